@@ -1,0 +1,69 @@
+"""Every error meant for a person: what happened, what to do, and the exit code.
+
+The exit codes are a contract with scripts and are listed in the README; code 1 is kept for bugs of ours.
+"""
+
+from typing import ClassVar
+
+
+class LocalInferError(Exception):
+    """Base of every error meant for a person. `hint` is one thing they can do now."""
+
+    exit_code: ClassVar[int] = 1
+
+    def __init__(self, message: str, *, hint: str | None = None) -> None:
+        super().__init__(message)
+        self.message = message
+        self.hint = hint
+
+
+class UsageError(LocalInferError):
+    """The words or the input given cannot be used as they are."""
+
+    exit_code = 2
+
+
+class DoesNotFit(LocalInferError):
+    """Not enough memory or disk; the message holds both numbers."""
+
+    exit_code = 3
+
+
+class NotFound(LocalInferError):
+    """No such model, file or chat; or it is gated, or not allowed."""
+
+    exit_code = 4
+
+
+class NotSupported(LocalInferError):
+    """A well-formed thing that this program does not run: architecture, format, dtype, missing extra."""
+
+    exit_code = 5
+
+
+class NetworkError(LocalInferError):
+    """The network or the Hub failed; worth trying again."""
+
+    exit_code = 6
+
+
+class Corrupt(LocalInferError):
+    """A file lies about itself: hash, header, shape, size, NaN."""
+
+    exit_code = 7
+
+
+class ContextOverflow(LocalInferError):
+    """The conversation is longer than the context."""
+
+    exit_code = 8
+
+
+def size(n_bytes: float) -> str:
+    """`1234567` → `1.2 MB`: decimal units, as disks and downloads are sold."""
+    value = float(n_bytes)
+    for unit in ("B", "kB", "MB", "GB"):
+        if abs(value) < 1000:
+            return f"{value:.0f} {unit}" if unit == "B" else f"{value:.1f} {unit}"
+        value /= 1000
+    return f"{value:.1f} TB"

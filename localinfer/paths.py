@@ -1,0 +1,37 @@
+"""Where things are kept: the only reader of HOME, XDG and LOCALINFER_HOME."""
+
+import os
+from pathlib import Path
+
+import platformdirs
+
+
+def home() -> Path:
+    """The folder that holds all we keep; `LOCALINFER_HOME` moves it."""
+    override = os.environ.get("LOCALINFER_HOME")
+    return Path(override).expanduser() if override else Path(platformdirs.user_data_dir("localinfer"))
+
+
+def models_dir() -> Path:
+    """Models of ours: `<models>/<name with "/" as "--">/<variant>/`, variant `BF16`, `INT8`, `INT4` or `INT3`."""
+    return home() / "models"
+
+
+def chats_file() -> Path:
+    """The SQLite file with all chats."""
+    return home() / "chats.sqlite3"
+
+
+def machine_file() -> Path:
+    """What was measured on this machine (bandwidth, threads)."""
+    return home() / "machine.json"
+
+
+def config_file() -> Path:
+    """The user's settings, TOML. `LOCALINFER_CONFIG` names another file."""
+    override = os.environ.get("LOCALINFER_CONFIG")
+    if override:
+        return Path(override).expanduser()
+    if os.environ.get("LOCALINFER_HOME"):
+        return home() / "config.toml"
+    return Path(platformdirs.user_config_dir("localinfer")) / "config.toml"

@@ -1,0 +1,88 @@
+// One pointer a kernel, with its contract. scalar/ is the meaning; every other ISA gives the same bits
+// (docs: the arithmetic contract). No alignment is asked of float arrays; panels and KV blocks are 64-byte aligned.
+// float32 throughout unless said; fma is the IEEE fused one; division and square root are the IEEE ones.
+//
+// REDUCTIONS use 16 partial lanes: lane i takes elements i, i+16, i+32, … in order; the tail uses the first lanes.
+// Then the fixed tree: t8[i] = l[i] + l[i+8] (i < 8); t4[i] = t8[i] + t8[i+4]; t2[i] = t4[i] + t4[i+2]; t2[0] + t2[1].
+// EXP is one polynomial, written down in scalar/math.h; SiLU and GELU are built on it.
+#pragma once
+#include <stddef.h>
+#include <stdint.h>
+
+#include "block.h"
+
+// Quantized activation rows: q[m*ldq + k] in [-127, 127]; scale and sum of group g at [m*lds + g].
+// sum is the sum of the group's q.
+struct ActRows {
+  const int8_t* q;
+  const float* scale;
+  const int32_t* sum;
+  size_t ldq;
+  size_t lds;
+};
+
+// Attention of `heads` query heads that share one KV head, for one query position.
+struct AttendJob {
+  const uint8_t* const* blocks;  // KV blocks of this layer and KV head, blocks[i] holds tokens 32i .. 32i+31
+  size_t first;                  // first visible token
+  size_t end;                    // one past the last visible token; first < end
+  const float* q;                // query head h at q + h*ldq, head_dim values, RoPE applied, not scaled
+  size_t ldq;
+  size_t heads;                  // 1 .. 64
+  size_t head_dim;               // 16 .. 512, a multiple of 16
+  float scale;                   // score = scale * (q . k)
+  float* out;                    // head h at out + h*ldo, head_dim values
+  size_t ldo;
+};
+
+struct KernelTable {
+  const char* isa;
+
+  // One row to int8 by group: scale = absmax/127, q = round-to-nearest-even(x * (127/absmax)); a zero group has
+  // scale 0 and q 0. group divides k.
+  void (*quantize)(int8_t* q, float* scale, int32_t* sum, const float* x, size_t k, size_t group);
+
+  // out[m*ldo + r] for the 32 rows r of one panel and m < rows (any number). Per output, groups ascending:
+  // acc = fma(float(dot), w_scale * a_scale, acc), dot exact in int32. acc starts at 0.
+  void (*linear_i4)(float* out, size_t ldo, const uint8_t* panel, size_t k, size_t group, const ActRows* a, size_t rows);
+  void (*linear_i3)(float* out, size_t ldo, const uint8_t* panel, size_t k, size_t group, const ActRows* a, size_t rows);
+  void (*linear_i8)(float* out, size_t ldo, const uint8_t* panel, size_t k, size_t group, const ActRows* a, size_t rows);
+  // Float activations x[m*ldx + k]; per output, k ascending: acc = fma(x, w, acc).
+  void (*linear_bf16)(float* out, size_t ldo, const uint8_t* panel, size_t k, const float* x, size_t ldx, size_t rows);
+
+  // out[i] = (x[i] * inv) * w[i], inv = 1 / sqrt(sum(x*x) / n + eps); the sum by fma in 16 lanes. out may be x.
+  void (*rms_norm)(float* out, const float* x, const float* w, size_t n, float eps);
+  // Rotate-half RoPE in place on one head: a = x[i], b = x[i + d/2]:
+  // x[i] = fma(a, cos[i], -(b * sin[i])); x[i + d/2] = fma(b, cos[i], a * sin[i]); d even.
+  void (*rope)(float* x, const float* cos, const float* sin, size_t d);
+  // out[i] = act(gate[i]) * up[i]. out may be gate or up.
+  void (*gated)(float* out, const float* gate, const float* up, size_t n, int activation);
+  // out[i] = a[i] + b[i]. out may be a or b.
+  void (*add)(float* out, const float* a, const float* b, size_t n);
+  // Lowest index of the largest value; NaN counts as the smallest. n > 0.
+  size_t (*argmax)(const float* x, size_t n);
+  // out[i] = exp(x[i]), for tests and softmax. Below -87.3 the result is 0; above 88.7 it is +inf.
+  void (*exp)(float* out, const float* x, size_t n);
+
+  // Write one token's key and value (head_dim values each) into slot `token` (0..31) of a KV block. 8 bit: one scale a
+  // token, absmax/127, rounding as in quantize.
+  void (*kv_put_8)(uint8_t* block, size_t token, const float* k, const float* v, size_t head_dim);
+  void (*kv_put_16)(uint8_t* block, size_t token, const float* k, const float* v, size_t head_dim);
+
+  // Softmax attention. Visible tokens are cut at fixed multiples of 256; each cut is computed alone and the partial
+  // results (m, l, acc) are merged in ascending order. Inside a cut, blocks of 32 ascending, online softmax:
+  //   score s[t]: 8 bit: float(dot(q8, k8)) * ((q_scale * scale) * k_scale[t]), q8 quantized over head_dim as one group;
+  //               16 bit: scale * (fma over d ascending).  Tokens that are not visible have weight 0.
+  //   m' = max(m, max s); c = exp(m - m'); p[t] = exp(s[t] - m'); l = fma(l, c, sum p) (sum in 16 lanes, fixed tree);
+  //   acc[d] = acc[d] * c, then for t ascending over all 32 slots from the first to the last visible one:
+  //   acc[d] = fma(p[t] * v_scale[t], v[t][d], acc[d])   (16 bit: fma(p[t], v, acc)).
+  // Merge of (M, L, A) with (m, l, a): m' = max; x = exp(M-m'), y = exp(m-m'); L = fma(L, x, l*y);
+  // A[d] = fma(A[d], x, a[d]*y).  out = A[d] / L.
+  void (*attend_8)(const AttendJob* job);
+  void (*attend_16)(const AttendJob* job);
+};
+
+// Each overwrites what it does better. fill_scalar fills everything.
+void fill_scalar(KernelTable* table);
+void fill_avx2(KernelTable* table);
+void fill_avx512(KernelTable* table);
