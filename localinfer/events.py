@@ -35,6 +35,15 @@ class Text:
 
 
 @dataclass(frozen=True, slots=True)
+class Shifted:
+    """The context was full and `--on-overflow shift` is on: the oldest `dropped` tokens were forgotten."""
+
+    handle: int
+    dropped: int
+    kept: int
+
+
+@dataclass(frozen=True, slots=True)
 class Stats:
     """How a request is doing. Times in seconds, speeds in tokens/s; `None` until known."""
 
@@ -69,4 +78,4 @@ class Finished:
     """The stop string that ended it, if one did."""
 
 
-Event = Started | Progress | Text | Stats | Finished
+Event = Started | Progress | Text | Shifted | Stats | Finished

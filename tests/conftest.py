@@ -1,0 +1,39 @@
+"""Fixtures every test may use: an isolated home, golden files, the tiny models."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--update-golden", action="store_true", help="rewrite the golden files from what is seen now")
+
+
+@pytest.fixture(autouse=True)
+def isolated(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """No test sees or changes the developer's own models, chats, caches or settings."""
+    home = tmp_path_factory.mktemp("home")
+    for name in ("HF_TOKEN", "HF_ENDPOINT", "LOCALINFER_ISA", "LOCALINFER_DEBUG", "NO_COLOR", "XDG_CACHE_HOME"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("HOME", str(home))
+    monkeypatch.setenv("LOCALINFER_HOME", str(home / "localinfer"))
+    monkeypatch.setenv("HF_HOME", str(home / "hf"))
+    return home
+
+
+@pytest.fixture
+def golden(request: pytest.FixtureRequest) -> Callable[[str, str], None]:
+    """`golden("name.txt", seen)`: compare with `golden/name.txt` beside the test; `--update-golden` rewrites it."""
+    folder = Path(request.path).parent / "golden"
+
+    def check(name: str, seen: str) -> None:
+        path = folder / name
+        if request.config.getoption("--update-golden"):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(seen, encoding="utf-8")
+            return
+        assert path.exists(), f"no golden file {path.name}: run pytest --update-golden and read the diff"
+        assert seen == path.read_text(encoding="utf-8")
+
+    return check
