@@ -1,0 +1,292 @@
+"""Tiny seeded random models on disk, whole Hugging Face directories: the smallest thing every room can run.
+
+    path = make_checkpoint(tmp_path / "m", "qwen3", seed=3, tie_word_embeddings=True)
+
+The vocabulary is 256 bytes, the specials BOS, IM_START and IM_END, then short merges of English up to `vocab_size`.
+"""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+from safetensors import TensorSpec, serialize_file
+
+Family = Literal["llama", "mistral", "qwen2", "qwen3", "gemma3_text", "gemma3"]
+Dtype = Literal["bfloat16", "float16", "float32"]
+Tensor = NDArray[np.float32]
+Json = dict[str, Any]
+
+FAMILIES: tuple[Family, ...] = ("llama", "mistral", "qwen2", "qwen3", "gemma3_text", "gemma3")
+SPECIALS = {"<|bos|>": 256, "<|im_start|>": 257, "<|im_end|>": 258}
+BOS, IM_START, IM_END = SPECIALS.values()
+
+CHATML = (
+    "{% for message in messages %}{{ '<|im_start|>' + message['role'] + '\\n' + message['content'] + '<|im_end|>\\n' }}"
+    "{% endfor %}{% if add_generation_prompt %}{{ '<|im_start|>assistant\\n' }}{% endif %}"
+)
+
+LLAMA3_ROPE: Json = {
+    "rope_type": "llama3",
+    "factor": 8.0,
+    "low_freq_factor": 1.0,
+    "high_freq_factor": 4.0,
+    "original_max_position_embeddings": 64,
+}
+
+
+def make_checkpoint(
+    path: Path,
+    family: Family = "llama",
+    *,
+    seed: int = 0,
+    dtype: Dtype = "bfloat16",
+    rope_spelling: Literal["old", "new"] = "old",
+    shards: int = 1,
+    **config: Any,
+) -> Path:
+    """Write a tiny model of `family` into the directory `path` (made if needed) and return `path`.
+
+    Two layers, hidden 64, four heads over two KV heads, intermediate 128, vocabulary 320, unless `config` says
+    otherwise: every other keyword replaces or adds a field of config.json (`None` removes it). `rope_spelling="new"`
+    writes `rope_parameters` instead of `rope_theta` and `rope_scaling`. Weights depend only on the seed and the shapes.
+    """
+    text = tiny_config(family, dtype=dtype, **config)
+    weights = random_weights(text, seed)
+    whole = new_spelling(text) if rope_spelling == "new" else text
+    if family == "gemma3":
+        whole = nested_gemma3(whole)
+        weights = {f"language_model.{name}": value for name, value in weights.items()}
+    path.mkdir(parents=True, exist_ok=True)
+    write_json(path / "config.json", whole)
+    write_json(path / "generation_config.json", {"bos_token_id": BOS, "eos_token_id": [IM_END], "do_sample": False})
+    write_tokenizer(path, int(text["vocab_size"]))
+    write_weights(path, weights, dtype, shards)
+    return path
+
+
+def tiny_config(family: Family, *, dtype: Dtype = "bfloat16", **overrides: Any) -> Json:
+    """config.json of a tiny `family`, in the old spelling of RoPE settings. `gemma3` gives its inner text config."""
+    config: Json = {
+        "architectures": [ARCHITECTURES[family]],
+        "model_type": "gemma3_text" if family == "gemma3" else family,
+        "vocab_size": 320,
+        "hidden_size": 64,
+        "intermediate_size": 128,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 4,
+        "num_key_value_heads": 2,
+        "max_position_embeddings": 512,
+        "rms_norm_eps": 1e-6,
+        "rope_theta": 10000.0,
+        "tie_word_embeddings": False,
+        "bos_token_id": BOS,
+        "eos_token_id": IM_END,
+        "pad_token_id": None,
+        "torch_dtype": dtype,
+        **FAMILY_FIELDS[family],
+        **overrides,
+    }
+    optional = ("pad_token_id", "sliding_window", "bos_token_id", "eos_token_id", "rope_scaling")
+    return {key: value for key, value in config.items() if value is not None or key in optional}
+
+
+ARCHITECTURES: dict[Family, str] = {
+    "llama": "LlamaForCausalLM",
+    "mistral": "MistralForCausalLM",
+    "qwen2": "Qwen2ForCausalLM",
+    "qwen3": "Qwen3ForCausalLM",
+    "gemma3_text": "Gemma3ForCausalLM",
+    "gemma3": "Gemma3ForCausalLM",
+}
+
+GEMMA3_FIELDS: Json = {
+    "num_hidden_layers": 3,
+    "head_dim": 32,
+    "hidden_activation": "gelu_pytorch_tanh",
+    "query_pre_attn_scalar": 24,
+    "sliding_window": 8,
+    "sliding_window_pattern": 3,
+    "rope_theta": 1000000.0,
+    "rope_local_base_freq": 10000.0,
+    "attention_bias": False,
+    "tie_word_embeddings": True,
+}
+
+FAMILY_FIELDS: dict[Family, Json] = {
+    "llama": {"hidden_act": "silu", "attention_bias": False, "mlp_bias": False},
+    "mistral": {"hidden_act": "silu", "sliding_window": None},
+    "qwen2": {"hidden_act": "silu", "use_sliding_window": False, "sliding_window": 8, "max_window_layers": 1},
+    "qwen3": {
+        "hidden_act": "silu",
+        "head_dim": 32,
+        "attention_bias": False,
+        "use_sliding_window": False,
+        "sliding_window": None,
+        "max_window_layers": 2,
+    },
+    "gemma3_text": GEMMA3_FIELDS,
+    "gemma3": GEMMA3_FIELDS,
+}
+
+
+def new_spelling(config: Json) -> Json:
+    """The same config with `rope_parameters`; by layer type where the family has two sets."""
+    config = dict(config)
+    scaling = dict(config.pop("rope_scaling", None) or {"rope_type": "default"})
+    whole = {"rope_theta": config.pop("rope_theta"), **scaling}
+    if "rope_local_base_freq" in config:
+        local = {"rope_theta": config.pop("rope_local_base_freq"), "rope_type": "default"}
+        return {**config, "rope_parameters": {"full_attention": whole, "sliding_attention": local}}
+    return {**config, "rope_parameters": whole}
+
+
+def nested_gemma3(text: Json) -> Json:
+    """A multimodal Gemma 3 config around `text`; the picture half is there in name only."""
+    vision = {
+        "model_type": "siglip_vision_model",
+        "hidden_size": 32,
+        "intermediate_size": 32,
+        "num_hidden_layers": 1,
+        "num_attention_heads": 2,
+        "image_size": 28,
+        "patch_size": 14,
+    }
+    return {
+        "architectures": ["Gemma3ForConditionalGeneration"],
+        "model_type": "gemma3",
+        "text_config": text,
+        "vision_config": vision,
+        "mm_tokens_per_image": 4,
+        "bos_token_id": text["bos_token_id"],
+        "eos_token_id": text["eos_token_id"],
+        "torch_dtype": text["torch_dtype"],
+    }
+
+
+def random_weights(config: Json, seed: int) -> dict[str, Tensor]:
+    """Every tensor of the model as float32, drawn so that attention is sharp and greedy text is not constant."""
+    rng = np.random.default_rng(seed)
+    gemma, hidden = config["model_type"] == "gemma3_text", int(config["hidden_size"])
+    inner, vocab = int(config["intermediate_size"]), int(config["vocab_size"])
+    head_dim = int(config.get("head_dim") or hidden // int(config["num_attention_heads"]))
+    q_rows = int(config["num_attention_heads"]) * head_dim
+    kv_rows = int(config["num_key_value_heads"]) * head_dim
+    qk_norm = config["model_type"] in ("qwen3", "gemma3_text")
+    qkv_bias = bool(config.get("attention_bias", config["model_type"] == "qwen2"))
+
+    def linear(rows: int, cols: int, gain: float = 1.0) -> Tensor:
+        return np.asarray(rng.standard_normal((rows, cols)) * (gain / np.sqrt(cols)), np.float32)
+
+    def norm(size: int) -> Tensor:
+        return np.asarray(rng.uniform(0.5, 1.5, size) - (1 if gemma else 0), np.float32)
+
+    embed = 0.02 if gemma else 0.25
+    weights = {"model.embed_tokens.weight": (rng.standard_normal((vocab, hidden)) * embed).astype(np.float32)}
+    for layer in range(int(config["num_hidden_layers"])):
+        at = f"model.layers.{layer}."
+        shapes = {"q": (q_rows, hidden, 2.0), "k": (kv_rows, hidden, 2.0), "v": (kv_rows, hidden, 1.5)}
+        for name, (rows, cols, gain) in (shapes | {"o": (hidden, q_rows, 1.5)}).items():
+            weights[f"{at}self_attn.{name}_proj.weight"] = linear(rows, cols, gain)
+            if qkv_bias and (name != "o" or config["model_type"] != "qwen2"):
+                weights[f"{at}self_attn.{name}_proj.bias"] = linear(rows, 4)[:, 0]
+        for name in ("q_norm", "k_norm") if qk_norm else ():
+            weights[f"{at}self_attn.{name}.weight"] = norm(head_dim)
+        weights[f"{at}mlp.gate_proj.weight"] = linear(inner, hidden, 1.5)
+        weights[f"{at}mlp.up_proj.weight"] = linear(inner, hidden, 1.5)
+        weights[f"{at}mlp.down_proj.weight"] = linear(hidden, inner, 1.5)
+        extra = ("pre_feedforward_layernorm", "post_feedforward_layernorm") if gemma else ()
+        for name in ("input_layernorm", "post_attention_layernorm", *extra):
+            weights[f"{at}{name}.weight"] = norm(hidden)
+    weights["model.norm.weight"] = norm(hidden)
+    if not config["tie_word_embeddings"]:
+        weights["lm_head.weight"] = linear(vocab, hidden, 2.0)
+    return weights
+
+
+def to_bfloat16(values: Tensor) -> NDArray[np.uint16]:
+    """float32 to bfloat16 bits, nearest even."""
+    bits = values.astype(np.float32).view(np.uint32)
+    return ((bits + 0x7FFF + ((bits >> 16) & 1)) >> 16).astype(np.uint16)
+
+
+def write_weights(path: Path, weights: Mapping[str, Tensor], dtype: Dtype, shards: int = 1) -> None:
+    """`model.safetensors`, or that many shards with their index."""
+    if shards == 1:
+        write_safetensors(path / "model.safetensors", weights, dtype)
+        return
+    names, files = sorted(weights), [f"model-{i + 1:05}-of-{shards:05}.safetensors" for i in range(shards)]
+    for i, file in enumerate(files):
+        write_safetensors(path / file, {name: weights[name] for name in names[i::shards]}, dtype)
+    where = {name: files[i % shards] for i, name in enumerate(names)}
+    write_json(path / "model.safetensors.index.json", {"metadata": {}, "weight_map": where})
+
+
+def write_safetensors(path: Path, weights: Mapping[str, Tensor], dtype: Dtype) -> None:
+    """One file through the safetensors library."""
+    kept: dict[str, NDArray[Any]] = {}
+    for name, value in weights.items():
+        kept[name] = np.ascontiguousarray(to_bfloat16(value) if dtype == "bfloat16" else value.astype(dtype))
+    specs = {
+        name: TensorSpec(dtype=dtype, shape=list(value.shape), data_ptr=value.ctypes.data, data_len=value.nbytes)
+        for name, value in kept.items()
+    }
+    serialize_file(specs, path, metadata={"format": "pt"})
+
+
+ENGLISH = """
+    Ġt he in Ġa er on re Ġthe Ġs at Ġw en or Ġo is it es nd Ġc an ed Ġb ing Ġf ou Ġp al ar Ġm as Ġof Ġin le Ġd ion Ġto
+    Ġand Ġh ic st ve ro Ġn ent ll om ut Ġg el ct Ġbe id ur et im am us il ch ol em
+"""
+
+
+def byte_letters() -> list[str]:
+    """The 256 letters of byte-level BPE: letter i stands for byte i. Bytes without a shape get letters from 256 on."""
+    visible = {*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)}
+    hidden = iter(range(256, 512))
+    return [chr(byte if byte in visible else next(hidden)) for byte in range(256)]
+
+
+def write_tokenizer(path: Path, vocab_size: int = 320) -> None:
+    """tokenizer.json (byte-level BPE) and tokenizer_config.json with a ChatML template; at most `vocab_size` tokens."""
+    vocab = {letter: i for i, letter in enumerate(byte_letters())} | SPECIALS
+    merges: list[list[str]] = []
+    for word in ENGLISH.split():
+        left, right = max(
+            ((word[:i], word[i:]) for i in range(1, len(word))), key=lambda p: (p[0] in vocab, p[1] in vocab)
+        )
+        if len(vocab) < vocab_size and left in vocab and right in vocab:
+            merges.append([left, right])
+            vocab[word] = len(vocab)
+    special = {"single_word": False, "lstrip": False, "rstrip": False, "normalized": False, "special": True}
+    byte_level = {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True, "use_regex": True}
+    tokenizer = {
+        "version": "1.0",
+        "truncation": None,
+        "padding": None,
+        "added_tokens": [{"id": i, "content": content, **special} for content, i in SPECIALS.items()],
+        "normalizer": None,
+        "pre_tokenizer": byte_level,
+        "post_processor": None,
+        "decoder": byte_level,
+        "model": {"type": "BPE", "vocab": vocab, "merges": merges, "ignore_merges": False},
+    }
+    write_json(path / "tokenizer.json", tokenizer)
+    write_json(
+        path / "tokenizer_config.json",
+        {
+            "tokenizer_class": "PreTrainedTokenizerFast",
+            "bos_token": "<|bos|>",
+            "eos_token": "<|im_end|>",
+            "add_bos_token": False,
+            "chat_template": CHATML,
+            "model_max_length": 512,
+            "clean_up_tokenization_spaces": False,
+        },
+    )
+
+
+def write_json(path: Path, value: object) -> None:
+    path.write_text(json.dumps(value, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
