@@ -1,0 +1,19 @@
+#include "kernels.h"
+
+void fill_scalar(KernelTable* table) {
+  table->quantize = scalar::quantize;
+  table->linear_i4 = scalar::linear_i4;
+  table->linear_i3 = scalar::linear_i3;
+  table->linear_i8 = scalar::linear_i8;
+  table->linear_bf16 = scalar::linear_bf16;
+  table->rms_norm = scalar::rms_norm;
+  table->rope = scalar::rope;
+  table->gated = scalar::gated;
+  table->add = scalar::add;
+  table->argmax = scalar::argmax;
+  table->exp = scalar::exp_all;
+  table->kv_put_8 = scalar::kv_put_8;
+  table->kv_put_16 = scalar::kv_put_16;
+  table->attend_8 = scalar::attend_8;
+  table->attend_16 = scalar::attend_16;
+}

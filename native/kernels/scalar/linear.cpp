@@ -1,0 +1,89 @@
+// Weight panels (block.h) times rows.
+#include "kernels.h"
+#include "math.h"
+
+namespace scalar {
+
+// dot[r] += sum over one group of (stored weight of panel row r) * a; the offset is taken off by the caller.
+using GroupDot = void (*)(int32_t dot[kPanelRows], const uint8_t* tile, const int8_t* a, size_t group);
+
+static void dot_i4(int32_t dot[kPanelRows], const uint8_t* tile, const int8_t* a, size_t group) {
+  for (size_t r = 0; r < kPanelRows; ++r)
+    for (size_t j = 0; j < group / 8; ++j)
+      for (size_t t = 0; t < 4; ++t) {
+        const int byte = tile[((r / 16) * (group / 8) + j) * 64 + (r % 16) * 4 + t];
+        dot[r] += (byte & 15) * a[8 * j + t] + (byte >> 4) * a[8 * j + 4 + t];
+      }
+}
+
+static void dot_i3(int32_t dot[kPanelRows], const uint8_t* tile, const int8_t* a, size_t group) {
+  for (size_t r = 0; r < kPanelRows; ++r)
+    for (size_t s = 0; s < group / 32; ++s)
+      for (size_t t = 0; t < 4; ++t) {
+        const uint8_t* planes = tile + ((r / 16) * (group / 32) + s) * 192 + (r % 16) * 4 + t;
+        const int l0 = planes[0], l1 = planes[64], h = planes[128];
+        const int v[8] = {
+            (l0 & 3) | (h & 0x04),             ((l0 >> 4) & 3) | ((h >> 4) & 4),
+            ((l0 >> 1) & 6) | ((h >> 1) & 1),  ((l0 >> 5) & 6) | ((h >> 5) & 1),
+            (l1 & 3) | ((h >> 1) & 4),         ((l1 >> 4) & 3) | ((h >> 5) & 4),
+            ((l1 >> 1) & 6) | (h & 1),         ((l1 >> 5) & 6) | ((h >> 4) & 1),
+        };
+        for (size_t i = 0; i < 8; ++i) dot[r] += v[i] * a[32 * s + 4 * i + t];
+      }
+}
+
+static void dot_i8(int32_t dot[kPanelRows], const uint8_t* tile, const int8_t* a, size_t group) {
+  for (size_t r = 0; r < kPanelRows; ++r)
+    for (size_t j = 0; j < group / 4; ++j)
+      for (size_t t = 0; t < 4; ++t)
+        dot[r] += tile[((r / 16) * (group / 4) + j) * 64 + (r % 16) * 4 + t] * a[4 * j + t];
+}
+
+static void linear_int(float* out, size_t ldo, const uint8_t* panel, size_t k, size_t group, const ActRows* a,
+                       size_t rows, int bits, GroupDot group_dot) {
+  const int32_t offset = 1 << (bits - 1);
+  const size_t tile_bytes = 2 * kPanelRows + kPanelRows * group * static_cast<size_t>(bits) / 8;
+  for (size_t m = 0; m < rows; ++m) {
+    float acc[kPanelRows] = {};
+    for (size_t g = 0; g < k / group; ++g) {
+      const uint8_t* tile = panel + g * tile_bytes;
+      const float a_scale = a->scale[m * a->lds + g];
+      int32_t dot[kPanelRows];
+      for (int32_t& d : dot) d = -offset * a->sum[m * a->lds + g];
+      group_dot(dot, tile + 2 * kPanelRows, a->q + m * a->ldq + g * group, group);
+      for (size_t r = 0; r < kPanelRows; ++r) {
+        uint16_t w_scale;
+        memcpy(&w_scale, tile + 2 * r, sizeof w_scale);
+        acc[r] = fmaf(static_cast<float>(dot[r]), from_f16(w_scale) * a_scale, acc[r]);
+      }
+    }
+    memcpy(out + m * ldo, acc, sizeof acc);
+  }
+}
+
+void linear_i4(float* out, size_t ldo, const uint8_t* panel, size_t k, size_t group, const ActRows* a, size_t rows) {
+  linear_int(out, ldo, panel, k, group, a, rows, 4, dot_i4);
+}
+
+void linear_i3(float* out, size_t ldo, const uint8_t* panel, size_t k, size_t group, const ActRows* a, size_t rows) {
+  linear_int(out, ldo, panel, k, group, a, rows, 3, dot_i3);
+}
+
+void linear_i8(float* out, size_t ldo, const uint8_t* panel, size_t k, size_t group, const ActRows* a, size_t rows) {
+  linear_int(out, ldo, panel, k, group, a, rows, 8, dot_i8);
+}
+
+void linear_bf16(float* out, size_t ldo, const uint8_t* panel, size_t k, const float* x, size_t ldx, size_t rows) {
+  for (size_t m = 0; m < rows; ++m) {
+    float acc[kPanelRows] = {};
+    for (size_t i = 0; i < k; ++i)
+      for (size_t r = 0; r < kPanelRows; ++r) {
+        uint16_t w;
+        memcpy(&w, panel + (i * kPanelRows + r) * 2, sizeof w);
+        acc[r] = fmaf(x[m * ldx + i], from_bf16(w), acc[r]);
+      }
+    memcpy(out + m * ldo, acc, sizeof acc);
+  }
+}
+
+}  // namespace scalar

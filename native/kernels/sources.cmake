@@ -1,0 +1,33 @@
+# Kernel sources and the flags of each folder. Sets KERNEL_<ISA>_SOURCES (absolute paths) and KERNEL_<ISA>_FLAGS, and
+# KERNEL_SOURCES with the flags already put on each file: a target only has to list KERNEL_SOURCES.
+#
+# -ffp-contract=off: a fused multiply-add happens only where the source asks for one, so all ISAs give the same bits.
+# -fno-math-errno: sqrtf is one instruction. Neither changes a result. -ffast-math is never allowed here.
+set(KERNEL_COMMON_FLAGS -ffp-contract=off -fno-math-errno)
+
+set(KERNEL_SCALAR_SOURCES
+  ${CMAKE_CURRENT_LIST_DIR}/dispatch.cpp
+  ${CMAKE_CURRENT_LIST_DIR}/scalar/attention.cpp
+  ${CMAKE_CURRENT_LIST_DIR}/scalar/fill.cpp
+  ${CMAKE_CURRENT_LIST_DIR}/scalar/linear.cpp
+  ${CMAKE_CURRENT_LIST_DIR}/scalar/vector.cpp)
+set(KERNEL_SCALAR_FLAGS ${KERNEL_COMMON_FLAGS})
+set(KERNEL_AVX2_SOURCES)
+set(KERNEL_AVX2_FLAGS ${KERNEL_COMMON_FLAGS} -mavx2 -mfma -mf16c)
+set(KERNEL_AVX512_SOURCES)
+set(KERNEL_AVX512_FLAGS ${KERNEL_AVX2_FLAGS} -mavx512f -mavx512bw -mavx512vl -mavx512dq -mavx512vnni
+                        -mprefer-vector-width=512)
+
+if(CMAKE_SYSTEM_PROCESSOR MATCHES "^(x86_64|AMD64|amd64)$")
+  set(KERNEL_AVX2_SOURCES
+    ${CMAKE_CURRENT_LIST_DIR}/avx2/fill.cpp)
+  set(KERNEL_AVX512_SOURCES
+    ${CMAKE_CURRENT_LIST_DIR}/avx512/fill.cpp)
+endif()
+
+set(KERNEL_SOURCES ${KERNEL_SCALAR_SOURCES} ${KERNEL_AVX2_SOURCES} ${KERNEL_AVX512_SOURCES})
+foreach(isa SCALAR AVX2 AVX512)
+  if(KERNEL_${isa}_SOURCES)
+    set_source_files_properties(${KERNEL_${isa}_SOURCES} PROPERTIES COMPILE_OPTIONS "${KERNEL_${isa}_FLAGS}")
+  endif()
+endforeach()
