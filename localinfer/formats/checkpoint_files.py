@@ -1,0 +1,126 @@
+"""All tensors of a Hugging Face directory, whichever of its safetensors files they lie in."""
+
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from numpy.typing import NDArray
+
+from localinfer.errors import Corrupt, LocalInferError, NotFound, NotSupported
+from localinfer.formats.json_files import read_object
+from localinfer.formats.safetensors import SafetensorsFile, TensorInfo
+
+SINGLE = "model.safetensors"
+INDEX = "model.safetensors.index.json"
+INDEX_LIMIT = 64 << 20
+MAX_FILES = 4096
+_FILE_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.\-]{0,200}\.safetensors")
+_PICKLES = ("*.bin", "*.pt", "*.pth", "*.pkl", "*.ckpt")
+
+
+@dataclass(frozen=True, slots=True)
+class StoredTensor:
+    """A tensor's place: its file and what the file's header says of it."""
+
+    file: SafetensorsFile
+    name: str
+    info: TensorInfo
+
+    def read(self) -> NDArray[Any]:
+        """The whole tensor as a new array (BF16 as uint16)."""
+        return self.file.read(self.name)
+
+    def read_rows(self, first: int, last: int | None) -> NDArray[Any]:
+        """Rows `[first, last)` along the first axis."""
+        return self.file.read_rows(self.name, first, last)
+
+
+class CheckpointFiles(Mapping[str, StoredTensor]):
+    """`{tensor name: its place}` for a directory; `files` are its safetensors files in order of name.
+
+    Raises `NotFound` when there are no weights, `NotSupported` when there are only pickles, `Corrupt` when the index
+    and the files disagree.
+    """
+
+    def __init__(self, directory: Path) -> None:
+        self.directory = directory
+        index = _index(directory)
+        names = sorted(set(index.values())) if index is not None else [SINGLE]
+        self.files = [_shard(directory, name) for name in names]
+        self._tensors: dict[str, StoredTensor] = {}
+        for file in self.files:
+            for name, info in file.tensors.items():
+                if name in self._tensors:
+                    raise Corrupt(
+                        f"{directory}: `{name}` is in {self._tensors[name].file.path.name} and in {file.path.name}",
+                        hint="download the model again",
+                    )
+                self._tensors[name] = StoredTensor(file, name, info)
+        if index is not None:
+            self._compare(index)
+
+    def _compare(self, index: dict[str, str]) -> None:
+        for name, file in index.items():
+            stored = self._tensors.get(name)
+            if stored is None or stored.file.path.name != file:
+                raise Corrupt(
+                    f"{self.directory / INDEX}: says `{name[:80]}` is in {file}, but it is not",
+                    hint="download the model again",
+                )
+
+    def __getitem__(self, name: str) -> StoredTensor:
+        return self._tensors[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._tensors)
+
+    def __len__(self) -> int:
+        return len(self._tensors)
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of all tensors."""
+        return sum(tensor.info.nbytes for tensor in self._tensors.values())
+
+
+def open_tensors(directory: Path) -> CheckpointFiles:
+    """Check the headers of all weights in `directory`; nothing else is read."""
+    return CheckpointFiles(directory)
+
+
+def _index(directory: Path) -> dict[str, str] | None:
+    """The index's `{tensor: file}`, or None when the directory has one file only."""
+    path = directory / INDEX
+    if not path.exists():
+        if not (directory / SINGLE).exists():
+            raise _no_weights(directory)
+        return None
+    weights = read_object(path, INDEX_LIMIT).get("weight_map")
+    if not isinstance(weights, dict) or not weights:
+        raise Corrupt(f"{path}: `weight_map` must be an object that names tensors", hint="download the model again")
+    for file in weights.values():
+        # The name is joined to the directory: nothing that could lead out of it.
+        if not isinstance(file, str) or not _FILE_NAME.fullmatch(file):
+            raise Corrupt(f"{path}: {str(file)[:80]!r} is not the name of a file", hint="download the model again")
+    if len(set(weights.values())) > MAX_FILES:
+        raise Corrupt(f"{path}: names more than {MAX_FILES} files", hint="download the model again")
+    return weights
+
+
+def _shard(directory: Path, name: str) -> SafetensorsFile:
+    if not (directory / name).exists():
+        raise Corrupt(f"{directory}: {name} is missing", hint="download the model again; a download may have stopped")
+    return SafetensorsFile(directory / name)
+
+
+def _no_weights(directory: Path) -> LocalInferError:
+    if not directory.is_dir():
+        return NotFound(f"{directory}: no such directory", hint="check the path, or `localinfer list`")
+    if any(True for pattern in _PICKLES for _ in directory.glob(pattern)):
+        return NotSupported(
+            f"{directory}: has pickled weights only, which can run code and are never opened",
+            hint="use a repository with .safetensors files",
+        )
+    return NotFound(f"{directory}: has no {SINGLE}", hint="download the model again, or choose another directory")
