@@ -1,0 +1,100 @@
+"""Where the keys and values of a running sequence live, and what of them another one may use again."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from localinfer.kv.blocks import BLOCK_TOKENS, BlockAllocator, blocks_for
+from localinfer.kv.prefix import ROOT, PrefixIndex
+
+
+@dataclass(slots=True)
+class Lease:
+    """One running sequence's place in the cache."""
+
+    slot: int
+    """Its row of the block tables; no two open leases share one."""
+    cached: int = 0
+    """Leading tokens whose keys and values were already there when it was opened."""
+    blocks: list[int] = field(default_factory=list)
+    """Block i holds tokens 32i to 32i + 31. Only the first `len(links)` may be shared with others."""
+    links: list[int] = field(default_factory=list)
+    """The prefix links of the leading full blocks."""
+    sent: int = 0
+    """How many of `blocks` the runner's table already has; lowered here when blocks are taken back."""
+
+
+class Cache(Protocol):
+    """What the scheduler asks of a cache. Positions below `computed` are never written again by their sequence."""
+
+    def open(self, tokens: Sequence[int]) -> Lease:
+        """A place for a new sequence; `cached` of its leading tokens, never all, need not be computed."""
+        ...
+
+    def reserve(self, lease: Lease, end: int) -> None:
+        """Make room for all tokens before position `end`."""
+        ...
+
+    def publish(self, lease: Lease, tokens: Sequence[int], computed: int) -> None:
+        """The first `computed` tokens are in the cache for good; others may use them."""
+        ...
+
+    def truncate(self, lease: Lease, keep: int) -> int:
+        """Forget what comes after the first `keep` tokens; gives how many of these remain computed."""
+        ...
+
+    def close(self, lease: Lease) -> None:
+        """The sequence is over."""
+        ...
+
+
+class PagedCache:
+    """Blocks of 32 tokens for `slots` sequences of at most `context` tokens; full blocks are found again by content.
+
+    It has a block for every token that all slots may hold, so a running sequence is never without one.
+    """
+
+    def __init__(self, *, slots: int, context: int, reuse: bool = True) -> None:
+        self.width = blocks_for(context)
+        self.index = PrefixIndex()
+        self.allocator = BlockAllocator(slots * self.width, self.index.forget)
+        self._slots = list(range(slots - 1, -1, -1))
+        self._reuse = reuse
+
+    def open(self, tokens: Sequence[int]) -> Lease:
+        lease = Lease(self._slots.pop())
+        most = (len(tokens) - 1) // BLOCK_TOKENS if self._reuse else 0  # one token must be computed, for its logits
+        for link, block in self.index.find(tokens, most):
+            self.allocator.share(block)
+            lease.blocks.append(block)
+            lease.links.append(link)
+        lease.cached = len(lease.blocks) * BLOCK_TOKENS
+        return lease
+
+    def reserve(self, lease: Lease, end: int) -> None:
+        while len(lease.blocks) * BLOCK_TOKENS < end:
+            lease.blocks.append(self.allocator.take())
+
+    def publish(self, lease: Lease, tokens: Sequence[int], computed: int) -> None:
+        for at in range(len(lease.links), computed // BLOCK_TOKENS):
+            part = tokens[at * BLOCK_TOKENS : (at + 1) * BLOCK_TOKENS]
+            link, first = self.index.put(lease.links[-1] if lease.links else ROOT, part, lease.blocks[at])
+            lease.links.append(link)
+            if first:
+                self.allocator.remember(lease.blocks[at])
+
+    def truncate(self, lease: Lease, keep: int) -> int:
+        whole = min(keep // BLOCK_TOKENS, len(lease.links))  # a block that others may share is never written again
+        self._release(lease, whole)
+        del lease.links[whole:]
+        return whole * BLOCK_TOKENS
+
+    def close(self, lease: Lease) -> None:
+        self._release(lease, 0)
+        lease.links.clear()
+        self._slots.append(lease.slot)
+
+    def _release(self, lease: Lease, keep: int) -> None:
+        while len(lease.blocks) > keep:
+            self.allocator.release(lease.blocks.pop())  # the end first: it is reused before the beginning
+        lease.sent = min(lease.sent, keep)

@@ -1,0 +1,41 @@
+"""One text that is being written: its tokens, and how many of them the model has seen."""
+
+from dataclasses import dataclass, field
+
+from localinfer.kv.cache import Lease
+
+
+@dataclass(slots=True)
+class Sequence:
+    """`tokens` are known (prompt, then what was generated); the first `computed` of them are in the KV cache."""
+
+    handle: int
+    tokens: list[int]
+    computed: int = 0
+    lease: Lease | None = None
+    """Its place in the cache; none while it waits."""
+
+    @property
+    def behind(self) -> int:
+        """Known tokens that the model has not seen: 1 while decoding, more while the prompt is read."""
+        return len(self.tokens) - self.computed
+
+
+@dataclass(slots=True)
+class Work:
+    """The rows of one sequence in one step: `count` known tokens from `start` on, then the drafted ones."""
+
+    sequence: Sequence
+    start: int
+    count: int
+    drafts: list[int] = field(default_factory=list)
+
+    @property
+    def samples(self) -> bool:
+        """Whether all known tokens are computed after this step, so that the next one can be chosen."""
+        return self.start + self.count == len(self.sequence.tokens)
+
+    @property
+    def end(self) -> int:
+        """One past the last position written."""
+        return self.start + self.count + len(self.drafts)

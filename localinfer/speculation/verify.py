@@ -1,0 +1,18 @@
+"""Check guesses by doing what would have been done without them: sample each row, go on while the guess was right."""
+
+from collections.abc import Callable, Sequence
+
+
+def sample_and_match(drafts: Sequence[int], sample: Callable[[int, list[int]], int]) -> list[int]:
+    """The tokens that plain decoding would have given, one more than the number of right guesses.
+
+    `sample(i, taken)` is the token chosen from row i's logits when the tokens `taken` follow the known text. Row i saw
+    the first i guesses, so its logits mean something only while these equal `taken`: the first wrong guess ends it.
+    """
+    taken: list[int] = []
+    for i in range(len(drafts) + 1):
+        token = sample(i, taken)
+        taken.append(token)
+        if i == len(drafts) or token != drafts[i]:
+            break
+    return taken
