@@ -35,3 +35,14 @@ def config_file() -> Path:
     if os.environ.get("LOCALINFER_HOME"):
         return home() / "config.toml"
     return Path(platformdirs.user_config_dir("localinfer")) / "config.toml"
+
+
+def hub_cache_dir() -> Path:
+    """The standard Hugging Face cache, shared with every other tool that reads it; it holds all downloads."""
+    for name in ("HF_HUB_CACHE", "HUGGINGFACE_HUB_CACHE"):
+        if value := os.environ.get(name):
+            return Path(os.path.expandvars(value)).expanduser()
+    if value := os.environ.get("HF_HOME"):
+        return Path(os.path.expandvars(value)).expanduser() / "hub"
+    cache = Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser()
+    return cache / "huggingface" / "hub"

@@ -1,0 +1,71 @@
+"""A look at a checkpoint directory without opening its weights: is it whole, which form, how large."""
+
+from pathlib import Path
+from typing import Any
+
+from localinfer.errors import LocalInferError
+from localinfer.formats.json_files import read_object
+from localinfer.hub.model import Variant, variant_of_bits
+
+CONFIG = "config.json"
+SINGLE = "model.safetensors"
+INDEX = "model.safetensors.index.json"
+RECORD = "localinfer.json"
+INDEX_LIMIT = 64 << 20
+
+
+def weight_files(index: dict[str, Any]) -> list[str]:
+    """The file names in an index's `weight_map`, each once; anything that is not a plain name is left in as it is."""
+    found = index.get("weight_map")
+    return sorted({str(file) for file in found.values()}) if isinstance(found, dict) else []
+
+
+def missing_file(directory: Path) -> str | None:
+    """The first file a whole checkpoint would have and `directory` lacks; None when nothing is missing."""
+    if not (directory / CONFIG).is_file():
+        return CONFIG
+    if not (directory / INDEX).is_file():
+        return None if (directory / SINGLE).is_file() else SINGLE
+    try:
+        names = weight_files(read_object(directory / INDEX, INDEX_LIMIT))
+    except LocalInferError:
+        return INDEX
+    if not names:
+        return INDEX
+    return next((name for name in names if "/" in name or not (directory / name).is_file()), None)
+
+
+def variant_of(directory: Path) -> Variant:
+    """The form the configuration states; `BF16` when it says nothing of quantization or cannot be read."""
+    try:
+        quantization = read_object(directory / CONFIG).get("quantization_config")
+    except LocalInferError:
+        return "BF16"
+    groups = quantization.get("config_groups") if isinstance(quantization, dict) else None
+    if not isinstance(groups, dict):
+        return "BF16"
+    # The body is the form's name; the embedding and the head may have more bits than it.
+    bits = [
+        group["weights"]["num_bits"]
+        for group in groups.values()
+        if isinstance(group, dict)
+        and isinstance(group.get("weights"), dict)
+        and isinstance(group["weights"].get("num_bits"), int)
+    ]
+    return variant_of_bits(min(bits)) if bits else "BF16"
+
+
+def recorded_revision(directory: Path) -> str | None:
+    """The source's commit as `localinfer.json` tells it, or None."""
+    try:
+        record = read_object(directory / RECORD)
+    except LocalInferError:
+        return None
+    source = record.get("source")
+    revision = source.get("revision") if isinstance(source, dict) else record.get("revision")
+    return revision if isinstance(revision, str) else None
+
+
+def size_on_disk(directory: Path) -> int:
+    """Bytes of all regular files directly in `directory`, links followed."""
+    return sum(path.stat().st_size for path in directory.iterdir() if path.is_file())

@@ -1,0 +1,99 @@
+"""Turn a GGUF file into a model of ours: checked, written beside its place, then renamed, so it is there whole or not."""
+
+import re
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from localinfer.errors import LocalInferError, UsageError
+from localinfer.formats.durable import sync, write_failed, write_json
+from localinfer.hub.cache import own_model, variant_dir
+from localinfer.hub.checkpoint import RECORD
+from localinfer.hub.hashing import sha256_file
+from localinfer.hub.locks import locked
+from localinfer.hub.model import LocalModel
+from localinfer.hub.names import check_model_name
+from localinfer.paths import models_dir
+
+Progress = Callable[[int, int], None]
+"""Called with (done, total) in whatever unit the work has."""
+
+
+def import_file(
+    path: Path,
+    name: str | None = None,
+    on_progress: Progress | None = None,
+    *,
+    source: dict[str, Any] | None = None,
+) -> LocalModel:
+    """Make `name:BF16` from the GGUF file at `path`; the weights are dequantized to bf16.
+
+    `name` defaults to one made from the file's stem. Importing the same file again returns what is there; another file
+    under a taken name is a `UsageError`. `source` is kept in `localinfer.json` beside the file's name and hash.
+    Raises what the reader raises (`Corrupt`, `NotSupported`, `NotFound`) and `DoesNotFit` when the disk is full;
+    nothing half-made is left behind then.
+    """
+    from localinfer.formats.gguf import GgufFile
+
+    GgufFile(path)  # a bad file fails here, before anything is hashed or made
+    name = check_model_name(name) if name else default_name(path)
+    digest = sha256_file(path)
+    with locked(models_dir() / ".locks" / f"{name.replace('/', '--')}.lock"):
+        if (taken := own_model(name, "BF16")) is not None:
+            if recorded_hash(taken.path) == digest:
+                return taken
+            raise UsageError(
+                f"`{name}` is already the name of another model",
+                hint=f"choose one with `--name`, or delete it: `localinfer rm {name}:BF16`",
+            )
+        record = {"source": {"kind": "gguf", "file": path.name, "sha256": digest, **(source or {})}}
+        _write(path, variant_dir(name, "BF16"), record, on_progress)
+    made = own_model(name, "BF16")
+    if made is None:
+        raise LocalInferError(f"`{name}` was imported but is not complete", hint="report this, with the file's name")
+    return made
+
+
+def default_name(path: Path) -> str:
+    """A model name from a file name: `My model.Q4_1.gguf` → `My-model.Q4_1`."""
+    stem = re.sub(r"[^A-Za-z0-9._-]+", "-", path.stem)
+    stem = re.sub(r"-{2,}", "-", re.sub(r"\.{2,}", ".", stem)).strip("-._")
+    return check_model_name(stem[:90] or "imported")
+
+
+def recorded_hash(directory: Path) -> str | None:
+    """The sha256 of the file that an imported model was made from, or None."""
+    from localinfer.formats.json_files import read_object
+
+    try:
+        source = read_object(directory / RECORD).get("source")
+    except LocalInferError:
+        return None
+    digest = source.get("sha256") if isinstance(source, dict) else None
+    return digest if isinstance(digest, str) else None
+
+
+def _write(path: Path, final: Path, record: dict[str, Any], on_progress: Progress | None) -> None:
+    from localinfer.formats.gguf_import import import_gguf
+
+    partial = final.with_name(final.name + ".partial")
+    try:
+        if partial.exists():
+            shutil.rmtree(partial)  # an earlier attempt that died; the lock says nobody is writing it
+        if final.exists():
+            shutil.rmtree(final)  # incomplete, or `own_model` would have found it
+        partial.mkdir(parents=True)
+        import_gguf(path, partial, on_progress)
+        write_json(partial / RECORD, record)
+        for file in partial.iterdir():
+            sync(file)
+        sync(partial)
+        partial.rename(final)
+        sync(final.parent)
+    except OSError as error:
+        shutil.rmtree(partial, ignore_errors=True)
+        raise write_failed(final, path.stat().st_size * 4, error) from error
+    except BaseException:
+        shutil.rmtree(partial, ignore_errors=True)
+        raise
