@@ -1,0 +1,166 @@
+"""A conversation with one model: messages → tokens → request → what the engine says."""
+
+from bisect import bisect_left
+from collections.abc import Callable, Generator, Iterator, Sequence
+from dataclasses import replace
+from itertools import takewhile
+from typing import TYPE_CHECKING
+
+from localinfer.chats.template import Message, Rendered, render
+from localinfer.config import Overflow, SamplingParams
+from localinfer.errors import ContextOverflow, UsageError
+from localinfer.events import Event, Finished, Shifted, Started, Text
+
+if TYPE_CHECKING:
+    from localinfer.engine.protocol import Engine
+
+CHARS_PER_TOKEN = 256
+"""No vocabulary has longer tokens in use; text beyond context x this is refused before it is tokenized."""
+
+
+class Chat:
+    """Keeps the messages, and asks `engine` for the next one. One reply at a time.
+
+    `raw` sends prompts as plain text, without template, system prompt or history. With `on_overflow="shift"` the
+    oldest turns are forgotten when the context is full, never the system prompt, and a `Shifted` event says so.
+    """
+
+    def __init__(
+        self,
+        engine: "Engine",
+        *,
+        system: str | None = None,
+        messages: Sequence[Message] = (),
+        sampling: SamplingParams | None = None,
+        raw: bool = False,
+        on_overflow: Overflow = "error",
+    ) -> None:
+        if raw and system:
+            raise UsageError("a system prompt needs the chat template", hint="leave out `--system` or `--raw`")
+        self.engine = engine
+        self.sampling = sampling or engine.default_sampling
+        self.raw = raw
+        self.on_overflow = on_overflow
+        self.warnings: tuple[str, ...] = ()
+        """What the last reply's user should know, such as a doubled begin-of-text token."""
+        self._system = [Message("system", system)] if system else []
+        self._turns = [message for message in messages if message.role != "system"]
+        self._system = self._system or [message for message in messages if message.role == "system"][:1]
+        self._forgotten = 0  # turns from the start that no longer fit the context
+        self._retries = 0
+
+    @property
+    def messages(self) -> tuple[Message, ...]:
+        """The whole conversation, the system prompt first if there is one."""
+        return (*self._system, *self._turns)
+
+    def reply(self, prompt: str, *, cancelled: Callable[[], bool] = lambda: False) -> Iterator[Event]:
+        """Answer `prompt`. `cancelled` is asked after every event.
+
+        The prompt and the answer join `messages` when the reply ends, in whatever way: cancelled or cut off, what
+        was written stays. If nothing was written, nothing is kept. Raises `ContextOverflow` if it does not fit.
+        """
+        self._retries = 0
+        yield from self._answer([*self._turns, Message("user", prompt)], cancelled)
+
+    def regenerate(self, *, cancelled: Callable[[], bool] = lambda: False) -> Iterator[Event]:
+        """Answer the last prompt once more, with another seed. The old answer goes when the new one has text."""
+        turns = list(self._turns)
+        if turns and turns[-1].role == "assistant":
+            turns.pop()
+        if not turns:
+            raise UsageError("there is no answer to write anew", hint="send a prompt first")
+        self._retries += 1
+        yield from self._answer(turns, cancelled)
+
+    def prompt_text(self, prompt: str) -> str:
+        """The exact text that the model would read for `prompt`."""
+        return prompt if self.raw else self._render([*self._turns, Message("user", prompt)]).plain
+
+    def _answer(self, turns: list[Message], cancelled: Callable[[], bool]) -> Iterator[Event]:
+        tokens, dropped = self._fit(turns)
+        keep = self._kept_tokens(turns, tokens) if self.on_overflow == "shift" else 0
+        written: list[str] = []
+        stream = self._stream(tokens, keep, cancelled)
+        try:
+            for event in stream:
+                if isinstance(event, Text):
+                    written.append(event.text)
+                yield event
+                if isinstance(event, Started) and dropped:
+                    yield Shifted(event.handle, dropped, len(tokens))
+        finally:
+            stream.close()
+            if text := "".join(written):
+                self._turns = [*turns, Message("assistant", text)]
+
+    def _stream(self, tokens: list[int], keep: int, cancelled: Callable[[], bool]) -> Generator[Event, None, None]:
+        """The engine's events; asks it to stop once `cancelled()`, or when nobody listens any more."""
+        from localinfer.engine.protocol import Request
+
+        sampling = replace(self.sampling, seed=(self.sampling.seed + self._retries) % (1 << 64))
+        request = Request(prompt=tuple(tokens), sampling=sampling, on_overflow=self.on_overflow, keep=keep)
+        running: int | None = None  # the handle, as long as there is something to cancel
+        try:
+            for event in self.engine.stream(request):
+                running = None if isinstance(event, Finished) else event.handle
+                yield event
+                if running is not None and cancelled():
+                    self.engine.cancel(running)
+        finally:
+            if running is not None:
+                self.engine.cancel(running)
+
+    def _fit(self, turns: list[Message]) -> tuple[list[int], int]:
+        """The prompt's tokens, and how many were left out because the oldest turns are forgotten from now on.
+
+        Forgets down to half the context at once, so that the cached prefix holds for several turns after.
+        """
+        tokens = self._tokens(turns[self._forgotten :])
+        size = self.engine.context_size
+        later = [i for i, turn in enumerate(turns) if turn.role == "user" and i > self._forgotten]
+        if self.on_overflow == "error" or len(tokens) + self._reply_room() <= size or not later:
+            return tokens, 0
+        first = bisect_left(later, True, key=lambda start: len(self._tokens(turns[start:])) <= size // 2)
+        self._forgotten = later[min(first, len(later) - 1)]
+        kept = self._tokens(turns[self._forgotten :])
+        return kept, len(tokens) - len(kept)
+
+    def _reply_room(self) -> int:
+        """Tokens to leave free for the answer before it starts."""
+        quarter = self.engine.context_size // 4
+        return min(self.sampling.max_tokens or quarter, quarter)
+
+    def _tokens(self, turns: list[Message]) -> list[int]:
+        size = self.engine.context_size
+        if (length := len(turns[-1].content)) > CHARS_PER_TOKEN * size:
+            raise ContextOverflow(
+                f"the prompt has {length} characters, too many for {size} tokens of context",
+                hint="send less, or raise `--ctx-size`",
+            )
+        tokenizer = self.engine.tokenizer
+        if self.raw:
+            return [*tokenizer.bos_ids, *tokenizer.encode_text(turns[-1].content)]
+        rendered = self._render(turns)
+        self.warnings = rendered.warnings
+        return tokenizer.encode_rendered(rendered.text, rendered.guard)
+
+    def _render(self, turns: Sequence[Message]) -> Rendered:
+        tokenizer = self.engine.tokenizer
+        return render(
+            self.engine.chat_template,
+            [*self._system, *turns],
+            bos=tokenizer.bos_token,
+            eos=tokenizer.eos_token,
+            special_strings=tokenizer.special_strings,
+        )
+
+    def _kept_tokens(self, turns: list[Message], tokens: list[int]) -> int:
+        """How many tokens stand before the first turn's own text: the system prompt and the turn's header."""
+        if self.raw:
+            return len(self.engine.tokenizer.bos_ids)
+        first = turns[self._forgotten]
+        other = Message(first.role, "y" if first.content.lstrip().startswith("x") else "x")
+        pairs = zip(tokens, self._tokens([other, *turns[self._forgotten + 1 :]]), strict=False)
+        same = sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], pairs))
+        return min(same, self.engine.context_size // 2)

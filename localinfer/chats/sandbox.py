@@ -1,0 +1,126 @@
+"""Runs a chat template in a process that can be killed, so that no template can hang or fill this one."""
+
+import atexit
+import contextlib
+import json
+import os
+import subprocess
+import sys
+import threading
+from pathlib import Path
+from typing import Any
+
+from localinfer.errors import Corrupt, UsageError
+from localinfer.text import one_line
+
+RENDER_SECONDS = 2.0
+"""Longest time one rendering may take; a real template takes about a millisecond."""
+
+START_SECONDS = 60.0
+"""Longest wait for the process itself, on a machine that is busy loading a model."""
+
+SOURCE_LIMIT = 256_000
+OUTPUT_LIMIT = 4_000_000
+"""Characters a template may be long, and may add to the text of the messages."""
+
+_HINT = "pull the model again, or send plain text with `--raw`"
+
+
+class Sandbox:
+    """One child process that renders templates, started when first needed. Safe to call from any thread."""
+
+    def __init__(self, *, seconds: float = RENDER_SECONDS) -> None:
+        self._seconds = seconds
+        self._lock = threading.Lock()
+        self._child: subprocess.Popen[str] | None = None
+
+    def render(self, template: str, data: dict[str, Any], *, limit: int = OUTPUT_LIMIT) -> str:
+        """The template's output for `data` (plain strings, numbers, lists and dicts only).
+
+        Raises `Corrupt` if the template is broken, takes too long, or wants too much memory or output (`limit`
+        characters); `UsageError` if it refuses the conversation through `raise_exception`.
+        """
+        if len(template) > SOURCE_LIMIT:
+            raise Corrupt(f"chat template refused: {len(template)} characters long, over {SOURCE_LIMIT}", hint=_HINT)
+        answer = self._ask(json.dumps({"template": template, "data": data, "limit": limit}))
+        if "text" in answer:
+            return answer["text"]
+        if "refused" in answer:
+            raise UsageError(
+                f"chat template refused this conversation: {one_line(answer['refused'], 300)}",
+                hint="leave out the system prompt, start a new chat, or use `--raw`",
+            )
+        raise Corrupt(f"chat template refused: {one_line(answer['error'], 300)}", hint=_HINT)
+
+    def close(self) -> None:
+        """End the child, if there is one."""
+        with self._lock:
+            self._stop()
+
+    def _ask(self, request: str) -> dict[str, str]:
+        with self._lock:
+            try:
+                child = self._child or self._start()
+                line = self._exchange(child, request + "\n", self._seconds)
+            except OSError as error:  # the child cannot start, or was killed while we wrote
+                self._stop()
+                raise Corrupt(f"chat template refused: its process failed ({error})", hint=_HINT) from None
+            except BaseException:  # Ctrl-C between question and answer: the next question must not read this answer
+                self._stop()
+                raise
+            if line:
+                answer: dict[str, str] = json.loads(line)
+                return answer
+            self._stop()
+            return {"error": f"it took over {self._seconds:g} s, or too much memory"}
+
+    def _start(self) -> subprocess.Popen[str]:
+        """Start the child with little of our environment, out of reach of the terminal's Ctrl-C."""
+        passed = ("PATH", "PYTHONPATH", "PYTHONHOME", "SYSTEMROOT", "LD_LIBRARY_PATH", "TZ")
+        self._child = subprocess.Popen(
+            [sys.executable, "-P", "-W", "ignore", str(Path(__file__).with_name("sandbox_child.py"))],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            encoding="utf-8",
+            env={name: os.environ[name] for name in passed if name in os.environ} | {"PYTHONUTF8": "1"},
+            start_new_session=True,
+        )
+        if not self._exchange(self._child, "", START_SECONDS):
+            raise OSError("it did not start")
+        return self._child
+
+    @staticmethod
+    def _exchange(child: subprocess.Popen[str], request: str, seconds: float) -> str:
+        """Send one line, read one line; empty if the child ended or had to be killed."""
+        assert child.stdin is not None
+        assert child.stdout is not None
+        alarm = threading.Timer(seconds, child.kill)
+        alarm.daemon = True
+        alarm.start()
+        try:
+            child.stdin.write(request)
+            child.stdin.flush()
+            line = child.stdout.readline()
+            return line if line.endswith("\n") else ""
+        finally:
+            alarm.cancel()
+
+    def _stop(self) -> None:
+        child, self._child = self._child, None
+        if child is not None:
+            child.kill()
+            child.wait()
+            for pipe in (child.stdin, child.stdout):
+                if pipe is not None:
+                    with contextlib.suppress(OSError):  # bytes that a dead child did not read
+                        pipe.close()
+
+
+_shared = Sandbox()
+atexit.register(_shared.close)
+
+
+def render(template: str, data: dict[str, Any], *, limit: int = OUTPUT_LIMIT) -> str:
+    """`Sandbox.render` in the process that all chats share."""
+    return _shared.render(template, data, limit=limit)
