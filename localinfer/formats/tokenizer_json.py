@@ -1,0 +1,193 @@
+"""`tokenizer.json`, checked before the tokenizers library sees it, and made safe for text that a person wrote.
+
+The library panics on odd files, runs any regular expression a file brings, and parses `<|im_start|>` wherever it is.
+So the file is checked here first, and `plain_document` makes a second one in which no text can become an added token.
+"""
+
+import re
+import secrets
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from localinfer.errors import Corrupt, NotSupported
+from localinfer.formats.json_files import TOKENIZER_LIMIT, read_object
+
+MAX_ID = (1 << 22) - 1
+"""Largest token id that is believed; the largest vocabularies in use have about 2**18 tokens."""
+
+MAX_ADDED = 1 << 16
+MAX_CONTENT = 4096
+MAX_PATTERN = 4096
+_HINT = "download the model again; its tokenizer.json is damaged"
+
+
+@dataclass(frozen=True, slots=True)
+class AddedToken:
+    """A token that is matched in the text before the model splits it; `special` ones are never shown."""
+
+    id: int
+    content: str
+    special: bool
+    lstrip: bool
+    rstrip: bool
+    single_word: bool
+
+    @property
+    def harmless(self) -> bool:
+        """Runs of spaces and line ends are text like any other, though some tokenizers keep them here."""
+        return not self.special and not self.content.strip(" \t\r\n▁")
+
+
+@dataclass(frozen=True, slots=True)
+class TokenizerFile:
+    """A checked `tokenizer.json`: the whole document, every token's text by id, and the added tokens."""
+
+    document: dict[str, Any]
+    kind: str
+    tokens: dict[int, str]
+    added: tuple[AddedToken, ...]
+
+
+def read_tokenizer_file(path: Path) -> TokenizerFile:
+    """Read and check `path`. Raises `NotFound`, `Corrupt` (naming the field) or `NotSupported`."""
+    document = read_object(path, TOKENIZER_LIMIT)
+    model = document.get("model")
+    if not isinstance(model, dict):
+        raise Corrupt(f"{path}: `model` must be an object", hint=_HINT)
+    kind = model.get("type") or ("BPE" if "merges" in model else "Unigram")
+    if kind not in ("BPE", "Unigram"):
+        raise NotSupported(f"{path}: a {str(kind)[:40]!r} tokenizer is not supported", hint="BPE and Unigram are")
+    tokens = _bpe_tokens(path, model) if kind == "BPE" else _unigram_tokens(path, model)
+    added = _added_tokens(path, document.get("added_tokens") or [])
+    by_content = {content: index for index, content in tokens.items()}
+    for token in added:
+        if by_content.get(token.content, token.id) != token.id or tokens.get(token.id, token.content) != token.content:
+            raise Corrupt(f"{path}: added token {token.content!r} and `model.vocab` disagree on its id", hint=_HINT)
+        tokens[token.id] = token.content
+    for field in ("normalizer", "pre_tokenizer", "decoder"):
+        _check_patterns(path, field, document.get(field))
+    return TokenizerFile(document, kind, tokens, added)
+
+
+def _bpe_tokens(path: Path, model: dict[str, Any]) -> dict[int, str]:
+    vocab, merges = model.get("vocab"), model.get("merges")
+    if not isinstance(vocab, dict) or not vocab:
+        raise Corrupt(f"{path}: `model.vocab` must be an object that is not empty", hint=_HINT)
+    if not all(type(index) is int and 0 <= index <= MAX_ID for index in vocab.values()):
+        raise Corrupt(f"{path}: `model.vocab` has an id that is not a whole number up to {MAX_ID}", hint=_HINT)
+    tokens = {index: content for content, index in vocab.items()}
+    if len(tokens) != len(vocab):
+        raise Corrupt(f"{path}: `model.vocab` gives one id to two tokens", hint=_HINT)
+    if not isinstance(merges, list):
+        raise Corrupt(f"{path}: `model.merges` must be a list", hint=_HINT)
+    for merge in merges:
+        pair = merge.split(" ") if isinstance(merge, str) else merge
+        if not isinstance(pair, list) or len(pair) != 2 or not all(type(part) is str for part in pair):
+            raise Corrupt(f"{path}: `model.merges` holds {str(merge)[:80]!r}, not two tokens", hint=_HINT)
+        if pair[0] not in vocab or pair[1] not in vocab or pair[0] + pair[1] not in vocab:
+            raise Corrupt(f"{path}: `model.merges` joins {str(pair)[:80]}, which is not in the vocabulary", hint=_HINT)
+    return tokens
+
+
+def _unigram_tokens(path: Path, model: dict[str, Any]) -> dict[int, str]:
+    vocab = model.get("vocab")
+    if not isinstance(vocab, list) or not 0 < len(vocab) <= MAX_ID:
+        raise Corrupt(f"{path}: `model.vocab` must be a list that is not empty", hint=_HINT)
+    for entry in vocab:
+        if not (
+            isinstance(entry, list) and len(entry) == 2 and type(entry[0]) is str and type(entry[1]) in (int, float)
+        ):
+            raise Corrupt(f"{path}: `model.vocab` holds {str(entry)[:80]}, not a token and its score", hint=_HINT)
+    unknown = model.get("unk_id")
+    if unknown is not None and not (type(unknown) is int and 0 <= unknown < len(vocab)):
+        raise Corrupt(f"{path}: `model.unk_id` is {unknown!r}, but there are {len(vocab)} tokens", hint=_HINT)
+    if len({entry[0] for entry in vocab}) != len(vocab):
+        raise Corrupt(f"{path}: `model.vocab` holds one token twice", hint=_HINT)
+    return {index: entry[0] for index, entry in enumerate(vocab)}
+
+
+def _added_tokens(path: Path, entries: object) -> tuple[AddedToken, ...]:
+    if not isinstance(entries, list) or len(entries) > MAX_ADDED:
+        raise Corrupt(f"{path}: `added_tokens` must be a list of at most {MAX_ADDED} tokens", hint=_HINT)
+    added = []
+    for entry in entries:
+        content = entry.get("content") if isinstance(entry, dict) else None
+        index = entry.get("id") if isinstance(entry, dict) else None
+        if not isinstance(content, str) or not 0 < len(content) <= MAX_CONTENT:
+            raise Corrupt(f"{path}: `added_tokens` holds {str(entry)[:80]}, which has no text", hint=_HINT)
+        if type(index) is not int or not 0 <= index <= MAX_ID:
+            raise Corrupt(f"{path}: added token {content[:80]!r} has the id {str(index)[:40]}", hint=_HINT)
+        flags = (entry.get(name) is True for name in ("special", "lstrip", "rstrip", "single_word"))
+        added.append(AddedToken(index, content, *flags))
+    if len({token.id for token in added}) != len(added) or len({token.content for token in added}) != len(added):
+        raise Corrupt(f"{path}: `added_tokens` has one token or id twice", hint=_HINT)
+    return tuple(added)
+
+
+def _check_patterns(path: Path, field: str, value: object) -> None:
+    """Refuse regular expressions that could take exponential time on some text."""
+    if isinstance(value, list):
+        for item in value:
+            _check_patterns(path, field, item)
+    elif isinstance(value, dict):
+        pattern = value.get("Regex")
+        if isinstance(pattern, str) and (len(pattern) > MAX_PATTERN or repeats_a_group(pattern)):
+            raise NotSupported(
+                f"{path}: `{field}` has a regular expression that could run for ever: {pattern[:80]!r}",
+                hint="use the tokenizer.json of the original model",
+            )
+        if value.get("type") == "Precompiled" and not isinstance(value.get("precompiled_charsmap"), str):
+            raise Corrupt(f"{path}: `{field}` has no precompiled_charsmap", hint=_HINT)
+        for item in value.values():
+            _check_patterns(path, field, item)
+
+
+_SYNTAX = re.compile(r"\\.|\[(?:\\.|\[:|[^\]\\])*\]|\)(?:[*+]|\{\d*,\})", re.DOTALL)
+
+
+def repeats_a_group(pattern: str) -> bool:
+    """Whether a group is repeated without bound, as in `(a+)+`. No tokenizer in use needs it."""
+    return any(match.group().startswith(")") for match in _SYNTAX.finditer(pattern))
+
+
+def plain_document(file: TokenizerFile, *, first: bool) -> dict[str, Any]:
+    """`file.document` changed so that no text encodes to an added token, and nothing is put before or after the text.
+
+    Harmless added tokens stay. `first` False is for text that something precedes: a prefix space meant for the start of
+    a text is then left out.
+    """
+    kept = [token for token in file.added if token.harmless]
+    gone = {token.content: f"\0{secrets.token_hex(8)}:{token.id}" for token in file.added if not token.harmless}
+    contents = {token.content for token in kept}
+    document = dict(file.document, post_processor=None, truncation=None, padding=None)
+    document["added_tokens"] = [t for t in file.document.get("added_tokens") or [] if t["content"] in contents]
+    model = dict(document["model"], type=file.kind)
+    if file.kind == "BPE":
+        model["dropout"] = None  # it would make the tokens random
+        vocab = {gone.get(content, content): index for content, index in model["vocab"].items()}
+        vocab.update((token.content, token.id) for token in kept)
+        model["vocab"] = vocab
+        if any(content in file.document["model"]["vocab"] for content in gone):
+            model["merges"] = [merge for merge in model["merges"] if not _touches(merge, gone)]
+        if model.get("unk_token") in gone:
+            model["unk_token"] = gone[model["unk_token"]]
+    else:
+        model["vocab"] = [[gone.get(content, content), score] for content, score in model["vocab"]]
+    document["model"] = model
+    if not first:
+        document["pre_tokenizer"] = _without_prefix(document.get("pre_tokenizer"))
+    return document
+
+
+def _touches(merge: str | list[str], gone: dict[str, str]) -> bool:
+    left, right = merge.split(" ") if isinstance(merge, str) else merge
+    return left + right in gone or left in gone or right in gone
+
+
+def _without_prefix(value: Any) -> Any:
+    """The pre-tokenizer with every "first word only" prefix taken out."""
+    if isinstance(value, dict):
+        changed = {key: _without_prefix(item) for key, item in value.items()}
+        return dict(changed, prepend_scheme="never") if changed.get("prepend_scheme") == "first" else changed
+    return [_without_prefix(item) for item in value] if isinstance(value, list) else value
