@@ -140,7 +140,7 @@ class Chat:
             )
         tokenizer = self.engine.tokenizer
         if self.raw:
-            return [*tokenizer.bos_ids, *tokenizer.encode_text(turns[-1].content)]
+            return [*self._bos(), *tokenizer.encode_text(turns[-1].content)]
         rendered = self._render(turns)
         self.warnings = rendered.warnings
         return tokenizer.encode_rendered(rendered.text, rendered.guard)
@@ -150,15 +150,19 @@ class Chat:
         return render(
             self.engine.chat_template,
             [*self._system, *turns],
-            bos=tokenizer.bos_token,
-            eos=tokenizer.eos_token,
+            bos=tokenizer.bos_token or "",
+            eos=tokenizer.eos_token or "",
             special_strings=tokenizer.special_strings,
         )
+
+    def _bos(self) -> list[int]:
+        tokenizer = self.engine.tokenizer
+        return [tokenizer.bos_id] if tokenizer.adds_bos and tokenizer.bos_id is not None else []
 
     def _kept_tokens(self, turns: list[Message], tokens: list[int]) -> int:
         """How many tokens stand before the first turn's own text: the system prompt and the turn's header."""
         if self.raw:
-            return len(self.engine.tokenizer.bos_ids)
+            return len(self._bos())
         first = turns[self._forgotten]
         other = Message(first.role, "y" if first.content.lstrip().startswith("x") else "x")
         pairs = zip(tokens, self._tokens([other, *turns[self._forgotten + 1 :]]), strict=False)
