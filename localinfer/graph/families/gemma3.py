@@ -1,0 +1,36 @@
+"""Gemma 3 with pictures (4B and larger): the text half of the checkpoint, which is `gemma3_text` in a nested config."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from localinfer.graph.families import gemma3_text
+from localinfer.graph.fields import Fields
+from localinfer.graph.ops import Graph
+from localinfer.graph.spec import ModelSpec
+
+_OUTER = ("eos_token_id", "bos_token_id", "tie_word_embeddings")
+
+
+def spec(values: Mapping[str, Any]) -> ModelSpec:
+    """The spec of `text_config`; what it leaves out is taken from the outer object."""
+    config = Fields(values)
+    if not config.has("text_config"):
+        raise config.bad("text_config", "an object")
+    text = config.table("text_config").values
+    outer = {name: values[name] for name in _OUTER if values.get(name) is not None}
+    return gemma3_text.spec({**outer, **{name: value for name, value in text.items() if value is not None}})
+
+
+def graph(spec: ModelSpec) -> Graph:
+    """The graph of the text model."""
+    return gemma3_text.graph(spec)
+
+
+def tensor_name(stored: str) -> str | None:
+    """The name of a stored tensor in the text model; `None` for the picture half. Two layouts are in use."""
+    for prefix, ours in (("language_model.lm_head.", "lm_head."), ("language_model.model.", "model.")):
+        if stored.startswith(prefix):
+            return ours + stored.removeprefix(prefix)
+    if stored.startswith("model.language_model."):
+        return "model." + stored.removeprefix("model.language_model.")
+    return stored if stored.startswith("lm_head.") else None

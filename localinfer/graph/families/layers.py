@@ -1,0 +1,54 @@
+"""The decoder layer that Llama and its descendants share, with the names their checkpoints give its tensors."""
+
+from localinfer.graph.ops import Attend, Embed, GatedMLP, Graph, Head, Linear, Norm, Op
+from localinfer.graph.spec import ModelSpec
+
+
+def attend(spec: ModelSpec, layer: int, *, qk_norm: bool = False, post_norm: str = "", offset: float = 0.0) -> Attend:
+    """Attention of one layer. `post_norm` is the name of the norm on its output, if there is one."""
+    at = f"model.layers.{layer}"
+    q_rows, kv_rows = spec.heads * spec.head_dim, spec.kv_heads * spec.head_dim
+    return Attend(
+        norm=Norm(f"{at}.input_layernorm", spec.hidden_size, spec.norm_eps, offset),
+        q=Linear(f"{at}.self_attn.q_proj", q_rows, spec.hidden_size, spec.qkv_bias),
+        k=Linear(f"{at}.self_attn.k_proj", kv_rows, spec.hidden_size, spec.qkv_bias),
+        v=Linear(f"{at}.self_attn.v_proj", kv_rows, spec.hidden_size, spec.qkv_bias),
+        o=Linear(f"{at}.self_attn.o_proj", spec.hidden_size, q_rows, spec.o_bias),
+        heads=spec.heads,
+        kv_heads=spec.kv_heads,
+        head_dim=spec.head_dim,
+        rope=spec.ropes[layer],
+        scale=spec.attention_scale,
+        q_norm=Norm(f"{at}.self_attn.q_norm", spec.head_dim, spec.norm_eps, offset) if qk_norm else None,
+        k_norm=Norm(f"{at}.self_attn.k_norm", spec.head_dim, spec.norm_eps, offset) if qk_norm else None,
+        post_norm=Norm(f"{at}.{post_norm}", spec.hidden_size, spec.norm_eps, offset) if post_norm else None,
+        window=spec.windows[layer],
+    )
+
+
+def gated_mlp(
+    spec: ModelSpec,
+    layer: int,
+    *,
+    norm: str = "post_attention_layernorm",
+    post_norm: str = "",
+    offset: float = 0.0,
+) -> GatedMLP:
+    """The feed-forward half of one layer; `norm` and `post_norm` are names of the norms around it."""
+    at = f"model.layers.{layer}"
+    return GatedMLP(
+        norm=Norm(f"{at}.{norm}", spec.hidden_size, spec.norm_eps, offset),
+        gate=Linear(f"{at}.mlp.gate_proj", spec.intermediate_size, spec.hidden_size),
+        up=Linear(f"{at}.mlp.up_proj", spec.intermediate_size, spec.hidden_size),
+        down=Linear(f"{at}.mlp.down_proj", spec.hidden_size, spec.intermediate_size),
+        activation=spec.activation,
+        post_norm=Norm(f"{at}.{post_norm}", spec.hidden_size, spec.norm_eps, offset) if post_norm else None,
+    )
+
+
+def decoder(spec: ModelSpec, layers: list[Op], *, offset: float = 0.0) -> Graph:
+    """Embedding, `layers`, final norm and head; a tied head is the embedding's own matrix."""
+    table = Linear("model.embed_tokens", spec.vocab_size, spec.hidden_size)
+    head = table if spec.tied else Linear("lm_head", spec.vocab_size, spec.hidden_size)
+    final = Norm("model.norm", spec.hidden_size, spec.norm_eps, offset)
+    return Graph(spec, (Embed(table, spec.embed_scale), *layers, Head(final, head, spec.logit_softcap)))

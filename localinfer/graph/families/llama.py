@@ -1,0 +1,40 @@
+"""Llama 2 and 3 (Touvron et al., 2023; Dubey et al., 2024), and models of the same shape: SmolLM2, TinyLlama.
+
+Grouped-query attention, RMSNorm before each half, SwiGLU. Llama 3.1 stretches its RoPE (`rope_type` llama3).
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+from localinfer.graph.families.layers import attend, decoder, gated_mlp
+from localinfer.graph.fields import Fields
+from localinfer.graph.ops import Graph, Op
+from localinfer.graph.rope import read_rope
+from localinfer.graph.spec import ModelSpec, read_activation, read_sizes
+
+
+def spec(values: Mapping[str, Any]) -> ModelSpec:
+    """Check config.json and read the model's numbers from it."""
+    config = Fields(values)
+    sizes = read_sizes(config)
+    config.refuse("mlp_bias", False)
+    bias = config.flag("attention_bias", default=False)
+    return ModelSpec(
+        model_type="llama",
+        **sizes,
+        tied=config.flag("tie_word_embeddings", default=False),
+        activation=read_activation(config, "hidden_act", "silu"),
+        qkv_bias=bias,
+        o_bias=bias,
+        attention_scale=sizes["head_dim"] ** -0.5,
+        windows=(0,) * sizes["layers"],
+        ropes=(read_rope(config, sizes["head_dim"]),) * sizes["layers"],
+    )
+
+
+def graph(spec: ModelSpec) -> Graph:
+    """x += attention(norm(x)); x += mlp(norm(x)); a layer."""
+    layers: list[Op] = []
+    for layer in range(spec.layers):
+        layers += [attend(spec, layer), gated_mlp(spec, layer)]
+    return decoder(spec, layers)

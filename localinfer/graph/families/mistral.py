@@ -1,0 +1,33 @@
+"""Mistral 7B (Jiang et al., 2023) and its small successors: Llama's layer, with a sliding window in early versions."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from localinfer.graph.families import llama
+from localinfer.graph.fields import Fields
+from localinfer.graph.ops import Graph
+from localinfer.graph.rope import read_rope
+from localinfer.graph.spec import MOST_CONTEXT, ModelSpec, read_activation, read_sizes
+
+
+def spec(values: Mapping[str, Any]) -> ModelSpec:
+    """Check config.json and read the model's numbers from it."""
+    config = Fields(values)
+    sizes = read_sizes(config, max_context=131072)
+    window = config.integer("sliding_window", 1, MOST_CONTEXT) if config.has("sliding_window") else 0
+    config.refuse("attention_bias", False)
+    config.refuse("layer_types")
+    return ModelSpec(
+        model_type="mistral",
+        **sizes,
+        tied=config.flag("tie_word_embeddings", default=False),
+        activation=read_activation(config, "hidden_act", "silu"),
+        attention_scale=sizes["head_dim"] ** -0.5,
+        windows=(window,) * sizes["layers"],
+        ropes=(read_rope(config, sizes["head_dim"]),) * sizes["layers"],
+    )
+
+
+def graph(spec: ModelSpec) -> Graph:
+    """The same layers as Llama's."""
+    return llama.graph(spec)

@@ -1,0 +1,36 @@
+"""Qwen3 dense (Yang et al., 2025): no biases, but queries and keys are normed head by head before RoPE."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from localinfer.graph.families.layers import attend, decoder, gated_mlp
+from localinfer.graph.fields import Fields
+from localinfer.graph.ops import Graph, Op
+from localinfer.graph.rope import read_rope
+from localinfer.graph.spec import ModelSpec, read_activation, read_sizes, read_upper_windows
+
+
+def spec(values: Mapping[str, Any]) -> ModelSpec:
+    """Check config.json and read the model's numbers from it. `head_dim` is 128 where config.json has none."""
+    config = Fields(values)
+    sizes = read_sizes(config, max_context=32768, head_dim=128)
+    bias = config.flag("attention_bias", default=False)
+    return ModelSpec(
+        model_type="qwen3",
+        **sizes,
+        tied=config.flag("tie_word_embeddings", default=False),
+        activation=read_activation(config, "hidden_act", "silu"),
+        qkv_bias=bias,
+        o_bias=bias,
+        attention_scale=sizes["head_dim"] ** -0.5,
+        windows=read_upper_windows(config, sizes["layers"]),
+        ropes=(read_rope(config, sizes["head_dim"]),) * sizes["layers"],
+    )
+
+
+def graph(spec: ModelSpec) -> Graph:
+    """x += attention(norm(x)) with normed queries and keys; x += mlp(norm(x)); a layer."""
+    layers: list[Op] = []
+    for layer in range(spec.layers):
+        layers += [attend(spec, layer, qk_norm=True), gated_mlp(spec, layer)]
+    return decoder(spec, layers)

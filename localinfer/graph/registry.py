@@ -1,0 +1,63 @@
+"""Which families there are. Adding one: a file in families/, and a line here."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from localinfer.errors import Corrupt, NotSupported
+from localinfer.graph.families import gemma3, gemma3_text, llama, mistral, qwen2, qwen3
+from localinfer.graph.fields import shown
+from localinfer.graph.ops import Graph
+from localinfer.graph.spec import ModelSpec
+
+
+def _same(stored: str) -> str | None:
+    return stored
+
+
+@dataclass(frozen=True, slots=True)
+class Family:
+    """One architecture: how to read its config.json, its graph, and the graph's name of a stored tensor."""
+
+    spec: Callable[[Mapping[str, Any]], ModelSpec]
+    graph: Callable[[ModelSpec], Graph]
+    tensor_name: Callable[[str], str | None] = _same
+    """`None` for tensors that are no part of the graph, such as a vision tower."""
+
+
+_FAMILIES: dict[str, Family] = {
+    "gemma3": Family(gemma3.spec, gemma3.graph, gemma3.tensor_name),
+    "gemma3_text": Family(gemma3_text.spec, gemma3_text.graph),
+    "llama": Family(llama.spec, llama.graph),
+    "mistral": Family(mistral.spec, mistral.graph),
+    "qwen2": Family(qwen2.spec, qwen2.graph),
+    "qwen3": Family(qwen3.spec, qwen3.graph),
+}
+
+
+def known_families() -> tuple[str, ...]:
+    """The values of `model_type` in config.json that we run, sorted."""
+    return tuple(sorted(_FAMILIES))
+
+
+def family_for(model_type: object) -> Family:
+    """The family of `model_type`. Raises `Corrupt` if it is no word, `NotSupported` if we do not have it."""
+    if not isinstance(model_type, str):
+        raise Corrupt(
+            f"config.json: `model_type` is {shown(model_type)}, not a word"
+            if model_type is not None
+            else "config.json: `model_type` is missing",
+            hint="this is not a language model of the Hugging Face kind; choose another repository",
+        )
+    if model_type not in _FAMILIES:
+        raise NotSupported(
+            f"the architecture {shown(model_type)} is not supported; known: {', '.join(known_families())}",
+            hint="use its GGUF file with `--backend llamacpp`, or a model of a known architecture",
+        )
+    return _FAMILIES[model_type]
+
+
+def read_graph(config: Mapping[str, Any]) -> Graph:
+    """config.json, checked, as a graph. Raises `Corrupt` and `NotSupported` naming the field."""
+    family = family_for(config.get("model_type"))
+    return family.graph(family.spec(config))

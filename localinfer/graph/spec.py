@@ -1,0 +1,139 @@
+"""The numbers that make one model: read from config.json, checked, before anything is allocated."""
+
+from dataclasses import dataclass, field
+from typing import Literal, TypedDict
+
+from localinfer.errors import NotSupported
+from localinfer.graph.fields import Fields
+from localinfer.graph.rope import Rope
+
+MOST_LAYERS = 1024
+MOST_VOCABULARY = 1 << 22
+MOST_CONTEXT = 1 << 24
+Activation = Literal["silu", "gelu_tanh"]
+_ACTIVATIONS = {"silu": "silu", "swish": "silu", "gelu_pytorch_tanh": "gelu_tanh"}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ModelSpec:
+    """Sizes and settings of one model. All are checked: dividing, multiplying and allocating by them is safe."""
+
+    model_type: str
+    hidden_size: int
+    layers: int
+    heads: int
+    kv_heads: int
+    head_dim: int
+    intermediate_size: int
+    vocab_size: int
+    max_context: int
+    """Longest context the model was made for, in tokens."""
+    tied: bool
+    """The head uses the embedding's matrix."""
+    norm_eps: float
+    activation: Activation
+    qkv_bias: bool = False
+    o_bias: bool = False
+    attention_scale: float
+    embed_scale: float = 1.0
+    logit_softcap: float = 0.0
+    """0 is none."""
+    windows: tuple[int, ...] = field(repr=False)
+    """Sliding window of each layer, in tokens; 0 is none."""
+    ropes: tuple[Rope, ...] = field(repr=False)
+    """RoPE frequencies of each layer."""
+    eos_token_ids: tuple[int, ...] = ()
+    bos_token_id: int | None = None
+
+    def kv_bytes_per_token(self, kv_bits: int) -> int:
+        """Bytes of the KV cache a token, all layers: at 8 bits one float32 scale for each key and each value."""
+        one = 2 * self.head_dim * kv_bits // 8 + (8 if kv_bits == 8 else 0)
+        return one * self.kv_heads * self.layers
+
+
+class Sizes(TypedDict):
+    """The fields of `ModelSpec` that every family reads alike."""
+
+    hidden_size: int
+    layers: int
+    heads: int
+    kv_heads: int
+    head_dim: int
+    intermediate_size: int
+    vocab_size: int
+    max_context: int
+    norm_eps: float
+    eos_token_ids: tuple[int, ...]
+    bos_token_id: int | None
+
+
+def read_sizes(
+    config: Fields,
+    *,
+    max_context: int = 2048,
+    vocab_size: int | None = None,
+    heads: int | None = None,
+    kv_heads: int | None = None,
+    head_dim: int | None = None,
+) -> Sizes:
+    """Read and check what all families share; keywords are the family's defaults for absent fields."""
+    hidden = config.integer("hidden_size", 1, 1 << 16)
+    n_heads = config.integer("num_attention_heads", 1, 1 << 10, heads)
+    n_kv_heads = config.integer("num_key_value_heads", 1, n_heads, kv_heads or n_heads)
+    if n_heads % n_kv_heads:
+        raise config.bad("num_key_value_heads", f"a divisor of num_attention_heads ({n_heads})")
+    if not config.has("head_dim") and head_dim is None and hidden % n_heads:
+        raise config.bad("hidden_size", f"a multiple of num_attention_heads ({n_heads})")
+    dim = config.integer("head_dim", 2, 1 << 12, head_dim or max(hidden // n_heads, 2))
+    _kernels_can(dim, n_heads // n_kv_heads)
+    vocab = config.integer("vocab_size", 1, MOST_VOCABULARY, vocab_size)
+    return Sizes(
+        hidden_size=hidden,
+        layers=config.integer("num_hidden_layers", 1, MOST_LAYERS),
+        heads=n_heads,
+        kv_heads=n_kv_heads,
+        head_dim=dim,
+        intermediate_size=config.integer("intermediate_size", 1, 1 << 20),
+        vocab_size=vocab,
+        max_context=config.integer("max_position_embeddings", 1, MOST_CONTEXT, max_context),
+        norm_eps=config.number("rms_norm_eps", 1e-12, 0.1, 1e-6),
+        eos_token_ids=_token_ids(config, "eos_token_id", vocab),
+        bos_token_id=config.integer("bos_token_id", 0, vocab - 1) if config.has("bos_token_id") else None,
+    )
+
+
+def read_activation(config: Fields, name: str, default: str) -> Activation:
+    """The activation of the feed-forward half, by the name config.json gives it."""
+    return "gelu_tanh" if config.word(name, _ACTIVATIONS, default) == "gelu_tanh" else "silu"
+
+
+def read_windows(config: Fields, layers: int, window: int, default: tuple[bool, ...]) -> tuple[int, ...]:
+    """`window` for the sliding layers and 0 for the full ones: by `layer_types`, else by `default`."""
+    types = config.words("layer_types", layers, ("full_attention", "sliding_attention"))
+    sliding = default if types is None else tuple(t == "sliding_attention" for t in types)
+    return tuple(window if s else 0 for s in sliding)
+
+
+def read_upper_windows(config: Fields, layers: int) -> tuple[int, ...]:
+    """Qwen's rule: with `use_sliding_window`, the layers from `max_window_layers` on have a window."""
+    if not config.flag("use_sliding_window", default=False):
+        return (0,) * layers
+    window = config.integer("sliding_window", 1, MOST_CONTEXT, 4096)
+    first = config.integer("max_window_layers", 0, MOST_CONTEXT, 28)
+    return read_windows(config, layers, window, tuple(i >= first for i in range(layers)))
+
+
+def _token_ids(config: Fields, name: str, vocab: int) -> tuple[int, ...]:
+    value = config.values.get(name)
+    ids = value if isinstance(value, list) else [] if value is None else [value]
+    if len(ids) > 256 or not all(type(i) is int and 0 <= i < vocab for i in ids):
+        raise config.bad(name, f"a token below vocab_size ({vocab}), or a list of such")
+    return tuple(ids)
+
+
+def _kernels_can(head_dim: int, group: int) -> None:
+    hint = "use its GGUF file with `--backend llamacpp`"
+    if head_dim % 16 or head_dim > 512:
+        raise NotSupported(f"heads of {head_dim} values are not supported, only multiples of 16 up to 512", hint=hint)
+    if group > 64:
+        raise NotSupported(f"{group} query heads on one key head are not supported, only up to 64", hint=hint)

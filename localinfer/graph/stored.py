@@ -1,0 +1,94 @@
+"""Tensors as they come from disk: checked for NaN and infinity, as bfloat16, as float32, or as packed integers."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from localinfer.errors import Corrupt
+from localinfer.formats.compressed import dequantize, unpack
+
+_PIECE = 1 << 20  # values handled at once, so that temporaries stay small
+
+
+@dataclass(frozen=True, slots=True)
+class Bf16Linear:
+    """A matrix in bfloat16: `values` are its bits, uint16 [rows, cols]."""
+
+    values: NDArray[np.uint16]
+
+    kind = "bf16"
+    bits = 16
+    group = 0
+
+    @property
+    def rows(self) -> int:
+        return int(self.values.shape[0])
+
+    @property
+    def cols(self) -> int:
+        return int(self.values.shape[1])
+
+    def float32(self) -> NDArray[np.float32]:
+        """The same numbers as float32 [rows, cols], exactly."""
+        return widen(self.values)
+
+
+@dataclass(frozen=True, slots=True)
+class IntLinear:
+    """A matrix in integers of 3, 4 or 8 bits: `packed` as in formats/compressed.py, one scale a row and group."""
+
+    bits: int
+    group: int
+    cols: int
+    packed: NDArray[np.int32]
+    scales: NDArray[np.float16]
+
+    @property
+    def kind(self) -> str:
+        return f"int{self.bits}"
+
+    @property
+    def rows(self) -> int:
+        return int(self.packed.shape[0])
+
+    def float32(self) -> NDArray[np.float32]:
+        """Integer times scale, float32 [rows, cols]."""
+        return dequantize(unpack(self.packed, self.bits, self.cols), self.scales)
+
+
+StoredLinear = Bf16Linear | IntLinear
+
+
+def widen(bits: NDArray[np.uint16]) -> NDArray[np.float32]:
+    """bfloat16 bits to the same numbers in float32."""
+    wide = bits.astype(np.uint32)
+    wide <<= 16
+    return wide.view(np.float32)
+
+
+def narrow(name: str, values: NDArray[np.float32]) -> NDArray[np.uint16]:
+    """float32 to the nearest bfloat16, ties to even. Raises `Corrupt` naming the tensor if one is too large for it."""
+    out = np.empty(values.shape, np.uint16)
+    source, target = values.reshape(-1), out.reshape(-1)
+    for i in range(0, source.size, _PIECE):
+        bits = source[i : i + _PIECE].view(np.uint32)
+        target[i : i + _PIECE] = (bits + (0x7FFF + ((bits >> 16) & 1))) >> 16
+    require_finite(name, out)
+    return out
+
+
+def require_finite(name: str, values: NDArray[Any]) -> None:
+    """Raise `Corrupt` naming the tensor and the place of its first NaN or infinity; uint16 is taken as bfloat16."""
+    flat = values.reshape(-1)
+    for i in range(0, flat.size, _PIECE):
+        piece = flat[i : i + _PIECE]
+        finite = (piece & 0x7F80) != 0x7F80 if piece.dtype == np.uint16 else np.isfinite(piece)
+        if not finite.all():
+            at = np.unravel_index(i + int(np.argmin(finite)), values.shape)
+            place = ", ".join(str(int(x)) for x in at)
+            raise Corrupt(
+                f"tensor `{name}` holds NaN or infinity, first at [{place}]",
+                hint="download the model again; if it stays, the model itself is broken",
+            )

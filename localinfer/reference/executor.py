@@ -1,0 +1,110 @@
+"""The meaning of the four operations, in plain torch and float32: an op at a time, the whole text at once, no cache.
+
+Slow on purpose. Everything faster is compared with this.
+"""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+from torch.nn.functional import gelu, silu
+
+from localinfer.graph.ops import Attend, Embed, GatedMLP, Head, Linear, Norm
+from localinfer.graph.rope import Rope
+from localinfer.graph.weights import Checkpoint
+
+
+def logits(checkpoint: Checkpoint, token_ids: Sequence[int]) -> Tensor:
+    """Scores of the next token after each of `token_ids`, float32 [n, vocab]."""
+    return Executor(checkpoint).logits(token_ids)
+
+
+class Executor:
+    """Runs the graph of `checkpoint`. Weights are read at first use and kept, in float32."""
+
+    def __init__(self, checkpoint: Checkpoint) -> None:
+        self.checkpoint = checkpoint
+        self._kept: dict[str, Tensor] = {}
+
+    @torch.no_grad()
+    def logits(self, token_ids: Sequence[int]) -> Tensor:
+        """Scores of the next token after each of `token_ids`, float32 [n, vocab]."""
+        x = torch.tensor(list(token_ids), dtype=torch.long)
+        for op in self.checkpoint.graph.ops:
+            match op:
+                case Embed():
+                    x = self.weight(op.table)[x] * op.scale
+                case Attend():
+                    x = x + self.attend(op, x)
+                case GatedMLP():
+                    x = x + self.gated_mlp(op, x)
+                case Head():
+                    x = self.head(op, x)
+        return x
+
+    def attend(self, op: Attend, x: Tensor) -> Tensor:
+        """What attention adds to the residual stream `x` [n, hidden]."""
+        n = x.shape[0]
+        normed = self.norm(op.norm, x)
+        q = self.linear(op.q, normed).view(n, op.heads, op.head_dim)
+        k = self.linear(op.k, normed).view(n, op.kv_heads, op.head_dim)
+        v = self.linear(op.v, normed).view(n, op.kv_heads, op.head_dim)
+        q = rotate(self.norm(op.q_norm, q), op.rope)
+        k = rotate(self.norm(op.k_norm, k), op.rope)
+        shared = op.heads // op.kv_heads  # that many query heads, in a row, read one key head
+        k, v = k.repeat_interleave(shared, dim=1), v.repeat_interleave(shared, dim=1)
+        scores = torch.einsum("qhd,khd->hqk", q, k) * op.scale
+        scores = scores.masked_fill(~visible(n, op.window), float("-inf"))
+        out = torch.einsum("hqk,khd->qhd", scores.softmax(dim=-1), v)
+        return self.norm(op.post_norm, self.linear(op.o, out.reshape(n, -1)))
+
+    def gated_mlp(self, op: GatedMLP, x: Tensor) -> Tensor:
+        """What the feed-forward half adds to the residual stream `x` [n, hidden]."""
+        normed = self.norm(op.norm, x)
+        gate = self.linear(op.gate, normed)
+        gate = silu(gate) if op.activation == "silu" else gelu(gate, approximate="tanh")
+        return self.norm(op.post_norm, self.linear(op.down, gate * self.linear(op.up, normed)))
+
+    def head(self, op: Head, x: Tensor) -> Tensor:
+        """Scores [n, vocab] of the residual stream `x` [n, hidden]."""
+        scores = self.linear(op.table, self.norm(op.norm, x))
+        return op.softcap * torch.tanh(scores / op.softcap) if op.softcap else scores
+
+    def linear(self, linear: Linear, x: Tensor) -> Tensor:
+        """x [..., cols] → [..., rows]."""
+        y = x @ self.weight(linear).T
+        return y + self.vector(f"{linear.name}.bias") if linear.bias else y
+
+    def norm(self, norm: Norm | None, x: Tensor) -> Tensor:
+        """RMSNorm over the last axis; no norm leaves `x` alone."""
+        if norm is None:
+            return x
+        inverse = torch.rsqrt(x.pow(2).mean(-1, keepdim=True) + norm.eps)
+        return x * inverse * (self.vector(f"{norm.name}.weight") + norm.offset)
+
+    def weight(self, linear: Linear) -> Tensor:
+        """The matrix [rows, cols] in float32."""
+        if linear.name not in self._kept:
+            self._kept[linear.name] = torch.from_numpy(self.checkpoint.matrix(linear.name))
+        return self._kept[linear.name]
+
+    def vector(self, name: str) -> Tensor:
+        """A norm weight or a bias in float32."""
+        if name not in self._kept:
+            self._kept[name] = torch.from_numpy(self.checkpoint.vector(name))
+        return self._kept[name]
+
+
+def rotate(x: Tensor, rope: Rope) -> Tensor:
+    """RoPE on x [n, heads, head_dim]; row i is at position i. Angles in float64, as in the native tables."""
+    position = torch.arange(x.shape[0], dtype=torch.float64)
+    angle = position[:, None] * torch.tensor(rope.inv_freq, dtype=torch.float64)
+    cos, sin = (f(angle)[:, None, :].mul(rope.attention_factor).float() for f in (torch.cos, torch.sin))
+    a, b = x.chunk(2, dim=-1)
+    return torch.cat((a * cos - b * sin, b * cos + a * sin), dim=-1)
+
+
+def visible(n: int, window: int) -> Tensor:
+    """Who sees whom, bool [n, n]: row p is true at 0..p, or at the last `window` of them."""
+    behind = torch.arange(n)[:, None] - torch.arange(n)[None, :]
+    return (behind >= 0) & (behind < window) if window else behind >= 0
