@@ -1,4 +1,4 @@
-"""Turn a GGUF file into a model of ours: checked, written beside its place, then renamed, so it is there whole or not."""
+"""Turn a GGUF file into a model of ours: checked, written beside its place, then renamed whole."""
 
 import re
 import shutil

@@ -34,7 +34,7 @@ def ensure_source(
     if entry is None:
         return resolve(ref, offline=offline)
     try:
-        return resolve(f"{entry.repo}:BF16", offline=offline)
+        return resolve(entry.repo, offline=offline)
     except NotFound:
         pass
     if entry.package is None:
@@ -84,13 +84,7 @@ def _version(package: str) -> str:
 
 def _pull(entry: Entry, token: str | None, offline: bool, on_progress: Progress | None, *, patient: bool) -> LocalModel:
     from localinfer.hub.client import pull
-    from localinfer.hub.transfer import HASTY, PATIENT
+    from localinfer.hub.patience import HASTY
 
-    return pull(
-        entry.repo,
-        revision=entry.revision,
-        token=token,
-        offline=offline,
-        on_progress=on_progress,
-        patience=PATIENT if patient else HASTY,
-    )
+    first = None if patient else HASTY
+    return pull(entry.repo, token=token, offline=offline, on_progress=on_progress, first_patience=first)

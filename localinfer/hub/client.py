@@ -1,0 +1,197 @@
+"""Download a model: one commit, every file hashed, nothing visible before all of it is here."""
+
+import os
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+from localinfer.errors import DoesNotFit, LocalInferError, NotFound, UsageError, size
+from localinfer.formats.durable import sync, write_bytes, write_failed
+from localinfer.formats.json_files import read_object
+from localinfer.hub import catalogue
+from localinfer.hub.cache import repo_dir, snapshots
+from localinfer.hub.checkpoint import CONFIG, INDEX, INDEX_LIMIT
+from localinfer.hub.connection import Connection
+from localinfer.hub.listing import RemoteFile, read_listing, small_files, weights
+from localinfer.hub.locks import locked
+from localinfer.hub.model import LocalModel
+from localinfer.hub.patience import PATIENT, Patience
+from localinfer.hub.reference import parse
+from localinfer.hub.resolve import resolve
+from localinfer.hub.transfer import fetch, partial_of
+
+MARGIN = 64 << 20
+"""Bytes of the disk that a download leaves free."""
+
+Progress = Callable[[int, int], None]
+Notice = Callable[[str], None]
+
+
+def pull(
+    ref: str,
+    *,
+    revision: str | None = None,
+    token: str | None = None,
+    offline: bool = False,
+    on_progress: Progress | None = None,
+    on_notice: Notice | None = None,
+    patience: Patience = PATIENT,
+    first_patience: Patience | None = None,
+) -> LocalModel:
+    """Download `org/name` (or an alias) into the shared cache and return it; a complete one costs one question.
+
+    The revision (default: the catalogue's commit, else `main`) is resolved to a commit first, and only that commit's
+    files are fetched: configuration, tokenizer, template and safetensors of the top folder. `on_progress` hears (bytes
+    here, bytes in all); `on_notice` hears when another process is waited for. `first_patience` is for the first
+    question alone. `token` defaults to the one the Hub's own tools use, and goes to the Hub's host only.
+
+    Raises `NotFound` (no such repository, gated, refused), `NotSupported` (no safetensors), `Corrupt` (wrong bytes,
+    unsafe names), `DoesNotFit` (disk), `NetworkError` (all else; run again to continue).
+    """
+    reference = parse(ref, revision=revision)
+    if reference.path is not None:
+        raise UsageError(f"`{ref}` is a path", hint="pull takes a name like `org/name`; a path can be run as it is")
+    if reference.variant is not None:
+        raise UsageError(
+            f"`{ref}` names a form made here", hint=f"pull the original, then `localinfer quantize {reference.name}`"
+        )
+    entry = catalogue.find(reference.name)
+    name = entry.repo if entry else reference.name
+    wanted = reference.revision or (entry.revision if entry else "main")
+    if offline or _offline_by_environment():
+        return _here_already(name, reference.revision)
+    connection = Connection(name, wanted, token)
+    listing = read_listing(connection.listing(first_patience or patience), name)
+    small = small_files(listing, name)
+
+    batch = _Batch(connection, listing.commit, repo_dir(name), patience, on_progress, on_notice)
+    if INDEX in listing.files:
+        batch.fetch(small)
+        index = read_object(batch.blob(listing.files[INDEX]), INDEX_LIMIT)
+        batch.fetch(weights(listing, index))
+    else:
+        batch.fetch([*small, *weights(listing, None)])
+    batch.publish(wanted)
+    return _published(name, listing.commit)
+
+
+class _Batch:
+    """The files of one commit on their way into the cache."""
+
+    def __init__(
+        self,
+        connection: Connection,
+        commit: str,
+        repo: Path,
+        patience: Patience,
+        on_progress: Progress | None,
+        on_notice: Notice | None,
+    ) -> None:
+        self._connection = connection
+        self._commit = commit
+        self._repo = repo
+        self._patience = patience
+        self._on_progress = on_progress or (lambda done, total: None)
+        self._on_notice = on_notice or (lambda line: None)
+        self._files: list[RemoteFile] = []
+        self._done = 0
+        self._total = 0
+
+    def blob(self, file: RemoteFile) -> Path:
+        return self._repo / "blobs" / file.digest
+
+    def fetch(self, files: list[RemoteFile]) -> None:
+        """Bring all of `files` here, small ones first, after a look at the free space."""
+        self._files += files
+        self._total += sum(file.size for file in files)
+        self._check_space(files)
+        for file in sorted(files, key=lambda file: (file.size, file.name)):
+            self._fetch_one(file)
+            self._done += file.size
+
+    def _fetch_one(self, file: RemoteFile) -> None:
+        blob = self.blob(file)
+        blob.parent.mkdir(parents=True, exist_ok=True)
+        lock = self._repo.parent / ".locks" / self._repo.name / f"{file.digest}.lock"
+        waiting = f"another process downloads {file.name}; waiting for it"
+        with locked(lock, on_wait=lambda: self._on_notice(waiting)):
+            fetch(
+                self._connection,
+                self._commit,
+                file,
+                blob,
+                self._patience,
+                lambda position: self._on_progress(self._done + position, self._total),
+            )
+
+    def _check_space(self, files: list[RemoteFile]) -> None:
+        need = sum(file.size - self._bytes_here(file) for file in files)
+        try:
+            self._repo.mkdir(parents=True, exist_ok=True)
+            free = shutil.disk_usage(self._repo).free
+        except OSError as error:
+            raise NotFound(
+                f"{self._repo}: cannot be written: {error.strerror}", hint="check the folder, or set HF_HOME to another"
+            ) from error
+        if need and need + MARGIN > free:
+            raise DoesNotFit(
+                f"`{self._connection.repo}` needs {size(need)} more on disk, but {size(free)} is free",
+                hint="free some space (`localinfer list`, `localinfer rm`), or set HF_HOME to another disk",
+            )
+
+    def _bytes_here(self, file: RemoteFile) -> int:
+        for path in (self.blob(file), partial_of(self.blob(file))):
+            if path.is_file() and path.stat().st_size <= file.size:
+                return path.stat().st_size
+        return 0
+
+    def publish(self, revision: str) -> None:
+        """Link every file into the snapshot, `config.json` last, then let the branch point to it."""
+        snapshot = self._repo / "snapshots" / self._commit
+        try:
+            snapshot.mkdir(parents=True, exist_ok=True)
+            for file in sorted(self._files, key=lambda file: file.name == CONFIG):
+                _link(snapshot / file.name, Path("..", "..", "blobs", file.digest))
+            sync(snapshot)
+            if revision != self._commit:
+                ref = self._repo / "refs" / revision
+                ref.parent.mkdir(parents=True, exist_ok=True)
+                write_bytes(ref, self._commit.encode())
+        except OSError as error:
+            raise write_failed(snapshot, 4096, error) from error
+
+
+def _link(pointer: Path, target: Path) -> None:
+    """Let `pointer` lead to `target` (relative to its folder), replacing what was there in one step."""
+    if pointer.is_symlink() and pointer.readlink() == target:
+        return
+    fresh = pointer.with_name(f".{pointer.name}.{os.getpid()}.tmp")
+    fresh.unlink(missing_ok=True)
+    try:
+        fresh.symlink_to(target)
+    except OSError:  # a file system without links
+        shutil.copyfile(pointer.parent / target, fresh)
+    fresh.replace(pointer)
+
+
+def _here_already(name: str, revision: str | None) -> LocalModel:
+    try:
+        return resolve(name, revision=revision, offline=True)
+    except NotFound:
+        raise NotFound(
+            f"`{name}` is not on this machine, and offline mode is on",
+            hint="leave out `--offline` and unset HF_HUB_OFFLINE to download it",
+        ) from None
+
+
+def _offline_by_environment() -> bool:
+    return os.environ.get("HF_HUB_OFFLINE", "").upper() in ("1", "ON", "YES", "TRUE")
+
+
+def _published(name: str, commit: str) -> LocalModel:
+    for model in snapshots(name):
+        if model.revision == commit:
+            return model
+    raise LocalInferError(
+        f"`{name}` was downloaded, but the cache does not show it", hint="run `localinfer pull` again"
+    )
