@@ -1,0 +1,257 @@
+// One Python function a kernel. Shapes and sizes are checked here, at the door; then the GIL is let go.
+// Matrices may have rows further apart than their length; everything else is contiguous. Outputs are never converted:
+// a wrong dtype is an error, not a silent copy.
+#include <nanobind/nanobind.h>
+#include <nanobind/ndarray.h>
+#include <nanobind/stl/string.h>
+
+#include <cstdarg>
+#include <cstdio>
+#include <stdexcept>
+#include <string>
+#include <vector>
+
+#include "../kernels/dispatch.h"
+
+namespace nb = nanobind;
+using namespace nb::literals;
+
+namespace {
+
+template <typename T>
+using Vector = nb::ndarray<T, nb::ndim<1>, nb::c_contig, nb::device::cpu>;
+template <typename T>
+using Matrix = nb::ndarray<T, nb::ndim<2>, nb::device::cpu>;
+using Blocks = nb::ndarray<const uint8_t, nb::ndim<2>, nb::c_contig, nb::device::cpu>;
+
+__attribute__((format(printf, 2, 3))) void require(bool ok, const char* format, ...) {
+  if (ok) return;
+  char message[256];
+  va_list arguments;
+  va_start(arguments, format);
+  vsnprintf(message, sizeof message, format, arguments);
+  va_end(arguments);
+  throw std::invalid_argument(message);
+}
+
+void require_aligned(const void* data, const char* name) {
+  require(reinterpret_cast<uintptr_t>(data) % 64 == 0, "%s must start at a multiple of 64 bytes", name);
+}
+
+template <typename A, typename B>
+void require_same_size(const A& a, const char* a_name, const B& b, const char* b_name) {
+  require(a.shape(0) == b.shape(0), "%s has %zu values, %s has %zu", a_name, a.shape(0), b_name, b.shape(0));
+}
+
+// Distance between rows, in elements.
+template <typename T>
+size_t row_stride(const Matrix<T>& matrix, const char* name) {
+  const auto columns = static_cast<int64_t>(matrix.shape(1));
+  require(columns <= 1 || matrix.stride(1) == 1, "%s: the values of a row must be contiguous", name);
+  if (matrix.shape(0) <= 1) return matrix.shape(1);
+  require(matrix.stride(0) >= columns, "%s: rows overlap", name);
+  return static_cast<size_t>(matrix.stride(0));
+}
+
+void quantize(Vector<int8_t> q, Vector<float> scale, Vector<int32_t> sum, Vector<const float> x,
+              const std::string& isa) {
+  require_same_size(q, "q", x, "x");
+  require_same_size(sum, "sum", scale, "scale");
+  const size_t k = x.shape(0);
+  const size_t groups = scale.shape(0);
+  require(groups > 0 && k > 0 && k % groups == 0, "quantize: %zu values do not make %zu groups", k, groups);
+  const KernelTable& kernels = kernels_for(isa);
+  nb::gil_scoped_release unlocked;
+  kernels.quantize(q.data(), scale.data(), sum.data(), x.data(), k, k / groups);
+}
+
+template <auto KernelTable::*kernel, size_t bits>
+void linear_int(Matrix<float> out, Vector<const uint8_t> panel, Matrix<const int8_t> q, Matrix<const float> scale,
+                Matrix<const int32_t> sum, const std::string& isa) {
+  const size_t rows = q.shape(0);
+  const size_t k = q.shape(1);
+  const size_t groups = scale.shape(1);
+  require(out.shape(0) == rows && out.shape(1) == kPanelRows, "linear: out must be [%zu, 32]", rows);
+  require(scale.shape(0) == rows && sum.shape(0) == rows && sum.shape(1) == groups,
+          "linear: q, scale and sum must have the same rows, scale and sum the same groups");
+  require(groups > 0 && k > 0 && k % groups == 0, "linear: %zu columns do not make %zu groups", k, groups);
+  const size_t group = k / groups;
+  require(group == 32 || group == 64 || group == 128, "linear: group is %zu, must be 32, 64 or 128", group);
+  const size_t bytes = groups * (2 * kPanelRows + kPanelRows * group * bits / 8);
+  require(panel.shape(0) == bytes, "linear: panel has %zu bytes, %zu expected", panel.shape(0), bytes);
+  require_aligned(panel.data(), "panel");
+  const size_t lds = row_stride(scale, "scale");
+  require(lds == row_stride(sum, "sum"), "linear: rows of scale and sum must be equally far apart");
+  const ActRows a{q.data(), scale.data(), sum.data(), row_stride(q, "q"), lds};
+  const size_t ldo = row_stride(out, "out");
+  const KernelTable& kernels = kernels_for(isa);
+  nb::gil_scoped_release unlocked;
+  (kernels.*kernel)(out.data(), ldo, panel.data(), k, group, &a, rows);
+}
+
+void linear_bf16(Matrix<float> out, Vector<const uint8_t> panel, Matrix<const float> x, const std::string& isa) {
+  const size_t rows = x.shape(0);
+  const size_t k = x.shape(1);
+  require(out.shape(0) == rows && out.shape(1) == kPanelRows, "linear: out must be [%zu, 32]", rows);
+  const size_t bytes = k * 2 * kPanelRows;
+  require(panel.shape(0) == bytes, "linear: panel has %zu bytes, %zu expected", panel.shape(0), bytes);
+  require_aligned(panel.data(), "panel");
+  const size_t ldo = row_stride(out, "out");
+  const size_t ldx = row_stride(x, "x");
+  const KernelTable& kernels = kernels_for(isa);
+  nb::gil_scoped_release unlocked;
+  kernels.linear_bf16(out.data(), ldo, panel.data(), k, x.data(), ldx, rows);
+}
+
+void rms_norm(Vector<float> out, Vector<const float> x, Vector<const float> w, float eps, const std::string& isa) {
+  require_same_size(out, "out", x, "x");
+  require_same_size(w, "w", x, "x");
+  const KernelTable& kernels = kernels_for(isa);
+  nb::gil_scoped_release unlocked;
+  kernels.rms_norm(out.data(), x.data(), w.data(), x.shape(0), eps);
+}
+
+void rope(Vector<float> x, Vector<const float> cos, Vector<const float> sin, const std::string& isa) {
+  const size_t half = x.shape(0) / 2;
+  require(x.shape(0) == 2 * half, "rope: x has %zu values, must be even", x.shape(0));
+  require(cos.shape(0) == half && sin.shape(0) == half, "rope: cos and sin must have %zu values", half);
+  const KernelTable& kernels = kernels_for(isa);
+  nb::gil_scoped_release unlocked;
+  kernels.rope(x.data(), cos.data(), sin.data(), x.shape(0));
+}
+
+void gated(Vector<float> out, Vector<const float> gate, Vector<const float> up, const std::string& activation,
+           const std::string& isa) {
+  require_same_size(gate, "gate", out, "out");
+  require_same_size(up, "up", out, "out");
+  require(activation == "silu" || activation == "gelu_tanh", "gated: activation must be silu or gelu_tanh");
+  const int kind = activation == "silu" ? kSilu : kGeluTanh;
+  const KernelTable& kernels = kernels_for(isa);
+  nb::gil_scoped_release unlocked;
+  kernels.gated(out.data(), gate.data(), up.data(), out.shape(0), kind);
+}
+
+void add(Vector<float> out, Vector<const float> a, Vector<const float> b, const std::string& isa) {
+  require_same_size(a, "a", out, "out");
+  require_same_size(b, "b", out, "out");
+  const KernelTable& kernels = kernels_for(isa);
+  nb::gil_scoped_release unlocked;
+  kernels.add(out.data(), a.data(), b.data(), out.shape(0));
+}
+
+size_t argmax(Vector<const float> x, const std::string& isa) {
+  require(x.shape(0) > 0, "argmax: x is empty");
+  const KernelTable& kernels = kernels_for(isa);
+  nb::gil_scoped_release unlocked;
+  return kernels.argmax(x.data(), x.shape(0));
+}
+
+void exp_values(Vector<float> out, Vector<const float> x, const std::string& isa) {
+  require_same_size(out, "out", x, "x");
+  const KernelTable& kernels = kernels_for(isa);
+  nb::gil_scoped_release unlocked;
+  kernels.exp(out.data(), x.data(), x.shape(0));
+}
+
+size_t kv_block_bytes(size_t head_dim, size_t bits) {
+  require(head_dim >= 16 && head_dim <= 512 && head_dim % 16 == 0,
+          "head_dim is %zu, must be a multiple of 16 from 16 to 512", head_dim);
+  return 2 * kKvBlock * head_dim * bits / 8 + (bits == 8 ? 8 * kKvBlock : 0);
+}
+
+template <auto KernelTable::*kernel, size_t bits>
+void kv_put(Vector<uint8_t> block, size_t token, Vector<const float> k, Vector<const float> v,
+            const std::string& isa) {
+  require_same_size(v, "v", k, "k");
+  const size_t bytes = kv_block_bytes(k.shape(0), bits);
+  require(block.shape(0) == bytes, "kv_put: block has %zu bytes, %zu expected", block.shape(0), bytes);
+  require_aligned(block.data(), "block");
+  require(token < kKvBlock, "kv_put: token is %zu, a block holds 32", token);
+  const KernelTable& kernels = kernels_for(isa);
+  nb::gil_scoped_release unlocked;
+  (kernels.*kernel)(block.data(), token, k.data(), v.data(), k.shape(0));
+}
+
+template <auto KernelTable::*kernel, size_t bits>
+void attend(Matrix<float> out, Blocks blocks, Vector<const int32_t> table, Matrix<const float> q, size_t first,
+            size_t end, float scale, const std::string& isa) {
+  const size_t heads = q.shape(0);
+  const size_t bytes = kv_block_bytes(q.shape(1), bits);
+  require(heads >= 1 && heads <= 64, "attend: %zu query heads, must be 1 to 64", heads);
+  require(out.shape(0) == heads && out.shape(1) == q.shape(1), "attend: out is not shaped like q");
+  require(blocks.shape(1) == bytes, "attend: blocks have %zu bytes, %zu expected", blocks.shape(1), bytes);
+  require_aligned(blocks.data(), "blocks");
+  require(first < end && end <= table.shape(0) * kKvBlock, "attend: tokens %zu to %zu are not in %zu blocks", first,
+          end, table.shape(0));
+  std::vector<const uint8_t*> pointers(table.shape(0));
+  for (size_t i = 0; i < pointers.size(); ++i) {
+    const int32_t at = table(i);
+    require(at >= 0 && static_cast<size_t>(at) < blocks.shape(0), "attend: there is no block %d", at);
+    pointers[i] = blocks.data() + static_cast<size_t>(at) * bytes;
+  }
+  AttendJob job{};
+  job.blocks = pointers.data();
+  job.first = first;
+  job.end = end;
+  job.q = q.data();
+  job.ldq = row_stride(q, "q");
+  job.heads = heads;
+  job.head_dim = q.shape(1);
+  job.scale = scale;
+  job.out = out.data();
+  job.ldo = row_stride(out, "out");
+  const KernelTable& kernels = kernels_for(isa);
+  nb::gil_scoped_release unlocked;
+  (kernels.*kernel)(&job);
+}
+
+void bind_linear(nb::module_& m) {
+  m.def("quantize", quantize, "q"_a.noconvert(), "scale"_a.noconvert(), "sum"_a.noconvert(), "x"_a, nb::kw_only(),
+        "isa"_a = "", "Quantize x [k] to int8 q [k], with one scale and one sum a group of k / len(scale) values.");
+  const auto linear = [&m](const char* name, auto function) {
+    m.def(name, function, "out"_a.noconvert(), "panel"_a.noconvert(), "q"_a, "scale"_a, "sum"_a, nb::kw_only(),
+          "isa"_a = "", "out [rows, 32] = one panel times quantized rows: q [rows, k], scale and sum [rows, k / group].");
+  };
+  linear("linear_i4", linear_int<&KernelTable::linear_i4, 4>);
+  linear("linear_i3", linear_int<&KernelTable::linear_i3, 3>);
+  linear("linear_i8", linear_int<&KernelTable::linear_i8, 8>);
+  m.def("linear_bf16", linear_bf16, "out"_a.noconvert(), "panel"_a.noconvert(), "x"_a, nb::kw_only(), "isa"_a = "",
+        "out [rows, 32] = one bf16 panel times float rows x [rows, k].");
+}
+
+void bind_vector(nb::module_& m) {
+  m.def("rms_norm", rms_norm, "out"_a.noconvert(), "x"_a, "w"_a, "eps"_a, nb::kw_only(), "isa"_a = "",
+        "out [n] = x / sqrt(mean(x * x) + eps) * w.");
+  m.def("rope", rope, "x"_a.noconvert(), "cos"_a, "sin"_a, nb::kw_only(), "isa"_a = "",
+        "Rotate one head x [d] in place by the angles whose cos and sin [d / 2] are given; halves are paired.");
+  m.def("gated", gated, "out"_a.noconvert(), "gate"_a, "up"_a, "activation"_a, nb::kw_only(), "isa"_a = "",
+        "out [n] = activation(gate) * up; activation is 'silu' or 'gelu_tanh'.");
+  m.def("add", add, "out"_a.noconvert(), "a"_a, "b"_a, nb::kw_only(), "isa"_a = "", "out [n] = a + b.");
+  m.def("argmax", argmax, "x"_a, nb::kw_only(), "isa"_a = "", "Lowest index of the largest value; NaN is smallest.");
+  m.def("exp", exp_values, "out"_a.noconvert(), "x"_a, nb::kw_only(), "isa"_a = "", "out [n] = exp(x).");
+}
+
+void bind_attention(nb::module_& m) {
+  const auto put = [&m](const char* name, auto function) {
+    m.def(name, function, "block"_a.noconvert(), "token"_a, "k"_a, "v"_a, nb::kw_only(), "isa"_a = "",
+          "Write key and value [head_dim] into slot `token` (0 to 31) of a KV block.");
+  };
+  put("kv_put_8", kv_put<&KernelTable::kv_put_8, 8>);
+  put("kv_put_16", kv_put<&KernelTable::kv_put_16, 16>);
+  const auto attention = [&m](const char* name, auto function) {
+    m.def(name, function, "out"_a.noconvert(), "blocks"_a.noconvert(), "table"_a, "q"_a, "first"_a, "end"_a, "scale"_a,
+          nb::kw_only(), "isa"_a = "",
+          "Softmax attention of heads q [heads, head_dim] over tokens first to end - 1; blocks[table[i]] holds tokens "
+          "32 i to 32 i + 31.");
+  };
+  attention("attend_8", attend<&KernelTable::attend_8, 8>);
+  attention("attend_16", attend<&KernelTable::attend_16, 16>);
+}
+
+}  // namespace
+
+void bind_kernels(nb::module_& m) {
+  bind_linear(m);
+  bind_vector(m);
+  bind_attention(m);
+}
