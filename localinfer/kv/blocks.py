@@ -1,4 +1,4 @@
-"""Which KV blocks are in use, by how many, and which may be taken next. Integers only; the bytes live in native code."""
+"""Which KV blocks are in use, by how many, and which comes next. Integers only; the bytes live in native code."""
 
 from collections.abc import Callable
 

@@ -1,0 +1,245 @@
+"""The engine: requests in, events out. `step` is the only place where anything moves."""
+
+import itertools
+import threading
+import time
+from collections.abc import Callable, Iterator
+from types import TracebackType
+from typing import Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from localinfer.config import SamplingParams
+from localinfer.engine.protocol import EngineInfo, Request, Tokenizer
+from localinfer.engine.reply import Reply
+from localinfer.engine.runner import VERIFY_ROWS, Runner
+from localinfer.errors import ContextOverflow, UsageError
+from localinfer.events import Event, Finished, FinishReason, Shifted, Started
+from localinfer.scheduler.scheduler import Scheduler
+from localinfer.scheduler.sequence import Sequence, Work
+from localinfer.speculation.drafter import Drafter
+from localinfer.speculation.verify import sample_and_match
+
+
+class StepEngine:
+    """An `Engine` made of its parts: who runs next, what computes, who guesses ahead."""
+
+    def __init__(
+        self,
+        *,
+        info: EngineInfo,
+        tokenizer: Tokenizer,
+        chat_template: str | None,
+        default_sampling: SamplingParams,
+        context: int,
+        vocab: int,
+        scheduler: Scheduler,
+        runner: Runner,
+        drafter: Drafter | None = None,
+        draft_tokens: int = 0,
+        clock: Callable[[], float] = time.perf_counter,
+    ) -> None:
+        self.info = info
+        self.tokenizer = tokenizer
+        self.chat_template = chat_template
+        self.default_sampling = default_sampling
+        self.context_size = context
+        self.scheduler = scheduler
+        self._vocab = vocab
+        self._runner = runner
+        self._drafter = drafter
+        self._draft_tokens = draft_tokens
+        self._clock = clock
+        self._handles = itertools.count(1)
+        self._replies: dict[int, Reply] = {}
+        self._outbox: list[Event] = []
+        self._lock = threading.RLock()
+        self._closed = False
+
+    def step(self) -> list[Event]:
+        """Move every running request forward once and say what happened; empty when there is nothing to do."""
+        with self._lock:
+            self._advance()
+            events, self._outbox = self._outbox, []
+            return events
+
+    def _advance(self) -> None:
+        self._check_open()
+        batch = self.scheduler.next_batch()
+        if not batch:
+            return
+        self._draft(batch)
+        logits = self._runner.forward(batch)  # one call, GIL released; if it is interrupted, nothing has moved
+        chosen = self._choose(batch, logits)
+        now = self._clock()
+        for work, tokens in zip(batch, chosen, strict=True):
+            self._commit(work, tokens, now)
+
+    def _draft(self, batch: list[Work]) -> None:
+        """Admit the newcomers, and let the drafter guess for those that decode."""
+        now = self._clock()
+        for work in batch:
+            self._replies[work.sequence.handle].admit(now)
+        if self._drafter is None:
+            return
+        spare = VERIFY_ROWS - sum(work.samples for work in batch)
+        for work in batch:
+            if work.count > 1:
+                continue
+            most = min(spare, self._draft_tokens, self._replies[work.sequence.handle].room - 1)
+            if most > 0:
+                drafts = self._drafter.propose(work.sequence.handle, work.sequence.tokens, most)[:most]
+                work.drafts = list(itertools.takewhile(lambda token: 0 <= token < self._vocab, drafts))
+                spare -= len(work.drafts)
+                self.scheduler.reserve(work)
+
+    def _choose(self, batch: list[Work], logits: NDArray[np.float32]) -> list[list[int]]:
+        """The new tokens of each work; none for those whose prompt is not read to its end."""
+        chosen: list[list[int]] = []
+        row = 0
+        for work in batch:
+            if not work.samples:
+                chosen.append([])
+                continue
+            rows = logits[row : row + 1 + len(work.drafts)]
+            chosen.append(self._verify(work, rows))
+            row += len(rows)
+        return chosen
+
+    def _verify(self, work: Work, rows: NDArray[np.float32]) -> list[int]:
+        reply = self._replies[work.sequence.handle]
+        position, sampler, known = reply.position, reply.sampler, work.sequence.tokens
+        return sample_and_match(work.drafts, lambda i, taken: sampler.choose(rows[i], known, taken, position + i))
+
+    def _commit(self, work: Work, tokens: list[int], now: float) -> None:
+        """The rows of one request are computed: append, speak, and end or shift it where that is due."""
+        sequence = work.sequence
+        reply = self._replies[sequence.handle]
+        events = reply.progress(work, now)
+        reason: FinishReason | None = None
+        used = 0
+        if tokens:
+            used, said, reason = reply.take(tokens, len(work.drafts), now)
+            events += said
+            if self._drafter is not None:
+                self._drafter.observe(sequence.handle, len(work.drafts), len(tokens) - 1)
+        self.scheduler.commit(work, tokens[:used])
+        self._outbox += events
+        if reason is None and reply.room == 0:
+            if reply.request.on_overflow == "error":
+                reason = "overflow"
+            else:
+                self._shift(reply)
+        if reason is None:
+            self._outbox += reply.stats_if_due(now)
+        else:
+            self._retire(reply, reason, now)
+
+    def _shift(self, reply: Reply) -> None:
+        """Forget about a half of the context, the oldest part after what must be kept, and say so."""
+        sequence = reply.sequence
+        keep = reply.request.keep
+        drop = len(sequence.tokens) - keep - (self.context_size - keep) // 2
+        self.scheduler.shift(sequence, keep, drop)
+        reply.dropped += drop
+        if self._drafter is not None:
+            self._drafter.forget(sequence.handle)
+        self._outbox.append(Shifted(sequence.handle, drop, len(sequence.tokens)))
+
+    def _retire(self, reply: Reply, reason: FinishReason, now: float) -> None:
+        sequence = reply.sequence
+        self.scheduler.remove(sequence)
+        if self._drafter is not None:
+            self._drafter.forget(sequence.handle)
+        del self._replies[sequence.handle]
+        self._outbox += reply.finish(reason, now)
+
+    def add(self, request: Request) -> int:
+        """Queue a request; see `Engine.add`."""
+        with self._lock:
+            self._check_open()
+            self._check(request)
+            sequence = Sequence(next(self._handles), list(request.prompt))
+            self._outbox.append(Started(sequence.handle, len(request.prompt), self.context_size))
+            reply = Reply(
+                sequence,
+                request,
+                self.tokenizer,
+                context=self.context_size,
+                drafter=self._drafter.name if self._drafter else None,
+                now=self._clock(),
+            )
+            self._replies[sequence.handle] = reply
+            if len(sequence.tokens) >= self.context_size:
+                self._shift(reply)
+            self.scheduler.add(sequence)
+            return sequence.handle
+
+    def _check(self, request: Request) -> None:
+        n, context = len(request.prompt), self.context_size
+        if n == 0:
+            raise UsageError("the prompt is empty", hint="give it some text")
+        if not 0 <= min(request.prompt) <= max(request.prompt) < self._vocab:
+            bad = min(request.prompt) if min(request.prompt) < 0 else max(request.prompt)
+            raise UsageError(f"the prompt has token {bad}, but the model knows 0 to {self._vocab - 1}")
+        if n < context:
+            return
+        if request.on_overflow == "error":
+            raise ContextOverflow(
+                f"the prompt has {n} tokens, but the context holds {context} with the answer",
+                hint=f"raise the context (-c {n + 512}) or forget the oldest part (--on-overflow shift)",
+            )
+        if context - request.keep < 4:
+            raise ContextOverflow(
+                f"{request.keep} tokens of the prompt must be kept, but the context holds {context}",
+                hint="raise the context (-c) or shorten the system prompt",
+            )
+
+    def stream(self, request: Request) -> Iterator[Event]:
+        """The events of one request, from `Started` to `Finished`. Leaving early cancels it."""
+        handle = self.add(request)
+        try:
+            while True:
+                for event in self._claim(handle):
+                    yield event
+                    if isinstance(event, Finished):
+                        return
+                with self._lock:
+                    self._advance()
+        finally:
+            self.cancel(handle)
+            self._claim(handle)
+
+    def _claim(self, handle: int) -> list[Event]:
+        """Take the events of one request out of the outbox."""
+        with self._lock:
+            mine = [event for event in self._outbox if event.handle == handle]
+            if mine:
+                self._outbox = [event for event in self._outbox if event.handle != handle]
+            return mine
+
+    def cancel(self, handle: int) -> None:
+        """End a request now; see `Engine.cancel`."""
+        with self._lock:
+            reply = self._replies.get(handle)
+            if reply is not None:
+                self._retire(reply, "cancelled", self._clock())
+
+    def close(self) -> None:
+        """Give the memory back. Closing twice is fine."""
+        with self._lock:
+            self._closed = True
+            self._runner.close()
+
+    def _check_open(self) -> None:
+        if self._closed:
+            raise UsageError("the engine is closed", hint="open it again")
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, where: TracebackType | None, /
+    ) -> None:
+        self.close()

@@ -1,0 +1,163 @@
+"""From a path to an engine that runs."""
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from localinfer.config import EngineConfig, one_of
+from localinfer.errors import Corrupt, DoesNotFit, NotFound, NotSupported, UsageError, size
+
+if TYPE_CHECKING:
+    from localinfer.engine.protocol import Engine
+    from localinfer.formats.tokenizer import Tokenizer
+    from localinfer.graph.weights import Checkpoint
+    from localinfer.speculation.drafter import Drafter
+
+DEFAULT_CONTEXT = 8192
+"""Tokens of context when none is asked for and the model could take more."""
+
+OnProgress = Callable[[str, int, int], None]
+"""Called with what is being loaded, how much of it is there, and how much there is."""
+
+
+def open_engine(
+    path: Path,
+    config: EngineConfig | None = None,
+    *,
+    backend: str = "auto",
+    name: str | None = None,
+    on_progress: OnProgress | None = None,
+) -> "Engine":
+    """Load the model at `path`: a checkpoint directory, or with backend `llamacpp` a GGUF file.
+
+    `auto` is `cpu`; another backend is never chosen for you. `name` is how the model is called in messages; its path's
+    last part otherwise. Raises `NotFound`, `NotSupported`, `Corrupt`, `DoesNotFit`, and `UsageError` for settings that
+    do not fit the model.
+    """
+    config = config or EngineConfig()
+    one_of("backend", backend, ("auto", "cpu", "llamacpp"))
+    if not path.exists():
+        raise NotFound(f"{path}: no such file or directory", hint="check the path; see `localinfer list`")
+    name = name or path.name
+    if backend == "llamacpp":
+        if path.is_dir():
+            raise NotSupported(
+                f"the llamacpp backend runs GGUF files, and `{name}` is a directory",
+                hint="leave out --backend, or name a .gguf file",
+            )
+        from localinfer.engine.llamacpp import open_llamacpp
+
+        return open_llamacpp(path, config, name=name, on_progress=on_progress)
+    if not path.is_dir():
+        raise NotSupported(
+            f"`{name}` is a file, not a model directory",
+            hint=f"run `localinfer import {path}` first, or add `--backend llamacpp` if it is a GGUF file",
+        )
+    return _open_native(path, config, name, on_progress)
+
+
+def _open_native(path: Path, config: EngineConfig, name: str, on_progress: OnProgress | None) -> "Engine":
+    from localinfer.engine.advice import default_sampling
+    from localinfer.engine.engine import StepEngine
+    from localinfer.engine.protocol import EngineInfo
+    from localinfer.engine.runner import NativeRunner
+    from localinfer.formats.tokenizer import Tokenizer
+    from localinfer.graph.program import load_program
+    from localinfer.graph.weights import Checkpoint
+    from localinfer.kv.cache import PagedCache
+    from localinfer.scheduler.scheduler import Scheduler
+
+    checkpoint = Checkpoint(path)
+    tokenizer = Tokenizer(path)
+    sampling = default_sampling(path)
+    _check_vocabulary(checkpoint, tokenizer, name)
+    context = choose_context(config, checkpoint.spec.max_context)
+    cache = PagedCache(slots=config.parallel, context=context)
+    try:
+        program = load_program(
+            checkpoint,
+            threads=config.threads or 0,
+            isa=config.isa,
+            context=context,
+            kv_blocks=cache.allocator.count,
+            kv_bits=config.kv_bits,
+            on_progress=on_progress and (lambda done, total: on_progress("weights", done, total)),
+        )
+    except MemoryError as error:
+        raise _no_memory(checkpoint, config, name, context) from error
+    info = EngineInfo(
+        model=name,
+        backend="cpu",
+        isa=program.isa,
+        threads=program.threads,
+        kv_bits=config.kv_bits,
+        bits=_bits(checkpoint),
+        weight_bytes=program.weight_bytes,
+        kv_bytes=program.kv_bytes,
+        why=_why(config),
+    )
+    return StepEngine(
+        info=info,
+        tokenizer=tokenizer,
+        chat_template=tokenizer.chat_template,
+        default_sampling=sampling,
+        context=context,
+        vocab=program.vocab,
+        scheduler=Scheduler(cache, parallel=config.parallel, chunk=config.prefill_chunk),
+        runner=NativeRunner(program, parallel=config.parallel, chunk=config.prefill_chunk, width=cache.width),
+        drafter=_drafter(config),
+        draft_tokens=config.draft_tokens,
+    )
+
+
+def choose_context(config: EngineConfig, longest: int) -> int:
+    """The context asked for, else the model's own up to `DEFAULT_CONTEXT`. Raises `UsageError` above the model's."""
+    if config.context is None:
+        return min(longest, DEFAULT_CONTEXT)
+    if config.context > longest:
+        raise UsageError(
+            f"the context is to be {config.context} tokens, but the model was made for {longest}",
+            hint=f"ask for at most `-c {longest}`",
+        )
+    return config.context
+
+
+def _check_vocabulary(checkpoint: "Checkpoint", tokenizer: "Tokenizer", name: str) -> None:
+    """A token without a row would read past the embedding: refuse before anything runs."""
+    rows = checkpoint.spec.vocab_size
+    highest = max(tokenizer.vocab_size - 1, *tokenizer.eos_ids, -1)
+    if highest >= rows:
+        raise Corrupt(
+            f"`{name}`: the tokenizer has token {highest}, but the weights have {rows} rows (0 to {rows - 1})",
+            hint="the tokenizer belongs to another model; download the model again",
+        )
+
+
+def _drafter(config: EngineConfig) -> "Drafter | None":
+    from localinfer.speculation.lookup import LookupDrafter
+
+    return LookupDrafter() if config.draft == "lookup" else None
+
+
+def _bits(checkpoint: "Checkpoint") -> str:
+    """As variants are named, after the smallest matrices: embedding and head may have more bits than the body."""
+    bits = min(checkpoint.form(linear.name)[0] for linear in checkpoint.graph.linears())
+    return "BF16" if bits == 16 else f"INT{bits}"
+
+
+def _why(config: EngineConfig) -> str:
+    if config.isa:
+        return "asked for"
+    if os.environ.get("LOCALINFER_ISA"):
+        return "asked for by LOCALINFER_ISA"
+    return "the best this CPU has"
+
+
+def _no_memory(checkpoint: "Checkpoint", config: EngineConfig, name: str, context: int) -> DoesNotFit:
+    kv = checkpoint.spec.kv_bytes_per_token(config.kv_bits) * context * config.parallel
+    return DoesNotFit(
+        f"`{name}` needs {size(checkpoint.nbytes)} for weights and {size(kv)} for a context of {context} tokens, "
+        "but the system gave no more memory",
+        hint="lower the context (-c), quantize to fewer bits, or close other programs",
+    )

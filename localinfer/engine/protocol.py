@@ -1,0 +1,119 @@
+"""What an engine is, whatever computes underneath: requests go in, events come out."""
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from types import TracebackType
+from typing import Literal, Protocol, Self
+
+from localinfer.config import Overflow, SamplingParams
+from localinfer.events import Event
+
+
+class TextStream(Protocol):
+    """Tokens to text, one at a time, whole characters only."""
+
+    def push(self, token: int, /) -> str: ...
+    def finish(self) -> str: ...
+
+
+class Tokenizer(Protocol):
+    """What engines and chats ask of a tokenizer; `formats.tokenizer.Tokenizer` says what each means."""
+
+    @property
+    def vocab_size(self) -> int: ...
+    @property
+    def eos_ids(self) -> tuple[int, ...]: ...
+    @property
+    def bos_id(self) -> int | None: ...
+    @property
+    def adds_bos(self) -> bool: ...
+    @property
+    def bos_token(self) -> str: ...
+    @property
+    def eos_token(self) -> str: ...
+    @property
+    def special_strings(self) -> tuple[str, ...]: ...
+    def encode_text(self, text: str) -> list[int]: ...
+    def encode_rendered(self, text: str, guard: str = "") -> list[int]: ...
+    def decode(self, ids: Iterable[int], *, specials: bool = False) -> str: ...
+    def stream(self, *, specials: bool = False, continues: bool = False) -> TextStream: ...
+
+
+@dataclass(frozen=True, slots=True)
+class EngineInfo:
+    """Where and how an engine runs; the line printed at start is made of this."""
+
+    model: str
+    backend: Literal["cpu", "llamacpp"]
+    isa: str
+    """Kernel set: `scalar`, `avx2`, `avx512`; what llama.cpp says of itself for `llamacpp`."""
+    threads: int
+    kv_bits: int
+    bits: str
+    """Bits of the weights, as in a variant's name: `BF16`, `INT8`, `INT4`, `INT3`, or the GGUF's own word."""
+    weight_bytes: int
+    kv_bytes: int
+    why: str
+    """Why this kernel set."""
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """One text to be continued."""
+
+    prompt: tuple[int, ...]
+    """Token ids, at least one."""
+    sampling: SamplingParams = field(default_factory=SamplingParams)
+    on_overflow: Overflow = "error"
+    """What to do when the context is full: end, or forget the oldest tokens visibly and go on."""
+    keep: int = 0
+    """Leading prompt tokens that are never forgotten, such as the system prompt."""
+
+
+class Engine(Protocol):
+    """Continues texts, several at once. `add` requests and call `step` until it says `Finished`; or just `stream`.
+
+    May be shared by threads: calls wait for each other, none longer than a step.
+    """
+
+    info: EngineInfo
+    tokenizer: Tokenizer
+    chat_template: str | None
+    context_size: int
+    default_sampling: SamplingParams
+    """What the model's makers advise; our defaults where they say nothing."""
+
+    def add(self, request: Request) -> int:
+        """Queue a request and give its handle. Nothing is computed yet.
+
+        Raises `UsageError` for an empty prompt or ids the model does not have, `ContextOverflow` for a prompt that
+        leaves no place in the context (with `on_overflow="shift"` it is shortened, and `Shifted` says so).
+        """
+        ...
+
+    def step(self) -> list[Event]:
+        """Move every running request forward once and say what happened; empty when there is nothing to do.
+
+        `KeyboardInterrupt` may come out of it; the step then counts as not done, and any request can go on or be
+        cancelled.
+        """
+        ...
+
+    def stream(self, request: Request) -> Iterator[Event]:
+        """The events of one request, from `Started` to `Finished`. Leaving early cancels it."""
+        ...
+
+    def cancel(self, handle: int) -> None:
+        """End a request now. Its `Finished` event, reason `cancelled`, comes with the next `step`. Unknown or finished
+        handles are ignored."""
+        ...
+
+    def close(self) -> None:
+        """Give the memory back. The engine cannot be used after this; closing twice is fine."""
+        ...
+
+    def __enter__(self) -> Self: ...
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, where: TracebackType | None, /
+    ) -> None: ...

@@ -1,0 +1,161 @@
+"""What one request has said so far, and when: turns tokens into events, and counts."""
+
+from collections import deque
+from collections.abc import Sequence as Ordered
+
+from localinfer.engine.protocol import Request, Tokenizer
+from localinfer.engine.sampling import Sampler
+from localinfer.engine.stopping import StopScanner
+from localinfer.events import Event, Finished, FinishReason, Phase, Progress, Stats, Text
+from localinfer.scheduler.sequence import Sequence, Work
+
+RECENT_S = 2.0
+"""The speed shown as recent is that of the last seconds."""
+
+STATS_EVERY_S = 0.1
+"""How often a running request says how it is doing."""
+
+
+class Reply:
+    """One request from `add` to its end. Times are those of the engine's clock, in seconds."""
+
+    def __init__(
+        self,
+        sequence: Sequence,
+        request: Request,
+        tokenizer: Tokenizer,
+        *,
+        context: int,
+        drafter: str | None,
+        now: float,
+    ) -> None:
+        self.sequence = sequence
+        self.request = request
+        self.sampler = Sampler(request.sampling)
+        self.token_ids: list[int] = []
+        self.stop: str | None = None
+        self.dropped = 0
+        """Tokens forgotten by shifting; the position in the whole text is this many more than in the context."""
+        self._eos = frozenset(tokenizer.eos_ids)
+        self._stream = tokenizer.stream(continues=True)
+        self._scanner = StopScanner(request.sampling.stop)
+        self._context, self._drafter = context, drafter
+        self._prompt_tokens = len(sequence.tokens)
+        self._cached = self._read = self._sampled = self._drafted = self._accepted = self._steps = 0
+        self._added = self._latest = now
+        self._admitted: float | None = None
+        self._first: float | None = None
+        self._recent: deque[tuple[float, int]] = deque()
+        self._stats_due = now
+
+    @property
+    def room(self) -> int:
+        """How many more tokens may be generated before one of the limits ends or shifts the text."""
+        limit = self.request.sampling.max_tokens
+        place = self._context - len(self.sequence.tokens)
+        return place if limit is None else min(place, limit - len(self.token_ids))
+
+    @property
+    def position(self) -> int:
+        """The next token's position in the whole text, forgotten tokens counted."""
+        return self.dropped + len(self.sequence.tokens)
+
+    def admit(self, now: float) -> None:
+        """Its first rows are about to be computed."""
+        if self._admitted is None and self.sequence.lease is not None:
+            self._admitted = now
+            self._cached = self.sequence.lease.cached
+
+    def progress(self, work: Work, now: float) -> list[Event]:
+        """Rows of the prompt are computed."""
+        self._latest = now
+        done = work.start + work.count
+        if self._first is None:
+            self._read += work.count
+        elif work.count == 1:
+            return []
+        return [Progress(self.sequence.handle, done, len(self.sequence.tokens))]
+
+    def take(self, tokens: Ordered[int], drafted: int, now: float) -> tuple[int, list[Event], FinishReason | None]:
+        """What follows from these new tokens: how many of them count, what to say, and why it is over if it is."""
+        self._count_step(len(tokens), drafted, now)
+        events: list[Event] = []
+        handle, sampling = self.sequence.handle, self.request.sampling
+        for used, token in enumerate(tokens, 1):
+            ends_turn = token in self._eos
+            if ends_turn and not sampling.ignore_eos:
+                return used, events, "stop"
+            self.token_ids.append(token)
+            text, self.stop = self._scanner.push("" if ends_turn else self._stream.push(token))
+            events.append(Text(handle, text, (token,)))
+            if self.stop is not None:
+                return used, events, "stop"
+            if len(self.token_ids) == sampling.max_tokens:
+                return used, events, "length"
+        return len(tokens), events, None
+
+    def finish(self, reason: FinishReason, now: float) -> list[Event]:
+        """The last words: text that was held back, and `Finished`."""
+        self._latest = now
+        handle, events = self.sequence.handle, list[Event]()
+        if self.stop is None:
+            text, self.stop = self._scanner.push(self._stream.finish())
+            if self.stop is None:
+                text += self._scanner.finish()
+            if text:
+                events.append(Text(handle, text, ()))
+        events.append(Finished(handle, reason, tuple(self.token_ids), self.stats(now), self.stop))
+        return events
+
+    def stats_if_due(self, now: float) -> list[Event]:
+        """`Stats`, with the first token and then ten times a second."""
+        if now < self._stats_due or self._first is None:
+            return []
+        self._stats_due = now + STATS_EVERY_S
+        return [self.stats(now)]
+
+    def stats(self, now: float) -> Stats:
+        """How it is doing."""
+        admitted, first = self._admitted, self._first
+        phase: Phase = "queued" if admitted is None else "prefill" if first is None else "decode"
+        return Stats(
+            handle=self.sequence.handle,
+            phase=phase,
+            prompt_tokens=self._prompt_tokens,
+            cached_tokens=self._cached,
+            completion_tokens=len(self.token_ids),
+            context_used=len(self.sequence.tokens),
+            context_size=self._context,
+            queued_s=(now if admitted is None else admitted) - self._added,
+            ttft_s=None if first is None else first - self._added,
+            prefill_tok_s=None if first is None or admitted is None else _speed(self._read, first - admitted),
+            decode_tok_s=None if first is None else _speed(self._sampled - 1, self._latest - first),
+            recent_tok_s=self._recent_speed(),
+            total_s=now - self._added,
+            drafter=self._drafter,
+            drafted=self._drafted,
+            accepted=self._accepted,
+            steps=self._steps,
+        )
+
+    def _count_step(self, sampled: int, drafted: int, now: float) -> None:
+        if self._first is None:
+            self._first = self._stats_due = now
+        self._latest = now
+        self._steps += 1
+        self._sampled += sampled
+        self._drafted += drafted
+        self._accepted += sampled - 1
+        self._recent.append((now, self._sampled))
+        while len(self._recent) > 2 and self._recent[0][0] < now - RECENT_S:
+            self._recent.popleft()
+
+    def _recent_speed(self) -> float | None:
+        if len(self._recent) < 2:
+            return None
+        (then, before), (now, after) = self._recent[0], self._recent[-1]
+        return _speed(after - before, now - then)
+
+
+def _speed(count: int, seconds: float) -> float | None:
+    return count / seconds if count > 0 and seconds > 0 else None

@@ -1,0 +1,81 @@
+"""From the scheduler's rows to arrays, and one call of what computes."""
+
+from collections.abc import Sequence
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from localinfer import native
+from localinfer.scheduler.sequence import Work
+
+VERIFY_ROWS = 16
+"""A step that decodes holds at most this many rows with drafts; more rows than this are no longer nearly free."""
+
+
+class Runner(Protocol):
+    """What computes: a native program, or llama.cpp."""
+
+    def forward(self, batch: Sequence[Work]) -> NDArray[np.float32]:
+        """Logits [m, vocab]: for each work that samples, in order, one row for its last known token and one for each
+        of its drafts. Valid until the next call. Computing the same rows again is harmless."""
+        ...
+
+    def close(self) -> None:
+        """Give the memory back."""
+        ...
+
+
+class NativeRunner:
+    """Runs batches of at most `parallel` works with `chunk` prompt rows on a native program. All arrays are made once.
+
+    `width` is the number of KV blocks a sequence may have.
+    """
+
+    def __init__(self, program: native.Program, *, parallel: int, chunk: int, width: int) -> None:
+        rows = chunk + parallel + VERIFY_ROWS
+        self._program: native.Program | None = program
+        self._tokens = np.zeros(rows, np.int32)
+        self._positions = np.zeros(rows, np.int32)
+        self._slots = np.zeros(rows, np.int32)
+        self._tables = np.zeros((parallel, width), np.int32)
+        self._out_rows = np.zeros(parallel + VERIFY_ROWS, np.int32)
+        self._logits = np.empty((parallel + VERIFY_ROWS, program.vocab), np.float32)
+        self._count = np.arange(width * 32 + 1, dtype=np.int32)
+
+    def forward(self, batch: Sequence[Work]) -> NDArray[np.float32]:
+        assert self._program is not None
+        n = m = 0
+        for work in batch:
+            n_before = n
+            n = self._put_rows(work, n)
+            if work.samples:
+                first = n_before + work.count - 1
+                outs = 1 + len(work.drafts)
+                self._out_rows[m : m + outs] = self._count[first : first + outs]
+                m += outs
+        logits = self._logits[:m]
+        self._program.step(
+            self._tokens[:n], self._positions[:n], self._slots[:n], self._tables, self._out_rows[:m], logits
+        )
+        return logits
+
+    def close(self) -> None:
+        self._program = None
+        self._logits = np.empty((0, 0), np.float32)
+
+    def _put_rows(self, work: Work, at: int) -> int:
+        """Write the rows of `work` from row `at` on, and its new blocks; gives the row after them."""
+        sequence, lease = work.sequence, work.sequence.lease
+        assert lease is not None
+        end = at + work.count + len(work.drafts)
+        if work.count == 1 and not work.drafts:
+            self._tokens[at] = sequence.tokens[work.start]
+        else:
+            self._tokens[at:end] = sequence.tokens[work.start : work.start + work.count] + work.drafts
+        self._positions[at:end] = self._count[work.start : work.end]
+        self._slots[at:end] = lease.slot
+        if lease.sent < len(lease.blocks):
+            self._tables[lease.slot, lease.sent : len(lease.blocks)] = lease.blocks[lease.sent :]
+            lease.sent = len(lease.blocks)
+        return end
