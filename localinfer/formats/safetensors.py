@@ -7,7 +7,6 @@ against the size of the file before it allocates or reads.
 
 import math
 import os
-import stat
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,7 +17,8 @@ from numpy.typing import NDArray
 
 from localinfer.errors import Corrupt, NotSupported
 from localinfer.formats.durable import sync, write_failed
-from localinfer.formats.json_files import file_error, parse_json
+from localinfer.formats.json_files import parse_json
+from localinfer.formats.ranges import RangedFile
 
 MAX_HEADER = 100_000_000
 """The format's own cap on the header, in bytes."""
@@ -87,16 +87,9 @@ class SafetensorsFile:
         self.path = path
         self.tensors: dict[str, TensorInfo] = {}
         self.metadata: dict[str, str] = {}
-        try:
-            with path.open("rb", buffering=0) as file:
-                status = os.fstat(file.fileno())
-                if not stat.S_ISREG(status.st_mode):
-                    raise Corrupt(f"{path}: is not a regular file", hint="give the path of a file")
-                self._identity = _identity(status)
-                self.size = status.st_size
-                header, start = self._read_header(file.fileno())
-        except OSError as error:
-            raise file_error(path, error) from error
+        self._file = RangedFile(path)
+        self.size = self._file.size
+        header, start = self._file.with_handle(self._read_header)
         self._check(header, start)
 
     def read(self, name: str) -> NDArray[Any]:
@@ -119,24 +112,8 @@ class SafetensorsFile:
             row = info.nbytes // info.shape[0]
             shape, begin = (last - first, *info.shape[1:]), info.begin + first * row
         out = np.empty(shape, dtype)
-        self._read_into(out, begin, name)
+        self._file.read_into(out, begin, f"`{name}`")
         return out
-
-    def _read_into(self, out: NDArray[Any], begin: int, name: str) -> None:
-        view = out.reshape(-1).view(np.uint8).data
-        try:
-            with self.path.open("rb", buffering=0) as file:
-                if _identity(os.fstat(file.fileno())) != self._identity:
-                    raise Corrupt(f"{self.path}: changed while it was in use", hint="start again")
-                done = 0
-                while done < len(view):
-                    # pread, not mmap: a file that shrinks under a map kills the process.
-                    got = os.preadv(file.fileno(), [view[done : done + (1 << 30)]], begin + done)
-                    if got == 0:
-                        raise Corrupt(f"{self.path}: `{name}` is cut short", hint=_AGAIN)
-                    done += got
-        except OSError as error:
-            raise file_error(self.path, error) from error
 
     def _read_header(self, handle: int) -> tuple[dict[str, Any], int]:
         head = os.pread(handle, 64, 0)
@@ -176,10 +153,6 @@ class SafetensorsFile:
             position = info.end
         if position != self.size:
             raise Corrupt(f"{self.path}: its tensors end at byte {position}, but the file has {self.size}", hint=_AGAIN)
-
-
-def _identity(status: os.stat_result) -> tuple[int, ...]:
-    return status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns
 
 
 def _tensor(where: str, name: str, entry: object, start: int) -> TensorInfo:

@@ -1,0 +1,58 @@
+"""Byte ranges of one file: its size is known before anything is allocated, and it may not change while it is used."""
+
+import os
+import stat
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from localinfer.errors import Corrupt
+from localinfer.formats.json_files import file_error
+
+T = TypeVar("T")
+_PIECE = 1 << 30
+
+
+class RangedFile:
+    """A regular file that is opened anew for each read. Holds no handle; safe to use from many threads.
+
+    Read, not mapped: a file that shrinks under a map kills the process. Raises `NotFound` or `Corrupt`.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.size = 0
+        self._identity: tuple[int, ...] | None = None
+        self.size = self.with_handle(lambda handle: os.fstat(handle).st_size)
+
+    def with_handle(self, work: Callable[[int], T]) -> T:
+        """Run `work` with an open handle of the same, unchanged file."""
+        try:
+            with self.path.open("rb", buffering=0) as file:
+                status = os.fstat(file.fileno())
+                if not stat.S_ISREG(status.st_mode):
+                    raise Corrupt(f"{self.path}: is not a regular file", hint="give the path of a file")
+                identity = (status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns)
+                self._identity = self._identity or identity
+                if identity != self._identity:
+                    raise Corrupt(f"{self.path}: changed while it was in use", hint="start again")
+                return work(file.fileno())
+        except OSError as error:
+            raise file_error(self.path, error) from error
+
+    def read_into(self, out: NDArray[Any], begin: int, what: str) -> None:
+        """Fill the contiguous array `out` with the bytes from `begin` on; `what` names them in messages."""
+        view = out.reshape(-1).view(np.uint8).data
+
+        def work(handle: int) -> None:
+            done = 0
+            while done < len(view):
+                got = os.preadv(handle, [view[done : done + _PIECE]], begin + done)
+                if got == 0:
+                    raise Corrupt(f"{self.path}: {what} is cut short", hint="download the file again")
+                done += got
+
+        self.with_handle(work)
