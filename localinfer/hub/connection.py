@@ -37,9 +37,7 @@ class Connection:
     def __init__(self, repo: str, revision: str, token: str | None) -> None:
         self.repo = repo
         self.revision = revision
-        self.endpoint = (os.environ.get("HF_ENDPOINT") or constants.ENDPOINT).rstrip("/")
-        if urlsplit(self.endpoint).scheme not in ("http", "https") or not urlsplit(self.endpoint).hostname:
-            raise UsageError(f"{self.endpoint!r} is not a web address", hint="correct or unset HF_ENDPOINT")
+        self.endpoint = _checked((os.environ.get("HF_ENDPOINT") or constants.ENDPOINT).rstrip("/"))
         self._token = token or (None if constants.HF_HUB_DISABLE_IMPLICIT_TOKEN else get_token())
         if self._token is not None and not (self._token.isascii() and self._token.isprintable()):
             raise UsageError("the token holds characters that no token has", hint="check HF_TOKEN or `--token`")
@@ -88,7 +86,7 @@ class Connection:
 
     @contextmanager
     def stream(self, url: str, patience: Patience, offset: int = 0) -> Iterator[httpx2.Response]:
-        """The response to GET `url` from byte `offset`, unread. Raises `TransientError`, `NetworkError` or `NotFound`."""
+        """The unread answer to GET `url` from byte `offset`. Raises `TransientError`, `NetworkError` or `NotFound`."""
         timeout = httpx2.Timeout(patience.stall, connect=patience.connect)
         try:
             for _ in range(MAX_REDIRECTS + 1):
@@ -109,13 +107,18 @@ class Connection:
         except httpx2.HTTPError as error:
             raise TransientError(_words(error)) from error
         except httpx2.InvalidURL as error:
-            raise NetworkError(f"{self.host} redirects to an address that is none", hint=_AGAIN) from error
+            raise NetworkError(f"{self.host} leads to an address that is none", hint=_AGAIN) from error
         raise NetworkError(f"{self.host} redirects more than {MAX_REDIRECTS} times", hint=_AGAIN)
 
     def _redirected(self, url: str, location: str) -> str:
         """The next address. Never from https to http, never from outside into this machine or its network."""
-        target = urljoin(url, location)
-        parts, home = urlsplit(target), urlsplit(self.endpoint)
+        home = urlsplit(self.endpoint)
+        try:
+            target = urljoin(url, location)
+            parts = urlsplit(target)
+            _origin(target)
+        except ValueError as error:
+            raise NetworkError(f"{self.host} redirects to an address that is none", hint=_AGAIN) from error
         allowed = ("https",) if home.scheme == "https" else ("https", "http")
         if parts.scheme not in allowed or not parts.hostname:
             raise NetworkError(f"{self.host} redirects to a {parts.scheme or 'broken'} address", hint=_AGAIN)
@@ -174,6 +177,16 @@ def within(seconds: float | None, call: Callable[[], T]) -> T:
     if not done:
         raise TransientError(f"no answer within {seconds:g} s")
     return done[0]
+
+
+def _checked(endpoint: str) -> str:
+    try:
+        scheme, host, _ = _origin(endpoint)
+    except ValueError:
+        scheme, host = "", ""
+    if scheme not in ("http", "https") or not host:
+        raise UsageError(f"{endpoint!r} is not a web address", hint="correct or unset HF_ENDPOINT")
+    return endpoint
 
 
 def _origin(url: str) -> tuple[str, str, int]:

@@ -20,7 +20,6 @@ from localinfer.hub.listing import RemoteFile
 from localinfer.hub.names import shown
 from localinfer.hub.patience import Patience
 
-_CHUNK = 1 << 20
 _CONTENT_RANGE = re.compile(r"bytes (\d+)-(\d+)/(\d+|\*)")
 
 Position = Callable[[int], None]
@@ -121,7 +120,7 @@ def _write(response: httpx2.Response, partial: Path, start: int, full: int, on_p
             out.seek(start)
             position = start
             on_position(position)
-            for piece in response.iter_raw(_CHUNK):
+            for piece in response.iter_raw():
                 if position + len(piece) > full:
                     return True
                 out.write(piece)
