@@ -1,0 +1,154 @@
+"""From a checkpoint to a program that runs: reads matrix by matrix, packs each for the kernels, and lets go of it."""
+
+from collections.abc import Callable
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from localinfer import native
+from localinfer.errors import NotSupported
+from localinfer.graph.ops import Attend, Embed, GatedMLP, Head, Linear, Norm
+from localinfer.graph.rope import Rope
+from localinfer.graph.stored import Bf16Linear, IntLinear, StoredLinear
+from localinfer.graph.weights import Checkpoint
+
+Vector = NDArray[np.float32]
+OnProgress = Callable[[int, int], None]
+
+
+def load_program(
+    checkpoint: Checkpoint,
+    *,
+    threads: int = 0,
+    isa: str = "",
+    max_rows: int = 256,
+    context: int,
+    kv_blocks: int,
+    kv_bits: Literal[8, 16] = 8,
+    on_progress: OnProgress | None = None,
+) -> native.Program:
+    """Load every weight of `checkpoint` and return its program, ready for `step`.
+
+    `context` is the number of positions RoPE is prepared for; `kv_blocks` blocks of 32 tokens are allocated.
+    `on_progress(done, total)` is told the bytes read so far, of all bytes. Above the packed weights, memory holds at most
+    the matrices of one fused layer. Raises `Corrupt` for NaN or infinity, naming the tensor.
+    """
+    loader = _Loader(checkpoint, threads, isa, max_rows, context, on_progress)
+    for op in checkpoint.graph.ops:
+        match op:
+            case Embed():
+                loader.embed(op)
+            case Attend():
+                loader.attend(op)
+            case GatedMLP():
+                loader.gated_mlp(op)
+            case Head():
+                loader.head(op)
+    loader.program.make_kv(kv_blocks, kv_bits)
+    return loader.program
+
+
+class _Loader:
+    """Adds one operation of the graph at a time to `program`."""
+
+    def __init__(
+        self,
+        checkpoint: Checkpoint,
+        threads: int,
+        isa: str,
+        max_rows: int,
+        context: int,
+        on_progress: OnProgress | None,
+    ) -> None:
+        self.checkpoint = checkpoint
+        self.program = native.Program(checkpoint.spec.hidden_size, threads=threads, isa=isa, max_rows=max_rows)
+        self.threads = threads
+        self.context = context
+        self.on_progress = on_progress
+        self.done = 0
+        self.total = sum(checkpoint.stored_bytes(linear.name) for linear in checkpoint.graph.linears())
+        self.ropes: dict[Rope, int] = {}
+        self.tables: dict[str, native.Weight] = {}
+
+    def embed(self, op: Embed) -> None:
+        self.program.embed(self.table(op.table), op.scale)
+
+    def attend(self, op: Attend) -> None:
+        norm, eps = self.norm(op.norm)
+        self.program.attend(
+            norm,
+            eps,
+            self.pack(op.q, op.k, op.v),
+            self.biases(op.q, op.k, op.v),
+            self.optional_norm(op.q_norm),
+            self.optional_norm(op.k_norm),
+            self.pack(op.o),
+            self.biases(op.o),
+            self.optional_norm(op.post_norm),
+            op.heads,
+            op.kv_heads,
+            op.head_dim,
+            self.rope(op.rope),
+            op.scale,
+            op.window,
+        )
+
+    def gated_mlp(self, op: GatedMLP) -> None:
+        norm, eps = self.norm(op.norm)
+        gate_up = self.pack(op.gate, op.up, interleave=True)
+        self.program.gated_mlp(norm, eps, gate_up, op.activation, self.pack(op.down), self.optional_norm(op.post_norm))
+
+    def head(self, op: Head) -> None:
+        norm, eps = self.norm(op.norm)
+        self.program.head(norm, eps, self.table(op.table), op.softcap)
+
+    def table(self, linear: Linear) -> native.Weight:
+        """The packed matrix; embedding and head share one if they are tied."""
+        if linear.name not in self.tables:
+            self.tables[linear.name] = self.pack(linear)
+        return self.tables[linear.name]
+
+    def pack(self, *linears: Linear, interleave: bool = False) -> native.Weight:
+        """One weight of the rows of all `linears`, for one pass over the activations."""
+        parts = [self.read(linear) for linear in linears]
+        bf16 = [part.values for part in parts if isinstance(part, Bf16Linear)]
+        if len(bf16) == len(parts):
+            return native.pack_bf16(bf16, interleave=interleave, threads=self.threads)
+        ints = [part for part in parts if isinstance(part, IntLinear)]
+        bits, group = ints[0].bits, ints[0].group
+        if len(ints) != len(parts) or any((part.bits, part.group) != (bits, group) for part in ints):
+            names = ", ".join(f"`{linear.name}` {part.kind}" for linear, part in zip(linears, parts, strict=True))
+            raise NotSupported(
+                f"matrices that are used together are quantized differently: {names}",
+                hint="use the unquantized model and run `localinfer quantize` on it",
+            )
+        packed = [(part.packed, part.scales) for part in ints]
+        return native.pack_int(bits, group, packed, interleave=interleave, threads=self.threads)
+
+    def read(self, linear: Linear) -> StoredLinear:
+        stored = self.checkpoint.linear(linear.name)
+        self.done += self.checkpoint.stored_bytes(linear.name)
+        if self.on_progress is not None:
+            self.on_progress(self.done, self.total)
+        return stored
+
+    def norm(self, norm: Norm) -> tuple[Vector, float]:
+        """The norm's weight with its offset added once and for all, and its epsilon."""
+        return self.checkpoint.vector(f"{norm.name}.weight") + np.float32(norm.offset), norm.eps
+
+    def optional_norm(self, norm: Norm | None) -> Vector | None:
+        return None if norm is None else self.norm(norm)[0]
+
+    def biases(self, *linears: Linear) -> Vector | None:
+        """The biases one after the other; `None` if there are none."""
+        if not any(linear.bias for linear in linears):
+            return None
+        return np.concatenate([self.checkpoint.vector(f"{linear.name}.bias") for linear in linears])
+
+    def rope(self, rope: Rope) -> int:
+        """The program's table of these frequencies, made once."""
+        if rope not in self.ropes:
+            frequencies = np.array(rope.inv_freq, np.float64)
+            self.ropes[rope] = self.program.rope_table(frequencies, self.context, rope.attention_factor)
+        return self.ropes[rope]

@@ -1,0 +1,79 @@
+"""What transformers says of a tiny model, in float32: its greedy text, and the logits along the way."""
+
+import atexit
+import shutil
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from tempfile import mkdtemp
+from typing import Any
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from tests.graph.variants import LEAD, make_variant
+from tests.tiny import IM_END, IM_START
+
+PROMPT = [IM_START, *b"Hello, world", IM_END, *b"\n"]
+STEPS = 64
+
+
+@dataclass(frozen=True)
+class Oracle:
+    """`tokens` are the prompt and 64 greedy ones; row i of `logits` scores the token after `tokens[i]`."""
+
+    path: Path
+    tokens: list[int]
+    logits: NDArray[np.float32]
+
+    @property
+    def spread(self) -> float:
+        """Standard deviation of all logits: the scale that errors are measured on."""
+        return float(self.logits.std())
+
+    @property
+    def greedy(self) -> list[int]:
+        return self.tokens[len(PROMPT) :]
+
+    def decides(self) -> None:
+        """Assert that no step is a near tie."""
+        steps = np.sort(self.logits[len(PROMPT) - 1 : -1], axis=1)
+        lead = (steps[:, -1] - steps[:, -2]) / steps.std(axis=1)
+        assert lead.min() >= LEAD, f"step {lead.argmin()} leads by {lead.min():.4f}: choose another seed"
+
+
+@cache
+def oracle(variant: str) -> Oracle:
+    """The tiny model of `variant` on disk, run by transformers; made once a test session."""
+    path = make_variant(variant, Path(mkdtemp(prefix=f"tiny-{variant}-")))
+    atexit.register(shutil.rmtree, path, ignore_errors=True)
+    tokens, logits = _run(path)
+    return Oracle(path, tokens, logits)
+
+
+def _run(path: Path) -> tuple[list[int], NDArray[np.float32]]:
+    import torch
+    import transformers
+
+    words: Any = transformers.utils.logging  # untyped
+    words.set_verbosity_error()
+    words.disable_progress_bar()
+    model: Any = transformers.AutoModelForCausalLM.from_pretrained(path, dtype=torch.float32)
+    with torch.no_grad():
+        out = model.generate(
+            torch.tensor([PROMPT]), max_new_tokens=STEPS, do_sample=False, eos_token_id=None, pad_token_id=0
+        )
+        logits = model(out).logits[0]
+    return out[0].tolist(), logits.numpy()
+
+
+def assert_close(seen: NDArray[np.float32], said: Oracle, tolerance: float) -> None:
+    """Assert that no logit is off by more than `tolerance` of the spread, and name the worst."""
+    error = np.abs(seen - said.logits[: len(seen)]) / said.spread
+    row, column = np.unravel_index(int(error.argmax()), error.shape)
+    if not error.max() <= tolerance:
+        pytest.fail(
+            f"token {column} after position {row}: {seen[row, column]} is not {said.logits[row, column]}, "
+            f"off by {error.max():.2e} of the spread; {tolerance:.2e} is allowed"
+        )
