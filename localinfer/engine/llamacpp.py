@@ -1,0 +1,192 @@
+"""llama.cpp as the second engine, for GGUF files: its arithmetic and its tokenizer, our scheduler, sampler and events.
+
+What is promised of our own arithmetic is not promised here: llama.cpp's results may depend on the batch.
+"""
+
+from collections.abc import Sequence
+from itertools import takewhile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from localinfer.config import EngineConfig, SamplingParams
+from localinfer.engine.engine import StepEngine
+from localinfer.engine.llamacpp_library import Llama, load_library
+from localinfer.engine.llamacpp_text import LlamaTokenizer
+from localinfer.engine.opening import OnProgress, choose_context
+from localinfer.engine.protocol import EngineInfo
+from localinfer.errors import Corrupt, LocalInferError, NotSupported
+from localinfer.formats.gguf import GgufFile
+from localinfer.kv.cache import Lease
+from localinfer.scheduler.scheduler import Scheduler
+from localinfer.scheduler.sequence import Work
+
+
+class LlamaCache:
+    """What each of llama.cpp's sequences holds. A new text takes the free one that begins most like it."""
+
+    def __init__(self, llama: Llama, slots: int) -> None:
+        self._llama = llama
+        self._free = set(range(slots))
+        self.held: list[list[int]] = [[] for _ in range(slots)]
+        """Tokens for sure in each slot's memory; more may be there after an interrupted step."""
+        self.written = [0] * slots
+        """One past the last position in each slot's memory; -1 while a step may have been cut short."""
+
+    def open(self, tokens: Sequence[int]) -> Lease:
+        shared = {slot: min(_common(self.held[slot], tokens), len(tokens) - 1) for slot in self._free}
+        slot = max(shared, key=lambda s: (shared[s], -len(self.held[s]), -s))
+        self._free.remove(slot)
+        return Lease(slot, cached=self._cut(slot, shared[slot]))
+
+    def reserve(self, lease: Lease, end: int) -> None:
+        """The memory is there already."""
+
+    def publish(self, lease: Lease, tokens: Sequence[int], computed: int) -> None:
+        held = self.held[lease.slot]
+        held.extend(tokens[len(held) : computed])
+
+    def truncate(self, lease: Lease, keep: int) -> int:
+        return self._cut(lease.slot, keep)
+
+    def close(self, lease: Lease) -> None:
+        self._free.add(lease.slot)
+
+    def _cut(self, slot: int, keep: int) -> int:
+        """Keep the first `keep` tokens of a slot, or none where the model cannot forget only the end."""
+        if self.written[slot] != keep and not self._llama.forget_after(slot, keep):
+            keep = 0
+            self._llama.forget_after(slot, 0)
+        self.written[slot] = keep
+        del self.held[slot][keep:]
+        return keep
+
+
+class LlamaRunner:
+    """Runs the scheduler's rows with llama.cpp."""
+
+    def __init__(self, llama: Llama, cache: LlamaCache) -> None:
+        self._llama, self._cache = llama, cache
+        n, batch = llama.rows, llama.batch
+        self._tokens = np.ctypeslib.as_array(batch.token, (n,))
+        self._positions = np.ctypeslib.as_array(batch.pos, (n,))
+        self._wanted = np.ctypeslib.as_array(batch.logits, (n,))
+        np.ctypeslib.as_array(batch.n_seq_id, (n,))[:] = 1
+        self._slots = [-1] * n
+
+    def forward(self, batch: Sequence[Work]) -> NDArray[np.float32]:
+        n = outputs = 0
+        for work in batch:
+            lease = work.sequence.lease
+            assert lease is not None
+            self._resume(lease.slot, work.start)
+            end = n + work.count
+            self._tokens[n:end] = work.sequence.tokens[work.start : work.end]
+            self._positions[n:end] = range(work.start, work.end)
+            self._wanted[n:end] = 0
+            for row in range(n, end):
+                if self._slots[row] != lease.slot:
+                    self._llama.batch.seq_id[row][0] = self._slots[row] = lease.slot
+            if work.samples:
+                self._wanted[end - 1] = 1
+                outputs += 1
+            n = end
+            self._cache.written[lease.slot] = -1
+        self._llama.decode(n)
+        for work in batch:
+            assert work.sequence.lease is not None
+            self._cache.written[work.sequence.lease.slot] = work.end
+        return self._llama.logits(outputs) if outputs else np.empty((0, self._llama.vocab), np.float32)
+
+    def close(self) -> None:
+        self._llama.close()
+
+    def _resume(self, slot: int, start: int) -> None:
+        """If the last step was cut short, take back what it wrote."""
+        if self._cache.written[slot] != start and not self._llama.forget_after(slot, start):
+            raise LocalInferError(
+                "this model's memory cannot take back the interrupted step", hint="cancel the request and send it again"
+            )
+
+
+def open_llamacpp(path: Path, config: EngineConfig, *, name: str, on_progress: OnProgress | None) -> StepEngine:
+    """Load a GGUF file. Its header is checked by us first: llama.cpp trusts it more than it should.
+
+    Raises as `open_engine` does; `NotSupported` also for drafts, which need results that do not depend on the batch.
+    """
+    if config.draft != "off":
+        raise NotSupported(
+            f"drafts (`{config.draft}`) would change the text on the llamacpp backend", hint="use --draft off"
+        )
+    load_library()
+    file = GgufFile(path)
+    arch = file.text("general.architecture")
+    context = choose_context(config, file.whole(f"{arch}.context_length"))
+    llama = Llama(path, config, context, on_progress)
+    try:
+        tokenizer = LlamaTokenizer(llama.lib, llama.model)
+        if llama.vocab < 1:
+            raise Corrupt(f"{path}: has no vocabulary", hint="use another GGUF file of the model")
+        cache = LlamaCache(llama, config.parallel)
+        runner = LlamaRunner(llama, cache)
+    except BaseException:
+        llama.close()
+        raise
+    template = file.metadata.get("tokenizer.chat_template")
+    info = EngineInfo(
+        model=name,
+        backend="llamacpp",
+        isa=_isa(llama.lib),
+        threads=llama.threads,
+        kv_bits=config.kv_bits,
+        bits=_bits(llama.lib, file),
+        weight_bytes=int(llama.lib.llama_model_size(llama.model)),
+        kv_bytes=_kv_bytes(file, arch, context * config.parallel, config.kv_bits),
+        why="asked for by --backend",
+    )
+    return StepEngine(
+        info=info,
+        tokenizer=tokenizer,
+        chat_template=template if isinstance(template, str) else None,
+        default_sampling=SamplingParams(),
+        context=context,
+        vocab=llama.vocab,
+        scheduler=Scheduler(cache, parallel=config.parallel, chunk=config.prefill_chunk),
+        runner=runner,
+    )
+
+
+def _common(one: Sequence[int], other: Sequence[int]) -> int:
+    """How many leading tokens are equal."""
+    return sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], zip(one, other, strict=False)))
+
+
+def _isa(lib: Any) -> str:
+    """The widest instructions that llama.cpp says it uses."""
+    said = lib.llama_print_system_info().decode("ascii", "replace")
+    for word in ("AVX512", "AVX2", "AVX", "NEON"):
+        if f"{word} = 1" in said:
+            return word.lower()
+    return "scalar"
+
+
+def _bits(lib: Any, file: GgufFile) -> str:
+    """GGUF's own word for its quantization, such as `Q4_1`."""
+    kind = file.metadata.get("general.file_type")
+    said = lib.llama_ftype_name(kind) if isinstance(kind, int) else None
+    return said.decode("ascii", "replace").split(" ")[0] if said else "GGUF"
+
+
+def _kv_bytes(file: GgufFile, arch: str, tokens: int, bits: int) -> int:
+    """Bytes of keys and values, as the header's sizes give them; 0 for models without plain attention."""
+    try:
+        heads = file.whole(f"{arch}.attention.head_count")
+        width = file.whole(f"{arch}.embedding_length") // max(heads, 1)
+        k = file.whole(f"{arch}.attention.key_length", width)
+        v = file.whole(f"{arch}.attention.value_length", width)
+        values = (k + v) * file.whole(f"{arch}.attention.head_count_kv", heads) * file.whole(f"{arch}.block_count")
+    except LocalInferError:
+        return 0
+    return values * tokens * (34 if bits == 8 else 64) // 32

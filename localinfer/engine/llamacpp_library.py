@@ -1,0 +1,130 @@
+"""The C library inside llama-cpp-python: the calls that we use, and what it said when one of them failed."""
+
+from collections.abc import Callable
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from localinfer import native
+from localinfer.config import EngineConfig
+from localinfer.engine.opening import OnProgress
+from localinfer.errors import DoesNotFit, LocalInferError, NotSupported
+
+_Q8_0, _F16 = 8, 1  # ggml_type
+_FLASH_ATTENTION_ON = 1
+_ERROR = 4  # ggml_log_level
+_ROWS_WORTH_INTERRUPTING = 32
+"""Steps shorter than this end soon enough by themselves; asking at every node of the graph would slow them down."""
+
+
+class Llama:
+    """One loaded GGUF file with its context: the C library's calls that we use, and what it said when one failed."""
+
+    def __init__(self, path: Path, config: EngineConfig, context: int, on_progress: OnProgress | None) -> None:
+        self.lib = lib = load_library()
+        self.said: list[str] = []
+        self._log = lib.llama_log_callback(self._listen)
+        lib.llama_log_set(self._log, None)
+        self.model = self.ctx = self.batch = None
+        total = path.stat().st_size
+        params = lib.llama_model_default_params()
+        params.n_gpu_layers = 0
+        params.check_tensors = True
+        callback = _progress(on_progress, total)
+        params.progress_callback = report = lib.llama_progress_callback(callback)
+        self.model = lib.llama_model_load_from_file(str(path).encode(), params)
+        del report
+        if not self.model:
+            raise NotSupported(
+                f"llama.cpp cannot load {path.name}: {self.reason()}", hint="use another GGUF file of the model"
+            )
+        self.threads = config.threads or native.physical_cores()
+        self.rows = config.prefill_chunk + config.parallel
+        params = lib.llama_context_default_params()
+        params.n_ctx = -(-context // 256) * 256 * config.parallel
+        params.n_batch = max(self.rows, 512)
+        params.n_seq_max = config.parallel
+        params.n_threads = params.n_threads_batch = self.threads
+        params.flash_attn_type = _FLASH_ATTENTION_ON
+        params.type_k = params.type_v = _Q8_0 if config.kv_bits == 8 else _F16
+        self.ctx = lib.llama_init_from_model(self.model, params)
+        if not self.ctx:
+            raise DoesNotFit(
+                f"llama.cpp cannot make a context of {context} tokens for {path.name}: {self.reason()}",
+                hint="lower the context (-c), or try --kv-bits 16",
+            )
+        self.memory = lib.llama_get_memory(self.ctx)
+        self.vocab = int(lib.llama_vocab_n_tokens(lib.llama_model_get_vocab(self.model)))
+        self.batch = lib.llama_batch_init(self.rows, 0, 1)
+        self._interrupted = False
+        self._ask = lib.ggml_abort_callback(self._abort)
+        self._never = lib.ggml_abort_callback()
+
+    def decode(self, rows: int) -> None:
+        """Run the first `rows` rows of `batch`. `KeyboardInterrupt` may come out of it, also in a long step."""
+        self.batch.n_tokens = rows
+        long = rows >= _ROWS_WORTH_INTERRUPTING
+        self.lib.llama_set_abort_callback(self.ctx, self._ask if long else self._never, None)
+        self._interrupted = False
+        code = self.lib.llama_decode(self.ctx, self.batch)
+        if self._interrupted:
+            raise KeyboardInterrupt
+        if code:
+            raise LocalInferError(f"llama.cpp failed with code {code}: {self.reason()}", hint="try a smaller context")
+
+    def forget_after(self, slot: int, position: int) -> bool:
+        """Take the tokens from `position` on out of the slot's memory; False if the model cannot do that."""
+        return bool(self.lib.llama_memory_seq_rm(self.memory, slot, position, -1))
+
+    def logits(self, rows: int) -> NDArray[np.float32]:
+        """Logits [rows, vocab] of the rows that asked for them; llama.cpp's own memory, valid until the next step."""
+        pointer = self.lib.llama_get_logits(self.ctx)
+        return np.ctypeslib.as_array(pointer, (rows, self.vocab))
+
+    def reason(self) -> str:
+        """The last thing llama.cpp complained of."""
+        return " ".join(self.said[-1].split())[:300] if self.said else "it gave no reason"
+
+    def close(self) -> None:
+        if self.batch is not None:
+            self.lib.llama_batch_free(self.batch)
+        if self.ctx:
+            self.lib.llama_free(self.ctx)
+        if self.model:
+            self.lib.llama_model_free(self.model)
+        self.batch = self.ctx = self.model = None
+
+    def _listen(self, level: int, text: bytes, _: object) -> None:
+        if level == _ERROR:
+            self.said = [*self.said[-9:], text.decode("utf-8", "replace")]
+
+    def _abort(self, _: object) -> bool:
+        try:
+            return self._interrupted  # being Python code, this is where Ctrl-C is seen while C code runs
+        except KeyboardInterrupt:
+            self._interrupted = True
+            return True
+
+
+def load_library() -> Any:
+    """The low-level half of llama-cpp-python. Raises `NotSupported` if it is not installed."""
+    try:
+        lib = import_module("llama_cpp.llama_cpp")
+    except ImportError as error:
+        raise NotSupported(
+            f"the llamacpp backend is not installed ({error})", hint="run `pip install 'localinfer[llamacpp]'`"
+        ) from error
+    lib.llama_backend_init()
+    return lib
+
+
+def _progress(on_progress: OnProgress | None, total: int) -> Callable[[float, object], bool]:
+    def report(share: float, _: object) -> bool:
+        if on_progress is not None:
+            on_progress("weights", int(share * total), total)
+        return True
+
+    return report
