@@ -1,0 +1,151 @@
+// The program: every argument is checked here or in the core before the GIL is let go.
+#include <nanobind/stl/shared_ptr.h>
+#include <nanobind/stl/string.h>
+
+#include <algorithm>
+
+#include "bindings/arrays.h"
+#include "bindings/bindings.h"
+#include "core/error.h"
+#include "core/program.h"
+
+using namespace nb::literals;
+
+namespace {
+
+using Values = Vector<const float>;
+using MaybeValues = std::optional<Values>;
+using Integers = Vector<const int32_t>;
+
+Norm make_norm(const Values& weight, float eps) {
+  REQUIRE(eps >= 0 && eps <= 1, "the epsilon of a norm is %g", static_cast<double>(eps));
+  return {to_vector(weight), eps};
+}
+
+size_t rope_table(Program& program, Vector<const double> inv_freq, size_t positions, double attention_factor) {
+  return program.rope_table(inv_freq.data(), inv_freq.shape(0), positions, attention_factor);
+}
+
+void embed(Program& program, std::shared_ptr<Weight> weight, float scale) {
+  program.embed({std::move(weight), scale});
+}
+
+void attend(Program& program, const Values& norm, float eps, std::shared_ptr<Weight> qkv, const MaybeValues& bias,
+            const MaybeValues& q_norm, const MaybeValues& k_norm, std::shared_ptr<Weight> o, const MaybeValues& o_bias,
+            const MaybeValues& post_norm, size_t heads, size_t kv_heads, size_t head_dim, size_t rope, float scale,
+            size_t window) {
+  AttendOp op;
+  op.norm = make_norm(norm, eps);
+  op.qkv = std::move(qkv);
+  op.bias = to_vector(bias);
+  op.q_norm = to_vector(q_norm);
+  op.k_norm = to_vector(k_norm);
+  op.o = std::move(o);
+  op.o_bias = to_vector(o_bias);
+  op.post_norm = to_vector(post_norm);
+  op.heads = heads;
+  op.kv_heads = kv_heads;
+  op.head_dim = head_dim;
+  op.rope = rope;
+  op.scale = scale;
+  op.window = window;
+  program.attend(std::move(op));
+}
+
+void gated_mlp(Program& program, const Values& norm, float eps, std::shared_ptr<Weight> gate_up,
+               const std::string& activation, std::shared_ptr<Weight> down, const MaybeValues& post_norm) {
+  REQUIRE(activation == "silu" || activation == "gelu_tanh", "activation is '%.40s', but must be silu or gelu_tanh",
+          activation.c_str());
+  MlpOp op;
+  op.norm = make_norm(norm, eps);
+  op.gate_up = std::move(gate_up);
+  op.activation = activation == "silu" ? kSilu : kGeluTanh;
+  op.down = std::move(down);
+  op.post_norm = to_vector(post_norm);
+  program.gated_mlp(std::move(op));
+}
+
+void head(Program& program, const Values& norm, float eps, std::shared_ptr<Weight> weight, float softcap) {
+  program.head({make_norm(norm, eps), std::move(weight), softcap});
+}
+
+// Python's signal handlers run here; on the main thread only, elsewhere there is nothing to ask.
+bool signal_arrived() {
+  const nb::gil_scoped_acquire locked;
+  return PyErr_CheckSignals() != 0;
+}
+
+void step(Program& program, Integers tokens, Integers positions, Integers sequences,
+          Matrix<const int32_t> block_tables, Integers out_rows, Matrix<float> logits) {
+  const size_t rows = tokens.shape(0);
+  REQUIRE(positions.shape(0) == rows && sequences.shape(0) == rows, "%zu tokens, %zu positions and %zu sequences", rows,
+          positions.shape(0), sequences.shape(0));
+  REQUIRE(logits.shape(0) == out_rows.shape(0) && logits.shape(1) == program.vocab(),
+          "logits is %zu x %zu, but must be %zu x %zu", logits.shape(0), logits.shape(1), out_rows.shape(0),
+          program.vocab());
+  const StepInput input{rows,
+                        tokens.data(),
+                        positions.data(),
+                        sequences.data(),
+                        block_tables.shape(0),
+                        block_tables.shape(1),
+                        block_tables.data(),
+                        out_rows.shape(0),
+                        out_rows.data(),
+                        logits.data()};
+  bool finished = false;
+  {
+    const nb::gil_scoped_release unlocked;
+    finished = program.step(input, signal_arrived);
+  }
+  if (!finished) nb::raise_python_error();  // what the signal handler raised
+}
+
+constexpr const char* kAttendHelp =
+    "x += o(attention(q, k, v of norm(x))), `post_norm` before the sum if there is one.\n\n"
+    "qkv: three stacked parts of heads * head_dim, kv_heads * head_dim, kv_heads * head_dim rows; `bias` is q | k | v\n"
+    "without padding; `q_norm` and `k_norm` norm each head before RoPE, with the same `eps`; `rope` is a table's\n"
+    "number; `scale` multiplies q . k; `window` is how many tokens a query sees, itself included, 0 for all.";
+
+constexpr const char* kStepHelp =
+    "Run `tokens` (n of them) through the program, and write the logits of rows `out_rows` (ascending).\n\n"
+    "Row i stands at positions[i] of the sequence whose cache blocks are block_tables[sequences[i]]; rows of one\n"
+    "sequence follow each other by one. Keys and values of all rows are written before any row attends. Any n: the\n"
+    "result of a row depends neither on the other rows nor on the threads. The GIL is released; a signal is seen\n"
+    "within 20 ms or one phase, then its exception is raised and the program stays usable.\n"
+    "Raises ValueError, with the numbers, for anything out of range, RuntimeError when a step is running already.";
+
+}  // namespace
+
+void bind_program(nb::module_& m) {
+  nb::class_<Program>(m, "Program",
+                      "One model and the threads that run it: `embed`, then `attend` and `gated_mlp` in turn, then\n"
+                      "`head`, then `make_kv`; after that `step`. Raises ValueError on shapes that disagree.")
+      .def(nb::init<size_t, size_t, const std::string&, size_t>(), "hidden"_a, "threads"_a = 0, "isa"_a = "",
+           "max_rows"_a = 256,
+           "`threads` 0: one a physical core. `isa` \"\": the best kernels here. `max_rows`: rows computed at once.")
+      .def("rope_table", &rope_table, "inv_freq"_a.noconvert(), "positions"_a, "attention_factor"_a = 1.0,
+           "Make cosines and sines of position * inv_freq (float64 [head_dim / 2]), times `attention_factor`; returns\n"
+           "the table's number.")
+      .def("embed", &embed, "weight"_a, "scale"_a = 1.0f, "x = row(token) * scale.")
+      .def("attend", &attend, nb::kw_only(), "norm"_a.noconvert(), "eps"_a, "qkv"_a, "bias"_a.noconvert() = nb::none(),
+           "q_norm"_a.noconvert() = nb::none(), "k_norm"_a.noconvert() = nb::none(), "o"_a,
+           "o_bias"_a.noconvert() = nb::none(), "post_norm"_a.noconvert() = nb::none(), "heads"_a, "kv_heads"_a,
+           "head_dim"_a, "rope"_a, "scale"_a, "window"_a = 0, kAttendHelp)
+      .def("gated_mlp", &gated_mlp, nb::kw_only(), "norm"_a.noconvert(), "eps"_a, "gate_up"_a, "activation"_a, "down"_a,
+           "post_norm"_a.noconvert() = nb::none(),
+           "x += down(act(gate) * up), gate and up of norm(x), interleaved; `activation` is `silu` or `gelu_tanh`.")
+      .def("head", &head, "norm"_a.noconvert(), "eps"_a, "weight"_a, "softcap"_a = 0.0f,
+           "logits = weight * norm(x); with `softcap` c, c * tanh(logits / c).")
+      .def("make_kv", &Program::make_kv, "blocks"_a, "kv_bits"_a, nb::call_guard<nb::gil_scoped_release>(),
+           "Allocate the cache: `blocks` blocks of 32 tokens, 8 or 16 bits a value. Called again, it starts empty.\n\n"
+           "Memory is taken when first written. Raises MemoryError with the size.")
+      .def("step", &step, "tokens"_a.noconvert(), "positions"_a.noconvert(), "sequences"_a.noconvert(),
+           "block_tables"_a.noconvert(), "out_rows"_a.noconvert(), "logits"_a.noconvert(), kStepHelp)
+      .def_prop_ro("vocab", &Program::vocab, "Logits of a row; 0 before `head`.")
+      .def_prop_ro("kv_bytes", &Program::kv_bytes, "Bytes of the KV cache, whether touched yet or not.")
+      .def_prop_ro("weight_bytes", &Program::weight_bytes, "Bytes of the packed weights; a tied head counts once.")
+      .def_prop_ro("isa", &Program::isa, "The kernel set that runs.")
+      .def_prop_ro("threads", &Program::threads, "Threads, the calling one included.")
+      .def_prop_ro("max_rows", &Program::max_rows, "Rows computed at once; longer steps are cut.");
+}

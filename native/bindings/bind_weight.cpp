@@ -1,0 +1,86 @@
+// Weights: packed from arrays as they lie on disk.
+#include <nanobind/stl/shared_ptr.h>
+#include <nanobind/stl/string.h>
+#include <nanobind/stl/tuple.h>
+#include <nanobind/stl/vector.h>
+
+#include "bindings/arrays.h"
+#include "bindings/bindings.h"
+#include "core/error.h"
+#include "core/pack.h"
+
+using namespace nb::literals;
+
+namespace {
+
+using Bf16Array = Matrix<const uint16_t>;
+using IntArrays = std::tuple<Matrix<const int32_t>, Matrix<const Half>>;  // packed words, scales
+
+WeightKind kind_of(size_t bits) {
+  REQUIRE(bits == 3 || bits == 4 || bits == 8, "bits is %zu, but must be 3, 4 or 8", bits);
+  return bits == 3 ? kInt3 : bits == 4 ? kInt4 : kInt8;
+}
+
+std::shared_ptr<Weight> make_bf16(const std::vector<Bf16Array>& arrays, bool interleave, size_t threads) {
+  REQUIRE(!arrays.empty(), "a weight needs at least one part");
+  WeightShape shape{kBf16, arrays[0].shape(1), 0, {}, interleave};
+  std::vector<Bf16Part> parts;
+  for (const Bf16Array& array : arrays) {
+    REQUIRE(array.shape(1) == shape.cols, "parts of %zu and %zu columns cannot be stacked", shape.cols, array.shape(1));
+    shape.parts.push_back(array.shape(0));
+    parts.push_back({array.data()});
+  }
+  const nb::gil_scoped_release unlocked;
+  return pack_bf16(shape, parts, threads);
+}
+
+std::shared_ptr<Weight> make_int(size_t bits, size_t group, const std::vector<IntArrays>& arrays, bool interleave,
+                                 size_t threads) {
+  REQUIRE(!arrays.empty(), "a weight needs at least one part");
+  REQUIRE(group == 32 || group == 64 || group == 128, "group is %zu, but must be 32, 64 or 128", group);
+  WeightShape shape{kind_of(bits), std::get<1>(arrays[0]).shape(1) * group, group, {}, interleave};
+  std::vector<IntPart> parts;
+  for (const auto& [words, scales] : arrays) {
+    REQUIRE(scales.shape(1) * group == shape.cols, "parts of %zu and %zu columns cannot be stacked", shape.cols,
+            scales.shape(1) * group);
+    REQUIRE(words.shape(0) == scales.shape(0), "%zu rows of packed values, but %zu rows of scales", words.shape(0),
+            scales.shape(0));
+    REQUIRE(words.shape(1) == (shape.cols * bits + 31) / 32,
+            "%zu columns of %zu bits are %zu words a row, but there are %zu", shape.cols, bits,
+            (shape.cols * bits + 31) / 32, words.shape(1));
+    shape.parts.push_back(words.shape(0));
+    parts.push_back({reinterpret_cast<const uint32_t*>(words.data()), words.shape(1),
+                     reinterpret_cast<const uint16_t*>(scales.data())});
+  }
+  const nb::gil_scoped_release unlocked;
+  return pack_int(shape, parts, threads);
+}
+
+Vector<float> read_row(const Weight& weight, size_t row) {
+  auto* values = new float[weight.shape.cols];
+  nb::capsule owner(values, [](void* p) noexcept { delete[] static_cast<float*>(p); });
+  weight.row(row, values);
+  return Vector<float>(values, {weight.shape.cols}, owner);
+}
+
+}  // namespace
+
+void bind_weight(nb::module_& m) {
+  nb::class_<Weight>(m, "Weight", "A matrix packed for the kernels, in memory of its own. Immutable.")
+      .def_prop_ro("kind", [](const Weight& w) { return kind_name(w.shape.kind); }, "`int4`, `int3`, `int8` or `bf16`.")
+      .def_prop_ro("rows", [](const Weight& w) { return w.shape.rows(); }, "Rows of all parts, without padding.")
+      .def_prop_ro("cols", [](const Weight& w) { return w.shape.cols; }, "Columns.")
+      .def_prop_ro("group", [](const Weight& w) { return w.shape.group; }, "Columns that share a scale; 0 for bf16.")
+      .def_prop_ro("nbytes", &Weight::bytes, "Bytes in memory, padding included.")
+      .def("row", &read_row, "i"_a,
+           "Row `i` as float32, dequantized. Rows count over the parts in the order they were given.\n\n"
+           "Raises ValueError when there is no such row.");
+  m.def("pack_bf16", &make_bf16, "parts"_a.noconvert(), "interleave"_a = false, "threads"_a = 0,
+        "Pack bf16 matrices (as uint16, each [rows, cols]), stacked by rows, every part padded to whole panels.\n\n"
+        "With `interleave`, two parts of equal shape alternate by panels (gate, up). `threads` 0: one a physical core.\n"
+        "Raises ValueError on shapes that disagree, MemoryError with the size.");
+  m.def("pack_int", &make_int, "bits"_a, "group"_a, "parts"_a.noconvert(), "interleave"_a = false, "threads"_a = 0,
+        "Pack integer matrices in compressed-tensors `pack-quantized` form, each (int32 words [rows, ceil(cols * bits\n"
+        "/ 32)], float16 scales [rows, cols / group]); bits 3, 4 or 8, group 32, 64 or 128.\n\n"
+        "Parts and errors as in `pack_bf16`.");
+}

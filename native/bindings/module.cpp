@@ -1,0 +1,9 @@
+#include "bindings/bindings.h"
+
+NB_MODULE(_native, m) {
+  m.doc() = "The native engine: packed weights, the program that runs them, sampling, and what this machine can do.";
+  bind_weight(m);
+  bind_program(m);
+  bind_sampling(m);
+  bind_kernels(m);
+}

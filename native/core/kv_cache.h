@@ -1,0 +1,39 @@
+// Keys and values of all layers, in blocks of 32 tokens (kernels/block.h). Who owns which block is decided above.
+#pragma once
+#include <cstddef>
+#include <cstdint>
+#include <vector>
+
+#include "core/memory.h"
+
+class KvCache {
+ public:
+  struct Layer {
+    size_t kv_heads;
+    size_t head_dim;
+  };
+
+  KvCache() = default;
+  // `blocks` blocks a layer; bits is 8 or 16. Pages appear when first written. Throws OutOfMemory.
+  KvCache(size_t blocks, size_t bits, const std::vector<Layer>& layers);
+
+  size_t blocks() const { return blocks_; }
+  size_t bits() const { return bits_; }
+  size_t bytes() const { return memory_.size(); }
+  uint8_t* block(size_t layer, size_t id, size_t kv_head) const {
+    const Place& place = places_[layer];
+    return place.start + (id * place.kv_heads + kv_head) * place.block_bytes;
+  }
+
+ private:
+  struct Place {
+    uint8_t* start;
+    size_t kv_heads;
+    size_t block_bytes;
+  };
+
+  Memory memory_;
+  std::vector<Place> places_;
+  size_t blocks_ = 0;
+  size_t bits_ = 0;
+};

@@ -1,0 +1,82 @@
+#include "core/linear.h"
+
+#include <algorithm>
+
+namespace {
+
+const float* source_row(const Source& from, size_t m) {
+  return from.rows + (from.pick != nullptr ? static_cast<size_t>(from.pick[m]) - from.pick_base : m) * from.ld;
+}
+
+void ready_row(const Step& step, Lane& lane, const Weight& weight, const Source& from, const Scratch::Quantized& to,
+               size_t m) {
+  const Scratch& s = step.s;
+  const float* row = source_row(from, m);
+  const bool quantized = weight.shape.kind != kBf16;
+  if (from.norm != nullptr) {
+    float* normed = quantized ? s.own[lane.id()].row : to.normed + m * s.x_ld;
+    step.k.rms_norm(normed, row, from.norm->weight.data(), step.hidden, from.norm->eps);
+    row = normed;
+  }
+  if (quantized)
+    step.k.quantize(to.q + m * s.q_ld, to.scale + m * s.scale_ld, to.sum + m * s.scale_ld, row, weight.shape.cols,
+                    weight.shape.group);
+}
+
+}  // namespace
+
+bool make_ready(Operand* operand, const Step& step, Lane& lane, const Weight& weight, const Source& from, size_t rows) {
+  const Scratch& s = step.s;
+  if (weight.shape.kind == kBf16 && from.norm == nullptr && from.pick == nullptr) {
+    *operand = {{}, from.rows, from.ld};
+    return true;
+  }
+  const bool few = rows <= kFewRows;
+  const Scratch::Quantized& to = few ? s.own[lane.id()].few : s.shared;
+  for (size_t m = few ? 0 : lane.begin(rows); m < (few ? rows : lane.end(rows)); ++m)
+    ready_row(step, lane, weight, from, to, m);
+  *operand = {{to.q, to.scale, to.sum, s.q_ld, s.scale_ld}, to.normed, s.x_ld};
+  return few || lane.sync();
+}
+
+void run_panel(const Step& step, const Weight& weight, size_t panel, const Operand& operand, size_t rows, float* out,
+               size_t ldo) {
+  const KernelTable& k = step.k;
+  const WeightShape& shape = weight.shape;
+  const uint8_t* data = weight.panel(panel);
+  switch (shape.kind) {
+    case kInt4: return k.linear_i4(out, ldo, data, shape.cols, shape.group, &operand.q, rows);
+    case kInt3: return k.linear_i3(out, ldo, data, shape.cols, shape.group, &operand.q, rows);
+    case kInt8: return k.linear_i8(out, ldo, data, shape.cols, shape.group, &operand.q, rows);
+    case kBf16: return k.linear_bf16(out, ldo, data, shape.cols, operand.x, operand.ldx, rows);
+  }
+}
+
+bool add_to_stream(const Step& step, Lane& lane, const Weight& weight, const Operand& operand, const Floats& bias,
+                   const Floats& post_norm, float eps) {
+  const Scratch& s = step.s;
+  const KernelTable& k = step.k;
+  lane.share(weight.panels, [&](size_t p) {
+    const size_t column = p * kPanelRows;
+    const size_t width = std::min<size_t>(kPanelRows, step.hidden - column);
+    float* part = s.own[lane.id()].panel;
+    run_panel(step, weight, p, operand, step.rows, part, kPanelRows);
+    for (size_t m = 0; m < step.rows; ++m, part += kPanelRows) {
+      float* x = s.x + m * s.x_ld + column;
+      if (!bias.empty()) k.add(part, part, bias.data() + column, width);
+      if (post_norm.empty())
+        k.add(x, x, part, width);
+      else
+        std::copy_n(part, width, s.y + m * s.x_ld + column);
+    }
+  });
+  if (!lane.sync()) return false;
+  if (post_norm.empty()) return true;
+  for (size_t m = lane.begin(step.rows); m < lane.end(step.rows); ++m) {
+    float* y = s.y + m * s.x_ld;
+    float* x = s.x + m * s.x_ld;
+    k.rms_norm(y, y, post_norm.data(), step.hidden, eps);
+    k.add(x, x, y, step.hidden);
+  }
+  return lane.sync();
+}

@@ -1,0 +1,101 @@
+#include "core/probe.h"
+
+#include <algorithm>
+#include <atomic>
+#include <chrono>
+#include <cmath>
+#include <cstdint>
+#include <cstdio>
+#include <cstring>
+#include <fstream>
+#include <set>
+#include <string>
+#include <thread>
+
+#if defined(__linux__)
+#include <sched.h>
+#endif
+
+#include "core/error.h"
+#include "core/memory.h"
+#include "core/pool.h"
+
+namespace {
+
+#if defined(__linux__)
+
+std::string read_line(const std::string& path) {
+  std::ifstream file(path);
+  std::string line;
+  std::getline(file, line);
+  return line;
+}
+
+// A container may be given two CPUs' worth of time on a machine of sixty-four. 0 when there is no such limit.
+size_t quota() {
+  double limit = 0, period = 0;
+  const std::string line = read_line("/sys/fs/cgroup/cpu.max");
+  if (std::sscanf(line.c_str(), "%lf %lf", &limit, &period) != 2 || limit <= 0 || period <= 0) return 0;
+  return static_cast<size_t>(std::ceil(limit / period));
+}
+
+size_t count_cores() {
+  cpu_set_t allowed;
+  CPU_ZERO(&allowed);
+  if (sched_getaffinity(0, sizeof allowed, &allowed) != 0) return 0;
+  std::set<std::string> cores;  // threads of one core name the same siblings
+  for (int cpu = 0; cpu < CPU_SETSIZE; ++cpu) {
+    if (!CPU_ISSET(cpu, &allowed)) continue;
+    const std::string name = "/sys/devices/system/cpu/cpu" + std::to_string(cpu) + "/topology/thread_siblings_list";
+    const std::string siblings = read_line(name);
+    cores.insert(siblings.empty() ? "cpu " + std::to_string(cpu) : siblings);
+  }
+  const size_t limit = quota();
+  return limit == 0 ? cores.size() : std::min(cores.size(), limit);
+}
+
+#else
+
+size_t count_cores() { return 0; }
+
+#endif
+
+// Reads [from, to), both multiples of 64; the sum keeps the compiler from dropping the loads.
+uint64_t sum(const uint8_t* from, const uint8_t* to) {
+  uint64_t lanes[8] = {};
+  for (; from < to; from += sizeof lanes) {
+    uint64_t line[8];
+    std::memcpy(line, from, sizeof line);
+    for (int i = 0; i < 8; ++i) lanes[i] += line[i];
+  }
+  uint64_t total = 0;
+  for (const uint64_t lane : lanes) total += lane;
+  return total;
+}
+
+}  // namespace
+
+size_t physical_cores() {
+  const size_t cores = count_cores();
+  return std::max<size_t>(1, cores != 0 ? cores : std::thread::hardware_concurrency());
+}
+
+double read_bandwidth(size_t bytes, size_t threads) {
+  if (threads == 0) threads = physical_cores();
+  const size_t lines = bytes / kLine;
+  REQUIRE(lines >= threads, "%zu bytes are too few for %zu threads", bytes, threads);
+  const Memory memory(lines * kLine, "the bandwidth probe");
+  Pool pool(threads);
+  std::atomic<uint64_t> sink{0};
+  const auto part = [&](size_t id) { return memory.data() + lines * id / threads * kLine; };
+  pool.run([&](size_t id) { std::memset(part(id), 1, static_cast<size_t>(part(id + 1) - part(id))); });
+  double best = 0;
+  constexpr int passes = 6;
+  for (int pass = 0; pass < passes; ++pass) {
+    const auto start = std::chrono::steady_clock::now();
+    pool.run([&](size_t id) { sink += sum(part(id), part(id + 1)); });
+    const std::chrono::duration<double> taken = std::chrono::steady_clock::now() - start;
+    best = std::max(best, static_cast<double>(lines * kLine) / taken.count());
+  }
+  return best;
+}

@@ -1,0 +1,224 @@
+// Building a program: every shape is checked here, so that running it checks nothing.
+#include "core/program.h"
+
+#include <algorithm>
+#include <cmath>
+#include <set>
+#include <utility>
+
+#include "core/error.h"
+#include "core/probe.h"
+#include "core/step.h"
+#include "kernels/dispatch.h"
+
+namespace {
+
+constexpr size_t kMaxWidth = size_t{1} << 20;
+
+void check_length(const Floats& values, size_t expected, const char* what) {
+  REQUIRE(values.size() == expected, "%s has %zu values, but %zu are needed", what, values.size(), expected);
+}
+
+void check_optional(const Floats& values, size_t expected, const char* what) {
+  if (!values.empty()) check_length(values, expected, what);
+}
+
+void check_weight(const WeightRef& weight, size_t rows, size_t cols, const char* what) {
+  REQUIRE(weight != nullptr, "%s is missing", what);
+  REQUIRE(weight->shape.rows() == rows && weight->shape.cols == cols, "%s is %zu x %zu, but must be %zu x %zu", what,
+          weight->shape.rows(), weight->shape.cols, rows, cols);
+}
+
+void check_stacked(const WeightRef& weight, const char* what) {
+  REQUIRE(!weight->shape.interleaved && weight->shape.parts.size() == 1, "%s must be one part, not interleaved", what);
+}
+
+}  // namespace
+
+Program::Program(size_t hidden, size_t threads, const std::string& isa, size_t max_rows)
+    : hidden_(hidden),
+      max_rows_(max_rows),
+      kernels_(kernels_for(isa)),
+      pool_([&] {
+        REQUIRE(hidden > 0 && hidden <= kMaxWidth, "hidden size is %zu", hidden);
+        REQUIRE(threads <= 1024, "%zu threads", threads);
+        REQUIRE(max_rows > 0 && max_rows <= 4096, "max_rows is %zu, but must lie between 1 and 4096", max_rows);
+        return threads != 0 ? threads : physical_cores();
+      }()) {}
+
+void Program::require_open(const char* what) const {
+  REQUIRE(head_.weight == nullptr, "%s after head: the program is complete", what);
+  REQUIRE(embed_.weight != nullptr, "%s before embed", what);
+}
+
+size_t Program::rope_table(const double* inv_freq, size_t half, size_t positions, double attention_factor) {
+  REQUIRE(half > 0 && half <= 256, "%zu frequencies", half);
+  REQUIRE(positions > 0 && positions <= size_t{1} << 24, "a RoPE table of %zu positions", positions);
+  for (size_t i = 0; i < half; ++i) REQUIRE(std::isfinite(inv_freq[i]), "RoPE frequency %zu is not finite", i);
+  REQUIRE(std::isfinite(attention_factor), "the attention factor of RoPE is not finite");
+  RopeTable table;
+  table.half = half;
+  table.positions = positions;
+  table.values = Memory(positions * 2 * half * sizeof(float), "the RoPE table");
+  auto* values = reinterpret_cast<float*>(table.values.data());
+  constexpr size_t chunk = 256;
+  parallel_for((positions + chunk - 1) / chunk, pool_.threads(), [&](size_t c) {
+    for (size_t p = c * chunk; p < std::min(positions, (c + 1) * chunk); ++p)
+      for (size_t i = 0; i < half; ++i) {
+        const double angle = static_cast<double>(p) * inv_freq[i];
+        values[p * 2 * half + i] = static_cast<float>(std::cos(angle) * attention_factor);
+        values[p * 2 * half + half + i] = static_cast<float>(std::sin(angle) * attention_factor);
+      }
+  });
+  ropes_.push_back(std::move(table));
+  return ropes_.size() - 1;
+}
+
+void Program::embed(EmbedOp op) {
+  REQUIRE(embed_.weight == nullptr, "embed a second time");
+  REQUIRE(op.weight != nullptr, "the embedding is missing");
+  check_weight(op.weight, op.weight->shape.rows(), hidden_, "the embedding");
+  check_stacked(op.weight, "the embedding");
+  embed_ = std::move(op);
+}
+
+void Program::attend(AttendOp op) {
+  require_open("attend");
+  REQUIRE(op.heads > 0 && op.heads <= 1024 && op.kv_heads > 0 && op.heads % op.kv_heads == 0,
+          "%zu query heads cannot share %zu key heads", op.heads, op.kv_heads);
+  REQUIRE(op.heads / op.kv_heads <= 64, "%zu query heads share one key head, 64 is the limit", op.heads / op.kv_heads);
+  REQUIRE(op.head_dim >= 16 && op.head_dim <= 512 && op.head_dim % 16 == 0,
+          "head_dim is %zu, but must be a multiple of 16 up to 512", op.head_dim);
+  REQUIRE(op.rope < ropes_.size(), "there is no RoPE table %zu", op.rope);
+  REQUIRE(2 * ropes_[op.rope].half == op.head_dim, "RoPE table %zu is for heads of %zu, not %zu", op.rope,
+          2 * ropes_[op.rope].half, op.head_dim);
+  const size_t q = op.heads * op.head_dim, kv = op.kv_heads * op.head_dim;
+  check_weight(op.qkv, q + 2 * kv, hidden_, "qkv");
+  REQUIRE((op.qkv->shape.parts == std::vector<size_t>{q, kv, kv} && !op.qkv->shape.interleaved),
+          "qkv must be three stacked parts of %zu, %zu and %zu rows", q, kv, kv);
+  check_weight(op.o, hidden_, q, "o");
+  check_stacked(op.o, "o");
+  check_length(op.norm.weight, hidden_, "the norm before attention");
+  check_optional(op.bias, q + 2 * kv, "the bias of qkv");
+  check_optional(op.q_norm, op.head_dim, "q_norm");
+  check_optional(op.k_norm, op.head_dim, "k_norm");
+  check_optional(op.o_bias, hidden_, "the bias of o");
+  check_optional(op.post_norm, hidden_, "the norm after attention");
+  op.layer = layers_.size();
+  layers_.push_back({op.kv_heads, op.head_dim});
+  ops_.emplace_back(std::move(op));
+}
+
+void Program::gated_mlp(MlpOp op) {
+  require_open("gated_mlp");
+  REQUIRE(op.gate_up != nullptr && op.gate_up->shape.interleaved, "gate_up must be two interleaved parts");
+  const size_t width = op.gate_up->shape.parts[0];
+  check_weight(op.gate_up, 2 * width, hidden_, "gate_up");
+  check_weight(op.down, hidden_, width, "down");
+  check_stacked(op.down, "down");
+  check_length(op.norm.weight, hidden_, "the norm before the MLP");
+  check_optional(op.post_norm, hidden_, "the norm after the MLP");
+  ops_.emplace_back(std::move(op));
+}
+
+void Program::head(HeadOp op) {
+  require_open("head");
+  REQUIRE(op.weight != nullptr, "the head is missing");
+  check_weight(op.weight, op.weight->shape.rows(), hidden_, "the head");
+  check_stacked(op.weight, "the head");
+  check_length(op.norm.weight, hidden_, "the norm before the head");
+  REQUIRE(op.softcap >= 0 && std::isfinite(op.softcap), "softcap is %g", static_cast<double>(op.softcap));
+  head_ = std::move(op);
+}
+
+void Program::make_kv(size_t blocks, size_t bits) {
+  REQUIRE(head_.weight != nullptr, "make_kv before head");
+  kv_ = KvCache();  // the old one goes first: both at once may not fit
+  kv_ = KvCache(blocks, bits, layers_);
+  writer_.assign(blocks, -1);
+  if (scratch_.memory.size() == 0) lay_out_scratch();
+}
+
+size_t Program::weight_bytes() const {
+  std::set<const Weight*> seen{embed_.weight.get(), head_.weight.get()};  // tied ones count once
+  for (const auto& op : ops_) {
+    if (const auto* attend = std::get_if<AttendOp>(&op)) {
+      seen.insert(attend->qkv.get());
+      seen.insert(attend->o.get());
+    } else {
+      seen.insert(std::get<MlpOp>(op).gate_up.get());
+      seen.insert(std::get<MlpOp>(op).down.get());
+    }
+  }
+  size_t total = 0;
+  for (const Weight* weight : seen) total += weight != nullptr ? weight->bytes() : 0;
+  return total;
+}
+
+namespace {
+
+// Hands out consecutive, aligned arrays of a block of memory that is measured first and allocated after.
+class Layout {
+ public:
+  explicit Layout(uint8_t* start) : start_(start) {}
+  template <class T>
+  void take(T** array, size_t n) {
+    if (start_ != nullptr) *array = reinterpret_cast<T*>(start_ + used_);
+    used_ += round_up(n * sizeof(T), 2 * kLine);
+  }
+  size_t used() const { return used_; }
+
+ private:
+  uint8_t* start_;
+  size_t used_ = 0;
+};
+
+void take_quantized(Layout& layout, Scratch& s, Scratch::Quantized& rows, size_t n) {
+  layout.take(&rows.q, n * s.q_ld);
+  layout.take(&rows.scale, n * s.scale_ld);
+  layout.take(&rows.sum, n * s.scale_ld);
+  layout.take(&rows.normed, n * s.x_ld);
+}
+
+size_t take_all(Scratch& s, uint8_t* start, size_t rows, size_t max_blocks) {
+  Layout layout(start);
+  layout.take(&s.x, rows * s.x_ld);
+  layout.take(&s.y, rows * s.x_ld);
+  layout.take(&s.qkv, rows * s.qkv_ld);
+  layout.take(&s.attended, rows * s.attended_ld);
+  layout.take(&s.hidden, rows * s.hidden_ld);
+  take_quantized(layout, s, s.shared, rows);
+  for (Scratch::Own& own : s.own) {
+    take_quantized(layout, s, own.few, kFewRows);
+    layout.take(&own.row, s.x_ld);
+    layout.take(&own.panel, rows * 2 * kPanelRows);
+    layout.take(&own.blocks, max_blocks);
+  }
+  return layout.used();
+}
+
+}  // namespace
+
+void Program::lay_out_scratch() {
+  Scratch s;
+  s.x_ld = round_up(hidden_, kPanelRows);
+  size_t widest = hidden_;
+  max_positions_ = size_t{1} << 24;
+  for (const auto& op : ops_) {
+    if (const auto* attend = std::get_if<AttendOp>(&op)) {
+      s.qkv_ld = std::max(s.qkv_ld, attend->qkv->panels * kPanelRows);
+      s.attended_ld = std::max(s.attended_ld, attend->heads * attend->head_dim);
+      max_positions_ = std::min(max_positions_, ropes_[attend->rope].positions);
+    } else {
+      s.hidden_ld = std::max(s.hidden_ld, std::get<MlpOp>(op).gate_up->panels / 2 * kPanelRows);
+    }
+  }
+  widest = std::max({widest, s.attended_ld, s.hidden_ld});
+  s.q_ld = round_up(widest, kLine);
+  s.scale_ld = round_up(widest, 32) / 32;
+  s.own.resize(pool_.threads());
+  const size_t max_blocks = (max_positions_ + kKvBlock - 1) / kKvBlock;
+  s.memory = Memory(take_all(s, nullptr, max_rows_, max_blocks), "the program's scratch memory");
+  take_all(s, s.memory.data(), max_rows_, max_blocks);
+  scratch_ = std::move(s);
+}

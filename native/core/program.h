@@ -1,0 +1,165 @@
+// A model as the native code sees it: embed, then attend and gated_mlp in turn, then head; weights, scratch memory, the
+// KV cache and the threads that run it. `step` moves any number of rows (tokens) through all of it.
+#pragma once
+#include <atomic>
+#include <cstddef>
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <string>
+#include <variant>
+#include <vector>
+
+#include "core/kv_cache.h"
+#include "core/memory.h"
+#include "core/pool.h"
+#include "core/weight.h"
+#include "kernels/table.h"
+
+using Floats = std::vector<float>;
+
+// cos and sin of position * inv_freq, made once in double precision.
+struct RopeTable {
+  size_t half = 0;  // frequencies: half of head_dim
+  size_t positions = 0;
+  Memory values;  // a position: cos[half], sin[half]
+  const float* cos(size_t position) const {
+    return reinterpret_cast<const float*>(values.data()) + position * 2 * half;
+  }
+  const float* sin(size_t position) const { return cos(position) + half; }
+};
+
+struct Norm {
+  Floats weight;
+  float eps = 0;
+};
+
+struct EmbedOp {
+  WeightRef weight;
+  float scale = 1;
+};
+
+// x += [post_norm] o(attention(q, k, v of norm(x))). An empty vector: there is no such thing in this model.
+struct AttendOp {
+  Norm norm;
+  WeightRef qkv;
+  Floats bias;  // given as q | k | v, unpadded
+  Floats q_norm, k_norm;
+  WeightRef o;
+  Floats o_bias, post_norm;
+  size_t heads = 0, kv_heads = 0, head_dim = 0;
+  size_t rope = 0;
+  float scale = 0;
+  size_t window = 0;  // tokens that a query sees, itself included; 0: all
+  size_t layer = 0;   // of the KV cache; set by Program
+};
+
+// x += [post_norm] down(act(gate) * up), gate and up of norm(x), their panels alternating.
+struct MlpOp {
+  Norm norm;
+  WeightRef gate_up;
+  Activation activation = kSilu;
+  WeightRef down;
+  Floats post_norm;
+};
+
+struct HeadOp {
+  Norm norm;
+  WeightRef weight;
+  float softcap = 0;  // 0: none
+};
+
+// One step's arguments. `sequences[i]` is the row of `block_tables` that row i's cache lies in.
+struct StepInput {
+  size_t rows;
+  const int32_t* tokens;
+  const int32_t* positions;
+  const int32_t* sequences;
+  size_t n_sequences, width;
+  const int32_t* block_tables;  // [n_sequences][width]
+  size_t outs;
+  const int32_t* out_rows;  // ascending
+  float* logits;            // [outs][vocab]
+};
+
+// Asked now and then on the calling thread; true: stop.
+using Interrupted = std::function<bool()>;
+
+// Where a step keeps what is between its phases. `rows` is max_rows; leading dimensions (_ld) are in elements.
+struct Scratch {
+  Memory memory;
+  float* x = nullptr;         // [rows][x_ld]: what flows through the layers
+  float* y = nullptr;         // [rows][x_ld]: before a post-norm
+  float* qkv = nullptr;       // [rows][qkv_ld]
+  float* attended = nullptr;  // [rows][attended_ld]
+  float* hidden = nullptr;    // [rows][hidden_ld]: act(gate) * up
+  size_t x_ld = 0, qkv_ld = 0, attended_ld = 0, hidden_ld = 0;
+  // Rows made ready for a weight: quantized, or normed only. Shared by all threads, or, when there are few rows, one
+  // copy a thread.
+  struct Quantized {
+    int8_t* q;      // [n][q_ld]
+    float* scale;   // [n][scale_ld]
+    int32_t* sum;   // [n][scale_ld]
+    float* normed;  // [n][x_ld]
+  };
+  size_t q_ld = 0, scale_ld = 0;
+  Quantized shared{};
+  struct Own {
+    Quantized few;             // kFewRows rows
+    float* row;                // one row of x_ld
+    float* panel;              // [rows][2 * kPanelRows]: output of one panel or of a gate and up pair
+    const uint8_t** blocks;    // one entry a block of the longest sequence
+  };
+  std::vector<Own> own;  // one a thread
+};
+
+class Program {
+ public:
+  // threads 0: one a physical core. isa "": the best here.
+  Program(size_t hidden, size_t threads, const std::string& isa, size_t max_rows);
+
+  // Each throws std::invalid_argument when shapes disagree, with the numbers.
+  size_t rope_table(const double* inv_freq, size_t half, size_t positions, double attention_factor);
+  void embed(EmbedOp op);
+  void attend(AttendOp op);
+  void gated_mlp(MlpOp op);
+  void head(HeadOp op);
+  // Last: the program is complete. Again: an empty cache of another size.
+  void make_kv(size_t blocks, size_t bits);
+
+  // False when `interrupted` said so; the program stays usable, and the rows' slots of the cache hold anything.
+  bool step(const StepInput& input, const Interrupted& interrupted);
+
+  size_t hidden() const { return hidden_; }
+  size_t max_rows() const { return max_rows_; }
+  size_t threads() const { return pool_.threads(); }
+  const char* isa() const { return kernels_.isa; }
+  size_t vocab() const { return head_.weight ? head_.weight->shape.rows() : 0; }
+  size_t kv_bytes() const { return kv_.bytes(); }
+  size_t weight_bytes() const;
+
+ private:
+  friend struct Step;
+  void require_open(const char* what) const;
+  void lay_out_scratch();
+  void check_step(const StepInput& input);
+  void check_rows(const StepInput& input) const;
+  void check_sequence(const StepInput& input, size_t sequence, size_t length) const;
+  void check_writers(const StepInput& input);
+
+  const size_t hidden_;
+  const size_t max_rows_;
+  const KernelTable& kernels_;
+  Pool pool_;
+  std::vector<RopeTable> ropes_;
+  EmbedOp embed_;
+  std::vector<std::variant<AttendOp, MlpOp>> ops_;
+  HeadOp head_;
+  std::vector<KvCache::Layer> layers_;
+  KvCache kv_;
+  Scratch scratch_;
+  size_t max_positions_ = 0;  // the shortest RoPE table
+  std::atomic_flag busy_;
+  std::vector<int32_t> lengths_;  // of the step's sequences, while it is checked
+  std::vector<int64_t> writer_;   // of each cache block, while a step is checked: sequence << 32 | place; -1: none
+};

@@ -1,0 +1,188 @@
+#include "core/sampling.h"
+
+#include <algorithm>
+#include <array>
+#include <bit>
+#include <cmath>
+#include <limits>
+#include <vector>
+
+namespace {
+
+constexpr float kNever = -std::numeric_limits<float>::infinity();
+constexpr double kLn2 = 0.693147180559945309417;
+
+struct Candidate {
+  float logit;
+  uint32_t token;
+};
+
+// Descending; of equal logits the lower token first. A strict total order, so every way of sorting agrees.
+bool before(const Candidate& a, const Candidate& b) {
+  return a.logit > b.logit || (a.logit == b.logit && a.token < b.token);
+}
+
+uint64_t mix(uint64_t x) {  // the finalizer of splitmix64
+  x = (x ^ x >> 30) * 0xbf58476d1ce4e5b9u;
+  x = (x ^ x >> 27) * 0x94d049bb133111ebu;
+  return x ^ x >> 31;
+}
+
+uint64_t hash(uint64_t seed, uint64_t position, uint64_t token) {
+  constexpr uint64_t golden = 0x9e3779b97f4a7c15u;
+  return mix(mix(mix(seed + golden) + position * golden) + (token + 1) * golden);
+}
+
+constexpr uint64_t kUnit = uint64_t{1} << 53;
+
+// -log(-log(u)) for u = (draw + 1/2) / 2^53. Near 1, u rounds; log(1 - rest) is taken from the rest, which does not.
+double gumbel(uint64_t draw) {
+  const double rest = (static_cast<double>(kUnit - 1 - draw) + 0.5) / static_cast<double>(kUnit);  // 1 - u
+  const double minus_log = rest < 1e-6 ? rest * (1 + rest * (0.5 + rest / 3)) : -portable_log(1 - rest);
+  return -portable_log(minus_log);
+}
+
+// No gumbel of this draw is larger: -log(u) >= 1 - u, and 1 - u > 2^-(zeros + 1) for `zeros` leading zeros.
+double gumbel_bound(uint64_t draw) {
+  const int zeros = std::countl_zero(kUnit - 1 - draw) - 11;
+  return (zeros + 1) * kLn2 + 1e-9;
+}
+
+void penalize(float* logits, size_t vocab, const int32_t* recent, size_t n_recent, float penalty) {
+  if (penalty == 1.0f) return;
+  std::vector<int32_t> once(recent, recent + n_recent);
+  std::sort(once.begin(), once.end());
+  once.erase(std::unique(once.begin(), once.end()), once.end());
+  for (const int32_t token : once) {
+    if (token < 0 || static_cast<size_t>(token) >= vocab) continue;
+    float& logit = logits[token];
+    logit = logit > 0 ? logit / penalty : logit * penalty;
+  }
+}
+
+// The largest `k`, descending. A heap of k, worst on top: nearly all logits cost one comparison.
+std::vector<Candidate> largest(const float* logits, size_t vocab, size_t k) {
+  std::vector<Candidate> kept;
+  kept.reserve(k);
+  for (size_t i = 0; i < vocab; ++i) {
+    const float logit = std::isnan(logits[i]) ? kNever : logits[i];
+    if (kept.size() == k && !(logit > kept.front().logit)) continue;  // equal ones: the lower token is in already
+    if (kept.size() == k) {
+      std::pop_heap(kept.begin(), kept.end(), before);
+      kept.pop_back();
+    }
+    kept.push_back({logit, static_cast<uint32_t>(i)});
+    std::push_heap(kept.begin(), kept.end(), before);
+  }
+  std::sort_heap(kept.begin(), kept.end(), before);
+  return kept;
+}
+
+// Likelihood against the likeliest. Below e^-45 it counts as nothing: a whole vocabulary of those changes no bit.
+double weight(float logit, float top) {
+  const double gap = static_cast<double>(logit) - static_cast<double>(top);
+  return gap > -45 ? portable_exp(gap) : 0;
+}
+
+// How many of `sorted` have the weight `goal` together, at least one; 0 if all of them have less.
+size_t reach(const std::vector<Candidate>& sorted, double goal) {
+  double sum = 0;
+  for (size_t i = 0; i < sorted.size(); ++i) {
+    sum += weight(sorted[i].logit, sorted[0].logit);
+    if (sum >= goal) return i + 1;
+  }
+  return 0;
+}
+
+// Cuts by top_k, then by top_p; descending. Called when there is something to cut.
+std::vector<Candidate> likeliest(const float* logits, size_t vocab, float top, size_t top_k, double top_p) {
+  const bool cut = top_k > 0 && top_k < vocab;
+  std::vector<Candidate> kept = largest(logits, vocab, cut ? top_k : std::min<size_t>(vocab, 256));
+  if (top_p >= 1) return kept;
+  double total = 0;
+  if (cut)
+    for (const Candidate& c : kept) total += weight(c.logit, top);
+  else
+    for (size_t i = 0; i < vocab; ++i) total += weight(logits[i], top);  // NaN: 0
+  size_t n = reach(kept, top_p * total);
+  while (n == 0 && kept.size() < vocab && !cut) {  // flat: take more, rarely all
+    kept = largest(logits, vocab, std::min(vocab, kept.size() * 8));
+    n = reach(kept, top_p * total);
+  }
+  if (n > 0) kept.resize(n);
+  return kept;
+}
+
+// Follows the largest score; sees at once that most tokens cannot reach it, and computes no logarithm for them.
+class Race {
+ public:
+  Race(double temperature, uint64_t seed, uint64_t position)
+      : temperature_(temperature), seed_(seed), position_(position) {}
+
+  void enter(float logit, uint32_t token) {
+    const double base = static_cast<double>(logit) / temperature_;
+    const uint64_t draw = hash(seed_, position_, token) >> 11;
+    if (base + gumbel_bound(draw) < best_) return;
+    const double score = base + gumbel(draw);
+    if (score > best_ || (score == best_ && token < winner_)) best_ = score, winner_ = token;
+  }
+  uint32_t winner() const { return winner_; }
+
+ private:
+  double temperature_;
+  uint64_t seed_, position_;
+  double best_ = -std::numeric_limits<double>::infinity();
+  uint32_t winner_ = 0;
+};
+
+constexpr auto kInverseFactorials = [] {
+  std::array<double, 15> values{1};
+  for (size_t i = 1; i < values.size(); ++i) values[i] = values[i - 1] / static_cast<double>(i);
+  return values;
+}();
+
+}  // namespace
+
+double portable_log(double x) {
+  const auto bits = std::bit_cast<uint64_t>(x);
+  auto exponent = static_cast<int>(bits >> 52) - 1023;
+  double m = std::bit_cast<double>((bits & 0x000fffffffffffffu) | 0x3ff0000000000000u);
+  if (m > 1.4142135623730951) m *= 0.5, ++exponent;
+  // log(m) = 2 atanh(s) with s = (m - 1) / (m + 1), |s| < 0.1716: eleven terms of the series reach 2^-53.
+  const double s = (m - 1) / (m + 1), s2 = s * s;
+  double sum = 0;
+  for (int n = 21; n >= 1; n -= 2) sum = sum * s2 + 1.0 / n;
+  return exponent * kLn2 + 2 * s * sum;
+}
+
+double portable_exp(double x) {
+  if (x < -700) return 0;
+  if (x > 700) return std::numeric_limits<double>::infinity();
+  const double n = std::floor(x / kLn2 + 0.5);
+  const double r = x - n * kLn2;  // |r| < 0.35
+  double sum = kInverseFactorials[14];
+  for (int i = 13; i >= 0; --i) sum = sum * r + kInverseFactorials[i];
+  return sum * std::bit_cast<double>(static_cast<uint64_t>(static_cast<int64_t>(n) + 1023) << 52);
+}
+
+size_t sample(float* logits, size_t vocab, const int32_t* recent, size_t n_recent, const SamplingSettings& settings,
+              uint64_t seed, uint64_t position) {
+  penalize(logits, vocab, recent, n_recent, settings.repeat_penalty);
+  const Candidate top = largest(logits, vocab, 1)[0];
+  if (settings.temperature <= 0 || std::isinf(top.logit)) return top.token;
+  Race race(static_cast<double>(settings.temperature), seed, position);
+  // log of the smallest likelihood kept, against the likeliest; NaN compares false and falls out.
+  const double floor = settings.min_p > 0
+                           ? static_cast<double>(top.logit) + portable_log(settings.min_p)
+                           : -std::numeric_limits<double>::infinity();
+  const auto enter = [&](float logit, uint32_t token) {
+    if (static_cast<double>(logit) >= floor && logit > kNever) race.enter(logit, token);
+  };
+  if ((settings.top_k == 0 || settings.top_k >= vocab) && settings.top_p >= 1) {
+    enter(top.logit, top.token);  // a high score to begin with
+    for (size_t i = 0; i < vocab; ++i) enter(logits[i], static_cast<uint32_t>(i));
+    return race.winner();
+  }
+  for (const Candidate& c : likeliest(logits, vocab, top.logit, settings.top_k, settings.top_p)) enter(c.logit, c.token);
+  return race.winner();
+}

@@ -1,0 +1,79 @@
+// A step's arguments, checked before anything runs: after this no index can leave its array.
+#include <algorithm>
+
+#include "core/error.h"
+#include "core/program.h"
+#include "kernels/block.h"
+
+void Program::check_step(const StepInput& input) {
+  REQUIRE(kv_.blocks() > 0, "step before make_kv");
+  REQUIRE(input.rows > 0, "a step needs at least one row");
+  REQUIRE(input.rows <= size_t{1} << 24, "a step of %zu rows", input.rows);
+  check_rows(input);
+  lengths_.assign(input.n_sequences, 0);
+  for (size_t i = 0; i < input.rows; ++i) {
+    int32_t& length = lengths_[static_cast<size_t>(input.sequences[i])];
+    REQUIRE(length == 0 || input.positions[i] == length,
+            "row %zu is at position %d, but its sequence's row before is at %d: positions must follow each other", i,
+            input.positions[i], length - 1);
+    length = input.positions[i] + 1;
+  }
+  for (size_t i = 0; i < input.n_sequences; ++i)
+    if (lengths_[i] > 0) check_sequence(input, i, static_cast<size_t>(lengths_[i]));
+  check_writers(input);
+}
+
+void Program::check_rows(const StepInput& input) const {
+  const auto tokens = static_cast<int64_t>(embed_.weight->shape.rows());
+  for (size_t i = 0; i < input.rows; ++i) {
+    REQUIRE(input.tokens[i] >= 0 && input.tokens[i] < tokens, "row %zu: token %d is not below %lld", i, input.tokens[i],
+            static_cast<long long>(tokens));
+    REQUIRE(input.positions[i] >= 0 && static_cast<size_t>(input.positions[i]) < max_positions_,
+            "row %zu: position %d is not below %zu", i, input.positions[i], max_positions_);
+    REQUIRE(input.sequences[i] >= 0 && static_cast<size_t>(input.sequences[i]) < input.n_sequences,
+            "row %zu: sequence %d, but there are %zu block tables", i, input.sequences[i], input.n_sequences);
+  }
+  for (size_t i = 0; i < input.outs; ++i) {
+    REQUIRE(input.out_rows[i] >= 0 && static_cast<size_t>(input.out_rows[i]) < input.rows,
+            "out_rows[%zu] is %d, but the step has %zu rows", i, input.out_rows[i], input.rows);
+    REQUIRE(i == 0 || input.out_rows[i] > input.out_rows[i - 1], "out_rows must ascend: %d comes after %d",
+            input.out_rows[i], input.out_rows[i - 1]);
+  }
+}
+
+void Program::check_sequence(const StepInput& input, size_t sequence, size_t length) const {
+  const size_t needed = (length + kKvBlock - 1) / kKvBlock;
+  REQUIRE(needed <= input.width, "sequence %zu has %zu tokens in %zu blocks, but its block table has %zu", sequence,
+          length, needed, input.width);
+  const int32_t* table = input.block_tables + sequence * input.width;
+  for (size_t i = 0; i < needed; ++i)
+    REQUIRE(table[i] >= 0 && static_cast<size_t>(table[i]) < kv_.blocks(),
+            "sequence %zu: block %d is not below %zu", sequence, table[i], kv_.blocks());
+}
+
+// Sequences may share blocks to read. A block that one of them writes must be in one place only: else the result would
+// depend on which thread came first.
+void Program::check_writers(const StepInput& input) {
+  const auto table_of = [&](size_t sequence) { return input.block_tables + sequence * input.width; };
+  const auto writer_of = [&](size_t row) -> int64_t& {
+    const int32_t* table = table_of(static_cast<size_t>(input.sequences[row]));
+    return writer_[static_cast<size_t>(table[static_cast<size_t>(input.positions[row]) / kKvBlock])];
+  };
+  const auto place = [](int64_t sequence, size_t i) { return sequence << 32 | static_cast<int64_t>(i); };
+  int32_t shared = -1;  // a sequence with such a block
+  for (size_t row = 0; row < input.rows; ++row) {
+    const int64_t here = place(input.sequences[row], static_cast<size_t>(input.positions[row]) / kKvBlock);
+    int64_t& writer = writer_of(row);
+    if (writer >= 0 && writer != here) shared = input.sequences[row];
+    writer = here;
+  }
+  for (size_t sequence = 0; sequence < input.n_sequences; ++sequence) {
+    const size_t used = (static_cast<size_t>(lengths_[sequence]) + kKvBlock - 1) / kKvBlock;
+    for (size_t i = 0; i < used; ++i) {
+      const int64_t writer = writer_[static_cast<size_t>(table_of(sequence)[i])];
+      if (writer >= 0 && writer != place(static_cast<int64_t>(sequence), i)) shared = static_cast<int32_t>(sequence);
+    }
+  }
+  for (size_t row = 0; row < input.rows; ++row) writer_of(row) = -1;
+  REQUIRE(shared < 0, "sequence %d has a block that this step writes in another place too", shared);
+}

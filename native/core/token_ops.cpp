@@ -1,0 +1,52 @@
+// Where tokens come in and logits go out.
+#include <algorithm>
+#include <cmath>
+
+#include "core/linear.h"
+
+bool run_embed(const Step& step, Lane& lane) {
+  const EmbedOp& op = step.embed();
+  for (size_t m = lane.begin(step.rows); m < lane.end(step.rows); ++m) {
+    float* x = step.s.x + m * step.s.x_ld;
+    op.weight->row(static_cast<size_t>(step.tokens[m]), x);
+    if (op.scale != 1.0f)
+      for (size_t i = 0; i < step.hidden; ++i) x[i] *= op.scale;
+  }
+  return lane.sync();
+}
+
+namespace {
+
+// x = cap * tanh(x / cap), tanh(|a|) = (1 - e) / (1 + e) with e = exp(-2|a|), by the kernels' own exp.
+void cap_softly(const KernelTable& k, float* x, size_t n, float cap) {
+  float e[kPanelRows];
+  for (size_t i = 0; i < n; ++i) e[i] = -2.0f * std::fabs(x[i] / cap);
+  k.exp(e, e, n);
+  for (size_t i = 0; i < n; ++i) x[i] = std::copysign(cap * ((1.0f - e[i]) / (1.0f + e[i])), x[i]);
+}
+
+}  // namespace
+
+bool run_head(const Step& step, Lane& lane) {
+  const HeadOp& op = step.head();
+  const Scratch& s = step.s;
+  const size_t vocab = op.weight->shape.rows();
+  if (step.outs > 0) {
+    Operand operand;
+    const Source wanted{s.x, s.x_ld, &op.norm, step.out_rows, step.first};
+    if (!make_ready(&operand, step, lane, *op.weight, wanted, step.outs)) return false;
+    lane.share(op.weight->panels, [&](size_t p) {
+      const size_t width = std::min<size_t>(kPanelRows, vocab - p * kPanelRows);
+      float* logits = step.logits + p * kPanelRows;
+      if (width == kPanelRows) {
+        run_panel(step, *op.weight, p, operand, step.outs, logits, vocab);
+      } else {  // the last panel is padded, the caller's rows are not
+        float* part = s.own[lane.id()].panel;
+        run_panel(step, *op.weight, p, operand, step.outs, part, kPanelRows);
+        for (size_t m = 0; m < step.outs; ++m) std::copy_n(part + m * kPanelRows, width, logits + m * vocab);
+      }
+      for (size_t m = 0; op.softcap > 0 && m < step.outs; ++m) cap_softly(step.k, logits + m * vocab, width, op.softcap);
+    });
+  }
+  return lane.sync();
+}
