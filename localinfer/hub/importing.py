@@ -8,12 +8,13 @@ from typing import Any
 
 from localinfer.errors import LocalInferError, UsageError
 from localinfer.formats.durable import sync, write_failed, write_json
+from localinfer.formats.json_files import file_error, read_object
 from localinfer.hub.cache import own_model, variant_dir
 from localinfer.hub.checkpoint import RECORD
 from localinfer.hub.hashing import sha256_file
 from localinfer.hub.locks import locked
 from localinfer.hub.model import LocalModel
-from localinfer.hub.names import check_model_name
+from localinfer.hub.names import check_model_name, folder_of
 from localinfer.paths import models_dir
 
 Progress = Callable[[int, int], None]
@@ -34,21 +35,17 @@ def import_file(
     Raises what the reader raises (`Corrupt`, `NotSupported`, `NotFound`) and `DoesNotFit` when the disk is full;
     nothing half-made is left behind then.
     """
-    from localinfer.formats.gguf import GgufFile
-
-    GgufFile(path)  # a bad file fails here, before anything is hashed or made
     name = check_model_name(name) if name else default_name(path)
-    digest = sha256_file(path)
-    with locked(models_dir() / ".locks" / f"{name.replace('/', '--')}.lock"):
-        if (taken := own_model(name, "BF16")) is not None:
-            if recorded_hash(taken.path) == digest:
-                return taken
+    with locked(models_dir() / ".locks" / f"{folder_of(name)}.lock"):
+        if (taken := own_model(name, "BF16")) is None:
+            _write(path, variant_dir(name, "BF16"), source or {}, on_progress)
+        elif recorded_hash(taken.path) == _hash(path):
+            return taken
+        else:
             raise UsageError(
                 f"`{name}` is already the name of another model",
                 hint=f"choose one with `--name`, or delete it: `localinfer rm {name}:BF16`",
             )
-        record = {"source": {"kind": "gguf", "file": path.name, "sha256": digest, **(source or {})}}
-        _write(path, variant_dir(name, "BF16"), record, on_progress)
     made = own_model(name, "BF16")
     if made is None:
         raise LocalInferError(f"`{name}` was imported but is not complete", hint="report this, with the file's name")
@@ -64,8 +61,6 @@ def default_name(path: Path) -> str:
 
 def recorded_hash(directory: Path) -> str | None:
     """The sha256 of the file that an imported model was made from, or None."""
-    from localinfer.formats.json_files import read_object
-
     try:
         source = read_object(directory / RECORD).get("source")
     except LocalInferError:
@@ -74,7 +69,14 @@ def recorded_hash(directory: Path) -> str | None:
     return digest if isinstance(digest, str) else None
 
 
-def _write(path: Path, final: Path, record: dict[str, Any], on_progress: Progress | None) -> None:
+def _hash(path: Path) -> str:
+    try:
+        return sha256_file(path)
+    except OSError as error:
+        raise file_error(path, error) from error
+
+
+def _write(path: Path, final: Path, source: dict[str, Any], on_progress: Progress | None) -> None:
     from localinfer.formats.gguf_import import import_gguf
 
     partial = final.with_name(final.name + ".partial")
@@ -83,17 +85,19 @@ def _write(path: Path, final: Path, record: dict[str, Any], on_progress: Progres
             shutil.rmtree(partial)  # an earlier attempt that died; the lock says nobody is writing it
         if final.exists():
             shutil.rmtree(final)  # incomplete, or `own_model` would have found it
-        partial.mkdir(parents=True)
         import_gguf(path, partial, on_progress)
-        write_json(partial / RECORD, record)
-        for file in partial.iterdir():
+        record = read_object(partial / RECORD)
+        record["source"] |= source
+        files = sorted(file for file in partial.iterdir() if file.name != RECORD)
+        write_json(partial / RECORD, {**record, "files": {file.name: sha256_file(file) for file in files}})
+        for file in files:
             sync(file)
         sync(partial)
         partial.rename(final)
         sync(final.parent)
     except OSError as error:
         shutil.rmtree(partial, ignore_errors=True)
-        raise write_failed(final, path.stat().st_size * 4, error) from error
+        raise write_failed(final, 4096, error) from error
     except BaseException:
         shutil.rmtree(partial, ignore_errors=True)
         raise

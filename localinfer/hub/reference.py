@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from localinfer.errors import UsageError
+from localinfer.hub import catalogue
 from localinfer.hub.model import VARIANTS, Variant
 from localinfer.hub.names import check_model_name, is_revision
 
@@ -25,7 +26,7 @@ def parse(ref: str, *, revision: str | None = None) -> Reference:
     """`org/name[@revision][:VARIANT]`, an alias, `hf://org/name`, a directory or a `.gguf` file.
 
     `revision` is the flag; it and `@revision` must not differ. A directory that holds a `config.json` wins over a
-    name. Raises `UsageError` for anything else.
+    name, but not over an alias. Raises `UsageError` for anything else.
     """
     text = ref.strip()
     if not text or "\0" in text or len(text) > 4096:
@@ -53,7 +54,7 @@ def _as_path(text: str) -> Path | None:
     if text.startswith(("/", "./", "../", "~")) or text in (".", "..") or text.lower().endswith(".gguf"):
         return path
     try:
-        return path if (path / "config.json").is_file() else None
+        return path if (path / "config.json").is_file() and text not in catalogue.aliases() else None
     except OSError:
         return None
 
