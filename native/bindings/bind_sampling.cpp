@@ -1,13 +1,9 @@
-// The sampler, and what this machine can do.
-#include <nanobind/stl/string.h>
-#include <nanobind/stl/vector.h>
-
+// The sampler.
 #include <cmath>
 
 #include "bindings/arrays.h"
 #include "bindings/bindings.h"
 #include "core/error.h"
-#include "core/probe.h"
 #include "core/sampling.h"
 
 using namespace nb::literals;
@@ -39,8 +35,4 @@ constexpr const char* kSampleHelp =
 void bind_sampling(nb::module_& m) {
   m.def("sample", &sample_token, "logits"_a.noconvert(), "recent"_a.noconvert(), "temperature"_a, "top_k"_a, "top_p"_a,
         "min_p"_a, "repeat_penalty"_a, "seed"_a, "position"_a, kSampleHelp);
-  m.def("physical_cores", &physical_cores,
-        "Cores this process may use: threads of one core count once, a container's CPU quota is kept.");
-  m.def("read_bandwidth", &read_bandwidth, "bytes"_a, "threads"_a = 0, nb::call_guard<nb::gil_scoped_release>(),
-        "Measure how many bytes a second `threads` threads read from a buffer of `bytes`; best of several passes.");
 }

@@ -99,3 +99,15 @@ double read_bandwidth(size_t bytes, size_t threads) {
   }
   return best;
 }
+
+CpuName cpu_name() {
+  CpuName name{"unknown", "unknown"};
+  std::ifstream file("/proc/cpuinfo");
+  for (std::string line; std::getline(file, line) && !line.empty();) {  // the first processor's paragraph
+    const size_t colon = line.find(": ");
+    if (colon == std::string::npos) continue;
+    if (line.starts_with("vendor_id")) name.vendor = line.substr(colon + 2);
+    if (line.starts_with("model name")) name.model = line.substr(colon + 2);
+  }
+  return name;
+}

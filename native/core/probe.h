@@ -1,9 +1,17 @@
 // What this machine is: asked, or measured.
 #pragma once
 #include <cstddef>
+#include <string>
 
 // Cores this process may use, threads of one core counted once, and no more than its CPU quota. At least 1.
 size_t physical_cores();
 
 // Bytes a second that `threads` threads read from a buffer of `bytes`, best of several passes. Throws OutOfMemory.
 double read_bandwidth(size_t bytes, size_t threads);
+
+// As the operating system tells it; "unknown" where it does not.
+struct CpuName {
+  std::string vendor;
+  std::string model;
+};
+CpuName cpu_name();

@@ -1,0 +1,343 @@
+# Written by tests/native/make_stub.py; do not edit.
+# ruff: noqa: A002, E501 (argument names and docstrings are those of the bindings)
+"""
+The native engine: packed weights, the program that runs them, sampling, and what this machine can do.
+"""
+
+from collections.abc import Sequence
+
+import numpy
+from numpy.typing import NDArray
+
+class Weight:
+    """A matrix packed for the kernels, in memory of its own. Immutable."""
+
+    @property
+    def kind(self) -> str:
+        """`int4`, `int3`, `int8` or `bf16`."""
+
+    @property
+    def rows(self) -> int:
+        """Rows of all parts, without padding."""
+
+    @property
+    def cols(self) -> int:
+        """Columns."""
+
+    @property
+    def group(self) -> int:
+        """Columns that share a scale; 0 for bf16."""
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes in memory, padding included."""
+
+    def row(self, i: int) -> NDArray[numpy.float32]:
+        """
+        Row `i` as float32, dequantized. Rows count over the parts in the order they were given.
+
+        Raises ValueError when there is no such row.
+        """
+
+def pack_bf16(parts: Sequence[NDArray[numpy.uint16]], interleave: bool = False, threads: int = 0) -> Weight:
+    """
+    Pack bf16 matrices (as uint16, each [rows, cols]), stacked by rows, every part padded to whole panels.
+
+    With `interleave`, two parts of equal shape alternate by panels (gate, up). `threads` 0: one a physical core.
+    Raises ValueError on shapes that disagree, MemoryError with the size.
+    """
+
+def pack_int(
+    bits: int,
+    group: int,
+    parts: Sequence[tuple[NDArray[numpy.int32], NDArray[numpy.float16]]],
+    interleave: bool = False,
+    threads: int = 0,
+) -> Weight:
+    """
+    Pack integer matrices in compressed-tensors `pack-quantized` form, each (int32 words [rows, ceil(cols * bits
+    / 32)], float16 scales [rows, cols / group]); bits 3, 4 or 8, group 32, 64 or 128.
+
+    Parts and errors as in `pack_bf16`.
+    """
+
+class Program:
+    """
+    One model and the threads that run it: `embed`, then `attend` and `gated_mlp` in turn, then
+    `head`, then `make_kv`; after that `step`. Raises ValueError on shapes that disagree.
+    """
+
+    def __init__(self, hidden: int, threads: int = 0, isa: str = "", max_rows: int = 256) -> None:
+        """
+        `threads` 0: one a physical core. `isa` "": the best kernels here. `max_rows`: rows computed at once.
+        """
+
+    def rope_table(self, inv_freq: NDArray[numpy.float64], positions: int, attention_factor: float = 1.0) -> int:
+        """
+        Make cosines and sines of position * inv_freq (float64 [head_dim / 2]), times `attention_factor`; returns
+        the table's number.
+        """
+
+    def embed(self, weight: Weight, scale: float = 1.0) -> None:
+        """x = row(token) * scale."""
+
+    def attend(
+        self,
+        *,
+        norm: NDArray[numpy.float32],
+        eps: float,
+        qkv: Weight,
+        bias: NDArray[numpy.float32] | None = None,
+        q_norm: NDArray[numpy.float32] | None = None,
+        k_norm: NDArray[numpy.float32] | None = None,
+        o: Weight,
+        o_bias: NDArray[numpy.float32] | None = None,
+        post_norm: NDArray[numpy.float32] | None = None,
+        heads: int,
+        kv_heads: int,
+        head_dim: int,
+        rope: int,
+        scale: float,
+        window: int = 0,
+    ) -> None:
+        """
+        x += o(attention(q, k, v of norm(x))), `post_norm` before the sum if there is one.
+
+        qkv: three stacked parts of heads * head_dim, kv_heads * head_dim, kv_heads * head_dim rows; `bias` is q | k | v
+        without padding; `q_norm` and `k_norm` norm each head before RoPE, with the same `eps`; `rope` is a table's
+        number; `scale` multiplies q . k; `window` is how many tokens a query sees, itself included, 0 for all.
+        """
+
+    def gated_mlp(
+        self,
+        *,
+        norm: NDArray[numpy.float32],
+        eps: float,
+        gate_up: Weight,
+        activation: str,
+        down: Weight,
+        post_norm: NDArray[numpy.float32] | None = None,
+    ) -> None:
+        """
+        x += down(act(gate) * up), gate and up of norm(x), interleaved; `activation` is `silu` or `gelu_tanh`.
+        """
+
+    def head(self, norm: NDArray[numpy.float32], eps: float, weight: Weight, softcap: float = 0.0) -> None:
+        """logits = weight * norm(x); with `softcap` c, c * tanh(logits / c)."""
+
+    def make_kv(self, blocks: int, kv_bits: int) -> None:
+        """
+        Allocate the cache: `blocks` blocks of 32 tokens, 8 or 16 bits a value. Called again, it starts empty.
+
+        Memory is taken when first written. Raises MemoryError with the size.
+        """
+
+    def step(
+        self,
+        tokens: NDArray[numpy.int32],
+        positions: NDArray[numpy.int32],
+        sequences: NDArray[numpy.int32],
+        block_tables: NDArray[numpy.int32],
+        out_rows: NDArray[numpy.int32],
+        logits: NDArray[numpy.float32],
+    ) -> None:
+        """
+        Run `tokens` (n of them) through the program, and write the logits of rows `out_rows` (ascending).
+
+        Row i stands at positions[i] of the sequence whose cache blocks are block_tables[sequences[i]]; rows of one
+        sequence follow each other by one. Keys and values of all rows are written before any row attends. Any n: the
+        result of a row depends neither on the other rows nor on the threads. The GIL is released; a signal is seen
+        within 20 ms or one phase, then its exception is raised and the program stays usable.
+        Raises ValueError, with the numbers, for anything out of range, RuntimeError when a step is running already.
+        """
+
+    @property
+    def vocab(self) -> int:
+        """Logits of a row; 0 before `head`."""
+
+    @property
+    def kv_bytes(self) -> int:
+        """Bytes of the KV cache, whether touched yet or not."""
+
+    @property
+    def weight_bytes(self) -> int:
+        """Bytes of the packed weights; a tied head counts once."""
+
+    @property
+    def isa(self) -> str:
+        """The kernel set that runs."""
+
+    @property
+    def threads(self) -> int:
+        """Threads, the calling one included."""
+
+    @property
+    def max_rows(self) -> int:
+        """Rows computed at once; longer steps are cut."""
+
+def sample(
+    logits: NDArray[numpy.float32],
+    recent: NDArray[numpy.int32],
+    temperature: float,
+    top_k: int,
+    top_p: float,
+    min_p: float,
+    repeat_penalty: float,
+    seed: int,
+    position: int,
+) -> int:
+    """
+    Choose a token: a pure function of its arguments, the same on every machine.
+
+    Each token of `recent` once has its logit divided by `repeat_penalty` (multiplied when negative), in place. Of the
+    `top_k` largest (0: all), the fewest that together reach `top_p`, and of these those at least `min_p` times as
+    likely as the likeliest, wins argmax(logit / temperature + gumbel(hash(seed, position, token))). Temperature 0
+    takes the lowest index of the largest logit. NaN counts as minus infinity.
+    """
+
+def supported_isas() -> list[str]:
+    """Kernel sets that this machine can run, slowest first."""
+
+def cpu() -> dict[str, str | list[str]]:
+    """
+    The processor: `vendor`, `model`, `features` the kernels ask for, `isas` that can run.
+    """
+
+def physical_cores() -> int:
+    """
+    Cores this process may use: threads of one core count once, a container's CPU quota is kept.
+    """
+
+def read_bandwidth(bytes: int, threads: int = 0) -> float:
+    """
+    Measure how many bytes a second `threads` threads read from a buffer of `bytes`; best of several passes.
+    """
+
+def quantize(
+    q: NDArray[numpy.int8],
+    scale: NDArray[numpy.float32],
+    sum: NDArray[numpy.int32],
+    x: NDArray[numpy.float32],
+    *,
+    isa: str = "",
+) -> None:
+    """
+    Quantize x [k] to int8 q [k], with one scale and one sum a group of k / len(scale) values.
+    """
+
+def linear_i4(
+    out: NDArray[numpy.float32],
+    panel: NDArray[numpy.uint8],
+    q: NDArray[numpy.int8],
+    scale: NDArray[numpy.float32],
+    sum: NDArray[numpy.int32],
+    *,
+    isa: str = "",
+) -> None:
+    """
+    out [rows, 32] = one panel times quantized rows: q [rows, k], scale and sum [rows, k / group].
+    """
+
+def linear_i3(
+    out: NDArray[numpy.float32],
+    panel: NDArray[numpy.uint8],
+    q: NDArray[numpy.int8],
+    scale: NDArray[numpy.float32],
+    sum: NDArray[numpy.int32],
+    *,
+    isa: str = "",
+) -> None:
+    """
+    out [rows, 32] = one panel times quantized rows: q [rows, k], scale and sum [rows, k / group].
+    """
+
+def linear_i8(
+    out: NDArray[numpy.float32],
+    panel: NDArray[numpy.uint8],
+    q: NDArray[numpy.int8],
+    scale: NDArray[numpy.float32],
+    sum: NDArray[numpy.int32],
+    *,
+    isa: str = "",
+) -> None:
+    """
+    out [rows, 32] = one panel times quantized rows: q [rows, k], scale and sum [rows, k / group].
+    """
+
+def linear_bf16(
+    out: NDArray[numpy.float32], panel: NDArray[numpy.uint8], x: NDArray[numpy.float32], *, isa: str = ""
+) -> None:
+    """out [rows, 32] = one bf16 panel times float rows x [rows, k]."""
+
+def rms_norm(
+    out: NDArray[numpy.float32], x: NDArray[numpy.float32], w: NDArray[numpy.float32], eps: float, *, isa: str = ""
+) -> None:
+    """out [n] = x / sqrt(mean(x * x) + eps) * w."""
+
+def rope(x: NDArray[numpy.float32], cos: NDArray[numpy.float32], sin: NDArray[numpy.float32], *, isa: str = "") -> None:
+    """
+    Rotate one head x [d] in place by the angles whose cos and sin [d / 2] are given; halves are paired.
+    """
+
+def gated(
+    out: NDArray[numpy.float32],
+    gate: NDArray[numpy.float32],
+    up: NDArray[numpy.float32],
+    activation: str,
+    *,
+    isa: str = "",
+) -> None:
+    """out [n] = activation(gate) * up; activation is 'silu' or 'gelu_tanh'."""
+
+def add(out: NDArray[numpy.float32], a: NDArray[numpy.float32], b: NDArray[numpy.float32], *, isa: str = "") -> None:
+    """out [n] = a + b."""
+
+def argmax(x: NDArray[numpy.float32], *, isa: str = "") -> int:
+    """Lowest index of the largest value; NaN is smallest."""
+
+def exp(out: NDArray[numpy.float32], x: NDArray[numpy.float32], *, isa: str = "") -> None:
+    """out [n] = exp(x)."""
+
+def kv_put_8(
+    block: NDArray[numpy.uint8], token: int, k: NDArray[numpy.float32], v: NDArray[numpy.float32], *, isa: str = ""
+) -> None:
+    """
+    Write key and value [head_dim] into slot `token` (0 to 31) of a KV block.
+    """
+
+def kv_put_16(
+    block: NDArray[numpy.uint8], token: int, k: NDArray[numpy.float32], v: NDArray[numpy.float32], *, isa: str = ""
+) -> None:
+    """
+    Write key and value [head_dim] into slot `token` (0 to 31) of a KV block.
+    """
+
+def attend_8(
+    out: NDArray[numpy.float32],
+    blocks: NDArray[numpy.uint8],
+    table: NDArray[numpy.int32],
+    q: NDArray[numpy.float32],
+    first: int,
+    end: int,
+    scale: float,
+    *,
+    isa: str = "",
+) -> None:
+    """
+    Softmax attention of heads q [heads, head_dim] over tokens first to end - 1; blocks[table[i]] holds tokens 32 i to 32 i + 31.
+    """
+
+def attend_16(
+    out: NDArray[numpy.float32],
+    blocks: NDArray[numpy.uint8],
+    table: NDArray[numpy.int32],
+    q: NDArray[numpy.float32],
+    first: int,
+    end: int,
+    scale: float,
+    *,
+    isa: str = "",
+) -> None:
+    """
+    Softmax attention of heads q [heads, head_dim] over tokens first to end - 1; blocks[table[i]] holds tokens 32 i to 32 i + 31.
+    """

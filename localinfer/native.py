@@ -1,0 +1,71 @@
+"""The typed door to the native engine: packed weights, the program that runs them, sampling, machine probes.
+
+Nothing else imports `_native`. Kernel functions (`rms_norm`, `linear_i4`, …) are for their tests and stay in there.
+"""
+
+import os
+
+from localinfer.errors import LocalInferError, NotSupported, UsageError
+
+try:
+    from localinfer import _native
+except ImportError as error:  # not built, or built for another Python
+    raise LocalInferError(
+        f"the native engine cannot be loaded: {error}", hint="build it with `pip install -e .` (needs a C++ compiler)"
+    ) from error
+
+from localinfer._native import (
+    Weight,
+    cpu,
+    pack_bf16,
+    pack_int,
+    physical_cores,
+    read_bandwidth,
+    sample,
+    supported_isas,
+)
+
+__all__ = [
+    "ISAS",
+    "Program",
+    "Weight",
+    "choose_isa",
+    "cpu",
+    "pack_bf16",
+    "pack_int",
+    "physical_cores",
+    "read_bandwidth",
+    "sample",
+    "supported_isas",
+]
+
+ISAS = ("scalar", "avx2", "avx512")
+"""Every kernel set there is, slowest first; `supported_isas()` are those this machine runs."""
+
+
+def choose_isa(isa: str = "") -> str:
+    """The kernel set to run: `isa` if given, else `LOCALINFER_ISA`, else the best one here.
+
+    Raises `UsageError` on a name that does not exist, `NotSupported` on one that this machine cannot run.
+    """
+    wanted = isa or os.environ.get("LOCALINFER_ISA", "")
+    runs = supported_isas()
+    if not wanted:
+        return runs[-1]
+    said = "--isa" if isa else "LOCALINFER_ISA"
+    hint = f"choose one of {', '.join(runs)}"
+    if wanted not in ISAS:
+        raise UsageError(f"{said} is {wanted!r}, but must be one of {', '.join(ISAS)}", hint=hint)
+    if wanted not in runs:
+        raise NotSupported(f"this processor cannot run the kernel set {wanted}", hint=hint)
+    return wanted
+
+
+class Program(_native.Program):
+    """One model and the threads that run it; see `_native.Program` for its methods.
+
+    `threads` 0 is one a physical core; `isa` goes through `choose_isa`; `max_rows` rows are computed at once.
+    """
+
+    def __init__(self, hidden: int, threads: int = 0, isa: str = "", max_rows: int = 256) -> None:
+        super().__init__(hidden, threads, choose_isa(isa), max_rows)
