@@ -56,7 +56,7 @@ _INSERT = """
     SELECT ?1, {turn}, ?2, ?3, ?4, ?5 FROM messages WHERE chat_id = ?1
 """
 _NEXT_TURN = "coalesce(max(turn), 0) + 1"
-_LAST_TURN = "coalesce(max(turn) FILTER (WHERE content != ''), 1)"
+_LAST_TURN = "coalesce(max(turn) FILTER (WHERE content != '' AND role = ?2), coalesce(max(turn), 0) + 1)"
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,7 +107,7 @@ class ChatStore:
         return self._insert(chat_id, message, finished, _NEXT_TURN)
 
     def replace(self, chat_id: int, message: Message, *, finished: bool = True) -> int:
-        """Write the last turn anew. The text before stays in the file, and counts until this one has text."""
+        """Write the last turn of this role anew. Its old text stays in the file, and counts until this one has text."""
         return self._insert(chat_id, message, finished, _LAST_TURN)
 
     def update(self, message_id: int, content: str, *, finished: bool) -> None:

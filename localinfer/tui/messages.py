@@ -1,0 +1,50 @@
+"""What the worker threads tell the screen. They post; they never paint."""
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from textual.message import Message
+
+from localinfer.errors import LocalInferError
+from localinfer.events import Event
+
+if TYPE_CHECKING:
+    from localinfer.engine.protocol import Engine
+
+
+@dataclass
+class LoadMoved(Message):
+    """Opening the engine moved on: `done` of `total` of one stage."""
+
+    stage: str
+    done: int
+    total: int
+
+
+@dataclass
+class Loaded(Message):
+    """The engine is open."""
+
+    engine: "Engine"
+
+
+@dataclass
+class LoadFailed(Message):
+    """The engine could not be opened."""
+
+    error: LocalInferError
+
+
+@dataclass
+class EngineSaid(Message):
+    """The engine said something about the running reply."""
+
+    event: Event
+
+
+@dataclass
+class ReplyEnded(Message):
+    """The reply is over and the chat takes the next prompt. `prompt` is None for an answer written anew."""
+
+    prompt: str | None
+    error: LocalInferError | None = None

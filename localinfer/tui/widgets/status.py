@@ -1,0 +1,90 @@
+"""The line at the bottom: what goes on, how fast, how full."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+from textual.content import Content
+from textual.reactive import reactive
+from textual.widget import Widget
+
+from localinfer.events import Stats
+from localinfer.text import one_line
+
+Phase = Literal["loading", "ready", "queued", "prefill", "decode", "stopping", "failed"]
+
+_COLOURS: dict[Phase, str] = {"decode": "$success", "ready": "$text-muted", "failed": "$error"}
+
+
+@dataclass(frozen=True, slots=True)
+class Status:
+    """All that the line shows. `percent` belongs to the phase, `elapsed` is seconds since the prompt was sent."""
+
+    phase: Phase = "loading"
+    percent: int | None = None
+    stage: str = ""
+    elapsed: float | None = None
+    stats: Stats | None = None
+    context_size: int | None = None
+    joules_per_token: float | None = None
+
+    @property
+    def phase_text(self) -> str:
+        """`loading weights 40%`, `prefill 43%`, `decode 12 s`, `ready`."""
+        words: list[str] = [self.phase]
+        if self.stage:
+            words.append(one_line(self.stage, 24))
+        if self.percent is not None:
+            words.append(f"{self.percent}%")
+        if self.elapsed is not None:
+            words.append(f"{self.elapsed:.0f} s")
+        return " ".join(words)
+
+    @property
+    def details(self) -> list[str]:
+        """The other parts, the most telling first; a dash where nothing is known."""
+        return [self._speed, self._first_token, self._context, self._energy]
+
+    @property
+    def _speed(self) -> str:
+        if self.stats is None:
+            return "– tok/s"
+        per_phase = {"prefill": self.stats.prefill_tok_s, "decode": self.stats.recent_tok_s or self.stats.decode_tok_s}
+        speed = per_phase.get(self.phase, self.stats.decode_tok_s)
+        return "– tok/s" if speed is None else f"{speed:.1f} tok/s"
+
+    @property
+    def _first_token(self) -> str:
+        seconds = self.stats.ttft_s if self.stats else None
+        return "first token –" if seconds is None else f"first token {seconds:.2f} s"
+
+    @property
+    def _context(self) -> str:
+        size = self.stats.context_size if self.stats else self.context_size
+        if not size:
+            return "context –"
+        used = self.stats.context_used if self.stats else 0
+        return f"context {used}/{size} ({used / size:.0%})"
+
+    @property
+    def _energy(self) -> str:
+        return "energy –" if self.joules_per_token is None else f"{self.joules_per_token:.2f} J/token"
+
+
+class StatusLine(Widget):
+    """One line; parts that do not fit are left out, the last ones first."""
+
+    status: reactive[Status] = reactive(Status())
+
+    def render(self) -> Content:
+        status = self.status
+        room = self.size.width - 2
+        head = status.phase_text
+        shown: list[str] = []
+        for part in status.details:
+            if len("   ".join([head, *shown, part])) > room:
+                break
+            shown.append(part)
+        colour = _COLOURS.get(status.phase, "$primary")
+        parts = [Content.styled("● ", colour), Content.styled(head, f"bold {colour}")]
+        parts += [Content.styled("   " + part, "$text-muted") for part in shown]
+        return Content.assemble(*parts)

@@ -1,0 +1,115 @@
+"""An engine that says what it is told, for screens that must look the same every time."""
+
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from types import TracebackType
+from typing import Self
+
+from localinfer.config import SamplingParams
+from localinfer.engine.protocol import EngineInfo, Request, TextStream
+from localinfer.errors import LocalInferError
+from localinfer.events import Event, Finished, FinishReason, Progress, Started, Stats, Text
+
+TEMPLATE = "{% for m in messages %}<{{ m.role }}>{{ m.content }}{% endfor %}"
+
+
+class Bytes:
+    """One token a byte: what the protocol asks of a tokenizer."""
+
+    vocab_size = 256
+    eos_ids: frozenset[int] = frozenset()
+    bos_id: int | None = None
+    bos_token: str | None = None
+    eos_token: str | None = None
+    adds_bos = False
+    special_strings: tuple[str, ...] = ()
+
+    def encode_text(self, text: str) -> list[int]:
+        return list(text.encode())
+
+    def encode_rendered(self, text: str, guard: str) -> list[int]:
+        return list(text.replace(guard, "").encode())
+
+    def decode(self, ids: Sequence[int]) -> str:
+        return bytes(ids).decode(errors="replace")
+
+    def stream(self) -> TextStream:
+        raise AssertionError("the scripted engine writes whole pieces")
+
+
+class ScriptedEngine:
+    """Answers each request with the next script; the pieces of a script are said one by one.
+
+    `gate`, if given, is waited for before each piece after `open_pieces`; the test opens it. An error in the script
+    is raised, an empty script says nothing.
+    """
+
+    def __init__(self, *scripts: Sequence[str | LocalInferError], context: int = 512) -> None:
+        self.info = EngineInfo("tiny", "cpu", "avx2", 2, 8, "INT4", 1 << 20, 1 << 20, "the best one here")
+        self.tokenizer = Bytes()
+        self.chat_template: str | None = TEMPLATE
+        self.context_size = context
+        self.default_sampling = SamplingParams()
+        self.requests: list[Request] = []
+        self.closed = False
+        self.before_piece: Callable[[int], None] = lambda _index: None
+        self._scripts = list(scripts)
+        self._cancelled = threading.Event()
+
+    def stream(self, request: Request) -> Iterator[Event]:
+        self.requests.append(request)
+        self._cancelled.clear()
+        script = self._scripts.pop(0) if self._scripts else ()
+        prompt = len(request.prompt)
+        if script and isinstance(script[0], LocalInferError):
+            raise script[0]
+        yield Started(1, prompt, self.context_size)
+        yield Progress(1, prompt // 2, prompt)
+        yield Progress(1, prompt, prompt)
+        said = 0
+        for index, piece in enumerate(script):
+            self.before_piece(index)
+            if self._cancelled.is_set():
+                break
+            if isinstance(piece, LocalInferError):
+                raise piece
+            said += 1
+            yield Text(1, piece, (index,))
+            yield self._stats(prompt, said)
+        reason: FinishReason = "cancelled" if self._cancelled.is_set() else "stop"
+        yield Finished(1, reason, tuple(range(said)), self._stats(prompt, said))
+
+    def _stats(self, prompt: int, said: int) -> Stats:
+        return Stats(
+            handle=1,
+            phase="decode",
+            prompt_tokens=prompt,
+            cached_tokens=0,
+            completion_tokens=said,
+            context_used=prompt + said,
+            context_size=self.context_size,
+            ttft_s=0.21,
+            prefill_tok_s=812.0,
+            decode_tok_s=41.5,
+            recent_tok_s=42.0,
+        )
+
+    def cancel(self, handle: int) -> None:
+        self._cancelled.set()
+
+    def add(self, request: Request) -> int:
+        raise AssertionError("the app streams")
+
+    def step(self) -> list[Event]:
+        raise AssertionError("the app streams")
+
+    def close(self) -> None:
+        self.closed = True
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, where: TracebackType | None, /
+    ) -> None:
+        self.close()
