@@ -128,11 +128,11 @@ void bind_program(nb::module_& m) {
            "Make cosines and sines of position * inv_freq (float64 [head_dim / 2]), times `attention_factor`; returns\n"
            "the table's number.")
       .def("embed", &embed, "weight"_a, "scale"_a = 1.0f, "x = row(token) * scale.")
-      .def("attend", &attend, nb::kw_only(), "norm"_a.noconvert(), "eps"_a, "qkv"_a, "bias"_a.noconvert() = nb::none(),
-           "q_norm"_a.noconvert() = nb::none(), "k_norm"_a.noconvert() = nb::none(), "o"_a,
-           "o_bias"_a.noconvert() = nb::none(), "post_norm"_a.noconvert() = nb::none(), "heads"_a, "kv_heads"_a,
-           "head_dim"_a, "rope"_a, "scale"_a, "window"_a = 0, kAttendHelp)
-      .def("gated_mlp", &gated_mlp, nb::kw_only(), "norm"_a.noconvert(), "eps"_a, "gate_up"_a, "activation"_a, "down"_a,
+      .def("attend", &attend, "norm"_a.noconvert(), "eps"_a, "qkv"_a, "bias"_a.noconvert().none(),
+           "q_norm"_a.noconvert().none(), "k_norm"_a.noconvert().none(), "o"_a, "o_bias"_a.noconvert().none(),
+           "post_norm"_a.noconvert().none(), "heads"_a, "kv_heads"_a, "head_dim"_a, "rope"_a, "scale"_a,
+           "window"_a = 0, kAttendHelp)
+      .def("gated_mlp", &gated_mlp, "norm"_a.noconvert(), "eps"_a, "gate_up"_a, "activation"_a, "down"_a,
            "post_norm"_a.noconvert() = nb::none(),
            "x += down(act(gate) * up), gate and up of norm(x), interleaved; `activation` is `silu` or `gelu_tanh`.")
       .def("head", &head, "norm"_a.noconvert(), "eps"_a, "weight"_a, "softcap"_a = 0.0f,
