@@ -7,8 +7,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from localinfer import native
-from localinfer.errors import NotSupported
-from localinfer.graph.ops import Attend, Embed, GatedMLP, Head, Linear, Norm
+from localinfer.errors import DoesNotFit, NotSupported
+from localinfer.graph.ops import Attend, Embed, GatedMLP, Head, Linear, Norm, Op
 from localinfer.graph.rope import Rope
 from localinfer.graph.stored import Bf16Linear, IntLinear, StoredLinear
 from localinfer.graph.weights import Checkpoint
@@ -31,21 +31,19 @@ def load_program(
     """Load every weight of `checkpoint` and return its program, ready for `step`.
 
     `context` is the number of positions RoPE is prepared for; `kv_blocks` blocks of 32 tokens are allocated.
-    `on_progress(done, total)` is told the bytes read so far, of all bytes. Above the packed weights, memory holds at most
-    the matrices of one fused layer. Raises `Corrupt` for NaN or infinity, naming the tensor.
+    `on_progress(done, total)` is told the bytes read so far, of all bytes. Above the packed weights, memory holds the
+    matrices of one fused operation at most. Raises `Corrupt` for NaN or infinity, naming the tensor, and `DoesNotFit`
+    when memory runs out.
     """
-    loader = _Loader(checkpoint, threads, isa, max_rows, context, on_progress)
-    for op in checkpoint.graph.ops:
-        match op:
-            case Embed():
-                loader.embed(op)
-            case Attend():
-                loader.attend(op)
-            case GatedMLP():
-                loader.gated_mlp(op)
-            case Head():
-                loader.head(op)
-    loader.program.make_kv(kv_blocks, kv_bits)
+    try:
+        loader = _Loader(checkpoint, threads, isa, max_rows, context, on_progress)
+        for op in checkpoint.graph.ops:
+            loader.add(op)
+        loader.program.make_kv(kv_blocks, kv_bits)
+    except MemoryError as error:
+        raise DoesNotFit(
+            f"not enough memory for the model: {error}", hint="lower `-c`, close a program, or use a smaller model"
+        ) from error
     return loader.program
 
 
@@ -71,37 +69,51 @@ class _Loader:
         self.ropes: dict[Rope, int] = {}
         self.tables: dict[str, native.Weight] = {}
 
+    def add(self, op: Op) -> None:
+        match op:
+            case Embed():
+                self.embed(op)
+            case Attend():
+                self.attend(op)
+            case GatedMLP():
+                self.gated_mlp(op)
+            case Head():
+                self.head(op)
+
     def embed(self, op: Embed) -> None:
         self.program.embed(self.table(op.table), op.scale)
 
     def attend(self, op: Attend) -> None:
-        norm, eps = self.norm(op.norm)
         self.program.attend(
-            norm,
-            eps,
-            self.pack(op.q, op.k, op.v),
-            self.biases(op.q, op.k, op.v),
-            self.optional_norm(op.q_norm),
-            self.optional_norm(op.k_norm),
-            self.pack(op.o),
-            self.biases(op.o),
-            self.optional_norm(op.post_norm),
-            op.heads,
-            op.kv_heads,
-            op.head_dim,
-            self.rope(op.rope),
-            op.scale,
-            op.window,
+            norm=self.norm(op.norm),
+            eps=op.norm.eps,
+            qkv=self.pack(op.q, op.k, op.v),
+            bias=self.biases(op.q, op.k, op.v),
+            q_norm=self.optional_norm(op.q_norm),
+            k_norm=self.optional_norm(op.k_norm),
+            o=self.pack(op.o),
+            o_bias=self.biases(op.o),
+            post_norm=self.optional_norm(op.post_norm),
+            heads=op.heads,
+            kv_heads=op.kv_heads,
+            head_dim=op.head_dim,
+            rope=self.rope(op.rope),
+            scale=op.scale,
+            window=op.window,
         )
 
     def gated_mlp(self, op: GatedMLP) -> None:
-        norm, eps = self.norm(op.norm)
-        gate_up = self.pack(op.gate, op.up, interleave=True)
-        self.program.gated_mlp(norm, eps, gate_up, op.activation, self.pack(op.down), self.optional_norm(op.post_norm))
+        self.program.gated_mlp(
+            norm=self.norm(op.norm),
+            eps=op.norm.eps,
+            gate_up=self.pack(op.gate, op.up, interleave=True),
+            activation=op.activation,
+            down=self.pack(op.down),
+            post_norm=self.optional_norm(op.post_norm),
+        )
 
     def head(self, op: Head) -> None:
-        norm, eps = self.norm(op.norm)
-        self.program.head(norm, eps, self.table(op.table), op.softcap)
+        self.program.head(self.norm(op.norm), op.norm.eps, self.table(op.table), op.softcap)
 
     def table(self, linear: Linear) -> native.Weight:
         """The packed matrix; embedding and head share one if they are tied."""
@@ -133,12 +145,12 @@ class _Loader:
             self.on_progress(self.done, self.total)
         return stored
 
-    def norm(self, norm: Norm) -> tuple[Vector, float]:
-        """The norm's weight with its offset added once and for all, and its epsilon."""
-        return self.checkpoint.vector(f"{norm.name}.weight") + np.float32(norm.offset), norm.eps
+    def norm(self, norm: Norm) -> Vector:
+        """The norm's weight, with its offset added once and for all."""
+        return self.checkpoint.vector(f"{norm.name}.weight") + np.float32(norm.offset)
 
     def optional_norm(self, norm: Norm | None) -> Vector | None:
-        return None if norm is None else self.norm(norm)[0]
+        return None if norm is None else self.norm(norm)
 
     def biases(self, *linears: Linear) -> Vector | None:
         """The biases one after the other; `None` if there are none."""

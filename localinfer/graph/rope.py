@@ -27,6 +27,7 @@ def read_rope(config: Fields, head_dim: int, theta: float = 10000.0) -> Rope:
     """The one set of frequencies of `config`; `theta` is the family's base where config.json has none."""
     old = config.table("rope_scaling")
     settings = old if old.values else config.table("rope_parameters")
+    config.refuse("partial_rotary_factor", 1, 1.0)
     base = config.number("rope_theta", 1.0, 1e15, theta)
     return rope_from(settings, head_dim, base)
 

@@ -1,0 +1,107 @@
+"""The numbers of published models, from their published config.json."""
+
+from typing import Any
+
+import pytest
+
+from localinfer.graph.families.gemma3_text import to_bfloat16
+from localinfer.graph.ops import Attend, Embed, Head
+from localinfer.graph.registry import family_for, known_families, read_graph
+from tests.tiny import FAMILIES, Family, nested_gemma3, tiny_config
+
+SMOLLM2: dict[str, Any] = {
+    "model_type": "llama",
+    "hidden_size": 576,
+    "intermediate_size": 1536,
+    "num_hidden_layers": 30,
+    "num_attention_heads": 9,
+    "num_key_value_heads": 3,
+    "vocab_size": 49152,
+    "max_position_embeddings": 8192,
+    "rms_norm_eps": 1e-5,
+    "rope_theta": 100000,
+    "hidden_act": "silu",
+    "tie_word_embeddings": True,
+    "eos_token_id": 2,
+    "bos_token_id": 1,
+}
+QWEN3_06B: dict[str, Any] = {
+    "model_type": "qwen3",
+    "hidden_size": 1024,
+    "intermediate_size": 3072,
+    "num_hidden_layers": 28,
+    "num_attention_heads": 16,
+    "num_key_value_heads": 8,
+    "head_dim": 128,
+    "vocab_size": 151936,
+    "max_position_embeddings": 40960,
+    "rope_theta": 1000000,
+    "rope_scaling": None,
+    "sliding_window": None,
+    "use_sliding_window": False,
+    "max_window_layers": 28,
+    "tie_word_embeddings": True,
+}
+# The multimodal repositories of Gemma 3 leave most fields to their defaults.
+GEMMA3_4B: dict[str, Any] = {
+    "model_type": "gemma3",
+    "eos_token_id": [1, 106],
+    "text_config": {
+        "model_type": "gemma3_text",
+        "hidden_size": 2560,
+        "intermediate_size": 10240,
+        "num_hidden_layers": 34,
+        "rope_scaling": {"factor": 8.0, "rope_type": "linear"},
+        "sliding_window": 1024,
+    },
+    "vision_config": {"model_type": "siglip_vision_model"},
+}
+
+
+@pytest.mark.parametrize(
+    ("config", "parameters"),
+    [(SMOLLM2, 134_515_008), (QWEN3_06B, 596_049_920), (GEMMA3_4B, 3_880_263_168)],
+    ids=["SmolLM2-135M", "Qwen3-0.6B", "Gemma-3-4B"],
+)
+def test_it_counts_as_many_parameters_as_were_published(config: dict[str, Any], parameters: int) -> None:
+    assert read_graph(config).parameters() == parameters
+
+
+def test_kv_cache_of_a_token() -> None:
+    spec = read_graph(SMOLLM2).spec
+    assert spec.kv_bytes_per_token(16) == 30 * 3 * 2 * 64 * 2
+    assert spec.kv_bytes_per_token(8) == 30 * 3 * 2 * (64 + 4)
+
+
+def test_a_nested_config_takes_what_it_lacks_from_outside() -> None:
+    spec = read_graph(GEMMA3_4B).spec
+    assert spec.eos_token_ids == (1, 106)
+    assert (spec.heads, spec.kv_heads, spec.head_dim, spec.vocab_size) == (8, 4, 256, 262208)
+    assert spec.windows[:6] == (1024, 1024, 1024, 1024, 1024, 0)
+    assert spec.tied
+
+
+def test_the_embedding_is_scaled_as_in_training() -> None:
+    # 25.298 is not a bfloat16; the model was trained with the nearest one.
+    assert to_bfloat16(640**0.5) == 25.25
+    assert to_bfloat16(1152**0.5) == 34.0
+    embed = read_graph(tiny_config("gemma3_text", hidden_size=640)).ops[0]
+    assert isinstance(embed, Embed)
+    assert embed.scale == 25.25
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_a_graph_is_embedding_layers_head(family: Family) -> None:
+    config = tiny_config(family)
+    graph = read_graph(nested_gemma3(config) if family == "gemma3" else config)
+    assert isinstance(graph.ops[0], Embed)
+    assert isinstance(graph.ops[-1], Head)
+    assert len(graph.ops) == 2 + 2 * graph.spec.layers
+    assert [op.window for op in graph.ops if isinstance(op, Attend)] == list(graph.spec.windows)
+    names = [linear.name for linear in graph.linears()]
+    assert len(names) == len(set(names)) == 7 * graph.spec.layers + (1 if graph.spec.tied else 2)
+
+
+def test_every_known_family_is_tested() -> None:
+    assert set(known_families()) == set(FAMILIES)
+    assert all(family_for(name) for name in known_families())
