@@ -1,5 +1,5 @@
 # Written by tests/native/make_stub.py; do not edit.
-# ruff: noqa: A002, E501 (argument names and docstrings are those of the bindings)
+# ruff: noqa: A002, E501
 """
 The native engine: packed weights, the program that runs them, sampling, and what this machine can do.
 """
@@ -83,16 +83,15 @@ class Program:
 
     def attend(
         self,
-        *,
         norm: NDArray[numpy.float32],
         eps: float,
         qkv: Weight,
-        bias: NDArray[numpy.float32] | None = None,
-        q_norm: NDArray[numpy.float32] | None = None,
-        k_norm: NDArray[numpy.float32] | None = None,
+        bias: NDArray[numpy.float32] | None,
+        q_norm: NDArray[numpy.float32] | None,
+        k_norm: NDArray[numpy.float32] | None,
         o: Weight,
-        o_bias: NDArray[numpy.float32] | None = None,
-        post_norm: NDArray[numpy.float32] | None = None,
+        o_bias: NDArray[numpy.float32] | None,
+        post_norm: NDArray[numpy.float32] | None,
         heads: int,
         kv_heads: int,
         head_dim: int,
@@ -110,7 +109,6 @@ class Program:
 
     def gated_mlp(
         self,
-        *,
         norm: NDArray[numpy.float32],
         eps: float,
         gate_up: Weight,
