@@ -1,62 +1,98 @@
-"""What a model says about itself, for a person: read from its configuration, nothing of it trusted or computed with."""
+"""All there is to say about one model without loading it; for `show`."""
 
+from pathlib import Path
 from typing import Any
 
+from localinfer.errors import LocalInferError
 from localinfer.formats.json_files import read_object
 from localinfer.hub import catalogue
-from localinfer.hub.checkpoint import CONFIG
+from localinfer.hub.checkpoint import CONFIG, RECORD
 from localinfer.hub.model import LocalModel
-
-_FIELDS = {
-    "architecture": "model_type",
-    "max_context": "max_position_embeddings",
-    "layers": "num_hidden_layers",
-    "hidden_size": "hidden_size",
-    "vocabulary": "vocab_size",
-}
-_GGUF_FIELDS = {
-    "max_context": "context_length",
-    "layers": "block_count",
-    "hidden_size": "embedding_length",
-    "vocabulary": "vocab_size",
-}
 
 
 def details(model: LocalModel) -> dict[str, Any]:
-    """`architecture, max_context, layers, hidden_size, vocabulary, licence, aliases, template`; None where unknown.
+    """What its files say, with None for what they do not: `architecture`, `context` (tokens), `layers`, `hidden_size`,
+    `vocab_size`, `parameters`, `bits_per_weight`, `licence`, `aliases`, `made_from` (of a model made here), `template`
+    (the chat template's source) and `problem` (why something could not be read).
 
-    Raises `Corrupt` when the configuration or the tokenizer's files cannot be read.
+    All text in it comes from outside.
     """
-    about = _of_gguf(model) if model.kind == "gguf" else _of_checkpoint(model)
     entry = catalogue.find(model.name)
-    about["licence"] = entry.licence if entry else None
-    about["aliases"] = list(entry.aliases) if entry else []
+    about: dict[str, Any] = {
+        "architecture": None,
+        "context": None,
+        "layers": None,
+        "hidden_size": None,
+        "vocab_size": None,
+        "parameters": entry.parameters if entry else None,
+        "bits_per_weight": None,
+        "licence": entry.licence if entry else None,
+        "aliases": list(entry.aliases) if entry else [],
+        "made_from": None,
+        "template": None,
+        "problem": None,
+    }
+    readers = (_gguf,) if model.kind == "gguf" else (_checkpoint, _template)
+    for read in readers:
+        try:
+            about |= read(model.path)
+        except LocalInferError as error:
+            about["problem"] = error.message
+    if about["parameters"]:
+        about["bits_per_weight"] = round(about.pop("weight_bytes", model.size_bytes) * 8 / about["parameters"], 2)
+    about.pop("weight_bytes", None)
     return about
 
 
-def _of_checkpoint(model: LocalModel) -> dict[str, Any]:
+def _checkpoint(path: Path) -> dict[str, Any]:
+    from localinfer.formats.checkpoint_files import open_tensors
+
+    config = read_object(path / CONFIG)
+    text = config.get("text_config")
+    sizes = {**config, **text} if isinstance(text, dict) else config
+    tensors = open_tensors(path)
+    about = {
+        "architecture": config.get("model_type"),
+        "context": sizes.get("max_position_embeddings"),
+        "layers": sizes.get("num_hidden_layers"),
+        "hidden_size": sizes.get("hidden_size"),
+        "vocab_size": sizes.get("vocab_size"),
+        "weight_bytes": tensors.nbytes,
+    }
+    if (path / RECORD).is_file():
+        record = read_object(path / RECORD)
+        about["made_from"] = {name: record[name] for name in ("source", "recipe", "report") if name in record} or None
+    elif not any(name.endswith("_packed") for name in tensors):
+        about["parameters"] = sum(_count(tensor.info.shape) for tensor in tensors.values())
+    return about
+
+
+def _template(path: Path) -> dict[str, Any]:
     from localinfer.formats.tokenizer import Tokenizer
 
-    config = read_object(model.path / CONFIG)
-    nested = config.get("text_config")
-    text = nested if isinstance(nested, dict) else {}
-    about: dict[str, Any] = {}
-    for name, field in _FIELDS.items():
-        value = config.get(field, text.get(field))
-        about[name] = value if isinstance(value, (int, str)) else None
-    about["template"] = Tokenizer(model.path).chat_template if (model.path / "tokenizer.json").is_file() else None
-    return about
+    return {"template": Tokenizer(path).chat_template}
 
 
-def _of_gguf(model: LocalModel) -> dict[str, Any]:
+def _count(shape: tuple[int, ...]) -> int:
+    count = 1
+    for side in shape:
+        count *= side
+    return count
+
+
+def _gguf(path: Path) -> dict[str, Any]:
     from localinfer.formats.gguf import GgufFile
 
-    metadata = GgufFile(model.path).metadata
-    architecture = metadata.get("general.architecture")
-    about: dict[str, Any] = {"architecture": architecture if isinstance(architecture, str) else None}
-    for name, field in _GGUF_FIELDS.items():
-        value = metadata.get(f"{architecture}.{field}")
-        about[name] = value if isinstance(value, int) else None
-    template = metadata.get("tokenizer.chat_template")
-    about["template"] = template if isinstance(template, str) else None
-    return about
+    file = GgufFile(path)
+    architecture = file.text("general.architecture")
+    template = file.metadata.get("tokenizer.chat_template")
+    tokens = file.metadata.get("tokenizer.ggml.tokens")
+    return {
+        "architecture": architecture,
+        "context": file.metadata.get(f"{architecture}.context_length"),
+        "layers": file.metadata.get(f"{architecture}.block_count"),
+        "hidden_size": file.metadata.get(f"{architecture}.embedding_length"),
+        "vocab_size": len(tokens) if isinstance(tokens, list) else None,
+        "parameters": sum(_count(tensor.shape) for tensor in file.tensors.values()),
+        "template": template if isinstance(template, str) else None,
+    }

@@ -51,7 +51,7 @@ def write_gguf(path: Path, seed: int = 0) -> None:
 
     rng = np.random.default_rng(seed)
     hidden, heads, kv, ffn = 32, 2, 1, 64
-    tokens = [*(chr(i) for i in range(33, 127)), "<|im_start|>", "<|im_end|>"]
+    tokens = [*(chr(i) for i in range(33, 127)), "<|im_start|>", "<|im_end|>", "ab"]
     tokens += [f"<unused{i}>" for i in range(128 - len(tokens))]
     writer = gguf.GGUFWriter(str(path), "llama")
     writer.add_context_length(64)
