@@ -4,6 +4,9 @@
 # -ffp-contract=off: a fused multiply-add happens only where the source asks for one, so all ISAs give the same bits.
 # -fno-math-errno: sqrtf is one instruction. Neither changes a result. -ffast-math is never allowed here.
 set(KERNEL_COMMON_FLAGS -ffp-contract=off -fno-math-errno)
+if(CMAKE_CXX_COMPILER_ID STREQUAL "GNU")  # the intrinsics headers of GCC 12 leave "undefined" vectors uninitialized
+  list(APPEND KERNEL_COMMON_FLAGS -Wno-uninitialized -Wno-maybe-uninitialized)
+endif()
 
 set(KERNEL_SCALAR_SOURCES
   ${CMAKE_CURRENT_LIST_DIR}/dispatch.cpp
@@ -20,9 +23,17 @@ set(KERNEL_AVX512_FLAGS ${KERNEL_AVX2_FLAGS} -mavx512f -mavx512bw -mavx512vl -ma
 
 if(CMAKE_SYSTEM_PROCESSOR MATCHES "^(x86_64|AMD64|amd64)$")
   set(KERNEL_AVX2_SOURCES
-    ${CMAKE_CURRENT_LIST_DIR}/avx2/fill.cpp)
+    ${CMAKE_CURRENT_LIST_DIR}/avx2/attention.cpp
+    ${CMAKE_CURRENT_LIST_DIR}/avx2/fill.cpp
+    ${CMAKE_CURRENT_LIST_DIR}/avx2/linear_bf16.cpp
+    ${CMAKE_CURRENT_LIST_DIR}/avx2/linear_int.cpp
+    ${CMAKE_CURRENT_LIST_DIR}/avx2/vector.cpp)
   set(KERNEL_AVX512_SOURCES
-    ${CMAKE_CURRENT_LIST_DIR}/avx512/fill.cpp)
+    ${CMAKE_CURRENT_LIST_DIR}/avx512/attention.cpp
+    ${CMAKE_CURRENT_LIST_DIR}/avx512/fill.cpp
+    ${CMAKE_CURRENT_LIST_DIR}/avx512/linear_bf16.cpp
+    ${CMAKE_CURRENT_LIST_DIR}/avx512/linear_int.cpp
+    ${CMAKE_CURRENT_LIST_DIR}/avx512/vector.cpp)
 endif()
 
 set(KERNEL_SOURCES ${KERNEL_SCALAR_SOURCES} ${KERNEL_AVX2_SOURCES} ${KERNEL_AVX512_SOURCES})

@@ -1,3 +1,19 @@
-#include "../table.h"
+#include "kernels.h"
 
-void fill_avx2(KernelTable* table) { (void)table; }
+void fill_avx2(KernelTable* table) {
+  table->quantize = avx2::quantize;
+  table->linear_i4 = avx2::linear_i4;
+  table->linear_i3 = avx2::linear_i3;
+  table->linear_i8 = avx2::linear_i8;
+  table->linear_bf16 = avx2::linear_bf16;
+  table->rms_norm = avx2::rms_norm;
+  table->rope = avx2::rope;
+  table->gated = avx2::gated;
+  table->add = avx2::add;
+  table->argmax = avx2::argmax;
+  table->exp = avx2::exp_all;
+  table->kv_put_8 = avx2::kv_put_8;
+  table->kv_put_16 = avx2::kv_put_16;
+  table->attend_8 = avx2::attend_8;
+  table->attend_16 = avx2::attend_16;
+}

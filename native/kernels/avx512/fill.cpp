@@ -1,3 +1,19 @@
-#include "../table.h"
+#include "kernels.h"
 
-void fill_avx512(KernelTable* table) { (void)table; }
+void fill_avx512(KernelTable* table) {
+  table->quantize = avx512::quantize;
+  table->linear_i4 = avx512::linear_i4;
+  table->linear_i3 = avx512::linear_i3;
+  table->linear_i8 = avx512::linear_i8;
+  table->linear_bf16 = avx512::linear_bf16;
+  table->rms_norm = avx512::rms_norm;
+  table->rope = avx512::rope;
+  table->gated = avx512::gated;
+  table->add = avx512::add;
+  table->argmax = avx512::argmax;
+  table->exp = avx512::exp_all;
+  table->kv_put_8 = avx512::kv_put_8;
+  table->kv_put_16 = avx512::kv_put_16;
+  table->attend_8 = avx512::attend_8;
+  table->attend_16 = avx512::attend_16;
+}

@@ -1,0 +1,270 @@
+// KV blocks: writing a token, and attention. Lanes are tokens for the scores and dimensions for the values; up to four
+// heads share every key and value that is loaded.
+#include "kernels.h"
+#include "math.h"
+
+namespace avx512 {
+
+enum { kMaxHeadDim = 512, kHeadsAtOnce = 8 };
+
+void kv_put_8(uint8_t* block, size_t token, const float* k, const float* v, size_t head_dim) {
+  int8_t q[kMaxHeadDim];
+  float scale;
+  int32_t sum;
+  uint8_t* scales = block + 2 * kKvBlock * head_dim;
+  quantize(q, &scale, &sum, k, head_dim, head_dim);
+  for (size_t d = 0; d < head_dim; d += 4) {
+    uint32_t word;
+    __builtin_memcpy(&word, q + d, sizeof word);
+    word ^= 0x80808080u;  // q + 128
+    __builtin_memcpy(block + d * kKvBlock + token * 4, &word, sizeof word);
+  }
+  __builtin_memcpy(scales + 4 * token, &scale, sizeof scale);
+  quantize(reinterpret_cast<int8_t*>(block + kKvBlock * head_dim + token * head_dim), &scale, &sum, v, head_dim,
+           head_dim);
+  __builtin_memcpy(scales + 4 * (kKvBlock + token), &scale, sizeof scale);
+}
+
+void kv_put_16(uint8_t* block, size_t token, const float* k, const float* v, size_t head_dim) {
+  uint8_t* values = block + 2 * (kKvBlock + token) * head_dim;
+  for (size_t d = 0; d < head_dim; d += 16) {
+    uint16_t keys[16];
+    _mm256_storeu_si256(reinterpret_cast<__m256i*>(keys), _mm512_cvtps_ph(_mm512_loadu_ps(k + d), 0));
+    for (size_t i = 0; i < 16; ++i)
+      __builtin_memcpy(block + 2 * ((d + i) * kKvBlock + token), keys + i, sizeof keys[i]);
+    _mm256_storeu_si256(reinterpret_cast<__m256i*>(values + 2 * d), _mm512_cvtps_ph(_mm512_loadu_ps(v + d), 0));
+  }
+}
+
+namespace {
+
+// Up to kHeadsAtOnce heads in work.
+struct Heads {
+  const float* q[kHeadsAtOnce];
+  int8_t q8[kHeadsAtOnce][kMaxHeadDim];
+  int32_t start[kHeadsAtOnce];  // -128 * (sum of q8): takes the offset of the stored keys off
+  float q_scale[kHeadsAtOnce];  // includes the score scale
+  float m[kHeadsAtOnce], l[kHeadsAtOnce];
+  float acc[kHeadsAtOnce][kMaxHeadDim];
+};
+
+// Slots [from, to) of one block are visible.
+struct Visible {
+  size_t from, to;
+  __mmask16 mask[2];
+};
+
+struct Cache8 {
+  static __m512 value(const uint8_t* block, size_t head_dim, size_t t, size_t d) {
+    const uint8_t* at = block + (kKvBlock + t) * head_dim + d;
+    return _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(_mm_load_si128(reinterpret_cast<const __m128i*>(at))));
+  }
+
+  template <int H>
+  static void scores(__m512 s[H][2], const Heads& heads, size_t h0, const uint8_t* block, const AttendJob& job) {
+    __m512i c[H][2];
+    for (int h = 0; h < H; ++h) c[h][0] = c[h][1] = _mm512_set1_epi32(heads.start[h0 + h]);
+    for (size_t d = 0; d < job.head_dim; d += 4) {
+      const __m512i k0 = _mm512_load_si512(block + d * kKvBlock);
+      const __m512i k1 = _mm512_load_si512(block + d * kKvBlock + 64);
+#pragma GCC unroll 4
+      for (int h = 0; h < H; ++h) {
+        int32_t word;
+        __builtin_memcpy(&word, heads.q8[h0 + h] + d, sizeof word);
+        c[h][0] = _mm512_dpbusd_epi32(c[h][0], k0, _mm512_set1_epi32(word));
+        c[h][1] = _mm512_dpbusd_epi32(c[h][1], k1, _mm512_set1_epi32(word));
+      }
+    }
+    const float* k_scale = reinterpret_cast<const float*>(block + 2 * kKvBlock * job.head_dim);
+    for (int h = 0; h < H; ++h)
+      for (int i = 0; i < 2; ++i) {
+        const __m512 scale = _mm512_mul_ps(_mm512_set1_ps(heads.q_scale[h0 + h]), _mm512_load_ps(k_scale + 16 * i));
+        s[h][i] = _mm512_mul_ps(_mm512_cvtepi32_ps(c[h][i]), scale);
+      }
+  }
+
+  static __m512 weight(__m512 p, const uint8_t* block, size_t head_dim, int i) {
+    const float* v_scale = reinterpret_cast<const float*>(block + 2 * kKvBlock * head_dim) + kKvBlock;
+    return _mm512_mul_ps(p, _mm512_load_ps(v_scale + 16 * i));
+  }
+};
+
+struct Cache16 {
+  static __m512 value(const uint8_t* block, size_t head_dim, size_t t, size_t d) {
+    const uint8_t* at = block + 2 * ((kKvBlock + t) * head_dim + d);
+    return _mm512_cvtph_ps(_mm256_load_si256(reinterpret_cast<const __m256i*>(at)));
+  }
+
+  template <int H>
+  static void scores(__m512 s[H][2], const Heads& heads, size_t h0, const uint8_t* block, const AttendJob& job) {
+    for (int h = 0; h < H; ++h) s[h][0] = s[h][1] = _mm512_setzero_ps();
+    for (size_t d = 0; d < job.head_dim; ++d) {
+      const __m256i* line = reinterpret_cast<const __m256i*>(block + 2 * d * kKvBlock);
+      const __m512 k0 = _mm512_cvtph_ps(_mm256_load_si256(line));
+      const __m512 k1 = _mm512_cvtph_ps(_mm256_load_si256(line + 1));
+#pragma GCC unroll 4
+      for (int h = 0; h < H; ++h) {
+        const __m512 q = _mm512_set1_ps(heads.q[h0 + h][d]);
+        s[h][0] = _mm512_fmadd_ps(q, k0, s[h][0]);
+        s[h][1] = _mm512_fmadd_ps(q, k1, s[h][1]);
+      }
+    }
+    for (int h = 0; h < H; ++h)
+      for (int i = 0; i < 2; ++i) s[h][i] = _mm512_mul_ps(_mm512_set1_ps(job.scale), s[h][i]);
+  }
+
+  static __m512 weight(__m512 p, const uint8_t*, size_t, int) { return p; }
+};
+
+// acc = acc * c, then += weight[t] * value[t] for t ascending; C vectors of dimensions from d on, H heads.
+template <class Cache, int H, int C>
+void add_values(Heads* heads, size_t h0, const float* c, const float (*weight)[kKvBlock], const uint8_t* block,
+                size_t head_dim, size_t d, const Visible& visible) {
+  __m512 acc[H][C];
+#pragma GCC unroll 4
+  for (int h = 0; h < H; ++h)
+#pragma GCC unroll 4
+    for (int i = 0; i < C; ++i)
+      acc[h][i] = _mm512_mul_ps(_mm512_loadu_ps(heads->acc[h0 + h] + d + 16 * i), _mm512_set1_ps(c[h]));
+  for (size_t t = visible.from; t < visible.to; ++t) {
+    __m512 v[C];
+#pragma GCC unroll 4
+    for (int i = 0; i < C; ++i) v[i] = Cache::value(block, head_dim, t, d + 16 * i);
+#pragma GCC unroll 4
+    for (int h = 0; h < H; ++h) {
+      const __m512 w = _mm512_set1_ps(weight[h][t]);
+#pragma GCC unroll 4
+      for (int i = 0; i < C; ++i) acc[h][i] = _mm512_fmadd_ps(w, v[i], acc[h][i]);
+    }
+  }
+#pragma GCC unroll 4
+  for (int h = 0; h < H; ++h)
+#pragma GCC unroll 4
+    for (int i = 0; i < C; ++i) _mm512_storeu_ps(heads->acc[h0 + h] + d + 16 * i, acc[h][i]);
+}
+
+// One block for heads h0 .. h0 + H - 1.
+template <class Cache, int H>
+void take_block(Heads* heads, size_t h0, const uint8_t* block, const AttendJob& job, const Visible& visible) {
+  __m512 s[H][2];
+  float c[H];
+  float weight[H][kKvBlock];
+  Cache::template scores<H>(s, *heads, h0, block, job);
+  for (int h = 0; h < H; ++h) {
+    const float before = heads->m[h0 + h];
+    __m512 largest = _mm512_set1_ps(before);  // max(s, largest) keeps `largest` where s is NaN
+    largest = _mm512_mask_max_ps(largest, visible.mask[0], s[h][0], largest);
+    largest = _mm512_mask_max_ps(largest, visible.mask[1], s[h][1], largest);
+    const float now = _mm512_reduce_max_ps(largest);
+    const __m512 m = _mm512_set1_ps(now);
+    const __m512 p0 = _mm512_maskz_mov_ps(visible.mask[0], exp16(_mm512_sub_ps(s[h][0], m)));
+    const __m512 p1 = _mm512_maskz_mov_ps(visible.mask[1], exp16(_mm512_sub_ps(s[h][1], m)));
+    c[h] = _mm512_cvtss_f32(exp16(_mm512_set1_ps(before - now)));
+    heads->l[h0 + h] = fmaf(heads->l[h0 + h], c[h], add_lanes(_mm512_add_ps(p0, p1)));
+    heads->m[h0 + h] = now;
+    _mm512_storeu_ps(weight[h], Cache::weight(p0, block, job.head_dim, 0));
+    _mm512_storeu_ps(weight[h] + 16, Cache::weight(p1, block, job.head_dim, 1));
+  }
+  size_t d = 0;
+  for (; d + 64 <= job.head_dim; d += 64)
+    add_values<Cache, H, 4>(heads, h0, c, weight, block, job.head_dim, d, visible);
+  for (; d < job.head_dim; d += 16)
+    add_values<Cache, H, 1>(heads, h0, c, weight, block, job.head_dim, d, visible);
+}
+
+// The visible tokens [from, to) of one cut.
+template <class Cache>
+void take_cut(Heads* heads, size_t count, const AttendJob& job, size_t from, size_t to) {
+  for (size_t h = 0; h < count; ++h) {
+    heads->m[h] = -HUGE_VALF;
+    heads->l[h] = 0.0f;
+    for (size_t d = 0; d < job.head_dim; d += 16) _mm512_storeu_ps(heads->acc[h] + d, _mm512_setzero_ps());
+  }
+  for (size_t t = from; t < to; t = (t / kKvBlock + 1) * kKvBlock) {
+    const size_t base = t / kKvBlock * kKvBlock;
+    Visible visible;
+    visible.from = t - base;
+    visible.to = to - base < 32 ? to - base : 32;
+    const auto mask = static_cast<uint32_t>(((1ull << visible.to) - 1) & ~((1ull << visible.from) - 1));
+    visible.mask[0] = static_cast<__mmask16>(mask & 0xffff);
+    visible.mask[1] = static_cast<__mmask16>(mask >> 16);
+    const uint8_t* block = job.blocks[t / kKvBlock];
+    for (size_t h = 0; h < count;) {
+      const size_t left = count - h;
+      const size_t here = left > 4 ? (left == 5 || left == 6 ? 3 : 4) : left;
+      switch (here) {
+        case 1: take_block<Cache, 1>(heads, h, block, job, visible); break;
+        case 2: take_block<Cache, 2>(heads, h, block, job, visible); break;
+        case 3: take_block<Cache, 3>(heads, h, block, job, visible); break;
+        default: take_block<Cache, 4>(heads, h, block, job, visible); break;
+      }
+      h += here;
+    }
+  }
+}
+
+// Merges the finished cut of head h into the whole (m, l, out).
+void merge(float* whole_m, float* whole_l, float* out, const Heads& heads, size_t h, size_t head_dim) {
+  const float m = heads.m[h];
+  const float now = m > *whole_m ? m : *whole_m;
+  const __m512 x = exp16(_mm512_set1_ps(*whole_m - now));
+  const __m512 y = exp16(_mm512_set1_ps(m - now));
+  *whole_m = now;
+  *whole_l = fmaf(*whole_l, _mm512_cvtss_f32(x), heads.l[h] * _mm512_cvtss_f32(y));
+  for (size_t d = 0; d < head_dim; d += 16) {
+    const __m512 part = _mm512_mul_ps(_mm512_loadu_ps(heads.acc[h] + d), y);
+    _mm512_storeu_ps(out + d, _mm512_fmadd_ps(_mm512_loadu_ps(out + d), x, part));
+  }
+}
+
+template <class Cache>
+void attend_heads(Heads* heads, size_t count, const AttendJob& job, float* out) {
+  float m[kHeadsAtOnce];
+  float l[kHeadsAtOnce];
+  for (size_t cut = job.first; cut < job.end;) {
+    const size_t boundary = (cut / kKvChunk + 1) * kKvChunk;
+    const size_t cut_end = boundary < job.end ? boundary : job.end;
+    take_cut<Cache>(heads, count, job, cut, cut_end);
+    for (size_t h = 0; h < count; ++h) {
+      float* whole = out + h * job.ldo;
+      if (cut != job.first) {
+        merge(&m[h], &l[h], whole, *heads, h, job.head_dim);
+        continue;
+      }
+      m[h] = heads->m[h];
+      l[h] = heads->l[h];
+      for (size_t d = 0; d < job.head_dim; d += 16) _mm512_storeu_ps(whole + d, _mm512_loadu_ps(heads->acc[h] + d));
+    }
+    cut = cut_end;
+  }
+  for (size_t h = 0; h < count; ++h)
+    for (size_t d = 0; d < job.head_dim; d += 16) {
+      float* at = out + h * job.ldo + d;
+      _mm512_storeu_ps(at, _mm512_div_ps(_mm512_loadu_ps(at), _mm512_set1_ps(l[h])));
+    }
+}
+
+template <class Cache, bool quantized>
+void attend(const AttendJob& job) {
+  Heads heads;
+  for (size_t h0 = 0; h0 < job.heads; h0 += kHeadsAtOnce) {
+    const size_t count = job.heads - h0 < 8 ? job.heads - h0 : 8;
+    for (size_t h = 0; h < count; ++h) {
+      heads.q[h] = job.q + (h0 + h) * job.ldq;
+      if (!quantized) continue;
+      int32_t sum;
+      quantize(heads.q8[h], &heads.q_scale[h], &sum, heads.q[h], job.head_dim, job.head_dim);
+      heads.q_scale[h] *= job.scale;
+      heads.start[h] = -128 * sum;
+    }
+    attend_heads<Cache>(&heads, count, job, job.out + h0 * job.ldo);
+  }
+}
+
+}  // namespace
+
+void attend_8(const AttendJob* job) { attend<Cache8, true>(*job); }
+
+void attend_16(const AttendJob* job) { attend<Cache16, false>(*job); }
+
+}  // namespace avx512

@@ -1,0 +1,222 @@
+// Integer panels times quantized rows. Lanes are output rows; weights are unsigned, activations signed, as
+// vpdpbusd wants them; the weights' offset is taken off by starting each dot at -offset * (sum of the activations).
+#include "kernels.h"
+#include "math.h"
+
+namespace avx512 {
+namespace {
+
+// A vector of 16 rows holds 4 columns. Eight columns are two vectors, `low` (the first four) and `high`.
+struct Pair {
+  __m512i low, high;
+};
+
+// One source vector holds both: low values at bit 0 and high values at bit 4 of each byte.
+template <int mask>
+struct Nibbles {
+  static constexpr int kHighShift = 4;  // packed(): high values are 16 times too large
+  static Pair packed(__m512i x) {
+    return {_mm512_and_si512(x, _mm512_set1_epi8(mask)),
+            _mm512_and_si512(x, _mm512_set1_epi8(static_cast<char>(mask << 4)))};
+  }
+  static Pair split(__m512i x) {
+    const __m512i m = _mm512_set1_epi8(mask);
+    return {_mm512_and_si512(x, m), _mm512_and_si512(_mm512_srli_epi16(x, 4), m)};
+  }
+};
+
+struct Int4 : Nibbles<15> {
+  static constexpr size_t kBits = 4;
+  static constexpr int kOffset = 8;
+  static __m512i source(const uint8_t* at, size_t j) { return _mm512_load_si512(at + 64 * j); }
+  static Pair packed(const uint8_t* at, size_t j) { return Nibbles::packed(source(at, j)); }
+  static Pair split(const uint8_t* at, size_t j) { return Nibbles::split(source(at, j)); }
+};
+
+// Takes bits of `a` where the mask is set, of `b` elsewhere.
+template <int mask>
+__m512i select(__m512i a, __m512i b) {
+  return _mm512_ternarylogic_epi32(a, b, _mm512_set1_epi8(static_cast<char>(mask)), 0xe4);
+}
+
+struct Int3 : Nibbles<7> {
+  static constexpr size_t kBits = 3;
+  static constexpr int kOffset = 4;
+  static __m512i source(const uint8_t* at, size_t j) {
+    const uint8_t* planes = at + 192 * (j / 4);
+    const __m512i l0 = _mm512_load_si512(planes);
+    const __m512i l1 = _mm512_load_si512(planes + 64);
+    const __m512i h = _mm512_load_si512(planes + 128);
+    switch (j % 4) {
+      case 0: return select<0x33>(l0, h);
+      case 1: return _mm512_srli_epi16(select<0xcc>(l0, h), 1);
+      case 2: return select<0x33>(l1, _mm512_srli_epi16(h, 1));
+      default: return select<0x66>(_mm512_srli_epi16(l1, 1), h);
+    }
+  }
+  static Pair packed(const uint8_t* at, size_t j) { return Nibbles::packed(source(at, j)); }
+  static Pair split(const uint8_t* at, size_t j) { return Nibbles::split(source(at, j)); }
+};
+
+struct Int8 {
+  static constexpr size_t kBits = 8;
+  static constexpr int kOffset = 128;
+  static constexpr int kHighShift = 0;
+  static Pair packed(const uint8_t* at, size_t j) { return split(at, j); }
+  static Pair split(const uint8_t* at, size_t j) {
+    return {_mm512_load_si512(at + 128 * j), _mm512_load_si512(at + 128 * j + 64)};
+  }
+};
+
+__m512i four(const int8_t* a) {
+  int32_t word;
+  __builtin_memcpy(&word, a, sizeof word);
+  return _mm512_set1_epi32(word);
+}
+
+__m512 scales(const uint8_t* tile, int block) {
+  return _mm512_cvtph_ps(_mm256_load_si256(reinterpret_cast<const __m256i*>(tile) + block));
+}
+
+// How far ahead weights are asked for: about what one core has in flight at full bandwidth.
+constexpr size_t kAhead = 4096;
+
+template <size_t bytes>
+void prefetch(const uint8_t* tile) {
+  for (size_t i = 0; i < bytes; i += 64) _mm_prefetch(reinterpret_cast<const char*>(tile + kAhead + i), _MM_HINT_T0);
+}
+
+// One row. High values keep their place in the byte and have their own accumulator: no shift a vector, one a group.
+template <class Kind, size_t group>
+void one_row(float* out, const uint8_t* tile, size_t groups, const int8_t* q, const float* scale, const int32_t* sum) {
+  constexpr size_t kBlock = 16 * group * Kind::kBits / 8;
+  __m512 f0 = _mm512_setzero_ps();
+  __m512 f1 = _mm512_setzero_ps();
+  for (size_t g = 0; g < groups; ++g, tile += 64 + 2 * kBlock, q += group) {
+    prefetch<64 + 2 * kBlock>(tile);
+    const uint8_t* w = tile + 64;
+    __m512i low0 = _mm512_set1_epi32(-Kind::kOffset * sum[g]);
+    __m512i low1 = low0;
+    __m512i high0 = _mm512_setzero_si512();
+    __m512i high1 = high0;
+#pragma GCC unroll 16
+    for (size_t j = 0; j < group / 8; ++j) {
+      const __m512i a = four(q + 8 * j);
+      const __m512i b = four(q + 8 * j + 4);
+      const Pair x = Kind::packed(w, j);
+      const Pair y = Kind::packed(w + kBlock, j);
+      low0 = _mm512_dpbusd_epi32(low0, x.low, a);
+      high0 = _mm512_dpbusd_epi32(high0, x.high, b);
+      low1 = _mm512_dpbusd_epi32(low1, y.low, a);
+      high1 = _mm512_dpbusd_epi32(high1, y.high, b);
+    }
+    const __m512i dot0 = _mm512_add_epi32(low0, _mm512_srai_epi32(high0, Kind::kHighShift));
+    const __m512i dot1 = _mm512_add_epi32(low1, _mm512_srai_epi32(high1, Kind::kHighShift));
+    const __m512 s = _mm512_set1_ps(scale[g]);
+    f0 = _mm512_fmadd_ps(_mm512_cvtepi32_ps(dot0), _mm512_mul_ps(scales(tile, 0), s), f0);
+    f1 = _mm512_fmadd_ps(_mm512_cvtepi32_ps(dot1), _mm512_mul_ps(scales(tile, 1), s), f1);
+  }
+  _mm512_storeu_ps(out, f0);
+  _mm512_storeu_ps(out + 16, f1);
+}
+
+// The rows of one block: a block of `a` that starts at row m.
+struct Rows {
+  const int8_t* q;
+  const float* scale;
+  const int32_t* sum;
+  size_t ldq, lds;
+  Rows(const ActRows& a, size_t m)
+      : q(a.q + m * a.ldq), scale(a.scale + m * a.lds), sum(a.sum + m * a.lds), ldq(a.ldq), lds(a.lds) {}
+};
+
+// M rows at once: weights are unpacked once and used M times, one integer accumulator a row and row block.
+template <class Kind, int M>
+void some_rows(float* out, size_t ldo, const uint8_t* tile, size_t groups, size_t group, const Rows& a) {
+  const size_t block = 16 * group * Kind::kBits / 8;
+  __m512 f[2][M];
+  for (int m = 0; m < M; ++m) f[0][m] = f[1][m] = _mm512_setzero_ps();
+  for (size_t g = 0; g < groups; ++g, tile += 64 + 2 * block) {
+    for (size_t i = 0; i < 64 + 2 * block; i += 64)
+      _mm_prefetch(reinterpret_cast<const char*>(tile + kAhead + i), _MM_HINT_T0);
+    const uint8_t* w = tile + 64;
+    const int8_t* q = a.q + g * group;
+    __m512i c[2][M];
+#pragma GCC unroll 16
+    for (int m = 0; m < M; ++m) c[0][m] = c[1][m] = _mm512_set1_epi32(-Kind::kOffset * a.sum[m * a.lds + g]);
+    for (size_t j = 0; j < group / 8; j += 4) {
+#pragma GCC unroll 4
+      for (size_t i = 0; i < 4; ++i) {
+        const Pair x = Kind::split(w + j * (16 * Kind::kBits), i);
+        const Pair y = Kind::split(w + block + j * (16 * Kind::kBits), i);
+#pragma GCC unroll 16
+        for (int m = 0; m < M; ++m) {
+          const int8_t* row = q + (m / 3) * (3 * a.ldq) + (m % 3) * a.ldq + 8 * (i + j);
+          const __m512i low = four(row);
+          const __m512i high = four(row + 4);
+          c[0][m] = _mm512_dpbusd_epi32(c[0][m], x.low, low);
+          c[1][m] = _mm512_dpbusd_epi32(c[1][m], y.low, low);
+          c[0][m] = _mm512_dpbusd_epi32(c[0][m], x.high, high);
+          c[1][m] = _mm512_dpbusd_epi32(c[1][m], y.high, high);
+        }
+      }
+    }
+    const __m512 s0 = scales(tile, 0);
+    const __m512 s1 = scales(tile, 1);
+#pragma GCC unroll 16
+    for (int m = 0; m < M; ++m) {
+      const __m512 s = _mm512_set1_ps(a.scale[m * a.lds + g]);
+      f[0][m] = _mm512_fmadd_ps(_mm512_cvtepi32_ps(c[0][m]), _mm512_mul_ps(s0, s), f[0][m]);
+      f[1][m] = _mm512_fmadd_ps(_mm512_cvtepi32_ps(c[1][m]), _mm512_mul_ps(s1, s), f[1][m]);
+    }
+  }
+  for (int m = 0; m < M; ++m) {
+    _mm512_storeu_ps(out + m * ldo, f[0][m]);
+    _mm512_storeu_ps(out + m * ldo + 16, f[1][m]);
+  }
+}
+
+constexpr size_t kMost = 8;  // rows in one block: 16 integer accumulators, the rest for weights and activations
+
+template <class Kind>
+void row_block(float* out, size_t ldo, const uint8_t* panel, size_t groups, size_t group, const Rows& a, size_t rows) {
+  switch (rows) {
+    case 1:
+      if (group == 32) return one_row<Kind, 32>(out, panel, groups, a.q, a.scale, a.sum);
+      if (group == 64) return one_row<Kind, 64>(out, panel, groups, a.q, a.scale, a.sum);
+      return one_row<Kind, 128>(out, panel, groups, a.q, a.scale, a.sum);
+    case 2: return some_rows<Kind, 2>(out, ldo, panel, groups, group, a);
+    case 3: return some_rows<Kind, 3>(out, ldo, panel, groups, group, a);
+    case 4: return some_rows<Kind, 4>(out, ldo, panel, groups, group, a);
+    case 5: return some_rows<Kind, 5>(out, ldo, panel, groups, group, a);
+    case 6: return some_rows<Kind, 6>(out, ldo, panel, groups, group, a);
+    case 7: return some_rows<Kind, 7>(out, ldo, panel, groups, group, a);
+    default: return some_rows<Kind, kMost>(out, ldo, panel, groups, group, a);
+  }
+}
+
+// Row blocks of nearly equal size walk the panel one after the other; after the first walk it lies in the cache.
+template <class Kind>
+void linear(float* out, size_t ldo, const uint8_t* panel, size_t k, size_t group, const ActRows* a, size_t rows) {
+  for (size_t m = 0, blocks = (rows + kMost - 1) / kMost; blocks > 0; --blocks) {
+    const size_t here = (rows - m) / blocks;
+    row_block<Kind>(out + m * ldo, ldo, panel, k / group, group, Rows(*a, m), here);
+    m += here;
+  }
+}
+
+}  // namespace
+
+void linear_i4(float* out, size_t ldo, const uint8_t* panel, size_t k, size_t group, const ActRows* a, size_t rows) {
+  linear<Int4>(out, ldo, panel, k, group, a, rows);
+}
+
+void linear_i3(float* out, size_t ldo, const uint8_t* panel, size_t k, size_t group, const ActRows* a, size_t rows) {
+  linear<Int3>(out, ldo, panel, k, group, a, rows);
+}
+
+void linear_i8(float* out, size_t ldo, const uint8_t* panel, size_t k, size_t group, const ActRows* a, size_t rows) {
+  linear<Int8>(out, ldo, panel, k, group, a, rows);
+}
+
+}  // namespace avx512
