@@ -1,7 +1,7 @@
 """A conversation with one model: messages → tokens → request → what the engine says."""
 
 from bisect import bisect_left
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from dataclasses import replace
 from itertools import takewhile
 from typing import TYPE_CHECKING
@@ -54,7 +54,7 @@ class Chat:
         """The whole conversation, the system prompt first if there is one."""
         return (*self._system, *self._turns)
 
-    def reply(self, prompt: str, *, cancelled: Callable[[], bool] = lambda: False) -> Iterator[Event]:
+    def reply(self, prompt: str, *, cancelled: Callable[[], bool] = lambda: False) -> Generator[Event, None, None]:
         """Answer `prompt`. `cancelled` is asked after every event.
 
         The prompt and the answer join `messages` when the reply ends, in whatever way: cancelled or cut off, what
@@ -63,7 +63,7 @@ class Chat:
         self._retries = 0
         yield from self._answer([*self._turns, Message("user", prompt)], cancelled)
 
-    def regenerate(self, *, cancelled: Callable[[], bool] = lambda: False) -> Iterator[Event]:
+    def regenerate(self, *, cancelled: Callable[[], bool] = lambda: False) -> Generator[Event, None, None]:
         """Answer the last prompt once more, with another seed. The old answer goes when the new one has text."""
         turns = list(self._turns)
         if turns and turns[-1].role == "assistant":
@@ -77,7 +77,7 @@ class Chat:
         """The exact text that the model would read for `prompt`."""
         return prompt if self.raw else self._render([*self._turns, Message("user", prompt)]).plain
 
-    def _answer(self, turns: list[Message], cancelled: Callable[[], bool]) -> Iterator[Event]:
+    def _answer(self, turns: list[Message], cancelled: Callable[[], bool]) -> Generator[Event, None, None]:
         tokens, dropped = self._fit(turns)
         keep = self._kept_tokens(turns, tokens) if self.on_overflow == "shift" else 0
         written: list[str] = []

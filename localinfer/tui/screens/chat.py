@@ -18,7 +18,7 @@ from localinfer.text import clean, one_line
 from localinfer.tui.messages import EngineSaid, Loaded, LoadFailed, LoadMoved, ReplyEnded
 from localinfer.tui.screens.help import HelpScreen
 from localinfer.tui.widgets.prompt_box import PASTE_LIMIT, PromptBox
-from localinfer.tui.widgets.status import StatusLine
+from localinfer.tui.widgets.status import Status, StatusLine
 from localinfer.tui.widgets.title import TitleLine
 from localinfer.tui.widgets.transcript import Answer, ErrorNote, Note, Prompt, Transcript, Welcome
 
@@ -63,6 +63,7 @@ class ChatScreen(Screen[None]):
         self._sent_at = 0.0
         self._waiting: str | None = None  # a prompt that was sent before the model was there
         self._answer: Answer | None = None
+        self._stats_before: Stats | None = None
         self._noted: set[str] = set()  # warnings that were shown already
         self.load_error: LocalInferError | None = None
 
@@ -160,6 +161,7 @@ class ChatScreen(Screen[None]):
         self._stop.clear()
         self._sent_at = self._clock()
         self._answer = None
+        self._stats_before = self._status.stats
         self._set(phase="queued", percent=None, elapsed=0.0, stats=None)
         self.generate(prompt)
 
@@ -192,7 +194,7 @@ class ChatScreen(Screen[None]):
             case Shifted(dropped=dropped):
                 await self._note(f"the oldest {dropped} tokens were forgotten, to make room in the context")
             case Stats() as stats:
-                self._set(phase=stats.phase, percent=None if stats.phase == "decode" else self._percent, stats=stats)
+                self._set(phase=stats.phase, percent=None if stats.phase == "decode" else self._status.percent, stats=stats)
             case Finished() as finished:
                 self._set(stats=finished.stats)
                 if finished.reason in _ENDINGS and (self._answer is not None or finished.reason != "cancelled"):
@@ -205,7 +207,7 @@ class ChatScreen(Screen[None]):
         elif message.prompt is not None:
             await self._put_back(message.prompt)
         self._busy = False
-        self._set(phase="ready", percent=None, elapsed=None)
+        self._set(phase="ready", percent=None, elapsed=None, stats=self._status.stats or self._stats_before)
         if message.error is not None:
             await self.query_one(Transcript).add(ErrorNote(message.error))
         for warning in self.session.warnings:
@@ -289,8 +291,8 @@ class ChatScreen(Screen[None]):
             self._set(elapsed=self._clock() - self._sent_at)
 
     @property
-    def _percent(self) -> int | None:
-        return self.query_one(StatusLine).status.percent
+    def _status(self) -> Status:
+        return self.query_one(StatusLine).status
 
     def _set(self, **changes: Any) -> None:
         if self._stop.is_set() and changes.get("phase") in ("prefill", "decode"):

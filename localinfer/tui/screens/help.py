@@ -11,14 +11,14 @@ from textual.widgets import Static
 
 KEYS = (
     ("Enter", "send"),
-    ("Ctrl+J", "new line; Shift+Enter and Alt+Enter where the terminal tells them apart"),
-    ("Esc", "stop the answer; what was written stays"),
+    ("Ctrl+J", "new line (in many terminals also Shift+Enter)"),
+    ("Esc", "stop; what was written stays"),
     ("Ctrl+R", "answer again, with another seed"),
     ("Ctrl+Y", "copy the last answer"),
     ("Ctrl+N", "new chat; this one is kept"),
     ("PgUp PgDn", "scroll"),
-    ("Ctrl+C", "copy what is selected, else stop the answer, else twice: quit"),
-    ("Ctrl+Q", "quit; `chat --continue` comes back here"),
+    ("Ctrl+C", "copy the selection, or stop; twice quits"),
+    ("Ctrl+Q", "quit; chat --continue comes back here"),
 )
 
 

@@ -35,6 +35,7 @@ class PromptBox(TextArea):
 
     def __init__(self, text: str = "") -> None:
         super().__init__(clean(text), placeholder="Message", highlight_cursor_line=False)
+        self.border_subtitle = "Enter send · Ctrl+J new line · F1 help"
 
     def action_new_line(self) -> None:
         self.insert("\n")

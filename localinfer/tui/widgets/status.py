@@ -12,7 +12,7 @@ from localinfer.text import one_line
 
 Phase = Literal["loading", "ready", "queued", "prefill", "decode", "stopping", "failed"]
 
-_COLOURS: dict[Phase, str] = {"decode": "$success", "ready": "$text-muted", "failed": "$error"}
+_COLOURS: dict[Phase, str] = {"decode": "$success", "ready": "$foreground 70%", "failed": "$error"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,5 +86,5 @@ class StatusLine(Widget):
             shown.append(part)
         colour = _COLOURS.get(status.phase, "$primary")
         parts = [Content.styled("● ", colour), Content.styled(head, f"bold {colour}")]
-        parts += [Content.styled("   " + part, "$text-muted") for part in shown]
+        parts += [Content.styled("   " + part, "$foreground 60%") for part in shown]
         return Content.assemble(*parts)

@@ -22,12 +22,13 @@ class TitleLine(Widget):
         self._model = model
 
     def render(self) -> Content:
-        return Content.assemble(Content.styled(one_line(self._model, 60), "bold"), Content.styled(self._where(), "dim"))
+        return Content.assemble(Content.styled(one_line(self._model, 60), "bold"), Content.styled(self._where(), "$foreground 60%"))
 
     def _where(self) -> str:
         if self.info is None:
             return ""
         threads = f"{self.info.threads} thread" + "s" * (self.info.threads != 1)
         computes = " ".join(dict.fromkeys((self.info.backend, self.info.isa)))
-        parts = (self.info.bits, computes, threads, f"KV {self.info.kv_bits} bit")
+        bits = () if self._model.endswith(f":{self.info.bits}") else (self.info.bits,)
+        parts = (*bits, computes, threads, f"KV {self.info.kv_bits} bit")
         return "".join(f"  ·  {one_line(part, 30)}" for part in parts)

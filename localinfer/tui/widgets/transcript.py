@@ -105,8 +105,8 @@ class Welcome(Static):
     def __init__(self) -> None:
         super().__init__(
             Content.assemble(
-                Content.styled("Ask anything.", "bold"),
-                Content("\n\nThe model runs on this machine; nothing leaves it.\nYou can type while it loads."),
+                Content.styled("Ask anything", "bold $primary"),
+                Content("\n\nIt runs on this machine, and nothing leaves it."),
             ),
             markup=False,
         )
