@@ -47,10 +47,10 @@ class StepEngine:
         self.context_size = context
         self.scheduler = scheduler
         self._vocab = vocab
-        self._runner = runner
-        self._drafter = drafter
-        self._draft_tokens = draft_tokens
-        self._clock = clock
+        self.runner = runner
+        self.drafter = drafter
+        self.draft_tokens = draft_tokens
+        self.clock = clock
         self._handles = itertools.count(1)
         self._replies: dict[int, Reply] = {}
         self._outbox: list[Event] = []
@@ -70,26 +70,26 @@ class StepEngine:
         if not batch:
             return
         self._draft(batch)
-        logits = self._runner.forward(batch)  # one call, GIL released; if it is interrupted, nothing has moved
+        logits = self.runner.forward(batch)  # one call, GIL released; if it is interrupted, nothing has moved
         chosen = self._choose(batch, logits)
-        now = self._clock()
+        now = self.clock()
         for work, tokens in zip(batch, chosen, strict=True):
             self._commit(work, tokens, now)
 
     def _draft(self, batch: list[Work]) -> None:
         """Admit the newcomers, and let the drafter guess for those that decode."""
-        now = self._clock()
+        now = self.clock()
         for work in batch:
             self._replies[work.sequence.handle].admit(now)
-        if self._drafter is None:
+        if self.drafter is None:
             return
         spare = VERIFY_ROWS - sum(work.samples for work in batch)
         for work in batch:
             if work.count > 1:
                 continue
-            most = min(spare, self._draft_tokens, self._replies[work.sequence.handle].room - 1)
+            most = min(spare, self.draft_tokens, self._replies[work.sequence.handle].room - 1)
             if most > 0:
-                drafts = self._drafter.propose(work.sequence.handle, work.sequence.tokens, most)[:most]
+                drafts = self.drafter.propose(work.sequence.handle, work.sequence.tokens, most)[:most]
                 work.drafts = list(itertools.takewhile(lambda token: 0 <= token < self._vocab, drafts))
                 spare -= len(work.drafts)
                 self.scheduler.reserve(work)
@@ -122,8 +122,8 @@ class StepEngine:
         if tokens:
             used, said, reason = reply.take(tokens, len(work.drafts), now)
             events += said
-            if self._drafter is not None:
-                self._drafter.observe(sequence.handle, len(work.drafts), len(tokens) - 1)
+            if self.drafter is not None:
+                self.drafter.observe(sequence.handle, len(work.drafts), len(tokens) - 1)
         self.scheduler.commit(work, tokens[:used])
         self._outbox += events
         if reason is None and reply.room == 0:
@@ -143,15 +143,15 @@ class StepEngine:
         drop = len(sequence.tokens) - keep - (self.context_size - keep) // 2
         self.scheduler.shift(sequence, keep, drop)
         reply.dropped += drop
-        if self._drafter is not None:
-            self._drafter.forget(sequence.handle)
+        if self.drafter is not None:
+            self.drafter.forget(sequence.handle)
         self._outbox.append(Shifted(sequence.handle, drop, len(sequence.tokens)))
 
     def _retire(self, reply: Reply, reason: FinishReason, now: float) -> None:
         sequence = reply.sequence
         self.scheduler.remove(sequence)
-        if self._drafter is not None:
-            self._drafter.forget(sequence.handle)
+        if self.drafter is not None:
+            self.drafter.forget(sequence.handle)
         del self._replies[sequence.handle]
         self._outbox += reply.finish(reason, now)
 
@@ -167,8 +167,8 @@ class StepEngine:
                 request,
                 self.tokenizer,
                 context=self.context_size,
-                drafter=self._drafter.name if self._drafter else None,
-                now=self._clock(),
+                drafter=self.drafter.name if self.drafter else None,
+                now=self.clock(),
             )
             self._replies[sequence.handle] = reply
             if len(sequence.tokens) >= self.context_size:
@@ -224,13 +224,13 @@ class StepEngine:
         with self._lock:
             reply = self._replies.get(handle)
             if reply is not None:
-                self._retire(reply, "cancelled", self._clock())
+                self._retire(reply, "cancelled", self.clock())
 
     def close(self) -> None:
         """Give the memory back. Closing twice is fine."""
         with self._lock:
             self._closed = True
-            self._runner.close()
+            self.runner.close()
 
     def _check_open(self) -> None:
         if self._closed:

@@ -28,7 +28,9 @@ class Llama:
         self.said: list[str] = []
         self._log = lib.llama_log_callback(self._listen)
         lib.llama_log_set(self._log, None)
-        self.model = self.ctx = self.batch = None
+        self.model: Any = None
+        self.ctx: Any = None
+        self.batch: Any = None
         total = path.stat().st_size
         params = lib.llama_model_default_params()
         params.n_gpu_layers = 0
