@@ -1,6 +1,5 @@
 """A GGUF file turned into a Hugging Face directory with bf16 weights, tokenizer and chat template."""
 
-import hashlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -41,17 +40,9 @@ def import_gguf(path: Path, dest: Path, on_progress: Callable[[int, int], None] 
     ids = {"bos_token_id": tokenizer.bos_id, "eos_token_id": list(tokenizer.eos_ids), "pad_token_id": tokenizer.pad_id}
     ids = {name: value for name, value in ids.items() if value not in (None, [])}
     write_json(dest / "generation_config.json", ids)
-    source = {"file": path.name, "sha256": sha256(path), "types": sorted({t.type for t in file.tensors.values()})}
-    write_json(dest / "localinfer.json", {"format": 1, "kind": "imported", "source": source})
     config = plan.config | ids
     write_json(dest / "config.json", config)
     return config
-
-
-def sha256(path: Path) -> str:
-    """Hex digest of a file."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _write_weights(

@@ -202,7 +202,10 @@ def write_safetensors(
         )
     part = path.with_name(path.name + ".tmp")
     try:
+        part.touch()
+        mode = part.stat().st_mode  # what a new file gets here; the library makes its own for its eyes only
         serialize_file(specs, part, dict(metadata or {"format": "pt"}))
+        part.chmod(mode)
         sync(part)
         part.replace(path)
         sync(path.parent)

@@ -1,0 +1,86 @@
+"""One file of the new model: its tensors read in pieces, rounded on all threads, packed."""
+
+from collections.abc import Callable
+from concurrent.futures import Executor, Future
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from localinfer.errors import Corrupt
+from localinfer.formats.compressed import pack
+from localinfer.graph.stored import require_finite, widen
+from localinfer.quantize.plan import Job
+from localinfer.quantize.scales import round_rows
+
+PIECE = 1 << 20
+"""Weights in one task."""
+
+Stored = dict[str, tuple[str, NDArray[Any]]]
+
+
+def quantize_unit(
+    jobs: tuple[Job, ...], pool: Executor, on_weights: Callable[[int], None]
+) -> tuple[Stored, dict[str, float]]:
+    """The tensors of one file, and the relative error of each quantized one: |w - q s| / |w|, root mean square.
+
+    `on_weights(n)` is called whenever n more weights are done. Raises `Corrupt` naming the tensor for NaN, infinity, or
+    weights beyond float16's scales.
+    """
+    tensors: Stored = {}
+    errors: dict[str, float] = {}
+    for job in jobs:
+        if job.bits:
+            errors[job.tensor.name] = _quantize(job, pool, tensors, on_weights)
+        else:
+            values = job.tensor.read()
+            if values.dtype.kind == "f" or job.tensor.info.dtype == "BF16":
+                require_finite(job.tensor.name, values)
+            tensors[job.tensor.name] = (job.tensor.info.dtype, values)
+            on_weights(job.weights)
+    return tensors, errors
+
+
+def _quantize(job: Job, pool: Executor, tensors: Stored, on_weights: Callable[[int], None]) -> float:
+    rows, columns = job.tensor.info.shape
+    step = max(1, PIECE // columns)
+    tasks: list[Future[_Piece]] = [
+        pool.submit(_piece, job, first, min(rows, first + step)) for first in range(0, rows, step)
+    ]
+    packed, scales = [], []
+    error = power = 0.0
+    for task in tasks:
+        piece = task.result()
+        packed.append(piece.packed)
+        scales.append(piece.scales)
+        error += piece.error
+        power += piece.power
+        on_weights(piece.scales.size * job.group)
+    tensors[f"{job.module}.weight_packed"] = ("I32", np.concatenate(packed))
+    tensors[f"{job.module}.weight_scale"] = ("F16", np.concatenate(scales))
+    tensors[f"{job.module}.weight_shape"] = ("I64", np.array([rows, columns], np.int64))
+    return float(np.sqrt(error / power)) if power else 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class _Piece:
+    packed: NDArray[np.int32]
+    scales: NDArray[np.float16]
+    error: float
+    power: float
+
+
+def _piece(job: Job, first: int, last: int) -> _Piece:
+    values = job.tensor.read_rows(first, last)
+    require_finite(job.tensor.name, values)
+    try:
+        with np.errstate(over="raise"):
+            weights = widen(values) if values.dtype == np.uint16 else values.astype(np.float32)
+        rounded = round_rows(weights, job.bits, job.group)
+    except (OverflowError, FloatingPointError) as error:
+        raise Corrupt(
+            f"tensor `{job.tensor.name}` holds weights too large to quantize ({error})",
+            hint="the model is broken; download it again, or run it as it is",
+        ) from error
+    return _Piece(pack(rounded.values, job.bits), rounded.scales, rounded.error, rounded.power)

@@ -1,0 +1,166 @@
+"""What `quantize` will do, decided from headers alone: which tensors, how many bits, which groups, which file."""
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from localinfer.errors import NotSupported, UsageError
+from localinfer.formats.checkpoint_files import StoredTensor, open_tensors
+from localinfer.formats.compressed import packed_words, quantization_config
+from localinfer.graph.registry import family_for
+from localinfer.graph.weights import Checkpoint
+
+GROUPS = (32, 64, 128)
+TABLE_BITS = 8
+LARGE_MODEL = 4_000_000_000
+"""From this many weights on, groups of 64 cost less quality than their bytes are worth."""
+
+_LAYER = re.compile(r"\.layers\.(\d+)\.")
+_BODY = r"re:.*\.layers\.\d+\.(self_attn\.[qkvo]|mlp\.(gate|up|down))_proj$"
+_OTHER_PARTS = ("re:.*vision.*", "re:.*multi_modal.*")
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """One stored tensor: quantized to `bits` by `group`, or copied as it is (bits 0)."""
+
+    tensor: StoredTensor
+    bits: int = 0
+    group: int = 0
+
+    @property
+    def module(self) -> str:
+        return self.tensor.name.removesuffix(".weight")
+
+    @property
+    def weights(self) -> int:
+        count = 1
+        for size in self.tensor.info.shape:
+            count *= size
+        return count
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes it will take in the new file."""
+        if not self.bits:
+            return self.tensor.info.nbytes
+        rows, columns = self.tensor.info.shape
+        return rows * (4 * packed_words(columns, self.bits) + 2 * (columns // self.group)) + 16
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """One list of jobs for each file to write, and what config.json will say of them."""
+
+    units: tuple[tuple[Job, ...], ...]
+    quantization: dict[str, Any]
+    bits: int
+    group: int
+    table_group: int
+    layers: int
+    notes: tuple[str, ...]
+
+    @property
+    def jobs(self) -> list[Job]:
+        return [job for unit in self.units for job in unit]
+
+    @property
+    def weights(self) -> int:
+        return sum(job.weights for job in self.jobs)
+
+    @property
+    def nbytes(self) -> int:
+        return sum(job.nbytes for job in self.jobs)
+
+    def file_name(self, unit: int) -> str:
+        return f"model-{unit + 1:05d}-of-{len(self.units):05d}.safetensors"
+
+
+def make_plan(source: Path, bits: int, group: int | None) -> Plan:
+    """Read the headers of `source` and plan. `group` None: chosen, and said in `notes` if not the usual one.
+
+    Raises `UsageError` for a group that does not divide every matrix, `NotSupported` for a quantized source, and all
+    that opening a checkpoint raises.
+    """
+    checkpoint = Checkpoint(source)
+    if checkpoint.scheme or "quantization_config" in checkpoint.config:
+        raise NotSupported(f"{source}: is quantized already", hint="quantize the original model")
+    tables = {"model.embed_tokens", "lm_head"}
+    body = {linear.name: linear.cols for linear in checkpoint.graph.linears() if linear.name not in tables}
+    chosen, notes = _choose_group(body, bits, group, checkpoint.graph.parameters())
+    table_group = _table_group(checkpoint.spec.hidden_size)
+    name_of = family_for(checkpoint.config.get("model_type")).tensor_name
+    jobs: list[tuple[tuple[int, int], Job]] = []
+    others = False
+    for stored, tensor in sorted(open_tensors(source).items()):
+        name = name_of(stored)
+        others = others or name is None
+        module = (name or "").removesuffix(".weight")
+        if module == "lm_head" and checkpoint.spec.tied:
+            continue  # a copy of the embedding
+        where = _place(name)
+        if name is not None and module in body:
+            jobs.append((where, Job(tensor, bits, chosen)))
+        elif name is not None and module in tables:
+            jobs.append((where, Job(tensor, TABLE_BITS, table_group)))
+        else:
+            jobs.append((where, Job(tensor)))
+    places = sorted({where for where, _ in jobs})
+    targets = ["re:.*embed_tokens$"] if checkpoint.spec.tied else ["re:.*embed_tokens$", "re:.*lm_head$"]
+    ignore = [*(["lm_head"] if checkpoint.spec.tied else []), *(_OTHER_PARTS if others else [])]
+    return Plan(
+        units=tuple(tuple(job for at, job in jobs if at == where) for where in places),
+        quantization=quantization_config([([_BODY], bits, chosen), (targets, TABLE_BITS, table_group)], ignore),
+        bits=bits,
+        group=chosen,
+        table_group=table_group,
+        layers=checkpoint.spec.layers,
+        notes=tuple(notes),
+    )
+
+
+def _place(name: str | None) -> tuple[int, int]:
+    """Order of the files: the embedding, each layer, the rest, the head, what the graph does not use."""
+    if name is None:
+        return 4, 0
+    layer = _LAYER.search(name)
+    if layer:
+        return 1, int(layer.group(1))
+    return (0, 0) if name.startswith("model.embed_tokens") else (3, 0) if name.startswith("lm_head") else (2, 0)
+
+
+def _choose_group(body: dict[str, int], bits: int, group: int | None, parameters: int) -> tuple[int, list[str]]:
+    if group is not None:
+        if group not in GROUPS:
+            raise UsageError(f"group is {group}, but must be one of 32, 64, 128", hint="choose another --group")
+        _must_divide(body, group)
+        return group, []
+    usual = 64 if bits == 8 or parameters >= LARGE_MODEL else 32
+    for candidate in (usual, 32):
+        if all(columns % candidate == 0 for columns in body.values()):
+            odd = next((name for name, columns in body.items() if columns % usual), "")
+            why = f"groups of {candidate}: {usual} does not divide the {body.get(odd)} columns of `{odd}`"
+            return candidate, [] if candidate == usual else [why]
+    _must_divide(body, 32)
+    raise AssertionError("unreachable")
+
+
+def _must_divide(body: dict[str, int], group: int) -> None:
+    for name, columns in body.items():
+        if columns % group:
+            fits = [str(size) for size in GROUPS if all(other % size == 0 for other in body.values())]
+            raise UsageError(
+                f"groups of {group} do not divide the {columns} columns of `{name}`",
+                hint=f"use `--group {fits[-1]}`" if fits else "this model cannot be quantized; run it as it is",
+            )
+
+
+def _table_group(hidden: int) -> int:
+    for group in (64, 32):
+        if hidden % group == 0:
+            return group
+    raise UsageError(
+        f"groups of 32 do not divide the {hidden} columns of `model.embed_tokens`",
+        hint="this model cannot be quantized; run it as it is",
+    )
