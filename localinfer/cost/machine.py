@@ -1,0 +1,164 @@
+"""What this machine has: processor, memory that is really free, and how fast it reads. Linux first."""
+
+import os
+import platform
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from localinfer.errors import LocalInferError
+from localinfer.formats.durable import write_json
+from localinfer.formats.json_files import read_object
+from localinfer.paths import machine_file
+
+PROBE_BYTES = 1 << 30
+"""Size of the buffer whose reading is timed: above every cache."""
+
+
+@dataclass(frozen=True, slots=True)
+class Bandwidth:
+    """A measurement of the memory, kept until it is asked for again."""
+
+    bytes_per_s: float
+    threads: int
+    measured: float
+    """When, seconds since 1970."""
+
+
+def cpu_model(cpuinfo: Path = Path("/proc/cpuinfo")) -> str:
+    """The processor's name; the architecture's where it has none."""
+    try:
+        for line in cpuinfo.read_text(encoding="utf-8", errors="replace").splitlines():
+            key, _, value = line.partition(":")
+            if key.strip() in ("model name", "Model") and value.strip():
+                return " ".join(value.split())
+    except OSError:
+        pass
+    return platform.processor() or platform.machine()
+
+
+def available_bytes(root: Path = Path("/")) -> int:
+    """Bytes a process may still take: the kernel's estimate, or what the tightest cgroup leaves, whichever is less.
+
+    `root` stands for `/` in tests.
+    """
+    return min([_mem_available(root), *_cgroup_room(root)])
+
+
+def total_bytes(root: Path = Path("/")) -> int:
+    """Bytes of memory of the machine, whatever a cgroup allows."""
+    found = _meminfo(root).get("MemTotal")
+    return found if found is not None else os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+
+
+def _mem_available(root: Path) -> int:
+    found = _meminfo(root)
+    if "MemAvailable" in found:
+        return found["MemAvailable"]
+    return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")  # no estimate here: all there is
+
+
+def _meminfo(root: Path) -> dict[str, int]:
+    try:
+        lines = (root / "proc/meminfo").read_text(encoding="ascii", errors="replace").splitlines()
+    except OSError:
+        return {}
+    pairs = (line.split() for line in lines)
+    return {pair[0].rstrip(":"): int(pair[1]) * 1024 for pair in pairs if len(pair) >= 2 and pair[1].isdigit()}
+
+
+def _cgroup_room(root: Path) -> list[int]:
+    """What each cgroup above this process leaves; page cache that would be given back counts as free."""
+    try:
+        lines = (root / "proc/self/cgroup").read_text(encoding="utf-8", errors="replace").splitlines()
+    except OSError:
+        return []
+    room = []
+    for line in lines:
+        _, controllers, path = [*line.split(":", 2), "", ""][:3]
+        if controllers == "":
+            top, names = root / "sys/fs/cgroup", ("memory.max", "memory.current", "inactive_file")
+        elif "memory" in controllers.split(","):
+            top = root / "sys/fs/cgroup/memory"
+            names = ("memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file")
+        else:
+            continue
+        folder = top / path.lstrip("/")
+        # In a container the path may be the host's and not be there: its top is then this process's own group.
+        for group in (g for g in (folder, *folder.parents) if g.is_relative_to(top)):
+            limit, used = _number(group / names[0]), _number(group / names[1])
+            if limit is not None and used is not None:
+                room.append(max(0, limit - used + _cache(group, names[2])))
+    return room
+
+
+def _number(path: Path) -> int | None:
+    try:
+        text = path.read_text(encoding="ascii", errors="replace").strip()
+    except OSError:
+        return None
+    return int(text) if text.isdigit() else None  # "max" is no limit
+
+
+def _cache(group: Path, key: str) -> int:
+    try:
+        lines = (group / "memory.stat").read_text(encoding="ascii", errors="replace").splitlines()
+    except OSError:
+        return 0
+    pairs = (line.split() for line in lines)
+    return next((int(pair[1]) for pair in pairs if len(pair) == 2 and pair[0] == key and pair[1].isdigit()), 0)
+
+
+def known_bandwidth(threads: int | None = None) -> Bandwidth | None:
+    """The kept measurement for this processor and `threads` (all cores if None), or None. Never measures."""
+    for entry in _entries():
+        if threads is None or entry.get("threads") == threads:
+            try:
+                return Bandwidth(float(entry["bytes_per_s"]), int(entry["threads"]), float(entry["measured"]))
+            except (KeyError, TypeError, ValueError):
+                continue
+    return None
+
+
+def read_bandwidth(threads: int | None = None, *, refresh: bool = False) -> Bandwidth:
+    """Bytes a second that `threads` (None: one a physical core) read from memory.
+
+    Measured once, in about a second, and kept in `machine_file()` under the processor's name; `refresh` measures again.
+    """
+    from localinfer import native
+
+    wanted = threads or native.physical_cores()
+    if not refresh and (kept := known_bandwidth(wanted)) is not None:
+        return kept
+    size = min(PROBE_BYTES, max(available_bytes() // 4, 1 << 26))
+    found = Bandwidth(native.read_bandwidth(size, wanted), wanted, time.time())
+    _keep(found)
+    return found
+
+
+def _entries() -> list[dict[str, Any]]:
+    """Measurements of this processor, most threads first."""
+    try:
+        kept = read_object(machine_file()).get("bandwidth", {}).get(cpu_model(), [])
+    except (LocalInferError, AttributeError):
+        return []
+    entries = [entry for entry in kept if isinstance(entry, dict)] if isinstance(kept, list) else []
+    return sorted(entries, key=lambda entry: -entry["threads"] if isinstance(entry.get("threads"), int) else 0)
+
+
+def _keep(found: Bandwidth) -> None:
+    """Write it down; a home that cannot be written only means to measure again."""
+    entry = {"threads": found.threads, "bytes_per_s": round(found.bytes_per_s), "measured": round(found.measured)}
+    others = [e for e in _entries() if e.get("threads") != found.threads]
+    try:
+        kept = read_object(machine_file())
+    except LocalInferError:
+        kept = {}
+    bandwidth = kept.get("bandwidth")
+    everyone = bandwidth if isinstance(bandwidth, dict) else {}
+    try:
+        machine_file().parent.mkdir(parents=True, exist_ok=True)
+        write_json(machine_file(), {**kept, "bandwidth": {**everyone, cpu_model(): [entry, *others]}})
+    except (LocalInferError, OSError):
+        return

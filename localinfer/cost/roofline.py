@@ -1,0 +1,66 @@
+"""How many bytes a decoded token must read, and so how fast it can be at most.
+
+Decoding one stream reads every weight once a token, and the keys and values of all tokens before it. A machine that
+reads `b` bytes a second cannot do more than `b / bytes_per_token` tokens a second.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from localinfer.cost.fit import packed_bytes
+from localinfer.formats.gguf import GgufFile
+from localinfer.graph.ops import Attend, Embed, Head
+from localinfer.graph.weights import Checkpoint
+
+
+@dataclass(frozen=True, slots=True)
+class Traffic:
+    """What one decoded token reads, in bytes."""
+
+    weights: int
+    kv_per_token: tuple[tuple[int, int], ...]
+    """Of each layer: bytes a token of depth, and its window (0: none)."""
+
+    def bytes_per_token(self, depth: int = 0) -> int:
+        """All bytes read for one token at `depth` tokens of context; a layer with a window reads no more than it."""
+        return self.weights + sum(one * (min(depth, window) if window else depth) for one, window in self.kv_per_token)
+
+
+def traffic(path: Path, kv_bits: int) -> Traffic:
+    """The traffic of a checkpoint directory, from headers alone. Raises what opening a checkpoint raises."""
+    checkpoint = Checkpoint(path)
+    graph = checkpoint.graph
+    head = next(op.table.name for op in graph.ops if isinstance(op, Head))
+    embedding = next(op.table for op in graph.ops if isinstance(op, Embed))
+    weights = 4 * sum(size for _, size in graph.vectors())
+    for linear in graph.linears():
+        bits, group = checkpoint.form(linear.name)
+        nbytes = packed_bytes(linear, bits, group)
+        # Of an embedding that is not the head too, one row is read.
+        weights += nbytes // linear.rows if linear == embedding and linear.name != head else nbytes
+    layers = [op for op in graph.ops if isinstance(op, Attend)]
+    one = checkpoint.spec.kv_bytes_per_token(kv_bits) // len(layers)
+    return Traffic(weights, tuple((one, op.window) for op in layers))
+
+
+def gguf_traffic(path: Path, kv_bits: int) -> Traffic:
+    """The traffic of a GGUF file in llama.cpp: its tensors as stored; 8-bit keys and values are its q8_0."""
+    file = GgufFile(path)
+    tied = "output.weight" not in file.tensors
+    weights = sum(t.end - t.begin for name, t in file.tensors.items() if tied or name != "token_embd.weight")
+    arch = file.text("general.architecture")
+    heads = file.whole(f"{arch}.attention.head_count")
+    width = file.whole(f"{arch}.embedding_length") // max(heads, 1)
+    values = file.whole(f"{arch}.attention.key_length", width) + file.whole(f"{arch}.attention.value_length", width)
+    one = values * file.whole(f"{arch}.attention.head_count_kv", heads) * (34 if kv_bits == 8 else 64) // 32
+    return Traffic(weights, ((one, 0),) * file.whole(f"{arch}.block_count"))
+
+
+def share(bytes_per_token: int, tok_s: float, bandwidth: float) -> float:
+    """Which part of the measured read bandwidth (bytes a second) `tok_s` tokens a second use."""
+    return bytes_per_token * tok_s / bandwidth if bandwidth > 0 else 0.0
+
+
+def fastest(bytes_per_token: int, bandwidth: float) -> float:
+    """Tokens a second that one stream cannot pass at this bandwidth (bytes a second)."""
+    return bandwidth / bytes_per_token if bytes_per_token > 0 else 0.0

@@ -1,0 +1,99 @@
+"""Estimates against what the native program really takes, from headers alone."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from localinfer.cost.fit import DEFAULT_CONTEXT, estimate, weights_bytes
+from localinfer.cost.roofline import fastest, gguf_traffic, share, traffic
+from localinfer.engine import opening
+from localinfer.errors import LocalInferError
+from localinfer.graph.program import load_program
+from localinfer.graph.weights import Checkpoint
+from tests.hub.test_starter import write_gguf
+from tests.tiny import make_checkpoint
+
+FAMILIES = ["llama", "qwen2", "qwen3", "gemma3_text"]
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("kv_bits", [8, 16])
+def test_the_estimate_is_what_the_program_takes(tmp_path: Path, family: Any, kv_bits: Any) -> None:
+    path = make_checkpoint(tmp_path / "m", family)
+    checkpoint = Checkpoint(path)
+    fit = estimate(path, context=100, parallel=2, kv_bits=kv_bits)
+    program = load_program(checkpoint, threads=1, context=100, kv_blocks=8, kv_bits=kv_bits)
+    assert fit.kv_bytes == program.kv_bytes
+    vectors = 4 * sum(size for _, size in checkpoint.graph.vectors())
+    assert fit.weights_bytes - vectors <= program.weight_bytes <= fit.weights_bytes
+    assert fit.total_bytes == fit.weights_bytes + fit.kv_bytes + fit.other_bytes
+    assert fit.context == 100
+
+
+def test_no_context_is_the_engines_own_choice(tmp_path: Path) -> None:
+    assert DEFAULT_CONTEXT == opening.DEFAULT_CONTEXT
+    path = make_checkpoint(tmp_path / "m")
+    longest = Checkpoint(path).spec.max_context
+    assert estimate(path).context == min(longest, DEFAULT_CONTEXT)
+    assert estimate(path, free_bytes=1) == estimate(path, context=min(longest, DEFAULT_CONTEXT), free_bytes=1)
+
+
+def test_it_grows_with_context_and_sequences(tmp_path: Path) -> None:
+    path = make_checkpoint(tmp_path / "m")
+    small, long, wide = estimate(path, context=64), estimate(path, context=128), estimate(path, context=64, parallel=4)
+    assert long.kv_bytes == 2 * small.kv_bytes
+    assert wide.kv_bytes == 4 * small.kv_bytes
+    assert small.weights_bytes == long.weights_bytes == wide.weights_bytes
+    assert estimate(path, context=64, kv_bits=16).kv_bytes < 2 * small.kv_bytes
+
+
+def test_fits_or_not(tmp_path: Path) -> None:
+    path = make_checkpoint(tmp_path / "m")
+    need = estimate(path, context=64).total_bytes
+    assert estimate(path, context=64, free_bytes=need).fits
+    assert not estimate(path, context=64, free_bytes=need - 1).fits
+
+
+def test_weights_are_never_read(tmp_path: Path) -> None:
+    """A header that promises terabytes is judged by the header: the file behind it has holes, not bytes."""
+    path = make_checkpoint(tmp_path / "m")
+    config = json.loads((path / "config.json").read_text())
+    config |= {"num_hidden_layers": 1 << 40}
+    (path / "config.json").write_text(json.dumps(config))
+    with pytest.raises(LocalInferError, match="num_hidden_layers"):
+        estimate(path)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_a_token_reads_all_weights_but_one_embedding(tmp_path: Path, family: Any) -> None:
+    path = make_checkpoint(tmp_path / "m", family)
+    checkpoint = Checkpoint(path)
+    read = traffic(path, 8)
+    table = checkpoint.graph.ops[0].table  # type: ignore[union-attr]
+    saved = 0 if checkpoint.spec.tied else table.rows * table.cols * 2 - table.cols * 2
+    assert read.weights == weights_bytes(checkpoint) - saved
+    assert read.bytes_per_token() == read.weights
+    per_token = checkpoint.spec.kv_bytes_per_token(8)
+    assert read.bytes_per_token(1) == read.weights + per_token
+    window = max(checkpoint.spec.windows)
+    full = checkpoint.spec.windows.count(0)
+    deep = 10_000
+    layers = len(checkpoint.spec.windows)
+    assert read.bytes_per_token(deep) == read.weights + per_token // layers * (full * deep + (layers - full) * window)
+
+
+def test_a_gguf_file_reads_its_tensors(tmp_path: Path) -> None:
+    write_gguf(tmp_path / "m.gguf")
+    read = gguf_traffic(tmp_path / "m.gguf", 16)
+    one = 2 * 16 * 1 * 2
+    assert read.kv_per_token == ((one, 0),)
+    assert 0 < read.weights <= (tmp_path / "m.gguf").stat().st_size
+
+
+def test_shares() -> None:
+    assert share(10**9, 10.0, 2e10) == 0.5
+    assert share(10**9, 10.0, 0.0) == 0.0
+    assert fastest(10**9, 2e10) == 20.0
+    assert fastest(0, 2e10) == 0.0
