@@ -26,12 +26,14 @@ def sampling_from(config: Mapping[str, Any], where: str) -> SamplingParams:
         value = config.get(name)
         if value is None:
             return default
-        if isinstance(value, bool) or not isinstance(value, int | float) or not low <= value <= high:
+        kind = "whole number" if isinstance(default, int) else "number"
+        good = isinstance(value, int) or (isinstance(value, float) and kind == "number")
+        if isinstance(value, bool) or not good or not low <= value <= high:
             raise Corrupt(
-                f"{where}: `{name}` is {str(value)[:40]}, not a number between {low} and {high}",
+                f"{where}: `{name}` is {str(value)[:40]}, not a {kind} between {low} and {high}",
                 hint="download the model again, or correct the file",
             )
-        return value
+        return float(value) if kind == "number" else value
 
     temperature = number("temperature", 0.0, 100.0, ours.temperature)
     return SamplingParams(

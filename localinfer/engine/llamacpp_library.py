@@ -1,6 +1,9 @@
 """The C library inside llama-cpp-python: the calls that we use, and what it said when one of them failed."""
 
-from collections.abc import Callable
+import signal
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -61,19 +64,21 @@ class Llama:
         self.memory = lib.llama_get_memory(self.ctx)
         self.vocab = int(lib.llama_vocab_n_tokens(lib.llama_model_get_vocab(self.model)))
         self.batch = lib.llama_batch_init(self.rows, 0, 1)
-        self._interrupted = False
+        self._noted: list[int] = []
         self._ask = lib.ggml_abort_callback(self._abort)
         self._never = lib.ggml_abort_callback()
 
     def decode(self, rows: int) -> None:
         """Run the first `rows` rows of `batch`. `KeyboardInterrupt` may come out of it, also in a long step."""
         self.batch.n_tokens = rows
-        long = rows >= _ROWS_WORTH_INTERRUPTING
-        self.lib.llama_set_abort_callback(self.ctx, self._ask if long else self._never, None)
-        self._interrupted = False
-        code = self.lib.llama_decode(self.ctx, self.batch)
-        if self._interrupted:
-            raise KeyboardInterrupt
+        self.said.clear()
+        if rows < _ROWS_WORTH_INTERRUPTING:
+            self.lib.llama_set_abort_callback(self.ctx, self._never, None)
+            code = self.lib.llama_decode(self.ctx, self.batch)
+        else:
+            self.lib.llama_set_abort_callback(self.ctx, self._ask, None)
+            with _ctrl_c_noted() as self._noted:
+                code = self.lib.llama_decode(self.ctx, self.batch)
         if code:
             raise LocalInferError(f"llama.cpp failed with code {code}: {self.reason()}", hint="try a smaller context")
 
@@ -87,8 +92,8 @@ class Llama:
         return np.ctypeslib.as_array(pointer, (rows, self.vocab))
 
     def reason(self) -> str:
-        """The last thing llama.cpp complained of."""
-        return " ".join(self.said[-1].split())[:300] if self.said else "it gave no reason"
+        """The first thing llama.cpp complained of; what follows is who passed it on."""
+        return " ".join(self.said[0].split())[:300] if self.said else "it gave no reason"
 
     def close(self) -> None:
         if self.batch is not None:
@@ -101,14 +106,30 @@ class Llama:
 
     def _listen(self, level: int, text: bytes, _: object) -> None:
         if level == _ERROR:
-            self.said = [*self.said[-9:], text.decode("utf-8", "replace")]
+            self.said.append(text.decode("utf-8", "replace"))
 
     def _abort(self, _: object) -> bool:
-        try:
-            return self._interrupted  # being Python code, this is where Ctrl-C is seen while C code runs
-        except KeyboardInterrupt:
-            self._interrupted = True
-            return True
+        return bool(self._noted)  # being Python code, this is where signals are seen while C code runs
+
+
+@contextmanager
+def _ctrl_c_noted() -> Iterator[list[int]]:
+    """Note Ctrl-C in the list given instead of raising; raise at the end what would have been raised.
+
+    An exception cannot pass through C code. Other threads than the main one never see Ctrl-C anyway.
+    """
+    before = signal.getsignal(signal.SIGINT)
+    noted: list[int] = []
+    if not callable(before) or threading.current_thread() is not threading.main_thread():
+        yield noted
+        return
+    signal.signal(signal.SIGINT, lambda number, _: noted.append(number))
+    try:
+        yield noted
+    finally:
+        signal.signal(signal.SIGINT, before)
+    if noted:
+        before(signal.SIGINT, None)
 
 
 def load_library() -> Any:

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from localinfer.config import EngineConfig, one_of
-from localinfer.errors import Corrupt, DoesNotFit, NotFound, NotSupported, UsageError, size
+from localinfer.errors import Corrupt, NotFound, NotSupported, UsageError
 
 if TYPE_CHECKING:
     from localinfer.engine.protocol import Engine
@@ -74,18 +74,15 @@ def _open_native(path: Path, config: EngineConfig, name: str, on_progress: OnPro
     _check_vocabulary(checkpoint, tokenizer, name)
     context = choose_context(config, checkpoint.spec.max_context)
     cache = PagedCache(slots=config.parallel, context=context)
-    try:
-        program = load_program(
-            checkpoint,
-            threads=config.threads or 0,
-            isa=config.isa,
-            context=context,
-            kv_blocks=cache.allocator.count,
-            kv_bits=config.kv_bits,
-            on_progress=on_progress and (lambda done, total: on_progress("weights", done, total)),
-        )
-    except MemoryError as error:
-        raise _no_memory(checkpoint, config, name, context) from error
+    program = load_program(
+        checkpoint,
+        threads=config.threads or 0,
+        isa=config.isa,
+        context=context,
+        kv_blocks=cache.allocator.count,
+        kv_bits=config.kv_bits,
+        on_progress=on_progress and (lambda done, total: on_progress("weights", done, total)),
+    )
     info = EngineInfo(
         model=name,
         backend="cpu",
@@ -152,12 +149,3 @@ def _why(config: EngineConfig) -> str:
     if os.environ.get("LOCALINFER_ISA"):
         return "asked for by LOCALINFER_ISA"
     return "the best this CPU has"
-
-
-def _no_memory(checkpoint: "Checkpoint", config: EngineConfig, name: str, context: int) -> DoesNotFit:
-    kv = checkpoint.spec.kv_bytes_per_token(config.kv_bits) * context * config.parallel
-    return DoesNotFit(
-        f"`{name}` needs {size(checkpoint.nbytes)} for weights and {size(kv)} for a context of {context} tokens, "
-        "but the system gave no more memory",
-        hint="lower the context (-c), quantize to fewer bits, or close other programs",
-    )

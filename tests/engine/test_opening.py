@@ -1,6 +1,7 @@
 """Opening: what is said about the engine, and every way in which a path or a setting can be wrong."""
 
 import json
+import resource
 import sys
 from pathlib import Path
 from typing import Any
@@ -96,13 +97,17 @@ def test_weights_with_more_rows_than_tokens_are_common(tmp_path: Path) -> None:
         assert any(token >= 320 for event in events for token in getattr(event, "token_ids", ()))
 
 
-def test_no_memory_names_both_needs(llama: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def fail(self: native.Program, blocks: int, kv_bits: int) -> None:
-        raise MemoryError
-
-    monkeypatch.setattr(native.Program, "make_kv", fail)
-    with pytest.raises(DoesNotFit, match=r"kB for weights and .* for a context of 512 tokens") as caught:
-        open_engine(llama)
+def test_no_memory_is_said_with_the_size(tmp_path: Path) -> None:
+    """The real thing: the process may not grow by more than half a gigabyte."""
+    path = make_checkpoint(tmp_path / "m", max_position_embeddings=1 << 20)
+    mapped = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+    soft, hard = resource.getrlimit(resource.RLIMIT_AS)
+    resource.setrlimit(resource.RLIMIT_AS, (mapped + (1 << 29), hard))
+    try:
+        with pytest.raises(DoesNotFit, match=r"not enough memory.*\d") as caught:
+            open_engine(path, EngineConfig(context=1 << 20, parallel=64, threads=1))
+    finally:
+        resource.setrlimit(resource.RLIMIT_AS, (soft, hard))
     assert caught.value.exit_code == 3
     assert "-c" in str(caught.value.hint)
 
