@@ -4,6 +4,7 @@ Slow on purpose. Everything faster is compared with this.
 """
 
 from collections.abc import Sequence
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -49,8 +50,9 @@ class Executor:
         q = self.linear(op.q, normed).view(n, op.heads, op.head_dim)
         k = self.linear(op.k, normed).view(n, op.kv_heads, op.head_dim)
         v = self.linear(op.v, normed).view(n, op.kv_heads, op.head_dim)
-        q = rotate(self.norm(op.q_norm, q), op.rope)
-        k = rotate(self.norm(op.k_norm, k), op.rope)
+        q = self.rounded("q", rotate(self.norm(op.q_norm, q), op.rope))
+        k = self.rounded("k", rotate(self.norm(op.k_norm, k), op.rope))
+        v = self.rounded("v", v)
         shared = op.heads // op.kv_heads  # that many query heads, in a row, read one key head
         k, v = k.repeat_interleave(shared, dim=1), v.repeat_interleave(shared, dim=1)
         scores = torch.einsum("qhd,khd->hqk", q, k) * op.scale
@@ -81,6 +83,13 @@ class Executor:
             return x
         inverse = torch.rsqrt(x.pow(2).mean(-1, keepdim=True) + norm.eps)
         return x * inverse * (self.vector(f"{norm.name}.weight") + norm.offset)
+
+    def rounded(self, what: Literal["q", "k", "v"], x: Tensor) -> Tensor:
+        """Queries, keys or values [n, heads, head_dim] as the KV cache gives them back; here exactly as they were.
+
+        An executor that imitates a smaller cache overrides this.
+        """
+        return x
 
     def weight(self, linear: Linear) -> Tensor:
         """The matrix [rows, cols] in float32."""

@@ -1,0 +1,39 @@
+"""The torch executor with the native program's roundings put in: integer activations, and a KV cache of 16 or 8 bits.
+
+What is left between the two is the order of float32 sums, and the rare value that stands so near the middle between
+two integers (or two halves) that this order decides.
+"""
+
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from localinfer.graph.ops import Linear
+from localinfer.graph.weights import Checkpoint
+from localinfer.reference.executor import Executor
+
+
+class Emulated(Executor):
+    """Runs `checkpoint` as the native program means to."""
+
+    def __init__(self, checkpoint: Checkpoint, kv_bits: Literal[8, 16]) -> None:
+        super().__init__(checkpoint)
+        self.kv_bits = kv_bits
+
+    def linear(self, linear: Linear, x: Tensor) -> Tensor:
+        bits, group = self.checkpoint.form(linear.name)
+        return super().linear(linear, x if bits == 16 else to_int8(x, group))
+
+    def rounded(self, what: Literal["q", "k", "v"], x: Tensor) -> Tensor:
+        if self.kv_bits == 8:
+            return to_int8(x, x.shape[-1])
+        return x if what == "q" else x.half().float()
+
+
+def to_int8(x: Tensor, group: int) -> Tensor:
+    """x [..., k] rounded to int8 with one scale a group, and back."""
+    groups = x.reshape(*x.shape[:-1], -1, group)
+    most = groups.abs().amax(-1, keepdim=True)
+    whole = torch.round(groups * torch.where(most > 0, 127 / most, 0.0))
+    return (whole * (most / 127)).reshape(x.shape)

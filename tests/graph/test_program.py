@@ -1,0 +1,164 @@
+"""The native program against transformers and the torch executor: every family, every kind of weight, both caches."""
+
+import json
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from localinfer import native
+from localinfer.errors import Corrupt, DoesNotFit, NotSupported
+from localinfer.formats.safetensors import SafetensorsFile, write_safetensors
+from localinfer.graph.program import load_program
+from localinfer.graph.weights import Checkpoint
+from tests.graph.emulated import Emulated
+from tests.graph.oracle import PROMPT, STEPS, assert_close, oracle
+from tests.graph.packed import quantized
+from tests.graph.variants import VARIANTS
+from tests.tiny import make_checkpoint
+
+CONTEXT = 96
+
+# Against an executor with the same roundings, sums are in another order, and now and then that order decides how a
+# value is rounded: one of at least 16 values that are summed is then off by 2^-11 (f16) or 2^-7 (int8) of itself, and
+# rows that see it differ too.
+CLOSE = {16: 1e-3, 8: 0.1}
+
+
+def load(path: Path, kv_bits: Literal[8, 16] = 16, isa: str = "") -> native.Program:
+    return load_program(Checkpoint(path), threads=1, isa=isa, context=CONTEXT, kv_blocks=3, kv_bits=kv_bits)
+
+
+def run(program: native.Program, tokens: list[int], first: int = 0) -> NDArray[np.float32]:
+    """Logits after each of `tokens`, which stand at positions `first`, `first` + 1, …"""
+    n = len(tokens)
+    rows = np.arange(n, dtype=np.int32)
+    logits = np.full((n, program.vocab), np.nan, np.float32)
+    blocks = np.array([[2, 0, 1]], np.int32)
+    program.step(np.array(tokens, np.int32), rows + np.int32(first), np.zeros(n, np.int32), blocks, rows, logits)
+    return logits
+
+
+def run_apart(program: native.Program, tokens: NDArray[np.int32]) -> NDArray[np.float32]:
+    """Logits [sequences, n, vocab] of the rows of `tokens` [sequences, n], each a sequence of its own, in one step."""
+    sequences, n = tokens.shape
+    program.make_kv(sequences, 8)
+    logits = np.full((tokens.size, program.vocab), np.nan, np.float32)
+    program.step(
+        tokens.reshape(-1),
+        np.tile(np.arange(n, dtype=np.int32), sequences),
+        np.repeat(np.arange(sequences, dtype=np.int32), n),
+        np.arange(sequences, dtype=np.int32)[:, None],
+        np.arange(tokens.size, dtype=np.int32),
+        logits,
+    )
+    return logits.reshape(sequences, n, -1)
+
+
+def greedy(program: native.Program) -> list[int]:
+    """64 tokens after the prompt, one at a time."""
+    tokens = [int(run(program, PROMPT)[-1].argmax())]
+    while len(tokens) < STEPS:
+        tokens.append(int(run(program, tokens[-1:], len(PROMPT) + len(tokens) - 1)[0].argmax()))
+    return tokens
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_writes_what_transformers_writes(variant: str) -> None:
+    """Weights are bf16 in both, so that only the cache's f16 and the order of sums differ."""
+    said = oracle(variant)
+    said.decides()
+    assert greedy(load(said.path)) == said.greedy
+    # Keys in f16 move scores of about 10 by 2^-11 each, sums of 16 or more of them and two or three layers later.
+    assert_close(run(load(said.path), said.tokens), said.logits, 0.03)
+
+
+@pytest.mark.parametrize("kv_bits", [16, 8])
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_means_what_the_reference_means(variant: str, kv_bits: Literal[8, 16]) -> None:
+    said = oracle(variant)
+    meant = Emulated(Checkpoint(said.path), kv_bits).logits(said.tokens).numpy()
+    assert_close(run(load(said.path, kv_bits), said.tokens), meant, CLOSE[kv_bits])
+
+
+@pytest.mark.parametrize(("bits", "group"), [(8, 64), (8, 32), (4, 32), (4, 64), (3, 32), (3, 64)])
+@pytest.mark.parametrize("variant", ["llama", "qwen2", "qwen3", "gemma3_text", "gemma3_text-untied-mqa"])
+def test_integer_weights_mean_what_the_reference_means(tmp_path: Path, variant: str, bits: int, group: int) -> None:
+    """Three tokens at a time, so that a value that was rounded the other way is seen by few rows."""
+    path = quantized(oracle(variant).path, tmp_path / "packed", bits, group)
+    tokens = np.array(oracle(variant).tokens[:78], np.int32).reshape(-1, 3)
+    emulated = Emulated(Checkpoint(path), 8)
+    meant = np.stack([emulated.logits(three.tolist()).numpy() for three in tokens])
+
+    seen = run_apart(load(path, 8), tokens)
+
+    error = np.abs(seen - meant).max(axis=(1, 2)) / meant.std()
+    assert np.median(error) < 1e-4, "most must agree to float32's rounding"
+    assert error.max() < 0.5, f"sequence {error.argmax()}"
+
+
+@pytest.mark.parametrize("variant", ["llama-biases", "mistral-window", "qwen3", "gemma3_text-new"])
+def test_one_at_a_time_is_all_at_once_to_the_bit(variant: str) -> None:
+    said = oracle(variant)
+    whole, single = run(load(said.path, 8), said.tokens), load(said.path, 8)
+    for i, token in enumerate(said.tokens):
+        assert np.array_equal(run(single, [token], i)[0], whole[i]), f"position {i}"
+
+
+@pytest.mark.parametrize("bits", [16, 8, 4, 3])
+def test_every_instruction_set_gives_the_same_bits(tmp_path: Path, bits: int) -> None:
+    said = oracle("gemma3_text")
+    path = said.path if bits == 16 else quantized(said.path, tmp_path / "packed", bits, 64)
+    seen = [run(load(path, 8, isa), said.tokens) for isa in native.supported_isas()]
+    assert all(np.array_equal(one, seen[0]) for one in seen)
+
+
+def test_a_tied_head_is_stored_once(tmp_path: Path) -> None:
+    tied = load(make_checkpoint(tmp_path / "tied", tie_word_embeddings=True))
+    untied = load(make_checkpoint(tmp_path / "untied"))
+    assert untied.weight_bytes - tied.weight_bytes == 320 * 64 * 2
+
+
+def test_progress_ends_at_all_bytes(tmp_path: Path) -> None:
+    checkpoint = Checkpoint(make_checkpoint(tmp_path, shards=2))
+    seen: list[tuple[int, int]] = []
+    load_program(checkpoint, context=CONTEXT, kv_blocks=1, on_progress=lambda done, total: seen.append((done, total)))
+    total = sum(checkpoint.stored_bytes(linear.name) for linear in checkpoint.graph.linears())
+    assert seen == sorted(seen)
+    assert seen[-1] == (total, total)
+    assert len(seen) == len(list(checkpoint.graph.linears()))
+
+
+def test_one_nan_stops_the_load(tmp_path: Path) -> None:
+    path = make_checkpoint(tmp_path)
+    file = SafetensorsFile(path / "model.safetensors")
+    tensors = {name: (info.dtype, file.read(name)) for name, info in file.tensors.items()}
+    tensors["model.layers.1.mlp.down_proj.weight"][1][9, 9] = 0x7FC1
+    write_safetensors(path / "model.safetensors", tensors)
+    with pytest.raises(
+        Corrupt, match=r"`model.layers.1.mlp.down_proj.weight` holds NaN or infinity, first at \[9, 9\]"
+    ):
+        load(path)
+
+
+def test_a_cache_beyond_all_memory(tmp_path: Path) -> None:
+    checkpoint = Checkpoint(make_checkpoint(tmp_path, head_dim=512))
+    with pytest.raises(DoesNotFit, match="memory") as caught:  # more than 2^48 bytes: beyond any address space
+        load_program(checkpoint, context=CONTEXT, kv_blocks=1 << 31)
+    assert caught.value.hint
+
+
+def test_parts_of_one_product_in_different_kinds(tmp_path: Path) -> None:
+    path = quantized(make_checkpoint(tmp_path / "plain"), tmp_path / "packed", 4, 64)
+    mixed = quantized(tmp_path / "plain", tmp_path / "other", 8, 64)
+    name = "model.layers.0.self_attn.k_proj"
+    tensors = {}
+    for at, wanted in ((path, False), (mixed, True)):
+        file = SafetensorsFile(at / "model.safetensors")
+        tensors.update({n: (i.dtype, file.read(n)) for n, i in file.tensors.items() if n.startswith(name) is wanted})
+    write_safetensors(path / "model.safetensors", tensors)
+    assert json.loads((path / "config.json").read_text())["quantization_config"]
+    with pytest.raises(NotSupported, match=r"`model.layers.0.self_attn.q_proj` int4, `.*k_proj` int8, `.*v_proj` int4"):
+        load(path)
