@@ -9,7 +9,7 @@ from typing import Any
 from numpy.typing import NDArray
 
 from localinfer.errors import Corrupt, LocalInferError, NotFound, NotSupported
-from localinfer.formats.json_files import read_object
+from localinfer.formats.json_files import read_object, shown
 from localinfer.formats.safetensors import SafetensorsFile, TensorInfo
 
 SINGLE = "model.safetensors"
@@ -66,7 +66,7 @@ class CheckpointFiles(Mapping[str, StoredTensor]):
             stored = self._tensors.get(name)
             if stored is None or stored.file.path.name != file:
                 raise Corrupt(
-                    f"{self.directory / INDEX}: says `{name[:80]}` is in {file}, but it is not",
+                    f"{self.directory / INDEX}: says `{shown(name)}` is in {file}, but it is not",
                     hint="download the model again",
                 )
 

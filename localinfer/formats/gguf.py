@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from localinfer.errors import Corrupt, NotSupported
+from localinfer.formats.json_files import shown
 from localinfer.formats.ranges import RangedFile
 
 MAX_HEADER = 512 << 20
@@ -137,10 +138,10 @@ class _Header:
         key = self._string("a key", MAX_KEY)
         if not key or key in self._target.metadata:
             raise self._target.error(f"the key {key[:80]!r} is empty or there twice")
-        self._target.metadata[key] = self._value(key, self._u32(f"the type of `{key[:80]}`"))
+        self._target.metadata[key] = self._value(key, self._u32(f"the type of `{shown(key)}`"))
 
     def _value(self, key: str, kind: int) -> Value:
-        where = f"`{key[:80]}`"
+        where = f"`{shown(key)}`"
         if kind == _STRING:
             return self._string(where, MAX_HEADER)
         if kind != _ARRAY:
@@ -170,7 +171,7 @@ class _Header:
     def _tensor(self) -> tuple[str, GgufTensor]:
         """Name and place, counted from the start of the data, of the next tensor."""
         name = self._string("a tensor's name", MAX_NAME)
-        where = f"tensor `{name[:80]}`"
+        where = f"tensor `{shown(name)}`"
         if not name or not name.isprintable():
             raise self._target.error(f"{where}: is not a tensor's name")
         rank = self._u32(where)

@@ -86,6 +86,11 @@ def parse_json(data: bytes, where: str) -> Any:
     return value
 
 
+def shown(text: object) -> str:
+    """Text from a file, for a message: short, and without characters that a terminal would obey."""
+    return "".join(c if c.isprintable() else "\ufffd" for c in str(text)[:80])
+
+
 class _RefusedError(Exception):
     """Raised inside the parser's hooks; a `ValueError` would be taken for bad syntax."""
 
@@ -113,7 +118,7 @@ def _finite(digits: str) -> float:
 
 def _deeper_than(value: Any, limit: int) -> bool:
     level = [value]
-    for _ in range(limit + 1):
+    for _ in range(limit):
         level = [
             child
             for item in level

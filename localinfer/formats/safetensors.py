@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from localinfer.errors import Corrupt, NotSupported
 from localinfer.formats.durable import sync, write_failed
-from localinfer.formats.json_files import parse_json
+from localinfer.formats.json_files import parse_json, shown
 from localinfer.formats.ranges import RangedFile
 
 MAX_HEADER = 100_000_000
@@ -144,7 +144,7 @@ class SafetensorsFile:
         if len(header) > MAX_TENSORS:
             raise Corrupt(f"{self.path}: {len(header)} tensors, but at most {MAX_TENSORS} are read", hint=_AGAIN)
         for name, entry in header.items():
-            self.tensors[name] = _tensor(f"{self.path}: `{name[:80]}`", name, entry, start)
+            self.tensors[name] = _tensor(f"{self.path}: `{shown(name)}`", name, entry, start)
         position = start
         for name, info in sorted(self.tensors.items(), key=lambda item: item[1].begin):
             if info.begin != position:
@@ -163,7 +163,7 @@ def _tensor(where: str, name: str, entry: object, start: int) -> TensorInfo:
         raise Corrupt(f"{where}: must have dtype, shape and data_offsets, and nothing else", hint=_AGAIN)
     dtype, shape, offsets = entry["dtype"], entry["shape"], entry["data_offsets"]
     if not isinstance(dtype, str) or dtype not in _BITS:
-        raise NotSupported(f"{where}: dtype {str(dtype)[:40]!r} is not known", hint="use bf16, f16 or f32 weights")
+        raise NotSupported(f"{where}: dtype {shown(dtype)!r} is not known", hint="use bf16, f16 or f32 weights")
     if not _whole(shape, MAX_DIMENSION) or len(shape) > MAX_RANK:
         raise Corrupt(f"{where}: shape must be a list of at most {MAX_RANK} whole numbers", hint=_AGAIN)
     if not _whole(offsets, 1 << 62) or len(offsets) != 2 or offsets[0] > offsets[1]:
