@@ -1,0 +1,55 @@
+"""Random weight matrices: as the numbers they mean, and as they lie on disk."""
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.random import Generator
+from numpy.typing import NDArray
+
+from localinfer import native
+
+BITS = {"int3": 3, "int4": 4, "int8": 8}
+Doubles = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Matrix:
+    """[rows, cols]; `values` are exact: integer times scale, or bf16."""
+
+    kind: str
+    group: int
+    values: Doubles
+    stored: tuple[NDArray[np.int32], NDArray[np.float16]] | NDArray[np.uint16]
+
+
+def pack_words(q: NDArray[np.int64], bits: int) -> NDArray[np.int32]:
+    """Signed integers [rows, cols] → the little-endian bit stream of each row, in 32-bit words."""
+    rows, cols = q.shape
+    unsigned = (q + (1 << (bits - 1))).astype(np.uint8)
+    stream = np.unpackbits(unsigned[:, :, None], axis=2, count=bits, bitorder="little").reshape(rows, cols * bits)
+    stream = np.pad(stream, ((0, 0), (0, -cols * bits % 32)))
+    return np.ascontiguousarray(np.packbits(stream, axis=1, bitorder="little")).view("<i4")
+
+
+def random_matrix(rng: Generator, kind: str, rows: int, cols: int, group: int = 32) -> Matrix:
+    """About unit output for unit input; every integer of the range occurs."""
+    size = 1.0 / np.sqrt(cols)
+    if kind == "bf16":
+        bits = (rng.normal(0, size, (rows, cols)).astype(np.float32).view(np.uint32) >> 16).astype(np.uint16)
+        exact = (bits.astype(np.uint32) << 16).view(np.float32).astype(np.float64)
+        return Matrix(kind, 0, exact, bits)
+    half = 1 << (BITS[kind] - 1)
+    q = rng.integers(-half, half, (rows, cols))
+    scales = (rng.uniform(0.5, 2.0, (rows, cols // group)) * 1.7 * size / half).astype(np.float16)
+    scales *= rng.choice(np.array([-1, 1], np.float16), scales.shape)
+    exact = q * np.repeat(scales.astype(np.float64), group, axis=1)
+    return Matrix(kind, group, exact, (pack_words(q, BITS[kind]), scales))
+
+
+def pack(*parts: Matrix, interleave: bool = False, threads: int = 1) -> native.Weight:
+    """The parts stacked by rows, in the kernels' panels."""
+    first = parts[0]
+    if first.kind == "bf16":
+        return native.pack_bf16([p.stored for p in parts if isinstance(p.stored, np.ndarray)], interleave, threads)
+    pairs = [p.stored for p in parts if isinstance(p.stored, tuple)]
+    return native.pack_int(BITS[first.kind], first.group, pairs, interleave, threads)

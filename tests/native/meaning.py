@@ -1,0 +1,175 @@
+"""What a program means, in float64: the ops one after the other, on one whole sequence, nothing fused or cached."""
+
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.random import Generator, default_rng
+from numpy.typing import NDArray
+
+from tests.native.matrices import Doubles, Matrix, random_matrix
+
+
+@dataclass(frozen=True, kw_only=True)
+class Shape:
+    """A tiny model; sizes are awkward on purpose: padded panels, odd vocabulary."""
+
+    hidden: int = 96
+    heads: int = 4
+    kv_heads: int = 2
+    head_dim: int = 32
+    ffn: int = 160
+    vocab: int = 77
+    layers: int = 2
+    kind: str = "int4"
+    table_kind: str = "int8"
+    group: int = 32
+    bias: bool = False
+    qk_norm: bool = False
+    post_norm: bool = False
+    activation: str = "silu"
+    windows: tuple[int, ...] = (0,)
+    softcap: float = 0.0
+    embed_scale: float = 1.0
+    eps: float = 1e-5
+
+
+@dataclass(frozen=True)
+class Layer:
+    norm: NDArray[np.float32]
+    qkv: tuple[Matrix, Matrix, Matrix]
+    o: Matrix
+    mlp_norm: NDArray[np.float32]
+    gate: Matrix
+    up: Matrix
+    down: Matrix
+    window: int
+    extra: dict[str, NDArray[np.float32]] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Model:
+    shape: Shape
+    embed: Matrix
+    layers: tuple[Layer, ...]
+    norm: NDArray[np.float32]
+    head: Matrix
+    inv_freq: Doubles
+
+
+def random_layer(rng: Generator, s: Shape, window: int) -> Layer:
+    def matrix(rows: int, cols: int) -> Matrix:
+        return random_matrix(rng, s.kind, rows, cols, s.group)
+
+    def vector(n: int, center: float = 1.0) -> NDArray[np.float32]:
+        return (center + 0.3 * rng.normal(size=n)).astype(np.float32)
+
+    q, kv = s.heads * s.head_dim, s.kv_heads * s.head_dim
+    extra = {}
+    if s.bias:
+        extra |= {"bias": vector(q + 2 * kv, 0.0), "o_bias": vector(s.hidden, 0.0)}
+    if s.qk_norm:
+        extra |= {"q_norm": vector(s.head_dim), "k_norm": vector(s.head_dim)}
+    if s.post_norm:
+        extra |= {"post_norm": vector(s.hidden), "mlp_post_norm": vector(s.hidden)}
+    return Layer(
+        norm=vector(s.hidden),
+        qkv=(matrix(q, s.hidden), matrix(kv, s.hidden), matrix(kv, s.hidden)),
+        o=matrix(s.hidden, q),
+        mlp_norm=vector(s.hidden),
+        gate=matrix(s.ffn, s.hidden),
+        up=matrix(s.ffn, s.hidden),
+        down=matrix(s.hidden, s.ffn),
+        window=window,
+        extra=extra,
+    )
+
+
+def random_model(shape: Shape, seed: int = 0) -> Model:
+    rng = default_rng(seed)
+    s = shape
+    return Model(
+        shape=s,
+        embed=random_matrix(rng, s.table_kind, s.vocab, s.hidden, s.group),
+        layers=tuple(random_layer(rng, s, s.windows[i % len(s.windows)]) for i in range(s.layers)),
+        norm=(1 + 0.3 * rng.normal(size=s.hidden)).astype(np.float32),
+        head=random_matrix(rng, s.table_kind, s.vocab, s.hidden, s.group),
+        inv_freq=10000.0 ** -(np.arange(s.head_dim // 2) * 2.0 / s.head_dim),
+    )
+
+
+def rounded(x: Doubles, group: int) -> Doubles:
+    """`x` as int8 with one scale a group along the last axis, and back."""
+    groups = x.reshape(*x.shape[:-1], -1, group)
+    scale = np.abs(groups).max(axis=-1, keepdims=True) / 127
+    safe = np.where(scale == 0, 1, scale)
+    back: Doubles = (np.rint(groups / safe) * scale).reshape(x.shape)
+    return back
+
+
+def linear(matrix: Matrix, x: Doubles) -> Doubles:
+    y: Doubles = (x if matrix.kind == "bf16" else rounded(x, matrix.group)) @ matrix.values.T
+    return y
+
+
+def rms_norm(x: Doubles, weight: NDArray[np.float32], eps: float) -> Doubles:
+    y: Doubles = x / np.sqrt((x * x).mean(axis=-1, keepdims=True) + eps) * weight
+    return y
+
+
+def rope(x: Doubles, inv_freq: Doubles) -> Doubles:
+    """x [n, heads, d] at positions 0 .. n-1."""
+    angle = np.arange(len(x))[:, None, None] * inv_freq
+    a, b = np.split(x, 2, axis=-1)
+    return np.concatenate([a * np.cos(angle) - b * np.sin(angle), b * np.cos(angle) + a * np.sin(angle)], axis=-1)
+
+
+def attention(q: Doubles, k: Doubles, v: Doubles, kv_bits: int, window: int) -> Doubles:
+    """q [n, heads, d], k and v [n, kv_heads, d] → [n, heads * d]; every value as the cache keeps it."""
+    n, heads, d = q.shape
+    if kv_bits == 8:
+        q, k, v = rounded(q, d), rounded(k, d), rounded(v, d)
+    else:
+        k, v = k.astype(np.float16).astype(np.float64), v.astype(np.float16).astype(np.float64)
+    shared = heads // k.shape[1]
+    scores = np.einsum("ihd,jhd->hij", q, np.repeat(k, shared, axis=1)) / np.sqrt(d)
+    ahead = np.arange(n)[None, :] - np.arange(n)[:, None]
+    hidden = (ahead > 0) | ((ahead <= -window) if window else False)
+    scores = np.where(hidden, -np.inf, scores)
+    p = np.exp(scores - scores.max(axis=-1, keepdims=True))
+    p /= p.sum(axis=-1, keepdims=True)
+    out: Doubles = np.einsum("hij,jhd->ihd", p, np.repeat(v, shared, axis=1)).reshape(n, heads * d)
+    return out
+
+
+def activate(x: Doubles, activation: str) -> Doubles:
+    if activation == "silu":
+        y: Doubles = x / (1 + np.exp(-x))
+        return y
+    return 0.5 * x * (1 + np.tanh(np.sqrt(2 / np.pi) * (x + 0.044715 * x**3)))
+
+
+def run_layer(layer: Layer, s: Shape, x: Doubles, inv_freq: Doubles, kv_bits: int) -> Doubles:
+    n = len(x)
+    extra = layer.extra
+    h = rms_norm(x, layer.norm, s.eps)
+    whole = np.concatenate([linear(m, h) for m in layer.qkv], axis=1) + extra.get("bias", 0.0)
+    cut = np.cumsum([s.heads * s.head_dim, s.kv_heads * s.head_dim])
+    q, k, v = (part.reshape(n, -1, s.head_dim) for part in np.split(whole, cut, axis=1))
+    if s.qk_norm:
+        q, k = rms_norm(q, extra["q_norm"], s.eps), rms_norm(k, extra["k_norm"], s.eps)
+    y = attention(rope(q, inv_freq), rope(k, inv_freq), v, kv_bits, layer.window)
+    y = linear(layer.o, y) + extra.get("o_bias", 0.0)
+    x = x + (rms_norm(y, extra["post_norm"], s.eps) if s.post_norm else y)
+    h = rms_norm(x, layer.mlp_norm, s.eps)
+    y = linear(layer.down, activate(linear(layer.gate, h), s.activation) * linear(layer.up, h))
+    return x + (rms_norm(y, extra["mlp_post_norm"], s.eps) if s.post_norm else y)
+
+
+def logits(model: Model, tokens: NDArray[np.int32], kv_bits: int) -> Doubles:
+    """[n, vocab] of one sequence that starts at position 0."""
+    s = model.shape
+    x = model.embed.values[tokens] * s.embed_scale
+    for layer in model.layers:
+        x = run_layer(layer, s, x, model.inv_freq, kv_bits)
+    y = linear(model.head, rms_norm(x, model.norm, s.eps))
+    return s.softcap * np.tanh(y / s.softcap) if s.softcap else y

@@ -1,0 +1,92 @@
+"""A tiny model as a program, and ways to run sequences through it."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+from localinfer import native
+from tests.native.matrices import pack
+from tests.native.meaning import Model
+
+Floats = NDArray[np.float32]
+Tokens = NDArray[np.int32]
+WIDTH = 12
+"""Blocks of a sequence: 384 tokens, more than one cut of the attention."""
+
+
+def build(
+    model: Model,
+    *,
+    threads: int = 1,
+    isa: str = "",
+    max_rows: int = 64,
+    kv_bits: int = 8,
+    blocks: int = 128,
+) -> native.Program:
+    s = model.shape
+    program = native.Program(s.hidden, threads, isa, max_rows)
+    table = program.rope_table(model.inv_freq, WIDTH * 32)
+    program.embed(pack(model.embed), s.embed_scale)
+    for layer in model.layers:
+        extra = layer.extra
+        program.attend(
+            norm=layer.norm,
+            eps=s.eps,
+            qkv=pack(*layer.qkv),
+            bias=extra.get("bias"),
+            q_norm=extra.get("q_norm"),
+            k_norm=extra.get("k_norm"),
+            o=pack(layer.o),
+            o_bias=extra.get("o_bias"),
+            post_norm=extra.get("post_norm"),
+            heads=s.heads,
+            kv_heads=s.kv_heads,
+            head_dim=s.head_dim,
+            rope=table,
+            scale=s.head_dim**-0.5,
+            window=layer.window,
+        )
+        gate_up = pack(layer.gate, layer.up, interleave=True)
+        program.gated_mlp(
+            layer.mlp_norm, s.eps, gate_up, s.activation, pack(layer.down), post_norm=extra.get("mlp_post_norm")
+        )
+    program.head(model.norm, s.eps, pack(model.head), s.softcap)
+    program.make_kv(blocks, kv_bits)
+    return program
+
+
+@dataclass
+class Runner:
+    """Keeps where each sequence stands; blocks are handed out in a scattered order."""
+
+    program: native.Program
+    sequences: int = 1
+    lengths: list[int] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self.lengths = [0] * self.sequences
+        order = np.random.default_rng(7).permutation(self.sequences * WIDTH).astype(np.int32)
+        self.tables = order.reshape(self.sequences, WIDTH)
+
+    def step(self, pieces: Sequence[tuple[int, Tokens]]) -> list[Floats]:
+        """One step with `pieces` of (sequence, next tokens); the logits of every row, one array a piece."""
+        tokens = np.concatenate([t for _, t in pieces]).astype(np.int32)
+        positions = np.concatenate([np.arange(len(t)) + self.lengths[s] for s, t in pieces]).astype(np.int32)
+        sequences = np.concatenate([np.full(len(t), s) for s, t in pieces]).astype(np.int32)
+        out = np.full((len(tokens), self.program.vocab), np.nan, np.float32)
+        every = np.arange(len(tokens), dtype=np.int32)
+        self.program.step(tokens, positions, sequences, self.tables, every, out)
+        for s, t in pieces:
+            self.lengths[s] += len(t)
+        return np.split(out, np.cumsum([len(t) for _, t in pieces])[:-1])
+
+    def feed(self, tokens: Tokens, chunk: int, sequence: int = 0) -> Floats:
+        """One sequence in chunks of at most `chunk` rows; the logits of all its rows."""
+        pieces = [tokens[i : i + chunk] for i in range(0, len(tokens), chunk)]
+        return np.concatenate([self.step([(sequence, piece)])[0] for piece in pieces])
+
+
+def some_tokens(n: int, vocab: int, seed: int = 1) -> Tokens:
+    return np.random.default_rng(seed).integers(0, vocab, n).astype(np.int32)

@@ -1,0 +1,111 @@
+"""Packing: what went in comes out, value by value, whatever the padding and the order of panels."""
+
+import numpy as np
+import pytest
+from numpy.random import default_rng
+
+from localinfer import native
+from tests.native.matrices import BITS, pack, pack_words, random_matrix
+
+KINDS = ["int3", "int4", "int8", "bf16"]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("group", [32, 64, 128])
+@pytest.mark.parametrize("rows", [1, 31, 32, 33, 100])
+@pytest.mark.parametrize("threads", [1, 3])
+def test_rows_come_back(kind: str, group: int, rows: int, threads: int) -> None:
+    matrix = random_matrix(default_rng(rows), kind, rows, 256, group)
+    weight = pack(matrix, threads=threads)
+    assert (weight.kind, weight.rows, weight.cols, weight.group) == (kind, rows, 256, matrix.group)
+    seen = np.stack([weight.row(i) for i in range(rows)])
+    assert np.array_equal(seen, matrix.values.astype(np.float32))  # integer times f16: exact in float32
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_parts_keep_their_order(kind: str) -> None:
+    rng = default_rng(5)
+    parts = [random_matrix(rng, kind, rows, 64) for rows in (40, 7, 33)]
+    weight = pack(*parts)
+    seen = np.stack([weight.row(i) for i in range(weight.rows)])
+    assert np.array_equal(seen, np.concatenate([p.values for p in parts]).astype(np.float32))
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_interleaved_parts_keep_their_order(kind: str) -> None:
+    rng = default_rng(6)
+    gate, up = random_matrix(rng, kind, 75, 64), random_matrix(rng, kind, 75, 64)
+    weight = pack(gate, up, interleave=True)
+    seen = np.stack([weight.row(i) for i in range(150)])
+    assert np.array_equal(seen, np.concatenate([gate.values, up.values]).astype(np.float32))
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_size_in_memory_counts_padding(kind: str) -> None:
+    matrix = random_matrix(default_rng(0), kind, 33, 128, 64)
+    per_row = 128 * 2 if kind == "bf16" else 2 * 2 + 128 * BITS[kind] // 8
+    assert pack(matrix).nbytes == 64 * per_row
+
+
+def test_every_column_of_three_bits() -> None:
+    """Each of 32 columns of a superblock takes each of eight values, alone: no bit lands in a neighbour's place."""
+    q = np.full((256, 32), -4)
+    for i in range(256):
+        q[i, i // 8] = i % 8 - 4
+    weight = native.pack_int(3, 32, [(pack_words(q, 3), np.ones((256, 1), np.float16))])
+    assert np.array_equal(np.stack([weight.row(i) for i in range(256)]), q.astype(np.float32))
+
+
+def test_odd_column_counts_of_bf16() -> None:
+    matrix = random_matrix(default_rng(0), "bf16", 5, 77)
+    weight = pack(matrix)
+    assert np.array_equal(weight.row(4), matrix.values[4].astype(np.float32))
+
+
+def test_subnormal_scales() -> None:
+    scales = np.array([[2.0**-24], [-(2.0**-15)], [0.0]], np.float16)
+    q = np.full((3, 32), 3)
+    weight = native.pack_int(8, 32, [(pack_words(q, 8), scales)])
+    for i in range(3):
+        assert np.array_equal(weight.row(i), np.full(32, 3 * np.float32(scales[i, 0])))
+
+
+@pytest.mark.parametrize(
+    ("bits", "group", "words", "scales", "says"),
+    [
+        (5, 32, (4, 8), (4, 2), "bits is 5"),
+        (4, 48, (4, 8), (4, 2), "group is 48"),
+        (4, 32, (4, 7), (4, 2), "8 words a row, but there are 7"),
+        (4, 32, (4, 8), (3, 2), "3 rows of scales"),
+        (3, 32, (4, 7), (4, 2), "6 words a row, but there are 7"),
+        (4, 32, (0, 8), (0, 2), "0 rows"),
+        (4, 32, (4, 0), (4, 0), "0 columns"),
+    ],
+)
+def test_shapes_that_disagree(
+    bits: int, group: int, words: tuple[int, int], scales: tuple[int, int], says: str
+) -> None:
+    with pytest.raises(ValueError, match=says):
+        native.pack_int(bits, group, [(np.zeros(words, np.int32), np.zeros(scales, np.float16))])
+
+
+def test_parts_that_cannot_be_stacked() -> None:
+    with pytest.raises(ValueError, match="at least one part"):
+        native.pack_bf16([])
+    with pytest.raises(ValueError, match="32 and 64 columns"):
+        native.pack_bf16([np.zeros((4, 32), np.uint16), np.zeros((4, 64), np.uint16)])
+    with pytest.raises(ValueError, match="two parts of the same number of rows"):
+        native.pack_bf16([np.zeros((4, 32), np.uint16), np.zeros((5, 32), np.uint16)], interleave=True)
+
+
+def test_nothing_is_converted_in_silence() -> None:
+    with pytest.raises(TypeError):
+        native.pack_bf16([np.zeros((4, 32), np.float32)])  # type: ignore[list-item]
+    with pytest.raises(TypeError):
+        native.pack_bf16([np.zeros((32, 4), np.uint16).T])
+
+
+def test_a_row_that_is_not_there() -> None:
+    weight = native.pack_bf16([np.zeros((4, 32), np.uint16)])
+    with pytest.raises(ValueError, match="row 4 of a weight of 4 rows"):
+        weight.row(4)
