@@ -139,7 +139,7 @@ class StepEngine:
     def _shift(self, reply: Reply) -> None:
         """Forget about a half of the context, the oldest part after what must be kept, and say so."""
         sequence = reply.sequence
-        keep = reply.request.keep
+        keep = reply.keep
         drop = len(sequence.tokens) - keep - (self.context_size - keep) // 2
         self.scheduler.shift(sequence, keep, drop)
         reply.dropped += drop
@@ -183,16 +183,17 @@ class StepEngine:
         if not 0 <= min(request.prompt) <= max(request.prompt) < self._vocab:
             bad = min(request.prompt) if min(request.prompt) < 0 else max(request.prompt)
             raise UsageError(f"the prompt has token {bad}, but the model knows 0 to {self._vocab - 1}")
-        if n < context:
-            return
-        if request.on_overflow == "error":
+        keep = min(request.keep, n)
+        if keep < 0:
+            raise UsageError(f"{keep} tokens cannot be kept", hint="keep 0 or more")
+        if n >= context and request.on_overflow == "error":
             raise ContextOverflow(
                 f"the prompt has {n} tokens, but the context holds {context} with the answer",
                 hint=f"raise the context (-c {n + 512}) or forget the oldest part (--on-overflow shift)",
             )
-        if context - request.keep < 4:
+        if context - keep < 4 and request.on_overflow == "shift":
             raise ContextOverflow(
-                f"{request.keep} tokens of the prompt must be kept, but the context holds {context}",
+                f"{keep} tokens of the prompt must be kept, but the context holds {context}",
                 hint="raise the context (-c) or shorten the system prompt",
             )
 

@@ -34,6 +34,7 @@ class Reply:
         self.sampler = Sampler(request.sampling)
         self.token_ids: list[int] = []
         self.stop: str | None = None
+        self.keep = min(request.keep, len(sequence.tokens))
         self.dropped = 0
         """Tokens forgotten by shifting; the position in the whole text is this many more than in the context."""
         self._eos = frozenset(tokenizer.eos_ids)

@@ -1,9 +1,11 @@
 """Tiny models, made once."""
 
 from pathlib import Path
+from typing import Literal
 
 import pytest
 
+from localinfer.quantize.checkpoint import quantize_checkpoint
 from tests.tiny import Family, make_checkpoint, random_weights, tiny_config, write_weights
 
 
@@ -22,8 +24,21 @@ def circling(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-@pytest.fixture(scope="session", params=["llama", "qwen3", "gemma3_text"])
+MODELS: dict[str, tuple[Family, Literal[8, 4, 3] | None]] = {
+    "llama": ("llama", None),
+    "gemma3": ("gemma3_text", None),
+    "llama-int8": ("llama", 8),
+    "qwen2-int4": ("qwen2", 4),
+    "qwen3-int3": ("qwen3", 3),
+}
+
+
+@pytest.fixture(scope="session", params=MODELS)
 def model(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Grouped heads, head norms, sliding windows."""
-    family: Family = request.param
-    return make_checkpoint(tmp_path_factory.mktemp(family), family, seed=2)
+    """Grouped heads, biases, head norms, sliding windows; bf16 and every kind of integer weights."""
+    family, bits = MODELS[request.param]
+    path = make_checkpoint(tmp_path_factory.mktemp(request.param) / "BF16", family, seed=2)
+    if bits is None:
+        return path
+    quantize_checkpoint(path, path.parent / f"INT{bits}", bits=bits, group=32, threads=1)
+    return path.parent / f"INT{bits}"

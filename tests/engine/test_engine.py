@@ -214,6 +214,10 @@ def test_a_long_prompt_is_shortened_visibly(llama: Path) -> None:
         assert kept.finished.stats.prompt_tokens == 60
         with pytest.raises(ContextOverflow, match="98 tokens of the prompt must be kept"):
             engine.add(Request(prompt, sampling, on_overflow="shift", keep=98))
+        with pytest.raises(ContextOverflow, match="97 tokens of the prompt must be kept"):
+            engine.add(Request(prompt[:97], sampling, on_overflow="shift", keep=200))
+        with pytest.raises(UsageError, match="-1 tokens"):
+            engine.add(Request(prompt[:97], sampling, on_overflow="shift", keep=-1))
 
 
 def test_requests_that_make_no_sense(llama: Path) -> None:

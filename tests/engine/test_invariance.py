@@ -129,6 +129,16 @@ def test_every_isa_is_scalar(model: Path, isa: str, kv_bits: int) -> None:
         plain.check(engine, [run_one(engine, prompt, SAMPLED) for prompt in PROMPTS])
 
 
+@pytest.mark.parametrize("kv_bits", [8, 16])
+def test_a_long_text_crosses_the_cuts_of_attention(model: Path, kv_bits: int) -> None:
+    """Attention is cut at 256 tokens: prompts that end before, at and after the cut, and texts that grow across it."""
+    rng = np.random.default_rng(4)
+    prompts = [[int(t) for t in rng.integers(0, 256, n)] for n in (250, 256, 257, 400)]
+    plain = alone(model, SAMPLED, prompts, kv_bits=kv_bits, context=512, prefill_chunk=512)
+    with open_tiny(model, kv_bits=kv_bits, context=512, prefill_chunk=50, parallel=3, threads=2) as engine:
+        plain.check(engine, run_all(engine, prompts, SAMPLED))
+
+
 def test_the_same_seed_is_the_same_text_and_another_seed_another(llama: Path) -> None:
     other = SamplingParams(temperature=0.9, top_k=0, seed=12, max_tokens=24, ignore_eos=True)
     first, second = alone(llama, SAMPLED), alone(llama, SAMPLED)
