@@ -1,8 +1,12 @@
-"""Frozen, checked settings. Each field's docstring is its manual."""
+"""Frozen, checked settings, and where their values come from. Each field's docstring is its manual."""
 
-from collections.abc import Sequence
+import os
+import re
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Any, Literal
 
 from localinfer.errors import UsageError
 
@@ -105,3 +109,138 @@ class SamplingParams:
             in_range("max-tokens", self.max_tokens, 1, 1 << 20)
         if any(not s for s in self.stop):
             raise UsageError("a stop string is empty", hint="leave it out, or give it some text")
+
+
+Kind = Literal["flag", "int", "float", "text", "list"]
+
+SPECIAL = {
+    "LOCALINFER_HOME": "where models, chats and measurements are kept",
+    "LOCALINFER_CONFIG": "another settings file",
+    "LOCALINFER_ISA": "the kernel set to use: scalar, avx2 or avx512",
+    "LOCALINFER_DEBUG": "1 shows tracebacks",
+}
+"""Environment variables that stand for no flag."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Setting:
+    """One thing that a person can set by flag, by environment variable or in the settings file."""
+
+    name: str
+    """The long flag without its dashes; also the key in the settings file."""
+
+    kind: Kind
+    help: str
+    short: str = ""
+    choices: tuple[str, ...] = ()
+    low: float | None = None
+    high: float | None = None
+    default: object = None
+    secret: bool = False
+
+    @property
+    def env(self) -> str:
+        """`max-tokens` → `LOCALINFER_MAX_TOKENS`."""
+        return "LOCALINFER_" + self.name.upper().replace("-", "_")
+
+    def parse(self, raw: object, origin: str) -> Any:
+        """`raw` (words from a shell, or a TOML value) as this setting's type. Raises `UsageError` naming `origin`."""
+        if self.kind == "list":
+            parts = raw if isinstance(raw, (list, tuple)) else [raw]
+            return tuple(self._one(part, "text", origin) for part in parts)
+        return self._one(raw, self.kind, origin)
+
+    def _one(self, raw: object, kind: Kind, origin: str) -> bool | int | float | str:
+        value: bool | int | float | str | None = None
+        words = str(raw).strip().lower()
+        if kind == "flag":
+            value = {"1": True, "true": True, "yes": True, "0": False, "false": False, "no": False}.get(words)
+        elif isinstance(raw, bool):
+            value = None  # TOML's true is not the number 1
+        elif kind == "int":
+            value = int(words) if re.fullmatch(r"[+-]?[0-9]{1,20}", words) else None
+        elif kind == "float":
+            value = float(words) if re.fullmatch(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)(e[+-]?[0-9]{1,3})?", words) else None
+        elif isinstance(raw, (str, int, float)):
+            value = str(raw)
+        if value is None:
+            raise UsageError(f"{origin} is {raw!r}, but must be {_KINDS[kind]}", hint=f"{self.name}: {self.help}")
+        if self.choices:
+            one_of(origin, str(value), self.choices)
+        if isinstance(value, (int, float)) and self.low is not None and self.high is not None:
+            in_range(origin, value, self.low, self.high)
+        return value
+
+
+_KINDS = {"flag": "true or false", "int": "a whole number", "float": "a number", "text": "text", "list": "text"}
+
+
+@dataclass(frozen=True, slots=True)
+class Value:
+    """A setting's value, and which of the four sources it came from."""
+
+    value: Any
+    origin: str
+    """`default`, `<file>:<line>`, the environment variable or the flag."""
+
+
+def load_config(
+    settings: Mapping[str, Setting],
+    flags: Mapping[str, object],
+    *,
+    file: Path | None,
+    env: Mapping[str, str] | None = None,
+) -> dict[str, Value]:
+    """Every setting's value: defaults < settings file < environment < flags.
+
+    `flags` holds raw values by setting name; `file` None reads no file. Raises `UsageError` for an unknown key, naming
+    the nearest known one, and for a value that does not fit its setting, naming where it stands.
+    """
+    env = os.environ if env is None else env
+    values = {name: Value(setting.default, "default") for name, setting in settings.items()}
+    for name, (raw, origin) in read_config_file(file, settings).items() if file else ():
+        values[name] = Value(settings[name].parse(raw, origin), origin)
+    for name, setting in settings.items():
+        if env.get(setting.env, "") != "":
+            values[name] = Value(setting.parse(env[setting.env], setting.env), setting.env)
+        if name in flags:
+            values[name] = Value(setting.parse(flags[name], f"--{name}"), f"--{name}")
+    return values
+
+
+def read_config_file(file: Path, settings: Mapping[str, Setting]) -> dict[str, tuple[object, str]]:
+    """The raw values of a settings file with where each stands (`<file>:<line>`). No file is an empty one."""
+    import tomllib
+
+    try:
+        text = file.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        return {}
+    except (OSError, UnicodeDecodeError) as error:
+        raise UsageError(f"cannot read {file}: {error}", hint="mend or remove that file") from None
+    try:
+        table = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise UsageError(f"{file} is not TOML: {error}", hint="mend that line; strings need quotes") from None
+    found: dict[str, tuple[object, str]] = {}
+    for key, raw in table.items():
+        origin = f"{file}:{line_of(text, key)}"
+        if key not in settings:
+            raise unknown_key(key, settings, origin)
+        found[key] = (raw, origin)
+    return found
+
+
+def line_of(text: str, key: str) -> int:
+    """The line, from 1, where the TOML file sets `key` at its top level; 0 if that cannot be told."""
+    name = re.escape(key)
+    match = re.search(rf"^[ \t]*(\[+[ \t]*)?[\"']?{name}[\"']?[ \t]*[]=.]", text, re.MULTILINE)
+    return text.count("\n", 0, match.start()) + 1 if match else 0
+
+
+def unknown_key(key: str, settings: Mapping[str, Setting], origin: str = "") -> UsageError:
+    """The error for a key that is no setting, with the nearest one that is."""
+    near = get_close_matches(key.replace("_", "-").lower(), settings, n=1, cutoff=0.5)
+    where = f"{origin}: " if origin else ""
+    hint = f"did you mean `{near[0]}`?" if near else "`localinfer config show` lists all keys"
+    return UsageError(f"{where}there is no setting `{key}`", hint=hint)

@@ -1,0 +1,117 @@
+# Completion of localinfer for bash. Made by `python -m localinfer.cli.generate`; do not edit.
+
+_localinfer_words() {
+    local word
+    for word in "$@"; do
+        [[ $word == "$cur"* ]] && COMPREPLY+=("$word")
+    done
+}
+
+# Names are compared and copied, never expanded: a model may be called anything.
+_localinfer_names() {
+    local word
+    while IFS= read -r word; do
+        [[ $word == "$cur"* ]] && COMPREPLY+=("$word")
+    done < <("$program" __complete "$1" 2>/dev/null)
+}
+
+_localinfer_files() {
+    local word
+    while IFS= read -r word; do
+        COMPREPLY+=("$word")
+    done < <(compgen -f -- "$cur")
+    compopt -o filenames 2>/dev/null
+}
+
+_localinfer_values() {
+    case $prev in
+        --revision) : ;;
+        --token) : ;;
+        --name) : ;;
+        --bits) _localinfer_words 8 4 3 ;;
+        --group) _localinfer_words 32 64 128 ;;
+        -t|--threads) : ;;
+        -m|--model) _localinfer_names models ;;
+        -p|--prompt) : ;;
+        -f|--file) _localinfer_files ;;
+        -s|--system) : ;;
+        -n|--max-tokens) : ;;
+        --temp) : ;;
+        --top-k) : ;;
+        --top-p) : ;;
+        --min-p) : ;;
+        --repeat-penalty) : ;;
+        --seed) : ;;
+        --stop) : ;;
+        --on-overflow) _localinfer_words error shift ;;
+        -c|--ctx-size) : ;;
+        --kv-bits) _localinfer_words 16 8 ;;
+        --backend) _localinfer_words auto cpu llamacpp ;;
+        --draft) _localinfer_words off lookup ;;
+        --draft-tokens) : ;;
+        --prefill-chunk) : ;;
+    esac
+}
+
+_localinfer() {
+    local program=$1 line=${COMP_LINE:0:COMP_POINT}
+    local cur=${line##*[[:space:]]} prev command flags='' offer='' skip='' given=0 at=2 word
+    local -a typed
+    COMPREPLY=()
+    read -ra typed <<<"${line%"$cur"}"
+    prev=${typed[${#typed[@]} - 1]}
+    command=${typed[1]-}
+    case $command in
+        '') _localinfer_words pull list show rm cache import quantize run chat bench doctor config completion --help --version; return ;;
+        ls) command=list ;;
+        cache|config) [[ -n ${typed[2]-} ]] && command="$command ${typed[2]}" && at=3 ;;
+    esac
+    case $command in
+        'cache') offer='_localinfer_words verify prune' ;;
+        'config') offer='_localinfer_words show set unset' ;;
+        'pull') flags='--revision --token --offline --json -q --quiet -h --help' offer='_localinfer_names pullable' ;;
+        'list') flags='--json -q --quiet -h --help' offer='' ;;
+        'show') flags='--template --revision --json -h --help' offer='_localinfer_names models' ;;
+        'rm') flags='--dry-run -y --yes --json -q --quiet -h --help' offer='_localinfer_names models' ;;
+        'cache verify') flags='--json -q --quiet -h --help' offer='' ;;
+        'cache prune') flags='--dry-run --json -q --quiet -h --help' offer='' ;;
+        'import') flags='--name --json -q --quiet -h --help' offer='_localinfer_files' ;;
+        'quantize') flags='--bits --group --name -t --threads --revision --offline --json -q --quiet -h --help' offer='_localinfer_names models' ;;
+        'run') flags='-m --model -p --prompt -f --file -s --system --raw -n --max-tokens --temp --top-k --top-p --min-p --repeat-penalty --seed --stop --on-overflow --lossy -c --ctx-size -t --threads --kv-bits --backend --draft --draft-tokens --prefill-chunk --revision --offline --json --stats -q --quiet -h --help' offer='_localinfer_names models' ;;
+        'chat') flags='-m --model --continue -s --system -n --max-tokens --temp --top-k --top-p --min-p --repeat-penalty --seed --stop --on-overflow -c --ctx-size -t --threads --kv-bits --backend --draft --draft-tokens --prefill-chunk --revision --offline -h --help' offer='_localinfer_names models' ;;
+        'bench') flags='--json -h --help' offer='_localinfer_names models' ;;
+        'doctor') flags='--json -q --quiet -h --help' offer='' ;;
+        'config show') flags='--json -h --help' offer='' ;;
+        'config set') flags='-h --help' offer='_localinfer_words model prompt file system raw lossy revision ctx-size threads kv-bits backend draft draft-tokens prefill-chunk on-overflow max-tokens temp top-k top-p min-p repeat-penalty seed stop bits group name token offline json quiet stats yes dry-run template continue test reps against against-file' ;;
+        'config unset') flags='-h --help' offer='_localinfer_words model prompt file system raw lossy revision ctx-size threads kv-bits backend draft draft-tokens prefill-chunk on-overflow max-tokens temp top-k top-p min-p repeat-penalty seed stop bits group name token offline json quiet stats yes dry-run template continue test reps against against-file' ;;
+        'completion') flags='-h --help' offer='_localinfer_words bash zsh fish' ;;
+        *) return ;;
+    esac
+    for word in "${typed[@]:at}"; do
+        if [[ -n $skip ]]; then
+            skip=''
+            continue
+        fi
+        case $word in
+            --revision|--token|--name|--bits|--group|-t|--threads|-m|--model|-p|--prompt|-f|--file|-s|--system|-n|--max-tokens|--temp|--top-k|--top-p|--min-p|--repeat-penalty|--seed|--stop|--on-overflow|-c|--ctx-size|--kv-bits|--backend|--draft|--draft-tokens|--prefill-chunk) skip=yes ;;
+            -*) ;;
+            *) given=$((given + 1)) ;;
+        esac
+    done
+    if [[ -n $skip ]]; then
+        _localinfer_values
+    elif [[ $cur == -* ]]; then
+        _localinfer_words $flags
+    elif [[ $given == 0 || $command == rm ]]; then
+        $offer
+    fi
+    # Readline ends a word at `:`, so it wants only what follows the last one.
+    if [[ $cur == *:* && $COMP_WORDBREAKS == *:* ]]; then
+        local before=${cur%"${cur##*:}"} i
+        for i in "${!COMPREPLY[@]}"; do
+            COMPREPLY[i]=${COMPREPLY[i]#"$before"}
+        done
+    fi
+}
+
+complete -F _localinfer localinfer

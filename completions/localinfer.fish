@@ -1,0 +1,178 @@
+# Completion of localinfer for fish. Made by `python -m localinfer.cli.generate`; do not edit.
+
+complete -c localinfer -f
+
+# Whether the first words of the line are these; one word more may follow for each argument.
+function __localinfer_in
+    set -l typed (commandline -opc)
+    for i in (seq (count $argv))
+        test "$typed[(math $i + 1)]" = "$argv[$i]"; or return 1
+    end
+end
+
+function __localinfer_names
+    set -l typed (commandline -opc)
+    $typed[1] __complete $argv[1] 2>/dev/null
+end
+
+complete -c localinfer -n __fish_use_subcommand -l help -s h -d 'Show the help page'
+complete -c localinfer -n __fish_use_subcommand -l version -d 'Print the version'
+complete -c localinfer -n __fish_use_subcommand -a pull -d 'Download a model from the Hub into the shared cache.'
+complete -c localinfer -n __fish_use_subcommand -a list -d 'Show the models on this machine, downloads and quantized ones alike.'
+complete -c localinfer -n __fish_use_subcommand -a show -d 'Show one model: what it is, where it lies, what it needs.'
+complete -c localinfer -n __fish_use_subcommand -a rm -d 'Delete models from this machine.'
+complete -c localinfer -n __fish_use_subcommand -a cache -d 'Check or tidy what is stored.'
+complete -c localinfer -n __fish_use_subcommand -a import -d 'Turn a GGUF file into a model of ours: weights as bf16, tokenizer and chat template with it.'
+complete -c localinfer -n __fish_use_subcommand -a quantize -d 'Make a model smaller and faster; it is kept as `REF:INT4` and the like.'
+complete -c localinfer -n __fish_use_subcommand -a run -d 'Answer one prompt, then stop.'
+complete -c localinfer -n __fish_use_subcommand -a chat -d 'Talk to a model in the terminal. Every chat is kept.'
+complete -c localinfer -n __fish_use_subcommand -a bench -d 'd'
+complete -c localinfer -n __fish_use_subcommand -a doctor -d 'Show the processor, the kernel chosen and why, the memory\'s bandwidth, versions, and settings with their origin.'
+complete -c localinfer -n __fish_use_subcommand -a config -d 'Show, set or forget settings. Every flag has a key of the same name.'
+complete -c localinfer -n __fish_use_subcommand -a completion -d 'Print the completion script of a shell.'
+complete -c localinfer -n '__localinfer_in cache; and not __fish_seen_subcommand_from verify prune' -a verify -d 'Hash every file of every model again. Exit code 7 when one is not what it should be.'
+complete -c localinfer -n '__localinfer_in cache; and not __fish_seen_subcommand_from verify prune' -a prune -d 'Delete unfinished downloads, half-made models and files that no model needs.'
+complete -c localinfer -n '__localinfer_in config; and not __fish_seen_subcommand_from show set unset' -a show -d 'Show every setting that is not at its default, and where it comes from; `--json` shows all.'
+complete -c localinfer -n '__localinfer_in config; and not __fish_seen_subcommand_from show set unset' -a set -d 'Remember a setting.'
+complete -c localinfer -n '__localinfer_in config; and not __fish_seen_subcommand_from show set unset' -a unset -d 'Forget a setting; its default holds again. Also removes keys that are no settings.'
+
+# pull
+complete -c localinfer -n '__localinfer_in pull' -a '(__localinfer_names pullable)'
+complete -c localinfer -n '__localinfer_in pull' -l revision -x -d 'Commit, branch or tag of the repository.'
+complete -c localinfer -n '__localinfer_in pull' -l token -x -d 'Hub token, for gated models. [default: `hf auth login`]'
+complete -c localinfer -n '__localinfer_in pull' -l offline -d 'Use only what is on this machine.'
+complete -c localinfer -n '__localinfer_in pull' -l json -d 'Print JSON on standard output.'
+complete -c localinfer -n '__localinfer_in pull' -s q -l quiet -d 'No progress and no notes on standard error.'
+complete -c localinfer -n '__localinfer_in pull' -s h -l help -d 'Show this message and exit.'
+
+# list
+complete -c localinfer -n '__localinfer_in list' -l json -d 'Print JSON on standard output.'
+complete -c localinfer -n '__localinfer_in list' -s q -l quiet -d 'No progress and no notes on standard error.'
+complete -c localinfer -n '__localinfer_in list' -s h -l help -d 'Show this message and exit.'
+
+# show
+complete -c localinfer -n '__localinfer_in show' -a '(__localinfer_names models)'
+complete -c localinfer -n '__localinfer_in show' -l template -d 'Print the model\'s chat template and nothing else.'
+complete -c localinfer -n '__localinfer_in show' -l revision -x -d 'Commit, branch or tag of the repository.'
+complete -c localinfer -n '__localinfer_in show' -l json -d 'Print JSON on standard output.'
+complete -c localinfer -n '__localinfer_in show' -s h -l help -d 'Show this message and exit.'
+
+# rm
+complete -c localinfer -n '__localinfer_in rm' -a '(__localinfer_names models)'
+complete -c localinfer -n '__localinfer_in rm' -l dry-run -d 'Only say what would happen.'
+complete -c localinfer -n '__localinfer_in rm' -s y -l yes -d 'Do not ask.'
+complete -c localinfer -n '__localinfer_in rm' -l json -d 'Print JSON on standard output.'
+complete -c localinfer -n '__localinfer_in rm' -s q -l quiet -d 'No progress and no notes on standard error.'
+complete -c localinfer -n '__localinfer_in rm' -s h -l help -d 'Show this message and exit.'
+
+# cache verify
+complete -c localinfer -n '__localinfer_in cache verify' -l json -d 'Print JSON on standard output.'
+complete -c localinfer -n '__localinfer_in cache verify' -s q -l quiet -d 'No progress and no notes on standard error.'
+complete -c localinfer -n '__localinfer_in cache verify' -s h -l help -d 'Show this message and exit.'
+
+# cache prune
+complete -c localinfer -n '__localinfer_in cache prune' -l dry-run -d 'Only say what would happen.'
+complete -c localinfer -n '__localinfer_in cache prune' -l json -d 'Print JSON on standard output.'
+complete -c localinfer -n '__localinfer_in cache prune' -s q -l quiet -d 'No progress and no notes on standard error.'
+complete -c localinfer -n '__localinfer_in cache prune' -s h -l help -d 'Show this message and exit.'
+
+# import
+complete -c localinfer -n '__localinfer_in import' -F
+complete -c localinfer -n '__localinfer_in import' -l name -x -d 'Keep the model under this name.'
+complete -c localinfer -n '__localinfer_in import' -l json -d 'Print JSON on standard output.'
+complete -c localinfer -n '__localinfer_in import' -s q -l quiet -d 'No progress and no notes on standard error.'
+complete -c localinfer -n '__localinfer_in import' -s h -l help -d 'Show this message and exit.'
+
+# quantize
+complete -c localinfer -n '__localinfer_in quantize' -a '(__localinfer_names models)'
+complete -c localinfer -n '__localinfer_in quantize' -l bits -x -a '8 4 3' -d 'Bits of each weight of the body.'
+complete -c localinfer -n '__localinfer_in quantize' -l group -x -a '32 64 128' -d 'Weights that share one scale. [default: 64; 32 for small models below 8 bits]'
+complete -c localinfer -n '__localinfer_in quantize' -l name -x -d 'Keep the model under this name.'
+complete -c localinfer -n '__localinfer_in quantize' -s t -l threads -x -d 'Worker threads. [default: one per physical core]'
+complete -c localinfer -n '__localinfer_in quantize' -l revision -x -d 'Commit, branch or tag of the repository.'
+complete -c localinfer -n '__localinfer_in quantize' -l offline -d 'Use only what is on this machine.'
+complete -c localinfer -n '__localinfer_in quantize' -l json -d 'Print JSON on standard output.'
+complete -c localinfer -n '__localinfer_in quantize' -s q -l quiet -d 'No progress and no notes on standard error.'
+complete -c localinfer -n '__localinfer_in quantize' -s h -l help -d 'Show this message and exit.'
+
+# run
+complete -c localinfer -n '__localinfer_in run' -a '(__localinfer_names models)'
+complete -c localinfer -n '__localinfer_in run' -s m -l model -r -a '(__localinfer_names models)' -d 'The model, when it is not the first argument. [default: starter]'
+complete -c localinfer -n '__localinfer_in run' -s p -l prompt -x -d 'The prompt, when it is not an argument.'
+complete -c localinfer -n '__localinfer_in run' -s f -l file -r -F -d 'Put this file before the prompt; may be repeated.'
+complete -c localinfer -n '__localinfer_in run' -s s -l system -x -d 'The system prompt.'
+complete -c localinfer -n '__localinfer_in run' -l raw -d 'Send the prompt as it is, without the model\'s chat template.'
+complete -c localinfer -n '__localinfer_in run' -s n -l max-tokens -x -d 'Stop after this many new tokens. [default: as many as the context holds]'
+complete -c localinfer -n '__localinfer_in run' -l temp -x -d '0 takes the likeliest token; higher is freer. [default: the model\'s own, else 0.7]'
+complete -c localinfer -n '__localinfer_in run' -l top-k -x -d 'Keep the K likeliest tokens; 0 keeps all. [default: the model\'s own, else 40]'
+complete -c localinfer -n '__localinfer_in run' -l top-p -x -d 'Keep the likeliest tokens that together reach this probability; 1 keeps all. [default: the model\'s own, else 0.95]'
+complete -c localinfer -n '__localinfer_in run' -l min-p -x -d 'Drop tokens less likely than this share of the likeliest. [default: the model\'s own, else 0.0]'
+complete -c localinfer -n '__localinfer_in run' -l repeat-penalty -x -d 'Make the last 64 tokens less likely by this factor; 1 is off. [default: the model\'s own, else 1.0]'
+complete -c localinfer -n '__localinfer_in run' -l seed -x -d 'Same seed, same text. [default: 0]'
+complete -c localinfer -n '__localinfer_in run' -l stop -x -d 'Stop before this text; may be repeated.'
+complete -c localinfer -n '__localinfer_in run' -l on-overflow -x -a 'error shift' -d 'When the context is full: stop with exit code 8, or forget the oldest text and say so. [default: error]'
+complete -c localinfer -n '__localinfer_in run' -l lossy -d 'Accept input that is not UTF-8; what cannot be read becomes U+FFFD.'
+complete -c localinfer -n '__localinfer_in run' -s c -l ctx-size -x -d 'Longest conversation, in tokens. [default: the model\'s own limit, at most 8192]'
+complete -c localinfer -n '__localinfer_in run' -s t -l threads -x -d 'Worker threads. [default: one per physical core]'
+complete -c localinfer -n '__localinfer_in run' -l kv-bits -x -a '16 8' -d 'Bits of each cached key and value. [default: 8]'
+complete -c localinfer -n '__localinfer_in run' -l backend -x -a 'auto cpu llamacpp' -d 'Which engine. `auto` is our own; `llamacpp` runs GGUF files and is never chosen by itself. [default: auto]'
+complete -c localinfer -n '__localinfer_in run' -l draft -x -a 'off lookup' -d 'Guess ahead: `lookup` copies long repeats. The text is the same either way. [default: off]'
+complete -c localinfer -n '__localinfer_in run' -l draft-tokens -x -d 'Most tokens guessed ahead in one step. [default: 7]'
+complete -c localinfer -n '__localinfer_in run' -l prefill-chunk -x -d 'Prompt tokens read in one step. [default: 256]'
+complete -c localinfer -n '__localinfer_in run' -l revision -x -d 'Commit, branch or tag of the repository.'
+complete -c localinfer -n '__localinfer_in run' -l offline -d 'Use only what is on this machine.'
+complete -c localinfer -n '__localinfer_in run' -l json -d 'Print JSON on standard output.'
+complete -c localinfer -n '__localinfer_in run' -l stats -d 'Print speeds and counts on standard error at the end.'
+complete -c localinfer -n '__localinfer_in run' -s q -l quiet -d 'No progress and no notes on standard error.'
+complete -c localinfer -n '__localinfer_in run' -s h -l help -d 'Show this message and exit.'
+
+# chat
+complete -c localinfer -n '__localinfer_in chat' -a '(__localinfer_names models)'
+complete -c localinfer -n '__localinfer_in chat' -s m -l model -r -a '(__localinfer_names models)' -d 'The model, when it is not the first argument. [default: starter]'
+complete -c localinfer -n '__localinfer_in chat' -l continue -d 'Take up the last chat.'
+complete -c localinfer -n '__localinfer_in chat' -s s -l system -x -d 'The system prompt.'
+complete -c localinfer -n '__localinfer_in chat' -s n -l max-tokens -x -d 'Stop after this many new tokens. [default: as many as the context holds]'
+complete -c localinfer -n '__localinfer_in chat' -l temp -x -d '0 takes the likeliest token; higher is freer. [default: the model\'s own, else 0.7]'
+complete -c localinfer -n '__localinfer_in chat' -l top-k -x -d 'Keep the K likeliest tokens; 0 keeps all. [default: the model\'s own, else 40]'
+complete -c localinfer -n '__localinfer_in chat' -l top-p -x -d 'Keep the likeliest tokens that together reach this probability; 1 keeps all. [default: the model\'s own, else 0.95]'
+complete -c localinfer -n '__localinfer_in chat' -l min-p -x -d 'Drop tokens less likely than this share of the likeliest. [default: the model\'s own, else 0.0]'
+complete -c localinfer -n '__localinfer_in chat' -l repeat-penalty -x -d 'Make the last 64 tokens less likely by this factor; 1 is off. [default: the model\'s own, else 1.0]'
+complete -c localinfer -n '__localinfer_in chat' -l seed -x -d 'Same seed, same text. [default: 0]'
+complete -c localinfer -n '__localinfer_in chat' -l stop -x -d 'Stop before this text; may be repeated.'
+complete -c localinfer -n '__localinfer_in chat' -l on-overflow -x -a 'error shift' -d 'When the context is full: stop with exit code 8, or forget the oldest text and say so. [default: error]'
+complete -c localinfer -n '__localinfer_in chat' -s c -l ctx-size -x -d 'Longest conversation, in tokens. [default: the model\'s own limit, at most 8192]'
+complete -c localinfer -n '__localinfer_in chat' -s t -l threads -x -d 'Worker threads. [default: one per physical core]'
+complete -c localinfer -n '__localinfer_in chat' -l kv-bits -x -a '16 8' -d 'Bits of each cached key and value. [default: 8]'
+complete -c localinfer -n '__localinfer_in chat' -l backend -x -a 'auto cpu llamacpp' -d 'Which engine. `auto` is our own; `llamacpp` runs GGUF files and is never chosen by itself. [default: auto]'
+complete -c localinfer -n '__localinfer_in chat' -l draft -x -a 'off lookup' -d 'Guess ahead: `lookup` copies long repeats. The text is the same either way. [default: off]'
+complete -c localinfer -n '__localinfer_in chat' -l draft-tokens -x -d 'Most tokens guessed ahead in one step. [default: 7]'
+complete -c localinfer -n '__localinfer_in chat' -l prefill-chunk -x -d 'Prompt tokens read in one step. [default: 256]'
+complete -c localinfer -n '__localinfer_in chat' -l revision -x -d 'Commit, branch or tag of the repository.'
+complete -c localinfer -n '__localinfer_in chat' -l offline -d 'Use only what is on this machine.'
+complete -c localinfer -n '__localinfer_in chat' -s h -l help -d 'Show this message and exit.'
+
+# bench
+complete -c localinfer -n '__localinfer_in bench' -a '(__localinfer_names models)'
+complete -c localinfer -n '__localinfer_in bench' -l json -d 'Print JSON on standard output.'
+complete -c localinfer -n '__localinfer_in bench' -s h -l help -d 'Show this message and exit.'
+
+# doctor
+complete -c localinfer -n '__localinfer_in doctor' -l json -d 'Print JSON on standard output.'
+complete -c localinfer -n '__localinfer_in doctor' -s q -l quiet -d 'No progress and no notes on standard error.'
+complete -c localinfer -n '__localinfer_in doctor' -s h -l help -d 'Show this message and exit.'
+
+# config show
+complete -c localinfer -n '__localinfer_in config show' -l json -d 'Print JSON on standard output.'
+complete -c localinfer -n '__localinfer_in config show' -s h -l help -d 'Show this message and exit.'
+
+# config set
+complete -c localinfer -n '__localinfer_in config set' -a 'model prompt file system raw lossy revision ctx-size threads kv-bits backend draft draft-tokens prefill-chunk on-overflow max-tokens temp top-k top-p min-p repeat-penalty seed stop bits group name token offline json quiet stats yes dry-run template continue test reps against against-file'
+complete -c localinfer -n '__localinfer_in config set' -s h -l help -d 'Show this message and exit.'
+
+# config unset
+complete -c localinfer -n '__localinfer_in config unset' -a 'model prompt file system raw lossy revision ctx-size threads kv-bits backend draft draft-tokens prefill-chunk on-overflow max-tokens temp top-k top-p min-p repeat-penalty seed stop bits group name token offline json quiet stats yes dry-run template continue test reps against against-file'
+complete -c localinfer -n '__localinfer_in config unset' -s h -l help -d 'Show this message and exit.'
+
+# completion
+complete -c localinfer -n '__localinfer_in completion' -a 'bash zsh fish'
+complete -c localinfer -n '__localinfer_in completion' -s h -l help -d 'Show this message and exit.'

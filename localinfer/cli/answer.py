@@ -1,0 +1,92 @@
+"""Shows one answer: text as it comes, or one JSON object; then, if asked, how fast it was."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+from localinfer.chats.chat import Chat
+from localinfer.cli.opening import Opened
+from localinfer.cli.output import Answer, note, show_json
+from localinfer.cli.progress import Progress as ProgressLine
+from localinfer.cli.report import as_json, as_line
+from localinfer.cost.energy import EnergyMeter, start_meter
+from localinfer.errors import ContextOverflow
+from localinfer.events import Event, Finished, Progress, Shifted, Stats, Text
+
+
+@dataclass(slots=True)
+class Reply:
+    """What has been said so far. `joules` is what it took, where that can be read."""
+
+    meter: EnergyMeter | None
+    joules: float | None = None
+    text: list[str] = field(default_factory=list)
+    token_ids: list[int] = field(default_factory=list)
+    finish_reason: str = "cancelled"
+    stats: Stats | None = None
+
+    def read_meter(self) -> None:
+        """Keep the joules so far; asked for often, since the counters wrap."""
+        self.joules = self.meter.joules() if self.meter else None
+
+
+def show_answer(opened: Opened, chat: Chat, prompt: str, *, json: bool, stats: bool, quiet: bool) -> None:
+    """Answer `prompt` on standard output.
+
+    Ctrl-C ends the answer where it is: what was written stays, JSON is still whole, then `KeyboardInterrupt` goes on.
+    Raises `ContextOverflow` after the text if the context filled up.
+    """
+    reply, out, interrupted = Reply(start_meter()), Answer(), False
+    events = chat.reply(prompt)
+    try:
+        with ProgressLine(quiet=quiet) as progress:
+            _follow(events, reply, out, progress, json=json)
+    except KeyboardInterrupt:
+        interrupted = True
+        del events  # its end cancels the request; the engine's next step says the last words
+        _follow(iter(opened.engine.step()), reply, out, ProgressLine(quiet=True), json=json)
+    for warning in chat.warnings if not quiet else ():
+        note(f"warning: {warning}")
+    if json:
+        show_json(as_json(opened, chat, reply))
+    else:
+        out.end_line()
+    if stats and reply.stats is not None:
+        note(as_line(opened, reply.stats, reply.joules))
+    if interrupted:
+        raise KeyboardInterrupt
+    _mention_end(opened, chat, reply, quiet=quiet)
+
+
+def _follow(events: Iterator[Event], reply: Reply, out: Answer, progress: ProgressLine, *, json: bool) -> None:
+    """Write text as it comes and keep what the end needs."""
+    for event in events:
+        match event:
+            case Progress(_, done, total):
+                progress("reading the prompt", done, total)
+            case Text(_, text, token_ids):
+                progress.clear()
+                reply.text.append(text)
+                reply.token_ids += token_ids
+                if not json:
+                    out.write(text)
+            case Shifted(_, dropped, kept):
+                progress.clear()
+                note(f"the context is full: the oldest {dropped} tokens were forgotten, {kept} are kept")
+            case Stats():
+                reply.stats = event
+                reply.read_meter()
+            case Finished():
+                reply.finish_reason, reply.stats = event.reason, event.stats
+                reply.token_ids = list(event.token_ids)
+                reply.read_meter()
+
+
+def _mention_end(opened: Opened, chat: Chat, reply: Reply, *, quiet: bool) -> None:
+    """Say when the answer is not whole; a full context is an error."""
+    if reply.finish_reason == "overflow":
+        raise ContextOverflow(
+            f"the context of {opened.engine.context_size} tokens is full after {len(reply.token_ids)} new tokens",
+            hint="raise `--ctx-size`, or add `--on-overflow shift` to forget the oldest text",
+        )
+    if reply.finish_reason == "length" and not quiet:
+        note(f"stopped after {chat.sampling.max_tokens} tokens, as asked; `--max-tokens` sets it")

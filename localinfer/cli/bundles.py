@@ -1,0 +1,97 @@
+"""Flags that several commands share, as plain frozen values with what they mean to the rest of the program."""
+
+import inspect
+from collections.abc import Callable
+from dataclasses import dataclass, fields, is_dataclass, replace
+from functools import wraps
+from inspect import Parameter
+from typing import Any, cast, get_type_hints
+
+from localinfer.cli import options as o
+from localinfer.config import EngineConfig, KvBits, SamplingParams
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EngineFlags:
+    """How the engine runs."""
+
+    ctx_size: o.CtxSize
+    threads: o.Threads
+    kv_bits: o.KvBits
+    backend: o.Backend
+    draft: o.Draft
+    draft_tokens: o.DraftTokens
+    prefill_chunk: o.PrefillChunk
+
+    def config(self) -> EngineConfig:
+        """The same as the engine wants it."""
+        return EngineConfig(
+            context=self.ctx_size,
+            threads=self.threads,
+            kv_bits=cast(KvBits, int(self.kv_bits)),
+            prefill_chunk=self.prefill_chunk,
+            draft=self.draft,
+            draft_tokens=self.draft_tokens,
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SamplingFlags:
+    """How the next token is chosen, and when to stop."""
+
+    max_tokens: o.MaxTokens
+    temp: o.Temp
+    top_k: o.TopK
+    top_p: o.TopP
+    min_p: o.MinP
+    repeat_penalty: o.RepeatPenalty
+    seed: o.Seed
+    stop: o.Stop
+
+    def over(self, advised: SamplingParams) -> SamplingParams:
+        """What the model's makers advise, with what the person chose over it."""
+        chosen = {
+            "temperature": self.temp,
+            "top_k": self.top_k,
+            "top_p": self.top_p,
+            "min_p": self.min_p,
+            "repeat_penalty": self.repeat_penalty,
+        }
+        kept = {name: value for name, value in chosen.items() if value is not None}
+        return replace(advised, **kept, seed=self.seed, max_tokens=self.max_tokens, stop=tuple(self.stop))  # type: ignore[arg-type]
+
+
+def spread(function: Callable[..., Any]) -> Callable[..., Any]:
+    """`function` as Typer can read it: a bundle among its keyword-only parameters becomes its fields, one flag each.
+
+    Positional parameters are arguments and stay as they are. Every flag gets a default, since `Command` fills it in.
+    """
+    hints = get_type_hints(function, include_extras=True)
+    bundles: dict[str, tuple[type, list[str]]] = {}
+    shown: list[Parameter] = []
+    for parameter in inspect.signature(function).parameters.values():
+        kind = hints[parameter.name]
+        if parameter.kind is not Parameter.KEYWORD_ONLY:
+            shown.append(parameter.replace(annotation=kind))
+        elif is_dataclass(kind) and isinstance(kind, type):
+            names = [field.name for field in fields(kind)]
+            bundles[parameter.name] = (kind, names)
+            types = get_type_hints(kind, include_extras=True)
+            shown += [_flag(name, types[name]) for name in names]
+        else:
+            shown.append(_flag(parameter.name, kind))
+
+    @wraps(function)
+    def called(**values: Any) -> Any:
+        for name, (bundle, names) in bundles.items():
+            values[name] = bundle(**{field: values.pop(field) for field in names})
+        return function(**values)
+
+    called.__signature__ = inspect.Signature(shown)  # type: ignore[attr-defined]
+    called.__annotations__ = {parameter.name: parameter.annotation for parameter in shown}
+    return called
+
+
+def _flag(name: str, kind: Any) -> Parameter:
+    default = {bool: False, list[str]: []}.get(kind.__origin__)  # of the shape Typer takes the flag to have
+    return Parameter(name, Parameter.KEYWORD_ONLY, default=default, annotation=kind)

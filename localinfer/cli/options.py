@@ -1,0 +1,283 @@
+"""Every flag, described once. The help pages, the environment, the settings file and the completions read this table.
+
+Commands take the aliases below as annotations; `command.Command` fills them with values that are already merged and
+checked, so a command sees an `int` and never the word it was typed as.
+"""
+
+from dataclasses import MISSING, fields
+from typing import Annotated, Any, Literal
+
+import typer
+
+from localinfer.config import EngineConfig, Kind, SamplingParams, Setting
+
+SETTINGS: dict[str, Setting] = {}
+"""All flags by their long name."""
+
+Count = int | None
+Words = tuple[str, ...]
+
+
+def default_of(config: type, field: str) -> Any:
+    """The default that a frozen config gives `field`."""
+    found = {f.name: f.default for f in fields(config)}[field]
+    return None if found is MISSING else found
+
+
+def flag(
+    name: str,
+    kind: Kind,
+    help: str,  # noqa: A002 - Typer's own word for it
+    *,
+    short: str = "",
+    choices: Words = (),
+    low: float | None = None,
+    high: float | None = None,
+    default: object = None,
+    shows: str = "",
+    metavar: str = "",
+    secret: bool = False,
+) -> Any:
+    """Register one flag; return what Typer wants as its annotation. `shows` is the default in words."""
+    default = {"flag": False, "list": ()}.get(kind, default)
+    SETTINGS[name] = Setting(
+        name=name,
+        kind=kind,
+        help=help,
+        short=short,
+        choices=choices,
+        low=low,
+        high=high,
+        default=default,
+        secret=secret,
+    )
+    shown = shows or ("" if default in (None, False, ()) else str(default))
+    return typer.Option(
+        *([short] if short else []),
+        f"--{name}",
+        help=f"{help} [default: {shown}]" if shown else help,
+        metavar="" if kind == "flag" else metavar or "|".join(choices) or {"int": "N", "float": "X"}.get(kind, "TEXT"),
+        show_default=False,
+    )
+
+
+BIG = (1 << 64) - 1
+PER_MODEL = "the model's own, else {}"
+
+# What to run
+Model = Annotated[
+    str | None, flag("model", "text", "The model, when it is not the first argument.", short="-m", shows="starter")
+]
+Prompt = Annotated[str | None, flag("prompt", "text", "The prompt, when it is not an argument.", short="-p")]
+File = Annotated[
+    list[str], flag("file", "list", "Put this file before the prompt; may be repeated.", short="-f", metavar="FILE")
+]
+System = Annotated[str | None, flag("system", "text", "The system prompt.", short="-s")]
+Raw = Annotated[bool, flag("raw", "flag", "Send the prompt as it is, without the model's chat template.")]
+Lossy = Annotated[bool, flag("lossy", "flag", "Accept input that is not UTF-8; what cannot be read becomes U+FFFD.")]
+Revision = Annotated[
+    str | None, flag("revision", "text", "Commit, branch or tag of the repository.", metavar="REVISION")
+]
+
+# How the engine runs
+CtxSize = Annotated[
+    Count,
+    flag(
+        "ctx-size",
+        "int",
+        "Longest conversation, in tokens.",
+        short="-c",
+        low=1,
+        high=1 << 20,
+        shows="the model's own limit, at most 8192",
+    ),
+]
+Threads = Annotated[
+    Count, flag("threads", "int", "Worker threads.", short="-t", low=1, high=256, shows="one per physical core")
+]
+KvBits = Annotated[
+    Literal["16", "8"],
+    flag("kv-bits", "text", "Bits of each cached key and value.", choices=("16", "8"), default="8"),
+]
+Backend = Annotated[
+    Literal["auto", "cpu", "llamacpp"],
+    flag(
+        "backend",
+        "text",
+        "Which engine. `auto` is our own; `llamacpp` runs GGUF files and is never chosen by itself.",
+        choices=("auto", "cpu", "llamacpp"),
+        default="auto",
+    ),
+]
+Draft = Annotated[
+    Literal["off", "lookup"],
+    flag(
+        "draft",
+        "text",
+        "Guess ahead: `lookup` copies long repeats. The text is the same either way.",
+        choices=("off", "lookup"),
+        default=default_of(EngineConfig, "draft"),
+    ),
+]
+DraftTokens = Annotated[
+    int,
+    flag(
+        "draft-tokens",
+        "int",
+        "Most tokens guessed ahead in one step.",
+        low=1,
+        high=15,
+        default=default_of(EngineConfig, "draft_tokens"),
+    ),
+]
+PrefillChunk = Annotated[
+    int,
+    flag(
+        "prefill-chunk",
+        "int",
+        "Prompt tokens read in one step.",
+        low=1,
+        high=4096,
+        default=default_of(EngineConfig, "prefill_chunk"),
+    ),
+]
+OnOverflow = Annotated[
+    Literal["error", "shift"],
+    flag(
+        "on-overflow",
+        "text",
+        "When the context is full: stop with exit code 8, or forget the oldest text and say so.",
+        choices=("error", "shift"),
+        default="error",
+    ),
+]
+
+# How the next token is chosen
+MaxTokens = Annotated[
+    Count,
+    flag(
+        "max-tokens",
+        "int",
+        "Stop after this many new tokens.",
+        short="-n",
+        low=1,
+        high=1 << 20,
+        shows="as many as the context holds",
+    ),
+]
+Temp = Annotated[
+    float | None,
+    flag(
+        "temp",
+        "float",
+        "0 takes the likeliest token; higher is freer.",
+        low=0,
+        high=100,
+        shows=PER_MODEL.format(default_of(SamplingParams, "temperature")),
+    ),
+]
+TopK = Annotated[
+    Count,
+    flag(
+        "top-k",
+        "int",
+        "Keep the K likeliest tokens; 0 keeps all.",
+        low=0,
+        high=1 << 22,
+        shows=PER_MODEL.format(default_of(SamplingParams, "top_k")),
+    ),
+]
+TopP = Annotated[
+    float | None,
+    flag(
+        "top-p",
+        "float",
+        "Keep the likeliest tokens that together reach this probability; 1 keeps all.",
+        low=0,
+        high=1,
+        shows=PER_MODEL.format(default_of(SamplingParams, "top_p")),
+    ),
+]
+MinP = Annotated[
+    float | None,
+    flag(
+        "min-p",
+        "float",
+        "Drop tokens less likely than this share of the likeliest.",
+        low=0,
+        high=1,
+        shows=PER_MODEL.format(default_of(SamplingParams, "min_p")),
+    ),
+]
+RepeatPenalty = Annotated[
+    float | None,
+    flag(
+        "repeat-penalty",
+        "float",
+        "Make the last 64 tokens less likely by this factor; 1 is off.",
+        low=0.01,
+        high=100,
+        shows=PER_MODEL.format(default_of(SamplingParams, "repeat_penalty")),
+    ),
+]
+Seed = Annotated[
+    int,
+    flag(
+        "seed",
+        "int",
+        "Same seed, same text.",
+        low=0,
+        high=BIG,
+        default=default_of(SamplingParams, "seed"),
+        shows="0",
+    ),
+]
+Stop = Annotated[list[str], flag("stop", "list", "Stop before this text; may be repeated.")]
+
+# Making models
+Bits = Annotated[
+    Literal["8", "4", "3"] | None, flag("bits", "text", "Bits of each weight of the body.", choices=("8", "4", "3"))
+]
+Group = Annotated[
+    Literal["32", "64", "128"] | None,
+    flag(
+        "group",
+        "text",
+        "Weights that share one scale.",
+        choices=("32", "64", "128"),
+        shows="64; 32 for small models below 8 bits",
+    ),
+]
+Name = Annotated[str | None, flag("name", "text", "Keep the model under this name.", metavar="NAME")]
+Token = Annotated[
+    str | None,
+    flag("token", "text", "Hub token, for gated models.", metavar="TOKEN", shows="`hf auth login`", secret=True),
+]
+Offline = Annotated[bool, flag("offline", "flag", "Use only what is on this machine.")]
+
+# What is printed
+Json = Annotated[bool, flag("json", "flag", "Print JSON on standard output.")]
+Quiet = Annotated[bool, flag("quiet", "flag", "No progress and no notes on standard error.", short="-q")]
+Stats = Annotated[bool, flag("stats", "flag", "Print speeds and counts on standard error at the end.")]
+Yes = Annotated[bool, flag("yes", "flag", "Do not ask.", short="-y")]
+DryRun = Annotated[bool, flag("dry-run", "flag", "Only say what would happen.")]
+Template = Annotated[bool, flag("template", "flag", "Print the model's chat template and nothing else.")]
+
+# Conversations
+Continue = Annotated[bool, flag("continue", "flag", "Take up the last chat.")]
+
+# Measuring
+Tests = Annotated[
+    list[str],
+    flag(
+        "test", "list", "What to measure, as llama-bench names it: `pp256`, `tg128`; may be repeated.", metavar="TEST"
+    ),
+]
+Reps = Annotated[int, flag("reps", "int", "Rounds of each test.", low=1, high=1000, default=5)]
+Against = Annotated[
+    Literal["llamacpp"] | None,
+    flag("against", "text", "Measure this engine too, turn by turn.", choices=("llamacpp",)),
+]
+AgainstFile = Annotated[
+    str | None, flag("against-file", "text", "The GGUF file that the other engine runs.", metavar="FILE.gguf")
+]

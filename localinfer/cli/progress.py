@@ -1,0 +1,69 @@
+"""How far a long job is, on standard error: one line that rewrites itself on a terminal, few plain lines elsewhere."""
+
+import contextlib
+import os
+import sys
+import time
+from collections.abc import Callable
+
+from localinfer.cli.output import is_terminal, note
+from localinfer.errors import size
+from localinfer.text import one_line
+
+REDRAW_S = 0.1
+"""Seconds between two drawings of the line."""
+
+
+class Progress:
+    """`with Progress(quiet) as progress: progress("weights", done, total)`; also the callback of every long job.
+
+    On a terminal one line is drawn over itself and removed at the end. Elsewhere each new phase is one plain line.
+    """
+
+    def __init__(self, *, quiet: bool = False, in_bytes: bool = False, clock: Callable[[], float] = time.monotonic):
+        self._quiet = quiet
+        self._live = is_terminal(sys.stderr) and os.environ.get("TERM", "dumb") != "dumb"
+        self._in_bytes = in_bytes
+        self._clock = clock
+        self._phase = ""
+        self._drawn_at = -REDRAW_S
+        self._is_drawn = False
+
+    def __enter__(self) -> "Progress":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.clear()
+
+    def __call__(self, phase: str, done: int, total: int) -> None:
+        """`done` of `total` steps (or bytes) of `phase`; total 0 when nobody knows."""
+        if self._quiet:
+            return
+        if not self._live:
+            if phase != self._phase:
+                note(f"{phase} …" if total <= 0 else f"{phase}: {self._amount(total)}")
+            self._phase = phase
+            return
+        now = self._clock()
+        if phase == self._phase and done < total and now - self._drawn_at < REDRAW_S:
+            return
+        self._phase, self._drawn_at = phase, now
+        share = f"{100 * done // total:3d} %  " if total > 0 else ""
+        amount = f"{self._amount(done)} of {self._amount(total)}" if total > 0 else self._amount(done)
+        self._draw(f"{one_line(phase, 60)}  {share}{amount}")
+
+    def clear(self) -> None:
+        """Take the line away, so that other words can be written."""
+        if self._is_drawn:
+            self._draw("")
+            self._is_drawn = False
+
+    def _amount(self, value: int) -> str:
+        return size(value) if self._in_bytes else str(value)
+
+    def _draw(self, text: str) -> None:
+        with contextlib.suppress(OSError, ValueError):
+            width = os.get_terminal_size(sys.stderr.fileno()).columns
+            sys.stderr.write("\r" + text[: max(width - 1, 1)] + "\x1b[K")
+            sys.stderr.flush()
+            self._is_drawn = True

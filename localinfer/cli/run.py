@@ -1,0 +1,71 @@
+"""`run`: one answer, then stop. The command for pipes."""
+
+from collections.abc import Collection
+from typing import Annotated
+
+import typer
+
+from localinfer.cli import options as o
+from localinfer.cli.bundles import EngineFlags, SamplingFlags
+from localinfer.cli.command import TYPED
+from localinfer.errors import UsageError
+
+Words = Annotated[
+    list[str] | None,
+    typer.Argument(metavar="MODEL [PROMPT]", help="The model, then the prompt; `-` takes it from standard input."),
+]
+
+
+def run(
+    ctx: typer.Context,
+    words: Words = None,
+    *,
+    model: o.Model,
+    prompt: o.Prompt,
+    file: o.File,
+    system: o.System,
+    raw: o.Raw,
+    sampling: SamplingFlags,
+    on_overflow: o.OnOverflow,
+    lossy: o.Lossy,
+    engine: EngineFlags,
+    revision: o.Revision,
+    offline: o.Offline,
+    json: o.Json,
+    stats: o.Stats,
+    quiet: o.Quiet,
+) -> None:
+    """Answer one prompt, then stop.
+
+    Files come first, then what is piped in, then PROMPT. The answer goes to standard output as it is written,
+    everything else to standard error.
+    """
+    from localinfer.chats.chat import Chat
+    from localinfer.cli.answer import show_answer
+    from localinfer.cli.opening import find, open_model
+    from localinfer.cli.prompt import read_prompt
+    from localinfer.engine.opening import DEFAULT_CONTEXT
+
+    ref, argument = split_words(words or [], model, prompt, ctx.meta[TYPED])
+    text = read_prompt(argument, file, lossy=lossy, context=engine.ctx_size or DEFAULT_CONTEXT)
+    found = find(ref, revision=revision, offline=offline, quiet=quiet)
+    opened = open_model(found, engine.config(), backend=engine.backend, quiet=quiet)
+    with opened.engine as running:
+        chosen = sampling.over(running.default_sampling)
+        chat = Chat(running, system=system, sampling=chosen, raw=raw, on_overflow=on_overflow)
+        show_answer(opened, chat, text, json=json, stats=stats, quiet=quiet)
+
+
+def split_words(
+    words: list[str], model: str | None, prompt: str | None, typed: Collection[str]
+) -> tuple[str, str | None]:
+    """The model's reference and the prompt, from the words and the flags `-m` and `-p` that may stand for them.
+
+    Only a flag that was typed takes a word's place; a default from the environment or the settings file does not.
+    """
+    rest = list(words)
+    ref = model if "model" in typed and model else rest.pop(0) if rest else model or "starter"
+    argument = prompt if "prompt" in typed or not rest else rest.pop(0)
+    if rest:
+        raise UsageError(f"`{rest[0]}` is one word too many", hint='quote the prompt: `localinfer run starter "…"`')
+    return ref, argument

@@ -1,0 +1,46 @@
+"""`show`: all about one model."""
+
+from typing import Annotated, Any
+
+import typer
+
+from localinfer.cli import options as o
+from localinfer.errors import NotFound, size
+from localinfer.text import one_line
+
+Ref = Annotated[str, typer.Argument(metavar="REF", help="A model of `localinfer list`, an alias, a directory or file.")]
+
+
+def show(ref: Ref, *, template: o.Template, revision: o.Revision, json: o.Json) -> None:
+    """Show one model: what it is, where it lies, what it needs.
+
+    Exit code 4 when there is no such model here.
+    """
+    from localinfer.cli.output import line, show_json, write
+    from localinfer.cli.tables import as_row
+    from localinfer.hub.details import details
+    from localinfer.hub.resolve import resolve
+
+    model = resolve(ref, revision=revision)
+    about = details(model)
+    if template:
+        if about["template"] is None:
+            raise NotFound(f"`{model.ref}` has no chat template", hint="use `run --raw` with it")
+        write(about["template"].rstrip("\n") + "\n")
+        return
+    row: dict[str, Any] = {**as_row(model), **about}
+    if json:
+        show_json(row)
+        return
+    row["size_bytes"] = size(model.size_bytes)
+    row["template"] = "yes (`--template` prints it)" if row["template"] else None
+    for key, value in row.items():
+        if value not in (None, [], ""):
+            line(f"{key.replace('_', ' '):<18}{_words(value)}")
+
+
+def _words(value: Any) -> str:
+    """One value on one line: what comes from files stays apart from our own words."""
+    if isinstance(value, dict):
+        return "; ".join(f"{key}: {_words(item)}" for key, item in value.items())
+    return one_line(", ".join(map(str, value)) if isinstance(value, list) else str(value), 400)
