@@ -11,7 +11,8 @@
 #include <string>
 #include <vector>
 
-#include "../kernels/dispatch.h"
+#include "bindings/bindings.h"
+#include "kernels/dispatch.h"
 
 namespace nb = nanobind;
 using namespace nb::literals;

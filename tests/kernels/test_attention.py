@@ -41,11 +41,13 @@ class Cache:
 def stored(x: Floats, bits: int) -> NDArray[np.float64]:
     """What remains of rows of keys or values after storing them."""
     if bits == 16:
-        return x.astype(np.float16).astype(np.float64)
+        halves: NDArray[np.float64] = x.astype(np.float16).astype(np.float64)
+        return halves
     scale = np.abs(x).max(1, keepdims=True) / np.float32(127)
     with np.errstate(divide="ignore", invalid="ignore"):
         q = np.nan_to_num(np.rint(x * (np.float32(127) / np.abs(x).max(1, keepdims=True))))
-    return q.astype(np.float64) * scale
+    kept: NDArray[np.float64] = q.astype(np.float64) * scale
+    return kept
 
 
 def filled(rng: Generator, tokens: int, head_dim: int, bits: int, isa: str = "scalar") -> Cache:
@@ -212,7 +214,7 @@ def test_half_precision_of_every_size(rng: Generator) -> None:
     halves = np.arange(0, 0x7C00, dtype=np.uint16).view(np.float16).astype(np.float32)
     ties = (halves[:-1] + halves[1:]) / 2
     near = np.concatenate([ties, np.nextafter(ties, np.float32(0)), np.nextafter(ties, np.float32(np.inf)), halves])
-    x = np.concatenate([near, -near, np.float32([65519.99, 65520, 1e30, np.inf, -np.inf, 1e-45, 2e-8, 3e-8])])
+    x = np.concatenate([near, -near, np.array([65519.99, 65520, 1e30, np.inf, -np.inf, 1e-45, 2e-8, 3e-8], np.float32)])
     x = np.concatenate([x, np.zeros(-len(x) % 512, np.float32)])
     with np.errstate(over="ignore"):
         expected = x.astype(np.float16).view(np.uint16)
@@ -229,7 +231,7 @@ def test_wrong_sizes_are_refused_at_the_door(rng: Generator) -> None:
     q = np.zeros((2, 32), np.float32)
     out = np.zeros((2, 32), np.float32)
     bad_table = np.array([0, 9], np.int32)
-    for call, words in (
+    calls: list[tuple[Callable[[], object], str]] = [
         (lambda: native.attend_8(out, cache.blocks, cache.table, q, 5, 5, 1.0), "tokens 5 to 5"),
         (lambda: native.attend_8(out, cache.blocks, cache.table, q, 0, 65, 1.0), "not in 2 blocks"),
         (lambda: native.attend_8(out, cache.blocks, bad_table, q, 0, 40, 1.0), "no block 9"),
@@ -238,6 +240,7 @@ def test_wrong_sizes_are_refused_at_the_door(rng: Generator) -> None:
         (lambda: native.kv_put_8(cache.blocks[0], 32, q[0], q[0]), "holds 32"),
         (lambda: native.kv_put_8(cache.blocks[0], 1, q[0, :24], q[0, :24]), "multiple of 16"),
         (lambda: native.kv_put_16(cache.blocks[0], 1, q[0], q[0]), "4096 expected"),
-    ):
+    ]
+    for call, words in calls:
         with pytest.raises(ValueError, match=words):
             call()

@@ -84,11 +84,13 @@ def test_rope(d: int, offset: int, rng: Generator) -> None:
 
 def silu(x: NDArray[np.float64]) -> NDArray[np.float64]:
     with np.errstate(over="ignore"):
-        return x / (1 + np.exp(-x))
+        y: NDArray[np.float64] = x / (1 + np.exp(-x))
+    return y
 
 
 def gelu_tanh(x: NDArray[np.float64]) -> NDArray[np.float64]:
-    return 0.5 * x * (1 + np.tanh(math.sqrt(2 / math.pi) * (x + 0.044715 * x**3)))
+    y: NDArray[np.float64] = 0.5 * x * (1 + np.tanh(math.sqrt(2 / math.pi) * (x + 0.044715 * x**3)))
+    return y
 
 
 @pytest.mark.parametrize(("activation", "meaning"), [("silu", silu), ("gelu_tanh", gelu_tanh)])

@@ -18,7 +18,7 @@ void some_rows(float* out, size_t ldo, const uint8_t* line, size_t k, const floa
 #pragma GCC unroll 4
     for (int m = 0; m < M; ++m) f[octet][m] = _mm256_setzero_ps();
   for (size_t i = 0; i < k; ++i, line += 64) {
-    _mm_prefetch(reinterpret_cast<const char*>(line + 4096), _MM_HINT_T0);
+    _mm_prefetch(reinterpret_cast<const char*>(line + 8192), _MM_HINT_T1);
     __m256 v[M];
 #pragma GCC unroll 4
     for (int m = 0; m < M; ++m) v[m] = _mm256_set1_ps(x[m * ldx + i]);

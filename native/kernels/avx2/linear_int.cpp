@@ -102,7 +102,7 @@ struct Int8 {
   }
 };
 
-constexpr size_t kAhead = 4096;  // how far ahead weights are asked for
+constexpr size_t kAhead = 8192;  // how far ahead weights are asked for
 
 // M rows; the 32 panel rows are four octets.
 template <class Kind, int M>
@@ -117,7 +117,7 @@ void some_rows(float* out, size_t ldo, const uint8_t* tile, size_t groups, size_
   for (size_t g = 0; g < groups; ++g, tile += 64 + 2 * block) {
     const int8_t* q = a.q + m0 * a.ldq + g * group;
     for (size_t i = 0; i < 64 + 2 * block; i += 64)
-      _mm_prefetch(reinterpret_cast<const char*>(tile + kAhead + i), _MM_HINT_T0);
+      _mm_prefetch(reinterpret_cast<const char*>(tile + kAhead + i), _MM_HINT_T1);
 #pragma GCC unroll 4
     for (size_t octet = 0; octet < 4; ++octet) {
       const uint8_t* w = tile + 64 + (octet / 2) * block + (octet % 2) * 32;

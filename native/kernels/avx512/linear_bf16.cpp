@@ -15,7 +15,7 @@ void some_rows(float* out, size_t ldo, const uint8_t* line, size_t k, const floa
   __m512 f[2][M];
   for (int m = 0; m < M; ++m) f[0][m] = f[1][m] = _mm512_setzero_ps();
   for (size_t i = 0; i < k; ++i, line += 64) {
-    _mm_prefetch(reinterpret_cast<const char*>(line + 4096), _MM_HINT_T0);
+    _mm_prefetch(reinterpret_cast<const char*>(line + 8192), _MM_HINT_T1);
     const __m512 w0 = widen(line);
     const __m512 w1 = widen(line + 32);
 #pragma GCC unroll 16
