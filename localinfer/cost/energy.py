@@ -44,7 +44,7 @@ def start_meter(root: Path = POWERCAP) -> EnergyMeter | None:
 
 
 def _zone(folder: Path) -> Zone | None:
-    """Packages, and the memory beside them. Cores lie in a package and `psys` holds packages: they would count twice."""
+    """Packages, and the memory beside them. Cores lie in a package, `psys` holds packages: they would count twice."""
     try:
         name = (folder / "name").read_text(encoding="ascii", errors="replace").strip()
     except OSError:

@@ -44,13 +44,13 @@ def package(isolated: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> 
     return entry
 
 
-def write_gguf(path: Path, seed: int = 0) -> None:
+def write_gguf(path: Path, seed: int = 0, *, hidden: int = 32) -> None:
     """A llama of one layer with a vocabulary of bytes."""
     import gguf
     import numpy as np
 
     rng = np.random.default_rng(seed)
-    hidden, heads, kv, ffn = 32, 2, 1, 64
+    heads, kv, ffn = 2, 1, 64
     tokens = [*(chr(i) for i in range(33, 127)), "<|im_start|>", "<|im_end|>", "ab"]
     tokens += [f"<unused{i}>" for i in range(128 - len(tokens))]
     writer = gguf.GGUFWriter(str(path), "llama")

@@ -1,0 +1,132 @@
+"""One repetition of one test, through the engine as everybody uses it; nothing is timed from inside.
+
+Prompts are random tokens from a seed, another one each repetition: no prefix can be found in the cache unless the test
+puts it there. Generation is greedy and does not stop at the end-of-turn token, so its ids are a fingerprint of the
+arithmetic.
+"""
+
+import random
+from collections.abc import Callable
+from dataclasses import dataclass
+from itertools import pairwise
+
+from localinfer.bench.plan import BenchTest
+from localinfer.config import SamplingParams
+from localinfer.cost.energy import EnergyMeter
+from localinfer.engine.protocol import Engine, Request
+from localinfer.errors import LocalInferError, UsageError
+from localinfer.events import Finished, Stats, Text
+
+Clock = Callable[[], float]
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """What one repetition gave. Times in seconds."""
+
+    tok_s: float
+    """Prompt tokens computed a second up to the first new token, or new tokens a second after the first."""
+    ttft_s: float
+    gaps_s: tuple[float, ...]
+    """Time from each new token to the next."""
+    token_ids: tuple[int, ...]
+    seconds: float
+    """The timed part."""
+    tokens: int
+    """Tokens in the timed part."""
+    joules: float | None
+    drafted: int
+    accepted: int
+
+
+def measure(
+    engine: Engine, test: BenchTest, repetition: int, seed: int, clock: Clock, meter: EnergyMeter | None
+) -> Sample:
+    """Run `test` once. Raises `UsageError` when the engine's context is too short for it."""
+    if test.context > engine.context_size:
+        raise UsageError(
+            f"`{test.name}` needs a context of {test.context} tokens, but it is {engine.context_size}",
+            hint=f"add `-c {test.context}`",
+        )
+    # Named after the test, so that one more test in the list does not change the others' prompts.
+    tokens = random_tokens(engine, test.depth + max(test.prompt, 1), f"{seed}/{test.name}/{repetition}")
+    if test.prompt:
+        if test.depth:
+            _drain(engine, tokens[: test.depth])
+        return _run(engine, tokens, 1, clock, meter)
+    return _run(engine, tokens, test.generate + 1, clock, meter)
+
+
+def random_tokens(engine: Engine, count: int, seed: str) -> tuple[int, ...]:
+    """`count` ordinary token ids, the same for a seed on every machine."""
+    rng = random.Random(seed)
+    special = {*engine.tokenizer.eos_ids, engine.tokenizer.bos_id}
+    allowed = [token for token in range(engine.tokenizer.vocab_size) if token not in special]
+    return tuple(rng.choice(allowed) for _ in range(count))
+
+
+def _drain(engine: Engine, prompt: tuple[int, ...]) -> None:
+    for _ in engine.stream(Request(prompt, SamplingParams(temperature=0.0, max_tokens=1, ignore_eos=True))):
+        pass
+
+
+def _run(engine: Engine, prompt: tuple[int, ...], new: int, clock: Clock, meter: EnergyMeter | None) -> Sample:
+    request = Request(prompt, SamplingParams(temperature=0.0, max_tokens=new, ignore_eos=True))
+    times: list[float] = []
+    stats: Stats | None = None
+    ids: tuple[int, ...] = ()
+    before = meter.joules() if meter else None
+    started = clock()
+    for event in engine.stream(request):
+        match event:
+            case Text(token_ids=some) if some:
+                times += [clock()] * len(some)
+                if len(times) == 1 and new > 1:
+                    before = meter.joules() if meter else None  # generation is counted from its first token on
+            case Finished(token_ids=ids, stats=stats):
+                pass
+            case _:
+                pass
+    after = meter.joules() if meter else None
+    if stats is None or len(ids) != new or len(times) != new:
+        raise LocalInferError(f"the engine made {len(ids)} of {new} tokens", hint="report this, with the command")
+    seconds = times[-1] - times[0] if new > 1 else times[0] - started
+    count = new - 1 if new > 1 else stats.prompt_tokens - stats.cached_tokens
+    return Sample(
+        tok_s=count / seconds if seconds > 0 else 0.0,
+        ttft_s=times[0] - started,
+        gaps_s=tuple(b - a for a, b in pairwise(times)),
+        token_ids=ids,
+        seconds=seconds,
+        tokens=count,
+        joules=None if before is None or after is None else after - before,
+        drafted=stats.drafted,
+        accepted=stats.accepted,
+    )
+
+
+def measure_step(engine: Engine, rows: int, steps: int, seed: int, clock: Clock) -> list[float]:
+    """Seconds of `steps` steps that move `rows` sequences forward together, each by one token.
+
+    The engine must have been opened for at least `rows` sequences, without drafts.
+    """
+    sampling = SamplingParams(temperature=0.0, max_tokens=steps + rows + 2, ignore_eos=True)
+    prompts = [random_tokens(engine, 8, f"{seed}/rows{rows}/{i}") for i in range(rows)]
+    handles = [engine.add(Request(prompt, sampling)) for prompt in prompts]
+    seconds: list[float] = []
+    try:
+        speaking: set[int] = set()
+        while len(speaking) < rows:
+            speaking |= {event.handle for event in engine.step() if isinstance(event, Text)}
+        while len(seconds) < steps:
+            started = clock()
+            events = engine.step()
+            ended = clock()
+            if len({event.handle for event in events if isinstance(event, Text)}) != rows:
+                raise UsageError(f"{rows} sequences do not run at once", hint=f"add `--parallel {rows}`")
+            seconds.append(ended - started)
+    finally:
+        for handle in handles:
+            engine.cancel(handle)
+        engine.step()
+    return seconds

@@ -1,0 +1,113 @@
+"""From repetitions to the row of a table."""
+
+import hashlib
+import statistics
+import struct
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from localinfer.bench.measure import Sample
+from localinfer.bench.plan import BenchTest
+from localinfer.cost.prices import per_million
+from localinfer.cost.roofline import Traffic, share
+from localinfer.engine.protocol import EngineInfo
+
+
+@dataclass(frozen=True, slots=True)
+class Contender:
+    """Who is measured: an engine's description, and what is known of its traffic."""
+
+    info: EngineInfo
+    draft: str
+    traffic: Traffic | None
+    settings: str = ""
+    """What was chosen for it, in words."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BenchRow:
+    """One line of the table; also one object of the JSON, with these names. Speeds in tokens a second, GB is 10^9."""
+
+    test: str
+    backend: str
+    batch: int
+    bits: str
+    kv_bits: int
+    draft: str
+    threads: int
+    isa: str
+    tok_s: float
+    """Mean of the repetitions."""
+    tok_s_sd: float
+    tok_s_median: float
+    gb_s: float | None
+    """Bytes that generation must read, a second; None for prompts, which are bound by arithmetic."""
+    bandwidth_share: float | None
+    """`gb_s` of what this machine's memory gives."""
+    ttft_ms: float
+    itl_p50_ms: float | None
+    """Between one token and the next, half are faster than this."""
+    itl_p99_ms: float | None
+    acceptance: float | None
+    """Part of the drafted tokens that were right; None without drafts."""
+    joules_per_token: float | None
+    usd_per_mtok: float | None
+    output_hash: str
+    """Of the ids generated in the first repetition: another value is another answer."""
+    settings: str = ""
+
+
+def make_row(
+    test: BenchTest, who: Contender, samples: Sequence[Sample], bandwidth: float | None, usd_per_kwh: float
+) -> BenchRow:
+    """The row of `samples`, at least one. `bandwidth` in bytes a second."""
+    speeds = [sample.tok_s for sample in samples]
+    gaps = sorted(gap for sample in samples for gap in sample.gaps_s)
+    moved = None
+    if test.generate and who.traffic is not None and who.draft == "off":
+        moved = who.traffic.bytes_per_token(test.depth + test.generate // 2) * statistics.fmean(speeds)
+    joules = _joules_per_token(samples)
+    drafted = sum(sample.drafted for sample in samples)
+    return BenchRow(
+        test=test.name,
+        backend=who.info.backend,
+        batch=1,
+        bits=who.info.bits,
+        kv_bits=who.info.kv_bits,
+        draft=who.draft,
+        threads=who.info.threads,
+        isa=who.info.isa,
+        tok_s=statistics.fmean(speeds),
+        tok_s_sd=statistics.stdev(speeds) if len(speeds) > 1 else 0.0,
+        tok_s_median=statistics.median(speeds),
+        gb_s=None if moved is None else moved / 1e9,
+        bandwidth_share=None if moved is None or not bandwidth else share(1, moved, bandwidth),
+        ttft_ms=1e3 * statistics.median(sample.ttft_s for sample in samples),
+        itl_p50_ms=1e3 * percentile(gaps, 0.50) if gaps else None,
+        itl_p99_ms=1e3 * percentile(gaps, 0.99) if gaps else None,
+        acceptance=sum(sample.accepted for sample in samples) / drafted if drafted else None,
+        joules_per_token=joules,
+        usd_per_mtok=None if joules is None else per_million(joules, usd_per_kwh).usd,
+        output_hash=output_hash(samples[0].token_ids),
+        settings=who.settings,
+    )
+
+
+def percentile(ascending: Sequence[float], share_below: float) -> float:
+    """The smallest value that at least `share_below` of the values do not exceed."""
+    index = -(-len(ascending) * share_below // 1)
+    return ascending[max(0, min(len(ascending), int(index)) - 1)]
+
+
+def output_hash(token_ids: Sequence[int]) -> str:
+    """16 hex digits of the sha256 of the ids as little-endian 32-bit integers."""
+    return hashlib.sha256(struct.pack(f"<{len(token_ids)}i", *token_ids)).hexdigest()[:16]
+
+
+def _joules_per_token(samples: Sequence[Sample]) -> float | None:
+    total = 0.0
+    for sample in samples:
+        if sample.joules is None:
+            return None
+        total += sample.joules
+    return total / sum(sample.tokens for sample in samples)
