@@ -77,6 +77,7 @@ def _hash(path: Path) -> str:
 
 
 def _write(path: Path, final: Path, source: dict[str, Any], on_progress: Progress | None) -> None:
+    from localinfer.formats.gguf import GgufFile
     from localinfer.formats.gguf_import import import_gguf
 
     partial = final.with_name(final.name + ".partial")
@@ -86,10 +87,11 @@ def _write(path: Path, final: Path, source: dict[str, Any], on_progress: Progres
         if final.exists():
             shutil.rmtree(final)  # incomplete, or `own_model` would have found it
         import_gguf(path, partial, on_progress)
-        record = read_object(partial / RECORD)
-        record["source"] |= source
-        files = sorted(file for file in partial.iterdir() if file.name != RECORD)
-        write_json(partial / RECORD, {**record, "files": {file.name: sha256_file(file) for file in files}})
+        types = sorted({tensor.type for tensor in GgufFile(path).tensors.values()})
+        origin = {"file": path.name, "sha256": sha256_file(path), "types": types, **source}
+        files = sorted(partial.iterdir())
+        hashes = {file.name: sha256_file(file) for file in files}
+        write_json(partial / RECORD, {"format": 1, "kind": "imported", "source": origin, "files": hashes})
         for file in files:
             sync(file)
         sync(partial)
