@@ -60,8 +60,7 @@ class Sandbox:
     def _ask(self, request: str) -> dict[str, str]:
         with self._lock:
             try:
-                child = self._child or self._start()
-                line = self._exchange(child, request + "\n", self._seconds)
+                line = self._exchange(self._running_child(), request + "\n", self._seconds)
             except OSError as error:  # the child cannot start, or was killed while we wrote
                 self._stop()
                 raise Corrupt(f"chat template refused: its process failed ({error})", hint=_HINT) from None
@@ -73,6 +72,12 @@ class Sandbox:
                 return answer
             self._stop()
             return {"error": f"it took over {self._seconds:g} s, or too much memory"}
+
+    def _running_child(self) -> subprocess.Popen[str]:
+        if self._child is not None and self._child.poll() is None:
+            return self._child
+        self._stop()
+        return self._start()
 
     def _start(self) -> subprocess.Popen[str]:
         """Start the child with little of our environment, out of reach of the terminal's Ctrl-C."""

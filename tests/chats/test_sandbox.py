@@ -1,0 +1,144 @@
+"""No template gets out, none hangs, none fills the memory; and the next one works."""
+
+import os
+import threading
+import time
+from pathlib import Path
+
+import pytest
+
+from localinfer.chats import sandbox
+from localinfer.chats.sandbox import OUTPUT_LIMIT, Sandbox
+from localinfer.errors import Corrupt, LocalInferError, UsageError
+
+from .attacks import ENDLESS, ESCAPES
+
+DATA = {
+    "messages": [{"role": "user", "content": "hi"}],
+    "add_generation_prompt": True,
+    "bos_token": "<s>",
+    "eos_token": "</s>",
+    "tools": None,
+}
+REVEALING = ("<class", "<function", "<module", "<built-in", "0x", "root:", "site-packages", "__globals__")
+
+
+def outcome(template: str) -> str:
+    """What the template wrote, or the message of its refusal."""
+    try:
+        return sandbox.render(template, DATA)
+    except Corrupt as error:
+        return error.message if error.hint and error.message.startswith("chat template refused: ") else "0x"
+
+
+def test_the_corpus_is_large() -> None:
+    assert len(ESCAPES) >= 40
+
+
+@pytest.mark.parametrize("payload", ESCAPES)
+def test_escape(payload: str, tmp_path: Path) -> None:
+    canary = tmp_path / "canary"
+    before = dict(os.environ)
+    said = outcome(payload.replace("CANARY", str(canary)))
+    assert not canary.exists()
+    assert dict(os.environ) == before
+    assert DATA["messages"] == [{"role": "user", "content": "hi"}]
+    assert not any(word in said for word in REVEALING if word not in payload), said
+
+
+@pytest.mark.parametrize("payload", ENDLESS, ids=lambda payload: payload[:60])
+def test_endless(payload: str) -> None:
+    sandbox.render("x", DATA)  # the process is up
+    start = time.perf_counter()
+    said = outcome(payload)
+    assert len(said) <= OUTPUT_LIMIT  # some are cheap after all
+    assert time.perf_counter() - start < 2.5
+    assert sandbox.render("{{ bos_token }}", DATA) == "<s>"
+
+
+def test_fuel_ends_a_loop_the_same_way_every_time() -> None:
+    loop = ENDLESS[0]
+    with pytest.raises(Corrupt, match="ran out of fuel"):
+        sandbox.render(loop, DATA)
+
+
+def test_a_template_that_is_too_slow_is_killed() -> None:
+    box = Sandbox(seconds=0.05)
+    slow = "{% for i in range(20) %}{{ ('a' * 3000000)|replace('a', 'bc')|upper|length }}{% endfor %}"
+    with pytest.raises(Corrupt, match=r"over 0\.05 s"):
+        box.render(slow, DATA)
+    box.close()
+
+
+def test_output_may_not_exceed_its_limit() -> None:
+    assert len(sandbox.render("{{ 'a' * 100 }}", DATA, limit=100)) == 100
+    with pytest.raises(Corrupt, match="wrote 101 characters, over 100"):
+        sandbox.render("{{ 'a' * 101 }}", DATA, limit=100)
+
+
+def test_a_template_may_refuse_a_conversation() -> None:
+    with pytest.raises(UsageError, match="roles must alternate") as refused:
+        sandbox.render("{{ raise_exception('roles must alternate\x1b[2J') }}", DATA)
+    assert "\x1b" not in refused.value.message
+    assert refused.value.hint
+
+
+def test_errors_name_the_line() -> None:
+    with pytest.raises(Corrupt, match="line 3"):
+        sandbox.render("a\nb\n{{ nothing.at.all }}", DATA)
+
+
+def test_the_child_sees_none_of_our_secrets(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HF_TOKEN", "hf_secret")
+    box = Sandbox()
+    assert box.render("x", DATA) == "x"
+    assert box._child is not None
+    environ = Path(f"/proc/{box._child.pid}/environ")
+    if environ.exists():
+        assert b"hf_secret" not in environ.read_bytes()
+    box.close()
+
+
+def test_a_child_that_died_is_replaced() -> None:
+    box = Sandbox()
+    assert box.render("{{ 1 }}", DATA) == "1"
+    assert box._child is not None
+    box._child.kill()
+    box._child.wait()
+    assert box.render("{{ 2 }}", DATA) == "2"
+    box.close()
+
+
+def test_an_interrupt_does_not_mix_up_answers(monkeypatch: pytest.MonkeyPatch) -> None:
+    box = Sandbox()
+    assert box.render("{{ 1 }}", DATA) == "1"
+
+    def interrupted(*_args: object) -> str:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(box, "_exchange", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            box.render("{{ 2 }}", DATA)
+    assert box.render("{{ 3 }}", DATA) == "3"
+    box.close()
+
+
+def test_many_threads_get_their_own_answers() -> None:
+    wrong: list[str] = []
+
+    def ask(name: str) -> None:
+        for i in range(20):
+            try:
+                said = sandbox.render("{{ name }}", {"name": f"{name}{i}"})
+            except LocalInferError as error:
+                said = error.message
+            if said != f"{name}{i}":
+                wrong.append(said)
+
+    threads = [threading.Thread(target=ask, args=(name,)) for name in "abcd"]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert not wrong
