@@ -64,7 +64,7 @@ def random_layer(rng: Generator, s: Shape, window: int) -> Layer:
         return (center + 0.3 * rng.normal(size=n)).astype(np.float32)
 
     q, kv = s.heads * s.head_dim, s.kv_heads * s.head_dim
-    extra = {}
+    extra: dict[str, NDArray[np.float32]] = {}
     if s.bias:
         extra |= {"bias": vector(q + 2 * kv, 0.0), "o_bias": vector(s.hidden, 0.0)}
     if s.qk_norm:
@@ -145,7 +145,8 @@ def activate(x: Doubles, activation: str) -> Doubles:
     if activation == "silu":
         y: Doubles = x / (1 + np.exp(-x))
         return y
-    return 0.5 * x * (1 + np.tanh(np.sqrt(2 / np.pi) * (x + 0.044715 * x**3)))
+    z: Doubles = 0.5 * x * (1 + np.tanh(np.sqrt(2 / np.pi) * (x + 0.044715 * x**3)))
+    return z
 
 
 def run_layer(layer: Layer, s: Shape, x: Doubles, inv_freq: Doubles, kv_bits: int) -> Doubles:

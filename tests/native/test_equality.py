@@ -118,8 +118,11 @@ def test_the_comparison_sees_one_bit() -> None:
 
     def broken(rows: Floats) -> Floats:
         cut = 96 // len(rows)
-        parts = [np.cumsum(rows[:, None, i : i + cut] * w[None, :, i : i + cut], -1)[..., -1] for i in range(0, 96, cut)]
-        return np.sum(parts, axis=0, dtype=np.float32)
+        parts = [
+            np.cumsum(rows[:, None, i : i + cut] * w[None, :, i : i + cut], -1)[..., -1] for i in range(0, 96, cut)
+        ]
+        total: Floats = np.sum(parts, axis=0, dtype=np.float32)
+        return total
 
     assert np.allclose(broken(x)[0], broken(x[:1])[0], atol=1e-4)
     assert not np.array_equal(broken(x)[0], broken(x[:1])[0])

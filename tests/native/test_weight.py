@@ -100,7 +100,7 @@ def test_parts_that_cannot_be_stacked() -> None:
 
 def test_nothing_is_converted_in_silence() -> None:
     with pytest.raises(TypeError):
-        native.pack_bf16([np.zeros((4, 32), np.float32)])  # type: ignore[list-item]
+        native.pack_bf16([np.zeros((4, 32), np.float32)])
     with pytest.raises(TypeError):
         native.pack_bf16([np.zeros((32, 4), np.uint16).T])
 
