@@ -54,6 +54,9 @@ class StepEngine:
         self._handles = itertools.count(1)
         self._replies: dict[int, Reply] = {}
         self._outbox: list[Event] = []
+        self._left: set[int] = (
+            set()
+        )  # streams that were left early: their last words wait for a `step`, but not for ever
         self._lock = threading.RLock()
         self._closed = False
 
@@ -62,6 +65,7 @@ class StepEngine:
         with self._lock:
             self._advance()
             events, self._outbox = self._outbox, []
+            self._left.clear()
             return events
 
     def _advance(self) -> None:
@@ -160,6 +164,9 @@ class StepEngine:
         with self._lock:
             self._check_open()
             self._check(request)
+            if self._left:
+                self._outbox = [event for event in self._outbox if event.handle not in self._left]
+                self._left.clear()
             sequence = Sequence(next(self._handles), list(request.prompt))
             self._outbox.append(Started(sequence.handle, len(request.prompt), self.context_size))
             reply = Reply(
@@ -198,27 +205,37 @@ class StepEngine:
             )
 
     def stream(self, request: Request) -> Iterator[Event]:
-        """The events of one request, from `Started` to `Finished`. Leaving early cancels it."""
+        """The events of one request, from `Started` to `Finished`; see `Engine.stream`."""
         handle = self.add(request)
+        ended = False
         try:
-            while True:
-                for event in self._claim(handle):
+            while not ended:
+                event = self._next_of(handle)
+                if event is not None:
+                    ended = isinstance(event, Finished)
                     yield event
-                    if isinstance(event, Finished):
-                        return
-                with self._lock:
-                    self._advance()
+                elif not self._go_on(handle):
+                    return
         finally:
-            self.cancel(handle)
-            self._claim(handle)
+            if not ended:
+                self.cancel(handle)
+                self._left.add(handle)
 
-    def _claim(self, handle: int) -> list[Event]:
-        """Take the events of one request out of the outbox."""
+    def _next_of(self, handle: int) -> Event | None:
+        """Take the next event of one request out of the outbox."""
         with self._lock:
-            mine = [event for event in self._outbox if event.handle == handle]
-            if mine:
-                self._outbox = [event for event in self._outbox if event.handle != handle]
-            return mine
+            for i, event in enumerate(self._outbox):
+                if event.handle == handle:
+                    return self._outbox.pop(i)
+        return None
+
+    def _go_on(self, handle: int) -> bool:
+        """Step, unless the request is over; somebody else's `step` may have taken its last words."""
+        with self._lock:
+            if handle in self._replies:
+                self._advance()
+                return True
+        return False
 
     def cancel(self, handle: int) -> None:
         """End a request now; see `Engine.cancel`."""

@@ -29,44 +29,54 @@ class Llama:
     def __init__(self, path: Path, config: EngineConfig, context: int, on_progress: OnProgress | None) -> None:
         self.lib = lib = load_library()
         self.said: list[str] = []
+        self._noted: list[int] = []
+        # Callbacks live as long as C may call them.
         self._log = lib.llama_log_callback(self._listen)
+        self._report = lib.llama_progress_callback(_progress(on_progress, path.stat().st_size))
+        self._ask = lib.ggml_abort_callback(self._abort)
+        self._never = lib.ggml_abort_callback()
         lib.llama_log_set(self._log, None)
+        self.threads = config.threads or native.physical_cores()
+        self.rows = config.prefill_chunk + config.parallel
         self.model: Any = None
         self.ctx: Any = None
         self.batch: Any = None
-        total = path.stat().st_size
-        params = lib.llama_model_default_params()
+        try:
+            self._load(path)
+            self._make_context(path, config, context)
+        except BaseException:
+            self.close()
+            raise
+
+    def _load(self, path: Path) -> None:
+        params = self.lib.llama_model_default_params()
         params.n_gpu_layers = 0
         params.check_tensors = True
-        callback = _progress(on_progress, total)
-        params.progress_callback = report = lib.llama_progress_callback(callback)
-        self.model = lib.llama_model_load_from_file(str(path).encode(), params)
-        del report
+        params.progress_callback = self._report
+        self.model = self.lib.llama_model_load_from_file(str(path).encode(), params)
         if not self.model:
             raise NotSupported(
                 f"llama.cpp cannot load {path.name}: {self.reason()}", hint="use another GGUF file of the model"
             )
-        self.threads = config.threads or native.physical_cores()
-        self.rows = config.prefill_chunk + config.parallel
-        params = lib.llama_context_default_params()
+        self.vocab = int(self.lib.llama_vocab_n_tokens(self.lib.llama_model_get_vocab(self.model)))
+
+    def _make_context(self, path: Path, config: EngineConfig, context: int) -> None:
+        """Its best settings: flash attention on; weights are repacked for this CPU when they are loaded, by default."""
+        params = self.lib.llama_context_default_params()
         params.n_ctx = -(-context // 256) * 256 * config.parallel
         params.n_batch = max(self.rows, 512)
         params.n_seq_max = config.parallel
         params.n_threads = params.n_threads_batch = self.threads
         params.flash_attn_type = _FLASH_ATTENTION_ON
         params.type_k = params.type_v = _Q8_0 if config.kv_bits == 8 else _F16
-        self.ctx = lib.llama_init_from_model(self.model, params)
+        self.ctx = self.lib.llama_init_from_model(self.model, params)
         if not self.ctx:
             raise DoesNotFit(
                 f"llama.cpp cannot make a context of {context} tokens for {path.name}: {self.reason()}",
                 hint="lower the context (-c), or try --kv-bits 16",
             )
-        self.memory = lib.llama_get_memory(self.ctx)
-        self.vocab = int(lib.llama_vocab_n_tokens(lib.llama_model_get_vocab(self.model)))
-        self.batch = lib.llama_batch_init(self.rows, 0, 1)
-        self._noted: list[int] = []
-        self._ask = lib.ggml_abort_callback(self._abort)
-        self._never = lib.ggml_abort_callback()
+        self.memory = self.lib.llama_get_memory(self.ctx)
+        self.batch = self.lib.llama_batch_init(self.rows, 0, 1)
 
     def decode(self, rows: int) -> None:
         """Run the first `rows` rows of `batch`. `KeyboardInterrupt` may come out of it, also in a long step."""

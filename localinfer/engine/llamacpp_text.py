@@ -6,6 +6,8 @@ import re
 from collections.abc import Iterable
 from typing import Any
 
+from localinfer.errors import UsageError
+
 _UNKNOWN, _CONTROL, _USER_DEFINED = 1, 8, 16  # llama_token_attr
 _SENTENCEPIECE = 1  # llama_vocab_type
 
@@ -74,7 +76,12 @@ class LlamaTokenizer:
     def _tokenize(self, text: str, *, specials: bool) -> list[int]:
         if not text:
             return []
-        data = text.encode()
+        try:
+            data = text.encode()
+        except UnicodeEncodeError as error:
+            raise UsageError(
+                f"the text is not valid Unicode at character {error.start}", hint="give the text as UTF-8"
+            ) from error
         room = len(data) + 16
         ids = (ctypes.c_int32 * room)()
         count = self._lib.llama_tokenize(self._vocab, data, len(data), ids, room, False, specials)

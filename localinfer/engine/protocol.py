@@ -100,7 +100,11 @@ class Engine(Protocol):
         ...
 
     def stream(self, request: Request) -> Iterator[Event]:
-        """The events of one request, from `Started` to `Finished`. Leaving early cancels it."""
+        """The events of one request, from `Started` to `Finished`.
+
+        Leaving early, or `KeyboardInterrupt`, cancels it; the last words are then what `step` gives next, and are
+        dropped when another request is added before. Do not call `step` while streams are being read.
+        """
         ...
 
     def cancel(self, handle: int) -> None:

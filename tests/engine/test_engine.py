@@ -1,5 +1,7 @@
 """What the engine says, when requests come, end, are cancelled, overflow or are interrupted."""
 
+import os
+import signal
 import threading
 from collections.abc import Iterator, Sequence
 from itertools import count
@@ -17,7 +19,7 @@ from localinfer.events import Event, Finished, Progress, Shifted, Started, Stats
 from localinfer.kv.cache import PagedCache
 from localinfer.scheduler.sequence import Work
 from tests.engine.running import GREEDY, SAMPLED, finish, make_prompts, open_tiny, rows_of, run_one, said
-from tests.tiny import IM_END
+from tests.tiny import IM_END, make_checkpoint
 
 PROMPT = tuple(make_prompts(4)[3])  # 64 tokens
 
@@ -132,7 +134,27 @@ def test_leaving_a_stream_cancels_it(llama: Path) -> None:
         else:
             raise AssertionError
         assert engine.scheduler.idle
+        last = engine.step()
+        assert isinstance(last[-1], Finished)
+        assert last[-1].reason == "cancelled"
+        assert len(last[-1].token_ids) == 1
         assert engine.step() == []
+
+
+def test_the_last_words_of_a_stream_that_was_left_do_not_pile_up(llama: Path) -> None:
+    with open_tiny(llama) as engine:
+        for _ in range(3):
+            next(engine.stream(Request(PROMPT)))
+        assert [event.handle for event in engine.step()] == [3]
+
+
+def test_somebody_else_takes_the_events_of_a_stream(llama: Path) -> None:
+    """Not how it is meant to be used; it must end all the same."""
+    with open_tiny(llama) as engine:
+        stream = engine.stream(Request(PROMPT, GREEDY))
+        next(stream)
+        assert isinstance(finish(engine)[-1], Finished)
+        assert list(stream) == []
 
 
 def test_streams_side_by_side_get_their_own_events(llama: Path) -> None:
@@ -273,6 +295,24 @@ def test_an_interrupted_step_is_as_if_it_had_not_been(llama: Path) -> None:
         assert isinstance(engine.scheduler.cache, PagedCache)
         assert engine.scheduler.cache.allocator.available == engine.scheduler.cache.allocator.count
         assert rows
+
+
+def test_ctrl_c_inside_the_native_call(tmp_path: Path) -> None:
+    """A real signal while a long prompt is read in one step; afterwards the same engine goes on as if nothing was."""
+    path = make_checkpoint(tmp_path / "m", hidden_size=256, intermediate_size=1024, max_position_embeddings=4096)
+    long = tuple(i % 256 for i in range(4000))
+    with open_tiny(path, context=4096, prefill_chunk=4096, isa="scalar") as engine:
+        handle = engine.add(Request(long, GREEDY))
+        timer = threading.Timer(0.2, os.kill, (os.getpid(), signal.SIGINT))
+        timer.start()
+        with pytest.raises(KeyboardInterrupt):
+            engine.step()
+        timer.join()
+        assert engine.scheduler.running[0].computed == 0
+        engine.cancel(handle)
+        after = run_one(engine, PROMPT)
+    with open_tiny(path) as engine:
+        assert run_one(engine, PROMPT).token_ids == after.token_ids
 
 
 def test_ctrl_c_in_a_stream_cancels_it(llama: Path) -> None:

@@ -15,7 +15,7 @@ from localinfer.config import EngineConfig, SamplingParams
 from localinfer.engine.engine import StepEngine
 from localinfer.engine.opening import open_engine
 from localinfer.engine.protocol import Request
-from localinfer.errors import ContextOverflow, Corrupt, NotSupported
+from localinfer.errors import ContextOverflow, Corrupt, NotSupported, UsageError
 from localinfer.events import Event, Shifted, Started
 from localinfer.scheduler.sequence import Work
 from tests.engine.running import Said, said
@@ -93,6 +93,8 @@ def test_the_tokenizer_is_ours_in_all_but_its_inside(engine: StepEngine) -> None
     assert guarded.count(2) == 1
     assert t.decode(guarded, specials=True) == "a<|im_end|>b<|im_end|>"
     assert t.decode([2, 10**6, -1]) == ""
+    with pytest.raises(UsageError, match="character 2"):
+        t.encode_text("ab\ud800")
 
 
 def test_characters_are_never_cut(engine: StepEngine) -> None:
