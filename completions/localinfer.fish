@@ -26,7 +26,7 @@ complete -c localinfer -n __fish_use_subcommand -a import -d 'Turn a GGUF file i
 complete -c localinfer -n __fish_use_subcommand -a quantize -d 'Make a model smaller and faster; it is kept as `REF:INT4` and the like.'
 complete -c localinfer -n __fish_use_subcommand -a run -d 'Answer one prompt, then stop.'
 complete -c localinfer -n __fish_use_subcommand -a chat -d 'Talk to a model in the terminal. Every chat is kept.'
-complete -c localinfer -n __fish_use_subcommand -a bench -d 'd'
+complete -c localinfer -n __fish_use_subcommand -a bench -d 'Measure tokens a second, latency, and the share of the memory\'s bandwidth.'
 complete -c localinfer -n __fish_use_subcommand -a doctor -d 'Show the processor, the kernel chosen and why, the memory\'s bandwidth, versions, and settings with their origin.'
 complete -c localinfer -n __fish_use_subcommand -a config -d 'Show, set or forget settings. Every flag has a key of the same name.'
 complete -c localinfer -n __fish_use_subcommand -a completion -d 'Print the completion script of a shell.'
@@ -153,7 +153,24 @@ complete -c localinfer -n '__localinfer_in chat' -s h -l help -d 'Show this mess
 
 # bench
 complete -c localinfer -n '__localinfer_in bench' -a '(__localinfer_names models)'
+complete -c localinfer -n '__localinfer_in bench' -s m -l model -r -a '(__localinfer_names models)' -d 'The model, when it is not the first argument. [default: starter]'
+complete -c localinfer -n '__localinfer_in bench' -l test -x -d 'What to measure, named as in llama-bench; may be repeated. [default: pp256 and tg128]'
+complete -c localinfer -n '__localinfer_in bench' -l rows -x -d 'Also time steps of so many sequences together, such as `1,2,4,8`.'
+complete -c localinfer -n '__localinfer_in bench' -l reps -x -d 'Rounds of each test. [default: 5]'
+complete -c localinfer -n '__localinfer_in bench' -l against -x -a 'llamacpp' -d 'Measure this engine too, turn by turn.'
+complete -c localinfer -n '__localinfer_in bench' -l against-file -r -F -d 'The GGUF file that the other engine runs.'
+complete -c localinfer -n '__localinfer_in bench' -l seed -x -d 'Same seed, same text. [default: 0]'
+complete -c localinfer -n '__localinfer_in bench' -s c -l ctx-size -x -d 'Longest conversation, in tokens. [default: the model\'s own limit, at most 8192]'
+complete -c localinfer -n '__localinfer_in bench' -s t -l threads -x -d 'Worker threads. [default: one per physical core]'
+complete -c localinfer -n '__localinfer_in bench' -l kv-bits -x -a '16 8' -d 'Bits of each cached key and value. [default: 8]'
+complete -c localinfer -n '__localinfer_in bench' -l backend -x -a 'auto cpu llamacpp' -d 'Which engine. `auto` is our own; `llamacpp` runs GGUF files and is never chosen by itself. [default: auto]'
+complete -c localinfer -n '__localinfer_in bench' -l draft -x -a 'off lookup' -d 'Guess ahead: `lookup` copies long repeats. The text is the same either way. [default: off]'
+complete -c localinfer -n '__localinfer_in bench' -l draft-tokens -x -d 'Most tokens guessed ahead in one step. [default: 7]'
+complete -c localinfer -n '__localinfer_in bench' -l prefill-chunk -x -d 'Prompt tokens read in one step. [default: 256]'
+complete -c localinfer -n '__localinfer_in bench' -l revision -x -d 'Commit, branch or tag of the repository.'
+complete -c localinfer -n '__localinfer_in bench' -l offline -d 'Use only what is on this machine.'
 complete -c localinfer -n '__localinfer_in bench' -l json -d 'Print JSON on standard output.'
+complete -c localinfer -n '__localinfer_in bench' -s q -l quiet -d 'No progress and no notes on standard error.'
 complete -c localinfer -n '__localinfer_in bench' -s h -l help -d 'Show this message and exit.'
 
 # doctor
@@ -166,11 +183,11 @@ complete -c localinfer -n '__localinfer_in config show' -l json -d 'Print JSON o
 complete -c localinfer -n '__localinfer_in config show' -s h -l help -d 'Show this message and exit.'
 
 # config set
-complete -c localinfer -n '__localinfer_in config set' -a 'model prompt file system raw lossy revision ctx-size threads kv-bits backend draft draft-tokens prefill-chunk on-overflow max-tokens temp top-k top-p min-p repeat-penalty seed stop bits group name token offline json quiet stats yes dry-run template continue test reps against against-file'
+complete -c localinfer -n '__localinfer_in config set' -a 'model prompt file system raw lossy revision ctx-size threads kv-bits backend draft draft-tokens prefill-chunk on-overflow max-tokens temp top-k top-p min-p repeat-penalty seed stop bits group name token offline json quiet stats yes dry-run template continue test rows reps against against-file'
 complete -c localinfer -n '__localinfer_in config set' -s h -l help -d 'Show this message and exit.'
 
 # config unset
-complete -c localinfer -n '__localinfer_in config unset' -a 'model prompt file system raw lossy revision ctx-size threads kv-bits backend draft draft-tokens prefill-chunk on-overflow max-tokens temp top-k top-p min-p repeat-penalty seed stop bits group name token offline json quiet stats yes dry-run template continue test reps against against-file'
+complete -c localinfer -n '__localinfer_in config unset' -a 'model prompt file system raw lossy revision ctx-size threads kv-bits backend draft draft-tokens prefill-chunk on-overflow max-tokens temp top-k top-p min-p repeat-penalty seed stop bits group name token offline json quiet stats yes dry-run template continue test rows reps against against-file'
 complete -c localinfer -n '__localinfer_in config unset' -s h -l help -d 'Show this message and exit.'
 
 # completion

@@ -1,7 +1,98 @@
-"""d"""
+"""`bench`: how fast a model runs here, alone or turn by turn with another engine."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
 
 from localinfer.cli import options as o
+from localinfer.cli.bundles import EngineFlags
+from localinfer.errors import NotFound, UsageError
+from localinfer.hub.model import LocalModel
+
+ModelArg = Annotated[str | None, typer.Argument(metavar="MODEL", help="The model to measure.")]
 
 
-def bench(*, json: o.Json) -> None:
-    """d"""
+def bench(
+    name: ModelArg = None,
+    *,
+    model: o.Model,
+    test: o.Tests,
+    rows: o.Rows,
+    reps: o.Reps,
+    against: o.Against,
+    against_file: o.AgainstFile,
+    seed: o.Seed,
+    engine: EngineFlags,
+    revision: o.Revision,
+    offline: o.Offline,
+    json: o.Json,
+    quiet: o.Quiet,
+) -> None:
+    """Measure tokens a second, latency, and the share of the memory's bandwidth.
+
+    Prompts are random tokens, the same for the same seed. Each line ends with a hash of the tokens that came out.
+    """
+    from localinfer.bench.plan import DEFAULT_TESTS, parse_tests
+    from localinfer.bench.report import table
+    from localinfer.bench.run import run_bench
+    from localinfer.cli.opening import check_fit, find
+    from localinfer.cli.output import line, show_json
+    from localinfer.cli.progress import Progress
+
+    tests = parse_tests(test or DEFAULT_TESTS)
+    found = find(name or model or "starter", revision=revision, offline=offline, quiet=quiet)
+    peer = peer_file(found, against, against_file)
+    config = engine.config()
+    if found.kind == "checkpoint":
+        check_fit(found, config)
+    with Progress(quiet=quiet) as progress:
+        report = run_bench(
+            found.path,
+            config,
+            tests,
+            name=found.ref,
+            revision=found.revision,
+            backend=engine.backend,
+            repetitions=reps,
+            seed=seed,
+            rows=row_counts(rows),
+            against=peer,
+            refresh=True,
+            on_progress=progress,
+        )
+    if json:
+        show_json(report.to_json())
+    else:
+        line(table(report).rstrip("\n"))
+
+
+def row_counts(words: list[str]) -> list[int]:
+    """`["1,2,4"]` → `[1, 2, 4]`."""
+    parts = [part.strip() for word in words for part in word.split(",")]
+    wrong = next((part for part in parts if not part.isascii() or not part.isdigit()), None)
+    if wrong is not None:
+        raise UsageError(f"--rows holds {wrong!r}, but must be whole numbers", hint="write them like `--rows 1,2,4,8`")
+    return [int(part) for part in parts]
+
+
+def peer_file(model: LocalModel, against: str | None, file: str | None) -> Path | None:
+    """The GGUF file that the other engine runs: the one named, else the one that the model was made from."""
+    if against is None:
+        if file is not None:
+            raise UsageError("`--against-file` without `--against`", hint="add `--against llamacpp`")
+        return None
+    if file is not None:
+        path = Path(file).expanduser()
+        if not path.is_file():
+            raise NotFound(f"no such file: {file}", hint="give the path of a `.gguf` file")
+        return path
+    if model.kind == "gguf":
+        return model.path
+    from localinfer.hub import catalogue
+    from localinfer.hub.starter import package_file
+
+    entry = catalogue.find(model.name)
+    if entry is None or entry.package is None:
+        raise UsageError(f"no GGUF file of `{model.name}` is known", hint="name one: `--against-file FILE.gguf`")
+    return package_file(entry.package)

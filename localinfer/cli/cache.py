@@ -11,7 +11,7 @@ def verify(*, json: o.Json, quiet: o.Quiet) -> None:
     from localinfer.hub.upkeep import verify as check
 
     hashed = 0
-    with Progress(quiet=quiet, in_bytes=True) as progress:
+    with Progress(long=True, quiet=quiet, in_bytes=True) as progress:
 
         def on_progress(done: int, total: int) -> None:
             nonlocal hashed

@@ -5,6 +5,7 @@ The types of contexts, parameters and formatters are Typer's private ones, hence
 
 from typing import Any
 
+from typer import TyperException
 from typer.core import TyperCommand, TyperGroup
 
 from localinfer.cli.options import SETTINGS
@@ -27,13 +28,16 @@ class Command(TyperCommand):
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         """Fill `ctx.params` with merged, checked values by parameter name."""
-        typed, rest, _ = self.make_parser(ctx).parse_args(args=list(args))
+        try:
+            typed, rest, _ = self.make_parser(ctx).parse_args(args=list(args))
+        except TyperException as error:
+            raise _in_our_words(error, ctx.command_path) from None
         wanted: dict[str, Setting] = {}
-        for param in self.get_params(ctx):
-            if param.name == "help":
-                if typed.get("help"):
-                    param.handle_parse_result(ctx, typed, rest)  # prints the page and leaves
-            elif param.param_type_name == "argument":
+        *params, help_flag = self.get_params(ctx)
+        if typed.get("help"):
+            help_flag.handle_parse_result(ctx, typed, rest)  # prints the page and leaves
+        for param in params:
+            if param.param_type_name == "argument":
                 ctx.params[param.name] = _argument(param, typed.get(param.name), ctx.command_path)
             else:
                 wanted[param.name] = SETTINGS[setting_of(param)]
@@ -92,6 +96,14 @@ def first_line(command: Any) -> str:
 def setting_of(param: Any) -> str:
     """The setting that an option stands for: its long flag without dashes."""
     return str(max(param.opts, key=len)).removeprefix("--")
+
+
+def _in_our_words(error: TyperException, command: str) -> UsageError:
+    """Typer's usage errors: lower case, no full stop, the nearest flag as the hint."""
+    words = error.message.strip().rstrip(".")
+    near = getattr(error, "possibilities", None)
+    hint = f"did you mean `{near[0]}`?" if near else f"see `{command} --help`"
+    return UsageError(words[:1].lower() + words[1:], hint=hint)
 
 
 def _argument(param: Any, value: Any, command: str) -> Any:

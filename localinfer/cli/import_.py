@@ -21,7 +21,7 @@ def import_(file: GgufFile, *, name: o.Name, json: o.Json, quiet: o.Quiet) -> No
     path = Path(file).expanduser()
     if not path.is_file():
         raise NotFound(f"no such file: {file}", hint="give the path of a `.gguf` file")
-    with Progress(quiet=quiet) as progress:
+    with Progress(long=True, quiet=quiet) as progress:
         model = import_file(path, name, lambda done, total: progress(f"importing {path.name}", done, total))
     if json:
         show_json(as_row(model))

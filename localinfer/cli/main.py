@@ -82,11 +82,6 @@ def _explain(error: Exception) -> int:
     if isinstance(error, OSError) and error.errno in OS_CODES:
         output.show_error(_system_words(error), "mend that, then run the same command again")
         return OS_CODES[error.errno]
-    from typer import TyperException
-
-    if isinstance(error, TyperException):
-        output.show_error(*_usage_words(error))
-        return 2
     output.show_error(
         f"internal error: {type(error).__name__}: {error}",
         "this is a bug: run it again with LOCALINFER_DEBUG=1 and report what is printed",
@@ -97,11 +92,3 @@ def _explain(error: Exception) -> int:
 def _system_words(error: OSError) -> str:
     what = (error.strerror or "the system refused").lower()
     return f"{error.filename}: {what}" if error.filename else what
-
-
-def _usage_words(error: Exception) -> tuple[str, str]:
-    """Typer's usage errors in our words: lower case, no full stop, and the page to read."""
-    words = str(error.format_message()) if hasattr(error, "format_message") else str(error)
-    words = words.strip().rstrip(".")
-    command = getattr(getattr(error, "ctx", None), "command_path", "localinfer")
-    return words[:1].lower() + words[1:], f"see `{command} --help`"

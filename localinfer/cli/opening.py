@@ -47,7 +47,7 @@ def _supply(ref: str, repo: str, *, offline: bool, quiet: bool) -> LocalModel:
 
     if not quiet:
         note(f"`{ref}` is {repo}; getting it once")
-    with Progress(quiet=quiet, in_bytes=True) as progress:
+    with Progress(long=True, quiet=quiet) as progress:
 
         def notice(text: str) -> None:
             progress.clear()

@@ -270,8 +270,16 @@ Continue = Annotated[bool, flag("continue", "flag", "Take up the last chat.")]
 Tests = Annotated[
     list[str],
     flag(
-        "test", "list", "What to measure, as llama-bench names it: `pp256`, `tg128`; may be repeated.", metavar="TEST"
+        "test",
+        "list",
+        "What to measure, named as in llama-bench; may be repeated.",
+        metavar="TEST",
+        shows="pp256 and tg128",
     ),
+]
+Rows = Annotated[
+    list[str],
+    flag("rows", "list", "Also time steps of so many sequences together, such as `1,2,4,8`.", metavar="N,N"),
 ]
 Reps = Annotated[int, flag("reps", "int", "Rounds of each test.", low=1, high=1000, default=5)]
 Against = Annotated[

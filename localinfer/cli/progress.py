@@ -1,4 +1,4 @@
-"""How far a long job is, on standard error: one line that rewrites itself on a terminal, few plain lines elsewhere."""
+"""How far a job is, on standard error: a line that rewrites itself on a terminal; elsewhere one plain line, or none."""
 
 import contextlib
 import os
@@ -15,13 +15,22 @@ REDRAW_S = 0.1
 
 
 class Progress:
-    """`with Progress(quiet) as progress: progress("weights", done, total)`; also the callback of every long job.
+    """`with Progress(quiet) as progress: progress("weights", done, total)`; also the callback of every job.
 
-    On a terminal one line is drawn over itself and removed at the end. Elsewhere each new phase is one plain line.
+    On a terminal one line is drawn over itself and removed at the end. Elsewhere a `long` job says each new phase in a
+    plain line, and a short one says nothing.
     """
 
-    def __init__(self, *, quiet: bool = False, in_bytes: bool = False, clock: Callable[[], float] = time.monotonic):
+    def __init__(
+        self,
+        *,
+        quiet: bool = False,
+        in_bytes: bool = False,
+        long: bool = False,
+        clock: Callable[[], float] = time.monotonic,
+    ):
         self._quiet = quiet
+        self._long = long
         self._live = is_terminal(sys.stderr) and os.environ.get("TERM", "dumb") != "dumb"
         self._in_bytes = in_bytes
         self._clock = clock
@@ -40,26 +49,23 @@ class Progress:
         if self._quiet:
             return
         if not self._live:
-            if phase != self._phase:
-                note(f"{phase} …" if total <= 0 else f"{phase}: {self._amount(total)}")
+            if self._long and phase != self._phase:
+                note(f"{phase}: {size(total)}" if self._in_bytes and total > 0 else f"{phase} …")
             self._phase = phase
             return
         now = self._clock()
         if phase == self._phase and done < total and now - self._drawn_at < REDRAW_S:
             return
         self._phase, self._drawn_at = phase, now
-        share = f"{100 * done // total:3d} %  " if total > 0 else ""
-        amount = f"{self._amount(done)} of {self._amount(total)}" if total > 0 else self._amount(done)
-        self._draw(f"{one_line(phase, 60)}  {share}{amount}")
+        share = f"  {100 * done // total:3d} %" if total > 0 else ""
+        amount = f"  {size(done)} of {size(total)}" if self._in_bytes and total > 0 else ""
+        self._draw(f"{one_line(phase, 60)}{share}{amount}")
 
     def clear(self) -> None:
         """Take the line away, so that other words can be written."""
         if self._is_drawn:
             self._draw("")
             self._is_drawn = False
-
-    def _amount(self, value: int) -> str:
-        return size(value) if self._in_bytes else str(value)
 
     def _draw(self, text: str) -> None:
         with contextlib.suppress(OSError, ValueError):

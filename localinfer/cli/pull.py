@@ -31,7 +31,7 @@ def pull(
     from localinfer.hub.starter import ensure_source
 
     entry = catalogue.find(ref)
-    with Progress(quiet=quiet, in_bytes=True) as progress:
+    with Progress(long=True, quiet=quiet, in_bytes=True) as progress:
 
         def on_progress(done: int, total: int) -> None:
             progress(ref, done, total)

@@ -42,7 +42,7 @@ def quantize(
     if own_model(name or source.name, variant_of_bits(width)) is not None:
         raise UsageError(f"`{made}` is here already", hint=f"use it, or make place first: `localinfer rm {made}`")
     dest = variant_dir(name or source.name, variant_of_bits(width))
-    with Progress(quiet=quiet) as progress:
+    with Progress(long=True, quiet=quiet) as progress:
         try:
             report = quantize_checkpoint(
                 source.path,

@@ -1,7 +1,5 @@
 """What a run was like: the object of `run --json` and the line of `--stats`."""
 
-import hashlib
-from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from localinfer.events import Stats
@@ -14,6 +12,8 @@ if TYPE_CHECKING:
 
 def as_json(opened: "Opened", chat: "Chat", reply: "Reply") -> dict[str, Any]:
     """The object of `run --json`; what is not known is null. Keys may be added, none goes away."""
+    from localinfer.bench.rows import output_hash
+
     info, model, stats = opened.engine.info, opened.model, reply.stats
     return {
         "model": model.ref,
@@ -63,11 +63,6 @@ def _cost(joules: float | None) -> dict[str, Any]:
 
     usd = None if joules is None else electricity(joules).usd
     return {"electricity_usd": usd, "hardware_usd": None, "api_usd": None, "api_model": None}
-
-
-def output_hash(token_ids: Sequence[int]) -> str:
-    """Sixteen hex digits that differ when any token differs."""
-    return hashlib.sha256(",".join(map(str, token_ids)).encode()).hexdigest()[:16]
 
 
 def as_line(opened: "Opened", stats: Stats, joules: float | None) -> str:
