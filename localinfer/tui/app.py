@@ -39,19 +39,20 @@ class ChatApp(App[None]):
         self.engine: Engine | None = None
         self._clock = clock
         self._warned_at: float | None = None
-        self._moves = animate
         self._chat = ChatScreen(session, open_engine, clock=clock)
-
-    def on_mount(self) -> None:
         self.register_theme(CALM)
         self.theme = CALM.name
-        if not self._moves:
+        if not animate:
             self.animation_level = "none"
+
+    def get_default_screen(self) -> ChatScreen:
+        return self._chat
+
+    def on_mount(self) -> None:
         if not self.is_headless:
             loop = asyncio.get_running_loop()
             for number in _END_SIGNALS:
                 loop.add_signal_handler(number, self.exit, None, 128 + number)
-        self.push_screen(self._chat)
 
     def action_help_quit(self) -> None:
         """Ctrl+C with nothing selected."""

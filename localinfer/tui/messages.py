@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 @dataclass
-class LoadMoved(Message):
+class LoadMoved(Message, bubble=False):
     """Opening the engine moved on: `done` of `total` of one stage."""
 
     stage: str
@@ -22,28 +22,28 @@ class LoadMoved(Message):
 
 
 @dataclass
-class Loaded(Message):
+class Loaded(Message, bubble=False):
     """The engine is open."""
 
     engine: "Engine"
 
 
 @dataclass
-class LoadFailed(Message):
+class LoadFailed(Message, bubble=False):
     """The engine could not be opened."""
 
     error: LocalInferError
 
 
 @dataclass
-class EngineSaid(Message):
+class EngineSaid(Message, bubble=False):
     """The engine said something about the running reply."""
 
     event: Event
 
 
 @dataclass
-class ReplyEnded(Message):
+class ReplyEnded(Message, bubble=False):
     """The reply is over and the chat takes the next prompt. `prompt` is None for an answer written anew."""
 
     prompt: str | None

@@ -1,12 +1,12 @@
 """An engine that says what it is told, for screens that must look the same every time."""
 
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from types import TracebackType
 from typing import Self
 
 from localinfer.config import SamplingParams
-from localinfer.engine.protocol import EngineInfo, Request, TextStream
+from localinfer.engine.protocol import EngineInfo, Request, TextStream, Tokenizer
 from localinfer.errors import LocalInferError
 from localinfer.events import Event, Finished, FinishReason, Progress, Started, Stats, Text
 
@@ -17,41 +17,42 @@ class Bytes:
     """One token a byte: what the protocol asks of a tokenizer."""
 
     vocab_size = 256
-    eos_ids: frozenset[int] = frozenset()
+    eos_ids: tuple[int, ...] = ()
     bos_id: int | None = None
-    bos_token: str | None = None
-    eos_token: str | None = None
+    bos_token = ""
+    eos_token = ""
     adds_bos = False
     special_strings: tuple[str, ...] = ()
 
     def encode_text(self, text: str) -> list[int]:
         return list(text.encode())
 
-    def encode_rendered(self, text: str, guard: str) -> list[int]:
-        return list(text.replace(guard, "").encode())
+    def encode_rendered(self, text: str, guard: str = "") -> list[int]:
+        return list((text.replace(guard, "") if guard else text).encode())
 
-    def decode(self, ids: Sequence[int]) -> str:
+    def decode(self, ids: Iterable[int], *, specials: bool = False) -> str:
         return bytes(ids).decode(errors="replace")
 
-    def stream(self) -> TextStream:
+    def stream(self, *, specials: bool = False, continues: bool = False) -> TextStream:
         raise AssertionError("the scripted engine writes whole pieces")
 
 
 class ScriptedEngine:
     """Answers each request with the next script; the pieces of a script are said one by one.
 
-    `gate`, if given, is waited for before each piece after `open_pieces`; the test opens it. An error in the script
-    is raised, an empty script says nothing.
+    `before_piece(index)` is called before each piece, and with -1 in the middle of the prefill; a test may block there.
+    An error in the script is raised.
     """
 
     def __init__(self, *scripts: Sequence[str | LocalInferError], context: int = 512) -> None:
         self.info = EngineInfo("tiny", "cpu", "avx2", 2, 8, "INT4", 1 << 20, 1 << 20, "the best one here")
-        self.tokenizer = Bytes()
+        self.tokenizer: Tokenizer = Bytes()
         self.chat_template: str | None = TEMPLATE
         self.context_size = context
         self.default_sampling = SamplingParams()
         self.requests: list[Request] = []
         self.closed = False
+        self.reason: FinishReason = "stop"
         self.before_piece: Callable[[int], None] = lambda _index: None
         self._scripts = list(scripts)
         self._cancelled = threading.Event()
@@ -65,7 +66,9 @@ class ScriptedEngine:
             raise script[0]
         yield Started(1, prompt, self.context_size)
         yield Progress(1, prompt // 2, prompt)
-        yield Progress(1, prompt, prompt)
+        self.before_piece(-1)
+        if not self._cancelled.is_set():
+            yield Progress(1, prompt, prompt)
         said = 0
         for index, piece in enumerate(script):
             self.before_piece(index)
@@ -76,7 +79,7 @@ class ScriptedEngine:
             said += 1
             yield Text(1, piece, (index,))
             yield self._stats(prompt, said)
-        reason: FinishReason = "cancelled" if self._cancelled.is_set() else "stop"
+        reason: FinishReason = "cancelled" if self._cancelled.is_set() else self.reason
         yield Finished(1, reason, tuple(range(said)), self._stats(prompt, said))
 
     def _stats(self, prompt: int, said: int) -> Stats:

@@ -13,7 +13,7 @@ from textual.widgets import Markdown
 
 from localinfer.chats.session import ChatSession
 from localinfer.errors import LocalInferError
-from localinfer.events import Finished, Progress, Shifted, Started, Stats, Text
+from localinfer.events import Finished, FinishReason, Progress, Shifted, Started, Stats, Text
 from localinfer.text import clean, one_line
 from localinfer.tui.messages import EngineSaid, Loaded, LoadFailed, LoadMoved, ReplyEnded
 from localinfer.tui.screens.help import HelpScreen
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 LoadProgress = Callable[[str, int, int], None]
 OpenEngine = Callable[[LoadProgress], "Engine"]
 
-_ENDINGS = {
+_ENDINGS: dict[FinishReason, str] = {
     "length": "the answer reached the limit of new tokens",
     "overflow": "the context is full: start a new chat with Ctrl+N, or run with a larger --ctx-size",
     "cancelled": "stopped",
@@ -74,7 +74,9 @@ class ChatScreen(Screen[None]):
         yield StatusLine()
 
     async def on_mount(self) -> None:
-        self.query_one(PromptBox).focus()
+        box = self.query_one(PromptBox)
+        box.cursor_blink = self.app.animation_level != "none"
+        box.focus()
         await self.query_one(Transcript).fill(self.session.turns)
         self.set_interval(0.5, self._tick)
         self.call_after_refresh(self.load)  # paint first
@@ -194,11 +196,12 @@ class ChatScreen(Screen[None]):
             case Shifted(dropped=dropped):
                 await self._note(f"the oldest {dropped} tokens were forgotten, to make room in the context")
             case Stats() as stats:
-                self._set(phase=stats.phase, percent=None if stats.phase == "decode" else self._status.percent, stats=stats)
+                self._set(
+                    phase=stats.phase, percent=None if stats.phase == "decode" else self._status.percent, stats=stats
+                )
             case Finished() as finished:
                 self._set(stats=finished.stats)
-                if finished.reason in _ENDINGS and (self._answer is not None or finished.reason != "cancelled"):
-                    await self._note(_ENDINGS[finished.reason])
+                await self._note_ending(finished.reason)
 
     @on(ReplyEnded)
     async def end(self, message: ReplyEnded) -> None:
@@ -223,6 +226,13 @@ class ChatScreen(Screen[None]):
             self._answer = Answer()
             await transcript.add(self._answer)
         await self._answer.write(text)
+
+    async def _note_ending(self, reason: FinishReason) -> None:
+        if self._answer is None:
+            if reason != "cancelled":  # then it is no news that nothing was written
+                await self._note("the model answered nothing")
+        elif reason in _ENDINGS:
+            await self._note(_ENDINGS[reason])
 
     async def _put_back(self, prompt: str) -> None:
         """Nothing came of `prompt`: out of the transcript, back into the box."""

@@ -22,7 +22,9 @@ class TitleLine(Widget):
         self._model = model
 
     def render(self) -> Content:
-        return Content.assemble(Content.styled(one_line(self._model, 60), "bold"), Content.styled(self._where(), "$foreground 60%"))
+        return Content.assemble(
+            Content.styled(one_line(self._model, 60), "bold"), Content.styled(self._where(), "$foreground 60%")
+        )
 
     def _where(self) -> str:
         if self.info is None:

@@ -1,0 +1,442 @@
+"""What the keys do, and what is kept: first what was said, then what is seen."""
+
+import threading
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from textual import events
+from textual.widgets import Markdown
+
+from localinfer.chats.store import ChatStore
+from localinfer.chats.template import Message
+from localinfer.config import SamplingParams
+from localinfer.engine.protocol import Engine
+from localinfer.errors import ContextOverflow, DoesNotFit, NotFound
+from localinfer.tui.app import ChatApp, make_app
+from localinfer.tui.messages import LoadFailed
+from localinfer.tui.screens.chat import LoadProgress
+from localinfer.tui.widgets.prompt_box import PASTE_LIMIT, PromptBox
+from localinfer.tui.widgets.status import Status, StatusLine
+from localinfer.tui.widgets.transcript import Answer, ErrorNote, Note, Prompt
+from tests.tui.conftest import say, screen_text, settle
+from tests.tui.scripted import ScriptedEngine
+
+Scripted = Callable[..., ChatApp]
+
+
+class Hold:
+    """Stops a scripted engine before one piece, until the test goes on."""
+
+    def __init__(self, engine: ScriptedEngine, before: int) -> None:
+        self.reached, self.go_on = threading.Event(), threading.Event()
+        self._before = before
+        engine.before_piece = self._wait
+
+    def _wait(self, index: int) -> None:
+        if index == self._before:
+            self.reached.set()
+            assert self.go_on.wait(20)
+
+
+def turns(app: ChatApp) -> list[str]:
+    return [turn.content for turn in app._chat.session.turns]
+
+
+def saved(path: Path) -> list[list[str]]:
+    with ChatStore(path) as store:
+        return [[turn.content for turn in store.get(chat.id)[1]] for chat in store.list()]
+
+
+def box(app: ChatApp) -> PromptBox:
+    return app.query_one(PromptBox)
+
+
+def status(app: ChatApp) -> Status:
+    return app.query_one(StatusLine).status
+
+
+def toasts(app: ChatApp) -> list[str]:
+    return [notification.message for notification in app._notifications]
+
+
+async def test_a_reply_is_shown_and_saved(scripted: Scripted, store_path: Path) -> None:
+    app = scripted(["Hello. ", "How ", "are you?"])
+    async with app.run_test() as pilot:
+        await settle(pilot)
+        await say(pilot, "hi")
+        assert turns(app) == ["hi", "Hello. How are you?"]
+        assert "Hello. How are you?" in screen_text(app)
+        assert box(app).text == ""
+        assert status(app).phase == "ready"
+    assert saved(store_path) == [["hi", "Hello. How are you?"]]
+
+
+async def test_enter_sends_and_ctrl_j_does_not(scripted: Scripted) -> None:
+    app = scripted(["ok"], ["ok"])
+    async with app.run_test() as pilot:
+        await settle(pilot)
+        await pilot.press("enter", "space", "enter")
+        assert turns(app) == []
+        box(app).load_text("")
+        await say(pilot, "a")
+        await pilot.press("b", "ctrl+j", "c", "shift+enter", "d")
+        assert box(app).text == "b\nc\nd"
+        await pilot.press("enter")
+        await settle(pilot)
+        assert turns(app)[0] == "a"
+        assert "b\nc\nd" in [str(prompt.content) for prompt in app.query(Prompt)]
+
+
+async def test_a_prompt_sent_while_the_model_loads_waits(store_path: Path) -> None:
+    loaded, engine = threading.Event(), ScriptedEngine(["answer"])
+
+    def slow(progress: LoadProgress) -> Engine:
+        progress("weights", 1, 4)
+        assert loaded.wait(20)
+        return engine
+
+    app = make_app(slow, model="m", store=store_path, clock=lambda: 0.0, animate=False)
+    async with app.run_test() as pilot:
+        await pilot.press(*"early", "enter")
+        await pilot.pause(0.1)
+        assert status(app).phase_text == "loading weights 25%"
+        assert [str(prompt.content) for prompt in app.query(Prompt)] == ["early"]
+        await pilot.press(*"next", "enter")
+        assert box(app).text == "next"  # one waits already
+        assert toasts(app)
+        loaded.set()
+        await settle(pilot)
+        assert turns(app) == ["early", "answer"]
+        assert len(app.query(Prompt)) == 1
+
+
+async def test_a_model_that_cannot_be_loaded(store_path: Path) -> None:
+    def fail(_progress: LoadProgress) -> Engine:
+        raise NotFound("no model `m`", hint="pull it")
+
+    app = make_app(fail, model="m", store=store_path, animate=False)
+    async with app.run_test() as pilot:
+        await pilot.press(*"hi", "enter")
+        await settle(pilot)
+        text = screen_text(app)
+        assert "no model `m`" in text
+        assert "pull it" in text
+        assert status(app).phase == "failed"
+        box(app).load_text("typed")
+        await pilot.press("enter")
+        assert box(app).text == "typed"
+        await pilot.press("ctrl+q")
+    assert app.return_code == 4
+    assert saved(store_path) == []
+
+
+async def test_the_waiting_prompt_comes_back_when_loading_fails(store_path: Path) -> None:
+    sent = threading.Event()
+
+    def fail(_progress: LoadProgress) -> Engine:
+        assert sent.wait(20)
+        raise RuntimeError("odd [/] thing")
+
+    said: list[object] = []
+    app = make_app(fail, model="m", store=store_path, animate=False)
+    async with app.run_test(message_hook=said.append) as pilot:
+        await pilot.press(*"hi", "enter")
+        sent.set()
+        await settle(pilot)
+        assert box(app).text == "hi"
+        assert not app.query(Prompt)
+        assert "RuntimeError: odd [/] thing" in screen_text(app)
+        assert "report" in screen_text(app)
+    assert [message.error.exit_code for message in said if isinstance(message, LoadFailed)] == [1]
+
+
+async def test_stop_keeps_what_was_written(scripted: Scripted, store_path: Path) -> None:
+    engine = ScriptedEngine(["one ", "two ", "three ", "four"])
+    hold = Hold(engine, 2)
+    app = scripted(engine=engine)
+    async with app.run_test() as pilot:
+        await settle(pilot)
+        await pilot.press(*"count", "enter")
+        await pilot.pause(0.1)
+        assert hold.reached.wait(20)
+        await pilot.pause(0.1)
+        assert status(app).phase == "decode"
+        await pilot.press("escape")
+        assert status(app).phase == "stopping"
+        hold.go_on.set()
+        await settle(pilot)
+        assert turns(app) == ["count", "one two three "]
+        assert [str(note.content) for note in app.query(Note)] == ["stopped"]
+    assert saved(store_path) == [["count", "one two three "]]
+
+
+async def test_stop_before_the_first_word_puts_the_prompt_back(scripted: Scripted) -> None:
+    engine = ScriptedEngine(["one"], ["two"])
+    hold = Hold(engine, -1)
+    app = scripted(engine=engine)
+    async with app.run_test() as pilot:
+        await settle(pilot)
+        await pilot.press(*"count", "enter")
+        await pilot.pause(0.1)
+        assert hold.reached.wait(20)
+        await pilot.press(*"next", "escape")
+        hold.go_on.set()
+        await settle(pilot)
+        assert box(app).text == "count\n\nnext"
+        assert turns(app) == []
+        assert not app.query(Prompt)
+
+
+async def test_while_an_answer_is_written_the_next_prompt_can_be_typed(scripted: Scripted) -> None:
+    engine = ScriptedEngine(["one ", "two"], ["three"])
+    hold = Hold(engine, 1)
+    app = scripted(engine=engine)
+    async with app.run_test() as pilot:
+        await settle(pilot)
+        await pilot.press(*"a", "enter")
+        await pilot.pause(0.1)
+        assert hold.reached.wait(20)
+        await pilot.press(*"b", "enter", "ctrl+r", "ctrl+n")
+        assert box(app).text == "b"
+        assert turns(app) == []
+        hold.go_on.set()
+        await settle(pilot)
+        await pilot.press("enter")
+        await settle(pilot)
+        assert turns(app) == ["a", "one two", "b", "three"]
+
+
+async def test_an_error_puts_the_prompt_back(scripted: Scripted, store_path: Path) -> None:
+    app = scripted([ContextOverflow("too long by 7", hint="send less")], ["ok"])
+    async with app.run_test() as pilot:
+        await settle(pilot)
+        await say(pilot, "long")
+        assert box(app).text == "long"
+        assert not app.query(Prompt)
+        assert "too long by 7" in screen_text(app)
+        assert "send less" in screen_text(app)
+        await pilot.press("enter")
+        await settle(pilot)
+        assert turns(app) == ["long", "ok"]
+    assert saved(store_path) == [["long", "ok"]]
+
+
+async def test_an_error_after_some_words_keeps_them(scripted: Scripted) -> None:
+    app = scripted(["one ", DoesNotFit("no memory left", hint="close something")])
+    async with app.run_test() as pilot:
+        await settle(pilot)
+        await say(pilot, "a")
+        assert turns(app) == ["a", "one "]
+        assert box(app).text == ""
+        assert len(app.query(ErrorNote)) == 1
+
+
+async def test_regenerate(scripted: Scripted) -> None:
+    engine = ScriptedEngine(["primo"], ["second"])
+    app = scripted(engine=engine)
+    async with app.run_test() as pilot:
+        await settle(pilot)
+        await pilot.press("ctrl+r")
+        assert toasts(app)
+        await say(pilot, "a")
+        await pilot.press("ctrl+r")
+        await settle(pilot)
+        assert turns(app) == ["a", "second"]
+        assert "primo" not in screen_text(app)
+        assert len(app.query(Answer)) == 1
+        assert [request.sampling.seed for request in engine.requests] == [0, 1]
+
+
+async def test_copy_takes_the_text_without_controls(scripted: Scripted) -> None:
+    app = scripted(["**bold** \x1b[31m", "red"])
+    async with app.run_test() as pilot:
+        await settle(pilot)
+        await pilot.press("ctrl+y")
+        assert app.clipboard == ""
+        await say(pilot, "a")
+        await pilot.press("ctrl+y")
+        assert app.clipboard == "**bold** red"
+        assert toasts(app)[-1] == "copied 12 characters"
+
+
+async def test_new_chat(scripted: Scripted, store_path: Path) -> None:
+    app = scripted(["one"], ["two"])
+    async with app.run_test() as pilot:
+        await settle(pilot)
+        await say(pilot, "a")
+        await pilot.press("ctrl+n")
+        await pilot.pause()
+        assert "Ask anything" in screen_text(app)
+        await say(pilot, "b")
+        assert turns(app) == ["b", "two"]
+    assert saved(store_path) == [["b", "two"], ["a", "one"]]
+
+
+async def test_resume_shows_the_chat_and_goes_on(scripted: Scripted, store_path: Path) -> None:
+    with ChatStore(store_path) as store:
+        chat = store.create("m", system="be kind")
+        for i in range(100):
+            store.append(chat, Message("user", f"question {i}"))
+            store.append(chat, Message("assistant", f"answer {i}"))
+        store.append(chat, Message("user", "never answered"))
+    engine = ScriptedEngine(["the end"], context=100_000)
+    app = scripted(engine=engine, resume=True)
+    async with app.run_test() as pilot:
+        await settle(pilot)
+        assert box(app).text == "never answered"
+        assert "answer 99" in screen_text(app)
+        assert len(app.query(Answer)) <= 60
+        assert "earlier turns" in str(app.query(Note).first().content)
+        await pilot.press("enter")
+        await settle(pilot)
+        assert turns(app)[-2:] == ["never answered", "the end"]
+    prompt = engine.tokenizer.decode(engine.requests[0].prompt)
+    assert prompt.startswith("<system>be kind<user>question 0<assistant>answer 0")
+    assert saved(store_path)[0][-3:] == ["answer 99", "never answered", "the end"]
+
+
+async def test_a_chat_that_cannot_be_saved_is_told_once(scripted: Scripted, monkeypatch: pytest.MonkeyPatch) -> None:
+    app = scripted(["one"], ["two"])
+
+    def full(*_args: object, **_more: object) -> int:
+        raise DoesNotFit("disk full", hint="free some")
+
+    monkeypatch.setattr(app._chat.session.store, "append", full)
+    async with app.run_test() as pilot:
+        await settle(pilot)
+        await say(pilot, "a")
+        await say(pilot, "b")
+        assert turns(app) == ["a", "one", "b", "two"]
+        assert [str(note.content) for note in app.query(Note)] == ["this chat is not saved: disk full"]
+
+
+async def test_ctrl_c_stops_then_warns_then_quits(scripted: Scripted) -> None:
+    engine = ScriptedEngine(["one ", "two ", "three"])
+    hold = Hold(engine, 1)
+    app = scripted(engine=engine)
+    async with app.run_test() as pilot:
+        await settle(pilot)
+        await pilot.press(*"a", "enter")
+        await pilot.pause(0.1)
+        assert hold.reached.wait(20)
+        await pilot.press("ctrl+c")
+        hold.go_on.set()
+        await settle(pilot)
+        assert turns(app) == ["a", "one two "]
+        await pilot.press("ctrl+c")
+        assert "again" in toasts(app)[-1]
+        assert app.return_code is None
+        await pilot.press("ctrl+c")
+    assert app.return_code == 130
+
+
+async def test_quit_while_an_answer_is_written(scripted: Scripted, store_path: Path) -> None:
+    engine = ScriptedEngine(["one ", "two"])
+    hold = Hold(engine, 1)
+    app = scripted(engine=engine)
+    async with app.run_test() as pilot:
+        await settle(pilot)
+        await pilot.press(*"a", "enter")
+        await pilot.pause(0.1)
+        assert hold.reached.wait(20)
+        hold.go_on.set()
+        await pilot.press("ctrl+q")
+    assert app.return_code == 0
+    assert saved(store_path)[0][0] == "a"
+    assert saved(store_path)[0][1].startswith("one ")
+
+
+async def test_quit_while_the_model_loads_stops_the_loading(store_path: Path) -> None:
+    stopped = threading.Event()
+
+    def slow(progress: LoadProgress) -> Engine:
+        try:
+            for i in range(10_000):
+                progress("weights", i, 10_000)
+                threading.Event().wait(0.002)
+        except KeyboardInterrupt:
+            stopped.set()
+            raise
+        return ScriptedEngine()
+
+    app = make_app(slow, model="m", store=store_path, animate=False)
+    async with app.run_test() as pilot:
+        await pilot.pause(0.1)
+        await pilot.press("ctrl+q")
+    assert stopped.wait(10)
+    assert app.return_code == 0
+
+
+async def test_links_are_shown_and_never_opened(scripted: Scripted, monkeypatch: pytest.MonkeyPatch) -> None:
+    app = scripted(["[https://safe.org](ssh://-oProxyCommand=x/) [x](javascript:alert(1))"])
+    opened: list[str] = []
+    monkeypatch.setattr(app, "open_url", lambda url, **_: opened.append(url))
+    async with app.run_test() as pilot:
+        await settle(pilot)
+        await say(pilot, "a")
+        answer = app.query_one(Answer)
+        await pilot.click(answer, offset=(3, 0))
+        await pilot.pause()
+        assert toasts(app)[-1] == "ssh://-oProxyCommand=x/"
+        answer.post_message(Markdown.LinkClicked(answer, "https://example.org/\x1b[31m[b]"))
+        await pilot.pause()
+        assert toasts(app)[-1] == "https://example.org/[b]"
+    assert opened == []
+
+
+async def test_a_paste_is_cleaned_and_bounded(scripted: Scripted) -> None:
+    app = scripted()
+    async with app.run_test() as pilot:
+        await settle(pilot)
+        box(app).post_message(events.Paste("two\r\nlines\x1b]52;c;eA==\x07 \u202ex"))
+        await pilot.pause()
+        assert box(app).text == "two\nlines <U+202E>x"
+        box(app).load_text("")
+        box(app).post_message(events.Paste("word " * 200_000))
+        await pilot.pause()
+        assert len(box(app).text) == PASTE_LIMIT
+        assert "1000000 characters" in toasts(app)[-1]
+
+
+async def test_the_system_prompt_and_sampling_reach_the_engine(store_path: Path) -> None:
+    engine = ScriptedEngine(["ok"])
+    app = make_app(
+        lambda _: engine,
+        model="m",
+        store=store_path,
+        system="be kind",
+        sampling=SamplingParams(temperature=0.1, seed=5),
+        on_overflow="shift",
+        animate=False,
+    )
+    async with app.run_test() as pilot:
+        await settle(pilot)
+        await say(pilot, "a")
+    request = engine.requests[0]
+    assert engine.tokenizer.decode(request.prompt) == "<system>be kind<user>a"
+    assert (request.sampling.temperature, request.sampling.seed, request.on_overflow) == (0.1, 5, "shift")
+    assert request.keep == len("<system>be kind<user>")
+
+
+async def test_an_empty_answer_is_told(scripted: Scripted) -> None:
+    app = scripted([])
+    async with app.run_test() as pilot:
+        await settle(pilot)
+        await say(pilot, "a")
+        assert box(app).text == "a"
+        assert [str(note.content) for note in app.query(Note)] == ["the model answered nothing"]
+
+
+async def test_limits_of_an_answer_are_told(scripted: Scripted) -> None:
+    engine = ScriptedEngine(["one"], ["two"])
+    app = scripted(engine=engine)
+    async with app.run_test() as pilot:
+        await settle(pilot)
+        engine.reason = "length"
+        await say(pilot, "a")
+        engine.reason = "overflow"
+        await say(pilot, "b")
+        notes = [str(note.content) for note in app.query(Note)]
+        assert "limit of new tokens" in notes[0]
+        assert "context is full" in notes[1]

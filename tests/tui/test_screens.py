@@ -1,0 +1,131 @@
+"""How each state of the screen looks. Read the pictures when one changes: they are the design."""
+
+import threading
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from textual.app import App
+
+from localinfer.errors import ContextOverflow, NotFound
+from localinfer.tui.app import ChatApp, make_app
+from tests.tui.conftest import say, settle
+from tests.tui.scripted import ScriptedEngine
+
+SIZES = pytest.mark.parametrize("size", [(80, 24), (120, 40)], ids=["80x24", "120x40"])
+Scripted = Callable[..., ChatApp]
+Golden = Callable[[App[None], str], None]
+
+ANSWER = """The sky is blue because of **Rayleigh scattering**.
+
+1. Sunlight holds all colours.
+2. Air scatters *short* waves more, about `1/λ⁴`.
+
+```python
+def scatter(wavelength: float) -> float:
+    return wavelength**-4
+```
+
+| colour | nm |
+|---|---|
+| blue | 450 |
+| red | 700 |
+
+> See [the article](https://example.org/sky) for more.
+"""
+PIECES = [ANSWER[i : i + 9] for i in range(0, len(ANSWER), 9)]
+
+
+@SIZES
+async def test_empty(scripted: Scripted, golden_svg: Golden, size: tuple[int, int]) -> None:
+    app = scripted()
+    async with app.run_test(size=size) as pilot:
+        await settle(pilot)
+        golden_svg(app, f"empty-{size[0]}x{size[1]}")
+
+
+@SIZES
+async def test_reply(scripted: Scripted, golden_svg: Golden, size: tuple[int, int]) -> None:
+    app = scripted(PIECES)
+    async with app.run_test(size=size) as pilot:
+        await settle(pilot)
+        await say(pilot, "Why is the sky blue?")
+        golden_svg(app, f"reply-{size[0]}x{size[1]}")
+
+
+async def test_decoding(scripted: Scripted, golden_svg: Golden) -> None:
+    engine, reached, go_on = ScriptedEngine(PIECES), threading.Event(), threading.Event()
+
+    def hold(index: int) -> None:
+        if index == 12:
+            reached.set()
+            go_on.wait(10)
+
+    engine.before_piece = hold
+    app = scripted(engine=engine)
+    async with app.run_test(size=(80, 24)) as pilot:
+        await settle(pilot)
+        await pilot.press(*"Why is the sky blue?", "enter")
+        while not reached.is_set():
+            await pilot.pause(0.01)
+        await pilot.press(*"typing", "ctrl+j", *"ahead")
+        await pilot.pause(0.1)
+        golden_svg(app, "decoding-80x24")
+        go_on.set()
+        await settle(pilot)
+
+
+async def test_loading(golden_svg: Golden, store_path: Path) -> None:
+    go_on = threading.Event()
+
+    def slow(progress: Callable[[str, int, int], None]) -> ScriptedEngine:
+        progress("weights", 40, 100)
+        go_on.wait(10)
+        return ScriptedEngine()
+
+    app = make_app(slow, model="org/name@main", store=store_path, clock=lambda: 0.0, animate=False)
+    async with app.run_test(size=(80, 24)) as pilot:
+        await pilot.press(*"already typing")
+        await pilot.pause(0.1)
+        golden_svg(app, "loading-80x24")
+        go_on.set()
+        await settle(pilot)
+
+
+async def test_load_failure(golden_svg: Golden, store_path: Path) -> None:
+    def fail(_progress: object) -> ScriptedEngine:
+        raise NotFound("there is no model `org/name` on this machine", hint="run `localinfer pull org/name`")
+
+    app = make_app(fail, model="org/name", store=store_path, clock=lambda: 0.0, animate=False)
+    async with app.run_test(size=(80, 24)) as pilot:
+        await settle(pilot)
+        golden_svg(app, "load-failure-80x24")
+
+
+async def test_error_and_note(scripted: Scripted, golden_svg: Golden) -> None:
+    overflow = ContextOverflow("the prompt has 9000 tokens, but the context holds 8192", hint="raise it (-c 9512)")
+    app = scripted(["Short answer.\n", "Second line."], [overflow])
+    async with app.run_test(size=(80, 24)) as pilot:
+        await settle(pilot)
+        await say(pilot, "hi")
+        await say(pilot, "and a longer question")
+        golden_svg(app, "error-80x24")
+
+
+async def test_help(scripted: Scripted, golden_svg: Golden) -> None:
+    app = scripted()
+    async with app.run_test(size=(80, 24)) as pilot:
+        await settle(pilot)
+        await pilot.press("f1")
+        await pilot.pause()
+        golden_svg(app, "help-80x24")
+        await pilot.press("escape")
+        assert app.screen is app._chat
+
+
+async def test_tiny(scripted: Scripted, golden_svg: Golden) -> None:
+    app = scripted(["A few words that wrap."])
+    async with app.run_test(size=(20, 5)) as pilot:
+        await settle(pilot)
+        await say(pilot, "hi")
+        golden_svg(app, "tiny-20x5")
