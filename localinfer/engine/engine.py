@@ -54,9 +54,7 @@ class StepEngine:
         self._handles = itertools.count(1)
         self._replies: dict[int, Reply] = {}
         self._outbox: list[Event] = []
-        self._left: set[int] = (
-            set()
-        )  # streams that were left early: their last words wait for a `step`, but not for ever
+        self._left: set[int] = set()  # streams left early: their last words wait for a `step`, but not for ever
         self._lock = threading.RLock()
         self._closed = False
 
