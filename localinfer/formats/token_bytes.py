@@ -20,16 +20,17 @@ class TokenBytes:
 
     def __init__(self, file: TokenizerFile) -> None:
         parts = _decoder_parts(file.document.get("decoder"))
-        kinds = {part.get("type") for part in parts}
+        kinds = {str(part.get("type")) for part in parts}
         added = {token.id: token for token in file.added}
         if kinds == {"ByteLevel"}:
             to_bytes = _byte_level
         elif kinds and kinds <= _SPM_PARTS:
             to_bytes = _sentencepiece
         else:
-            words = ", ".join(sorted(map(str, kinds))) or "none"
+            words = ", ".join(sorted(kinds)) or "none"
             raise NotSupported(
-                f"this tokenizer's decoder ({words[:80]}) is not supported", hint="byte-level and SentencePiece are"
+                f"this tokenizer's decoder ({words[:80]}) is not supported",
+                hint="use a model with a byte-level BPE or a SentencePiece tokenizer",
             )
         self.strips_first_space = to_bytes is _sentencepiece and any(map(_strips, parts))
         self._bytes: dict[int, bytes] = {}

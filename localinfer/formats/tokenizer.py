@@ -229,8 +229,8 @@ def _chat_template(directory: Path, config: dict[str, Any]) -> str | None:
             raise Corrupt(f"{path}: is not UTF-8 (byte {error.start})", hint=_AGAIN) from error
     value = config.get("chat_template")
     if isinstance(value, list):
-        named = {item.get("name"): item.get("template") for item in value if isinstance(item, dict)}
-        value = named.get("default")
+        named = [item for item in value if isinstance(item, dict) and item.get("name") == "default"]
+        value = named[0].get("template") if named else None
     if value is not None and (not isinstance(value, str) or len(value) > TEMPLATE_LIMIT):
         raise Corrupt(f"{directory}: `chat_template` must be text of at most {TEMPLATE_LIMIT} characters", hint=_AGAIN)
     return value

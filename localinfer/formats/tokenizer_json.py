@@ -19,6 +19,7 @@ MAX_ID = (1 << 22) - 1
 MAX_ADDED = 1 << 16
 MAX_CONTENT = 4096
 MAX_PATTERN = 4096
+_KINDS = "use a model with a byte-level BPE or a SentencePiece tokenizer"
 _HINT = "download the model again; its tokenizer.json is damaged"
 
 
@@ -57,7 +58,12 @@ def read_tokenizer_file(path: Path) -> TokenizerFile:
         raise Corrupt(f"{path}: `model` must be an object", hint=_HINT)
     kind = model.get("type") or ("BPE" if "merges" in model else "Unigram")
     if kind not in ("BPE", "Unigram"):
-        raise NotSupported(f"{path}: a {str(kind)[:40]!r} tokenizer is not supported", hint="BPE and Unigram are")
+        raise NotSupported(f"{path}: a {str(kind)[:40]!r} tokenizer is not supported", hint=_KINDS)
+    if not isinstance(model.get("unk_token"), (str, type(None))):
+        raise Corrupt(f"{path}: `model.unk_token` must be text", hint=_HINT)
+    if model.get("continuing_subword_prefix") or model.get("end_of_word_suffix"):
+        # Some prefixes abort the library, and with it this process.
+        raise NotSupported(f"{path}: subword prefixes and suffixes are not supported", hint=_KINDS)
     tokens = _bpe_tokens(path, model) if kind == "BPE" else _unigram_tokens(path, model)
     added = _added_tokens(path, document.get("added_tokens") or [])
     by_content = {content: index for index, content in tokens.items()}
@@ -163,6 +169,7 @@ def plain_document(file: TokenizerFile, *, first: bool) -> dict[str, Any]:
     document = dict(file.document, post_processor=None, truncation=None, padding=None)
     document["added_tokens"] = [t for t in file.document.get("added_tokens") or [] if t["content"] in contents]
     model = dict(document["model"], type=file.kind)
+    model |= {"continuing_subword_prefix": None, "end_of_word_suffix": None} if file.kind == "BPE" else {}
     if file.kind == "BPE":
         model["dropout"] = None  # it would make the tokens random
         vocab = {gone.get(content, content): index for content, index in model["vocab"].items()}
