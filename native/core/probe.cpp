@@ -60,17 +60,21 @@ size_t count_cores() { return 0; }
 
 #endif
 
-// Reads [from, to), both multiples of 64; the sum keeps the compiler from dropping the loads.
+// Sixteen bytes at a time is the least that every x86-64 and ARM machine has, and more than memory can deliver.
+using Word = uint64_t __attribute__((vector_size(16)));
+
+// Reads [from, to), both multiples of 64 bytes; the sum keeps the compiler from dropping the loads.
 uint64_t sum(const uint8_t* from, const uint8_t* to) {
-  uint64_t lanes[8] = {};
-  for (; from < to; from += sizeof lanes) {
-    uint64_t line[8];
-    std::memcpy(line, from, sizeof line);
-    for (int i = 0; i < 8; ++i) lanes[i] += line[i];
+  Word a{}, b{}, c{}, d{};
+  for (; from < to; from += kLine) {
+    const auto* words = reinterpret_cast<const Word*>(from);
+    a += words[0];
+    b += words[1];
+    c += words[2];
+    d += words[3];
   }
-  uint64_t total = 0;
-  for (const uint64_t lane : lanes) total += lane;
-  return total;
+  a += b + c + d;
+  return a[0] + a[1];
 }
 
 }  // namespace
