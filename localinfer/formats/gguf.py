@@ -3,6 +3,7 @@
 Only then are a tensor's bytes read and handed to the `gguf` package's dequantizer.
 """
 
+import functools
 import struct
 from dataclasses import dataclass
 from pathlib import Path
@@ -107,7 +108,7 @@ class _Header:
 
     def __init__(self, target: GgufFile, handle: int) -> None:
         self._target = target
-        self._stream = open(handle, "rb", buffering=1 << 20, closefd=False)  # noqa: SIM115
+        self._stream = open(handle, "rb", buffering=1 << 16, closefd=False)  # noqa: SIM115
         self._position = 0
         self._types = _tensor_types()
 
@@ -233,6 +234,7 @@ class _Header:
             raise self._target.error(f"{what} is not UTF-8") from error
 
 
+@functools.cache
 def _tensor_types() -> dict[int, tuple[str, int, int]]:
     """ggml type number → (name, values a block, bytes a block)."""
     from gguf.constants import GGML_QUANT_SIZES

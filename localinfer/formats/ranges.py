@@ -31,10 +31,10 @@ class RangedFile:
     def with_handle(self, work: Callable[[int], T]) -> T:
         """Run `work` with an open handle of the same, unchanged file."""
         try:
+            if not stat.S_ISREG(self.path.stat().st_mode):  # asked first: opening a pipe would wait for ever
+                raise Corrupt(f"{self.path}: is not a regular file", hint="give the path of a file")
             with self.path.open("rb", buffering=0) as file:
                 status = os.fstat(file.fileno())
-                if not stat.S_ISREG(status.st_mode):
-                    raise Corrupt(f"{self.path}: is not a regular file", hint="give the path of a file")
                 identity = (status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns)
                 self._identity = self._identity or identity
                 if identity != self._identity:
