@@ -82,14 +82,14 @@ def test_int_strange_scales_give_the_same_bits(kernel: str, rows: int, isa: str,
 
 def test_int3_planes_hold_every_combination_of_values() -> None:
     """The packer of these tests is a bijection: 2^24 different byte triples for the 2^24 choices of 8 values."""
-    n = np.arange(1 << 24)
-    v = [n >> 3 * i & 7 for i in range(8)]
+    n = np.arange(1 << 24, dtype=np.int32)
+    v = [(n >> 3 * i & 7).astype(np.uint8) for i in range(8)]
     l0 = (v[0] & 3) | (v[2] >> 1) << 2 | (v[1] & 3) << 4 | (v[3] >> 1) << 6
     l1 = (v[4] & 3) | (v[6] >> 1) << 2 | (v[5] & 3) << 4 | (v[7] >> 1) << 6
     h = (v[6] & 1) | (v[2] & 1) << 1 | (v[0] >> 2) << 2 | (v[4] >> 2) << 3
     h |= (v[7] & 1) << 4 | (v[3] & 1) << 5 | (v[1] >> 2) << 6 | (v[5] >> 2) << 7
     seen = np.zeros(1 << 24, bool)
-    seen[l0 | l1 << 8 | h << 16] = True
+    seen[l0 + (l1 + h.astype(np.int32) * 256) * 256] = True
     assert seen.all()
 
 

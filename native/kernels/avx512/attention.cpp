@@ -147,21 +147,25 @@ void add_values(Heads* heads, size_t h0, const float* c, const float (*weight)[k
 template <class Cache, int H>
 void take_block(Heads* heads, size_t h0, const uint8_t* block, const AttendJob& job, const Visible& visible) {
   __m512 s[H][2];
-  float c[H];
+  float c[16] = {};  // one lane a head: exp(largest before - largest now)
   float weight[H][kKvBlock];
   Cache::template scores<H>(s, *heads, h0, block, job);
+#pragma GCC unroll 4
   for (int h = 0; h < H; ++h) {
-    const float before = heads->m[h0 + h];
-    __m512 largest = _mm512_set1_ps(before);  // max(s, largest) keeps `largest` where s is NaN
+    __m512 largest = _mm512_set1_ps(heads->m[h0 + h]);  // max(s, largest) keeps `largest` where s is NaN
     largest = _mm512_mask_max_ps(largest, visible.mask[0], s[h][0], largest);
     largest = _mm512_mask_max_ps(largest, visible.mask[1], s[h][1], largest);
     const float now = _mm512_reduce_max_ps(largest);
-    const __m512 m = _mm512_set1_ps(now);
+    c[h] = heads->m[h0 + h] - now;
+    heads->m[h0 + h] = now;
+  }
+  _mm512_storeu_ps(c, exp16(_mm512_loadu_ps(c)));
+#pragma GCC unroll 4
+  for (int h = 0; h < H; ++h) {
+    const __m512 m = _mm512_set1_ps(heads->m[h0 + h]);
     const __m512 p0 = _mm512_maskz_mov_ps(visible.mask[0], exp16(_mm512_sub_ps(s[h][0], m)));
     const __m512 p1 = _mm512_maskz_mov_ps(visible.mask[1], exp16(_mm512_sub_ps(s[h][1], m)));
-    c[h] = _mm512_cvtss_f32(exp16(_mm512_set1_ps(before - now)));
     heads->l[h0 + h] = fmaf(heads->l[h0 + h], c[h], add_lanes(_mm512_add_ps(p0, p1)));
-    heads->m[h0 + h] = now;
     _mm512_storeu_ps(weight[h], Cache::weight(p0, block, job.head_dim, 0));
     _mm512_storeu_ps(weight[h] + 16, Cache::weight(p1, block, job.head_dim, 1));
   }
