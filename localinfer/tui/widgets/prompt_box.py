@@ -6,6 +6,7 @@ from typing import ClassVar
 from textual import events
 from textual.binding import Binding, BindingType
 from textual.message import Message
+from textual.strip import Strip
 from textual.widgets import TextArea
 
 from localinfer.text import clean
@@ -44,6 +45,11 @@ class PromptBox(TextArea):
         """Put `text` before what is there, and the cursor at the end."""
         self.load_text("\n\n".join(part for part in (clean(text), self.text) if part))
         self.move_cursor(self.document.end)
+
+    def render_line(self, y: int) -> Strip:
+        if self.content_size.width < 1:  # Textual cannot wrap a placeholder into no columns
+            return Strip.blank(self.size.width)
+        return super().render_line(y)
 
     def on_key(self, event: events.Key) -> None:
         if event.key == "enter":
