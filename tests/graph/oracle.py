@@ -51,6 +51,7 @@ def _run(path: Path) -> tuple[list[int], NDArray[np.float32]]:
     import torch
     import transformers
 
+    torch.set_num_threads(1)  # tiny matrices: two threads mostly wait for each other
     words: Any = transformers.utils.logging  # untyped
     words.set_verbosity_error()
     words.disable_progress_bar()
