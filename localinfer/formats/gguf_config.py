@@ -134,13 +134,14 @@ def _config(file: GgufFile, arch: str) -> dict[str, Any]:
 
 def _gemma3(file: GgufFile, config: dict[str, Any]) -> dict[str, Any]:
     layers, heads, head_dim = config["num_hidden_layers"], config["num_attention_heads"], config["head_dim"]
+    pattern = _bounded(file, "gemma3.attention.sliding_window_pattern", 1024, 6)
     # Of all Gemma 3 models only 27B (62 layers) scales its queries by hidden / heads; the file does not say.
     scalar = config["hidden_size"] // heads if layers == 62 else head_dim
     return {
         "hidden_activation": "gelu_pytorch_tanh",
         "query_pre_attn_scalar": scalar,
         "sliding_window": _bounded(file, "gemma3.attention.sliding_window", 1 << 26),
-        "layer_types": ["full_attention" if i % 6 == 5 else "sliding_attention" for i in range(layers)],
+        "layer_types": ["sliding_attention" if (i + 1) % pattern else "full_attention" for i in range(layers)],
         "rope_theta": float(f"{file.number('gemma3.rope.freq_base', 1e6):.7g}"),
         "rope_local_base_freq": float(f"{file.number('gemma3.rope.freq_base_swa', 10000.0):.7g}"),
         "attn_logit_softcapping": None,
