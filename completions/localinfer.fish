@@ -2,11 +2,13 @@
 
 complete -c localinfer -f
 
-# Whether the first words of the line are these; one word more may follow for each argument.
+# Whether the command is this one.
 function __localinfer_in
     set -l typed (commandline -opc)
+    set -e typed[1]
+    test "$typed[1]" = ls; and set typed[1] list
     for i in (seq (count $argv))
-        test "$typed[(math $i + 1)]" = "$argv[$i]"; or return 1
+        test "$typed[$i]" = "$argv[$i]"; or return 1
     end
 end
 

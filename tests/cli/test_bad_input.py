@@ -209,7 +209,9 @@ def test_a_reader_that_left_before_a_help_page(shell: Shell) -> None:
     assert ran.stderr == b""
 
 
-@pytest.mark.parametrize("argv", ["run {} hello -n 4 -q", "run {} hello -n 4 -q --json", "list --json", "config show --json"])
+@pytest.mark.parametrize(
+    "argv", ["run {} hello -n 4 -q", "run {} hello -n 4 -q --json", "list --json", "config show --json"]
+)
 def test_a_full_disk_behind_standard_output(shell: Shell, tiny: Path, argv: str) -> None:
     ran = shell(f"localinfer {argv.format(tiny)} > /dev/full")
     assert ran.returncode == 3

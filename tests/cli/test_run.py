@@ -211,9 +211,7 @@ def test_a_context_longer_than_the_models(cli: Cli, tiny: Path) -> None:
     assert "512" in ran.err
 
 
-def test_a_terminal_gets_clean_text(
-    cli: Cli, tiny: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_terminal_gets_clean_text(cli: Cli, tiny: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     asked = ["run", str(tiny), "hello", "-n", "200", "--temp", "3", "--seed", "4", "-q"]
     piped = cli(*asked).out
     assert clean(piped) != piped, "this seed should make control characters"

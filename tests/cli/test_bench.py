@@ -1,0 +1,87 @@
+"""`bench`, through the real engine on a tiny model; what the numbers mean is tested with the room itself."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from localinfer.cli.bench import row_counts
+from localinfer.errors import UsageError
+from tests.cli.conftest import Cli
+
+ROW = {
+    "test",
+    "batch",
+    "bits",
+    "kv_bits",
+    "draft",
+    "tok_s",
+    "tok_s_sd",
+    "gb_s",
+    "bandwidth_share",
+    "ttft_ms",
+    "itl_p50_ms",
+    "itl_p99_ms",
+    "acceptance",
+    "joules_per_token",
+    "usd_per_mtok",
+    "output_hash",
+}
+
+
+def test_json_keeps_its_contract(cli: Cli, tiny: Path) -> None:
+    argv = (
+        "bench",
+        str(tiny),
+        "--test",
+        "pp8,tg4",
+        "--test",
+        "tg4@d16",
+        "--reps",
+        "2",
+        "--rows",
+        "1,2",
+        "--json",
+        "-q",
+    )
+    ran = cli(*argv)
+    assert (ran.code, ran.err) == (0, "")
+    report = json.loads(ran.out)
+    assert report.keys() >= {"machine", "model", "rows", "peers", "ladder"}
+    assert report["machine"].keys() >= {"cpu", "cores", "isa", "read_gb_s", "int8_tops"}
+    assert report["model"]["bytes_per_token"] > 0
+    tests, steps = report["rows"][:3], report["rows"][3:]
+    assert [row["test"] for row in tests] == ["pp8", "tg4", "tg4@d16"]
+    assert all(row.keys() >= ROW for row in tests)
+    assert [row["n_rows"] for row in steps] == [1, 2]
+    assert [row["output_hash"] for row in json.loads(cli(*argv).out)["rows"][:3]] == [
+        row["output_hash"] for row in tests
+    ]
+
+
+def test_table(cli: Cli, tiny: Path) -> None:
+    out = cli("bench", str(tiny), "--test", "tg4", "--reps", "1").out
+    assert out.startswith("| model ")
+    assert "| tg4 " in out
+
+
+@pytest.mark.parametrize(
+    ("flags", "words"),
+    [
+        (["--test", "xx12"], "`xx12` is not a test"),
+        (["--rows", "1,x"], "--rows holds 'x'"),
+        (["--against-file", "m.gguf"], "`--against-file` without `--against`"),
+        (["--against", "llamacpp"], "no GGUF file of `tiny` is known"),
+        (["--test", "tg600"], "602 tokens, but the model was made for 512"),
+    ],
+)
+def test_refusals(cli: Cli, tiny: Path, flags: list[str], words: str) -> None:
+    ran = cli("bench", str(tiny), *flags)
+    assert (ran.code, ran.out) == (2, "")
+    assert words in ran.err
+
+
+def test_row_counts() -> None:
+    assert row_counts(["1,2", " 4 "]) == [1, 2, 4]
+    with pytest.raises(UsageError):
+        row_counts(["1,,2"])

@@ -1,0 +1,60 @@
+"""`doctor` says what is, and never fails for a part it cannot tell."""
+
+import json
+
+import pytest
+
+from tests.cli.conftest import Cli
+
+MACHINE = {
+    "cpu",
+    "cores",
+    "features",
+    "kernels",
+    "kernel",
+    "why",
+    "memory_bytes",
+    "free_bytes",
+    "read_bytes_per_s",
+    "read_threads",
+    "energy",
+}
+
+
+def test_json(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LOCALINFER_THREADS", "2")
+    monkeypatch.setenv("LOCALINFER_THRAEDS", "2")
+    report = json.loads(cli("doctor", "--json").out)
+    assert report["machine"].keys() == MACHINE
+    assert report["machine"]["kernel"] == report["machine"]["kernels"][-1]
+    assert report["machine"]["why"] == "the best this CPU has"
+    assert report["machine"]["read_bytes_per_s"] > 1e8
+    assert report["version"]["numpy"]
+    assert report["settings"]["threads"] == {"value": 2, "origin": "LOCALINFER_THREADS"}
+    assert report["settings"]["temp"] == {"value": None, "origin": "default"}
+    assert report["unknown_environment"] == ["LOCALINFER_THRAEDS"]
+
+
+def test_for_a_person(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LOCALINFER_TEMP", "0.5")
+    monkeypatch.setenv("LOCALINFER_ISA", "scalar")
+    ran = cli("doctor")
+    assert ran.code == 0
+    for words in (
+        "kernel        scalar, asked for by LOCALINFER_ISA (has scalar",
+        "read speed    ",
+        "localinfer        0.",
+        "temp              0.5  from LOCALINFER_TEMP",
+        " settings are at their defaults",
+    ):
+        assert words in ran.out
+
+
+def test_parts_that_cannot_be_told_are_named(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LOCALINFER_ISA", "altivec")
+    monkeypatch.setenv("LOCALINFER_THREADS", "many")
+    ran = cli("doctor")
+    assert ran.code == 0
+    assert "problem       LOCALINFER_ISA is 'altivec'" in ran.out
+    assert "settings: LOCALINFER_THREADS is 'many'" in ran.out
+    assert "numpy" in ran.out

@@ -1,0 +1,191 @@
+"""Commands that manage models: pull, list, show, rm, import, quantize, cache."""
+
+import io
+import json
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.cli.conftest import Cli
+from tests.hub.fake_hub import FakeHub, fake_hub
+
+ROW = {"ref", "name", "variant", "kind", "source", "revision", "size_bytes", "path", "modified"}
+
+
+@pytest.fixture
+def hub(monkeypatch: pytest.MonkeyPatch, tiny: Path) -> Iterator[FakeHub]:
+    """The tiny model as `org/tiny` on a Hub of our own."""
+    from huggingface_hub import close_session
+
+    with fake_hub() as found:
+        monkeypatch.setenv("HF_ENDPOINT", found.endpoint)
+        monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+        close_session()
+        found.add("org/tiny", {file.name: file.read_bytes() for file in tiny.iterdir()})
+        yield found
+        close_session()
+
+
+def test_nothing_here(cli: Cli) -> None:
+    ran = cli("list")
+    assert (ran.code, ran.out) == (0, "")
+    assert ran.err.startswith("no model here yet; `localinfer pull REF` gets one")
+    assert cli("list", "--json").out == "[]\n"
+    assert cli("ls", "-q").err == ""
+
+
+def test_pull_list_run_quantize_show_rm(cli: Cli, hub: FakeHub) -> None:
+    pulled = json.loads(cli("pull", "org/tiny", "--json").out)
+    assert pulled.keys() == ROW
+    assert (pulled["ref"], pulled["variant"], pulled["source"]) == ("org/tiny", "BF16", "hub")
+    assert len(pulled["revision"]) == 40
+
+    made = json.loads(cli("quantize", "org/tiny", "--bits", "4", "--json", "-q").out)
+    assert made["ref"] == "org/tiny:INT4"
+    assert made["source"] == "org/tiny"
+    for key in ("bits_per_weight", "size_bytes", "seconds", "peak_bytes", "path"):
+        assert made[key], key
+
+    rows = json.loads(cli("list", "--json").out)
+    assert [row["ref"] for row in rows] == ["org/tiny", "org/tiny:INT4"]
+    assert all(row.keys() == ROW for row in rows)
+    head, *lines = cli("ls").out.splitlines()
+    assert head.split() == ["MODEL", "FORM", "SIZE", "FROM", "REVISION"]
+    assert [line.split()[:2] for line in lines] == [["org/tiny", "BF16"], ["org/tiny:INT4", "INT4"]]
+
+    for ref, bits in (("org/tiny", "BF16"), ("org/tiny:INT4", "INT4")):
+        said = json.loads(cli("run", ref, "hello", "-n", "4", "--json", "-q").out)
+        assert (said["model"], said["bits"]) == (ref, bits)
+
+    assert cli("rm", "org/tiny", "org/tiny:INT4", "--yes").out.startswith("deleted org/tiny, ")
+    assert cli("show", "org/tiny").code == 4
+
+
+def test_pull_says_what_it_does(cli: Cli, hub: FakeHub) -> None:
+    ran = cli("pull", "org/tiny")
+    assert ran.code == 0
+    assert ran.out.startswith("org/tiny  BF16  ")
+    assert ran.err.startswith("org/tiny: ")
+    assert cli("pull", "org/tiny", "-q").err == ""
+
+
+def test_pull_of_what_is_not_there(cli: Cli, hub: FakeHub) -> None:
+    ran = cli("pull", "org/nothing")
+    assert (ran.code, ran.out) == (4, "")
+    assert "org/nothing" in ran.err
+    assert cli("pull", "org/tiny", "--revision", "none").code == 4
+
+
+def test_offline(cli: Cli, mine: str) -> None:
+    ran = cli("pull", "org/tiny", "--offline")
+    assert (ran.code, ran.out) == (4, "")
+
+
+def test_show(cli: Cli, mine: str) -> None:
+    about = json.loads(cli("show", f"{mine}:BF16", "--json").out)
+    assert about.keys() > ROW
+    assert (about["architecture"], about["context"], about["layers"]) == ("llama", 512, 2)
+    assert "<|im_start|>" in about["template"]
+    text = cli("show", mine).out
+    assert "architecture      llama\n" in text
+    assert "template          yes (`--template` prints it)\n" in text
+    assert cli("show", mine, "--template").out == about["template"].rstrip("\n") + "\n"
+
+
+def test_show_without_a_template(cli: Cli, mine: str, tiny: Path, tmp_path: Path) -> None:
+    for file in tiny.iterdir():
+        (tmp_path / file.name).write_bytes(file.read_bytes())
+    config = json.loads((tmp_path / "tokenizer_config.json").read_text())
+    config.pop("chat_template")
+    (tmp_path / "tokenizer_config.json").write_text(json.dumps(config))
+    ran = cli("show", str(tmp_path), "--template")
+    assert (ran.code, ran.out) == (4, "")
+    assert "has no chat template" in ran.err
+
+
+def test_rm_asks(cli: Cli, mine: str, isolated: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = isolated / "localinfer" / "models" / "me--tiny" / "BF16"
+    looked = cli("rm", mine, "--dry-run")
+    assert (looked.code, folder.is_dir()) == (0, True)
+    assert looked.out.startswith("would delete me/tiny:BF16, ")
+
+    nobody = cli("rm", mine)
+    assert (nobody.code, nobody.out, folder.is_dir()) == (2, "", True)
+    assert nobody.err == ("error: nobody is there to ask\n\nhint: add `--yes` to delete, or `--dry-run` to look\n")
+
+    monkeypatch.setattr("localinfer.cli.output.is_terminal", lambda stream: True)
+    for said, code, left in ((b"\n", 0, True), (b"no\n", 0, True), (b"", 0, True), (b"y\n", 0, False)):
+        ran = cli("rm", mine, stdin=said)
+        assert (ran.code, folder.is_dir()) == (code, left)
+        assert ran.err.startswith("delete me/tiny:BF16 (")
+
+
+def test_rm_takes_all_or_none(cli: Cli, mine: str, isolated: Path, tiny: Path) -> None:
+    assert cli("rm", mine, "nobody/nothing", "--yes").code == 4
+    assert cli("rm", mine, str(tiny), "--yes").code == 2
+    assert (isolated / "localinfer" / "models" / "me--tiny" / "BF16").is_dir()
+    assert tiny.is_dir()
+    gone = json.loads(cli("rm", mine, mine, "--yes", "--json").out)
+    assert [(row["ref"], row["deleted"]) for row in gone] == [("me/tiny:BF16", True)]
+    assert gone[0]["freed_bytes"] > 200_000
+
+
+@pytest.mark.parametrize(
+    ("argv", "code", "words"),
+    [
+        (("me/tiny",), 2, "`--bits` is missing"),
+        (("me/tiny", "--bits", "5"), 2, "--bits is '5', but must be one of 8, 4, 3"),
+        (("me/tiny", "--bits", "4", "--group", "48"), 2, "--group is '48', but must be one of 32, 64, 128"),
+        (("me/tiny", "--bits", "4", "--group", "128"), 2, "128"),
+        (("me/tiny", "--bits", "4", "--name", "../x"), 2, "../x"),
+    ],
+)
+def test_quantize_refuses(cli: Cli, mine: str, argv: tuple[str, ...], code: int, words: str) -> None:
+    ran = cli("quantize", *argv)
+    assert (ran.code, ran.out) == (code, "")
+    assert words in ran.err
+    assert "hint: " in ran.err
+
+
+def test_quantize_again_and_what_is_small_already(cli: Cli, mine: str) -> None:
+    assert cli("quantize", mine, "--bits", "3", "--name", "me/small").code == 0
+    again = cli("quantize", mine, "--bits", "3", "--name", "me/small")
+    assert again.code == 2
+    assert again.err.endswith(
+        "error: `me/small:INT3` is here already\n\nhint: use it, or make place first: `localinfer rm me/small:INT3`\n"
+    )
+    assert cli("quantize", "me/small:INT3", "--bits", "3").code == 2
+    assert cli("run", "me/small:INT3", "hi", "-n", "2").code == 0
+
+
+def test_cache_verify_and_prune(cli: Cli, mine: str, isolated: Path) -> None:
+    assert cli("quantize", mine, "--bits", "8").code == 0
+    fine = cli("cache", "verify")
+    assert fine.code == 0
+    assert fine.out.endswith("hashed, all as it should be\n")
+    assert json.loads(cli("cache", "verify", "--json", "-q").out)["bad"] == []
+    assert json.loads(cli("cache", "prune", "--dry-run", "--json").out) == {
+        "deleted": False,
+        "freed_bytes": 0,
+        "leftovers": [],
+    }
+    assert cli("cache", "prune").out == "freed 0 B\n"
+
+
+def test_cache_verify_finds_a_flipped_bit(cli: Cli, hub: FakeHub, isolated: Path) -> None:
+    assert cli("pull", "org/tiny").code == 0
+    blob = max((isolated / "hf").rglob("blobs/*"), key=lambda path: path.stat().st_size)
+    data = bytearray(blob.read_bytes())
+    data[-1] ^= 1
+    blob.write_bytes(data)
+    ran = cli("cache", "verify")
+    assert (ran.code, ran.out) == (7, "")
+    assert "1 bad file, the first: " in ran.err
+    assert "`localinfer rm org/tiny`" in ran.err
+
+
+def test_a_prompt_is_never_asked_through_a_pipe(cli: Cli, mine: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "stdin", io.StringIO("y\n"))
+    assert cli("rm", mine).code == 2

@@ -1,0 +1,96 @@
+"""Where words go, and what a terminal sees of a job's progress."""
+
+import io
+import os
+import sys
+
+import pytest
+
+from localinfer.cli import output
+from localinfer.cli.progress import Progress
+
+
+class Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+    def fileno(self) -> int:
+        return 2
+
+
+def on_terminal(monkeypatch: pytest.MonkeyPatch) -> Terminal:
+    """Both streams become a terminal of 40 columns. Called in the test: pytest puts its own streams in before."""
+    found = Terminal()
+    monkeypatch.setattr(sys, "stderr", found)
+    monkeypatch.setattr(sys, "stdout", found)
+    monkeypatch.setattr("os.get_terminal_size", lambda _: os.terminal_size((40, 24)))
+    monkeypatch.setenv("TERM", "xterm")
+    return found
+
+
+def test_a_sequence_split_over_pieces_stays_out_of_a_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
+    terminal = on_terminal(monkeypatch)
+    answer = output.Answer()
+    for piece in ("one \x1b", "]52;c;", "aGk=\x07 two", "\x1b[31", "m three"):
+        answer.write(piece)
+    answer.end_line()
+    assert terminal.getvalue() == "one  two three\n"
+
+
+def test_a_pipe_gets_the_bytes(capsys: pytest.CaptureFixture[str]) -> None:
+    answer = output.Answer()
+    answer.write("\x1b[1mbold")
+    answer.end_line()
+    assert capsys.readouterr().out == "\x1b[1mbold\n"
+
+
+@pytest.mark.parametrize(("pieces", "seen"), [([], ""), (["a\n"], "a\n"), (["a", "\n", ""], "a\n"), (["a"], "a\n")])
+def test_an_answer_ends_with_one_line_break(capsys: pytest.CaptureFixture[str], pieces: list[str], seen: str) -> None:
+    answer = output.Answer()
+    for piece in pieces:
+        answer.write(piece)
+    answer.end_line()
+    assert capsys.readouterr().out == seen
+
+
+def test_json_knows_no_nan(capsys: pytest.CaptureFixture[str]) -> None:
+    output.show_json({"a": [float("nan"), 1.5, float("inf")], "b": ("é", None)})
+    assert capsys.readouterr().out == '{"a": [null, 1.5, null], "b": ["é", null]}\n'
+
+
+def test_progress_on_a_terminal_is_one_line_that_goes_away(monkeypatch: pytest.MonkeyPatch) -> None:
+    terminal = on_terminal(monkeypatch)
+    times = iter([0.0, 0.01, 0.2, 0.3])
+    with Progress(in_bytes=True, clock=lambda: next(times)) as progress:
+        progress("weights", 0, 2_000_000)
+        progress("weights", 500_000, 2_000_000)  # too soon after the last
+        progress("weights", 1_000_000, 2_000_000)
+        progress("a phase \x1b[31mwith a name that is far too long for it", 1, 0)
+    drawn = terminal.getvalue().split("\r")[1:]
+    assert drawn[:2] == ["weights    0 %  0 B of 2.0 MB\x1b[K", "weights   50 %  1.0 MB of 2.0 MB\x1b[K"]
+    assert drawn[2] == "a phase with a name that is far too lon\x1b[K"
+    assert drawn[3] == "\x1b[K"
+
+
+def test_progress_elsewhere_is_a_line_a_phase_or_nothing(capsys: pytest.CaptureFixture[str]) -> None:
+    with Progress(long=True, in_bytes=True) as progress:
+        for done in range(5):
+            progress("org/name", done, 4_000)
+        progress("hashing", 1, 0)
+    assert capsys.readouterr().err == "org/name: 4.0 kB\nhashing …\n"
+    for silent in (Progress(), Progress(long=True, quiet=True)):
+        silent("weights", 1, 2)
+    assert capsys.readouterr().err == ""
+
+
+def test_a_dumb_terminal_is_not_drawn_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    terminal = on_terminal(monkeypatch)
+    monkeypatch.setenv("TERM", "dumb")
+    with Progress(long=True) as progress:
+        progress("quantizing", 1, 2)
+    assert terminal.getvalue() == "quantizing …\n"
+
+
+def test_columns_line_up(capsys: pytest.CaptureFixture[str]) -> None:
+    output.table(("A", "LONG"), [("a longer\x1b[1m name", "x"), ("b", "")])
+    assert capsys.readouterr().out == "A              LONG\na longer name  x\nb\n"
