@@ -124,6 +124,7 @@ def test_rope_scaling(tmp_path: Path, tiny: Path, extra: Pairs, expected: dict[s
     assert import_gguf(path, tmp_path / "back")["rope_scaling"] == expected
 
 
+MANY = [f"token {i}" for i in range(321)]
 REFUSED: dict[str, tuple[Pairs, type[LocalInferError], str]] = {
     "architecture": ({"general.architecture": ("str", "mamba")}, NotSupported, r"'mamba' is not known; known are ll"),
     "architecture missing": ({"general.architecture": ("str", None)}, Corrupt, "`general.architecture` is missing"),
@@ -146,7 +147,7 @@ REFUSED: dict[str, tuple[Pairs, type[LocalInferError], str]] = {
     "no tokens": ({"tokenizer.ggml.tokens": ("arr", ("str", []))}, Corrupt, r"`tokenizer\.ggml\.tokens` is missing"),
     "tokens twice": ({"tokenizer.ggml.tokens": ("arr", ("str", ["a"] * 320))}, Corrupt, "empty or there twice"),
     "tokens too many": (
-        {"tokenizer.ggml.tokens": ("arr", ("str", [*map(str, range(321))])), "tokenizer.ggml.token_type": ("str", None)},
+        {"tokenizer.ggml.tokens": ("arr", ("str", MANY)), "tokenizer.ggml.token_type": ("str", None)},
         Corrupt,
         r"has 321 tokens, but `token_embd\.weight` has 320 rows",
     ),
