@@ -36,7 +36,7 @@ def run_bench(
     seed: int = 0,
     rows: Sequence[int] = (),
     against: Path | None = None,
-    refresh: bool = False,
+    refresh: bool = True,
     usd_per_kwh: float = USD_PER_KWH,
     on_progress: OnProgress | None = None,
     clock: Clock = time.perf_counter,
@@ -44,7 +44,7 @@ def run_bench(
     """Measure the model at `path`, and llama.cpp on the GGUF file `against` in turn with it.
 
     A context that `config` leaves open is as long as the longest test; `rows` are numbers of sequences moved together
-    (1 to 64). `refresh` measures the memory again. Raises what `open_engine` raises, and `UsageError`.
+    (1 to 64). With `refresh` the memory is measured again first. Raises what `open_engine` raises, and `UsageError`.
     """
     in_range("repetitions", repetitions, 1, 1000)
     for count in rows:

@@ -15,6 +15,9 @@ from localinfer.paths import machine_file
 PROBE_BYTES = 1 << 30
 """Size of the buffer whose reading is timed: above every cache."""
 
+STALE = 30 * 24 * 3600.0
+"""Seconds after which a new measurement replaces a faster old one."""
+
 
 @dataclass(frozen=True, slots=True)
 class Bandwidth:
@@ -122,17 +125,21 @@ def known_bandwidth(threads: int | None = None) -> Bandwidth | None:
 
 
 def read_bandwidth(threads: int | None = None, *, refresh: bool = False) -> Bandwidth:
-    """Bytes a second that `threads` (None: one a physical core) read from memory.
+    """Bytes a second that `threads` (None: one a physical core) read from memory; measuring takes about a second.
 
-    Measured once, in about a second, and kept in `machine_file()` under the processor's name; `refresh` measures again.
+    Measured once and kept in `machine_file()` under the processor's name. `refresh` measures again and takes the faster
+    of both, for a busy machine looks slow and none looks faster than it is; a month-old one no longer counts.
     """
     from localinfer import native
 
     wanted = threads or native.physical_cores()
-    if not refresh and (kept := known_bandwidth(wanted)) is not None:
+    kept = known_bandwidth(wanted)
+    if kept is not None and not refresh:
         return kept
     size = min(PROBE_BYTES, max(available_bytes() // 4, 1 << 26))
     found = Bandwidth(native.read_bandwidth(size, wanted), wanted, time.time())
+    if kept is not None and kept.bytes_per_s >= found.bytes_per_s and found.measured - kept.measured < STALE:
+        return kept
     _keep(found)
     return found
 

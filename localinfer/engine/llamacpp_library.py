@@ -4,6 +4,7 @@ import signal
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import cache
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -23,19 +24,22 @@ _ROWS_WORTH_INTERRUPTING = 32
 """Steps shorter than this end soon enough by themselves; asking at every node of the graph would slow them down."""
 
 
+_SAID: list[str] = []
+"""What llama.cpp complained of since the last call. It has one ear for all models, and it may speak at any time."""
+
+
 class Llama:
     """One loaded GGUF file with its context: the C library's calls that we use, and what it said when one failed."""
 
     def __init__(self, path: Path, config: EngineConfig, context: int, on_progress: OnProgress | None) -> None:
         self.lib = lib = load_library()
-        self.said: list[str] = []
+        self.said = _SAID
+        self.said.clear()
         self._noted: list[int] = []
         # Callbacks live as long as C may call them.
-        self._log = lib.llama_log_callback(self._listen)
         self._report = lib.llama_progress_callback(_progress(on_progress, path.stat().st_size))
         self._ask = lib.ggml_abort_callback(self._abort)
         self._never = lib.ggml_abort_callback()
-        lib.llama_log_set(self._log, None)
         self.threads = config.threads or native.physical_cores()
         self.rows = config.prefill_chunk + config.parallel
         self.model: Any = None
@@ -114,10 +118,6 @@ class Llama:
             self.lib.llama_model_free(self.model)
         self.batch = self.ctx = self.model = None
 
-    def _listen(self, level: int, text: bytes, _: object) -> None:
-        if level == _ERROR:
-            self.said.append(text.decode("utf-8", "replace"))
-
     def _abort(self, _: object) -> bool:
         return bool(self._noted)  # being Python code, this is where signals are seen while C code runs
 
@@ -151,7 +151,19 @@ def load_library() -> Any:
             f"the llamacpp backend is not installed ({error})", hint="run `pip install 'localinfer[llamacpp]'`"
         ) from error
     lib.llama_backend_init()
+    lib.llama_log_set(_listener(lib), None)
     return lib
+
+
+@cache
+def _listener(lib: Any) -> Any:
+    """Made once and kept for ever: llama.cpp would call one that is gone."""
+
+    def listen(level: int, text: bytes, _: object) -> None:
+        if level == _ERROR:
+            _SAID.append(text.decode("utf-8", "replace"))
+
+    return lib.llama_log_callback(listen)
 
 
 def _progress(on_progress: OnProgress | None, total: int) -> Callable[[float, object], bool]:

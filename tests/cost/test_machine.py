@@ -1,6 +1,7 @@
 """What is read from the kernel's files, and the measurement that is kept."""
 
 import json
+import time
 from pathlib import Path
 
 import pytest
@@ -95,6 +96,12 @@ def test_the_bandwidth_is_measured_once(monkeypatch: pytest.MonkeyPatch, isolate
     assert known_bandwidth() == read_bandwidth(2)
     assert known_bandwidth(1) == read_bandwidth(1)
     assert read_bandwidth(1, refresh=True).bytes_per_s == 3e9
+    monkeypatch.setattr(native, "read_bandwidth", lambda size, threads: 1.0)
+    assert read_bandwidth(1, refresh=True).bytes_per_s == 3e9  # the machine was busy now, not slow
+    month = time.time() + machine.STALE + 10
+    monkeypatch.setattr("time.time", lambda: month)
+    assert read_bandwidth(1, refresh=True).bytes_per_s == 1.0
+    monkeypatch.setattr(native, "read_bandwidth", measure)
     assert known_bandwidth(2) == read_bandwidth(2)
     monkeypatch.setattr(machine, "cpu_model", lambda: "another processor")
     assert known_bandwidth() is None
