@@ -4,9 +4,6 @@
 # -ffp-contract=off: a fused multiply-add happens only where the source asks for one, so all ISAs give the same bits.
 # -fno-math-errno: sqrtf is one instruction. Neither changes a result. -ffast-math is never allowed here.
 set(KERNEL_COMMON_FLAGS -ffp-contract=off -fno-math-errno)
-if(CMAKE_CXX_COMPILER_ID STREQUAL "GNU")  # the intrinsics headers of GCC 12 leave "undefined" vectors uninitialized
-  list(APPEND KERNEL_COMMON_FLAGS -Wno-uninitialized -Wno-maybe-uninitialized)
-endif()
 
 set(KERNEL_SCALAR_SOURCES
   ${CMAKE_CURRENT_LIST_DIR}/dispatch.cpp
@@ -20,6 +17,14 @@ set(KERNEL_AVX2_FLAGS ${KERNEL_COMMON_FLAGS} -mavx2 -mfma -mf16c)
 set(KERNEL_AVX512_SOURCES)
 set(KERNEL_AVX512_FLAGS ${KERNEL_AVX2_FLAGS} -mavx512f -mavx512bw -mavx512vl -mavx512dq -mavx512vnni
                         -mprefer-vector-width=512)
+if(CMAKE_CXX_COMPILER_ID STREQUAL "GNU")  # the intrinsics headers of GCC 12 leave "undefined" vectors uninitialized
+  list(APPEND KERNEL_AVX2_FLAGS -Wno-uninitialized -Wno-maybe-uninitialized)
+  list(APPEND KERNEL_AVX512_FLAGS -Wno-uninitialized -Wno-maybe-uninitialized)
+endif()
+if(LOCALINFER_SANITIZE)  # instrumented, the unrolled loops would take minutes to compile at -O3
+  list(APPEND KERNEL_AVX2_FLAGS -O1)
+  list(APPEND KERNEL_AVX512_FLAGS -O1)
+endif()
 
 if(CMAKE_SYSTEM_PROCESSOR MATCHES "^(x86_64|AMD64|amd64)$")
   set(KERNEL_AVX2_SOURCES

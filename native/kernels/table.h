@@ -4,6 +4,7 @@
 //
 // REDUCTIONS use 16 partial lanes: lane i takes elements i, i+16, i+32, … in order; the tail uses the first lanes.
 // Then the fixed tree: t8[i] = l[i] + l[i+8] (i < 8); t4[i] = t8[i] + t8[i+4]; t2[i] = t4[i] + t4[i+2]; t2[0] + t2[1].
+// Same bits: any NaN equals any NaN. A maximum leaves NaN out.
 // EXP is one polynomial, written down in scalar/math.h; SiLU and GELU are built on it.
 #pragma once
 #include <stddef.h>
@@ -39,7 +40,8 @@ struct KernelTable {
   const char* isa;
 
   // One row to int8 by group: scale = absmax/127, q = round-to-nearest-even(x * (127/absmax)); a zero group has
-  // scale 0 and q 0. group divides k.
+  // scale 0 and q 0. group divides k. NaN is above infinity in absmax. Where 127/absmax is not a positive finite number
+  // (a group of zeros, below 4e-37, with infinity or NaN) q is 0; an infinite or NaN scale makes the product NaN.
   void (*quantize)(int8_t* q, float* scale, int32_t* sum, const float* x, size_t k, size_t group);
 
   // out[m*ldo + r] for the 32 rows r of one panel and m < rows (any number). Per output, groups ascending:
@@ -76,7 +78,7 @@ struct KernelTable {
   //   m' = max(m, max s); c = exp(m - m'); p[t] = exp(s[t] - m'); l = fma(l, c, sum p) (sum in 16 lanes, fixed tree);
   //   acc[d] = acc[d] * c, then for t ascending over all 32 slots from the first to the last visible one:
   //   acc[d] = fma(p[t] * v_scale[t], v[t][d], acc[d])   (16 bit: fma(p[t], v, acc)).
-  // Merge of (M, L, A) with (m, l, a): m' = max; x = exp(M-m'), y = exp(m-m'); L = fma(L, x, l*y);
+  // The first cut is taken as it is. Merge of (M, L, A) with (m, l, a): m' = max; x = exp(M-m'), y = exp(m-m'); L = fma(L, x, l*y);
   // A[d] = fma(A[d], x, a[d]*y).  out = A[d] / L.
   void (*attend_8)(const AttendJob* job);
   void (*attend_16)(const AttendJob* job);

@@ -1,0 +1,33 @@
+"""Rules of the kernel folders that no compiler checks: what they include, what they are built with."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+KERNELS = Path(__file__).parents[2] / "native" / "kernels"
+ALLOWED = {'"../table.h"', '"kernels.h"', '"math.h"', "<immintrin.h>", "<math.h>", "<stddef.h>", "<stdint.h>"}
+ISA_FILES = sorted(p for isa in ("avx2", "avx512") for p in (KERNELS / isa).iterdir())
+
+
+@pytest.mark.parametrize("path", ISA_FILES, ids=lambda p: f"{p.parent.name}/{p.name}")
+def test_isa_folders_share_no_inline_code(path: Path) -> None:
+    """A shared inline function would be compiled once per folder and kept once for all: an illegal instruction on an
+    older processor. So a folder includes nothing but its own headers, and its headers hold static functions only."""
+    text = path.read_text(encoding="utf-8")
+    assert set(re.findall(r"#include (\S+)", text)) <= ALLOWED
+    if path.suffix == ".h":
+        assert "template" not in text
+        assert not re.findall(r"^(?!static )\w.*\) \{", text, re.MULTILINE)
+
+
+def test_flags_keep_the_arithmetic() -> None:
+    flags = re.sub(r"#.*", "", (KERNELS / "sources.cmake").read_text(encoding="utf-8"))
+    assert "-ffp-contract=off" in flags
+    assert not re.search(r"-ffast-math|-Ofast|-march=native|-funsafe|-fassociative|-freciprocal|-ffinite", flags)
+
+
+def test_every_source_is_listed() -> None:
+    listed = (KERNELS / "sources.cmake").read_text(encoding="utf-8")
+    for path in KERNELS.rglob("*.cpp"):
+        assert f"/{path.relative_to(KERNELS)}" in listed
