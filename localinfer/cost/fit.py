@@ -16,8 +16,11 @@ KV_BLOCK = 32
 STEP_ROWS = 256
 """Rows of activations that exist at once."""
 
-RUNTIME_BYTES = 110 * 10**6
-"""Python, libraries and the tokenizer."""
+RUNTIME_BYTES = 45 * 10**6
+"""Python and the libraries, measured and rounded up."""
+
+TOKEN_BYTES = 1200
+"""What the tokenizer keeps for each entry of the vocabulary, measured."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +63,7 @@ def estimate(
     weights = weights_bytes(checkpoint)
     kv = blocks * KV_BLOCK * spec.kv_bytes_per_token(kv_bits)
     other = _activations(checkpoint.graph, parallel) + _ropes(checkpoint.graph, tokens) + _loading(checkpoint)
-    other += RUNTIME_BYTES
+    other += RUNTIME_BYTES + TOKEN_BYTES * spec.vocab_size
     free = available_bytes() if free_bytes is None else free_bytes
     return Fit(weights + kv + other, weights, kv, other, free, tokens)
 
@@ -99,8 +102,11 @@ def _ropes(graph: Graph, tokens: int) -> int:
 
 
 def _loading(checkpoint: Checkpoint) -> int:
-    """Bytes read from disk but not yet packed, at worst: the matrices of one fused op, twice while they change form."""
-    return 2 * max(sum(checkpoint.stored_bytes(linear.name) for linear in fused) for fused in _fused(checkpoint.graph))
+    """Bytes read from disk but not yet packed, at worst: those of one fused op, and again while widened."""
+    config = checkpoint.config
+    copies = {"float16": 4, "float32": 2}.get(str(config.get("dtype", config.get("torch_dtype"))), 1)
+    largest = max(sum(checkpoint.stored_bytes(linear.name) for linear in fused) for fused in _fused(checkpoint.graph))
+    return copies * largest
 
 
 def _fused(graph: Graph) -> Iterator[tuple[Linear, ...]]:
