@@ -78,8 +78,8 @@ struct KernelTable {
   //   m' = max(m, max s); c = exp(m - m'); p[t] = exp(s[t] - m'); l = fma(l, c, sum p) (sum in 16 lanes, fixed tree);
   //   acc[d] = acc[d] * c, then for t ascending over all 32 slots from the first to the last visible one:
   //   acc[d] = fma(p[t] * v_scale[t], v[t][d], acc[d])   (16 bit: fma(p[t], v, acc)).
-  // The first cut is taken as it is. Merge of (M, L, A) with (m, l, a): m' = max; x = exp(M-m'), y = exp(m-m'); L = fma(L, x, l*y);
-  // A[d] = fma(A[d], x, a[d]*y).  out = A[d] / L.
+  // The first cut is taken as it is. Merge of (M, L, A) with (m, l, a): m' = max; x = exp(M-m'), y = exp(m-m');
+  // L = fma(L, x, l*y); A[d] = fma(A[d], x, a[d]*y).  out = A[d] / L.
   void (*attend_8)(const AttendJob* job);
   void (*attend_16)(const AttendJob* job);
 };
