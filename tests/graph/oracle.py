@@ -43,11 +43,12 @@ def oracle(variant: str) -> Oracle:
     """The tiny model of `variant` on disk, run by transformers; made once a test session."""
     path = make_variant(variant, Path(mkdtemp(prefix=f"tiny-{variant}-")))
     atexit.register(shutil.rmtree, path, ignore_errors=True)
-    tokens, logits = _run(path)
+    tokens, logits = run_transformers(path, PROMPT, STEPS)
     return Oracle(path, tokens, logits)
 
 
-def _run(path: Path) -> tuple[list[int], NDArray[np.float32]]:
+def run_transformers(path: Path, prompt: list[int], steps: int) -> tuple[list[int], NDArray[np.float32]]:
+    """`prompt` and `steps` greedy tokens after it, and the logits after each of them."""
     import torch
     import transformers
 
@@ -58,7 +59,7 @@ def _run(path: Path) -> tuple[list[int], NDArray[np.float32]]:
     model: Any = transformers.AutoModelForCausalLM.from_pretrained(path, dtype=torch.float32)
     with torch.no_grad():
         out = model.generate(
-            torch.tensor([PROMPT]), max_new_tokens=STEPS, do_sample=False, eos_token_id=None, pad_token_id=0
+            torch.tensor([prompt]), max_new_tokens=steps, do_sample=False, eos_token_id=None, pad_token_id=0
         )
         logits = model(out).logits[0]
     return out[0].tolist(), logits.numpy()
