@@ -40,9 +40,9 @@ def pull(
 ) -> LocalModel:
     """Download `org/name` (or an alias) into the shared cache and return it; a complete one costs one question.
 
-    The revision (default: the catalogue's commit, else `main`) is resolved to a commit first, and only that commit's
-    files are fetched: configuration, tokenizer, template and safetensors of the top folder. `on_progress` hears (bytes
-    here, bytes in all); `on_notice` hears when another process is waited for. `first_patience` is for the first
+    The revision (default: `main`; of an alias, the catalogue's commit) is resolved to a commit first, and only that
+    commit's files are fetched: configuration, tokenizer, template and safetensors of the top folder. `on_progress` hears
+    (bytes here, bytes in all); `on_notice` hears when another process is waited for. `first_patience` is for the first
     question alone. `token` defaults to the one the Hub's own tools use, and goes to the Hub's host only.
 
     Raises `NotFound` (no such repository, gated, refused), `NotSupported` (no safetensors), `Corrupt` (wrong bytes,
@@ -57,7 +57,8 @@ def pull(
         )
     entry = catalogue.find(reference.name)
     name = entry.repo if entry else reference.name
-    wanted = reference.revision or (entry.revision if entry else "main")
+    pinned = entry.revision if entry and "/" not in reference.name else "main"
+    wanted = reference.revision or pinned
     if offline or _offline_by_environment():
         return _here_already(name, reference.revision)
     connection = Connection(name, wanted, token)

@@ -87,4 +87,11 @@ def _pull(entry: Entry, token: str | None, offline: bool, on_progress: Progress 
     from localinfer.hub.patience import HASTY
 
     first = None if patient else HASTY
-    return pull(entry.repo, token=token, offline=offline, on_progress=on_progress, first_patience=first)
+    return pull(
+        entry.repo,
+        revision=entry.revision,
+        token=token,
+        offline=offline,
+        on_progress=on_progress,
+        first_patience=first,
+    )

@@ -29,6 +29,8 @@ class Answer:
     ignore_range: bool = False
     no_length: bool = False
     """Chunked: the client cannot know the length."""
+    pause_after: int | None = None
+    """Send this many body bytes, then nothing more until the server closes."""
     hang: bool = False
     """Accept the request and say nothing until the server closes."""
     wrong_range: bool = False
@@ -62,6 +64,8 @@ class FakeHub:
         self.seen: list[Seen] = []
         self.tokens = {"hf_good"}
         self.closing = threading.Event()
+        self.paused = threading.Event()
+        """A body stopped in its middle, as `pause_after` asked for."""
         self._script: list[tuple[str, list[Answer]]] = []
         self._lock = threading.Lock()
         self._hub = _serve(self, "hub")
@@ -265,6 +269,13 @@ class _Handler(BaseHTTPRequestHandler):
             self.send_header("Content-Length", str(len(body)))
         self.end_headers()
         if self.command == "HEAD":
+            return
+        if answer.pause_after is not None:
+            self.wfile.write(body[: answer.pause_after])
+            self.wfile.flush()
+            self.owner.paused.set()
+            self.owner.closing.wait(60)
+            self.close_connection = True
             return
         sent = body if answer.cut_after is None else body[: answer.cut_after]
         self.wfile.write(b"%x\r\n%b\r\n" % (len(sent), sent) if chunked and sent else sent)

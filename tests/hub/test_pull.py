@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from localinfer.errors import NotFound, UsageError
+from localinfer.hub import catalogue
 from localinfer.hub.cache import list_models, repo_dir
 from localinfer.hub.client import pull
 from localinfer.hub.locks import locked
@@ -131,6 +132,17 @@ def test_every_file_is_of_the_commit_that_main_was_at_first(hub: FakeHub, naps: 
     assert resolve(NAME).revision == moved
     assert resolve(f"{NAME}@{COMMIT}").path == first.path
     assert [model.ref for model in list_models()] == [NAME, f"{NAME}@{COMMIT}"]
+
+
+def test_an_alias_is_pinned_and_a_name_is_main(hub: FakeHub, naps: Naps) -> None:
+    entry = catalogue.find("starter")
+    assert entry is not None
+    hub.add(entry.repo, tiny_files(seed=1), commit=entry.revision, branch="old")
+    hub.add(entry.repo, tiny_files(seed=2), commit="b" * 40)
+    assert pull("starter", patience=naps.patience()).revision == entry.revision
+    assert pull(entry.repo, patience=naps.patience()).revision == "b" * 40
+    assert resolve("starter").revision == entry.revision
+    assert resolve(entry.repo).revision == "b" * 40
 
 
 @pytest.mark.parametrize("revision", ["v1.0", "b" * 40, "refs/pr/1"])

@@ -3,6 +3,10 @@
 import json
 import resource
 import shutil
+import signal
+import subprocess
+import sys
+import time
 from collections import namedtuple
 from pathlib import Path
 
@@ -17,6 +21,7 @@ from localinfer.paths import hub_cache_dir
 from tests.hub.conftest import NAME, Naps, sharded_files, tiny_files
 from tests.hub.fake_hub import COMMIT, Answer, FakeHub, git_sha1, sha256
 
+ROOT = Path(__file__).resolve().parents[2]
 WEIGHTS = tiny_files()["model.safetensors"]
 DIGEST = sha256(WEIGHTS)
 
@@ -341,3 +346,31 @@ def test_an_interrupt_keeps_what_came(hub: FakeHub, naps: Naps) -> None:
     hub.seen.clear()
     assert pulled(hub, naps) == WEIGHTS
     assert [s.headers["range"] for s in hub.bodies("model.safetensors")] == [f"bytes={kept}-"]
+
+
+@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT])
+def test_a_killed_process_leaves_a_beginning_and_no_lock(hub: FakeHub, naps: Naps, how: signal.Signals) -> None:
+    hub.script(DIGEST, Answer(pause_after=200_000))
+    code = f"from localinfer.hub.client import pull; pull({NAME!r})"
+    child = subprocess.Popen([sys.executable, "-c", code], cwd=ROOT, stderr=subprocess.DEVNULL)
+    try:
+        assert hub.paused.wait(30)
+        partial = repo_dir(NAME) / "blobs" / f"{DIGEST}.incomplete"
+        while not (partial.exists() and partial.stat().st_size > 0):
+            time.sleep(0.01)
+    finally:
+        child.send_signal(how)
+        child.wait(30)
+    assert not list_models()
+    hub.seen.clear()
+    kept = partial.stat().st_size
+    assert pulled(hub, naps) == WEIGHTS
+    assert [s.headers["range"] for s in hub.bodies("model.safetensors")] == [f"bytes={kept}-"]
+
+
+def test_two_processes_download_once(hub: FakeHub, naps: Naps) -> None:
+    code = f"from localinfer.hub.client import pull; pull({NAME!r})"
+    children = [subprocess.Popen([sys.executable, "-c", code], cwd=ROOT) for _ in range(2)]
+    assert [child.wait(60) for child in children] == [0, 0]
+    assert len(hub.bodies("model.safetensors")) == 1
+    assert pulled(hub, naps) == WEIGHTS
