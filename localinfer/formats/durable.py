@@ -9,6 +9,10 @@ from typing import Any
 from localinfer.errors import DoesNotFit, LocalInferError, NotFound, size
 
 
+# Nothing to do with space: the place itself cannot be written.
+_BLOCKED = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.ENAMETOOLONG)
+
+
 def sync(path: Path) -> None:
     """Wait until the file (or the directory's list of names) is on the disk."""
     handle = os.open(path, os.O_RDONLY)
@@ -40,7 +44,7 @@ def write_json(path: Path, value: Any) -> None:
 
 def write_failed(path: Path, need: int, error: Exception) -> LocalInferError:
     """The error for a write of `need` bytes to `path` that failed."""
-    if isinstance(error, OSError) and error.errno in (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOENT):
+    if isinstance(error, OSError) and error.errno in _BLOCKED:
         return NotFound(f"{path}: cannot be written: {error.strerror}", hint="check the folder and its permissions")
     free = 0
     if path.parent.exists():
