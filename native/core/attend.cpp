@@ -47,18 +47,20 @@ struct Heads {
     put(block, position % kKvBlock, key, value, op.head_dim);
   }
 
-  void attend(size_t m, size_t h) const {
+  // Query heads [from, to) of those that share KV head `h`.
+  void attend(size_t m, size_t h, size_t from, size_t to) const {
     AttendJob job{};
     job.end = static_cast<size_t>(step.positions[m]) + 1;
     job.first = op.window > 0 && job.end > op.window ? job.end - op.window : 0;
     for (size_t i = job.first / kKvBlock; i * kKvBlock < job.end; ++i)
       own.blocks[i] = step.kv.block(op.layer, table(m)[i], h);
     job.blocks = own.blocks;
-    job.q = row(m) + h * shared * op.head_dim;
+    const size_t first_head = (h * shared + from) * op.head_dim;
+    job.q = row(m) + first_head;
     job.ldq = job.ldo = job.head_dim = op.head_dim;
-    job.heads = shared;
+    job.heads = to - from;
     job.scale = op.scale;
-    job.out = step.s.attended + m * step.s.attended_ld + h * shared * op.head_dim;
+    job.out = step.s.attended + m * step.s.attended_ld + first_head;
     (step.kv.bits() == 8 ? step.k.attend_8 : step.k.attend_16)(&job);
   }
 
@@ -72,6 +74,21 @@ struct Heads {
   }
 };
 
+// Into how many parts to cut the query heads of one KV head. Each part reads the cache again, so only when threads would
+// stand idle: one row of a model with few KV heads. Reading costs about as much as one head.
+size_t parts_of_a_group(const AttendOp& op, const Step& step, size_t threads) {
+  constexpr size_t worth_cutting = 256;
+  const size_t shared = op.heads / op.kv_heads, groups = step.rows * op.kv_heads;
+  if (step.longest < worth_cutting) return 1;
+  size_t best = 1, least = SIZE_MAX;
+  for (size_t parts = 1; parts <= shared; ++parts) {
+    const size_t rounds = (groups * parts + threads - 1) / threads;
+    const size_t cost = rounds * (1 + (shared + parts - 1) / parts);
+    if (cost < least) best = parts, least = cost;
+  }
+  return best;
+}
+
 }  // namespace
 
 bool run_attend(const AttendOp& op, const Step& step, Lane& lane) {
@@ -84,15 +101,18 @@ bool run_attend(const AttendOp& op, const Step& step, Lane& lane) {
   if (!lane.sync()) return false;
 
   const Heads heads(op, step, lane);
-  const size_t items = step.rows * op.kv_heads;
-  if (!step.apart) {  // rows of one sequence see each other: all keys and values must be there first
-    for (size_t i = lane.begin(items); i < lane.end(items); ++i) heads.place(i / op.kv_heads, i % op.kv_heads);
+  const size_t groups = step.rows * op.kv_heads, parts = parts_of_a_group(op, step, lane.threads());
+  // Rows of one sequence see each other: all keys and values must be there first.
+  const bool place_first = !step.apart || parts > 1;
+  if (place_first) {
+    for (size_t i = lane.begin(groups); i < lane.end(groups); ++i) heads.place(i / op.kv_heads, i % op.kv_heads);
     if (!lane.sync()) return false;
   }
-  lane.draw(items, [&](size_t i) {
-    i = items - 1 - i;  // later rows see more tokens: the long ones first
-    if (step.apart) heads.place(i / op.kv_heads, i % op.kv_heads);
-    heads.attend(i / op.kv_heads, i % op.kv_heads);
+  lane.draw(groups * parts, [&](size_t i) {
+    i = groups * parts - 1 - i;  // later rows see more tokens: the long ones first
+    const size_t m = i / parts / op.kv_heads, h = i / parts % op.kv_heads, part = i % parts;
+    if (!place_first) heads.place(m, h);
+    heads.attend(m, h, heads.shared * part / parts, heads.shared * (part + 1) / parts);
   });
   if (!lane.sync()) return false;
 

@@ -88,6 +88,16 @@ def test_decode_and_prefill_in_one_step(model: Model, kv_bits: int) -> None:
         assert np.array_equal(rows, alone[: len(rows)])
 
 
+@pytest.mark.parametrize("threads", [2, 3, 4, 5])
+def test_long_contexts_of_few_heads(threads: int, kv_bits: int) -> None:
+    """One row, one KV head: its query heads are cut among the threads."""
+    model = random_model(Shape(heads=5, kv_heads=1, head_dim=32, hidden=96))
+    tokens = some_tokens(300, 77)
+    seen = Runner(build(model, threads=threads, kv_bits=kv_bits))
+    seen.feed(tokens[:250], 250)
+    assert np.array_equal(seen.feed(tokens[250:], 1), reference(model, kv_bits, 300)[250:])
+
+
 def test_rolling_back_leaves_no_trace(model: Model, kv_bits: int) -> None:
     """A rejected draft: the same positions are written again with other tokens."""
     tokens = some_tokens(40, 77)
