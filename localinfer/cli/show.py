@@ -40,7 +40,9 @@ def show(ref: Ref, *, template: o.Template, revision: o.Revision, json: o.Json) 
 
 
 def _words(value: Any) -> str:
-    """One value on one line: what comes from files stays apart from our own words."""
+    """One value on one line. Of records only what is short: no lists of files, no hashes."""
     if isinstance(value, dict):
-        return "; ".join(f"{key}: {_words(item)}" for key, item in value.items())
-    return one_line(", ".join(map(str, value)) if isinstance(value, list) else str(value), 400)
+        flat = {**value.pop("source", {}), **value.pop("recipe", {}), **value}
+        short = {key: item for key, item in flat.items() if isinstance(item, (str, int)) and len(str(item)) < 60}
+        return one_line("; ".join(f"{key} {item}" for key, item in short.items()), 300)
+    return one_line(", ".join(map(str, value)) if isinstance(value, list) else str(value), 300)
