@@ -12,6 +12,7 @@ from localinfer.errors import Corrupt, DoesNotFit, NotSupported
 from localinfer.formats.safetensors import SafetensorsFile, write_safetensors
 from localinfer.graph.program import load_program
 from localinfer.graph.weights import Checkpoint
+from localinfer.quantize import quantize_checkpoint
 from tests.graph.emulated import Emulated
 from tests.graph.oracle import assert_close, oracle
 from tests.graph.packed import quantized
@@ -43,20 +44,26 @@ def test_means_what_the_reference_means(variant: str, kv_bits: Literal[8, 16]) -
     assert_close(run(load(said.path, kv_bits), said.tokens), meant, CLOSE[kv_bits])
 
 
+def assert_mostly_equal(path: Path, tokens: list[int]) -> None:
+    """Three tokens at a time, so that a value that was rounded the other way is seen by few rows."""
+    threes = np.array(tokens[:78], np.int32).reshape(-1, 3)
+    emulated = Emulated(Checkpoint(path), 8)
+    meant = np.stack([emulated.logits(three.tolist()).numpy() for three in threes])
+    error = np.abs(run_apart(load(path, 8), threes) - meant).max(axis=(1, 2)) / meant.std()
+    assert np.median(error) < 1e-4, "most must agree to float32's rounding"
+    assert error.max() < 0.5, f"sequence {error.argmax()}"
+
+
 @pytest.mark.parametrize(("bits", "group"), [(8, 64), (8, 32), (4, 32), (4, 64), (3, 32), (3, 64)])
 @pytest.mark.parametrize("variant", ["llama", "qwen2", "qwen3", "gemma3_text", "gemma3_text-untied-mqa"])
 def test_integer_weights_mean_what_the_reference_means(tmp_path: Path, variant: str, bits: int, group: int) -> None:
-    """Three tokens at a time, so that a value that was rounded the other way is seen by few rows."""
-    path = quantized(oracle(variant).path, tmp_path / "packed", bits, group)
-    tokens = np.array(oracle(variant).tokens[:78], np.int32).reshape(-1, 3)
-    emulated = Emulated(Checkpoint(path), 8)
-    meant = np.stack([emulated.logits(three.tolist()).numpy() for three in tokens])
+    assert_mostly_equal(quantized(oracle(variant).path, tmp_path / "packed", bits, group), oracle(variant).tokens)
 
-    seen = run_apart(load(path, 8), tokens)
 
-    error = np.abs(seen - meant).max(axis=(1, 2)) / meant.std()
-    assert np.median(error) < 1e-4, "most must agree to float32's rounding"
-    assert error.max() < 0.5, f"sequence {error.argmax()}"
+@pytest.mark.parametrize(("variant", "bits"), [("gemma3", 4), ("llama-tied", 3), ("mistral-window", 8)])
+def test_what_quantize_writes_means_the_same(tmp_path: Path, variant: str, bits: Literal[8, 4, 3]) -> None:
+    quantize_checkpoint(oracle(variant).path, tmp_path / "packed", bits=bits)
+    assert_mostly_equal(tmp_path / "packed", oracle(variant).tokens)
 
 
 @pytest.mark.parametrize("variant", ["llama-biases", "mistral-window", "qwen3", "gemma3_text-new"])

@@ -89,6 +89,19 @@ def test_packed_integers(path: Path, bits: int, group: int) -> None:
     assert checkpoint.stored_bytes(Q) == 64 * 64 * bits // 8 + 64 * 64 // group * 2
 
 
+def test_scales_in_bfloat16_as_other_tools_write_them(path: Path) -> None:
+    meaning: list[NDArray[np.float32]] = []
+
+    def narrow_scales(tensors: Tensors) -> None:
+        meaning.append(quantize(tensors, Q, 4, 64))
+        _, scales = tensors[f"{Q}.weight_scale"]
+        tensors[f"{Q}.weight_scale"] = ("BF16", narrow("s", scales.astype(np.float32)))
+
+    edit(path, narrow_scales)
+    set_config(path, quantization_config=quantization_config([(["Linear"], 4, 64)]))
+    np.testing.assert_allclose(Checkpoint(path).matrix(Q), meaning[0], rtol=2**-8)
+
+
 def test_a_missing_tensor(path: Path) -> None:
     edit(path, lambda tensors: tensors.pop(f"{Q}.weight"))
     with pytest.raises(Corrupt, match=r"`model.layers.0.self_attn.q_proj.weight` is missing"):
