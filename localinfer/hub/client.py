@@ -40,8 +40,8 @@ def pull(
 ) -> LocalModel:
     """Download `org/name` (or an alias) into the shared cache and return it; a complete one costs one question.
 
-    The revision (default: `main`; of an alias, the catalogue's commit) is resolved to a commit first, and only that
-    commit's files are fetched: configuration, tokenizer, template and safetensors of the top folder. `on_progress` hears
+    The revision (default: `main`; of an alias, the catalogue's commit) is resolved to a commit first, and only files of
+    that commit are fetched: configuration, tokenizer, template, safetensors of the top folder. `on_progress` hears
     (bytes here, bytes in all); `on_notice` hears when another process is waited for. `first_patience` is for the first
     question alone. `token` defaults to the one the Hub's own tools use, and goes to the Hub's host only.
 
