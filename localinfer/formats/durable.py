@@ -8,7 +8,6 @@ from typing import Any
 
 from localinfer.errors import DoesNotFit, LocalInferError, NotFound, size
 
-
 # Nothing to do with space: the place itself cannot be written.
 _BLOCKED = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.ENAMETOOLONG)
 
