@@ -1,7 +1,8 @@
 """Shows one answer: text as it comes, or one JSON object; then, if asked, how fast it was."""
 
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from dataclasses import dataclass, field
+from typing import cast
 
 from localinfer.chats.chat import Chat
 from localinfer.cli.opening import Opened
@@ -36,13 +37,13 @@ def show_answer(opened: Opened, chat: Chat, prompt: str, *, json: bool, stats: b
     Raises `ContextOverflow` after the text if the context filled up.
     """
     reply, out, interrupted = Reply(start_meter()), Answer(), False
-    events = chat.reply(prompt)
+    events = cast("Generator[Event, None, None]", chat.reply(prompt))
     try:
         with ProgressLine(quiet=quiet) as progress:
             _follow(events, reply, out, progress, json=json)
     except KeyboardInterrupt:
         interrupted = True
-        del events  # its end cancels the request; the engine's next step says the last words
+        events.close()  # cancels the request; the engine's next step says the last words
         _follow(iter(opened.engine.step()), reply, out, ProgressLine(quiet=True), json=json)
     for warning in chat.warnings if not quiet else ():
         note(f"warning: {warning}")
