@@ -17,10 +17,11 @@ uint32_t spread_nibbles(uint32_t four) {
   return (four | four << 4) & 0x0f0f0f0fu;
 }
 
-// Four 3-bit values -> one a byte.
-uint32_t spread_triples(uint32_t twelve) {
-  twelve = (twelve & 0x3fu) | (twelve & 0xfc0u) << 10;
-  return (twelve & 0x00070007u) | (twelve & 0x00380038u) << 5;
+// Eight 3-bit values -> one a byte.
+uint64_t spread_triples(uint64_t x) {
+  x = (x & 0xfff) | (x & 0xfff000) << 20;
+  x = (x & 0x0000003f0000003f) | (x & 0x00000fc000000fc0) << 10;
+  return (x & 0x0007000700070007) | (x & 0x0038003800380038) << 5;
 }
 
 // One row of one group. `to` is the row's first lane in its row block, `step` bytes apart from vector to vector.
@@ -35,22 +36,24 @@ void pack_row_int4(uint8_t* to, const uint32_t* words, size_t group) {
   }
 }
 
-// 32 columns are three words. v[i] holds columns 4i .. 4i+3, one a byte; the planes are those of block.h.
+// 32 columns are three words. A pair holds v[2i] (columns 8i .. 8i+3, one a byte) low and v[2i+1] high; the planes are
+// those of block.h, whose upper halves hold the odd v as the lower ones hold the even.
 void pack_row_int3(uint8_t* to, const uint32_t* words, size_t group) {
-  constexpr uint32_t one = 0x01010101u, two = 0x03030303u;
+  constexpr uint64_t one = 0x0101010101010101, two = 0x0303030303030303;
   for (size_t s = 0; s < group / 32; ++s, words += 3, to += 3 * kLane) {
     const uint64_t low = words[0] | static_cast<uint64_t>(words[1]) << 32;
-    const uint64_t high = words[1] >> 28 | static_cast<uint64_t>(words[2]) << 4;  // from bit 60 on
-    uint32_t v[8];
-    for (int i = 0; i < 5; ++i) v[i] = spread_triples(low >> (12 * i) & 0xfff);
-    for (int i = 5; i < 8; ++i) v[i] = spread_triples(high >> (12 * (i - 5)) & 0xfff);
-    const uint32_t l0 = (v[0] & two) | (v[2] >> 1 & two) << 2 | (v[1] & two) << 4 | (v[3] >> 1 & two) << 6;
-    const uint32_t l1 = (v[4] & two) | (v[6] >> 1 & two) << 2 | (v[5] & two) << 4 | (v[7] >> 1 & two) << 6;
-    const uint32_t h = (v[6] & one) | (v[2] & one) << 1 | (v[0] >> 2 & one) << 2 | (v[4] >> 2 & one) << 3 |
-                       (v[7] & one) << 4 | (v[3] & one) << 5 | (v[1] >> 2 & one) << 6 | (v[5] >> 2 & one) << 7;
-    std::memcpy(to, &l0, 4);
-    std::memcpy(to + kLane, &l1, 4);
-    std::memcpy(to + 2 * kLane, &h, 4);
+    const uint64_t high = words[1] >> 16 | static_cast<uint64_t>(words[2]) << 16;
+    const uint64_t v01 = spread_triples(low & 0xffffff), v23 = spread_triples(low >> 24 & 0xffffff);
+    const uint64_t v45 = spread_triples(high & 0xffffff), v67 = spread_triples(high >> 24);
+    const uint64_t planes[3] = {
+        (v01 & two) | (v23 >> 1 & two) << 2,
+        (v45 & two) | (v67 >> 1 & two) << 2,
+        (v67 & one) | (v23 & one) << 1 | (v01 >> 2 & one) << 2 | (v45 >> 2 & one) << 3,
+    };
+    for (size_t i = 0; i < 3; ++i) {
+      const auto bytes = static_cast<uint32_t>(planes[i] | planes[i] >> 28);
+      std::memcpy(to + i * kLane, &bytes, 4);
+    }
   }
 }
 
