@@ -1,8 +1,7 @@
 """Shows one answer: text as it comes, or one JSON object; then, if asked, how fast it was."""
 
-from collections.abc import Generator, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import cast
 
 from localinfer.chats.chat import Chat
 from localinfer.cli.opening import Opened
@@ -37,7 +36,7 @@ def show_answer(opened: Opened, chat: Chat, prompt: str, *, json: bool, stats: b
     Raises `ContextOverflow` after the text if the context filled up.
     """
     reply, out, interrupted = Reply(start_meter()), Answer(), False
-    events = cast("Generator[Event, None, None]", chat.reply(prompt))
+    events = chat.reply(prompt)
     try:
         with ProgressLine(quiet=quiet) as progress:
             _follow(events, reply, out, progress, json=json)
