@@ -12,8 +12,10 @@ from textual.app import App
 from localinfer.chats.session import ChatSession
 from localinfer.chats.store import ChatStore
 from localinfer.config import Overflow, SamplingParams
-from localinfer.tui.screens.chat import ChatScreen, OpenEngine
+from localinfer.cost.energy import start_meter
+from localinfer.tui.screens.chat import ChatScreen
 from localinfer.tui.theme import CALM
+from localinfer.tui.workers import OpenEngine, StartMeter
 
 if TYPE_CHECKING:
     from localinfer.engine.protocol import Engine
@@ -33,13 +35,19 @@ class ChatApp(App[None]):
     VERTICAL_BREAKPOINTS = _HEIGHTS
 
     def __init__(
-        self, session: ChatSession, open_engine: OpenEngine, *, clock: Callable[[], float], animate: bool
+        self,
+        session: ChatSession,
+        open_engine: OpenEngine,
+        *,
+        clock: Callable[[], float],
+        start_meter: StartMeter,
+        animate: bool,
     ) -> None:
         super().__init__()
         self.engine: Engine | None = None
         self._clock = clock
         self._warned_at: float | None = None
-        self._chat = ChatScreen(session, open_engine, clock=clock)
+        self._chat = ChatScreen(session, open_engine, clock=clock, start_meter=start_meter)
         self.register_theme(CALM)
         self.theme = CALM.name
         if not animate:
@@ -82,6 +90,7 @@ def make_app(
     sampling: SamplingParams | None = None,
     on_overflow: Overflow = "error",
     clock: Callable[[], float] = time.monotonic,
+    start_meter: StartMeter = start_meter,
     animate: bool = True,
 ) -> ChatApp:
     """The app, not yet running.
@@ -98,7 +107,7 @@ def make_app(
         on_overflow=on_overflow,
         resume=resume,
     )
-    return ChatApp(session, open_engine, clock=clock, animate=animate)
+    return ChatApp(session, open_engine, clock=clock, start_meter=start_meter, animate=animate)
 
 
 def run_app(

@@ -48,3 +48,5 @@ class ReplyEnded(Message, bubble=False):
 
     prompt: str | None
     error: LocalInferError | None = None
+    joules: float | None = None
+    """What the processor and its memory took meanwhile; None where it cannot be measured."""

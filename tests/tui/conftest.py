@@ -3,6 +3,7 @@
 import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 from textual.app import App
@@ -11,6 +12,7 @@ from textual.pilot import Pilot
 from localinfer.chats.store import ChatStore
 from localinfer.errors import LocalInferError
 from localinfer.tui.app import ChatApp, make_app
+from localinfer.tui.workers import OpenEngine
 from tests.tui.scripted import ScriptedEngine
 
 Script = Sequence[str | LocalInferError]
@@ -21,20 +23,20 @@ def store_path(tmp_path: Path) -> Path:
     return tmp_path / "chats.sqlite3"
 
 
+def quiet_app(open_engine: OpenEngine, store: ChatStore | Path, *, model: str = "m", **more: Any) -> ChatApp:
+    """An app whose clock stands still, that moves nothing by itself and measures no energy."""
+    still: dict[str, Any] = {"clock": lambda: 0.0, "start_meter": lambda: None, "animate": False}
+    return make_app(open_engine, model=model, store=store, **(still | more))
+
+
 @pytest.fixture
 def scripted(store_path: Path) -> Callable[..., ChatApp]:
     """`scripted(["first ", "answer"], ["second"])`: an app whose engine says these."""
 
     def make(*scripts: Script, engine: ScriptedEngine | None = None, resume: bool | int = False) -> ChatApp:
         opened = engine or ScriptedEngine(*scripts)
-        return make_app(
-            lambda _progress: opened,
-            model="SmolLM2-135M-Instruct:INT4",
-            store=ChatStore(store_path),
-            resume=resume,
-            clock=lambda: 0.0,
-            animate=False,
-        )
+        store = ChatStore(store_path)
+        return quiet_app(lambda _progress: opened, store, model="SmolLM2-135M-Instruct:INT4", resume=resume)
 
     return make
 

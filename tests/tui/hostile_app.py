@@ -6,7 +6,7 @@ from pathlib import Path
 from localinfer.engine.protocol import Engine
 from localinfer.errors import UsageError
 from localinfer.tui.app import run_app
-from localinfer.tui.screens.chat import LoadProgress
+from localinfer.tui.workers import LoadProgress
 from tests.test_text import CORPUS
 from tests.tui.scripted import ScriptedEngine
 

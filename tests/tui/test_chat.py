@@ -11,15 +11,16 @@ from textual.widgets import Markdown
 from localinfer.chats.store import ChatStore
 from localinfer.chats.template import Message
 from localinfer.config import SamplingParams
+from localinfer.cost.energy import start_meter
 from localinfer.engine.protocol import Engine
 from localinfer.errors import ContextOverflow, DoesNotFit, NotFound
-from localinfer.tui.app import ChatApp, make_app
+from localinfer.tui.app import ChatApp
 from localinfer.tui.messages import LoadFailed
-from localinfer.tui.screens.chat import LoadProgress
 from localinfer.tui.widgets.prompt_box import PASTE_LIMIT, PromptBox
 from localinfer.tui.widgets.status import Status, StatusLine
 from localinfer.tui.widgets.transcript import Answer, ErrorNote, Note, Prompt
-from tests.tui.conftest import say, screen_text, settle
+from localinfer.tui.workers import LoadProgress
+from tests.tui.conftest import quiet_app, say, screen_text, settle
 from tests.tui.scripted import ScriptedEngine
 
 Scripted = Callable[..., ChatApp]
@@ -96,7 +97,7 @@ async def test_a_prompt_sent_while_the_model_loads_waits(store_path: Path) -> No
         assert loaded.wait(20)
         return engine
 
-    app = make_app(slow, model="m", store=store_path, clock=lambda: 0.0, animate=False)
+    app = quiet_app(slow, store_path)
     async with app.run_test() as pilot:
         await pilot.press(*"early", "enter")
         await pilot.pause(0.1)
@@ -115,7 +116,7 @@ async def test_a_model_that_cannot_be_loaded(store_path: Path) -> None:
     def fail(_progress: LoadProgress) -> Engine:
         raise NotFound("no model `m`", hint="pull it")
 
-    app = make_app(fail, model="m", store=store_path, animate=False)
+    app = quiet_app(fail, store_path)
     async with app.run_test() as pilot:
         await pilot.press(*"hi", "enter")
         await settle(pilot)
@@ -139,7 +140,7 @@ async def test_the_waiting_prompt_comes_back_when_loading_fails(store_path: Path
         raise RuntimeError("odd [/] thing")
 
     said: list[object] = []
-    app = make_app(fail, model="m", store=store_path, animate=False)
+    app = quiet_app(fail, store_path)
     async with app.run_test(message_hook=said.append) as pilot:
         await pilot.press(*"hi", "enter")
         sent.set()
@@ -360,7 +361,7 @@ async def test_quit_while_the_model_loads_stops_the_loading(store_path: Path) ->
             raise
         return ScriptedEngine()
 
-    app = make_app(slow, model="m", store=store_path, animate=False)
+    app = quiet_app(slow, store_path)
     async with app.run_test() as pilot:
         await pilot.pause(0.1)
         await pilot.press("ctrl+q")
@@ -401,14 +402,12 @@ async def test_a_paste_is_cleaned_and_bounded(scripted: Scripted) -> None:
 
 async def test_the_system_prompt_and_sampling_reach_the_engine(store_path: Path) -> None:
     engine = ScriptedEngine(["ok"])
-    app = make_app(
+    app = quiet_app(
         lambda _: engine,
-        model="m",
-        store=store_path,
+        store_path,
         system="be kind",
         sampling=SamplingParams(temperature=0.1, seed=5),
         on_overflow="shift",
-        animate=False,
     )
     async with app.run_test() as pilot:
         await settle(pilot)
@@ -440,3 +439,22 @@ async def test_limits_of_an_answer_are_told(scripted: Scripted) -> None:
         notes = [str(note.content) for note in app.query(Note)]
         assert "limit of new tokens" in notes[0]
         assert "context is full" in notes[1]
+
+
+async def test_energy_and_its_price_are_told_where_they_can_be_measured(store_path: Path, tmp_path: Path) -> None:
+    zone = tmp_path / "intel-rapl:0"
+    zone.mkdir()
+    for name, value in (("name", "package-0"), ("max_energy_range_uj", "262143328850"), ("energy_uj", "1000000")):
+        (zone / name).write_text(value)
+    engine = ScriptedEngine(["one ", "two"])
+
+    def count(_index: int) -> None:
+        (zone / "energy_uj").write_text("7000000")
+
+    engine.before_piece = count
+    app = quiet_app(lambda _: engine, store_path, start_meter=lambda: start_meter(tmp_path))
+    async with app.run_test(size=(120, 24)) as pilot:
+        await settle(pilot)
+        assert "energy –   cost –" in screen_text(app)
+        await say(pilot, "a")
+        assert "energy 3.00 J/token   electricity $0.17/M tokens" in screen_text(app)

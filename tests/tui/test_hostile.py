@@ -14,10 +14,11 @@ import pytest
 from localinfer.chats.store import ChatStore
 from localinfer.chats.template import Message
 from localinfer.errors import UsageError
-from localinfer.tui.app import ChatApp, make_app
+from localinfer.tui.app import ChatApp
+from localinfer.tui.widgets.prompt_box import PromptBox
 from localinfer.tui.widgets.transcript import Answer, ErrorNote, Prompt
 from tests.test_text import CORPUS
-from tests.tui.conftest import say, screen_text, settle
+from tests.tui.conftest import quiet_app, say, screen_text, settle
 from tests.tui.hostile_app import MARK
 from tests.tui.scripted import ScriptedEngine
 
@@ -82,11 +83,11 @@ async def test_the_corpus_is_text_on_the_screen(scripted: Scripted) -> None:
 @pytest.mark.parametrize("text", MARKUP, ids=lambda text: text[:20])
 async def test_markup_is_shown_literally(store_path: Path, text: str) -> None:
     engine = ScriptedEngine([text], [UsageError(text, hint=text)])
-    app = make_app(lambda _: engine, model=text, store=store_path, clock=lambda: 0.0, animate=False)
+    app = quiet_app(lambda _: engine, store_path, model=text)
     async with app.run_test(size=(120, 60)) as pilot:
         await settle(pilot)
         app._chat._say(text)
-        app._chat.query_one("PromptBox").post_message(app._chat.query_one("PromptBox").Sent(text))  # type: ignore[attr-defined]
+        app._chat.query_one(PromptBox).post_message(PromptBox.Sent(text))
         await settle(pilot)
         assert str(app.query_one(Prompt).content) == text
         await say(pilot, "b")
@@ -180,4 +181,4 @@ async def test_a_hostile_saved_chat(scripted: Scripted, store_path: Path) -> Non
     async with app.run_test() as pilot:
         await settle(pilot)
         assert "[@click=app.exit]x[/]" in screen_text(app)
-        assert app.query_one("PromptBox").text == "unsent"  # type: ignore[attr-defined]
+        assert app.query_one(PromptBox).text == "unsent"

@@ -8,8 +8,8 @@ import pytest
 from textual.app import App
 
 from localinfer.errors import ContextOverflow, NotFound
-from localinfer.tui.app import ChatApp, make_app
-from tests.tui.conftest import say, settle
+from localinfer.tui.app import ChatApp
+from tests.tui.conftest import quiet_app, say, settle
 from tests.tui.scripted import ScriptedEngine
 
 SIZES = pytest.mark.parametrize("size", [(80, 24), (120, 40)], ids=["80x24", "120x40"])
@@ -83,7 +83,7 @@ async def test_loading(golden_svg: Golden, store_path: Path) -> None:
         go_on.wait(10)
         return ScriptedEngine()
 
-    app = make_app(slow, model="org/name@main", store=store_path, clock=lambda: 0.0, animate=False)
+    app = quiet_app(slow, store_path, model="org/name@main")
     async with app.run_test(size=(80, 24)) as pilot:
         await pilot.press(*"already typing")
         await pilot.pause(0.1)
@@ -96,7 +96,7 @@ async def test_load_failure(golden_svg: Golden, store_path: Path) -> None:
     def fail(_progress: object) -> ScriptedEngine:
         raise NotFound("there is no model `org/name` on this machine", hint="run `localinfer pull org/name`")
 
-    app = make_app(fail, model="org/name", store=store_path, clock=lambda: 0.0, animate=False)
+    app = quiet_app(fail, store_path, model="org/name")
     async with app.run_test(size=(80, 24)) as pilot:
         await settle(pilot)
         golden_svg(app, "load-failure-80x24")

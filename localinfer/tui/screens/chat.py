@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from dataclasses import replace
 from threading import Event as Flag
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import Any, ClassVar
 
 from textual import on, work
 from textual.app import ComposeResult
@@ -15,28 +15,20 @@ from localinfer.chats.session import ChatSession
 from localinfer.errors import LocalInferError
 from localinfer.events import Finished, FinishReason, Progress, Shifted, Started, Stats, Text
 from localinfer.text import clean, one_line
+from localinfer.tui import workers
 from localinfer.tui.messages import EngineSaid, Loaded, LoadFailed, LoadMoved, ReplyEnded
 from localinfer.tui.screens.help import HelpScreen
 from localinfer.tui.widgets.prompt_box import PASTE_LIMIT, PromptBox
 from localinfer.tui.widgets.status import Status, StatusLine
 from localinfer.tui.widgets.title import TitleLine
 from localinfer.tui.widgets.transcript import Answer, ErrorNote, Note, Prompt, Transcript, Welcome
-
-if TYPE_CHECKING:
-    from localinfer.engine.protocol import Engine
-
-LoadProgress = Callable[[str, int, int], None]
-OpenEngine = Callable[[LoadProgress], "Engine"]
+from localinfer.tui.workers import OpenEngine, StartMeter
 
 _ENDINGS: dict[FinishReason, str] = {
     "length": "the answer reached the limit of new tokens",
     "overflow": "the context is full: start a new chat with Ctrl+N, or run with a larger --ctx-size",
     "cancelled": "stopped",
 }
-
-
-class Leaving(KeyboardInterrupt):
-    """The user quits while the model loads; raised in the loading thread, to stop it."""
 
 
 class ChatScreen(Screen[None]):
@@ -52,8 +44,11 @@ class ChatScreen(Screen[None]):
         Binding("pagedown", "page(1)", "Scroll", priority=True, show=False),
     ]
 
-    def __init__(self, session: ChatSession, open_engine: OpenEngine, *, clock: Callable[[], float]) -> None:
+    def __init__(
+        self, session: ChatSession, open_engine: OpenEngine, *, clock: Callable[[], float], start_meter: StartMeter
+    ) -> None:
         super().__init__()
+        self._start_meter = start_meter
         self.session = session
         self._open_engine = open_engine
         self._clock = clock
@@ -89,26 +84,7 @@ class ChatScreen(Screen[None]):
 
     @work(thread=True, group="load", exit_on_error=False)
     def load(self) -> None:
-        seen = ("", -1)
-
-        def moved(stage: str, done: int, total: int) -> None:
-            nonlocal seen
-            if self._leaving:
-                raise Leaving
-            now = (stage, 100 * done // total if total else -1)
-            if now != seen:
-                seen = now
-                self.post_message(LoadMoved(stage, done, total))
-
-        try:
-            engine = self._open_engine(moved)
-        except Leaving:
-            return
-        except Exception as error:
-            self.post_message(LoadFailed(_explained(error)))
-            return
-        if not self.post_message(Loaded(engine)):
-            engine.close()
+        workers.load(self._open_engine, self.post_message, lambda: self._leaving)
 
     @on(LoadMoved)
     def show_load(self, message: LoadMoved) -> None:
@@ -164,23 +140,12 @@ class ChatScreen(Screen[None]):
         self._sent_at = self._clock()
         self._answer = None
         self._stats_before = self._status.stats
-        self._set(phase="queued", percent=None, elapsed=0.0, stats=None)
+        self._set(phase="queued", percent=None, elapsed=0.0, stats=None, joules_per_token=None)
         self.generate(prompt)
 
     @work(thread=True, group="reply", exit_on_error=False)
     def generate(self, prompt: str | None) -> None:
-        cancelled = self._stop.is_set
-        error: LocalInferError | None = None
-        try:
-            if prompt is None:
-                events = self.session.regenerate(cancelled=cancelled)
-            else:
-                events = self.session.reply(prompt, cancelled=cancelled)
-            for event in events:
-                self.post_message(EngineSaid(event))
-        except Exception as unexpected:
-            error = _explained(unexpected)
-        self.post_message(ReplyEnded(prompt, error))
+        workers.answer(self.session, prompt, self.post_message, self._stop.is_set, self._start_meter)
 
     # --- answering
 
@@ -210,7 +175,10 @@ class ChatScreen(Screen[None]):
         elif message.prompt is not None:
             await self._put_back(message.prompt)
         self._busy = False
-        self._set(phase="ready", percent=None, elapsed=None, stats=self._status.stats or self._stats_before)
+        stats = self._status.stats or self._stats_before
+        tokens = stats.completion_tokens if stats else 0
+        joules = message.joules / tokens if message.joules is not None and tokens and self._answer else None
+        self._set(phase="ready", percent=None, elapsed=None, stats=stats, joules_per_token=joules)
         if message.error is not None:
             await self.query_one(Transcript).add(ErrorNote(message.error))
         for warning in self.session.warnings:
@@ -320,11 +288,3 @@ class ChatScreen(Screen[None]):
         if text not in self._noted:
             self._noted.add(text)
             await self._note(text)
-
-
-def _explained(error: Exception) -> LocalInferError:
-    """An error for the pane; one of an unknown kind is a bug of ours, and must not take the chat down."""
-    if isinstance(error, LocalInferError):
-        return error
-    hint = "this is a bug; please report it with the steps that led here"
-    return LocalInferError(f"{type(error).__name__}: {error}", hint=hint)

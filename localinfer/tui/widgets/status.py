@@ -7,6 +7,7 @@ from textual.content import Content
 from textual.reactive import reactive
 from textual.widget import Widget
 
+from localinfer.cost.prices import per_million
 from localinfer.events import Stats
 from localinfer.text import one_line
 
@@ -42,7 +43,7 @@ class Status:
     @property
     def details(self) -> list[str]:
         """The other parts, the most telling first; a dash where nothing is known."""
-        return [self._speed, self._first_token, self._context, self._energy]
+        return [self._speed, self._first_token, self._context, self._energy, self._cost]
 
     @property
     def _speed(self) -> str:
@@ -67,7 +68,13 @@ class Status:
 
     @property
     def _energy(self) -> str:
-        return "energy –" if self.joules_per_token is None else f"{self.joules_per_token:.2f} J/token"
+        return "energy –" if self.joules_per_token is None else f"energy {self.joules_per_token:.2f} J/token"
+
+    @property
+    def _cost(self) -> str:
+        if self.joules_per_token is None:
+            return "cost –"
+        return f"electricity ${per_million(self.joules_per_token).usd:.2f}/M tokens"
 
 
 class StatusLine(Widget):

@@ -1,0 +1,79 @@
+"""What runs in threads: opening the engine, and letting it answer. Here things are posted, never painted."""
+
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING
+
+from textual.message import Message
+
+from localinfer.chats.session import ChatSession
+from localinfer.cost.energy import EnergyMeter
+from localinfer.errors import LocalInferError
+from localinfer.events import Event
+from localinfer.tui.messages import EngineSaid, Loaded, LoadFailed, LoadMoved, ReplyEnded
+
+if TYPE_CHECKING:
+    from localinfer.engine.protocol import Engine
+
+LoadProgress = Callable[[str, int, int], None]
+"""`progress(stage, done, total)`, called while an engine is opened."""
+
+OpenEngine = Callable[[LoadProgress], "Engine"]
+StartMeter = Callable[[], EnergyMeter | None]
+Post = Callable[[Message], bool]
+"""Gives a message to the screen, from any thread; False if there is no screen any more."""
+
+Ask = Callable[[], bool]
+
+
+class Leaving(KeyboardInterrupt):
+    """The user quits while the model loads; raised where progress is reported, to stop the loading."""
+
+
+def load(open_engine: OpenEngine, post: Post, leaving: Ask) -> None:
+    """Open the engine, telling each new percent."""
+    seen = ("", -1)
+
+    def moved(stage: str, done: int, total: int) -> None:
+        nonlocal seen
+        if leaving():
+            raise Leaving
+        now = (stage, 100 * done // total if total else -1)
+        if now != seen:
+            seen = now
+            post(LoadMoved(stage, done, total))
+
+    try:
+        engine = open_engine(moved)
+    except Leaving:
+        return
+    except Exception as error:
+        post(LoadFailed(_explained(error)))
+        return
+    if not post(Loaded(engine)):
+        engine.close()
+
+
+def answer(session: ChatSession, prompt: str | None, post: Post, cancelled: Ask, start_meter: StartMeter) -> None:
+    """Answer `prompt`, or the last one again if it is None; the last message is always `ReplyEnded`."""
+    meter = start_meter()
+    error: LocalInferError | None = None
+    try:
+        for event in _events(session, prompt, cancelled):
+            post(EngineSaid(event))
+    except Exception as unexpected:
+        error = _explained(unexpected)
+    post(ReplyEnded(prompt, error, joules=meter.joules() if meter else None))
+
+
+def _events(session: ChatSession, prompt: str | None, cancelled: Ask) -> Iterator[Event]:
+    if prompt is None:
+        return session.regenerate(cancelled=cancelled)
+    return session.reply(prompt, cancelled=cancelled)
+
+
+def _explained(error: Exception) -> LocalInferError:
+    """An error for the pane; one of an unknown kind is a bug of ours, and must not take the chat down."""
+    if isinstance(error, LocalInferError):
+        return error
+    hint = "this is a bug; please report it with the steps that led here"
+    return LocalInferError(f"{type(error).__name__}: {error}", hint=hint)

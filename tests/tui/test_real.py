@@ -1,0 +1,142 @@
+"""The app with the real engine on a tiny model: in this process, and as `localinfer chat` in a real terminal."""
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from localinfer.chats.store import ChatStore
+from localinfer.config import EngineConfig, SamplingParams
+from localinfer.engine.opening import open_engine
+from localinfer.engine.protocol import Engine
+from localinfer.tui.workers import LoadProgress
+from tests.tiny import make_checkpoint
+from tests.tui.conftest import quiet_app, say, screen_text, settle
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_checkpoint(tmp_path_factory.mktemp("tiny") / "model")
+
+
+async def test_the_native_engine_answers(model: Path, store_path: Path) -> None:
+    engines: list[Engine] = []
+
+    def opened(progress: LoadProgress) -> Engine:
+        engines.append(open_engine(model, EngineConfig(context=256, threads=1), on_progress=progress))
+        return engines[-1]
+
+    sampling = SamplingParams(max_tokens=20, ignore_eos=True)
+    app = quiet_app(opened, store_path, sampling=sampling, system="be kind")
+    async with app.run_test(size=(100, 30)) as pilot:
+        await settle(pilot)
+        await say(pilot, "hello")
+        await say(pilot, "again <|im_end|>")
+        await pilot.press("ctrl+r")
+        await settle(pilot)
+        turns = app._chat.session.turns
+        assert [turn.role for turn in turns] == ["user", "assistant"] * 2
+        assert all(turn.content for turn in turns)
+        assert "tok/s" in screen_text(app)
+        assert "context 0/256" not in screen_text(app)
+    engines[0].close()
+    with ChatStore(store_path) as store:
+        assert store.get(1)[1] == turns
+
+
+class Terminal:
+    """A tmux session of 80 x 24 that runs one command."""
+
+    def __init__(self, socket: Path, command: str, env: dict[str, str]) -> None:
+        self._tmux = ["tmux", "-S", str(socket), "-f", "/dev/null"]
+        self._run("new-session", "-d", "-x", "80", "-y", "24", command, env=env)
+
+    def _run(self, *words: str, env: dict[str, str] | None = None) -> str:
+        done = subprocess.run([*self._tmux, *words], env=env, capture_output=True, text=True, check=False, timeout=30)
+        return done.stdout
+
+    def press(self, *keys: str) -> None:
+        self._run("send-keys", *keys)
+
+    def resize(self, width: int, height: int) -> None:
+        self._run("resize-window", "-x", str(width), "-y", str(height))
+
+    def wait_for(self, text: str, seconds: float = 60) -> str:
+        end = time.monotonic() + seconds
+        while time.monotonic() < end:
+            seen = self._run("capture-pane", "-p")
+            if text in seen:
+                return seen
+            time.sleep(0.1)
+        raise AssertionError(f"{text!r} did not appear in:\n{seen}")
+
+    def close(self) -> None:
+        self._run("kill-server")
+
+
+SCRIPT = """
+before=$(stty -g)
+sh -c 'echo $$ > {pid}; exec "$@"' sh {python} -c 'from localinfer.cli.main import main; main()' chat {arguments}
+echo exit $?
+[ "$before" = "$(stty -g)" ] && echo tty same
+sleep 60
+"""
+Open = Callable[[str], Terminal]
+
+
+@pytest.fixture
+def terminal(tmp_path: Path) -> Iterator[Open]:
+    """`terminal(arguments)`: `localinfer chat` in tmux; afterwards the shell says `exit <code>` and the tty's state."""
+    if shutil.which("tmux") is None:
+        pytest.skip("tmux is not installed")
+    opened: list[Terminal] = []
+    env = os.environ | {"TERM": "xterm-256color", "PYTHONPATH": os.pathsep.join(sys.path), "LC_ALL": "C.UTF-8"}
+
+    def start(arguments: str) -> Terminal:
+        script = tmp_path / f"run{len(opened)}.sh"
+        script.write_text(SCRIPT.format(python=sys.executable, arguments=arguments, pid=tmp_path / "pid"))
+        opened.append(Terminal(tmp_path / f"tmux{len(opened)}", f"sh {script}", env))
+        return opened[-1]
+
+    yield start
+    for one in opened:
+        one.close()
+
+
+def test_localinfer_chat_in_a_terminal(terminal: Open, model: Path) -> None:
+    screen = terminal(f"{model} -n 12 -c 256")
+    assert "nothing leaves it" in screen.wait_for("ready")
+    screen.press("hello there", "Enter")
+    seen = screen.wait_for("tokens")
+    assert "hello there" in seen
+    screen.resize(20, 5)
+    screen.resize(120, 40)
+    screen.wait_for("hello there")
+    screen.press("C-q")
+    assert "exit 0" in screen.wait_for("tty same")
+
+    again = terminal(f"{model} --continue -n 12 -c 256")
+    assert "hello there" in again.wait_for("ready")
+    again.press("C-c")
+    again.wait_for("again to quit")
+    again.press("C-c")
+    ended = again.wait_for("tty same")
+    assert "exit 130" in ended
+    assert "hello there" not in ended  # the shell's own screen is back
+
+
+def test_a_signal_ends_the_app_and_leaves_the_terminal_whole(terminal: Open, model: Path, tmp_path: Path) -> None:
+    screen = terminal(f"{model} -n 200 -c 512")
+    screen.wait_for("ready")
+    screen.press("hello there", "Enter")
+    screen.wait_for("hello there")
+    os.kill(int((tmp_path / "pid").read_text()), signal.SIGTERM)
+    assert "exit 143" in screen.wait_for("tty same")
+    with ChatStore(Path(os.environ["LOCALINFER_HOME"]) / "chats.sqlite3") as store:
+        assert store.list()[0].title == "hello there"
