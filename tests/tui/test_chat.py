@@ -214,6 +214,7 @@ async def test_an_error_puts_the_prompt_back(scripted: Scripted, store_path: Pat
         await settle(pilot)
         await say(pilot, "long")
         assert box(app).text == "long"
+        assert box(app).cursor_location == (0, 4)
         assert not app.query(Prompt)
         assert "too long by 7" in screen_text(app)
         assert "send less" in screen_text(app)
