@@ -1,5 +1,6 @@
 """A GGUF file turned into a Hugging Face directory with bf16 weights, tokenizer and chat template."""
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -9,7 +10,7 @@ from numpy.typing import NDArray
 
 from localinfer.errors import Corrupt, UsageError
 from localinfer.formats.checkpoint_files import INDEX, SINGLE
-from localinfer.formats.durable import write_failed, write_json
+from localinfer.formats.durable import write_bytes, write_failed, write_json
 from localinfer.formats.gguf import GgufFile
 from localinfer.formats.gguf_config import Renamed, plan_import
 from localinfer.formats.gguf_tokenizer import read_gguf_tokenizer
@@ -35,7 +36,7 @@ def import_gguf(path: Path, dest: Path, on_progress: Callable[[int, int], None] 
     if any(dest.iterdir()):
         raise UsageError(f"{dest}: is not empty", hint="remove it, or choose another name")
     _write_weights(file, plan.tensors, dest, on_progress or (lambda done, total: None))
-    write_json(dest / "tokenizer.json", tokenizer.document)
+    write_bytes(dest / "tokenizer.json", json.dumps(tokenizer.document, ensure_ascii=False).encode())
     write_json(dest / "tokenizer_config.json", tokenizer.config)
     ids = {"bos_token_id": tokenizer.bos_id, "eos_token_id": list(tokenizer.eos_ids), "pad_token_id": tokenizer.pad_id}
     ids = {name: value for name, value in ids.items() if value not in (None, [])}

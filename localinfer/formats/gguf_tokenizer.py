@@ -60,7 +60,7 @@ def read_gguf_tokenizer(file: GgufFile, rows: int) -> GgufTokenizer:
     adds_bos = bos is not None and file.metadata.get("tokenizer.ggml.add_bos_token", model == "llama") is True
     document["post_processor"] = _bos_first(tokens[bos], bos) if adds_bos and bos is not None else None
     ends = {eos, _special(file, "eot", tokens), _special(file, "eom", tokens)} - {None}
-    ends |= {i for i, kind in enumerate(types) if kind in (_CONTROL, _USER) and tokens[i] in _END_NAMES}
+    ends |= {i for i, kind in enumerate(types) if kind == _CONTROL and tokens[i] in _END_NAMES}
     names = {"bos": bos, "eos": eos, "pad": pad, "unk": unknown}
     config = {
         "tokenizer_class": "PreTrainedTokenizerFast",
