@@ -4,6 +4,7 @@ Byte-level BPE files ("gpt2") bring tokens and merges, and name their pre-tokeni
 tokens and scores, from which the merges follow.
 """
 
+import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -158,6 +159,8 @@ def _sentencepiece(file: GgufFile, tokens: list[str], types: list[int]) -> dict[
     scores = file.metadata.get("tokenizer.ggml.scores")
     if not isinstance(scores, list) or len(scores) != len(tokens) or not all(type(s) is float for s in scores):
         raise file.error("`tokenizer.ggml.scores` does not match `tokenizer.ggml.tokens`")
+    if not all(math.isfinite(float(score)) for score in scores):
+        raise file.error("`tokenizer.ggml.scores` holds NaN or infinity")
     prefix = file.metadata.get("tokenizer.ggml.add_space_prefix", True) is True
     spaces = {"type": "Replace", "pattern": {"String": " "}, "content": "▁"}
     shown = {"type": "Replace", "pattern": {"String": "▁"}, "content": " "}
