@@ -15,7 +15,7 @@ _HOMES = {
     "open_engine": "localinfer.engine.opening",
 }
 
-__all__ = [*_HOMES, "__version__"]  # noqa: PLE0604
+__all__ = [*_HOMES, "__version__"]
 
 
 def __getattr__(name: str) -> Any:

@@ -32,7 +32,7 @@ def chat(
     if not (is_terminal(sys.stdin) and is_terminal(sys.stdout)):
         raise UsageError("`chat` needs a terminal", hint='in a pipe, use `localinfer run starter "…"`')
     from localinfer.chats.store import ChatStore
-    from localinfer.cli.opening import check_fit, find
+    from localinfer.cli.opening import check_fit, find, with_advice
     from localinfer.engine.opening import OnProgress, open_engine
     from localinfer.engine.protocol import Engine
     from localinfer.paths import chats_file
@@ -48,7 +48,7 @@ def chat(
 
         def opened(progress: OnProgress) -> Engine:
             running = open_engine(found.path, config, backend=engine.backend, name=found.ref, on_progress=progress)
-            running.default_sampling = sampling.over(running.default_sampling)
+            running.default_sampling = sampling.over(with_advice(running, found).default_sampling)
             return running
 
         return run_app(opened, model=found.ref, store=store, resume=continue_, system=system, on_overflow=on_overflow)

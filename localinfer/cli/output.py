@@ -17,7 +17,7 @@ from localinfer.errors import DoesNotFit, UsageError
 from localinfer.text import StreamCleaner, clean
 
 
-class ReaderGone(Exception):  # noqa: N818 - not an error: who read our output has seen enough
+class ReaderGone(Exception):  # not an error: who read our output has seen enough
     """Standard output was closed by its reader (`| head -1`). The program ends quietly."""
 
 

@@ -1,7 +1,7 @@
 """`quantize`: make a model small."""
 
 from dataclasses import asdict
-from typing import Annotated, Literal, cast
+from typing import Annotated
 
 import typer
 
@@ -28,34 +28,22 @@ def quantize(
 
     The embedding and the head get 8 bits. Stopped half-way, the same command goes on where it was.
     """
+    from localinfer.cli.making import make_small
     from localinfer.cli.output import line, note, show_json
-    from localinfer.cli.progress import Progress
     from localinfer.hub.cache import own_model, variant_dir
     from localinfer.hub.model import variant_of_bits
-    from localinfer.quantize import quantize_checkpoint
 
     if bits is None:
         raise UsageError("`--bits` is missing", hint=f"say how small: `localinfer quantize {ref} --bits 4`")
-    width = cast(Literal[8, 4, 3], int(bits))
+    width = int(bits)
     source = original(ref, revision=revision, offline=offline, quiet=quiet)
     made = f"{name or source.name}:{variant_of_bits(width)}"
     if own_model(name or source.name, variant_of_bits(width)) is not None:
         raise UsageError(f"`{made}` is here already", hint=f"use it, or make place first: `localinfer rm {made}`")
     dest = variant_dir(name or source.name, variant_of_bits(width))
-    with Progress(long=True, quiet=quiet) as progress:
-        try:
-            report = quantize_checkpoint(
-                source.path,
-                dest,
-                bits=width,
-                group=int(group) if group else None,
-                threads=threads or 0,
-                on_progress=lambda done, total: progress(f"quantizing to {made}", done, total),
-            )
-        except KeyboardInterrupt:
-            progress.clear()
-            note("interrupted; the same command goes on where it stopped")
-            raise
+    report = make_small(
+        source, width, group=int(group) if group else None, name=name, threads=threads or 0, quiet=quiet
+    )
     if json:
         show_json({"ref": made, "path": str(dest), "source": source.ref, **asdict(report)})
         return

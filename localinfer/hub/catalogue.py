@@ -1,7 +1,7 @@
 """The built-in list of models: `models/*.toml`, one file a family, data only."""
 
 import tomllib
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -40,6 +40,8 @@ class Entry:
     gated: bool = False
     advised_bits: int = 4
     package: PackageSource | None = None
+    sampling: dict[str, float] = field(default_factory=dict)
+    """What its makers advise (fields of `SamplingParams`) where the repository's own files do not say it."""
 
 
 def folder() -> Path:

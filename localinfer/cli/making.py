@@ -1,0 +1,35 @@
+"""Make a smaller form of a model that is here, with progress; a stop loses nothing."""
+
+from typing import TYPE_CHECKING, Literal, cast
+
+from localinfer.cli.output import note
+from localinfer.cli.progress import Progress
+from localinfer.hub.model import LocalModel, variant_of_bits
+
+if TYPE_CHECKING:
+    from localinfer.quantize import QuantizeReport
+
+
+def make_small(
+    source: LocalModel, bits: int, *, group: int | None = None, name: str | None = None, threads: int = 0, quiet: bool
+) -> "QuantizeReport":
+    """Quantize `source` to `name:INT<bits>` among our models. Ctrl-C keeps what is done and says so."""
+    from localinfer.hub.cache import variant_dir
+    from localinfer.quantize import quantize_checkpoint
+
+    name = name or source.name
+    made = f"{name}:{variant_of_bits(bits)}"
+    with Progress(long=True, quiet=quiet) as progress:
+        try:
+            return quantize_checkpoint(
+                source.path,
+                variant_dir(name, variant_of_bits(bits)),
+                bits=cast(Literal[8, 4, 3], bits),
+                group=group,
+                threads=threads,
+                on_progress=lambda done, total: progress(f"quantizing to {made}", done, total),
+            )
+        except KeyboardInterrupt:
+            progress.clear()
+            note("interrupted; the same command goes on where it stopped")
+            raise
