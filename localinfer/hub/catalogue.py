@@ -40,7 +40,7 @@ class Entry:
     gated: bool = False
     advised_bits: int = 4
     package: PackageSource | None = None
-    sampling: dict[str, float] = field(default_factory=dict)
+    sampling: dict[str, Any] = field(default_factory=dict)
     """What its makers advise (fields of `SamplingParams`) where the repository's own files do not say it."""
 
 
