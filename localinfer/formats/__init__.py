@@ -1,0 +1,1 @@
+"""Reading and writing files of models: safetensors, GGUF, tokenizers, packed integers. Decides nothing."""
