@@ -88,7 +88,7 @@ complete -c localinfer -n '__localinfer_in import' -s h -l help -d 'Show this me
 # quantize
 complete -c localinfer -n '__localinfer_in quantize' -a '(__localinfer_names models)'
 complete -c localinfer -n '__localinfer_in quantize' -l bits -x -a '8 4 3' -d 'Bits of each weight of the body.'
-complete -c localinfer -n '__localinfer_in quantize' -l group -x -a '32 64 128' -d 'Weights that share one scale. [default: 64; 32 for small models below 8 bits]'
+complete -c localinfer -n '__localinfer_in quantize' -l group -x -a '32 64 128' -d 'Weights that share one scale. [default: 32; 64 from 4 billion weights on]'
 complete -c localinfer -n '__localinfer_in quantize' -l name -x -d 'Keep the model under this name.'
 complete -c localinfer -n '__localinfer_in quantize' -s t -l threads -x -d 'Worker threads. [default: one per physical core]'
 complete -c localinfer -n '__localinfer_in quantize' -l revision -x -d 'Commit, branch or tag of the repository.'

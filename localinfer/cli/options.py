@@ -245,7 +245,7 @@ Group = Annotated[
         "text",
         "Weights that share one scale.",
         choices=("32", "64", "128"),
-        shows="64; 32 for small models below 8 bits",
+        shows="32; 64 from 4 billion weights on",
     ),
 ]
 Name = Annotated[str | None, flag("name", "text", "Keep the model under this name.", metavar="NAME")]

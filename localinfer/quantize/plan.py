@@ -89,7 +89,7 @@ def make_plan(source: Path, bits: int, group: int | None) -> Plan:
     tables = {"model.embed_tokens", "lm_head"}
     body = {linear.name: linear.cols for linear in checkpoint.graph.linears() if linear.name not in tables}
     chosen, notes = _choose_group(body, bits, group, checkpoint.graph.parameters())
-    table_group = _table_group(checkpoint.spec.hidden_size)
+    table_group = chosen if bits == TABLE_BITS else _table_group(checkpoint.spec.hidden_size)
     name_of = family_for(checkpoint.config.get("model_type")).tensor_name
     jobs: list[tuple[tuple[int, int], Job]] = []
     others = False
@@ -136,7 +136,7 @@ def _choose_group(body: dict[str, int], bits: int, group: int | None, parameters
             raise UsageError(f"group is {group}, but must be one of 32, 64, 128", hint="choose another --group")
         _must_divide(body, group)
         return group, []
-    usual = 64 if bits == 8 or parameters >= LARGE_MODEL else 32
+    usual = 64 if parameters >= LARGE_MODEL else 32
     for candidate in (usual, 32):
         if all(columns % candidate == 0 for columns in body.values()):
             odd = next((name for name, columns in body.items() if columns % usual), "")
