@@ -47,6 +47,17 @@ def load_program(
     return loader.program
 
 
+def activation_bits(checkpoint: Checkpoint) -> Literal[8, 16]:
+    """Bits of the integers that activations become where they meet integer weights, body and head alike.
+
+    16 when every matrix of the layers has 8 bits: there the rounding of activations would cost more than that of the
+    weights. Narrower weights cost more than 8 bits of activation do.
+    """
+    tables = {op.table for op in checkpoint.graph.ops if isinstance(op, Embed | Head)}
+    body = (linear for linear in checkpoint.graph.linears() if linear not in tables)
+    return 16 if all(checkpoint.form(linear.name)[0] == 8 for linear in body) else 8
+
+
 class _Loader:
     """Adds one operation of the graph at a time to `program`."""
 
@@ -62,6 +73,7 @@ class _Loader:
         self.checkpoint = checkpoint
         self.program = native.Program(checkpoint.spec.hidden_size, threads=threads, isa=isa, max_rows=max_rows)
         self.threads = threads
+        self.activation_bits = activation_bits(checkpoint)
         self.context = context
         self.on_progress = on_progress
         self.done = 0
@@ -136,7 +148,10 @@ class _Loader:
                 hint="use the unquantized model and run `localinfer quantize` on it",
             )
         packed = [(part.packed, part.scales) for part in ints]
-        return native.pack_int(bits, group, packed, interleave=interleave, threads=self.threads)
+        activations = self.activation_bits if bits == 8 else 8  # a table may be narrower than the layers
+        return native.pack_int(
+            bits, group, packed, interleave=interleave, threads=self.threads, activation_bits=activations
+        )
 
     def read(self, linear: Linear) -> StoredLinear:
         stored = self.checkpoint.linear(linear.name)

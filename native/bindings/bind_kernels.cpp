@@ -66,12 +66,26 @@ void quantize(Vector<int8_t> q, Vector<float> scale, Vector<int32_t> sum, Vector
   kernels.quantize(q.data(), scale.data(), sum.data(), x.data(), k, k / groups);
 }
 
-template <auto KernelTable::*kernel, size_t bits>
+void quantize_16(Matrix<int8_t> planes, Vector<float> scale, Vector<int32_t> sum, Vector<const float> x,
+                 const std::string& isa) {
+  require_same_size(sum, "sum", scale, "scale");
+  const size_t k = x.shape(0);
+  const size_t groups = scale.shape(0);
+  require(planes.shape(0) == 2 && planes.shape(1) == k, "quantize_16: planes must be [2, %zu]", k);
+  require(groups > 0 && k > 0 && k % groups == 0, "quantize_16: %zu values do not make %zu groups", k, groups);
+  int8_t* low = planes.data() + row_stride(planes, "planes");
+  const KernelTable& kernels = kernels_for(isa);
+  nb::gil_scoped_release unlocked;
+  kernels.quantize_16(planes.data(), low, scale.data(), sum.data(), x.data(), k, k / groups);
+}
+
+template <auto KernelTable::*kernel, size_t bits, size_t planes = 1>
 void linear_int(Matrix<float> out, Vector<const uint8_t> panel, Matrix<const int8_t> q, Matrix<const float> scale,
                 Matrix<const int32_t> sum, const std::string& isa) {
-  const size_t rows = q.shape(0);
+  const size_t rows = q.shape(0) / planes;
   const size_t k = q.shape(1);
   const size_t groups = scale.shape(1);
+  require(q.shape(0) % planes == 0, "linear: %zu rows of q are not whole rows of %zu planes", q.shape(0), planes);
   require(out.shape(0) == rows && out.shape(1) == kPanelRows, "linear: out must be [%zu, 32]", rows);
   require(scale.shape(0) == rows && sum.shape(0) == rows && sum.shape(1) == groups,
           "linear: q, scale and sum must have the same rows, scale and sum the same groups");
@@ -216,6 +230,12 @@ void bind_linear(nb::module_& m) {
   linear("linear_i4", linear_int<&KernelTable::linear_i4, 4>);
   linear("linear_i3", linear_int<&KernelTable::linear_i3, 3>);
   linear("linear_i8", linear_int<&KernelTable::linear_i8, 8>);
+  m.def("quantize_16", quantize_16, "planes"_a.noconvert(), "scale"_a.noconvert(), "sum"_a.noconvert(), "x"_a,
+        nb::kw_only(), "isa"_a = "",
+        "Quantize x [k] to 16 bits, 255 * planes[0] + planes[1] (int8 [2, k]), with one scale and one sum a group.");
+  m.def("linear_i8_16", linear_int<&KernelTable::linear_i8_16, 8, 2>, "out"_a.noconvert(), "panel"_a.noconvert(), "q"_a,
+        "scale"_a, "sum"_a, nb::kw_only(), "isa"_a = "",
+        "out [rows, 32] = one panel times rows of two planes: q [2 * rows, k], scale and sum [rows, k / group].");
   m.def("linear_bf16", linear_bf16, "out"_a.noconvert(), "panel"_a.noconvert(), "x"_a, nb::kw_only(), "isa"_a = "",
         "out [rows, 32] = one bf16 panel times float rows x [rows, k].");
 }

@@ -18,9 +18,15 @@ void ready_row(const Step& step, Lane& lane, const Weight& weight, const Source&
     step.k.rms_norm(normed, row, from.norm->weight.data(), step.hidden, from.norm->eps);
     row = normed;
   }
-  if (quantized)
-    step.k.quantize(to.q + m * s.q_ld, to.scale + m * s.scale_ld, to.sum + m * s.scale_ld, row, weight.shape.cols,
-                    weight.shape.group);
+  if (!quantized) return;
+  const WeightShape& shape = weight.shape;
+  int8_t* q = to.q + m * shape.planes() * s.q_ld;
+  float* scale = to.scale + m * s.scale_ld;
+  int32_t* sum = to.sum + m * s.scale_ld;
+  if (shape.planes() == 2)
+    step.k.quantize_16(q, q + s.q_ld, scale, sum, row, shape.cols, shape.group);
+  else
+    step.k.quantize(q, scale, sum, row, shape.cols, shape.group);
 }
 
 }  // namespace
@@ -47,7 +53,10 @@ void run_panel(const Step& step, const Weight& weight, size_t panel, const Opera
   switch (shape.kind) {
     case kInt4: return k.linear_i4(out, ldo, data, shape.cols, shape.group, &operand.q, rows);
     case kInt3: return k.linear_i3(out, ldo, data, shape.cols, shape.group, &operand.q, rows);
-    case kInt8: return k.linear_i8(out, ldo, data, shape.cols, shape.group, &operand.q, rows);
+    case kInt8: {
+      const auto linear = shape.planes() == 2 ? k.linear_i8_16 : k.linear_i8;
+      return linear(out, ldo, data, shape.cols, shape.group, &operand.q, rows);
+    }
     case kBf16: return k.linear_bf16(out, ldo, data, shape.cols, operand.x, operand.ldx, rows);
   }
 }

@@ -3,7 +3,6 @@
 
 #include <algorithm>
 #include <cmath>
-#include <set>
 #include <utility>
 
 #include "core/error.h"
@@ -139,7 +138,7 @@ void Program::make_kv(size_t blocks, size_t bits) {
   if (scratch_.memory.size() == 0) lay_out_scratch();
 }
 
-size_t Program::weight_bytes() const {
+std::set<const Weight*> Program::weights() const {
   std::set<const Weight*> seen{embed_.weight.get(), head_.weight.get()};  // tied ones count once
   for (const auto& op : ops_) {
     if (const auto* attend = std::get_if<AttendOp>(&op)) {
@@ -150,8 +149,13 @@ size_t Program::weight_bytes() const {
       seen.insert(std::get<MlpOp>(op).down.get());
     }
   }
+  seen.erase(nullptr);
+  return seen;
+}
+
+size_t Program::weight_bytes() const {
   size_t total = 0;
-  for (const Weight* weight : seen) total += weight != nullptr ? weight->bytes() : 0;
+  for (const Weight* weight : weights()) total += weight->bytes();
   return total;
 }
 
@@ -174,7 +178,7 @@ class Layout {
 };
 
 void take_quantized(Layout& layout, Scratch& s, Scratch::Quantized& rows, size_t n) {
-  layout.take(&rows.q, n * s.q_ld);
+  layout.take(&rows.q, n * s.planes * s.q_ld);
   layout.take(&rows.scale, n * s.scale_ld);
   layout.take(&rows.sum, n * s.scale_ld);
   layout.take(&rows.normed, n * s.x_ld);
@@ -216,6 +220,7 @@ void Program::lay_out_scratch() {
   widest = std::max({widest, s.attended_ld, s.hidden_ld});
   s.q_ld = round_up(widest, kLine);
   s.scale_ld = round_up(widest, 32) / 32;
+  for (const Weight* weight : weights()) s.planes = std::max(s.planes, weight->shape.planes());
   s.own.resize(pool_.threads());
   const size_t max_blocks = (max_positions_ + kKvBlock - 1) / kKvBlock;
   s.memory = Memory(take_all(s, nullptr, max_rows_, max_blocks), "the program's scratch memory");

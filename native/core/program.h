@@ -6,6 +6,7 @@
 #include <cstdint>
 #include <functional>
 #include <memory>
+#include <set>
 #include <string>
 #include <variant>
 #include <vector>
@@ -97,12 +98,13 @@ struct Scratch {
   // Rows made ready for a weight: quantized, or normed only. Shared by all threads, or, when there are few rows, one
   // copy a thread.
   struct Quantized {
-    int8_t* q;      // [n][q_ld]
+    int8_t* q;      // [n][planes][q_ld]
     float* scale;   // [n][scale_ld]
     int32_t* sum;   // [n][scale_ld]
     float* normed;  // [n][x_ld]
   };
   size_t q_ld = 0, scale_ld = 0;
+  size_t planes = 1;  // 2 when a weight wants activations of 16 bits
   Quantized shared{};
   struct Own {
     Quantized few;             // kFewRows rows
@@ -141,6 +143,7 @@ class Program {
  private:
   friend struct Step;
   void require_open(const char* what) const;
+  std::set<const Weight*> weights() const;  // each once
   void lay_out_scratch();
   void check_step(const StepInput& input);
   void check_rows(const StepInput& input) const;

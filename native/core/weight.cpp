@@ -110,6 +110,10 @@ void check_shape(const WeightShape& shape) {
             shape.group);
     REQUIRE(shape.cols % shape.group == 0, "%zu columns are not whole groups of %zu", shape.cols, shape.group);
   }
+  if (shape.kind != kBf16)
+    REQUIRE(shape.activation_bits == 8 || (shape.activation_bits == 16 && shape.kind == kInt8),
+            "activation_bits is %zu, but must be 8, or 16 for int8 weights; these are %s", shape.activation_bits,
+            kind_name(shape.kind));
   if (shape.interleaved)
     REQUIRE(shape.parts.size() == 2 && shape.parts[0] == shape.parts[1],
             "interleaving needs two parts of the same number of rows");

@@ -16,10 +16,12 @@ struct WeightShape {
   size_t group = 0;  // 0 for bf16
   std::vector<size_t> parts;
   bool interleaved = false;
+  size_t activation_bits = 0;  // of the integers that activations become: 8; 16 (int8 only); 0 for bf16
 
   size_t rows() const;
   size_t panels() const;       // of all parts
   size_t panel_bytes() const;
+  size_t planes() const { return activation_bits == 16 ? 2 : 1; }  // rows of q that a row of activations takes
   // The panel that holds row 32*i of part `part`.
   size_t panel_of(size_t part, size_t i) const;
 };

@@ -13,7 +13,8 @@
 #include "block.h"
 
 // Quantized activation rows: q[m*ldq + k] in [-127, 127]; scale and sum of group g at [m*lds + g].
-// sum is the sum of the group's q.
+// sum is the sum of the group's q. Rows of 16 bits are two rows of q each: high at 2*m*ldq, low at (2*m + 1)*ldq; their
+// value is 255 * high + low, and sum is that of the values.
 struct ActRows {
   const int8_t* q;
   const float* scale;
@@ -44,11 +45,19 @@ struct KernelTable {
   // (a group of zeros, below 4e-37, with infinity or NaN) q is 0; an infinite or NaN scale makes the product NaN.
   void (*quantize)(int8_t* q, float* scale, int32_t* sum, const float* x, size_t k, size_t group);
 
+  // The same in 16 bits, as two planes: scale = absmax/32512, value = round-to-nearest-even(x * (32512/absmax)), which
+  // lies in [-32512, 32512]; high is the integer nearest to value / 255 (never a tie), low = value - 255 * high; both lie
+  // in [-127, 127]. sum is the sum of the values. Zero, tiny (here below 1e-34), infinite and NaN groups as above.
+  void (*quantize_16)(int8_t* high, int8_t* low, float* scale, int32_t* sum, const float* x, size_t k, size_t group);
+
   // out[m*ldo + r] for the 32 rows r of one panel and m < rows (any number). Per output, groups ascending:
   // acc = fma(float(dot), w_scale * a_scale, acc), dot exact in int32. acc starts at 0.
   void (*linear_i4)(float* out, size_t ldo, const uint8_t* panel, size_t k, size_t group, const ActRows* a, size_t rows);
   void (*linear_i3)(float* out, size_t ldo, const uint8_t* panel, size_t k, size_t group, const ActRows* a, size_t rows);
   void (*linear_i8)(float* out, size_t ldo, const uint8_t* panel, size_t k, size_t group, const ActRows* a, size_t rows);
+  // Rows of 16 bits: dot = 255 * dot(w, high) + dot(w, low), at most 128 * 128 * 32512 < 2^29; float(dot) is rounded.
+  void (*linear_i8_16)(float* out, size_t ldo, const uint8_t* panel, size_t k, size_t group, const ActRows* a,
+                       size_t rows);
   // Float activations x[m*ldx + k]; per output, k ascending: acc = fma(x, w, acc).
   void (*linear_bf16)(float* out, size_t ldo, const uint8_t* panel, size_t k, const float* x, size_t ldx, size_t rows);
 

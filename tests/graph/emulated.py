@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from localinfer.graph.ops import Linear
+from localinfer.graph.program import activation_bits
 from localinfer.graph.weights import Checkpoint
 from localinfer.reference.executor import Executor
 
@@ -20,20 +21,21 @@ class Emulated(Executor):
     def __init__(self, checkpoint: Checkpoint, kv_bits: Literal[8, 16]) -> None:
         super().__init__(checkpoint)
         self.kv_bits = kv_bits
+        self.most = 32512 if activation_bits(checkpoint) == 16 else 127
 
     def linear(self, linear: Linear, x: Tensor) -> Tensor:
         bits, group = self.checkpoint.form(linear.name)
-        return super().linear(linear, x if bits == 16 else to_int8(x, group))
+        return super().linear(linear, x if bits == 16 else to_integers(x, group, self.most))
 
     def rounded(self, what: Literal["q", "k", "v"], x: Tensor) -> Tensor:
         if self.kv_bits == 8:
-            return to_int8(x, x.shape[-1])
+            return to_integers(x, x.shape[-1], 127)
         return x if what == "q" else x.half().float()
 
 
-def to_int8(x: Tensor, group: int) -> Tensor:
-    """x [..., k] rounded to int8 with one scale a group, and back."""
+def to_integers(x: Tensor, group: int, top: int) -> Tensor:
+    """x [..., k] rounded to integers up to `top` with one scale a group, and back."""
     groups = x.reshape(*x.shape[:-1], -1, group)
     most = groups.abs().amax(-1, keepdim=True)
-    whole = torch.round(groups * torch.where(most > 0, 127 / most, 0.0))
-    return (whole * (most / 127)).reshape(x.shape)
+    whole = torch.round(groups * torch.where(most > 0, top / most, 0.0))
+    return (whole * (most / top)).reshape(x.shape)

@@ -10,7 +10,7 @@ import pytest
 from localinfer import native
 from localinfer.errors import Corrupt, DoesNotFit, NotSupported
 from localinfer.formats.safetensors import SafetensorsFile, write_safetensors
-from localinfer.graph.program import load_program
+from localinfer.graph.program import activation_bits, load_program
 from localinfer.graph.weights import Checkpoint
 from localinfer.quantize import quantize_checkpoint
 from tests.graph.emulated import Emulated
@@ -50,7 +50,8 @@ def assert_mostly_equal(path: Path, tokens: list[int]) -> None:
     emulated = Emulated(Checkpoint(path), 8)
     meant = np.stack([emulated.logits(three.tolist()).numpy() for three in threes])
     error = np.abs(run_apart(load(path, 8), threes) - meant).max(axis=(1, 2)) / meant.std()
-    assert np.median(error) < 1e-4, "most must agree to float32's rounding"
+    # Most agree to float32's rounding; with 256 times as many borders between integers, to a few 16-bit steps.
+    assert np.median(error) < (1e-4 if activation_bits(Checkpoint(path)) == 8 else 1e-3)
     assert error.max() < 0.5, f"sequence {error.argmax()}"
 
 
@@ -80,6 +81,14 @@ def test_every_instruction_set_gives_the_same_bits(tmp_path: Path, bits: int) ->
     path = said.path if bits == 16 else quantized(said.path, tmp_path / "packed", bits, 64)
     seen = [run(load(path, 8, isa), said.tokens) for isa in native.supported_isas()]
     assert all(np.array_equal(one, seen[0]) for one in seen)
+
+
+@pytest.mark.parametrize(("bits", "expected"), [(8, 16), (4, 8), (3, 8)])
+def test_layers_of_8_bits_get_activations_of_16(tmp_path: Path, bits: int, expected: int) -> None:
+    """The head of 8 bits follows the layers."""
+    plain = make_checkpoint(tmp_path / "plain")
+    assert activation_bits(Checkpoint(plain)) == 8
+    assert activation_bits(Checkpoint(quantized(plain, tmp_path / "packed", bits, 64))) == expected
 
 
 def test_a_tied_head_is_stored_once(tmp_path: Path) -> None:

@@ -8,7 +8,8 @@ from numpy.typing import NDArray
 
 from .arrays import Bytes, Floats, aligned
 
-BITS = {"linear_i4": 4, "linear_i3": 3, "linear_i8": 8}
+BITS = {"linear_i4": 4, "linear_i3": 3, "linear_i8": 8, "linear_i8_16": 8}
+PLANES = {"linear_i4": 1, "linear_i3": 1, "linear_i8": 1, "linear_i8_16": 2}
 
 
 def plane_bytes(stored: NDArray[np.int64], bits: int) -> Bytes:
@@ -56,7 +57,7 @@ def widened(halves: NDArray[np.uint16]) -> Floats:
 
 @dataclass(frozen=True)
 class IntCase:
-    """A panel and rows to multiply it with."""
+    """A panel and rows to multiply it with; `q` is [rows * planes, k], the planes of a row one after the other."""
 
     bits: int
     group: int
@@ -66,29 +67,42 @@ class IntCase:
     q: NDArray[np.int8]
     a_scale: Floats
     a_sum: NDArray[np.int32]
+    planes: int
+
+    def some(self, rows: slice) -> NDArray[np.int8]:
+        """`q` of some rows."""
+        k = self.q.shape[1]
+        return self.q.reshape(-1, self.planes, k)[rows].reshape(-1, k)
 
     def meaning(self) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         """(result, sum of the sizes of its terms) [rows, 32] in double precision."""
         groups = self.scales.shape[1]
         w = self.values.reshape(32, groups, self.group)
-        a = self.q.astype(np.int64).reshape(-1, groups, self.group)
+        a = joined(self.q, self.planes).reshape(-1, groups, self.group)
         dots = np.einsum("mgk,rgk->mrg", a, w).astype(np.float64)
         terms = dots * self.scales.astype(np.float64) * self.a_scale.astype(np.float64)[:, None, :]
         return terms.sum(-1), np.abs(terms).sum(-1)
 
 
-def int_case(rng: Generator, bits: int, group: int, k: int, rows: int) -> IntCase:
+def joined(q: NDArray[np.int8], planes: int) -> NDArray[np.int64]:
+    """What rows of `q` mean: themselves, or 255 * high + low of each two."""
+    wide = q.astype(np.int64)
+    return wide if planes == 1 else 255 * wide[0::2] + wide[1::2]
+
+
+def int_case(rng: Generator, kernel: str, group: int, k: int, rows: int) -> IntCase:
     """Random weights over the whole range, random rows; one group of zeros, and one group of extremes in each."""
+    bits, planes = BITS[kernel], PLANES[kernel]
     half = 1 << (bits - 1)
     groups = k // group
     values = rng.integers(-half, half, (32, k))
     values[:, :group] = np.where(rng.random((32, group)) < 0.5, -half, half - 1)
     scales = rng.uniform(-0.02, 0.02, (32, groups)).astype(np.float16)
     scales[5] = 0
-    q = rng.integers(-127, 128, (rows, k)).astype(np.int8)
-    q[0, :group] = -127
-    q[-1, :group] = 127
+    q = rng.integers(-127, 128, (rows * planes, k)).astype(np.int8)
+    q[:planes, :group] = -127
+    q[-planes:, :group] = 127
     q[:, -group:] = 0
     a_scale = rng.uniform(0, 0.1, (rows, groups)).astype(np.float32)
-    a_sum = q.reshape(rows, groups, group).sum(-1, dtype=np.int32)
-    return IntCase(bits, group, values, scales, int_panel(values, scales, bits), q, a_scale, a_sum)
+    a_sum = joined(q, planes).reshape(rows, groups, group).sum(-1, dtype=np.int32)
+    return IntCase(bits, group, values, scales, int_panel(values, scales, bits), q, a_scale, a_sum, planes)

@@ -183,53 +183,70 @@ def test_argmax_nan_is_the_smallest(n: int, isa: str) -> None:
     assert native.argmax(np.array([-0.0, 0.0], np.float32), isa=isa) == 0
 
 
-def quantized(x: Floats, group: int, isa: str) -> tuple[NDArray[np.int8], Floats, NDArray[np.int32]]:
-    groups = len(x) // group
-    q, scale, total = Guarded((len(x),), np.int8), Guarded((groups,)), Guarded((groups,), np.int32)
-    native.quantize(q.view, scale.view, total.view, x, isa=isa)
+def quantized(x: Floats, group: int, isa: str, most: int = 127) -> tuple[NDArray[np.int64], Floats, NDArray[np.int32]]:
+    """Integers up to `most`, scales and sums; two planes are put together once they are as table.h says."""
+    groups, planes = len(x) // group, 1 if most == 127 else 2
+    q = Guarded((len(x),) if planes == 1 else (2, len(x)), np.int8, gap=planes - 1)
+    scale, total = Guarded((groups,)), Guarded((groups,), np.int32)
+    kernel = native.quantize if planes == 1 else native.quantize_16
+    kernel(q.view, scale.view, total.view, x, isa=isa)
     for guarded in (q, scale, total):
         guarded.check()
-    return np.array(q.view), np.array(scale.view), np.array(total.view)
+    wide = q.view.astype(np.int64)
+    assert np.abs(wide).max() <= 127
+    if planes == 2:
+        wide = 255 * wide[0] + wide[1]
+        assert (q.view[0] == np.rint(wide / 255)).all()
+    return wide, np.array(scale.view), np.array(total.view)
 
 
+@pytest.mark.parametrize("most", [127, 32512])
 @pytest.mark.parametrize("group", [1, 7, 16, 24, 32, 64, 80, 128, 256])
 @pytest.mark.parametrize("offset", [0, 1])
-def test_quantize(group: int, offset: int, rng: Generator) -> None:
+def test_quantize(group: int, offset: int, most: int, rng: Generator) -> None:
     x = normal(rng, group * 6, offset)
     x[:group] = 0
-    x[group : 2 * group] *= np.float32(1e-42)  # too small for 127 / absmax
+    x[group : 2 * group] *= np.float32(1e-42)  # too small for most / absmax
     x[2 * group : 3 * group] *= np.float32(1e30)
-    q, scale, total = quantized(x, group, "scalar")
+    q, scale, total = quantized(x, group, "scalar", most)
     for isa in ISAS[1:]:
-        other = quantized(x, group, isa)
+        other = quantized(x, group, isa, most)
         assert (other[0] == q).all()
         assert same_bits(other[1], scale)
         assert (other[2] == total).all()
     rows = x.reshape(6, group)
     absmax = np.abs(rows).max(1)
-    assert same_bits(scale, absmax / np.float32(127))
+    assert same_bits(scale, absmax / np.float32(most))
     with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
-        expected = np.rint(rows * (np.float32(127) / absmax)[:, None])  # numpy rounds half to even too
+        expected = np.rint(rows * (np.float32(most) / absmax)[:, None])  # numpy rounds half to even too
     expected[:2] = 0
     assert (q.reshape(6, group) == expected).all()
     assert (total == q.reshape(6, group).sum(1, dtype=np.int32)).all()
     assert scale[0] == 0
 
 
-def test_quantize_rounds_halves_to_even() -> None:
+@pytest.mark.parametrize("most", [127, 32512])
+def test_quantize_rounds_halves_to_even(most: int) -> None:
     x = np.zeros(32, np.float32)
-    x[:6] = [127, 0.5, 1.5, 2.5, -0.5, -1.5]
+    x[:6] = [most, 0.5, 1.5, 2.5, -0.5, -1.5]
     for isa in ISAS:
-        assert quantized(x, 32, isa)[0][:6].tolist() == [127, 0, 2, 2, 0, -2]
+        assert quantized(x, 32, isa, most)[0][:6].tolist() == [most, 0, 2, 2, 0, -2]
 
 
+@pytest.mark.parametrize("isa", ISAS)
+def test_every_value_of_16_bits_is_split_into_planes(isa: str) -> None:
+    x = np.append(np.arange(-32512, 32513), np.zeros(63)).astype(np.float32)
+    assert (quantized(x, len(x), isa, 32512)[0] == x).all()
+
+
+@pytest.mark.parametrize("most", [127, 32512])
 @pytest.mark.parametrize("bad", [np.inf, -np.inf, np.nan])
-def test_quantize_does_not_hide_a_broken_value(bad: float, rng: Generator) -> None:
+def test_quantize_does_not_hide_a_broken_value(bad: float, most: int, rng: Generator) -> None:
     """The scale says it (infinite or NaN), so that the product is NaN; the integers are 0."""
     x = normal(rng, 64)
     x[40] = bad
     for isa in ISAS:
-        q, scale, total = quantized(x, 32, isa)
+        q, scale, total = quantized(x, 32, isa, most)
         assert not np.isfinite(scale[1])
         assert not q[32:].any()
         assert total[1] == 0
@@ -248,6 +265,8 @@ def test_wrong_sizes_are_refused_at_the_door() -> None:
         lambda: native.argmax(x[:0]),
         lambda: native.exp(x, x[:7]),
         lambda: native.quantize(np.zeros(8, np.int8), np.zeros(3, np.float32), np.zeros(3, np.int32), x),
+        lambda: native.quantize_16(np.zeros((2, 8), np.int8), np.zeros(3, np.float32), np.zeros(3, np.int32), x),
+        lambda: native.quantize_16(np.zeros((1, 8), np.int8), np.zeros(1, np.float32), np.zeros(1, np.int32), x),
     ):
         with pytest.raises(ValueError, match=r"values|must be|empty|groups"):
             call()

@@ -8,7 +8,8 @@ from numpy.typing import NDArray
 
 from localinfer import native
 
-BITS = {"int3": 3, "int4": 4, "int8": 8}
+BITS = {"int3": 3, "int4": 4, "int8": 8, "int8a16": 8}
+"""Bits of the weights; `int8a16` meets activations of 16 bits."""
 Doubles = NDArray[np.float64]
 
 
@@ -52,4 +53,5 @@ def pack(*parts: Matrix, interleave: bool = False, threads: int = 1) -> native.W
     if first.kind == "bf16":
         return native.pack_bf16([p.stored for p in parts if isinstance(p.stored, np.ndarray)], interleave, threads)
     pairs = [p.stored for p in parts if isinstance(p.stored, tuple)]
-    return native.pack_int(BITS[first.kind], first.group, pairs, interleave, threads)
+    activations = 16 if first.kind == "int8a16" else 8
+    return native.pack_int(BITS[first.kind], first.group, pairs, interleave, threads, activation_bits=activations)

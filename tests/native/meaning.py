@@ -97,17 +97,19 @@ def random_model(shape: Shape, seed: int = 0) -> Model:
     )
 
 
-def rounded(x: Doubles, group: int) -> Doubles:
-    """`x` as int8 with one scale a group along the last axis, and back."""
+def rounded(x: Doubles, group: int, most: int = 127) -> Doubles:
+    """`x` as integers up to `most` with one scale a group along the last axis, and back."""
     groups = x.reshape(*x.shape[:-1], -1, group)
-    scale = np.abs(groups).max(axis=-1, keepdims=True) / 127
+    scale = np.abs(groups).max(axis=-1, keepdims=True) / most
     safe = np.where(scale == 0, 1, scale)
     back: Doubles = (np.rint(groups / safe) * scale).reshape(x.shape)
     return back
 
 
 def linear(matrix: Matrix, x: Doubles) -> Doubles:
-    y: Doubles = (x if matrix.kind == "bf16" else rounded(x, matrix.group)) @ matrix.values.T
+    if matrix.kind != "bf16":
+        x = rounded(x, matrix.group, 32512 if matrix.kind == "int8a16" else 127)
+    y: Doubles = x @ matrix.values.T
     return y
 
 

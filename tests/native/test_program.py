@@ -22,6 +22,8 @@ LAYERS = {
 }  # fmt: skip
 QUANTIZED = {
     "int8": Shape(kind="int8"),
+    "int8a16": Shape(kind="int8a16", table_kind="int8a16"),
+    "int8a16_g128": Shape(kind="int8a16", table_kind="int8a16", group=128, hidden=128, ffn=256),
     "int4": Shape(kind="int4"),
     "int3": Shape(kind="int3"),
     "int4_g64": Shape(kind="int4", group=64, hidden=128, ffn=192),
@@ -50,13 +52,15 @@ def test_float_layers(name: str) -> None:
 @pytest.mark.parametrize("name", [*QUANTIZED, "plain"])
 def test_quantized_layers(name: str) -> None:
     """The rounding to int8 is emulated. Float32 puts a value on the border of two integers on the other side now and
-    then; from there on a row, and the rows that see it, differ by steps of 1/127. Until then they agree to float32."""
+    then; from there on a row, and the rows that see it, differ by steps of 1/127. Until then they agree to float32.
+    In 16 bits hardly a row has no value on a border, but its step is 1/32512; with 8 bits half would be off by 0.07."""
     model = random_model((QUANTIZED | LAYERS)[name])
     tokens = some_tokens(N, model.shape.vocab)
     seen = Runner(build(model, kv_bits=8)).feed(tokens, N)
     expected = meaning.logits(model, tokens, 8)
     errors = np.sort(np.abs(seen - expected).max(axis=1)) / expected.std()
-    assert errors[N // 2] < 64 * model.shape.ffn**0.5 * EPS, f"half of the rows are exact, but not: {errors}"
+    near = 64 * model.shape.ffn**0.5 * (EPS if model.shape.kind != "int8a16" else 2.0**-19)
+    assert errors[N // 2] < near, f"half of the rows are exact, but not: {errors}"
     assert errors[-1] < 32 / 127, f"worst {errors[-1]:.4f} of the spread"
 
 

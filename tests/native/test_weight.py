@@ -89,6 +89,18 @@ def test_shapes_that_disagree(
         native.pack_int(bits, group, [(np.zeros(words, np.int32), np.zeros(scales, np.float16))])
 
 
+@pytest.mark.parametrize(("bits", "activation_bits"), [(3, 16), (4, 16), (8, 0), (8, 12)])
+def test_activations_that_do_not_exist(bits: int, activation_bits: int) -> None:
+    part = (np.zeros((4, 2 * bits), np.int32), np.zeros((4, 2), np.float16))
+    with pytest.raises(ValueError, match=f"activation_bits is {activation_bits}, but .*; these are int{bits}"):
+        native.pack_int(bits, 32, [part], activation_bits=activation_bits)
+
+
+def test_what_a_weight_says_of_its_activations() -> None:
+    kinds = {"int3": 8, "int4": 8, "int8": 8, "int8a16": 16, "bf16": 0}
+    assert {k: pack(random_matrix(default_rng(0), k, 5, 32)).activation_bits for k in kinds} == kinds
+
+
 def test_parts_that_cannot_be_stacked() -> None:
     with pytest.raises(ValueError, match="at least one part"):
         native.pack_bf16([])

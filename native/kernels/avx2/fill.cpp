@@ -2,9 +2,11 @@
 
 void fill_avx2(KernelTable* table) {
   table->quantize = avx2::quantize;
+  table->quantize_16 = avx2::quantize_16;
   table->linear_i4 = avx2::linear_i4;
   table->linear_i3 = avx2::linear_i3;
   table->linear_i8 = avx2::linear_i8;
+  table->linear_i8_16 = avx2::linear_i8_16;
   table->linear_bf16 = avx2::linear_bf16;
   table->rms_norm = avx2::rms_norm;
   table->rope = avx2::rope;

@@ -4,7 +4,7 @@
 
 namespace avx2 {
 
-static void quantize_group(int8_t* q, float* scale, int32_t* sum, const float* x, size_t n) {
+static float largest_magnitude(const float* x, size_t n) {
   const __m256 magnitude = _mm256_castsi256_ps(_mm256_set1_epi32(0x7fffffff));
   __m256i largest = _mm256_setzero_si256();
   for (size_t i = 0; i < n; i += 8)
@@ -12,7 +12,24 @@ static void quantize_group(int8_t* q, float* scale, int32_t* sum, const float* x
   __m128i m = _mm_max_epu32(_mm256_castsi256_si128(largest), _mm256_extracti128_si256(largest, 1));
   m = _mm_max_epu32(m, _mm_shuffle_epi32(m, 0x4e));
   m = _mm_max_epu32(m, _mm_shuffle_epi32(m, 0xb1));
-  const float absmax = _mm_cvtss_f32(_mm_castsi128_ps(m));
+  return _mm_cvtss_f32(_mm_castsi128_ps(m));
+}
+
+static int32_t add_integers(__m256i v) {
+  __m128i t = _mm_add_epi32(_mm256_castsi256_si128(v), _mm256_extracti128_si256(v, 1));
+  t = _mm_add_epi32(t, _mm_shuffle_epi32(t, 0x4e));
+  return _mm_cvtsi128_si32(_mm_add_epi32(t, _mm_shuffle_epi32(t, 0xb1)));
+}
+
+// The first n (at most 8) of eight integers, each of which fits a byte.
+static void store_bytes(int8_t* at, size_t n, __m256i v) {
+  const __m128i words = _mm_packs_epi32(_mm256_castsi256_si128(v), _mm256_extracti128_si256(v, 1));
+  const int64_t bytes = _mm_cvtsi128_si64(_mm_packs_epi16(words, words));
+  __builtin_memcpy(at, &bytes, n < 8 ? n : 8);
+}
+
+static void quantize_group(int8_t* q, float* scale, int32_t* sum, const float* x, size_t n) {
+  const float absmax = largest_magnitude(x, n);
   const float inverse = 127.0f / absmax;
   *scale = absmax / 127.0f;
   *sum = 0;
@@ -24,18 +41,40 @@ static void quantize_group(int8_t* q, float* scale, int32_t* sum, const float* x
   for (size_t i = 0; i < n; i += 8) {
     const __m256i rounded = _mm256_cvtps_epi32(_mm256_mul_ps(load(x + i, n - i), _mm256_set1_ps(inverse)));
     total = _mm256_add_epi32(total, rounded);
-    const __m128i words = _mm_packs_epi32(_mm256_castsi256_si128(rounded), _mm256_extracti128_si256(rounded, 1));
-    const int64_t bytes = _mm_cvtsi128_si64(_mm_packs_epi16(words, words));
-    __builtin_memcpy(q + i, &bytes, n - i < 8 ? n - i : 8);
+    store_bytes(q + i, n - i, rounded);
   }
-  __m128i t = _mm_add_epi32(_mm256_castsi256_si128(total), _mm256_extracti128_si256(total, 1));
-  t = _mm_add_epi32(t, _mm_shuffle_epi32(t, 0x4e));
-  *sum = _mm_cvtsi128_si32(_mm_add_epi32(t, _mm_shuffle_epi32(t, 0xb1)));
+  *sum = add_integers(total);
 }
 
 void quantize(int8_t* q, float* scale, int32_t* sum, const float* x, size_t k, size_t group) {
   for (size_t g = 0; g < k / group; ++g)
     quantize_group(q + g * group, scale + g, sum + g, x + g * group, group);
+}
+
+// The nearest integer of value / 255 is never nearer to a tie than 1/510: the product below rounds to it.
+static void quantize_group_16(int8_t* high, int8_t* low, float* scale, int32_t* sum, const float* x, size_t n) {
+  const float absmax = largest_magnitude(x, n);
+  const float inverse = 32512.0f / absmax;
+  *scale = absmax / 32512.0f;
+  *sum = 0;
+  if (!(inverse > 0.0f && inverse < HUGE_VALF)) {
+    for (size_t i = 0; i < n; ++i) high[i] = low[i] = 0;
+    return;
+  }
+  __m256i total = _mm256_setzero_si256();
+  for (size_t i = 0; i < n; i += 8) {
+    const __m256i value = _mm256_cvtps_epi32(_mm256_mul_ps(load(x + i, n - i), _mm256_set1_ps(inverse)));
+    const __m256i h = _mm256_cvtps_epi32(_mm256_mul_ps(_mm256_cvtepi32_ps(value), _mm256_set1_ps(1.0f / 255.0f)));
+    total = _mm256_add_epi32(total, value);
+    store_bytes(high + i, n - i, h);
+    store_bytes(low + i, n - i, _mm256_sub_epi32(value, _mm256_sub_epi32(_mm256_slli_epi32(h, 8), h)));
+  }
+  *sum = add_integers(total);
+}
+
+void quantize_16(int8_t* high, int8_t* low, float* scale, int32_t* sum, const float* x, size_t k, size_t group) {
+  for (size_t g = 0; g < k / group; ++g)
+    quantize_group_16(high + g * group, low + g * group, scale + g, sum + g, x + g * group, group);
 }
 
 void rms_norm(float* out, const float* x, const float* w, size_t n, float eps) {

@@ -2,9 +2,11 @@
 
 void fill_avx512(KernelTable* table) {
   table->quantize = avx512::quantize;
+  table->quantize_16 = avx512::quantize_16;
   table->linear_i4 = avx512::linear_i4;
   table->linear_i3 = avx512::linear_i3;
   table->linear_i8 = avx512::linear_i8;
+  table->linear_i8_16 = avx512::linear_i8_16;
   table->linear_bf16 = avx512::linear_bf16;
   table->rms_norm = avx512::rms_norm;
   table->rope = avx512::rope;

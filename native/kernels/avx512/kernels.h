@@ -5,9 +5,11 @@
 namespace avx512 {
 
 void quantize(int8_t* q, float* scale, int32_t* sum, const float* x, size_t k, size_t group);
+void quantize_16(int8_t* high, int8_t* low, float* scale, int32_t* sum, const float* x, size_t k, size_t group);
 void linear_i4(float* out, size_t ldo, const uint8_t* panel, size_t k, size_t group, const ActRows* a, size_t rows);
 void linear_i3(float* out, size_t ldo, const uint8_t* panel, size_t k, size_t group, const ActRows* a, size_t rows);
 void linear_i8(float* out, size_t ldo, const uint8_t* panel, size_t k, size_t group, const ActRows* a, size_t rows);
+void linear_i8_16(float* out, size_t ldo, const uint8_t* panel, size_t k, size_t group, const ActRows* a, size_t rows);
 void linear_bf16(float* out, size_t ldo, const uint8_t* panel, size_t k, const float* x, size_t ldx, size_t rows);
 void rms_norm(float* out, const float* x, const float* w, size_t n, float eps);
 void rope(float* x, const float* cos, const float* sin, size_t d);

@@ -14,6 +14,7 @@ struct Pair {
 // One source vector holds both: low values at bit 0 and high values at bit 4 of each byte.
 template <int mask>
 struct Nibbles {
+  static constexpr int kPlanes = 1;  // rows of q that one row of activations takes
   static constexpr int kHighShift = 4;  // packed(): high values are 16 times too large
   static Pair packed(__m512i x) {
     return {_mm512_and_si512(x, _mm512_set1_epi8(mask)),
@@ -59,6 +60,7 @@ struct Int3 : Nibbles<7> {
 };
 
 struct Int8 {
+  static constexpr int kPlanes = 1;
   static constexpr size_t kBits = 8;
   static constexpr int kOffset = 128;
   static constexpr int kHighShift = 0;
@@ -67,6 +69,15 @@ struct Int8 {
     return {_mm512_load_si512(at + 128 * j), _mm512_load_si512(at + 128 * j + 64)};
   }
 };
+
+struct Int8Of16 : Int8 {
+  static constexpr int kPlanes = 2;
+};
+
+// Two planes' dots as one.
+__m512i joined(__m512i high, __m512i low) {
+  return _mm512_add_epi32(_mm512_sub_epi32(_mm512_slli_epi32(high, 8), high), low);
+}
 
 __m512i four(const int8_t* a) {
   int32_t word;
@@ -126,23 +137,28 @@ struct Rows {
   const float* scale;
   const int32_t* sum;
   size_t ldq, lds;
-  Rows(const ActRows& a, size_t m)
-      : q(a.q + m * a.ldq), scale(a.scale + m * a.lds), sum(a.sum + m * a.lds), ldq(a.ldq), lds(a.lds) {}
+  Rows(const ActRows& a, size_t m, size_t planes)
+      : q(a.q + m * planes * a.ldq), scale(a.scale + m * a.lds), sum(a.sum + m * a.lds), ldq(a.ldq), lds(a.lds) {}
 };
 
-// M rows at once: weights are unpacked once and used M times, one integer accumulator a row and row block.
+// M rows of q at once: weights are unpacked once and used M times, one integer accumulator a row and row block. With two
+// planes, rows 2m and 2m + 1 are one row of activations, and the low one takes the weights' offset off.
 template <class Kind, size_t group, int M>
 void some_rows(float* out, size_t ldo, const uint8_t* tile, size_t groups, const Rows& a) {
   constexpr size_t kBlock = 16 * group * Kind::kBits / 8;
-  __m512 f[2][M];
-  for (int m = 0; m < M; ++m) f[0][m] = f[1][m] = _mm512_setzero_ps();
+  constexpr int planes = Kind::kPlanes;
+  constexpr int rows = M / planes;
+  __m512 f[2][rows];
+  for (int m = 0; m < rows; ++m) f[0][m] = f[1][m] = _mm512_setzero_ps();
   for (size_t g = 0; g < groups; ++g, tile += 64 + 2 * kBlock) {
     prefetch<64 + 2 * kBlock>(tile);
     const uint8_t* w = tile + 64;
     const int8_t* q = a.q + g * group;
     __m512i c[2][M];
 #pragma GCC unroll 16
-    for (int m = 0; m < M; ++m) c[0][m] = c[1][m] = _mm512_set1_epi32(-Kind::kOffset * a.sum[m * a.lds + g]);
+    for (int m = 0; m < M; ++m)
+      c[0][m] = c[1][m] = (m + 1) % planes != 0 ? _mm512_setzero_si512()
+                                                : _mm512_set1_epi32(-Kind::kOffset * a.sum[m / planes * a.lds + g]);
 #pragma GCC unroll 16
     for (size_t j = 0; j < group / 8; ++j) {
       const Pair x = Kind::split(w, j);
@@ -161,35 +177,47 @@ void some_rows(float* out, size_t ldo, const uint8_t* tile, size_t groups, const
     const __m512 s0 = scales(tile, 0);
     const __m512 s1 = scales(tile, 1);
 #pragma GCC unroll 16
-    for (int m = 0; m < M; ++m) {
+    for (int m = 0; m < rows; ++m) {
+      const __m512i dot0 = planes == 1 ? c[0][m] : joined(c[0][2 * m], c[0][2 * m + 1]);
+      const __m512i dot1 = planes == 1 ? c[1][m] : joined(c[1][2 * m], c[1][2 * m + 1]);
       const __m512 s = _mm512_set1_ps(a.scale[m * a.lds + g]);
-      f[0][m] = _mm512_fmadd_ps(_mm512_cvtepi32_ps(c[0][m]), _mm512_mul_ps(s0, s), f[0][m]);
-      f[1][m] = _mm512_fmadd_ps(_mm512_cvtepi32_ps(c[1][m]), _mm512_mul_ps(s1, s), f[1][m]);
+      f[0][m] = _mm512_fmadd_ps(_mm512_cvtepi32_ps(dot0), _mm512_mul_ps(s0, s), f[0][m]);
+      f[1][m] = _mm512_fmadd_ps(_mm512_cvtepi32_ps(dot1), _mm512_mul_ps(s1, s), f[1][m]);
     }
   }
-  for (int m = 0; m < M; ++m) {
+  for (int m = 0; m < rows; ++m) {
     _mm512_storeu_ps(out + m * ldo, f[0][m]);
     _mm512_storeu_ps(out + m * ldo + 16, f[1][m]);
   }
 }
 
-constexpr size_t kMost = 8;  // rows in one block: 16 integer accumulators, the rest for weights and activations
+constexpr size_t kMost = 8;  // rows of q in one block: 16 integer accumulators, the rest for weights and activations
 
 // Row blocks of nearly equal size walk the panel one after the other; after the first walk it lies in the cache.
 template <class Kind, size_t group>
 void all_rows(float* out, size_t ldo, const uint8_t* panel, size_t groups, const ActRows& a, size_t rows) {
-  for (size_t m = 0, blocks = (rows + kMost - 1) / kMost; blocks > 0; --blocks) {
+  constexpr size_t planes = Kind::kPlanes;
+  constexpr size_t most = kMost / planes;
+  for (size_t m = 0, blocks = (rows + most - 1) / most; blocks > 0; --blocks) {
     const size_t here = (rows - m) / blocks;
-    const Rows block(a, m);
+    const Rows block(a, m, planes);
     float* at = out + m * ldo;
-    switch (here) {
-      case 1: one_row<Kind, group>(at, panel, groups, block.q, block.scale, block.sum); break;
+    switch (here * planes) {
+      case 1:
+        if constexpr (planes == 1) one_row<Kind, group>(at, panel, groups, block.q, block.scale, block.sum);
+        break;
       case 2: some_rows<Kind, group, 2>(at, ldo, panel, groups, block); break;
-      case 3: some_rows<Kind, group, 3>(at, ldo, panel, groups, block); break;
+      case 3:
+        if constexpr (planes == 1) some_rows<Kind, group, 3>(at, ldo, panel, groups, block);
+        break;
       case 4: some_rows<Kind, group, 4>(at, ldo, panel, groups, block); break;
-      case 5: some_rows<Kind, group, 5>(at, ldo, panel, groups, block); break;
+      case 5:
+        if constexpr (planes == 1) some_rows<Kind, group, 5>(at, ldo, panel, groups, block);
+        break;
       case 6: some_rows<Kind, group, 6>(at, ldo, panel, groups, block); break;
-      case 7: some_rows<Kind, group, 7>(at, ldo, panel, groups, block); break;
+      case 7:
+        if constexpr (planes == 1) some_rows<Kind, group, 7>(at, ldo, panel, groups, block);
+        break;
       default: some_rows<Kind, group, kMost>(at, ldo, panel, groups, block); break;
     }
     m += here;
@@ -217,6 +245,10 @@ void linear_i3(float* out, size_t ldo, const uint8_t* panel, size_t k, size_t gr
 
 void linear_i8(float* out, size_t ldo, const uint8_t* panel, size_t k, size_t group, const ActRows* a, size_t rows) {
   linear<Int8>(out, ldo, panel, k, group, a, rows);
+}
+
+void linear_i8_16(float* out, size_t ldo, const uint8_t* panel, size_t k, size_t group, const ActRows* a, size_t rows) {
+  linear<Int8Of16>(out, ldo, panel, k, group, a, rows);
 }
 
 }  // namespace avx512

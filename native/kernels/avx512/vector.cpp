@@ -4,7 +4,7 @@
 
 namespace avx512 {
 
-static void quantize_group(int8_t* q, float* scale, int32_t* sum, const float* x, size_t n) {
+static float largest_magnitude(const float* x, size_t n) {
   const __m512i magnitude = _mm512_set1_epi32(0x7fffffff);
   __m512i largest = _mm512_setzero_si512();
   for (size_t i = 0; i < n; i += 16) {
@@ -12,7 +12,11 @@ static void quantize_group(int8_t* q, float* scale, int32_t* sum, const float* x
     largest = _mm512_max_epu32(largest, _mm512_and_si512(v, magnitude));
   }
   const __m128i bits = _mm_cvtsi32_si128(static_cast<int>(_mm512_reduce_max_epu32(largest)));
-  const float absmax = _mm_cvtss_f32(_mm_castsi128_ps(bits));
+  return _mm_cvtss_f32(_mm_castsi128_ps(bits));
+}
+
+static void quantize_group(int8_t* q, float* scale, int32_t* sum, const float* x, size_t n) {
+  const float absmax = largest_magnitude(x, n);
   const float inverse = 127.0f / absmax;
   const __mmask16 usable = inverse > 0.0f && inverse < HUGE_VALF ? 0xffff : 0;
   __m512i total = _mm512_setzero_si512();
@@ -30,6 +34,31 @@ static void quantize_group(int8_t* q, float* scale, int32_t* sum, const float* x
 void quantize(int8_t* q, float* scale, int32_t* sum, const float* x, size_t k, size_t group) {
   for (size_t g = 0; g < k / group; ++g)
     quantize_group(q + g * group, scale + g, sum + g, x + g * group, group);
+}
+
+// The nearest integer of value / 255 is never nearer to a tie than 1/510: the product below rounds to it.
+static void quantize_group_16(int8_t* high, int8_t* low, float* scale, int32_t* sum, const float* x, size_t n) {
+  const float absmax = largest_magnitude(x, n);
+  const float inverse = 32512.0f / absmax;
+  const __mmask16 usable = inverse > 0.0f && inverse < HUGE_VALF ? 0xffff : 0;
+  __m512i total = _mm512_setzero_si512();
+  for (size_t i = 0; i < n; i += 16) {
+    const __mmask16 lanes = first_lanes(n - i);
+    const __m512 scaled = _mm512_mul_ps(_mm512_maskz_loadu_ps(lanes, x + i), _mm512_set1_ps(inverse));
+    const __m512i value = _mm512_maskz_cvtps_epi32(usable & lanes, scaled);
+    const __m512i h = _mm512_cvtps_epi32(_mm512_mul_ps(_mm512_cvtepi32_ps(value), _mm512_set1_ps(1.0f / 255.0f)));
+    const __m512i l = _mm512_sub_epi32(value, _mm512_sub_epi32(_mm512_slli_epi32(h, 8), h));
+    total = _mm512_add_epi32(total, value);
+    _mm512_mask_cvtepi32_storeu_epi8(high + i, lanes, h);
+    _mm512_mask_cvtepi32_storeu_epi8(low + i, lanes, l);
+  }
+  *scale = absmax / 32512.0f;
+  *sum = _mm512_reduce_add_epi32(total);
+}
+
+void quantize_16(int8_t* high, int8_t* low, float* scale, int32_t* sum, const float* x, size_t k, size_t group) {
+  for (size_t g = 0; g < k / group; ++g)
+    quantize_group_16(high + g * group, low + g * group, scale + g, sum + g, x + g * group, group);
 }
 
 void rms_norm(float* out, const float* x, const float* w, size_t n, float eps) {

@@ -2,9 +2,11 @@
 
 void fill_scalar(KernelTable* table) {
   table->quantize = scalar::quantize;
+  table->quantize_16 = scalar::quantize_16;
   table->linear_i4 = scalar::linear_i4;
   table->linear_i3 = scalar::linear_i3;
   table->linear_i8 = scalar::linear_i8;
+  table->linear_i8_16 = scalar::linear_i8_16;
   table->linear_bf16 = scalar::linear_bf16;
   table->rms_norm = scalar::rms_norm;
   table->rope = scalar::rope;

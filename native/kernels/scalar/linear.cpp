@@ -40,7 +40,7 @@ static void dot_i8(int32_t dot[kPanelRows], const uint8_t* tile, const int8_t* a
 }
 
 static void linear_int(float* out, size_t ldo, const uint8_t* panel, size_t k, size_t group, const ActRows* a,
-                       size_t rows, int bits, GroupDot group_dot) {
+                       size_t rows, int bits, GroupDot group_dot, size_t planes = 1) {
   const int32_t offset = 1 << (bits - 1);
   const size_t tile_bytes = 2 * kPanelRows + kPanelRows * group * static_cast<size_t>(bits) / 8;
   for (size_t m = 0; m < rows; ++m) {
@@ -48,9 +48,15 @@ static void linear_int(float* out, size_t ldo, const uint8_t* panel, size_t k, s
     for (size_t g = 0; g < k / group; ++g) {
       const uint8_t* tile = panel + g * tile_bytes;
       const float a_scale = a->scale[m * a->lds + g];
-      int32_t dot[kPanelRows];
-      for (int32_t& d : dot) d = -offset * a->sum[m * a->lds + g];
-      group_dot(dot, tile + 2 * kPanelRows, a->q + m * a->ldq + g * group, group);
+      const int8_t* q = a->q + m * planes * a->ldq + g * group;
+      int32_t dot[kPanelRows] = {};
+      if (planes == 2) {
+        group_dot(dot, tile + 2 * kPanelRows, q, group);
+        for (int32_t& d : dot) d *= 255;
+        q += a->ldq;
+      }
+      for (int32_t& d : dot) d -= offset * a->sum[m * a->lds + g];
+      group_dot(dot, tile + 2 * kPanelRows, q, group);
       for (size_t r = 0; r < kPanelRows; ++r) {
         uint16_t w_scale;
         memcpy(&w_scale, tile + 2 * r, sizeof w_scale);
@@ -71,6 +77,10 @@ void linear_i3(float* out, size_t ldo, const uint8_t* panel, size_t k, size_t gr
 
 void linear_i8(float* out, size_t ldo, const uint8_t* panel, size_t k, size_t group, const ActRows* a, size_t rows) {
   linear_int(out, ldo, panel, k, group, a, rows, 8, dot_i8);
+}
+
+void linear_i8_16(float* out, size_t ldo, const uint8_t* panel, size_t k, size_t group, const ActRows* a, size_t rows) {
+  linear_int(out, ldo, panel, k, group, a, rows, 8, dot_i8, 2);
 }
 
 void linear_bf16(float* out, size_t ldo, const uint8_t* panel, size_t k, const float* x, size_t ldx, size_t rows) {

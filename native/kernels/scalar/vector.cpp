@@ -4,15 +4,20 @@
 
 namespace scalar {
 
-// Where 127 / absmax is not a positive finite number (a zero, tiny, infinite or NaN group) every q is 0; an infinite
-// or NaN scale then makes the output NaN, so that a broken input is not hidden.
-static void quantize_group(int8_t* q, float* scale, int32_t* sum, const float* x, size_t n) {
-  uint32_t largest = 0;  // magnitudes compare like integers; NaN is above infinity
+// Magnitudes compare like integers; NaN is above infinity.
+static float largest_magnitude(const float* x, size_t n) {
+  uint32_t largest = 0;
   for (size_t i = 0; i < n; ++i) {
     const uint32_t magnitude = bits_of(x[i]) & 0x7fffffff;
     if (magnitude > largest) largest = magnitude;
   }
-  const float absmax = float_of(largest);
+  return float_of(largest);
+}
+
+// Where 127 / absmax is not a positive finite number (a zero, tiny, infinite or NaN group) every q is 0; an infinite
+// or NaN scale then makes the output NaN, so that a broken input is not hidden.
+static void quantize_group(int8_t* q, float* scale, int32_t* sum, const float* x, size_t n) {
+  const float absmax = largest_magnitude(x, n);
   const float inverse = 127.0f / absmax;
   const bool usable = inverse > 0.0f && inverse < HUGE_VALF;
   int32_t total = 0;
@@ -28,6 +33,28 @@ static void quantize_group(int8_t* q, float* scale, int32_t* sum, const float* x
 void quantize(int8_t* q, float* scale, int32_t* sum, const float* x, size_t k, size_t group) {
   for (size_t g = 0; g < k / group; ++g)
     quantize_group(q + g * group, scale + g, sum + g, x + g * group, group);
+}
+
+static void quantize_group_16(int8_t* high, int8_t* low, float* scale, int32_t* sum, const float* x, size_t n) {
+  const float absmax = largest_magnitude(x, n);
+  const float inverse = 32512.0f / absmax;
+  const bool usable = inverse > 0.0f && inverse < HUGE_VALF;
+  int32_t total = 0;
+  for (size_t i = 0; i < n; ++i) {
+    const float rounded = usable ? (x[i] * inverse + kRound) - kRound : 0.0f;
+    const int32_t value = static_cast<int32_t>(rounded);
+    const int32_t nearest = (value + 127 + 255 * 128) / 255 - 128;  // 255 is odd: no ties; positive: division is floor
+    high[i] = static_cast<int8_t>(nearest);
+    low[i] = static_cast<int8_t>(value - 255 * nearest);
+    total += value;
+  }
+  *scale = absmax / 32512.0f;
+  *sum = total;
+}
+
+void quantize_16(int8_t* high, int8_t* low, float* scale, int32_t* sum, const float* x, size_t k, size_t group) {
+  for (size_t g = 0; g < k / group; ++g)
+    quantize_group_16(high + g * group, low + g * group, scale + g, sum + g, x + g * group, group);
 }
 
 void rms_norm(float* out, const float* x, const float* w, size_t n, float eps) {
