@@ -46,8 +46,8 @@ struct KernelTable {
   void (*quantize)(int8_t* q, float* scale, int32_t* sum, const float* x, size_t k, size_t group);
 
   // The same in 16 bits, as two planes: scale = absmax/32512, value = round-to-nearest-even(x * (32512/absmax)), which
-  // lies in [-32512, 32512]; high is the integer nearest to value / 255 (never a tie), low = value - 255 * high; both lie
-  // in [-127, 127]. sum is the sum of the values. Zero, tiny (here below 1e-34), infinite and NaN groups as above.
+  // lies in [-32512, 32512]; high is the integer nearest to value / 255 (never a tie), low = value - 255 * high; both
+  // lie in [-127, 127]. sum is the sum of the values. Zero, tiny (here below 1e-34), infinite and NaN groups as above.
   void (*quantize_16)(int8_t* high, int8_t* low, float* scale, int32_t* sum, const float* x, size_t k, size_t group);
 
   // out[m*ldo + r] for the 32 rows r of one panel and m < rows (any number). Per output, groups ascending:

@@ -141,8 +141,8 @@ struct Rows {
       : q(a.q + m * planes * a.ldq), scale(a.scale + m * a.lds), sum(a.sum + m * a.lds), ldq(a.ldq), lds(a.lds) {}
 };
 
-// M rows of q at once: weights are unpacked once and used M times, one integer accumulator a row and row block. With two
-// planes, rows 2m and 2m + 1 are one row of activations, and the low one takes the weights' offset off.
+// M rows of q at once: weights are unpacked once and used M times, one integer accumulator a row and row block. With
+// two planes, rows 2m and 2m + 1 are one row of activations, and the low one takes the weights' offset off.
 template <class Kind, size_t group, int M>
 void some_rows(float* out, size_t ldo, const uint8_t* tile, size_t groups, const Rows& a) {
   constexpr size_t kBlock = 16 * group * Kind::kBits / 8;
