@@ -24,6 +24,11 @@ class BenchTest:
         return f"{what}@d{self.depth}" if self.depth else what
 
     @property
+    def kind(self) -> str:
+        """`pp` or `tg`."""
+        return "pp" if self.prompt else "tg"
+
+    @property
     def context(self) -> int:
         """Tokens of context that it needs: one token begins or ends every test."""
         return self.depth + self.prompt + self.generate + 2
@@ -46,6 +51,6 @@ def parse_tests(names: Iterable[str]) -> list[BenchTest]:
     return list(found.values())
 
 
-def context_for(tests: Iterable[BenchTest], smallest: int = 512) -> int:
+def context_for(tests: Iterable[BenchTest]) -> int:
     """The context to open an engine with, so that every test has room."""
-    return max([smallest, *(test.context for test in tests)])
+    return max(test.context for test in tests)

@@ -7,7 +7,8 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from pathlib import Path
 
-from localinfer.bench.against import OnProgress, Runner, open_llamacpp, run_tests
+from localinfer.bench.against import OnProgress, Runner, run_tests
+from localinfer.bench.llamacpp import best_llamacpp
 from localinfer.bench.measure import Clock, measure_step
 from localinfer.bench.plan import BenchTest, context_for
 from localinfer.bench.report import BenchMachine, BenchModel, BenchReport, StepRow
@@ -53,12 +54,13 @@ def run_bench(
         config = replace(config, context=context_for(tests))
     with ExitStack() as stack:
         ours = stack.enter_context(_open(path, config, name, backend, on_progress))
-        peer = stack.enter_context(_closing(open_llamacpp(against, config, seed=seed))) if against else None
+        kinds = sorted({test.kind for test in tests})
+        peers = stack.enter_context(best_llamacpp(against, config, kinds, seed=seed, clock=clock)) if against else {}
         bandwidth = read_bandwidth(ours.engine.info.threads, refresh=refresh).bytes_per_s
         before = _steal()
         found = run_tests(
-            [ours, peer] if peer else [ours],
             tests,
+            lambda test: [ours, peers[test.kind]] if peers else [ours],
             repetitions=repetitions,
             seed=seed,
             bandwidth=bandwidth,
@@ -82,8 +84,8 @@ def run_bench(
             size_bytes=info.weight_bytes,
             bytes_per_token=read.bytes_per_token() if read else 0,
         ),
-        rows=found[0],
-        peers=found[1] if peer else [],
+        rows=[here[0] for here in found],
+        peers=[peer for here in found for peer in here[1:]],
         steps=steps,
     )
 
@@ -95,12 +97,6 @@ def _open(
     reads = traffic(path, config.kv_bits) if path.is_dir() else gguf_traffic(path, config.kv_bits)
     with open_engine(path, config, backend=backend, name=name, on_progress=on_progress) as engine:
         yield Runner(engine, Contender(engine.info, config.draft, reads))
-
-
-@contextmanager
-def _closing(runner: Runner) -> Iterator[Runner]:
-    with runner.engine:
-        yield runner
 
 
 def _steps(

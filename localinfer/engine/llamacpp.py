@@ -111,8 +111,17 @@ class LlamaRunner:
             )
 
 
-def open_llamacpp(path: Path, config: EngineConfig, *, name: str, on_progress: OnProgress | None) -> StepEngine:
+def open_llamacpp(
+    path: Path,
+    config: EngineConfig,
+    *,
+    name: str,
+    on_progress: OnProgress | None = None,
+    flash_attention: bool = True,
+) -> StepEngine:
     """Load a GGUF file. Its header is checked by us first: llama.cpp trusts it more than it should.
+
+    Which is faster, with flash attention or without, depends on the processor; 8-bit keys and values need it.
 
     Raises as `open_engine` does; `NotSupported` also for drafts, which need results that do not depend on the batch.
     """
@@ -124,7 +133,7 @@ def open_llamacpp(path: Path, config: EngineConfig, *, name: str, on_progress: O
     file = GgufFile(path)
     arch = file.text("general.architecture")
     context = choose_context(config, file.whole(f"{arch}.context_length"))
-    llama = Llama(path, config, context, on_progress)
+    llama = Llama(path, config, context, on_progress, flash_attention=flash_attention)
     try:
         tokenizer = LlamaTokenizer(llama.lib, llama.model)
         if llama.vocab < 1:

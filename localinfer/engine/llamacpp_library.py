@@ -18,7 +18,6 @@ from localinfer.engine.opening import OnProgress
 from localinfer.errors import DoesNotFit, LocalInferError, NotSupported
 
 _Q8_0, _F16 = 8, 1  # ggml_type
-_FLASH_ATTENTION_ON = 1
 _ERROR = 4  # ggml_log_level
 _ROWS_WORTH_INTERRUPTING = 32
 """Steps shorter than this end soon enough by themselves; asking at every node of the graph would slow them down."""
@@ -31,7 +30,15 @@ _SAID: list[str] = []
 class Llama:
     """One loaded GGUF file with its context: the C library's calls that we use, and what it said when one failed."""
 
-    def __init__(self, path: Path, config: EngineConfig, context: int, on_progress: OnProgress | None) -> None:
+    def __init__(
+        self,
+        path: Path,
+        config: EngineConfig,
+        context: int,
+        on_progress: OnProgress | None,
+        *,
+        flash_attention: bool = True,
+    ) -> None:
         self.lib = lib = load_library()
         self.said = _SAID
         self.said.clear()
@@ -47,7 +54,7 @@ class Llama:
         self.batch: Any = None
         try:
             self._load(path)
-            self._make_context(path, config, context)
+            self._make_context(path, config, context, flash_attention)
         except BaseException:
             self.close()
             raise
@@ -64,14 +71,14 @@ class Llama:
             )
         self.vocab = int(self.lib.llama_vocab_n_tokens(self.lib.llama_model_get_vocab(self.model)))
 
-    def _make_context(self, path: Path, config: EngineConfig, context: int) -> None:
-        """Its best settings: flash attention on; weights are repacked for this CPU when they are loaded, by default."""
+    def _make_context(self, path: Path, config: EngineConfig, context: int, flash_attention: bool) -> None:
+        """Weights were repacked for this CPU when they were loaded, as llama.cpp does by default."""
         params = self.lib.llama_context_default_params()
         params.n_ctx = -(-context // 256) * 256 * config.parallel
         params.n_batch = max(self.rows, 512)
         params.n_seq_max = config.parallel
         params.n_threads = params.n_threads_batch = self.threads
-        params.flash_attn_type = _FLASH_ATTENTION_ON
+        params.flash_attn_type = int(flash_attention)
         params.type_k = params.type_v = _Q8_0 if config.kv_bits == 8 else _F16
         self.ctx = self.lib.llama_init_from_model(self.model, params)
         if not self.ctx:

@@ -5,10 +5,11 @@ import re
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from localinfer.bench.against import Runner, open_llamacpp, run_tests
+from localinfer.bench.against import Runner, run_tests
 from localinfer.bench.measure import measure, measure_step, random_tokens
 from localinfer.bench.plan import BenchTest, context_for, parse_tests
 from localinfer.bench.report import BenchReport, ratio, table
@@ -81,7 +82,7 @@ def test_what_is_no_test(name: str) -> None:
 
 def test_the_context_has_room_for_the_longest() -> None:
     assert context_for(parse_tests(["pp512@d4096", "tg128"])) == 4096 + 512 + 2
-    assert context_for(parse_tests(["tg1"])) == 512
+    assert context_for(parse_tests(["tg1"])) == 3
 
 
 @pytest.mark.parametrize("name", ["pp40", "pp40@d64", "tg5", "tg5@d64"])
@@ -176,11 +177,14 @@ def test_contenders_take_turns(tiny: Path, monkeypatch: pytest.MonkeyPatch) -> N
         runners = [Runner(engine, Contender(engine.info, "off", None)) for engine in (a, b)]
         said: list[tuple[str, int, int]] = []
         rows = run_tests(
-            runners, parse_tests(["pp8", "tg2"]), repetitions=2, on_progress=lambda *words: said.append(words)
+            parse_tests(["pp8", "tg2"]),
+            lambda test: runners,
+            repetitions=2,
+            on_progress=lambda *words: said.append(words),
         )
     assert "".join(turns) == "ABABAB" * 2
-    assert [[row.test for row in mine] for mine in rows] == [["pp8", "tg2"]] * 2
-    assert [row.output_hash for row in rows[0]] == [row.output_hash for row in rows[1]]
+    assert [[row.test for row in here] for here in rows] == [["pp8"] * 2, ["tg2"] * 2]
+    assert all(len({row.output_hash for row in here}) == 1 for here in rows)
     assert said[0] == ("pp8 cpu", 0, 12)
     assert said[-1] == ("done", 12, 12)
 
@@ -242,7 +246,7 @@ def test_llamacpp_is_the_yardstick(tmp_path: Path, known_memory: float) -> None:
     model = import_file(tmp_path / "m.gguf")
     report = run_bench(
         model.path,
-        EngineConfig(threads=1, context=64),
+        EngineConfig(threads=1),
         parse_tests(["pp8", "tg4"]),
         name=model.ref,
         repetitions=2,
@@ -259,21 +263,29 @@ def test_llamacpp_is_the_yardstick(tmp_path: Path, known_memory: float) -> None:
     assert f"{ratio(report.rows, report.peers[1]):.2f} x llamacpp" in text
 
 
-def test_the_peer_is_closed_when_it_loses_the_pilot(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(("hidden", "tried"), [(32, 2), (64, 3)])
+def test_every_setting_of_the_peer_is_tried_and_closed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, hidden: int, tried: int
+) -> None:
     pytest.importorskip("llama_cpp")
+    from localinfer.bench import llamacpp
+    from localinfer.engine.llamacpp import open_llamacpp
     from tests.hub.test_starter import write_gguf
 
-    write_gguf(tmp_path / "m.gguf", hidden=64)
+    write_gguf(tmp_path / "m.gguf", hidden=hidden)
     opened: list[Engine] = []
 
-    def noted(*args: object, **kwargs: object) -> Engine:
-        opened.append(open_engine(*args, **kwargs))  # type: ignore[arg-type]
+    def noted(path: Path, config: EngineConfig, **kwargs: Any) -> Engine:
+        opened.append(open_llamacpp(path, config, **kwargs))
         return opened[-1]
 
-    monkeypatch.setattr("localinfer.bench.against.open_engine", noted)
-    runner = open_llamacpp(tmp_path / "m.gguf", EngineConfig(threads=1, context=64))
-    assert [engine.info.kv_bits for engine in opened] == [16, 8]
-    loser = next(engine for engine in opened if engine is not runner.engine)
-    with pytest.raises(UsageError, match="closed"):
-        loser.step()
-    runner.engine.close()
+    monkeypatch.setattr(llamacpp, "open_llamacpp", noted)
+    with llamacpp.best_llamacpp(tmp_path / "m.gguf", EngineConfig(threads=1, context=64), ["tg"]) as peers:
+        assert peers.keys() == {"tg"}
+        assert len(opened) == tried + 1
+        assert peers["tg"].engine is opened[-1]
+        assert "the fastest" in peers["tg"].who.settings
+        opened[-1].step()
+    for engine in opened:
+        with pytest.raises(UsageError, match="closed"):
+            engine.step()
