@@ -9,13 +9,13 @@ from localinfer.errors import Corrupt, UsageError
 
 COMMIT = re.compile(r"[0-9a-f]{40}")
 SHA256 = re.compile(r"[0-9a-f]{64}")
-_SEGMENT = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,95}")
+_SEGMENT = re.compile(r"[A-Za-z0-9]([A-Za-z0-9._-]{0,94}[A-Za-z0-9._])?")
 _REVISION = re.compile(r"[A-Za-z0-9][A-Za-z0-9._/-]{0,127}")
 _DEVICE = re.compile(r"(con|prn|aux|nul|com[0-9]|lpt[0-9])(\..*)?", re.IGNORECASE)
 
 
 def is_model_name(name: str) -> bool:
-    """Whether `name` is `word` or `org/word`, and so maps to one folder and back."""
+    """Whether `name` is `word` or `org/word`, and so maps to one folder and back (no word ends in `-`)."""
     parts = name.split("/")
     return len(parts) <= 2 and all(_SEGMENT.fullmatch(p) and "--" not in p and ".." not in p for p in parts)
 
