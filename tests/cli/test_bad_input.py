@@ -153,7 +153,8 @@ def test_a_gguf_file_that_is_none(cli: Cli, tmp_path: Path) -> None:
 
 
 def test_a_missing_extra_is_named(cli: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "llama_cpp", None)
+    for module in {"llama_cpp", *(name for name in sys.modules if name.startswith("llama_cpp."))}:
+        monkeypatch.setitem(sys.modules, module, None)
     for module in [name for name in sys.modules if name.startswith("localinfer.engine.llamacpp")]:
         monkeypatch.delitem(sys.modules, module)  # an earlier test may have imported it with the package
     file = tmp_path / "m.gguf"
