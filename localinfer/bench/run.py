@@ -71,11 +71,9 @@ def run_bench(
         )
         steal = _share_stolen(before, _steal())
         info, read = ours.engine.info, ours.who.traffic
-    steps = _steps(path, config, name, backend, rows, seed, clock) if rows else []
+    isa, gb_s = info.isa, bandwidth / 1e9
     return BenchReport(
-        machine=BenchMachine(
-            cpu=cpu_model(), cores=_cores(), isa=info.isa, read_gb_s=bandwidth / 1e9, int8_tops=None, steal=steal
-        ),
+        machine=BenchMachine(cpu=cpu_model(), cores=_cores(), isa=isa, read_gb_s=gb_s, int8_tops=None, steal=steal),
         model=BenchModel(
             name=name,
             revision=revision,
@@ -86,7 +84,7 @@ def run_bench(
         ),
         rows=[here[0] for here in found],
         peers=[peer for here in found for peer in here[1:]],
-        steps=steps,
+        steps=_steps(path, config, name, backend, rows, seed, clock) if rows else [],
     )
 
 
