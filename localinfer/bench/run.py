@@ -17,9 +17,9 @@ from localinfer.config import EngineConfig, in_range
 from localinfer.cost.energy import start_meter
 from localinfer.cost.machine import cpu_model, read_bandwidth
 from localinfer.cost.prices import USD_PER_KWH
-from localinfer.cost.roofline import gguf_traffic, traffic
+from localinfer.cost.roofline import Traffic, gguf_traffic, traffic
 from localinfer.engine.opening import open_engine
-from localinfer.engine.protocol import Engine
+from localinfer.engine.protocol import Engine, EngineInfo
 
 STEPS = 32
 """Steps timed for each number of rows."""
@@ -74,17 +74,21 @@ def run_bench(
     isa, gb_s = info.isa, bandwidth / 1e9
     return BenchReport(
         machine=BenchMachine(cpu=cpu_model(), cores=_cores(), isa=isa, read_gb_s=gb_s, int8_tops=None, steal=steal),
-        model=BenchModel(
-            name=name,
-            revision=revision,
-            bits=info.bits,
-            parameters=_parameters(path),
-            size_bytes=info.weight_bytes,
-            bytes_per_token=read.bytes_per_token() if read else 0,
-        ),
+        model=_model(path, name, revision, info, read),
         rows=[here[0] for here in found],
         peers=[peer for here in found for peer in here[1:]],
         steps=_steps(path, config, name, backend, rows, seed, clock) if rows else [],
+    )
+
+
+def _model(path: Path, name: str, revision: str | None, info: EngineInfo, read: Traffic | None) -> BenchModel:
+    return BenchModel(
+        name=name,
+        revision=revision,
+        bits=info.bits,
+        parameters=_parameters(path),
+        size_bytes=info.weight_bytes,
+        bytes_per_token=read.bytes_per_token() if read else 0,
     )
 
 
