@@ -96,7 +96,9 @@ def terminal(tmp_path: Path) -> Iterator[Open]:
     if shutil.which("tmux") is None:
         pytest.skip("tmux is not installed")
     opened: list[Terminal] = []
-    env = os.environ | {"TERM": "xterm-256color", "PYTHONPATH": os.pathsep.join(sys.path), "LC_ALL": "C.UTF-8"}
+    sizes = ("COLUMNS", "LINES")  # set by a test runner, they would hide the terminal's own size from the app
+    inherited = {name: value for name, value in os.environ.items() if name not in sizes}
+    env = inherited | {"TERM": "xterm-256color", "PYTHONPATH": os.pathsep.join(sys.path), "LC_ALL": "C.UTF-8"}
 
     def start(arguments: str) -> Terminal:
         script = tmp_path / f"run{len(opened)}.sh"
