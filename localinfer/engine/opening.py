@@ -14,6 +14,9 @@ if TYPE_CHECKING:
     from localinfer.graph.weights import Checkpoint
     from localinfer.speculation.drafter import Drafter
 
+PADDING_ROWS = 1024
+"""Rows past the tokenizer's last token that a model may have: makers round tables up, by 905 at the most we know of."""
+
 DEFAULT_CONTEXT = 8192
 """Tokens of context when none is asked for and the model could take more."""
 
@@ -121,13 +124,19 @@ def choose_context(config: EngineConfig, longest: int) -> int:
 
 
 def _check_vocabulary(checkpoint: "Checkpoint", tokenizer: "Tokenizer", name: str) -> None:
-    """A token without a row would read past the embedding: refuse before anything runs."""
+    """A token without a row would read past the embedding, a row without a token loses text: refuse both at once."""
     rows = checkpoint.spec.vocab_size
     highest = max(tokenizer.vocab_size - 1, *tokenizer.eos_ids, -1)
     if highest >= rows:
         raise Corrupt(
             f"`{name}`: the tokenizer has token {highest}, but the weights have {rows} rows (0 to {rows - 1})",
             hint="the tokenizer belongs to another model; download the model again",
+        )
+    if rows - tokenizer.vocab_size > PADDING_ROWS:
+        raise Corrupt(
+            f"`{name}`: the weights have {rows} rows, but the tokenizer knows {tokenizer.vocab_size} tokens only; "
+            f"at most {PADDING_ROWS} rows are taken for padding",
+            hint="the tokenizer belongs to another model, or is cut short; download the model again",
         )
 
 

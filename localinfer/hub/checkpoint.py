@@ -9,6 +9,7 @@ from localinfer.hub.model import Variant, variant_of_bits
 
 CONFIG = "config.json"
 SINGLE = "model.safetensors"
+PICKLES = (".bin", ".pt", ".pth", ".pkl", ".ckpt")
 INDEX = "model.safetensors.index.json"
 RECORD = "localinfer.json"
 INDEX_LIMIT = 64 << 20

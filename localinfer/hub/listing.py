@@ -4,13 +4,12 @@ from dataclasses import dataclass
 from typing import Any
 
 from localinfer.errors import Corrupt, NotSupported
-from localinfer.hub.checkpoint import CONFIG, INDEX, SINGLE, weight_files
+from localinfer.hub.checkpoint import CONFIG, INDEX, PICKLES, SINGLE, weight_files
 from localinfer.hub.names import COMMIT, SHA256, check_file_names, shown
 
 ALLOWED = (".safetensors", ".json", ".jinja", ".txt")
 """Endings that may be written to disk at all, besides `tokenizer.model`. Nothing that a program could execute."""
 
-_PICKLES = (".bin", ".pt", ".pth", ".pkl", ".ckpt")
 _AGAIN = "check the endpoint, and try again later"
 
 
@@ -52,7 +51,7 @@ def read_listing(answer: Any, repo: str) -> Listing:
     return Listing(
         commit=commit,
         files=files,
-        has_pickles=any(name.lower().endswith(_PICKLES) for name in items),
+        has_pickles=any(name.lower().endswith(PICKLES) for name in items),
         has_gguf=any(name.lower().endswith(".gguf") for name in items),
     )
 

@@ -2,10 +2,10 @@
 
 from pathlib import Path
 
-from localinfer.errors import Corrupt, NotFound
+from localinfer.errors import Corrupt, NotFound, NotSupported
 from localinfer.hub import catalogue
 from localinfer.hub.cache import forms_of, read_ref, repo_dir
-from localinfer.hub.checkpoint import missing_file, recorded_revision, size_on_disk, variant_of
+from localinfer.hub.checkpoint import PICKLES, SINGLE, missing_file, recorded_revision, size_on_disk, variant_of
 from localinfer.hub.model import LocalModel, variant_of_bits
 from localinfer.hub.names import COMMIT
 from localinfer.hub.reference import Reference, parse
@@ -106,6 +106,11 @@ def _directory(ref: str, path: Path) -> LocalModel:
     missing = missing_file(path)
     if missing == "config.json":
         raise NotFound(f"{path} has no `config.json`", hint="give the directory that holds the model's files")
+    if missing == SINGLE and any(file.suffix.lower() in PICKLES for file in path.iterdir()):
+        raise NotSupported(
+            f"{path} has pickled weights only, which can run code and are never opened",
+            hint="use a repository with .safetensors files",
+        )
     if missing is not None:
         raise Corrupt(f"{path} lacks `{missing[:80]}`", hint="copy or download the missing file")
     return LocalModel(

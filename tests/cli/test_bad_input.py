@@ -56,7 +56,8 @@ def test_a_reference_that_is_none(cli: Cli) -> None:
 
 def test_a_folder_of_pickles(cli: Cli, broken: Path) -> None:
     (broken / "model.safetensors").rename(broken / "pytorch_model.bin")
-    refused(cli("run", str(broken), "hi"), 7, "model.safetensors")
+    for argv in (("run", str(broken), "hi"), ("quantize", str(broken), "--bits", "4")):
+        refused(cli(*argv), 5, "pickled weights only", ".safetensors files")
 
 
 def test_a_truncated_file(cli: Cli, broken: Path) -> None:

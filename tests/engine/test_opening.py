@@ -88,6 +88,14 @@ def test_an_end_of_turn_that_has_no_row(tmp_path: Path) -> None:
         open_engine(path)
 
 
+def test_a_tokenizer_much_smaller_than_the_weights(tmp_path: Path) -> None:
+    path = make_checkpoint(tmp_path / "m", vocab_size=1400)
+    write_tokenizer(path, 320)
+    with pytest.raises(Corrupt, match=r"1400 rows.* 320 tokens only") as caught:
+        open_engine(path)
+    assert caught.value.exit_code == 7
+
+
 def test_weights_with_more_rows_than_tokens_are_common(tmp_path: Path) -> None:
     path = make_checkpoint(tmp_path / "m", vocab_size=352)
     write_tokenizer(path, 320)
