@@ -3,7 +3,6 @@
 from typing import TYPE_CHECKING, Literal, cast
 
 from localinfer.cli.output import note
-from localinfer.cli.progress import Progress
 from localinfer.hub.model import LocalModel, variant_of_bits
 
 if TYPE_CHECKING:
@@ -14,6 +13,7 @@ def make_small(
     source: LocalModel, bits: int, *, group: int | None = None, name: str | None = None, threads: int = 0, quiet: bool
 ) -> "QuantizeReport":
     """Quantize `source` to `name:INT<bits>` among our models. Ctrl-C keeps what is done and says so."""
+    from localinfer.cli.progress import Progress
     from localinfer.hub.cache import variant_dir
     from localinfer.quantize import quantize_checkpoint
 
