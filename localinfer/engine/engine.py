@@ -33,6 +33,7 @@ class StepEngine:
         chat_template: str | None,
         default_sampling: SamplingParams,
         context: int,
+        longest: int,
         vocab: int,
         scheduler: Scheduler,
         runner: Runner,
@@ -45,6 +46,7 @@ class StepEngine:
         self.chat_template = chat_template
         self.default_sampling = default_sampling
         self.context_size = context
+        self._longest = longest  # what the model was made for; `context_size` is what was asked for
         self.scheduler = scheduler
         self._vocab = vocab
         self.runner = runner
@@ -194,13 +196,20 @@ class StepEngine:
         if n >= context and request.on_overflow == "error":
             raise ContextOverflow(
                 f"the prompt has {n} tokens, but the context holds {context} with the answer",
-                hint=f"raise the context (-c {n + 512}) or forget the oldest part (--on-overflow shift)",
+                hint=self._more_room(n),
             )
         if context - keep < 4 and request.on_overflow == "shift":
             raise ContextOverflow(
                 f"{keep} tokens of the prompt must be kept, but the context holds {context}",
                 hint="raise the context (-c) or shorten the system prompt",
             )
+
+    def _more_room(self, prompt: int) -> str:
+        """A context that holds the prompt and an answer, if the model was made for one."""
+        forget = "forget the oldest part (--on-overflow shift)"
+        if prompt >= self._longest:
+            return f"{forget}, or shorten the prompt; the model was made for {self._longest} tokens"
+        return f"raise the context (-c {min(prompt + 512, self._longest)}) or {forget}"
 
     def stream(self, request: Request) -> Iterator[Event]:
         """The events of one request, from `Started` to `Finished`; see `Engine.stream`."""

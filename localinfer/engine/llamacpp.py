@@ -132,7 +132,8 @@ def open_llamacpp(
     load_library()
     file = GgufFile(path)
     arch = file.text("general.architecture")
-    context = choose_context(config, file.whole(f"{arch}.context_length"))
+    longest = file.whole(f"{arch}.context_length")
+    context = choose_context(config, longest)
     llama = Llama(path, config, context, on_progress, flash_attention=flash_attention)
     try:
         tokenizer = LlamaTokenizer(llama.lib, llama.model)
@@ -161,6 +162,7 @@ def open_llamacpp(
         chat_template=template if isinstance(template, str) else None,
         default_sampling=SamplingParams(),
         context=context,
+        longest=longest,
         vocab=llama.vocab,
         scheduler=Scheduler(cache, parallel=config.parallel, chunk=config.prefill_chunk),
         runner=runner,

@@ -155,7 +155,8 @@ def load_library() -> Any:
         lib = import_module("llama_cpp.llama_cpp")
     except ImportError as error:
         raise NotSupported(
-            f"the llamacpp backend is not installed ({error})", hint="run `pip install 'localinfer[llamacpp]'`"
+            f"the llamacpp backend is not installed ({error})",
+            hint="run `pip install '.[llamacpp]'` in the project's folder",
         ) from error
     lib.llama_backend_init()
     lib.llama_log_set(_listener(lib), None)

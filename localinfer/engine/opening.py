@@ -103,6 +103,7 @@ def _open_native(path: Path, config: EngineConfig, name: str, on_progress: OnPro
         chat_template=tokenizer.chat_template,
         default_sampling=sampling,
         context=context,
+        longest=checkpoint.spec.max_context,
         vocab=program.vocab,
         scheduler=Scheduler(cache, parallel=config.parallel, chunk=config.prefill_chunk),
         runner=NativeRunner(program, parallel=config.parallel, chunk=config.prefill_chunk, width=cache.width),

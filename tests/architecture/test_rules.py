@@ -2,6 +2,7 @@
 
 import ast
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -132,3 +133,19 @@ def test_nothing_executes_what_came_from_outside(word: str) -> None:
             code = line.split("#")[0]
             calls = word in code and not any(quote in code for quote in ('"', "'", "`"))
             assert not calls, f"{path.name}:{number} uses {word}"
+
+
+HOME = re.compile(r"""(?:environ|getenv)\W+(?:get\()?["'](?:HOME|XDG_\w+|HF_HOME|LOCALINFER_HOME)["']|Path\.home\(""")
+FAMILY = re.compile(r"""(?:model_type|family|architecture)\)?\s*(?:==|!=|in)\s*[\[({]?\s*["']""")
+
+
+def test_only_paths_reads_where_home_is() -> None:
+    for path in (ROOT / "localinfer").rglob("*.py"):
+        found = HOME.search(path.read_text(encoding="utf-8"))
+        assert not found or path.name == "paths.py", f"{path.name}: {found and found[0]}"
+
+
+def test_no_model_is_named_outside_families() -> None:
+    for path in (ROOT / "localinfer").rglob("*.py"):
+        found = FAMILY.search(path.read_text(encoding="utf-8"))
+        assert not found or path.parent.name == "families", f"{path.name}: {found and found[0]}"

@@ -9,6 +9,7 @@ import pytest
 
 from localinfer.chats import sandbox
 from localinfer.chats.sandbox import OUTPUT_LIMIT, Sandbox
+from localinfer.chats.sandbox_child import MEMORY_BYTES
 from localinfer.errors import Corrupt, LocalInferError, UsageError
 
 from .attacks import ENDLESS, ESCAPES
@@ -97,6 +98,17 @@ def test_the_child_sees_none_of_our_secrets(monkeypatch: pytest.MonkeyPatch) -> 
     if environ.exists():
         assert b"hf_secret" not in environ.read_bytes()
     box.close()
+
+
+@pytest.mark.skipif(not Path("/proc/self/limits").exists(), reason="the limits of another process are Linux's to tell")
+def test_the_child_may_not_fill_the_memory() -> None:
+    box = Sandbox()
+    box.render("{{ 1 }}", DATA)
+    assert box._child is not None
+    limits = Path(f"/proc/{box._child.pid}/limits").read_text(encoding="ascii")
+    box.close()
+    (space,) = [line.split() for line in limits.splitlines() if line.startswith("Max address space")]
+    assert space[3:5] == [str(MEMORY_BYTES)] * 2
 
 
 def test_a_child_that_died_is_replaced() -> None:

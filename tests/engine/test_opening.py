@@ -181,4 +181,4 @@ def test_a_missing_extra_is_named(llama: Path, tmp_path: Path, monkeypatch: pyte
     gguf.write_bytes(b"GGUF")
     with pytest.raises(NotSupported, match="not installed") as caught:
         open_engine(gguf, backend="llamacpp")
-    assert caught.value.hint == "run `pip install 'localinfer[llamacpp]'`"
+    assert caught.value.hint == "run `pip install '.[llamacpp]'` in the project's folder"

@@ -21,6 +21,15 @@ def test_isa_folders_share_no_inline_code(path: Path) -> None:
         assert not re.findall(r"^(?!static )\w.*\) \{", text, re.MULTILINE)
 
 
+@pytest.mark.parametrize("path", ISA_FILES, ids=lambda p: f"{p.parent.name}/{p.name}")
+def test_kernels_own_nothing(path: Path) -> None:
+    """No allocation, no exceptions, no threads, no state that outlives a call."""
+    code = re.sub(r"//.*", "", path.read_text(encoding="utf-8"))
+    assert not re.findall(r"\b(?:new|delete|malloc|calloc|free|throw|try|thread_local|mutex)\b|std::", code)
+    for line in re.findall(r"^\s*static [^(){}]*[;=]", code, re.MULTILINE):
+        assert re.search(r"\bconst(?:expr)?\b", line), line.strip()
+
+
 def test_flags_keep_the_arithmetic() -> None:
     flags = re.sub(r"#.*", "", (KERNELS / "sources.cmake").read_text(encoding="utf-8"))
     assert "-ffp-contract=off" in flags
