@@ -149,3 +149,15 @@ def test_no_model_is_named_outside_families() -> None:
     for path in (ROOT / "localinfer").rglob("*.py"):
         found = FAMILY.search(path.read_text(encoding="utf-8"))
         assert not found or path.parent.name == "families", f"{path.name}: {found and found[0]}"
+
+
+def test_the_readme_lists_the_commands_there_are() -> None:
+    from localinfer.cli.app import COMMANDS
+
+    there = {name.split()[0] for name in COMMANDS}
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    rows = re.search(r"\| command \| does \|\n\|---\|---\|\n((?:\|.*\n)+)", readme)
+    assert rows
+    cells = [row.replace("\\|", "/").split("|")[1] for row in rows[1].splitlines()]
+    assert {name for cell in cells for name in re.findall(r"`([a-z]+)", cell)} == there
+    assert set(re.findall(r"(?:^|\| )localinfer ([a-z]+)", readme, re.MULTILINE)) <= there

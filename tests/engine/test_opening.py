@@ -15,7 +15,7 @@ from localinfer.engine.advice import sampling_from
 from localinfer.engine.engine import StepEngine
 from localinfer.engine.opening import open_engine
 from localinfer.engine.protocol import Engine, Request
-from localinfer.errors import Corrupt, DoesNotFit, NotFound, NotSupported, UsageError
+from localinfer.errors import ContextOverflow, Corrupt, DoesNotFit, NotFound, NotSupported, UsageError
 from tests.engine.running import GREEDY, finish
 from tests.tiny import make_checkpoint, write_json, write_tokenizer
 
@@ -182,3 +182,12 @@ def test_a_missing_extra_is_named(llama: Path, tmp_path: Path, monkeypatch: pyte
     with pytest.raises(NotSupported, match="not installed") as caught:
         open_engine(gguf, backend="llamacpp")
     assert caught.value.hint == "run `pip install '.[llamacpp]'` in the project's folder"
+
+
+@pytest.mark.parametrize(("prompt", "hint"), [(70, "-c 256"), (255, "-c 256"), (256, "was made for 256 tokens")])
+def test_the_hint_of_an_overflow_stays_within_the_model(tmp_path: Path, prompt: int, hint: str) -> None:
+    path = make_checkpoint(tmp_path / "m", max_position_embeddings=256)
+    with open_engine(path, EngineConfig(context=64, threads=1)) as engine:
+        with pytest.raises(ContextOverflow) as caught:
+            engine.add(Request((1,) * prompt, SamplingParams()))
+        assert hint in str(caught.value.hint)
