@@ -22,6 +22,18 @@ def isolated(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathF
     return home
 
 
+@pytest.fixture(scope="session")
+def starter_gguf() -> Path:
+    """The starter's own GGUF file, found and hashed as the program does it; `make test` installs its package."""
+    from localinfer.hub import catalogue
+    from localinfer.hub.starter import package_file
+
+    entry = catalogue.find("starter")
+    assert entry is not None
+    assert entry.package is not None
+    return package_file(entry.package)
+
+
 @pytest.fixture
 def golden(request: pytest.FixtureRequest) -> Callable[[str, str], None]:
     """`golden("name.txt", seen)`: compare with `golden/name.txt` beside the test; `--update-golden` rewrites it."""

@@ -10,14 +10,11 @@ from numpy.typing import NDArray
 
 from localinfer.errors import Corrupt, LocalInferError, NotFound, NotSupported
 from localinfer.formats.json_files import read_object, shown
+from localinfer.formats.layout import INDEX, INDEX_LIMIT, PICKLES, SINGLE
 from localinfer.formats.safetensors import SafetensorsFile, TensorInfo
 
-SINGLE = "model.safetensors"
-INDEX = "model.safetensors.index.json"
-INDEX_LIMIT = 64 << 20
 MAX_FILES = 4096
 _FILE_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.\-]{0,200}\.safetensors")
-_PICKLES = ("*.bin", "*.pt", "*.pth", "*.pkl", "*.ckpt")
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,7 +115,7 @@ def _shard(directory: Path, name: str) -> SafetensorsFile:
 def _no_weights(directory: Path) -> LocalInferError:
     if not directory.is_dir():
         return NotFound(f"{directory}: no such directory", hint="check the path, or `localinfer list`")
-    if any(True for pattern in _PICKLES for _ in directory.glob(pattern)):
+    if any(file.suffix.lower() in PICKLES for file in directory.iterdir()):
         return NotSupported(
             f"{directory}: has pickled weights only, which can run code and are never opened",
             hint="use a repository with .safetensors files",

@@ -9,11 +9,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from localinfer.errors import Corrupt, UsageError
-from localinfer.formats.checkpoint_files import INDEX, SINGLE
+from localinfer.formats.bf16 import to_bf16
 from localinfer.formats.durable import write_bytes, write_failed, write_json
 from localinfer.formats.gguf import GgufFile
 from localinfer.formats.gguf_config import Renamed, plan_import
 from localinfer.formats.gguf_tokenizer import read_gguf_tokenizer
+from localinfer.formats.layout import INDEX, SINGLE
 from localinfer.formats.safetensors import write_safetensors
 
 SHARD_BYTES = 1 << 30
@@ -96,9 +97,3 @@ def _bf16(file: GgufFile, tensor: Renamed) -> NDArray[np.uint16]:
 def _unpermute(values: NDArray[np.float32], heads: int) -> NDArray[np.float32]:
     """Rows of one head: (pair, side) as llama.cpp's RoPE has them → (side, pair) as the original has them."""
     return values.reshape(heads, -1, 2, *values.shape[1:]).swapaxes(1, 2).reshape(values.shape)
-
-
-def to_bf16(values: NDArray[np.float32]) -> NDArray[np.uint16]:
-    """float32 (finite) → the nearest bf16, ties to even, as uint16."""
-    bits = np.ascontiguousarray(values).view(np.uint32)
-    return ((bits + (np.uint32(0x7FFF) + (bits >> 16 & 1))) >> 16).astype(np.uint16)

@@ -7,6 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from localinfer.errors import Corrupt
+from localinfer.formats.bf16 import to_bf16
 from localinfer.formats.compressed import dequantize, unpack
 
 _PIECE = 1 << 20  # values handled at once, so that temporaries stay small
@@ -73,8 +74,7 @@ def narrow(name: str, values: NDArray[np.float32]) -> NDArray[np.uint16]:
     out = np.empty(values.shape, np.uint16)
     source, target = values.reshape(-1), out.reshape(-1)
     for i in range(0, source.size, _PIECE):
-        bits = source[i : i + _PIECE].view(np.uint32)
-        target[i : i + _PIECE] = (bits + (0x7FFF + ((bits >> 16) & 1))) >> 16
+        target[i : i + _PIECE] = to_bf16(source[i : i + _PIECE])
     require_finite(name, out)
     return out
 

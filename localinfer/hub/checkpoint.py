@@ -5,14 +5,10 @@ from typing import Any
 
 from localinfer.errors import LocalInferError
 from localinfer.formats.json_files import read_object
+from localinfer.formats.layout import CONFIG, INDEX, INDEX_LIMIT, SINGLE
 from localinfer.hub.model import Variant, variant_of_bits
 
-CONFIG = "config.json"
-SINGLE = "model.safetensors"
-PICKLES = (".bin", ".pt", ".pth", ".pkl", ".ckpt")
-INDEX = "model.safetensors.index.json"
 RECORD = "localinfer.json"
-INDEX_LIMIT = 64 << 20
 
 
 def weight_files(index: dict[str, Any]) -> list[str]:

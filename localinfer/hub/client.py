@@ -8,9 +8,9 @@ from pathlib import Path
 from localinfer.errors import DoesNotFit, LocalInferError, NotFound, UsageError, size
 from localinfer.formats.durable import sync, write_bytes, write_failed
 from localinfer.formats.json_files import read_object
+from localinfer.formats.layout import CONFIG, INDEX, INDEX_LIMIT
 from localinfer.hub import catalogue
 from localinfer.hub.cache import repo_dir, snapshots
-from localinfer.hub.checkpoint import CONFIG, INDEX, INDEX_LIMIT
 from localinfer.hub.connection import Connection
 from localinfer.hub.listing import RemoteFile, read_listing, small_files, weights
 from localinfer.hub.locks import locked

@@ -5,8 +5,9 @@ from typing import Any
 
 from localinfer.errors import LocalInferError
 from localinfer.formats.json_files import read_object
+from localinfer.formats.layout import CONFIG
 from localinfer.hub import catalogue
-from localinfer.hub.checkpoint import CONFIG, RECORD
+from localinfer.hub.checkpoint import RECORD
 from localinfer.hub.model import LocalModel
 
 

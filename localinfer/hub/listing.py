@@ -4,7 +4,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from localinfer.errors import Corrupt, NotSupported
-from localinfer.hub.checkpoint import CONFIG, INDEX, PICKLES, SINGLE, weight_files
+from localinfer.formats.layout import CONFIG, INDEX, PICKLES, SINGLE
+from localinfer.hub.checkpoint import weight_files
 from localinfer.hub.names import COMMIT, SHA256, check_file_names, shown
 
 ALLOWED = (".safetensors", ".json", ".jinja", ".txt")

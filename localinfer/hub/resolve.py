@@ -3,9 +3,10 @@
 from pathlib import Path
 
 from localinfer.errors import Corrupt, NotFound, NotSupported
+from localinfer.formats.layout import PICKLES, SINGLE
 from localinfer.hub import catalogue
 from localinfer.hub.cache import forms_of, read_ref, repo_dir
-from localinfer.hub.checkpoint import PICKLES, SINGLE, missing_file, recorded_revision, size_on_disk, variant_of
+from localinfer.hub.checkpoint import missing_file, recorded_revision, size_on_disk, variant_of
 from localinfer.hub.model import LocalModel, variant_of_bits
 from localinfer.hub.names import COMMIT
 from localinfer.hub.reference import Reference, parse

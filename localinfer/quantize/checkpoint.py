@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import Any, Literal
 
 from localinfer.errors import Corrupt, DoesNotFit, LocalInferError, UsageError, size
-from localinfer.formats.checkpoint_files import INDEX
 from localinfer.formats.durable import sync, write_bytes, write_failed, write_json
 from localinfer.formats.json_files import TOKENIZER_LIMIT, read_bytes, read_object
+from localinfer.formats.layout import INDEX
 from localinfer.formats.safetensors import write_safetensors
 from localinfer.quantize.journal import Journal, locked, sha256
 from localinfer.quantize.layer import quantize_unit

