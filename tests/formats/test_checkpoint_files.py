@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from localinfer.errors import Corrupt, LocalInferError, NotFound, NotSupported
-from localinfer.formats.checkpoint_files import INDEX, open_tensors
+from localinfer.formats.checkpoint_files import open_tensors
+from localinfer.formats.layout import INDEX
 from localinfer.formats.safetensors import write_safetensors
 
 SHARDS = {"m-1.safetensors": ["a", "b"], "m-2.safetensors": ["c"]}
