@@ -349,14 +349,18 @@ def attend_8(
     blocks: NDArray[numpy.uint8],
     table: NDArray[numpy.int32],
     q: NDArray[numpy.float32],
-    first: int,
-    end: int,
+    position: int,
+    window: int,
     scale: float,
     *,
+    rows: int = 1,
+    apart: bool = False,
     isa: str = "",
 ) -> None:
     """
-    Softmax attention of heads q [heads, head_dim] over tokens first to end - 1; blocks[table[i]] holds tokens 32 i to 32 i + 31.
+    Softmax attention of `rows` rows of heads q [rows * heads, head_dim], row m at position + m; blocks[table[i]]
+    holds tokens 32 i to 32 i + 31. `window`: tokens that a row sees, itself included, 0 for all. `apart`: each
+    cut of 256 tokens is computed alone and merged after.
     """
 
 def attend_16(
@@ -364,12 +368,16 @@ def attend_16(
     blocks: NDArray[numpy.uint8],
     table: NDArray[numpy.int32],
     q: NDArray[numpy.float32],
-    first: int,
-    end: int,
+    position: int,
+    window: int,
     scale: float,
     *,
+    rows: int = 1,
+    apart: bool = False,
     isa: str = "",
 ) -> None:
     """
-    Softmax attention of heads q [heads, head_dim] over tokens first to end - 1; blocks[table[i]] holds tokens 32 i to 32 i + 31.
+    Softmax attention of `rows` rows of heads q [rows * heads, head_dim], row m at position + m; blocks[table[i]]
+    holds tokens 32 i to 32 i + 31. `window`: tokens that a row sees, itself included, 0 for all. `apart`: each
+    cut of 256 tokens is computed alone and merged after.
     """

@@ -5,6 +5,7 @@
 #include <nanobind/ndarray.h>
 #include <nanobind/stl/string.h>
 
+#include <algorithm>
 #include <cstdarg>
 #include <cstdio>
 #include <stdexcept>
@@ -12,6 +13,7 @@
 #include <vector>
 
 #include "bindings/bindings.h"
+#include "core/attend.h"
 #include "kernels/dispatch.h"
 
 namespace nb = nanobind;
@@ -187,37 +189,102 @@ void kv_put(Vector<uint8_t> block, size_t token, Vector<const float> k, Vector<c
   (kernels.*kernel)(block.data(), token, k.data(), v.data(), k.shape(0));
 }
 
+// Rows of queries, made ready, and what the kernels write for them.
+struct Queries {
+  std::vector<int8_t> q8;
+  std::vector<float> q_scale, m, l, acc;
+  std::vector<int32_t> q_sum;
+
+  Queries(const KernelTable& kernels, const Matrix<const float>& q, size_t ldq, float scale, bool quantized)
+      : q_scale(q.shape(0)), m(q.shape(0)), l(q.shape(0)), acc(q.size()), q_sum(q.shape(0)) {
+    if (!quantized) return;
+    const size_t head_dim = q.shape(1);
+    q8.resize(q.size());
+    for (size_t i = 0; i < q.shape(0); ++i) {
+      kernels.quantize(&q8[i * head_dim], &q_scale[i], &q_sum[i], q.data() + i * ldq, head_dim, head_dim);
+      q_scale[i] *= scale;
+    }
+  }
+};
+
+// All cuts in turn; with `apart` each is computed alone and merged by attend_merge, as the threads of a step do.
+template <auto KernelTable::*kernel>
+void attend_cuts(const KernelTable& kernels, AttendJob job, const std::vector<const uint8_t*>& blocks, bool apart) {
+  const AttendJob whole = job;
+  std::vector<float> m(job.rows * job.heads), l(job.rows * job.heads), acc(m.size() * job.head_dim);
+  for (job.cut = first_seen(job.position, job.window) / kKvChunk; job.cut * kKvChunk < whole.position + whole.rows; ++job.cut) {
+    const RowsOfCut seen(job.cut, whole.position, whole.window, whole.rows);
+    job.blocks = blocks.data() + job.cut * (kKvChunk / kKvBlock);
+    job.rows = seen.to - seen.from;
+    job.position = whole.position + seen.from;
+    if (job.q != nullptr) job.q = whole.q + seen.from * job.ldq;
+    if (job.q8 != nullptr) job.q8 = whole.q8 + seen.from * job.ldq;
+    const size_t one = seen.from * job.lds;
+    job.q_scale = whole.q_scale + one;
+    job.q_sum = whole.q_sum + one;
+    job.m = apart ? m.data() : whole.m + one;
+    job.l = apart ? l.data() : whole.l + one;
+    job.acc = apart ? acc.data() : whole.acc + seen.from * job.lda;
+    job.fold = !apart;
+    (kernels.*kernel)(&job);
+    for (size_t row = seen.from; apart && row < seen.to; ++row) {
+      const size_t here = row * job.lds, part = here - one;
+      if (first_seen(whole.position + row, job.window) < job.cut * kKvChunk) {
+        kernels.attend_merge(whole.m + here, whole.l + here, whole.acc + row * job.lda, &m[part], &l[part],
+                             &acc[part * job.head_dim], job.heads, job.head_dim);
+      } else {
+        std::copy_n(&m[part], job.heads, whole.m + here);
+        std::copy_n(&l[part], job.heads, whole.l + here);
+        std::copy_n(&acc[part * job.head_dim], job.heads * job.head_dim, whole.acc + row * job.lda);
+      }
+    }
+  }
+}
+
 template <auto KernelTable::*kernel, size_t bits>
-void attend(Matrix<float> out, Blocks blocks, Vector<const int32_t> table, Matrix<const float> q, size_t first,
-            size_t end, float scale, const std::string& isa) {
-  const size_t heads = q.shape(0);
+void attend(Matrix<float> out, Blocks blocks, Vector<const int32_t> table, Matrix<const float> q, size_t position,
+            size_t window, float scale, size_t rows, bool apart, const std::string& isa) {
   const size_t bytes = kv_block_bytes(q.shape(1), bits);
+  require(rows > 0 && q.shape(0) % rows == 0, "attend: %zu queries do not make %zu rows", q.shape(0), rows);
+  const size_t heads = q.shape(0) / rows;
   require(heads >= 1 && heads <= 64, "attend: %zu query heads, must be 1 to 64", heads);
-  require(out.shape(0) == heads && out.shape(1) == q.shape(1), "attend: out is not shaped like q");
+  require(out.shape(0) == q.shape(0) && out.shape(1) == q.shape(1), "attend: out is not shaped like q");
   require(blocks.shape(1) == bytes, "attend: blocks have %zu bytes, %zu expected", blocks.shape(1), bytes);
   require_aligned(blocks.data(), "blocks");
-  require(first < end && end <= table.shape(0) * kKvBlock, "attend: tokens %zu to %zu are not in %zu blocks", first,
-          end, table.shape(0));
-  std::vector<const uint8_t*> pointers(table.shape(0));
-  for (size_t i = 0; i < pointers.size(); ++i) {
+  const size_t ldq = row_stride(q, "q"), ldo = row_stride(out, "out");
+  require(bits != 16 || ldq == q.shape(1), "attend: the queries must be contiguous");
+  require(position < table.shape(0) * kKvBlock && position + rows <= table.shape(0) * kKvBlock,
+          "attend: %zu rows from position %zu are not in %zu blocks", rows, position, table.shape(0));
+  std::vector<const uint8_t*> pointers((table.shape(0) / 8 + 1) * 8);
+  for (size_t i = 0; i < table.shape(0); ++i) {
     const int32_t at = table(i);
     require(at >= 0 && static_cast<size_t>(at) < blocks.shape(0), "attend: there is no block %d", at);
     pointers[i] = blocks.data() + static_cast<size_t>(at) * bytes;
   }
-  AttendJob job{};
-  job.blocks = pointers.data();
-  job.first = first;
-  job.end = end;
-  job.q = q.data();
-  job.ldq = row_stride(q, "q");
-  job.heads = heads;
-  job.head_dim = q.shape(1);
-  job.scale = scale;
-  job.out = out.data();
-  job.ldo = row_stride(out, "out");
   const KernelTable& kernels = kernels_for(isa);
   nb::gil_scoped_release unlocked;
-  (kernels.*kernel)(&job);
+  Queries queries(kernels, q, ldq, scale, bits != 16);
+  AttendJob job{};
+  job.position = position;
+  job.window = window;
+  job.rows = rows;
+  job.ldm = job.lds = job.heads = heads;
+  job.head_dim = q.shape(1);
+  job.ldq = job.lda = heads * job.head_dim;
+  if (bits == 16)
+    job.q = q.data();
+  else
+    job.q8 = queries.q8.data();
+  job.q_scale = queries.q_scale.data();
+  job.q_sum = queries.q_sum.data();
+  job.scale = scale;
+  job.m = queries.m.data();
+  job.l = queries.l.data();
+  job.acc = queries.acc.data();
+  attend_cuts<kernel>(kernels, job, pointers, apart);
+  kernels.attend_finish(job.acc, job.l, heads * rows, job.head_dim);
+  for (size_t i = 0; i < heads * rows; ++i)
+    std::copy_n(job.acc + i * job.head_dim, job.head_dim, out.data() + i * ldo);
 }
 
 void bind_linear(nb::module_& m) {
@@ -260,10 +327,11 @@ void bind_attention(nb::module_& m) {
   put("kv_put_8", kv_put<&KernelTable::kv_put_8, 8>);
   put("kv_put_16", kv_put<&KernelTable::kv_put_16, 16>);
   const auto attention = [&m](const char* name, auto function) {
-    m.def(name, function, "out"_a.noconvert(), "blocks"_a.noconvert(), "table"_a, "q"_a, "first"_a, "end"_a, "scale"_a,
-          nb::kw_only(), "isa"_a = "",
-          "Softmax attention of heads q [heads, head_dim] over tokens first to end - 1; blocks[table[i]] holds tokens "
-          "32 i to 32 i + 31.");
+    m.def(name, function, "out"_a.noconvert(), "blocks"_a.noconvert(), "table"_a, "q"_a, "position"_a, "window"_a,
+          "scale"_a, nb::kw_only(), "rows"_a = 1, "apart"_a = false, "isa"_a = "",
+          "Softmax attention of `rows` rows of heads q [rows * heads, head_dim], row m at position + m; blocks[table[i]]\n"
+          "holds tokens 32 i to 32 i + 31. `window`: tokens that a row sees, itself included, 0 for all. `apart`: each\n"
+          "cut of 256 tokens is computed alone and merged after.");
   };
   attention("attend_8", attend<&KernelTable::attend_8, 8>);
   attention("attend_16", attend<&KernelTable::attend_16, 16>);

@@ -1,93 +1,265 @@
-// Attention: q, k and v of every row; then all keys and values are written; then every row attends.
+// Attention: q, k and v of every row; then keys and values are written; then the rows attend, in tiles of rows of one
+// sequence, cut by cut. Long contexts are split over the threads at the cuts.
+#include "core/attend.h"
+
 #include <algorithm>
 
 #include "core/linear.h"
 
 namespace {
 
-struct Heads {
-  const AttendOp& op;
-  const Step& step;
-  const Scratch::Own& own;
-  size_t shared;           // query heads of one KV head
-  size_t k_start, v_start;  // in a row of qkv; parts start on panel borders
+constexpr size_t kCutBlocks = kKvChunk / kKvBlock;
 
-  Heads(const AttendOp& attend, const Step& whole, const Lane& lane)
-      : op(attend),
-        step(whole),
-        own(whole.s.own[lane.id()]),
-        shared(attend.heads / attend.kv_heads),
-        k_start(attend.qkv->shape.panel_of(1, 0) * kPanelRows),
-        v_start(attend.qkv->shape.panel_of(2, 0) * kPanelRows) {}
+// What all threads know of the phase, and what one thread does in it.
+class Attention {
+ public:
+  Attention(const AttendOp& op, const Step& step, Lane& lane)
+      : op_(op),
+        step_(step),
+        lane_(lane),
+        own_(step.s.own[lane.id()]),
+        shared_(op.heads / op.kv_heads),
+        width_(shared_ * op.head_dim),
+        k_start_(op.qkv->shape.panel_of(1, 0) * kPanelRows),
+        v_start_(op.qkv->shape.panel_of(2, 0) * kPanelRows),
+        quantized_(step.kv.bits() == 8) {}
 
-  float* row(size_t m) const { return step.s.qkv + m * step.s.qkv_ld; }
-
-  // Bias, norm and RoPE of one head; `index` counts heads over q | k | v.
-  void finish_head(float* head, size_t index, const Floats& norm, size_t position) const {
-    const KernelTable& k = step.k;
-    const RopeTable& rope = step.rope(op.rope);
-    if (!op.bias.empty()) k.add(head, head, op.bias.data() + index * op.head_dim, op.head_dim);
-    if (!norm.empty()) k.rms_norm(head, head, norm.data(), op.head_dim, op.norm.eps);
-    k.rope(head, rope.cos(position), rope.sin(position), op.head_dim);
-  }
-
-  // Finishes the heads of row m that belong to KV head `h`, and writes its key and value into the cache.
-  void place(size_t m, size_t h) const {
-    const KernelTable& k = step.k;
-    const size_t position = static_cast<size_t>(step.positions[m]);
-    for (size_t i = h * shared; i < (h + 1) * shared; ++i)
-      finish_head(row(m) + i * op.head_dim, i, op.q_norm, position);
-    float* key = row(m) + k_start + h * op.head_dim;
-    float* value = row(m) + v_start + h * op.head_dim;
-    finish_head(key, op.heads + h, op.k_norm, position);
-    if (!op.bias.empty())
-      k.add(value, value, op.bias.data() + (op.heads + op.kv_heads + h) * op.head_dim, op.head_dim);
-    uint8_t* block = step.kv.block(op.layer, table(m)[position / kKvBlock], h);
-    const auto put = step.kv.bits() == 8 ? k.kv_put_8 : k.kv_put_16;
-    put(block, position % kKvBlock, key, value, op.head_dim);
-  }
-
-  // Query heads [from, to) of those that share KV head `h`.
-  void attend(size_t m, size_t h, size_t from, size_t to) const {
-    AttendJob job{};
-    job.end = static_cast<size_t>(step.positions[m]) + 1;
-    job.first = op.window > 0 && job.end > op.window ? job.end - op.window : 0;
-    for (size_t i = job.first / kKvBlock; i * kKvBlock < job.end; ++i)
-      own.blocks[i] = step.kv.block(op.layer, table(m)[i], h);
-    job.blocks = own.blocks;
-    const size_t first_head = (h * shared + from) * op.head_dim;
-    job.q = row(m) + first_head;
-    job.ldq = job.ldo = job.head_dim = op.head_dim;
-    job.heads = to - from;
-    job.scale = op.scale;
-    job.out = step.s.attended + m * step.s.attended_ld + first_head;
-    (step.kv.bits() == 8 ? step.k.attend_8 : step.k.attend_16)(&job);
+  // False: interrupted.
+  bool run() {
+    make_tiles();
+    if (!step_.apart) {  // rows of one sequence see each other: all keys and values must be there first
+      const size_t groups = step_.rows * op_.kv_heads;
+      for (size_t i = lane_.begin(groups); i < lane_.end(groups); ++i) place(i / op_.kv_heads, i % op_.kv_heads);
+      if (!lane_.sync()) return false;
+    }
+    for (size_t wave = 0; wave < waves_; ++wave) {
+      const size_t split = split_ * op_.kv_heads * wave_cuts_;
+      const size_t whole = wave == 0 ? (tiles_ - split_) * op_.kv_heads : 0;
+      lane_.draw(split + whole, [&](size_t i) {
+        if (i < split)
+          attend_cut(wave, i / wave_cuts_, i % wave_cuts_);
+        else
+          attend_whole(own_.tiles[split_ + (i - split) / op_.kv_heads], (i - split) % op_.kv_heads);
+      });
+      if (!lane_.sync()) return false;
+    }
+    return true;
   }
 
  private:
+  using Tile = Scratch::Tile;
   struct Table {
     const int32_t* blocks;
     size_t operator[](size_t i) const { return static_cast<size_t>(blocks[i]); }
   };
-  Table table(size_t m) const {
-    return {step.block_tables + static_cast<size_t>(step.sequences[m]) * step.width};
-  }
-};
+  struct Partial {
+    float *m, *l, *acc;
+  };
 
-// Into how many parts to cut the query heads of one KV head. Each part reads the cache again, so only when threads would
-// stand idle: one row of a model with few KV heads. Reading costs about as much as one head.
-size_t parts_of_a_group(const AttendOp& op, const Step& step, size_t threads) {
-  constexpr size_t worth_cutting = 256;
-  const size_t shared = op.heads / op.kv_heads, groups = step.rows * op.kv_heads;
-  if (step.longest < worth_cutting) return 1;
-  size_t best = 1, least = SIZE_MAX;
-  for (size_t parts = 1; parts <= shared; ++parts) {
-    const size_t rounds = (groups * parts + threads - 1) / threads;
-    const size_t cost = rounds * (1 + (shared + parts - 1) / parts);
-    if (cost < least) best = parts, least = cost;
+  size_t position(size_t row) const { return static_cast<size_t>(step_.positions[row]); }
+  float* qkv(size_t row) const { return step_.s.qkv + row * step_.s.qkv_ld; }
+  Table table(size_t row) const {
+    return {step_.block_tables + static_cast<size_t>(step_.sequences[row]) * step_.width};
   }
-  return best;
-}
+  // The result of a row, at the heads of KV head h.
+  Partial whole(size_t row, size_t h) const {
+    const Scratch& s = step_.s;
+    const size_t one = row * s.heads_ld + h * shared_;
+    return {s.m + one, s.l + one, s.attended + row * s.attended_ld + h * width_};
+  }
+  // The result of one cut of a split tile; its rows lie close.
+  Partial part(size_t group, size_t cut) const {
+    float* at = step_.s.parts + (group * wave_cuts_ + cut) * part_floats(most_rows_);
+    return {at, at + most_rows_ * shared_, at + 2 * most_rows_ * shared_};
+  }
+  size_t part_floats(size_t rows) const { return rows * (2 * shared_ + width_); }
+
+  // Bias, norm and RoPE of one head; `index` counts heads over q | k | v.
+  void finish_head(float* head, size_t index, const Floats& norm, size_t at) const {
+    const KernelTable& k = step_.k;
+    const RopeTable& rope = step_.rope(op_.rope);
+    if (!op_.bias.empty()) k.add(head, head, op_.bias.data() + index * op_.head_dim, op_.head_dim);
+    if (!norm.empty()) k.rms_norm(head, head, norm.data(), op_.head_dim, op_.norm.eps);
+    k.rope(head, rope.cos(at), rope.sin(at), op_.head_dim);
+  }
+
+  // Query heads of KV head h, finished in place, and quantized where the cache wants it.
+  void finish_queries(float* q, int8_t* q8, float* scale, int32_t* sum, size_t row, size_t h) const {
+    for (size_t i = 0; i < shared_; ++i) {
+      finish_head(q + i * op_.head_dim, h * shared_ + i, op_.q_norm, position(row));
+      if (!quantized_) continue;
+      step_.k.quantize(q8 + i * op_.head_dim, scale + i, sum + i, q + i * op_.head_dim, op_.head_dim, op_.head_dim);
+      scale[i] *= op_.scale;
+    }
+  }
+
+  // Writes key and value of KV head h into the cache.
+  void put(size_t row, size_t h) const {
+    const KernelTable& k = step_.k;
+    float* key = qkv(row) + k_start_ + h * op_.head_dim;
+    float* value = qkv(row) + v_start_ + h * op_.head_dim;
+    finish_head(key, op_.heads + h, op_.k_norm, position(row));
+    if (!op_.bias.empty())
+      k.add(value, value, op_.bias.data() + (op_.heads + op_.kv_heads + h) * op_.head_dim, op_.head_dim);
+    uint8_t* block = step_.kv.block(op_.layer, table(row)[position(row) / kKvBlock], h);
+    (quantized_ ? k.kv_put_8 : k.kv_put_16)(block, position(row) % kKvBlock, key, value, op_.head_dim);
+  }
+
+  void place(size_t row, size_t h) const {
+    const Scratch& s = step_.s;
+    const size_t one = row * s.heads_ld + h * shared_;
+    finish_queries(qkv(row) + h * width_, s.q8 + row * s.attended_ld + h * width_, s.q_scale + one, s.q_sum + one, row,
+                   h);
+    put(row, h);
+  }
+
+  // Lists the tiles, those that are to be split first: one that would keep its thread busy when the others are done.
+  void make_tiles() {
+    const size_t most = std::max<size_t>(kTileQueries / shared_, 1);
+    size_t total = 0;
+    for (size_t row = 0; row < step_.rows; ++tiles_) {
+      size_t rows = 1;
+      while (row + rows < step_.rows && rows < most && step_.sequences[row + rows] == step_.sequences[row]) ++rows;
+      Tile& tile = own_.tiles[tiles_] = {row, rows, first_seen(position(row), op_.window) / kKvChunk,
+                                         position(row + rows - 1) / kKvChunk + 1};
+      total += tile.rows * (tile.end_cut - tile.first_cut) * op_.kv_heads;
+      row += rows;
+    }
+    std::reverse(own_.tiles, own_.tiles + tiles_);  // later rows see more tokens: the long ones first
+    const size_t threads = lane_.threads();
+    const auto is_long = [&](const Tile& tile) {
+      const size_t cuts = tile.end_cut - tile.first_cut;
+      return threads > 1 && cuts > 1 && tile.rows * cuts * threads * kSplits > total;
+    };
+    split_ = static_cast<size_t>(std::partition(own_.tiles, own_.tiles + tiles_, is_long) - own_.tiles);
+    if (split_ == 0) return;
+    size_t cuts = 0;
+    for (size_t i = 0; i < split_; ++i) {
+      most_rows_ = std::max(most_rows_, own_.tiles[i].rows);
+      cuts = std::max(cuts, own_.tiles[i].end_cut - own_.tiles[i].first_cut);
+    }
+    wave_cuts_ = std::min(cuts, step_.s.parts_size / (split_ * op_.kv_heads * part_floats(most_rows_)));
+    waves_ = (cuts + wave_cuts_ - 1) / wave_cuts_;
+  }
+
+  // The tile's queries: in the step's memory, or, when its only row was not placed before, in the thread's own.
+  AttendJob job_of(const Tile& tile, size_t h) {
+    const Scratch& s = step_.s;
+    AttendJob job{};
+    job.position = position(tile.row);
+    job.window = op_.window;
+    job.rows = tile.rows;
+    job.heads = shared_;
+    job.head_dim = op_.head_dim;
+    job.scale = op_.scale;
+    job.lds = s.heads_ld;
+    if (step_.apart) {
+      make_own(tile.row, h);
+      job.q = own_.query;
+      job.q8 = own_.query_8;
+      job.q_scale = own_.query_scale;
+      job.q_sum = own_.query_sum;
+      return job;
+    }
+    const size_t one = tile.row * s.heads_ld + h * shared_;
+    job.q = qkv(tile.row) + h * width_;
+    job.q8 = s.q8 + tile.row * s.attended_ld + h * width_;
+    job.ldq = quantized_ ? s.attended_ld : s.qkv_ld;
+    job.q_scale = s.q_scale + one;
+    job.q_sum = s.q_sum + one;
+    return job;
+  }
+
+  void make_own(size_t row, size_t h) {
+    if (made_ == row * op_.kv_heads + h) return;
+    made_ = row * op_.kv_heads + h;
+    std::copy_n(qkv(row) + h * width_, width_, own_.query);
+    finish_queries(own_.query, own_.query_8, own_.query_scale, own_.query_sum, row, h);
+  }
+
+  // Runs `job`, which is set up for the tile, for those of its rows that see a token of the cut. Results go to row 0's
+  // place and on.
+  void run_cut(AttendJob job, const Tile& tile, size_t h, size_t cut, const Partial& to, size_t ld_one, size_t ld_acc) {
+    const RowsOfCut rows(cut, job.position, op_.window, tile.rows);
+    const uint8_t* blocks[kCutBlocks] = {};
+    const size_t first = first_seen(job.position + rows.from, op_.window);
+    const size_t last = std::min(job.position + rows.to - 1, cut * kKvChunk + kKvChunk - 1);
+    for (size_t i = std::max(first, cut * kKvChunk) / kKvBlock; i <= last / kKvBlock; ++i)
+      blocks[i % kCutBlocks] = step_.kv.block(op_.layer, table(tile.row)[i], h);
+    job.blocks = blocks;
+    job.cut = cut;
+    job.position += rows.from;
+    job.rows = rows.to - rows.from;
+    job.q += rows.from * job.ldq;
+    job.q8 += rows.from * job.ldq;
+    job.q_scale += rows.from * job.lds;
+    job.q_sum += rows.from * job.lds;
+    job.m = to.m + rows.from * ld_one;
+    job.l = to.l + rows.from * ld_one;
+    job.acc = to.acc + rows.from * ld_acc;
+    job.ldm = ld_one;
+    job.lda = ld_acc;
+    (quantized_ ? step_.k.attend_8 : step_.k.attend_16)(&job);
+  }
+
+  void attend_whole(const Tile& tile, size_t h) {
+    if (step_.apart) put(tile.row, h);
+    AttendJob job = job_of(tile, h);
+    job.fold = 1;
+    for (size_t cut = tile.first_cut; cut < tile.end_cut; ++cut)
+      run_cut(job, tile, h, cut, whole(tile.row, h), step_.s.heads_ld, step_.s.attended_ld);
+    finish(tile, h);
+  }
+
+  void finish(const Tile& tile, size_t h) const {
+    for (size_t row = tile.row; row < tile.row + tile.rows; ++row) {
+      const Partial at = whole(row, h);
+      step_.k.attend_finish(at.acc, at.l, shared_, op_.head_dim);
+    }
+  }
+
+  // Cut number `i` of this wave of a split tile; `group` counts tiles times KV heads. Whoever is last merges.
+  void attend_cut(size_t wave, size_t group, size_t i) {
+    const Tile& tile = own_.tiles[group / op_.kv_heads];
+    const size_t h = group % op_.kv_heads;
+    const size_t from = tile.first_cut + wave * wave_cuts_, to = std::min(from + wave_cuts_, tile.end_cut);
+    if (from + i >= to) return;
+    if (step_.apart && from + i + 1 == tile.end_cut) put(tile.row, h);
+    run_cut(job_of(tile, h), tile, h, from + i, part(group, i), shared_, width_);
+    if (step_.s.arrived[group].fetch_add(1, std::memory_order_acq_rel) + 1 < to - from) return;
+    step_.s.arrived[group].store(0, std::memory_order_relaxed);
+    for (size_t cut = from; cut < to; ++cut) merge(tile, h, cut, part(group, cut - from));
+    if (to == tile.end_cut) finish(tile, h);
+  }
+
+  void merge(const Tile& tile, size_t h, size_t cut, const Partial& from) const {
+    const RowsOfCut rows(cut, position(tile.row), op_.window, tile.rows);
+    for (size_t i = rows.from; i < rows.to; ++i) {
+      const Partial to = whole(tile.row + i, h);
+      const float *m = from.m + i * shared_, *l = from.l + i * shared_, *acc = from.acc + i * width_;
+      if (first_seen(position(tile.row) + i, op_.window) < cut * kKvChunk) {
+        step_.k.attend_merge(to.m, to.l, to.acc, m, l, acc, shared_, op_.head_dim);
+        continue;
+      }
+      std::copy_n(m, shared_, to.m);
+      std::copy_n(l, shared_, to.l);
+      std::copy_n(acc, width_, to.acc);
+    }
+  }
+
+  const AttendOp& op_;
+  const Step& step_;
+  Lane& lane_;
+  const Scratch::Own& own_;
+  const size_t shared_;            // query heads of one KV head
+  const size_t width_;             // their values
+  const size_t k_start_, v_start_;  // in a row of qkv; parts start on panel borders
+  const bool quantized_;
+  size_t tiles_ = 0, split_ = 0;   // the first split_ tiles are split at their cuts
+  size_t most_rows_ = 0;           // of a split tile
+  size_t waves_ = 1, wave_cuts_ = 0;
+  size_t made_ = SIZE_MAX;         // whose queries own_ holds
+};
 
 }  // namespace
 
@@ -99,23 +271,7 @@ bool run_attend(const AttendOp& op, const Step& step, Lane& lane) {
     run_panel(step, *op.qkv, p, operand, step.rows, s.qkv + p * kPanelRows, s.qkv_ld);
   });
   if (!lane.sync()) return false;
-
-  const Heads heads(op, step, lane);
-  const size_t groups = step.rows * op.kv_heads, parts = parts_of_a_group(op, step, lane.threads());
-  // Rows of one sequence see each other: all keys and values must be there first.
-  const bool place_first = !step.apart || parts > 1;
-  if (place_first) {
-    for (size_t i = lane.begin(groups); i < lane.end(groups); ++i) heads.place(i / op.kv_heads, i % op.kv_heads);
-    if (!lane.sync()) return false;
-  }
-  lane.draw(groups * parts, [&](size_t i) {
-    i = groups * parts - 1 - i;  // later rows see more tokens: the long ones first
-    const size_t m = i / parts / op.kv_heads, h = i / parts % op.kv_heads, part = i % parts;
-    if (!place_first) heads.place(m, h);
-    heads.attend(m, h, heads.shared * part / parts, heads.shared * (part + 1) / parts);
-  });
-  if (!lane.sync()) return false;
-
+  if (!Attention(op, step, lane).run()) return false;
   if (!make_ready(&operand, step, lane, *op.o, {s.attended, s.attended_ld}, step.rows)) return false;
   return add_to_stream(step, lane, *op.o, operand, op.o_bias, op.post_norm, op.norm.eps);
 }

@@ -5,6 +5,7 @@
 #include <cmath>
 #include <utility>
 
+#include "core/attend.h"
 #include "core/error.h"
 #include "core/probe.h"
 #include "core/step.h"
@@ -184,19 +185,27 @@ void take_quantized(Layout& layout, Scratch& s, Scratch::Quantized& rows, size_t
   layout.take(&rows.normed, n * s.x_ld);
 }
 
-size_t take_all(Scratch& s, uint8_t* start, size_t rows, size_t max_blocks) {
+size_t take_all(Scratch& s, uint8_t* start, size_t rows) {
   Layout layout(start);
   layout.take(&s.x, rows * s.x_ld);
   layout.take(&s.y, rows * s.x_ld);
   layout.take(&s.qkv, rows * s.qkv_ld);
   layout.take(&s.attended, rows * s.attended_ld);
   layout.take(&s.hidden, rows * s.hidden_ld);
+  layout.take(&s.q8, rows * s.attended_ld);
+  for (float** values : {&s.q_scale, &s.m, &s.l}) layout.take(values, rows * s.heads_ld);
+  layout.take(&s.q_sum, rows * s.heads_ld);
+  layout.take(&s.parts, s.parts_size);
   take_quantized(layout, s, s.shared, rows);
   for (Scratch::Own& own : s.own) {
     take_quantized(layout, s, own.few, kFewRows);
     layout.take(&own.row, s.x_ld);
     layout.take(&own.panel, rows * 2 * kPanelRows);
-    layout.take(&own.blocks, max_blocks);
+    layout.take(&own.tiles, rows);
+    layout.take(&own.query, s.attended_ld);
+    layout.take(&own.query_8, s.attended_ld);
+    layout.take(&own.query_scale, s.heads_ld);
+    layout.take(&own.query_sum, s.heads_ld);
   }
   return layout.used();
 }
@@ -206,12 +215,14 @@ size_t take_all(Scratch& s, uint8_t* start, size_t rows, size_t max_blocks) {
 void Program::lay_out_scratch() {
   Scratch s;
   s.x_ld = round_up(hidden_, kPanelRows);
-  size_t widest = hidden_;
+  size_t widest = hidden_, head_dim = 0;
   max_positions_ = size_t{1} << 24;
   for (const auto& op : ops_) {
     if (const auto* attend = std::get_if<AttendOp>(&op)) {
       s.qkv_ld = std::max(s.qkv_ld, attend->qkv->panels * kPanelRows);
       s.attended_ld = std::max(s.attended_ld, attend->heads * attend->head_dim);
+      s.heads_ld = std::max(s.heads_ld, attend->heads);
+      head_dim = std::max(head_dim, attend->head_dim);
       max_positions_ = std::min(max_positions_, ropes_[attend->rope].positions);
     } else {
       s.hidden_ld = std::max(s.hidden_ld, std::get<MlpOp>(op).gate_up->panels / 2 * kPanelRows);
@@ -222,8 +233,10 @@ void Program::lay_out_scratch() {
   s.scale_ld = round_up(widest, 32) / 32;
   for (const Weight* weight : weights()) s.planes = std::max(s.planes, weight->shape.planes());
   s.own.resize(pool_.threads());
-  const size_t max_blocks = (max_positions_ + kKvBlock - 1) / kKvBlock;
-  s.memory = Memory(take_all(s, nullptr, max_rows_, max_blocks), "the program's scratch memory");
-  take_all(s, s.memory.data(), max_rows_, max_blocks);
+  const size_t split_groups = pool_.threads() * kSplits;  // tiles times KV heads: each is more than its part of the work
+  if (pool_.threads() > 1) s.parts_size = 2 * split_groups * kTileQueries * (head_dim + 2);
+  s.arrived = std::make_unique<std::atomic<size_t>[]>(split_groups);
+  s.memory = Memory(take_all(s, nullptr, max_rows_), "the program's scratch memory");
+  take_all(s, s.memory.data(), max_rows_);
   scratch_ = std::move(s);
 }

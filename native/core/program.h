@@ -94,6 +94,17 @@ struct Scratch {
   float* qkv = nullptr;       // [rows][qkv_ld]
   float* attended = nullptr;  // [rows][attended_ld]
   float* hidden = nullptr;    // [rows][hidden_ld]: act(gate) * up
+  // Attention: queries made ready for a quantized cache, [rows][attended_ld]; of each [rows][heads_ld]: the scale of
+  // the query, the sum of its q, the softmax's m and l; results of cuts that are not merged yet, and how many are there.
+  int8_t* q8 = nullptr;
+  float *q_scale = nullptr, *m = nullptr, *l = nullptr, *parts = nullptr;
+  int32_t* q_sum = nullptr;
+  size_t heads_ld = 0, parts_size = 0;
+  std::unique_ptr<std::atomic<size_t>[]> arrived;
+  // Rows of one sequence that attend together, over cuts [first_cut, end_cut).
+  struct Tile {
+    size_t row, rows, first_cut, end_cut;
+  };
   size_t x_ld = 0, qkv_ld = 0, attended_ld = 0, hidden_ld = 0;
   // Rows made ready for a weight: quantized, or normed only. Shared by all threads, or, when there are few rows, one
   // copy a thread.
@@ -110,7 +121,11 @@ struct Scratch {
     Quantized few;             // kFewRows rows
     float* row;                // one row of x_ld
     float* panel;              // [rows][2 * kPanelRows]: output of one panel or of a gate and up pair
-    const uint8_t** blocks;    // one entry a block of the longest sequence
+    Tile* tiles;               // at most one a row
+    float* query;              // the query heads of one KV head, and made ready for a quantized cache
+    int8_t* query_8;
+    float* query_scale;
+    int32_t* query_sum;
   };
   std::vector<Own> own;  // one a thread
 };

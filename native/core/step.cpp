@@ -59,8 +59,7 @@ Step::Step(Program& owner, const StepInput& input, size_t first_row, size_t coun
       block_tables(input.block_tables),
       width(input.width),
       first(first_row),
-      apart(each_alone(input.sequences + first_row, count)),
-      longest(static_cast<size_t>(*std::max_element(positions, positions + count)) + 1) {
+      apart(each_alone(input.sequences + first_row, count)) {
   const int32_t* from = std::lower_bound(input.out_rows, input.out_rows + input.outs, static_cast<int32_t>(first));
   const int32_t* to = std::lower_bound(from, input.out_rows + input.outs, static_cast<int32_t>(first + count));
   out_rows = from;

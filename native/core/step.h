@@ -93,8 +93,7 @@ struct Step {
   const int32_t* out_rows;  // counted from `first`
   size_t first;
   float* logits;
-  bool apart;      // no two rows are of one sequence
-  size_t longest;  // tokens that the longest of its sequences has
+  bool apart;  // no two rows are of one sequence
 
   bool run(Lane& lane) const;  // false: interrupted
   const EmbedOp& embed() const { return program.embed_; }

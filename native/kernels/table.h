@@ -23,18 +23,35 @@ struct ActRows {
   size_t lds;
 };
 
-// Attention of `heads` query heads that share one KV head, for one query position.
+// Attention of rows at consecutive positions of one sequence, times the query heads that share one KV head, over one
+// cut: tokens 256 * cut .. 256 * cut + 255. Row m stands at position + m; it sees the tokens up to its own, the last
+// `window` of them (0: all). Every row sees at least one token of the cut.
 struct AttendJob {
-  const uint8_t* const* blocks;  // KV blocks of this layer and KV head, blocks[i] holds tokens 32i .. 32i+31
-  size_t first;                  // first visible token
-  size_t end;                    // one past the last visible token; first < end
-  const float* q;                // query head h at q + h*ldq, head_dim values, RoPE applied, not scaled
+  const uint8_t* const* blocks;  // blocks[i] holds tokens 256 * cut + 32i and on; only those that a row sees are read
+  size_t cut;
+  size_t position;
+  size_t window;
+  size_t rows;       // any number above 0
+  size_t heads;      // 1 .. 64
+  size_t head_dim;   // 16 .. 512, a multiple of 16
+  // Query (m, h): head_dim values at [m*ldq + h*head_dim], RoPE applied.
+  const float* q;    // 16 bit
+  const int8_t* q8;  // 8 bit: as `quantize` makes them, head_dim being one group
   size_t ldq;
-  size_t heads;                  // 1 .. 64
-  size_t head_dim;               // 16 .. 512, a multiple of 16
-  float scale;                   // score = scale * (q . k)
-  float* out;                    // head h at out + h*ldo, head_dim values
-  size_t ldo;
+  // 8 bit, of query (m, h) at [m*lds + h]: the scale of q8 times `scale`, and the sum of q8.
+  const float* q_scale;
+  const int32_t* q_sum;
+  size_t lds;
+  float scale;  // 16 bit: score = scale * (q . k)
+  // The result: m and l of query (m, h) at [m*ldm + h], acc at [m*lda + h*head_dim].
+  float* m;
+  float* l;
+  float* acc;
+  size_t ldm;
+  size_t lda;
+  // 0: the result is this cut's. 1: it is merged into what m, l and acc hold, for the rows that see a token before this
+  // cut; the other rows are set.
+  int fold;
 };
 
 struct KernelTable {
@@ -81,16 +98,22 @@ struct KernelTable {
   void (*kv_put_16)(uint8_t* block, size_t token, const float* k, const float* v, size_t head_dim);
 
   // Softmax attention. Visible tokens are cut at fixed multiples of 256; each cut is computed alone and the partial
-  // results (m, l, acc) are merged in ascending order. Inside a cut, blocks of 32 ascending, online softmax:
-  //   score s[t]: 8 bit: float(dot(q8, k8)) * ((q_scale * scale) * k_scale[t]), q8 quantized over head_dim as one group;
+  // results (m, l, acc) are merged in ascending order. Inside a cut, blocks of 32 ascending, online softmax, from
+  // m = -inf, l = 0, acc = 0, over the blocks in which the row sees a token:
+  //   score s[t]: 8 bit: float(dot(q8, k8)) * (q_scale * k_scale[t]);
   //               16 bit: scale * (fma over d ascending).  Tokens that are not visible have weight 0.
   //   m' = max(m, max s); c = exp(m - m'); p[t] = exp(s[t] - m'); l = fma(l, c, sum p) (sum in 16 lanes, fixed tree);
-  //   acc[d] = acc[d] * c, then for t ascending over all 32 slots from the first to the last visible one:
+  //   acc[d] = acc[d] * c, then for t ascending over the slots from the first to the last visible one:
   //   acc[d] = fma(p[t] * v_scale[t], v[t][d], acc[d])   (16 bit: fma(p[t], v, acc)).
-  // The first cut is taken as it is. Merge of (M, L, A) with (m, l, a): m' = max; x = exp(M-m'), y = exp(m-m');
-  // L = fma(L, x, l*y); A[d] = fma(A[d], x, a[d]*y).  out = A[d] / L.
+  // Slots that a row does not see leave its sums alone, whatever they hold.
   void (*attend_8)(const AttendJob* job);
   void (*attend_16)(const AttendJob* job);
+  // Merge (m, l, acc) of a later cut into (M, L, A), for `heads` heads in a row; acc is [heads][head_dim]:
+  // m' = max(M, m); x = exp(M-m'), y = exp(m-m'); L = fma(L, x, l*y); A[d] = fma(A[d], x, a[d]*y); M = m'.
+  void (*attend_merge)(float* M, float* L, float* A, const float* m, const float* l, const float* acc, size_t heads,
+                       size_t head_dim);
+  // After the last cut: A[d] = A[d] / L.
+  void (*attend_finish)(float* A, const float* L, size_t heads, size_t head_dim);
 };
 
 // Each overwrites what it does better. fill_scalar fills everything.

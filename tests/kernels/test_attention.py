@@ -31,9 +31,15 @@ class Cache:
     values: NDArray[np.float64]
 
     def attend(self, q: Floats, first: int, end: int, scale: float, isa: str) -> Floats:
+        """One row, which sees tokens first to end - 1."""
+        return self.attend_rows(q, end - 1, end - first, scale, isa)
+
+    def attend_rows(
+        self, q: Floats, position: int, window: int, scale: float, isa: str, *, rows: int = 1, apart: bool = False
+    ) -> Floats:
         out = Guarded(q.shape, gap=5)
         kernel: Attend = native.attend_8 if self.bits == 8 else native.attend_16
-        kernel(out.view, self.blocks, self.table, q, first, end, scale, isa=isa)
+        kernel(out.view, self.blocks, self.table, q, position, window, scale, rows=rows, apart=apart, isa=isa)
         out.check()
         return np.array(out.view)
 
@@ -61,6 +67,17 @@ def filled(rng: Generator, tokens: int, head_dim: int, bits: int, isa: str = "sc
     for t in range(tokens):
         put(blocks[table[t // 32]], t % 32, keys[t], values[t], isa=isa)
     return Cache(bits, blocks, table, stored(keys, bits), stored(values, bits))
+
+
+def spoiled(cache: Cache, first: int, end: int) -> Cache:
+    """The same with NaN for the keys and values of tokens first to end - 1."""
+    blocks = aligned(cache.blocks.size).reshape(cache.blocks.shape)
+    blocks[:] = cache.blocks
+    put = native.kv_put_8 if cache.bits == 8 else native.kv_put_16
+    broken = np.full(cache.keys.shape[1], np.nan, np.float32)
+    for t in range(first, end):
+        put(blocks[cache.table[t // 32]], t % 32, broken, broken)
+    return Cache(cache.bits, blocks, cache.table, cache.keys, cache.values)
 
 
 def meaning(cache: Cache, q: Floats, first: int, end: int, scale: float) -> NDArray[np.float64]:
@@ -123,15 +140,45 @@ def test_later_tokens_are_not_looked_at(bits: int, rng: Generator) -> None:
     cache = filled(rng, 400, 48, bits)
     q = rng.normal(size=(2, 48)).astype(np.float32)
     for end in (1, 20, 32, 256, 270):
-        blocks = aligned(cache.blocks.size).reshape(cache.blocks.shape)
-        blocks[:] = cache.blocks
-        put = native.kv_put_8 if bits == 8 else native.kv_put_16
-        broken = np.full(48, np.nan, np.float32)
-        for t in range(end, 400):
-            put(blocks[cache.table[t // 32]], t % 32, broken, broken)
-        shorter = Cache(bits, blocks, cache.table, cache.keys, cache.values)
+        shorter = spoiled(cache, end, 400)
         for isa in ISAS:
             assert same_bits(shorter.attend(q, 0, end, 0.1, isa), cache.attend(q, 0, end, 0.1, isa))
+
+
+@pytest.mark.parametrize("bits", [8, 16])
+@pytest.mark.parametrize("heads", [1, 2, 3, 5, 9])
+@pytest.mark.parametrize("window", [0, 1, 20, 40, 300])
+def test_rows_together_are_as_each_alone(bits: int, heads: int, window: int, rng: Generator) -> None:
+    """Rows that end before, on and after the borders of blocks and cuts; folded and merged; slots after them broken."""
+    cache = filled(rng, 570, 48, bits)
+    for position, rows in [(0, 1), (0, 33), (29, 7), (250, 12), (255, 1), (256, 17), (540, 8), (3, 300)]:
+        q = rng.normal(size=(rows * heads, 48)).astype(np.float32)
+        alone = np.concatenate(
+            [
+                cache.attend_rows(q[m * heads : (m + 1) * heads], position + m, window, 0.2, "scalar")
+                for m in range(rows)
+            ]
+        )
+        broken = spoiled(cache, position + rows, 570)
+        for isa in ISAS:
+            for apart in (False, True):
+                seen = broken.attend_rows(q, position, window, 0.2, isa, rows=rows, apart=apart)
+                assert same_bits(seen, alone), (isa, position, rows, apart)
+
+
+@pytest.mark.parametrize("bits", [8, 16])
+def test_rows_do_not_see_what_comes_after_them(bits: int, rng: Generator) -> None:
+    """A key and value that only the later rows see is NaN: the earlier rows of the same tile do not change."""
+    cache = filled(rng, 80, 32, bits)
+    q = rng.normal(size=(12 * 3, 32)).astype(np.float32)
+    for broken in range(60, 72):
+        spoilt = spoiled(cache, broken, broken + 1)
+        for isa in ISAS:
+            whole = cache.attend_rows(q, 60, 0, 0.2, isa, rows=12)
+            seen = spoilt.attend_rows(q, 60, 0, 0.2, isa, rows=12)
+            clean = 3 * (broken - 60)
+            assert same_bits(seen[:clean], whole[:clean]), (isa, broken)
+            assert np.isnan(seen[clean:]).any(1).all(), (isa, broken)
 
 
 @pytest.mark.parametrize("bits", [8, 16])
@@ -232,11 +279,12 @@ def test_wrong_sizes_are_refused_at_the_door(rng: Generator) -> None:
     out = np.zeros((2, 32), np.float32)
     bad_table = np.array([0, 9], np.int32)
     calls: list[tuple[Callable[[], object], str]] = [
-        (lambda: native.attend_8(out, cache.blocks, cache.table, q, 5, 5, 1.0), "tokens 5 to 5"),
-        (lambda: native.attend_8(out, cache.blocks, cache.table, q, 0, 65, 1.0), "not in 2 blocks"),
-        (lambda: native.attend_8(out, cache.blocks, bad_table, q, 0, 40, 1.0), "no block 9"),
-        (lambda: native.attend_16(out, cache.blocks, cache.table, q, 0, 40, 1.0), "4096 expected"),
-        (lambda: native.attend_8(out[:1], cache.blocks, cache.table, q, 0, 40, 1.0), "shaped like q"),
+        (lambda: native.attend_8(out, cache.blocks, cache.table, q, 64, 0, 1.0), "1 rows from position 64"),
+        (lambda: native.attend_8(out, cache.blocks, cache.table, q, 63, 0, 1.0, rows=2), "not in 2 blocks"),
+        (lambda: native.attend_8(out, cache.blocks, cache.table, q, 3, 0, 1.0, rows=3), "2 queries do not make 3"),
+        (lambda: native.attend_8(out, cache.blocks, bad_table, q, 39, 0, 1.0), "no block 9"),
+        (lambda: native.attend_16(out, cache.blocks, cache.table, q, 39, 0, 1.0), "4096 expected"),
+        (lambda: native.attend_8(out[:1], cache.blocks, cache.table, q, 39, 0, 1.0), "shaped like q"),
         (lambda: native.kv_put_8(cache.blocks[0], 32, q[0], q[0]), "holds 32"),
         (lambda: native.kv_put_8(cache.blocks[0], 1, q[0, :24], q[0, :24]), "multiple of 16"),
         (lambda: native.kv_put_16(cache.blocks[0], 1, q[0], q[0]), "4096 expected"),

@@ -18,4 +18,6 @@ void fill_avx2(KernelTable* table) {
   table->kv_put_16 = avx2::kv_put_16;
   table->attend_8 = avx2::attend_8;
   table->attend_16 = avx2::attend_16;
+  table->attend_merge = avx2::attend_merge;
+  table->attend_finish = avx2::attend_finish;
 }

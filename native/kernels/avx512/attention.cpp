@@ -41,7 +41,7 @@ namespace {
 // Up to kHeadsAtOnce heads in work.
 struct Heads {
   const float* q[kHeadsAtOnce];
-  int8_t q8[kHeadsAtOnce][kMaxHeadDim];
+  const int8_t* q8[kHeadsAtOnce];
   int32_t start[kHeadsAtOnce];  // -128 * (sum of q8): takes the offset of the stored keys off
   float q_scale[kHeadsAtOnce];  // includes the score scale
   float m[kHeadsAtOnce], l[kHeadsAtOnce];
@@ -207,62 +207,41 @@ void take_cut(Heads* heads, size_t count, const AttendJob& job, size_t from, siz
   }
 }
 
-// Merges the finished cut of head h into the whole (m, l, out).
-void merge(float* whole_m, float* whole_l, float* out, const Heads& heads, size_t h, size_t head_dim) {
-  const float m = heads.m[h];
-  const float now = m > *whole_m ? m : *whole_m;
-  const __m512 x = exp16(_mm512_set1_ps(*whole_m - now));
-  const __m512 y = exp16(_mm512_set1_ps(m - now));
-  *whole_m = now;
-  *whole_l = fmaf(*whole_l, _mm512_cvtss_f32(x), heads.l[h] * _mm512_cvtss_f32(y));
-  for (size_t d = 0; d < head_dim; d += 16) {
-    const __m512 part = _mm512_mul_ps(_mm512_loadu_ps(heads.acc[h] + d), y);
-    _mm512_storeu_ps(out + d, _mm512_fmadd_ps(_mm512_loadu_ps(out + d), x, part));
-  }
-}
-
-template <class Cache>
-void attend_heads(Heads* heads, size_t count, const AttendJob& job, float* out) {
-  float m[kHeadsAtOnce];
-  float l[kHeadsAtOnce];
-  for (size_t cut = job.first; cut < job.end;) {
-    const size_t boundary = (cut / kKvChunk + 1) * kKvChunk;
-    const size_t cut_end = boundary < job.end ? boundary : job.end;
-    take_cut<Cache>(heads, count, job, cut, cut_end);
-    for (size_t h = 0; h < count; ++h) {
-      float* whole = out + h * job.ldo;
-      if (cut != job.first) {
-        merge(&m[h], &l[h], whole, *heads, h, job.head_dim);
-        continue;
-      }
-      m[h] = heads->m[h];
-      l[h] = heads->l[h];
-      for (size_t d = 0; d < job.head_dim; d += 16) _mm512_storeu_ps(whole + d, _mm512_loadu_ps(heads->acc[h] + d));
+// Heads h0 .. h0 + count - 1 of row m: the cut is computed, and stored or merged.
+template <class Cache, bool quantized>
+void attend_heads(const AttendJob& job, size_t m, size_t h0, size_t count) {
+  const size_t cut = job.cut * kKvChunk, end = job.position + m + 1;
+  const size_t to = end < cut + kKvChunk ? end : cut + kKvChunk;
+  const size_t first = job.window != 0 && end > job.window ? end - job.window : 0;
+  const size_t one = m * job.ldm + h0, ready = m * job.lds + h0, at = m * job.ldq + h0 * job.head_dim;
+  Heads heads;
+  for (size_t i = 0; i < count; ++i) {
+    if (quantized) {
+      heads.q8[i] = job.q8 + at + i * job.head_dim;
+      heads.q_scale[i] = job.q_scale[ready + i];
+      heads.start[i] = -128 * job.q_sum[ready + i];
+    } else {
+      heads.q[i] = job.q + at + i * job.head_dim;
     }
-    cut = cut_end;
   }
-  for (size_t h = 0; h < count; ++h)
-    for (size_t d = 0; d < job.head_dim; d += 16) {
-      float* at = out + h * job.ldo + d;
-      _mm512_storeu_ps(at, _mm512_div_ps(_mm512_loadu_ps(at), _mm512_set1_ps(l[h])));
+  take_cut<Cache>(&heads, count, job, first > cut ? first - cut : 0, to - cut);
+  for (size_t i = 0; i < count; ++i) {
+    float* acc = job.acc + m * job.lda + (h0 + i) * job.head_dim;
+    if (job.fold && first < cut) {
+      attend_merge(job.m + one + i, job.l + one + i, acc, &heads.m[i], &heads.l[i], heads.acc[i], 1, job.head_dim);
+      continue;
     }
+    job.m[one + i] = heads.m[i];
+    job.l[one + i] = heads.l[i];
+    for (size_t d = 0; d < job.head_dim; d += 16) _mm512_storeu_ps(acc + d, _mm512_loadu_ps(heads.acc[i] + d));
+  }
 }
 
 template <class Cache, bool quantized>
 void attend(const AttendJob& job) {
-  Heads heads;
-  for (size_t h0 = 0; h0 < job.heads; h0 += kHeadsAtOnce) {
-    const size_t count = job.heads - h0 < 8 ? job.heads - h0 : 8;
-    for (size_t h = 0; h < count; ++h) {
-      heads.q[h] = job.q + (h0 + h) * job.ldq;
-      if (!quantized) continue;
-      int32_t sum;
-      quantize(heads.q8[h], &heads.q_scale[h], &sum, heads.q[h], job.head_dim, job.head_dim);
-      heads.q_scale[h] *= job.scale;
-      heads.start[h] = -128 * sum;
-    }
-    attend_heads<Cache>(&heads, count, job, job.out + h0 * job.ldo);
-  }
+  for (size_t m = 0; m < job.rows; ++m)
+    for (size_t h = 0; h < job.heads; h += kHeadsAtOnce)
+      attend_heads<Cache, quantized>(job, m, h, h + kHeadsAtOnce < job.heads ? size_t{kHeadsAtOnce} : job.heads - h);
 }
 
 }  // namespace
@@ -270,5 +249,26 @@ void attend(const AttendJob& job) {
 void attend_8(const AttendJob* job) { attend<Cache8, true>(*job); }
 
 void attend_16(const AttendJob* job) { attend<Cache16, false>(*job); }
+
+void attend_merge(float* M, float* L, float* A, const float* m, const float* l, const float* acc, size_t heads,
+                  size_t head_dim) {
+  for (size_t h = 0; h < heads; ++h) {
+    const float now = m[h] > M[h] ? m[h] : M[h];
+    const __m512 x = exp16(_mm512_set1_ps(M[h] - now));
+    const __m512 y = exp16(_mm512_set1_ps(m[h] - now));
+    M[h] = now;
+    L[h] = fmaf(L[h], _mm512_cvtss_f32(x), l[h] * _mm512_cvtss_f32(y));
+    for (size_t d = h * head_dim; d < (h + 1) * head_dim; d += 16) {
+      const __m512 part = _mm512_mul_ps(_mm512_loadu_ps(acc + d), y);
+      _mm512_storeu_ps(A + d, _mm512_fmadd_ps(_mm512_loadu_ps(A + d), x, part));
+    }
+  }
+}
+
+void attend_finish(float* A, const float* L, size_t heads, size_t head_dim) {
+  for (size_t h = 0; h < heads; ++h)
+    for (size_t d = h * head_dim; d < (h + 1) * head_dim; d += 16)
+      _mm512_storeu_ps(A + d, _mm512_div_ps(_mm512_loadu_ps(A + d), _mm512_set1_ps(L[h])));
+}
 
 }  // namespace avx512

@@ -18,4 +18,6 @@ void fill_avx512(KernelTable* table) {
   table->kv_put_16 = avx512::kv_put_16;
   table->attend_8 = avx512::attend_8;
   table->attend_16 = avx512::attend_16;
+  table->attend_merge = avx512::attend_merge;
+  table->attend_finish = avx512::attend_finish;
 }

@@ -44,11 +44,10 @@ void kv_put_16(uint8_t* block, size_t token, const float* k, const float* v, siz
 
 namespace {
 
-// One query head; q8 is used by the 8-bit cache only.
+// One query head. 8 bit: q8 and its scale, which includes the score's; 16 bit: q and the score's scale.
 struct Query {
   const float* q;
-  int8_t q8[kMaxHeadDim];
-  float q_scale;  // includes the score scale
+  const int8_t* q8;
   float scale;
   size_t head_dim;
 };
@@ -64,7 +63,7 @@ float score_8(const Query& query, const uint8_t* block, size_t t) {
   for (size_t d = 0; d < query.head_dim; ++d)
     dot += query.q8[d] * (block[(d / 4) * (4 * kKvBlock) + t * 4 + d % 4] - 128);
   const float k_scale = get_f32(block + 2 * kKvBlock * query.head_dim + 4 * t);
-  return static_cast<float>(dot) * (query.q_scale * k_scale);
+  return static_cast<float>(dot) * (query.scale * k_scale);
 }
 
 float score_16(const Query& query, const uint8_t* block, size_t t) {
@@ -108,52 +107,38 @@ void take_block(Partial* part, const Query& query, const uint8_t* block, size_t 
       add_value_8(part, block, t, p[t], query.head_dim);
 }
 
-void merge(Partial* whole, const Partial& part, size_t head_dim) {
-  const float largest = part.m > whole->m ? part.m : whole->m;
-  const float x = exp1(whole->m - largest);
-  const float y = exp1(part.m - largest);
-  whole->m = largest;
-  whole->l = fmaf(whole->l, x, part.l * y);
-  for (size_t d = 0; d < head_dim; ++d) whole->acc[d] = fmaf(whole->acc[d], x, part.acc[d] * y);
-}
-
-void attend_head(float* out, const Query& query, const AttendJob& job, bool wide) {
-  Partial whole = {};
-  bool any = false;
-  for (size_t cut = job.first; cut < job.end;) {
-    const size_t boundary = (cut / kKvChunk + 1) * kKvChunk;
-    const size_t cut_end = boundary < job.end ? boundary : job.end;
-    Partial part;
-    part.m = -HUGE_VALF;
-    part.l = 0.0f;
-    memset(part.acc, 0, sizeof part.acc);
-    for (size_t t = cut; t < cut_end; t = (t / kKvBlock + 1) * kKvBlock) {
-      const size_t base = t / kKvBlock * kKvBlock;
-      const size_t block_end = base + kKvBlock < cut_end ? base + kKvBlock : cut_end;
-      take_block(&part, query, job.blocks[t / kKvBlock], t - base, block_end - base, wide);
-    }
-    if (any)
-      merge(&whole, part, query.head_dim);
-    else
-      whole = part;  // the first cut is taken as it is
-    any = true;
-    cut = cut_end;
+// Tokens [first, end) of the cut that `blocks` are of; both count from its beginning.
+void take_cut(Partial* part, const Query& query, const uint8_t* const* blocks, size_t first, size_t end, bool wide) {
+  part->m = -HUGE_VALF;
+  part->l = 0.0f;
+  memset(part->acc, 0, sizeof part->acc);
+  for (size_t t = first; t < end; t = (t / kKvBlock + 1) * kKvBlock) {
+    const size_t base = t / kKvBlock * kKvBlock;
+    const size_t block_end = base + kKvBlock < end ? base + kKvBlock : end;
+    take_block(part, query, blocks[t / kKvBlock], t - base, block_end - base, wide);
   }
-  for (size_t d = 0; d < query.head_dim; ++d) out[d] = whole.acc[d] / whole.l;
 }
 
 void attend(const AttendJob& job, bool wide) {
-  for (size_t h = 0; h < job.heads; ++h) {
-    Query query;
-    query.q = job.q + h * job.ldq;
-    query.head_dim = job.head_dim;
-    query.scale = job.scale;
-    if (!wide) {
-      int32_t sum;
-      quantize(query.q8, &query.q_scale, &sum, query.q, job.head_dim, job.head_dim);
-      query.q_scale *= job.scale;
+  const size_t cut = job.cut * kKvChunk;
+  for (size_t i = 0; i < job.rows * job.heads; ++i) {
+    const size_t m = i / job.heads, h = i % job.heads;
+    const size_t end = job.position + m + 1;
+    const size_t to = end < cut + kKvChunk ? end : cut + kKvChunk;
+    const size_t first = job.window != 0 && end > job.window ? end - job.window : 0;
+    const size_t at = m * job.ldq + h * job.head_dim, one = m * job.ldm + h;
+    const Query query = {wide ? job.q + at : nullptr, wide ? nullptr : job.q8 + at,
+                         wide ? job.scale : job.q_scale[m * job.lds + h], job.head_dim};
+    Partial part;
+    take_cut(&part, query, job.blocks, first > cut ? first - cut : 0, to - cut, wide);
+    float* acc = job.acc + m * job.lda + h * job.head_dim;
+    if (job.fold && first < cut) {
+      attend_merge(job.m + one, job.l + one, acc, &part.m, &part.l, part.acc, 1, job.head_dim);
+      continue;
     }
-    attend_head(job.out + h * job.ldo, query, job, wide);
+    job.m[one] = part.m;
+    job.l[one] = part.l;
+    memcpy(acc, part.acc, job.head_dim * sizeof *acc);
   }
 }
 
@@ -162,5 +147,22 @@ void attend(const AttendJob& job, bool wide) {
 void attend_8(const AttendJob* job) { attend(*job, false); }
 
 void attend_16(const AttendJob* job) { attend(*job, true); }
+
+void attend_merge(float* M, float* L, float* A, const float* m, const float* l, const float* acc, size_t heads,
+                  size_t head_dim) {
+  for (size_t h = 0; h < heads; ++h) {
+    const float largest = m[h] > M[h] ? m[h] : M[h];
+    const float x = exp1(M[h] - largest);
+    const float y = exp1(m[h] - largest);
+    M[h] = largest;
+    L[h] = fmaf(L[h], x, l[h] * y);
+    for (size_t d = h * head_dim; d < (h + 1) * head_dim; ++d) A[d] = fmaf(A[d], x, acc[d] * y);
+  }
+}
+
+void attend_finish(float* A, const float* L, size_t heads, size_t head_dim) {
+  for (size_t h = 0; h < heads; ++h)
+    for (size_t d = h * head_dim; d < (h + 1) * head_dim; ++d) A[d] = A[d] / L[h];
+}
 
 }  // namespace scalar

@@ -18,4 +18,6 @@ void fill_scalar(KernelTable* table) {
   table->kv_put_16 = scalar::kv_put_16;
   table->attend_8 = scalar::attend_8;
   table->attend_16 = scalar::attend_16;
+  table->attend_merge = scalar::attend_merge;
+  table->attend_finish = scalar::attend_finish;
 }

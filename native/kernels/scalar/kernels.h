@@ -21,5 +21,8 @@ void kv_put_8(uint8_t* block, size_t token, const float* k, const float* v, size
 void kv_put_16(uint8_t* block, size_t token, const float* k, const float* v, size_t head_dim);
 void attend_8(const AttendJob* job);
 void attend_16(const AttendJob* job);
+void attend_merge(float* M, float* L, float* A, const float* m, const float* l, const float* acc, size_t heads,
+                  size_t head_dim);
+void attend_finish(float* A, const float* L, size_t heads, size_t head_dim);
 
 }  // namespace scalar
