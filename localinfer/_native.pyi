@@ -70,6 +70,23 @@ def pack_int(
     Parts and errors as in `pack_bf16`.
     """
 
+def pack_files(
+    program: Program,
+    bits: int,
+    group: int,
+    cols: int,
+    parts: Sequence[tuple[int, int, int, int, int]],
+    interleave: bool = False,
+    activation_bits: int = 8,
+) -> Weight:
+    """
+    Pack matrices straight from open files, on the threads of the `program` they are for.
+
+    A part is (rows, file of the values, their first byte, file of the scales, their first byte); `bits` 16 is
+    bf16, with `group` 0 and no scales. The rest as in `pack_int`. None when a file cannot be read as far as that,
+    or holds NaN or infinity.
+    """
+
 class Program:
     """
     One model and the threads that run it: `embed`, then `attend` and `gated_mlp` in turn, then

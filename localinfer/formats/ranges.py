@@ -2,7 +2,8 @@
 
 import os
 import stat
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -30,6 +31,12 @@ class RangedFile:
 
     def with_handle(self, work: Callable[[int], T]) -> T:
         """Run `work` with an open handle of the same, unchanged file."""
+        with self.opened() as handle:
+            return work(handle)
+
+    @contextmanager
+    def opened(self) -> Iterator[int]:
+        """A handle of the same, unchanged file, for as long as the block lasts."""
         try:
             if not stat.S_ISREG(self.path.stat().st_mode):  # asked first: opening a pipe would wait for ever
                 raise Corrupt(f"{self.path}: is not a regular file", hint="give the path of a file")
@@ -39,7 +46,7 @@ class RangedFile:
                 self._identity = self._identity or identity
                 if identity != self._identity:
                     raise Corrupt(f"{self.path}: changed while it was in use", hint="start again")
-                return work(file.fileno())
+                yield file.fileno()
         except OSError as error:
             raise file_error(self.path, error) from error
 

@@ -8,6 +8,7 @@ against the size of the file before it allocates or reads.
 import math
 import os
 from collections.abc import Mapping
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -114,6 +115,10 @@ class SafetensorsFile:
         out = np.empty(shape, dtype)
         self._file.read_into(out, begin, f"`{name}`")
         return out
+
+    def opened(self) -> AbstractContextManager[int]:
+        """A handle of the same, unchanged file, for what reads the tensors' bytes itself."""
+        return self._file.opened()
 
     def _read_header(self, handle: int) -> tuple[dict[str, Any], int]:
         head = os.pread(handle, 64, 0)

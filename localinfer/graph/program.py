@@ -1,6 +1,7 @@
-"""From a checkpoint to a program that runs: reads matrix by matrix, packs each for the kernels, and lets go of it."""
+"""From a checkpoint to a program that runs: each matrix is packed for the kernels as it is read."""
 
 from collections.abc import Callable
+from contextlib import ExitStack
 from typing import Literal
 
 import numpy as np
@@ -8,9 +9,10 @@ from numpy.typing import NDArray
 
 from localinfer import native
 from localinfer.errors import DoesNotFit, NotSupported
+from localinfer.formats.safetensors import SafetensorsFile
 from localinfer.graph.ops import Attend, Embed, GatedMLP, Head, Linear, Norm, Op
 from localinfer.graph.rope import Rope
-from localinfer.graph.stored import Bf16Linear, IntLinear, StoredLinear
+from localinfer.graph.stored import Bf16Linear, IntLinear
 from localinfer.graph.weights import Checkpoint
 
 Vector = NDArray[np.float32]
@@ -135,30 +137,55 @@ class _Loader:
 
     def pack(self, *linears: Linear, interleave: bool = False) -> native.Weight:
         """One weight of the rows of all `linears`, for one pass over the activations."""
-        parts = [self.read(linear) for linear in linears]
-        bf16 = [part.values for part in parts if isinstance(part, Bf16Linear)]
-        if len(bf16) == len(parts):
-            return native.pack_bf16(bf16, interleave=interleave, threads=self.threads)
-        ints = [part for part in parts if isinstance(part, IntLinear)]
-        bits, group = ints[0].bits, ints[0].group
-        if len(ints) != len(parts) or any((part.bits, part.group) != (bits, group) for part in ints):
-            names = ", ".join(f"`{linear.name}` {part.kind}" for linear, part in zip(linears, parts, strict=True))
+        forms = [self.checkpoint.form(linear.name) for linear in linears]
+        if len(set(forms)) > 1:
+            kinds = ("bf16" if bits == 16 else f"int{bits} by {group}" for bits, group in forms)
+            names = ", ".join(f"`{linear.name}` {kind}" for linear, kind in zip(linears, kinds, strict=True))
             raise NotSupported(
                 f"matrices that are used together are quantized differently: {names}",
                 hint="use the unquantized model and run `localinfer quantize` on it",
             )
-        packed = [(part.packed, part.scales) for part in ints]
-        activations = self.activation_bits if bits == 8 else 8  # a table may be narrower than the layers
-        return native.pack_int(
-            bits, group, packed, interleave=interleave, threads=self.threads, activation_bits=activations
-        )
-
-    def read(self, linear: Linear) -> StoredLinear:
-        stored = self.checkpoint.linear(linear.name)
-        self.done += self.checkpoint.stored_bytes(linear.name)
+        weight = self.from_files(linears, interleave) or self.from_arrays(linears, interleave)
+        self.done += sum(self.checkpoint.stored_bytes(linear.name) for linear in linears)
         if self.on_progress is not None:
             self.on_progress(self.done, self.total)
-        return stored
+        return weight
+
+    def from_files(self, linears: tuple[Linear, ...], interleave: bool) -> native.Weight | None:
+        """Packed as it is read. None: it lies in another form, or the reader met something that must be named."""
+        bits, group = self.checkpoint.form(linears[0].name)
+        with ExitStack() as stack:
+            handles: dict[SafetensorsFile, int] = {}
+            parts = []
+            for linear in linears:
+                stored = self.checkpoint.on_disk(linear.name)
+                if stored is None:
+                    return None
+                values, scales = stored[0], stored[1] or stored[0]
+                for tensor in (values, scales):
+                    if tensor.file not in handles:
+                        handles[tensor.file] = stack.enter_context(tensor.file.opened())
+                places = (handles[values.file], values.info.begin, handles[scales.file], scales.info.begin)
+                parts.append((linear.rows, *places))
+            return native.pack_files(
+                self.program, bits, group, linears[0].cols, parts, interleave, self.activations(bits)
+            )
+
+    def from_arrays(self, linears: tuple[Linear, ...], interleave: bool) -> native.Weight:
+        """The slower way, which converts what it must, and names the tensor that is broken."""
+        parts = [self.checkpoint.linear(linear.name) for linear in linears]
+        bf16 = [part.values for part in parts if isinstance(part, Bf16Linear)]
+        if bf16:
+            return native.pack_bf16(bf16, interleave=interleave, threads=self.threads)
+        bits, group = self.checkpoint.form(linears[0].name)
+        packed = [(part.packed, part.scales) for part in parts if isinstance(part, IntLinear)]
+        return native.pack_int(
+            bits, group, packed, interleave=interleave, threads=self.threads, activation_bits=self.activations(bits)
+        )
+
+    def activations(self, bits: int) -> Literal[8, 16]:
+        """For weights of `bits` bits: a table may be narrower than the layers."""
+        return self.activation_bits if bits == 8 else 8
 
     def norm(self, norm: Norm) -> Vector:
         """The norm's weight, with its offset added once and for all."""

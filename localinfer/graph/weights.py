@@ -62,6 +62,20 @@ class Checkpoint:
         """(bits, group) of the matrix `name`, from the headers alone; (16, 0) for plain weights of any float type."""
         return self._forms[name]
 
+    def on_disk(self, name: str) -> tuple[StoredTensor, StoredTensor | None] | None:
+        """Where the values and the scales of the matrix `name` lie, if they lie as the kernels take them; else None.
+
+        Nobody has looked at the numbers yet: whoever reads them must refuse NaN and infinity, as `linear` does.
+        """
+        if self._forms[name][0] == 16:
+            stored = self._tensors[f"{name}.weight"]
+            return (stored, None) if stored.info.dtype == "BF16" else None
+        scales = self._tensors[f"{name}.weight_scale"]
+        if scales.info.dtype != "F16":
+            return None
+        self._check_weight_shape(name)
+        return self._tensors[f"{name}.weight_packed"], scales
+
     def linear(self, name: str) -> StoredLinear:
         """The matrix `name` (without `.weight`) as the kernels take it. float16 and float32 are rounded to bfloat16."""
         bits, group = self._forms[name]
@@ -72,13 +86,12 @@ class Checkpoint:
                 require_finite(f"{name}.weight", values)
                 return Bf16Linear(values)
             return Bf16Linear(narrow(f"{name}.weight", self._float32(f"{name}.weight")))
-        shape = self._linears[name]
-        self._check_weight_shape(name, (shape.rows, shape.cols))
+        self._check_weight_shape(name)
         scales = self._float32(f"{name}.weight_scale")
         with np.errstate(over="ignore"):
             halves = scales.astype(np.float16)
         require_finite(f"{name}.weight_scale", halves)
-        return IntLinear(bits, group, shape.cols, self._tensors[f"{name}.weight_packed"].read(), halves)
+        return IntLinear(bits, group, self._linears[name].cols, self._tensors[f"{name}.weight_packed"].read(), halves)
 
     def matrix(self, name: str) -> NDArray[np.float32]:
         """The matrix `name` in float32 [rows, cols], as exact as it is stored."""
@@ -138,7 +151,8 @@ class Checkpoint:
             )
         self._used.add(name)
 
-    def _check_weight_shape(self, name: str, shape: tuple[int, int]) -> None:
+    def _check_weight_shape(self, name: str) -> None:
+        shape = self._linears[name].rows, self._linears[name].cols
         said = tuple(int(x) for x in self._tensors[f"{name}.weight_shape"].read())
         if said != shape:
             raise Corrupt(f"tensor `{name}.weight_shape` says {list(said)}, not {list(shape)}", hint=_AGAIN)

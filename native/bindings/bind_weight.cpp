@@ -8,6 +8,8 @@
 #include "bindings/bindings.h"
 #include "core/error.h"
 #include "core/pack.h"
+#include "core/probe.h"
+#include "core/program.h"
 
 using namespace nb::literals;
 
@@ -21,17 +23,25 @@ WeightKind kind_of(size_t bits) {
   return bits == 3 ? kInt3 : bits == 4 ? kInt4 : kInt8;
 }
 
+StoredRows in_memory(const void* data) { return {static_cast<const uint8_t*>(data)}; }
+
+size_t thread_count(size_t threads) {
+  REQUIRE(threads <= 1024, "%zu threads", threads);
+  return threads != 0 ? threads : physical_cores();
+}
+
 std::shared_ptr<Weight> make_bf16(const std::vector<Bf16Array>& arrays, bool interleave, size_t threads) {
   REQUIRE(!arrays.empty(), "a weight needs at least one part");
   WeightShape shape{kBf16, arrays[0].shape(1), 0, {}, interleave};
-  std::vector<Bf16Part> parts;
+  std::vector<StoredPart> parts;
   for (const Bf16Array& array : arrays) {
     REQUIRE(array.shape(1) == shape.cols, "parts of %zu and %zu columns cannot be stacked", shape.cols, array.shape(1));
     shape.parts.push_back(array.shape(0));
-    parts.push_back({array.data()});
+    parts.push_back({in_memory(array.data())});
   }
   const nb::gil_scoped_release unlocked;
-  return pack_bf16(shape, parts, threads);
+  Pool pool(thread_count(threads));
+  return pack(shape, parts, pool);
 }
 
 std::shared_ptr<Weight> make_int(size_t bits, size_t group, const std::vector<IntArrays>& arrays, bool interleave,
@@ -40,7 +50,7 @@ std::shared_ptr<Weight> make_int(size_t bits, size_t group, const std::vector<In
   REQUIRE(group == 32 || group == 64 || group == 128, "group is %zu, but must be 32, 64 or 128", group);
   WeightShape shape{kind_of(bits), std::get<1>(arrays[0]).shape(1) * group, group, {}, interleave,
                     activation_bits};
-  std::vector<IntPart> parts;
+  std::vector<StoredPart> parts;
   for (const auto& [words, scales] : arrays) {
     REQUIRE(scales.shape(1) * group == shape.cols, "parts of %zu and %zu columns cannot be stacked", shape.cols,
             scales.shape(1) * group);
@@ -50,11 +60,25 @@ std::shared_ptr<Weight> make_int(size_t bits, size_t group, const std::vector<In
             "%zu columns of %zu bits are %zu words a row, but there are %zu", shape.cols, bits,
             (shape.cols * bits + 31) / 32, words.shape(1));
     shape.parts.push_back(words.shape(0));
-    parts.push_back({reinterpret_cast<const uint32_t*>(words.data()), words.shape(1),
-                     reinterpret_cast<const uint16_t*>(scales.data())});
+    parts.push_back({in_memory(words.data()), in_memory(scales.data())});
   }
   const nb::gil_scoped_release unlocked;
-  return pack_int(shape, parts, threads);
+  Pool pool(thread_count(threads));
+  return pack(shape, parts, pool);
+}
+
+using FileParts = std::vector<std::tuple<size_t, int, uint64_t, int, uint64_t>>;
+
+std::shared_ptr<Weight> make_from_files(Program& program, size_t bits, size_t group, size_t cols, const FileParts& files,
+                                        bool interleave, size_t activation_bits) {
+  WeightShape shape{bits == 16 ? kBf16 : kind_of(bits), cols, group, {}, interleave, bits == 16 ? 0 : activation_bits};
+  std::vector<StoredPart> parts;
+  for (const auto& [rows, values, values_at, scales, scales_at] : files) {
+    shape.parts.push_back(rows);
+    parts.push_back({{nullptr, values, values_at}, {nullptr, scales, scales_at}});
+  }
+  const nb::gil_scoped_release unlocked;
+  return program.pack_weight(shape, parts);
 }
 
 Vector<float> read_row(const Weight& weight, size_t row) {
@@ -88,4 +112,10 @@ void bind_weight(nb::module_& m) {
         "/ 32)], float16 scales [rows, cols / group]); bits 3, 4 or 8, group 32, 64 or 128.\n\n"
         "`activation_bits` is 8, or, for weights of 8 bits, 16: twice the work, activations 256 times as fine.\n"
         "Parts and errors as in `pack_bf16`.");
+  m.def("pack_files", &make_from_files, "program"_a, "bits"_a, "group"_a, "cols"_a, "parts"_a,
+        "interleave"_a = false, "activation_bits"_a = 8,
+        "Pack matrices straight from open files, on the threads of the `program` they are for.\n\n"
+        "A part is (rows, file of the values, their first byte, file of the scales, their first byte); `bits` 16 is\n"
+        "bf16, with `group` 0 and no scales. The rest as in `pack_int`. None when a file cannot be read as far as that,\n"
+        "or holds NaN or infinity.");
 }

@@ -1,20 +1,34 @@
 #include "core/pack.h"
 
+#include <unistd.h>
+
 #include <algorithm>
+#include <atomic>
+#include <cerrno>
 #include <cstring>
 
 #include "core/error.h"
-#include "core/pool.h"
-#include "core/probe.h"
 
 namespace {
 
-constexpr size_t kLane = 64;  // bytes of one vector: 16 rows of 4
+constexpr size_t kBlock = 16;  // rows of a row block: a vector holds 4 bytes of each
+constexpr size_t kLane = 4 * kBlock;
 
-// Eight nibbles, columns 0..7 of one row -> four bytes: column t low, column 4+t high.
-uint32_t spread_nibbles(uint32_t four) {
-  four = (four | four << 8) & 0x00ff00ffu;
-  return (four | four << 4) & 0x0f0f0f0fu;
+// Words [first, first + count) of 16 rows, `ld` apart, as `count` lines of 16 words: word j of row r at to[16 * j + r].
+void gather(uint32_t* to, const uint32_t* from, size_t ld, size_t count) {
+  for (size_t j = 0; j < count; ++j)
+    for (size_t r = 0; r < kBlock; ++r) to[kBlock * j + r] = from[r * ld + j];
+}
+
+// Nibbles 0..7 of a word, columns 0..7 -> four bytes: column t low, column 4+t high. A perfect shuffle, in two swaps.
+void interleave_nibbles(uint32_t* words, size_t count) {
+  for (size_t i = 0; i < count; ++i) {
+    uint32_t x = words[i];
+    uint32_t swap = (x ^ x >> 8) & 0x0000ff00u;
+    x ^= swap ^ swap << 8;
+    swap = (x ^ x >> 4) & 0x00f000f0u;
+    words[i] = x ^ swap ^ swap << 4;
+  }
 }
 
 // Eight 3-bit values -> one a byte.
@@ -24,25 +38,14 @@ uint64_t spread_triples(uint64_t x) {
   return (x & 0x0007000700070007) | (x & 0x0038003800380038) << 5;
 }
 
-// One row of one group. `to` is the row's first lane in its row block, `step` bytes apart from vector to vector.
-void pack_row_int8(uint8_t* to, const uint32_t* words, size_t group) {
-  for (size_t j = 0; j < group / 4; ++j) std::memcpy(to + j * kLane, words + j, 4);
-}
-
-void pack_row_int4(uint8_t* to, const uint32_t* words, size_t group) {
-  for (size_t j = 0; j < group / 8; ++j) {
-    const uint32_t bytes = spread_nibbles(words[j] & 0xffffu) | spread_nibbles(words[j] >> 16) << 4;
-    std::memcpy(to + j * kLane, &bytes, 4);
-  }
-}
-
 // 32 columns are three words. A pair holds v[2i] (columns 8i .. 8i+3, one a byte) low and v[2i+1] high; the planes are
-// those of block.h, whose upper halves hold the odd v as the lower ones hold the even.
-void pack_row_int3(uint8_t* to, const uint32_t* words, size_t group) {
+// those of block.h, whose upper halves hold the odd v as the lower ones hold the even. In place on three lines of 16.
+void spread_planes(uint32_t* words) {
   constexpr uint64_t one = 0x0101010101010101, two = 0x0303030303030303;
-  for (size_t s = 0; s < group / 32; ++s, words += 3, to += 3 * kLane) {
-    const uint64_t low = words[0] | static_cast<uint64_t>(words[1]) << 32;
-    const uint64_t high = words[1] >> 16 | static_cast<uint64_t>(words[2]) << 16;
+  for (size_t r = 0; r < kBlock; ++r) {
+    uint32_t* w = words + r;
+    const uint64_t low = w[0] | static_cast<uint64_t>(w[kBlock]) << 32;
+    const uint64_t high = w[kBlock] >> 16 | static_cast<uint64_t>(w[2 * kBlock]) << 16;
     const uint64_t v01 = spread_triples(low & 0xffffff), v23 = spread_triples(low >> 24 & 0xffffff);
     const uint64_t v45 = spread_triples(high & 0xffffff), v67 = spread_triples(high >> 24);
     const uint64_t planes[3] = {
@@ -50,42 +53,144 @@ void pack_row_int3(uint8_t* to, const uint32_t* words, size_t group) {
         (v45 & two) | (v67 >> 1 & two) << 2,
         (v67 & one) | (v23 & one) << 1 | (v01 >> 2 & one) << 2 | (v45 >> 2 & one) << 3,
     };
-    for (size_t i = 0; i < 3; ++i) {
-      const auto bytes = static_cast<uint32_t>(planes[i] | planes[i] >> 28);
-      std::memcpy(to + i * kLane, &bytes, 4);
-    }
+    for (size_t i = 0; i < 3; ++i) w[i * kBlock] = static_cast<uint32_t>(planes[i] | planes[i] >> 28);
   }
 }
 
-// Rows [32*i, 32*i+32) of one part. The memory is zero already, which is what padded rows need: their scale is 0.
-void pack_panel_int(uint8_t* panel, const WeightShape& shape, const IntPart& part, size_t i, size_t rows) {
-  const size_t group = shape.group, groups = shape.cols / group, bits = bits_of(shape.kind);
-  const size_t block_bytes = 16 * group * bits / 8, group_words = group * bits / 32;
-  const size_t count = std::min<size_t>(kPanelRows, rows - i * kPanelRows);
-  const auto pack_row = shape.kind == kInt8 ? pack_row_int8 : shape.kind == kInt4 ? pack_row_int4 : pack_row_int3;
-  for (size_t g = 0; g < groups; ++g, panel += 2 * kPanelRows + 2 * block_bytes)
-    for (size_t r = 0; r < count; ++r) {
-      const size_t row = i * kPanelRows + r;
-      std::memcpy(panel + 2 * r, part.scales + row * groups + g, 2);
-      pack_row(panel + 2 * kPanelRows + r / 16 * block_bytes + r % 16 * 4,
-               part.words + row * part.words_per_row + g * group_words, group);
+// The rows of one panel, as they are stored.
+struct PanelRows {
+  const uint8_t* values;
+  const uint8_t* scales;
+  size_t count;  // up to 32; rows past it are zero already, which is what padding needs: its scale is 0
+};
+
+void pack_panel_int(uint8_t* panel, const WeightShape& shape, const PanelRows& rows) {
+  const size_t group = shape.group, groups = shape.cols / group;
+  const size_t words = group * bits_of(shape.kind) / 32;  // of a row and group
+  const size_t ld = row_bytes(shape) / 4;
+  const auto* values = reinterpret_cast<const uint32_t*>(rows.values);
+  const auto* scales = reinterpret_cast<const uint16_t*>(rows.scales);
+  auto* lines = reinterpret_cast<uint32_t*>(panel);
+  for (size_t g = 0; g < groups; ++g) {
+    auto* to = reinterpret_cast<uint16_t*>(lines);
+    for (size_t r = 0; r < rows.count; ++r) to[r] = scales[r * groups + g];
+    lines += kBlock;
+    for (size_t start = 0; start < kPanelRows; start += kBlock, lines += kBlock * words) {
+      const uint32_t* from = values + start * ld + g * words;
+      if (start + kBlock <= rows.count)
+        gather(lines, from, ld, words);
+      else
+        for (size_t j = 0; j < words; ++j)
+          for (size_t r = start; r < rows.count; ++r) lines[kBlock * j + r - start] = from[(r - start) * ld + j];
+      if (shape.kind == kInt4) interleave_nibbles(lines, kBlock * words);
+      if (shape.kind == kInt3)
+        for (size_t j = 0; j < words; j += 3) spread_planes(lines + kBlock * j);
     }
+  }
 }
 
 // A transpose, a square at a time so that both sides stay in the nearest cache.
-void pack_panel_bf16(uint8_t* panel, const WeightShape& shape, const Bf16Part& part, size_t i, size_t rows) {
-  const size_t count = std::min<size_t>(kPanelRows, rows - i * kPanelRows);
-  const uint16_t* from = part.values + i * kPanelRows * shape.cols;
+void pack_panel_bf16(uint8_t* panel, const WeightShape& shape, const PanelRows& rows) {
+  const auto* from = reinterpret_cast<const uint16_t*>(rows.values);
+  auto* to = reinterpret_cast<uint16_t*>(panel);
   for (size_t start = 0; start < shape.cols; start += 32) {
     const size_t end = std::min(start + 32, shape.cols);
-    for (size_t r = 0; r < count; ++r)
-      for (size_t k = start; k < end; ++k) std::memcpy(panel + 2 * (k * kPanelRows + r), from + r * shape.cols + k, 2);
+    for (size_t r = 0; r < rows.count; ++r)
+      for (size_t k = start; k < end; ++k) to[k * kPanelRows + r] = from[r * shape.cols + k];
   }
 }
 
-template <class Part, class PackPanel>
-std::shared_ptr<Weight> pack(const WeightShape& shape, const std::vector<Part>& parts, size_t threads,
-                             PackPanel pack_panel) {
+// All of them have a part of the exponent that is zero. Both masks are those of infinity.
+bool all_finite(const uint8_t* bytes, size_t count, uint16_t infinity) {
+  const auto* values = reinterpret_cast<const uint16_t*>(bytes);
+  bool found = false;
+  for (size_t i = 0; i < count; ++i) found |= (values[i] & infinity) == infinity;
+  return !found;
+}
+
+bool read_all(uint8_t* to, size_t size, int file, uint64_t offset) {
+  while (size > 0) {
+    const ssize_t got = pread(file, to, size, static_cast<off_t>(offset));
+    if (got < 0 && errno == EINTR) continue;
+    if (got <= 0) return false;
+    to += got;
+    size -= static_cast<size_t>(got);
+    offset += static_cast<uint64_t>(got);
+  }
+  return true;
+}
+
+// `count` rows of `size` bytes from row `first` on: where they lie, or read into `buffer`. Null: they cannot be had.
+const uint8_t* take_rows(const StoredRows& rows, size_t size, size_t first, size_t count, uint8_t* buffer,
+                         uint16_t infinity) {
+  if (rows.memory != nullptr) return rows.memory + first * size;
+  if (!read_all(buffer, count * size, rows.file, rows.offset + first * size)) return nullptr;
+  return infinity == 0 || all_finite(buffer, count * size / 2, infinity) ? buffer : nullptr;
+}
+
+struct Packer {
+  const WeightShape& shape;
+  const std::vector<StoredPart>& parts;
+  Weight& weight;
+  size_t value_bytes = row_bytes(shape);
+  size_t scale_bytes = shape.kind == kBf16 ? 0 : shape.cols / shape.group * 2;
+
+  size_t buffer_bytes() const { return kPanelRows * (value_bytes + scale_bytes); }
+
+  // Panel i of part p. False: its file cannot be read, or is not finite.
+  bool pack_panel(size_t p, size_t i, uint8_t* buffer) const {
+    const size_t first = i * kPanelRows;
+    PanelRows rows{};
+    rows.count = std::min<size_t>(kPanelRows, shape.parts[p] - first);
+    rows.values = take_rows(parts[p].values, value_bytes, first, rows.count, buffer, shape.kind == kBf16 ? 0x7f80 : 0);
+    if (rows.values == nullptr) return false;
+    uint8_t* panel = weight.memory.data + shape.panel_of(p, i) * weight.panel_bytes;
+    if (shape.kind == kBf16) {
+      pack_panel_bf16(panel, shape, rows);
+      return true;
+    }
+    buffer += kPanelRows * value_bytes;
+    rows.scales = take_rows(parts[p].scales, scale_bytes, first, rows.count, buffer, 0x7c00);
+    if (rows.scales == nullptr) return false;
+    pack_panel_int(panel, shape, rows);
+    return true;
+  }
+
+  // The same, by its number among all panels.
+  bool pack_panel(size_t panel, uint8_t* buffer) const {
+    if (shape.interleaved) return pack_panel(panel % 2, panel / 2, buffer);
+    size_t p = 0;
+    for (; p + 1 < parts.size() && panel >= shape.panel_of(p + 1, 0); ++p) {
+    }
+    return pack_panel(p, panel - shape.panel_of(p, 0), buffer);
+  }
+};
+
+struct alignas(64) Cursor {
+  std::atomic<size_t> next{0};
+  size_t end = 0;
+};
+
+// f(i, thread) for each i < n. Each thread begins with the part of the panels that a step gives it, then helps others.
+template <class F>
+void for_each_panel(Pool& pool, size_t n, const F& f) {
+  const size_t threads = pool.threads();
+  std::vector<Cursor> cursors(threads);
+  for (size_t id = 0; id < threads; ++id) {
+    cursors[id].next = n * id / threads;
+    cursors[id].end = n * (id + 1) / threads;
+  }
+  pool.run([&](size_t id) {
+    for (size_t k = 0; k < threads; ++k) {
+      Cursor& cursor = cursors[(id + k) % threads];
+      for (size_t i; (i = cursor.next.fetch_add(1, std::memory_order_relaxed)) < cursor.end;) f(i, id);
+    }
+  });
+}
+
+}  // namespace
+
+std::shared_ptr<Weight> pack(const WeightShape& shape, const std::vector<StoredPart>& parts, Pool& pool) {
   check_shape(shape);
   REQUIRE(parts.size() == shape.parts.size(), "%zu parts, but %zu row counts", parts.size(), shape.parts.size());
   auto weight = std::make_shared<Weight>();
@@ -93,25 +198,18 @@ std::shared_ptr<Weight> pack(const WeightShape& shape, const std::vector<Part>& 
   weight->panels = shape.panels();
   weight->panel_bytes = shape.panel_bytes();
   weight->memory = take_piece(weight->bytes(), "weights");
-  if (threads == 0) threads = physical_cores();
-  constexpr size_t worth_a_thread = size_t{256} << 10;
-  threads = std::min(threads, 1 + weight->bytes() / worth_a_thread);
-  for (size_t p = 0; p < parts.size(); ++p) {
-    const size_t rows = shape.parts[p];
-    parallel_for((rows + kPanelRows - 1) / kPanelRows, threads, [&](size_t i) {
-      uint8_t* panel = weight->memory.data + shape.panel_of(p, i) * weight->panel_bytes;
-      pack_panel(panel, shape, parts[p], i, rows);
-    });
-  }
-  return weight;
-}
-
-}  // namespace
-
-std::shared_ptr<Weight> pack_int(const WeightShape& shape, const std::vector<IntPart>& parts, size_t threads) {
-  return pack(shape, parts, threads, pack_panel_int);
-}
-
-std::shared_ptr<Weight> pack_bf16(const WeightShape& shape, const std::vector<Bf16Part>& parts, size_t threads) {
-  return pack(shape, parts, threads, pack_panel_bf16);
+  const Packer packer{shape, parts, *weight};
+  std::atomic<bool> whole{true};
+  constexpr size_t worth_a_thread = size_t{128} << 10;
+  const size_t threads = weight->bytes() < worth_a_thread ? 1 : pool.threads();
+  std::vector<Memory> buffers;
+  for (size_t id = 0; id < threads; ++id) buffers.emplace_back(packer.buffer_bytes(), "reading weights");
+  const auto pack_one = [&](size_t i, size_t id) {
+    if (whole.load(std::memory_order_relaxed) && !packer.pack_panel(i, buffers[id].data())) whole = false;
+  };
+  if (threads == 1)
+    for (size_t i = 0; i < weight->panels; ++i) pack_one(i, 0);
+  else
+    for_each_panel(pool, weight->panels, pack_one);
+  return whole ? weight : nullptr;
 }

@@ -5,21 +5,26 @@
 #include <memory>
 #include <vector>
 
+#include "core/pool.h"
 #include "core/weight.h"
 
-// One matrix of compressed-tensors `pack-quantized`: value + 2^(bits-1), `bits` wide, a little-endian bit stream along
-// the row inside 32-bit words; scales are float16, one a group.
-struct IntPart {
-  const uint32_t* words;
-  size_t words_per_row;
-  const uint16_t* scales;
+// Rows of bytes, one after the other: in memory, or in an open file from byte `offset` on.
+struct StoredRows {
+  const uint8_t* memory = nullptr;  // null: in the file
+  int file = -1;
+  uint64_t offset = 0;
 };
 
-struct Bf16Part {
-  const uint16_t* values;
+// One matrix, as long as the shape says (the caller has checked). bf16: its values. Integers as in compressed-tensors
+// `pack-quantized`: value + 2^(bits-1), `bits` wide, a little-endian bit stream along the row inside 32-bit words; the
+// scales are float16, one a group.
+struct StoredPart {
+  StoredRows values;
+  StoredRows scales{};
 };
 
-// Part p has shape.parts[p] rows; arrays are row-major and as long as the shape says (the caller has checked).
-// Packs on `threads` threads; 0 means one a physical core. Throws OutOfMemory, std::invalid_argument.
-std::shared_ptr<Weight> pack_int(const WeightShape& shape, const std::vector<IntPart>& parts, size_t threads);
-std::shared_ptr<Weight> pack_bf16(const WeightShape& shape, const std::vector<Bf16Part>& parts, size_t threads);
+// Packs shape.parts.size() parts on the threads of `pool`. Each thread takes first the panels that it will compute
+// with, so that they lie in memory near it. What comes from a file is read panel by panel, past no other copy, and
+// checked: null when a file is cut short, cannot be read, or holds NaN or infinity. Throws OutOfMemory,
+// std::invalid_argument.
+std::shared_ptr<Weight> pack(const WeightShape& shape, const std::vector<StoredPart>& parts, Pool& pool);

@@ -46,6 +46,11 @@ Program::Program(size_t hidden, size_t threads, const std::string& isa, size_t m
         return threads != 0 ? threads : physical_cores();
       }()) {}
 
+std::shared_ptr<Weight> Program::pack_weight(const WeightShape& shape, const std::vector<StoredPart>& parts) {
+  const Hold hold(busy_);
+  return pack(shape, parts, pool_);
+}
+
 void Program::require_open(const char* what) const {
   REQUIRE(head_.weight == nullptr, "%s after head: the program is complete", what);
   REQUIRE(embed_.weight != nullptr, "%s before embed", what);

@@ -13,6 +13,7 @@
 
 #include "core/kv_cache.h"
 #include "core/memory.h"
+#include "core/pack.h"
 #include "core/pool.h"
 #include "core/weight.h"
 #include "kernels/table.h"
@@ -135,6 +136,8 @@ class Program {
   // threads 0: one a physical core. isa "": the best here.
   Program(size_t hidden, size_t threads, const std::string& isa, size_t max_rows);
 
+  // A weight for this program, made by its own threads; as `pack`.
+  std::shared_ptr<Weight> pack_weight(const WeightShape& shape, const std::vector<StoredPart>& parts);
   // Each throws std::invalid_argument when shapes disagree, with the numbers.
   size_t rope_table(const double* inv_freq, size_t half, size_t positions, double attention_factor);
   void embed(EmbedOp op);

@@ -1,7 +1,5 @@
 #include "core/step.h"
 
-#include <stdexcept>
-
 namespace {
 
 constexpr auto kAskEvery = std::chrono::milliseconds(20);
@@ -12,20 +10,6 @@ bool each_alone(const int32_t* sequences, size_t rows) {
       if (sequences[i] == sequences[j]) return false;
   return true;
 }
-
-// Gives `busy` back however the step ends.
-class Hold {
- public:
-  explicit Hold(std::atomic_flag& busy) : busy_(busy) {
-    if (busy_.test_and_set()) throw std::runtime_error("the program is running a step already");
-  }
-  ~Hold() { busy_.clear(); }
-  Hold(const Hold&) = delete;
-  Hold& operator=(const Hold&) = delete;
-
- private:
-  std::atomic_flag& busy_;
-};
 
 }  // namespace
 

@@ -8,12 +8,27 @@
 #include <chrono>
 #include <cstddef>
 #include <cstdint>
+#include <stdexcept>
 
 #include "core/pool.h"
 #include "core/program.h"
 
 // Up to this many rows, every thread makes the rows ready for itself: that is cheaper than a barrier.
 constexpr size_t kFewRows = 4;
+
+// Gives `busy` back however what uses the threads ends.
+class Hold {
+ public:
+  explicit Hold(std::atomic_flag& busy) : busy_(busy) {
+    if (busy_.test_and_set()) throw std::runtime_error("the program is running a step already");
+  }
+  ~Hold() { busy_.clear(); }
+  Hold(const Hold&) = delete;
+  Hold& operator=(const Hold&) = delete;
+
+ private:
+  std::atomic_flag& busy_;
+};
 
 // What the threads of one step share.
 class Team {

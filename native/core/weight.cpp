@@ -100,6 +100,10 @@ size_t WeightShape::panel_of(size_t part, size_t i) const {
   return i;
 }
 
+size_t row_bytes(const WeightShape& shape) {
+  return shape.kind == kBf16 ? shape.cols * 2 : shape.cols * bits_of(shape.kind) / 32 * 4;
+}
+
 void check_shape(const WeightShape& shape) {
   REQUIRE(!shape.parts.empty(), "a weight needs at least one part");
   REQUIRE(shape.cols > 0 && shape.cols <= kMaxSide, "a weight has %zu columns", shape.cols);

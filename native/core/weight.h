@@ -26,6 +26,9 @@ struct WeightShape {
   size_t panel_of(size_t part, size_t i) const;
 };
 
+// Bytes of a row as it is stored: integers in whole 32-bit words.
+size_t row_bytes(const WeightShape& shape);
+
 // Throws std::invalid_argument unless the shape can be packed.
 void check_shape(const WeightShape& shape);
 

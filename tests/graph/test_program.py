@@ -104,7 +104,7 @@ def test_progress_ends_at_all_bytes(tmp_path: Path) -> None:
     total = sum(checkpoint.stored_bytes(linear.name) for linear in checkpoint.graph.linears())
     assert seen == sorted(seen)
     assert seen[-1] == (total, total)
-    assert len(seen) == len(list(checkpoint.graph.linears()))
+    assert len(seen) == 2 + 4 * checkpoint.spec.layers  # once a fused product
 
 
 def test_one_nan_stops_the_load(tmp_path: Path) -> None:
@@ -117,6 +117,36 @@ def test_one_nan_stops_the_load(tmp_path: Path) -> None:
         Corrupt, match=r"`model.layers.1.mlp.down_proj.weight` holds NaN or infinity, first at \[9, 9\]"
     ):
         load(path)
+
+
+def test_an_infinite_scale_stops_the_load(tmp_path: Path) -> None:
+    path = quantized(make_checkpoint(tmp_path / "plain"), tmp_path / "packed", 4, 32)
+    file = SafetensorsFile(path / "model.safetensors")
+    tensors = {name: (info.dtype, file.read(name)) for name, info in file.tensors.items()}
+    tensors["model.layers.1.self_attn.v_proj.weight_scale"][1][31, 1] = -np.inf
+    write_safetensors(path / "model.safetensors", tensors)
+    with pytest.raises(Corrupt, match=r"v_proj.weight_scale` holds NaN or infinity, first at \[31, 1\]"):
+        load(path)
+
+
+@pytest.mark.parametrize("bits", [16, 8, 4, 3])
+def test_from_files_is_from_arrays(tmp_path: Path, bits: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The two ways into the kernels' panels give the same program."""
+    said = oracle("gemma3_text")
+    path = said.path if bits == 16 else quantized(said.path, tmp_path / "packed", bits, 64)
+    read = run(load(path, 8), said.tokens)
+    asked: list[str] = []
+    monkeypatch.setattr(Checkpoint, "on_disk", lambda self, name: asked.append(name))
+    assert np.array_equal(run(load(path, 8), said.tokens), read)
+    assert asked
+
+
+def test_weights_that_change_under_the_load(tmp_path: Path) -> None:
+    checkpoint = Checkpoint(make_checkpoint(tmp_path))
+    with (tmp_path / "model.safetensors").open("r+b") as file:
+        file.truncate(20_000)
+    with pytest.raises(Corrupt, match="changed while it was in use"):
+        load_program(checkpoint, context=CONTEXT, kv_blocks=1)
 
 
 def test_a_cache_beyond_all_memory(tmp_path: Path) -> None:
@@ -136,5 +166,7 @@ def test_parts_of_one_product_in_different_kinds(tmp_path: Path) -> None:
         tensors.update({n: (i.dtype, file.read(n)) for n, i in file.tensors.items() if n.startswith(name) is wanted})
     write_safetensors(path / "model.safetensors", tensors)
     assert json.loads((path / "config.json").read_text())["quantization_config"]
-    with pytest.raises(NotSupported, match=r"`model.layers.0.self_attn.q_proj` int4, `.*k_proj` int8, `.*v_proj` int4"):
+    with pytest.raises(
+        NotSupported, match=r"`model.layers.0.self_attn.q_proj` int4 by 64, `.*k_proj` int8 by 64, `.*v_proj`"
+    ):
         load(path)

@@ -1,11 +1,13 @@
 """Packing: what went in comes out, value by value, whatever the padding and the order of panels."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 from numpy.random import default_rng
 
 from localinfer import native
-from tests.native.matrices import BITS, pack, pack_words, random_matrix
+from tests.native.matrices import BITS, Matrix, pack, pack_words, random_matrix
 
 KINDS = ["int3", "int4", "int8", "bf16"]
 
@@ -60,6 +62,61 @@ def test_odd_column_counts_of_bf16() -> None:
     matrix = random_matrix(default_rng(0), "bf16", 5, 77)
     weight = pack(matrix)
     assert np.array_equal(weight.row(4), matrix.values[4].astype(np.float32))
+
+
+def files_of(folder: Path, parts: list[Matrix]) -> tuple[Path, list[tuple[int, int, int]]]:
+    """One file with all arrays one after the other, after five bytes of something else; (rows, values, scales)."""
+    data, places = b"other", []
+    for part in parts:
+        arrays = part.stored if isinstance(part.stored, tuple) else (part.stored, np.empty(0))
+        places.append((len(part.values), len(data), len(data) + arrays[0].nbytes))
+        data += arrays[0].tobytes() + arrays[1].tobytes()
+    (folder / "weights").write_bytes(data)
+    return folder / "weights", places
+
+
+def pack_files(
+    path: Path, places: list[tuple[int, int, int]], parts: list[Matrix], interleave: bool = False, threads: int = 3
+) -> native.Weight | None:
+    with path.open("rb") as file:
+        handle, kind, cols = file.fileno(), parts[0].kind, parts[0].values.shape[1]
+        program = native.Program(64, threads=threads)
+        files = [(rows, handle, values, handle, scales) for rows, values, scales in places]
+        return native.pack_files(program, BITS.get(kind, 16), parts[0].group, cols, files, interleave)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize(("rows", "interleave"), [((1,), False), ((40, 7, 700), False), ((333, 333), True)])
+@pytest.mark.parametrize("threads", [1, 3])
+def test_from_files_as_from_arrays(
+    tmp_path: Path, kind: str, rows: tuple[int, ...], interleave: bool, threads: int
+) -> None:
+    parts = [random_matrix(default_rng(7), kind, n, 384, 128) for n in rows]
+    weight = pack_files(*files_of(tmp_path, parts), parts, interleave, threads)
+    assert weight is not None
+    seen = np.stack([weight.row(i) for i in range(weight.rows)])
+    assert np.array_equal(seen, np.concatenate([p.values for p in parts]).astype(np.float32))
+    assert weight.nbytes == pack(*parts, interleave=interleave).nbytes
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_file_that_is_cut_short(tmp_path: Path, kind: str) -> None:
+    parts = [random_matrix(default_rng(7), kind, 1000, 256, 64)]
+    path, places = files_of(tmp_path, parts)
+    path.write_bytes(path.read_bytes()[:-1])
+    assert pack_files(path, places, parts) is None
+
+
+@pytest.mark.parametrize("threads", [1, 3])
+@pytest.mark.parametrize("bad", [np.inf, -np.inf, np.nan])
+@pytest.mark.parametrize("kind", KINDS)
+def test_numbers_that_are_none(tmp_path: Path, kind: str, bad: float, threads: int) -> None:
+    part = random_matrix(default_rng(7), kind, 1000, 256, 64)
+    if isinstance(part.stored, tuple):
+        part.stored[1][999, 3] = bad
+    else:
+        part.stored[999, 255] = np.array([bad], np.float32).view(np.uint32)[0] >> 16
+    assert pack_files(*files_of(tmp_path, [part]), [part], threads=threads) is None
 
 
 def test_subnormal_scales() -> None:
