@@ -50,6 +50,8 @@ _localinfer_values() {
         --draft) _localinfer_words off lookup ;;
         --draft-tokens) : ;;
         --prefill-chunk) : ;;
+        --random) : ;;
+        --head-bits) _localinfer_words 8 4 3 ;;
         --test) : ;;
         --rows) : ;;
         --reps) : ;;
@@ -84,11 +86,11 @@ _localinfer() {
         'quantize') flags='--bits --group --name -t --threads --revision --offline --json -q --quiet -h --help' offer='_localinfer_names models' ;;
         'run') flags='-m --model -p --prompt -f --file -s --system --raw -n --max-tokens --temp --top-k --top-p --min-p --repeat-penalty --seed --stop --on-overflow --lossy -c --ctx-size -t --threads --kv-bits --backend --draft --draft-tokens --prefill-chunk --revision --offline --json --stats -q --quiet -h --help' offer='_localinfer_names models' ;;
         'chat') flags='-m --model --continue -s --system -n --max-tokens --temp --top-k --top-p --min-p --repeat-penalty --seed --stop --on-overflow -c --ctx-size -t --threads --kv-bits --backend --draft --draft-tokens --prefill-chunk --revision --offline -h --help' offer='_localinfer_names models' ;;
-        'bench') flags='-m --model --test --rows --reps --against --against-file --seed -c --ctx-size -t --threads --kv-bits --backend --draft --draft-tokens --prefill-chunk --revision --offline --json -q --quiet -h --help' offer='_localinfer_names models' ;;
+        'bench') flags='-m --model --random --group --head-bits --test --rows --reps --against --against-file --seed -c --ctx-size -t --threads --kv-bits --backend --draft --draft-tokens --prefill-chunk --revision --offline --json -q --quiet -h --help' offer='_localinfer_names models' ;;
         'doctor') flags='--json -q --quiet -h --help' offer='' ;;
         'config show') flags='--json -h --help' offer='' ;;
-        'config set') flags='-h --help' offer='_localinfer_words model prompt file system raw lossy revision ctx-size threads kv-bits backend draft draft-tokens prefill-chunk on-overflow max-tokens temp top-k top-p min-p repeat-penalty seed stop bits group name token offline json quiet stats yes dry-run template continue test rows reps against against-file' ;;
-        'config unset') flags='-h --help' offer='_localinfer_words model prompt file system raw lossy revision ctx-size threads kv-bits backend draft draft-tokens prefill-chunk on-overflow max-tokens temp top-k top-p min-p repeat-penalty seed stop bits group name token offline json quiet stats yes dry-run template continue test rows reps against against-file' ;;
+        'config set') flags='-h --help' offer='_localinfer_words model prompt file system raw lossy revision ctx-size threads kv-bits backend draft draft-tokens prefill-chunk on-overflow max-tokens temp top-k top-p min-p repeat-penalty seed stop bits group name token offline json quiet stats yes dry-run template continue test rows reps against against-file random head-bits' ;;
+        'config unset') flags='-h --help' offer='_localinfer_words model prompt file system raw lossy revision ctx-size threads kv-bits backend draft draft-tokens prefill-chunk on-overflow max-tokens temp top-k top-p min-p repeat-penalty seed stop bits group name token offline json quiet stats yes dry-run template continue test rows reps against against-file random head-bits' ;;
         'completion') flags='-h --help' offer='_localinfer_words bash zsh fish' ;;
         *) return ;;
     esac
@@ -98,7 +100,7 @@ _localinfer() {
             continue
         fi
         case $word in
-            --revision|--token|--name|--bits|--group|-t|--threads|-m|--model|-p|--prompt|-f|--file|-s|--system|-n|--max-tokens|--temp|--top-k|--top-p|--min-p|--repeat-penalty|--seed|--stop|--on-overflow|-c|--ctx-size|--kv-bits|--backend|--draft|--draft-tokens|--prefill-chunk|--test|--rows|--reps|--against|--against-file) skip=yes ;;
+            --revision|--token|--name|--bits|--group|-t|--threads|-m|--model|-p|--prompt|-f|--file|-s|--system|-n|--max-tokens|--temp|--top-k|--top-p|--min-p|--repeat-penalty|--seed|--stop|--on-overflow|-c|--ctx-size|--kv-bits|--backend|--draft|--draft-tokens|--prefill-chunk|--random|--head-bits|--test|--rows|--reps|--against|--against-file) skip=yes ;;
             -*) ;;
             *) given=$((given + 1)) ;;
         esac

@@ -156,6 +156,9 @@ complete -c localinfer -n '__localinfer_in chat' -s h -l help -d 'Show this mess
 # bench
 complete -c localinfer -n '__localinfer_in bench' -a '(__localinfer_names models)'
 complete -c localinfer -n '__localinfer_in bench' -s m -l model -r -a '(__localinfer_names models)' -d 'The model, when it is not the first argument. [default: starter]'
+complete -c localinfer -n '__localinfer_in bench' -l random -x -d 'Measure random weights of a known shape, such as `qwen2-1.5b` or `qwen2-1.5b:INT3`. Kept as `random/SHAPE`.'
+complete -c localinfer -n '__localinfer_in bench' -l group -x -a '32 64 128' -d 'Weights that share one scale. [default: 32; 64 from 4 billion weights on]'
+complete -c localinfer -n '__localinfer_in bench' -l head-bits -x -a '8 4 3' -d 'Bits of embedding and head of random weights. [default: 8]'
 complete -c localinfer -n '__localinfer_in bench' -l test -x -d 'What to measure, named as in llama-bench; may be repeated. [default: pp256 and tg128]'
 complete -c localinfer -n '__localinfer_in bench' -l rows -x -d 'Also time steps of so many sequences together, such as `1,2,4,8`.'
 complete -c localinfer -n '__localinfer_in bench' -l reps -x -d 'Rounds of each test. [default: 5]'
@@ -185,11 +188,11 @@ complete -c localinfer -n '__localinfer_in config show' -l json -d 'Print JSON o
 complete -c localinfer -n '__localinfer_in config show' -s h -l help -d 'Show this message and exit.'
 
 # config set
-complete -c localinfer -n '__localinfer_in config set' -a 'model prompt file system raw lossy revision ctx-size threads kv-bits backend draft draft-tokens prefill-chunk on-overflow max-tokens temp top-k top-p min-p repeat-penalty seed stop bits group name token offline json quiet stats yes dry-run template continue test rows reps against against-file'
+complete -c localinfer -n '__localinfer_in config set' -a 'model prompt file system raw lossy revision ctx-size threads kv-bits backend draft draft-tokens prefill-chunk on-overflow max-tokens temp top-k top-p min-p repeat-penalty seed stop bits group name token offline json quiet stats yes dry-run template continue test rows reps against against-file random head-bits'
 complete -c localinfer -n '__localinfer_in config set' -s h -l help -d 'Show this message and exit.'
 
 # config unset
-complete -c localinfer -n '__localinfer_in config unset' -a 'model prompt file system raw lossy revision ctx-size threads kv-bits backend draft draft-tokens prefill-chunk on-overflow max-tokens temp top-k top-p min-p repeat-penalty seed stop bits group name token offline json quiet stats yes dry-run template continue test rows reps against against-file'
+complete -c localinfer -n '__localinfer_in config unset' -a 'model prompt file system raw lossy revision ctx-size threads kv-bits backend draft draft-tokens prefill-chunk on-overflow max-tokens temp top-k top-p min-p repeat-penalty seed stop bits group name token offline json quiet stats yes dry-run template continue test rows reps against against-file random head-bits'
 complete -c localinfer -n '__localinfer_in config unset' -s h -l help -d 'Show this message and exit.'
 
 # completion

@@ -7,7 +7,7 @@ import typer
 
 from localinfer.cli import options as o
 from localinfer.cli.bundles import EngineFlags
-from localinfer.errors import NotFound, UsageError
+from localinfer.errors import NotFound, UsageError, size
 from localinfer.hub.model import LocalModel
 
 ModelArg = Annotated[str | None, typer.Argument(metavar="MODEL", help="The model to measure.")]
@@ -17,6 +17,9 @@ def bench(
     name: ModelArg = None,
     *,
     model: o.Model,
+    random: o.Random,
+    group: o.Group,
+    head_bits: o.HeadBits,
     test: o.Tests,
     rows: o.Rows,
     reps: o.Reps,
@@ -41,7 +44,12 @@ def bench(
     from localinfer.cli.progress import Progress
 
     tests = parse_tests(test or DEFAULT_TESTS)
-    found = find(name or model or "starter", revision=revision, offline=offline, quiet=quiet)
+    if random is not None:
+        found = random_weights(random, name or model, group, head_bits, quiet=quiet)
+    elif group or head_bits:
+        raise UsageError("`--group` and `--head-bits` are for `--random`", hint="leave them out")
+    else:
+        found = find(name or model or "starter", revision=revision, offline=offline, quiet=quiet)
     peer = peer_file(found, against, against_file)
     config = engine.config()
     if found.kind == "checkpoint":
@@ -65,6 +73,28 @@ def bench(
         show_json(report.to_json())
     else:
         line(table(report).rstrip("\n"))
+
+
+def random_weights(
+    word: str, model: str | None, group: str | None, head_bits: str | None, *, quiet: bool
+) -> LocalModel:
+    """The model of random weights that `word` means, made now if it is not here."""
+    if model is not None:
+        raise UsageError(f"both `--random` and the model `{model}`", hint="leave one of them out")
+    from localinfer.bench.random_model import find_random, make_random, parse_form, planned_bytes
+    from localinfer.cli.output import note
+    from localinfer.cli.progress import Progress
+
+    form = parse_form(word, int(group) if group else None, int(head_bits) if head_bits else None)
+    if found := find_random(form):
+        return found
+    if not quiet:
+        note(
+            f"making random weights, {size(planned_bytes(form))}, kept as `{form.ref}`; "
+            f"delete them with `localinfer rm {form.ref}`"
+        )
+    with Progress(quiet=quiet, in_bytes=True) as progress:
+        return make_random(form, lambda done, total: progress("random weights", done, total))
 
 
 def row_counts(words: list[str]) -> list[int]:

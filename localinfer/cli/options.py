@@ -289,3 +289,16 @@ Against = Annotated[
 AgainstFile = Annotated[
     str | None, flag("against-file", "text", "The GGUF file that the other engine runs.", metavar="FILE.gguf")
 ]
+Random = Annotated[
+    str | None,
+    flag(
+        "random",
+        "text",
+        "Measure random weights of a known shape, such as `qwen2-1.5b` or `qwen2-1.5b:INT3`. Kept as `random/SHAPE`.",
+        metavar="SHAPE",
+    ),
+]
+HeadBits = Annotated[
+    Literal["8", "4", "3"] | None,
+    flag("head-bits", "text", "Bits of embedding and head of random weights.", choices=("8", "4", "3"), shows="8"),
+]

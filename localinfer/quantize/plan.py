@@ -1,6 +1,7 @@
 """What `quantize` will do, decided from headers alone: which tensors, how many bits, which groups, which file."""
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -8,11 +9,14 @@ from typing import Any
 from localinfer.errors import NotSupported, UsageError
 from localinfer.formats.checkpoint_files import StoredTensor, open_tensors
 from localinfer.formats.compressed import packed_words, quantization_config
+from localinfer.graph.ops import Graph
 from localinfer.graph.registry import family_for
 from localinfer.graph.weights import Checkpoint
 
 GROUPS = (32, 64, 128)
 TABLE_BITS = 8
+TABLES = ("model.embed_tokens", "lm_head")
+"""Embedding and head, which get `TABLE_BITS`."""
 LARGE_MODEL = 4_000_000_000
 """From this many weights on, groups of 64 cost less quality than their bytes are worth."""
 
@@ -86,10 +90,8 @@ def make_plan(source: Path, bits: int, group: int | None) -> Plan:
     checkpoint = Checkpoint(source)
     if checkpoint.scheme or "quantization_config" in checkpoint.config:
         raise NotSupported(f"{source}: is quantized already", hint="quantize the original model")
-    tables = {"model.embed_tokens", "lm_head"}
-    body = {linear.name: linear.cols for linear in checkpoint.graph.linears() if linear.name not in tables}
-    chosen, notes = _choose_group(body, bits, group, checkpoint.graph.parameters())
-    table_group = chosen if bits == TABLE_BITS else _table_group(checkpoint.spec.hidden_size)
+    body = body_of(checkpoint.graph)
+    chosen, table_group, notes = choose_groups(checkpoint.graph, bits, group)
     name_of = family_for(checkpoint.config.get("model_type")).tensor_name
     jobs: list[tuple[tuple[int, int], Job]] = []
     others = False
@@ -102,22 +104,42 @@ def make_plan(source: Path, bits: int, group: int | None) -> Plan:
         where = _place(name)
         if name is not None and module in body:
             jobs.append((where, Job(tensor, bits, chosen)))
-        elif name is not None and module in tables:
+        elif name is not None and module in TABLES:
             jobs.append((where, Job(tensor, TABLE_BITS, table_group)))
         else:
             jobs.append((where, Job(tensor)))
     places = sorted({where for where, _ in jobs})
-    targets = ["re:.*embed_tokens$"] if checkpoint.spec.tied else ["re:.*embed_tokens$", "re:.*lm_head$"]
-    ignore = [*(["lm_head"] if checkpoint.spec.tied else []), *(_OTHER_PARTS if others else [])]
     return Plan(
         units=tuple(tuple(job for at, job in jobs if at == where) for where in places),
-        quantization=quantization_config([([_BODY], bits, chosen), (targets, TABLE_BITS, table_group)], ignore),
+        quantization=describe(
+            checkpoint.spec.tied, (bits, chosen), (TABLE_BITS, table_group), _OTHER_PARTS if others else ()
+        ),
         bits=bits,
         group=chosen,
         table_group=table_group,
         layers=checkpoint.spec.layers,
         notes=tuple(notes),
     )
+
+
+def body_of(graph: Graph) -> dict[str, int]:
+    """The columns of every matrix of the layers, by name."""
+    return {linear.name: linear.cols for linear in graph.linears() if linear.name not in TABLES}
+
+
+def choose_groups(graph: Graph, bits: int, group: int | None) -> tuple[int, int, list[str]]:
+    """The group of the layers, that of embedding and head, and what is unusual about them.
+
+    Raises `UsageError` for a group that does not divide every matrix.
+    """
+    chosen, notes = _choose_group(body_of(graph), bits, group, graph.parameters())
+    return chosen, chosen if bits == TABLE_BITS else _table_group(graph.spec.hidden_size), notes
+
+
+def describe(tied: bool, body: tuple[int, int], tables: tuple[int, int], ignored: Sequence[str] = ()) -> dict[str, Any]:
+    """What config.json says of layers in `body` and of embedding and head in `tables`, each (bits, group)."""
+    targets = ["re:.*embed_tokens$"] if tied else ["re:.*embed_tokens$", "re:.*lm_head$"]
+    return quantization_config([([_BODY], *body), (targets, *tables)], [*(["lm_head"] if tied else []), *ignored])
 
 
 def _place(name: str | None) -> tuple[int, int]:

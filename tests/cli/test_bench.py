@@ -1,12 +1,14 @@
 """`bench`, through the real engine on a tiny model; what the numbers mean is tested with the room itself."""
 
 import json
+import re
 from pathlib import Path
 
 import pytest
 
 from localinfer.cli.bench import row_counts
 from localinfer.errors import UsageError
+from tests.bench.test_random import SMALL
 from tests.cli.conftest import Cli
 
 ROW = {
@@ -72,6 +74,8 @@ def test_table(cli: Cli, tiny: Path) -> None:
         (["--rows", "1,x"], "--rows holds 'x'"),
         (["--against-file", "m.gguf"], "`--against-file` without `--against`"),
         (["--against", "llamacpp"], "no GGUF file of `tiny` is known"),
+        (["--random", "qwen2-1.5b"], "both `--random` and the model"),
+        (["--group", "64"], "are for `--random`"),
         (["--test", "tg600"], "602 tokens, but the model was made for 512"),
     ],
 )
@@ -79,6 +83,18 @@ def test_refusals(cli: Cli, tiny: Path, flags: list[str], words: str) -> None:
     ran = cli("bench", str(tiny), *flags)
     assert (ran.code, ran.out) == (2, "")
     assert words in ran.err
+
+
+def test_random_weights_are_told_before_they_are_made(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("localinfer.bench.shapes._tables", lambda: SMALL)
+    argv = ("bench", "--random", "small:INT3", "--test", "tg4", "--reps", "1")
+    ran = cli(*argv)
+    assert "random/small:INT3" in ran.out
+    assert re.search(r"making random weights, [0-9.]+ kB, kept as `random/small:INT3`; .*localinfer rm", ran.err)
+    assert cli(*argv).err == ""
+    assert cli("bench", "random/small:INT3", "--test", "tg4", "--reps", "1").code == 0
+    assert cli("rm", "random/small:INT3", "--yes").code == 0
+    assert "is no known shape" in cli("bench", "--random", "smaller").err
 
 
 def test_row_counts() -> None:

@@ -1,0 +1,138 @@
+"""Random weights of a known shape: whole models, the same for ever, run by the engine like any other."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from localinfer.bench import shapes
+from localinfer.bench.measure import random_tokens
+from localinfer.bench.random_model import find_random, make_random, parse_form, planned_bytes
+from localinfer.bench.shapes import known_shapes, shape_config
+from localinfer.config import EngineConfig, SamplingParams
+from localinfer.engine.opening import open_engine
+from localinfer.engine.protocol import Request
+from localinfer.errors import DoesNotFit, UsageError
+from localinfer.events import Finished
+from localinfer.graph.registry import read_graph
+from localinfer.graph.weights import Checkpoint
+from localinfer.hub.cache import list_models
+from localinfer.hub.removal import remove
+from localinfer.hub.resolve import resolve
+from localinfer.paths import models_dir
+
+SMALL: dict[str, dict[str, Any]] = {
+    "common": {"torch_dtype": "bfloat16", "tie_word_embeddings": True, "rms_norm_eps": 1e-6},
+    "small": {
+        "model_type": "qwen2",
+        "hidden_size": 128,
+        "intermediate_size": 192,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 4,
+        "num_key_value_heads": 2,
+        "vocab_size": 300,
+        "max_position_embeddings": 512,
+    },
+}
+
+
+@pytest.fixture(autouse=True)
+def small(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One shape, `small`, and a home of its own."""
+    monkeypatch.setenv("LOCALINFER_HOME", str(tmp_path / "home"))
+    monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path / "hub"))
+    monkeypatch.setattr(shapes, "_tables", lambda: SMALL)
+
+
+def test_the_table_holds_shapes_that_families_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.undo()
+    sizes = {name: read_graph(shape_config(name)).parameters() for name in known_shapes()}
+    assert list(sizes.values()) == sorted(sizes.values())
+    assert sizes["qwen2-1.5b"] == 1543714304
+    assert sizes["smollm2-135m"] == 134515008
+
+
+@pytest.mark.parametrize("word", ["small", "small:INT8", "small:int3", "small:BF16"])
+def test_it_runs_like_any_model(word: str) -> None:
+    form = parse_form(word)
+    heard: list[tuple[int, int]] = []
+    model = make_random(form, lambda done, total: heard.append((done, total)))
+    assert model.ref == f"random/small:{word.partition(':')[2].upper() or 'INT4'}"
+    assert heard[-1] == (planned_bytes(form),) * 2
+    assert list_models() == [model] == [resolve(model.ref)]
+    with open_engine(model.path, EngineConfig(threads=1, context=64)) as engine:
+        assert engine.info.bits == model.variant
+        prompt = random_tokens(engine, 20, "0")
+        sampling = SamplingParams(temperature=0.0, max_tokens=8, ignore_eos=True)
+        ended = [event for event in engine.stream(Request(prompt, sampling)) if isinstance(event, Finished)]
+    assert len(ended[0].token_ids) == 8
+
+
+def test_the_same_bytes_for_ever() -> None:
+    def tensors() -> dict[str, bytes]:
+        return {path.name: path.read_bytes() for path in sorted(make_random(parse_form("small")).path.iterdir())}
+
+    first = tensors()
+    remove(resolve("random/small:INT4"))
+    assert find_random(parse_form("small")) is None
+    assert not (models_dir() / "random--small").exists()
+    assert tensors() == first
+
+
+def test_activations_stay_sane() -> None:
+    for word in ("small:INT4", "small:INT3", "small:INT8", "small:BF16"):
+        checkpoint = Checkpoint(make_random(parse_form(word)).path)
+        matrix = checkpoint.matrix("model.layers.0.mlp.down_proj")
+        assert 0.5 < float(np.std(matrix)) * 192**0.5 < 2
+        assert np.unique(matrix).size > 100
+
+
+def test_forms_are_what_quantize_makes_unless_asked() -> None:
+    usual = parse_form("small")
+    assert (usual.group, usual.head_bits, usual.head_group, usual.name) == (32, 8, 64, "random/small")
+    assert parse_form("small", 32, 8) == usual
+    odd = parse_form("small", 64, 4)
+    assert (odd.ref, planned_bytes(odd) < planned_bytes(usual)) == ("random/small-g64-h4:INT4", True)
+    checkpoint = Checkpoint(make_random(odd).path)
+    assert checkpoint.form("model.embed_tokens") == (4, 64)
+    assert checkpoint.form("model.layers.1.self_attn.q_proj") == (4, 64)
+    record = json.loads((find_random(odd).path / "localinfer.json").read_text())  # type: ignore[union-attr]
+    assert record["kind"] == "random"
+
+
+@pytest.mark.parametrize(
+    ("word", "group", "head", "words"),
+    [
+        ("large", None, None, "no known shape"),
+        ("small:INT5", None, None, "no form of weights"),
+        ("small:BF16", 32, None, "no groups"),
+        ("small", 128, None, "do not divide the 192 columns"),
+    ],
+)
+def test_what_cannot_be(word: str, group: int | None, head: int | None, words: str) -> None:
+    with pytest.raises(UsageError, match=words):
+        parse_form(word, group, head)
+
+
+def test_a_full_disk_leaves_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Full:
+        free = 1000
+
+    monkeypatch.setattr("localinfer.bench.random_model.shutil.disk_usage", lambda path: Full)
+    with pytest.raises(DoesNotFit, match=r"1\.0 kB is free"):
+        make_random(parse_form("small"))
+    assert not list(models_dir().glob("random*/*"))
+
+
+def test_half_a_model_is_made_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(path: Path, value: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr("localinfer.bench.random_model.write_json", fail)
+        with pytest.raises(KeyboardInterrupt):
+            make_random(parse_form("small"))
+    assert not list(models_dir().glob("random*/*"))
+    assert make_random(parse_form("small")).variant == "INT4"
