@@ -24,12 +24,12 @@ class Attention {
         v_start_(op.qkv->shape.panel_of(2, 0) * kPanelRows),
         quantized_(step.kv.bits() == 8) {}
 
-  // False: interrupted.
+  // False: leave the step.
   bool run() {
     make_tiles();
     if (!step_.apart) {  // rows of one sequence see each other: all keys and values must be there first
       const size_t groups = step_.rows * op_.kv_heads;
-      for (size_t i = lane_.begin(groups); i < lane_.end(groups); ++i) place(i / op_.kv_heads, i % op_.kv_heads);
+      lane_.share(groups, [&](size_t i) { place(i / op_.kv_heads, i % op_.kv_heads); });
       if (!lane_.sync()) return false;
     }
     for (size_t wave = 0; wave < waves_; ++wave) {
@@ -268,7 +268,7 @@ bool run_attend(const AttendOp& op, const Step& step, Lane& lane) {
   Operand operand;
   if (!make_ready(&operand, step, lane, *op.qkv, {s.x, s.x_ld, &op.norm}, step.rows)) return false;
   lane.share(op.qkv->panels, [&](size_t p) {
-    run_panel(step, *op.qkv, p, operand, step.rows, s.qkv + p * kPanelRows, s.qkv_ld);
+    run_panel(step, lane, *op.qkv, p, operand, step.rows, s.qkv + p * kPanelRows, s.qkv_ld);
   });
   if (!lane.sync()) return false;
   if (!Attention(op, step, lane).run()) return false;

@@ -8,7 +8,7 @@ const float* source_row(const Source& from, size_t m) {
   return from.rows + (from.pick != nullptr ? static_cast<size_t>(from.pick[m]) - from.pick_base : m) * from.ld;
 }
 
-void ready_row(const Step& step, Lane& lane, const Weight& weight, const Source& from, const Scratch::Quantized& to,
+void ready_row(const Step& step, const Lane& lane, const Weight& weight, const Source& from, const Scratch::Quantized& to,
                size_t m) {
   const Scratch& s = step.s;
   const float* row = source_row(from, m);
@@ -39,14 +39,19 @@ bool make_ready(Operand* operand, const Step& step, Lane& lane, const Weight& we
   }
   const bool few = rows <= kFewRows;
   const Scratch::Quantized& to = few ? s.own[lane.id()].few : s.shared;
-  for (size_t m = few ? 0 : lane.begin(rows); m < (few ? rows : lane.end(rows)); ++m)
-    ready_row(step, lane, weight, from, to, m);
-  *operand = {{to.q, to.scale, to.sum, s.q_ld, s.scale_ld}, to.normed, s.x_ld};
-  return few || lane.sync();
+  *operand = {{to.q, to.scale, to.sum, s.q_ld, s.scale_ld}, to.normed, s.x_ld, few, from};
+  if (few) return true;
+  lane.share(rows, [&](size_t m) { ready_row(step, lane, weight, from, to, m); });
+  return lane.sync();
 }
 
-void run_panel(const Step& step, const Weight& weight, size_t panel, const Operand& operand, size_t rows, float* out,
-               size_t ldo) {
+void run_panel(const Step& step, const Lane& lane, const Weight& weight, size_t panel, Operand& operand, size_t rows,
+               float* out, size_t ldo) {
+  if (operand.pending) {
+    for (size_t m = 0; m < rows; ++m)
+      ready_row(step, lane, weight, operand.source, step.s.own[lane.id()].few, m);
+    operand.pending = false;
+  }
   const KernelTable& k = step.k;
   const WeightShape& shape = weight.shape;
   const uint8_t* data = weight.panel(panel);
@@ -61,7 +66,7 @@ void run_panel(const Step& step, const Weight& weight, size_t panel, const Opera
   }
 }
 
-bool add_to_stream(const Step& step, Lane& lane, const Weight& weight, const Operand& operand, const Floats& bias,
+bool add_to_stream(const Step& step, Lane& lane, const Weight& weight, Operand& operand, const Floats& bias,
                    const Floats& post_norm, float eps) {
   const Scratch& s = step.s;
   const KernelTable& k = step.k;
@@ -69,7 +74,7 @@ bool add_to_stream(const Step& step, Lane& lane, const Weight& weight, const Ope
     const size_t column = p * kPanelRows;
     const size_t width = std::min<size_t>(kPanelRows, step.hidden - column);
     float* part = s.own[lane.id()].panel;
-    run_panel(step, weight, p, operand, step.rows, part, kPanelRows);
+    run_panel(step, lane, weight, p, operand, step.rows, part, kPanelRows);
     for (size_t m = 0; m < step.rows; ++m, part += kPanelRows) {
       float* x = s.x + m * s.x_ld + column;
       if (!bias.empty()) k.add(part, part, bias.data() + column, width);
@@ -81,11 +86,11 @@ bool add_to_stream(const Step& step, Lane& lane, const Weight& weight, const Ope
   });
   if (!lane.sync()) return false;
   if (post_norm.empty()) return true;
-  for (size_t m = lane.begin(step.rows); m < lane.end(step.rows); ++m) {
+  lane.share(step.rows, [&](size_t m) {
     float* y = s.y + m * s.x_ld;
     float* x = s.x + m * s.x_ld;
     k.rms_norm(y, y, post_norm.data(), step.hidden, eps);
     k.add(x, x, y, step.hidden);
-  }
+  });
   return lane.sync();
 }

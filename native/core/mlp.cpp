@@ -8,8 +8,8 @@ bool run_mlp(const MlpOp& op, const Step& step, Lane& lane) {
   lane.share(op.gate_up->panels / 2, [&](size_t p) {
     float* gate = s.own[lane.id()].panel;
     float* up = gate + kPanelRows;
-    run_panel(step, *op.gate_up, 2 * p, operand, step.rows, gate, 2 * kPanelRows);
-    run_panel(step, *op.gate_up, 2 * p + 1, operand, step.rows, up, 2 * kPanelRows);
+    run_panel(step, lane, *op.gate_up, 2 * p, operand, step.rows, gate, 2 * kPanelRows);
+    run_panel(step, lane, *op.gate_up, 2 * p + 1, operand, step.rows, up, 2 * kPanelRows);
     for (size_t m = 0; m < step.rows; ++m, gate += 2 * kPanelRows, up += 2 * kPanelRows)
       k.gated(s.hidden + m * s.hidden_ld + p * kPanelRows, gate, up, kPanelRows, op.activation);
   });

@@ -180,7 +180,7 @@ void for_each_panel(Pool& pool, size_t n, const F& f) {
     cursors[id].next = n * id / threads;
     cursors[id].end = n * (id + 1) / threads;
   }
-  pool.run([&](size_t id) {
+  pool.each([&](size_t id) {
     for (size_t k = 0; k < threads; ++k) {
       Cursor& cursor = cursors[(id + k) % threads];
       for (size_t i; (i = cursor.next.fetch_add(1, std::memory_order_relaxed)) < cursor.end;) f(i, id);

@@ -7,6 +7,13 @@
 
 namespace {
 
+constexpr uint64_t kOpen = uint64_t{1} << 31;
+constexpr uint64_t kInside = kOpen - 1;
+constexpr int kSpins = 600;
+// Between steps there is sampling and Python, a fraction of a millisecond.
+constexpr int kYieldsBetweenJobs = 1500;
+constexpr int kYieldsAtTheDoor = 400;
+
 void pause_briefly() {
 #if defined(__x86_64__)
   __builtin_ia32_pause();
@@ -15,37 +22,32 @@ void pause_briefly() {
 #endif
 }
 
-// How long to wait before the next, kinder way of waiting. Inside a step the others are about to arrive; between
-// steps there is sampling and Python, a fraction of a millisecond.
-struct Patience {
-  int spins;
-  int yields;
-};
-constexpr Patience kAtBarrier{600, 400};
-constexpr Patience kBetweenJobs{600, 1500};
+// The number of the job that may be entered or was last.
+uint32_t epoch_of(uint64_t state) { return static_cast<uint32_t>(state >> 32); }
 
-// Returns when `word` is no longer `old`. Spinning is fastest when every thread has a core; when one is taken away,
-// only yielding and then sleeping lets it come back.
-void wait_while(const std::atomic<uint32_t>& word, uint32_t old, Patience patience) {
-  for (int i = 0; i < patience.spins; ++i) {
-    if (word.load(std::memory_order_acquire) != old) return;
+}  // namespace
+
+// Spinning is fastest when every thread has a core; when one is taken away, only yielding and then sleeping lets it
+// come back.
+void WaitWord::wait_past(uint32_t old, int yields) {
+  const auto passed = [&] { return value.load(std::memory_order_acquire) != old; };
+  for (int i = 0; i < kSpins; ++i) {
+    if (passed()) return;
     pause_briefly();
   }
-  for (int i = 0; i < patience.yields; ++i) {
-    if (word.load(std::memory_order_acquire) != old) return;
+  for (int i = 0; i < yields; ++i) {
+    if (passed()) return;
     std::this_thread::yield();
   }
-  while (word.load(std::memory_order_acquire) == old) word.wait(old, std::memory_order_acquire);
+  while (!passed()) value.wait(old, std::memory_order_acquire);
 }
 
 // Sequentially consistent on purpose: a sleeper announces itself, then reads the word; the waker must do the two in
 // the other order, or a wake-up is lost.
-void advance(std::atomic<uint32_t>& word, uint32_t value) {
-  word.store(value, std::memory_order_seq_cst);
-  word.notify_all();
+void WaitWord::set(uint32_t to) {
+  value.store(to, std::memory_order_seq_cst);
+  value.notify_all();
 }
-
-}  // namespace
 
 Pool::Pool(size_t threads) : threads_(std::max<size_t>(threads, 1)) { start(); }
 
@@ -57,8 +59,8 @@ Pool::~Pool() {
 void Pool::start() {
   process_ = getpid();
   go_.value = 0;
-  arrived_.value = 0;
-  turn_.value = 0;
+  left_.value = 0;
+  door_.state = 0;
   workers_ = new std::vector<std::thread>();
   workers_->reserve(threads_ - 1);
   try {
@@ -71,36 +73,74 @@ void Pool::start() {
 
 void Pool::stop() {
   quit_ = true;
-  advance(go_.value, go_.value.load(std::memory_order_relaxed) + 1);
+  go_.set(go_.value.load(std::memory_order_relaxed) + 1);
   for (std::thread& worker : *workers_) worker.join();
   delete workers_;
 }
 
 void Pool::work(size_t id) {
-  for (uint32_t seen = 0;; ++seen) {
-    wait_while(go_.value, seen, kBetweenJobs);
+  for (uint32_t seen = 0, finished = 0;;) {
+    go_.wait_past(seen, kYieldsBetweenJobs);
     if (quit_) return;
-    (*job_)(id);
-    barrier();
+    seen = go_.value.load(std::memory_order_acquire);
+    // What is entered is job `seen` or the next, whose number go_ does not show yet.
+    uint32_t epoch = 0;
+    for (bool again = true; again && enter(finished, &epoch);) {
+      again = (*job_)(id);
+      leave();
+      if (again)
+        std::this_thread::yield();
+      else
+        finished = epoch;
+    }
   }
 }
 
-void Pool::run(const std::function<void(size_t)>& job) {
-  if (threads_ == 1) return job(0);
-  if (process_ != getpid()) start();  // the old handles are left alone: they name threads of another process
-  job_ = &job;
-  advance(go_.value, go_.value.load(std::memory_order_relaxed) + 1);
-  job(0);
-  barrier();
+bool Pool::enter(uint32_t finished, uint32_t* epoch) {
+  uint64_t state = door_.state.load(std::memory_order_relaxed);
+  do {
+    if ((state & kOpen) == 0 || epoch_of(state) == finished) return false;
+  } while (!door_.state.compare_exchange_weak(state, state + 1, std::memory_order_acquire, std::memory_order_relaxed));
+  *epoch = epoch_of(state);
+  return true;
 }
 
-void Pool::barrier() {
-  if (threads_ == 1) return;
-  const uint32_t turn = turn_.value.load(std::memory_order_relaxed);
-  if (arrived_.value.fetch_add(1, std::memory_order_acq_rel) + 1 < threads_)
-    return wait_while(turn_.value, turn, kAtBarrier);
-  arrived_.value.store(0, std::memory_order_relaxed);
-  advance(turn_.value, turn + 1);
+void Pool::leave() {
+  const uint64_t state = door_.state.fetch_sub(1, std::memory_order_acq_rel) - 1;
+  if ((state & (kOpen | kInside)) == 0) left_.set(epoch_of(state));
+}
+
+void Pool::open(const Job& job) {
+  job_ = &job;
+  const uint32_t epoch = go_.value.load(std::memory_order_relaxed) + 1;
+  door_.state.store(uint64_t{epoch} << 32 | kOpen, std::memory_order_release);
+  go_.set(epoch);
+}
+
+void Pool::close() {
+  const uint64_t state = door_.state.fetch_and(~kOpen, std::memory_order_acq_rel);
+  if ((state & kInside) == 0) return;
+  const uint32_t epoch = epoch_of(state);
+  for (uint32_t seen; (seen = left_.value.load(std::memory_order_acquire)) != epoch;)
+    left_.wait_past(seen, kYieldsAtTheDoor);
+}
+
+void Pool::help(const Job& job) {
+  const bool alone = threads_ == 1;
+  if (!alone && process_ != getpid()) start();  // the old handles are left alone: they name another process's threads
+  if (!alone) open(job);
+  while (job(0)) std::this_thread::yield();
+  if (!alone) close();
+}
+
+void Pool::each(const std::function<void(size_t)>& job) {
+  std::atomic<size_t> returned{0};
+  help([&](size_t id) {
+    job(id);
+    returned.fetch_add(1, std::memory_order_acq_rel);
+    while (id == 0 && returned.load(std::memory_order_acquire) < threads_) std::this_thread::yield();
+    return false;
+  });
 }
 
 void parallel_for(size_t n, size_t threads, const std::function<void(size_t)>& f) {

@@ -92,12 +92,12 @@ double read_bandwidth(size_t bytes, size_t threads) {
   Pool pool(threads);
   std::atomic<uint64_t> sink{0};
   const auto part = [&](size_t id) { return memory.data() + lines * id / threads * kLine; };
-  pool.run([&](size_t id) { std::memset(part(id), 1, static_cast<size_t>(part(id + 1) - part(id))); });
+  pool.each([&](size_t id) { std::memset(part(id), 1, static_cast<size_t>(part(id + 1) - part(id))); });
   double best = 0;
   constexpr int passes = 6;
   for (int pass = 0; pass < passes; ++pass) {
     const auto start = std::chrono::steady_clock::now();
-    pool.run([&](size_t id) { sink += sum(part(id), part(id + 1)); });
+    pool.each([&](size_t id) { sink += sum(part(id), part(id + 1)); });
     const std::chrono::duration<double> taken = std::chrono::steady_clock::now() - start;
     best = std::max(best, static_cast<double>(lines * kLine) / taken.count());
   }

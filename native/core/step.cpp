@@ -3,6 +3,12 @@
 namespace {
 
 constexpr auto kAskEvery = std::chrono::milliseconds(20);
+constexpr auto kKeepCoreFor = std::chrono::milliseconds(1);
+constexpr int kYieldsInAPhase = 400;
+
+// The part of a Team's word that counts in `phase`.
+size_t count_in(uint64_t word, uint32_t phase) { return word >> 32 == phase ? static_cast<uint32_t>(word) : 0; }
+uint64_t word_of(uint32_t phase, size_t count) { return uint64_t{phase} << 32 | count; }
 
 bool each_alone(const int32_t* sequences, size_t rows) {
   for (size_t i = 1; i < rows; ++i)
@@ -13,21 +19,53 @@ bool each_alone(const int32_t* sequences, size_t rows) {
 
 }  // namespace
 
-void Team::poll(uint32_t phase) {
-  const auto now = std::chrono::steady_clock::now();
+Team::Team(Pool& pool, const Interrupted& interrupted)
+    : interrupted_(interrupted), asked_(std::chrono::steady_clock::now()), taken_(pool.threads()) {}
+
+void Team::poll(std::chrono::steady_clock::time_point now) {
   if (now - asked_ < kAskEvery) return;
   asked_ = now;
-  if (interrupted_ && interrupted_()) stop_after_.store(phase, std::memory_order_release);
+  if (interrupted_ && interrupted_()) stop_.store(true, std::memory_order_release);
+}
+
+Lane::Lane(Team& team, size_t id, size_t threads) : team_(team), id_(id), threads_(threads) {}
+
+Lane::Taken Lane::take(size_t part, size_t size, size_t piece) {
+  std::atomic<uint64_t>& word = team_.taken_[part].value;
+  for (uint64_t seen = word.load(std::memory_order_relaxed); seen >> 32 <= phase_;) {
+    const size_t first = count_in(seen, phase_);
+    if (first >= size) break;
+    const size_t count = std::max<size_t>((size - first) / piece, 1);
+    // No one takes items of a phase that is over: the word is then full or a later phase's.
+    if (word.compare_exchange_weak(seen, word_of(phase_, first + count), std::memory_order_relaxed))
+      return {first, count};
+  }
+  return {0, 0};
+}
+
+void Lane::report() {
+  std::atomic<uint64_t>& word = team_.done_.value;
+  uint64_t seen = word.load(std::memory_order_relaxed);
+  size_t done = 0;
+  do {
+    done = count_in(seen, phase_) + finished_;
+  } while (!word.compare_exchange_weak(seen, word_of(phase_, done), std::memory_order_acq_rel));
+  if (done == items_) team_.over_.set(phase_ + 1);
 }
 
 bool Lane::sync() {
-  if (id_ == 0) team_.poll(phase_);
-  team_.pool_.barrier();
-  const bool go_on = team_.stop_after_.load(std::memory_order_acquire) > phase_;
-  ++phase_;
-  // Everyone has left the phase before the last, and no one enters the next but one without this thread.
-  if (id_ == 0) queue(phase_ + 2).store(0, std::memory_order_relaxed);
-  return go_on;
+  if (finished_ > 0) report();
+  const bool empty = items_ == 0;
+  items_ = finished_ = 0;
+  const uint32_t phase = phase_++;
+  if (empty) return true;
+  const Clock::time_point now = Clock::now();
+  if (id_ == 0) team_.poll(now);
+  gave_up_core_ = threads_ > 1 && now - entered_ > kKeepCoreFor;
+  if (gave_up_core_) return false;
+  for (uint32_t over; (over = team_.over_.value.load(std::memory_order_acquire)) <= phase;)
+    team_.over_.wait_past(over, kYieldsInAPhase);
+  return !team_.stop_.load(std::memory_order_acquire);
 }
 
 Step::Step(Program& owner, const StepInput& input, size_t first_row, size_t count)
@@ -68,12 +106,13 @@ bool Program::step(const StepInput& input, const Interrupted& interrupted) {
   for (size_t first = 0; first < input.rows; first += max_rows_)
     pieces.emplace_back(*this, input, first, std::min(max_rows_, input.rows - first));
   Team team(pool_, interrupted);
-  bool finished = true;  // all threads leave at the same phase; the calling one says how it ended
-  pool_.run([&](size_t id) {
-    Lane lane(team, id);
+  bool finished = true;  // all threads leave when one sees the interrupt; the calling one says how it ended
+  pool_.help([&](size_t id) {
+    Lane lane(team, id, pool_.threads());
     bool go_on = true;
     for (const Step& piece : pieces) go_on = go_on && piece.run(lane);
     if (id == 0) finished = go_on;
+    return lane.gave_up_core();
   });
   return finished;
 }

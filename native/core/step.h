@@ -1,7 +1,7 @@
 // Running a program: what each phase sees, and how the threads share its work.
 //
-// A step is a sequence of phases with a barrier between them; which thread does what inside a phase changes no bit,
-// because every output is computed whole by one thread, in one fixed order.
+// A step is a sequence of phases, one after the other; which thread does what inside a phase changes no bit, because
+// every output is computed whole by one thread, in one fixed order.
 #pragma once
 #include <algorithm>
 #include <atomic>
@@ -9,6 +9,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <stdexcept>
+#include <vector>
 
 #include "core/pool.h"
 #include "core/program.h"
@@ -30,63 +31,85 @@ class Hold {
   std::atomic_flag& busy_;
 };
 
-// What the threads of one step share.
+// What the threads of one step share. Phases are numbered from 0; a word `phase << 32 | count` counts for its phase, and
+// is 0 for a later one, so that nobody has to clear it.
 class Team {
  public:
-  Team(Pool& pool, const Interrupted& interrupted) : pool_(pool), interrupted_(interrupted) {}
+  Team(Pool& pool, const Interrupted& interrupted);
 
  private:
   friend class Lane;
-  struct alignas(64) Queue {
-    std::atomic<size_t> next{0};
+  struct alignas(64) Word {
+    std::atomic<uint64_t> value{0};
   };
-  void poll(uint32_t phase);
+  void poll(std::chrono::steady_clock::time_point now);
 
-  Pool& pool_;
   const Interrupted& interrupted_;
-  std::chrono::steady_clock::time_point asked_ = std::chrono::steady_clock::now();
-  // Everyone leaves after this phase. A number, not a flag: a slow thread may look only when a fast one has already
-  // raised it for the next phase, and must not leave one barrier too early.
-  std::atomic<uint32_t> stop_after_{UINT32_MAX};
-  Queue queues_[4];  // one a phase, in turn
+  std::chrono::steady_clock::time_point asked_;
+  std::atomic<bool> stop_{false};  // everyone leaves after the phase it is in
+  std::vector<Word> taken_;        // items taken from each thread's share
+  Word done_;                      // items done
+  WaitWord over_;                  // phases that are over
 };
 
-// One thread's view of the step.
+// One thread's walk through the step. A phase is over when its items are done, whoever did them: a thread whose core is
+// taken away between two phases is not waited for, and catches up later. Threads give up their core once a millisecond,
+// between two phases, so that who else wants it takes it there and not in the middle of an item.
+//
+// All threads walk through the same phases. What a phase needs may be read only from inside its items: for a thread
+// that has fallen behind it is gone.
 class Lane {
  public:
-  Lane(Team& team, size_t id) : team_(team), id_(id), threads_(team.pool_.threads()) {}
+  Lane(Team& team, size_t id, size_t threads);
 
   size_t id() const { return id_; }
   size_t threads() const { return threads_; }
-  size_t begin(size_t n) const { return n * id_ / threads_; }
-  size_t end(size_t n) const { return n * (id_ + 1) / threads_; }
-
-  // Ends the phase: waits for all threads. False: the step was interrupted, leave.
-  [[nodiscard]] bool sync();
+  uint32_t phases() const { return phase_; }  // that it has walked through
+  bool gave_up_core() const { return gave_up_core_; }
 
   // Both: at most once a phase.
-  // f(i) for each i < n, once over all threads. The same core takes the same nine tenths each time, so they stay in its
-  // cache; the last tenth goes to whoever is free, for when a core is taken away.
+  // f(i) for each i < n, once over all threads. The same thread begins with the same part each time, so it stays in its
+  // core's cache; who is done helps the others.
   template <class F>
   void share(size_t n, const F& f) {
-    const size_t fixed = threads_ == 1 ? n : n * 9 / 10 / threads_ * threads_;
-    for (size_t i = begin(fixed); i < end(fixed); ++i) f(i);
-    draw(n - fixed, [&](size_t i) { f(fixed + i); });
+    items_ = n;
+    const auto begin = [&](size_t thread) { return n * thread / threads_; };
+    for (size_t i = 0; i < threads_; ++i) {
+      const size_t from = (id_ + i) % threads_, first = begin(from), size = begin(from + 1) - first;
+      // Of its own part a thread takes a quarter at a time: few visits to the counter, little held at the end.
+      for (Taken t; (t = take(from, size, i == 0 ? 4 : size)).count > 0;) {
+        for (size_t j = 0; j < t.count; ++j) f(first + t.first + j);
+        finished_ += t.count;
+      }
+    }
   }
-  // f(i) for each i < n, whoever is free.
+  // f(i) for each i < n, in this order, whoever is free.
   template <class F>
   void draw(size_t n, const F& f) {
-    std::atomic<size_t>& next = queue(phase_);
-    for (size_t i; n > 0 && (i = next.fetch_add(1, std::memory_order_relaxed)) < n;) f(i);
+    items_ = n;
+    for (Taken t; (t = take(0, n, n)).count > 0; ++finished_) f(t.first);
   }
 
- private:
-  std::atomic<size_t>& queue(uint32_t phase) const { return team_.queues_[phase % 4].next; }
+  // Ends the phase. False: leave the step, it was interrupted or the core is given up.
+  [[nodiscard]] bool sync();
 
+ private:
+  struct Taken {
+    size_t first, count;
+  };
+  // The next items of `size` in a part: one, or a `piece`-th of those left.
+  Taken take(size_t part, size_t size, size_t piece);
+  void report();
+
+  using Clock = std::chrono::steady_clock;
   Team& team_;
   const size_t id_;
   const size_t threads_;
+  const Clock::time_point entered_ = Clock::now();
   uint32_t phase_ = 0;
+  size_t items_ = 0;     // of this phase
+  size_t finished_ = 0;  // by this thread
+  bool gave_up_core_ = false;
 };
 
 // A piece of a step: at most max_rows rows.

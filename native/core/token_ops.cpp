@@ -6,12 +6,12 @@
 
 bool run_embed(const Step& step, Lane& lane) {
   const EmbedOp& op = step.embed();
-  for (size_t m = lane.begin(step.rows); m < lane.end(step.rows); ++m) {
+  lane.share(step.rows, [&](size_t m) {
     float* x = step.s.x + m * step.s.x_ld;
     op.weight->row(static_cast<size_t>(step.tokens[m]), x);
     if (op.scale != 1.0f)
       for (size_t i = 0; i < step.hidden; ++i) x[i] *= op.scale;
-  }
+  });
   return lane.sync();
 }
 
@@ -39,10 +39,10 @@ bool run_head(const Step& step, Lane& lane) {
       const size_t width = std::min<size_t>(kPanelRows, vocab - p * kPanelRows);
       float* logits = step.logits + p * kPanelRows;
       if (width == kPanelRows) {
-        run_panel(step, *op.weight, p, operand, step.outs, logits, vocab);
+        run_panel(step, lane, *op.weight, p, operand, step.outs, logits, vocab);
       } else {  // the last panel is padded, the caller's rows are not
         float* part = s.own[lane.id()].panel;
-        run_panel(step, *op.weight, p, operand, step.outs, part, kPanelRows);
+        run_panel(step, lane, *op.weight, p, operand, step.outs, part, kPanelRows);
         for (size_t m = 0; m < step.outs; ++m) std::copy_n(part + m * kPanelRows, width, logits + m * vocab);
       }
       for (size_t m = 0; op.softcap > 0 && m < step.outs; ++m) cap_softly(step.k, logits + m * vocab, width, op.softcap);
