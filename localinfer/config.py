@@ -47,7 +47,7 @@ class EngineConfig:
     """Prompt tokens handled in one step. Smaller keeps other replies flowing; larger reads faster."""
 
     isa: str = ""
-    """Kernel set (`scalar`, `avx2`, `avx512`). Empty: `LOCALINFER_ISA`, else the best one here."""
+    """Kernel set (`scalar`, `avx2`, …). Empty: `LOCALINFER_ISA`, else the best one here."""
 
     draft: Literal["off", "lookup"] = "off"
     """Who guesses ahead. `lookup` copies long repeats of the text so far; the text is the same either way."""
@@ -116,7 +116,7 @@ Kind = Literal["flag", "int", "float", "text", "list"]
 SPECIAL = {
     "LOCALINFER_HOME": "where models, chats and measurements are kept",
     "LOCALINFER_CONFIG": "another settings file",
-    "LOCALINFER_ISA": "the kernel set to use: scalar, avx2 or avx512",
+    "LOCALINFER_ISA": "the kernel set to use: scalar, avx2, avx512, neon or neon_i8mm",
     "LOCALINFER_DEBUG": "1 shows tracebacks",
 }
 """Environment variables that stand for no flag."""

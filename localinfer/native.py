@@ -41,8 +41,8 @@ __all__ = [
     "supported_isas",
 ]
 
-ISAS = ("scalar", "avx2", "avx512")
-"""Every kernel set there is, slowest first; `supported_isas()` are those this machine runs."""
+ISAS = ("scalar", "avx2", "avx512", "neon", "neon_i8mm")
+"""Every kernel set there is, an architecture's slowest first; `supported_isas()` are those this machine runs."""
 
 
 def choose_isa(isa: str = "") -> str:

@@ -1,13 +1,22 @@
 #!/bin/sh
-# The shells and the terminal that the tests use for real. Installs what is missing where it may; else says what to do.
-missing=""
-for tool in bash zsh fish tmux; do
-  command -v "$tool" >/dev/null 2>&1 || missing="$missing $tool"
-done
-[ -z "$missing" ] && exit 0
-if [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null 2>&1; then
-  apt-get update -qq >/dev/null && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq $missing >/dev/null && exit 0
+# The shells and the terminal that the tests use for real, and the compiler and the emulator of the ARM tests. Installs
+# what is missing where it may; else says what to do. Without the ARM tools their tests are skipped, and say so.
+lacking() {
+  for tool in "$@"; do
+    command -v "$tool" >/dev/null 2>&1 || printf ' %s' "$tool"
+  done
+}
+install() {
+  [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null 2>&1 || return 1
+  apt-get update -qq >/dev/null && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq "$@" >/dev/null
+}
+if [ -n "$(lacking aarch64-linux-gnu-g++ qemu-aarch64 cmake ninja)" ]; then
+  install g++-aarch64-linux-gnu qemu-user cmake ninja-build ||
+    echo "note: the ARM tests are skipped: they need$(lacking aarch64-linux-gnu-g++ qemu-aarch64 cmake ninja)" >&2
 fi
+missing=$(lacking bash zsh fish tmux)
+[ -z "$missing" ] && exit 0
+install $missing && exit 0
 echo "error: the tests need$missing" >&2
 echo >&2
 echo "hint: install them with your system's package manager, then run make test again" >&2

@@ -46,7 +46,7 @@ class EngineInfo:
     model: str
     backend: Literal["cpu", "llamacpp"]
     isa: str
-    """Kernel set: `scalar`, `avx2`, `avx512`; what llama.cpp says of itself for `llamacpp`."""
+    """Kernel set: `scalar`, `avx2`, …; what llama.cpp says of itself for `llamacpp`."""
     threads: int
     kv_bits: int
     bits: str

@@ -17,7 +17,7 @@ std::vector<std::string> feature_names(const CpuFeatures& c) {
     const char* name;
   } all[] = {{c.avx2, "avx2"},         {c.fma, "fma"},           {c.f16c, "f16c"},         {c.avx_vnni, "avx_vnni"},
              {c.avx512f, "avx512f"},   {c.avx512bw, "avx512bw"}, {c.avx512vl, "avx512vl"}, {c.avx512dq, "avx512dq"},
-             {c.avx512_vnni, "avx512_vnni"}};
+             {c.avx512_vnni, "avx512_vnni"}, {c.dotprod, "dotprod"}, {c.i8mm, "i8mm"}};
   std::vector<std::string> names;
   for (const auto& feature : all)
     if (feature.there) names.emplace_back(feature.name);

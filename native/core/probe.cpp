@@ -104,14 +104,32 @@ double read_bandwidth(size_t bytes, size_t threads) {
   return best;
 }
 
-CpuName cpu_name() {
+namespace {
+
+// ARM tells numbers only. The implementers that make cores with dot products:
+const char* implementer(const std::string& number) {
+  const struct {
+    const char *number, *name;
+  } known[] = {{"0x41", "ARM"},     {"0x46", "Fujitsu"},  {"0x48", "HiSilicon"}, {"0x4e", "NVIDIA"},
+               {"0x51", "Qualcomm"}, {"0x61", "Apple"},   {"0x6d", "Microsoft"}, {"0xc0", "Ampere"}};
+  for (const auto& one : known)
+    if (number == one.number) return one.name;
+  return "unknown";
+}
+
+}  // namespace
+
+CpuName cpu_name(const char* cpuinfo) {
   CpuName name{"unknown", "unknown"};
-  std::ifstream file("/proc/cpuinfo");
+  std::ifstream file(cpuinfo);
   for (std::string line; std::getline(file, line) && !line.empty();) {  // the first processor's paragraph
     const size_t colon = line.find(": ");
     if (colon == std::string::npos) continue;
-    if (line.starts_with("vendor_id")) name.vendor = line.substr(colon + 2);
-    if (line.starts_with("model name")) name.model = line.substr(colon + 2);
+    const std::string value = line.substr(colon + 2);
+    if (line.starts_with("vendor_id")) name.vendor = value;
+    if (line.starts_with("model name")) name.model = value;
+    if (line.starts_with("CPU implementer")) name.vendor = implementer(value);
+    if (line.starts_with("CPU part")) name.model = "part " + value;
   }
   return name;
 }

@@ -14,4 +14,4 @@ struct CpuName {
   std::string vendor;
   std::string model;
 };
-CpuName cpu_name();
+CpuName cpu_name(const char* cpuinfo = "/proc/cpuinfo");

@@ -4,6 +4,11 @@
 
 #if defined(__x86_64__)
 #include <cpuid.h>
+#elif defined(__aarch64__) && defined(__linux__)
+#include <asm/hwcap.h>
+#include <sys/auxv.h>
+#elif defined(__aarch64__) && defined(__APPLE__)
+#include <sys/sysctl.h>
 #endif
 
 namespace {
@@ -43,17 +48,45 @@ CpuFeatures detect() {
   return cpu;
 }
 
+#elif defined(__aarch64__) && defined(__linux__)
+
+CpuFeatures detect() {
+  CpuFeatures cpu;
+  cpu.dotprod = (getauxval(AT_HWCAP) & HWCAP_ASIMDDP) != 0;
+  cpu.i8mm = (getauxval(AT_HWCAP2) & HWCAP2_I8MM) != 0;
+  return cpu;
+}
+
+#elif defined(__aarch64__) && defined(__APPLE__)
+
+bool told(const char* name) {
+  int value = 0;
+  size_t size = sizeof value;
+  return sysctlbyname(name, &value, &size, nullptr, 0) == 0 && value != 0;
+}
+
+CpuFeatures detect() {
+  CpuFeatures cpu;
+  cpu.dotprod = told("hw.optional.arm.FEAT_DotProd");
+  cpu.i8mm = told("hw.optional.arm.FEAT_I8MM");
+  return cpu;
+}
+
 #else
 
 CpuFeatures detect() { return {}; }
 
 #endif
 
+#if defined(__x86_64__)
+
 bool has_avx2(const CpuFeatures& c) { return c.avx2 && c.fma && c.f16c && c.os_saves_ymm; }
 
 bool has_avx512(const CpuFeatures& c) {
   return has_avx2(c) && c.avx512f && c.avx512bw && c.avx512vl && c.avx512dq && c.avx512_vnni && c.os_saves_zmm;
 }
+
+#endif
 
 struct Isa {
   const char* name;
@@ -67,6 +100,9 @@ constexpr Isa kIsas[] = {
 #if defined(__x86_64__)
     {"avx2", has_avx2, fill_avx2},
     {"avx512", has_avx512, fill_avx512},
+#elif defined(__aarch64__)
+    {"neon", [](const CpuFeatures& c) { return c.dotprod; }, fill_neon},
+    {"neon_i8mm", [](const CpuFeatures& c) { return c.dotprod && c.i8mm; }, fill_neon_i8mm},
 #endif
 };
 

@@ -10,6 +10,7 @@ struct CpuFeatures {
   bool avx2 = false, fma = false, f16c = false, avx_vnni = false;
   bool avx512f = false, avx512bw = false, avx512vl = false, avx512dq = false, avx512_vnni = false;
   bool os_saves_ymm = false, os_saves_zmm = false;  // XGETBV: the operating system saves these registers
+  bool dotprod = false, i8mm = false;               // ARM
 };
 
 const CpuFeatures& cpu_features();

@@ -17,6 +17,14 @@ set(KERNEL_AVX2_FLAGS ${KERNEL_COMMON_FLAGS} -mavx2 -mfma -mf16c)
 set(KERNEL_AVX512_SOURCES)
 set(KERNEL_AVX512_FLAGS ${KERNEL_AVX2_FLAGS} -mavx512f -mavx512bw -mavx512vl -mavx512dq -mavx512vnni
                         -mprefer-vector-width=512)
+set(KERNEL_NEON_SOURCES)
+set(KERNEL_NEON_FLAGS ${KERNEL_COMMON_FLAGS} -march=armv8.2-a+dotprod)
+set(KERNEL_NEON_I8MM_SOURCES)
+set(KERNEL_NEON_I8MM_FLAGS ${KERNEL_COMMON_FLAGS} -march=armv8.2-a+dotprod+i8mm)
+if(CMAKE_CXX_COMPILER_ID STREQUAL "GNU")  # it would hoist all loads of a loop to its front, and run out of registers
+  list(APPEND KERNEL_NEON_FLAGS -fno-schedule-insns)
+  list(APPEND KERNEL_NEON_I8MM_FLAGS -fno-schedule-insns)
+endif()
 if(CMAKE_CXX_COMPILER_ID STREQUAL "GNU")  # the intrinsics headers of GCC 12 leave "undefined" vectors uninitialized
   list(APPEND KERNEL_AVX2_FLAGS -Wno-uninitialized -Wno-maybe-uninitialized)
   list(APPEND KERNEL_AVX512_FLAGS -Wno-uninitialized -Wno-maybe-uninitialized)
@@ -39,11 +47,21 @@ if(CMAKE_SYSTEM_PROCESSOR MATCHES "^(x86_64|AMD64|amd64)$")
     ${CMAKE_CURRENT_LIST_DIR}/avx512/linear_bf16.cpp
     ${CMAKE_CURRENT_LIST_DIR}/avx512/linear_int.cpp
     ${CMAKE_CURRENT_LIST_DIR}/avx512/vector.cpp)
+elseif(CMAKE_SYSTEM_PROCESSOR MATCHES "^(aarch64|arm64|ARM64)$")
+  set(KERNEL_NEON_SOURCES
+    ${CMAKE_CURRENT_LIST_DIR}/neon/fill.cpp
+    ${CMAKE_CURRENT_LIST_DIR}/neon/linear_bf16.cpp
+    ${CMAKE_CURRENT_LIST_DIR}/neon/linear_int.cpp
+    ${CMAKE_CURRENT_LIST_DIR}/neon/vector.cpp)
+  set(KERNEL_NEON_I8MM_SOURCES
+    ${CMAKE_CURRENT_LIST_DIR}/neon_i8mm/fill.cpp
+    ${CMAKE_CURRENT_LIST_DIR}/neon_i8mm/linear_int.cpp)
 endif()
 
-set(KERNEL_SOURCES ${KERNEL_SCALAR_SOURCES} ${KERNEL_AVX2_SOURCES} ${KERNEL_AVX512_SOURCES})
-foreach(isa SCALAR AVX2 AVX512)
+set(KERNEL_SOURCES)
+foreach(isa SCALAR AVX2 AVX512 NEON NEON_I8MM)
   if(KERNEL_${isa}_SOURCES)
+    list(APPEND KERNEL_SOURCES ${KERNEL_${isa}_SOURCES})
     set_source_files_properties(${KERNEL_${isa}_SOURCES} PROPERTIES COMPILE_OPTIONS "${KERNEL_${isa}_FLAGS}")
   endif()
 endforeach()

@@ -120,3 +120,5 @@ struct KernelTable {
 void fill_scalar(KernelTable* table);
 void fill_avx2(KernelTable* table);
 void fill_avx512(KernelTable* table);
+void fill_neon(KernelTable* table);
+void fill_neon_i8mm(KernelTable* table);

@@ -1,0 +1,17 @@
+#include "kernels.h"
+
+void fill_neon(KernelTable* table) {
+  table->quantize = neon::quantize;
+  table->quantize_16 = neon::quantize_16;
+  table->linear_i4 = neon::linear_i4;
+  table->linear_i3 = neon::linear_i3;
+  table->linear_i8 = neon::linear_i8;
+  table->linear_i8_16 = neon::linear_i8_16;
+  table->linear_bf16 = neon::linear_bf16;
+  table->rms_norm = neon::rms_norm;
+  table->rope = neon::rope;
+  table->gated = neon::gated;
+  table->add = neon::add;
+  table->argmax = neon::argmax;
+  table->exp = neon::exp_all;
+}

@@ -1,0 +1,21 @@
+// The ARMv8.2 NEON (dot product) kernels. Contracts are in table.h. Flags of this folder: sources.cmake.
+#pragma once
+#include "../table.h"
+
+namespace neon {
+
+void quantize(int8_t* q, float* scale, int32_t* sum, const float* x, size_t k, size_t group);
+void quantize_16(int8_t* high, int8_t* low, float* scale, int32_t* sum, const float* x, size_t k, size_t group);
+void linear_i4(float* out, size_t ldo, const uint8_t* panel, size_t k, size_t group, const ActRows* a, size_t rows);
+void linear_i3(float* out, size_t ldo, const uint8_t* panel, size_t k, size_t group, const ActRows* a, size_t rows);
+void linear_i8(float* out, size_t ldo, const uint8_t* panel, size_t k, size_t group, const ActRows* a, size_t rows);
+void linear_i8_16(float* out, size_t ldo, const uint8_t* panel, size_t k, size_t group, const ActRows* a, size_t rows);
+void linear_bf16(float* out, size_t ldo, const uint8_t* panel, size_t k, const float* x, size_t ldx, size_t rows);
+void rms_norm(float* out, const float* x, const float* w, size_t n, float eps);
+void rope(float* x, const float* cos, const float* sin, size_t d);
+void gated(float* out, const float* gate, const float* up, size_t n, int activation);
+void add(float* out, const float* a, const float* b, size_t n);
+size_t argmax(const float* x, size_t n);
+void exp_all(float* out, const float* x, size_t n);
+
+}  // namespace neon

@@ -1,0 +1,163 @@
+// Integer panels times quantized rows. Lanes are output rows, four a vector; SDOT multiplies four signed bytes of a lane
+// with four of a row, which lie in one lane of its register. INT4 and INT3 weights are signed bytes as they are stored,
+// and their offset is taken off by starting each dot at -offset * (sum of the activations).
+#include "kernels.h"
+#include "math.h"
+#include "unpack.h"
+
+namespace neon {
+namespace {
+
+struct Int4 {
+  static constexpr int kPlanes = 1;  // rows of q that one row of activations takes
+  static constexpr size_t kBits = 4;
+  static constexpr int kOffset = 8;
+  static Pair pair(const uint8_t* at, int j) { return pair_i4(at, j); }
+};
+
+struct Int3 {
+  static constexpr int kPlanes = 1;
+  static constexpr size_t kBits = 3;
+  static constexpr int kOffset = 4;
+  static Pair pair(const uint8_t* at, int j) { return pair_i3(at, j); }
+};
+
+struct Int8 {
+  static constexpr int kPlanes = 1;
+  static constexpr size_t kBits = 8;
+  static constexpr int kOffset = 0;  // unpacking takes it off
+  static Pair pair(const uint8_t* at, int j) { return pair_i8(at, j); }
+};
+
+struct Int8Of16 : Int8 {
+  static constexpr int kPlanes = 2;
+};
+
+// Two planes' dots as one.
+int32x4_t joined(int32x4_t high, int32x4_t low) { return vmlaq_n_s32(low, high, 255); }
+
+// Eight columns: M rows of q, of which `a` holds 16 columns, times V vectors of panel rows. The vectors of a row block
+// are 16 bytes apart, the two blocks `block`.
+template <class Kind, int j, int V, int M>
+inline __attribute__((always_inline)) void eight_columns(int32x4_t dot[V][M], const uint8_t* at, size_t block,
+                                                         const int8x16_t a[M]) {
+#pragma GCC unroll 8
+  for (int v = 0; v < V; ++v) {
+    const Pair w = Kind::pair(at + (v / 4) * block + (v % 4) * 16, j);
+#pragma GCC unroll 8
+    for (int m = 0; m < M; ++m) {
+      dot[v][m] = vdotq_laneq_s32(dot[v][m], w.low, a[m], j % 2 * 2);
+      dot[v][m] = vdotq_laneq_s32(dot[v][m], w.high, a[m], j % 2 * 2 + 1);
+    }
+  }
+}
+
+// The dots of one group.
+template <class Kind, int V, int M>
+inline __attribute__((always_inline)) void group_dot(int32x4_t dot[V][M], const uint8_t* at, size_t block,
+                                                     const int8_t* q, size_t ldq, size_t group) {
+  for (size_t i = 0; i < group; i += 32, at += 64 * Kind::kBits) {
+    int8x16_t a[M];
+#pragma GCC unroll 8
+    for (int m = 0; m < M; ++m) a[m] = vld1q_s8(q + m * ldq + i);
+    eight_columns<Kind, 0, V, M>(dot, at, block, a);
+    eight_columns<Kind, 1, V, M>(dot, at, block, a);
+#pragma GCC unroll 8
+    for (int m = 0; m < M; ++m) a[m] = vld1q_s8(q + m * ldq + i + 16);
+    eight_columns<Kind, 2, V, M>(dot, at, block, a);
+    eight_columns<Kind, 3, V, M>(dot, at, block, a);
+  }
+}
+
+constexpr size_t kAhead = 8192;  // how far ahead weights are asked for
+
+// M rows of q at once. Sixteen dots lie in registers: of eight, four or two vectors of panel rows; the float sums wait
+// in the nearest cache for the end of their group. With two planes, rows 2m and 2m + 1 are one row of activations.
+template <class Kind, int M>
+void some_rows(float* out, size_t ldo, const uint8_t* tile, size_t groups, size_t group, const ActRows& a, size_t m0) {
+  constexpr int rows = M / Kind::kPlanes;
+  constexpr int V = M <= 2 ? 8 : M <= 4 ? 4 : 2;
+  const size_t block = 2 * group * Kind::kBits;  // bytes of 16 rows
+  const float* scale = a.scale + m0 * a.lds;
+  const int32_t* sum = a.sum + m0 * a.lds;
+  const int8_t* q = a.q + m0 * Kind::kPlanes * a.ldq;
+  float32x4_t f[8][rows];
+  for (int v = 0; v < 8; ++v)
+    for (int m = 0; m < rows; ++m) f[v][m] = vdupq_n_f32(0.0f);
+  for (size_t g = 0; g < groups; ++g, tile += 64 + 2 * block, q += group) {
+    for (size_t i = 0; i < 64 + 2 * block; i += 64) __builtin_prefetch(tile + kAhead + i, 0, 2);
+    for (int v0 = 0; v0 < 8; v0 += V) {
+      int32x4_t dot[V][M];
+#pragma GCC unroll 8
+      for (int v = 0; v < V; ++v)
+#pragma GCC unroll 8
+        for (int m = 0; m < M; ++m)
+          dot[v][m] = vdupq_n_s32(Kind::kOffset == 0 ? 0 : -Kind::kOffset * sum[m * a.lds + g]);
+      group_dot<Kind, V, M>(dot, tile + 64 + (v0 / 4) * block + (v0 % 4) * 16, block, q, a.ldq, group);
+#pragma GCC unroll 8
+      for (int v = 0; v < V; ++v) {
+        const uint16x4_t halves = vld1_u16(reinterpret_cast<const uint16_t*>(tile) + 4 * (v0 + v));
+        const float32x4_t s = vcvt_f32_f16(vreinterpret_f16_u16(halves));
+#pragma GCC unroll 8
+        for (int m = 0; m < rows; ++m) {
+          const int32x4_t whole = Kind::kPlanes == 1 ? dot[v][m] : joined(dot[v][2 * m], dot[v][2 * m + 1]);
+          f[v0 + v][m] = vfmaq_f32(f[v0 + v][m], vcvtq_f32_s32(whole), vmulq_n_f32(s, scale[m * a.lds + g]));
+        }
+      }
+    }
+  }
+  for (int v = 0; v < 8; ++v)
+    for (int m = 0; m < rows; ++m) vst1q_f32(out + m * ldo + 4 * v, f[v][m]);
+}
+
+constexpr size_t kMost = 8;  // rows of q in one block: 16 dots, 8 activations, the rest for weights and masks
+
+// Row blocks of nearly equal size walk the panel one after the other; after the first walk it lies in the cache.
+template <class Kind>
+void linear(float* out, size_t ldo, const uint8_t* panel, size_t k, size_t group, const ActRows* a, size_t rows) {
+  constexpr int P = Kind::kPlanes;
+  constexpr size_t most = kMost / P;
+  for (size_t m = 0, blocks = (rows + most - 1) / most; blocks > 0; --blocks) {
+    const size_t here = (rows - m) / blocks;
+    float* at = out + m * ldo;
+    switch (here) {
+      case 1: some_rows<Kind, 1 * P>(at, ldo, panel, k / group, group, *a, m); break;
+      case 2: some_rows<Kind, 2 * P>(at, ldo, panel, k / group, group, *a, m); break;
+      case 3: some_rows<Kind, 3 * P>(at, ldo, panel, k / group, group, *a, m); break;
+      case 5:
+        if constexpr (P == 1) some_rows<Kind, 5>(at, ldo, panel, k / group, group, *a, m);
+        break;
+      case 6:
+        if constexpr (P == 1) some_rows<Kind, 6>(at, ldo, panel, k / group, group, *a, m);
+        break;
+      case 7:
+        if constexpr (P == 1) some_rows<Kind, 7>(at, ldo, panel, k / group, group, *a, m);
+        break;
+      case 8:
+        if constexpr (P == 1) some_rows<Kind, 8>(at, ldo, panel, k / group, group, *a, m);
+        break;
+      default: some_rows<Kind, 4 * P>(at, ldo, panel, k / group, group, *a, m); break;
+    }
+    m += here;
+  }
+}
+
+}  // namespace
+
+void linear_i4(float* out, size_t ldo, const uint8_t* panel, size_t k, size_t group, const ActRows* a, size_t rows) {
+  linear<Int4>(out, ldo, panel, k, group, a, rows);
+}
+
+void linear_i3(float* out, size_t ldo, const uint8_t* panel, size_t k, size_t group, const ActRows* a, size_t rows) {
+  linear<Int3>(out, ldo, panel, k, group, a, rows);
+}
+
+void linear_i8(float* out, size_t ldo, const uint8_t* panel, size_t k, size_t group, const ActRows* a, size_t rows) {
+  linear<Int8>(out, ldo, panel, k, group, a, rows);
+}
+
+void linear_i8_16(float* out, size_t ldo, const uint8_t* panel, size_t k, size_t group, const ActRows* a, size_t rows) {
+  linear<Int8Of16>(out, ldo, panel, k, group, a, rows);
+}
+
+}  // namespace neon

@@ -1,0 +1,45 @@
+// Weights of a panel (block.h) as signed bytes. Eight columns of four panel rows: the first four columns and the last
+// four, a lane a row. `at` points to the four rows' bytes in the first vector of 32 columns; j says which eight of them.
+// INT4 and INT3 keep their offset, which the caller takes off with the activations' sums.
+#pragma once
+#include <arm_neon.h>
+#include <stddef.h>
+#include <stdint.h>
+
+namespace neon {
+
+struct Pair {
+  int8x16_t low, high;
+};
+
+static inline Pair nibbles(uint8x16_t x, uint8_t mask) {
+  const uint8x16_t m = vdupq_n_u8(mask);
+  return {vreinterpretq_s8_u8(vandq_u8(x, m)), vreinterpretq_s8_u8(vandq_u8(vshrq_n_u8(x, 4), m))};
+}
+
+// Takes bits of `a` where the mask is set, of `b` elsewhere.
+static inline uint8x16_t select(uint8_t mask, uint8x16_t a, uint8x16_t b) { return vbslq_u8(vdupq_n_u8(mask), a, b); }
+
+static inline Pair pair_i4(const uint8_t* at, int j) { return nibbles(vld1q_u8(at + 64 * j), 15); }
+
+static inline Pair pair_i3(const uint8_t* at, int j) {
+  const uint8x16_t l0 = vld1q_u8(at);
+  const uint8x16_t l1 = vld1q_u8(at + 64);
+  const uint8x16_t h = vld1q_u8(at + 128);
+  switch (j) {
+    case 0: return nibbles(select(0x33, l0, h), 7);
+    case 1: return nibbles(vshrq_n_u8(select(0xcc, l0, h), 1), 7);
+    case 2: return nibbles(select(0x33, l1, vshrq_n_u8(h, 1)), 7);
+    default: return nibbles(select(0x66, vshrq_n_u8(l1, 1), h), 7);
+  }
+}
+
+static inline int8x16_t made_signed(const uint8_t* at) {
+  return vreinterpretq_s8_u8(veorq_u8(vld1q_u8(at), vdupq_n_u8(128)));
+}
+
+static inline Pair pair_i8(const uint8_t* at, int j) {
+  return {made_signed(at + 128 * j), made_signed(at + 128 * j + 64)};
+}
+
+}  // namespace neon

@@ -1,0 +1,8 @@
+#include "kernels.h"
+
+void fill_neon_i8mm(KernelTable* table) {
+  table->linear_i4 = neon_i8mm::linear_i4;
+  table->linear_i3 = neon_i8mm::linear_i3;
+  table->linear_i8 = neon_i8mm::linear_i8;
+  table->linear_i8_16 = neon_i8mm::linear_i8_16;
+}

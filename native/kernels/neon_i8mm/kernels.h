@@ -1,0 +1,12 @@
+// What ARM's matrix multiplication (I8MM) does better than neon/. Contracts are in table.h. Flags: sources.cmake.
+#pragma once
+#include "../neon/kernels.h"
+
+namespace neon_i8mm {
+
+void linear_i4(float* out, size_t ldo, const uint8_t* panel, size_t k, size_t group, const ActRows* a, size_t rows);
+void linear_i3(float* out, size_t ldo, const uint8_t* panel, size_t k, size_t group, const ActRows* a, size_t rows);
+void linear_i8(float* out, size_t ldo, const uint8_t* panel, size_t k, size_t group, const ActRows* a, size_t rows);
+void linear_i8_16(float* out, size_t ldo, const uint8_t* panel, size_t k, size_t group, const ActRows* a, size_t rows);
+
+}  // namespace neon_i8mm
