@@ -1,30 +1,38 @@
-// Integer panels times quantized rows. Lanes are output rows, eight at a time. vpmaddubsw multiplies unsigned weights
-// with signed activations and adds two neighbours in 16 bits, saturating; nothing here can reach that:
+// Integer panels times quantized rows. Lanes are output rows, eight (an octet) a vector; two octets, a row block, share
+// each activation. vpmaddubsw multiplies unsigned weights with signed activations and adds two neighbours in 16 bits,
+// saturating; nothing here can reach that:
 //   INT4, INT3: eight products of a lane are at most 8 * 2 * 15 * 127 = 30480.
-//   INT8: |w| <= 128 with the sign moved to the activation gives at most 2 * 128 * 127 = 32512, widened at once.
+// INT8 would, so it takes vpmaddwd on words: a dot is at most 128 * 255 * 32512 < 2^31.
 #include "kernels.h"
 #include "math.h"
 
 namespace avx2 {
 namespace {
 
-// Eight columns of eight rows: the first four and the last four.
-struct Pair {
-  __m256i low, high;
-};
-
 __m256i vector_at(const uint8_t* at) { return _mm256_load_si256(reinterpret_cast<const __m256i*>(at)); }
 
-__m256i four(const int8_t* a) {
+__m256i four(const void* a) {
   int32_t word;
   __builtin_memcpy(&word, a, sizeof word);
   return _mm256_set1_epi32(word);
 }
 
-// Two planes' dots as one.
-__m256i joined(__m256i high, __m256i low) {
-  return _mm256_add_epi32(_mm256_sub_epi32(_mm256_slli_epi32(high, 8), high), low);
+// sum += a dot of neighbours, in 16 or 32 bits. In assembly, because left alone GCC makes the products of a whole chain
+// first and spills them: half the speed.
+void add_bytes(__m256i& sum, __m256i w, __m256i a) {
+  __m256i product;
+  __asm__("vpmaddubsw %3, %2, %1\n\tvpaddw %1, %0, %0" : "+x"(sum), "=&x"(product) : "x"(w), "x"(a));
 }
+
+void add_words(__m256i& sum, __m256i w, __m256i a) {
+  __m256i product;
+  __asm__("vpmaddwd %3, %2, %1\n\tvpaddd %1, %0, %0" : "+x"(sum), "=&x"(product) : "x"(w), "x"(a));
+}
+
+// The first and the last four of eight columns, of one octet.
+struct Pair {
+  __m256i low, high;
+};
 
 template <int mask>
 Pair nibbles(__m256i x) {
@@ -39,40 +47,48 @@ __m256i select(__m256i a, __m256i b) {
   return _mm256_xor_si256(b, differ);
 }
 
-// dot[m] += 32 columns of eight rows times M rows of activations; ldq apart.
+// dot[octet][m] += a group of one row block times M rows, for weights of 4 bits or less: Kind::pair gives eight columns,
+// the j-th of 32.
 template <class Kind, int M>
-void dot_nibbles(__m256i dot[M], const uint8_t* at, const int8_t* q, size_t ldq) {
-  __m256i sum[M];
+void small_dot(__m256i (*dot)[M], const uint8_t* at, const int8_t* q, size_t ldq, size_t group) {
+  for (size_t k = 0; k < group; k += 32, at += 64 * Kind::kBits, q += 32) {
+    __m256i sum[2][M];
 #pragma GCC unroll 4
-  for (int m = 0; m < M; ++m) sum[m] = _mm256_setzero_si256();
+    for (int m = 0; m < M; ++m) sum[0][m] = sum[1][m] = _mm256_setzero_si256();
 #pragma GCC unroll 4
-  for (size_t j = 0; j < 4; ++j) {
-    const Pair w = Kind::pair(at, j);
+    for (size_t j = 0; j < 4; ++j) {
+      const Pair x = Kind::pair(at, j);
+      const Pair y = Kind::pair(at + 32, j);
+#pragma GCC unroll 4
+      for (int m = 0; m < M; ++m) {
+        const __m256i a = four(q + m * ldq + 8 * j);
+        add_bytes(sum[0][m], x.low, a);
+        add_bytes(sum[1][m], y.low, a);
+      }
+#pragma GCC unroll 4
+      for (int m = 0; m < M; ++m) {
+        const __m256i a = four(q + m * ldq + 8 * j + 4);
+        add_bytes(sum[0][m], x.high, a);
+        add_bytes(sum[1][m], y.high, a);
+      }
+    }
 #pragma GCC unroll 4
     for (int m = 0; m < M; ++m) {
-      const int8_t* a = q + m * ldq + 8 * j;
-      sum[m] = _mm256_add_epi16(sum[m], _mm256_maddubs_epi16(w.low, four(a)));
-      sum[m] = _mm256_add_epi16(sum[m], _mm256_maddubs_epi16(w.high, four(a + 4)));
+      dot[0][m] = _mm256_add_epi32(dot[0][m], _mm256_madd_epi16(sum[0][m], _mm256_set1_epi16(1)));
+      dot[1][m] = _mm256_add_epi32(dot[1][m], _mm256_madd_epi16(sum[1][m], _mm256_set1_epi16(1)));
     }
   }
-#pragma GCC unroll 4
-  for (int m = 0; m < M; ++m)
-    dot[m] = _mm256_add_epi32(dot[m], _mm256_madd_epi16(sum[m], _mm256_set1_epi16(1)));
 }
 
 struct Int4 {
-  static constexpr int kPlanes = 1;  // rows of q that one row of activations takes
+  static constexpr size_t kPlanes = 1;
   static constexpr size_t kBits = 4;
   static constexpr int kOffset = 8;
   static Pair pair(const uint8_t* at, size_t j) { return nibbles<15>(vector_at(at + 64 * j)); }
-  template <int M>
-  static void dot(__m256i d[M], const uint8_t* at, const int8_t* q, size_t ldq) {
-    dot_nibbles<Int4, M>(d, at, q, ldq);
-  }
 };
 
 struct Int3 {
-  static constexpr int kPlanes = 1;
+  static constexpr size_t kPlanes = 1;
   static constexpr size_t kBits = 3;
   static constexpr int kOffset = 4;
   static Pair pair(const uint8_t* planes, size_t j) {
@@ -86,94 +102,174 @@ struct Int3 {
       default: return nibbles<7>(select<0x66>(_mm256_srli_epi16(l1, 1), h));
     }
   }
-  template <int M>
-  static void dot(__m256i d[M], const uint8_t* at, const int8_t* q, size_t ldq) {
-    dot_nibbles<Int3, M>(d, at, q, ldq);
-  }
 };
 
-struct Int8 {
-  static constexpr int kPlanes = 1;
+// Values of a Kind of 4 bits or less, unpacked once for many rows: a byte each, in the order of int8 panels.
+template <class Kind>
+struct Unpacked {
+  static constexpr size_t kPlanes = 1;
   static constexpr size_t kBits = 8;
-  static constexpr int kOffset = 0;  // weights are made signed here
-  template <int M>
-  static void dot(__m256i d[M], const uint8_t* at, const int8_t* q, size_t ldq) {
+  static constexpr int kOffset = Kind::kOffset;
+  static Pair pair(const uint8_t* at, size_t j) { return {vector_at(at + 128 * j), vector_at(at + 128 * j + 64)}; }
+};
+
+template <class Kind>
+void unpack(uint8_t* to, const uint8_t* from, size_t group) {
+  for (size_t k = 0; k < 2 * group; k += 32, from += 64 * Kind::kBits, to += 512) {  // two row blocks
+#pragma GCC unroll 8
     for (size_t j = 0; j < 8; ++j) {
-      const __m256i w = _mm256_xor_si256(vector_at(at + 64 * j), _mm256_set1_epi8(-128));
-      const __m256i size = _mm256_abs_epi8(w);
-#pragma GCC unroll 4
-      for (int m = 0; m < M; ++m) {
-        const __m256i pairs = _mm256_maddubs_epi16(size, _mm256_sign_epi8(four(q + m * ldq + 4 * j), w));
-        d[m] = _mm256_add_epi32(d[m], _mm256_madd_epi16(pairs, _mm256_set1_epi16(1)));
-      }
+      const Pair w = Kind::pair(from + j % 2 * 32, j / 2);
+      uint8_t* at = to + 128 * (j / 2) + j % 2 * 32;
+      _mm256_store_si256(reinterpret_cast<__m256i*>(at), w.low);
+      _mm256_store_si256(reinterpret_cast<__m256i*>(at + 64), w.high);
     }
+  }
+}
+
+constexpr size_t kMost = 4;     // rows in one block: 8 sums, 4 weights, an activation, a product, a mask of 16 registers
+constexpr size_t kGroup = 128;  // the largest
+
+// Eight bits of weights are multiplied in 16: activations are widened first, a block of rows and a group at a time, each
+// four columns in the order 0, 2, 1, 3, as the even and the odd bytes of weights come.
+template <int M>
+void wide_dot(__m256i (*dot)[M], const uint8_t* at, const int16_t* a, size_t group) {
+  const __m256i even = _mm256_set1_epi16(255);
+  for (size_t k = 0; k < group; k += 4, at += 64, a += 4) {
+    const __m256i x = vector_at(at);
+    const __m256i y = vector_at(at + 32);
+    const __m256i x0 = _mm256_and_si256(x, even);
+    const __m256i y0 = _mm256_and_si256(y, even);
+    const __m256i x1 = _mm256_srli_epi16(x, 8);
+    const __m256i y1 = _mm256_srli_epi16(y, 8);
+#pragma GCC unroll 4
+    for (int m = 0; m < M; ++m) {
+      const __m256i first = four(a + m * kGroup);
+      const __m256i second = four(a + m * kGroup + 2);
+      add_words(dot[0][m], x0, first);
+      add_words(dot[1][m], y0, first);
+      add_words(dot[0][m], x1, second);
+      add_words(dot[1][m], y1, second);
+    }
+  }
+}
+
+__m256i widened(const int8_t* q) {
+  return _mm256_cvtepi8_epi16(_mm_loadu_si128(reinterpret_cast<const __m128i*>(q)));
+}
+
+void store_words(int16_t* to, __m256i x) {
+  _mm256_storeu_si256(reinterpret_cast<__m256i*>(to), _mm256_shufflehi_epi16(_mm256_shufflelo_epi16(x, 0xd8), 0xd8));
+}
+
+struct Int8 {
+  static constexpr size_t kPlanes = 1;
+  static constexpr size_t kBits = 8;
+  static constexpr int kOffset = 128;
+  static void widen(int16_t* to, const int8_t* q, size_t, size_t group) {
+    for (size_t k = 0; k < group; k += 16) store_words(to + k, widened(q + k));
   }
 };
 
 struct Int8Of16 : Int8 {
-  static constexpr int kPlanes = 2;
+  static constexpr size_t kPlanes = 2;
+  static void widen(int16_t* to, const int8_t* q, size_t ldq, size_t group) {
+    for (size_t k = 0; k < group; k += 16) {
+      const __m256i high = widened(q + k);
+      store_words(to + k, _mm256_add_epi16(_mm256_sub_epi16(_mm256_slli_epi16(high, 8), high), widened(q + ldq + k)));
+    }
+  }
 };
+
+template <class Kind>
+constexpr bool kWide = Kind::kOffset == 128;
 
 constexpr size_t kAhead = 8192;  // how far ahead weights are asked for
 
-// M rows of q; the 32 panel rows are four octets. With two planes, rows 2m and 2m + 1 are one row of activations.
+void prefetch(const uint8_t* tile, size_t bytes) {
+  for (size_t i = 0; i < bytes; i += 64) _mm_prefetch(reinterpret_cast<const char*>(tile + kAhead + i), _MM_HINT_T1);
+}
+
+// One group of M rows: acc[m][32 panel rows] = fma(float(dot), w_scale * a_scale, acc). q, a_scale and sum are at the
+// group's place in the first row; `halves` are the weights' scales, w their values.
 template <class Kind, int M>
-void some_rows(float* out, size_t ldo, const uint8_t* tile, size_t groups, size_t group, const ActRows& a, size_t m0) {
-  constexpr int rows = M / Kind::kPlanes;
-  const size_t block = 16 * group * Kind::kBits / 8;  // bytes of 16 rows
-  const size_t step = 16 * 32 * Kind::kBits / 8;      // bytes of 16 rows and 32 columns
-  const float* scale = a.scale + m0 * a.lds;
-  const int32_t* sum = a.sum + m0 * a.lds;
-  __m256 f[4][rows];
-  for (int octet = 0; octet < 4; ++octet)
-    for (int m = 0; m < rows; ++m) f[octet][m] = _mm256_setzero_ps();
-  for (size_t g = 0; g < groups; ++g, tile += 64 + 2 * block) {
-    const int8_t* q = a.q + m0 * Kind::kPlanes * a.ldq + g * group;
-    for (size_t i = 0; i < 64 + 2 * block; i += 64)
-      _mm_prefetch(reinterpret_cast<const char*>(tile + kAhead + i), _MM_HINT_T1);
+void one_group(float* acc, const uint8_t* halves, const uint8_t* w, const int8_t* q, const float* a_scale,
+               const int32_t* sum, const ActRows& a, size_t group) {
+  int16_t words[kWide<Kind> ? M * kGroup : 1];
+  if constexpr (kWide<Kind>)
+    for (int m = 0; m < M; ++m) Kind::widen(words + m * kGroup, q + Kind::kPlanes * m * a.ldq, a.ldq, group);
+#pragma GCC unroll 1
+  for (size_t block = 0; block < 2; ++block, w += 2 * group * Kind::kBits, acc += 16, halves += 32) {
+    __m256i dot[2][M];
 #pragma GCC unroll 4
-    for (size_t octet = 0; octet < 4; ++octet) {
-      const uint8_t* w = tile + 64 + (octet / 2) * block + (octet % 2) * 32;
-      __m256i dot[M];
+    for (int m = 0; m < M; ++m)
+      dot[0][m] = dot[1][m] = _mm256_set1_epi32(-Kind::kOffset * sum[m * a.lds]);
+    if constexpr (kWide<Kind>)
+      wide_dot<M>(dot, w, words, group);
+    else
+      small_dot<Kind, M>(dot, w, q, a.ldq, group);
+#pragma GCC unroll 2
+    for (size_t octet = 0; octet < 2; ++octet) {
+      const __m256 w_scale = _mm256_cvtph_ps(_mm_load_si128(reinterpret_cast<const __m128i*>(halves) + octet));
 #pragma GCC unroll 4
-      for (int m = 0; m < M; ++m)
-        dot[m] = Kind::kOffset == 0 ? _mm256_setzero_si256() : _mm256_set1_epi32(-Kind::kOffset * sum[m * a.lds + g]);
-      for (size_t k = 0; k < group / 32; ++k) Kind::template dot<M>(dot, w + k * step, q + 32 * k, a.ldq);
-      const __m128i halves = _mm_load_si128(reinterpret_cast<const __m128i*>(tile) + octet);
-#pragma GCC unroll 4
-      for (int m = 0; m < rows; ++m) {
-        const __m256i whole = Kind::kPlanes == 1 ? dot[m] : joined(dot[2 * m], dot[2 * m + 1]);
-        const __m256 s = _mm256_mul_ps(_mm256_cvtph_ps(halves), _mm256_set1_ps(scale[m * a.lds + g]));
-        f[octet][m] = _mm256_fmadd_ps(_mm256_cvtepi32_ps(whole), s, f[octet][m]);
+      for (int m = 0; m < M; ++m) {
+        float* at = acc + m * kPanelRows + 8 * octet;
+        const __m256 s = _mm256_mul_ps(w_scale, _mm256_set1_ps(a_scale[m * a.lds]));
+        _mm256_store_ps(at, _mm256_fmadd_ps(_mm256_cvtepi32_ps(dot[octet][m]), s, _mm256_load_ps(at)));
       }
     }
   }
-  for (int octet = 0; octet < 4; ++octet)
-    for (int m = 0; m < rows; ++m) _mm256_storeu_ps(out + m * ldo + 8 * octet, f[octet][m]);
 }
 
-constexpr size_t kMost = 4;  // rows of q in one block: 16 registers are few
-
-// Row blocks of nearly equal size walk the panel one after the other; after the first walk it lies in the cache.
+// One group of any number of rows, in blocks of nearly equal size.
 template <class Kind>
-void linear(float* out, size_t ldo, const uint8_t* panel, size_t k, size_t group, const ActRows* a, size_t rows) {
-  constexpr int planes = Kind::kPlanes;
-  constexpr size_t most = kMost / planes;
-  for (size_t m = 0, blocks = (rows + most - 1) / most; blocks > 0; --blocks) {
+void one_tile(float* acc, const uint8_t* halves, const uint8_t* w, size_t g, size_t group, const ActRows& a, size_t m0,
+              size_t rows) {
+  for (size_t m = 0, blocks = (rows + kMost - 1) / kMost; blocks > 0; --blocks) {
     const size_t here = (rows - m) / blocks;
-    float* at = out + m * ldo;
-    switch (here * planes) {
-      case 1:
-        if constexpr (planes == 1) some_rows<Kind, 1>(at, ldo, panel, k / group, group, *a, m);
-        break;
-      case 2: some_rows<Kind, 2>(at, ldo, panel, k / group, group, *a, m); break;
-      case 3:
-        if constexpr (planes == 1) some_rows<Kind, 3>(at, ldo, panel, k / group, group, *a, m);
-        break;
-      default: some_rows<Kind, kMost>(at, ldo, panel, k / group, group, *a, m); break;
+    float* to = acc + m * kPanelRows;
+    const int8_t* q = a.q + (m0 + m) * Kind::kPlanes * a.ldq + g * group;
+    const float* scale = a.scale + (m0 + m) * a.lds + g;
+    const int32_t* sum = a.sum + (m0 + m) * a.lds + g;
+    switch (here) {
+      case 1: one_group<Kind, 1>(to, halves, w, q, scale, sum, a, group); break;
+      case 2: one_group<Kind, 2>(to, halves, w, q, scale, sum, a, group); break;
+      case 3: one_group<Kind, 3>(to, halves, w, q, scale, sum, a, group); break;
+      default: one_group<Kind, kMost>(to, halves, w, q, scale, sum, a, group); break;
     }
     m += here;
   }
+}
+
+constexpr size_t kWalk = 32;  // rows that go through the panel together: their sums fill an eighth of the first cache
+
+// All rows use a tile while it, unpacked, lies in the first level cache.
+template <class Kind>
+void walk(float* out, size_t ldo, const uint8_t* tile, size_t groups, size_t group, const ActRows& a, size_t m0,
+          size_t rows) {
+  alignas(64) float acc[kWalk * kPanelRows];
+  for (size_t i = 0; i < rows * kPanelRows; i += 8) _mm256_store_ps(acc + i, _mm256_setzero_ps());
+  const size_t bytes = 64 + 4 * group * Kind::kBits;
+  for (size_t g = 0; g < groups; ++g, tile += bytes) {
+    prefetch(tile, bytes);
+    if constexpr (Kind::kBits < 8) {
+      if (rows > kMost) {
+        alignas(64) uint8_t values[kPanelRows * kGroup];
+        unpack<Kind>(values, tile + 64, group);
+        one_tile<Unpacked<Kind>>(acc, tile, values, g, group, a, m0, rows);
+        continue;
+      }
+    }
+    one_tile<Kind>(acc, tile, tile + 64, g, group, a, m0, rows);
+  }
+  for (size_t m = 0; m < rows; ++m)
+    for (size_t i = 0; i < kPanelRows; i += 8)
+      _mm256_storeu_ps(out + m * ldo + i, _mm256_load_ps(acc + m * kPanelRows + i));
+}
+
+template <class Kind>
+void linear(float* out, size_t ldo, const uint8_t* panel, size_t k, size_t group, const ActRows* a, size_t rows) {
+  for (size_t m = 0; m < rows; m += kWalk)
+    walk<Kind>(out + m * ldo, ldo, panel, k / group, group, *a, m, rows - m < kWalk ? rows - m : kWalk);
 }
 
 }  // namespace
