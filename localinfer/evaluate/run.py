@@ -1,0 +1,167 @@
+"""Models and their reference read the same text in lockstep, chunk by chunk; nothing is kept but the measures."""
+
+import time
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack, closing
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from localinfer.config import KvBits, in_range
+from localinfer.cost.machine import available_bytes
+from localinfer.errors import DoesNotFit, NotFound, UsageError, size
+from localinfer.evaluate.measures import Logits, Measured, join, measure
+from localinfer.evaluate.models import Reader, open_reader, require_finite, require_same_words, size_of
+from localinfer.evaluate.quality import Quality, figures_of
+from localinfer.evaluate.text import cut
+
+CTX = 512
+CHUNKS = 24
+ROWS = 64
+"""Rows whose logits exist at once; those of 512 rows would be half a gigabyte for large vocabularies."""
+
+FLOOR_CHUNKS = 4
+"""Enough for the floor, whose spread is small; it costs one more pass of the reference."""
+
+OnProgress = Callable[[str, int, int], None]
+"""Called with what is done, chunks done and all chunks."""
+
+
+@dataclass(slots=True)
+class _Contender:
+    name: str
+    reader: Reader
+    kv_bits: KvBits
+    parts: list[Measured] = field(default_factory=list)
+    seconds: float = 0.0
+
+    def read(self, first: int, last: int, chunk: int) -> Logits:
+        before = time.perf_counter()
+        logits = self.reader.logits(first, last)
+        self.seconds += time.perf_counter() - before
+        require_finite(logits, self.name, f"at token {first} to {last - 1} of chunk {chunk + 1}")
+        return logits
+
+
+def evaluate(
+    models: Sequence[Path],
+    reference: Path | None,
+    text: str,
+    *,
+    names: Sequence[str] = (),
+    reference_name: str = "",
+    ctx: int = CTX,
+    chunks: int = CHUNKS,
+    kv_bits: KvBits = 8,
+    threads: int = 0,
+    on_progress: OnProgress | None = None,
+) -> list[Quality]:
+    """Measure each of `models` (checkpoint directories or GGUF files) on the first `chunks` chunks of `text` (0: all).
+
+    Of each chunk of `ctx` tokens the second half is scored, but for the last token, after which nothing comes. The
+    models' caches have `kv_bits`, the reference's has 16. Tokens are the reference's, or the first model's.
+    Raises `UsageError` (text too short, chunks too long for a model, vocabularies that differ), `DoesNotFit`, `Corrupt`
+    (NaN or infinite logits), and what opening a model raises.
+    """
+    if not models:
+        raise UsageError("there is no model to measure", hint="name at least one")
+    in_range("chunks", chunks, 0, 1 << 20)
+    progress = on_progress or (lambda what, done, total: None)
+    _must_fit([*models, *([reference] if reference else [])], ctx)
+    names = list(names) or [path.name for path in models]
+    with ExitStack() as stack:
+
+        def opened(path: Path, name: str, bits: KvBits) -> _Contender:
+            progress(f"loading {name}", 0, 0)
+            reader = open_reader(path, ctx=ctx, kv_bits=bits, threads=threads)
+            return _Contender(name, stack.enter_context(closing(reader)), bits)
+
+        teacher = opened(reference, reference_name or reference.name, 16) if reference else None
+        students = [opened(path, name, kv_bits) for path, name in zip(models, names, strict=True)]
+        tokens = cut(text, (teacher or students[0]).reader.words, ctx=ctx, chunks=chunks)
+        for student in students:
+            for other in [teacher] if teacher else []:
+                require_same_words(student.reader, other.reader, (student.name, other.name), tokens[0].tolist())
+        for number, chunk in enumerate(tokens):
+            progress("reading", number, len(tokens))
+            _read_chunk(teacher, students, chunk, number)
+        progress("reading", len(tokens), len(tokens))
+        floor = _floor(teacher, reference, tokens, kv_bits, threads, progress) if teacher and reference else None
+    return [_quality(path, student, teacher, tokens, floor) for path, student in zip(models, students, strict=True)]
+
+
+def _read_chunk(
+    teacher: _Contender | None, students: Sequence[_Contender], chunk: NDArray[np.int32], number: int
+) -> None:
+    """One chunk through all, piece by piece, the reference first."""
+    for one in [*([teacher] if teacher else []), *students]:
+        one.reader.start(chunk)
+    first, end = len(chunk) // 2, len(chunk) - 1
+    for start in range(first, end, ROWS):
+        last = min(end, start + ROWS)
+        targets = chunk[start + 1 : last + 1]
+        before = teacher.read(start, last, number) if teacher else None
+        for student in students:
+            student.parts.append(measure(student.read(start, last, number), before, targets))
+
+
+def _floor(
+    teacher: _Contender,
+    path: Path,
+    tokens: NDArray[np.int32],
+    kv_bits: KvBits,
+    threads: int,
+    progress: OnProgress,
+) -> float:
+    """The reference against itself with the models' cache. With its own cache it gives the same bits again."""
+    if kv_bits == teacher.kv_bits:
+        return 0.0
+    with closing(open_reader(path, ctx=tokens.shape[1], kv_bits=kv_bits, threads=threads)) as reader:
+        again = _Contender(teacher.name, reader, kv_bits)
+        part = tokens[:FLOOR_CHUNKS]
+        for number, chunk in enumerate(part):
+            progress("noise floor", number, len(part))
+            _read_chunk(teacher, [again], chunk, number)
+        progress("noise floor", len(part), len(part))
+    return float(join(again.parts).kld.mean())
+
+
+def _quality(
+    path: Path, student: _Contender, teacher: _Contender | None, tokens: NDArray[np.int32], floor: float | None
+) -> Quality:
+    stored = size_of(path)
+    said: dict[str, Any] = figures_of(join(student.parts), compared=teacher is not None)
+    return Quality(
+        model=student.name,
+        reference=teacher.name if teacher else None,
+        bits_per_weight=stored.bits_per_weight,
+        body_bits_per_weight=stored.body_bits_per_weight,
+        size_bytes=stored.nbytes,
+        ctx=tokens.shape[1],
+        chunks=len(tokens),
+        kv_bits=student.kv_bits,
+        kld_floor=floor,
+        seconds=student.seconds,
+        **said,
+    )
+
+
+def _must_fit(paths: Sequence[Path], ctx: int) -> None:
+    """Raise `DoesNotFit` when all models together, each with its cache, are larger than the free memory."""
+    from localinfer.cost.fit import estimate
+
+    for path in paths:
+        if not path.exists():
+            raise NotFound(f"{path}: no such file or directory", hint="check the path; see `localinfer list`")
+    need = sum(
+        estimate(path, context=ctx, kv_bits=16).total_bytes if path.is_dir() else path.stat().st_size for path in paths
+    )
+    free = available_bytes()
+    if need > free:
+        raise DoesNotFit(
+            f"these {len(paths)} models need {size(need)} together, but {size(free)} is free",
+            hint="compare fewer models at a time, or close a program",
+        )
