@@ -31,6 +31,12 @@ _localinfer_values() {
         --bits) _localinfer_words 8 4 3 ;;
         --group) _localinfer_words 32 64 128 ;;
         -t|--threads) : ;;
+        --against) _localinfer_names models ;;
+        --text) _localinfer_files ;;
+        --ctx) : ;;
+        --chunks) : ;;
+        --plot) _localinfer_files ;;
+        --kv-bits) _localinfer_words 16 8 ;;
         -m|--model) _localinfer_names models ;;
         -p|--prompt) : ;;
         -f|--file) _localinfer_files ;;
@@ -45,7 +51,6 @@ _localinfer_values() {
         --stop) : ;;
         --on-overflow) _localinfer_words error shift ;;
         -c|--ctx-size) : ;;
-        --kv-bits) _localinfer_words 16 8 ;;
         --backend) _localinfer_words auto cpu llamacpp ;;
         --draft) _localinfer_words off lookup ;;
         --draft-tokens) : ;;
@@ -55,7 +60,6 @@ _localinfer_values() {
         --test) : ;;
         --rows) : ;;
         --reps) : ;;
-        --against) _localinfer_words llamacpp ;;
         --against-file) _localinfer_files ;;
     esac
 }
@@ -69,7 +73,7 @@ _localinfer() {
     prev=${typed[${#typed[@]} - 1]}
     command=${typed[1]-}
     case $command in
-        '') _localinfer_words pull list show rm cache import quantize run chat bench doctor config completion --help --version; return ;;
+        '') _localinfer_words pull list show rm cache import quantize eval run chat bench doctor config completion --help --version; return ;;
         ls) command=list ;;
         cache|config) [[ -n ${typed[2]-} ]] && command="$command ${typed[2]}" && at=3 ;;
     esac
@@ -83,14 +87,15 @@ _localinfer() {
         'cache verify') flags='--json -q --quiet -h --help' offer='' ;;
         'cache prune') flags='--dry-run --json -q --quiet -h --help' offer='' ;;
         'import') flags='--name --json -q --quiet -h --help' offer='_localinfer_files' ;;
-        'quantize') flags='--bits --group --name -t --threads --revision --offline --json -q --quiet -h --help' offer='_localinfer_names models' ;;
+        'quantize') flags='--bits --group --name -t --threads --no-report --revision --offline --json -q --quiet -h --help' offer='_localinfer_names models' ;;
+        'eval') flags='--against --text --ctx --chunks --plot --kv-bits -t --threads --revision --offline --json -q --quiet -h --help' offer='_localinfer_names models' ;;
         'run') flags='-m --model -p --prompt -f --file -s --system --raw -n --max-tokens --temp --top-k --top-p --min-p --repeat-penalty --seed --stop --on-overflow --lossy -c --ctx-size -t --threads --kv-bits --backend --draft --draft-tokens --prefill-chunk --revision --offline --json --stats -q --quiet -h --help' offer='_localinfer_names models' ;;
         'chat') flags='-m --model --continue -s --system -n --max-tokens --temp --top-k --top-p --min-p --repeat-penalty --seed --stop --on-overflow -c --ctx-size -t --threads --kv-bits --backend --draft --draft-tokens --prefill-chunk --revision --offline -h --help' offer='_localinfer_names models' ;;
         'bench') flags='-m --model --random --group --head-bits --test --rows --reps --against --against-file --seed -c --ctx-size -t --threads --kv-bits --backend --draft --draft-tokens --prefill-chunk --revision --offline --json -q --quiet -h --help' offer='_localinfer_names models' ;;
         'doctor') flags='--json -q --quiet -h --help' offer='' ;;
         'config show') flags='--json -h --help' offer='' ;;
-        'config set') flags='-h --help' offer='_localinfer_words model prompt file system raw lossy revision ctx-size threads kv-bits backend draft draft-tokens prefill-chunk on-overflow max-tokens temp top-k top-p min-p repeat-penalty seed stop bits group name token offline json quiet stats yes dry-run template continue test rows reps against against-file random head-bits' ;;
-        'config unset') flags='-h --help' offer='_localinfer_words model prompt file system raw lossy revision ctx-size threads kv-bits backend draft draft-tokens prefill-chunk on-overflow max-tokens temp top-k top-p min-p repeat-penalty seed stop bits group name token offline json quiet stats yes dry-run template continue test rows reps against against-file random head-bits' ;;
+        'config set') flags='-h --help' offer='_localinfer_words model prompt file system raw lossy revision ctx-size threads kv-bits backend draft draft-tokens prefill-chunk on-overflow max-tokens temp top-k top-p min-p repeat-penalty seed stop bits group no-report name token offline json quiet stats yes dry-run template continue test rows reps against against-file random head-bits text ctx chunks plot' ;;
+        'config unset') flags='-h --help' offer='_localinfer_words model prompt file system raw lossy revision ctx-size threads kv-bits backend draft draft-tokens prefill-chunk on-overflow max-tokens temp top-k top-p min-p repeat-penalty seed stop bits group no-report name token offline json quiet stats yes dry-run template continue test rows reps against against-file random head-bits text ctx chunks plot' ;;
         'completion') flags='-h --help' offer='_localinfer_words bash zsh fish' ;;
         *) return ;;
     esac
@@ -100,7 +105,7 @@ _localinfer() {
             continue
         fi
         case $word in
-            --revision|--token|--name|--bits|--group|-t|--threads|-m|--model|-p|--prompt|-f|--file|-s|--system|-n|--max-tokens|--temp|--top-k|--top-p|--min-p|--repeat-penalty|--seed|--stop|--on-overflow|-c|--ctx-size|--kv-bits|--backend|--draft|--draft-tokens|--prefill-chunk|--random|--head-bits|--test|--rows|--reps|--against|--against-file) skip=yes ;;
+            --revision|--token|--name|--bits|--group|-t|--threads|--against|--text|--ctx|--chunks|--plot|--kv-bits|-m|--model|-p|--prompt|-f|--file|-s|--system|-n|--max-tokens|--temp|--top-k|--top-p|--min-p|--repeat-penalty|--seed|--stop|--on-overflow|-c|--ctx-size|--backend|--draft|--draft-tokens|--prefill-chunk|--random|--head-bits|--test|--rows|--reps|--against-file) skip=yes ;;
             -*) ;;
             *) given=$((given + 1)) ;;
         esac

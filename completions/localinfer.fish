@@ -26,6 +26,7 @@ complete -c localinfer -n __fish_use_subcommand -a rm -d 'Delete models from thi
 complete -c localinfer -n __fish_use_subcommand -a cache -d 'Check or tidy what is stored.'
 complete -c localinfer -n __fish_use_subcommand -a import -d 'Turn a GGUF file into a model of ours: weights as bf16, tokenizer and chat template with it.'
 complete -c localinfer -n __fish_use_subcommand -a quantize -d 'Make a model smaller and faster; it is kept as `REF:INT4` and the like.'
+complete -c localinfer -n __fish_use_subcommand -a eval -d 'Measure perplexity, and with `--against REF` the KL divergence and agreement with the original.'
 complete -c localinfer -n __fish_use_subcommand -a run -d 'Answer one prompt, then stop.'
 complete -c localinfer -n __fish_use_subcommand -a chat -d 'Talk to a model in the terminal. Every chat is kept.'
 complete -c localinfer -n __fish_use_subcommand -a bench -d 'Measure tokens a second, latency, and the share of the memory\'s bandwidth.'
@@ -91,11 +92,27 @@ complete -c localinfer -n '__localinfer_in quantize' -l bits -x -a '8 4 3' -d 'B
 complete -c localinfer -n '__localinfer_in quantize' -l group -x -a '32 64 128' -d 'Weights that share one scale. [default: 32; 64 from 4 billion weights on]'
 complete -c localinfer -n '__localinfer_in quantize' -l name -x -d 'Keep the model under this name.'
 complete -c localinfer -n '__localinfer_in quantize' -s t -l threads -x -d 'Worker threads. [default: one per physical core]'
+complete -c localinfer -n '__localinfer_in quantize' -l no-report -d 'Do not measure what it lost.'
 complete -c localinfer -n '__localinfer_in quantize' -l revision -x -d 'Commit, branch or tag of the repository.'
 complete -c localinfer -n '__localinfer_in quantize' -l offline -d 'Use only what is on this machine.'
 complete -c localinfer -n '__localinfer_in quantize' -l json -d 'Print JSON on standard output.'
 complete -c localinfer -n '__localinfer_in quantize' -s q -l quiet -d 'No progress and no notes on standard error.'
 complete -c localinfer -n '__localinfer_in quantize' -s h -l help -d 'Show this message and exit.'
+
+# eval
+complete -c localinfer -n '__localinfer_in eval' -a '(__localinfer_names models)'
+complete -c localinfer -n '__localinfer_in eval' -l against -r -a '(__localinfer_names models)' -d 'What to compare with: for `eval` the original model, for `bench` another engine, `llamacpp`.'
+complete -c localinfer -n '__localinfer_in eval' -l text -r -F -d 'The text to read, UTF-8. [default: a text of our own that trains nothing]'
+complete -c localinfer -n '__localinfer_in eval' -l ctx -x -d 'Tokens in each chunk of the text. [default: 512]'
+complete -c localinfer -n '__localinfer_in eval' -l chunks -x -d 'Read this many chunks; 0 reads all that the text has. [default: 24]'
+complete -c localinfer -n '__localinfer_in eval' -l plot -r -F -d 'Draw size and divergence of all models into this PNG file.'
+complete -c localinfer -n '__localinfer_in eval' -l kv-bits -x -a '16 8' -d 'Bits of each cached key and value. [default: 8]'
+complete -c localinfer -n '__localinfer_in eval' -s t -l threads -x -d 'Worker threads. [default: one per physical core]'
+complete -c localinfer -n '__localinfer_in eval' -l revision -x -d 'Commit, branch or tag of the repository.'
+complete -c localinfer -n '__localinfer_in eval' -l offline -d 'Use only what is on this machine.'
+complete -c localinfer -n '__localinfer_in eval' -l json -d 'Print JSON on standard output.'
+complete -c localinfer -n '__localinfer_in eval' -s q -l quiet -d 'No progress and no notes on standard error.'
+complete -c localinfer -n '__localinfer_in eval' -s h -l help -d 'Show this message and exit.'
 
 # run
 complete -c localinfer -n '__localinfer_in run' -a '(__localinfer_names models)'
@@ -162,7 +179,7 @@ complete -c localinfer -n '__localinfer_in bench' -l head-bits -x -a '8 4 3' -d 
 complete -c localinfer -n '__localinfer_in bench' -l test -x -d 'What to measure, named as in llama-bench; may be repeated. [default: pp256 and tg128]'
 complete -c localinfer -n '__localinfer_in bench' -l rows -x -d 'Also time steps of so many sequences together, such as `1,2,4,8`.'
 complete -c localinfer -n '__localinfer_in bench' -l reps -x -d 'Rounds of each test. [default: 5]'
-complete -c localinfer -n '__localinfer_in bench' -l against -x -a 'llamacpp' -d 'Measure this engine too, turn by turn.'
+complete -c localinfer -n '__localinfer_in bench' -l against -r -a '(__localinfer_names models)' -d 'What to compare with: for `eval` the original model, for `bench` another engine, `llamacpp`.'
 complete -c localinfer -n '__localinfer_in bench' -l against-file -r -F -d 'The GGUF file that the other engine runs.'
 complete -c localinfer -n '__localinfer_in bench' -l seed -x -d 'Same seed, same text. [default: 0]'
 complete -c localinfer -n '__localinfer_in bench' -s c -l ctx-size -x -d 'Longest conversation, in tokens. [default: the model\'s own limit, at most 8192]'
@@ -188,11 +205,11 @@ complete -c localinfer -n '__localinfer_in config show' -l json -d 'Print JSON o
 complete -c localinfer -n '__localinfer_in config show' -s h -l help -d 'Show this message and exit.'
 
 # config set
-complete -c localinfer -n '__localinfer_in config set' -a 'model prompt file system raw lossy revision ctx-size threads kv-bits backend draft draft-tokens prefill-chunk on-overflow max-tokens temp top-k top-p min-p repeat-penalty seed stop bits group name token offline json quiet stats yes dry-run template continue test rows reps against against-file random head-bits'
+complete -c localinfer -n '__localinfer_in config set' -a 'model prompt file system raw lossy revision ctx-size threads kv-bits backend draft draft-tokens prefill-chunk on-overflow max-tokens temp top-k top-p min-p repeat-penalty seed stop bits group no-report name token offline json quiet stats yes dry-run template continue test rows reps against against-file random head-bits text ctx chunks plot'
 complete -c localinfer -n '__localinfer_in config set' -s h -l help -d 'Show this message and exit.'
 
 # config unset
-complete -c localinfer -n '__localinfer_in config unset' -a 'model prompt file system raw lossy revision ctx-size threads kv-bits backend draft draft-tokens prefill-chunk on-overflow max-tokens temp top-k top-p min-p repeat-penalty seed stop bits group name token offline json quiet stats yes dry-run template continue test rows reps against against-file random head-bits'
+complete -c localinfer -n '__localinfer_in config unset' -a 'model prompt file system raw lossy revision ctx-size threads kv-bits backend draft draft-tokens prefill-chunk on-overflow max-tokens temp top-k top-p min-p repeat-penalty seed stop bits group no-report name token offline json quiet stats yes dry-run template continue test rows reps against against-file random head-bits text ctx chunks plot'
 complete -c localinfer -n '__localinfer_in config unset' -s h -l help -d 'Show this message and exit.'
 
 # completion

@@ -20,6 +20,7 @@ COMMANDS = {
     "cache prune": "cache:prune",
     "import": "import_:import_",
     "quantize": "quantize:quantize",
+    "eval": "evaluate:evaluate",
     "run": "run:run",
     "chat": "chat:chat",
     "bench": "bench:bench",

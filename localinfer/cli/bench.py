@@ -7,6 +7,7 @@ import typer
 
 from localinfer.cli import options as o
 from localinfer.cli.bundles import EngineFlags
+from localinfer.config import one_of
 from localinfer.errors import NotFound, UsageError, size
 from localinfer.hub.model import LocalModel
 
@@ -112,6 +113,7 @@ def peer_file(model: LocalModel, against: str | None, file: str | None) -> Path 
         if file is not None:
             raise UsageError("`--against-file` without `--against`", hint="add `--against llamacpp`")
         return None
+    one_of("--against", against, ("llamacpp",))
     if file is not None:
         path = Path(file).expanduser()
         if not path.is_file():

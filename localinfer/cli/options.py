@@ -248,6 +248,7 @@ Group = Annotated[
         shows="32; 64 from 4 billion weights on",
     ),
 ]
+NoReport = Annotated[bool, flag("no-report", "flag", "Do not measure what it lost.")]
 Name = Annotated[str | None, flag("name", "text", "Keep the model under this name.", metavar="NAME")]
 Token = Annotated[
     str | None,
@@ -283,8 +284,13 @@ Rows = Annotated[
 ]
 Reps = Annotated[int, flag("reps", "int", "Rounds of each test.", low=1, high=1000, default=5)]
 Against = Annotated[
-    Literal["llamacpp"] | None,
-    flag("against", "text", "Measure this engine too, turn by turn.", choices=("llamacpp",)),
+    str | None,
+    flag(
+        "against",
+        "text",
+        "What to compare with: for `eval` the original model, for `bench` another engine, `llamacpp`.",
+        metavar="REF",
+    ),
 ]
 AgainstFile = Annotated[
     str | None, flag("against-file", "text", "The GGUF file that the other engine runs.", metavar="FILE.gguf")
@@ -301,4 +307,16 @@ Random = Annotated[
 HeadBits = Annotated[
     Literal["8", "4", "3"] | None,
     flag("head-bits", "text", "Bits of embedding and head of random weights.", choices=("8", "4", "3"), shows="8"),
+]
+Text = Annotated[
+    str | None,
+    flag("text", "text", "The text to read, UTF-8.", metavar="FILE", shows="a text of our own that trains nothing"),
+]
+Ctx = Annotated[int, flag("ctx", "int", "Tokens in each chunk of the text.", low=8, high=1 << 20, default=512)]
+Chunks = Annotated[
+    int,
+    flag("chunks", "int", "Read this many chunks; 0 reads all that the text has.", low=0, high=1 << 20, default=24),
+]
+Plot = Annotated[
+    str | None, flag("plot", "text", "Draw size and divergence of all models into this PNG file.", metavar="FILE.png")
 ]

@@ -1,13 +1,17 @@
 """`quantize`: make a model small."""
 
 from dataclasses import asdict
-from typing import Annotated
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from localinfer.cli import options as o
-from localinfer.errors import UsageError, size
+from localinfer.errors import DoesNotFit, UsageError, size
 from localinfer.hub.model import LocalModel
+
+if TYPE_CHECKING:
+    from localinfer.evaluate import Quality
 
 Ref = Annotated[str, typer.Argument(metavar="REF", help="The original: a model of `localinfer list`, or `starter`.")]
 
@@ -19,6 +23,7 @@ def quantize(
     group: o.Group,
     name: o.Name,
     threads: o.Threads,
+    no_report: o.NoReport,
     revision: o.Revision,
     offline: o.Offline,
     json: o.Json,
@@ -26,7 +31,8 @@ def quantize(
 ) -> None:
     """Make a model smaller and faster; it is kept as `REF:INT4` and the like.
 
-    The embedding and the head get 8 bits. Stopped half-way, the same command goes on where it was.
+    The embedding and the head get 8 bits. Stopped half-way, the same command goes on where it was. At the end it is
+    measured against the original on a short text that is used for nothing else.
     """
     from localinfer.cli.making import make_small
     from localinfer.cli.output import line, note, show_json
@@ -44,13 +50,43 @@ def quantize(
     report = make_small(
         source, width, group=int(group) if group else None, name=name, threads=threads or 0, quiet=quiet
     )
+    quality = None if no_report else measured(source, made, dest, threads=threads or 0, quiet=quiet)
     if json:
-        show_json({"ref": made, "path": str(dest), "source": source.ref, **asdict(report)})
+        figures = quality.figures() if quality else {}
+        show_json({"ref": made, "path": str(dest), "source": source.ref, **asdict(report), **figures})
         return
     for remark in report.notes if not quiet else ():
         note(remark)
-    figures = f"{report.bits_per_weight:.2f} bits a weight  {size(report.size_bytes)}  {report.seconds:.1f} s"
-    line(f"{made}  {figures}  {dest}")
+    sizes = f"{report.bits_per_weight:.2f} bits a weight  {size(report.size_bytes)}  {report.seconds:.1f} s"
+    line(f"{made}  {sizes}  {dest}")
+    if quality is not None:
+        from localinfer.evaluate.report import in_a_line
+
+        line(in_a_line(quality))
+        line("worst tensors: " + ", ".join(f"{name} {error:.1%}" for name, error in report.worst_tensors[:3]))
+
+
+def measured(source: LocalModel, made: str, dest: Path, *, threads: int, quiet: bool) -> "Quality | None":
+    """What `made` lost, kept beside it; None, with a note, where both models do not fit into memory together."""
+    from localinfer.cli.output import note
+    from localinfer.cli.progress import Progress
+    from localinfer.evaluate import report_on
+    from localinfer.quantize.report import keep_quality
+
+    later = f"`localinfer eval {made} --against {source.ref}` measures it"
+    with Progress(long=True, quiet=quiet) as progress:
+        try:
+            quality = report_on(dest, source.path, names=(made, source.ref), threads=threads, on_progress=progress)
+        except DoesNotFit as error:
+            progress.clear()
+            note(f"not measured: {error.message}; {later}")
+            return None
+        except KeyboardInterrupt:
+            progress.clear()
+            note(f"interrupted; `{made}` is made, but was not measured; {later}")
+            raise
+    keep_quality(dest, quality.figures())
+    return quality
 
 
 def original(ref: str, *, revision: str | None, offline: bool, quiet: bool) -> LocalModel:

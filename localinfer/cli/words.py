@@ -17,6 +17,7 @@ ARGUMENTS: dict[str, Candidates] = {
     "rm": "models",
     "import": "files",
     "quantize": "models",
+    "eval": "models",
     "run": "models",
     "chat": "models",
     "bench": "models",
@@ -26,7 +27,14 @@ ARGUMENTS: dict[str, Candidates] = {
 }
 """What the first argument of a command may be."""
 
-VALUES: dict[str, Candidates] = {"model": "models", "file": "files", "against-file": "files"}
+VALUES: dict[str, Candidates] = {
+    "model": "models",
+    "file": "files",
+    "against": "models",
+    "against-file": "files",
+    "text": "files",
+    "plot": "files",
+}
 """What the value of a flag may be, when it is not one of its choices."""
 
 SHELLS = ("bash", "zsh", "fish")

@@ -16,7 +16,7 @@ from localinfer.errors import DoesNotFit, NotFound, UsageError, size
 from localinfer.evaluate.measures import Logits, Measured, join, measure
 from localinfer.evaluate.models import Reader, open_reader, require_finite, require_same_words, size_of
 from localinfer.evaluate.quality import Quality, figures_of
-from localinfer.evaluate.text import cut
+from localinfer.evaluate.text import cut, held_out_text
 
 CTX = 512
 CHUNKS = 24
@@ -91,6 +91,26 @@ def evaluate(
         progress("reading", len(tokens), len(tokens))
         floor = _floor(teacher, reference, tokens, kv_bits, threads, progress) if teacher and reference else None
     return [_quality(path, student, teacher, tokens, floor) for path, student in zip(models, students, strict=True)]
+
+
+def report_on(
+    made: Path, source: Path, *, names: tuple[str, str], threads: int = 0, on_progress: OnProgress | None = None
+) -> Quality:
+    """The quality of a model that was just made, against its source, on the whole text of our own."""
+    from localinfer.graph.weights import Checkpoint
+
+    ctx = min(CTX, Checkpoint(source).spec.max_context)
+    return evaluate(
+        [made],
+        source,
+        held_out_text(),
+        names=names[:1],
+        reference_name=names[1],
+        ctx=ctx,
+        chunks=0,
+        threads=threads,
+        on_progress=on_progress,
+    )[0]
 
 
 def _read_chunk(

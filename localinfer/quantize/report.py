@@ -8,7 +8,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from localinfer.formats.durable import write_json
+from localinfer.formats.json_files import read_object
 from localinfer.quantize.plan import Plan
+
+RECORD = "localinfer.json"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -33,10 +37,19 @@ class QuantizeReport:
     error: float
     worst_tensor: str
     worst_error: float
+    worst_tensors: tuple[tuple[str, float], ...]
+    """The five with the largest relative error, the worst first."""
+
     seconds: float
     weights_per_second: float
     peak_bytes: int
     notes: tuple[str, ...]
+
+
+def keep_quality(dest: Path, figures: Mapping[str, Any]) -> None:
+    """Write what was measured of the finished model `dest` into its `localinfer.json`, as `quality`."""
+    path = dest / RECORD
+    write_json(path, read_object(path) | {"quality": dict(figures)})
 
 
 def make_report(
@@ -64,6 +77,7 @@ def make_report(
         error=math.sqrt(sum(error * error for error in in_body) / len(in_body)),
         worst_tensor=worst,
         worst_error=errors.get(worst, 0.0),
+        worst_tensors=tuple(sorted(errors.items(), key=lambda pair: -pair[1])[:5]),
         seconds=seconds,
         weights_per_second=weights / fresh if seconds > 0 else 0.0,
         peak_bytes=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024),
