@@ -1,5 +1,5 @@
 # Written by tests/native/make_stub.py; do not edit.
-# ruff: noqa: A002, E501
+# ruff: noqa: A002
 """
 The native engine: packed weights, the program that runs them, sampling, and what this machine can do.
 """

@@ -10,7 +10,7 @@ import tempfile
 from pathlib import Path
 
 STUB = Path(__file__).resolve().parents[2] / "localinfer" / "_native.pyi"
-HEADER = "# Written by tests/native/make_stub.py; do not edit.\n# ruff: noqa: A002, E501\n"
+HEADER = "# Written by tests/native/make_stub.py; do not edit.\n# ruff: noqa: A002\n"
 SHAPED = re.compile(r"Annotated\[(NDArray\[[\w.]+\]), dict\((?:[^()]|\([^()]*\))*\)\]")
 """An array with its shape and layout, which mypy does not look at and people read in the docstring."""
 
