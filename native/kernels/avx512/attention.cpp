@@ -1,11 +1,12 @@
-// KV blocks: writing a token, and attention. Lanes are tokens for the scores and dimensions for the values; up to four
-// heads share every key and value that is loaded.
+// KV blocks: writing a token, and attention. Lanes are tokens for the scores and dimensions for the values; up to six
+// queries share every key and value that is loaded. A cut is taken in three sweeps: all scores, the softmax of each
+// query, all values; so the sums of values stay in registers from the first token to the last.
 #include "kernels.h"
 #include "math.h"
 
 namespace avx512 {
 
-enum { kMaxHeadDim = 512, kHeadsAtOnce = 8 };
+enum { kMaxHeadDim = 512, kMost = 6, kBlocks = kKvChunk / kKvBlock };
 
 void kv_put_8(uint8_t* block, size_t token, const float* k, const float* v, size_t head_dim) {
   int8_t q[kMaxHeadDim];
@@ -38,217 +39,318 @@ void kv_put_16(uint8_t* block, size_t token, const float* k, const float* v, siz
 
 namespace {
 
-// Up to kHeadsAtOnce heads in work.
-struct Heads {
-  const float* q[kHeadsAtOnce];
-  const int8_t* q8[kHeadsAtOnce];
-  int32_t start[kHeadsAtOnce];  // -128 * (sum of q8): takes the offset of the stored keys off
-  float q_scale[kHeadsAtOnce];  // includes the score scale
-  float m[kHeadsAtOnce], l[kHeadsAtOnce];
-  float acc[kHeadsAtOnce][kMaxHeadDim];
+// One query of a group, and what it sees: tokens [from, to) of the cut.
+struct Query {
+  const float* q;
+  const int8_t* q8;
+  int32_t start;  // -128 * (sum of q8): takes the offset of the stored keys off
+  float scale;    // 8 bit: of q8 and the score; 16 bit: of the score
+  size_t from, to;
+  float *m, *l, *acc;
+  bool merge;  // into what is there
 };
 
-// Slots [from, to) of one block are visible.
-struct Visible {
-  size_t from, to;
-  __mmask16 mask[2];
+// What is known of a group between the sweeps. weight holds the scores first.
+struct Group {
+  Query query[kMost];
+  size_t from, to;            // tokens that some query sees
+  size_t all_from, all_to;    // tokens that all see; empty when all_from >= all_to
+  float m[kMost], l[kMost];
+  alignas(64) float weight[kMost][kKvChunk];
+  alignas(64) float c[kMost][2 * kBlocks];  // what the sums so far are multiplied by when a block begins
 };
 
 struct Cache8 {
+  static const bool kQuantized = true;
+
   static __m512 value(const uint8_t* block, size_t head_dim, size_t t, size_t d) {
     const uint8_t* at = block + (kKvBlock + t) * head_dim + d;
     return _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(_mm_load_si128(reinterpret_cast<const __m128i*>(at))));
   }
 
   template <int H>
-  static void scores(__m512 s[H][2], const Heads& heads, size_t h0, const uint8_t* block, const AttendJob& job) {
+  static void scores(Group* group, size_t at, const uint8_t* block, size_t head_dim) {
     __m512i c[H][2];
-    for (int h = 0; h < H; ++h) c[h][0] = c[h][1] = _mm512_set1_epi32(heads.start[h0 + h]);
-    for (size_t d = 0; d < job.head_dim; d += 4) {
+    for (int h = 0; h < H; ++h) c[h][0] = c[h][1] = _mm512_set1_epi32(group->query[h].start);
+    for (size_t d = 0; d < head_dim; d += 4) {
       const __m512i k0 = _mm512_load_si512(block + d * kKvBlock);
       const __m512i k1 = _mm512_load_si512(block + d * kKvBlock + 64);
-#pragma GCC unroll 4
+#pragma GCC unroll 6
       for (int h = 0; h < H; ++h) {
         int32_t word;
-        __builtin_memcpy(&word, heads.q8[h0 + h] + d, sizeof word);
+        __builtin_memcpy(&word, group->query[h].q8 + d, sizeof word);
         c[h][0] = _mm512_dpbusd_epi32(c[h][0], k0, _mm512_set1_epi32(word));
         c[h][1] = _mm512_dpbusd_epi32(c[h][1], k1, _mm512_set1_epi32(word));
       }
     }
-    const float* k_scale = reinterpret_cast<const float*>(block + 2 * kKvBlock * job.head_dim);
+    const float* k_scale = reinterpret_cast<const float*>(block + 2 * kKvBlock * head_dim);
     for (int h = 0; h < H; ++h)
-      for (int i = 0; i < 2; ++i) {
-        const __m512 scale = _mm512_mul_ps(_mm512_set1_ps(heads.q_scale[h0 + h]), _mm512_load_ps(k_scale + 16 * i));
-        s[h][i] = _mm512_mul_ps(_mm512_cvtepi32_ps(c[h][i]), scale);
+      for (size_t i = 0; i < 2; ++i) {
+        const __m512 scale = _mm512_mul_ps(_mm512_set1_ps(group->query[h].scale), _mm512_load_ps(k_scale + 16 * i));
+        _mm512_store_ps(group->weight[h] + at + 16 * i, _mm512_mul_ps(_mm512_cvtepi32_ps(c[h][i]), scale));
       }
   }
 
-  static __m512 weight(__m512 p, const uint8_t* block, size_t head_dim, int i) {
+  static __m512 weight(__m512 p, const uint8_t* block, size_t head_dim, size_t i) {
     const float* v_scale = reinterpret_cast<const float*>(block + 2 * kKvBlock * head_dim) + kKvBlock;
     return _mm512_mul_ps(p, _mm512_load_ps(v_scale + 16 * i));
   }
 };
 
 struct Cache16 {
+  static const bool kQuantized = false;
+
   static __m512 value(const uint8_t* block, size_t head_dim, size_t t, size_t d) {
     const uint8_t* at = block + 2 * ((kKvBlock + t) * head_dim + d);
     return _mm512_cvtph_ps(_mm256_load_si256(reinterpret_cast<const __m256i*>(at)));
   }
 
   template <int H>
-  static void scores(__m512 s[H][2], const Heads& heads, size_t h0, const uint8_t* block, const AttendJob& job) {
+  static void scores(Group* group, size_t at, const uint8_t* block, size_t head_dim) {
+    __m512 s[H][2];
     for (int h = 0; h < H; ++h) s[h][0] = s[h][1] = _mm512_setzero_ps();
-    for (size_t d = 0; d < job.head_dim; ++d) {
+    for (size_t d = 0; d < head_dim; ++d) {
       const __m256i* line = reinterpret_cast<const __m256i*>(block + 2 * d * kKvBlock);
       const __m512 k0 = _mm512_cvtph_ps(_mm256_load_si256(line));
       const __m512 k1 = _mm512_cvtph_ps(_mm256_load_si256(line + 1));
-#pragma GCC unroll 4
+#pragma GCC unroll 6
       for (int h = 0; h < H; ++h) {
-        const __m512 q = _mm512_set1_ps(heads.q[h0 + h][d]);
+        const __m512 q = _mm512_set1_ps(group->query[h].q[d]);
         s[h][0] = _mm512_fmadd_ps(q, k0, s[h][0]);
         s[h][1] = _mm512_fmadd_ps(q, k1, s[h][1]);
       }
     }
     for (int h = 0; h < H; ++h)
-      for (int i = 0; i < 2; ++i) s[h][i] = _mm512_mul_ps(_mm512_set1_ps(job.scale), s[h][i]);
+      for (size_t i = 0; i < 2; ++i)
+        _mm512_store_ps(group->weight[h] + at + 16 * i, _mm512_mul_ps(_mm512_set1_ps(group->query[h].scale), s[h][i]));
   }
 
-  static __m512 weight(__m512 p, const uint8_t*, size_t, int) { return p; }
+  static __m512 weight(__m512 p, const uint8_t*, size_t, size_t) { return p; }
 };
 
-// acc = acc * c, then += weight[t] * value[t] for t ascending; C vectors of dimensions from d on, H heads.
-template <class Cache, int H, int C>
-void add_values(Heads* heads, size_t h0, const float* c, const float (*weight)[kKvBlock], const uint8_t* block,
-                size_t head_dim, size_t d, const Visible& visible) {
-  __m512 acc[H][C];
-#pragma GCC unroll 4
-  for (int h = 0; h < H; ++h)
-#pragma GCC unroll 4
-    for (int i = 0; i < C; ++i)
-      acc[h][i] = _mm512_mul_ps(_mm512_loadu_ps(heads->acc[h0 + h] + d + 16 * i), _mm512_set1_ps(c[h]));
-  for (size_t t = visible.from; t < visible.to; ++t) {
+// Lane b of the result: the fixed tree over the 16 lanes of v[b], with `op` for the sum.
+template <class Op>
+__m256 reduce_each(const __m512 v[kBlocks], Op op) {
+  __m512 x[4], y[2];
+  for (int i = 0; i < 4; ++i)
+    x[i] = op(_mm512_shuffle_f32x4(v[2 * i], v[2 * i + 1], 0x44), _mm512_shuffle_f32x4(v[2 * i], v[2 * i + 1], 0xee));
+  for (int i = 0; i < 2; ++i)
+    y[i] = op(_mm512_shuffle_f32x4(x[2 * i], x[2 * i + 1], 0x88), _mm512_shuffle_f32x4(x[2 * i], x[2 * i + 1], 0xdd));
+  const __m512d y0 = _mm512_castps_pd(y[0]), y1 = _mm512_castps_pd(y[1]);
+  const __m512 z = op(_mm512_castpd_ps(_mm512_unpacklo_pd(y0, y1)), _mm512_castpd_ps(_mm512_unpackhi_pd(y0, y1)));
+  const __m512 r = op(z, _mm512_movehdup_ps(z));
+  const __m512i order = _mm512_setr_epi32(0, 4, 8, 12, 2, 6, 10, 14, 0, 0, 0, 0, 0, 0, 0, 0);
+  return _mm512_castps512_ps256(_mm512_permutexvar_ps(order, r));
+}
+
+// Lane i: the largest of the lanes up to i.
+__m256 running_max(__m256 v) {
+  const __m256 none = _mm256_set1_ps(-HUGE_VALF);
+  const __m256i lanes = _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7);
+  for (int by = 1; by < 8; by *= 2) {
+    const __m256i from = _mm256_sub_epi32(lanes, _mm256_set1_epi32(by));
+    const auto there = static_cast<__mmask8>(0xff << by);
+    v = _mm256_max_ps(v, _mm256_mask_permutexvar_ps(none, there, from, v));
+  }
+  return v;
+}
+
+// The lanes of half i of block b that the query sees.
+__mmask16 lanes_seen(const Query& query, size_t b, size_t i) {
+  const size_t at = b * kKvBlock + 16 * i;
+  const auto below = [&](size_t t) { return t > at ? first_lanes(t - at) : __mmask16{0}; };
+  return static_cast<__mmask16>(below(query.to) & ~below(query.from));
+}
+
+// exp for what is not above zero, or NaN.
+__m512 exp_low(__m512 x) {
+  const __m512 round = _mm512_set1_ps(12582912.0f);
+  const __m512 t = _mm512_fmadd_ps(x, _mm512_set1_ps(0x1.715476p+0f), round);
+  const __m512 n = _mm512_sub_ps(t, round);
+  __m512 r = _mm512_fmadd_ps(n, _mm512_set1_ps(-0x1.62e4p-1f), x);
+  r = _mm512_fmadd_ps(n, _mm512_set1_ps(-0x1.7f7d1cp-20f), r);
+  __m512 p = _mm512_fmadd_ps(_mm512_set1_ps(0x1.6a2352p-10f), r, _mm512_set1_ps(0x1.123a6cp-7f));
+  p = _mm512_fmadd_ps(p, r, _mm512_set1_ps(0x1.5558f4p-5f));
+  p = _mm512_fmadd_ps(p, r, _mm512_set1_ps(0x1.55549p-3f));
+  p = _mm512_fmadd_ps(p, r, _mm512_set1_ps(0x1.fffffcp-2f));
+  p = _mm512_fmadd_ps(p, r, _mm512_set1_ps(1.0f));
+  p = _mm512_fmadd_ps(p, r, _mm512_set1_ps(1.0f));
+  const __m512i n_bits = _mm512_slli_epi32(_mm512_castps_si512(t), 23);
+  const __m512 y = _mm512_castsi512_ps(_mm512_add_epi32(_mm512_castps_si512(p), n_bits));
+  const __mmask16 keep = _mm512_cmp_ps_mask(x, _mm512_set1_ps(-87.3f), _CMP_NLT_UQ);
+  const __mmask16 nan = _mm512_cmp_ps_mask(x, x, _CMP_UNORD_Q);
+  return _mm512_mask_mov_ps(_mm512_maskz_mov_ps(keep, y), nan, x);
+}
+
+// The softmax of query h over the cut: scores become weights.
+template <class Cache>
+void soften(Group* group, size_t h, const AttendJob& job) {
+  const Query& query = group->query[h];
+  const size_t first = query.from / kKvBlock, end = (query.to - 1) / kKvBlock + 1;
+  float* s = group->weight[h];
+  __m512 v[kBlocks];
+  for (size_t b = 0; b < kBlocks; ++b) v[b] = _mm512_set1_ps(-HUGE_VALF);
+  for (size_t b = first; b < end; ++b)
+    for (size_t i = 0; i < 2; ++i)  // max(s, v) keeps v where s is NaN
+      v[b] = _mm512_mask_max_ps(v[b], lanes_seen(query, b, i), _mm512_load_ps(s + b * kKvBlock + 16 * i), v[b]);
+  const __m256 largest = running_max(reduce_each(v, [](__m512 a, __m512 b) { return _mm512_max_ps(a, b); }));
+  const __m256i shift = _mm256_setr_epi32(0, 0, 1, 2, 3, 4, 5, 6);
+  const __m256 before = _mm256_mask_permutexvar_ps(_mm256_set1_ps(-HUGE_VALF), 0xfe, shift, largest);
+  alignas(32) float m[kBlocks], sum[kBlocks];
+  _mm256_store_ps(m, largest);
+  const __m512 c = exp_low(_mm512_castps256_ps512(_mm256_sub_ps(before, largest)));
+  const auto seen = static_cast<__mmask16>(((1u << end) - 1) & ~((1u << first) - 1));
+  _mm512_store_ps(group->c[h], _mm512_mask_mov_ps(_mm512_set1_ps(1.0f), seen, c));
+  for (size_t b = 0; b < kBlocks; ++b) v[b] = _mm512_setzero_ps();
+  for (size_t b = first; b < end; ++b) {
+    const __m512 now = _mm512_set1_ps(m[b]);
+    float* at = s + b * kKvBlock;
+    const __m512 p0 = _mm512_maskz_mov_ps(lanes_seen(query, b, 0), exp_low(_mm512_sub_ps(_mm512_load_ps(at), now)));
+    const __m512 p1 =
+        _mm512_maskz_mov_ps(lanes_seen(query, b, 1), exp_low(_mm512_sub_ps(_mm512_load_ps(at + 16), now)));
+    v[b] = _mm512_add_ps(p0, p1);
+    _mm512_store_ps(at, Cache::weight(p0, job.blocks[b], job.head_dim, 0));
+    _mm512_store_ps(at + 16, Cache::weight(p1, job.blocks[b], job.head_dim, 1));
+  }
+  _mm256_store_ps(sum, reduce_each(v, [](__m512 a, __m512 b) { return _mm512_add_ps(a, b); }));
+  float l = 0.0f;
+  for (size_t b = first; b < end; ++b) l = fmaf(l, group->c[h][b], sum[b]);
+  group->m[h] = m[end - 1];
+  group->l[h] = l;
+}
+
+// acc += weight[t] * value[t] for t in [from, to), C vectors of dimensions from d on. `edge`: not all see all of these.
+template <class Cache, int H, int C, bool edge>
+inline __attribute__((always_inline)) void add_values(__m512 acc[H][C], const Group& group, const uint8_t* block,
+                                                      size_t head_dim, size_t d, size_t from, size_t to) {
+  for (size_t t = from; t < to; ++t) {
     __m512 v[C];
 #pragma GCC unroll 4
-    for (int i = 0; i < C; ++i) v[i] = Cache::value(block, head_dim, t, d + 16 * i);
-#pragma GCC unroll 4
+    for (int i = 0; i < C; ++i) v[i] = Cache::value(block, head_dim, t % kKvBlock, d + 16 * i);
+#pragma GCC unroll 6
     for (int h = 0; h < H; ++h) {
-      const __m512 w = _mm512_set1_ps(weight[h][t]);
+      const __m512 w = _mm512_set1_ps(group.weight[h][t]);
+      const bool sees = !edge || (t >= group.query[h].from && t < group.query[h].to);
+      const auto mask = static_cast<__mmask16>(sees ? 0xffff : 0);
 #pragma GCC unroll 4
-      for (int i = 0; i < C; ++i) acc[h][i] = _mm512_fmadd_ps(w, v[i], acc[h][i]);
+      for (int i = 0; i < C; ++i)
+        acc[h][i] = edge ? _mm512_mask3_fmadd_ps(w, v[i], acc[h][i], mask) : _mm512_fmadd_ps(w, v[i], acc[h][i]);
     }
   }
-#pragma GCC unroll 4
+}
+
+// The sums of dimensions d .. d + 16 C - 1 over the whole cut, stored or merged.
+template <class Cache, int H, int C>
+void sum_values(const Group& group, const AttendJob& job, size_t d) {
+  __m512 acc[H][C];
+#pragma GCC unroll 6
   for (int h = 0; h < H; ++h)
 #pragma GCC unroll 4
-    for (int i = 0; i < C; ++i) _mm512_storeu_ps(heads->acc[h0 + h] + d + 16 * i, acc[h][i]);
+    for (int i = 0; i < C; ++i) acc[h][i] = _mm512_setzero_ps();
+  for (size_t b = group.from / kKvBlock; b * kKvBlock < group.to; ++b) {
+#pragma GCC unroll 6
+    for (int h = 0; h < H; ++h)
+#pragma GCC unroll 4
+      for (int i = 0; i < C; ++i) acc[h][i] = _mm512_mul_ps(acc[h][i], _mm512_set1_ps(group.c[h][b]));
+    const auto inside = [&](size_t t) {
+      return t < b * kKvBlock ? b * kKvBlock : t > (b + 1) * kKvBlock ? (b + 1) * kKvBlock : t;
+    };
+    const size_t from = inside(group.from), to = inside(group.to);
+    const size_t all_from = inside(group.all_from), all_to = inside(group.all_to);
+    const uint8_t* block = job.blocks[b];
+    add_values<Cache, H, C, true>(acc, group, block, job.head_dim, d, from, all_from);
+    add_values<Cache, H, C, false>(acc, group, block, job.head_dim, d, all_from, all_to);
+    add_values<Cache, H, C, true>(acc, group, block, job.head_dim, d, all_to, to);
+  }
+#pragma GCC unroll 6
+  for (int h = 0; h < H; ++h)
+#pragma GCC unroll 4
+    for (int i = 0; i < C; ++i) _mm512_storeu_ps(group.query[h].acc + d + 16 * i, acc[h][i]);
 }
 
-// One block for heads h0 .. h0 + H - 1.
 template <class Cache, int H>
-void take_block(Heads* heads, size_t h0, const uint8_t* block, const AttendJob& job, const Visible& visible) {
-  __m512 s[H][2];
-  float c[16] = {};  // one lane a head: exp(largest before - largest now)
-  float weight[H][kKvBlock];
-  Cache::template scores<H>(s, *heads, h0, block, job);
-#pragma GCC unroll 4
-  for (int h = 0; h < H; ++h) {
-    __m512 largest = _mm512_set1_ps(heads->m[h0 + h]);  // max(s, largest) keeps `largest` where s is NaN
-    largest = _mm512_mask_max_ps(largest, visible.mask[0], s[h][0], largest);
-    largest = _mm512_mask_max_ps(largest, visible.mask[1], s[h][1], largest);
-    const float now = _mm512_reduce_max_ps(largest);
-    c[h] = heads->m[h0 + h] - now;
-    heads->m[h0 + h] = now;
-  }
-  _mm512_storeu_ps(c, exp16(_mm512_loadu_ps(c)));
-#pragma GCC unroll 4
-  for (int h = 0; h < H; ++h) {
-    const __m512 m = _mm512_set1_ps(heads->m[h0 + h]);
-    const __m512 p0 = _mm512_maskz_mov_ps(visible.mask[0], exp16(_mm512_sub_ps(s[h][0], m)));
-    const __m512 p1 = _mm512_maskz_mov_ps(visible.mask[1], exp16(_mm512_sub_ps(s[h][1], m)));
-    heads->l[h0 + h] = fmaf(heads->l[h0 + h], c[h], add_lanes(_mm512_add_ps(p0, p1)));
-    _mm512_storeu_ps(weight[h], Cache::weight(p0, block, job.head_dim, 0));
-    _mm512_storeu_ps(weight[h] + 16, Cache::weight(p1, block, job.head_dim, 1));
-  }
+void take_group(Group* group, const AttendJob& job) {
+  for (size_t b = group->from / kKvBlock; b * kKvBlock < group->to; ++b)
+    Cache::template scores<H>(group, b * kKvBlock, job.blocks[b], job.head_dim);
+  for (size_t h = 0; h < H; ++h) soften<Cache>(group, h, job);
   size_t d = 0;
-  for (; d + 64 <= job.head_dim; d += 64)
-    add_values<Cache, H, 4>(heads, h0, c, weight, block, job.head_dim, d, visible);
-  for (; d < job.head_dim; d += 16)
-    add_values<Cache, H, 1>(heads, h0, c, weight, block, job.head_dim, d, visible);
+  for (; d + 64 <= job.head_dim; d += 64) sum_values<Cache, H, 4>(*group, job, d);
+  for (; d < job.head_dim; d += 16) sum_values<Cache, H, 1>(*group, job, d);
 }
 
-// The visible tokens [from, to) of one cut.
+// Query number i of the job.
 template <class Cache>
-void take_cut(Heads* heads, size_t count, const AttendJob& job, size_t from, size_t to) {
-  for (size_t h = 0; h < count; ++h) {
-    heads->m[h] = -HUGE_VALF;
-    heads->l[h] = 0.0f;
-    for (size_t d = 0; d < job.head_dim; d += 16) _mm512_storeu_ps(heads->acc[h] + d, _mm512_setzero_ps());
-  }
-  for (size_t t = from; t < to; t = (t / kKvBlock + 1) * kKvBlock) {
-    const size_t base = t / kKvBlock * kKvBlock;
-    Visible visible;
-    visible.from = t - base;
-    visible.to = to - base < 32 ? to - base : 32;
-    const auto mask = static_cast<uint32_t>(((1ull << visible.to) - 1) & ~((1ull << visible.from) - 1));
-    visible.mask[0] = static_cast<__mmask16>(mask & 0xffff);
-    visible.mask[1] = static_cast<__mmask16>(mask >> 16);
-    const uint8_t* block = job.blocks[t / kKvBlock];
-    for (size_t h = 0; h < count;) {
-      const size_t left = count - h;
-      const size_t here = left > 4 ? (left == 5 || left == 6 ? 3 : 4) : left;
-      switch (here) {
-        case 1: take_block<Cache, 1>(heads, h, block, job, visible); break;
-        case 2: take_block<Cache, 2>(heads, h, block, job, visible); break;
-        case 3: take_block<Cache, 3>(heads, h, block, job, visible); break;
-        default: take_block<Cache, 4>(heads, h, block, job, visible); break;
-      }
-      h += here;
-    }
-  }
-}
-
-// Heads h0 .. h0 + count - 1 of row m: the cut is computed, and stored or merged.
-template <class Cache, bool quantized>
-void attend_heads(const AttendJob& job, size_t m, size_t h0, size_t count) {
-  const size_t cut = job.cut * kKvChunk, end = job.position + m + 1;
-  const size_t to = end < cut + kKvChunk ? end : cut + kKvChunk;
+Query query_of(const AttendJob& job, size_t i) {
+  const size_t row = i / job.heads, h = i % job.heads;
+  const size_t at = row * job.ldq + h * job.head_dim, cut = job.cut * kKvChunk, end = job.position + row + 1;
   const size_t first = job.window != 0 && end > job.window ? end - job.window : 0;
-  const size_t one = m * job.ldm + h0, ready = m * job.lds + h0, at = m * job.ldq + h0 * job.head_dim;
-  Heads heads;
-  for (size_t i = 0; i < count; ++i) {
-    if (quantized) {
-      heads.q8[i] = job.q8 + at + i * job.head_dim;
-      heads.q_scale[i] = job.q_scale[ready + i];
-      heads.start[i] = -128 * job.q_sum[ready + i];
-    } else {
-      heads.q[i] = job.q + at + i * job.head_dim;
-    }
+  Query query{};
+  if (Cache::kQuantized) {
+    query.q8 = job.q8 + at;
+    query.start = -128 * job.q_sum[row * job.lds + h];
+    query.scale = job.q_scale[row * job.lds + h];
+  } else {
+    query.q = job.q + at;
+    query.scale = job.scale;
   }
-  take_cut<Cache>(&heads, count, job, first > cut ? first - cut : 0, to - cut);
-  for (size_t i = 0; i < count; ++i) {
-    float* acc = job.acc + m * job.lda + (h0 + i) * job.head_dim;
-    if (job.fold && first < cut) {
-      attend_merge(job.m + one + i, job.l + one + i, acc, &heads.m[i], &heads.l[i], heads.acc[i], 1, job.head_dim);
-      continue;
+  query.from = first > cut ? first - cut : 0;
+  query.to = end < cut + kKvChunk ? end - cut : size_t{kKvChunk};
+  query.m = job.m + row * job.ldm + h;
+  query.l = job.l + row * job.ldm + h;
+  query.acc = job.acc + row * job.lda + h * job.head_dim;
+  query.merge = job.fold && first < cut;
+  return query;
+}
+
+// Queries i .. i + count - 1. Those that are merged have their sums computed beside.
+template <class Cache>
+void attend_group(const AttendJob& job, size_t i, size_t count) {
+  Group group;
+  float sums[kMost][kMaxHeadDim];
+  group.from = group.all_to = kKvChunk;
+  group.to = group.all_from = 0;
+  float* place[kMost];
+  for (size_t h = 0; h < count; ++h) {
+    Query& query = group.query[h] = query_of<Cache>(job, i + h);
+    if (query.from < group.from) group.from = query.from;
+    if (query.from > group.all_from) group.all_from = query.from;
+    if (query.to > group.to) group.to = query.to;
+    if (query.to < group.all_to) group.all_to = query.to;
+    place[h] = query.acc;
+    if (query.merge) query.acc = sums[h];
+  }
+  if (group.all_from > group.all_to) group.all_from = group.all_to = group.to;
+  switch (count) {
+    case 1: take_group<Cache, 1>(&group, job); break;
+    case 2: take_group<Cache, 2>(&group, job); break;
+    case 3: take_group<Cache, 3>(&group, job); break;
+    case 4: take_group<Cache, 4>(&group, job); break;
+    case 5: take_group<Cache, 5>(&group, job); break;
+    default: take_group<Cache, 6>(&group, job); break;
+  }
+  for (size_t h = 0; h < count; ++h) {
+    const Query& query = group.query[h];
+    if (query.merge) {
+      attend_merge(query.m, query.l, place[h], &group.m[h], &group.l[h], sums[h], 1, job.head_dim);
+    } else {
+      *query.m = group.m[h];
+      *query.l = group.l[h];
     }
-    job.m[one + i] = heads.m[i];
-    job.l[one + i] = heads.l[i];
-    for (size_t d = 0; d < job.head_dim; d += 16) _mm512_storeu_ps(acc + d, _mm512_loadu_ps(heads.acc[i] + d));
   }
 }
 
-template <class Cache, bool quantized>
+template <class Cache>
 void attend(const AttendJob& job) {
-  for (size_t m = 0; m < job.rows; ++m)
-    for (size_t h = 0; h < job.heads; h += kHeadsAtOnce)
-      attend_heads<Cache, quantized>(job, m, h, h + kHeadsAtOnce < job.heads ? size_t{kHeadsAtOnce} : job.heads - h);
+  const size_t queries = job.rows * job.heads;
+  for (size_t i = 0; i < queries; i += kMost)
+    attend_group<Cache>(job, i, queries - i < kMost ? queries - i : size_t{kMost});
 }
 
 }  // namespace
 
-void attend_8(const AttendJob* job) { attend<Cache8, true>(*job); }
+void attend_8(const AttendJob* job) { attend<Cache8>(*job); }
 
-void attend_16(const AttendJob* job) { attend<Cache16, false>(*job); }
+void attend_16(const AttendJob* job) { attend<Cache16>(*job); }
 
 void attend_merge(float* M, float* L, float* A, const float* m, const float* l, const float* acc, size_t heads,
                   size_t head_dim) {
