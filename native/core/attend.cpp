@@ -33,17 +33,14 @@ class Attention {
       if (!lane_.sync()) return false;
     }
     for (size_t wave = 0; wave < waves_; ++wave) {
-      const size_t split = split_ * op_.kv_heads * wave_cuts_;
-      const size_t whole = wave == 0 ? (tiles_ - split_) * op_.kv_heads : 0;
-      lane_.draw(split + whole, [&](size_t i) {
-        if (i < split)
-          attend_cut(wave, i / wave_cuts_, i % wave_cuts_);
-        else
-          attend_whole(own_.tiles[split_ + (i - split) / op_.kv_heads], (i - split) % op_.kv_heads);
-      });
+      lane_.share(split_ * op_.kv_heads * wave_cuts_,
+                  [&](size_t i) { attend_cut(wave, i / wave_cuts_, i % wave_cuts_); });
       if (!lane_.sync()) return false;
     }
-    return true;
+    if (split_ == tiles_) return true;
+    lane_.draw((tiles_ - split_) * op_.kv_heads,
+               [&](size_t i) { attend_whole(own_.tiles[split_ + i / op_.kv_heads], i % op_.kv_heads); });
+    return lane_.sync();
   }
 
  private:
@@ -181,12 +178,16 @@ class Attention {
   // place and on.
   void run_cut(AttendJob job, const Tile& tile, size_t h, size_t cut, const Partial& to, size_t ld_one, size_t ld_acc) {
     const RowsOfCut rows(cut, job.position, op_.window, tile.rows);
-    const uint8_t* blocks[kCutBlocks] = {};
+    const uint8_t *blocks[kCutBlocks] = {}, *ahead[kCutBlocks] = {};
     const size_t first = first_seen(job.position + rows.from, op_.window);
     const size_t last = std::min(job.position + rows.to - 1, cut * kKvChunk + kKvChunk - 1);
     for (size_t i = std::max(first, cut * kKvChunk) / kKvBlock; i <= last / kKvBlock; ++i)
       blocks[i % kCutBlocks] = step_.kv.block(op_.layer, table(tile.row)[i], h);
     job.blocks = blocks;
+    job.ahead = ahead;
+    const size_t next = (cut + 1) * kCutBlocks, end = position(tile.row + tile.rows - 1) / kKvBlock + 1;
+    for (size_t i = 0; i < kCutBlocks && next + i < end; ++i)
+      ahead[i] = step_.kv.block(op_.layer, table(tile.row)[next + i], h);
     job.cut = cut;
     job.position += rows.from;
     job.rows = rows.to - rows.from;
@@ -257,7 +258,7 @@ class Attention {
   const bool quantized_;
   size_t tiles_ = 0, split_ = 0;   // the first split_ tiles are split at their cuts
   size_t most_rows_ = 0;           // of a split tile
-  size_t waves_ = 1, wave_cuts_ = 0;
+  size_t waves_ = 0, wave_cuts_ = 0;
   size_t made_ = SIZE_MAX;         // whose queries own_ holds
 };
 

@@ -28,6 +28,7 @@ struct ActRows {
 // `window` of them (0: all). Every row sees at least one token of the cut.
 struct AttendJob {
   const uint8_t* const* blocks;  // blocks[i] holds tokens 256 * cut + 32i and on; only those that a row sees are read
+  const uint8_t* const* ahead;   // the blocks of the cut that comes after this one, each may be null; or null: a hint
   size_t cut;
   size_t position;
   size_t window;

@@ -63,6 +63,8 @@ struct Group {
 struct Cache8 {
   static const bool kQuantized = true;
 
+  static size_t bytes(size_t head_dim) { return 2 * kKvBlock * (head_dim + sizeof(float)); }
+
   static __m512 value(const uint8_t* block, size_t head_dim, size_t t, size_t d) {
     const uint8_t* at = block + (kKvBlock + t) * head_dim + d;
     return _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(_mm_load_si128(reinterpret_cast<const __m128i*>(at))));
@@ -99,6 +101,8 @@ struct Cache8 {
 
 struct Cache16 {
   static const bool kQuantized = false;
+
+  static size_t bytes(size_t head_dim) { return 4 * kKvBlock * head_dim; }
 
   static __m512 value(const uint8_t* block, size_t head_dim, size_t t, size_t d) {
     const uint8_t* at = block + 2 * ((kKvBlock + t) * head_dim + d);
@@ -220,10 +224,15 @@ void soften(Group* group, size_t h, const AttendJob& job) {
 }
 
 // acc += weight[t] * value[t] for t in [from, to), C vectors of dimensions from d on. `edge`: not all see all of these.
+// Meanwhile, if there is anything `ahead`, it is fetched, `lines` lines a token.
 template <class Cache, int H, int C, bool edge>
 inline __attribute__((always_inline)) void add_values(__m512 acc[H][C], const Group& group, const uint8_t* block,
-                                                      size_t head_dim, size_t d, size_t from, size_t to) {
+                                                      const AttendJob& job, size_t d, size_t from, size_t to,
+                                                      const uint8_t* ahead, size_t lines) {
+  const size_t head_dim = job.head_dim;
   for (size_t t = from; t < to; ++t) {
+    for (size_t i = 0; i < lines; ++i)
+      _mm_prefetch(reinterpret_cast<const char*>(ahead + (t % kKvBlock * lines + i) * 64), _MM_HINT_T1);
     __m512 v[C];
 #pragma GCC unroll 4
     for (int i = 0; i < C; ++i) v[i] = Cache::value(block, head_dim, t % kKvBlock, d + 16 * i);
@@ -241,7 +250,7 @@ inline __attribute__((always_inline)) void add_values(__m512 acc[H][C], const Gr
 
 // The sums of dimensions d .. d + 16 C - 1 over the whole cut, stored or merged.
 template <class Cache, int H, int C>
-void sum_values(const Group& group, const AttendJob& job, size_t d) {
+void sum_values(const Group& group, const AttendJob& job, size_t d, bool fetch) {
   __m512 acc[H][C];
 #pragma GCC unroll 6
   for (int h = 0; h < H; ++h)
@@ -258,9 +267,11 @@ void sum_values(const Group& group, const AttendJob& job, size_t d) {
     const size_t from = inside(group.from), to = inside(group.to);
     const size_t all_from = inside(group.all_from), all_to = inside(group.all_to);
     const uint8_t* block = job.blocks[b];
-    add_values<Cache, H, C, true>(acc, group, block, job.head_dim, d, from, all_from);
-    add_values<Cache, H, C, false>(acc, group, block, job.head_dim, d, all_from, all_to);
-    add_values<Cache, H, C, true>(acc, group, block, job.head_dim, d, all_to, to);
+    const uint8_t* ahead = fetch ? job.ahead[b] : nullptr;
+    const size_t lines = ahead != nullptr ? Cache::bytes(job.head_dim) / (64 * kKvBlock) + 1 : 0;
+    add_values<Cache, H, C, true>(acc, group, block, job, d, from, all_from, ahead, lines);
+    add_values<Cache, H, C, false>(acc, group, block, job, d, all_from, all_to, ahead, lines);
+    add_values<Cache, H, C, true>(acc, group, block, job, d, all_to, to, ahead, lines);
   }
 #pragma GCC unroll 6
   for (int h = 0; h < H; ++h)
@@ -269,13 +280,13 @@ void sum_values(const Group& group, const AttendJob& job, size_t d) {
 }
 
 template <class Cache, int H>
-void take_group(Group* group, const AttendJob& job) {
+void take_group(Group* group, const AttendJob& job, bool fetch) {
   for (size_t b = group->from / kKvBlock; b * kKvBlock < group->to; ++b)
     Cache::template scores<H>(group, b * kKvBlock, job.blocks[b], job.head_dim);
   for (size_t h = 0; h < H; ++h) soften<Cache>(group, h, job);
   size_t d = 0;
-  for (; d + 64 <= job.head_dim; d += 64) sum_values<Cache, H, 4>(*group, job, d);
-  for (; d < job.head_dim; d += 16) sum_values<Cache, H, 1>(*group, job, d);
+  for (; d + 64 <= job.head_dim; d += 64) sum_values<Cache, H, 4>(*group, job, d, fetch && d == 0);
+  for (; d < job.head_dim; d += 16) sum_values<Cache, H, 1>(*group, job, d, fetch && d == 0);
 }
 
 // Query number i of the job.
@@ -305,6 +316,7 @@ Query query_of(const AttendJob& job, size_t i) {
 // Queries i .. i + count - 1. Those that are merged have their sums computed beside.
 template <class Cache>
 void attend_group(const AttendJob& job, size_t i, size_t count) {
+  const bool fetch = i == 0 && job.ahead != nullptr;
   Group group;
   float sums[kMost][kMaxHeadDim];
   group.from = group.all_to = kKvChunk;
@@ -321,12 +333,12 @@ void attend_group(const AttendJob& job, size_t i, size_t count) {
   }
   if (group.all_from > group.all_to) group.all_from = group.all_to = group.to;
   switch (count) {
-    case 1: take_group<Cache, 1>(&group, job); break;
-    case 2: take_group<Cache, 2>(&group, job); break;
-    case 3: take_group<Cache, 3>(&group, job); break;
-    case 4: take_group<Cache, 4>(&group, job); break;
-    case 5: take_group<Cache, 5>(&group, job); break;
-    default: take_group<Cache, 6>(&group, job); break;
+    case 1: take_group<Cache, 1>(&group, job, fetch); break;
+    case 2: take_group<Cache, 2>(&group, job, fetch); break;
+    case 3: take_group<Cache, 3>(&group, job, fetch); break;
+    case 4: take_group<Cache, 4>(&group, job, fetch); break;
+    case 5: take_group<Cache, 5>(&group, job, fetch); break;
+    default: take_group<Cache, 6>(&group, job, fetch); break;
   }
   for (size_t h = 0; h < count; ++h) {
     const Query& query = group.query[h];
