@@ -91,7 +91,7 @@ complete -c localinfer -n '__localinfer_in quantize' -a '(__localinfer_names mod
 complete -c localinfer -n '__localinfer_in quantize' -l bits -x -a '8 4 3' -d 'Bits of each weight of the body.'
 complete -c localinfer -n '__localinfer_in quantize' -l group -x -a '32 64 128' -d 'Weights that share one scale. [default: 32; 64 from 4 billion weights on]'
 complete -c localinfer -n '__localinfer_in quantize' -l name -x -d 'Keep the model under this name.'
-complete -c localinfer -n '__localinfer_in quantize' -s t -l threads -x -d 'Worker threads. [default: one per physical core]'
+complete -c localinfer -n '__localinfer_in quantize' -s t -l threads -x -d 'Worker threads. [default: at most one per physical core]'
 complete -c localinfer -n '__localinfer_in quantize' -l no-report -d 'Do not measure what it lost.'
 complete -c localinfer -n '__localinfer_in quantize' -l revision -x -d 'Commit, branch or tag of the repository.'
 complete -c localinfer -n '__localinfer_in quantize' -l offline -d 'Use only what is on this machine.'
@@ -107,7 +107,7 @@ complete -c localinfer -n '__localinfer_in eval' -l ctx -x -d 'Tokens in each ch
 complete -c localinfer -n '__localinfer_in eval' -l chunks -x -d 'Read this many chunks; 0 reads all that the text has. [default: 24]'
 complete -c localinfer -n '__localinfer_in eval' -l plot -r -F -d 'Draw size and divergence of all models into this PNG file.'
 complete -c localinfer -n '__localinfer_in eval' -l kv-bits -x -a '16 8' -d 'Bits of each cached key and value. [default: 8]'
-complete -c localinfer -n '__localinfer_in eval' -s t -l threads -x -d 'Worker threads. [default: one per physical core]'
+complete -c localinfer -n '__localinfer_in eval' -s t -l threads -x -d 'Worker threads. [default: at most one per physical core]'
 complete -c localinfer -n '__localinfer_in eval' -l revision -x -d 'Commit, branch or tag of the repository.'
 complete -c localinfer -n '__localinfer_in eval' -l offline -d 'Use only what is on this machine.'
 complete -c localinfer -n '__localinfer_in eval' -l json -d 'Print JSON on standard output.'
@@ -132,7 +132,7 @@ complete -c localinfer -n '__localinfer_in run' -l stop -x -d 'Stop before this 
 complete -c localinfer -n '__localinfer_in run' -l on-overflow -x -a 'error shift' -d 'When the context is full: stop with exit code 8, or forget the oldest text and say so. [default: error]'
 complete -c localinfer -n '__localinfer_in run' -l lossy -d 'Accept input that is not UTF-8; what cannot be read becomes U+FFFD.'
 complete -c localinfer -n '__localinfer_in run' -s c -l ctx-size -x -d 'Longest conversation, in tokens. [default: the model\'s own limit, at most 8192]'
-complete -c localinfer -n '__localinfer_in run' -s t -l threads -x -d 'Worker threads. [default: one per physical core]'
+complete -c localinfer -n '__localinfer_in run' -s t -l threads -x -d 'Worker threads. [default: at most one per physical core]'
 complete -c localinfer -n '__localinfer_in run' -l kv-bits -x -a '16 8' -d 'Bits of each cached key and value. [default: 8]'
 complete -c localinfer -n '__localinfer_in run' -l backend -x -a 'auto cpu llamacpp' -d 'Which engine. `auto` is our own; `llamacpp` runs GGUF files and is never chosen by itself. [default: auto]'
 complete -c localinfer -n '__localinfer_in run' -l draft -x -a 'off lookup' -d 'Guess ahead: `lookup` copies long repeats. The text is the same either way. [default: off]'
@@ -160,7 +160,7 @@ complete -c localinfer -n '__localinfer_in chat' -l seed -x -d 'Same seed, same 
 complete -c localinfer -n '__localinfer_in chat' -l stop -x -d 'Stop before this text; may be repeated.'
 complete -c localinfer -n '__localinfer_in chat' -l on-overflow -x -a 'error shift' -d 'When the context is full: stop with exit code 8, or forget the oldest text and say so. [default: error]'
 complete -c localinfer -n '__localinfer_in chat' -s c -l ctx-size -x -d 'Longest conversation, in tokens. [default: the model\'s own limit, at most 8192]'
-complete -c localinfer -n '__localinfer_in chat' -s t -l threads -x -d 'Worker threads. [default: one per physical core]'
+complete -c localinfer -n '__localinfer_in chat' -s t -l threads -x -d 'Worker threads. [default: at most one per physical core]'
 complete -c localinfer -n '__localinfer_in chat' -l kv-bits -x -a '16 8' -d 'Bits of each cached key and value. [default: 8]'
 complete -c localinfer -n '__localinfer_in chat' -l backend -x -a 'auto cpu llamacpp' -d 'Which engine. `auto` is our own; `llamacpp` runs GGUF files and is never chosen by itself. [default: auto]'
 complete -c localinfer -n '__localinfer_in chat' -l draft -x -a 'off lookup' -d 'Guess ahead: `lookup` copies long repeats. The text is the same either way. [default: off]'
@@ -183,7 +183,7 @@ complete -c localinfer -n '__localinfer_in bench' -l against -r -a '(__localinfe
 complete -c localinfer -n '__localinfer_in bench' -l against-file -r -F -d 'The GGUF file that the other engine runs.'
 complete -c localinfer -n '__localinfer_in bench' -l seed -x -d 'Same seed, same text. [default: 0]'
 complete -c localinfer -n '__localinfer_in bench' -s c -l ctx-size -x -d 'Longest conversation, in tokens. [default: the model\'s own limit, at most 8192]'
-complete -c localinfer -n '__localinfer_in bench' -s t -l threads -x -d 'Worker threads. [default: one per physical core]'
+complete -c localinfer -n '__localinfer_in bench' -s t -l threads -x -d 'Worker threads. [default: at most one per physical core]'
 complete -c localinfer -n '__localinfer_in bench' -l kv-bits -x -a '16 8' -d 'Bits of each cached key and value. [default: 8]'
 complete -c localinfer -n '__localinfer_in bench' -l backend -x -a 'auto cpu llamacpp' -d 'Which engine. `auto` is our own; `llamacpp` runs GGUF files and is never chosen by itself. [default: auto]'
 complete -c localinfer -n '__localinfer_in bench' -l draft -x -a 'off lookup' -d 'Guess ahead: `lookup` copies long repeats. The text is the same either way. [default: off]'
@@ -196,6 +196,7 @@ complete -c localinfer -n '__localinfer_in bench' -s q -l quiet -d 'No progress 
 complete -c localinfer -n '__localinfer_in bench' -s h -l help -d 'Show this message and exit.'
 
 # doctor
+complete -c localinfer -n '__localinfer_in doctor' -l recalibrate -d 'Forget the step times of all models; each is measured anew when it is next loaded.'
 complete -c localinfer -n '__localinfer_in doctor' -l json -d 'Print JSON on standard output.'
 complete -c localinfer -n '__localinfer_in doctor' -s q -l quiet -d 'No progress and no notes on standard error.'
 complete -c localinfer -n '__localinfer_in doctor' -s h -l help -d 'Show this message and exit.'
@@ -205,11 +206,11 @@ complete -c localinfer -n '__localinfer_in config show' -l json -d 'Print JSON o
 complete -c localinfer -n '__localinfer_in config show' -s h -l help -d 'Show this message and exit.'
 
 # config set
-complete -c localinfer -n '__localinfer_in config set' -a 'model prompt file system raw lossy revision ctx-size threads kv-bits backend draft draft-tokens prefill-chunk on-overflow max-tokens temp top-k top-p min-p repeat-penalty seed stop bits group no-report name token offline json quiet stats yes dry-run template continue test rows reps against against-file random head-bits text ctx chunks plot'
+complete -c localinfer -n '__localinfer_in config set' -a 'model prompt file system raw lossy revision ctx-size threads kv-bits backend draft draft-tokens prefill-chunk on-overflow max-tokens temp top-k top-p min-p repeat-penalty seed stop bits group no-report name token offline json quiet stats yes recalibrate dry-run template continue test rows reps against against-file random head-bits text ctx chunks plot'
 complete -c localinfer -n '__localinfer_in config set' -s h -l help -d 'Show this message and exit.'
 
 # config unset
-complete -c localinfer -n '__localinfer_in config unset' -a 'model prompt file system raw lossy revision ctx-size threads kv-bits backend draft draft-tokens prefill-chunk on-overflow max-tokens temp top-k top-p min-p repeat-penalty seed stop bits group no-report name token offline json quiet stats yes dry-run template continue test rows reps against against-file random head-bits text ctx chunks plot'
+complete -c localinfer -n '__localinfer_in config unset' -a 'model prompt file system raw lossy revision ctx-size threads kv-bits backend draft draft-tokens prefill-chunk on-overflow max-tokens temp top-k top-p min-p repeat-penalty seed stop bits group no-report name token offline json quiet stats yes recalibrate dry-run template continue test rows reps against against-file random head-bits text ctx chunks plot'
 complete -c localinfer -n '__localinfer_in config unset' -s h -l help -d 'Show this message and exit.'
 
 # completion

@@ -175,6 +175,13 @@ class Program:
         Raises ValueError, with the numbers, for anything out of range, RuntimeError when a step is running already.
         """
 
+    def set_threads(self, threads: int) -> None:
+        """
+        From now on so many threads compute; 0: one a physical core. No bit of what they compute changes.
+
+        Fewer when the system has no more to give. Raises RuntimeError while a step is running.
+        """
+
     @property
     def vocab(self) -> int:
         """Logits of a row; 0 before `head`."""

@@ -4,6 +4,7 @@ Nothing else imports `_native`. Kernel functions (`rms_norm`, `linear_i4`, …) 
 """
 
 import os
+from pathlib import Path
 
 from localinfer.errors import LocalInferError, NotSupported, UsageError
 
@@ -32,6 +33,7 @@ __all__ = [
     "Weight",
     "choose_isa",
     "cpu",
+    "extension_file",
     "pack_bf16",
     "pack_files",
     "pack_int",
@@ -61,6 +63,11 @@ def choose_isa(isa: str = "") -> str:
     if wanted not in runs:
         raise NotSupported(f"this processor cannot run the kernel set {wanted}", hint=hint)
     return wanted
+
+
+def extension_file() -> Path:
+    """The compiled kernels that are loaded."""
+    return Path(str(_native.__file__))
 
 
 class Program(_native.Program):

@@ -27,6 +27,11 @@ def machine_file() -> Path:
     return home() / "machine.json"
 
 
+def calibration_file() -> Path:
+    """What a step of each model costs on this machine, measured."""
+    return home() / "calibration.json"
+
+
 def config_file() -> Path:
     """The user's settings, TOML. `LOCALINFER_CONFIG` names another file."""
     override = os.environ.get("LOCALINFER_CONFIG")

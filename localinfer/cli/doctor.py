@@ -24,16 +24,22 @@ PACKAGES = (
 """What a report of a problem should name; the last three are optional."""
 
 
-def doctor(*, json: o.Json, quiet: o.Quiet) -> None:
+def doctor(*, recalibrate: o.Recalibrate, json: o.Json, quiet: o.Quiet) -> None:
     """Show the processor, the kernel chosen and why, the memory's bandwidth, versions, and settings with their origin.
 
-    Measures the bandwidth anew, which takes about a second.
+    Measures the bandwidth anew, which takes about a second. What a step of each model costs was measured when it was
+    first loaded.
     """
-    from localinfer.cli.output import show_json
+    from localinfer.cli.output import note, show_json
 
+    if recalibrate:
+        forgotten = forget()
+        if not quiet:
+            note(f"forgot the step times of {forgotten} model{'s' * (forgotten != 1)}")
     report = {
         "version": versions(),
         "machine": _or_problem(machine),
+        "steps": _or_problem(steps),
         "places": _or_problem(places),
         "settings": _or_problem(settings),
         "unknown_environment": unknown_environment(),
@@ -77,6 +83,33 @@ def machine() -> dict[str, Any]:
         "read_threads": bandwidth.threads,
         "energy": "rapl" if start_meter() else "none",
     }
+
+
+def steps() -> dict[str, Any]:
+    """What is known of each model's steps, newest first; seconds by rows."""
+    from localinfer.engine.calibration import entries
+
+    models = [
+        {
+            "model": key.model,
+            "kernel": key.isa,
+            "threads": found.threads,
+            "threads_asked": key.threads or None,
+            "kv_bits": key.kv_bits,
+            "step_s": dict(found.step_s),
+            "tried_s": dict(found.tried),
+            "measured": found.measured,
+        }
+        for key, found in entries()
+    ]
+    return {"models": models}
+
+
+def forget() -> int:
+    """Delete the step times of all models; how many there were."""
+    from localinfer.engine import calibration
+
+    return calibration.forget()
 
 
 def places() -> dict[str, str]:
@@ -132,6 +165,7 @@ def _print(report: dict[str, Any]) -> None:
         line(f"memory        {size(found['memory_bytes'])}, {size(found['free_bytes'])} free")
         line(f"read speed    {size(found['read_bytes_per_s'])}/s with {found['read_threads']} threads")
         line(f"energy        {'measured (RAPL)' if found['energy'] == 'rapl' else 'no counter can be read here'}")
+    _print_steps(report["steps"])
     for part in (report["version"], report["places"]):
         line()
         for name, value in part.items():
@@ -140,6 +174,19 @@ def _print(report: dict[str, Any]) -> None:
     _print_settings(report["settings"])
     for name in report["unknown_environment"]:
         line(f"{name:<18}is set, but no setting has this name")
+
+
+def _print_steps(found: dict[str, Any]) -> None:
+    """A model a line: a step of one row, and how many times as long more rows take."""
+    from localinfer.cli.output import line
+
+    if "problem" in found:
+        line(f"step times    {found['problem']}")
+    for model in found.get("models", ()):
+        one, *more = model["step_s"].items()
+        rows = ", ".join(f"{n} rows x{seconds / one[1]:.2f}" for n, seconds in more)
+        threads = f"{model['threads']} thread{'s' * (model['threads'] != 1)}"
+        line(f"step          {model['model']}, {model['kernel']}, {threads}: {one[1] * 1e3:.2f} ms; {rows}")
 
 
 def _print_settings(found: dict[str, Any]) -> None:

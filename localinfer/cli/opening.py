@@ -90,7 +90,9 @@ def open_model(model: LocalModel, config: EngineConfig, *, backend: str, quiet: 
         engine = open_engine(model.path, config, backend=backend, name=model.ref, on_progress=progress)
     opened = Opened(with_advice(engine, model), model, time.perf_counter() - started)
     if not quiet:
-        note(where_it_runs(opened, config))
+        note(where_it_runs(opened))
+        if engine.info.calibration and engine.info.calibration.note:
+            note(engine.info.calibration.note)
     return opened
 
 
@@ -124,12 +126,12 @@ def _smaller(model: LocalModel, config: EngineConfig) -> str:
     return "lower `--ctx-size`, or close a program"
 
 
-def where_it_runs(opened: Opened, config: EngineConfig) -> str:
+def where_it_runs(opened: Opened) -> str:
     """The one line at start: where, with which kernel, how many threads, and why."""
     info, model = opened.engine.info, opened.model
     threads = f"{info.threads} thread{'s' * (info.threads != 1)}"
     return (
         f"{model.ref} ({info.bits}, {size(info.weight_bytes)}) on {info.backend}: {info.isa} kernels, {info.why}; "
-        f"{threads}, {'as asked' if config.threads else 'one per physical core'}; "
+        f"{threads}, {info.threads_why}; "
         f"context {opened.engine.context_size} tokens, {info.kv_bits}-bit cache, {size(info.kv_bytes)}"
     )

@@ -155,6 +155,7 @@ def open_llamacpp(
         weight_bytes=int(llama.lib.llama_model_size(llama.model)),
         kv_bytes=_kv_bytes(file, arch, context * config.parallel, config.kv_bits),
         why="asked for by --backend",
+        threads_why="as asked" if config.threads else "one per physical core",
     )
     return StepEngine(
         info=info,

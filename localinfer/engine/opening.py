@@ -61,6 +61,7 @@ def open_engine(
 
 
 def _open_native(path: Path, config: EngineConfig, name: str, on_progress: OnProgress | None) -> "Engine":
+    from localinfer.engine import calibration
     from localinfer.engine.advice import default_sampling
     from localinfer.engine.engine import StepEngine
     from localinfer.engine.protocol import EngineInfo
@@ -77,15 +78,18 @@ def _open_native(path: Path, config: EngineConfig, name: str, on_progress: OnPro
     _check_vocabulary(checkpoint, tokenizer, name)
     context = choose_context(config, checkpoint.spec.max_context)
     cache = PagedCache(slots=config.parallel, context=context)
+    key = calibration.key_for(checkpoint, name, isa=config.isa, threads=config.threads or 0, kv_bits=config.kv_bits)
+    kept = calibration.known(key)
     program = load_program(
         checkpoint,
-        threads=config.threads or 0,
+        threads=kept.threads if kept else key.threads,
         isa=config.isa,
         context=context,
         kv_blocks=cache.allocator.count,
         kv_bits=config.kv_bits,
         on_progress=on_progress and (lambda done, total: on_progress("weights", done, total)),
     )
+    measured = calibration.calibrate(program, key, kept, context)
     info = EngineInfo(
         model=name,
         backend="cpu",
@@ -96,6 +100,8 @@ def _open_native(path: Path, config: EngineConfig, name: str, on_progress: OnPro
         weight_bytes=program.weight_bytes,
         kv_bytes=program.kv_bytes,
         why=_why(config),
+        threads_why=_threads_why(key.threads, key.cores, program.threads),
+        calibration=measured,
     )
     return StepEngine(
         info=info,
@@ -151,6 +157,12 @@ def _bits(checkpoint: "Checkpoint") -> str:
     """As variants are named, after the smallest matrices: embedding and head may have more bits than the body."""
     bits = min(checkpoint.form(linear.name)[0] for linear in checkpoint.graph.linears())
     return "BF16" if bits == 16 else f"INT{bits}"
+
+
+def _threads_why(asked: int, cores: int, threads: int) -> str:
+    if asked:
+        return "as asked"
+    return "one per physical core" if threads == cores else f"faster than {cores}, as measured"
 
 
 def _why(config: EngineConfig) -> str:

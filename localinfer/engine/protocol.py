@@ -6,6 +6,7 @@ from types import TracebackType
 from typing import Literal, Protocol, Self
 
 from localinfer.config import Overflow, SamplingParams
+from localinfer.engine.calibration import Calibration
 from localinfer.events import Event
 
 
@@ -55,6 +56,10 @@ class EngineInfo:
     kv_bytes: int
     why: str
     """Why this kernel set."""
+    threads_why: str = "as asked"
+    """Why so many threads."""
+    calibration: Calibration | None = None
+    """Seconds of a step by its rows; None where they are not measured."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -29,6 +29,11 @@ class RangedFile:
         self._identity: tuple[int, ...] | None = None
         self.size = self.with_handle(lambda handle: os.fstat(handle).st_size)
 
+    @property
+    def modified_ns(self) -> int:
+        """When it was last written, as it was opened first; nanoseconds since 1970."""
+        return self._identity[3] if self._identity else 0
+
     def with_handle(self, work: Callable[[int], T]) -> T:
         """Run `work` with an open handle of the same, unchanged file."""
         with self.opened() as handle:

@@ -116,6 +116,11 @@ class SafetensorsFile:
         self._file.read_into(out, begin, f"`{name}`")
         return out
 
+    @property
+    def modified_ns(self) -> int:
+        """When the file was last written; nanoseconds since 1970."""
+        return self._file.modified_ns
+
     def opened(self) -> AbstractContextManager[int]:
         """A handle of the same, unchanged file, for what reads the tensors' bytes itself."""
         return self._file.opened()

@@ -1,5 +1,7 @@
 """A Hugging Face directory as the graph sees it: every tensor present, of the right shape, finite when read."""
 
+import hashlib
+import json
 from pathlib import Path
 from typing import Any
 
@@ -52,6 +54,13 @@ class Checkpoint:
     def nbytes(self) -> int:
         """Bytes of all tensors that the graph uses, as stored."""
         return sum(self._tensors[name].info.nbytes for name in self._used)
+
+    @property
+    def identity(self) -> str:
+        """A hash of the configuration and of the weight files' names, sizes and times: another model, another hash."""
+        files = {tensor.file for tensor in self._tensors.values()}
+        told = sorted((file.path.name, file.size, file.modified_ns) for file in files)
+        return hashlib.sha256(json.dumps([self.config, told], sort_keys=True).encode()).hexdigest()[:32]
 
     def stored_bytes(self, name: str) -> int:
         """Bytes that the matrix `name` takes on disk, with its scales."""

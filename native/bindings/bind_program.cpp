@@ -142,6 +142,9 @@ void bind_program(nb::module_& m) {
            "Memory is taken when first written. Raises MemoryError with the size.")
       .def("step", &step, "tokens"_a.noconvert(), "positions"_a.noconvert(), "sequences"_a.noconvert(),
            "block_tables"_a.noconvert(), "out_rows"_a.noconvert(), "logits"_a.noconvert(), kStepHelp)
+      .def("set_threads", &Program::set_threads, "threads"_a, nb::call_guard<nb::gil_scoped_release>(),
+           "From now on so many threads compute; 0: one a physical core. No bit of what they compute changes.\n\n"
+           "Fewer when the system has no more to give. Raises RuntimeError while a step is running.")
       .def_prop_ro("vocab", &Program::vocab, "Logits of a row; 0 before `head`.")
       .def_prop_ro("kv_bytes", &Program::kv_bytes, "Bytes of the KV cache, whether touched yet or not.")
       .def_prop_ro("weight_bytes", &Program::weight_bytes, "Bytes of the packed weights; a tied head counts once.")

@@ -56,6 +56,20 @@ Pool::~Pool() {
   stop();
 }
 
+void Pool::resize(size_t threads) {
+  if (process_ == getpid()) stop();
+  quit_ = false;
+  threads_ = std::max<size_t>(threads, 1);
+  try {
+    start();
+  } catch (...) {
+    threads_ = 1;
+    quit_ = false;
+    start();
+    throw;
+  }
+}
+
 void Pool::start() {
   process_ = getpid();
   go_.value = 0;

@@ -28,6 +28,10 @@ class Pool {
 
   size_t threads() const { return threads_; }
 
+  // From now on so many threads. Not while a job runs. Throws std::system_error when the system has no more threads;
+  // the calling one is then alone.
+  void resize(size_t threads);
+
   // Calls job(0) on the calling thread and offers the others to help: those that get a core meanwhile call the job with
   // their id, once or, when they leave early, more often. Returns when job(0) has returned and no one is inside.
   // One caller at a time. The job must not throw.
@@ -45,7 +49,7 @@ class Pool {
   bool enter(uint32_t finished, uint32_t* epoch);
   void leave();
 
-  const size_t threads_;
+  size_t threads_;
   WaitWord go_;  // counts jobs
   // epoch << 32 | open << 31 | threads inside. One word, so that no one enters a job that is over.
   struct alignas(64) Door {

@@ -3,6 +3,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <system_error>
 #include <utility>
 
 #include "core/attend.h"
@@ -49,6 +50,26 @@ Program::Program(size_t hidden, size_t threads, const std::string& isa, size_t m
 std::shared_ptr<Weight> Program::pack_weight(const WeightShape& shape, const std::vector<StoredPart>& parts) {
   const Hold hold(busy_);
   return pack(shape, parts, pool_);
+}
+
+void Program::set_threads(size_t threads) {
+  const Hold hold(busy_);
+  REQUIRE(threads <= 1024, "%zu threads", threads);
+  const auto resize = [&](size_t count) {
+    try {
+      pool_.resize(count);
+    } catch (const std::system_error&) {  // one thread it is
+    }
+  };
+  const size_t before = pool_.threads();
+  resize(threads != 0 ? threads : physical_cores());
+  if (scratch_.memory.size() == 0) return;
+  try {
+    lay_out_scratch();
+  } catch (...) {  // the old one is laid out for as many threads as before
+    resize(before);
+    throw;
+  }
 }
 
 void Program::require_open(const char* what) const {

@@ -151,6 +151,9 @@ class Program {
   bool step(const StepInput& input, const Interrupted& interrupted);
 
   size_t hidden() const { return hidden_; }
+  // From now on so many threads compute; 0: one a physical core. No bit of what they compute changes.
+  void set_threads(size_t threads);
+
   size_t max_rows() const { return max_rows_; }
   size_t threads() const { return pool_.threads(); }
   const char* isa() const { return kernels_.isa; }

@@ -1,10 +1,13 @@
 """`doctor` says what is, and never fails for a part it cannot tell."""
 
 import json
+from pathlib import Path
 
 import pytest
 
+from localinfer.paths import calibration_file
 from tests.cli.conftest import Cli
+from tests.tiny import make_checkpoint
 
 MACHINE = {
     "cpu",
@@ -48,6 +51,27 @@ def test_for_a_person(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
         " settings are at their defaults",
     ):
         assert words in ran.out
+
+
+def test_step_times(cli: Cli, tmp_path: Path) -> None:
+    assert json.loads(cli("doctor", "--json").out)["steps"] == {"models": []}
+    model = str(make_checkpoint(tmp_path / "m"))
+    assert cli("run", model, "hello", "-n", "1", "-t", "1").code == 0
+    (steps,) = json.loads(cli("doctor", "--json").out)["steps"]["models"]
+    assert (steps["threads"], steps["threads_asked"], steps["kv_bits"]) == (1, 1, 8)
+    assert list(steps["step_s"]) == ["1", "2", "4", "8", "16"]
+    assert ", 1 thread: " in cli("doctor").out
+    ran = cli("doctor", "--json", "--recalibrate")
+    assert json.loads(ran.out)["steps"] == {"models": []}
+    assert "forgot the step times of 1 model\n" in ran.err
+
+
+def test_step_times_that_cannot_be_read(cli: Cli) -> None:
+    calibration_file().parent.mkdir(parents=True, exist_ok=True)
+    calibration_file().write_text("{}")
+    assert f"step times    {calibration_file()}: is no list" in cli("doctor").out
+    assert cli("doctor", "--recalibrate", "-q").err == ""
+    assert "step times" not in cli("doctor").out
 
 
 def test_parts_that_cannot_be_told_are_named(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,0 +1,242 @@
+"""What a step of n rows costs, measured when a model is first loaded on a machine, and how many threads make it cheap.
+
+No answer depends on it: the same bits come out whatever the number of threads. It is kept in `calibration_file()` under
+all that could change it, and measured again when any of that changes.
+"""
+
+import math
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import asdict, dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+from localinfer.errors import Corrupt, LocalInferError
+from localinfer.formats.durable import write_json
+from localinfer.formats.json_files import read_object
+from localinfer.paths import calibration_file
+
+if TYPE_CHECKING:
+    from localinfer import native
+    from localinfer.graph.weights import Checkpoint
+
+ROWS = (1, 2, 4, 8, 16)
+"""Rows of the steps that are measured."""
+
+BUDGET_S = 0.7
+"""Seconds that measuring may take; a step that would end later is left out. The first is always made."""
+
+FASTER = 0.95
+"""Fewer threads must take this part of the time of all, or less, to be chosen: prefill wants them all."""
+
+FORMAT = 1
+MOST_KEPT = 100
+_HINT = "run `localinfer doctor --recalibrate`; models are then measured again when they are loaded"
+
+
+@dataclass(frozen=True, slots=True)
+class Key:
+    """All that a measurement depends on."""
+
+    model: str
+    files: str
+    """Hash of the names, sizes and times of the model's files."""
+    cpu: str
+    isa: str
+    cores: int
+    build: str
+    """Which kernels: the version, and size and time of the extension."""
+    threads: int
+    """As asked for; 0: to be chosen."""
+    kv_bits: int
+
+
+@dataclass(frozen=True, slots=True)
+class Calibration:
+    """Seconds of a step by its rows, on `threads` threads, after a context of nothing."""
+
+    threads: int
+    step_s: Mapping[int, float]
+    """Ascending rows, 1 among them; a slow model has fewer of `ROWS`."""
+    tried: Mapping[int, float]
+    """Seconds of a step of one row by number of threads, for all that were compared."""
+    measured: float
+    """When, seconds since 1970."""
+    note: str = ""
+    """One line for the person who waits, when there is something to say."""
+
+
+def key_for(checkpoint: "Checkpoint", name: str, *, isa: str, threads: int, kv_bits: int) -> Key:
+    """The key of this model here; `threads` 0 when none are asked for."""
+    from localinfer import __version__, native
+
+    extension = native.extension_file().stat()
+    return Key(
+        model=name,
+        files=checkpoint.identity,
+        cpu=str(native.cpu()["model"]),
+        isa=native.choose_isa(isa),
+        cores=native.physical_cores(),
+        build=f"{__version__} {extension.st_size} {extension.st_mtime_ns}",
+        threads=threads,
+        kv_bits=kv_bits,
+    )
+
+
+def calibrate(program: "native.Program", key: Key, kept: Calibration | None, context: int) -> Calibration:
+    """`kept`, or else a measurement, which is kept; the program is left with the threads it names."""
+    if kept is not None and kept.step_s:
+        return kept
+    found = measure(program, choose=key.threads == 0, most_rows=context)
+    _keep(key, found)
+    return found if kept is None else replace(found, note=kept.note)
+
+
+def measure(
+    program: "native.Program",
+    *,
+    choose: bool,
+    most_rows: int = ROWS[-1],
+    clock: Callable[[], float] = time.perf_counter,
+    budget: float = BUDGET_S,
+) -> Calibration:
+    """Run steps of one sequence on an empty cache, and with `choose` set the program's threads to the fastest number.
+
+    The least of several times counts: a busy machine makes a step slower, and nothing makes it faster than it is.
+    """
+    time_step = _stepper(program, clock)
+    stop = clock() + budget
+    first = time_step(1)  # pages are touched for the first time: counted only if there is no time for another
+    times = {1: first}
+    if clock() + first < stop:
+        times[1] = min(time_step(1), time_step(1) if clock() + 2 * first < stop else math.inf)
+    tried = {program.threads: times[1]}
+    if choose:
+        _choose(program, tried, time_step, clock, stop - 2 * budget / 3)
+        times[1] = tried[program.threads]
+    for _ in range(5):
+        for rows in (n for n in ROWS if n <= most_rows):
+            expected = times.get(rows) or 2 * times[max(times)]
+            if clock() + expected > stop:
+                break
+            times[rows] = min(time_step(rows), times.get(rows, math.inf))
+    return Calibration(program.threads, dict(sorted(times.items())), tried, time.time())
+
+
+def _choose(
+    program: "native.Program",
+    tried: dict[int, float],
+    time_step: Callable[[int], float],
+    clock: Callable[[], float],
+    stop: float,
+) -> None:
+    """Try fewer threads as long as that helps; the program is left with the best."""
+    most = program.threads
+    for threads in sorted({most * 3 // 4, most // 2, most // 4, 1} - {0, most}, reverse=True):
+        fastest = min(tried.values())
+        if clock() + 2 * fastest * most / threads > stop:
+            break
+        program.set_threads(threads)
+        tried[threads] = min(time_step(1), time_step(1))
+        if tried[threads] > 1.1 * fastest:
+            break
+    best = min(tried, key=lambda threads: tried[threads])
+    chosen = best if tried[best] <= FASTER * tried[most] else most
+    if chosen != program.threads:
+        program.set_threads(chosen)
+
+
+def _stepper(program: "native.Program", clock: Callable[[], float]) -> Callable[[int], float]:
+    """`time_step(rows)`: seconds of one step of so many rows of one sequence, in the first block of the cache."""
+    import numpy as np
+
+    most = max(ROWS)
+    tokens = (np.arange(most, dtype=np.int32) * 7919 + 1) % np.int32(program.vocab)
+    count = np.arange(most, dtype=np.int32)
+    sequence, table = np.zeros(most, np.int32), np.zeros((1, 1), np.int32)
+    logits = np.empty((most, program.vocab), np.float32)
+
+    def time_step(rows: int) -> float:
+        started = clock()
+        program.step(tokens[:rows], count[:rows], sequence[:rows], table, count[:rows], logits[:rows])
+        return max(clock() - started, 1e-9)
+
+    return time_step
+
+
+def known(key: Key) -> Calibration | None:
+    """What is kept under `key`. A file that cannot be read gives one without times, whose note says so."""
+    try:
+        return next((found for kept, found in entries() if kept == key), None)
+    except LocalInferError as error:
+        return Calibration(0, {}, {}, 0, note=f"{error}; measuring the model again")
+
+
+def entries() -> Iterator[tuple[Key, Calibration]]:
+    """All that is kept, newest first. Raises `Corrupt` for a file or an entry that makes no sense."""
+    for entry in _stored():
+        try:
+            key = Key(**entry["key"])
+            threads, cores = int(entry["threads"]), int(key.cores)
+            found = Calibration(threads, _times(entry["step_s"]), _times(entry["tried"]), float(entry["measured"]))
+            if not 1 <= threads <= max(cores, int(key.threads)) or 1 not in found.step_s:
+                raise ValueError(f"{threads} threads of {cores}")
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            raise Corrupt(f"{calibration_file()}: an entry makes no sense ({error!r})", hint=_HINT) from error
+        yield key, found
+
+
+def forget() -> int:
+    """Delete all that is kept, and say how many models that were."""
+    try:
+        count = len(_stored())
+    except LocalInferError:
+        count = 0
+    calibration_file().unlink(missing_ok=True)
+    return count
+
+
+def _times(stored: Any) -> dict[int, float]:
+    times = {int(n): float(seconds) for n, seconds in stored.items()}
+    if not all(0 < n <= 4096 and 0 < seconds < math.inf for n, seconds in times.items()):
+        raise ValueError(f"times {times}")
+    return dict(sorted(times.items()))
+
+
+def _stored() -> list[Any]:
+    path = calibration_file()
+    if not path.exists():
+        return []
+    kept = read_object(path)
+    models = kept.get("models")
+    if kept.get("format") != FORMAT or not isinstance(models, list):
+        raise Corrupt(f"{path}: is no list of measurements of format {FORMAT}", hint=_HINT)
+    return models
+
+
+def _keep(key: Key, found: Calibration) -> None:
+    """Write it down before the others; a home that cannot be written only means to measure again."""
+    try:
+        others = [(kept, other) for kept, other in entries() if _place(kept) != _place(key)]
+    except LocalInferError:
+        others = []
+    models = [
+        {
+            "key": asdict(kept),
+            "threads": one.threads,
+            "step_s": {str(rows): seconds for rows, seconds in one.step_s.items()},
+            "tried": {str(threads): seconds for threads, seconds in one.tried.items()},
+            "measured": one.measured,
+        }
+        for kept, one in [(key, found), *others[: MOST_KEPT - 1]]
+    ]
+    path = calibration_file()
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_json(path, {"format": FORMAT, "models": models})
+    except (LocalInferError, OSError):
+        return
+
+
+def _place(key: Key) -> Key:
+    """What a newer measurement replaces: the same model under the same name, however often it was made anew."""
+    return replace(key, files="", build="")

@@ -1,0 +1,242 @@
+"""What a step costs: measured once, kept under all that could change it, and never a reason for another answer."""
+
+import dataclasses
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from localinfer import native
+from localinfer.config import EngineConfig, SamplingParams
+from localinfer.engine import calibration
+from localinfer.engine.calibration import Calibration, Key, calibrate, entries, forget, key_for, known, measure
+from localinfer.engine.opening import open_engine
+from localinfer.engine.protocol import Request
+from localinfer.graph.program import load_program
+from localinfer.graph.weights import Checkpoint
+from localinfer.paths import calibration_file
+from tests.tiny import make_checkpoint
+
+
+class Fake:
+    """A program that only tells how long its steps take, on a clock of its own."""
+
+    vocab = 10
+
+    def __init__(self, threads: int, seconds: dict[int, float], a_row: float = 0.0) -> None:
+        self.threads, self.seconds, self.a_row = threads, seconds, a_row
+        self.now = 0.0
+        self.steps: list[tuple[int, int]] = []
+
+    def set_threads(self, threads: int) -> None:
+        self.threads = threads
+
+    def step(self, tokens: Any, positions: Any, sequences: Any, tables: Any, outs: Any, logits: Any) -> None:
+        assert tokens.max() < self.vocab
+        assert list(positions) == list(outs) == list(range(len(tokens)))
+        assert (sequences.max(), tables.shape, logits.shape) == (0, (1, 1), (len(tokens), self.vocab))
+        cold = 2.0 if not self.steps else 1.0
+        self.steps.append((self.threads, len(tokens)))
+        self.now += cold * self.seconds[self.threads] + self.a_row * (len(tokens) - 1)
+
+    def clock(self) -> float:
+        return self.now
+
+
+def measured(fake: Fake, **how: Any) -> Calibration:
+    found = measure(fake, clock=fake.clock, **({"choose": True} | how))  # type: ignore[arg-type]
+    assert fake.threads == found.threads
+    return found
+
+
+def test_the_least_time_of_each_number_of_rows() -> None:
+    found = measured(Fake(2, {2: 0.001, 1: 0.002}, a_row=0.0001))
+    assert found.threads == 2
+    assert found.step_s == pytest.approx({n: 0.001 + 0.0001 * (n - 1) for n in (1, 2, 4, 8, 16)})
+    assert found.tried == pytest.approx({2: 0.001, 1: 0.002})
+
+
+@pytest.mark.parametrize(
+    ("seconds", "chosen", "tried"),
+    [
+        ({8: 0.010, 6: 0.011, 4: 0.1, 2: 0.1, 1: 0.1}, 8, [8, 6, 4]),
+        ({8: 0.010, 6: 0.0098, 4: 0.012, 2: 0.1, 1: 0.1}, 8, [8, 6, 4]),  # 2 % is not worth a slower prefill
+        ({8: 0.010, 6: 0.008, 4: 0.006, 2: 0.009, 1: 0.1}, 4, [8, 6, 4, 2]),
+        ({8: 0.010, 6: 0.008, 4: 0.006, 2: 0.005, 1: 0.003}, 1, [8, 6, 4, 2, 1]),
+        ({3: 0.010, 2: 0.008, 1: 0.012}, 2, [3, 2, 1]),
+    ],
+)
+def test_fewer_threads_where_they_are_faster(seconds: dict[int, float], chosen: int, tried: list[int]) -> None:
+    found = measured(Fake(max(seconds), seconds))
+    assert (found.threads, list(found.tried)) == (chosen, tried)
+    assert found.step_s[1] == pytest.approx(seconds[chosen])
+
+
+def test_threads_that_were_asked_for_stay() -> None:
+    fake = Fake(2, {2: 0.002, 1: 0.001})
+    assert measured(fake, choose=False).threads == 2
+    assert {threads for threads, _ in fake.steps} == {2}
+
+
+@pytest.mark.parametrize("seconds", [0.03, 0.1, 0.2, 0.4, 5.0])
+def test_it_takes_no_longer_than_it_may(seconds: float) -> None:
+    fake = Fake(8, dict.fromkeys((8, 6, 4, 2, 1), seconds), a_row=seconds / 20)
+    found = measured(fake)
+    assert fake.now <= max(calibration.BUDGET_S, 2 * seconds) * 1.001
+    assert 1 in found.step_s
+    assert list(found.step_s) == sorted(found.step_s)
+    assert (len(found.step_s) == 5) == (seconds < 0.1)
+
+
+def test_no_more_rows_than_the_context_holds() -> None:
+    assert list(measured(Fake(1, {1: 0.001}), most_rows=5).step_s) == [1, 2, 4]
+
+
+def test_a_real_program_says_the_same_before_and_after(tmp_path: Path) -> None:
+    program = load_program(Checkpoint(make_checkpoint(tmp_path)), context=64, kv_blocks=2, threads=3)
+
+    def logits() -> Any:
+        rows = np.arange(20, dtype=np.int32)
+        out = np.empty((20, program.vocab), np.float32)
+        program.step(rows + 1, rows, np.zeros(20, np.int32), np.zeros((1, 1), np.int32), rows, out)
+        return out
+
+    before = logits()
+    found = measure(program, choose=True)
+    assert program.threads == found.threads in found.tried
+    assert np.array_equal(logits(), before)
+    for threads in (1, 2, 5):
+        program.set_threads(threads)
+        assert program.threads == threads
+        assert np.array_equal(logits(), before)
+
+
+def test_an_engine_measures_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = make_checkpoint(tmp_path / "m")
+    asked: list[bool] = []
+    real = measure
+
+    def counting(program: native.Program, *, choose: bool, most_rows: int) -> Calibration:
+        asked.append(choose)
+        return real(program, choose=choose, most_rows=most_rows)
+
+    monkeypatch.setattr(calibration, "measure", counting)
+    for _ in range(2):
+        with open_engine(path, name="org/m:BF16") as engine:
+            found = engine.info.calibration
+            assert found is not None
+            assert (engine.info.threads, found.note) == (found.threads, "")
+    assert asked == [True]
+    for _ in range(2):
+        with open_engine(path, EngineConfig(threads=2), name="org/m:BF16") as engine:
+            assert (engine.info.threads, engine.info.threads_why) == (2, "as asked")
+    assert asked == [True, False]
+    assert [key.threads for key, _ in entries()] == [2, 0]
+    make_checkpoint(path, seed=1)  # the same name, other weights
+    with open_engine(path, name="org/m:BF16"):
+        assert asked == [True, False, True]
+    assert [key.threads for key, _ in entries()] == [0, 2]  # the old measurement made room
+
+
+def test_the_text_does_not_depend_on_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = make_checkpoint(tmp_path / "m")
+    texts = []
+    for threads in (1, 2, 3):
+
+        def choose(program: native.Program, chosen: int = threads, **_: Any) -> Calibration:
+            program.set_threads(chosen)
+            return Calibration(chosen, {1: 1.0}, {chosen: 1.0}, 0)
+
+        monkeypatch.setattr(calibration, "measure", choose)
+        forget()
+        with open_engine(path) as engine:
+            assert engine.info.threads == threads
+            events = engine.stream(Request((1, 2, 3), SamplingParams(max_tokens=20, seed=1)))
+            texts.append([token for event in events for token in getattr(event, "token_ids", ())])
+    assert texts[0] == texts[1] == texts[2] != []
+
+
+def a_key(**changed: Any) -> Key:
+    return dataclasses.replace(Key("m", "f", "cpu", "avx2", 4, "b", 0, 8), **changed)
+
+
+def keep(key: Key, threads: int = 2) -> Calibration:
+    fake = Fake(threads, {threads: 0.01})
+    return calibrate(fake, dataclasses.replace(key, threads=threads), None, 64)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("field", [field.name for field in dataclasses.fields(Key)])
+def test_any_change_means_to_measure_again(field: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(calibration, "measure", lambda *_, **__: Calibration(2, {1: 0.5, 16: 0.7}, {2: 0.5}, 9.0))
+    found = calibrate(Fake(2, {}), a_key(), None, 64)  # type: ignore[arg-type]
+    assert known(a_key()) == found
+    other = getattr(a_key(), field)
+    assert known(a_key(**{field: other + 1 if isinstance(other, int) else other + "x"})) is None
+
+
+BROKEN = [
+    "",
+    "{",
+    "[]",
+    '{"format": 2, "models": []}',
+    '{"format": 1, "models": {}}',
+    '{"format": 1, "models": [3]}',
+    '{"format": 1, "models": [{"key": {"model": "m"}}]}',
+]
+ENTRIES: list[dict[str, Any]] = [
+    {"threads": 0},
+    {"threads": 5},
+    {"threads": "many"},
+    {"step_s": {}},
+    {"step_s": {"2": 1.0}},
+    {"step_s": {"1": -1.0}},
+    {"step_s": {"1": "x"}},
+    {"step_s": [1]},
+    {"tried": None},
+    {"measured": None},
+]
+
+
+@pytest.mark.parametrize("text", [*BROKEN, *map(json.dumps, ENTRIES)])
+def test_a_damaged_file_is_said_and_measured_anew(tmp_path: Path, text: str) -> None:
+    path = make_checkpoint(tmp_path / "m")
+    key = key_for(Checkpoint(path), "m", isa="", threads=0, kv_bits=8)
+    entry = {
+        "key": dataclasses.asdict(dataclasses.replace(key, cores=4)),
+        "threads": 1,
+        "step_s": {"1": 1.0},
+        "tried": {"1": 1.0},
+        "measured": 1.0,
+    }
+    if text not in BROKEN:
+        text = json.dumps({"format": 1, "models": [entry | json.loads(text)]})
+    calibration_file().parent.mkdir(parents=True, exist_ok=True)
+    calibration_file().write_text(text)
+    with open_engine(path, name="m") as engine:
+        found = engine.info.calibration
+        assert found is not None
+        assert str(calibration_file()) in found.note
+        assert found.note.endswith("measuring the model again")
+        assert "\n" not in found.note
+    with open_engine(path, name="m") as engine:
+        assert engine.info.calibration is not None
+        assert engine.info.calibration.note == ""
+
+
+def test_a_home_that_cannot_be_written_is_no_error(tmp_path: Path) -> None:
+    calibration_file().parent.parent.mkdir(parents=True, exist_ok=True)
+    calibration_file().parent.write_text("a file where the folder should be")
+    with open_engine(make_checkpoint(tmp_path / "m")) as engine:
+        assert engine.info.calibration is not None
+
+
+def test_no_more_is_kept_than_can_be_used(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(calibration, "MOST_KEPT", 3)
+    monkeypatch.setattr(calibration, "measure", lambda *_, **__: Calibration(2, {1: 0.5}, {2: 0.5}, 9.0))
+    for i in range(5):
+        calibrate(Fake(2, {}), a_key(model=f"m{i}"), None, 64)  # type: ignore[arg-type]
+    assert [key.model for key, _ in entries()] == ["m4", "m3", "m2"]
+    assert forget() == 3
+    assert (list(entries()), forget()) == ([], 0)
