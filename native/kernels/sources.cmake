@@ -49,6 +49,7 @@ if(CMAKE_SYSTEM_PROCESSOR MATCHES "^(x86_64|AMD64|amd64)$")
     ${CMAKE_CURRENT_LIST_DIR}/avx512/vector.cpp)
 elseif(CMAKE_SYSTEM_PROCESSOR MATCHES "^(aarch64|arm64|ARM64)$")
   set(KERNEL_NEON_SOURCES
+    ${CMAKE_CURRENT_LIST_DIR}/neon/attention.cpp
     ${CMAKE_CURRENT_LIST_DIR}/neon/fill.cpp
     ${CMAKE_CURRENT_LIST_DIR}/neon/linear_bf16.cpp
     ${CMAKE_CURRENT_LIST_DIR}/neon/linear_int.cpp

@@ -14,4 +14,10 @@ void fill_neon(KernelTable* table) {
   table->add = neon::add;
   table->argmax = neon::argmax;
   table->exp = neon::exp_all;
+  table->kv_put_8 = neon::kv_put_8;
+  table->kv_put_16 = neon::kv_put_16;
+  table->attend_8 = neon::attend_8;
+  table->attend_16 = neon::attend_16;
+  table->attend_merge = neon::attend_merge;
+  table->attend_finish = neon::attend_finish;
 }
