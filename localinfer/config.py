@@ -116,7 +116,7 @@ Kind = Literal["flag", "int", "float", "text", "list"]
 SPECIAL = {
     "LOCALINFER_HOME": "where models, chats and measurements are kept",
     "LOCALINFER_CONFIG": "another settings file",
-    "LOCALINFER_ISA": "the kernel set to use: scalar, avx2, avx512, neon or neon_i8mm",
+    "LOCALINFER_ISA": "the kernel set to use: scalar, avx2, avxvnni, avx512, neon or neon_i8mm",
     "LOCALINFER_DEBUG": "1 shows tracebacks",
 }
 """Environment variables that stand for no flag."""

@@ -43,7 +43,7 @@ __all__ = [
     "supported_isas",
 ]
 
-ISAS = ("scalar", "avx2", "avx512", "neon", "neon_i8mm")
+ISAS = ("scalar", "avx2", "avxvnni", "avx512", "neon", "neon_i8mm")
 """Every kernel set there is, an architecture's slowest first; `supported_isas()` are those this machine runs."""
 
 

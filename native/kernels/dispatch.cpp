@@ -82,6 +82,15 @@ CpuFeatures detect() { return {}; }
 
 bool has_avx2(const CpuFeatures& c) { return c.avx2 && c.fma && c.f16c && c.os_saves_ymm; }
 
+bool has_vnni_evex(const CpuFeatures& c) { return c.avx512f && c.avx512vl && c.avx512_vnni && c.os_saves_zmm; }
+
+void fill_256(KernelTable* table) {
+  if (cpu_features().avx_vnni)
+    fill_avxvnni(table);
+  else
+    fill_avxvnni_evex(table);
+}
+
 bool has_avx512(const CpuFeatures& c) {
   return has_avx2(c) && c.avx512f && c.avx512bw && c.avx512vl && c.avx512dq && c.avx512_vnni && c.os_saves_zmm;
 }
@@ -99,6 +108,7 @@ constexpr Isa kIsas[] = {
     {"scalar", [](const CpuFeatures&) { return true; }, fill_scalar},
 #if defined(__x86_64__)
     {"avx2", has_avx2, fill_avx2},
+    {"avxvnni", [](const CpuFeatures& c) { return has_avx2(c) && (c.avx_vnni || has_vnni_evex(c)); }, fill_256},
     {"avx512", has_avx512, fill_avx512},
 #elif defined(__aarch64__)
     {"neon", [](const CpuFeatures& c) { return c.dotprod; }, fill_neon},

@@ -17,6 +17,11 @@ set(KERNEL_AVX2_FLAGS ${KERNEL_COMMON_FLAGS} -mavx2 -mfma -mf16c)
 set(KERNEL_AVX512_SOURCES)
 set(KERNEL_AVX512_FLAGS ${KERNEL_AVX2_FLAGS} -mavx512f -mavx512bw -mavx512vl -mavx512dq -mavx512vnni
                         -mprefer-vector-width=512)
+# One source, two encodings: avxvnni_evex/ is avxvnni/ for processors that have the dot product as part of AVX-512 only.
+set(KERNEL_AVXVNNI_SOURCES)
+set(KERNEL_AVXVNNI_FLAGS ${KERNEL_AVX2_FLAGS} -mavxvnni)
+set(KERNEL_AVXVNNI_EVEX_SOURCES)
+set(KERNEL_AVXVNNI_EVEX_FLAGS ${KERNEL_AVX2_FLAGS} -mavx512f -mavx512vl -mavx512vnni -mprefer-vector-width=256)
 set(KERNEL_NEON_SOURCES)
 set(KERNEL_NEON_FLAGS ${KERNEL_COMMON_FLAGS} -march=armv8.2-a+dotprod)
 set(KERNEL_NEON_I8MM_SOURCES)
@@ -26,12 +31,14 @@ if(CMAKE_CXX_COMPILER_ID STREQUAL "GNU")  # it would hoist all loads of a loop t
   list(APPEND KERNEL_NEON_I8MM_FLAGS -fno-schedule-insns)
 endif()
 if(CMAKE_CXX_COMPILER_ID STREQUAL "GNU")  # the intrinsics headers of GCC 12 leave "undefined" vectors uninitialized
-  list(APPEND KERNEL_AVX2_FLAGS -Wno-uninitialized -Wno-maybe-uninitialized)
-  list(APPEND KERNEL_AVX512_FLAGS -Wno-uninitialized -Wno-maybe-uninitialized)
+  foreach(isa AVX2 AVX512 AVXVNNI AVXVNNI_EVEX)
+    list(APPEND KERNEL_${isa}_FLAGS -Wno-uninitialized -Wno-maybe-uninitialized)
+  endforeach()
 endif()
 if(LOCALINFER_SANITIZE)  # instrumented, the unrolled loops would take minutes to compile at -O3
-  list(APPEND KERNEL_AVX2_FLAGS -O1)
-  list(APPEND KERNEL_AVX512_FLAGS -O1)
+  foreach(isa AVX2 AVX512 AVXVNNI AVXVNNI_EVEX NEON NEON_I8MM)
+    list(APPEND KERNEL_${isa}_FLAGS -O1)
+  endforeach()
 endif()
 
 if(CMAKE_SYSTEM_PROCESSOR MATCHES "^(x86_64|AMD64|amd64)$")
@@ -47,6 +54,14 @@ if(CMAKE_SYSTEM_PROCESSOR MATCHES "^(x86_64|AMD64|amd64)$")
     ${CMAKE_CURRENT_LIST_DIR}/avx512/linear_bf16.cpp
     ${CMAKE_CURRENT_LIST_DIR}/avx512/linear_int.cpp
     ${CMAKE_CURRENT_LIST_DIR}/avx512/vector.cpp)
+  set(KERNEL_AVXVNNI_SOURCES
+    ${CMAKE_CURRENT_LIST_DIR}/avxvnni/attention.cpp
+    ${CMAKE_CURRENT_LIST_DIR}/avxvnni/fill.cpp
+    ${CMAKE_CURRENT_LIST_DIR}/avxvnni/linear_int.cpp)
+  set(KERNEL_AVXVNNI_EVEX_SOURCES
+    ${CMAKE_CURRENT_LIST_DIR}/avxvnni_evex/attention.cpp
+    ${CMAKE_CURRENT_LIST_DIR}/avxvnni_evex/fill.cpp
+    ${CMAKE_CURRENT_LIST_DIR}/avxvnni_evex/linear_int.cpp)
 elseif(CMAKE_SYSTEM_PROCESSOR MATCHES "^(aarch64|arm64|ARM64)$")
   set(KERNEL_NEON_SOURCES
     ${CMAKE_CURRENT_LIST_DIR}/neon/attention.cpp
@@ -60,7 +75,7 @@ elseif(CMAKE_SYSTEM_PROCESSOR MATCHES "^(aarch64|arm64|ARM64)$")
 endif()
 
 set(KERNEL_SOURCES)
-foreach(isa SCALAR AVX2 AVX512 NEON NEON_I8MM)
+foreach(isa SCALAR AVX2 AVXVNNI AVXVNNI_EVEX AVX512 NEON NEON_I8MM)
   if(KERNEL_${isa}_SOURCES)
     list(APPEND KERNEL_SOURCES ${KERNEL_${isa}_SOURCES})
     set_source_files_properties(${KERNEL_${isa}_SOURCES} PROPERTIES COMPILE_OPTIONS "${KERNEL_${isa}_FLAGS}")

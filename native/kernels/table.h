@@ -120,6 +120,8 @@ struct KernelTable {
 // Each overwrites what it does better. fill_scalar fills everything.
 void fill_scalar(KernelTable* table);
 void fill_avx2(KernelTable* table);
+void fill_avxvnni(KernelTable* table);
+void fill_avxvnni_evex(KernelTable* table);
 void fill_avx512(KernelTable* table);
 void fill_neon(KernelTable* table);
 void fill_neon_i8mm(KernelTable* table);

@@ -8,7 +8,11 @@ import pytest
 KERNELS = Path(__file__).parents[2] / "native" / "kernels"
 STANDARD = {"<immintrin.h>", "<arm_neon.h>", "<math.h>", "<stddef.h>", "<stdint.h>"}
 ALLOWED = STANDARD | {'"../table.h"', '"kernels.h"', '"math.h"', '"unpack.h"'}
-BASE = {"neon_i8mm": {'"../neon/kernels.h"', '"../neon/unpack.h"'}}
+BASE = {
+    "avxvnni": {'"../avx2/kernels.h"', '"../avx2/math.h"', '"dot.h"'},
+    "avxvnni_evex": {f'"../avxvnni/{name}.cpp"' for name in ("attention", "fill", "linear_int")},
+    "neon_i8mm": {'"../neon/kernels.h"', '"../neon/unpack.h"'},
+}
 """Headers of the folder whose table this one builds on: declarations, and functions that each file has for itself."""
 ISA_FILES = sorted(
     p for folder in KERNELS.iterdir() if folder.is_dir() and folder.name != "scalar" for p in folder.iterdir()
@@ -18,7 +22,7 @@ ISA_FILES = sorted(
 @pytest.mark.parametrize("path", ISA_FILES, ids=lambda p: f"{p.parent.name}/{p.name}")
 def test_isa_folders_share_no_inline_code(path: Path) -> None:
     """A shared inline function would be compiled once per folder and kept once for all: an illegal instruction on an
-    older processor. So a folder includes nothing but its own headers or its base's, which hold static functions only."""
+    older processor. So a folder includes nothing but its own headers or its base's; these hold static functions."""
     text = path.read_text(encoding="utf-8")
     included = set(re.findall(r"#include (\S+)", text))
     assert included <= ALLOWED | BASE.get(path.parent.name, set())

@@ -25,7 +25,7 @@ def test_choosing_an_isa(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_an_isa_that_cannot_be(monkeypatch: pytest.MonkeyPatch) -> None:
-    with pytest.raises(UsageError, match="--isa is 'mmx', but must be one of scalar, avx2, avx512, neon"):
+    with pytest.raises(UsageError, match="--isa is 'mmx', but must be one of scalar, avx2, avxvnni, avx512, neon"):
         native.choose_isa("mmx")
     monkeypatch.setenv("LOCALINFER_ISA", "sse")
     with pytest.raises(UsageError, match="LOCALINFER_ISA is 'sse'"):

@@ -2,4 +2,6 @@
 #include "kernels/table.h"
 
 void fill_avx2(KernelTable*) {}
+void fill_avxvnni(KernelTable*) {}
+void fill_avxvnni_evex(KernelTable*) {}
 void fill_avx512(KernelTable*) {}

@@ -1,0 +1,9 @@
+#include "kernels.h"
+
+void fill_avxvnni(KernelTable* table) {
+  table->linear_i4 = avxvnni::linear_i4;
+  table->linear_i3 = avxvnni::linear_i3;
+  table->linear_i8 = avxvnni::linear_i8;
+  table->linear_i8_16 = avxvnni::linear_i8_16;
+  table->attend_8 = avxvnni::attend_8;
+}

@@ -1,0 +1,2 @@
+#define avxvnni avxvnni_evex
+#include "../avxvnni/attention.cpp"

@@ -1,0 +1,3 @@
+#define avxvnni avxvnni_evex
+#define fill_avxvnni fill_avxvnni_evex
+#include "../avxvnni/fill.cpp"
