@@ -148,6 +148,23 @@ def test_bf16(k: int, offset: int, isa: str, rng: Generator) -> None:
 
 
 @pytest.mark.parametrize("isa", ISAS)
+@pytest.mark.parametrize("rows", [1, 3, 12, 13])
+def test_bf16_every_weight_gives_the_same_bits(rows: int, isa: str, rng: Generator) -> None:
+    """All 2^16 weights, with their subnormals, infinities and NaNs; neighbouring rows differ in every bit."""
+    w = np.arange(1 << 16, dtype=np.uint16).reshape(-1, 32, 16)
+    w[:, 1::2] ^= 0xFFFF
+    x = rng.normal(size=(rows, 16)).astype(np.float32)
+    for part in w:
+        panel = bf16_panel(part)
+        outs = []
+        for name in ("scalar", isa):
+            out = np.zeros((rows, 32), np.float32)
+            native.linear_bf16(out, panel, x, isa=name)
+            outs.append(out)
+        assert same_bits(*outs)
+
+
+@pytest.mark.parametrize("isa", ISAS)
 @pytest.mark.parametrize("kernel", BITS)
 def test_rows_may_lie_apart(kernel: str, isa: str, rng: Generator) -> None:
     case = int_case(rng, kernel, 64, 192, rows=10)
