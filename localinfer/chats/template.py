@@ -10,10 +10,13 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import groupby, pairwise
 from operator import itemgetter
-from typing import Literal
+from typing import TYPE_CHECKING, Literal, cast
 
 from localinfer.chats import sandbox
 from localinfer.errors import NotSupported, UsageError
+
+if TYPE_CHECKING:
+    from localinfer.formats.tokenizer import Tokenizer
 
 Role = Literal["system", "user", "assistant"]
 
@@ -45,6 +48,19 @@ class Rendered:
     def plain(self) -> str:
         """The text as the model will read it."""
         return self.text.replace(self.guard, "")
+
+
+def conversation(tokenizer: "Tokenizer", turns: Sequence[tuple[str, str]]) -> list[int]:
+    """A whole conversation of (role, text) as the tokens that a model was trained on; raises as `render` does."""
+    rendered = render(
+        tokenizer.chat_template,
+        [Message(cast(Role, role), text) for role, text in turns],
+        bos=tokenizer.bos_token,
+        eos=tokenizer.eos_token,
+        special_strings=tokenizer.special_strings,
+        add_generation_prompt=False,
+    )
+    return tokenizer.encode_rendered(rendered.text, rendered.guard)
 
 
 def render(

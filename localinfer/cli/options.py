@@ -257,6 +257,21 @@ Group = Annotated[
         shows="32; 64 from 4 billion weights on",
     ),
 ]
+Method = Annotated[
+    Literal["rtn", "imatrix", "awq", "gptq", "awq+gptq"] | None,
+    flag(
+        "method",
+        "text",
+        "How integers are chosen: `rtn` from the weights alone, all others by calibrating too.",
+        choices=("rtn", "imatrix", "awq", "gptq", "awq+gptq"),
+        shows="gptq; rtn for 8 bits",
+    ),
+]
+Calib = Annotated[
+    list[str],
+    flag("calib", "list", "Calibrate on this text, not on our own; may be repeated.", metavar="FILE"),
+]
+Tokens = Annotated[int, flag("tokens", "int", "Most tokens to calibrate on.", low=1, high=1 << 22, default=65536)]
 NoReport = Annotated[bool, flag("no-report", "flag", "Do not measure what it lost.")]
 Name = Annotated[str | None, flag("name", "text", "Keep the model under this name.", metavar="NAME")]
 Token = Annotated[

@@ -12,6 +12,7 @@ from localinfer.hub.model import LocalModel
 
 if TYPE_CHECKING:
     from localinfer.evaluate import Quality
+    from localinfer.quantize import QuantizeReport
 
 Ref = Annotated[str, typer.Argument(metavar="REF", help="The original: a model of `localinfer list`, or `starter`.")]
 
@@ -21,6 +22,10 @@ def quantize(
     *,
     bits: o.Bits,
     group: o.Group,
+    method: o.Method,
+    calib: o.Calib,
+    tokens: o.Tokens,
+    seed: o.Seed,
     name: o.Name,
     threads: o.Threads,
     no_report: o.NoReport,
@@ -35,7 +40,6 @@ def quantize(
     measured against the original on a short text that is used for nothing else.
     """
     from localinfer.cli.making import make_small
-    from localinfer.cli.output import line, note, show_json
     from localinfer.hub.cache import own_model, variant_dir
     from localinfer.hub.model import variant_of_bits
 
@@ -48,17 +52,33 @@ def quantize(
         raise UsageError(f"`{made}` is here already", hint=f"use it, or make place first: `localinfer rm {made}`")
     dest = variant_dir(name or source.name, variant_of_bits(width))
     report = make_small(
-        source, width, group=int(group) if group else None, name=name, threads=threads or 0, quiet=quiet
+        source,
+        width,
+        group=int(group) if group else None,
+        method=method,
+        calib=[Path(file) for file in calib],
+        tokens=tokens,
+        seed=seed or 0,
+        name=name,
+        threads=threads or 0,
+        quiet=quiet,
     )
     quality = None if no_report else measured(source, made, dest, threads=threads or 0, quiet=quiet)
+    show(report, quality, {"ref": made, "path": str(dest), "source": source.ref}, json=json, quiet=quiet)
+
+
+def show(report: "QuantizeReport", quality: "Quality | None", made: dict[str, str], *, json: bool, quiet: bool) -> None:
+    """Print what was made and what it lost."""
+    from localinfer.cli.output import line, note, show_json
+
     if json:
         figures = quality.figures() if quality else {}
-        show_json({"ref": made, "path": str(dest), "source": source.ref, **asdict(report), **figures})
+        show_json({**made, **asdict(report), **figures})
         return
     for remark in report.notes if not quiet else ():
         note(remark)
     sizes = f"{report.bits_per_weight:.2f} bits a weight  {size(report.size_bytes)}  {report.seconds:.1f} s"
-    line(f"{made}  {sizes}  {dest}")
+    line(f"{made['ref']}  {sizes}  {made['path']}")
     if quality is not None:
         from localinfer.evaluate.report import in_a_line
 

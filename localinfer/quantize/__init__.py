@@ -1,6 +1,16 @@
 """Making a model small: the best integers and scales for its weights, written so that a stop loses nothing."""
 
+from localinfer.quantize.calibration import DEFAULT_TOKENS, CalibrationText
 from localinfer.quantize.checkpoint import quantize_checkpoint
+from localinfer.quantize.plan import METHODS, Method, default_method
 from localinfer.quantize.report import QuantizeReport
 
-__all__ = ["QuantizeReport", "quantize_checkpoint"]
+__all__ = [
+    "DEFAULT_TOKENS",
+    "METHODS",
+    "CalibrationText",
+    "Method",
+    "QuantizeReport",
+    "default_method",
+    "quantize_checkpoint",
+]

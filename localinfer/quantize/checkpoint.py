@@ -1,23 +1,35 @@
 """`quantize`: a bf16, f16 or f32 model directory becomes a compressed-tensors directory, file by file, safe to stop."""
 
+import hashlib
+import importlib.util
 import os
 import re
 import shutil
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
-from localinfer.errors import Corrupt, DoesNotFit, LocalInferError, UsageError, size
+import numpy as np
+from numpy.typing import NDArray
+
+from localinfer.errors import Corrupt, DoesNotFit, LocalInferError, NotSupported, UsageError, size
 from localinfer.formats.durable import sync, write_bytes, write_failed, write_json
 from localinfer.formats.json_files import TOKENIZER_LIMIT, read_bytes, read_object
 from localinfer.formats.layout import INDEX
 from localinfer.formats.safetensors import write_safetensors
+from localinfer.formats.tokenizer import Tokenizer
+from localinfer.quantize.calibration import CalibrationText, calibration
 from localinfer.quantize.journal import Journal, locked, sha256
 from localinfer.quantize.layer import quantize_unit
-from localinfer.quantize.plan import Plan, make_plan
+from localinfer.quantize.plan import Method, Plan, make_plan
 from localinfer.quantize.report import QuantizeReport, make_report
+
+if TYPE_CHECKING:
+    from localinfer.quantize.calibrated import Layers
 
 FORMAT = 1
 """Of `localinfer.json`."""
@@ -42,6 +54,8 @@ def quantize_checkpoint(
     *,
     bits: Literal[8, 4, 3],
     group: int | None = None,
+    method: Method = "rtn",
+    text: CalibrationText | None = None,
     threads: int = 0,
     on_progress: Callable[[int, int], None] | None = None,
 ) -> QuantizeReport:
@@ -49,37 +63,42 @@ def quantize_checkpoint(
 
     Embedding and head get 8 bits. Stopped at any time (Ctrl-C, kill, disk full), the same call goes on with the first
     unfinished file and gives the same bytes. `group` None chooses; `threads` 0 takes every processor.
-    `on_progress(done, total)` counts weights.
+    `on_progress(done, total)` counts weights. Every `method` but `rtn` calibrates, on `text` (None: our own).
 
-    Raises `UsageError` (dest exists, group does not divide, another process is at it), `NotSupported` (architecture,
-    quantized source), `Corrupt` (NaN or infinite weights and damaged files, named), `DoesNotFit` (disk).
+    Raises `UsageError` (dest exists, group does not divide, text too short, another process is at it), `NotSupported`
+    (architecture, quantized source, no torch), `Corrupt` (NaN or infinite weights and damaged files, named),
+    `DoesNotFit` (disk).
     """
     started = time.monotonic()
     source, dest = source.resolve(), dest.absolute()
     if dest.exists():
         raise UsageError(f"{dest} is there already", hint="remove it first, or use it")
-    plan = make_plan(source, bits, group)
+    plan = make_plan(source, bits, group, method)
+    workers = threads or os.cpu_count() or 1
+    tokens = None if method == "rtn" else _tokens(source, text or CalibrationText())
     partial = dest.with_name(dest.name + ".partial")
     with locked(partial):
         if dest.exists():
             shutil.rmtree(partial, ignore_errors=True)
             raise UsageError(f"{dest} is there already", hint="another process has just made it; use it")
         origin = _origin(source, plan)
-        journal = Journal(partial, {"format": FORMAT, "plan": _settings(plan), "source": origin})
+        settings = _settings(plan) if tokens is None else _settings(plan) | _calibration(tokens, workers)
+        journal = Journal(partial, {"format": FORMAT, "plan": settings, "source": origin})
         resumed = len(journal.finished)
         _must_fit(partial, plan, journal)
         try:
-            workers = threads or os.cpu_count() or 1
-            _write_units(plan, partial, journal, workers, on_progress or (lambda done, total: None))
+            with _calibrated(source, plan, tokens, partial, workers) as open_layers:
+                _write_units(plan, partial, journal, workers, on_progress or (lambda done, total: None), open_layers)
         except Corrupt:
             shutil.rmtree(partial, ignore_errors=True)  # going on could not help
             raise
-        _finish(source, partial, plan, journal, origin)
+        _finish(source, partial, plan, journal, origin, settings)
         try:
             partial.rename(dest)
             sync(dest.parent)
         except OSError as error:
             raise write_failed(dest, 0, error) from error
+    plan = replace(plan, notes=(*plan.notes, *_notes(journal)))
     return make_report(plan, journal.finished, dest, resumed, time.monotonic() - started)
 
 
@@ -89,9 +108,29 @@ def _settings(plan: Plan) -> dict[str, Any]:
         "bits": plan.bits,
         "group": plan.group,
         "table_group": plan.table_group,
+        "method": plan.method,
         "rounding": "signed scale, least squares",
         "files": [plan.file_name(unit) for unit in range(len(plan.units))],
     }
+
+
+def _notes(journal: Journal) -> list[str]:
+    return [note for entry in journal.finished.values() for note in entry.get("notes", ())]
+
+
+def _tokens(source: Path, text: CalibrationText) -> NDArray[np.int32]:
+    if importlib.util.find_spec("torch") is None:
+        raise NotSupported(
+            "calibrating needs torch, which is not installed",
+            hint="`pip install localinfer[quantize]`, or round without calibration: `--method rtn`",
+        )
+    return calibration(Tokenizer(source), text.render, text.tokens, text.seed, text.files)
+
+
+def _calibration(tokens: NDArray[np.int32], workers: int) -> dict[str, Any]:
+    """The part of the settings that says how it was calibrated. Sums may depend on the number of threads."""
+    text = hashlib.sha256(tokens.astype("<i4").tobytes()).hexdigest()
+    return {"calibration": {"tokens": tokens.size, "sha256": text, "threads": workers}}
 
 
 def _origin(source: Path, plan: Plan) -> dict[str, Any]:
@@ -124,8 +163,27 @@ def _must_fit(partial: Path, plan: Plan, journal: Journal) -> None:
         )
 
 
+@contextmanager
+def _calibrated(
+    source: Path, plan: Plan, tokens: NDArray[np.int32] | None, partial: Path, workers: int
+) -> "Iterator[Callable[[], Layers] | None]":
+    """What opens the layers for a method that calibrates, once the file of the embedding is there."""
+    if tokens is None:
+        yield None
+        return
+    from localinfer.quantize.calibrated import Layers, threads
+
+    with threads(workers):
+        yield lambda: Layers(source, plan, tokens, partial / plan.file_name(0), partial)
+
+
 def _write_units(
-    plan: Plan, partial: Path, journal: Journal, threads: int, on_progress: Callable[[int, int], None]
+    plan: Plan,
+    partial: Path,
+    journal: Journal,
+    workers: int,
+    on_progress: Callable[[int, int], None],
+    open_layers: "Callable[[], Layers] | None",
 ) -> None:
     total, done = plan.weights, 0
 
@@ -134,22 +192,38 @@ def _write_units(
         done += count
         on_progress(done, total)
 
-    pool = ThreadPoolExecutor(threads, thread_name_prefix="quantize")
+    layers: Layers | None = None
+    pool = ThreadPoolExecutor(workers, thread_name_prefix="quantize")
     try:
         for number, unit in enumerate(plan.units):
             name = plan.file_name(number)
+            layers = open_layers() if number == 1 and open_layers else layers
+            halves = layers.halves(unit) if layers else []
             if name in journal.finished:
+                if layers and halves:
+                    layers.pass_over(halves, partial / name)
                 advance(sum(job.weights for job in unit))
                 continue
-            tensors, errors = quantize_unit(unit, pool, advance)
+            entry: dict[str, Any] = {"file": name}
+            if layers and halves:
+                made = layers.quantize(unit, halves, advance)
+                tensors, errors = made.tensors, made.errors
+                entry |= {"output_error": _short(made.output_errors), "notes": list(made.notes)}
+            else:
+                tensors, errors = quantize_unit(unit, pool, advance)
             write_safetensors(partial / name, tensors)
-            rounded = {tensor: float(f"{error:.6g}") for tensor, error in errors.items()}
-            journal.add({"file": name, "sha256": sha256(partial / name), "tensors": sorted(tensors), "error": rounded})
+            journal.add(entry | {"sha256": sha256(partial / name), "tensors": sorted(tensors), "error": _short(errors)})
     finally:
         pool.shutdown(wait=True, cancel_futures=True)
 
 
-def _finish(source: Path, partial: Path, plan: Plan, journal: Journal, origin: dict[str, Any]) -> None:
+def _short(figures: dict[str, float]) -> dict[str, float]:
+    return {name: float(f"{figure:.6g}") for name, figure in figures.items()}
+
+
+def _finish(
+    source: Path, partial: Path, plan: Plan, journal: Journal, origin: dict[str, Any], settings: dict[str, Any]
+) -> None:
     """The small files; config.json last, since a folder without it is no model."""
     entries = [journal.finished[plan.file_name(unit)] for unit in range(len(plan.units))]
     index = {tensor: entry["file"] for entry in entries for tensor in entry["tensors"]}
@@ -163,8 +237,9 @@ def _finish(source: Path, partial: Path, plan: Plan, journal: Journal, origin: d
         "format": FORMAT,
         "kind": "quantized",
         "source": origin,
-        "recipe": _settings(plan) | {"table_bits": 8, "notes": list(plan.notes)},
+        "recipe": settings | {"table_bits": 8, "notes": [*plan.notes, *_notes(journal)]},
         "error": {tensor: error for entry in entries for tensor, error in entry["error"].items()},
+        "output_error": {tensor: error for entry in entries for tensor, error in entry.get("output_error", {}).items()},
         "files": hashes | {name: sha256(partial / name) for name in (INDEX, *COPIED) if (partial / name).is_file()},
     }
     write_json(partial / "localinfer.json", record)

@@ -34,12 +34,34 @@ def quantize_unit(
         if job.bits:
             errors[job.tensor.name] = _quantize(job, pool, tensors, on_weights)
         else:
-            values = job.tensor.read()
-            if values.dtype.kind == "f" or job.tensor.info.dtype == "BF16":
-                require_finite(job.tensor.name, values)
-            tensors[job.tensor.name] = (job.tensor.info.dtype, values)
+            tensors[job.tensor.name] = copied(job)
             on_weights(job.weights)
     return tensors, errors
+
+
+def copied(job: Job) -> tuple[str, NDArray[Any]]:
+    """A tensor as it is, if it is finite."""
+    values = job.tensor.read()
+    if values.dtype.kind == "f" or job.tensor.info.dtype == "BF16":
+        require_finite(job.tensor.name, values)
+    return job.tensor.info.dtype, values
+
+
+def stored(job: Job, packed: NDArray[np.int32], scales: NDArray[np.float16]) -> Stored:
+    """The three tensors of a quantized matrix."""
+    return {
+        f"{job.module}.weight_packed": ("I32", packed),
+        f"{job.module}.weight_scale": ("F16", scales),
+        f"{job.module}.weight_shape": ("I64", np.array(job.tensor.info.shape, np.int64)),
+    }
+
+
+def too_large(job: Job, error: Exception) -> Corrupt:
+    """The error for weights beyond float16's scales."""
+    return Corrupt(
+        f"tensor `{job.tensor.name}` holds weights too large to quantize ({error})",
+        hint="the model is broken; download it again, or run it as it is",
+    )
 
 
 def _quantize(job: Job, pool: Executor, tensors: Stored, on_weights: Callable[[int], None]) -> float:
@@ -57,9 +79,7 @@ def _quantize(job: Job, pool: Executor, tensors: Stored, on_weights: Callable[[i
         error += piece.error
         power += piece.power
         on_weights(piece.scales.size * job.group)
-    tensors[f"{job.module}.weight_packed"] = ("I32", np.concatenate(packed))
-    tensors[f"{job.module}.weight_scale"] = ("F16", np.concatenate(scales))
-    tensors[f"{job.module}.weight_shape"] = ("I64", np.array([rows, columns], np.int64))
+    tensors |= stored(job, np.concatenate(packed), np.concatenate(scales))
     return float(np.sqrt(error / power)) if power else 0.0
 
 
@@ -79,8 +99,5 @@ def _piece(job: Job, first: int, last: int) -> _Piece:
             weights = widen(values) if values.dtype == np.uint16 else values.astype(np.float32)
         rounded = round_rows(weights, job.bits, job.group)
     except (OverflowError, FloatingPointError) as error:
-        raise Corrupt(
-            f"tensor `{job.tensor.name}` holds weights too large to quantize ({error})",
-            hint="the model is broken; download it again, or run it as it is",
-        ) from error
+        raise too_large(job, error) from error
     return _Piece(pack(rounded.values, job.bits), rounded.scales, rounded.error, rounded.power)

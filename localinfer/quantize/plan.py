@@ -1,10 +1,11 @@
 """What `quantize` will do, decided from headers alone: which tensors, how many bits, which groups, which file."""
 
+import importlib.util
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, get_args
 
 from localinfer.errors import NotSupported, UsageError
 from localinfer.formats.checkpoint_files import StoredTensor, open_tensors
@@ -17,6 +18,11 @@ GROUPS = (32, 64, 128)
 TABLE_BITS = 8
 TABLES = ("model.embed_tokens", "lm_head")
 """Embedding and head, which get `TABLE_BITS`."""
+
+Method = Literal["rtn", "imatrix", "awq", "gptq", "awq+gptq"]
+METHODS: tuple[Method, ...] = get_args(Method)
+"""How integers are chosen: `rtn` looks at the weights alone, all others at what calibration text does in them too."""
+
 LARGE_MODEL = 4_000_000_000
 """From this many weights on, groups of 64 cost less quality than their bytes are worth."""
 
@@ -63,6 +69,7 @@ class Plan:
     group: int
     table_group: int
     layers: int
+    method: Method
     notes: tuple[str, ...]
 
     @property
@@ -81,7 +88,16 @@ class Plan:
         return f"model-{unit + 1:05d}-of-{len(self.units):05d}.safetensors"
 
 
-def make_plan(source: Path, bits: int, group: int | None) -> Plan:
+def default_method(bits: int) -> tuple[Method, str]:
+    """The method that loses least at that width, and a remark if it is not the one we would take."""
+    if bits == TABLE_BITS:
+        return "rtn", ""  # others gain nothing that can be measured
+    if importlib.util.find_spec("torch") is None:
+        return "rtn", "rounded without calibration: for less loss `pip install localinfer[quantize]`"
+    return "gptq", ""
+
+
+def make_plan(source: Path, bits: int, group: int | None, method: Method = "rtn") -> Plan:
     """Read the headers of `source` and plan. `group` None: chosen, and said in `notes` if not the usual one.
 
     Raises `UsageError` for a group that does not divide every matrix, `NotSupported` for a quantized source, and all
@@ -118,6 +134,7 @@ def make_plan(source: Path, bits: int, group: int | None) -> Plan:
         group=chosen,
         table_group=table_group,
         layers=checkpoint.spec.layers,
+        method=method,
         notes=tuple(notes),
     )
 

@@ -1,9 +1,10 @@
-"""The best signed scale of each group of weights, under squared error, without calibration data.
+"""The best signed scale of each group of weights, under squared error, plain or weighted by what the inputs are like.
 
 A weight becomes `q * s` with q in [-2**(b-1), 2**(b-1) - 1]; s may be negative, so that the side with the larger weight
 can use the extra value -2**(b-1). For integers q found with a trial scale, the best scale is sum(w*q) / sum(q*q), and
 the error it leaves is sum(w*w) - sum(w*q)**2 / sum(q*q): the trial with the largest second term wins. The scale is
-rounded to float16 before the final rounding of the weights.
+rounded to float16 before the final rounding of the weights. With an importance h of each column all these sums are
+weighted by it: h is the mean square of the column's input, so that the error counted is that of the layer's output.
 """
 
 from dataclasses import dataclass
@@ -18,6 +19,9 @@ LARGEST_SCALE = 65504.0
 
 _TINY = np.float32(1e-12)
 """Groups below this are stored as zeros: their scale would be zero in float16 anyway."""
+
+_LEAST_SHARE = np.float32(1e-3)
+"""Of the mean importance of a group."""
 
 _GROUPS_AT_ONCE = 2048
 """So that the arrays of one trial stay in a core's own cache."""
@@ -36,15 +40,16 @@ class Rounded:
     power: float
 
 
-def round_rows(rows: Floats, bits: int, group: int) -> Rounded:
+def round_rows(rows: Floats, bits: int, group: int, importance: Floats | None = None) -> Rounded:
     """Quantize finite float32 [N, K]; `group` divides K. Each group's result depends on its own weights only.
 
-    Raises `OverflowError` when a weight is too large for a float16 scale.
+    `importance` [K] weights the squared errors (not those that are returned). Raises `OverflowError` when a weight is
+    too large for a float16 scale.
     """
     count, columns = rows.shape
     groups = rows.reshape(-1, group)
-    if groups.size and float(np.abs(groups).max()) > LARGEST_SCALE * (1 << (bits - 1)):
-        raise OverflowError(float(np.abs(groups).max()))
+    require_scalable(groups, bits)
+    shares = None if importance is None else _shares(importance.reshape(-1, group))
     values = np.empty(groups.shape, np.int8)
     scales = np.empty(len(groups), np.float16)
     error = power = 0.0
@@ -52,7 +57,10 @@ def round_rows(rows: Floats, bits: int, group: int) -> Rounded:
         part = slice(first, first + _GROUPS_AT_ONCE)
         # Groups side by side: sums over a group are then sums of whole rows, which are fast and always in one order.
         weights = np.ascontiguousarray(groups[part].T)
-        q, s = _round(weights, bits)
+        share = None
+        if shares is not None:
+            share = np.ascontiguousarray(shares[np.arange(first, first + weights.shape[1]) % len(shares)].T)
+        q, s = _round(weights, bits, share)
         values[part] = q.T
         scales[part] = s
         difference = weights - q * s.astype(np.float32)
@@ -61,23 +69,44 @@ def round_rows(rows: Floats, bits: int, group: int) -> Rounded:
     return Rounded(values.reshape(count, columns), scales.reshape(count, columns // group), error, power)
 
 
-def _round(weights: Floats, bits: int) -> tuple[Floats, NDArray[np.float16]]:
+def group_scales(weights: Floats, bits: int, importance: Floats) -> NDArray[np.float16]:
+    """The best scales of n groups, float32 [group, n], whose columns weigh `importance` [group] in each of them."""
+    shares = _shares(importance[None, :])[0]
+    return _round(weights, bits, shares[:, None])[1]
+
+
+def require_scalable(weights: Floats, bits: int) -> None:
+    """Raise `OverflowError` when a weight is too large for a float16 scale."""
+    if weights.size and float(np.abs(weights).max()) > LARGEST_SCALE * (1 << (bits - 1)):
+        raise OverflowError(float(np.abs(weights).max()))
+
+
+def _shares(importance: Floats) -> Floats:
+    """Importance [groups, group] with a mean of 1 in each; none is nothing, as that input may come yet."""
+    mean = importance.mean(axis=1, keepdims=True)
+    shares: Floats = np.maximum(importance / np.where(mean > 0, mean, 1), _LEAST_SHARE).astype(np.float32)
+    return shares
+
+
+def _round(weights: Floats, bits: int, shares: Floats | None) -> tuple[Floats, NDArray[np.float16]]:
     """float32 [group, n] → integers as float32 [group, n] and float16 scales [n]."""
     half = float(1 << (bits - 1))
     largest = np.abs(weights).max(axis=0)
     zero = largest < _TINY
     largest[zero] = 1
-    scale = _search(weights, half / largest, bits)
+    weighted = weights if shares is None else weights * shares
+    scale = _search(weights, weighted, shares, half / largest, bits)
     scale[zero] = 0
     q = _integers(weights, scale, half)
-    product, square = (weights * q).sum(axis=0), (q * q).sum(axis=0)
-    refined = np.where(square > 0, product / np.maximum(square, 1), scale)
+    product = (weighted * q).sum(axis=0)
+    square = (q * q).sum(axis=0) if shares is None else (q * q * shares).sum(axis=0)
+    refined = np.where(square > 0, product / np.maximum(square, _TINY), scale)
     # Clamped: rounding up past the largest float16 would give infinity.
     rounded = np.clip(refined, -LARGEST_SCALE, LARGEST_SCALE).astype(np.float16)
     return _integers(weights, rounded.astype(np.float32), half), rounded
 
 
-def _search(weights: Floats, base: Floats, bits: int) -> Floats:
+def _search(weights: Floats, weighted: Floats, shares: Floats | None, base: Floats, bits: int) -> Floats:
     """The best of the trial scales of both signs for each column; `base` is 2**(b-1) / absmax."""
     half = float(1 << (bits - 1))
     best = np.full(base.shape, -1, np.float32)
@@ -89,9 +118,11 @@ def _search(weights: Floats, base: Floats, bits: int) -> Floats:
         for sign, low, high in ((1, -half, half - 1), (-1, 1 - half, half)):
             # With sign -1 these are the integers of the negative scale, turned round.
             np.clip(scaled, low, high, out=q)
-            product = np.multiply(weights, q, out=products).sum(axis=0)
-            square = np.maximum(np.multiply(q, q, out=products).sum(axis=0), 1)
-            ratio = product / square
+            product = np.multiply(weighted, q, out=products).sum(axis=0)
+            np.multiply(q, q, out=products)
+            if shares is not None:
+                np.multiply(products, shares, out=products)
+            ratio = product / np.maximum(products.sum(axis=0), _TINY)
             gain = product * ratio
             better = gain > best
             np.copyto(best, gain, where=better)

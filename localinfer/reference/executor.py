@@ -45,6 +45,10 @@ class Executor:
 
     def attend(self, op: Attend, x: Tensor) -> Tensor:
         """What attention adds to the residual stream `x` [n, hidden]."""
+        return self.norm(op.post_norm, self.linear(op.o, self.mixed(op, x)))
+
+    def mixed(self, op: Attend, x: Tensor) -> Tensor:
+        """The values that attention mixed, all heads side by side: the input of `op.o`."""
         n = x.shape[0]
         normed = self.norm(op.norm, x)
         q = self.linear(op.q, normed).view(n, op.heads, op.head_dim)
@@ -58,14 +62,18 @@ class Executor:
         scores = torch.einsum("qhd,khd->hqk", q, k) * op.scale
         scores = scores.masked_fill(~visible(n, op.window), float("-inf"))
         out = torch.einsum("hqk,khd->qhd", scores.softmax(dim=-1), v)
-        return self.norm(op.post_norm, self.linear(op.o, out.reshape(n, -1)))
+        return out.reshape(n, -1)
 
     def gated_mlp(self, op: GatedMLP, x: Tensor) -> Tensor:
         """What the feed-forward half adds to the residual stream `x` [n, hidden]."""
+        return self.norm(op.post_norm, self.linear(op.down, self.hidden(op, x)))
+
+    def hidden(self, op: GatedMLP, x: Tensor) -> Tensor:
+        """Activated gates times ups: the input of `op.down`."""
         normed = self.norm(op.norm, x)
         gate = self.linear(op.gate, normed)
         gate = silu(gate) if op.activation == "silu" else gelu(gate, approximate="tanh")
-        return self.norm(op.post_norm, self.linear(op.down, gate * self.linear(op.up, normed)))
+        return gate * self.linear(op.up, normed)
 
     def head(self, op: Head, x: Tensor) -> Tensor:
         """Scores [n, vocab] of the residual stream `x` [n, hidden]."""

@@ -132,7 +132,7 @@ def test_a_smaller_form_that_fits_is_named(cli: Cli, mine: str, monkeypatch: pyt
     from localinfer.cost.fit import estimate
     from localinfer.hub.resolve import resolve
 
-    assert cli("quantize", mine, "--bits", "4").code == 0
+    assert cli("quantize", mine, "--bits", "4", "--method", "rtn").code == 0
     need = estimate(resolve(f"{mine}:INT4").path).total_bytes
     monkeypatch.setattr("localinfer.cost.fit.available_bytes", lambda: need)
     ran = cli("run", mine, "hi")

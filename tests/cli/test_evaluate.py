@@ -35,7 +35,7 @@ def text(tmp_path: Path) -> str:
 
 @pytest.fixture
 def small(cli: Cli, mine: str) -> str:
-    assert cli("quantize", mine, "--bits", "4", "--no-report").code == 0
+    assert cli("quantize", mine, "--bits", "4", "--method", "rtn", "--no-report").code == 0
     return f"{mine}:INT4"
 
 
@@ -106,7 +106,7 @@ def test_quantize_says_what_it_lost(cli: Cli, mine: str, isolated: Path) -> None
     assert {key: made[key] for key in kept} == kept
     assert kept["kld_mean"] < 0.01
     assert cli("cache", "verify").code == 0
-    ran = cli("quantize", mine, "--bits", "3")
+    ran = cli("quantize", mine, "--bits", "3", "--method", "rtn")
     first, second, third = ran.out.splitlines()
     assert first.startswith(f"{mine}:INT3  ")
     assert second.startswith("ppl ")
@@ -115,7 +115,7 @@ def test_quantize_says_what_it_lost(cli: Cli, mine: str, isolated: Path) -> None
 
 def test_a_report_that_does_not_fit_is_no_failure(cli: Cli, mine: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("localinfer.evaluate.run.available_bytes", lambda: 1000)
-    ran = cli("quantize", mine, "--bits", "4")
+    ran = cli("quantize", mine, "--bits", "4", "--method", "rtn")
     assert ran.code == 0
     assert "not measured: these 2 models need " in ran.err
     assert f"`localinfer eval {mine}:INT4 --against {mine}:BF16` measures it" in ran.err
@@ -126,7 +126,7 @@ def test_an_interrupted_report_keeps_the_model(cli: Cli, mine: str, monkeypatch:
         raise KeyboardInterrupt
 
     monkeypatch.setattr("localinfer.evaluate.run._read_chunk", interrupt)
-    ran = cli("quantize", mine, "--bits", "4")
+    ran = cli("quantize", mine, "--bits", "4", "--method", "rtn")
     assert ran.code == 130
     assert f"`{mine}:INT4` is made, but was not measured" in ran.err
     assert cli("show", f"{mine}:INT4").code == 0

@@ -42,7 +42,7 @@ def test_pull_list_run_quantize_show_rm(cli: Cli, hub: FakeHub) -> None:
     assert (pulled["ref"], pulled["variant"], pulled["source"]) == ("org/tiny", "BF16", "hub")
     assert len(pulled["revision"]) == 40
 
-    made = json.loads(cli("quantize", "org/tiny", "--bits", "4", "--json", "-q").out)
+    made = json.loads(cli("quantize", "org/tiny", "--bits", "4", "--method", "rtn", "--json", "-q").out)
     assert made["ref"] == "org/tiny:INT4"
     assert made["source"] == "org/tiny"
     for key in ("bits_per_weight", "size_bytes", "seconds", "peak_bytes", "path"):
@@ -150,7 +150,7 @@ def test_quantize_refuses(cli: Cli, mine: str, argv: tuple[str, ...], code: int,
 
 
 def test_quantize_again_and_what_is_small_already(cli: Cli, mine: str) -> None:
-    assert cli("quantize", mine, "--bits", "3", "--name", "me/small").code == 0
+    assert cli("quantize", mine, "--bits", "3", "--method", "rtn", "--name", "me/small").code == 0
     again = cli("quantize", mine, "--bits", "3", "--name", "me/small")
     assert again.code == 2
     assert again.err.endswith(
@@ -158,6 +158,21 @@ def test_quantize_again_and_what_is_small_already(cli: Cli, mine: str) -> None:
     )
     assert cli("quantize", "me/small:INT3", "--bits", "3").code == 2
     assert cli("run", "me/small:INT3", "hi", "-n", "2").code == 0
+
+
+def test_quantize_calibrates(cli: Cli, mine: str, tmp_path: Path) -> None:
+    """Below 8 bits it calibrates, unless it is told not to; the text may be the caller's."""
+    text = tmp_path / "text.txt"
+    text.write_text("Calibrated on a text of my own, over and over again. " * 300)
+    made = cli("quantize", mine, "--bits", "4", "--calib", str(text), "--tokens", "2048", "--json", "-q")
+    assert made.code == 0
+    recipe = json.loads((Path(json.loads(made.out)["path"]) / "localinfer.json").read_text())["recipe"]
+    assert recipe["method"] == "gptq"
+    assert recipe["calibration"]["tokens"] == 2048
+    short = cli("quantize", mine, "--bits", "3", "--calib", str(tmp_path / "none.txt"))
+    assert (short.code, short.out) == (4, "")
+    assert "none.txt: cannot be read" in short.err
+    assert "me/tiny:INT3" not in cli("list").out
 
 
 def test_cache_verify_and_prune(cli: Cli, mine: str, isolated: Path) -> None:

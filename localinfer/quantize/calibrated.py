@@ -1,0 +1,140 @@
+"""The layers of a plan, quantized one after the other by what calibration text does in them."""
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from localinfer.formats.compressed import dequantize, pack, unpack
+from localinfer.formats.safetensors import SafetensorsFile
+from localinfer.graph.ops import Attend, Embed, GatedMLP, Linear
+from localinfer.graph.registry import family_for
+from localinfer.graph.weights import Checkpoint
+from localinfer.quantize import gptq
+from localinfer.quantize.layer import Stored, copied, stored, too_large
+from localinfer.quantize.plan import TABLE_BITS, Job, Method, Plan
+from localinfer.quantize.stream import Half, Rounding, Stage, Stream
+
+
+@dataclass(frozen=True, slots=True)
+class Made:
+    """The tensors of a file; of each matrix the relative error of its weights and of its output; what went wrong."""
+
+    tensors: Stored
+    errors: dict[str, float]
+    output_errors: dict[str, float]
+    notes: tuple[str, ...]
+
+
+class Layers:
+    """Quantizes the units of `plan` that hold layers; they must be asked for in their order, each once.
+
+    `tokens` are the calibration text. The embedding is read from `tables`, the file that holds it as quantized; a large
+    stream lies in a file in `scratch`.
+    """
+
+    def __init__(self, source: Path, plan: Plan, tokens: NDArray[np.int32], tables: Path, scratch: Path) -> None:
+        self.checkpoint = Checkpoint(source)
+        self.method: Method = plan.method
+        name_of = family_for(self.checkpoint.config.get("model_type")).tensor_name
+        self._jobs = {(name_of(job.tensor.name) or "").removesuffix(".weight"): job for job in plan.jobs if job.bits}
+        top = 32512 if plan.bits == TABLE_BITS else 127  # as graph/program.py chooses them
+        roundings: dict[str, Rounding] = {name: (top, job.group) for name, job in self._jobs.items()}
+        self.stream = Stream(self.checkpoint, tokens, self._embedder(tables), roundings, scratch)
+
+    def halves(self, unit: Sequence[Job]) -> list[Half]:
+        """The operations whose matrices lie in `unit`; none if it is no layer."""
+        there = {id(job) for job in unit}
+        ops = (op for op in self.checkpoint.graph.ops if isinstance(op, Attend | GatedMLP))
+        return [op for op in ops if id(self._jobs[_linears(op)[0].name]) in there]
+
+    def quantize(self, unit: Sequence[Job], halves: Sequence[Half], on_weights: Callable[[int], None]) -> Made:
+        """Quantize one layer and take the stream through it. Raises `Corrupt` for NaN, infinity and huge weights."""
+        made = Made({}, {}, {}, ())
+        notes: list[str] = []
+
+        def fit(stage: Stage, moments: Tensor) -> dict[str, Tensor]:
+            matrices = [self.stream.weight(linear) for linear in stage]
+            jobs = [self._jobs[linear.name] for linear in stage]
+            try:
+                fitted = self._fit(torch.cat(matrices), moments, jobs[0])
+            except OverflowError as error:
+                raise too_large(jobs[0], error) from error
+            if fitted.note:
+                notes.append(f"`{jobs[0].tensor.name}`: {fitted.note}")
+            results, first = {}, 0
+            for job, linear, matrix in zip(jobs, stage, matrices, strict=True):
+                part = slice(first, first + linear.rows)
+                first += linear.rows
+                values, scales = fitted.values[part], fitted.scales[part]
+                made.tensors.update(stored(job, pack(values, job.bits), scales))
+                results[linear.name] = torch.from_numpy(dequantize(values, scales))
+                made.errors[job.tensor.name] = _ratio((matrix - results[linear.name]).pow(2), matrix.pow(2))
+                made.output_errors[job.tensor.name] = _ratio(fitted.error[part], fitted.power[part])
+                on_weights(job.weights)
+            return results
+
+        self.stream.quantize(halves, fit)
+        for job in unit:
+            if not job.bits:
+                made.tensors[job.tensor.name] = copied(job)
+                on_weights(job.weights)
+        return Made(made.tensors, made.errors, made.output_errors, tuple(notes))
+
+    def pass_over(self, halves: Sequence[Half], file: Path) -> None:
+        """Take the stream through a layer that is quantized in `file` already."""
+        written = SafetensorsFile(file)
+        matrices = {}
+        for half in halves:
+            for linear in _linears(half):
+                matrices[linear.name] = _read(written, self._jobs[linear.name])
+        self.stream.pass_over(halves, matrices)
+
+    def _fit(self, weights: Tensor, moments: Tensor, job: Job) -> gptq.Fitted:
+        if self.method == "imatrix":
+            return gptq.fit_nearest(weights, moments, job.bits, job.group)
+        return gptq.fit(weights, moments, job.bits, job.group)
+
+    def _embedder(self, file: Path) -> Callable[[NDArray[np.int32]], Tensor]:
+        embed = next(op for op in self.checkpoint.graph.ops if isinstance(op, Embed))
+        job = self._jobs[embed.table.name]
+        written = SafetensorsFile(file)
+        packed, scales = (written.read(f"{job.module}.{part}") for part in ("weight_packed", "weight_scale"))
+
+        def rows(ids: NDArray[np.int32]) -> Tensor:
+            values = unpack(packed[ids], job.bits, job.tensor.info.shape[1])
+            return torch.from_numpy(dequantize(values, scales[ids])) * embed.scale
+
+        return rows
+
+
+def _linears(half: Half) -> tuple[Linear, ...]:
+    return (half.q, half.k, half.v, half.o) if isinstance(half, Attend) else (half.gate, half.up, half.down)
+
+
+def _read(file: SafetensorsFile, job: Job) -> Tensor:
+    packed, scales = (file.read(f"{job.module}.{part}") for part in ("weight_packed", "weight_scale"))
+    return torch.from_numpy(dequantize(unpack(packed, job.bits, job.tensor.info.shape[1]), scales))
+
+
+def _ratio(error: Any, power: Any) -> float:
+    """The root of the ratio of two sums, summed in double precision."""
+    above, below = (float(np.asarray(x, np.float64).sum()) for x in (error, power))
+    return float(np.sqrt(max(above, 0) / below)) if below > 0 else 0.0
+
+
+@contextmanager
+def threads(count: int) -> Iterator[None]:
+    """torch on that many threads."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(count)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
