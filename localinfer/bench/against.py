@@ -1,7 +1,7 @@
 """Several engines on the same tests, taking turns: A B A B, so that a slow minute of the machine hits all of them."""
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from localinfer.bench.measure import Clock, Sample, measure
@@ -25,7 +25,7 @@ class Runner:
 
 def run_tests(
     tests: Sequence[BenchTest],
-    runners: Callable[[BenchTest], Sequence[Runner]],
+    runners: Mapping[str, Sequence[Runner]],
     *,
     repetitions: int = 5,
     seed: int = 0,
@@ -35,12 +35,12 @@ def run_tests(
     on_progress: OnProgress | None = None,
     clock: Clock = time.perf_counter,
 ) -> list[list[BenchRow]]:
-    """For each test the rows of its `runners`, in order. Each runs once more, untimed, to warm up.
+    """For each test the rows of its `runners`, by the test's name, in order. Each runs once more, untimed, to warm up.
 
     `bandwidth`: bytes a second the memory gives, for the shares. Raises `UsageError` when a context is too short.
     """
     tell = on_progress or (lambda what, done, total: None)
-    turns = [(test, runners(test)) for test in tests]
+    turns = [(test, runners[test.name]) for test in tests]
     total = sum(len(here) for _, here in turns) * (repetitions + 1)
     done = 0
     rows: list[list[BenchRow]] = []

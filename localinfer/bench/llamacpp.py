@@ -4,6 +4,7 @@ import time
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
+from math import prod
 from pathlib import Path
 
 from localinfer.bench.against import Runner
@@ -14,6 +15,7 @@ from localinfer.config import EngineConfig, KvBits
 from localinfer.cost.roofline import gguf_traffic
 from localinfer.engine.llamacpp import open_llamacpp
 from localinfer.errors import DoesNotFit
+from localinfer.formats.gguf import GgufFile
 
 _TRIES = 4
 
@@ -24,16 +26,21 @@ class Settings:
 
     kv_bits: KvBits
     flash_attention: bool
+    one_cache: bool = False
+    """Several sequences in one cache, or in one each."""
 
     @property
     def words(self) -> str:
         attention = "flash attention" if self.flash_attention else "no flash attention"
-        return (
-            f"{'f16' if self.kv_bits == 16 else 'q8_0'} KV, {attention}, repacked weights: the fastest of its settings"
-        )
+        cache = f"{'f16' if self.kv_bits == 16 else 'q8_0'} KV{' in one cache' if self.one_cache else ''}"
+        return f"{cache}, {attention}, repacked weights: the fastest of its settings"
 
 
 ALL = (Settings(16, True), Settings(16, False), Settings(8, True))
+FOR_STREAMS = (*ALL, *(replace(settings, one_cache=True) for settings in ALL))
+
+ROWS = 512
+"""Prompt tokens in one step: llama.cpp's own default, which suits it better than a smaller number."""
 
 
 @contextmanager
@@ -42,15 +49,18 @@ def best_llamacpp(
 ) -> Iterator[dict[str, Runner]]:
     """llama.cpp on the GGUF file `path`, at our context and threads, at its best for each of `kinds` (`pp`, `tg`).
 
+    A `tg` is one of `config.parallel` sequences together.
+
     Settings are tried one after the other, each in its own engine, so that memory holds one at a time. Raises
     `NotSupported` when llama-cpp-python is not installed or does not know the model.
     """
-    speeds = {settings: _pilot(path, config, settings, kinds, seed, clock) for settings in ALL}
+    every = FOR_STREAMS if config.parallel > 1 else ALL
+    speeds = {settings: _pilot(path, config, settings, kinds, seed, clock) for settings in every}
     with ExitStack() as stack:
         opened: dict[Settings, Runner] = {}
         found = {}
         for kind in kinds:
-            best = max(ALL, key=lambda settings: speeds[settings].get(kind, 0.0))
+            best = max(every, key=lambda settings: speeds[settings].get(kind, 0.0))
             if best not in opened:
                 opened[best] = stack.enter_context(_open(path, config, best))
             found[kind] = opened[best]
@@ -59,9 +69,27 @@ def best_llamacpp(
 
 @contextmanager
 def _open(path: Path, config: EngineConfig, settings: Settings) -> Iterator[Runner]:
-    ours = replace(config, kv_bits=settings.kv_bits, draft="off")
-    with open_llamacpp(path, ours, name=path.name, flash_attention=settings.flash_attention) as engine:
-        yield Runner(engine, Contender(engine.info, "off", gguf_traffic(path, settings.kv_bits), settings.words))
+    ours = replace(config, kv_bits=settings.kv_bits, draft="off", prefill_chunk=max(ROWS, config.prefill_chunk))
+    started = time.perf_counter()
+    with open_llamacpp(
+        path, ours, name=path.name, flash_attention=settings.flash_attention, one_cache=settings.one_cache
+    ) as engine:
+        yield Runner(
+            engine,
+            Contender(
+                engine.info,
+                "off",
+                gguf_traffic(path, settings.kv_bits),
+                settings.words,
+                8 * engine.info.weight_bytes / gguf_parameters(path),
+                time.perf_counter() - started,
+            ),
+        )
+
+
+def gguf_parameters(path: Path) -> int:
+    """How many numbers the file's tensors hold."""
+    return sum(prod(tensor.shape) for tensor in GgufFile(path).tensors.values())
 
 
 def _pilot(
@@ -70,16 +98,17 @@ def _pilot(
     """The best speed of each kind of test, after one try to warm up; nothing for settings the model cannot have."""
     try:
         with _open(path, config, settings) as runner:
-            return {kind: max(_speeds(runner, kind, seed, clock)) for kind in kinds}
+            return {kind: max(_speeds(runner, kind, config.parallel, seed, clock)) for kind in kinds}
     except DoesNotFit:
         if settings == ALL[0]:
             raise
         return {}  # 8-bit keys and values exist for head sizes of whole 32s only
 
 
-def _speeds(runner: Runner, kind: str, seed: int, clock: Clock) -> list[float]:
+def _speeds(runner: Runner, kind: str, parallel: int, seed: int, clock: Clock) -> list[float]:
     """A short test of this kind, as far as the context has room for it."""
-    room = runner.engine.context_size - BenchTest(0, 0).context
-    test = BenchTest(min(128, room), 0) if kind == "pp" else BenchTest(0, min(16, room))
+    streams = parallel if kind == "tg" else 1
+    room = runner.engine.context_size - BenchTest(0, 0, streams=streams).context
+    test = BenchTest(min(128, room), 0) if kind == "pp" else BenchTest(0, min(16, room), streams=streams)
     tries = [measure(runner.engine, test, i, seed, clock, None).tok_s for i in range(_TRIES)]
     return tries[1:]

@@ -6,7 +6,7 @@ arithmetic.
 """
 
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from itertools import pairwise
 
@@ -15,7 +15,7 @@ from localinfer.config import SamplingParams
 from localinfer.cost.energy import EnergyMeter
 from localinfer.engine.protocol import Engine, Request
 from localinfer.errors import LocalInferError, UsageError
-from localinfer.events import Finished, Stats, Text
+from localinfer.events import Event, Finished, Stats, Text
 
 Clock = Callable[[], float]
 
@@ -48,11 +48,15 @@ def measure(
             f"`{test.name}` needs a context of {test.context} tokens, but it is {engine.context_size}",
             hint=f"add `-c {test.context}`",
         )
+    if test.streams > 1:
+        return _run_together(engine, test, f"{seed}/{test.name}", clock, meter)
     # Named after the test, so that one more test in the list does not change the others' prompts.
-    tokens = random_tokens(engine, test.depth + max(test.prompt, 1), f"{seed}/{test.name}/{repetition}")
+    # What lies before is the same each time and so found in the cache.
+    before = random_tokens(engine, test.depth, f"{seed}/{test.name}/before")
+    tokens = before + random_tokens(engine, max(test.prompt, 1), f"{seed}/{test.name}/{repetition}")
     if test.prompt:
         if test.depth:
-            _drain(engine, tokens[: test.depth])
+            _drain(engine, before)
         return _run(engine, tokens, 1, clock, meter)
     return _run(engine, tokens, test.generate + 1, clock, meter)
 
@@ -103,6 +107,56 @@ def _run(engine: Engine, prompt: tuple[int, ...], new: int, clock: Clock, meter:
         drafted=stats.drafted,
         accepted=stats.accepted,
     )
+
+
+def _run_together(engine: Engine, test: BenchTest, seed: str, clock: Clock, meter: EnergyMeter | None) -> Sample:
+    """All streams of a test, timed from when the last of them has spoken: `generate` steps, one token each."""
+    sampling = SamplingParams(temperature=0.0, max_tokens=test.generate + 2 * test.streams, ignore_eos=True)
+    prompts = [random_tokens(engine, test.depth + 1, f"{seed}/{i}") for i in range(test.streams)]
+    for prompt in prompts if test.depth else []:
+        _drain(engine, prompt)
+    started = clock()
+    handles = [engine.add(Request(prompt, sampling)) for prompt in prompts]
+    ids: dict[int, list[int]] = {handle: [] for handle in handles}
+    try:
+        while not all(ids.values()):
+            _take(engine.step(), ids)
+        times = [clock()]
+        before = meter.joules() if meter else None
+        for _ in range(test.generate):
+            if _take(engine.step(), ids) != test.streams:
+                raise UsageError(
+                    f"{test.streams} sequences do not run at once", hint=f"add `--prefill-chunk {32 * test.streams}`"
+                )
+            times.append(clock())
+        after = meter.joules() if meter else None
+    finally:
+        for handle in handles:
+            engine.cancel(handle)
+        engine.step()
+    seconds = times[-1] - times[0]
+    tokens = test.generate * test.streams
+    return Sample(
+        tok_s=tokens / seconds if seconds > 0 else 0.0,
+        ttft_s=times[0] - started,
+        gaps_s=tuple(b - a for a, b in pairwise(times)),
+        token_ids=tuple(token for handle in handles for token in ids[handle][: test.generate]),
+        seconds=seconds,
+        tokens=tokens,
+        joules=None if before is None or after is None else after - before,
+        drafted=0,
+        accepted=0,
+    )
+
+
+def _take(events: Iterable[Event], ids: dict[int, list[int]]) -> int:
+    """Note the new tokens of every sequence; gives how many sequences spoke."""
+    spoke = set()
+    for event in events:
+        if isinstance(event, Text) and event.token_ids and event.handle in ids:
+            ids[event.handle] += event.token_ids
+            spoke.add(event.handle)
+    return len(spoke)
 
 
 def measure_step(engine: Engine, rows: int, steps: int, seed: int, clock: Clock) -> list[float]:

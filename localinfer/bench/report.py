@@ -17,6 +17,7 @@ class BenchMachine:
     isa: str
     read_gb_s: float | None
     int8_tops: float | None = None
+    """10^12 operations a second of the INT8 kernel on weights that stay in the cache; a product and its sum are two."""
     steal: float | None = None
     """Part of the time that the host gave to others meanwhile; None where it is not told."""
 
@@ -28,11 +29,17 @@ class BenchModel:
     name: str
     revision: str | None
     bits: str
+    bits_per_weight: float
+    """As packed, embedding and head counted once."""
     parameters: int
     size_bytes: int
     """Weights in memory."""
     bytes_per_token: int
     """Bytes read to generate one token with an empty context."""
+    load_s: float = 0.0
+    """Seconds from opening to ready."""
+    peak_bytes: int | None = None
+    """Most memory of the process until the model was ready; None where the system does not say."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -79,7 +86,21 @@ def ratio(rows: Sequence[BenchRow], peer: BenchRow) -> float | None:
 def table(report: BenchReport) -> str:
     """Markdown, a line a test and engine; every line ends with a newline. Peers follow our line of the same test."""
     model = report.model
-    head = ["model", "size", "params", "backend", "threads", "kv", "test", "t/s", "GB/s", "of RAM", "itl ms", "output"]
+    head = [
+        "model",
+        "size",
+        "bpw",
+        "params",
+        "backend",
+        "threads",
+        "kv",
+        "test",
+        "t/s",
+        "GB/s",
+        "of peak",
+        "itl ms",
+        "output",
+    ]
     lines = []
     for row in report.rows:
         mine = f"{model.name} {row.bits}" if row.bits not in model.name else model.name
@@ -87,7 +108,7 @@ def table(report: BenchReport) -> str:
         lines += [
             _cells(peer, f"same, {peer.bits}", "", model.parameters) for peer in report.peers if peer.test == row.test
         ]
-    text = _aligned([head, *lines], left={0, 3, 6, 11})
+    text = _aligned([head, *lines], left={0, 4, 7, 12})
     if report.steps:
         steps = [["rows", "step ms", "t/s", "of one row"]]
         for step in report.steps:
@@ -101,6 +122,7 @@ def _cells(row: BenchRow, name: str, bytes_: str, parameters: int) -> list[str]:
     return [
         name,
         bytes_,
+        f"{row.bits_per_weight:.2f}",
         f"{parameters / 1e6:.0f} M" if parameters < 1e9 else f"{parameters / 1e9:.2f} B",
         f"{row.backend} {row.isa}",
         str(row.threads),
@@ -108,7 +130,7 @@ def _cells(row: BenchRow, name: str, bytes_: str, parameters: int) -> list[str]:
         row.test + (f" {row.draft}" if row.draft != "off" else ""),
         f"{row.tok_s:.2f} ± {row.tok_s_sd:.2f}",
         "" if row.gb_s is None else f"{row.gb_s:.1f}",
-        "" if row.bandwidth_share is None else f"{row.bandwidth_share:.0%}",
+        "" if (used := row.bandwidth_share or row.peak_share) is None else f"{used:.0%}",
         "" if row.itl_p50_ms is None else f"{row.itl_p50_ms:.2f}",
         row.output_hash[:8],
     ]
@@ -120,11 +142,18 @@ def _notes(report: BenchReport) -> str:
         times = ratio(report.rows, peer)
         if times is not None:
             notes.append(f"{peer.test}: {times:.2f} x {peer.backend} (medians, in turn; {peer.settings})")
+    notes.append(_loading(report.model))
     machine = report.machine
     speed = "" if machine.read_gb_s is None else f", reads {machine.read_gb_s:.1f} GB/s"
+    speed += "" if machine.int8_tops is None else f", {machine.int8_tops:.2f} int8 TOPS from the cache"
     stolen = f", {machine.steal:.1%} of the time taken by the host" if machine.steal else ""
     notes.append(f"{machine.cpu}, {machine.cores} cores{speed}{stolen}")
     return "\n" + "".join(note + "\n" for note in notes)
+
+
+def _loading(model: BenchModel) -> str:
+    peak = "" if model.peak_bytes is None else f", {size(model.peak_bytes)} of memory at most until then"
+    return f"ready {model.load_s:.2f} s after opening{peak}"
 
 
 def _aligned(cells: list[list[str]], left: set[int]) -> str:

@@ -22,6 +22,10 @@ class Contender:
     traffic: Traffic | None
     settings: str = ""
     """What was chosen for it, in words."""
+    bits_per_weight: float = 0.0
+    """Of all weights, embedding and head counted."""
+    load_s: float = 0.0
+    """Seconds from opening to ready."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -32,6 +36,8 @@ class BenchRow:
     backend: str
     batch: int
     bits: str
+    bits_per_weight: float
+    """Of all weights as stored, embedding and head counted once."""
     kv_bits: int
     draft: str
     threads: int
@@ -54,6 +60,10 @@ class BenchRow:
     usd_per_mtok: float | None
     output_hash: str
     """Of the ids generated in the first repetition: another value is another answer."""
+    load_s: float = 0.0
+    """Seconds from opening this engine to ready."""
+    peak_share: float | None = None
+    """Part of the machine's `int8_tops` that a prompt's integer products use; None where it was not measured."""
     settings: str = ""
 
 
@@ -65,14 +75,17 @@ def make_row(
     gaps = sorted(gap for sample in samples for gap in sample.gaps_s)
     moved = None
     if test.generate and who.traffic is not None and who.draft == "off":
-        moved = who.traffic.bytes_per_token(test.depth + test.generate // 2) * statistics.fmean(speeds)
+        one = who.traffic.bytes_per_token(test.depth + test.generate // 2) - who.traffic.weights
+        step = who.traffic.weights + test.streams * one  # weights are read once for all streams
+        moved = step * statistics.fmean(speeds) / test.streams
     joules = _joules_per_token(samples)
     drafted = sum(sample.drafted for sample in samples)
     return BenchRow(
         test=test.name,
         backend=who.info.backend,
-        batch=1,
+        batch=test.streams,
         bits=who.info.bits,
+        bits_per_weight=who.bits_per_weight,
         kv_bits=who.info.kv_bits,
         draft=who.draft,
         threads=who.info.threads,
@@ -89,6 +102,7 @@ def make_row(
         joules_per_token=joules,
         usd_per_mtok=None if joules is None else per_million(joules, usd_per_kwh).usd,
         output_hash=output_hash(samples[0].token_ids),
+        load_s=who.load_s,
         settings=who.settings,
     )
 

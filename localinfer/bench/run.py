@@ -3,26 +3,62 @@
 import statistics
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
-from dataclasses import replace
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from localinfer.bench.against import OnProgress, Runner, run_tests
-from localinfer.bench.llamacpp import best_llamacpp
+from localinfer.bench.here import describe_machine, forget_peak, peak_bytes, share_stolen, stolen_ticks
+from localinfer.bench.llamacpp import best_llamacpp, gguf_parameters
 from localinfer.bench.measure import Clock, measure_step
 from localinfer.bench.plan import BenchTest, context_for
-from localinfer.bench.report import BenchMachine, BenchModel, BenchReport, StepRow
-from localinfer.bench.rows import Contender
+from localinfer.bench.report import BenchModel, BenchReport, StepRow
+from localinfer.bench.rows import BenchRow, Contender
 from localinfer.config import EngineConfig, in_range
 from localinfer.cost.energy import start_meter
-from localinfer.cost.machine import cpu_model, read_bandwidth
+from localinfer.cost.fit import weights_bytes
+from localinfer.cost.machine import read_bandwidth
 from localinfer.cost.prices import USD_PER_KWH
-from localinfer.cost.roofline import Traffic, gguf_traffic, traffic
+from localinfer.cost.roofline import gguf_traffic, traffic
 from localinfer.engine.opening import open_engine
-from localinfer.engine.protocol import Engine, EngineInfo
+from localinfer.engine.protocol import Engine
+from localinfer.graph.weights import Checkpoint
 
 STEPS = 32
 """Steps timed for each number of rows."""
+
+
+@dataclass(frozen=True, slots=True)
+class Subject:
+    """What is measured, and how to open it."""
+
+    path: Path
+    name: str
+    backend: str = "auto"
+    revision: str | None = None
+
+    def parameters(self) -> int:
+        return Checkpoint(self.path).graph.parameters() if self.path.is_dir() else gguf_parameters(self.path)
+
+    @contextmanager
+    def open(self, config: EngineConfig, clock: Clock, on_progress: OnProgress | None = None) -> Iterator[Runner]:
+        is_ours = self.path.is_dir()
+        reads = traffic(self.path, config.kv_bits) if is_ours else gguf_traffic(self.path, config.kv_bits)
+        forget_peak()
+        started = clock()
+        with open_engine(self.path, config, backend=self.backend, name=self.name, on_progress=on_progress) as engine:
+            load_s = clock() - started
+            nbytes = weights_bytes(Checkpoint(self.path)) if is_ours else engine.info.weight_bytes
+            yield Runner(
+                engine,
+                Contender(
+                    engine.info,
+                    config.draft,
+                    reads,
+                    bits_per_weight=8 * nbytes / self.parameters(),
+                    load_s=load_s,
+                ),
+            )
 
 
 def run_bench(
@@ -44,74 +80,105 @@ def run_bench(
 ) -> BenchReport:
     """Measure the model at `path`, and llama.cpp on the GGUF file `against` in turn with it.
 
-    A context that `config` leaves open is as long as the longest test; `rows` are numbers of sequences moved together
-    (1 to 64). With `refresh` the memory is measured again first. Raises what `open_engine` raises, and `UsageError`.
+    Tests of as many streams share an engine with room for them; a context that `config` leaves open is as long as the
+    longest of them. `rows` are numbers of sequences moved together (1 to 64). With `refresh` the memory is measured
+    again first. Raises what `open_engine` raises, and `UsageError`.
     """
     in_range("repetitions", repetitions, 1, 1000)
     for count in rows:
         in_range("rows", count, 1, 64)
-    if config.context is None:
-        config = replace(config, context=context_for(tests))
-    with ExitStack() as stack:
-        ours = stack.enter_context(_open(path, config, name, backend, on_progress))
-        kinds = sorted({test.kind for test in tests})
-        peers = stack.enter_context(best_llamacpp(against, config, kinds, seed=seed, clock=clock)) if against else {}
-        bandwidth = read_bandwidth(ours.engine.info.threads, refresh=refresh).bytes_per_s
-        before = _steal()
-        found = run_tests(
-            tests,
-            lambda test: [ours, peers[test.kind]] if peers else [ours],
-            repetitions=repetitions,
-            seed=seed,
-            bandwidth=bandwidth,
-            meter=start_meter(),
-            usd_per_kwh=usd_per_kwh,
-            on_progress=on_progress,
-            clock=clock,
-        )
-        steal = _share_stolen(before, _steal())
-        info, read = ours.engine.info, ours.who.traffic
-    isa, gb_s = info.isa, bandwidth / 1e9
-    return BenchReport(
-        machine=BenchMachine(cpu=cpu_model(), cores=_cores(), isa=isa, read_gb_s=gb_s, int8_tops=None, steal=steal),
-        model=_model(path, name, revision, info, read),
-        rows=[here[0] for here in found],
-        peers=[peer for here in found for peer in here[1:]],
-        steps=_steps(path, config, name, backend, rows, seed, clock) if rows else [],
-    )
-
-
-def _model(path: Path, name: str, revision: str | None, info: EngineInfo, read: Traffic | None) -> BenchModel:
-    return BenchModel(
-        name=name,
-        revision=revision,
-        bits=info.bits,
-        parameters=_parameters(path),
-        size_bytes=info.weight_bytes,
-        bytes_per_token=read.bytes_per_token() if read else 0,
-    )
+    subject = Subject(path, name, backend, revision)
+    bandwidth = read_bandwidth(config.threads, refresh=refresh).bytes_per_s
+    before = stolen_ticks()
+    found: dict[str, list[BenchRow]] = {}
+    model: BenchModel | None = None
+    for streams in sorted({test.streams for test in tests}):
+        here = [test for test in tests if test.streams == streams]
+        ours = _for_streams(config, here, streams)
+        with subject.open(ours, clock, on_progress) as runner:
+            model = model or _model(subject, runner)
+            kinds = sorted({test.kind for test in here})
+            with _peers(against, ours, kinds, seed, clock) as peers:
+                turns = {test.name: [runner, *([peers[test.kind]] if peers else [])] for test in here}
+                rows_here = run_tests(
+                    here,
+                    turns,
+                    repetitions=repetitions,
+                    seed=seed,
+                    bandwidth=bandwidth,
+                    meter=start_meter(),
+                    usd_per_kwh=usd_per_kwh,
+                    on_progress=on_progress,
+                    clock=clock,
+                )
+            found |= {test.name: lines for test, lines in zip(here, rows_here, strict=True)}
+            info = runner.engine.info
+    assert model is not None
+    steps = _steps(subject, config, rows, seed, clock) if rows else []
+    steal = share_stolen(before, stolen_ticks())
+    machine = describe_machine(info.isa if path.is_dir() else "", info.threads, bandwidth, steal)
+    lines = [found[test.name] for test in tests]
+    mine = [_with_share(line[0], subject, machine.int8_tops) for line in lines]
+    theirs = [peer for line in lines for peer in line[1:]]
+    return BenchReport(machine=machine, model=model, rows=mine, peers=theirs, steps=steps)
 
 
 @contextmanager
-def _open(
-    path: Path, config: EngineConfig, name: str, backend: str, on_progress: OnProgress | None
-) -> Iterator[Runner]:
-    reads = traffic(path, config.kv_bits) if path.is_dir() else gguf_traffic(path, config.kv_bits)
-    with open_engine(path, config, backend=backend, name=name, on_progress=on_progress) as engine:
-        yield Runner(engine, Contender(engine.info, config.draft, reads))
+def _peers(
+    against: Path | None, config: EngineConfig, kinds: Sequence[str], seed: int, clock: Clock
+) -> Iterator[dict[str, Runner]]:
+    """The other engine by kind of test; nobody when there is no file for it."""
+    if against is None:
+        yield {}
+    else:
+        with best_llamacpp(against, config, kinds, seed=seed, clock=clock) as found:
+            yield found
 
 
-def _steps(
-    path: Path, config: EngineConfig, name: str, backend: str, rows: Sequence[int], seed: int, clock: Clock
-) -> list[StepRow]:
+def _for_streams(config: EngineConfig, tests: Sequence[BenchTest], streams: int) -> EngineConfig:
+    """`config` with room for `streams` sequences, as long as `tests` need them. Several have no drafts."""
+    context = context_for(tests) if config.context is None else config.context
+    return replace(config, context=context, parallel=streams, draft="off" if streams > 1 else config.draft)
+
+
+def _model(subject: Subject, runner: Runner) -> BenchModel:
+    info, reads = runner.engine.info, runner.who.traffic
+    return BenchModel(
+        name=subject.name,
+        revision=subject.revision,
+        bits=info.bits,
+        bits_per_weight=runner.who.bits_per_weight,
+        parameters=subject.parameters(),
+        size_bytes=info.weight_bytes,
+        bytes_per_token=reads.bytes_per_token() if reads else 0,
+        load_s=runner.who.load_s,
+        peak_bytes=peak_bytes(),
+    )
+
+
+def _with_share(row: BenchRow, subject: Subject, tops: float | None) -> BenchRow:
+    """`row` of a prompt with the share of `tops` that the layers' integer products use; attention is not counted."""
+    if not row.test.startswith("pp") or not subject.path.is_dir() or not tops:
+        return row
+    checkpoint = Checkpoint(subject.path)
+    body = [linear for linear in checkpoint.graph.linears() if ".layers." in linear.name]
+    bits = {checkpoint.form(linear.name)[0] for linear in body}
+    if 16 in bits:
+        return row  # those are products of floats
+    planes = 2 if bits == {8} else 1  # activations of 16 bits are two planes of 8
+    products = planes * sum(linear.rows * linear.cols for linear in body)
+    return replace(row, peak_share=2 * products * row.tok_s / (tops * 1e12))
+
+
+def _steps(subject: Subject, config: EngineConfig, rows: Sequence[int], seed: int, clock: Clock) -> list[StepRow]:
     """The times of steps of `rows` sequences, in an engine with room for all of them."""
     wide = replace(config, parallel=max(rows), context=STEPS + 128, draft="off")
     found: list[StepRow] = []
     one: float | None = None
-    with open_engine(path, wide, backend=backend, name=name) as engine:
-        _warm(engine, max(rows), seed, clock)
+    with subject.open(wide, clock) as runner:
+        _warm(runner.engine, max(rows), seed, clock)
         for count in rows:
-            step = statistics.median(measure_step(engine, count, STEPS, seed, clock))
+            step = statistics.median(measure_step(runner.engine, count, STEPS, seed, clock))
             one = step if count == 1 else one
             found.append(
                 StepRow(
@@ -126,37 +193,3 @@ def _steps(
 
 def _warm(engine: Engine, rows: int, seed: int, clock: Clock) -> None:
     measure_step(engine, rows, 4, seed - 1, clock)
-
-
-def _parameters(path: Path) -> int:
-    if path.is_dir():
-        from localinfer.graph.weights import Checkpoint
-
-        return Checkpoint(path).graph.parameters()
-    from math import prod
-
-    from localinfer.formats.gguf import GgufFile
-
-    return sum(prod(tensor.shape) for tensor in GgufFile(path).tensors.values())
-
-
-def _cores() -> int:
-    from localinfer import native
-
-    return native.physical_cores()
-
-
-def _steal() -> tuple[int, int] | None:
-    """(ticks taken by the host, all ticks) since the start of this machine."""
-    try:
-        fields = Path("/proc/stat").read_text(encoding="ascii").splitlines()[0].split()[1:9]
-        ticks = [int(field) for field in fields]
-    except (OSError, ValueError, IndexError):
-        return None
-    return (ticks[7], sum(ticks)) if len(ticks) == 8 else None
-
-
-def _share_stolen(before: tuple[int, int] | None, after: tuple[int, int] | None) -> float | None:
-    if before is None or after is None or after[1] <= before[1]:
-        return None
-    return (after[0] - before[0]) / (after[1] - before[1])

@@ -1,7 +1,7 @@
 """`bench`: how fast a model runs here, alone or turn by turn with another engine."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -10,6 +10,10 @@ from localinfer.cli.bundles import EngineFlags
 from localinfer.config import one_of
 from localinfer.errors import NotFound, UsageError, size
 from localinfer.hub.model import LocalModel
+
+if TYPE_CHECKING:
+    from localinfer.bench.compare import Report
+    from localinfer.bench.report import BenchReport
 
 ModelArg = Annotated[str | None, typer.Argument(metavar="MODEL", help="The model to measure.")]
 
@@ -22,10 +26,13 @@ def bench(
     group: o.Group,
     head_bits: o.HeadBits,
     test: o.Tests,
+    parallel: o.Parallel,
     rows: o.Rows,
     reps: o.Reps,
     against: o.Against,
     against_file: o.AgainstFile,
+    compare: o.Compare,
+    max_drop: o.MaxDrop,
     seed: o.Seed,
     engine: EngineFlags,
     revision: o.Revision,
@@ -37,20 +44,19 @@ def bench(
 
     Prompts are random tokens, the same for the same seed. Each line ends with a hash of the tokens that came out.
     """
-    from localinfer.bench.plan import DEFAULT_TESTS, parse_tests
+    from localinfer.bench.plan import DEFAULT_TESTS, parse_tests, with_streams
     from localinfer.bench.report import table
     from localinfer.bench.run import run_bench
-    from localinfer.cli.opening import check_fit, find
+    from localinfer.cli.opening import check_fit
     from localinfer.cli.output import line, show_json
     from localinfer.cli.progress import Progress
 
-    tests = parse_tests(test or DEFAULT_TESTS)
+    tests = with_streams(parse_tests(test or DEFAULT_TESTS), counts("parallel", parallel))
+    earlier = earlier_report(compare, max_drop)
     if random is not None:
         found = random_weights(random, name or model, group, head_bits, quiet=quiet)
-    elif group or head_bits:
-        raise UsageError("`--group` and `--head-bits` are for `--random`", hint="leave them out")
     else:
-        found = find(name or model or "starter", revision=revision, offline=offline, quiet=quiet)
+        found = known(name or model or "starter", group or head_bits, revision=revision, offline=offline, quiet=quiet)
     peer = peer_file(found, against, against_file)
     config = engine.config()
     if found.kind == "checkpoint":
@@ -65,15 +71,22 @@ def bench(
             backend=engine.backend,
             repetitions=reps,
             seed=seed,
-            rows=row_counts(rows),
+            rows=counts("rows", rows),
             against=peer,
             refresh=True,
             on_progress=progress,
         )
-    if json:
-        show_json(report.to_json())
-    else:
-        line(table(report).rstrip("\n"))
+    show_json(report.to_json()) if json else line(table(report).rstrip("\n"))
+    say_changes(report, earlier, compare or "", max_drop)
+
+
+def known(ref: str, odd: str | None, *, revision: str | None, offline: bool, quiet: bool) -> LocalModel:
+    """The model that `ref` means; its weights are what they are."""
+    from localinfer.cli.opening import find
+
+    if odd is not None:
+        raise UsageError("`--group` and `--head-bits` are for `--random`", hint="leave them out")
+    return find(ref, revision=revision, offline=offline, quiet=quiet)
 
 
 def random_weights(
@@ -98,13 +111,39 @@ def random_weights(
         return make_random(form, lambda done, total: progress("random weights", done, total))
 
 
-def row_counts(words: list[str]) -> list[int]:
-    """`["1,2,4"]` → `[1, 2, 4]`."""
+def counts(flag: str, words: list[str]) -> list[int]:
+    """`["1,2,4"]` → `[1, 2, 4]`; `flag` is what they were given for."""
     parts = [part.strip() for word in words for part in word.split(",")]
     wrong = next((part for part in parts if not part.isascii() or not part.isdigit()), None)
     if wrong is not None:
-        raise UsageError(f"--rows holds {wrong!r}, but must be whole numbers", hint="write them like `--rows 1,2,4,8`")
+        raise UsageError(
+            f"--{flag} holds {wrong!r}, but must be whole numbers", hint=f"write them like `--{flag} 1,2,4,8`"
+        )
     return [int(part) for part in parts]
+
+
+def earlier_report(file: str | None, max_drop: float | None) -> "Report | None":
+    """The report to compare with, read before anything is measured."""
+    from localinfer.bench.compare import read_report
+
+    if file is None:
+        if max_drop is not None:
+            raise UsageError("`--max-drop` without `--compare`", hint="add `--compare FILE`")
+        return None
+    return read_report(Path(file).expanduser())
+
+
+def say_changes(report: "BenchReport", earlier: "Report | None", file: str, max_drop: float | None) -> None:
+    """What changed, on standard error, so that JSON stays alone; then fail if it is too much."""
+    from localinfer.bench.compare import compare, comparison_table, fail_on_drops
+    from localinfer.cli.output import note
+
+    if earlier is None:
+        return
+    found = compare(earlier, report.to_json(), file)
+    note(comparison_table(found, file).rstrip("\n"))
+    if max_drop is not None:
+        fail_on_drops(found, max_drop)
 
 
 def peer_file(model: LocalModel, against: str | None, file: str | None) -> Path | None:
@@ -121,6 +160,10 @@ def peer_file(model: LocalModel, against: str | None, file: str | None) -> Path 
         return path
     if model.kind == "gguf":
         return model.path
+    from localinfer.bench.random_gguf import is_random, random_gguf
+
+    if is_random(model.path):
+        return random_gguf(model.path)
     from localinfer.hub import catalogue
     from localinfer.hub.starter import package_file
 

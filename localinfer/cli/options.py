@@ -348,3 +348,25 @@ Chunks = Annotated[
 Plot = Annotated[
     str | None, flag("plot", "text", "Draw size and divergence of all models into this PNG file.", metavar="FILE.png")
 ]
+Parallel = Annotated[
+    list[str],
+    flag(
+        "parallel",
+        "list",
+        "Also let so many sequences generate together, such as `8` or `2,4,8`.",
+        metavar="N,N",
+    ),
+]
+Compare = Annotated[
+    str | None, flag("compare", "text", "Tell what changed since this earlier `--json` report.", metavar="FILE.json")
+]
+MaxDrop = Annotated[
+    float | None,
+    flag(
+        "max-drop",
+        "float",
+        "With --compare: fail when a ratio to the other engine fell by more than this share.",
+        low=0,
+        high=1,
+    ),
+]

@@ -38,6 +38,7 @@ class Llama:
         on_progress: OnProgress | None,
         *,
         flash_attention: bool = True,
+        one_cache: bool = False,
     ) -> None:
         self.lib = lib = load_library()
         self.said = _SAID
@@ -54,7 +55,7 @@ class Llama:
         self.batch: Any = None
         try:
             self._load(path)
-            self._make_context(path, config, context, flash_attention)
+            self._make_context(path, config, context, flash_attention, one_cache)
         except BaseException:
             self.close()
             raise
@@ -71,7 +72,9 @@ class Llama:
             )
         self.vocab = int(self.lib.llama_vocab_n_tokens(self.lib.llama_model_get_vocab(self.model)))
 
-    def _make_context(self, path: Path, config: EngineConfig, context: int, flash_attention: bool) -> None:
+    def _make_context(
+        self, path: Path, config: EngineConfig, context: int, flash_attention: bool, one_cache: bool
+    ) -> None:
         """Weights were repacked for this CPU when they were loaded, as llama.cpp does by default."""
         params = self.lib.llama_context_default_params()
         params.n_ctx = -(-context // 256) * 256 * config.parallel
@@ -79,6 +82,7 @@ class Llama:
         params.n_seq_max = config.parallel
         params.n_threads = params.n_threads_batch = self.threads
         params.flash_attn_type = int(flash_attention)
+        params.kv_unified = one_cache
         params.type_k = params.type_v = _Q8_0 if config.kv_bits == 8 else _F16
         self.ctx = self.lib.llama_init_from_model(self.model, params)
         if not self.ctx:

@@ -15,13 +15,14 @@ from localinfer.bench.plan import BenchTest, context_for, parse_tests
 from localinfer.bench.report import BenchReport, ratio, table
 from localinfer.bench.rows import Contender, make_row, output_hash, percentile
 from localinfer.bench.run import run_bench
-from localinfer.config import EngineConfig
+from localinfer.config import EngineConfig, SamplingParams
 from localinfer.cost import machine
 from localinfer.cost.machine import Bandwidth
 from localinfer.cost.roofline import traffic
 from localinfer.engine.opening import open_engine
-from localinfer.engine.protocol import Engine
+from localinfer.engine.protocol import Engine, Request
 from localinfer.errors import UsageError
+from localinfer.events import Finished
 from tests.tiny import make_checkpoint
 
 CONFIG = EngineConfig(threads=1, context=256)
@@ -64,6 +65,7 @@ def known_memory(monkeypatch: pytest.MonkeyPatch) -> float:
         (["pp512@d4096"], ["pp512@d4096"]),
         (["pp512 @ d4096,tg1", "tg1"], ["pp512@d4096", "tg1"]),
         (["tg8@d0"], ["tg8"]),
+        (["tg8x4", "tg8x1", "tg8x4 @ d32"], ["tg8x4", "tg8", "tg8x4@d32"]),
     ],
 )
 def test_tests_are_named_as_llama_bench_names_them(names: list[str], seen: list[str]) -> None:
@@ -73,7 +75,8 @@ def test_tests_are_named_as_llama_bench_names_them(names: list[str], seen: list[
 
 
 @pytest.mark.parametrize(
-    "name", ["", "pp", "pp0", "tg-1", "tg12x", "pp5@4096", "pp99999999", "tg1@d1@d1", "PP5", "pp٣"]
+    "name",
+    ["", "pp", "pp0", "tg-1", "tg12x", "pp5@4096", "pp99999999", "tg1@d1@d1", "PP5", "pp٣", "pp8x2", "tg8x0", "tg8x"],
 )
 def test_what_is_no_test(name: str) -> None:
     with pytest.raises(UsageError, match="is not a test"):
@@ -107,6 +110,35 @@ def test_prompts_are_ordinary_tokens_and_differ(engine: Engine) -> None:
     assert one != other
     assert one == random_tokens(engine, 200, "0/pp200/0")
     assert not {*one, *other} & {*engine.tokenizer.eos_ids}
+
+
+@pytest.mark.parametrize("depth", [0, 70])
+def test_streams_say_what_each_would_say_alone(tiny: Path, depth: int) -> None:
+    test = BenchTest(0, 6, depth, 3)
+    with open_engine(tiny, replace(CONFIG, parallel=3)) as engine:
+        sample = measure(engine, test, 0, 7, Ticks(), None)
+        assert (sample.tokens, sample.seconds, sample.tok_s, sample.gaps_s) == (18, 6.0, 3.0, (1.0,) * 6)
+        assert sample.token_ids == measure(engine, test, 1, 7, Ticks(), None).token_ids
+    with open_engine(tiny, CONFIG) as engine:
+        alone: list[int] = []
+        for i in range(3):
+            prompt = random_tokens(engine, depth + 1, f"7/{test.name}/{i}")
+            sampling = SamplingParams(temperature=0.0, max_tokens=6, ignore_eos=True)
+            ended = [e for e in engine.stream(Request(prompt, sampling)) if isinstance(e, Finished)]
+            alone += ended[0].token_ids
+        with pytest.raises(UsageError, match="3 sequences do not run at once"):
+            measure(engine, test, 0, 7, Ticks(), None)
+    assert sample.token_ids == tuple(alone)
+
+
+def test_weights_are_read_once_for_all_streams(engine: Engine, tiny: Path) -> None:
+    who = Contender(engine.info, "off", traffic(tiny, 8))
+    alone = measure(engine, BenchTest(0, 4), 0, 0, Ticks(), None)
+    one, four = (make_row(BenchTest(0, 4, 0, n), who, [alone], 1e6, 0.36) for n in (1, 4))
+    assert (one.batch, four.batch) == (1, 4)
+    assert one.gb_s is not None
+    assert four.gb_s is not None
+    assert one.gb_s / 4 < four.gb_s < one.gb_s / 3
 
 
 def test_a_context_that_is_too_short_is_said(engine: Engine) -> None:
@@ -178,7 +210,7 @@ def test_contenders_take_turns(tiny: Path, monkeypatch: pytest.MonkeyPatch) -> N
         said: list[tuple[str, int, int]] = []
         rows = run_tests(
             parse_tests(["pp8", "tg2"]),
-            lambda test: runners,
+            {"pp8": runners, "tg2": runners},
             repetitions=2,
             on_progress=lambda *words: said.append(words),
         )
@@ -203,6 +235,7 @@ def run(tiny: Path, **changes: object) -> BenchReport:
 
 JSON_ROW = {
     *("test", "batch", "bits", "kv_bits", "draft", "tok_s", "tok_s_sd", "gb_s", "bandwidth_share", "ttft_ms"),
+    *("bits_per_weight", "load_s", "peak_share"),
     *("itl_p50_ms", "itl_p99_ms", "acceptance", "joules_per_token", "usd_per_mtok", "output_hash"),
 }
 
@@ -228,12 +261,13 @@ def test_the_report_has_the_keys_that_scripts_lean_on(tiny: Path, known_memory: 
 def test_the_table_looks_like_llama_benchs(tiny: Path, known_memory: float) -> None:
     text = table(run(tiny, rows=[1, 2]))
     lines = text.splitlines()
-    assert re.fullmatch(r"\| model +\| +size \| +params \| backend +\| .*t/s \|.*output +\|", lines[0])
+    assert re.fullmatch(r"\| model +\| +size \| +bpw \| +params \| backend +\| .*t/s \|.*output +\|", lines[0])
     assert set(lines[1]) <= set("|-: ")
     assert len({len(line) for line in lines[:5]}) == 1
     assert re.search(r"\| org/tiny BF16 .*\| pp32 +\| +[0-9.]+ ± [0-9.]+ \|", lines[2])
     assert "tg4@d40" in lines[4]
-    assert "reads 10.0 GB/s" in lines[-1]
+    assert "reads 10.0 GB/s, " in lines[-1]
+    assert re.fullmatch(r"ready [0-9.]+ s after opening, [0-9.]+ MB of memory at most until then", lines[-2])
     assert text.endswith("\n")
 
 

@@ -1,6 +1,7 @@
 """Random weights of a known shape: whole models, the same for ever, run by the engine like any other."""
 
 import json
+from math import prod
 from pathlib import Path
 from typing import Any
 
@@ -9,13 +10,19 @@ import pytest
 
 from localinfer.bench import shapes
 from localinfer.bench.measure import random_tokens
+from localinfer.bench.plan import parse_tests, with_streams
+from localinfer.bench.random_gguf import LAYOUTS, head_type, is_random, random_gguf
 from localinfer.bench.random_model import find_random, make_random, parse_form, planned_bytes
+from localinfer.bench.random_values import RandomValues
+from localinfer.bench.report import table
+from localinfer.bench.run import run_bench
 from localinfer.bench.shapes import known_shapes, shape_config
 from localinfer.config import EngineConfig, SamplingParams
 from localinfer.engine.opening import open_engine
 from localinfer.engine.protocol import Request
 from localinfer.errors import DoesNotFit, UsageError
 from localinfer.events import Finished
+from localinfer.formats.gguf import GgufFile
 from localinfer.graph.registry import read_graph
 from localinfer.graph.weights import Checkpoint
 from localinfer.hub.cache import list_models
@@ -34,6 +41,7 @@ SMALL: dict[str, dict[str, Any]] = {
         "num_key_value_heads": 2,
         "vocab_size": 300,
         "max_position_embeddings": 512,
+        "rope_theta": 10000.0,
     },
 }
 
@@ -136,3 +144,67 @@ def test_half_a_model_is_made_again(monkeypatch: pytest.MonkeyPatch) -> None:
             make_random(parse_form("small"))
     assert not list(models_dir().glob("random*/*"))
     assert make_random(parse_form("small")).variant == "INT4"
+
+
+@pytest.mark.parametrize(
+    ("word", "types"), [("small", {"Q4_0", "Q8_0"}), ("small:INT8", {"Q8_0"}), ("small:BF16", {"BF16"})]
+)
+def test_the_same_shape_for_the_other_engine(word: str, types: set[str]) -> None:
+    pytest.importorskip("llama_cpp")
+    model = make_random(parse_form(word))
+    assert is_random(model.path)
+    path = random_gguf(model.path)
+    assert path.parent == model.path
+    assert random_gguf(model.path) == path
+    found = GgufFile(path).tensors.values()
+    assert {tensor.type for tensor in found} == types | {"F32"}
+    ours = Checkpoint(model.path).graph.parameters()
+    assert sum(prod(tensor.shape) for tensor in found) == ours
+    with open_engine(path, EngineConfig(threads=1, context=64), backend="llamacpp") as engine:
+        assert engine.tokenizer.vocab_size == 300
+        prompt = random_tokens(engine, 9, "0")
+        sampling = SamplingParams(temperature=0.0, max_tokens=4, ignore_eos=True)
+        ended = [event for event in engine.stream(Request(prompt, sampling)) if isinstance(event, Finished)]
+    assert len(ended[0].token_ids) == 4
+    assert not list(model.path.glob("*.tmp"))
+    remove(model)
+    assert not path.exists()
+
+
+def test_embedding_and_head_are_as_the_other_quantizer_makes_them() -> None:
+    assert [head_type("Q4_0", hidden) for hidden in (1536, 576)] == ["Q6_K", "Q8_0"]
+    assert head_type("Q8_0", 1536) == "Q8_0"
+
+
+def test_blocks_of_the_other_engine_are_sane() -> None:
+    from gguf import GGMLQuantizationType
+    from gguf.quants import dequantize
+
+    for word, (block, layout, spread) in LAYOUTS.items():
+        raw = RandomValues(3).blocks("x", 4096, layout, 1 / spread)
+        values = dequantize(raw.view(np.uint8).reshape(4096, -1), GGMLQuantizationType[word])
+        assert values.size == 4096 * block
+        assert 0.5 < float(np.std(values)) < 2
+
+
+def test_both_engines_on_random_weights() -> None:
+    pytest.importorskip("llama_cpp")
+    model = make_random(parse_form("small"))
+    config = EngineConfig(threads=1)
+    report = run_bench(
+        model.path,
+        config,
+        with_streams(parse_tests(["pp40", "tg4"]), [3]),
+        name=model.ref,
+        repetitions=1,
+        against=random_gguf(model.path),
+        refresh=False,
+    )
+    assert [row.test for row in report.rows] == [row.test for row in report.peers] == ["pp40", "tg4", "tg4x3"]
+    assert [row.batch for row in report.peers] == [1, 1, 3]
+    assert 4.5 < report.rows[0].bits_per_weight < 9
+    assert 4.5 < report.peers[0].bits_per_weight < 9
+    assert report.rows[0].peak_share is not None
+    assert report.machine.int8_tops is not None
+    assert report.model.load_s > 0
+    assert "tg4x3: " in table(report)

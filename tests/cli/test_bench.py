@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from localinfer.cli.bench import row_counts
+from localinfer.cli.bench import counts
 from localinfer.errors import UsageError
 from tests.bench.test_random import SMALL
 from tests.cli.conftest import Cli
@@ -72,6 +72,8 @@ def test_table(cli: Cli, tiny: Path) -> None:
     [
         (["--test", "xx12"], "`xx12` is not a test"),
         (["--rows", "1,x"], "--rows holds 'x'"),
+        (["--max-drop", "0.1"], "`--max-drop` without `--compare`"),
+        (["--parallel", "65"], "parallel is 65"),
         (["--against-file", "m.gguf"], "`--against-file` without `--against`"),
         (["--against", "llamacpp"], "no GGUF file of `tiny` is known"),
         (["--random", "qwen2-1.5b"], "both `--random` and the model"),
@@ -97,7 +99,25 @@ def test_random_weights_are_told_before_they_are_made(cli: Cli, monkeypatch: pyt
     assert "is no known shape" in cli("bench", "--random", "smaller").err
 
 
-def test_row_counts() -> None:
-    assert row_counts(["1,2", " 4 "]) == [1, 2, 4]
-    with pytest.raises(UsageError):
-        row_counts(["1,,2"])
+def test_counts() -> None:
+    assert counts("rows", ["1,2", " 4 "]) == [1, 2, 4]
+    with pytest.raises(UsageError, match="--parallel holds ''"):
+        counts("parallel", ["1,,2"])
+
+
+def test_several_sequences_and_an_earlier_report(cli: Cli, tiny: Path, tmp_path: Path) -> None:
+    argv = ("bench", str(tiny), "--test", "pp8,tg4", "--parallel", "2,3", "--reps", "2", "--json", "-q")
+    ran = cli(*argv)
+    rows = json.loads(ran.out)["rows"]
+    assert [(row["test"], row["batch"]) for row in rows] == [("pp8", 1), ("tg4", 1), ("tg4x2", 2), ("tg4x3", 3)]
+    kept = tmp_path / "kept.jsonl"
+    kept.write_text('{"rows": []}\n' + ran.out.replace("\n", "") + "\n")
+    again = cli(*argv, "--compare", str(kept))
+    assert json.loads(again.out)["rows"][3]["output_hash"] == rows[3]["output_hash"]
+    assert f"against {kept}:" in again.err
+    assert "tg4x3: " in again.err
+    ran = cli(*argv, "--compare", str(kept), "--max-drop", "0.1")
+    assert (ran.code, "no ratio to the other engine" in ran.err) == (1, True)
+    (tmp_path / "none.json").write_text("[]")
+    ran = cli(*argv, "--compare", str(tmp_path / "none.json"))
+    assert (ran.code, ran.out, "holds no report" in ran.err) == (7, "", True)
