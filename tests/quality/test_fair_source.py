@@ -8,6 +8,7 @@ from gguf import GGMLQuantizationType
 from gguf.quants import dequantize, quantize
 
 from localinfer.errors import NotSupported, UsageError
+from localinfer.evaluate import evaluate, held_out_text
 from localinfer.formats.gguf import GgufFile
 from localinfer.graph.weights import Checkpoint
 from tests.quality.fair_source import dithered, make, steps
@@ -81,5 +82,19 @@ def test_all_forms_hold_the_same_numbers(starter_gguf: Path, tmp_path: Path) -> 
     norm = checkpoint.vector("model.norm.weight")
     assert (norm == bf16.dequantize("output_norm.weight")).all()
     assert (norm == source.dequantize("output_norm.weight")).all()
+    read_alike(tmp_path / "fair")
     with pytest.raises(UsageError, match="is there already"):
         make(starter_gguf, tmp_path / "fair", 0)
+
+
+def read_alike(fair: Path) -> None:
+    """The same weights in two engines: what is left is the order of float sums and llama.cpp's float16 activations."""
+    gguf, model = fair / "f16.gguf", fair / "model"
+    theirs, ours = evaluate([gguf, model], model, held_out_text(), ctx=64, chunks=3, kv_bits=16)
+    assert theirs.tokens == ours.tokens == 93
+    assert 0 < (theirs.kld_mean or 0) < 1e-4
+    assert theirs.ppl == pytest.approx(ours.ppl, rel=1e-3)
+    assert theirs.body_bits_per_weight == 16
+    swapped = evaluate([model], gguf, held_out_text(), ctx=64, chunks=3, kv_bits=16)[0]
+    assert swapped.reference == "f16.gguf"
+    assert swapped.kld_mean == pytest.approx(theirs.kld_mean, rel=0.1)

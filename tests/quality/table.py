@@ -1,0 +1,162 @@
+"""The table of method x bits x group: ours, and llama.cpp's quants of the same fair source when its tools are given.
+
+    python -m tests.quality.table FAIR --text FILE --work DIR [--ours 4:32:rtn …] [--llama BIN --types Q4_0 …]
+
+FAIR is a folder of `fair_source`. BIN holds `llama-quantize` and `llama-imatrix`; the importance matrix is made of our
+own calibration text. Everything made stays in DIR and is used again. All models are measured by `evaluate` against the
+same bf16 source, with a 16-bit cache; llama.cpp's run in llama.cpp, `F16` among them shows how far the two engines are
+apart. Lines go to standard output as Markdown, and to DIR/table.jsonl.
+"""
+
+import argparse
+import inspect
+import json
+import subprocess
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from localinfer.evaluate import Quality, evaluate, read_text
+from localinfer.quantize import checkpoint, quantize_checkpoint
+
+DATA = Path(checkpoint.__file__).with_name("data")
+TYPES = ("Q8_0", "Q4_K_M", "Q4_K_S", "Q4_0", "IQ4_XS", "Q3_K_M", "Q3_K_S", "IQ3_S")
+OURS = ("8:32:rtn", "4:32:rtn", "4:64:rtn", "3:32:rtn", "3:64:rtn")
+AT_ONCE = 4
+"""Models measured together; each group reads the source once more."""
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One line: what was made, from what words, in how many seconds."""
+
+    method: str
+    path: Path
+    seconds: float
+
+
+def ours(fair: Path, work: Path, spec: str) -> Entry:
+    """Our model of `bits:group:method`, made if it is not there yet."""
+    bits, group, method = spec.split(":")
+    dest, clock = work / f"ours-{bits}-{group}-{method}", _Clock(work, f"ours-{spec}")
+    if not dest.exists():
+        more: dict[str, Any] = {"method": method}
+        if "method" not in inspect.signature(quantize_checkpoint).parameters:
+            if method != "rtn":
+                raise SystemExit(f"{spec}: this version rounds to nearest only")
+            more = {}
+        with clock:
+            quantize_checkpoint(fair / "model", dest, bits=int(bits), group=int(group), **more)  # type: ignore[arg-type]
+    return Entry(f"INT{bits} {method}, groups of {group}", dest, clock.seconds)
+
+
+def theirs(fair: Path, work: Path, tools: Path, kind: str) -> Entry:
+    """llama.cpp's quant of type `kind`, with an importance matrix, made if it is not there yet."""
+    if kind == "F16":
+        return Entry("llama.cpp F16", fair / "f16.gguf", 0.0)
+    matrix, dest = work / "imatrix.gguf", work / f"{kind}.gguf"
+    once, clock = _Clock(work, "imatrix"), _Clock(work, f"theirs-{kind}")
+    source = str(fair / "f16.gguf")
+    if not matrix.exists():
+        text = work / "calibration.txt"
+        text.write_text(calibration_text(), encoding="utf-8")
+        with once:
+            _run(tools / "llama-imatrix", "-m", source, "-f", str(text), "-c", "512", "--no-ppl", "-o", dest=matrix)
+    if not dest.exists():
+        with clock:
+            _run(tools / "llama-quantize", "--imatrix", str(matrix), source, dest=dest, last=(kind,))
+    return Entry(f"llama.cpp {kind}", dest, clock.seconds + once.seconds)
+
+
+def calibration_text() -> str:
+    """All of our calibration text; chats as what was said, a line each."""
+    parts = [path.read_text(encoding="utf-8") for path in sorted(DATA.glob("*.txt"))]
+    for line in (DATA / "chats.jsonl").read_text(encoding="utf-8").splitlines():
+        parts.append("\n".join(turn["content"] for turn in json.loads(line)))
+    return "\n\n".join(part.replace("\n---\n", "\n\n") for part in parts)
+
+
+class _Clock:
+    """Seconds that a part took, kept beside it: what is made once is not made again to be timed."""
+
+    def __init__(self, work: Path, name: str) -> None:
+        self._path = work / f"{name.replace(':', '-')}.seconds"
+
+    @property
+    def seconds(self) -> float:
+        return float(self._path.read_text()) if self._path.exists() else 0.0
+
+    def __enter__(self) -> None:
+        self._started = time.monotonic()
+
+    def __exit__(self, kind: object, *_: object) -> None:
+        if kind is None:
+            self._path.write_text(f"{time.monotonic() - self._started:.1f}")
+
+
+def _run(*command: str | Path, dest: Path, last: Sequence[str] = ()) -> None:
+    """Run a tool that writes the file named after `command`; `dest` appears when it is whole."""
+    part = dest.with_name(f"part-{dest.name}")
+    words = [str(word) for word in (*command, part, *last)]
+    ran = subprocess.run(words, capture_output=True, text=True, errors="replace", check=False)
+    if ran.returncode:
+        raise SystemExit(f"{command[0]} failed:\n{ran.stderr[-2000:]}")
+    part.rename(dest)
+
+
+def measure(entries: Sequence[Entry], fair: Path, text: str, ctx: int, chunks: int) -> Iterator[tuple[Entry, Quality]]:
+    """Every entry's quality, a few models at a time."""
+    for first in range(0, len(entries), AT_ONCE):
+        part = entries[first : first + AT_ONCE]
+        paths, names = [entry.path for entry in part], [entry.method for entry in part]
+        found = evaluate(paths, fair / "model", text, names=names, ctx=ctx, chunks=chunks, kv_bits=16)
+        yield from zip(part, found, strict=True)
+
+
+def row(entry: Entry, quality: Quality) -> str:
+    """One line of the table."""
+    cells = (
+        entry.method,
+        f"{quality.body_bits_per_weight:.2f}",
+        f"{quality.bits_per_weight:.2f}",
+        f"{quality.size_bytes / 1e6:.1f}",
+        f"{quality.kld_mean:.4f} ± {quality.kld_se:.4f}",
+        f"{quality.top1_agreement:.1%}",
+        f"{quality.ppl:.2f}",
+        f"{entry.seconds / 60:.1f}" if entry.seconds else "",
+    )
+    return "| " + " | ".join(cells) + " |"
+
+
+HEAD = (
+    "| method | bits, layers | bits, all | MB | mean KLD | top-1 | ppl | minutes |\n|---|--:|--:|--:|--:|--:|--:|--:|"
+)
+
+
+def main() -> None:
+    """Read the command line, make what is missing, measure, print."""
+    parser = argparse.ArgumentParser(description=str(__doc__).partition("\n")[0])
+    parser.add_argument("fair", type=Path)
+    parser.add_argument("--text", type=Path, required=True)
+    parser.add_argument("--work", type=Path, required=True)
+    parser.add_argument("--ours", nargs="*", default=OURS)
+    parser.add_argument("--llama", type=Path)
+    parser.add_argument("--types", nargs="*", default=("F16", *TYPES))
+    parser.add_argument("--ctx", type=int, default=512)
+    parser.add_argument("--chunks", type=int, default=24)
+    given = parser.parse_args()
+    given.work.mkdir(parents=True, exist_ok=True)
+    entries = [ours(given.fair, given.work, spec) for spec in given.ours]
+    if given.llama:
+        entries += [theirs(given.fair, given.work, given.llama, kind) for kind in given.types]
+    print(HEAD, flush=True)  # noqa: T201
+    with (given.work / "table.jsonl").open("a", encoding="utf-8") as kept:
+        for entry, quality in measure(entries, given.fair, read_text(given.text), given.ctx, given.chunks):
+            print(row(entry, quality), flush=True)  # noqa: T201
+            kept.write(json.dumps({**asdict(quality), "made_in": entry.seconds}) + "\n")
+
+
+if __name__ == "__main__":
+    main()
