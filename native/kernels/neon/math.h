@@ -45,8 +45,8 @@ static inline float32x4_t exp4(float32x4_t x) {
   p = vfmaq_f32(vdupq_n_f32(0x1.fffffcp-2f), p, r);
   p = vfmaq_f32(one, p, r);
   p = vfmaq_f32(one, p, r);
-  const int32x4_t n_bits = vshlq_n_s32(vreinterpretq_s32_f32(t), 23);
-  float32x4_t y = vreinterpretq_f32_s32(vaddq_s32(vreinterpretq_s32_f32(p), n_bits));
+  const uint32x4_t n_bits = vshlq_n_u32(vreinterpretq_u32_f32(t), 23);  // unsigned: it may wrap
+  float32x4_t y = vreinterpretq_f32_u32(vaddq_u32(vreinterpretq_u32_f32(p), n_bits));
   y = vbslq_f32(vcgtq_f32(x, vdupq_n_f32(88.7f)), vdupq_n_f32(HUGE_VALF), y);
   y = vbslq_f32(vcltq_f32(x, vdupq_n_f32(-87.3f)), vdupq_n_f32(0.0f), y);
   return vbslq_f32(vceqq_f32(x, x), y, x);
