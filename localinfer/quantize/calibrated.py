@@ -13,10 +13,11 @@ from torch import Tensor
 
 from localinfer.formats.compressed import dequantize, pack, unpack
 from localinfer.formats.safetensors import SafetensorsFile
-from localinfer.graph.ops import Attend, Embed, GatedMLP, Linear
+from localinfer.graph.ops import Attend, Embed, GatedMLP, Linear, Norm
 from localinfer.graph.registry import family_for
+from localinfer.graph.stored import widen
 from localinfer.graph.weights import Checkpoint
-from localinfer.quantize import gptq
+from localinfer.quantize import awq, gptq
 from localinfer.quantize.layer import Stored, copied, stored, too_large
 from localinfer.quantize.plan import TABLE_BITS, Job, Method, Plan
 from localinfer.quantize.stream import Half, Rounding, Stage, Stream
@@ -43,6 +44,7 @@ class Layers:
         self.checkpoint = Checkpoint(source)
         self.method: Method = plan.method
         name_of = family_for(self.checkpoint.config.get("model_type")).tensor_name
+        self._stored = {name_of(job.tensor.name): job.tensor.name for job in plan.jobs}
         self._jobs = {(name_of(job.tensor.name) or "").removesuffix(".weight"): job for job in plan.jobs if job.bits}
         top = 32512 if plan.bits == TABLE_BITS else 127  # as graph/program.py chooses them
         roundings: dict[str, Rounding] = {name: (top, job.group) for name, job in self._jobs.items()}
@@ -59,19 +61,26 @@ class Layers:
         made = Made({}, {}, {}, ())
         notes: list[str] = []
 
-        def fit(stage: Stage, moments: Tensor) -> dict[str, Tensor]:
-            matrices = [self.stream.weight(linear) for linear in stage]
+        def fit(half: Half, stage: Stage, moments: Tensor) -> dict[str, Tensor]:
+            results: dict[str, Tensor] = {}
             jobs = [self._jobs[linear.name] for linear in stage]
+            weights = torch.cat([self.stream.weight(linear) for linear in stage])
             try:
-                fitted = self._fit(torch.cat(matrices), moments, jobs[0])
+                if self.method.startswith("awq") and stage[0] == _linears(half)[0]:
+                    scale, results = self._folded(half.norm, awq.channel_scales(weights, moments, *self._form(jobs)))
+                    weights, moments = awq.scaled(weights, moments, scale)
+                    made.tensors.update({self._stored[name]: ("F32", v.numpy()) for name, v in results.items()})
+                rounding = gptq.fit if self.method.endswith("gptq") else gptq.fit_nearest
+                fitted = rounding(weights, moments, *self._form(jobs))
             except OverflowError as error:
                 raise too_large(jobs[0], error) from error
             if fitted.note:
                 notes.append(f"`{jobs[0].tensor.name}`: {fitted.note}")
-            results, first = {}, 0
-            for job, linear, matrix in zip(jobs, stage, matrices, strict=True):
+            first = 0
+            for job, linear in zip(jobs, stage, strict=True):
                 part = slice(first, first + linear.rows)
                 first += linear.rows
+                matrix = weights[part]
                 values, scales = fitted.values[part], fitted.scales[part]
                 made.tensors.update(stored(job, pack(values, job.bits), scales))
                 results[linear.name] = torch.from_numpy(dequantize(values, scales))
@@ -82,24 +91,34 @@ class Layers:
 
         self.stream.quantize(halves, fit)
         for job in unit:
-            if not job.bits:
+            if not job.bits and job.tensor.name not in made.tensors:
                 made.tensors[job.tensor.name] = copied(job)
+            if not job.bits:
                 on_weights(job.weights)
         return Made(made.tensors, made.errors, made.output_errors, tuple(notes))
 
     def pass_over(self, halves: Sequence[Half], file: Path) -> None:
         """Take the stream through a layer that is quantized in `file` already."""
         written = SafetensorsFile(file)
-        matrices = {}
+        tensors = {}
         for half in halves:
-            for linear in _linears(half):
-                matrices[linear.name] = _read(written, self._jobs[linear.name])
-        self.stream.pass_over(halves, matrices)
+            norm = f"{half.norm.name}.weight"  # another than the original's, if scales were folded into it
+            values = written.read(self._stored[norm])
+            tensors[norm] = torch.from_numpy(widen(values) if values.dtype == np.uint16 else values.astype(np.float32))
+            tensors |= {linear.name: _read(written, self._jobs[linear.name]) for linear in _linears(half)}
+        self.stream.pass_over(halves, tensors)
 
-    def _fit(self, weights: Tensor, moments: Tensor, job: Job) -> gptq.Fitted:
-        if self.method == "imatrix":
-            return gptq.fit_nearest(weights, moments, job.bits, job.group)
-        return gptq.fit(weights, moments, job.bits, job.group)
+    def _form(self, jobs: Sequence[Job]) -> tuple[int, int]:
+        """Bits and group of matrices that are rounded together."""
+        return jobs[0].bits, jobs[0].group
+
+    def _folded(self, norm: Norm, scale: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+        """`norm`'s weight divided by `scale`, and the scale that this leaves: 1 where the norm lets nothing through."""
+        name = f"{norm.name}.weight"
+        before = self.stream.vector(name) + norm.offset
+        after = torch.where(before == 0, 0, before / scale) - norm.offset
+        left = after + norm.offset
+        return torch.where(left == 0, 1, before / left), {name: after}
 
     def _embedder(self, file: Path) -> Callable[[NDArray[np.int32]], Tensor]:
         embed = next(op for op in self.checkpoint.graph.ops if isinstance(op, Embed))

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from localinfer.quantize.scales import LARGEST_SCALE, Floats, group_scales, require_scalable, round_rows
 
-DAMPING = 0.01
+DAMPING = 0.03
 """Added to the diagonal of H, as a share of its mean; doubled until H can be factored."""
 
 MOST_DAMPING = 1.0

@@ -27,6 +27,10 @@ Half = Attend | GatedMLP
 Stage = tuple[Linear, ...]
 """Matrices with one input, rounded together."""
 
+Fit = Callable[[Half, Stage, Tensor], dict[str, Tensor]]
+"""Is given half a layer, the matrices of a stage in it and the mean of x x' over their inputs x; returns the matrices
+as quantized, and vectors that changed with them."""
+
 Inputs = Callable[[Tensor], Tensor]
 Rounding = tuple[int, int]
 """(largest integer, group) of the activations that meet a matrix: 127, or 32512 for two int8 planes."""
@@ -65,19 +69,18 @@ class Stream(Executor):
             self.x[number] = embed(sequence)
 
     @torch.no_grad()
-    def quantize(self, halves: Sequence[Half], fit: Callable[[Stage, Tensor], dict[str, Tensor]]) -> None:
-        """Take the stream through one layer. `fit` is given the matrices of a stage and the mean of x x' over their
-        inputs, and returns the matrices as quantized; what comes after is computed with those."""
+    def quantize(self, halves: Sequence[Half], fit: Fit) -> None:
+        """Take the stream through one layer; after each stage all is computed with what `fit` has made of it."""
         for half in halves:
             first, last = self._stages(half)
-            self.put(fit(first[0], self._moments(map(first[1], self.x), first[0][0])))
+            self.put(fit(half, first[0], self._moments(map(first[1], self.x), first[0][0])))
             linear = last[0][0]
             if 4 * self.x.shape[0] * self.x.shape[1] * linear.cols <= IN_MEMORY:
                 inputs = [last[1](x) for x in self.x]
-                self.put(fit(last[0], self._moments(inputs, linear)))
+                self.put(fit(half, last[0], self._moments(inputs, linear)))
                 self._advance(half, inputs)
             else:
-                self.put(fit(last[0], self._moments(map(last[1], self.x), linear)))
+                self.put(fit(half, last[0], self._moments(map(last[1], self.x), linear)))
                 self._advance(half, map(last[1], self.x))
         self.forget()
 
