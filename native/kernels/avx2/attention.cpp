@@ -1,11 +1,12 @@
 // KV blocks: writing a token, and attention. Lanes are tokens for the scores (four vectors of eight) and dimensions
-// for the values; two heads share every key and value that is loaded.
+// for the values; up to four queries share every key and value that is loaded. A cut is taken in three sweeps: all
+// scores, the softmax of each query, all values; so the sums of values stay in registers from the first token to the last.
 #include "kernels.h"
 #include "math.h"
 
 namespace avx2 {
 
-enum { kMaxHeadDim = 512, kHeadsAtOnce = 8 };
+enum { kMaxHeadDim = 512, kMost = 4, kBlocks = kKvChunk / kKvBlock };
 
 void kv_put_8(uint8_t* block, size_t token, const float* k, const float* v, size_t head_dim) {
   int8_t q[kMaxHeadDim];
@@ -38,220 +39,292 @@ void kv_put_16(uint8_t* block, size_t token, const float* k, const float* v, siz
 
 namespace {
 
-// Up to kHeadsAtOnce heads in work.
-struct Heads {
-  const float* q[kHeadsAtOnce];
-  const int8_t* q8[kHeadsAtOnce];
-  float q_scale[kHeadsAtOnce];  // includes the score scale
-  float m[kHeadsAtOnce], l[kHeadsAtOnce];
-  float acc[kHeadsAtOnce][kMaxHeadDim];
+// One query of a group, and what it sees: tokens [from, to) of the cut.
+struct Query {
+  const float* q;
+  const int8_t* q8;
+  float scale;    // 8 bit: of q8 and the score; 16 bit: of the score
+  size_t from, to;
+  float *m, *l, *acc;
+  bool merge;  // into what is there
 };
 
-// Slots [from, to) of one block are visible.
-struct Visible {
-  size_t from, to;
-  __m256 mask[4];
+// What is known of a group between the sweeps. weight holds the scores first.
+struct Group {
+  Query query[kMost];
+  size_t from, to;            // tokens that some query sees
+  size_t all_from, all_to;    // tokens that all see; empty when all_from >= all_to
+  float m[kMost], l[kMost];
+  alignas(32) float weight[kMost][kKvChunk];
+  alignas(32) float c[kMost][kBlocks];  // what the sums so far are multiplied by when a block begins
 };
 
 struct Cache8 {
+  static const bool kQuantized = true;
+
+  static size_t bytes(size_t head_dim) { return 2 * kKvBlock * (head_dim + sizeof(float)); }
+
   static __m256 value(const uint8_t* block, size_t head_dim, size_t t, size_t d) {
     const uint8_t* at = block + (kKvBlock + t) * head_dim + d;
     return _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(_mm_loadl_epi64(reinterpret_cast<const __m128i*>(at))));
   }
 
-  // The sign of the key moves to the query, as in linear_int.cpp: 16-bit sums cannot saturate.
+  // 16 tokens at a time. The sign of the key moves to the query, as in linear_int.cpp: 16-bit sums cannot saturate.
   template <int H>
-  static void scores(__m256 s[H][4], const Heads& heads, size_t h0, const uint8_t* block, const AttendJob& job) {
-    __m256i dot[H][4];
-    for (int h = 0; h < H; ++h)
-      for (int i = 0; i < 4; ++i) dot[h][i] = _mm256_setzero_si256();
-    for (size_t d = 0; d < job.head_dim; d += 4) {
-#pragma GCC unroll 4
-      for (int i = 0; i < 4; ++i) {
-        const __m256i stored = _mm256_load_si256(reinterpret_cast<const __m256i*>(block + d * kKvBlock) + i);
-        const __m256i k = _mm256_xor_si256(stored, _mm256_set1_epi8(-128));
-        const __m256i size = _mm256_abs_epi8(k);
+  static void scores(Group* group, size_t at, const uint8_t* block, size_t head_dim) {
+    const float* k_scale = reinterpret_cast<const float*>(block + 2 * kKvBlock * head_dim);
+    for (size_t half = 0; half < kKvBlock; half += 16) {
+      __m256i dot[H][2];
+      for (int h = 0; h < H; ++h) dot[h][0] = dot[h][1] = _mm256_setzero_si256();
+      for (size_t d = 0; d < head_dim; d += 4) {
+        __m256i k[2], size[2];
 #pragma GCC unroll 2
+        for (int i = 0; i < 2; ++i) {
+          const auto* from = reinterpret_cast<const __m256i*>(block + d * kKvBlock + 4 * half) + i;
+          k[i] = _mm256_xor_si256(_mm256_load_si256(from), _mm256_set1_epi8(-128));
+          size[i] = _mm256_abs_epi8(k[i]);
+        }
+#pragma GCC unroll 4
         for (int h = 0; h < H; ++h) {
           int32_t word;
-          __builtin_memcpy(&word, heads.q8[h0 + h] + d, sizeof word);
-          const __m256i pairs = _mm256_maddubs_epi16(size, _mm256_sign_epi8(_mm256_set1_epi32(word), k));
-          dot[h][i] = _mm256_add_epi32(dot[h][i], _mm256_madd_epi16(pairs, _mm256_set1_epi16(1)));
+          __builtin_memcpy(&word, group->query[h].q8 + d, sizeof word);
+          const __m256i q = _mm256_set1_epi32(word);
+#pragma GCC unroll 2
+          for (int i = 0; i < 2; ++i) {
+            const __m256i pairs = _mm256_maddubs_epi16(size[i], _mm256_sign_epi8(q, k[i]));
+            dot[h][i] = _mm256_add_epi32(dot[h][i], _mm256_madd_epi16(pairs, _mm256_set1_epi16(1)));
+          }
         }
       }
+      for (int h = 0; h < H; ++h)
+        for (size_t i = 0; i < 2; ++i) {
+          const __m256 scales = _mm256_load_ps(k_scale + half + 8 * i);
+          const __m256 scale = _mm256_mul_ps(_mm256_set1_ps(group->query[h].scale), scales);
+          _mm256_store_ps(group->weight[h] + at + half + 8 * i, _mm256_mul_ps(_mm256_cvtepi32_ps(dot[h][i]), scale));
+        }
     }
-    const float* k_scale = reinterpret_cast<const float*>(block + 2 * kKvBlock * job.head_dim);
-    for (int h = 0; h < H; ++h)
-      for (int i = 0; i < 4; ++i) {
-        const __m256 scale = _mm256_mul_ps(_mm256_set1_ps(heads.q_scale[h0 + h]), _mm256_load_ps(k_scale + 8 * i));
-        s[h][i] = _mm256_mul_ps(_mm256_cvtepi32_ps(dot[h][i]), scale);
-      }
   }
 
-  static __m256 weight(__m256 p, const uint8_t* block, size_t head_dim, int i) {
+  static __m256 weight(__m256 p, const uint8_t* block, size_t head_dim, size_t i) {
     const float* v_scale = reinterpret_cast<const float*>(block + 2 * kKvBlock * head_dim) + kKvBlock;
     return _mm256_mul_ps(p, _mm256_load_ps(v_scale + 8 * i));
   }
 };
 
 struct Cache16 {
+  static const bool kQuantized = false;
+
+  static size_t bytes(size_t head_dim) { return 4 * kKvBlock * head_dim; }
+
   static __m256 value(const uint8_t* block, size_t head_dim, size_t t, size_t d) {
     const uint8_t* at = block + 2 * ((kKvBlock + t) * head_dim + d);
     return _mm256_cvtph_ps(_mm_load_si128(reinterpret_cast<const __m128i*>(at)));
   }
 
   template <int H>
-  static void scores(__m256 s[H][4], const Heads& heads, size_t h0, const uint8_t* block, const AttendJob& job) {
-    for (int h = 0; h < H; ++h)
-      for (int i = 0; i < 4; ++i) s[h][i] = _mm256_setzero_ps();
-    for (size_t d = 0; d < job.head_dim; ++d) {
-      const __m128i* line = reinterpret_cast<const __m128i*>(block + 2 * d * kKvBlock);
+  static void scores(Group* group, size_t at, const uint8_t* block, size_t head_dim) {
+    for (size_t half = 0; half < kKvBlock; half += 16) {
+      __m256 s[H][2];
+      for (int h = 0; h < H; ++h) s[h][0] = s[h][1] = _mm256_setzero_ps();
+      for (size_t d = 0; d < head_dim; ++d) {
+        const __m128i* line = reinterpret_cast<const __m128i*>(block + 2 * (d * kKvBlock + half));
+        const __m256 k0 = _mm256_cvtph_ps(_mm_load_si128(line)), k1 = _mm256_cvtph_ps(_mm_load_si128(line + 1));
 #pragma GCC unroll 4
-      for (int i = 0; i < 4; ++i) {
-        const __m256 k = _mm256_cvtph_ps(_mm_load_si128(line + i));
-#pragma GCC unroll 2
-        for (int h = 0; h < H; ++h) s[h][i] = _mm256_fmadd_ps(_mm256_set1_ps(heads.q[h0 + h][d]), k, s[h][i]);
+        for (int h = 0; h < H; ++h) {
+          const __m256 q = _mm256_set1_ps(group->query[h].q[d]);
+          s[h][0] = _mm256_fmadd_ps(q, k0, s[h][0]);
+          s[h][1] = _mm256_fmadd_ps(q, k1, s[h][1]);
+        }
       }
+      for (int h = 0; h < H; ++h)
+        for (size_t i = 0; i < 2; ++i)
+          _mm256_store_ps(group->weight[h] + at + half + 8 * i,
+                          _mm256_mul_ps(_mm256_set1_ps(group->query[h].scale), s[h][i]));
     }
-    for (int h = 0; h < H; ++h)
-      for (int i = 0; i < 4; ++i) s[h][i] = _mm256_mul_ps(_mm256_set1_ps(job.scale), s[h][i]);
   }
 
-  static __m256 weight(__m256 p, const uint8_t*, size_t, int) { return p; }
+  static __m256 weight(__m256 p, const uint8_t*, size_t, size_t) { return p; }
 };
 
-// acc = acc * c, then += weight[t] * value[t] for t ascending; C vectors of dimensions from d on, H heads.
+// The lanes of quarter i of block b that the query sees.
+__m256 lanes_seen(const Query& query, size_t b, size_t i) {
+  const size_t at = b * kKvBlock + 8 * i;
+  const auto below = [&](size_t t) { return first_lanes(t > at ? t - at : 0); };
+  return _mm256_castsi256_ps(_mm256_andnot_si256(below(query.from), below(query.to)));
+}
+
+// The softmax of query h over the cut: scores become weights.
+template <class Cache>
+void soften(Group* group, size_t h, const AttendJob& job) {
+  const Query& query = group->query[h];
+  float m = -HUGE_VALF, l = 0.0f;
+  for (size_t b = 0; b < kBlocks; ++b) group->c[h][b] = 1.0f;
+  for (size_t b = query.from / kKvBlock; b * kKvBlock < query.to; ++b) {
+    float* at = group->weight[h] + b * kKvBlock;
+    __m256 seen[4], s[4], p[4];
+    __m256 largest = _mm256_set1_ps(m);  // max(s, largest) keeps `largest` where s is NaN
+    for (size_t i = 0; i < 4; ++i) {
+      seen[i] = lanes_seen(query, b, i);
+      s[i] = _mm256_load_ps(at + 8 * i);
+      largest = _mm256_blendv_ps(largest, _mm256_max_ps(s[i], largest), seen[i]);
+    }
+    const float now = max_lane(largest);
+    for (size_t i = 0; i < 4; ++i) {
+      p[i] = _mm256_and_ps(exp8(_mm256_sub_ps(s[i], _mm256_set1_ps(now))), seen[i]);
+      _mm256_store_ps(at + 8 * i, Cache::weight(p[i], job.blocks[b], job.head_dim, i));
+    }
+    const float c = _mm256_cvtss_f32(exp8(_mm256_set1_ps(m - now)));
+    l = fmaf(l, c, add_lanes(_mm256_add_ps(p[0], p[2]), _mm256_add_ps(p[1], p[3])));
+    group->c[h][b] = c;
+    m = now;
+  }
+  group->m[h] = m;
+  group->l[h] = l;
+}
+
+// acc += weight[t] * value[t] for t in [from, to), C vectors of dimensions from d on. `edge`: not all see all of these.
+// Meanwhile, if there is anything `ahead`, it is fetched, `lines` lines a token.
+template <class Cache, int H, int C, bool edge>
+inline __attribute__((always_inline)) void add_values(__m256 acc[H][C], const Group& group, const uint8_t* block,
+                                                      const AttendJob& job, size_t d, size_t from, size_t to,
+                                                      const uint8_t* ahead, size_t lines) {
+  const size_t head_dim = job.head_dim;
+  for (size_t t = from; t < to; ++t) {
+    for (size_t i = 0; i < lines; ++i)
+      _mm_prefetch(reinterpret_cast<const char*>(ahead + (t % kKvBlock * lines + i) * 64), _MM_HINT_T1);
+    __m256 v[C];
+#pragma GCC unroll 4
+    for (int i = 0; i < C; ++i) v[i] = Cache::value(block, head_dim, t % kKvBlock, d + 8 * i);
+#pragma GCC unroll 4
+    for (int h = 0; h < H; ++h) {
+      const __m256 w = _mm256_set1_ps(group.weight[h][t]);
+      const bool sees = !edge || (t >= group.query[h].from && t < group.query[h].to);
+      if (!sees) continue;
+#pragma GCC unroll 4
+      for (int i = 0; i < C; ++i)
+        acc[h][i] = _mm256_fmadd_ps(w, v[i], acc[h][i]);
+    }
+  }
+}
+
+// The sums of dimensions d .. d + 8 C - 1 over the whole cut, stored or merged.
 template <class Cache, int H, int C>
-void add_values(Heads* heads, size_t h0, const float* c, const float (*weight)[kKvBlock], const uint8_t* block,
-                size_t head_dim, size_t d, const Visible& visible) {
+void sum_values(const Group& group, const AttendJob& job, size_t d, bool fetch) {
   __m256 acc[H][C];
 #pragma GCC unroll 4
   for (int h = 0; h < H; ++h)
 #pragma GCC unroll 4
-    for (int i = 0; i < C; ++i)
-      acc[h][i] = _mm256_mul_ps(_mm256_loadu_ps(heads->acc[h0 + h] + d + 8 * i), _mm256_set1_ps(c[h]));
-  for (size_t t = visible.from; t < visible.to; ++t) {
+    for (int i = 0; i < C; ++i) acc[h][i] = _mm256_setzero_ps();
+  for (size_t b = group.from / kKvBlock; b * kKvBlock < group.to; ++b) {
 #pragma GCC unroll 4
-    for (int i = 0; i < C; ++i) {
-      const __m256 v = Cache::value(block, head_dim, t, d + 8 * i);
+    for (int h = 0; h < H; ++h)
 #pragma GCC unroll 4
-      for (int h = 0; h < H; ++h) acc[h][i] = _mm256_fmadd_ps(_mm256_set1_ps(weight[h][t]), v, acc[h][i]);
-    }
+      for (int i = 0; i < C; ++i) acc[h][i] = _mm256_mul_ps(acc[h][i], _mm256_set1_ps(group.c[h][b]));
+    const auto inside = [&](size_t t) {
+      return t < b * kKvBlock ? b * kKvBlock : t > (b + 1) * kKvBlock ? (b + 1) * kKvBlock : t;
+    };
+    const size_t from = inside(group.from), to = inside(group.to);
+    const size_t all_from = inside(group.all_from), all_to = inside(group.all_to);
+    const uint8_t* block = job.blocks[b];
+    const uint8_t* ahead = fetch ? job.ahead[b] : nullptr;
+    const size_t lines = ahead != nullptr ? Cache::bytes(job.head_dim) / (64 * kKvBlock) + 1 : 0;
+    add_values<Cache, H, C, true>(acc, group, block, job, d, from, all_from, ahead, lines);
+    add_values<Cache, H, C, false>(acc, group, block, job, d, all_from, all_to, ahead, lines);
+    add_values<Cache, H, C, true>(acc, group, block, job, d, all_to, to, ahead, lines);
   }
 #pragma GCC unroll 4
   for (int h = 0; h < H; ++h)
 #pragma GCC unroll 4
-    for (int i = 0; i < C; ++i) _mm256_storeu_ps(heads->acc[h0 + h] + d + 8 * i, acc[h][i]);
+    for (int i = 0; i < C; ++i) _mm256_storeu_ps(group.query[h].acc + d + 8 * i, acc[h][i]);
 }
 
-// Online softmax of one head over the scores of one block: weights of the visible tokens, and the factor c for what
-// was summed before.
-template <class Cache>
-float soften(Heads* heads, size_t h, float* weight, const __m256 s[4], const uint8_t* block, size_t head_dim,
-             const Visible& visible) {
-  const float before = heads->m[h];
-  __m256 largest = _mm256_set1_ps(before);  // max(s, largest) keeps `largest` where s is NaN
-  for (int i = 0; i < 4; ++i)
-    largest = _mm256_blendv_ps(largest, _mm256_max_ps(s[i], largest), visible.mask[i]);
-  const float now = max_lane(largest);
-  __m256 p[4];
-  for (int i = 0; i < 4; ++i) {
-    p[i] = _mm256_and_ps(exp8(_mm256_sub_ps(s[i], _mm256_set1_ps(now))), visible.mask[i]);
-    _mm256_storeu_ps(weight + 8 * i, Cache::weight(p[i], block, head_dim, i));
-  }
-  const float c = _mm256_cvtss_f32(exp8(_mm256_set1_ps(before - now)));
-  heads->l[h] = fmaf(heads->l[h], c, add_lanes(_mm256_add_ps(p[0], p[2]), _mm256_add_ps(p[1], p[3])));
-  heads->m[h] = now;
-  return c;
-}
-
-// One block for heads h0 .. h0 + H - 1.
 template <class Cache, int H>
-void take_block(Heads* heads, size_t h0, const uint8_t* block, const AttendJob& job, const Visible& visible) {
-  __m256 s[H][4];
-  float c[H];
-  float weight[H][kKvBlock];
-  Cache::template scores<H>(s, *heads, h0, block, job);
-  for (size_t h = 0; h < H; ++h)
-    c[h] = soften<Cache>(heads, h0 + h, weight[h], s[h], block, job.head_dim, visible);
+void take_group(Group* group, const AttendJob& job, bool fetch) {
+  for (size_t b = group->from / kKvBlock; b * kKvBlock < group->to; ++b)
+    Cache::template scores<H>(group, b * kKvBlock, job.blocks[b], job.head_dim);
+  for (size_t h = 0; h < H; ++h) soften<Cache>(group, h, job);
+  constexpr int kVectors = H == 4 ? 2 : 4;  // at most 12 sums
   size_t d = 0;
-  for (; d + 32 <= job.head_dim; d += 32)
-    add_values<Cache, H, 4>(heads, h0, c, weight, block, job.head_dim, d, visible);
-  for (; d < job.head_dim; d += 8)
-    add_values<Cache, H, 1>(heads, h0, c, weight, block, job.head_dim, d, visible);
+  for (; d + 8 * kVectors <= job.head_dim; d += 8 * kVectors)
+    sum_values<Cache, H, kVectors>(*group, job, d, fetch && d == 0);
+  for (; d < job.head_dim; d += 8) sum_values<Cache, H, 1>(*group, job, d, fetch && d == 0);
 }
 
-Visible visible_slots(size_t from, size_t to) {
-  Visible visible;
-  visible.from = from;
-  visible.to = to;
-  for (size_t i = 0; i < 4; ++i) {
-    const __m256i below = first_lanes(to > 8 * i ? to - 8 * i : 0);
-    const __m256i early = first_lanes(from > 8 * i ? from - 8 * i : 0);
-    visible.mask[i] = _mm256_castsi256_ps(_mm256_andnot_si256(early, below));
-  }
-  return visible;
-}
-
-// The visible tokens [from, to) of one cut.
+// Query number i of the job.
 template <class Cache>
-void take_cut(Heads* heads, size_t count, const AttendJob& job, size_t from, size_t to) {
-  for (size_t h = 0; h < count; ++h) {
-    heads->m[h] = -HUGE_VALF;
-    heads->l[h] = 0.0f;
-    for (size_t d = 0; d < job.head_dim; d += 8) _mm256_storeu_ps(heads->acc[h] + d, _mm256_setzero_ps());
-  }
-  for (size_t t = from; t < to; t = (t / kKvBlock + 1) * kKvBlock) {
-    const size_t base = t / kKvBlock * kKvBlock;
-    const Visible visible = visible_slots(t - base, to - base < 32 ? to - base : 32);
-    const uint8_t* block = job.blocks[t / kKvBlock];
-    size_t h = 0;
-    for (; h + 2 <= count; h += 2) take_block<Cache, 2>(heads, h, block, job, visible);
-    if (h < count) take_block<Cache, 1>(heads, h, block, job, visible);
-  }
-}
-
-// Heads h0 .. h0 + count - 1 of row m: the cut is computed, and stored or merged.
-template <class Cache, bool quantized>
-void attend_heads(const AttendJob& job, size_t m, size_t h0, size_t count) {
-  const size_t cut = job.cut * kKvChunk, end = job.position + m + 1;
-  const size_t to = end < cut + kKvChunk ? end : cut + kKvChunk;
+Query query_of(const AttendJob& job, size_t i) {
+  const size_t row = i / job.heads, h = i % job.heads;
+  const size_t at = row * job.ldq + h * job.head_dim, cut = job.cut * kKvChunk, end = job.position + row + 1;
   const size_t first = job.window != 0 && end > job.window ? end - job.window : 0;
-  const size_t one = m * job.ldm + h0, ready = m * job.lds + h0, at = m * job.ldq + h0 * job.head_dim;
-  Heads heads;
-  for (size_t i = 0; i < count; ++i) {
-    if (quantized) {
-      heads.q8[i] = job.q8 + at + i * job.head_dim;
-      heads.q_scale[i] = job.q_scale[ready + i];
-    } else {
-      heads.q[i] = job.q + at + i * job.head_dim;
-    }
+  Query query{};
+  if (Cache::kQuantized) {
+    query.q8 = job.q8 + at;
+    query.scale = job.q_scale[row * job.lds + h];
+  } else {
+    query.q = job.q + at;
+    query.scale = job.scale;
   }
-  take_cut<Cache>(&heads, count, job, first > cut ? first - cut : 0, to - cut);
-  for (size_t i = 0; i < count; ++i) {
-    float* acc = job.acc + m * job.lda + (h0 + i) * job.head_dim;
-    if (job.fold && first < cut) {
-      attend_merge(job.m + one + i, job.l + one + i, acc, &heads.m[i], &heads.l[i], heads.acc[i], 1, job.head_dim);
-      continue;
+  query.from = first > cut ? first - cut : 0;
+  query.to = end < cut + kKvChunk ? end - cut : size_t{kKvChunk};
+  query.m = job.m + row * job.ldm + h;
+  query.l = job.l + row * job.ldm + h;
+  query.acc = job.acc + row * job.lda + h * job.head_dim;
+  query.merge = job.fold && first < cut;
+  return query;
+}
+
+// Queries i .. i + count - 1. Those that are merged have their sums computed beside.
+template <class Cache>
+void attend_group(const AttendJob& job, size_t i, size_t count) {
+  const bool fetch = i == 0 && job.ahead != nullptr;
+  Group group;
+  float sums[kMost][kMaxHeadDim];
+  group.from = group.all_to = kKvChunk;
+  group.to = group.all_from = 0;
+  float* place[kMost];
+  for (size_t h = 0; h < count; ++h) {
+    Query& query = group.query[h] = query_of<Cache>(job, i + h);
+    if (query.from < group.from) group.from = query.from;
+    if (query.from > group.all_from) group.all_from = query.from;
+    if (query.to > group.to) group.to = query.to;
+    if (query.to < group.all_to) group.all_to = query.to;
+    place[h] = query.acc;
+    if (query.merge) query.acc = sums[h];
+  }
+  if (group.all_from > group.all_to) group.all_from = group.all_to = group.to;
+  switch (count) {
+    case 1: take_group<Cache, 1>(&group, job, fetch); break;
+    case 2: take_group<Cache, 2>(&group, job, fetch); break;
+    case 3: take_group<Cache, 3>(&group, job, fetch); break;
+    default: take_group<Cache, 4>(&group, job, fetch); break;
+  }
+  for (size_t h = 0; h < count; ++h) {
+    const Query& query = group.query[h];
+    if (query.merge) {
+      attend_merge(query.m, query.l, place[h], &group.m[h], &group.l[h], sums[h], 1, job.head_dim);
+    } else {
+      *query.m = group.m[h];
+      *query.l = group.l[h];
     }
-    job.m[one + i] = heads.m[i];
-    job.l[one + i] = heads.l[i];
-    for (size_t d = 0; d < job.head_dim; d += 8) _mm256_storeu_ps(acc + d, _mm256_loadu_ps(heads.acc[i] + d));
   }
 }
 
-template <class Cache, bool quantized>
+template <class Cache>
 void attend(const AttendJob& job) {
-  for (size_t m = 0; m < job.rows; ++m)
-    for (size_t h = 0; h < job.heads; h += kHeadsAtOnce)
-      attend_heads<Cache, quantized>(job, m, h, h + kHeadsAtOnce < job.heads ? size_t{kHeadsAtOnce} : job.heads - h);
+  const size_t queries = job.rows * job.heads;
+  for (size_t i = 0; i < queries;) {
+    const size_t left = queries - i;
+    const size_t here = left == 5 || left == 6 ? 3 : left < kMost ? left : size_t{kMost};
+    attend_group<Cache>(job, i, here);
+    i += here;
+  }
 }
 
 }  // namespace
 
-void attend_8(const AttendJob* job) { attend<Cache8, true>(*job); }
+void attend_8(const AttendJob* job) { attend<Cache8>(*job); }
 
-void attend_16(const AttendJob* job) { attend<Cache16, false>(*job); }
+void attend_16(const AttendJob* job) { attend<Cache16>(*job); }
 
 void attend_merge(float* M, float* L, float* A, const float* m, const float* l, const float* acc, size_t heads,
                   size_t head_dim) {
