@@ -1,6 +1,5 @@
 // KV blocks: writing a token, and attention. Lanes are tokens for the scores (four vectors of eight) and dimensions
-// for the values; up to four queries share every key and value that is loaded. A cut is taken in three sweeps: all
-// scores, the softmax of each query, all values; so the sums of values stay in registers from the first token to the last.
+// for the values; up to four queries share every key and value that is loaded.
 #include "kernels.h"
 #include "math.h"
 
@@ -49,14 +48,15 @@ struct Query {
   bool merge;  // into what is there
 };
 
-// What is known of a group between the sweeps. weight holds the scores first.
+// A group in work. weight holds the scores first.
 struct Group {
   Query query[kMost];
   size_t from, to;            // tokens that some query sees
   size_t all_from, all_to;    // tokens that all see; empty when all_from >= all_to
   float m[kMost], l[kMost];
   alignas(32) float weight[kMost][kKvChunk];
-  alignas(32) float c[kMost][kBlocks];  // what the sums so far are multiplied by when a block begins
+  alignas(32) float acc[kMost][kMaxHeadDim];
+  float c[kMost][kBlocks];  // what the sums so far are multiplied by when a block begins
 };
 
 struct Cache8 {
@@ -153,101 +153,96 @@ __m256 lanes_seen(const Query& query, size_t b, size_t i) {
   return _mm256_castsi256_ps(_mm256_andnot_si256(below(query.from), below(query.to)));
 }
 
-// The softmax of query h over the cut: scores become weights.
+// The softmax of query h over block b: scores become weights.
 template <class Cache>
-void soften(Group* group, size_t h, const AttendJob& job) {
+void soften(Group* group, size_t h, const AttendJob& job, size_t b) {
   const Query& query = group->query[h];
-  float m = -HUGE_VALF, l = 0.0f;
-  for (size_t b = 0; b < kBlocks; ++b) group->c[h][b] = 1.0f;
-  for (size_t b = query.from / kKvBlock; b * kKvBlock < query.to; ++b) {
-    float* at = group->weight[h] + b * kKvBlock;
-    __m256 seen[4], s[4], p[4];
-    __m256 largest = _mm256_set1_ps(m);  // max(s, largest) keeps `largest` where s is NaN
-    for (size_t i = 0; i < 4; ++i) {
-      seen[i] = lanes_seen(query, b, i);
-      s[i] = _mm256_load_ps(at + 8 * i);
-      largest = _mm256_blendv_ps(largest, _mm256_max_ps(s[i], largest), seen[i]);
-    }
-    const float now = max_lane(largest);
-    for (size_t i = 0; i < 4; ++i) {
-      p[i] = _mm256_and_ps(exp8(_mm256_sub_ps(s[i], _mm256_set1_ps(now))), seen[i]);
-      _mm256_store_ps(at + 8 * i, Cache::weight(p[i], job.blocks[b], job.head_dim, i));
-    }
-    const float c = _mm256_cvtss_f32(exp8(_mm256_set1_ps(m - now)));
-    l = fmaf(l, c, add_lanes(_mm256_add_ps(p[0], p[2]), _mm256_add_ps(p[1], p[3])));
-    group->c[h][b] = c;
-    m = now;
+  if (query.to <= b * kKvBlock || query.from >= (b + 1) * kKvBlock) {
+    group->c[h][b] = 1.0f;
+    return;
   }
-  group->m[h] = m;
-  group->l[h] = l;
+  const float before = group->m[h];
+  float* at = group->weight[h] + b * kKvBlock;
+  __m256 seen[4], s[4], p[4];
+  __m256 largest = _mm256_set1_ps(before);  // max(s, largest) keeps `largest` where s is NaN
+  for (size_t i = 0; i < 4; ++i) {
+    seen[i] = lanes_seen(query, b, i);
+    s[i] = _mm256_load_ps(at + 8 * i);
+    largest = _mm256_blendv_ps(largest, _mm256_max_ps(s[i], largest), seen[i]);
+  }
+  const float now = max_lane(largest);
+  for (size_t i = 0; i < 4; ++i) {
+    p[i] = _mm256_and_ps(exp8(_mm256_sub_ps(s[i], _mm256_set1_ps(now))), seen[i]);
+    _mm256_store_ps(at + 8 * i, Cache::weight(p[i], job.blocks[b], job.head_dim, i));
+  }
+  const float c = _mm256_cvtss_f32(exp8(_mm256_set1_ps(before - now)));
+  group->l[h] = fmaf(group->l[h], c, add_lanes(_mm256_add_ps(p[0], p[2]), _mm256_add_ps(p[1], p[3])));
+  group->c[h][b] = c;
+  group->m[h] = now;
 }
 
 // acc += weight[t] * value[t] for t in [from, to), C vectors of dimensions from d on. `edge`: not all see all of these.
 // Meanwhile, if there is anything `ahead`, it is fetched, `lines` lines a token.
 template <class Cache, int H, int C, bool edge>
 inline __attribute__((always_inline)) void add_values(__m256 acc[H][C], const Group& group, const uint8_t* block,
-                                                      const AttendJob& job, size_t d, size_t from, size_t to,
+                                                      size_t head_dim, size_t d, size_t from, size_t to,
                                                       const uint8_t* ahead, size_t lines) {
-  const size_t head_dim = job.head_dim;
   for (size_t t = from; t < to; ++t) {
     for (size_t i = 0; i < lines; ++i)
       _mm_prefetch(reinterpret_cast<const char*>(ahead + (t % kKvBlock * lines + i) * 64), _MM_HINT_T1);
-    __m256 v[C];
+    __m256 w[H];
 #pragma GCC unroll 4
-    for (int i = 0; i < C; ++i) v[i] = Cache::value(block, head_dim, t % kKvBlock, d + 8 * i);
+    for (int h = 0; h < H; ++h) w[h] = _mm256_set1_ps(group.weight[h][t]);
 #pragma GCC unroll 4
-    for (int h = 0; h < H; ++h) {
-      const __m256 w = _mm256_set1_ps(group.weight[h][t]);
-      const bool sees = !edge || (t >= group.query[h].from && t < group.query[h].to);
-      if (!sees) continue;
+    for (int i = 0; i < C; ++i) {
+      const __m256 v = Cache::value(block, head_dim, t % kKvBlock, d + 8 * i);
 #pragma GCC unroll 4
-      for (int i = 0; i < C; ++i)
-        acc[h][i] = _mm256_fmadd_ps(w, v[i], acc[h][i]);
+      for (int h = 0; h < H; ++h)
+        if (!edge || (t >= group.query[h].from && t < group.query[h].to))
+          acc[h][i] = _mm256_fmadd_ps(w[h], v, acc[h][i]);
     }
   }
 }
 
-// The sums of dimensions d .. d + 8 C - 1 over the whole cut, stored or merged.
+// Adds block b to the sums of dimensions d .. d + 8 C - 1.
 template <class Cache, int H, int C>
-void sum_values(const Group& group, const AttendJob& job, size_t d, bool fetch) {
+void sum_values(Group* group, const AttendJob& job, size_t b, size_t d, const uint8_t* ahead) {
   __m256 acc[H][C];
 #pragma GCC unroll 4
   for (int h = 0; h < H; ++h)
 #pragma GCC unroll 4
-    for (int i = 0; i < C; ++i) acc[h][i] = _mm256_setzero_ps();
-  for (size_t b = group.from / kKvBlock; b * kKvBlock < group.to; ++b) {
-#pragma GCC unroll 4
-    for (int h = 0; h < H; ++h)
-#pragma GCC unroll 4
-      for (int i = 0; i < C; ++i) acc[h][i] = _mm256_mul_ps(acc[h][i], _mm256_set1_ps(group.c[h][b]));
-    const auto inside = [&](size_t t) {
-      return t < b * kKvBlock ? b * kKvBlock : t > (b + 1) * kKvBlock ? (b + 1) * kKvBlock : t;
-    };
-    const size_t from = inside(group.from), to = inside(group.to);
-    const size_t all_from = inside(group.all_from), all_to = inside(group.all_to);
-    const uint8_t* block = job.blocks[b];
-    const uint8_t* ahead = fetch ? job.ahead[b] : nullptr;
-    const size_t lines = ahead != nullptr ? Cache::bytes(job.head_dim) / (64 * kKvBlock) + 1 : 0;
-    add_values<Cache, H, C, true>(acc, group, block, job, d, from, all_from, ahead, lines);
-    add_values<Cache, H, C, false>(acc, group, block, job, d, all_from, all_to, ahead, lines);
-    add_values<Cache, H, C, true>(acc, group, block, job, d, all_to, to, ahead, lines);
-  }
+    for (int i = 0; i < C; ++i)
+      acc[h][i] = _mm256_mul_ps(_mm256_load_ps(group->acc[h] + d + 8 * i), _mm256_set1_ps(group->c[h][b]));
+  const auto inside = [&](size_t t) {
+    return t < b * kKvBlock ? b * kKvBlock : t > (b + 1) * kKvBlock ? (b + 1) * kKvBlock : t;
+  };
+  const size_t from = inside(group->from), to = inside(group->to);
+  const size_t all_from = inside(group->all_from), all_to = inside(group->all_to);
+  const uint8_t* block = job.blocks[b];
+  const size_t lines = ahead != nullptr ? Cache::bytes(job.head_dim) / (64 * kKvBlock) + 1 : 0;
+  add_values<Cache, H, C, true>(acc, *group, block, job.head_dim, d, from, all_from, ahead, lines);
+  add_values<Cache, H, C, false>(acc, *group, block, job.head_dim, d, all_from, all_to, ahead, lines);
+  add_values<Cache, H, C, true>(acc, *group, block, job.head_dim, d, all_to, to, ahead, lines);
 #pragma GCC unroll 4
   for (int h = 0; h < H; ++h)
 #pragma GCC unroll 4
-    for (int i = 0; i < C; ++i) _mm256_storeu_ps(group.query[h].acc + d + 8 * i, acc[h][i]);
+    for (int i = 0; i < C; ++i) _mm256_store_ps(group->acc[h] + d + 8 * i, acc[h][i]);
 }
 
 template <class Cache, int H>
 void take_group(Group* group, const AttendJob& job, bool fetch) {
-  for (size_t b = group->from / kKvBlock; b * kKvBlock < group->to; ++b)
+  constexpr int kVectors = H == 4 ? 2 : 4;  // at most 12 sums, and 16 registers
+  for (size_t h = 0; h < H; ++h)
+    for (size_t d = 0; d < job.head_dim; d += 8) _mm256_store_ps(group->acc[h] + d, _mm256_setzero_ps());
+  for (size_t b = group->from / kKvBlock; b * kKvBlock < group->to; ++b) {
     Cache::template scores<H>(group, b * kKvBlock, job.blocks[b], job.head_dim);
-  for (size_t h = 0; h < H; ++h) soften<Cache>(group, h, job);
-  constexpr int kVectors = H == 4 ? 2 : 4;  // at most 12 sums
-  size_t d = 0;
-  for (; d + 8 * kVectors <= job.head_dim; d += 8 * kVectors)
-    sum_values<Cache, H, kVectors>(*group, job, d, fetch && d == 0);
-  for (; d < job.head_dim; d += 8) sum_values<Cache, H, 1>(*group, job, d, fetch && d == 0);
+    for (size_t h = 0; h < H; ++h) soften<Cache>(group, h, job, b);
+    const uint8_t* ahead = fetch ? job.ahead[b] : nullptr;
+    size_t d = 0;
+    for (; d + 8 * kVectors <= job.head_dim; d += 8 * kVectors)
+      sum_values<Cache, H, kVectors>(group, job, b, d, d == 0 ? ahead : nullptr);
+    for (; d < job.head_dim; d += 8) sum_values<Cache, H, 1>(group, job, b, d, d == 0 ? ahead : nullptr);
+  }
 }
 
 // Query number i of the job.
@@ -273,23 +268,21 @@ Query query_of(const AttendJob& job, size_t i) {
   return query;
 }
 
-// Queries i .. i + count - 1. Those that are merged have their sums computed beside.
+// Queries i .. i + count - 1.
 template <class Cache>
 void attend_group(const AttendJob& job, size_t i, size_t count) {
   const bool fetch = i == 0 && job.ahead != nullptr;
   Group group;
-  float sums[kMost][kMaxHeadDim];
   group.from = group.all_to = kKvChunk;
   group.to = group.all_from = 0;
-  float* place[kMost];
   for (size_t h = 0; h < count; ++h) {
     Query& query = group.query[h] = query_of<Cache>(job, i + h);
     if (query.from < group.from) group.from = query.from;
     if (query.from > group.all_from) group.all_from = query.from;
     if (query.to > group.to) group.to = query.to;
     if (query.to < group.all_to) group.all_to = query.to;
-    place[h] = query.acc;
-    if (query.merge) query.acc = sums[h];
+    group.m[h] = -HUGE_VALF;
+    group.l[h] = 0.0f;
   }
   if (group.all_from > group.all_to) group.all_from = group.all_to = group.to;
   switch (count) {
@@ -301,8 +294,9 @@ void attend_group(const AttendJob& job, size_t i, size_t count) {
   for (size_t h = 0; h < count; ++h) {
     const Query& query = group.query[h];
     if (query.merge) {
-      attend_merge(query.m, query.l, place[h], &group.m[h], &group.l[h], sums[h], 1, job.head_dim);
+      attend_merge(query.m, query.l, query.acc, &group.m[h], &group.l[h], group.acc[h], 1, job.head_dim);
     } else {
+      __builtin_memcpy(query.acc, group.acc[h], job.head_dim * sizeof(float));
       *query.m = group.m[h];
       *query.l = group.l[h];
     }
