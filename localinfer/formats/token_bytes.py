@@ -21,34 +21,36 @@ class TokenBytes:
     def __init__(self, file: TokenizerFile) -> None:
         parts = _decoder_parts(file.document.get("decoder"))
         kinds = {str(part.get("type")) for part in parts}
-        added = {token.id: token for token in file.added}
         if kinds == {"ByteLevel"}:
-            to_bytes = _byte_level
+            self._to_bytes = _byte_level
         elif kinds and kinds <= _SPM_PARTS:
-            to_bytes = _sentencepiece
+            self._to_bytes = _sentencepiece
         else:
             words = ", ".join(sorted(kinds)) or "none"
             raise NotSupported(
                 f"this tokenizer's decoder ({words[:80]}) is not supported",
                 hint="use a model with a byte-level BPE or a SentencePiece tokenizer",
             )
-        self.strips_first_space = to_bytes is _sentencepiece and any(map(_strips, parts))
-        self._bytes: dict[int, bytes] = {}
-        self._special: dict[int, bytes] = {}
-        for index, content in file.tokens.items():
-            token = added.get(index)
-            if token is None:
-                self._bytes[index] = to_bytes(content)
-            elif token.special:
-                self._special[index] = content.encode()
-            else:
-                self._bytes[index] = content.replace("▁", " ").encode() if token.harmless else content.encode()
+        self.strips_first_space = self._to_bytes is _sentencepiece and any(map(_strips, parts))
+        self._tokens = file.tokens
+        self._added = {token.id: token for token in file.added}
+        self._bytes: dict[int, bytes] = {}  # of the tokens that were asked for: an answer needs few of them
 
     def of(self, token: int, *, specials: bool = False) -> bytes:
         """The bytes of one token; empty for a special one (unless `specials`) and for an id nobody defined."""
         found = self._bytes.get(token)
-        if found is None:
-            return self._special.get(token, b"") if specials else b""
+        if found is not None:
+            return found
+        content, added = self._tokens.get(token), self._added.get(token)
+        if content is None:
+            return b""
+        if added is None:
+            found = self._to_bytes(content)
+        elif added.special:
+            return content.encode() if specials else b""
+        else:
+            found = content.replace("▁", " ").encode() if added.harmless else content.encode()
+        self._bytes[token] = found
         return found
 
 

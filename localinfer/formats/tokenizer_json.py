@@ -170,7 +170,12 @@ def plain_document(file: TokenizerFile, *, first: bool) -> dict[str, Any]:
         vocab.update((token.content, token.id) for token in kept)
         model["vocab"] = vocab
         if any(content in file.document["model"]["vocab"] for content in gone):
-            model["merges"] = [merge for merge in model["merges"] if not _touches(merge, gone)]
+            starts = {content[0] for content in gone}  # most merges hold none of these, which is quickly seen
+            model["merges"] = [
+                merge
+                for merge in model["merges"]
+                if (type(merge) is str and starts.isdisjoint(merge)) or not _touches(merge, gone)
+            ]
         if model.get("unk_token") in gone:
             model["unk_token"] = gone[model["unk_token"]]
     else:
