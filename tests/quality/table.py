@@ -9,21 +9,21 @@ apart. Lines go to standard output as Markdown, and to DIR/table.jsonl.
 """
 
 import argparse
-import inspect
 import json
 import subprocess
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Literal, cast
 
+from localinfer.chats.template import conversation
 from localinfer.evaluate import Quality, evaluate, read_text
-from localinfer.quantize import checkpoint, quantize_checkpoint
+from localinfer.quantize import DEFAULT_TOKENS, CalibrationText, Method, checkpoint, quantize_checkpoint
 
 DATA = Path(checkpoint.__file__).with_name("data")
 TYPES = ("Q8_0", "Q4_K_M", "Q4_K_S", "Q4_0", "IQ4_XS", "Q3_K_M", "Q3_K_S", "IQ3_S")
-OURS = ("8:32:rtn", "4:32:rtn", "4:64:rtn", "3:32:rtn", "3:64:rtn")
+OURS = ("8:32:rtn", "4:32:gptq", "4:32:rtn", "3:32:gptq", "3:32:rtn")
 AT_ONCE = 4
 """Models measured together; each group reads the source once more."""
 
@@ -42,13 +42,16 @@ def ours(fair: Path, work: Path, spec: str) -> Entry:
     bits, group, method = spec.split(":")
     dest, clock = work / f"ours-{bits}-{group}-{method}", _Clock(work, f"ours-{spec}")
     if not dest.exists():
-        more: dict[str, Any] = {"method": method}
-        if "method" not in inspect.signature(quantize_checkpoint).parameters:
-            if method != "rtn":
-                raise SystemExit(f"{spec}: this version rounds to nearest only")
-            more = {}
+        text = CalibrationText(DEFAULT_TOKENS, 0, (), conversation)  # as the command line has it
         with clock:
-            quantize_checkpoint(fair / "model", dest, bits=int(bits), group=int(group), **more)  # type: ignore[arg-type]
+            quantize_checkpoint(
+                fair / "model",
+                dest,
+                bits=cast(Literal[8, 4, 3], int(bits)),
+                group=int(group),
+                method=cast(Method, method),
+                text=text,
+            )
     return Entry(f"INT{bits} {method}, groups of {group}", dest, clock.seconds)
 
 
