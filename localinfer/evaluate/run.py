@@ -72,23 +72,24 @@ def evaluate(
     progress = on_progress or (lambda what, done, total: None)
     _must_fit([*models, *([reference] if reference else [])], ctx)
     names = list(names) or [path.name for path in models]
-    with ExitStack() as stack:
+    with ExitStack() as stack, ExitStack() as before_the_floor:
 
-        def opened(path: Path, name: str, bits: KvBits) -> _Contender:
+        def opened(path: Path, name: str, bits: KvBits, until: ExitStack) -> _Contender:
             progress(f"loading {name}", 0, 0)
             reader = open_reader(path, ctx=ctx, kv_bits=bits, threads=threads)
-            return _Contender(name, stack.enter_context(closing(reader)), bits)
+            return _Contender(name, until.enter_context(closing(reader)), bits)
 
-        teacher = opened(reference, reference_name or reference.name, 16) if reference else None
-        students = [opened(path, name, kv_bits) for path, name in zip(models, names, strict=True)]
-        tokens = cut(text, (teacher or students[0]).reader.words, ctx=ctx, chunks=chunks)
-        for student in students:
-            for other in [teacher] if teacher else []:
-                require_same_words(student.reader, other.reader, (student.name, other.name), tokens[0].tolist())
+        teacher = opened(reference, reference_name or reference.name, 16, stack) if reference else None
+        students = [opened(path, name, kv_bits, before_the_floor) for path, name in zip(models, names, strict=True)]
+        first, *others = [*([teacher] if teacher else []), *students]
+        tokens = cut(text, first.reader.words, ctx=ctx, chunks=chunks)
+        for other in others:
+            require_same_words(other.reader, first.reader, (other.name, first.name), tokens[0].tolist())
         for number, chunk in enumerate(tokens):
             progress("reading", number, len(tokens))
             _read_chunk(teacher, students, chunk, number)
         progress("reading", len(tokens), len(tokens))
+        before_the_floor.close()  # gives room for the reference's second program
         floor = _floor(teacher, reference, tokens, kv_bits, threads, progress) if teacher and reference else None
     return [_quality(path, student, teacher, tokens, floor) for path, student in zip(models, students, strict=True)]
 

@@ -152,6 +152,8 @@ def test_refusals(models: dict[str, Path], tmp_path: Path) -> None:
     refused(UsageError, "no model", source)
     larger = make_checkpoint(tmp_path / "larger", vocab_size=352)
     refused(UsageError, "`INT4` has 320 tokens and `larger` has 352", int4, larger)
+    with pytest.raises(UsageError, match="`larger` has 352 tokens and `INT4` has 320"):
+        evaluate([int4, larger], None, TEXT, ctx=CTX, chunks=2)
     refused(NotFound, "nothing", tmp_path / "nothing", source)
 
 
