@@ -244,6 +244,12 @@ def read_bandwidth(bytes: int, threads: int = 0) -> float:
     Measure how many bytes a second `threads` threads read from a buffer of `bytes`; best of several passes.
     """
 
+def int8_peak(isa: str = "", threads: int = 0) -> float:
+    """
+    Operations on int8 a second, a product with its sum counted as two, that `threads` threads of this kernel set do
+    together on registers alone; takes some milliseconds.
+    """
+
 def quantize(
     q: NDArray[numpy.int8],
     scale: NDArray[numpy.float32],

@@ -4,7 +4,6 @@ Nothing else imports `_native`. Kernel functions (`rms_norm`, `linear_i4`, …) 
 """
 
 import os
-import time
 from pathlib import Path
 
 from localinfer.errors import LocalInferError, NotSupported, UsageError
@@ -35,7 +34,7 @@ __all__ = [
     "choose_isa",
     "cpu",
     "extension_file",
-    "int8_speed",
+    "int8_peak",
     "pack_bf16",
     "pack_files",
     "pack_int",
@@ -82,23 +81,8 @@ class Program(_native.Program):
         super().__init__(hidden, threads, choose_isa(isa), max_rows)
 
 
-def int8_speed(isa: str = "") -> float:
-    """Integer operations a second that one thread does, a product with its sum counted as two; takes some milliseconds.
-
-    Measured as the INT8 linear kernel on one panel that stays in the cache, best of several tries: what the
-    instructions give when memory does not count.
+def int8_peak(isa: str = "", threads: int = 0) -> float:
+    """Integer operations a second that the instructions give when memory does not count, a product with its sum counted
+    as two; `threads` 0 is one a physical core.
     """
-    import numpy as np
-
-    rows, cols, group, lanes = 96, 1024, 128, 32
-    nbytes = cols // group * lanes * (group + 2)
-    room = np.zeros(nbytes + 64, np.uint8)
-    panel = room[-room.ctypes.data % 64 :][:nbytes]  # panels begin at a multiple of 64
-    out, q = np.empty((rows, lanes), np.float32), np.ones((rows, cols), np.int8)
-    scales, sums = np.ones((rows, cols // group), np.float32), np.full((rows, cols // group), group, np.int32)
-    best, isa = float("inf"), choose_isa(isa)
-    for _ in range(100):
-        started = time.perf_counter()
-        _native.linear_i8(out, panel, q, scales, sums, isa=isa)
-        best = min(best, time.perf_counter() - started)
-    return 2 * rows * cols * lanes / best
+    return _native.int8_peak(choose_isa(isa), threads)

@@ -8,7 +8,7 @@ from localinfer.cost.machine import cpu_model
 
 
 def describe_machine(isa: str, threads: int, bandwidth: float, steal: float | None) -> BenchMachine:
-    """What a report says of this machine. `int8_tops`: our INT8 kernel on weights in the cache, times the threads."""
+    """What a report says of this machine. `int8_tops`: what the integer instructions give."""
     from localinfer import native
 
     return BenchMachine(
@@ -16,7 +16,7 @@ def describe_machine(isa: str, threads: int, bandwidth: float, steal: float | No
         cores=native.physical_cores(),
         isa=isa,
         read_gb_s=bandwidth / 1e9,
-        int8_tops=native.int8_speed(isa) * threads / 1e12,
+        int8_tops=native.int8_peak(isa, threads) / 1e12,
         steal=steal,
     )
 

@@ -145,7 +145,7 @@ def _notes(report: BenchReport) -> str:
     notes.append(_loading(report.model))
     machine = report.machine
     speed = "" if machine.read_gb_s is None else f", reads {machine.read_gb_s:.1f} GB/s"
-    speed += "" if machine.int8_tops is None else f", {machine.int8_tops:.2f} int8 TOPS from the cache"
+    speed += "" if machine.int8_tops is None else f", {machine.int8_tops:.2f} int8 TOPS"
     stolen = f", {machine.steal:.1%} of the time taken by the host" if machine.steal else ""
     notes.append(f"{machine.cpu}, {machine.cores} cores{speed}{stolen}")
     return "\n" + "".join(note + "\n" for note in notes)

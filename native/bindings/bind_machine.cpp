@@ -44,4 +44,9 @@ void bind_machine(nb::module_& m) {
         "Cores this process may use: threads of one core count once, a container's CPU quota is kept.");
   m.def("read_bandwidth", &read_bandwidth, "bytes"_a, "threads"_a = 0, nb::call_guard<nb::gil_scoped_release>(),
         "Measure how many bytes a second `threads` threads read from a buffer of `bytes`; best of several passes.");
+  m.def(
+      "int8_peak", [](const std::string& isa, size_t threads) { return int8_peak(kernels_for(isa), threads); },
+      "isa"_a = "", "threads"_a = 0, nb::call_guard<nb::gil_scoped_release>(),
+      "Operations on int8 a second, a product with its sum counted as two, that `threads` threads of this kernel set do\n"
+      "together on registers alone; takes some milliseconds.");
 }

@@ -119,6 +119,21 @@ const char* implementer(const std::string& number) {
 
 }  // namespace
 
+double int8_peak(const KernelTable& kernels, size_t threads) {
+  Pool pool(threads != 0 ? threads : physical_cores());
+  constexpr size_t rounds = 100'000;  // about a millisecond
+  constexpr int passes = 10;
+  const double products = static_cast<double>(kernels.int8_peak(rounds)) * static_cast<double>(pool.threads());
+  double best = 0;
+  for (int pass = 0; pass < passes; ++pass) {
+    const auto start = std::chrono::steady_clock::now();
+    pool.each([&](size_t) { kernels.int8_peak(rounds); });
+    const std::chrono::duration<double> taken = std::chrono::steady_clock::now() - start;
+    best = std::max(best, 2 * products / taken.count());
+  }
+  return best;
+}
+
 CpuName cpu_name(const char* cpuinfo) {
   CpuName name{"unknown", "unknown"};
   std::ifstream file(cpuinfo);

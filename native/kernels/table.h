@@ -79,6 +79,10 @@ struct KernelTable {
   // Float activations x[m*ldx + k]; per output, k ascending: acc = fma(x, w, acc).
   void (*linear_bf16)(float* out, size_t ldo, const uint8_t* panel, size_t k, const float* x, size_t ldx, size_t rows);
 
+  // The most this instruction set does: int8 products with their sums, on registers alone. Returns how many; that of a
+  // round is the same each time. For measuring only.
+  size_t (*int8_peak)(size_t rounds);
+
   // out[i] = (x[i] * inv) * w[i], inv = 1 / sqrt(sum(x*x) / n + eps); the sum by fma in 16 lanes. out may be x.
   void (*rms_norm)(float* out, const float* x, const float* w, size_t n, float eps);
   // Rotate-half RoPE in place on one head: a = x[i], b = x[i + d/2]:

@@ -290,4 +290,19 @@ void linear_i8_16(float* out, size_t ldo, const uint8_t* panel, size_t k, size_t
   linear<Int8Of16>(out, ldo, panel, k, group, a, rows);
 }
 
+size_t int8_peak(size_t rounds) {
+  constexpr size_t lanes = 8;  // enough sums at once to hide an instruction's delay
+  __m256i sum[lanes];
+  __m256i factor = _mm256_set1_epi8(5);
+  for (auto& one : sum) one = _mm256_setzero_si256();
+  for (size_t i = 0; i < rounds; ++i)
+#pragma GCC unroll 8
+    for (auto& one : sum) {
+      __asm__ volatile("" : "+x"(factor));  // not the same product each time, as far as the compiler knows
+      one = _mm256_add_epi16(one, _mm256_maddubs_epi16(_mm256_set1_epi8(3), factor));
+      __asm__ volatile("" : "+x"(one));  // every product is done
+    }
+  return rounds * lanes * 32;
+}
+
 }  // namespace avx2

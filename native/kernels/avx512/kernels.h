@@ -11,6 +11,7 @@ void linear_i3(float* out, size_t ldo, const uint8_t* panel, size_t k, size_t gr
 void linear_i8(float* out, size_t ldo, const uint8_t* panel, size_t k, size_t group, const ActRows* a, size_t rows);
 void linear_i8_16(float* out, size_t ldo, const uint8_t* panel, size_t k, size_t group, const ActRows* a, size_t rows);
 void linear_bf16(float* out, size_t ldo, const uint8_t* panel, size_t k, const float* x, size_t ldx, size_t rows);
+size_t int8_peak(size_t rounds);
 void rms_norm(float* out, const float* x, const float* w, size_t n, float eps);
 void rope(float* x, const float* cos, const float* sin, size_t d);
 void gated(float* out, const float* gate, const float* up, size_t n, int activation);

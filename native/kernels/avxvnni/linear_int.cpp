@@ -242,4 +242,17 @@ void linear_i8_16(float* out, size_t ldo, const uint8_t* panel, size_t k, size_t
   linear<Int8Of16>(out, ldo, panel, k, group, a, rows);
 }
 
+size_t int8_peak(size_t rounds) {
+  constexpr size_t lanes = 12;  // enough sums at once to hide an instruction's delay
+  __m256i sum[lanes];
+  for (auto& one : sum) one = _mm256_setzero_si256();
+  for (size_t i = 0; i < rounds; ++i)
+#pragma GCC unroll 12
+    for (auto& one : sum) {
+      one = add_dot(one, _mm256_set1_epi8(3), _mm256_set1_epi8(5));
+      __asm__ volatile("" : "+x"(one));  // every product is done
+    }
+  return rounds * lanes * 32;
+}
+
 }  // namespace avxvnni

@@ -96,4 +96,15 @@ void linear_bf16(float* out, size_t ldo, const uint8_t* panel, size_t k, const f
   }
 }
 
+size_t int8_peak(size_t rounds) {
+  constexpr size_t lanes = 8;
+  int32_t sum[lanes] = {};
+  for (size_t i = 0; i < rounds; ++i)
+    for (int32_t& one : sum) {
+      one += static_cast<int8_t>(i) * 5;
+      __asm__ volatile("" : "+r"(one));  // every product is done
+    }
+  return rounds * lanes;
+}
+
 }  // namespace scalar
