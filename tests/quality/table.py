@@ -24,7 +24,7 @@ from localinfer.quantize import DEFAULT_TOKENS, CalibrationText, Method, checkpo
 DATA = Path(checkpoint.__file__).with_name("data")
 TYPES = ("Q8_0", "Q4_K_M", "Q4_K_S", "Q4_0", "IQ4_XS", "Q3_K_M", "Q3_K_S", "IQ3_S")
 OURS = ("8:32:rtn", "4:32:gptq", "4:32:rtn", "3:32:gptq", "3:32:rtn")
-AT_ONCE = 4
+AT_ONCE = 5
 """Models measured together; each group reads the source once more."""
 
 
@@ -109,12 +109,14 @@ def _run(*command: str | Path, dest: Path, last: Sequence[str] = ()) -> None:
     part.rename(dest)
 
 
-def measure(entries: Sequence[Entry], fair: Path, text: str, ctx: int, chunks: int) -> Iterator[tuple[Entry, Quality]]:
+def measure(
+    entries: Sequence[Entry], fair: Path, text: str, ctx: int, chunks: int, threads: int = 0
+) -> Iterator[tuple[Entry, Quality]]:
     """Every entry's quality, a few models at a time."""
     for first in range(0, len(entries), AT_ONCE):
         part = entries[first : first + AT_ONCE]
         paths, names = [entry.path for entry in part], [entry.method for entry in part]
-        found = evaluate(paths, fair / "model", text, names=names, ctx=ctx, chunks=chunks, kv_bits=16)
+        found = evaluate(paths, fair / "model", text, names=names, ctx=ctx, chunks=chunks, kv_bits=16, threads=threads)
         yield from zip(part, found, strict=True)
 
 
@@ -149,6 +151,7 @@ def main() -> None:
     parser.add_argument("--types", nargs="*", default=("F16", *TYPES))
     parser.add_argument("--ctx", type=int, default=512)
     parser.add_argument("--chunks", type=int, default=24)
+    parser.add_argument("--threads", type=int, default=0)
     given = parser.parse_args()
     given.work.mkdir(parents=True, exist_ok=True)
     entries = [ours(given.fair, given.work, spec) for spec in given.ours]
@@ -156,7 +159,8 @@ def main() -> None:
         entries += [theirs(given.fair, given.work, given.llama, kind) for kind in given.types]
     print(HEAD, flush=True)  # noqa: T201
     with (given.work / "table.jsonl").open("a", encoding="utf-8") as kept:
-        for entry, quality in measure(entries, given.fair, read_text(given.text), given.ctx, given.chunks):
+        text = read_text(given.text)
+        for entry, quality in measure(entries, given.fair, text, given.ctx, given.chunks, given.threads):
             print(row(entry, quality), flush=True)  # noqa: T201
             kept.write(json.dumps({**asdict(quality), "made_in": entry.seconds}) + "\n")
 
