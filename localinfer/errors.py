@@ -67,3 +67,19 @@ def size(n_bytes: float) -> str:
             return f"{value:.0f} {unit}" if unit == "B" else f"{value:.1f} {unit}"
         value /= 1000
     return f"{value:.1f} TB"
+
+
+_UNITS = {"": 1, "k": 1000, "m": 1000**2, "g": 1000**3, "t": 1000**4}
+
+
+def bytes_of(words: str, name: str) -> int:
+    """`1.2GB` → 1200000000; `name` is the flag that an error names."""
+    number = words.strip().lower().removesuffix("b")
+    unit = number[-1:] if number[-1:] in _UNITS else ""
+    try:
+        value = float(number.removesuffix(unit)) * _UNITS[unit]
+    except ValueError:
+        value = 0.0
+    if not 1 <= value < 1e18:
+        raise UsageError(f"{name} is {words[:40]!r}, which is no size", hint="write it like 90MB or 1.2GB")
+    return int(value)

@@ -20,6 +20,8 @@ def make_small(
     calib: Sequence[Path] = (),
     tokens: int | None = None,
     seed: int = 0,
+    bits_per_weight: float | None = None,
+    target_bytes: int | None = None,
     name: str | None = None,
     threads: int = 0,
     quiet: bool,
@@ -49,6 +51,8 @@ def make_small(
                 group=group,
                 method=method,
                 text=text,
+                bits_per_weight=bits_per_weight,
+                target_bytes=target_bytes,
                 threads=threads,
                 on_progress=lambda done, total: progress(f"quantizing to {made}", done, total),
             )

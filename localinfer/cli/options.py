@@ -271,8 +271,22 @@ Calib = Annotated[
     list[str],
     flag("calib", "list", "Calibrate on this text, not on our own; may be repeated.", metavar="FILE"),
 ]
-Tokens = Annotated[int, flag("tokens", "int", "Most tokens to calibrate on.", low=1, high=1 << 22, default=65536)]
+Tokens = Annotated[int, flag("tokens", "int", "Most tokens to calibrate on.", low=1, high=1 << 22, default=32768)]
 NoReport = Annotated[bool, flag("no-report", "flag", "Do not measure what it lost.")]
+Bpw = Annotated[
+    float | None,
+    flag("bpw", "float", "Mix widths, from `--bits` up: this many bits a weight in the layers.", low=1, high=8.5),
+]
+TargetSize = Annotated[
+    str | None,
+    flag(
+        "target-size",
+        "text",
+        "Mix widths, from `--bits` up: this size in all.",
+        metavar="SIZE",
+        shows="none; 1GB, 90MB",
+    ),
+]
 Name = Annotated[str | None, flag("name", "text", "Keep the model under this name.", metavar="NAME")]
 Token = Annotated[
     str | None,

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from localinfer.cli import options as o
-from localinfer.errors import DoesNotFit, UsageError, size
+from localinfer.errors import DoesNotFit, UsageError, bytes_of, size
 from localinfer.hub.model import LocalModel
 
 if TYPE_CHECKING:
@@ -26,6 +26,8 @@ def quantize(
     calib: o.Calib,
     tokens: o.Tokens,
     seed: o.Seed,
+    bpw: o.Bpw,
+    target_size: o.TargetSize,
     name: o.Name,
     threads: o.Threads,
     no_report: o.NoReport,
@@ -45,6 +47,8 @@ def quantize(
 
     if bits is None:
         raise UsageError("`--bits` is missing", hint=f"say how small: `localinfer quantize {ref} --bits 4`")
+    if bpw and target_size:
+        raise UsageError("`--bpw` and `--target-size` were both given", hint="leave one of them out")
     width = int(bits)
     source = original(ref, revision=revision, offline=offline, quiet=quiet)
     made = f"{name or source.name}:{variant_of_bits(width)}"
@@ -59,6 +63,8 @@ def quantize(
         calib=[Path(file) for file in calib],
         tokens=tokens,
         seed=seed or 0,
+        bits_per_weight=bpw,
+        target_bytes=bytes_of(target_size, "--target-size") if target_size else None,
         name=name,
         threads=threads or 0,
         quiet=quiet,

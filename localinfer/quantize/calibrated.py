@@ -48,7 +48,7 @@ class Layers:
         self._jobs = {(name_of(job.tensor.name) or "").removesuffix(".weight"): job for job in plan.jobs if job.bits}
         top = 32512 if plan.bits == TABLE_BITS else 127  # as graph/program.py chooses them
         roundings: dict[str, Rounding] = {name: (top, job.group) for name, job in self._jobs.items()}
-        self.stream = Stream(self.checkpoint, tokens, self._embedder(tables), roundings, scratch)
+        self.stream = Stream(self.checkpoint, tokens, self._embedder(tables), roundings, scratch, self._follows())
 
     def halves(self, unit: Sequence[Job]) -> list[Half]:
         """The operations whose matrices lie in `unit`; none if it is no layer."""
@@ -61,16 +61,17 @@ class Layers:
         made = Made({}, {}, {}, ())
         notes: list[str] = []
 
-        def fit(half: Half, stage: Stage, moments: Tensor) -> dict[str, Tensor]:
+        def fit(half: Half, stage: Stage, moments: Tensor, apart: Tensor | None) -> dict[str, Tensor]:
             results: dict[str, Tensor] = {}
             jobs = [self._jobs[linear.name] for linear in stage]
-            weights = torch.cat([self.stream.weight(linear) for linear in stage])
+            weights = torch.cat([self.stream.original.weight(linear) for linear in stage])
+            weights = weights if apart is None else gptq.moved(weights, moments, apart)
             try:
                 if self.method.startswith("awq") and stage[0] == _linears(half)[0]:
                     scale, results = self._folded(half.norm, awq.channel_scales(weights, moments, *self._form(jobs)))
                     weights, moments = awq.scaled(weights, moments, scale)
                     made.tensors.update({self._stored[name]: ("F32", v.numpy()) for name, v in results.items()})
-                rounding = gptq.fit if self.method.endswith("gptq") else gptq.fit_nearest
+                rounding = gptq.fit if self._follows() else gptq.fit_nearest
                 fitted = rounding(weights, moments, *self._form(jobs))
             except OverflowError as error:
                 raise too_large(jobs[0], error) from error
@@ -107,6 +108,10 @@ class Layers:
             tensors[norm] = torch.from_numpy(widen(values) if values.dtype == np.uint16 else values.astype(np.float32))
             tensors |= {linear.name: _read(written, self._jobs[linear.name]) for linear in _linears(half)}
         self.stream.pass_over(halves, tensors)
+
+    def _follows(self) -> bool:
+        """Whether matrices are to make up for what those before them cost."""
+        return self.method.endswith("gptq")
 
     def _form(self, jobs: Sequence[Job]) -> tuple[int, int]:
         """Bits and group of matrices that are rounded together."""

@@ -21,7 +21,7 @@ from localinfer.formats.tokenizer import Tokenizer
 LENGTH = 512
 """Tokens of a sequence."""
 
-DEFAULT_TOKENS = 65536
+DEFAULT_TOKENS = 32768
 LEAST_SEQUENCES = 4
 """Below that, the second moments of the inputs say more about the text than about the model."""
 

@@ -56,6 +56,8 @@ def quantize_checkpoint(
     group: int | None = None,
     method: Method = "rtn",
     text: CalibrationText | None = None,
+    bits_per_weight: float | None = None,
+    target_bytes: int | None = None,
     threads: int = 0,
     on_progress: Callable[[int, int], None] | None = None,
 ) -> QuantizeReport:
@@ -65,9 +67,12 @@ def quantize_checkpoint(
     unfinished file and gives the same bytes. `group` None chooses; `threads` 0 takes every processor.
     `on_progress(done, total)` counts weights. Every `method` but `rtn` calibrates, on `text` (None: our own).
 
-    Raises `UsageError` (dest exists, group does not divide, text too short, another process is at it), `NotSupported`
-    (architecture, quantized source, no torch), `Corrupt` (NaN or infinite weights and damaged files, named),
-    `DoesNotFit` (disk).
+    With `bits_per_weight` (of the layers) or `target_bytes` (of all weights) the fused groups get different widths,
+    none below `bits`: those whose rounding costs most get more.
+
+    Raises `UsageError` (dest exists, group does not divide, no mix is of that size, text too short, another process is
+    at it), `NotSupported` (architecture, quantized source, no torch), `Corrupt` (NaN or infinite weights and damaged
+    files, named), `DoesNotFit` (disk).
     """
     started = time.monotonic()
     source, dest = source.resolve(), dest.absolute()
@@ -75,7 +80,12 @@ def quantize_checkpoint(
         raise UsageError(f"{dest} is there already", hint="remove it first, or use it")
     plan = make_plan(source, bits, group, method)
     workers = threads or os.cpu_count() or 1
-    tokens = None if method == "rtn" else _tokens(source, text or CalibrationText())
+    mixes = bits_per_weight is not None or target_bytes is not None
+    tokens = None if method == "rtn" and not mixes else _tokens(source, text or CalibrationText())
+    if tokens is not None and mixes:
+        from localinfer.quantize.budget import mixed_plan
+
+        plan = mixed_plan(source, plan, tokens, bits_per_weight, target_bytes, workers)
     partial = dest.with_name(dest.name + ".partial")
     with locked(partial):
         if dest.exists():
@@ -87,7 +97,7 @@ def quantize_checkpoint(
         resumed = len(journal.finished)
         _must_fit(partial, plan, journal)
         try:
-            with _calibrated(source, plan, tokens, partial, workers) as open_layers:
+            with _calibrated(source, plan, None if method == "rtn" else tokens, partial, workers) as open_layers:
                 _write_units(plan, partial, journal, workers, on_progress or (lambda done, total: None), open_layers)
         except Corrupt:
             shutil.rmtree(partial, ignore_errors=True)  # going on could not help
@@ -110,6 +120,7 @@ def _settings(plan: Plan) -> dict[str, Any]:
         "table_group": plan.table_group,
         "method": plan.method,
         "rounding": "signed scale, least squares",
+        "forms": {job.tensor.name: [job.bits, job.group] for job in plan.jobs if job.bits and plan.mixed},
         "files": [plan.file_name(unit) for unit in range(len(plan.units))],
     }
 

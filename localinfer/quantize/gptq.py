@@ -20,6 +20,9 @@ from localinfer.quantize.scales import LARGEST_SCALE, Floats, group_scales, requ
 DAMPING = 0.03
 """Added to the diagonal of H, as a share of its mean; doubled until H can be factored."""
 
+RIDGE = 0.05
+"""The same where weights are moved to make up for inputs that are off."""
+
 MOST_DAMPING = 1.0
 SWEEPS = 3
 BAD_INPUTS = "its inputs hold NaN or infinity: rounded to the nearest"
@@ -59,6 +62,22 @@ def fit(weights: Tensor, hessian: Tensor, bits: int, group: int, *, sweeps: int 
     worse = cost(weights, q, s, hessian) > cost(weights, plain_q, plain_s, hessian)
     q[worse], s[worse] = plain_q[worse], plain_s[worse]
     return _fitted(weights, hessian, q, s)
+
+
+def moved(weights: Tensor, hessian: Tensor, apart: Tensor) -> Tensor:
+    """The weights that come nearest to the original outputs from inputs that are off already.
+
+    `apart` [K, K] is the mean of (t - x) x', t being the inputs of the original model and x those of the quantized one.
+    The weights stay as they are where that is not finite.
+    """
+    ridge = RIDGE * float(hessian.diagonal().mean())
+    if not (ridge > 0 and bool(torch.isfinite(hessian).all()) and bool(torch.isfinite(apart).all())):
+        return weights
+    lower, failed = torch.linalg.cholesky_ex(hessian + torch.eye(len(hessian)) * ridge)
+    if failed:
+        return weights
+    shift = torch.cholesky_solve(apart.T, lower).T
+    return weights + weights @ shift
 
 
 def fit_nearest(weights: Tensor, hessian: Tensor, bits: int, group: int) -> Fitted:

@@ -2,7 +2,7 @@
 
 import importlib.util
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, get_args
@@ -70,6 +70,7 @@ class Plan:
     table_group: int
     layers: int
     method: Method
+    mixed: bool
     notes: tuple[str, ...]
 
     @property
@@ -97,8 +98,11 @@ def default_method(bits: int) -> tuple[Method, str]:
     return "gptq", ""
 
 
-def make_plan(source: Path, bits: int, group: int | None, method: Method = "rtn") -> Plan:
-    """Read the headers of `source` and plan. `group` None: chosen, and said in `notes` if not the usual one.
+def make_plan(
+    source: Path, bits: int, group: int | None, method: Method = "rtn", mix: Mapping[str, tuple[int, int]] | None = None
+) -> Plan:
+    """Read the headers of `source` and plan. `group` None: chosen, and said in `notes` if not the usual one. `mix`
+    gives (bits, group) for each matrix of the layers; matrices that are loaded as one must have the same.
 
     Raises `UsageError` for a group that does not divide every matrix, `NotSupported` for a quantized source, and all
     that opening a checkpoint raises.
@@ -119,7 +123,7 @@ def make_plan(source: Path, bits: int, group: int | None, method: Method = "rtn"
             continue  # a copy of the embedding
         where = _place(name)
         if name is not None and module in body:
-            jobs.append((where, Job(tensor, bits, chosen)))
+            jobs.append((where, Job(tensor, *(mix[module] if mix else (bits, chosen)))))
         elif name is not None and module in TABLES:
             jobs.append((where, Job(tensor, TABLE_BITS, table_group)))
         else:
@@ -128,13 +132,14 @@ def make_plan(source: Path, bits: int, group: int | None, method: Method = "rtn"
     return Plan(
         units=tuple(tuple(job for at, job in jobs if at == where) for where in places),
         quantization=describe(
-            checkpoint.spec.tied, (bits, chosen), (TABLE_BITS, table_group), _OTHER_PARTS if others else ()
+            checkpoint.spec.tied, (bits, chosen), (TABLE_BITS, table_group), _OTHER_PARTS if others else (), mix
         ),
         bits=bits,
         group=chosen,
         table_group=table_group,
         layers=checkpoint.spec.layers,
         method=method,
+        mixed=mix is not None,
         notes=tuple(notes),
     )
 
@@ -153,10 +158,22 @@ def choose_groups(graph: Graph, bits: int, group: int | None) -> tuple[int, int,
     return chosen, chosen if bits == TABLE_BITS else _table_group(graph.spec.hidden_size), notes
 
 
-def describe(tied: bool, body: tuple[int, int], tables: tuple[int, int], ignored: Sequence[str] = ()) -> dict[str, Any]:
+def describe(
+    tied: bool,
+    body: tuple[int, int],
+    tables: tuple[int, int],
+    ignored: Sequence[str] = (),
+    mix: Mapping[str, tuple[int, int]] | None = None,
+) -> dict[str, Any]:
     """What config.json says of layers in `body` and of embedding and head in `tables`, each (bits, group)."""
+    bodies: list[tuple[list[str], int, int]] = [([_BODY], *body)]
+    if mix:
+        names = {
+            form: [f"re:.*{re.escape(name)}$" for name in mix if mix[name] == form] for form in sorted({*mix.values()})
+        }
+        bodies = [(names[form], *form) for form in names]
     targets = ["re:.*embed_tokens$"] if tied else ["re:.*embed_tokens$", "re:.*lm_head$"]
-    return quantization_config([([_BODY], *body), (targets, *tables)], [*(["lm_head"] if tied else []), *ignored])
+    return quantization_config([*bodies, (targets, *tables)], [*(["lm_head"] if tied else []), *ignored])
 
 
 def _place(name: str | None) -> tuple[int, int]:

@@ -56,7 +56,7 @@ def make_report(
     plan: Plan, finished: Mapping[str, Mapping[str, Any]], dest: Path, resumed: int, seconds: float
 ) -> QuantizeReport:
     """The report on the finished folder `dest`."""
-    body = [job for job in plan.jobs if job.bits == plan.bits and ".layers." in job.tensor.name]
+    body = [job for job in plan.jobs if job.bits and ".layers." in job.tensor.name]
     errors = {name: float(error) for entry in finished.values() for name, error in entry["error"].items()}
     worst = max(errors, key=errors.__getitem__, default="")
     in_body = [errors[job.tensor.name] for job in body]

@@ -1,14 +1,16 @@
 """Calibration text on its way through the model, layer by layer, as the quantized model will see it.
 
 Each matrix is quantized for the inputs that the already quantized part gives it, with activations rounded as the
-kernels round them. One layer is in memory at a time, and the residual stream of all sequences: in a file once it is
-large. Going over a layer again with its quantized weights gives the same numbers, so a run that was stopped needs
-nothing but the layers it has written.
+kernels round them. Beside it the original model reads the same text, so that a matrix can be asked to give what the
+original gave, and not only to keep what it makes of inputs that are off already (GPTAQ, Li et al., 2025). One layer is
+in memory at a time, and the residual streams of all sequences: in files once they are large. Going over a layer again
+with its quantized weights gives the same numbers, so a run that was stopped needs only the layers it has written.
 """
 
 import tempfile
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
+from itertools import repeat
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +18,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from localinfer.graph.ops import Attend, GatedMLP, Linear
+from localinfer.graph.ops import Attend, Embed, GatedMLP, Linear
 from localinfer.graph.weights import Checkpoint
 from localinfer.reference.executor import Executor
 
@@ -27,11 +29,12 @@ Half = Attend | GatedMLP
 Stage = tuple[Linear, ...]
 """Matrices with one input, rounded together."""
 
-Fit = Callable[[Half, Stage, Tensor], dict[str, Tensor]]
-"""Is given half a layer, the matrices of a stage in it and the mean of x x' over their inputs x; returns the matrices
-as quantized, and vectors that changed with them."""
+Fit = Callable[[Half, Stage, Tensor, Tensor | None], dict[str, Tensor]]
+"""Is given half a layer, the matrices of a stage in it, the mean of x x' over their inputs x, and that of (t - x) x',
+t the original model's inputs; returns the matrices as quantized, and vectors that changed with them."""
 
 Inputs = Callable[[Tensor], Tensor]
+Again = Callable[[], Iterable[Tensor]]
 Rounding = tuple[int, int]
 """(largest integer, group) of the activations that meet a matrix: 127, or 32512 for two int8 planes."""
 
@@ -49,7 +52,8 @@ class Stream(Executor):
     """The residual stream of `tokens` [sequences, length] at one layer after another.
 
     `table` [tokens of the vocabulary that occur, hidden] holds the embeddings as stored, scaled; `roundings` says for
-    each matrix how its inputs are rounded. `scratch` is a folder for the file of a large stream.
+    each matrix how its inputs are rounded. `scratch` is a folder for the files of large streams. Without `follow` the
+    original model is left out.
     """
 
     def __init__(
@@ -59,29 +63,34 @@ class Stream(Executor):
         embed: Callable[[NDArray[np.int32]], Tensor],
         roundings: Mapping[str, Rounding],
         scratch: Path,
+        follow: bool = True,
     ) -> None:
         super().__init__(checkpoint)
+        self.original = Executor(checkpoint)
         self.roundings = roundings
         sequences, length = tokens.shape
         shape = (sequences, length, checkpoint.spec.hidden_size)
         self.x = _space(shape, scratch)
+        self.true = _space(shape, scratch) if follow else None
+        table = next(op for op in checkpoint.graph.ops if isinstance(op, Embed))
+        whole = self.original.weight(table.table) if follow else None
         for number, sequence in enumerate(tokens):
             self.x[number] = embed(sequence)
+            if self.true is not None and whole is not None:
+                self.true[number] = whole[torch.from_numpy(sequence).long()] * table.scale
+        self.forget()
 
     @torch.no_grad()
     def quantize(self, halves: Sequence[Half], fit: Fit) -> None:
         """Take the stream through one layer; after each stage all is computed with what `fit` has made of it."""
         for half in halves:
-            first, last = self._stages(half)
-            self.put(fit(half, first[0], self._moments(map(first[1], self.x), first[0][0])))
-            linear = last[0][0]
-            if 4 * self.x.shape[0] * self.x.shape[1] * linear.cols <= IN_MEMORY:
-                inputs = [last[1](x) for x in self.x]
-                self.put(fit(half, last[0], self._moments(inputs, linear)))
-                self._advance(half, inputs)
-            else:
-                self.put(fit(half, last[0], self._moments(map(last[1], self.x), linear)))
-                self._advance(half, map(last[1], self.x))
+            first, last = _stages(self, half)
+            true_first, true_last = _stages(self.original, half)
+            moments = self._moments(first[0][0], self._through(first[1]), self._true(true_first[1]))
+            self.put(fit(half, first[0], *moments))
+            inputs, true = self._kept_if_small(last), self._kept_if_small(true_last, original=True)
+            self.put(fit(half, last[0], *self._moments(last[0][0], inputs, true)))
+            self._advance(half, inputs, true)
         self.forget()
 
     @torch.no_grad()
@@ -89,7 +98,8 @@ class Stream(Executor):
         """Take the stream through a layer that is quantized already."""
         self.put(matrices)
         for half in halves:
-            self._advance(half, map(self._stages(half)[1][1], self.x))
+            inputs = self._through(_stages(self, half)[1][1])
+            self._advance(half, inputs, self._true(_stages(self.original, half)[1][1]))
         self.forget()
 
     def put(self, tensors: Mapping[str, Tensor]) -> None:
@@ -99,28 +109,55 @@ class Stream(Executor):
     def forget(self) -> None:
         """Let go of the weights of the layer."""
         self._kept.clear()
+        self.original.forget()
 
     def linear(self, linear: Linear, x: Tensor) -> Tensor:
         return super().linear(linear, rounded(x, self.roundings[linear.name]))
 
-    def _stages(self, half: Half) -> tuple[tuple[Stage, Inputs], tuple[Stage, Inputs]]:
-        """The two stages of half a layer, and how the input of each comes from the residual stream."""
-        if isinstance(half, Attend):
-            return ((half.q, half.k, half.v), lambda x: self.norm(half.norm, x)), ((half.o,), partial(self.mixed, half))
-        return ((half.gate, half.up), lambda x: self.norm(half.norm, x)), ((half.down,), partial(self.hidden, half))
+    def _through(self, inputs: Inputs) -> Again:
+        """The inputs of a stage for all sequences, computed each time they are asked for."""
+        return lambda: map(inputs, self.x)
 
-    def _moments(self, inputs: Iterable[Tensor], linear: Linear) -> Tensor:
+    def _true(self, inputs: Inputs) -> Again | None:
+        """The same in the original model."""
+        true = self.true
+        return None if true is None else lambda: map(inputs, true)
+
+    def _kept_if_small(self, stage: tuple[Stage, Inputs], original: bool = False) -> Again | None:
+        """As `_through` or `_true`, computed once if there is room for them."""
+        again = self._true(stage[1]) if original else self._through(stage[1])
+        if again is None or 4 * self.x.shape[0] * self.x.shape[1] * stage[0][0].cols > IN_MEMORY:
+            return again
+        kept = list(again())
+        return lambda: kept
+
+    def _moments(self, linear: Linear, inputs: Again | None, true: Again | None) -> tuple[Tensor, Tensor | None]:
+        assert inputs is not None
         total = torch.zeros(linear.cols, linear.cols)
-        for x in inputs:
+        apart = torch.zeros(linear.cols, linear.cols) if true else None
+        count = self.x.shape[0] * self.x.shape[1]
+        originals = true() if true else repeat(None)
+        for x, t in zip(inputs(), originals, strict=False):
             seen = rounded(x, self.roundings[linear.name])
             total.addmm_(seen.T, seen)
-        return total / (self.x.shape[0] * self.x.shape[1])
+            if apart is not None and t is not None:
+                apart.addmm_((t - seen).T, seen)
+        return total / count, None if apart is None else apart / count
 
-    def _advance(self, half: Half, inputs: Iterable[Tensor]) -> None:
-        """Add to the stream what the half layer makes of the inputs of its last stage."""
+    def _advance(self, half: Half, inputs: Again | None, true: Again | None) -> None:
+        """Add to the streams what the half layer makes of the inputs of its last stage."""
         last = half.o if isinstance(half, Attend) else half.down
-        for x, seen in zip(self.x, inputs, strict=True):
-            x += self.norm(half.post_norm, self.linear(last, seen))
+        for stream, model, seen in ((self.x, self, inputs), (self.true, self.original, true)):
+            if stream is not None and seen is not None:
+                for x, given in zip(stream, seen(), strict=True):
+                    x += model.norm(half.post_norm, model.linear(last, given))
+
+
+def _stages(model: Executor, half: Half) -> tuple[tuple[Stage, Inputs], tuple[Stage, Inputs]]:
+    """The two stages of half a layer, and how the input of each comes from the residual stream in `model`."""
+    if isinstance(half, Attend):
+        return ((half.q, half.k, half.v), partial(model.norm, half.norm)), ((half.o,), partial(model.mixed, half))
+    return ((half.gate, half.up), partial(model.norm, half.norm)), ((half.down,), partial(model.hidden, half))
 
 
 def _space(shape: tuple[int, ...], scratch: Path) -> Tensor:

@@ -99,6 +99,10 @@ class Executor:
         """
         return x
 
+    def forget(self) -> None:
+        """Let go of the weights read so far; they are read again when they are needed."""
+        self._kept.clear()
+
     def weight(self, linear: Linear) -> Tensor:
         """The matrix [rows, cols] in float32."""
         if linear.name not in self._kept:

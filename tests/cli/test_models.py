@@ -140,6 +140,10 @@ def test_rm_takes_all_or_none(cli: Cli, mine: str, isolated: Path, tiny: Path) -
         (("me/tiny", "--bits", "4", "--group", "48"), 2, "--group is '48', but must be one of 32, 64, 128"),
         (("me/tiny", "--bits", "4", "--group", "128"), 2, "128"),
         (("me/tiny", "--bits", "4", "--name", "../x"), 2, "../x"),
+        (("me/tiny", "--bits", "3", "--bpw", "4", "--target-size", "1GB"), 2, "`--bpw` and `--target-size` were both"),
+        (("me/tiny", "--bits", "3", "--target-size", "small"), 2, "--target-size is 'small', which is no size"),
+        (("me/tiny", "--bits", "4", "--bpw", "3.5"), 2, "3.5 bits a weight cannot be had: 4."),
+        (("me/tiny", "--bits", "3", "--target-size", "1kB"), 2, "1.0 kB cannot be had: the smallest is"),
     ],
 )
 def test_quantize_refuses(cli: Cli, mine: str, argv: tuple[str, ...], code: int, words: str) -> None:

@@ -158,3 +158,20 @@ def test_zero_and_huge_weights() -> None:
         gptq.fit(weights, moments(), 4, GROUP)
     with pytest.raises(OverflowError):
         gptq.fit_nearest(weights, moments(), 4, GROUP)
+
+
+def test_weights_move_to_make_up_for_inputs_that_are_off() -> None:
+    """Inputs that lost a part of themselves which the others still tell: the moved weights win it back."""
+    weights = matrix()
+    true = torch.randn(3000, 24, generator=torch.Generator().manual_seed(6)) @ torch.randn(
+        24, 128, generator=torch.Generator().manual_seed(7)
+    )
+    seen = true * torch.linspace(0.5, 1, 128)
+    hessian, apart = seen.T @ seen / 3000, (true - seen).T @ seen / 3000
+    moved = gptq.moved(weights, hessian, apart)
+    before, after = ((true @ weights.T - seen @ w.T).pow(2).sum() for w in (weights, moved))
+    assert after < 0.05 * before
+    assert (gptq.moved(weights, hessian, torch.zeros(128, 128)) == weights).all()
+    for bad in (torch.full((128, 128), float("nan")), torch.full((128, 128), float("inf"))):
+        assert gptq.moved(weights, hessian, bad) is weights
+        assert gptq.moved(weights, bad, apart) is weights

@@ -1,0 +1,68 @@
+"""A plan of mixed widths for a given size: the model is asked what each width would cost, then the bytes are dealt."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from localinfer.errors import UsageError, size
+from localinfer.graph.registry import family_for
+from localinfer.graph.weights import Checkpoint
+from localinfer.quantize.calibrated import threads
+from localinfer.quantize.mixed import Option, choose, forms
+from localinfer.quantize.plan import Job, Plan, body_of, make_plan
+from localinfer.quantize.sensitivity import sensitivities
+
+
+def mixed_plan(
+    source: Path,
+    plan: Plan,
+    tokens: NDArray[np.int32],
+    bits_per_weight: float | None,
+    target_bytes: int | None,
+    workers: int,
+) -> Plan:
+    """`plan` with other widths of the layers' matrices, so that they take `bits_per_weight` or all `target_bytes`.
+
+    No matrix gets fewer bits than `plan` gives it. Raises `UsageError` when no mix has that size, with the bounds.
+    """
+    checkpoint = Checkpoint(source)
+    name_of = family_for(checkpoint.config.get("model_type")).tensor_name
+    jobs = {(name_of(job.tensor.name) or "").removesuffix(".weight"): job for job in plan.jobs}
+    body = body_of(checkpoint.graph)
+    weights = sum(jobs[name].weights for name in body)
+    others = plan.nbytes - sum(jobs[name].nbytes for name in body)
+    there = forms(body, plan.bits)
+    sizes = {form: sum(_nbytes(jobs[name], form) for name in body) for form in there}
+    least, most = min(sizes.values()), max(sizes.values())
+    if bits_per_weight is not None:
+        budget = int(bits_per_weight * weights / 8) + 16 * len(body)  # each matrix also keeps its shape
+        if budget < least or bits_per_weight > most * 8 / weights:
+            raise UsageError(
+                f"{bits_per_weight:g} bits a weight cannot be had: {least * 8 / weights:.3f} to "
+                f"{most * 8 / weights:.3f} can, with no matrix below {plan.bits} bits",
+                hint="choose a number between, or another `--bits`",
+            )
+    else:
+        budget = (target_bytes or 0) - others
+        if budget < least:
+            raise UsageError(
+                f"{size(target_bytes or 0)} cannot be had: the smallest is {size(least + others)}, with no matrix "
+                f"below {plan.bits} bits",
+                hint="choose a larger size, or a smaller `--bits`",
+            )
+    with threads(workers):
+        costs = sensitivities(checkpoint, tokens, there)
+    options = [[Option(form, _group_bytes(jobs, names, form), cost[form]) for form in there] for names, cost in costs]
+    chosen = choose(options, budget)
+    mix = {name: option.form for (names, _), option in zip(costs, chosen, strict=True) for name in names}
+    return make_plan(source, plan.bits, plan.group, plan.method, mix)
+
+
+def _group_bytes(jobs: dict[str, Job], names: Sequence[str], form: tuple[int, int]) -> int:
+    return sum(_nbytes(jobs[name], form) for name in names)
+
+
+def _nbytes(job: Job, form: tuple[int, int]) -> int:
+    return Job(job.tensor, *form).nbytes
