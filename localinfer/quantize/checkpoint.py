@@ -34,6 +34,9 @@ if TYPE_CHECKING:
 FORMAT = 1
 """Of `localinfer.json`."""
 
+CALIBRATED = 1
+"""Counts the changes of the numerics of calibrated methods: a run is not resumed with others."""
+
 COPIED = (
     "generation_config.json",
     "tokenizer.json",
@@ -78,14 +81,11 @@ def quantize_checkpoint(
     source, dest = source.resolve(), dest.absolute()
     if dest.exists():
         raise UsageError(f"{dest} is there already", hint="remove it first, or use it")
-    plan = make_plan(source, bits, group, method)
     workers = threads or os.cpu_count() or 1
-    mixes = bits_per_weight is not None or target_bytes is not None
-    tokens = None if method == "rtn" and not mixes else _tokens(source, text or CalibrationText())
-    if tokens is not None and mixes:
-        from localinfer.quantize.budget import mixed_plan
-
-        plan = mixed_plan(source, plan, tokens, bits_per_weight, target_bytes, workers)
+    plan, tokens = make_plan(source, bits, group, method), None
+    if method != "rtn" or bits_per_weight is not None or target_bytes is not None:
+        tokens = _tokens(source, text or CalibrationText())
+        plan = _mixed(source, plan, tokens, bits_per_weight, target_bytes, workers)
     partial = dest.with_name(dest.name + ".partial")
     with locked(partial):
         if dest.exists():
@@ -138,10 +138,26 @@ def _tokens(source: Path, text: CalibrationText) -> NDArray[np.int32]:
     return calibration(Tokenizer(source), text.render, text.tokens, text.seed, text.files)
 
 
+def _mixed(
+    source: Path,
+    plan: Plan,
+    tokens: NDArray[np.int32],
+    bits_per_weight: float | None,
+    target_bytes: int | None,
+    workers: int,
+) -> Plan:
+    """`plan` with its widths mixed, if a size was asked for."""
+    if bits_per_weight is None and target_bytes is None:
+        return plan
+    from localinfer.quantize.budget import mixed_plan
+
+    return mixed_plan(source, plan, tokens, bits_per_weight, target_bytes, workers)
+
+
 def _calibration(tokens: NDArray[np.int32], workers: int) -> dict[str, Any]:
     """The part of the settings that says how it was calibrated. Sums may depend on the number of threads."""
     text = hashlib.sha256(tokens.astype("<i4").tobytes()).hexdigest()
-    return {"calibration": {"tokens": tokens.size, "sha256": text, "threads": workers}}
+    return {"calibration": {"version": CALIBRATED, "tokens": tokens.size, "sha256": text, "threads": workers}}
 
 
 def _origin(source: Path, plan: Plan) -> dict[str, Any]:

@@ -168,9 +168,10 @@ def test_weights_move_to_make_up_for_inputs_that_are_off() -> None:
     )
     seen = true * torch.linspace(0.5, 1, 128)
     hessian, apart = seen.T @ seen / 3000, (true - seen).T @ seen / 3000
-    moved = gptq.moved(weights, hessian, apart)
-    before, after = ((true @ weights.T - seen @ w.T).pow(2).sum() for w in (weights, moved))
+    moved, half = gptq.moved(weights, hessian, apart, 1.0), gptq.moved(weights, hessian, apart)
+    before, after, between = ((true @ weights.T - seen @ w.T).pow(2).sum() for w in (weights, moved, half))
     assert after < 0.05 * before
+    assert between < 0.4 * before
     assert (gptq.moved(weights, hessian, torch.zeros(128, 128)) == weights).all()
     for bad in (torch.full((128, 128), float("nan")), torch.full((128, 128), float("inf"))):
         assert gptq.moved(weights, hessian, bad) is weights
