@@ -60,20 +60,33 @@ void penalize(float* logits, size_t vocab, const int32_t* recent, size_t n_recen
   }
 }
 
-// The largest `k`, descending. A heap of k, worst on top: nearly all logits cost one comparison.
+// Few logits are among the largest: whole blocks are passed over by vector comparisons, which NaN never passes.
+constexpr size_t kBlock = 32;
+bool any_above(const float* logits, float floor) {
+  int any = 0;
+  for (size_t i = 0; i < kBlock; ++i) any |= logits[i] > floor;
+  return any != 0;
+}
+
+// The largest `k`, descending. A heap of k, worst on top.
 std::vector<Candidate> largest(const float* logits, size_t vocab, size_t k) {
   std::vector<Candidate> kept;
   kept.reserve(k);
-  for (size_t i = 0; i < vocab; ++i) {
+  const auto enter = [&](size_t i) {
     const float logit = std::isnan(logits[i]) ? kNever : logits[i];
-    if (kept.size() == k && !(logit > kept.front().logit)) continue;  // equal ones: the lower token is in already
+    if (kept.size() == k && !(logit > kept.front().logit)) return;  // equal ones: the lower token is in already
     if (kept.size() == k) {
       std::pop_heap(kept.begin(), kept.end(), before);
       kept.pop_back();
     }
     kept.push_back({logit, static_cast<uint32_t>(i)});
     std::push_heap(kept.begin(), kept.end(), before);
-  }
+  };
+  size_t i = 0;
+  for (; i < k && i < vocab; ++i) enter(i);
+  for (; i + kBlock <= vocab; i += kBlock)
+    for (size_t j = any_above(logits + i, kept.front().logit) ? 0 : kBlock; j < kBlock; ++j) enter(i + j);
+  for (; i < vocab; ++i) enter(i);
   std::sort_heap(kept.begin(), kept.end(), before);
   return kept;
 }

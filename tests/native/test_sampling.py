@@ -150,6 +150,26 @@ def test_ties_at_the_border_of_top_k_go_to_lower_indices() -> None:
     assert list(np.nonzero(counts)[0]) == [0, 1, 7]
 
 
+@pytest.mark.parametrize("vocab", [1, 31, 32, 33, 64, 65, 100])
+def test_every_place_can_win(vocab: int) -> None:
+    """Logits are looked at in blocks: the largest is found wherever it is, NaN beside it, and of two the first."""
+    for place in range(vocab):
+        logits = default_rng(place).normal(0, 1, vocab).astype(np.float32)
+        logits[::3] = np.nan
+        logits[place] = 9
+        logits[place + 7 :: 11] = 9
+        assert draw(logits, temperature=0.0) == place
+        assert draw(logits, top_k=1) == place
+
+
+@pytest.mark.parametrize("k", [1, 2, 31, 32, 33, 40, 95])
+def test_top_k_across_blocks(k: int) -> None:
+    logits = default_rng(k).permutation(np.arange(96, dtype=np.float32) / 96)
+    counts = seen_over(logits, 40 * k, temperature=50.0, top_k=k)
+    assert set(np.nonzero(counts)[0]) <= set(kept(logits, top_k=k))
+    assert (counts > 0).sum() > 0.9 * k
+
+
 def test_penalty() -> None:
     logits = np.array([2.0, 1.5, -1.0, 0.0], np.float32)
     changed = logits.copy()
