@@ -199,6 +199,10 @@ class Program:
         """The kernel set that runs."""
 
     @property
+    def phases(self) -> int:
+        """Phases of the last step; its threads wait for each other after each."""
+
+    @property
     def threads(self) -> int:
         """Threads, the calling one included."""
 

@@ -149,6 +149,7 @@ void bind_program(nb::module_& m) {
       .def_prop_ro("kv_bytes", &Program::kv_bytes, "Bytes of the KV cache, whether touched yet or not.")
       .def_prop_ro("weight_bytes", &Program::weight_bytes, "Bytes of the packed weights; a tied head counts once.")
       .def_prop_ro("isa", &Program::isa, "The kernel set that runs.")
+      .def_prop_ro("phases", &Program::phases, "Phases of the last step; its threads wait for each other after each.")
       .def_prop_ro("threads", &Program::threads, "Threads, the calling one included.")
       .def_prop_ro("max_rows", &Program::max_rows, "Rows computed at once; longer steps are cut.");
 }

@@ -216,6 +216,7 @@ class Attention {
     for (size_t row = tile.row; row < tile.row + tile.rows; ++row) {
       const Partial at = whole(row, h);
       step_.k.attend_finish(at.acc, at.l, shared_, op_.head_dim);
+      if (takes_groups(*op_.o, width_)) produce(step_, *op_.o, row, h * width_, at.acc, width_);
     }
   }
 
@@ -273,6 +274,9 @@ bool run_attend(const AttendOp& op, const Step& step, Lane& lane) {
   });
   if (!lane.sync()) return false;
   if (!Attention(op, step, lane).run()) return false;
-  if (!make_ready(&operand, step, lane, *op.o, {s.attended, s.attended_ld}, step.rows)) return false;
+  if (takes_groups(*op.o, op.heads / op.kv_heads * op.head_dim))  // `finish` has quantized it
+    operand = produced(step);
+  else if (!make_ready(&operand, step, lane, *op.o, {s.attended, s.attended_ld}, step.rows))
+    return false;
   return add_to_stream(step, lane, *op.o, operand, op.o_bias, op.post_norm, op.norm.eps);
 }

@@ -8,6 +8,19 @@ const float* source_row(const Source& from, size_t m) {
   return from.rows + (from.pick != nullptr ? static_cast<size_t>(from.pick[m]) - from.pick_base : m) * from.ld;
 }
 
+// Columns [first, first + n) of row m, whole groups.
+void quantize(const Step& step, const WeightShape& shape, const Scratch::Quantized& to, size_t m, size_t first,
+              const float* x, size_t n) {
+  const Scratch& s = step.s;
+  int8_t* q = to.q + m * shape.planes() * s.q_ld + first;
+  float* scale = to.scale + m * s.scale_ld + first / shape.group;
+  int32_t* sum = to.sum + m * s.scale_ld + first / shape.group;
+  if (shape.planes() == 2)
+    step.k.quantize_16(q, q + s.q_ld, scale, sum, x, n, shape.group);
+  else
+    step.k.quantize(q, scale, sum, x, n, shape.group);
+}
+
 void ready_row(const Step& step, const Lane& lane, const Weight& weight, const Source& from, const Scratch::Quantized& to,
                size_t m) {
   const Scratch& s = step.s;
@@ -18,15 +31,7 @@ void ready_row(const Step& step, const Lane& lane, const Weight& weight, const S
     step.k.rms_norm(normed, row, from.norm->weight.data(), step.hidden, from.norm->eps);
     row = normed;
   }
-  if (!quantized) return;
-  const WeightShape& shape = weight.shape;
-  int8_t* q = to.q + m * shape.planes() * s.q_ld;
-  float* scale = to.scale + m * s.scale_ld;
-  int32_t* sum = to.sum + m * s.scale_ld;
-  if (shape.planes() == 2)
-    step.k.quantize_16(q, q + s.q_ld, scale, sum, row, shape.cols, shape.group);
-  else
-    step.k.quantize(q, scale, sum, row, shape.cols, shape.group);
+  if (quantized) quantize(step, weight.shape, to, m, 0, row, weight.shape.cols);
 }
 
 }  // namespace
@@ -43,6 +48,17 @@ bool make_ready(Operand* operand, const Step& step, Lane& lane, const Weight& we
   if (few) return true;
   lane.share(rows, [&](size_t m) { ready_row(step, lane, weight, from, to, m); });
   return lane.sync();
+}
+
+bool takes_groups(const Weight& weight, size_t n) { return weight.shape.kind != kBf16 && n % weight.shape.group == 0; }
+
+void produce(const Step& step, const Weight& weight, size_t m, size_t first, const float* x, size_t n) {
+  quantize(step, weight.shape, step.s.produced, m, first, x, n);
+}
+
+Operand produced(const Step& step) {
+  const Scratch& s = step.s;
+  return {{s.produced.q, s.produced.scale, s.produced.sum, s.q_ld, s.scale_ld}};
 }
 
 void run_panel(const Step& step, const Lane& lane, const Weight& weight, size_t panel, Operand& operand, size_t rows,

@@ -29,6 +29,12 @@ struct Operand {
 [[nodiscard]] bool make_ready(Operand* operand, const Step& step, Lane& lane, const Weight& weight, const Source& from,
                               size_t rows);
 
+// Who makes whole groups of a weight's columns quantizes them as they come, which saves a phase: `produce` takes columns
+// [first, first + n) of row m; when all are there, `produced` is the operand.
+bool takes_groups(const Weight& weight, size_t n);
+void produce(const Step& step, const Weight& weight, size_t m, size_t first, const float* x, size_t n);
+Operand produced(const Step& step);
+
 // out[m * ldo + r] for the 32 rows r of panel `panel`. To be called in an item of a phase.
 void run_panel(const Step& step, const Lane& lane, const Weight& weight, size_t panel, Operand& operand, size_t rows,
                float* out, size_t ldo);

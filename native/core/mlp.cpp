@@ -1,19 +1,48 @@
+#include <algorithm>
+
 #include "core/linear.h"
+
+namespace {
+
+constexpr size_t kWidestGroup = 128;
+
+// `n` columns of act(gate) * up, from column `first` on, whole panels; handed row by row to put(m, values).
+template <class F>
+void gate_and_up(const MlpOp& op, const Step& step, const Lane& lane, Operand& operand, size_t first, size_t n,
+                 const F& put) {
+  float* out = step.s.own[lane.id()].panel;
+  const size_t ld = step.s.panel_ld;
+  for (size_t i = 0; i < 2 * n; i += kPanelRows)  // gate and up in turn
+    run_panel(step, lane, *op.gate_up, (2 * first + i) / kPanelRows, operand, step.rows, out + i, ld);
+  for (size_t m = 0; m < step.rows; ++m, out += ld) {
+    float values[kWidestGroup];
+    for (size_t i = 0; i < n; i += kPanelRows)
+      step.k.gated(values + i, out + 2 * i, out + 2 * i + kPanelRows, kPanelRows, op.activation);
+    put(m, values);
+  }
+}
+
+}  // namespace
 
 bool run_mlp(const MlpOp& op, const Step& step, Lane& lane) {
   const Scratch& s = step.s;
-  const KernelTable& k = step.k;
+  const Weight& down = *op.down;
   Operand operand;
   if (!make_ready(&operand, step, lane, *op.gate_up, {s.x, s.x_ld, &op.norm}, step.rows)) return false;
-  lane.share(op.gate_up->panels / 2, [&](size_t p) {
-    float* gate = s.own[lane.id()].panel;
-    float* up = gate + kPanelRows;
-    run_panel(step, lane, *op.gate_up, 2 * p, operand, step.rows, gate, 2 * kPanelRows);
-    run_panel(step, lane, *op.gate_up, 2 * p + 1, operand, step.rows, up, 2 * kPanelRows);
-    for (size_t m = 0; m < step.rows; ++m, gate += 2 * kPanelRows, up += 2 * kPanelRows)
-      k.gated(s.hidden + m * s.hidden_ld + p * kPanelRows, gate, up, kPanelRows, op.activation);
+  const bool quantized = down.shape.kind != kBf16;
+  const size_t n = quantized ? down.shape.group : size_t{kPanelRows};
+  lane.share((down.shape.cols + n - 1) / n, [&](size_t i) {
+    gate_and_up(op, step, lane, operand, i * n, n, [&](size_t m, const float* values) {
+      if (quantized)
+        produce(step, down, m, i * n, values, n);
+      else
+        std::copy_n(values, n, s.hidden + m * s.hidden_ld + i * n);
+    });
   });
   if (!lane.sync()) return false;
-  if (!make_ready(&operand, step, lane, *op.down, {s.hidden, s.hidden_ld}, step.rows)) return false;
-  return add_to_stream(step, lane, *op.down, operand, {}, op.post_norm, op.norm.eps);
+  if (quantized)
+    operand = produced(step);
+  else if (!make_ready(&operand, step, lane, down, {s.hidden, s.hidden_ld}, step.rows))
+    return false;
+  return add_to_stream(step, lane, down, operand, {}, op.post_norm, op.norm.eps);
 }

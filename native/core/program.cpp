@@ -208,7 +208,6 @@ void take_quantized(Layout& layout, Scratch& s, Scratch::Quantized& rows, size_t
   layout.take(&rows.q, n * s.planes * s.q_ld);
   layout.take(&rows.scale, n * s.scale_ld);
   layout.take(&rows.sum, n * s.scale_ld);
-  layout.take(&rows.normed, n * s.x_ld);
 }
 
 size_t take_all(Scratch& s, uint8_t* start, size_t rows) {
@@ -222,11 +221,14 @@ size_t take_all(Scratch& s, uint8_t* start, size_t rows) {
   for (float** values : {&s.q_scale, &s.m, &s.l}) layout.take(values, rows * s.heads_ld);
   layout.take(&s.q_sum, rows * s.heads_ld);
   layout.take(&s.parts, s.parts_size);
+  take_quantized(layout, s, s.produced, rows);
   take_quantized(layout, s, s.shared, rows);
+  layout.take(&s.shared.normed, rows * s.x_ld);
   for (Scratch::Own& own : s.own) {
     take_quantized(layout, s, own.few, kFewRows);
+    layout.take(&own.few.normed, kFewRows * s.x_ld);
     layout.take(&own.row, s.x_ld);
-    layout.take(&own.panel, rows * 2 * kPanelRows);
+    layout.take(&own.panel, rows * s.panel_ld);
     layout.take(&own.tiles, rows);
     layout.take(&own.query, s.attended_ld);
     layout.take(&own.query_8, s.attended_ld);
@@ -251,7 +253,9 @@ void Program::lay_out_scratch() {
       head_dim = std::max(head_dim, attend->head_dim);
       max_positions_ = std::min(max_positions_, ropes_[attend->rope].positions);
     } else {
-      s.hidden_ld = std::max(s.hidden_ld, std::get<MlpOp>(op).gate_up->panels / 2 * kPanelRows);
+      const auto& mlp = std::get<MlpOp>(op);
+      s.hidden_ld = std::max(s.hidden_ld, mlp.gate_up->panels / 2 * kPanelRows);
+      s.panel_ld = std::max(s.panel_ld, 2 * mlp.down->shape.group);
     }
   }
   widest = std::max({widest, s.attended_ld, s.hidden_ld});

@@ -106,7 +106,7 @@ struct Scratch {
   struct Tile {
     size_t row, rows, first_cut, end_cut;
   };
-  size_t x_ld = 0, qkv_ld = 0, attended_ld = 0, hidden_ld = 0;
+  size_t x_ld = 0, qkv_ld = 0, attended_ld = 0, hidden_ld = 0, panel_ld = 2 * kPanelRows;
   // Rows made ready for a weight: quantized, or normed only. Shared by all threads, or, when there are few rows, one
   // copy a thread.
   struct Quantized {
@@ -118,10 +118,11 @@ struct Scratch {
   size_t q_ld = 0, scale_ld = 0;
   size_t planes = 1;  // 2 when a weight wants activations of 16 bits
   Quantized shared{};
+  Quantized produced{};  // what attention or the MLP quantized as it came, for o or down; no `normed`
   struct Own {
     Quantized few;             // kFewRows rows
     float* row;                // one row of x_ld
-    float* panel;              // [rows][2 * kPanelRows]: output of one panel or of a gate and up pair
+    float* panel;              // [rows][panel_ld]: output of one panel, or of the gates and ups of one group of down
     Tile* tiles;               // at most one a row
     float* query;              // the query heads of one KV head, and made ready for a quantized cache
     int8_t* query_8;
@@ -160,6 +161,7 @@ class Program {
   size_t vocab() const { return head_.weight ? head_.weight->shape.rows() : 0; }
   size_t kv_bytes() const { return kv_.bytes(); }
   size_t weight_bytes() const;
+  size_t phases() const { return phases_; }  // of the last step: its threads wait for each other so often
 
  private:
   friend struct Step;
@@ -183,6 +185,7 @@ class Program {
   KvCache kv_;
   Scratch scratch_;
   size_t max_positions_ = 0;  // the shortest RoPE table
+  size_t phases_ = 0;
   std::atomic_flag busy_;
   std::vector<int32_t> lengths_;  // of the step's sequences, while it is checked
   std::vector<int64_t> writer_;   // of each cache block, while a step is checked: sequence << 32 | place; -1: none

@@ -111,7 +111,7 @@ bool Program::step(const StepInput& input, const Interrupted& interrupted) {
     Lane lane(team, id, pool_.threads());
     bool go_on = true;
     for (const Step& piece : pieces) go_on = go_on && piece.run(lane);
-    if (id == 0) finished = go_on;
+    if (id == 0) finished = go_on, phases_ = lane.phases();
     return lane.gave_up_core();
   });
   return finished;

@@ -127,3 +127,17 @@ def test_a_fresh_cache_after_make_kv() -> None:
     first = Runner(program).feed(tokens, 20)
     program.make_kv(64, 8)
     assert np.array_equal(Runner(program).feed(tokens, 20), first)
+
+
+@pytest.mark.parametrize(("rows", "layer"), [(1, 5), (4, 6), (20, 8)])
+def test_phases_of_a_layer(rows: int, layer: int) -> None:
+    """Threads wait for each other after qkv, attention, o, gate and up, and down; when rows see each other, after keys
+    and values too; when there are many, after each of the two norms. Quantizing what attention and the MLP give costs
+    no phase."""
+
+    def phases(layers: int) -> int:
+        program = build(random_model(Shape(layers=layers)), threads=2)
+        Runner(program).feed(some_tokens(rows, 77), rows)
+        return program.phases
+
+    assert phases(3) - phases(2) == layer
