@@ -378,6 +378,19 @@ def kv_put_16(
     Write key and value [head_dim] into slot `token` (0 to 31) of a KV block.
     """
 
+def kv_put_4(
+    block: NDArray[numpy.uint8], token: int, k: NDArray[numpy.float32], v: NDArray[numpy.float32], *, isa: str = ""
+) -> None:
+    """
+    Write key and value [head_dim] into slot `token` (0 to 31) of a KV block.
+    """
+
+def rotate(x: NDArray[numpy.float32], *, isa: str = "") -> None:
+    """
+    Walsh-Hadamard transform in place of each run of n values of x, n being the largest power of two that divides
+    their number; not scaled. Keys and queries of a 4-bit cache are rotated before kv_put_4 and attend_4.
+    """
+
 def attend_8(
     out: NDArray[numpy.float32],
     blocks: NDArray[numpy.uint8],
@@ -398,6 +411,25 @@ def attend_8(
     """
 
 def attend_16(
+    out: NDArray[numpy.float32],
+    blocks: NDArray[numpy.uint8],
+    table: NDArray[numpy.int32],
+    q: NDArray[numpy.float32],
+    position: int,
+    window: int,
+    scale: float,
+    *,
+    rows: int = 1,
+    apart: bool = False,
+    isa: str = "",
+) -> None:
+    """
+    Softmax attention of `rows` rows of heads q [rows * heads, head_dim], row m at position + m; blocks[table[i]]
+    holds tokens 32 i to 32 i + 31. `window`: tokens that a row sees, itself included, 0 for all. `apart`: each
+    cut of 256 tokens is computed alone and merged after.
+    """
+
+def attend_4(
     out: NDArray[numpy.float32],
     blocks: NDArray[numpy.uint8],
     table: NDArray[numpy.int32],

@@ -171,9 +171,20 @@ void exp_values(Vector<float> out, Vector<const float> x, const std::string& isa
 }
 
 size_t kv_block_bytes(size_t head_dim, size_t bits) {
-  require(head_dim >= 16 && head_dim <= 512 && head_dim % 16 == 0,
-          "head_dim is %zu, must be a multiple of 16 from 16 to 512", head_dim);
+  const size_t step = bits == 4 ? 32 : 16;
+  require(head_dim >= step && head_dim <= 512 && head_dim % step == 0,
+          "head_dim is %zu, must be a multiple of %zu from %zu to 512", head_dim, step, step);
+  if (bits == 4) return 36 * head_dim;
   return 2 * kKvBlock * head_dim * bits / 8 + (bits == 8 ? 8 * kKvBlock : 0);
+}
+
+void rotate(Vector<float> x, const std::string& isa) {
+  const size_t head_dim = x.shape(0);
+  require(head_dim >= 16 && head_dim <= 512 && head_dim % 16 == 0,
+          "rotate: x has %zu values, must be a multiple of 16 from 16 to 512", head_dim);
+  const KernelTable& kernels = kernels_for(isa);
+  nb::gil_scoped_release unlocked;
+  kernels.rotate(x.data(), head_dim);
 }
 
 template <auto KernelTable::*kernel, size_t bits>
@@ -326,6 +337,10 @@ void bind_attention(nb::module_& m) {
   };
   put("kv_put_8", kv_put<&KernelTable::kv_put_8, 8>);
   put("kv_put_16", kv_put<&KernelTable::kv_put_16, 16>);
+  put("kv_put_4", kv_put<&KernelTable::kv_put_4, 4>);
+  m.def("rotate", rotate, "x"_a.noconvert(), nb::kw_only(), "isa"_a = "",
+        "Walsh-Hadamard transform in place of each run of n values of x, n being the largest power of two that divides\n"
+        "their number; not scaled. Keys and queries of a 4-bit cache are rotated before kv_put_4 and attend_4.");
   const auto attention = [&m](const char* name, auto function) {
     m.def(name, function, "out"_a.noconvert(), "blocks"_a.noconvert(), "table"_a, "q"_a, "position"_a, "window"_a,
           "scale"_a, nb::kw_only(), "rows"_a = 1, "apart"_a = false, "isa"_a = "",
@@ -335,6 +350,7 @@ void bind_attention(nb::module_& m) {
   };
   attention("attend_8", attend<&KernelTable::attend_8, 8>);
   attention("attend_16", attend<&KernelTable::attend_16, 16>);
+  attention("attend_4", attend<&KernelTable::attend_4, 4>);
 }
 
 }  // namespace

@@ -34,12 +34,13 @@ struct AttendJob {
   size_t window;
   size_t rows;       // any number above 0
   size_t heads;      // 1 .. 64
-  size_t head_dim;   // 16 .. 512, a multiple of 16
+  size_t head_dim;   // 16 .. 512, a multiple of 16; 4 bit: of 32
   // Query (m, h): head_dim values at [m*ldq + h*head_dim], RoPE applied.
   const float* q;    // 16 bit
-  const int8_t* q8;  // 8 bit: as `quantize` makes them, head_dim being one group
+  const int8_t* q8;  // 8 and 4 bit (there of rotated queries): as `quantize` makes them, head_dim being one group
   size_t ldq;
-  // 8 bit, of query (m, h) at [m*lds + h]: the scale of q8 times `scale`, and the sum of q8.
+  // 8 and 4 bit, of query (m, h) at [m*lds + h]: the scale of q8 times `scale` (4 bit: and divided by the n of `rotate`),
+  // and the sum of q8.
   const float* q_scale;
   const int32_t* q_sum;
   size_t lds;
@@ -102,17 +103,30 @@ struct KernelTable {
   void (*kv_put_8)(uint8_t* block, size_t token, const float* k, const float* v, size_t head_dim);
   void (*kv_put_16)(uint8_t* block, size_t token, const float* k, const float* v, size_t head_dim);
 
+  // Spreads a large column over the others, so that 4 bits serve all of them: a Walsh-Hadamard transform in place of each
+  // run of n values, n being the largest power of two that divides head_dim. For h = 1, 2, 4, ... n/2, the values a and
+  // b that lie h apart (a's index in the run has no bit h) become a + b and a - b. Not scaled: a product of two rotated
+  // vectors is n times that of the vectors.
+  void (*rotate)(float* x, size_t head_dim);
+  // kv_put in 4 bits, k being rotated already. For each 32 columns of k and of v: scale = f16(absmax/7), q =
+  // round-to-nearest-even(x * (7/absmax)); zero, tiny, infinite and NaN groups as in quantize. head_dim: a multiple of 32.
+  void (*kv_put_4)(uint8_t* block, size_t token, const float* k, const float* v, size_t head_dim);
+
   // Softmax attention. Visible tokens are cut at fixed multiples of 256; each cut is computed alone and the partial
   // results (m, l, acc) are merged in ascending order. Inside a cut, blocks of 32 ascending, online softmax, from
   // m = -inf, l = 0, acc = 0, over the blocks in which the row sees a token:
   //   score s[t]: 8 bit: float(dot(q8, k8)) * (q_scale * k_scale[t]);
-  //               16 bit: scale * (fma over d ascending).  Tokens that are not visible have weight 0.
+  //               16 bit: scale * (fma over d ascending);
+  //               4 bit: acc * q_scale, where over the groups g of 32 columns ascending, from 0:
+  //               acc = fma(float(dot_g(q8, k)), float(k_scale[g][t]), acc).  Tokens that are not visible have weight 0.
   //   m' = max(m, max s); c = exp(m - m'); p[t] = exp(s[t] - m'); l = fma(l, c, sum p) (sum in 16 lanes, fixed tree);
   //   acc[d] = acc[d] * c, then for t ascending over the slots from the first to the last visible one:
-  //   acc[d] = fma(p[t] * v_scale[t], v[t][d], acc[d])   (16 bit: fma(p[t], v, acc)).
+  //   acc[d] = fma(p[t] * v_scale[t], v[t][d], acc[d])   (16 bit: fma(p[t], v, acc);
+  //   4 bit: v_scale[t][d/32] for v_scale[t]).
   // Slots that a row does not see leave its sums alone, whatever they hold.
   void (*attend_8)(const AttendJob* job);
   void (*attend_16)(const AttendJob* job);
+  void (*attend_4)(const AttendJob* job);
   // Merge (m, l, acc) of a later cut into (M, L, A), for `heads` heads in a row; acc is [heads][head_dim]:
   // m' = max(M, m); x = exp(M-m'), y = exp(m-m'); L = fma(L, x, l*y); A[d] = fma(A[d], x, a[d]*y); M = m'.
   void (*attend_merge)(float* M, float* L, float* A, const float* m, const float* l, const float* acc, size_t heads,

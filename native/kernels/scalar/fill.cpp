@@ -17,8 +17,11 @@ void fill_scalar(KernelTable* table) {
   table->exp = scalar::exp_all;
   table->kv_put_8 = scalar::kv_put_8;
   table->kv_put_16 = scalar::kv_put_16;
+  table->rotate = scalar::rotate;
+  table->kv_put_4 = scalar::kv_put_4;
   table->attend_8 = scalar::attend_8;
   table->attend_16 = scalar::attend_16;
+  table->attend_4 = scalar::attend_4;
   table->attend_merge = scalar::attend_merge;
   table->attend_finish = scalar::attend_finish;
 }

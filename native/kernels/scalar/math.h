@@ -2,6 +2,7 @@
 // the vector folders repeat the same steps in the same order.
 #pragma once
 #include <math.h>
+#include <stddef.h>
 #include <stdint.h>
 #include <string.h>
 
@@ -17,6 +18,16 @@ static inline float float_of(uint32_t u) {
   float x;
   memcpy(&x, &u, sizeof x);
   return x;
+}
+
+// Magnitudes compare like integers; NaN is above infinity.
+static inline float largest_magnitude(const float* x, size_t n) {
+  uint32_t largest = 0;
+  for (size_t i = 0; i < n; ++i) {
+    const uint32_t magnitude = bits_of(x[i]) & 0x7fffffff;
+    if (magnitude > largest) largest = magnitude;
+  }
+  return float_of(largest);
 }
 
 // Adding 1.5 * 2^23 leaves the nearest integer (ties to even) in the low bits of the float.

@@ -4,16 +4,6 @@
 
 namespace scalar {
 
-// Magnitudes compare like integers; NaN is above infinity.
-static float largest_magnitude(const float* x, size_t n) {
-  uint32_t largest = 0;
-  for (size_t i = 0; i < n; ++i) {
-    const uint32_t magnitude = bits_of(x[i]) & 0x7fffffff;
-    if (magnitude > largest) largest = magnitude;
-  }
-  return float_of(largest);
-}
-
 // Where 127 / absmax is not a positive finite number (a zero, tiny, infinite or NaN group) every q is 0; an infinite
 // or NaN scale then makes the output NaN, so that a broken input is not hidden.
 static void quantize_group(int8_t* q, float* scale, int32_t* sum, const float* x, size_t n) {
