@@ -85,7 +85,11 @@ def test_numbers_stand_for_choices_in_the_file(file: Path) -> None:
 
 def test_every_setting_can_be_set_in_each_way(tmp_path: Path) -> None:
     for name, setting in SETTINGS.items():
-        raw = setting.choices[0] if setting.choices else {"flag": "1", "int": "1", "float": "1"}.get(setting.kind, "x")
+        raw = (
+            setting.choices[0]
+            if setting.choices
+            else {"flag": "1", "int": str(max(1, setting.low or 0)), "float": "1"}.get(setting.kind, "x")
+        )
         for flags, env in (({name: raw}, {}), ({}, {setting.env: raw})):
             value = load_config(SETTINGS, flags, file=None, env=env)[name]
             assert value.origin == (f"--{name}" if flags else setting.env)
