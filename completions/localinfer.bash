@@ -63,7 +63,7 @@ _localinfer_values() {
         --random) : ;;
         --head-bits) _localinfer_words 8 4 3 ;;
         --test) : ;;
-        --parallel) : ;;
+        -np|--parallel) : ;;
         --rows) : ;;
         --reps) : ;;
         --against-file) _localinfer_files ;;
@@ -99,7 +99,7 @@ _localinfer() {
         'eval') flags='--against --text --ctx --chunks --plot --kv-bits -t --threads --revision --offline --json -q --quiet -h --help' offer='_localinfer_names models' ;;
         'run') flags='-m --model -p --prompt -f --file -s --system --raw -n --max-tokens --temp --top-k --top-p --min-p --repeat-penalty --seed --stop --on-overflow --lossy -c --ctx-size -t --threads --kv-bits --backend --draft --draft-tokens --prefill-chunk --revision --offline --json --stats -q --quiet -h --help' offer='_localinfer_names models' ;;
         'chat') flags='-m --model --continue -s --system -n --max-tokens --temp --top-k --top-p --min-p --repeat-penalty --seed --stop --on-overflow -c --ctx-size -t --threads --kv-bits --backend --draft --draft-tokens --prefill-chunk --revision --offline -h --help' offer='_localinfer_names models' ;;
-        'bench') flags='-m --model --random --group --head-bits --test --parallel --rows --reps --against --against-file --compare --max-drop --seed -c --ctx-size -t --threads --kv-bits --backend --draft --draft-tokens --prefill-chunk --revision --offline --json -q --quiet -h --help' offer='_localinfer_names models' ;;
+        'bench') flags='-m --model --random --group --head-bits --test -np --parallel --rows --reps --against --against-file --compare --max-drop --seed -c --ctx-size -t --threads --kv-bits --backend --draft --draft-tokens --prefill-chunk --revision --offline --json -q --quiet -h --help' offer='_localinfer_names models' ;;
         'doctor') flags='--recalibrate --json -q --quiet -h --help' offer='' ;;
         'config show') flags='--json -h --help' offer='' ;;
         'config set') flags='-h --help' offer='_localinfer_words model prompt file system raw lossy revision ctx-size threads kv-bits backend draft draft-tokens prefill-chunk on-overflow max-tokens temp top-k top-p min-p repeat-penalty seed stop bits group method calib tokens no-report bpw target-size name token offline json quiet stats yes recalibrate dry-run template continue test rows reps against against-file random head-bits text ctx chunks plot parallel compare max-drop' ;;
@@ -113,7 +113,7 @@ _localinfer() {
             continue
         fi
         case $word in
-            --revision|--token|--name|--bits|--group|--method|--calib|--tokens|--seed|--bpw|--target-size|-t|--threads|--against|--text|--ctx|--chunks|--plot|--kv-bits|-m|--model|-p|--prompt|-f|--file|-s|--system|-n|--max-tokens|--temp|--top-k|--top-p|--min-p|--repeat-penalty|--stop|--on-overflow|-c|--ctx-size|--backend|--draft|--draft-tokens|--prefill-chunk|--random|--head-bits|--test|--parallel|--rows|--reps|--against-file|--compare|--max-drop) skip=yes ;;
+            --revision|--token|--name|--bits|--group|--method|--calib|--tokens|--seed|--bpw|--target-size|-t|--threads|--against|--text|--ctx|--chunks|--plot|--kv-bits|-m|--model|-p|--prompt|-f|--file|-s|--system|-n|--max-tokens|--temp|--top-k|--top-p|--min-p|--repeat-penalty|--stop|--on-overflow|-c|--ctx-size|--backend|--draft|--draft-tokens|--prefill-chunk|--random|--head-bits|--test|-np|--parallel|--rows|--reps|--against-file|--compare|--max-drop) skip=yes ;;
             -*) ;;
             *) given=$((given + 1)) ;;
         esac

@@ -183,7 +183,7 @@ complete -c localinfer -n '__localinfer_in bench' -l random -x -d 'Measure rando
 complete -c localinfer -n '__localinfer_in bench' -l group -x -a '32 64 128' -d 'Weights that share one scale. [default: 32; 64 from 4 billion weights on]'
 complete -c localinfer -n '__localinfer_in bench' -l head-bits -x -a '8 4 3' -d 'Bits of embedding and head of random weights. [default: 8]'
 complete -c localinfer -n '__localinfer_in bench' -l test -x -d 'What to measure, named as in llama-bench; may be repeated. [default: pp256 and tg128]'
-complete -c localinfer -n '__localinfer_in bench' -l parallel -x -d 'Also let so many sequences generate together, such as `8` or `2,4,8`.'
+complete -c localinfer -n '__localinfer_in bench' -s np -l parallel -x -d 'Also let so many sequences generate together, such as `8` or `2,4,8`.'
 complete -c localinfer -n '__localinfer_in bench' -l rows -x -d 'Also time steps of so many sequences together, such as `1,2,4,8`.'
 complete -c localinfer -n '__localinfer_in bench' -l reps -x -d 'Rounds of each test. [default: 5]'
 complete -c localinfer -n '__localinfer_in bench' -l against -r -a '(__localinfer_names models)' -d 'What to compare with: for `eval` the original model, for `bench` another engine, `llamacpp`.'

@@ -368,6 +368,7 @@ Parallel = Annotated[
         "parallel",
         "list",
         "Also let so many sequences generate together, such as `8` or `2,4,8`.",
+        short="-np",
         metavar="N,N",
     ),
 ]
