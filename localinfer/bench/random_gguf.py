@@ -42,7 +42,7 @@ def random_gguf(folder: Path) -> Path:
     Raises `NotSupported` for an architecture that the `gguf` package has no name for, `DoesNotFit` for a full disk.
     """
     config = read_object(folder / "config.json")
-    bits = min((bits for bits, _ in read_scheme(config)), default=16)
+    bits = min((bits for bits, _ in read_scheme(config).forms), default=16)
     body = {16: "BF16", 8: "Q8_0"}.get(bits, "Q4_0")
     path = folder / f"peer-{body}.gguf"
     if not path.exists():

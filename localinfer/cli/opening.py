@@ -93,6 +93,8 @@ def open_model(model: LocalModel, config: EngineConfig, *, backend: str, quiet: 
         note(where_it_runs(opened))
         if engine.info.calibration and engine.info.calibration.note:
             note(engine.info.calibration.note)
+        for text in engine.info.notes:
+            note(text)
     return opened
 
 

@@ -103,10 +103,7 @@ def _ropes(graph: Graph, tokens: int) -> int:
 
 def _loading(checkpoint: Checkpoint) -> int:
     """Bytes read from disk but not yet packed, at worst: those of one fused op, and again while widened."""
-    config = checkpoint.config
-    copies = {"float16": 4, "float32": 2}.get(str(config.get("dtype", config.get("torch_dtype"))), 1)
-    largest = max(sum(checkpoint.stored_bytes(linear.name) for linear in fused) for fused in _fused(checkpoint.graph))
-    return copies * largest
+    return max(sum(checkpoint.reading_bytes(linear.name) for linear in fused) for fused in _fused(checkpoint.graph))
 
 
 def _fused(graph: Graph) -> Iterator[tuple[Linear, ...]]:

@@ -102,6 +102,7 @@ def _open_native(path: Path, config: EngineConfig, name: str, on_progress: OnPro
         why=_why(config),
         threads_why=_threads_why(key.threads, key.cores, program.threads),
         calibration=measured,
+        notes=checkpoint.notes,
     )
     return StepEngine(
         info=info,

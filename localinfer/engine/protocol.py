@@ -60,6 +60,8 @@ class EngineInfo:
     """Why so many threads."""
     calibration: Calibration | None = None
     """Seconds of a step by its rows; None where they are not measured."""
+    notes: tuple[str, ...] = ()
+    """What to tell of weights that run in another form than they are stored in."""
 
 
 @dataclass(frozen=True, slots=True)

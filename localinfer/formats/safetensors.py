@@ -52,6 +52,7 @@ _NUMPY: dict[str, str] = {
     "U16": "<u2",
     "U8": "u1",
     "BOOL": "?",
+    "F8_E4M3": "u1",  # numpy has no such floats: their codes
 }
 _WRITTEN = {"F32": "float32", "F16": "float16", "BF16": "bfloat16", "I64": "int64", "I32": "int32", "U8": "uint8"}
 _STARTS = (

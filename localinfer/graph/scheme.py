@@ -1,47 +1,140 @@
-"""How config.json says the weights were quantized: compressed-tensors `pack-quantized`, symmetric integers by group."""
+"""How config.json says the weights were quantized: compressed-tensors, GPTQ, AWQ, or eight-bit floats."""
 
 from collections.abc import Mapping
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, Literal
 
 from localinfer.graph.fields import Fields
 
-Scheme = frozenset[tuple[int, int]]
-"""The (bits, group) pairs that config.json announces."""
-
 BITS = (3, 4, 8)
 GROUPS = (32, 64, 128)
+LONGEST_BLOCK = 1 << 16
+
+Method = Literal["none", "compressed-tensors", "gptq", "awq", "fp8"]
+
+
+@dataclass(frozen=True, slots=True)
+class Integers:
+    """Integers of `bits` bits with a scale for every `group` columns (0: for a whole row)."""
+
+    bits: int
+    group: int
+    symmetric: bool = True
+
+    def __str__(self) -> str:
+        return f"{self.bits} bits by {self.group or 'row'}{'' if self.symmetric else ' with zero points'}"
+
+
+@dataclass(frozen=True, slots=True)
+class Scheme:
+    """All that `quantization_config` announces."""
+
+    method: Method = "none"
+    integers: frozenset[Integers] = frozenset()
+    floats: bool = False
+    """Whether some weights are e4m3 floats."""
+    block: tuple[int, int] | None = None
+    """Rows and columns that share a scale, where floats are scaled so."""
+    stored_less: int = 0
+    """How much less than they are GPTQ's zero points are stored."""
+
+    @property
+    def forms(self) -> frozenset[tuple[int, int]]:
+        """(bits, group) of the integers."""
+        return frozenset((one.bits, one.group) for one in self.integers)
 
 
 def read_scheme(values: Mapping[str, Any]) -> Scheme:
-    """The schemes of `quantization_config`, empty for plain weights. Raises `NotSupported` for any other method."""
+    """The scheme of `quantization_config`, `Scheme()` for plain weights. Raises `NotSupported` for any other."""
     config = Fields(values)
     if not config.has("quantization_config"):
-        return frozenset()
+        return Scheme()
     settings = config.table("quantization_config")
-    _one_of(settings, "quant_method", ("compressed-tensors",))
-    _one_of(settings, "format", ("pack-quantized", "mixed-precision"))
+    known = {"compressed-tensors": _compressed, "gptq": _gptq, "awq": _awq, "fp8": _fp8}
+    _one_of(settings, "quant_method", tuple(known))
+    return known[settings.values["quant_method"]](settings)
+
+
+def _compressed(settings: Fields) -> Scheme:
+    formats = ("pack-quantized", "int-quantized", "float-quantized", "naive-quantized")
+    _one_of(settings, "format", (*formats, "mixed-precision"))
     settings.refuse("kv_cache_scheme")
     groups = settings.table("config_groups")
-    found = set()
+    integers, floats, block = set(), False, None
     for name in groups.values:
         group = groups.table(name)
         if group.has("format"):
-            _one_of(group, "format", ("pack-quantized",))
-        group.refuse("input_activations")
+            _one_of(group, "format", formats)
         group.refuse("output_activations")
-        found.add(_weights(group.table("weights")))
-    return frozenset(found)
+        # How activations were to be rounded is not read: the kernels round them by smaller groups.
+        weights = group.table("weights")
+        _one_of(weights, "type", ("int", "float"))
+        weights.refuse("dynamic", False)
+        if weights.values["type"] == "float":
+            floats = True
+            block = _float_block(weights) or block
+        else:
+            integers.add(_integers(weights))
+    return Scheme("compressed-tensors", frozenset(integers), floats, block)
 
 
-def _weights(weights: Fields) -> tuple[int, int]:
-    _one_of(weights, "type", ("int",))
-    _one_of(weights, "symmetric", (True,))
-    _one_of(weights, "strategy", ("group",))
+def _integers(weights: Fields) -> Integers:
+    _one_of(weights, "strategy", ("group", "channel"))
     _one_of(weights, "num_bits", BITS)
-    _one_of(weights, "group_size", GROUPS)
-    weights.refuse("dynamic", False)
     weights.refuse("actorder", False, "static", "weight")
-    return weights.integer("num_bits", 3, 8), weights.integer("group_size", 32, 128)
+    bits = weights.integer("num_bits", 3, 8)
+    symmetric = weights.flag("symmetric", default=True)
+    if bits == 8:
+        _one_of(weights, "symmetric", (True,))
+    if weights.values["strategy"] == "channel":
+        return Integers(bits, 0, symmetric)
+    _one_of(weights, "group_size", GROUPS)
+    return Integers(bits, weights.integer("group_size", 32, 128), symmetric)
+
+
+def _float_block(weights: Fields) -> tuple[int, int] | None:
+    _one_of(weights, "num_bits", (8,))
+    weights.refuse("symmetric", True)
+    _one_of(weights, "strategy", ("tensor", "channel", "block"))
+    return _block(weights, "block_structure") if weights.values["strategy"] == "block" else None
+
+
+def _gptq(settings: Fields) -> Scheme:
+    _one_of(settings, "bits", BITS)
+    _one_of(settings, "group_size", (-1, *GROUPS))
+    settings.refuse("dynamic", {})
+    settings.refuse("pack_dtype", "int32")
+    settings.refuse("is_marlin_format", False)
+    settings.refuse("checkpoint_format", "gptq", "gptq_v2")
+    bits, symmetric = settings.integer("bits", 3, 8), settings.flag("sym", default=True)
+    if bits == 8:
+        _one_of(settings, "sym", (True, None))
+    version_2 = settings.values.get("checkpoint_format") == "gptq_v2"
+    group = max(0, settings.integer("group_size", -1, 128))
+    return Scheme("gptq", frozenset([Integers(bits, group, symmetric)]), stored_less=0 if version_2 else 1)
+
+
+def _awq(settings: Fields) -> Scheme:
+    _one_of(settings, "bits", (4,))
+    _one_of(settings, "group_size", (-1, *GROUPS))
+    settings.refuse("version", "gemm", "GEMM")
+    settings.refuse("zero_point", True)
+    return Scheme("awq", frozenset([Integers(4, max(0, settings.integer("group_size", -1, 128)), False)]))
+
+
+def _fp8(settings: Fields) -> Scheme:
+    settings.refuse("fmt", "e4m3")
+    return Scheme("fp8", floats=True, block=_block(settings, "weight_block_size"))
+
+
+def _block(settings: Fields, name: str) -> tuple[int, int] | None:
+    value = settings.values.get(name)
+    if value is None:
+        return None
+    whole = isinstance(value, list) and all(type(size) is int and 1 <= size <= LONGEST_BLOCK for size in value)
+    if not whole or len(value) != 2:
+        raise settings.bad(name, "a list of two sizes")
+    return value[0], value[1]
 
 
 def _one_of(settings: Fields, name: str, known: tuple[object, ...]) -> None:

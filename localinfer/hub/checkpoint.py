@@ -38,6 +38,9 @@ def variant_of(directory: Path) -> Variant:
         quantization = read_object(directory / CONFIG).get("quantization_config")
     except LocalInferError:
         return "BF16"
+    if isinstance(quantization, dict) and quantization.get("quant_method") in ("gptq", "awq"):
+        bits_said = quantization.get("bits")
+        return variant_of_bits(bits_said) if isinstance(bits_said, int) else "BF16"
     groups = quantization.get("config_groups") if isinstance(quantization, dict) else None
     if not isinstance(groups, dict):
         return "BF16"
@@ -48,6 +51,7 @@ def variant_of(directory: Path) -> Variant:
         if isinstance(group, dict)
         and isinstance(group.get("weights"), dict)
         and isinstance(group["weights"].get("num_bits"), int)
+        and group["weights"].get("type", "int") == "int"  # floats of 8 bits run as bf16
     ]
     return variant_of_bits(min(bits)) if bits else "BF16"
 

@@ -108,7 +108,7 @@ def make_plan(
     that opening a checkpoint raises.
     """
     checkpoint = Checkpoint(source)
-    if checkpoint.scheme or "quantization_config" in checkpoint.config:
+    if "quantization_config" in checkpoint.config:
         raise NotSupported(f"{source}: is quantized already", hint="quantize the original model")
     body = body_of(checkpoint.graph)
     chosen, table_group, notes = choose_groups(checkpoint.graph, bits, group)

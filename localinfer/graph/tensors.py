@@ -1,0 +1,73 @@
+"""The tensors of a checkpoint by the names the graph gives them; each is checked against what the config asks for."""
+
+from collections.abc import Iterable
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from localinfer.errors import Corrupt, NotSupported
+from localinfer.formats.checkpoint_files import StoredTensor
+from localinfer.graph.stored import require_finite, widen
+
+AGAIN = "download the model again; its weights do not belong to its config.json"
+FLOATS = ("BF16", "F16", "F32")
+
+
+class Tensors:
+    """`{name: place}`, and which of them the graph has asked for."""
+
+    def __init__(self, places: dict[str, StoredTensor]) -> None:
+        self.places = places
+        self.used: set[str] = set()
+
+    def __contains__(self, name: str) -> bool:
+        return name in self.places
+
+    def dtype(self, name: str) -> str:
+        """The format's word, empty for a tensor that is not there."""
+        return self.places[name].info.dtype if name in self.places else ""
+
+    def shape(self, name: str) -> tuple[int, ...]:
+        """Raises `Corrupt` for a tensor that is not there."""
+        if name not in self.places:
+            raise Corrupt(f"tensor `{name}` is missing", hint=AGAIN)
+        return self.places[name].info.shape
+
+    def nbytes(self, names: Iterable[str]) -> int:
+        """Bytes on disk of those of `names` that are used."""
+        return sum(self.places[name].info.nbytes for name in names if name in self.used)
+
+    def require(self, name: str, shape: tuple[int, ...], dtypes: tuple[str, ...]) -> None:
+        """The tensor is there, of that shape and one of those types, and now in use."""
+        if self.shape(name) != shape:
+            raise wrong_shape(name, self.shape(name), shape)
+        if self.dtype(name) not in dtypes:
+            raise NotSupported(
+                f"tensor `{name}` has dtype {self.dtype(name)}, which is not supported; known: {', '.join(dtypes)}",
+                hint="use a repository with weights in bf16, f16 or f32",
+            )
+        self.used.add(name)
+
+    def read(self, name: str) -> NDArray[Any]:
+        """As it is stored."""
+        return self.places[name].read()
+
+    def float32(self, name: str) -> NDArray[np.float32]:
+        """A tensor of any float type. Raises `Corrupt` for NaN and infinity."""
+        values = self.read(name)
+        require_finite(name, values)
+        return widen(values) if values.dtype == np.uint16 else values.astype(np.float32, copy=False)
+
+    def halves(self, name: str) -> NDArray[np.float16]:
+        """Scales, as the kernels take them. Raises `Corrupt` for one that is too large for float16."""
+        with np.errstate(over="ignore"):
+            halves = self.float32(name).astype(np.float16)
+        require_finite(name, halves)
+        return halves
+
+
+def wrong_shape(name: str, seen: tuple[int, ...], wanted: tuple[int, ...], how: str = "") -> Corrupt:
+    """The error for a tensor of another shape than the config asks for."""
+    asked = f"{list(wanted)} {how}".strip()
+    return Corrupt(f"tensor `{name}` is {list(seen)}, but config.json asks for {asked}", hint=AGAIN)
