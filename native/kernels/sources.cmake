@@ -51,6 +51,7 @@ if(CMAKE_SYSTEM_PROCESSOR MATCHES "^(x86_64|AMD64|amd64)$")
   set(KERNEL_AVX512_SOURCES
     ${CMAKE_CURRENT_LIST_DIR}/avx512/attention.cpp
     ${CMAKE_CURRENT_LIST_DIR}/avx512/fill.cpp
+    ${CMAKE_CURRENT_LIST_DIR}/avx512/kv_put.cpp
     ${CMAKE_CURRENT_LIST_DIR}/avx512/linear_bf16.cpp
     ${CMAKE_CURRENT_LIST_DIR}/avx512/linear_int.cpp
     ${CMAKE_CURRENT_LIST_DIR}/avx512/vector.cpp)

@@ -1,41 +1,13 @@
-// KV blocks: writing a token, and attention. Lanes are tokens for the scores and dimensions for the values; up to six
-// queries share every key and value that is loaded. A cut is taken in three sweeps: all scores, the softmax of each
-// query, all values; so the sums of values stay in registers from the first token to the last.
+// Attention. Lanes are tokens for the scores and dimensions for the values; up to six queries share every key and value
+// that is loaded. A cut is taken in three sweeps: all scores, the softmax of each query, all values; so the sums of
+// values stay in registers from the first token to the last.
+// Long because three kinds of cache are read, and the sweeps are templates over them.
 #include "kernels.h"
 #include "math.h"
 
 namespace avx512 {
 
-enum { kMaxHeadDim = 512, kMost = 6, kBlocks = kKvChunk / kKvBlock };
-
-void kv_put_8(uint8_t* block, size_t token, const float* k, const float* v, size_t head_dim) {
-  int8_t q[kMaxHeadDim];
-  float scale;
-  int32_t sum;
-  uint8_t* scales = block + 2 * kKvBlock * head_dim;
-  quantize(q, &scale, &sum, k, head_dim, head_dim);
-  for (size_t d = 0; d < head_dim; d += 4) {
-    uint32_t word;
-    __builtin_memcpy(&word, q + d, sizeof word);
-    word ^= 0x80808080u;  // q + 128
-    __builtin_memcpy(block + d * kKvBlock + token * 4, &word, sizeof word);
-  }
-  __builtin_memcpy(scales + 4 * token, &scale, sizeof scale);
-  quantize(reinterpret_cast<int8_t*>(block + kKvBlock * head_dim + token * head_dim), &scale, &sum, v, head_dim,
-           head_dim);
-  __builtin_memcpy(scales + 4 * (kKvBlock + token), &scale, sizeof scale);
-}
-
-void kv_put_16(uint8_t* block, size_t token, const float* k, const float* v, size_t head_dim) {
-  uint8_t* values = block + 2 * (kKvBlock + token) * head_dim;
-  for (size_t d = 0; d < head_dim; d += 16) {
-    uint16_t keys[16];
-    _mm256_storeu_si256(reinterpret_cast<__m256i*>(keys), _mm512_cvtps_ph(_mm512_loadu_ps(k + d), 0));
-    for (size_t i = 0; i < 16; ++i)
-      __builtin_memcpy(block + 2 * ((d + i) * kKvBlock + token), keys + i, sizeof keys[i]);
-    _mm256_storeu_si256(reinterpret_cast<__m256i*>(values + 2 * d), _mm512_cvtps_ph(_mm512_loadu_ps(v + d), 0));
-  }
-}
+enum { kMaxHeadDim = 512, kMost = 6, kBlocks = kKvChunk / kKvBlock, kColumns = 32, kMaxGroups = kMaxHeadDim / kColumns };
 
 namespace {
 
@@ -43,8 +15,8 @@ namespace {
 struct Query {
   const float* q;
   const int8_t* q8;
-  int32_t start;  // -128 * (sum of q8): takes the offset of the stored keys off
-  float scale;    // 8 bit: of q8 and the score; 16 bit: of the score
+  int32_t start[kMaxGroups];  // -128 * (sum of q8), 4 bit: -8 * (sum of each group): takes the keys' offset off
+  float scale;    // 8 and 4 bit: of q8 and the score; 16 bit: of the score
   size_t from, to;
   float *m, *l, *acc;
   bool merge;  // into what is there
@@ -57,23 +29,30 @@ struct Group {
   size_t all_from, all_to;    // tokens that all see; empty when all_from >= all_to
   float m[kMost], l[kMost];
   alignas(64) float weight[kMost][kKvChunk];
+  // 4 bit: weight times the scale of the value, of query h, token t and group g at [(h*kKvChunk + t)*groups + g].
+  float* spread;
   alignas(64) float c[kMost][2 * kBlocks];  // what the sums so far are multiplied by when a block begins
 };
 
 struct Cache8 {
   static const bool kQuantized = true;
+  static const size_t kScales = 0;  // of a value's parts; 0: none, or one that soften applies
+
+  static void start(Query* query, size_t, int32_t sum) { query->start[0] = -128 * sum; }
 
   static size_t bytes(size_t head_dim) { return 2 * kKvBlock * (head_dim + sizeof(float)); }
 
-  static __m512 value(const uint8_t* block, size_t head_dim, size_t t, size_t d) {
-    const uint8_t* at = block + (kKvBlock + t) * head_dim + d;
-    return _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(_mm_load_si128(reinterpret_cast<const __m128i*>(at))));
+  template <int C>
+  static void values(__m512 v[C], const uint8_t* block, size_t head_dim, size_t t, size_t d) {
+    const auto* at = reinterpret_cast<const __m128i*>(block + (kKvBlock + t) * head_dim + d);
+#pragma GCC unroll 4
+    for (int i = 0; i < C; ++i) v[i] = _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(_mm_load_si128(at + i)));
   }
 
   template <int H>
   static void scores(Group* group, size_t at, const uint8_t* block, size_t head_dim) {
     __m512i c[H][2];
-    for (int h = 0; h < H; ++h) c[h][0] = c[h][1] = _mm512_set1_epi32(group->query[h].start);
+    for (int h = 0; h < H; ++h) c[h][0] = c[h][1] = _mm512_set1_epi32(group->query[h].start[0]);
     for (size_t d = 0; d < head_dim; d += 4) {
       const __m512i k0 = _mm512_load_si512(block + d * kKvBlock);
       const __m512i k1 = _mm512_load_si512(block + d * kKvBlock + 64);
@@ -97,16 +76,21 @@ struct Cache8 {
     const float* v_scale = reinterpret_cast<const float*>(block + 2 * kKvBlock * head_dim) + kKvBlock;
     return _mm512_mul_ps(p, _mm512_load_ps(v_scale + 16 * i));
   }
+
+  static float weight_of(const Group& group, int h, size_t t, size_t, size_t) { return group.weight[h][t]; }
 };
 
 struct Cache16 {
   static const bool kQuantized = false;
+  static const size_t kScales = 0;
 
   static size_t bytes(size_t head_dim) { return 4 * kKvBlock * head_dim; }
 
-  static __m512 value(const uint8_t* block, size_t head_dim, size_t t, size_t d) {
-    const uint8_t* at = block + 2 * ((kKvBlock + t) * head_dim + d);
-    return _mm512_cvtph_ps(_mm256_load_si256(reinterpret_cast<const __m256i*>(at)));
+  template <int C>
+  static void values(__m512 v[C], const uint8_t* block, size_t head_dim, size_t t, size_t d) {
+    const auto* at = reinterpret_cast<const __m256i*>(block + 2 * ((kKvBlock + t) * head_dim + d));
+#pragma GCC unroll 4
+    for (int i = 0; i < C; ++i) v[i] = _mm512_cvtph_ps(_mm256_load_si256(at + i));
   }
 
   template <int H>
@@ -130,6 +114,100 @@ struct Cache16 {
   }
 
   static __m512 weight(__m512 p, const uint8_t*, size_t, size_t) { return p; }
+
+  static float weight_of(const Group& group, int h, size_t t, size_t, size_t) { return group.weight[h][t]; }
+};
+
+struct Cache4 {
+  static const bool kQuantized = true;
+  static const size_t kScales = kMaxGroups;
+
+  static void start(Query* query, size_t head_dim, int32_t) {
+    for (size_t g = 0; g < head_dim / kColumns; ++g) {
+      const __m256i q = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(query->q8 + g * kColumns));
+      const __m256i eights = _mm256_dpbusd_epi32(_mm256_setzero_si256(), _mm256_set1_epi8(8), q);
+      query->start[g] = -_mm512_reduce_add_epi32(_mm512_zextsi256_si512(eights));
+    }
+  }
+
+  static size_t bytes(size_t head_dim) { return 36 * head_dim; }
+
+  // C is even and d a multiple of 32.
+  template <int C>
+  static void values(__m512 v[C], const uint8_t* block, size_t head_dim, size_t t, size_t d) {
+    const __m512 table = _mm512_setr_ps(-8, -7, -6, -5, -4, -3, -2, -1, 0, 1, 2, 3, 4, 5, 6, 7);
+    const auto* at = reinterpret_cast<const __m128i*>(block + ((kKvBlock + t) * head_dim + d) / 2);
+#pragma GCC unroll 2
+    for (int i = 0; i < C; i += 2) {
+      const __m512i x = _mm512_cvtepu8_epi32(_mm_load_si128(at + i / 2));
+      v[i] = _mm512_permutexvar_ps(x, table);  // looks at the low four bits
+      v[i + 1] = _mm512_permutexvar_ps(_mm512_srli_epi32(x, 4), table);
+    }
+  }
+
+  template <int H>
+  static void scores(Group* group, size_t at, const uint8_t* block, size_t head_dim) {
+    const __m512i nibble = _mm512_set1_epi8(15);
+    const auto* k_scale = reinterpret_cast<const __m256i*>(block + kKvBlock * head_dim);
+    __m512 s[H][2];
+    for (int h = 0; h < H; ++h) s[h][0] = s[h][1] = _mm512_setzero_ps();
+    for (size_t g = 0; g < head_dim / kColumns; ++g) {
+      __m512i c[H][2];
+#pragma GCC unroll 6
+      for (int h = 0; h < H; ++h) c[h][0] = c[h][1] = _mm512_set1_epi32(group->query[h].start[g]);
+#pragma GCC unroll 4
+      for (size_t d = 0; d < kColumns; d += 8) {
+        const uint8_t* line = block + (g * kColumns + d) * (kKvBlock / 2);
+        const __m512i k0 = _mm512_load_si512(line), k1 = _mm512_load_si512(line + 64);
+        const __m512i low0 = _mm512_and_si512(k0, nibble), low1 = _mm512_and_si512(k1, nibble);
+        const __m512i high0 = _mm512_and_si512(_mm512_srli_epi16(k0, 4), nibble);
+        const __m512i high1 = _mm512_and_si512(_mm512_srli_epi16(k1, 4), nibble);
+#pragma GCC unroll 6
+        for (int h = 0; h < H; ++h) {
+          int32_t words[2];
+          __builtin_memcpy(words, group->query[h].q8 + g * kColumns + d, sizeof words);
+          const __m512i q = _mm512_set1_epi32(words[0]), r = _mm512_set1_epi32(words[1]);
+          c[h][0] = _mm512_dpbusd_epi32(_mm512_dpbusd_epi32(c[h][0], low0, q), high0, r);
+          c[h][1] = _mm512_dpbusd_epi32(_mm512_dpbusd_epi32(c[h][1], low1, q), high1, r);
+        }
+      }
+#pragma GCC unroll 2
+      for (size_t i = 0; i < 2; ++i) {
+        const __m512 scale = _mm512_cvtph_ps(_mm256_load_si256(k_scale + 2 * g + i));
+#pragma GCC unroll 6
+        for (int h = 0; h < H; ++h) s[h][i] = _mm512_fmadd_ps(_mm512_cvtepi32_ps(c[h][i]), scale, s[h][i]);
+      }
+    }
+    for (int h = 0; h < H; ++h)
+      for (size_t i = 0; i < 2; ++i)
+        _mm512_store_ps(group->weight[h] + at + 16 * i, _mm512_mul_ps(s[h][i], _mm512_set1_ps(group->query[h].scale)));
+  }
+
+  static __m512 weight(__m512 p, const uint8_t*, size_t, size_t) { return p; }
+
+  static float weight_of(const Group& group, int h, size_t t, size_t head_dim, size_t d) {
+    return group.spread[(static_cast<size_t>(h) * kKvChunk + t) * (head_dim / kColumns) + d / kColumns];
+  }
+
+  // 16 tokens are `groups` vectors of scales, and lane i of vector e belongs to token (16e + i) / groups of them.
+  template <int H>
+  static void spread(Group* group, const AttendJob& job) {
+    const size_t groups = job.head_dim / kColumns, first = group->from / 16, end = (group->to + 15) / 16;
+    const __m512 lane = _mm512_setr_ps(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15);
+    for (size_t e = 0; e < groups; ++e) {
+      const __m512 number = _mm512_add_ps(lane, _mm512_set1_ps(static_cast<float>(16 * e) + 0.5f));
+      const __m512i token = _mm512_cvttps_epi32(_mm512_div_ps(number, _mm512_set1_ps(static_cast<float>(groups))));
+      for (size_t t = first; t < end; ++t) {
+        const uint8_t* v_scale = job.blocks[t / 2] + kKvBlock * (job.head_dim + 2 * groups) + 32 * (t % 2 * groups + e);
+        const __m512 scale = _mm512_cvtph_ps(_mm256_load_si256(reinterpret_cast<const __m256i*>(v_scale)));
+#pragma GCC unroll 6
+        for (int h = 0; h < H; ++h) {
+          const __m512 p = _mm512_permutexvar_ps(token, _mm512_load_ps(group->weight[h] + 16 * t));
+          _mm512_store_ps(group->spread + h * kKvChunk * groups + 16 * (t * groups + e), _mm512_mul_ps(p, scale));
+        }
+      }
+    }
+  }
 };
 
 // Lane b of the result: the fixed tree over the 16 lanes of v[b], with `op` for the sum.
@@ -234,16 +312,16 @@ inline __attribute__((always_inline)) void add_values(__m512 acc[H][C], const Gr
     for (size_t i = 0; i < lines; ++i)
       _mm_prefetch(reinterpret_cast<const char*>(ahead + (t % kKvBlock * lines + i) * 64), _MM_HINT_T1);
     __m512 v[C];
-#pragma GCC unroll 4
-    for (int i = 0; i < C; ++i) v[i] = Cache::value(block, head_dim, t % kKvBlock, d + 16 * i);
+    Cache::template values<C>(v, block, head_dim, t % kKvBlock, d);
 #pragma GCC unroll 6
     for (int h = 0; h < H; ++h) {
-      const __m512 w = _mm512_set1_ps(group.weight[h][t]);
       const bool sees = !edge || (t >= group.query[h].from && t < group.query[h].to);
       const auto mask = static_cast<__mmask16>(sees ? 0xffff : 0);
 #pragma GCC unroll 4
-      for (int i = 0; i < C; ++i)
+      for (int i = 0; i < C; ++i) {
+        const __m512 w = _mm512_set1_ps(Cache::weight_of(group, h, t, head_dim, d + 16 * i));
         acc[h][i] = edge ? _mm512_mask3_fmadd_ps(w, v[i], acc[h][i], mask) : _mm512_fmadd_ps(w, v[i], acc[h][i]);
+      }
     }
   }
 }
@@ -284,9 +362,11 @@ void take_group(Group* group, const AttendJob& job, bool fetch) {
   for (size_t b = group->from / kKvBlock; b * kKvBlock < group->to; ++b)
     Cache::template scores<H>(group, b * kKvBlock, job.blocks[b], job.head_dim);
   for (size_t h = 0; h < H; ++h) soften<Cache>(group, h, job);
+  if constexpr (Cache::kScales != 0) Cache::template spread<H>(group, job);
   size_t d = 0;
   for (; d + 64 <= job.head_dim; d += 64) sum_values<Cache, H, 4>(*group, job, d, fetch && d == 0);
-  for (; d < job.head_dim; d += 16) sum_values<Cache, H, 1>(*group, job, d, fetch && d == 0);
+  constexpr int kLeft = Cache::kScales != 0 ? 2 : 1;
+  for (; d < job.head_dim; d += 16 * kLeft) sum_values<Cache, H, kLeft>(*group, job, d, fetch && d == 0);
 }
 
 // Query number i of the job.
@@ -296,9 +376,9 @@ Query query_of(const AttendJob& job, size_t i) {
   const size_t at = row * job.ldq + h * job.head_dim, cut = job.cut * kKvChunk, end = job.position + row + 1;
   const size_t first = job.window != 0 && end > job.window ? end - job.window : 0;
   Query query{};
-  if (Cache::kQuantized) {
+  if constexpr (Cache::kQuantized) {
     query.q8 = job.q8 + at;
-    query.start = -128 * job.q_sum[row * job.lds + h];
+    Cache::start(&query, job.head_dim, job.q_sum[row * job.lds + h]);
     query.scale = job.q_scale[row * job.lds + h];
   } else {
     query.q = job.q + at;
@@ -319,6 +399,8 @@ void attend_group(const AttendJob& job, size_t i, size_t count) {
   const bool fetch = i == 0 && job.ahead != nullptr;
   Group group;
   float sums[kMost][kMaxHeadDim];
+  alignas(64) float spread[Cache::kScales * kMost * kKvChunk + 1];
+  group.spread = spread;
   group.from = group.all_to = kKvChunk;
   group.to = group.all_from = 0;
   float* place[kMost];
@@ -363,6 +445,8 @@ void attend(const AttendJob& job) {
 void attend_8(const AttendJob* job) { attend<Cache8>(*job); }
 
 void attend_16(const AttendJob* job) { attend<Cache16>(*job); }
+
+void attend_4(const AttendJob* job) { attend<Cache4>(*job); }
 
 void attend_merge(float* M, float* L, float* A, const float* m, const float* l, const float* acc, size_t heads,
                   size_t head_dim) {

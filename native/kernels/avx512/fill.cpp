@@ -17,8 +17,11 @@ void fill_avx512(KernelTable* table) {
   table->exp = avx512::exp_all;
   table->kv_put_8 = avx512::kv_put_8;
   table->kv_put_16 = avx512::kv_put_16;
+  table->rotate = avx512::rotate;
+  table->kv_put_4 = avx512::kv_put_4;
   table->attend_8 = avx512::attend_8;
   table->attend_16 = avx512::attend_16;
+  table->attend_4 = avx512::attend_4;
   table->attend_merge = avx512::attend_merge;
   table->attend_finish = avx512::attend_finish;
 }
