@@ -83,3 +83,15 @@ def bytes_of(words: str, name: str) -> int:
     if not 1 <= value < 1e18:
         raise UsageError(f"{name} is {words[:40]!r}, which is no size", hint="write it like 90MB or 1.2GB")
     return int(value)
+
+
+def seconds_of(words: str, name: str) -> float:
+    """`90s`, `30m`, `2h` → seconds; `name` is the flag that an error names."""
+    number = words.strip().lower()
+    try:
+        value = float(number[:-1]) * {"s": 1, "m": 60, "h": 3600}[number[-1:]]
+    except (ValueError, KeyError):
+        value = 0.0
+    if not 1 <= value < 1e7:
+        raise UsageError(f"{name} is {words[:40]!r}, which is no time", hint="write it like 90s, 30m or 2h")
+    return value

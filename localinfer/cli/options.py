@@ -287,6 +287,12 @@ TargetSize = Annotated[
         shows="none; 1GB, 90MB",
     ),
 ]
+_REFINE = "`kl`: then train the scales until the answers come closer to the original's."
+Refine = Annotated[Literal["none", "kl"], flag("refine", "text", _REFINE, choices=("none", "kl"), default="none")]
+TimeBudget = Annotated[
+    str | None,
+    flag("time-budget", "text", "Refine no longer than this.", metavar="TIME", shows="none; 90s, 30m, 2h"),
+]
 Name = Annotated[str | None, flag("name", "text", "Keep the model under this name.", metavar="NAME")]
 Token = Annotated[
     str | None,

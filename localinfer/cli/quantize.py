@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from localinfer.cli import options as o
-from localinfer.errors import DoesNotFit, UsageError, bytes_of, size
+from localinfer.errors import DoesNotFit, UsageError, bytes_of, seconds_of, size
 from localinfer.hub.model import LocalModel
 
 if TYPE_CHECKING:
@@ -28,6 +28,8 @@ def quantize(
     seed: o.Seed,
     bpw: o.Bpw,
     target_size: o.TargetSize,
+    refine: o.Refine,
+    time_budget: o.TimeBudget,
     name: o.Name,
     threads: o.Threads,
     no_report: o.NoReport,
@@ -49,6 +51,8 @@ def quantize(
         raise UsageError("`--bits` is missing", hint=f"say how small: `localinfer quantize {ref} --bits 4`")
     if bpw and target_size:
         raise UsageError("`--bpw` and `--target-size` were both given", hint="leave one of them out")
+    if time_budget and refine == "none":
+        raise UsageError("`--time-budget` limits the refining, which was not asked for", hint="add `--refine kl`")
     width = int(bits)
     source = original(ref, revision=revision, offline=offline, quiet=quiet)
     made = f"{name or source.name}:{variant_of_bits(width)}"
@@ -65,6 +69,8 @@ def quantize(
         seed=seed or 0,
         bits_per_weight=bpw,
         target_bytes=bytes_of(target_size, "--target-size") if target_size else None,
+        refine=refine == "kl",
+        seconds=seconds_of(time_budget, "--time-budget") if time_budget else 0.0,
         name=name,
         threads=threads or 0,
         quiet=quiet,

@@ -3,6 +3,7 @@
 from localinfer.quantize.calibration import DEFAULT_TOKENS, CalibrationText
 from localinfer.quantize.checkpoint import quantize_checkpoint
 from localinfer.quantize.plan import METHODS, Method, default_method
+from localinfer.quantize.refine import refine_checkpoint
 from localinfer.quantize.report import QuantizeReport
 
 __all__ = [
@@ -13,4 +14,5 @@ __all__ = [
     "QuantizeReport",
     "default_method",
     "quantize_checkpoint",
+    "refine_checkpoint",
 ]

@@ -58,7 +58,11 @@ class Executor:
         k = self.rounded("k", rotate(self.norm(op.k_norm, k), op.rope))
         v = self.rounded("v", v)
         shared = op.heads // op.kv_heads  # that many query heads, in a row, read one key head
-        k, v = k.repeat_interleave(shared, dim=1), v.repeat_interleave(shared, dim=1)
+        return self.attention(op, q, k.repeat_interleave(shared, dim=1), v.repeat_interleave(shared, dim=1))
+
+    def attention(self, op: Attend, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        """Values [n, heads, head_dim] mixed as queries and keys say, all heads side by side."""
+        n = q.shape[0]
         scores = torch.einsum("qhd,khd->hqk", q, k) * op.scale
         scores = scores.masked_fill(~visible(n, op.window), float("-inf"))
         out = torch.einsum("hqk,khd->qhd", scores.softmax(dim=-1), v)

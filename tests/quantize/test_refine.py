@@ -1,0 +1,206 @@
+"""Scales trained against the original: better, never worse, the same bytes however often it was stopped."""
+
+from itertools import count
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from localinfer.chats.template import conversation
+from localinfer.errors import NotSupported, UsageError
+from localinfer.formats.checkpoint_files import open_tensors
+from localinfer.formats.tokenizer import Tokenizer
+from localinfer.graph.weights import Checkpoint
+from localinfer.quantize import CalibrationText, QuantizeReport, distill, quantize_checkpoint, refine
+from localinfer.quantize.calibration import calibration
+from localinfer.quantize.distill import Distillation, Student
+from localinfer.quantize.refine import refine_checkpoint
+from localinfer.quantize.stream import rounded
+from localinfer.reference.executor import Executor, logits
+from tests.quantize.trees import read_tensor, record, tree
+from tests.tiny import FAMILIES, Family, make_checkpoint
+
+TEXT = CalibrationText(tokens=2048, render=conversation)
+SETTINGS = {"bits": 3, "method": "imatrix"}
+
+
+@pytest.fixture(autouse=True)
+def fast(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The text of these tests is gone over in a few steps."""
+    monkeypatch.setattr(distill, "RATE", 1e-2)
+
+
+def small(source: Path, dest: Path, **settings: Any) -> QuantizeReport:
+    def make(rough: Path) -> QuantizeReport:
+        return quantize_checkpoint(source, rough, bits=3, method="imatrix", text=TEXT, threads=1)
+
+    return refine_checkpoint(source, dest, make, SETTINGS, text=TEXT, threads=1, **settings)
+
+
+@pytest.fixture(scope="module")
+def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_checkpoint(tmp_path_factory.mktemp("source") / "m", "llama")
+
+
+@pytest.fixture(scope="module")
+def rough(source: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    dest = tmp_path_factory.mktemp("rough") / "q"
+    quantize_checkpoint(source, dest, bits=3, method="imatrix", text=TEXT, threads=1)
+    return dest
+
+
+@pytest.fixture(scope="module")
+def whole(source: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What an undisturbed run writes."""
+    dest = tmp_path_factory.mktemp("whole") / "q"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(distill, "RATE", 1e-2)
+        small(source, dest)
+    return dest
+
+
+def divergence(model: Path, source: Path, ids: list[int]) -> float:
+    wanted, got = (logits(Checkpoint(path), ids).log_softmax(-1) for path in (source, model))
+    return float((wanted.exp() * (wanted - got)).sum(-1).mean())
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_closer_to_the_original(family: Family, tmp_path: Path) -> None:
+    """On text it was not trained on; integers and everything else stay as they were."""
+    model = make_checkpoint(tmp_path / "m", family)
+    quantize_checkpoint(model, tmp_path / "q", bits=3, method="imatrix", text=TEXT, threads=1)
+    report = small(model, tmp_path / "r")
+    ids = calibration(Tokenizer(model), None, 4 * 512, 99)[0].tolist()
+    assert divergence(tmp_path / "r", model, ids) < 0.9 * divergence(tmp_path / "q", model, ids)
+    before, after = open_tensors(tmp_path / "q"), open_tensors(tmp_path / "r")
+    assert before.keys() == after.keys()
+    for name in before:
+        same = bool((before[name].read() == after[name].read()).all()) if before[name].info.dtype == "I32" else True
+        assert same, name
+        assert before[name].info.shape == after[name].info.shape
+    said = record(tmp_path / "r")
+    assert said["recipe"]["refine"]["kld_after"] < said["recipe"]["refine"]["kld_before"]
+    assert said["recipe"]["notes"] == list(report.notes)
+    assert not list(tmp_path.glob("*.partial"))
+
+
+def test_the_student_is_the_model_as_it_will_run(rough: Path) -> None:
+    class Rounding(Executor):
+        def linear(self, linear, x):  # type: ignore[no-untyped-def]
+            return super().linear(linear, rounded(x, (127, self.checkpoint.form(linear.name)[1])))
+
+    model = Checkpoint(rough)
+    student = Student(model, torch.float32)
+    ids = torch.arange(40)
+    with torch.no_grad():
+        ours = student.head(model.graph.ops[-1], student.through(ids))  # type: ignore[arg-type]
+    torch.testing.assert_close(ours, Rounding(model).logits(ids.tolist()), rtol=1e-4, atol=1e-4)
+
+
+def test_slopes_are_those_of_the_loss(source: Path, rough: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Against differences, with the rounding of activations left out on both sides."""
+    monkeypatch.setattr(distill, "rounded", lambda x, rounding: x)
+    monkeypatch.setattr(distill, "half_width", lambda: torch.float32)
+    tokens = calibration(Tokenizer(source), None, 2048, 0)[:4, :64]
+    teaching = Distillation(Checkpoint(source), Checkpoint(rough), tokens, 0)
+    student, ids = teaching.student, torch.from_numpy(tokens[1]).long()
+
+    def loss() -> float:
+        return teaching._compare(0, ids, student.through(ids), learn=False)[0]
+
+    student.become(torch.zeros_like(student.first))
+    x = student.through(ids)
+    x.backward(teaching._compare(0, ids, x.detach(), learn=True)[1])  # type: ignore[no-untyped-call]
+    slopes = student.slopes * student.first
+    for name in ("model.layers.0.self_attn.q_proj", "model.layers.1.mlp.down_proj", "model.norm.weight"):
+        # Along the slope of one tensor, the loss must rise by the square of its length.
+        leaf = student.parts[name]
+        at = (leaf.data_ptr() - student.values.data_ptr()) // 4
+        along = torch.zeros_like(slopes)
+        along[at : at + leaf.numel()] = slopes[at : at + leaf.numel()]
+        step = 0.02 / float(along.abs().max())
+        ends = []
+        for sign in (1, -1):
+            student.become(sign * step * along)
+            with torch.no_grad():
+                ends.append(loss())
+        assert (ends[0] - ends[1]) / (2 * step) == pytest.approx(float(along.pow(2).sum()), rel=0.05)
+
+
+def test_a_second_run_gives_the_same_bytes(source: Path, whole: Path, tmp_path: Path) -> None:
+    small(source, tmp_path / "q")
+    assert parts(tmp_path / "q") == parts(whole)
+
+
+@pytest.mark.parametrize("calls", [1, 3, 20])
+def test_stopped_and_resumed(
+    source: Path, whole: Path, tmp_path: Path, calls: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(refine, "SAVE_S", 0.0)
+    left = count(calls, -1)
+
+    def interrupt(done: int, total: int) -> None:
+        if next(left) == 0:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        small(source, tmp_path / "q", on_progress=interrupt)
+    assert not (tmp_path / "q").exists()
+    small(source, tmp_path / "q")
+    assert parts(tmp_path / "q") == parts(whole)
+
+
+def parts(folder: Path) -> dict[str, bytes]:
+    """All files but the record, which tells how long it took."""
+    return {name: data for name, data in tree(folder).items() if name != "localinfer.json"}
+
+
+def test_a_torn_state_is_begun_again(source: Path, whole: Path, tmp_path: Path) -> None:
+    def interrupt(done: int, total: int) -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        small(source, tmp_path / "q", on_progress=interrupt)
+    (tmp_path / "q.partial" / refine.STATE).write_bytes(b"half")
+    small(source, tmp_path / "q")
+    assert parts(tmp_path / "q") == parts(whole)
+
+
+def test_never_worse(source: Path, rough: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Steps far too large: what was given is kept, byte for byte."""
+    monkeypatch.setattr(distill, "RATE", 5.0)
+    report = small(source, tmp_path / "q")
+    assert "kept as it was" in report.notes[-1]
+    assert parts(tmp_path / "q") == parts(rough)
+
+
+def test_time_ends_it(source: Path, tmp_path: Path) -> None:
+    ticks = count()
+    report = small(source, tmp_path / "q", seconds=20, clock=lambda: float(next(ticks)))
+    assert record(tmp_path / "q")["recipe"]["refine"]["steps"] < 20
+    assert "refined in" in report.notes[-1]
+
+
+def test_folded_norms(source: Path, tmp_path: Path) -> None:
+    """Gemma's norms are kept less one; what is stored must say the same as what was trained."""
+    model = make_checkpoint(tmp_path / "m", "gemma3_text")
+    small(model, tmp_path / "r")
+    name = "model.layers.0.input_layernorm.weight"
+    before, after = read_tensor(model, name), Checkpoint(tmp_path / "r").vector(name)
+    assert 0 < np.abs(Checkpoint(model).vector(name) - after).max() < 0.5
+    assert before.shape == after.shape
+
+
+def test_refused(source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def never(rough: Path) -> QuantizeReport:
+        raise AssertionError
+
+    with pytest.raises(UsageError, match="8 bits"):
+        refine_checkpoint(source, tmp_path / "q", never, {"bits": 8}, text=TEXT)
+    with pytest.raises(UsageError, match="is there already"):
+        refine_checkpoint(source, source, never, SETTINGS, text=TEXT)
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    with pytest.raises(NotSupported, match="torch"):
+        refine_checkpoint(source, tmp_path / "q", never, SETTINGS, text=TEXT)
