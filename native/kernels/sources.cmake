@@ -45,6 +45,7 @@ if(CMAKE_SYSTEM_PROCESSOR MATCHES "^(x86_64|AMD64|amd64)$")
   set(KERNEL_AVX2_SOURCES
     ${CMAKE_CURRENT_LIST_DIR}/avx2/attention.cpp
     ${CMAKE_CURRENT_LIST_DIR}/avx2/fill.cpp
+    ${CMAKE_CURRENT_LIST_DIR}/avx2/kv_put.cpp
     ${CMAKE_CURRENT_LIST_DIR}/avx2/linear_bf16.cpp
     ${CMAKE_CURRENT_LIST_DIR}/avx2/linear_int.cpp
     ${CMAKE_CURRENT_LIST_DIR}/avx2/vector.cpp)

@@ -1,40 +1,13 @@
-// KV blocks: writing a token, and attention. Lanes are tokens for the scores (four vectors of eight) and dimensions
+// Attention. Lanes are tokens for the scores (four vectors of eight) and dimensions
 // for the values; up to four queries share every key and value that is loaded.
+// Long because three kinds of cache are read, and the sweeps are templates over them.
 #include "kernels.h"
 #include "math.h"
 
 namespace avx2 {
 
 enum { kMaxHeadDim = 512, kMost = 4, kBlocks = kKvChunk / kKvBlock };
-
-void kv_put_8(uint8_t* block, size_t token, const float* k, const float* v, size_t head_dim) {
-  int8_t q[kMaxHeadDim];
-  float scale;
-  int32_t sum;
-  uint8_t* scales = block + 2 * kKvBlock * head_dim;
-  quantize(q, &scale, &sum, k, head_dim, head_dim);
-  for (size_t d = 0; d < head_dim; d += 4) {
-    uint32_t word;
-    __builtin_memcpy(&word, q + d, sizeof word);
-    word ^= 0x80808080u;  // q + 128
-    __builtin_memcpy(block + d * kKvBlock + token * 4, &word, sizeof word);
-  }
-  __builtin_memcpy(scales + 4 * token, &scale, sizeof scale);
-  quantize(reinterpret_cast<int8_t*>(block + kKvBlock * head_dim + token * head_dim), &scale, &sum, v, head_dim,
-           head_dim);
-  __builtin_memcpy(scales + 4 * (kKvBlock + token), &scale, sizeof scale);
-}
-
-void kv_put_16(uint8_t* block, size_t token, const float* k, const float* v, size_t head_dim) {
-  uint8_t* values = block + 2 * (kKvBlock + token) * head_dim;
-  for (size_t d = 0; d < head_dim; d += 8) {
-    uint16_t keys[8];
-    _mm_storeu_si128(reinterpret_cast<__m128i*>(keys), _mm256_cvtps_ph(_mm256_loadu_ps(k + d), 0));
-    for (size_t i = 0; i < 8; ++i)
-      __builtin_memcpy(block + 2 * ((d + i) * kKvBlock + token), keys + i, sizeof keys[i]);
-    _mm_storeu_si128(reinterpret_cast<__m128i*>(values + 2 * d), _mm256_cvtps_ph(_mm256_loadu_ps(v + d), 0));
-  }
-}
+enum { kColumns = 32, kMaxGroups = kMaxHeadDim / kColumns };  // 4 bit: that share a scale, and how many do
 
 namespace {
 
@@ -42,7 +15,8 @@ namespace {
 struct Query {
   const float* q;
   const int8_t* q8;
-  float scale;    // 8 bit: of q8 and the score; 16 bit: of the score
+  int32_t start[kMaxGroups];  // 4 bit: -8 * (sum of each group of q8): takes the offset of the stored keys off
+  float scale;    // 8 and 4 bit: of q8 and the score; 16 bit: of the score
   size_t from, to;
   float *m, *l, *acc;
   bool merge;  // into what is there
@@ -56,15 +30,17 @@ struct Group {
   float m[kMost], l[kMost];
   alignas(32) float weight[kMost][kKvChunk];
   alignas(32) float acc[kMost][kMaxHeadDim];
+  alignas(32) float spread[kMost][size_t{kKvBlock} * kMaxGroups];  // 4 bit: weight times scale, [token][head_dim/32]
   float c[kMost][kBlocks];  // what the sums so far are multiplied by when a block begins
 };
 
 struct Cache8 {
   static const bool kQuantized = true;
+  static const bool kSpread = false;
 
   static size_t bytes(size_t head_dim) { return 2 * kKvBlock * (head_dim + sizeof(float)); }
 
-  static __m256 value(const uint8_t* block, size_t head_dim, size_t t, size_t d) {
+  static __m256 value(const uint8_t* block, size_t head_dim, size_t t, size_t d, int) {
     const uint8_t* at = block + (kKvBlock + t) * head_dim + d;
     return _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(_mm_loadl_epi64(reinterpret_cast<const __m128i*>(at))));
   }
@@ -113,10 +89,11 @@ struct Cache8 {
 
 struct Cache16 {
   static const bool kQuantized = false;
+  static const bool kSpread = false;
 
   static size_t bytes(size_t head_dim) { return 4 * kKvBlock * head_dim; }
 
-  static __m256 value(const uint8_t* block, size_t head_dim, size_t t, size_t d) {
+  static __m256 value(const uint8_t* block, size_t head_dim, size_t t, size_t d, int) {
     const uint8_t* at = block + 2 * ((kKvBlock + t) * head_dim + d);
     return _mm256_cvtph_ps(_mm_load_si128(reinterpret_cast<const __m128i*>(at)));
   }
@@ -144,6 +121,88 @@ struct Cache16 {
   }
 
   static __m256 weight(__m256 p, const uint8_t*, size_t, size_t) { return p; }
+};
+
+struct Cache4 {
+  static const bool kQuantized = true;
+  static const bool kSpread = true;
+
+  static size_t bytes(size_t head_dim) { return 36 * head_dim; }
+
+  static void start(Query* query, size_t head_dim) {
+    for (size_t g = 0; g < head_dim / kColumns; ++g) {
+      int32_t sum = 0;
+      for (size_t i = 0; i < kColumns; ++i) sum += query->q8[g * kColumns + i];
+      query->start[g] = -8 * sum;
+    }
+  }
+
+  // The first half of 32 columns are low nibbles, the second one high ones.
+  static __m256 value(const uint8_t* block, size_t head_dim, size_t t, size_t d, int half) {
+    const uint8_t* at = block + (kKvBlock + t) * head_dim / 2 + d / kColumns * 16 + d % 16;
+    const __m256i x = _mm256_cvtepu8_epi32(_mm_loadl_epi64(reinterpret_cast<const __m128i*>(at)));
+    const __m256i q = _mm256_and_si256(_mm256_srli_epi32(x, 4 * half), _mm256_set1_epi32(15));
+    return _mm256_cvtepi32_ps(_mm256_sub_epi32(q, _mm256_set1_epi32(8)));
+  }
+
+  // 8 tokens at a time. A group's sum of pairs fits 16 bits: 16 * 15 * 127 < 2^15.
+  template <int H>
+  static void scores(Group* group, size_t at, const uint8_t* block, size_t head_dim) {
+    const __m256i nibble = _mm256_set1_epi8(15);
+    for (size_t part = 0; part < kKvBlock; part += 8) {
+      __m256 s[H];
+      for (int h = 0; h < H; ++h) s[h] = _mm256_setzero_ps();
+      for (size_t g = 0; g < head_dim / kColumns; ++g) {
+        __m256i pairs[H];
+#pragma GCC unroll 4
+        for (int h = 0; h < H; ++h) pairs[h] = _mm256_setzero_si256();
+#pragma GCC unroll 4
+        for (size_t d = 0; d < kColumns; d += 8) {
+          const uint8_t* line = block + (g * kColumns + d) * (kKvBlock / 2) + 4 * part;
+          const __m256i k = _mm256_load_si256(reinterpret_cast<const __m256i*>(line));
+          const __m256i low = _mm256_and_si256(k, nibble), high = _mm256_and_si256(_mm256_srli_epi16(k, 4), nibble);
+#pragma GCC unroll 4
+          for (int h = 0; h < H; ++h) {
+            int32_t words[2];
+            __builtin_memcpy(words, group->query[h].q8 + g * kColumns + d, sizeof words);
+            pairs[h] = _mm256_add_epi16(pairs[h], _mm256_maddubs_epi16(low, _mm256_set1_epi32(words[0])));
+            pairs[h] = _mm256_add_epi16(pairs[h], _mm256_maddubs_epi16(high, _mm256_set1_epi32(words[1])));
+          }
+        }
+        const uint8_t* k_scale = block + kKvBlock * head_dim + 2 * (g * kKvBlock + part);
+        const __m256 scale = _mm256_cvtph_ps(_mm_load_si128(reinterpret_cast<const __m128i*>(k_scale)));
+#pragma GCC unroll 4
+        for (int h = 0; h < H; ++h) {
+          const __m256i dot = _mm256_madd_epi16(pairs[h], _mm256_set1_epi16(1));
+          const __m256i q = _mm256_add_epi32(dot, _mm256_set1_epi32(group->query[h].start[g]));
+          s[h] = _mm256_fmadd_ps(_mm256_cvtepi32_ps(q), scale, s[h]);
+        }
+      }
+      for (int h = 0; h < H; ++h)
+        _mm256_store_ps(group->weight[h] + at + part, _mm256_mul_ps(s[h], _mm256_set1_ps(group->query[h].scale)));
+    }
+  }
+
+  static __m256 weight(__m256 p, const uint8_t*, size_t, size_t) { return p; }
+
+  // 8 tokens are `groups` vectors of scales, and lane i of vector e belongs to token (8e + i) / groups of them.
+  static void spread(Group* group, size_t queries, const uint8_t* block, size_t head_dim, size_t b) {
+    const size_t groups = head_dim / kColumns;
+    const auto* v_scale = reinterpret_cast<const __m128i*>(block + kKvBlock * (head_dim + 2 * groups));
+    const __m256 lane = _mm256_setr_ps(0, 1, 2, 3, 4, 5, 6, 7);
+    for (size_t e = 0; e < groups; ++e) {
+      const __m256 number = _mm256_add_ps(lane, _mm256_set1_ps(static_cast<float>(8 * e) + 0.5f));
+      const __m256i token = _mm256_cvttps_epi32(_mm256_div_ps(number, _mm256_set1_ps(static_cast<float>(groups))));
+      for (size_t t = 0; t < 4; ++t) {
+        const __m256 scale = _mm256_cvtph_ps(_mm_load_si128(v_scale + t * groups + e));
+        for (size_t h = 0; h < queries; ++h) {
+          const __m256 p = _mm256_load_ps(group->weight[h] + b * kKvBlock + 8 * t);
+          const __m256 w = _mm256_mul_ps(_mm256_permutevar8x32_ps(p, token), scale);
+          _mm256_store_ps(group->spread[h] + 8 * (t * groups + e), w);
+        }
+      }
+    }
+  }
 };
 
 // The lanes of quarter i of block b that the query sees.
@@ -190,12 +249,14 @@ inline __attribute__((always_inline)) void add_values(__m256 acc[H][C], const Gr
   for (size_t t = from; t < to; ++t) {
     for (size_t i = 0; i < lines; ++i)
       _mm_prefetch(reinterpret_cast<const char*>(ahead + (t % kKvBlock * lines + i) * 64), _MM_HINT_T1);
+    const size_t part = t % kKvBlock * (head_dim / kColumns) + d / kColumns;
     __m256 w[H];
 #pragma GCC unroll 4
-    for (int h = 0; h < H; ++h) w[h] = _mm256_set1_ps(group.weight[h][t]);
+    for (int h = 0; h < H; ++h) w[h] = _mm256_set1_ps(Cache::kSpread ? group.spread[h][part] : group.weight[h][t]);
 #pragma GCC unroll 4
     for (int i = 0; i < C; ++i) {
-      const __m256 v = Cache::value(block, head_dim, t % kKvBlock, d + 8 * i);
+      const int half = C == 4 ? i / 2 : (d & 16) != 0;  // of 32 columns
+      const __m256 v = Cache::value(block, head_dim, t % kKvBlock, d + 8 * i, half);
 #pragma GCC unroll 4
       for (int h = 0; h < H; ++h)
         if (!edge || (t >= group.query[h].from && t < group.query[h].to))
@@ -237,6 +298,7 @@ void take_group(Group* group, const AttendJob& job, bool fetch) {
   for (size_t b = group->from / kKvBlock; b * kKvBlock < group->to; ++b) {
     Cache::template scores<H>(group, b * kKvBlock, job.blocks[b], job.head_dim);
     for (size_t h = 0; h < H; ++h) soften<Cache>(group, h, job, b);
+    if constexpr (Cache::kSpread) Cache::spread(group, H, job.blocks[b], job.head_dim, b);
     const uint8_t* ahead = fetch ? job.ahead[b] : nullptr;
     size_t d = 0;
     for (; d + 8 * kVectors <= job.head_dim; d += 8 * kVectors)
@@ -255,6 +317,7 @@ Query query_of(const AttendJob& job, size_t i) {
   if (Cache::kQuantized) {
     query.q8 = job.q8 + at;
     query.scale = job.q_scale[row * job.lds + h];
+    if constexpr (Cache::kSpread) Cache::start(&query, job.head_dim);
   } else {
     query.q = job.q + at;
     query.scale = job.scale;
@@ -319,6 +382,8 @@ void attend(const AttendJob& job) {
 void attend_8(const AttendJob* job) { attend<Cache8>(*job); }
 
 void attend_16(const AttendJob* job) { attend<Cache16>(*job); }
+
+void attend_4(const AttendJob* job) { attend<Cache4>(*job); }
 
 void attend_merge(float* M, float* L, float* A, const float* m, const float* l, const float* acc, size_t heads,
                   size_t head_dim) {

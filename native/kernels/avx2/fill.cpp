@@ -17,8 +17,11 @@ void fill_avx2(KernelTable* table) {
   table->exp = avx2::exp_all;
   table->kv_put_8 = avx2::kv_put_8;
   table->kv_put_16 = avx2::kv_put_16;
+  table->rotate = avx2::rotate;
+  table->kv_put_4 = avx2::kv_put_4;
   table->attend_8 = avx2::attend_8;
   table->attend_16 = avx2::attend_16;
+  table->attend_4 = avx2::attend_4;
   table->attend_merge = avx2::attend_merge;
   table->attend_finish = avx2::attend_finish;
 }

@@ -20,8 +20,11 @@ size_t argmax(const float* x, size_t n);
 void exp_all(float* out, const float* x, size_t n);
 void kv_put_8(uint8_t* block, size_t token, const float* k, const float* v, size_t head_dim);
 void kv_put_16(uint8_t* block, size_t token, const float* k, const float* v, size_t head_dim);
+void rotate(float* x, size_t head_dim);
+void kv_put_4(uint8_t* block, size_t token, const float* k, const float* v, size_t head_dim);
 void attend_8(const AttendJob* job);
 void attend_16(const AttendJob* job);
+void attend_4(const AttendJob* job);
 void attend_merge(float* M, float* L, float* A, const float* m, const float* l, const float* acc, size_t heads,
                   size_t head_dim);
 void attend_finish(float* A, const float* L, size_t heads, size_t head_dim);

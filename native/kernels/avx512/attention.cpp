@@ -7,7 +7,8 @@
 
 namespace avx512 {
 
-enum { kMaxHeadDim = 512, kMost = 6, kBlocks = kKvChunk / kKvBlock, kColumns = 32, kMaxGroups = kMaxHeadDim / kColumns };
+enum { kMaxHeadDim = 512, kMost = 6, kBlocks = kKvChunk / kKvBlock };
+enum { kColumns = 32, kMaxGroups = kMaxHeadDim / kColumns };  // 4 bit: that share a scale, and how many do
 
 namespace {
 
