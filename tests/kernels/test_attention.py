@@ -122,6 +122,21 @@ def test_rows_do_not_see_what_comes_after_them(bits: int, rng: Generator) -> Non
 
 
 @pytest.mark.parametrize("bits", [4, 8, 16])
+def test_rows_do_not_see_what_lies_before_their_window(bits: int, rng: Generator) -> None:
+    """A key and value that only the earlier rows still see is NaN: the later rows of the same tile do not change."""
+    cache = filled(rng, 100, 32, bits)
+    q = rng.normal(size=(12 * 3, 32)).astype(np.float32)
+    for broken in range(60, 72):  # row m stands at 80 + m and sees tokens from 60 + m on
+        spoilt = spoiled(cache, broken, broken + 1)
+        for isa in ISAS:
+            whole = cache.attend_rows(q, 80, 21, 0.2, isa, rows=12)
+            seen = spoilt.attend_rows(q, 80, 21, 0.2, isa, rows=12)
+            clean = 3 * (broken - 60 + 1)
+            assert same_bits(seen[clean:], whole[clean:]), (isa, broken)
+            assert np.isnan(seen[:clean]).any(1).all(), (isa, broken)
+
+
+@pytest.mark.parametrize("bits", [4, 8, 16])
 @pytest.mark.parametrize("scale", [0.0, 1e-30, 30.0, 1e30, -1.0])
 def test_flat_sharp_and_overflowing_scores(bits: int, scale: float, rng: Generator) -> None:
     cache = filled(rng, 520, 32, bits)

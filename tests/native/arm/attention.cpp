@@ -8,8 +8,13 @@ namespace {
 constexpr size_t kCutBlocks = kKvChunk / kKvBlock;
 
 size_t block_bytes(size_t bits, size_t head_dim) {
+  if (bits == 4) return 36 * head_dim;
   return bits == 8 ? 2 * kKvBlock * head_dim + 2 * kKvBlock * sizeof(float) : 4 * kKvBlock * head_dim;
 }
+
+auto put_of(const KernelTable& k, size_t bits) { return bits == 4 ? k.kv_put_4 : bits == 8 ? k.kv_put_8 : k.kv_put_16; }
+
+auto attend_of(const KernelTable& k, size_t bits) { return bits == 4 ? k.attend_4 : bits == 8 ? k.attend_8 : k.attend_16; }
 
 struct Shape {
   size_t bits, head_dim, heads, rows, cut, position, window;
@@ -45,7 +50,7 @@ struct Case {
       const Floats key = strange_one ? strange(random, d) : some(random, d, 2);
       const Floats value = strange_one ? strange(random, d) : some(random, d, 2);
       uint8_t* block = cache.data() + t % kKvChunk / kKvBlock * one;
-      (s.bits == 8 ? k.kv_put_8 : k.kv_put_16)(block, t % kKvBlock, key.data(), value.data(), d);
+      put_of(k, s.bits)(block, t % kKvBlock, key.data(), value.data(), d);
     }
     if (s.odd) q[5] = NAN;
     for (size_t i = 0; i < scale.size(); ++i) {
@@ -76,7 +81,7 @@ struct Case {
     job.ldm = ldm;
     job.lda = lda;
     job.fold = shape.fold;
-    (shape.bits == 8 ? k.attend_8 : k.attend_16)(&job);
+    attend_of(k, shape.bits)(&job);
     k.attend_finish(acc, l, shape.heads, shape.head_dim);
   }
 };
@@ -107,25 +112,35 @@ void compare_job(const KernelTable& table, const KernelTable& scalar, const Shap
 
 void compare_put(const KernelTable& table, const KernelTable& scalar, size_t head_dim) {
   Random random(head_dim);
-  for (const size_t bits : {8u, 16u}) {
+  for (const size_t bits : {4u, 8u, 16u}) {
+    if (bits == 4 && head_dim % 32 != 0) continue;
     const size_t bytes = block_bytes(bits, head_dim);
     Aligned seen(bytes), meant(bytes);
     for (size_t t = 0; t < kKvBlock; ++t) {
       const bool odd = bits == 16 && t % 4 == 0;  // the bits of a NaN scale are left open
       const Floats key = odd ? strange(random, head_dim) : some(random, head_dim, 9);
       const Floats value = odd ? strange(random, head_dim) : some(random, head_dim, 1e-6f);
-      (bits == 8 ? table.kv_put_8 : table.kv_put_16)(seen.data(), t, key.data(), value.data(), head_dim);
-      (bits == 8 ? scalar.kv_put_8 : scalar.kv_put_16)(meant.data(), t, key.data(), value.data(), head_dim);
+      put_of(table, bits)(seen.data(), t, key.data(), value.data(), head_dim);
+      put_of(scalar, bits)(meant.data(), t, key.data(), value.data(), head_dim);
     }
     expect(std::memcmp(seen.data(), meant.data(), bytes) == 0, table.isa, "kv_put_" + std::to_string(bits));
   }
+}
+
+void compare_rotate(const KernelTable& table, const KernelTable& scalar, size_t head_dim) {
+  Random random(head_dim);
+  Floats seen = some(random, head_dim, 3), meant = seen;
+  table.rotate(seen.data(), head_dim);
+  scalar.rotate(meant.data(), head_dim);
+  expect(same(seen.data(), meant.data(), head_dim), table.isa, "rotate " + std::to_string(head_dim));
 }
 
 }  // namespace
 
 void compare_attention(const KernelTable& table, const KernelTable& scalar) {
   for (const size_t head_dim : {16u, 64u, 80u, 512u}) compare_put(table, scalar, head_dim);
-  for (const size_t bits : {8u, 16u})
+  for (const size_t head_dim : {16u, 64u, 80u, 96u, 512u}) compare_rotate(table, scalar, head_dim);
+  for (const size_t bits : {4u, 8u, 16u})
     for (const bool odd : {false, true})
       for (const int fold : {0, 1}) {
         for (const size_t position : {0u, 1u, 15u, 16u, 31u, 32u, 33u, 100u, 254u, 255u})
@@ -133,8 +148,8 @@ void compare_attention(const KernelTable& table, const KernelTable& scalar) {
         compare_job(table, scalar, {bits, 64, 1, 40, 0, 20, 0, fold, odd});     // rows that end at many places
         compare_job(table, scalar, {bits, 64, 2, 9, 0, 90, 50, fold, odd});     // a window
         compare_job(table, scalar, {bits, 32, 4, 9, 1, 260, 0, fold, odd});     // the second cut
-        compare_job(table, scalar, {bits, 48, 5, 20, 1, 300, 60, fold, odd});   // a window that leaves the first cut
-        compare_job(table, scalar, {bits, 16, 9, 3, 1, 600, 0, fold, odd});     // all of a cut, many heads
+        compare_job(table, scalar, {bits, bits == 4 ? 96u : 48u, 5, 20, 1, 300, 60, fold, odd});  // a window that leaves the first cut
+        compare_job(table, scalar, {bits, bits == 4 ? 32u : 16u, 9, 3, 1, 600, 0, fold, odd});    // all of a cut, many heads
         compare_job(table, scalar, {bits, 512, 2, 2, 0, 40, 0, fold, odd});
       }
 }
