@@ -44,7 +44,7 @@ _localinfer_values() {
         --ctx) : ;;
         --chunks) : ;;
         --plot) _localinfer_files ;;
-        --kv-bits) _localinfer_words 16 8 ;;
+        --kv-bits) _localinfer_words 16 8 4 ;;
         -m|--model) _localinfer_names models ;;
         -p|--prompt) : ;;
         -f|--file) _localinfer_files ;;

@@ -149,11 +149,20 @@ class Program:
     def head(self, norm: NDArray[numpy.float32], eps: float, weight: Weight, softcap: float = 0.0) -> None:
         """logits = weight * norm(x); with `softcap` c, c * tanh(logits / c)."""
 
-    def make_kv(self, blocks: int, kv_bits: int) -> None:
+    def make_kv(self, blocks: int, kv_bits: int | Sequence[int]) -> None:
         """
-        Allocate the cache: `blocks` blocks of 32 tokens, 8 or 16 bits a value. Called again, it starts empty.
+        Allocate the cache: `blocks` blocks of 32 tokens, 4, 8 or 16 bits a value, for all layers or one number for
+        each. Called again, it starts empty. 4 needs heads of a multiple of 32 values.
 
         Memory is taken when first written. Raises MemoryError with the size.
+        """
+
+    def probe_kv(self, tokens: NDArray[numpy.int32]) -> list[float]:
+        """
+        How much 4-bit keys and values change each layer's attention, while it reads a text of these tokens: the
+        root of sum |from 4 bit - from 8 bit|^2 / sum |from 8 bit|^2 over all rows, from the same q, k and v.
+
+        Caches of its own are used; may be called before `make_kv`. Errors as in `step`.
         """
 
     def step(
@@ -185,6 +194,10 @@ class Program:
     @property
     def vocab(self) -> int:
         """Logits of a row; 0 before `head`."""
+
+    @property
+    def kv_bits(self) -> list[int]:
+        """Bits of each layer's cached keys and values; empty before `make_kv`."""
 
     @property
     def kv_bytes(self) -> int:

@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 from localinfer.errors import UsageError
 
-KvBits = Literal[16, 8]
+KvBits = Literal[16, 8, 4]
 Overflow = Literal["error", "shift"]
 
 
@@ -38,7 +38,7 @@ class EngineConfig:
     """How many sequences may run at once; the KV cache holds `context` tokens for each."""
 
     kv_bits: KvBits = 8
-    """Bits of each key and value in the cache."""
+    """Bits of each key and value in the cache. With 4, layers that do not bear it keep 8."""
 
     threads: int | None = None
     """Worker threads. Unset: one per physical core, or fewer where that was measured to be faster."""
@@ -59,7 +59,7 @@ class EngineConfig:
         if self.context is not None:
             in_range("context", self.context, 1, 1 << 20)
         in_range("parallel", self.parallel, 1, 64)
-        one_of("kv-bits", self.kv_bits, (16, 8))
+        one_of("kv-bits", self.kv_bits, (16, 8, 4))
         if self.threads is not None:
             in_range("threads", self.threads, 1, 256)
         in_range("prefill-chunk", self.prefill_chunk, 1, 4096)

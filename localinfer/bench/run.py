@@ -43,12 +43,13 @@ class Subject:
     @contextmanager
     def open(self, config: EngineConfig, clock: Clock, on_progress: OnProgress | None = None) -> Iterator[Runner]:
         is_ours = self.path.is_dir()
-        reads = traffic(self.path, config.kv_bits) if is_ours else gguf_traffic(self.path, config.kv_bits)
         forget_peak()
         started = clock()
         with open_engine(self.path, config, backend=self.backend, name=self.name, on_progress=on_progress) as engine:
             load_s = clock() - started
             nbytes = weights_bytes(Checkpoint(self.path)) if is_ours else engine.info.weight_bytes
+            bits = engine.info.kv_layers or config.kv_bits
+            reads = traffic(self.path, bits) if is_ours else gguf_traffic(self.path, config.kv_bits)
             yield Runner(
                 engine,
                 Contender(

@@ -11,7 +11,7 @@ from localinfer.errors import DoesNotFit, NotFound, size
 from localinfer.hub.model import LocalModel
 
 if TYPE_CHECKING:
-    from localinfer.engine.protocol import Engine
+    from localinfer.engine.protocol import Engine, EngineInfo
     from localinfer.hub.catalogue import Entry
 
 
@@ -91,11 +91,25 @@ def open_model(model: LocalModel, config: EngineConfig, *, backend: str, quiet: 
     opened = Opened(with_advice(engine, model), model, time.perf_counter() - started)
     if not quiet:
         note(where_it_runs(opened))
+        if kept := kept_at_8(engine.info):
+            note(kept)
         if engine.info.calibration and engine.info.calibration.note:
             note(engine.info.calibration.note)
         for text in engine.info.notes:
             note(text)
     return opened
+
+
+def kept_at_8(info: "EngineInfo") -> str:
+    """One line about layers that have more bits in the cache than were asked for; empty when there are none."""
+    kept = [str(i) for i, bits in enumerate(info.kv_layers) if bits > info.kv_bits]
+    if not kept:
+        return ""
+    which = f"layer{'s' * (len(kept) > 1)} {', '.join(kept)}"
+    return (
+        f"{len(kept)} of {len(info.kv_layers)} layers keep an 8-bit cache, as {info.kv_bits} bits would change "
+        f"their attention too much: {which}"
+    )
 
 
 def check_fit(model: LocalModel, config: EngineConfig) -> None:

@@ -105,8 +105,8 @@ Threads = Annotated[
     ),
 ]
 KvBits = Annotated[
-    Literal["16", "8"],
-    flag("kv-bits", "text", "Bits of each cached key and value.", choices=("16", "8"), default="8"),
+    Literal["16", "8", "4"],
+    flag("kv-bits", "text", "Bits of each cached key and value.", choices=("16", "8", "4"), default="8"),
 ]
 Backend = Annotated[
     Literal["auto", "cpu", "llamacpp"],

@@ -39,6 +39,7 @@ def as_json(opened: "Opened", chat: "Chat", reply: "Reply") -> dict[str, Any]:
             "isa": info.isa,
             "threads": info.threads,
             "kv_bits": info.kv_bits,
+            "kv_8_bit_layers": [i for i, bits in enumerate(info.kv_layers) if info.kv_bits < bits],
             "seed": chat.sampling.seed,
         },
         "output_hash": output_hash(reply.token_ids),

@@ -1,6 +1,6 @@
 """What a model will take in memory, from its config.json and the headers of its weights alone."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -48,12 +48,13 @@ def estimate(
     *,
     context: int | None = None,
     parallel: int = 1,
-    kv_bits: int = 8,
+    kv_bits: int | Sequence[int] = 8,
     free_bytes: int | None = None,
 ) -> Fit:
     """What the checkpoint at `path` needs; reads no weights.
 
-    `context` None is what the engine takes then; `free_bytes` None asks the machine.
+    `context` None is what the engine takes then; `free_bytes` None asks the machine. `kv_bits` may be given layer by
+    layer; with 4 for all, layers that will keep 8 bits are not known yet and come on top.
     Raises what opening a checkpoint raises: `NotFound`, `NotSupported`, `Corrupt`.
     """
     checkpoint = Checkpoint(path)

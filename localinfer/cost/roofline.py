@@ -4,6 +4,7 @@ Decoding one stream reads every weight once a token, and the keys and values of 
 reads `b` bytes a second cannot do more than `b / bytes_per_token` tokens a second.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -26,8 +27,11 @@ class Traffic:
         return self.weights + sum(one * (min(depth, window) if window else depth) for one, window in self.kv_per_token)
 
 
-def traffic(path: Path, kv_bits: int) -> Traffic:
-    """The traffic of a checkpoint directory, from headers alone. Raises what opening a checkpoint raises."""
+def traffic(path: Path, kv_bits: int | Sequence[int]) -> Traffic:
+    """The traffic of a checkpoint directory, from headers alone; `kv_bits` of all layers, or one number for each.
+
+    Raises what opening a checkpoint raises.
+    """
     checkpoint = Checkpoint(path)
     graph = checkpoint.graph
     head = next(op.table.name for op in graph.ops if isinstance(op, Head))
@@ -39,8 +43,9 @@ def traffic(path: Path, kv_bits: int) -> Traffic:
         # Of an embedding that is not the head too, one row is read.
         weights += nbytes // linear.rows if linear == embedding and linear.name != head else nbytes
     layers = [op for op in graph.ops if isinstance(op, Attend)]
-    one = checkpoint.spec.kv_bytes_per_token(kv_bits) // len(layers)
-    return Traffic(weights, tuple((one, op.window) for op in layers))
+    each = (kv_bits,) * len(layers) if isinstance(kv_bits, int) else kv_bits
+    ones = map(checkpoint.spec.kv_bytes_per_layer, each)
+    return Traffic(weights, tuple((one, op.window) for one, op in zip(ones, layers, strict=True)))
 
 
 def gguf_traffic(path: Path, kv_bits: int) -> Traffic:

@@ -40,6 +40,8 @@ class Llama:
         flash_attention: bool = True,
         one_cache: bool = False,
     ) -> None:
+        if config.kv_bits == 4:
+            raise NotSupported("the llamacpp backend has no 4-bit cache here", hint="use `--kv-bits 8` or 16 with it")
         self.lib = lib = load_library()
         self.said = _SAID
         self.said.clear()

@@ -100,6 +100,7 @@ def _open_native(path: Path, config: EngineConfig, name: str, on_progress: OnPro
         weight_bytes=program.weight_bytes,
         kv_bytes=program.kv_bytes,
         why=_why(config),
+        kv_layers=tuple(program.kv_bits),
         threads_why=_threads_why(key.threads, key.cores, program.threads),
         calibration=measured,
         notes=checkpoint.notes,

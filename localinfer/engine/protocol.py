@@ -50,6 +50,7 @@ class EngineInfo:
     """Kernel set: `scalar`, `avx2`, …; what llama.cpp says of itself for `llamacpp`."""
     threads: int
     kv_bits: int
+    """As asked for."""
     bits: str
     """Bits of the weights, as in a variant's name: `BF16`, `INT8`, `INT4`, `INT3`, or the GGUF's own word."""
     weight_bytes: int
@@ -58,6 +59,8 @@ class EngineInfo:
     """Why this kernel set."""
     threads_why: str = "as asked"
     """Why so many threads."""
+    kv_layers: tuple[int, ...] = ()
+    """Bits of each layer's cache: with `kv_bits` 4, layers that do not bear it keep 8. Empty where it is not known."""
     calibration: Calibration | None = None
     """Seconds of a step by its rows; None where they are not measured."""
     notes: tuple[str, ...] = ()

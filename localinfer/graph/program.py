@@ -1,6 +1,6 @@
 """From a checkpoint to a program that runs: each matrix is packed for the kernels as it is read."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from typing import Literal
 
@@ -8,8 +8,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from localinfer import native
+from localinfer.config import KvBits
 from localinfer.errors import DoesNotFit, NotSupported
 from localinfer.formats.safetensors import SafetensorsFile
+from localinfer.graph.kv_bits import choose_bits, probe_length, probe_text, require_4_bit
 from localinfer.graph.ops import Attend, Embed, GatedMLP, Head, Linear, Norm, Op
 from localinfer.graph.rope import Rope
 from localinfer.graph.stored import Bf16Linear, IntLinear
@@ -27,20 +29,26 @@ def load_program(
     max_rows: int = 256,
     context: int,
     kv_blocks: int,
-    kv_bits: Literal[8, 16] = 8,
+    kv_bits: KvBits | Sequence[int] = 8,
     on_progress: OnProgress | None = None,
 ) -> native.Program:
     """Load every weight of `checkpoint` and return its program, ready for `step`.
 
     `context` is the number of positions RoPE is prepared for; `kv_blocks` blocks of 32 tokens are allocated.
+    `kv_bits` may be given layer by layer; with 4 for all, layers that do not bear it get 8 (`Program.kv_bits` tells).
     `on_progress(done, total)` is told the bytes read so far, of all bytes. Above the packed weights, memory holds the
-    matrices of one fused operation at most. Raises `Corrupt` for NaN or infinity, naming the tensor, and `DoesNotFit`
-    when memory runs out.
+    matrices of one fused operation at most. Raises `Corrupt` for NaN or infinity, naming the tensor, `DoesNotFit` when
+    memory runs out, and `NotSupported` for 4 bits where heads are too small.
     """
+    if kv_bits == 4:
+        require_4_bit(checkpoint.spec)
+        context = max(context, probe_length(checkpoint.spec))
     try:
         loader = _Loader(checkpoint, threads, isa, max_rows, context, on_progress)
         for op in checkpoint.graph.ops:
             loader.add(op)
+        if kv_bits == 4:
+            kv_bits = choose_bits(loader.program.probe_kv(probe_text(checkpoint.spec)))
         loader.program.make_kv(kv_blocks, kv_bits)
     except MemoryError as error:
         raise DoesNotFit(

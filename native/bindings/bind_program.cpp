@@ -1,6 +1,8 @@
 // The program: every argument is checked here or in the core before the GIL is let go.
 #include <nanobind/stl/shared_ptr.h>
 #include <nanobind/stl/string.h>
+#include <nanobind/stl/variant.h>
+#include <nanobind/stl/vector.h>
 
 #include <algorithm>
 
@@ -101,6 +103,21 @@ void step(Program& program, Integers tokens, Integers positions, Integers sequen
   if (!finished) nb::raise_python_error();  // what the signal handler raised
 }
 
+void make_kv(Program& program, size_t blocks, const std::variant<size_t, std::vector<size_t>>& bits) {
+  const nb::gil_scoped_release unlocked;
+  std::visit([&](const auto& given) { program.make_kv(blocks, given); }, bits);
+}
+
+std::vector<double> probe_kv(Program& program, Integers tokens) {
+  std::vector<double> errors;
+  {
+    const nb::gil_scoped_release unlocked;
+    errors = program.probe_kv(tokens.data(), tokens.shape(0), signal_arrived);
+  }
+  if (errors.empty()) nb::raise_python_error();
+  return errors;
+}
+
 constexpr const char* kAttendHelp =
     "x += o(attention(q, k, v of norm(x))), `post_norm` before the sum if there is one.\n\n"
     "qkv: three stacked parts of heads * head_dim, kv_heads * head_dim, kv_heads * head_dim rows; `bias` is q | k | v\n"
@@ -137,15 +154,21 @@ void bind_program(nb::module_& m) {
            "x += down(act(gate) * up), gate and up of norm(x), interleaved; `activation` is `silu` or `gelu_tanh`.")
       .def("head", &head, "norm"_a.noconvert(), "eps"_a, "weight"_a, "softcap"_a = 0.0f,
            "logits = weight * norm(x); with `softcap` c, c * tanh(logits / c).")
-      .def("make_kv", &Program::make_kv, "blocks"_a, "kv_bits"_a, nb::call_guard<nb::gil_scoped_release>(),
-           "Allocate the cache: `blocks` blocks of 32 tokens, 8 or 16 bits a value. Called again, it starts empty.\n\n"
+      .def("make_kv", &make_kv, "blocks"_a, "kv_bits"_a,
+           "Allocate the cache: `blocks` blocks of 32 tokens, 4, 8 or 16 bits a value, for all layers or one number for\n"
+           "each. Called again, it starts empty. 4 needs heads of a multiple of 32 values.\n\n"
            "Memory is taken when first written. Raises MemoryError with the size.")
+      .def("probe_kv", &probe_kv, "tokens"_a.noconvert(),
+           "How much 4-bit keys and values change each layer's attention, while it reads a text of these tokens: the\n"
+           "root of sum |from 4 bit - from 8 bit|^2 / sum |from 8 bit|^2 over all rows, from the same q, k and v.\n\n"
+           "Caches of its own are used; may be called before `make_kv`. Errors as in `step`.")
       .def("step", &step, "tokens"_a.noconvert(), "positions"_a.noconvert(), "sequences"_a.noconvert(),
            "block_tables"_a.noconvert(), "out_rows"_a.noconvert(), "logits"_a.noconvert(), kStepHelp)
       .def("set_threads", &Program::set_threads, "threads"_a, nb::call_guard<nb::gil_scoped_release>(),
            "From now on so many threads compute; 0: one a physical core. No bit of what they compute changes.\n\n"
            "Fewer when the system has no more to give. Raises RuntimeError while a step is running.")
       .def_prop_ro("vocab", &Program::vocab, "Logits of a row; 0 before `head`.")
+      .def_prop_ro("kv_bits", &Program::kv_bits, "Bits of each layer's cached keys and values; empty before `make_kv`.")
       .def_prop_ro("kv_bytes", &Program::kv_bytes, "Bytes of the KV cache, whether touched yet or not.")
       .def_prop_ro("weight_bytes", &Program::weight_bytes, "Bytes of the packed weights; a tied head counts once.")
       .def_prop_ro("isa", &Program::isa, "The kernel set that runs.")

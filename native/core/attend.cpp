@@ -13,16 +13,18 @@ constexpr size_t kCutBlocks = kKvChunk / kKvBlock;
 // What all threads know of the phase, and what one thread does in it.
 class Attention {
  public:
-  Attention(const AttendOp& op, const Step& step, Lane& lane)
+  Attention(const AttendOp& op, const Step& step, const KvCache& kv, Lane& lane)
       : op_(op),
         step_(step),
+        kv_(kv),
         lane_(lane),
         own_(step.s.own[lane.id()]),
         shared_(op.heads / op.kv_heads),
         width_(shared_ * op.head_dim),
         k_start_(op.qkv->shape.panel_of(1, 0) * kPanelRows),
         v_start_(op.qkv->shape.panel_of(2, 0) * kPanelRows),
-        quantized_(step.kv.bits() == 8) {}
+        bits_(kv.bits(op.layer)),
+        score_scale_(bits_ == 4 ? op.scale / static_cast<float>(op.head_dim & -op.head_dim) : op.scale) {}
 
   // False: leave the step.
   bool run() {
@@ -84,9 +86,10 @@ class Attention {
   void finish_queries(float* q, int8_t* q8, float* scale, int32_t* sum, size_t row, size_t h) const {
     for (size_t i = 0; i < shared_; ++i) {
       finish_head(q + i * op_.head_dim, h * shared_ + i, op_.q_norm, position(row));
-      if (!quantized_) continue;
+      if (bits_ == 16) continue;
+      if (bits_ == 4) step_.k.rotate(q + i * op_.head_dim, op_.head_dim);
       step_.k.quantize(q8 + i * op_.head_dim, scale + i, sum + i, q + i * op_.head_dim, op_.head_dim, op_.head_dim);
-      scale[i] *= op_.scale;
+      scale[i] *= score_scale_;
     }
   }
 
@@ -98,8 +101,10 @@ class Attention {
     finish_head(key, op_.heads + h, op_.k_norm, position(row));
     if (!op_.bias.empty())
       k.add(value, value, op_.bias.data() + (op_.heads + op_.kv_heads + h) * op_.head_dim, op_.head_dim);
-    uint8_t* block = step_.kv.block(op_.layer, table(row)[position(row) / kKvBlock], h);
-    (quantized_ ? k.kv_put_8 : k.kv_put_16)(block, position(row) % kKvBlock, key, value, op_.head_dim);
+    if (bits_ == 4) k.rotate(key, op_.head_dim);
+    uint8_t* block = kv_.block(op_.layer, table(row)[position(row) / kKvBlock], h);
+    const auto kv_put = bits_ == 4 ? k.kv_put_4 : bits_ == 8 ? k.kv_put_8 : k.kv_put_16;
+    kv_put(block, position(row) % kKvBlock, key, value, op_.head_dim);
   }
 
   void place(size_t row, size_t h) const {
@@ -161,7 +166,7 @@ class Attention {
     const size_t one = tile.row * s.heads_ld + h * shared_;
     job.q = qkv(tile.row) + h * width_;
     job.q8 = s.q8 + tile.row * s.attended_ld + h * width_;
-    job.ldq = quantized_ ? s.attended_ld : s.qkv_ld;
+    job.ldq = bits_ == 16 ? s.qkv_ld : s.attended_ld;
     job.q_scale = s.q_scale + one;
     job.q_sum = s.q_sum + one;
     return job;
@@ -182,12 +187,12 @@ class Attention {
     const size_t first = first_seen(job.position + rows.from, op_.window);
     const size_t last = std::min(job.position + rows.to - 1, cut * kKvChunk + kKvChunk - 1);
     for (size_t i = std::max(first, cut * kKvChunk) / kKvBlock; i <= last / kKvBlock; ++i)
-      blocks[i % kCutBlocks] = step_.kv.block(op_.layer, table(tile.row)[i], h);
+      blocks[i % kCutBlocks] = kv_.block(op_.layer, table(tile.row)[i], h);
     job.blocks = blocks;
     job.ahead = ahead;
     const size_t next = (cut + 1) * kCutBlocks, end = position(tile.row + tile.rows - 1) / kKvBlock + 1;
     for (size_t i = 0; i < kCutBlocks && next + i < end; ++i)
-      ahead[i] = step_.kv.block(op_.layer, table(tile.row)[next + i], h);
+      ahead[i] = kv_.block(op_.layer, table(tile.row)[next + i], h);
     job.cut = cut;
     job.position += rows.from;
     job.rows = rows.to - rows.from;
@@ -200,7 +205,8 @@ class Attention {
     job.acc = to.acc + rows.from * ld_acc;
     job.ldm = ld_one;
     job.lda = ld_acc;
-    (quantized_ ? step_.k.attend_8 : step_.k.attend_16)(&job);
+    const KernelTable& k = step_.k;
+    (bits_ == 4 ? k.attend_4 : bits_ == 8 ? k.attend_8 : k.attend_16)(&job);
   }
 
   void attend_whole(const Tile& tile, size_t h) {
@@ -251,17 +257,48 @@ class Attention {
 
   const AttendOp& op_;
   const Step& step_;
+  const KvCache& kv_;
   Lane& lane_;
   const Scratch::Own& own_;
   const size_t shared_;            // query heads of one KV head
   const size_t width_;             // their values
   const size_t k_start_, v_start_;  // in a row of qkv; parts start on panel borders
-  const bool quantized_;
+  const size_t bits_;              // of the layer's cache
+  const float score_scale_;        // a rotation of both sides multiplies their product by its length, a power of two
   size_t tiles_ = 0, split_ = 0;   // the first split_ tiles are split at their cuts
   size_t most_rows_ = 0;           // of a split tile
   size_t waves_ = 0, wave_cuts_ = 0;
   size_t made_ = SIZE_MAX;         // whose queries own_ holds
 };
+
+// The same queries, keys and values attend from both of the probe's caches; the step goes on with what the wide one gave.
+bool attend_from_both(const AttendOp& op, const Step& step, Lane& lane) {
+  const Scratch& s = step.s;
+  KvProbe& probe = *step.probe;
+  const size_t width = op.heads * op.head_dim;
+  const auto raw = [&](size_t row) { return probe.qkv.data() + row * s.qkv_ld; };
+  const auto narrow = [&](size_t row) { return probe.attended.data() + row * s.attended_ld; };
+  lane.share(step.rows, [&](size_t row) { std::copy_n(s.qkv + row * s.qkv_ld, s.qkv_ld, raw(row)); });
+  if (!lane.sync()) return false;
+  if (!Attention(op, step, probe.narrow, lane).run()) return false;
+  lane.share(step.rows, [&](size_t row) {  // attention finishes heads in place
+    std::copy_n(s.attended + row * s.attended_ld, width, narrow(row));
+    std::copy_n(raw(row), s.qkv_ld, s.qkv + row * s.qkv_ld);
+  });
+  if (!lane.sync()) return false;
+  if (!Attention(op, step, step.kv, lane).run()) return false;
+  lane.share(step.rows, [&](size_t row) {
+    const float *wide = s.attended + row * s.attended_ld, *other = narrow(row);
+    double error = 0, all = 0;
+    for (size_t i = 0; i < width; ++i) {
+      const double value = wide[i], off = other[i] - value;
+      error += off * off;
+      all += value * value;
+    }
+    probe.rows[op.layer * probe.count + step.first + row] = {error, all};
+  });
+  return lane.sync();
+}
 
 }  // namespace
 
@@ -273,7 +310,8 @@ bool run_attend(const AttendOp& op, const Step& step, Lane& lane) {
     run_panel(step, lane, *op.qkv, p, operand, step.rows, s.qkv + p * kPanelRows, s.qkv_ld);
   });
   if (!lane.sync()) return false;
-  if (!Attention(op, step, lane).run()) return false;
+  if (!(step.probe != nullptr ? attend_from_both(op, step, lane) : Attention(op, step, step.kv, lane).run()))
+    return false;
   if (takes_groups(*op.o, op.heads / op.kv_heads * op.head_dim))  // `finish` has quantized it
     operand = produced(step);
   else if (!make_ready(&operand, step, lane, *op.o, {s.attended, s.attended_ld}, step.rows))

@@ -5,19 +5,27 @@
 
 namespace {
 
-size_t bytes_of(size_t bits, size_t head_dim) {
-  const size_t values = 2 * kKvBlock * head_dim;  // keys and values
-  return bits == 8 ? values + 2 * kKvBlock * sizeof(float) : 2 * values;
+// Of one block: keys and values, and their scales.
+size_t bytes_of(const KvCache::Layer& layer) {
+  const size_t values = 2 * kKvBlock * layer.head_dim;
+  if (layer.bits == 16) return 2 * values;
+  return layer.bits == 8 ? values + 2 * kKvBlock * sizeof(float) : values / 2 + values / 32 * sizeof(uint16_t);
+}
+
+void check(const KvCache::Layer& layer) {
+  REQUIRE(layer.bits == 4 || layer.bits == 8 || layer.bits == 16, "kv_bits is %zu, but must be 4, 8 or 16", layer.bits);
+  REQUIRE(layer.bits != 4 || layer.head_dim % 32 == 0,
+          "a 4-bit cache is for heads of a multiple of 32 values, and these have %zu", layer.head_dim);
 }
 
 }  // namespace
 
-KvCache::KvCache(size_t blocks, size_t bits, const std::vector<Layer>& layers) : blocks_(blocks), bits_(bits) {
-  REQUIRE(bits == 8 || bits == 16, "kv_bits is %zu, but must be 8 or 16", bits);
+KvCache::KvCache(size_t blocks, const std::vector<Layer>& layers) : blocks_(blocks) {
   REQUIRE(blocks > 0 && blocks <= size_t{1} << 31, "the KV cache cannot have %zu blocks", blocks);
   size_t total = 0;
   for (const Layer& layer : layers) {
-    const size_t block = layer.kv_heads * bytes_of(bits, layer.head_dim);
+    check(layer);
+    const size_t block = layer.kv_heads * bytes_of(layer);
     size_t bytes = 0;
     if (__builtin_mul_overflow(block, blocks, &bytes) || __builtin_add_overflow(total, bytes, &total))
       throw OutOfMemory(SIZE_MAX, "the KV cache");
@@ -25,7 +33,7 @@ KvCache::KvCache(size_t blocks, size_t bits, const std::vector<Layer>& layers) :
   memory_ = Memory(total, "the KV cache");
   uint8_t* start = memory_.data();
   for (const Layer& layer : layers) {
-    places_.push_back({start, layer.kv_heads, bytes_of(bits, layer.head_dim)});
-    start += blocks * layer.kv_heads * bytes_of(bits, layer.head_dim);
+    places_.push_back({start, layer.kv_heads, bytes_of(layer), layer.bits});
+    start += blocks * layer.kv_heads * bytes_of(layer);
   }
 }

@@ -11,14 +11,16 @@ class KvCache {
   struct Layer {
     size_t kv_heads;
     size_t head_dim;
+    size_t bits;
   };
 
   KvCache() = default;
-  // `blocks` blocks a layer; bits is 8 or 16. Pages appear when first written. Throws OutOfMemory.
-  KvCache(size_t blocks, size_t bits, const std::vector<Layer>& layers);
+  // `blocks` blocks a layer; bits are 4, 8 or 16. Pages appear when first written. Throws OutOfMemory.
+  KvCache(size_t blocks, const std::vector<Layer>& layers);
 
   size_t blocks() const { return blocks_; }
-  size_t bits() const { return bits_; }
+  size_t bits(size_t layer) const { return places_[layer].bits; }
+  size_t layers() const { return places_.size(); }
   size_t bytes() const { return memory_.size(); }
   uint8_t* block(size_t layer, size_t id, size_t kv_head) const {
     const Place& place = places_[layer];
@@ -30,10 +32,10 @@ class KvCache {
     uint8_t* start;
     size_t kv_heads;
     size_t block_bytes;
+    size_t bits;
   };
 
   Memory memory_;
   std::vector<Place> places_;
   size_t blocks_ = 0;
-  size_t bits_ = 0;
 };

@@ -131,7 +131,7 @@ void Program::attend(AttendOp op) {
   check_optional(op.o_bias, hidden_, "the bias of o");
   check_optional(op.post_norm, hidden_, "the norm after attention");
   op.layer = layers_.size();
-  layers_.push_back({op.kv_heads, op.head_dim});
+  layers_.push_back({op.kv_heads, op.head_dim, 0});
   ops_.emplace_back(std::move(op));
 }
 
@@ -157,10 +157,23 @@ void Program::head(HeadOp op) {
   head_ = std::move(op);
 }
 
-void Program::make_kv(size_t blocks, size_t bits) {
+std::vector<KvCache::Layer> Program::layers_of(const std::vector<size_t>& bits) const {
+  REQUIRE(bits.size() == layers_.size(), "kv_bits of %zu layers, but there are %zu", bits.size(), layers_.size());
+  std::vector<KvCache::Layer> layers = layers_;
+  for (size_t i = 0; i < layers.size(); ++i) layers[i].bits = bits[i];
+  return layers;
+}
+
+std::vector<size_t> Program::kv_bits() const {
+  std::vector<size_t> bits;
+  for (size_t i = 0; i < kv_.layers(); ++i) bits.push_back(kv_.bits(i));
+  return bits;
+}
+
+void Program::make_kv(size_t blocks, const std::vector<size_t>& bits) {
   REQUIRE(head_.weight != nullptr, "make_kv before head");
   kv_ = KvCache();  // the old one goes first: both at once may not fit
-  kv_ = KvCache(blocks, bits, layers_);
+  kv_ = KvCache(blocks, layers_of(bits));
   writer_.assign(blocks, -1);
   if (scratch_.memory.size() == 0) lay_out_scratch();
 }

@@ -84,6 +84,8 @@ struct StepInput {
   float* logits;            // [outs][vocab]
 };
 
+struct KvProbe;
+
 // Asked now and then on the calling thread; true: stop.
 using Interrupted = std::function<bool()>;
 
@@ -145,8 +147,12 @@ class Program {
   void attend(AttendOp op);
   void gated_mlp(MlpOp op);
   void head(HeadOp op);
-  // Last: the program is complete. Again: an empty cache of another size.
-  void make_kv(size_t blocks, size_t bits);
+  // Last: the program is complete. Again: an empty cache of another size. `bits` are those of each layer.
+  void make_kv(size_t blocks, const std::vector<size_t>& bits);
+  void make_kv(size_t blocks, size_t bits) { make_kv(blocks, std::vector<size_t>(layers_.size(), bits)); }
+  // Of each layer, how far attention from a 4-bit cache is from that of an 8-bit one, relative to its size, when one text
+  // of these tokens is read. Both are caches of its own; make_kv need not have been called. Empty when interrupted.
+  std::vector<double> probe_kv(const int32_t* tokens, size_t count, const Interrupted& interrupted);
 
   // False when `interrupted` said so; the program stays usable, and the rows' slots of the cache hold anything.
   bool step(const StepInput& input, const Interrupted& interrupted);
@@ -160,12 +166,15 @@ class Program {
   const char* isa() const { return kernels_.isa; }
   size_t vocab() const { return head_.weight ? head_.weight->shape.rows() : 0; }
   size_t kv_bytes() const { return kv_.bytes(); }
+  std::vector<size_t> kv_bits() const;  // of each layer; empty before make_kv
   size_t weight_bytes() const;
   size_t phases() const { return phases_; }  // of the last step: its threads wait for each other so often
 
  private:
   friend struct Step;
   void require_open(const char* what) const;
+  bool run(const StepInput& input, const KvCache& kv, KvProbe* probe, const Interrupted& interrupted);
+  std::vector<KvCache::Layer> layers_of(const std::vector<size_t>& bits) const;
   std::set<const Weight*> weights() const;  // each once
   void lay_out_scratch();
   void check_step(const StepInput& input);
@@ -181,7 +190,7 @@ class Program {
   EmbedOp embed_;
   std::vector<std::variant<AttendOp, MlpOp>> ops_;
   HeadOp head_;
-  std::vector<KvCache::Layer> layers_;
+  std::vector<KvCache::Layer> layers_;  // bits are chosen when a cache is made
   KvCache kv_;
   Scratch scratch_;
   size_t max_positions_ = 0;  // the shortest RoPE table

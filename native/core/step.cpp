@@ -1,5 +1,11 @@
 #include "core/step.h"
 
+#include <cmath>
+#include <numeric>
+
+#include "core/error.h"
+#include "kernels/block.h"
+
 namespace {
 
 constexpr auto kAskEvery = std::chrono::milliseconds(20);
@@ -68,11 +74,12 @@ bool Lane::sync() {
   return !team_.stop_.load(std::memory_order_acquire);
 }
 
-Step::Step(Program& owner, const StepInput& input, size_t first_row, size_t count)
+Step::Step(Program& owner, const StepInput& input, const KvCache& cache, KvProbe* probing, size_t first_row, size_t count)
     : program(owner),
       k(owner.kernels_),
       s(owner.scratch_),
-      kv(owner.kv_),
+      kv(cache),
+      probe(probing),
       hidden(owner.hidden_),
       rows(count),
       tokens(input.tokens + first_row),
@@ -102,9 +109,13 @@ bool Step::run(Lane& lane) const {
 bool Program::step(const StepInput& input, const Interrupted& interrupted) {
   const Hold hold(busy_);
   check_step(input);
+  return run(input, kv_, nullptr, interrupted);
+}
+
+bool Program::run(const StepInput& input, const KvCache& kv, KvProbe* probe, const Interrupted& interrupted) {
   std::vector<Step> pieces;
   for (size_t first = 0; first < input.rows; first += max_rows_)
-    pieces.emplace_back(*this, input, first, std::min(max_rows_, input.rows - first));
+    pieces.emplace_back(*this, input, kv, probe, first, std::min(max_rows_, input.rows - first));
   Team team(pool_, interrupted);
   bool finished = true;  // all threads leave when one sees the interrupt; the calling one says how it ended
   pool_.help([&](size_t id) {
@@ -115,4 +126,37 @@ bool Program::step(const StepInput& input, const Interrupted& interrupted) {
     return lane.gave_up_core();
   });
   return finished;
+}
+
+std::vector<double> Program::probe_kv(const int32_t* tokens, size_t count, const Interrupted& interrupted) {
+  const Hold hold(busy_);
+  REQUIRE(head_.weight != nullptr, "probe_kv before head");
+  REQUIRE(!layers_.empty(), "probe_kv of a program without attention");
+  REQUIRE(count > 0 && count <= 4096, "%zu tokens to probe with, but 1 to 4096 are needed", count);
+  if (scratch_.memory.size() == 0) lay_out_scratch();
+  const size_t blocks = (count + kKvBlock - 1) / kKvBlock, piece = std::min(count, max_rows_);
+  std::vector<int32_t> positions(count), table(blocks);
+  const std::vector<int32_t> sequences(count, 0);
+  std::iota(positions.begin(), positions.end(), 0);
+  std::iota(table.begin(), table.end(), 0);
+  const StepInput input{count, tokens,       positions.data(), sequences.data(), 1,
+                        blocks, table.data(), 0,                nullptr,          nullptr};
+  check_rows(input);
+  const KvCache wide(blocks, layers_of(std::vector<size_t>(layers_.size(), 8)));
+  KvProbe probe{KvCache(blocks, layers_of(std::vector<size_t>(layers_.size(), 4))),
+                Floats(piece * scratch_.qkv_ld),
+                Floats(piece * scratch_.attended_ld),
+                count,
+                std::vector<KvProbe::Row>(layers_.size() * count)};
+  std::vector<double> errors;
+  if (!run(input, wide, &probe, interrupted)) return errors;
+  for (size_t layer = 0; layer < layers_.size(); ++layer) {
+    KvProbe::Row sum{0, 0};
+    for (size_t row = layer * count; row < (layer + 1) * count; ++row) {
+      sum.error += probe.rows[row].error;
+      sum.all += probe.rows[row].all;
+    }
+    errors.push_back(sum.error == 0 ? 0 : std::sqrt(sum.error / sum.all));
+  }
+  return errors;
 }

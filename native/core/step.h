@@ -112,14 +112,27 @@ class Lane {
   bool gave_up_core_ = false;
 };
 
+// What compares a 4-bit cache with the step's own (Program::probe_kv): the narrow cache, a piece's q, k and v as they came
+// from the weights, what it attended, and of each layer and row the squared error and the square of what was meant.
+struct KvProbe {
+  struct Row {
+    double error, all;
+  };
+  KvCache narrow;
+  Floats qkv, attended;
+  size_t count;  // rows of the step
+  std::vector<Row> rows;
+};
+
 // A piece of a step: at most max_rows rows.
 struct Step {
-  Step(Program& owner, const StepInput& input, size_t first, size_t count);
+  Step(Program& owner, const StepInput& input, const KvCache& kv, KvProbe* probe, size_t first, size_t count);
 
   Program& program;
   const KernelTable& k;
   const Scratch& s;
   const KvCache& kv;
+  KvProbe* probe;  // or null
   size_t hidden;
   size_t rows;
   const int32_t* tokens;

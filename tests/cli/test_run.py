@@ -1,6 +1,7 @@
 """`run`, through the real engine on a tiny model."""
 
 import json
+import math
 from pathlib import Path
 from typing import Any
 
@@ -9,8 +10,10 @@ import pytest
 from localinfer.bench.rows import output_hash
 from localinfer.cli.run import split_words
 from localinfer.errors import UsageError
+from localinfer.graph import kv_bits
 from localinfer.text import clean
 from tests.cli.conftest import Cli
+from tests.tiny import make_checkpoint
 
 KEYS = {
     "model": str,
@@ -25,7 +28,7 @@ KEYS = {
     "speculation": {"drafter": None, "drafted": None, "accepted": None, "steps": None, "speedup": None},
     "energy": {"joules": (float, type(None)), "source": str},
     "cost": {"electricity_usd": (float, type(None)), "hardware_usd": None, "api_usd": None, "api_model": None},
-    "engine": {"backend": str, "isa": str, "threads": int, "kv_bits": int, "seed": int},
+    "engine": {"backend": str, "isa": str, "threads": int, "kv_bits": int, "kv_8_bit_layers": list, "seed": int},
     "output_hash": str,
 }
 """The contract of `run --json`: every key, and its type here."""
@@ -174,6 +177,21 @@ def test_a_system_prompt_is_read(cli: Cli, tiny: Path) -> None:
 
 def test_kv_bits(cli: Cli, tiny: Path) -> None:
     assert answer(cli, str(tiny), "hello", "-n", "4", "--kv-bits", "16")["engine"]["kv_bits"] == 16
+
+
+def test_a_4_bit_cache(cli: Cli, tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    ran = cli("run", str(tiny), "hello", "--kv-bits", "4")
+    assert (ran.code, ran.out) == (5, "")
+    assert "heads of a multiple of 32 values, and this model's have 16" in ran.err
+    model = str(make_checkpoint(tmp_path / "m", head_dim=32))
+    monkeypatch.setattr(kv_bits, "LIMIT", math.inf)
+    engine = answer(cli, model, "hello", "-n", "4", "--kv-bits", "4")["engine"]
+    assert (engine["kv_bits"], engine["kv_8_bit_layers"]) == (4, [])
+    monkeypatch.setattr(kv_bits, "LIMIT", 0)
+    engine = answer(cli, model, "hello", "-n", "4", "--kv-bits", "4")["engine"]
+    assert (engine["kv_bits"], engine["kv_8_bit_layers"]) == (4, [0, 1])
+    said = cli("run", model, "hello", "-n", "4", "--kv-bits", "4").err
+    assert "2 of 2 layers keep an 8-bit cache" in said
 
 
 def test_settings_reach_it_from_the_environment(cli: Cli, tiny: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -32,6 +32,16 @@ def test_the_estimate_is_what_the_program_takes(tmp_path: Path, family: Any, kv_
     assert fit.context == 100
 
 
+def test_a_4_bit_cache(tmp_path: Path) -> None:
+    path = make_checkpoint(tmp_path / "m", head_dim=64, num_hidden_layers=3)
+    for bits in ([4, 4, 4], [4, 8, 4]):
+        program = load_program(Checkpoint(path), threads=1, context=100, kv_blocks=4, kv_bits=bits)
+        assert program.kv_bits == bits
+        assert estimate(path, context=100, kv_bits=bits).kv_bytes == program.kv_bytes
+        assert traffic(path, bits).bytes_per_token(32) - traffic(path, bits).weights == program.kv_bytes // 4
+    assert estimate(path, context=100, kv_bits=4).kv_bytes == estimate(path, context=100, kv_bits=[4, 4, 4]).kv_bytes
+
+
 def test_no_context_is_the_engines_own_choice(tmp_path: Path) -> None:
     assert DEFAULT_CONTEXT == opening.DEFAULT_CONTEXT
     path = make_checkpoint(tmp_path / "m")

@@ -71,6 +71,8 @@ def test_kv_cache_of_a_token() -> None:
     spec = read_graph(SMOLLM2).spec
     assert spec.kv_bytes_per_token(16) == 30 * 3 * 2 * 64 * 2
     assert spec.kv_bytes_per_token(8) == 30 * 3 * 2 * (64 + 4)
+    assert spec.kv_bytes_per_token(4) == 30 * 3 * 2 * (32 + 4)
+    assert spec.kv_bytes_per_token([4] * 29 + [8]) == 29 * 3 * 2 * (32 + 4) + 3 * 2 * (64 + 4)
 
 
 def test_a_nested_config_takes_what_it_lacks_from_outside() -> None:

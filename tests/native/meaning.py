@@ -106,6 +106,25 @@ def rounded(x: Doubles, group: int, most: int = 127) -> Doubles:
     return back
 
 
+def rounded_to_4(x: Doubles) -> Doubles:
+    """`x` as integers up to 7 with one float16 scale for 32 values, and back."""
+    groups = x.reshape(*x.shape[:-1], -1, 32)
+    most = np.abs(groups).max(axis=-1, keepdims=True)
+    scale = (most / 7).astype(np.float16).astype(np.float64)
+    back: Doubles = (np.rint(groups * 7 / np.where(most == 0, 1, most)) * scale).reshape(x.shape)
+    return back
+
+
+def turned(x: Doubles) -> Doubles:
+    """The Walsh-Hadamard transform, as long as divides the last axis, not scaled."""
+    n = x.shape[-1] & -x.shape[-1]
+    matrix: Doubles = np.ones((1, 1))
+    while len(matrix) < n:
+        matrix = np.block([[matrix, matrix], [matrix, -matrix]])
+    back: Doubles = (x.reshape(*x.shape[:-1], -1, n) @ matrix).reshape(x.shape)
+    return back
+
+
 def linear(matrix: Matrix, x: Doubles) -> Doubles:
     if matrix.kind != "bf16":
         x = rounded(x, matrix.group, 32512 if matrix.kind == "int8a16" else 127)
@@ -130,6 +149,8 @@ def attention(q: Doubles, k: Doubles, v: Doubles, kv_bits: int, window: int) -> 
     n, heads, d = q.shape
     if kv_bits == 8:
         q, k, v = rounded(q, d), rounded(k, d), rounded(v, d)
+    elif kv_bits == 4:
+        q, k, v = rounded(turned(q), d) / (d & -d), rounded_to_4(turned(k)), rounded_to_4(v)
     else:
         k, v = k.astype(np.float16).astype(np.float64), v.astype(np.float16).astype(np.float64)
     shared = heads // k.shape[1]

@@ -22,7 +22,7 @@ def build(
     threads: int = 1,
     isa: str = "",
     max_rows: int = 64,
-    kv_bits: int = 8,
+    kv_bits: int | list[int] = 8,
     blocks: int = 128,
 ) -> native.Program:
     s = model.shape

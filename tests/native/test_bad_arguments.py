@@ -204,11 +204,29 @@ def test_a_cache_that_does_not_fit() -> None:
     for blocks in (1 << 31, 1 << 30):  # petabytes
         with pytest.raises(MemoryError, match="no memory for the KV cache"):
             program.make_kv(blocks, 16)
-    with pytest.raises(ValueError, match="kv_bits is 4"):
-        program.make_kv(8, 4)
+    with pytest.raises(ValueError, match="kv_bits is 5"):
+        program.make_kv(8, 5)
+    with pytest.raises(ValueError, match="kv_bits of 3 layers, but there are 2"):
+        program.make_kv(8, [8, 4, 8])
+    with pytest.raises(ValueError, match="heads of a multiple of 32 values, and these have 48"):
+        build(random_model(Shape(head_dim=48)), kv_bits=[8, 4])
     with pytest.raises(ValueError, match="cannot have 0 blocks"):
         program.make_kv(0, 8)
     with pytest.raises(ValueError, match="step before make_kv"):  # the old cache went first
         program.step(**GOOD)
     program.make_kv(8, 8)
     program.step(**GOOD)
+
+
+def test_a_probe() -> None:
+    program = build(random_model(Shape()))
+    with pytest.raises(ValueError, match="0 tokens to probe with"):
+        program.probe_kv(np.zeros(0, np.int32))
+    with pytest.raises(ValueError, match="token 77 is not below 77"):
+        program.probe_kv(np.array([1, 77], np.int32))
+    with pytest.raises(ValueError, match="position 384 is not below 384"):
+        program.probe_kv(np.zeros(385, np.int32))
+    with pytest.raises(TypeError):
+        program.probe_kv(np.zeros(4, np.int64))
+    with pytest.raises(ValueError, match="heads of a multiple of 32 values"):
+        build(random_model(Shape(head_dim=48))).probe_kv(np.zeros(4, np.int32))

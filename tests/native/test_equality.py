@@ -26,12 +26,12 @@ def model(request: pytest.FixtureRequest) -> Model:
     return random_model(SHAPES[request.param])
 
 
-@pytest.fixture(params=[8, 16])
+@pytest.fixture(params=[4, 8, 16])
 def kv_bits(request: pytest.FixtureRequest) -> int:
     return int(request.param)
 
 
-def reference(model: Model, kv_bits: int, n: int = N) -> Floats:
+def reference(model: Model, kv_bits: int | list[int], n: int = N) -> Floats:
     """One row a step, one thread, the scalar kernels."""
     program = build(model, isa="scalar", kv_bits=kv_bits)
     return Runner(program).feed(some_tokens(n, model.shape.vocab), 1)
@@ -98,6 +98,18 @@ def test_long_contexts_of_few_heads(threads: int, kv_bits: int) -> None:
     seen = Runner(build(model, threads=threads, kv_bits=kv_bits))
     seen.feed(tokens[:250], 250)
     assert np.array_equal(seen.feed(tokens[250:], 1), reference(model, kv_bits, 300)[250:])
+
+
+@pytest.mark.parametrize("isa", native.supported_isas())
+@pytest.mark.parametrize("kv_bits", [[4, 8, 16], [16, 4, 8]], ids=str)
+def test_layers_of_different_bits(kv_bits: list[int], isa: str) -> None:
+    model = random_model(Shape(layers=3, windows=(20, 0, 0)))
+    tokens = some_tokens(N, 77)
+    runner = Runner(build(model, isa=isa, threads=2, kv_bits=kv_bits), 2)
+    assert runner.program.kv_bits == kv_bits
+    alone = reference(model, kv_bits)
+    assert np.array_equal(runner.feed(tokens, 32), alone)
+    assert np.array_equal(runner.feed(tokens, 1, sequence=1), alone)
 
 
 def test_rolling_back_leaves_no_trace(model: Model, kv_bits: int) -> None:

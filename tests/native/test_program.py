@@ -49,29 +49,30 @@ def test_float_layers(name: str) -> None:
     np.testing.assert_allclose(seen, expected, rtol=0, atol=tolerance * np.abs(expected).max())
 
 
+@pytest.mark.parametrize("kv_bits", [4, 8])
 @pytest.mark.parametrize("name", [*QUANTIZED, "plain"])
-def test_quantized_layers(name: str) -> None:
+def test_quantized_layers(name: str, kv_bits: int) -> None:
     """The rounding to int8 is emulated. Float32 puts a value on the border of two integers on the other side now and
     then; from there on a row, and the rows that see it, differ by steps of 1/127. Until then they agree to float32.
     In 16 bits hardly a row has no value on a border, but its step is 1/32512; with 8 bits half would be off by 0.07."""
     model = random_model((QUANTIZED | LAYERS)[name])
     tokens = some_tokens(N, model.shape.vocab)
-    seen = Runner(build(model, kv_bits=8)).feed(tokens, N)
-    expected = meaning.logits(model, tokens, 8)
+    seen = Runner(build(model, kv_bits=kv_bits)).feed(tokens, N)
+    expected = meaning.logits(model, tokens, kv_bits)
     errors = np.sort(np.abs(seen - expected).max(axis=1)) / expected.std()
     near = 64 * model.shape.ffn**0.5 * (EPS if model.shape.kind != "int8a16" else 2.0**-19)
     assert errors[N // 2] < near, f"half of the rows are exact, but not: {errors}"
     assert errors[-1] < 32 / 127, f"worst {errors[-1]:.4f} of the spread"
 
 
-@pytest.mark.parametrize("kv_bits", [8, 16])
+@pytest.mark.parametrize("kv_bits", [4, 8, 16])
 def test_windows_and_long_contexts(kv_bits: int) -> None:
     """Beyond one cut of 256 tokens, with a window that begins in the middle of a block."""
     model = random_model(Shape(kind="bf16", table_kind="bf16", windows=(70, 0)))
     tokens = some_tokens(330, model.shape.vocab)
     seen = Runner(build(model, kv_bits=kv_bits)).feed(tokens, 64)
     expected = meaning.logits(model, tokens, kv_bits)
-    np.testing.assert_allclose(seen, expected, rtol=0, atol=(0.03 if kv_bits == 8 else 2e-3) * expected.std())
+    np.testing.assert_allclose(seen, expected, rtol=0, atol={4: 0.3, 8: 0.03, 16: 2e-3}[kv_bits] * expected.std())
 
 
 def test_only_wanted_rows_are_written() -> None:
@@ -108,6 +109,10 @@ def test_what_a_program_says_of_itself() -> None:
     assert program.kv_bytes == 10 * block * model.shape.kv_heads * model.shape.layers
     program.make_kv(10, 16)
     assert program.kv_bytes == 10 * 4 * 32 * 32 * model.shape.kv_heads * model.shape.layers
+    assert program.kv_bits == [16, 16]
+    program.make_kv(10, [4, 8])
+    assert program.kv_bits == [4, 8]
+    assert program.kv_bytes == 10 * (36 * 32 + block) * model.shape.kv_heads
     assert program.weight_bytes > 0
 
 

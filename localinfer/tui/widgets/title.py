@@ -32,5 +32,6 @@ class TitleLine(Widget):
         threads = f"{self.info.threads} thread" + "s" * (self.info.threads != 1)
         computes = " ".join(dict.fromkeys((self.info.backend, self.info.isa)))
         bits = () if self._model.endswith(f":{self.info.bits}") else (self.info.bits,)
-        parts = (*bits, computes, threads, f"KV {self.info.kv_bits} bit")
+        kept = " and ".join(map(str, sorted({self.info.kv_bits, *self.info.kv_layers})))
+        parts = (*bits, computes, threads, f"KV {kept} bit")
         return "".join(f"  ·  {one_line(part, 30)}" for part in parts)
