@@ -27,6 +27,7 @@ complete -c localinfer -n __fish_use_subcommand -a cache -d 'Check or tidy what 
 complete -c localinfer -n __fish_use_subcommand -a import -d 'Turn a GGUF file into a model of ours: weights as bf16, tokenizer and chat template with it.'
 complete -c localinfer -n __fish_use_subcommand -a quantize -d 'Make a model smaller and faster; it is kept as `REF:INT4` and the like.'
 complete -c localinfer -n __fish_use_subcommand -a eval -d 'Measure perplexity, and with `--against REF` the KL divergence and agreement with the original.'
+complete -c localinfer -n __fish_use_subcommand -a export -d 'Write a model in the form of other programs: a GGUF file, or a GPTQ folder.'
 complete -c localinfer -n __fish_use_subcommand -a run -d 'Answer one prompt, then stop.'
 complete -c localinfer -n __fish_use_subcommand -a chat -d 'Talk to a model in the terminal. Every chat is kept.'
 complete -c localinfer -n __fish_use_subcommand -a bench -d 'Measure tokens a second, latency, and the share of the memory\'s bandwidth.'
@@ -121,6 +122,17 @@ complete -c localinfer -n '__localinfer_in eval' -l offline -d 'Use only what is
 complete -c localinfer -n '__localinfer_in eval' -l json -d 'Print JSON on standard output.'
 complete -c localinfer -n '__localinfer_in eval' -s q -l quiet -d 'No progress and no notes on standard error.'
 complete -c localinfer -n '__localinfer_in eval' -s h -l help -d 'Show this message and exit.'
+
+# export
+complete -c localinfer -n '__localinfer_in export' -a '(__localinfer_names models)'
+complete -c localinfer -n '__localinfer_in export' -l format -x -a 'gguf gptq' -d '`gguf` for llama.cpp, `gptq` for servers on GPUs.'
+complete -c localinfer -n '__localinfer_in export' -l type -x -a 'Q8_0 Q4_0 F16' -d 'For gguf: what the layers\' weights become. [default: the smallest that changes no weight]'
+complete -c localinfer -n '__localinfer_in export' -s o -l output -r -F -d 'Where to write it. [default: here, named after the model]'
+complete -c localinfer -n '__localinfer_in export' -l revision -x -d 'Commit, branch or tag of the repository.'
+complete -c localinfer -n '__localinfer_in export' -l offline -d 'Use only what is on this machine.'
+complete -c localinfer -n '__localinfer_in export' -l json -d 'Print JSON on standard output.'
+complete -c localinfer -n '__localinfer_in export' -s q -l quiet -d 'No progress and no notes on standard error.'
+complete -c localinfer -n '__localinfer_in export' -s h -l help -d 'Show this message and exit.'
 
 # run
 complete -c localinfer -n '__localinfer_in run' -a '(__localinfer_names models)'
@@ -217,11 +229,11 @@ complete -c localinfer -n '__localinfer_in config show' -l json -d 'Print JSON o
 complete -c localinfer -n '__localinfer_in config show' -s h -l help -d 'Show this message and exit.'
 
 # config set
-complete -c localinfer -n '__localinfer_in config set' -a 'model prompt file system raw lossy revision ctx-size threads kv-bits backend draft draft-tokens prefill-chunk on-overflow max-tokens temp top-k top-p min-p repeat-penalty seed stop bits group method calib tokens no-report bpw target-size refine time-budget name token offline json quiet stats yes recalibrate dry-run template continue test rows reps against against-file random head-bits text ctx chunks plot parallel compare max-drop'
+complete -c localinfer -n '__localinfer_in config set' -a 'model prompt file system raw lossy revision ctx-size threads kv-bits backend draft draft-tokens prefill-chunk on-overflow max-tokens temp top-k top-p min-p repeat-penalty seed stop bits group method calib tokens no-report bpw target-size refine time-budget name format type output token offline json quiet stats yes recalibrate dry-run template continue test rows reps against against-file random head-bits text ctx chunks plot parallel compare max-drop'
 complete -c localinfer -n '__localinfer_in config set' -s h -l help -d 'Show this message and exit.'
 
 # config unset
-complete -c localinfer -n '__localinfer_in config unset' -a 'model prompt file system raw lossy revision ctx-size threads kv-bits backend draft draft-tokens prefill-chunk on-overflow max-tokens temp top-k top-p min-p repeat-penalty seed stop bits group method calib tokens no-report bpw target-size refine time-budget name token offline json quiet stats yes recalibrate dry-run template continue test rows reps against against-file random head-bits text ctx chunks plot parallel compare max-drop'
+complete -c localinfer -n '__localinfer_in config unset' -a 'model prompt file system raw lossy revision ctx-size threads kv-bits backend draft draft-tokens prefill-chunk on-overflow max-tokens temp top-k top-p min-p repeat-penalty seed stop bits group method calib tokens no-report bpw target-size refine time-budget name format type output token offline json quiet stats yes recalibrate dry-run template continue test rows reps against against-file random head-bits text ctx chunks plot parallel compare max-drop'
 complete -c localinfer -n '__localinfer_in config unset' -s h -l help -d 'Show this message and exit.'
 
 # completion

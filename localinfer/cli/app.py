@@ -21,6 +21,7 @@ COMMANDS = {
     "import": "import_:import_",
     "quantize": "quantize:quantize",
     "eval": "evaluate:evaluate",
+    "export": "export:export",
     "run": "run:run",
     "chat": "chat:chat",
     "bench": "bench:bench",

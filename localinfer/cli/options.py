@@ -1,7 +1,7 @@
 """Every flag, described once. The help pages, the environment, the settings file and the completions read this table.
 
 Commands take the aliases below as annotations; `command.Command` fills them with values that are already merged and
-checked, so a command sees an `int` and never the word it was typed as.
+checked, so a command sees an `int` and never the word it was typed as. Long because it is one table.
 """
 
 from dataclasses import MISSING, fields
@@ -294,6 +294,24 @@ TimeBudget = Annotated[
     flag("time-budget", "text", "Refine no longer than this.", metavar="TIME", shows="none; 90s, 30m, 2h"),
 ]
 Name = Annotated[str | None, flag("name", "text", "Keep the model under this name.", metavar="NAME")]
+Format = Annotated[
+    Literal["gguf", "gptq"] | None,
+    flag("format", "text", "`gguf` for llama.cpp, `gptq` for servers on GPUs.", choices=("gguf", "gptq")),
+]
+Type = Annotated[
+    Literal["Q8_0", "Q4_0", "F16"] | None,
+    flag(
+        "type",
+        "text",
+        "For gguf: what the layers' weights become.",
+        choices=("Q8_0", "Q4_0", "F16"),
+        shows="the smallest that changes no weight",
+    ),
+]
+Output = Annotated[
+    str | None,
+    flag("output", "text", "Where to write it.", short="-o", metavar="PATH", shows="here, named after the model"),
+]
 Token = Annotated[
     str | None,
     flag("token", "text", "Hub token, for gated models.", metavar="TOKEN", shows="`hf auth login`", secret=True),

@@ -18,6 +18,7 @@ ARGUMENTS: dict[str, Candidates] = {
     "import": "files",
     "quantize": "models",
     "eval": "models",
+    "export": "models",
     "run": "models",
     "chat": "models",
     "bench": "models",
@@ -34,6 +35,7 @@ VALUES: dict[str, Candidates] = {
     "against-file": "files",
     "text": "files",
     "plot": "files",
+    "output": "files",
 }
 """What the value of a flag may be, when it is not one of its choices."""
 

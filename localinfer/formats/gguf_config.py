@@ -54,6 +54,15 @@ _OF_ARCHITECTURE = {
 }
 
 
+def gguf_names(arch: str, layers: int) -> dict[str, str]:
+    """What a GGUF file of `arch` calls each tensor of a Hugging Face directory."""
+    names = {"model.embed_tokens.weight": "token_embd.weight", "model.norm.weight": "output_norm.weight"}
+    names["lm_head.weight"] = "output.weight"
+    for source, (ours, _) in (_OF_ARCHITECTURE[arch] | _BIASES).items():
+        names |= {f"model.layers.{layer}.{ours}": f"blk.{layer}.{source}" for layer in range(layers)}
+    return names
+
+
 @dataclass(frozen=True, slots=True)
 class Renamed:
     """One tensor to write: its GGUF name, its name and shape here, and the heads whose rows are reordered (or 0)."""

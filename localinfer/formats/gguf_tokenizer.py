@@ -35,6 +35,10 @@ _END_NAMES = {
 }
 
 
+PRE_NAMES = {_LLAMA3: "llama-bpe", _QWEN2: "qwen2"}
+"""The pre-tokenizers that split by a pattern of their own."""
+
+
 @dataclass(frozen=True, slots=True)
 class GgufTokenizer:
     """`tokenizer.json` and `tokenizer_config.json` to write, and the ids that the configs name."""

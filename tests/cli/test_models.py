@@ -219,3 +219,19 @@ def test_cache_verify_finds_a_flipped_bit(cli: Cli, hub: FakeHub, isolated: Path
 def test_a_prompt_is_never_asked_through_a_pipe(cli: Cli, mine: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "stdin", io.StringIO("y\n"))
     assert cli("rm", mine).code == 2
+
+
+def test_export(cli: Cli, tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    wrote = json.loads(cli("export", str(tiny), "--format", "gguf", "--json", "-q").out)
+    assert (wrote["type"], Path(wrote["path"]).stat().st_size) == ("F16", wrote["size_bytes"])
+    again = cli("export", str(tiny), "--format", "gguf", "-q")
+    assert (again.code, "is there already" in again.err) == (2, True)
+    there = cli("export", str(tiny), "--format", "gguf", "--type", "Q8_0", "-o", "small.gguf", "-q")
+    assert (there.code, there.out.split()[:2]) == (0, ["small.gguf", "Q8_0"])
+    assert cli("export", str(tiny), "-q").err.startswith("error: `--format` is missing")
+    assert cli("export", str(tiny), "--format", "gptq", "--type", "F16").err.startswith(
+        "error: `--type` is for gguf only"
+    )
+    plain = cli("export", str(tiny), "--format", "gptq", "-q")
+    assert (plain.code, "are no integers" in plain.err) == (5, True)

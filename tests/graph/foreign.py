@@ -190,3 +190,11 @@ def edit(path: Path, change: Callable[[Tensors], object]) -> None:
     tensors: Tensors = {name: (info.dtype, file.read(name)) for name, info in file.tensors.items()}
     change(tensors)
     save(path, tensors, **said)
+
+
+def decoded_words(packed: NDArray[np.int32], bits: int) -> NDArray[np.int64]:
+    """The inverse of `words`, for K a multiple of 32."""
+    flat = np.unpackbits(np.ascontiguousarray(packed).view(np.uint8), axis=1, bitorder="little")
+    each = flat.reshape(len(packed), -1, bits).astype(np.int64)
+    out: NDArray[np.int64] = (each << np.arange(bits)).sum(-1)
+    return out

@@ -1,0 +1,58 @@
+"""`export`: a model for other programs."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from localinfer.cli import options as o
+from localinfer.errors import UsageError, size
+
+Ref = Annotated[str, typer.Argument(metavar="REF", help="A model of `localinfer list`, or a folder.")]
+
+
+def export(
+    ref: Ref,
+    *,
+    format: o.Format,  # noqa: A002 - the flag's name
+    type: o.Type,  # noqa: A002 - the flag's name
+    output: o.Output,
+    revision: o.Revision,
+    offline: o.Offline,
+    json: o.Json,
+    quiet: o.Quiet,
+) -> None:
+    """Write a model in the form of other programs: a GGUF file, or a GPTQ folder.
+
+    Integers are carried over as they are, so that every weight of the layers keeps its value.
+    """
+    from localinfer.cli.opening import find
+    from localinfer.cli.output import line, show_json
+    from localinfer.cli.progress import Progress
+    from localinfer.quantize.export import export_gguf, export_gptq
+
+    if format is None:
+        raise UsageError("`--format` is missing", hint=f"say which: `localinfer export {ref} --format gguf`")
+    if format != "gguf" and type is not None:
+        raise UsageError("`--type` is for gguf only", hint="leave it out")
+    model = find(ref, revision=revision, offline=offline, quiet=quiet)
+    if model.kind == "gguf":
+        raise UsageError(f"`{ref}` is a GGUF file", hint=f"make a model of it first: `localinfer import {ref}`")
+    stem = f"{model.name.rpartition('/')[2]}-{model.variant}"
+    ending = ".gguf" if format == "gguf" else "-GPTQ"
+    dest = Path(output).expanduser() if output else Path(f"{stem}{'-' + type if type else ''}{ending}")
+    with Progress(long=True, quiet=quiet) as progress:
+
+        def on_progress(done: int, total: int) -> None:
+            progress(f"writing {dest.name}", done, total)
+
+        if format == "gguf":
+            what = export_gguf(model.path, dest, type, on_progress)
+        else:
+            bits, group = export_gptq(model.path, dest, on_progress)
+            what = f"{bits} bits by {group}"
+    nbytes = sum(file.stat().st_size for file in (dest.iterdir() if dest.is_dir() else (dest,)))
+    if json:
+        show_json({"ref": model.ref, "format": format, "type": what, "path": str(dest), "size_bytes": nbytes})
+    else:
+        line(f"{dest}  {what}  {size(nbytes)}")

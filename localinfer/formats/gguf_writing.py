@@ -1,0 +1,168 @@
+"""A GGUF file, written tensor by tensor, and the tokenizer of a Hugging Face directory as GGUF metadata."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from localinfer.errors import NotSupported
+from localinfer.formats.durable import sync, write_failed
+from localinfer.formats.gguf_blocks import BLOCK, BLOCK_BYTES
+from localinfer.formats.gguf_tokenizer import PRE_NAMES
+from localinfer.formats.json_files import TOKENIZER_LIMIT, read_object
+from localinfer.formats.tokenizer import Tokenizer
+
+_NORMAL, _UNKNOWN, _CONTROL, _USER, _UNUSED, _BYTE = range(1, 7)
+_HINT = "keep the model in our form, or export it to gptq"
+
+Metadata = dict[str, Any]
+"""Values by key; numbers are written as u32 and f32, lists by the type of their first item."""
+
+
+@dataclass(frozen=True, slots=True)
+class Written:
+    """One tensor to write: its GGUF name, shape and ggml type, and what makes its bytes."""
+
+    name: str
+    shape: tuple[int, ...]
+    type: str
+    make: Callable[[], NDArray[Any]]
+
+    @property
+    def nbytes(self) -> int:
+        count = int(np.prod(self.shape, dtype=np.int64))
+        return count // BLOCK * BLOCK_BYTES[self.type] if self.type in BLOCK_BYTES else count * _SIZES[self.type]
+
+
+_SIZES = {"F32": 4, "F16": 2}
+
+
+def write_gguf(
+    path: Path, arch: str, metadata: Metadata, tensors: Sequence[Written], on_tensor: Callable[[int], None]
+) -> None:
+    """Write the file whole, or not at all; `on_tensor(bytes)` after each. Raises `DoesNotFit` when the disk is full."""
+    import gguf
+
+    part = path.with_name(path.name + ".tmp")
+    try:
+        writer = gguf.GGUFWriter(part, arch)
+        for key, value in metadata.items():
+            _add(writer, key, value)
+        for one in tensors:
+            kind = gguf.GGMLQuantizationType[one.type]
+            blocks = one.type in BLOCK_BYTES
+            shape = (*one.shape[:-1], one.shape[-1] // BLOCK * BLOCK_BYTES[one.type]) if blocks else one.shape
+            dtype = np.dtype(np.uint8 if blocks else {"F32": np.float32, "F16": np.float16}[one.type])
+            writer.add_tensor_info(one.name, shape, dtype, one.nbytes, kind)
+        writer.write_header_to_file()
+        writer.write_kv_data_to_file()
+        writer.write_ti_data_to_file()
+        for one in tensors:
+            writer.write_tensor_data(np.ascontiguousarray(one.make()))
+            on_tensor(one.nbytes)
+        writer.close()
+        sync(part)
+        part.replace(path)
+        sync(path.parent)
+    except OSError as error:
+        raise write_failed(path, sum(one.nbytes for one in tensors), error) from error
+    finally:
+        part.unlink(missing_ok=True)
+
+
+def _add(writer: Any, key: str, value: Any) -> None:
+    match value:
+        case bool():
+            writer.add_bool(key, value)
+        case int():
+            writer.add_uint32(key, value)
+        case float():
+            writer.add_float32(key, value)
+        case str():
+            writer.add_string(key, value)
+        case _:
+            writer.add_array(key, value)
+
+
+def tokenizer_metadata(directory: Path, rows: int) -> Metadata:
+    """The tokenizer of `directory`, with a token for each of the embedding's `rows`.
+
+    Raises `NotSupported` for one that GGUF has no word for.
+    """
+    tokenizer = Tokenizer(directory)
+    document = read_object(directory / "tokenizer.json", TOKENIZER_LIMIT)
+    model = document["model"]
+    if model.get("type") != "BPE":
+        raise NotSupported(f"a tokenizer of kind {str(model.get('type'))[:40]!r} cannot be exported", hint=_HINT)
+    tokens = [f"[PAD{i}]" for i in range(rows)]
+    kinds = [_UNUSED] * rows
+    fallback = bool(model.get("byte_fallback"))
+    for token, index in model["vocab"].items():
+        tokens[index] = token
+        byte = fallback and len(token) == 6 and token.startswith("<0x") and token.endswith(">")
+        kinds[index] = _BYTE if byte else _NORMAL
+    for added in document.get("added_tokens", ()):
+        tokens[added["id"]] = added["content"]
+        kinds[added["id"]] = _CONTROL if added.get("special") else _USER
+    unknown = model.get("unk_token")
+    if unknown in model["vocab"]:
+        kinds[model["vocab"][unknown]] = _UNKNOWN
+    ids = {token: index for index, token in enumerate(tokens)}
+    found: Metadata = {"tokenizer.ggml.tokens": tokens, "tokenizer.ggml.token_type": kinds}
+    merges = [merge if isinstance(merge, str) else " ".join(merge) for merge in model["merges"]]
+    found |= _sentencepiece(document, tokens, merges) if fallback else _byte_level(document, merges)
+    eos = ids.get(tokenizer.eos_token or "", next(iter(tokenizer.eos_ids), None))
+    named = {"bos": tokenizer.bos_id, "eos": eos, "unknown": model["vocab"].get(unknown)}
+    named["eot"] = next((index for index in tokenizer.eos_ids if index != eos), None)
+    found |= {f"tokenizer.ggml.{name}_token_id": index for name, index in named.items() if index is not None}
+    found["tokenizer.ggml.add_bos_token"] = tokenizer.adds_bos
+    if tokenizer.chat_template:
+        found["tokenizer.chat_template"] = tokenizer.chat_template
+    return found
+
+
+def _steps(value: Any, inner: str) -> list[dict[str, Any]]:
+    """The steps of a normalizer or pre-tokenizer, whether it is one or a sequence."""
+    if not isinstance(value, dict):
+        return []
+    return list(value.get(inner, ())) if value.get("type") == "Sequence" else [value]
+
+
+def _byte_level(document: dict[str, Any], merges: list[str]) -> Metadata:
+    steps = _steps(document.get("pre_tokenizer"), "pretokenizers")
+    kinds = [step.get("type") for step in steps]
+    own = kinds[-1:] == ["ByteLevel"] and steps[-1].get("use_regex", True)
+    name = None
+    if kinds == ["ByteLevel"] and own:
+        name = "gpt-2"
+    elif kinds == ["Digits", "ByteLevel"] and own and steps[0].get("individual_digits"):
+        name = "smollm"
+    elif kinds == ["Split", "ByteLevel"] and not own:
+        name = PRE_NAMES.get(steps[0].get("pattern", {}).get("Regex"))
+    if name is None:
+        raise NotSupported("the tokenizer splits text in a way that GGUF has no name for that we know", hint=_HINT)
+    return {
+        "tokenizer.ggml.model": "gpt2",
+        "tokenizer.ggml.pre": name,
+        "tokenizer.ggml.merges": merges or ["\u0120 \u0120"],  # there must be one
+    }
+
+
+def _sentencepiece(document: dict[str, Any], tokens: list[str], merges: list[str]) -> Metadata:
+    """Tokens with scores, from which the merges follow: the earlier a token can be merged, the better it is."""
+    steps = _steps(document.get("normalizer"), "normalizers")
+    splits = _steps(document.get("pre_tokenizer"), "pretokenizers")
+    kinds = {step.get("type") for step in steps}
+    if not {"Replace"} <= kinds <= {"Replace", "Prepend"} or {s.get("type") for s in splits} - {"Split"}:
+        raise NotSupported("the tokenizer changes text in a way that GGUF has no word for", hint=_HINT)
+    rank: dict[str, int] = {}
+    for place, merge in enumerate(merges):
+        rank.setdefault(merge.replace(" ", ""), place)
+    return {
+        "tokenizer.ggml.model": "llama",
+        "tokenizer.ggml.scores": [-float(rank.get(token, len(merges))) for token in tokens],
+        "tokenizer.ggml.add_space_prefix": "Prepend" in kinds,
+    }

@@ -1,0 +1,181 @@
+"""`export`: the same weights in the form of other engines. Integers are carried over, never rounded again."""
+
+import shutil
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any, Literal, cast
+
+import numpy as np
+from numpy.typing import NDArray
+
+from localinfer.errors import NotSupported, UsageError
+from localinfer.formats.compressed import unpack
+from localinfer.formats.durable import sync, write_bytes, write_failed, write_json
+from localinfer.formats.gguf_blocks import BLOCK, blocks_of
+from localinfer.formats.gguf_writing import Written, tokenizer_metadata, write_gguf
+from localinfer.formats.gptq import to_gptq
+from localinfer.formats.json_files import TOKENIZER_LIMIT, read_bytes
+from localinfer.formats.layout import INDEX
+from localinfer.formats.safetensors import write_safetensors
+from localinfer.graph.ops import Linear
+from localinfer.graph.stored import IntLinear, require_finite
+from localinfer.graph.weights import Checkpoint
+from localinfer.quantize.checkpoint import COPIED
+from localinfer.quantize.export_names import describe, head_rows, names_of
+from localinfer.quantize.plan import TABLES
+from localinfer.quantize.scales import round_rows
+
+GgufType = Literal["Q8_0", "Q4_0", "F16"]
+OnProgress = Callable[[int, int], None]
+
+_BITS = {"Q4_0": 4, "Q8_0": 8, "F16": 16}
+_FILE_TYPES = {"F16": 1, "Q4_0": 2, "Q8_0": 7}  # general.file_type
+_HELD: dict[int, GgufType] = {3: "Q4_0", 4: "Q4_0", 8: "Q8_0", 16: "F16"}
+SHARD_BYTES = 1 << 30
+
+
+def export_gguf(source: Path, dest: Path, kind: GgufType | None = None, on_progress: OnProgress | None = None) -> str:
+    """Write the model in `source` as the GGUF file `dest`; returns the type of the layers' weights.
+
+    `kind` None is the smallest that changes no integer; embedding and head are never narrower than Q8_0. Raises
+    `UsageError` (dest exists, integers wider than `kind`), `NotSupported` (what GGUF cannot say), `DoesNotFit`.
+    """
+    _must_be_new(dest)
+    checkpoint = Checkpoint(source)
+    widest = max(checkpoint.form(one.name)[0] for one in checkpoint.graph.linears() if one.name not in TABLES)
+    chosen = kind or _HELD[widest]
+    if widest != 16 and _BITS[chosen] < widest:
+        raise UsageError(f"weights of {widest} bits do not fit into {chosen}", hint="export the original, or as Q8_0")
+    arch, metadata = describe(checkpoint)
+    metadata |= {"general.file_type": _FILE_TYPES[chosen], "general.quantization_version": 2}
+    metadata |= tokenizer_metadata(source, checkpoint.spec.vocab_size)
+    names = names_of(arch, checkpoint)
+    tensors = [_matrix(checkpoint, linear, arch, names, chosen) for linear in checkpoint.graph.linears()]
+    offsets = {f"{norm.name}.weight": norm.offset for norm in checkpoint.graph.norms()}
+    for name, size in checkpoint.graph.vectors():
+        make = partial(_vector, checkpoint, name, offsets.get(name, 0.0), head_rows(arch, checkpoint, name))
+        tensors.append(Written(names[name], (size,), "F32", make))
+    if (divisors := metadata.pop("rope_freqs", None)) is not None:
+        tensors.append(Written("rope_freqs.weight", divisors.shape, "F32", lambda: divisors))
+    total, done = sum(one.nbytes for one in tensors), 0
+
+    def advance(count: int) -> None:
+        nonlocal done
+        done += count
+        if on_progress is not None:
+            on_progress(done, total)
+
+    write_gguf(dest, arch, metadata, tensors, advance)
+    return chosen
+
+
+def _must_be_new(dest: Path) -> None:
+    if dest.exists():
+        raise UsageError(f"{dest} is there already", hint="remove it, or choose another place: `--output PATH`")
+    if not dest.parent.is_dir():
+        raise UsageError(f"{dest.parent}: no such folder", hint="make it first, or choose another place")
+
+
+def _matrix(checkpoint: Checkpoint, linear: Linear, arch: str, names: dict[str, str], chosen: GgufType) -> Written:
+    kind = "Q8_0" if chosen == "Q4_0" and linear.name in TABLES else chosen
+    if linear.cols % BLOCK:
+        kind = "F16"  # rows of no whole blocks
+    order = head_rows(arch, checkpoint, f"{linear.name}.weight")
+    make = partial(_weights, checkpoint, linear, kind, order)
+    return Written(names[f"{linear.name}.weight"], (linear.rows, linear.cols), kind, make)
+
+
+def _weights(checkpoint: Checkpoint, linear: Linear, kind: str, order: NDArray[np.intp] | None) -> NDArray[Any]:
+    rows = slice(None) if order is None else order
+    if kind == "F16":
+        with np.errstate(over="ignore"):
+            halves = checkpoint.matrix(linear.name)[rows].astype(np.float16)
+        require_finite(f"{linear.name}.weight", halves)
+        return halves
+    if checkpoint.form(linear.name)[0] == 16:
+        rounded = round_rows(checkpoint.matrix(linear.name), _BITS[kind], BLOCK)
+        return blocks_of(kind, rounded.values[rows], rounded.scales[rows])
+    stored = cast(IntLinear, checkpoint.linear(linear.name))
+    values = unpack(stored.packed, stored.bits, stored.cols)
+    return blocks_of(kind, np.ascontiguousarray(values[rows]), stored.scales[rows])
+
+
+def _vector(checkpoint: Checkpoint, name: str, offset: float, order: NDArray[np.intp] | None) -> NDArray[np.float32]:
+    values = checkpoint.vector(name) + np.float32(offset)
+    return values if order is None else values[order]
+
+
+def export_gptq(source: Path, dest: Path, on_progress: OnProgress | None = None) -> tuple[int, int]:
+    """Write the model in `source` in GPTQ's first layout to the folder `dest`; returns (bits, group) of the layers.
+
+    Embedding and head become float16, as that form has no integers for them. Raises `UsageError` (dest exists),
+    `NotSupported` (plain weights, several widths), `DoesNotFit`.
+    """
+    _must_be_new(dest)
+    checkpoint = Checkpoint(source)
+    forms = {checkpoint.form(one.name) for one in checkpoint.graph.linears() if one.name not in TABLES}
+    bits, group = min(forms)
+    if bits == 16:
+        raise NotSupported("these weights are no integers", hint="`localinfer quantize` it first, then export that")
+    if len(forms) > 1:
+        told = ", ".join(f"{b} bits by {g}" for b, g in sorted(forms))
+        raise NotSupported(f"the layers have several widths ({told}), GPTQ has one", hint="quantize without --bpw")
+    odd = next((one for one in checkpoint.graph.linears() if one.name not in TABLES and one.rows * bits % 32), None)
+    if odd is not None:
+        raise NotSupported(f"`{odd.name}` has {odd.rows} rows, which no whole words hold", hint="export it as gguf")
+    part = dest.with_name(dest.name + ".partial")
+    try:
+        shutil.rmtree(part, ignore_errors=True)
+        part.mkdir()
+        _write_gptq(checkpoint, part, bits, group, on_progress or (lambda done, total: None))
+        for name in COPIED:
+            if (source / name).is_file():
+                write_bytes(part / name, read_bytes(source / name, TOKENIZER_LIMIT))
+        config = {key: value for key, value in checkpoint.config.items() if key != "dtype"}
+        write_json(part / "config.json", config | {"torch_dtype": "float16", "quantization_config": _said(bits, group)})
+        part.rename(dest)
+        sync(dest.parent)
+    except OSError as error:
+        raise write_failed(dest, 0, error) from error
+    finally:
+        shutil.rmtree(part, ignore_errors=True)
+    return bits, group
+
+
+def _said(bits: int, group: int) -> dict[str, Any]:
+    return {
+        "quant_method": "gptq",
+        "bits": bits,
+        "group_size": group,
+        "sym": True,
+        "desc_act": False,
+        "checkpoint_format": "gptq",
+        "lm_head": False,
+    }
+
+
+def _write_gptq(checkpoint: Checkpoint, folder: Path, bits: int, group: int, on_progress: OnProgress) -> None:
+    """Files of at most a gigabyte or so, and their index."""
+    linears, number, done = list(checkpoint.graph.linears()), 0, 0
+    where: dict[str, str] = {}
+    total = sum(one.rows * one.cols for one in linears)
+    tensors: dict[str, tuple[str, NDArray[Any]]] = {
+        name: ("F32", checkpoint.vector(name)) for name, _ in checkpoint.graph.vectors()
+    }
+    for place, one in enumerate(linears, 1):
+        if one.name in TABLES:
+            tensors[f"{one.name}.weight"] = ("F16", _weights(checkpoint, one, "F16", None))
+        else:
+            stored = cast(IntLinear, checkpoint.linear(one.name))
+            parts = to_gptq(stored.packed, stored.scales, bits, group, one.cols)
+            tensors |= {f"{one.name}.{part}": value for part, value in parts.items()}
+        done += one.rows * one.cols
+        on_progress(done, total)
+        if place == len(linears) or sum(array.nbytes for _, array in tensors.values()) >= SHARD_BYTES:
+            number += 1
+            file = f"model-{number:05d}.safetensors"
+            write_safetensors(folder / file, tensors)
+            where |= dict.fromkeys(tensors, file)
+            tensors = {}
+    write_json(folder / INDEX, {"metadata": {}, "weight_map": where})
