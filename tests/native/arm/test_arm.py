@@ -1,6 +1,7 @@
 """The ARM kernels, cross-compiled and run under an emulator: every one of them, and a small model, gives the bits of
 the scalar kernels, and those of this machine."""
 
+import fcntl
 import shutil
 import subprocess
 from pathlib import Path
@@ -28,8 +29,11 @@ def run(*command: str) -> list[str]:
 
 def built(name: str, *options: str) -> str:
     folder = str(BUILD / name)
-    run("cmake", "-G", "Ninja", "-S", str(HERE), "-B", folder, "-DCMAKE_BUILD_TYPE=Release", *options)
-    run("cmake", "--build", folder)
+    BUILD.mkdir(exist_ok=True)
+    with (BUILD / f"{name}.lock").open("w") as lock:  # another process may be at the same folder
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        run("cmake", "-G", "Ninja", "-S", str(HERE), "-B", folder, "-DCMAKE_BUILD_TYPE=Release", *options)
+        run("cmake", "--build", folder)
     return f"{folder}/bits"
 
 
