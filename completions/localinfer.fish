@@ -98,7 +98,9 @@ complete -c localinfer -n '__localinfer_in quantize' -l seed -x -d 'Same seed, s
 complete -c localinfer -n '__localinfer_in quantize' -l bpw -x -d 'Mix widths, from `--bits` up: this many bits a weight in the layers.'
 complete -c localinfer -n '__localinfer_in quantize' -l target-size -x -d 'Mix widths, from `--bits` up: this size in all. [default: none; 1GB, 90MB]'
 complete -c localinfer -n '__localinfer_in quantize' -l refine -x -a 'none kl' -d '`kl`: then train the scales until the answers come closer to the original\'s. [default: none]'
-complete -c localinfer -n '__localinfer_in quantize' -l time-budget -x -d 'Refine no longer than this. [default: none; 90s, 30m, 2h]'
+complete -c localinfer -n '__localinfer_in quantize' -l time-budget -x -d 'Take no longer than this: layers that --method has no time for are rounded to the nearest, and --refine ends. [default: none; 90s, 30m, 2h]'
+complete -c localinfer -n '__localinfer_in quantize' -l resume -d 'Go on with a stopped run, as happens anyway, but refuse other settings than it had.'
+complete -c localinfer -n '__localinfer_in quantize' -l fresh -d 'Forget what a stopped run has left, and begin anew.'
 complete -c localinfer -n '__localinfer_in quantize' -l name -x -d 'Keep the model under this name.'
 complete -c localinfer -n '__localinfer_in quantize' -s t -l threads -x -d 'Worker threads. [default: at most one per physical core]'
 complete -c localinfer -n '__localinfer_in quantize' -l no-report -d 'Do not measure what it lost.'
@@ -229,11 +231,11 @@ complete -c localinfer -n '__localinfer_in config show' -l json -d 'Print JSON o
 complete -c localinfer -n '__localinfer_in config show' -s h -l help -d 'Show this message and exit.'
 
 # config set
-complete -c localinfer -n '__localinfer_in config set' -a 'model prompt file system raw lossy revision ctx-size threads kv-bits backend draft draft-tokens prefill-chunk on-overflow max-tokens temp top-k top-p min-p repeat-penalty seed stop bits group method calib tokens no-report bpw target-size refine time-budget name format type output token offline json quiet stats yes recalibrate dry-run template continue test rows reps against against-file random head-bits text ctx chunks plot parallel compare max-drop'
+complete -c localinfer -n '__localinfer_in config set' -a 'model prompt file system raw lossy revision ctx-size threads kv-bits backend draft draft-tokens prefill-chunk on-overflow max-tokens temp top-k top-p min-p repeat-penalty seed stop bits group method calib tokens no-report bpw target-size refine time-budget resume fresh name format type output token offline json quiet stats yes recalibrate dry-run template continue test rows reps against against-file random head-bits text ctx chunks plot parallel compare max-drop'
 complete -c localinfer -n '__localinfer_in config set' -s h -l help -d 'Show this message and exit.'
 
 # config unset
-complete -c localinfer -n '__localinfer_in config unset' -a 'model prompt file system raw lossy revision ctx-size threads kv-bits backend draft draft-tokens prefill-chunk on-overflow max-tokens temp top-k top-p min-p repeat-penalty seed stop bits group method calib tokens no-report bpw target-size refine time-budget name format type output token offline json quiet stats yes recalibrate dry-run template continue test rows reps against against-file random head-bits text ctx chunks plot parallel compare max-drop'
+complete -c localinfer -n '__localinfer_in config unset' -a 'model prompt file system raw lossy revision ctx-size threads kv-bits backend draft draft-tokens prefill-chunk on-overflow max-tokens temp top-k top-p min-p repeat-penalty seed stop bits group method calib tokens no-report bpw target-size refine time-budget resume fresh name format type output token offline json quiet stats yes recalibrate dry-run template continue test rows reps against against-file random head-bits text ctx chunks plot parallel compare max-drop'
 complete -c localinfer -n '__localinfer_in config unset' -s h -l help -d 'Show this message and exit.'
 
 # completion

@@ -59,6 +59,12 @@ class ContextOverflow(LocalInferError):
     exit_code = 8
 
 
+class Changed(LocalInferError):
+    """What a stopped job was begun with is not what is there now; going on would mix the two."""
+
+    exit_code = 9
+
+
 def size(n_bytes: float) -> str:
     """`1234567` → `1.2 MB`: decimal units, as disks and downloads are sold."""
     value = float(n_bytes)

@@ -46,7 +46,7 @@ PLAIN = {"doctor", "completion", "config show", "config set", "config unset"}
 
 EPILOG = (
     "Exit codes: 0 done, 1 a bug of ours, 2 usage, 3 does not fit, 4 not found or not allowed, 5 not supported, "
-    "6 network, 7 corrupt, 8 context overflow, 130 interrupted."
+    "6 network, 7 corrupt, 8 context overflow, 9 changed since, 130 interrupted."
 )
 
 HELP = ["-h", "--help"]

@@ -9,7 +9,7 @@ from localinfer.hub.model import LocalModel, variant_of_bits
 
 if TYPE_CHECKING:
     from localinfer.cli.progress import Progress
-    from localinfer.quantize import CalibrationText, Method, QuantizeReport
+    from localinfer.quantize import CalibrationText, Earlier, Method, QuantizeReport
 
 
 def make_small(
@@ -27,12 +27,13 @@ def make_small(
     seconds: float = 0.0,
     name: str | None = None,
     threads: int = 0,
+    earlier: "Earlier" = "auto",
     quiet: bool,
 ) -> "QuantizeReport":
     """Quantize `source` to `name:INT<bits>` among our models. Ctrl-C keeps what is done and says so.
 
     `method` None is what loses least at that width; `calib`, `tokens` and `seed` say what it calibrates on. `refine`
-    then trains the scales, for `seconds` at most if that is not 0.
+    then trains the scales. All takes `seconds` at most if that is not 0. `earlier`: what becomes of a stopped run.
     """
     from localinfer.chats.template import conversation
     from localinfer.cli.progress import Progress
@@ -54,9 +55,16 @@ def make_small(
         "target_bytes": target_bytes,
     }
     dest = variant_dir(name, variant_of_bits(bits))
+    limits: dict[str, Any] = {"threads": threads, "earlier": earlier}
     with Progress(long=True, quiet=quiet) as progress:
+
+        def say(words: str) -> None:
+            progress.clear()
+            if not quiet:
+                note(words)
+
         try:
-            return _made(source.path, dest, made, settings, text, threads, seconds if refine else None, progress)
+            return _made(source.path, dest, made, settings, text, limits | {"say": say}, seconds, refine, progress)
         except KeyboardInterrupt:
             progress.clear()
             note("interrupted; the same command goes on where it stopped")
@@ -69,23 +77,26 @@ def _made(
     name: str,
     settings: dict[str, Any],
     text: "CalibrationText",
-    threads: int,
-    refining: float | None,
+    limits: dict[str, Any],
+    seconds: float,
+    refine: bool,
     progress: "Progress",
 ) -> "QuantizeReport":
-    """Quantize to `dest`, and refine for `refining` seconds at most; 0: as long as it takes, `None`: not at all."""
+    """Quantize to `dest`, and refine; a method may use half of the time that is to be shared with refining."""
     from localinfer.quantize import quantize_checkpoint, refine_checkpoint
 
     def tell(what: str) -> Callable[[int, int], None]:
         return lambda done, total: progress(f"{what} {name}", done, total)
 
     def make(where: Path) -> "QuantizeReport":
+        time = seconds / 2 if refine else seconds
+        on_progress = tell("quantizing to")
         return quantize_checkpoint(
-            source, where, text=text, threads=threads, on_progress=tell("quantizing to"), **settings
+            source, where, text=text, seconds=time, on_progress=on_progress, **limits, **settings
         )
 
-    if refining is None:
+    if not refine:
         return make(dest)
     return refine_checkpoint(
-        source, dest, make, settings, text=text, seconds=refining, threads=threads, on_progress=tell("refining")
+        source, dest, make, settings, text=text, seconds=seconds, on_progress=tell("refining"), **limits
     )

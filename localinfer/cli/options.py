@@ -291,8 +291,18 @@ _REFINE = "`kl`: then train the scales until the answers come closer to the orig
 Refine = Annotated[Literal["none", "kl"], flag("refine", "text", _REFINE, choices=("none", "kl"), default="none")]
 TimeBudget = Annotated[
     str | None,
-    flag("time-budget", "text", "Refine no longer than this.", metavar="TIME", shows="none; 90s, 30m, 2h"),
+    flag(
+        "time-budget",
+        "text",
+        "Take no longer than this: layers that --method has no time for are rounded to the nearest, and --refine ends.",
+        metavar="TIME",
+        shows="none; 90s, 30m, 2h",
+    ),
 ]
+Resume = Annotated[
+    bool, flag("resume", "flag", "Go on with a stopped run, as happens anyway, but refuse other settings than it had.")
+]
+Fresh = Annotated[bool, flag("fresh", "flag", "Forget what a stopped run has left, and begin anew.")]
 Name = Annotated[str | None, flag("name", "text", "Keep the model under this name.", metavar="NAME")]
 Format = Annotated[
     Literal["gguf", "gptq"] | None,

@@ -30,6 +30,8 @@ def quantize(
     target_size: o.TargetSize,
     refine: o.Refine,
     time_budget: o.TimeBudget,
+    resume: o.Resume,
+    fresh: o.Fresh,
     name: o.Name,
     threads: o.Threads,
     no_report: o.NoReport,
@@ -40,8 +42,9 @@ def quantize(
 ) -> None:
     """Make a model smaller and faster; it is kept as `REF:INT4` and the like.
 
-    The embedding and the head get 8 bits. Stopped half-way, the same command goes on where it was. At the end it is
-    measured against the original on a short text that is used for nothing else.
+    The embedding and the head get 8 bits. Stopped half-way, the same command goes on where it was; exit code 9 when the
+    original has changed meanwhile. At the end it is measured against the original on a short text that is used for
+    nothing else.
     """
     from localinfer.cli.making import make_small
     from localinfer.hub.cache import own_model, variant_dir
@@ -51,8 +54,8 @@ def quantize(
         raise UsageError("`--bits` is missing", hint=f"say how small: `localinfer quantize {ref} --bits 4`")
     if bpw and target_size:
         raise UsageError("`--bpw` and `--target-size` were both given", hint="leave one of them out")
-    if time_budget and refine == "none":
-        raise UsageError("`--time-budget` limits the refining, which was not asked for", hint="add `--refine kl`")
+    if resume and fresh:
+        raise UsageError("`--resume` and `--fresh` were both given", hint="leave one of them out")
     width = int(bits)
     source = original(ref, revision=revision, offline=offline, quiet=quiet)
     made = f"{name or source.name}:{variant_of_bits(width)}"
@@ -73,6 +76,7 @@ def quantize(
         seconds=seconds_of(time_budget, "--time-budget") if time_budget else 0.0,
         name=name,
         threads=threads or 0,
+        earlier="resume" if resume else "fresh" if fresh else "auto",
         quiet=quiet,
     )
     quality = None if no_report else measured(source, made, dest, threads=threads or 0, quiet=quiet)

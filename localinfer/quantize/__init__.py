@@ -2,6 +2,7 @@
 
 from localinfer.quantize.calibration import DEFAULT_TOKENS, CalibrationText
 from localinfer.quantize.checkpoint import quantize_checkpoint
+from localinfer.quantize.journal import Earlier
 from localinfer.quantize.plan import METHODS, Method, default_method
 from localinfer.quantize.refine import refine_checkpoint
 from localinfer.quantize.report import QuantizeReport
@@ -10,6 +11,7 @@ __all__ = [
     "DEFAULT_TOKENS",
     "METHODS",
     "CalibrationText",
+    "Earlier",
     "Method",
     "QuantizeReport",
     "default_method",

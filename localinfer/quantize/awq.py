@@ -18,10 +18,10 @@ MOST_ROWS = 256
 def channel_scales(weights: Tensor, hessian: Tensor, bits: int, group: int) -> Tensor:
     """The scales [K] to multiply the columns of `weights` [N, K] by; all ones if none is better.
 
-    `hessian` [K, K] is the mean of x x' over the inputs x; if it is not finite, nothing is scaled.
+    `hessian` [K, K] is the mean of x x' over the inputs x; if it is not finite or all zero, nothing is scaled.
     """
     ones = torch.ones(weights.shape[1])
-    if not bool(torch.isfinite(hessian).all()):
+    if not bool(torch.isfinite(hessian).all()) or float(hessian.diagonal().max()) <= 0:
         return ones
     rows = weights[:: -(-len(weights) // MOST_ROWS)]
     size = hessian.diagonal().clamp_min(0).sqrt()
@@ -29,7 +29,7 @@ def channel_scales(weights: Tensor, hessian: Tensor, bits: int, group: int) -> T
     best, least = ones, float("inf")
     for power in POWERS:
         scale = size**power
-        scale = scale / (scale.max() * scale.min()).sqrt()
+        scale = scale / (scale.max().sqrt() * scale.min().sqrt())
         columns, inputs = scaled(rows, hessian, scale)
         q, s = nearest(columns, inputs.diagonal(), bits, group)
         loss = float(cost(columns, q, s, inputs).double().sum())

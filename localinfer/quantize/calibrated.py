@@ -162,3 +162,8 @@ def threads(count: int) -> Iterator[None]:
         yield
     finally:
         torch.set_num_threads(before)
+
+
+def arithmetic() -> dict[str, str]:
+    """What sums of torch depend on, beside the number of threads."""
+    return {"torch": torch.__version__, "instructions": torch.backends.cpu.get_cpu_capability()}

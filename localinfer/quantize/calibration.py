@@ -108,6 +108,8 @@ def _documents(name: str, data: bytes) -> list[str | Turns]:
         text = data.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         raise UsageError(f"{name}: is not UTF-8 at byte {error.start}", hint="convert it, or give another") from error
+    if (at := data.find(0)) >= 0:
+        raise UsageError(f"{name}: holds a zero byte at {at}, so it is no text", hint="give a file of text")
     if not name.endswith(".jsonl"):
         return [part.strip("\n") for part in text.replace("\r\n", "\n").split("\n---\n") if part.strip()]
     return [_turns(line, f"{name}:{number}") for number, line in enumerate(text.splitlines(), 1) if line.strip()]

@@ -3,11 +3,10 @@
 import hashlib
 import importlib.util
 import os
-import re
 import shutil
 import time
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Executor, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -16,16 +15,18 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from localinfer.errors import Corrupt, DoesNotFit, LocalInferError, NotSupported, UsageError, size
+from localinfer.errors import Corrupt, DoesNotFit, NotSupported, UsageError, size
 from localinfer.formats.durable import sync, write_bytes, write_failed, write_json
 from localinfer.formats.json_files import TOKENIZER_LIMIT, read_bytes, read_object
 from localinfer.formats.layout import INDEX
 from localinfer.formats.safetensors import write_safetensors
 from localinfer.formats.tokenizer import Tokenizer
 from localinfer.quantize.calibration import CalibrationText, calibration
-from localinfer.quantize.journal import Journal, locked, sha256
+from localinfer.quantize.journal import Earlier, Journal, locked, sha256
 from localinfer.quantize.layer import quantize_unit
-from localinfer.quantize.plan import Method, Plan, make_plan
+from localinfer.quantize.origin import COPIED, Origin
+from localinfer.quantize.pace import HURRIED, Pace, hurried_layers
+from localinfer.quantize.plan import Job, Method, Plan, make_plan
 from localinfer.quantize.report import QuantizeReport, make_report
 
 if TYPE_CHECKING:
@@ -36,19 +37,6 @@ FORMAT = 1
 
 CALIBRATED = 1
 """Counts the changes of the numerics of calibrated methods: a run is not resumed with others."""
-
-COPIED = (
-    "generation_config.json",
-    "tokenizer.json",
-    "tokenizer_config.json",
-    "special_tokens_map.json",
-    "added_tokens.json",
-    "chat_template.jinja",
-    "preprocessor_config.json",
-    "LICENSE",
-    "LICENSE.txt",
-)
-_COMMIT = re.compile(r"[0-9a-f]{40}")
 
 
 def quantize_checkpoint(
@@ -62,22 +50,28 @@ def quantize_checkpoint(
     bits_per_weight: float | None = None,
     target_bytes: int | None = None,
     threads: int = 0,
+    seconds: float = 0.0,
+    earlier: Earlier = "auto",
     on_progress: Callable[[int, int], None] | None = None,
+    say: Callable[[str], None] = lambda text: None,
+    clock: Callable[[], float] = time.monotonic,
 ) -> QuantizeReport:
     """Write the model in `source` with `bits` a weight to `dest`, which appears whole or not at all.
 
     Embedding and head get 8 bits. Stopped at any time (Ctrl-C, kill, disk full), the same call goes on with the first
-    unfinished file and gives the same bytes. `group` None chooses; `threads` 0 takes every processor.
-    `on_progress(done, total)` counts weights. Every `method` but `rtn` calibrates, on `text` (None: our own).
+    unfinished file and gives the same bytes; `earlier` as `Journal` has it. `group` None chooses; `threads` 0 takes
+    every processor. `on_progress(done, total)` counts weights, `say` is told what a person should know meanwhile. Every
+    `method` but `rtn` calibrates, on `text` (None: our own), for `seconds` at most if that is not 0: layers it has no
+    time for are rounded to the nearest.
 
     With `bits_per_weight` (of the layers) or `target_bytes` (of all weights) the fused groups get different widths,
     none below `bits`: those whose rounding costs most get more.
 
     Raises `UsageError` (dest exists, group does not divide, no mix is of that size, text too short, another process is
     at it), `NotSupported` (architecture, quantized source, no torch), `Corrupt` (NaN or infinite weights and damaged
-    files, named), `DoesNotFit` (disk).
+    files, named), `DoesNotFit` (disk), `Changed` (the source is not what it was when the run was begun).
     """
-    started = time.monotonic()
+    started = clock()
     source, dest = source.resolve(), dest.absolute()
     if dest.exists():
         raise UsageError(f"{dest} is there already", hint="remove it first, or use it")
@@ -91,15 +85,20 @@ def quantize_checkpoint(
         if dest.exists():
             shutil.rmtree(partial, ignore_errors=True)
             raise UsageError(f"{dest} is there already", hint="another process has just made it; use it")
-        origin = _origin(source, plan)
-        settings = _settings(plan) if tokens is None else _settings(plan) | _calibration(tokens, workers)
-        journal = Journal(partial, {"format": FORMAT, "plan": settings, "source": origin})
+        origin = Origin(source, plan)
+        settings = (
+            _settings(plan) if tokens is None else _settings(plan) | {"calibration": calibrated_on(tokens, workers)}
+        )
+        journal = Journal(partial, settings, origin.said, earlier=earlier, say=say)
         resumed = len(journal.finished)
+        pace = Pace(plan, seconds, journal.finished, started, clock, say)
         _must_fit(partial, plan, journal)
         try:
             with _calibrated(source, plan, None if method == "rtn" else tokens, partial, workers) as open_layers:
-                _write_units(plan, partial, journal, workers, on_progress or (lambda done, total: None), open_layers)
+                writing = _Writing(plan, partial, journal, origin, pace, on_progress or (lambda done, total: None))
+                writing.run(workers, open_layers)
         except Corrupt:
+            origin.require_unchanged()  # if it has, what is finished was made before
             shutil.rmtree(partial, ignore_errors=True)  # going on could not help
             raise
         _finish(source, partial, plan, journal, origin, settings)
@@ -108,8 +107,8 @@ def quantize_checkpoint(
             sync(dest.parent)
         except OSError as error:
             raise write_failed(dest, 0, error) from error
-    plan = replace(plan, notes=(*plan.notes, *_notes(journal)))
-    return make_report(plan, journal.finished, dest, resumed, time.monotonic() - started)
+    plan = replace(plan, notes=(*plan.notes, *_notes(plan, journal)))
+    return make_report(plan, journal.finished, dest, resumed, clock() - started)
 
 
 def _settings(plan: Plan) -> dict[str, Any]:
@@ -122,11 +121,13 @@ def _settings(plan: Plan) -> dict[str, Any]:
         "rounding": "signed scale, least squares",
         "forms": {job.tensor.name: [job.bits, job.group] for job in plan.jobs if job.bits and plan.mixed},
         "files": [plan.file_name(unit) for unit in range(len(plan.units))],
+        "numpy": np.__version__,
     }
 
 
-def _notes(journal: Journal) -> list[str]:
-    return [note for entry in journal.finished.values() for note in entry.get("notes", ())]
+def _notes(plan: Plan, journal: Journal) -> list[str]:
+    said = [note for entry in journal.finished.values() for note in entry.get("notes", ())]
+    return [*said, *hurried_layers(plan.method, journal.finished, plan.layers)]
 
 
 def _tokens(source: Path, text: CalibrationText) -> NDArray[np.int32]:
@@ -154,26 +155,13 @@ def _mixed(
     return mixed_plan(source, plan, tokens, bits_per_weight, target_bytes, workers)
 
 
-def _calibration(tokens: NDArray[np.int32], workers: int) -> dict[str, Any]:
-    """The part of the settings that says how it was calibrated. Sums may depend on the number of threads."""
+def calibrated_on(tokens: NDArray[np.int32], workers: int) -> dict[str, Any]:
+    """The settings of calibrating on `tokens`. Sums depend on threads, library and processor."""
+    from localinfer.quantize.calibrated import arithmetic
+
     text = hashlib.sha256(tokens.astype("<i4").tobytes()).hexdigest()
-    return {"calibration": {"version": CALIBRATED, "tokens": tokens.size, "sha256": text, "threads": workers}}
-
-
-def _origin(source: Path, plan: Plan) -> dict[str, Any]:
-    """Where the weights come from: commit if the folder tells it, and the hash of each file that is read."""
-    files = sorted({job.tensor.file.path for job in plan.jobs})
-    origin: dict[str, Any] = {"files": {path.name: sha256(path) for path in [source / "config.json", *files]}}
-    try:
-        record = read_object(source / "localinfer.json").get("source")
-    except LocalInferError:
-        record = None
-    if isinstance(record, dict):
-        origin = {key: value for key, value in record.items() if isinstance(value, str)} | origin
-    if source.parent.name == "snapshots" and _COMMIT.fullmatch(source.name):
-        origin["repository"] = source.parent.parent.name.removeprefix("models--").replace("--", "/")
-        origin["revision"] = source.name
-    return origin
+    told = {"version": CALIBRATED, "tokens": tokens.size, "sha256": text, "threads": workers}
+    return told | arithmetic()
 
 
 def _must_fit(partial: Path, plan: Plan, journal: Journal) -> None:
@@ -204,44 +192,72 @@ def _calibrated(
         yield lambda: Layers(source, plan, tokens, partial / plan.file_name(0), partial)
 
 
-def _write_units(
-    plan: Plan,
-    partial: Path,
-    journal: Journal,
-    workers: int,
-    on_progress: Callable[[int, int], None],
-    open_layers: "Callable[[], Layers] | None",
-) -> None:
-    total, done = plan.weights, 0
+class _Writing:
+    """The files of `plan`, one after the other; each is in the journal as soon as it is on the disk."""
 
-    def advance(count: int) -> None:
-        nonlocal done
-        done += count
-        on_progress(done, total)
+    def __init__(
+        self,
+        plan: Plan,
+        partial: Path,
+        journal: Journal,
+        origin: Origin,
+        pace: Pace,
+        on_progress: Callable[[int, int], None],
+    ) -> None:
+        self._plan, self._partial, self._journal = plan, partial, journal
+        self._origin, self._pace, self._on_progress = origin, pace, on_progress
+        self._done = 0
+        self._layers: Layers | None = None
+        self._hurried = False
 
-    layers: Layers | None = None
-    pool = ThreadPoolExecutor(workers, thread_name_prefix="quantize")
-    try:
-        for number, unit in enumerate(plan.units):
-            name = plan.file_name(number)
-            layers = open_layers() if number == 1 and open_layers else layers
-            halves = layers.halves(unit) if layers else []
-            if name in journal.finished:
-                if layers and halves:
-                    layers.pass_over(halves, partial / name)
-                advance(sum(job.weights for job in unit))
-                continue
-            entry: dict[str, Any] = {"file": name}
-            if layers and halves:
-                made = layers.quantize(unit, halves, advance)
-                tensors, errors = made.tensors, made.errors
-                entry |= {"output_error": _short(made.output_errors), "notes": list(made.notes)}
-            else:
-                tensors, errors = quantize_unit(unit, pool, advance)
-            write_safetensors(partial / name, tensors)
-            journal.add(entry | {"sha256": sha256(partial / name), "tensors": sorted(tensors), "error": _short(errors)})
-    finally:
-        pool.shutdown(wait=True, cancel_futures=True)
+    def run(self, workers: int, open_layers: "Callable[[], Layers] | None") -> None:
+        """Write what is not finished. `open_layers` is for methods that calibrate."""
+        with ThreadPoolExecutor(workers, thread_name_prefix="quantize") as pool:
+            try:
+                for number, unit in enumerate(self._plan.units):
+                    if number == 1 and open_layers:
+                        self._layers = open_layers()
+                    self._unit(self._plan.file_name(number), unit, pool)
+            except BaseException:
+                pool.shutdown(wait=False, cancel_futures=True)
+                raise
+
+    def _unit(self, name: str, unit: tuple[Job, ...], pool: Executor) -> None:
+        halves = self._layers.halves(unit) if self._layers else []
+        weights = sum(job.weights for job in unit)
+        if name in self._journal.finished:
+            if self._layers and halves and not self._hurried:
+                self._layers.pass_over(halves, self._partial / name)
+            self._pace.pass_by(weights)
+            self._advance(weights)
+            return
+        begun = self._pace.used
+        entry: dict[str, Any] = {"file": name}
+        self._hurried = self._hurried or (bool(halves) and self._pace.too_late())
+        if self._layers and halves and not self._hurried:
+            made = self._layers.quantize(unit, halves, self._advance)
+            tensors, errors = made.tensors, made.errors
+            entry |= {"output_error": _short(made.output_errors), "notes": list(made.notes)}
+            self._pace.fitted(weights, self._pace.used - begun, self._layers_left(name))
+        else:
+            tensors, errors = quantize_unit(unit, pool, self._advance)
+            entry |= {HURRIED: True} if halves else {}
+            self._pace.rounded(weights, self._pace.used - begun)
+        write_safetensors(self._partial / name, tensors)
+        self._origin.require_unchanged()
+        entry |= {"sha256": sha256(self._partial / name), "tensors": sorted(tensors), "error": _short(errors)}
+        self._journal.add(entry | {"seconds": self._pace.used - begun})
+
+    def _layers_left(self, name: str) -> int:
+        """Layers after the file `name` that are not finished."""
+        assert self._layers is not None
+        units = [(self._plan.file_name(number), unit) for number, unit in enumerate(self._plan.units)]
+        todo = [unit for file, unit in units if file > name and file not in self._journal.finished]
+        return sum(bool(self._layers.halves(unit)) for unit in todo)
+
+    def _advance(self, count: int) -> None:
+        self._done += count
+        self._on_progress(self._done, self._plan.weights)
 
 
 def _short(figures: dict[str, float]) -> dict[str, float]:
@@ -249,7 +265,7 @@ def _short(figures: dict[str, float]) -> dict[str, float]:
 
 
 def _finish(
-    source: Path, partial: Path, plan: Plan, journal: Journal, origin: dict[str, Any], settings: dict[str, Any]
+    source: Path, partial: Path, plan: Plan, journal: Journal, origin: Origin, settings: dict[str, Any]
 ) -> None:
     """The small files; config.json last, since a folder without it is no model."""
     entries = [journal.finished[plan.file_name(unit)] for unit in range(len(plan.units))]
@@ -260,11 +276,12 @@ def _finish(
         if (source / name).is_file():
             write_bytes(partial / name, read_bytes(source / name, TOKENIZER_LIMIT))
     config = read_object(source / "config.json") | {"quantization_config": plan.quantization}
+    origin.require_unchanged()
     record: dict[str, Any] = {
         "format": FORMAT,
         "kind": "quantized",
-        "source": origin,
-        "recipe": settings | {"table_bits": 8, "notes": [*plan.notes, *_notes(journal)]},
+        "source": origin.said,
+        "recipe": settings | {"table_bits": 8, "notes": [*plan.notes, *_notes(plan, journal)]},
         "error": {tensor: error for entry in entries for tensor, error in entry["error"].items()},
         "output_error": {tensor: error for entry in entries for tensor, error in entry.get("output_error", {}).items()},
         "files": hashes | {name: sha256(partial / name) for name in (INDEX, *COPIED) if (partial / name).is_file()},

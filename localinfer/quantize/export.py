@@ -21,8 +21,8 @@ from localinfer.formats.safetensors import write_safetensors
 from localinfer.graph.ops import Linear
 from localinfer.graph.stored import IntLinear, require_finite
 from localinfer.graph.weights import Checkpoint
-from localinfer.quantize.checkpoint import COPIED
 from localinfer.quantize.export_names import describe, head_rows, names_of
+from localinfer.quantize.origin import COPIED
 from localinfer.quantize.plan import TABLES
 from localinfer.quantize.scales import round_rows
 

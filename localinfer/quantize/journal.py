@@ -5,17 +5,21 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
-from localinfer.errors import LocalInferError, UsageError
+from localinfer.errors import Changed, LocalInferError, UsageError
 from localinfer.formats.durable import sync, write_failed
 from localinfer.formats.json_files import parse_json, read_bytes
 
 JOURNAL = "journal.jsonl"
 JOURNAL_LIMIT = 64 << 20
+_SHOWN = 40
+
+Earlier = Literal["auto", "resume", "fresh"]
+"""What becomes of what a stopped run has left."""
 
 
 @contextmanager
@@ -55,23 +59,47 @@ def _is_still(path: Path, handle: int) -> bool:
 
 
 class Journal:
-    """What is finished in `partial`. Opening it drops everything that was made from another source or settings.
+    """What is finished in `partial`, and with what it was begun: the files of its source, and its settings.
 
-    The first line holds `settings`; each other line `{"file", "sha256", ...}` of one finished file.
+    The first line holds both; each other line `{"file", "sha256", ...}` of one finished file. `earlier` says what
+    becomes of what a stopped run has left: "auto" goes on with it, or begins anew under other settings and tells `say`;
+    "resume" refuses other settings; "fresh" begins anew. Another source is refused, unless it is "fresh".
+
+    Raises `Changed` for another source, `UsageError` for other settings when these are refused.
     """
 
-    def __init__(self, partial: Path, settings: dict[str, Any]) -> None:
+    def __init__(
+        self,
+        partial: Path,
+        settings: dict[str, Any],
+        source: dict[str, Any],
+        *,
+        earlier: Earlier = "auto",
+        say: Callable[[str], None] = lambda text: None,
+    ) -> None:
         self._path = partial / JOURNAL
         self.finished: dict[str, dict[str, Any]] = {}
-        lines = self._lines()
-        if lines and lines[0] == settings:
+        head = {"settings": settings, "source": source}
+        lines = [] if earlier == "fresh" else self._lines()
+        before = lines[0] if lines and lines[0].keys() == head.keys() else None
+        if before is not None:
+            _require_source(before["source"], source, partial)
+        if before is not None and before["settings"] == settings:
             for line in lines[1:]:
                 file = partial / str(line.get("file"))
                 if file.is_file() and sha256(file) == line.get("sha256"):
                     self.finished[file.name] = line
         else:
+            if before is not None and any(path.name != JOURNAL for path in partial.iterdir()):
+                told = _apart(before["settings"], settings)
+                if earlier == "resume":
+                    raise UsageError(
+                        f"the stopped run in {partial} had other settings ({told})",
+                        hint="give the same again, or leave out `--resume` to begin anew",
+                    )
+                say(f"the stopped run had other settings ({told}): begun anew")
             _empty(partial)
-        self._rewrite([settings, *self.finished.values()])
+        self._rewrite([head, *self.finished.values()])
 
     def _lines(self) -> list[dict[str, Any]]:
         """Whole lines; a kill may have torn the last one."""
@@ -106,6 +134,36 @@ class Journal:
             sync(self._path.parent)
         except OSError as error:
             raise write_failed(self._path, 1000, error) from error
+
+
+def _require_source(before: Any, now: dict[str, Any], partial: Path) -> None:
+    """Raise `Changed`, naming the files, unless the source is the one the run was begun with."""
+    old = before.get("files") if isinstance(before, dict) else None
+    apart = _differing(old if isinstance(old, dict) else {}, now["files"])
+    if apart:
+        raise Changed(
+            f"the source has changed since the stopped run in {partial} was begun: {', '.join(apart)}",
+            hint="put the old files back to go on with it, or add `--fresh` to begin anew with the new ones",
+        )
+
+
+def _apart(before: Any, now: dict[str, Any]) -> str:
+    """The settings that differ, as `name was A, is B`; long values are left out."""
+    told = []
+    before = before if isinstance(before, dict) else {}
+    for name in _differing(before, now):
+        old, new = before.get(name), now.get(name)
+        if isinstance(old, dict) and isinstance(new, dict):
+            told.append(_apart(old, new))
+        elif max(len(str(old)), len(str(new))) <= _SHOWN:
+            told.append(f"{name} was {old}, is {new}")
+        else:
+            told.append(f"another {name}")
+    return ", ".join(told)
+
+
+def _differing(one: dict[str, Any], other: dict[str, Any]) -> list[str]:
+    return sorted(name for name in one.keys() | other.keys() if one.get(name) != other.get(name))
 
 
 def _line(entry: dict[str, Any]) -> bytes:

@@ -4,7 +4,6 @@ All happens in `<dest>.partial`: `rough` is the model as quantized, `state.safet
 `made` is the result, which becomes `dest` in one step. The integers stay as they are.
 """
 
-import hashlib
 import importlib.util
 import json
 import math
@@ -20,7 +19,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from localinfer.errors import LocalInferError, NotSupported, UsageError
-from localinfer.formats.checkpoint_files import open_tensors
 from localinfer.formats.durable import sync, write_bytes, write_failed, write_json
 from localinfer.formats.json_files import TOKENIZER_LIMIT, read_bytes, read_object
 from localinfer.formats.layout import INDEX
@@ -29,9 +27,10 @@ from localinfer.formats.tokenizer import Tokenizer
 from localinfer.graph.registry import family_for
 from localinfer.graph.weights import Checkpoint
 from localinfer.quantize.calibration import CalibrationText, calibration
-from localinfer.quantize.checkpoint import CALIBRATED
-from localinfer.quantize.journal import Journal, locked, sha256
-from localinfer.quantize.plan import TABLE_BITS
+from localinfer.quantize.checkpoint import calibrated_on
+from localinfer.quantize.journal import Earlier, Journal, locked, sha256
+from localinfer.quantize.origin import Origin
+from localinfer.quantize.plan import TABLE_BITS, make_plan
 from localinfer.quantize.report import RECORD, QuantizeReport
 
 if TYPE_CHECKING:
@@ -62,13 +61,16 @@ def refine_checkpoint(
     text: CalibrationText | None = None,
     seconds: float = 0.0,
     threads: int = 0,
+    earlier: Earlier = "auto",
     on_progress: Callable[[int, int], None] | None = None,
+    say: Callable[[str], None] = lambda text: None,
     clock: Callable[[], float] = time.monotonic,
 ) -> QuantizeReport:
     """Write to `dest` what `make` makes of `source`, trained to speak like `source`; never worse on held-out text.
 
-    `settings` are those of `make`, as JSON. `seconds` limit the training; 0: until the text was gone over twice, and
-    then the same call gives the same bytes. Stopped at any time, it goes on where it was. Raises what `make` raises.
+    `settings` are those of `make`, as JSON. `seconds` limit all of it, `make` included; 0: until the text was gone over
+    twice, and then the same call gives the same bytes. Stopped at any time, it goes on where it was; `earlier` and
+    `say` as `quantize_checkpoint` has them. Raises what `make` raises.
     """
     if importlib.util.find_spec("torch") is None:
         raise NotSupported(
@@ -84,10 +86,14 @@ def refine_checkpoint(
     tokens = calibration(Tokenizer(source), text.render, MORE_TEXT * text.tokens, text.seed, text.files)
     partial = dest.with_name(dest.name + ".partial")
     with locked(partial):
-        told = settings | {"version": [VERSION, CALIBRATED], "tokens": text.tokens, "seed": text.seed}
-        Journal(partial, {"refine": told, "source": _source(source, tokens, workers)})
+        origin = Origin(source, make_plan(source, settings["bits"], settings.get("group")))
+        told = settings | {"refine": VERSION, "tokens": text.tokens, "seed": text.seed}
+        told |= {"calibration": calibrated_on(tokens, workers)}
+        Journal(partial, told, origin.said, earlier=earlier, say=say)
         report = _rough(partial, make)
-        state, note = _trained(source, partial, tokens, text.seed, seconds, workers, on_progress, clock)
+        left = max(1.0, seconds - report.seconds) if seconds else 0.0
+        state, note = _trained(source, partial, tokens, text.seed, left, workers, on_progress, clock)
+        origin.require_unchanged()
         if dest.exists():
             raise UsageError(f"{dest} is there already", hint="another process has just made it; use it")
         _write(partial / "rough", partial / "made", state, note)
@@ -99,13 +105,6 @@ def refine_checkpoint(
         shutil.rmtree(partial, ignore_errors=True)
     size = sum(file.stat().st_size for file in dest.iterdir())
     return replace(report, notes=(*report.notes, note["text"]), size_bytes=size, seconds=time.monotonic() - started)
-
-
-def _source(source: Path, tokens: NDArray[np.int32], workers: int) -> dict[str, Any]:
-    files = sorted({tensor.file.path for tensor in open_tensors(source).values()})
-    text = hashlib.sha256(tokens.astype("<i4").tobytes()).hexdigest()
-    hashes = {path.name: sha256(path) for path in [source / "config.json", *files]}
-    return {"files": hashes, "text": text, "threads": workers}
 
 
 def _rough(partial: Path, make: Make) -> QuantizeReport:

@@ -30,5 +30,7 @@ def test_nothing_to_scale() -> None:
     weights = matrix()
     assert (awq.channel_scales(weights, torch.eye(128), 4, GROUP) == 1).all()
     assert (awq.channel_scales(weights, torch.full((128, 128), float("nan")), 4, GROUP) == 1).all()
+    assert (awq.channel_scales(weights, torch.zeros(128, 128), 4, GROUP) == 1).all()
+    assert torch.isfinite(awq.channel_scales(weights, 1e-38 * torch.eye(128), 4, GROUP)).all()
     silent = torch.diag((torch.arange(128) < 3).float())
     assert torch.isfinite(awq.channel_scales(weights, silent, 4, GROUP)).all()

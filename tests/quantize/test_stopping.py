@@ -4,6 +4,7 @@ import fcntl
 import os
 import random
 import resource
+import shutil
 import signal
 import subprocess
 import sys
@@ -13,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from localinfer.errors import Corrupt, DoesNotFit, NotFound, UsageError
+from localinfer.errors import Changed, DoesNotFit, NotFound, UsageError
 from localinfer.formats.safetensors import SafetensorsFile
 from localinfer.quantize import quantize_checkpoint
 from localinfer.quantize.journal import JOURNAL, locked
@@ -153,20 +154,81 @@ def test_ctrl_c_in_a_real_process(source: Path, tmp_path: Path) -> None:
 
 
 def test_other_settings_start_afresh(source: Path, tmp_path: Path) -> None:
+    dest, said = tmp_path / "q", list[str]()
+    stop_after(source, dest, files=4)
+    assert quantize_checkpoint(source, dest, bits=3, say=said.append).resumed_files == 0
+    assert len(said) == 1
+    assert said[0].startswith("the stopped run had other settings (bits was 4, is 3")
+    stop_after(source, tmp_path / "r", files=4)
+    assert quantize_checkpoint(source, tmp_path / "r", bits=4, group=64, say=said.append).resumed_files == 0
+    assert "group was 32, is 64" in said[1]
+
+
+def test_other_settings_are_refused_if_asked(source: Path, whole: dict[str, bytes], tmp_path: Path) -> None:
     dest = tmp_path / "q"
     stop_after(source, dest, files=4)
-    assert quantize_checkpoint(source, dest, bits=3).resumed_files == 0
-    stop_after(source, tmp_path / "r", files=4)
-    assert quantize_checkpoint(source, tmp_path / "r", bits=4, group=64).resumed_files == 0
+    kept = tree(tmp_path / "q.partial")
+    with pytest.raises(UsageError, match=r"had other settings .*bits was 4, is 3"):
+        quantize_checkpoint(source, dest, bits=3, earlier="resume")
+    assert tree(tmp_path / "q.partial") == kept
+    assert quantize_checkpoint(source, dest, bits=4, earlier="resume").resumed_files >= 4
+    assert tree(dest) == whole
 
 
-def test_another_source_starts_afresh(source: Path, whole: dict[str, bytes], tmp_path: Path) -> None:
-    mine = make_checkpoint(tmp_path / "m", "llama", num_hidden_layers=LAYERS)
-    values = read_tensor(mine, "model.norm.weight")
-    replace_tensor(mine, "model.norm.weight", values + 1)
-    stop_after(mine, tmp_path / "q", files=4)
-    assert quantize_checkpoint(source, tmp_path / "q", bits=4).resumed_files == 0
+def test_begun_anew(source: Path, whole: dict[str, bytes], tmp_path: Path) -> None:
+    stop_after(source, tmp_path / "q", files=4)
+    assert quantize_checkpoint(source, tmp_path / "q", bits=4, earlier="fresh").resumed_files == 0
     assert tree(tmp_path / "q") == whole
+
+
+@pytest.mark.parametrize("file", ["model.safetensors", "config.json", "tokenizer.json"])
+def test_a_source_that_has_changed_is_refused(source: Path, whole: dict[str, bytes], tmp_path: Path, file: str) -> None:
+    """By name, with nothing lost: once the old file is back, the run goes on."""
+    mine = tmp_path / "m"
+    shutil.copytree(source, mine)
+    stop_after(mine, tmp_path / "q", files=4)
+    kept = tree(tmp_path / "q.partial")
+    data = bytearray((mine / file).read_bytes())
+    if file == "model.safetensors":
+        data[-1] ^= 1
+    else:
+        data += b"\n"
+    (mine / file).write_bytes(data)
+    with pytest.raises(Changed, match=f"changed since the stopped run in .*q.partial was begun: {file}$") as caught:
+        quantize_checkpoint(mine, tmp_path / "q", bits=4)
+    assert "--fresh" in str(caught.value.hint)
+    assert tree(tmp_path / "q.partial") == kept
+    shutil.copy(source / file, mine / file)
+    assert quantize_checkpoint(mine, tmp_path / "q", bits=4).resumed_files >= 4
+    assert tree(tmp_path / "q") == whole
+
+
+def test_begun_anew_with_the_changed_source(source: Path, tmp_path: Path) -> None:
+    mine = tmp_path / "m"
+    shutil.copytree(source, mine)
+    stop_after(mine, tmp_path / "q", files=4)
+    replace_tensor(mine, "model.norm.weight", read_tensor(mine, "model.norm.weight") + 1)
+    quantize_checkpoint(mine, tmp_path / "q", bits=4, earlier="fresh")
+    quantize_checkpoint(mine, tmp_path / "r", bits=4)
+    assert tree(tmp_path / "q") == tree(tmp_path / "r")
+
+
+def test_a_source_that_changes_meanwhile(source: Path, tmp_path: Path) -> None:
+    """What was read after the change is not kept."""
+    mine = tmp_path / "m"
+    shutil.copytree(source, mine)
+    norm, seen = read_tensor(mine, "model.norm.weight"), list[int]()
+
+    def change(done: int, total: int) -> None:
+        if not seen and len(shards(tmp_path / "q.partial")) == 3:
+            seen.append(done)
+            replace_tensor(mine, "model.norm.weight", norm + 1)
+
+    with pytest.raises(Changed, match=r"model\.safetensors changed while it was being quantized"):
+        quantize_checkpoint(mine, tmp_path / "q", bits=4, on_progress=change)
+    with (tmp_path / "q.partial" / JOURNAL).open() as journal:
+        assert len(list(journal)) == 1 + 3
+    assert not (tmp_path / "q").exists()
 
 
 def test_two_processes(source: Path, whole: dict[str, bytes], tmp_path: Path) -> None:
@@ -252,12 +314,13 @@ def test_a_source_that_shrinks_meanwhile(tmp_path: Path) -> None:
     file = mine / "model.safetensors"
 
     def cut(done: int, total: int) -> None:
-        with file.open("r+b") as handle:
-            handle.truncate(1000)
+        if len(shards(tmp_path / "q.partial")) == 3:
+            with file.open("r+b") as handle:
+                handle.truncate(1000)
 
-    with pytest.raises(Corrupt, match="changed while it was in use"):
+    with pytest.raises(Changed, match="changed while it was"):
         quantize_checkpoint(mine, tmp_path / "q", bits=4, on_progress=cut)
-    assert {path.name for path in tmp_path.iterdir()} == {"m"}
+    assert len(shards(tmp_path / "q.partial")) >= 3
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
