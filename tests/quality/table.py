@@ -2,22 +2,24 @@
 
     python -m tests.quality.table FAIR --text FILE --work DIR [--ours 4:32:rtn …] [--llama BIN --types Q4_0 …]
 
-FAIR is a folder of `fair_source`. BIN holds `llama-quantize` and `llama-imatrix`; the importance matrix is made of our
-own calibration text. Everything made stays in DIR and is used again. All models are measured by `evaluate` against the
-same bf16 source, with a 16-bit cache; llama.cpp's run in llama.cpp, `F16` among them shows how far the two engines are
-apart. Lines go to standard output as Markdown, and to DIR/table.jsonl.
+FAIR is a folder of `fair_source`. Ours are BITS:GROUP:METHOD, or BITS:SIZE:METHOD for widths mixed to a SIZE like
+`3.5bpw` (what `--bpw` takes) or `86.4MB` (`--target-size`). BIN holds `llama-quantize` and `llama-imatrix`; the
+importance matrix is made of our own calibration text. Everything made stays in DIR and is used again. All models are
+measured by `evaluate` against the same bf16 source, with a 16-bit cache; llama.cpp's run in llama.cpp, `F16` among them
+shows how far the two engines are apart. Lines go to standard output as Markdown, and to DIR/table.jsonl.
 """
 
 import argparse
 import json
+import os
 import subprocess
-import time
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Literal, cast
 
 from localinfer.chats.template import conversation
+from localinfer.errors import bytes_of
 from localinfer.evaluate import Quality, evaluate, read_text
 from localinfer.quantize import DEFAULT_TOKENS, CalibrationText, Method, checkpoint, quantize_checkpoint
 
@@ -30,17 +32,19 @@ AT_ONCE = 5
 
 @dataclass(frozen=True)
 class Entry:
-    """One line: what was made, from what words, in how many seconds."""
+    """One line: what was made, and in how many seconds of all processors together."""
 
     method: str
     path: Path
     seconds: float
 
 
-def ours(fair: Path, work: Path, spec: str) -> Entry:
-    """Our model of `bits:group:method`, made if it is not there yet."""
-    bits, group, method = spec.split(":")
-    dest, clock = work / f"ours-{bits}-{group}-{method}", _Clock(work, f"ours-{spec}")
+def ours(fair: Path, work: Path, spec: str, threads: int = 0) -> Entry:
+    """Our model of `bits:group:method` or `bits:size:method`, made if it is not there yet."""
+    bits, form, method = spec.split(":")
+    dest, clock = work / f"ours-{bits}-{form}-{method}", _Clock(work, f"ours-{spec}")
+    bpw = float(form.removesuffix("bpw")) if form.endswith("bpw") else None
+    group = int(form) if form.isdigit() else None
     if not dest.exists():
         text = CalibrationText(DEFAULT_TOKENS, 0, (), conversation)  # as the command line has it
         with clock:
@@ -48,11 +52,15 @@ def ours(fair: Path, work: Path, spec: str) -> Entry:
                 fair / "model",
                 dest,
                 bits=cast(Literal[8, 4, 3], int(bits)),
-                group=int(group),
+                group=group,
                 method=cast(Method, method),
                 text=text,
+                bits_per_weight=bpw,
+                target_bytes=bytes_of(form, "--ours") if group is None and bpw is None else None,
+                threads=threads,
             )
-    return Entry(f"INT{bits} {method}, groups of {group}", dest, clock.seconds)
+    what = f"groups of {group}" if group else f"mixed for {form}"
+    return Entry(f"INT{bits} {method}, {what}", dest, clock.seconds)
 
 
 def theirs(fair: Path, work: Path, tools: Path, kind: str) -> Entry:
@@ -82,7 +90,10 @@ def calibration_text() -> str:
 
 
 class _Clock:
-    """Seconds that a part took, kept beside it: what is made once is not made again to be timed."""
+    """Processor seconds that a part took, kept beside it: what is made once is not made again to be timed.
+
+    They stay the same, nearly, when something else runs at the same time.
+    """
 
     def __init__(self, work: Path, name: str) -> None:
         self._path = work / f"{name.replace(':', '-')}.seconds"
@@ -92,11 +103,16 @@ class _Clock:
         return float(self._path.read_text()) if self._path.exists() else 0.0
 
     def __enter__(self) -> None:
-        self._started = time.monotonic()
+        self._started = _processor_seconds()
 
     def __exit__(self, kind: object, *_: object) -> None:
         if kind is None:
-            self._path.write_text(f"{time.monotonic() - self._started:.1f}")
+            self._path.write_text(f"{_processor_seconds() - self._started:.1f}")
+
+
+def _processor_seconds() -> float:
+    """Of this process and of the tools it has run."""
+    return sum(os.times()[:4])
 
 
 def _run(*command: str | Path, dest: Path, last: Sequence[str] = ()) -> None:
@@ -136,7 +152,8 @@ def row(entry: Entry, quality: Quality) -> str:
 
 
 HEAD = (
-    "| method | bits, layers | bits, all | MB | mean KLD | top-1 | ppl | minutes |\n|---|--:|--:|--:|--:|--:|--:|--:|"
+    "| method | bits, layers | bits, all | MB | mean KLD | top-1 | ppl | CPU minutes |\n"
+    "|---|--:|--:|--:|--:|--:|--:|--:|"
 )
 
 
@@ -154,7 +171,7 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=0)
     given = parser.parse_args()
     given.work.mkdir(parents=True, exist_ok=True)
-    entries = [ours(given.fair, given.work, spec) for spec in given.ours]
+    entries = [ours(given.fair, given.work, spec, given.threads) for spec in given.ours]
     if given.llama:
         entries += [theirs(given.fair, given.work, given.llama, kind) for kind in given.types]
     print(HEAD, flush=True)  # noqa: T201

@@ -35,6 +35,15 @@ def test_ours(fair: Path, tmp_path: Path) -> None:
     assert table.HEAD.splitlines()[0].count("|") == table.row(measured, quality).count("|")
 
 
+@pytest.mark.parametrize("size", ["4bpw", "90KB"])
+def test_ours_of_a_size(fair: Path, tmp_path: Path, size: str) -> None:
+    """Widths are mixed, as `--bpw` and `--target-size` do it."""
+    entry = table.ours(fair, tmp_path, f"3:{size}:rtn", threads=1)
+    assert entry.method == f"INT3 rtn, mixed for {size}"
+    ((_, quality),) = table.measure([entry], fair, held_out_text(), 64, 2)
+    assert 3.5 < quality.body_bits_per_weight <= 4.01 if size == "4bpw" else 85_000 < quality.size_bytes <= 90_000
+
+
 def test_theirs(fair: Path, tmp_path: Path) -> None:
     """Each tool is run once, with the file to write where it belongs."""
     log = tmp_path / "log"
