@@ -116,7 +116,7 @@ complete -c localinfer -n '__localinfer_in eval' -l against -r -a '(__localinfer
 complete -c localinfer -n '__localinfer_in eval' -l text -r -F -d 'The text to read, UTF-8. [default: a text of our own that trains nothing]'
 complete -c localinfer -n '__localinfer_in eval' -l ctx -x -d 'Tokens in each chunk of the text. [default: 512]'
 complete -c localinfer -n '__localinfer_in eval' -l chunks -x -d 'Read this many chunks; 0 reads all that the text has. [default: 24]'
-complete -c localinfer -n '__localinfer_in eval' -l plot -r -F -d 'Draw size and divergence of all models into this PNG file.'
+complete -c localinfer -n '__localinfer_in eval' -l plot -r -F -d 'Draw size and divergence of all models into this PNG file; needs matplotlib.'
 complete -c localinfer -n '__localinfer_in eval' -l kv-bits -x -a '16 8 4' -d 'Bits of each cached key and value. [default: 8]'
 complete -c localinfer -n '__localinfer_in eval' -s t -l threads -x -d 'Worker threads. [default: at most one per physical core]'
 complete -c localinfer -n '__localinfer_in eval' -l revision -x -d 'Commit, branch or tag of the repository.'

@@ -39,10 +39,14 @@ def evaluate(
     from localinfer.evaluate import evaluate as measure
     from localinfer.evaluate import held_out_text, read_text
     from localinfer.evaluate.plot import plot as draw
+    from localinfer.evaluate.plot import require_plot
     from localinfer.evaluate.report import table, to_json
 
     if plot is not None and against is None:
         raise UsageError("`--plot` draws divergences, and there is nothing to compare with", hint="add `--against REF`")
+    picture = Path(plot).expanduser() if plot is not None else None
+    if picture is not None:
+        require_plot(picture)
     found = [find(ref, revision=revision, offline=offline, quiet=quiet) for ref in models]
     reference = original_of(against, revision=revision, offline=offline, quiet=quiet) if against else None
     words = read_text(Path(text).expanduser()) if text else held_out_text()
@@ -59,8 +63,8 @@ def evaluate(
             threads=threads or 0,
             on_progress=progress,
         )
-    if plot is not None:
-        draw(qualities, Path(plot).expanduser())
+    if picture is not None:
+        draw(qualities, picture)
     if json:
         show_json(to_json(qualities))
     else:

@@ -394,7 +394,13 @@ Chunks = Annotated[
     flag("chunks", "int", "Read this many chunks; 0 reads all that the text has.", low=0, high=1 << 20, default=24),
 ]
 Plot = Annotated[
-    str | None, flag("plot", "text", "Draw size and divergence of all models into this PNG file.", metavar="FILE.png")
+    str | None,
+    flag(
+        "plot",
+        "text",
+        "Draw size and divergence of all models into this PNG file; needs matplotlib.",
+        metavar="FILE.png",
+    ),
 ]
 Parallel = Annotated[
     list[str],

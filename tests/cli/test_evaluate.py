@@ -1,10 +1,11 @@
 """`eval`, and the report at the end of `quantize`; what the figures mean is tested with the room itself."""
 
 import json
-import zlib
 from pathlib import Path
 
+import numpy as np
 import pytest
+from matplotlib.image import imread
 
 from tests.cli.conftest import Cli
 
@@ -55,17 +56,19 @@ def test_one_model_is_one_object(cli: Cli, mine: str, small: str, text: str) -> 
 
 def test_several_models_and_a_picture(cli: Cli, mine: str, small: str, text: str, tmp_path: Path) -> None:
     picture = tmp_path / "out.png"
-    argv = ("eval", small, f"{mine}:BF16", "--against", mine, "--text", text, "--ctx", "64", "--kv-bits", "16")
+    assert cli("quantize", mine, "--bits", "3", "--method", "rtn", "--no-report").code == 0
+    models = [small, f"{mine}:INT3", f"{mine}:BF16"]
+    argv = ("eval", *models, "--against", mine, "--text", text, "--ctx", "64", "--kv-bits", "16")
     found = json.loads(cli(*argv, "--json", "-q").out)
-    assert [row["model"] for row in found] == [small, f"{mine}:BF16"]
-    assert (found[1]["kld_mean"], found[1]["top1_agreement"], found[1]["kld_floor"]) == (0, 1, 0)
+    assert [row["model"] for row in found] == models
+    assert found[0]["kld_mean"] < found[1]["kld_mean"]
+    assert (found[2]["kld_mean"], found[2]["top1_agreement"], found[2]["kld_floor"]) == (0, 1, 0)
     ran = cli(*argv, "--plot", str(picture))
     assert ran.out.startswith("| model ")
     assert f"reference {mine}:BF16: ppl " in ran.out
-    data = picture.read_bytes()
-    assert data[:8] == b"\x89PNG\r\n\x1a\n"
-    start = data.index(b"IDAT") + 4
-    assert len(zlib.decompress(data[start : data.index(b"IEND") - 8])) == 600 * (1 + 3 * 960)
+    pixels = imread(picture, format="png")
+    assert pixels.shape[:2] == (600, 960)
+    assert len(np.unique(pixels.reshape(-1, pixels.shape[2]), axis=0)) > 10
 
 
 def test_perplexity_alone(cli: Cli, small: str) -> None:
@@ -92,10 +95,25 @@ def test_refusals(cli: Cli, mine: str, flags: list[str], code: int, words: str) 
     assert "hint: " in ran.err
 
 
-def test_a_picture_is_a_png(cli: Cli, mine: str, text: str) -> None:
-    ran = cli("eval", mine, "--against", mine, "--text", text, "--ctx", "64", "--plot", "x.svg")
+def test_a_picture_is_a_png(cli: Cli, mine: str, text: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What keeps it from being drawn is said before anything is measured."""
+
+    def never(*_: object, **__: object) -> None:
+        raise AssertionError
+
+    monkeypatch.setattr("localinfer.evaluate.evaluate", never)
+    argv = ("eval", mine, "--against", mine, "--text", text, "--ctx", "64", "--plot")
+    ran = cli(*argv, "x.svg")
     assert (ran.code, ran.out) == (2, "")
     assert "`x.svg` says otherwise" in ran.err
+    ran = cli(*argv, "no.such/x.png")
+    assert (ran.code, ran.out) == (4, "")
+    assert "no.such: no such folder" in ran.err
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    ran = cli(*argv, "x.png")
+    assert (ran.code, ran.out) == (5, "")
+    assert "drawing needs matplotlib" in ran.err
+    assert "`pip install localinfer[plot]`" in ran.err
 
 
 def test_quantize_says_what_it_lost(cli: Cli, mine: str, isolated: Path) -> None:
