@@ -39,6 +39,7 @@ def make_small(
     from localinfer.cli.progress import Progress
     from localinfer.hub.cache import variant_dir
     from localinfer.quantize import DEFAULT_TOKENS, CalibrationText, default_method
+    from localinfer.quantize.report import keep_report
 
     name = name or source.name
     made = f"{name}:{variant_of_bits(bits)}"
@@ -64,11 +65,13 @@ def make_small(
                 note(words)
 
         try:
-            return _made(source.path, dest, made, settings, text, limits | {"say": say}, seconds, refine, progress)
+            report = _made(source.path, dest, made, settings, text, limits | {"say": say}, seconds, refine, progress)
         except KeyboardInterrupt:
             progress.clear()
             note("interrupted; the same command goes on where it stopped")
             raise
+    keep_report(dest, report)
+    return report
 
 
 def _made(

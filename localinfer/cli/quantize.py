@@ -93,13 +93,14 @@ def show(report: "QuantizeReport", quality: "Quality | None", made: dict[str, st
         return
     for remark in report.notes if not quiet else ():
         note(remark)
-    sizes = f"{report.bits_per_weight:.2f} bits a weight  {size(report.size_bytes)}  {report.seconds:.1f} s"
-    line(f"{made['ref']}  {sizes}  {made['path']}")
+    sizes = f"{report.bits_per_weight:.2f} bits a weight  {size(report.size_bytes)}"
+    took = f"{report.seconds:.1f} s  {size(report.peak_bytes)} of memory"
+    line(f"{made['ref']}  {sizes}  {took}  {made['path']}")
     if quality is not None:
         from localinfer.evaluate.report import in_a_line
 
         line(in_a_line(quality))
-        line("worst tensors: " + ", ".join(f"{name} {error:.1%}" for name, error in report.worst_tensors[:3]))
+    line("worst tensors: " + ", ".join(f"{name} {error:.1%}" for name, error in report.worst_tensors[:3]))
 
 
 def measured(source: LocalModel, made: str, dest: Path, *, threads: int, quiet: bool) -> "Quality | None":

@@ -31,7 +31,7 @@ from localinfer.quantize.checkpoint import calibrated_on
 from localinfer.quantize.journal import Earlier, Journal, locked, sha256
 from localinfer.quantize.origin import Origin
 from localinfer.quantize.plan import TABLE_BITS, make_plan
-from localinfer.quantize.report import RECORD, QuantizeReport
+from localinfer.quantize.report import RECORD, QuantizeReport, peak_bytes, tell_errors_again, worst
 
 if TYPE_CHECKING:
     from localinfer.quantize.distill import Distillation, State
@@ -97,6 +97,7 @@ def refine_checkpoint(
         if dest.exists():
             raise UsageError(f"{dest} is there already", hint="another process has just made it; use it")
         _write(partial / "rough", partial / "made", state, note)
+        errors = tell_errors_again(source, partial / "rough", partial / "made")
         try:
             (partial / "made").rename(dest)
             sync(dest.parent)
@@ -104,7 +105,9 @@ def refine_checkpoint(
             raise write_failed(dest, 0, error) from error
         shutil.rmtree(partial, ignore_errors=True)
     size = sum(file.stat().st_size for file in dest.iterdir())
-    return replace(report, notes=(*report.notes, note["text"]), size_bytes=size, seconds=time.monotonic() - started)
+    said: dict[str, Any] = {"notes": (*report.notes, note["text"]), **worst(errors)}
+    peak = max(report.peak_bytes, peak_bytes())
+    return replace(report, size_bytes=size, seconds=time.monotonic() - started, peak_bytes=peak, **said)
 
 
 def _rough(partial: Path, make: Make) -> QuantizeReport:

@@ -8,8 +8,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from localinfer.formats.durable import write_json
 from localinfer.formats.json_files import read_object
+from localinfer.graph.ops import Attend, GatedMLP
+from localinfer.graph.registry import family_for
+from localinfer.graph.weights import Checkpoint
 from localinfer.quantize.plan import Plan
 
 RECORD = "localinfer.json"
@@ -46,10 +52,70 @@ class QuantizeReport:
     notes: tuple[str, ...]
 
 
+_KEPT = ("bits_per_weight", "body_bits_per_weight", "size_bytes", "worst_tensors", "seconds", "peak_bytes")
+
+
+def keep_report(dest: Path, report: QuantizeReport) -> None:
+    """Write into the `localinfer.json` of the finished model `dest`, as `report`, what its making took and gave."""
+    path = dest / RECORD
+    write_json(path, read_object(path) | {"report": {name: getattr(report, name) for name in _KEPT}})
+
+
 def keep_quality(dest: Path, figures: Mapping[str, Any]) -> None:
     """Write what was measured of the finished model `dest` into its `localinfer.json`, as `quality`."""
     path = dest / RECORD
     write_json(path, read_object(path) | {"quality": dict(figures)})
+
+
+def peak_bytes() -> int:
+    """The most memory that this process has had."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+
+
+def worst(errors: Mapping[str, float]) -> dict[str, Any]:
+    """What `QuantizeReport` says of the errors of all quantized tensors."""
+    body = [error for name, error in errors.items() if ".layers." in name]
+    ranking = sorted(errors.items(), key=lambda pair: -pair[1])
+    return {
+        "error": math.sqrt(sum(error * error for error in body) / len(body)),
+        "worst_tensor": ranking[0][0],
+        "worst_error": ranking[0][1],
+        "worst_tensors": tuple(ranking[:5]),
+    }
+
+
+def tell_errors_again(source: Path, before: Path, made: Path) -> dict[str, float]:
+    """Measure the weights of `made` against `source` and write that into its record, in place of what held before.
+
+    `made` is `before` with other scales and norms. What was folded into norms when `before` was made is divided out.
+    The errors of `before` move to `before_refine`; how far a matrix's own outputs are off is known of these only.
+    """
+    original, after = Checkpoint(source), Checkpoint(made)
+    folds = _folds(original, Checkpoint(before))
+    name_of = family_for(original.config.get("model_type")).tensor_name
+    record, errors = read_object(made / RECORD), {}
+    for stored in record["error"]:
+        name = (name_of(stored) or stored).removesuffix(".weight")
+        wanted = original.matrix(name) * folds.get(name, 1)
+        power = float(np.square(wanted, dtype=np.float64).sum())
+        off = float(np.square(wanted - after.matrix(name), dtype=np.float64).sum())
+        errors[stored] = float(f"{math.sqrt(off / power) if power else 0.0:.6g}")
+    former = {"error": record["error"], "output_error": record.get("output_error", {})}
+    write_json(made / RECORD, record | {"error": errors, "output_error": {}, "before_refine": former})
+    return errors
+
+
+def _folds(original: Checkpoint, made: Checkpoint) -> dict[str, NDArray[np.float32]]:
+    """For each matrix behind a norm the factors of its columns that the norm gave up."""
+    found: dict[str, NDArray[np.float32]] = {}
+    for op in original.graph.ops:
+        if isinstance(op, Attend | GatedMLP):
+            norm = f"{op.norm.name}.weight"
+            was, now = (model.vector(norm) + np.float32(op.norm.offset) for model in (original, made))
+            fold = np.where(now == 0, 1, was / np.where(now == 0, 1, now)).astype(np.float32)
+            matrices = (op.q, op.k, op.v) if isinstance(op, Attend) else (op.gate, op.up)
+            found |= {linear.name: fold for linear in matrices}
+    return found
 
 
 def make_report(
@@ -58,8 +124,6 @@ def make_report(
     """The report on the finished folder `dest`."""
     body = [job for job in plan.jobs if job.bits and ".layers." in job.tensor.name]
     errors = {name: float(error) for entry in finished.values() for name, error in entry["error"].items()}
-    worst = max(errors, key=errors.__getitem__, default="")
-    in_body = [errors[job.tensor.name] for job in body]
     weights = plan.weights
     fresh = seconds if not resumed else math.inf  # a resumed run did a part only
     return QuantizeReport(
@@ -74,12 +138,9 @@ def make_report(
         body_bits_per_weight=sum(job.nbytes for job in body) * 8 / sum(job.weights for job in body),
         source_bytes=sum(job.tensor.info.nbytes for job in plan.jobs),
         size_bytes=sum(file.stat().st_size for file in dest.iterdir()),
-        error=math.sqrt(sum(error * error for error in in_body) / len(in_body)),
-        worst_tensor=worst,
-        worst_error=errors.get(worst, 0.0),
-        worst_tensors=tuple(sorted(errors.items(), key=lambda pair: -pair[1])[:5]),
+        **worst(errors),
         seconds=seconds,
         weights_per_second=weights / fresh if seconds > 0 else 0.0,
-        peak_bytes=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024),
+        peak_bytes=peak_bytes(),
         notes=plan.notes,
     )

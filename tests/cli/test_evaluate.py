@@ -123,6 +123,9 @@ def test_quantize_says_what_it_lost(cli: Cli, mine: str, isolated: Path) -> None
     kept = json.loads((Path(made["path"]) / "localinfer.json").read_text())["quality"]
     assert {key: made[key] for key in kept} == kept
     assert kept["kld_mean"] < 0.01
+    report = json.loads((Path(made["path"]) / "localinfer.json").read_text())["report"]
+    assert report.keys() >= {"bits_per_weight", "size_bytes", "worst_tensors", "seconds", "peak_bytes"}
+    assert {key: made[key] for key in report} == report
     assert cli("cache", "verify").code == 0
     ran = cli("quantize", mine, "--bits", "3", "--method", "rtn")
     first, second, third = ran.out.splitlines()

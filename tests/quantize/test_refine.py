@@ -13,7 +13,7 @@ from localinfer.errors import NotSupported, UsageError
 from localinfer.formats.checkpoint_files import open_tensors
 from localinfer.formats.tokenizer import Tokenizer
 from localinfer.graph.weights import Checkpoint
-from localinfer.quantize import CalibrationText, QuantizeReport, distill, quantize_checkpoint, refine
+from localinfer.quantize import CalibrationText, Method, QuantizeReport, distill, quantize_checkpoint, refine
 from localinfer.quantize.calibration import calibration
 from localinfer.quantize.distill import Distillation, Student
 from localinfer.quantize.refine import refine_checkpoint
@@ -127,6 +127,30 @@ def test_slopes_are_those_of_the_loss(source: Path, rough: Path, monkeypatch: py
             with torch.no_grad():
                 ends.append(loss())
         assert (ends[0] - ends[1]) / (2 * step) == pytest.approx(float(along.pow(2).sum()), rel=0.05)
+
+
+@pytest.mark.parametrize(("family", "method"), [("llama", "imatrix"), ("gemma3_text", "awq")])
+def test_the_errors_told_are_those_of_the_result(family: Family, method: Method, tmp_path: Path) -> None:
+    """Not those from before; what awq has folded into the norms counts as no error."""
+    model = make_checkpoint(tmp_path / "m", family)
+
+    def make(rough: Path) -> QuantizeReport:
+        return quantize_checkpoint(model, rough, bits=3, method=method, text=TEXT, threads=1)
+
+    before = make(tmp_path / "q")
+    report = refine_checkpoint(model, tmp_path / "r", make, SETTINGS, text=TEXT, threads=1)
+    said = record(tmp_path / "r")
+    assert said["before_refine"]["error"] == record(tmp_path / "q")["error"]
+    assert said["output_error"] == {}
+    assert report.worst_tensors != before.worst_tensors
+    assert dict(report.worst_tensors).items() <= said["error"].items()
+    assert report.worst_error == max(said["error"].values())
+    for name, error in said["error"].items():
+        assert error == pytest.approx(said["before_refine"]["error"][name], rel=0.3)
+    name = "model.layers.1.mlp.down_proj.weight"
+    original, made = (Checkpoint(tmp_path / where).matrix(name.removesuffix(".weight")) for where in ("m", "r"))
+    wanted = np.linalg.norm(original - made) / np.linalg.norm(original)
+    assert said["error"][name] == pytest.approx(wanted, rel=1e-4)
 
 
 def test_a_second_run_gives_the_same_bytes(source: Path, whole: Path, tmp_path: Path) -> None:
