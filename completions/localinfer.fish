@@ -92,7 +92,7 @@ complete -c localinfer -n '__localinfer_in quantize' -a '(__localinfer_names mod
 complete -c localinfer -n '__localinfer_in quantize' -l bits -x -a '8 4 3' -d 'Bits of each weight of the body.'
 complete -c localinfer -n '__localinfer_in quantize' -l group -x -a '32 64 128' -d 'Weights that share one scale. [default: 32; 64 from 4 billion weights on]'
 complete -c localinfer -n '__localinfer_in quantize' -l method -x -a 'rtn imatrix awq gptq awq+gptq' -d 'How integers are chosen: `rtn` from the weights alone, all others by calibrating too. [default: gptq; rtn for 8 bits]'
-complete -c localinfer -n '__localinfer_in quantize' -l calib -x -d 'Calibrate on this text, not on our own; may be repeated.'
+complete -c localinfer -n '__localinfer_in quantize' -l calib -x -d 'Calibrate on this text, not on our own; may be repeated. `self`: on what the model says by itself.'
 complete -c localinfer -n '__localinfer_in quantize' -l tokens -x -d 'Most tokens to calibrate on. [default: 32768]'
 complete -c localinfer -n '__localinfer_in quantize' -l seed -x -d 'Same seed, same text. [default: 0]'
 complete -c localinfer -n '__localinfer_in quantize' -l bpw -x -d 'Mix widths, from `--bits` up: this many bits a weight in the layers.'

@@ -1,6 +1,8 @@
 """Make a smaller form of a model that is here, with progress; a stop loses nothing."""
 
+import time
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,7 +20,7 @@ def make_small(
     *,
     group: int | None = None,
     method: "Method | None" = None,
-    calib: Sequence[Path] = (),
+    calib: Sequence[str] = (),
     tokens: int | None = None,
     seed: int = 0,
     bits_per_weight: float | None = None,
@@ -32,29 +34,23 @@ def make_small(
 ) -> "QuantizeReport":
     """Quantize `source` to `name:INT<bits>` among our models. Ctrl-C keeps what is done and says so.
 
-    `method` None is what loses least at that width; `calib`, `tokens` and `seed` say what it calibrates on. `refine`
-    then trains the scales. All takes `seconds` at most if that is not 0. `earlier`: what becomes of a stopped run.
+    `method` None is what loses least at that width; `calib` (files, or `self` for the model's own words), `tokens` and
+    `seed` say what it calibrates on. `refine` then trains the scales. All takes `seconds` at most if that is not 0.
+    `earlier`: what becomes of a stopped run.
     """
     from localinfer.chats.template import conversation
+    from localinfer.cli.own_words import calibration_files, forget_words
     from localinfer.cli.progress import Progress
     from localinfer.hub.cache import variant_dir
-    from localinfer.quantize import DEFAULT_TOKENS, CalibrationText, default_method
+    from localinfer.quantize import DEFAULT_TOKENS, CalibrationText
     from localinfer.quantize.report import keep_report
 
     name = name or source.name
     made = f"{name}:{variant_of_bits(bits)}"
-    if method is None:
-        method, remark = default_method(bits)
-        if remark and not quiet:
-            note(remark)
-    text = CalibrationText(tokens or DEFAULT_TOKENS, seed, tuple(calib), conversation)
-    settings: dict[str, Any] = {
-        "bits": bits,
-        "group": group,
-        "method": method,
-        "bits_per_weight": bits_per_weight,
-        "target_bytes": target_bytes,
-    }
+    method = method or _usual_method(bits, quiet)
+    text = CalibrationText(tokens or DEFAULT_TOKENS, seed, (), conversation)
+    settings: dict[str, Any] = {"bits": bits, "group": group, "method": method}
+    settings |= {"bits_per_weight": bits_per_weight, "target_bytes": target_bytes}
     dest = variant_dir(name, variant_of_bits(bits))
     limits: dict[str, Any] = {"threads": threads, "earlier": earlier}
     with Progress(long=True, quiet=quiet) as progress:
@@ -65,13 +61,28 @@ def make_small(
                 note(words)
 
         try:
+            begun = time.monotonic()
+            if method != "rtn" or refine or bits_per_weight is not None or target_bytes is not None:
+                files = calibration_files(source, dest, calib, text, refine=refine, **limits, progress=progress)
+                text = replace(text, files=files)
+            seconds = max(1.0, seconds - (time.monotonic() - begun)) if seconds else 0.0
             report = _made(source.path, dest, made, settings, text, limits | {"say": say}, seconds, refine, progress)
         except KeyboardInterrupt:
             progress.clear()
             note("interrupted; the same command goes on where it stopped")
             raise
     keep_report(dest, report)
+    forget_words(dest)
     return report
+
+
+def _usual_method(bits: int, quiet: bool) -> "Method":
+    from localinfer.quantize import default_method
+
+    method, remark = default_method(bits)
+    if remark and not quiet:
+        note(remark)
+    return method
 
 
 def _made(

@@ -269,7 +269,12 @@ Method = Annotated[
 ]
 Calib = Annotated[
     list[str],
-    flag("calib", "list", "Calibrate on this text, not on our own; may be repeated.", metavar="FILE"),
+    flag(
+        "calib",
+        "list",
+        "Calibrate on this text, not on our own; may be repeated. `self`: on what the model says by itself.",
+        metavar="FILE|self",
+    ),
 ]
 Tokens = Annotated[int, flag("tokens", "int", "Most tokens to calibrate on.", low=1, high=1 << 22, default=32768)]
 NoReport = Annotated[bool, flag("no-report", "flag", "Do not measure what it lost.")]

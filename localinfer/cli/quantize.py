@@ -42,32 +42,25 @@ def quantize(
 ) -> None:
     """Make a model smaller and faster; it is kept as `REF:INT4` and the like.
 
-    The embedding and the head get 8 bits. Stopped half-way, the same command goes on where it was; exit code 9 when the
-    original has changed meanwhile. At the end it is measured against the original on a short text that is used for
-    nothing else.
+    Embedding and head get 8 bits. Stopped half-way, the same command goes on, unless the original has changed (exit
+    code 9). At the end it is measured against the original on a text that is used for nothing else.
     """
     from localinfer.cli.making import make_small
-    from localinfer.hub.cache import own_model, variant_dir
-    from localinfer.hub.model import variant_of_bits
 
     if bits is None:
         raise UsageError("`--bits` is missing", hint=f"say how small: `localinfer quantize {ref} --bits 4`")
-    if bpw and target_size:
-        raise UsageError("`--bpw` and `--target-size` were both given", hint="leave one of them out")
-    if resume and fresh:
-        raise UsageError("`--resume` and `--fresh` were both given", hint="leave one of them out")
-    width = int(bits)
+    _require_one("`--bpw` and `--target-size`", bpw, target_size)
+    _require_one("`--resume` and `--fresh`", resume, fresh)
+    width, threads = int(bits), threads or 0
     source = original(ref, revision=revision, offline=offline, quiet=quiet)
-    made = f"{name or source.name}:{variant_of_bits(width)}"
-    if own_model(name or source.name, variant_of_bits(width)) is not None:
-        raise UsageError(f"`{made}` is here already", hint=f"use it, or make place first: `localinfer rm {made}`")
-    dest = variant_dir(name or source.name, variant_of_bits(width))
+    name = name or source.name
+    made, dest = _place(name, width)
     report = make_small(
         source,
         width,
         group=int(group) if group else None,
         method=method,
-        calib=[Path(file) for file in calib],
+        calib=calib,
         tokens=tokens,
         seed=seed or 0,
         bits_per_weight=bpw,
@@ -75,12 +68,29 @@ def quantize(
         refine=refine == "kl",
         seconds=seconds_of(time_budget, "--time-budget") if time_budget else 0.0,
         name=name,
-        threads=threads or 0,
+        threads=threads,
         earlier="resume" if resume else "fresh" if fresh else "auto",
         quiet=quiet,
     )
-    quality = None if no_report else measured(source, made, dest, threads=threads or 0, quiet=quiet)
+    quality = None if no_report else measured(source, made, dest, threads=threads, quiet=quiet)
     show(report, quality, {"ref": made, "path": str(dest), "source": source.ref}, json=json, quiet=quiet)
+
+
+def _require_one(flags: str, *given: object) -> None:
+    if all(given):
+        raise UsageError(f"{flags} were both given", hint="leave one of them out")
+
+
+def _place(name: str, bits: int) -> tuple[str, Path]:
+    """How the model to be made is called, and its folder. Raises `UsageError` when it is here already."""
+    from localinfer.hub.cache import own_model, variant_dir
+    from localinfer.hub.model import variant_of_bits
+
+    variant = variant_of_bits(bits)
+    made = f"{name}:{variant}"
+    if own_model(name, variant) is not None:
+        raise UsageError(f"`{made}` is here already", hint=f"use it, or make place first: `localinfer rm {made}`")
+    return made, variant_dir(name, variant)
 
 
 def show(report: "QuantizeReport", quality: "Quality | None", made: dict[str, str], *, json: bool, quiet: bool) -> None:

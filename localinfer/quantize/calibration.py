@@ -59,7 +59,8 @@ def calibration(
     """About `tokens` tokens as int32 [sequences, 512], fewer if the text is short; `files` replace our own text.
 
     Each sequence begins with BOS if the model wants that. `.jsonl` files hold a conversation a line: a list of
-    `{"role", "content"}`; they need `render`, without which the turns are taken as plain text.
+    `{"role", "content"}`; they need `render`, without which the turns are taken as plain text. A line may also be a
+    plain text, in quotes.
 
     Raises `UsageError` for text that is too short, not UTF-8, or no conversation; `NotFound` for a missing file.
     """
@@ -112,12 +113,14 @@ def _documents(name: str, data: bytes) -> list[str | Turns]:
         raise UsageError(f"{name}: holds a zero byte at {at}, so it is no text", hint="give a file of text")
     if not name.endswith(".jsonl"):
         return [part.strip("\n") for part in text.replace("\r\n", "\n").split("\n---\n") if part.strip()]
-    return [_turns(line, f"{name}:{number}") for number, line in enumerate(text.splitlines(), 1) if line.strip()]
+    return [_line(line, f"{name}:{number}") for number, line in enumerate(text.splitlines(), 1) if line.strip()]
 
 
-def _turns(line: str, where: str) -> Turns:
+def _line(line: str, where: str) -> str | Turns:
     try:
         value = json.loads(line)
+        if isinstance(value, str):
+            return value
         turns = [(message["role"], message["content"]) for message in value]
         if turns and all(isinstance(word, str) for turn in turns for word in turn):
             return turns

@@ -16,13 +16,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from localinfer.errors import Corrupt, DoesNotFit, NotSupported, UsageError, size
-from localinfer.formats.durable import sync, write_bytes, write_failed, write_json
+from localinfer.formats.durable import sync, write_bytes, write_json
 from localinfer.formats.json_files import TOKENIZER_LIMIT, read_bytes, read_object
 from localinfer.formats.layout import INDEX
 from localinfer.formats.safetensors import write_safetensors
 from localinfer.formats.tokenizer import Tokenizer
 from localinfer.quantize.calibration import CalibrationText, calibration
-from localinfer.quantize.journal import Earlier, Journal, locked, sha256
+from localinfer.quantize.journal import Earlier, Journal, locked, publish, sha256
 from localinfer.quantize.layer import quantize_unit
 from localinfer.quantize.origin import COPIED, Origin
 from localinfer.quantize.pace import HURRIED, Pace, hurried_layers
@@ -58,37 +58,31 @@ def quantize_checkpoint(
 ) -> QuantizeReport:
     """Write the model in `source` with `bits` a weight to `dest`, which appears whole or not at all.
 
-    Embedding and head get 8 bits. Stopped at any time (Ctrl-C, kill, disk full), the same call goes on with the first
-    unfinished file and gives the same bytes; `earlier` as `Journal` has it. `group` None chooses; `threads` 0 takes
-    every processor. `on_progress(done, total)` counts weights, `say` is told what a person should know meanwhile. Every
-    `method` but `rtn` calibrates, on `text` (None: our own), for `seconds` at most if that is not 0: layers it has no
-    time for are rounded to the nearest.
-
-    With `bits_per_weight` (of the layers) or `target_bytes` (of all weights) the fused groups get different widths,
-    none below `bits`: those whose rounding costs most get more.
+    Embedding and head get 8 bits. Stopped at any time (Ctrl-C, kill, disk full), the same call goes on and gives the
+    same bytes; `earlier` as `Journal` has it. `group` None chooses; `threads` 0 takes all. `on_progress(done, total)`
+    counts weights, `say` is told what a person should know meanwhile. Every `method` but `rtn` calibrates, on `text`
+    (None: our own), for `seconds` at most if that is not 0; layers it has no time for are rounded to the nearest. With
+    `bits_per_weight` (of the layers) or `target_bytes` (of all) the fused groups get different widths, from `bits` up.
 
     Raises `UsageError` (dest exists, group does not divide, no mix is of that size, text too short, another process is
-    at it), `NotSupported` (architecture, quantized source, no torch), `Corrupt` (NaN or infinite weights and damaged
-    files, named), `DoesNotFit` (disk), `Changed` (the source is not what it was when the run was begun).
+    at it), `NotSupported` (architecture, quantized source, no torch), `Corrupt` (NaN, infinity, damage), `DoesNotFit`
+    (disk), `Changed` (the source is not what it was when the run was begun).
     """
     started = clock()
     source, dest = source.resolve(), dest.absolute()
     if dest.exists():
         raise UsageError(f"{dest} is there already", hint="remove it first, or use it")
     workers = threads or os.cpu_count() or 1
-    plan, tokens = make_plan(source, bits, group, method), None
-    if method != "rtn" or bits_per_weight is not None or target_bytes is not None:
-        tokens = _tokens(source, text or CalibrationText())
-        plan = _mixed(source, plan, tokens, bits_per_weight, target_bytes, workers)
+    plan = make_plan(source, bits, group, method)
+    tokens = _tokens(source, text, plan, mixed=bits_per_weight is not None or target_bytes is not None)
+    plan = _mixed(source, plan, tokens, bits_per_weight, target_bytes, workers)
     partial = dest.with_name(dest.name + ".partial")
     with locked(partial):
         if dest.exists():
             shutil.rmtree(partial, ignore_errors=True)
             raise UsageError(f"{dest} is there already", hint="another process has just made it; use it")
-        origin = Origin(source, plan)
-        settings = (
-            _settings(plan) if tokens is None else _settings(plan) | {"calibration": calibrated_on(tokens, workers)}
-        )
+        origin = Origin(source)
+        settings = _settings(plan, tokens, workers)
         journal = Journal(partial, settings, origin.said, earlier=earlier, say=say)
         resumed = len(journal.finished)
         pace = Pace(plan, seconds, journal.finished, started, clock, say)
@@ -102,18 +96,15 @@ def quantize_checkpoint(
             shutil.rmtree(partial, ignore_errors=True)  # going on could not help
             raise
         _finish(source, partial, plan, journal, origin, settings)
-        try:
-            partial.rename(dest)
-            sync(dest.parent)
-        except OSError as error:
-            raise write_failed(dest, 0, error) from error
+        publish(partial, dest)
     plan = replace(plan, notes=(*plan.notes, *_notes(plan, journal)))
     return make_report(plan, journal.finished, dest, resumed, clock() - started)
 
 
-def _settings(plan: Plan) -> dict[str, Any]:
+def _settings(plan: Plan, tokens: NDArray[np.int32] | None, workers: int) -> dict[str, Any]:
     """All that decides the bytes of the result, beside the source."""
-    return {
+    told = {} if tokens is None else {"calibration": calibrated_on(tokens, workers)}
+    return told | {
         "bits": plan.bits,
         "group": plan.group,
         "table_group": plan.table_group,
@@ -130,7 +121,11 @@ def _notes(plan: Plan, journal: Journal) -> list[str]:
     return [*said, *hurried_layers(plan.method, journal.finished, plan.layers)]
 
 
-def _tokens(source: Path, text: CalibrationText) -> NDArray[np.int32]:
+def _tokens(source: Path, text: CalibrationText | None, plan: Plan, mixed: bool) -> NDArray[np.int32] | None:
+    """The calibration text, if it is needed."""
+    if plan.method == "rtn" and not mixed:
+        return None
+    text = text or CalibrationText()
     if importlib.util.find_spec("torch") is None:
         raise NotSupported(
             "calibrating needs torch, which is not installed",
@@ -142,13 +137,13 @@ def _tokens(source: Path, text: CalibrationText) -> NDArray[np.int32]:
 def _mixed(
     source: Path,
     plan: Plan,
-    tokens: NDArray[np.int32],
+    tokens: NDArray[np.int32] | None,
     bits_per_weight: float | None,
     target_bytes: int | None,
     workers: int,
 ) -> Plan:
     """`plan` with its widths mixed, if a size was asked for."""
-    if bits_per_weight is None and target_bytes is None:
+    if tokens is None or (bits_per_weight is None and target_bytes is None):
         return plan
     from localinfer.quantize.budget import mixed_plan
 

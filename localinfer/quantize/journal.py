@@ -80,7 +80,7 @@ class Journal:
         self._path = partial / JOURNAL
         self.finished: dict[str, dict[str, Any]] = {}
         head = {"settings": settings, "source": source}
-        lines = [] if earlier == "fresh" else self._lines()
+        lines = [] if earlier == "fresh" else _whole_lines(self._path)
         before = lines[0] if lines and lines[0].keys() == head.keys() else None
         if before is not None:
             _require_source(before["source"], source, partial)
@@ -100,15 +100,6 @@ class Journal:
                 say(f"the stopped run had other settings ({told}): begun anew")
             _empty(partial)
         self._rewrite([head, *self.finished.values()])
-
-    def _lines(self) -> list[dict[str, Any]]:
-        """Whole lines; a kill may have torn the last one."""
-        try:
-            data = read_bytes(self._path, JOURNAL_LIMIT)
-            lines = [parse_json(line, str(self._path)) for line in data.split(b"\n")[:-1]]
-        except LocalInferError:
-            return []
-        return [line for line in lines if isinstance(line, dict)]
 
     def add(self, entry: dict[str, Any]) -> None:
         """Record a file that is whole and on the disk."""
@@ -134,6 +125,32 @@ class Journal:
             sync(self._path.parent)
         except OSError as error:
             raise write_failed(self._path, 1000, error) from error
+
+
+def publish(made: Path, dest: Path) -> None:
+    """Give a finished folder its name, in one step."""
+    try:
+        made.rename(dest)
+        sync(dest.parent)
+    except OSError as error:
+        raise write_failed(dest, 0, error) from error
+
+
+def require_same_source(partial: Path, source: dict[str, Any]) -> None:
+    """Raise `Changed` if `partial` holds a run that was begun with other files than those of `source`."""
+    lines = _whole_lines(partial / JOURNAL)
+    if lines and "source" in lines[0]:
+        _require_source(lines[0]["source"], source, partial)
+
+
+def _whole_lines(path: Path) -> list[dict[str, Any]]:
+    """What a journal holds; a kill may have torn the last line."""
+    try:
+        data = read_bytes(path, JOURNAL_LIMIT)
+        lines = [parse_json(line, str(path)) for line in data.split(b"\n")[:-1]]
+    except LocalInferError:
+        return []
+    return [line for line in lines if isinstance(line, dict)]
 
 
 def _require_source(before: Any, now: dict[str, Any], partial: Path) -> None:

@@ -5,9 +5,9 @@ from pathlib import Path
 from typing import Any
 
 from localinfer.errors import Changed, LocalInferError
+from localinfer.formats.checkpoint_files import open_tensors
 from localinfer.formats.json_files import read_object
 from localinfer.quantize.journal import sha256
-from localinfer.quantize.plan import Plan
 
 COPIED = (
     "generation_config.json",
@@ -28,8 +28,8 @@ _COMMIT = re.compile(r"[0-9a-f]{40}")
 class Origin:
     """Hashes every file of `source` that decides what comes out. `said`: that, and commit and repository if known."""
 
-    def __init__(self, source: Path, plan: Plan) -> None:
-        weights = sorted({job.tensor.file.path for job in plan.jobs})
+    def __init__(self, source: Path) -> None:
+        weights = sorted({tensor.file.path for tensor in open_tensors(source).values()})
         small = [source / name for name in COPIED if (source / name).is_file()]
         self._seen = {path: _stamp(path) for path in [source / "config.json", *small, *weights]}
         self.said = _written_down(source) | {"files": {path.name: sha256(path) for path in self._seen}}

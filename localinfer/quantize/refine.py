@@ -28,9 +28,9 @@ from localinfer.graph.registry import family_for
 from localinfer.graph.weights import Checkpoint
 from localinfer.quantize.calibration import CalibrationText, calibration
 from localinfer.quantize.checkpoint import calibrated_on
-from localinfer.quantize.journal import Earlier, Journal, locked, sha256
+from localinfer.quantize.journal import Earlier, Journal, locked, publish, sha256
 from localinfer.quantize.origin import Origin
-from localinfer.quantize.plan import TABLE_BITS, make_plan
+from localinfer.quantize.plan import TABLE_BITS
 from localinfer.quantize.report import RECORD, QuantizeReport, peak_bytes, tell_errors_again, worst
 
 if TYPE_CHECKING:
@@ -86,7 +86,7 @@ def refine_checkpoint(
     tokens = calibration(Tokenizer(source), text.render, MORE_TEXT * text.tokens, text.seed, text.files)
     partial = dest.with_name(dest.name + ".partial")
     with locked(partial):
-        origin = Origin(source, make_plan(source, settings["bits"], settings.get("group")))
+        origin = Origin(source)
         told = settings | {"refine": VERSION, "tokens": text.tokens, "seed": text.seed}
         told |= {"calibration": calibrated_on(tokens, workers)}
         Journal(partial, told, origin.said, earlier=earlier, say=say)
@@ -98,11 +98,7 @@ def refine_checkpoint(
             raise UsageError(f"{dest} is there already", hint="another process has just made it; use it")
         _write(partial / "rough", partial / "made", state, note)
         errors = tell_errors_again(source, partial / "rough", partial / "made")
-        try:
-            (partial / "made").rename(dest)
-            sync(dest.parent)
-        except OSError as error:
-            raise write_failed(dest, 0, error) from error
+        publish(partial / "made", dest)
         shutil.rmtree(partial, ignore_errors=True)
     size = sum(file.stat().st_size for file in dest.iterdir())
     said: dict[str, Any] = {"notes": (*report.notes, note["text"]), **worst(errors)}

@@ -242,6 +242,30 @@ def test_text_that_cannot_be_calibrated_on(
     assert cli("cache", "prune", "--dry-run").out.startswith("would free 0 B")
 
 
+def test_the_models_own_words(own: MakeOwn) -> None:
+    """Drawn with the seed; killed while it speaks and while it is quantized, it ends with the same bytes."""
+    folder = own()
+    dest, partial, words = (folder.with_name(f"INT4{end}") for end in ("", ".partial", "-words.partial"))
+    argv = ("quantize", "me/tiny", *GPTQ, "--calib", "self")
+    kill_when(argv, lambda: any(file.stat().st_size for file in words.glob("*.jsonl")))
+    kill_when(argv, lambda: files(partial) >= 3)
+    assert run(*argv).code == 0
+    went_on = without_times(dest)
+    assert not words.exists()
+    assert run("rm", "me/tiny:INT4", "--yes").code == 0
+    assert run(*argv).code == 0
+    assert without_times(dest) == went_on
+    assert run("rm", "me/tiny:INT4", "--yes").code == 0
+    kill_when((*argv, "--seed", "5"), lambda: files(partial) >= 3)
+    assert "another sha256" in run(*argv).err
+    assert without_times(dest) == went_on
+    own_text = json.loads(went_on["localinfer.json"])
+    assert run("rm", "me/tiny:INT4", "--yes").code == 0
+    assert run("quantize", "me/tiny", *GPTQ).code == 0
+    of_the_package = json.loads((dest / "localinfer.json").read_text())
+    assert own_text["recipe"]["calibration"]["sha256"] != of_the_package["recipe"]["calibration"]["sha256"]
+
+
 def test_no_space_is_seen_before_the_work(cli: Cli, mine: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("localinfer.quantize.checkpoint.shutil.disk_usage", lambda path: Few)
     ran = cli("quantize", mine, *GPTQ)

@@ -1,0 +1,78 @@
+"""`--calib self`: the text that the original says by itself, drawn once and kept until the small model is made."""
+
+import hashlib
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from localinfer.hub.model import LocalModel
+
+if TYPE_CHECKING:
+    from localinfer.cli.progress import Progress
+    from localinfer.quantize import CalibrationText, Earlier
+
+SELF = "self"
+
+
+def calibration_files(
+    source: LocalModel,
+    dest: Path,
+    calib: Sequence[str],
+    text: "CalibrationText",
+    *,
+    refine: bool,
+    threads: int,
+    earlier: "Earlier",
+    progress: "Progress",
+) -> tuple[Path, ...]:
+    """The files that `calib` names; for `self` one that holds what `source` says, to make and `refine` `dest` with."""
+    if SELF not in calib:
+        return tuple(Path(name).expanduser() for name in calib)
+    from localinfer.quantize.refine import MORE_TEXT
+
+    tokens = text.tokens * (MORE_TEXT if refine else 1)
+    words = _drawn(source, dest, tokens, text.seed, threads, earlier, progress)
+    return tuple(words if name == SELF else Path(name).expanduser() for name in calib)
+
+
+def forget_words(dest: Path) -> None:
+    """Delete what was drawn for `dest`."""
+    shutil.rmtree(_folder(dest), ignore_errors=True)
+
+
+def _folder(dest: Path) -> Path:
+    """Named so that `cache prune` finds it when it is left."""
+    return dest.with_name(f"{dest.name}-words.partial")
+
+
+def _drawn(
+    source: LocalModel, dest: Path, tokens: int, seed: int, threads: int, earlier: "Earlier", progress: "Progress"
+) -> Path:
+    """What a stopped run has drawn is gone on with. Raises `Changed` for one of another source, before a word."""
+    from localinfer.chats.own_words import CONTEXT, TOGETHER, write_own_words
+    from localinfer.cli.opening import check_fit
+    from localinfer.config import EngineConfig
+    from localinfer.cost.fit import estimate
+    from localinfer.engine.opening import open_engine
+    from localinfer.quantize.journal import locked, require_same_source
+    from localinfer.quantize.origin import Origin
+
+    origin = Origin(source.path)
+    if earlier != "fresh":
+        require_same_source(dest.with_name(dest.name + ".partial"), origin.said)
+    context = min(CONTEXT, estimate(source.path).context)
+    config = EngineConfig(context=context, parallel=TOGETHER, kv_bits=16, threads=threads or None)
+    key = hashlib.sha256(repr((sorted(origin.said["files"].items()), seed)).encode()).hexdigest()
+    with locked(_folder(dest)):
+        check_fit(source, config)
+        file = _folder(dest) / f"{key[:16]}.jsonl"
+        with open_engine(source.path, config, name=source.ref, on_progress=progress) as engine:
+            write_own_words(
+                engine,
+                file,
+                tokens=tokens,
+                seed=seed,
+                on_progress=lambda done, total: progress(f"letting {source.ref} speak", done, total),
+            )
+    return file
