@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from localinfer.errors import NotSupported
+from localinfer.errors import Corrupt, NotSupported
 from localinfer.formats.durable import sync, write_failed
 from localinfer.formats.gguf_blocks import BLOCK, BLOCK_BYTES
 from localinfer.formats.gguf_tokenizer import PRE_NAMES
@@ -90,13 +90,19 @@ def _add(writer: Any, key: str, value: Any) -> None:
 def tokenizer_metadata(directory: Path, rows: int) -> Metadata:
     """The tokenizer of `directory`, with a token for each of the embedding's `rows`.
 
-    Raises `NotSupported` for one that GGUF has no word for.
+    Raises `NotSupported` for one that GGUF has no word for, `Corrupt` for one of more tokens.
     """
     tokenizer = Tokenizer(directory)
     document = read_object(directory / "tokenizer.json", TOKENIZER_LIMIT)
     model = document["model"]
     if model.get("type") != "BPE":
         raise NotSupported(f"a tokenizer of kind {str(model.get('type'))[:40]!r} cannot be exported", hint=_HINT)
+    highest = max([*model["vocab"].values(), *(added["id"] for added in document.get("added_tokens") or ())], default=0)
+    if highest >= rows:
+        raise Corrupt(
+            f"the tokenizer has token {highest}, but the weights have {rows} rows",
+            hint="the tokenizer belongs to another model; download the model again",
+        )
     tokens = [f"[PAD{i}]" for i in range(rows)]
     kinds = [_UNUSED] * rows
     fallback = bool(model.get("byte_fallback"))
