@@ -3,6 +3,7 @@
 import json
 import random
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -15,10 +16,10 @@ from tests.formats.tokenizers_here import CORPUS, save
 from tests.graph.packed import quantized
 from tests.tiny import Family, make_checkpoint
 
-GEMMA = {"num_hidden_layers": 7, "sliding_window_pattern": 6, "query_pre_attn_scalar": 32}
+GEMMA: dict[str, Any] = {"num_hidden_layers": 7, "sliding_window_pattern": 6, "query_pre_attn_scalar": 32}
 
 
-def model(folder: Path, family: Family, kind: str, config: dict[str, int]) -> Path:
+def model(folder: Path, family: Family, kind: str, config: dict[str, Any]) -> Path:
     """A tiny model whose tokenizer was trained here; it begins every text with BOS, as such models do."""
     names = {"bos_token": "<s>", "eos_token": "</s>", "add_bos_token": True}
     folder.mkdir()
@@ -38,7 +39,7 @@ def model(folder: Path, family: Family, kind: str, config: dict[str, int]) -> Pa
     [("llama", "prepend", {}), ("mistral", "prepend", {}), ("gemma3_text", "gemma", GEMMA)],
 )
 @pytest.mark.parametrize("bits", [16, 4])
-def test_llama_cpp_reads_it(tmp_path: Path, family: Family, kind: str, config: dict[str, int], bits: int) -> None:
+def test_llama_cpp_reads_it(tmp_path: Path, family: Family, kind: str, config: dict[str, Any], bits: int) -> None:
     source = model(tmp_path / "m", family, kind, config)
     if bits != 16:
         source = quantized(source, tmp_path / "q", bits, 32)
