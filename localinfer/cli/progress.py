@@ -4,6 +4,7 @@ import contextlib
 import os
 import sys
 import time
+from collections import deque
 from collections.abc import Callable
 
 from localinfer.cli.output import is_terminal, note
@@ -12,6 +13,9 @@ from localinfer.text import one_line
 
 REDRAW_S = 0.1
 """Seconds between two drawings of the line."""
+
+LOOK_BACK_S = 60.0
+"""What is left is told from the pace of these last seconds: what an earlier run has done goes by much faster."""
 
 
 class Progress:
@@ -37,6 +41,7 @@ class Progress:
         self._phase = ""
         self._drawn_at = -REDRAW_S
         self._is_drawn = False
+        self._marks: deque[tuple[float, int]] = deque()
 
     def __enter__(self) -> "Progress":
         return self
@@ -56,10 +61,27 @@ class Progress:
         now = self._clock()
         if phase == self._phase and done < total and now - self._drawn_at < REDRAW_S:
             return
+        if phase != self._phase:
+            self._marks.clear()
+        share = f"  {100 * done // total:3d} %{self._left(now, done, total)}" if total > 0 else ""
         self._phase, self._drawn_at = phase, now
-        share = f"  {100 * done // total:3d} %" if total > 0 else ""
         amount = f"  {size(done)} of {size(total)}" if self._in_bytes and total > 0 else ""
         self._draw(f"{one_line(phase, 60)}{share}{amount}")
+
+    def _left(self, now: float, done: int, total: int) -> str:
+        """How long a long job will still take; nothing before that can be told."""
+        if not self._long:
+            return ""
+        if not self._marks or now - self._marks[-1][0] >= 1:
+            self._marks.append((now, done))
+        while len(self._marks) > 2 and now - self._marks[1][0] >= LOOK_BACK_S:
+            self._marks.popleft()
+        then, before = self._marks[0]
+        if now - then < 3 or done <= before or done >= total:
+            return ""
+        seconds = (total - done) * (now - then) / (done - before)
+        unit, name = (1, "s") if seconds < 100 else (60, "min") if seconds < 6000 else (3600, "h")
+        return f"  {seconds / unit:.0f} {name} left"
 
     def clear(self) -> None:
         """Take the line away, so that other words can be written."""

@@ -72,6 +72,19 @@ def test_progress_on_a_terminal_is_one_line_that_goes_away(monkeypatch: pytest.M
     assert drawn[3] == "\x1b[K"
 
 
+def test_a_long_job_says_how_long_it_will_take(monkeypatch: pytest.MonkeyPatch) -> None:
+    """By its pace now: what a stopped run had done goes by at once and says nothing of the rest."""
+    terminal = on_terminal(monkeypatch)
+    times = iter([0.0, 1.0, 2.0, 32.0, 62.0, 92.0])
+    with Progress(long=True, clock=lambda: next(times)) as progress:
+        for done in (0, 400, 500, 510, 520, 530):
+            progress("making", done, 1000)
+    drawn = [line.removesuffix("\x1b[K") for line in terminal.getvalue().split("\r")[1:]]
+    assert drawn[:2] == ["making    0 %", "making   40 %"]
+    assert drawn[3].startswith("making   51 %  31 s left")
+    assert drawn[5] == "making   53 %  24 min left"
+
+
 def test_progress_elsewhere_is_a_line_a_phase_or_nothing(capsys: pytest.CaptureFixture[str]) -> None:
     with Progress(long=True, in_bytes=True) as progress:
         for done in range(5):
