@@ -14,10 +14,10 @@ namespace {
 constexpr size_t kBlock = 16;  // rows of a row block: a vector holds 4 bytes of each
 constexpr size_t kLane = 4 * kBlock;
 
-// Words [first, first + count) of 16 rows, `ld` apart, as `count` lines of 16 words: word j of row r at to[16 * j + r].
-void gather(uint32_t* to, const uint32_t* from, size_t ld, size_t count) {
+// `count` words of up to 16 rows, `ld` apart, as lines of 16 words: word j of row r at to[16 * j + r].
+void gather(uint32_t* to, const uint32_t* from, size_t ld, size_t count, size_t rows) {
   for (size_t j = 0; j < count; ++j)
-    for (size_t r = 0; r < kBlock; ++r) to[kBlock * j + r] = from[r * ld + j];
+    for (size_t r = 0; r < rows; ++r) to[kBlock * j + r] = from[r * ld + j];
 }
 
 // Nibbles 0..7 of a word, columns 0..7 -> four bytes: column t low, column 4+t high. A perfect shuffle, in two swaps.
@@ -67,6 +67,7 @@ struct PanelRows {
 void pack_panel_int(uint8_t* panel, const WeightShape& shape, const PanelRows& rows) {
   const size_t group = shape.group, groups = shape.cols / group;
   const size_t words = group * bits_of(shape.kind) / 32;  // of a row and group
+  const size_t run = shape.kind == kInt4 ? 1 : shape.kind == kInt3 ? 3 : 2;  // words of a row in a run
   const size_t ld = row_bytes(shape) / 4;
   const auto* values = reinterpret_cast<const uint32_t*>(rows.values);
   const auto* scales = reinterpret_cast<const uint16_t*>(rows.scales);
@@ -75,17 +76,13 @@ void pack_panel_int(uint8_t* panel, const WeightShape& shape, const PanelRows& r
     auto* to = reinterpret_cast<uint16_t*>(lines);
     for (size_t r = 0; r < rows.count; ++r) to[r] = scales[r * groups + g];
     lines += kBlock;
-    for (size_t start = 0; start < kPanelRows; start += kBlock, lines += kBlock * words) {
-      const uint32_t* from = values + start * ld + g * words;
-      if (start + kBlock <= rows.count)
-        gather(lines, from, ld, words);
-      else
-        for (size_t j = 0; j < words; ++j)
-          for (size_t r = start; r < rows.count; ++r) lines[kBlock * j + r - start] = from[(r - start) * ld + j];
-      if (shape.kind == kInt4) interleave_nibbles(lines, kBlock * words);
-      if (shape.kind == kInt3)
-        for (size_t j = 0; j < words; j += 3) spread_planes(lines + kBlock * j);
-    }
+    for (size_t j = 0; j < words; j += run)
+      for (size_t start = 0; start < kPanelRows; start += kBlock, lines += kBlock * run) {
+        if (start >= rows.count) continue;
+        gather(lines, values + start * ld + g * words + j, ld, run, std::min(kBlock, rows.count - start));
+        if (shape.kind == kInt4) interleave_nibbles(lines, kBlock);
+        if (shape.kind == kInt3) spread_planes(lines);
+      }
   }
 }
 

@@ -26,15 +26,15 @@ uint16_t read_u16(const uint8_t* at) {
 }
 
 // The stored value, without its offset, of row `r` of the panel, `k` columns into the tile at `tile`.
-int tile_value(WeightKind kind, const uint8_t* tile, size_t group, size_t r, size_t k) {
+int tile_value(WeightKind kind, const uint8_t* tile, size_t r, size_t k) {
   const size_t block = r / 16, lane = (r % 16) * 4;
   const uint8_t* data = tile + 2 * kPanelRows;
-  if (kind == kInt8) return data[(block * (group / 4) + k / 4) * 64 + lane + k % 4] - 128;
+  if (kind == kInt8) return data[(k / 8 * 4 + block * 2 + k / 4 % 2) * 64 + lane + k % 4] - 128;
   if (kind == kInt4) {
-    const uint8_t pair = data[(block * (group / 8) + k / 8) * 64 + lane + k % 4];
+    const uint8_t pair = data[(k / 8 * 2 + block) * 64 + lane + k % 4];
     return (k % 8 < 4 ? pair & 15 : pair >> 4) - 8;
   }
-  const uint8_t* plane = data + (block * (group / 32) + k / 32) * 192 + lane + k % 4;
+  const uint8_t* plane = data + (k / 32 * 2 + block) * 192 + lane + k % 4;
   const int l0 = plane[0], l1 = plane[64], h = plane[128];
   switch (k % 32 / 4) {
     case 0: return ((l0 & 3) | ((h >> 2 & 1) << 2)) - 4;
@@ -137,6 +137,6 @@ void Weight::row(size_t row, float* out) const {
   for (size_t k = 0; k < shape.cols; k += shape.group, at += tile_bytes) {
     const float scale = half_to_float(read_u16(at + 2 * r));
     for (size_t i = 0; i < shape.group; ++i)
-      out[k + i] = static_cast<float>(tile_value(shape.kind, at, shape.group, r, i)) * scale;
+      out[k + i] = static_cast<float>(tile_value(shape.kind, at, r, i)) * scale;
   }
 }

@@ -3,15 +3,18 @@
 //
 // WEIGHT PANEL: 32 output rows, all K columns, contiguous, 64-byte aligned.
 //   Integer kinds: K / group tiles in ascending K, each
-//     [32 x f16 scale] = 64 bytes, then for row block rb = 0, 1 (16 rows each):
-//       int4: group/8 vectors of 64 bytes; byte r*4+t of vector j holds column 8j+t (low nibble) and 8j+4+t (high
+//     [32 x f16 scale] = 64 bytes, then the values of row blocks rb = 0, 1 (16 rows each), which take turns run by run:
+//     run 0 of block 0, run 0 of block 1, run 1 of block 0, … so that a kernel that works on both reads straight on,
+//     as the processor's prefetcher wants it. A run is
+//       int4: a vector of 64 bytes, 8 columns; byte r*4+t of run j holds column 8j+t (low nibble) and 8j+4+t (high
 //             nibble) of row rb*16+r; stored q+8, q in [-8, 7].
-//       int3: group/32 superblocks of three 64-byte planes L0, L1, H (research: "field select"); stored v = q+4,
+//       int3: 32 columns, three 64-byte planes L0, L1, H (research: "field select"); stored v = q+4,
 //             q in [-4, 3]; with v0..v7 the values of columns 4i+t, i = 0..7, at byte r*4+t:
 //               L0 = (v0&3) | (v2>>1)<<2 | (v1&3)<<4 | (v3>>1)<<6
 //               L1 = (v4&3) | (v6>>1)<<2 | (v5&3)<<4 | (v7>>1)<<6
 //               H  = (v6&1) | (v2&1)<<1 | (v0>>2)<<2 | (v4>>2)<<3 | (v7&1)<<4 | (v3&1)<<5 | (v1>>2)<<6 | (v5>>2)<<7
-//       int8: group/4 vectors of 64 bytes; byte r*4+t of vector j holds column 4j+t; stored q+128, q in [-128, 127].
+//       int8: two vectors of 64 bytes, 8 columns; byte r*4+t of vector v of run j holds column 8j+4v+t; stored q+128,
+//             q in [-128, 127].
 //   group is 32, 64 or 128 and divides K. Rows past N have scale 0.
 //   bf16: K lines of 64 bytes; line k holds column k of the 32 rows. Any K.
 //

@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 from .arrays import Bytes, Floats, aligned
 
 BITS = {"linear_i4": 4, "linear_i3": 3, "linear_i8": 8, "linear_i8_16": 8}
+RUN = {4: 64, 3: 192, 8: 128}
 PLANES = {"linear_i4": 1, "linear_i3": 1, "linear_i8": 1, "linear_i8_16": 2}
 
 
@@ -35,7 +36,8 @@ def int_panel(values: NDArray[np.int64], scales: NDArray[np.float16], bits: int)
     tiles = []
     for g in range(groups):
         tiles.append(scales[:, g].copy().view(np.uint8))
-        tiles.extend(plane_bytes(stored[block, :, g], bits).ravel() for block in range(2))
+        blocks = [plane_bytes(stored[block, :, g], bits).reshape(-1, RUN[bits]) for block in range(2)]
+        tiles.append(np.stack(blocks, 1).ravel())  # they take turns, run by run
     joined = np.concatenate(tiles)
     panel = aligned(joined.size)
     panel[:] = joined

@@ -51,7 +51,7 @@ __m256i select(__m256i a, __m256i b) {
 // the j-th of 32.
 template <class Kind, int M>
 void small_dot(__m256i (*dot)[M], const uint8_t* at, const int8_t* q, size_t ldq, size_t group) {
-  for (size_t k = 0; k < group; k += 32, at += 64 * Kind::kBits, q += 32) {
+  for (size_t k = 0; k < group; k += 32, at += 128 * Kind::kBits, q += 32) {
     __m256i sum[2][M];
 #pragma GCC unroll 4
     for (int m = 0; m < M; ++m) sum[0][m] = sum[1][m] = _mm256_setzero_si256();
@@ -84,13 +84,15 @@ struct Int4 {
   static constexpr size_t kPlanes = 1;
   static constexpr size_t kBits = 4;
   static constexpr int kOffset = 8;
-  static Pair pair(const uint8_t* at, size_t j) { return nibbles<15>(vector_at(at + 64 * j)); }
+  static constexpr size_t kRun = 64;  // bytes of one row block before those of the other
+  static Pair pair(const uint8_t* at, size_t j) { return nibbles<15>(vector_at(at + 128 * j)); }
 };
 
 struct Int3 {
   static constexpr size_t kPlanes = 1;
   static constexpr size_t kBits = 3;
   static constexpr int kOffset = 4;
+  static constexpr size_t kRun = 192;
   static Pair pair(const uint8_t* planes, size_t j) {
     const __m256i l0 = vector_at(planes);
     const __m256i l1 = vector_at(planes + 64);
@@ -110,16 +112,18 @@ struct Unpacked {
   static constexpr size_t kPlanes = 1;
   static constexpr size_t kBits = 8;
   static constexpr int kOffset = Kind::kOffset;
-  static Pair pair(const uint8_t* at, size_t j) { return {vector_at(at + 128 * j), vector_at(at + 128 * j + 64)}; }
+  static constexpr size_t kRun = 128;
+  static Pair pair(const uint8_t* at, size_t j) { return {vector_at(at + 256 * j), vector_at(at + 256 * j + 64)}; }
 };
 
 template <class Kind>
 void unpack(uint8_t* to, const uint8_t* from, size_t group) {
-  for (size_t k = 0; k < 2 * group; k += 32, from += 64 * Kind::kBits, to += 512) {  // two row blocks
-#pragma GCC unroll 8
-    for (size_t j = 0; j < 8; ++j) {
-      const Pair w = Kind::pair(from + j % 2 * 32, j / 2);
-      uint8_t* at = to + 128 * (j / 2) + j % 2 * 32;
+  for (size_t k = 0; k < group; k += 32, from += 128 * Kind::kBits, to += 1024) {
+#pragma GCC unroll 16
+    for (size_t i = 0; i < 16; ++i) {
+      const size_t j = i / 4, block = i / 2 % 2, octet = i % 2;
+      const Pair w = Kind::pair(from + block * Kind::kRun + octet * 32, j);
+      uint8_t* at = to + 256 * j + block * 128 + octet * 32;
       _mm256_store_si256(reinterpret_cast<__m256i*>(at), w.low);
       _mm256_store_si256(reinterpret_cast<__m256i*>(at + 64), w.high);
     }
@@ -134,9 +138,10 @@ constexpr size_t kGroup = 128;  // the largest
 template <int M>
 void wide_dot(__m256i (*dot)[M], const uint8_t* at, const int16_t* a, size_t group) {
   const __m256i even = _mm256_set1_epi16(255);
-  for (size_t k = 0; k < group; k += 4, at += 64, a += 4) {
-    const __m256i x = vector_at(at);
-    const __m256i y = vector_at(at + 32);
+  for (size_t k = 0; k < group; k += 4, a += 4) {
+    const uint8_t* line = at + k / 8 * 256 + k / 4 % 2 * 64;
+    const __m256i x = vector_at(line);
+    const __m256i y = vector_at(line + 32);
     const __m256i x0 = _mm256_and_si256(x, even);
     const __m256i y0 = _mm256_and_si256(y, even);
     const __m256i x1 = _mm256_srli_epi16(x, 8);
@@ -165,6 +170,7 @@ struct Int8 {
   static constexpr size_t kPlanes = 1;
   static constexpr size_t kBits = 8;
   static constexpr int kOffset = 128;
+  static constexpr size_t kRun = 128;
   static void widen(int16_t* to, const int8_t* q, size_t, size_t group) {
     for (size_t k = 0; k < group; k += 16) store_words(to + k, widened(q + k));
   }
@@ -183,7 +189,8 @@ struct Int8Of16 : Int8 {
 template <class Kind>
 constexpr bool kWide = Kind::kOffset == 128;
 
-constexpr size_t kAhead = 8192;  // how far ahead weights are asked for
+// How far ahead weights are asked for. Not for one row: the processor's own prefetcher brings more when left alone.
+constexpr size_t kAhead = 8192;
 
 void prefetch(const uint8_t* tile, size_t bytes) {
   for (size_t i = 0; i < bytes; i += 64) _mm_prefetch(reinterpret_cast<const char*>(tile + kAhead + i), _MM_HINT_T1);
@@ -198,7 +205,7 @@ void one_group(float* acc, const uint8_t* halves, const uint8_t* w, const int8_t
   if constexpr (kWide<Kind>)
     for (int m = 0; m < M; ++m) Kind::widen(words + m * kGroup, q + Kind::kPlanes * m * a.ldq, a.ldq, group);
 #pragma GCC unroll 1
-  for (size_t block = 0; block < 2; ++block, w += 2 * group * Kind::kBits, acc += 16, halves += 32) {
+  for (size_t block = 0; block < 2; ++block, w += Kind::kRun, acc += 16, halves += 32) {
     __m256i dot[2][M];
 #pragma GCC unroll 4
     for (int m = 0; m < M; ++m)
@@ -250,7 +257,7 @@ void walk(float* out, size_t ldo, const uint8_t* tile, size_t groups, size_t gro
   for (size_t i = 0; i < rows * kPanelRows; i += 8) _mm256_store_ps(acc + i, _mm256_setzero_ps());
   const size_t bytes = 64 + 4 * group * Kind::kBits;
   for (size_t g = 0; g < groups; ++g, tile += bytes) {
-    prefetch(tile, bytes);
+    if (rows > 1) prefetch(tile, bytes);
     if constexpr (Kind::kBits < 8) {
       if (rows > kMost) {
         alignas(64) uint8_t values[kPanelRows * kGroup];
@@ -297,10 +304,10 @@ size_t int8_peak(size_t rounds) {
   for (auto& one : sum) one = _mm256_setzero_si256();
   for (size_t i = 0; i < rounds; ++i)
 #pragma GCC unroll 8
-    for (auto& one : sum) {
+    for (size_t lane = 0; lane < lanes; ++lane) {
       __asm__ volatile("" : "+x"(factor));  // not the same product each time, as far as the compiler knows
-      one = _mm256_add_epi16(one, _mm256_maddubs_epi16(_mm256_set1_epi8(3), factor));
-      __asm__ volatile("" : "+x"(one));  // every product is done
+      sum[lane] = _mm256_add_epi16(sum[lane], _mm256_maddubs_epi16(_mm256_set1_epi8(3), factor));
+      __asm__ volatile("" : "+x"(sum[lane]));  // every product is done
     }
   return rounds * lanes * 32;
 }

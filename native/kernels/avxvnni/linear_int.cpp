@@ -43,13 +43,15 @@ struct Int4 {
   static constexpr int kPlanes = 1;  // rows of q that one row of activations takes
   static constexpr size_t kBits = 4;
   static constexpr int kOffset = 8;
-  static Pair pair(const uint8_t* at, size_t j) { return nibbles<15>(vector_at(at + 64 * j)); }
+  static constexpr size_t kRun = 64;  // bytes of one row block before those of the other
+  static Pair pair(const uint8_t* at, size_t j) { return nibbles<15>(vector_at(at + 128 * j)); }
 };
 
 struct Int3 {
   static constexpr int kPlanes = 1;
   static constexpr size_t kBits = 3;
   static constexpr int kOffset = 4;
+  static constexpr size_t kRun = 192;
   static Pair pair(const uint8_t* planes, size_t j) {
     const __m256i l0 = vector_at(planes);
     const __m256i l1 = vector_at(planes + 64);
@@ -67,7 +69,8 @@ struct Int8 {
   static constexpr int kPlanes = 1;
   static constexpr size_t kBits = 8;
   static constexpr int kOffset = 128;
-  static Pair pair(const uint8_t* at, size_t j) { return {vector_at(at + 128 * j), vector_at(at + 128 * j + 64)}; }
+  static constexpr size_t kRun = 128;
+  static Pair pair(const uint8_t* at, size_t j) { return {vector_at(at + 256 * j), vector_at(at + 256 * j + 64)}; }
 };
 
 struct Int8Of16 : Int8 {
@@ -89,9 +92,10 @@ struct Groups {
   size_t first, count, group;
 };
 
-constexpr size_t kAhead = 8192;  // how far ahead weights are asked for
+// How far ahead weights are asked for. Not for one row: the processor's own prefetcher brings more when left alone.
+constexpr size_t kAhead = 8192;
 
-void ask_ahead(const uint8_t* tile, size_t bytes) {
+void prefetch(const uint8_t* tile, size_t bytes) {
   for (size_t i = 0; i < bytes; i += 64) _mm_prefetch(reinterpret_cast<const char*>(tile + kAhead + i), _MM_HINT_T1);
 }
 
@@ -103,7 +107,6 @@ void some_rows(float* out, size_t ldo, const Groups& some, const ActRows& a, siz
   constexpr int planes = Kind::kPlanes;
   constexpr int rows = M / planes;
   constexpr int V = M <= 2 ? 4 : 2;
-  const size_t block = 2 * some.group * Kind::kBits;  // bytes of 16 rows
   const float* scale = a.scale + m0 * a.lds + some.first;
   const int32_t* sum = a.sum + m0 * a.lds + some.first;
   const int8_t* q = a.q + m0 * planes * a.ldq + some.first * some.group;
@@ -114,7 +117,7 @@ void some_rows(float* out, size_t ldo, const Groups& some, const ActRows& a, siz
   for (size_t g = 0; g < some.count; ++g, q += some.group) {
     const uint8_t* tile = some.tile + g * some.tile_bytes;
     const uint8_t* w = some.w + g * some.w_bytes;
-    if (some.w_bytes == some.tile_bytes) ask_ahead(tile, some.tile_bytes);
+    if (rows > 1 && some.w_bytes == some.tile_bytes) prefetch(tile, some.tile_bytes);
 #pragma GCC unroll 2
     for (int v0 = 0; v0 < 4; v0 += V) {
       __m256i dot[V][M];
@@ -124,13 +127,13 @@ void some_rows(float* out, size_t ldo, const Groups& some, const ActRows& a, siz
 #pragma GCC unroll 4
         for (int v = 0; v < V; ++v) dot[v][m] = _mm256_set1_epi32(start);
       }
-      const uint8_t* at = w + v0 / 2 * block;
-      for (size_t i = 0; i < some.group; i += 32, at += 64 * Kind::kBits)
+      const uint8_t* at = w + v0 / 2 * Kind::kRun;
+      for (size_t i = 0; i < some.group; i += 32, at += 128 * Kind::kBits)
 #pragma GCC unroll 4
         for (size_t j = 0; j < 4; ++j) {
           Pair x[V];
 #pragma GCC unroll 4
-          for (int v = 0; v < V; ++v) x[v] = Kind::pair(at + v / 2 * block + v % 2 * 32, j);
+          for (int v = 0; v < V; ++v) x[v] = Kind::pair(at + v / 2 * Kind::kRun + v % 2 * 32, j);
 #pragma GCC unroll 4
           for (int m = 0; m < M; ++m) {
             const __m256i low = four(q + m * a.ldq + i + 8 * j);
@@ -192,11 +195,12 @@ void linear(float* out, size_t ldo, const uint8_t* panel, size_t k, size_t group
 
 template <class Kind>
 void unpack(uint8_t* to, const uint8_t* from, size_t group) {
-  for (size_t k = 0; k < 2 * group; k += 32, from += 64 * Kind::kBits, to += 512)  // two row blocks
-#pragma GCC unroll 8
-    for (size_t j = 0; j < 8; ++j) {
-      const Pair w = Kind::pair(from + j % 2 * 32, j / 2);
-      uint8_t* at = to + 128 * (j / 2) + j % 2 * 32;
+  for (size_t k = 0; k < group; k += 32, from += 128 * Kind::kBits, to += 1024)
+#pragma GCC unroll 16
+    for (size_t i = 0; i < 16; ++i) {
+      const size_t j = i / 4, block = i / 2 % 2, octet = i % 2;
+      const Pair w = Kind::pair(from + block * Kind::kRun + octet * 32, j);
+      uint8_t* at = to + 256 * j + block * 128 + octet * 32;
       _mm256_store_si256(reinterpret_cast<__m256i*>(at), w.low);
       _mm256_store_si256(reinterpret_cast<__m256i*>(at + 64), w.high);
     }
@@ -217,7 +221,7 @@ void linear_small(float* out, size_t ldo, const uint8_t* panel, size_t k, size_t
     some.tile = panel + some.first * some.tile_bytes;
     for (size_t g = 0; g < some.count; ++g) {
       const uint8_t* tile = some.tile + g * some.tile_bytes;
-      ask_ahead(tile, some.tile_bytes);
+      prefetch(tile, some.tile_bytes);
       unpack<Kind>(w + g * w_bytes, tile + 2 * kPanelRows, group);
     }
     all_rows<Unpacked<Kind>>(out, ldo, some, *a, rows);
@@ -248,9 +252,9 @@ size_t int8_peak(size_t rounds) {
   for (auto& one : sum) one = _mm256_setzero_si256();
   for (size_t i = 0; i < rounds; ++i)
 #pragma GCC unroll 12
-    for (auto& one : sum) {
-      one = add_dot(one, _mm256_set1_epi8(3), _mm256_set1_epi8(5));
-      __asm__ volatile("" : "+x"(one));  // every product is done
+    for (size_t lane = 0; lane < lanes; ++lane) {
+      sum[lane] = add_dot(sum[lane], _mm256_set1_epi8(3), _mm256_set1_epi8(5));
+      __asm__ volatile("" : "+x"(sum[lane]));  // every product is done
     }
   return rounds * lanes * 32;
 }

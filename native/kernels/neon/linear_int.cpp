@@ -37,13 +37,12 @@ struct Int8Of16 : Int8 {
 int32x4_t joined(int32x4_t high, int32x4_t low) { return vmlaq_n_s32(low, high, 255); }
 
 // Eight columns: M rows of q, of which `a` holds 16 columns, times V vectors of panel rows. The vectors of a row block
-// are 16 bytes apart, the two blocks `block`.
+// are 16 bytes apart.
 template <class Kind, int j, int V, int M>
-inline __attribute__((always_inline)) void eight_columns(int32x4_t dot[V][M], const uint8_t* at, size_t block,
-                                                         const int8x16_t a[M]) {
+inline __attribute__((always_inline)) void eight_columns(int32x4_t dot[V][M], const uint8_t* at, const int8x16_t a[M]) {
 #pragma GCC unroll 8
   for (int v = 0; v < V; ++v) {
-    const Pair w = Kind::pair(at + (v / 4) * block + (v % 4) * 16, j);
+    const Pair w = Kind::pair(at + (v / 4) * run_bytes(Kind::kBits) + (v % 4) * 16, j);
 #pragma GCC unroll 8
     for (int m = 0; m < M; ++m) {
       dot[v][m] = vdotq_laneq_s32(dot[v][m], w.low, a[m], j % 2 * 2);
@@ -54,18 +53,18 @@ inline __attribute__((always_inline)) void eight_columns(int32x4_t dot[V][M], co
 
 // The dots of one group.
 template <class Kind, int V, int M>
-inline __attribute__((always_inline)) void group_dot(int32x4_t dot[V][M], const uint8_t* at, size_t block,
-                                                     const int8_t* q, size_t ldq, size_t group) {
-  for (size_t i = 0; i < group; i += 32, at += 64 * Kind::kBits) {
+inline __attribute__((always_inline)) void group_dot(int32x4_t dot[V][M], const uint8_t* at, const int8_t* q,
+                                                     size_t ldq, size_t group) {
+  for (size_t i = 0; i < group; i += 32, at += 128 * Kind::kBits) {
     int8x16_t a[M];
 #pragma GCC unroll 8
     for (int m = 0; m < M; ++m) a[m] = vld1q_s8(q + m * ldq + i);
-    eight_columns<Kind, 0, V, M>(dot, at, block, a);
-    eight_columns<Kind, 1, V, M>(dot, at, block, a);
+    eight_columns<Kind, 0, V, M>(dot, at, a);
+    eight_columns<Kind, 1, V, M>(dot, at, a);
 #pragma GCC unroll 8
     for (int m = 0; m < M; ++m) a[m] = vld1q_s8(q + m * ldq + i + 16);
-    eight_columns<Kind, 2, V, M>(dot, at, block, a);
-    eight_columns<Kind, 3, V, M>(dot, at, block, a);
+    eight_columns<Kind, 2, V, M>(dot, at, a);
+    eight_columns<Kind, 3, V, M>(dot, at, a);
   }
 }
 
@@ -77,15 +76,15 @@ template <class Kind, int M>
 void some_rows(float* out, size_t ldo, const uint8_t* tile, size_t groups, size_t group, const ActRows& a, size_t m0) {
   constexpr int rows = M / Kind::kPlanes;
   constexpr int V = M <= 2 ? 8 : M <= 4 ? 4 : 2;
-  const size_t block = 2 * group * Kind::kBits;  // bytes of 16 rows
+  const size_t tile_bytes = 64 + 4 * group * Kind::kBits;
   const float* scale = a.scale + m0 * a.lds;
   const int32_t* sum = a.sum + m0 * a.lds;
   const int8_t* q = a.q + m0 * Kind::kPlanes * a.ldq;
   float32x4_t f[8][rows];
   for (int v = 0; v < 8; ++v)
     for (int m = 0; m < rows; ++m) f[v][m] = vdupq_n_f32(0.0f);
-  for (size_t g = 0; g < groups; ++g, tile += 64 + 2 * block, q += group) {
-    for (size_t i = 0; i < 64 + 2 * block; i += 64) __builtin_prefetch(tile + kAhead + i, 0, 2);
+  for (size_t g = 0; g < groups; ++g, tile += tile_bytes, q += group) {
+    for (size_t i = 0; i < tile_bytes; i += 64) __builtin_prefetch(tile + kAhead + i, 0, 2);
     for (int v0 = 0; v0 < 8; v0 += V) {
       int32x4_t dot[V][M];
 #pragma GCC unroll 8
@@ -93,7 +92,7 @@ void some_rows(float* out, size_t ldo, const uint8_t* tile, size_t groups, size_
 #pragma GCC unroll 8
         for (int m = 0; m < M; ++m)
           dot[v][m] = vdupq_n_s32(Kind::kOffset == 0 ? 0 : -Kind::kOffset * sum[m * a.lds + g]);
-      group_dot<Kind, V, M>(dot, tile + 64 + (v0 / 4) * block + (v0 % 4) * 16, block, q, a.ldq, group);
+      group_dot<Kind, V, M>(dot, tile + 64 + (v0 / 4) * run_bytes(Kind::kBits) + (v0 % 4) * 16, q, a.ldq, group);
 #pragma GCC unroll 8
       for (int v = 0; v < V; ++v) {
         const uint16x4_t halves = vld1_u16(reinterpret_cast<const uint16_t*>(tile) + 4 * (v0 + v));
@@ -166,9 +165,9 @@ size_t int8_peak(size_t rounds) {
   for (auto& one : sum) one = vdupq_n_s32(0);
   for (size_t i = 0; i < rounds; ++i)
 #pragma GCC unroll 16
-    for (auto& one : sum) {
-      one = vdotq_s32(one, vdupq_n_s8(3), vdupq_n_s8(5));
-      __asm__ volatile("" : "+w"(one));  // every product is done
+    for (size_t lane = 0; lane < lanes; ++lane) {
+      sum[lane] = vdotq_s32(sum[lane], vdupq_n_s8(3), vdupq_n_s8(5));
+      __asm__ volatile("" : "+w"(sum[lane]));  // every product is done
     }
   return rounds * lanes * 16;
 }

@@ -8,6 +8,9 @@
 
 namespace neon {
 
+// Bytes of one row block before those of the other, by the weights' bits.
+static inline constexpr size_t run_bytes(size_t bits) { return bits == 4 ? 64 : bits == 3 ? 192 : 128; }
+
 struct Pair {
   int8x16_t low, high;
 };
@@ -20,7 +23,7 @@ static inline Pair nibbles(uint8x16_t x, uint8_t mask) {
 // Takes bits of `a` where the mask is set, of `b` elsewhere.
 static inline uint8x16_t select(uint8_t mask, uint8x16_t a, uint8x16_t b) { return vbslq_u8(vdupq_n_u8(mask), a, b); }
 
-static inline Pair pair_i4(const uint8_t* at, int j) { return nibbles(vld1q_u8(at + 64 * j), 15); }
+static inline Pair pair_i4(const uint8_t* at, int j) { return nibbles(vld1q_u8(at + 128 * j), 15); }
 
 static inline Pair pair_i3(const uint8_t* at, int j) {
   const uint8x16_t l0 = vld1q_u8(at);
@@ -39,7 +42,7 @@ static inline int8x16_t made_signed(const uint8_t* at) {
 }
 
 static inline Pair pair_i8(const uint8_t* at, int j) {
-  return {made_signed(at + 128 * j), made_signed(at + 128 * j + 64)};
+  return {made_signed(at + 256 * j), made_signed(at + 256 * j + 64)};
 }
 
 }  // namespace neon

@@ -47,14 +47,13 @@ struct Slice {
 
 template <class Kind>
 void unpack(Slice* slice) {
-  const size_t block = 2 * slice->group * Kind::kBits;  // bytes of 16 rows
   const uint8_t* tile = slice->tile;
   for (size_t g = 0; g < slice->groups; ++g, tile += slice->tile_bytes) {
     for (size_t i = 0; i < slice->tile_bytes; i += 64) __builtin_prefetch(tile + kAhead + i, 0, 2);
     for (size_t v = 0; v < 8; ++v) {  // four panel rows
-      const uint8_t* at = tile + 64 + (v / 4) * block + (v % 4) * 16;
+      const uint8_t* at = tile + 64 + (v / 4) * neon::run_bytes(Kind::kBits) + (v % 4) * 16;
       int8_t* to = slice->w + (g * kPanelRows + v / 2 * 8) * slice->group + v % 2 * 32;
-      for (size_t i = 0; i < slice->group; i += 32, at += 64 * Kind::kBits)
+      for (size_t i = 0; i < slice->group; i += 32, at += 128 * Kind::kBits)
 #pragma GCC unroll 4
         for (int j = 0; j < 4; ++j, to += 64) {
           const Pair x = Kind::pair(at, j);
@@ -205,9 +204,9 @@ size_t int8_peak(size_t rounds) {
   for (auto& one : sum) one = vdupq_n_s32(0);
   for (size_t i = 0; i < rounds; ++i)
 #pragma GCC unroll 16
-    for (auto& one : sum) {
-      one = vmmlaq_s32(one, vdupq_n_s8(3), vdupq_n_s8(5));
-      __asm__ volatile("" : "+w"(one));  // every product is done
+    for (size_t lane = 0; lane < lanes; ++lane) {
+      sum[lane] = vmmlaq_s32(sum[lane], vdupq_n_s8(3), vdupq_n_s8(5));
+      __asm__ volatile("" : "+w"(sum[lane]));  // every product is done
     }
   return rounds * lanes * 32;
 }

@@ -11,7 +11,7 @@ static void dot_i4(int32_t dot[kPanelRows], const uint8_t* tile, const int8_t* a
   for (size_t r = 0; r < kPanelRows; ++r)
     for (size_t j = 0; j < group / 8; ++j)
       for (size_t t = 0; t < 4; ++t) {
-        const int byte = tile[((r / 16) * (group / 8) + j) * 64 + (r % 16) * 4 + t];
+        const int byte = tile[(2 * j + r / 16) * 64 + (r % 16) * 4 + t];
         dot[r] += (byte & 15) * a[8 * j + t] + (byte >> 4) * a[8 * j + 4 + t];
       }
 }
@@ -20,7 +20,7 @@ static void dot_i3(int32_t dot[kPanelRows], const uint8_t* tile, const int8_t* a
   for (size_t r = 0; r < kPanelRows; ++r)
     for (size_t s = 0; s < group / 32; ++s)
       for (size_t t = 0; t < 4; ++t) {
-        const uint8_t* planes = tile + ((r / 16) * (group / 32) + s) * 192 + (r % 16) * 4 + t;
+        const uint8_t* planes = tile + (2 * s + r / 16) * 192 + (r % 16) * 4 + t;
         const int l0 = planes[0], l1 = planes[64], h = planes[128];
         const int v[8] = {
             (l0 & 3) | (h & 0x04),             ((l0 >> 4) & 3) | ((h >> 4) & 4),
@@ -36,7 +36,7 @@ static void dot_i8(int32_t dot[kPanelRows], const uint8_t* tile, const int8_t* a
   for (size_t r = 0; r < kPanelRows; ++r)
     for (size_t j = 0; j < group / 4; ++j)
       for (size_t t = 0; t < 4; ++t)
-        dot[r] += tile[((r / 16) * (group / 4) + j) * 64 + (r % 16) * 4 + t] * a[4 * j + t];
+        dot[r] += tile[(j / 2 * 4 + r / 16 * 2 + j % 2) * 64 + (r % 16) * 4 + t] * a[4 * j + t];
 }
 
 static void linear_int(float* out, size_t ldo, const uint8_t* panel, size_t k, size_t group, const ActRows* a,
