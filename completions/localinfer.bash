@@ -36,7 +36,7 @@ _localinfer_values() {
         --seed) : ;;
         --bpw) : ;;
         --target-size) : ;;
-        --refine) _localinfer_words none kl ;;
+        --refine) _localinfer_words none kl qat ;;
         --time-budget) : ;;
         -t|--threads) : ;;
         --against) _localinfer_names models ;;

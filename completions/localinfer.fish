@@ -97,7 +97,7 @@ complete -c localinfer -n '__localinfer_in quantize' -l tokens -x -d 'Most token
 complete -c localinfer -n '__localinfer_in quantize' -l seed -x -d 'Same seed, same text. [default: 0]'
 complete -c localinfer -n '__localinfer_in quantize' -l bpw -x -d 'Mix widths, from `--bits` up: this many bits a weight in the layers.'
 complete -c localinfer -n '__localinfer_in quantize' -l target-size -x -d 'Mix widths, from `--bits` up: this size in all. [default: none; 1GB, 90MB]'
-complete -c localinfer -n '__localinfer_in quantize' -l refine -x -a 'none kl' -d '`kl`: then train the scales until the answers come closer to the original\'s. [default: none]'
+complete -c localinfer -n '__localinfer_in quantize' -l refine -x -a 'none kl qat' -d 'Then train it to answer more like the original: `kl` the scales, `qat` the weights too. [default: none]'
 complete -c localinfer -n '__localinfer_in quantize' -l time-budget -x -d 'Take no longer than this: layers that --method has no time for are rounded to the nearest, and --refine ends. [default: none; 90s, 30m, 2h]'
 complete -c localinfer -n '__localinfer_in quantize' -l resume -d 'Go on with a stopped run, as happens anyway, but refuse other settings than it had.'
 complete -c localinfer -n '__localinfer_in quantize' -l fresh -d 'Forget what a stopped run has left, and begin anew.'

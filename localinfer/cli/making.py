@@ -11,7 +11,7 @@ from localinfer.hub.model import LocalModel, variant_of_bits
 
 if TYPE_CHECKING:
     from localinfer.cli.progress import Progress
-    from localinfer.quantize import CalibrationText, Earlier, Method, QuantizeReport
+    from localinfer.quantize import CalibrationText, Earlier, Method, QuantizeReport, Refining
 
 
 def make_small(
@@ -25,7 +25,7 @@ def make_small(
     seed: int = 0,
     bits_per_weight: float | None = None,
     target_bytes: int | None = None,
-    refine: bool = False,
+    refine: "Refining | None" = None,
     seconds: float = 0.0,
     name: str | None = None,
     threads: int = 0,
@@ -35,7 +35,7 @@ def make_small(
     """Quantize `source` to `name:INT<bits>` among our models. Ctrl-C keeps what is done and says so.
 
     `method` None is what loses least at that width; `calib` (files, or `self` for the model's own words), `tokens` and
-    `seed` say what it calibrates on. `refine` then trains the scales. All takes `seconds` at most if that is not 0.
+    `seed` say what it calibrates on. `refine` then trains it. All takes `seconds` at most if that is not 0.
     `earlier`: what becomes of a stopped run.
     """
     from localinfer.chats.template import conversation
@@ -63,7 +63,9 @@ def make_small(
         try:
             begun = time.monotonic()
             if method != "rtn" or refine or bits_per_weight is not None or target_bytes is not None:
-                files = calibration_files(source, dest, calib, text, refine=refine, **limits, progress=progress)
+                files = calibration_files(
+                    source, dest, calib, text, refine=refine is not None, **limits, progress=progress
+                )
                 text = replace(text, files=files)
             seconds = max(1.0, seconds - (time.monotonic() - begun)) if seconds else 0.0
             report = _made(source.path, dest, made, settings, text, limits | {"say": say}, seconds, refine, progress)
@@ -93,7 +95,7 @@ def _made(
     text: "CalibrationText",
     limits: dict[str, Any],
     seconds: float,
-    refine: bool,
+    refine: "Refining | None",
     progress: "Progress",
 ) -> "QuantizeReport":
     """Quantize to `dest`, and refine; a method may use half of the time that is to be shared with refining."""
@@ -111,6 +113,5 @@ def _made(
 
     if not refine:
         return make(dest)
-    return refine_checkpoint(
-        source, dest, make, settings, text=text, seconds=seconds, on_progress=tell("refining"), **limits
-    )
+    limits = limits | {"seconds": seconds, "on_progress": tell("refining")}
+    return refine_checkpoint(source, dest, make, settings, method=refine, text=text, **limits)

@@ -292,8 +292,10 @@ TargetSize = Annotated[
         shows="none; 1GB, 90MB",
     ),
 ]
-_REFINE = "`kl`: then train the scales until the answers come closer to the original's."
-Refine = Annotated[Literal["none", "kl"], flag("refine", "text", _REFINE, choices=("none", "kl"), default="none")]
+_REFINE = "Then train it to answer more like the original: `kl` the scales, `qat` the weights too."
+Refine = Annotated[
+    Literal["none", "kl", "qat"], flag("refine", "text", _REFINE, choices=("none", "kl", "qat"), default="none")
+]
 TimeBudget = Annotated[
     str | None,
     flag(

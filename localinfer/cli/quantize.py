@@ -65,7 +65,7 @@ def quantize(
         seed=seed or 0,
         bits_per_weight=bpw,
         target_bytes=bytes_of(target_size, "--target-size") if target_size else None,
-        refine=refine == "kl",
+        refine=None if refine == "none" else refine,
         seconds=seconds_of(time_budget, "--time-budget") if time_budget else 0.0,
         name=name,
         threads=threads,

@@ -4,7 +4,7 @@ from localinfer.quantize.calibration import DEFAULT_TOKENS, CalibrationText
 from localinfer.quantize.checkpoint import quantize_checkpoint
 from localinfer.quantize.journal import Earlier
 from localinfer.quantize.plan import METHODS, Method, default_method
-from localinfer.quantize.refine import refine_checkpoint
+from localinfer.quantize.refine import Refining, refine_checkpoint
 from localinfer.quantize.report import QuantizeReport
 
 __all__ = [
@@ -14,6 +14,7 @@ __all__ = [
     "Earlier",
     "Method",
     "QuantizeReport",
+    "Refining",
     "default_method",
     "quantize_checkpoint",
     "refine_checkpoint",

@@ -1,7 +1,7 @@
-"""`quantize --refine kl`: a quantized model is made, its scales and norm gains are trained, and it is written again.
+"""`quantize --refine kl|qat`: a quantized model is made, trained to speak like the original, and written again.
 
 All happens in `<dest>.partial`: `rough` is the model as quantized, `state.safetensors` is where the training stands,
-`made` is the result, which becomes `dest` in one step. The integers stay as they are.
+`made` is the result, which becomes `dest` in one step. With `kl` the integers stay as they are.
 """
 
 import importlib.util
@@ -11,9 +11,9 @@ import os
 import shutil
 import time
 from collections.abc import Callable
-from dataclasses import asdict, fields, replace
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -34,19 +34,34 @@ from localinfer.quantize.plan import TABLE_BITS
 from localinfer.quantize.report import RECORD, QuantizeReport, peak_bytes, tell_errors_again, worst
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from localinfer.quantize.distill import Distillation, State
 
-VERSION = 1
+Refining = Literal["kl", "qat"]
+"""What is trained: the scales and norms, or the weights as well."""
+
+VERSION = 2
 """Counts the changes of the training: a run is not resumed with another."""
 
 MORE_TEXT = 4
 """Times as many tokens are trained on as are calibrated on, if the text has them."""
 
+HELD_OUT = 8
+"""Sequences that are never trained on."""
+
 SAVE_S = 60.0
-"""Seconds of training that a kill may lose."""
+"""Seconds of training that a kill may lose; more where saving takes long."""
+
+SAVING = 0.05
+"""Share of the time that may go into saving."""
 
 STATE, REPORT = "state.safetensors", "report.json"
-_TENSORS = ("change", "mean", "square", "best")
+_TENSORS = {
+    **dict.fromkeys(("change", "mean", "square", "best", "at", "power"), "F32"),
+    "drift": "BF16",
+    "chosen": "U8",
+}
 
 Make = Callable[[Path], QuantizeReport]
 """Quantizes the source into a folder."""
@@ -58,6 +73,7 @@ def refine_checkpoint(
     make: Make,
     settings: dict[str, Any],
     *,
+    method: Refining = "kl",
     text: CalibrationText | None = None,
     seconds: float = 0.0,
     threads: int = 0,
@@ -68,9 +84,10 @@ def refine_checkpoint(
 ) -> QuantizeReport:
     """Write to `dest` what `make` makes of `source`, trained to speak like `source`; never worse on held-out text.
 
-    `settings` are those of `make`, as JSON. `seconds` limit all of it, `make` included; 0: until the text was gone over
-    twice, and then the same call gives the same bytes. Stopped at any time, it goes on where it was; `earlier` and
-    `say` as `quantize_checkpoint` has them. Raises what `make` raises.
+    `settings` are those of `make`, as JSON. `method` `kl` trains scales and norms, `qat` the weights too. `seconds`
+    limit all of it, `make` included; 0: until the text was gone over twice, and then the same call gives the same
+    bytes. Stopped at any time, it goes on where it was, or was last saved; `earlier` and `say` as `quantize_checkpoint`
+    has them. Raises what `make` raises.
     """
     if importlib.util.find_spec("torch") is None:
         raise NotSupported(
@@ -83,20 +100,21 @@ def refine_checkpoint(
     started = time.monotonic()
     source, dest, text = source.resolve(), dest.absolute(), text or CalibrationText()
     workers = threads or os.cpu_count() or 1
-    tokens = calibration(Tokenizer(source), text.render, MORE_TEXT * text.tokens, text.seed, text.files)
+    tokens = _unseen_first(Tokenizer(source), text)
     partial = dest.with_name(dest.name + ".partial")
     with locked(partial):
         origin = Origin(source)
-        told = settings | {"refine": VERSION, "tokens": text.tokens, "seed": text.seed}
+        told = settings | {"refine": [method, VERSION], "tokens": text.tokens, "seed": text.seed}
         told |= {"calibration": calibrated_on(tokens, workers)}
         Journal(partial, told, origin.said, earlier=earlier, say=say)
         report = _rough(partial, make)
         left = max(1.0, seconds - report.seconds) if seconds else 0.0
-        state, note = _trained(source, partial, tokens, text.seed, left, workers, on_progress, clock)
+        training = _Training(source, partial, tokens, text.seed, method, left, workers)
+        tensors, note = training.result(on_progress or (lambda done, total: None), clock)
         origin.require_unchanged()
         if dest.exists():
             raise UsageError(f"{dest} is there already", hint="another process has just made it; use it")
-        _write(partial / "rough", partial / "made", state, note)
+        _write(partial / "rough", partial / "made", tensors, note)
         errors = tell_errors_again(source, partial / "rough", partial / "made")
         publish(partial / "made", dest)
         shutil.rmtree(partial, ignore_errors=True)
@@ -104,6 +122,16 @@ def refine_checkpoint(
     said: dict[str, Any] = {"notes": (*report.notes, note["text"]), **worst(errors)}
     peak = max(report.peak_bytes, peak_bytes())
     return replace(report, size_bytes=size, seconds=time.monotonic() - started, peak_bytes=peak, **said)
+
+
+def _unseen_first(tokenizer: Tokenizer, text: CalibrationText) -> NDArray[np.int32]:
+    """Sequences to train on; those that the quantizer has not calibrated on come first, and will be held out."""
+    seen, more = (
+        calibration(tokenizer, text.render, times * text.tokens, text.seed, text.files) for times in (1, MORE_TEXT)
+    )
+    known = {sequence.tobytes() for sequence in seen}
+    order = sorted(range(len(more)), key=lambda at: more[at].tobytes() in known)
+    return more[order]
 
 
 def _rough(partial: Path, make: Make) -> QuantizeReport:
@@ -119,47 +147,59 @@ def _rough(partial: Path, make: Make) -> QuantizeReport:
     return report
 
 
-def _trained(
-    source: Path,
-    partial: Path,
-    tokens: NDArray[np.int32],
-    seed: int,
-    seconds: float,
-    workers: int,
-    on_progress: Callable[[int, int], None] | None,
-    clock: Callable[[], float],
-) -> tuple[dict[str, NDArray[Any]], dict[str, Any]]:
-    """The tensors that changed, by the graph's names (none if nothing was gained), and what is to be said of it."""
-    from localinfer.quantize.calibrated import threads
-    from localinfer.quantize.distill import Distillation
+@dataclass(frozen=True, slots=True)
+class _Training:
+    """What is trained, on what, and for how long."""
 
-    saved = clock()
+    source: Path
+    partial: Path
+    tokens: NDArray[np.int32]
+    seed: int
+    method: Refining
+    seconds: float
+    workers: int
 
-    def on_step(state: "State") -> None:
-        nonlocal saved
-        if on_progress:
-            on_progress(int(1000 * distillation.progress(state)), 1000)
-        if clock() - saved >= SAVE_S:
-            _save(partial / STATE, state)
-            saved = clock()
+    def result(
+        self, on_progress: Callable[[int, int], None], clock: Callable[[], float]
+    ) -> tuple[dict[str, NDArray[Any]], dict[str, Any]]:
+        """The tensors that changed, by the graph's names (none if nothing was gained), and what is to be said of it."""
+        from localinfer.quantize.calibrated import threads
+        from localinfer.quantize.distill import Distillation
 
-    with threads(workers):
-        distillation = Distillation(Checkpoint(source), Checkpoint(partial / "rough"), tokens, seed, seconds)
-        state = distillation.run(_load(partial / STATE, distillation) or distillation.begin(), clock, on_step)
-        _save(partial / STATE, state)
-        note = {
-            "method": "kl",
-            "steps": state.step,
-            "seconds": round(state.used, 1),
-            "kld_before": _figure(state.given),
-            "kld_after": _figure(state.least),
-        }
-        gained = state.least < state.given
-        changed = (
-            f"{state.given:.4f} to {state.least:.4f}" if gained else f"stayed at {state.given:.4f}: kept as it was"
-        )
-        note["text"] = f"refined in {state.step} steps: KL divergence on held-out calibration text {changed}"
-        return (distillation.student.stored(state.best) if gained else {}), note
+        file, saved, pause = self.partial / STATE, clock(), SAVE_S
+
+        def on_step(state: "State") -> None:
+            nonlocal saved, pause
+            on_progress(int(1000 * training.progress(state)), 1000)
+            if clock() - saved >= pause:
+                started = time.monotonic()
+                _save(file, state)
+                saved, pause = clock(), max(SAVE_S, (time.monotonic() - started) / SAVING)
+
+        with threads(self.workers):
+            models = Checkpoint(self.source), Checkpoint(self.partial / "rough")
+            training = Distillation(
+                *models, self.tokens, self.seed, held_out=HELD_OUT, seconds=self.seconds, method=self.method
+            )
+            state = training.run(_load(file, training) or training.begin(), clock, on_step)
+            _save(file, state)
+            gained = state.least < state.given
+            return training.stored(state) if gained else {}, _note(self.method, state)
+
+
+def _note(method: Refining, state: "State") -> dict[str, Any]:
+    """What is kept in the record, and as `text` what is said."""
+    note: dict[str, Any] = {
+        "method": method,
+        "steps": state.step,
+        "seconds": round(state.used, 1),
+        "kld_before": _figure(state.given),
+        "kld_after": _figure(state.least),
+    }
+    stayed = f"stayed at {state.given:.4f}: kept as it was"
+    changed = f"{state.given:.4f} to {state.least:.4f}" if state.least < state.given else stayed
+    note["text"] = f"refined in {state.step} steps: KL divergence on held-out calibration text {changed}"
+    return note
 
 
 def _figure(value: float) -> float | None:
@@ -167,7 +207,7 @@ def _figure(value: float) -> float | None:
 
 
 def _write(rough: Path, made: Path, tensors: dict[str, NDArray[Any]], note: dict[str, Any]) -> None:
-    """`rough` with other scales and norms, file by file; config.json last."""
+    """`rough` with other scales, norms and integers, file by file; config.json last."""
     shutil.rmtree(made, ignore_errors=True)
     config, record = read_object(rough / "config.json"), read_object(rough / RECORD)
     name_of = family_for(config.get("model_type")).tensor_name
@@ -179,10 +219,12 @@ def _write(rough: Path, made: Path, tensors: dict[str, NDArray[Any]], note: dict
     for file in sorted(rough.glob("*.safetensors")):
         old, new = SafetensorsFile(file), {}
         for stored, info in old.tensors.items():
-            name = (name_of(stored) or "").removesuffix("_scale").removesuffix(".weight")
-            part = "scales" if stored.endswith("_scale") else "norm"
-            values = tensors.get(f"{name} {part}")
-            form = info.dtype if values is None else "F16" if part == "scales" else "F32"
+            name, part, form = name_of(stored) or "", "norm", "F32"
+            for end, what, kind in (("_scale", "scales", "F16"), ("_packed", "packed", "I32")):
+                if name.endswith(end):
+                    name, part, form = name.removesuffix(end), what, kind
+            values = tensors.get(f"{name.removesuffix('.weight')} {part}")
+            form = info.dtype if values is None else form
             new[stored] = (form, old.read(stored) if values is None else values)
             total += new[stored][1].nbytes
         write_safetensors(made / file.name, new)
@@ -203,10 +245,19 @@ def _write(rough: Path, made: Path, tensors: dict[str, NDArray[Any]], note: dict
 def _save(path: Path, state: "State") -> None:
     numbers = {field.name: getattr(state, field.name) for field in fields(state) if field.name not in _TENSORS}
     told = np.frombuffer(json.dumps(numbers).encode(), np.uint8)
-    write_safetensors(path, {"numbers": ("U8", told)} | {n: ("F32", getattr(state, n).numpy()) for n in _TENSORS})
+    tensors = {name: (form, _bits(getattr(state, name), form)) for name, form in _TENSORS.items()}
+    write_safetensors(path, {"numbers": ("U8", told)} | {n: t for n, t in tensors.items() if t[1].size})
 
 
-def _load(path: Path, distillation: "Distillation") -> "State | None":
+def _bits(tensor: "Tensor", form: str) -> NDArray[Any]:
+    """As safetensors wants it."""
+    import torch
+
+    views = {"BF16": torch.uint16, "U8": torch.uint8}
+    return (tensor.view(views[form]) if form in views else tensor).numpy()
+
+
+def _load(path: Path, training: "Distillation") -> "State | None":
     """Where an earlier run has stood; `None` if it left nothing that is whole."""
     import torch
 
@@ -214,12 +265,17 @@ def _load(path: Path, distillation: "Distillation") -> "State | None":
 
     if not path.exists():
         return None
+    empty, kinds = training.empty(), {"BF16": torch.bfloat16, "U8": torch.int8}
+    tensors = {}
     try:
         file = SafetensorsFile(path)
-        tensors = {name: torch.from_numpy(file.read(name)) for name in _TENSORS}
+        for name, form in _TENSORS.items():
+            like = getattr(empty, name)
+            values = torch.from_numpy(file.read(name)) if name in file.tensors else torch.empty(0)
+            tensors[name] = values.view(kinds[form]) if form in kinds and values.numel() else values
+            if tensors[name].shape != like.shape:
+                return None
         numbers: dict[str, Any] = json.loads(file.read("numbers").tobytes())
-        state = State(**(numbers | tensors))
+        return State(**(numbers | tensors))
     except (LocalInferError, ValueError, KeyError, TypeError):
         return None
-    size = distillation.student.first.shape
-    return state if all(tensor.shape == size for tensor in tensors.values()) else None

@@ -91,12 +91,12 @@ def tell_errors_again(source: Path, before: Path, made: Path) -> dict[str, float
     The errors of `before` move to `before_refine`; how far a matrix's own outputs are off is known of these only.
     """
     original, after = Checkpoint(source), Checkpoint(made)
-    folds = _folds(original, Checkpoint(before))
+    folded = folds(original, Checkpoint(before))
     name_of = family_for(original.config.get("model_type")).tensor_name
     record, errors = read_object(made / RECORD), {}
     for stored in record["error"]:
         name = (name_of(stored) or stored).removesuffix(".weight")
-        wanted = original.matrix(name) * folds.get(name, 1)
+        wanted = original.matrix(name) * folded.get(name, 1)
         power = float(np.square(wanted, dtype=np.float64).sum())
         off = float(np.square(wanted - after.matrix(name), dtype=np.float64).sum())
         errors[stored] = float(f"{math.sqrt(off / power) if power else 0.0:.6g}")
@@ -105,7 +105,7 @@ def tell_errors_again(source: Path, before: Path, made: Path) -> dict[str, float
     return errors
 
 
-def _folds(original: Checkpoint, made: Checkpoint) -> dict[str, NDArray[np.float32]]:
+def folds(original: Checkpoint, made: Checkpoint) -> dict[str, NDArray[np.float32]]:
     """For each matrix behind a norm the factors of its columns that the norm gave up."""
     found: dict[str, NDArray[np.float32]] = {}
     for op in original.graph.ops:

@@ -1,0 +1,132 @@
+"""The first part of `qat`: one decoder layer after another is trained to give what the original's gives.
+
+A layer's inputs are those that the layers before it, already trained, give it; what it should come to is the residual
+stream of the original model, so that it also makes up for what is off by then. Errors count by the size of the token's
+stream, as the norms after it will see them. Each layer is judged on sequences that it was not trained on, and what did
+not help is taken back.
+"""
+
+import random
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from localinfer.graph.ops import Attend, GatedMLP
+from localinfer.quantize.moving import Moving, adam
+from localinfer.quantize.student import Half, Runner, Student
+
+SEQUENCES = 32
+"""So many are gone over, at most."""
+
+JUDGES = 4
+"""So many more judge what came of it."""
+
+PASSES = 3
+
+
+@dataclass(frozen=True, slots=True)
+class Rates:
+    """Learning rates of the first steps: `scales` as a share of them, `numbers` in steps of the scale."""
+
+    scales: float
+    numbers: float
+
+
+class Layerwise:
+    """Trains the layers of `student`. The first `held_out` of the sequences `ids` [sequences, length] are not used to
+    train on. Layers must be trained in their order, or be passed over."""
+
+    def __init__(self, teacher: Runner, student: Student, moving: Moving, ids: Tensor, held_out: int) -> None:
+        self.teacher, self.student, self.moving = teacher, student, moving
+        halves = [op for op in student.checkpoint.graph.ops if isinstance(op, Attend | GatedMLP)]
+        self._layers = [halves[at : at + 2] for at in range(0, len(halves), 2)]
+        self.count = len(self._layers)
+        self._judges = min(JUDGES, held_out)
+        self._ids = torch.cat([ids[: self._judges], ids[held_out : held_out + SEQUENCES]])
+        self._x: list[Tensor] = []
+        self._true: list[Tensor] = []
+
+    @torch.no_grad()
+    def pass_over(self, change: Tensor, layers: int) -> None:
+        """Take the streams through the first `layers` layers, trained already."""
+        self.student.become(change)
+        self._x = [self.student.embedded(ids) for ids in self._ids]
+        self._true = [self.teacher.embedded(ids) for ids in self._ids]
+        for halves in self._layers[:layers]:
+            self._x = [through(self.student, halves, x) for x in self._x]
+            self._true = [through(self.teacher, halves, x) for x in self._true]
+
+    def train(self, change: Tensor, layer: int, rates: Rates, late: Callable[[], bool]) -> Tensor:
+        """Train layer number `layer` until it is `late`, or done; returns `change` with that of its parts."""
+        halves, student, moving = self._layers[layer], self.student, self.moving
+        with torch.no_grad():
+            self._true = [through(self.teacher, halves, x) for x in self._true]
+        part = replace(student.checkpoint.graph, ops=tuple(halves))
+        matrices = [linear.name for linear in part.linears()]
+        names = [*matrices, *(f"{norm.name}.weight" for norm in part.norms())]
+        places = torch.cat([torch.arange(*student.places[name].indices(len(change))) for name in names])
+        before, numbers = self._error(halves, change), moving.copy(matrices)
+        mean, square = torch.zeros(len(places)), torch.zeros(len(places))
+        new, steps = change.clone(), PASSES * (len(self._ids) - self._judges)
+        student.learn = moving.learn
+        for step in range(1, steps + 1):
+            height = 1 - (step - 1) / steps
+            moving.step, moving.rate = step, rates.numbers * height
+            student.become(new)
+            slopes = self._slopes(halves, self._number(layer, step))[places] * student.first[places]
+            moved, mean, square = adam(new[places], mean, square, slopes, step, rates.scales * height)
+            if bool(torch.isfinite(moved).all()):
+                new[places] = moved
+            if late():
+                break
+        student.learn = None
+        if not self._error(halves, new) < before:
+            moving.put_back(numbers)
+            new = change
+        student.become(new)
+        with torch.no_grad():
+            self._x = [through(student, halves, x) for x in self._x]
+        return new
+
+    def forget(self) -> None:
+        """Let go of the streams."""
+        self._x, self._true = [], []
+
+    def _number(self, layer: int, step: int) -> int:
+        """The sequence for a step: all of them once in each pass, shuffled."""
+        count = len(self._ids) - self._judges
+        turn, at = divmod(step - 1, count)
+        order = list(range(count))
+        random.Random(f"{layer} {turn}").shuffle(order)
+        return self._judges + order[at]
+
+    def _slopes(self, halves: list[Half], number: int) -> Tensor:
+        """Of all that can be trained, for one sequence."""
+        student, true = self.student, self._true[number]
+        student.slopes.zero_()
+        y = through(student, halves, self._x[number])
+        y.backward((y.detach() - true) * _weights(true))  # type: ignore[no-untyped-call]
+        return student.slopes
+
+    @torch.no_grad()
+    def _error(self, halves: list[Half], change: Tensor) -> float:
+        """Of the sequences that judge, with `change` as it would be stored."""
+        streams = list(zip(self._x, self._true, strict=True))[: self._judges]
+        self.student.become(change)
+        self.student.as_stored()
+        errors = [(through(self.student, halves, x) - true).pow(2) * _weights(true) for x, true in streams]
+        return float(torch.stack(errors).mean())
+
+
+def through(model: Runner, halves: list[Half], x: Tensor) -> Tensor:
+    """The residual stream after a layer."""
+    for half in halves:
+        x = model.half(half, x)
+    return x
+
+
+def _weights(true: Tensor) -> Tensor:
+    """What an error counts at each position of a stream [n, hidden]."""
+    return 1 / (true.pow(2).mean(-1, keepdim=True) + 1e-9) / len(true)
