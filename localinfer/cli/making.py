@@ -113,5 +113,5 @@ def _made(
 
     if not refine:
         return make(dest)
-    limits = limits | {"seconds": seconds, "on_progress": tell("refining")}
-    return refine_checkpoint(source, dest, make, settings, method=refine, text=text, **limits)
+    training = limits | {"seconds": seconds, "on_progress": tell("refining")}
+    return refine_checkpoint(source, dest, make, settings, method=refine, text=text, **training)

@@ -142,7 +142,6 @@ def test_rm_takes_all_or_none(cli: Cli, mine: str, isolated: Path, tiny: Path) -
         (("me/tiny", "--bits", "4", "--name", "../x"), 2, "../x"),
         (("me/tiny", "--bits", "3", "--bpw", "4", "--target-size", "1GB"), 2, "`--bpw` and `--target-size` were both"),
         (("me/tiny", "--bits", "3", "--target-size", "small"), 2, "--target-size is 'small', which is no size"),
-        (("me/tiny", "--bits", "3", "--time-budget", "5m"), 2, "`--time-budget` limits the refining"),
         (("me/tiny", "--bits", "3", "--refine", "kl", "--time-budget", "soon"), 2, "is 'soon', which is no time"),
         (("me/tiny", "--bits", "8", "--refine", "kl"), 2, "8 bits lose too little to be refined"),
         (("me/tiny", "--bits", "4", "--bpw", "3.5"), 2, "3.5 bits a weight cannot be had: 4."),
