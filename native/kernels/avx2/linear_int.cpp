@@ -306,8 +306,9 @@ size_t int8_peak(size_t rounds) {
 #pragma GCC unroll 8
     for (size_t lane = 0; lane < lanes; ++lane) {
       __asm__ volatile("" : "+x"(factor));  // not the same product each time, as far as the compiler knows
-      sum[lane] = _mm256_add_epi16(sum[lane], _mm256_maddubs_epi16(_mm256_set1_epi8(3), factor));
-      __asm__ volatile("" : "+x"(sum[lane]));  // every product is done
+      __m256i one = _mm256_add_epi16(sum[lane], _mm256_maddubs_epi16(_mm256_set1_epi8(3), factor));
+      __asm__ volatile("" : "+x"(one));  // every product is done
+      sum[lane] = one;  // not before: the compiler would keep the sums in memory
     }
   return rounds * lanes * 32;
 }

@@ -263,8 +263,9 @@ size_t int8_peak(size_t rounds) {
   for (size_t i = 0; i < rounds; ++i)
 #pragma GCC unroll 16
     for (size_t lane = 0; lane < lanes; ++lane) {
-      sum[lane] = _mm512_dpbusd_epi32(sum[lane], _mm512_set1_epi8(3), _mm512_set1_epi8(5));
-      __asm__ volatile("" : "+v"(sum[lane]));  // every product is done
+      __m512i one = _mm512_dpbusd_epi32(sum[lane], _mm512_set1_epi8(3), _mm512_set1_epi8(5));
+      __asm__ volatile("" : "+v"(one));  // every product is done
+      sum[lane] = one;  // not before: the compiler would keep the sums in memory
     }
   return rounds * lanes * 64;
 }

@@ -253,8 +253,9 @@ size_t int8_peak(size_t rounds) {
   for (size_t i = 0; i < rounds; ++i)
 #pragma GCC unroll 12
     for (size_t lane = 0; lane < lanes; ++lane) {
-      sum[lane] = add_dot(sum[lane], _mm256_set1_epi8(3), _mm256_set1_epi8(5));
-      __asm__ volatile("" : "+x"(sum[lane]));  // every product is done
+      __m256i one = add_dot(sum[lane], _mm256_set1_epi8(3), _mm256_set1_epi8(5));
+      __asm__ volatile("" : "+x"(one));  // every product is done
+      sum[lane] = one;  // not before: the compiler would keep the sums in memory
     }
   return rounds * lanes * 32;
 }

@@ -166,8 +166,9 @@ size_t int8_peak(size_t rounds) {
   for (size_t i = 0; i < rounds; ++i)
 #pragma GCC unroll 16
     for (size_t lane = 0; lane < lanes; ++lane) {
-      sum[lane] = vdotq_s32(sum[lane], vdupq_n_s8(3), vdupq_n_s8(5));
-      __asm__ volatile("" : "+w"(sum[lane]));  // every product is done
+      int32x4_t one = vdotq_s32(sum[lane], vdupq_n_s8(3), vdupq_n_s8(5));
+      __asm__ volatile("" : "+w"(one));  // every product is done
+      sum[lane] = one;  // not before: the compiler would keep the sums in memory
     }
   return rounds * lanes * 16;
 }
