@@ -134,28 +134,30 @@ constexpr size_t kMost = 4;     // rows in one block: 8 sums, 4 weights, an acti
 constexpr size_t kGroup = 128;  // the largest
 
 // Eight bits of weights are multiplied in 16: activations are widened first, a block of rows and a group at a time, each
-// four columns in the order 0, 2, 1, 3, as the even and the odd bytes of weights come.
+// four columns in the order 0, 2, 1, 3, as the even and the odd bytes of weights come. As a call it would keep its sums in
+// memory.
 template <int M>
-void wide_dot(__m256i (*dot)[M], const uint8_t* at, const int16_t* a, size_t group) {
+inline __attribute__((always_inline)) void wide_dot(__m256i (*dot)[M], const uint8_t* at, const int16_t* a, size_t group) {
   const __m256i even = _mm256_set1_epi16(255);
-  for (size_t k = 0; k < group; k += 4, a += 4) {
-    const uint8_t* line = at + k / 8 * 256 + k / 4 % 2 * 64;
-    const __m256i x = vector_at(line);
-    const __m256i y = vector_at(line + 32);
-    const __m256i x0 = _mm256_and_si256(x, even);
-    const __m256i y0 = _mm256_and_si256(y, even);
-    const __m256i x1 = _mm256_srli_epi16(x, 8);
-    const __m256i y1 = _mm256_srli_epi16(y, 8);
+  for (size_t k = 0; k < group; k += 8, at += 256)
+#pragma GCC unroll 2
+    for (size_t half = 0; half < 2; ++half, a += 4) {
+      const __m256i x = vector_at(at + 64 * half);
+      const __m256i y = vector_at(at + 64 * half + 32);
+      const __m256i x0 = _mm256_and_si256(x, even);
+      const __m256i y0 = _mm256_and_si256(y, even);
+      const __m256i x1 = _mm256_srli_epi16(x, 8);
+      const __m256i y1 = _mm256_srli_epi16(y, 8);
 #pragma GCC unroll 4
-    for (int m = 0; m < M; ++m) {
-      const __m256i first = four(a + m * kGroup);
-      const __m256i second = four(a + m * kGroup + 2);
-      add_words(dot[0][m], x0, first);
-      add_words(dot[1][m], y0, first);
-      add_words(dot[0][m], x1, second);
-      add_words(dot[1][m], y1, second);
+      for (int m = 0; m < M; ++m) {
+        const __m256i first = four(a + m * kGroup);
+        const __m256i second = four(a + m * kGroup + 2);
+        add_words(dot[0][m], x0, first);
+        add_words(dot[1][m], y0, first);
+        add_words(dot[0][m], x1, second);
+        add_words(dot[1][m], y1, second);
+      }
     }
-  }
 }
 
 __m256i widened(const int8_t* q) {
