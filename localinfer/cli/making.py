@@ -49,26 +49,20 @@ def make_small(
     made = f"{name}:{variant_of_bits(bits)}"
     method = method or _usual_method(bits, quiet)
     text = CalibrationText(tokens or DEFAULT_TOKENS, seed, (), conversation)
-    settings: dict[str, Any] = {"bits": bits, "group": group, "method": method}
-    settings |= {"bits_per_weight": bits_per_weight, "target_bytes": target_bytes}
+    sizes = {"bits_per_weight": bits_per_weight, "target_bytes": target_bytes}
+    settings: dict[str, Any] = {"bits": bits, "group": group, "method": method} | sizes
     dest = variant_dir(name, variant_of_bits(bits))
     limits: dict[str, Any] = {"threads": threads, "earlier": earlier}
     with Progress(long=True, quiet=quiet) as progress:
-
-        def say(words: str) -> None:
-            progress.clear()
-            if not quiet:
-                note(words)
-
         try:
             begun = time.monotonic()
             if method != "rtn" or refine or bits_per_weight is not None or target_bytes is not None:
-                files = calibration_files(
-                    source, dest, calib, text, refine=refine is not None, **limits, progress=progress
-                )
+                trained = refine is not None
+                files = calibration_files(source, dest, calib, text, refine=trained, **limits, progress=progress)
                 text = replace(text, files=files)
+            limits["say"] = _remarks(progress, quiet)
             seconds = max(1.0, seconds - (time.monotonic() - begun)) if seconds else 0.0
-            report = _made(source.path, dest, made, settings, text, limits | {"say": say}, seconds, refine, progress)
+            report = _made(source.path, dest, made, settings, text, limits, seconds, refine, progress)
         except KeyboardInterrupt:
             progress.clear()
             note("interrupted; the same command goes on where it stopped")
@@ -76,6 +70,15 @@ def make_small(
     keep_report(dest, report)
     forget_words(dest)
     return report
+
+
+def _remarks(progress: "Progress", quiet: bool) -> Callable[[str], None]:
+    def say(words: str) -> None:
+        progress.clear()
+        if not quiet:
+            note(words)
+
+    return say
 
 
 def _usual_method(bits: int, quiet: bool) -> "Method":

@@ -237,12 +237,12 @@ class StepEngine:
         return None
 
     def _go_on(self, handle: int) -> bool:
-        """Step, unless the request is over; somebody else's `step` may have taken its last words."""
+        """Step, unless the request is over: another stream may have ended it, or `step` taken its last words."""
         with self._lock:
             if handle in self._replies:
                 self._advance()
                 return True
-        return False
+            return any(event.handle == handle for event in self._outbox)
 
     def cancel(self, handle: int) -> None:
         """End a request now; see `Engine.cancel`."""

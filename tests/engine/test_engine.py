@@ -190,6 +190,23 @@ def test_two_threads_may_stream_at_once(llama: Path) -> None:
     assert [got[i] for i in range(4)] == plain
 
 
+def test_another_stream_may_end_a_request_between_two_looks(llama: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with open_tiny(llama, parallel=2) as engine:
+        plain = run_one(engine, PROMPT[:20])
+        look = engine._next_of
+        others = [engine.stream(Request(tuple(PROMPT[:40]), GREEDY))]
+        next(others[0])
+
+        def interrupted(handle: int) -> Event | None:
+            event = look(handle)
+            if event is None and others:
+                list(others.pop())
+            return event
+
+        monkeypatch.setattr(engine, "_next_of", interrupted)
+        assert run_one(engine, PROMPT[:20]).token_ids == plain.token_ids
+
+
 @pytest.mark.parametrize("length", [256, 300])
 def test_a_prompt_longer_than_the_context(llama: Path, length: int) -> None:
     with open_tiny(llama) as engine:

@@ -61,8 +61,8 @@ def screen_text(app: App[None]) -> str:
 
 async def settle(pilot: Pilot[None]) -> None:
     """Wait until the threads are done and all is drawn."""
-    await pilot.app.workers.wait_for_complete()
-    for _ in range(3):
+    for _ in range(3):  # a thread's last message may start another one
+        await pilot.app.workers.wait_for_complete()
         await pilot.pause()
 
 
