@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from localinfer.errors import Corrupt, LocalInferError
+from localinfer.errors import Corrupt, LocalInferError, UsageError
 from localinfer.formats.json_files import read_bytes
 
 _LIMIT = 64 << 20
@@ -58,7 +58,7 @@ def read_report(path: Path) -> Report:
 
 
 def compare(before: Report, now: Report, where: str) -> Comparison:
-    """What changed from `before` (the file `where`) to `now`. Raises `Corrupt` when they have nothing in common."""
+    """What changed from `before` (the file `where`) to `now`. Raises `UsageError` when they have nothing in common."""
     notes = []
     for part, field in (("machine", "cpu"), ("machine", "cores"), ("machine", "isa"), ("model", "name")):
         old, new = (report.get(part, {}).get(field) for report in (before, now))
@@ -70,7 +70,7 @@ def compare(before: Report, now: Report, where: str) -> Comparison:
     notes += [f"{name} ran against another engine only then" for name in peers_before if name not in peers_now]
     notes += [f"{name} is new" for name in ours_now if name not in ours_before]
     if not ours_before.keys() & ours_now.keys():
-        raise Corrupt(f"{where}: has no test in common with this run", hint="name the same tests with `--test`")
+        raise UsageError(f"{where}: has no test in common with this run", hint="name the same tests with `--test`")
     return Comparison(_changes(ours_before, ours_now), _changes(peers_before, peers_now), tuple(notes))
 
 
@@ -87,7 +87,8 @@ def comparison_table(comparison: Comparison, where: str) -> str:
 
 
 def fail_on_drops(comparison: Comparison, most: float) -> None:
-    """Raise `LocalInferError` naming each ratio to the other engine that fell by more than the share `most`."""
+    """Raise `LocalInferError` naming each ratio to the other engine that fell by more than the share `most`, and
+    `UsageError` when there is none to compare."""
     fallen = comparison.drops(most)
     if fallen:
         words = "; ".join(f"{c.what} from {c.before:.2f} to {c.now:.2f}" for c in fallen)
@@ -96,7 +97,7 @@ def fail_on_drops(comparison: Comparison, most: float) -> None:
             hint="run it again on a quiet machine; if it stays, look at what changed since",
         )
     if not comparison.ratios:
-        raise LocalInferError(
+        raise UsageError(
             "no ratio to the other engine is in both reports", hint="add `--against llamacpp`, and name the same tests"
         )
 

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from localinfer.bench.compare import compare, comparison_table, fail_on_drops, read_report
-from localinfer.errors import Corrupt, LocalInferError
+from localinfer.errors import Corrupt, LocalInferError, UsageError
 
 
 def report(speeds: dict[str, float], ratios: dict[str, float], cpu: str = "A") -> dict[str, Any]:
@@ -46,11 +46,11 @@ def test_a_drop_is_named() -> None:
 
 
 def test_nothing_in_common() -> None:
-    with pytest.raises(Corrupt, match="no test in common"):
+    with pytest.raises(UsageError, match="no test in common"):
         compare(report({"pp1": 1.0}, {}) | {"rows": [{"test": "pp1", "tok_s": 1.0}]}, OLD, "old")
     found = compare(OLD, report({"pp256": 1.0}, {}), "old")
     assert "pp256 ran against another engine only then" in found.notes
-    with pytest.raises(LocalInferError, match="no ratio"):
+    with pytest.raises(UsageError, match="no ratio"):
         fail_on_drops(found, 0.1)
 
 

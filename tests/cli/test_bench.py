@@ -117,7 +117,7 @@ def test_several_sequences_and_an_earlier_report(cli: Cli, tiny: Path, tmp_path:
     assert f"against {kept}:" in again.err
     assert "tg4x3: " in again.err
     ran = cli(*argv, "--compare", str(kept), "--max-drop", "0.1")
-    assert (ran.code, "no ratio to the other engine" in ran.err) == (1, True)
+    assert (ran.code, "no ratio to the other engine" in ran.err) == (2, True)
     (tmp_path / "none.json").write_text("[]")
     ran = cli(*argv, "--compare", str(tmp_path / "none.json"))
     assert (ran.code, ran.out, "holds no report" in ran.err) == (7, "", True)
