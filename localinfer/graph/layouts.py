@@ -4,6 +4,7 @@ Weights with zero points have no kernels of their own: `scale * (q - zero)` is a
 next wider integers hold it exactly. Eight-bit floats become bfloat16.
 """
 
+from abc import ABC, abstractmethod
 from typing import Protocol
 
 import numpy as np
@@ -144,7 +145,7 @@ class _Fp8:
         return None
 
 
-class _Integer:
+class _Integer(ABC):
     """What all integers share: the announced scheme that the shape of the scales belongs to."""
 
     parts: tuple[str, ...]
@@ -197,8 +198,9 @@ class _Integer:
     def linear_of(self, packed: NDArray[np.int32], scales: NDArray[np.float16]) -> IntLinear:
         return IntLinear(*self.form, self.linear.cols, packed, self.spread(scales))
 
+    @abstractmethod
     def read(self) -> IntLinear:
-        raise NotImplementedError
+        """The matrix as the kernels take it."""
 
     def on_disk(self) -> OnDisk | None:
         return None
