@@ -18,7 +18,7 @@ from localinfer.errors import ContextOverflow, UsageError
 from localinfer.events import Event, Finished, FinishReason, Shifted, Started
 from localinfer.scheduler.scheduler import Scheduler
 from localinfer.scheduler.sequence import Sequence, Work
-from localinfer.speculation.drafter import Drafter
+from localinfer.speculation.drafter import Ask, Choose, Drafter
 from localinfer.speculation.verify import sample_and_match
 
 
@@ -93,7 +93,8 @@ class StepEngine:
                 continue
             most = min(spare, self.draft_tokens, self._replies[work.sequence.handle].room - 1)
             if most > 0:
-                drafts = self.drafter.propose(work.sequence.handle, work.sequence.tokens, most)[:most]
+                ask = Ask(work.sequence.handle, work.sequence.tokens, most, self._chooser(work))
+                drafts = self.drafter.propose([ask])[0].tokens[:most]
                 work.drafts = list(itertools.takewhile(lambda token: 0 <= token < self._vocab, drafts))
                 spare -= len(work.drafts)
                 self.scheduler.reserve(work)
@@ -112,9 +113,14 @@ class StepEngine:
         return chosen
 
     def _verify(self, work: Work, rows: NDArray[np.float32]) -> list[int]:
+        choose = self._chooser(work)
+        return sample_and_match(work.drafts, lambda i, taken: choose(rows[i], taken))
+
+    def _chooser(self, work: Work) -> Choose:
+        """How the text of `work` draws its next tokens: those of drafts and those that check them alike."""
         reply = self._replies[work.sequence.handle]
         position, sampler, known = reply.position, reply.sampler, work.sequence.tokens
-        return sample_and_match(work.drafts, lambda i, taken: sampler.choose(rows[i], known, taken, position + i))
+        return lambda logits, taken: sampler.choose(logits, known, taken, position + len(taken))
 
     def _commit(self, work: Work, tokens: list[int], now: float) -> None:
         """The rows of one request are computed: append, speak, and end or shift it where that is due."""

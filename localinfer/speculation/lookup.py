@@ -3,6 +3,8 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
+from localinfer.speculation.drafter import Ask, Draft
+
 GRAM = 4
 """Tokens by which a repeat is found."""
 
@@ -30,31 +32,39 @@ class LookupDrafter:
     """
 
     name = "lookup"
+    free = True
 
     def __init__(self) -> None:
         self._texts: dict[int, _Text] = {}
 
-    def propose(self, handle: int, tokens: Sequence[int], most: int) -> list[int]:
-        text = self._texts.setdefault(handle, _Text())
-        start = self._last_repeat(text, tokens)
-        if start is None:
-            return []
-        length = _repeat_length(tokens, start)
-        if length < text.need:
-            return []
-        return list(tokens[start : start + min(most, length)])
+    def propose(self, asks: Sequence[Ask]) -> list[Draft]:
+        return [self._guess(ask) for ask in asks]
 
-    def observe(self, handle: int, drafted: int, accepted: int) -> None:
+    def _guess(self, ask: Ask) -> Draft:
+        text = self._texts.setdefault(ask.handle, _Text())
+        start = self._last_repeat(text, ask.tokens)
+        if start is None:
+            return Draft()
+        length = _repeat_length(ask.tokens, start)
+        if length < text.need:
+            return Draft()
+        tokens = list(ask.tokens[start : start + min(ask.most, length)])
+        return Draft(tokens, [1 - 1 / (1 + length)] * len(tokens))
+
+    def observe(self, handle: int, guessed: int, accepted: int) -> None:
         text = self._texts.get(handle)
-        if text is None or drafted == 0:
+        if text is None or guessed == 0:
             return
-        if 2 * accepted < drafted:
+        if 2 * accepted < guessed:
             text.need = min(HARD, 2 * text.need)
-        elif accepted == drafted:
+        elif accepted == guessed:
             text.need = max(EASY, text.need // 2)
 
     def forget(self, handle: int) -> None:
         self._texts.pop(handle, None)
+
+    def close(self) -> None:
+        self._texts.clear()
 
     @staticmethod
     def _last_repeat(text: _Text, tokens: Sequence[int]) -> int | None:

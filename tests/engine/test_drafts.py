@@ -9,7 +9,7 @@ import pytest
 from localinfer.config import SamplingParams
 from localinfer.engine.protocol import Request
 from localinfer.engine.runner import VERIFY_ROWS
-from localinfer.speculation.drafter import Drafter
+from localinfer.speculation.drafter import Ask, Draft, Drafter
 from tests.engine.running import (
     GREEDY,
     SAMPLED,
@@ -31,12 +31,16 @@ class Guesser:
     """A drafter for tests: guesses are made from the true continuation of each prompt."""
 
     name = "guesser"
+    free = True
 
     def __init__(self, truths: Sequence[Sequence[int]], kind: str) -> None:
         self._truths, self._kind = truths, kind
         self._rng = random.Random(7)
 
-    def propose(self, handle: int, tokens: Sequence[int], most: int) -> list[int]:
+    def propose(self, asks: Sequence[Ask]) -> list[Draft]:
+        return [Draft(tokens, [0.5] * len(tokens)) for tokens in (self._guess(ask.tokens, ask.most) for ask in asks)]
+
+    def _guess(self, tokens: Sequence[int], most: int) -> list[int]:
         right = next(
             (list(t[len(tokens) : len(tokens) + most]) for t in self._truths if list(t[: len(tokens)]) == list(tokens)),
             [],
@@ -58,10 +62,13 @@ class Guesser:
                 return [*right[:1], 320, -1, 1 << 40]
         raise AssertionError(self._kind)
 
-    def observe(self, handle: int, drafted: int, accepted: int) -> None:
-        assert 0 <= accepted <= drafted
+    def observe(self, handle: int, guessed: int, accepted: int) -> None:
+        assert 0 <= accepted <= guessed
 
     def forget(self, handle: int) -> None:
+        pass
+
+    def close(self) -> None:
         pass
 
 
