@@ -6,12 +6,16 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from localinfer.errors import UsageError
 
 KvBits = Literal[16, 8, 4]
 Overflow = Literal["error", "shift"]
+Draft = Literal["auto", "off", "suffix", "lookup", "early", "head", "model"]
+DRAFTS: tuple[Draft, ...] = get_args(Draft)
+MOST_DRAFTS = 31
+"""Rows of guesses that a step can check, for all texts together."""
 
 
 def in_range(name: str, value: float, low: float, high: float) -> None:
@@ -49,10 +53,13 @@ class EngineConfig:
     isa: str = ""
     """Kernel set (`scalar`, `avx2`, …). Empty: `LOCALINFER_ISA`, else the best one here."""
 
-    draft: Literal["off", "lookup"] = "off"
-    """Who guesses ahead. `lookup` copies long repeats of the text so far; the text is the same either way."""
+    draft: Draft = "auto"
+    """Who guesses ahead. `auto` takes whoever saves time, step by step; the text is the same either way."""
 
-    draft_tokens: int = 7
+    draft_model: Path | None = None
+    """The model that guesses, with `draft` `model`: a checkpoint with the same tokenizer."""
+
+    draft_tokens: int = MOST_DRAFTS
     """Most tokens guessed ahead in one step."""
 
     def __post_init__(self) -> None:
@@ -63,8 +70,10 @@ class EngineConfig:
         if self.threads is not None:
             in_range("threads", self.threads, 1, 256)
         in_range("prefill-chunk", self.prefill_chunk, 1, 4096)
-        one_of("draft", self.draft, ("off", "lookup"))
-        in_range("draft-tokens", self.draft_tokens, 1, 15)
+        one_of("draft", self.draft, DRAFTS)
+        if (self.draft == "model") != (self.draft_model is not None):
+            raise UsageError("`draft` model and `draft_model` go together", hint="give both, or neither")
+        in_range("draft-tokens", self.draft_tokens, 1, MOST_DRAFTS)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -32,6 +32,8 @@ class Text:
     handle: int
     text: str
     token_ids: tuple[int, ...]
+    drafter: str | None = None
+    """Who guessed this token, if a guess was right; None for tokens that nobody guessed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +43,41 @@ class Shifted:
     handle: int
     dropped: int
     kept: int
+
+
+@dataclass(frozen=True, slots=True)
+class Guesses:
+    """What one drafter has guessed of a request: tokens tried, and of them right."""
+
+    drafter: str
+    tried: int
+    right: int
+
+
+@dataclass(frozen=True, slots=True)
+class Drafting:
+    """What drafts have done for a request so far."""
+
+    mode: str
+    """As asked for: `auto`, or a drafter's name."""
+    by_drafter: tuple[Guesses, ...] = ()
+    by_position: tuple[tuple[int, int], ...] = ()
+    """For the first, second, … token of a draft: how often it was tried, and how often it was right."""
+    plain_s: float = 0.0
+    """Seconds that generating the same tokens would have taken without drafts, by the step times of this machine."""
+    spent_s: float = 0.0
+    """Seconds that it took."""
+    off: str = ""
+    """Why nothing is drafted now; empty while something is."""
+
+    @property
+    def saved_s(self) -> float:
+        return self.plain_s - self.spent_s
+
+    @property
+    def speedup(self) -> float | None:
+        """How many times as fast as without drafts; None before the first token."""
+        return self.plain_s / self.spent_s if self.spent_s > 0 else None
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,10 +97,11 @@ class Stats:
     decode_tok_s: float | None = None
     recent_tok_s: float | None = None
     total_s: float = 0.0
-    drafter: str | None = None
     drafted: int = 0
     accepted: int = 0
     steps: int = 0
+    drafting: Drafting | None = None
+    """None where drafts are off."""
 
 
 @dataclass(frozen=True, slots=True)

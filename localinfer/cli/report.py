@@ -47,15 +47,15 @@ def as_json(opened: "Opened", chat: "Chat", reply: "Reply") -> dict[str, Any]:
 
 
 def _speculation(stats: Stats | None) -> dict[str, Any]:
-    """Speedup is tokens a step: what drafting would win if a longer step cost nothing more."""
-    if stats is None or stats.drafter is None:
+    """Speedup is against the time that the same tokens would have taken without drafts, by this machine's step times."""
+    if stats is None or stats.drafting is None:
         return {"drafter": None, "drafted": None, "accepted": None, "steps": None, "speedup": None}
     return {
-        "drafter": stats.drafter,
+        "drafter": stats.drafting.mode,
         "drafted": stats.drafted,
         "accepted": stats.accepted,
         "steps": stats.steps,
-        "speedup": (stats.steps + stats.accepted) / stats.steps if stats.steps else None,
+        "speedup": stats.drafting.speedup,
     }
 
 
@@ -78,8 +78,8 @@ def as_line(opened: "Opened", stats: Stats, joules: float | None) -> str:
     ]
     if joules is not None:
         parts.append(f"{joules:.1f} J")
-    if stats.drafter is not None:
-        parts.insert(4, f"drafts {stats.drafter} {stats.accepted} of {stats.drafted} kept")
+    if stats.drafting is not None:
+        parts.insert(4, f"drafts {stats.drafting.mode} {stats.accepted} of {stats.drafted} kept")
     return "; ".join(parts)
 
 
