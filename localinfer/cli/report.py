@@ -47,7 +47,7 @@ def as_json(opened: "Opened", chat: "Chat", reply: "Reply") -> dict[str, Any]:
 
 
 def _speculation(stats: Stats | None) -> dict[str, Any]:
-    """Speedup is against the time that the same tokens would have taken without drafts, by this machine's step times."""
+    """Speedup is against the time that the same tokens would have taken without drafts, by the step times here."""
     if stats is None or stats.drafting is None:
         return {"drafter": None, "drafted": None, "accepted": None, "steps": None, "speedup": None}
     return {

@@ -7,19 +7,20 @@ all that could change it, and measured again when any of that changes.
 import math
 import time
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import asdict, dataclass, replace
-from typing import TYPE_CHECKING, Any
+from dataclasses import asdict, dataclass, field, replace
+from typing import TYPE_CHECKING, Any, Protocol
 
 from localinfer.errors import Corrupt, LocalInferError
 from localinfer.formats.durable import write_json
 from localinfer.formats.json_files import read_object
+from localinfer.kv.blocks import BLOCK_TOKENS
 from localinfer.paths import calibration_file
 
 if TYPE_CHECKING:
     from localinfer import native
     from localinfer.graph.weights import Checkpoint
 
-ROWS = (1, 2, 4, 8, 16)
+ROWS = (1, 2, 4, 8, 16, 32)
 """Rows of the steps that are measured."""
 
 BUDGET_S = 0.7
@@ -28,7 +29,11 @@ BUDGET_S = 0.7
 FASTER = 0.95
 """Fewer threads must take this part of the time of all, or less, to be chosen: prefill wants them all."""
 
-FORMAT = 1
+DEEP_ROWS, DEPTH, DEEP_BUDGET_S = (1, 8), 2048, 0.15
+"""Rows of the steps that are measured after a context, its tokens at most, and the seconds that this may take. Nothing
+was ever written there, so it is the arithmetic of attention that is measured, not its memory."""
+
+FORMAT = 2
 MOST_KEPT = 100
 _HINT = "run `localinfer doctor --recalibrate`; models are then measured again when they are loaded"
 
@@ -61,6 +66,9 @@ class Calibration:
     """Seconds of a step of one row by number of threads, for all that were compared."""
     measured: float
     """When, seconds since 1970."""
+    deep_s: Mapping[int, float] = field(default_factory=dict)
+    """Seconds of a step by its rows after `depth` tokens; empty where the context is too short for that."""
+    depth: int = 0
     note: str = ""
     """One line for the person who waits, when there is something to say."""
 
@@ -86,7 +94,7 @@ def calibrate(program: "native.Program", key: Key, kept: Calibration | None, con
     """`kept`, or else a measurement, which is kept; the program is left with the threads it names."""
     if kept is not None and kept.step_s:
         return kept
-    found = measure(program, choose=key.threads == 0, most_rows=context)
+    found = measure(program, choose=key.threads == 0, context=context)
     _keep(key, found)
     return found if kept is None else replace(found, note=kept.note)
 
@@ -95,7 +103,7 @@ def measure(
     program: "native.Program",
     *,
     choose: bool,
-    most_rows: int = ROWS[-1],
+    context: int = ROWS[-1],
     clock: Callable[[], float] = time.perf_counter,
     budget: float = BUDGET_S,
 ) -> Calibration:
@@ -114,12 +122,27 @@ def measure(
         _choose(program, tried, time_step, clock, stop - 2 * budget / 3)
         times[1] = tried[program.threads]
     for _ in range(5):
-        for rows in (n for n in ROWS if n <= most_rows):
+        for rows in (n for n in ROWS if n <= context):
             expected = times.get(rows) or 2 * times[max(times)]
             if clock() + expected > stop:
                 break
             times[rows] = min(time_step(rows), times.get(rows, math.inf))
-    return Calibration(program.threads, dict(sorted(times.items())), tried, time.time())
+    depth = min(DEPTH, context - ROWS[-1])
+    deep = _deep(time_step, times, depth, clock) if depth >= DEPTH // 8 else {}
+    return Calibration(program.threads, dict(sorted(times.items())), tried, time.time(), deep, depth if deep else 0)
+
+
+def _deep(
+    time_step: "TimeStep", times: Mapping[int, float], depth: int, clock: Callable[[], float]
+) -> dict[int, float]:
+    """The same after `depth` tokens, for as many of `DEEP_ROWS` as there is time for."""
+    stop, found = clock() + DEEP_BUDGET_S, dict[int, float]()
+    for rows in (n for n in DEEP_ROWS if n in times):
+        for _ in range(3):
+            if clock() + 2 * found.get(rows, 2 * times[rows]) > stop:
+                break
+            found[rows] = min(time_step(rows, depth), found.get(rows, math.inf))
+    return found
 
 
 def _choose(
@@ -145,19 +168,25 @@ def _choose(
         program.set_threads(chosen)
 
 
-def _stepper(program: "native.Program", clock: Callable[[], float]) -> Callable[[int], float]:
-    """`time_step(rows)`: seconds of one step of so many rows of one sequence, in the first block of the cache."""
+class TimeStep(Protocol):
+    """Seconds of one step of so many rows of one sequence, `depth` tokens before them."""
+
+    def __call__(self, rows: int, depth: int = 0) -> float: ...
+
+
+def _stepper(program: "native.Program", clock: Callable[[], float]) -> TimeStep:
+    """Steps in the first blocks of the cache."""
     import numpy as np
 
     most = max(ROWS)
     tokens = (np.arange(most, dtype=np.int32) * 7919 + 1) % np.int32(program.vocab)
-    count = np.arange(most, dtype=np.int32)
-    sequence, table = np.zeros(most, np.int32), np.zeros((1, 1), np.int32)
+    count, sequence = np.arange(most, dtype=np.int32), np.zeros(most, np.int32)
     logits = np.empty((most, program.vocab), np.float32)
 
-    def time_step(rows: int) -> float:
+    def time_step(rows: int, depth: int = 0) -> float:
+        table = np.arange((depth + rows - 1) // BLOCK_TOKENS + 1, dtype=np.int32)[None]
         started = clock()
-        program.step(tokens[:rows], count[:rows], sequence[:rows], table, count[:rows], logits[:rows])
+        program.step(tokens[:rows], count[:rows] + depth, sequence[:rows], table, count[:rows], logits[:rows])
         return max(clock() - started, 1e-9)
 
     return time_step
@@ -177,7 +206,12 @@ def entries() -> Iterator[tuple[Key, Calibration]]:
         try:
             key = Key(**entry["key"])
             threads, cores = int(entry["threads"]), int(key.cores)
-            found = Calibration(threads, _times(entry["step_s"]), _times(entry["tried"]), float(entry["measured"]))
+            deep, depth = _times(entry["deep_s"]), int(entry["depth"])
+            found = Calibration(
+                threads, _times(entry["step_s"]), _times(entry["tried"]), float(entry["measured"]), deep, depth
+            )
+            if deep and not 0 < depth <= DEPTH:
+                raise ValueError(f"{depth} tokens")
             if not 1 <= threads <= max(cores, int(key.threads)) or 1 not in found.step_s:
                 raise ValueError(f"{threads} threads of {cores}")
         except (KeyError, TypeError, ValueError, AttributeError) as error:
@@ -226,6 +260,8 @@ def _keep(key: Key, found: Calibration) -> None:
             "step_s": {str(rows): seconds for rows, seconds in one.step_s.items()},
             "tried": {str(threads): seconds for threads, seconds in one.tried.items()},
             "measured": one.measured,
+            "deep_s": {str(rows): seconds for rows, seconds in one.deep_s.items()},
+            "depth": one.depth,
         }
         for kept, one in [(key, found), *others[: MOST_KEPT - 1]]
     ]

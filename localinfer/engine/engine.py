@@ -4,8 +4,9 @@ import itertools
 import threading
 import time
 from collections.abc import Callable, Iterator
+from collections.abc import Sequence as Ordered
 from types import TracebackType
-from typing import Self
+from typing import Protocol, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,13 +14,28 @@ from numpy.typing import NDArray
 from localinfer.config import SamplingParams
 from localinfer.engine.protocol import EngineInfo, Request, Tokenizer
 from localinfer.engine.reply import Reply
-from localinfer.engine.runner import VERIFY_ROWS, Runner
+from localinfer.engine.runner import Runner
+from localinfer.engine.savings import Savings
 from localinfer.errors import ContextOverflow, UsageError
 from localinfer.events import Event, Finished, FinishReason, Shifted, Started
 from localinfer.scheduler.scheduler import Scheduler
 from localinfer.scheduler.sequence import Sequence, Work
-from localinfer.speculation.drafter import Ask, Choose, Drafter
+from localinfer.speculation.controller import Worth
+from localinfer.speculation.cost import Part
+from localinfer.speculation.drafter import Ask, Choose
+from localinfer.speculation.record import NO_CHAIN, Chain
 from localinfer.speculation.verify import sample_and_match
+
+
+class Guessing(Protocol):
+    """Who guesses ahead, and how far: `speculation.controller.Controller` says what each means."""
+
+    why_off: str
+
+    def draft(self, parts: Ordered[Part], asks: Ordered[Ask], places: Ordered[int], /) -> list[Chain]: ...
+    def settle(self, accepted: Ordered[int], seconds: float, /) -> Worth: ...
+    def forget(self, handle: int, /) -> None: ...
+    def close(self) -> None: ...
 
 
 class StepEngine:
@@ -37,7 +53,8 @@ class StepEngine:
         vocab: int,
         scheduler: Scheduler,
         runner: Runner,
-        drafter: Drafter | None = None,
+        guessing: Guessing | None = None,
+        draft_mode: str = "off",
         draft_tokens: int = 0,
         clock: Callable[[], float] = time.perf_counter,
     ) -> None:
@@ -50,7 +67,8 @@ class StepEngine:
         self.scheduler = scheduler
         self._vocab = vocab
         self.runner = runner
-        self.drafter = drafter
+        self.guessing = guessing
+        self.draft_mode = draft_mode
         self.draft_tokens = draft_tokens
         self.clock = clock
         self._handles = itertools.count(1)
@@ -73,31 +91,49 @@ class StepEngine:
         batch = self.scheduler.next_batch()
         if not batch:
             return
-        self._draft(batch)
+        started = self.clock()
+        for work in batch:
+            self._replies[work.sequence.handle].admit(started)
+        asked = self._draft(batch)
+        if asked:
+            started = self.clock()
         logits = self.runner.forward(batch)  # one call, GIL released; if it is interrupted, nothing has moved
         chosen = self._choose(batch, logits)
         now = self.clock()
+        self._settle(asked, dict(zip((work.sequence.handle for work in batch), chosen, strict=True)), now - started)
         for work, tokens in zip(batch, chosen, strict=True):
-            self._commit(work, tokens, now)
+            self._commit(work, tokens, asked.get(work.sequence.handle, NO_CHAIN), now)
 
-    def _draft(self, batch: list[Work]) -> None:
-        """Admit the newcomers, and let the drafter guess for those that decode."""
-        now = self.clock()
-        for work in batch:
-            self._replies[work.sequence.handle].admit(now)
-        if self.drafter is None:
+    def _draft(self, batch: list[Work]) -> dict[int, Chain]:
+        """Let those be guessed for that decode; gives the guesses of each by its handle."""
+        if self.guessing is None:
+            return {}
+        asks, places = list[Ask](), list[int]()
+        for place, work in enumerate(batch):
+            most = min(self.draft_tokens, self._replies[work.sequence.handle].room - 1)
+            if work.count == 1 and most > 0:
+                asks.append(Ask(work.sequence.handle, work.sequence.tokens, most, self._chooser(work)))
+                places.append(place)
+        if not asks:
+            return {}
+        parts = [Part(work.count, work.start) for work in batch]
+        chains = self.guessing.draft(parts, asks, places)
+        for place, chain in zip(places, chains, strict=True):
+            if chain.tokens:
+                batch[place].drafts = list(itertools.takewhile(lambda token: 0 <= token < self._vocab, chain.tokens))
+                self.scheduler.reserve(batch[place])
+        return {ask.handle: chain for ask, chain in zip(asks, chains, strict=True)}
+
+    def _settle(self, asked: dict[int, Chain], chosen: dict[int, list[int]], seconds: float) -> None:
+        """Tell what became of the guesses, and count what they were worth."""
+        if self.guessing is None or not asked:
             return
-        spare = VERIFY_ROWS - sum(work.samples for work in batch)
-        for work in batch:
-            if work.count > 1:
-                continue
-            most = min(spare, self.draft_tokens, self._replies[work.sequence.handle].room - 1)
-            if most > 0:
-                ask = Ask(work.sequence.handle, work.sequence.tokens, most, self._chooser(work))
-                drafts = self.drafter.propose([ask])[0].tokens[:most]
-                work.drafts = list(itertools.takewhile(lambda token: 0 <= token < self._vocab, drafts))
-                spare -= len(work.drafts)
-                self.scheduler.reserve(work)
+        accepted = [len(chosen[handle]) - 1 for handle in asked]
+        worth = self.guessing.settle(accepted, seconds)
+        for (handle, chain), right in zip(asked.items(), accepted, strict=True):
+            savings = self._replies[handle].savings
+            if savings is not None:
+                savings.count(chain, right, worth, self.guessing.why_off)
 
     def _choose(self, batch: list[Work], logits: NDArray[np.float32]) -> list[list[int]]:
         """The new tokens of each work; none for those whose prompt is not read to its end."""
@@ -122,7 +158,7 @@ class StepEngine:
         position, sampler, known = reply.position, reply.sampler, work.sequence.tokens
         return lambda logits, taken: sampler.choose(logits, known, taken, position + len(taken))
 
-    def _commit(self, work: Work, tokens: list[int], now: float) -> None:
+    def _commit(self, work: Work, tokens: list[int], chain: Chain, now: float) -> None:
         """The rows of one request are computed: append, speak, and end or shift it where that is due."""
         sequence = work.sequence
         reply = self._replies[sequence.handle]
@@ -130,10 +166,8 @@ class StepEngine:
         reason: FinishReason | None = None
         used = 0
         if tokens:
-            used, said, reason = reply.take(tokens, len(work.drafts), now)
+            used, said, reason = reply.take(tokens, chain, now)
             events += said
-            if self.drafter is not None:
-                self.drafter.observe(sequence.handle, len(work.drafts), len(tokens) - 1)
         self.scheduler.commit(work, tokens[:used])
         self._outbox += events
         if reason is None and reply.room == 0:
@@ -153,15 +187,15 @@ class StepEngine:
         drop = len(sequence.tokens) - keep - (self.context_size - keep) // 2
         self.scheduler.shift(sequence, keep, drop)
         reply.dropped += drop
-        if self.drafter is not None:
-            self.drafter.forget(sequence.handle)
+        if self.guessing is not None:
+            self.guessing.forget(sequence.handle)
         self._outbox.append(Shifted(sequence.handle, drop, len(sequence.tokens)))
 
     def _retire(self, reply: Reply, reason: FinishReason, now: float) -> None:
         sequence = reply.sequence
         self.scheduler.remove(sequence)
-        if self.drafter is not None:
-            self.drafter.forget(sequence.handle)
+        if self.guessing is not None:
+            self.guessing.forget(sequence.handle)
         del self._replies[sequence.handle]
         self._outbox += reply.finish(reason, now)
 
@@ -180,7 +214,7 @@ class StepEngine:
                 request,
                 self.tokenizer,
                 context=self.context_size,
-                drafter=self.drafter.name if self.drafter else None,
+                savings=Savings(self.draft_mode) if self.guessing else None,
                 now=self.clock(),
             )
             self._replies[sequence.handle] = reply
@@ -262,6 +296,8 @@ class StepEngine:
         with self._lock:
             self._closed = True
             self.runner.close()
+            if self.guessing is not None:
+                self.guessing.close()
 
     def _check_open(self) -> None:
         if self._closed:

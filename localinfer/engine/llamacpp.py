@@ -127,7 +127,7 @@ def open_llamacpp(
 
     Raises as `open_engine` does; `NotSupported` also for drafts, which need results that do not depend on the batch.
     """
-    if config.draft != "off":
+    if config.draft not in ("off", "auto"):
         raise NotSupported(
             f"drafts (`{config.draft}`) would change the text on the llamacpp backend", hint="use --draft off"
         )
@@ -158,6 +158,7 @@ def open_llamacpp(
         kv_bytes=_kv_bytes(file, arch, context * config.parallel, config.kv_bits),
         why="asked for by --backend",
         threads_why="as asked" if config.threads else "one per physical core",
+        notes=("drafts are off: on this backend they could change the text",) if config.draft == "auto" else (),
     )
     return StepEngine(
         info=info,

@@ -12,7 +12,6 @@ if TYPE_CHECKING:
     from localinfer.engine.protocol import Engine
     from localinfer.formats.tokenizer import Tokenizer
     from localinfer.graph.weights import Checkpoint
-    from localinfer.speculation.drafter import Drafter
 
 PADDING_ROWS = 1024
 """Rows past the tokenizer's last token that a model may have: makers round tables up, by 905 at the most we know of."""
@@ -63,6 +62,7 @@ def open_engine(
 def _open_native(path: Path, config: EngineConfig, name: str, on_progress: OnProgress | None) -> "Engine":
     from localinfer.engine import calibration
     from localinfer.engine.advice import default_sampling
+    from localinfer.engine.drafting import guessing
     from localinfer.engine.engine import StepEngine
     from localinfer.engine.protocol import EngineInfo
     from localinfer.engine.runner import NativeRunner
@@ -115,7 +115,8 @@ def _open_native(path: Path, config: EngineConfig, name: str, on_progress: OnPro
         vocab=program.vocab,
         scheduler=Scheduler(cache, parallel=config.parallel, chunk=config.prefill_chunk),
         runner=NativeRunner(program, parallel=config.parallel, chunk=config.prefill_chunk, width=cache.width),
-        drafter=_drafter(config),
+        guessing=guessing(config, measured),
+        draft_mode=config.draft,
         draft_tokens=config.draft_tokens,
     )
 
@@ -147,12 +148,6 @@ def _check_vocabulary(checkpoint: "Checkpoint", tokenizer: "Tokenizer", name: st
             f"at most {PADDING_ROWS} rows are taken for padding",
             hint="the tokenizer belongs to another model, or is cut short; download the model again",
         )
-
-
-def _drafter(config: EngineConfig) -> "Drafter | None":
-    from localinfer.speculation.lookup import LookupDrafter
-
-    return LookupDrafter() if config.draft == "lookup" else None
 
 
 def _bits(checkpoint: "Checkpoint") -> str:

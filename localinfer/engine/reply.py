@@ -5,9 +5,11 @@ from collections.abc import Sequence as Ordered
 
 from localinfer.engine.protocol import Request, Tokenizer
 from localinfer.engine.sampling import Sampler
+from localinfer.engine.savings import Savings
 from localinfer.engine.stopping import StopScanner
 from localinfer.events import Event, Finished, FinishReason, Phase, Progress, Stats, Text
 from localinfer.scheduler.sequence import Sequence, Work
+from localinfer.speculation.record import Chain
 
 RECENT_S = 2.0
 """The speed shown as recent is that of the last seconds."""
@@ -26,7 +28,7 @@ class Reply:
         tokenizer: Tokenizer,
         *,
         context: int,
-        drafter: str | None,
+        savings: Savings | None,
         now: float,
     ) -> None:
         self.sequence = sequence
@@ -37,10 +39,12 @@ class Reply:
         self.keep = min(request.keep, len(sequence.tokens))
         self.dropped = 0
         """Tokens forgotten by shifting; the position in the whole text is this many more than in the context."""
+        self.savings = savings
+        """What drafts have done; None where they are off."""
         self._eos = frozenset(tokenizer.eos_ids)
         self._stream = tokenizer.stream(continues=True)
         self._scanner = StopScanner(request.sampling.stop)
-        self._context, self._drafter = context, drafter
+        self._context = context
         self._prompt_tokens = len(sequence.tokens)
         self._cached = self._read = self._sampled = self._drafted = self._accepted = self._steps = 0
         self._added = self._latest = now
@@ -77,9 +81,10 @@ class Reply:
             return []
         return [Progress(self.sequence.handle, done, len(self.sequence.tokens))]
 
-    def take(self, tokens: Ordered[int], drafted: int, now: float) -> tuple[int, list[Event], FinishReason | None]:
-        """What follows from these new tokens: how many of them count, what to say, and why it is over if it is."""
-        self._count_step(len(tokens), drafted, now)
+    def take(self, tokens: Ordered[int], chain: Chain, now: float) -> tuple[int, list[Event], FinishReason | None]:
+        """What follows from these new tokens, all but the last of which `chain` has guessed: how many of them count,
+        what to say, and why it is over if it is."""
+        self._count_step(len(tokens), len(chain.tokens), now)
         events: list[Event] = []
         handle, sampling = self.sequence.handle, self.request.sampling
         for used, token in enumerate(tokens, 1):
@@ -88,7 +93,7 @@ class Reply:
                 return used, events, "stop"
             self.token_ids.append(token)
             text, self.stop = self._scanner.push("" if ends_turn else self._stream.push(token))
-            events.append(Text(handle, text, (token,)))
+            events.append(Text(handle, text, (token,), chain.drafter if used < len(tokens) else None))
             if self.stop is not None:
                 return used, events, "stop"
             if len(self.token_ids) == sampling.max_tokens:
@@ -133,10 +138,10 @@ class Reply:
             decode_tok_s=None if first is None else _speed(self._sampled - 1, self._latest - first),
             recent_tok_s=self._recent_speed(),
             total_s=now - self._added,
-            drafter=self._drafter,
             drafted=self._drafted,
             accepted=self._accepted,
             steps=self._steps,
+            drafting=self.savings.told() if self.savings else None,
         )
 
     def _count_step(self, sampled: int, drafted: int, now: float) -> None:

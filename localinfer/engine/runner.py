@@ -7,10 +7,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from localinfer import native
+from localinfer.config import MOST_DRAFTS
 from localinfer.scheduler.sequence import Work
-
-VERIFY_ROWS = 16
-"""A step that decodes holds at most this many rows with drafts; more rows than this are no longer nearly free."""
 
 
 class Runner(Protocol):
@@ -33,14 +31,14 @@ class NativeRunner:
     """
 
     def __init__(self, program: native.Program, *, parallel: int, chunk: int, width: int) -> None:
-        rows = chunk + parallel + VERIFY_ROWS
+        rows = chunk + parallel + MOST_DRAFTS
         self._program: native.Program | None = program
         self._tokens = np.zeros(rows, np.int32)
         self._positions = np.zeros(rows, np.int32)
         self._slots = np.zeros(rows, np.int32)
         self._tables = np.zeros((parallel, width), np.int32)
-        self._out_rows = np.zeros(parallel + VERIFY_ROWS, np.int32)
-        self._logits = np.empty((parallel + VERIFY_ROWS, program.vocab), np.float32)
+        self._out_rows = np.zeros(parallel + MOST_DRAFTS, np.int32)
+        self._logits = np.empty((parallel + MOST_DRAFTS, program.vocab), np.float32)
         self._count = np.arange(width * 32 + 1, dtype=np.int32)
 
     def forward(self, batch: Sequence[Work]) -> NDArray[np.float32]:

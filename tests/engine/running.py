@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from localinfer.config import EngineConfig, SamplingParams
+from localinfer.config import MOST_DRAFTS, EngineConfig, SamplingParams
 from localinfer.engine.engine import StepEngine
 from localinfer.engine.opening import open_engine
 from localinfer.engine.protocol import Request
@@ -16,7 +16,10 @@ from localinfer.engine.runner import Runner
 from localinfer.events import Event, Finished, Text
 from localinfer.kv.cache import PagedCache
 from localinfer.scheduler.sequence import Work
-from localinfer.speculation.drafter import Drafter
+from localinfer.speculation.controller import Worth
+from localinfer.speculation.cost import Part
+from localinfer.speculation.drafter import Ask, Drafter
+from localinfer.speculation.record import NO_CHAIN, Chain
 
 GREEDY = SamplingParams(temperature=0, max_tokens=24, ignore_eos=True)
 SAMPLED = SamplingParams(
@@ -64,15 +67,53 @@ class Said:
     finished: Finished
 
 
+class Eager:
+    """Takes every guess of the first drafter that has some, up to a row budget, whatever it costs."""
+
+    why_off = ""
+
+    def __init__(self, drafters: Sequence[Drafter], most_rows: int = MOST_DRAFTS) -> None:
+        self.drafters, self.most_rows = drafters, most_rows
+        self._step: list[tuple[int, Chain]] = []
+
+    def draft(self, parts: Sequence[Part], asks: Sequence[Ask], places: Sequence[int]) -> list[Chain]:
+        assert [parts[place].rows for place in places] == [1] * len(asks)
+        chains, left = [NO_CHAIN] * len(asks), self.most_rows
+        for drafter in self.drafters:
+            for i, draft in enumerate(drafter.propose(asks)):
+                tokens = tuple(draft.tokens[: min(left, asks[i].most)])
+                if tokens and chains[i] is NO_CHAIN:
+                    chains[i] = Chain(drafter.name, tokens, tuple(draft.sure[: len(tokens)]))
+                    left -= len(tokens)
+        self._step = [(ask.handle, chain) for ask, chain in zip(asks, chains, strict=True)]
+        return chains
+
+    def settle(self, accepted: Sequence[int], seconds: float) -> Worth:
+        for (handle, chain), right in zip(self._step, accepted, strict=True):
+            for drafter in self.drafters:
+                if drafter.name == chain.drafter:
+                    drafter.observe(handle, len(chain.tokens), right)
+        return Worth(seconds, seconds)
+
+    def forget(self, handle: int) -> None:
+        for drafter in self.drafters:
+            drafter.forget(handle)
+
+    def close(self) -> None:
+        for drafter in self.drafters:
+            drafter.close()
+
+
 def open_tiny(path: Path, *, reuse: bool = True, drafter: Drafter | None = None, **config: Any) -> StepEngine:
     """An engine on a tiny model: one thread unless said otherwise; `reuse` is the prefix cache."""
-    settings = EngineConfig(**({"threads": 1, "context": 256} | config))
+    settings = EngineConfig(**({"threads": 1, "context": 256, "draft": "off"} | config))
     engine = open_engine(path, settings)
     assert isinstance(engine, StepEngine)
     engine.runner = Recorder(engine.runner)
     if not reuse:
         engine.scheduler.cache = PagedCache(slots=settings.parallel, context=engine.context_size, reuse=False)
-    engine.drafter = drafter or engine.drafter
+    if drafter is not None:
+        engine.guessing, engine.draft_mode = Eager([drafter]), drafter.name
     return engine
 
 

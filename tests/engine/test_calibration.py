@@ -54,7 +54,7 @@ def measured(fake: Fake, **how: Any) -> Calibration:
 def test_the_least_time_of_each_number_of_rows() -> None:
     found = measured(Fake(2, {2: 0.001, 1: 0.002}, a_row=0.0001))
     assert found.threads == 2
-    assert found.step_s == pytest.approx({n: 0.001 + 0.0001 * (n - 1) for n in (1, 2, 4, 8, 16)})
+    assert found.step_s == pytest.approx({n: 0.001 + 0.0001 * (n - 1) for n in calibration.ROWS})
     assert found.tried == pytest.approx({2: 0.001, 1: 0.002})
 
 
@@ -87,11 +87,11 @@ def test_it_takes_no_longer_than_it_may(seconds: float) -> None:
     assert fake.now <= max(calibration.BUDGET_S, 2 * seconds) * 1.001
     assert 1 in found.step_s
     assert list(found.step_s) == sorted(found.step_s)
-    assert (len(found.step_s) == 5) == (seconds < 0.1)
+    assert (len(found.step_s) > 4) == (seconds < 0.1)
 
 
 def test_no_more_rows_than_the_context_holds() -> None:
-    assert list(measured(Fake(1, {1: 0.001}), most_rows=5).step_s) == [1, 2, 4]
+    assert list(measured(Fake(1, {1: 0.001}), context=5).step_s) == [1, 2, 4]
 
 
 def test_a_real_program_says_the_same_before_and_after(tmp_path: Path) -> None:
@@ -118,9 +118,9 @@ def test_an_engine_measures_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     asked: list[bool] = []
     real = measure
 
-    def counting(program: native.Program, *, choose: bool, most_rows: int) -> Calibration:
+    def counting(program: native.Program, *, choose: bool, context: int) -> Calibration:
         asked.append(choose)
-        return real(program, choose=choose, most_rows=most_rows)
+        return real(program, choose=choose, context=context)
 
     monkeypatch.setattr(calibration, "measure", counting)
     for _ in range(2):
@@ -180,10 +180,10 @@ BROKEN = [
     "",
     "{",
     "[]",
-    '{"format": 2, "models": []}',
-    '{"format": 1, "models": {}}',
-    '{"format": 1, "models": [3]}',
-    '{"format": 1, "models": [{"key": {"model": "m"}}]}',
+    '{"format": 99, "models": []}',
+    '{"format": 2, "models": {}}',
+    '{"format": 2, "models": [3]}',
+    '{"format": 2, "models": [{"key": {"model": "m"}}]}',
 ]
 ENTRIES: list[dict[str, Any]] = [
     {"threads": 0},
@@ -211,7 +211,7 @@ def test_a_damaged_file_is_said_and_measured_anew(tmp_path: Path, text: str) -> 
         "measured": 1.0,
     }
     if text not in BROKEN:
-        text = json.dumps({"format": 1, "models": [entry | json.loads(text)]})
+        text = json.dumps({"format": 2, "models": [entry | json.loads(text)]})
     calibration_file().parent.mkdir(parents=True, exist_ok=True)
     calibration_file().write_text(text)
     with open_engine(path, name="m") as engine:

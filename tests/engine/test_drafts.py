@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from localinfer.config import SamplingParams
+from localinfer.config import MOST_DRAFTS, SamplingParams
 from localinfer.engine.protocol import Request
-from localinfer.engine.runner import VERIFY_ROWS
 from localinfer.speculation.drafter import Ask, Draft, Drafter
+from localinfer.speculation.lookup import LookupDrafter
 from tests.engine.running import (
     GREEDY,
     SAMPLED,
@@ -111,14 +111,14 @@ def test_lookup_at_every_length(circling: Path, length: int, sampling: SamplingP
     with open_tiny(circling, reuse=False) as engine:
         plain = [run_one(engine, prompt, sampling) for prompt in prompts]
         rows = rows_of(engine)
-    with open_tiny(circling, draft="lookup", draft_tokens=length) as engine:
+    with open_tiny(circling, drafter=LookupDrafter(), draft_tokens=length) as engine:
         drafted = [run_one(engine, prompt, sampling) for prompt in prompts]
         assert all(rows.get(text, bits) == bits for text, bits in rows_of(engine).items())
     assert [(t.token_ids, t.text) for t in drafted] == [(t.token_ids, t.text) for t in plain]
     stats = [text.finished.stats for text in drafted]
     assert sum(s.drafted for s in stats) >= sum(s.accepted for s in stats) > 5
     assert sum(s.steps + s.accepted for s in stats) == sum(s.completion_tokens for s in stats)
-    assert all(s.drafter == "lookup" for s in stats)
+    assert all(s.drafting is not None and s.drafting.mode == "lookup" for s in stats)
 
 
 @pytest.mark.parametrize("sampling", [GREEDY, SAMPLED], ids=["greedy", "sampled"])
@@ -130,7 +130,7 @@ def test_drafts_in_company(model: Path, sampling: SamplingParams) -> None:
     with open_tiny(model, drafter=drafter, draft_tokens=15, parallel=4, prefill_chunk=20) as engine:
         drafted = run_all(engine, REPETITIVE, sampling)
         assert isinstance(engine.runner, Recorder)
-        assert max(engine.runner.batch_rows) <= 20 + 4 + VERIFY_ROWS
+        assert max(engine.runner.batch_rows) <= 20 + 4 + MOST_DRAFTS
     assert [t.token_ids for t in drafted] == [t.token_ids for t in plain]
     assert sum(text.finished.stats.accepted for text in drafted) > 20
 
@@ -160,8 +160,8 @@ def test_drafts_stop_where_the_text_does(llama: Path) -> None:
 def test_drafts_survive_a_shift(circling: Path) -> None:
     sampling = SamplingParams(temperature=0, max_tokens=200, ignore_eos=True)
     texts = []
-    for draft in ("off", "lookup"):
-        with open_tiny(circling, context=64, draft=draft) as engine:
+    for drafter in (None, LookupDrafter()):
+        with open_tiny(circling, context=64, drafter=drafter) as engine:
             engine.add(Request(tuple(make_prompts(2, seed=3)[1]), sampling, on_overflow="shift", keep=3))
             texts.append(said(finish(engine), 1))
     assert texts[0].token_ids == texts[1].token_ids

@@ -380,7 +380,6 @@ def test_stats_are_counted_with_the_clock_that_was_handed_in(llama: Path) -> Non
         decode_tok_s=0.5,
         recent_tok_s=0.5,
         total_s=8.0,
-        drafter=None,
         drafted=0,
         accepted=0,
         steps=4,

@@ -1,0 +1,225 @@
+"""Who guesses, and how far: as many tokens for the time as can be had, and never much time lost.
+
+A step of n rows costs little more than a step of one, as long as it waits for memory. Each step, every guess that could
+be checked has a chance of being right and a price in time; the guesses of all texts, the surest first, are taken up to
+the number that gives the most tokens a second. The ledger bounds what this may lose when the text is not as it was.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+
+from localinfer.speculation.cost import Part, StepCost
+from localinfer.speculation.drafter import Ask, Draft, Drafter
+from localinfer.speculation.ledger import Ledger
+from localinfer.speculation.record import NO_CHAIN, Chain, Record
+
+LEAST_GAIN = 1.01
+"""A step with drafts must promise this many times the tokens a second of one without."""
+
+REFRESH = 64
+"""At least one step in so many goes without drafts, so that the cost of plain steps stays known."""
+
+
+@dataclass(frozen=True, slots=True)
+class Worth:
+    """A step as it was, in seconds: what it took, drafting included, and what one without drafts would have taken."""
+
+    seconds: float
+    plain: float
+
+
+@dataclass(frozen=True, slots=True)
+class _Step:
+    """The step that is under way. `parts` hold the guesses, too."""
+
+    parts: list[Part]
+    asks: Sequence[Ask]
+    chains: list[Chain]
+    plain: float
+    drafting: float
+
+
+class Controller:
+    """Chooses guesses for each step of an engine; told afterwards what became of them.
+
+    `cost` is what steps take on this machine; `most_rows` guesses fit into a step; `clock` gives seconds.
+    """
+
+    def __init__(
+        self, drafters: Sequence[Drafter], cost: StepCost, *, most_rows: int, clock: Callable[[], float]
+    ) -> None:
+        self.ledger = Ledger()
+        self.why_off = ""
+        """Why the last step had no guesses; empty if it had some."""
+        self._records = {drafter.name: Record(drafter) for drafter in drafters}
+        self._cost, self._most_rows, self._clock = cost, most_rows, clock
+        self._step: _Step | None = None
+        self._with_drafts = 0
+        """Steps with drafts since the last one without."""
+
+    def draft(self, parts: Sequence[Part], asks: Sequence[Ask], places: Sequence[int]) -> list[Chain]:
+        """What to check in a step of `parts`; `parts[places[i]]` is the one row of the text of `asks[i]`.
+
+        Gives a chain for each ask. `settle` must follow, or `draft` again if the step came to nothing.
+        """
+        started = self._clock()
+        plain = self._cost.seconds(parts)
+        self.why_off = ""
+        if self._with_drafts >= REFRESH:
+            chains, self.why_off = [NO_CHAIN] * len(asks), "one step without, to know its cost"
+        else:
+            proposals = self._proposals(parts, asks, places, plain)
+            chains = self._chosen(parts, asks, places, proposals, plain, self._clock() - started)
+        grown = list(parts)
+        for chain, place in zip(chains, places, strict=True):
+            grown[place] = Part(parts[place].rows + len(chain.tokens), parts[place].context)
+        if any(chain.tokens for chain in chains):
+            self.why_off = ""
+        self._step = _Step(grown, asks, chains, plain, self._clock() - started)
+        return chains
+
+    def settle(self, accepted: Sequence[int], seconds: float) -> Worth:
+        """The step is done, after `seconds` without drafting; of each ask's guesses so many were right."""
+        step = self._step
+        assert step is not None
+        self._step = None
+        self._cost.learn(step.parts, seconds)
+        for ask, chain, right in zip(step.asks, step.chains, accepted, strict=True):
+            if chain.drafter is not None:
+                self._records[chain.drafter].learn(ask.handle, chain, right)
+        total = seconds + step.drafting
+        if not any(chain.tokens for chain in step.chains):
+            self._with_drafts = 0
+            self.ledger.settle(total, -step.drafting)
+            return Worth(total, seconds)
+        self._with_drafts += 1
+        emitted = 1 + sum(accepted) / len(step.asks)
+        self.ledger.settle(total, step.plain * emitted - total)
+        return Worth(total, step.plain)
+
+    def forget(self, handle: int) -> None:
+        """The text is over, or its beginning has changed."""
+        for record in self._records.values():
+            record.forget(handle)
+
+    def close(self) -> None:
+        """Give back what the drafters hold."""
+        for record in self._records.values():
+            record.drafter.close()
+
+    def _proposals(
+        self, parts: Sequence[Part], asks: Sequence[Ask], places: Sequence[int], plain: float
+    ) -> list[Chain]:
+        """The best chain that is to be had for each text, whoever makes it."""
+        best = [NO_CHAIN] * len(asks)
+        for record in self._records.values():
+            which = list(range(len(asks)))
+            depth = self._most_rows
+            if not record.drafter.free:
+                which = [i for i in which if self._worth(best[i], asks[i]) < record.likely(asks[i])]
+                depth = self._depth(record, parts, [asks[i] for i in which], [places[i] for i in which], plain)
+            if not which or not depth:
+                continue
+            asked = [replace(asks[i], most=min(asks[i].most, depth)) for i in which]
+            started = self._clock()
+            drafts = record.drafter.propose(asked)
+            if not record.drafter.free:
+                record.time(self._clock() - started, max((len(draft.tokens) for draft in drafts), default=0))
+            for i, ask, draft in zip(which, asked, drafts, strict=True):
+                chain = _chain(record.drafter.name, ask, draft)
+                if self._worth(chain, ask) > self._worth(best[i], ask):
+                    best[i] = chain
+        if not self.why_off and not any(chain.tokens for chain in best):
+            self.why_off = "nothing to guess from"
+        return best
+
+    def _worth(self, chain: Chain, ask: Ask) -> float:
+        """Guesses that are likely to be right."""
+        return 0.0 if chain.drafter is None else sum(self._records[chain.drafter].survival(ask, chain))
+
+    def _depth(
+        self, record: Record, parts: Sequence[Part], asks: Sequence[Ask], places: Sequence[int], plain: float
+    ) -> int:
+        """How far a drafter that runs a model should guess for `asks`; 0: not now."""
+        if not asks:
+            return 0
+        best, depth, affordable = LEAST_GAIN / plain, 0, 0
+        alive, tokens = [1.0] * len(asks), 1.0
+        for k in range(1, min(self._most_rows // len(asks), max(ask.most for ask in asks)) + 1):
+            seconds = k * (record.depth_s or plain) + self._cost.seconds(_grown(parts, places, [k] * len(asks)))
+            if not self.ledger.allows(seconds - plain, plain):
+                break
+            affordable = k
+            alive = [a * record.luck.expected(ask.handle, k - 1) for a, ask in zip(alive, asks, strict=True)]
+            tokens += sum(alive) / len(alive)
+            if tokens / seconds > best:
+                best, depth = tokens / seconds, k
+        if depth and record.trusted:
+            record.pays()
+            return depth
+        if affordable and record.tries_again():
+            return max(1, min(depth, affordable))
+        self.why_off = f"{record.drafter.name}: guesses would not pay"
+        return 0
+
+    def _chosen(
+        self,
+        parts: Sequence[Part],
+        asks: Sequence[Ask],
+        places: Sequence[int],
+        proposals: Sequence[Chain],
+        plain: float,
+        spent: float,
+    ) -> list[Chain]:
+        """The guesses to check: the surest of all texts, as many as give the most tokens for the time."""
+        alive = [
+            self._records[chain.drafter].survival(ask, chain) if chain.drafter else []
+            for ask, chain in zip(asks, proposals, strict=True)
+        ]
+        order = sorted(
+            ((chance, i) for i, some in enumerate(alive) for chance in some), key=lambda one: (-one[0], one[1])
+        )
+        counts, taken = [0] * len(asks), [0] * len(asks)
+        rows = sum(part.rows for part in parts)
+        deep = [self._cost.context(part) for part in parts]
+        tokens, best, context = float(len(asks)), LEAST_GAIN * len(asks) / (spent + plain), sum(deep)
+        for n, (chance, i) in enumerate(order[: self._most_rows], 1):
+            counts[i] += 1
+            tokens += chance
+            part, place = parts[places[i]], places[i]
+            longer = self._cost.context(Part(part.rows + counts[i], part.context))
+            context, deep[place] = context + longer - deep[place], longer
+            seconds = spent + self._cost.rows(rows + n) + context
+            if not self.ledger.allows(seconds - plain, plain):
+                self.why_off = "the time that drafts may lose is used up"
+                break
+            if tokens / seconds > best:
+                best, taken = tokens / seconds, list(counts)
+            elif n == 1 and self._tries_anyway(proposals[i]):
+                taken = list(counts)
+        if order and not any(taken) and not self.why_off:
+            crowded = rows > len(asks) or len(asks) > 1
+            self.why_off = "the batch has used up the free rows" if crowded else "guesses are not sure enough to pay"
+        return [_cut(chain, count) for chain, count in zip(proposals, taken, strict=True)]
+
+    def _tries_anyway(self, chain: Chain) -> bool:
+        """Whether it is time to try one guess of a drafter whose guesses do not seem to pay."""
+        record = self._records[chain.drafter or ""]
+        return record.drafter.free and record.tries_again()
+
+
+def _chain(name: str, ask: Ask, draft: Draft) -> Chain:
+    tokens = tuple(draft.tokens[: ask.most])
+    return Chain(name, tokens, tuple(draft.sure[: len(tokens)])) if tokens else NO_CHAIN
+
+
+def _cut(chain: Chain, count: int) -> Chain:
+    return Chain(chain.drafter, chain.tokens[:count], chain.sure[:count]) if count else NO_CHAIN
+
+
+def _grown(parts: Sequence[Part], places: Sequence[int], counts: Sequence[int]) -> list[Part]:
+    """`parts`, those at `places` with so many more rows."""
+    grown = list(parts)
+    for place, count in zip(places, counts, strict=True):
+        grown[place] = Part(parts[place].rows + count, parts[place].context)
+    return grown
