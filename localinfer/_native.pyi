@@ -107,6 +107,11 @@ class Program:
     def embed(self, weight: Weight, scale: float = 1.0) -> None:
         """x = row(token) * scale."""
 
+    def mix(self, weight: Weight) -> None:
+        """
+        x = weight * input, instead of `embed`: rows of `inputs` that each step brings.
+        """
+
     def attend(
         self,
         norm: NDArray[numpy.float32],
@@ -173,6 +178,10 @@ class Program:
         block_tables: NDArray[numpy.int32],
         out_rows: NDArray[numpy.int32],
         logits: NDArray[numpy.float32],
+        begin: int = 0,
+        end: int = 0,
+        inputs: NDArray[numpy.float32] | None = None,
+        hidden: NDArray[numpy.float32] | None = None,
     ) -> None:
         """
         Run `tokens` (n of them) through the program, and write the logits of rows `out_rows` (ascending).
@@ -181,6 +190,9 @@ class Program:
         sequence follow each other by one. Keys and values of all rows are written before any row attends. Any n: the
         result of a row depends neither on the other rows nor on the threads. The GIL is released; a signal is seen
         within 20 ms or one phase, then its exception is raised and the program stays usable.
+        Only layers `begin` to `end` - 1 run (`end` 0: to the last); the head follows in any case. A program that begins
+        with `mix` needs `inputs` [n, its columns], and with `begin` > 0 any needs the residual stream [n, hidden] there;
+        tokens then mean nothing. `hidden` [n, hidden] is given the residual stream of all rows after the last layer run.
         Raises ValueError, with the numbers, for anything out of range, RuntimeError when a step is running already.
         """
 
@@ -190,6 +202,14 @@ class Program:
 
         Fewer when the system has no more to give. Raises RuntimeError while a step is running.
         """
+
+    @property
+    def hidden(self) -> int:
+        """Numbers of a row of the residual stream."""
+
+    @property
+    def layers(self) -> int:
+        """Layers: each an `attend` and the `gated_mlp` after it."""
 
     @property
     def vocab(self) -> int:

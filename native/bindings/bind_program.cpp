@@ -32,6 +32,8 @@ void embed(Program& program, std::shared_ptr<Weight> weight, float scale) {
   program.embed({std::move(weight), scale});
 }
 
+void mix(Program& program, std::shared_ptr<Weight> weight) { program.mix({std::move(weight)}); }
+
 void attend(Program& program, const Values& norm, float eps, std::shared_ptr<Weight> qkv, const MaybeValues& bias,
             const MaybeValues& q_norm, const MaybeValues& k_norm, std::shared_ptr<Weight> o, const MaybeValues& o_bias,
             const MaybeValues& post_norm, size_t heads, size_t kv_heads, size_t head_dim, size_t rope, float scale,
@@ -78,13 +80,19 @@ bool signal_arrived() {
 }
 
 void step(Program& program, Integers tokens, Integers positions, Integers sequences,
-          Matrix<const int32_t> block_tables, Integers out_rows, Matrix<float> logits) {
+          Matrix<const int32_t> block_tables, Integers out_rows, Matrix<float> logits, size_t begin, size_t end,
+          const std::optional<Matrix<const float>>& inputs, const std::optional<Matrix<float>>& hidden) {
   const size_t rows = tokens.shape(0);
   REQUIRE(positions.shape(0) == rows && sequences.shape(0) == rows, "%zu tokens, %zu positions and %zu sequences", rows,
           positions.shape(0), sequences.shape(0));
   REQUIRE(logits.shape(0) == out_rows.shape(0) && logits.shape(1) == program.vocab(),
           "logits is %zu x %zu, but must be %zu x %zu", logits.shape(0), logits.shape(1), out_rows.shape(0),
           program.vocab());
+  REQUIRE(!inputs || (inputs->shape(0) == rows && inputs->shape(1) == program.input_columns(begin)),
+          "inputs is %zu x %zu, but must be %zu x %zu", inputs->shape(0), inputs->shape(1), rows,
+          program.input_columns(begin));
+  REQUIRE(!hidden || (hidden->shape(0) == rows && hidden->shape(1) == program.hidden()),
+          "hidden is %zu x %zu, but must be %zu x %zu", hidden->shape(0), hidden->shape(1), rows, program.hidden());
   const StepInput input{rows,
                         tokens.data(),
                         positions.data(),
@@ -94,7 +102,11 @@ void step(Program& program, Integers tokens, Integers positions, Integers sequen
                         block_tables.data(),
                         out_rows.shape(0),
                         out_rows.data(),
-                        logits.data()};
+                        logits.data(),
+                        begin,
+                        end,
+                        inputs ? inputs->data() : nullptr,
+                        hidden ? hidden->data() : nullptr};
   bool finished = false;
   {
     const nb::gil_scoped_release unlocked;
@@ -130,6 +142,9 @@ constexpr const char* kStepHelp =
     "sequence follow each other by one. Keys and values of all rows are written before any row attends. Any n: the\n"
     "result of a row depends neither on the other rows nor on the threads. The GIL is released; a signal is seen\n"
     "within 20 ms or one phase, then its exception is raised and the program stays usable.\n"
+    "Only layers `begin` to `end` - 1 run (`end` 0: to the last); the head follows in any case. A program that begins\n"
+    "with `mix` needs `inputs` [n, its columns], and with `begin` > 0 any needs the residual stream [n, hidden] there;\n"
+    "tokens then mean nothing. `hidden` [n, hidden] is given the residual stream of all rows after the last layer run.\n"
     "Raises ValueError, with the numbers, for anything out of range, RuntimeError when a step is running already.";
 
 }  // namespace
@@ -145,6 +160,7 @@ void bind_program(nb::module_& m) {
            "Make cosines and sines of position * inv_freq (float64 [head_dim / 2]), times `attention_factor`; returns\n"
            "the table's number.")
       .def("embed", &embed, "weight"_a, "scale"_a = 1.0f, "x = row(token) * scale.")
+      .def("mix", &mix, "weight"_a, "x = weight * input, instead of `embed`: rows of `inputs` that each step brings.")
       .def("attend", &attend, "norm"_a.noconvert(), "eps"_a, "qkv"_a, "bias"_a.noconvert().none(),
            "q_norm"_a.noconvert().none(), "k_norm"_a.noconvert().none(), "o"_a, "o_bias"_a.noconvert().none(),
            "post_norm"_a.noconvert().none(), "heads"_a, "kv_heads"_a, "head_dim"_a, "rope"_a, "scale"_a,
@@ -163,10 +179,13 @@ void bind_program(nb::module_& m) {
            "root of sum |from 4 bit - from 8 bit|^2 / sum |from 8 bit|^2 over all rows, from the same q, k and v.\n\n"
            "Caches of its own are used; may be called before `make_kv`. Errors as in `step`.")
       .def("step", &step, "tokens"_a.noconvert(), "positions"_a.noconvert(), "sequences"_a.noconvert(),
-           "block_tables"_a.noconvert(), "out_rows"_a.noconvert(), "logits"_a.noconvert(), kStepHelp)
+           "block_tables"_a.noconvert(), "out_rows"_a.noconvert(), "logits"_a.noconvert(), "begin"_a = 0, "end"_a = 0,
+           "inputs"_a.noconvert() = nb::none(), "hidden"_a.noconvert() = nb::none(), kStepHelp)
       .def("set_threads", &Program::set_threads, "threads"_a, nb::call_guard<nb::gil_scoped_release>(),
            "From now on so many threads compute; 0: one a physical core. No bit of what they compute changes.\n\n"
            "Fewer when the system has no more to give. Raises RuntimeError while a step is running.")
+      .def_prop_ro("hidden", &Program::hidden, "Numbers of a row of the residual stream.")
+      .def_prop_ro("layers", &Program::layers, "Layers: each an `attend` and the `gated_mlp` after it.")
       .def_prop_ro("vocab", &Program::vocab, "Logits of a row; 0 before `head`.")
       .def_prop_ro("kv_bits", &Program::kv_bits, "Bits of each layer's cached keys and values; empty before `make_kv`.")
       .def_prop_ro("kv_bytes", &Program::kv_bytes, "Bytes of the KV cache, whether touched yet or not.")

@@ -74,7 +74,7 @@ void Program::set_threads(size_t threads) {
 
 void Program::require_open(const char* what) const {
   REQUIRE(head_.weight == nullptr, "%s after head: the program is complete", what);
-  REQUIRE(embed_.weight != nullptr, "%s before embed", what);
+  REQUIRE(embed_.weight != nullptr || mix_.weight != nullptr, "%s before embed", what);
 }
 
 size_t Program::rope_table(const double* inv_freq, size_t half, size_t positions, double attention_factor) {
@@ -101,12 +101,26 @@ size_t Program::rope_table(const double* inv_freq, size_t half, size_t positions
 }
 
 void Program::embed(EmbedOp op) {
-  REQUIRE(embed_.weight == nullptr, "embed a second time");
+  REQUIRE(embed_.weight == nullptr && mix_.weight == nullptr, "embed a second time");
   REQUIRE(op.weight != nullptr, "the embedding is missing");
   check_weight(op.weight, op.weight->shape.rows(), hidden_, "the embedding");
   check_stacked(op.weight, "the embedding");
   embed_ = std::move(op);
 }
+
+void Program::mix(MixOp op) {
+  REQUIRE(embed_.weight == nullptr && mix_.weight == nullptr, "mix where there is an embedding or a mix already");
+  REQUIRE(op.weight != nullptr, "the weight of mix is missing");
+  check_weight(op.weight, hidden_, op.weight->shape.cols, "the weight of mix");
+  check_stacked(op.weight, "the weight of mix");
+  mix_ = std::move(op);
+}
+
+size_t Program::input_columns(size_t begin) const {
+  return begin > 0 ? hidden_ : mix_.weight != nullptr ? mix_.weight->shape.cols : 0;
+}
+
+size_t Program::op_of_layer(size_t layer) const { return layer < layer_ops_.size() ? layer_ops_[layer] : ops_.size(); }
 
 void Program::attend(AttendOp op) {
   require_open("attend");
@@ -131,6 +145,7 @@ void Program::attend(AttendOp op) {
   check_optional(op.o_bias, hidden_, "the bias of o");
   check_optional(op.post_norm, hidden_, "the norm after attention");
   op.layer = layers_.size();
+  layer_ops_.push_back(ops_.size());
   layers_.push_back({op.kv_heads, op.head_dim, 0});
   ops_.emplace_back(std::move(op));
 }
@@ -179,7 +194,7 @@ void Program::make_kv(size_t blocks, const std::vector<size_t>& bits) {
 }
 
 std::set<const Weight*> Program::weights() const {
-  std::set<const Weight*> seen{embed_.weight.get(), head_.weight.get()};  // tied ones count once
+  std::set<const Weight*> seen{embed_.weight.get(), mix_.weight.get(), head_.weight.get()};  // tied ones count once
   for (const auto& op : ops_) {
     if (const auto* attend = std::get_if<AttendOp>(&op)) {
       seen.insert(attend->qkv.get());
@@ -271,7 +286,7 @@ void Program::lay_out_scratch() {
       s.panel_ld = std::max(s.panel_ld, 2 * mlp.down->shape.group);
     }
   }
-  widest = std::max({widest, s.attended_ld, s.hidden_ld});
+  widest = std::max({widest, s.attended_ld, s.hidden_ld, input_columns(0)});
   s.q_ld = round_up(widest, kLine);
   s.scale_ld = round_up(widest, 32) / 32;
   for (const Weight* weight : weights()) s.planes = std::max(s.planes, weight->shape.planes());

@@ -41,6 +41,11 @@ struct EmbedOp {
   float scale = 1;
 };
 
+// A program may begin with this instead of an embedding: x = weight * input, rows of numbers that the caller brings.
+struct MixOp {
+  WeightRef weight;
+};
+
 // x += [post_norm] o(attention(q, k, v of norm(x))). An empty vector: there is no such thing in this model.
 struct AttendOp {
   Norm norm;
@@ -82,6 +87,11 @@ struct StepInput {
   size_t outs;
   const int32_t* out_rows;  // ascending
   float* logits;            // [outs][vocab]
+  size_t begin = 0;         // layers that run: from this one on
+  size_t end = 0;           // to the one before this; 0: to the last
+  // The rows that are mixed, [rows][columns of the mix]; with begin > 0 the residual stream there, [rows][hidden].
+  const float* inputs = nullptr;
+  float* hidden = nullptr;  // or null: [rows][hidden], the residual stream after the layers that ran
 };
 
 struct KvProbe;
@@ -144,6 +154,7 @@ class Program {
   // Each throws std::invalid_argument when shapes disagree, with the numbers.
   size_t rope_table(const double* inv_freq, size_t half, size_t positions, double attention_factor);
   void embed(EmbedOp op);
+  void mix(MixOp op);
   void attend(AttendOp op);
   void gated_mlp(MlpOp op);
   void head(HeadOp op);
@@ -158,6 +169,9 @@ class Program {
   bool step(const StepInput& input, const Interrupted& interrupted);
 
   size_t hidden() const { return hidden_; }
+  size_t layers() const { return layers_.size(); }
+  // Columns of the inputs of a step that begins at this layer; 0: it needs none.
+  size_t input_columns(size_t begin) const;
   // From now on so many threads compute; 0: one a physical core. No bit of what they compute changes.
   void set_threads(size_t threads);
 
@@ -173,11 +187,13 @@ class Program {
  private:
   friend struct Step;
   void require_open(const char* what) const;
+  size_t op_of_layer(size_t layer) const;  // where it begins in ops_; past the last: their end
   bool run(const StepInput& input, const KvCache& kv, KvProbe* probe, const Interrupted& interrupted);
   std::vector<KvCache::Layer> layers_of(const std::vector<size_t>& bits) const;
   std::set<const Weight*> weights() const;  // each once
   void lay_out_scratch();
   void check_step(const StepInput& input);
+  void check_layers(const StepInput& input) const;
   void check_rows(const StepInput& input) const;
   void check_sequence(const StepInput& input, size_t sequence, size_t length) const;
   void check_writers(const StepInput& input);
@@ -188,8 +204,10 @@ class Program {
   Pool pool_;
   std::vector<RopeTable> ropes_;
   EmbedOp embed_;
+  MixOp mix_;
   std::vector<std::variant<AttendOp, MlpOp>> ops_;
   HeadOp head_;
+  std::vector<size_t> layer_ops_;      // of each layer, its attention in ops_
   std::vector<KvCache::Layer> layers_;  // bits are chosen when a cache is made
   KvCache kv_;
   Scratch scratch_;

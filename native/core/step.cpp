@@ -88,6 +88,10 @@ Step::Step(Program& owner, const StepInput& input, const KvCache& cache, KvProbe
       block_tables(input.block_tables),
       width(input.width),
       first(first_row),
+      begin(owner.op_of_layer(input.begin)),
+      end(owner.op_of_layer(input.end != 0 ? input.end : owner.layers())),
+      inputs(input.inputs == nullptr ? nullptr : input.inputs + first_row * owner.input_columns(input.begin)),
+      hidden_out(input.hidden == nullptr ? nullptr : input.hidden + first_row * owner.hidden_),
       apart(each_alone(input.sequences + first_row, count)) {
   const int32_t* from = std::lower_bound(input.out_rows, input.out_rows + input.outs, static_cast<int32_t>(first));
   const int32_t* to = std::lower_bound(from, input.out_rows + input.outs, static_cast<int32_t>(first + count));
@@ -97,12 +101,15 @@ Step::Step(Program& owner, const StepInput& input, const KvCache& cache, KvProbe
 }
 
 bool Step::run(Lane& lane) const {
-  if (!run_embed(*this, lane)) return false;
-  for (const auto& op : program.ops_) {
-    const auto* attend = std::get_if<AttendOp>(&op);
-    if (!(attend != nullptr ? run_attend(*attend, *this, lane) : run_mlp(std::get<MlpOp>(op), *this, lane)))
+  const auto enter = begin > 0 ? take_stream : mix().weight != nullptr ? run_mix : run_embed;
+  if (!enter(*this, lane)) return false;
+  for (size_t i = begin; i < end; ++i) {
+    const auto* attend = std::get_if<AttendOp>(&program.ops_[i]);
+    if (!(attend != nullptr ? run_attend(*attend, *this, lane)
+                            : run_mlp(std::get<MlpOp>(program.ops_[i]), *this, lane)))
       return false;
   }
+  if (hidden_out != nullptr && !give_stream(*this, lane)) return false;
   return run_head(*this, lane);
 }
 

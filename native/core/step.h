@@ -144,16 +144,23 @@ struct Step {
   const int32_t* out_rows;  // counted from `first`
   size_t first;
   float* logits;
+  size_t begin, end;    // of program.ops_
+  const float* inputs;  // of this piece, or null
+  float* hidden_out;    // of this piece, or null
   bool apart;  // no two rows are of one sequence
 
   bool run(Lane& lane) const;  // false: interrupted
   const EmbedOp& embed() const { return program.embed_; }
+  const MixOp& mix() const { return program.mix_; }
   const HeadOp& head() const { return program.head_; }
   const RopeTable& rope(size_t i) const { return program.ropes_[i]; }
 };
 
 // The phases of one op. False: interrupted.
 [[nodiscard]] bool run_embed(const Step& step, Lane& lane);
+[[nodiscard]] bool run_mix(const Step& step, Lane& lane);
+[[nodiscard]] bool take_stream(const Step& step, Lane& lane);  // x = inputs
+[[nodiscard]] bool give_stream(const Step& step, Lane& lane);  // hidden_out = x
 [[nodiscard]] bool run_attend(const AttendOp& op, const Step& step, Lane& lane);
 [[nodiscard]] bool run_mlp(const MlpOp& op, const Step& step, Lane& lane);
 [[nodiscard]] bool run_head(const Step& step, Lane& lane);

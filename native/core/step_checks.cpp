@@ -9,6 +9,7 @@ void Program::check_step(const StepInput& input) {
   REQUIRE(kv_.blocks() > 0, "step before make_kv");
   REQUIRE(input.rows > 0, "a step needs at least one row");
   REQUIRE(input.rows <= size_t{1} << 24, "a step of %zu rows", input.rows);
+  check_layers(input);
   check_rows(input);
   lengths_.assign(input.n_sequences, 0);
   for (size_t i = 0; i < input.rows; ++i) {
@@ -23,11 +24,19 @@ void Program::check_step(const StepInput& input) {
   check_writers(input);
 }
 
+void Program::check_layers(const StepInput& input) const {
+  const size_t end = input.end != 0 ? input.end : layers_.size();
+  REQUIRE(input.begin <= end && end <= layers_.size(), "layers %zu to %zu, but there are %zu", input.begin, end,
+          layers_.size());
+  const bool needed = input_columns(input.begin) > 0, given = input.inputs != nullptr;
+  REQUIRE(needed == given, needed ? "inputs are missing" : "inputs, but this step begins with tokens");
+}
+
 void Program::check_rows(const StepInput& input) const {
-  const auto tokens = static_cast<int64_t>(embed_.weight->shape.rows());
+  const auto tokens = static_cast<int64_t>(embed_.weight != nullptr ? embed_.weight->shape.rows() : 0);
   for (size_t i = 0; i < input.rows; ++i) {
-    REQUIRE(input.tokens[i] >= 0 && input.tokens[i] < tokens, "row %zu: token %d is not below %lld", i, input.tokens[i],
-            static_cast<long long>(tokens));
+    REQUIRE(tokens == 0 || (input.tokens[i] >= 0 && input.tokens[i] < tokens), "row %zu: token %d is not below %lld", i,
+            input.tokens[i], static_cast<long long>(tokens));
     REQUIRE(input.positions[i] >= 0 && static_cast<size_t>(input.positions[i]) < max_positions_,
             "row %zu: position %d is not below %zu", i, input.positions[i], max_positions_);
     REQUIRE(input.sequences[i] >= 0 && static_cast<size_t>(input.sequences[i]) < input.n_sequences,

@@ -15,6 +15,34 @@ bool run_embed(const Step& step, Lane& lane) {
   return lane.sync();
 }
 
+bool run_mix(const Step& step, Lane& lane) {
+  const Weight& weight = *step.mix().weight;
+  Operand operand;
+  if (!make_ready(&operand, step, lane, weight, {step.inputs, weight.shape.cols}, step.rows)) return false;
+  lane.share(weight.panels, [&](size_t p) {
+    const size_t column = p * kPanelRows, width = std::min<size_t>(kPanelRows, step.hidden - column);
+    float* part = step.s.own[lane.id()].panel;
+    run_panel(step, lane, weight, p, operand, step.rows, part, kPanelRows);
+    for (size_t m = 0; m < step.rows; ++m)
+      std::copy_n(part + m * kPanelRows, width, step.s.x + m * step.s.x_ld + column);
+  });
+  return lane.sync();
+}
+
+bool take_stream(const Step& step, Lane& lane) {
+  lane.share(step.rows, [&](size_t m) {
+    std::copy_n(step.inputs + m * step.hidden, step.hidden, step.s.x + m * step.s.x_ld);
+  });
+  return lane.sync();
+}
+
+bool give_stream(const Step& step, Lane& lane) {
+  lane.share(step.rows, [&](size_t m) {
+    std::copy_n(step.s.x + m * step.s.x_ld, step.hidden, step.hidden_out + m * step.hidden);
+  });
+  return lane.sync();
+}
+
 namespace {
 
 // x = cap * tanh(x / cap), tanh(|a|) = (1 - e) / (1 + e) with e = exp(-2|a|), by the kernels' own exp.

@@ -1,0 +1,142 @@
+"""Drafts are worth their time, or there are none: on a clock that nothing but steps and drafters moves."""
+
+import random
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from localinfer.speculation.ledger import SHARE, STEPS, Ledger
+from tests.speculation.virtual import SLOW_START, Right, Run, Scripted, Time, run
+
+
+def one(right: Right, *, steps: int = 2000, texts: int = 1, noise: float = 0.0, **drafter: float) -> Run:
+    """A run with one drafter."""
+    time = Time()
+    free = not drafter.get("depth_s")
+    scripted = Scripted("one", time, free=free, **drafter)  # type: ignore[arg-type]
+    return run(right, [scripted], time, steps=steps, texts=texts, noise=noise)
+
+
+def bound(plain: float, step: float = 1.0) -> float:
+    """The most that so much plain work may take with drafts."""
+    return (1 + SHARE) * plain + STEPS * step
+
+
+WRONG: Right = lambda step, depth: False  # noqa: E731
+RIGHT: Right = lambda step, depth: True  # noqa: E731
+
+
+def lucky(chance: float, seed: int = 1) -> Right:
+    rng = random.Random(seed)
+    return lambda step, depth: rng.random() < chance
+
+
+def in_turns(period: int) -> Right:
+    """All right for a while, all wrong for as long: what was learned is always wrong."""
+    return lambda step, depth: step // period % 2 == 0
+
+
+def spiteful(record: list[int]) -> Right:
+    """Right until drafts become long, then wrong."""
+    return lambda step, depth: depth < 1 and step % 3 != 0 and record.append(step) is None
+
+
+@given(
+    pattern=st.lists(st.integers(0, 12), min_size=1, max_size=60),
+    sure=st.floats(0, 1),
+    length=st.integers(1, 31),
+    depth_s=st.sampled_from([0.0, 0.0, 0.01, 0.1, 0.5, 1.5]),
+    texts=st.integers(1, 6),
+)
+@settings(max_examples=150, deadline=None)
+def test_whatever_the_text_does_little_time_is_lost(
+    pattern: list[int], sure: float, length: int, depth_s: float, texts: int
+) -> None:
+    """Also by a drafter that is too sure of itself, dear, and right in the wrong moments."""
+    found = one(
+        lambda step, depth: depth < pattern[step % len(pattern)],
+        steps=400,
+        texts=texts,
+        sure=sure,
+        length=length,
+        depth_s=depth_s,
+    )
+    plain_step = found.plain / found.tokens * texts
+    # A drafter's price is learned by asking it once.
+    assert found.spent <= bound(found.plain, plain_step) + depth_s * length
+
+
+@pytest.mark.parametrize("right", [WRONG, in_turns(6), in_turns(40), spiteful([])])
+@pytest.mark.parametrize("depth_s", [0.0, 0.3])
+def test_long_runs_that_are_meant_to_hurt(right: Right, depth_s: float) -> None:
+    found = one(right, steps=20000, sure=0.99, length=31, depth_s=depth_s)
+    assert found.spent <= bound(found.plain) + depth_s * 31
+    assert found.drafted > 0
+
+
+def test_without_the_ledger_the_bound_would_break(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The bound comes from the ledger and not from luck."""
+    monkeypatch.setattr(Ledger, "allows", lambda self, loss, plain: True)
+    found = one(in_turns(3), steps=3000, sure=0.99, length=31)
+    assert found.spent > bound(found.plain)
+
+
+def test_right_guesses_win_what_there_is_to_win() -> None:
+    found = one(RIGHT, sure=0.9, length=31)
+    best = max(n / seconds for n, seconds in SLOW_START.items())
+    assert found.speedup > 0.9 * best
+
+
+@pytest.mark.parametrize(("chance", "least"), [(0.9, 2.6), (0.7, 1.8), (0.5, 1.3), (0.2, 0.98), (0.0, 0.98)])
+def test_gains_follow_the_chance(chance: float, least: float) -> None:
+    assert one(lucky(chance), sure=0.6, steps=4000).speedup > least
+
+
+def test_noise_does_not_mislead_it() -> None:
+    assert one(lucky(0.7), sure=0.6, steps=4000, noise=0.3).speedup > 1.6
+    assert one(lucky(0.05), sure=0.6, steps=4000, noise=0.3).speedup > 0.97
+
+
+@pytest.mark.parametrize(("depth_s", "least"), [(0.05, 2.0), (0.15, 1.5), (0.6, 1.05)])
+def test_a_dear_drafter_is_asked_as_far_as_it_pays(depth_s: float, least: float) -> None:
+    assert one(lucky(0.85), sure=0.85, steps=4000, depth_s=depth_s).speedup > least
+
+
+def test_a_drafter_that_never_pays_is_asked_less_and_less() -> None:
+    time = Time()
+    scripted = Scripted("dear", time, free=False, depth_s=0.9, sure=0.9)
+    found = run(lucky(0.2), [scripted], time, steps=4000)
+    assert scripted.asked < 120
+    assert found.speedup > 0.98
+    assert "dear" in found.offs[-1]
+
+
+def test_the_better_of_two_is_taken() -> None:
+    time = Time()
+    good, bad = Scripted("good", time, sure=0.5), Scripted("bad", time, sure=0.9)
+    rights = {"good": 0.9, "bad": 0.1}
+    # The run does not tell who guessed; so two runs, each alone, and one with both.
+    alone = {name: one(lucky(chance), sure=0.7, steps=3000).speedup for name, chance in rights.items()}
+    both = run(lucky(0.9), [good, bad], time, steps=3000)
+    assert alone["bad"] < 1.05 < alone["good"]
+    assert both.speedup > 0.9 * alone["good"]
+
+
+def test_a_batch_that_has_used_up_the_free_rows_has_no_drafts_and_says_so() -> None:
+    time = Time()
+    found = run(lucky(0.6), [Scripted("one", time, sure=0.6)], time, steps=1000, texts=16)
+    assert found.offs.count("the batch has used up the free rows") > 800
+    assert found.speedup > 0.98
+
+
+def test_rows_go_to_the_surest_texts() -> None:
+    time = Time()
+    found = run(RIGHT, [Scripted("one", time, length=31, sure=0.9)], time, steps=50, texts=4)
+    assert found.tokens > 50 * 4 * 3
+    assert found.drafted <= 50 * 31
+
+
+def test_some_steps_go_without_drafts() -> None:
+    found = one(RIGHT, sure=0.95, steps=1000)
+    assert found.offs.count("one step without, to know its cost") >= 10
