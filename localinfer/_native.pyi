@@ -107,10 +107,13 @@ class Program:
     def embed(self, weight: Weight, scale: float = 1.0) -> None:
         """x = row(token) * scale."""
 
+    def embed_rows(self, tokens: NDArray[numpy.int32], out: NDArray[numpy.float32]) -> None:
+        """
+        The rows of the embedding, scaled as the first layer gets them, into `out` [n, hidden].
+        """
+
     def mix(self, weight: Weight) -> None:
-        """
-        x = weight * input, instead of `embed`: rows of `inputs` that each step brings.
-        """
+        """x = weight * input instead of `embed`, of `inputs` that a step brings."""
 
     def attend(
         self,

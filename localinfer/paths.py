@@ -32,6 +32,16 @@ def calibration_file() -> Path:
     return home() / "calibration.json"
 
 
+def drafters_dir() -> Path:
+    """Drafters that were trained here, a folder each."""
+    return home() / "drafters"
+
+
+def texts_dir() -> Path:
+    """Earlier texts as tokens, for guessing: a private file a tokenizer."""
+    return home() / "texts"
+
+
 def config_file() -> Path:
     """The user's settings, TOML. `LOCALINFER_CONFIG` names another file."""
     override = os.environ.get("LOCALINFER_CONFIG")

@@ -1,19 +1,108 @@
 """Who guesses for an engine: the drafters that were asked for, and the controller that chooses among them."""
 
 import time
+from collections.abc import Callable
+from dataclasses import dataclass
 
+from localinfer import native
 from localinfer.config import MOST_DRAFTS, EngineConfig
 from localinfer.engine.calibration import Calibration
+from localinfer.engine.draft_early import EarlyGuesser, TextsOf
+from localinfer.engine.draft_model import open_model
+from localinfer.engine.drafters import load_adapter, load_head
+from localinfer.engine.runner import NativeRunner
+from localinfer.errors import LocalInferError, NotFound
+from localinfer.graph.weights import Checkpoint
+from localinfer.scheduler.scheduler import Scheduler
+from localinfer.speculation.chain import ChainDrafter
 from localinfer.speculation.controller import Controller
 from localinfer.speculation.cost import Measured, StepCost
 from localinfer.speculation.drafter import Drafter
 from localinfer.speculation.lookup import LookupDrafter
+from localinfer.speculation.suffix import Earlier, SuffixDrafter
 
 
-def guessing(config: EngineConfig, measured: Calibration) -> Controller | None:
-    """The controller for what `config` asks for; None where drafts are off."""
-    if config.draft == "off":
-        return None
-    drafters: list[Drafter] = [LookupDrafter()]
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Target:
+    """The model that checks, as far as those who guess need it."""
+
+    checkpoint: Checkpoint
+    program: native.Program
+    runner: NativeRunner
+    scheduler: Scheduler
+    context: int
+
+
+def guessing(
+    config: EngineConfig,
+    target: Target,
+    measured: Calibration,
+    earlier: Earlier | None = None,
+    clock: Callable[[], float] = time.perf_counter,
+) -> tuple[Controller | None, tuple[str, ...]]:
+    """The controller for what `config` asks for, None where drafts are off; and what there is to say of it.
+
+    `auto` takes what is free and the trained head if there is one: whether it helps is found out step by step.
+    Raises `NotFound` for `head` where none was trained, and what opening a model raises.
+    """
+    drafters: list[Drafter] = []
+    notes: list[str] = []
+    mode = config.draft
+    if mode in ("auto", "suffix"):
+        drafters.append(SuffixDrafter(earlier))
+    if mode in ("auto", "lookup"):
+        drafters.append(LookupDrafter())
+    if mode in ("auto", "head"):
+        try:
+            drafters += _head(config, target, required=mode == "head")
+        except LocalInferError as error:
+            if mode == "head":
+                raise
+            notes.append(f"guessing without the trained head: {error.message}")
+    if mode == "early":
+        texts = TextsOf(target.scheduler.running, target.scheduler.reserve)
+        drafters.append(
+            ChainDrafter("early", EarlyGuesser(target.program, target.runner, texts, load_adapter(target.checkpoint)))
+        )
+    if mode == "model":
+        drafters.append(_model(config, target))
+    if not drafters:
+        return None, ()
     cost = StepCost(Measured(measured.step_s, measured.deep_s, measured.depth))
-    return Controller(drafters, cost, most_rows=MOST_DRAFTS, clock=time.perf_counter)
+    return Controller(drafters, cost, most_rows=MOST_DRAFTS, clock=clock), tuple(notes)
+
+
+def wants_hidden(config: EngineConfig) -> bool:
+    """Whether somebody may go on from what the target computes."""
+    return config.draft in ("auto", "head")
+
+
+def _head(config: EngineConfig, target: Target, *, required: bool) -> list[Drafter]:
+    found = load_head(
+        target.checkpoint,
+        target.program,
+        parallel=config.parallel,
+        threads=target.program.threads,
+        isa=config.isa,
+    )
+    if found is None and required:
+        raise NotFound(
+            f"no head was trained for `{target.checkpoint.path.name}`",
+            hint="`localinfer draft train` makes one, or leave `--draft` out",
+        )
+    return [] if found is None else [ChainDrafter("head", found)]
+
+
+def _model(config: EngineConfig, target: Target) -> Drafter:
+    assert config.draft_model is not None
+    guesser = open_model(
+        config.draft_model,
+        target.checkpoint,
+        threads=target.program.threads,
+        isa=config.isa,
+        parallel=config.parallel,
+        context=target.context,
+        chunk=config.prefill_chunk,
+        kv_bits=config.kv_bits,
+    )
+    return ChainDrafter("model", guesser)

@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Iterator
 from collections.abc import Sequence as Ordered
 from types import TracebackType
-from typing import Protocol, Self
+from typing import Any, Protocol, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -30,8 +30,11 @@ from localinfer.speculation.verify import sample_and_match
 class Guessing(Protocol):
     """Who guesses ahead, and how far: `speculation.controller.Controller` says what each means."""
 
-    why_off: str
-
+    @property
+    def why_off(self) -> str: ...
+    @property
+    def reads(self) -> bool: ...
+    def read(self, handle: int, tokens: Ordered[int], start: int, end: int, hidden: Any, /) -> None: ...
     def draft(self, parts: Ordered[Part], asks: Ordered[Ask], places: Ordered[int], /) -> list[Chain]: ...
     def settle(self, accepted: Ordered[int], seconds: float, /) -> Worth: ...
     def forget(self, handle: int, /) -> None: ...
@@ -101,8 +104,20 @@ class StepEngine:
         chosen = self._choose(batch, logits)
         now = self.clock()
         self._settle(asked, dict(zip((work.sequence.handle for work in batch), chosen, strict=True)), now - started)
+        row = 0
         for work, tokens in zip(batch, chosen, strict=True):
+            if self.guessing is not None and self.guessing.reads:
+                self._let_read(work, tokens, row)
+            row += work.count + len(work.drafts)
             self._commit(work, tokens, asked.get(work.sequence.handle, NO_CHAIN), now)
+
+    def _let_read(self, work: Work, tokens: list[int], row: int) -> None:
+        """Tell drafters what is computed for good: the known rows of `work`, from `row` on, and the right guesses."""
+        assert self.guessing is not None
+        count = work.count + max(0, len(tokens) - 1)
+        hidden = self.runner.hidden[row : row + count] if len(self.runner.hidden) else None
+        known = work.sequence.tokens + tokens
+        self.guessing.read(work.sequence.handle, known, work.start, work.start + count, hidden)
 
     def _draft(self, batch: list[Work]) -> dict[int, Chain]:
         """Let those be guessed for that decode; gives the guesses of each by its handle."""

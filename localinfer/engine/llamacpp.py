@@ -69,6 +69,7 @@ class LlamaRunner:
 
     def __init__(self, llama: Llama, cache: LlamaCache) -> None:
         self._llama, self._cache = llama, cache
+        self.hidden = np.empty((0, 0), np.float32)
         n, batch = llama.rows, llama.batch
         self._tokens = np.ctypeslib.as_array(batch.token, (n,))
         self._positions = np.ctypeslib.as_array(batch.pos, (n,))

@@ -62,7 +62,7 @@ def open_engine(
 def _open_native(path: Path, config: EngineConfig, name: str, on_progress: OnProgress | None) -> "Engine":
     from localinfer.engine import calibration
     from localinfer.engine.advice import default_sampling
-    from localinfer.engine.drafting import guessing
+    from localinfer.engine.drafting import Target, guessing, wants_hidden
     from localinfer.engine.engine import StepEngine
     from localinfer.engine.protocol import EngineInfo
     from localinfer.engine.runner import NativeRunner
@@ -90,6 +90,16 @@ def _open_native(path: Path, config: EngineConfig, name: str, on_progress: OnPro
         on_progress=on_progress and (lambda done, total: on_progress("weights", done, total)),
     )
     measured = calibration.calibrate(program, key, kept, context)
+    runner = NativeRunner(
+        program,
+        parallel=config.parallel,
+        chunk=config.prefill_chunk,
+        width=cache.width,
+        wants_hidden=wants_hidden(config),
+    )
+    scheduler = Scheduler(cache, parallel=config.parallel, chunk=config.prefill_chunk)
+    target = Target(checkpoint=checkpoint, program=program, runner=runner, scheduler=scheduler, context=context)
+    guesser, notes = guessing(config, target, measured)
     info = EngineInfo(
         model=name,
         backend="cpu",
@@ -103,7 +113,7 @@ def _open_native(path: Path, config: EngineConfig, name: str, on_progress: OnPro
         kv_layers=tuple(program.kv_bits),
         threads_why=_threads_why(key.threads, key.cores, program.threads),
         calibration=measured,
-        notes=checkpoint.notes,
+        notes=(*checkpoint.notes, *notes),
     )
     return StepEngine(
         info=info,
@@ -113,9 +123,9 @@ def _open_native(path: Path, config: EngineConfig, name: str, on_progress: OnPro
         context=context,
         longest=checkpoint.spec.max_context,
         vocab=program.vocab,
-        scheduler=Scheduler(cache, parallel=config.parallel, chunk=config.prefill_chunk),
-        runner=NativeRunner(program, parallel=config.parallel, chunk=config.prefill_chunk, width=cache.width),
-        guessing=guessing(config, measured),
+        scheduler=scheduler,
+        runner=runner,
+        guessing=guesser,
         draft_mode=config.draft,
         draft_tokens=config.draft_tokens,
     )

@@ -14,6 +14,11 @@ from localinfer.scheduler.sequence import Work
 class Runner(Protocol):
     """What computes: a native program, or llama.cpp."""
 
+    @property
+    def hidden(self) -> NDArray[np.float32]:
+        """The residual stream of all rows of the last step, in order; empty where nobody wants it."""
+        ...
+
     def forward(self, batch: Sequence[Work]) -> NDArray[np.float32]:
         """Logits [m, vocab]: for each work that samples, in order, one row for its last known token and one for each
         of its drafts. Valid until the next call. Computing the same rows again is harmless."""
@@ -30,7 +35,9 @@ class NativeRunner:
     `width` is the number of KV blocks a sequence may have.
     """
 
-    def __init__(self, program: native.Program, *, parallel: int, chunk: int, width: int) -> None:
+    def __init__(
+        self, program: native.Program, *, parallel: int, chunk: int, width: int, wants_hidden: bool = False
+    ) -> None:
         rows = chunk + parallel + MOST_DRAFTS
         self._program: native.Program | None = program
         self._tokens = np.zeros(rows, np.int32)
@@ -40,8 +47,20 @@ class NativeRunner:
         self._out_rows = np.zeros(parallel + MOST_DRAFTS, np.int32)
         self._logits = np.empty((parallel + MOST_DRAFTS, program.vocab), np.float32)
         self._count = np.arange(width * 32 + 1, dtype=np.int32)
+        self.hidden = np.empty((rows if wants_hidden else 0, program.hidden), np.float32)
+
+    @property
+    def program(self) -> native.Program:
+        """What runs the rows."""
+        assert self._program is not None
+        return self._program
 
     def forward(self, batch: Sequence[Work]) -> NDArray[np.float32]:
+        hidden = self.hidden if len(self.hidden) else None
+        return self.partly(batch, 0, hidden)
+
+    def partly(self, batch: Sequence[Work], layers: int, hidden: NDArray[np.float32] | None) -> NDArray[np.float32]:
+        """As `forward`, of so many layers (0: all); `hidden` is given the residual stream of the rows after them."""
         assert self._program is not None
         n = m = 0
         for work in batch:
@@ -54,7 +73,14 @@ class NativeRunner:
                 m += outs
         logits = self._logits[:m]
         self._program.step(
-            self._tokens[:n], self._positions[:n], self._slots[:n], self._tables, self._out_rows[:m], logits
+            self._tokens[:n],
+            self._positions[:n],
+            self._slots[:n],
+            self._tables,
+            self._out_rows[:m],
+            logits,
+            end=layers,
+            hidden=None if hidden is None else hidden[:n],
         )
         return logits
 

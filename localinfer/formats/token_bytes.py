@@ -36,6 +36,10 @@ class TokenBytes:
         self._added = {token.id: token for token in file.added}
         self._bytes: dict[int, bytes] = {}  # of the tokens that were asked for: an answer needs few of them
 
+    def spelling(self, token: int) -> str | None:
+        """How the vocabulary writes it; None for an id nobody defined."""
+        return self._tokens.get(token)
+
     def of(self, token: int, *, specials: bool = False) -> bytes:
         """The bytes of one token; empty for a special one (unless `specials`) and for an id nobody defined."""
         found = self._bytes.get(token)

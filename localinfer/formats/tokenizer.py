@@ -85,6 +85,10 @@ class Tokenizer:
         SentencePiece puts before a first word is kept."""
         return StreamDecoder(self._table, specials=specials, continues=continues)
 
+    def spelling(self, token: int) -> str | None:
+        """How the vocabulary writes a token; None for an id that it does not have."""
+        return self._table.spelling(token)
+
     def token_id(self, content: str) -> int | None:
         """The id of a special or added token, or None."""
         return self._ids.get(content)

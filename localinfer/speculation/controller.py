@@ -7,9 +7,10 @@ the number that gives the most tokens a second. The ledger bounds what this may 
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 from localinfer.speculation.cost import Part, StepCost
-from localinfer.speculation.drafter import Ask, Draft, Drafter
+from localinfer.speculation.drafter import Ask, Draft, Drafter, Reads
 from localinfer.speculation.ledger import Ledger
 from localinfer.speculation.record import NO_CHAIN, Chain, Record
 
@@ -52,6 +53,7 @@ class Controller:
         self.why_off = ""
         """Why the last step had no guesses; empty if it had some."""
         self._records = {drafter.name: Record(drafter) for drafter in drafters}
+        self._readers = [drafter for drafter in drafters if isinstance(drafter, Reads)]
         self._cost, self._most_rows, self._clock = cost, most_rows, clock
         self._step: _Step | None = None
         self._with_drafts = 0
@@ -96,6 +98,16 @@ class Controller:
         emitted = 1 + sum(accepted) / len(step.asks)
         self.ledger.settle(total, step.plain * emitted - total)
         return Worth(total, step.plain)
+
+    @property
+    def reads(self) -> bool:
+        """Whether somebody wants to be told what is read."""
+        return bool(self._readers)
+
+    def read(self, handle: int, tokens: Sequence[int], start: int, end: int, hidden: Any) -> None:
+        """As `Reads.read`, for all drafters that follow the text."""
+        for reader in self._readers:
+            reader.read(handle, tokens, start, end, hidden)
 
     def forget(self, handle: int) -> None:
         """The text is over, or its beginning has changed."""

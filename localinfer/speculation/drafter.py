@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 Choose = Callable[[Any, list[int]], int]
 """`choose(logits, taken)`: the token that the text's own sampler takes from a row of logits [vocab] (used up by it)
@@ -56,10 +56,12 @@ class Drafter(Protocol):
         ...
 
 
-class ReadsHidden(Protocol):
-    """A drafter that goes on from what the target computed: it is told of every row that is computed for good."""
+@runtime_checkable
+class Reads(Protocol):
+    """A drafter that follows each text as the target reads it."""
 
-    def read(self, handle: int, start: int, hidden: Any) -> None:
-        """`hidden` float32 [n, hidden size]: the residual stream after the last layer, before the final norm, of the
-        text's positions `start` to `start + n - 1`. Rows of a prompt that was found in the cache never come."""
+    def read(self, handle: int, tokens: Sequence[int], start: int, end: int, hidden: Any) -> None:
+        """The target has computed positions `start` to `end` - 1 of `tokens` for good; those found in the cache never
+        come. `hidden` float32 [end - start, hidden size] is the residual stream there after the last layer, before the
+        final norm; it holds until the next step only. None where nobody asked for it."""
         ...

@@ -32,6 +32,12 @@ void embed(Program& program, std::shared_ptr<Weight> weight, float scale) {
   program.embed({std::move(weight), scale});
 }
 
+void embed_rows(const Program& program, Integers tokens, Matrix<float> out) {
+  REQUIRE(out.shape(0) == tokens.shape(0) && out.shape(1) == program.hidden(), "out is %zu x %zu, but must be %zu x %zu",
+          out.shape(0), out.shape(1), tokens.shape(0), program.hidden());
+  program.embed_rows(tokens.data(), tokens.shape(0), out.data());
+}
+
 void mix(Program& program, std::shared_ptr<Weight> weight) { program.mix({std::move(weight)}); }
 
 void attend(Program& program, const Values& norm, float eps, std::shared_ptr<Weight> qkv, const MaybeValues& bias,
@@ -160,7 +166,9 @@ void bind_program(nb::module_& m) {
            "Make cosines and sines of position * inv_freq (float64 [head_dim / 2]), times `attention_factor`; returns\n"
            "the table's number.")
       .def("embed", &embed, "weight"_a, "scale"_a = 1.0f, "x = row(token) * scale.")
-      .def("mix", &mix, "weight"_a, "x = weight * input, instead of `embed`: rows of `inputs` that each step brings.")
+      .def("embed_rows", &embed_rows, "tokens"_a.noconvert(), "out"_a.noconvert(),
+           "The rows of the embedding, scaled as the first layer gets them, into `out` [n, hidden].")
+      .def("mix", &mix, "weight"_a, "x = weight * input instead of `embed`, of `inputs` that a step brings.")
       .def("attend", &attend, "norm"_a.noconvert(), "eps"_a, "qkv"_a, "bias"_a.noconvert().none(),
            "q_norm"_a.noconvert().none(), "k_norm"_a.noconvert().none(), "o"_a, "o_bias"_a.noconvert().none(),
            "post_norm"_a.noconvert().none(), "heads"_a, "kv_heads"_a, "head_dim"_a, "rope"_a, "scale"_a,

@@ -108,6 +108,18 @@ void Program::embed(EmbedOp op) {
   embed_ = std::move(op);
 }
 
+void Program::embed_rows(const int32_t* tokens, size_t n, float* out) const {
+  REQUIRE(embed_.weight != nullptr, "embed_rows of a program without an embedding");
+  const auto count = static_cast<int64_t>(embed_.weight->shape.rows());
+  for (size_t i = 0; i < n; ++i)
+    REQUIRE(tokens[i] >= 0 && tokens[i] < count, "token %d is not below %lld", tokens[i], static_cast<long long>(count));
+  Floats row(round_up(hidden_, kPanelRows));
+  for (size_t i = 0; i < n; ++i) {
+    embed_.weight->row(static_cast<size_t>(tokens[i]), row.data());
+    for (size_t j = 0; j < hidden_; ++j) out[i * hidden_ + j] = row[j] * embed_.scale;
+  }
+}
+
 void Program::mix(MixOp op) {
   REQUIRE(embed_.weight == nullptr && mix_.weight == nullptr, "mix where there is an embedding or a mix already");
   REQUIRE(op.weight != nullptr, "the weight of mix is missing");

@@ -165,6 +165,9 @@ class Program {
   // of these tokens is read. Both are caches of its own; make_kv need not have been called. Empty when interrupted.
   std::vector<double> probe_kv(const int32_t* tokens, size_t count, const Interrupted& interrupted);
 
+  // Rows of the embedding, as the first layer gets them: out[n][hidden].
+  void embed_rows(const int32_t* tokens, size_t n, float* out) const;
+
   // False when `interrupted` said so; the program stays usable, and the rows' slots of the cache hold anything.
   bool step(const StepInput& input, const Interrupted& interrupted);
 

@@ -18,7 +18,7 @@ from localinfer.kv.cache import PagedCache
 from localinfer.scheduler.sequence import Work
 from localinfer.speculation.controller import Worth
 from localinfer.speculation.cost import Part
-from localinfer.speculation.drafter import Ask, Drafter
+from localinfer.speculation.drafter import Ask, Drafter, Reads
 from localinfer.speculation.record import NO_CHAIN, Chain
 
 GREEDY = SamplingParams(temperature=0, max_tokens=24, ignore_eos=True)
@@ -40,6 +40,10 @@ class Recorder:
     rows: dict[tuple[int, ...], bytes] = field(default_factory=dict)
     batch_rows: list[int] = field(default_factory=list)
     """Rows of each step."""
+
+    @property
+    def hidden(self) -> NDArray[np.float32]:
+        return self.inner.hidden
 
     def forward(self, batch: Sequence[Work]) -> NDArray[np.float32]:
         logits = self.inner.forward(batch)
@@ -70,10 +74,9 @@ class Said:
 class Eager:
     """Takes every guess of the first drafter that has some, up to a row budget, whatever it costs."""
 
-    why_off = ""
-
     def __init__(self, drafters: Sequence[Drafter], most_rows: int = MOST_DRAFTS) -> None:
-        self.drafters, self.most_rows = drafters, most_rows
+        self.drafters, self.most_rows, self.why_off = drafters, most_rows, ""
+        self.reads = any(isinstance(drafter, Reads) for drafter in drafters)
         self._step: list[tuple[int, Chain]] = []
 
     def draft(self, parts: Sequence[Part], asks: Sequence[Ask], places: Sequence[int]) -> list[Chain]:
@@ -95,6 +98,11 @@ class Eager:
                     drafter.observe(handle, len(chain.tokens), right)
         return Worth(seconds, seconds)
 
+    def read(self, handle: int, tokens: Sequence[int], start: int, end: int, hidden: Any) -> None:
+        for drafter in self.drafters:
+            if isinstance(drafter, Reads):
+                drafter.read(handle, tokens, start, end, hidden)
+
     def forget(self, handle: int) -> None:
         for drafter in self.drafters:
             drafter.forget(handle)
@@ -106,7 +114,8 @@ class Eager:
 
 def open_tiny(path: Path, *, reuse: bool = True, drafter: Drafter | None = None, **config: Any) -> StepEngine:
     """An engine on a tiny model: one thread unless said otherwise; `reuse` is the prefix cache."""
-    settings = EngineConfig(**({"threads": 1, "context": 256, "draft": "off"} | config))
+    usual: dict[str, Any] = {"threads": 1, "context": 256, "draft": "off"}
+    settings = EngineConfig(**(usual | config))
     engine = open_engine(path, settings)
     assert isinstance(engine, StepEngine)
     engine.runner = Recorder(engine.runner)

@@ -276,6 +276,10 @@ class Interrupted:
         self._inner = inner
         self._calls = 0
 
+    @property
+    def hidden(self) -> NDArray[np.float32]:
+        return self._inner.hidden
+
     def forward(self, batch: Sequence[Work]) -> NDArray[np.float32]:
         self._calls += 1
         if self._calls % 3 == 1:

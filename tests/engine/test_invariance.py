@@ -152,6 +152,10 @@ class RowDependent:
     def __init__(self, inner: Runner) -> None:
         self._inner = inner
 
+    @property
+    def hidden(self) -> NDArray[np.float32]:
+        return self._inner.hidden
+
     def forward(self, batch: Sequence[Work]) -> NDArray[np.float32]:
         logits = self._inner.forward(batch)
         if sum(work.count for work in batch) > 2:
