@@ -193,9 +193,9 @@ class Program:
         sequence follow each other by one. Keys and values of all rows are written before any row attends. Any n: the
         result of a row depends neither on the other rows nor on the threads. The GIL is released; a signal is seen
         within 20 ms or one phase, then its exception is raised and the program stays usable.
-        Only layers `begin` to `end` - 1 run (`end` 0: to the last); the head follows in any case. A program that begins
-        with `mix` needs `inputs` [n, its columns], and with `begin` > 0 any needs the residual stream [n, hidden] there;
-        tokens then mean nothing. `hidden` [n, hidden] is given the residual stream of all rows after the last layer run.
+        Only layers `begin` to `end` - 1 run (`end` 0: to the last); the head follows in any case. A program that
+        begins with `mix` needs `inputs` [n, its columns], and with `begin` > 0 any needs the residual stream there,
+        [n, hidden]; tokens then mean nothing. `hidden` [n, hidden] is given the stream of all rows after these layers.
         Raises ValueError, with the numbers, for anything out of range, RuntimeError when a step is running already.
         """
 

@@ -62,6 +62,9 @@ class EngineConfig:
     draft_tokens: int = MOST_DRAFTS
     """Most tokens guessed ahead in one step."""
 
+    remember: bool = False
+    """Keep the tokens of finished texts, privately, and guess from those of earlier ones."""
+
     def __post_init__(self) -> None:
         if self.context is not None:
             in_range("context", self.context, 1, 1 << 20)

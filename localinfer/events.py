@@ -80,6 +80,12 @@ class Drafting:
         return self.plain_s / self.spent_s if self.spent_s > 0 else None
 
 
+def gain_in_words(drafting: Drafting) -> str:
+    """`x1.42 vs plain, 3.1 s saved`."""
+    saved = drafting.saved_s
+    return f"x{drafting.speedup or 1:.2f} vs plain, {abs(saved):.1f} s {'saved' if saved > -0.05 else 'lost'}"
+
+
 @dataclass(frozen=True, slots=True)
 class Stats:
     """How a request is doing. Times in seconds, speeds in tokens/s; `None` until known."""

@@ -31,14 +31,22 @@ Line = str | list[dict[str, str]]
 
 
 def write_own_words(
-    engine: Engine, path: Path, *, tokens: int, seed: int, on_progress: Callable[[int, int], None] | None = None
+    engine: Engine,
+    path: Path,
+    *,
+    tokens: int,
+    seed: int,
+    together: int = TOGETHER,
+    temperature: float = 1.0,
+    on_progress: Callable[[int, int], None] | None = None,
 ) -> None:
     """Append to `path`, a JSON line each, until there are `tokens` tokens of text.
 
-    A text depends on the model, `seed` and its number alone, so what a stopped run has left is gone on with. `engine`
-    runs `TOGETHER` sequences. Raises `UsageError` for a model that says too little, `DoesNotFit` for a full disk.
+    A text depends on the model, `seed`, `temperature` and its number alone, so what a stopped run has left is gone on
+    with. `engine` runs `together` sequences. Raises `UsageError` for a model that says too little, `DoesNotFit` for a
+    full disk.
     """
-    lines = _whole_lines(path)
+    lines = _whole_lines(path, together)
     done = sum(_length(engine, line) for line in lines)
     begin = _begin_of_question(engine)
     most = 64 + tokens // 8
@@ -48,7 +56,7 @@ def write_own_words(
                 f"the model's own words are too few: {done} tokens in {most} texts, and {tokens} are needed",
                 hint="calibrate on a text of your own: `--calib FILE`",
             )
-        fresh = _drawn(engine, range(len(lines), len(lines) + TOGETHER), seed, begin)
+        fresh = _drawn(engine, range(len(lines), len(lines) + together), seed, begin, temperature)
         try:
             with path.open("a", encoding="utf-8") as file:
                 file.writelines(json.dumps(line) + "\n" for line in fresh)
@@ -60,11 +68,11 @@ def write_own_words(
             on_progress(min(done, tokens), tokens)
 
 
-def _whole_lines(path: Path) -> list[Line]:
+def _whole_lines(path: Path, together: int) -> list[Line]:
     """What is there, in whole rounds; a kill may have torn the last one, which is cut off."""
     data = path.read_bytes() if path.exists() else b""
     lines = data.split(b"\n")[:-1]
-    lines = lines[: len(lines) // TOGETHER * TOGETHER]
+    lines = lines[: len(lines) // together * together]
     if path.exists():
         with path.open("r+b") as file:
             file.truncate(sum(len(line) + 1 for line in lines))
@@ -76,7 +84,7 @@ def _length(engine: Engine, line: Line) -> int:
     return len(engine.tokenizer.encode_text(text))
 
 
-def _drawn(engine: Engine, numbers: Sequence[int], seed: int, begin: tuple[int, ...]) -> list[Line]:
+def _drawn(engine: Engine, numbers: Sequence[int], seed: int, begin: tuple[int, ...], temperature: float) -> list[Line]:
     """The texts of these numbers, odd ones conversations. Empty ones keep their place, so that numbers stay."""
     rngs = {number: random.Random(f"{seed} {number}") for number in numbers}
     asks = [number for number in numbers if begin and number % 2]
@@ -84,11 +92,11 @@ def _drawn(engine: Engine, numbers: Sequence[int], seed: int, begin: tuple[int, 
     bos = (engine.tokenizer.bos_id,) if engine.tokenizer.adds_bos and engine.tokenizer.bos_id is not None else ()
     prompts = [((*bos, first[n]) if n in first else begin, rngs[n].getrandbits(63)) for n in numbers]
     limits = [LONGEST if n in first else LONGEST_QUESTION for n in numbers]
-    said = dict(zip(numbers, _continued(engine, prompts, limits), strict=True))
+    said = dict(zip(numbers, _continued(engine, prompts, limits, temperature), strict=True))
     lines: dict[int, Line] = {n: engine.tokenizer.decode([first[n], *said[n]]) for n in first}
     questions = {number: engine.tokenizer.decode(said[number]).strip() for number in asks}
     turns = [(_answer_to(engine, questions[number]), rngs[number].getrandbits(63)) for number in asks]
-    answers = _continued(engine, turns, [LONGEST_ANSWER] * len(asks))
+    answers = _continued(engine, turns, [LONGEST_ANSWER] * len(asks), temperature)
     for number, ids in zip(asks, answers, strict=True):
         answer = engine.tokenizer.decode(ids).strip()
         lines[number] = [
@@ -99,13 +107,13 @@ def _drawn(engine: Engine, numbers: Sequence[int], seed: int, begin: tuple[int, 
 
 
 def _continued(
-    engine: Engine, prompts: Sequence[tuple[tuple[int, ...], int]], limits: Sequence[int]
+    engine: Engine, prompts: Sequence[tuple[tuple[int, ...], int]], limits: Sequence[int], temperature: float
 ) -> Iterator[list[int]]:
     """Each (prompt, seed) drawn on to its end, or to its limit of tokens."""
     handles = []
     for (prompt, seed), limit in zip(prompts, limits, strict=True):
         most = min(limit, engine.context_size - len(prompt))
-        sampling = SamplingParams(temperature=1.0, top_k=0, top_p=1.0, seed=seed, max_tokens=max(1, most))
+        sampling = SamplingParams(temperature=temperature, top_k=0, top_p=1.0, seed=seed, max_tokens=max(1, most))
         handles.append(engine.add(Request(prompt, sampling)) if most > 0 else 0)
     ended: dict[int, list[int]] = {0: []}
     while not ended.keys() >= set(handles):

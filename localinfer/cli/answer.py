@@ -5,9 +5,10 @@ from dataclasses import dataclass, field
 
 from localinfer.chats.chat import Chat
 from localinfer.cli.opening import Opened
-from localinfer.cli.output import Answer, note, show_json
+from localinfer.cli.output import Answer, note, note_tinted, show_json
 from localinfer.cli.progress import Progress as ProgressLine
 from localinfer.cli.report import as_json, as_line
+from localinfer.cli.tints import Tints
 from localinfer.cost.energy import EnergyMeter, start_meter
 from localinfer.errors import ContextOverflow
 from localinfer.events import Event, Finished, Progress, Shifted, Stats, Text
@@ -29,13 +30,15 @@ class Reply:
         self.joules = self.meter.joules() if self.meter else None
 
 
-def show_answer(opened: Opened, chat: Chat, prompt: str, *, json: bool, stats: bool, quiet: bool) -> None:
+def show_answer(
+    opened: Opened, chat: Chat, prompt: str, *, json: bool, stats: bool, quiet: bool, tints: Tints | None = None
+) -> None:
     """Answer `prompt` on standard output.
 
     Ctrl-C ends the answer where it is: what was written stays, JSON is still whole, then `KeyboardInterrupt` goes on.
     Raises `ContextOverflow` after the text if the context filled up.
     """
-    reply, out, interrupted = Reply(start_meter()), Answer(), False
+    reply, out, interrupted = Reply(start_meter()), Answer(tints), False
     events = chat.reply(prompt)
     try:
         with ProgressLine(quiet=quiet) as progress:
@@ -50,6 +53,8 @@ def show_answer(opened: Opened, chat: Chat, prompt: str, *, json: bool, stats: b
         show_json(as_json(opened, chat, reply))
     else:
         out.end_line()
+    if tints is not None and not json:
+        note_tinted(tints.legend())
     if stats and reply.stats is not None:
         note(as_line(opened, reply.stats, reply.joules))
     if interrupted:
@@ -63,12 +68,12 @@ def _follow(events: Iterator[Event], reply: Reply, out: Answer, progress: Progre
         match event:
             case Progress(_, done, total):
                 progress("reading the prompt", done, total)
-            case Text(_, text, token_ids):
+            case Text(_, text, token_ids, drafter):
                 progress.clear()
                 reply.text.append(text)
                 reply.token_ids += token_ids
                 if not json:
-                    out.write(text)
+                    out.write(text, drafter, len(token_ids))
             case Shifted(_, dropped, kept):
                 progress.clear()
                 note(f"the context is full: the oldest {dropped} tokens were forgotten, {kept} are kept")

@@ -25,6 +25,9 @@ COMMANDS = {
     "run": "run:run",
     "chat": "chat:chat",
     "bench": "bench:bench",
+    "draft train": "draft:train",
+    "draft list": "draft:list_drafters",
+    "draft rm": "draft:rm",
     "doctor": "doctor:doctor",
     "config show": "config:show",
     "config set": "config:set_",
@@ -35,6 +38,7 @@ COMMANDS = {
 
 GROUPS = {
     "cache": "Check or tidy what is stored.",
+    "draft": "Small models that guess for a large one, made on this machine.",
     "config": "Show, set or forget settings. Every flag has a key of the same name.",
 }
 """First words of commands of two words, and what their help page says."""

@@ -23,16 +23,19 @@ class EngineFlags:
     draft_tokens: o.DraftTokens
     prefill_chunk: o.PrefillChunk
 
-    def config(self) -> EngineConfig:
-        """The same as the engine wants it."""
-        return EngineConfig(
+    def config(self, *, remember: bool = False, draft: str | None = None) -> EngineConfig:
+        """The same as the engine wants it; with `draft` instead of the flag's word."""
+        from localinfer.cli.drafts import with_draft
+
+        config = EngineConfig(
             context=self.ctx_size,
             threads=self.threads,
             kv_bits=cast(KvBits, int(self.kv_bits)),
             prefill_chunk=self.prefill_chunk,
-            draft=self.draft,
             draft_tokens=self.draft_tokens,
+            remember=remember,
         )
+        return with_draft(config, draft or self.draft)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

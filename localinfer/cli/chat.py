@@ -23,6 +23,7 @@ def chat(
     sampling: SamplingFlags,
     on_overflow: o.OnOverflow,
     engine: EngineFlags,
+    no_remember: o.NoRemember,
     revision: o.Revision,
     offline: o.Offline,
 ) -> int:
@@ -42,7 +43,7 @@ def chat(
         latest = store.latest() if continue_ else None
         ref = name or model or (latest.model if latest else "starter")
         found = find(ref, revision=revision, offline=offline)
-        config = engine.config()
+        config = engine.config(remember=not no_remember)
         if found.kind == "checkpoint":
             check_fit(found, config)
 

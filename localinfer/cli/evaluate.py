@@ -49,7 +49,7 @@ def evaluate(
         require_plot(picture)
     found = [find(ref, revision=revision, offline=offline, quiet=quiet) for ref in models]
     reference = original_of(against, revision=revision, offline=offline, quiet=quiet) if against else None
-    words = read_text(Path(text).expanduser()) if text else held_out_text()
+    words = "".join(read_text(Path(file).expanduser()) for file in text) if text else held_out_text()
     with Progress(quiet=quiet, long=True) as progress:
         qualities = measure(
             [model.path for model in found],

@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal
 
 import typer
 
-from localinfer.config import EngineConfig, Kind, SamplingParams, Setting
+from localinfer.config import MOST_DRAFTS, EngineConfig, Kind, SamplingParams, Setting
 
 SETTINGS: dict[str, Setting] = {}
 """All flags by their long name."""
@@ -119,13 +119,48 @@ Backend = Annotated[
     ),
 ]
 Draft = Annotated[
-    Literal["off", "lookup"],
+    str,
     flag(
         "draft",
         "text",
-        "Guess ahead: `lookup` copies long repeats. The text is the same either way.",
-        choices=("off", "lookup"),
+        "Who guesses ahead: auto, off, suffix, lookup, early, head, or a model with the same tokenizer. The text stays "
+        "the same. For `bench` several, with commas; there the default is off.",
         default=default_of(EngineConfig, "draft"),
+        metavar="WAY|MODEL",
+    ),
+]
+Minutes = Annotated[
+    float,
+    flag(
+        "minutes",
+        "float",
+        "Time for all of it: letting the model speak, reading that, and learning.",
+        low=0.05,
+        high=10000,
+        default=10.0,
+    ),
+]
+DraftKind = Annotated[
+    Literal["head", "early"],
+    flag(
+        "kind",
+        "text",
+        "What to make: a head on the model's last layer, or an exit after its first third.",
+        choices=("head", "early"),
+        default="head",
+    ),
+]
+Texts = Annotated[bool, flag("texts", "flag", "Delete the earlier texts that are kept to guess from, too.")]
+ShowDrafts = Annotated[
+    bool,
+    flag("show-drafts", "flag", "Tint each token by who guessed it, and count them at the end. Terminals only."),
+]
+NoRemember = Annotated[
+    bool,
+    flag(
+        "no-remember",
+        "flag",
+        "Keep no tokens of this text to guess from later; `localinfer draft rm --texts` deletes those that are kept.",
     ),
 ]
 DraftTokens = Annotated[
@@ -135,7 +170,7 @@ DraftTokens = Annotated[
         "int",
         "Most tokens guessed ahead in one step.",
         low=1,
-        high=15,
+        high=MOST_DRAFTS,
         default=default_of(EngineConfig, "draft_tokens"),
     ),
 ]
@@ -392,8 +427,8 @@ HeadBits = Annotated[
     flag("head-bits", "text", "Bits of embedding and head of random weights.", choices=("8", "4", "3"), shows="8"),
 ]
 Text = Annotated[
-    str | None,
-    flag("text", "text", "The text to read, UTF-8.", metavar="FILE", shows="a text of our own that trains nothing"),
+    list[str],
+    flag("text", "list", "The text to read, UTF-8.", metavar="FILE", shows="a text of our own, or of the model's own"),
 ]
 Ctx = Annotated[int, flag("ctx", "int", "Tokens in each chunk of the text.", low=8, high=1 << 20, default=512)]
 Chunks = Annotated[

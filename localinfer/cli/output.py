@@ -11,10 +11,13 @@ import json
 import os
 import sys
 from collections.abc import Sequence
-from typing import Any, TextIO
+from typing import TYPE_CHECKING, Any, TextIO
 
 from localinfer.errors import DoesNotFit, UsageError
 from localinfer.text import StreamCleaner, clean
+
+if TYPE_CHECKING:
+    from localinfer.cli.tints import Tints
 
 
 class ReaderGone(Exception):  # not an error: who read our output has seen enough
@@ -39,15 +42,20 @@ def is_terminal(stream: TextIO | None) -> bool:
 class Answer:
     """Text on standard output, piece by piece, each seen at once."""
 
-    def __init__(self) -> None:
+    def __init__(self, tints: "Tints | None" = None) -> None:
         self._cleaner = StreamCleaner() if is_terminal(sys.stdout) else None
+        self._tints = tints
         self._last = "\n"
 
-    def write(self, text: str) -> None:
-        """Write the next piece and flush. Raises `ReaderGone` once nobody reads."""
+    def write(self, text: str, drafter: str | None = None, tokens: int = 1) -> None:
+        """Write the next piece, of so many tokens that `drafter` guessed, and flush. Raises `ReaderGone` once nobody
+        reads."""
         shown = self._cleaner.push(text) if self._cleaner else text
         if shown:
             self._last = shown[-1]
+        if self._tints is not None:
+            shown = self._tints.piece(shown, drafter, tokens)
+        if shown:
             write(shown)
 
     def end_line(self) -> None:
@@ -111,11 +119,16 @@ def _failed(error: OSError) -> None:
     raise UsageError(f"cannot write to standard output: {reason}", hint="check where the output goes") from None
 
 
+def note_tinted(text: str) -> None:
+    """One line of our own words on standard error, colours and all."""
+    with contextlib.suppress(OSError, ValueError, AttributeError):
+        sys.stderr.write(text + "\n")
+        sys.stderr.flush()
+
+
 def note(text: str) -> None:
     """One line on standard error, cleaned. A standard error that is gone is no reason to stop."""
-    with contextlib.suppress(OSError, ValueError, AttributeError):
-        sys.stderr.write(clean(text) + "\n")
-        sys.stderr.flush()
+    note_tinted(clean(text))
 
 
 def show_error(message: str, hint: str | None) -> None:

@@ -1,5 +1,6 @@
 """`run`: one answer, then stop. The command for pipes."""
 
+import sys
 from collections.abc import Collection
 from pathlib import Path
 from typing import Annotated
@@ -34,6 +35,8 @@ def run(
     offline: o.Offline,
     json: o.Json,
     stats: o.Stats,
+    show_drafts: o.ShowDrafts,
+    no_remember: o.NoRemember,
     quiet: o.Quiet,
 ) -> None:
     """Answer one prompt, then stop.
@@ -45,16 +48,19 @@ def run(
     from localinfer.cli.answer import show_answer
     from localinfer.cli.opening import find, open_model
     from localinfer.cli.prompt import read_prompt
+    from localinfer.cli.tints import tints_of
     from localinfer.engine.opening import DEFAULT_CONTEXT
 
+    tints = tints_of(sys.stdout) if show_drafts else None
     ref, argument = split_words(words or [], model, prompt, ctx.meta[TYPED])
     text = read_prompt(argument, file, lossy=lossy, context=engine.ctx_size or DEFAULT_CONTEXT)
     found = find(ref, revision=revision, offline=offline, quiet=quiet)
-    opened = open_model(found, engine.config(), backend=engine.backend, quiet=quiet)
+    config = engine.config(remember=not no_remember)
+    opened = open_model(found, config, backend=engine.backend, quiet=quiet)
     with opened.engine as running:
         chosen = sampling.over(running.default_sampling)
         chat = Chat(running, system=system, sampling=chosen, raw=raw, on_overflow=on_overflow)
-        show_answer(opened, chat, text, json=json, stats=stats, quiet=quiet)
+        show_answer(opened, chat, text, json=json, stats=stats, tints=tints, quiet=quiet)
 
 
 def split_words(

@@ -39,7 +39,8 @@ class ExitAdapter:
     def __call__(self, x: Floats) -> Floats:
         """Rows [n, hidden]."""
         normed = x / np.sqrt(np.square(x).mean(-1, keepdims=True) + 1e-6)
-        return x + (normed @ self.down.T) @ self.up.T
+        moved: Floats = x + (normed @ self.down.T) @ self.up.T
+        return moved
 
 
 class Running(Protocol):

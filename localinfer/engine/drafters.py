@@ -64,6 +64,11 @@ def key_of(target: Checkpoint) -> str:
     return digest.hexdigest()[:24]
 
 
+def key_of_model(path: Path) -> str:
+    """The same for the model at `path`."""
+    return key_of(Checkpoint(path))
+
+
 def folder_of(key: str, kind: str) -> Path:
     """Where the drafter of that kind for a model lies."""
     return drafters_dir() / f"{key}-{kind}"

@@ -59,6 +59,7 @@ class StepEngine:
         guessing: Guessing | None = None,
         draft_mode: str = "off",
         draft_tokens: int = 0,
+        remember: Callable[[Ordered[int]], None] | None = None,
         clock: Callable[[], float] = time.perf_counter,
     ) -> None:
         self.info = info
@@ -73,6 +74,7 @@ class StepEngine:
         self.guessing = guessing
         self.draft_mode = draft_mode
         self.draft_tokens = draft_tokens
+        self._remember = remember
         self.clock = clock
         self._handles = itertools.count(1)
         self._replies: dict[int, Reply] = {}
@@ -209,6 +211,8 @@ class StepEngine:
     def _retire(self, reply: Reply, reason: FinishReason, now: float) -> None:
         sequence = reply.sequence
         self.scheduler.remove(sequence)
+        if self._remember is not None and reply.token_ids:
+            self._remember(sequence.tokens)
         if self.guessing is not None:
             self.guessing.forget(sequence.handle)
         del self._replies[sequence.handle]

@@ -64,6 +64,7 @@ def _open_native(path: Path, config: EngineConfig, name: str, on_progress: OnPro
     from localinfer.engine.advice import default_sampling
     from localinfer.engine.drafting import Target, guessing, wants_hidden
     from localinfer.engine.engine import StepEngine
+    from localinfer.engine.past import open_past
     from localinfer.engine.protocol import EngineInfo
     from localinfer.engine.runner import NativeRunner
     from localinfer.formats.tokenizer import Tokenizer
@@ -99,7 +100,8 @@ def _open_native(path: Path, config: EngineConfig, name: str, on_progress: OnPro
     )
     scheduler = Scheduler(cache, parallel=config.parallel, chunk=config.prefill_chunk)
     target = Target(checkpoint=checkpoint, program=program, runner=runner, scheduler=scheduler, context=context)
-    guesser, notes = guessing(config, target, measured)
+    past = open_past(path, program.vocab) if config.remember and config.draft != "off" else None
+    guesser, notes = guessing(config, target, measured, past)
     info = EngineInfo(
         model=name,
         backend="cpu",
@@ -127,6 +129,7 @@ def _open_native(path: Path, config: EngineConfig, name: str, on_progress: OnPro
         runner=runner,
         guessing=guesser,
         draft_mode=config.draft,
+        remember=past.remember if past else None,
         draft_tokens=config.draft_tokens,
     )
 

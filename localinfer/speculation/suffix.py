@@ -95,7 +95,8 @@ def _vote(places: list[Place], belief: float, most: int) -> Draft:
     draft, alive = Draft(), 1.0
     while len(draft.tokens) < most:
         depth = len(draft.tokens)
-        going = [(text, at) for text, at in places if at + depth < len(text)]
+        # A negative number ends an earlier text.
+        going = [(text, at) for text, at in places if at + depth < len(text) and text[at + depth] >= 0]
         if not going:
             break
         votes = Counter(text[at + depth] for text, at in reversed(going))

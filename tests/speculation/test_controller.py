@@ -37,9 +37,9 @@ def in_turns(period: int) -> Right:
     return lambda step, depth: step // period % 2 == 0
 
 
-def spiteful(record: list[int]) -> Right:
-    """Right until drafts become long, then wrong."""
-    return lambda step, depth: depth < 1 and step % 3 != 0 and record.append(step) is None
+def spiteful() -> Right:
+    """Right as long as little hangs on it."""
+    return lambda step, depth: depth < 1 and step % 3 != 0
 
 
 @given(
@@ -67,7 +67,7 @@ def test_whatever_the_text_does_little_time_is_lost(
     assert found.spent <= bound(found.plain, plain_step) + depth_s * length
 
 
-@pytest.mark.parametrize("right", [WRONG, in_turns(6), in_turns(40), spiteful([])])
+@pytest.mark.parametrize("right", [WRONG, in_turns(6), in_turns(40), spiteful()])
 @pytest.mark.parametrize("depth_s", [0.0, 0.3])
 def test_long_runs_that_are_meant_to_hurt(right: Right, depth_s: float) -> None:
     found = one(right, steps=20000, sure=0.99, length=31, depth_s=depth_s)

@@ -1,0 +1,65 @@
+"""Whether a drafter is worth its time: guesses on held-out text, and what they would save at this machine's speeds."""
+
+import time
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from localinfer.speculation.chain import Guesser
+from localinfer.speculation.cost import Measured, StepCost
+from localinfer.speculation.drafter import Ask
+
+DEPTH = 6
+"""Guesses in a row that are judged."""
+
+EVERY = 7
+"""Positions between two judged ones."""
+
+
+def judge(guesser: Guesser, tokens: NDArray[np.int32], hidden: NDArray[np.float16]) -> tuple[tuple[float, ...], float]:
+    """Of held-out texts [n, length] that the target read (`hidden` as it computed them): how often the first, second, …
+    guess was the text's next token, all before it being right; and the seconds of one guess.
+
+    A guess is the likeliest token, whatever drew the text: drawn alike it would be right more often.
+    """
+    tried, right = np.zeros(DEPTH), np.zeros(DEPTH)
+    seconds, guesses = 0.0, 0
+    for number, (text, rows) in enumerate(zip(tokens, hidden, strict=True), 1):
+        known = [int(token) for token in text]
+        done = 0
+        for end in range(EVERY, len(known) - DEPTH, EVERY):
+            guesser.read(number, known[: end + 1], done, end, rows[done:end].astype(np.float32))
+            done = end
+            ask = Ask(number, known[: end + 1], DEPTH, lambda logits, taken: int(np.argmax(logits)))
+            started = time.perf_counter()
+            scores = guesser.start([ask])[0]
+            guessed: list[int] = []
+            for depth in range(DEPTH):
+                if scores is None:
+                    break
+                token, _ = scores.draw(ask.choose, guessed)
+                guessed.append(token)
+                tried[depth] += 1
+                guesses += 1
+                if token != known[end + 1 + depth]:
+                    break
+                right[depth] += 1
+                scores = guesser.go_on([ask], [guessed])[0]
+            seconds += time.perf_counter() - started
+        guesser.forget(number)
+    chances = tuple(float(r / t) if t else 0.0 for r, t in zip(right, tried, strict=True))
+    return chances, seconds / max(1, guesses)
+
+
+def replay(chances: Sequence[float], guess_s: float, step_s: Mapping[int, float]) -> tuple[float, int]:
+    """How many times as fast drafts of the best length would make decoding, and that length (0: none helps)."""
+    cost = StepCost(Measured(step_s, {}, 0))
+    best, length, tokens, alive = 1.0, 0, 1.0, 1.0
+    for k, chance in enumerate(chances, 1):
+        alive *= chance
+        tokens += alive
+        ratio = tokens * cost.rows(1) / (cost.rows(1 + k) + k * guess_s)
+        if ratio > best:
+            best, length = ratio, k
+    return best, length
