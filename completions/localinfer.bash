@@ -62,7 +62,7 @@ _localinfer_values() {
         --on-overflow) _localinfer_words error shift ;;
         -c|--ctx-size) : ;;
         --backend) _localinfer_words auto cpu llamacpp ;;
-        --draft) _localinfer_words off lookup ;;
+        --draft) : ;;
         --draft-tokens) : ;;
         --prefill-chunk) : ;;
         --random) : ;;
@@ -70,10 +70,14 @@ _localinfer_values() {
         --test) : ;;
         -np|--parallel) : ;;
         --rows) : ;;
+        --tasks) : ;;
+        --prompts) : ;;
         --reps) : ;;
         --against-file) _localinfer_files ;;
         --compare) : ;;
         --max-drop) : ;;
+        --minutes) : ;;
+        --kind) _localinfer_words head early ;;
     esac
 }
 
@@ -86,12 +90,13 @@ _localinfer() {
     prev=${typed[${#typed[@]} - 1]}
     command=${typed[1]-}
     case $command in
-        '') _localinfer_words pull list show rm cache import quantize eval export run chat bench doctor config completion --help --version; return ;;
+        '') _localinfer_words pull list show rm cache import quantize eval export run chat bench draft doctor config completion --help --version; return ;;
         ls) command=list ;;
-        cache|config) [[ -n ${typed[2]-} ]] && command="$command ${typed[2]}" && at=3 ;;
+        cache|draft|config) [[ -n ${typed[2]-} ]] && command="$command ${typed[2]}" && at=3 ;;
     esac
     case $command in
         'cache') offer='_localinfer_words verify prune' ;;
+        'draft') offer='_localinfer_words train list rm' ;;
         'config') offer='_localinfer_words show set unset' ;;
         'pull') flags='--revision --token --offline --json -q --quiet -h --help' offer='_localinfer_names pullable' ;;
         'list') flags='--json -q --quiet -h --help' offer='' ;;
@@ -103,13 +108,16 @@ _localinfer() {
         'quantize') flags='--bits --group --method --calib --tokens --seed --bpw --target-size --refine --time-budget --resume --fresh --name -t --threads --no-report --revision --offline --json -q --quiet -h --help' offer='_localinfer_names models' ;;
         'eval') flags='--against --text --ctx --chunks --plot --kv-bits -t --threads --revision --offline --json -q --quiet -h --help' offer='_localinfer_names models' ;;
         'export') flags='--format --type -o --output --revision --offline --json -q --quiet -h --help' offer='_localinfer_names models' ;;
-        'run') flags='-m --model -p --prompt -f --file -s --system --raw -n --max-tokens --temp --top-k --top-p --min-p --repeat-penalty --seed --stop --on-overflow --lossy -c --ctx-size -t --threads --kv-bits --backend --draft --draft-tokens --prefill-chunk --revision --offline --json --stats -q --quiet -h --help' offer='_localinfer_names models' ;;
-        'chat') flags='-m --model --continue -s --system -n --max-tokens --temp --top-k --top-p --min-p --repeat-penalty --seed --stop --on-overflow -c --ctx-size -t --threads --kv-bits --backend --draft --draft-tokens --prefill-chunk --revision --offline -h --help' offer='_localinfer_names models' ;;
-        'bench') flags='-m --model --random --group --head-bits --test -np --parallel --rows --reps --against --against-file --compare --max-drop --seed -c --ctx-size -t --threads --kv-bits --backend --draft --draft-tokens --prefill-chunk --revision --offline --json -q --quiet -h --help' offer='_localinfer_names models' ;;
+        'run') flags='-m --model -p --prompt -f --file -s --system --raw -n --max-tokens --temp --top-k --top-p --min-p --repeat-penalty --seed --stop --on-overflow --lossy -c --ctx-size -t --threads --kv-bits --backend --draft --draft-tokens --prefill-chunk --revision --offline --json --stats --show-drafts --no-remember -q --quiet -h --help' offer='_localinfer_names models' ;;
+        'chat') flags='-m --model --continue -s --system -n --max-tokens --temp --top-k --top-p --min-p --repeat-penalty --seed --stop --on-overflow -c --ctx-size -t --threads --kv-bits --backend --draft --draft-tokens --prefill-chunk --no-remember --revision --offline -h --help' offer='_localinfer_names models' ;;
+        'bench') flags='-m --model --random --group --head-bits --test -np --parallel --rows --tasks --prompts -n --max-tokens --reps --against --against-file --compare --max-drop --seed -c --ctx-size -t --threads --kv-bits --backend --draft --draft-tokens --prefill-chunk --revision --offline --json -q --quiet -h --help' offer='_localinfer_names models' ;;
+        'draft train') flags='--minutes --text --kind --seed -t --threads --offline --json -q --quiet -h --help' offer='' ;;
+        'draft list') flags='--json -q --quiet -h --help' offer='' ;;
+        'draft rm') flags='--texts --json -q --quiet -h --help' offer='' ;;
         'doctor') flags='--recalibrate --json -q --quiet -h --help' offer='' ;;
         'config show') flags='--json -h --help' offer='' ;;
-        'config set') flags='-h --help' offer='_localinfer_words model prompt file system raw lossy revision ctx-size threads kv-bits backend draft draft-tokens prefill-chunk on-overflow max-tokens temp top-k top-p min-p repeat-penalty seed stop bits group method calib tokens no-report bpw target-size refine time-budget resume fresh name format type output token offline json quiet stats yes recalibrate dry-run template continue test rows reps against against-file random head-bits text ctx chunks plot parallel compare max-drop' ;;
-        'config unset') flags='-h --help' offer='_localinfer_words model prompt file system raw lossy revision ctx-size threads kv-bits backend draft draft-tokens prefill-chunk on-overflow max-tokens temp top-k top-p min-p repeat-penalty seed stop bits group method calib tokens no-report bpw target-size refine time-budget resume fresh name format type output token offline json quiet stats yes recalibrate dry-run template continue test rows reps against against-file random head-bits text ctx chunks plot parallel compare max-drop' ;;
+        'config set') flags='-h --help' offer='_localinfer_words model prompt file system raw lossy revision ctx-size threads kv-bits backend draft minutes kind texts show-drafts no-remember draft-tokens prefill-chunk on-overflow max-tokens temp top-k top-p min-p repeat-penalty seed stop bits group method calib tokens no-report bpw target-size refine time-budget resume fresh name format type output token offline json quiet stats yes recalibrate dry-run template continue test rows tasks prompts reps against against-file random head-bits text ctx chunks plot parallel compare max-drop' ;;
+        'config unset') flags='-h --help' offer='_localinfer_words model prompt file system raw lossy revision ctx-size threads kv-bits backend draft minutes kind texts show-drafts no-remember draft-tokens prefill-chunk on-overflow max-tokens temp top-k top-p min-p repeat-penalty seed stop bits group method calib tokens no-report bpw target-size refine time-budget resume fresh name format type output token offline json quiet stats yes recalibrate dry-run template continue test rows tasks prompts reps against against-file random head-bits text ctx chunks plot parallel compare max-drop' ;;
         'completion') flags='-h --help' offer='_localinfer_words bash zsh fish' ;;
         *) return ;;
     esac
@@ -119,7 +127,7 @@ _localinfer() {
             continue
         fi
         case $word in
-            --revision|--token|--name|--bits|--group|--method|--calib|--tokens|--seed|--bpw|--target-size|--refine|--time-budget|-t|--threads|--against|--text|--ctx|--chunks|--plot|--kv-bits|--format|--type|-o|--output|-m|--model|-p|--prompt|-f|--file|-s|--system|-n|--max-tokens|--temp|--top-k|--top-p|--min-p|--repeat-penalty|--stop|--on-overflow|-c|--ctx-size|--backend|--draft|--draft-tokens|--prefill-chunk|--random|--head-bits|--test|-np|--parallel|--rows|--reps|--against-file|--compare|--max-drop) skip=yes ;;
+            --revision|--token|--name|--bits|--group|--method|--calib|--tokens|--seed|--bpw|--target-size|--refine|--time-budget|-t|--threads|--against|--text|--ctx|--chunks|--plot|--kv-bits|--format|--type|-o|--output|-m|--model|-p|--prompt|-f|--file|-s|--system|-n|--max-tokens|--temp|--top-k|--top-p|--min-p|--repeat-penalty|--stop|--on-overflow|-c|--ctx-size|--backend|--draft|--draft-tokens|--prefill-chunk|--random|--head-bits|--test|-np|--parallel|--rows|--tasks|--prompts|--reps|--against-file|--compare|--max-drop|--minutes|--kind) skip=yes ;;
             -*) ;;
             *) given=$((given + 1)) ;;
         esac

@@ -31,11 +31,15 @@ complete -c localinfer -n __fish_use_subcommand -a export -d 'Write a model in t
 complete -c localinfer -n __fish_use_subcommand -a run -d 'Answer one prompt, then stop.'
 complete -c localinfer -n __fish_use_subcommand -a chat -d 'Talk to a model in the terminal. Every chat is kept.'
 complete -c localinfer -n __fish_use_subcommand -a bench -d 'Measure tokens a second, latency, and the share of the memory\'s bandwidth.'
+complete -c localinfer -n __fish_use_subcommand -a draft -d 'Small models that guess for a large one, made on this machine.'
 complete -c localinfer -n __fish_use_subcommand -a doctor -d 'Show the processor, the kernel chosen and why, the memory\'s bandwidth, versions, and settings with their origin.'
 complete -c localinfer -n __fish_use_subcommand -a config -d 'Show, set or forget settings. Every flag has a key of the same name.'
 complete -c localinfer -n __fish_use_subcommand -a completion -d 'Print the completion script of a shell.'
 complete -c localinfer -n '__localinfer_in cache; and not __fish_seen_subcommand_from verify prune' -a verify -d 'Hash every file of every model again. Exit code 7 when one is not what it should be.'
 complete -c localinfer -n '__localinfer_in cache; and not __fish_seen_subcommand_from verify prune' -a prune -d 'Delete unfinished downloads, half-made models and files that no model needs.'
+complete -c localinfer -n '__localinfer_in draft; and not __fish_seen_subcommand_from train list rm' -a train -d 'Distil a small drafter from a model, on this machine, from what the model itself says.'
+complete -c localinfer -n '__localinfer_in draft; and not __fish_seen_subcommand_from train list rm' -a list -d 'List the drafters that were made here.'
+complete -c localinfer -n '__localinfer_in draft; and not __fish_seen_subcommand_from train list rm' -a rm -d 'Delete the drafters of a model, and with `--texts` the earlier texts that are guessed from.'
 complete -c localinfer -n '__localinfer_in config; and not __fish_seen_subcommand_from show set unset' -a show -d 'Show every setting that is not at its default, and where it comes from; `--json` shows all.'
 complete -c localinfer -n '__localinfer_in config; and not __fish_seen_subcommand_from show set unset' -a set -d 'Remember a setting.'
 complete -c localinfer -n '__localinfer_in config; and not __fish_seen_subcommand_from show set unset' -a unset -d 'Forget a setting; its default holds again. Also removes keys that are no settings.'
@@ -113,7 +117,7 @@ complete -c localinfer -n '__localinfer_in quantize' -s h -l help -d 'Show this 
 # eval
 complete -c localinfer -n '__localinfer_in eval' -a '(__localinfer_names models)'
 complete -c localinfer -n '__localinfer_in eval' -l against -r -a '(__localinfer_names models)' -d 'What to compare with: for `eval` the original model, for `bench` another engine, `llamacpp`.'
-complete -c localinfer -n '__localinfer_in eval' -l text -r -F -d 'The text to read, UTF-8. [default: a text of our own that trains nothing]'
+complete -c localinfer -n '__localinfer_in eval' -l text -r -F -d 'The text to read, UTF-8. [default: a text of our own, or of the model\'s own]'
 complete -c localinfer -n '__localinfer_in eval' -l ctx -x -d 'Tokens in each chunk of the text. [default: 512]'
 complete -c localinfer -n '__localinfer_in eval' -l chunks -x -d 'Read this many chunks; 0 reads all that the text has. [default: 24]'
 complete -c localinfer -n '__localinfer_in eval' -l plot -r -F -d 'Draw size and divergence of all models into this PNG file; needs matplotlib.'
@@ -157,13 +161,15 @@ complete -c localinfer -n '__localinfer_in run' -s c -l ctx-size -x -d 'Longest 
 complete -c localinfer -n '__localinfer_in run' -s t -l threads -x -d 'Worker threads. [default: at most one per physical core]'
 complete -c localinfer -n '__localinfer_in run' -l kv-bits -x -a '16 8 4' -d 'Bits of each cached key and value. [default: 8]'
 complete -c localinfer -n '__localinfer_in run' -l backend -x -a 'auto cpu llamacpp' -d 'Which engine. `auto` is our own; `llamacpp` runs GGUF files and is never chosen by itself. [default: auto]'
-complete -c localinfer -n '__localinfer_in run' -l draft -x -a 'off lookup' -d 'Guess ahead: `lookup` copies long repeats. The text is the same either way. [default: off]'
-complete -c localinfer -n '__localinfer_in run' -l draft-tokens -x -d 'Most tokens guessed ahead in one step. [default: 7]'
+complete -c localinfer -n '__localinfer_in run' -l draft -x -d 'Who guesses ahead: auto, off, suffix, lookup, early, head, or a model with the same tokenizer. The text stays the same. For `bench` several, with commas; there the default is off. [default: auto]'
+complete -c localinfer -n '__localinfer_in run' -l draft-tokens -x -d 'Most tokens guessed ahead in one step. [default: 31]'
 complete -c localinfer -n '__localinfer_in run' -l prefill-chunk -x -d 'Prompt tokens read in one step. [default: 256]'
 complete -c localinfer -n '__localinfer_in run' -l revision -x -d 'Commit, branch or tag of the repository.'
 complete -c localinfer -n '__localinfer_in run' -l offline -d 'Use only what is on this machine.'
 complete -c localinfer -n '__localinfer_in run' -l json -d 'Print JSON on standard output.'
 complete -c localinfer -n '__localinfer_in run' -l stats -d 'Print speeds and counts on standard error at the end.'
+complete -c localinfer -n '__localinfer_in run' -l show-drafts -d 'Tint each token by who guessed it, and count them at the end. Terminals only.'
+complete -c localinfer -n '__localinfer_in run' -l no-remember -d 'Keep no tokens of this text to guess from later; `localinfer draft rm --texts` deletes those that are kept.'
 complete -c localinfer -n '__localinfer_in run' -s q -l quiet -d 'No progress and no notes on standard error.'
 complete -c localinfer -n '__localinfer_in run' -s h -l help -d 'Show this message and exit.'
 
@@ -185,9 +191,10 @@ complete -c localinfer -n '__localinfer_in chat' -s c -l ctx-size -x -d 'Longest
 complete -c localinfer -n '__localinfer_in chat' -s t -l threads -x -d 'Worker threads. [default: at most one per physical core]'
 complete -c localinfer -n '__localinfer_in chat' -l kv-bits -x -a '16 8 4' -d 'Bits of each cached key and value. [default: 8]'
 complete -c localinfer -n '__localinfer_in chat' -l backend -x -a 'auto cpu llamacpp' -d 'Which engine. `auto` is our own; `llamacpp` runs GGUF files and is never chosen by itself. [default: auto]'
-complete -c localinfer -n '__localinfer_in chat' -l draft -x -a 'off lookup' -d 'Guess ahead: `lookup` copies long repeats. The text is the same either way. [default: off]'
-complete -c localinfer -n '__localinfer_in chat' -l draft-tokens -x -d 'Most tokens guessed ahead in one step. [default: 7]'
+complete -c localinfer -n '__localinfer_in chat' -l draft -x -d 'Who guesses ahead: auto, off, suffix, lookup, early, head, or a model with the same tokenizer. The text stays the same. For `bench` several, with commas; there the default is off. [default: auto]'
+complete -c localinfer -n '__localinfer_in chat' -l draft-tokens -x -d 'Most tokens guessed ahead in one step. [default: 31]'
 complete -c localinfer -n '__localinfer_in chat' -l prefill-chunk -x -d 'Prompt tokens read in one step. [default: 256]'
+complete -c localinfer -n '__localinfer_in chat' -l no-remember -d 'Keep no tokens of this text to guess from later; `localinfer draft rm --texts` deletes those that are kept.'
 complete -c localinfer -n '__localinfer_in chat' -l revision -x -d 'Commit, branch or tag of the repository.'
 complete -c localinfer -n '__localinfer_in chat' -l offline -d 'Use only what is on this machine.'
 complete -c localinfer -n '__localinfer_in chat' -s h -l help -d 'Show this message and exit.'
@@ -201,6 +208,9 @@ complete -c localinfer -n '__localinfer_in bench' -l head-bits -x -a '8 4 3' -d 
 complete -c localinfer -n '__localinfer_in bench' -l test -x -d 'What to measure, named as in llama-bench; may be repeated. [default: pp256 and tg128]'
 complete -c localinfer -n '__localinfer_in bench' -s np -l parallel -x -d 'Also let so many sequences generate together, such as `8` or `2,4,8`.'
 complete -c localinfer -n '__localinfer_in bench' -l rows -x -d 'Also time steps of so many sequences together, such as `1,2,4,8`.'
+complete -c localinfer -n '__localinfer_in bench' -l tasks -x -d 'Answer real prompts instead: code-edit, summary, retrieval, chat, new-code, or all.'
+complete -c localinfer -n '__localinfer_in bench' -l prompts -x -d 'Answer those of a file: a line each like {"task": "…", "prompt": "…"}.'
+complete -c localinfer -n '__localinfer_in bench' -s n -l max-tokens -x -d 'Stop after this many new tokens. [default: as many as the context holds]'
 complete -c localinfer -n '__localinfer_in bench' -l reps -x -d 'Rounds of each test. [default: 5]'
 complete -c localinfer -n '__localinfer_in bench' -l against -r -a '(__localinfer_names models)' -d 'What to compare with: for `eval` the original model, for `bench` another engine, `llamacpp`.'
 complete -c localinfer -n '__localinfer_in bench' -l against-file -r -F -d 'The GGUF file that the other engine runs.'
@@ -211,14 +221,36 @@ complete -c localinfer -n '__localinfer_in bench' -s c -l ctx-size -x -d 'Longes
 complete -c localinfer -n '__localinfer_in bench' -s t -l threads -x -d 'Worker threads. [default: at most one per physical core]'
 complete -c localinfer -n '__localinfer_in bench' -l kv-bits -x -a '16 8 4' -d 'Bits of each cached key and value. [default: 8]'
 complete -c localinfer -n '__localinfer_in bench' -l backend -x -a 'auto cpu llamacpp' -d 'Which engine. `auto` is our own; `llamacpp` runs GGUF files and is never chosen by itself. [default: auto]'
-complete -c localinfer -n '__localinfer_in bench' -l draft -x -a 'off lookup' -d 'Guess ahead: `lookup` copies long repeats. The text is the same either way. [default: off]'
-complete -c localinfer -n '__localinfer_in bench' -l draft-tokens -x -d 'Most tokens guessed ahead in one step. [default: 7]'
+complete -c localinfer -n '__localinfer_in bench' -l draft -x -d 'Who guesses ahead: auto, off, suffix, lookup, early, head, or a model with the same tokenizer. The text stays the same. For `bench` several, with commas; there the default is off. [default: auto]'
+complete -c localinfer -n '__localinfer_in bench' -l draft-tokens -x -d 'Most tokens guessed ahead in one step. [default: 31]'
 complete -c localinfer -n '__localinfer_in bench' -l prefill-chunk -x -d 'Prompt tokens read in one step. [default: 256]'
 complete -c localinfer -n '__localinfer_in bench' -l revision -x -d 'Commit, branch or tag of the repository.'
 complete -c localinfer -n '__localinfer_in bench' -l offline -d 'Use only what is on this machine.'
 complete -c localinfer -n '__localinfer_in bench' -l json -d 'Print JSON on standard output.'
 complete -c localinfer -n '__localinfer_in bench' -s q -l quiet -d 'No progress and no notes on standard error.'
 complete -c localinfer -n '__localinfer_in bench' -s h -l help -d 'Show this message and exit.'
+
+# draft train
+complete -c localinfer -n '__localinfer_in draft train' -l minutes -x -d 'Time for all of it: letting the model speak, reading that, and learning. [default: 10.0]'
+complete -c localinfer -n '__localinfer_in draft train' -l text -r -F -d 'The text to read, UTF-8. [default: a text of our own, or of the model\'s own]'
+complete -c localinfer -n '__localinfer_in draft train' -l kind -x -a 'head early' -d 'What to make: a head on the model\'s last layer, or an exit after its first third. [default: head]'
+complete -c localinfer -n '__localinfer_in draft train' -l seed -x -d 'Same seed, same text. [default: 0]'
+complete -c localinfer -n '__localinfer_in draft train' -s t -l threads -x -d 'Worker threads. [default: at most one per physical core]'
+complete -c localinfer -n '__localinfer_in draft train' -l offline -d 'Use only what is on this machine.'
+complete -c localinfer -n '__localinfer_in draft train' -l json -d 'Print JSON on standard output.'
+complete -c localinfer -n '__localinfer_in draft train' -s q -l quiet -d 'No progress and no notes on standard error.'
+complete -c localinfer -n '__localinfer_in draft train' -s h -l help -d 'Show this message and exit.'
+
+# draft list
+complete -c localinfer -n '__localinfer_in draft list' -l json -d 'Print JSON on standard output.'
+complete -c localinfer -n '__localinfer_in draft list' -s q -l quiet -d 'No progress and no notes on standard error.'
+complete -c localinfer -n '__localinfer_in draft list' -s h -l help -d 'Show this message and exit.'
+
+# draft rm
+complete -c localinfer -n '__localinfer_in draft rm' -l texts -d 'Delete the earlier texts that are kept to guess from, too.'
+complete -c localinfer -n '__localinfer_in draft rm' -l json -d 'Print JSON on standard output.'
+complete -c localinfer -n '__localinfer_in draft rm' -s q -l quiet -d 'No progress and no notes on standard error.'
+complete -c localinfer -n '__localinfer_in draft rm' -s h -l help -d 'Show this message and exit.'
 
 # doctor
 complete -c localinfer -n '__localinfer_in doctor' -l recalibrate -d 'Forget the step times of all models; each is measured anew when it is next loaded.'
@@ -231,11 +263,11 @@ complete -c localinfer -n '__localinfer_in config show' -l json -d 'Print JSON o
 complete -c localinfer -n '__localinfer_in config show' -s h -l help -d 'Show this message and exit.'
 
 # config set
-complete -c localinfer -n '__localinfer_in config set' -a 'model prompt file system raw lossy revision ctx-size threads kv-bits backend draft draft-tokens prefill-chunk on-overflow max-tokens temp top-k top-p min-p repeat-penalty seed stop bits group method calib tokens no-report bpw target-size refine time-budget resume fresh name format type output token offline json quiet stats yes recalibrate dry-run template continue test rows reps against against-file random head-bits text ctx chunks plot parallel compare max-drop'
+complete -c localinfer -n '__localinfer_in config set' -a 'model prompt file system raw lossy revision ctx-size threads kv-bits backend draft minutes kind texts show-drafts no-remember draft-tokens prefill-chunk on-overflow max-tokens temp top-k top-p min-p repeat-penalty seed stop bits group method calib tokens no-report bpw target-size refine time-budget resume fresh name format type output token offline json quiet stats yes recalibrate dry-run template continue test rows tasks prompts reps against against-file random head-bits text ctx chunks plot parallel compare max-drop'
 complete -c localinfer -n '__localinfer_in config set' -s h -l help -d 'Show this message and exit.'
 
 # config unset
-complete -c localinfer -n '__localinfer_in config unset' -a 'model prompt file system raw lossy revision ctx-size threads kv-bits backend draft draft-tokens prefill-chunk on-overflow max-tokens temp top-k top-p min-p repeat-penalty seed stop bits group method calib tokens no-report bpw target-size refine time-budget resume fresh name format type output token offline json quiet stats yes recalibrate dry-run template continue test rows reps against against-file random head-bits text ctx chunks plot parallel compare max-drop'
+complete -c localinfer -n '__localinfer_in config unset' -a 'model prompt file system raw lossy revision ctx-size threads kv-bits backend draft minutes kind texts show-drafts no-remember draft-tokens prefill-chunk on-overflow max-tokens temp top-k top-p min-p repeat-penalty seed stop bits group method calib tokens no-report bpw target-size refine time-budget resume fresh name format type output token offline json quiet stats yes recalibrate dry-run template continue test rows tasks prompts reps against against-file random head-bits text ctx chunks plot parallel compare max-drop'
 complete -c localinfer -n '__localinfer_in config unset' -s h -l help -d 'Show this message and exit.'
 
 # completion

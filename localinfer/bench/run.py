@@ -2,8 +2,8 @@
 
 import statistics
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -22,6 +22,7 @@ from localinfer.cost.prices import USD_PER_KWH
 from localinfer.cost.roofline import gguf_traffic, traffic
 from localinfer.engine.opening import open_engine
 from localinfer.engine.protocol import Engine
+from localinfer.errors import LocalInferError
 from localinfer.graph.weights import Checkpoint
 
 STEPS = 32
@@ -74,6 +75,7 @@ def run_bench(
     seed: int = 0,
     rows: Sequence[int] = (),
     against: Path | None = None,
+    ways: Mapping[str, EngineConfig] | None = None,
     refresh: bool = True,
     usd_per_kwh: float = USD_PER_KWH,
     on_progress: OnProgress | None = None,
@@ -98,9 +100,11 @@ def run_bench(
         ours = _for_streams(config, here, streams)
         with subject.open(ours, clock, on_progress) as runner:
             model = model or _model(subject, runner)
-            kinds = sorted({test.kind for test in here})
-            with _peers(against, ours, kinds, seed, clock) as peers:
-                turns = {test.name: [runner, *([peers[test.kind]] if peers else [])] for test in here}
+            with (
+                _others(subject, ways or {}, here, streams, clock) as others,
+                _peers(against, ours, sorted({test.kind for test in here}), seed, clock) as peers,
+            ):
+                turns = {test.name: [runner, *others, *([peers[test.kind]] if peers else [])] for test in here}
                 rows_here = run_tests(
                     here,
                     turns,
@@ -116,12 +120,44 @@ def run_bench(
             info = runner.engine.info
     assert model is not None
     steps = _steps(subject, config, rows, seed, clock) if rows else []
-    steal = share_stolen(before, stolen_ticks())
-    machine = describe_machine(info.isa if path.is_dir() else "", info.threads, bandwidth, steal)
-    lines = [found[test.name] for test in tests]
-    mine = [_with_share(line[0], subject, machine.int8_tops) for line in lines]
-    theirs = [peer for line in lines for peer in line[1:]]
+    isa, steal = info.isa if path.is_dir() else "", share_stolen(before, stolen_ticks())
+    machine = describe_machine(isa, info.threads, bandwidth, steal)
+    mine, theirs = _told_apart([found[test.name] for test in tests], max(1, len(ways or {})))
+    mine = [_with_share(row, subject, machine.int8_tops) for row in mine]
     return BenchReport(machine=machine, model=model, rows=mine, peers=theirs, steps=steps)
+
+
+def _told_apart(lines: Sequence[Sequence[BenchRow]], count: int) -> tuple[list[BenchRow], list[BenchRow]]:
+    """The rows of our own engines, at most `count` a test, and those of others; drafts must not have changed a token."""
+    mine = [row for line in lines for row in _ours(line, count)]
+    _require_same(mine)
+    return mine, [row for line in lines for row in line[len(_ours(line, count)) :]]
+
+
+def _ours(line: Sequence[BenchRow], count: int) -> Sequence[BenchRow]:
+    """The rows of one test that our own engines made."""
+    return [row for row in line[:count] if row.backend == line[0].backend]
+
+
+def _require_same(rows: Sequence[BenchRow]) -> None:
+    """Raise `LocalInferError` where drafts changed what came out."""
+    first = {row.test: row for row in reversed(rows)}
+    for row in rows:
+        if row.output_hash != first[row.test].output_hash:
+            raise LocalInferError(
+                f"{row.test}: with drafts by {row.draft} other tokens came out than with {first[row.test].draft}",
+                hint="this is a bug of ours; please report it with the model and this command",
+            )
+
+
+@contextmanager
+def _others(
+    subject: Subject, ways: Mapping[str, EngineConfig], tests: Sequence[BenchTest], streams: int, clock: Clock
+) -> Iterator[list[Runner]]:
+    """Engines for the ways of drafting after the first; several streams are measured without drafts only."""
+    with ExitStack() as stack:
+        more = list(ways.values())[1:] if streams == 1 else []
+        yield [stack.enter_context(subject.open(_for_streams(way, tests, streams), clock)) for way in more]
 
 
 @contextmanager

@@ -77,6 +77,10 @@ class Chat:
         """The exact text that the model would read for `prompt`."""
         return prompt if self.raw else self._render([*self._turns, Message("user", prompt)]).plain
 
+    def tokens_of(self, prompt: str) -> list[int]:
+        """The tokens that the model would read for `prompt`."""
+        return self._tokens([*self._turns, Message("user", prompt)])
+
     def _answer(self, turns: list[Message], cancelled: Callable[[], bool]) -> Generator[Event, None, None]:
         tokens, dropped = self._fit(turns)
         keep = self._kept_tokens(turns, tokens) if self.on_overflow == "shift" else 0

@@ -7,18 +7,24 @@ import typer
 
 from localinfer.cli import options as o
 from localinfer.cli.bundles import EngineFlags
-from localinfer.config import one_of
+from localinfer.cli.command import TYPED
+from localinfer.config import EngineConfig, one_of
 from localinfer.errors import NotFound, UsageError, size
 from localinfer.hub.model import LocalModel
 
 if TYPE_CHECKING:
     from localinfer.bench.compare import Report
+    from localinfer.bench.prompts import TaskPrompt
     from localinfer.bench.report import BenchReport
+
+MOST_TOKENS = 256
+"""Tokens of an answer, if nothing else is asked for."""
 
 ModelArg = Annotated[str | None, typer.Argument(metavar="MODEL", help="The model to measure.")]
 
 
 def bench(
+    ctx: typer.Context,
     name: ModelArg = None,
     *,
     model: o.Model,
@@ -28,6 +34,9 @@ def bench(
     test: o.Tests,
     parallel: o.Parallel,
     rows: o.Rows,
+    tasks: o.Tasks,
+    prompts: o.Prompts,
+    max_tokens: o.MaxTokens,
     reps: o.Reps,
     against: o.Against,
     against_file: o.AgainstFile,
@@ -42,13 +51,12 @@ def bench(
 ) -> None:
     """Measure tokens a second, latency, and the share of the memory's bandwidth.
 
-    Prompts are random tokens, the same for the same seed. Each line ends with a hash of the tokens that came out.
+    Prompts are random tokens, the same for the same seed; with `--tasks` or `--prompts` they are real ones, answered to
+    the end, with drafts and without in turn. Each line ends with a hash of the tokens that came out.
     """
     from localinfer.bench.plan import DEFAULT_TESTS, parse_tests, with_streams
-    from localinfer.bench.report import table
     from localinfer.bench.run import run_bench
     from localinfer.cli.opening import check_fit
-    from localinfer.cli.output import line, show_json
     from localinfer.cli.progress import Progress
 
     tests = with_streams(parse_tests(test or DEFAULT_TESTS), counts("parallel", parallel))
@@ -57,8 +65,13 @@ def bench(
         found = random_weights(random, name or model, group, head_bits, quiet=quiet)
     else:
         found = known(name or model or "starter", group or head_bits, revision=revision, offline=offline, quiet=quiet)
+    ways = drafting_ways(engine, typed="draft" in ctx.meta[TYPED] or engine.draft != "auto")
+    config = next(iter(ways.values()))
+    if tasks or prompts:
+        chosen = chosen_prompts(tasks, prompts)
+        answer_prompts(found, config, chosen, ways, max_tokens, engine.backend, json=json, quiet=quiet)
+        return
     peer = peer_file(found, against, against_file)
-    config = engine.config()
     if found.kind == "checkpoint":
         check_fit(found, config)
     with Progress(quiet=quiet) as progress:
@@ -73,11 +86,79 @@ def bench(
             seed=seed,
             rows=counts("rows", rows),
             against=peer,
+            ways=ways,
             refresh=True,
             on_progress=progress,
         )
-    show_json(report.to_json()) if json else line(table(report).rstrip("\n"))
+    show_report(report, json=json)
     say_changes(report, earlier, compare or "", max_drop)
+
+
+def show_report(report: "BenchReport", *, json: bool) -> None:
+    """The table, or JSON."""
+    from localinfer.bench.report import table
+    from localinfer.cli.output import line, show_json
+
+    show_json(report.to_json()) if json else line(table(report).rstrip("\n"))
+
+
+def drafting_ways(engine: EngineFlags, *, typed: bool) -> dict[str, EngineConfig]:
+    """The configurations to measure, by the words of `--draft`; without drafts if that was not given."""
+    from localinfer.cli.drafts import ways_of
+
+    words = ways_of(engine.draft) if typed else ["off"]
+    if not words:
+        raise UsageError("`--draft` names nobody", hint="write it like `--draft off,suffix,auto`")
+    return {word: engine.config(draft=word) for word in words}
+
+
+def chosen_prompts(tasks: list[str], file: str | None) -> "list[TaskPrompt]":
+    """Those of a file, or our own of `tasks`."""
+    from localinfer.bench.prompts import own_prompts, parse_tasks, prompts_of
+
+    if file is not None:
+        if tasks:
+            raise UsageError("both `--tasks` and `--prompts`", hint="leave one of them out")
+        return prompts_of(Path(file).expanduser())
+    return own_prompts(parse_tasks(tasks))
+
+
+def answer_prompts(
+    model: LocalModel,
+    config: EngineConfig,
+    prompts: "list[TaskPrompt]",
+    ways: dict[str, EngineConfig],
+    max_tokens: int | None,
+    backend: str,
+    *,
+    json: bool,
+    quiet: bool,
+) -> None:
+    """Answer all of them each way, in turn, and show the rows."""
+    from localinfer.bench.answers import answers_table, as_json, run_answers
+    from localinfer.chats.chat import Chat
+    from localinfer.cli.opening import check_fit
+    from localinfer.cli.output import line, show_json
+    from localinfer.cli.progress import Progress
+    from localinfer.engine.opening import open_engine
+    from localinfer.engine.protocol import Engine
+
+    def to_tokens(engine: Engine, prompt: str) -> tuple[int, ...]:
+        raw = engine.chat_template is None
+        return tuple(Chat(engine, raw=raw).tokens_of(prompt))
+
+    def opened(way: EngineConfig) -> Engine:
+        return open_engine(model.path, way, backend=backend, name=model.ref)
+
+    if model.kind == "checkpoint":
+        check_fit(model, config)
+    most = max_tokens or MOST_TOKENS
+    with Progress(long=True, quiet=quiet) as progress:
+        rows = run_answers(opened, config, prompts, ways, to_tokens, max_tokens=most, on_progress=progress)
+    if json:
+        show_json({"model": model.ref, "rows": as_json(rows)})
+    else:
+        line(answers_table(rows).rstrip("\n"))
 
 
 def known(ref: str, odd: str | None, *, revision: str | None, offline: bool, quiet: bool) -> LocalModel:

@@ -400,6 +400,19 @@ Rows = Annotated[
     list[str],
     flag("rows", "list", "Also time steps of so many sequences together, such as `1,2,4,8`.", metavar="N,N"),
 ]
+Tasks = Annotated[
+    list[str],
+    flag(
+        "tasks",
+        "list",
+        "Answer real prompts instead: code-edit, summary, retrieval, chat, new-code, or all.",
+        metavar="TASK,TASK",
+    ),
+]
+Prompts = Annotated[
+    str | None,
+    flag("prompts", "text", 'Answer those of a file: a line each like {"task": "…", "prompt": "…"}.', metavar="FILE"),
+]
 Reps = Annotated[int, flag("reps", "int", "Rounds of each test.", low=1, high=1000, default=5)]
 Against = Annotated[
     str | None,

@@ -4,14 +4,11 @@ import shutil
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from localinfer.hub.model import LocalModel
 
 if TYPE_CHECKING:
-    import numpy as np
-    from numpy.typing import NDArray
-
     from localinfer.cli.progress import Progress
 
 TEMPERATURE = 0.6
@@ -24,9 +21,10 @@ ROUND = 4096
 
 def own_text(
     model: LocalModel, files: Sequence[Path], seconds: float, *, seed: int, threads: int, progress: "Progress"
-) -> "NDArray[np.int32]":
-    """Sequences of tokens: what `model` says in about so many seconds, and `files`. What a stopped run drew is gone on
-    with."""
+) -> Any:
+    """Sequences of tokens, int32 [n, 512]: what `model` says in about so many seconds, and `files`.
+
+    What a stopped run drew is gone on with."""
     from localinfer.chats.own_words import CONTEXT, write_own_words
     from localinfer.chats.template import conversation
     from localinfer.config import EngineConfig

@@ -8,10 +8,9 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from localinfer import native
-from localinfer.distill.judge import DEPTH, EVERY
+from localinfer.distill.judge import DEPTH, likeliest_tokens
 from localinfer.engine.draft_early import ExitAdapter
 from localinfer.engine.drafters import Arrays
-from localinfer.kv.blocks import BLOCK_TOKENS
 
 RANK = 64
 
@@ -40,23 +39,17 @@ class EarlyModel(nn.Module):
 
 
 def judge_early(
-    model: EarlyModel, program: native.Program, tokens: NDArray[np.int32], inner: NDArray[np.float16]
+    model: EarlyModel, program: native.Program, hidden: NDArray[np.float16], inner: NDArray[np.float16]
 ) -> tuple[tuple[float, ...], float]:
-    """As `judge`: how often the exit's likeliest token was the text's next one, and the seconds of one guess. Later
+    """As `judge`: how often the exit's likeliest token was that of all layers, and the seconds of one guess. Later
     guesses in a row are taken to be as good as the first, since they run on rows like any other."""
     arrays = model.arrays(np.empty(0, np.int32))
     adapter = ExitAdapter(model.layers, arrays["down"], arrays["up"])
-    right = tried = 0
-    for text, rows in zip(tokens, inner, strict=True):
-        at = np.arange(EVERY, len(text) - 1, EVERY)
-        logits = np.empty((len(at), program.vocab), np.float32)
-        count = np.arange(len(at), dtype=np.int32)
-        table = np.arange(-(-len(at) // BLOCK_TOKENS), dtype=np.int32)[None]
-        stream = np.ascontiguousarray(adapter(rows[at].astype(np.float32)))
-        program.step(count, count, np.zeros_like(count), table, count, logits, begin=program.layers, inputs=stream)
-        right += int((logits.argmax(-1) == text[at + 1]).sum())
-        tried += len(at)
-    return (right / max(1, tried),) * DEPTH, _seconds(program, adapter)
+    agreed = [
+        (likeliest_tokens(program, adapter(part)) == likeliest_tokens(program, whole)).mean()
+        for part, whole in ((a.astype(np.float32), b.astype(np.float32)) for a, b in zip(inner, hidden, strict=True))
+    ]
+    return (float(np.mean(agreed)),) * DEPTH, _seconds(program, adapter)
 
 
 def _seconds(program: native.Program, adapter: ExitAdapter) -> float:

@@ -13,6 +13,9 @@ from localinfer.graph.weights import Checkpoint
 from localinfer.quantize.scales import round_rows
 from localinfer.reference.executor import rotate
 
+MIXED = 0.3
+"""How much of the embedding there is at first beside the residual stream."""
+
 
 class HeadModel(nn.Module):
     """Begins as the target's last layer, where that has no norms of its own inside, fed with the residual stream."""
@@ -30,7 +33,7 @@ class HeadModel(nn.Module):
         self.matrices = nn.ParameterDict()
         for name, shape in shapes_of(target, self.spec.intermediate_size).items():
             if name == "mix":
-                values = torch.cat((torch.zeros(hidden, hidden), torch.eye(hidden)), 1)
+                values = torch.cat((MIXED * torch.eye(hidden), torch.eye(hidden)), 1)
                 values += 0.02 * torch.randn(shape, generator=draw) / hidden**0.5
             elif plain:
                 values = torch.from_numpy(target.matrix(names[name].name))

@@ -6,6 +6,8 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from localinfer import native
+from localinfer.kv.blocks import BLOCK_TOKENS
 from localinfer.speculation.chain import Guesser
 from localinfer.speculation.cost import Measured, StepCost
 from localinfer.speculation.drafter import Ask
@@ -17,15 +19,16 @@ EVERY = 7
 """Positions between two judged ones."""
 
 
-def judge(guesser: Guesser, tokens: NDArray[np.int32], hidden: NDArray[np.float16]) -> tuple[tuple[float, ...], float]:
+def judge(
+    guesser: Guesser, program: native.Program, tokens: NDArray[np.int32], hidden: NDArray[np.float16]
+) -> tuple[tuple[float, ...], float]:
     """Of held-out texts [n, length] that the target read (`hidden` as it computed them): how often the first, second, …
-    guess was the text's next token, all before it being right; and the seconds of one guess.
-
-    A guess is the likeliest token, whatever drew the text: drawn alike it would be right more often.
+    guess was the target's own likeliest token, all before it being so and being the text; and the seconds of one guess.
     """
     tried, right = np.zeros(DEPTH), np.zeros(DEPTH)
     seconds, guesses = 0.0, 0
     for number, (text, rows) in enumerate(zip(tokens, hidden, strict=True), 1):
+        likeliest = likeliest_tokens(program, rows.astype(np.float32))
         known = [int(token) for token in text]
         done = 0
         for end in range(EVERY, len(known) - DEPTH, EVERY):
@@ -42,14 +45,26 @@ def judge(guesser: Guesser, tokens: NDArray[np.int32], hidden: NDArray[np.float1
                 guessed.append(token)
                 tried[depth] += 1
                 guesses += 1
-                if token != known[end + 1 + depth]:
+                right[depth] += token == likeliest[end + depth]
+                if token != likeliest[end + depth] or token != known[end + 1 + depth]:
                     break
-                right[depth] += 1
                 scores = guesser.go_on([ask], [guessed])[0]
             seconds += time.perf_counter() - started
         guesser.forget(number)
     chances = tuple(float(r / t) if t else 0.0 for r, t in zip(right, tried, strict=True))
     return chances, seconds / max(1, guesses)
+
+
+def likeliest_tokens(program: native.Program, stream: NDArray[np.float32]) -> NDArray[np.int64]:
+    """The target's likeliest next token after each row [n, hidden] of its residual stream after all layers."""
+    n = len(stream)
+    rows, alone = np.arange(n, dtype=np.int32), np.zeros(n, np.int32)
+    table = np.arange(-(-n // BLOCK_TOKENS), dtype=np.int32)[None]  # no layer runs: nothing is written there
+    logits = np.empty((n, program.vocab), np.float32)
+    inputs = np.ascontiguousarray(stream)
+    program.step(alone, rows, alone, table, rows, logits, begin=program.layers, inputs=inputs)
+    found: NDArray[np.int64] = logits.argmax(-1)
+    return found
 
 
 def replay(chances: Sequence[float], guess_s: float, step_s: Mapping[int, float]) -> tuple[float, int]:

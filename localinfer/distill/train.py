@@ -25,14 +25,22 @@ from localinfer.quantize.calibrated import threads as torch_threads
 
 DEFAULT_MINUTES = 10.0
 
-VOCABULARY = 8192
+VOCABULARY = 4096
 """Tokens that a head may guess."""
 
 HELD_OUT = 6
 """Sequences that are never trained on."""
 
-BATCH = 2
-RATE, WARM_UP = 6e-4, 0.05
+SEGMENT = 256
+"""Tokens of a training step: many small steps learn more in the time than few large ones."""
+
+STRIDE = 2
+"""Scores are compared at every so many positions: neighbours say much the same, and the vocabulary is half the work."""
+
+RATE, WARM_UP = 1e-3, 0.03
+SECOND_FROM = 0.6
+"""From this share of the time on the head also learns to go on from its own output."""
+
 SECOND, NEAR = 0.6, 0.1
 """What the second guess in a row and the distance to the target's residual stream count beside the first guess."""
 
@@ -87,9 +95,9 @@ def train_drafter(
     arrays: Arrays = model.arrays(ids)
     if isinstance(model, HeadModel):
         guesser = make_head(arrays, target, program, parallel=1, threads=threads, isa="")
-        chances, guess_s = judge(guesser, tokens[:held], hidden[:held])
+        chances, guess_s = judge(guesser, program, tokens[:held], hidden[:held])
     else:
-        chances, guess_s = judge_early(model, program, tokens[:held], inner[:held])
+        chances, guess_s = judge_early(model, program, hidden[:held], inner[:held])
     predicted, length = replay(chances, guess_s, step_s)
     trained = Trained(name, kind, key_of(target), time.time(), done, clock() - started, chances, predicted)
     return Result(trained, length, guess_s, write(trained, arrays) if predicted > 1 else None)
@@ -123,14 +131,21 @@ class _Learning:
         mean: Tensor = (wanted.exp() * (wanted - self.scores(mine).log_softmax(-1))).sum(-1).mean()
         return mean
 
-    def loss(self, model: "HeadModel | EarlyModel", tokens: NDArray[np.int32], true: Tensor, inner: Tensor) -> Tensor:
+    def loss(
+        self, model: "HeadModel | EarlyModel", tokens: NDArray[np.int32], true: Tensor, inner: Tensor, *, second: bool
+    ) -> Tensor:
+        """Of one segment: tokens [1, n], and the target's residual streams [1, n, hidden]."""
         if isinstance(model, EarlyModel):
-            return self.apart(true, model(inner))
+            return self.apart(true[:, ::STRIDE], model.forward(inner[:, ::STRIDE]))
         embedded = self.embedded(tokens)
-        first = model(embedded[:, 1:-1], true[:, :-2])
-        second = model(embedded[:, 2:-1], first[:, :-1])
+        first = model.forward(embedded[:, 1:-1], true[:, :-2])
         near = (first - true[:, 1:-1]).abs().mean() / true.abs().mean().clamp_min(1e-6)
-        return self.apart(true[:, 1:-1], first) + SECOND * self.apart(true[:, 2:-1], second) + NEAR * near
+        loss: Tensor = self.apart(true[:, 1:-1:STRIDE], first[:, ::STRIDE]) + NEAR * near
+        if not second:
+            return loss
+        after = model.forward(embedded[:, 2:-1], first[:, :-1])
+        second_loss: Tensor = SECOND * self.apart(true[:, 2:-1:STRIDE], after[:, ::STRIDE])
+        return loss + second_loss
 
     def train(
         self,
@@ -147,21 +162,23 @@ class _Learning:
         """Train until the time is over, or for so many steps; gives the number of tokens gone over."""
         optimizer = torch.optim.AdamW(model.parameters(), lr=RATE, betas=(0.9, 0.98), weight_decay=0.01)
         draw, started, step, share = np.random.default_rng(seed), clock(), 0, 0.0
-        order = draw.permutation(len(tokens))
+        length = min(SEGMENT, int(tokens.shape[1]))
+        places = [(i, at) for i in range(len(tokens)) for at in range(0, tokens.shape[1] - length + 1, length)]
         while share < 1:
-            if step * BATCH % len(tokens) + BATCH > len(tokens):
-                order = draw.permutation(len(tokens))
-            which = order[np.arange(step * BATCH, (step + 1) * BATCH) % len(tokens)]
+            if step % len(places) == 0:
+                draw.shuffle(places)
+            i, at = places[step % len(places)]
+            part = slice(at, at + length)
             for group in optimizer.param_groups:
                 group["lr"] = (
-                    RATE * min(1.0, share / WARM_UP + 0.1) * (0.05 + 0.95 * (1 + math.cos(math.pi * share)) / 2)
+                    RATE * min(1.0, share / WARM_UP + 0.1) * (0.02 + 0.98 * (1 + math.cos(math.pi * share)) / 2)
                 )
             optimizer.zero_grad()
-            parts = (torch.from_numpy(part[which].astype(np.float32)) for part in (true, inner))
-            self.loss(model, tokens[which], *parts).backward()  # type: ignore[no-untyped-call]
+            streams = (torch.from_numpy(rows[i, part].astype(np.float32))[None] for rows in (true, inner))
+            self.loss(model, tokens[i : i + 1, part], *streams, second=share >= SECOND_FROM).backward()  # type: ignore[no-untyped-call]
             torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
             optimizer.step()
             step += 1
             share = step / steps if steps else (clock() - started) / seconds
             on_progress("learning", int(1000 * min(1.0, share)), 1000)
-        return step * BATCH * int(tokens.shape[1])
+        return step * length

@@ -9,7 +9,9 @@ from localinfer.config import EngineConfig, one_of
 from localinfer.errors import Corrupt, NotFound, NotSupported, UsageError
 
 if TYPE_CHECKING:
-    from localinfer.engine.protocol import Engine
+    from localinfer.engine.calibration import Calibration, Key
+    from localinfer.engine.drafting import Target
+    from localinfer.engine.protocol import Engine, EngineInfo
     from localinfer.formats.tokenizer import Tokenizer
     from localinfer.graph.weights import Checkpoint
 
@@ -65,7 +67,6 @@ def _open_native(path: Path, config: EngineConfig, name: str, on_progress: OnPro
     from localinfer.engine.drafting import Target, guessing, wants_hidden
     from localinfer.engine.engine import StepEngine
     from localinfer.engine.past import open_past
-    from localinfer.engine.protocol import EngineInfo
     from localinfer.engine.runner import NativeRunner
     from localinfer.formats.tokenizer import Tokenizer
     from localinfer.graph.program import load_program
@@ -102,23 +103,8 @@ def _open_native(path: Path, config: EngineConfig, name: str, on_progress: OnPro
     target = Target(checkpoint=checkpoint, program=program, runner=runner, scheduler=scheduler, context=context)
     past = open_past(path, program.vocab) if config.remember and config.draft != "off" else None
     guesser, notes = guessing(config, target, measured, past)
-    info = EngineInfo(
-        model=name,
-        backend="cpu",
-        isa=program.isa,
-        threads=program.threads,
-        kv_bits=config.kv_bits,
-        bits=_bits(checkpoint),
-        weight_bytes=program.weight_bytes,
-        kv_bytes=program.kv_bytes,
-        why=_why(config),
-        kv_layers=tuple(program.kv_bits),
-        threads_why=_threads_why(key.threads, key.cores, program.threads),
-        calibration=measured,
-        notes=(*checkpoint.notes, *notes),
-    )
     return StepEngine(
-        info=info,
+        info=_info(name, config, target, key, measured, (*checkpoint.notes, *notes)),
         tokenizer=tokenizer,
         chat_template=tokenizer.chat_template,
         default_sampling=sampling,
@@ -131,6 +117,29 @@ def _open_native(path: Path, config: EngineConfig, name: str, on_progress: OnPro
         draft_mode=config.draft,
         remember=past.remember if past else None,
         draft_tokens=config.draft_tokens,
+    )
+
+
+def _info(
+    name: str, config: EngineConfig, target: "Target", key: "Key", measured: "Calibration", notes: tuple[str, ...]
+) -> "EngineInfo":
+    from localinfer.engine.protocol import EngineInfo
+
+    program = target.program
+    return EngineInfo(
+        model=name,
+        backend="cpu",
+        isa=program.isa,
+        threads=program.threads,
+        kv_bits=config.kv_bits,
+        bits=_bits(target.checkpoint),
+        weight_bytes=program.weight_bytes,
+        kv_bytes=program.kv_bytes,
+        why=_why(config),
+        kv_layers=tuple(program.kv_bits),
+        threads_why=_threads_why(key.threads, key.cores, program.threads),
+        calibration=measured,
+        notes=notes,
     )
 
 

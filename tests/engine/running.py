@@ -30,20 +30,29 @@ SAMPLINGS = {"greedy": GREEDY, "sampled": SAMPLED, "wild": WILD}
 
 
 @dataclass
-class Recorder:
+class Passing:
+    """A runner that passes everything on to the real one."""
+
+    inner: Runner
+
+    @property
+    def hidden(self) -> NDArray[np.float32]:
+        return self.inner.hidden
+
+    def close(self) -> None:
+        self.inner.close()
+
+
+@dataclass
+class Recorder(Passing):
     """Passes batches on to the real runner and keeps a copy of every row of logits.
 
     Keyed by the text up to the row, drafts included, as whoever computes it must get the same bits.
     """
 
-    inner: Runner
     rows: dict[tuple[int, ...], bytes] = field(default_factory=dict)
     batch_rows: list[int] = field(default_factory=list)
     """Rows of each step."""
-
-    @property
-    def hidden(self) -> NDArray[np.float32]:
-        return self.inner.hidden
 
     def forward(self, batch: Sequence[Work]) -> NDArray[np.float32]:
         logits = self.inner.forward(batch)
@@ -57,9 +66,6 @@ class Recorder:
                 at += 1
         assert at == len(logits)
         return logits
-
-    def close(self) -> None:
-        self.inner.close()
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,7 @@ from localinfer.errors import ContextOverflow, UsageError
 from localinfer.events import Event, Finished, Progress, Shifted, Started, Stats, Text
 from localinfer.kv.cache import PagedCache
 from localinfer.scheduler.sequence import Work
-from tests.engine.running import GREEDY, SAMPLED, finish, make_prompts, open_tiny, rows_of, run_one, said
+from tests.engine.running import GREEDY, SAMPLED, Passing, finish, make_prompts, open_tiny, rows_of, run_one, said
 from tests.tiny import IM_END, make_checkpoint
 
 PROMPT = tuple(make_prompts(4)[3])  # 64 tokens
@@ -269,28 +269,21 @@ def test_requests_that_make_no_sense(llama: Path) -> None:
             engine.add(Request((1, -1)))
 
 
-class Interrupted:
+class Interrupted(Passing):
     """Ctrl-C in every third step: before the native call, or after it wrote keys and values but before it returned."""
 
     def __init__(self, inner: Runner) -> None:
-        self._inner = inner
+        super().__init__(inner)
         self._calls = 0
-
-    @property
-    def hidden(self) -> NDArray[np.float32]:
-        return self._inner.hidden
 
     def forward(self, batch: Sequence[Work]) -> NDArray[np.float32]:
         self._calls += 1
         if self._calls % 3 == 1:
             raise KeyboardInterrupt
-        logits = self._inner.forward(batch)
+        logits = self.inner.forward(batch)
         if self._calls % 3 == 2:
             raise KeyboardInterrupt
         return logits
-
-    def close(self) -> None:
-        self._inner.close()
 
 
 def test_an_interrupted_step_is_as_if_it_had_not_been(llama: Path) -> None:

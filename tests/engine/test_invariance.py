@@ -13,13 +13,13 @@ from localinfer import native
 from localinfer.config import SamplingParams
 from localinfer.engine.engine import StepEngine
 from localinfer.engine.protocol import Request
-from localinfer.engine.runner import Runner
 from localinfer.events import Event
 from localinfer.scheduler.sequence import Work
 from tests.engine.running import (
     GREEDY,
     SAMPLED,
     SAMPLINGS,
+    Passing,
     Recorder,
     Said,
     make_prompts,
@@ -146,24 +146,14 @@ def test_the_same_seed_is_the_same_text_and_another_seed_another(llama: Path) ->
     assert [t.token_ids for t in first.texts] != [t.token_ids for t in alone(llama, other).texts]
 
 
-class RowDependent:
+class RowDependent(Passing):
     """Breaks the rule on purpose: a step of many rows rounds one logit differently."""
 
-    def __init__(self, inner: Runner) -> None:
-        self._inner = inner
-
-    @property
-    def hidden(self) -> NDArray[np.float32]:
-        return self._inner.hidden
-
     def forward(self, batch: Sequence[Work]) -> NDArray[np.float32]:
-        logits = self._inner.forward(batch)
+        logits = self.inner.forward(batch)
         if sum(work.count for work in batch) > 2:
             logits[:, 3] = np.nextafter(logits[:, 3], np.float32(np.inf))
         return logits
-
-    def close(self) -> None:
-        self._inner.close()
 
 
 def test_control_a_result_that_depends_on_the_rows_is_caught(llama: Path) -> None:

@@ -21,7 +21,16 @@ from localinfer.tui.screens.help import HelpScreen
 from localinfer.tui.widgets.prompt_box import PASTE_LIMIT, PromptBox
 from localinfer.tui.widgets.status import Status, StatusLine
 from localinfer.tui.widgets.title import TitleLine
-from localinfer.tui.widgets.transcript import Answer, ErrorNote, Note, Prompt, Transcript, Welcome
+from localinfer.tui.widgets.transcript import (
+    TINTS,
+    Answer,
+    ErrorNote,
+    Note,
+    Prompt,
+    TintedAnswer,
+    Transcript,
+    Welcome,
+)
 from localinfer.tui.workers import OpenEngine, StartMeter
 
 _ENDINGS: dict[FinishReason, str] = {
@@ -40,6 +49,7 @@ class ChatScreen(Screen[None]):
         Binding("ctrl+y", "copy_answer", "Copy the answer", priority=True),
         Binding("ctrl+n", "new_chat", "New chat", priority=True),
         Binding("f1", "help", "Help", priority=True),
+        Binding("f2", "tints", "Show who guessed", priority=True),
         Binding("pageup", "page(-1)", "Scroll", priority=True, show=False),
         Binding("pagedown", "page(1)", "Scroll", priority=True, show=False),
     ]
@@ -57,7 +67,8 @@ class ChatScreen(Screen[None]):
         self._busy = False
         self._sent_at = 0.0
         self._waiting: str | None = None  # a prompt that was sent before the model was there
-        self._answer: Answer | None = None
+        self._answer: Answer | TintedAnswer | None = None
+        self._tints = False
         self._stats_before: Stats | None = None
         self._noted: set[str] = set()  # warnings that were shown already
         self.load_error: LocalInferError | None = None
@@ -156,8 +167,8 @@ class ChatScreen(Screen[None]):
                 self._set(phase="prefill", percent=0, context_size=started.context_size)
             case Progress(done=done, total=total):
                 self._set(phase="prefill", percent=100 * done // max(total, 1))
-            case Text(text=text) if text:
-                await self._write(text)
+            case Text(text=text, drafter=drafter) if text:
+                await self._write(text, drafter)
             case Shifted(dropped=dropped):
                 await self._note(f"the oldest {dropped} tokens were forgotten, to make room in the context")
             case Stats() as stats:
@@ -186,14 +197,14 @@ class ChatScreen(Screen[None]):
         if self.session.problem is not None:
             await self._note_once(f"this chat is not saved: {self.session.problem.message}")
 
-    async def _write(self, text: str) -> None:
+    async def _write(self, text: str, drafter: str | None) -> None:
         """Show a piece of the answer; the first one takes the place of an older answer to the same prompt."""
         transcript = self.query_one(Transcript)
         if self._answer is None:
             await transcript.drop_after_last(Prompt)
-            self._answer = Answer()
+            self._answer = TintedAnswer() if self._tints else Answer()
             await transcript.add(self._answer)
-        await self._answer.write(text)
+        await self._answer.write(text, drafter)
 
     async def _note_ending(self, reason: FinishReason) -> None:
         if self._answer is None:
@@ -232,6 +243,12 @@ class ChatScreen(Screen[None]):
 
     def action_help(self) -> None:
         self.app.push_screen(HelpScreen())
+
+    def action_tints(self) -> None:
+        """From the next answer on: as Markdown, or token by token in the colours of those who guessed them."""
+        self._tints = not self._tints
+        names = ", ".join(TINTS)
+        self._say(f"the next answers show who guessed each token: {names}" if self._tints else "Markdown again")
 
     def action_page(self, direction: int) -> None:
         transcript = self.query_one(Transcript)

@@ -8,7 +8,7 @@ from textual.reactive import reactive
 from textual.widget import Widget
 
 from localinfer.cost.prices import per_million
-from localinfer.events import Stats
+from localinfer.events import Stats, gain_in_words
 from localinfer.text import one_line
 
 Phase = Literal["loading", "ready", "queued", "prefill", "decode", "stopping", "failed"]
@@ -43,7 +43,8 @@ class Status:
     @property
     def details(self) -> list[str]:
         """The other parts, the most telling first; a dash where nothing is known."""
-        return [self._speed, self._first_token, self._context, self._energy, self._cost]
+        drafts = [self._drafts] if self._drafts else []
+        return [self._speed, *drafts, self._first_token, self._context, self._energy, self._cost]
 
     @property
     def _speed(self) -> str:
@@ -52,6 +53,17 @@ class Status:
         per_phase = {"prefill": self.stats.prefill_tok_s, "decode": self.stats.recent_tok_s or self.stats.decode_tok_s}
         speed = per_phase.get(self.phase, self.stats.decode_tok_s)
         return "– tok/s" if speed is None else f"{speed:.1f} tok/s"
+
+    @property
+    def _drafts(self) -> str:
+        """What guessing ahead has won, or why it does nothing; empty where it is off or there is nothing to say yet."""
+        drafting = self.stats.drafting if self.stats else None
+        if drafting is None:
+            return ""
+        if not drafting.by_drafter:
+            return f"no drafts: {drafting.off}" if drafting.off else ""
+        tried, right = (sum(getattr(one, name) for one in drafting.by_drafter) for name in ("tried", "right"))
+        return f"{gain_in_words(drafting)}, {right / max(1, tried):.0%} right"
 
     @property
     def _first_token(self) -> str:

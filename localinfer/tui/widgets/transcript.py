@@ -47,8 +47,8 @@ class Answer(Markdown):
         self._cleaner = StreamCleaner()
         self._stream: MarkdownStream | None = None
 
-    async def write(self, piece: str) -> None:
-        """Add a piece; pieces that come faster than they can be drawn are joined."""
+    async def write(self, piece: str, drafter: str | None = None) -> None:
+        """Add a piece, whoever guessed it; pieces that come faster than they can be drawn are joined."""
         if self._stream is None:
             self._stream = Markdown.get_stream(self)
         await self._stream.write(self._cleaner.push(piece))
@@ -58,6 +58,31 @@ class Answer(Markdown):
         if self._stream is not None:
             await self._stream.stop()
             self._stream = None
+
+
+TINTS = {"suffix": "$primary", "lookup": "$accent", "head": "$success", "early": "$warning", "model": "$secondary"}
+"""The colours of those who guess."""
+
+
+class TintedAnswer(Static):
+    """What the model says as it comes, no Markdown, each token in the colour of who guessed it."""
+
+    def __init__(self) -> None:
+        super().__init__(Content(""), markup=False)
+        self._cleaner = StreamCleaner()
+        self._shown = Content("")
+        self.source = ""
+
+    async def write(self, piece: str, drafter: str | None = None) -> None:
+        """Add a piece that `drafter` guessed."""
+        text = self._cleaner.push(piece)
+        self.source += text
+        tinted = Content.styled(text, f"underline {TINTS.get(drafter, '$error')}") if drafter else Content(text)
+        self._shown = Content.assemble(self._shown, tinted)
+        self.update(self._shown)
+
+    async def finish(self) -> None:
+        """No more pieces; it stays as it is."""
 
 
 class Transcript(VerticalScroll, can_focus=False):
