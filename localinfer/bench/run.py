@@ -128,7 +128,7 @@ def run_bench(
 
 
 def _told_apart(lines: Sequence[Sequence[BenchRow]], count: int) -> tuple[list[BenchRow], list[BenchRow]]:
-    """The rows of our own engines, at most `count` a test, and those of others; drafts must not have changed a token."""
+    """The rows of our own engines, at most `count` a test, and those of others; drafts changed no token."""
     mine = [row for line in lines for row in _ours(line, count)]
     _require_same(mine)
     return mine, [row for line in lines for row in line[len(_ours(line, count)) :]]

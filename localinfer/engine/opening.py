@@ -115,7 +115,7 @@ def _open_native(path: Path, config: EngineConfig, name: str, on_progress: OnPro
         runner=runner,
         guessing=guesser,
         draft_mode=config.draft,
-        remember=past.remember if past else None,
+        remember=None if past is None else past.remember,
         draft_tokens=config.draft_tokens,
     )
 

@@ -46,7 +46,7 @@ class NativeRunner:
         self._tables = np.zeros((parallel, width), np.int32)
         self._out_rows = np.zeros(parallel + MOST_DRAFTS, np.int32)
         self._logits = np.empty((parallel + MOST_DRAFTS, program.vocab), np.float32)
-        self._count = np.arange(width * 32 + 1, dtype=np.int32)
+        self._count = np.arange(max(width * 32 + 1, rows + 1), dtype=np.int32)
         self.hidden = np.empty((rows if wants_hidden else 0, program.hidden), np.float32)
 
     @property

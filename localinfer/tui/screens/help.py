@@ -16,6 +16,7 @@ KEYS = (
     ("Ctrl+R", "answer again, with another seed"),
     ("Ctrl+Y", "copy the last answer"),
     ("Ctrl+N", "new chat; this one is kept"),
+    ("F2", "show who guessed each token, or Markdown again"),
     ("PgUp PgDn", "scroll"),
     ("Ctrl+C", "copy the selection, or stop; twice quits"),
     ("Ctrl+Q", "quit; chat --continue comes back here"),

@@ -1,0 +1,94 @@
+"""The same tokens whoever guesses, however far, in whatever company: a seeded sample of all combinations, with ==."""
+
+import random
+from collections.abc import Sequence
+from functools import cache
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from localinfer.config import SamplingParams
+from localinfer.engine.draft_early import EarlyGuesser, TextsOf
+from localinfer.engine.draft_model import open_model
+from localinfer.engine.engine import StepEngine
+from localinfer.engine.runner import NativeRunner
+from localinfer.graph.weights import Checkpoint
+from localinfer.speculation.chain import ChainDrafter
+from localinfer.speculation.drafter import Drafter
+from localinfer.speculation.lookup import LookupDrafter
+from localinfer.speculation.suffix import SuffixDrafter
+from tests.engine.running import Eager, Recorder, make_prompts, open_tiny, run_all
+from tests.engine.test_drafts import Guesser
+
+PROMPTS = [prompt[:20] * (1 + i % 4) for i, prompt in enumerate(make_prompts(8, seed=5))]
+SAMPLINGS = {
+    "greedy": SamplingParams(temperature=0, max_tokens=30, ignore_eos=True),
+    "usual": SamplingParams(temperature=0.7, top_k=40, top_p=0.95, seed=3, max_tokens=30, ignore_eos=True),
+    "hot": SamplingParams(
+        temperature=1.3, top_k=0, top_p=1.0, repeat_penalty=1.2, seed=9, max_tokens=30, ignore_eos=True
+    ),
+    "ends": SamplingParams(temperature=0.9, seed=4, max_tokens=30, stop=("e", "th")),
+}
+WHO = ["suffix", "lookup", "model", "early", "oracle", "anti-oracle", "end of turn", "not in the vocabulary", "all"]
+EVERY = list(product(WHO, (1, 2, 5, 16, 31), (8, 16), (1, 3, 8), (8, 32, 256), SAMPLINGS))
+CASES = random.Random(17).sample(EVERY, 60)
+
+
+@pytest.fixture(scope="module")
+def plain(circling: Path) -> Any:
+    """The texts alone, in one chunk, without guesses."""
+
+    @cache
+    def said(kv_bits: int, sampling: str) -> list[tuple[tuple[int, ...], str]]:
+        with open_tiny(circling, reuse=False, kv_bits=kv_bits) as engine:
+            texts = [run_all(engine, [prompt], SAMPLINGS[sampling])[0] for prompt in PROMPTS]
+        return [(text.token_ids, text.text) for text in texts]
+
+    return said
+
+
+def drafters(engine: StepEngine, who: str, path: Path, parallel: int, truths: Sequence[Sequence[int]]) -> list[Drafter]:
+    assert isinstance(engine.runner, Recorder)
+    runner = engine.runner.inner
+    assert isinstance(runner, NativeRunner)
+    found: list[Drafter] = []
+    if who in ("suffix", "all"):
+        found.append(SuffixDrafter())
+    if who in ("lookup", "all"):
+        found.append(LookupDrafter())
+    if who in ("early", "all"):
+        texts = TextsOf(engine.scheduler.running, engine.scheduler.reserve)
+        found.append(ChainDrafter("early", EarlyGuesser(runner.program, runner, texts)))
+    if who in ("model", "all"):
+        guesser = open_model(
+            path, Checkpoint(path), threads=1, isa="", parallel=parallel, context=256, chunk=32, kv_bits=8
+        )
+        found.append(ChainDrafter("model", guesser))
+    return found or [Guesser(truths, who)]
+
+
+@pytest.mark.parametrize(("who", "length", "kv_bits", "mates", "chunk", "sampling"), CASES)
+def test_the_same_tokens(
+    circling: Path, plain: Any, who: str, length: int, kv_bits: int, mates: int, chunk: int, sampling: str
+) -> None:
+    wanted = plain(kv_bits, sampling)
+    truths = [[*prompt, *ids] for prompt, (ids, _) in zip(PROMPTS, wanted, strict=True)]
+    with open_tiny(
+        circling, parallel=mates, prefill_chunk=max(chunk, mates), kv_bits=kv_bits, draft_tokens=length
+    ) as engine:
+        engine.guessing = Eager(drafters(engine, who, circling, mates, truths))
+        found = run_all(engine, PROMPTS, SAMPLINGS[sampling])
+    assert [(text.token_ids, text.text) for text in found] == wanted
+    if who in ("oracle", "model", "all") and sampling != "ends":
+        assert sum(text.finished.stats.accepted for text in found) > 0
+    assert sum(text.finished.stats.drafted for text in found) > 0 or who in ("suffix", "lookup")
+
+
+@pytest.mark.parametrize("sampling", SAMPLINGS)
+def test_the_controller_changes_nothing_either(circling: Path, plain: Any, sampling: str) -> None:
+    wanted = plain(8, sampling)
+    with open_tiny(circling, parallel=3, draft="auto") as engine:
+        found = run_all(engine, PROMPTS, SAMPLINGS[sampling])
+    assert [(text.token_ids, text.text) for text in found] == wanted
