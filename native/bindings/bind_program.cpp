@@ -94,6 +94,7 @@ void step(Program& program, Integers tokens, Integers positions, Integers sequen
   REQUIRE(logits.shape(0) == out_rows.shape(0) && logits.shape(1) == program.vocab(),
           "logits is %zu x %zu, but must be %zu x %zu", logits.shape(0), logits.shape(1), out_rows.shape(0),
           program.vocab());
+  REQUIRE(!inputs || program.input_columns(begin) != 0, "inputs, but this step begins with tokens");
   REQUIRE(!inputs || (inputs->shape(0) == rows && inputs->shape(1) == program.input_columns(begin)),
           "inputs is %zu x %zu, but must be %zu x %zu", inputs->shape(0), inputs->shape(1), rows,
           program.input_columns(begin));

@@ -88,7 +88,7 @@ Step::Step(Program& owner, const StepInput& input, const KvCache& cache, KvProbe
       block_tables(input.block_tables),
       width(input.width),
       first(first_row),
-      begin(owner.op_of_layer(input.begin)),
+      begin(input.begin != 0 ? owner.op_of_layer(input.begin) : 0),
       end(owner.op_of_layer(input.end != 0 ? input.end : owner.layers())),
       inputs(input.inputs == nullptr ? nullptr : input.inputs + first_row * owner.input_columns(input.begin)),
       hidden_out(input.hidden == nullptr ? nullptr : input.hidden + first_row * owner.hidden_),
@@ -139,6 +139,7 @@ std::vector<double> Program::probe_kv(const int32_t* tokens, size_t count, const
   const Hold hold(busy_);
   REQUIRE(head_.weight != nullptr, "probe_kv before head");
   REQUIRE(!layers_.empty(), "probe_kv of a program without attention");
+  REQUIRE(embed_.weight != nullptr, "probe_kv of a program that begins with mix");
   REQUIRE(count > 0 && count <= 4096, "%zu tokens to probe with, but 1 to 4096 are needed", count);
   if (scratch_.memory.size() == 0) lay_out_scratch();
   const size_t blocks = (count + kKvBlock - 1) / kKvBlock, piece = std::min(count, max_rows_);

@@ -189,11 +189,23 @@ def run_layer(layer: Layer, s: Shape, x: Doubles, inv_freq: Doubles, kv_bits: in
     return x + (rms_norm(y, extra["mlp_post_norm"], s.eps) if s.post_norm else y)
 
 
-def logits(model: Model, tokens: NDArray[np.int32], kv_bits: int) -> Doubles:
-    """[n, vocab] of one sequence that starts at position 0."""
+def embedded(model: Model, tokens: NDArray[np.int32]) -> Doubles:
+    return model.embed.values[tokens] * model.shape.embed_scale
+
+
+def through(model: Model, x: Doubles, kv_bits: int, layers: int) -> Doubles:
+    """The residual stream `x` of one sequence that starts at position 0, after the first `layers` layers."""
+    for layer in model.layers[:layers]:
+        x = run_layer(layer, model.shape, x, model.inv_freq, kv_bits)
+    return x
+
+
+def headed(model: Model, x: Doubles) -> Doubles:
     s = model.shape
-    x = model.embed.values[tokens] * s.embed_scale
-    for layer in model.layers:
-        x = run_layer(layer, s, x, model.inv_freq, kv_bits)
     y = linear(model.head, rms_norm(x, model.norm, s.eps))
     return s.softcap * np.tanh(y / s.softcap) if s.softcap else y
+
+
+def logits(model: Model, tokens: NDArray[np.int32], kv_bits: int) -> Doubles:
+    """[n, vocab] of one sequence that starts at position 0."""
+    return headed(model, through(model, embedded(model, tokens), kv_bits, len(model.layers)))

@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from localinfer import native
-from tests.native.matrices import pack
+from tests.native.matrices import Matrix, pack
 from tests.native.meaning import Model
 
 Floats = NDArray[np.float32]
@@ -24,11 +24,16 @@ def build(
     max_rows: int = 64,
     kv_bits: int | list[int] = 8,
     blocks: int = 128,
+    mix: Matrix | None = None,
 ) -> native.Program:
+    """`model` as a program; with `mix` it begins with that matrix instead of the embedding."""
     s = model.shape
     program = native.Program(s.hidden, threads, isa, max_rows)
     table = program.rope_table(model.inv_freq, WIDTH * 32)
-    program.embed(pack(model.embed), s.embed_scale)
+    if mix is None:
+        program.embed(pack(model.embed), s.embed_scale)
+    else:
+        program.mix(pack(mix))
     for layer in model.layers:
         extra = layer.extra
         program.attend(
@@ -70,14 +75,22 @@ class Runner:
         order = np.random.default_rng(7).permutation(self.sequences * WIDTH).astype(np.int32)
         self.tables = order.reshape(self.sequences, WIDTH)
 
-    def step(self, pieces: Sequence[tuple[int, Tokens]]) -> list[Floats]:
+    def step(
+        self,
+        pieces: Sequence[tuple[int, Tokens]],
+        *,
+        begin: int = 0,
+        end: int = 0,
+        inputs: Floats | None = None,
+        hidden: Floats | None = None,
+    ) -> list[Floats]:
         """One step with `pieces` of (sequence, next tokens); the logits of every row, one array a piece."""
         tokens = np.concatenate([t for _, t in pieces]).astype(np.int32)
         positions = np.concatenate([np.arange(len(t)) + self.lengths[s] for s, t in pieces]).astype(np.int32)
         sequences = np.concatenate([np.full(len(t), s) for s, t in pieces]).astype(np.int32)
         out = np.full((len(tokens), self.program.vocab), np.nan, np.float32)
         every = np.arange(len(tokens), dtype=np.int32)
-        self.program.step(tokens, positions, sequences, self.tables, every, out)
+        self.program.step(tokens, positions, sequences, self.tables, every, out, begin, end, inputs, hidden)
         for s, t in pieces:
             self.lengths[s] += len(t)
         return np.split(out, np.cumsum([len(t) for _, t in pieces])[:-1])
@@ -86,6 +99,15 @@ class Runner:
         """One sequence in chunks of at most `chunk` rows; the logits of all its rows."""
         pieces = [tokens[i : i + chunk] for i in range(0, len(tokens), chunk)]
         return np.concatenate([self.step([(sequence, piece)])[0] for piece in pieces])
+
+    def feed_part(self, tokens: Tokens, chunk: int, end: int, sequence: int = 0) -> tuple[Floats, Floats]:
+        """As `feed`, through the layers before `end` only: logits and hidden rows."""
+        hidden = np.full((len(tokens), self.program.hidden), np.nan, np.float32)
+        logits = [
+            self.step([(sequence, tokens[i : i + chunk])], end=end, hidden=hidden[i : i + chunk])[0]
+            for i in range(0, len(tokens), chunk)
+        ]
+        return np.concatenate(logits), hidden
 
 
 def some_tokens(n: int, vocab: int, seed: int = 1) -> Tokens:

@@ -99,7 +99,7 @@ def test_what_does_not_fit_is_refused() -> None:
         ({"end": layers + 1}, f"but there are {layers}"),
         ({"begin": 2, "end": 1, "inputs": good}, "layers 2 to 1"),
         ({"begin": 1}, "inputs are missing"),
-        ({"inputs": good}, "inputs is 70 x"),
+        ({"inputs": good}, "inputs, but this step begins with tokens"),
         ({"begin": 1, "inputs": good[:, :-1].copy()}, "inputs is 70 x"),
         ({"begin": 1, "inputs": good[:-1]}, "inputs is 69 x"),
     ):
