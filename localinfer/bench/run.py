@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from localinfer.bench.against import OnProgress, Runner, run_tests
 from localinfer.bench.here import describe_machine, forget_peak, peak_bytes, share_stolen, stolen_ticks
@@ -97,34 +98,25 @@ def run_bench(
     model: BenchModel | None = None
     for streams in sorted({test.streams for test in tests}):
         here = [test for test in tests if test.streams == streams]
-        ours = _for_streams(config, here, streams)
-        with subject.open(ours, clock, on_progress) as runner:
+        ours, kinds = _for_streams(config, here, streams), sorted({test.kind for test in here})
+        with (
+            subject.open(ours, clock, on_progress) as runner,
+            _others(subject, ways or {}, here, streams, clock) as others,
+            _peers(against, ours, kinds, seed, clock) as peers,
+        ):
             model = model or _model(subject, runner)
-            with (
-                _others(subject, ways or {}, here, streams, clock) as others,
-                _peers(against, ours, sorted({test.kind for test in here}), seed, clock) as peers,
-            ):
-                turns = {test.name: [runner, *others, *([peers[test.kind]] if peers else [])] for test in here}
-                rows_here = run_tests(
-                    here,
-                    turns,
-                    repetitions=repetitions,
-                    seed=seed,
-                    bandwidth=bandwidth,
-                    meter=start_meter(),
-                    usd_per_kwh=usd_per_kwh,
-                    on_progress=on_progress,
-                    clock=clock,
-                )
+            turns = {test.name: [runner, *others, *([peers[test.kind]] if peers else [])] for test in here}
+            how: dict[str, Any] = {"repetitions": repetitions, "seed": seed, "on_progress": on_progress, "clock": clock}
+            rows_here = run_tests(here, turns, bandwidth=bandwidth, meter=start_meter(), usd_per_kwh=usd_per_kwh, **how)
             found |= {test.name: lines for test, lines in zip(here, rows_here, strict=True)}
             info = runner.engine.info
     assert model is not None
     steps = _steps(subject, config, rows, seed, clock) if rows else []
     isa, steal = info.isa if path.is_dir() else "", share_stolen(before, stolen_ticks())
     machine = describe_machine(isa, info.threads, bandwidth, steal)
-    mine, theirs = _told_apart([found[test.name] for test in tests], max(1, len(ways or {})))
-    mine = [_with_share(row, subject, machine.int8_tops) for row in mine]
-    return BenchReport(machine=machine, model=model, rows=mine, peers=theirs, steps=steps)
+    ours_, theirs = _told_apart([found[test.name] for test in tests], max(1, len(ways or {})))
+    shares = [_with_share(row, subject, machine.int8_tops) for row in ours_]
+    return BenchReport(machine=machine, model=model, rows=shares, peers=theirs, steps=steps)
 
 
 def _told_apart(lines: Sequence[Sequence[BenchRow]], count: int) -> tuple[list[BenchRow], list[BenchRow]]:

@@ -1,7 +1,7 @@
 """`bench`: how fast a model runs here, alone or turn by turn with another engine."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -13,7 +13,10 @@ from localinfer.errors import NotFound, UsageError, size
 from localinfer.hub.model import LocalModel
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from localinfer.bench.compare import Report
+    from localinfer.bench.plan import BenchTest
     from localinfer.bench.prompts import TaskPrompt
     from localinfer.bench.report import BenchReport
 
@@ -55,9 +58,6 @@ def bench(
     the end, with drafts and without in turn. Each line ends with a hash of the tokens that came out.
     """
     from localinfer.bench.plan import DEFAULT_TESTS, parse_tests, with_streams
-    from localinfer.bench.run import run_bench
-    from localinfer.cli.opening import check_fit
-    from localinfer.cli.progress import Progress
 
     tests = with_streams(parse_tests(test or DEFAULT_TESTS), counts("parallel", parallel))
     earlier = earlier_report(compare, max_drop)
@@ -66,32 +66,47 @@ def bench(
     else:
         found = known(name or model or "starter", group or head_bits, revision=revision, offline=offline, quiet=quiet)
     ways = drafting_ways(engine, typed="draft" in ctx.meta[TYPED] or engine.draft != "auto")
-    config = next(iter(ways.values()))
     if tasks or prompts:
         chosen = chosen_prompts(tasks, prompts)
-        answer_prompts(found, config, chosen, ways, max_tokens, engine.backend, json=json, quiet=quiet)
+        answer_prompts(found, chosen, ways, max_tokens, engine.backend, json=json, quiet=quiet)
         return
     peer = peer_file(found, against, against_file)
-    if found.kind == "checkpoint":
-        check_fit(found, config)
+    how: dict[str, Any] = {"backend": engine.backend, "repetitions": reps, "seed": seed, "rows": counts("rows", rows)}
+    report = measured(found, tests, ways, peer, how, quiet=quiet)
+    show_report(report, json=json)
+    say_changes(report, earlier, compare or "", max_drop)
+
+
+def measured(
+    model: LocalModel,
+    tests: "Sequence[BenchTest]",
+    ways: dict[str, EngineConfig],
+    peer: Path | None,
+    how: dict[str, Any],
+    *,
+    quiet: bool,
+) -> "BenchReport":
+    """Run `tests` each way, in turn with the other engine on `peer`; `how` goes to `run_bench` as it is."""
+    from localinfer.bench.run import run_bench
+    from localinfer.cli.opening import check_fit
+    from localinfer.cli.progress import Progress
+
+    config = next(iter(ways.values()))
+    if model.kind == "checkpoint":
+        check_fit(model, config)
     with Progress(quiet=quiet) as progress:
-        report = run_bench(
-            found.path,
+        return run_bench(
+            model.path,
             config,
             tests,
-            name=found.ref,
-            revision=found.revision,
-            backend=engine.backend,
-            repetitions=reps,
-            seed=seed,
-            rows=counts("rows", rows),
+            name=model.ref,
+            revision=model.revision,
             against=peer,
             ways=ways,
             refresh=True,
             on_progress=progress,
+            **how,
         )
-    show_report(report, json=json)
-    say_changes(report, earlier, compare or "", max_drop)
 
 
 def show_report(report: "BenchReport", *, json: bool) -> None:
@@ -125,7 +140,6 @@ def chosen_prompts(tasks: list[str], file: str | None) -> "list[TaskPrompt]":
 
 def answer_prompts(
     model: LocalModel,
-    config: EngineConfig,
     prompts: "list[TaskPrompt]",
     ways: dict[str, EngineConfig],
     max_tokens: int | None,
@@ -150,6 +164,7 @@ def answer_prompts(
     def opened(way: EngineConfig) -> Engine:
         return open_engine(model.path, way, backend=backend, name=model.ref)
 
+    config = next(iter(ways.values()))
     if model.kind == "checkpoint":
         check_fit(model, config)
     most = max_tokens or MOST_TOKENS

@@ -14,7 +14,6 @@ from numpy.typing import NDArray
 from localinfer import native
 from localinfer.engine.draft_scores import ScoreRow
 from localinfer.engine.runner import NativeRunner
-from localinfer.kv.blocks import BLOCK_TOKENS
 from localinfer.scheduler.sequence import Sequence as Text
 from localinfer.scheduler.sequence import Work
 from localinfer.speculation.chain import Scores
@@ -56,9 +55,10 @@ class EarlyGuesser:
     def __init__(
         self, program: native.Program, runner: NativeRunner, running: Running, adapter: ExitAdapter | None = None
     ) -> None:
-        self._program, self._runner, self._running, self._adapter = program, runner, running, adapter
+        self._runner, self._running, self._adapter = runner, running, adapter
         self._layers = adapter.layers if adapter else max(1, program.layers // SHARE)
         self._hidden = np.empty((64, program.hidden), np.float32)
+        self._room = np.empty(program.vocab, np.float32)
 
     def start(self, asks: Sequence[Ask]) -> list[Scores | None]:
         return [*self._scores(asks, [[] for _ in asks])]
@@ -84,21 +84,13 @@ class EarlyGuesser:
             work = Work(ahead, len(ahead.tokens) - 1, 1)
             self._running.reserve(work)
             batch.append(work)
-        hidden = self._hidden[: len(batch)]
-        logits = self._runner.partly(batch, self._layers, hidden)
-        if self._adapter is not None:
-            logits = self._head(self._adapter(hidden))
-        return [ScoreRow(row.copy()) for row in logits]
-
-    def _head(self, rows: Floats) -> Floats:
-        n = len(rows)
-        count, alone = np.arange(n, dtype=np.int32), np.zeros(n, np.int32)
-        logits = np.empty((n, self._program.vocab), np.float32)
-        table = np.arange(-(-n // BLOCK_TOKENS), dtype=np.int32)[None]  # no layer runs, so nothing is written there
-        self._program.step(
-            alone, count, alone, table, count, logits, begin=self._program.layers, inputs=np.ascontiguousarray(rows)
-        )
-        return logits
+        if self._adapter is None:
+            logits = self._runner.partly(batch, self._layers, None)
+        else:
+            hidden = self._hidden[: len(batch)]
+            self._runner.partly(batch, self._layers, hidden, scores=False)  # the head is dear: once is enough
+            logits = self._runner.head(np.ascontiguousarray(self._adapter(hidden)))
+        return [ScoreRow(row, room=self._room) for row in logits]
 
 
 class TextsOf:

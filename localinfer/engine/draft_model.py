@@ -3,6 +3,8 @@
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+import numpy as np
+
 from localinfer import native
 from localinfer.config import MOST_DRAFTS
 from localinfer.engine.draft_scores import ScoreRow
@@ -23,15 +25,20 @@ OnProgress = Callable[[int, int], None]
 class ModelGuesser:
     """Reads each text itself, in a cache of its own, and goes back when the target has gone another way.
 
-    `program` has room for `parallel` texts of `context` tokens; at most `chunk` known tokens are read at once.
+    `program` has room for `parallel` texts of `context` tokens; at most `chunk` known tokens are read at once. Only
+    tokens below `vocab` are guessed; a text with one that the program does not know is left alone.
     """
 
-    def __init__(self, program: native.Program, *, parallel: int, context: int, chunk: int) -> None:
+    def __init__(
+        self, program: native.Program, *, parallel: int, context: int, chunk: int, vocab: int | None = None
+    ) -> None:
         self._cache = PagedCache(slots=parallel, context=context, reuse=False)
         self._runner = NativeRunner(program, parallel=parallel, chunk=chunk, width=self._cache.width)
         self._texts: dict[int, Text] = {}
         self._agreed: dict[int, int] = {}
         self._parallel, self._context, self._chunk = parallel, context, chunk
+        self._knows, self._guesses = program.vocab, min(vocab or program.vocab, program.vocab)
+        self._room = np.empty(self._guesses, np.float32)
 
     def start(self, asks: Sequence[Ask]) -> list[Scores | None]:
         able = [ask for ask in asks if self._follow(ask.handle, ask.tokens, len(ask.tokens), ask.most)]
@@ -45,10 +52,10 @@ class ModelGuesser:
         return [found[ask.handle] for ask in asks]
 
     def read(self, handle: int, tokens: Sequence[int], start: int, end: int, hidden: object) -> None:
-        """Read the prompt along with the target, so that little is left to catch up with when guessing begins."""
-        text = self._texts.get(handle)
-        behind = end - (text.computed if text else 0)
-        if behind > MOST_DRAFTS + 1 and self._follow(handle, tokens, end, 0):
+        """Read the prompt along with the target, so that little is left to catch up with when guessing begins. What the
+        target writes is read when there is something to guess: whoever asks counts the time."""
+        writes = end == len(tokens) - 1 and end - start <= MOST_DRAFTS + 1
+        if not writes and self._follow(handle, tokens, end, 0):
             self._read([self._texts[handle]])
 
     def forget(self, handle: int) -> None:
@@ -73,6 +80,8 @@ class ModelGuesser:
             text.lease = self._cache.open([0])
             self._agreed[handle] = 0
         same = min(self._agreed[handle], end)
+        if max(tokens[same:end], default=0) >= self._knows:
+            return False
         while same < min(len(text.tokens), end) and text.tokens[same] == tokens[same]:
             same += 1
         text.tokens[same:] = tokens[same:end]
@@ -95,13 +104,13 @@ class ModelGuesser:
             for work in batch:
                 assert work.sequence.lease is not None
                 self._cache.reserve(work.sequence.lease, work.end)
-            logits = self._runner.forward(batch)
-            done = [work for work in batch if work.samples]
-            for work, row in zip(done, logits, strict=True):
-                found[work.sequence.handle] = ScoreRow(row.copy())
+            logits = self._runner.forward(batch)[:, : self._guesses]
+            done = [work.sequence.handle for work in batch if work.samples]
             for work in batch:
                 work.sequence.computed = work.start + work.count
             left = [text for text in left if text.behind]
+            for handle, row in zip(done, logits, strict=True):
+                found[handle] = ScoreRow(row.copy() if left else row, room=self._room)  # the next call takes the rows
         return found
 
 
@@ -121,7 +130,7 @@ def open_model(
         kv_blocks=blocks,
         kv_bits=8 if kv_bits == 4 else kv_bits,  # type: ignore[arg-type]
     )
-    return ModelGuesser(program, parallel=parallel, context=context, chunk=chunk)
+    return ModelGuesser(program, parallel=parallel, context=context, chunk=chunk, vocab=target.spec.vocab_size)
 
 
 def require_same_tokens(draft: Tokenizer, target: Tokenizer, name: str) -> None:

@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 
 from localinfer import native
 from localinfer.config import MOST_DRAFTS
+from localinfer.kv.blocks import blocks_for
 from localinfer.scheduler.sequence import Work
 
 
@@ -59,14 +60,17 @@ class NativeRunner:
         hidden = self.hidden if len(self.hidden) else None
         return self.partly(batch, 0, hidden)
 
-    def partly(self, batch: Sequence[Work], layers: int, hidden: NDArray[np.float32] | None) -> NDArray[np.float32]:
-        """As `forward`, of so many layers (0: all); `hidden` is given the residual stream of the rows after them."""
+    def partly(
+        self, batch: Sequence[Work], layers: int, hidden: NDArray[np.float32] | None, *, scores: bool = True
+    ) -> NDArray[np.float32]:
+        """As `forward`, of so many layers (0: all); `hidden` is given the residual stream of the rows after them.
+        Without `scores` the head is left out, and no row of logits comes."""
         assert self._program is not None
         n = m = 0
         for work in batch:
             n_before = n
             n = self._put_rows(work, n)
-            if work.samples:
+            if work.samples and scores:
                 first = n_before + work.count - 1
                 outs = 1 + len(work.drafts)
                 self._out_rows[m : m + outs] = self._count[first : first + outs]
@@ -81,6 +85,18 @@ class NativeRunner:
             logits,
             end=layers,
             hidden=None if hidden is None else hidden[:n],
+        )
+        return logits
+
+    def head(self, stream: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Logits [n, vocab] of rows [n, hidden] of the residual stream after all layers. Valid until the next call."""
+        assert self._program is not None
+        n = len(stream)
+        count, logits = self._count[:n], self._logits[:n]
+        self._slots[:n] = 0
+        table = self._count[None, : blocks_for(n)]  # no layer runs, so nothing is written there
+        self._program.step(
+            self._tokens[:n], count, self._slots[:n], table, count, logits, self._program.layers, inputs=stream
         )
         return logits
 

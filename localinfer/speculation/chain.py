@@ -10,7 +10,7 @@ FLOOR = 0.25
 
 
 class Scores(Protocol):
-    """What a model makes of the next token of one text."""
+    """What a model makes of the next token of one text. Holds until its guesser is asked again."""
 
     def draw(self, choose: Choose, taken: list[int]) -> tuple[int, float]:
         """The token that the text's own sampler would take from these scores, and the model's probability of it."""

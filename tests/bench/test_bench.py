@@ -25,7 +25,7 @@ from localinfer.errors import UsageError
 from localinfer.events import Finished
 from tests.tiny import make_checkpoint
 
-CONFIG = EngineConfig(threads=1, context=256)
+CONFIG = EngineConfig(threads=1, context=256, draft="off")
 
 
 class Ticks:

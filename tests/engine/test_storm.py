@@ -10,6 +10,7 @@ from localinfer.config import SamplingParams
 from localinfer.engine.protocol import Request
 from localinfer.events import Event, Shifted
 from localinfer.kv.cache import PagedCache
+from localinfer.speculation.lookup import LookupDrafter
 from tests.engine.running import Said, open_tiny, said
 
 CONTEXT = 120
@@ -51,7 +52,9 @@ def test_everybody_gets_the_text_they_would_get_alone(circling: Path, seed: int)
     cancelled: set[int] = set()
     events: list[Event] = []
     handles: list[int] = []
-    with open_tiny(circling, context=CONTEXT, parallel=5, prefill_chunk=48, draft="lookup", threads=2) as engine:
+    with open_tiny(
+        circling, context=CONTEXT, parallel=5, prefill_chunk=48, drafter=LookupDrafter(), threads=2
+    ) as engine:
         while len(handles) < len(requests) or not engine.scheduler.idle:
             if len(handles) < len(requests) and rng.random() < 0.4:
                 handles.append(engine.add(requests[len(handles)]))
