@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from localinfer import native
     from localinfer.graph.weights import Checkpoint
 
-ROWS = (1, 2, 4, 8, 16, 32)
+ROWS = (1, 2, 3, 4, 6, 8, 12, 16, 32)
 """Rows of the steps that are measured."""
 
 BUDGET_S = 0.7

@@ -17,8 +17,14 @@ from localinfer.speculation.record import NO_CHAIN, Chain, Record
 LEAST_GAIN = 1.01
 """A step with drafts must promise this many times the tokens a second of one without."""
 
+DEEPEST = 8
+"""Guesses in a row that a drafter with a model is asked for at most."""
+
 REFRESH = 64
 """At least one step in so many goes without drafts, so that the cost of plain steps stays known."""
+
+
+USED_UP = "the time that drafts may lose is used up"
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,6 +75,8 @@ class Controller:
         self.why_off = ""
         if self._with_drafts >= REFRESH:
             chains, self.why_off = [NO_CHAIN] * len(asks), "one step without, to know its cost"
+        elif not self.ledger.allows(0.0, plain):
+            chains, self.why_off = [NO_CHAIN] * len(asks), USED_UP  # not even asking is for nothing
         else:
             proposals = self._proposals(parts, asks, places, plain)
             chains = self._chosen(parts, asks, places, proposals, plain, self._clock() - started)
@@ -136,7 +144,8 @@ class Controller:
             started = self._clock()
             drafts = record.drafter.propose(asked)
             if not record.drafter.free:
-                record.time(self._clock() - started, max((len(draft.tokens) for draft in drafts), default=0))
+                deepest = max((len(draft.tokens) for draft in drafts), default=0)
+                record.time(self._clock() - started, deepest, plain)
             for i, ask, draft in zip(which, asked, drafts, strict=True):
                 chain = _chain(record.drafter.name, ask, draft)
                 if self._worth(chain, ask) > self._worth(best[i], ask):
@@ -157,8 +166,8 @@ class Controller:
             return 0
         best, depth, affordable = LEAST_GAIN / plain, 0, 0
         alive, tokens = [1.0] * len(asks), 1.0
-        for k in range(1, min(self._most_rows // len(asks), max(ask.most for ask in asks)) + 1):
-            seconds = k * (record.depth_s or plain) + self._cost.seconds(_grown(parts, places, [k] * len(asks)))
+        for k in range(1, min(self._most_rows // len(asks), max(ask.most for ask in asks), DEEPEST) + 1):
+            seconds = k * record.price(plain) + self._cost.seconds(_grown(parts, places, [k] * len(asks)))
             if not self.ledger.allows(seconds - plain, plain):
                 break
             affordable = k
@@ -166,6 +175,8 @@ class Controller:
             tokens += sum(alive) / len(alive)
             if tokens / seconds > best:
                 best, depth = tokens / seconds, k
+            elif k > depth + 2:  # it only gets worse
+                break
         if depth and record.trusted:
             record.pays()
             return depth
@@ -203,7 +214,7 @@ class Controller:
             context, deep[place] = context + longer - deep[place], longer
             seconds = spent + self._cost.rows(rows + n) + context
             if not self.ledger.allows(seconds - plain, plain):
-                self.why_off = "the time that drafts may lose is used up"
+                self.why_off = USED_UP
                 break
             if tokens / seconds > best:
                 best, taken = tokens / seconds, list(counts)

@@ -15,6 +15,10 @@ FOLLOW = 0.2
 """How much of a new time goes into the estimate."""
 
 
+UNKNOWN = 0.125
+"""Of a plain step: what one guess of a model is taken to cost before it was asked."""
+
+
 @dataclass(frozen=True, slots=True)
 class Chain:
     """Guesses to be checked for one text, who made them, and how sure it was of each."""
@@ -65,12 +69,15 @@ class Record:
             self.luck.learn(handle, sure, depth, right=depth < accepted)
         self.drafter.observe(handle, len(chain.tokens), accepted)
 
-    def time(self, seconds: float, depth: int) -> None:
-        """Asking it took so long, and it guessed `depth` tokens deep. One long time is not believed."""
-        each = seconds / max(1, depth)
-        if self.depth_s:
-            each = self.depth_s + FOLLOW * (min(each, 2 * self.depth_s) - self.depth_s)
-        self.depth_s = each
+    def price(self, plain: float) -> float:
+        """Seconds of guessing one token deep; before it is known, a share of a `plain` step."""
+        return self.depth_s or plain * UNKNOWN
+
+    def time(self, seconds: float, depth: int, plain: float) -> None:
+        """Asking it took so long, and it guessed `depth` tokens deep. One long time is not believed: a text's first one
+        goes into reading it."""
+        each, before = seconds / max(1, depth), self.price(plain)
+        self.depth_s = before + FOLLOW * (min(each, 4 * before) - before)
 
     def pays(self) -> None:
         """It is worth asking now: the next pause is a short one again."""

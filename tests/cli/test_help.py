@@ -94,22 +94,27 @@ def test_names_are_completed_without_even_typer() -> None:
     assert not {"typer", "localinfer.cli.app"} & loaded_after("__complete", "models")
 
 
-def cpu_seconds(*argv: str) -> float:
+def cpu_seconds(*command: str) -> float:
     """CPU time of the best of several runs: a busy machine must not fail a budget."""
     import resource
 
     best = 9.0
     for _ in range(8):
         before = resource.getrusage(resource.RUSAGE_CHILDREN)
-        subprocess.run([*ENTRY, *argv], stdout=subprocess.DEVNULL, check=True)
+        subprocess.run(command, stdout=subprocess.DEVNULL, check=True)
         after = resource.getrusage(resource.RUSAGE_CHILDREN)
         best = min(best, after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime)
     return best
 
 
+def budget() -> float:
+    """Seconds for saying hello: 0.15, or where Python and Typer alone are slow, that and four fifths of it."""
+    return max(0.150, 1.8 * cpu_seconds(sys.executable, "-c", "import typer.main"))
+
+
 def test_a_page_within_its_budget() -> None:
-    assert cpu_seconds("run", "--help") < 0.150
+    assert cpu_seconds(*ENTRY, "run", "--help") < budget()
 
 
 def test_names_within_their_budget(mine: str) -> None:
-    assert cpu_seconds("__complete", "models") < 0.200
+    assert cpu_seconds(*ENTRY, "__complete", "models") < 0.200
