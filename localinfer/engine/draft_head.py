@@ -21,7 +21,7 @@ from localinfer.speculation.drafter import Ask
 WINDOW = 512
 """Positions that the head looks back on at most."""
 
-KEPT = 96
+KEPT = 32
 """Of them, those that it begins anew with when the window is full, or when a long prompt was read."""
 
 Floats = NDArray[np.float32]

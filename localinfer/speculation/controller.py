@@ -17,6 +17,9 @@ from localinfer.speculation.record import NO_CHAIN, Chain, Record
 LEAST_GAIN = 1.01
 """A step with drafts must promise this many times the tokens a second of one without."""
 
+CAREFUL = 3
+"""A drafter with a model is tried only while the purse holds so many times what that may lose."""
+
 DEEPEST = 8
 """Guesses in a row that a drafter with a model is asked for at most."""
 
@@ -168,7 +171,8 @@ class Controller:
         alive, tokens = [1.0] * len(asks), 1.0
         for k in range(1, min(self._most_rows // len(asks), max(ask.most for ask in asks), DEEPEST) + 1):
             seconds = k * record.price(plain) + self._cost.seconds(_grown(parts, places, [k] * len(asks)))
-            if not self.ledger.allows(seconds - plain, plain):
+            # What is free must never wait for the purse that a dear drafter has emptied while it was being tried.
+            if not self.ledger.allows((1 if record.trusted else CAREFUL) * (seconds - plain), plain):
                 break
             affordable = k
             alive = [a * record.luck.expected(ask.handle, k - 1) for a, ask in zip(alive, asks, strict=True)]
