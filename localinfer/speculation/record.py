@@ -11,8 +11,12 @@ ENOUGH = 24
 FIRST_PAUSE, LONGEST_PAUSE = 8, 512
 """Steps between two tries of a drafter that does not seem to pay: at first, and at most."""
 
-FOLLOW = 0.2
-"""How much of a new time goes into the estimate."""
+RISE, FALL = 0.1, 0.5
+"""How much of a time above the estimate goes into it, and of one below: what is above went mostly into catching up with
+a text that had gone on while nobody guessed."""
+
+IN_A_ROW = 3
+"""Steps of one try: in the later ones there is little to catch up with."""
 
 
 UNKNOWN = 0.125
@@ -41,6 +45,8 @@ class Record:
     """Seconds of guessing one token deep, for all texts of a step; 0 until it was asked once."""
     _pause: int = FIRST_PAUSE
     _waited: int = FIRST_PAUSE
+    _left: int = 0
+    """Steps that are left of a try."""
 
     @property
     def trusted(self) -> bool:
@@ -77,7 +83,7 @@ class Record:
         """Asking it took so long, and it guessed `depth` tokens deep. One long time is not believed: a text's first one
         goes into reading it."""
         each, before = seconds / max(1, depth), self.price(plain)
-        self.depth_s = before + FOLLOW * (min(each, 4 * before) - before)
+        self.depth_s = before + (RISE if each > before else FALL) * (min(each, 4 * before) - before)
 
     def pays(self) -> None:
         """It is worth asking now: the next pause is a short one again."""
@@ -86,10 +92,13 @@ class Record:
     def tries_again(self) -> bool:
         """Whether it is time for a try, though it does not seem to pay; called once a step. Until its record is trusted
         the pauses do not grow."""
+        if self._left:
+            self._left -= 1
+            return True
         self._waited += 1
         if self._waited < (FIRST_PAUSE if not self.trusted else self._pause):
             return False
-        self._waited = 0
+        self._waited, self._left = 0, IN_A_ROW - 1
         if self.trusted:
             self._pause = min(LONGEST_PAUSE, 2 * self._pause)
         return True
