@@ -1,6 +1,6 @@
 """What models that guess keep of each text: right after any turn that texts, batches and people take."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -8,9 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from numpy.typing import NDArray
 
-from localinfer import native
 from localinfer.config import SamplingParams
 from localinfer.engine.draft_early import EarlyGuesser, ExitAdapter, TextsOf
 from localinfer.engine.draft_model import ModelGuesser, open_model
@@ -29,7 +27,6 @@ from localinfer.speculation.drafter import Ask
 from tests.engine.running import (
     GREEDY,
     SAMPLED,
-    SAMPLINGS,
     WILD,
     Eager,
     Recorder,
@@ -109,6 +106,22 @@ def test_in_company_behind_a_prefix_cache(
     assert sum(text.finished.stats.cached_tokens for text in second) > 100
     right, tried = accepted([*first, *second])
     assert 0 < right < tried
+
+
+@pytest.mark.parametrize("layers", [1, 2])
+def test_over_a_4_bit_cache_on_two_threads(tmp_path: Path, layers: int) -> None:
+    """Guesses write into the target's cache what it will write itself, in 4 bits as in 8."""
+    target = make_checkpoint(tmp_path / "qwen3", "qwen3", seed=2)
+    with open_tiny(target, reuse=False, kv_bits=4) as engine:
+        plain = [run_one(engine, prompt, SAMPLED) for prompt in PROMPTS]
+        rows = rows_of(engine)
+    with guessed_by(layers, target, kv_bits=4, parallel=3, threads=2) as engine:
+        found = run_all(engine, PROMPTS, SAMPLED)
+        assert all(rows[text] == bits for text, bits in rows_of(engine).items() if text in rows)
+    assert [t.token_ids for t in found] == [t.token_ids for t in plain]
+    right, tried = accepted(found)
+    assert (right == tried) == (layers == 2)
+    assert tried > 0
 
 
 @pytest.mark.parametrize("way", ["model", "early"])
@@ -202,141 +215,6 @@ def guesser_of(eager: Eager) -> ModelGuesser:
     guesser = drafter._guesser
     assert isinstance(guesser, ModelGuesser)
     return guesser
-
-
-def open_guesser(path: Path, *, parallel: int = 1, chunk: int = 10) -> ModelGuesser:
-    program = load_program(Checkpoint(path), threads=1, context=256, kv_blocks=8 * parallel)
-    return ModelGuesser(program, parallel=parallel, context=256, chunk=chunk)
-
-
-Guess = tuple[list[int], list[bytes]]
-"""Tokens, and the scores that each was drawn from, bit by bit."""
-
-
-def guess(guesser: ModelGuesser, texts: Mapping[int, list[int]], most: Mapping[int, int]) -> dict[int, Guess]:
-    """As `ChainDrafter`, but as far as told, however sure it is. Draws as a text's own sampler does."""
-    none = np.empty(0, np.int32)
-    found: dict[int, Guess] = {handle: ([], []) for handle in texts}
-
-    def ask(handle: int) -> Ask:
-        def choose(logits: NDArray[np.float32], taken: list[int]) -> int:
-            found[handle][1].append(logits.tobytes())
-            return native.sample(logits, none, 1.0, 0, 1.0, 0.0, 1.0, handle, len(texts[handle]) + len(taken))
-
-        return Ask(handle, texts[handle], most[handle], choose)
-
-    asks = {handle: ask(handle) for handle in texts}
-    scores = guesser.start(list(asks.values()))
-    while asks:
-        for one, row in zip(asks.values(), scores, strict=True):
-            assert row is not None
-            found[one.handle][0].append(row.draw(one.choose, found[one.handle][0])[0])
-        asks = {handle: one for handle, one in asks.items() if len(found[handle][0]) < one.most}
-        if asks:
-            scores = [*guesser.go_on(list(asks.values()), [found[handle][0] for handle in asks])]
-    return found
-
-
-@pytest.mark.parametrize("chunk", [2, 10, 100])
-def test_a_batch_is_one_by_one(llama: Path, chunk: int) -> None:
-    """Over some rounds, in which texts go on as was guessed, or only at first, or not at all."""
-    rng = np.random.default_rng(4)
-    texts = {i: [int(t) for t in rng.integers(0, 250, n)] for i, n in enumerate((40, 1, 13, 7))}
-    together = open_guesser(llama, parallel=4, chunk=chunk)
-    alone = {i: open_guesser(llama) for i in texts}
-    for _ in range(6):
-        most = {i: int(rng.integers(1, 9)) for i in texts}
-        found = guess(together, texts, most)
-        for i, text in texts.items():
-            assert guess(alone[i], {i: text}, most)[i] == found[i]
-            assert guess(open_guesser(llama), {i: text}, most)[i] == found[i]
-            tokens = found[i][0]
-            right = tokens[: int(rng.integers(0, len(tokens) + 1))]
-            texts[i] = [*text, *right, *(int(t) for t in rng.integers(0, 250, int(rng.integers(1, 4))))]
-
-
-def test_an_interrupt_in_the_middle(llama: Path) -> None:
-    """Ctrl-C while it reads or guesses: what was not computed is not taken for computed."""
-    guesser = open_guesser(llama)
-    tokens = [int(t) for t in np.random.default_rng(5).integers(0, 250, 35)]
-    runner = guesser._runner
-
-    class Interrupted:
-        def __init__(self, after: int) -> None:
-            self.left = after
-
-        def forward(self, batch: Any) -> NDArray[np.float32]:
-            self.left -= 1
-            if self.left < 0:
-                raise KeyboardInterrupt
-            return runner.forward(batch)
-
-    for after in (0, 2, 5, 3):  # reading takes four calls, later one
-        guesser._runner = Interrupted(after)  # type: ignore[assignment]
-        with pytest.raises(KeyboardInterrupt):
-            guess(guesser, {1: tokens}, {1: 9})
-        guesser._runner = runner
-        tokens = [*tokens, 7]
-        if after != 2:
-            assert guess(guesser, {1: tokens}, {1: 3}) == guess(open_guesser(llama), {1: tokens}, {1: 3})
-
-
-@pytest.mark.parametrize("sampling", SAMPLINGS.values(), ids=SAMPLINGS.keys())
-def test_sure_is_the_models_own_probability(llama: Path, sampling: SamplingParams) -> None:
-    """Whatever the text's sampler does to the scores: penalties, filters, temperature."""
-    tokens = [int(t) for t in np.random.default_rng(6).integers(0, 250, 20)]
-    guesser = open_guesser(llama)
-    recent = np.arange(320, dtype=np.int32)
-    p = replace(sampling, repeat_penalty=1.3)
-    seen: list[NDArray[np.float32]] = []
-
-    def choose(logits: NDArray[np.float32], taken: list[int]) -> int:
-        seen.append(logits.copy())
-        return native.sample(
-            logits, recent, p.temperature, p.top_k, p.top_p, p.min_p, p.repeat_penalty, p.seed, len(taken)
-        )
-
-    drafts = [ChainDrafter("model", guesser).propose([Ask(1, tokens, most, choose)])[0] for most in (1, 2, 8)]
-    pairs = [pair for draft in drafts for pair in zip(draft.tokens, draft.sure, strict=True)]
-    for (token, sure), row in zip(pairs, seen, strict=True):
-        chances = np.exp(row.astype(np.float64) - row.max())
-        assert sure == pytest.approx(chances[token] / chances.sum(), rel=1e-5)
-
-
-class Counting:
-    """Passes batches on to a draft model's runner, and counts their rows."""
-
-    def __init__(self, guesser: ModelGuesser) -> None:
-        self.rows, self._inner = 0, guesser._runner
-        guesser._runner = self  # type: ignore[assignment]
-
-    def forward(self, batch: Sequence[Work]) -> NDArray[np.float32]:
-        self.rows += sum(work.count for work in batch)
-        return self._inner.forward(batch)
-
-
-def test_it_reads_prompts_along_and_what_is_written_only_when_asked(llama: Path) -> None:
-    """Time spent on texts that nobody wants guesses for is lost, and nobody would count it."""
-    tokens = [int(t) for t in np.random.default_rng(7).integers(0, 250, 200)]
-    guesser = open_guesser(llama)
-    count = Counting(guesser)
-    for start, end in ((0, 20), (20, 60), (60, 100)):  # the target reads a prompt of 100 tokens
-        guesser.read(1, tokens[: 100 + (end == 100)], start, end, None)
-    assert count.rows == 100
-    for end in range(101, 200):  # it writes, and nobody asks
-        guesser.read(1, tokens[: end + 1], end - 1, end, None)
-    assert count.rows == 100
-    assert guess(guesser, {1: tokens}, {1: 3}) == guess(open_guesser(llama), {1: tokens}, {1: 3})
-    assert count.rows == 202
-
-
-def test_the_last_of_a_long_reading_is_not_lost(llama: Path) -> None:
-    """Scores of a text that is done early are kept while the others are still being read."""
-    rng = np.random.default_rng(8)
-    texts = {i: [int(t) for t in rng.integers(0, 250, n)] for i, n in enumerate((3, 60))}
-    found = guess(open_guesser(llama, parallel=2), texts, {0: 2, 1: 2})
-    for i, text in texts.items():
-        assert found[i] == guess(open_guesser(llama), {i: text}, {i: 2})[i]
 
 
 def test_the_head_alone(llama: Path) -> None:
