@@ -255,6 +255,28 @@ def test_an_adapter_that_does_nothing_changes_nothing(model: Path) -> None:
             assert one == other
 
 
+def test_far_guesses_have_room_of_their_own(llama: Path) -> None:
+    """Guesses of two texts run into blocks that neither has yet; what comes afterwards is what would have come."""
+    prompts = [prompt[:30] for prompt in make_prompts(5)[2:4]]
+    with open_tiny(llama, reuse=False) as engine:
+        plain = [run_one(engine, prompt, SAMPLED) for prompt in prompts]
+        rows = rows_of(engine)
+    with open_tiny(llama, parallel=2) as engine:
+        assert isinstance(engine.runner, Recorder)
+        guesser = early(engine, engine.runner.inner, 1)
+        handles = [engine.add(Request(tuple(prompt), SAMPLED)) for prompt in prompts]
+        events = engine.step()
+        asks = [Ask(text.handle, text.tokens, 40, lambda logits, taken: 0) for text in engine.scheduler.running]
+        assert [len(ask.tokens) for ask in asks] == [31, 31]
+        guesser.start(asks)
+        for far in range(1, 40):
+            guesser.go_on(asks, [[3] * far, [5] * far])
+        events += finish(engine)
+        found = [said(events, handle) for handle in handles]
+        assert all(rows[text] == bits for text, bits in rows_of(engine).items())
+    assert [t.token_ids for t in found] == [t.token_ids for t in plain]
+
+
 def bits(rows: Sequence[Scores]) -> list[bytes]:
     assert all(isinstance(row, ScoreRow) for row in rows)
     return [row.logits.tobytes() for row in rows if isinstance(row, ScoreRow)]
