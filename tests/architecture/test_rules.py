@@ -95,25 +95,6 @@ def test_a_room_stays_light(module: str, barred: set[str]) -> None:
     assert not barred & imported_after(f"import {module}")
 
 
-def test_help_within_its_budget() -> None:
-    """CPU time, not the clock, and the best of several: a busy machine must not fail this."""
-    code = (
-        "import resource, subprocess, sys\n"
-        "best = 9.0\n"
-        "for _ in range(8):\n"
-        "    before = resource.getrusage(resource.RUSAGE_CHILDREN)\n"
-        "    subprocess.run([sys.argv[1], '--help'], stdout=subprocess.DEVNULL, check=True)\n"
-        "    after = resource.getrusage(resource.RUSAGE_CHILDREN)\n"
-        "    best = min(best, after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime)\n"
-        "print(best)\n"
-    )
-    ran = run(sys.executable, "-c", code, str(BIN / "localinfer"))
-    assert ran.returncode == 0, ran.stderr
-    assert float(ran.stdout) < 0.150, (
-        f"--help takes {float(ran.stdout) * 1000:.0f} ms of CPU time, 150 ms is the budget"
-    )
-
-
 def test_version_is_said_once() -> None:
     import tomllib
 
