@@ -84,20 +84,22 @@ class HeadGuesser:
 
     def start(self, asks: Sequence[Ask]) -> list[Scores | None]:
         able = [ask for ask in asks if self._can(ask)]
+        texts = [self._texts[ask.handle] for ask in able]
         rows: list[tuple[_Text, int, int, Floats]] = []
         last: list[int] = []
-        for ask in able:
-            text = self._texts[ask.handle]
+        for text in texts:
             fresh = list(text.kept)[text.computed :]
             rows += [(text, text.base + text.computed + i, *pair) for i, pair in enumerate(fresh)]
             last.append(len(rows) - 1)
+        scores = self._run(rows, last)
+        for text in texts:  # not before: a step that was interrupted has computed nothing
             text.computed = len(text.kept)
             text.at = text.base + text.computed
             while text.computed > KEPT:  # older ones are in the cache for good
                 text.kept.popleft()
                 text.computed -= 1
                 text.base += 1
-        found = dict(zip((ask.handle for ask in able), self._run(rows, last), strict=True))
+        found = dict(zip((ask.handle for ask in able), scores, strict=True))
         return [found.get(ask.handle) for ask in asks]
 
     def go_on(self, asks: Sequence[Ask], guesses: Sequence[list[int]]) -> list[Scores]:

@@ -29,15 +29,10 @@ void add_words(__m256i& sum, __m256i w, __m256i a) {
   __asm__("vpmaddwd %3, %2, %1\n\tvpaddd %1, %0, %0" : "+x"(sum), "=&x"(product) : "x"(w), "x"(a));
 }
 
-// The first and the last four of eight columns, of one octet.
-struct Pair {
-  __m256i low, high;
-};
-
+// The first or the last four of eight columns, of one octet.
 template <int mask>
-Pair nibbles(__m256i x) {
-  const __m256i m = _mm256_set1_epi8(mask);
-  return {_mm256_and_si256(x, m), _mm256_and_si256(_mm256_srli_epi16(x, 4), m)};
+__m256i nibbles(__m256i x, size_t half) {
+  return _mm256_and_si256(half == 0 ? x : _mm256_srli_epi16(x, 4), _mm256_set1_epi8(mask));
 }
 
 // Takes bits of `a` where the mask is set, of `b` elsewhere.
@@ -48,60 +43,59 @@ __m256i select(__m256i a, __m256i b) {
 }
 
 // dot[octet][m] += a group of one row block times M rows, for weights of 4 bits or less: Kind::pair gives eight columns,
-// the j-th of 32.
-template <class Kind, int M>
-void small_dot(__m256i (*dot)[M], const uint8_t* at, const int8_t* q, size_t ldq, size_t group) {
-  for (size_t k = 0; k < group; k += 32, at += 128 * Kind::kBits, q += 32) {
+// the j-th of 32. `single`: the group has 32, so that no sum has to be kept beside those of 16 bits: there is no register
+// for it.
+template <class Kind, int M, bool single>
+inline __attribute__((always_inline)) void small_dot(__m256i (*dot)[M], const uint8_t* at, const int8_t* q, size_t ldq,
+                                                     size_t group) {
+  for (size_t k = 0; k < (single ? 32 : group); k += 32, at += 128 * Kind::kBits, q += 32) {
     __m256i sum[2][M];
 #pragma GCC unroll 4
     for (int m = 0; m < M; ++m) sum[0][m] = sum[1][m] = _mm256_setzero_si256();
 #pragma GCC unroll 4
-    for (size_t j = 0; j < 4; ++j) {
-      const Pair x = Kind::pair(at, j);
-      const Pair y = Kind::pair(at + 32, j);
+    for (size_t j = 0; j < 4; ++j)
+#pragma GCC unroll 2
+      for (size_t half = 0; half < 2; ++half) {
+        const __m256i x = Kind::values(at, j, half), y = Kind::values(at + 32, j, half);
 #pragma GCC unroll 4
-      for (int m = 0; m < M; ++m) {
-        const __m256i a = four(q + m * ldq + 8 * j);
-        add_bytes(sum[0][m], x.low, a);
-        add_bytes(sum[1][m], y.low, a);
+        for (int m = 0; m < M; ++m) {
+          const __m256i a = four(q + m * ldq + 8 * j + 4 * half);
+          add_bytes(sum[0][m], x, a);
+          add_bytes(sum[1][m], y, a);
+        }
       }
 #pragma GCC unroll 4
-      for (int m = 0; m < M; ++m) {
-        const __m256i a = four(q + m * ldq + 8 * j + 4);
-        add_bytes(sum[0][m], x.high, a);
-        add_bytes(sum[1][m], y.high, a);
+    for (int m = 0; m < M; ++m)
+#pragma GCC unroll 2
+      for (int octet = 0; octet < 2; ++octet) {
+        const __m256i here = _mm256_madd_epi16(sum[octet][m], _mm256_set1_epi16(1));
+        dot[octet][m] = single ? here : _mm256_add_epi32(dot[octet][m], here);
       }
-    }
-#pragma GCC unroll 4
-    for (int m = 0; m < M; ++m) {
-      dot[0][m] = _mm256_add_epi32(dot[0][m], _mm256_madd_epi16(sum[0][m], _mm256_set1_epi16(1)));
-      dot[1][m] = _mm256_add_epi32(dot[1][m], _mm256_madd_epi16(sum[1][m], _mm256_set1_epi16(1)));
-    }
   }
 }
 
 struct Int4 {
   static constexpr size_t kPlanes = 1;
   static constexpr size_t kBits = 4;
-  static constexpr int kOffset = 8;
+  static constexpr int kOffsetBits = 3;  // what is stored is 1 << that more than the value
   static constexpr size_t kRun = 64;  // bytes of one row block before those of the other
-  static Pair pair(const uint8_t* at, size_t j) { return nibbles<15>(vector_at(at + 128 * j)); }
+  static __m256i values(const uint8_t* at, size_t j, size_t half) { return nibbles<15>(vector_at(at + 128 * j), half); }
 };
 
 struct Int3 {
   static constexpr size_t kPlanes = 1;
   static constexpr size_t kBits = 3;
-  static constexpr int kOffset = 4;
+  static constexpr int kOffsetBits = 2;
   static constexpr size_t kRun = 192;
-  static Pair pair(const uint8_t* planes, size_t j) {
+  static __m256i values(const uint8_t* planes, size_t j, size_t half) {
     const __m256i l0 = vector_at(planes);
     const __m256i l1 = vector_at(planes + 64);
     const __m256i h = vector_at(planes + 128);
     switch (j) {
-      case 0: return nibbles<7>(select<0x33>(l0, h));
-      case 1: return nibbles<7>(_mm256_srli_epi16(select<0xcc>(l0, h), 1));
-      case 2: return nibbles<7>(select<0x33>(l1, _mm256_srli_epi16(h, 1)));
-      default: return nibbles<7>(select<0x66>(_mm256_srli_epi16(l1, 1), h));
+      case 0: return nibbles<7>(select<0x33>(l0, h), half);
+      case 1: return nibbles<7>(_mm256_srli_epi16(select<0xcc>(l0, h), 1), half);
+      case 2: return nibbles<7>(select<0x33>(l1, _mm256_srli_epi16(h, 1)), half);
+      default: return nibbles<7>(select<0x66>(_mm256_srli_epi16(l1, 1), h), half);
     }
   }
 };
@@ -111,21 +105,19 @@ template <class Kind>
 struct Unpacked {
   static constexpr size_t kPlanes = 1;
   static constexpr size_t kBits = 8;
-  static constexpr int kOffset = Kind::kOffset;
+  static constexpr int kOffsetBits = Kind::kOffsetBits;
   static constexpr size_t kRun = 128;
-  static Pair pair(const uint8_t* at, size_t j) { return {vector_at(at + 256 * j), vector_at(at + 256 * j + 64)}; }
+  static __m256i values(const uint8_t* at, size_t j, size_t half) { return vector_at(at + 256 * j + 64 * half); }
 };
 
 template <class Kind>
 void unpack(uint8_t* to, const uint8_t* from, size_t group) {
   for (size_t k = 0; k < group; k += 32, from += 128 * Kind::kBits, to += 1024) {
-#pragma GCC unroll 16
-    for (size_t i = 0; i < 16; ++i) {
-      const size_t j = i / 4, block = i / 2 % 2, octet = i % 2;
-      const Pair w = Kind::pair(from + block * Kind::kRun + octet * 32, j);
-      uint8_t* at = to + 256 * j + block * 128 + octet * 32;
-      _mm256_store_si256(reinterpret_cast<__m256i*>(at), w.low);
-      _mm256_store_si256(reinterpret_cast<__m256i*>(at + 64), w.high);
+#pragma GCC unroll 32
+    for (size_t i = 0; i < 32; ++i) {
+      const size_t j = i / 8, block = i / 4 % 2, half = i / 2 % 2, octet = i % 2;
+      const __m256i values = Kind::values(from + block * Kind::kRun + octet * 32, j, half);
+      _mm256_store_si256(reinterpret_cast<__m256i*>(to + 32 * i), values);
     }
   }
 }
@@ -171,7 +163,7 @@ void store_words(int16_t* to, __m256i x) {
 struct Int8 {
   static constexpr size_t kPlanes = 1;
   static constexpr size_t kBits = 8;
-  static constexpr int kOffset = 128;
+  static constexpr int kOffsetBits = 7;
   static constexpr size_t kRun = 128;
   static void widen(int16_t* to, const int8_t* q, size_t, size_t group) {
     for (size_t k = 0; k < group; k += 16) store_words(to + k, widened(q + k));
@@ -189,7 +181,7 @@ struct Int8Of16 : Int8 {
 };
 
 template <class Kind>
-constexpr bool kWide = Kind::kOffset == 128;
+constexpr bool kWide = Kind::kOffsetBits == 7;
 
 // How far ahead weights are asked for. Not for one row: the processor's own prefetcher brings more when left alone.
 constexpr size_t kAhead = 8192;
@@ -199,9 +191,9 @@ void prefetch(const uint8_t* tile, size_t bytes) {
 }
 
 // One group of M rows: acc[m][32 panel rows] = fma(float(dot), w_scale * a_scale, acc). q, a_scale and sum are at the
-// group's place in the first row; `halves` are the weights' scales, w their values.
-template <class Kind, int M>
-void one_group(float* acc, const uint8_t* halves, const uint8_t* w, const int8_t* q, const float* a_scale,
+// group's place in the first row; `halves` are the weights' scales, w their values. `single` as for small_dot.
+template <class Kind, int M, bool single>
+__attribute__((noinline)) void one_group(float* acc, const uint8_t* halves, const uint8_t* w, const int8_t* q, const float* a_scale,
                const int32_t* sum, const ActRows& a, size_t group) {
   int16_t words[kWide<Kind> ? M * kGroup : 1];
   if constexpr (kWide<Kind>)
@@ -210,27 +202,30 @@ void one_group(float* acc, const uint8_t* halves, const uint8_t* w, const int8_t
   for (size_t block = 0; block < 2; ++block, w += Kind::kRun, acc += 16, halves += 32) {
     __m256i dot[2][M];
 #pragma GCC unroll 4
-    for (int m = 0; m < M; ++m)
-      dot[0][m] = dot[1][m] = _mm256_set1_epi32(-Kind::kOffset * sum[m * a.lds]);
+    for (int m = 0; m < M; ++m) dot[0][m] = dot[1][m] = _mm256_setzero_si256();
+    __asm__("" : "+r"(q));  // GCC would read all activations once for both blocks, and has no registers to keep them
     if constexpr (kWide<Kind>)
       wide_dot<M>(dot, w, words, group);
     else
-      small_dot<Kind, M>(dot, w, q, a.ldq, group);
-#pragma GCC unroll 2
-    for (size_t octet = 0; octet < 2; ++octet) {
-      const __m256 w_scale = _mm256_cvtph_ps(_mm_load_si128(reinterpret_cast<const __m128i*>(halves) + octet));
+      small_dot<Kind, M, single>(dot, w, q, a.ldq, group);
+    const auto* scales = reinterpret_cast<const __m128i*>(halves);
+    const __m256 w_scale[2] = {_mm256_cvtph_ps(_mm_load_si128(scales)), _mm256_cvtph_ps(_mm_load_si128(scales + 1))};
 #pragma GCC unroll 4
-      for (int m = 0; m < M; ++m) {
+    for (int m = 0; m < M; ++m) {
+      const __m256i offset = _mm256_slli_epi32(_mm256_set1_epi32(sum[m * a.lds]), Kind::kOffsetBits);
+      const __m256 scale = _mm256_set1_ps(a_scale[m * a.lds]);
+#pragma GCC unroll 2
+      for (size_t octet = 0; octet < 2; ++octet) {
         float* at = acc + m * kPanelRows + 8 * octet;
-        const __m256 s = _mm256_mul_ps(w_scale, _mm256_set1_ps(a_scale[m * a.lds]));
-        _mm256_store_ps(at, _mm256_fmadd_ps(_mm256_cvtepi32_ps(dot[octet][m]), s, _mm256_load_ps(at)));
+        const __m256 products = _mm256_cvtepi32_ps(_mm256_sub_epi32(dot[octet][m], offset));
+        _mm256_store_ps(at, _mm256_fmadd_ps(products, _mm256_mul_ps(w_scale[octet], scale), _mm256_load_ps(at)));
       }
     }
   }
 }
 
 // One group of any number of rows, in blocks of nearly equal size.
-template <class Kind>
+template <class Kind, bool single>
 void one_tile(float* acc, const uint8_t* halves, const uint8_t* w, size_t g, size_t group, const ActRows& a, size_t m0,
               size_t rows) {
   for (size_t m = 0, blocks = (rows + kMost - 1) / kMost; blocks > 0; --blocks) {
@@ -240,10 +235,10 @@ void one_tile(float* acc, const uint8_t* halves, const uint8_t* w, size_t g, siz
     const float* scale = a.scale + (m0 + m) * a.lds + g;
     const int32_t* sum = a.sum + (m0 + m) * a.lds + g;
     switch (here) {
-      case 1: one_group<Kind, 1>(to, halves, w, q, scale, sum, a, group); break;
-      case 2: one_group<Kind, 2>(to, halves, w, q, scale, sum, a, group); break;
-      case 3: one_group<Kind, 3>(to, halves, w, q, scale, sum, a, group); break;
-      default: one_group<Kind, kMost>(to, halves, w, q, scale, sum, a, group); break;
+      case 1: one_group<Kind, 1, single>(to, halves, w, q, scale, sum, a, group); break;
+      case 2: one_group<Kind, 2, single>(to, halves, w, q, scale, sum, a, group); break;
+      case 3: one_group<Kind, 3, single>(to, halves, w, q, scale, sum, a, group); break;
+      default: one_group<Kind, kMost, single>(to, halves, w, q, scale, sum, a, group); break;
     }
     m += here;
   }
@@ -252,7 +247,7 @@ void one_tile(float* acc, const uint8_t* halves, const uint8_t* w, size_t g, siz
 constexpr size_t kWalk = 32;  // rows that go through the panel together: their sums fill an eighth of the first cache
 
 // All rows use a tile while it, unpacked, lies in the first level cache.
-template <class Kind>
+template <class Kind, bool single>
 void walk(float* out, size_t ldo, const uint8_t* tile, size_t groups, size_t group, const ActRows& a, size_t m0,
           size_t rows) {
   alignas(64) float acc[kWalk * kPanelRows];
@@ -264,11 +259,11 @@ void walk(float* out, size_t ldo, const uint8_t* tile, size_t groups, size_t gro
       if (rows > kMost) {
         alignas(64) uint8_t values[kPanelRows * kGroup];
         unpack<Kind>(values, tile + 64, group);
-        one_tile<Unpacked<Kind>>(acc, tile, values, g, group, a, m0, rows);
+        one_tile<Unpacked<Kind>, single>(acc, tile, values, g, group, a, m0, rows);
         continue;
       }
     }
-    one_tile<Kind>(acc, tile, tile + 64, g, group, a, m0, rows);
+    one_tile<Kind, single>(acc, tile, tile + 64, g, group, a, m0, rows);
   }
   for (size_t m = 0; m < rows; ++m)
     for (size_t i = 0; i < kPanelRows; i += 8)
@@ -277,8 +272,9 @@ void walk(float* out, size_t ldo, const uint8_t* tile, size_t groups, size_t gro
 
 template <class Kind>
 void linear(float* out, size_t ldo, const uint8_t* panel, size_t k, size_t group, const ActRows* a, size_t rows) {
+  const auto some = group == 32 && !kWide<Kind> ? walk<Kind, true> : walk<Kind, false>;
   for (size_t m = 0; m < rows; m += kWalk)
-    walk<Kind>(out + m * ldo, ldo, panel, k / group, group, *a, m, rows - m < kWalk ? rows - m : kWalk);
+    some(out + m * ldo, ldo, panel, k / group, group, *a, m, rows - m < kWalk ? rows - m : kWalk);
 }
 
 }  // namespace
