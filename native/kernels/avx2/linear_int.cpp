@@ -79,6 +79,7 @@ struct Int4 {
   static constexpr size_t kBits = 4;
   static constexpr int kOffsetBits = 3;  // what is stored is 1 << that more than the value
   static constexpr size_t kRun = 64;  // bytes of one row block before those of the other
+  static constexpr size_t kFew = 16;  // rows up to which taking values apart each time is cheaper than storing them
   static __m256i values(const uint8_t* at, size_t j, size_t half) { return nibbles<15>(vector_at(at + 128 * j), half); }
 };
 
@@ -87,6 +88,7 @@ struct Int3 {
   static constexpr size_t kBits = 3;
   static constexpr int kOffsetBits = 2;
   static constexpr size_t kRun = 192;
+  static constexpr size_t kFew = 4;
   static __m256i values(const uint8_t* planes, size_t j, size_t half) {
     const __m256i l0 = vector_at(planes);
     const __m256i l1 = vector_at(planes + 64);
@@ -256,7 +258,7 @@ void walk(float* out, size_t ldo, const uint8_t* tile, size_t groups, size_t gro
   for (size_t g = 0; g < groups; ++g, tile += bytes) {
     if (rows > 1) prefetch(tile, bytes);
     if constexpr (Kind::kBits < 8) {
-      if (rows > kMost) {
+      if (rows > Kind::kFew) {
         alignas(64) uint8_t values[kPanelRows * kGroup];
         unpack<Kind>(values, tile + 64, group);
         one_tile<Unpacked<Kind>, single>(acc, tile, values, g, group, a, m0, rows);
