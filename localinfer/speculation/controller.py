@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from localinfer.speculation.cost import Part, StepCost
-from localinfer.speculation.drafter import Ask, Draft, Drafter, Reads
+from localinfer.speculation.drafter import Ask, Drafter, Reads
 from localinfer.speculation.ledger import Ledger
 from localinfer.speculation.record import NO_CHAIN, Chain, Record
 
@@ -26,6 +26,10 @@ DEEPEST = 8
 REFRESH = 64
 """At least one step in so many goes without drafts, so that the cost of plain steps stays known."""
 
+
+REST = 1.0
+"""Plain steps that an empty purse must hold before anybody is asked again. Asking takes time, too: if it began again at
+once, it would keep the purse empty for good."""
 
 USED_UP = "the time that drafts may lose is used up"
 
@@ -47,6 +51,20 @@ class _Step:
     chains: list[Chain]
     plain: float
     drafting: float
+    asked: Sequence[Record]
+    """Drafters with a model that were asked."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Most:
+    """So many guesses of each text, which give `rate` tokens a second."""
+
+    counts: Sequence[int]
+    rate: float
+    surest: int | None
+    """Which text has the surest guess, if there are any."""
+    stopped: bool
+    """Whether the purse allowed no more."""
 
 
 class Controller:
@@ -67,6 +85,8 @@ class Controller:
         self._step: _Step | None = None
         self._with_drafts = 0
         """Steps with drafts since the last one without."""
+        self._resting = False
+        self._asked: list[Record] = []
 
     def draft(self, parts: Sequence[Part], asks: Sequence[Ask], places: Sequence[int]) -> list[Chain]:
         """What to check in a step of `parts`; `parts[places[i]]` is the one row of the text of `asks[i]`.
@@ -76,10 +96,11 @@ class Controller:
         started = self._clock()
         plain = self._cost.seconds(parts)
         self.why_off = ""
+        self._asked.clear()
         if self._with_drafts >= REFRESH:
             chains, self.why_off = [NO_CHAIN] * len(asks), "one step without, to know its cost"
-        elif not self.ledger.allows(0.0, plain):
-            chains, self.why_off = [NO_CHAIN] * len(asks), USED_UP  # not even asking is for nothing
+        elif not self._rested(plain):
+            chains, self.why_off = [NO_CHAIN] * len(asks), USED_UP
         else:
             proposals = self._proposals(parts, asks, places, plain)
             chains = self._chosen(parts, asks, places, proposals, plain, self._clock() - started)
@@ -88,7 +109,7 @@ class Controller:
             grown[place] = Part(parts[place].rows + len(chain.tokens), parts[place].context)
         if any(chain.tokens for chain in chains):
             self.why_off = ""
-        self._step = _Step(grown, asks, chains, plain, self._clock() - started)
+        self._step = _Step(grown, asks, chains, plain, self._clock() - started, tuple(self._asked))
         return chains
 
     def settle(self, accepted: Sequence[int], seconds: float) -> Worth:
@@ -101,12 +122,14 @@ class Controller:
             if chain.drafter is not None:
                 self._records[chain.drafter].learn(ask.handle, chain, right)
         total = seconds + step.drafting
+        emitted = 1 + sum(accepted) / max(1, len(step.asks))
+        for record in step.asked:
+            record.won(emitted - total / step.plain)
         if not any(chain.tokens for chain in step.chains):
             self._with_drafts = 0
             self.ledger.settle(total, -step.drafting)
             return Worth(total, seconds)
         self._with_drafts += 1
-        emitted = 1 + sum(accepted) / len(step.asks)
         self.ledger.settle(total, step.plain * emitted - total)
         return Worth(total, step.plain)
 
@@ -130,47 +153,64 @@ class Controller:
         for record in self._records.values():
             record.drafter.close()
 
+    def _rested(self, plain: float) -> bool:
+        """Whether the purse holds something, and enough of it if it was empty a while ago."""
+        self._resting = not self.ledger.allows(REST * plain if self._resting else 0.0, plain)
+        return not self._resting
+
     def _proposals(
         self, parts: Sequence[Part], asks: Sequence[Ask], places: Sequence[int], plain: float
     ) -> list[Chain]:
         """The best chain that is to be had for each text, whoever makes it."""
-        best = [NO_CHAIN] * len(asks)
+        best, worth = [NO_CHAIN] * len(asks), [0.0] * len(asks)
         for record in self._records.values():
             which = list(range(len(asks)))
             depth = self._most_rows
             if not record.drafter.free:
-                which = [i for i in which if self._worth(best[i], asks[i]) < record.likely(asks[i])]
-                depth = self._depth(record, parts, [asks[i] for i in which], [places[i] for i in which], plain)
+                if not record.keeps_its_word and not record.tries_again():
+                    self.why_off = f"{record.drafter.name}: guesses would not pay"
+                    continue
+                which = [i for i in which if not worth[i] or worth[i] < record.likely(asks[i])]
+                rate = self._most(parts, asks, places, best, plain, 0.0).rate / len(asks)
+                depth = self._depth(record, parts, [asks[i] for i in which], [places[i] for i in which], plain, rate)
             if not which or not depth:
                 continue
-            asked = [replace(asks[i], most=min(asks[i].most, depth)) for i in which]
+            asked = [asks[i] if asks[i].most <= depth else replace(asks[i], most=depth) for i in which]
             started = self._clock()
             drafts = record.drafter.propose(asked)
             if not record.drafter.free:
                 deepest = max((len(draft.tokens) for draft in drafts), default=0)
                 record.time(self._clock() - started, deepest, plain)
+                self._asked.append(record)
             for i, ask, draft in zip(which, asked, drafts, strict=True):
-                chain = _chain(record.drafter.name, ask, draft)
-                if self._worth(chain, ask) > self._worth(best[i], ask):
-                    best[i] = chain
+                chain = record.chain(ask, draft)
+                if (likely := sum(chain.alive)) > worth[i]:
+                    best[i], worth[i] = chain, likely
         if not self.why_off and not any(chain.tokens for chain in best):
             self.why_off = "nothing to guess from"
         return best
 
-    def _worth(self, chain: Chain, ask: Ask) -> float:
-        """Guesses that are likely to be right."""
-        return 0.0 if chain.drafter is None else sum(self._records[chain.drafter].survival(ask, chain))
-
     def _depth(
-        self, record: Record, parts: Sequence[Part], asks: Sequence[Ask], places: Sequence[int], plain: float
+        self,
+        record: Record,
+        parts: Sequence[Part],
+        asks: Sequence[Ask],
+        places: Sequence[int],
+        plain: float,
+        rate: float,
     ) -> int:
-        """How far a drafter that runs a model should guess for `asks`; 0: not now."""
+        """How far a drafter that runs a model should guess for `asks`; 0: not now. It must promise more than `rate`
+        tokens a second and text, which is to be had without it."""
         if not asks:
             return 0
-        best, depth, affordable = LEAST_GAIN / plain, 0, 0
+        best, depth, affordable = rate, 0, 0
         alive, tokens = [1.0] * len(asks), 1.0
+        price, rows = record.price(plain), sum(part.rows for part in parts)
+        contexts = [parts[place].context for place in places]
+        others = self._cost.seconds(parts) - self._cost.rows(rows) - sum(self._cost.context(parts[p]) for p in places)
         for k in range(1, min(self._most_rows // len(asks), max(ask.most for ask in asks), DEEPEST) + 1):
-            seconds = k * record.price(plain) + self._cost.seconds(_grown(parts, places, [k] * len(asks)))
+            seconds = k * price + self._cost.rows(rows + k * len(asks)) + others
+            seconds += sum(self._cost.context(Part(1 + k, context)) for context in contexts)
             # What is free must never wait for the purse that a dear drafter has emptied while it was being tried.
             if not self.ledger.allows((1 if record.trusted else CAREFUL) * (seconds - plain), plain):
                 break
@@ -181,10 +221,10 @@ class Controller:
                 best, depth = tokens / seconds, k
             elif k > depth + 2:  # it only gets worse
                 break
-        if depth and record.trusted:
+        if depth and record.keeps_its_word:
             record.pays()
             return depth
-        if affordable and record.tries_again():
+        if affordable and (not record.keeps_its_word or record.tries_again()):
             return max(1, min(depth, affordable))
         self.why_off = f"{record.drafter.name}: guesses would not pay"
         return 0
@@ -198,36 +238,50 @@ class Controller:
         plain: float,
         spent: float,
     ) -> list[Chain]:
-        """The guesses to check: the surest of all texts, as many as give the most tokens for the time."""
-        alive = [
-            self._records[chain.drafter].survival(ask, chain) if chain.drafter else []
-            for ask, chain in zip(asks, proposals, strict=True)
-        ]
-        order = sorted(
-            ((chance, i) for i, some in enumerate(alive) for chance in some), key=lambda one: (-one[0], one[1])
-        )
+        """The guesses to check."""
+        most = self._most(parts, asks, places, proposals, plain, spent)
+        counts = list(most.counts)
+        if most.stopped:
+            self.why_off = USED_UP
+        elif most.surest is not None and not any(counts) and self._tries_anyway(proposals[most.surest]):
+            counts[most.surest] = 1
+        elif most.surest is not None and not any(counts) and not self.why_off:
+            crowded = sum(part.rows for part in parts) > 1
+            self.why_off = "the batch has used up the free rows" if crowded else "guesses are not sure enough to pay"
+        return [_cut(chain, count) for chain, count in zip(proposals, counts, strict=True)]
+
+    def _most(
+        self,
+        parts: Sequence[Part],
+        asks: Sequence[Ask],
+        places: Sequence[int],
+        proposals: Sequence[Chain],
+        plain: float,
+        spent: float,
+    ) -> _Most:
+        """The surest guesses of all texts, as many as give the most tokens for the time, `spent` seconds included."""
+        least = LEAST_GAIN * len(asks) / (spent + plain)
+        if all(chain is NO_CHAIN for chain in proposals):
+            return _Most([0] * len(asks), least, None, False)
+        order = sorted((-chance, i) for i, chain in enumerate(proposals) for chance in chain.alive)
         counts, taken = [0] * len(asks), [0] * len(asks)
         rows = sum(part.rows for part in parts)
         deep = [self._cost.context(part) for part in parts]
-        tokens, best, context = float(len(asks)), LEAST_GAIN * len(asks) / (spent + plain), sum(deep)
-        for n, (chance, i) in enumerate(order[: self._most_rows], 1):
+        tokens, best, context = float(len(asks)), least, sum(deep)
+        stopped = False
+        for n, (minus_chance, i) in enumerate(order[: self._most_rows], 1):
             counts[i] += 1
-            tokens += chance
+            tokens -= minus_chance
             part, place = parts[places[i]], places[i]
             longer = self._cost.context(Part(part.rows + counts[i], part.context))
             context, deep[place] = context + longer - deep[place], longer
             seconds = spent + self._cost.rows(rows + n) + context
-            if not self.ledger.allows(seconds - plain, plain):
-                self.why_off = USED_UP
+            stopped = not self.ledger.allows(seconds - plain, plain)
+            if stopped:
                 break
-            if tokens / seconds > best:
+            if tokens > best * seconds:
                 best, taken = tokens / seconds, list(counts)
-            elif n == 1 and self._tries_anyway(proposals[i]):
-                taken = list(counts)
-        if order and not any(taken) and not self.why_off:
-            crowded = rows > len(asks) or len(asks) > 1
-            self.why_off = "the batch has used up the free rows" if crowded else "guesses are not sure enough to pay"
-        return [_cut(chain, count) for chain, count in zip(proposals, taken, strict=True)]
+        return _Most(taken, best, order[0][1] if order else None, stopped)
 
     def _tries_anyway(self, chain: Chain) -> bool:
         """Whether it is time to try one guess of a drafter whose guesses do not seem to pay."""
@@ -235,18 +289,5 @@ class Controller:
         return record.drafter.free and record.tries_again()
 
 
-def _chain(name: str, ask: Ask, draft: Draft) -> Chain:
-    tokens = tuple(draft.tokens[: ask.most])
-    return Chain(name, tokens, tuple(draft.sure[: len(tokens)])) if tokens else NO_CHAIN
-
-
 def _cut(chain: Chain, count: int) -> Chain:
-    return Chain(chain.drafter, chain.tokens[:count], chain.sure[:count]) if count else NO_CHAIN
-
-
-def _grown(parts: Sequence[Part], places: Sequence[int], counts: Sequence[int]) -> list[Part]:
-    """`parts`, those at `places` with so many more rows."""
-    grown = list(parts)
-    for place, count in zip(places, counts, strict=True):
-        grown[place] = Part(parts[place].rows + count, parts[place].context)
-    return grown
+    return replace(chain, tokens=chain.tokens[:count], sure=chain.sure[:count]) if count else NO_CHAIN

@@ -3,7 +3,7 @@
 from dataclasses import dataclass, field
 
 from localinfer.speculation.acceptance import Acceptance
-from localinfer.speculation.drafter import Ask, Drafter
+from localinfer.speculation.drafter import Ask, Draft, Drafter
 
 ENOUGH = 24
 """After so many drafts a record is trusted."""
@@ -19,6 +19,15 @@ IN_A_ROW = 3
 """Steps of one try: in the later ones there is little to catch up with."""
 
 
+LEARN = 0.05
+"""How much of what asking it won or lost in one step goes into `gain`."""
+
+MOST_LOSS = 0.5
+"""Of a plain step: more is not believed, as it goes into catching up."""
+
+HOPELESS = 0.02
+"""Guesses with less chance are not looked at: no row is as cheap."""
+
 UNKNOWN = 0.125
 """Of a plain step: what one guess of a model is taken to cost before it was asked."""
 
@@ -30,6 +39,8 @@ class Chain:
     drafter: str | None = None
     tokens: tuple[int, ...] = ()
     sure: tuple[float, ...] = ()
+    alive: tuple[float, ...] = ()
+    """The chance of each guess that it and all before it are right, as experience has it."""
 
 
 NO_CHAIN = Chain()
@@ -43,6 +54,8 @@ class Record:
     luck: Acceptance = field(default_factory=Acceptance)
     depth_s: float = 0.0
     """Seconds of guessing one token deep, for all texts of a step; 0 until it was asked once."""
+    gain: float = 0.0
+    """What steps in which it was asked have won of late, in plain steps."""
     _pause: int = FIRST_PAUSE
     _waited: int = FIRST_PAUSE
     _left: int = 0
@@ -53,13 +66,25 @@ class Record:
         """Whether enough of its guesses have been tried."""
         return self.luck.tried >= ENOUGH
 
-    def survival(self, ask: Ask, chain: Chain) -> list[float]:
-        """For each guess the chance that it and all before it are right."""
-        alive, found = 1.0, []
-        for depth, sure in enumerate(chain.sure):
+    @property
+    def keeps_its_word(self) -> bool:
+        """Whether asking it has won time, all that it took counted, and not only promised to."""
+        return self.trusted and self.gain >= 0
+
+    def won(self, steps: float) -> None:
+        """A step in which it was asked won so many plain steps (negative: lost)."""
+        self.gain += LEARN * (max(-MOST_LOSS, steps) - self.gain)
+
+    def chain(self, ask: Ask, draft: Draft) -> Chain:
+        """What the drafter guessed for `ask`, as far as it has a chance."""
+        alive, found = 1.0, list[float]()
+        for depth, sure in enumerate(draft.sure[: ask.most]):
             alive *= self.luck.chance(ask.handle, sure, depth)
+            if alive < HOPELESS:
+                break
             found.append(alive)
-        return found
+        n = len(found)
+        return Chain(self.drafter.name, tuple(draft.tokens[:n]), tuple(draft.sure[:n]), tuple(found)) if n else NO_CHAIN
 
     def likely(self, ask: Ask) -> float:
         """Guesses that are likely to be right, before it is asked."""

@@ -7,6 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from localinfer.speculation.ledger import SHARE, STEPS, Ledger
+from localinfer.speculation.record import Record
 from tests.speculation.virtual import SLOW_START, Right, Run, Scripted, Time, run
 
 
@@ -110,6 +111,33 @@ def test_a_drafter_that_never_pays_is_asked_less_and_less() -> None:
     assert scripted.asked < 120
     assert found.speedup > 0.98
     assert "dear" in found.offs[-1]
+
+
+def test_a_dear_drafter_must_beat_the_free_one_and_not_only_plain_steps() -> None:
+    """Two guesses are to be had for nothing; eight dear ones would win less, but more than none."""
+    time = Time()
+    dear = Scripted("dear", time, free=False, depth_s=0.3, sure=0.9)
+    found = run(RIGHT, [Scripted("free", time, length=2, sure=0.9), dear], time, steps=2000)
+    assert one(RIGHT, steps=2000, depth_s=0.3, sure=0.9).speedup > 1.3
+    assert dear.asked < 120
+    assert found.speedup > 0.97 * one(RIGHT, steps=2000, length=2, sure=0.9).speedup
+
+
+@pytest.mark.parametrize("steps", [500, 4000])
+def test_a_drafter_that_only_promises_is_not_believed(monkeypatch: pytest.MonkeyPatch, steps: int) -> None:
+    """It takes longer than its price says, as one that has to catch up each time."""
+    monkeypatch.setattr(Record, "price", lambda self, plain: 0.1)
+    time = Time()
+    scripted = Scripted("dear", time, free=False, depth_s=0.6, sure=0.4)
+    assert run(lucky(0.4), [scripted], time, steps=steps).speedup > 0.97
+    assert scripted.asked < 150
+
+
+def test_an_empty_purse_fills_again_though_asking_takes_time() -> None:
+    """Nothing comes true at first, then all does; asking takes more of a step than the purse gets in one."""
+    time = Time()
+    found = run(lambda step, depth: step > 200, [Scripted("one", time, depth_s=0.01, sure=0.9)], time, steps=3000)
+    assert found.speedup > 4
 
 
 def test_the_better_of_two_is_taken() -> None:
