@@ -1,7 +1,8 @@
 """The same tokens whoever guesses, however far, in whatever company: a seeded sample of all combinations, with ==."""
 
+import math
 import random
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from functools import cache
 from itertools import product
 from pathlib import Path
@@ -14,6 +15,7 @@ from localinfer.engine.draft_early import EarlyGuesser, TextsOf
 from localinfer.engine.draft_model import open_model
 from localinfer.engine.engine import StepEngine
 from localinfer.engine.runner import NativeRunner
+from localinfer.graph import kv_bits as four_bits
 from localinfer.graph.weights import Checkpoint
 from localinfer.speculation.chain import ChainDrafter
 from localinfer.speculation.drafter import Drafter
@@ -32,8 +34,15 @@ SAMPLINGS = {
     "ends": SamplingParams(temperature=0.9, seed=4, max_tokens=30, stop=("e", "th")),
 }
 WHO = ["suffix", "lookup", "model", "early", "oracle", "anti-oracle", "end of turn", "not in the vocabulary", "all"]
-EVERY = list(product(WHO, (1, 2, 5, 16, 31), (8, 16), (1, 3, 8), (8, 32, 256), SAMPLINGS))
-CASES = random.Random(17).sample(EVERY, 60)
+EVERY = list(product(WHO, (1, 2, 5, 16, 31), (4, 8, 16), (1, 3, 8), (8, 32, 256), SAMPLINGS, (True, False)))
+CASES = random.Random(17).sample(EVERY, 80)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def all_layers_bear_4_bits() -> Iterator[None]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(four_bits, "LIMIT", math.inf)
+        yield
 
 
 @pytest.fixture(scope="module")
@@ -69,17 +78,20 @@ def drafters(engine: StepEngine, who: str, path: Path, parallel: int, truths: Se
     return found or [Guesser(truths, who)]
 
 
-@pytest.mark.parametrize(("who", "length", "kv_bits", "mates", "chunk", "sampling"), CASES)
+@pytest.mark.parametrize(("who", "length", "kv_bits", "mates", "chunk", "sampling", "reuse"), CASES)
 def test_the_same_tokens(
-    circling: Path, plain: Any, who: str, length: int, kv_bits: int, mates: int, chunk: int, sampling: str
+    circling: Path, plain: Any, who: str, length: int, kv_bits: int, mates: int, chunk: int, sampling: str, reuse: bool
 ) -> None:
+    """`reuse`: behind a prefix cache, where a second round finds its prompts, and the answers as far as they go."""
     wanted = plain(kv_bits, sampling)
     truths = [[*prompt, *ids] for prompt, (ids, _) in zip(PROMPTS, wanted, strict=True)]
     with open_tiny(
-        circling, parallel=mates, prefill_chunk=max(chunk, mates), kv_bits=kv_bits, draft_tokens=length
+        circling, reuse=reuse, parallel=mates, prefill_chunk=max(chunk, mates), kv_bits=kv_bits, draft_tokens=length
     ) as engine:
         engine.guessing = Eager(drafters(engine, who, circling, mates, truths))
         found = run_all(engine, PROMPTS, SAMPLINGS[sampling])
+        if reuse:
+            assert [(t.token_ids, t.text) for t in run_all(engine, PROMPTS, SAMPLINGS[sampling])] == wanted
     assert [(text.token_ids, text.text) for text in found] == wanted
     if who in ("oracle", "model", "all") and sampling != "ends":
         assert sum(text.finished.stats.accepted for text in found) > 0
