@@ -26,7 +26,6 @@ DEEPEST = 8
 REFRESH = 64
 """At least one step in so many goes without drafts, so that the cost of plain steps stays known."""
 
-
 REST = 1.0
 """Plain steps that an empty purse must hold before anybody is asked again. Asking takes time, too: if it began again at
 once, it would keep the purse empty for good."""
@@ -290,4 +289,6 @@ class Controller:
 
 
 def _cut(chain: Chain, count: int) -> Chain:
-    return replace(chain, tokens=chain.tokens[:count], sure=chain.sure[:count]) if count else NO_CHAIN
+    if not count:
+        return NO_CHAIN
+    return replace(chain, tokens=chain.tokens[:count], sure=chain.sure[:count], alive=chain.alive[:count])
