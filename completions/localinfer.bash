@@ -65,10 +65,10 @@ _localinfer_values() {
         --draft) : ;;
         --draft-tokens) : ;;
         --prefill-chunk) : ;;
+        -np|--parallel) : ;;
         --random) : ;;
         --head-bits) _localinfer_words 8 4 3 ;;
         --test) : ;;
-        -np|--parallel) : ;;
         --rows) : ;;
         --tasks) : ;;
         --prompts) : ;;
@@ -90,7 +90,7 @@ _localinfer() {
     prev=${typed[${#typed[@]} - 1]}
     command=${typed[1]-}
     case $command in
-        '') _localinfer_words pull list show rm cache import quantize eval export run chat bench draft doctor config completion --help --version; return ;;
+        '') _localinfer_words pull list show rm cache import quantize eval export run map chat bench draft doctor config completion --help --version; return ;;
         ls) command=list ;;
         cache|draft|config) [[ -n ${typed[2]-} ]] && command="$command ${typed[2]}" && at=3 ;;
     esac
@@ -109,6 +109,7 @@ _localinfer() {
         'eval') flags='--against --text --ctx --chunks --plot --kv-bits -t --threads --revision --offline --json -q --quiet -h --help' offer='_localinfer_names models' ;;
         'export') flags='--format --type -o --output --revision --offline --json -q --quiet -h --help' offer='_localinfer_names models' ;;
         'run') flags='-m --model -p --prompt -f --file -s --system --raw -n --max-tokens --temp --top-k --top-p --min-p --repeat-penalty --seed --stop --on-overflow --lossy -c --ctx-size -t --threads --kv-bits --backend --draft --draft-tokens --prefill-chunk --revision --offline --json --stats --show-drafts --no-remember -q --quiet -h --help' offer='_localinfer_names models' ;;
+        'map') flags='-o --output --resume -s --system --raw -n --max-tokens --temp --top-k --top-p --min-p --repeat-penalty --seed --stop -np --parallel -c --ctx-size -t --threads --kv-bits --backend --draft --draft-tokens --prefill-chunk --revision --offline -q --quiet -h --help' offer='_localinfer_names models' ;;
         'chat') flags='-m --model --continue -s --system -n --max-tokens --temp --top-k --top-p --min-p --repeat-penalty --seed --stop --on-overflow -c --ctx-size -t --threads --kv-bits --backend --draft --draft-tokens --prefill-chunk --no-remember --revision --offline -h --help' offer='_localinfer_names models' ;;
         'bench') flags='-m --model --random --group --head-bits --test -np --parallel --rows --tasks --prompts -n --max-tokens --reps --against --against-file --compare --max-drop --seed -c --ctx-size -t --threads --kv-bits --backend --draft --draft-tokens --prefill-chunk --revision --offline --json -q --quiet -h --help' offer='_localinfer_names models' ;;
         'draft train') flags='--minutes --text --kind --seed -t --threads --offline --json -q --quiet -h --help' offer='' ;;
@@ -127,7 +128,7 @@ _localinfer() {
             continue
         fi
         case $word in
-            --revision|--token|--name|--bits|--group|--method|--calib|--tokens|--seed|--bpw|--target-size|--refine|--time-budget|-t|--threads|--against|--text|--ctx|--chunks|--plot|--kv-bits|--format|--type|-o|--output|-m|--model|-p|--prompt|-f|--file|-s|--system|-n|--max-tokens|--temp|--top-k|--top-p|--min-p|--repeat-penalty|--stop|--on-overflow|-c|--ctx-size|--backend|--draft|--draft-tokens|--prefill-chunk|--random|--head-bits|--test|-np|--parallel|--rows|--tasks|--prompts|--reps|--against-file|--compare|--max-drop|--minutes|--kind) skip=yes ;;
+            --revision|--token|--name|--bits|--group|--method|--calib|--tokens|--seed|--bpw|--target-size|--refine|--time-budget|-t|--threads|--against|--text|--ctx|--chunks|--plot|--kv-bits|--format|--type|-o|--output|-m|--model|-p|--prompt|-f|--file|-s|--system|-n|--max-tokens|--temp|--top-k|--top-p|--min-p|--repeat-penalty|--stop|--on-overflow|-c|--ctx-size|--backend|--draft|--draft-tokens|--prefill-chunk|-np|--parallel|--random|--head-bits|--test|--rows|--tasks|--prompts|--reps|--against-file|--compare|--max-drop|--minutes|--kind) skip=yes ;;
             -*) ;;
             *) given=$((given + 1)) ;;
         esac

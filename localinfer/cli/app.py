@@ -23,6 +23,7 @@ COMMANDS = {
     "eval": "evaluate:evaluate",
     "export": "export:export",
     "run": "run:run",
+    "map": "map_:map_",
     "chat": "chat:chat",
     "bench": "bench:bench",
     "draft train": "draft:train",

@@ -24,7 +24,8 @@ def export(
 ) -> None:
     """Write a model in the form of other programs: a GGUF file, or a GPTQ folder.
 
-    Integers are carried over as they are, so that every weight of the layers keeps its value.
+    Integers are carried over as they are, so that every weight of the layers keeps its value. It is written here, named
+    after the model, unless `--output` says otherwise.
     """
     from localinfer.cli.opening import find
     from localinfer.cli.output import line, show_json

@@ -341,9 +341,7 @@ TimeBudget = Annotated[
         shows="none; 90s, 30m, 2h",
     ),
 ]
-Resume = Annotated[
-    bool, flag("resume", "flag", "Go on with a stopped run, as happens anyway, but refuse other settings than it had.")
-]
+Resume = Annotated[bool, flag("resume", "flag", "Go on with a stopped run, and refuse other settings than it had.")]
 Fresh = Annotated[bool, flag("fresh", "flag", "Forget what a stopped run has left, and begin anew.")]
 Name = Annotated[str | None, flag("name", "text", "Keep the model under this name.", metavar="NAME")]
 Format = Annotated[
@@ -362,7 +360,7 @@ Type = Annotated[
 ]
 Output = Annotated[
     str | None,
-    flag("output", "text", "Where to write it.", short="-o", metavar="PATH", shows="here, named after the model"),
+    flag("output", "text", "Write it to this place.", short="-o", metavar="PATH"),
 ]
 Token = Annotated[
     str | None,
@@ -462,7 +460,7 @@ Parallel = Annotated[
     flag(
         "parallel",
         "list",
-        "Also let so many sequences generate together, such as `8` or `2,4,8`.",
+        "Let so many sequences generate together, such as `8`; for `bench` also `2,4,8`.",
         short="-np",
         metavar="N,N",
     ),

@@ -20,6 +20,7 @@ ARGUMENTS: dict[str, Candidates] = {
     "eval": "models",
     "export": "models",
     "run": "models",
+    "map": "models",
     "chat": "models",
     "bench": "models",
     "config set": "keys",

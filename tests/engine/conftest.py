@@ -17,9 +17,10 @@ def llama(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def circling(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Attention that whispers: nearly a map from one token to the next, so that its text soon runs in circles."""
-    wide = {"head_dim": 32}  # what a 4-bit cache needs
-    path = make_checkpoint(tmp_path_factory.mktemp("circling"), "llama", seed=1, **wide)
-    weights = random_weights(tiny_config("llama", **wide), seed=1)
+    path = make_checkpoint(
+        tmp_path_factory.mktemp("circling"), "llama", seed=1, head_dim=32
+    )  # what a 4-bit cache needs
+    weights = random_weights(tiny_config("llama", head_dim=32), seed=1)
     quiet = {name: value * 0.02 if "o_proj" in name else value for name, value in weights.items()}
     write_weights(path, quiet, "bfloat16")
     return path

@@ -1,0 +1,113 @@
+"""Many requests on one engine, read as they are needed, answered together, given back in their order."""
+
+import queue
+import threading
+from collections import deque
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from localinfer.chats.chat import Chat
+from localinfer.chats.rows import Asked
+from localinfer.errors import LocalInferError
+from localinfer.events import Event, Finished, Stats, Text
+
+if TYPE_CHECKING:
+    from localinfer.engine.protocol import Engine
+
+AHEAD = 4
+"""Times as many lines as run together are taken in at most, counted from the oldest that is not answered."""
+
+
+@dataclass(slots=True)
+class Answered:
+    """One line's answer, whole when `reason` is there; or `error`."""
+
+    asked: Asked
+    text: list[str] = field(default_factory=list)
+    token_ids: tuple[int, ...] = ()
+    reason: str | None = None
+    stats: Stats | None = None
+    error: LocalInferError | None = None
+
+    @property
+    def done(self) -> bool:
+        return self.reason is not None or self.error is not None
+
+
+class Reader:
+    """Takes lines in on a thread of its own, so that waiting for one keeps nobody from being answered; never more than
+    `most` ahead, so that whoever writes them waits, too."""
+
+    def __init__(self, lines: Iterator[Asked], most: int) -> None:
+        self._lines, self._queue = lines, queue.Queue[Asked | BaseException | None](most)
+        threading.Thread(target=self._run, daemon=True).start()
+
+    def _run(self) -> None:
+        try:
+            for asked in self._lines:
+                self._queue.put(asked)
+            self._queue.put(None)
+        except BaseException as error:
+            self._queue.put(error)
+
+    def next(self, *, wait: bool) -> Asked | None:
+        """The next line; None after the last one. Raises `queue.Empty` if there is none yet and we do not `wait`, and
+        whatever reading raised."""
+        while True:
+            try:
+                found = self._queue.get(timeout=0.1) if wait else self._queue.get_nowait()
+            except queue.Empty:
+                if wait:
+                    continue  # short waits: Ctrl-C is seen between them
+                raise
+            if isinstance(found, BaseException):
+                raise found
+            return found
+
+
+def answer_all(
+    engine: "Engine", lines: Iterator[Asked], *, parallel: int, system: str | None = None, raw: bool = False
+) -> Iterator[Answered]:
+    """The answer to each of `lines`, in their order, `parallel` of them together; `system` where a line has none."""
+    reader, most = Reader(lines, AHEAD * parallel), AHEAD * parallel
+    waiting, running, ended = deque[Answered](), dict[int, Answered](), False
+    while waiting or not ended:
+        while not ended and len(waiting) < most:
+            try:
+                asked = reader.next(wait=not running and not waiting)
+            except queue.Empty:
+                break
+            if asked is None:
+                ended = True
+            else:
+                waiting.append(_begin(engine, asked, running, system=system, raw=raw))
+        for event in engine.step() if running else ():
+            _hear(event, running)
+        while waiting and waiting[0].done:
+            yield waiting.popleft()
+
+
+def _begin(engine: "Engine", asked: Asked, running: dict[int, Answered], *, system: str | None, raw: bool) -> Answered:
+    from localinfer.engine.protocol import Request
+
+    answered = Answered(asked, error=asked.error)
+    if asked.error is None:
+        try:
+            chat = Chat(engine, system=asked.system or system, messages=asked.turns[:-1], raw=raw)
+            prompt = chat.tokens_of(asked.turns[-1].content)
+            running[engine.add(Request(tuple(prompt), asked.sampling))] = answered
+        except LocalInferError as error:
+            answered.error = error
+    return answered
+
+
+def _hear(event: Event, running: dict[int, Answered]) -> None:
+    answered = running.get(event.handle)
+    if answered is None:
+        return
+    if isinstance(event, Text):
+        answered.text.append(event.text)
+    elif isinstance(event, Finished):
+        answered.token_ids, answered.reason, answered.stats = event.token_ids, event.reason, event.stats
+        del running[event.handle]

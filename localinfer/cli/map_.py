@@ -1,0 +1,199 @@
+"""`map`: a line of JSON in, a line of JSON out, many at once."""
+
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, BinaryIO
+
+import typer
+
+from localinfer.cli import options as o
+from localinfer.cli.bundles import EngineFlags, SamplingFlags
+from localinfer.errors import LocalInferError, NotFound, UsageError
+
+if TYPE_CHECKING:
+    from contextlib import ExitStack
+
+    from localinfer.chats.mapping import Answered
+    from localinfer.chats.row_file import RowFile
+    from localinfer.chats.rows import Asked
+    from localinfer.cli.opening import Opened
+    from localinfer.cli.progress import Progress
+    from localinfer.config import SamplingParams
+
+Ref = Annotated[str, typer.Argument(metavar="MODEL", help="The model.")]
+Lines = Annotated[
+    str | None, typer.Argument(metavar="[FILE]", help="A line of JSON for each prompt; `-` or none: standard input.")
+]
+
+TOGETHER = 8
+"""Lines that are answered together unless said otherwise."""
+
+
+def map_(
+    ref: Ref,
+    lines: Lines = None,
+    *,
+    output: o.Output,
+    resume: o.Resume,
+    system: o.System,
+    raw: o.Raw,
+    sampling: SamplingFlags,
+    parallel: o.Parallel,
+    engine: EngineFlags,
+    revision: o.Revision,
+    offline: o.Offline,
+    quiet: o.Quiet,
+) -> None:
+    """Answer many prompts together: JSON lines in, JSON lines out, in their order.
+
+    A line has `prompt` or `messages`, and what it wants of `id`, `system`, `temperature`, `top_k`, `top_p`, `min_p`,
+    `repeat_penalty`, `seed`, `max_tokens` and `stop`. What cannot be answered becomes a row with `error`, and the exit
+    code is the first one's. Eight are answered together unless `--parallel` says otherwise; no answer depends on it.
+    """
+    from contextlib import ExitStack, closing
+    from dataclasses import replace
+
+    from localinfer.chats.row_file import RowFile
+    from localinfer.cli.opening import find, open_model
+    from localinfer.config import in_range
+
+    if resume and not output:
+        raise UsageError("`--resume` needs the file that the stopped run wrote", hint="name it: `-o FILE --resume`")
+    together = _one_number(parallel)
+    in_range("parallel", together, 1, 64)
+    with ExitStack() as held:
+        stream, total = _opened(lines, held)
+        found = find(ref, revision=revision, offline=offline, quiet=quiet)
+        rows = held.enter_context(closing(RowFile(Path(output).expanduser(), resume=resume))) if output else None
+        config = replace(engine.config(), parallel=together)
+        opened = open_model(found, config, backend=engine.backend, quiet=quiet)
+        running = held.enter_context(opened.engine)
+        asked = _asked(stream, opened, sampling.over(running.default_sampling), f"{system!r} {raw}")
+        _Job(opened, rows, total, together, system, raw, quiet).run(asked)
+
+
+def _one_number(words: list[str]) -> int:
+    from localinfer.cli.bench import counts
+
+    found = counts("parallel", words) or [TOGETHER]
+    if len(found) > 1:
+        raise UsageError(f"--parallel has {len(found)} numbers, but here it takes one", hint="such as `-np 8`")
+    return found[0]
+
+
+def _opened(name: str | None, held: "ExitStack") -> tuple[BinaryIO, int]:
+    """Where lines come from, and how many there are; 0 when that cannot be told before. A file is closed by `held`."""
+    from localinfer.cli.output import is_terminal, note
+
+    if name is None or name == "-":
+        if sys.stdin is None or sys.stdin.closed:
+            raise UsageError("standard input is closed", hint="pipe lines in, or name a file")
+        if is_terminal(sys.stdin):
+            note("reading lines from the terminal; Ctrl-D ends them")
+        return sys.stdin.buffer, 0
+    try:
+        file = held.enter_context(Path(name).expanduser().open("rb"))
+        total = sum(1 for line in file if line.strip()) if file.seekable() else 0
+        if file.seekable():
+            file.seek(0)
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or str(error)
+        raise NotFound(f"{name}: {reason.lower()}", hint="check the path") from None
+    return file, total
+
+
+def _asked(stream: BinaryIO, opened: "Opened", usual: "SamplingParams", more: str) -> "Iterator[Asked]":
+    """What each line asks for. Whatever decides an answer is in its digest, so that a resumed run is one run."""
+    from localinfer import __version__
+    from localinfer.chats.rows import lines_of, understood
+    from localinfer.cli.prompt import BYTES_PER_TOKEN
+
+    running, model = opened.engine, opened.model
+    limit = running.context_size * BYTES_PER_TOKEN
+    context = f"{__version__} {model.ref} {model.revision} {running.info.kv_layers or running.info.kv_bits} "
+    context += f"{running.context_size} {running.info.backend} {usual!r} {more}"
+    for index, line in enumerate(lines_of(stream, limit)):
+        yield understood(line, index, limit=limit, context=context, sampling=usual)
+
+
+class _Job:
+    """Answers lines, writes rows, and tells how far it is."""
+
+    def __init__(
+        self,
+        opened: "Opened",
+        rows: "RowFile | None",
+        total: int,
+        parallel: int,
+        system: str | None,
+        raw: bool,
+        quiet: bool,
+    ) -> None:
+        self._opened, self._rows, self._total, self._parallel = opened, rows, total, parallel
+        self._system, self._raw, self._quiet = system, raw, quiet
+        self._done = self._kept = self._errors = self._tokens = 0
+        self._first: LocalInferError | None = None
+        self._unknown: set[str] = set()
+
+    def run(self, lines: "Iterator[Asked]") -> None:
+        """Raises an error of the first failed line's kind when there was one."""
+        from localinfer.chats.mapping import answer_all
+        from localinfer.chats.row_file import failed
+        from localinfer.cli.progress import Progress
+
+        started = time.perf_counter()
+        try:
+            if self._rows is not None:
+                self._done = self._kept = self._rows.kept(lines)
+            with Progress(long=True, quiet=self._quiet) as progress:
+                answers = answer_all(
+                    self._opened.engine, lines, parallel=self._parallel, system=self._system, raw=self._raw
+                )
+                progress("answering", self._done, self._total)
+                for answered in answers:
+                    self._take(answered, progress)
+        except KeyboardInterrupt:
+            self._note_stopped()
+            raise
+        self._note_end(time.perf_counter() - started)
+        if self._first is not None:
+            raise failed(self._first, self._errors, self._done)
+
+    def _take(self, answered: "Answered", progress: "Progress") -> None:
+        """Write one row."""
+        from localinfer.chats.row_file import row_of
+        from localinfer.cli.output import note, show_json
+
+        self._done += 1
+        self._tokens += len(answered.token_ids)
+        if answered.error is not None:
+            self._errors += 1
+            self._first = self._first or answered.error
+        if new := set(answered.asked.unknown) - self._unknown:
+            self._unknown |= new
+            progress.clear()
+            if not self._quiet:
+                note(f"row {answered.asked.index}: {', '.join(sorted(new))} mean nothing here")
+        if self._rows is not None:
+            self._rows.write(row_of(answered))
+        else:
+            progress.clear()
+            show_json(row_of(answered))
+        progress("answering", self._done, self._total)
+
+    def _note_end(self, seconds: float) -> None:
+        from localinfer.cli.output import note
+
+        if self._quiet:
+            return
+        kept = f", {self._kept} of them from before" if self._kept else ""
+        speed = f"{self._tokens} tokens in {seconds:.1f} s, {self._tokens / max(seconds, 1e-9):.0f} a second"
+        note(f"{self._done} lines{kept}; {speed} with {self._parallel} together")
+
+    def _note_stopped(self) -> None:
+        from localinfer.cli.output import note
+
+        if self._rows is not None and not self._quiet:
+            note(f"{self._done} rows are in {self._rows.path}; the same command with `--resume` goes on")

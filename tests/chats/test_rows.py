@@ -1,0 +1,96 @@
+"""A line of JSON: what it asks for, and every way in which it may not."""
+
+import io
+import json
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from localinfer.chats.rows import Asked, lines_of, understood
+from localinfer.chats.template import Message
+from localinfer.config import SamplingParams
+
+USUAL = SamplingParams(temperature=0.5, max_tokens=9, seed=3)
+
+
+def ask(row: Any, *, context: str = "", limit: int = 1 << 16) -> Asked:
+    line = row if isinstance(row, bytes) else json.dumps(row).encode()
+    return understood(line, 7, limit=limit, context=context, sampling=USUAL)
+
+
+def test_a_prompt_and_what_it_wants() -> None:
+    found = ask({"id": [1, "x"], "prompt": "hello", "system": "be brief", "temperature": 0, "top_k": 5, "stop": "\n"})
+    assert (found.index, found.id, found.system, found.turns) == (7, [1, "x"], "be brief", (Message("user", "hello"),))
+    assert found.sampling == SamplingParams(temperature=0.0, top_k=5, stop=("\n",), max_tokens=9, seed=3)
+    assert (found.error, found.unknown) == (None, ())
+
+
+def test_messages() -> None:
+    turns = [("system", "s"), ("user", "a"), ("assistant", "b"), ("user", "c")]
+    found = ask({"messages": [{"role": role, "content": text} for role, text in turns]})
+    assert found.system == "s"
+    assert found.turns == (Message("user", "a"), Message("assistant", "b"), Message("user", "c"))
+
+
+def test_what_means_nothing_is_named() -> None:
+    assert ask({"prompt": "x", "tempo": 1, "label": "y"}).unknown == ("label", "tempo")
+
+
+USER = {"role": "user", "content": "x"}
+
+
+@pytest.mark.parametrize(
+    ("row", "words"),
+    [
+        (b"nope", "not JSON: Expecting value at character 0"),
+        (b'{"prompt": "\xff"}', "not UTF-8: byte 0xff at offset 12"),
+        (b'{"prompt": "x", "temperature": NaN}', "NaN is no number"),
+        (b"[" * 60_000, "no JSON of ours"),
+        (b'{"prompt": "x", "seed": ' + b"9" * 5000 + b"}", "no JSON of ours"),
+        ([1], "no JSON object"),
+        ({}, "either `prompt` or `messages`"),
+        ({"prompt": "x", "messages": [USER]}, "either `prompt` or `messages`"),
+        ({"prompt": ""}, "`prompt` is no text"),
+        ({"prompt": 5}, "`prompt` is no text"),
+        ({"prompt": "\ud800"}, "half a character"),
+        ({"prompt": "x", "system": 5}, "`system` is no text"),
+        ({"messages": []}, "no list of messages"),
+        ({"messages": [{"role": "tool", "content": "x"}]}, "message 0 has no role"),
+        ({"messages": [{"role": "user", "content": 5}]}, "message 0 has no role"),
+        ({"messages": [USER, {"role": "assistant", "content": "x"}]}, "must end with the user's"),
+        ({"messages": [USER, {"role": "system", "content": "x"}, USER]}, "must end with the user's"),
+        ({"prompt": "x", "temperature": "hot"}, "`temperature` is 'hot'"),
+        ({"prompt": "x", "top_k": 1.5}, "`top_k` is '1.5', but must be a whole number"),
+        ({"prompt": "x", "top_k": True}, "`top_k` is 'True'"),
+        ({"prompt": "x", "temperature": -1}, "temp is -1.0"),
+        ({"prompt": "x", "temp": 1, "temperature": 1}, "are the same"),
+        ({"prompt": "x", "max_tokens": 0}, "max-tokens is 0"),
+        ({"prompt": "x", "seed": 10**30}, "seed is 1000"),
+        ({"prompt": "x", "stop": 5}, "`stop` is neither"),
+        ({"prompt": "x", "stop": [""]}, "a stop string is empty"),
+        (b"x" * 70000, "more than 65536 bytes"),
+    ],
+)
+def test_what_cannot_be_answered(row: Any, words: str) -> None:
+    error = ask(row).error
+    assert error is not None
+    assert error.exit_code == 2
+    assert words in error.message
+
+
+@given(st.binary(max_size=60))
+def test_any_bytes_become_a_row(line: bytes) -> None:
+    assert ask(line).error is not None or ask(line).turns
+
+
+def test_the_digest_follows_all_that_decides_the_answer() -> None:
+    one = ask({"prompt": "x"}).digest
+    assert one == ask({"prompt": "x"}).digest
+    assert len({one, ask({"prompt": "y"}).digest, ask({"prompt": "x"}, context="other").digest}) == 3
+
+
+def test_lines_are_bounded_and_blank_ones_left_out() -> None:
+    text = b"\n  \na\r\n" + b"b" * 50 + b"\n" + b"c" * 10 + b"\nd"
+    assert list(lines_of(io.BytesIO(text), 10)) == [b"a", b"b" * 11, b"c" * 10, b"d"]

@@ -1,0 +1,133 @@
+"""`map`: lines in, lines out; stopped and resumed, the same bytes."""
+
+import json
+import signal
+import subprocess
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import pytest
+
+from tests.cli.conftest import Cli
+
+Shell = Callable[..., "subprocess.CompletedProcess[bytes]"]
+FEW = [{"id": f"n{i}", "prompt": f"tell me {i} things", "seed": i, "max_tokens": 3 + i % 5} for i in range(12)]
+
+
+def text(rows: Sequence[object]) -> bytes:
+    return "".join(json.dumps(row) + "\n" for row in rows).encode()
+
+
+def test_lines_in_lines_out(cli: Cli, mine: str) -> None:
+    ran = cli("map", mine, stdin=text(FEW))
+    assert ran.code == 0, ran.err
+    rows = [json.loads(line) for line in ran.out.splitlines()]
+    assert [(row["id"], row["index"]) for row in rows] == [(f"n{i}", i) for i in range(12)]
+    assert rows[0].keys() == {"id", "index", "request", "text", "finish_reason", "usage"}
+    assert [row["usage"]["completion_tokens"] for row in rows] == [row["max_tokens"] for row in FEW]
+    assert f"12 lines; {sum(3 + i % 5 for i in range(12))} tokens in" in ran.err
+
+
+def test_company_changes_no_answer(cli: Cli, mine: str) -> None:
+    texts = [
+        [json.loads(line)["text"] for line in cli("map", mine, "-np", n, "-q", stdin=text(FEW)).out.splitlines()]
+        for n in ("1", "3", "12")
+    ]
+    assert texts[0] == texts[1] == texts[2]
+
+
+def test_errors_are_rows_and_the_exit_code_of_the_first(cli: Cli, mine: str) -> None:
+    ran = cli("map", mine, "-c", "64", stdin=text([FEW[0], {"prompt": "word " * 60, "id": 9}, {"prompt": 5}]))
+    rows = [json.loads(line) for line in ran.out.splitlines()]
+    assert ran.code == 8
+    assert ["error" in row for row in rows] == [False, True, True]
+    assert (rows[1]["id"], rows[1]["text"], rows[1]["error"]["exit_code"]) == (9, None, 8)
+    assert "error: 2 of 3 lines could not be answered; the first: " in ran.err
+
+
+def test_unknown_fields_are_named_once(cli: Cli, mine: str) -> None:
+    ran = cli("map", mine, stdin=text([{**FEW[0], "tempo": 1}, {**FEW[1], "tempo": 2}]))
+    assert ran.code == 0
+    assert ran.err.count("tempo mean nothing here") == 1
+
+
+def test_nothing_in_nothing_out(cli: Cli, mine: str) -> None:
+    ran = cli("map", mine)
+    assert (ran.code, ran.out) == (0, "")
+
+
+@pytest.mark.parametrize("cut", [0, 1, 40, 10**6])
+def test_resumed_it_ends_with_the_same_bytes(cli: Cli, mine: str, tmp_path: Path, cut: int) -> None:
+    """Wherever it was cut off: nothing, in the first row, in the second, behind the last one."""
+    lines, whole, part = tmp_path / "in.jsonl", tmp_path / "whole.jsonl", tmp_path / "part.jsonl"
+    lines.write_bytes(text(FEW))
+    assert cli("map", mine, str(lines), "-o", str(whole)).code == 0
+    first = len(whole.read_bytes().splitlines(keepends=True)[0])
+    part.write_bytes(whole.read_bytes()[: cut if cut != 40 else first + cut])
+    assert cli("map", mine, str(lines), "-o", str(part), "--resume").code == 0
+    kept = [json.loads(line) for line in part.read_bytes().splitlines()]
+    wanted = [json.loads(line) for line in whole.read_bytes().splitlines()]
+    for row in kept + wanted:  # what was in the prefix cache depends on the company
+        del row["usage"]["cached_tokens"]
+    assert kept == wanted
+
+
+def test_it_is_not_resumed_with_anything_else(cli: Cli, mine: str, tmp_path: Path) -> None:
+    lines, out = tmp_path / "in.jsonl", tmp_path / "out.jsonl"
+    lines.write_bytes(text(FEW))
+    call = ("map", mine, str(lines), "-o", str(out))
+    assert cli(*call).code == 0
+    before = out.read_bytes()
+    assert cli(*call).code == 2
+    assert cli(*call, "--resume", "--temp", "1.5").code == 9
+    lines.write_bytes(text([FEW[0], FEW[2]]))
+    ran = cli(*call, "--resume")
+    assert ran.code == 9
+    assert "row 1 answers another line" in ran.err
+    assert out.read_bytes() == before
+    out.write_bytes(b"hello\n")
+    assert cli(*call, "--resume").code == 7
+    assert out.read_bytes() == b"hello\n"
+
+
+@pytest.mark.parametrize(
+    ("argv", "code", "words"),
+    [
+        (("--resume",), 2, "`--resume` needs the file"),
+        (("-np", "2,4"), 2, "--parallel has 2 numbers"),
+        (("-np", "65"), 2, "parallel is 65"),
+        (("-o", "/nowhere/out"), 4, "/nowhere/out: no such file"),
+        (("/nowhere/in",), 4, "/nowhere/in: no such file"),
+    ],
+)
+def test_bad_words(cli: Cli, mine: str, argv: tuple[str, ...], code: int, words: str) -> None:
+    ran = cli("map", mine, *argv)
+    assert ran.code == code
+    assert words in ran.err
+
+
+def test_head_ends_it_quietly(shell: Shell, tiny: Path, tmp_path: Path) -> None:
+    lines = tmp_path / "in.jsonl"
+    lines.write_bytes(text([*FEW] * 50))
+    ran = shell(f"localinfer map {tiny} {lines} -q | head -1; echo ${{PIPESTATUS[0]}}")
+    assert ran.stdout.splitlines()[-1] in (b"0", b"141")
+    assert ran.stderr == b""
+
+
+def test_ctrl_c_keeps_whole_rows_and_says_how_to_go_on(tiny: Path, tmp_path: Path) -> None:
+    from tests.cli.conftest import ENTRY
+
+    lines, out = tmp_path / "in.jsonl", tmp_path / "out.jsonl"
+    lines.write_bytes(text([{**row, "max_tokens": 100} for row in FEW] * 200))
+    with subprocess.Popen(
+        [*ENTRY, "map", str(tiny), str(lines), "-o", str(out)], stderr=subprocess.PIPE, text=True
+    ) as ran:
+        while not (out.exists() and out.stat().st_size):
+            time.sleep(0.05)
+            assert ran.poll() is None
+        ran.send_signal(signal.SIGINT)
+        _, said = ran.communicate(timeout=30)
+    assert ran.returncode == 130
+    assert "the same command with `--resume` goes on" in said
+    assert all(json.loads(line) for line in out.read_bytes().splitlines())
