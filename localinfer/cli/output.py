@@ -9,6 +9,7 @@ import errno
 import io
 import json
 import os
+import re
 import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, TextIO
@@ -82,8 +83,10 @@ def line(text: str = "") -> None:
 
 
 def show_json(value: Any) -> None:
-    """One JSON value and a line break on standard output. Not a number is null, as JSON has none."""
-    write(json.dumps(_finite(value), ensure_ascii=False, allow_nan=False) + "\n")
+    """One JSON value and a line break on standard output. Not a number is null, as JSON has none. Control characters are
+    escaped, those that JSON would let through, too: a terminal might obey them."""
+    text = json.dumps(_finite(value), ensure_ascii=False, allow_nan=False)
+    write(re.sub(r"[\x7f-\x9f]", lambda found: f"\\u{ord(found[0]):04x}", text) + "\n")
 
 
 def flush(*, quietly: bool = False) -> None:

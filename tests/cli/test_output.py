@@ -1,6 +1,7 @@
 """Where words go, and what a terminal sees of a job's progress."""
 
 import io
+import json
 import os
 import sys
 
@@ -107,3 +108,11 @@ def test_a_dumb_terminal_is_not_drawn_on(monkeypatch: pytest.MonkeyPatch) -> Non
 def test_columns_line_up(capsys: pytest.CaptureFixture[str]) -> None:
     output.table(("A", "LONG"), [("a longer\x1b[1m name", "x"), ("b", "")])
     assert capsys.readouterr().out == "A              LONG\na longer name  x\nb\n"
+
+
+def test_json_lets_no_control_character_through(capsys: pytest.CaptureFixture[str]) -> None:
+    value = {"text": "a\x9b31m\x7f\x1bé\u2028"}
+    output.show_json(value)
+    out = capsys.readouterr().out
+    assert json.loads(out) == value
+    assert not any(ord(c) < 32 or 0x7F <= ord(c) < 0xA0 for c in out.rstrip("\n"))
