@@ -83,8 +83,10 @@ def line(text: str = "") -> None:
 
 
 def show_json(value: Any) -> None:
-    """One JSON value and a line break on standard output. Not a number is null, as JSON has none. Control characters are
-    escaped, those that JSON would let through, too: a terminal might obey them."""
+    """One JSON value and a line break on standard output. Not a number is null, as JSON has none.
+
+    Control characters are escaped, those that JSON would let through, too: a terminal might obey them.
+    """
     text = json.dumps(_finite(value), ensure_ascii=False, allow_nan=False)
     write(re.sub(r"[\x7f-\x9f]", lambda found: f"\\u{ord(found[0]):04x}", text) + "\n")
 
