@@ -119,7 +119,7 @@ def open_model(
 ) -> ModelGuesser:
     """The model at `path` as a guesser for `target`. Raises `UsageError` when it reads other tokens than the target."""
     checkpoint = Checkpoint(path)
-    require_same_tokens(Tokenizer(path), Tokenizer(target.path), path.name)
+    require_same_tokens(Tokenizer(path), Tokenizer(target.path), f"{path.parent.name}/{path.name}")
     context = min(context, checkpoint.spec.max_context)
     blocks = PagedCache(slots=parallel, context=context, reuse=False).allocator.count
     program = load_program(

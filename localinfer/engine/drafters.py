@@ -193,7 +193,10 @@ def _rows(matrix: StoredLinear, ids: NDArray[np.int32], threads: int) -> native.
 
 def _arrays(folder: Path, target: Checkpoint, kind: str) -> Arrays:
     """The tensors of a drafter, all shapes checked before one is read."""
-    file = SafetensorsFile(folder / "weights.safetensors")
+    try:
+        file = SafetensorsFile(folder / "weights.safetensors")
+    except Corrupt as error:
+        raise Corrupt(error.message, hint=_HINT) from None
     shapes = {name: info.shape for name, info in file.tensors.items()}
     hidden = target.spec.hidden_size
     if kind == "early":

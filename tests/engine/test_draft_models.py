@@ -137,7 +137,7 @@ def test_another_tokenizer_is_refused_by_its_first_token(tmp_path: Path, llama: 
     words = document["model"]["vocab"]
     words["b"], words["c"] = words["c"], words["b"]
     file.write_text(json.dumps(document))
-    with pytest.raises(UsageError, match=r"`other` cannot guess for this model: token \d+ is 'c' there and 'b' here"):
+    with pytest.raises(UsageError, match=r"other` cannot guess for this model: token \d+ is 'c' there and 'b' here"):
         open_model(other, Checkpoint(llama), threads=1, isa="", parallel=1, context=64, chunk=8, kv_bits=8)
 
 

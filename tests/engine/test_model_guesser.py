@@ -163,6 +163,6 @@ def test_a_vocabulary_that_ends_earlier_is_another(tmp_path: Path, mine: int, sa
     draft, target = (
         make_checkpoint(tmp_path / name, vocab_size=rows) for name, rows in (("draft", mine), ("target", 620 - mine))
     )
-    with pytest.raises(UsageError, match=f"`draft` cannot guess for this model: token 300 is .*{says}") as refused:
+    with pytest.raises(UsageError, match=f"/draft` cannot guess for this model: token 300 is .*{says}") as refused:
         open_model(draft, Checkpoint(target), threads=1, isa="", parallel=1, context=64, chunk=8, kv_bits=8)
     assert "--draft auto" in str(refused.value.hint)
