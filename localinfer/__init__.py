@@ -7,11 +7,22 @@ __version__ = "0.1.0"
 
 _HOMES = {
     "Chat": "localinfer.chats.chat",
+    "ContextOverflow": "localinfer.errors",
     "Engine": "localinfer.engine.protocol",
     "EngineConfig": "localinfer.config",
+    "Event": "localinfer.events",
+    "Finished": "localinfer.events",
     "LocalInferError": "localinfer.errors",
+    "Message": "localinfer.chats.template",
+    "Progress": "localinfer.events",
     "Request": "localinfer.engine.protocol",
     "SamplingParams": "localinfer.config",
+    "Shifted": "localinfer.events",
+    "Started": "localinfer.events",
+    "Stats": "localinfer.events",
+    "Text": "localinfer.events",
+    "astream": "localinfer.api",
+    "load": "localinfer.api",
     "open_engine": "localinfer.engine.opening",
 }
 
