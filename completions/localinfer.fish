@@ -165,6 +165,8 @@ complete -c localinfer -n '__localinfer_in run' -l backend -x -a 'auto cpu llama
 complete -c localinfer -n '__localinfer_in run' -l draft -x -d 'Who guesses ahead: auto, off, suffix, lookup, early, head, or a model with the same tokenizer. The text stays the same. For `bench` several, with commas; there the default is off. [default: auto]'
 complete -c localinfer -n '__localinfer_in run' -l draft-tokens -x -d 'Most tokens guessed ahead in one step. [default: 31]'
 complete -c localinfer -n '__localinfer_in run' -l prefill-chunk -x -d 'Prompt tokens read in one step. [default: 256]'
+complete -c localinfer -n '__localinfer_in run' -l kv-tokens -x -d 'Tokens that the KV cache holds for all texts together; each may use them all, up to its context. [default: the context for each text, for four at the most]'
+complete -c localinfer -n '__localinfer_in run' -l latency-goal -x -d 'Milliseconds that a step may take while an answer is written; prompts of others are read in pieces that fit. [default: 120]'
 complete -c localinfer -n '__localinfer_in run' -l revision -x -d 'Commit, branch or tag of the repository.'
 complete -c localinfer -n '__localinfer_in run' -l offline -d 'Use only what is on this machine.'
 complete -c localinfer -n '__localinfer_in run' -l json -d 'Print JSON on standard output.'
@@ -196,6 +198,8 @@ complete -c localinfer -n '__localinfer_in map' -l backend -x -a 'auto cpu llama
 complete -c localinfer -n '__localinfer_in map' -l draft -x -d 'Who guesses ahead: auto, off, suffix, lookup, early, head, or a model with the same tokenizer. The text stays the same. For `bench` several, with commas; there the default is off. [default: auto]'
 complete -c localinfer -n '__localinfer_in map' -l draft-tokens -x -d 'Most tokens guessed ahead in one step. [default: 31]'
 complete -c localinfer -n '__localinfer_in map' -l prefill-chunk -x -d 'Prompt tokens read in one step. [default: 256]'
+complete -c localinfer -n '__localinfer_in map' -l kv-tokens -x -d 'Tokens that the KV cache holds for all texts together; each may use them all, up to its context. [default: the context for each text, for four at the most]'
+complete -c localinfer -n '__localinfer_in map' -l latency-goal -x -d 'Milliseconds that a step may take while an answer is written; prompts of others are read in pieces that fit. [default: 120]'
 complete -c localinfer -n '__localinfer_in map' -l revision -x -d 'Commit, branch or tag of the repository.'
 complete -c localinfer -n '__localinfer_in map' -l offline -d 'Use only what is on this machine.'
 complete -c localinfer -n '__localinfer_in map' -s q -l quiet -d 'No progress and no notes on standard error.'
@@ -222,6 +226,8 @@ complete -c localinfer -n '__localinfer_in chat' -l backend -x -a 'auto cpu llam
 complete -c localinfer -n '__localinfer_in chat' -l draft -x -d 'Who guesses ahead: auto, off, suffix, lookup, early, head, or a model with the same tokenizer. The text stays the same. For `bench` several, with commas; there the default is off. [default: auto]'
 complete -c localinfer -n '__localinfer_in chat' -l draft-tokens -x -d 'Most tokens guessed ahead in one step. [default: 31]'
 complete -c localinfer -n '__localinfer_in chat' -l prefill-chunk -x -d 'Prompt tokens read in one step. [default: 256]'
+complete -c localinfer -n '__localinfer_in chat' -l kv-tokens -x -d 'Tokens that the KV cache holds for all texts together; each may use them all, up to its context. [default: the context for each text, for four at the most]'
+complete -c localinfer -n '__localinfer_in chat' -l latency-goal -x -d 'Milliseconds that a step may take while an answer is written; prompts of others are read in pieces that fit. [default: 120]'
 complete -c localinfer -n '__localinfer_in chat' -l no-remember -d 'Keep no tokens of this text to guess from later; `localinfer draft rm --texts` deletes those that are kept.'
 complete -c localinfer -n '__localinfer_in chat' -l revision -x -d 'Commit, branch or tag of the repository.'
 complete -c localinfer -n '__localinfer_in chat' -l offline -d 'Use only what is on this machine.'
@@ -252,6 +258,8 @@ complete -c localinfer -n '__localinfer_in bench' -l backend -x -a 'auto cpu lla
 complete -c localinfer -n '__localinfer_in bench' -l draft -x -d 'Who guesses ahead: auto, off, suffix, lookup, early, head, or a model with the same tokenizer. The text stays the same. For `bench` several, with commas; there the default is off. [default: auto]'
 complete -c localinfer -n '__localinfer_in bench' -l draft-tokens -x -d 'Most tokens guessed ahead in one step. [default: 31]'
 complete -c localinfer -n '__localinfer_in bench' -l prefill-chunk -x -d 'Prompt tokens read in one step. [default: 256]'
+complete -c localinfer -n '__localinfer_in bench' -l kv-tokens -x -d 'Tokens that the KV cache holds for all texts together; each may use them all, up to its context. [default: the context for each text, for four at the most]'
+complete -c localinfer -n '__localinfer_in bench' -l latency-goal -x -d 'Milliseconds that a step may take while an answer is written; prompts of others are read in pieces that fit. [default: 120]'
 complete -c localinfer -n '__localinfer_in bench' -l revision -x -d 'Commit, branch or tag of the repository.'
 complete -c localinfer -n '__localinfer_in bench' -l offline -d 'Use only what is on this machine.'
 complete -c localinfer -n '__localinfer_in bench' -l json -d 'Print JSON on standard output.'
@@ -291,11 +299,11 @@ complete -c localinfer -n '__localinfer_in config show' -l json -d 'Print JSON o
 complete -c localinfer -n '__localinfer_in config show' -s h -l help -d 'Show this message and exit.'
 
 # config set
-complete -c localinfer -n '__localinfer_in config set' -a 'model prompt file system raw lossy revision ctx-size threads kv-bits backend draft minutes kind texts show-drafts no-remember draft-tokens prefill-chunk on-overflow max-tokens temp top-k top-p min-p repeat-penalty seed stop bits group method calib tokens no-report bpw target-size refine time-budget resume fresh name format type output token offline json quiet stats yes recalibrate dry-run template continue test rows tasks prompts reps against against-file random head-bits text ctx chunks plot parallel compare max-drop'
+complete -c localinfer -n '__localinfer_in config set' -a 'model prompt file system raw lossy revision ctx-size threads kv-bits backend draft minutes kind texts show-drafts no-remember draft-tokens kv-tokens latency-goal prefill-chunk on-overflow max-tokens temp top-k top-p min-p repeat-penalty seed stop bits group method calib tokens no-report bpw target-size refine time-budget resume fresh name format type output token offline json quiet stats yes recalibrate dry-run template continue test rows tasks prompts reps against against-file random head-bits text ctx chunks plot parallel compare max-drop'
 complete -c localinfer -n '__localinfer_in config set' -s h -l help -d 'Show this message and exit.'
 
 # config unset
-complete -c localinfer -n '__localinfer_in config unset' -a 'model prompt file system raw lossy revision ctx-size threads kv-bits backend draft minutes kind texts show-drafts no-remember draft-tokens prefill-chunk on-overflow max-tokens temp top-k top-p min-p repeat-penalty seed stop bits group method calib tokens no-report bpw target-size refine time-budget resume fresh name format type output token offline json quiet stats yes recalibrate dry-run template continue test rows tasks prompts reps against against-file random head-bits text ctx chunks plot parallel compare max-drop'
+complete -c localinfer -n '__localinfer_in config unset' -a 'model prompt file system raw lossy revision ctx-size threads kv-bits backend draft minutes kind texts show-drafts no-remember draft-tokens kv-tokens latency-goal prefill-chunk on-overflow max-tokens temp top-k top-p min-p repeat-penalty seed stop bits group method calib tokens no-report bpw target-size refine time-budget resume fresh name format type output token offline json quiet stats yes recalibrate dry-run template continue test rows tasks prompts reps against against-file random head-bits text ctx chunks plot parallel compare max-drop'
 complete -c localinfer -n '__localinfer_in config unset' -s h -l help -d 'Show this message and exit.'
 
 # completion

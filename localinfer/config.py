@@ -14,6 +14,10 @@ KvBits = Literal[16, 8, 4]
 Overflow = Literal["error", "shift"]
 Draft = Literal["auto", "off", "suffix", "lookup", "early", "head", "model"]
 DRAFTS: tuple[Draft, ...] = get_args(Draft)
+BLOCK_TOKENS = 32
+"""Tokens in one block of the KV cache; the native code is built for this number."""
+FULL_CONTEXTS = 4
+"""Sequences whose whole context the KV cache holds when nothing is said; more of them share it."""
 MOST_DRAFTS = 31
 """Rows of guesses that a step can check, for all texts together."""
 
@@ -39,7 +43,13 @@ class EngineConfig:
     """Longest conversation kept, in tokens. Unset: the model's own limit, at most 8192."""
 
     parallel: int = 1
-    """How many sequences may run at once; the KV cache holds `context` tokens for each."""
+    """How many sequences may run at once."""
+
+    kv_tokens: int | None = None
+    """Tokens that the KV cache holds for all sequences together. Unset: `context` for each, for four at the most."""
+
+    latency_goal_ms: int = 120
+    """Milliseconds that a step may take while somebody's answer is written: prompts are read in pieces that fit."""
 
     kv_bits: KvBits = 8
     """Bits of each key and value in the cache. With 4, layers that do not bear it keep 8."""
@@ -65,10 +75,25 @@ class EngineConfig:
     remember: bool = False
     """Keep the tokens of finished texts, privately, and guess from those of earlier ones."""
 
+    def pool_tokens(self, context: int) -> int:
+        """Tokens that the KV cache holds for all sequences, where one may have `context`. Raises `UsageError` when
+        that is not even room for one."""
+        if self.kv_tokens is None:
+            return -(-context // BLOCK_TOKENS) * BLOCK_TOKENS * min(self.parallel, FULL_CONTEXTS)
+        if self.kv_tokens < context:
+            raise UsageError(
+                f"the KV cache is to hold {self.kv_tokens} tokens, but one text may have {context}",
+                hint=f"ask for at least `--kv-tokens {context}`, or lower the context (-c)",
+            )
+        return self.kv_tokens
+
     def __post_init__(self) -> None:
         if self.context is not None:
             in_range("context", self.context, 1, 1 << 20)
         in_range("parallel", self.parallel, 1, 64)
+        if self.kv_tokens is not None:
+            in_range("kv-tokens", self.kv_tokens, 1, 1 << 24)
+        in_range("latency-goal", self.latency_goal_ms, 1, 60_000)
         one_of("kv-bits", self.kv_bits, (16, 8, 4))
         if self.threads is not None:
             in_range("threads", self.threads, 1, 256)

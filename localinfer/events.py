@@ -4,7 +4,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 FinishReason = Literal["stop", "length", "overflow", "cancelled"]
-Phase = Literal["queued", "prefill", "decode"]
+Phase = Literal["queued", "prefill", "decode", "parked"]
 
 
 @dataclass(frozen=True, slots=True)

@@ -167,7 +167,13 @@ def _peers(
 def _for_streams(config: EngineConfig, tests: Sequence[BenchTest], streams: int) -> EngineConfig:
     """`config` with room for `streams` sequences, as long as `tests` need them. Several have no drafts."""
     context = context_for(tests) if config.context is None else config.context
-    return replace(config, context=context, parallel=streams, draft="off" if streams > 1 else config.draft)
+    return replace(
+        config,
+        context=context,
+        parallel=streams,
+        kv_tokens=(context + 32) * streams,
+        draft="off" if streams > 1 else config.draft,
+    )
 
 
 def _model(subject: Subject, runner: Runner) -> BenchModel:
@@ -201,7 +207,7 @@ def _with_share(row: BenchRow, subject: Subject, tops: float | None) -> BenchRow
 
 def _steps(subject: Subject, config: EngineConfig, rows: Sequence[int], seed: int, clock: Clock) -> list[StepRow]:
     """The times of steps of `rows` sequences, in an engine with room for all of them."""
-    wide = replace(config, parallel=max(rows), context=STEPS + 128, draft="off")
+    wide = replace(config, parallel=max(rows), context=STEPS + 128, kv_tokens=max(rows) * (STEPS + 128), draft="off")
     found: list[StepRow] = []
     one: float | None = None
     with subject.open(wide, clock) as runner:

@@ -22,6 +22,8 @@ class EngineFlags:
     draft: o.Draft
     draft_tokens: o.DraftTokens
     prefill_chunk: o.PrefillChunk
+    kv_tokens: o.KvTokens
+    latency_goal: o.LatencyGoal
 
     def config(self, *, remember: bool = False, draft: str | None = None) -> EngineConfig:
         """The same as the engine wants it; with `draft` instead of the flag's word."""
@@ -32,6 +34,8 @@ class EngineFlags:
             threads=self.threads,
             kv_bits=cast(KvBits, int(self.kv_bits)),
             prefill_chunk=self.prefill_chunk,
+            kv_tokens=self.kv_tokens,
+            latency_goal_ms=self.latency_goal,
             draft_tokens=self.draft_tokens,
             remember=remember,
         )

@@ -174,6 +174,28 @@ DraftTokens = Annotated[
         default=default_of(EngineConfig, "draft_tokens"),
     ),
 ]
+KvTokens = Annotated[
+    int | None,
+    flag(
+        "kv-tokens",
+        "int",
+        "Tokens that the KV cache holds for all texts together; each may use them all, up to its context.",
+        low=1,
+        high=1 << 24,
+        shows="the context for each text, for four at the most",
+    ),
+]
+LatencyGoal = Annotated[
+    int,
+    flag(
+        "latency-goal",
+        "int",
+        "Milliseconds that a step may take while an answer is written; prompts of others are read in pieces that fit.",
+        low=1,
+        high=60_000,
+        default=default_of(EngineConfig, "latency_goal_ms"),
+    ),
+]
 PrefillChunk = Annotated[
     int,
     flag(

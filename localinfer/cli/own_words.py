@@ -62,7 +62,9 @@ def _drawn(
     if earlier != "fresh":
         require_same_source(dest.with_name(dest.name + ".partial"), origin.said)
     context = min(CONTEXT, estimate(source.path).context)
-    config = EngineConfig(context=context, parallel=TOGETHER, kv_bits=16, threads=threads or None)
+    config = EngineConfig(
+        context=context, parallel=TOGETHER, kv_tokens=context * TOGETHER, kv_bits=16, threads=threads or None
+    )
     key = hashlib.sha256(repr((sorted(origin.said["files"].items()), seed)).encode()).hexdigest()
     with locked(_folder(dest)):
         check_fit(source, config)

@@ -38,7 +38,9 @@ def own_text(
     folder = drafters_dir() / f"{key_of_model(model.path)}-words-{seed}.partial"
     folder.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
     context = min(CONTEXT, estimate(model.path).context)
-    config = EngineConfig(context=context, parallel=TOGETHER, threads=threads or None, draft="off")
+    config = EngineConfig(
+        context=context, parallel=TOGETHER, kv_tokens=context * TOGETHER, threads=threads or None, draft="off"
+    )
     with locked(folder):
         words = folder / "words.jsonl"
         with open_engine(model.path, config, name=model.ref, on_progress=progress) as engine:

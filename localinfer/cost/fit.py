@@ -31,12 +31,12 @@ class Fit:
     weights_bytes: int
     """Packed for the kernels, padding included."""
     kv_bytes: int
-    """Keys and values of `context` tokens for each of `parallel` sequences."""
+    """Keys and values of all tokens that the cache holds."""
     other_bytes: int
     """Activations, logits, RoPE tables, the largest matrices while they are packed, and the program itself."""
     free_bytes: int
     context: int
-    """Tokens that `kv_bytes` is for."""
+    """Tokens of one sequence."""
 
     @property
     def fits(self) -> bool:
@@ -48,25 +48,33 @@ def estimate(
     *,
     context: int | None = None,
     parallel: int = 1,
+    kv_tokens: int | None = None,
     kv_bits: int | Sequence[int] = 8,
     free_bytes: int | None = None,
 ) -> Fit:
     """What the checkpoint at `path` needs; reads no weights.
 
-    `context` None is what the engine takes then; `free_bytes` None asks the machine. `kv_bits` may be given layer by
+    `context` None is what the engine takes then, and `kv_tokens` None the context for each of `parallel` sequences;
+    `free_bytes` None asks the machine. `kv_bits` may be given layer by
     layer; with 4 for all, layers that will keep 8 bits are not known yet and come on top.
     Raises what opening a checkpoint raises: `NotFound`, `NotSupported`, `Corrupt`.
     """
     checkpoint = Checkpoint(path)
     spec = checkpoint.spec
-    tokens = min(spec.max_context, DEFAULT_CONTEXT) if context is None else context
-    blocks = parallel * -(-tokens // KV_BLOCK)
+    tokens = context or min(spec.max_context, DEFAULT_CONTEXT)
+    each = -(-tokens // KV_BLOCK)
+    blocks = parallel * each if kv_tokens is None else -(-kv_tokens // KV_BLOCK)
     weights = weights_bytes(checkpoint)
     kv = blocks * KV_BLOCK * spec.kv_bytes_per_token(kv_bits)
     other = _activations(checkpoint.graph, parallel) + _ropes(checkpoint.graph, tokens) + _loading(checkpoint)
     other += RUNTIME_BYTES + TOKEN_BYTES * spec.vocab_size
     free = available_bytes() if free_bytes is None else free_bytes
     return Fit(weights + kv + other, weights, kv, other, free, tokens)
+
+
+def context_of(path: Path, asked: int | None) -> int:
+    """Tokens of context that the engine takes for the checkpoint at `path`: `asked`, or else its own choice."""
+    return asked or min(Checkpoint(path).spec.max_context, DEFAULT_CONTEXT)
 
 
 def packed_bytes(linear: Linear, bits: int, group: int) -> int:

@@ -1,7 +1,6 @@
 """The engine: requests in, events out. `step` is the only place where anything moves."""
 
 import itertools
-import threading
 import time
 from collections.abc import Callable, Iterator
 from collections.abc import Sequence as Ordered
@@ -12,6 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from localinfer.config import SamplingParams
+from localinfer.engine.fair_lock import FairLock
+from localinfer.engine.load import Load, load_of
 from localinfer.engine.protocol import EngineInfo, Request, Tokenizer
 from localinfer.engine.reply import Reply
 from localinfer.engine.runner import Runner
@@ -80,7 +81,9 @@ class StepEngine:
         self._replies: dict[int, Reply] = {}
         self._outbox: list[Event] = []
         self._left: set[int] = set()  # streams left early: their last words wait for a `step`, but not for ever
-        self._lock = threading.RLock()
+        self._lock = FairLock()
+        self._last = Load()
+        scheduler.on_park = self._parked
         self._closed = False
 
     def step(self) -> list[Event]:
@@ -91,10 +94,21 @@ class StepEngine:
             self._left.clear()
             return events
 
+    def focus(self, *handles: int) -> None:
+        """These texts go first from now on; see `Engine.focus`."""
+        with self._lock:
+            self.scheduler.focused = frozenset(handles)
+
+    def load(self) -> Load:
+        """What the last step held, and how full the cache is; see `Engine.load`."""
+        with self._lock:
+            return load_of(self.scheduler, self._last)
+
     def _advance(self) -> None:
         self._check_open()
         batch = self.scheduler.next_batch()
         if not batch:
+            self._last = Load()
             return
         started = self.clock()
         for work in batch:
@@ -105,6 +119,8 @@ class StepEngine:
         logits = self.runner.forward(batch)  # one call, GIL released; if it is interrupted, nothing has moved
         chosen = self._choose(batch, logits)
         now = self.clock()
+        self._last = Load.of_step(batch, now - started)
+        self.scheduler.learn(batch, now - started)
         self._settle(asked, dict(zip((work.sequence.handle for work in batch), chosen, strict=True)), now - started)
         row = 0
         for work, tokens in zip(batch, chosen, strict=True):
@@ -127,8 +143,11 @@ class StepEngine:
             return {}
         asks, places = list[Ask](), list[int]()
         for place, work in enumerate(batch):
-            most = min(self.draft_tokens, self._replies[work.sequence.handle].room - 1)
-            if work.count == 1 and most > 0:
+            if work.count > 1:
+                continue
+            room = min(self._replies[work.sequence.handle].room - 1, self.scheduler.spare(work, len(batch)))
+            most = min(self.draft_tokens, room)
+            if most > 0:
                 asks.append(Ask(work.sequence.handle, work.sequence.tokens, most, self._chooser(work)))
                 places.append(place)
         if not asks:
@@ -207,6 +226,12 @@ class StepEngine:
         if self.guessing is not None:
             self.guessing.forget(sequence.handle)
         self._outbox.append(Shifted(sequence.handle, drop, len(sequence.tokens)))
+
+    def _parked(self, sequence: Sequence) -> None:
+        """Others needed the blocks of `sequence`: it waits, and what was guessed about it is of no use meanwhile."""
+        if self.guessing is not None:
+            self.guessing.forget(sequence.handle)
+        self._outbox.append(self._replies[sequence.handle].stats(self.clock()))
 
     def _retire(self, reply: Reply, reason: FinishReason, now: float) -> None:
         sequence = reply.sequence

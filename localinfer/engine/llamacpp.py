@@ -35,6 +35,21 @@ class LlamaCache:
         self.written = [0] * slots
         """One past the last position in each slot's memory; -1 while a step may have been cut short."""
 
+    @property
+    def count(self) -> int:
+        return 0
+
+    @property
+    def available(self) -> int:
+        return 0
+
+    def needs(self, tokens: Sequence[int], end: int) -> int:
+        """None: every slot has its whole context."""
+        return 0
+
+    def room(self, lease: Lease, more: int) -> int:
+        return 1 << 31
+
     def open(self, tokens: Sequence[int]) -> Lease:
         shared = {slot: min(_common(self.held[slot], tokens), len(tokens) - 1) for slot in self._free}
         slot = max(shared, key=lambda s: (shared[s], -len(self.held[s]), -s))

@@ -14,6 +14,8 @@ if TYPE_CHECKING:
     from localinfer.engine.protocol import Engine, EngineInfo
     from localinfer.formats.tokenizer import Tokenizer
     from localinfer.graph.weights import Checkpoint
+    from localinfer.kv.cache import PagedCache
+    from localinfer.scheduler.scheduler import Scheduler
 
 PADDING_ROWS = 1024
 """Rows past the tokenizer's last token that a model may have: makers round tables up, by 905 at the most we know of."""
@@ -71,15 +73,15 @@ def _open_native(path: Path, config: EngineConfig, name: str, on_progress: OnPro
     from localinfer.formats.tokenizer import Tokenizer
     from localinfer.graph.program import load_program
     from localinfer.graph.weights import Checkpoint
+    from localinfer.kv.blocks import blocks_for
     from localinfer.kv.cache import PagedCache
-    from localinfer.scheduler.scheduler import Scheduler
 
     checkpoint = Checkpoint(path)
     tokenizer = Tokenizer(path)
     sampling = default_sampling(path)
     _check_vocabulary(checkpoint, tokenizer, name)
     context = choose_context(config, checkpoint.spec.max_context)
-    cache = PagedCache(slots=config.parallel, context=context)
+    cache = PagedCache(slots=config.parallel, context=context, blocks=blocks_for(config.pool_tokens(context)))
     key = calibration.key_for(checkpoint, name, isa=config.isa, threads=config.threads or 0, kv_bits=config.kv_bits)
     kept = calibration.known(key)
     program = load_program(
@@ -99,7 +101,7 @@ def _open_native(path: Path, config: EngineConfig, name: str, on_progress: OnPro
         width=cache.width,
         wants_hidden=wants_hidden(config),
     )
-    scheduler = Scheduler(cache, parallel=config.parallel, chunk=config.prefill_chunk)
+    scheduler = _scheduler(config, cache, measured)
     target = Target(checkpoint=checkpoint, program=program, runner=runner, scheduler=scheduler, context=context)
     past = open_past(path, program.vocab) if config.remember and config.draft != "off" else None
     guesser, notes = guessing(config, target, measured, past)
@@ -118,6 +120,15 @@ def _open_native(path: Path, config: EngineConfig, name: str, on_progress: OnPro
         remember=None if past is None else past.remember,
         draft_tokens=config.draft_tokens,
     )
+
+
+def _scheduler(config: EngineConfig, cache: "PagedCache", measured: "Calibration") -> "Scheduler":
+    from localinfer.engine.pace import Pace
+    from localinfer.scheduler.chunk import ChunkRule
+    from localinfer.scheduler.scheduler import Scheduler
+
+    rule = ChunkRule(config.prefill_chunk, config.latency_goal_ms / 1000, Pace(measured))
+    return Scheduler(cache, parallel=config.parallel, chunk=rule)
 
 
 def _info(

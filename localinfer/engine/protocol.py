@@ -3,11 +3,14 @@
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from types import TracebackType
-from typing import Literal, Protocol, Self
+from typing import TYPE_CHECKING, Literal, Protocol, Self
 
 from localinfer.config import Overflow, SamplingParams
 from localinfer.engine.calibration import Calibration
 from localinfer.events import Event
+
+if TYPE_CHECKING:
+    from localinfer.engine.load import Load
 
 
 class TextStream(Protocol):
@@ -120,6 +123,14 @@ class Engine(Protocol):
     def cancel(self, handle: int) -> None:
         """End a request now. Its `Finished` event, reason `cancelled`, comes with the next `step`. Unknown or finished
         handles are ignored."""
+        ...
+
+    def focus(self, *handles: int) -> None:
+        """The texts that somebody looks at: from now on they go first in what can be put off, and are parked last."""
+        ...
+
+    def load(self) -> "Load":
+        """What the last step held, who waits, and how full the cache is."""
         ...
 
     def close(self) -> None:

@@ -124,6 +124,8 @@ class Reply:
         """How it is doing."""
         admitted, first = self._admitted, self._first
         phase: Phase = "queued" if admitted is None else "prefill" if first is None else "decode"
+        if self.sequence.parked:
+            phase = "parked"
         return Stats(
             handle=self.sequence.handle,
             phase=phase,

@@ -2,10 +2,10 @@
 
 from collections.abc import Callable
 
+from localinfer.config import BLOCK_TOKENS
 from localinfer.errors import DoesNotFit
 
-BLOCK_TOKENS = 32
-"""Tokens in one block; the native cache is built for this number."""
+__all__ = ["BLOCK_TOKENS", "BlockAllocator", "blocks_for"]
 
 
 def blocks_for(tokens: int) -> int:
@@ -37,6 +37,11 @@ class BlockAllocator:
     def users(self, block: int) -> int:
         """How many hold `block`."""
         return self._users[block]
+
+    def usage(self) -> tuple[int, int, int, int]:
+        """Blocks in all, used ones, of these the shared ones, and idle ones."""
+        used = self.count - self.available
+        return self.count, used, sum(users > 1 for users in self._users), len(self._idle)
 
     def take(self) -> int:
         """A block of one's own. Raises `DoesNotFit` when every block is in use."""

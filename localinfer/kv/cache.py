@@ -27,6 +27,24 @@ class Lease:
 class Cache(Protocol):
     """What the scheduler asks of a cache. Positions below `computed` are never written again by their sequence."""
 
+    @property
+    def count(self) -> int:
+        """Blocks in all."""
+        ...
+
+    @property
+    def available(self) -> int:
+        """Blocks that nobody uses."""
+        ...
+
+    def needs(self, tokens: Sequence[int], end: int) -> int:
+        """Of the available blocks, how many a new sequence of `tokens` takes to reach position `end`."""
+        ...
+
+    def room(self, lease: Lease, more: int) -> int:
+        """One past the last position that this place has room for with `more` blocks."""
+        ...
+
     def open(self, tokens: Sequence[int]) -> Lease:
         """A place for a new sequence; `cached` of its leading tokens, never all, need not be computed."""
         ...
@@ -51,20 +69,35 @@ class Cache(Protocol):
 class PagedCache:
     """Blocks of 32 tokens for `slots` sequences of at most `context` tokens; full blocks are found again by content.
 
-    It has a block for every token that all slots may hold, so a running sequence is never without one.
+    `blocks` of them are shared by all, at least as many as one sequence may need; without that number every slot has
+    its full share, and a running sequence is never without a block.
     """
 
-    def __init__(self, *, slots: int, context: int, reuse: bool = True) -> None:
+    def __init__(self, *, slots: int, context: int, blocks: int | None = None, reuse: bool = True) -> None:
         self.width = blocks_for(context)
         self.index = PrefixIndex()
-        self.allocator = BlockAllocator(slots * self.width, self.index.forget)
+        self.allocator = BlockAllocator(max(blocks or slots * self.width, self.width), self.index.forget)
         self._slots = list(range(slots - 1, -1, -1))
         self._reuse = reuse
 
+    @property
+    def count(self) -> int:
+        return self.allocator.count
+
+    @property
+    def available(self) -> int:
+        return self.allocator.available
+
+    def needs(self, tokens: Sequence[int], end: int) -> int:
+        used = sum(self.allocator.users(block) > 0 for _, block in self._known(tokens))
+        return min(blocks_for(end), self.width) - used
+
+    def room(self, lease: Lease, more: int) -> int:
+        return (len(lease.blocks) + more) * BLOCK_TOKENS
+
     def open(self, tokens: Sequence[int]) -> Lease:
         lease = Lease(self._slots.pop())
-        most = (len(tokens) - 1) // BLOCK_TOKENS if self._reuse else 0  # one token must be computed, for its logits
-        for link, block in self.index.find(tokens, most):
+        for link, block in self._known(tokens):
             self.allocator.share(block)
             lease.blocks.append(block)
             lease.links.append(link)
@@ -93,6 +126,10 @@ class PagedCache:
         self._release(lease, 0)
         lease.links.clear()
         self._slots.append(lease.slot)
+
+    def _known(self, tokens: Sequence[int]) -> list[tuple[int, int]]:
+        most = (len(tokens) - 1) // BLOCK_TOKENS if self._reuse else 0  # one token must be computed, for its logits
+        return self.index.find(tokens, most)
 
     def _release(self, lease: Lease, keep: int) -> None:
         while len(lease.blocks) > keep:

@@ -1,26 +1,54 @@
 """Who runs next. One rule: computed tokens catch up with known tokens, and everybody moves in every step."""
 
-from collections import deque
+from collections.abc import Callable
 from collections.abc import Sequence as Ordered
 
+from localinfer.kv.blocks import blocks_for
 from localinfer.kv.cache import Cache
+from localinfer.scheduler.chunk import ChunkRule
 from localinfer.scheduler.sequence import Sequence, Work
+
+HEADROOM = 64
+"""Tokens that a text must have room for after its prompt before it begins."""
+
+MARGIN = 25
+"""One block in so many stays free when another text begins, for those that grow."""
+
+OLDEST_SHARE = 4
+"""The text that has read its prompt the longest gets one row in so many of those for prompts."""
 
 
 class Scheduler:
-    """At most `parallel` sequences run; the others wait in the order they came.
+    """At most `parallel` sequences run; the others wait.
 
-    A step holds one row of every sequence that decodes and, shared among those that still read their prompt, `chunk`
-    prompt tokens. Half of these go to the sequence that has run longest, so that none starves; the rest to the shortest
-    remainder first, so that a short prompt does not wait behind a long one.
+    A step holds one row of every sequence that decodes and, shared among those that still read their prompt, as many
+    prompt tokens as `chunk` allows. A part of these goes to the sequence that has run longest, so that none starves;
+    the rest to the focused one, then to the shortest remainder first, so that a short prompt does not wait behind a
+    long one. Of those that wait the focused one begins first, then the one whose turn it is: a short prompt overtakes
+    a longer one that came before it, but only until as many rows were computed as the longer one has.
+
+    When the cache is full, the sequence that began last is parked: it waits again, and its full blocks stay in the
+    cache as long as nobody needs them. The focused sequence is parked last. `on_park` is told.
     """
 
-    def __init__(self, cache: Cache, *, parallel: int, chunk: int) -> None:
+    def __init__(
+        self,
+        cache: Cache,
+        *,
+        parallel: int,
+        chunk: ChunkRule | int,
+        on_park: Callable[[Sequence], None] = lambda _sequence: None,
+    ) -> None:
         self.cache = cache
         self.parallel = parallel
-        self.chunk = chunk
+        self.chunk = ChunkRule(chunk) if isinstance(chunk, int) else chunk
+        self.on_park = on_park
         self.running: list[Sequence] = []
-        self.waiting: deque[Sequence] = deque()
+        self.waiting: list[Sequence] = []
+        self.focused: frozenset[int] = frozenset()
+        """Handles of the texts that somebody looks at."""
+        self.parks = 0
+        self._served = 0  # rows computed so far
 
     @property
     def idle(self) -> bool:
@@ -28,6 +56,7 @@ class Scheduler:
 
     def add(self, sequence: Sequence) -> None:
         """Let `sequence` wait for its turn. It has at least one token."""
+        sequence.turn = self._served + len(sequence.tokens)
         self.waiting.append(sequence)
 
     def next_batch(self) -> list[Work]:
@@ -37,14 +66,18 @@ class Scheduler:
         """
         self._admit()
         decoding = [Work(s, s.computed, 1) for s in self.running if s.behind == 1]
-        reading = [s for s in self.running if s.behind > 1]
-        batch = decoding + self._share_chunk(reading)
-        for work in batch:
-            self.reserve(work)
-        return batch
+        batch = decoding + self._share_chunk(decoding)
+        for work in sorted(batch, key=lambda work: work.sequence.handle not in self.focused):
+            self._make_room(work)
+        return [work for work in batch if work.sequence.lease is not None]
+
+    def spare(self, work: Work, among: int) -> int:
+        """Tokens that may follow the rows of `work` in a step in which `among` works grow alike."""
+        assert work.sequence.lease is not None
+        return self.cache.room(work.sequence.lease, self.cache.available // max(1, among)) - work.end
 
     def reserve(self, work: Work) -> None:
-        """Make room in the cache for the rows of `work`, drafts included."""
+        """Make room in the cache for the rows of `work`, drafts included. Raises `DoesNotFit` where there is none."""
         assert work.sequence.lease is not None
         self.cache.reserve(work.sequence.lease, work.end)
 
@@ -62,7 +95,13 @@ class Scheduler:
             accepted += 1
         sequence.tokens.extend(tokens)
         sequence.computed = min(work.start + work.count + accepted, len(sequence.tokens))
+        self._served += work.count
         self.cache.publish(sequence.lease, sequence.tokens, sequence.computed)
+
+    def learn(self, batch: Ordered[Work], seconds: float) -> None:
+        """A step of `batch` took so long."""
+        if self.chunk.time is not None:
+            self.chunk.time.learn([(work.count + len(work.drafts), work.start) for work in batch], seconds)
 
     def shift(self, sequence: Sequence, keep: int, drop: int) -> None:
         """Forget `drop` tokens after the first `keep`. What follows moves to other positions and is computed again."""
@@ -74,25 +113,63 @@ class Scheduler:
         """`sequence` is over, or nobody wants it any more; its place is free at once."""
         if sequence.lease is not None:
             self.running.remove(sequence)
-            self.cache.close(sequence.lease)
-            sequence.lease = None
+            self._leave(sequence)
         else:
             self.waiting.remove(sequence)
 
     def _admit(self) -> None:
+        """Let those begin that have their turn and fit, one after the other: nobody overtakes for being smaller."""
         while self.waiting and len(self.running) < self.parallel:
-            sequence = self.waiting[0]
+            sequence = min(self.waiting, key=lambda s: (s.handle not in self.focused, s.turn))
+            if self.running and not self._fits(sequence):
+                return
             sequence.lease = self.cache.open(sequence.tokens)
             sequence.computed = sequence.lease.cached
-            self.running.append(self.waiting.popleft())
+            sequence.parked = False
+            self.waiting.remove(sequence)
+            self.running.append(sequence)
 
-    def _share_chunk(self, reading: list[Sequence]) -> list[Work]:
+    def _fits(self, sequence: Sequence) -> bool:
+        """Whether there are blocks for it beside those that the running ones will soon need."""
+        promised = sum(self._lacks(s) for s in self.running)
+        needed = self.cache.needs(sequence.tokens, len(sequence.tokens) + HEADROOM)
+        return needed + promised + self.cache.count // MARGIN <= self.cache.available
+
+    def _lacks(self, sequence: Sequence) -> int:
+        assert sequence.lease is not None
+        return max(0, blocks_for(len(sequence.tokens) + HEADROOM - self.cache.room(sequence.lease, 0)))
+
+    def _make_room(self, work: Work) -> None:
+        """Reserve the blocks of `work`; others are parked for it, or it is parked itself where it began last."""
+        while work.sequence.lease is not None:
+            if self.cache.room(work.sequence.lease, self.cache.available) >= work.end:
+                self.reserve(work)
+                return
+            self._park(max(self.running, key=lambda s: (s.handle not in self.focused, self.running.index(s))))
+
+    def _park(self, sequence: Sequence) -> None:
+        self.running.remove(sequence)
+        self._leave(sequence)
+        sequence.computed = 0
+        sequence.parked = True
+        self.parks += 1
+        self.waiting.append(sequence)
+        self.on_park(sequence)
+
+    def _leave(self, sequence: Sequence) -> None:
+        assert sequence.lease is not None
+        self.cache.close(sequence.lease)
+        sequence.lease = None
+
+    def _share_chunk(self, decoding: list[Work]) -> list[Work]:
+        reading = [s for s in self.running if s.behind > 1]
         if not reading:
             return []
         oldest = reading[0]
-        given = {oldest.handle: min(oldest.behind, -(-self.chunk // 2))}
-        left = self.chunk - given[oldest.handle]
-        for sequence in sorted(reading, key=lambda s: s.behind):
+        left = self.chunk.rows([(1, work.start) for work in decoding], max(s.computed for s in reading))
+        given = {oldest.handle: min(oldest.behind, -(-left // OLDEST_SHARE))}
+        left -= given[oldest.handle]
+        for sequence in sorted(reading, key=lambda s: (s.handle not in self.focused, s.behind)):
             more = min(left, sequence.behind - given.get(sequence.handle, 0))
             given[sequence.handle] = given.get(sequence.handle, 0) + more
             left -= more

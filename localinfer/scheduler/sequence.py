@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from localinfer.kv.cache import Lease
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class Sequence:
     """`tokens` are known (prompt, then what was generated); the first `computed` of them are in the KV cache."""
 
@@ -14,6 +14,10 @@ class Sequence:
     computed: int = 0
     lease: Lease | None = None
     """Its place in the cache; none while it waits."""
+    turn: int = 0
+    """Rows that had been computed when it came, plus its own length: of those that wait, the least is next."""
+    parked: bool = False
+    """It ran, and waits again because others needed its blocks."""
 
     @property
     def behind(self) -> int:

@@ -45,7 +45,7 @@ class StepCost:
             (rows, max(0.0, seconds - _along(self._flat, rows)) / measured.depth)
             for rows, seconds in sorted(measured.deep.items())
         ] or [(1, 0.0)]
-        self._pace = 1.0
+        self._pace = self._beyond = 1.0
         self._bends = [1.0] * len(self._flat)
         self._known: dict[int, float] = {}
         self._prices: dict[int, float] = {}
@@ -53,8 +53,10 @@ class StepCost:
     def rows(self, rows: int) -> float:
         """Seconds of a step of so many rows without context."""
         if rows not in self._known:
+            most = self._flat[-1][0]
             points = [(n, seconds * bend) for (n, seconds), bend in zip(self._flat, self._bends, strict=True)]
-            self._known[rows] = _along(points, rows)
+            known = _along(points, min(rows, most))
+            self._known[rows] = known + self._beyond * max(0.0, _along(points, rows) - known if rows > most else 0.0)
         return self._pace * self._known[rows]
 
     def context(self, part: Part) -> float:
@@ -68,13 +70,16 @@ class StepCost:
         return self.rows(sum(part.rows for part in parts)) + sum(map(self.context, parts))
 
     def learn(self, parts: Sequence[Part], seconds: float) -> None:
-        """A step of these parts took so long. Steps of more rows than were measured say nothing."""
+        """A step of these parts took so long. Steps of more rows than were measured say what rows beyond these cost."""
         rows = sum(part.rows for part in parts)
-        if not 0 < rows <= self._flat[-1][0]:
+        if rows < 1:
             return
         surprise = min(MOST_SURPRISE, max(1 / MOST_SURPRISE, seconds / self.seconds(parts)))
         change = 1 + FOLLOW * (surprise - 1)
-        if rows == self._flat[0][0]:
+        if rows > self._flat[-1][0]:
+            self._beyond *= change
+            self._known.clear()
+        elif rows == self._flat[0][0]:
             self._pace *= change
         else:
             nearest = min(range(len(self._flat)), key=lambda i: abs(self._flat[i][0] - rows))

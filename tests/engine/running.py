@@ -126,7 +126,10 @@ def open_tiny(path: Path, *, reuse: bool = True, drafter: Drafter | None = None,
     assert isinstance(engine, StepEngine)
     engine.runner = Recorder(engine.runner)
     if not reuse:
-        engine.scheduler.cache = PagedCache(slots=settings.parallel, context=engine.context_size, reuse=False)
+        blocks = engine.scheduler.cache.count
+        engine.scheduler.cache = PagedCache(
+            slots=settings.parallel, context=engine.context_size, blocks=blocks, reuse=False
+        )
     if drafter is not None:
         engine.guessing, engine.draft_mode = Eager([drafter]), drafter.name
     return engine

@@ -6,6 +6,7 @@ from types import TracebackType
 from typing import Self
 
 from localinfer.config import SamplingParams
+from localinfer.engine.load import Load
 from localinfer.engine.protocol import EngineInfo, Request, TextStream, Tokenizer
 from localinfer.errors import LocalInferError
 from localinfer.events import Event, Finished, FinishReason, Progress, Started, Stats, Text
@@ -52,6 +53,7 @@ class ScriptedEngine:
         self.default_sampling = SamplingParams()
         self.requests: list[Request] = []
         self.closed = False
+        self.focused: tuple[int, ...] = ()
         self.reason: FinishReason = "stop"
         self.before_piece: Callable[[int], None] = lambda _index: None
         self._scripts = list(scripts)
@@ -105,6 +107,12 @@ class ScriptedEngine:
 
     def step(self) -> list[Event]:
         raise AssertionError("the app streams")
+
+    def focus(self, *handles: int) -> None:
+        self.focused = handles
+
+    def load(self) -> Load:
+        return Load(decode_rows=1, step_s=0.02, running=1, blocks=16, used=2, kept=1)
 
     def close(self) -> None:
         self.closed = True

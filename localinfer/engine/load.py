@@ -1,0 +1,56 @@
+"""What all requests together ask of an engine: the rows of a step, and the blocks of the cache."""
+
+from collections.abc import Sequence as Ordered
+from dataclasses import dataclass, replace
+
+from localinfer.kv.cache import PagedCache
+from localinfer.scheduler.scheduler import Scheduler
+from localinfer.scheduler.sequence import Work
+
+
+@dataclass(frozen=True, slots=True)
+class Load:
+    """A moment of an engine. The rows are those of the last step, none if there was nothing to do."""
+
+    decode_rows: int = 0
+    draft_rows: int = 0
+    prefill_rows: int = 0
+    step_s: float = 0.0
+    running: int = 0
+    waiting: int = 0
+    parked: int = 0
+    """Of those that wait, how many had begun and made room for others."""
+    parks: int = 0
+    """How often that has happened."""
+    blocks: int = 0
+    """Blocks of the KV cache; 0 where the backend keeps its own."""
+    used: int = 0
+    """Blocks that some request holds."""
+    shared: int = 0
+    """Of these, held by more than one."""
+    kept: int = 0
+    """Blocks that nobody holds, whose content may still be used again."""
+
+    @classmethod
+    def of_step(cls, batch: Ordered[Work], seconds: float) -> "Load":
+        """The rows of one step."""
+        decode = sum(work.count == 1 and work.samples for work in batch)
+        drafts = sum(len(work.drafts) for work in batch)
+        return cls(decode, drafts, sum(work.count for work in batch) - decode, seconds)
+
+
+def load_of(scheduler: Scheduler, last: Load) -> Load:
+    """`last`, with how many run and wait, and how full the cache is."""
+    cache = scheduler.cache
+    blocks = cache.allocator.usage() if isinstance(cache, PagedCache) else (0, 0, 0, 0)
+    return replace(
+        last,
+        running=len(scheduler.running),
+        waiting=len(scheduler.waiting),
+        parked=sum(sequence.parked for sequence in scheduler.waiting),
+        parks=scheduler.parks,
+        blocks=blocks[0],
+        used=blocks[1],
+        shared=blocks[2],
+        kept=blocks[3],
+    )

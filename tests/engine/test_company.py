@@ -1,0 +1,126 @@
+"""Requests in company: on time, in turn, and the same text whatever the others do."""
+
+import random
+import threading
+import time
+from pathlib import Path
+
+from localinfer.config import SamplingParams
+from localinfer.engine.fair_lock import FairLock
+from localinfer.engine.protocol import Request
+from localinfer.events import Event, Finished, Stats
+from tests.engine.running import open_tiny
+
+PAIRS, VOCAB = 1000, 256
+
+
+def request(rng: random.Random, vocab: int) -> Request:
+    """A random text of 1 to 60 tokens, greedy or sampled, with 1 to 12 more to come."""
+    prompt = tuple(rng.randrange(3, vocab) for _ in range(rng.randint(1, 60)))
+    params = SamplingParams(
+        temperature=rng.choice([0.0, 0.8]), seed=rng.randrange(99), max_tokens=rng.randint(1, 12), ignore_eos=True
+    )
+    return Request(prompt, params)
+
+
+def ended(events: list[Event]) -> dict[int, Finished]:
+    return {event.handle: event for event in events if isinstance(event, Finished)}
+
+
+def test_a_thousand_pairs_alone_and_in_company(llama: Path) -> None:
+    """One joins while the other runs; prefix reuse is on, so pairs also meet what earlier ones left."""
+    rng = random.Random(5)
+    with open_tiny(llama, parallel=1, reuse=False) as alone, open_tiny(llama, parallel=2, prefill_chunk=16) as engine:
+        for _ in range(PAIRS):
+            two = [request(rng, VOCAB) for _ in range(2)]
+            want = [next(e for e in alone.stream(one) if isinstance(e, Finished)).token_ids for one in two]
+            handles, events = [engine.add(two[0])], list[Event]()
+            for _ in range(rng.randint(0, 4)):
+                events += engine.step()
+            handles.append(engine.add(two[1]))
+            while len(found := ended(events)) < 2:
+                events += engine.step()
+            assert [found[handle].token_ids for handle in handles] == want
+
+
+def test_parked_texts_say_the_same(llama: Path) -> None:
+    """Six texts in a cache for two: they are parked and come back, with drafts and without, to the same end."""
+    rng = random.Random(7)
+    params = SamplingParams(temperature=0.7, max_tokens=150, ignore_eos=True)
+    asked = [Request(tuple(rng.randrange(3, VOCAB) for _ in range(20)), params) for _ in range(6)]
+    with open_tiny(llama, context=192, reuse=False) as alone:
+        want = [next(e for e in alone.stream(one) if isinstance(e, Finished)).token_ids for one in asked]
+    for draft in ("off", "lookup"):
+        with open_tiny(llama, parallel=6, context=192, kv_tokens=400, draft=draft) as engine:
+            handles = [engine.add(one) for one in asked]
+            events = list[Event]()
+            while len(ended(events)) < 6:
+                events += engine.step()
+            load = engine.load()
+        assert [ended(events)[handle].token_ids for handle in handles] == want
+        assert load.parks > 0
+        assert any(isinstance(event, Stats) and event.phase == "parked" for event in events)
+        assert (load.running, load.waiting, load.used, load.shared) == (0, 0, 0, 0)
+        assert load.kept > 0
+
+
+def test_load_counts_what_a_step_holds(llama: Path) -> None:
+    with open_tiny(llama, parallel=3, prefill_chunk=64) as engine:
+        prompt = tuple(range(3, 3 + 40))
+        engine.add(Request(prompt, SamplingParams(max_tokens=30, ignore_eos=True)))
+        engine.step()
+        assert (engine.load().prefill_rows, engine.load().decode_rows) == (40, 0)
+        engine.add(Request((*prompt, 3), SamplingParams(max_tokens=30, ignore_eos=True)))
+        engine.step()
+        load = engine.load()
+        assert (load.prefill_rows, load.decode_rows, load.running) == (9, 1, 2)
+        assert (load.used, load.shared) == (3, 1)
+
+
+def test_the_lock_is_given_in_turn() -> None:
+    """A thread that takes it in a loop lets others in after one round."""
+    lock, stop, rounds = FairLock(), threading.Event(), 0
+
+    def loop() -> None:
+        nonlocal rounds
+        while not stop.is_set():
+            with lock, lock:
+                rounds += 1
+                time.sleep(0.002)
+
+    thread = threading.Thread(target=loop)
+    thread.start()
+    while rounds < 2:
+        time.sleep(0.001)
+    waited = []
+    for _ in range(30):
+        before = rounds
+        with lock:
+            waited.append(rounds - before)
+    stop.set()
+    thread.join()
+    assert sorted(waited)[len(waited) // 2] <= 2
+
+
+def test_cancelling_from_another_thread_takes_effect_with_the_next_step(llama: Path) -> None:
+    with open_tiny(llama, parallel=4, context=512) as engine:
+        params = SamplingParams(max_tokens=400, ignore_eos=True)
+        ends: dict[int, int] = {}
+
+        def stream(which: int) -> None:
+            for event in engine.stream(Request((5 + which,), params)):
+                if isinstance(event, Finished):
+                    ends[which] = len(event.token_ids)
+
+        threads = [threading.Thread(target=stream, args=(i,)) for i in range(4)]
+        for thread in threads:
+            thread.start()
+        while engine.load().decode_rows < 4:
+            time.sleep(0.001)
+        for handle in (1, 2, 3, 4):
+            engine.cancel(handle)
+        assert engine.load().used == 0
+        for thread in threads:
+            thread.join(10)
+        assert len(ends) == 4
+        assert min(ends.values()) < 400
