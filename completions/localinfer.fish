@@ -30,7 +30,7 @@ complete -c localinfer -n __fish_use_subcommand -a eval -d 'Measure perplexity, 
 complete -c localinfer -n __fish_use_subcommand -a export -d 'Write a model in the form of other programs: a GGUF file, or a GPTQ folder.'
 complete -c localinfer -n __fish_use_subcommand -a run -d 'Answer one prompt, then stop.'
 complete -c localinfer -n __fish_use_subcommand -a map -d 'Answer many prompts together: JSON lines in, JSON lines out, in their order.'
-complete -c localinfer -n __fish_use_subcommand -a chat -d 'Talk to a model in the terminal. Every chat is kept.'
+complete -c localinfer -n __fish_use_subcommand -a chat -d 'Talk to models in the terminal, in as many panes as fit. Every chat is kept.'
 complete -c localinfer -n __fish_use_subcommand -a bench -d 'Measure tokens a second, latency, and the share of the memory\'s bandwidth.'
 complete -c localinfer -n __fish_use_subcommand -a draft -d 'Small models that guess for a large one, made on this machine.'
 complete -c localinfer -n __fish_use_subcommand -a doctor -d 'Show the processor, the kernel chosen and why, the memory\'s bandwidth, versions, and settings with their origin.'
@@ -231,6 +231,7 @@ complete -c localinfer -n '__localinfer_in chat' -l latency-goal -x -d 'Millisec
 complete -c localinfer -n '__localinfer_in chat' -l no-remember -d 'Keep no tokens of this text to guess from later; `localinfer draft rm --texts` deletes those that are kept.'
 complete -c localinfer -n '__localinfer_in chat' -l revision -x -d 'Commit, branch or tag of the repository.'
 complete -c localinfer -n '__localinfer_in chat' -l offline -d 'Use only what is on this machine.'
+complete -c localinfer -n '__localinfer_in chat' -l theme -x -d 'Colours: `calm`, `calm-light`, or one of Textual\'s, such as `nord`. [default: calm]'
 complete -c localinfer -n '__localinfer_in chat' -s h -l help -d 'Show this message and exit.'
 
 # bench
@@ -299,11 +300,11 @@ complete -c localinfer -n '__localinfer_in config show' -l json -d 'Print JSON o
 complete -c localinfer -n '__localinfer_in config show' -s h -l help -d 'Show this message and exit.'
 
 # config set
-complete -c localinfer -n '__localinfer_in config set' -a 'model prompt file system raw lossy revision ctx-size threads kv-bits backend draft minutes kind texts show-drafts no-remember draft-tokens kv-tokens latency-goal prefill-chunk on-overflow max-tokens temp top-k top-p min-p repeat-penalty seed stop bits group method calib tokens no-report bpw target-size refine time-budget resume fresh name format type output token offline json quiet stats yes recalibrate dry-run template continue test rows tasks prompts reps against against-file random head-bits text ctx chunks plot parallel compare max-drop'
+complete -c localinfer -n '__localinfer_in config set' -a 'model prompt file system raw lossy revision ctx-size threads kv-bits backend draft minutes kind texts show-drafts no-remember draft-tokens kv-tokens latency-goal prefill-chunk on-overflow max-tokens temp top-k top-p min-p repeat-penalty seed stop bits group method calib tokens no-report bpw target-size refine time-budget resume fresh name format type output token offline json quiet stats yes recalibrate dry-run template continue theme test rows tasks prompts reps against against-file random head-bits text ctx chunks plot parallel compare max-drop'
 complete -c localinfer -n '__localinfer_in config set' -s h -l help -d 'Show this message and exit.'
 
 # config unset
-complete -c localinfer -n '__localinfer_in config unset' -a 'model prompt file system raw lossy revision ctx-size threads kv-bits backend draft minutes kind texts show-drafts no-remember draft-tokens kv-tokens latency-goal prefill-chunk on-overflow max-tokens temp top-k top-p min-p repeat-penalty seed stop bits group method calib tokens no-report bpw target-size refine time-budget resume fresh name format type output token offline json quiet stats yes recalibrate dry-run template continue test rows tasks prompts reps against against-file random head-bits text ctx chunks plot parallel compare max-drop'
+complete -c localinfer -n '__localinfer_in config unset' -a 'model prompt file system raw lossy revision ctx-size threads kv-bits backend draft minutes kind texts show-drafts no-remember draft-tokens kv-tokens latency-goal prefill-chunk on-overflow max-tokens temp top-k top-p min-p repeat-penalty seed stop bits group method calib tokens no-report bpw target-size refine time-budget resume fresh name format type output token offline json quiet stats yes recalibrate dry-run template continue theme test rows tasks prompts reps against against-file random head-bits text ctx chunks plot parallel compare max-drop'
 complete -c localinfer -n '__localinfer_in config unset' -s h -l help -d 'Show this message and exit.'
 
 # completion

@@ -102,6 +102,9 @@ class Stats:
     prefill_tok_s: float | None = None
     decode_tok_s: float | None = None
     recent_tok_s: float | None = None
+    itl_s: float | None = None
+    """Time from a token to the next, the median of the last few hundred; tokens of one step come together."""
+    itl_p99_s: float | None = None
     total_s: float = 0.0
     drafted: int = 0
     accepted: int = 0

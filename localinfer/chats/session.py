@@ -62,14 +62,63 @@ class ChatSession:
         """Why the chat could not be saved; None while it is."""
         return self._recorder.problem
 
+    @property
+    def chat_id(self) -> int | None:
+        """Its number in the store; None until something was said."""
+        return self._recorder.chat_id
+
     def attach(self, engine: "Engine") -> None:
-        """Give the chat its engine."""
+        """Give the chat its engine, or another one; what was said stays."""
+        self._history = self.turns
         self.chat = Chat(
             engine,
             system=self.system,
             messages=self._history,
             sampling=self.sampling,
             on_overflow=self.on_overflow,
+        )
+
+    def use_model(self, model: str) -> None:
+        """From here on this model answers, once `attach` brings its engine. Its own advice on sampling holds again."""
+        self._history, self.chat, self.sampling = self.turns, None, None
+        self.model = self._recorder.model = model
+        if self.chat_id is not None:
+            self.store.set_model(self.chat_id, model)
+
+    def use_system(self, system: str | None) -> None:
+        """From the next answer on, this is the system prompt."""
+        self.system = system
+        self._recorder.system = system
+        if self.chat_id is not None:
+            self.store.set_system(self.chat_id, system)
+        if self.chat is not None:
+            self.attach(self.chat.engine)
+
+    def use_sampling(self, sampling: SamplingParams) -> None:
+        """From the next answer on, tokens are chosen like this."""
+        self.sampling = sampling
+        self._attached().sampling = sampling
+
+    def set_title(self, title: str) -> None:
+        """Name the chat. Raises `UsageError` while there is nothing to name."""
+        if self.chat_id is None:
+            raise UsageError("nothing was said yet", hint="a chat is kept, and can be named, from its first prompt on")
+        self.store.set_title(self.chat_id, title)
+
+    def fork(self) -> "ChatSession":
+        """A copy that goes its own way from here; kept in the store as a chat of its own."""
+        copy: bool | int = False if self.chat_id is None else self.store.fork(self.chat_id)
+        return self.sibling(copy, self.model)
+
+    def sibling(self, resume: bool | int, model: str) -> "ChatSession":
+        """Another chat of this store with the same settings."""
+        return ChatSession(
+            self.store,
+            model=model,
+            system=self.system if resume is False else None,
+            sampling=self.sampling if model == self.model else None,
+            on_overflow=self.on_overflow,
+            resume=resume,
         )
 
     def reply(self, prompt: str, *, cancelled: Callable[[], bool]) -> Iterator[Event]:

@@ -51,6 +51,10 @@ _TURNS = """
         (SELECT max(id) FROM messages WHERE chat_id = ? AND content != '' GROUP BY turn)
     ORDER BY turn
 """
+_HOLDS = """
+    AND (title LIKE ?{0} ESCAPE '!' OR model LIKE ?{0} ESCAPE '!' OR
+         EXISTS (SELECT 1 FROM messages WHERE chat_id = chats.id AND content LIKE ?{0} ESCAPE '!'))
+"""
 _INSERT = """
     INSERT INTO messages (chat_id, turn, role, content, finished, created)
     SELECT ?1, {turn}, ?2, ?3, ?4, ?5 FROM messages WHERE chat_id = ?1
@@ -126,11 +130,36 @@ class ChatStore:
         with self._write() as db:
             db.execute("DELETE FROM messages WHERE id = ?", (message_id,))
 
-    def list(self, limit: int = 100) -> tuple[SavedChat, ...]:
-        """Chats in which something was said, the latest first."""
+    def list(self, limit: int = 100, *, words: str = "") -> tuple[SavedChat, ...]:
+        """Chats in which something was said, the latest first; with `words`, those that have each of them in their
+        title, their model's name or any of their texts."""
+        wanted = words.split()
+        sql = _CHATS + "".join([_HOLDS.format(i + 2) for i in range(len(wanted))])
         with self._lock, self._errors():
-            rows = self._db.execute(_CHATS + "ORDER BY updated DESC, id DESC LIMIT ?", (limit,)).fetchall()
+            rows = self._db.execute(
+                sql + "ORDER BY updated DESC, id DESC LIMIT ?1", (limit, *map(_like, wanted))
+            ).fetchall()
         return tuple(SavedChat(*row) for row in rows)
+
+    def fork(self, chat_id: int) -> int:
+        """A copy of a chat as it is now, its newest texts only; returns the copy's id. Raises `NotFound`."""
+        chat, turns = self.get(chat_id)
+        copy = self.create(chat.model, system=chat.system, title=chat.title)
+        for turn in turns:
+            self.append(copy, turn)
+        return copy
+
+    def set_title(self, chat_id: int, title: str) -> None:
+        """Name a chat. Raises `NotFound`."""
+        self._change(chat_id, "title", title)
+
+    def set_system(self, chat_id: int, system: str | None) -> None:
+        """Keep another system prompt with the chat. Raises `NotFound`."""
+        self._change(chat_id, "system", system)
+
+    def set_model(self, chat_id: int, model: str) -> None:
+        """Keep with the chat that another model answers in it. Raises `NotFound`."""
+        self._change(chat_id, "model", model)
 
     def latest(self) -> SavedChat | None:
         """The chat that was written to last."""
@@ -149,6 +178,12 @@ class ChatStore:
         """Remove a chat and all its texts. Raises `NotFound`."""
         with self._write() as db:
             if db.execute("DELETE FROM chats WHERE id = ?", (chat_id,)).rowcount == 0:
+                raise NotFound(f"there is no chat {chat_id}", hint="it may have been deleted already")
+
+    def _change(self, chat_id: int, column: str, value: str | None) -> None:
+        with self._write() as db:
+            kept = None if value is None else _storable(value)
+            if db.execute(f"UPDATE chats SET {column} = ? WHERE id = ?", (kept, chat_id)).rowcount == 0:
                 raise NotFound(f"there is no chat {chat_id}", hint="it may have been deleted already")
 
     def close(self) -> None:
@@ -241,6 +276,13 @@ class ChatStore:
         if full:
             return DoesNotFit(message, hint="free some disk space")
         return NotFound(message, hint="check who may write there, or set LOCALINFER_HOME to another folder")
+
+
+def _like(word: str) -> str:
+    """A pattern that finds `word` anywhere."""
+    for special in "!%_":
+        word = word.replace(special, "!" + special)
+    return f"%{_storable(word)}%"
 
 
 def _storable(text: str) -> str:

@@ -1,21 +1,32 @@
 """`chat`: the app. The only command that opens it, and the only one that needs a terminal."""
 
 import sys
-from typing import Annotated
+from dataclasses import replace
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from localinfer.cli import options as o
 from localinfer.cli.bundles import EngineFlags, SamplingFlags
+from localinfer.config import EngineConfig
 from localinfer.errors import UsageError
 
+if TYPE_CHECKING:
+    from localinfer.engine.opening import OnProgress
+    from localinfer.engine.protocol import Engine
+    from localinfer.hub.model import LocalModel
+
 ModelArg = Annotated[
-    str | None, typer.Argument(metavar="[MODEL]", help="The model; without it the last chat's, else `starter`.")
+    list[str] | None,
+    typer.Argument(
+        metavar="[MODEL]...",
+        help="The models, a pane for each; one may be named twice. Without any the last chat's, else `starter`.",
+    ),
 ]
 
 
 def chat(
-    name: ModelArg = None,
+    names: ModelArg = None,
     *,
     model: o.Model,
     continue_: o.Continue,
@@ -26,30 +37,52 @@ def chat(
     no_remember: o.NoRemember,
     revision: o.Revision,
     offline: o.Offline,
+    theme: o.Theme,
 ) -> int:
-    """Talk to a model in the terminal. Every chat is kept."""
+    """Talk to models in the terminal, in as many panes as fit. Every chat is kept."""
     from localinfer.cli.output import is_terminal
 
     if not (is_terminal(sys.stdin) and is_terminal(sys.stdout)):
         raise UsageError("`chat` needs a terminal", hint='in a pipe, use `localinfer run starter "…"`')
     from localinfer.chats.store import ChatStore
-    from localinfer.cli.opening import check_fit, find, with_advice
-    from localinfer.engine.opening import OnProgress, open_engine
-    from localinfer.engine.protocol import Engine
+    from localinfer.cli.opening import find
+    from localinfer.hub.cache import list_models
     from localinfer.paths import chats_file
     from localinfer.tui.app import run_app
+    from localinfer.tui.tiling import MOST_PANES
 
+    config = replace(engine.config(remember=not no_remember), parallel=MOST_PANES)
     with ChatStore(chats_file()) as store:
-        latest = store.latest() if continue_ else None
-        ref = name or model or (latest.model if latest else "starter")
-        found = find(ref, revision=revision, offline=offline)
-        config = engine.config(remember=not no_remember)
-        if found.kind == "checkpoint":
-            check_fit(found, config)
+        latest = store.latest() if continue_ and not names else None
+        asked = names or [model or (latest.model if latest else "starter")]
+        found = {ref: find(ref, revision=revision, offline=offline) for ref in dict.fromkeys(asked)}
+        known = {one.ref: one for one in found.values()}
 
-        def opened(progress: OnProgress) -> Engine:
-            running = open_engine(found.path, config, backend=engine.backend, name=found.ref, on_progress=progress)
-            running.default_sampling = sampling.over(with_advice(running, found).default_sampling)
-            return running
+        def open_model(ref: str, progress: "OnProgress") -> "Engine":
+            here = known.get(ref) or find(ref, offline=offline, quiet=True)
+            return _opened(here, config, engine.backend, sampling, progress)
 
-        return run_app(opened, model=found.ref, store=store, resume=continue_, system=system, on_overflow=on_overflow)
+        return run_app(
+            open_model,
+            models=[found[ref].ref for ref in asked],
+            store=store,
+            resume=continue_,
+            system=system,
+            on_overflow=on_overflow,
+            here=lambda: [one.ref for one in list_models()],
+            theme=theme,
+        )
+
+
+def _opened(
+    model: "LocalModel", config: EngineConfig, backend: str, sampling: SamplingFlags, progress: "OnProgress"
+) -> "Engine":
+    """The engine for one model, after a check that it fits beside those that are open."""
+    from localinfer.cli.opening import check_fit, with_advice
+    from localinfer.engine.opening import open_engine
+
+    if model.kind == "checkpoint":
+        check_fit(model, config)
+    running = open_engine(model.path, config, backend=backend, name=model.ref, on_progress=progress)
+    running.default_sampling = sampling.over(with_advice(running, model).default_sampling)
+    return running

@@ -107,8 +107,8 @@ def _opened(name: str | None, held: "ExitStack") -> tuple[BinaryIO, int]:
 def _asked(stream: BinaryIO, opened: "Opened", usual: "SamplingParams", more: str) -> "Iterator[Asked]":
     """What each line asks for. Whatever decides an answer is in its digest, so that a resumed run is one run."""
     from localinfer import __version__
+    from localinfer.chats.files import BYTES_PER_TOKEN
     from localinfer.chats.rows import lines_of, understood
-    from localinfer.cli.prompt import BYTES_PER_TOKEN
 
     running, model = opened.engine, opened.model
     limit = running.context_size * BYTES_PER_TOKEN

@@ -404,6 +404,10 @@ Template = Annotated[bool, flag("template", "flag", "Print the model's chat temp
 
 # Conversations
 Continue = Annotated[bool, flag("continue", "flag", "Take up the last chat.")]
+Theme = Annotated[
+    str,
+    flag("theme", "text", "Colours: `calm`, `calm-light`, or one of Textual's, such as `nord`.", default="calm"),
+]
 
 # Measuring
 Tests = Annotated[

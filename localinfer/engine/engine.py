@@ -96,13 +96,11 @@ class StepEngine:
 
     def focus(self, *handles: int) -> None:
         """These texts go first from now on; see `Engine.focus`."""
-        with self._lock:
-            self.scheduler.focused = frozenset(handles)
+        self.scheduler.focused = frozenset(handles)  # no lock: whoever looks at a screen must not wait for a step
 
     def load(self) -> Load:
-        """What the last step held, and how full the cache is; see `Engine.load`."""
-        with self._lock:
-            return load_of(self.scheduler, self._last)
+        """What the last step held, and how full the cache is; see `Engine.load`. A glance that waits for no step."""
+        return load_of(self.scheduler, self._last)
 
     def _advance(self) -> None:
         self._check_open()

@@ -44,7 +44,7 @@ def load_of(scheduler: Scheduler, last: Load) -> Load:
     cache = scheduler.cache
     blocks = cache.allocator.usage() if isinstance(cache, PagedCache) else (0, 0, 0, 0)
     return replace(
-        last,
+        last if scheduler.running else Load(),
         running=len(scheduler.running),
         waiting=len(scheduler.waiting),
         parked=sum(sequence.parked for sequence in scheduler.waiting),

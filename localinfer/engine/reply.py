@@ -14,6 +14,9 @@ from localinfer.speculation.record import Chain
 RECENT_S = 2.0
 """The speed shown as recent is that of the last seconds."""
 
+GAPS = 256
+"""Inter-token latency is told of so many tokens, the last ones."""
+
 STATS_EVERY_S = 0.1
 """How often a running request says how it is doing."""
 
@@ -51,6 +54,7 @@ class Reply:
         self._admitted: float | None = None
         self._first: float | None = None
         self._recent: deque[tuple[float, int]] = deque()
+        self._gaps: deque[float] = deque(maxlen=GAPS)
         self._stats_due = now
 
     @property
@@ -126,6 +130,7 @@ class Reply:
         phase: Phase = "queued" if admitted is None else "prefill" if first is None else "decode"
         if self.sequence.parked:
             phase = "parked"
+        gaps = sorted(self._gaps)
         return Stats(
             handle=self.sequence.handle,
             phase=phase,
@@ -139,6 +144,8 @@ class Reply:
             prefill_tok_s=None if first is None or admitted is None else _speed(self._read, first - admitted),
             decode_tok_s=None if first is None else _speed(self._sampled - 1, self._latest - first),
             recent_tok_s=self._recent_speed(),
+            itl_s=gaps[len(gaps) // 2] if gaps else None,
+            itl_p99_s=gaps[len(gaps) * 99 // 100] if gaps else None,
             total_s=now - self._added,
             drafted=self._drafted,
             accepted=self._accepted,
@@ -149,6 +156,8 @@ class Reply:
     def _count_step(self, sampled: int, drafted: int, now: float) -> None:
         if self._first is None:
             self._first = self._stats_due = now
+        else:
+            self._gaps.extend([now - self._recent[-1][0], *[0.0] * (sampled - 1)])
         self._latest = now
         self._steps += 1
         self._sampled += sampled

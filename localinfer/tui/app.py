@@ -3,58 +3,76 @@
 import asyncio
 import signal
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import ClassVar
 
-from textual.app import App
+from textual.app import App, SystemCommand
+from textual.command import Provider
+from textual.screen import Screen
 
 from localinfer.chats.session import ChatSession
 from localinfer.chats.store import ChatStore
 from localinfer.config import Overflow, SamplingParams
 from localinfer.cost.energy import start_meter
+from localinfer.errors import UsageError
+from localinfer.tui.engines import OpenModel
+from localinfer.tui.meter import StartMeter
+from localinfer.tui.palette import CommandHits
 from localinfer.tui.screens.chat import ChatScreen
-from localinfer.tui.theme import CALM
-from localinfer.tui.workers import OpenEngine, StartMeter
-
-if TYPE_CHECKING:
-    from localinfer.engine.protocol import Engine
+from localinfer.tui.theme import THEMES
+from localinfer.tui.tiling import MOST_PANES
+from localinfer.tui.widgets.pane import ChatPane
 
 INTERRUPTED = 130
 _TWICE_SECONDS = 2.0
-_HEIGHTS = [(0, "-flat"), (9, "-low"), (14, "-tall")]
 _END_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP) if hasattr(signal, "SIGHUP") else (signal.SIGINT,)
 
 
 class ChatApp(App[None]):
-    """One pane, one chat. The engine is opened after the first paint and belongs to the app."""
+    """One screen of panes. Engines are opened after the first paint and belong to it."""
 
     CSS_PATH = "app.tcss"
     TITLE = "localinfer"
-    ENABLE_COMMAND_PALETTE = False
-    VERTICAL_BREAKPOINTS = _HEIGHTS
+    COMMANDS: ClassVar[set[type[Provider] | Callable[[], type[Provider]]]] = App.COMMANDS | {CommandHits}
 
     def __init__(
         self,
-        session: ChatSession,
-        open_engine: OpenEngine,
+        sessions: Sequence[ChatSession],
+        open_model: OpenModel,
         *,
+        models: Callable[[], list[str]],
+        theme: str,
         clock: Callable[[], float],
         start_meter: StartMeter,
         animate: bool,
+        tick_s: float | None,
     ) -> None:
         super().__init__()
-        self.engine: Engine | None = None
         self._clock = clock
         self._warned_at: float | None = None
-        self._chat = ChatScreen(session, open_engine, clock=clock, start_meter=start_meter)
-        self.register_theme(CALM)
-        self.theme = CALM.name
+        for one in THEMES:
+            self.register_theme(one)
+        if theme not in self.available_themes:
+            raise UsageError(f"there is no theme `{theme}`", hint=", ".join(sorted(self.available_themes)))
+        self.theme = theme
+        self.chats = ChatScreen(
+            sessions, open_model, clock=clock, start_meter=start_meter, models=models, tick_s=tick_s
+        )
         if not animate:
             self.animation_level = "none"
 
+    @property
+    def pane(self) -> ChatPane:
+        """The pane that is written in."""
+        return self.chats.pane
+
     def get_default_screen(self) -> ChatScreen:
-        return self._chat
+        return self.chats
+
+    def get_system_commands(self, screen: Screen[object]) -> Iterable[SystemCommand]:
+        """Those of ours stand for themselves; of Textual's, the choice of colours."""
+        yield SystemCommand("theme", "other colours", self.action_change_theme)
 
     def on_mount(self) -> None:
         if not self.is_headless:
@@ -64,11 +82,11 @@ class ChatApp(App[None]):
 
     def action_help_quit(self) -> None:
         """Ctrl+C with nothing selected."""
-        self._chat.stop_or(self._quit_if_twice)
+        self.chats.stop_or(self._quit_if_twice)
 
     async def action_quit(self) -> None:
         """Ctrl+Q; a model that could not be loaded decides the exit code."""
-        error = self._chat.load_error
+        error = self.chats.load_error
         self.exit(return_code=error.exit_code if error else 0)
 
     def _quit_if_twice(self) -> None:
@@ -81,61 +99,83 @@ class ChatApp(App[None]):
 
 
 def make_app(
-    open_engine: OpenEngine,
+    open_model: OpenModel,
     *,
-    model: str,
+    models: Sequence[str],
     store: ChatStore | Path,
     resume: bool | int = False,
     system: str | None = None,
     sampling: SamplingParams | None = None,
     on_overflow: Overflow = "error",
+    here: Callable[[], list[str]] = list,
+    theme: str = THEMES[0].name,
     clock: Callable[[], float] = time.monotonic,
     start_meter: StartMeter = start_meter,
     animate: bool = True,
+    tick_s: float | None = 0.5,
 ) -> ChatApp:
-    """The app, not yet running.
+    """The app, not yet running: a pane for each of `models`, names that may repeat.
 
-    `open_engine(progress)` is called in a thread after the first paint; it reports `progress(stage, done, total)`.
-    `resume`: False is a new chat, True the latest one, a number that one. Raises `NotFound` if it is not there, and
-    what `ChatStore` raises for a file that cannot be used.
+    `open_model(ref, progress)` is called in a thread after the first paint, once for each name; it reports
+    `progress(stage, done, total)`. `resume`: False is a new chat, True the latest one, a number that one, in the first
+    pane. `here()` gives the names of models to complete. Raises `NotFound` if the chat is not there, `UsageError` for
+    an unknown theme or too many panes, and what `ChatStore` raises for a file that cannot be used.
     """
-    session = ChatSession(
-        store if isinstance(store, ChatStore) else ChatStore(store),
-        model=model,
-        system=system,
-        sampling=sampling,
-        on_overflow=on_overflow,
-        resume=resume,
+    if not 1 <= len(models) <= MOST_PANES:
+        raise UsageError(f"{len(models)} models, but there can be {MOST_PANES} panes", hint="name fewer")
+    kept = store if isinstance(store, ChatStore) else ChatStore(store)
+    sessions = [
+        ChatSession(
+            kept,
+            model=model,
+            system=system,
+            sampling=sampling,
+            on_overflow=on_overflow,
+            resume=resume if i == 0 else False,
+        )
+        for i, model in enumerate(models)
+    ]
+    return ChatApp(
+        sessions,
+        open_model,
+        models=here,
+        theme=theme,
+        clock=clock,
+        start_meter=start_meter,
+        animate=animate,
+        tick_s=tick_s,
     )
-    return ChatApp(session, open_engine, clock=clock, start_meter=start_meter, animate=animate)
 
 
 def run_app(
-    open_engine: OpenEngine,
+    open_model: OpenModel,
     *,
-    model: str,
+    models: Sequence[str],
     store: ChatStore | Path,
     resume: bool | int = False,
     system: str | None = None,
     sampling: SamplingParams | None = None,
     on_overflow: Overflow = "error",
+    here: Callable[[], list[str]] = list,
+    theme: str = THEMES[0].name,
 ) -> int:
     """Run the app in this terminal until the user quits; see `make_app`. Returns the exit code.
 
-    0 after Ctrl+Q, 130 after Ctrl+C, 128 + n after signal n, and the error's own code if the model never loaded.
+    0 after Ctrl+Q, 130 after Ctrl+C, 128 + n after signal n, and the error's own code if no model ever loaded.
     """
     app = make_app(
-        open_engine,
-        model=model,
+        open_model,
+        models=models,
         store=store,
         resume=resume,
         system=system,
         sampling=sampling,
         on_overflow=on_overflow,
+        here=here,
+        theme=theme,
     )
     try:
         app.run()
     finally:
-        if app.engine is not None:
-            app.engine.close()
+        app.chats.engines.close()
     return app.return_code or 0

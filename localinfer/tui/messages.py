@@ -1,4 +1,4 @@
-"""What the worker threads tell the screen. They post; they never paint."""
+"""What the worker threads tell the screen and its panes. They post; they never paint."""
 
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -14,8 +14,9 @@ if TYPE_CHECKING:
 
 @dataclass
 class LoadMoved(Message, bubble=False):
-    """Opening the engine moved on: `done` of `total` of one stage."""
+    """Opening the engine of `model` moved on: `done` of `total` of one stage."""
 
+    model: str
     stage: str
     done: int
     total: int
@@ -25,6 +26,7 @@ class LoadMoved(Message, bubble=False):
 class Loaded(Message, bubble=False):
     """The engine is open."""
 
+    model: str
     engine: "Engine"
 
 
@@ -32,6 +34,7 @@ class Loaded(Message, bubble=False):
 class LoadFailed(Message, bubble=False):
     """The engine could not be opened."""
 
+    model: str
     error: LocalInferError
 
 
@@ -48,5 +51,3 @@ class ReplyEnded(Message, bubble=False):
 
     prompt: str | None
     error: LocalInferError | None = None
-    joules: float | None = None
-    """What the processor and its memory took meanwhile; None where it cannot be measured."""

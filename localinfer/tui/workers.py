@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING
 from textual.message import Message
 
 from localinfer.chats.session import ChatSession
-from localinfer.cost.energy import EnergyMeter
 from localinfer.errors import LocalInferError
 from localinfer.events import Event
 from localinfer.tui.messages import EngineSaid, Loaded, LoadFailed, LoadMoved, ReplyEnded
@@ -18,7 +17,6 @@ LoadProgress = Callable[[str, int, int], None]
 """`progress(stage, done, total)`, called while an engine is opened."""
 
 OpenEngine = Callable[[LoadProgress], "Engine"]
-StartMeter = Callable[[], EnergyMeter | None]
 Post = Callable[[Message], bool]
 """Gives a message to the screen, from any thread; False if there is no screen any more."""
 
@@ -29,8 +27,8 @@ class Leaving(KeyboardInterrupt):
     """The user quits while the model loads; raised where progress is reported, to stop the loading."""
 
 
-def load(open_engine: OpenEngine, post: Post, leaving: Ask) -> None:
-    """Open the engine, telling each new percent."""
+def load(model: str, open_engine: OpenEngine, post: Post, leaving: Ask) -> None:
+    """Open the engine of `model`, telling each new percent."""
     seen = ("", -1)
 
     def moved(stage: str, done: int, total: int) -> None:
@@ -40,29 +38,28 @@ def load(open_engine: OpenEngine, post: Post, leaving: Ask) -> None:
         now = (stage, 100 * done // total if total else -1)
         if now != seen:
             seen = now
-            post(LoadMoved(stage, done, total))
+            post(LoadMoved(model, stage, done, total))
 
     try:
         engine = open_engine(moved)
     except Leaving:
         return
     except Exception as error:
-        post(LoadFailed(_explained(error)))
+        post(LoadFailed(model, _explained(error)))
         return
-    if not post(Loaded(engine)):
+    if not post(Loaded(model, engine)):
         engine.close()
 
 
-def answer(session: ChatSession, prompt: str | None, post: Post, cancelled: Ask, start_meter: StartMeter) -> None:
+def answer(session: ChatSession, prompt: str | None, post: Post, cancelled: Ask) -> None:
     """Answer `prompt`, or the last one again if it is None; the last message is always `ReplyEnded`."""
-    meter = start_meter()
     error: LocalInferError | None = None
     try:
         for event in _events(session, prompt, cancelled):
             post(EngineSaid(event))
     except Exception as unexpected:
         error = _explained(unexpected)
-    post(ReplyEnded(prompt, error, joules=meter.joules() if meter else None))
+    post(ReplyEnded(prompt, error))
 
 
 def _events(session: ChatSession, prompt: str | None, cancelled: Ask) -> Iterator[Event]:

@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from localinfer.cli.prompt import BYTES_PER_TOKEN, read_prompt
+from localinfer.chats.files import BYTES_PER_TOKEN
+from localinfer.cli.prompt import read_prompt
 from localinfer.errors import ContextOverflow, LocalInferError, NotFound, UsageError
 
 

@@ -25,7 +25,7 @@ class Hold:
 
 
 def turns(app: ChatApp) -> list[str]:
-    return [turn.content for turn in app._chat.session.turns]
+    return [turn.content for turn in app.pane.session.turns]
 
 
 def saved(path: Path) -> list[list[str]]:

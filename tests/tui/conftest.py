@@ -25,8 +25,9 @@ def store_path(tmp_path: Path) -> Path:
 
 def quiet_app(open_engine: OpenEngine, store: ChatStore | Path, *, model: str = "m", **more: Any) -> ChatApp:
     """An app whose clock stands still, that moves nothing by itself and measures no energy."""
-    still: dict[str, Any] = {"clock": lambda: 0.0, "start_meter": lambda: None, "animate": False}
-    return make_app(open_engine, model=model, store=store, **(still | more))
+    still: dict[str, Any] = {"clock": lambda: 0.0, "start_meter": lambda: None, "animate": False, "tick_s": None}
+    still["models"] = [model]
+    return make_app(lambda _ref, progress: open_engine(progress), store=store, **(still | more))
 
 
 @pytest.fixture

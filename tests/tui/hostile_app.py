@@ -25,12 +25,12 @@ def pieces() -> list[str]:
 
 
 def main() -> None:
-    def open_engine(progress: LoadProgress) -> Engine:
+    def open_model(_ref: str, progress: LoadProgress) -> Engine:
         progress("\x1b]0;OWNED\x07weights", 1, 2)
         hint = "hint \x1b]0;OWNED\x07 [/b]"
         return ScriptedEngine(pieces(), [UsageError("\x1b]0;OWNED\x07[@click=app.exit]failed[/]", hint=hint)])
 
-    sys.exit(run_app(open_engine, model="evil/\x1b]0;OWNED\x07name", store=Path(sys.argv[1])))
+    sys.exit(run_app(open_model, models=["evil/\x1b]0;OWNED\x07name"], store=Path(sys.argv[1])))
 
 
 if __name__ == "__main__":

@@ -209,9 +209,9 @@ async def test_a_chat_that_cannot_be_saved_is_told_once(scripted: Scripted, monk
     def full(*_args: object, **_more: object) -> int:
         raise DoesNotFit("disk full", hint="free some")
 
-    monkeypatch.setattr(app._chat.session.store, "append", full)
     async with app.run_test() as pilot:
         await settle(pilot)
+        monkeypatch.setattr(app.pane.session.store, "append", full)
         await say(pilot, "a")
         await say(pilot, "b")
         assert turns(app) == ["a", "one", "b", "two"]

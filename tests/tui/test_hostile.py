@@ -86,8 +86,9 @@ async def test_markup_is_shown_literally(store_path: Path, text: str) -> None:
     app = quiet_app(lambda _: engine, store_path, model=text)
     async with app.run_test(size=(120, 60)) as pilot:
         await settle(pilot)
-        app._chat._say(text)
-        app._chat.query_one(PromptBox).post_message(PromptBox.Sent(text))
+        app.chats.say(text)
+        box = app.chats.query_one(PromptBox)
+        box.post_message(PromptBox.Sent(box, text, text))
         await settle(pilot)
         assert str(app.query_one(Prompt).content) == text
         await say(pilot, "b")
@@ -127,7 +128,7 @@ async def test_any_markdown_in_any_pieces(scripted: Scripted, seed: int) -> None
         await settle(pilot)
         for i, script in enumerate(scripts):
             await say(pilot, "a")
-            assert app._chat.session.turns[2 * i + 1].content == "".join(script)
+            assert app.pane.session.turns[2 * i + 1].content == "".join(script)
         assert app.return_code is None
         sources = [answer.source for answer in app.query(Answer)]
         assert sources == ["".join(script) for script in scripts]
@@ -154,7 +155,7 @@ async def test_a_storm_of_sizes_while_an_answer_is_written(scripted: Scripted) -
             await pilot.resize_terminal(chance.choice([1, 2, 7, 20, 80, 300]), chance.choice([1, 2, 3, 5, 24, 100]))
         await pilot.resize_terminal(80, 24)
         await settle(pilot)
-        assert app._chat.session.turns
+        assert app.pane.session.turns
         assert "ready" in screen_text(app)
 
 

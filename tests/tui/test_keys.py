@@ -159,7 +159,16 @@ async def test_a_paste_is_cleaned_and_bounded(scripted: Scripted) -> None:
         await pilot.pause()
         assert box(app).text == "two\nlines <U+202E>x"
         box(app).load_text("")
+        await pilot.press(*"see ")
         box(app).post_message(events.Paste("word " * 200_000))
         await pilot.pause()
-        assert len(box(app).text) == PASTE_LIMIT
-        assert "1000000 characters" in toasts(app)[-1]
+        assert box(app).text == "see [text 1: 1000000 characters, 1 line]"
+        await pilot.press(*" and [text 2]")
+        box(app).post_message(events.Paste("[text 1: 1000000 characters, 1 line]\n" * 41))
+        await pilot.pause()
+        assert box(app).whole == f"see {'word ' * 200_000} and [text 2]" + "[text 1: 1000000 characters, 1 line]\n" * 41
+        box(app).load_text("")
+        box(app).post_message(events.Paste("x" * (PASTE_LIMIT + 1)))
+        await pilot.pause()
+        assert len(box(app).whole) == PASTE_LIMIT
+        assert f"{PASTE_LIMIT + 1} characters" in toasts(app)[-1]

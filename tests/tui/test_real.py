@@ -40,7 +40,7 @@ async def test_the_native_engine_answers(model: Path, store_path: Path) -> None:
         await say(pilot, "again <|im_end|>")
         await pilot.press("ctrl+r")
         await settle(pilot)
-        turns = app._chat.session.turns
+        turns = app.pane.session.turns
         assert [turn.role for turn in turns] == ["user", "assistant"] * 2
         assert all(turn.content for turn in turns)
         assert "tok/s" in screen_text(app)

@@ -7,8 +7,10 @@ from pathlib import Path
 import pytest
 from textual.app import App
 
+from localinfer.engine.load import Load
 from localinfer.errors import ContextOverflow, NotFound
 from localinfer.tui.app import ChatApp
+from localinfer.tui.meter import Sample
 from tests.tui.conftest import quiet_app, say, settle
 from tests.tui.scripted import ScriptedEngine
 
@@ -53,7 +55,8 @@ async def test_reply(scripted: Scripted, golden_svg: Golden, size: tuple[int, in
         golden_svg(app, f"reply-{size[0]}x{size[1]}")
 
 
-async def test_decoding(scripted: Scripted, golden_svg: Golden) -> None:
+@SIZES
+async def test_decoding(scripted: Scripted, golden_svg: Golden, size: tuple[int, int]) -> None:
     engine, reached, go_on = ScriptedEngine(PIECES), threading.Event(), threading.Event()
 
     def hold(index: int) -> None:
@@ -63,19 +66,20 @@ async def test_decoding(scripted: Scripted, golden_svg: Golden) -> None:
 
     engine.before_piece = hold
     app = scripted(engine=engine)
-    async with app.run_test(size=(80, 24)) as pilot:
+    async with app.run_test(size=size) as pilot:
         await settle(pilot)
         await pilot.press(*"Why is the sky blue?", "enter")
         while not reached.is_set():
             await pilot.pause(0.01)
         await pilot.press(*"typing", "ctrl+j", *"ahead")
         await pilot.pause(0.1)
-        golden_svg(app, "decoding-80x24")
+        golden_svg(app, f"decoding-{size[0]}x{size[1]}")
         go_on.set()
         await settle(pilot)
 
 
-async def test_loading(golden_svg: Golden, store_path: Path) -> None:
+@SIZES
+async def test_loading(golden_svg: Golden, store_path: Path, size: tuple[int, int]) -> None:
     go_on = threading.Event()
 
     def slow(progress: Callable[[str, int, int], None]) -> ScriptedEngine:
@@ -84,43 +88,110 @@ async def test_loading(golden_svg: Golden, store_path: Path) -> None:
         return ScriptedEngine()
 
     app = quiet_app(slow, store_path, model="org/name@main")
-    async with app.run_test(size=(80, 24)) as pilot:
+    async with app.run_test(size=size) as pilot:
         await pilot.press(*"already typing")
         await pilot.pause(0.1)
-        golden_svg(app, "loading-80x24")
+        golden_svg(app, f"loading-{size[0]}x{size[1]}")
         go_on.set()
         await settle(pilot)
 
 
-async def test_load_failure(golden_svg: Golden, store_path: Path) -> None:
+@SIZES
+async def test_load_failure(golden_svg: Golden, store_path: Path, size: tuple[int, int]) -> None:
     def fail(_progress: object) -> ScriptedEngine:
         raise NotFound("there is no model `org/name` on this machine", hint="run `localinfer pull org/name`")
 
     app = quiet_app(fail, store_path, model="org/name")
-    async with app.run_test(size=(80, 24)) as pilot:
+    async with app.run_test(size=size) as pilot:
         await settle(pilot)
-        golden_svg(app, "load-failure-80x24")
+        golden_svg(app, f"load-failure-{size[0]}x{size[1]}")
 
 
-async def test_error_and_note(scripted: Scripted, golden_svg: Golden) -> None:
+@SIZES
+async def test_error_and_note(scripted: Scripted, golden_svg: Golden, size: tuple[int, int]) -> None:
     overflow = ContextOverflow("the prompt has 9000 tokens, but the context holds 8192", hint="raise it (-c 9512)")
     app = scripted(["Short answer.\n", "Second line."], [overflow])
-    async with app.run_test(size=(80, 24)) as pilot:
+    async with app.run_test(size=size) as pilot:
         await settle(pilot)
         await say(pilot, "hi")
         await say(pilot, "and a longer question")
-        golden_svg(app, "error-80x24")
+        golden_svg(app, f"error-{size[0]}x{size[1]}")
 
 
-async def test_help(scripted: Scripted, golden_svg: Golden) -> None:
+@SIZES
+async def test_help(scripted: Scripted, golden_svg: Golden, size: tuple[int, int]) -> None:
     app = scripted()
-    async with app.run_test(size=(80, 24)) as pilot:
+    async with app.run_test(size=size) as pilot:
         await settle(pilot)
         await pilot.press("f1")
         await pilot.pause()
-        golden_svg(app, "help-80x24")
+        golden_svg(app, f"help-{size[0]}x{size[1]}")
         await pilot.press("escape")
-        assert app.screen is app._chat
+        assert app.screen is app.chats
+
+
+@SIZES
+async def test_panes(scripted: Scripted, golden_svg: Golden, size: tuple[int, int]) -> None:
+    app = scripted(PIECES, ["Short."], ["Another."])
+    async with app.run_test(size=size) as pilot:
+        await settle(pilot)
+        await say(pilot, "Why is the sky blue?")
+        await pilot.press("f5")
+        await settle(pilot)
+        await say(pilot, "Be short.")
+        await pilot.press("f6")
+        await settle(pilot)
+        await say(pilot, "Once more.")
+        await pilot.press(*"/s")
+        await pilot.pause()
+        golden_svg(app, f"panes-{size[0]}x{size[1]}")
+
+
+@SIZES
+async def test_compare(scripted: Scripted, golden_svg: Golden, size: tuple[int, int]) -> None:
+    app = scripted(["The same beginning, then this."], ["The same beginning, then that."])
+    async with app.run_test(size=size) as pilot:
+        await settle(pilot)
+        await pilot.press("f5")
+        await settle(pilot)
+        await say(pilot, "Begin.")
+        await pilot.press("alt+1")
+        await say(pilot, "Begin.")
+        await pilot.press("f7")
+        await settle(pilot)
+        golden_svg(app, f"compare-{size[0]}x{size[1]}")
+
+
+@SIZES
+async def test_chats(
+    scripted: Scripted, golden_svg: Golden, size: tuple[int, int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("localinfer.tui.screens.chats.time.strftime", lambda *_: "2026-11-27 10:00")
+    app = scripted(["A."], ["B."])
+    async with app.run_test(size=size) as pilot:
+        await settle(pilot)
+        await say(pilot, "Which rivers?")
+        await pilot.press("ctrl+n")
+        await say(pilot, "Which hills?")
+        await pilot.press("f9", *"which")
+        await settle(pilot)
+        golden_svg(app, f"chats-{size[0]}x{size[1]}")
+
+
+@SIZES
+async def test_details(scripted: Scripted, golden_svg: Golden, size: tuple[int, int]) -> None:
+    app = scripted(["One."])
+    async with app.run_test(size=size) as pilot:
+        await settle(pilot)
+        await say(pilot, "Go.")
+        app.chats._meter.samples.clear()  # how many there are depends on the machine
+        for i in range(100):
+            app.chats._meter.samples.append(
+                Sample(i / 2, 40 + i % 7, Load(decode_rows=1 + i % 4, draft_rows=i % 3, prefill_rows=i // 9, used=i))
+            )
+        await pilot.press("f3")
+        await settle(pilot)
+        golden_svg(app, f"details-{size[0]}x{size[1]}")
 
 
 async def test_tiny(scripted: Scripted, golden_svg: Golden) -> None:

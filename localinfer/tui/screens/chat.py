@@ -1,307 +1,477 @@
-"""The chat: one conversation, the box to type in, and what the engine is doing."""
+"""All panes, the engines they share, and the keys that move between them."""
 
-from collections.abc import Callable
-from dataclasses import replace
-from threading import Event as Flag
-from typing import Any, ClassVar
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import TYPE_CHECKING, ClassVar
 
-from textual import on, work
+from textual import events, on, work
 from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
 from textual.screen import Screen
-from textual.widgets import Markdown
+from textual.widgets import TextArea
 
 from localinfer.chats.session import ChatSession
-from localinfer.errors import LocalInferError
-from localinfer.events import Finished, FinishReason, Progress, Shifted, Started, Stats, Text
-from localinfer.text import clean, one_line
-from localinfer.tui import workers
-from localinfer.tui.messages import EngineSaid, Loaded, LoadFailed, LoadMoved, ReplyEnded
+from localinfer.errors import LocalInferError, UsageError
+from localinfer.text import clean
+from localinfer.tui import commands
+from localinfer.tui.doing import COMMANDS, perform
+from localinfer.tui.editor import edited
+from localinfer.tui.engines import Engines, OpenModel
+from localinfer.tui.messages import Loaded, LoadFailed, LoadMoved
+from localinfer.tui.meter import Meter, StartMeter
+from localinfer.tui.screens.chats import ChatsScreen, Choice
+from localinfer.tui.screens.compare import CompareScreen
+from localinfer.tui.screens.details import DetailsScreen
 from localinfer.tui.screens.help import HelpScreen
-from localinfer.tui.widgets.prompt_box import PASTE_LIMIT, PromptBox
-from localinfer.tui.widgets.status import Status, StatusLine
+from localinfer.tui.tiling import MOST_PANES, Direction, Tiling
+from localinfer.tui.widgets.grid import PaneGrid
+from localinfer.tui.widgets.pane import ChatPane
 from localinfer.tui.widgets.title import TitleLine
-from localinfer.tui.widgets.transcript import (
-    TINTS,
-    Answer,
-    ErrorNote,
-    Note,
-    Prompt,
-    TintedAnswer,
-    Transcript,
-    Welcome,
-)
-from localinfer.tui.workers import OpenEngine, StartMeter
+from localinfer.tui.widgets.total import TotalLine
+from localinfer.tui.widgets.transcript import TINTS, ErrorNote
 
-_ENDINGS: dict[FinishReason, str] = {
-    "length": "the answer reached the limit of new tokens",
-    "overflow": "the context is full: start a new chat with Ctrl+N, or run with a larger --ctx-size",
-    "cancelled": "stopped",
-}
+if TYPE_CHECKING:
+    from textual.widget import Widget
+
+_ARROWS: tuple[Direction, ...] = ("left", "right", "up", "down")
 
 
 class ChatScreen(Screen[None]):
-    """Two threads work for this screen, one that loads and one that answers; both only post messages."""
+    """Panes side by side. Threads load models and answer; they only post messages."""
 
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("escape", "stop", "Stop the answer"),
         Binding("ctrl+r", "regenerate", "Answer again", priority=True),
         Binding("ctrl+y", "copy_answer", "Copy the answer", priority=True),
         Binding("ctrl+n", "new_chat", "New chat", priority=True),
+        Binding("ctrl+g", "edit", "Write in $EDITOR", priority=True),
         Binding("f1", "help", "Help", priority=True),
         Binding("f2", "tints", "Show who guessed", priority=True),
+        Binding("f3", "details", "Details", priority=True),
+        Binding("f4", "zoom", "Zoom", priority=True),
+        Binding("f5", "split(True)", "Split right", priority=True),
+        Binding("f6", "split(False)", "Split below", priority=True),
+        Binding("f7", "compare", "Compare", priority=True),
+        Binding("f8", "broadcast", "To all panes", priority=True),
+        Binding("f9", "chats", "Chats", priority=True),
+        Binding("alt+w", "close", "Close the pane", priority=True),
+        Binding("alt+f", "fork", "Fork the chat", priority=True),
         Binding("pageup", "page(-1)", "Scroll", priority=True, show=False),
         Binding("pagedown", "page(1)", "Scroll", priority=True, show=False),
+        *(Binding(f"alt+{way}", f"go('{way}')", "Other pane", priority=True, show=False) for way in _ARROWS),
+        *(Binding(f"alt+shift+{way}", f"move('{way}')", "Move", priority=True, show=False) for way in _ARROWS),
+        *(Binding(f"alt+{n}", f"go_to({n})", "Pane", priority=True, show=False) for n in range(1, 10)),
     ]
 
     def __init__(
-        self, session: ChatSession, open_engine: OpenEngine, *, clock: Callable[[], float], start_meter: StartMeter
+        self,
+        sessions: Sequence[ChatSession],
+        open_model: OpenModel,
+        *,
+        clock: Callable[[], float],
+        start_meter: StartMeter,
+        models: Callable[[], list[str]],
+        tick_s: float | None,
     ) -> None:
+        """`tick_s`: how often figures are looked at; None only when a prompt is sent or answered."""
         super().__init__()
-        self._start_meter = start_meter
-        self.session = session
-        self._open_engine = open_engine
+        self._tick_s = tick_s
+        self.models = models
+        """The names of the models that are here."""
+        self.engines = Engines(open_model, self.post_message)
         self._clock = clock
-        self._stop = Flag()
-        self._leaving = False
-        self._busy = False
-        self._sent_at = 0.0
-        self._waiting: str | None = None  # a prompt that was sent before the model was there
-        self._answer: Answer | TintedAnswer | None = None
-        self._tints = False
-        self._stats_before: Stats | None = None
-        self._noted: set[str] = set()  # warnings that were shown already
-        self.load_error: LocalInferError | None = None
+        self._numbers = 0
+        first, *others = [self._new_pane(session) for session in sessions]
+        self.tiling = Tiling(first.number)
+        for pane in others:
+            self.tiling.add(pane.number, self.tiling.panes[-1], across=True)
+        self._first_panes = (first, *others)
+        self._here = first.number
+        self._broadcast = False
+        self._meter = Meter(start_meter, clock)
+
+    def _new_pane(self, session: ChatSession) -> ChatPane:
+        self._numbers += 1
+        return ChatPane(self._numbers, session, clock=self._clock, complete=self._complete)
 
     def compose(self) -> ComposeResult:
-        yield TitleLine(self.session.model)
-        yield Transcript(Welcome())
-        yield PromptBox(self.session.unsent)
-        yield StatusLine()
+        yield PaneGrid(self.tiling, *self._first_panes)
+        yield TotalLine()
 
     async def on_mount(self) -> None:
-        box = self.query_one(PromptBox)
-        box.cursor_blink = self.app.animation_level != "none"
-        box.focus()
-        await self.query_one(Transcript).fill(self.session.turns)
-        self.set_interval(0.5, self._tick)
-        self.call_after_refresh(self.load)  # paint first
+        self.pane.box.focus()
+        self._mark()
+        if self._tick_s is not None:
+            self.set_interval(self._tick_s, self._tick)
+        self.call_after_refresh(self._load_first)  # paint first
+
+    def _load_first(self) -> None:
+        for pane in self.panes:
+            self.want_model(pane)
 
     def on_unmount(self) -> None:
-        self._leaving = True
-        self._stop.set()
+        self.engines.quit()
 
-    # --- loading
+    @property
+    def panes(self) -> tuple[ChatPane, ...]:
+        """All panes, in reading order."""
+        return tuple(self.query_one(PaneGrid).panes.values())
+
+    @property
+    def pane(self) -> ChatPane:
+        """The one that is written in."""
+        return self.query_one(PaneGrid).panes[self._here]
+
+    @property
+    def load_error(self) -> LocalInferError | None:
+        """Why no pane has a model; None if one has, or may still get one."""
+        errors = [pane.slot.error if pane.slot else None for pane in self.panes]
+        return next(iter(errors)) if all(errors) else None
+
+    # --- models
+
+    def want_model(self, pane: ChatPane) -> None:
+        """Give `pane` the engine of its chat's model, which is opened if it is not there."""
+        slot, fresh = self.engines.want(pane.session.model, pane.number)
+        pane.show_slot(slot)
+        if fresh:
+            self.load(pane.session.model)
 
     @work(thread=True, group="load", exit_on_error=False)
-    def load(self) -> None:
-        workers.load(self._open_engine, self.post_message, lambda: self._leaving)
+    def load(self, model: str) -> None:
+        self.engines.load(model)
 
     @on(LoadMoved)
     def show_load(self, message: LoadMoved) -> None:
         percent = 100 * message.done // message.total if message.total else None
-        self._set(phase="loading", stage=message.stage, percent=percent)
+        self.engines.moved(message.model, message.stage, percent)
+        self._show_slots(message.model)
 
     @on(Loaded)
-    async def use_engine(self, message: Loaded) -> None:
-        self.app.engine = message.engine  # type: ignore[attr-defined]
-        self.session.attach(message.engine)
-        self.query_one(TitleLine).info = message.engine.info
-        self._set(phase="ready", stage="", percent=None, context_size=message.engine.context_size)
-        if self._waiting is not None:
-            prompt, self._waiting = self._waiting, None
-            self._begin(prompt)
+    def use_engine(self, message: Loaded) -> None:
+        self.engines.opened(message.model, message.engine)
+        self._show_slots(message.model)
+        self._mark()
 
     @on(LoadFailed)
-    async def show_load_failure(self, message: LoadFailed) -> None:
-        self.load_error = message.error
-        self._set(phase="failed", stage="", percent=None)
-        if self._waiting is not None:
-            await self._put_back(self._waiting)
-            self._waiting = None
-        await self.query_one(Transcript).add(ErrorNote(message.error))
+    def show_load_failure(self, message: LoadFailed) -> None:
+        self.engines.failed(message.model, message.error)
+        self._show_slots(message.model)
+
+    def _show_slots(self, model: str) -> None:
+        for pane in self.panes:
+            if pane.session.model == model and pane.slot is not None:
+                pane.show_slot(pane.slot)
 
     # --- asking
 
-    @on(PromptBox.Sent)
-    async def send(self, message: PromptBox.Sent) -> None:
-        if not message.text.strip() or self._occupied():
+    @on(ChatPane.Said)
+    async def route(self, message: ChatPane.Said) -> None:
+        """A command is done, a prompt is sent: to its pane, or to all."""
+        pane = message.pane
+        try:
+            called = commands.read(message.shown, COMMANDS) if "\n" not in message.shown else None
+        except UsageError as error:
+            await pane.transcript.add(ErrorNote(error))
             return
-        if self.load_error is not None:
-            self._say("the model is not loaded; Ctrl+Q quits")
-            return
-        self.query_one(PromptBox).load_text("")
-        await self.query_one(Transcript).add(Prompt(message.text))
-        if self.session.chat is None:
-            self._waiting = message.text  # sent as soon as the model is there
+        if called is not None:
+            pane.box.load_text("")
+            await perform(self, pane, *called)
+        elif self._broadcast:
+            await self._send_to_all(pane, commands.sent(message.text))
         else:
-            self._begin(message.text)
+            await pane.send(commands.sent(message.text))
 
-    def action_regenerate(self) -> None:
-        if self._occupied():
+    async def _send_to_all(self, pane: ChatPane, text: str) -> None:
+        """All panes get the prompt, and the files attached to the one it was typed in."""
+        if not (text.strip() or pane.attached):
             return
-        if self.session.chat is None or self.session.last_answer is None:
-            self._say("there is no answer to write anew")
-        else:
-            self._begin(None)
+        for other in self.panes:
+            if other is not pane:
+                other.attached = list(pane.attached)
+        sent = [await other.send(text) for other in self.panes]
+        self.say(f"sent to {sum(sent)} of {len(sent)} panes")
 
-    def _begin(self, prompt: str | None) -> None:
-        self._busy = True
-        self._stop.clear()
-        self._sent_at = self._clock()
-        self._answer = None
-        self._stats_before = self._status.stats
-        self._set(phase="queued", percent=None, elapsed=0.0, stats=None, joules_per_token=None)
-        self.generate(prompt)
+    @on(TextArea.Changed)
+    def show_hints(self, message: TextArea.Changed) -> None:
+        pane, line = _pane_of(message.text_area), message.text_area.text
+        asks = line.startswith("/") and not line.startswith("//") and "\n" not in line
+        if pane is not None:
+            pane.hint(commands.matches(self, line, COMMANDS) if asks else [])
 
-    @work(thread=True, group="reply", exit_on_error=False)
-    def generate(self, prompt: str | None) -> None:
-        workers.answer(self.session, prompt, self.post_message, self._stop.is_set, self._start_meter)
+    def _complete(self, line: str) -> str:
+        return commands.complete(self, line, COMMANDS)
 
-    # --- answering
+    # --- panes
 
-    @on(EngineSaid)
-    async def show(self, message: EngineSaid) -> None:
-        match message.event:
-            case Started() as started:
-                self._set(phase="prefill", percent=0, context_size=started.context_size)
-            case Progress(done=done, total=total):
-                self._set(phase="prefill", percent=100 * done // max(total, 1))
-            case Text(text=text, drafter=drafter) if text:
-                await self._write(text, drafter)
-            case Shifted(dropped=dropped):
-                await self._note(f"the oldest {dropped} tokens were forgotten, to make room in the context")
-            case Stats() as stats:
-                self._set(
-                    phase=stats.phase, percent=None if stats.phase == "decode" else self._status.percent, stats=stats
-                )
-            case Finished() as finished:
-                self._set(stats=finished.stats)
-                await self._note_ending(finished.reason)
+    async def split(self, pane: ChatPane, *, across: bool, session: ChatSession | None = None) -> ChatPane | None:
+        """One more pane beside `pane`, with a new chat of its model unless there is a session; None, and said, if
+        there is no room."""
+        grid = self.query_one(PaneGrid)
+        if len(self.panes) >= MOST_PANES:
+            self.say(f"there are {MOST_PANES} panes already; Alt+W closes one")
+            return None
+        if not self.tiling.has_room(pane.number, *grid.size, across=across):
+            if not self.tiling.has_room(pane.number, *grid.size, across=not across):
+                self.say("there is no room for one more pane; make the terminal larger, or close one with Alt+W")
+                return None
+            across = not across
+        new = self._new_pane(session or pane.session.sibling(False, pane.session.model))
+        new.tints = pane.tints
+        self.tiling.add(new.number, pane.number, across=across)
+        await grid.mount(new)
+        self.want_model(new)
+        self._go(new)
+        return new
 
-    @on(ReplyEnded)
-    async def end(self, message: ReplyEnded) -> None:
-        if self._answer is not None:
-            await self._answer.finish()
-        elif message.prompt is not None:
-            await self._put_back(message.prompt)
-        self._busy = False
-        stats = self._status.stats or self._stats_before
-        tokens = stats.completion_tokens if stats else 0
-        joules = message.joules / tokens if message.joules is not None and tokens and self._answer else None
-        self._set(phase="ready", percent=None, elapsed=None, stats=stats, joules_per_token=joules)
-        if message.error is not None:
-            await self.query_one(Transcript).add(ErrorNote(message.error))
-        for warning in self.session.warnings:
-            await self._note_once(warning)
-        if self.session.problem is not None:
-            await self._note_once(f"this chat is not saved: {self.session.problem.message}")
+    async def fork(self, pane: ChatPane) -> None:
+        """A copy of the chat in a new pane. What both have in common, they share in the KV cache."""
+        await self.split(pane, across=_is_wide(pane), session=pane.session.fork())
 
-    async def _write(self, text: str, drafter: str | None) -> None:
-        """Show a piece of the answer; the first one takes the place of an older answer to the same prompt."""
-        transcript = self.query_one(Transcript)
-        if self._answer is None:
-            await transcript.drop_after_last(Prompt)
-            self._answer = TintedAnswer() if self._tints else Answer()
-            await transcript.add(self._answer)
-        await self._answer.write(text, drafter)
+    async def close(self, pane: ChatPane) -> None:
+        """Take `pane` away; an answer stops, its chat is kept. The last pane stays."""
+        if len(self.panes) == 1:
+            self.say("this is the only pane; Ctrl+Q quits")
+            return
+        pane.stop()
+        numbers = self.tiling.panes
+        place = numbers.index(pane.number)
+        neighbour = numbers[place - 1] if place else numbers[1]
+        self.tiling.remove(pane.number)
+        panes = self.query_one(PaneGrid).panes
+        if self._here == pane.number:
+            self._go(panes[neighbour])
+        await pane.remove()
+        self.engines.leave(pane.number)
+        self._mark()
 
-    async def _note_ending(self, reason: FinishReason) -> None:
-        if self._answer is None:
-            if reason != "cancelled":  # then it is no news that nothing was written
-                await self._note("the model answered nothing")
-        elif reason in _ENDINGS:
-            await self._note(_ENDINGS[reason])
+    def zoom(self, pane: ChatPane) -> None:
+        """`pane` alone, or all again."""
+        if len(self.panes) > 1:
+            self.tiling.zoomed = None if self.tiling.zoomed is not None else pane.number
+            self._go(pane)
 
-    async def _put_back(self, prompt: str) -> None:
-        """Nothing came of `prompt`: out of the transcript, back into the box."""
-        await self.query_one(Transcript).drop_last(Prompt)
-        self.query_one(PromptBox).put(prompt)
+    def _go(self, pane: ChatPane) -> None:
+        self._here = pane.number
+        if self.tiling.zoomed is not None:
+            self.tiling.zoomed = pane.number
+        pane.title_line.done = False if pane.is_mounted else pane.title_line.done
+        self._mark()
+        pane.box.focus()
 
-    # --- the other keys
+    def _mark(self) -> None:
+        """Show which pane is written in, and tell its engine."""
+        self.query_one(PaneGrid).settle()
+        several = len(self.panes) > 1
+        for i, pane in enumerate(self.panes, 1):
+            title = pane.title_line
+            title.number = i if several else None
+            title.focused_pane = several and pane.number == self._here
+            title.zoomed = self.tiling.zoomed == pane.number
+            pane.set_class(several and pane.number == self._here, "-here")
+        self._focus_engines()
+
+    @on(ChatPane.Running)
+    def tell_running(self) -> None:
+        self._focus_engines()
+        self._show_total()
+
+    def _focus_engines(self) -> None:
+        """The pane that is looked at goes first in its engine."""
+        here = self.pane
+        for model, engine in self.engines.open:
+            mine = here.session.model == model and here.handle is not None
+            engine.focus(*([here.handle] if mine and here.handle is not None else []))
+
+    @on(ChatPane.Ended)
+    def mark_done(self, message: ChatPane.Ended) -> None:
+        self._account()
+        self._show_total()
+        if message.pane.number != self._here and message.pane.is_mounted:
+            message.pane.title_line.done = True
+
+    @on(events.DescendantFocus)
+    def follow(self, event: events.DescendantFocus) -> None:
+        pane = _pane_of(event.widget)
+        if pane in self.panes and pane.number != self._here:
+            self._go(pane)
+
+    @on(events.Click)
+    def click(self, event: events.Click) -> None:
+        """A click anywhere in a pane goes there."""
+        pane = _pane_of(event.widget) if event.widget else None
+        if pane in self.panes:
+            self._go(pane)
+
+    @on(TitleLine.Pressed)
+    async def press(self, message: TitleLine.Pressed) -> None:
+        pane = _pane_of(message.line)
+        if pane not in self.panes:
+            return
+        self._go(pane)
+        match message.button:
+            case "split":
+                await self.split(pane, across=_is_wide(pane))
+            case "zoom":
+                self.zoom(pane)
+            case "close":
+                await self.close(pane)
+
+    @on(TitleLine.Dropped)
+    def drop(self, message: TitleLine.Dropped) -> None:
+        """A title dragged onto another pane: the two change places."""
+        pane = _pane_of(message.line)
+        target = next((one for one in self.panes if one.region.contains(message.x, message.y)), None)
+        if pane in self.panes and target is not None and target is not pane:
+            self.tiling.swap(pane.number, target.number)
+            self._mark()
+
+    # --- keys
 
     def action_stop(self) -> None:
-        """Stop the answer; what was written stays."""
-        if self._busy:
-            self._stop.set()
-            self._set(phase="stopping")
+        self.pane.stop()
+
+    def action_regenerate(self) -> None:
+        self.pane.regenerate()
 
     async def action_new_chat(self) -> None:
-        if not self._occupied():
-            self.session.start_anew()
-            await self.query_one(Transcript).clear()
-            self._set(stats=None)
+        if not self.pane.occupied():
+            await self.pane.start_anew()
 
     def action_copy_answer(self) -> None:
-        writing = self._answer.source if self._busy and self._answer is not None else None
-        text = clean(writing or self.session.last_answer or "")
+        text = self.pane.answered
         if text:
             self.app.copy_to_clipboard(text)
-            self._say(f"copied {len(text)} characters")
+            self.say(f"copied {len(text)} characters")
         else:
-            self._say("there is no answer to copy")
+            self.say("there is no answer to copy")
+
+    def action_edit(self) -> None:
+        """The prompt in the user's editor; what is saved there comes back."""
+        box = self.pane.box
+        try:
+            with self.app.suspend():
+                text = edited(box.whole)
+        except LocalInferError as error:
+            self.say(f"{error.message}; {error.hint}")
+            return
+        if text is not None:
+            box.replace_all(text)
+        self.refresh()
 
     def action_help(self) -> None:
         self.app.push_screen(HelpScreen())
 
     def action_tints(self) -> None:
         """From the next answer on: as Markdown, or token by token in the colours of those who guessed them."""
-        self._tints = not self._tints
+        self.pane.tints = not self.pane.tints
         names = ", ".join(TINTS)
-        self._say(f"the next answers show who guessed each token: {names}" if self._tints else "Markdown again")
+        self.say(f"the next answers show who guessed each token: {names}" if self.pane.tints else "Markdown again")
+
+    def action_details(self) -> None:
+        self.app.push_screen(DetailsScreen(self._meter, lambda: self.panes))
+
+    def action_compare(self) -> None:
+        self.app.push_screen(CompareScreen(self.panes, self.pane))
+
+    def action_broadcast(self) -> None:
+        self._broadcast = not self._broadcast
+        self.say("each prompt goes to all panes now; F8 ends it" if self._broadcast else "prompts go to one pane again")
+        self._show_total()
+
+    def action_chats(self) -> None:
+        self.list_chats("")
+
+    def list_chats(self, words: str) -> None:
+        """The chats that are kept; the one that is chosen comes into this pane, or a new one."""
+        pane = self.pane
+        self.app.push_screen(ChatsScreen(pane.session.store, words), partial(self._open_chat, pane))
+
+    async def _open_chat(self, pane: ChatPane, choice: Choice | None) -> None:
+        if choice is None or not pane.is_mounted:
+            return
+        shown = next((one for one in self.panes if one.session.chat_id == choice.chat_id), None)
+        if shown is not None:  # two panes writing into one chat would mix
+            self._go(shown)
+            return
+        if not choice.new_pane and pane.occupied():
+            return
+        try:
+            session = pane.session.sibling(choice.chat_id, choice.model)
+        except LocalInferError as error:
+            self.say(error.message)
+            return
+        if choice.new_pane:
+            await self.split(pane, across=True, session=session)
+        else:
+            await pane.use(session)
+            self.want_model(pane)
+
+    def action_zoom(self) -> None:
+        self.zoom(self.pane)
+
+    async def action_split(self, across: bool) -> None:
+        await self.split(self.pane, across=across)
+
+    async def action_close(self) -> None:
+        await self.close(self.pane)
+
+    async def action_fork(self) -> None:
+        if not self.pane.occupied():
+            await self.fork(self.pane)
+
+    def action_go(self, way: Direction) -> None:
+        other = self.tiling.neighbour(self._here, way, *self.query_one(PaneGrid).size)
+        if other is not None:
+            self._go(self.query_one(PaneGrid).panes[other])
+
+    def action_go_to(self, place: int) -> None:
+        if place <= len(self.panes):
+            self._go(self.panes[place - 1])
+
+    def action_move(self, way: Direction) -> None:
+        other = self.tiling.neighbour(self._here, way, *self.query_one(PaneGrid).size)
+        if other is not None and self.tiling.zoomed is None:
+            self.tiling.swap(self._here, other)
+            self._mark()
 
     def action_page(self, direction: int) -> None:
-        transcript = self.query_one(Transcript)
+        transcript = self.pane.transcript
         move = transcript.scroll_page_down if direction > 0 else transcript.scroll_page_up
         move(animate=False)
-
-    @on(Markdown.LinkClicked)
-    def show_link(self, message: Markdown.LinkClicked) -> None:
-        """A link is shown, never opened: its text may say one thing and its address another."""
-        self._say(one_line(message.href, 300))
-
-    @on(PromptBox.PasteCut)
-    def tell_cut(self, message: PromptBox.PasteCut) -> None:
-        self._say(f"the paste has {message.length} characters; the first {PASTE_LIMIT} were taken")
 
     # --- small things
 
     def stop_or(self, quit_app: Callable[[], None]) -> None:
         """Ctrl+C: first the answer stops; without one, the app may quit."""
-        if self._busy and not self._stop.is_set():
-            self.action_stop()
+        if self.pane.busy and not self.pane.stopping:
+            self.pane.stop()
         else:
             quit_app()
 
-    def _occupied(self) -> bool:
-        """True, and said, while a prompt waits or is answered."""
-        if self._busy:
-            self._say("an answer is being written; Esc stops it")
-        elif self._waiting is not None:
-            self._say("your prompt will be sent when the model is loaded")
-        return self._busy or self._waiting is not None
-
     def _tick(self) -> None:
-        if self._busy:
-            self._set(elapsed=self._clock() - self._sent_at)
+        for pane in self.panes:
+            pane.tick()
+        self._account()
+        self._show_total()
 
-    @property
-    def _status(self) -> Status:
-        return self.query_one(StatusLine).status
+    def _account(self) -> None:
+        """Share out the energy since the last time among those who had tokens computed."""
+        self._meter.share_out(self.panes)
 
-    def _set(self, **changes: Any) -> None:
-        if self._stop.is_set() and changes.get("phase") in ("prefill", "decode"):
-            changes["phase"] = "stopping"
-        line = self.query_one(StatusLine)
-        line.status = replace(line.status, **changes)
+    def _show_total(self) -> None:
+        line = self.query_one(TotalLine)
+        line.total = self._meter.sample(self.panes, self.engines, broadcast=self._broadcast)
 
-    def _say(self, text: str) -> None:
+    def say(self, text: str) -> None:
+        """Tell the user, for a moment."""
         self.notify(clean(text), markup=False)
 
-    async def _note(self, text: str) -> None:
-        await self.query_one(Transcript).add(Note(text))
 
-    async def _note_once(self, text: str) -> None:
-        if text not in self._noted:
-            self._noted.add(text)
-            await self._note(text)
+def _is_wide(pane: ChatPane) -> bool:
+    """Is there more room beside than below? A cell is about twice as high as wide."""
+    return pane.size.width >= 2 * pane.size.height
+
+
+def _pane_of(widget: "Widget") -> ChatPane | None:
+    return next((one for one in widget.ancestors_with_self if isinstance(one, ChatPane)), None)

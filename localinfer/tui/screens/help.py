@@ -1,5 +1,6 @@
-"""The keys, on one card."""
+"""The keys and commands, on one card."""
 
+from collections.abc import Sequence
 from typing import ClassVar
 
 from textual.app import ComposeResult
@@ -9,15 +10,24 @@ from textual.content import Content
 from textual.screen import ModalScreen
 from textual.widgets import Static
 
+from localinfer.tui.doing import COMMANDS
+
 KEYS = (
     ("Enter", "send"),
-    ("Ctrl+J", "new line (in many terminals also Shift+Enter)"),
+    ("Ctrl+J", 'new line (in many terminals also Shift+Enter); `"""` begins and ends a text of many lines'),
     ("Esc", "stop; what was written stays"),
-    ("Ctrl+R", "answer again, with another seed"),
-    ("Ctrl+Y", "copy the last answer"),
+    ("Ctrl+R  Ctrl+Y", "answer again, with another seed; copy the last answer"),
     ("Ctrl+N", "new chat; this one is kept"),
-    ("F2", "show who guessed each token, or Markdown again"),
-    ("PgUp PgDn", "scroll"),
+    ("Ctrl+G", "write the prompt in $EDITOR"),
+    ("F5  F6", "one more pane, to the right or below; Alt+F forks the chat into it"),
+    ("Alt+arrows  Alt+1…9", "go to another pane (also Tab, or a click)"),
+    ("Alt+Shift+arrows", "move the pane (or drag its title)"),
+    ("F4  Alt+W", "this pane alone, or all again; close it"),
+    ("F8  F7", "send prompts to all panes; compare their answers"),
+    ("F9", "earlier chats"),
+    ("F2  F3", "who guessed each token; plots and figures"),
+    ("PgUp  PgDn", "scroll"),
+    ("Ctrl+P", "find a command by its name"),
     ("Ctrl+C", "copy the selection, or stop; twice quits"),
     ("Ctrl+Q", "quit; chat --continue comes back here"),
 )
@@ -29,11 +39,16 @@ class HelpScreen(ModalScreen[None]):
     BINDINGS: ClassVar[list[BindingType]] = [Binding("escape,f1,enter,q,space", "dismiss", "Close")]
 
     def compose(self) -> ComposeResult:
-        width = max(len(key) for key, _ in KEYS)
-        lines: list[Content] = []
-        for key, does in KEYS:
-            lines.append(Content.assemble(Content.styled(key.ljust(width + 3), "bold $primary"), Content(does)))
-        card = VerticalScroll(Static(Content("\n").join(lines), markup=False))
-        card.border_title = "Keys"
+        typed = [(command.usage, command.help) for command in COMMANDS.values()]
+        card = VerticalScroll(Static(_table(KEYS)), Static(_table(typed), classes="more"))
+        card.border_title = "Keys and commands"
         card.border_subtitle = "Esc closes"
         yield card
+
+
+def _table(rows: Sequence[tuple[str, str]]) -> Content:
+    width = max(len(left) for left, _ in rows)
+    lines = [
+        Content.assemble(Content.styled(left.ljust(width + 3), "bold $primary"), Content(right)) for left, right in rows
+    ]
+    return Content("\n").join(lines)

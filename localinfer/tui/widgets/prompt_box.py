@@ -1,5 +1,7 @@
-"""Where the user types. Enter sends; Ctrl+J begins a new line."""
+"""Where the user types. Enter sends; Ctrl+J begins a new line; long pastes are folded into one word."""
 
+import re
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -11,12 +13,23 @@ from textual.widgets import TextArea
 
 from localinfer.text import clean
 
-PASTE_LIMIT = 200_000
-"""Characters taken from one paste; more belongs in a file, and would make typing slow."""
+FOLD_CHARACTERS, FOLD_LINES = 4000, 40
+"""A paste of more than this is shown as one word; typing beside it stays fast, and it is sent whole."""
+
+PASTE_LIMIT = 16_000_000
+"""Characters taken from one paste: more than any context holds."""
+
+QUOTES = '"""'
+"""Between two of these, Enter begins a new line."""
+
+Complete = Callable[[str], str]
+"""What could follow a line that begins with a slash; empty if nothing is known."""
 
 
 class PromptBox(TextArea):
-    """A text area of several lines that grows with its text, up to a third of the screen."""
+    """A text area of several lines that grows with its text, up to a third of the pane."""
+
+    advice = "Enter send · Ctrl+J new line · / commands · F1 help"
 
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("ctrl+j,shift+enter,alt+enter", "new_line", "New line", show=False),
@@ -24,9 +37,15 @@ class PromptBox(TextArea):
 
     @dataclass
     class Sent(Message):
-        """The user pressed Enter."""
+        """The user pressed Enter. `shown` is the text as it stood in the box."""
 
+        box: "PromptBox"
         text: str
+        shown: str
+
+        @property
+        def control(self) -> "PromptBox":
+            return self.box
 
     @dataclass
     class PasteCut(Message):
@@ -34,28 +53,57 @@ class PromptBox(TextArea):
 
         length: int
 
-    def __init__(self, text: str = "") -> None:
-        super().__init__(clean(text), placeholder="Message", highlight_cursor_line=False)
-        self.border_subtitle = "Enter send · Ctrl+J new line · F1 help"
+    def __init__(self, text: str = "", complete: Complete = lambda _line: "") -> None:
+        self._folded: dict[str, str] = {}
+        self._complete = complete
+        super().__init__(self._fold(clean(text)), placeholder="Message", highlight_cursor_line=False)
+        self.border_subtitle = self.advice
 
     def action_new_line(self) -> None:
         self.insert("\n")
 
+    @property
+    def whole(self) -> str:
+        """The text with all that is folded in it."""
+        words = "|".join(map(re.escape, self._folded))
+        return re.sub(words, lambda found: self._folded[found[0]], self.text) if words else self.text
+
     def put(self, text: str) -> None:
         """Put `text` before what is there, and the cursor at the end."""
-        self.load_text("\n\n".join(part for part in (clean(text), self.text) if part))
+        self.load_text("\n\n".join(part for part in (self._fold(clean(text)), self.text) if part))
         self.move_cursor(self.document.end)
+
+    def replace_all(self, text: str) -> None:
+        """Put `text` in place of what is there."""
+        self.load_text("")
+        self._folded.clear()
+        self.put(text)
 
     def render_line(self, y: int) -> Strip:
         if self.content_size.width < 1:  # Textual cannot wrap a placeholder into no columns
             return Strip.blank(self.size.width)
         return super().render_line(y)
 
+    def update_suggestion(self) -> None:
+        line = self.text
+        at_end = self.cursor_location == self.document.end
+        self.suggestion = self._complete(line) if line.startswith("/") and "\n" not in line and at_end else ""
+
     def on_key(self, event: events.Key) -> None:
         if event.key == "enter":
             event.stop()
             event.prevent_default()
-            self.post_message(self.Sent(self.text))
+            self._enter()
+        elif event.key == "tab" and self.suggestion:
+            event.stop()
+            event.prevent_default()
+            self.insert(self.suggestion)
+
+    def _enter(self) -> None:
+        if self.text.startswith(QUOTES) and not _closed(self.text):
+            self.action_new_line()
+            return
+        self.post_message(self.Sent(self, _unquoted(self.whole), self.text))
 
     def on_paste(self, event: events.Paste) -> None:
         event.prevent_default()
@@ -63,5 +111,25 @@ class PromptBox(TextArea):
         text = clean(event.text.replace("\r\n", "\n").replace("\r", "\n"))
         if len(text) > PASTE_LIMIT:
             self.post_message(self.PasteCut(len(text)))
-        self.insert(text[:PASTE_LIMIT])
+        self.insert(self._fold(text[:PASTE_LIMIT]))
         self.scroll_cursor_visible()
+
+    def _fold(self, text: str) -> str:
+        """`text`, or the word that stands for it if it is long."""
+        lines = text.count("\n") + 1
+        if len(text) <= FOLD_CHARACTERS and lines <= FOLD_LINES:
+            return text
+        word = f"[text {len(self._folded) + 1}: {len(text)} characters, {lines} line{'s' * (lines > 1)}]"
+        self._folded[word] = text
+        return word
+
+
+def _closed(text: str) -> bool:
+    return len(text) >= 2 * len(QUOTES) and text.rstrip().endswith(QUOTES)
+
+
+def _unquoted(text: str) -> str:
+    """The text between the quotes, if it begins with them."""
+    if text.startswith(QUOTES) and _closed(text):
+        return text.rstrip().removeprefix(QUOTES).removesuffix(QUOTES).strip("\n")
+    return text

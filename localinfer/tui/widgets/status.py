@@ -1,6 +1,6 @@
-"""The line at the bottom: what goes on, how fast, how full."""
+"""The line at the bottom of a pane: what goes on, how fast, how full."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from textual.content import Content
@@ -11,9 +11,27 @@ from localinfer.cost.prices import per_million
 from localinfer.events import Stats, gain_in_words
 from localinfer.text import one_line
 
-Phase = Literal["loading", "ready", "queued", "prefill", "decode", "stopping", "failed"]
+Phase = Literal["loading", "ready", "queued", "parked", "prefill", "decode", "stopping", "failed"]
 
-_COLOURS: dict[Phase, str] = {"decode": "$success", "ready": "$foreground 70%", "failed": "$error"}
+_COLOURS: dict[Phase, str] = {
+    "decode": "$success",
+    "ready": "$foreground 70%",
+    "failed": "$error",
+    "parked": "$warning",
+}
+_BARS = "▁▂▃▄▅▆▇█"
+
+CURVE_WIDTH = 56
+"""Narrower lines have no room for the curve."""
+
+SPARKS = 12
+"""Values in the little curve of tokens/s."""
+
+
+def sparkline(values: tuple[float, ...]) -> str:
+    """The last values as a curve of one line, from zero to the largest of them."""
+    top = max(values, default=0.0)
+    return "".join(_BARS[round(value / top * (len(_BARS) - 1)) if top else 0] for value in values[-SPARKS:])
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,7 +44,12 @@ class Status:
     elapsed: float | None = None
     stats: Stats | None = None
     context_size: int | None = None
+    speeds: tuple[float, ...] = ()
+    """Tokens/s at the last ticks of this answer."""
+    joules: float = 0.0
+    """What this chat has taken since the pane was opened."""
     joules_per_token: float | None = None
+    """Of the last answer."""
 
     @property
     def phase_text(self) -> str:
@@ -43,19 +66,24 @@ class Status:
     @property
     def details(self) -> list[str]:
         """The other parts, the most telling first; a dash where nothing is known."""
-        drafts = [self._drafts] if self._drafts else []
-        return [self._speed, *drafts, self._first_token, self._context, self._energy, self._cost]
+        parts = [self._speed, self.drafts, self.first_token, self.context, self.latency, self.energy, self.cost]
+        return [part for part in parts if part]
+
+    @property
+    def tok_s(self) -> float | None:
+        """Tokens a second in this phase."""
+        if self.stats is None:
+            return None
+        per_phase = {"prefill": self.stats.prefill_tok_s, "decode": self.stats.recent_tok_s or self.stats.decode_tok_s}
+        return per_phase.get(self.phase, self.stats.decode_tok_s)
 
     @property
     def _speed(self) -> str:
-        if self.stats is None:
-            return "– tok/s"
-        per_phase = {"prefill": self.stats.prefill_tok_s, "decode": self.stats.recent_tok_s or self.stats.decode_tok_s}
-        speed = per_phase.get(self.phase, self.stats.decode_tok_s)
-        return "– tok/s" if speed is None else f"{speed:.1f} tok/s"
+        curve = f" {sparkline(self.speeds)}" if len(self.speeds) > 1 else ""
+        return "– tok/s" if self.tok_s is None else f"{self.tok_s:.1f} tok/s{curve}"
 
     @property
-    def _drafts(self) -> str:
+    def drafts(self) -> str:
         """What guessing ahead has won, or why it does nothing; empty where it is off or there is nothing to say yet."""
         drafting = self.stats.drafting if self.stats else None
         if drafting is None:
@@ -66,12 +94,12 @@ class Status:
         return f"{gain_in_words(drafting)}, {right / max(1, tried):.0%} right"
 
     @property
-    def _first_token(self) -> str:
+    def first_token(self) -> str:
         seconds = self.stats.ttft_s if self.stats else None
         return "first token –" if seconds is None else f"first token {seconds:.2f} s"
 
     @property
-    def _context(self) -> str:
+    def context(self) -> str:
         size = self.stats.context_size if self.stats else self.context_size
         if not size:
             return "context –"
@@ -79,11 +107,18 @@ class Status:
         return f"context {used}/{size} ({used / size:.0%})"
 
     @property
-    def _energy(self) -> str:
+    def latency(self) -> str:
+        """Inter-token latency, the median and one in a hundred; empty until it is known."""
+        if self.stats is None or self.stats.itl_s is None or self.stats.itl_p99_s is None:
+            return ""
+        return f"ITL {1e3 * self.stats.itl_s:.0f} ms, p99 {1e3 * self.stats.itl_p99_s:.0f}"
+
+    @property
+    def energy(self) -> str:
         return "energy –" if self.joules_per_token is None else f"energy {self.joules_per_token:.2f} J/token"
 
     @property
-    def _cost(self) -> str:
+    def cost(self) -> str:
         if self.joules_per_token is None:
             return "cost –"
         return f"electricity ${per_million(self.joules_per_token).usd:.2f}/M tokens"
@@ -95,15 +130,18 @@ class StatusLine(Widget):
     status: reactive[Status] = reactive(Status())
 
     def render(self) -> Content:
-        status = self.status
-        room = self.size.width - 2
-        head = status.phase_text
-        shown: list[str] = []
-        for part in status.details:
-            if len("   ".join([head, *shown, part])) > room:
-                break
-            shown.append(part)
+        status = self.status if self.size.width >= CURVE_WIDTH else replace(self.status, speeds=())
         colour = _COLOURS.get(status.phase, "$primary")
-        parts = [Content.styled("● ", colour), Content.styled(head, f"bold {colour}")]
-        parts += [Content.styled("   " + part, "$foreground 60%") for part in shown]
-        return Content.assemble(*parts)
+        return line_of(status.phase_text, status.details, colour, self.size.width - 2)
+
+
+def line_of(head: str, details: list[str], colour: str, room: int) -> Content:
+    """A dot and `head` in this colour, then as many of `details` as have room."""
+    shown: list[str] = []
+    for part in details:
+        if len("   ".join([head, *shown, part])) > room:
+            break
+        shown.append(part)
+    parts = [Content.styled("● ", colour), Content.styled(head, f"bold {colour}")]
+    parts += [Content.styled("   " + part, "$foreground 60%") for part in shown]
+    return Content.assemble(*parts)

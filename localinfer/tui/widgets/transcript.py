@@ -15,11 +15,19 @@ SHOWN_TURNS = 60
 """Turns of a resumed chat that are drawn; all of them are in the conversation."""
 
 
+SHOWN_CHARACTERS = 4000
+"""Of a long prompt, so much of its beginning is drawn; all of it is in the conversation."""
+
+
 class Prompt(Static):
     """What the user said, as plain text."""
 
     def __init__(self, text: str) -> None:
-        super().__init__(Content(clean(text)), markup=False)
+        shown = clean(text[:SHOWN_CHARACTERS])
+        rest = Content.styled(f"\n… {len(text)} characters in all", "dim italic")
+        super().__init__(
+            Content(shown) if len(text) <= SHOWN_CHARACTERS else Content.assemble(Content(shown), rest), markup=False
+        )
 
 
 class Note(Static):

@@ -1,0 +1,246 @@
+"""What each slash command does. The table `COMMANDS` is also the palette's and the help card's."""
+
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import fields, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, get_args, get_type_hints
+
+from localinfer.chats.files import read_file
+from localinfer.config import SamplingParams
+from localinfer.errors import LocalInferError, NotFound, UsageError
+from localinfer.formats.durable import write_bytes
+from localinfer.text import one_line
+from localinfer.tui.commands import Command, Run, Words
+
+if TYPE_CHECKING:
+    from localinfer.tui.screens.chat import ChatScreen
+    from localinfer.tui.widgets.pane import ChatPane
+
+COMMANDS: dict[str, Command] = {}
+
+_SHORT = {"temp": "temperature", "max-tokens": "max_tokens"}
+_UNKNOWN_CONTEXT = 8192
+"""Tokens that a file may have while the model is not there to say how many fit."""
+
+
+def _command(
+    name: str, help_: str, argument: str = "", *, words: Words | None = None, key: str = ""
+) -> Callable[[Run], Run]:
+    def entered(run: Run) -> Run:
+        COMMANDS[name] = Command(name, argument, help_, run, words, key)
+        return run
+
+    return entered
+
+
+def _models(screen: "ChatScreen", begin: str) -> Sequence[str]:
+    return [name for name in screen.models() if name.startswith(begin)]
+
+
+def _themes(screen: "ChatScreen", begin: str) -> Sequence[str]:
+    return [name for name in sorted(screen.app.available_themes) if name.startswith(begin)]
+
+
+def _settings(_screen: "ChatScreen", begin: str) -> Sequence[str]:
+    return [name + " " for name in _setting_names() if name.startswith(begin)]
+
+
+def _paths(_screen: "ChatScreen", begin: str) -> Sequence[str]:
+    """Files and folders that begin like this; nothing where that cannot be seen."""
+    typed = Path(begin).expanduser()
+    folder, start = (typed, "") if begin.endswith("/") or not begin else (typed.parent, typed.name)
+    head = begin[: len(begin) - len(start)] if start else begin
+    try:
+        names = sorted(path.name + "/" * path.is_dir() for path in folder.iterdir() if path.name.startswith(start))
+    except OSError:
+        return []
+    return [head + name for name in names if start.startswith(".") or not name.startswith(".")][:50]
+
+
+@_command("help", "the keys and commands", key="F1")
+async def _help(screen: "ChatScreen", _pane: "ChatPane", _argument: str) -> None:
+    screen.action_help()
+
+
+@_command("model", "another model answers from here on", "REF", words=_models)
+async def _model(screen: "ChatScreen", pane: "ChatPane", ref: str) -> None:
+    if not pane.occupied():
+        pane.session.use_model(ref)
+        pane.title_line.show(ref, None)
+        screen.want_model(pane)
+
+
+@_command("system", "set the system prompt; `/system` alone shows it, `/system none` removes it", "[TEXT]")
+async def _system(_screen: "ChatScreen", pane: "ChatPane", text: str) -> None:
+    if not text:
+        await pane.note(f"system prompt: {pane.session.system or 'none'}")
+    elif not pane.occupied():
+        pane.session.use_system(None if text == "none" else text)
+        await pane.note("the next answer reads the new system prompt")
+
+
+@_command("set", "how tokens are chosen: `/set temperature 0.2`; alone it shows all", "[NAME VALUE]", words=_settings)
+async def _set(_screen: "ChatScreen", pane: "ChatPane", argument: str) -> None:
+    if pane.session.chat is None:
+        raise UsageError("the model is not loaded yet", hint="wait until it is")
+    now = pane.session.chat.sampling
+    if not argument:
+        shown = ", ".join(f"{name} {getattr(now, name)!r}" for name in _setting_names())
+        await pane.note(shown)
+    elif not pane.occupied():
+        name, _, value = argument.partition(" ")
+        name = _SHORT.get(name, name.replace("-", "_"))
+        pane.session.use_sampling(replace(now, **{name: _value(name, value.strip())}))
+        await pane.note(f"from the next answer on: {name} {value.strip()}")
+
+
+@_command("save", "name this chat; every chat is kept by itself", "TITLE")
+async def _save(_screen: "ChatScreen", pane: "ChatPane", title: str) -> None:
+    pane.session.set_title(one_line(title, 60))
+    pane.say(f"this chat is now called: {one_line(title, 60)}")
+
+
+@_command("export", "write the chat to a file: Markdown, or JSON if its name ends so", "FILE", words=_paths)
+async def _export(_screen: "ChatScreen", pane: "ChatPane", name: str) -> None:
+    path = Path(name).expanduser()
+    if path.exists():
+        raise UsageError(f"{name} is there already", hint="choose another name; nothing was written")
+    session = pane.session
+    if path.suffix == ".json":
+        turns = [{"role": turn.role, "content": turn.content} for turn in session.turns]
+        whole = {"model": session.model, "system": session.system, "messages": turns}
+        text = json.dumps(whole, ensure_ascii=False, indent=2) + "\n"
+    else:
+        heads = {"user": "You", "assistant": session.model}
+        parts = [f"## {heads[turn.role]}\n\n{turn.content}\n" for turn in session.turns]
+        text = "\n".join([f"# {session.model}\n", *([f"> {session.system}\n"] if session.system else []), *parts])
+    write_bytes(path, text.encode("utf-8", "replace"))
+    pane.say(f"wrote {len(session.turns)} turns to {name}")
+
+
+@_command("fork", "go on with a copy of this chat in a new pane", key="Alt+F")
+async def _fork(screen: "ChatScreen", pane: "ChatPane", _argument: str) -> None:
+    if not pane.occupied():
+        await screen.fork(pane)
+
+
+@_command("regen", "answer the last prompt again, with another seed", key="Ctrl+R")
+async def _regen(_screen: "ChatScreen", pane: "ChatPane", _argument: str) -> None:
+    pane.regenerate()
+
+
+@_command("stop", "stop the answer; what was written stays", key="Esc")
+async def _stop(_screen: "ChatScreen", pane: "ChatPane", _argument: str) -> None:
+    pane.stop()
+
+
+@_command("clear", "begin an empty chat here; this one is kept", key="Ctrl+N")
+async def _clear(_screen: "ChatScreen", pane: "ChatPane", _argument: str) -> None:
+    if not pane.occupied():
+        await pane.start_anew()
+
+
+@_command("attach", "send a text file with the next prompt; alone it lets go of those attached", "[FILE]", words=_paths)
+async def _attach(_screen: "ChatScreen", pane: "ChatPane", name: str) -> None:
+    if name:
+        context = pane.session.chat.engine.context_size if pane.session.chat else _UNKNOWN_CONTEXT
+        pane.attached.append((Path(name).name, read_file(name, context)))
+    else:
+        pane.attached = []
+    pane.show_attached()
+
+
+@_command("edit", "write the prompt in $EDITOR", key="Ctrl+G")
+async def _edit(screen: "ChatScreen", _pane: "ChatPane", _argument: str) -> None:
+    screen.action_edit()
+
+
+@_command("copy", "copy the last answer", key="Ctrl+Y")
+async def _copy(screen: "ChatScreen", _pane: "ChatPane", _argument: str) -> None:
+    screen.action_copy_answer()
+
+
+@_command("split", "one more pane beside this one, or below it: `/split down`", "[right|down]", key="F5, F6")
+async def _split(screen: "ChatScreen", pane: "ChatPane", where: str) -> None:
+    if where not in ("", "right", "down"):
+        raise UsageError(f"`{one_line(where, 20)}` is not a side", hint="right or down")
+    await screen.split(pane, across=where != "down")
+
+
+@_command("close", "close this pane; its chat is kept", key="Alt+W")
+async def _close(screen: "ChatScreen", pane: "ChatPane", _argument: str) -> None:
+    await screen.close(pane)
+
+
+@_command("zoom", "this pane alone, or all again", key="F4")
+async def _zoom(screen: "ChatScreen", pane: "ChatPane", _argument: str) -> None:
+    screen.zoom(pane)
+
+
+@_command("broadcast", "send each prompt to all panes, or to one again", key="F8")
+async def _broadcast(screen: "ChatScreen", _pane: "ChatPane", _argument: str) -> None:
+    screen.action_broadcast()
+
+
+@_command("compare", "the last answers of all panes, side by side in figures", key="F7")
+async def _compare(screen: "ChatScreen", _pane: "ChatPane", _argument: str) -> None:
+    screen.action_compare()
+
+
+@_command("chats", "find and open an earlier chat", "[WORDS]", key="F9")
+async def _chats(screen: "ChatScreen", _pane: "ChatPane", words: str) -> None:
+    screen.list_chats(words)
+
+
+@_command("details", "plots and figures of what the engine does", key="F3")
+async def _details(screen: "ChatScreen", _pane: "ChatPane", _argument: str) -> None:
+    screen.action_details()
+
+
+@_command("tints", "show who guessed each token of the next answers, or Markdown again", key="F2")
+async def _tints(screen: "ChatScreen", _pane: "ChatPane", _argument: str) -> None:
+    screen.action_tints()
+
+
+@_command("theme", "other colours", "NAME", words=_themes)
+async def _theme(screen: "ChatScreen", _pane: "ChatPane", name: str) -> None:
+    if name not in screen.app.available_themes:
+        raise NotFound(f"there is no theme `{one_line(name, 40)}`", hint=", ".join(sorted(screen.app.available_themes)))
+    screen.app.theme = name
+
+
+@_command("quit", "quit; every chat is kept", key="Ctrl+Q")
+async def _quit(screen: "ChatScreen", _pane: "ChatPane", _argument: str) -> None:
+    await screen.app.action_quit()
+
+
+async def perform(screen: "ChatScreen", pane: "ChatPane", command: Command, argument: str) -> None:
+    """Run a command; what goes wrong is told in the pane."""
+    from localinfer.tui.widgets.transcript import ErrorNote
+
+    try:
+        await command.run(screen, pane, argument)
+    except LocalInferError as error:
+        await pane.transcript.add(ErrorNote(error))
+
+
+def _setting_names() -> list[str]:
+    return [field.name for field in fields(SamplingParams) if field.name != "ignore_eos"]
+
+
+def _value(name: str, text: str) -> Any:
+    """`text` as the type of this setting. Raises `UsageError`."""
+    kinds = get_type_hints(SamplingParams)
+    if name not in _setting_names():
+        raise UsageError(f"there is no setting `{one_line(name, 30)}`", hint=", ".join(_setting_names()))
+    if name == "stop":
+        return (text,) if text else ()
+    kind = next((one for one in get_args(kinds[name]) if one is not type(None)), kinds[name])
+    if text.lower() == "none" and kinds[name] is not kind:
+        return None
+    try:
+        return kind(text)
+    except ValueError:
+        expected = "a whole number" if kind is int else "a number"
+        raise UsageError(f"{name} is `{one_line(text, 30)}`, but must be {expected}", hint="/set shows all") from None

@@ -1,0 +1,135 @@
+"""What the engines do, in plots of the last two minutes, and every figure of every pane."""
+
+from collections.abc import Callable, Sequence
+from typing import ClassVar
+
+from rich.text import Text
+from textual.app import ComposeResult
+from textual.binding import Binding, BindingType
+from textual.color import Color
+from textual.containers import Horizontal, VerticalScroll
+from textual.screen import Screen
+from textual.widgets import DataTable
+from textual_plotext import PlotextPlot
+
+from localinfer.cost.prices import electricity
+from localinfer.text import one_line
+from localinfer.tui.meter import Meter, Sample
+from localinfer.tui.widgets.pane import ChatPane
+from localinfer.tui.widgets.total import TotalLine
+
+_COLUMNS = (
+    *("pane", "model", "phase", "context", "prompt", "cached", "written", "tok/s", "first token", "ITL", "ITL p99"),
+    *("drafts right", "gain", "J", "$"),
+)
+
+
+class DetailsScreen(Screen[None]):
+    """Refreshed twice a second, as the samples come."""
+
+    BINDINGS: ClassVar[list[BindingType]] = [Binding("escape,f3,q", "app.pop_screen", "Close")]
+
+    def __init__(self, meter: Meter, panes: Callable[[], Sequence[ChatPane]]) -> None:
+        super().__init__()
+        self._meter = meter
+        self._panes = panes
+
+    def compose(self) -> ComposeResult:
+        with VerticalScroll():
+            with Horizontal():
+                yield PlotextPlot(id="speed")
+                yield PlotextPlot(id="rows")
+                yield PlotextPlot(id="blocks")
+            yield DataTable(cursor_type="none")
+        yield TotalLine()
+
+    def on_mount(self) -> None:
+        self.query_one(DataTable).add_columns(*_COLUMNS)
+        self._show()
+        self.set_interval(0.5, self._show)
+
+    def _show(self) -> None:
+        samples = list(self._meter.samples)
+        self._plot("speed", "tokens/s in all", samples, [("", lambda one: one.tok_s)])
+        self._plot(
+            "rows",
+            "rows of a step",
+            samples,
+            [
+                ("decode", lambda one: one.load.decode_rows),
+                ("draft", lambda one: one.load.draft_rows),
+                ("prefill", lambda one: one.load.prefill_rows),
+            ],
+        )
+        self._plot(
+            "blocks",
+            "KV blocks",
+            samples,
+            [
+                ("used", lambda one: one.load.used),
+                ("shared", lambda one: one.load.shared),
+                ("kept", lambda one: one.load.kept),
+            ],
+        )
+        table = self.query_one(DataTable)
+        table.clear()
+        for number, pane in enumerate(self._panes(), 1):
+            table.add_row(*map(Text, _row(number, pane)))
+        self.query_one(TotalLine).total = self._meter.total
+
+    def _colours(self) -> list[tuple[int, int, int]]:
+        """Of the first, second and third curve."""
+        names = ("success", "primary", "warning")
+        return [Color.parse(self.app.theme_variables[name]).rgb for name in names]
+
+    def _plot(
+        self,
+        name: str,
+        title: str,
+        samples: Sequence[Sample],
+        curves: Sequence[tuple[str, Callable[[Sample], float]]],
+    ) -> None:
+        plot = self.query_one(f"#{name}", PlotextPlot)
+        plot.plt.clear_data()
+        plot.plt.title(title)
+        now = samples[-1].at if samples else 0.0
+        times = [sample.at - now for sample in samples]
+        highest = 1.0
+        for (label, value), colour in zip(curves, self._colours(), strict=False):
+            values = [value(sample) for sample in samples]
+            highest = max([highest, *values])
+            if values:
+                plot.plt.plot(times, values, label=label or None, marker="braille", color=colour)
+        plot.plt.ylim(0, highest)
+        plot.plt.xlim(-120, 0)
+        plot.refresh()
+
+
+def _row(number: int, pane: ChatPane) -> list[str]:
+    status, stats = pane.status, pane.status.stats
+    head = [str(number), one_line(pane.session.model, 30), status.phase_text]
+    if stats is None:
+        return [*head, *["–"] * (len(_COLUMNS) - len(head))]
+    drafting = stats.drafting
+    guesses = drafting.by_drafter if drafting else ()
+    tried, right = sum(one.tried for one in guesses), sum(one.right for one in guesses)
+    joules = status.joules
+    return [
+        *head,
+        f"{stats.context_used}/{stats.context_size}",
+        str(stats.prompt_tokens),
+        str(stats.cached_tokens),
+        str(stats.completion_tokens),
+        _or_dash(status.tok_s, "{:.1f}"),
+        _or_dash(stats.ttft_s, "{:.2f} s"),
+        _or_dash(stats.itl_s, "{:.4f} s"),
+        _or_dash(stats.itl_p99_s, "{:.4f} s"),
+        f"{right}/{tried}" if tried else "–",
+        f"x{drafting.speedup:.2f}" if drafting and drafting.speedup else "–",
+        f"{joules:.1f}" if joules else "–",
+        f"{electricity(joules).usd:.6f}" if joules else "–",
+    ]
+
+
+def _or_dash(value: float | None, form: str) -> str:
+    return "–" if value is None else form.format(value)

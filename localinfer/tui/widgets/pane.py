@@ -1,0 +1,355 @@
+"""One chat on the screen: what was said, the box to type in, and what the engine does about it."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from threading import Event as Flag
+from typing import Any
+
+from textual import events, on, work
+from textual.app import ComposeResult
+from textual.message import Message
+from textual.widget import Widget
+from textual.widgets import Markdown
+
+from localinfer.chats.session import ChatSession
+from localinfer.errors import LocalInferError
+from localinfer.events import Finished, FinishReason, Progress, Shifted, Started, Stats, Text
+from localinfer.text import clean, one_line
+from localinfer.tui import workers
+from localinfer.tui.engines import Slot
+from localinfer.tui.messages import EngineSaid, ReplyEnded
+from localinfer.tui.widgets.hints import Hints
+from localinfer.tui.widgets.prompt_box import PASTE_LIMIT, Complete, PromptBox
+from localinfer.tui.widgets.status import SPARKS, Status, StatusLine
+from localinfer.tui.widgets.title import TitleLine
+from localinfer.tui.widgets.transcript import Answer, ErrorNote, Note, Prompt, TintedAnswer, Transcript, Welcome
+
+_ENDINGS: dict[FinishReason, str] = {
+    "length": "the answer reached the limit of new tokens",
+    "overflow": "the context is full: start a new chat with Ctrl+N, or run with a larger --ctx-size",
+    "cancelled": "stopped",
+}
+_NARROW = 60
+
+
+class ChatPane(Widget):
+    """A chat with its box. A thread answers; it only posts messages."""
+
+    @dataclass
+    class Said(Message):
+        """The user sent this from the box of `pane`; `shown` is how it stood there."""
+
+        pane: "ChatPane"
+        text: str
+        shown: str
+
+    @dataclass
+    class Ended(Message):
+        """The reply in `pane` is over."""
+
+        pane: "ChatPane"
+
+    @dataclass
+    class Running(Message):
+        """The engine has taken the prompt of `pane`."""
+
+        pane: "ChatPane"
+
+    def __init__(self, number: int, session: ChatSession, *, clock: Callable[[], float], complete: Complete) -> None:
+        super().__init__()
+        self.number = number
+        self.session = session
+        self.busy = False
+        self.tints = False
+        self.slot: Slot | None = None
+        self.moved = 0
+        """Tokens computed for this pane so far, read and written."""
+        self.handle: int | None = None
+        """What the engine calls the running reply."""
+        self.attached: list[tuple[str, str]] = []
+        """Files that go with the next prompt: their names and texts."""
+        self._clock = clock
+        self._complete = complete
+        self._stop = Flag()
+        self._sent_at = 0.0
+        self._waiting: str | None = None  # a prompt that was sent before the model was there
+        self._answer: Answer | TintedAnswer | None = None
+        self._stats_before: Stats | None = None
+        self._joules_before = 0.0
+        self._read = 0  # tokens of the running prompt that are counted in `moved`
+        self._noted: set[str] = set()  # warnings that were shown already
+
+    def compose(self) -> ComposeResult:
+        yield TitleLine(self.session.model)
+        yield Transcript(Welcome())
+        yield Hints()
+        yield PromptBox(self.session.unsent, self._complete)
+        yield StatusLine()
+
+    async def on_mount(self) -> None:
+        self.box.cursor_blink = self.app.animation_level != "none"
+        await self.transcript.fill(self.session.turns)
+        if self.slot is not None:
+            self._show_slot(self.slot)
+
+    def on_unmount(self) -> None:
+        self._stop.set()
+
+    def on_resize(self, event: events.Resize) -> None:
+        self.set_class(event.size.height < 9, "-flat")
+        self.set_class(9 <= event.size.height < 14, "-low")
+        self.box.border_subtitle = "/ commands · F1 help" if event.size.width < _NARROW else self.box.advice
+
+    @property
+    def box(self) -> PromptBox:
+        return self.query_one(PromptBox)
+
+    @property
+    def transcript(self) -> Transcript:
+        return self.query_one(Transcript)
+
+    @property
+    def title_line(self) -> TitleLine:
+        return self.query_one(TitleLine)
+
+    @property
+    def status(self) -> Status:
+        return self.query_one(StatusLine).status
+
+    # --- the model
+
+    def show_slot(self, slot: Slot) -> None:
+        """The model that this pane talks to: on its way, here, or impossible."""
+        self.slot = slot
+        if self.is_mounted:
+            self._show_slot(slot)
+
+    def _show_slot(self, slot: Slot) -> None:
+        if slot.error is not None:
+            self.set_status(phase="failed", stage="", percent=None)
+            self.call_later(self._tell_failure, slot.error)
+        elif slot.engine is None:
+            self.set_status(phase="loading", stage=slot.stage, percent=slot.percent)
+        elif self.session.chat is None or self.session.chat.engine is not slot.engine:
+            self.session.attach(slot.engine)
+            self.title_line.show(self.session.model, slot.engine.info)
+            self.set_status(phase="ready", stage="", percent=None, context_size=slot.engine.context_size)
+            if self._waiting is not None:
+                prompt, self._waiting = self._waiting, None
+                self._begin(prompt)
+
+    async def _tell_failure(self, error: LocalInferError) -> None:
+        if self._waiting is not None:
+            waiting, self._waiting = self._waiting, None
+            await self._put_back(waiting)
+        await self.transcript.add(ErrorNote(error))
+
+    # --- asking
+
+    @on(PromptBox.Sent)
+    def pass_on(self, message: PromptBox.Sent) -> None:
+        message.stop()
+        self.post_message(self.Said(self, message.text, message.shown))
+
+    async def send(self, text: str) -> bool:
+        """Ask this, with the files that are attached. False, and said, when it cannot be asked now."""
+        if not (text.strip() or self.attached) or self.occupied():
+            return False
+        if self.slot is not None and self.slot.error is not None:
+            self.say("the model is not loaded; /model takes another one, Ctrl+Q quits")
+            return False
+        prompt = "\n\n".join([*(part for _, part in self.attached), *([text] if text.strip() else [])])
+        self.attached = []
+        self.show_attached()
+        self.box.load_text("")
+        await self.transcript.add(Prompt(prompt))
+        if self.session.chat is None:
+            self._waiting = prompt  # sent as soon as the model is there
+        else:
+            self._begin(prompt)
+        return True
+
+    def regenerate(self) -> None:
+        """Answer the last prompt once more."""
+        if self.occupied():
+            return
+        if self.session.chat is None or self.session.last_answer is None:
+            self.say("there is no answer to write anew")
+        else:
+            self._begin(None)
+
+    def _begin(self, prompt: str | None) -> None:
+        self.busy = True
+        self.handle, self._read = None, 0
+        self._stop.clear()
+        self._sent_at = self._clock()
+        self._answer = None
+        self._stats_before, self._joules_before = self.status.stats, self.status.joules
+        self.set_status(phase="queued", percent=None, elapsed=0.0, stats=None, speeds=(), joules_per_token=None)
+        self.generate(prompt)
+
+    @work(thread=True, group="reply", exit_on_error=False)
+    def generate(self, prompt: str | None) -> None:
+        workers.answer(self.session, prompt, self.post_message, self._stop.is_set)
+
+    # --- answering
+
+    @on(EngineSaid)
+    async def show(self, message: EngineSaid) -> None:
+        match message.event:
+            case Started() as started:
+                self.handle = started.handle
+                self.post_message(self.Running(self))
+                self.set_status(phase="prefill", percent=0, context_size=started.context_size)
+            case Progress(done=done, total=total):
+                self.moved += max(0, done - self._read)
+                self._read = done
+                self.set_status(phase="prefill", percent=100 * done // max(total, 1))
+            case Text(text=text, drafter=drafter, token_ids=ids):
+                self.moved += len(ids)
+                if text:
+                    await self._write(text, drafter)
+            case Shifted(dropped=dropped):
+                await self.note(f"the oldest {dropped} tokens were forgotten, to make room in the context")
+            case Stats() as stats:
+                percent = self.status.percent if stats.phase == "prefill" else None
+                self.set_status(phase=stats.phase, percent=percent, stats=stats)
+            case Finished() as finished:
+                self.set_status(stats=finished.stats)
+                await self._note_ending(finished.reason)
+
+    @on(ReplyEnded)
+    async def end(self, message: ReplyEnded) -> None:
+        if self._answer is not None:
+            await self._answer.finish()
+        elif message.prompt is not None:
+            await self._put_back(message.prompt)
+        self.busy = False
+        self.handle = None
+        self.set_status(phase="ready", percent=None, elapsed=None, stats=self.status.stats or self._stats_before)
+        if message.error is not None:
+            await self.transcript.add(ErrorNote(message.error))
+        for warning in self.session.warnings:
+            await self._note_once(warning)
+        if self.session.problem is not None:
+            await self._note_once(f"this chat is not saved: {self.session.problem.message}")
+        self.post_message(self.Ended(self))
+
+    async def _write(self, text: str, drafter: str | None) -> None:
+        """Show a piece of the answer; the first one takes the place of an older answer to the same prompt."""
+        if self._answer is None:
+            await self.transcript.drop_after_last(Prompt)
+            self._answer = TintedAnswer() if self.tints else Answer()
+            await self.transcript.add(self._answer)
+        await self._answer.write(text, drafter)
+
+    async def _note_ending(self, reason: FinishReason) -> None:
+        if self._answer is None:
+            if reason != "cancelled":  # then it is no news that nothing was written
+                await self.note("the model answered nothing")
+        elif reason in _ENDINGS:
+            await self.note(_ENDINGS[reason])
+
+    async def _put_back(self, prompt: str) -> None:
+        """Nothing came of `prompt`: out of the transcript, back into the box."""
+        await self.transcript.drop_last(Prompt)
+        self.box.put(prompt)
+
+    def stop(self) -> None:
+        """Stop the answer; what was written stays."""
+        if self.busy:
+            self._stop.set()
+            self.set_status(phase="stopping")
+
+    @property
+    def stopping(self) -> bool:
+        return self._stop.is_set()
+
+    @property
+    def answered(self) -> str:
+        """The answer that is being written, or else the last one."""
+        writing = self._answer.source if self.busy and self._answer is not None else None
+        return clean(writing or self.session.last_answer or "")
+
+    # --- the chat as a whole
+
+    async def use(self, session: ChatSession) -> None:
+        """Show another chat here, with its model; `show_slot` brings the engine."""
+        self.session = session
+        self.attached = []
+        self._noted.clear()
+        await self.transcript.clear()
+        await self.transcript.fill(session.turns)
+        self.box.replace_all(session.unsent)
+        self.title_line.show(session.model, None)
+        self.set_status(stats=None, speeds=(), joules_per_token=None, context_size=None)
+
+    async def start_anew(self) -> None:
+        """An empty chat; the old one is kept."""
+        self.session.start_anew()
+        self._noted.clear()
+        await self.transcript.clear()
+        self.set_status(stats=None, speeds=(), joules_per_token=None)
+
+    def show_attached(self) -> None:
+        """What goes with the next prompt, on the frame of the box."""
+        names = ", ".join(f"{one_line(name, 30)} ({len(text)} characters)" for name, text in self.attached)
+        self.box.border_title = f"+ {names}" if names else ""
+
+    # --- small things
+
+    def occupied(self) -> bool:
+        """True, and said, while a prompt waits or is answered."""
+        if self.busy:
+            self.say("an answer is being written; Esc stops it")
+        elif self._waiting is not None:
+            self.say("your prompt will be sent when the model is loaded")
+        return self.busy or self._waiting is not None
+
+    def tick(self) -> None:
+        """Half a second has gone by."""
+        if self.busy:
+            speeds = self.status.speeds
+            if self.status.phase == "decode" and self.status.tok_s is not None:
+                speeds = (*speeds, self.status.tok_s)[-SPARKS:]
+            self.set_status(elapsed=self._clock() - self._sent_at, speeds=speeds)
+
+    def add_joules(self, joules: float) -> None:
+        """Energy that this chat took since it was last told."""
+        total = self.status.joules + joules
+        tokens = self.status.stats.completion_tokens if self.status.stats else 0
+        each = (total - self._joules_before) / tokens if tokens and self._answer else None
+        self.set_status(joules=total, joules_per_token=each)
+
+    def set_status(self, **changes: Any) -> None:
+        """Change some of what the status line shows."""
+        if self._stop.is_set() and changes.get("phase") in ("prefill", "decode", "parked"):
+            changes["phase"] = "stopping"
+        line = self.query_one(StatusLine)
+        line.status = replace(line.status, **changes)
+
+    def say(self, text: str) -> None:
+        """Tell the user, for a moment."""
+        self.notify(clean(text), markup=False)
+
+    async def note(self, text: str) -> None:
+        """Tell the user, to stay in the transcript."""
+        await self.transcript.add(Note(text))
+
+    async def _note_once(self, text: str) -> None:
+        if text not in self._noted:
+            self._noted.add(text)
+            await self.note(text)
+
+    @on(Markdown.LinkClicked)
+    def show_link(self, message: Markdown.LinkClicked) -> None:
+        """A link is shown, never opened: its text may say one thing and its address another."""
+        self.say(one_line(message.href, 300))
+
+    @on(PromptBox.PasteCut)
+    def tell_cut(self, message: PromptBox.PasteCut) -> None:
+        self.say(f"the paste has {message.length} characters; the first {PASTE_LIMIT} were taken")
+
+    def hint(self, pairs: list[tuple[str, str]]) -> None:
+        """Show what could be typed."""
+        self.query_one(Hints).show(pairs)

@@ -1,0 +1,93 @@
+"""The line below all panes: what the engines do for all of them together."""
+
+from dataclasses import dataclass, field, replace
+
+from textual.content import Content
+from textual.reactive import reactive
+from textual.widget import Widget
+
+from localinfer.cost.prices import electricity
+from localinfer.engine.load import Load
+from localinfer.tui.widgets.status import line_of, sparkline
+
+
+@dataclass(frozen=True, slots=True)
+class Total:
+    """A moment of all engines and panes."""
+
+    load: Load = field(default_factory=Load)
+    """Summed over the engines."""
+    panes: int = 1
+    writing: int = 0
+    tok_s: float = 0.0
+    speeds: tuple[float, ...] = ()
+    joules: float | None = None
+    """Taken since the app began; None where it cannot be measured."""
+    watts: float | None = None
+    broadcast: bool = False
+
+    @property
+    def head(self) -> str:
+        """`to all`, `2 of 4 panes write`, `4 panes`."""
+        words = "→ all panes   " if self.broadcast else ""
+        if self.writing:
+            return f"{words}{self.writing} of {self.panes} write" if self.panes > 1 else f"{words}1 writes"
+        return f"{words}{self.panes} pane{'s' * (self.panes > 1)}"
+
+    @property
+    def details(self) -> list[str]:
+        """The other parts, the most telling first."""
+        load = self.load
+        curve = f" {sparkline(self.speeds)}" if len(self.speeds) > 1 else ""
+        speed = f"{self.tok_s:.1f} tok/s{curve}" if self.writing else ""
+        parts = [part for part in (speed, self.rows, self.blocks) if part]
+        if load.waiting:
+            parts.append(f"{load.waiting} wait" + f", {load.parked} of them parked" * (load.parked > 0))
+        if self.watts is not None:
+            parts.append(f"{self.watts:.0f} W")
+        if self.joules is not None:
+            parts.append(f"{self.joules:.0f} J, ${electricity(self.joules).usd:.6f} so far")
+        return parts
+
+    @property
+    def rows(self) -> str:
+        """What the last step computed."""
+        load = self.load
+        return f"rows: {load.decode_rows} decode, {load.draft_rows} draft, {load.prefill_rows} prefill"
+
+    @property
+    def blocks(self) -> str:
+        """How full the KV cache is."""
+        load = self.load
+        if not load.blocks:
+            return "KV –"
+        return f"KV {load.used}/{load.blocks} blocks, {load.shared} shared, {load.kept} kept"
+
+
+CURVE_WIDTH = 110
+"""Narrower lines have no room for the curve."""
+
+_COUNTED = (
+    *("decode_rows", "draft_rows", "prefill_rows", "running", "waiting", "parked", "parks"),
+    *("blocks", "used", "shared", "kept"),
+)
+
+
+def summed(loads: list[Load]) -> Load:
+    """The loads of several engines as one."""
+    total = Load()
+    for load in loads:
+        counts = {name: getattr(total, name) + getattr(load, name) for name in _COUNTED}
+        total = replace(total, **counts, step_s=max(total.step_s, load.step_s))
+    return total
+
+
+class TotalLine(Widget):
+    """One line; parts that do not fit are left out, the last ones first."""
+
+    total: reactive[Total] = reactive(Total())
+
+    def render(self) -> Content:
+        total = self.total if self.size.width >= CURVE_WIDTH else replace(self.total, speeds=())
+        colour = "$warning" if total.broadcast else "$success" if total.writing else "$foreground 70%"
+        return line_of(total.head, total.details, colour, self.size.width - 2)
