@@ -50,6 +50,10 @@ class LlamaCache:
     def room(self, lease: Lease, more: int) -> int:
         return 1 << 31
 
+    def lacks(self, lease: Lease, end: int) -> int:
+        """Likewise."""
+        return 0
+
     def open(self, tokens: Sequence[int]) -> Lease:
         shared = {slot: min(_common(self.held[slot], tokens), len(tokens) - 1) for slot in self._free}
         slot = max(shared, key=lambda s: (shared[s], -len(self.held[s]), -s))

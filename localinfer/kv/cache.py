@@ -45,6 +45,10 @@ class Cache(Protocol):
         """One past the last position that this place has room for with `more` blocks."""
         ...
 
+    def lacks(self, lease: Lease, end: int) -> int:
+        """How many more blocks this place takes to reach position `end`."""
+        ...
+
     def open(self, tokens: Sequence[int]) -> Lease:
         """A place for a new sequence; `cached` of its leading tokens, never all, need not be computed."""
         ...
@@ -94,6 +98,9 @@ class PagedCache:
 
     def room(self, lease: Lease, more: int) -> int:
         return (len(lease.blocks) + more) * BLOCK_TOKENS
+
+    def lacks(self, lease: Lease, end: int) -> int:
+        return max(0, min(blocks_for(end), self.width) - len(lease.blocks))
 
     def open(self, tokens: Sequence[int]) -> Lease:
         lease = Lease(self._slots.pop())

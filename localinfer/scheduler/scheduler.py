@@ -3,7 +3,6 @@
 from collections.abc import Callable
 from collections.abc import Sequence as Ordered
 
-from localinfer.kv.blocks import blocks_for
 from localinfer.kv.cache import Cache
 from localinfer.scheduler.chunk import ChunkRule
 from localinfer.scheduler.sequence import Sequence, Work
@@ -137,7 +136,7 @@ class Scheduler:
 
     def _lacks(self, sequence: Sequence) -> int:
         assert sequence.lease is not None
-        return max(0, blocks_for(len(sequence.tokens) + HEADROOM - self.cache.room(sequence.lease, 0)))
+        return self.cache.lacks(sequence.lease, len(sequence.tokens) + HEADROOM)
 
     def _make_room(self, work: Work) -> None:
         """Reserve the blocks of `work`; others are parked for it, or it is parked itself where it began last."""

@@ -1,17 +1,21 @@
 """What each slash command does. The table `COMMANDS` is also the palette's and the help card's."""
 
-import json
 from collections.abc import Callable, Sequence
 from dataclasses import fields, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args, get_type_hints
 
+from localinfer.chats.exporting import export
 from localinfer.chats.files import read_file
 from localinfer.config import SamplingParams
 from localinfer.errors import LocalInferError, NotFound, UsageError
-from localinfer.formats.durable import write_bytes
 from localinfer.text import one_line
 from localinfer.tui.commands import Command, Run, Words
+from localinfer.tui.editor import edited
+from localinfer.tui.screens.chats import ChatsScreen, Choice
+from localinfer.tui.screens.compare import CompareScreen
+from localinfer.tui.widgets.transcript import TINTS, ErrorNote
 
 if TYPE_CHECKING:
     from localinfer.tui.screens.chat import ChatScreen
@@ -60,7 +64,9 @@ def _paths(_screen: "ChatScreen", begin: str) -> Sequence[str]:
 
 @_command("help", "the keys and commands", key="F1")
 async def _help(screen: "ChatScreen", _pane: "ChatPane", _argument: str) -> None:
-    screen.action_help()
+    from localinfer.tui.screens.help import HelpScreen  # it shows this table
+
+    screen.app.push_screen(HelpScreen())
 
 
 @_command("model", "another model answers from here on", "REF", words=_models)
@@ -103,19 +109,8 @@ async def _save(_screen: "ChatScreen", pane: "ChatPane", title: str) -> None:
 
 @_command("export", "write the chat to a file: Markdown, or JSON if its name ends so", "FILE", words=_paths)
 async def _export(_screen: "ChatScreen", pane: "ChatPane", name: str) -> None:
-    path = Path(name).expanduser()
-    if path.exists():
-        raise UsageError(f"{name} is there already", hint="choose another name; nothing was written")
     session = pane.session
-    if path.suffix == ".json":
-        turns = [{"role": turn.role, "content": turn.content} for turn in session.turns]
-        whole = {"model": session.model, "system": session.system, "messages": turns}
-        text = json.dumps(whole, ensure_ascii=False, indent=2) + "\n"
-    else:
-        heads = {"user": "You", "assistant": session.model}
-        parts = [f"## {heads[turn.role]}\n\n{turn.content}\n" for turn in session.turns]
-        text = "\n".join([f"# {session.model}\n", *([f"> {session.system}\n"] if session.system else []), *parts])
-    write_bytes(path, text.encode("utf-8", "replace"))
+    export(Path(name).expanduser(), session.turns, model=session.model, system=session.system)
     pane.say(f"wrote {len(session.turns)} turns to {name}")
 
 
@@ -152,13 +147,19 @@ async def _attach(_screen: "ChatScreen", pane: "ChatPane", name: str) -> None:
 
 
 @_command("edit", "write the prompt in $EDITOR", key="Ctrl+G")
-async def _edit(screen: "ChatScreen", _pane: "ChatPane", _argument: str) -> None:
-    screen.action_edit()
+async def _edit(screen: "ChatScreen", pane: "ChatPane", _argument: str) -> None:
+    with screen.app.suspend():
+        text = edited(pane.box.whole)
+    screen.refresh()
+    if text is not None:
+        pane.box.replace_all(text)
 
 
 @_command("copy", "copy the last answer", key="Ctrl+Y")
-async def _copy(screen: "ChatScreen", _pane: "ChatPane", _argument: str) -> None:
-    screen.action_copy_answer()
+async def _copy(screen: "ChatScreen", pane: "ChatPane", _argument: str) -> None:
+    if pane.answered:
+        screen.app.copy_to_clipboard(pane.answered)
+    pane.say(f"copied {len(pane.answered)} characters" if pane.answered else "there is no answer to copy")
 
 
 @_command("split", "one more pane beside this one, or below it: `/split down`", "[right|down]", key="F5, F6")
@@ -180,27 +181,52 @@ async def _zoom(screen: "ChatScreen", pane: "ChatPane", _argument: str) -> None:
 
 @_command("broadcast", "send each prompt to all panes, or to one again", key="F8")
 async def _broadcast(screen: "ChatScreen", _pane: "ChatPane", _argument: str) -> None:
-    screen.action_broadcast()
+    screen.toggle_broadcast()
 
 
 @_command("compare", "the last answers of all panes, side by side in figures", key="F7")
-async def _compare(screen: "ChatScreen", _pane: "ChatPane", _argument: str) -> None:
-    screen.action_compare()
+async def _compare(screen: "ChatScreen", pane: "ChatPane", _argument: str) -> None:
+    screen.app.push_screen(CompareScreen(screen.panes, pane))
 
 
 @_command("chats", "find and open an earlier chat", "[WORDS]", key="F9")
-async def _chats(screen: "ChatScreen", _pane: "ChatPane", words: str) -> None:
-    screen.list_chats(words)
+async def _chats(screen: "ChatScreen", pane: "ChatPane", words: str) -> None:
+    screen.app.push_screen(ChatsScreen(pane.session.store, words), partial(_open_chat, screen, pane))
+
+
+async def _open_chat(screen: "ChatScreen", pane: "ChatPane", choice: Choice | None) -> None:
+    """The chat that was chosen, here or in a new pane; one that is shown already is gone to, since two panes writing
+    into one chat would mix."""
+    if choice is None or pane not in screen.panes:
+        return
+    shown = next((one for one in screen.panes if one.session.chat_id == choice.chat_id), None)
+    if shown is not None:
+        screen.go(shown)
+        return
+    if not choice.new_pane and pane.occupied():
+        return
+    try:
+        session = pane.session.sibling(choice.chat_id, choice.model)
+    except LocalInferError as error:
+        await pane.transcript.add(ErrorNote(error))
+        return
+    if choice.new_pane:
+        await screen.split(pane, across=True, session=session)
+    else:
+        await pane.use(session)
+        screen.want_model(pane)
 
 
 @_command("details", "plots and figures of what the engine does", key="F3")
 async def _details(screen: "ChatScreen", _pane: "ChatPane", _argument: str) -> None:
-    screen.action_details()
+    screen.show_details()
 
 
 @_command("tints", "show who guessed each token of the next answers, or Markdown again", key="F2")
-async def _tints(screen: "ChatScreen", _pane: "ChatPane", _argument: str) -> None:
-    screen.action_tints()
+async def _tints(_screen: "ChatScreen", pane: "ChatPane", _argument: str) -> None:
+    pane.tints = not pane.tints
+    names = ", ".join(TINTS)
+    pane.say(f"the next answers show who guessed each token: {names}" if pane.tints else "Markdown again")
 
 
 @_command("theme", "other colours", "NAME", words=_themes)
@@ -217,8 +243,6 @@ async def _quit(screen: "ChatScreen", _pane: "ChatPane", _argument: str) -> None
 
 async def perform(screen: "ChatScreen", pane: "ChatPane", command: Command, argument: str) -> None:
     """Run a command; what goes wrong is told in the pane."""
-    from localinfer.tui.widgets.transcript import ErrorNote
-
     try:
         await command.run(screen, pane, argument)
     except LocalInferError as error:

@@ -376,6 +376,8 @@ def test_stats_are_counted_with_the_clock_that_was_handed_in(llama: Path) -> Non
         prefill_tok_s=32.0,
         decode_tok_s=0.5,
         recent_tok_s=0.5,
+        itl_s=2.0,
+        itl_p99_s=2.0,
         total_s=8.0,
         drafted=0,
         accepted=0,

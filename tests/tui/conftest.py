@@ -65,6 +65,9 @@ async def settle(pilot: Pilot[None]) -> None:
     for _ in range(3):  # a thread's last message may start another one
         await pilot.app.workers.wait_for_complete()
         await pilot.pause()
+    before = ""
+    while before != (before := screen_text(pilot.app)):  # a layout may still move
+        await pilot.pause()
 
 
 async def say(pilot: Pilot[None], text: str) -> None:

@@ -1,7 +1,6 @@
 """All panes, the engines they share, and the keys that move between them."""
 
 from collections.abc import Callable, Sequence
-from functools import partial
 from typing import TYPE_CHECKING, ClassVar
 
 from textual import events, on, work
@@ -15,20 +14,16 @@ from localinfer.errors import LocalInferError, UsageError
 from localinfer.text import clean
 from localinfer.tui import commands
 from localinfer.tui.doing import COMMANDS, perform
-from localinfer.tui.editor import edited
 from localinfer.tui.engines import Engines, OpenModel
 from localinfer.tui.messages import Loaded, LoadFailed, LoadMoved
 from localinfer.tui.meter import Meter, StartMeter
-from localinfer.tui.screens.chats import ChatsScreen, Choice
-from localinfer.tui.screens.compare import CompareScreen
 from localinfer.tui.screens.details import DetailsScreen
-from localinfer.tui.screens.help import HelpScreen
 from localinfer.tui.tiling import MOST_PANES, Direction, Tiling
 from localinfer.tui.widgets.grid import PaneGrid
 from localinfer.tui.widgets.pane import ChatPane
 from localinfer.tui.widgets.title import TitleLine
 from localinfer.tui.widgets.total import TotalLine
-from localinfer.tui.widgets.transcript import TINTS, ErrorNote
+from localinfer.tui.widgets.transcript import ErrorNote
 
 if TYPE_CHECKING:
     from textual.widget import Widget
@@ -40,22 +35,27 @@ class ChatScreen(Screen[None]):
     """Panes side by side. Threads load models and answer; they only post messages."""
 
     BINDINGS: ClassVar[list[BindingType]] = [
-        Binding("escape", "stop", "Stop the answer"),
-        Binding("ctrl+r", "regenerate", "Answer again", priority=True),
-        Binding("ctrl+y", "copy_answer", "Copy the answer", priority=True),
-        Binding("ctrl+n", "new_chat", "New chat", priority=True),
-        Binding("ctrl+g", "edit", "Write in $EDITOR", priority=True),
-        Binding("f1", "help", "Help", priority=True),
-        Binding("f2", "tints", "Show who guessed", priority=True),
-        Binding("f3", "details", "Details", priority=True),
-        Binding("f4", "zoom", "Zoom", priority=True),
-        Binding("f5", "split(True)", "Split right", priority=True),
-        Binding("f6", "split(False)", "Split below", priority=True),
-        Binding("f7", "compare", "Compare", priority=True),
-        Binding("f8", "broadcast", "To all panes", priority=True),
-        Binding("f9", "chats", "Chats", priority=True),
-        Binding("alt+w", "close", "Close the pane", priority=True),
-        Binding("alt+f", "fork", "Fork the chat", priority=True),
+        Binding("escape", "command('stop')", "Stop the answer"),
+        *(
+            Binding(key, f"command('{line}')", priority=True)
+            for key, line in {
+                "ctrl+r": "regen",
+                "ctrl+y": "copy",
+                "ctrl+n": "clear",
+                "ctrl+g": "edit",
+                "f1": "help",
+                "f2": "tints",
+                "f3": "details",
+                "f4": "zoom",
+                "f5": "split right",
+                "f6": "split down",
+                "f7": "compare",
+                "f8": "broadcast",
+                "f9": "chats",
+                "alt+w": "close",
+                "alt+f": "fork",
+            }.items()
+        ),
         Binding("pageup", "page(-1)", "Scroll", priority=True, show=False),
         Binding("pagedown", "page(1)", "Scroll", priority=True, show=False),
         *(Binding(f"alt+{way}", f"go('{way}')", "Other pane", priority=True, show=False) for way in _ARROWS),
@@ -221,7 +221,7 @@ class ChatScreen(Screen[None]):
         self.tiling.add(new.number, pane.number, across=across)
         await grid.mount(new)
         self.want_model(new)
-        self._go(new)
+        self.go(new)
         return new
 
     async def fork(self, pane: ChatPane) -> None:
@@ -240,7 +240,7 @@ class ChatScreen(Screen[None]):
         self.tiling.remove(pane.number)
         panes = self.query_one(PaneGrid).panes
         if self._here == pane.number:
-            self._go(panes[neighbour])
+            self.go(panes[neighbour])
         await pane.remove()
         self.engines.leave(pane.number)
         self._mark()
@@ -249,13 +249,14 @@ class ChatScreen(Screen[None]):
         """`pane` alone, or all again."""
         if len(self.panes) > 1:
             self.tiling.zoomed = None if self.tiling.zoomed is not None else pane.number
-            self._go(pane)
+            self.go(pane)
 
-    def _go(self, pane: ChatPane) -> None:
+    def go(self, pane: ChatPane) -> None:
+        """Write in `pane` from now on."""
         self._here = pane.number
         if self.tiling.zoomed is not None:
             self.tiling.zoomed = pane.number
-        pane.title_line.done = False if pane.is_mounted else pane.title_line.done
+        pane.title_line.done = False
         self._mark()
         pane.box.focus()
 
@@ -280,8 +281,7 @@ class ChatScreen(Screen[None]):
         """The pane that is looked at goes first in its engine."""
         here = self.pane
         for model, engine in self.engines.open:
-            mine = here.session.model == model and here.handle is not None
-            engine.focus(*([here.handle] if mine and here.handle is not None else []))
+            engine.focus(*([here.handle] if here.handle is not None and here.session.model == model else []))
 
     @on(ChatPane.Ended)
     def mark_done(self, message: ChatPane.Ended) -> None:
@@ -294,21 +294,21 @@ class ChatScreen(Screen[None]):
     def follow(self, event: events.DescendantFocus) -> None:
         pane = _pane_of(event.widget)
         if pane in self.panes and pane.number != self._here:
-            self._go(pane)
+            self.go(pane)
 
     @on(events.Click)
     def click(self, event: events.Click) -> None:
         """A click anywhere in a pane goes there."""
         pane = _pane_of(event.widget) if event.widget else None
         if pane in self.panes:
-            self._go(pane)
+            self.go(pane)
 
     @on(TitleLine.Pressed)
     async def press(self, message: TitleLine.Pressed) -> None:
         pane = _pane_of(message.line)
         if pane not in self.panes:
             return
-        self._go(pane)
+        self.go(pane)
         match message.button:
             case "split":
                 await self.split(pane, across=_is_wide(pane))
@@ -328,106 +328,30 @@ class ChatScreen(Screen[None]):
 
     # --- keys
 
-    def action_stop(self) -> None:
-        self.pane.stop()
+    async def action_command(self, line: str) -> None:
+        """A key that stands for a command."""
+        called = commands.read(f"/{line}", COMMANDS)
+        assert called is not None
+        await perform(self, self.pane, *called)
 
-    def action_regenerate(self) -> None:
-        self.pane.regenerate()
-
-    async def action_new_chat(self) -> None:
-        if not self.pane.occupied():
-            await self.pane.start_anew()
-
-    def action_copy_answer(self) -> None:
-        text = self.pane.answered
-        if text:
-            self.app.copy_to_clipboard(text)
-            self.say(f"copied {len(text)} characters")
-        else:
-            self.say("there is no answer to copy")
-
-    def action_edit(self) -> None:
-        """The prompt in the user's editor; what is saved there comes back."""
-        box = self.pane.box
-        try:
-            with self.app.suspend():
-                text = edited(box.whole)
-        except LocalInferError as error:
-            self.say(f"{error.message}; {error.hint}")
-            return
-        if text is not None:
-            box.replace_all(text)
-        self.refresh()
-
-    def action_help(self) -> None:
-        self.app.push_screen(HelpScreen())
-
-    def action_tints(self) -> None:
-        """From the next answer on: as Markdown, or token by token in the colours of those who guessed them."""
-        self.pane.tints = not self.pane.tints
-        names = ", ".join(TINTS)
-        self.say(f"the next answers show who guessed each token: {names}" if self.pane.tints else "Markdown again")
-
-    def action_details(self) -> None:
-        self.app.push_screen(DetailsScreen(self._meter, lambda: self.panes))
-
-    def action_compare(self) -> None:
-        self.app.push_screen(CompareScreen(self.panes, self.pane))
-
-    def action_broadcast(self) -> None:
+    def toggle_broadcast(self) -> None:
+        """Prompts go to all panes from now on, or to one again."""
         self._broadcast = not self._broadcast
         self.say("each prompt goes to all panes now; F8 ends it" if self._broadcast else "prompts go to one pane again")
         self._show_total()
 
-    def action_chats(self) -> None:
-        self.list_chats("")
-
-    def list_chats(self, words: str) -> None:
-        """The chats that are kept; the one that is chosen comes into this pane, or a new one."""
-        pane = self.pane
-        self.app.push_screen(ChatsScreen(pane.session.store, words), partial(self._open_chat, pane))
-
-    async def _open_chat(self, pane: ChatPane, choice: Choice | None) -> None:
-        if choice is None or not pane.is_mounted:
-            return
-        shown = next((one for one in self.panes if one.session.chat_id == choice.chat_id), None)
-        if shown is not None:  # two panes writing into one chat would mix
-            self._go(shown)
-            return
-        if not choice.new_pane and pane.occupied():
-            return
-        try:
-            session = pane.session.sibling(choice.chat_id, choice.model)
-        except LocalInferError as error:
-            self.say(error.message)
-            return
-        if choice.new_pane:
-            await self.split(pane, across=True, session=session)
-        else:
-            await pane.use(session)
-            self.want_model(pane)
-
-    def action_zoom(self) -> None:
-        self.zoom(self.pane)
-
-    async def action_split(self, across: bool) -> None:
-        await self.split(self.pane, across=across)
-
-    async def action_close(self) -> None:
-        await self.close(self.pane)
-
-    async def action_fork(self) -> None:
-        if not self.pane.occupied():
-            await self.fork(self.pane)
+    def show_details(self) -> None:
+        """Plots and figures."""
+        self.app.push_screen(DetailsScreen(self._meter, lambda: self.panes))
 
     def action_go(self, way: Direction) -> None:
         other = self.tiling.neighbour(self._here, way, *self.query_one(PaneGrid).size)
         if other is not None:
-            self._go(self.query_one(PaneGrid).panes[other])
+            self.go(self.query_one(PaneGrid).panes[other])
 
     def action_go_to(self, place: int) -> None:
         if place <= len(self.panes):
-            self._go(self.panes[place - 1])
+            self.go(self.panes[place - 1])
 
     def action_move(self, way: Direction) -> None:
         other = self.tiling.neighbour(self._here, way, *self.query_one(PaneGrid).size)
@@ -436,9 +360,8 @@ class ChatScreen(Screen[None]):
             self._mark()
 
     def action_page(self, direction: int) -> None:
-        transcript = self.pane.transcript
-        move = transcript.scroll_page_down if direction > 0 else transcript.scroll_page_up
-        move(animate=False)
+        shown = self.pane.transcript
+        (shown.scroll_page_down if direction > 0 else shown.scroll_page_up)(animate=False)
 
     # --- small things
 
