@@ -2,6 +2,7 @@
 
 import asyncio
 import signal
+import sys
 import time
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
@@ -25,6 +26,9 @@ from localinfer.tui.tiling import MOST_PANES
 from localinfer.tui.widgets.pane import ChatPane
 
 INTERRUPTED = 130
+SWITCH_S = 0.0005
+"""How long the engine's threads wait for the interpreter while the screen is drawn; Python's own 5 ms is a step."""
+
 _TWICE_SECONDS = 2.0
 _END_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP) if hasattr(signal, "SIGHUP") else (signal.SIGINT,)
 
@@ -174,6 +178,7 @@ def run_app(
         here=here,
         theme=theme,
     )
+    sys.setswitchinterval(SWITCH_S)
     try:
         app.run()
     finally:

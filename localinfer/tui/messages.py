@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING
 from textual.message import Message
 
 from localinfer.errors import LocalInferError
-from localinfer.events import Event
 
 if TYPE_CHECKING:
     from localinfer.engine.protocol import Engine
@@ -40,9 +39,7 @@ class LoadFailed(Message, bubble=False):
 
 @dataclass
 class EngineSaid(Message, bubble=False):
-    """The engine said something about the running reply."""
-
-    event: Event
+    """The engine has said something about the running reply; it lies in the pane's inbox."""
 
 
 @dataclass

@@ -1,5 +1,6 @@
 """What runs in threads: opening the engine, and letting it answer. Here things are posted, never painted."""
 
+from collections import deque
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
 
@@ -51,12 +52,37 @@ def load(model: str, open_engine: OpenEngine, post: Post, leaving: Ask) -> None:
         engine.close()
 
 
-def answer(session: ChatSession, prompt: str | None, post: Post, cancelled: Ask) -> None:
+class Inbox:
+    """Events from the thread that answers to the pane that shows them. One message says that there are some, however
+    many: a token costs the app next to nothing, so that it does not hold up the engine."""
+
+    def __init__(self, post: Post) -> None:
+        self._post = post
+        self._events: deque[Event] = deque()
+        self._told = False
+
+    def put(self, event: Event) -> None:
+        """From the thread that answers."""
+        self._events.append(event)
+        if not self._told:
+            self._told = True
+            self._post(EngineSaid())
+
+    def take(self) -> list[Event]:
+        """All that is there; from the app's own thread."""
+        self._told = False  # before the events are taken, so that none is left without a message
+        taken = []
+        while self._events:
+            taken.append(self._events.popleft())
+        return taken
+
+
+def answer(session: ChatSession, prompt: str | None, inbox: Inbox, post: Post, cancelled: Ask) -> None:
     """Answer `prompt`, or the last one again if it is None; the last message is always `ReplyEnded`."""
     error: LocalInferError | None = None
     try:
         for event in _events(session, prompt, cancelled):
-            post(EngineSaid(event))
+            inbox.put(event)
     except Exception as unexpected:
         error = _explained(unexpected)
     post(ReplyEnded(prompt, error))

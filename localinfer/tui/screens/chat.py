@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 from textual import events, on, work
 from textual.app import ComposeResult
-from textual.binding import Binding, BindingType
+from textual.binding import BindingType
 from textual.screen import Screen
 from textual.widgets import TextArea
 
@@ -15,8 +15,10 @@ from localinfer.text import clean
 from localinfer.tui import commands
 from localinfer.tui.doing import COMMANDS, perform
 from localinfer.tui.engines import Engines, OpenModel
+from localinfer.tui.keys import BINDINGS
 from localinfer.tui.messages import Loaded, LoadFailed, LoadMoved
 from localinfer.tui.meter import Meter, StartMeter
+from localinfer.tui.pacing import Pacing
 from localinfer.tui.screens.details import DetailsScreen
 from localinfer.tui.tiling import MOST_PANES, Direction, Tiling
 from localinfer.tui.widgets.grid import PaneGrid
@@ -28,40 +30,11 @@ from localinfer.tui.widgets.transcript import ErrorNote
 if TYPE_CHECKING:
     from textual.widget import Widget
 
-_ARROWS: tuple[Direction, ...] = ("left", "right", "up", "down")
-
 
 class ChatScreen(Screen[None]):
     """Panes side by side. Threads load models and answer; they only post messages."""
 
-    BINDINGS: ClassVar[list[BindingType]] = [
-        Binding("escape", "command('stop')", "Stop the answer"),
-        *(
-            Binding(key, f"command('{line}')", priority=True)
-            for key, line in {
-                "ctrl+r": "regen",
-                "ctrl+y": "copy",
-                "ctrl+n": "clear",
-                "ctrl+g": "edit",
-                "f1": "help",
-                "f2": "tints",
-                "f3": "details",
-                "f4": "zoom",
-                "f5": "split right",
-                "f6": "split down",
-                "f7": "compare",
-                "f8": "broadcast",
-                "f9": "chats",
-                "alt+w": "close",
-                "alt+f": "fork",
-            }.items()
-        ),
-        Binding("pageup", "page(-1)", "Scroll", priority=True, show=False),
-        Binding("pagedown", "page(1)", "Scroll", priority=True, show=False),
-        *(Binding(f"alt+{way}", f"go('{way}')", "Other pane", priority=True, show=False) for way in _ARROWS),
-        *(Binding(f"alt+shift+{way}", f"move('{way}')", "Move", priority=True, show=False) for way in _ARROWS),
-        *(Binding(f"alt+{n}", f"go_to({n})", "Pane", priority=True, show=False) for n in range(1, 10)),
-    ]
+    BINDINGS: ClassVar[list[BindingType]] = BINDINGS
 
     def __init__(
         self,
@@ -87,12 +60,28 @@ class ChatScreen(Screen[None]):
             self.tiling.add(pane.number, self.tiling.panes[-1], across=True)
         self._first_panes = (first, *others)
         self._here = first.number
-        self._broadcast = False
+        self._broadcast = self._paint_due = False
+        self._pacing = Pacing(clock)
         self._meter = Meter(start_meter, clock)
 
     def _new_pane(self, session: ChatSession) -> ChatPane:
         self._numbers += 1
-        return ChatPane(self._numbers, session, clock=self._clock, complete=self._complete)
+        return ChatPane(self._numbers, session, clock=self._clock, complete=self._complete, heard=self._hear)
+
+    async def _hear(self) -> None:
+        """Some pane has something to show: now, or when it is time to draw again."""
+        wait = 0.0 if self._tick_s is None else self._pacing.wait_s
+        if not wait:
+            await self._paint()
+        elif not self._paint_due:
+            self._paint_due = True
+            self.set_timer(wait, self._paint)
+
+    async def _paint(self) -> None:
+        self._paint_due = False
+        self._pacing.drawn()
+        for pane in self.panes:
+            await pane.paint()
 
     def compose(self) -> ComposeResult:
         yield PaneGrid(self.tiling, *self._first_panes)

@@ -1,6 +1,6 @@
 """One chat on the screen: what was said, the box to type in, and what the engine does about it."""
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass, replace
 from threading import Event as Flag
 from typing import Any
@@ -13,7 +13,7 @@ from textual.widgets import Markdown
 
 from localinfer.chats.session import ChatSession
 from localinfer.errors import LocalInferError
-from localinfer.events import Finished, FinishReason, Progress, Shifted, Started, Stats, Text
+from localinfer.events import Event, Finished, FinishReason, Progress, Shifted, Started, Stats, Text
 from localinfer.text import clean, one_line
 from localinfer.tui import workers
 from localinfer.tui.engines import Slot
@@ -55,8 +55,19 @@ class ChatPane(Widget):
 
         pane: "ChatPane"
 
-    def __init__(self, number: int, session: ChatSession, *, clock: Callable[[], float], complete: Complete) -> None:
+    def __init__(
+        self,
+        number: int,
+        session: ChatSession,
+        *,
+        clock: Callable[[], float],
+        complete: Complete,
+        heard: Callable[[], Awaitable[None]],
+    ) -> None:
+        """`heard` is called when there is something to `paint`."""
         super().__init__()
+        self._heard = heard
+        self._inbox = workers.Inbox(self.post_message)
         self.number = number
         self.session = session
         self.busy = False
@@ -190,13 +201,21 @@ class ChatPane(Widget):
 
     @work(thread=True, group="reply", exit_on_error=False)
     def generate(self, prompt: str | None) -> None:
-        workers.answer(self.session, prompt, self.post_message, self._stop.is_set)
+        workers.answer(self.session, prompt, self._inbox, self.post_message, self._stop.is_set)
 
     # --- answering
 
     @on(EngineSaid)
-    async def show(self, message: EngineSaid) -> None:
-        match message.event:
+    async def listen(self) -> None:
+        await self._heard()
+
+    async def paint(self) -> None:
+        """Show all that was said."""
+        for event in joined(self._inbox.take()):
+            await self._show(event)
+
+    async def _show(self, event: Event) -> None:
+        match event:
             case Started() as started:
                 self.handle = started.handle
                 self.post_message(self.Running(self))
@@ -220,6 +239,7 @@ class ChatPane(Widget):
 
     @on(ReplyEnded)
     async def end(self, message: ReplyEnded) -> None:
+        await self.paint()
         if self._answer is not None:
             await self._answer.finish()
         elif message.prompt is not None:
@@ -353,3 +373,18 @@ class ChatPane(Widget):
     def hint(self, pairs: list[tuple[str, str]]) -> None:
         """Show what could be typed."""
         self.query_one(Hints).show(pairs)
+
+
+def joined(events: Iterable[Event]) -> list[Event]:
+    """The same events with neighbouring texts of the same drafter as one; of several `Stats` or `Progress` on end,
+    only the last."""
+    kept: list[Event] = []
+    for event in events:
+        last = kept[-1] if kept else None
+        if isinstance(event, Text) and isinstance(last, Text) and event.drafter == last.drafter:
+            kept[-1] = replace(last, text=last.text + event.text, token_ids=last.token_ids + event.token_ids)
+        elif type(event) is type(last) and isinstance(event, (Stats, Progress)):
+            kept[-1] = event
+        else:
+            kept.append(event)
+    return kept

@@ -1,0 +1,54 @@
+"""The keys of the chat: what they do, and how the help card says it."""
+
+from textual.binding import Binding, BindingType
+
+_ARROWS = ("left", "right", "up", "down")
+
+BINDINGS: list[BindingType] = [
+    Binding("escape", "command('stop')", "Stop the answer"),
+    *(
+        Binding(key, f"command('{line}')", priority=True)
+        for key, line in {
+            "ctrl+r": "regen",
+            "ctrl+y": "copy",
+            "ctrl+n": "clear",
+            "ctrl+g": "edit",
+            "f1": "help",
+            "f2": "tints",
+            "f3": "details",
+            "f4": "zoom",
+            "f5": "split right",
+            "f6": "split down",
+            "f7": "compare",
+            "f8": "broadcast",
+            "f9": "chats",
+            "alt+w": "close",
+            "alt+f": "fork",
+        }.items()
+    ),
+    Binding("pageup", "page(-1)", "Scroll", priority=True, show=False),
+    Binding("pagedown", "page(1)", "Scroll", priority=True, show=False),
+    *(Binding(f"alt+{way}", f"go('{way}')", "Other pane", priority=True, show=False) for way in _ARROWS),
+    *(Binding(f"alt+shift+{way}", f"move('{way}')", "Move", priority=True, show=False) for way in _ARROWS),
+    *(Binding(f"alt+{n}", f"go_to({n})", "Pane", priority=True, show=False) for n in range(1, 10)),
+]
+
+KEYS = (
+    ("Enter", "send"),
+    ("Ctrl+J", 'new line (in many terminals also Shift+Enter); `"""` begins and ends a text of many lines'),
+    ("Esc", "stop; what was written stays"),
+    ("Ctrl+R  Ctrl+Y", "answer again, with another seed; copy the last answer"),
+    ("Ctrl+N", "new chat; this one is kept"),
+    ("Ctrl+G", "write the prompt in $EDITOR"),
+    ("F5  F6", "one more pane, to the right or below; Alt+F forks the chat into it"),
+    ("Alt+arrows  Alt+1…9", "go to another pane (also Tab, or a click)"),
+    ("Alt+Shift+arrows", "move the pane (or drag its title)"),
+    ("F4  Alt+W", "this pane alone, or all again; close it"),
+    ("F8  F7", "send prompts to all panes; compare their answers"),
+    ("F9", "earlier chats"),
+    ("F2  F3", "who guessed each token; plots and figures"),
+    ("PgUp  PgDn", "scroll"),
+    ("Ctrl+P", "find a command by its name"),
+    ("Ctrl+C", "copy the selection, or stop; twice quits"),
+    ("Ctrl+Q", "quit; chat --continue comes back here"),
+)
