@@ -37,7 +37,7 @@ complete -c localinfer -n __fish_use_subcommand -a doctor -d 'Show the processor
 complete -c localinfer -n __fish_use_subcommand -a config -d 'Show, set or forget settings. Every flag has a key of the same name.'
 complete -c localinfer -n __fish_use_subcommand -a completion -d 'Print the completion script of a shell.'
 complete -c localinfer -n '__localinfer_in cache; and not __fish_seen_subcommand_from verify prune' -a verify -d 'Hash every file of every model again. Exit code 7 when one is not what it should be.'
-complete -c localinfer -n '__localinfer_in cache; and not __fish_seen_subcommand_from verify prune' -a prune -d 'Delete unfinished downloads, half-made models and files that no model needs.'
+complete -c localinfer -n '__localinfer_in cache; and not __fish_seen_subcommand_from verify prune' -a prune -d 'Delete unfinished downloads, half-made models, files that no model needs, and cached keys and values.'
 complete -c localinfer -n '__localinfer_in draft; and not __fish_seen_subcommand_from train list rm' -a train -d 'Distil a small drafter from a model, on this machine, from what the model itself says.'
 complete -c localinfer -n '__localinfer_in draft; and not __fish_seen_subcommand_from train list rm' -a list -d 'List the drafters that were made here.'
 complete -c localinfer -n '__localinfer_in draft; and not __fish_seen_subcommand_from train list rm' -a rm -d 'Delete the drafters of a model, and with `--texts` the earlier texts that are guessed from.'
@@ -172,7 +172,8 @@ complete -c localinfer -n '__localinfer_in run' -l offline -d 'Use only what is 
 complete -c localinfer -n '__localinfer_in run' -l json -d 'Print JSON on standard output.'
 complete -c localinfer -n '__localinfer_in run' -l stats -d 'Print speeds and counts on standard error at the end.'
 complete -c localinfer -n '__localinfer_in run' -l show-drafts -d 'Tint each token by who guessed it, and count them at the end. Terminals only.'
-complete -c localinfer -n '__localinfer_in run' -l no-remember -d 'Keep no tokens of this text to guess from later; `localinfer draft rm --texts` deletes those that are kept.'
+complete -c localinfer -n '__localinfer_in run' -l no-remember -d 'Keep neither tokens of this text to guess from later (`localinfer draft rm --texts` deletes those of earlier ones) nor its keys and values.'
+complete -c localinfer -n '__localinfer_in run' -l kv-disk -x -d 'Gigabytes of keys and values of earlier texts to keep on disk, privately, so that they need not be read anew; 0 keeps none, as does `--no-remember`. `localinfer cache prune` deletes them. [default: 4.0]'
 complete -c localinfer -n '__localinfer_in run' -s q -l quiet -d 'No progress and no notes on standard error.'
 complete -c localinfer -n '__localinfer_in run' -s h -l help -d 'Show this message and exit.'
 
@@ -228,7 +229,8 @@ complete -c localinfer -n '__localinfer_in chat' -l draft-tokens -x -d 'Most tok
 complete -c localinfer -n '__localinfer_in chat' -l prefill-chunk -x -d 'Prompt tokens read in one step. [default: 256]'
 complete -c localinfer -n '__localinfer_in chat' -l kv-tokens -x -d 'Tokens that the KV cache holds for all texts together; each may use them all, up to its context. [default: the context for each text, for four at the most]'
 complete -c localinfer -n '__localinfer_in chat' -l latency-goal -x -d 'Milliseconds that a step may take while an answer is written; prompts of others are read in pieces that fit. [default: 120]'
-complete -c localinfer -n '__localinfer_in chat' -l no-remember -d 'Keep no tokens of this text to guess from later; `localinfer draft rm --texts` deletes those that are kept.'
+complete -c localinfer -n '__localinfer_in chat' -l no-remember -d 'Keep neither tokens of this text to guess from later (`localinfer draft rm --texts` deletes those of earlier ones) nor its keys and values.'
+complete -c localinfer -n '__localinfer_in chat' -l kv-disk -x -d 'Gigabytes of keys and values of earlier texts to keep on disk, privately, so that they need not be read anew; 0 keeps none, as does `--no-remember`. `localinfer cache prune` deletes them. [default: 4.0]'
 complete -c localinfer -n '__localinfer_in chat' -l revision -x -d 'Commit, branch or tag of the repository.'
 complete -c localinfer -n '__localinfer_in chat' -l offline -d 'Use only what is on this machine.'
 complete -c localinfer -n '__localinfer_in chat' -l theme -x -d 'Colours: `calm`, `calm-light`, or one of Textual\'s, such as `nord`. [default: calm]'
@@ -300,11 +302,11 @@ complete -c localinfer -n '__localinfer_in config show' -l json -d 'Print JSON o
 complete -c localinfer -n '__localinfer_in config show' -s h -l help -d 'Show this message and exit.'
 
 # config set
-complete -c localinfer -n '__localinfer_in config set' -a 'model prompt file system raw lossy revision ctx-size threads kv-bits backend draft minutes kind texts show-drafts no-remember draft-tokens kv-tokens latency-goal prefill-chunk on-overflow max-tokens temp top-k top-p min-p repeat-penalty seed stop bits group method calib tokens no-report bpw target-size refine time-budget resume fresh name format type output token offline json quiet stats yes recalibrate dry-run template continue theme test rows tasks prompts reps against against-file random head-bits text ctx chunks plot parallel compare max-drop'
+complete -c localinfer -n '__localinfer_in config set' -a 'model prompt file system raw lossy revision ctx-size threads kv-bits backend draft minutes kind texts show-drafts no-remember draft-tokens kv-disk kv-tokens latency-goal prefill-chunk on-overflow max-tokens temp top-k top-p min-p repeat-penalty seed stop bits group method calib tokens no-report bpw target-size refine time-budget resume fresh name format type output token offline json quiet stats yes recalibrate dry-run template continue theme test rows tasks prompts reps against against-file random head-bits text ctx chunks plot parallel compare max-drop'
 complete -c localinfer -n '__localinfer_in config set' -s h -l help -d 'Show this message and exit.'
 
 # config unset
-complete -c localinfer -n '__localinfer_in config unset' -a 'model prompt file system raw lossy revision ctx-size threads kv-bits backend draft minutes kind texts show-drafts no-remember draft-tokens kv-tokens latency-goal prefill-chunk on-overflow max-tokens temp top-k top-p min-p repeat-penalty seed stop bits group method calib tokens no-report bpw target-size refine time-budget resume fresh name format type output token offline json quiet stats yes recalibrate dry-run template continue theme test rows tasks prompts reps against against-file random head-bits text ctx chunks plot parallel compare max-drop'
+complete -c localinfer -n '__localinfer_in config unset' -a 'model prompt file system raw lossy revision ctx-size threads kv-bits backend draft minutes kind texts show-drafts no-remember draft-tokens kv-disk kv-tokens latency-goal prefill-chunk on-overflow max-tokens temp top-k top-p min-p repeat-penalty seed stop bits group method calib tokens no-report bpw target-size refine time-budget resume fresh name format type output token offline json quiet stats yes recalibrate dry-run template continue theme test rows tasks prompts reps against against-file random head-bits text ctx chunks plot parallel compare max-drop'
 complete -c localinfer -n '__localinfer_in config unset' -s h -l help -d 'Show this message and exit.'
 
 # completion

@@ -165,6 +165,18 @@ class Program:
         Memory is taken when first written. Raises MemoryError with the size.
         """
 
+    def read_kv(self, block: int, out: NDArray[numpy.uint8]) -> None:
+        """
+        Copy one block of the cache, all layers, into `out` (uint8 [kv_block_bytes]), to keep it elsewhere.
+
+        Raises ValueError for a block that is not there, RuntimeError while a step is running.
+        """
+
+    def write_kv(self, block: int, values: NDArray[numpy.uint8]) -> None:
+        """
+        The reverse of `read_kv`, for a cache of the same model and bits. Errors as there.
+        """
+
     def probe_kv(self, tokens: NDArray[numpy.int32]) -> list[float]:
         """
         How much 4-bit keys and values change each layer's attention, while it reads a text of these tokens: the
@@ -221,6 +233,10 @@ class Program:
     @property
     def kv_bits(self) -> list[int]:
         """Bits of each layer's cached keys and values; empty before `make_kv`."""
+
+    @property
+    def kv_block_bytes(self) -> int:
+        """Bytes of one block of the KV cache, all layers; 0 before `make_kv`."""
 
     @property
     def kv_bytes(self) -> int:

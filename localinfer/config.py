@@ -75,6 +75,10 @@ class EngineConfig:
     remember: bool = False
     """Keep the tokens of finished texts, privately, and guess from those of earlier ones."""
 
+    kv_disk_gb: float = 0.0
+    """Gigabytes of keys and values kept on disk, for all models together, so that chats are taken up without reading
+    them anew. 0 keeps none."""
+
     def pool_tokens(self, context: int) -> int:
         """Tokens that the KV cache holds for all sequences, where one may have `context`. Raises `UsageError` when
         that is not even room for one."""
@@ -93,6 +97,7 @@ class EngineConfig:
         in_range("parallel", self.parallel, 1, 64)
         if self.kv_tokens is not None:
             in_range("kv-tokens", self.kv_tokens, 1, 1 << 24)
+        in_range("kv-disk", self.kv_disk_gb, 0, 1000)
         in_range("latency-goal", self.latency_goal_ms, 1, 60_000)
         one_of("kv-bits", self.kv_bits, (16, 8, 4))
         if self.threads is not None:

@@ -42,6 +42,11 @@ def texts_dir() -> Path:
     return home() / "texts"
 
 
+def kv_dir() -> Path:
+    """Keys and values of earlier chats, private: `<model>/<two letters>/<name>`."""
+    return home() / "kv"
+
+
 def config_file() -> Path:
     """The user's settings, TOML. `LOCALINFER_CONFIG` names another file."""
     override = os.environ.get("LOCALINFER_CONFIG")

@@ -25,8 +25,9 @@ class EngineFlags:
     kv_tokens: o.KvTokens
     latency_goal: o.LatencyGoal
 
-    def config(self, *, remember: bool = False, draft: str | None = None) -> EngineConfig:
-        """The same as the engine wants it; with `draft` instead of the flag's word."""
+    def config(self, *, remember: bool = False, kv_disk: float = 0.0, draft: str | None = None) -> EngineConfig:
+        """The same as the engine wants it; with `draft` instead of the flag's word. Without `remember`, nothing of the
+        texts is left on disk."""
         from localinfer.cli.drafts import with_draft
 
         config = EngineConfig(
@@ -38,6 +39,7 @@ class EngineFlags:
             latency_goal_ms=self.latency_goal,
             draft_tokens=self.draft_tokens,
             remember=remember,
+            kv_disk_gb=kv_disk if remember else 0.0,
         )
         return with_draft(config, draft or self.draft)
 

@@ -33,7 +33,7 @@ def verify(*, json: o.Json, quiet: o.Quiet) -> None:
 
 
 def prune(*, dry_run: o.DryRun, json: o.Json, quiet: o.Quiet) -> None:
-    """Delete unfinished downloads, half-made models and files that no model needs."""
+    """Delete unfinished downloads, half-made models, files that no model needs, and cached keys and values."""
     from localinfer.cli.output import line, show_json
     from localinfer.hub.upkeep import prune as tidy
 

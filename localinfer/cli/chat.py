@@ -35,6 +35,7 @@ def chat(
     on_overflow: o.OnOverflow,
     engine: EngineFlags,
     no_remember: o.NoRemember,
+    kv_disk: o.KvDisk,
     revision: o.Revision,
     offline: o.Offline,
     theme: o.Theme,
@@ -51,7 +52,7 @@ def chat(
     from localinfer.tui.app import run_app
     from localinfer.tui.tiling import MOST_PANES
 
-    config = replace(engine.config(remember=not no_remember), parallel=MOST_PANES)
+    config = replace(engine.config(remember=not no_remember, kv_disk=kv_disk), parallel=MOST_PANES)
     with ChatStore(chats_file()) as store:
         latest = store.latest() if continue_ and not names else None
         asked = names or [model or (latest.model if latest else "starter")]

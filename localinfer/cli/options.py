@@ -160,7 +160,8 @@ NoRemember = Annotated[
     flag(
         "no-remember",
         "flag",
-        "Keep no tokens of this text to guess from later; `localinfer draft rm --texts` deletes those that are kept.",
+        "Keep neither tokens of this text to guess from later (`localinfer draft rm --texts` deletes those of earlier "
+        "ones) nor its keys and values.",
     ),
 ]
 DraftTokens = Annotated[
@@ -172,6 +173,18 @@ DraftTokens = Annotated[
         low=1,
         high=MOST_DRAFTS,
         default=default_of(EngineConfig, "draft_tokens"),
+    ),
+]
+KvDisk = Annotated[
+    float,
+    flag(
+        "kv-disk",
+        "float",
+        "Gigabytes of keys and values of earlier texts to keep on disk, privately, so that they need not be read anew; "
+        "0 keeps none, as does `--no-remember`. `localinfer cache prune` deletes them.",
+        low=0,
+        high=1000,
+        default=4.0,
     ),
 ]
 KvTokens = Annotated[

@@ -37,6 +37,7 @@ def run(
     stats: o.Stats,
     show_drafts: o.ShowDrafts,
     no_remember: o.NoRemember,
+    kv_disk: o.KvDisk,
     quiet: o.Quiet,
 ) -> None:
     """Answer one prompt, then stop.
@@ -55,7 +56,7 @@ def run(
     ref, argument = split_words(words or [], model, prompt, ctx.meta[TYPED])
     text = read_prompt(argument, file, lossy=lossy, context=engine.ctx_size or DEFAULT_CONTEXT)
     found = find(ref, revision=revision, offline=offline, quiet=quiet)
-    config = engine.config(remember=not no_remember)
+    config = engine.config(remember=not no_remember, kv_disk=kv_disk)
     opened = open_model(found, config, backend=engine.backend, quiet=quiet)
     with opened.engine as running:
         chosen = sampling.over(running.default_sampling)

@@ -5,7 +5,7 @@ import time
 from collections.abc import Callable, Iterator
 from collections.abc import Sequence as Ordered
 from types import TracebackType
-from typing import Any, Protocol, Self
+from typing import TYPE_CHECKING, Any, Protocol, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,6 +26,9 @@ from localinfer.speculation.cost import Part
 from localinfer.speculation.drafter import Ask, Choose
 from localinfer.speculation.record import NO_CHAIN, Chain
 from localinfer.speculation.verify import sample_and_match
+
+if TYPE_CHECKING:
+    from localinfer.engine.disk import DiskShelf
 
 
 class Guessing(Protocol):
@@ -61,6 +64,7 @@ class StepEngine:
         draft_mode: str = "off",
         draft_tokens: int = 0,
         remember: Callable[[Ordered[int]], None] | None = None,
+        shelf: "DiskShelf | None" = None,
         clock: Callable[[], float] = time.perf_counter,
     ) -> None:
         self.info = info
@@ -76,6 +80,7 @@ class StepEngine:
         self.draft_mode = draft_mode
         self.draft_tokens = draft_tokens
         self._remember = remember
+        self._shelf = shelf
         self.clock = clock
         self._handles = itertools.count(1)
         self._replies: dict[int, Reply] = {}
@@ -100,7 +105,7 @@ class StepEngine:
 
     def load(self) -> Load:
         """What the last step held, and how full the cache is; see `Engine.load`. A glance that waits for no step."""
-        return load_of(self.scheduler, self._last)
+        return load_of(self.scheduler, self._last, self._shelf)
 
     def _advance(self) -> None:
         self._check_open()
@@ -337,6 +342,8 @@ class StepEngine:
         """Give the memory back. Closing twice is fine."""
         with self._lock:
             self._closed = True
+            if self._shelf is not None:
+                self._shelf.close()
             self.runner.close()
             if self.guessing is not None:
                 self.guessing.close()

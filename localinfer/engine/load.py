@@ -3,6 +3,7 @@
 from collections.abc import Sequence as Ordered
 from dataclasses import dataclass, replace
 
+from localinfer.engine.disk import DiskShelf
 from localinfer.kv.cache import PagedCache
 from localinfer.scheduler.scheduler import Scheduler
 from localinfer.scheduler.sequence import Work
@@ -30,6 +31,10 @@ class Load:
     """Of these, held by more than one."""
     kept: int = 0
     """Blocks that nobody holds, whose content may still be used again."""
+    on_disk: int = 0
+    """Blocks of this model on disk."""
+    disk_problem: str = ""
+    """Why no more are put there; empty while all is well."""
 
     @classmethod
     def of_step(cls, batch: Ordered[Work], seconds: float) -> "Load":
@@ -39,8 +44,8 @@ class Load:
         return cls(decode, drafts, sum(work.count for work in batch) - decode, seconds)
 
 
-def load_of(scheduler: Scheduler, last: Load) -> Load:
-    """`last`, with how many run and wait, and how full the cache is."""
+def load_of(scheduler: Scheduler, last: Load, shelf: DiskShelf | None = None) -> Load:
+    """`last`, with how many run and wait, how full the cache is, and what is on disk."""
     cache = scheduler.cache
     blocks = cache.allocator.usage() if isinstance(cache, PagedCache) else (0, 0, 0, 0)
     return replace(
@@ -53,4 +58,6 @@ def load_of(scheduler: Scheduler, last: Load) -> Load:
         used=blocks[1],
         shared=blocks[2],
         kept=blocks[3],
+        on_disk=shelf.count if shelf else 0,
+        disk_problem=shelf.problem if shelf else "",
     )

@@ -9,7 +9,9 @@ from localinfer.config import EngineConfig, one_of
 from localinfer.errors import Corrupt, NotFound, NotSupported, UsageError
 
 if TYPE_CHECKING:
+    from localinfer import native
     from localinfer.engine.calibration import Calibration, Key
+    from localinfer.engine.disk import DiskShelf
     from localinfer.engine.drafting import Target
     from localinfer.engine.protocol import Engine, EngineInfo
     from localinfer.formats.tokenizer import Tokenizer
@@ -102,6 +104,8 @@ def _open_native(path: Path, config: EngineConfig, name: str, on_progress: OnPro
         wants_hidden=wants_hidden(config),
     )
     scheduler = _scheduler(config, cache, measured)
+    shelf = _shelf(config, program, key, context)
+    cache.shelf = shelf
     target = Target(checkpoint=checkpoint, program=program, runner=runner, scheduler=scheduler, context=context)
     past = open_past(path, program.vocab) if config.remember and config.draft != "off" else None
     guesser, notes = guessing(config, target, measured, past)
@@ -119,7 +123,20 @@ def _open_native(path: Path, config: EngineConfig, name: str, on_progress: OnPro
         draft_mode=config.draft,
         remember=None if past is None else past.remember,
         draft_tokens=config.draft_tokens,
+        shelf=shelf,
     )
+
+
+def _shelf(config: EngineConfig, program: "native.Program", key: "Key", context: int) -> "DiskShelf | None":
+    """Blocks on disk, if they are wanted. Another instruction set or build computes its own, so that a test that
+    compares them compares what they compute."""
+    from localinfer.engine.disk import DiskShelf
+    from localinfer.paths import kv_dir
+
+    if not config.kv_disk_gb:
+        return None
+    identity = repr((key.files, key.isa, key.build, tuple(program.kv_bits), context))
+    return DiskShelf(kv_dir(), program, identity=identity, limit_bytes=int(config.kv_disk_gb * 1e9))
 
 
 def _scheduler(config: EngineConfig, cache: "PagedCache", measured: "Calibration") -> "Scheduler":

@@ -13,7 +13,7 @@ from localinfer.hub.hashing import git_sha1_file, sha256_file
 from localinfer.hub.model import LocalModel
 from localinfer.hub.names import COMMIT, SHA256
 from localinfer.hub.removal import bytes_below, delete
-from localinfer.paths import hub_cache_dir, models_dir
+from localinfer.paths import hub_cache_dir, kv_dir, models_dir
 
 Progress = Callable[[int, int], None]
 IDLE = 24 * 3600.0
@@ -84,13 +84,21 @@ def _recorded_hashes(directory: Path) -> dict[str, str]:
 
 
 def prune(*, dry_run: bool = False, now: float | None = None) -> list[Leftover]:
-    """Delete partial files idle for a day and folders that never became a model; with `dry_run` only list them."""
+    """Delete partial files idle for a day, folders that never became a model, and all KV blocks; with `dry_run` only
+    list them."""
     clock = time.time() if now is None else now
-    found = [*_in_downloads(clock), *_in_ours(clock)]
+    found = [*_in_downloads(clock), *_in_ours(clock), *_in_kv()]
     if not dry_run:
         for leftover in found:
             delete(leftover.path)
     return found
+
+
+def _in_kv() -> Iterator[Leftover]:
+    """Keys and values can always be computed again; a chat that runs meanwhile does that."""
+    for folder in sorted(kv_dir().glob("*")):
+        if folder.is_dir() and not folder.is_symlink():
+            yield Leftover(folder, "keys and values of earlier texts", bytes_below(folder))
 
 
 def _in_downloads(clock: float) -> Iterator[Leftover]:

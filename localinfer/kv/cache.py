@@ -70,11 +70,29 @@ class Cache(Protocol):
         ...
 
 
+class Shelf(Protocol):
+    """Where full blocks are kept longer than the cache has room for them, found by their content."""
+
+    def names(self, tokens: Sequence[int], count: int) -> Sequence[bytes]:
+        """The names of the first `count` blocks of `tokens`: other tokens up to a block's end, another name."""
+        ...
+
+    def __contains__(self, name: object) -> bool: ...
+
+    def fetch(self, name: bytes, block: int) -> bool:
+        """Bring what is kept under `name` into `block` of the cache; False if it is of no use."""
+        ...
+
+    def keep(self, name: bytes, block: int) -> None:
+        """Keep what is in `block`. What is there already is not kept twice."""
+        ...
+
+
 class PagedCache:
     """Blocks of 32 tokens for `slots` sequences of at most `context` tokens; full blocks are found again by content.
 
     `blocks` of them are shared by all, at least as many as one sequence may need; without that number every slot has
-    its full share, and a running sequence is never without a block.
+    its full share, and a running sequence is never without a block. Blocks that a `shelf` has are brought from there.
     """
 
     def __init__(self, *, slots: int, context: int, blocks: int | None = None, reuse: bool = True) -> None:
@@ -83,6 +101,7 @@ class PagedCache:
         self.allocator = BlockAllocator(max(blocks or slots * self.width, self.width), self.index.forget)
         self._slots = list(range(slots - 1, -1, -1))
         self._reuse = reuse
+        self.shelf: Shelf | None = None
 
     @property
     def count(self) -> int:
@@ -108,6 +127,8 @@ class PagedCache:
             self.allocator.share(block)
             lease.blocks.append(block)
             lease.links.append(link)
+        if self.shelf is not None and self._reuse:
+            self._bring(lease, tokens, self.shelf)
         lease.cached = len(lease.blocks) * BLOCK_TOKENS
         return lease
 
@@ -116,12 +137,12 @@ class PagedCache:
             lease.blocks.append(self.allocator.take())
 
     def publish(self, lease: Lease, tokens: Sequence[int], computed: int) -> None:
-        for at in range(len(lease.links), computed // BLOCK_TOKENS):
-            part = tokens[at * BLOCK_TOKENS : (at + 1) * BLOCK_TOKENS]
-            link, first = self.index.put(lease.links[-1] if lease.links else ROOT, part, lease.blocks[at])
-            lease.links.append(link)
-            if first:
-                self.allocator.remember(lease.blocks[at])
+        begin, end = len(lease.links), computed // BLOCK_TOKENS
+        new = [at for at in range(begin, end) if self._seal(lease, tokens, at)]
+        if new and self.shelf is not None and self._reuse:
+            names = self.shelf.names(tokens, end)
+            for at in new:
+                self.shelf.keep(names[at], lease.blocks[at])
 
     def truncate(self, lease: Lease, keep: int) -> int:
         whole = min(keep // BLOCK_TOKENS, len(lease.links))  # a block that others may share is never written again
@@ -137,6 +158,30 @@ class PagedCache:
     def _known(self, tokens: Sequence[int]) -> list[tuple[int, int]]:
         most = (len(tokens) - 1) // BLOCK_TOKENS if self._reuse else 0  # one token must be computed, for its logits
         return self.index.find(tokens, most)
+
+    def _seal(self, lease: Lease, tokens: Sequence[int], at: int) -> bool:
+        """Block `at` of this place is full: others may find it. False if another block of the same content was there
+        before."""
+        part = tokens[at * BLOCK_TOKENS : (at + 1) * BLOCK_TOKENS]
+        link, first = self.index.put(lease.links[-1] if lease.links else ROOT, part, lease.blocks[at])
+        lease.links.append(link)
+        if first:
+            self.allocator.remember(lease.blocks[at])
+        return first
+
+    def _bring(self, lease: Lease, tokens: Sequence[int], shelf: Shelf) -> None:
+        """Take the blocks after those that are here from the shelf, as far as it has them and there is room."""
+        count = (len(tokens) - 1) // BLOCK_TOKENS
+        names = shelf.names(tokens, count)
+        for at in range(len(lease.blocks), count):
+            if names[at] not in shelf or not self.allocator.available:
+                return
+            block = self.allocator.take()
+            if not shelf.fetch(names[at], block):
+                self.allocator.release(block)
+                return
+            lease.blocks.append(block)
+            self._seal(lease, tokens, at)
 
     def _release(self, lease: Lease, keep: int) -> None:
         while len(lease.blocks) > keep:

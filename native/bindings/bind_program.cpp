@@ -127,6 +127,20 @@ void make_kv(Program& program, size_t blocks, const std::variant<size_t, std::ve
   std::visit([&](const auto& given) { program.make_kv(blocks, given); }, bits);
 }
 
+void read_kv(Program& program, size_t block, Vector<uint8_t> out) {
+  REQUIRE(out.shape(0) == program.kv_block_bytes(), "out has %zu bytes, but a block has %zu", out.shape(0),
+          program.kv_block_bytes());
+  const nb::gil_scoped_release unlocked;
+  program.read_kv(block, out.data());
+}
+
+void write_kv(Program& program, size_t block, Vector<const uint8_t> values) {
+  REQUIRE(values.shape(0) == program.kv_block_bytes(), "values has %zu bytes, but a block has %zu", values.shape(0),
+          program.kv_block_bytes());
+  const nb::gil_scoped_release unlocked;
+  program.write_kv(block, values.data());
+}
+
 std::vector<double> probe_kv(Program& program, Integers tokens) {
   std::vector<double> errors;
   {
@@ -183,6 +197,11 @@ void bind_program(nb::module_& m) {
            "Allocate the cache: `blocks` blocks of 32 tokens, 4, 8 or 16 bits a value, for all layers or one number for\n"
            "each. Called again, it starts empty. 4 needs heads of a multiple of 32 values.\n\n"
            "Memory is taken when first written. Raises MemoryError with the size.")
+      .def("read_kv", &read_kv, "block"_a, "out"_a.noconvert(),
+           "Copy one block of the cache, all layers, into `out` (uint8 [kv_block_bytes]), to keep it elsewhere.\n\n"
+           "Raises ValueError for a block that is not there, RuntimeError while a step is running.")
+      .def("write_kv", &write_kv, "block"_a, "values"_a.noconvert(),
+           "The reverse of `read_kv`, for a cache of the same model and bits. Errors as there.")
       .def("probe_kv", &probe_kv, "tokens"_a.noconvert(),
            "How much 4-bit keys and values change each layer's attention, while it reads a text of these tokens: the\n"
            "root of sum |from 4 bit - from 8 bit|^2 / sum |from 8 bit|^2 over all rows, from the same q, k and v.\n\n"
@@ -197,6 +216,7 @@ void bind_program(nb::module_& m) {
       .def_prop_ro("layers", &Program::layers, "Layers: each an `attend` and the `gated_mlp` after it.")
       .def_prop_ro("vocab", &Program::vocab, "Logits of a row; 0 before `head`.")
       .def_prop_ro("kv_bits", &Program::kv_bits, "Bits of each layer's cached keys and values; empty before `make_kv`.")
+      .def_prop_ro("kv_block_bytes", &Program::kv_block_bytes, "Bytes of one block of the KV cache, all layers; 0 before `make_kv`.")
       .def_prop_ro("kv_bytes", &Program::kv_bytes, "Bytes of the KV cache, whether touched yet or not.")
       .def_prop_ro("weight_bytes", &Program::weight_bytes, "Bytes of the packed weights; a tied head counts once.")
       .def_prop_ro("isa", &Program::isa, "The kernel set that runs.")

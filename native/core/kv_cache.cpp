@@ -1,5 +1,7 @@
 #include "core/kv_cache.h"
 
+#include <cstring>
+
 #include "core/error.h"
 #include "kernels/block.h"
 
@@ -19,6 +21,28 @@ void check(const KvCache::Layer& layer) {
 }
 
 }  // namespace
+
+size_t KvCache::block_bytes() const {
+  size_t total = 0;
+  for (const Place& place : places_) total += place.kv_heads * place.block_bytes;
+  return total;
+}
+
+void KvCache::read(size_t id, uint8_t* out) const {
+  for (const Place& place : places_) {
+    const size_t bytes = place.kv_heads * place.block_bytes;
+    std::memcpy(out, place.start + id * bytes, bytes);
+    out += bytes;
+  }
+}
+
+void KvCache::write(size_t id, const uint8_t* in) {
+  for (const Place& place : places_) {
+    const size_t bytes = place.kv_heads * place.block_bytes;
+    std::memcpy(place.start + id * bytes, in, bytes);
+    in += bytes;
+  }
+}
 
 KvCache::KvCache(size_t blocks, const std::vector<Layer>& layers) : blocks_(blocks) {
   REQUIRE(blocks > 0 && blocks <= size_t{1} << 31, "the KV cache cannot have %zu blocks", blocks);

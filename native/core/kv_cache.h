@@ -22,6 +22,11 @@ class KvCache {
   size_t bits(size_t layer) const { return places_[layer].bits; }
   size_t layers() const { return places_.size(); }
   size_t bytes() const { return memory_.size(); }
+  // Bytes of one block, all layers together.
+  size_t block_bytes() const;
+  // One block of all layers, layer by layer, out of the cache and into it; `id` is below blocks().
+  void read(size_t id, uint8_t* out) const;
+  void write(size_t id, const uint8_t* in);
   uint8_t* block(size_t layer, size_t id, size_t kv_head) const {
     const Place& place = places_[layer];
     return place.start + (id * place.kv_heads + kv_head) * place.block_bytes;

@@ -205,6 +205,22 @@ void Program::make_kv(size_t blocks, const std::vector<size_t>& bits) {
   if (scratch_.memory.size() == 0) lay_out_scratch();
 }
 
+void Program::require_block(size_t block) const {
+  REQUIRE(block < kv_.blocks(), "block %zu, but the KV cache has %zu", block, kv_.blocks());
+}
+
+void Program::read_kv(size_t block, uint8_t* out) {
+  const Hold hold(busy_);
+  require_block(block);
+  kv_.read(block, out);
+}
+
+void Program::write_kv(size_t block, const uint8_t* in) {
+  const Hold hold(busy_);
+  require_block(block);
+  kv_.write(block, in);
+}
+
 std::set<const Weight*> Program::weights() const {
   std::set<const Weight*> seen{embed_.weight.get(), mix_.weight.get(), head_.weight.get()};  // tied ones count once
   for (const auto& op : ops_) {

@@ -8,6 +8,7 @@ from textual.widget import Widget
 
 from localinfer.cost.prices import electricity
 from localinfer.engine.load import Load
+from localinfer.text import one_line
 from localinfer.tui.widgets.status import line_of, sparkline
 
 
@@ -43,6 +44,8 @@ class Total:
         parts = [part for part in (speed, self.rows, self.blocks) if part]
         if load.waiting:
             parts.append(f"{load.waiting} wait" + f", {load.parked} of them parked" * (load.parked > 0))
+        if load.disk_problem:
+            parts.append(f"nothing more is kept on disk: {one_line(load.disk_problem, 40)}")
         if self.watts is not None:
             parts.append(f"{self.watts:.0f} W")
         if self.joules is not None:
@@ -61,7 +64,8 @@ class Total:
         load = self.load
         if not load.blocks:
             return "KV –"
-        return f"KV {load.used}/{load.blocks} blocks, {load.shared} shared, {load.kept} kept"
+        disk = f", {load.on_disk} on disk" if load.on_disk else ""
+        return f"KV {load.used}/{load.blocks} blocks, {load.shared} shared, {load.kept} kept{disk}"
 
 
 CURVE_WIDTH = 110
@@ -69,7 +73,7 @@ CURVE_WIDTH = 110
 
 _COUNTED = (
     *("decode_rows", "draft_rows", "prefill_rows", "running", "waiting", "parked", "parks"),
-    *("blocks", "used", "shared", "kept"),
+    *("blocks", "used", "shared", "kept", "on_disk"),
 )
 
 
@@ -78,7 +82,8 @@ def summed(loads: list[Load]) -> Load:
     total = Load()
     for load in loads:
         counts = {name: getattr(total, name) + getattr(load, name) for name in _COUNTED}
-        total = replace(total, **counts, step_s=max(total.step_s, load.step_s))
+        problem = total.disk_problem or load.disk_problem
+        total = replace(total, **counts, step_s=max(total.step_s, load.step_s), disk_problem=problem)
     return total
 
 
