@@ -65,7 +65,8 @@ class DiskShelf:
         self._known = {name for name, _ in _files(self._folder)}
         self._waiting: queue.Queue[_Job | None] = queue.Queue(max(1, WAITING_BYTES // self._size))
         self._pending: set[bytes] = set()
-        self._writer = _Writer(folder, self._folder, limit_bytes, self._waiting, self._written)
+        # The thread must not hold the program: an engine that nobody closes is freed all the same.
+        self._writer = _Writer(folder, self._folder, limit_bytes, self._waiting, self._known, self._pending)
         self._writer.start()
 
     @property
@@ -118,11 +119,6 @@ class DiskShelf:
         self._pending.add(name)
         self._waiting.put((name, copy))
 
-    def _written(self, name: bytes, *, kept: bool) -> None:
-        if kept:
-            self._known.add(name)
-        self._pending.discard(name)
-
     def close(self) -> None:
         """Write what waits, for `CLOSING_S` at most."""
         if self._writer.is_alive():
@@ -134,20 +130,32 @@ class DiskShelf:
 class _Writer(threading.Thread):
     """Writes blocks, and deletes the oldest ones."""
 
-    def __init__(self, root: Path, folder: Path, limit_bytes: int, jobs: "queue.Queue[_Job | None]", done: "_Done"):
+    def __init__(
+        self,
+        root: Path,
+        folder: Path,
+        limit_bytes: int,
+        jobs: "queue.Queue[_Job | None]",
+        known: set[bytes],
+        pending: set[bytes],
+    ) -> None:
         super().__init__(name="kv-disk", daemon=True)
         self.problem = ""
         self._root = root
         self._folder = folder
         self._limit = limit_bytes
         self._jobs = jobs
-        self._done = done
+        self._known = known
+        self._pending = pending
         self._bytes = 0
 
     def run(self) -> None:
         self._guarded(self._tidy)
         while (job := self._jobs.get()) is not None:
-            self._done(job[0], kept=not self.problem and self._guarded(partial(self._write, *job)))
+            name, values = job
+            if not self.problem and self._guarded(partial(self._write, name, values)):
+                self._known.add(name)
+            self._pending.discard(name)
 
     def _guarded(self, work: Callable[[], None]) -> bool:
         """Do it; the first failure ends all writing."""
@@ -195,10 +203,6 @@ class _Writer(threading.Thread):
                 break
             path.unlink(missing_ok=True)
             self._bytes -= size
-
-
-class _Done(Protocol):
-    def __call__(self, name: bytes, /, *, kept: bool) -> None: ...
 
 
 def _path(folder: Path, name: bytes) -> Path:
