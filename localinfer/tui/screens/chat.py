@@ -222,7 +222,7 @@ class ChatScreen(Screen[None]):
         if len(self.panes) == 1:
             self.say("this is the only pane; Ctrl+Q quits")
             return
-        pane.stop()
+        pane.leave()
         numbers = self.tiling.panes
         place = numbers.index(pane.number)
         neighbour = numbers[place - 1] if place else numbers[1]
@@ -276,7 +276,7 @@ class ChatScreen(Screen[None]):
     def mark_done(self, message: ChatPane.Ended) -> None:
         self._account()
         self._show_total()
-        if message.pane.number != self._here and message.pane.is_mounted:
+        if message.pane.number != self._here and message.pane.open:
             message.pane.title_line.done = True
 
     @on(events.DescendantFocus)

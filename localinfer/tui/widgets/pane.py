@@ -71,6 +71,8 @@ class ChatPane(Widget):
         self.number = number
         self.session = session
         self.busy = False
+        self.open = False
+        """Is it on the screen? Nothing may be shown before that, and after it was closed."""
         self.tints = False
         self.slot: Slot | None = None
         self.moved = 0
@@ -80,7 +82,11 @@ class ChatPane(Widget):
         self.attached: list[tuple[str, str]] = []
         """Files that go with the next prompt: their names and texts."""
         self._clock = clock
-        self._complete = complete
+        self.title_line = TitleLine(session.model)
+        self.transcript = Transcript(Welcome())
+        self.box = PromptBox(session.unsent, complete)
+        self._hints = Hints()
+        self._line = StatusLine()
         self._stop = Flag()
         self._sent_at = 0.0
         self._waiting: str | None = None  # a prompt that was sent before the model was there
@@ -91,13 +97,10 @@ class ChatPane(Widget):
         self._noted: set[str] = set()  # warnings that were shown already
 
     def compose(self) -> ComposeResult:
-        yield TitleLine(self.session.model)
-        yield Transcript(Welcome())
-        yield Hints()
-        yield PromptBox(self.session.unsent, self._complete)
-        yield StatusLine()
+        yield from (self.title_line, self.transcript, self._hints, self.box, self._line)
 
     async def on_mount(self) -> None:
+        self.open = True
         self.box.cursor_blink = self.app.animation_level != "none"
         await self.transcript.fill(self.session.turns)
         if self.slot is not None:
@@ -112,27 +115,16 @@ class ChatPane(Widget):
         self.box.border_subtitle = "/ commands · F1 help" if event.size.width < _NARROW else self.box.advice
 
     @property
-    def box(self) -> PromptBox:
-        return self.query_one(PromptBox)
-
-    @property
-    def transcript(self) -> Transcript:
-        return self.query_one(Transcript)
-
-    @property
-    def title_line(self) -> TitleLine:
-        return self.query_one(TitleLine)
-
-    @property
     def status(self) -> Status:
-        return self.query_one(StatusLine).status
+        """What the status line shows."""
+        return self._line.status
 
     # --- the model
 
     def show_slot(self, slot: Slot) -> None:
         """The model that this pane talks to: on its way, here, or impossible."""
         self.slot = slot
-        if self.is_mounted:
+        if self.open:
             self._show_slot(slot)
 
     def _show_slot(self, slot: Slot) -> None:
@@ -212,7 +204,8 @@ class ChatPane(Widget):
     async def paint(self) -> None:
         """Show all that was said."""
         for event in joined(self._inbox.take()):
-            await self._show(event)
+            if self.open:
+                await self._show(event)
 
     async def _show(self, event: Event) -> None:
         match event:
@@ -240,6 +233,8 @@ class ChatPane(Widget):
     @on(ReplyEnded)
     async def end(self, message: ReplyEnded) -> None:
         await self.paint()
+        if not self.open:
+            return
         if self._answer is not None:
             await self._answer.finish()
         elif message.prompt is not None:
@@ -274,6 +269,11 @@ class ChatPane(Widget):
         """Nothing came of `prompt`: out of the transcript, back into the box."""
         await self.transcript.drop_last(Prompt)
         self.box.put(prompt)
+
+    def leave(self) -> None:
+        """The pane is about to go: its answer stops, and nothing is shown any more."""
+        self.stop()
+        self.open = False
 
     def stop(self) -> None:
         """Stop the answer; what was written stays."""
@@ -345,8 +345,8 @@ class ChatPane(Widget):
         """Change some of what the status line shows."""
         if self._stop.is_set() and changes.get("phase") in ("prefill", "decode", "parked"):
             changes["phase"] = "stopping"
-        line = self.query_one(StatusLine)
-        line.status = replace(line.status, **changes)
+        if self.open:
+            self._line.status = replace(self._line.status, **changes)
 
     def say(self, text: str) -> None:
         """Tell the user, for a moment."""
@@ -372,7 +372,7 @@ class ChatPane(Widget):
 
     def hint(self, pairs: list[tuple[str, str]]) -> None:
         """Show what could be typed."""
-        self.query_one(Hints).show(pairs)
+        self._hints.show(pairs)
 
 
 def joined(events: Iterable[Event]) -> list[Event]:
