@@ -74,6 +74,7 @@ _localinfer_values() {
         --head-bits) _localinfer_words 8 4 3 ;;
         --test) : ;;
         --rows) : ;;
+        --workload) _localinfer_words mixed ;;
         --tasks) : ;;
         --prompts) : ;;
         --reps) : ;;
@@ -115,14 +116,14 @@ _localinfer() {
         'run') flags='-m --model -p --prompt -f --file -s --system --raw -n --max-tokens --temp --top-k --top-p --min-p --repeat-penalty --seed --stop --on-overflow --lossy -c --ctx-size -t --threads --kv-bits --backend --draft --draft-tokens --prefill-chunk --kv-tokens --latency-goal --revision --offline --json --stats --show-drafts --no-remember --kv-disk -q --quiet -h --help' offer='_localinfer_names models' ;;
         'map') flags='-o --output --resume -s --system --raw -n --max-tokens --temp --top-k --top-p --min-p --repeat-penalty --seed --stop -np --parallel -c --ctx-size -t --threads --kv-bits --backend --draft --draft-tokens --prefill-chunk --kv-tokens --latency-goal --revision --offline -q --quiet -h --help' offer='_localinfer_names models' ;;
         'chat') flags='-m --model --continue -s --system -n --max-tokens --temp --top-k --top-p --min-p --repeat-penalty --seed --stop --on-overflow -c --ctx-size -t --threads --kv-bits --backend --draft --draft-tokens --prefill-chunk --kv-tokens --latency-goal --no-remember --kv-disk --revision --offline --theme -h --help' offer='_localinfer_names models' ;;
-        'bench') flags='-m --model --random --group --head-bits --test -np --parallel --rows --tasks --prompts -n --max-tokens --reps --against --against-file --compare --max-drop --seed -c --ctx-size -t --threads --kv-bits --backend --draft --draft-tokens --prefill-chunk --kv-tokens --latency-goal --revision --offline --json -q --quiet -h --help' offer='_localinfer_names models' ;;
+        'bench') flags='-m --model --random --group --head-bits --test -np --parallel --rows --workload --tasks --prompts -n --max-tokens --reps --against --against-file --compare --max-drop --seed -c --ctx-size -t --threads --kv-bits --backend --draft --draft-tokens --prefill-chunk --kv-tokens --latency-goal --revision --offline --json -q --quiet -h --help' offer='_localinfer_names models' ;;
         'draft train') flags='--minutes --text --kind --seed -t --threads --offline --json -q --quiet -h --help' offer='' ;;
         'draft list') flags='--json -q --quiet -h --help' offer='' ;;
         'draft rm') flags='--texts --json -q --quiet -h --help' offer='' ;;
         'doctor') flags='--recalibrate --json -q --quiet -h --help' offer='' ;;
         'config show') flags='--json -h --help' offer='' ;;
-        'config set') flags='-h --help' offer='_localinfer_words model prompt file system raw lossy revision ctx-size threads kv-bits backend draft minutes kind texts show-drafts no-remember draft-tokens kv-disk kv-tokens latency-goal prefill-chunk on-overflow max-tokens temp top-k top-p min-p repeat-penalty seed stop bits group method calib tokens no-report bpw target-size refine time-budget resume fresh name format type output token offline json quiet stats yes recalibrate dry-run template continue theme test rows tasks prompts reps against against-file random head-bits text ctx chunks plot parallel compare max-drop' ;;
-        'config unset') flags='-h --help' offer='_localinfer_words model prompt file system raw lossy revision ctx-size threads kv-bits backend draft minutes kind texts show-drafts no-remember draft-tokens kv-disk kv-tokens latency-goal prefill-chunk on-overflow max-tokens temp top-k top-p min-p repeat-penalty seed stop bits group method calib tokens no-report bpw target-size refine time-budget resume fresh name format type output token offline json quiet stats yes recalibrate dry-run template continue theme test rows tasks prompts reps against against-file random head-bits text ctx chunks plot parallel compare max-drop' ;;
+        'config set') flags='-h --help' offer='_localinfer_words model prompt file system raw lossy revision ctx-size threads kv-bits backend draft minutes kind texts show-drafts no-remember draft-tokens kv-disk kv-tokens latency-goal prefill-chunk on-overflow max-tokens temp top-k top-p min-p repeat-penalty seed stop bits group method calib tokens no-report bpw target-size refine time-budget resume fresh name format type output token offline json quiet stats yes recalibrate dry-run template continue theme test rows workload tasks prompts reps against against-file random head-bits text ctx chunks plot parallel compare max-drop' ;;
+        'config unset') flags='-h --help' offer='_localinfer_words model prompt file system raw lossy revision ctx-size threads kv-bits backend draft minutes kind texts show-drafts no-remember draft-tokens kv-disk kv-tokens latency-goal prefill-chunk on-overflow max-tokens temp top-k top-p min-p repeat-penalty seed stop bits group method calib tokens no-report bpw target-size refine time-budget resume fresh name format type output token offline json quiet stats yes recalibrate dry-run template continue theme test rows workload tasks prompts reps against against-file random head-bits text ctx chunks plot parallel compare max-drop' ;;
         'completion') flags='-h --help' offer='_localinfer_words bash zsh fish' ;;
         *) return ;;
     esac
@@ -132,7 +133,7 @@ _localinfer() {
             continue
         fi
         case $word in
-            --revision|--token|--name|--bits|--group|--method|--calib|--tokens|--seed|--bpw|--target-size|--refine|--time-budget|-t|--threads|--against|--text|--ctx|--chunks|--plot|--kv-bits|--format|--type|-o|--output|-m|--model|-p|--prompt|-f|--file|-s|--system|-n|--max-tokens|--temp|--top-k|--top-p|--min-p|--repeat-penalty|--stop|--on-overflow|-c|--ctx-size|--backend|--draft|--draft-tokens|--prefill-chunk|--kv-tokens|--latency-goal|--kv-disk|-np|--parallel|--theme|--random|--head-bits|--test|--rows|--tasks|--prompts|--reps|--against-file|--compare|--max-drop|--minutes|--kind) skip=yes ;;
+            --revision|--token|--name|--bits|--group|--method|--calib|--tokens|--seed|--bpw|--target-size|--refine|--time-budget|-t|--threads|--against|--text|--ctx|--chunks|--plot|--kv-bits|--format|--type|-o|--output|-m|--model|-p|--prompt|-f|--file|-s|--system|-n|--max-tokens|--temp|--top-k|--top-p|--min-p|--repeat-penalty|--stop|--on-overflow|-c|--ctx-size|--backend|--draft|--draft-tokens|--prefill-chunk|--kv-tokens|--latency-goal|--kv-disk|-np|--parallel|--theme|--random|--head-bits|--test|--rows|--workload|--tasks|--prompts|--reps|--against-file|--compare|--max-drop|--minutes|--kind) skip=yes ;;
             -*) ;;
             *) given=$((given + 1)) ;;
         esac

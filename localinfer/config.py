@@ -75,6 +75,9 @@ class EngineConfig:
     remember: bool = False
     """Keep the tokens of finished texts, privately, and guess from those of earlier ones."""
 
+    reuse: bool = True
+    """Find the beginning of a text in the cache if an earlier one left it there. Off only for measuring."""
+
     kv_disk_gb: float = 0.0
     """Gigabytes of keys and values kept on disk, for all models together, so that chats are taken up without reading
     them anew. 0 keeps none."""

@@ -37,6 +37,7 @@ def bench(
     test: o.Tests,
     parallel: o.Parallel,
     rows: o.Rows,
+    workload: o.Workload,
     tasks: o.Tasks,
     prompts: o.Prompts,
     max_tokens: o.MaxTokens,
@@ -66,6 +67,12 @@ def bench(
     else:
         found = known(name or model or "starter", group or head_bits, revision=revision, offline=offline, quiet=quiet)
     ways = drafting_ways(engine, typed="draft" in ctx.meta[TYPED] or engine.draft != "auto")
+    if workload is not None:
+        if tasks or prompts:
+            raise UsageError("`--workload` beside `--tasks` or `--prompts`", hint="leave one of them out")
+        peer = peer_file(found, against, against_file)
+        answer_workload(found, next(iter(ways.values())), counts("parallel", parallel), reps, seed, peer, json=json)
+        return
     if tasks or prompts:
         chosen = chosen_prompts(tasks, prompts)
         answer_prompts(found, chosen, ways, max_tokens, engine.backend, json=json, quiet=quiet)
@@ -174,6 +181,41 @@ def answer_prompts(
         show_json({"model": model.ref, "rows": as_json(rows)})
     else:
         line(answers_table(rows).rstrip("\n"))
+
+
+def answer_workload(
+    model: LocalModel,
+    config: EngineConfig,
+    parallel: "Sequence[int]",
+    repetitions: int,
+    seed: int,
+    peer: Path | None,
+    *,
+    json: bool,
+) -> None:
+    """The `mixed` workload in all ways, for one number of sequences at once."""
+    import time
+
+    from localinfer.bench.workload import as_json, run_workload, workload_table
+    from localinfer.cli.output import line, show_json
+
+    if len(parallel) > 1 or (parallel and parallel[0] < 2):
+        raise UsageError("`--workload` runs one number of sequences, 2 or more", hint="write it like `-np 8`")
+    at_once = parallel[0] if parallel else 8
+    rows = run_workload(
+        model.path,
+        config,
+        name=model.ref,
+        parallel=at_once,
+        repetitions=repetitions,
+        seed=seed,
+        against=peer,
+        clock=time.perf_counter,
+    )
+    if json:
+        show_json({"model": model.ref, "parallel": at_once, "workload": as_json(rows)})
+    else:
+        line(workload_table(rows, at_once).rstrip("\n"))
 
 
 def known(ref: str, odd: str | None, *, revision: str | None, offline: bool, quiet: bool) -> LocalModel:

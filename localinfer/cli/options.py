@@ -437,6 +437,15 @@ Rows = Annotated[
     list[str],
     flag("rows", "list", "Also time steps of so many sequences together, such as `1,2,4,8`.", metavar="N,N"),
 ]
+Workload = Annotated[
+    str | None,
+    flag(
+        "workload",
+        "text",
+        "Answer many requests of mixed lengths instead, joining at any step, in fixed groups, and one by one.",
+        choices=("mixed",),
+    ),
+]
 Tasks = Annotated[
     list[str],
     flag(

@@ -83,7 +83,8 @@ def _open_native(path: Path, config: EngineConfig, name: str, on_progress: OnPro
     sampling = default_sampling(path)
     _check_vocabulary(checkpoint, tokenizer, name)
     context = choose_context(config, checkpoint.spec.max_context)
-    cache = PagedCache(slots=config.parallel, context=context, blocks=blocks_for(config.pool_tokens(context)))
+    pool = blocks_for(config.pool_tokens(context))
+    cache = PagedCache(slots=config.parallel, context=context, blocks=pool, reuse=config.reuse)
     key = calibration.key_for(checkpoint, name, isa=config.isa, threads=config.threads or 0, kv_bits=config.kv_bits)
     kept = calibration.known(key)
     program = load_program(

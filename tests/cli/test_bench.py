@@ -121,3 +121,24 @@ def test_several_sequences_and_an_earlier_report(cli: Cli, tiny: Path, tmp_path:
     (tmp_path / "none.json").write_text("[]")
     ran = cli(*argv, "--compare", str(tmp_path / "none.json"))
     assert (ran.code, ran.out, "holds no report" in ran.err) == (7, "", True)
+
+
+def test_a_workload_of_mixed_lengths_says_the_same_in_all_ways(
+    cli: Cli, tiny: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in {"PER_STREAM": 3, "ANSWER": (4, 40), "CONTEXT": 300}.items():
+        monkeypatch.setattr(f"localinfer.bench.workload.{name}", value)
+    ran = cli("bench", str(tiny), "--workload", "mixed", "-np", "3", "--reps", "1", "--json", "-t", "1")
+    assert ran.code == 0, ran.err
+    rows = json.loads(ran.out)["workload"]
+    assert [row["way"] for row in rows] == ["continuous", "static", "static, done rows dropped", "one by one"]
+    assert len({row["output_hash"] for row in rows}) == 1
+    assert rows[1]["times_static"] == 1
+    assert all(row["tok_s"] > 0 and row["done_mean_s"] >= row["ttft_mean_s"] > 0 for row in rows)
+    for wrong in (
+        ("--workload", "odd"),
+        ("--workload", "mixed", "-np", "1"),
+        ("--workload", "mixed", "--tasks", "all"),
+    ):
+        ran = cli("bench", str(tiny), *wrong)
+        assert (ran.code, "hint" in ran.err) == (2, True)
