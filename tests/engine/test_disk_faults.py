@@ -9,7 +9,6 @@ from pathlib import Path
 
 import pytest
 
-from localinfer.engine.disk import DiskShelf
 from localinfer.kv.cache import PagedCache
 from localinfer.paths import kv_dir
 from tests.engine.running import GREEDY, open_tiny, run_one
@@ -17,7 +16,7 @@ from tests.engine.test_disk import SIZE, Memory, answered, filled, shelf
 from tests.tiny import make_checkpoint
 
 TEXT = list(range(32 * 8))
-FILE = SIZE + 64
+FILE = SIZE + 96
 """At least the bytes of one file."""
 
 
@@ -54,7 +53,9 @@ def test_a_block_of_another_model_is_refused(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("kind", ["fifo", "socket", "link", "folder"])
-def test_what_is_no_file_is_removed_and_stops_nothing(tmp_path: Path, kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_is_no_file_is_removed_and_stops_nothing(
+    tmp_path: Path, kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     memory, names = filled(tmp_path / "kv", 2)
     path = path_of(tmp_path / "kv", names[0])
     path.unlink()
@@ -62,18 +63,19 @@ def test_what_is_no_file_is_removed_and_stops_nothing(tmp_path: Path, kind: str,
         os.mkfifo(path)
     elif kind == "socket":
         monkeypatch.chdir(path.parent)  # a socket's path is short
-        socket.socket(socket.AF_UNIX).bind(path.name)
+        with socket.socket(socket.AF_UNIX) as here:
+            here.bind(path.name)
     elif kind == "link":
         path.symlink_to(path_of(tmp_path / "kv", names[1]))
     else:
         path.mkdir()
     answers: list[list[bool]] = []
     reader = threading.Thread(target=lambda: answers.append(found(tmp_path / "kv", names)), daemon=True)
-    before = len(os.listdir("/proc/self/fd"))
+    before = len(list(Path("/proc/self/fd").iterdir()))
     reader.start()
     reader.join(5)
     assert answers == [[False, True]], "it hangs" if not answers else ""
-    assert len(os.listdir("/proc/self/fd")) <= before
+    assert len(list(Path("/proc/self/fd").iterdir())) <= before
     assert not os.path.lexists(path)
     one = shelf(tmp_path / "kv", memory)
     one.keep(names[0], 0)
@@ -84,7 +86,16 @@ def test_what_is_no_file_is_removed_and_stops_nothing(tmp_path: Path, kind: str,
 
 def test_the_end_of_a_text_goes_before_its_beginning(tmp_path: Path) -> None:
     """Without its beginning, nothing of a text is ever found again."""
-    _, names = filled(tmp_path / "kv", 8, limit=5 * FILE)
+    one = shelf(tmp_path / "kv", Memory(), limit=5 * FILE)
+    cache = PagedCache(slots=1, context=256, blocks=8)
+    cache.shelf = one
+    lease = cache.open(TEXT)
+    cache.reserve(lease, 256)
+    for end in range(96, 257, 32):  # a prompt, then an answer
+        cache.publish(lease, TEXT, end)
+    cache.close(lease)
+    one.close()
+    names = one.names(TEXT, 8)
     back = found(tmp_path / "kv", names)
     kept = sum(back)
     assert 3 <= kept <= 5
@@ -132,7 +143,7 @@ def test_the_count_follows_what_is_deleted(tmp_path: Path) -> None:
 
 
 def test_an_interrupt_while_blocks_are_read_loses_no_place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    _, names = filled(tmp_path / "kv", 8)
+    filled(tmp_path / "kv", 8)
     cache = PagedCache(slots=1, context=288, blocks=9)
     one = shelf(tmp_path / "kv", Memory())
     cache.shelf = one
