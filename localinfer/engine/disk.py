@@ -84,6 +84,11 @@ class DiskShelf:
         return len(self._known)
 
     @property
+    def count_bytes(self) -> int:
+        """What these take."""
+        return self.count * self._size
+
+    @property
     def problem(self) -> str:
         """Why nothing more is kept; empty while all is well."""
         return self._writer.problem

@@ -1,17 +1,22 @@
 """KV blocks on disk where it hurts: files that are not what they are called, a bound that others share, interrupts."""
 
 import os
+import random
+import shutil
 import socket
 import threading
 import time
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from localinfer.engine.protocol import Request
+from localinfer.events import Finished
 from localinfer.kv.cache import PagedCache
 from localinfer.paths import kv_dir
-from tests.engine.running import GREEDY, open_tiny, run_one
+from tests.engine.running import GREEDY, finish, open_tiny, run_one, said
 from tests.engine.test_disk import SIZE, Memory, answered, filled, shelf
 from tests.tiny import make_checkpoint
 
@@ -187,3 +192,54 @@ def test_a_whole_last_block_is_used_up_to_its_last_token(tmp_path: Path) -> None
             assert engine.load().used == 0
     assert got.stats.prompt_tokens - got.stats.cached_tokens <= 31
     assert kv_dir().is_dir()
+
+
+def test_the_load_says_what_lies_there(tmp_path: Path) -> None:
+    path = make_checkpoint(tmp_path / "m", seed=1)
+    for _ in range(2):
+        with open_tiny(path, kv_disk_gb=1) as engine:
+            run_one(engine, [(7 * i) % 250 for i in range(100)])
+        load = engine.load()
+    files = [file for file in kv_dir().rglob("*") if file.is_file()]
+    assert load.on_disk == len(files) > 0
+    assert load.disk_bytes == sum(file.stat().st_size for file in files)
+
+
+def test_a_folder_that_is_emptied_meanwhile_does_not_end_keeping(tmp_path: Path) -> None:
+    memory, names = filled(tmp_path / "kv", 2)
+    one = shelf(tmp_path / "kv", memory)
+    shutil.rmtree(tmp_path / "kv")
+    assert not one.fetch(names[0], 0)
+    one.keep(names[0], 0)
+    one.close()
+    assert not one.problem
+    assert found(tmp_path / "kv", names) == [True, False]
+
+
+@pytest.mark.parametrize("config", [{"kv_bits": 16}, {"kv_bits": 4, "draft": "early"}, {"draft": "suffix"}], ids=str)
+def test_random_chats_over_restarts(tmp_path: Path, config: dict[str, Any]) -> None:
+    """Turns, forks and shifted contexts, a cache that is too small, a bound that is too low: the same tokens."""
+    path = make_checkpoint(tmp_path / "m", seed=1, head_dim=32)
+    rng = random.Random(5)
+    texts: list[tuple[int, ...]] = [tuple(rng.randrange(256) for _ in range(90))]
+    cached = 0
+    with open_tiny(path, reuse=False, kv_bits=config.get("kv_bits", 8)) as plain:
+        for restart in range(5):
+            limit = 1 if restart < 3 else 2e-4
+            with open_tiny(path, kv_disk_gb=limit, parallel=2, kv_tokens=288, **config) as engine:
+                for _ in range(6):
+                    asks = [rng.choice(texts)[: rng.randint(1, 240)] for _ in range(2)]
+                    requests = [
+                        Request((*ask, rng.randrange(256)), GREEDY, on_overflow="shift", keep=8) for ask in asks
+                    ]
+                    handles = [engine.add(request) for request in requests]
+                    events = finish(engine)
+                    for handle, request in zip(handles, requests, strict=True):
+                        got = said(events, handle)
+                        want = next(e for e in plain.stream(request) if isinstance(e, Finished))
+                        assert got.token_ids == want.token_ids
+                        cached += got.finished.stats.cached_tokens
+                        texts.append((*request.prompt, *got.token_ids))
+                assert engine.load().used == 0
+                assert not engine.load().disk_problem
+    assert cached > 1000
