@@ -48,6 +48,7 @@ def run(
     from localinfer.chats.chat import Chat
     from localinfer.cli.answer import show_answer
     from localinfer.cli.opening import find, open_model
+    from localinfer.cli.output import note
     from localinfer.cli.prompt import read_prompt
     from localinfer.cli.tints import tints_of
     from localinfer.engine.opening import DEFAULT_CONTEXT
@@ -62,6 +63,8 @@ def run(
         chosen = sampling.over(running.default_sampling)
         chat = Chat(running, system=system, sampling=chosen, raw=raw, on_overflow=on_overflow)
         show_answer(opened, chat, text, json=json, stats=stats, tints=tints, quiet=quiet)
+    if (problem := running.load().disk_problem) and not quiet:  # all is written by now, or never
+        note(f"keys and values are not kept on disk: {problem}; `--kv-disk 0` does not try")
 
 
 def split_words(

@@ -9,9 +9,10 @@ import hashlib
 import os
 import queue
 import secrets
+import stat
+import struct
 import threading
 import time
-import zlib
 from array import array
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
@@ -26,8 +27,10 @@ from localinfer.config import BLOCK_TOKENS
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-MAGIC = b"LIKVBLK1"
+MAGIC = b"LIKVBLK2"
 NAME_BYTES = 16
+SHORT = BLOCK_TOKENS - 1
+"""Tokens of a block that lacks only the last one of a text, which is never computed."""
 WAITING_BYTES = 256 << 20
 """Blocks that wait to be written take so much memory at most; more are not kept."""
 CLOSING_S = 10.0
@@ -36,9 +39,14 @@ ABANDONED_S = 3600.0
 """A half-written file of this age belongs to nobody."""
 ROOM = 0.9
 """When there are too many bytes, the oldest go until this share is left."""
+LOOKS = 16
+"""Others write too: after each so-manieth part of the limit it is counted again what is there."""
+MOST_STAMPS = 1 << 20
+"""Nanoseconds between two uses: each block of a text has a stamp of its own."""
 
-_HEADER = len(MAGIC) + 8
-_Job = tuple[bytes, "NDArray[np.uint8]"]
+_START = struct.Struct(f"<8s{NAME_BYTES}s{NAME_BYTES}sQ")  # magic, model, name, bytes of the block; then the checksum
+_HEADER = _START.size + NAME_BYTES
+_Job = tuple[bytes, "NDArray[np.uint8]", int] | tuple[list[bytes], int]  # a block to write, or a text that was used
 
 
 class Blocks(Protocol):
@@ -65,6 +73,7 @@ class DiskShelf:
         self._known = {name for name, _ in _files(self._folder)}
         self._waiting: queue.Queue[_Job | None] = queue.Queue(max(1, WAITING_BYTES // self._size))
         self._pending: set[bytes] = set()
+        self._stamp = time.time_ns()
         # The thread must not hold the program: an engine that nobody closes is freed all the same.
         self._writer = _Writer(folder, self._folder, limit_bytes, self._waiting, self._known, self._pending)
         self._writer.start()
@@ -73,6 +82,11 @@ class DiskShelf:
     def count(self) -> int:
         """Blocks of this model on disk."""
         return len(self._known)
+
+    @property
+    def count_bytes(self) -> int:
+        """What these take."""
+        return self.count * self._size
 
     @property
     def problem(self) -> str:
@@ -89,35 +103,60 @@ class DiskShelf:
             found.append(before)
         return found
 
+    def short(self, tokens: Sequence[int], count: int) -> bytes:
+        """The name of the block after the first `count` ones that holds all but one of its tokens."""
+        before = self.names(tokens, count)[-1] if count else self._root
+        data = array("I", tokens[count * BLOCK_TOKENS :][:SHORT]).tobytes()
+        return hashlib.blake2b(data, digest_size=NAME_BYTES, key=before).digest()
+
     def __contains__(self, name: object) -> bool:
         return name in self._known
 
     def fetch(self, name: bytes, block: int) -> bool:
-        """Bring a block back; one that is not whole is deleted. See `Shelf.fetch`."""
+        """Bring a block back; what is not this block, whole, is deleted. See `Shelf.fetch`."""
         path = _path(self._folder, name)
-        try:
-            with os.fdopen(os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC), "rb") as file:
-                header = file.read(_HEADER)
-                whole = os.fstat(file.fileno()).st_size == self._size and header[: len(MAGIC)] == MAGIC
-                whole = whole and file.readinto(self._buffer.data) == len(self._buffer)
-            if whole and _header(self._buffer) == header:
-                self._blocks.write_kv(block, self._buffer)
+        if self._read(path, name):
+            self._blocks.write_kv(block, self._buffer)
+            with suppress(OSError):
                 os.utime(path)
-                return True
-            path.unlink(missing_ok=True)
-        except OSError:
-            pass  # gone, or not to be read: then it is computed
+            return True
+        _remove(path)
         self._known.discard(name)
         return False
 
-    def keep(self, name: bytes, block: int) -> None:
+    def _read(self, path: Path, name: bytes) -> bool:
+        """Fill the buffer; False unless `path` is a file with all of this block."""
+        try:  # a pipe must not keep us waiting
+            handle = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+        except OSError:
+            return False
+        try:
+            told = os.fstat(handle)
+            if not stat.S_ISREG(told.st_mode) or told.st_size != self._size:
+                return False
+            header, left = os.read(handle, _HEADER), self._buffer.data
+            while left and (count := os.readv(handle, [left])):
+                left = left[count:]
+            return not left and header == _header(self._root, name, self._buffer)
+        except OSError:
+            return False
+        finally:
+            os.close(handle)
+
+    def used(self, names: Sequence[bytes]) -> None:
+        """These first blocks of a text are in use; see `Shelf.used`."""
+        self._stamp = max(self._stamp + MOST_STAMPS, time.time_ns())
+        with suppress(queue.Full):
+            self._waiting.put_nowait((list(names), self._stamp))  # those that wait are written by then
+
+    def keep(self, name: bytes, block: int, at: int = 0) -> None:
         """Copy a block, to be written soon; see `Shelf.keep`."""
         if name in self._known or name in self._pending or self.problem or self._waiting.full():
             return
         copy = np.empty(self._blocks.kv_block_bytes, np.uint8)
         self._blocks.read_kv(block, copy)
         self._pending.add(name)
-        self._waiting.put((name, copy))
+        self._waiting.put((name, copy, self._stamp - at))
 
     def close(self) -> None:
         """Write what waits, for `CLOSING_S` at most."""
@@ -147,62 +186,80 @@ class _Writer(threading.Thread):
         self._jobs = jobs
         self._known = known
         self._pending = pending
-        self._bytes = 0
+        self._bytes = self._fresh = 0  # in all, and of these written since all were counted
 
     def run(self) -> None:
         self._guarded(self._tidy)
         while (job := self._jobs.get()) is not None:
-            name, values = job
-            if not self.problem and self._guarded(partial(self._write, name, values)):
-                self._known.add(name)
+            if len(job) == 2:
+                self._touch(*job)
+                continue
+            name, values, stamp = job
+            if not self.problem:
+                self._guarded(partial(self._write, name, values, stamp))
             self._pending.discard(name)
 
-    def _guarded(self, work: Callable[[], None]) -> bool:
+    def _guarded(self, work: Callable[[], None]) -> None:
         """Do it; the first failure ends all writing."""
         try:
             work()
         except OSError as error:
             self.problem = error.strerror or str(error)
-            return False
-        return True
 
-    def _write(self, name: bytes, values: "NDArray[np.uint8]") -> None:
+    def _touch(self, names: list[bytes], stamp: int) -> None:
+        """The blocks of one text: its end is deleted first, since nothing is found without the beginning."""
+        for at, name in enumerate(names):
+            try:
+                os.utime(_path(self._folder, name), ns=(stamp - at, stamp - at), follow_symlinks=False)
+            except OSError:
+                self._known.discard(name)
+
+    def _write(self, name: bytes, values: "NDArray[np.uint8]", stamp: int) -> None:
         path = _path(self._folder, name)
         for folder in (self._root, self._folder, path.parent):
             folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         part = path.with_name(f".{secrets.token_hex(8)}.tmp")
         try:
             with os.fdopen(os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600), "wb") as file:
-                file.write(_header(values))
+                file.write(_header(bytes.fromhex(self._folder.name), name, values))
                 file.write(values.data)
+                file.flush()
+                os.utime(file.fileno(), ns=(stamp, stamp))
             part.replace(path)
+        except FileNotFoundError:  # `cache prune`, meanwhile
+            return
         except OSError:
             part.unlink(missing_ok=True)
             raise
+        self._known.add(name)
         self._bytes += _HEADER + len(values)
-        if self._bytes > self._limit:
+        self._fresh += _HEADER + len(values)
+        if self._bytes > self._limit or self._fresh > self._limit // LOOKS:
             self._tidy()
 
     def _tidy(self) -> None:
         """Count all bytes, and delete the least recently used blocks where they are too many."""
-        found: list[tuple[float, int, Path]] = []
+        found: list[tuple[int, int, Path]] = []
         for folder in self._root.glob("*"):
             for _, path in _files(folder):
                 with suppress(OSError):
                     told = path.lstat()
-                    found.append((told.st_mtime, told.st_size, path))
+                    found.append((told.st_mtime_ns, told.st_size, path))
             for path in folder.glob("*/.*.tmp"):
                 with suppress(OSError):
                     if time.time() - path.lstat().st_mtime > ABANDONED_S:
                         path.unlink()
         self._bytes = sum(size for _, size, _ in found)
+        self._fresh = 0
         if self._bytes <= self._limit:
             return
         for _, size, path in sorted(found):
             if self._bytes <= ROOM * self._limit:
                 break
-            path.unlink(missing_ok=True)
+            _remove(path)
             self._bytes -= size
+            if path.parent.parent == self._folder:
+                self._known.discard(bytes.fromhex(path.name))
 
 
 def _path(folder: Path, name: bytes) -> Path:
@@ -218,6 +275,18 @@ def _files(folder: Path) -> Iterator[tuple[bytes, Path]]:
                 yield name, path
 
 
-def _header(values: "NDArray[np.uint8]") -> bytes:
-    """Says that what follows is whole."""
-    return MAGIC + zlib.crc32(values.data).to_bytes(4, "little") + len(values).to_bytes(4, "little")
+def _remove(path: Path) -> None:
+    """Delete what has a block's name, whatever it is; a link, not what it leads to."""
+    with suppress(OSError):
+        if path.is_dir() and not path.is_symlink():
+            path.rmdir()
+        else:
+            path.unlink()
+
+
+def _header(root: bytes, name: bytes, values: "NDArray[np.uint8]") -> bytes:
+    """Says whose block follows, and that it is whole."""
+    start = _START.pack(MAGIC, root, name, len(values))
+    digest = hashlib.blake2b(start, digest_size=NAME_BYTES)
+    digest.update(values.data)
+    return start + digest.digest()

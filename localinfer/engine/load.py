@@ -33,6 +33,8 @@ class Load:
     """Blocks that nobody holds, whose content may still be used again."""
     on_disk: int = 0
     """Blocks of this model on disk."""
+    disk_bytes: int = 0
+    """What they take there."""
     disk_problem: str = ""
     """Why no more are put there; empty while all is well."""
 
@@ -59,5 +61,6 @@ def load_of(scheduler: Scheduler, last: Load, shelf: DiskShelf | None = None) ->
         shared=blocks[2],
         kept=blocks[3],
         on_disk=shelf.count if shelf else 0,
+        disk_bytes=shelf.count_bytes if shelf else 0,
         disk_problem=shelf.problem if shelf else "",
     )

@@ -20,6 +20,8 @@ class Lease:
     """Block i holds tokens 32i to 32i + 31. Only the first `len(links)` may be shared with others."""
     links: list[int] = field(default_factory=list)
     """The prefix links of the leading full blocks."""
+    short: bytes = b""
+    """The name of the block after these, while it lacks but one token and others may be glad of it."""
     sent: int = 0
     """How many of `blocks` the runner's table already has; lowered here when blocks are taken back."""
 
@@ -83,8 +85,17 @@ class Shelf(Protocol):
         """Bring what is kept under `name` into `block` of the cache; False if it is of no use."""
         ...
 
-    def keep(self, name: bytes, block: int) -> None:
-        """Keep what is in `block`. What is there already is not kept twice."""
+    def short(self, tokens: Sequence[int], count: int) -> bytes:
+        """The name of the block after the first `count` ones when it lacks but its last token."""
+        ...
+
+    def used(self, names: Sequence[bytes]) -> None:
+        """These are the first blocks of a text that is in use."""
+        ...
+
+    def keep(self, name: bytes, block: int, at: int) -> None:
+        """Keep what is in `block`, the one `at` this place of the text that was told of last in `used`. What is there
+        already is not kept twice."""
         ...
 
 
@@ -123,13 +134,18 @@ class PagedCache:
 
     def open(self, tokens: Sequence[int]) -> Lease:
         lease = Lease(self._slots.pop())
-        for link, block in self._known(tokens):
-            self.allocator.share(block)
-            lease.blocks.append(block)
-            lease.links.append(link)
-        if self.shelf is not None and self._reuse:
-            self._bring(lease, tokens, self.shelf)
-        lease.cached = len(lease.blocks) * BLOCK_TOKENS
+        try:
+            for link, block in self._known(tokens):
+                self.allocator.share(block)
+                lease.blocks.append(block)
+                lease.links.append(link)
+            if self.shelf is not None and self._reuse:
+                self._bring(lease, tokens, self.shelf)
+        except BaseException:  # reading files takes its time: an interrupt may come
+            self.close(lease)
+            raise
+        spare = len(lease.blocks) > len(lease.links)
+        lease.cached = len(lease.blocks) * BLOCK_TOKENS - spare
         return lease
 
     def reserve(self, lease: Lease, end: int) -> None:
@@ -141,16 +157,24 @@ class PagedCache:
         new = [at for at in range(begin, end) if self._seal(lease, tokens, at)]
         if new and self.shelf is not None and self._reuse:
             names = self.shelf.names(tokens, end)
+            self.shelf.used(names)
             for at in new:
-                self.shelf.keep(names[at], lease.blocks[at])
+                self.shelf.keep(names[at], lease.blocks[at], at)
+        lease.short = b""
+        if self.shelf is not None and self._reuse and computed % BLOCK_TOKENS == BLOCK_TOKENS - 1:
+            lease.short = self.shelf.short(tokens, end)
 
     def truncate(self, lease: Lease, keep: int) -> int:
         whole = min(keep // BLOCK_TOKENS, len(lease.links))  # a block that others may share is never written again
         self._release(lease, whole)
         del lease.links[whole:]
+        lease.short = b""
         return whole * BLOCK_TOKENS
 
     def close(self, lease: Lease) -> None:
+        if self.shelf is not None and lease.short:
+            self.shelf.keep(lease.short, lease.blocks[len(lease.links)], len(lease.links))
+        lease.short = b""
         self._release(lease, 0)
         lease.links.clear()
         self._slots.append(lease.slot)
@@ -172,16 +196,27 @@ class PagedCache:
     def _bring(self, lease: Lease, tokens: Sequence[int], shelf: Shelf) -> None:
         """Take the blocks after those that are here from the shelf, as far as it has them and there is room."""
         count = (len(tokens) - 1) // BLOCK_TOKENS
-        names = shelf.names(tokens, count)
+        names = shelf.names(tokens, len(tokens) // BLOCK_TOKENS)
         for at in range(len(lease.blocks), count):
-            if names[at] not in shelf or not self.allocator.available:
-                return
-            block = self.allocator.take()
-            if not shelf.fetch(names[at], block):
-                self.allocator.release(block)
-                return
-            lease.blocks.append(block)
+            if not self._fetch(lease, names[at], shelf):
+                break
             self._seal(lease, tokens, at)
+        here = len(lease.blocks)
+        shelf.used(names[:here])
+        # Of one more block all but one token may be of use. It is this text's own: it is written once more.
+        if len(names) > here:
+            last = [names[here]] if here == count else []  # whole, but its last token is the one to be computed
+            any(self._fetch(lease, name, shelf) for name in (shelf.short(tokens, here), *last))
+
+    def _fetch(self, lease: Lease, name: bytes, shelf: Shelf) -> bool:
+        """One more block for `lease` from the shelf; False where there is none, or no room."""
+        if name not in shelf or not self.allocator.available:
+            return False
+        lease.blocks.append(self.allocator.take())
+        if shelf.fetch(name, lease.blocks[-1]):
+            return True
+        self.allocator.release(lease.blocks.pop())
+        return False
 
     def _release(self, lease: Lease, keep: int) -> None:
         while len(lease.blocks) > keep:

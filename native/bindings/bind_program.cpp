@@ -128,17 +128,17 @@ void make_kv(Program& program, size_t blocks, const std::variant<size_t, std::ve
 }
 
 void read_kv(Program& program, size_t block, Vector<uint8_t> out) {
-  REQUIRE(out.shape(0) == program.kv_block_bytes(), "out has %zu bytes, but a block has %zu", out.shape(0),
-          program.kv_block_bytes());
+  const size_t bytes = out.shape(0);
+  uint8_t* const data = out.data();
   const nb::gil_scoped_release unlocked;
-  program.read_kv(block, out.data());
+  program.read_kv(block, data, bytes);
 }
 
 void write_kv(Program& program, size_t block, Vector<const uint8_t> values) {
-  REQUIRE(values.shape(0) == program.kv_block_bytes(), "values has %zu bytes, but a block has %zu", values.shape(0),
-          program.kv_block_bytes());
+  const size_t bytes = values.shape(0);
+  const uint8_t* const data = values.data();
   const nb::gil_scoped_release unlocked;
-  program.write_kv(block, values.data());
+  program.write_kv(block, data, bytes);
 }
 
 std::vector<double> probe_kv(Program& program, Integers tokens) {

@@ -198,6 +198,7 @@ std::vector<size_t> Program::kv_bits() const {
 }
 
 void Program::make_kv(size_t blocks, const std::vector<size_t>& bits) {
+  const Hold hold(busy_);  // a step, or a block that is read, is in the cache that goes
   REQUIRE(head_.weight != nullptr, "make_kv before head");
   kv_ = KvCache();  // the old one goes first: both at once may not fit
   kv_ = KvCache(blocks, layers_of(bits));
@@ -205,19 +206,20 @@ void Program::make_kv(size_t blocks, const std::vector<size_t>& bits) {
   if (scratch_.memory.size() == 0) lay_out_scratch();
 }
 
-void Program::require_block(size_t block) const {
+void Program::require_block(size_t block, size_t bytes) const {
+  REQUIRE(bytes == kv_.block_bytes(), "%zu bytes, but a block has %zu", bytes, kv_.block_bytes());
   REQUIRE(block < kv_.blocks(), "block %zu, but the KV cache has %zu", block, kv_.blocks());
 }
 
-void Program::read_kv(size_t block, uint8_t* out) {
+void Program::read_kv(size_t block, uint8_t* out, size_t bytes) {
   const Hold hold(busy_);
-  require_block(block);
+  require_block(block, bytes);
   kv_.read(block, out);
 }
 
-void Program::write_kv(size_t block, const uint8_t* in) {
+void Program::write_kv(size_t block, const uint8_t* in, size_t bytes) {
   const Hold hold(busy_);
-  require_block(block);
+  require_block(block, bytes);
   kv_.write(block, in);
 }
 

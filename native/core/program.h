@@ -184,10 +184,10 @@ class Program {
   size_t vocab() const { return head_.weight ? head_.weight->shape.rows() : 0; }
   size_t kv_bytes() const { return kv_.bytes(); }
   size_t kv_block_bytes() const { return kv_.block_bytes(); }
-  // One block of the cache, all layers, to keep it elsewhere and to bring it back; `out` and `in` have
-  // kv_block_bytes(). Throws std::runtime_error while a step is running.
-  void read_kv(size_t block, uint8_t* out);
-  void write_kv(size_t block, const uint8_t* in);
+  // One block of the cache, all layers, to keep it elsewhere and to bring it back; `bytes` must be kv_block_bytes().
+  // Throws std::runtime_error while a step is running.
+  void read_kv(size_t block, uint8_t* out, size_t bytes);
+  void write_kv(size_t block, const uint8_t* in, size_t bytes);
   std::vector<size_t> kv_bits() const;  // of each layer; empty before make_kv
   size_t weight_bytes() const;
   size_t phases() const { return phases_; }  // of the last step: its threads wait for each other so often
@@ -195,7 +195,7 @@ class Program {
  private:
   friend struct Step;
   void require_open(const char* what) const;
-  void require_block(size_t block) const;
+  void require_block(size_t block, size_t bytes) const;
   size_t op_of_layer(size_t layer) const;  // where it begins in ops_; past the last: their end
   bool run(const StepInput& input, const KvCache& kv, KvProbe* probe, const Interrupted& interrupted);
   std::vector<KvCache::Layer> layers_of(const std::vector<size_t>& bits) const;

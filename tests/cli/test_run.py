@@ -11,6 +11,7 @@ from localinfer.bench.rows import output_hash
 from localinfer.cli.run import split_words
 from localinfer.errors import UsageError
 from localinfer.graph import kv_bits
+from localinfer.paths import kv_dir
 from localinfer.text import clean
 from tests.cli.conftest import Cli
 from tests.tiny import make_checkpoint
@@ -235,3 +236,27 @@ def test_a_terminal_gets_clean_text(cli: Cli, tiny: Path, monkeypatch: pytest.Mo
     assert clean(piped) != piped, "this seed should make control characters"
     monkeypatch.setattr("localinfer.cli.output.is_terminal", lambda stream: True)
     assert cli(*asked).out == clean(piped)
+
+
+def test_blocks_are_kept_unless_told_otherwise_and_pruned(cli: Cli, tiny: Path) -> None:
+    prompt = "the same long beginning of a prompt " * 4
+    for flags in (["--no-remember"], ["--kv-disk", "0"]):
+        assert answer(cli, str(tiny), prompt, "-n", "4", *flags)
+        assert not kv_dir().exists()
+    answer(cli, str(tiny), prompt, "-n", "4")
+    kept = sum(path.stat().st_size for path in kv_dir().rglob("*") if path.is_file())
+    assert kept
+    assert json.loads(cli("cache", "prune", "--dry-run", "--json").out)["freed_bytes"] == kept
+    assert any(kv_dir().iterdir())
+    assert "keys and values of earlier texts" in cli("cache", "prune").out
+    assert not any(kv_dir().iterdir())
+
+
+def test_a_folder_that_takes_no_blocks_is_told_of_once(cli: Cli, tiny: Path) -> None:
+    kv_dir().parent.mkdir(parents=True, exist_ok=True)
+    kv_dir().write_text("a file where the folder should be")
+    prompt = "the same long beginning of a prompt " * 4
+    ran = cli("run", str(tiny), prompt, "-n", "4")
+    assert ran.code == 0
+    assert ran.err.count("keys and values are not kept on disk: ") == 1
+    assert "not kept" not in cli("run", str(tiny), prompt, "-n", "4", "-q").err
