@@ -171,9 +171,14 @@ def _for_streams(config: EngineConfig, tests: Sequence[BenchTest], streams: int)
         config,
         context=context,
         parallel=streams,
-        kv_tokens=(context + 32) * streams,
+        kv_tokens=pool_for(context, streams),
         draft="off" if streams > 1 else config.draft,
     )
+
+
+def pool_for(context: int, streams: int) -> int:
+    """Tokens of cache in which so many whole contexts run at once, with what the scheduler keeps in reserve."""
+    return (context + 64) * streams * 21 // 20
 
 
 def _model(subject: Subject, runner: Runner) -> BenchModel:
@@ -207,7 +212,8 @@ def _with_share(row: BenchRow, subject: Subject, tops: float | None) -> BenchRow
 
 def _steps(subject: Subject, config: EngineConfig, rows: Sequence[int], seed: int, clock: Clock) -> list[StepRow]:
     """The times of steps of `rows` sequences, in an engine with room for all of them."""
-    wide = replace(config, parallel=max(rows), context=STEPS + 128, kv_tokens=max(rows) * (STEPS + 128), draft="off")
+    context, most = STEPS + 128, max(rows)
+    wide = replace(config, parallel=most, context=context, kv_tokens=pool_for(context, most), draft="off")
     found: list[StepRow] = []
     one: float | None = None
     with subject.open(wide, clock) as runner:

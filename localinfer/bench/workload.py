@@ -97,7 +97,7 @@ def run_workload(
     ours = EngineConfig(
         context=CONTEXT,
         parallel=parallel,
-        kv_tokens=parallel * (CONTEXT + 32),
+        kv_tokens=parallel * (CONTEXT + 64) * 21 // 20,
         threads=config.threads,
         kv_bits=config.kv_bits,
         prefill_chunk=config.prefill_chunk,

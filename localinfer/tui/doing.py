@@ -114,7 +114,7 @@ async def _export(_screen: "ChatScreen", pane: "ChatPane", name: str) -> None:
     pane.say(f"wrote {len(session.turns)} turns to {name}")
 
 
-@_command("fork", "go on with a copy of this chat in a new pane", key="Alt+F")
+@_command("fork", "go on with a copy of this chat in a new pane", key="Ctrl+T")
 async def _fork(screen: "ChatScreen", pane: "ChatPane", _argument: str) -> None:
     if not pane.occupied():
         await screen.fork(pane)
@@ -169,7 +169,7 @@ async def _split(screen: "ChatScreen", pane: "ChatPane", where: str) -> None:
     await screen.split(pane, across=where != "down")
 
 
-@_command("close", "close this pane; its chat is kept", key="Alt+W")
+@_command("close", "close this pane; its chat is kept", key="F10")
 async def _close(screen: "ChatScreen", pane: "ChatPane", _argument: str) -> None:
     await screen.close(pane)
 

@@ -1,4 +1,7 @@
-"""The keys of the chat: what they do, and how the help card says it."""
+"""The keys of the chat: what they do, and how the help card says it.
+
+Only what every terminal sends: of Alt with letters and digits, many send what cannot be told from other keys.
+"""
 
 from textual.binding import Binding, BindingType
 
@@ -22,15 +25,14 @@ BINDINGS: list[BindingType] = [
             "f7": "compare",
             "f8": "broadcast",
             "f9": "chats",
-            "alt+w": "close",
-            "alt+f": "fork",
+            "f10": "close",
+            "ctrl+t": "fork",
         }.items()
     ),
     Binding("pageup", "page(-1)", "Scroll", priority=True, show=False),
     Binding("pagedown", "page(1)", "Scroll", priority=True, show=False),
     *(Binding(f"alt+{way}", f"go('{way}')", "Other pane", priority=True, show=False) for way in _ARROWS),
     *(Binding(f"alt+shift+{way}", f"move('{way}')", "Move", priority=True, show=False) for way in _ARROWS),
-    *(Binding(f"alt+{n}", f"go_to({n})", "Pane", priority=True, show=False) for n in range(1, 10)),
 ]
 
 KEYS = (
@@ -40,10 +42,10 @@ KEYS = (
     ("Ctrl+R  Ctrl+Y", "answer again, with another seed; copy the last answer"),
     ("Ctrl+N", "new chat; this one is kept"),
     ("Ctrl+G", "write the prompt in $EDITOR"),
-    ("F5  F6", "one more pane, to the right or below; Alt+F forks the chat into it"),
-    ("Alt+arrows  Alt+1…9", "go to another pane (also Tab, or a click)"),
+    ("F5  F6  Ctrl+T", "one more pane: to the right, below, or with a copy of this chat"),
+    ("Alt+arrows  Tab", "go to another pane (also a click)"),
     ("Alt+Shift+arrows", "move the pane (or drag its title)"),
-    ("F4  Alt+W", "this pane alone, or all again; close it"),
+    ("F4  F10", "this pane alone, or all again; close it"),
     ("F8  F7", "send prompts to all panes; compare their answers"),
     ("F9", "earlier chats"),
     ("F2  F3", "who guessed each token; plots and figures"),

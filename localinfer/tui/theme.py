@@ -1,4 +1,7 @@
-"""The colours: quiet, one blue for what is yours and one green for what moves; on dark and on light."""
+"""The colours: quiet, one blue for what is yours and one green for what moves; on dark and on light.
+
+The greys are grey enough to become greys where there are 256 colours only, and no blues.
+"""
 
 from textual.theme import Theme
 
@@ -8,23 +11,23 @@ CALM = Theme(
     secondary="#5f87a8",
     accent="#7cafd8",
     foreground="#d4d9e0",
-    background="#14171c",
-    surface="#1b1f26",
-    panel="#232932",
+    background="#15171a",
+    surface="#1d1f22",
+    panel="#272a2e",
     success="#8fc08a",
     warning="#dcb26a",
     error="#e08080",
     dark=True,
     variables={
         "border": "#4a6a86",
-        "border-blurred": "#333b47",
-        "scrollbar": "#2c343f",
-        "scrollbar-hover": "#3d4856",
+        "border-blurred": "#3a3f46",
+        "scrollbar": "#31353a",
+        "scrollbar-hover": "#434950",
         "scrollbar-active": "#4a6a86",
-        "scrollbar-background": "#14171c",
-        "scrollbar-background-hover": "#14171c",
-        "scrollbar-background-active": "#14171c",
-        "scrollbar-corner-color": "#14171c",
+        "scrollbar-background": "#15171a",
+        "scrollbar-background-hover": "#15171a",
+        "scrollbar-background-active": "#15171a",
+        "scrollbar-corner-color": "#15171a",
     },
 )
 

@@ -51,16 +51,16 @@ async def test_split_go_close(scripted: Scripted, store_path: Path) -> None:
         assert here(app) == 2
         await press(pilot, "alt+left")
         assert here(app) == 1
-        await press(pilot, "alt+3")
+        await press(pilot, "shift+tab")
         assert here(app) == 3
         await press(pilot, "tab")
         assert here(app) == 1
         await press(pilot, "alt+shift+right")
         assert texts(app)[0] != ["a", "one"]
         assert app.pane.session.turns[0].content == "a"
-        await press(pilot, "alt+w")
+        await press(pilot, "f10")
         assert sorted(texts(app)) == [["b", "two"], ["c", "three"]]
-        await press(pilot, "alt+w", "alt+w")
+        await press(pilot, "f10", "f10")
         assert len(app.chats.panes) == 1
         assert "only pane" in toasts(app)[-1]
     assert sorted(saved(store_path)) == [["a", "one"], ["b", "two"], ["c", "three"]]
@@ -109,7 +109,7 @@ async def test_zoom_keeps_the_others_going(scripted: Scripted) -> None:
         assert [pane.title_line.done for pane in app.chats.panes] == [True, False]
         assert "✓" in screen_text(app)
         assert texts(app)[0] == ["a", "one two"]
-        await press(pilot, "alt+1")
+        await press(pilot, "alt+left")
         assert not app.pane.title_line.done
 
 
@@ -130,9 +130,9 @@ async def test_fork_shares_the_past_only(scripted: Scripted, store_path: Path) -
     async with app.run_test(size=SIZE) as pilot:
         await settle(pilot)
         await say(pilot, "a")
-        await press(pilot, "alt+f")
+        await press(pilot, "ctrl+t")
         await say(pilot, "b")
-        await press(pilot, "alt+1")
+        await press(pilot, "alt+left")
         await say(pilot, "c")
         assert texts(app) == [["a", "one", "c", "right"], ["a", "one", "b", "left"]]
     prompts = [engine.tokenizer.decode(request.prompt) for request in engine.requests]
@@ -176,7 +176,7 @@ async def test_the_engine_knows_who_is_looked_at(scripted: Scripted) -> None:
         await pilot.press("f5")
         await pilot.pause(0.1)
         assert list(engine.focused) == []
-        await pilot.press("alt+1")
+        await pilot.press("alt+left")
         await pilot.pause(0.1)
         assert list(engine.focused) == [1]
         hold.go_on.set()
@@ -211,12 +211,12 @@ async def test_several_models_and_each_is_opened_once(store_path: Path) -> None:
     async with app.run_test(size=SIZE) as pilot:
         await settle(pilot)
         assert sorted(opened) == ["a", "b"]
-        await press(pilot, "alt+2")
+        await press(pilot, "alt+right")
         await say(pilot, "x")
         assert texts(app) == [[], ["x", "from b"], []]
-        await press(pilot, "alt+w")
+        await press(pilot, "f10")
         assert engines["b"].closed  # nobody wants it any more
-        await press(pilot, "alt+1", "alt+w")
+        await press(pilot, "alt+left", "f10")
         assert not engines["a"].closed
 
 
@@ -245,7 +245,7 @@ async def test_a_pane_closed_while_its_model_loads(store_path: Path) -> None:
     engine = ScriptedEngine(["x"])
     app, _ = several(store_path, {"a": ScriptedEngine(), "b": engine}, "a", "b")
     async with app.run_test(size=SIZE) as pilot:
-        await pilot.press("alt+2", "alt+w")
+        await pilot.press("alt+right", "f10")
         await settle(pilot)
         assert len(app.chats.panes) == 1
         assert engine.closed

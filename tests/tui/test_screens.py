@@ -155,7 +155,7 @@ async def test_compare(scripted: Scripted, golden_svg: Golden, size: tuple[int, 
         await pilot.press("f5")
         await settle(pilot)
         await say(pilot, "Begin.")
-        await pilot.press("alt+1")
+        await pilot.press("alt+left")
         await say(pilot, "Begin.")
         await pilot.press("f7")
         await settle(pilot)

@@ -198,11 +198,11 @@ class ChatScreen(Screen[None]):
         there is no room."""
         grid = self.query_one(PaneGrid)
         if len(self.panes) >= MOST_PANES:
-            self.say(f"there are {MOST_PANES} panes already; Alt+W closes one")
+            self.say(f"there are {MOST_PANES} panes already; F10 closes one")
             return None
         if not self.tiling.has_room(pane.number, *grid.size, across=across):
             if not self.tiling.has_room(pane.number, *grid.size, across=not across):
-                self.say("there is no room for one more pane; make the terminal larger, or close one with Alt+W")
+                self.say("there is no room for one more pane; make the terminal larger, or close one with F10")
                 return None
             across = not across
         new = self._new_pane(session or pane.session.sibling(False, pane.session.model))
@@ -337,10 +337,6 @@ class ChatScreen(Screen[None]):
         other = self.tiling.neighbour(self._here, way, *self.query_one(PaneGrid).size)
         if other is not None:
             self.go(self.query_one(PaneGrid).panes[other])
-
-    def action_go_to(self, place: int) -> None:
-        if place <= len(self.panes):
-            self.go(self.panes[place - 1])
 
     def action_move(self, way: Direction) -> None:
         other = self.tiling.neighbour(self._here, way, *self.query_one(PaneGrid).size)
