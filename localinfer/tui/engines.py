@@ -1,5 +1,6 @@
 """The engines of all panes: one a model, opened in a thread when the first pane wants it, closed with the last."""
 
+import threading
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
@@ -29,11 +30,20 @@ class Slot:
 
 
 class Engines:
-    """Slots by the model's name. Only the app's own thread may call it, except `load`."""
+    """Slots by the model's name. Only the app's own thread may call it, except `load` and `dispose`.
 
-    def __init__(self, open_model: OpenModel, post: Callable[[Message], bool]) -> None:
+    An engine that nobody wants any more is given to `to_thread`, which calls `dispose` with it in another thread: to
+    close one may take a step, and as long as the disk takes for what it has to keep.
+    """
+
+    def __init__(
+        self, open_model: OpenModel, post: Callable[[Message], bool], to_thread: Callable[["Engine"], object]
+    ) -> None:
         self._open_model = open_model
         self._post = post
+        self._to_thread = to_thread
+        self._closing = 0
+        self._closed = threading.Condition()
         self._slots: dict[str, Slot] = {}
         self._leaving = False
 
@@ -54,11 +64,28 @@ class Engines:
             if not slot.wanted_by and (slot.engine is not None or slot.error is not None):
                 del self._slots[model]
                 if slot.engine is not None:
-                    slot.engine.close()
+                    self._drop(slot.engine)
 
     def load(self, model: str) -> None:
-        """Open the engine; for a thread. It tells by messages, see `workers.load`."""
+        """Open the engine; for a thread. It tells by messages, see `workers.load`. What is being closed is waited for,
+        since there may not be memory for both."""
+        with self._closed:
+            self._closed.wait_for(lambda: not self._closing)
         load(model, lambda progress: self._open_model(model, progress), self._post, lambda: self._leaving)
+
+    def _drop(self, engine: "Engine") -> None:
+        with self._closed:
+            self._closing += 1
+        self._to_thread(engine)
+
+    def dispose(self, engine: "Engine") -> None:
+        """Close an engine; for a thread."""
+        try:
+            engine.close()
+        finally:
+            with self._closed:
+                self._closing -= 1
+                self._closed.notify_all()
 
     def moved(self, model: str, stage: str, percent: int | None) -> None:
         """Opening moved on."""
@@ -70,7 +97,7 @@ class Engines:
         slot = self._slots.get(model)
         if slot is None or not slot.wanted_by:
             self._slots.pop(model, None)
-            engine.close()
+            self._drop(engine)
             return None
         slot.engine = engine
         return slot

@@ -30,6 +30,8 @@ from localinfer.tui.widgets.transcript import ErrorNote
 if TYPE_CHECKING:
     from textual.widget import Widget
 
+    from localinfer.engine.protocol import Engine
+
 
 class ChatScreen(Screen[None]):
     """Panes side by side. Threads load models and answer; they only post messages."""
@@ -51,7 +53,7 @@ class ChatScreen(Screen[None]):
         self._tick_s = tick_s
         self.models = models
         """The names of the models that are here."""
-        self.engines = Engines(open_model, self.post_message)
+        self.engines = Engines(open_model, self.post_message, self.dispose)
         self._clock = clock
         self._numbers = 0
         first, *others = [self._new_pane(session) for session in sessions]
@@ -129,6 +131,10 @@ class ChatScreen(Screen[None]):
     @work(thread=True, group="load", exit_on_error=False)
     def load(self, model: str) -> None:
         self.engines.load(model)
+
+    @work(thread=True, group="close", exit_on_error=False)
+    def dispose(self, engine: "Engine") -> None:
+        self.engines.dispose(engine)
 
     @on(LoadMoved)
     def show_load(self, message: LoadMoved) -> None:
