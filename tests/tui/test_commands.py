@@ -82,6 +82,19 @@ async def test_what_goes_wrong_is_told(scripted: Scripted, line: str, what: str)
         assert turns(app) == []
 
 
+async def test_a_long_paste_may_be_an_argument(scripted: Scripted) -> None:
+    from textual import events
+
+    app = scripted()
+    async with app.run_test(size=SIZE) as pilot:
+        await settle(pilot)
+        await pilot.press(*"/system ")
+        box(app).post_message(events.Paste("be kind\n" * 1000))
+        await pilot.press("enter")
+        await settle(pilot)
+        assert app.pane.session.system == ("be kind\n" * 1000).strip()
+
+
 async def test_two_slashes_send_one(scripted: Scripted) -> None:
     app = scripted(["ok"], ["ok"])
     async with app.run_test(size=SIZE) as pilot:

@@ -165,7 +165,7 @@ class ChatScreen(Screen[None]):
         """A command is done, a prompt is sent: to its pane, or to all."""
         pane = message.pane
         try:
-            called = commands.read(message.shown, COMMANDS) if "\n" not in message.shown else None
+            called = commands.read(message.text, COMMANDS) if "\n" not in message.shown else None
         except UsageError as error:
             await pane.transcript.add(ErrorNote(error))
             return
