@@ -75,16 +75,13 @@ def _open_native(path: Path, config: EngineConfig, name: str, on_progress: OnPro
     from localinfer.formats.tokenizer import Tokenizer
     from localinfer.graph.program import load_program
     from localinfer.graph.weights import Checkpoint
-    from localinfer.kv.blocks import blocks_for
-    from localinfer.kv.cache import PagedCache
 
     checkpoint = Checkpoint(path)
     tokenizer = Tokenizer(path)
     sampling = default_sampling(path)
     _check_vocabulary(checkpoint, tokenizer, name)
     context = choose_context(config, checkpoint.spec.max_context)
-    pool = blocks_for(config.pool_tokens(context))
-    cache = PagedCache(slots=config.parallel, context=context, blocks=pool, reuse=config.reuse)
+    cache = _cache(config, context)
     key = calibration.key_for(checkpoint, name, isa=config.isa, threads=config.threads or 0, kv_bits=config.kv_bits)
     kept = calibration.known(key)
     program = load_program(
@@ -105,8 +102,7 @@ def _open_native(path: Path, config: EngineConfig, name: str, on_progress: OnPro
         wants_hidden=wants_hidden(config),
     )
     scheduler = _scheduler(config, cache, measured)
-    shelf = _shelf(config, program, key, context)
-    cache.shelf = shelf
+    cache.shelf = shelf = _shelf(config, program, key, context)
     target = Target(checkpoint=checkpoint, program=program, runner=runner, scheduler=scheduler, context=context)
     past = open_past(path, program.vocab) if config.remember and config.draft != "off" else None
     guesser, notes = guessing(config, target, measured, past)
@@ -126,6 +122,14 @@ def _open_native(path: Path, config: EngineConfig, name: str, on_progress: OnPro
         draft_tokens=config.draft_tokens,
         shelf=shelf,
     )
+
+
+def _cache(config: EngineConfig, context: int) -> "PagedCache":
+    from localinfer.kv.blocks import blocks_for
+    from localinfer.kv.cache import PagedCache
+
+    pool = blocks_for(config.pool_tokens(context))
+    return PagedCache(slots=config.parallel, context=context, blocks=pool, reuse=config.reuse)
 
 
 def _shelf(config: EngineConfig, program: "native.Program", key: "Key", context: int) -> "DiskShelf | None":

@@ -65,9 +65,16 @@ async def settle(pilot: Pilot[None]) -> None:
     for _ in range(3):  # a thread's last message may start another one
         await pilot.app.workers.wait_for_complete()
         await pilot.pause()
-    before = ""
-    while before != (before := screen_text(pilot.app)):  # a layout may still move
-        await pilot.pause()
+    await still(pilot)
+
+
+async def still(pilot: Pilot[None]) -> None:
+    """Wait until the screen stands still: an answer is drawn, and the layout moves no more."""
+    before, same = "", 0
+    while same < 3:
+        await pilot.pause(0.02)
+        now = screen_text(pilot.app)
+        before, same = now, same + 1 if now == before else 0
 
 
 async def say(pilot: Pilot[None], text: str) -> None:

@@ -11,7 +11,7 @@ from localinfer.engine.load import Load
 from localinfer.errors import ContextOverflow, NotFound
 from localinfer.tui.app import ChatApp
 from localinfer.tui.meter import Sample
-from tests.tui.conftest import quiet_app, say, settle
+from tests.tui.conftest import quiet_app, say, settle, still
 from tests.tui.scripted import ScriptedEngine
 
 SIZES = pytest.mark.parametrize("size", [(80, 24), (120, 40)], ids=["80x24", "120x40"])
@@ -72,7 +72,7 @@ async def test_decoding(scripted: Scripted, golden_svg: Golden, size: tuple[int,
         while not reached.is_set():
             await pilot.pause(0.01)
         await pilot.press(*"typing", "ctrl+j", *"ahead")
-        await pilot.pause(0.1)
+        await still(pilot)
         golden_svg(app, f"decoding-{size[0]}x{size[1]}")
         go_on.set()
         await settle(pilot)

@@ -20,6 +20,9 @@ from localinfer.text import one_line
 MOST = 200
 """Chats listed at once; words find the others."""
 
+LONGEST = 200
+"""Characters of a search."""
+
 
 @dataclass(frozen=True, slots=True)
 class Choice:
@@ -50,7 +53,8 @@ class ChatsScreen(ModalScreen[Choice | None]):
         self._doomed: int | None = None
 
     def compose(self) -> ComposeResult:
-        card = Vertical(Input(self._words, placeholder="Search titles and texts"), OptionList(markup=False))
+        search = Input(self._words[:LONGEST], placeholder="Search titles and texts", max_length=LONGEST)
+        card = Vertical(search, OptionList(markup=False))
         card.border_title = "Chats"
         card.border_subtitle = "Enter opens · F5 in a new pane · Ctrl+D twice deletes · Esc closes"
         yield card

@@ -41,7 +41,7 @@ class Total:
         load = self.load
         curve = f" {sparkline(self.speeds)}" if len(self.speeds) > 1 else ""
         speed = f"{self.tok_s:.1f} tok/s{curve}" if self.writing else ""
-        parts = [part for part in (speed, self.rows, self.blocks) if part]
+        parts = [part for part in (speed, self.rows, self.blocks, self.reused) if part]
         if load.waiting:
             parts.append(f"{load.waiting} wait" + f", {load.parked} of them parked" * (load.parked > 0))
         if load.disk_problem:
@@ -64,8 +64,14 @@ class Total:
         load = self.load
         if not load.blocks:
             return "KV –"
+        return f"KV {load.used}/{load.blocks} blocks"
+
+    @property
+    def reused(self) -> str:
+        """What of the cache serves more than one text, now or later."""
+        load = self.load
         disk = f", {load.on_disk} on disk" if load.on_disk else ""
-        return f"KV {load.used}/{load.blocks} blocks, {load.shared} shared, {load.kept} kept{disk}"
+        return f"{load.shared} shared, {load.kept} kept{disk}" if load.blocks else ""
 
 
 CURVE_WIDTH = 110
