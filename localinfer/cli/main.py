@@ -34,8 +34,17 @@ def main(argv: Sequence[str] | None = None) -> NoReturn:
     except KeyboardInterrupt:
         code = INTERRUPTED
     except Exception as error:  # everything, once: nothing may leave as a traceback
-        code = _explain(error)
+        code = INTERRUPTED if _was_interrupted(error) else _explain(error)
     raise SystemExit(code)
+
+
+def _was_interrupted(error: BaseException | None) -> bool:
+    """Python wraps what comes out of a class's making, an interrupt too."""
+    while error is not None:
+        if isinstance(error, KeyboardInterrupt):
+            return True
+        error = error.__cause__
+    return False
 
 
 def _run(argv: list[str]) -> int:

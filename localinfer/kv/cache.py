@@ -166,17 +166,18 @@ class PagedCache:
 
     def truncate(self, lease: Lease, keep: int) -> int:
         whole = min(keep // BLOCK_TOKENS, len(lease.links))  # a block that others may share is never written again
-        self._release(lease, whole)
+        lease.short = b""  # first: an interrupt may leave the rest half done
         del lease.links[whole:]
-        lease.short = b""
+        self._release(lease, whole)
         return whole * BLOCK_TOKENS
 
     def close(self, lease: Lease) -> None:
-        if self.shelf is not None and lease.short:
-            self.shelf.keep(lease.short, lease.blocks[len(lease.links)], len(lease.links))
+        name, at = lease.short, len(lease.links)
         lease.short = b""
-        self._release(lease, 0)
+        if self.shelf is not None and name and at < len(lease.blocks):
+            self.shelf.keep(name, lease.blocks[at], at)
         lease.links.clear()
+        self._release(lease, 0)
         self._slots.append(lease.slot)
 
     def _known(self, tokens: Sequence[int]) -> list[tuple[int, int]]:

@@ -109,24 +109,29 @@ class Scheduler:
             sequence.computed = self.cache.truncate(sequence.lease, min(keep, sequence.computed))
 
     def remove(self, sequence: Sequence) -> None:
-        """`sequence` is over, or nobody wants it any more; its place is free at once."""
+        """`sequence` is over, or nobody wants it any more; its place is free at once.
+
+        If an interrupt came just then, it may be on its way from one list to the other.
+        """
+        for those in (self.running, self.waiting):
+            if sequence in those:
+                those.remove(sequence)
         if sequence.lease is not None:
-            self.running.remove(sequence)
             self._leave(sequence)
-        else:
-            self.waiting.remove(sequence)
 
     def _admit(self) -> None:
         """Let those begin that have their turn and fit, one after the other: nobody overtakes for being smaller."""
+        self.waiting = [s for s in self.waiting if s not in self.running]  # after an interrupt one may be in both
         while self.waiting and len(self.running) < self.parallel:
             sequence = min(self.waiting, key=lambda s: (s.handle not in self.focused, s.turn))
             if self.running and not self._fits(sequence):
                 return
-            sequence.lease = self.cache.open(sequence.tokens)
+            if sequence.lease is None:
+                sequence.lease = self.cache.open(sequence.tokens)
             sequence.computed = sequence.lease.cached
             sequence.parked = False
-            self.waiting.remove(sequence)
             self.running.append(sequence)
+            self.waiting.remove(sequence)
 
     def _fits(self, sequence: Sequence) -> bool:
         """Whether there are blocks for it beside those that the running ones will soon need."""
@@ -147,18 +152,18 @@ class Scheduler:
             self._park(max(self.running, key=lambda s: (s.handle not in self.focused, self.running.index(s))))
 
     def _park(self, sequence: Sequence) -> None:
+        self.waiting.append(sequence)  # first: whatever an interrupt leaves half done, nobody is lost
         self.running.remove(sequence)
         self._leave(sequence)
         sequence.computed = 0
         sequence.parked = True
         self.parks += 1
-        self.waiting.append(sequence)
         self.on_park(sequence)
 
     def _leave(self, sequence: Sequence) -> None:
         assert sequence.lease is not None
-        self.cache.close(sequence.lease)
-        sequence.lease = None
+        lease, sequence.lease = sequence.lease, None  # an interrupt may lose blocks, but not give them back twice
+        self.cache.close(lease)
 
     def _share_chunk(self, decoding: list[Work]) -> list[Work]:
         reading = [s for s in self.running if s.behind > 1]

@@ -75,7 +75,7 @@ def test_while_it_writes_keeps_what_was_written(endless: Path) -> None:
         process.send_signal(signal.SIGINT)
         at = time.monotonic()
         code, rest, err = ended(process)
-    assert code == 130
+    assert code == 130, err
     assert time.monotonic() - at < 5
     assert (first + rest).endswith(b"\n")
     assert "Traceback" not in err
