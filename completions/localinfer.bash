@@ -67,6 +67,11 @@ _localinfer_values() {
         --prefill-chunk) : ;;
         --kv-tokens) : ;;
         --latency-goal) : ;;
+        --usd-per-kwh) : ;;
+        --watts) : ;;
+        --hardware-usd) : ;;
+        --hardware-years) : ;;
+        --api-model) : ;;
         --kv-disk) : ;;
         -np|--parallel) : ;;
         --theme) : ;;
@@ -113,17 +118,17 @@ _localinfer() {
         'quantize') flags='--bits --group --method --calib --tokens --seed --bpw --target-size --refine --time-budget --resume --fresh --name -t --threads --no-report --revision --offline --json -q --quiet -h --help' offer='_localinfer_names models' ;;
         'eval') flags='--against --text --ctx --chunks --plot --kv-bits -t --threads --revision --offline --json -q --quiet -h --help' offer='_localinfer_names models' ;;
         'export') flags='--format --type -o --output --revision --offline --json -q --quiet -h --help' offer='_localinfer_names models' ;;
-        'run') flags='-m --model -p --prompt -f --file -s --system --raw -n --max-tokens --temp --top-k --top-p --min-p --repeat-penalty --seed --stop --on-overflow --lossy -c --ctx-size -t --threads --kv-bits --backend --draft --draft-tokens --prefill-chunk --kv-tokens --latency-goal --revision --offline --json --stats --show-drafts --no-remember --kv-disk -q --quiet -h --help' offer='_localinfer_names models' ;;
+        'run') flags='-m --model -p --prompt -f --file -s --system --raw -n --max-tokens --temp --top-k --top-p --min-p --repeat-penalty --seed --stop --on-overflow --lossy -c --ctx-size -t --threads --kv-bits --backend --draft --draft-tokens --prefill-chunk --kv-tokens --latency-goal --revision --offline --json --stats --usd-per-kwh --watts --hardware-usd --hardware-years --api-model --show-drafts --no-remember --kv-disk -q --quiet -h --help' offer='_localinfer_names models' ;;
         'map') flags='-o --output --resume -s --system --raw -n --max-tokens --temp --top-k --top-p --min-p --repeat-penalty --seed --stop -np --parallel -c --ctx-size -t --threads --kv-bits --backend --draft --draft-tokens --prefill-chunk --kv-tokens --latency-goal --revision --offline -q --quiet -h --help' offer='_localinfer_names models' ;;
-        'chat') flags='-m --model --continue -s --system -n --max-tokens --temp --top-k --top-p --min-p --repeat-penalty --seed --stop --on-overflow -c --ctx-size -t --threads --kv-bits --backend --draft --draft-tokens --prefill-chunk --kv-tokens --latency-goal --no-remember --kv-disk --revision --offline --theme -h --help' offer='_localinfer_names models' ;;
+        'chat') flags='-m --model --continue -s --system -n --max-tokens --temp --top-k --top-p --min-p --repeat-penalty --seed --stop --on-overflow -c --ctx-size -t --threads --kv-bits --backend --draft --draft-tokens --prefill-chunk --kv-tokens --latency-goal --no-remember --kv-disk --usd-per-kwh --watts --hardware-usd --hardware-years --api-model --revision --offline --theme -h --help' offer='_localinfer_names models' ;;
         'bench') flags='-m --model --random --group --head-bits --test -np --parallel --rows --workload --tasks --prompts -n --max-tokens --reps --against --against-file --compare --max-drop --seed -c --ctx-size -t --threads --kv-bits --backend --draft --draft-tokens --prefill-chunk --kv-tokens --latency-goal --revision --offline --json -q --quiet -h --help' offer='_localinfer_names models' ;;
         'draft train') flags='--minutes --text --kind --seed -t --threads --offline --json -q --quiet -h --help' offer='' ;;
         'draft list') flags='--json -q --quiet -h --help' offer='' ;;
         'draft rm') flags='--texts --json -q --quiet -h --help' offer='' ;;
         'doctor') flags='--recalibrate --json -q --quiet -h --help' offer='' ;;
         'config show') flags='--json -h --help' offer='' ;;
-        'config set') flags='-h --help' offer='_localinfer_words model prompt file system raw lossy revision ctx-size threads kv-bits backend draft minutes kind texts show-drafts no-remember draft-tokens kv-disk kv-tokens latency-goal prefill-chunk on-overflow max-tokens temp top-k top-p min-p repeat-penalty seed stop bits group method calib tokens no-report bpw target-size refine time-budget resume fresh name format type output token offline json quiet stats yes recalibrate dry-run template continue theme test rows workload tasks prompts reps against against-file random head-bits text ctx chunks plot parallel compare max-drop' ;;
-        'config unset') flags='-h --help' offer='_localinfer_words model prompt file system raw lossy revision ctx-size threads kv-bits backend draft minutes kind texts show-drafts no-remember draft-tokens kv-disk kv-tokens latency-goal prefill-chunk on-overflow max-tokens temp top-k top-p min-p repeat-penalty seed stop bits group method calib tokens no-report bpw target-size refine time-budget resume fresh name format type output token offline json quiet stats yes recalibrate dry-run template continue theme test rows workload tasks prompts reps against against-file random head-bits text ctx chunks plot parallel compare max-drop' ;;
+        'config set') flags='-h --help' offer='_localinfer_words model prompt file system raw lossy revision ctx-size threads kv-bits backend draft minutes kind texts show-drafts no-remember draft-tokens kv-disk kv-tokens latency-goal prefill-chunk on-overflow max-tokens temp top-k top-p min-p repeat-penalty seed stop bits group method calib tokens no-report bpw target-size refine time-budget resume fresh name format type output token offline json quiet stats yes recalibrate dry-run template usd-per-kwh watts hardware-usd hardware-years api-model continue theme test rows workload tasks prompts reps against against-file random head-bits text ctx chunks plot parallel compare max-drop' ;;
+        'config unset') flags='-h --help' offer='_localinfer_words model prompt file system raw lossy revision ctx-size threads kv-bits backend draft minutes kind texts show-drafts no-remember draft-tokens kv-disk kv-tokens latency-goal prefill-chunk on-overflow max-tokens temp top-k top-p min-p repeat-penalty seed stop bits group method calib tokens no-report bpw target-size refine time-budget resume fresh name format type output token offline json quiet stats yes recalibrate dry-run template usd-per-kwh watts hardware-usd hardware-years api-model continue theme test rows workload tasks prompts reps against against-file random head-bits text ctx chunks plot parallel compare max-drop' ;;
         'completion') flags='-h --help' offer='_localinfer_words bash zsh fish' ;;
         *) return ;;
     esac
@@ -133,7 +138,7 @@ _localinfer() {
             continue
         fi
         case $word in
-            --revision|--token|--name|--bits|--group|--method|--calib|--tokens|--seed|--bpw|--target-size|--refine|--time-budget|-t|--threads|--against|--text|--ctx|--chunks|--plot|--kv-bits|--format|--type|-o|--output|-m|--model|-p|--prompt|-f|--file|-s|--system|-n|--max-tokens|--temp|--top-k|--top-p|--min-p|--repeat-penalty|--stop|--on-overflow|-c|--ctx-size|--backend|--draft|--draft-tokens|--prefill-chunk|--kv-tokens|--latency-goal|--kv-disk|-np|--parallel|--theme|--random|--head-bits|--test|--rows|--workload|--tasks|--prompts|--reps|--against-file|--compare|--max-drop|--minutes|--kind) skip=yes ;;
+            --revision|--token|--name|--bits|--group|--method|--calib|--tokens|--seed|--bpw|--target-size|--refine|--time-budget|-t|--threads|--against|--text|--ctx|--chunks|--plot|--kv-bits|--format|--type|-o|--output|-m|--model|-p|--prompt|-f|--file|-s|--system|-n|--max-tokens|--temp|--top-k|--top-p|--min-p|--repeat-penalty|--stop|--on-overflow|-c|--ctx-size|--backend|--draft|--draft-tokens|--prefill-chunk|--kv-tokens|--latency-goal|--usd-per-kwh|--watts|--hardware-usd|--hardware-years|--api-model|--kv-disk|-np|--parallel|--theme|--random|--head-bits|--test|--rows|--workload|--tasks|--prompts|--reps|--against-file|--compare|--max-drop|--minutes|--kind) skip=yes ;;
             -*) ;;
             *) given=$((given + 1)) ;;
         esac

@@ -171,6 +171,11 @@ complete -c localinfer -n '__localinfer_in run' -l revision -x -d 'Commit, branc
 complete -c localinfer -n '__localinfer_in run' -l offline -d 'Use only what is on this machine.'
 complete -c localinfer -n '__localinfer_in run' -l json -d 'Print JSON on standard output.'
 complete -c localinfer -n '__localinfer_in run' -l stats -d 'Print speeds and counts on standard error at the end.'
+complete -c localinfer -n '__localinfer_in run' -l usd-per-kwh -x -d 'Price of electricity, US dollars. [default: 0.2]'
+complete -c localinfer -n '__localinfer_in run' -l watts -x -d 'What this machine draws while it works, measured at the socket. [default: the processor\'s counters, else an estimate that is marked]'
+complete -c localinfer -n '__localinfer_in run' -l hardware-usd -x -d 'What this machine cost, US dollars. [default: nothing: it is there]'
+complete -c localinfer -n '__localinfer_in run' -l hardware-years -x -d 'How long a machine serves. [default: 4.0]'
+complete -c localinfer -n '__localinfer_in run' -l api-model -x -d 'What to compare with at a provider, such as `openai/gpt-5-mini`. [default: the same open model where it is cheapest]'
 complete -c localinfer -n '__localinfer_in run' -l show-drafts -d 'Tint each token by who guessed it, and count them at the end. Terminals only.'
 complete -c localinfer -n '__localinfer_in run' -l no-remember -d 'Keep neither tokens of this text to guess from later (`localinfer draft rm --texts` deletes those of earlier ones) nor its keys and values.'
 complete -c localinfer -n '__localinfer_in run' -l kv-disk -x -d 'Gigabytes of keys and values of earlier texts to keep on disk, privately, so that they need not be read anew; 0 keeps none, as does `--no-remember`. `localinfer cache prune` deletes them. [default: 4.0]'
@@ -231,6 +236,11 @@ complete -c localinfer -n '__localinfer_in chat' -l kv-tokens -x -d 'Tokens that
 complete -c localinfer -n '__localinfer_in chat' -l latency-goal -x -d 'Milliseconds that a step may take while an answer is written; prompts of others are read in pieces that fit. [default: 120]'
 complete -c localinfer -n '__localinfer_in chat' -l no-remember -d 'Keep neither tokens of this text to guess from later (`localinfer draft rm --texts` deletes those of earlier ones) nor its keys and values.'
 complete -c localinfer -n '__localinfer_in chat' -l kv-disk -x -d 'Gigabytes of keys and values of earlier texts to keep on disk, privately, so that they need not be read anew; 0 keeps none, as does `--no-remember`. `localinfer cache prune` deletes them. [default: 4.0]'
+complete -c localinfer -n '__localinfer_in chat' -l usd-per-kwh -x -d 'Price of electricity, US dollars. [default: 0.2]'
+complete -c localinfer -n '__localinfer_in chat' -l watts -x -d 'What this machine draws while it works, measured at the socket. [default: the processor\'s counters, else an estimate that is marked]'
+complete -c localinfer -n '__localinfer_in chat' -l hardware-usd -x -d 'What this machine cost, US dollars. [default: nothing: it is there]'
+complete -c localinfer -n '__localinfer_in chat' -l hardware-years -x -d 'How long a machine serves. [default: 4.0]'
+complete -c localinfer -n '__localinfer_in chat' -l api-model -x -d 'What to compare with at a provider, such as `openai/gpt-5-mini`. [default: the same open model where it is cheapest]'
 complete -c localinfer -n '__localinfer_in chat' -l revision -x -d 'Commit, branch or tag of the repository.'
 complete -c localinfer -n '__localinfer_in chat' -l offline -d 'Use only what is on this machine.'
 complete -c localinfer -n '__localinfer_in chat' -l theme -x -d 'Colours: `calm`, `calm-light`, or one of Textual\'s, such as `nord`. [default: calm]'
@@ -303,11 +313,11 @@ complete -c localinfer -n '__localinfer_in config show' -l json -d 'Print JSON o
 complete -c localinfer -n '__localinfer_in config show' -s h -l help -d 'Show this message and exit.'
 
 # config set
-complete -c localinfer -n '__localinfer_in config set' -a 'model prompt file system raw lossy revision ctx-size threads kv-bits backend draft minutes kind texts show-drafts no-remember draft-tokens kv-disk kv-tokens latency-goal prefill-chunk on-overflow max-tokens temp top-k top-p min-p repeat-penalty seed stop bits group method calib tokens no-report bpw target-size refine time-budget resume fresh name format type output token offline json quiet stats yes recalibrate dry-run template continue theme test rows workload tasks prompts reps against against-file random head-bits text ctx chunks plot parallel compare max-drop'
+complete -c localinfer -n '__localinfer_in config set' -a 'model prompt file system raw lossy revision ctx-size threads kv-bits backend draft minutes kind texts show-drafts no-remember draft-tokens kv-disk kv-tokens latency-goal prefill-chunk on-overflow max-tokens temp top-k top-p min-p repeat-penalty seed stop bits group method calib tokens no-report bpw target-size refine time-budget resume fresh name format type output token offline json quiet stats yes recalibrate dry-run template usd-per-kwh watts hardware-usd hardware-years api-model continue theme test rows workload tasks prompts reps against against-file random head-bits text ctx chunks plot parallel compare max-drop'
 complete -c localinfer -n '__localinfer_in config set' -s h -l help -d 'Show this message and exit.'
 
 # config unset
-complete -c localinfer -n '__localinfer_in config unset' -a 'model prompt file system raw lossy revision ctx-size threads kv-bits backend draft minutes kind texts show-drafts no-remember draft-tokens kv-disk kv-tokens latency-goal prefill-chunk on-overflow max-tokens temp top-k top-p min-p repeat-penalty seed stop bits group method calib tokens no-report bpw target-size refine time-budget resume fresh name format type output token offline json quiet stats yes recalibrate dry-run template continue theme test rows workload tasks prompts reps against against-file random head-bits text ctx chunks plot parallel compare max-drop'
+complete -c localinfer -n '__localinfer_in config unset' -a 'model prompt file system raw lossy revision ctx-size threads kv-bits backend draft minutes kind texts show-drafts no-remember draft-tokens kv-disk kv-tokens latency-goal prefill-chunk on-overflow max-tokens temp top-k top-p min-p repeat-penalty seed stop bits group method calib tokens no-report bpw target-size refine time-budget resume fresh name format type output token offline json quiet stats yes recalibrate dry-run template usd-per-kwh watts hardware-usd hardware-years api-model continue theme test rows workload tasks prompts reps against against-file random head-bits text ctx chunks plot parallel compare max-drop'
 complete -c localinfer -n '__localinfer_in config unset' -s h -l help -d 'Show this message and exit.'
 
 # completion

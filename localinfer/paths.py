@@ -32,6 +32,16 @@ def calibration_file() -> Path:
     return home() / "calibration.json"
 
 
+def prices_file() -> Path:
+    """Today's prices of providers, for the models that were asked for."""
+    return home() / "prices.json"
+
+
+def machines_file() -> Path:
+    """Machines of the user's own, for `cost`: TOML like `cost/machines.toml`."""
+    return config_file().with_name("machines.toml")
+
+
 def drafters_dir() -> Path:
     """Drafters that were trained here, a folder each."""
     return home() / "drafters"

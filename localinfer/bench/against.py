@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from localinfer.bench.measure import Clock, Sample, measure
 from localinfer.bench.plan import BenchTest
 from localinfer.bench.rows import BenchRow, Contender, make_row
-from localinfer.cost.energy import EnergyMeter
-from localinfer.cost.prices import USD_PER_KWH
+from localinfer.cost.energy import Meter, source_of
+from localinfer.cost.prices import USUAL, Tariff
 from localinfer.engine.protocol import Engine
 
 OnProgress = Callable[[str, int, int], None]
@@ -30,8 +30,8 @@ def run_tests(
     repetitions: int = 5,
     seed: int = 0,
     bandwidth: float | None = None,
-    meter: EnergyMeter | None = None,
-    usd_per_kwh: float = USD_PER_KWH,
+    meter: Meter | None = None,
+    tariff: Tariff = USUAL,
     on_progress: OnProgress | None = None,
     clock: Clock = time.perf_counter,
 ) -> list[list[BenchRow]]:
@@ -55,7 +55,7 @@ def run_tests(
                     kept.append(sample)
         rows.append(
             [
-                make_row(test, runner.who, kept, bandwidth, usd_per_kwh)
+                make_row(test, runner.who, kept, bandwidth, tariff, source_of(meter))
                 for runner, kept in zip(here, samples, strict=True)
             ]
         )

@@ -12,7 +12,7 @@ from itertools import pairwise
 
 from localinfer.bench.plan import BenchTest
 from localinfer.config import SamplingParams
-from localinfer.cost.energy import EnergyMeter
+from localinfer.cost.energy import Meter
 from localinfer.engine.protocol import Engine, Request
 from localinfer.errors import LocalInferError, UsageError
 from localinfer.events import Event, Finished, Stats, Text
@@ -39,9 +39,7 @@ class Sample:
     accepted: int
 
 
-def measure(
-    engine: Engine, test: BenchTest, repetition: int, seed: int, clock: Clock, meter: EnergyMeter | None
-) -> Sample:
+def measure(engine: Engine, test: BenchTest, repetition: int, seed: int, clock: Clock, meter: Meter | None) -> Sample:
     """Run `test` once. Raises `UsageError` when the engine's context is too short for it."""
     if test.context > engine.context_size:
         raise UsageError(
@@ -74,7 +72,7 @@ def _drain(engine: Engine, prompt: tuple[int, ...]) -> None:
         pass
 
 
-def _run(engine: Engine, prompt: tuple[int, ...], new: int, clock: Clock, meter: EnergyMeter | None) -> Sample:
+def _run(engine: Engine, prompt: tuple[int, ...], new: int, clock: Clock, meter: Meter | None) -> Sample:
     request = Request(prompt, SamplingParams(temperature=0.0, max_tokens=new, ignore_eos=True))
     times: list[float] = []
     stats: Stats | None = None
@@ -109,7 +107,7 @@ def _run(engine: Engine, prompt: tuple[int, ...], new: int, clock: Clock, meter:
     )
 
 
-def _run_together(engine: Engine, test: BenchTest, seed: str, clock: Clock, meter: EnergyMeter | None) -> Sample:
+def _run_together(engine: Engine, test: BenchTest, seed: str, clock: Clock, meter: Meter | None) -> Sample:
     """All streams of a test, timed from when the last of them has spoken: `generate` steps, one token each."""
     sampling = SamplingParams(temperature=0.0, max_tokens=test.generate + 2 * test.streams, ignore_eos=True)
     prompts = [random_tokens(engine, test.depth + 1, f"{seed}/{i}") for i in range(test.streams)]

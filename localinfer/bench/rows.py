@@ -8,7 +8,8 @@ from dataclasses import dataclass
 
 from localinfer.bench.measure import Sample
 from localinfer.bench.plan import BenchTest
-from localinfer.cost.prices import per_million
+from localinfer.cost.energy import Source
+from localinfer.cost.prices import Tariff, per_million_at
 from localinfer.cost.roofline import Traffic, share
 from localinfer.engine.protocol import EngineInfo
 
@@ -57,7 +58,10 @@ class BenchRow:
     acceptance: float | None
     """Part of the drafted tokens that were right; None without drafts."""
     joules_per_token: float | None
+    energy_source: Source
+    """Who says the joules; an `estimate` is no measurement."""
     usd_per_mtok: float | None
+    """Electricity, and the machine where its price was given."""
     output_hash: str
     """Of the ids generated in the first repetition: another value is another answer."""
     load_s: float = 0.0
@@ -68,7 +72,12 @@ class BenchRow:
 
 
 def make_row(
-    test: BenchTest, who: Contender, samples: Sequence[Sample], bandwidth: float | None, usd_per_kwh: float
+    test: BenchTest,
+    who: Contender,
+    samples: Sequence[Sample],
+    bandwidth: float | None,
+    tariff: Tariff,
+    source: Source = "none",
 ) -> BenchRow:
     """The row of `samples`, at least one. `bandwidth` in bytes a second."""
     speeds = [sample.tok_s for sample in samples]
@@ -100,11 +109,16 @@ def make_row(
         itl_p99_ms=1e3 * percentile(gaps, 0.99) if gaps else None,
         acceptance=sum(sample.accepted for sample in samples) / drafted if drafted else None,
         joules_per_token=joules,
-        usd_per_mtok=None if joules is None else per_million(joules, usd_per_kwh).usd,
+        energy_source="none" if joules is None else source,
+        usd_per_mtok=_usd_per_million(joules, statistics.fmean(speeds), tariff),
         output_hash=output_hash(samples[0].token_ids),
         load_s=who.load_s,
         settings=who.settings,
     )
+
+
+def _usd_per_million(joules: float | None, tok_s: float, tariff: Tariff) -> float | None:
+    return per_million_at(tok_s, None if joules is None else joules * tok_s, tariff)
 
 
 def percentile(ascending: Sequence[float], share_below: float) -> float:

@@ -19,7 +19,7 @@ from localinfer.config import EngineConfig, in_range
 from localinfer.cost.energy import start_meter
 from localinfer.cost.fit import weights_bytes
 from localinfer.cost.machine import read_bandwidth
-from localinfer.cost.prices import USD_PER_KWH
+from localinfer.cost.prices import USUAL, Tariff
 from localinfer.cost.roofline import gguf_traffic, traffic
 from localinfer.engine.opening import open_engine
 from localinfer.engine.protocol import Engine
@@ -78,7 +78,7 @@ def run_bench(
     against: Path | None = None,
     ways: Mapping[str, EngineConfig] | None = None,
     refresh: bool = True,
-    usd_per_kwh: float = USD_PER_KWH,
+    tariff: Tariff = USUAL,
     on_progress: OnProgress | None = None,
     clock: Clock = time.perf_counter,
 ) -> BenchReport:
@@ -107,7 +107,9 @@ def run_bench(
             model = model or _model(subject, runner)
             turns = {test.name: [runner, *others, *([peers[test.kind]] if peers else [])] for test in here}
             how: dict[str, Any] = {"repetitions": repetitions, "seed": seed, "on_progress": on_progress, "clock": clock}
-            rows_here = run_tests(here, turns, bandwidth=bandwidth, meter=start_meter(), usd_per_kwh=usd_per_kwh, **how)
+            rows_here = run_tests(
+                here, turns, bandwidth=bandwidth, meter=start_meter(tariff.watts), tariff=tariff, **how
+            )
             found |= {test.name: lines for test, lines in zip(here, rows_here, strict=True)}
             info = runner.engine.info
     assert model is not None

@@ -4,12 +4,14 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 from localinfer.chats.chat import Chat
+from localinfer.cli.bundles import CostFlags
 from localinfer.cli.opening import Opened
 from localinfer.cli.output import Answer, note, note_tinted, show_json
 from localinfer.cli.progress import Progress as ProgressLine
 from localinfer.cli.report import as_json, as_line
 from localinfer.cli.tints import Tints
-from localinfer.cost.energy import EnergyMeter, start_meter
+from localinfer.cost.bill import Bill, bill_of
+from localinfer.cost.energy import Meter, source_of, start_meter
 from localinfer.errors import ContextOverflow
 from localinfer.events import Event, Finished, Progress, Shifted, Stats, Text
 
@@ -18,7 +20,7 @@ from localinfer.events import Event, Finished, Progress, Shifted, Stats, Text
 class Reply:
     """What has been said so far. `joules` is what it took, where that can be read."""
 
-    meter: EnergyMeter | None
+    meter: Meter | None
     joules: float | None = None
     text: list[str] = field(default_factory=list)
     token_ids: list[int] = field(default_factory=list)
@@ -31,14 +33,22 @@ class Reply:
 
 
 def show_answer(
-    opened: Opened, chat: Chat, prompt: str, *, json: bool, stats: bool, quiet: bool, tints: Tints | None = None
+    opened: Opened,
+    chat: Chat,
+    prompt: str,
+    *,
+    json: bool,
+    stats: bool,
+    quiet: bool,
+    cost: CostFlags,
+    tints: Tints | None = None,
 ) -> None:
     """Answer `prompt` on standard output.
 
     Ctrl-C ends the answer where it is: what was written stays, JSON is still whole, then `KeyboardInterrupt` goes on.
     Raises `ContextOverflow` after the text if the context filled up.
     """
-    reply, out, interrupted = Reply(start_meter()), Answer(tints), False
+    reply, out, interrupted = Reply(start_meter(cost.watts)), Answer(tints), False
     events = chat.reply(prompt)
     try:
         with ProgressLine(quiet=quiet) as progress:
@@ -50,16 +60,33 @@ def show_answer(
     for warning in chat.warnings if not quiet else ():
         note(f"warning: {warning}")
     if json:
-        show_json(as_json(opened, chat, reply))
+        show_json(as_json(opened, chat, reply, bill(opened, reply, cost)))
     else:
         out.end_line()
     if tints is not None and not json:
         note_tinted(tints.legend())
     if stats and reply.stats is not None:
-        note(as_line(opened, reply.stats, reply.joules))
+        note(as_line(opened, reply.stats))
+        note(bill(opened, reply, cost).in_words())
     if interrupted:
         raise KeyboardInterrupt
     _mention_end(opened, chat, reply, quiet=quiet)
+
+
+def bill(opened: Opened, reply: Reply, cost: CostFlags) -> Bill:
+    """What the answer cost here, and would have cost elsewhere."""
+    from localinfer.cost.apis import would_charge
+
+    stats = reply.stats
+    return bill_of(
+        reply.joules,
+        source_of(reply.meter),
+        seconds=stats.total_s if stats else None,
+        read=stats.prompt_tokens if stats else 0,
+        written=len(reply.token_ids),
+        tariff=cost.tariff(),
+        offer=would_charge(opened.model.name, cost.api_model),
+    )
 
 
 def _follow(events: Iterator[Event], reply: Reply, out: Answer, progress: ProgressLine, *, json: bool) -> None:

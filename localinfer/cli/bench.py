@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from localinfer.cli import options as o
-from localinfer.cli.bundles import EngineFlags
+from localinfer.cli.bundles import CostFlags, EngineFlags
 from localinfer.cli.command import TYPED
 from localinfer.config import EngineConfig, one_of
 from localinfer.errors import NotFound, UsageError, size
@@ -48,6 +48,7 @@ def bench(
     max_drop: o.MaxDrop,
     seed: o.Seed,
     engine: EngineFlags,
+    cost: CostFlags,
     revision: o.Revision,
     offline: o.Offline,
     json: o.Json,
@@ -78,7 +79,13 @@ def bench(
         answer_prompts(found, chosen, ways, max_tokens, engine.backend, json=json, quiet=quiet)
         return
     peer = peer_file(found, against, against_file)
-    how: dict[str, Any] = {"backend": engine.backend, "repetitions": reps, "seed": seed, "rows": counts("rows", rows)}
+    how: dict[str, Any] = {
+        "tariff": cost.tariff(),
+        "backend": engine.backend,
+        "repetitions": reps,
+        "seed": seed,
+        "rows": counts("rows", rows),
+    }
     report = measured(found, tests, ways, peer, how, quiet=quiet)
     show_report(report, json=json)
     say_changes(report, earlier, compare or "", max_drop)

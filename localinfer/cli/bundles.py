@@ -9,6 +9,7 @@ from typing import Any, cast, get_type_hints
 
 from localinfer.cli import options as o
 from localinfer.config import EngineConfig, KvBits, SamplingParams
+from localinfer.cost.prices import Tariff
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -68,6 +69,26 @@ class SamplingFlags:
         }
         kept = {name: value for name, value in chosen.items() if value is not None}
         return replace(advised, **kept, seed=self.seed, max_tokens=self.max_tokens, stop=tuple(self.stop))  # type: ignore[arg-type]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CostFlags:
+    """What electricity and the machine cost, and what to compare with."""
+
+    usd_per_kwh: o.UsdPerKwh
+    watts: o.Watts
+    hardware_usd: o.HardwareUsd
+    hardware_years: o.HardwareYears
+    api_model: o.ApiModel
+
+    def tariff(self) -> Tariff:
+        """The same as `cost` wants it."""
+        return Tariff(
+            usd_per_kwh=self.usd_per_kwh,
+            watts=self.watts,
+            hardware_usd=self.hardware_usd,
+            hardware_years=self.hardware_years,
+        )
 
 
 def spread(function: Callable[..., Any]) -> Callable[..., Any]:

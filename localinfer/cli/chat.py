@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from localinfer.cli import options as o
-from localinfer.cli.bundles import EngineFlags, SamplingFlags
+from localinfer.cli.bundles import CostFlags, EngineFlags, SamplingFlags
 from localinfer.config import EngineConfig
 from localinfer.errors import UsageError
 
@@ -36,6 +36,7 @@ def chat(
     engine: EngineFlags,
     no_remember: o.NoRemember,
     kv_disk: o.KvDisk,
+    cost: CostFlags,
     revision: o.Revision,
     offline: o.Offline,
     theme: o.Theme,
@@ -47,11 +48,14 @@ def chat(
         raise UsageError("`chat` needs a terminal", hint='in a pipe, use `localinfer run starter "…"`')
     from localinfer.chats.store import ChatStore
     from localinfer.cli.opening import find
+    from localinfer.cost.apis import offer_named, would_charge
     from localinfer.hub.cache import list_models
     from localinfer.paths import chats_file
     from localinfer.tui.app import run_app
     from localinfer.tui.tiling import MOST_PANES
 
+    if cost.api_model:
+        offer_named(cost.api_model)  # a wrong name is told before the app opens
     config = replace(engine.config(remember=not no_remember, kv_disk=kv_disk), parallel=MOST_PANES)
     with ChatStore(chats_file()) as store:
         latest = store.latest() if continue_ and not names else None
@@ -72,6 +76,8 @@ def chat(
             on_overflow=on_overflow,
             here=lambda: [one.ref for one in list_models()],
             theme=theme,
+            tariff=cost.tariff(),
+            offer_for=lambda ref: would_charge(ref, cost.api_model),
         )
 
 

@@ -24,6 +24,13 @@ PACKAGES = (
 """What a report of a problem should name; the last three are optional."""
 
 
+ENERGY = {
+    "rapl": "measured (RAPL)",
+    "estimate": "no counter can be read here; estimated from the rated watts of this processor, and marked ≈",
+    "none": "no counter can be read here; `--watts` says what the machine draws",
+}
+
+
 def doctor(*, recalibrate: o.Recalibrate, json: o.Json, quiet: o.Quiet) -> None:
     """Show the processor, the kernel chosen and why, the memory's bandwidth, versions, and settings with their origin.
 
@@ -71,7 +78,7 @@ def versions() -> dict[str, str | None]:
 
 def machine() -> dict[str, Any]:
     """The processor, its kernels and the measured read bandwidth in bytes a second."""
-    from localinfer.cost.energy import start_meter
+    from localinfer.cost.energy import source_of, start_meter
     from localinfer.cost.machine import read_bandwidth
     from localinfer.cost.processor import processor
 
@@ -81,7 +88,7 @@ def machine() -> dict[str, Any]:
         **asdict(found),
         "read_bytes_per_s": bandwidth.bytes_per_s,
         "read_threads": bandwidth.threads,
-        "energy": "rapl" if start_meter() else "none",
+        "energy": source_of(start_meter()),
     }
 
 
@@ -164,7 +171,7 @@ def _print(report: dict[str, Any]) -> None:
         line(f"kernel        {found['kernel']}, {found['why']} (has {', '.join(found['kernels'])})")
         line(f"memory        {size(found['memory_bytes'])}, {size(found['free_bytes'])} free")
         line(f"read speed    {size(found['read_bytes_per_s'])}/s with {found['read_threads']} threads")
-        line(f"energy        {'measured (RAPL)' if found['energy'] == 'rapl' else 'no counter can be read here'}")
+        line(f"energy        {ENERGY[found['energy']]}")
     _print_steps(report["steps"])
     for part in (report["version"], report["places"]):
         line()

@@ -8,9 +8,10 @@ if TYPE_CHECKING:
     from localinfer.chats.chat import Chat
     from localinfer.cli.answer import Reply
     from localinfer.cli.opening import Opened
+    from localinfer.cost.bill import Bill
 
 
-def as_json(opened: "Opened", chat: "Chat", reply: "Reply") -> dict[str, Any]:
+def as_json(opened: "Opened", chat: "Chat", reply: "Reply", bill: "Bill") -> dict[str, Any]:
     """The object of `run --json`; what is not known is null. Keys may be added, none goes away."""
     from localinfer.bench.rows import output_hash
 
@@ -32,8 +33,13 @@ def as_json(opened: "Opened", chat: "Chat", reply: "Reply") -> dict[str, Any]:
             "total_s": stats.total_s if stats else None,
         },
         "speculation": _speculation(stats),
-        "energy": {"joules": reply.joules, "source": "none" if reply.joules is None else "rapl"},
-        "cost": _cost(reply.joules),
+        "energy": {"joules": bill.joules, "source": bill.source},
+        "cost": {
+            "electricity_usd": bill.electricity_usd,
+            "hardware_usd": bill.hardware_usd,
+            "api_usd": bill.api_usd,
+            "api_model": bill.api_model,
+        },
         "engine": {
             "backend": info.backend,
             "isa": info.isa,
@@ -65,14 +71,7 @@ def _speculation(stats: Stats | None) -> dict[str, Any]:
     }
 
 
-def _cost(joules: float | None) -> dict[str, Any]:
-    from localinfer.cost.prices import electricity
-
-    usd = None if joules is None else electricity(joules).usd
-    return {"electricity_usd": usd, "hardware_usd": None, "api_usd": None, "api_model": None}
-
-
-def as_line(opened: "Opened", stats: Stats, joules: float | None) -> str:
+def as_line(opened: "Opened", stats: Stats) -> str:
     """The figures of `--stats` for a person."""
     parts = [
         f"load {opened.load_s:.2f} s",
@@ -82,8 +81,6 @@ def as_line(opened: "Opened", stats: Stats, joules: float | None) -> str:
         f"context {stats.context_used} of {stats.context_size}",
         f"total {stats.total_s:.2f} s",
     ]
-    if joules is not None:
-        parts.append(f"{joules:.1f} J")
     if stats.drafting is not None:
         parts.insert(4, drafts_in_words(stats.drafting))
     return "; ".join(parts)

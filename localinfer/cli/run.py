@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from localinfer.cli import options as o
-from localinfer.cli.bundles import EngineFlags, SamplingFlags
+from localinfer.cli.bundles import CostFlags, EngineFlags, SamplingFlags
 from localinfer.cli.command import TYPED
 from localinfer.errors import UsageError
 
@@ -35,6 +35,7 @@ def run(
     offline: o.Offline,
     json: o.Json,
     stats: o.Stats,
+    cost: CostFlags,
     show_drafts: o.ShowDrafts,
     no_remember: o.NoRemember,
     kv_disk: o.KvDisk,
@@ -62,7 +63,7 @@ def run(
     with opened.engine as running:
         chosen = sampling.over(running.default_sampling)
         chat = Chat(running, system=system, sampling=chosen, raw=raw, on_overflow=on_overflow)
-        show_answer(opened, chat, text, json=json, stats=stats, tints=tints, quiet=quiet)
+        show_answer(opened, chat, text, json=json, stats=stats, cost=cost, tints=tints, quiet=quiet)
     if (problem := running.load().disk_problem) and not quiet:  # all is written by now, or never
         note(f"keys and values are not kept on disk: {problem}; `--kv-disk 0` does not try")
 

@@ -1,9 +1,32 @@
-"""Energy of the processor and its memory, from the powercap counters; None where they are not there to read."""
+"""Joules, and who says so: the processor's own counters, the watts that a person measured, or an estimate.
 
+An estimate is never taken for a measurement: every meter names its source, and whoever prints a figure marks it.
+"""
+
+import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal, Protocol
+
+from localinfer.cost.watts import Rated, rated
 
 POWERCAP = Path("/sys/class/powercap")
+
+Source = Literal["rapl", "given", "estimate", "none"]
+"""`rapl`: counters of processor and memory. `given`: watts that the user measured. `estimate`: rated watts of this
+processor, for the time that its cores worked for us."""
+
+
+class Meter(Protocol):
+    """Counts joules from its making on."""
+
+    @property
+    def source(self) -> Source: ...
+
+    def joules(self) -> float | None:
+        """Joules so far; None when they can no longer be told."""
+        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -15,7 +38,9 @@ class Zone:
 
 
 class EnergyMeter:
-    """Counts joules from its making on. Read it every few minutes: a counter may wrap only once between two reads."""
+    """The powercap counters. Read it every few minutes: a counter may wrap only once between two reads."""
+
+    source: Source = "rapl"
 
     def __init__(self, zones: list[Zone], last: list[int]) -> None:
         self._zones = zones
@@ -23,7 +48,6 @@ class EnergyMeter:
         self._microjoules = 0
 
     def joules(self) -> float | None:
-        """Joules since the meter was made; None when a counter can no longer be read."""
         for i, zone in enumerate(self._zones):
             now = _whole(zone.path / "energy_uj")
             if now is None:
@@ -34,13 +58,65 @@ class EnergyMeter:
         return self._microjoules / 1e6
 
 
-def start_meter(root: Path = POWERCAP) -> EnergyMeter | None:
+class GivenMeter:
+    """A machine that draws so many watts, as somebody measured at the socket, for as long as it is watched."""
+
+    source: Source = "given"
+
+    def __init__(self, watts: float, clock: Callable[[], float] = time.monotonic) -> None:
+        self._watts = watts
+        self._clock = clock
+        self._started = clock()
+
+    def joules(self) -> float | None:
+        return self._watts * (self._clock() - self._started)
+
+
+class EstimateMeter:
+    """Rated watts of the processor, shared out among its cores, for the seconds that this process kept them busy."""
+
+    source: Source = "estimate"
+
+    def __init__(self, processor: Rated, busy: Callable[[], float] = time.process_time) -> None:
+        self._watts = processor.watts_per_core
+        self._busy = busy
+        self._started = busy()
+
+    def joules(self) -> float | None:
+        return self._watts * (self._busy() - self._started)
+
+
+def start_meter(
+    watts: float | None = None, root: Path = POWERCAP, cpuinfo: Path = Path("/proc/cpuinfo")
+) -> Meter | None:
+    """The best meter here: `watts` if somebody gave them, else counters of all packages and their memory, else the
+    rated watts of a processor that we know; None where nothing is known."""
+    if watts is not None:
+        return GivenMeter(watts)
+    counters = start_counters(root)
+    if counters is not None:
+        return counters
+    known = rated(cpuinfo)
+    return EstimateMeter(known) if known else None
+
+
+def start_counters(root: Path = POWERCAP) -> EnergyMeter | None:
     """A meter over all packages and their memory; None without counters, or when this user may not read them."""
     zones = [zone for folder in sorted(root.glob("intel-rapl:*")) if (zone := _zone(folder)) is not None]
     last = [_whole(zone.path / "energy_uj") for zone in zones]
     if not zones or None in last:
         return None
     return EnergyMeter(zones, [value for value in last if value is not None])
+
+
+def source_of(meter: Meter | None) -> Source:
+    """Who says the joules; `none` without a meter."""
+    return meter.source if meter else "none"
+
+
+def marked(figure: str, source: Source) -> str:
+    """`figure`, with a mark if it is an estimate."""
+    return f"≈{figure}" if source == "estimate" else figure
 
 
 def _zone(folder: Path) -> Zone | None:

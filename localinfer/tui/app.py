@@ -16,9 +16,10 @@ from localinfer.chats.session import ChatSession
 from localinfer.chats.store import ChatStore
 from localinfer.config import Overflow, SamplingParams
 from localinfer.cost.energy import start_meter
+from localinfer.cost.prices import USUAL, Tariff
 from localinfer.errors import UsageError
 from localinfer.tui.engines import OpenModel
-from localinfer.tui.meter import StartMeter
+from localinfer.tui.meter import Meter, OfferFor, StartMeter
 from localinfer.tui.palette import CommandHits
 from localinfer.tui.screens.chat import ChatScreen
 from localinfer.tui.theme import THEMES
@@ -48,7 +49,7 @@ class ChatApp(App[None]):
         models: Callable[[], list[str]],
         theme: str,
         clock: Callable[[], float],
-        start_meter: StartMeter,
+        meter: Meter,
         animate: bool,
         tick_s: float | None,
     ) -> None:
@@ -60,9 +61,7 @@ class ChatApp(App[None]):
         if theme not in self.available_themes:
             raise UsageError(f"there is no theme `{theme}`", hint=", ".join(sorted(self.available_themes)))
         self.theme = theme
-        self.chats = ChatScreen(
-            sessions, open_model, clock=clock, start_meter=start_meter, models=models, tick_s=tick_s
-        )
+        self.chats = ChatScreen(sessions, open_model, clock=clock, meter=meter, models=models, tick_s=tick_s)
         if not animate:
             self.animation_level = "none"
 
@@ -115,6 +114,8 @@ def make_app(
     theme: str = THEMES[0].name,
     clock: Callable[[], float] = time.monotonic,
     start_meter: StartMeter = start_meter,
+    tariff: Tariff = USUAL,
+    offer_for: OfferFor | None = None,
     animate: bool = True,
     tick_s: float | None = 0.5,
 ) -> ChatApp:
@@ -145,7 +146,7 @@ def make_app(
         models=here,
         theme=theme,
         clock=clock,
-        start_meter=start_meter,
+        meter=Meter(start_meter, clock, tariff, offer_for),
         animate=animate,
         tick_s=tick_s,
     )
@@ -162,6 +163,8 @@ def run_app(
     on_overflow: Overflow = "error",
     here: Callable[[], list[str]] = list,
     theme: str = THEMES[0].name,
+    tariff: Tariff = USUAL,
+    offer_for: OfferFor | None = None,
 ) -> int:
     """Run the app in this terminal until the user quits; see `make_app`. Returns the exit code.
 
@@ -177,6 +180,9 @@ def run_app(
         on_overflow=on_overflow,
         here=here,
         theme=theme,
+        start_meter=lambda: start_meter(tariff.watts),
+        tariff=tariff,
+        offer_for=offer_for,
     )
     sys.setswitchinterval(SWITCH_S)
     try:

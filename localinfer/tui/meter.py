@@ -1,10 +1,14 @@
 """What all panes together do, twice a second: speed, rows, blocks, energy; and the last minutes of it for the plots."""
 
+import threading
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from localinfer.cost.energy import EnergyMeter
+from localinfer.cost.apis import Offer
+from localinfer.cost.energy import Meter as EnergyMeter
+from localinfer.cost.energy import source_of
+from localinfer.cost.prices import Tariff
 from localinfer.engine.load import Load
 from localinfer.tui.engines import Engines
 from localinfer.tui.widgets.pane import ChatPane
@@ -12,6 +16,9 @@ from localinfer.tui.widgets.status import SPARKS
 from localinfer.tui.widgets.total import Total, summed
 
 StartMeter = Callable[[], EnergyMeter | None]
+
+OfferFor = Callable[[str], Offer | None]
+"""Who serves the model of this name at what price; may take half a second."""
 
 KEPT = 240
 """Samples kept: two minutes."""
@@ -30,8 +37,18 @@ class Sample:
 class Meter:
     """Read by the app's own thread only."""
 
-    def __init__(self, start: StartMeter, clock: Callable[[], float]) -> None:
+    def __init__(
+        self,
+        start: StartMeter,
+        clock: Callable[[], float],
+        tariff: Tariff,
+        offer_for: OfferFor | None = None,
+    ) -> None:
         self._energy = start()
+        self.source = source_of(self._energy)
+        self._tariff = tariff
+        self._offer_for = offer_for
+        self._offers: dict[str, Offer | None] = {}
         self._clock = clock
         self.joules: float | None = self._energy.joules() if self._energy else None
         self.samples: deque[Sample] = deque(maxlen=KEPT)
@@ -39,9 +56,23 @@ class Meter:
         self._moved: dict[int, int] = {}
         self._power: deque[tuple[float, float]] = deque(maxlen=5)
 
+    def _offer(self, model: str) -> Offer | None:
+        """Who would be paid for this model; looked up in a thread when it is first asked for."""
+        if model not in self._offers and (look := self._offer_for) is not None:
+            self._offers[model] = None
+
+            def look_up() -> None:
+                self._offers[model] = look(model)
+
+            threading.Thread(target=look_up, daemon=True, name="prices").start()
+        return self._offers.get(model)
+
     def share_out(self, panes: Sequence[ChatPane]) -> None:
         """Give the energy since the last call to those who had tokens computed, by how many; nobody gets it if none
-        had."""
+        had. Tell each what a provider would have charged."""
+        for pane in panes:
+            if (offer := self._offer(pane.session.model)) is not None:
+                pane.set_status(api_usd=offer.charge(*pane.used))
         moved = {pane.number: pane.moved - self._moved.get(pane.number, 0) for pane in panes}
         self._moved = {pane.number: pane.moved for pane in panes}
         before = self.joules
@@ -49,7 +80,8 @@ class Meter:
         if self.joules is None or before is None or not sum(moved.values()):
             return
         for pane in panes:
-            pane.add_joules((self.joules - before) * moved[pane.number] / sum(moved.values()))
+            joules = (self.joules - before) * moved[pane.number] / sum(moved.values())
+            pane.add_joules(joules, self.source, self._tariff.usd_per_kwh)
 
     def sample(self, panes: Sequence[ChatPane], engines: Engines, *, broadcast: bool) -> Total:
         """How things stand now; kept for the plots too."""
@@ -65,6 +97,9 @@ class Meter:
             tok_s=tok_s,
             speeds=tuple(sample.tok_s for sample in list(self.samples)[-SPARKS:]) if writing else (),
             joules=self.joules,
+            source=self.source,
+            usd_per_kwh=self._tariff.usd_per_kwh,
+            api_usd=sum(charged) if (charged := [p.status.api_usd for p in panes if p.status.api_usd]) else None,
             watts=self._watts(now),
             broadcast=broadcast,
         )

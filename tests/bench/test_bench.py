@@ -18,6 +18,7 @@ from localinfer.bench.run import run_bench
 from localinfer.config import EngineConfig, SamplingParams
 from localinfer.cost import machine
 from localinfer.cost.machine import Bandwidth
+from localinfer.cost.prices import Tariff
 from localinfer.cost.roofline import traffic
 from localinfer.engine.opening import open_engine
 from localinfer.engine.protocol import Engine, Request
@@ -26,6 +27,8 @@ from localinfer.events import Finished
 from tests.tiny import make_checkpoint
 
 CONFIG = EngineConfig(threads=1, context=256, draft="off")
+
+PRICE = Tariff(usd_per_kwh=0.36)
 
 
 class Ticks:
@@ -134,7 +137,7 @@ def test_streams_say_what_each_would_say_alone(tiny: Path, depth: int) -> None:
 def test_weights_are_read_once_for_all_streams(engine: Engine, tiny: Path) -> None:
     who = Contender(engine.info, "off", traffic(tiny, 8))
     alone = measure(engine, BenchTest(0, 4), 0, 0, Ticks(), None)
-    one, four = (make_row(BenchTest(0, 4, 0, n), who, [alone], 1e6, 0.36) for n in (1, 4))
+    one, four = (make_row(BenchTest(0, 4, 0, n), who, [alone], 1e6, PRICE) for n in (1, 4))
     assert (one.batch, four.batch) == (1, 4)
     assert one.gb_s is not None
     assert four.gb_s is not None
@@ -161,7 +164,7 @@ def test_rows_sum_up_repetitions(engine: Engine, tiny: Path) -> None:
     samples = [measure(engine, test, i, 0, Ticks(), None) for i in range(3)]
     samples[1] = replace(samples[1], tok_s=4.0, gaps_s=(0.25,) * 4, joules=8.0)
     who = Contender(engine.info, "off", traffic(tiny, 8))
-    row = make_row(test, who, samples, 1e6, 0.36)
+    row = make_row(test, who, samples, 1e6, PRICE)
     assert (row.tok_s, row.tok_s_median) == (2.0, 1.0)
     assert row.tok_s_sd == pytest.approx(3**0.5)
     read = traffic(tiny, 8).bytes_per_token(2)
@@ -171,12 +174,12 @@ def test_rows_sum_up_repetitions(engine: Engine, tiny: Path) -> None:
     assert row.joules_per_token is None
     assert row.acceptance is None
     assert row.output_hash == output_hash(samples[0].token_ids)
-    priced = make_row(test, who, [replace(s, joules=8.0) for s in samples], 1e6, 0.36)
+    priced = make_row(test, who, [replace(s, joules=8.0) for s in samples], 1e6, PRICE)
     assert priced.joules_per_token == 2.0
     assert priced.usd_per_mtok == pytest.approx(0.2)
-    read_row = make_row(BenchTest(4, 0), who, samples, 1e6, 0.36)
+    read_row = make_row(BenchTest(4, 0), who, samples, 1e6, PRICE)
     assert read_row.gb_s is None
-    drafted = make_row(test, replace(who, draft="lookup"), [replace(samples[0], drafted=4, accepted=3)], 1e6, 0.36)
+    drafted = make_row(test, replace(who, draft="lookup"), [replace(samples[0], drafted=4, accepted=3)], 1e6, PRICE)
     assert drafted.acceptance == 0.75
     assert drafted.gb_s is None
 

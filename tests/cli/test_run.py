@@ -70,12 +70,14 @@ def test_plain_text_is_the_same_text(cli: Cli, tiny: Path) -> None:
 
 def test_what_is_said_beside_the_answer(cli: Cli, tiny: Path) -> None:
     ran = cli("run", str(tiny), "hello", "-n", "4", "--stats", "-t", "1")
-    first, figures, last = ran.err.splitlines()
+    first, figures, bill, last = ran.err.splitlines()
     assert first.startswith(f"{tiny} (BF16, ")
     for words in ("on cpu: ", " kernels, the best this CPU has; ", "1 thread, as asked; ", "context 512 tokens, 8-bit"):
         assert words in first
     for words in ("load ", "prompt ", "first token ", "answer 4 tokens", "context ", "total "):
         assert words in figures
+    assert "energy –" in bill or " of electricity" in bill
+    assert "API –" in bill
     assert last == "stopped after 4 tokens, as asked; `--max-tokens` sets it"
     assert "\x1b" not in ran.err
     assert "\r" not in ran.err

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from localinfer.cost.energy import start_meter
+from localinfer.cost.energy import start_counters
 from localinfer.cost.prices import electricity, per_million
 
 
@@ -23,7 +23,7 @@ def test_packages_and_memory_are_added_and_nothing_twice(tmp_path: Path) -> None
     dram = zone(tmp_path, "intel-rapl:0:2", "dram", 10)
     two = zone(tmp_path, "intel-rapl:1", "package-1", 900)
     whole = zone(tmp_path, "intel-rapl:2", "psys", 1)
-    meter = start_meter(tmp_path)
+    meter = start_counters(tmp_path)
     assert meter is not None
     for folder, energy in ((one, 400), (cores, 999), (dram, 20), (two, 100), (whole, 999)):
         (folder / "energy_uj").write_text(str(energy))
@@ -37,12 +37,12 @@ def test_packages_and_memory_are_added_and_nothing_twice(tmp_path: Path) -> None
 @pytest.mark.parametrize(("energy", "wraps_at"), [("", 1000), ("denied", 1000), (5, ""), (5, 0)])
 def test_counters_that_cannot_be_read_are_none(tmp_path: Path, energy: int | str, wraps_at: int | str) -> None:
     zone(tmp_path, "intel-rapl:0", "package-0", energy, wraps_at)
-    assert start_meter(tmp_path) is None
+    assert start_counters(tmp_path) is None
 
 
 def test_no_counters_at_all(tmp_path: Path) -> None:
-    assert start_meter(tmp_path) is None
-    assert start_meter(tmp_path / "none") is None
+    assert start_counters(tmp_path) is None
+    assert start_counters(tmp_path / "none") is None
 
 
 def test_prices_say_what_they_assume() -> None:

@@ -9,7 +9,7 @@ import pytest
 from localinfer.chats.store import ChatStore
 from localinfer.chats.template import Message
 from localinfer.config import SamplingParams
-from localinfer.cost.energy import start_meter
+from localinfer.cost.energy import start_counters
 from localinfer.engine.protocol import Engine
 from localinfer.errors import ContextOverflow, DoesNotFit, NotFound
 from localinfer.tui.app import ChatApp
@@ -270,7 +270,7 @@ async def test_energy_and_its_price_are_told_where_they_can_be_measured(store_pa
         (zone / "energy_uj").write_text("7000000")
 
     engine.before_piece = count
-    app = quiet_app(lambda _: engine, store_path, start_meter=lambda: start_meter(tmp_path))
+    app = quiet_app(lambda _: engine, store_path, start_meter=lambda: start_counters(tmp_path))
     async with app.run_test(size=(120, 24)) as pilot:
         await settle(pilot)
         assert "energy –   cost –" in screen_text(app)

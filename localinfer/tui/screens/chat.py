@@ -17,7 +17,7 @@ from localinfer.tui.doing import COMMANDS, perform
 from localinfer.tui.engines import Engines, OpenModel
 from localinfer.tui.keys import BINDINGS
 from localinfer.tui.messages import Loaded, LoadFailed, LoadMoved
-from localinfer.tui.meter import Meter, StartMeter
+from localinfer.tui.meter import Meter
 from localinfer.tui.pacing import Pacing
 from localinfer.tui.screens.details import DetailsScreen
 from localinfer.tui.tiling import MOST_PANES, Direction, Tiling
@@ -44,7 +44,7 @@ class ChatScreen(Screen[None]):
         open_model: OpenModel,
         *,
         clock: Callable[[], float],
-        start_meter: StartMeter,
+        meter: Meter,
         models: Callable[[], list[str]],
         tick_s: float | None,
     ) -> None:
@@ -64,7 +64,7 @@ class ChatScreen(Screen[None]):
         self._here = first.number
         self._broadcast = self._paint_due = False
         self._pacing = Pacing(clock)
-        self._meter = Meter(start_meter, clock)
+        self._meter = meter
 
     def _new_pane(self, session: ChatSession) -> ChatPane:
         self._numbers += 1

@@ -12,6 +12,8 @@ from textual.screen import Screen
 from textual.widgets import DataTable
 from textual_plotext import PlotextPlot
 
+from localinfer.cost.bill import usd
+from localinfer.cost.energy import marked
 from localinfer.cost.prices import electricity
 from localinfer.text import one_line
 from localinfer.tui.meter import Meter, Sample
@@ -20,7 +22,7 @@ from localinfer.tui.widgets.total import TotalLine
 
 _COLUMNS = (
     *("pane", "model", "phase", "context", "prompt", "cached", "written", "tok/s", "first token", "ITL", "ITL p99"),
-    *("drafts right", "gain", "J", "$"),
+    *("drafts right", "gain", "J", "$", "API $"),
 )
 
 
@@ -126,8 +128,9 @@ def _row(number: int, pane: ChatPane) -> list[str]:
         _or_dash(stats.itl_p99_s, "{:.4f} s"),
         f"{right}/{tried}" if tried else "–",
         f"x{drafting.speedup:.2f}" if drafting and drafting.speedup else "–",
-        f"{joules:.1f}" if joules else "–",
-        f"{electricity(joules).usd:.6f}" if joules else "–",
+        marked(f"{joules:.1f}", status.source) if joules else "–",
+        usd(electricity(joules, status.usd_per_kwh).usd) if joules else "–",
+        "–" if status.api_usd is None else usd(status.api_usd),
     ]
 
 

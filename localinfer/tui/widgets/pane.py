@@ -12,6 +12,7 @@ from textual.widget import Widget
 from textual.widgets import Markdown
 
 from localinfer.chats.session import ChatSession
+from localinfer.cost.energy import Source
 from localinfer.errors import LocalInferError
 from localinfer.events import Event, Finished, FinishReason, Progress, Shifted, Started, Stats, Text
 from localinfer.text import clean, one_line
@@ -93,6 +94,7 @@ class ChatPane(Widget):
         self._answer: Answer | TintedAnswer | None = None
         self._stats_before: Stats | None = None
         self._joules_before = 0.0
+        self.used = (0, 0)  # tokens read and written, as a provider would count them
         self._read = 0  # tokens of the running prompt that are counted in `moved`
         self._noted: set[str] = set()  # warnings that were shown already
 
@@ -228,6 +230,7 @@ class ChatPane(Widget):
                 self.set_status(phase=stats.phase, percent=percent, stats=stats)
             case Finished() as finished:
                 self.set_status(stats=finished.stats)
+                self.used = (self.used[0] + finished.stats.prompt_tokens, self.used[1] + len(finished.token_ids))
                 await self._note_ending(finished.reason)
 
     @on(ReplyEnded)
@@ -334,12 +337,12 @@ class ChatPane(Widget):
                 speeds = (*speeds, self.status.tok_s)[-SPARKS:]
             self.set_status(elapsed=self._clock() - self._sent_at, speeds=speeds)
 
-    def add_joules(self, joules: float) -> None:
+    def add_joules(self, joules: float, source: Source, usd_per_kwh: float) -> None:
         """Energy that this chat took since it was last told."""
         total = self.status.joules + joules
         tokens = self.status.stats.completion_tokens if self.status.stats else 0
         each = (total - self._joules_before) / tokens if tokens and self._answer else None
-        self.set_status(joules=total, joules_per_token=each)
+        self.set_status(joules=total, joules_per_token=each, source=source, usd_per_kwh=usd_per_kwh)
 
     def set_status(self, **changes: Any) -> None:
         """Change some of what the status line shows."""

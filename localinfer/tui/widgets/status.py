@@ -7,7 +7,9 @@ from textual.content import Content
 from textual.reactive import reactive
 from textual.widget import Widget
 
-from localinfer.cost.prices import per_million
+from localinfer.cost.bill import usd
+from localinfer.cost.energy import Source, marked
+from localinfer.cost.prices import USD_PER_KWH, per_million
 from localinfer.events import Stats, gain_in_words
 from localinfer.text import one_line
 
@@ -50,6 +52,12 @@ class Status:
     """What this chat has taken since the pane was opened."""
     joules_per_token: float | None = None
     """Of the last answer."""
+    source: Source = "rapl"
+    """Who says the joules."""
+    usd_per_kwh: float = USD_PER_KWH
+    api_usd: float | None = None
+    """What a provider would have charged for this chat since the pane was opened; None where nobody serves its
+    model."""
 
     @property
     def phase_text(self) -> str:
@@ -66,7 +74,16 @@ class Status:
     @property
     def details(self) -> list[str]:
         """The other parts, the most telling first; a dash where nothing is known."""
-        parts = [self._speed, self.drafts, self.first_token, self.context, self.latency, self.energy, self.cost]
+        parts = [
+            self._speed,
+            self.drafts,
+            self.first_token,
+            self.context,
+            self.latency,
+            self.energy,
+            self.cost,
+            self.api,
+        ]
         return [part for part in parts if part]
 
     @property
@@ -115,13 +132,22 @@ class Status:
 
     @property
     def energy(self) -> str:
-        return "energy –" if self.joules_per_token is None else f"energy {self.joules_per_token:.2f} J/token"
+        return (
+            "energy –"
+            if self.joules_per_token is None
+            else f"energy {marked(f'{self.joules_per_token:.2f}', self.source)} J/token"
+        )
 
     @property
     def cost(self) -> str:
         if self.joules_per_token is None:
             return "cost –"
-        return f"electricity ${per_million(self.joules_per_token).usd:.2f}/M tokens"
+        price = per_million(self.joules_per_token, self.usd_per_kwh).usd
+        return f"electricity {marked(usd(price), self.source)}/M tokens"
+
+    @property
+    def api(self) -> str:
+        return "API –" if self.api_usd is None else f"an API: {usd(self.api_usd)} so far"
 
 
 class StatusLine(Widget):

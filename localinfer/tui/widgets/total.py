@@ -6,7 +6,9 @@ from textual.content import Content
 from textual.reactive import reactive
 from textual.widget import Widget
 
-from localinfer.cost.prices import electricity
+from localinfer.cost.bill import usd
+from localinfer.cost.energy import Source, marked
+from localinfer.cost.prices import USD_PER_KWH, electricity
 from localinfer.engine.load import Load
 from localinfer.text import one_line
 from localinfer.tui.widgets.status import line_of, sparkline
@@ -25,6 +27,11 @@ class Total:
     joules: float | None = None
     """Taken since the app began; None where it cannot be measured."""
     watts: float | None = None
+    source: Source = "rapl"
+    """Who says the joules."""
+    usd_per_kwh: float = USD_PER_KWH
+    api_usd: float | None = None
+    """What providers would have charged the panes that are open; None where nobody serves their models."""
     broadcast: bool = False
 
     @property
@@ -47,9 +54,12 @@ class Total:
         if load.disk_problem:
             parts.append(f"nothing more is kept on disk: {one_line(load.disk_problem, 40)}")
         if self.watts is not None:
-            parts.append(f"{self.watts:.0f} W")
+            parts.append(marked(f"{self.watts:.0f} W", self.source))
         if self.joules is not None:
-            parts.append(f"{self.joules:.0f} J, ${electricity(self.joules).usd:.6f} so far")
+            cost = usd(electricity(self.joules, self.usd_per_kwh).usd)
+            parts.append(f"{marked(f'{self.joules:.0f} J', self.source)}, {cost} so far")
+        if self.api_usd is not None:
+            parts.append(f"an API: {usd(self.api_usd)}")
         return parts
 
     @property
