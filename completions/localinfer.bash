@@ -100,7 +100,7 @@ _localinfer() {
     prev=${typed[${#typed[@]} - 1]}
     command=${typed[1]-}
     case $command in
-        '') _localinfer_words pull list show rm cache import quantize eval export run map chat bench draft doctor config completion --help --version; return ;;
+        '') _localinfer_words pull list show rm cache import quantize eval export run map chat bench fit draft doctor config completion --help --version; return ;;
         ls) command=list ;;
         cache|draft|config) [[ -n ${typed[2]-} ]] && command="$command ${typed[2]}" && at=3 ;;
     esac
@@ -121,7 +121,8 @@ _localinfer() {
         'run') flags='-m --model -p --prompt -f --file -s --system --raw -n --max-tokens --temp --top-k --top-p --min-p --repeat-penalty --seed --stop --on-overflow --lossy -c --ctx-size -t --threads --kv-bits --backend --draft --draft-tokens --prefill-chunk --kv-tokens --latency-goal --revision --offline --json --stats --usd-per-kwh --watts --hardware-usd --hardware-years --api-model --show-drafts --no-remember --kv-disk -q --quiet -h --help' offer='_localinfer_names models' ;;
         'map') flags='-o --output --resume -s --system --raw -n --max-tokens --temp --top-k --top-p --min-p --repeat-penalty --seed --stop -np --parallel -c --ctx-size -t --threads --kv-bits --backend --draft --draft-tokens --prefill-chunk --kv-tokens --latency-goal --revision --offline -q --quiet -h --help' offer='_localinfer_names models' ;;
         'chat') flags='-m --model --continue -s --system -n --max-tokens --temp --top-k --top-p --min-p --repeat-penalty --seed --stop --on-overflow -c --ctx-size -t --threads --kv-bits --backend --draft --draft-tokens --prefill-chunk --kv-tokens --latency-goal --no-remember --kv-disk --usd-per-kwh --watts --hardware-usd --hardware-years --api-model --revision --offline --theme -h --help' offer='_localinfer_names models' ;;
-        'bench') flags='-m --model --random --group --head-bits --test -np --parallel --rows --workload --tasks --prompts -n --max-tokens --reps --against --against-file --compare --max-drop --seed -c --ctx-size -t --threads --kv-bits --backend --draft --draft-tokens --prefill-chunk --kv-tokens --latency-goal --revision --offline --json -q --quiet -h --help' offer='_localinfer_names models' ;;
+        'bench') flags='-m --model --random --group --head-bits --test -np --parallel --rows --workload --tasks --prompts -n --max-tokens --reps --against --against-file --compare --max-drop --seed -c --ctx-size -t --threads --kv-bits --backend --draft --draft-tokens --prefill-chunk --kv-tokens --latency-goal --usd-per-kwh --watts --hardware-usd --hardware-years --api-model --revision --offline --json -q --quiet -h --help' offer='_localinfer_names models' ;;
+        'fit') flags='-c --ctx-size -t --threads --kv-bits --backend --draft --draft-tokens --prefill-chunk --kv-tokens --latency-goal -np --parallel --revision --token --offline --json -h --help' offer='_localinfer_names pullable' ;;
         'draft train') flags='--minutes --text --kind --seed -t --threads --offline --json -q --quiet -h --help' offer='' ;;
         'draft list') flags='--json -q --quiet -h --help' offer='' ;;
         'draft rm') flags='--texts --json -q --quiet -h --help' offer='' ;;

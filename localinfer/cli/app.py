@@ -26,6 +26,7 @@ COMMANDS = {
     "map": "map_:map_",
     "chat": "chat:chat",
     "bench": "bench:bench",
+    "fit": "fit:fit",
     "draft train": "draft:train",
     "draft list": "draft:list_drafters",
     "draft rm": "draft:rm",

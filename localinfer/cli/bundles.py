@@ -26,13 +26,16 @@ class EngineFlags:
     kv_tokens: o.KvTokens
     latency_goal: o.LatencyGoal
 
-    def config(self, *, remember: bool = False, kv_disk: float = 0.0, draft: str | None = None) -> EngineConfig:
+    def config(
+        self, *, remember: bool = False, kv_disk: float = 0.0, draft: str | None = None, parallel: int = 1
+    ) -> EngineConfig:
         """The same as the engine wants it; with `draft` instead of the flag's word. Without `remember`, nothing of the
         texts is left on disk."""
         from localinfer.cli.drafts import with_draft
 
         config = EngineConfig(
             context=self.ctx_size,
+            parallel=parallel,
             threads=self.threads,
             kv_bits=cast(KvBits, int(self.kv_bits)),
             prefill_chunk=self.prefill_chunk,

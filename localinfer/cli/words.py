@@ -23,6 +23,7 @@ ARGUMENTS: dict[str, Candidates] = {
     "map": "models",
     "chat": "models",
     "bench": "models",
+    "fit": "pullable",
     "config set": "keys",
     "config unset": "keys",
     "completion": "shells",

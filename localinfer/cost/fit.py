@@ -1,6 +1,6 @@
 """What a model will take in memory, from its config.json and the headers of its weights alone."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,6 +21,10 @@ RUNTIME_BYTES = 45 * 10**6
 
 TOKEN_BYTES = 1200
 """What the tokenizer keeps for each entry of the vocabulary, measured."""
+
+
+Form = Callable[[str], tuple[int, int]]
+"""(bits, group) of the matrix of this name."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,12 +55,14 @@ def estimate(
     kv_tokens: int | None = None,
     kv_bits: int | Sequence[int] = 8,
     free_bytes: int | None = None,
+    form: Form | None = None,
 ) -> Fit:
     """What the checkpoint at `path` needs; reads no weights.
 
     `context` None is what the engine takes then, and `kv_tokens` None the context for each of `parallel` sequences;
     `free_bytes` None asks the machine. `kv_bits` may be given layer by
-    layer; with 4 for all, layers that will keep 8 bits are not known yet and come on top.
+    layer; with 4 for all, layers that will keep 8 bits are not known yet and come on top. `form` stands for the
+    widths that matrices would have after quantizing.
     Raises what opening a checkpoint raises: `NotFound`, `NotSupported`, `Corrupt`.
     """
     checkpoint = Checkpoint(path)
@@ -64,9 +70,9 @@ def estimate(
     tokens = context or min(spec.max_context, DEFAULT_CONTEXT)
     each = -(-tokens // KV_BLOCK)
     blocks = parallel * each if kv_tokens is None else -(-kv_tokens // KV_BLOCK)
-    weights = weights_bytes(checkpoint)
+    weights = weights_bytes(checkpoint, form)
     kv = blocks * KV_BLOCK * spec.kv_bytes_per_token(kv_bits)
-    other = _activations(checkpoint.graph, parallel) + _ropes(checkpoint.graph, tokens) + _loading(checkpoint)
+    other = _activations(checkpoint.graph, parallel) + _ropes(checkpoint.graph, tokens) + _loading(checkpoint, form)
     other += RUNTIME_BYTES + TOKEN_BYTES * spec.vocab_size
     free = available_bytes() if free_bytes is None else free_bytes
     return Fit(weights + kv + other, weights, kv, other, free, tokens)
@@ -84,9 +90,10 @@ def packed_bytes(linear: Linear, bits: int, group: int) -> int:
     return rows * row
 
 
-def weights_bytes(checkpoint: Checkpoint) -> int:
+def weights_bytes(checkpoint: Checkpoint, form: Form | None = None) -> int:
     """Bytes of all weights as the kernels hold them; vectors are float32."""
-    matrices = sum(packed_bytes(linear, *checkpoint.form(linear.name)) for linear in checkpoint.graph.linears())
+    of = form or checkpoint.form
+    matrices = sum(packed_bytes(linear, *of(linear.name)) for linear in checkpoint.graph.linears())
     return matrices + 4 * sum(size for _, size in checkpoint.graph.vectors())
 
 
@@ -110,9 +117,13 @@ def _ropes(graph: Graph, tokens: int) -> int:
     return sum(4 * head_dim * tokens for _, head_dim in ropes)
 
 
-def _loading(checkpoint: Checkpoint) -> int:
+def _loading(checkpoint: Checkpoint, form: Form | None) -> int:
     """Bytes read from disk but not yet packed, at worst: those of one fused op, and again while widened."""
-    return max(sum(checkpoint.reading_bytes(linear.name) for linear in fused) for fused in _fused(checkpoint.graph))
+
+    def reading(linear: Linear) -> int:
+        return packed_bytes(linear, *form(linear.name)) if form else checkpoint.reading_bytes(linear.name)
+
+    return max(sum(map(reading, fused)) for fused in _fused(checkpoint.graph))
 
 
 def _fused(graph: Graph) -> Iterator[tuple[Linear, ...]]:

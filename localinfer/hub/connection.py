@@ -85,14 +85,18 @@ class Connection:
         patience.wait(failures, asked)
 
     @contextmanager
-    def stream(self, url: str, patience: Patience, offset: int = 0) -> Iterator[httpx2.Response]:
-        """The unread answer to GET `url` from byte `offset`. Raises `TransientError`, `NetworkError` or `NotFound`."""
+    def stream(
+        self, url: str, patience: Patience, offset: int = 0, until: int | None = None
+    ) -> Iterator[httpx2.Response]:
+        """The unread answer to GET `url` from byte `offset`, up to byte `until` (not included).
+
+        Raises `TransientError`, `NetworkError` or `NotFound`."""
         timeout = httpx2.Timeout(patience.stall, connect=patience.connect)
         try:
             for _ in range(MAX_REDIRECTS + 1):
                 headers = {"user-agent": f"localinfer/{__version__}", "accept-encoding": "identity"}
-                if offset:
-                    headers["range"] = f"bytes={offset}-"
+                if offset or until is not None:
+                    headers["range"] = f"bytes={offset}-{'' if until is None else until - 1}"
                 if self._token and _origin(url) == _origin(self.endpoint):
                     headers["authorization"] = f"Bearer {self._token}"
                 request = get_session().stream("GET", url, headers=headers, timeout=timeout, follow_redirects=False)

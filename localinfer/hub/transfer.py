@@ -77,7 +77,7 @@ def _fill(
             return ""
         try:
             with connection.stream(connection.file_url(commit, file.name), patience, offset=before) as response:
-                start, wrong = _start(response, commit, before, file.size)
+                start, wrong = body_start(response, commit, before, file.size)
                 if wrong:
                     return wrong
                 too_long = _write(response, partial, start, file.size, on_position)
@@ -90,7 +90,7 @@ def _fill(
             connection.give_up_or_wait(error, failures, patience)
 
 
-def _start(response: httpx2.Response, commit: str, asked: int, full: int) -> tuple[int, str]:
+def body_start(response: httpx2.Response, commit: str, asked: int, full: int) -> tuple[int, str]:
     """Where the body begins in the file (0 when the server ignored the range), or what is wrong with the answer."""
     said = response.headers.get("x-repo-commit")
     if said is not None and said != commit:

@@ -243,13 +243,16 @@ class _Handler(BaseHTTPRequestHandler):
         status, start = 200, 0
         wanted = self.headers.get("range", "")
         if wanted.startswith("bytes=") and not answer.ignore_range:
-            start = int(wanted.removeprefix("bytes=").split("-")[0])
+            first, _, last = wanted.removeprefix("bytes=").partition("-")
+            start = int(first)
             if start >= len(data):
                 self._send(416, {"Content-Range": f"bytes */{len(data)}"}, b"", answer)
                 return
             status = 206
             said = start - 1 if answer.wrong_range else start
-            headers = {**headers, "Content-Range": f"bytes {said}-{len(data) - 1}/{len(data)}"}
+            end = min(int(last) + 1, len(data)) if last else len(data)
+            headers = {**headers, "Content-Range": f"bytes {said}-{end - 1}/{len(data)}"}
+            data = data[:end]
         self._send(status, {**headers, **answer.headers}, data[start:] + answer.extra, answer)
 
     def _json(self, value: object, answer: Answer) -> None:

@@ -1,0 +1,239 @@
+"""`fit`: what a model needs in each width, whether it is there, and how fast it will be; before any weight is here."""
+
+import shutil
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from localinfer.config import EngineConfig
+from localinfer.cost.fit import Form, context_of, estimate
+from localinfer.cost.machine import read_bandwidth
+from localinfer.cost.predict import Known, Prediction, load_of, predict
+from localinfer.engine import calibration
+from localinfer.errors import LocalInferError, UsageError, size
+from localinfer.graph.weights import Checkpoint
+from localinfer.hub.model import variant_of_bits
+from localinfer.hub.resolve import resolve
+from localinfer.quantize.plan import TABLE_BITS, TABLES, choose_groups
+
+WIDTHS = (8, 4, 3)
+"""Bits that an original can be quantized to."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FormFit:
+    """One width of a model. Bytes; `form` is the word of `list`."""
+
+    form: str
+    total_bytes: int
+    weights_bytes: int
+    kv_bytes: int
+    other_bytes: int
+    """Activations, tables, buffers of loading, and the program."""
+    drafter_bytes: int
+    free_bytes: int
+    fits: bool
+    disk_bytes: int
+    """What it takes on disk, beside the original it is made from."""
+    fits_disk: bool
+    predicted_tok_s: float
+    tok_s_source: str
+    """`measured` here, or `estimate`."""
+    bytes_per_token: int
+    correction: float
+    corrected_by: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FitReport:
+    """A model on this machine; `forms` begins with the one that was asked for."""
+
+    model: str
+    revision: str | None
+    parameters: int
+    where: str
+    """`here`, or `hub`: judged by its headers."""
+    download_bytes: int
+    context: int
+    parallel: int
+    kv_bits: int
+    free_disk_bytes: int
+    read_bytes_per_s: float
+    threads: int
+    forms: Sequence[FormFit]
+
+    def to_json(self) -> dict[str, Any]:
+        """The first form's figures at the top, then all of it."""
+        return {**asdict(self.forms[0]), **asdict(self)}
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """Which model, and where its headers are."""
+
+    path: Path
+    name: str
+    """`org/name`, without a form."""
+    form: str
+    revision: str | None = None
+    download_bytes: int = 0
+    """What is not here yet; 0 for a local model."""
+
+
+def fit(asked: Asked, config: EngineConfig, *, disk: Path, drafter: Path | None = None) -> FitReport:
+    """Judge the headers in `asked.path`: as they are and, of an original, in each width it can have.
+
+    `disk` is a folder on the disk that would hold it. Raises what opening a checkpoint raises.
+    """
+    checkpoint = Checkpoint(asked.path)
+    context = context_of(asked.path, config.context)
+    bandwidth = read_bandwidth(config.threads)
+    known = measured_here(config)
+    free_disk = shutil.disk_usage(_existing(disk)).free
+    draft_bytes = _drafter_bytes(drafter, context, config) if drafter else 0
+    forms = []
+    for word, form in forms_of(checkpoint, asked.form):
+        need = estimate(
+            asked.path,
+            context=context,
+            parallel=config.parallel,
+            kv_tokens=config.pool_tokens(context),
+            kv_bits=config.kv_bits,
+            form=form,
+        )
+        load = load_of(checkpoint, form)
+        guess = predict(load, known, bandwidth.bytes_per_s)
+        measured = next((one for one in known if one.name == f"{asked.name}:{word}"), None)
+        on_disk = asked.download_bytes + (need.weights_bytes if form else 0)
+        forms.append(
+            FormFit(
+                form=word,
+                total_bytes=need.total_bytes + draft_bytes,
+                weights_bytes=need.weights_bytes,
+                kv_bytes=need.kv_bytes,
+                other_bytes=need.other_bytes,
+                drafter_bytes=draft_bytes,
+                free_bytes=need.free_bytes,
+                fits=need.total_bytes + draft_bytes <= need.free_bytes,
+                disk_bytes=on_disk,
+                fits_disk=on_disk <= free_disk,
+                **_speed(guess, measured),
+            )
+        )
+    return FitReport(
+        model=asked.name,
+        revision=asked.revision,
+        parameters=checkpoint.graph.parameters(),
+        where="hub" if asked.download_bytes else "here",
+        download_bytes=asked.download_bytes,
+        context=context,
+        parallel=config.parallel,
+        kv_bits=config.kv_bits,
+        free_disk_bytes=free_disk,
+        read_bytes_per_s=bandwidth.bytes_per_s,
+        threads=bandwidth.threads,
+        forms=tuple(forms),
+    )
+
+
+def forms_of(checkpoint: Checkpoint, own: str) -> list[tuple[str, Form | None]]:
+    """The form that is stored (None), and of an original those that can be made of it."""
+    found: list[tuple[str, Form | None]] = [(own, None)]
+    if "quantization_config" in checkpoint.config:
+        return found
+    for bits in WIDTHS:
+        try:
+            group, table_group, _ = choose_groups(checkpoint.graph, bits, None)
+        except UsageError:
+            continue  # its columns have no groups of ours: it can only run as it is
+        found.append((variant_of_bits(bits), _form(bits, group, table_group)))
+    return found
+
+
+def _form(bits: int, group: int, table_group: int) -> Form:
+    return lambda name: (TABLE_BITS, table_group) if name in TABLES else (bits, group)
+
+
+def measured_here(config: EngineConfig) -> list[Known]:
+    """The models whose steps were measured on this machine with as many threads; models that are gone are left out."""
+    from localinfer import native
+
+    isa, cpu, found = native.choose_isa(config.isa), str(native.cpu()["model"]), list[Known]()
+    try:
+        entries = list(calibration.entries())
+    except LocalInferError:
+        return []
+    for key, steps in entries:
+        if (key.cpu, key.isa) != (cpu, isa) or key.threads != (config.threads or 0):
+            continue
+        try:
+            model = resolve(key.model, offline=True)
+            checkpoint = Checkpoint(model.path)
+        except LocalInferError:
+            continue
+        found.append(Known(f"{model.name}:{model.variant}", load_of(checkpoint), steps.step_s[1]))
+    return list({one.name: one for one in reversed(found)}.values())
+
+
+def _speed(guess: Prediction, measured: Known | None) -> dict[str, Any]:
+    return {
+        "predicted_tok_s": 1 / measured.seconds if measured else guess.tok_s,
+        "tok_s_source": "measured" if measured else "estimate",
+        "bytes_per_token": guess.bytes_per_token,
+        "correction": guess.correction,
+        "corrected_by": guess.corrected_by,
+    }
+
+
+def _drafter_bytes(path: Path, context: int, config: EngineConfig) -> int:
+    """A model that guesses: its weights and its own cache."""
+    need = estimate(path, context=context, kv_bits=config.kv_bits)
+    return need.weights_bytes + need.kv_bytes
+
+
+def _existing(folder: Path) -> Path:
+    return next(path for path in (folder, *folder.absolute().parents) if path.exists())
+
+
+def fit_table(report: FitReport) -> str:
+    """For people; every line ends with a newline."""
+    lines = [
+        f"{report.model}, {report.parameters / 1e9:.2f} B weights; {report.context} tokens of context"
+        + (f" for each of {report.parallel}" if report.parallel > 1 else "")
+        + f", {report.kv_bits}-bit cache",
+        f"{size(report.forms[0].free_bytes)} of memory is free, {size(report.free_disk_bytes)} of disk",
+        "",
+        "| form | memory   | weights  | KV cache | other    | fits | disk     | tok/s    |",
+        "| ---- | -------: | -------: | -------: | -------: | ---- | -------: | -------: |",
+    ]
+    for one in report.forms:
+        other = size(one.other_bytes + one.drafter_bytes)
+        speed = f"{one.predicted_tok_s:.1f}"
+        fits = ("yes" if one.fits_disk else "disk") if one.fits else "no"
+        lines.append(
+            f"| {one.form:<4} | {size(one.total_bytes):>8} | {size(one.weights_bytes):>8} | {size(one.kv_bytes):>8} | "
+            f"{other:>8} | {fits:<4} | {size(one.disk_bytes):>8} | "
+            f"{speed if one.tok_s_source == 'measured' else '≈' + speed:>8} |"
+        )
+    return "\n".join([*lines, "", *_inputs(report)]) + "\n"
+
+
+def _inputs(report: FitReport) -> list[str]:
+    """Where the figures come from, and what to do."""
+    first = report.forms[0]
+    said = [
+        f"≈: one stream at the start of a text, from {size(report.read_bytes_per_s)}/s read with {report.threads} "
+        f"threads, times {1 / first.correction:.2f} as "
+        + (f"measured with {', '.join(first.corrected_by[:3])}" if first.corrected_by else "no model was measured yet")
+    ]
+    if report.download_bytes:
+        said.append(
+            f"nothing but headers was read; `localinfer pull {report.model}` downloads {size(report.download_bytes)}"
+        )
+    fitting = [one for one in report.forms if one.fits]
+    if not fitting:
+        said.append("no form fits: lower `--ctx-size` or `--parallel`, or choose a smaller model")
+    elif not first.fits:
+        said.append(f"{fitting[0].form} fits: `localinfer quantize {report.model} --bits {fitting[0].form[3:]}`")
+    return said

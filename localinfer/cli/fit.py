@@ -1,0 +1,83 @@
+"""`fit`: what a model needs, before it is downloaded or loaded."""
+
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from localinfer.cli import options as o
+from localinfer.cli.bundles import EngineFlags
+from localinfer.config import EngineConfig
+from localinfer.errors import NotFound, NotSupported
+
+if TYPE_CHECKING:
+    from localinfer.bench.fitting import Asked, FitReport
+
+Ref = Annotated[str, typer.Argument(metavar="REF", help="A model here, or `org/name` on the Hub.")]
+
+
+def fit(
+    ref: Ref,
+    *,
+    engine: EngineFlags,
+    parallel: o.Parallel,
+    revision: o.Revision,
+    token: o.Token,
+    offline: o.Offline,
+    json: o.Json,
+) -> None:
+    """Show what a model needs in each width, what is free, and how fast it will be.
+
+    Of a model on the Hub only the headers are read. The memory is counted by the code that will allocate it; speeds
+    come from this machine's bandwidth and from models measured on it. Exit code 3 when no form fits.
+    """
+    from localinfer.bench.fitting import fit_table
+    from localinfer.cli.bench import counts
+    from localinfer.cli.output import line, show_json
+    from localinfer.errors import DoesNotFit, UsageError, size
+
+    streams = counts("parallel", parallel) or [1]
+    if len(streams) > 1:
+        raise UsageError("`fit` judges one number of sequences", hint="write it like `-np 8`")
+    config = engine.config(parallel=streams[0])
+    with TemporaryDirectory(prefix="localinfer-fit-") as folder:
+        report = judged(_asked(ref, Path(folder), revision, token, offline=offline), config)
+    show_json(report.to_json()) if json else line(fit_table(report).rstrip("\n"))
+    if not any(one.fits for one in report.forms):
+        least = min(report.forms, key=lambda one: one.total_bytes)
+        raise DoesNotFit(
+            f"`{report.model}` needs {size(least.total_bytes)} as {least.form}, but {size(least.free_bytes)} is free",
+            hint="lower `--ctx-size` or `--parallel`, or choose a smaller model",
+        )
+
+
+def judged(asked: "Asked", config: EngineConfig) -> "FitReport":
+    """The report, with the drafter that the settings name."""
+    from localinfer.bench.fitting import fit as judge
+    from localinfer.paths import hub_cache_dir, models_dir
+
+    disk = hub_cache_dir() if asked.download_bytes else models_dir()
+    return judge(asked, config, disk=disk, drafter=config.draft_model)
+
+
+def _asked(ref: str, folder: Path, revision: str | None, token: str | None, *, offline: bool) -> "Asked":
+    """The model here, else its headers from the Hub in `folder`."""
+    from localinfer.bench.fitting import Asked
+    from localinfer.hub.peek import peek
+    from localinfer.hub.resolve import resolve
+
+    try:
+        model = resolve(ref, revision=revision, offline=offline)
+    except NotFound:
+        if offline:
+            raise
+    else:
+        if model.kind == "gguf":
+            raise NotSupported(
+                f"{model.path.name} is a GGUF file, which another engine allocates for",
+                hint=f"`localinfer import {model.path.name}` makes a model of ours of it, which can be judged",
+            )
+        return Asked(model.path, model.name, model.variant, model.revision)
+    found = peek(ref, folder, revision=revision, token=token)
+    return Asked(folder, found.repo, "BF16", found.commit, found.download_bytes)

@@ -1,0 +1,31 @@
+"""`fit` as a person and a script use it."""
+
+import json
+from pathlib import Path
+
+from tests.cli.conftest import Cli
+
+
+def test_a_table_and_json(cli: Cli, tiny: Path, mine: str) -> None:
+    ran = cli("fit", mine, "-t", "1", "-np", "2")
+    assert ran.code == 0
+    assert "| BF16 |" in ran.out
+    assert "| INT3 |" in ran.out
+    said = json.loads(cli("fit", mine, "-t", "1", "--json").out)
+    assert said["model"] == mine
+    assert said["fits"] is True
+    assert [form["form"] for form in said["forms"]] == ["BF16", "INT8", "INT4", "INT3"]
+
+
+def test_what_does_not_fit(cli: Cli, mine: str) -> None:
+    ran = cli("fit", mine, "-t", "1", "-c", str(1 << 20), "-np", "64", "--kv-tokens", str(1 << 24), "--kv-bits", "16")
+    assert ran.code in (0, 3)  # a machine of terabytes has room for it
+    assert "16-bit cache" in ran.out
+    if ran.code == 3:
+        assert "error: `me/tiny` needs" in ran.err
+
+
+def test_wrong_words(cli: Cli, mine: str) -> None:
+    assert cli("fit", mine, "-np", "1,2").code == 2
+    assert cli("fit", "org/nobody", "--offline").code == 4
+    assert cli("fit", "nobody/here").code == 6  # nobody answers
