@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from localinfer.cli import options as o
-from localinfer.cli.bundles import CostFlags, EngineFlags
+from localinfer.cli.bundles import CostFlags, EngineFlags, LadderFlags, RandomFlags, RivalFlags
 from localinfer.cli.command import TYPED
 from localinfer.config import EngineConfig, one_of
 from localinfer.errors import NotFound, UsageError, size
@@ -31,21 +31,17 @@ def bench(
     name: ModelArg = None,
     *,
     model: o.Model,
-    random: o.Random,
-    group: o.Group,
-    head_bits: o.HeadBits,
+    weights: RandomFlags,
     test: o.Tests,
     parallel: o.Parallel,
     rows: o.Rows,
     workload: o.Workload,
     tasks: o.Tasks,
     prompts: o.Prompts,
+    ladder: LadderFlags,
     max_tokens: o.MaxTokens,
     reps: o.Reps,
-    against: o.Against,
-    against_file: o.AgainstFile,
-    compare: o.Compare,
-    max_drop: o.MaxDrop,
+    rival: RivalFlags,
     seed: o.Seed,
     engine: EngineFlags,
     cost: CostFlags,
@@ -61,34 +57,88 @@ def bench(
     """
     from localinfer.bench.plan import DEFAULT_TESTS, parse_tests, with_streams
 
-    tests = with_streams(parse_tests(test or DEFAULT_TESTS), counts("parallel", parallel))
-    earlier = earlier_report(compare, max_drop)
-    if random is not None:
-        found = random_weights(random, name or model, group, head_bits, quiet=quiet)
-    else:
-        found = known(name or model or "starter", group or head_bits, revision=revision, offline=offline, quiet=quiet)
+    streams = counts("parallel", parallel)
+    if ladder.ladder:
+        refuse_beside("--ladder", test=test, rows=rows, workload=workload, tasks=tasks, prompts=prompts)
+        climb_ladder(name or model, weights, ladder, streams, max_tokens, reps, engine, cost, seed, json, quiet)
+        return
+    refuse_without_ladder(ladder)
+    tests = with_streams(parse_tests(test or DEFAULT_TESTS), streams)
+    earlier = earlier_report(rival.compare, rival.max_drop)
+    found = subject(name or model, weights, revision=revision, offline=offline, quiet=quiet)
     ways = drafting_ways(engine, typed="draft" in ctx.meta[TYPED] or engine.draft != "auto")
     if workload is not None:
-        if tasks or prompts:
-            raise UsageError("`--workload` beside `--tasks` or `--prompts`", hint="leave one of them out")
-        peer = peer_file(found, against, against_file)
-        answer_workload(found, next(iter(ways.values())), counts("parallel", parallel), reps, seed, peer, json=json)
+        refuse_beside("--workload", tasks=tasks, prompts=prompts)
+        peer = peer_file(found, rival.against, rival.against_file)
+        answer_workload(found, next(iter(ways.values())), streams, reps, seed, peer, json=json)
         return
     if tasks or prompts:
         chosen = chosen_prompts(tasks, prompts)
         answer_prompts(found, chosen, ways, max_tokens, engine.backend, json=json, quiet=quiet)
         return
-    peer = peer_file(found, against, against_file)
-    how: dict[str, Any] = {
-        "tariff": cost.tariff(),
-        "backend": engine.backend,
-        "repetitions": reps,
-        "seed": seed,
-        "rows": counts("rows", rows),
-    }
+    peer = peer_file(found, rival.against, rival.against_file)
+    how: dict[str, Any] = {"backend": engine.backend, "repetitions": reps, "seed": seed, "tariff": cost.tariff()}
+    how["rows"] = counts("rows", rows)
     report = measured(found, tests, ways, peer, how, quiet=quiet)
     show_report(report, json=json)
-    say_changes(report, earlier, compare or "", max_drop)
+    say_changes(report, earlier, rival.compare or "", rival.max_drop)
+
+
+def climb_ladder(
+    name: str | None,
+    weights: RandomFlags,
+    ladder: LadderFlags,
+    streams: list[int],
+    max_tokens: int | None,
+    reps: int,
+    engine: EngineFlags,
+    cost: CostFlags,
+    seed: int,
+    json: bool,
+    quiet: bool,
+) -> None:
+    """`--ladder`, with what it takes of the other flags."""
+    from localinfer.cli.ladder import base_of, climb, kv_of
+
+    if len(streams) > 1 or (streams and streams[0] < 2):
+        raise UsageError("`--ladder` takes one number of streams, 2 or more", hint="write it like `-np 8`")
+    if name is not None and weights.random is not None:
+        raise UsageError(f"both `--random` and the model `{name}`", hint="leave one of them out")
+    if weights.group or weights.head_bits:
+        raise UsageError("`--ladder` takes the forms that `quantize` makes", hint="leave --group and --head-bits out")
+    settings: dict[str, Any] = {"base": base_of(ladder.bits), "kv_bits": kv_of(engine.kv_bits), "rounds": reps}
+    settings["streams"] = streams[0] if streams else 8
+    if max_tokens is not None:
+        settings["most"] = max_tokens
+    if ladder.replay is not None:
+        if weights.random is None:
+            raise UsageError("`--replay` is for random weights", hint="leave it out: real text needs no replay")
+        settings["recorded"] = Path(ladder.replay).expanduser()
+    config = engine.config(draft="off")
+    how: dict[str, Any] = {"cost": cost, "plot": ladder.plot, "seed": seed, "json": json, "quiet": quiet}
+    climb(name or "starter", config, random=weights.random, settings=settings, **how)
+
+
+def refuse_beside(flag: str, **others: object) -> None:
+    """Raise `UsageError` for flags that ask for another measurement."""
+    given = [f"`--{name}`" for name, value in others.items() if value]
+    if given:
+        raise UsageError(f"`{flag}` beside {' and '.join(given)}", hint="leave one of them out")
+
+
+def refuse_without_ladder(ladder: LadderFlags) -> None:
+    """Raise `UsageError` for flags that mean something for the ladder only."""
+    for flag, value in (("--bits", ladder.bits), ("--plot", ladder.plot), ("--replay", ladder.replay)):
+        if value is not None:
+            raise UsageError(f"`{flag}` without `--ladder`", hint="add `--ladder`, or leave it out")
+
+
+def subject(name: str | None, weights: RandomFlags, *, revision: str | None, offline: bool, quiet: bool) -> LocalModel:
+    """The model that is measured: one that is here, or one of random weights."""
+    if weights.random is not None:
+        return random_weights(weights.random, name, weights.group, weights.head_bits, quiet=quiet)
+    odd = weights.group or weights.head_bits
+    return known(name or "starter", odd, revision=revision, offline=offline, quiet=quiet)
 
 
 def measured(

@@ -94,6 +94,35 @@ class CostFlags:
         )
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RivalFlags:
+    """What a measurement is compared with: another engine, and an earlier report."""
+
+    against: o.Against
+    against_file: o.AgainstFile
+    compare: o.Compare
+    max_drop: o.MaxDrop
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LadderFlags:
+    """Whether all steps from the naive way up are measured, and how."""
+
+    ladder: o.Ladder
+    bits: o.Bits
+    plot: o.Plot
+    replay: o.Replay
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RandomFlags:
+    """Random weights of a known shape, instead of a model."""
+
+    random: o.Random
+    group: o.Group
+    head_bits: o.HeadBits
+
+
 def spread(function: Callable[..., Any]) -> Callable[..., Any]:
     """`function` as Typer can read it: a bundle among its keyword-only parameters becomes its fields, one flag each.
 

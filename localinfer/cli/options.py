@@ -493,6 +493,24 @@ Prompts = Annotated[
     str | None,
     flag("prompts", "text", 'Answer those of a file: a line each like {"task": "…", "prompt": "…"}.', metavar="FILE"),
 ]
+Ladder = Annotated[
+    bool,
+    flag(
+        "ladder",
+        "flag",
+        "Climb from naive bf16 in torch to everything on, each step measured in turn: INT8, INT4, INT3, drafts, a "
+        "smaller KV cache, many streams. With --plot a picture; the upper steps stand on --bits.",
+    ),
+]
+Replay = Annotated[
+    str | None,
+    flag(
+        "replay",
+        "text",
+        "With --ladder and --random: an earlier ladder's JSON, whose accepted guesses are replayed.",
+        metavar="FILE.json",
+    ),
+]
 Reps = Annotated[int, flag("reps", "int", "Rounds of each test.", low=1, high=1000, default=5)]
 Against = Annotated[
     str | None,
@@ -533,8 +551,9 @@ Plot = Annotated[
     flag(
         "plot",
         "text",
-        "Draw size and divergence of all models into this PNG file; needs matplotlib.",
-        metavar="FILE.png",
+        "Draw a picture into this file: for `eval` (PNG) size and divergence, for `bench --ladder` (SVG or PNG) its "
+        "steps. Needs matplotlib.",
+        metavar="FILE",
     ),
 ]
 Parallel = Annotated[

@@ -37,6 +37,7 @@ VALUES: dict[str, Candidates] = {
     "against-file": "files",
     "text": "files",
     "plot": "files",
+    "replay": "files",
     "output": "files",
 }
 """What the value of a flag may be, when it is not one of its choices."""

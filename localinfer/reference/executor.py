@@ -120,9 +120,9 @@ class Executor:
         return self._kept[name]
 
 
-def rotate(x: Tensor, rope: Rope) -> Tensor:
-    """RoPE on x [n, heads, head_dim]; row i is at position i. Angles in float64, as in the native tables."""
-    position = torch.arange(x.shape[0], dtype=torch.float64)
+def rotate(x: Tensor, rope: Rope, first: int = 0) -> Tensor:
+    """RoPE on x [n, heads, head_dim]; row i is at position `first` + i. Angles in float64, as in the native tables."""
+    position = torch.arange(first, first + x.shape[0], dtype=torch.float64)
     angle = position[:, None] * torch.tensor(rope.inv_freq, dtype=torch.float64)
     cos, sin = (f(angle)[:, None, :].mul(rope.attention_factor).float() for f in (torch.cos, torch.sin))
     a, b = x.chunk(2, dim=-1)

@@ -1,0 +1,278 @@
+"""The ladder: from the naive way to everything on, step by step, all of it in one run on this machine.
+
+The rungs take turns, round by round, on the same prompts; a token's price is that of the whole answer, its prompt
+included. A rung that may not change a token is checked token by token against the one it stands on.
+"""
+
+import statistics
+import time
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, field, replace
+from itertools import pairwise
+from pathlib import Path
+
+from localinfer.bench.against import OnProgress
+from localinfer.bench.measure import Clock
+from localinfer.bench.naive import Naive, answer, open_naive
+from localinfer.bench.rows import output_hash
+from localinfer.bench.run import pool_for
+from localinfer.config import Draft, EngineConfig, KvBits, SamplingParams
+from localinfer.cost.energy import Meter
+from localinfer.cost.roofline import Traffic, traffic
+from localinfer.engine.opening import open_engine
+from localinfer.engine.protocol import Engine, Request
+from localinfer.errors import LocalInferError
+from localinfer.events import Finished, Stats, Text
+from localinfer.graph.weights import Checkpoint
+
+NAIVE, NATIVE = "naive bf16", "native bf16"
+REPEATS = 4
+"""How often the many-streams rung answers each prompt, so that its streams are busy most of the time."""
+
+Prompts = Sequence[tuple[int, ...]]
+ToPrompts = Callable[[Engine], Prompts]
+TakeTurn = Callable[["Prompts"], "Turn"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rung:
+    """One step of the ladder, and how it runs."""
+
+    name: str
+    path: Path
+    stands_on: str | None
+    """The rung that it is compared with as the one before; the lowest stands on nothing."""
+    kv_bits: KvBits = 16
+    draft: Draft = "off"
+    streams: int = 1
+    same_text: bool = False
+    """Whether every token must be that of the rung it stands on."""
+
+
+@dataclass(frozen=True, slots=True)
+class Turn:
+    """One rung's answers to all prompts, once. Times in seconds."""
+
+    ids: tuple[tuple[int, ...], ...]
+    seconds: float
+    decode_s: float
+    """From first tokens to last ones, summed; of many streams: like `seconds`."""
+    steps: int
+    """Times that the weights were read to write tokens."""
+    joules: float | None
+    drafts: tuple[int, ...] = ()
+    """How many steps checked 0, 1, 2, … guesses."""
+
+    @property
+    def tokens(self) -> int:
+        return sum(map(len, self.ids))
+
+
+@dataclass(slots=True)
+class Climbed:
+    """A rung and its turns, one a round."""
+
+    rung: Rung
+    reads: Traffic
+    bits_per_weight: float
+    settings: str
+    step_s: Mapping[int, float]
+    """Seconds of a step by its rows, as calibrated; empty for the naive way."""
+    turns: list[Turn] = field(default_factory=list)
+
+    @property
+    def tok_s(self) -> float:
+        """Tokens of answers a second, prompts included; the median of the rounds."""
+        return statistics.median(turn.tokens / turn.seconds for turn in self.turns)
+
+
+def rungs(forms: Mapping[str, Path], base: str, kv_bits: KvBits, streams: int, *, drafts: bool) -> list[Rung]:
+    """The ladder over `forms` (`BF16`, `INT8`, `INT4`, `INT3` and their paths); its upper rungs stand on form `base`.
+
+    Without `drafts` nothing guesses: text of random weights cannot be guessed.
+    """
+    found = [Rung(name=NAIVE, path=forms["BF16"], stands_on=None)]
+    found.append(Rung(name=NATIVE, path=forms["BF16"], stands_on=NAIVE))
+    for form in ("INT8", "INT4", "INT3"):
+        found.append(Rung(name=form, path=forms[form], stands_on=found[-1].name))
+    draft: Draft = "off"
+    below = base
+    if drafts:
+        draft, name = "auto", f"{base} + speculation"
+        found.append(
+            Rung(name=name, path=forms[base], stands_on=below, draft=draft, same_text=True),
+        )
+        below = name
+    name = f"{below} + KV INT{kv_bits}"
+    found.append(Rung(name=name, path=forms[base], stands_on=below, kv_bits=kv_bits, draft=draft))
+    found.append(
+        Rung(
+            name=f"{name} + {streams} streams",
+            path=forms[base],
+            stands_on=name,
+            kv_bits=kv_bits,
+            draft=draft,
+            streams=streams,
+            same_text=True,
+        )
+    )
+    return found
+
+
+def climb(
+    ladder: Sequence[Rung],
+    config: EngineConfig,
+    to_prompts: ToPrompts,
+    *,
+    most: int,
+    context: int,
+    rounds: int,
+    to_the_end: bool,
+    meter: Meter | None = None,
+    plain: bool = False,
+    on_progress: OnProgress = lambda what, done, total: None,
+    clock: Clock = time.perf_counter,
+) -> list[Climbed]:
+    """Answer all prompts on each rung, `rounds` times, in turn. Answers have `most` tokens at most; with `to_the_end`
+    they end where the model ends them, else they have exactly so many. `plain` as in `open_naive`.
+
+    Raises `LocalInferError` when a rung that may not change a token does, or a rung another from round to round.
+    """
+    with ExitStack() as stack:
+        found: dict[str, Climbed] = {}
+        turns: dict[str, TakeTurn] = {}
+        for number, rung in enumerate(ladder[1:]):  # ours first: they know the tokens of the prompts
+            on_progress(f"loading {rung.name}", number, len(ladder))
+            engine = stack.enter_context(open_engine(rung.path, _config(config, rung, context), name=rung.name))
+            found[rung.name] = _climber(rung, engine)
+            turns[rung.name] = _our_turn(engine, rung, most, to_the_end, meter, clock)
+        prompts = to_prompts(engine)
+        ends = frozenset(engine.tokenizer.eos_ids) if to_the_end else frozenset[int]()
+        naive = open_naive(ladder[0].path, engine.info.threads, plain=plain)
+        found[NAIVE] = Climbed(ladder[0], traffic(ladder[0].path, 16), 16.0, naive.name, {})
+        turns[NAIVE] = _naive_turn(naive, most, ends, meter, clock)
+        for rung in ladder:
+            on_progress(f"warming {rung.name}", 0, rounds)
+            turns[rung.name](prompts[:1])
+        for turn in range(rounds):
+            for number, rung in enumerate(ladder):
+                on_progress(rung.name, turn * len(ladder) + number, rounds * len(ladder))
+                found[rung.name].turns.append(turns[rung.name](prompts))
+        on_progress("done", 1, 1)
+    climbed = [found[rung.name] for rung in ladder]
+    _check(climbed)
+    return climbed
+
+
+def _climber(rung: Rung, engine: Engine) -> Climbed:
+    info = engine.info
+    return Climbed(
+        rung,
+        traffic(rung.path, info.kv_layers or rung.kv_bits),
+        8 * info.weight_bytes / Checkpoint(rung.path).graph.parameters(),
+        f"{info.isa} kernels, {info.threads} threads",
+        dict(info.calibration.step_s) if info.calibration else {},
+    )
+
+
+def _config(config: EngineConfig, rung: Rung, context: int) -> EngineConfig:
+    return replace(
+        config,
+        context=context,
+        parallel=rung.streams,
+        kv_tokens=pool_for(context, rung.streams),
+        kv_bits=rung.kv_bits,
+        draft=rung.draft,
+        draft_model=None,
+        reuse=False,
+    )
+
+
+def _naive_turn(naive: Naive, most: int, ends: frozenset[int], meter: Meter | None, clock: Clock) -> TakeTurn:
+    def turn(prompts: Prompts) -> Turn:
+        before, ids, decode = _joules(meter), list[tuple[int, ...]](), 0.0
+        started = clock()
+        for prompt in prompts:
+            said, first, whole = answer(naive, prompt, most, ends, clock)
+            ids.append(tuple(said))
+            decode += whole - first
+        seconds = clock() - started
+        return Turn(tuple(ids), seconds, decode, sum(map(len, ids)), _since(before, meter))
+
+    return turn
+
+
+def _our_turn(engine: Engine, rung: Rung, most: int, to_the_end: bool, meter: Meter | None, clock: Clock) -> TakeTurn:
+    sampling = SamplingParams(temperature=0.0, max_tokens=most, ignore_eos=not to_the_end)
+    many = rung.streams > 1
+
+    def turn(prompts: Prompts) -> Turn:
+        asked = list(prompts) * (REPEATS if many else 1)
+        before, said, steps = _joules(meter), dict[int, Finished](), 0
+        decode, first = 0.0, dict[int, float]()
+        started = clock()
+        for group in [asked] if many else [[prompt] for prompt in asked]:
+            handles = [engine.add(Request(prompt, sampling)) for prompt in group]
+            left = set(handles)
+            while left:
+                events, now = engine.step(), clock()
+                steps += any(isinstance(event, Text) and event.token_ids for event in events)
+                for event in events:
+                    if isinstance(event, Text) and event.token_ids:
+                        first.setdefault(event.handle, now)
+                    elif isinstance(event, Finished):
+                        said[event.handle] = event
+                        decode += now - first.get(event.handle, now)
+                        left.discard(event.handle)
+        seconds = clock() - started
+        ids = tuple(said[handle].token_ids for handle in sorted(said))
+        drafts = _histogram([one.stats for one in said.values()])
+        return Turn(ids, seconds, seconds if many else decode, steps, _since(before, meter), drafts)
+
+    return turn
+
+
+def _histogram(stats: Sequence[Stats]) -> tuple[int, ...]:
+    """How many steps checked 0, 1, 2, … guesses: a draft of k guesses was tried at its first k places."""
+    tried: list[int] = [sum(one.steps for one in stats)]
+    for one in stats:
+        for place, (count, _) in enumerate(one.drafting.by_position if one.drafting else (), 1):
+            if place == len(tried):
+                tried.append(0)
+            tried[place] += count
+    return tuple(here - there for here, there in pairwise([*tried, 0]))
+
+
+def _joules(meter: Meter | None) -> float | None:
+    return meter.joules() if meter else None
+
+
+def _since(before: float | None, meter: Meter | None) -> float | None:
+    now = _joules(meter)
+    return None if before is None or now is None else now - before
+
+
+def _check(climbed: Sequence[Climbed]) -> None:
+    """The same tokens in each round, and those of the rung below where nothing may change them."""
+    below = {one.rung.name: one for one in climbed}
+    for one in climbed:
+        ids = one.turns[0].ids
+        if any(turn.ids != ids for turn in one.turns) and one.rung.name != NAIVE:
+            raise LocalInferError(
+                f"{one.rung.name}: other tokens in another round", hint="this is a bug of ours; please report it"
+            )
+        if one.rung.same_text and one.rung.stands_on:
+            wanted = below[one.rung.stands_on].turns[0].ids
+            if ids != wanted * (len(ids) // len(wanted)):
+                raise LocalInferError(
+                    f"{one.rung.name}: other tokens than {one.rung.stands_on}",
+                    hint="this is a bug of ours; please report it with the model and this command",
+                )
+
+
+def hash_of(climbed: Climbed) -> str:
+    """Of the answers to all prompts, once."""
+    ids = climbed.turns[0].ids
+    once = ids[: len(ids) // REPEATS] if climbed.rung.streams > 1 else ids
+    return output_hash([token for one in once for token in one])

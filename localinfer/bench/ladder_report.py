@@ -1,0 +1,219 @@
+"""The ladder as figures: JSON to keep, a table for people and for pages, and a picture."""
+
+import io
+import statistics
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from localinfer.bench.ladder import NAIVE, Climbed, hash_of
+from localinfer.cost.bill import usd
+from localinfer.cost.energy import Source, marked
+from localinfer.cost.prices import Tariff, per_million_at
+from localinfer.errors import size
+from localinfer.formats.durable import write_bytes
+
+Report = Mapping[str, Any]
+
+_INCHES = (9.6, 4.8)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LadderRow:
+    """One rung. Speeds in tokens of answers a second, prompts included; ratios are medians of the rounds' ratios."""
+
+    name: str
+    stands_on: str | None
+    tok_s: float
+    tok_s_sd: float
+    decode_tok_s: float
+    """After first tokens; of many streams: as `tok_s`."""
+    times_previous: float | None
+    """Against the rung it stands on."""
+    times_naive: float
+    bits_per_weight: float
+    kv_bits: int
+    draft: str
+    streams: int
+    bytes_per_token: int
+    """Weights and cache read to write one token: what is read together for several is shared out."""
+    joules_per_token: float | None
+    energy_source: Source
+    usd_per_mtok: float | None
+    kld: float | None
+    """Mean divergence from the naive way's scores, nats a token."""
+    output_ok: bool
+    check: str
+    """What `output_ok` says."""
+    output_hash: str
+    replayed: bool = False
+    """Computed from what was accepted on real text, not measured."""
+    settings: str = ""
+    rows_of_steps: Sequence[int] = ()
+    """How many steps checked 0, 1, 2, … guesses, for a replay elsewhere."""
+    decoded: int = 0
+    """Tokens that these steps wrote."""
+
+
+def rows_of(
+    climbed: Sequence[Climbed], klds: Mapping[tuple[Path, int], float], tariff: Tariff, source: Source
+) -> list[LadderRow]:
+    """The rows of what was measured; `klds` by path and bits of the cache."""
+    by_name = {one.rung.name: one for one in climbed}
+    return [_row(one, by_name, klds, tariff, source) for one in climbed]
+
+
+def _row(
+    one: Climbed,
+    by_name: Mapping[str, Climbed],
+    klds: Mapping[tuple[Path, int], float],
+    tariff: Tariff,
+    source: Source,
+) -> LadderRow:
+    rung = one.rung
+    speeds = [turn.tokens / turn.seconds for turn in one.turns]
+    below = by_name[rung.stands_on] if rung.stands_on else None
+    joules = [turn.joules / turn.tokens for turn in one.turns if turn.joules is not None]
+    each = statistics.median(joules) if joules else None
+    tok_s = statistics.median(speeds)
+    first = one.turns[0]
+    plain = first.tokens - len(first.ids)
+    return LadderRow(
+        name=rung.name,
+        stands_on=rung.stands_on,
+        tok_s=tok_s,
+        tok_s_sd=statistics.stdev(speeds) if len(speeds) > 1 else 0.0,
+        decode_tok_s=(
+            tok_s
+            if rung.streams > 1
+            else statistics.median((t.tokens - len(t.ids)) / t.decode_s for t in one.turns if t.decode_s > 0)
+            if plain
+            else 0.0
+        ),
+        times_previous=_times(one, below) if below else None,
+        times_naive=_times(one, by_name[NAIVE]),
+        bits_per_weight=one.bits_per_weight,
+        kv_bits=rung.kv_bits,
+        draft=rung.draft,
+        streams=rung.streams,
+        bytes_per_token=_bytes(one),
+        joules_per_token=each,
+        energy_source=source if joules else "none",
+        usd_per_mtok=per_million_at(tok_s, None if each is None else each * tok_s, tariff),
+        kld=0.0 if rung.name == NAIVE and klds else klds.get((rung.path, rung.kv_bits)),
+        output_ok=True,  # what is not raises before there is a row
+        check=f"the tokens of {rung.stands_on}" if rung.same_text else "the same tokens in each round",
+        output_hash=hash_of(one),
+        settings=one.settings,
+        rows_of_steps=first.drafts if rung.draft != "off" and rung.streams == 1 else (),
+        decoded=first.tokens if rung.draft != "off" and rung.streams == 1 else 0,
+    )
+
+
+def _times(one: Climbed, other: Climbed) -> float:
+    pairs = zip(one.turns, other.turns, strict=True)
+    return statistics.median((a.tokens / a.seconds) / (b.tokens / b.seconds) for a, b in pairs)
+
+
+def _bytes(one: Climbed) -> int:
+    """Weights once a step that wrote tokens; the cache at half an answer's depth."""
+    turn = one.turns[0]
+    depth = statistics.fmean(len(ids) for ids in turn.ids) / 2
+    kv = one.reads.bytes_per_token(round(depth)) - one.reads.weights
+    return round(one.reads.weights * turn.steps / max(1, turn.tokens)) + kv
+
+
+def replay(rows: Sequence[LadderRow], climbed: Sequence[Climbed], base: str, recorded: LadderRow) -> LadderRow:
+    """The speculation rung where nothing can be guessed: the steps `recorded` on real text, at this model's times."""
+    one = next(item for item in climbed if item.rung.name == base)
+    row = next(item for item in rows if item.name == base)
+    times = sorted(one.step_s.items())
+    xs, ys = [rows_ for rows_, _ in times], [seconds for _, seconds in times]
+    spent = sum(
+        count * float(np.interp(1 + guesses, xs, ys)) for guesses, count in enumerate(recorded.rows_of_steps) if count
+    )
+    gain = recorded.decoded * one.step_s[1] / spent
+    speeds = [turn.tokens / (turn.seconds - turn.decode_s * (1 - 1 / gain)) for turn in one.turns]
+    tok_s = statistics.median(speeds)
+    steps = sum(recorded.rows_of_steps)
+    return LadderRow(
+        **{
+            **asdict(row),
+            "name": f"{base} + speculation, replayed",
+            "stands_on": base,
+            "tok_s": tok_s,
+            "tok_s_sd": 0.0,
+            "decode_tok_s": row.decode_tok_s * gain,
+            "times_previous": tok_s / row.tok_s,
+            "times_naive": row.times_naive * tok_s / row.tok_s,
+            "draft": "auto",
+            "bytes_per_token": round(row.bytes_per_token * steps / recorded.decoded),
+            "joules_per_token": None,
+            "energy_source": "none",
+            "usd_per_mtok": None,
+            "check": f"replayed: {recorded.decoded} tokens in {steps} steps, as on real text",
+            "replayed": True,
+        }
+    )
+
+
+def ladder_table(report: Report) -> str:
+    """Markdown, a line a rung, from the JSON; every line ends with a newline."""
+    lines = [
+        "| rung | tok/s | x before | x naive | read a token | J a token | $ a million | KL | text |",
+        "|---|---:|---:|---:|---:|---:|---:|---:|---|",
+    ]
+    for row in report["ladder"]:
+        joules, price, source = row["joules_per_token"], row["usd_per_mtok"], row["energy_source"]
+        cells = [
+            row["name"],
+            f"{row['tok_s']:.1f}",
+            "" if row["times_previous"] is None else f"{row['times_previous']:.2f}",
+            f"{row['times_naive']:.1f}",
+            size(row["bytes_per_token"]),
+            "–" if joules is None else marked(f"{joules:.3g}", source),
+            "–" if price is None else marked(usd(price), source),
+            "–" if row["kld"] is None else f"{row['kld']:.4f}",
+            f"{row['output_hash'][:8]}, {row['check']}",
+        ]
+        lines.append("| " + " | ".join(cells) + " |")
+    return "".join(line + "\n" for line in lines) + "\n" + ladder_words(report)
+
+
+def ladder_words(report: Report) -> str:
+    """What the figures are of; one line."""
+    machine, work = report["machine"], report["workload"]
+    end = "to their ends" if work["to_the_end"] else "exactly"
+    return (
+        f"{report['model']['name']} on {machine['cpu']}, {machine['cores']} cores, {machine['isa']}, "
+        f"{machine['read_gb_s']:.1f} GB/s; {work['prompts']} prompts answered {end}, "
+        f"at most {work['most']} tokens each, "
+        f"{work['rounds']} rounds in turn; naive: {work['naive']}; {report['version']}, {report['at'][:10]}\n"
+    )
+
+
+def draw(report: Report, path: Path) -> None:
+    """Write the picture of the ladder to `path`, in the form that its ending says (.svg or .png)."""
+    from matplotlib import rc_context
+    from matplotlib.figure import Figure
+
+    rows = list(report["ladder"])[::-1]
+    with rc_context({"svg.hashsalt": "localinfer", "svg.fonttype": "none"}):
+        figure = Figure(figsize=_INCHES, layout="constrained")
+        axes = figure.add_subplot()
+        colours = ["#b0b7c3" if row["name"] == NAIVE else "#9ecae1" if row["replayed"] else "#3182bd" for row in rows]
+        bars = axes.barh([row["name"] for row in rows], [row["tok_s"] for row in rows], color=colours)
+        labels = [f"{row['tok_s']:.1f} tok/s, x{row['times_naive']:.1f}" for row in rows]
+        axes.bar_label(bars, labels=labels, padding=4, fontsize=8)
+        axes.set_xscale("log")
+        axes.margins(x=0.35)
+        axes.set_xlabel("tokens of answers a second, prompts included; logarithmic")
+        axes.set_title(str(report["model"]["name"]), fontsize=10)
+        picture = io.BytesIO()
+        kind = path.suffix[1:].lower()
+        extra: dict[str, Any] = {"metadata": {"Date": None}} if kind == "svg" else {"metadata": {"Software": None}}
+        figure.savefig(picture, format=kind, **extra)
+    write_bytes(path, picture.getvalue())

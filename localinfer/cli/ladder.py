@@ -1,0 +1,122 @@
+"""`bench --ladder`: the forms of a model, made where they are missing, and the report on all rungs."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from localinfer.cli.bundles import CostFlags
+from localinfer.config import EngineConfig, KvBits
+from localinfer.errors import NotFound, NotSupported, UsageError
+from localinfer.hub.model import LocalModel
+
+if TYPE_CHECKING:
+    from localinfer.bench.ladder import ToPrompts
+    from localinfer.bench.ladder_run import LadderPlan
+
+FORMS = ("INT8", "INT4", "INT3")
+PER_TASK = 2
+"""Prompts of each task, if nothing else is asked for."""
+
+
+def climb(
+    name: str,
+    config: EngineConfig,
+    *,
+    random: str | None,
+    settings: dict[str, Any],
+    cost: CostFlags,
+    plot: str | None,
+    seed: int,
+    json: bool,
+    quiet: bool,
+) -> None:
+    """Climb the ladder and show it; `settings` are fields of `LadderPlan`."""
+    from localinfer.bench.ladder_report import draw, ladder_table
+    from localinfer.bench.ladder_run import LadderPlan, run_ladder
+    from localinfer.cli.output import line, show_json
+    from localinfer.cli.progress import Progress
+
+    picture = Path(plot).expanduser() if plot is not None else None
+    if picture is not None:
+        require_picture(picture)
+    plan = _of_random(random, settings, quiet) if random is not None else _of_model(name, settings, quiet)
+    assert isinstance(plan, LadderPlan)
+    with Progress(long=True, quiet=quiet) as progress:
+        report = run_ladder(plan, config, tariff=cost.tariff(), seed=seed, on_progress=progress)
+    if picture is not None:
+        draw(report, picture)
+    show_json(report) if json else line(ladder_table(report).rstrip("\n"))
+
+
+def require_picture(path: Path) -> None:
+    """Raise what would keep the picture from being drawn, before anything is measured."""
+    import importlib.util
+
+    if path.suffix.lower() not in (".svg", ".png"):
+        raise UsageError(f"`{path.name}` is neither an SVG nor a PNG", hint="end its name in .svg or .png")
+    if importlib.util.find_spec("matplotlib") is None:
+        raise NotSupported(
+            "drawing needs matplotlib, which is not installed",
+            hint="`pip install localinfer[plot]`, or leave out `--plot`",
+        )
+    if not path.absolute().parent.is_dir():
+        raise NotFound(f"{path.parent}: no such folder", hint="make it first, or draw to another place")
+
+
+def _of_model(name: str, settings: dict[str, Any], quiet: bool) -> "LadderPlan":
+    """The original and its forms; those that are missing are made now, as `quantize` would make them."""
+    from localinfer.bench.ladder_run import LadderPlan
+    from localinfer.cli.evaluate import original_of
+    from localinfer.cli.making import make_small
+    from localinfer.cli.output import note
+    from localinfer.hub.resolve import resolve
+
+    plain = name.partition(":")[0]
+    source = original_of(plain, revision=None, offline=True, quiet=quiet)
+    forms: dict[str, Path] = {"BF16": source.path}
+    for form in FORMS:
+        try:
+            made = resolve(f"{source.name}:{form}", offline=True)
+        except NotFound:
+            if not quiet:
+                note(f"`{source.name}:{form}` is not here; making it once")
+            make_small(source, int(form[3:]), quiet=quiet)
+            made = resolve(f"{source.name}:{form}", offline=True)
+        forms[form] = made.path
+    return LadderPlan(name=source.name, revision=source.revision, forms=forms, to_prompts=_prompts(), **settings)
+
+
+def _of_random(word: str, settings: dict[str, Any], quiet: bool) -> "LadderPlan":
+    """Random weights of a shape in all forms."""
+    from localinfer.bench.ladder_run import LadderPlan
+    from localinfer.cli.bench import random_weights
+
+    shape = word.partition(":")[0]
+    made: dict[str, LocalModel] = {
+        form: random_weights(f"{shape}:{form}", None, None, None, quiet=quiet) for form in ("BF16", *FORMS)
+    }
+    forms = {form: model.path for form, model in made.items()}
+    return LadderPlan(name=f"random/{shape}", revision=None, forms=forms, **settings)
+
+
+def _prompts() -> "ToPrompts":
+    from localinfer.bench.prompts import TASKS, own_prompts
+    from localinfer.chats.chat import Chat
+    from localinfer.engine.protocol import Engine
+
+    def to_prompts(engine: Engine) -> list[tuple[int, ...]]:
+        raw = engine.chat_template is None
+        return [tuple(Chat(engine, raw=raw).tokens_of(one.prompt)) for one in own_prompts(TASKS, PER_TASK)]
+
+    return to_prompts
+
+
+def base_of(bits: str | None) -> str:
+    """The form that the upper rungs stand on."""
+    return f"INT{bits or 4}"
+
+
+def kv_of(bits: str) -> KvBits:
+    """The bits of the quantized cache. Raises `UsageError` for one that is not quantized."""
+    if bits == "16":
+        raise UsageError("`--kv-bits 16` quantizes no cache", hint="give 8 or 4: it is a rung of its own")
+    return 8 if bits == "8" else 4

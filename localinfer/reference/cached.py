@@ -1,0 +1,82 @@
+"""The same graph as a plain 16-bit program runs it: torch in bfloat16, with a KV cache, and no trick at all.
+
+This is what everything is compared with when no other library is there: the naive way that costs what it costs.
+"""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from localinfer.graph.ops import Attend, Embed, GatedMLP, Head, Linear, Norm
+from localinfer.graph.weights import Checkpoint
+from localinfer.reference.executor import Executor, rotate, visible
+
+
+class CachedExecutor(Executor):
+    """Reads a text in pieces; keys and values of what came before are kept, in bfloat16."""
+
+    def __init__(self, checkpoint: Checkpoint) -> None:
+        super().__init__(checkpoint)
+        self._past: dict[str, tuple[Tensor, Tensor]] = {}
+        self._at = 0
+
+    def start(self) -> None:
+        """Begin another text."""
+        self._past.clear()
+        self._at = 0
+
+    @torch.inference_mode()
+    def read(self, token_ids: Sequence[int], *, all_rows: bool = False) -> Tensor:
+        """Scores after the last of `token_ids`, float32 [1, vocab]; after each of them with `all_rows`."""
+        x = torch.tensor(list(token_ids), dtype=torch.long)
+        for op in self.checkpoint.graph.ops:
+            match op:
+                case Embed():
+                    x = self.weight(op.table)[x] * op.scale
+                case Attend():
+                    x = x + self.attend(op, x)
+                case GatedMLP():
+                    x = x + self.gated_mlp(op, x)
+                case Head():
+                    x = self.head(op, x if all_rows else x[-1:])
+        self._at += len(token_ids)
+        return x.float()
+
+    def mixed(self, op: Attend, x: Tensor) -> Tensor:
+        """As the meaning of attention has it, over the cache and these rows."""
+        n = x.shape[0]
+        normed = self.norm(op.norm, x)
+        q = self.linear(op.q, normed).view(n, op.heads, op.head_dim)
+        k = self.linear(op.k, normed).view(n, op.kv_heads, op.head_dim)
+        v = self.linear(op.v, normed).view(n, op.kv_heads, op.head_dim)
+        q = rotate(self.norm(op.q_norm, q), op.rope, self._at).to(x.dtype)
+        k = rotate(self.norm(op.k_norm, k), op.rope, self._at).to(x.dtype)
+        if op.q.name in self._past:
+            before = self._past[op.q.name]
+            k, v = torch.cat((before[0], k)), torch.cat((before[1], v))
+        self._past[op.q.name] = (k, v)
+        mask = visible(self._at + n, op.window)[self._at :]
+        out = torch.nn.functional.scaled_dot_product_attention(
+            q.transpose(0, 1)[None],
+            k.transpose(0, 1)[None],
+            v.transpose(0, 1)[None],
+            attn_mask=mask,
+            scale=op.scale,
+            enable_gqa=True,
+        )
+        return out[0].transpose(0, 1).reshape(n, -1)
+
+    def norm(self, norm: Norm | None, x: Tensor) -> Tensor:
+        """In float32, then narrow again, as every 16-bit program does it."""
+        return x if norm is None else super().norm(norm, x.float()).to(x.dtype)
+
+    def weight(self, linear: Linear) -> Tensor:
+        """The matrix [rows, cols] in bfloat16."""
+        if linear.name not in self._kept:
+            self._kept[linear.name] = torch.from_numpy(self.checkpoint.matrix(linear.name)).bfloat16()
+        return self._kept[linear.name]
+
+    def linear(self, linear: Linear, x: Tensor) -> Tensor:
+        bias = self.vector(f"{linear.name}.bias").to(x.dtype) if linear.bias else None
+        return torch.nn.functional.linear(x, self.weight(linear), bias)
