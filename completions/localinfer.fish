@@ -122,7 +122,7 @@ complete -c localinfer -n '__localinfer_in eval' -l against -r -a '(__localinfer
 complete -c localinfer -n '__localinfer_in eval' -l text -r -F -d 'The text to read, UTF-8. [default: a text of our own, or of the model\'s own]'
 complete -c localinfer -n '__localinfer_in eval' -l ctx -x -d 'Tokens in each chunk of the text. [default: 512]'
 complete -c localinfer -n '__localinfer_in eval' -l chunks -x -d 'Read this many chunks; 0 reads all that the text has. [default: 24]'
-complete -c localinfer -n '__localinfer_in eval' -l plot -r -F -d 'Draw size and divergence of all models into this PNG file; needs matplotlib.'
+complete -c localinfer -n '__localinfer_in eval' -l plot -r -F -d 'Draw a picture into this file: for `eval` (PNG) size and divergence, for `bench --ladder` (SVG or PNG) its steps. Needs matplotlib.'
 complete -c localinfer -n '__localinfer_in eval' -l kv-bits -x -a '16 8 4' -d 'Bits of each cached key and value. [default: 8]'
 complete -c localinfer -n '__localinfer_in eval' -s t -l threads -x -d 'Worker threads. [default: at most one per physical core]'
 complete -c localinfer -n '__localinfer_in eval' -l revision -x -d 'Commit, branch or tag of the repository.'
@@ -259,6 +259,10 @@ complete -c localinfer -n '__localinfer_in bench' -l rows -x -d 'Also time steps
 complete -c localinfer -n '__localinfer_in bench' -l workload -x -a 'mixed' -d 'Answer many requests of mixed lengths instead, joining at any step, in fixed groups, and one by one.'
 complete -c localinfer -n '__localinfer_in bench' -l tasks -x -d 'Answer real prompts instead: code-edit, summary, retrieval, chat, new-code, or all.'
 complete -c localinfer -n '__localinfer_in bench' -l prompts -x -d 'Answer those of a file: a line each like {"task": "…", "prompt": "…"}.'
+complete -c localinfer -n '__localinfer_in bench' -l ladder -d 'Climb from naive bf16 in torch to everything on, each step measured in turn: INT8, INT4, INT3, drafts, a smaller KV cache, many streams. With --plot a picture; the upper steps stand on --bits.'
+complete -c localinfer -n '__localinfer_in bench' -l bits -x -a '8 4 3' -d 'Bits of each weight of the body.'
+complete -c localinfer -n '__localinfer_in bench' -l plot -r -F -d 'Draw a picture into this file: for `eval` (PNG) size and divergence, for `bench --ladder` (SVG or PNG) its steps. Needs matplotlib.'
+complete -c localinfer -n '__localinfer_in bench' -l replay -r -F -d 'With --ladder and --random: an earlier ladder\'s JSON, whose accepted guesses are replayed.'
 complete -c localinfer -n '__localinfer_in bench' -s n -l max-tokens -x -d 'Stop after this many new tokens. [default: as many as the context holds]'
 complete -c localinfer -n '__localinfer_in bench' -l reps -x -d 'Rounds of each test. [default: 5]'
 complete -c localinfer -n '__localinfer_in bench' -l against -r -a '(__localinfer_names models)' -d 'What to compare with: for `eval` the original model, for `bench` another engine, `llamacpp`.'
@@ -337,11 +341,11 @@ complete -c localinfer -n '__localinfer_in config show' -l json -d 'Print JSON o
 complete -c localinfer -n '__localinfer_in config show' -s h -l help -d 'Show this message and exit.'
 
 # config set
-complete -c localinfer -n '__localinfer_in config set' -a 'model prompt file system raw lossy revision ctx-size threads kv-bits backend draft minutes kind texts show-drafts no-remember draft-tokens kv-disk kv-tokens latency-goal prefill-chunk on-overflow max-tokens temp top-k top-p min-p repeat-penalty seed stop bits group method calib tokens no-report bpw target-size refine time-budget resume fresh name format type output token offline json quiet stats yes recalibrate dry-run template usd-per-kwh watts hardware-usd hardware-years api-model continue theme test rows workload tasks prompts reps against against-file random head-bits text ctx chunks plot parallel compare max-drop'
+complete -c localinfer -n '__localinfer_in config set' -a 'model prompt file system raw lossy revision ctx-size threads kv-bits backend draft minutes kind texts show-drafts no-remember draft-tokens kv-disk kv-tokens latency-goal prefill-chunk on-overflow max-tokens temp top-k top-p min-p repeat-penalty seed stop bits group method calib tokens no-report bpw target-size refine time-budget resume fresh name format type output token offline json quiet stats yes recalibrate dry-run template usd-per-kwh watts hardware-usd hardware-years api-model continue theme test rows workload tasks prompts ladder replay reps against against-file random head-bits text ctx chunks plot parallel compare max-drop'
 complete -c localinfer -n '__localinfer_in config set' -s h -l help -d 'Show this message and exit.'
 
 # config unset
-complete -c localinfer -n '__localinfer_in config unset' -a 'model prompt file system raw lossy revision ctx-size threads kv-bits backend draft minutes kind texts show-drafts no-remember draft-tokens kv-disk kv-tokens latency-goal prefill-chunk on-overflow max-tokens temp top-k top-p min-p repeat-penalty seed stop bits group method calib tokens no-report bpw target-size refine time-budget resume fresh name format type output token offline json quiet stats yes recalibrate dry-run template usd-per-kwh watts hardware-usd hardware-years api-model continue theme test rows workload tasks prompts reps against against-file random head-bits text ctx chunks plot parallel compare max-drop'
+complete -c localinfer -n '__localinfer_in config unset' -a 'model prompt file system raw lossy revision ctx-size threads kv-bits backend draft minutes kind texts show-drafts no-remember draft-tokens kv-disk kv-tokens latency-goal prefill-chunk on-overflow max-tokens temp top-k top-p min-p repeat-penalty seed stop bits group method calib tokens no-report bpw target-size refine time-budget resume fresh name format type output token offline json quiet stats yes recalibrate dry-run template usd-per-kwh watts hardware-usd hardware-years api-model continue theme test rows workload tasks prompts ladder replay reps against against-file random head-bits text ctx chunks plot parallel compare max-drop'
 complete -c localinfer -n '__localinfer_in config unset' -s h -l help -d 'Show this message and exit.'
 
 # completion

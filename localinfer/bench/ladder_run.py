@@ -28,6 +28,7 @@ from localinfer.errors import Corrupt
 from localinfer.evaluate.measures import join, measure
 from localinfer.evaluate.models import open_reader
 from localinfer.evaluate.text import cut, held_out_text
+from localinfer.graph.weights import Checkpoint
 
 CTX, CHUNKS = 512, 4
 """Tokens of a chunk of the text that divergences are measured on, and how many."""
@@ -48,7 +49,7 @@ class LadderPlan:
     """The form that the upper rungs stand on."""
     kv_bits: KvBits = 8
     streams: int = 8
-    most: int = 64
+    most: int = 96
     """Tokens of an answer at most."""
     rounds: int = 3
     to_prompts: ToPrompts | None = None
@@ -128,7 +129,8 @@ def recorded_steps(path: Path) -> LadderRow:
 
 
 def _context(plan: LadderPlan) -> int:
-    return 2048 if plan.to_prompts is not None else RANDOM_PROMPT + plan.most + 64
+    longest = Checkpoint(plan.forms["BF16"]).spec.max_context
+    return min(longest, 2048 if plan.to_prompts is not None else RANDOM_PROMPT + plan.most + 64)
 
 
 def _random_prompts(engine: Engine, seed: int) -> list[tuple[int, ...]]:

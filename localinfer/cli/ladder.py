@@ -40,8 +40,12 @@ def climb(
         require_picture(picture)
     plan = _of_random(random, settings, quiet) if random is not None else _of_model(name, settings, quiet)
     assert isinstance(plan, LadderPlan)
+    what = f"--random {random.partition(':')[0]}" if random is not None else name
+    command = f"localinfer bench {what} --ladder -n {plan.most} --reps {plan.rounds}" + (
+        " --replay …" * bool(plan.recorded)
+    )
     with Progress(long=True, quiet=quiet) as progress:
-        report = run_ladder(plan, config, tariff=cost.tariff(), seed=seed, on_progress=progress)
+        report = {"command": command} | run_ladder(plan, config, tariff=cost.tariff(), seed=seed, on_progress=progress)
     if picture is not None:
         draw(report, picture)
     show_json(report) if json else line(ladder_table(report).rstrip("\n"))

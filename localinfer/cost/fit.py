@@ -16,12 +16,17 @@ KV_BLOCK = 32
 STEP_ROWS = 256
 """Rows of activations that exist at once."""
 
-RUNTIME_BYTES = 45 * 10**6
-"""Python and the libraries, measured and rounded up."""
+RUNTIME_BYTES = 425 * 10**5
+"""Python and the libraries, measured."""
 
-TOKEN_BYTES = 1200
-"""What the tokenizer keeps for each entry of the vocabulary, measured."""
+WORD_BYTES, MERGE_BYTES = 610, 360
+"""What the tokenizer keeps for each entry of the vocabulary and for each of its merges, measured."""
 
+TOKENIZER_LIMIT = 256 << 20
+"""Bytes of a tokenizer file that is looked into."""
+
+LOGIT_ROWS = 32
+"""Rows of logits that exist at once while steps are measured; more only with more sequences than half of them."""
 
 Form = Callable[[str], tuple[int, int]]
 """(bits, group) of the matrix of this name."""
@@ -37,7 +42,7 @@ class Fit:
     kv_bytes: int
     """Keys and values of all tokens that the cache holds."""
     other_bytes: int
-    """Activations, logits, RoPE tables, the largest matrices while they are packed, and the program itself."""
+    """Activations, logits, RoPE tables, what loading needs beside that, the tokenizer, and the program itself."""
     free_bytes: int
     context: int
     """Tokens of one sequence."""
@@ -72,8 +77,10 @@ def estimate(
     blocks = parallel * each if kv_tokens is None else -(-kv_tokens // KV_BLOCK)
     weights = weights_bytes(checkpoint, form)
     kv = blocks * KV_BLOCK * spec.kv_bytes_per_token(kv_bits)
-    other = _activations(checkpoint.graph, parallel) + _ropes(checkpoint.graph, tokens) + _loading(checkpoint, form)
-    other += RUNTIME_BYTES + TOKEN_BYTES * spec.vocab_size
+    running = _activations(checkpoint.graph) + 4 * spec.vocab_size * max(LOGIT_ROWS, parallel + 16)
+    # What loading needs beside the weights is given back before the cache is written.
+    other = max(running, _loading(checkpoint, form) - kv) + _ropes(checkpoint.graph, tokens)
+    other += RUNTIME_BYTES + _tokenizer(path, spec.vocab_size)
     free = available_bytes() if free_bytes is None else free_bytes
     return Fit(weights + kv + other, weights, kv, other, free, tokens)
 
@@ -97,8 +104,30 @@ def weights_bytes(checkpoint: Checkpoint, form: Form | None = None) -> int:
     return matrices + 4 * sum(size for _, size in checkpoint.graph.vectors())
 
 
-def _activations(graph: Graph, parallel: int) -> int:
-    """Float32 rows of the widest op, their int8 copies, and the logits of the rows that are sampled."""
+def _tokenizer(path: Path, vocab: int) -> int:
+    """Bytes of the tokenizer; where its file is not here, one of as many merges as words."""
+    merges = _merges(path / "tokenizer.json")
+    return WORD_BYTES * vocab + MERGE_BYTES * (vocab if merges is None else merges)
+
+
+def _merges(file: Path) -> int | None:
+    """About how many merges a tokenizer file lists, counted by their quotes: parsing it would take as long as loading.
+
+    None where there is no file.
+    """
+    try:
+        if not 0 < file.stat().st_size <= TOKENIZER_LIMIT:
+            return None
+        data = file.read_bytes()
+    except OSError:
+        return None
+    begin = data.rfind(b'"merges"')
+    words = max(0, data.count(b'"', begin) // 2 - 1) if begin >= 0 else 0
+    return words // 2 if b"[[" in data[begin : begin + 64].translate(None, b" \n\r\t") else words
+
+
+def _activations(graph: Graph) -> int:
+    """Float32 rows of the widest op, and their int8 copies."""
     widest = 0
     for op in graph.ops:
         match op:
@@ -108,8 +137,7 @@ def _activations(graph: Graph, parallel: int) -> int:
                 widest = max(widest, 2 * gate.rows)
             case _:
                 continue
-    rows = STEP_ROWS * (3 * graph.spec.hidden_size + widest) * 5
-    return rows + 4 * graph.spec.vocab_size * (parallel + 16)
+    return STEP_ROWS * (3 * graph.spec.hidden_size + widest) * 5
 
 
 def _ropes(graph: Graph, tokens: int) -> int:
@@ -118,10 +146,13 @@ def _ropes(graph: Graph, tokens: int) -> int:
 
 
 def _loading(checkpoint: Checkpoint, form: Form | None) -> int:
-    """Bytes read from disk but not yet packed, at worst: those of one fused op, and again while widened."""
+    """Bytes read from disk but not yet packed, at worst: those of one fused op, and again while widened. What lies as
+    the kernels take it is packed piece by piece."""
+    if form is not None:
+        return 0
 
     def reading(linear: Linear) -> int:
-        return packed_bytes(linear, *form(linear.name)) if form else checkpoint.reading_bytes(linear.name)
+        return 0 if checkpoint.on_disk(linear.name) else checkpoint.reading_bytes(linear.name)
 
     return max(sum(map(reading, fused)) for fused in _fused(checkpoint.graph))
 

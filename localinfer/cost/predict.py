@@ -13,7 +13,7 @@ from localinfer.cost.fit import Form, packed_bytes
 from localinfer.graph.ops import Embed, Head
 from localinfer.graph.weights import Checkpoint
 
-EFFICIENCY: Mapping[int, float] = {16: 0.85, 8: 0.80, 4: 0.75, 3: 0.62}
+EFFICIENCY: Mapping[int, float] = {16: 0.75, 8: 0.65, 4: 0.65, 3: 0.57}
 """Part of the read bandwidth that a step of one row reaches, by bits of the weights; see docs/perf."""
 
 LAYER_S = 12e-6

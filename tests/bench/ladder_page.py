@@ -1,0 +1,29 @@
+"""Put the kept ladders into the README: `python -m tests.bench.ladder_page`."""
+
+import json
+import re
+from pathlib import Path
+
+from localinfer.bench.ladder_report import ladder_table
+
+ROOT = Path(__file__).parents[2]
+NAMES = ("starter", "qwen2-1.5b")
+
+
+def part(name: str) -> str:
+    """What the page says of one kept ladder: the command, and its table."""
+    report = json.loads((ROOT / "docs/perf" / f"ladder-{name}.json").read_text(encoding="utf-8"))
+    return f"<!-- ladder {name} -->\n`{report['command']}`\n\n{ladder_table(report)}<!-- end -->"
+
+
+def page(text: str) -> str:
+    """`text` with the parts in their places."""
+    for name in NAMES:
+        place = re.compile(rf"<!-- ladder {re.escape(name)} -->(.*?<!-- end -->)?", re.DOTALL)
+        text = place.sub(lambda _, name=name: part(name), text, count=1)  # type: ignore[misc]
+    return text
+
+
+if __name__ == "__main__":
+    readme = ROOT / "README.md"
+    readme.write_text(page(readme.read_text(encoding="utf-8")), encoding="utf-8")
