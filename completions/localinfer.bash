@@ -87,6 +87,7 @@ _localinfer_values() {
         --against-file) _localinfer_files ;;
         --compare) : ;;
         --max-drop) : ;;
+        --tokens-per-day) : ;;
         --minutes) : ;;
         --kind) _localinfer_words head early ;;
     esac
@@ -101,7 +102,7 @@ _localinfer() {
     prev=${typed[${#typed[@]} - 1]}
     command=${typed[1]-}
     case $command in
-        '') _localinfer_words pull list show rm cache import quantize eval export run map chat bench fit draft doctor config completion --help --version; return ;;
+        '') _localinfer_words pull list show rm cache import quantize eval export run map chat bench fit cost draft doctor config completion --help --version; return ;;
         ls) command=list ;;
         cache|draft|config) [[ -n ${typed[2]-} ]] && command="$command ${typed[2]}" && at=3 ;;
     esac
@@ -124,13 +125,14 @@ _localinfer() {
         'chat') flags='-m --model --continue -s --system -n --max-tokens --temp --top-k --top-p --min-p --repeat-penalty --seed --stop --on-overflow -c --ctx-size -t --threads --kv-bits --backend --draft --draft-tokens --prefill-chunk --kv-tokens --latency-goal --no-remember --kv-disk --usd-per-kwh --watts --hardware-usd --hardware-years --api-model --revision --offline --theme -h --help' offer='_localinfer_names models' ;;
         'bench') flags='-m --model --random --group --head-bits --test -np --parallel --rows --workload --tasks --prompts --ladder --bits --plot --replay -n --max-tokens --reps --against --against-file --compare --max-drop --seed -c --ctx-size -t --threads --kv-bits --backend --draft --draft-tokens --prefill-chunk --kv-tokens --latency-goal --usd-per-kwh --watts --hardware-usd --hardware-years --api-model --revision --offline --json -q --quiet -h --help' offer='_localinfer_names models' ;;
         'fit') flags='-c --ctx-size -t --threads --kv-bits --backend --draft --draft-tokens --prefill-chunk --kv-tokens --latency-goal -np --parallel --revision --token --offline --json -h --help' offer='_localinfer_names pullable' ;;
+        'cost') flags='-m --model -np --parallel --tokens-per-day -c --ctx-size -t --threads --kv-bits --backend --draft --draft-tokens --prefill-chunk --kv-tokens --latency-goal --usd-per-kwh --watts --hardware-usd --hardware-years --api-model --plot --revision --offline --json -q --quiet -h --help' offer='_localinfer_names models' ;;
         'draft train') flags='--minutes --text --kind --seed -t --threads --offline --json -q --quiet -h --help' offer='' ;;
         'draft list') flags='--json -q --quiet -h --help' offer='' ;;
         'draft rm') flags='--texts --json -q --quiet -h --help' offer='' ;;
         'doctor') flags='--recalibrate --json -q --quiet -h --help' offer='' ;;
         'config show') flags='--json -h --help' offer='' ;;
-        'config set') flags='-h --help' offer='_localinfer_words model prompt file system raw lossy revision ctx-size threads kv-bits backend draft minutes kind texts show-drafts no-remember draft-tokens kv-disk kv-tokens latency-goal prefill-chunk on-overflow max-tokens temp top-k top-p min-p repeat-penalty seed stop bits group method calib tokens no-report bpw target-size refine time-budget resume fresh name format type output token offline json quiet stats yes recalibrate dry-run template usd-per-kwh watts hardware-usd hardware-years api-model continue theme test rows workload tasks prompts ladder replay reps against against-file random head-bits text ctx chunks plot parallel compare max-drop' ;;
-        'config unset') flags='-h --help' offer='_localinfer_words model prompt file system raw lossy revision ctx-size threads kv-bits backend draft minutes kind texts show-drafts no-remember draft-tokens kv-disk kv-tokens latency-goal prefill-chunk on-overflow max-tokens temp top-k top-p min-p repeat-penalty seed stop bits group method calib tokens no-report bpw target-size refine time-budget resume fresh name format type output token offline json quiet stats yes recalibrate dry-run template usd-per-kwh watts hardware-usd hardware-years api-model continue theme test rows workload tasks prompts ladder replay reps against against-file random head-bits text ctx chunks plot parallel compare max-drop' ;;
+        'config set') flags='-h --help' offer='_localinfer_words model prompt file system raw lossy revision ctx-size threads kv-bits backend draft minutes kind texts show-drafts no-remember draft-tokens kv-disk kv-tokens latency-goal prefill-chunk on-overflow max-tokens temp top-k top-p min-p repeat-penalty seed stop bits group method calib tokens no-report bpw target-size refine time-budget resume fresh name format type output token offline json quiet stats yes recalibrate dry-run template usd-per-kwh watts hardware-usd hardware-years api-model tokens-per-day continue theme test rows workload tasks prompts ladder replay reps against against-file random head-bits text ctx chunks plot parallel compare max-drop' ;;
+        'config unset') flags='-h --help' offer='_localinfer_words model prompt file system raw lossy revision ctx-size threads kv-bits backend draft minutes kind texts show-drafts no-remember draft-tokens kv-disk kv-tokens latency-goal prefill-chunk on-overflow max-tokens temp top-k top-p min-p repeat-penalty seed stop bits group method calib tokens no-report bpw target-size refine time-budget resume fresh name format type output token offline json quiet stats yes recalibrate dry-run template usd-per-kwh watts hardware-usd hardware-years api-model tokens-per-day continue theme test rows workload tasks prompts ladder replay reps against against-file random head-bits text ctx chunks plot parallel compare max-drop' ;;
         'completion') flags='-h --help' offer='_localinfer_words bash zsh fish' ;;
         *) return ;;
     esac
@@ -140,7 +142,7 @@ _localinfer() {
             continue
         fi
         case $word in
-            --revision|--token|--name|--bits|--group|--method|--calib|--tokens|--seed|--bpw|--target-size|--refine|--time-budget|-t|--threads|--against|--text|--ctx|--chunks|--plot|--kv-bits|--format|--type|-o|--output|-m|--model|-p|--prompt|-f|--file|-s|--system|-n|--max-tokens|--temp|--top-k|--top-p|--min-p|--repeat-penalty|--stop|--on-overflow|-c|--ctx-size|--backend|--draft|--draft-tokens|--prefill-chunk|--kv-tokens|--latency-goal|--usd-per-kwh|--watts|--hardware-usd|--hardware-years|--api-model|--kv-disk|-np|--parallel|--theme|--random|--head-bits|--test|--rows|--workload|--tasks|--prompts|--replay|--reps|--against-file|--compare|--max-drop|--minutes|--kind) skip=yes ;;
+            --revision|--token|--name|--bits|--group|--method|--calib|--tokens|--seed|--bpw|--target-size|--refine|--time-budget|-t|--threads|--against|--text|--ctx|--chunks|--plot|--kv-bits|--format|--type|-o|--output|-m|--model|-p|--prompt|-f|--file|-s|--system|-n|--max-tokens|--temp|--top-k|--top-p|--min-p|--repeat-penalty|--stop|--on-overflow|-c|--ctx-size|--backend|--draft|--draft-tokens|--prefill-chunk|--kv-tokens|--latency-goal|--usd-per-kwh|--watts|--hardware-usd|--hardware-years|--api-model|--kv-disk|-np|--parallel|--theme|--random|--head-bits|--test|--rows|--workload|--tasks|--prompts|--replay|--reps|--against-file|--compare|--max-drop|--tokens-per-day|--minutes|--kind) skip=yes ;;
             -*) ;;
             *) given=$((given + 1)) ;;
         esac

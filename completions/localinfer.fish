@@ -33,6 +33,7 @@ complete -c localinfer -n __fish_use_subcommand -a map -d 'Answer many prompts t
 complete -c localinfer -n __fish_use_subcommand -a chat -d 'Talk to models in the terminal, in as many panes as fit. Every chat is kept.'
 complete -c localinfer -n __fish_use_subcommand -a bench -d 'Measure tokens a second, latency, and the share of the memory\'s bandwidth.'
 complete -c localinfer -n __fish_use_subcommand -a fit -d 'Show what a model needs in each width, what is free, and how fast it will be.'
+complete -c localinfer -n __fish_use_subcommand -a cost -d 'Show what a million tokens cost here, on machines to buy or rent, and at providers; and which pays when.'
 complete -c localinfer -n __fish_use_subcommand -a draft -d 'Small models that guess for a large one, made on this machine.'
 complete -c localinfer -n __fish_use_subcommand -a doctor -d 'Show the processor, the kernel chosen and why, the memory\'s bandwidth, versions, and settings with their origin.'
 complete -c localinfer -n __fish_use_subcommand -a config -d 'Show, set or forget settings. Every flag has a key of the same name.'
@@ -122,7 +123,7 @@ complete -c localinfer -n '__localinfer_in eval' -l against -r -a '(__localinfer
 complete -c localinfer -n '__localinfer_in eval' -l text -r -F -d 'The text to read, UTF-8. [default: a text of our own, or of the model\'s own]'
 complete -c localinfer -n '__localinfer_in eval' -l ctx -x -d 'Tokens in each chunk of the text. [default: 512]'
 complete -c localinfer -n '__localinfer_in eval' -l chunks -x -d 'Read this many chunks; 0 reads all that the text has. [default: 24]'
-complete -c localinfer -n '__localinfer_in eval' -l plot -r -F -d 'Draw a picture into this file: for `eval` (PNG) size and divergence, for `bench --ladder` (SVG or PNG) its steps. Needs matplotlib.'
+complete -c localinfer -n '__localinfer_in eval' -l plot -r -F -d 'Draw a picture into this file: for `eval` (PNG) size and divergence, for `bench --ladder` its steps, for `cost` dollars by volume (SVG or PNG). Needs matplotlib.'
 complete -c localinfer -n '__localinfer_in eval' -l kv-bits -x -a '16 8 4' -d 'Bits of each cached key and value. [default: 8]'
 complete -c localinfer -n '__localinfer_in eval' -s t -l threads -x -d 'Worker threads. [default: at most one per physical core]'
 complete -c localinfer -n '__localinfer_in eval' -l revision -x -d 'Commit, branch or tag of the repository.'
@@ -261,7 +262,7 @@ complete -c localinfer -n '__localinfer_in bench' -l tasks -x -d 'Answer real pr
 complete -c localinfer -n '__localinfer_in bench' -l prompts -x -d 'Answer those of a file: a line each like {"task": "…", "prompt": "…"}.'
 complete -c localinfer -n '__localinfer_in bench' -l ladder -d 'Climb from naive bf16 in torch to everything on, each step measured in turn: INT8, INT4, INT3, drafts, a smaller KV cache, many streams. With --plot a picture; the upper steps stand on --bits.'
 complete -c localinfer -n '__localinfer_in bench' -l bits -x -a '8 4 3' -d 'Bits of each weight of the body.'
-complete -c localinfer -n '__localinfer_in bench' -l plot -r -F -d 'Draw a picture into this file: for `eval` (PNG) size and divergence, for `bench --ladder` (SVG or PNG) its steps. Needs matplotlib.'
+complete -c localinfer -n '__localinfer_in bench' -l plot -r -F -d 'Draw a picture into this file: for `eval` (PNG) size and divergence, for `bench --ladder` its steps, for `cost` dollars by volume (SVG or PNG). Needs matplotlib.'
 complete -c localinfer -n '__localinfer_in bench' -l replay -r -F -d 'With --ladder and --random: an earlier ladder\'s JSON, whose accepted guesses are replayed.'
 complete -c localinfer -n '__localinfer_in bench' -s n -l max-tokens -x -d 'Stop after this many new tokens. [default: as many as the context holds]'
 complete -c localinfer -n '__localinfer_in bench' -l reps -x -d 'Rounds of each test. [default: 5]'
@@ -308,6 +309,32 @@ complete -c localinfer -n '__localinfer_in fit' -l offline -d 'Use only what is 
 complete -c localinfer -n '__localinfer_in fit' -l json -d 'Print JSON on standard output.'
 complete -c localinfer -n '__localinfer_in fit' -s h -l help -d 'Show this message and exit.'
 
+# cost
+complete -c localinfer -n '__localinfer_in cost' -a '(__localinfer_names models)'
+complete -c localinfer -n '__localinfer_in cost' -s m -l model -r -a '(__localinfer_names models)' -d 'The model, when it is not the first argument. [default: starter]'
+complete -c localinfer -n '__localinfer_in cost' -s np -l parallel -x -d 'Let so many sequences generate together, such as `8`; for `bench` also `2,4,8`.'
+complete -c localinfer -n '__localinfer_in cost' -l tokens-per-day -x -d 'Also tell what a million tokens cost at this volume.'
+complete -c localinfer -n '__localinfer_in cost' -s c -l ctx-size -x -d 'Longest conversation, in tokens. [default: the model\'s own limit, at most 8192]'
+complete -c localinfer -n '__localinfer_in cost' -s t -l threads -x -d 'Worker threads. [default: at most one per physical core]'
+complete -c localinfer -n '__localinfer_in cost' -l kv-bits -x -a '16 8 4' -d 'Bits of each cached key and value. [default: 8]'
+complete -c localinfer -n '__localinfer_in cost' -l backend -x -a 'auto cpu llamacpp' -d 'Which engine. `auto` is our own; `llamacpp` runs GGUF files and is never chosen by itself. [default: auto]'
+complete -c localinfer -n '__localinfer_in cost' -l draft -x -d 'Who guesses ahead: auto, off, suffix, lookup, early, head, or a model with the same tokenizer. The text stays the same. For `bench` several, with commas; there the default is off. [default: auto]'
+complete -c localinfer -n '__localinfer_in cost' -l draft-tokens -x -d 'Most tokens guessed ahead in one step. [default: 31]'
+complete -c localinfer -n '__localinfer_in cost' -l prefill-chunk -x -d 'Prompt tokens read in one step. [default: 256]'
+complete -c localinfer -n '__localinfer_in cost' -l kv-tokens -x -d 'Tokens that the KV cache holds for all texts together; each may use them all, up to its context. [default: the context for each text, for four at the most]'
+complete -c localinfer -n '__localinfer_in cost' -l latency-goal -x -d 'Milliseconds that a step may take while an answer is written; prompts of others are read in pieces that fit. [default: 120]'
+complete -c localinfer -n '__localinfer_in cost' -l usd-per-kwh -x -d 'Price of electricity, US dollars. [default: 0.2]'
+complete -c localinfer -n '__localinfer_in cost' -l watts -x -d 'What this machine draws while it works, measured at the socket. [default: the processor\'s counters, else an estimate that is marked]'
+complete -c localinfer -n '__localinfer_in cost' -l hardware-usd -x -d 'What this machine cost, US dollars. [default: nothing: it is there]'
+complete -c localinfer -n '__localinfer_in cost' -l hardware-years -x -d 'How long a machine serves. [default: 4.0]'
+complete -c localinfer -n '__localinfer_in cost' -l api-model -x -d 'What to compare with at a provider, such as `openai/gpt-5-mini`. [default: the same open model where it is cheapest]'
+complete -c localinfer -n '__localinfer_in cost' -l plot -r -F -d 'Draw a picture into this file: for `eval` (PNG) size and divergence, for `bench --ladder` its steps, for `cost` dollars by volume (SVG or PNG). Needs matplotlib.'
+complete -c localinfer -n '__localinfer_in cost' -l revision -x -d 'Commit, branch or tag of the repository.'
+complete -c localinfer -n '__localinfer_in cost' -l offline -d 'Use only what is on this machine.'
+complete -c localinfer -n '__localinfer_in cost' -l json -d 'Print JSON on standard output.'
+complete -c localinfer -n '__localinfer_in cost' -s q -l quiet -d 'No progress and no notes on standard error.'
+complete -c localinfer -n '__localinfer_in cost' -s h -l help -d 'Show this message and exit.'
+
 # draft train
 complete -c localinfer -n '__localinfer_in draft train' -l minutes -x -d 'Time for all of it: letting the model speak, reading that, and learning. [default: 10.0]'
 complete -c localinfer -n '__localinfer_in draft train' -l text -r -F -d 'The text to read, UTF-8. [default: a text of our own, or of the model\'s own]'
@@ -341,11 +368,11 @@ complete -c localinfer -n '__localinfer_in config show' -l json -d 'Print JSON o
 complete -c localinfer -n '__localinfer_in config show' -s h -l help -d 'Show this message and exit.'
 
 # config set
-complete -c localinfer -n '__localinfer_in config set' -a 'model prompt file system raw lossy revision ctx-size threads kv-bits backend draft minutes kind texts show-drafts no-remember draft-tokens kv-disk kv-tokens latency-goal prefill-chunk on-overflow max-tokens temp top-k top-p min-p repeat-penalty seed stop bits group method calib tokens no-report bpw target-size refine time-budget resume fresh name format type output token offline json quiet stats yes recalibrate dry-run template usd-per-kwh watts hardware-usd hardware-years api-model continue theme test rows workload tasks prompts ladder replay reps against against-file random head-bits text ctx chunks plot parallel compare max-drop'
+complete -c localinfer -n '__localinfer_in config set' -a 'model prompt file system raw lossy revision ctx-size threads kv-bits backend draft minutes kind texts show-drafts no-remember draft-tokens kv-disk kv-tokens latency-goal prefill-chunk on-overflow max-tokens temp top-k top-p min-p repeat-penalty seed stop bits group method calib tokens no-report bpw target-size refine time-budget resume fresh name format type output token offline json quiet stats yes recalibrate dry-run template usd-per-kwh watts hardware-usd hardware-years api-model tokens-per-day continue theme test rows workload tasks prompts ladder replay reps against against-file random head-bits text ctx chunks plot parallel compare max-drop'
 complete -c localinfer -n '__localinfer_in config set' -s h -l help -d 'Show this message and exit.'
 
 # config unset
-complete -c localinfer -n '__localinfer_in config unset' -a 'model prompt file system raw lossy revision ctx-size threads kv-bits backend draft minutes kind texts show-drafts no-remember draft-tokens kv-disk kv-tokens latency-goal prefill-chunk on-overflow max-tokens temp top-k top-p min-p repeat-penalty seed stop bits group method calib tokens no-report bpw target-size refine time-budget resume fresh name format type output token offline json quiet stats yes recalibrate dry-run template usd-per-kwh watts hardware-usd hardware-years api-model continue theme test rows workload tasks prompts ladder replay reps against against-file random head-bits text ctx chunks plot parallel compare max-drop'
+complete -c localinfer -n '__localinfer_in config unset' -a 'model prompt file system raw lossy revision ctx-size threads kv-bits backend draft minutes kind texts show-drafts no-remember draft-tokens kv-disk kv-tokens latency-goal prefill-chunk on-overflow max-tokens temp top-k top-p min-p repeat-penalty seed stop bits group method calib tokens no-report bpw target-size refine time-budget resume fresh name format type output token offline json quiet stats yes recalibrate dry-run template usd-per-kwh watts hardware-usd hardware-years api-model tokens-per-day continue theme test rows workload tasks prompts ladder replay reps against against-file random head-bits text ctx chunks plot parallel compare max-drop'
 complete -c localinfer -n '__localinfer_in config unset' -s h -l help -d 'Show this message and exit.'
 
 # completion

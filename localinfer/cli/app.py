@@ -27,6 +27,7 @@ COMMANDS = {
     "chat": "chat:chat",
     "bench": "bench:bench",
     "fit": "fit:fit",
+    "cost": "cost:cost",
     "draft train": "draft:train",
     "draft list": "draft:list_drafters",
     "draft rm": "draft:rm",

@@ -449,6 +449,11 @@ ApiModel = Annotated[
     ),
 ]
 
+TokensPerDay = Annotated[
+    float | None,
+    flag("tokens-per-day", "float", "Also tell what a million tokens cost at this volume.", low=1, high=1e15),
+]
+
 # Conversations
 Continue = Annotated[bool, flag("continue", "flag", "Take up the last chat.")]
 Theme = Annotated[
@@ -551,8 +556,8 @@ Plot = Annotated[
     flag(
         "plot",
         "text",
-        "Draw a picture into this file: for `eval` (PNG) size and divergence, for `bench --ladder` (SVG or PNG) its "
-        "steps. Needs matplotlib.",
+        "Draw a picture into this file: for `eval` (PNG) size and divergence, for `bench --ladder` its steps, for "
+        "`cost` dollars by volume (SVG or PNG). Needs matplotlib.",
         metavar="FILE",
     ),
 ]

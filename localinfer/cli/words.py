@@ -24,6 +24,7 @@ ARGUMENTS: dict[str, Candidates] = {
     "chat": "models",
     "bench": "models",
     "fit": "pullable",
+    "cost": "models",
     "config set": "keys",
     "config unset": "keys",
     "completion": "shells",

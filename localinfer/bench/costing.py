@@ -1,0 +1,232 @@
+"""`cost`: tokens from here, from other machines and from providers, side by side."""
+
+import io
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from localinfer.bench.fitting import measured_here
+from localinfer.config import EngineConfig
+from localinfer.cost import compare
+from localinfer.cost.apis import Offer, offer_named, offers_of
+from localinfer.cost.bill import usd
+from localinfer.cost.compare import Way, Work
+from localinfer.cost.fit import context_of, estimate
+from localinfer.cost.machine import read_bandwidth
+from localinfer.cost.machines import machines
+from localinfer.cost.predict import load_of, predict
+from localinfer.cost.prices import Tariff
+from localinfer.cost.roofline import traffic
+from localinfer.cost.watts import rated
+from localinfer.engine import calibration
+from localinfer.errors import LocalInferError
+from localinfer.formats.durable import write_bytes
+from localinfer.graph.weights import Checkpoint
+from localinfer.hub.model import LocalModel
+
+PROVIDERS = 5
+"""Providers shown, the cheapest ones."""
+
+DEPTH = 1024
+"""Tokens of context that a text has when its next token is written, on average."""
+
+VOLUMES = [10.0**power for power in range(3, 11)]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CostReport:
+    """One model, width and batch, every way."""
+
+    model: str
+    batch: int
+    kv_bits: int
+    depth: int
+    per_day: float | None
+    """Tokens a day that were asked about."""
+    ways: Sequence[Way]
+    api_note: str
+    tariff: Tariff
+
+    def to_json(self) -> dict[str, Any]:
+        """Everything, and the answers."""
+        volume = {way.name: way.usd_at(self.per_day) for way in self.ways} if self.per_day else None
+        return {**asdict(self), "usd_at_volume": volume, **self.answers()}
+
+    def answers(self) -> dict[str, Any]:
+        """The cheapest way of each kind, and the volumes from which buying pays."""
+        best = {kind: compare.cheapest(self.ways, kind) for kind in ("here", "own", "rent", "api")}
+        found: dict[str, Any] = {f"cheapest_{kind}": way.name if way else None for kind, way in best.items()}
+        top = compare.cheapest(self.ways, per_day=self.per_day)
+        found["cheapest"] = top.name if top else None
+        for what, dear, cheap in (
+            ("buying_beats_api", "own", "api"),
+            ("buying_beats_renting", "own", "rent"),
+            ("here_beats_api", "here", "api"),
+        ):
+            first, second = best[dear], best[cheap]
+            found[f"{what}_from"] = compare.break_even(first, second) if first and second else None
+        first, second = best["rent"], best["api"]
+        found["renting_beats_api"] = bool(first and second and (first.usd_per_mtok or 0) < (second.usd_per_mtok or 0))
+        return found
+
+
+def cost_report(
+    model: LocalModel,
+    config: EngineConfig,
+    tariff: Tariff,
+    *,
+    api_model: str | None = None,
+    per_day: float | None = None,
+    own_machines: Path | None = None,
+) -> CostReport:
+    """All ways for a checkpoint that is here. Raises what opening it raises, `Corrupt` for the table of machines."""
+    checkpoint = Checkpoint(model.path)
+    context = context_of(model.path, config.context)
+    reads = traffic(model.path, config.kv_bits)
+    depth = min(DEPTH, context)
+    total = estimate(
+        model.path, context=context, parallel=config.parallel, kv_bits=config.kv_bits, kv_tokens=config.kv_tokens
+    ).total_bytes
+    work = Work(
+        weights_bytes=reads.weights,
+        kv_bytes=reads.bytes_per_token(depth) - reads.weights,
+        parameters=checkpoint.graph.parameters(),
+        layers=checkpoint.spec.layers,
+        batch=config.parallel,
+        total_bytes=total,
+    )
+    offers = _offers(model.name, api_model)
+    ways = [
+        _here(model, checkpoint, config, tariff),
+        *(compare.on_machine(machine, work, tariff) for machine in machines(own_machines)),
+        *map(compare.at_provider, offers),
+    ]
+    note = "" if offers else f"nobody is known to serve {model.name}; `--api-model` compares with another model"
+    return CostReport(
+        model=model.ref,
+        batch=config.parallel,
+        kv_bits=config.kv_bits,
+        depth=depth,
+        per_day=per_day,
+        ways=ways,
+        api_note=note,
+        tariff=tariff,
+    )
+
+
+def _offers(name: str, api_model: str | None) -> list[Offer]:
+    named = [offer_named(api_model)] if api_model else []
+    return [*named, *(offer for offer in offers_of(name)[:PROVIDERS] if offer not in named)]
+
+
+def _here(model: LocalModel, checkpoint: Checkpoint, config: EngineConfig, tariff: Tariff) -> Way:
+    """This machine: by the steps measured when the model was loaded, else by the roofline."""
+    steps = _steps_here(model, config)
+    rows = [count for count in steps if count <= config.parallel]
+    if rows:
+        tok_s, source, guess = max(rows) / steps[max(rows)], "steps measured when it was loaded", False
+        if max(rows) < config.parallel:
+            source, guess = f"{source}, of {max(rows)} texts at most", True
+    else:
+        bandwidth = read_bandwidth(config.threads).bytes_per_s
+        tok_s = predict(load_of(checkpoint), measured_here(config), bandwidth).tok_s
+        source, guess = "estimated for one text: it was never loaded here", True
+    watts = tariff.watts
+    if watts is None and (known := rated()) is not None:
+        from localinfer import native
+
+        watts, guess = known.watts_per_core * (config.threads or native.physical_cores()), True
+        source += f"; rated watts of {known.name}"
+    return compare.here(tok_s, watts, tariff, is_estimate=guess, source=source)
+
+
+def _steps_here(model: LocalModel, config: EngineConfig) -> dict[int, float]:
+    """Seconds of steps by rows, as calibrated with as many threads; empty when it was never loaded."""
+    try:
+        found = list(calibration.entries())
+    except LocalInferError:
+        return {}
+    asked = config.threads or 0
+    return next((dict(one.step_s) for key, one in found if key.model == model.ref and key.threads == asked), {})
+
+
+def cost_table(report: CostReport) -> str:
+    """For people; every line ends with a newline."""
+    lines = [
+        f"{report.model}, {report.batch} text{'s' * (report.batch > 1)} at once, {report.kv_bits}-bit cache, "
+        f"{report.depth} tokens of context",
+        "",
+        "| way | tok/s | $ a million tokens | " + ("at that volume | " if report.per_day else "") + "from |",
+        "|---|---:|---:|" + ("---:|" if report.per_day else "") + "---|",
+    ]
+    for way in report.ways:
+        mark = "≈" if way.is_estimate else ""
+        cells = [
+            way.name,
+            "–" if way.tok_s is None else f"{mark}{way.tok_s:.0f}",
+            "–" if way.usd_per_mtok is None else mark + usd(way.usd_per_mtok),
+        ]
+        if report.per_day:
+            price = way.usd_at(report.per_day)
+            cells.append("–" if price is None else mark + usd(price))
+        cells.append(f"{way.kind}: {way.why_not or way.source}")
+        lines.append("| " + " | ".join(cells) + " |")
+    return "\n".join([*lines, "", *_sentences(report)]) + "\n"
+
+
+def _sentences(report: CostReport) -> list[str]:
+    said, tariff = report.answers(), report.tariff
+    here, own, rent, api = (said[f"cheapest_{kind}"] for kind in ("here", "own", "rent", "api"))
+    price = "not counted" if tariff.hardware_usd is None else f"at {usd(tariff.hardware_usd)}"
+    lines = [
+        f"≈ estimates: {compare.READS:.0%} of the specified bandwidth, {compare.COMPUTES:.0%} of the "
+        "operations; "
+        f"electricity {usd(tariff.usd_per_kwh)} a kWh; machines last {tariff.hardware_years:g} years, this one {price}; "
+        "a million tokens when it works all day, at a provider a quarter of them written",
+    ]
+    if report.api_note:
+        lines.append(report.api_note)
+    when = f"at {report.per_day:,.0f} tokens a day" if report.per_day else "working all day"
+    lines.append(f"the cheapest that runs, {when}: {said['cheapest'] or 'nobody'}")
+    lines.append(f"buying {own} beats renting {rent} {_from(said['buying_beats_renting_from'])}")
+    if api:
+        lines.append(f"buying {own} beats {api} {_from(said['buying_beats_api_from'])}")
+        lines.append(f"{here} beats {api} {_from(said['here_beats_api_from'])}")
+        verb = "beats" if said["renting_beats_api"] else "does not beat"
+        lines.append(f"renting {rent} by the second {verb} {api}, when it is kept busy")
+    return lines
+
+
+def _from(volume: float | None) -> str:
+    if volume is None:
+        return "at no volume that it can do"
+    return f"from {volume:,.0f} tokens a day on" if volume >= 1 else "at any volume"
+
+
+def draw(report: CostReport, path: Path) -> None:
+    """Dollars a million tokens against tokens a day, the best way of each kind; .svg or .png."""
+    from matplotlib import rc_context
+    from matplotlib.figure import Figure
+
+    said = report.answers()
+    names = {said[f"cheapest_{kind}"] for kind in ("here", "own", "rent", "api")}
+    with rc_context({"svg.hashsalt": "localinfer", "svg.fonttype": "none"}):
+        figure = Figure(figsize=(9.6, 5.4), layout="constrained")
+        axes = figure.add_subplot()
+        for way in (way for way in report.ways if way.name in names):
+            grid = [volume * step for volume in VOLUMES for step in (1, 2, 5)]
+            points = [(volume, price) for volume in grid if (price := way.usd_at(volume)) is not None]
+            axes.plot([x for x, _ in points], [y for _, y in points], label=f"{way.name} ({way.kind})")
+        axes.set_xscale("log")
+        axes.set_yscale("log")
+        axes.grid(visible=True, which="major", alpha=0.3)
+        axes.set_xlabel("tokens a day")
+        axes.set_ylabel("US dollars a million tokens")
+        axes.set_title(report.model, fontsize=10)
+        axes.legend()
+        picture = io.BytesIO()
+        kind = path.suffix[1:].lower()
+        extra: dict[str, Any] = {"metadata": {"Date": None}} if kind == "svg" else {"metadata": {"Software": None}}
+        figure.savefig(picture, format=kind, **extra)
+    write_bytes(path, picture.getvalue())
