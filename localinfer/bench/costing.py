@@ -182,8 +182,8 @@ def _sentences(report: CostReport) -> list[str]:
     lines = [
         f"≈ estimates: {compare.READS:.0%} of the specified bandwidth, {compare.COMPUTES:.0%} of the "
         "operations; "
-        f"electricity {usd(tariff.usd_per_kwh)} a kWh; machines last {tariff.hardware_years:g} years, this one {price}; "
-        "a million tokens when it works all day, at a provider a quarter of them written",
+        f"electricity {usd(tariff.usd_per_kwh)} a kWh; machines last {tariff.hardware_years:g} years, this one {price}"
+        "; a million tokens when it works all day, at a provider a quarter of them written",
     ]
     if report.api_note:
         lines.append(report.api_note)
