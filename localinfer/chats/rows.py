@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, BinaryIO, cast
 
@@ -24,6 +24,9 @@ SAMPLING = {
 }
 """What a line may say of sampling, the field it stands for, and its kind. `stop` is a string or a list of strings."""
 
+MOST_NESTED = 100
+"""Lists and objects in each other."""
+_A_MESSAGE = 'write `[{"role": "user", "content": "…"}]`'
 KNOWN = {"id", "prompt", "messages", "system", "stop", *SAMPLING}
 
 
@@ -93,7 +96,23 @@ def _object(line: bytes, limit: int) -> dict[str, Any]:
         raise UsageError(f"the line is no JSON of ours: {str(error)[:80]}", hint="one object a line") from None
     if not isinstance(row, dict):
         raise UsageError("the line is no JSON object", hint='write `{"prompt": "…"}`')
+    if _is_deep(row):
+        raise UsageError(f"the line has more than {MOST_NESTED} brackets in each other", hint="give a simpler `id`")
     return row
+
+
+def _is_deep(row: object) -> bool:
+    """Whether what goes through `row` by calling itself could be stopped by the interpreter."""
+    level = [row]
+    for _ in range(MOST_NESTED):
+        level = [one for value in level for one in _inside(value) if isinstance(one, dict | list)]
+    return bool(level)
+
+
+def _inside(value: object) -> Iterable[object]:
+    if isinstance(value, dict):
+        return value.values()
+    return value if isinstance(value, list) else ()
 
 
 def _no_number(word: str) -> float:
@@ -108,18 +127,18 @@ def _conversation(row: Mapping[str, Any]) -> tuple[str | None, tuple[Message, ..
         return system, (Message("user", _text(row, "prompt")),)
     listed = row["messages"]
     if not isinstance(listed, list) or not listed:
-        raise UsageError("`messages` is no list of messages", hint='write `[{"role": "user", "content": "…"}]`')
+        raise UsageError("`messages` is no list of messages", hint=_A_MESSAGE)
     turns = [_message(one, at) for at, one in enumerate(listed)]
     if turns[0].role == "system" and system is None:
         system = turns.pop(0).content
     if not turns or turns[-1].role != "user" or any(turn.role == "system" for turn in turns):
-        raise UsageError("`messages` must end with the user's, and only the first may be the system's")
+        raise UsageError("`messages` must end with the user's, and only the first may be the system's", hint=_A_MESSAGE)
     return system, tuple(turns)
 
 
 def _message(one: Any, at: int) -> Message:
     if not isinstance(one, dict) or one.get("role") not in ROLES or not isinstance(one.get("content"), str):
-        raise UsageError(f"message {at} has no role of {', '.join(ROLES)}, or no text as its content")
+        raise UsageError(f"message {at} has no role of {', '.join(ROLES)}, or no text as its content", hint=_A_MESSAGE)
     return Message(cast(Role, one["role"]), _whole(one["content"], f"message {at}"))
 
 
@@ -143,13 +162,16 @@ def _sampling(row: Mapping[str, Any], usual: SamplingParams) -> SamplingParams:
         if value is None:
             continue
         if isinstance(value, bool) or not isinstance(value, (int, float) if kind is float else int):
-            raise UsageError(f"`{name}` is {str(value)[:40]!r}, but must be a{' whole' * (kind is int)} number")
+            raise UsageError(
+                f"`{name}` is {str(value)[:40]!r}, but must be a{' whole' * (kind is int)} number",
+                hint=f'write `{{"{name}": 1}}`, or leave it out',
+            )
         if target in said:
             raise UsageError("`temp` and `temperature` are the same", hint="leave one out")
         said[target] = kind(value) if abs(value) < 1 << 65 else value
     if row.get("stop") is not None:
         listed = [row["stop"]] if isinstance(row["stop"], str) else row["stop"]
         if not isinstance(listed, list) or not all(isinstance(one, str) for one in listed):
-            raise UsageError("`stop` is neither a text nor a list of texts")
+            raise UsageError("`stop` is neither a text nor a list of texts", hint='write `{"stop": ["…"]}`')
         said["stop"] = tuple(listed)
     return replace(usual, **said)

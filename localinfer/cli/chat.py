@@ -9,7 +9,7 @@ import typer
 from localinfer.cli import options as o
 from localinfer.cli.bundles import CostFlags, EngineFlags, SamplingFlags
 from localinfer.config import EngineConfig
-from localinfer.errors import UsageError
+from localinfer.errors import LocalInferError, UsageError
 
 if TYPE_CHECKING:
     from localinfer.engine.opening import OnProgress
@@ -46,10 +46,15 @@ def chat(
 
     if not (is_terminal(sys.stdin) and is_terminal(sys.stdout)):
         raise UsageError("`chat` needs a terminal", hint='in a pipe, use `localinfer run starter "…"`')
+    if not is_terminal(sys.stderr):
+        raise UsageError(
+            "`chat` draws on standard error, which is no terminal", hint="leave out what redirects it: `2>`"
+        )
     from localinfer.chats.store import ChatStore
     from localinfer.cli.opening import find
     from localinfer.cost.apis import offer_named, would_charge
     from localinfer.hub.cache import list_models
+    from localinfer.hub.resolve import resolve
     from localinfer.paths import chats_file
     from localinfer.tui.app import run_app
     from localinfer.tui.tiling import MOST_PANES
@@ -67,6 +72,12 @@ def chat(
             here = known.get(ref) or find(ref, offline=offline, quiet=True)
             return _opened(here, config, engine.backend, sampling, progress)
 
+        def name_of(ref: str) -> str:
+            try:
+                return resolve(ref, offline=offline).ref
+            except LocalInferError:  # told when it is opened
+                return ref
+
         return run_app(
             open_model,
             models=[found[ref].ref for ref in asked],
@@ -75,6 +86,7 @@ def chat(
             system=system,
             on_overflow=on_overflow,
             here=lambda: [one.ref for one in list_models()],
+            name_of=name_of,
             theme=theme,
             tariff=cost.tariff(),
             offer_for=lambda ref: would_charge(ref, cost.api_model),

@@ -73,6 +73,7 @@ class DiskShelf:
         self._known = {name for name, _ in _files(self._folder)}
         self._waiting: queue.Queue[_Job | None] = queue.Queue(max(1, WAITING_BYTES // self._size))
         self._pending: set[bytes] = set()
+        self._doubted = False  # a block was broken, so others may be: what is kept anew is looked at
         self._stamp = time.time_ns()
         # The thread must not hold the program: an engine that nobody closes is freed all the same.
         self._writer = _Writer(folder, self._folder, limit_bytes, self._waiting, self._known, self._pending)
@@ -120,9 +121,13 @@ class DiskShelf:
             with suppress(OSError):
                 os.utime(path)
             return True
+        self._doubted = True
+        self._forget(path, name)
+        return False
+
+    def _forget(self, path: Path, name: bytes) -> None:
         _remove(path)
         self._known.discard(name)
-        return False
 
     def _read(self, path: Path, name: bytes) -> bool:
         """Fill the buffer; False unless `path` is a file with all of this block."""
@@ -151,6 +156,8 @@ class DiskShelf:
 
     def keep(self, name: bytes, block: int, at: int = 0) -> None:
         """Copy a block, to be written soon; see `Shelf.keep`."""
+        if self._doubted and name in self._known and not self._read(path := _path(self._folder, name), name):
+            self._forget(path, name)
         if name in self._known or name in self._pending or self.problem or self._waiting.full():
             return
         copy = np.empty(self._blocks.kv_block_bytes, np.uint8)

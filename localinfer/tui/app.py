@@ -10,6 +10,7 @@ from typing import ClassVar
 
 from textual.app import App, SystemCommand
 from textual.command import Provider
+from textual.notifications import SeverityLevel
 from textual.screen import Screen
 
 from localinfer.chats.session import ChatSession
@@ -47,6 +48,7 @@ class ChatApp(App[None]):
         open_model: OpenModel,
         *,
         models: Callable[[], list[str]],
+        name_of: Callable[[str], str],
         theme: str,
         clock: Callable[[], float],
         meter: Meter,
@@ -56,12 +58,21 @@ class ChatApp(App[None]):
         super().__init__()
         self._clock = clock
         self._warned_at: float | None = None
+        self._said: dict[str, float] = {}
         for one in THEMES:
             self.register_theme(one)
         if theme not in self.available_themes:
             raise UsageError(f"there is no theme `{theme}`", hint=", ".join(sorted(self.available_themes)))
         self.theme = theme
-        self.chats = ChatScreen(sessions, open_model, clock=clock, meter=meter, models=models, tick_s=tick_s)
+        self.chats = ChatScreen(
+            sessions,
+            open_model,
+            clock=clock,
+            meter=meter,
+            models=models,
+            name_of=name_of,
+            tick_s=tick_s,
+        )
         if not animate:
             self.animation_level = "none"
 
@@ -76,6 +87,22 @@ class ChatApp(App[None]):
     def get_system_commands(self, screen: Screen[object]) -> Iterable[SystemCommand]:
         """Those of ours stand for themselves; of Textual's, the choice of colours."""
         yield SystemCommand("theme", "other colours", self.action_change_theme)
+
+    def notify(
+        self,
+        message: str,
+        *,
+        title: str = "",
+        severity: SeverityLevel = "information",
+        timeout: float | None = None,
+        markup: bool = True,
+    ) -> None:
+        """What is still to be read is not said again below."""
+        now = time.monotonic()
+        self._said = {text: until for text, until in self._said.items() if until > now}
+        if message not in self._said:
+            self._said[message] = now + (self.NOTIFICATION_TIMEOUT if timeout is None else timeout)
+            super().notify(message, title=title, severity=severity, timeout=timeout, markup=markup)
 
     def on_mount(self) -> None:
         if not self.is_headless:
@@ -111,6 +138,7 @@ def make_app(
     sampling: SamplingParams | None = None,
     on_overflow: Overflow = "error",
     here: Callable[[], list[str]] = list,
+    name_of: Callable[[str], str] = str,
     theme: str = THEMES[0].name,
     clock: Callable[[], float] = time.monotonic,
     start_meter: StartMeter = start_meter,
@@ -123,8 +151,9 @@ def make_app(
 
     `open_model(ref, progress)` is called in a thread after the first paint, once for each name; it reports
     `progress(stage, done, total)`. `resume`: False is a new chat, True the latest one, a number that one, in the first
-    pane. `here()` gives the names of models to complete. Raises `NotFound` if the chat is not there, `UsageError` for
-    an unknown theme or too many panes, and what `ChatStore` raises for a file that cannot be used.
+    pane. `here()` gives the names of models to complete, `name_of` the one by which a model is known. Raises
+    `NotFound` if the chat is not there, `UsageError` for an unknown theme or too many panes, and what `ChatStore`
+    raises for a file that cannot be used.
     """
     if not 1 <= len(models) <= MOST_PANES:
         raise UsageError(f"{len(models)} models, but there can be {MOST_PANES} panes", hint="name fewer")
@@ -144,6 +173,7 @@ def make_app(
         sessions,
         open_model,
         models=here,
+        name_of=name_of,
         theme=theme,
         clock=clock,
         meter=Meter(start_meter, clock, tariff, offer_for),
@@ -162,6 +192,7 @@ def run_app(
     sampling: SamplingParams | None = None,
     on_overflow: Overflow = "error",
     here: Callable[[], list[str]] = list,
+    name_of: Callable[[str], str] = str,
     theme: str = THEMES[0].name,
     tariff: Tariff = USUAL,
     offer_for: OfferFor | None = None,
@@ -179,6 +210,7 @@ def run_app(
         sampling=sampling,
         on_overflow=on_overflow,
         here=here,
+        name_of=name_of,
         theme=theme,
         start_meter=lambda: start_meter(tariff.watts),
         tariff=tariff,

@@ -72,6 +72,7 @@ async def _help(screen: "ChatScreen", _pane: "ChatPane", _argument: str) -> None
 @_command("model", "another model answers from here on", "REF", words=_models)
 async def _model(screen: "ChatScreen", pane: "ChatPane", ref: str) -> None:
     if not pane.occupied():
+        ref = screen.name_of(ref)
         pane.session.use_model(ref)
         pane.title_line.show(ref, None)
         screen.want_model(pane)
@@ -92,7 +93,7 @@ async def _set(_screen: "ChatScreen", pane: "ChatPane", argument: str) -> None:
         raise UsageError("the model is not loaded yet", hint="wait until it is")
     now = pane.session.chat.sampling
     if not argument:
-        shown = ", ".join(f"{name} {getattr(now, name)!r}" for name in _setting_names())
+        shown = ", ".join(f"{name} {_shown(getattr(now, name))}" for name in _setting_names())
         await pane.note(shown)
     elif not pane.occupied():
         name, _, value = argument.partition(" ")
@@ -206,7 +207,7 @@ async def _open_chat(screen: "ChatScreen", pane: "ChatPane", choice: Choice | No
     if not choice.new_pane and pane.occupied():
         return
     try:
-        session = pane.session.sibling(choice.chat_id, choice.model)
+        session = pane.session.sibling(choice.chat_id, screen.name_of(choice.model))
     except LocalInferError as error:
         await pane.transcript.add(ErrorNote(error))
         return
@@ -251,6 +252,11 @@ async def perform(screen: "ChatScreen", pane: "ChatPane", command: Command, argu
 
 def _setting_names() -> list[str]:
     return [field.name for field in fields(SamplingParams) if field.name != "ignore_eos"]
+
+
+def _shown(value: object) -> str:
+    """A setting as a person writes it; what is not set is `none`."""
+    return " ".join(map(repr, value)) or "none" if isinstance(value, tuple) else str(value).replace("None", "none")
 
 
 def _value(name: str, text: str) -> Any:

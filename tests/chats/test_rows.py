@@ -48,6 +48,8 @@ USER = {"role": "user", "content": "x"}
         (b'{"prompt": "\xff"}', "not UTF-8: byte 0xff at offset 12"),
         (b'{"prompt": "x", "temperature": NaN}', "NaN is no number"),
         (b"[" * 60_000, "no JSON of ours"),
+        (b'{"prompt": "x", "id": ' + b"[" * 100 + b"]" * 100 + b"}", "more than 100 brackets"),
+        (b'{"prompt": "x", "top_k": ' + b'{"a": ' * 400 + b"1" + b"}" * 400 + b"}", "more than 100 brackets"),
         (b'{"prompt": "x", "seed": ' + b"9" * 5000 + b"}", "no JSON of ours"),
         ([1], "no JSON object"),
         ({}, "either `prompt` or `messages`"),
@@ -78,6 +80,11 @@ def test_what_cannot_be_answered(row: Any, words: str) -> None:
     assert error is not None
     assert error.exit_code == 2
     assert words in error.message
+    assert error.hint
+
+
+def test_brackets_that_can_be_followed_are_no_matter() -> None:
+    assert ask(b'{"prompt": "x", "id": ' + b"[" * 99 + b"1" + b"]" * 99 + b"}").error is None
 
 
 @given(st.binary(max_size=60))

@@ -250,6 +250,25 @@ def test_chat_wants_a_terminal(cli: Cli) -> None:
     refused(cli("chat", "starter"), 2, "`chat` needs a terminal", "localinfer run starter")
 
 
+def test_chat_wants_to_be_seen(tmp_path: Path) -> None:
+    ours, theirs = os.openpty()
+    try:
+        ran = subprocess.run(
+            [*ENTRY, "chat", "starter"],
+            stdin=theirs,
+            stdout=theirs,
+            stderr=subprocess.PIPE,
+            env={**os.environ, "LOCALINFER_HOME": str(tmp_path)},
+            timeout=60,
+            check=False,
+        )
+    finally:
+        os.close(ours)
+        os.close(theirs)
+    assert ran.returncode == 2
+    assert b"draws on standard error" in ran.stderr
+
+
 def change_config(model: Path, **fields: object) -> None:
     config = json.loads((model / "config.json").read_text())
     config.update(fields)

@@ -89,6 +89,21 @@ def test_what_is_no_file_is_removed_and_stops_nothing(
     assert found(tmp_path / "kv", names) == [True, True]
 
 
+def test_after_a_broken_block_the_others_are_looked_at_when_they_are_kept_anew(tmp_path: Path) -> None:
+    memory, names = filled(tmp_path / "kv", 4)
+    for name in names[:3]:
+        path = path_of(tmp_path / "kv", name)
+        path.write_bytes(path.read_bytes()[:-1])
+    before = path_of(tmp_path / "kv", names[3]).stat().st_ino
+    one = shelf(tmp_path / "kv", memory)
+    assert not one.fetch(names[0], 0)
+    for block, name in enumerate(names):
+        one.keep(name, block)
+    one.close()
+    assert path_of(tmp_path / "kv", names[3]).stat().st_ino == before  # what is whole stays
+    assert found(tmp_path / "kv", names) == [True] * 4
+
+
 def test_the_end_of_a_text_goes_before_its_beginning(tmp_path: Path) -> None:
     """Without its beginning, nothing of a text is ever found again."""
     one = shelf(tmp_path / "kv", Memory(), limit=5 * FILE)

@@ -47,6 +47,11 @@ async def test_settings_and_the_system_prompt_reach_the_engine(scripted: Scripte
         assert engine.tokenizer.decode(engine.requests[1].prompt).startswith("<system>be brief<user>a")
         await say(pilot, "/set")
         assert "temperature 0.2" in notes(app)[-1]
+        assert "stop 'END'" in notes(app)[-1]
+        await say(pilot, "/set stop")
+        await say(pilot, "/set max_tokens none")
+        await say(pilot, "/set")
+        assert notes(app)[-1].endswith("max_tokens none, stop none")
         await say(pilot, "/system")
         assert notes(app)[-1] == "system prompt: be brief"
         await say(pilot, "/system none")

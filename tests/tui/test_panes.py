@@ -201,8 +201,28 @@ def several(store: Path, engines: dict[str, ScriptedEngine], *models: str) -> tu
         start_meter=lambda: None,
         animate=False,
         here=lambda: [*engines],
+        name_of=lambda ref: ref.removeprefix("also-"),
     )
     return app, opened
+
+
+async def test_another_name_of_a_model_is_the_same_engine(store_path: Path) -> None:
+    app, opened = several(store_path, {"a": ScriptedEngine(["from a"])}, "a", "a")
+    async with app.run_test(size=SIZE) as pilot:
+        await settle(pilot)
+        await say(pilot, "/model also-a")
+        await say(pilot, "x")
+        assert texts(app) == [["x", "from a"], []]
+        assert opened == ["a"]
+        assert app.pane.session.model == "a"
+
+
+async def test_what_is_still_shown_is_not_said_again(store_path: Path) -> None:
+    app, _ = several(store_path, {"a": ScriptedEngine(["from a"])}, "a")
+    async with app.run_test(size=SIZE) as pilot:
+        await settle(pilot)
+        await press(pilot, "f10", "f10", "f10")
+        assert toasts(app) == ["this is the only pane; Ctrl+Q quits"]
 
 
 async def test_several_models_and_each_is_opened_once(store_path: Path) -> None:

@@ -46,6 +46,7 @@ class ChatScreen(Screen[None]):
         clock: Callable[[], float],
         meter: Meter,
         models: Callable[[], list[str]],
+        name_of: Callable[[str], str],
         tick_s: float | None,
     ) -> None:
         """`tick_s`: how often figures are looked at; None only when a prompt is sent or answered."""
@@ -53,6 +54,8 @@ class ChatScreen(Screen[None]):
         self._tick_s = tick_s
         self.models = models
         """The names of the models that are here."""
+        self.name_of = name_of
+        """The one name of a model that may be called by several: an engine a model."""
         self.engines = Engines(open_model, self.post_message, self.dispose)
         self._clock = clock
         self._numbers = 0
