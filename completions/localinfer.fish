@@ -257,7 +257,9 @@ complete -c localinfer -n '__localinfer_in bench' -l head-bits -x -a '8 4 3' -d 
 complete -c localinfer -n '__localinfer_in bench' -l test -x -d 'What to measure, named as in llama-bench; may be repeated. [default: pp256 and tg128]'
 complete -c localinfer -n '__localinfer_in bench' -s np -l parallel -x -d 'Let so many sequences generate together, such as `8`; for `bench` also `2,4,8`.'
 complete -c localinfer -n '__localinfer_in bench' -l rows -x -d 'Also time steps of so many sequences together, such as `1,2,4,8`.'
-complete -c localinfer -n '__localinfer_in bench' -l workload -x -a 'mixed' -d 'Answer many requests of mixed lengths instead, joining at any step, in fixed groups, and one by one.'
+complete -c localinfer -n '__localinfer_in bench' -l workload -x -a 'mixed poisson' -d 'Answer many requests of mixed lengths instead: `mixed` all at once, joining at any step, in fixed groups, and one by one; `poisson` as they arrive by chance, with the times that their senders see.'
+complete -c localinfer -n '__localinfer_in bench' -l rate -x -d 'Requests a second of `--workload poisson`. [default: 1.0]'
+complete -c localinfer -n '__localinfer_in bench' -l requests -x -d 'Requests of `--workload poisson`. [default: 64]'
 complete -c localinfer -n '__localinfer_in bench' -l tasks -x -d 'Answer real prompts instead: code-edit, summary, retrieval, chat, new-code, or all.'
 complete -c localinfer -n '__localinfer_in bench' -l prompts -x -d 'Answer those of a file: a line each like {"task": "…", "prompt": "…"}.'
 complete -c localinfer -n '__localinfer_in bench' -l ladder -d 'Climb from naive bf16 in torch to everything on, each step measured in turn: INT8, INT4, INT3, drafts, a smaller KV cache, many streams. With --plot a picture; the upper steps stand on --bits.'
@@ -268,8 +270,10 @@ complete -c localinfer -n '__localinfer_in bench' -s n -l max-tokens -x -d 'Stop
 complete -c localinfer -n '__localinfer_in bench' -l reps -x -d 'Rounds of each test. [default: 5]'
 complete -c localinfer -n '__localinfer_in bench' -l against -r -a '(__localinfer_names models)' -d 'What to compare with: for `eval` the original model, for `bench` another engine, `llamacpp`.'
 complete -c localinfer -n '__localinfer_in bench' -l against-file -r -F -d 'The GGUF file that the other engine runs.'
-complete -c localinfer -n '__localinfer_in bench' -l compare -x -d 'Tell what changed since this earlier `--json` report.'
+complete -c localinfer -n '__localinfer_in bench' -l compare -x -d 'Tell what changed since this earlier `--json` report, or since the `last` run.'
 complete -c localinfer -n '__localinfer_in bench' -l max-drop -x -d 'With --compare: fail when a ratio to the other engine fell by more than this share.'
+complete -c localinfer -n '__localinfer_in bench' -l history -d 'Measure nothing: show the benchmarks that were kept, of MODEL or of all models.'
+complete -c localinfer -n '__localinfer_in bench' -l no-history -d 'Do not keep this result.'
 complete -c localinfer -n '__localinfer_in bench' -l seed -x -d 'Same seed, same text. [default: 0]'
 complete -c localinfer -n '__localinfer_in bench' -s c -l ctx-size -x -d 'Longest conversation, in tokens. [default: the model\'s own limit, at most 8192]'
 complete -c localinfer -n '__localinfer_in bench' -s t -l threads -x -d 'Worker threads. [default: at most one per physical core]'
@@ -368,11 +372,11 @@ complete -c localinfer -n '__localinfer_in config show' -l json -d 'Print JSON o
 complete -c localinfer -n '__localinfer_in config show' -s h -l help -d 'Show this message and exit.'
 
 # config set
-complete -c localinfer -n '__localinfer_in config set' -a 'model prompt file system raw lossy revision ctx-size threads kv-bits backend draft minutes kind texts show-drafts no-remember draft-tokens kv-disk kv-tokens latency-goal prefill-chunk on-overflow max-tokens temp top-k top-p min-p repeat-penalty seed stop bits group method calib tokens no-report bpw target-size refine time-budget resume fresh name format type output token offline json quiet stats yes recalibrate dry-run template usd-per-kwh watts hardware-usd hardware-years api-model tokens-per-day continue theme test rows workload tasks prompts ladder replay reps against against-file random head-bits text ctx chunks plot parallel compare max-drop'
+complete -c localinfer -n '__localinfer_in config set' -a 'model prompt file system raw lossy revision ctx-size threads kv-bits backend draft minutes kind texts show-drafts no-remember draft-tokens kv-disk kv-tokens latency-goal prefill-chunk on-overflow max-tokens temp top-k top-p min-p repeat-penalty seed stop bits group method calib tokens no-report bpw target-size refine time-budget resume fresh name format type output token offline json quiet stats yes recalibrate dry-run template usd-per-kwh watts hardware-usd hardware-years api-model tokens-per-day continue theme test rows workload rate requests history no-history tasks prompts ladder replay reps against against-file random head-bits text ctx chunks plot parallel compare max-drop'
 complete -c localinfer -n '__localinfer_in config set' -s h -l help -d 'Show this message and exit.'
 
 # config unset
-complete -c localinfer -n '__localinfer_in config unset' -a 'model prompt file system raw lossy revision ctx-size threads kv-bits backend draft minutes kind texts show-drafts no-remember draft-tokens kv-disk kv-tokens latency-goal prefill-chunk on-overflow max-tokens temp top-k top-p min-p repeat-penalty seed stop bits group method calib tokens no-report bpw target-size refine time-budget resume fresh name format type output token offline json quiet stats yes recalibrate dry-run template usd-per-kwh watts hardware-usd hardware-years api-model tokens-per-day continue theme test rows workload tasks prompts ladder replay reps against against-file random head-bits text ctx chunks plot parallel compare max-drop'
+complete -c localinfer -n '__localinfer_in config unset' -a 'model prompt file system raw lossy revision ctx-size threads kv-bits backend draft minutes kind texts show-drafts no-remember draft-tokens kv-disk kv-tokens latency-goal prefill-chunk on-overflow max-tokens temp top-k top-p min-p repeat-penalty seed stop bits group method calib tokens no-report bpw target-size refine time-budget resume fresh name format type output token offline json quiet stats yes recalibrate dry-run template usd-per-kwh watts hardware-usd hardware-years api-model tokens-per-day continue theme test rows workload rate requests history no-history tasks prompts ladder replay reps against against-file random head-bits text ctx chunks plot parallel compare max-drop'
 complete -c localinfer -n '__localinfer_in config unset' -s h -l help -d 'Show this message and exit.'
 
 # completion

@@ -32,6 +32,11 @@ def calibration_file() -> Path:
     return home() / "calibration.json"
 
 
+def bench_file() -> Path:
+    """Every benchmark that was run here, a line of JSON each."""
+    return home() / "bench.jsonl"
+
+
 def prices_file() -> Path:
     """Today's prices of providers, for the models that were asked for."""
     return home() / "prices.json"

@@ -6,6 +6,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from localinfer.bench import history
 from localinfer.config import EngineConfig
 from localinfer.cost.fit import Form, context_of, estimate
 from localinfer.cost.machine import read_bandwidth
@@ -156,7 +157,8 @@ def _form(bits: int, group: int, table_group: int) -> Form:
 
 
 def measured_here(config: EngineConfig) -> list[Known]:
-    """The models whose steps were measured on this machine with as many threads; models that are gone are left out."""
+    """The models that were benchmarked or calibrated on this machine with as many threads; those that are gone are left
+    out."""
     from localinfer import native
 
     isa, cpu, found = native.choose_isa(config.isa), str(native.cpu()["model"]), list[Known]()
@@ -172,8 +174,21 @@ def measured_here(config: EngineConfig) -> list[Known]:
             checkpoint = Checkpoint(model.path)
         except LocalInferError:
             continue
-        found.append(Known(f"{model.name}:{model.variant}", load_of(checkpoint), steps.step_s[1]))
+        seconds = benched(model.ref, cpu, threads=steps.threads) or steps.step_s[1]
+        found.append(Known(f"{model.name}:{model.variant}", load_of(checkpoint), seconds))
     return list({one.name: one for one in reversed(found)}.values())
+
+
+def benched(model: str, cpu: str, *, threads: int) -> float | None:
+    """Seconds a token of one stream without drafts at the start of a text, as last benchmarked here; None if never."""
+    for report in reversed(history.kept(model)[0]):
+        if report.get("machine", {}).get("cpu") != cpu:
+            continue
+        for row in report.get("rows", ()):
+            plain = row.get("batch") == 1 and row.get("draft") == "off" and row.get("threads") == threads
+            if plain and str(row.get("test", "")).startswith("tg") and "@" not in row["test"]:
+                return 1 / max(1e-9, float(row["tok_s_median"]))
+    return None
 
 
 def _speed(guess: Prediction, measured: Known | None) -> dict[str, Any]:

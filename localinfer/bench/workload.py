@@ -70,13 +70,18 @@ class _Run:
 
 def mixed(parallel: int, seed: int) -> list[Asked]:
     """The requests of the `mixed` workload."""
+    return lengths(PER_STREAM * parallel, seed)
+
+
+def lengths(count: int, seed: int) -> list[Asked]:
+    """Prompts and answers of mixed lengths, the same for a seed."""
     rng = random.Random(f"{seed}/mixed")
     low, high = map(log, PROMPT)
     return [
         Asked(
             round(exp(rng.uniform(low, high))), min(max(ceil(rng.expovariate(1 / ANSWER_MEAN)), ANSWER[0]), ANSWER[1])
         )
-        for _ in range(PER_STREAM * parallel)
+        for _ in range(count)
     ]
 
 

@@ -6,8 +6,18 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from localinfer.cli import options as o
-from localinfer.cli.bundles import CostFlags, EngineFlags, LadderFlags, RandomFlags, RivalFlags
+from localinfer.cli.bench_history import earlier_report, keep_result, show_history
+from localinfer.cli.bundles import (
+    CostFlags,
+    EngineFlags,
+    HistoryFlags,
+    LadderFlags,
+    RandomFlags,
+    RivalFlags,
+    WorkloadFlags,
+)
 from localinfer.cli.command import TYPED
+from localinfer.cli.workloads import run_workload
 from localinfer.config import EngineConfig, one_of
 from localinfer.errors import NotFound, UsageError, size
 from localinfer.hub.model import LocalModel
@@ -35,13 +45,14 @@ def bench(
     test: o.Tests,
     parallel: o.Parallel,
     rows: o.Rows,
-    workload: o.Workload,
+    workload: WorkloadFlags,
     tasks: o.Tasks,
     prompts: o.Prompts,
     ladder: LadderFlags,
     max_tokens: o.MaxTokens,
     reps: o.Reps,
     rival: RivalFlags,
+    history: HistoryFlags,
     seed: o.Seed,
     engine: EngineFlags,
     cost: CostFlags,
@@ -55,33 +66,44 @@ def bench(
     Prompts are random tokens, the same for the same seed; with `--tasks` or `--prompts` they are real ones, answered to
     the end, with drafts and without in turn. Each line ends with a hash of the tokens that came out.
     """
-    from localinfer.bench.plan import DEFAULT_TESTS, parse_tests, with_streams
-
+    name = name or model
     streams = counts("parallel", parallel)
+    if history.history:
+        show_history(name, json=json)
+        return
     if ladder.ladder:
-        refuse_beside("--ladder", test=test, rows=rows, workload=workload, tasks=tasks, prompts=prompts)
-        climb_ladder(name or model, weights, ladder, streams, max_tokens, reps, engine, cost, seed, json, quiet)
+        refuse_beside("--ladder", test=test, rows=rows, workload=workload.workload, tasks=tasks, prompts=prompts)
+        kept = climb_ladder(name, weights, ladder, streams, max_tokens, reps, engine, cost, seed, json, quiet)
+        keep_result(kept, no_history=history.no_history)
         return
     refuse_without_ladder(ladder)
-    tests = with_streams(parse_tests(test or DEFAULT_TESTS), streams)
-    earlier = earlier_report(rival.compare, rival.max_drop)
-    found = subject(name or model, weights, revision=revision, offline=offline, quiet=quiet)
+    found = subject(name, weights, revision=revision, offline=offline, quiet=quiet)
     ways = drafting_ways(engine, typed="draft" in ctx.meta[TYPED] or engine.draft != "auto")
-    if workload is not None:
-        refuse_beside("--workload", tasks=tasks, prompts=prompts)
-        peer = peer_file(found, rival.against, rival.against_file)
-        answer_workload(found, next(iter(ways.values())), streams, reps, seed, peer, json=json)
-        return
     if tasks or prompts:
+        refuse_beside("--tasks and --prompts", workload=workload.workload)
         chosen = chosen_prompts(tasks, prompts)
         answer_prompts(found, chosen, ways, max_tokens, engine.backend, json=json, quiet=quiet)
         return
     peer = peer_file(found, rival.against, rival.against_file)
+    if workload.workload is not None:
+        first = next(iter(ways.values()))
+        result = run_workload(found, first, workload, streams, reps, seed, peer, cost, json=json)
+        keep_result(result, no_history=history.no_history)
+        return
     how: dict[str, Any] = {"backend": engine.backend, "repetitions": reps, "seed": seed, "tariff": cost.tariff()}
     how["rows"] = counts("rows", rows)
-    report = measured(found, tests, ways, peer, how, quiet=quiet)
+    earlier = earlier_report(rival.compare, rival.max_drop, found.ref)
+    report = measured(found, usual_tests(test, streams), ways, peer, how, quiet=quiet)
     show_report(report, json=json)
+    keep_result(report.to_json(), no_history=history.no_history)
     say_changes(report, earlier, rival.compare or "", rival.max_drop)
+
+
+def usual_tests(test: list[str], streams: list[int]) -> "list[BenchTest]":
+    """The tests that were asked for, or the usual ones; of generation also with several streams."""
+    from localinfer.bench.plan import DEFAULT_TESTS, parse_tests, with_streams
+
+    return with_streams(parse_tests(test or DEFAULT_TESTS), streams)
 
 
 def climb_ladder(
@@ -96,7 +118,7 @@ def climb_ladder(
     seed: int,
     json: bool,
     quiet: bool,
-) -> None:
+) -> "Report":
     """`--ladder`, with what it takes of the other flags."""
     from localinfer.cli.ladder import base_of, climb, kv_of
 
@@ -116,7 +138,7 @@ def climb_ladder(
         settings["recorded"] = Path(ladder.replay).expanduser()
     config = engine.config(draft="off")
     how: dict[str, Any] = {"cost": cost, "plot": ladder.plot, "seed": seed, "json": json, "quiet": quiet}
-    climb(name or "starter", config, random=weights.random, settings=settings, **how)
+    return climb(name or "starter", config, random=weights.random, settings=settings, **how)
 
 
 def refuse_beside(flag: str, **others: object) -> None:
@@ -240,41 +262,6 @@ def answer_prompts(
         line(answers_table(rows).rstrip("\n"))
 
 
-def answer_workload(
-    model: LocalModel,
-    config: EngineConfig,
-    parallel: "Sequence[int]",
-    repetitions: int,
-    seed: int,
-    peer: Path | None,
-    *,
-    json: bool,
-) -> None:
-    """The `mixed` workload in all ways, for one number of sequences at once."""
-    import time
-
-    from localinfer.bench.workload import as_json, run_workload, workload_table
-    from localinfer.cli.output import line, show_json
-
-    if len(parallel) > 1 or (parallel and parallel[0] < 2):
-        raise UsageError("`--workload` runs one number of sequences, 2 or more", hint="write it like `-np 8`")
-    at_once = parallel[0] if parallel else 8
-    rows = run_workload(
-        model.path,
-        config,
-        name=model.ref,
-        parallel=at_once,
-        repetitions=repetitions,
-        seed=seed,
-        against=peer,
-        clock=time.perf_counter,
-    )
-    if json:
-        show_json({"model": model.ref, "parallel": at_once, "workload": as_json(rows)})
-    else:
-        line(workload_table(rows, at_once).rstrip("\n"))
-
-
 def known(ref: str, odd: str | None, *, revision: str | None, offline: bool, quiet: bool) -> LocalModel:
     """The model that `ref` means; its weights are what they are."""
     from localinfer.cli.opening import find
@@ -315,17 +302,6 @@ def counts(flag: str, words: list[str]) -> list[int]:
             f"--{flag} holds {wrong!r}, but must be whole numbers", hint=f"write them like `--{flag} 1,2,4,8`"
         )
     return [int(part) for part in parts]
-
-
-def earlier_report(file: str | None, max_drop: float | None) -> "Report | None":
-    """The report to compare with, read before anything is measured."""
-    from localinfer.bench.compare import read_report
-
-    if file is None:
-        if max_drop is not None:
-            raise UsageError("`--max-drop` without `--compare`", hint="add `--compare FILE`")
-        return None
-    return read_report(Path(file).expanduser())
 
 
 def say_changes(report: "BenchReport", earlier: "Report | None", file: str, max_drop: float | None) -> None:

@@ -105,6 +105,23 @@ class RivalFlags:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class WorkloadFlags:
+    """Requests of mixed lengths instead of tests."""
+
+    workload: o.Workload
+    rate: o.Rate
+    requests: o.Requests
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HistoryFlags:
+    """What is kept of benchmarks."""
+
+    history: o.History
+    no_history: o.NoHistory
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class LadderFlags:
     """Whether all steps from the naive way up are measured, and how."""
 

@@ -28,8 +28,8 @@ def climb(
     seed: int,
     json: bool,
     quiet: bool,
-) -> None:
-    """Climb the ladder and show it; `settings` are fields of `LadderPlan`."""
+) -> dict[str, Any]:
+    """Climb the ladder, show it and give it; `settings` are fields of `LadderPlan`."""
     from localinfer.bench.ladder_report import draw, ladder_table
     from localinfer.bench.ladder_run import LadderPlan, run_ladder
     from localinfer.cli.output import line, show_json
@@ -49,6 +49,7 @@ def climb(
     if picture is not None:
         draw(report, picture)
     show_json(report) if json else line(ladder_table(report).rstrip("\n"))
+    return report
 
 
 def require_picture(path: Path) -> None:

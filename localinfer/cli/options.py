@@ -481,10 +481,19 @@ Workload = Annotated[
     flag(
         "workload",
         "text",
-        "Answer many requests of mixed lengths instead, joining at any step, in fixed groups, and one by one.",
-        choices=("mixed",),
+        "Answer many requests of mixed lengths instead: `mixed` all at once, joining at any step, in fixed groups, and "
+        "one by one; `poisson` as they arrive by chance, with the times that their senders see.",
+        choices=("mixed", "poisson"),
     ),
 ]
+Rate = Annotated[
+    float, flag("rate", "float", "Requests a second of `--workload poisson`.", low=1e-3, high=1e4, default=1.0)
+]
+Requests = Annotated[int, flag("requests", "int", "Requests of `--workload poisson`.", low=1, high=100_000, default=64)]
+History = Annotated[
+    bool, flag("history", "flag", "Measure nothing: show the benchmarks that were kept, of MODEL or of all models.")
+]
+NoHistory = Annotated[bool, flag("no-history", "flag", "Do not keep this result.")]
 Tasks = Annotated[
     list[str],
     flag(
@@ -572,7 +581,13 @@ Parallel = Annotated[
     ),
 ]
 Compare = Annotated[
-    str | None, flag("compare", "text", "Tell what changed since this earlier `--json` report.", metavar="FILE.json")
+    str | None,
+    flag(
+        "compare",
+        "text",
+        "Tell what changed since this earlier `--json` report, or since the `last` run.",
+        metavar="FILE.json",
+    ),
 ]
 MaxDrop = Annotated[
     float | None,

@@ -1,0 +1,85 @@
+"""`bench --workload`: many requests of mixed lengths, all at once or as they arrive."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from localinfer.cli.bundles import CostFlags, WorkloadFlags
+from localinfer.config import EngineConfig
+from localinfer.errors import UsageError
+from localinfer.hub.model import LocalModel
+
+
+def run_workload(
+    model: LocalModel,
+    config: EngineConfig,
+    flags: WorkloadFlags,
+    parallel: Sequence[int],
+    repetitions: int,
+    seed: int,
+    peer: Path | None,
+    cost: CostFlags,
+    *,
+    json: bool,
+) -> Mapping[str, Any]:
+    """The workload that `flags` name, for one number of sequences; shows it and gives its JSON."""
+    if len(parallel) > 1 or (parallel and parallel[0] < 2):
+        raise UsageError("`--workload` runs one number of sequences, 2 or more", hint="write it like `-np 8`")
+    at_once = parallel[0] if parallel else 8
+    if flags.workload == "poisson":
+        if peer is not None:
+            raise UsageError("`--workload poisson` beside `--against`", hint="leave one of them out")
+        return _poisson(model, config, flags, at_once, seed, cost, json=json)
+    return _mixed(model, config, at_once, repetitions, seed, peer, json=json)
+
+
+def _mixed(
+    model: LocalModel, config: EngineConfig, at_once: int, repetitions: int, seed: int, peer: Path | None, *, json: bool
+) -> Mapping[str, Any]:
+    import time
+
+    from localinfer.bench.workload import as_json, run_workload, workload_table
+    from localinfer.cli.output import line, show_json
+
+    rows = run_workload(
+        model.path,
+        config,
+        name=model.ref,
+        parallel=at_once,
+        repetitions=repetitions,
+        seed=seed,
+        against=peer,
+        clock=time.perf_counter,
+    )
+    report = {"model": model.ref, "parallel": at_once, "workload": as_json(rows)}
+    show_json(report) if json else line(workload_table(rows, at_once).rstrip("\n"))
+    named = [{**row, "name": f"mixed, {row['engine']} {row['way']}"} for row in as_json(rows)]
+    return {"model": {"name": model.ref}, "parallel": at_once, "serving": named}
+
+
+def _poisson(
+    model: LocalModel,
+    config: EngineConfig,
+    flags: WorkloadFlags,
+    at_once: int,
+    seed: int,
+    cost: CostFlags,
+    *,
+    json: bool,
+) -> Mapping[str, Any]:
+    from localinfer.bench.arrivals import as_json, run_poisson, serving_table
+    from localinfer.cli.output import line, show_json
+
+    row = run_poisson(
+        model.path,
+        config,
+        name=model.ref,
+        parallel=at_once,
+        rate=flags.rate,
+        requests=flags.requests,
+        seed=seed,
+        tariff=cost.tariff(),
+    )
+    report = {"model": {"name": model.ref}, "parallel": at_once, "serving": [as_json(row)]}
+    show_json(report) if json else line(serving_table(row).rstrip("\n"))
+    return report
