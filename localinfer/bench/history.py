@@ -99,9 +99,11 @@ def history_plot(reports: Sequence[Kept], *, width: int, height: int = 15, colou
     """Tokens a second of each test by the number of the run, drawn with letters; empty for a single run."""
     plotext: Any = import_module("plotext")
     curves: dict[str, list[tuple[int, float]]] = {}
+    several = len({report["model"]["name"] for report in reports}) > 1
     for number, report in enumerate(reports, 1):
         for row in _rows(report):
-            curves.setdefault(f"{report['model']['name']} {_name(row)}", []).append((number, _speed(row)))
+            name = f"{report['model']['name']} {_name(row)}" if several else _name(row)
+            curves.setdefault(name, []).append((number, _speed(row)))
     if not any(len(points) > 1 for points in curves.values()):
         return ""
     plotext.clear_figure()

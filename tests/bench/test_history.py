@@ -66,7 +66,7 @@ def test_what_a_person_sees() -> None:
     text = history.history_table(found)
     assert "| me/m:INT4 | tg8 | 12.0 | ≈0.5 | ≈$0.028 | 01234567 |" in text
     drawn = history.history_plot(found, width=80)
-    assert "me/m:INT4 tg8" in drawn
+    assert "tg8" in drawn
     assert "\x1b" not in drawn
     assert max(map(len, drawn.splitlines())) <= 80
     assert history.history_plot(found[:1], width=80) == ""
