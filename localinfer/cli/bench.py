@@ -81,13 +81,12 @@ def bench(
     ways = drafting_ways(engine, typed="draft" in ctx.meta[TYPED] or engine.draft != "auto")
     if tasks or prompts:
         refuse_beside("--tasks and --prompts", workload=workload.workload)
-        chosen = chosen_prompts(tasks, prompts)
-        answer_prompts(found, chosen, ways, max_tokens, engine.backend, json=json, quiet=quiet)
+        some = chosen_prompts(tasks, prompts)
+        answer_prompts(found, some, ways, max_tokens, engine.backend, json=json, quiet=quiet)
         return
     peer = peer_file(found, rival.against, rival.against_file)
     if workload.workload is not None:
-        first = next(iter(ways.values()))
-        result = run_workload(found, first, workload, streams, reps, seed, peer, cost, json=json)
+        result = run_workload(found, ways, workload, streams, reps, seed, peer, cost, json=json)
         keep_result(result, no_history=history.no_history)
         return
     how: dict[str, Any] = {"backend": engine.backend, "repetitions": reps, "seed": seed, "tariff": cost.tariff()}

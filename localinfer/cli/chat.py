@@ -42,14 +42,7 @@ def chat(
     theme: o.Theme,
 ) -> int:
     """Talk to models in the terminal, in as many panes as fit. Every chat is kept."""
-    from localinfer.cli.output import is_terminal
-
-    if not (is_terminal(sys.stdin) and is_terminal(sys.stdout)):
-        raise UsageError("`chat` needs a terminal", hint='in a pipe, use `localinfer run starter "…"`')
-    if not is_terminal(sys.stderr):
-        raise UsageError(
-            "`chat` draws on standard error, which is no terminal", hint="leave out what redirects it: `2>`"
-        )
+    _require_terminal()
     from localinfer.chats.store import ChatStore
     from localinfer.cli.opening import find
     from localinfer.cost.apis import offer_named, would_charge
@@ -90,6 +83,18 @@ def chat(
             theme=theme,
             tariff=cost.tariff(),
             offer_for=lambda ref: would_charge(ref, cost.api_model),
+        )
+
+
+def _require_terminal() -> None:
+    """Raise `UsageError` where the app could not be seen or typed into."""
+    from localinfer.cli.output import is_terminal
+
+    if not (is_terminal(sys.stdin) and is_terminal(sys.stdout)):
+        raise UsageError("`chat` needs a terminal", hint='in a pipe, use `localinfer run starter "…"`')
+    if not is_terminal(sys.stderr):
+        raise UsageError(
+            "`chat` draws on standard error, which is no terminal", hint="leave out what redirects it: `2>`"
         )
 
 

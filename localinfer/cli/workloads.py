@@ -12,7 +12,7 @@ from localinfer.hub.model import LocalModel
 
 def run_workload(
     model: LocalModel,
-    config: EngineConfig,
+    ways: Mapping[str, EngineConfig],
     flags: WorkloadFlags,
     parallel: Sequence[int],
     repetitions: int,
@@ -22,7 +22,9 @@ def run_workload(
     *,
     json: bool,
 ) -> Mapping[str, Any]:
-    """The workload that `flags` name, for one number of sequences; shows it and gives its JSON."""
+    """The workload that `flags` name, for one number of sequences, with the first of `ways`; shows it and gives its
+    JSON."""
+    config = next(iter(ways.values()))
     if len(parallel) > 1 or (parallel and parallel[0] < 2):
         raise UsageError("`--workload` runs one number of sequences, 2 or more", hint="write it like `-np 8`")
     at_once = parallel[0] if parallel else 8
