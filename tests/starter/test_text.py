@@ -10,6 +10,7 @@ from localinfer.engine.opening import open_engine
 from localinfer.events import Finished
 from localinfer.hub.starter import ensure_source
 from localinfer.quantize import quantize_checkpoint
+from tests.cost.peaks import peak
 
 PROMPTS = (
     "Count from 1 to 20.",
@@ -51,6 +52,12 @@ def answers(
             last = [event for event in chat.reply(prompt) if isinstance(event, Finished)][-1]
             found.append((last.token_ids, chat.messages[-1].content))
     return found
+
+
+@pytest.mark.parametrize("bits", [16, 8, 4])
+def test_the_memory_is_what_was_predicted(folders: dict[int, Path], bits: int) -> None:
+    found = peak(folders[bits], 512)
+    assert abs(found.error) < 0.05, f"{found.predicted / 1e6:.1f} MB predicted, {found.real / 1e6:.1f} MB real"
 
 
 def test_int8_text_is_bf16_text(folders: dict[int, Path]) -> None:

@@ -27,7 +27,7 @@ from localinfer.tui.widgets.transcript import Answer, ErrorNote, Note, Prompt, T
 
 _ENDINGS: dict[FinishReason, str] = {
     "length": "the answer reached the limit of new tokens",
-    "overflow": "the context is full: start a new chat with Ctrl+N, or run with a larger --ctx-size",
+    "overflow": "the context is full: start a new chat with Ctrl+N, or raise --ctx-size, up to the limit of the model",
     "cancelled": "stopped",
 }
 _NARROW = 60
