@@ -21,10 +21,11 @@ from localinfer.bench.measure import Clock, random_tokens
 from localinfer.bench.naive import open_naive
 from localinfer.config import EngineConfig, KvBits
 from localinfer.cost.energy import source_of, start_meter
+from localinfer.cost.fit import estimate
 from localinfer.cost.machine import read_bandwidth
 from localinfer.cost.prices import USUAL, Tariff
 from localinfer.engine.protocol import Engine
-from localinfer.errors import Corrupt
+from localinfer.errors import Corrupt, DoesNotFit, size
 from localinfer.evaluate.measures import join, measure
 from localinfer.evaluate.models import open_reader
 from localinfer.evaluate.text import cut, held_out_text
@@ -73,6 +74,7 @@ def run_ladder(
     Raises what `climb` raises, and `Corrupt` when the earlier report holds no steps to replay.
     """
     recorded = recorded_steps(plan.recorded) if plan.recorded else None
+    require_room(plan, config)
     bandwidth = read_bandwidth(config.threads, refresh=True)
     real = plan.to_prompts is not None
     ladder = rungs(plan.forms, plan.base, plan.kv_bits, plan.streams, drafts=real)
@@ -115,6 +117,20 @@ def run_ladder(
         "version": f"localinfer {__version__}",
         "at": datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
     }
+
+
+def require_room(plan: LadderPlan, config: EngineConfig) -> None:
+    """Raise `DoesNotFit` when all rungs together are larger than the free memory: they are open at once."""
+    context = _context(plan)
+    ladder = rungs(plan.forms, plan.base, plan.kv_bits, plan.streams, drafts=plan.to_prompts is not None)
+    fits = [estimate(rung.path, context=context, parallel=rung.streams, kv_bits=rung.kv_bits) for rung in ladder]
+    # The program itself is there once; the naive way holds its weights once more while it reads them.
+    need = sum(fit.weights_bytes + fit.kv_bytes for fit in fits) + fits[0].weights_bytes + fits[0].other_bytes
+    if need > fits[0].free_bytes:
+        raise DoesNotFit(
+            f"the {len(fits)} rungs need {size(need)} together, but {size(fits[0].free_bytes)} is free",
+            hint="close a program, or choose a smaller model",
+        )
 
 
 def recorded_steps(path: Path) -> LadderRow:

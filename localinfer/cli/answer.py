@@ -10,6 +10,7 @@ from localinfer.cli.output import Answer, note, note_tinted, show_json
 from localinfer.cli.progress import Progress as ProgressLine
 from localinfer.cli.report import as_json, as_line
 from localinfer.cli.tints import Tints
+from localinfer.cost.apis import Offer
 from localinfer.cost.bill import Bill, bill_of
 from localinfer.cost.energy import Meter, source_of, start_meter
 from localinfer.errors import ContextOverflow
@@ -41,6 +42,7 @@ def show_answer(
     stats: bool,
     quiet: bool,
     cost: CostFlags,
+    offer: Offer | None = None,
     tints: Tints | None = None,
 ) -> None:
     """Answer `prompt` on standard output.
@@ -60,23 +62,21 @@ def show_answer(
     for warning in chat.warnings if not quiet else ():
         note(f"warning: {warning}")
     if json:
-        show_json(as_json(opened, chat, reply, bill(opened, reply, cost)))
+        show_json(as_json(opened, chat, reply, bill(reply, cost, offer)))
     else:
         out.end_line()
     if tints is not None and not json:
         note_tinted(tints.legend())
     if stats and reply.stats is not None:
         note(as_line(opened, reply.stats))
-        note(bill(opened, reply, cost).in_words())
+        note(bill(reply, cost, offer).in_words())
     if interrupted:
         raise KeyboardInterrupt
     _mention_end(opened, chat, reply, quiet=quiet)
 
 
-def bill(opened: Opened, reply: Reply, cost: CostFlags) -> Bill:
+def bill(reply: Reply, cost: CostFlags, offer: Offer | None) -> Bill:
     """What the answer cost here, and would have cost elsewhere."""
-    from localinfer.cost.apis import would_charge
-
     stats = reply.stats
     return bill_of(
         reply.joules,
@@ -85,7 +85,7 @@ def bill(opened: Opened, reply: Reply, cost: CostFlags) -> Bill:
         read=stats.prompt_tokens if stats else 0,
         written=len(reply.token_ids),
         tariff=cost.tariff(),
-        offer=would_charge(opened.model.name, cost.api_model),
+        offer=offer,
     )
 
 

@@ -66,13 +66,13 @@ def bench(
     Prompts are random tokens, the same for the same seed; with `--tasks` or `--prompts` they are real ones, answered to
     the end, with drafts and without in turn. Each line ends with a hash of the tokens that came out.
     """
-    name = name or model
-    streams = counts("parallel", parallel)
+    name, streams = name or model, counts("parallel", parallel)
     if history.history:
         show_history(name, json=json)
         return
     if ladder.ladder:
-        refuse_beside("--ladder", test=test, rows=rows, workload=workload.workload, tasks=tasks, prompts=prompts)
+        beside = {"test": test, "rows": rows, "tasks": tasks, "prompts": prompts, "workload": workload.workload}
+        refuse_beside("--ladder", **beside, against=rival.against, compare=rival.compare)
         kept = climb_ladder(name, weights, ladder, streams, max_tokens, reps, engine, cost, seed, json, quiet)
         keep_result(kept, no_history=history.no_history)
         return

@@ -3,7 +3,7 @@
 import sys
 from collections.abc import Collection
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -11,6 +11,9 @@ from localinfer.cli import options as o
 from localinfer.cli.bundles import CostFlags, EngineFlags, SamplingFlags
 from localinfer.cli.command import TYPED
 from localinfer.errors import UsageError
+
+if TYPE_CHECKING:
+    from localinfer.cost.apis import Offer
 
 Words = Annotated[
     list[str] | None,
@@ -58,14 +61,22 @@ def run(
     ref, argument = split_words(words or [], model, prompt, ctx.meta[TYPED])
     text = read_prompt(argument, file, lossy=lossy, context=engine.ctx_size or DEFAULT_CONTEXT)
     found = find(ref, revision=revision, offline=offline, quiet=quiet)
+    offer = offer_for(found.name, cost.api_model) if json or stats else None
     config = engine.config(remember=not no_remember, kv_disk=kv_disk)
     opened = open_model(found, config, backend=engine.backend, quiet=quiet)
     with opened.engine as running:
         chosen = sampling.over(running.default_sampling)
         chat = Chat(running, system=system, sampling=chosen, raw=raw, on_overflow=on_overflow)
-        show_answer(opened, chat, text, json=json, stats=stats, cost=cost, tints=tints, quiet=quiet)
+        show_answer(opened, chat, text, json=json, stats=stats, cost=cost, offer=offer, tints=tints, quiet=quiet)
     if (problem := running.load().disk_problem) and not quiet:  # all is written by now, or never
         note(f"keys and values are not kept on disk: {problem}; `--kv-disk 0` does not try")
+
+
+def offer_for(name: str, api_model: str | None) -> "Offer | None":
+    """Who the answer's price is compared with; a name that is wrong is told before anything is answered."""
+    from localinfer.cost.apis import would_charge
+
+    return would_charge(name, api_model)
 
 
 def split_words(

@@ -17,7 +17,7 @@ from localinfer.cost.machine import Bandwidth
 from localinfer.cost.prices import Tariff
 from localinfer.cost.roofline import Traffic
 from localinfer.engine.protocol import Engine
-from localinfer.errors import Corrupt, LocalInferError
+from localinfer.errors import Corrupt, DoesNotFit, LocalInferError
 from localinfer.events import Drafting, Stats
 from localinfer.quantize.checkpoint import quantize_checkpoint
 from tests.bench.ladder_page import page
@@ -185,3 +185,9 @@ def test_the_page_shows_what_was_kept(name: str, kept: Callable[[str], dict[str,
     assert ladder_table(kept(name)) in text
     assert kept(name)["command"] in text
     assert page(text) == text, "run `python -m tests.bench.ladder_page`"
+
+
+def test_rungs_that_do_not_fit_together_are_not_begun(forms: dict[str, Path], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("localinfer.cost.fit.available_bytes", lambda: 10**6)
+    with pytest.raises(DoesNotFit, match="the 8 rungs need"):
+        climbed(forms)

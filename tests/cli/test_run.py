@@ -262,3 +262,11 @@ def test_a_folder_that_takes_no_blocks_is_told_of_once(cli: Cli, tiny: Path) -> 
     assert ran.code == 0
     assert ran.err.count("keys and values are not kept on disk: ") == 1
     assert "not kept" not in cli("run", str(tiny), prompt, "-n", "4", "-q").err
+
+
+def test_a_wrong_price_is_told_before_the_answer(cli: Cli, tiny: Path) -> None:
+    ran = cli("run", str(tiny), "hello", "-n", "2", "--json", "--api-model", "nobody/nothing", "-t", "1")
+    assert (ran.code, ran.out) == (2, "")
+    said = json.loads(cli("run", str(tiny), "hello", "-n", "2", "--json", "--api-model", "openai/gpt-5-mini").out)
+    assert said["cost"]["api_model"] == "openai/gpt-5-mini"
+    assert said["cost"]["api_usd"] > 0
