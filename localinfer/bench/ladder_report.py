@@ -104,13 +104,19 @@ def _row(
         energy_source=source if joules else "none",
         usd_per_mtok=per_million_at(tok_s, None if each is None else each * tok_s, tariff),
         kld=0.0 if rung.name == NAIVE and klds else klds.get((rung.path, rung.kv_bits)),
-        output_ok=True,  # what is not raises before there is a row
-        check=f"the tokens of {rung.stands_on}" if rung.same_text else "the same tokens in each round",
+        output_ok=one.is_steady,  # of ours what is not raises before there is a row
+        check=_check_in_words(one),
         output_hash=hash_of(one),
         settings=one.settings,
         rows_of_steps=first.drafts if rung.draft != "off" and rung.streams == 1 else (),
         decoded=first.tokens if rung.draft != "off" and rung.streams == 1 else 0,
     )
+
+
+def _check_in_words(one: Climbed) -> str:
+    if not one.is_steady:
+        return "other tokens in another round"
+    return f"the tokens of {one.rung.stands_on}" if one.rung.same_text else "the same tokens in each round"
 
 
 def _times(one: Climbed, other: Climbed) -> float:
@@ -191,7 +197,8 @@ def ladder_words(report: Report) -> str:
         f"{report['model']['name']} on {machine['cpu']}, {machine['cores']} cores, {machine['isa']}, "
         f"{machine['read_gb_s']:.1f} GB/s; {work['prompts']} prompts answered {end}, "
         f"at most {work['most']} tokens each, "
-        f"{work['rounds']} rounds in turn; naive: {work['naive']}; {report['version']}, {report['at'][:10]}\n"
+        f"{work['rounds']} rounds in turn, ratios are medians of theirs; naive: {work['naive']}; "
+        f"{report['version']}, {report['at'][:10]}\n"
     )
 
 
