@@ -31,7 +31,8 @@ def cost(
 
     Prices of providers are those of the genai-prices package, offline. Machines of your own go into `machines.toml`
     beside the settings file: a table each with name, kind (`own` or `rent`), backend (`cpu` or `cuda`), gb_s,
-    int8_tops, memory_gb, source, date, and watts and usd, or usd_per_hour.
+    int8_tops, memory_gb, source, date, and watts and usd, or
+    usd_per_hour; `needs` says what is missing to run on it.
     """
     from localinfer.bench.costing import cost_report, cost_table, draw
     from localinfer.cli.bench import counts

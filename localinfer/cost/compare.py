@@ -81,6 +81,8 @@ def on_machine(machine: Machine, work: Work, tariff: Tariff) -> Way:
     why_not = "" if fits else "does not fit in its memory"
     if fits and machine.backend == "cuda":
         why_not = "needs the CUDA backend, which is not there yet"
+    elif fits and machine.needs:
+        why_not = f"needs {machine.needs}"
     tok_s = speed(machine, work) if fits else None
     if machine.kind == "own":
         fixed = machine.usd / (tariff.hardware_years * SECONDS_PER_YEAR) * DAY

@@ -13,6 +13,7 @@ from localinfer.paths import machines_file
 LIMIT = 1 << 20
 _WORDS = ("name", "kind", "backend", "source", "date")
 _NUMBERS = ("gb_s", "int8_tops", "memory_gb")
+_OPTIONAL = "needs"
 _BY_KIND = {"own": ("watts", "usd"), "rent": ("usd_per_hour",)}
 _HINT = "correct it; the form is that of cost/machines.toml in the program, see `localinfer cost --help`"
 
@@ -37,6 +38,8 @@ class Machine:
     source: str
     date: str
     """When the price held, `2026-06`."""
+    needs: str = ""
+    """What is missing to run on it; empty where nothing is."""
 
 
 def machines(own: Path | None = None) -> list[Machine]:
@@ -69,9 +72,9 @@ def _machine(where: str, key: str, table: Any) -> Machine:
     wanted = {*_WORDS, *numbers}
     if missing := sorted(wanted - table.keys()):
         raise Corrupt(f"{where}: `{missing[0]}` is missing", hint=_HINT)
-    if extra := sorted(table.keys() - wanted):
+    if extra := sorted(table.keys() - wanted - {_OPTIONAL}):
         raise Corrupt(f"{where}: `{shown(extra[0])}` is no key of a machine to {kind}", hint=_HINT)
-    for name in _WORDS:
+    for name in (*_WORDS, *({_OPTIONAL} & table.keys())):
         if not isinstance(table[name], str) or not table[name].isprintable() or len(table[name]) > 120:
             raise Corrupt(f"{where}: `{name}` must be a line of text", hint=_HINT)
     if table["backend"] not in ("cpu", "cuda"):

@@ -1,5 +1,6 @@
 """The economics of a token, worked out by hand; and tables of machines that are not as they should be."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -90,11 +91,12 @@ def test_what_does_not_fit_or_run_costs_nothing_we_could_tell() -> None:
     small = on_machine(OWN, Work(10**9, 0, 10**9, 0, 1, 9 * 10**9), Tariff())
     assert (small.runs, small.tok_s, small.usd_per_mtok) == (False, None, None)
     assert small.why_not == "does not fit in its memory"
-    card = Machine(**{**{f: getattr(OWN, f) for f in OWN.__dataclass_fields__}, "backend": "cuda"})
-    found = on_machine(card, WORK, Tariff())
+    found = on_machine(replace(OWN, backend="cuda"), WORK, Tariff())
     assert not found.runs
     assert found.usd_per_mtok is not None
-    assert cheapest([found, small]) is None
+    untried = on_machine(replace(OWN, needs="another system"), WORK, Tariff())
+    assert (untried.runs, untried.why_not) == (False, "needs another system")
+    assert cheapest([found, small, untried]) is None
 
 
 def test_this_machine() -> None:
