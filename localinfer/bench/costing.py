@@ -1,6 +1,5 @@
 """`cost`: tokens from here, from other machines and from providers, side by side."""
 
-import io
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -21,7 +20,7 @@ from localinfer.cost.roofline import traffic
 from localinfer.cost.watts import rated
 from localinfer.engine import calibration
 from localinfer.errors import LocalInferError
-from localinfer.formats.durable import write_bytes
+from localinfer.evaluate.picture import save_picture
 from localinfer.graph.weights import Checkpoint
 from localinfer.hub.model import LocalModel
 
@@ -206,27 +205,21 @@ def _from(volume: float | None) -> str:
 
 def draw(report: CostReport, path: Path) -> None:
     """Dollars a million tokens against tokens a day, the best way of each kind; .svg or .png."""
-    from matplotlib import rc_context
     from matplotlib.figure import Figure
 
     said = report.answers()
     names = {said[f"cheapest_{kind}"] for kind in ("here", "own", "rent", "api")}
-    with rc_context({"svg.hashsalt": "localinfer", "svg.fonttype": "none"}):
-        figure = Figure(figsize=(9.6, 5.4), layout="constrained")
-        axes = figure.add_subplot()
-        for way in (way for way in report.ways if way.name in names):
-            grid = [volume * step for volume in VOLUMES for step in (1, 2, 5)]
-            points = [(volume, price) for volume in grid if (price := way.usd_at(volume)) is not None]
-            axes.plot([x for x, _ in points], [y for _, y in points], label=f"{way.name} ({way.kind})")
-        axes.set_xscale("log")
-        axes.set_yscale("log")
-        axes.grid(visible=True, which="major", alpha=0.3)
-        axes.set_xlabel("tokens a day")
-        axes.set_ylabel("US dollars a million tokens")
-        axes.set_title(report.model, fontsize=10)
-        axes.legend()
-        picture = io.BytesIO()
-        kind = path.suffix[1:].lower()
-        extra: dict[str, Any] = {"metadata": {"Date": None}} if kind == "svg" else {"metadata": {"Software": None}}
-        figure.savefig(picture, format=kind, **extra)
-    write_bytes(path, picture.getvalue())
+    figure = Figure(figsize=(9.6, 5.4), layout="constrained")
+    axes = figure.add_subplot()
+    for way in (way for way in report.ways if way.name in names):
+        grid = [volume * step for volume in VOLUMES for step in (1, 2, 5)]
+        points = [(volume, price) for volume in grid if (price := way.usd_at(volume)) is not None]
+        axes.plot([x for x, _ in points], [y for _, y in points], label=f"{way.name} ({way.kind})")
+    axes.set_xscale("log")
+    axes.set_yscale("log")
+    axes.grid(visible=True, which="major", alpha=0.3)
+    axes.set_xlabel("tokens a day")
+    axes.set_ylabel("US dollars a million tokens")
+    axes.set_title(report.model, fontsize=10)
+    axes.legend()
+    save_picture(figure, path)

@@ -166,6 +166,7 @@ def measured_here(config: EngineConfig) -> list[Known]:
         entries = list(calibration.entries())
     except LocalInferError:
         return []
+    reports = history.kept()[0]
     for key, steps in entries:
         if (key.cpu, key.isa) != (cpu, isa) or key.threads != (config.threads or 0):
             continue
@@ -174,15 +175,15 @@ def measured_here(config: EngineConfig) -> list[Known]:
             checkpoint = Checkpoint(model.path)
         except LocalInferError:
             continue
-        seconds = benched(model.ref, cpu, threads=steps.threads) or steps.step_s[1]
+        seconds = benched(reports, model.ref, cpu, threads=steps.threads) or steps.step_s[1]
         found.append(Known(f"{model.name}:{model.variant}", load_of(checkpoint), seconds))
     return list({one.name: one for one in reversed(found)}.values())
 
 
-def benched(model: str, cpu: str, *, threads: int) -> float | None:
+def benched(reports: Sequence[history.Kept], model: str, cpu: str, *, threads: int) -> float | None:
     """Seconds a token of one stream without drafts at the start of a text, as last benchmarked here; None if never."""
-    for report in reversed(history.kept(model)[0]):
-        if report.get("machine", {}).get("cpu") != cpu:
+    for report in reversed(reports):
+        if report["model"]["name"] != model or report.get("machine", {}).get("cpu") != cpu:
             continue
         for row in report.get("rows", ()):
             plain = row.get("batch") == 1 and row.get("draft") == "off" and row.get("threads") == threads

@@ -1,6 +1,5 @@
 """The ladder as figures: JSON to keep, a table for people and for pages, and a picture."""
 
-import io
 import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -14,7 +13,7 @@ from localinfer.cost.bill import usd
 from localinfer.cost.energy import Source, marked
 from localinfer.cost.prices import Tariff, per_million_at
 from localinfer.errors import size
-from localinfer.formats.durable import write_bytes
+from localinfer.evaluate.picture import save_picture
 
 Report = Mapping[str, Any]
 
@@ -204,23 +203,17 @@ def ladder_words(report: Report) -> str:
 
 def draw(report: Report, path: Path) -> None:
     """Write the picture of the ladder to `path`, in the form that its ending says (.svg or .png)."""
-    from matplotlib import rc_context
     from matplotlib.figure import Figure
 
     rows = list(report["ladder"])[::-1]
-    with rc_context({"svg.hashsalt": "localinfer", "svg.fonttype": "none"}):
-        figure = Figure(figsize=_INCHES, layout="constrained")
-        axes = figure.add_subplot()
-        colours = ["#b0b7c3" if row["name"] == NAIVE else "#9ecae1" if row["replayed"] else "#3182bd" for row in rows]
-        bars = axes.barh([row["name"] for row in rows], [row["tok_s"] for row in rows], color=colours)
-        labels = [f"{row['tok_s']:.1f} tok/s, x{row['times_naive']:.1f}" for row in rows]
-        axes.bar_label(bars, labels=labels, padding=4, fontsize=8)
-        axes.set_xscale("log")
-        axes.margins(x=0.35)
-        axes.set_xlabel("tokens of answers a second, prompts included; logarithmic")
-        axes.set_title(str(report["model"]["name"]), fontsize=10)
-        picture = io.BytesIO()
-        kind = path.suffix[1:].lower()
-        extra: dict[str, Any] = {"metadata": {"Date": None}} if kind == "svg" else {"metadata": {"Software": None}}
-        figure.savefig(picture, format=kind, **extra)
-    write_bytes(path, picture.getvalue())
+    figure = Figure(figsize=_INCHES, layout="constrained")
+    axes = figure.add_subplot()
+    colours = ["#b0b7c3" if row["name"] == NAIVE else "#9ecae1" if row["replayed"] else "#3182bd" for row in rows]
+    bars = axes.barh([row["name"] for row in rows], [row["tok_s"] for row in rows], color=colours)
+    labels = [f"{row['tok_s']:.1f} tok/s, x{row['times_naive']:.1f}" for row in rows]
+    axes.bar_label(bars, labels=labels, padding=4, fontsize=8)
+    axes.set_xscale("log")
+    axes.margins(x=0.35)
+    axes.set_xlabel("tokens of answers a second, prompts included; logarithmic")
+    axes.set_title(str(report["model"]["name"]), fontsize=10)
+    save_picture(figure, path)

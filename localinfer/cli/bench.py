@@ -73,7 +73,8 @@ def bench(
     if ladder.ladder:
         beside = {"test": test, "rows": rows, "tasks": tasks, "prompts": prompts, "workload": workload.workload}
         refuse_beside("--ladder", **beside, against=rival.against, compare=rival.compare)
-        kept = climb_ladder(name, weights, ladder, streams, max_tokens, reps, engine, cost, seed, json, quiet)
+        how: dict[str, Any] = {"seed": seed, "revision": revision, "offline": offline, "json": json, "quiet": quiet}
+        kept = climb_ladder(name, weights, ladder, streams, max_tokens, reps, engine, cost, how)
         keep_result(kept, no_history=history.no_history)
         return
     refuse_without_ladder(ladder)
@@ -89,10 +90,9 @@ def bench(
         result = run_workload(found, ways, workload, streams, reps, seed, peer, cost, json=json)
         keep_result(result, no_history=history.no_history)
         return
-    how: dict[str, Any] = {"backend": engine.backend, "repetitions": reps, "seed": seed, "tariff": cost.tariff()}
-    how["rows"] = counts("rows", rows)
+    how = {"backend": engine.backend, "repetitions": reps, "seed": seed, "tariff": cost.tariff()}
     earlier = earlier_report(rival.compare, rival.max_drop, found.ref)
-    report = measured(found, usual_tests(test, streams), ways, peer, how, quiet=quiet)
+    report = measured(found, usual_tests(test, streams), ways, peer, how | {"rows": counts("rows", rows)}, quiet=quiet)
     show_report(report, json=json)
     keep_result(report.to_json(), no_history=history.no_history)
     say_changes(report, earlier, rival.compare or "", rival.max_drop)
@@ -114,11 +114,9 @@ def climb_ladder(
     reps: int,
     engine: EngineFlags,
     cost: CostFlags,
-    seed: int,
-    json: bool,
-    quiet: bool,
+    how: dict[str, Any],
 ) -> "Report":
-    """`--ladder`, with what it takes of the other flags."""
+    """`--ladder`, with what it takes of the other flags; `how` goes to `climb` as it is."""
     from localinfer.cli.ladder import base_of, climb, kv_of
 
     if len(streams) > 1 or (streams and streams[0] < 2):
@@ -136,7 +134,7 @@ def climb_ladder(
             raise UsageError("`--replay` is for random weights", hint="leave it out: real text needs no replay")
         settings["recorded"] = Path(ladder.replay).expanduser()
     config = engine.config(draft="off")
-    how: dict[str, Any] = {"cost": cost, "plot": ladder.plot, "seed": seed, "json": json, "quiet": quiet}
+    how |= {"cost": cost, "plot": ladder.plot}
     return climb(name or "starter", config, random=weights.random, settings=settings, **how)
 
 

@@ -45,7 +45,7 @@ def chat(
     _require_terminal()
     from localinfer.chats.store import ChatStore
     from localinfer.cli.opening import find
-    from localinfer.cost.apis import offer_named, would_charge
+    from localinfer.cost.apis import would_charge
     from localinfer.hub.cache import list_models
     from localinfer.hub.resolve import resolve
     from localinfer.paths import chats_file
@@ -53,7 +53,7 @@ def chat(
     from localinfer.tui.tiling import MOST_PANES
 
     if cost.api_model:
-        offer_named(cost.api_model)  # a wrong name is told before the app opens
+        would_charge("", cost.api_model)  # a wrong name is told before the app opens
     config = replace(engine.config(remember=not no_remember, kv_disk=kv_disk), parallel=MOST_PANES)
     with ChatStore(chats_file()) as store:
         latest = store.latest() if continue_ and not names else None

@@ -36,9 +36,9 @@ def cost(
     """
     from localinfer.bench.costing import cost_report, cost_table, draw
     from localinfer.cli.bench import counts
-    from localinfer.cli.ladder import require_picture
     from localinfer.cli.opening import find
     from localinfer.cli.output import line, show_json
+    from localinfer.evaluate.picture import require_picture
 
     picture = Path(plot).expanduser() if plot is not None else None
     if picture is not None:

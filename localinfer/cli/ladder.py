@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 from localinfer.cli.bundles import CostFlags
 from localinfer.config import EngineConfig, KvBits
-from localinfer.errors import NotFound, NotSupported, UsageError
+from localinfer.errors import NotFound, UsageError
 from localinfer.hub.model import LocalModel
 
 if TYPE_CHECKING:
@@ -26,24 +26,28 @@ def climb(
     cost: CostFlags,
     plot: str | None,
     seed: int,
+    revision: str | None,
+    offline: bool,
     json: bool,
     quiet: bool,
 ) -> dict[str, Any]:
     """Climb the ladder, show it and give it; `settings` are fields of `LadderPlan`."""
     from localinfer.bench.ladder_report import draw, ladder_table
-    from localinfer.bench.ladder_run import LadderPlan, run_ladder
+    from localinfer.bench.ladder_run import run_ladder
     from localinfer.cli.output import line, show_json
     from localinfer.cli.progress import Progress
+    from localinfer.evaluate.picture import require_picture
 
     picture = Path(plot).expanduser() if plot is not None else None
     if picture is not None:
         require_picture(picture)
-    plan = _of_random(random, settings, quiet) if random is not None else _of_model(name, settings, quiet)
-    assert isinstance(plan, LadderPlan)
+    if random is not None:
+        plan = _of_random(random, settings, quiet)
+    else:
+        plan = _of_model(name, settings, revision=revision, offline=offline, quiet=quiet)
     what = f"--random {random.partition(':')[0]}" if random is not None else name
-    command = f"localinfer bench {what} --ladder -n {plan.most} --reps {plan.rounds}" + (
-        " --replay …" * bool(plan.recorded)
-    )
+    command = f"localinfer bench {what} --ladder -n {plan.most} --reps {plan.rounds}"
+    command += f" --replay {plan.recorded.name}" if plan.recorded else ""
     with Progress(long=True, quiet=quiet) as progress:
         report = {"command": command} | run_ladder(plan, config, tariff=cost.tariff(), seed=seed, on_progress=progress)
     if picture is not None:
@@ -52,31 +56,18 @@ def climb(
     return report
 
 
-def require_picture(path: Path) -> None:
-    """Raise what would keep the picture from being drawn, before anything is measured."""
-    import importlib.util
-
-    if path.suffix.lower() not in (".svg", ".png"):
-        raise UsageError(f"`{path.name}` is neither an SVG nor a PNG", hint="end its name in .svg or .png")
-    if importlib.util.find_spec("matplotlib") is None:
-        raise NotSupported(
-            "drawing needs matplotlib, which is not installed",
-            hint="`pip install localinfer[plot]`, or leave out `--plot`",
-        )
-    if not path.absolute().parent.is_dir():
-        raise NotFound(f"{path.parent}: no such folder", hint="make it first, or draw to another place")
-
-
-def _of_model(name: str, settings: dict[str, Any], quiet: bool) -> "LadderPlan":
+def _of_model(name: str, settings: dict[str, Any], *, revision: str | None, offline: bool, quiet: bool) -> "LadderPlan":
     """The original and its forms; those that are missing are made now, as `quantize` would make them."""
     from localinfer.bench.ladder_run import LadderPlan
     from localinfer.cli.evaluate import original_of
     from localinfer.cli.making import make_small
     from localinfer.cli.output import note
+    from localinfer.hub.reference import parse
     from localinfer.hub.resolve import resolve
 
-    plain = name.partition(":")[0]
-    source = original_of(plain, revision=None, offline=True, quiet=quiet)
+    reference = parse(name, revision=revision)
+    plain = name if reference.path else reference.name  # without the form: all of them are climbed
+    source = original_of(plain, revision=reference.revision, offline=offline, quiet=quiet)
     forms: dict[str, Path] = {"BF16": source.path}
     for form in FORMS:
         try:

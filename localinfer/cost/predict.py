@@ -9,12 +9,12 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from localinfer.cost.fit import Form, packed_bytes
-from localinfer.graph.ops import Embed, Head
+from localinfer.cost.fit import Form
+from localinfer.cost.roofline import weights_read
 from localinfer.graph.weights import Checkpoint
 
 EFFICIENCY: Mapping[int, float] = {16: 0.75, 8: 0.65, 4: 0.65, 3: 0.57}
-"""Part of the read bandwidth that a step of one row reaches, by bits of the weights; see docs/perf."""
+"""Part of the read bandwidth that a step of one row reaches, by bits of the weights, as seen on AVX2."""
 
 LAYER_S = 12e-6
 """Seconds that a layer takes beside reading its weights: norms, attention over a short text, waiting for each other."""
@@ -61,8 +61,6 @@ class Prediction:
     """Tokens a second of one stream at the start of a text, and what they come from."""
 
     tok_s: float
-    bandwidth: float
-    """Bytes a second."""
     bytes_per_token: int
     correction: float
     """How much slower than the roofline models like this one were here; 1 when none was measured."""
@@ -72,17 +70,7 @@ class Prediction:
 
 def load_of(checkpoint: Checkpoint, form: Form | None = None) -> Load:
     """The load of a checkpoint, from headers alone; `form` as in `fit.estimate`."""
-    graph, of = checkpoint.graph, form or checkpoint.form
-    head = next(op.table.name for op in graph.ops if isinstance(op, Head))
-    embedding = next(op.table.name for op in graph.ops if isinstance(op, Embed))
-    by_bits = {16: 4 * sum(size for _, size in graph.vectors())}
-    for linear in graph.linears():
-        bits, group = of(linear.name)
-        nbytes = packed_bytes(linear, bits, group)
-        if linear.name == embedding and embedding != head:
-            nbytes //= linear.rows  # one row of it is read
-        by_bits[bits] = by_bits.get(bits, 0) + nbytes
-    return Load(by_bits, checkpoint.spec.layers)
+    return Load(weights_read(checkpoint, form), checkpoint.spec.layers)
 
 
 def predict(load: Load, known: Sequence[Known], bandwidth: float) -> Prediction:
@@ -91,7 +79,6 @@ def predict(load: Load, known: Sequence[Known], bandwidth: float) -> Prediction:
     correction = _mean((counts[one.name], one.seconds / one.load.seconds(bandwidth)) for one in known)
     return Prediction(
         tok_s=1 / (load.seconds(bandwidth) * correction),
-        bandwidth=bandwidth,
         bytes_per_token=load.nbytes,
         correction=correction,
         corrected_by=tuple(sorted(counts, key=lambda name: -counts[name])),

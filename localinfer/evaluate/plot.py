@@ -1,13 +1,11 @@
 """A picture of several models: bits a weight to the right, mean KL divergence upwards, on a logarithmic scale."""
 
-import importlib.util
-import io
 from collections.abc import Sequence
 from pathlib import Path
 
-from localinfer.errors import NotFound, NotSupported, UsageError
+from localinfer.errors import UsageError
+from localinfer.evaluate.picture import require_picture, save_picture
 from localinfer.evaluate.quality import Quality
-from localinfer.formats.durable import write_bytes
 
 _INCHES, _DPI = (9.6, 6.0), 100
 
@@ -16,19 +14,9 @@ _SMALLEST = 1e-6
 
 
 def require_plot(path: Path) -> None:
-    """Raise, before anything is measured, what would keep the picture from being drawn to `path`.
-
-    `UsageError` for another ending than .png, `NotSupported` without matplotlib, `NotFound` without the folder.
-    """
-    if path.suffix.lower() != ".png":
-        raise UsageError(f"the picture would be a PNG, but `{path.name}` says otherwise", hint="end its name in .png")
-    if importlib.util.find_spec("matplotlib") is None:
-        raise NotSupported(
-            "drawing needs matplotlib, which is not installed",
-            hint="`pip install localinfer[plot]`, or leave out `--plot`; `--json` prints the same figures",
-        )
-    if not path.absolute().parent.is_dir():
-        raise NotFound(f"{path.parent}: no such folder", hint="make it first, or draw to another place")
+    """Raise, before anything is measured, what would keep the picture from being drawn to `path`: see
+    `require_picture`. It is a PNG."""
+    require_picture(path, (".png",))
 
 
 def plot(qualities: Sequence[Quality], path: Path) -> None:
@@ -53,9 +41,7 @@ def plot(qualities: Sequence[Quality], path: Path) -> None:
     axes.set_xlabel("bits a weight, all weights as stored")
     axes.set_ylabel(f"mean KL divergence from {_plain(points[0].reference or '')}, nats a token")
     axes.legend()
-    picture = io.BytesIO()
-    figure.savefig(picture, format="png", metadata={"Software": None})
-    write_bytes(path, picture.getvalue())
+    save_picture(figure, path)
 
 
 def _shown(name: str, count: int) -> str:

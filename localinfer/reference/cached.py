@@ -8,9 +8,9 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from localinfer.graph.ops import Attend, Embed, GatedMLP, Head, Linear, Norm
+from localinfer.graph.ops import Attend, Linear, Norm
 from localinfer.graph.weights import Checkpoint
-from localinfer.reference.executor import Executor, rotate, visible
+from localinfer.reference.executor import Executor, visible
 
 
 class CachedExecutor(Executor):
@@ -29,29 +29,14 @@ class CachedExecutor(Executor):
     @torch.inference_mode()
     def read(self, token_ids: Sequence[int], *, all_rows: bool = False) -> Tensor:
         """Scores after the last of `token_ids`, float32 [1, vocab]; after each of them with `all_rows`."""
-        x = torch.tensor(list(token_ids), dtype=torch.long)
-        for op in self.checkpoint.graph.ops:
-            match op:
-                case Embed():
-                    x = self.weight(op.table)[x] * op.scale
-                case Attend():
-                    x = x + self.attend(op, x)
-                case GatedMLP():
-                    x = x + self.gated_mlp(op, x)
-                case Head():
-                    x = self.head(op, x if all_rows else x[-1:])
+        x = self.scores(token_ids, 0 if all_rows else -1)
         self._at += len(token_ids)
         return x.float()
 
     def mixed(self, op: Attend, x: Tensor) -> Tensor:
         """As the meaning of attention has it, over the cache and these rows."""
         n = x.shape[0]
-        normed = self.norm(op.norm, x)
-        q = self.linear(op.q, normed).view(n, op.heads, op.head_dim)
-        k = self.linear(op.k, normed).view(n, op.kv_heads, op.head_dim)
-        v = self.linear(op.v, normed).view(n, op.kv_heads, op.head_dim)
-        q = rotate(self.norm(op.q_norm, q), op.rope, self._at).to(x.dtype)
-        k = rotate(self.norm(op.k_norm, k), op.rope, self._at).to(x.dtype)
+        q, k, v = (part.to(x.dtype) for part in self.projected(op, x, self._at))
         if op.q.name in self._past:
             before = self._past[op.q.name]
             k, v = torch.cat((before[0], k)), torch.cat((before[1], v))

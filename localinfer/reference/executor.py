@@ -30,6 +30,10 @@ class Executor:
     @torch.no_grad()
     def logits(self, token_ids: Sequence[int]) -> Tensor:
         """Scores of the next token after each of `token_ids`, float32 [n, vocab]."""
+        return self.scores(token_ids)
+
+    def scores(self, token_ids: Sequence[int], first: int = 0) -> Tensor:
+        """The same after the rows from `first` on (negative: the last ones) only."""
         x = torch.tensor(list(token_ids), dtype=torch.long)
         for op in self.checkpoint.graph.ops:
             match op:
@@ -40,7 +44,7 @@ class Executor:
                 case GatedMLP():
                     x = x + self.gated_mlp(op, x)
                 case Head():
-                    x = self.head(op, x)
+                    x = self.head(op, x[first:])
         return x
 
     def attend(self, op: Attend, x: Tensor) -> Tensor:
@@ -49,16 +53,19 @@ class Executor:
 
     def mixed(self, op: Attend, x: Tensor) -> Tensor:
         """The values that attention mixed, all heads side by side: the input of `op.o`."""
+        q, k, v = self.projected(op, x)
+        q, k, v = self.rounded("q", q), self.rounded("k", k), self.rounded("v", v)
+        shared = op.heads // op.kv_heads  # that many query heads, in a row, read one key head
+        return self.attention(op, q, k.repeat_interleave(shared, dim=1), v.repeat_interleave(shared, dim=1))
+
+    def projected(self, op: Attend, x: Tensor, first: int = 0) -> tuple[Tensor, Tensor, Tensor]:
+        """Queries, keys and values [n, heads, head_dim] of rows that stand at positions `first` and on."""
         n = x.shape[0]
         normed = self.norm(op.norm, x)
         q = self.linear(op.q, normed).view(n, op.heads, op.head_dim)
         k = self.linear(op.k, normed).view(n, op.kv_heads, op.head_dim)
         v = self.linear(op.v, normed).view(n, op.kv_heads, op.head_dim)
-        q = self.rounded("q", rotate(self.norm(op.q_norm, q), op.rope))
-        k = self.rounded("k", rotate(self.norm(op.k_norm, k), op.rope))
-        v = self.rounded("v", v)
-        shared = op.heads // op.kv_heads  # that many query heads, in a row, read one key head
-        return self.attention(op, q, k.repeat_interleave(shared, dim=1), v.repeat_interleave(shared, dim=1))
+        return rotate(self.norm(op.q_norm, q), op.rope, first), rotate(self.norm(op.k_norm, k), op.rope, first), v
 
     def attention(self, op: Attend, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         """Values [n, heads, head_dim] mixed as queries and keys say, all heads side by side."""

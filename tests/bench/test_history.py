@@ -73,13 +73,13 @@ def test_what_a_person_sees() -> None:
 
 
 def test_a_benchmark_replaces_a_calibration() -> None:
-    assert benched("me/m:INT4", "x", threads=2) is None
+    assert benched(history.kept()[0], "me/m:INT4", "x", threads=2) is None
     history.keep(report(10.0), command="c")
     history.keep(report(50.0, test="tg8@d64"), command="c")
     history.keep(report(60.0, draft="auto"), command="c")
-    assert benched("me/m:INT4", "x", threads=2) == pytest.approx(0.1)
-    assert benched("me/m:INT4", "x", threads=1) is None
-    assert benched("me/m:INT4", "another", threads=2) is None
+    assert benched(history.kept()[0], "me/m:INT4", "x", threads=2) == pytest.approx(0.1)
+    assert benched(history.kept()[0], "me/m:INT4", "x", threads=1) is None
+    assert benched(history.kept()[0], "me/m:INT4", "another", threads=2) is None
 
 
 def test_every_line_is_json() -> None:

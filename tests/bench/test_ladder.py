@@ -64,7 +64,7 @@ def test_every_rung_is_climbed_and_checked(forms: dict[str, Path], plain: bool) 
     assert rows[NAIVE]["times_previous"] is None
     assert rows[drafted]["output_hash"] == rows["INT4"]["output_hash"]
     assert rows[f"{cached} + 2 streams"]["output_hash"] == rows[cached]["output_hash"]
-    assert rows[NATIVE]["kld"] < 0.01 < 1
+    assert rows[NATIVE]["kld"] < 0.01
     assert rows["INT8"]["bytes_per_token"] < rows[NATIVE]["bytes_per_token"]
     assert ("transformers" in report["workload"]["naive"]) != plain
     assert rows["INT4"]["energy_source"] == "given"

@@ -129,7 +129,7 @@ def _row(number: int, pane: ChatPane) -> list[str]:
         f"{right}/{tried}" if tried else "–",
         f"x{drafting.speedup:.2f}" if drafting and drafting.speedup else "–",
         marked(f"{joules:.1f}", status.source) if joules else "–",
-        usd(electricity(joules, status.usd_per_kwh).usd) if joules else "–",
+        marked(usd(electricity(joules, status.usd_per_kwh).usd), status.source) if joules else "–",
         "–" if status.api_usd is None else usd(status.api_usd),
     ]
 

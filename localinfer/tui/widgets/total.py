@@ -57,7 +57,7 @@ class Total:
             parts.append(marked(f"{self.watts:.0f} W", self.source))
         if self.joules is not None:
             cost = usd(electricity(self.joules, self.usd_per_kwh).usd)
-            parts.append(f"{marked(f'{self.joules:.0f} J', self.source)}, {cost} so far")
+            parts.append(f"{marked(f'{self.joules:.0f} J', self.source)}, {marked(cost, self.source)} so far")
         if self.api_usd is not None:
             parts.append(f"an API: {usd(self.api_usd)}")
         return parts
