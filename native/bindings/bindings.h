@@ -2,6 +2,7 @@
 #pragma once
 #include <nanobind/nanobind.h>
 
+void bind_cuda(nanobind::module_& m);
 void bind_kernels(nanobind::module_& m);
 void bind_machine(nanobind::module_& m);
 void bind_program(nanobind::module_& m);

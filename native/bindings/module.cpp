@@ -5,6 +5,7 @@ NB_MODULE(_native, m) {
   bind_weight(m);
   bind_program(m);
   bind_sampling(m);
+  bind_cuda(m);
   bind_machine(m);
   bind_kernels(m);
 }

@@ -31,7 +31,7 @@ size_t KvCache::block_bytes() const {
 void KvCache::read(size_t id, uint8_t* out) const {
   for (const Place& place : places_) {
     const size_t bytes = place.kv_heads * place.block_bytes;
-    std::memcpy(out, place.start + id * bytes, bytes);
+    std::memcpy(out, memory_.data() + place.start + id * bytes, bytes);
     out += bytes;
   }
 }
@@ -39,23 +39,22 @@ void KvCache::read(size_t id, uint8_t* out) const {
 void KvCache::write(size_t id, const uint8_t* in) {
   for (const Place& place : places_) {
     const size_t bytes = place.kv_heads * place.block_bytes;
-    std::memcpy(place.start + id * bytes, in, bytes);
+    std::memcpy(memory_.data() + place.start + id * bytes, in, bytes);
     in += bytes;
   }
 }
 
-KvCache::KvCache(size_t blocks, const std::vector<Layer>& layers) : blocks_(blocks) {
+KvCache::KvCache(size_t blocks, const std::vector<Layer>& layers, bool memory) : blocks_(blocks) {
   REQUIRE(blocks > 0 && blocks <= size_t{1} << 31, "the KV cache cannot have %zu blocks", blocks);
-  size_t total = 0;
   for (const Layer& layer : layers) {
     check(layer);
     const size_t block = layer.kv_heads * bytes_of(layer);
     size_t bytes = 0;
-    if (__builtin_mul_overflow(block, blocks, &bytes) || __builtin_add_overflow(total, bytes, &total))
+    if (__builtin_mul_overflow(block, blocks, &bytes) || __builtin_add_overflow(bytes_, bytes, &bytes_))
       throw OutOfMemory(SIZE_MAX, "the KV cache");
   }
-  memory_ = Memory(total, "the KV cache");
-  uint8_t* start = memory_.data();
+  if (memory) memory_ = Memory(bytes_, "the KV cache");
+  size_t start = 0;
   for (const Layer& layer : layers) {
     places_.push_back({start, layer.kv_heads, bytes_of(layer), layer.bits});
     start += blocks * layer.kv_heads * bytes_of(layer);

@@ -201,7 +201,13 @@ void Program::make_kv(size_t blocks, const std::vector<size_t>& bits) {
   const Hold hold(busy_);  // a step, or a block that is read, is in the cache that goes
   REQUIRE(head_.weight != nullptr, "make_kv before head");
   kv_ = KvCache();  // the old one goes first: both at once may not fit
-  kv_ = KvCache(blocks, layers_of(bits));
+  if (device_ != nullptr) {
+    KvCache layout = KvCache::layout(blocks, layers_of(bits));
+    device_->make_kv(layout);
+    kv_ = std::move(layout);
+  } else {
+    kv_ = KvCache(blocks, layers_of(bits));
+  }
   writer_.assign(blocks, -1);
   if (scratch_.memory.size() == 0) lay_out_scratch();
 }
@@ -214,12 +220,14 @@ void Program::require_block(size_t block, size_t bytes) const {
 void Program::read_kv(size_t block, uint8_t* out, size_t bytes) {
   const Hold hold(busy_);
   require_block(block, bytes);
+  if (device_ != nullptr) return device_->read_kv(block, out);
   kv_.read(block, out);
 }
 
 void Program::write_kv(size_t block, const uint8_t* in, size_t bytes) {
   const Hold hold(busy_);
   require_block(block, bytes);
+  if (device_ != nullptr) return device_->write_kv(block, in);
   kv_.write(block, in);
 }
 
@@ -238,7 +246,40 @@ std::set<const Weight*> Program::weights() const {
   return seen;
 }
 
+namespace {
+
+// What a weight is, without its values.
+void drop_values(WeightRef& weight) {
+  auto bare = std::make_shared<Weight>();
+  bare->shape = weight->shape;
+  bare->panels = weight->panels;
+  bare->panel_bytes = weight->panel_bytes;
+  weight = std::move(bare);
+}
+
+}  // namespace
+
+void Program::move_to(std::unique_ptr<Device> device) {
+  const Hold hold(busy_);
+  REQUIRE(head_.weight != nullptr, "a device before head");
+  REQUIRE(device_ == nullptr, "a device a second time");
+  REQUIRE(kv_.blocks() == 0, "a device after make_kv");
+  device_ = std::move(device);
+  if (mix_.weight != nullptr) drop_values(mix_.weight);
+  for (auto& op : ops_) {
+    if (auto* attend = std::get_if<AttendOp>(&op)) {
+      drop_values(attend->qkv);
+      drop_values(attend->o);
+    } else {
+      drop_values(std::get<MlpOp>(op).gate_up);
+      drop_values(std::get<MlpOp>(op).down);
+    }
+  }
+  if (head_.weight != embed_.weight) drop_values(head_.weight);
+}
+
 size_t Program::weight_bytes() const {
+  if (device_ != nullptr) return device_->weight_bytes();
   size_t total = 0;
   for (const Weight* weight : weights()) total += weight->bytes();
   return total;

@@ -11,6 +11,7 @@
 #include <variant>
 #include <vector>
 
+#include "core/device.h"
 #include "core/kv_cache.h"
 #include "core/memory.h"
 #include "core/pack.h"
@@ -171,6 +172,21 @@ class Program {
   // False when `interrupted` said so; the program stays usable, and the rows' slots of the cache hold anything.
   bool step(const StepInput& input, const Interrupted& interrupted);
 
+  // What a device needs to know of a complete program to run it.
+  struct Parts {
+    const EmbedOp& embed;
+    const MixOp& mix;
+    const std::vector<std::variant<AttendOp, MlpOp>>& ops;
+    const HeadOp& head;
+    const std::vector<RopeTable>& ropes;
+    const std::vector<size_t>& layer_ops;
+  };
+  Parts parts() const { return {embed_, mix_, ops_, head_, ropes_, layer_ops_}; }
+  // From now on steps run on `device`, which has loaded this program. Before make_kv. Frees the weights here, but for the
+  // embedding, whose rows can still be asked for.
+  void move_to(std::unique_ptr<Device> device);
+  const Device* device() const { return device_.get(); }
+
   size_t hidden() const { return hidden_; }
   size_t layers() const { return layers_.size(); }
   // Columns of the inputs of a step that begins at this layer; 0: it needs none.
@@ -180,7 +196,8 @@ class Program {
 
   size_t max_rows() const { return max_rows_; }
   size_t threads() const { return pool_.threads(); }
-  const char* isa() const { return kernels_.isa; }
+  // The instruction set, or what the device calls its kernels.
+  std::string isa() const { return device_ != nullptr ? device_->kernels() : kernels_.isa; }
   size_t vocab() const { return head_.weight ? head_.weight->shape.rows() : 0; }
   size_t kv_bytes() const { return kv_.bytes(); }
   size_t kv_block_bytes() const { return kv_.block_bytes(); }
@@ -199,6 +216,7 @@ class Program {
   size_t op_of_layer(size_t layer) const;  // where it begins in ops_; past the last: their end
   bool run(const StepInput& input, const KvCache& kv, KvProbe* probe, const Interrupted& interrupted);
   std::vector<KvCache::Layer> layers_of(const std::vector<size_t>& bits) const;
+  bool run_on_device(const StepInput& input, const Interrupted& interrupted);
   std::set<const Weight*> weights() const;  // each once
   void lay_out_scratch();
   void check_step(const StepInput& input);
@@ -218,7 +236,8 @@ class Program {
   HeadOp head_;
   std::vector<size_t> layer_ops_;      // of each layer, its attention in ops_
   std::vector<KvCache::Layer> layers_;  // bits are chosen when a cache is made
-  KvCache kv_;
+  KvCache kv_;                       // without memory when there is a device
+  std::unique_ptr<Device> device_;  // or null: the CPU
   Scratch scratch_;
   size_t max_positions_ = 0;  // the shortest RoPE table
   size_t phases_ = 0;

@@ -116,7 +116,15 @@ bool Step::run(Lane& lane) const {
 bool Program::step(const StepInput& input, const Interrupted& interrupted) {
   const Hold hold(busy_);
   check_step(input);
-  return run(input, kv_, nullptr, interrupted);
+  return device_ != nullptr ? run_on_device(input, interrupted) : run(input, kv_, nullptr, interrupted);
+}
+
+bool Program::run_on_device(const StepInput& input, const Interrupted& interrupted) {
+  for (size_t first = 0; first < input.rows; first += max_rows_) {
+    device_->run(input, first, std::min(max_rows_, input.rows - first));
+    if (interrupted && interrupted()) return false;
+  }
+  return true;
 }
 
 bool Program::run(const StepInput& input, const KvCache& kv, KvProbe* probe, const Interrupted& interrupted) {
@@ -138,6 +146,7 @@ bool Program::run(const StepInput& input, const KvCache& kv, KvProbe* probe, con
 std::vector<double> Program::probe_kv(const int32_t* tokens, size_t count, const Interrupted& interrupted) {
   const Hold hold(busy_);
   REQUIRE(head_.weight != nullptr, "probe_kv before head");
+  REQUIRE(device_ == nullptr, "probe_kv of a program that is on a device");
   REQUIRE(!layers_.empty(), "probe_kv of a program without attention");
   REQUIRE(embed_.weight != nullptr, "probe_kv of a program that begins with mix");
   REQUIRE(count > 0 && count <= 4096, "%zu tokens to probe with, but 1 to 4096 are needed", count);

@@ -1,6 +1,6 @@
 """A tiny model as a program, and ways to run sequences through it."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -25,8 +25,10 @@ def build(
     kv_bits: int | list[int] = 8,
     blocks: int = 128,
     mix: Matrix | None = None,
+    move: Callable[[native.Program], object] | None = None,
 ) -> native.Program:
-    """`model` as a program; with `mix` it begins with that matrix instead of the embedding."""
+    """`model` as a program; with `mix` it begins with that matrix instead of the embedding. `move` is called before
+    the cache is made."""
     s = model.shape
     program = native.Program(s.hidden, threads, isa, max_rows)
     table = program.rope_table(model.inv_freq, WIDTH * 32)
@@ -58,6 +60,8 @@ def build(
             layer.mlp_norm, s.eps, gate_up, s.activation, pack(layer.down), post_norm=extra.get("mlp_post_norm")
         )
     program.head(model.norm, s.eps, pack(model.head), s.softcap)
+    if move is not None:
+        move(program)
     program.make_kv(blocks, kv_bits)
     return program
 

@@ -1,0 +1,84 @@
+// NVIDIA cards, and programs that move to one.
+#include <nanobind/stl/string.h>
+#include <nanobind/stl/vector.h>
+
+#include "bindings/arrays.h"
+#include "bindings/bindings.h"
+#include "core/program.h"
+#include "cuda/compile.h"
+#include "cuda/device.h"
+
+using namespace nb::literals;
+
+namespace {
+
+nb::dict card_facts(const cuda::Card& card) {
+  nb::dict facts;
+  facts["name"] = card.name;
+  facts["uuid"] = card.uuid;
+  facts["sm"] = card.sm;
+  facts["multiprocessors"] = card.multiprocessors;
+  facts["total_bytes"] = card.total_bytes;
+  facts["peak_gb_s"] = card.peak_gb_s;
+  return facts;
+}
+
+nb::dict cards() {
+  const auto driver = cuda::Driver::load();
+  nb::list found;
+  for (const cuda::Card& card : cuda::cards(*driver)) found.append(card_facts(card));
+  nb::dict all;
+  all["library"] = driver->library;
+  all["version"] = driver->version;
+  all["cards"] = found;
+  return all;
+}
+
+nb::dict use_cuda(Program& program, int card, const std::string& keep, const std::vector<std::string>& libraries,
+                  bool graphs) {
+  cuda::Compiled compiled;
+  cuda::Card chosen;
+  {
+    const nb::gil_scoped_release unlocked;
+    const auto driver = cuda::Driver::load();
+    chosen = cuda::card(*driver, card);
+    compiled = cuda::compile({chosen.sm, keep, libraries, driver->version});
+    const auto session = std::make_shared<const cuda::Session>(driver, chosen);
+    program.move_to(
+        std::make_unique<cuda::CudaDevice>(session, program, compiled.image.c_str(), graphs, program.threads()));
+  }
+  nb::dict facts = card_facts(chosen);
+  facts["compiler"] = compiled.compiler;
+  facts["note"] = compiled.note;
+  facts["kept"] = compiled.kept;
+  facts["ptx"] = compiled.ptx;
+  return facts;
+}
+
+nb::dict cuda_facts(const Program& program) {
+  nb::dict facts;
+  if (const auto* device = dynamic_cast<const cuda::CudaDevice*>(program.device()); device != nullptr) {
+    facts["launches"] = device->launches();
+    facts["graphs"] = device->graphs();
+    facts["free_bytes"] = device->free_bytes();
+  }
+  return facts;
+}
+
+}  // namespace
+
+void bind_cuda(nb::module_& m) {
+  nb::exception<cuda::Unusable>(m, "CudaUnusable");
+  m.def("cuda_cards", &cards,
+        "What the NVIDIA driver says: its `library`, the newest CUDA `version` it knows (1000 * major + 10 * minor), and\n"
+        "its `cards`, each with name, uuid, sm (10 * compute capability), multiprocessors, total_bytes and peak_gb_s.\n\n"
+        "Raises CudaUnusable; its message is the reason and, on the next line, what to do.");
+  m.def("cuda_sources_hash", &cuda::sources_hash, "Hash of the kernels' sources and of how they are compiled.");
+  m.def("use_cuda", &use_cuda, "program"_a, "card"_a, "keep"_a, "libraries"_a, "graphs"_a = true,
+        "Move a program, complete but for `make_kv`, to NVIDIA card number `card`: its steps give the same bits there.\n\n"
+        "Kernels are compiled for this card, by the NVRTC found in `libraries` or where the system looks, and kept in the\n"
+        "directory `keep` (\"\": nowhere). Without `graphs` every step is launched kernel by kernel. Returns the card's\n"
+        "facts, and compiler, note, kept and ptx. Raises CudaUnusable as above, MemoryError with the size.");
+  m.def("cuda_facts", &cuda_facts, "program"_a,
+        "Of a program on a card: launches so far, graphs kept, free_bytes of the card. Else empty.");
+}

@@ -1,0 +1,149 @@
+// How numbers lie on the card, and what kernels are told. Host code, kernels and tests include this: plain types only.
+//
+// WEIGHT, INTEGER KINDS. A panel is the CPU's: 32 output rows. It is four tile rows of 8 rows; a tile is 8 rows by 128
+// columns, the last one padded with zeros. In a tile, lane (g, t) = (lane / 4, lane % 4) owns row g and, of each block j
+// of 32 columns, the columns 32j + 4t + i (low) and 32j + 16 + 4t + i (high), i = 0..3: what one lane of an m16n8k32
+// matrix instruction holds, so that decode and prefill read the same bytes in the same way, 16 at a time.
+//   int4: [lane][j] words; byte i: low column in the low nibble, high column in the high one; q + 8
+//   int3: [lane] two words: byte i of word w has the two low bits of (j, low), (j, high), (j + 1, low), (j + 1, high) of
+//         j = 2w, from the lowest bits on; then [lane] a word: byte i has bit 2j for (j, low), 2j + 1 for (j, high); q + 4
+//   int8: [half][lane][j] words, half 0 low and 1 high; byte i; q
+// Tiles of a tile row follow each other, then tile rows. Scales: [tile row][tile][row g][128 / group] f16.
+//
+// WEIGHT, BF16. [panel][column / 8][32 rows][8], padded with zeros.
+//
+// ACTIVATIONS, QUANTIZED. A row is `planes` rows of q_ld bytes, each in tiles of 128 columns: [t][half][j] words, so that
+// lane (g, t) reads what it multiplies in two pieces of 16 bytes. Columns past the last are zero.
+//
+// KV CACHE. As on the CPU (kernels/block.h), so that blocks can be kept and brought back by either.
+#pragma once
+
+namespace li {
+
+typedef unsigned char u8;
+typedef unsigned short u16;
+typedef unsigned int u32;
+typedef signed char i8;
+typedef long long Index;
+
+enum { kTileColumns = 128, kTileRows = 8, kPanel = 32, kTilesOfPanel = 4, kBlockTokens = 32, kCutTokens = 256 };
+
+struct CardWeight {
+  const u8* values;
+  const u16* scales;  // null for bf16
+  int panels, cols, tiles, groups, group;
+};
+
+struct QuantizedRows {
+  i8* q;         // [rows][planes][q_ld], or null: not quantized
+  float* scale;  // [rows][s_ld]
+  int* sum;      // [rows][s_ld]
+  int planes, q_ld, s_ld;
+  int group, groups, tiles;  // of the weight they are for
+};
+
+struct LinearArgs {
+  CardWeight weight;
+  QuantizedRows a;  // or, for bf16:
+  const float* x;   // [rows][x_ld]
+  int x_ld;
+  int rows;
+  float* out;  // [rows][out_ld], panels next to each other
+  int out_ld;
+};
+
+struct EmbedArgs {
+  CardWeight weight;
+  int kind;  // WeightKind of kernels/block.h
+  const int* tokens;
+  float scale;
+  float* x;
+  int x_ld;
+};
+
+// x += [post_norm](y + bias); then [norm], then quantized or as floats.
+struct ReadyArgs {
+  float* x;  // [rows][x_ld]
+  int x_ld, columns;
+  const int* pick;      // or null: row m is row pick[m] of x
+  const float* y;       // or null: nothing to add
+  int y_ld;
+  const float* bias;    // or null
+  const float* post_norm;  // or null
+  float post_eps;
+  const float* norm;  // or null
+  float eps;
+  QuantizedRows to;
+  float* out;  // or null
+  int out_ld;
+};
+
+// act(gate) * up, their panels alternating in `in`; then as above.
+struct GatedArgs {
+  const float* in;
+  int in_ld, columns, activation;
+  QuantizedRows to;
+  float* out;
+  int out_ld;
+};
+
+struct KvLayer {
+  u8* start;  // block b of KV head h is at start + (b * kv_heads + h) * block_bytes
+  Index block_bytes;
+  int bits;
+};
+
+struct RowPlaces {
+  const int* positions;  // [rows]
+  const int* sequences;
+  const int* block_tables;  // [sequence][width]
+  int width;
+};
+
+struct SoftcapArgs {
+  float* x;
+  int ld, columns;
+  float cap;
+};
+
+// Bias, norm and RoPE of every head; keys and values into the cache; queries in place, or quantized.
+struct RopeArgs {
+  float* qkv;
+  int qkv_ld, k_start, v_start;
+  const float *bias, *q_norm, *k_norm;  // or null
+  float eps;
+  const float* table;  // of a position: cos[head_dim / 2], sin[head_dim / 2]
+  int heads, kv_heads, head_dim;
+  float score_scale;
+  KvLayer kv;
+  RowPlaces at;
+  i8* q8;  // [rows][heads * head_dim]
+  float* q_scale;  // [rows][heads]
+};
+
+// One result a cut: m and l at [row][head][slot], acc at [row][head][slot][head_dim]. Split: slot is the cut.
+// Otherwise there is one slot, which holds all cuts merged.
+struct AttendArgs {
+  const float* q;  // 16 bit: row's queries at row * q_ld
+  int q_ld;
+  const i8* q8;
+  const float* q_scale;
+  float scale;  // 16 bit
+  int heads, kv_heads, head_dim, window;
+  KvLayer kv;
+  RowPlaces at;
+  float *m, *l, *acc;
+  int slots, split;
+};
+
+struct MergeArgs {
+  const float *m, *l, *acc;
+  int slots, split;
+  int heads, head_dim, window;
+  const int* positions;
+  QuantizedRows to;
+  float* out;
+  int out_ld;
+};
+
+}  // namespace li

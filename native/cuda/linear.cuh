@@ -1,0 +1,304 @@
+// Weights times rows. Every output is the CPU's number: inside a group an exact integer, across groups, ascending,
+// acc = fma(float(dot), w_scale * a_scale, acc).
+#pragma once
+
+namespace li {
+
+// What one lane holds of a tile (args.h): low(j) and high(j) are bytes to be multiplied.
+struct Int4 {
+  enum { kTileBytes = 512, kOffset = 8, kPlanes = 1 };
+  uint4 words;
+};
+struct Int3 {
+  enum { kTileBytes = 384, kOffset = 4, kPlanes = 1 };
+  uint2 two;
+  u32 one;
+};
+struct Int8 {
+  enum { kTileBytes = 1024, kOffset = 0, kPlanes = 1 };
+  uint4 lows, highs;
+};
+struct Int8x16 : Int8 {  // activations of 16 bits, as two planes
+  enum { kPlanes = 2 };
+};
+
+LI_DEVICE void load_tile(Int4& w, const u8* tile, int lane) { w.words = load16(tile + 16 * lane); }
+LI_DEVICE void load_tile(Int3& w, const u8* tile, int lane) {
+  w.two = load8(tile + 8 * lane);
+  w.one = load4(tile + 256 + 4 * lane);
+}
+LI_DEVICE void load_tile(Int8& w, const u8* tile, int lane) {
+  w.lows = load16(tile + 16 * lane);
+  w.highs = load16(tile + 512 + 16 * lane);
+}
+
+LI_DEVICE u32 low_of(const Int4& w, int j) { return word_of(w.words, j) & 0x0f0f0f0fu; }
+LI_DEVICE u32 high_of(const Int4& w, int j) { return word_of(w.words, j) >> 4 & 0x0f0f0f0fu; }
+LI_DEVICE u32 low_of(const Int3& w, int j) {
+  const u32 two = (j < 2 ? w.two.x : w.two.y) >> 4 * (j & 1);
+  return (two & 0x03030303u) | (w.one >> 2 * j & 0x01010101u) << 2;
+}
+LI_DEVICE u32 high_of(const Int3& w, int j) {
+  const u32 two = (j < 2 ? w.two.x : w.two.y) >> (4 * (j & 1) + 2);
+  return (two & 0x03030303u) | (w.one >> (2 * j + 1) & 0x01010101u) << 2;
+}
+LI_DEVICE u32 low_of(const Int8& w, int j) { return word_of(w.lows, j); }
+LI_DEVICE u32 high_of(const Int8& w, int j) { return word_of(w.highs, j); }
+
+LI_DEVICE float scale_at(const u16* scales, int tile, int per_tile, int i) {
+  return half_to_float(scales[static_cast<Index>(tile) * kTileRows * per_tile + i]);
+}
+
+// Adds up over the four lanes of a row; with M = 2 and 4, lane t is left with row t % M of `dot`, with 1 all have it.
+template <int M>
+LI_DEVICE int share_dots(const int (&dot)[M], int t) {
+  if constexpr (M == 1) {
+    const int pair = dot[0] + shfl_xor(dot[0], 1);
+    return pair + shfl_xor(pair, 2);
+  } else if constexpr (M == 2) {
+    const int mine = t & 1 ? dot[1] : dot[0], other = t & 1 ? dot[0] : dot[1];
+    const int pair = mine + shfl_xor(other, 1);
+    return pair + shfl_xor(pair, 2);
+  } else {
+    const int mine0 = t & 1 ? dot[1] : dot[0], other0 = t & 1 ? dot[0] : dot[1];
+    const int mine1 = t & 1 ? dot[3] : dot[2], other1 = t & 1 ? dot[2] : dot[3];
+    const int pair0 = mine0 + shfl_xor(other0, 1), pair1 = mine1 + shfl_xor(other1, 1);
+    const int mine = t & 2 ? pair1 : pair0, other = t & 2 ? pair0 : pair1;
+    return mine + shfl_xor(other, 2);
+  }
+}
+
+// One block a panel, one warp a tile row, M rows of activations (`rows` of them real). Tiles are fetched kAhead at a
+// time, so that enough bytes are under way.
+template <class W, int M>
+LI_DEVICE void linear_rows(const LinearArgs& a) {
+  enum { kAhead = 4 };
+  const int lane = threadIdx.x & 31, g = lane / 4, t = lane % 4, mine = M == 1 ? 0 : t % M;
+  const int tile_row = blockIdx.x * kTilesOfPanel + threadIdx.x / 32, tiles = a.weight.tiles;
+  const int per_tile = kTileColumns / a.weight.group, blocks = 4 / per_tile;
+  const u8* values = a.weight.values + static_cast<Index>(tile_row) * tiles * W::kTileBytes;
+  const u16* scales = a.weight.scales + static_cast<Index>(tile_row) * tiles * kTileRows * per_tile + g * per_tile;
+  const int row = mine < a.rows ? mine : a.rows - 1;
+  const float* a_scale = a.a.scale + static_cast<Index>(row) * a.a.s_ld;
+  const int* a_sum = a.a.sum + static_cast<Index>(row) * a.a.s_ld;
+  float acc = 0.0f;
+  for (int first = 0; first < tiles; first += kAhead) {
+    W w[kAhead];
+#pragma unroll
+    for (int i = 0; i < kAhead; ++i)
+      if (first + i < tiles) load_tile(w[i], values + static_cast<Index>(first + i) * W::kTileBytes, lane);
+#pragma unroll
+    for (int i = 0; i < kAhead; ++i) {
+      const int tile = first + i;
+      if (tile >= tiles) break;
+      uint4 low[M * W::kPlanes], high[M * W::kPlanes];
+#pragma unroll
+      for (int m = 0; m < M * W::kPlanes; ++m) {
+        const int from = m / W::kPlanes < a.rows ? m : (a.rows - 1) * W::kPlanes + m % W::kPlanes;
+        const i8* q = a.a.q + static_cast<Index>(from) * a.a.q_ld + tile * kTileColumns + t * 32;
+        low[m] = load16(q);
+        high[m] = load16(q + 16);
+      }
+      int dot[M] = {};
+#pragma unroll
+      for (int j = 0; j < 4; ++j) {
+        const int w_low = static_cast<int>(low_of(w[i], j)), w_high = static_cast<int>(high_of(w[i], j));
+#pragma unroll
+        for (int m = 0; m < M; ++m) {
+          const int p = m * W::kPlanes;
+          int one = dp4a(w_high, static_cast<int>(word_of(high[p], j)),
+                         dp4a(w_low, static_cast<int>(word_of(low[p], j)), 0));
+          if (W::kPlanes == 2)
+            one = dp4a(w_high, static_cast<int>(word_of(high[p + W::kPlanes - 1], j)),
+                       dp4a(w_low, static_cast<int>(word_of(low[p + W::kPlanes - 1], j)), 255 * one));
+          dot[m] += one;
+        }
+        const int group = tile * per_tile + j / blocks;
+        if (((j + 1) & (blocks - 1)) != 0 || group >= a.weight.groups) continue;
+        const int whole = share_dots(dot, t) - W::kOffset * a_sum[group];
+        acc = fmaf(static_cast<float>(whole), scale_at(scales, tile, per_tile, j / blocks) * a_scale[group], acc);
+#pragma unroll
+        for (int m = 0; m < M; ++m) dot[m] = 0;
+      }
+    }
+  }
+  if (t >= M || mine >= a.rows) return;
+  a.out[static_cast<Index>(mine) * a.out_ld + blockIdx.x * kPanel + threadIdx.x / 32 * kTileRows + g] = acc;
+}
+
+// One tile of weights times the rows q points to; rows[n][c] are those whose results this lane holds.
+template <class W, int R, int NT>
+LI_DEVICE void multiply_tile(const LinearArgs& a, const W (&w)[2 * R], int tile, const i8* const (&q)[NT],
+                             const u16* scales, const int (&rows)[NT][2], float (&acc)[R][NT][4]) {
+  const int per_tile = kTileColumns / a.weight.group, blocks = 4 / per_tile;
+  uint4 low[NT][W::kPlanes], high[NT][W::kPlanes];
+#pragma unroll
+  for (int n = 0; n < NT; ++n)
+#pragma unroll
+    for (int p = 0; p < W::kPlanes; ++p) {
+      low[n][p] = load16(q[n] + p * a.a.q_ld + tile * kTileColumns);
+      high[n][p] = load16(q[n] + p * a.a.q_ld + tile * kTileColumns + 16);
+    }
+  int dot[W::kPlanes][R][NT][4] = {};
+#pragma unroll
+  for (int j = 0; j < 4; ++j) {
+#pragma unroll
+    for (int r = 0; r < R; ++r) {
+      const u32 left[4] = {low_of(w[2 * r], j), low_of(w[2 * r + 1], j), high_of(w[2 * r], j),
+                           high_of(w[2 * r + 1], j)};
+#pragma unroll
+      for (int n = 0; n < NT; ++n)
+#pragma unroll
+        for (int p = 0; p < W::kPlanes; ++p) {
+          const u32 right[2] = {word_of(low[n][p], j), word_of(high[n][p], j)};
+          mma_s8(dot[p][r][n], left, right);
+        }
+    }
+    const int group = tile * per_tile + j / blocks;
+    if (((j + 1) & (blocks - 1)) != 0 || group >= a.weight.groups) continue;
+    float w_scale[2 * R];
+#pragma unroll
+    for (int r = 0; r < 2 * R; ++r)
+      w_scale[r] = scale_at(scales, r * a.weight.tiles + tile, per_tile, j / blocks);
+#pragma unroll
+    for (int n = 0; n < NT; ++n)
+#pragma unroll
+      for (int c = 0; c < 2; ++c) {  // the activation rows of this lane's results
+        const Index at = static_cast<Index>(rows[n][c]) * a.a.s_ld + group;
+        const float a_scale = a.a.scale[at];
+        const int off = W::kOffset * a.a.sum[at];
+#pragma unroll
+        for (int r = 0; r < 2 * R; ++r) {
+          const int i = (r & 1) * 2 + c;
+          int whole = dot[0][r / 2][n][i];
+          if (W::kPlanes == 2) whole = 255 * whole + dot[W::kPlanes - 1][r / 2][n][i];
+          float& sum = acc[r / 2][n][i];
+          sum = fmaf(static_cast<float>(whole - off), w_scale[r] * a_scale, sum);
+#pragma unroll
+          for (int p = 0; p < W::kPlanes; ++p) dot[p][r / 2][n][i] = 0;
+        }
+      }
+  }
+}
+
+// Matrix instructions: a warp takes 16 * R weight rows and 8 * NT activation rows; AHEAD tiles are fetched at a time.
+// Grid: (panels * 2 / R / warps of a block, rows / (8 * NT)).
+template <class W, int R, int NT, int AHEAD>
+LI_DEVICE void linear_tiles(const LinearArgs& a) {
+  const int lane = threadIdx.x & 31, g = lane / 4, t = lane % 4, tiles = a.weight.tiles;
+  const int strip = blockIdx.x * (blockDim.x / 32) + threadIdx.x / 32;  // of 16 * R weight rows
+  if (strip * R >= a.weight.panels * 2) return;
+  const int first_row = blockIdx.y * 8 * NT, per_tile = kTileColumns / a.weight.group;
+  const Index tile_row = static_cast<Index>(strip) * 2 * R;
+  const u8* values = a.weight.values + tile_row * tiles * W::kTileBytes;
+  const u16* scales = a.weight.scales + tile_row * tiles * kTileRows * per_tile + g * per_tile;
+  const auto real = [&](int row) { return row < a.rows ? row : a.rows - 1; };
+  const i8* q[NT];
+  int rows[NT][2];
+#pragma unroll
+  for (int n = 0; n < NT; ++n) {
+    q[n] = a.a.q + static_cast<Index>(real(first_row + 8 * n + g)) * W::kPlanes * a.a.q_ld + t * 32;
+    rows[n][0] = real(first_row + 8 * n + 2 * t);
+    rows[n][1] = real(first_row + 8 * n + 2 * t + 1);
+  }
+  float acc[R][NT][4] = {};
+  for (int first = 0; first < tiles; first += AHEAD) {
+    W ahead[AHEAD][2 * R];
+#pragma unroll
+    for (int i = 0; i < AHEAD; ++i)
+#pragma unroll
+      for (int r = 0; r < 2 * R; ++r)
+        if (first + i < tiles)
+          load_tile(ahead[i][r], values + (static_cast<Index>(r) * tiles + first + i) * W::kTileBytes, lane);
+#pragma unroll
+    for (int i = 0; i < AHEAD; ++i)
+      if (first + i < tiles) multiply_tile<W, R, NT>(a, ahead[i], first + i, q, scales, rows, acc);
+  }
+#pragma unroll
+  for (int n = 0; n < NT; ++n)
+#pragma unroll
+    for (int c = 0; c < 2; ++c) {
+      const int row = first_row + 8 * n + 2 * t + c;
+      if (row >= a.rows) continue;
+      float* out = a.out + static_cast<Index>(row) * a.out_ld + strip * 16 * R + g;
+#pragma unroll
+      for (int r = 0; r < 2 * R; ++r) out[r * kTileRows] = acc[r / 2][n][(r & 1) * 2 + c];
+    }
+}
+
+// Float activations, columns ascending: one lane a weight row, one warp a panel. Grid: (panels / 4, rows / M).
+template <int M>
+LI_DEVICE void linear_bf16(const LinearArgs& a) {
+  const int lane = threadIdx.x & 31, panel = blockIdx.x * 4 + threadIdx.x / 32, first_row = blockIdx.y * M;
+  if (panel >= a.weight.panels) return;
+  const int eights = (a.weight.cols + 7) / 8;
+  const u8* values = a.weight.values + (static_cast<Index>(panel) * eights * kPanel + lane) * 16;
+  const float* x[M];
+#pragma unroll
+  for (int m = 0; m < M; ++m)
+    x[m] = a.x + static_cast<Index>(first_row + m < a.rows ? first_row + m : a.rows - 1) * a.x_ld;
+  float acc[M] = {};
+#pragma unroll 4
+  for (int k = 0; k < eights; ++k) {
+    const uint4 w = load16(values + static_cast<Index>(k) * kPanel * 16);
+#pragma unroll
+    for (int i = 0; i < 8; ++i) {
+      if (8 * k + i >= a.weight.cols) break;
+      const float one = bf16_to_float(word_of(w, i / 2) >> 16 * (i & 1) & 0xffffu);
+#pragma unroll
+      for (int m = 0; m < M; ++m) acc[m] = fmaf(x[m][8 * k + i], one, acc[m]);
+    }
+  }
+#pragma unroll
+  for (int m = 0; m < M; ++m)
+    if (first_row + m < a.rows) a.out[static_cast<Index>(first_row + m) * a.out_ld + panel * kPanel + lane] = acc[m];
+}
+
+}  // namespace li
+
+#define LI_LINEAR(name, W)                                                                  \
+  LI_KERNEL(128, 4) linear_##name##_1(li::LinearArgs a) { li::linear_rows<li::W, 1>(a); }     \
+  LI_KERNEL(128, 4) linear_##name##_2(li::LinearArgs a) { li::linear_rows<li::W, 2>(a); }     \
+  LI_KERNEL(128, 4) linear_##name##_4(li::LinearArgs a) { li::linear_rows<li::W, 4>(a); }     \
+  LI_KERNEL(128, 2) linear_##name##_8(li::LinearArgs a) { li::linear_tiles<li::W, 1, 1, 4>(a); } \
+  LI_KERNEL(128, 2) linear_##name##_16(li::LinearArgs a) { li::linear_tiles<li::W, 1, 2, 4>(a); } \
+  LI_KERNEL(128, 2) linear_##name##_32(li::LinearArgs a) { li::linear_tiles<li::W, 2, 4, 1>(a); }
+LI_LINEAR(i4, Int4)
+LI_LINEAR(i3, Int3)
+LI_LINEAR(i8, Int8)
+LI_LINEAR(i8x16, Int8x16)
+LI_KERNEL(128, 4) linear_bf16_1(li::LinearArgs a) { li::linear_bf16<1>(a); }
+LI_KERNEL(128, 4) linear_bf16_4(li::LinearArgs a) { li::linear_bf16<4>(a); }
+LI_KERNEL(128, 4) linear_bf16_16(li::LinearArgs a) { li::linear_bf16<16>(a); }
+
+// x = row(token) * scale. One block a row.
+LI_KERNEL(128, 8) embed(li::EmbedArgs a) {
+  using namespace li;
+  const int token = a.tokens[blockIdx.x], panel = token / kPanel, r = token % kPanel;
+  const CardWeight& w = a.weight;
+  float* x = a.x + static_cast<Index>(blockIdx.x) * a.x_ld;
+  for (int c = threadIdx.x; c < w.cols; c += blockDim.x) {
+    float value;
+    if (a.kind == 3) {
+      const Index at = ((static_cast<Index>(panel) * ((w.cols + 7) / 8) + c / 8) * kPanel + r) * 8 + c % 8;
+      value = bf16_to_float(reinterpret_cast<const u16*>(w.values)[at]);
+    } else {
+      const int tile = c / kTileColumns, j = c % kTileColumns / 32, half = c % 32 / 16, t = c % 16 / 4, i = c % 4;
+      const int lane = r % kTileRows * 4 + t, per_tile = kTileColumns / w.group;
+      const Index tile_row = static_cast<Index>(panel) * kTilesOfPanel + r / kTileRows, at = tile_row * w.tiles + tile;
+      int q;
+      if (a.kind == 0) {
+        q = (w.values[at * Int4::kTileBytes + 16 * lane + 4 * j + i] >> 4 * half & 15) - 8;
+      } else if (a.kind == 1) {
+        const u8* base = w.values + at * Int3::kTileBytes;
+        const int two = base[8 * lane + j / 2 * 4 + i] >> (4 * (j & 1) + 2 * half) & 3;
+        q = (two | (base[256 + 4 * lane + i] >> (2 * j + half) & 1) << 2) - 4;
+      } else {
+        q = static_cast<i8>(w.values[at * Int8::kTileBytes + 512 * half + 16 * lane + 4 * j + i]);
+      }
+      const u16* scales = w.scales + (at * kTileRows + r % kTileRows) * per_tile;
+      value = static_cast<float>(q) * half_to_float(scales[c % kTileColumns / w.group]);
+    }
+    x[c] = a.scale != 1.0f ? value * a.scale : value;
+  }
+}

@@ -1,0 +1,78 @@
+#include "cuda/model.h"
+
+#include "cuda/repack.h"
+
+namespace cuda {
+
+Model::Model(std::shared_ptr<const Session> session, const Program& program, size_t threads)
+    : session_(std::move(session)), threads_(threads) {
+  const Program::Parts parts = program.parts();
+  if (parts.embed.weight != nullptr) embed = put(parts.embed.weight);
+  if (parts.mix.weight != nullptr) mix = put(parts.mix.weight);
+  std::vector<const float*> ropes;
+  for (const RopeTable& rope : parts.ropes) {
+    memory_.emplace_back(session_, rope.values.size(), "the RoPE table on the card");
+    memory_.back().put(0, rope.values.data(), rope.positions * 2 * rope.half * sizeof(float));
+    ropes.push_back(memory_.back().as<float>());
+  }
+  for (const auto& op : parts.ops) {
+    OpOnCard on;
+    if (const auto* attend = std::get_if<AttendOp>(&op)) {
+      on.first = put(attend->qkv);
+      on.second = put(attend->o);
+      on.norm = put(attend->norm.weight);
+      on.bias = put(attend->bias);
+      on.q_norm = put(attend->q_norm);
+      on.k_norm = put(attend->k_norm);
+      on.o_bias = put(attend->o_bias);
+      on.post_norm = put(attend->post_norm);
+      on.rope = ropes[attend->rope];
+    } else {
+      const auto& mlp = std::get<MlpOp>(op);
+      on.first = put(mlp.gate_up);
+      on.second = put(mlp.down);
+      on.norm = put(mlp.norm.weight);
+      on.post_norm = put(mlp.post_norm);
+    }
+    ops.push_back(on);
+  }
+  head = put(parts.head.weight);
+  head_norm = put(parts.head.norm.weight);
+  seen_.clear();
+}
+
+WeightOnCard Model::put(const WeightRef& weight) {
+  const auto found = seen_.find(weight.get());
+  if (found != seen_.end()) return found->second;
+  const WeightShape& shape = weight->shape;
+  const PackedSizes sizes = packed_sizes(shape);
+  const size_t scales_at = round_up(sizes.values, 256), total = scales_at + sizes.scales;
+  const Memory staging(total, "weights on their way to the card");
+  repack(*weight, threads_, staging.data(), staging.data() + scales_at);
+  memory_.emplace_back(session_, total, "weights on the card");
+  memory_.back().put(0, staging.data(), total);
+  bytes_ += total;
+  WeightOnCard on;
+  on.kind = shape.kind;
+  on.planes = static_cast<int>(shape.planes());
+  li::CardWeight& card = on.card;
+  card.values = memory_.back().as<li::u8>();
+  card.scales = sizes.scales == 0 ? nullptr : memory_.back().as<li::u16>(scales_at);
+  card.panels = static_cast<int>(weight->panels);
+  card.cols = static_cast<int>(shape.cols);
+  card.tiles = static_cast<int>((shape.cols + li::kTileColumns - 1) / li::kTileColumns);
+  card.group = static_cast<int>(shape.group);
+  card.groups = shape.group == 0 ? 0 : static_cast<int>(shape.cols / shape.group);
+  return seen_[weight.get()] = on;
+}
+
+const float* Model::put(const Floats& values) {
+  if (values.empty()) return nullptr;
+  const size_t bytes = values.size() * sizeof(float);
+  memory_.emplace_back(session_, bytes, "weights on the card");
+  memory_.back().put(0, values.data(), bytes);
+  bytes_ += bytes;
+  return memory_.back().as<float>();
+}
+
+}  // namespace cuda

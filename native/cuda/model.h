@@ -1,0 +1,47 @@
+// A program's weights on the card.
+#pragma once
+#include <map>
+#include <memory>
+#include <vector>
+
+#include "core/program.h"
+#include "cuda/args.h"
+#include "cuda/driver.h"
+
+namespace cuda {
+
+struct WeightOnCard {
+  li::CardWeight card{};
+  WeightKind kind = kBf16;
+  int planes = 1;
+};
+
+// One op of the program; what it has not is null.
+struct OpOnCard {
+  WeightOnCard first, second;  // qkv and o, or gate_up and down
+  const float *norm = nullptr, *bias = nullptr, *q_norm = nullptr, *k_norm = nullptr, *o_bias = nullptr,
+              *post_norm = nullptr, *rope = nullptr;
+};
+
+class Model {
+ public:
+  // Copies all of a complete program to the card, repacked by `threads` threads. Throws OutOfMemory.
+  Model(std::shared_ptr<const Session> session, const Program& program, size_t threads);
+
+  WeightOnCard embed, mix, head;
+  const float* head_norm = nullptr;
+  std::vector<OpOnCard> ops;  // as Program::Parts::ops
+  size_t bytes() const { return bytes_; }
+
+ private:
+  WeightOnCard put(const WeightRef& weight);
+  const float* put(const Floats& values);
+
+  std::shared_ptr<const Session> session_;
+  size_t threads_;
+  std::map<const Weight*, WeightOnCard> seen_;  // tied ones are put once; empty after the constructor
+  std::vector<CardMemory> memory_;
+  size_t bytes_ = 0;
+};
+
+}  // namespace cuda

@@ -1,0 +1,79 @@
+// Between two matrices: what a row goes through, one block or warp a row or tile.
+#pragma once
+
+namespace li {
+
+// The inverse rms of a row in shared memory, for the whole block. Begins and ends with a barrier.
+LI_DEVICE float block_rms_inverse(const float* row, int n, float eps) {
+  LI_SHARED(float, inverse, 1);
+  sync_block();
+  if (threadIdx.x < 32) {
+    const float found = rms_inverse(row, n, eps);
+    if (threadIdx.x == 0) inverse[0] = found;
+  }
+  sync_block();
+  return inverse[0];
+}
+
+}  // namespace li
+
+// One block a row; dynamic shared memory holds the row, whole tiles of it.
+LI_KERNEL(256, 2) ready(li::ReadyArgs a) {
+  using namespace li;
+  LI_DYNAMIC_SHARED(float, row);
+  const int m = blockIdx.x, from = a.pick != nullptr ? a.pick[m] : m, step = blockDim.x;
+  float* x = a.x + static_cast<Index>(from) * a.x_ld;
+  const float* y = a.y + static_cast<Index>(from) * a.y_ld;
+  if (a.y != nullptr && a.post_norm != nullptr) {
+    for (int c = threadIdx.x; c < a.columns; c += step) row[c] = a.bias != nullptr ? y[c] + a.bias[c] : y[c];
+    const float inverse = block_rms_inverse(row, a.columns, a.post_eps);
+    for (int c = threadIdx.x; c < a.columns; c += step) x[c] = row[c] = x[c] + (row[c] * inverse) * a.post_norm[c];
+  } else if (a.y != nullptr) {
+    for (int c = threadIdx.x; c < a.columns; c += step)
+      x[c] = row[c] = x[c] + (a.bias != nullptr ? y[c] + a.bias[c] : y[c]);
+  } else {
+    for (int c = threadIdx.x; c < a.columns; c += step) row[c] = x[c];
+  }
+  if (a.norm != nullptr) {
+    const float inverse = block_rms_inverse(row, a.columns, a.eps);
+    for (int c = threadIdx.x; c < a.columns; c += step) row[c] = (row[c] * inverse) * a.norm[c];
+  }
+  if (a.to.q == nullptr && a.out == nullptr) return;
+  sync_block();
+  const int tiles = (a.columns + kTileColumns - 1) / kTileColumns;
+  for (int tile = threadIdx.x / 32; tile < tiles; tile += step / 32) {
+    float v[4];
+    for (int i = 0; i < 4; ++i) {
+      const int c = tile * kTileColumns + 4 * (threadIdx.x & 31) + i;
+      v[i] = c < a.columns ? row[c] : 0.0f;
+    }
+    put_columns(a.to, a.out, a.out_ld, m, tile, a.columns, v);
+  }
+}
+
+// Grid: (tiles / 4, rows); one warp a tile.
+LI_KERNEL(128, 8) gated(li::GatedArgs a) {
+  using namespace li;
+  const int tile = blockIdx.x * 4 + threadIdx.x / 32, m = blockIdx.y;
+  if (tile * kTileColumns >= a.columns) return;
+  const float* in = a.in + static_cast<Index>(m) * a.in_ld;
+  float v[4];
+  for (int i = 0; i < 4; ++i) {
+    const int c = tile * kTileColumns + 4 * (threadIdx.x & 31) + i, gate = c / kPanel * 2 * kPanel + c % kPanel;
+    v[i] = 0.0f;
+    if (c < a.columns)
+      v[i] = (a.activation == 0 ? silu(in[gate]) : gelu_tanh(in[gate])) * in[gate + kPanel];
+  }
+  put_columns(a.to, a.out, a.out_ld, m, tile, a.columns, v);
+}
+
+// logits = cap * tanh(logits / cap). Grid: (columns / 256, rows).
+LI_KERNEL(256, 4) softcap(li::SoftcapArgs a) {
+  using namespace li;
+  const int c = blockIdx.x * 256 + threadIdx.x;
+  if (c >= a.columns) return;
+  float* at = a.x + static_cast<Index>(blockIdx.y) * a.ld + c;
+  const float e = exp1(-2.0f * fabsf(*at / a.cap));
+  const float size = a.cap * ((1.0f - e) / (1.0f + e));
+  *at = float_of((bits_of(size) & 0x7fffffffu) | (bits_of(*at) & 0x80000000u));
+}
