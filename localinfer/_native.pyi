@@ -5,6 +5,7 @@ The native engine: packed weights, the program that runs them, sampling, and wha
 """
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy
 from numpy.typing import NDArray
@@ -280,6 +281,34 @@ def sample(
     `top_k` largest (0: all), the fewest that together reach `top_p`, and of these those at least `min_p` times as
     likely as the likeliest, wins argmax(logit / temperature + gumbel(hash(seed, position, token))). Temperature 0
     takes the lowest index of the largest logit. NaN counts as minus infinity.
+    """
+
+class CudaUnusable(Exception):
+    pass
+
+def cuda_cards() -> dict[str, Any]:
+    """
+    What the NVIDIA driver says: its `library`, the newest CUDA `version` it knows (1000 * major + 10 * minor), and
+    its `cards`, each with name, uuid, sm (10 * compute capability), multiprocessors, total_bytes and peak_gb_s.
+
+    Raises CudaUnusable; its message is the reason and, on the next line, what to do.
+    """
+
+def cuda_sources_hash() -> str:
+    """Hash of the kernels' sources and of how they are compiled."""
+
+def use_cuda(program: Program, card: int, keep: str, libraries: Sequence[str], graphs: bool = True) -> dict[str, Any]:
+    """
+    Move a program, complete but for `make_kv`, to NVIDIA card number `card`: its steps give the same bits there.
+
+    Kernels are compiled for this card, by the NVRTC found in `libraries` or where the system looks, and kept in the
+    directory `keep` ("": nowhere). Without `graphs` every step is launched kernel by kernel. Returns the card's
+    facts, and compiler, note, kept and ptx. Raises CudaUnusable as above, MemoryError with the size.
+    """
+
+def cuda_facts(program: Program) -> dict[str, int]:
+    """
+    Of a program on a card: launches so far, graphs kept, free_bytes of the card. Else empty.
     """
 
 def supported_isas() -> list[str]:

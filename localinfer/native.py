@@ -16,8 +16,12 @@ except ImportError as error:  # not built, or built for another Python
     ) from error
 
 from localinfer._native import (
+    CudaUnusable,
     Weight,
     cpu,
+    cuda_cards,
+    cuda_facts,
+    cuda_sources_hash,
     pack_bf16,
     pack_files,
     pack_int,
@@ -25,14 +29,19 @@ from localinfer._native import (
     read_bandwidth,
     sample,
     supported_isas,
+    use_cuda,
 )
 
 __all__ = [
     "ISAS",
+    "CudaUnusable",
     "Program",
     "Weight",
     "choose_isa",
     "cpu",
+    "cuda_cards",
+    "cuda_facts",
+    "cuda_sources_hash",
     "extension_file",
     "int8_peak",
     "pack_bf16",
@@ -42,6 +51,7 @@ __all__ = [
     "read_bandwidth",
     "sample",
     "supported_isas",
+    "use_cuda",
 ]
 
 ISAS = ("scalar", "avx2", "avxvnni", "avx512", "neon", "neon_i8mm")

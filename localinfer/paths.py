@@ -57,6 +57,11 @@ def texts_dir() -> Path:
     return home() / "texts"
 
 
+def cuda_dir() -> Path:
+    """Kernels compiled for this machine's cards, and which cards have passed their test."""
+    return home() / "cuda"
+
+
 def kv_dir() -> Path:
     """Keys and values of earlier chats, private: `<model>/<two letters>/<name>`."""
     return home() / "kv"

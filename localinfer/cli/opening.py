@@ -85,7 +85,7 @@ def open_model(model: LocalModel, config: EngineConfig, *, backend: str, quiet: 
     """Load `model`, after a check that it fits. Raises `DoesNotFit` before anything is loaded."""
     from localinfer.engine.opening import open_engine
 
-    if model.kind == "checkpoint":
+    if model.kind == "checkpoint" and backend != "cuda":  # a card says itself what does not fit
         check_fit(model, config)
     started = time.perf_counter()
     with Progress(quiet=quiet, in_bytes=True) as progress:
@@ -155,9 +155,10 @@ def _smaller(model: LocalModel, config: EngineConfig) -> str:
 def where_it_runs(opened: Opened) -> str:
     """The one line at start: where, with which kernel, how many threads, and why."""
     info, model = opened.engine.info, opened.model
-    threads = f"{info.threads} thread{'s' * (info.threads != 1)}"
+    threads = f"{info.threads} thread{'s' * (info.threads != 1)}, {info.threads_why}; "
+    chosen = f", as {info.backend_why}" if info.backend_why else ""
     return (
-        f"{model.ref} ({info.bits}, {size(info.weight_bytes)}) on {info.backend}: {info.isa} kernels, {info.why}; "
-        f"{threads}, {info.threads_why}; "
+        f"{model.ref} ({info.bits}, {size(info.weight_bytes)}) on {info.backend}{chosen}: {info.isa} kernels, "
+        f"{info.why}; {threads if info.backend != 'cuda' else ''}"
         f"context {opened.engine.context_size} tokens, {info.kv_bits}-bit cache, {size(info.kv_bytes)}"
     )

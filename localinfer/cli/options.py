@@ -58,12 +58,13 @@ KvBits = Annotated[
     flag("kv-bits", "text", "Bits of each cached key and value.", choices=("16", "8", "4"), default="8"),
 ]
 Backend = Annotated[
-    Literal["auto", "cpu", "llamacpp"],
+    Literal["auto", "cpu", "cuda", "llamacpp"],
     flag(
         "backend",
         "text",
-        "Which engine. `auto` is our own; `llamacpp` runs GGUF files and is never chosen by itself.",
-        choices=("auto", "cpu", "llamacpp"),
+        "Where it runs. `auto` is an NVIDIA card that has passed its test, else the processor; the text is the same. "
+        "`llamacpp` runs GGUF files and is never chosen by itself.",
+        choices=("auto", "cpu", "cuda", "llamacpp"),
         default="auto",
     ),
 ]

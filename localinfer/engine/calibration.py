@@ -18,6 +18,7 @@ from localinfer.paths import calibration_file
 
 if TYPE_CHECKING:
     from localinfer import native
+    from localinfer.engine.cuda import Card
     from localinfer.graph.weights import Checkpoint
 
 ROWS = (1, 2, 3, 4, 6, 8, 12, 16, 32)
@@ -46,6 +47,7 @@ class Key:
     files: str
     """Hash of the names, sizes and times of the model's files."""
     cpu: str
+    """The processor; or the card, by name and uuid."""
     isa: str
     cores: int
     build: str
@@ -73,16 +75,18 @@ class Calibration:
     """One line for the person who waits, when there is something to say."""
 
 
-def key_for(checkpoint: "Checkpoint", name: str, *, isa: str, threads: int, kv_bits: int) -> Key:
-    """The key of this model here; `threads` 0 when none are asked for."""
+def key_for(
+    checkpoint: "Checkpoint", name: str, *, isa: str, threads: int, kv_bits: int, card: "Card | None" = None
+) -> Key:
+    """The key of this model here, or on `card`; `threads` 0 when none are asked for."""
     from localinfer import __version__, native
 
     extension = native.extension_file().stat()
     return Key(
         model=name,
         files=checkpoint.identity,
-        cpu=str(native.cpu()["model"]),
-        isa=native.choose_isa(isa),
+        cpu=f"{card.name} {card.uuid}" if card else str(native.cpu()["model"]),
+        isa=f"sm_{card.sm}" if card else native.choose_isa(isa),
         cores=native.physical_cores(),
         build=f"{__version__} {extension.st_size} {extension.st_mtime_ns}",
         threads=threads,
@@ -94,7 +98,7 @@ def calibrate(program: "native.Program", key: Key, kept: Calibration | None, con
     """`kept`, or else a measurement, which is kept; the program is left with the threads it names."""
     if kept is not None and kept.step_s:
         return kept
-    found = measure(program, choose=key.threads == 0, context=context)
+    found = measure(program, choose=key.threads == 0 and not key.isa.startswith("sm_"), context=context)
     _keep(key, found)
     return found if kept is None else replace(found, note=kept.note)
 

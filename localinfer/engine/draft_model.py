@@ -11,7 +11,7 @@ from localinfer.engine.draft_scores import ScoreRow
 from localinfer.engine.runner import NativeRunner
 from localinfer.errors import UsageError
 from localinfer.formats.tokenizer import Tokenizer
-from localinfer.graph.program import load_program
+from localinfer.graph.program import Move, load_program
 from localinfer.graph.weights import Checkpoint
 from localinfer.kv.cache import PagedCache
 from localinfer.scheduler.sequence import Sequence as Text
@@ -115,9 +115,21 @@ class ModelGuesser:
 
 
 def open_model(
-    path: Path, target: Checkpoint, *, threads: int, isa: str, parallel: int, context: int, chunk: int, kv_bits: int
+    path: Path,
+    target: Checkpoint,
+    *,
+    threads: int,
+    isa: str,
+    parallel: int,
+    context: int,
+    chunk: int,
+    kv_bits: int,
+    move: Move | None = None,
 ) -> ModelGuesser:
-    """The model at `path` as a guesser for `target`. Raises `UsageError` when it reads other tokens than the target."""
+    """The model at `path` as a guesser for `target`, taken by `move` to where that runs.
+
+    Raises `UsageError` when it reads other tokens than the target.
+    """
     checkpoint = Checkpoint(path)
     require_same_tokens(Tokenizer(path), Tokenizer(target.path), f"{path.parent.name}/{path.name}")
     context = min(context, checkpoint.spec.max_context)
@@ -129,6 +141,7 @@ def open_model(
         context=context,
         kv_blocks=blocks,
         kv_bits=8 if kv_bits == 4 else kv_bits,  # type: ignore[arg-type]
+        move=move,
     )
     return ModelGuesser(program, parallel=parallel, context=context, chunk=chunk, vocab=target.spec.vocab_size)
 

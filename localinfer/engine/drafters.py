@@ -18,6 +18,7 @@ from localinfer.formats.durable import write_json
 from localinfer.formats.json_files import TOKENIZER_LIMIT, read_bytes, read_object
 from localinfer.formats.safetensors import SafetensorsFile, write_safetensors
 from localinfer.graph.ops import Head
+from localinfer.graph.program import Move
 from localinfer.graph.stored import Bf16Linear, IntLinear, StoredLinear, require_finite
 from localinfer.graph.weights import Checkpoint
 from localinfer.paths import drafters_dir
@@ -103,20 +104,35 @@ def remove(folder: Path) -> None:
 
 
 def load_head(
-    target: Checkpoint, program: native.Program, *, parallel: int, threads: int, isa: str
+    target: Checkpoint,
+    program: native.Program,
+    *,
+    parallel: int,
+    threads: int,
+    isa: str,
+    move: Move | None = None,
 ) -> HeadGuesser | None:
     """The head for `target`, which `program` runs, if there is one. Raises `Corrupt` for one that makes no sense."""
     folder = folder_of(key_of(target), "head")
     if not (folder / "drafter.json").exists():
         return None
     _described(folder / "drafter.json")
-    return make_head(_arrays(folder, target, "head"), target, program, parallel=parallel, threads=threads, isa=isa)
+    arrays = _arrays(folder, target, "head")
+    return make_head(arrays, target, program, parallel=parallel, threads=threads, isa=isa, move=move)
 
 
 def make_head(
-    arrays: Arrays, target: Checkpoint, program: native.Program, *, parallel: int, threads: int, isa: str
+    arrays: Arrays,
+    target: Checkpoint,
+    program: native.Program,
+    *,
+    parallel: int,
+    threads: int,
+    isa: str,
+    move: Move | None = None,
 ) -> HeadGuesser:
-    """A head of these arrays: integers and scales of `MATRICES`, `VECTORS`, and `ids`."""
+    """A head of these arrays: integers and scales of `MATRICES`, `VECTORS`, and `ids`. `move` takes it to where the
+    target runs."""
     spec, ids = target.spec, arrays["ids"]
 
     def packed(*names: str, interleave: bool = False) -> native.Weight:
@@ -153,6 +169,8 @@ def make_head(
     head = next(op for op in target.graph.ops if isinstance(op, Head))
     norm = target.vector(f"{head.norm.name}.weight") + np.float32(head.norm.offset)
     made.head(norm, head.norm.eps, _rows(target.linear(head.table.name), ids, threads), head.softcap)
+    if move is not None:
+        move(made)
     made.make_kv(parallel * WINDOW // 32, 8)
     return HeadGuesser(made, program, ids, arrays["gains"], parallel=parallel)
 

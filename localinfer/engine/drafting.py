@@ -12,6 +12,7 @@ from localinfer.engine.draft_model import open_model
 from localinfer.engine.drafters import load_adapter, load_head
 from localinfer.engine.runner import NativeRunner
 from localinfer.errors import LocalInferError, NotFound
+from localinfer.graph.program import Move
 from localinfer.graph.weights import Checkpoint
 from localinfer.scheduler.scheduler import Scheduler
 from localinfer.speculation.chain import ChainDrafter
@@ -31,6 +32,8 @@ class Target:
     runner: NativeRunner
     scheduler: Scheduler
     context: int
+    move: Move
+    """Takes a program to where the target runs, before its cache is made."""
 
 
 def guessing(
@@ -84,6 +87,7 @@ def _head(config: EngineConfig, target: Target, *, required: bool) -> list[Draft
         parallel=config.parallel,
         threads=target.program.threads,
         isa=config.isa,
+        move=target.move,
     )
     if found is None and required:
         raise NotFound(
@@ -104,5 +108,6 @@ def _model(config: EngineConfig, target: Target) -> Drafter:
         context=target.context,
         chunk=config.prefill_chunk,
         kv_bits=config.kv_bits,
+        move=target.move,
     )
     return ChainDrafter("model", guesser)

@@ -10,6 +10,7 @@ from localinfer.errors import Corrupt, NotFound, NotSupported, UsageError
 
 if TYPE_CHECKING:
     from localinfer import native
+    from localinfer.engine.backends import Place
     from localinfer.engine.calibration import Calibration, Key
     from localinfer.engine.disk import DiskShelf
     from localinfer.engine.drafting import Target
@@ -39,12 +40,13 @@ def open_engine(
 ) -> "Engine":
     """Load the model at `path`: a checkpoint directory, or with backend `llamacpp` a GGUF file.
 
-    `auto` is `cpu`; another backend is never chosen for you. `name` is how the model is called in messages; its path's
-    last part otherwise. Raises `NotFound`, `NotSupported`, `Corrupt`, `DoesNotFit`, and `UsageError` for settings that
-    do not fit the model.
+    `auto` is an NVIDIA card that has passed its test, else the processor; the text is the same, and the engine's `info`
+    says why. `llamacpp` is never chosen for you. `name` is how the model is called in messages; its path's last part
+    otherwise. Raises `NotFound`, `NotSupported`, `Corrupt`, `DoesNotFit`, and `UsageError` for settings that do not fit
+    the model.
     """
     config = config or EngineConfig()
-    one_of("backend", backend, ("auto", "cpu", "llamacpp"))
+    one_of("backend", backend, ("auto", "cpu", "cuda", "llamacpp"))
     if not path.exists():
         raise NotFound(f"{path}: no such file or directory", hint="check the path; see `localinfer list`")
     name = name or path.name
@@ -62,12 +64,13 @@ def open_engine(
             f"`{name}` is a file, not a model directory",
             hint=f"run `localinfer import {path}` first, or add `--backend llamacpp` if it is a GGUF file",
         )
-    return _open_native(path, config, name, on_progress)
+    return _open_native(path, config, backend, name, on_progress)
 
 
-def _open_native(path: Path, config: EngineConfig, name: str, on_progress: OnProgress | None) -> "Engine":
+def _open_native(path: Path, config: EngineConfig, backend: str, name: str, on_progress: OnProgress | None) -> "Engine":
     from localinfer.engine import calibration
     from localinfer.engine.advice import default_sampling
+    from localinfer.engine.backends import choose
     from localinfer.engine.drafting import Target, guessing, wants_hidden
     from localinfer.engine.engine import StepEngine
     from localinfer.engine.past import open_past
@@ -82,7 +85,10 @@ def _open_native(path: Path, config: EngineConfig, name: str, on_progress: OnPro
     _check_vocabulary(checkpoint, tokenizer, name)
     context = choose_context(config, checkpoint.spec.max_context)
     cache = _cache(config, context)
-    key = calibration.key_for(checkpoint, name, isa=config.isa, threads=config.threads or 0, kv_bits=config.kv_bits)
+    place = choose(backend, config, lambda: _needed_bytes(path, config, context))
+    key = calibration.key_for(
+        checkpoint, name, isa=config.isa, threads=config.threads or 0, kv_bits=config.kv_bits, card=place.card
+    )
     kept = calibration.known(key)
     program = load_program(
         checkpoint,
@@ -91,6 +97,7 @@ def _open_native(path: Path, config: EngineConfig, name: str, on_progress: OnPro
         context=context,
         kv_blocks=cache.allocator.count,
         kv_bits=config.kv_bits,
+        move=place.move,
         on_progress=on_progress and (lambda done, total: on_progress("weights", done, total)),
     )
     measured = calibration.calibrate(program, key, kept, context)
@@ -103,11 +110,13 @@ def _open_native(path: Path, config: EngineConfig, name: str, on_progress: OnPro
     )
     scheduler = _scheduler(config, cache, measured)
     cache.shelf = shelf = _shelf(config, program, key, context)
-    target = Target(checkpoint=checkpoint, program=program, runner=runner, scheduler=scheduler, context=context)
+    target = Target(
+        checkpoint=checkpoint, program=program, runner=runner, scheduler=scheduler, context=context, move=place.move
+    )
     past = open_past(path, program.vocab) if config.remember and config.draft != "off" else None
     guesser, notes = guessing(config, target, measured, past)
     return StepEngine(
-        info=_info(name, config, target, key, measured, (*checkpoint.notes, *notes)),
+        info=_info(name, config, target, place, key, measured, (*checkpoint.notes, *notes)),
         tokenizer=tokenizer,
         chat_template=tokenizer.chat_template,
         default_sampling=sampling,
@@ -122,6 +131,19 @@ def _open_native(path: Path, config: EngineConfig, name: str, on_progress: OnPro
         draft_tokens=config.draft_tokens,
         shelf=shelf,
     )
+
+
+def _needed_bytes(path: Path, config: EngineConfig, context: int) -> int:
+    from localinfer.cost.fit import estimate
+
+    fit = estimate(
+        path,
+        context=context,
+        parallel=config.parallel,
+        kv_tokens=config.pool_tokens(context),
+        kv_bits=config.kv_bits,
+    )
+    return fit.total_bytes
 
 
 def _cache(config: EngineConfig, context: int) -> "PagedCache":
@@ -154,25 +176,33 @@ def _scheduler(config: EngineConfig, cache: "PagedCache", measured: "Calibration
 
 
 def _info(
-    name: str, config: EngineConfig, target: "Target", key: "Key", measured: "Calibration", notes: tuple[str, ...]
+    name: str,
+    config: EngineConfig,
+    target: "Target",
+    place: "Place",
+    key: "Key",
+    measured: "Calibration",
+    notes: tuple[str, ...],
 ) -> "EngineInfo":
     from localinfer.engine.protocol import EngineInfo
 
     program = target.program
     return EngineInfo(
         model=name,
-        backend="cpu",
+        backend="cuda" if place.card else "cpu",
+        backend_why=place.why,
+        card=place.card.uuid if place.card else "",
         isa=program.isa,
         threads=program.threads,
         kv_bits=config.kv_bits,
         bits=_bits(target.checkpoint),
         weight_bytes=program.weight_bytes,
         kv_bytes=program.kv_bytes,
-        why=_why(config),
+        why=str(place.card) if place.card else _why(config),
         kv_layers=tuple(program.kv_bits),
         threads_why=_threads_why(key.threads, key.cores, program.threads),
         calibration=measured,
-        notes=notes,
+        notes=(*((place.note,) if place.note else ()), *notes),
     )
 
 

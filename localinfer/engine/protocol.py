@@ -48,9 +48,9 @@ class EngineInfo:
     """Where and how an engine runs; the line printed at start is made of this."""
 
     model: str
-    backend: Literal["cpu", "llamacpp"]
+    backend: Literal["cpu", "cuda", "llamacpp"]
     isa: str
-    """Kernel set: `scalar`, `avx2`, …; what llama.cpp says of itself for `llamacpp`."""
+    """Kernel set: `scalar`, `avx2`, …; `sm_86`, … on a card; what llama.cpp says of itself for `llamacpp`."""
     threads: int
     kv_bits: int
     """As asked for."""
@@ -59,13 +59,17 @@ class EngineInfo:
     weight_bytes: int
     kv_bytes: int
     why: str
-    """Why this kernel set."""
+    """Why this kernel set; the card where it runs on one."""
     threads_why: str = "as asked"
     """Why so many threads."""
     kv_layers: tuple[int, ...] = ()
     """Bits of each layer's cache: with `kv_bits` 4, layers that do not bear it keep 8. Empty where it is not known."""
     calibration: Calibration | None = None
     """Seconds of a step by its rows; None where they are not measured."""
+    backend_why: str = ""
+    """Why this backend was chosen, in words that go after `as`; empty where it was asked for."""
+    card: str = ""
+    """The uuid of the card."""
     notes: tuple[str, ...] = ()
     """What to tell of weights that run in another form than they are stored in."""
 

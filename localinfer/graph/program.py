@@ -19,6 +19,7 @@ from localinfer.graph.weights import Checkpoint
 
 Vector = NDArray[np.float32]
 OnProgress = Callable[[int, int], None]
+Move = Callable[[native.Program], object]
 
 
 def load_program(
@@ -30,12 +31,14 @@ def load_program(
     context: int,
     kv_blocks: int,
     kv_bits: KvBits | Sequence[int] = 8,
+    move: Move | None = None,
     on_progress: OnProgress | None = None,
 ) -> native.Program:
     """Load every weight of `checkpoint` and return its program, ready for `step`.
 
     `context` is the number of positions RoPE is prepared for; `kv_blocks` blocks of 32 tokens are allocated.
     `kv_bits` may be given layer by layer; with 4 for all, layers that do not bear it get 8 (`Program.kv_bits` tells).
+    `move` takes the program to a card before its cache is made.
     `on_progress(done, total)` is told the bytes read so far, of all bytes. Above the packed weights, memory holds the
     matrices of one fused operation at most. Raises `Corrupt` for NaN or infinity, naming the tensor, `DoesNotFit` when
     memory runs out, and `NotSupported` for 4 bits where heads are too small.
@@ -49,6 +52,8 @@ def load_program(
             loader.add(op)
         if kv_bits == 4:
             kv_bits = choose_bits(loader.program.probe_kv(probe_text(checkpoint.spec)))
+        if move is not None:
+            move(loader.program)
         loader.program.make_kv(kv_blocks, kv_bits)
     except MemoryError as error:
         raise DoesNotFit(

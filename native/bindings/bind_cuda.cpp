@@ -69,16 +69,18 @@ nb::dict cuda_facts(const Program& program) {
 
 void bind_cuda(nb::module_& m) {
   nb::exception<cuda::Unusable>(m, "CudaUnusable");
-  m.def("cuda_cards", &cards,
+  m.def("cuda_cards", &cards, nb::sig("def cuda_cards() -> dict[str, typing.Any]"),
         "What the NVIDIA driver says: its `library`, the newest CUDA `version` it knows (1000 * major + 10 * minor), and\n"
         "its `cards`, each with name, uuid, sm (10 * compute capability), multiprocessors, total_bytes and peak_gb_s.\n\n"
         "Raises CudaUnusable; its message is the reason and, on the next line, what to do.");
   m.def("cuda_sources_hash", &cuda::sources_hash, "Hash of the kernels' sources and of how they are compiled.");
   m.def("use_cuda", &use_cuda, "program"_a, "card"_a, "keep"_a, "libraries"_a, "graphs"_a = true,
+        nb::sig("def use_cuda(program: Program, card: int, keep: str, libraries: Sequence[str], graphs: bool = True) "
+                "-> dict[str, typing.Any]"),
         "Move a program, complete but for `make_kv`, to NVIDIA card number `card`: its steps give the same bits there.\n\n"
         "Kernels are compiled for this card, by the NVRTC found in `libraries` or where the system looks, and kept in the\n"
         "directory `keep` (\"\": nowhere). Without `graphs` every step is launched kernel by kernel. Returns the card's\n"
         "facts, and compiler, note, kept and ptx. Raises CudaUnusable as above, MemoryError with the size.");
-  m.def("cuda_facts", &cuda_facts, "program"_a,
+  m.def("cuda_facts", &cuda_facts, "program"_a, nb::sig("def cuda_facts(program: Program) -> dict[str, int]"),
         "Of a program on a card: launches so far, graphs kept, free_bytes of the card. Else empty.");
 }

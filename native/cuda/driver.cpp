@@ -29,7 +29,7 @@ void* open_library(const std::string& name) {
   void* handle = dlopen(name.c_str(), RTLD_NOW | RTLD_LOCAL);
   if (handle != nullptr) return handle;
   const char* why = dlerror();
-  throw Unusable("no NVIDIA driver: " + std::string(why != nullptr ? why : name.c_str()),
+  throw Unusable("there is no NVIDIA driver (" + std::string(why != nullptr ? why : name.c_str()) + ")",
                  std::string("install the driver of the card, or ") + kUseCpu);
 }
 

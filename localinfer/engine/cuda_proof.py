@@ -1,0 +1,213 @@
+"""A card proves itself before it serves: tiny random models are run on it and on the processor, and every number must
+be the same to the last bit. What came out is kept for this card, driver and these kernels.
+"""
+
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+from numpy.random import Generator
+from numpy.typing import NDArray
+
+from localinfer import native
+from localinfer.config import BLOCK_TOKENS
+from localinfer.engine import cuda
+from localinfer.engine.cuda import Card
+from localinfer.errors import LocalInferError
+from localinfer.formats.durable import write_json
+from localinfer.formats.json_files import read_object
+from localinfer.paths import cuda_dir
+
+STEPS = (40, 1, 2, 4, 8, 16, 230, 1, 3, 20)
+"""Rows of the steps: each way of multiplying, few rows and many; then past the 256 tokens where attention is cut."""
+
+KINDS = ("int4", "int3", "int8", "int8a16", "bf16")
+FORMAT = 1
+
+Move = Callable[[native.Program], object]
+
+
+@dataclass(frozen=True, slots=True)
+class Proof:
+    """How a card's test ended."""
+
+    card: str
+    """Its uuid."""
+    driver: int
+    sources: str
+    """Hash of the kernels."""
+    checks: int
+    failures: tuple[str, ...]
+    """What differed, in words; none: the card has passed."""
+    seconds: float
+
+    @property
+    def passed(self) -> bool:
+        return not self.failures
+
+
+@dataclass(frozen=True, slots=True)
+class Toy:
+    """A model of two layers; `kind` of its matrices, and what of the optional parts it has."""
+
+    kind: str
+    group: int
+    kv_bits: int
+    rich: bool
+    """With biases, norms of heads and after layers, GELU, a window and a soft cap."""
+
+    def __str__(self) -> str:
+        group = f" by {self.group}" if self.kind != "bf16" else ""
+        return f"{self.kind}{group}, {self.kv_bits}-bit cache{', all optional parts' if self.rich else ''}"
+
+
+TOYS = tuple(
+    Toy(kind, group, kv_bits, rich)
+    for kind, group, kv_bits, rich in (
+        ("int4", 32, 8, False),
+        ("int4", 128, 4, True),
+        ("int3", 64, 16, True),
+        ("int3", 128, 8, False),
+        ("int8", 32, 4, False),
+        ("int8a16", 64, 8, True),
+        ("bf16", 0, 16, False),
+    )
+)
+
+
+def proof_of(card: Card, *, again: bool = False) -> Proof:
+    """The kept proof for this card, driver and these kernels, or else a new one, which is kept."""
+    key = (card.uuid, card.driver, native.cuda_sources_hash())
+    kept = None if again else next((p for p in _kept() if (p.card, p.driver, p.sources) == key), None)
+    if kept is not None:
+        return kept
+    found = prove(card, lambda program: cuda.move(program, card))
+    _keep(found)
+    return found
+
+
+def prove(card: Card, move: Move) -> Proof:
+    """Run all toys on the card and on the processor. Raises what `move` raises."""
+    started, failures, checks = time.monotonic(), list[str](), 0
+    for toy in TOYS:
+        for what, same in _compare(toy, move):
+            checks += 1
+            if not same:
+                failures.append(f"{toy}: {what}")
+    seconds = time.monotonic() - started
+    return Proof(card.uuid, card.driver, native.cuda_sources_hash(), checks, tuple(failures), seconds)
+
+
+def _compare(toy: Toy, move: Move) -> Iterator[tuple[str, bool]]:
+    """What was compared, and whether it was the same: logits of every step, and the cache at the end."""
+    here, there = build(toy), build(toy, move)
+    position = 0
+    for rows in STEPS:
+        try:
+            ours, theirs = (_step(program, position, rows) for program in (here, there))
+        except RuntimeError as error:
+            yield f"{rows} rows at token {position}: {error}", False
+            return
+        yield f"{rows} rows at token {position}", np.array_equal(ours, theirs, equal_nan=True)
+        position += rows
+    blocks = [np.zeros(here.kv_block_bytes, np.uint8) for _ in range(2)]
+    same = True
+    for block in range(-(-position // BLOCK_TOKENS)):
+        for program, into in zip((here, there), blocks, strict=True):
+            program.read_kv(block, into)
+        same = same and np.array_equal(blocks[0], blocks[1])
+    yield "keys and values", same
+
+
+def _step(program: native.Program, position: int, rows: int) -> NDArray[np.float32]:
+    """Logits of all rows; tokens depend on their position alone."""
+    positions = np.arange(position, position + rows, dtype=np.int32)
+    tokens = (positions * 7919 + 13) % np.int32(program.vocab)
+    table = np.arange(sum(STEPS) // BLOCK_TOKENS + 1, dtype=np.int32)[None]
+    logits = np.full((rows, program.vocab), np.nan, np.float32)
+    program.step(tokens, positions, np.zeros(rows, np.int32), table, np.arange(rows, dtype=np.int32), logits)
+    return logits
+
+
+def build(toy: Toy, move: Move | None = None) -> native.Program:
+    """The toy as a program; the same numbers each time."""
+    rng, hidden, ffn, heads, kv_heads, head_dim, vocab = np.random.default_rng(8), 256, 384, 4, 2, 64, 96
+    program = native.Program(hidden, max_rows=64)
+
+    def weight(*rows: int, cols: int, interleave: bool = False) -> native.Weight:
+        return _weight(rng, toy, rows, cols, interleave)
+
+    def vector(n: int) -> NDArray[np.float32]:
+        return rng.normal(1, 0.3, n).astype(np.float32)
+
+    def optional(n: int) -> NDArray[np.float32] | None:
+        return vector(n) if toy.rich else None
+
+    rope = program.rope_table(1e4 ** -np.linspace(0, 1, head_dim // 2, endpoint=False), sum(STEPS))
+    program.embed(weight(vocab, cols=hidden), 1.5 if toy.rich else 1.0)
+    for layer in range(2):
+        program.attend(
+            norm=vector(hidden),
+            eps=1e-5,
+            qkv=weight(heads * head_dim, kv_heads * head_dim, kv_heads * head_dim, cols=hidden),
+            bias=optional((heads + 2 * kv_heads) * head_dim),
+            q_norm=optional(head_dim),
+            k_norm=optional(head_dim),
+            o=weight(hidden, cols=heads * head_dim),
+            o_bias=optional(hidden),
+            post_norm=optional(hidden),
+            heads=heads,
+            kv_heads=kv_heads,
+            head_dim=head_dim,
+            rope=rope,
+            scale=head_dim**-0.5,
+            window=50 if toy.rich and layer else 0,
+        )
+        gate_up = weight(ffn, ffn, cols=hidden, interleave=True)
+        activation = "gelu_tanh" if toy.rich else "silu"
+        program.gated_mlp(vector(hidden), 1e-5, gate_up, activation, weight(hidden, cols=ffn), optional(hidden))
+    program.head(vector(hidden), 1e-5, weight(vocab, cols=hidden), 9.0 if toy.rich else 0.0)
+    if move is not None:
+        move(program)
+    program.make_kv(sum(STEPS) // BLOCK_TOKENS + 1, toy.kv_bits)
+    return program
+
+
+def _weight(rng: Generator, toy: Toy, rows: tuple[int, ...], cols: int, interleave: bool) -> native.Weight:
+    if toy.kind == "bf16":
+        parts = [(rng.normal(0, cols**-0.5, (n, cols)).astype(np.float32).view(np.uint32) >> 16) for n in rows]
+        return native.pack_bf16([part.astype(np.uint16) for part in parts], interleave, 1)
+    bits = int(toy.kind[3])
+    size = cols**-0.5 / (1 << (bits - 2))
+    pairs = [
+        (
+            rng.integers(-(1 << 31), 1 << 31, (n, cols * bits // 32), dtype=np.int32),
+            rng.uniform(0.5 * size, 1.5 * size, (n, cols // toy.group)).astype(np.float16),
+        )
+        for n in rows
+    ]
+    return native.pack_int(bits, toy.group, pairs, interleave, 1, activation_bits=16 if toy.kind.endswith("a16") else 8)
+
+
+def _kept() -> list[Proof]:
+    """What is kept; a file that cannot be read only means to prove again."""
+    path = cuda_dir() / "proofs.json"
+    try:
+        stored: Any = read_object(path) if path.exists() else {}
+        if stored.get("format") != FORMAT:
+            return []
+        return [Proof(**(one | {"failures": tuple(one["failures"])})) for one in stored["proofs"]]
+    except (LocalInferError, OSError, TypeError, KeyError):
+        return []
+
+
+def _keep(proof: Proof) -> None:
+    """Write it down before the others; a home that cannot be written only means to prove again."""
+    others = [one for one in _kept() if one.card != proof.card]
+    try:
+        cuda_dir().mkdir(parents=True, exist_ok=True)
+        write_json(cuda_dir() / "proofs.json", {"format": FORMAT, "proofs": [asdict(one) for one in (proof, *others)]})
+    except (LocalInferError, OSError):
+        return
