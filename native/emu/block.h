@@ -20,7 +20,7 @@ using Copies = std::vector<Copy>;
 
 enum class State : uint8_t { ready, at_warp, at_block, over };
 
-LI_UNCHECKED inline void run_thread();
+inline void run_thread();
 
 struct Thread {
   Fiber fiber{run_thread};

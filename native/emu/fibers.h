@@ -104,7 +104,7 @@ class Fiber {
   Fiber& operator=(const Fiber&) = delete;
 
   // From the host: continues the fiber until it suspends itself.
-  LI_UNCHECKED void resume() {
+  LI_UNCHECKED __attribute__((noinline)) void resume() {
     starting = this;
 #if defined(LI_TSAN)
     tsan_host_ = __tsan_get_current_fiber();
@@ -120,7 +120,7 @@ class Fiber {
   }
 
   // From inside: back to the host.
-  LI_UNCHECKED void suspend() {
+  LI_UNCHECKED __attribute__((noinline)) void suspend() {
 #if defined(LI_TSAN)
     __tsan_switch_to_fiber(tsan_host_, kNoOrder);
 #elif defined(LI_ASAN)
@@ -135,10 +135,10 @@ class Fiber {
 
  private:
   static constexpr size_t kStack = 256 << 10;
-  static constexpr size_t kGuard = 64 << 10;      // a multiple of every page size; touching it ends the process
+  static constexpr size_t kGuard = 64 << 10;  // a multiple of every page size; touching it ends the process
   static constexpr unsigned kNoOrder = 1;  // a switch orders nothing: only the kernel's barriers do
 
-  LI_UNCHECKED static void enter() {
+  LI_UNCHECKED __attribute__((noinline)) static void enter() {
     Fiber& self = *starting;
 #if defined(LI_ASAN)
     __sanitizer_finish_switch_fiber(nullptr, &self.host_bottom_, &self.host_bytes_);

@@ -1,4 +1,4 @@
-// How often global memory is read through load4, load8, load16 and copy_async16: in all, and in ranges that are watched.
+// How often global memory is read through load4, load8, load16 and copy_async16: in all, and in watched ranges.
 // Ordinary dereferences are not seen.
 #pragma once
 #include <algorithm>
@@ -12,7 +12,7 @@ namespace emu {
 struct Watch {
   uintptr_t begin;
   size_t size;
-  uint64_t bytes = 0;            // read from the range
+  uint64_t bytes = 0;           // read from the range
   std::vector<uint32_t> times;  // that each 4 bytes of it were read, whole or in part
 
   // "Each byte exactly once" is fewest() == 1 and most() == 1; the sum alone would not show it.
@@ -21,7 +21,7 @@ struct Watch {
 };
 
 struct Counters {
-  uint64_t bytes = 0;                      // read from global memory
+  uint64_t bytes = 0;                  // read from global memory
   std::map<uintptr_t, Watch> watches;  // by their begin; they do not overlap
 };
 

@@ -17,7 +17,7 @@
 #endif
 
 // For the few functions that change stacks: instrumented, they would enter on one stack and leave on another.
-#define LI_UNCHECKED __attribute__((no_sanitize("thread", "address"), noinline))
+#define LI_UNCHECKED __attribute__((no_sanitize("thread", "address")))
 
 #if defined(LI_TSAN)
 extern "C" {
