@@ -76,6 +76,9 @@ inline uint64_t launches = 0;
 
 inline Thread& thread() { return *running->current; }
 
+// Calls of the emulator know the line of the kernel that they stand in.
+#define LI_LINE int line = __builtin_LINE()
+
 [[noreturn]] inline void fail(const std::string& what) {
   const Block& b = *running;
   std::fprintf(stderr, "EMU ERROR block(%u,%u,%u) ", b.index.x, b.index.y, b.index.z);
@@ -119,7 +122,8 @@ inline void sync_block(int line) {
   observe(order);
 }
 
-inline void finish_thread() {
+// Returns the fiber, which has nothing of the block to look at once it is over.
+inline Fiber& finish_thread() {
   Unseen unseen;
   Block& b = *running;
   Thread& self = thread();
@@ -131,6 +135,7 @@ inline void finish_thread() {
   self.pending.clear();
   self.state = State::over;
   if (--b.alive != 0 && b.at_barrier == b.alive) open_barrier();  // a thread that is over counts no more
+  return self.fiber;
 }
 
 // What a fiber does: one thread of every block, block after block.
@@ -138,12 +143,8 @@ LI_UNCHECKED inline void run_thread() {
   for (;;) {
     observe(&running->start);
     (*running->body)();
-    finish_thread();
-    thread().fiber.suspend();
+    finish_thread().suspend();
   }
 }
-
-// Calls of the emulator know the line of the kernel that they stand in.
-#define LI_LINE int line = __builtin_LINE()
 
 }  // namespace emu

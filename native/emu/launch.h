@@ -22,24 +22,30 @@ inline Thread* keep_thread(unsigned number) {
   return &kept[number];
 }
 
+// Which threads run first. A warp that can go on does so before another has its turn: what a missing barrier allows
+// then happens. A random schedule sometimes breaks off, and shuffles warps and lanes each time.
 class Schedule {
  public:
-  Schedule(unsigned threads, uint32_t kind) : order_(threads), kind_(kind), seed_(kind * 2654435761u + 1) {
-    std::iota(order_.begin(), order_.end(), 0u);
-    if (kind == kReverse) std::reverse(order_.begin(), order_.end());
+  Schedule(unsigned warps, uint32_t kind) : warps_(warps), lanes_(32), kind_(kind), seed_(kind * 2654435761u + 1) {
+    std::iota(warps_.begin(), warps_.end(), 0u);
+    std::iota(lanes_.begin(), lanes_.end(), 0u);
+    if (kind != kReverse) return;
+    std::reverse(warps_.begin(), warps_.end());
+    std::reverse(lanes_.begin(), lanes_.end());
   }
 
   unsigned block(unsigned i, unsigned blocks) const { return kind_ == kReverse ? blocks - 1 - i : i; }
-
-  // The order of the threads in the next pass over them.
-  const std::vector<unsigned>& pass() {
-    if (kind_ > kReverse) {
-      for (size_t i = order_.size(); i > 1; --i) std::swap(order_[i - 1], order_[random() % i]);
-    }
-    return order_;
-  }
+  const std::vector<unsigned>& warps() { return shuffled(warps_); }
+  const std::vector<unsigned>& lanes() { return shuffled(lanes_); }
+  bool warp_goes_on() { return kind_ <= kReverse || random() % 4 != 0; }
 
  private:
+  const std::vector<unsigned>& shuffled(std::vector<unsigned>& order) {
+    if (kind_ > kReverse) {
+      for (size_t i = order.size(); i > 1; --i) std::swap(order[i - 1], order[random() % i]);
+    }
+    return order;
+  }
   uint32_t random() {
     seed_ ^= seed_ << 13;
     seed_ ^= seed_ >> 17;
@@ -47,7 +53,7 @@ class Schedule {
     return seed_;
   }
 
-  std::vector<unsigned> order_;
+  std::vector<unsigned> warps_, lanes_;
   uint32_t kind_;
   uint32_t seed_;
 };
@@ -72,11 +78,13 @@ inline void start_block(Block& b, unsigned number) {
 
 [[noreturn]] inline void report_deadlock(Block& b) {
   constexpr int kNamed = 8;
-  b.current = nullptr;
   std::string what = "DEADLOCK:";
   int waiting = 0;
-  for (const Thread* t : b.thread) {
-    if (t->state == State::over || ++waiting > kNamed) continue;
+  b.current = nullptr;
+  for (Thread* t : b.thread) {
+    if (t->state == State::over) continue;
+    if (b.current == nullptr) b.current = t;
+    if (++waiting > kNamed) continue;
     what += " thread " + std::to_string(t->number) + " waits ";
     what += t->state == State::at_warp ? "for its warp" : "in sync_block";
     what += " at line " + std::to_string(t->line) + ";";
@@ -86,15 +94,27 @@ inline void start_block(Block& b, unsigned number) {
   fail(what);
 }
 
+// One turn of those lanes that can go on; whether there were any.
+inline bool run_warp(Block& b, unsigned warp, Schedule& schedule) {
+  bool moved = false;
+  for (const unsigned lane : schedule.lanes()) {
+    const unsigned i = 32 * warp + lane;
+    if (i >= b.thread.size() || b.thread[i]->state != State::ready) continue;
+    moved = true;
+    b.current = b.thread[i];
+    b.current->fiber.resume();
+  }
+  return moved;
+}
+
 inline void run_block(Block& b, Schedule& schedule) {
   while (b.alive != 0) {
     bool moved = false;
-    for (const unsigned i : schedule.pass()) {
-      Thread& t = *b.thread[i];
-      if (t.state != State::ready) continue;
-      moved = true;
-      b.current = &t;
-      t.fiber.resume();
+    for (const unsigned warp : schedule.warps()) {
+      while (run_warp(b, warp, schedule)) {
+        moved = true;
+        if (!schedule.warp_goes_on()) break;
+      }
     }
     if (!moved) report_deadlock(b);
   }
@@ -122,7 +142,7 @@ inline void launch(dim3 grid, dim3 threads, size_t dynamic_bytes, const std::fun
   for (unsigned i = 0; i < count; ++i) b.thread.push_back(keep_thread(i));
   b.warps.resize((count + 31) / 32);
   if (dynamic_bytes != 0) b.dynamic_shared = add_shared(dynamic_bytes);
-  Schedule schedule(count, schedule_kind);
+  Schedule schedule(unsigned(b.warps.size()), schedule_kind);
   for (unsigned i = 0; i < blocks; ++i) {
     start_block(b, schedule.block(i, blocks));
     run_block(b, schedule);

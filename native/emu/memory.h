@@ -25,32 +25,33 @@ inline char* add_shared(size_t bytes) {
   return static_cast<char*>(data);
 }
 
-inline char* add_static_shared(size_t bytes) {
+inline char* add_static_shared(size_t bytes, int line) {
   size_t sum = bytes;
   for (const SharedArray& array : running->shared) sum += array.data == running->dynamic_shared ? 0 : array.bytes;
   if (sum > kStaticShared) {
-    fail(std::to_string(sum) + " bytes of static shared memory; a block has at most " + std::to_string(kStaticShared));
+    fail_at(line, std::to_string(sum) + " bytes of static shared memory; a block has at most " +
+                      std::to_string(kStaticShared));
   }
   return add_shared(bytes);
 }
 
 // The array of one LI_SHARED: every place where it is written has a Site of its own.
 template <class T, size_t N, class Site>
-T (&shared_array(Site))[N] {
+T (&shared_array(Site, LI_LINE))[N] {
   static uint64_t launch = 0;
   static char* data = nullptr;
   Unseen unseen;
   if (launch != launches) {
     launch = launches;
-    data = add_static_shared(sizeof(T) * N);
+    data = add_static_shared(sizeof(T) * N, line);
   }
   return *reinterpret_cast<T(*)[N]>(data);
 }
 
 template <class T>
-T* dynamic_shared() {
+T* dynamic_shared(LI_LINE) {
   Unseen unseen;
-  if (running->dynamic_shared == nullptr) fail("dynamic shared memory, and the launch asked for none");
+  if (running->dynamic_shared == nullptr) fail_at(line, "dynamic shared memory, and the launch asked for none");
   return reinterpret_cast<T*>(running->dynamic_shared);
 }
 
