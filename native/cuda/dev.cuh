@@ -25,7 +25,7 @@ typedef decltype(sizeof(0)) uintptr_t;
 #define LI_KERNEL(threads, min_blocks) extern "C" __global__ void __launch_bounds__(threads, min_blocks)
 #define LI_DEVICE static __device__ __forceinline__
 #define LI_SHARED(T, name, N) __shared__ __align__(16) T name[N]
-#define LI_DYNAMIC_SHARED(T, name)                                \
+#define LI_DYNAMIC_SHARED(T, name)                                   \
   extern __shared__ __align__(16) unsigned char li_dynamic_shared[]; \
   T* name = reinterpret_cast<T*>(li_dynamic_shared)
 #define LI_UNROLL _Pragma("unroll")
@@ -72,9 +72,9 @@ LI_DEVICE uint2 load8(const void* p) { return __ldg(static_cast<const uint2*>(p)
 LI_DEVICE uint4 load16(const void* p) { return __ldg(static_cast<const uint4*>(p)); }
 
 // d (16 x 8) += a (16 x k, rows) * b (k x 8, columns), k being 32 bytes: 32 s8, 16 halves, 16 bfloat16.
-// Fragments are those of PTX m16n8k32 and m16n8k16, 4 bytes a word: row r of a, word w of its 8: lane 4*(r % 8) + w % 4,
-// register r / 8 + 2*(w / 4); column c of b, word w: lane 4*c + w % 4, register w / 4; element i of d in lane l: row
-// l / 4 + 8*(i / 2), column 2*(l % 4) + i % 2.
+// Fragments are those of PTX m16n8k32 and m16n8k16, in words of 4 bytes: row r of a, word w of its 8: lane
+// 4*(r % 8) + w % 4, register r / 8 + 2*(w / 4); column c of b, word w: lane 4*c + w % 4, register w / 4;
+// element i of d in lane l: row l / 4 + 8*(i / 2), column 2*(l % 4) + i % 2.
 #if defined(LI_SM_80)
 
 LI_DEVICE void mma_s8(int (&d)[4], const unsigned (&a)[4], const unsigned (&b)[2]) {
