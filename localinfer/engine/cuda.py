@@ -1,5 +1,6 @@
 """NVIDIA cards: which one can serve, and how a program moves there."""
 
+import os
 import site
 import sys
 from collections.abc import Iterator
@@ -48,12 +49,13 @@ def cards() -> list[Card]:
     return [Card(number, **facts, driver=found["version"]) for number, facts in enumerate(found["cards"])]
 
 
-def move(program: native.Program, card: Card, *, graphs: bool = True) -> str:
+def move(program: native.Program, card: Card) -> str:
     """Take `program` to the card; gives what a person should know of it, or nothing.
 
     Raises `NotSupported` without a compiler, or when the card cannot run the program, `DoesNotFit` when its memory is
     too small.
     """
+    graphs = os.environ.get("LOCALINFER_CUDA_GRAPHS") != "0"
     try:
         return str(native.use_cuda(program, card.number, str(cuda_dir()), list(libraries()), graphs)["note"])
     except native.CudaUnusable as error:

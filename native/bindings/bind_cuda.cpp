@@ -61,6 +61,9 @@ nb::dict cuda_facts(const Program& program) {
     facts["launches"] = device->launches();
     facts["graphs"] = device->graphs();
     facts["free_bytes"] = device->free_bytes();
+    nb::list ranges;
+    for (const cuda::Model::Range& range : device->model().ranges()) ranges.append(nb::make_tuple(range.start, range.bytes));
+    facts["weights"] = ranges;
   }
   return facts;
 }
@@ -81,6 +84,7 @@ void bind_cuda(nb::module_& m) {
         "Kernels are compiled for this card, by the NVRTC found in `libraries` or where the system looks, and kept in the\n"
         "directory `keep` (\"\": nowhere). Without `graphs` every step is launched kernel by kernel. Returns the card's\n"
         "facts, and compiler, note, kept and ptx. Raises CudaUnusable as above, MemoryError with the size.");
-  m.def("cuda_facts", &cuda_facts, "program"_a, nb::sig("def cuda_facts(program: Program) -> dict[str, int]"),
-        "Of a program on a card: launches so far, graphs kept, free_bytes of the card. Else empty.");
+  m.def("cuda_facts", &cuda_facts, "program"_a, nb::sig("def cuda_facts(program: Program) -> dict[str, typing.Any]"),
+        "Of a program on a card: `launches` so far, without those that graphs repeat, `graphs` kept, `free_bytes` of the\n"
+        "card, and of each matrix the address and bytes of its `weights`. Else empty.");
 }

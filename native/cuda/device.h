@@ -32,6 +32,7 @@ class CudaDevice final : public Device {
   size_t launches() const { return kernels_.launches(); }  // so far; what a graph repeats is not counted
   size_t graphs() const { return graphs_.size(); }
   size_t free_bytes() const { return session_->free_bytes(); }
+  const Model& model() const { return model_; }
 
  private:
   struct Piece;

@@ -52,6 +52,7 @@ WeightOnCard Model::put(const WeightRef& weight) {
   memory_.emplace_back(session_, total, "weights on the card");
   memory_.back().put(0, staging.data(), total);
   bytes_ += total;
+  ranges_.push_back({memory_.back().at(), sizes.values});
   WeightOnCard on;
   on.kind = shape.kind;
   on.planes = static_cast<int>(shape.planes());

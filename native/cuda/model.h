@@ -33,6 +33,13 @@ class Model {
   std::vector<OpOnCard> ops;  // as Program::Parts::ops
   size_t bytes() const { return bytes_; }
 
+  // Where the values of each matrix lie, without scales: for whoever counts what is read.
+  struct Range {
+    Pointer start;
+    size_t bytes;
+  };
+  const std::vector<Range>& ranges() const { return ranges_; }
+
  private:
   WeightOnCard put(const WeightRef& weight);
   const float* put(const Floats& values);
@@ -41,6 +48,7 @@ class Model {
   size_t threads_;
   std::map<const Weight*, WeightOnCard> seen_;  // tied ones are put once; empty after the constructor
   std::vector<CardMemory> memory_;
+  std::vector<Range> ranges_;
   size_t bytes_ = 0;
 };
 
