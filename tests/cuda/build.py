@@ -36,5 +36,5 @@ def stand_in(folder: Path, kernels: Path = SOURCES) -> Path:
 
 def run(program: Path, *arguments: object) -> subprocess.CompletedProcess[str]:
     """A hang is a failure too: no program here needs more than seconds."""
-    command = [program, *(str(a) for a in arguments)]
+    command = [str(program), *(str(a) for a in arguments)]
     return subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)

@@ -32,7 +32,7 @@ def interesting_floats() -> np.ndarray[tuple[int], np.dtype[np.float32]]:
     """Every half, what lies between two of them, their neighbours, and floats of all sizes."""
     halves = np.arange(0x7C00, dtype=np.uint16).view(np.float16).astype(np.float32)
     between = ((halves[1:].astype(np.float64) + halves[:-1]) / 2).astype(np.float32)
-    edges = np.concatenate([halves, between, np.float32([65504, 65519.996, 65520, 65536, np.inf])])
+    edges = np.concatenate([halves, between, np.array([65504, 65519.996, 65520, 65536, np.inf], np.float32)])
     near = np.concatenate([np.nextafter(edges, np.float32(np.inf)), np.nextafter(edges, np.float32(-np.inf)), edges])
     bits = np.random.default_rng(1).integers(0, 2**32, 100_000, dtype=np.uint32).view(np.float32)
     return np.concatenate([near, -near, bits])
