@@ -51,6 +51,7 @@ inline const std::map<int, std::pair<const char*, const char*>> kErrors = {
     {719, {"CUDA_ERROR_LAUNCH_FAILED", "unspecified launch failure"}},
     {803, {"CUDA_ERROR_SYSTEM_DRIVER_MISMATCH", "system has unsupported display driver / cuda driver combination"}},
     {900, {"CUDA_ERROR_STREAM_CAPTURE_UNSUPPORTED", "operation not permitted when stream is capturing"}},
+    {901, {"CUDA_ERROR_STREAM_CAPTURE_INVALIDATED", "operation failed due to a previous error during capture"}},
     {999, {"CUDA_ERROR_UNKNOWN", "unknown error"}},
 };
 

@@ -28,6 +28,7 @@ enum Result : int {
   kNotFound = 500,
   kNotReady = 600,
   kCapturing = 900,
+  kInvalidated = 901,
 };
 
 inline const char* setting(const char* name, const char* otherwise) {
@@ -84,6 +85,7 @@ struct Stream {
   unsigned flags = 0;
   std::vector<Work> waiting{};
   bool capturing = false;
+  bool spoiled = false;  // the capture, by a call that it forbids
 
   void add(Work work) {
     if (capturing || late()) {
@@ -165,6 +167,12 @@ struct State {
       if (stream->capturing) return true;
     }
     return false;
+  }
+  // For a call that no capture allows: true if there is one, which it has spoiled.
+  bool spoil_capture() {
+    bool any = false;
+    for (const auto& [handle, stream] : streams) any |= stream->spoiled = stream->capturing;
+    return any;
   }
   // What a call without a stream waits for: every stream that was not made to stand aside (flag 1).
   void finish_blocking() {

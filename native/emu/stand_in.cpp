@@ -56,7 +56,7 @@ using namespace stand_in;
   if (current_context == nullptr) return kInvalidContext
 #define BEGIN_UNCAPTURED \
   BEGIN;                 \
-  if (state.capturing()) return kCapturing
+  if (state.spoil_capture()) return kCapturing
 
 ENTRY cuInit(unsigned flags) {
   BEGIN_UNREADY;
@@ -291,7 +291,9 @@ ENTRY cuStreamEndCapture(void* handle, void** graph) {
   Stream* stream = state.streams.find(handle);
   if (stream == nullptr || !stream->capturing) return kInvalidValue;
   stream->capturing = false;
-  *graph = state.graphs.make(std::exchange(stream->waiting, {}));
+  std::vector<Work> work = std::exchange(stream->waiting, {});
+  if (std::exchange(stream->spoiled, false)) return kInvalidated;
+  *graph = state.graphs.make(std::move(work));
   return kSuccess;
 }
 ENTRY cuGraphInstantiateWithFlags(void** executable, void* handle, unsigned long long) {
