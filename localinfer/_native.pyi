@@ -306,9 +306,10 @@ def use_cuda(program: Program, card: int, keep: str, libraries: Sequence[str], g
     facts, and compiler, note, kept and ptx. Raises CudaUnusable as above, MemoryError with the size.
     """
 
-def cuda_facts(program: Program) -> dict[str, int]:
+def cuda_facts(program: Program) -> dict[str, Any]:
     """
-    Of a program on a card: launches so far, graphs kept, free_bytes of the card. Else empty.
+    Of a program on a card: `launches` so far, without those that graphs repeat, `graphs` kept, `free_bytes` of the
+    card, and of each matrix the address and bytes of its `weights`. Else empty.
     """
 
 def supported_isas() -> list[str]:

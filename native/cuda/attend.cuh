@@ -179,7 +179,7 @@ LI_DEVICE void attend(const AttendArgs& a) {
       query.scale = a.q_scale[one];
     }
     sync_warp();
-    Partial all, part;
+    Partial all = {}, part;
     for (int cut = from_cut; cut < to_cut; ++cut) {
       const int start = cut * kCutTokens, next = start + kCutTokens;
       take_cut<BITS>(part, a, query, row, h, first > start ? first : start, position + 1 < next ? position + 1 : next);

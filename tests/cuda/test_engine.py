@@ -6,12 +6,13 @@ from pathlib import Path
 import pytest
 
 from localinfer.config import EngineConfig, SamplingParams
+from localinfer.engine.cuda import Card
 from localinfer.engine.engine import StepEngine
 from localinfer.engine.opening import open_engine
 from localinfer.quantize.checkpoint import quantize_checkpoint
-from tests.engine.running import Eager, GREEDY, SAMPLED, make_prompts, run_all, run_one
 from localinfer.speculation.lookup import LookupDrafter
 from localinfer.speculation.suffix import SuffixDrafter
+from tests.engine.running import GREEDY, SAMPLED, Eager, make_prompts, run_all, run_one
 from tests.tiny import FAMILIES, Family, make_checkpoint
 
 pytestmark = pytest.mark.xdist_group("cuda")
@@ -32,7 +33,7 @@ def said(engine: StepEngine, prompts: Sequence[Sequence[int]], sampling: Samplin
 @pytest.mark.parametrize("graphs", ["graphs", "eager"])
 @pytest.mark.parametrize("family", FAMILIES)
 def test_every_family_says_the_same(
-    family: Family, graphs: str, tmp_path: Path, proved: Path, monkeypatch: pytest.MonkeyPatch
+    family: Family, graphs: str, tmp_path: Path, proved: Card, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Decode is one row a step: in a graph, or, where those are switched off, kernel by kernel."""
     monkeypatch.setenv("LOCALINFER_CUDA_GRAPHS", "1" if graphs == "graphs" else "0")
@@ -44,7 +45,7 @@ def test_every_family_says_the_same(
             assert said(there, prompts, sampling) == said(here, prompts, sampling)
 
 
-def test_drafts_and_company_change_nothing(tmp_path: Path, proved: Path) -> None:
+def test_drafts_and_company_change_nothing(tmp_path: Path, proved: Card) -> None:
     """Guesses that are checked in many rows, and four texts at once: the text of one alone on the processor."""
     path = make_checkpoint(tmp_path / "BF16", "qwen3", seed=3)
     quantize_checkpoint(path, tmp_path / "INT4", bits=4, group=32, threads=1)
@@ -58,7 +59,7 @@ def test_drafts_and_company_change_nothing(tmp_path: Path, proved: Path) -> None
         assert [one.token_ids for one in together] == expected
 
 
-def test_a_model_that_guesses_runs_on_the_card_too(tmp_path: Path, proved: Path) -> None:
+def test_a_model_that_guesses_runs_on_the_card_too(tmp_path: Path, proved: Card) -> None:
     path = make_checkpoint(tmp_path / "BF16", "llama", seed=3)
     quantize_checkpoint(path, tmp_path / "INT4", bits=4, group=32, threads=1)
     prompts = make_prompts(2, seed=2)

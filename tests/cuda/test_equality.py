@@ -1,5 +1,7 @@
 """A program on the card gives the processor's bits: whatever its matrices, cache, rows, schedule, graphs or not."""
 
+from collections.abc import Callable
+
 import numpy as np
 import pytest
 
@@ -44,8 +46,10 @@ def test_whatever_order_the_threads_run_in(schedule: int, move: Move, monkeypatc
 @pytest.mark.parametrize("graphs", [True, False])
 @pytest.mark.parametrize("kv_bits", [4, 8, 16, [8, 4]], ids=str)
 @pytest.mark.parametrize("name", WIDE)
-def test_past_a_cut_of_the_attention(name: str, kv_bits: int | list[int], graphs: bool, card_move: type[Move]) -> None:
-    """Prefill folds cuts, decode and verify rows split them; the cache holds the same bytes, the stream the same bits."""
+def test_past_a_cut_of_the_attention(
+    name: str, kv_bits: int | list[int], graphs: bool, card_move: Callable[[bool], Move]
+) -> None:
+    """Prefill folds cuts, decode and verify rows split them; cache and stream are the same."""
     model, move = random_model(WIDE[name]), card_move(graphs)
     tokens = some_tokens(342, model.shape.vocab)
     here, there = (Runner(build(model, kv_bits=kv_bits, blocks=12, move=m)) for m in (None, move))
@@ -85,9 +89,7 @@ def test_parts_of_a_step(move: Move) -> None:
     """Some layers only, their stream, and on from a stream: what drafters ask for."""
     model = random_model(SHAPES["int8"])
     tokens = some_tokens(20, 77)
-    logits, streams = zip(
-        *(Runner(build(model, move=m)).feed_part(tokens, 5, 1) for m in (None, move)), strict=True
-    )
+    logits, streams = zip(*(Runner(build(model, move=m)).feed_part(tokens, 5, 1) for m in (None, move)), strict=True)
     assert np.array_equal(*logits)
     assert np.array_equal(*streams)
     again = [Runner(build(model, move=m)).step([(0, tokens)], begin=2, inputs=streams[0])[0] for m in (None, move)]
