@@ -85,7 +85,7 @@ def _open_native(path: Path, config: EngineConfig, backend: str, name: str, on_p
     _check_vocabulary(checkpoint, tokenizer, name)
     context = choose_context(config, checkpoint.spec.max_context)
     cache = _cache(config, context)
-    place = choose(backend, config, lambda: _needed_bytes(path, config, context))
+    place = choose(backend, config, lambda: _needed_bytes(checkpoint, config, context))
     key = calibration.key_for(
         checkpoint, name, isa=config.isa, threads=config.threads or 0, kv_bits=config.kv_bits, card=place.card
     )
@@ -133,17 +133,11 @@ def _open_native(path: Path, config: EngineConfig, backend: str, name: str, on_p
     )
 
 
-def _needed_bytes(path: Path, config: EngineConfig, context: int) -> int:
-    from localinfer.cost.fit import estimate
-
-    fit = estimate(
-        path,
-        context=context,
-        parallel=config.parallel,
-        kv_tokens=config.pool_tokens(context),
-        kv_bits=config.kv_bits,
-    )
-    return fit.total_bytes
+def _needed_bytes(checkpoint: "Checkpoint", config: EngineConfig, context: int) -> int:
+    """Roughly what a card has to hold; it says itself, with the numbers, when that was too little."""
+    weights = sum(checkpoint.stored_bytes(linear.name) for linear in checkpoint.graph.linears())
+    cache = config.pool_tokens(context) * checkpoint.spec.kv_bytes_per_token(config.kv_bits)
+    return weights + weights // 10 + cache
 
 
 def _cache(config: EngineConfig, context: int) -> "PagedCache":

@@ -7,7 +7,16 @@ from pathlib import Path
 NATIVE = Path(__file__).parents[2] / "native"
 SOURCES = Path(__file__).parent / "sources"
 COMPILER = "g++"
-FLAGS = ("-std=c++20", "-Wall", "-Wextra", "-Werror", "-ffp-contract=off", "-fno-strict-aliasing", f"-I{NATIVE}")
+FLAGS = (
+    "-std=c++20",
+    "-Wall",
+    "-Wextra",
+    "-Werror",
+    "-Wno-unknown-pragmas",
+    "-ffp-contract=off",
+    "-fno-strict-aliasing",
+    f"-I{NATIVE}",
+)
 HOST = (*FLAGS, "-DLI_EMULATE", "-O1", "-g")
 KINDS: Mapping[str, tuple[str, ...]] = {
     "plain": (),
