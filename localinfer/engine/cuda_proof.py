@@ -137,7 +137,7 @@ def build(toy: Toy, move: Move | None = None) -> native.Program:
     program = native.Program(hidden, max_rows=64)
 
     def weight(*rows: int, cols: int, interleave: bool = False) -> native.Weight:
-        return _weight(rng, toy, rows, cols, interleave)
+        return random_weight(rng, toy.kind, toy.group, rows, cols, interleave)
 
     def vector(n: int) -> NDArray[np.float32]:
         return rng.normal(1, 0.3, n).astype(np.float32)
@@ -175,20 +175,25 @@ def build(toy: Toy, move: Move | None = None) -> native.Program:
     return program
 
 
-def _weight(rng: Generator, toy: Toy, rows: tuple[int, ...], cols: int, interleave: bool) -> native.Weight:
-    if toy.kind == "bf16":
-        parts = [(rng.normal(0, cols**-0.5, (n, cols)).astype(np.float32).view(np.uint32) >> 16) for n in rows]
-        return native.pack_bf16([part.astype(np.uint16) for part in parts], interleave, 1)
-    bits = int(toy.kind[3])
+def random_weight(
+    rng: Generator, kind: str, group: int, rows: tuple[int, ...], cols: int, interleave: bool = False, threads: int = 1
+) -> native.Weight:
+    """Parts of so many rows, of one of `KINDS`; about unit output for unit input."""
+    if kind == "bf16":  # signs and fractions at random, of the size that is wanted
+        exponent = np.float32(cols**-0.5).view(np.uint32) >> 23 << 7
+        parts = [rng.integers(0, 1 << 16, (n, cols), dtype=np.uint16) & 0x807F | np.uint16(exponent) for n in rows]
+        return native.pack_bf16(parts, interleave, threads)
+    bits = int(kind[3])
     size = cols**-0.5 / (1 << (bits - 2))
     pairs = [
         (
             rng.integers(-(1 << 31), 1 << 31, (n, cols * bits // 32), dtype=np.int32),
-            rng.uniform(0.5 * size, 1.5 * size, (n, cols // toy.group)).astype(np.float16),
+            rng.uniform(0.5 * size, 1.5 * size, (n, cols // group)).astype(np.float16),
         )
         for n in rows
     ]
-    return native.pack_int(bits, toy.group, pairs, interleave, 1, activation_bits=16 if toy.kind.endswith("a16") else 8)
+    activation_bits = 16 if kind.endswith("a16") else 8
+    return native.pack_int(bits, group, pairs, interleave, threads, activation_bits=activation_bits)
 
 
 def _kept() -> list[Proof]:

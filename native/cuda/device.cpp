@@ -117,11 +117,12 @@ void CudaDevice::make_kv(const KvCache& layout) {
   drop_graphs();
   kv_ = CardMemory();  // the old one goes first: both at once may not fit
   kv_ = CardMemory(session_, layout.bytes(), "the KV cache on the card");
+  kv_places_.clear();
+  for (size_t i = 0; i < layout.layers(); ++i) kv_places_.push_back(layout.place(i));
+  if (layout.bytes() == 0) return;  // a program without attention
   // Blocks are kept on disk whole: what nobody wrote must not be somebody else's.
   session_->check(session_->driver().MemsetD8Async(kv_.at(), 0, layout.bytes(), session_->stream()), "clearing the cache");
   session_->wait();
-  kv_places_.clear();
-  for (size_t i = 0; i < layout.layers(); ++i) kv_places_.push_back(layout.place(i));
 }
 
 void CudaDevice::read_kv(size_t block, uint8_t* out) {
