@@ -61,7 +61,7 @@ _localinfer_values() {
         --stop) : ;;
         --on-overflow) _localinfer_words error shift ;;
         -c|--ctx-size) : ;;
-        --backend) _localinfer_words auto cpu llamacpp ;;
+        --backend) _localinfer_words auto cpu cuda llamacpp ;;
         --draft) : ;;
         --draft-tokens) : ;;
         --prefill-chunk) : ;;

@@ -20,7 +20,7 @@ from localinfer.bench.rows import output_hash, percentile
 from localinfer.bench.run import pool_for
 from localinfer.bench.workload import CONTEXT, Asked, lengths
 from localinfer.config import EngineConfig, SamplingParams, in_range
-from localinfer.cost.energy import Meter, Source, source_of, start_meter
+from localinfer.cost.energy import Meter, Source, source_of, start_meter, with_card
 from localinfer.cost.prices import USUAL, Tariff, per_million_at
 from localinfer.engine.opening import open_engine
 from localinfer.engine.protocol import Engine, Request
@@ -123,7 +123,7 @@ def run_poisson(
         warm = SamplingParams(temperature=0.0, max_tokens=4, ignore_eos=True)
         for _ in engine.stream(Request(random_tokens(engine, 16, f"{seed}/warm"), warm)):
             pass
-        meter = start_meter(tariff.watts)
+        meter = with_card(start_meter(tariff.watts), engine.info.card)
         found, most = serve(engine, asked, arrivals(requests, rate, seed), seed, clock, sleep)
         joules = meter.joules() if meter else None
     return row_of(found, rate, most, joules, meter, tariff)

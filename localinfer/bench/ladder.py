@@ -149,7 +149,9 @@ def climb(
         turns: dict[str, TakeTurn] = {}
         for number, rung in enumerate(ladder[1:]):  # ours first: they know the tokens of the prompts
             on_progress(f"loading {rung.name}", number, len(ladder))
-            engine = stack.enter_context(open_engine(rung.path, _config(config, rung, context), name=rung.name))
+            engine = stack.enter_context(
+                open_engine(rung.path, _config(config, rung, context), backend="cpu", name=rung.name)
+            )
             found[rung.name] = _climber(rung, engine)
             turns[rung.name] = _our_turn(engine, rung, most, to_the_end, meter, clock)
         prompts = to_prompts(engine)

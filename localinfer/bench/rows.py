@@ -87,6 +87,7 @@ def make_row(
         one = who.traffic.bytes_per_token(test.depth + test.generate // 2) - who.traffic.weights
         step = who.traffic.weights + test.streams * one  # weights are read once for all streams
         moved = step * statistics.fmean(speeds) / test.streams
+    limit = who.info.card_bytes_per_s if who.info.card else bandwidth
     joules = _joules_per_token(samples)
     drafted = sum(sample.drafted for sample in samples)
     return BenchRow(
@@ -103,7 +104,7 @@ def make_row(
         tok_s_sd=statistics.stdev(speeds) if len(speeds) > 1 else 0.0,
         tok_s_median=statistics.median(speeds),
         gb_s=None if moved is None else moved / 1e9,
-        bandwidth_share=None if moved is None or not bandwidth else share(1, moved, bandwidth),
+        bandwidth_share=None if moved is None or not limit else share(1, moved, limit),
         ttft_ms=1e3 * statistics.median(sample.ttft_s for sample in samples),
         itl_p50_ms=1e3 * percentile(gaps, 0.50) if gaps else None,
         itl_p99_ms=1e3 * percentile(gaps, 0.99) if gaps else None,

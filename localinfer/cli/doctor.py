@@ -3,6 +3,7 @@
 import os
 import platform
 from dataclasses import asdict
+from functools import partial
 from typing import Any
 
 from localinfer.cli import options as o
@@ -27,6 +28,7 @@ PACKAGES = (
 
 ENERGY = {
     "rapl": "measured (RAPL)",
+    "nvml": "measured (RAPL and NVML)",
     "estimate": "no counter can be read here; estimated from the rated watts of this processor, and marked ≈",
     "none": "no counter can be read here; `--watts` says what the machine draws",
 }
@@ -116,7 +118,7 @@ def cards(*, again: bool, quiet: bool) -> dict[str, Any]:
                 report["proof"] = {"passed": proof.passed, **asdict(proof)}
                 progress(f"measuring {card.name}", 1, 2)
                 if proof.passed:
-                    report["read_bytes_per_s"] = read_speeds(lambda program, card=card: cuda.move(program, card))
+                    report["read_bytes_per_s"] = read_speeds(partial(cuda.move, card=card))
             except LocalInferError as error:
                 report["problem"] = error.message
     return {"cards": found}

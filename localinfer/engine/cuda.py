@@ -14,6 +14,8 @@ from localinfer.paths import cuda_dir
 WHEELS = ("nvidia/cuda_nvrtc/lib", "nvidia/cu12/lib", "nvidia/cu13/lib")
 """Where packages of NVIDIA's runtime compiler keep it, below `site-packages`."""
 
+ON_CPU = "run on the processor with `--backend cpu`"
+
 
 @dataclass(frozen=True, slots=True)
 class Card:
@@ -46,6 +48,8 @@ def cards() -> list[Card]:
         found = native.cuda_cards()
     except native.CudaUnusable as error:
         raise unusable(error) from None
+    except RuntimeError as error:
+        raise NotSupported(f"the NVIDIA driver failed: {error}", hint=ON_CPU) from error
     return [Card(number, **facts, driver=found["version"]) for number, facts in enumerate(found["cards"])]
 
 
@@ -65,7 +69,7 @@ def move(program: native.Program, card: Card) -> str:
             f"not enough memory on {card}: {error}", hint="lower `-c`, use a smaller model, or `--backend cpu`"
         ) from error
     except RuntimeError as error:
-        raise NotSupported(f"{card} failed: {error}", hint="run on the processor with `--backend cpu`") from error
+        raise NotSupported(f"{card} failed: {error}", hint=ON_CPU) from error
 
 
 def libraries() -> Iterator[str]:
@@ -86,5 +90,5 @@ def unusable(error: native.CudaUnusable) -> NotSupported:
 def _no_card(number: int) -> Card:
     raise NotSupported(
         f"there is no NVIDIA card {number} here",
-        hint="see whether `nvidia-smi` finds it, or run on the processor with `--backend cpu`",
+        hint=f"see whether `nvidia-smi` finds it, or {ON_CPU}",
     )

@@ -186,6 +186,7 @@ def _info(
         backend="cuda" if place.card else "cpu",
         backend_why=place.why,
         card=place.card.uuid if place.card else "",
+        card_bytes_per_s=place.card.peak_gb_s * 1e9 if place.card else 0.0,
         isa=program.isa,
         threads=program.threads,
         kv_bits=config.kv_bits,

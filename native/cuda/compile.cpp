@@ -161,12 +161,12 @@ std::string flags_text() {
 
 // A kept image begins with the hash of what follows, so that a damaged one is noticed.
 std::string read_kept(const fs::path& path) {
+  std::error_code ignored;
+  if (!fs::is_regular_file(path, ignored)) return "";
   std::ifstream file(path, std::ios::binary);
-  if (!file) return "";
   const std::string all{std::istreambuf_iterator<char>(file), {}};
   constexpr size_t digits = 64;
   if (all.size() > digits && sha256(all.substr(digits)) == all.substr(0, digits)) return all.substr(digits);
-  std::error_code ignored;
   fs::remove(path, ignored);
   return "";
 }

@@ -10,9 +10,12 @@ import pytest
 
 from localinfer.engine import cuda, cuda_proof
 from localinfer.paths import cuda_dir
+from tests.cli.conftest import cli
 from tests.cuda import build
 from tests.cuda.cards import Move
 from tests.cuda.driver import Driver
+
+__all__ = ["cli"]
 
 Program = Callable[[str, str], Path]
 
