@@ -288,7 +288,6 @@ complete -c localinfer -n '__localinfer_in bench' -l usd-per-kwh -x -d 'Price of
 complete -c localinfer -n '__localinfer_in bench' -l watts -x -d 'What this machine draws while it works, measured at the socket. [default: the processor\'s counters, else an estimate that is marked]'
 complete -c localinfer -n '__localinfer_in bench' -l hardware-usd -x -d 'What this machine cost, US dollars. [default: nothing: it is there]'
 complete -c localinfer -n '__localinfer_in bench' -l hardware-years -x -d 'How long a machine serves. [default: 4.0]'
-complete -c localinfer -n '__localinfer_in bench' -l api-model -x -d 'What to compare with at a provider, such as `openai/gpt-5-mini`. [default: the same open model where it is cheapest]'
 complete -c localinfer -n '__localinfer_in bench' -l revision -x -d 'Commit, branch or tag of the repository.'
 complete -c localinfer -n '__localinfer_in bench' -l offline -d 'Use only what is on this machine.'
 complete -c localinfer -n '__localinfer_in bench' -l json -d 'Print JSON on standard output.'

@@ -3,8 +3,9 @@
 import hashlib
 import statistics
 import struct
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from localinfer.bench.measure import Sample
 from localinfer.bench.plan import BenchTest
@@ -120,6 +121,12 @@ def make_row(
 
 def _usd_per_million(joules: float | None, tok_s: float, tariff: Tariff) -> float | None:
     return per_million_at(tok_s, None if joules is None else joules * tok_s, tariff)
+
+
+def row_name(row: Mapping[str, Any]) -> str:
+    """What a row of a kept report is called: its test, and who guessed, where somebody did."""
+    name, draft = str(row.get("test") or row.get("name", "?")), row.get("draft", "off")
+    return f"{name} {draft}" if draft != "off" and "test" in row else name
 
 
 def percentile(ascending: Sequence[float], share_below: float) -> float:

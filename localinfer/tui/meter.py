@@ -72,8 +72,10 @@ class Meter:
         """Give the energy since the last call to those who had tokens computed, by how many; nobody gets it if none
         had. Tell each what a provider would have charged."""
         for pane in panes:
-            if (offer := self._offer(pane.session.model)) is not None:
-                pane.set_status(api_usd=offer.charge(*pane.used))
+            used = {pane.session.model: (0, 0), **pane.used}  # each at its own model's price
+            offers = {model: offer for model in used if (offer := self._offer(model)) is not None}
+            if offers:
+                pane.set_status(api_usd=sum(offer.charge(*used[model]) for model, offer in offers.items()))
         moved = {pane.number: pane.moved - self._moved.get(pane.number, 0) for pane in panes}
         self._moved = {pane.number: pane.moved for pane in panes}
         before = self.joules
