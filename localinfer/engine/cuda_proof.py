@@ -142,7 +142,7 @@ def build(toy: Toy, move: Move | None = None) -> native.Program:
 
 def unmoved(toy: Toy) -> native.Program:
     """The toy before its cache is made; the same numbers each time."""
-    rng, hidden, ffn, heads, kv_heads, head_dim, vocab = np.random.default_rng(8), 256, 384, 4, 2, 64, 96
+    rng, hidden, ffn, heads, kv_heads, head_dim, vocab = np.random.default_rng(8), 128, 384, 2, 1, 64, 96
     program = native.Program(hidden, max_rows=64)
 
     def weight(*rows: int, cols: int, interleave: bool = False) -> native.Weight:

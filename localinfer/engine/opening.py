@@ -76,7 +76,6 @@ def _open_native(path: Path, config: EngineConfig, backend: str, name: str, on_p
     from localinfer.engine.past import open_past
     from localinfer.engine.runner import NativeRunner
     from localinfer.formats.tokenizer import Tokenizer
-    from localinfer.graph.program import load_program
     from localinfer.graph.weights import Checkpoint
 
     checkpoint = Checkpoint(path)
@@ -90,16 +89,8 @@ def _open_native(path: Path, config: EngineConfig, backend: str, name: str, on_p
         checkpoint, name, isa=config.isa, threads=config.threads or 0, kv_bits=config.kv_bits, card=place.card
     )
     kept = calibration.known(key)
-    program = load_program(
-        checkpoint,
-        threads=kept.threads if kept else key.threads,
-        isa=config.isa,
-        context=context,
-        kv_blocks=cache.allocator.count,
-        kv_bits=config.kv_bits,
-        move=place.move,
-        on_progress=on_progress and (lambda done, total: on_progress("weights", done, total)),
-    )
+    threads = kept.threads if kept else key.threads
+    program = _load(checkpoint, config, place, threads, context, cache.allocator.count, on_progress)
     measured = calibration.calibrate(program, key, kept, context)
     runner = NativeRunner(
         program,
@@ -130,6 +121,29 @@ def _open_native(path: Path, config: EngineConfig, backend: str, name: str, on_p
         remember=None if past is None else past.remember,
         draft_tokens=config.draft_tokens,
         shelf=shelf,
+    )
+
+
+def _load(
+    checkpoint: "Checkpoint",
+    config: EngineConfig,
+    place: "Place",
+    threads: int,
+    context: int,
+    blocks: int,
+    on_progress: OnProgress | None,
+) -> "native.Program":
+    from localinfer.graph.program import load_program
+
+    return load_program(
+        checkpoint,
+        threads=threads,
+        isa=config.isa,
+        context=context,
+        kv_blocks=blocks,
+        kv_bits=config.kv_bits,
+        move=place.move,
+        on_progress=on_progress and (lambda done, total: on_progress("weights", done, total)),
     )
 
 

@@ -101,8 +101,9 @@ ENTRY cuDeviceGetName(char* name, int size, int device) {
 ENTRY cuDeviceGetAttribute(int* value, int attribute, int device) {
   BEGIN_DEVICE;
   if (device != 0) return kInvalidDevice;
-  const auto at = attributes().find(attribute);
-  if (at == attributes().end()) return kInvalidValue;
+  const std::map<int, int> all = attributes();
+  const auto at = all.find(attribute);
+  if (at == all.end()) return kInvalidValue;
   *value = at->second;
   return kSuccess;
 }

@@ -86,8 +86,6 @@ def test_a_card_that_computes_wrong_is_not_used(
 
 
 MUTATIONS = {
-    "attention merges cuts": ("attend.cuh", "cut <= last; ++cut", "cut < last; ++cut"),
-    "the offset of int3": ("linear.cuh", "kTileBytes = 384, kOffset = 4", "kTileBytes = 384, kOffset = 3"),
     "the fifth row": ("linear.cuh", "rows[n][1] = real(first_row + 8 * n + 2 * t + 1)", "rows[n][1] = rows[n][0]"),
 }
 
