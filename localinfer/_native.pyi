@@ -294,6 +294,13 @@ def cuda_cards() -> dict[str, Any]:
     Raises CudaUnusable; its message is the reason and, on the next line, what to do.
     """
 
+def cuda_compiler(libraries: Sequence[str], driver_version: int) -> tuple[str, list[str]]:
+    """
+    The NVRTC that is found in `libraries` or where the system looks, with its version, and all places in order.
+
+    Raises CudaUnusable without one that this driver can follow.
+    """
+
 def cuda_sources_hash() -> str:
     """Hash of the kernels' sources and of how they are compiled."""
 

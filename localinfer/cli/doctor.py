@@ -114,6 +114,7 @@ def cards(*, again: bool, quiet: bool) -> dict[str, Any]:
             report: dict[str, Any] = {**asdict(card), "proof": None, "read_bytes_per_s": None}
             found.append(report)
             try:
+                report["compiler"], report["compiler_places"] = cuda.compiler(card.driver)
                 proof = proof_of(card, again=again)
                 report["proof"] = {"passed": proof.passed, **asdict(proof)}
                 progress(f"measuring {card.name}", 1, 2)
@@ -225,6 +226,8 @@ def _print_cards(found: dict[str, Any]) -> None:
     for card in found.get("cards", ()):
         driver = f"driver for CUDA {card['driver'] // 1000}.{card['driver'] % 1000 // 10}"
         line(f"card {card['number']:<9}{card['name']}, sm_{card['sm']}, {size(card['total_bytes'])}, {driver}")
+        if compiler := card.get("compiler"):
+            line(f"compiler      {compiler}, the first of {', '.join(card['compiler_places'])}")
         if problem := card.get("problem"):
             line(f"              cannot be used: {problem}")
         if proof := card["proof"]:

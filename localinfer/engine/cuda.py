@@ -72,6 +72,14 @@ def move(program: native.Program, card: Card) -> str:
         raise NotSupported(f"{card} failed: {error}", hint=ON_CPU) from error
 
 
+def compiler(driver: int) -> tuple[str, list[str]]:
+    """NVIDIA's runtime compiler that will be taken, and where it is looked for, in order. Raises `NotSupported`."""
+    try:
+        return native.cuda_compiler(list(libraries()), driver)
+    except native.CudaUnusable as error:
+        raise unusable(error) from None
+
+
 def libraries() -> Iterator[str]:
     """Folders of installed packages that may hold NVIDIA's runtime compiler, ours first."""
     places = [*sys.path, *site.getsitepackages(), site.getusersitepackages()]

@@ -1,5 +1,6 @@
 // NVIDIA cards, and programs that move to one.
 #include <nanobind/stl/string.h>
+#include <nanobind/stl/tuple.h>
 #include <nanobind/stl/vector.h>
 
 #include "bindings/arrays.h"
@@ -55,6 +56,11 @@ nb::dict use_cuda(Program& program, int card, const std::string& keep, const std
   return facts;
 }
 
+std::tuple<std::string, std::vector<std::string>> cuda_compiler(const std::vector<std::string>& libraries, int version) {
+  const cuda::Found found = cuda::find_compiler({0, "", libraries, version});
+  return {found.compiler, found.places};
+}
+
 nb::dict cuda_facts(const Program& program) {
   nb::dict facts;
   if (const auto* device = dynamic_cast<const cuda::CudaDevice*>(program.device()); device != nullptr) {
@@ -76,6 +82,9 @@ void bind_cuda(nb::module_& m) {
         "What the NVIDIA driver says: its `library`, the newest CUDA `version` it knows (1000 * major + 10 * minor), and\n"
         "its `cards`, each with name, uuid, sm (10 * compute capability), multiprocessors, total_bytes and peak_gb_s.\n\n"
         "Raises CudaUnusable; its message is the reason and, on the next line, what to do.");
+  m.def("cuda_compiler", &cuda_compiler, "libraries"_a, "driver_version"_a,
+        "The NVRTC that is found in `libraries` or where the system looks, with its version, and all places in order.\n\n"
+        "Raises CudaUnusable without one that this driver can follow.");
   m.def("cuda_sources_hash", &cuda::sources_hash, "Hash of the kernels' sources and of how they are compiled.");
   m.def("use_cuda", &use_cuda, "program"_a, "card"_a, "keep"_a, "libraries"_a, "graphs"_a = true,
         nb::sig("def use_cuda(program: Program, card: int, keep: str, libraries: Sequence[str], graphs: bool = True) "

@@ -187,6 +187,8 @@ bool keep(const fs::path& path, const std::string& image) {
 
 }  // namespace
 
+Found find_compiler(const CompileRequest& request) { return {find(request)->name(), places(request)}; }
+
 std::string sources_hash() {
   std::string all = flags_text();
   for (const Source& source : kSources) all += std::string(source.name) + "\n" + source.text;

@@ -159,3 +159,19 @@ def test_speeds_are_measured(proved: Card) -> None:
     speeds = read_speeds(lambda program: cuda.move(program, proved), Size(128, 128, 1), lambda: next(ticks) ** 2.0)
     assert list(speeds) == list(cuda_proof.KINDS)
     assert all(speed > 0 for kind in speeds.values() for speed in kind.values())
+
+
+def test_what_doctor_says_of_a_card(cli: Cli, proved: Card, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("localinfer.engine.cuda_speed.Size", lambda: Size(128, 128, 1))
+    ran = cli("doctor", "-q")
+    assert ran.code == 0
+    for words in (
+        "card 0        localinfer emulator, sm_86, 8.6 GB, driver for CUDA 12.9\n",
+        "test          passed: 77 checks, the processor's numbers to the last bit\n",
+        "libnvrtc.so.12 12.9, the first of ",
+        "int4          1 row ",
+    ):
+        assert words in ran.out
+    card = json.loads(cli("doctor", "--json", "-q").out)["cards"]["cards"][0]
+    assert card["proof"]["passed"] is True
+    assert card["read_bytes_per_s"].keys() <= {*cuda_proof.KINDS}
