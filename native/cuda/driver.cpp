@@ -84,11 +84,6 @@ std::shared_ptr<const Driver> Driver::load() {
   get(d.GraphLaunch, "cuGraphLaunch");
   get(d.GraphExecDestroy, "cuGraphExecDestroy");
   get(d.GraphDestroy, "cuGraphDestroy");
-  get(d.EventCreate, "cuEventCreate");
-  get(d.EventRecord, "cuEventRecord");
-  get(d.EventSynchronize, "cuEventSynchronize");
-  get(d.EventElapsedTime, "cuEventElapsedTime");
-  get(d.EventDestroy, "cuEventDestroy_v2");
   return driver;
 }
 

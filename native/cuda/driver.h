@@ -72,11 +72,6 @@ class Driver {
   Result (*GraphLaunch)(Handle, Handle) = nullptr;
   Result (*GraphExecDestroy)(Handle) = nullptr;
   Result (*GraphDestroy)(Handle) = nullptr;
-  Result (*EventCreate)(Handle*, unsigned) = nullptr;
-  Result (*EventRecord)(Handle, Handle) = nullptr;
-  Result (*EventSynchronize)(Handle) = nullptr;
-  Result (*EventElapsedTime)(float*, Handle, Handle) = nullptr;
-  Result (*EventDestroy)(Handle) = nullptr;
   Result (*GetErrorString)(Result, const char**) = nullptr;
 
  private:

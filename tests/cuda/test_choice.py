@@ -175,3 +175,10 @@ def test_what_doctor_says_of_a_card(cli: Cli, proved: Card, monkeypatch: pytest.
     card = json.loads(cli("doctor", "--json", "-q").out)["cards"]["cards"][0]
     assert card["proof"]["passed"] is True
     assert card["read_bytes_per_s"].keys() <= {*cuda_proof.KINDS}
+
+
+def test_a_card_newer_than_the_compiler(card: Card, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The newest architecture that it knows, for the driver to go on from; said, as it costs time in every process."""
+    monkeypatch.setenv("LI_EMU_SM", "200")
+    note = cuda.move(cuda_proof.unmoved(cuda_proof.TOYS[0]), cuda.find_card())
+    assert "does not know sm_200: the driver compiles the kernels from compute_" in note
