@@ -69,10 +69,10 @@ LI_DEVICE int share_dots(const int (&dot)[M], int t) {
 }
 
 // One block a panel, one warp a tile row, M rows of activations (`rows` of them real). Tiles are fetched kAhead at a
-// time, so that enough bytes are under way.
+// time, so that enough bytes are under way: 2 KB a warp where the activations leave no registers for more.
 template <class W, int M>
 LI_DEVICE void linear_rows(const LinearArgs& a) {
-  enum { kAhead = 4 };
+  enum { kAhead = M * W::kPlanes < 8 ? 4 : 2 };
   const int lane = threadIdx.x & 31, g = lane / 4, t = lane % 4, mine = M == 1 ? 0 : t % M;
   const int tile_row = blockIdx.x * kTilesOfPanel + threadIdx.x / 32, tiles = a.weight.tiles;
   const int per_tile = kTileColumns / a.weight.group, blocks = 4 / per_tile;
@@ -126,20 +126,21 @@ LI_DEVICE void linear_rows(const LinearArgs& a) {
   a.out[static_cast<Index>(mine) * a.out_ld + blockIdx.x * kPanel + threadIdx.x / 32 * kTileRows + g] = acc;
 }
 
-// One tile of weights times the rows q points to; rows[n][c] are those whose results this lane holds.
-template <class W, int R, int NT>
+// One tile of weights times the rows q[FROM] to q[TO - 1] point to; this lane holds the results of rows
+// first_row + 8 * n and the next.
+template <class W, int R, int FROM, int TO, int NT>
 LI_DEVICE void multiply_tile(const LinearArgs& a, const W (&w)[2 * R], int tile, const i8* const (&q)[NT],
-                             const u16* scales, const int (&rows)[NT][2], float (&acc)[R][NT][4]) {
+                             const u16* scales, int first_row, float (&acc)[R][NT][4]) {
   const int per_tile = kTileColumns / a.weight.group, blocks = 4 / per_tile;
-  uint4 low[NT][W::kPlanes], high[NT][W::kPlanes];
+  uint4 low[TO - FROM][W::kPlanes], high[TO - FROM][W::kPlanes];
 #pragma unroll
-  for (int n = 0; n < NT; ++n)
+  for (int n = FROM; n < TO; ++n)
 #pragma unroll
     for (int p = 0; p < W::kPlanes; ++p) {
-      low[n][p] = load16(q[n] + p * a.a.q_ld + tile * kTileColumns);
-      high[n][p] = load16(q[n] + p * a.a.q_ld + tile * kTileColumns + 16);
+      low[n - FROM][p] = load16(q[n] + p * a.a.q_ld + tile * kTileColumns);
+      high[n - FROM][p] = load16(q[n] + p * a.a.q_ld + tile * kTileColumns + 16);
     }
-  int dot[W::kPlanes][R][NT][4] = {};
+  int dot[W::kPlanes][R][TO - FROM][4] = {};
 #pragma unroll
   for (int j = 0; j < 4; ++j) {
 #pragma unroll
@@ -147,11 +148,11 @@ LI_DEVICE void multiply_tile(const LinearArgs& a, const W (&w)[2 * R], int tile,
       const u32 left[4] = {low_of(w[2 * r], j), low_of(w[2 * r + 1], j), high_of(w[2 * r], j),
                            high_of(w[2 * r + 1], j)};
 #pragma unroll
-      for (int n = 0; n < NT; ++n)
+      for (int n = FROM; n < TO; ++n)
 #pragma unroll
         for (int p = 0; p < W::kPlanes; ++p) {
-          const u32 right[2] = {word_of(low[n][p], j), word_of(high[n][p], j)};
-          mma_s8(dot[p][r][n], left, right);
+          const u32 right[2] = {word_of(low[n - FROM][p], j), word_of(high[n - FROM][p], j)};
+          mma_s8(dot[p][r][n - FROM], left, right);
         }
     }
     const int group = tile * per_tile + j / blocks;
@@ -161,21 +162,22 @@ LI_DEVICE void multiply_tile(const LinearArgs& a, const W (&w)[2 * R], int tile,
     for (int r = 0; r < 2 * R; ++r)
       w_scale[r] = scale_at(scales, r * a.weight.tiles + tile, per_tile, j / blocks);
 #pragma unroll
-    for (int n = 0; n < NT; ++n)
+    for (int n = FROM; n < TO; ++n)
 #pragma unroll
       for (int c = 0; c < 2; ++c) {  // the activation rows of this lane's results
-        const Index at = static_cast<Index>(rows[n][c]) * a.a.s_ld + group;
+        const int row = first_row + 8 * n + c;
+        const Index at = static_cast<Index>(row < a.rows ? row : a.rows - 1) * a.a.s_ld + group;
         const float a_scale = a.a.scale[at];
         const int off = W::kOffset * a.a.sum[at];
 #pragma unroll
         for (int r = 0; r < 2 * R; ++r) {
           const int i = (r & 1) * 2 + c;
-          int whole = dot[0][r / 2][n][i];
-          if (W::kPlanes == 2) whole = 255 * whole + dot[W::kPlanes - 1][r / 2][n][i];
+          int whole = dot[0][r / 2][n - FROM][i];
+          if (W::kPlanes == 2) whole = 255 * whole + dot[W::kPlanes - 1][r / 2][n - FROM][i];
           float& sum = acc[r / 2][n][i];
           sum = fmaf(static_cast<float>(whole - off), w_scale[r] * a_scale, sum);
 #pragma unroll
-          for (int p = 0; p < W::kPlanes; ++p) dot[p][r / 2][n][i] = 0;
+          for (int p = 0; p < W::kPlanes; ++p) dot[p][r / 2][n - FROM][i] = 0;
         }
       }
   }
@@ -194,13 +196,9 @@ LI_DEVICE void linear_tiles(const LinearArgs& a) {
   const u16* scales = a.weight.scales + tile_row * tiles * kTileRows * per_tile + g * per_tile;
   const auto real = [&](int row) { return row < a.rows ? row : a.rows - 1; };
   const i8* q[NT];
-  int rows[NT][2];
 #pragma unroll
-  for (int n = 0; n < NT; ++n) {
+  for (int n = 0; n < NT; ++n)
     q[n] = a.a.q + static_cast<Index>(real(first_row + 8 * n + g)) * W::kPlanes * a.a.q_ld + t * 32;
-    rows[n][0] = real(first_row + 8 * n + 2 * t);
-    rows[n][1] = real(first_row + 8 * n + 2 * t + 1);
-  }
   float acc[R][NT][4] = {};
   for (int first = 0; first < tiles; first += AHEAD) {
     W ahead[AHEAD][2 * R];
@@ -212,7 +210,14 @@ LI_DEVICE void linear_tiles(const LinearArgs& a) {
           load_tile(ahead[i][r], values + (static_cast<Index>(r) * tiles + first + i) * W::kTileBytes, lane);
 #pragma unroll
     for (int i = 0; i < AHEAD; ++i)
-      if (first + i < tiles) multiply_tile<W, R, NT>(a, ahead[i], first + i, q, scales, rows, acc);
+      if (first + i < tiles) {
+        if constexpr (W::kPlanes * NT <= 4) {
+          multiply_tile<W, R, 0, NT>(a, ahead[i], first + i, q, scales, first_row + 2 * t, acc);
+        } else {  // in halves: there are no registers for all activations at once
+          multiply_tile<W, R, 0, NT / 2>(a, ahead[i], first + i, q, scales, first_row + 2 * t, acc);
+          multiply_tile<W, R, NT / 2, NT>(a, ahead[i], first + i, q, scales, first_row + 2 * t, acc);
+        }
+      }
   }
 #pragma unroll
   for (int n = 0; n < NT; ++n)
