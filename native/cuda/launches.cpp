@@ -138,8 +138,8 @@ void CudaDevice::linear(const WeightOnCard& weight, size_t rows, float* out, siz
       {k.linear_i8x16_1, k.linear_i8x16_2, k.linear_i8x16_4, k.linear_i8x16_8, k.linear_i8x16_16, k.linear_i8x16_32},
   }};
   const auto& kernels = all[weight.planes == 2 ? 3 : static_cast<size_t>(weight.kind)];
-  if (rows <= 4) {  // a block a panel
-    kernels_.launch(kernels[rows == 1 ? 0 : rows == 2 ? 1 : 2], {panels}, 128, 0, args);
+  if (rows <= 4) {  // a block a tile row
+    kernels_.launch(kernels[rows == 1 ? 0 : rows == 2 ? 1 : 2], {panels * li::kTilesOfPanel}, 128, 0, args);
   } else if (rows <= 16) {  // a warp half a panel: many small blocks, so that every multiprocessor has some
     kernels_.launch(kernels[rows <= 8 ? 3 : 4], {panels}, 64, 0, args);
   } else {  // a warp a panel
