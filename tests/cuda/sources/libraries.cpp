@@ -5,7 +5,6 @@
 #include <cstddef>
 #include <cstring>
 #include <string>
-#include <vector>
 
 #if defined OLD_DRIVER || defined PART_DRIVER
 extern "C" {
@@ -41,7 +40,7 @@ int cuGetErrorString(int, const char** text) {
 
 namespace {
 
-const std::vector<int> known = {ARCHS};
+constexpr int known[] = {ARCHS};
 
 // What a program made; each has its own, as threads compile at the same time.
 std::string& made(void* program) { return *static_cast<std::string*>(program); }
@@ -84,11 +83,11 @@ int nvrtcGetCUBIN(void* program, char* to) { return copy_of("cubin " + made(prog
 int nvrtcGetPTXSize(void* program, size_t* size) { return size_of("ptx " + made(program), size); }
 int nvrtcGetPTX(void* program, char* to) { return copy_of("ptx " + made(program), to); }
 int nvrtcGetNumSupportedArchs(int* count) {
-  *count = static_cast<int>(known.size());
+  *count = static_cast<int>(sizeof known / sizeof known[0]);
   return 0;
 }
 int nvrtcGetSupportedArchs(int* archs) {
-  std::memcpy(archs, known.data(), known.size() * sizeof(int));
+  std::memcpy(archs, known, sizeof known);
   return 0;
 }
 }
