@@ -147,12 +147,19 @@ Session::Session(std::shared_ptr<const Driver> driver, Card card) : driver_(std:
   int device = 0;
   check(driver_->DeviceGet(&device, card_.ordinal), "asking for the card");
   check(driver_->DevicePrimaryCtxRetain(&context_, device), "opening the card");
-  enter();
-  constexpr unsigned non_blocking = 1;
-  check(driver_->StreamCreate(&stream_, non_blocking), "making a stream");
+  try {
+    enter();
+    constexpr unsigned non_blocking = 1;
+    check(driver_->StreamCreate(&stream_, non_blocking), "making a stream");
+  } catch (...) {
+    release();  // a context holds hundreds of megabytes of the card
+    throw;
+  }
 }
 
-Session::~Session() {
+Session::~Session() { release(); }
+
+void Session::release() noexcept {
   driver_->CtxSetCurrent(context_);
   if (stream_ != nullptr) driver_->StreamDestroy(stream_);
   int device = 0;

@@ -115,6 +115,8 @@ class Session {
   std::shared_ptr<const Driver> driver_;
   Card card_;
   Handle context_ = nullptr, stream_ = nullptr;
+
+  void release() noexcept;
 };
 
 // Memory of the card. Throws OutOfMemory naming `what`.
