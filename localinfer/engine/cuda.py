@@ -48,16 +48,14 @@ def cards() -> list[Card]:
         found = native.cuda_cards()
     except native.CudaUnusable as error:
         raise unusable(error) from None
-    except RuntimeError as error:
-        raise NotSupported(f"the NVIDIA driver failed: {error}", hint=ON_CPU) from error
     return [Card(number, **facts, driver=found["version"]) for number, facts in enumerate(found["cards"])]
 
 
 def move(program: native.Program, card: Card) -> str:
     """Take `program` to the card; gives what a person should know of it, or nothing.
 
-    Raises `NotSupported` without a compiler, or when the card cannot run the program, `DoesNotFit` when its memory is
-    too small.
+    Raises `NotSupported` without a compiler, or when the card cannot run the program, `DoesNotFit` when its memory, or
+    the host's, is too small.
     """
     graphs = os.environ.get("LOCALINFER_CUDA_GRAPHS") != "0"
     try:
@@ -66,10 +64,9 @@ def move(program: native.Program, card: Card) -> str:
         raise unusable(error) from None
     except MemoryError as error:
         raise DoesNotFit(
-            f"not enough memory on {card}: {error}", hint="lower `-c`, use a smaller model, or `--backend cpu`"
+            f"not enough memory on the way to {card}: {error}",
+            hint="close a program, use a smaller model, or `--backend cpu`",
         ) from error
-    except RuntimeError as error:
-        raise NotSupported(f"{card} failed: {error}", hint=ON_CPU) from error
 
 
 def compiler(driver: int) -> tuple[str, list[str]]:

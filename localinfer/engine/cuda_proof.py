@@ -15,7 +15,7 @@ from localinfer import native
 from localinfer.config import BLOCK_TOKENS
 from localinfer.engine import cuda
 from localinfer.engine.cuda import Card
-from localinfer.errors import LocalInferError
+from localinfer.errors import LocalInferError, NotSupported
 from localinfer.formats.durable import write_json
 from localinfer.formats.json_files import read_object
 from localinfer.paths import cuda_dir
@@ -107,7 +107,7 @@ def _compare(toy: Toy, move: Move) -> Iterator[tuple[str, bool]]:
     for rows in STEPS:
         try:
             ours, theirs = (_step(program, position, rows) for program in (here, there))
-        except RuntimeError as error:
+        except NotSupported as error:
             yield f"{rows} rows at token {position}: {error}", False
             return
         yield f"{rows} rows at token {position}", np.array_equal(ours, theirs, equal_nan=True)

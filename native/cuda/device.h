@@ -20,7 +20,7 @@ constexpr size_t kHeadRows = 32;   // rows of logits made at once
 
 class CudaDevice final : public Device {
  public:
-  // `image`: the kernels, compiled for this card. Throws OutOfMemory, std::invalid_argument with the numbers.
+  // `image`: the kernels, compiled for this card. Throws Full, std::invalid_argument with the numbers.
   CudaDevice(std::shared_ptr<const Session> session, const Program& program, const void* image, bool graphs,
              size_t threads);
   ~CudaDevice() override;
