@@ -85,7 +85,7 @@ def test_a_card_that_computes_wrong_is_not_used(
 
 
 MUTATIONS = {
-    "the fifth row": ("linear.cuh", "rows[n][1] = real(first_row + 8 * n + 2 * t + 1)", "rows[n][1] = rows[n][0]"),
+    "the offset": ("linear.cuh", "whole -= W::kOffset *", "whole -= 2 * W::kOffset *"),
 }
 
 
@@ -115,7 +115,7 @@ def test_the_test_finds_a_wrong_kernel(wrong_library: Path, proved: Card, monkey
 @pytest.mark.parametrize(
     ("fault", "error", "words"),
     [
-        ("cuMemAlloc_v2:2:3", DoesNotFit, "not enough memory on localinfer emulator"),
+        ("cuMemAlloc_v2:2:3", DoesNotFit, "not enough memory on the NVIDIA card"),
         ("cuInit:100", NotSupported, "the NVIDIA driver does not start: CUDA error 100"),
         ("cuModuleLoadData:218", NotSupported, "loading the kernels: CUDA error 218"),
         ("cuDeviceGetCount:999", NotSupported, "CUDA error 999"),

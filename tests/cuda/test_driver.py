@@ -93,7 +93,7 @@ def test_what_it_refuses_has_a_name_and_a_number(finder_program: Path, stand_in:
     said = on(stand_in, finder_program, "check", 12345)
     assert (said.error, said.lines) == ("other", ("trying: CUDA error 12345 (unknown)",))
     said = on(stand_in, finder_program, "check", 2)
-    assert said.error == "OutOfMemory"
+    assert said.error == "Full"
     assert said.lines == ("no memory for trying: 1.0 MB (1000000 bytes) were asked for",)
 
 
@@ -104,7 +104,7 @@ def test_memory(finder_program: Path, stand_in: Path) -> None:
     assert int(said.facts["free"]) <= 40_000_000
     assert on(stand_in, finder_program, "allocate", 0, **room).facts["held"] == "0"
     said = on(stand_in, finder_program, "allocate", 60_000_000, **room)
-    assert said.error == "OutOfMemory"
+    assert said.error == "Full"
     assert said.lines == ("no memory for the cache: 60.0 MB (60000000 bytes) were asked for",)
 
 

@@ -108,8 +108,8 @@ int main(int count, char** arguments) try {
   return 0;
 } catch (const cuda::Unusable& error) {
   return failed("Unusable", error);
-} catch (const OutOfMemory& error) {
-  return failed("OutOfMemory", error);
+} catch (const cuda::Full& error) {
+  return failed("Full", error);
 } catch (const std::exception& error) {
   return failed("other", error);
 }
