@@ -30,6 +30,11 @@ struct Cache {
   }
 };
 
+template <class T>
+void expect_as(const char* what, const uint8_t* found, const uint8_t* expected, size_t bytes) {
+  expect(what, reinterpret_cast<const T*>(found), reinterpret_cast<const T*>(expected), bytes / sizeof(T));
+}
+
 // Part by part: bytes are bytes, but of scales, and of halves, any NaN is like any other.
 inline void expect_cache(const Cache& found, const Cache& expected) {
   const CacheShape& shape = found.shape;
@@ -38,11 +43,9 @@ inline void expect_cache(const Cache& found, const Cache& expected) {
     const uint8_t *a = found.bytes.data() + i, *b = expected.bytes.data() + i;
     expect("bytes of a block", a, b, values);
     if (shape.bits == 8)
-      expect("scales of a block", reinterpret_cast<const float*>(a + values), reinterpret_cast<const float*>(b + values),
-             (size - values) / 4);
+      expect_as<float>("scales of a block", a + values, b + values, size - values);
     else
-      expect("halves of a block", reinterpret_cast<const Half*>(a + values), reinterpret_cast<const Half*>(b + values),
-             (size - values) / 2);
+      expect_as<Half>("halves of a block", a + values, b + values, size - values);
   }
 }
 
@@ -52,7 +55,8 @@ struct Places {
   Array<int> positions, sequences, tables;
 
   // Row i is the token at at[i].second of sequence at[i].first.
-  explicit Places(const std::vector<std::pair<size_t, size_t>>& at) : width(0), blocks(0), positions(at.size()), sequences(at.size()) {
+  explicit Places(const std::vector<std::pair<size_t, size_t>>& at)
+      : width(0), blocks(0), positions(at.size()), sequences(at.size()) {
     size_t n = 0;
     for (size_t i = 0; i < at.size(); ++i) {
       sequences[i] = as_int(at[i].first);
@@ -67,7 +71,7 @@ struct Places {
         int& entry = tables[sequence * width + i];
         if (entry == 1 << 28) entry = as_int(blocks++);
       }
-    for (int& entry : tables)  // scattered
+    for (int& entry : tables)
       if (entry != 1 << 28) entry = as_int((static_cast<size_t>(entry) * stride() + 1) % blocks);
   }
 

@@ -1,6 +1,6 @@
 // What the programs of this folder share: arrays that end where they must, numbers of all sorts, and comparisons that
-// forgive nothing. A program runs kernels of native/cuda in the emulator and the CPU's scalar kernels on the same input:
-// `linear <schedule>...` prints what differs.
+// forgive nothing. A program runs kernels of native/cuda in the emulator, and the CPU's scalar kernels on the same
+// input: `linear <schedule>...` prints what differs.
 #pragma once
 #include <algorithm>
 #include <cmath>
@@ -19,22 +19,27 @@
 
 namespace check {
 
-#if defined(LI_TSAN)
-inline constexpr bool kSlow = true;  // the same checks, fewer shapes
+#if defined(LI_TSAN) || defined(LI_FEW_SHAPES)
+inline constexpr bool kFewShapes = true;
 #else
-inline constexpr bool kSlow = false;
+inline constexpr bool kFewShapes = false;
 #endif
 
-// An allocation of its own, as long as a kernel may reach and no longer, for ASan. What nobody fills is NaN as a float,
-// and as an int or an index far from anything.
+inline int wrong = 0, compared = 0;
+inline std::string current;  // the case at hand
+
+// An allocation of its own, as long as a kernel may reach and no longer: ASan sees what goes past the end, and without
+// it a fence sees what is written there. What nobody fills is NaN as a float, and no sensible integer.
 template <class T>
 class Array {
  public:
-  static constexpr int kUnset = 0xff;    // of inputs
+  static constexpr int kUnset = 0xff;      // of inputs
   static constexpr int kUntouched = 0xa5;  // of results: an ordinary number, so that a NaN written over it is seen
 
-  explicit Array(size_t n = 0, int byte = kUnset) : size_(n), data_(static_cast<T*>(std::malloc(n * sizeof(T)))) {
+  explicit Array(size_t n = 0, int byte = kUnset)
+      : size_(n), data_(static_cast<T*>(std::malloc(n * sizeof(T) + kFence))) {
     std::memset(static_cast<void*>(data_), byte, n * sizeof(T));
+    std::memset(static_cast<void*>(data_ + n), kUntouched, kFence);
   }
   Array(const Array& other) : Array(other.size_) { std::copy_n(other.data_, size_, data_); }
   Array(Array&& other) noexcept : size_(std::exchange(other.size_, 0)), data_(std::exchange(other.data_, nullptr)) {}
@@ -43,7 +48,13 @@ class Array {
     std::swap(data_, other.data_);
     return *this;
   }
-  ~Array() { std::free(data_); }
+  ~Array() {
+    if (data_ != nullptr && !whole_fence()) {
+      std::printf("%s: something is written past the end\n", current.c_str());
+      ++wrong;
+    }
+    std::free(data_);
+  }
 
   T* data() const { return data_; }
   size_t size() const { return size_; }
@@ -52,6 +63,17 @@ class Array {
   T* end() const { return data_ + size_; }
 
  private:
+#if defined(LI_ASAN)
+  static constexpr size_t kFence = 0;
+#else
+  static constexpr size_t kFence = 4096;
+#endif
+
+  bool whole_fence() const {
+    const auto* fence = reinterpret_cast<const unsigned char*>(data_ + size_);
+    return std::all_of(fence, fence + kFence, [](unsigned char byte) { return byte == kUntouched; });
+  }
+
   size_t size_;
   T* data_;
 };
@@ -92,7 +114,8 @@ inline float number(Random& random, Sort sort, size_t i, float most) {
   const float sign = random.bits() & 1 ? 1.0f : -1.0f;
   switch (sort) {
     case Sort::sizes: return sign * std::ldexp(random.even(1, 2), static_cast<int>(random.below(40)) - 30);
-    case Sort::halfway: return i % 32 == 3 ? sign * most : sign * (static_cast<float>(random.below(size_t(most))) + 0.5f);
+    case Sort::halfway:
+      return sign * (i % 32 == 3 ? most : static_cast<float>(random.below(static_cast<size_t>(most))) + 0.5f);
     case Sort::zeros: return sign * 0.0f;
     case Sort::tiny: return sign * std::ldexp(random.even(1, 2), -120 - static_cast<int>(random.below(28)));
     case Sort::infinite: return random.below(150) == 7 ? sign * HUGE_VALF : random.even(-3, 3);
@@ -133,9 +156,6 @@ template <class T>
 double shown(T value) {
   return static_cast<double>(value);
 }
-
-inline int wrong = 0, compared = 0;
-inline std::string current;  // the case at hand
 
 template <class T>
 void expect(const char* what, const T* found, const T* expected, size_t n) {

@@ -18,7 +18,8 @@ struct State {
   Cache cache;
 };
 
-const std::vector<std::pair<size_t, size_t>> kAt = {{1, 30}, {1, 31}, {1, 32}, {1, 33}, {0, 0}, {2, 64}, {3, 5}, {3, 6}};
+const std::vector<std::pair<size_t, size_t>> kAt = {{1, 30}, {1, 31}, {1, 32}, {1, 33},
+                                                    {0, 0},  {2, 64}, {3, 5},  {3, 6}};
 
 struct Rope {
   RopeCase c;
@@ -73,7 +74,8 @@ struct Rope {
     if (c.bits == 4) scalar::rotate(head.data(), c.head_dim);
     float& scale = to.q_scale[row * c.heads + h];
     int sum = 0;
-    scalar::quantize(to.q8.data() + (row * c.heads + h) * c.head_dim, &scale, &sum, head.data(), c.head_dim, c.head_dim);
+    int8_t* q8 = to.q8.data() + (row * c.heads + h) * c.head_dim;
+    scalar::quantize(q8, &scale, &sum, head.data(), c.head_dim, c.head_dim);
     scale *= score_scale;
   }
 

@@ -122,11 +122,12 @@ void check_floats(const Kernel& kernel, const Card& card, size_t rows) {
   expect_products(kernel, args, expected);
 }
 
+// The first of them must do where time is short: not as many as there is room for.
 std::vector<size_t> rows_for(size_t at_once) {
   switch (at_once) {
     case 1: return {1};
-    case 2: return {1, 2};
-    case 4: return {1, 3, 4};
+    case 2: return {2, 1};
+    case 4: return {3, 1, 4};
     case 8: return {5, 8, 13};
     case 16: return {13, 16, 33};
     default: return {5, 16, 33};
@@ -140,7 +141,8 @@ void check_linear() {
     for (const Kernel& kernel : kIntegerKernels) {
       const size_t rows = kernel.at_once == 32 ? 5 * 32 - 7 : 40;
       const Card card = card_weight(kernel.kind, cols, group, rows, kernel.planes);
-      for (const size_t n : rows_for(kernel.at_once)) check_integers(kernel, card, n);
+      for (const size_t n : rows_for(kernel.at_once))
+        if (!kFewShapes || n == rows_for(kernel.at_once).front()) check_integers(kernel, card, n);
     }
   for (const size_t cols : {size_t{90}, size_t{96}, size_t{161}}) {
     const Card card = card_weight(kBf16, cols, 0, 5 * 32 - 7, 1);
