@@ -24,6 +24,7 @@ KINDS: Mapping[str, tuple[str, ...]] = {
     "tsan": ("-fsanitize=thread",),
     "ucontext": ("-DLI_EMU_UCONTEXT",),
 }
+IN_A_HURRY = ("-O0", "-g0", "-w", "-DLI_FEW_SHAPES")
 SCHEDULES = (0, 1, 2, 7)
 """Forward, reverse, and two seeds."""
 
@@ -32,6 +33,29 @@ def compiled(source: str, kind: str, folder: Path) -> Path:
     """The program made of `sources/<source>.cpp`."""
     program = folder / f"{source}-{kind}"
     subprocess.run([COMPILER, *HOST, *KINDS[kind], f"{SOURCES / source}.cpp", "-o", program], check=True)
+    return program
+
+
+def reference(folder: Path) -> tuple[Path, ...]:
+    """The objects of what kernels are compared with: the CPU's scalar kernels, and how weights are packed for both."""
+    scalar = sorted((NATIVE / "kernels/scalar").glob("*.cpp"))
+    core = [NATIVE / f"core/{name}.cpp" for name in ("pack", "weight", "memory", "pool", "error")]
+    sources = [*scalar, *core, NATIVE / "cuda/repack.cpp"]
+    subprocess.run([COMPILER, *FLAGS, "-O2", "-c", *sources], cwd=folder, check=True)
+    return tuple(folder / f"{source.stem}.o" for source in sources)
+
+
+def kernel_program(
+    source: str,
+    kind: str,
+    program: Path,
+    objects: tuple[Path, ...],
+    kernels: Path = NATIVE,
+    options: tuple[str, ...] = (),
+) -> Path:
+    """The program made of `sources/kernels/<source>.cpp`, with the kernels of `kernels`/cuda."""
+    flags = (f"-I{kernels}", *FLAGS, "-DLI_EMULATE", "-O1", "-g1", *KINDS[kind], *options)
+    subprocess.run([COMPILER, *flags, SOURCES / f"kernels/{source}.cpp", *objects, "-o", program], check=True)
     return program
 
 

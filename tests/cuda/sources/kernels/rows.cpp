@@ -1,0 +1,184 @@
+// ready, gated and softcap.
+#include "quantized.h"
+
+using namespace check;
+
+namespace {
+
+struct ReadyCase {
+  size_t columns, group, planes;  // planes 0: floats; group 0: only the sum
+  bool y, bias, post_norm, norm, pick;
+};
+
+// What a ready kernel gets, and what it changes.
+struct ReadyState {
+  Array<float> x;
+  Target to;
+};
+
+struct Ready {
+  ReadyCase c;
+  Random random{7};
+  size_t outs, rows, x_ld = c.columns + 7, y_ld = c.columns + 9;
+  Array<float> x, y, bias, post_norm, norm;
+  Array<int> pick;
+
+  explicit Ready(const ReadyCase& given)
+      : c(given),
+        outs(std::size(kSorts)),
+        rows(c.pick ? outs + 2 : outs),
+        x(reach(rows, x_ld, c.columns)),
+        y(c.y ? reach(rows, y_ld, c.columns) : 0),
+        bias(numbers(c.bias ? c.columns : 0, random)),
+        post_norm(numbers(c.post_norm ? c.columns : 0, random)),
+        norm(numbers(c.norm ? c.columns : 0, random)),
+        pick(c.pick ? outs : 0) {
+    for (size_t m = 0; m < rows; ++m) {
+      const Sort sort = kSorts[m % std::size(kSorts)];
+      fill(x.data() + m * x_ld, c.columns, random, sort, c.planes == 2 ? 32512 : 127);
+      if (c.y) fill(y.data() + m * y_ld, c.columns, random, m % 2 == 0 ? sort : Sort::plain);
+    }
+    for (size_t m = 0; m < pick.size(); ++m) pick[m] = as_int(m % 3 == 0 ? m + 2 : m % 3 == 1 ? m : m - 2);
+  }
+
+  size_t row_of(size_t m) const { return c.pick ? static_cast<size_t>(pick[m]) : m; }
+
+  void expected_row(const ReadyState& to, size_t m) const {
+    float* at = to.x.data() + row_of(m) * x_ld;
+    std::vector<float> row(c.columns);
+    if (c.y) {
+      std::copy_n(y.data() + row_of(m) * y_ld, c.columns, row.data());
+      if (c.bias) scalar::add(row.data(), row.data(), bias.data(), c.columns);
+      if (c.post_norm) scalar::rms_norm(row.data(), row.data(), post_norm.data(), c.columns, 1e-5f);
+      scalar::add(at, at, row.data(), c.columns);
+    }
+    std::copy_n(at, c.columns, row.data());
+    if (c.norm) scalar::rms_norm(row.data(), row.data(), norm.data(), c.columns, 1e-6f);
+    if (c.group != 0) to.to.put(m, row.data());
+  }
+
+  li::ReadyArgs args(const ReadyState& to) const {
+    const auto maybe = [](const auto& array) { return array.size() != 0 ? array.data() : nullptr; };
+    li::ReadyArgs a{};
+    a.x = to.x.data();
+    a.x_ld = as_int(x_ld);
+    a.columns = as_int(c.columns);
+    a.pick = maybe(pick);
+    a.y = maybe(y);
+    a.y_ld = as_int(y_ld);
+    a.bias = maybe(bias);
+    a.post_norm = maybe(post_norm);
+    a.post_eps = 1e-5f;
+    a.norm = maybe(norm);
+    a.eps = 1e-6f;
+    if (c.group != 0) {
+      a.to = to.to.to();
+      a.out = to.to.floats();
+    }
+    a.out_ld = as_int(to.to.out_ld);
+    return a;
+  }
+
+  void run() const {
+    const auto fresh = [&] {
+      return ReadyState{x, Target(outs, c.columns, c.group != 0 ? c.group : c.columns, c.planes)};
+    };
+    const ReadyState expected = fresh();
+    for (size_t m = 0; m < outs; ++m) expected_row(expected, m);
+    const size_t shared = round_to(c.columns, 128) * sizeof(float);
+    under_each_schedule(
+        fresh, grid_of(outs, 1), 256, shared, [&](const ReadyState& to) { ready(args(to)); },
+        [&](const ReadyState& to) {
+          expect("x", to.x, expected.x);
+          to.to.expect_same(expected.to);
+        });
+  }
+};
+
+void check_ready() {
+  const ReadyCase cases[] = {
+      {160, 32, 1, true, true, true, true, false},     {576, 64, 1, true, false, false, true, true},
+      {96, 32, 2, true, true, false, true, false},     {576, 32, 2, true, false, true, true, true},
+      {96, 32, 1, false, false, false, false, false},  {160, 32, 2, false, false, false, false, false},
+      {384, 128, 1, false, false, false, true, true},  {384, 128, 2, true, true, true, false, false},
+      {100, 0, 0, true, true, true, false, false},     {576, 0, 0, true, true, false, false, false},
+      {90, 1, 0, true, false, true, true, true},       {160, 1, 0, false, false, false, true, false},
+      {384, 128, 2, false, false, false, false, false}};
+  for (const ReadyCase& c : cases) {
+    name_case("ready of %zu columns, groups of %zu, %zu planes%s%s%s%s%s", c.columns, c.group, c.planes,
+              c.y ? ", y" : "", c.bias ? ", bias" : "", c.post_norm ? ", post norm" : "", c.norm ? ", norm" : "",
+              c.pick ? ", pick" : "");
+    Ready(c).run();
+  }
+}
+
+void check_gated_of(size_t columns, size_t group, size_t planes, int activation) {
+  name_case("gated of %zu columns, groups of %zu, %zu planes, activation %d", columns, group, planes, activation);
+  Random random(columns + planes);
+  const size_t rows = std::size(kSorts), in_ld = round_to(columns, 32) * 2 + 11;
+  const auto gate_at = [&](size_t m, size_t c) { return m * in_ld + c / 32 * 64 + c % 32; };
+  Array<float> in(gate_at(rows - 1, columns - 1) + 32 + 1);
+  const auto fresh = [&] { return Target(rows, columns, group, planes); };
+  const Target expected = fresh();
+  for (size_t m = 0; m < rows; ++m) {
+    Array<float> gate = numbers(columns, random, kSorts[m]);
+    const Array<float> up = numbers(columns, random, m % 2 == 0 ? Sort::plain : kSorts[m]);
+    if (m == 0)
+      for (float& one : gate) one *= 40;  // past where exp1 gives 0 and infinity
+    for (size_t c = 0; c < columns; ++c) {
+      in[gate_at(m, c)] = gate[c];
+      in[gate_at(m, c) + 32] = up[c];
+    }
+    scalar::gated(gate.data(), gate.data(), up.data(), columns, activation);
+    expected.put(m, gate.data());
+  }
+  under_each_schedule(
+      fresh, dim3(grid_of(columns, 512), static_cast<unsigned>(rows)), 128, 0,
+      [&](const Target& to) {
+        gated({in.data(), as_int(in_ld), as_int(columns), activation, to.to(), to.floats(), as_int(to.out_ld)});
+      },
+      [&](const Target& to) { to.expect_same(expected); });
+}
+
+void check_gated() {
+  for (const int activation : {kSilu, kGeluTanh}) {
+    check_gated_of(96, 32, 1, activation);
+    check_gated_of(160, 32, 2, activation);
+    check_gated_of(100, 1, 0, activation);
+    check_gated_of(576, 64, 1, activation);
+    check_gated_of(640, 128, 2, activation);
+    check_gated_of(576, 1, 0, activation);
+  }
+}
+
+void check_softcap_of(size_t columns, float cap) {
+  name_case("softcap of %zu columns at %g", columns, static_cast<double>(cap));
+  Random random(3);
+  const size_t rows = std::size(kSorts), ld = columns + 13;
+  const Array<float> x = results<float>(reach(rows, ld, columns));
+  for (size_t m = 0; m < rows; ++m) fill(x.data() + m * ld, columns, random, kSorts[m]);
+  const Array<float> expected = x;
+  for (size_t m = 0; m < rows; ++m) {
+    float* row = expected.data() + m * ld;
+    std::vector<float> e(columns);
+    for (size_t c = 0; c < columns; ++c) e[c] = -2.0f * std::fabs(row[c] / cap);
+    scalar::exp_all(e.data(), e.data(), columns);
+    for (size_t c = 0; c < columns; ++c)
+      row[c] = std::copysign(cap * ((1.0f - e[c]) / (1.0f + e[c])), row[c]);
+  }
+  under_each_schedule(
+      [&] { return x; }, dim3(grid_of(columns, 256), static_cast<unsigned>(rows)), 256, 0,
+      [&](const Array<float>& to) { softcap({to.data(), as_int(ld), as_int(columns), cap}); },
+      [&](const Array<float>& to) { expect("logits", to, expected); });
+}
+
+void check_all() {
+  check_ready();
+  check_gated();
+  check_softcap_of(300, 30.0f);
+  check_softcap_of(256, 0.75f);
+}
+
+}  // namespace
+
+int main(int count, char** arguments) { return finish(count, arguments, check_all); }
