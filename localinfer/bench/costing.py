@@ -121,16 +121,19 @@ def _offers(name: str, api_model: str | None) -> list[Offer]:
 
 
 def _here(model: LocalModel, checkpoint: Checkpoint, config: EngineConfig, tariff: Tariff) -> Way:
-    """This machine: by the steps measured when the model was loaded, else by the roofline."""
-    steps = _steps_here(model, config)
+    """This machine: by the last benchmark of one text, or the steps measured at loading, else by the roofline."""
+    steps, known = _steps_here(model, config), measured_here(config)
     rows = [count for count in steps if count <= config.parallel]
-    if rows:
+    alone = next((one for one in known if one.name == model.ref), None)
+    if config.parallel == 1 and alone is not None:
+        tok_s, source, guess = 1 / alone.seconds, "measured here", False
+    elif rows:
         tok_s, source, guess = max(rows) / steps[max(rows)], "steps measured when it was loaded", False
         if max(rows) < config.parallel:
             source, guess = f"{source}, of {max(rows)} texts at most", True
     else:
         bandwidth = read_bandwidth(config.threads).bytes_per_s
-        tok_s = predict(load_of(checkpoint), measured_here(config), bandwidth).tok_s
+        tok_s = predict(load_of(checkpoint), known, bandwidth).tok_s
         source, guess = "estimated for one text: it was never loaded here", True
     watts, cpu = tariff.watts, cpu_model()
     if watts is None and (drawn := benched_watts(history.kept()[0], model.ref, cpu, streams=config.parallel)):

@@ -115,7 +115,7 @@ def test_the_test_finds_a_wrong_kernel(wrong_library: Path, proved: Card, monkey
 @pytest.mark.parametrize(
     ("fault", "error", "words"),
     [
-        ("cuMemAlloc_v2:2:3", DoesNotFit, "not enough memory on the NVIDIA card"),
+        ("cuMemAlloc_v2:2:3", DoesNotFit, "not enough memory on the NVIDIA card: no memory for weights"),
         ("cuInit:100", NotSupported, "the NVIDIA driver does not start: CUDA error 100"),
         ("cuModuleLoadData:218", NotSupported, "loading the kernels: CUDA error 218"),
         ("cuDeviceGetCount:999", NotSupported, "CUDA error 999"),
