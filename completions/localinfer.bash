@@ -61,7 +61,7 @@ _localinfer_values() {
         --stop) : ;;
         --on-overflow) _localinfer_words error shift ;;
         -c|--ctx-size) : ;;
-        --backend) _localinfer_words auto cpu llamacpp ;;
+        --backend) _localinfer_words auto cpu cuda llamacpp ;;
         --draft) : ;;
         --draft-tokens) : ;;
         --prefill-chunk) : ;;
@@ -125,7 +125,7 @@ _localinfer() {
         'run') flags='-m --model -p --prompt -f --file -s --system --raw -n --max-tokens --temp --top-k --top-p --min-p --repeat-penalty --seed --stop --on-overflow --lossy -c --ctx-size -t --threads --kv-bits --backend --draft --draft-tokens --prefill-chunk --kv-tokens --latency-goal --revision --offline --json --stats --usd-per-kwh --watts --hardware-usd --hardware-years --api-model --show-drafts --no-remember --kv-disk -q --quiet -h --help' offer='_localinfer_names models' ;;
         'map') flags='-o --output --resume -s --system --raw -n --max-tokens --temp --top-k --top-p --min-p --repeat-penalty --seed --stop -np --parallel -c --ctx-size -t --threads --kv-bits --backend --draft --draft-tokens --prefill-chunk --kv-tokens --latency-goal --revision --offline -q --quiet -h --help' offer='_localinfer_names models' ;;
         'chat') flags='-m --model --continue -s --system -n --max-tokens --temp --top-k --top-p --min-p --repeat-penalty --seed --stop --on-overflow -c --ctx-size -t --threads --kv-bits --backend --draft --draft-tokens --prefill-chunk --kv-tokens --latency-goal --no-remember --kv-disk --usd-per-kwh --watts --hardware-usd --hardware-years --api-model --revision --offline --theme -h --help' offer='_localinfer_names models' ;;
-        'bench') flags='-m --model --random --group --head-bits --test -np --parallel --rows --workload --rate --requests --tasks --prompts --ladder --bits --plot --replay -n --max-tokens --reps --against --against-file --compare --max-drop --history --no-history --seed -c --ctx-size -t --threads --kv-bits --backend --draft --draft-tokens --prefill-chunk --kv-tokens --latency-goal --usd-per-kwh --watts --hardware-usd --hardware-years --api-model --revision --offline --json -q --quiet -h --help' offer='_localinfer_names models' ;;
+        'bench') flags='-m --model --random --group --head-bits --test -np --parallel --rows --workload --rate --requests --tasks --prompts --ladder --bits --plot --replay -n --max-tokens --reps --against --against-file --compare --max-drop --history --no-history --seed -c --ctx-size -t --threads --kv-bits --backend --draft --draft-tokens --prefill-chunk --kv-tokens --latency-goal --usd-per-kwh --watts --hardware-usd --hardware-years --revision --offline --json -q --quiet -h --help' offer='_localinfer_names models' ;;
         'fit') flags='-c --ctx-size -t --threads --kv-bits --backend --draft --draft-tokens --prefill-chunk --kv-tokens --latency-goal -np --parallel --revision --token --offline --json -h --help' offer='_localinfer_names pullable' ;;
         'cost') flags='-m --model -np --parallel --tokens-per-day -c --ctx-size -t --threads --kv-bits --backend --draft --draft-tokens --prefill-chunk --kv-tokens --latency-goal --usd-per-kwh --watts --hardware-usd --hardware-years --api-model --plot --revision --offline --json -q --quiet -h --help' offer='_localinfer_names models' ;;
         'draft train') flags='--minutes --text --kind --seed -t --threads --offline --json -q --quiet -h --help' offer='' ;;

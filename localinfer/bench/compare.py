@@ -1,11 +1,12 @@
 """A report beside an earlier one: what became faster or slower, told as ratios."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from localinfer.bench.rows import row_name
 from localinfer.errors import Corrupt, LocalInferError, UsageError
 from localinfer.formats.json_files import read_bytes
 
@@ -52,13 +53,27 @@ def read_report(path: Path) -> Report:
             found = json.loads(text)
         except ValueError:
             continue
-        if isinstance(found, dict) and isinstance(found.get("rows"), list):
+        if isinstance(found, dict) and _is_report(found):
             return found
     raise Corrupt(f"{path}: holds no report", hint="give a file that `localinfer bench --json` wrote")
 
 
+def _is_report(found: Report) -> bool:
+    rows, peers = found.get("rows"), found.get("peers") or []
+    if not isinstance(rows, list) or not isinstance(peers, list):
+        return False
+    return all(isinstance(part, dict) for part in [*rows, *peers, found.get("machine", {}), found.get("model", {})])
+
+
+def require_common(before: Report, names: Collection[str], where: str) -> None:
+    """Raise `UsageError` when the report `before` (the file `where`) has none of the tests `names`."""
+    if not _speeds(before).keys() & set(names):
+        raise UsageError(f"{where}: has no test in common with this run", hint="name the same tests with `--test`")
+
+
 def compare(before: Report, now: Report, where: str) -> Comparison:
     """What changed from `before` (the file `where`) to `now`. Raises `UsageError` when they have nothing in common."""
+    require_common(before, _speeds(now), where)
     notes = []
     for part, field in (("machine", "cpu"), ("machine", "cores"), ("machine", "isa"), ("model", "name")):
         old, new = (report.get(part, {}).get(field) for report in (before, now))
@@ -69,8 +84,7 @@ def compare(before: Report, now: Report, where: str) -> Comparison:
     notes += [f"{name} is only in {where}" for name in ours_before if name not in ours_now]
     notes += [f"{name} ran against another engine only then" for name in peers_before if name not in peers_now]
     notes += [f"{name} is new" for name in ours_now if name not in ours_before]
-    if not ours_before.keys() & ours_now.keys():
-        raise UsageError(f"{where}: has no test in common with this run", hint="name the same tests with `--test`")
+    notes += [f"another {words}: {', '.join(old)} then, {', '.join(new)} now" for words, old, new in _ways(before, now)]
     return Comparison(_changes(ours_before, ours_now), _changes(peers_before, peers_now), tuple(notes))
 
 
@@ -105,11 +119,19 @@ def fail_on_drops(comparison: Comparison, most: float) -> None:
 def _speeds(report: Report) -> dict[str, float]:
     found = {}
     for row in report["rows"]:
-        name = row.get("test") or f"{row.get('n_rows')} rows"
+        name = row_name(row) if "test" in row else f"{row.get('n_rows')} rows"
         value = row.get("tok_s_median", row.get("tok_s"))
         if isinstance(value, int | float) and value > 0:
-            found[str(name)] = float(value)
+            found[name] = float(value)
     return found
+
+
+def _ways(before: Report, now: Report) -> Iterator[tuple[str, list[str], list[str]]]:
+    """What the rows of two reports were run with, where that differs."""
+    for field, words in (("threads", "number of threads"), ("kv_bits", "width of the cache")):
+        old, new = (sorted({str(row[field]) for row in report["rows"] if field in row}) for report in (before, now))
+        if old and new and old != new:
+            yield words, old, new
 
 
 def _ratios(report: Report) -> dict[str, float]:

@@ -5,21 +5,21 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from localinfer.bench.fitting import measured_here
+from localinfer.bench import history
+from localinfer.bench.fitting import benched_watts, calibrated_here, measured_here
 from localinfer.config import EngineConfig
 from localinfer.cost import compare
 from localinfer.cost.apis import Offer, offer_named, offers_of
 from localinfer.cost.bill import usd
 from localinfer.cost.compare import Way, Work
-from localinfer.cost.fit import context_of, estimate
-from localinfer.cost.machine import read_bandwidth
+from localinfer.cost.fit import estimate
+from localinfer.cost.machine import cpu_model, read_bandwidth
 from localinfer.cost.machines import machines
 from localinfer.cost.predict import load_of, predict
 from localinfer.cost.prices import Tariff
 from localinfer.cost.roofline import traffic
 from localinfer.cost.watts import rated
-from localinfer.engine import calibration
-from localinfer.errors import LocalInferError
+from localinfer.engine.opening import choose_context
 from localinfer.evaluate.picture import save_picture
 from localinfer.graph.weights import Checkpoint
 from localinfer.hub.model import LocalModel
@@ -79,9 +79,10 @@ def cost_report(
     per_day: float | None = None,
     own_machines: Path | None = None,
 ) -> CostReport:
-    """All ways for a checkpoint that is here. Raises what opening it raises, `Corrupt` for the table of machines."""
+    """All ways for a checkpoint that is here. Raises what opening it raises, `Corrupt` for the table of machines, and
+    `UsageError` for a context that the model was not made for."""
     checkpoint = Checkpoint(model.path)
-    context = context_of(model.path, config.context)
+    context = choose_context(config, checkpoint.spec.max_context)
     reads = traffic(model.path, config.kv_bits)
     depth = min(DEPTH, context)
     total = estimate(
@@ -131,7 +132,9 @@ def _here(model: LocalModel, checkpoint: Checkpoint, config: EngineConfig, tarif
         bandwidth = read_bandwidth(config.threads).bytes_per_s
         tok_s = predict(load_of(checkpoint), measured_here(config), bandwidth).tok_s
         source, guess = "estimated for one text: it was never loaded here", True
-    watts = tariff.watts
+    watts, cpu = tariff.watts, cpu_model()
+    if watts is None and (drawn := benched_watts(history.kept()[0], model.ref, cpu, streams=config.parallel)):
+        watts, source = drawn, f"{source}; {drawn:.0f} W as last benchmarked"
     if watts is None and (known := rated()) is not None:
         from localinfer import native
 
@@ -141,13 +144,8 @@ def _here(model: LocalModel, checkpoint: Checkpoint, config: EngineConfig, tarif
 
 
 def _steps_here(model: LocalModel, config: EngineConfig) -> dict[int, float]:
-    """Seconds of steps by rows, as calibrated with as many threads; empty when it was never loaded."""
-    try:
-        found = list(calibration.entries())
-    except LocalInferError:
-        return {}
-    asked = config.threads or 0
-    return next((dict(one.step_s) for key, one in found if key.model == model.ref and key.threads == asked), {})
+    """Seconds of steps by rows, as calibrated here; empty when it was never loaded."""
+    return next((dict(one.step_s) for key, one in calibrated_here(config) if key.model == model.ref), {})
 
 
 def cost_table(report: CostReport) -> str:
@@ -188,10 +186,15 @@ def _sentences(report: CostReport) -> list[str]:
         lines.append(report.api_note)
     when = f"at {report.per_day:,.0f} tokens a day" if report.per_day else "working all day"
     lines.append(f"the cheapest that runs, {when}: {said['cheapest'] or 'nobody'}")
-    lines.append(f"buying {own} beats renting {rent} {_from(said['buying_beats_renting_from'])}")
-    if api:
+    if not own or not rent:
+        lines.append(f"no machine to {'rent' if own else 'buy' if rent else 'buy or rent'} in the table runs it")
+    if own and rent:
+        lines.append(f"buying {own} beats renting {rent} {_from(said['buying_beats_renting_from'])}")
+    if own and api:
         lines.append(f"buying {own} beats {api} {_from(said['buying_beats_api_from'])}")
+    if here and api:
         lines.append(f"{here} beats {api} {_from(said['here_beats_api_from'])}")
+    if rent and api:
         verb = "beats" if said["renting_beats_api"] else "does not beat"
         lines.append(f"renting {rent} by the second {verb} {api}, when it is kept busy")
     return lines

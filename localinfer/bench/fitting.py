@@ -8,11 +8,12 @@ from typing import Any
 
 from localinfer.bench import history
 from localinfer.config import EngineConfig
-from localinfer.cost.fit import Form, context_of, estimate
+from localinfer.cost.fit import Form, estimate
 from localinfer.cost.machine import read_bandwidth
 from localinfer.cost.predict import Known, Prediction, load_of, predict
 from localinfer.engine import calibration
-from localinfer.errors import LocalInferError, UsageError, size
+from localinfer.engine.opening import choose_context
+from localinfer.errors import LocalInferError, NotSupported, UsageError, size
 from localinfer.graph.weights import Checkpoint
 from localinfer.hub.model import variant_of_bits
 from localinfer.hub.resolve import resolve
@@ -80,21 +81,27 @@ class Asked:
     revision: str | None = None
     download_bytes: int = 0
     """What is not here yet; 0 for a local model."""
+    wanted: str = ""
+    """The form that was asked for, where another is stored."""
 
 
 def fit(asked: Asked, config: EngineConfig, *, disk: Path, drafter: Path | None = None) -> FitReport:
     """Judge the headers in `asked.path`: as they are and, of an original, in each width it can have.
 
-    `disk` is a folder on the disk that would hold it. Raises what opening a checkpoint raises.
+    `disk` is a folder on the disk that would hold it. Raises what opening a checkpoint raises, `NotSupported` for a
+    form that cannot be made, and `UsageError` for a context that the model was not made for.
     """
     checkpoint = Checkpoint(asked.path)
-    context = context_of(asked.path, config.context)
+    all_forms = forms_of(checkpoint, asked.form)
+    if asked.wanted and asked.wanted not in [word for word, _ in all_forms]:
+        raise NotSupported(f"no {asked.wanted} can be made of `{asked.name}`", hint=f"leave `:{asked.wanted}` out")
+    context = choose_context(config, checkpoint.spec.max_context)
     bandwidth = read_bandwidth(config.threads)
     known = measured_here(config)
     free_disk = shutil.disk_usage(_existing(disk)).free
     draft_bytes = _drafter_bytes(drafter, context, config) if drafter else 0
     forms = []
-    for word, form in forms_of(checkpoint, asked.form):
+    for word, form in all_forms:
         need = estimate(
             asked.path,
             context=context,
@@ -134,7 +141,7 @@ def fit(asked: Asked, config: EngineConfig, *, disk: Path, drafter: Path | None 
         free_disk_bytes=free_disk,
         read_bytes_per_s=bandwidth.bytes_per_s,
         threads=bandwidth.threads,
-        forms=tuple(forms),
+        forms=tuple(sorted(forms, key=lambda one: one.form != asked.wanted)),
     )
 
 
@@ -159,37 +166,54 @@ def _form(bits: int, group: int, table_group: int) -> Form:
 def measured_here(config: EngineConfig) -> list[Known]:
     """The models that were benchmarked or calibrated on this machine with as many threads; those that are gone are left
     out."""
-    from localinfer import native
-
-    isa, cpu, found = native.choose_isa(config.isa), str(native.cpu()["model"]), list[Known]()
-    try:
-        entries = list(calibration.entries())
-    except LocalInferError:
-        return []
-    reports = history.kept()[0]
-    for key, steps in entries:
-        if (key.cpu, key.isa) != (cpu, isa) or key.threads != (config.threads or 0):
-            continue
+    found, reports = list[Known](), history.kept()[0]
+    for key, steps in calibrated_here(config):
         try:
             model = resolve(key.model, offline=True)
             checkpoint = Checkpoint(model.path)
         except LocalInferError:
             continue
-        seconds = benched(reports, model.ref, cpu, threads=steps.threads) or steps.step_s[1]
+        seconds = benched(reports, model.ref, key.cpu, key.isa, threads=steps.threads) or steps.step_s[1]
         found.append(Known(f"{model.name}:{model.variant}", load_of(checkpoint), seconds))
     return list({one.name: one for one in reversed(found)}.values())
 
 
-def benched(reports: Sequence[history.Kept], model: str, cpu: str, *, threads: int) -> float | None:
+def calibrated_here(config: EngineConfig) -> list[tuple[calibration.Key, calibration.Calibration]]:
+    """What was measured when models were loaded by this processor with these kernels and as many threads, newest first;
+    with the cache of `config` before others."""
+    from localinfer import native
+
+    here = (str(native.cpu()["model"]), native.choose_isa(config.isa), config.threads or 0)
+    try:
+        found = [(key, steps) for key, steps in calibration.entries() if (key.cpu, key.isa, key.threads) == here]
+    except LocalInferError:
+        return []
+    return sorted(found, key=lambda entry: entry[0].kv_bits != config.kv_bits)
+
+
+def benched(reports: Sequence[history.Kept], model: str, cpu: str, isa: str, *, threads: int) -> float | None:
     """Seconds a token of one stream without drafts at the start of a text, as last benchmarked here; None if never."""
-    for report in reversed(reports):
-        if report["model"]["name"] != model or report.get("machine", {}).get("cpu") != cpu:
-            continue
-        for row in report.get("rows", ()):
-            plain = row.get("batch") == 1 and row.get("draft") == "off" and row.get("threads") == threads
-            if plain and str(row.get("test", "")).startswith("tg") and "@" not in row["test"]:
-                return 1 / max(1e-9, float(row["tok_s_median"]))
+    for row in _generated(reports, model, cpu):
+        plain = row.get("batch") == 1 and row.get("draft") == "off" and "@" not in str(row["test"])
+        if plain and (row.get("isa"), row.get("threads")) == (isa, threads) and (speed := row.get("tok_s_median")):
+            return 1 / max(1e-9, float(speed))
     return None
+
+
+def benched_watts(reports: Sequence[history.Kept], model: str, cpu: str, *, streams: int) -> float | None:
+    """Watts while this model generated so many texts, or else another number, as last measured here; no estimates."""
+    found = [
+        (row.get("batch") == streams, row["joules_per_token"] * row["tok_s"])
+        for row in _generated(reports, model, cpu)
+        if row.get("energy_source") in ("rapl", "given") and row.get("joules_per_token") and row.get("tok_s")
+    ]
+    return max(found, key=lambda one: one[0])[1] if found else None
+
+
+def _generated(reports: Sequence[history.Kept], model: str, cpu: str) -> list[history.Kept]:
+    """The rows of tests that generate, the newest report's first."""
+    mine = [one for one in reports if one["model"]["name"] == model and one.get("machine", {}).get("cpu") == cpu]
+    return [row for one in reversed(mine) for row in one.get("rows", ()) if str(row.get("test", "")).startswith("tg")]
 
 
 def _speed(guess: Prediction, measured: Known | None) -> dict[str, Any]:

@@ -1,13 +1,15 @@
 """Every benchmark that was run here, a line of JSON each, and how figures moved since."""
 
 import json
+import math
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from datetime import UTC, datetime
 from importlib import import_module
 from typing import Any
 
 from localinfer import __version__
+from localinfer.bench.rows import row_name
 from localinfer.cost.bill import usd
 from localinfer.cost.energy import marked
 from localinfer.errors import NotFound
@@ -18,25 +20,35 @@ Kept = Mapping[str, Any]
 LIMIT = 64 << 20
 """Bytes of the file that are read, from its end."""
 
+_FIGURES = ("tok_s", "tok_s_median", "joules_per_token", "usd_per_mtok")
+
 
 def keep(report: Mapping[str, Any], *, command: str) -> str:
     """Append one report; gives why it could not be written, or nothing. A result is never lost for that."""
     now = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
-    line = json.dumps({"at": now, "version": __version__, "command": command, **report}, ensure_ascii=False) + "\n"
-    path = bench_file()
+    text = json.dumps({"at": now, "version": __version__, "command": command, **report}, ensure_ascii=False)
+    line, path = text.encode() + b"\n", bench_file()
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         # One write of a whole line in append mode: two processes at once leave two lines.
-        handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
-        with os.fdopen(handle, "ab", buffering=0) as out:
-            out.write(line.encode())
+        handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
+        try:
+            if os.pread(handle, 1, max(0, os.fstat(handle).st_size - 1)) not in (b"", b"\n"):
+                line = b"\n" + line  # one before was cut short
+            if os.write(handle, line) < len(line):
+                return f"{path}: no space left on device"
+        finally:
+            os.close(handle)
     except OSError as error:
         return f"{path}: {(error.strerror or str(error)).lower()}"
     return ""
 
 
 def kept(model: str | None = None) -> tuple[list[Kept], int]:
-    """The reports that are kept, oldest first, of one model or of all; and how many lines made no sense."""
+    """The reports that are kept, oldest first, of one model or of all; and how many lines made no sense.
+
+    The ladders of all forms of a model belong to each of them.
+    """
     path = bench_file()
     try:
         with path.open("rb") as file:
@@ -48,23 +60,33 @@ def kept(model: str | None = None) -> tuple[list[Kept], int]:
     for line in lines:
         try:
             report = json.loads(line)
-            name = report["model"]["name"]
-            rows = [*report.get("rows", ()), *report.get("ladder", ()), *report.get("serving", ())]
-            if not (isinstance(report["at"], str) and all(isinstance(row, dict) for row in rows)):
-                raise TypeError
-        except (ValueError, KeyError, TypeError, RecursionError):
+            name = _checked(report)
+        except (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError):
             damaged += 1
             continue
-        if model is None or name == model:
+        if model is None or name == (model.partition(":")[0] if report.get("ladder") else model):
             found.append(report)
     return found, damaged
 
 
-def last(model: str) -> Kept:
-    """The last report with tests of this model. Raises `NotFound` when there is none."""
-    found = [report for report in kept(model)[0] if report.get("rows")]
+def _checked(report: Any) -> str:
+    """The model's name in a report whose figures can be shown; raises anything for another."""
+    figures = [row.get(key) for row in _all_rows(report) for key in _FIGURES]
+    numbers = [figure for figure in figures if figure is not None]
+    name, machine = report["model"]["name"], report.get("machine", {})
+    fine = all(type(number) in (int, float) and math.isfinite(number) for number in numbers)
+    if not (fine and isinstance(name, str) and isinstance(report["at"], str) and isinstance(machine, dict)):
+        raise TypeError
+    return name
+
+
+def last(model: str, names: Collection[str]) -> Kept:
+    """The last report of this model with one of the tests `names`. Raises `NotFound` when there is none."""
+    found = [report for report in kept(model)[0] if any(row_name(row) in names for row in report.get("rows", ()))]
     if not found:
-        raise NotFound(f"no benchmark of `{model}` is kept", hint="leave out `--compare last` this time")
+        raise NotFound(
+            f"no benchmark of `{model}` with these tests is kept", hint="leave out `--compare last` this time"
+        )
     return found[-1]
 
 
@@ -85,7 +107,7 @@ def history_table(reports: Sequence[Kept]) -> str:
                 str(report["at"])[:16].replace("T", " "),
                 str(report.get("version", "")),
                 str(report["model"]["name"]),
-                _name(row),
+                row_name(row),
                 f"{_speed(row):.1f}",
                 "–" if joules is None else marked(f"{joules:.3g}", source),
                 "–" if price is None else marked(usd(price), source),
@@ -102,7 +124,7 @@ def history_plot(reports: Sequence[Kept], *, width: int, height: int = 15, colou
     several = len({report["model"]["name"] for report in reports}) > 1
     for number, report in enumerate(reports, 1):
         for row in _rows(report):
-            name = f"{report['model']['name']} {_name(row)}" if several else _name(row)
+            name = f"{report['model']['name']} {row_name(row)}" if several else row_name(row)
             curves.setdefault(name, []).append((number, _speed(row)))
     if not any(len(points) > 1 for points in curves.values()):
         return ""
@@ -118,14 +140,12 @@ def history_plot(reports: Sequence[Kept], *, width: int, height: int = 15, colou
 
 
 def _rows(report: Kept) -> list[Mapping[str, Any]]:
-    """What has a speed: tests, rungs and workloads; not the times of single steps."""
-    rows = [*report.get("rows", ()), *report.get("ladder", ()), *report.get("serving", ())]
-    return [row for row in rows if isinstance(row.get("tok_s"), int | float) and "n_rows" not in row]
+    """What has a speed: tests, answers, rungs and workloads; not the times of single steps."""
+    return [row for row in _all_rows(report) if row.get("tok_s") is not None and "n_rows" not in row]
 
 
-def _name(row: Mapping[str, Any]) -> str:
-    draft = row.get("draft", "off")
-    return str(row.get("test") or row.get("name", "?")) + (f" {draft}" if draft != "off" and "test" in row else "")
+def _all_rows(report: Kept) -> list[Mapping[str, Any]]:
+    return [row for part in ("rows", "answers", "ladder", "serving") for row in report.get(part, ())]
 
 
 def _speed(row: Mapping[str, Any]) -> float:

@@ -11,6 +11,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from itertools import pairwise
 from pathlib import Path
+from statistics import fmean
 
 from localinfer.bench.against import OnProgress
 from localinfer.bench.measure import Clock
@@ -61,6 +62,8 @@ class Turn:
     steps: int
     """Times that the weights were read to write tokens."""
     joules: float | None
+    prompt: float = 0.0
+    """Tokens of a prompt, on average."""
     drafts: tuple[int, ...] = ()
     """How many steps checked 0, 1, 2, … guesses."""
 
@@ -149,7 +152,9 @@ def climb(
         turns: dict[str, TakeTurn] = {}
         for number, rung in enumerate(ladder[1:]):  # ours first: they know the tokens of the prompts
             on_progress(f"loading {rung.name}", number, len(ladder))
-            engine = stack.enter_context(open_engine(rung.path, _config(config, rung, context), name=rung.name))
+            engine = stack.enter_context(
+                open_engine(rung.path, _config(config, rung, context), backend="cpu", name=rung.name)
+            )
             found[rung.name] = _climber(rung, engine)
             turns[rung.name] = _our_turn(engine, rung, most, to_the_end, meter, clock)
         prompts = to_prompts(engine)
@@ -203,7 +208,8 @@ def _naive_turn(naive: Naive, most: int, ends: frozenset[int], meter: Meter | No
             ids.append(tuple(said))
             decode += whole - first
         seconds = clock() - started
-        return Turn(tuple(ids), seconds, decode, sum(map(len, ids)), _since(before, meter))
+        joules = _since(before, meter)
+        return Turn(tuple(ids), seconds, decode, sum(map(len, ids)), joules, fmean(map(len, prompts)))
 
     return turn
 
@@ -233,7 +239,8 @@ def _our_turn(engine: Engine, rung: Rung, most: int, to_the_end: bool, meter: Me
         seconds = clock() - started
         ids = tuple(said[handle].token_ids for handle in sorted(said))
         drafts = _histogram([one.stats for one in said.values()])
-        return Turn(ids, seconds, seconds if many else decode, steps, _since(before, meter), drafts)
+        read, joules = fmean(map(len, prompts)), _since(before, meter)
+        return Turn(ids, seconds, seconds if many else decode, steps, joules, read, drafts)
 
     return turn
 

@@ -124,9 +124,9 @@ def _times(one: Climbed, other: Climbed) -> float:
 
 
 def _bytes(one: Climbed) -> int:
-    """Weights once a step that wrote tokens; the cache at half an answer's depth."""
+    """Weights once a step that wrote tokens; the cache of the prompt and half an answer."""
     turn = one.turns[0]
-    depth = statistics.fmean(len(ids) for ids in turn.ids) / 2
+    depth = turn.prompt + statistics.fmean(len(ids) for ids in turn.ids) / 2
     kv = one.reads.bytes_per_token(round(depth)) - one.reads.weights
     return round(one.reads.weights * turn.steps / max(1, turn.tokens)) + kv
 
@@ -192,11 +192,12 @@ def ladder_words(report: Report) -> str:
     """What the figures are of; one line."""
     machine, work = report["machine"], report["workload"]
     end = "to their ends" if work["to_the_end"] else "exactly"
+    price = f"electricity {usd(tariff['usd_per_kwh'])} a kWh; " if (tariff := report.get("tariff")) else ""
     return (
         f"{report['model']['name']} on {machine['cpu']}, {machine['cores']} cores, {machine['isa']}, "
         f"{machine['read_gb_s']:.1f} GB/s; {work['prompts']} prompts answered {end}, "
         f"at most {work['most']} tokens each, "
-        f"{work['rounds']} rounds in turn, ratios are medians of theirs; naive: {work['naive']}; "
+        f"{work['rounds']} rounds in turn, ratios are medians of theirs; naive: {work['naive']}; {price}"
         f"{report['version']}, {report['at'][:10]}\n"
     )
 

@@ -114,6 +114,7 @@ def run_ladder(
             "streams": plan.streams,
             "naive": climbed[0].settings,
         },
+        "tariff": asdict(tariff),
         "version": f"localinfer {__version__}",
         "at": datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
     }

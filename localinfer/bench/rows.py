@@ -3,8 +3,9 @@
 import hashlib
 import statistics
 import struct
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from localinfer.bench.measure import Sample
 from localinfer.bench.plan import BenchTest
@@ -87,6 +88,7 @@ def make_row(
         one = who.traffic.bytes_per_token(test.depth + test.generate // 2) - who.traffic.weights
         step = who.traffic.weights + test.streams * one  # weights are read once for all streams
         moved = step * statistics.fmean(speeds) / test.streams
+    limit = who.info.card_bytes_per_s if who.info.card else bandwidth
     joules = _joules_per_token(samples)
     drafted = sum(sample.drafted for sample in samples)
     return BenchRow(
@@ -103,7 +105,7 @@ def make_row(
         tok_s_sd=statistics.stdev(speeds) if len(speeds) > 1 else 0.0,
         tok_s_median=statistics.median(speeds),
         gb_s=None if moved is None else moved / 1e9,
-        bandwidth_share=None if moved is None or not bandwidth else share(1, moved, bandwidth),
+        bandwidth_share=None if moved is None or not limit else share(1, moved, limit),
         ttft_ms=1e3 * statistics.median(sample.ttft_s for sample in samples),
         itl_p50_ms=1e3 * percentile(gaps, 0.50) if gaps else None,
         itl_p99_ms=1e3 * percentile(gaps, 0.99) if gaps else None,
@@ -119,6 +121,12 @@ def make_row(
 
 def _usd_per_million(joules: float | None, tok_s: float, tariff: Tariff) -> float | None:
     return per_million_at(tok_s, None if joules is None else joules * tok_s, tariff)
+
+
+def row_name(row: Mapping[str, Any]) -> str:
+    """What a row of a kept report is called: its test, and who guessed, where somebody did."""
+    name, draft = str(row.get("test") or row.get("name", "?")), row.get("draft", "off")
+    return f"{name} {draft}" if draft != "off" and "test" in row else name
 
 
 def percentile(ascending: Sequence[float], share_below: float) -> float:

@@ -16,7 +16,7 @@ from localinfer.bench.plan import BenchTest, context_for
 from localinfer.bench.report import BenchModel, BenchReport, StepRow
 from localinfer.bench.rows import BenchRow, Contender
 from localinfer.config import EngineConfig, in_range
-from localinfer.cost.energy import start_meter
+from localinfer.cost.energy import start_meter, with_card
 from localinfer.cost.fit import weights_bytes
 from localinfer.cost.machine import read_bandwidth
 from localinfer.cost.prices import USUAL, Tariff
@@ -107,14 +107,13 @@ def run_bench(
             model = model or _model(subject, runner)
             turns = {test.name: [runner, *others, *([peers[test.kind]] if peers else [])] for test in here}
             how: dict[str, Any] = {"repetitions": repetitions, "seed": seed, "on_progress": on_progress, "clock": clock}
-            rows_here = run_tests(
-                here, turns, bandwidth=bandwidth, meter=start_meter(tariff.watts), tariff=tariff, **how
-            )
-            found |= {test.name: lines for test, lines in zip(here, rows_here, strict=True)}
             info = runner.engine.info
+            meter = with_card(start_meter(tariff.watts), info.card)
+            rows_here = run_tests(here, turns, bandwidth=bandwidth, meter=meter, tariff=tariff, **how)
+            found |= {test.name: lines for test, lines in zip(here, rows_here, strict=True)}
     assert model is not None
     steps = _steps(subject, config, rows, seed, clock) if rows else []
-    isa, steal = info.isa if path.is_dir() else "", share_stolen(before, stolen_ticks())
+    isa, steal = info.isa if info.backend == "cpu" else "", share_stolen(before, stolen_ticks())
     machine = describe_machine(isa, info.threads, bandwidth, steal)
     ours_, theirs = _told_apart([found[test.name] for test in tests], max(1, len(ways or {})))
     shares = [_with_share(row, subject, machine.int8_tops) for row in ours_]

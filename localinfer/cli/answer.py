@@ -12,7 +12,7 @@ from localinfer.cli.report import as_json, as_line
 from localinfer.cli.tints import Tints
 from localinfer.cost.apis import Offer
 from localinfer.cost.bill import Bill, bill_of
-from localinfer.cost.energy import Meter, source_of, start_meter
+from localinfer.cost.energy import Meter, source_of, start_meter, with_card
 from localinfer.errors import ContextOverflow
 from localinfer.events import Event, Finished, Progress, Shifted, Stats, Text
 
@@ -50,7 +50,7 @@ def show_answer(
     Ctrl-C ends the answer where it is: what was written stays, JSON is still whole, then `KeyboardInterrupt` goes on.
     Raises `ContextOverflow` after the text if the context filled up.
     """
-    reply, out, interrupted = Reply(start_meter(cost.watts)), Answer(tints), False
+    reply, out, interrupted = Reply(with_card(start_meter(cost.watts), opened.engine.info.card)), Answer(tints), False
     events = chat.reply(prompt)
     try:
         with ProgressLine(quiet=quiet) as progress:

@@ -1,19 +1,21 @@
 """`bench`: how fast a model runs here, alone or turn by turn with another engine."""
 
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from localinfer.cli import options as o
-from localinfer.cli.bench_history import earlier_report, keep_result, show_history
+from localinfer.cli.bench_history import Keep, earlier_report, keep_result, show_history
+from localinfer.cli.bench_modes import mode_of, refuse_others
 from localinfer.cli.bundles import (
-    CostFlags,
     EngineFlags,
     HistoryFlags,
     LadderFlags,
     RandomFlags,
     RivalFlags,
+    TariffFlags,
     WorkloadFlags,
 )
 from localinfer.cli.command import TYPED
@@ -55,7 +57,7 @@ def bench(
     history: HistoryFlags,
     seed: o.Seed,
     engine: EngineFlags,
-    cost: CostFlags,
+    cost: TariffFlags,
     revision: o.Revision,
     offline: o.Offline,
     json: o.Json,
@@ -67,34 +69,32 @@ def bench(
     the end, with drafts and without in turn. Each line ends with a hash of the tokens that came out.
     """
     name, streams = name or model, counts("parallel", parallel)
+    answers, keep = bool(tasks or prompts), partial(keep_result, no_history=history.no_history)
+    asked = mode_of(history=history.history, ladder=ladder.ladder, answers=answers, workload=workload.workload)
+    refuse_others(asked, ctx.meta[TYPED])
     if history.history:
         show_history(name, json=json)
         return
     if ladder.ladder:
-        beside = {"test": test, "rows": rows, "tasks": tasks, "prompts": prompts, "workload": workload.workload}
-        refuse_beside("--ladder", **beside, against=rival.against, compare=rival.compare)
         how: dict[str, Any] = {"seed": seed, "revision": revision, "offline": offline, "json": json, "quiet": quiet}
-        kept = climb_ladder(name, weights, ladder, streams, max_tokens, reps, engine, cost, how)
-        keep_result(kept, no_history=history.no_history)
+        climb_ladder(name, weights, ladder, streams, max_tokens, reps, engine, cost, how | {"keep": keep})
         return
-    refuse_without_ladder(ladder)
     found = subject(name, weights, revision=revision, offline=offline, quiet=quiet)
     ways = drafting_ways(engine, typed="draft" in ctx.meta[TYPED] or engine.draft != "auto")
-    if tasks or prompts:
-        refuse_beside("--tasks and --prompts", workload=workload.workload)
+    if answers:
         some = chosen_prompts(tasks, prompts)
-        answer_prompts(found, some, ways, max_tokens, engine.backend, json=json, quiet=quiet)
+        answer_prompts(found, some, ways, max_tokens, engine.backend, keep, json=json, quiet=quiet)
         return
     peer = peer_file(found, rival.against, rival.against_file)
     if workload.workload is not None:
-        result = run_workload(found, ways, workload, streams, reps, seed, peer, cost, json=json)
-        keep_result(result, no_history=history.no_history)
+        run_workload(found, ways, workload, streams, reps, seed, peer, cost, keep, json=json)
         return
     how = {"backend": engine.backend, "repetitions": reps, "seed": seed, "tariff": cost.tariff()}
-    earlier = earlier_report(rival.compare, rival.max_drop, found.ref)
-    report = measured(found, usual_tests(test, streams), ways, peer, how | {"rows": counts("rows", rows)}, quiet=quiet)
+    tests, steps = usual_tests(test, streams), counts("rows", rows)
+    earlier = earlier_report(rival.compare, rival.max_drop, found.ref, names_of(tests, ways, steps))
+    report = measured(found, tests, ways, peer, how | {"rows": steps}, quiet=quiet)
+    keep(report.to_json())
     show_report(report, json=json)
-    keep_result(report.to_json(), no_history=history.no_history)
     say_changes(report, earlier, rival.compare or "", rival.max_drop)
 
 
@@ -105,6 +105,15 @@ def usual_tests(test: list[str], streams: list[int]) -> "list[BenchTest]":
     return with_streams(parse_tests(test or DEFAULT_TESTS), streams)
 
 
+def names_of(tests: "Sequence[BenchTest]", ways: dict[str, EngineConfig], steps: list[int]) -> list[str]:
+    """What the rows of the report will be called."""
+    from localinfer.bench.rows import row_name
+
+    plain = [row_name({"test": test.name, "draft": "off"}) for test in tests if test.streams > 1]
+    drafted = [row_name({"test": test.name, "draft": way}) for test in tests if test.streams == 1 for way in ways]
+    return [*plain, *drafted, *(f"{count} rows" for count in steps)]
+
+
 def climb_ladder(
     name: str | None,
     weights: RandomFlags,
@@ -113,9 +122,9 @@ def climb_ladder(
     max_tokens: int | None,
     reps: int,
     engine: EngineFlags,
-    cost: CostFlags,
+    cost: TariffFlags,
     how: dict[str, Any],
-) -> "Report":
+) -> None:
     """`--ladder`, with what it takes of the other flags; `how` goes to `climb` as it is."""
     from localinfer.cli.ladder import base_of, climb, kv_of
 
@@ -135,21 +144,7 @@ def climb_ladder(
         settings["recorded"] = Path(ladder.replay).expanduser()
     config = engine.config(draft="off")
     how |= {"cost": cost, "plot": ladder.plot}
-    return climb(name or "starter", config, random=weights.random, settings=settings, **how)
-
-
-def refuse_beside(flag: str, **others: object) -> None:
-    """Raise `UsageError` for flags that ask for another measurement."""
-    given = [f"`--{name}`" for name, value in others.items() if value]
-    if given:
-        raise UsageError(f"`{flag}` beside {' and '.join(given)}", hint="leave one of them out")
-
-
-def refuse_without_ladder(ladder: LadderFlags) -> None:
-    """Raise `UsageError` for flags that mean something for the ladder only."""
-    for flag, value in (("--bits", ladder.bits), ("--plot", ladder.plot), ("--replay", ladder.replay)):
-        if value is not None:
-            raise UsageError(f"`{flag}` without `--ladder`", hint="add `--ladder`, or leave it out")
+    climb(name or "starter", config, random=weights.random, settings=settings, **how)
 
 
 def subject(name: str | None, weights: RandomFlags, *, revision: str | None, offline: bool, quiet: bool) -> LocalModel:
@@ -227,11 +222,12 @@ def answer_prompts(
     ways: dict[str, EngineConfig],
     max_tokens: int | None,
     backend: str,
+    keep: Keep,
     *,
     json: bool,
     quiet: bool,
 ) -> None:
-    """Answer all of them each way, in turn, and show the rows."""
+    """Answer all of them each way, in turn; keep the rows and show them."""
     from localinfer.bench.answers import answers_table, as_json, run_answers
     from localinfer.chats.chat import Chat
     from localinfer.cli.opening import check_fit
@@ -253,6 +249,7 @@ def answer_prompts(
     most = max_tokens or MOST_TOKENS
     with Progress(long=True, quiet=quiet) as progress:
         rows = run_answers(opened, config, prompts, ways, to_tokens, max_tokens=most, on_progress=progress)
+    keep({"model": {"name": model.ref}, "answers": as_json(rows)})
     if json:
         show_json({"model": model.ref, "rows": as_json(rows)})
     else:

@@ -2,7 +2,7 @@
 
 import shlex
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -10,6 +10,10 @@ from localinfer.errors import NotFound, UsageError
 
 if TYPE_CHECKING:
     from localinfer.bench.compare import Report
+
+
+Keep = Callable[[Mapping[str, Any]], None]
+"""Keeps a report. Called before it is shown: who reads it may be gone by now."""
 
 
 def keep_result(report: Mapping[str, Any], *, no_history: bool) -> None:
@@ -59,9 +63,10 @@ def name_of(model: str) -> str:
         return model
 
 
-def earlier_report(file: str | None, max_drop: float | None, model: str | None) -> "Report | None":
-    """The report to compare with, read before anything is measured: of a file, or the `last` one of this model."""
-    from localinfer.bench.compare import read_report
+def earlier_report(file: str | None, max_drop: float | None, model: str, names: Collection[str]) -> "Report | None":
+    """The report to compare tests of these `names` with, read before anything is measured: of a file, or the `last` one
+    of this model."""
+    from localinfer.bench.compare import read_report, require_common
     from localinfer.bench.history import last
 
     if file is None:
@@ -69,5 +74,7 @@ def earlier_report(file: str | None, max_drop: float | None, model: str | None) 
             raise UsageError("`--max-drop` without `--compare`", hint="add `--compare FILE`")
         return None
     if file == "last" and not Path(file).exists():
-        return dict(last(model or name_of("starter")))
-    return read_report(Path(file).expanduser())
+        return dict(last(model, names))
+    report = read_report(Path(file).expanduser())
+    require_common(report, names, file)
+    return report

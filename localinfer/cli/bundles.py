@@ -75,14 +75,13 @@ class SamplingFlags:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class CostFlags:
-    """What electricity and the machine cost, and what to compare with."""
+class TariffFlags:
+    """What electricity and the machine cost."""
 
     usd_per_kwh: o.UsdPerKwh
     watts: o.Watts
     hardware_usd: o.HardwareUsd
     hardware_years: o.HardwareYears
-    api_model: o.ApiModel
 
     def tariff(self) -> Tariff:
         """The same as `cost` wants it."""
@@ -92,6 +91,13 @@ class CostFlags:
             hardware_usd=self.hardware_usd,
             hardware_years=self.hardware_years,
         )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CostFlags(TariffFlags):
+    """The same, and which model of a provider to compare with."""
+
+    api_model: o.ApiModel
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

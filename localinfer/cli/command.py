@@ -93,6 +93,14 @@ def first_line(command: Any) -> str:
     return str(command.help or "").partition("\n\n")[0].replace("\n", " ")
 
 
+def refuse_typed(ctx: Any, *flags: str) -> None:
+    """Raise `UsageError` for the first of `flags` that stood on the command line, where it would change nothing."""
+    for flag in flags:
+        if flag in ctx.meta[TYPED]:
+            command = ctx.command_path.removeprefix("localinfer ")
+            raise UsageError(f"`--{flag}` changes nothing that `{command}` tells", hint="leave it out")
+
+
 def setting_of(param: Any) -> str:
     """The setting that an option stands for: its long flag without dashes."""
     return str(max(param.opts, key=len)).removeprefix("--")

@@ -8,12 +8,14 @@ import typer
 
 from localinfer.cli import options as o
 from localinfer.cli.bundles import CostFlags, EngineFlags
+from localinfer.cli.command import refuse_typed
 from localinfer.errors import NotSupported, UsageError
 
 ModelArg = Annotated[str | None, typer.Argument(metavar="MODEL", help="The model. [default: starter]")]
 
 
 def cost(
+    ctx: typer.Context,
     name: ModelArg = None,
     *,
     model: o.Model,
@@ -40,6 +42,7 @@ def cost(
     from localinfer.cli.output import line, show_json
     from localinfer.evaluate.picture import require_picture
 
+    refuse_typed(ctx, "backend", "draft", "draft-tokens", "prefill-chunk", "latency-goal")
     picture = Path(plot).expanduser() if plot is not None else None
     if picture is not None:
         require_picture(picture)

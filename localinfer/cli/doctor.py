@@ -3,6 +3,7 @@
 import os
 import platform
 from dataclasses import asdict
+from functools import partial
 from typing import Any
 
 from localinfer.cli import options as o
@@ -27,6 +28,7 @@ PACKAGES = (
 
 ENERGY = {
     "rapl": "measured (RAPL)",
+    "nvml": "measured (RAPL and NVML)",
     "estimate": "no counter can be read here; estimated from the rated watts of this processor, and marked ≈",
     "none": "no counter can be read here; `--watts` says what the machine draws",
 }
@@ -37,7 +39,7 @@ def doctor(*, recalibrate: o.Recalibrate, json: o.Json, quiet: o.Quiet) -> None:
 
     Measures the bandwidth anew, which takes about a second. What a step of each model costs was measured when it was
     first loaded. An NVIDIA card is tested against the processor, bit by bit, and the speed of its kernels is measured,
-    which takes some seconds more.
+    which takes about half a minute more.
     """
     from localinfer.cli.output import note, show_json
 
@@ -112,11 +114,12 @@ def cards(*, again: bool, quiet: bool) -> dict[str, Any]:
             report: dict[str, Any] = {**asdict(card), "proof": None, "read_bytes_per_s": None}
             found.append(report)
             try:
+                report["compiler"], report["compiler_places"] = cuda.compiler(card.driver)
                 proof = proof_of(card, again=again)
                 report["proof"] = {"passed": proof.passed, **asdict(proof)}
                 progress(f"measuring {card.name}", 1, 2)
                 if proof.passed:
-                    report["read_bytes_per_s"] = read_speeds(lambda program, card=card: cuda.move(program, card))
+                    report["read_bytes_per_s"] = read_speeds(partial(cuda.move, card=card))
             except LocalInferError as error:
                 report["problem"] = error.message
     return {"cards": found}
@@ -223,6 +226,8 @@ def _print_cards(found: dict[str, Any]) -> None:
     for card in found.get("cards", ()):
         driver = f"driver for CUDA {card['driver'] // 1000}.{card['driver'] % 1000 // 10}"
         line(f"card {card['number']:<9}{card['name']}, sm_{card['sm']}, {size(card['total_bytes'])}, {driver}")
+        if compiler := card.get("compiler"):
+            line(f"compiler      {compiler}, the first of {', '.join(card['compiler_places'])}")
         if problem := card.get("problem"):
             line(f"              cannot be used: {problem}")
         if proof := card["proof"]:

@@ -8,16 +8,19 @@ import typer
 
 from localinfer.cli import options as o
 from localinfer.cli.bundles import EngineFlags
+from localinfer.cli.command import refuse_typed
 from localinfer.config import EngineConfig
 from localinfer.errors import NotFound, NotSupported
 
 if TYPE_CHECKING:
     from localinfer.bench.fitting import Asked, FitReport
+    from localinfer.hub.model import LocalModel
 
 Ref = Annotated[str, typer.Argument(metavar="REF", help="A model here, or `org/name` on the Hub.")]
 
 
 def fit(
+    ctx: typer.Context,
     ref: Ref,
     *,
     engine: EngineFlags,
@@ -37,6 +40,7 @@ def fit(
     from localinfer.cli.output import line, show_json
     from localinfer.errors import DoesNotFit, UsageError, size
 
+    refuse_typed(ctx, "backend", "draft-tokens", "prefill-chunk", "latency-goal")
     streams = counts("parallel", parallel) or [1]
     if len(streams) > 1:
         raise UsageError("`fit` judges one number of sequences", hint="write it like `-np 8`")
@@ -62,22 +66,34 @@ def judged(asked: "Asked", config: EngineConfig) -> "FitReport":
 
 
 def _asked(ref: str, folder: Path, revision: str | None, token: str | None, *, offline: bool) -> "Asked":
-    """The model here, else its headers from the Hub in `folder`."""
+    """The model here, or what its form would be made of; else its headers from the Hub in `folder`."""
     from localinfer.bench.fitting import Asked
     from localinfer.hub.peek import peek
+    from localinfer.hub.reference import parse
+    from localinfer.hub.resolve import resolve
+
+    reference = parse(ref, revision=revision)
+    wanted, known = reference.variant or "", resolve_or_none(ref, revision, offline=offline)
+    if known is None and wanted:
+        known = resolve_or_none(f"{reference.name}:BF16", reference.revision, offline=offline)
+    if known is None and (offline or reference.path):
+        resolve(ref, revision=revision, offline=offline)  # says why not
+    if known is None:
+        found = peek(ref, folder, revision=revision, token=token)
+        return Asked(folder, found.repo, "BF16", found.commit, found.download_bytes, wanted)
+    if known.kind == "gguf":
+        raise NotSupported(
+            f"{known.path.name} is a GGUF file, which another engine allocates for",
+            hint=f"`localinfer import {known.path.name}` makes a model of ours of it, which can be judged",
+        )
+    return Asked(known.path, known.name, known.variant, known.revision, wanted=wanted)
+
+
+def resolve_or_none(ref: str, revision: str | None, *, offline: bool) -> "LocalModel | None":
+    """The model here; None when it is not."""
     from localinfer.hub.resolve import resolve
 
     try:
-        model = resolve(ref, revision=revision, offline=offline)
+        return resolve(ref, revision=revision, offline=offline)
     except NotFound:
-        if offline:
-            raise
-    else:
-        if model.kind == "gguf":
-            raise NotSupported(
-                f"{model.path.name} is a GGUF file, which another engine allocates for",
-                hint=f"`localinfer import {model.path.name}` makes a model of ours of it, which can be judged",
-            )
-        return Asked(model.path, model.name, model.variant, model.revision)
-    found = peek(ref, folder, revision=revision, token=token)
-    return Asked(folder, found.repo, "BF16", found.commit, found.download_bytes)
+        return None

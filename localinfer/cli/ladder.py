@@ -3,7 +3,8 @@
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from localinfer.cli.bundles import CostFlags
+from localinfer.cli.bench_history import Keep
+from localinfer.cli.bundles import TariffFlags
 from localinfer.config import EngineConfig, KvBits
 from localinfer.errors import NotFound, UsageError
 from localinfer.hub.model import LocalModel
@@ -23,15 +24,16 @@ def climb(
     *,
     random: str | None,
     settings: dict[str, Any],
-    cost: CostFlags,
+    cost: TariffFlags,
     plot: str | None,
     seed: int,
     revision: str | None,
     offline: bool,
     json: bool,
     quiet: bool,
-) -> dict[str, Any]:
-    """Climb the ladder, show it and give it; `settings` are fields of `LadderPlan`."""
+    keep: Keep,
+) -> None:
+    """Climb the ladder, keep it and show it; `settings` are fields of `LadderPlan`."""
     from localinfer.bench.ladder_report import draw, ladder_table
     from localinfer.bench.ladder_run import run_ladder
     from localinfer.cli.output import line, show_json
@@ -46,14 +48,26 @@ def climb(
     else:
         plan = _of_model(name, settings, revision=revision, offline=offline, quiet=quiet)
     what = f"--random {random.partition(':')[0]}" if random is not None else name
-    command = f"localinfer bench {what} --ladder -n {plan.most} --reps {plan.rounds}"
-    command += f" --replay {plan.recorded.name}" if plan.recorded else ""
+    command = f"localinfer bench {what} --ladder -n {plan.most} --reps {plan.rounds}{_other_flags(plan, config, seed)}"
     with Progress(long=True, quiet=quiet) as progress:
         report = {"command": command} | run_ladder(plan, config, tariff=cost.tariff(), seed=seed, on_progress=progress)
+    keep(report)
+    show_json(report) if json else line(ladder_table(report).rstrip("\n"))
     if picture is not None:
         draw(report, picture)
-    show_json(report) if json else line(ladder_table(report).rstrip("\n"))
-    return report
+
+
+def _other_flags(plan: "LadderPlan", config: EngineConfig, seed: int) -> str:
+    """What else stood in the command and changes figures, as it would be typed."""
+    given = {
+        "--bits": plan.base[3:] if plan.base != "INT4" else None,
+        "--kv-bits": plan.kv_bits if plan.kv_bits != 8 else None,
+        "-np": plan.streams if plan.streams != 8 else None,
+        "-t": config.threads,
+        "--seed": seed or None,
+        "--replay": plan.recorded.name if plan.recorded else None,
+    }
+    return "".join(f" {flag} {value}" for flag, value in given.items() if value is not None)
 
 
 def _of_model(name: str, settings: dict[str, Any], *, revision: str | None, offline: bool, quiet: bool) -> "LadderPlan":

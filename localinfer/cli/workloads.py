@@ -2,9 +2,9 @@
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
-from localinfer.cli.bundles import CostFlags, WorkloadFlags
+from localinfer.cli.bench_history import Keep
+from localinfer.cli.bundles import TariffFlags, WorkloadFlags
 from localinfer.config import EngineConfig
 from localinfer.errors import UsageError
 from localinfer.hub.model import LocalModel
@@ -18,26 +18,35 @@ def run_workload(
     repetitions: int,
     seed: int,
     peer: Path | None,
-    cost: CostFlags,
+    cost: TariffFlags,
+    keep: Keep,
     *,
     json: bool,
-) -> Mapping[str, Any]:
-    """The workload that `flags` name, for one number of sequences, with the first of `ways`; shows it and gives its
-    JSON."""
+) -> None:
+    """The workload that `flags` name, for one number of sequences; keeps it and shows it."""
     config = next(iter(ways.values()))
     if len(parallel) > 1 or (parallel and parallel[0] < 2):
         raise UsageError("`--workload` runs one number of sequences, 2 or more", hint="write it like `-np 8`")
     at_once = parallel[0] if parallel else 8
     if flags.workload == "poisson":
-        if peer is not None:
-            raise UsageError("`--workload poisson` beside `--against`", hint="leave one of them out")
-        return _poisson(model, config, flags, at_once, seed, cost, json=json)
-    return _mixed(model, config, at_once, repetitions, seed, peer, json=json)
+        if len(ways) > 1:
+            raise UsageError("`--workload poisson` runs one way of guessing", hint="write it like `--draft auto`")
+        _poisson(model, config, flags, at_once, seed, cost, keep, json=json)
+    else:
+        _mixed(model, config, at_once, repetitions, seed, peer, keep, json=json)
 
 
 def _mixed(
-    model: LocalModel, config: EngineConfig, at_once: int, repetitions: int, seed: int, peer: Path | None, *, json: bool
-) -> Mapping[str, Any]:
+    model: LocalModel,
+    config: EngineConfig,
+    at_once: int,
+    repetitions: int,
+    seed: int,
+    peer: Path | None,
+    keep: Keep,
+    *,
+    json: bool,
+) -> None:
     import time
 
     from localinfer.bench.workload import as_json, run_workload, workload_table
@@ -53,10 +62,10 @@ def _mixed(
         against=peer,
         clock=time.perf_counter,
     )
+    named = [{**row, "name": f"mixed, {row['engine']} {row['way']}"} for row in as_json(rows)]
+    keep({"model": {"name": model.ref}, "parallel": at_once, "serving": named})
     report = {"model": model.ref, "parallel": at_once, "workload": as_json(rows)}
     show_json(report) if json else line(workload_table(rows, at_once).rstrip("\n"))
-    named = [{**row, "name": f"mixed, {row['engine']} {row['way']}"} for row in as_json(rows)]
-    return {"model": {"name": model.ref}, "parallel": at_once, "serving": named}
 
 
 def _poisson(
@@ -65,10 +74,11 @@ def _poisson(
     flags: WorkloadFlags,
     at_once: int,
     seed: int,
-    cost: CostFlags,
+    cost: TariffFlags,
+    keep: Keep,
     *,
     json: bool,
-) -> Mapping[str, Any]:
+) -> None:
     from localinfer.bench.arrivals import as_json, run_poisson, serving_table
     from localinfer.cli.output import line, show_json
 
@@ -83,5 +93,5 @@ def _poisson(
         tariff=cost.tariff(),
     )
     report = {"model": {"name": model.ref}, "parallel": at_once, "serving": [as_json(row)]}
+    keep(report)
     show_json(report) if json else line(serving_table(row).rstrip("\n"))
-    return report

@@ -20,11 +20,12 @@ class Bill:
     """Who was compared with, `provider/model`; None when nobody serves this model and none was named."""
 
     def in_words(self) -> str:
-        """`≈12.3 J, $0.0000007 of electricity; $0.00042 at novita/…`; what is not known is a dash."""
+        """`≈12.3 J, ≈$0.0000007 of electricity; $0.00042 at novita/…`; what is not known is a dash."""
         if self.joules is None or self.electricity_usd is None:
             here = "energy –"
         else:
-            here = f"{marked(f'{self.joules:.1f} J', self.source)}, {usd(self.electricity_usd)} of electricity"
+            price = marked(usd(self.electricity_usd), self.source)
+            here = f"{marked(f'{self.joules:.1f} J', self.source)}, {price} of electricity"
         if self.hardware_usd is not None:
             here += f", {usd(self.hardware_usd)} of the machine"
         if self.api_usd is None:

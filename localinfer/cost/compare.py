@@ -79,9 +79,7 @@ def on_machine(machine: Machine, work: Work, tariff: Tariff) -> Way:
     """Tokens from a machine that is bought, or rented by the second."""
     fits = work.total_bytes <= machine.memory_gb * 1e9
     why_not = "" if fits else "does not fit in its memory"
-    if fits and machine.backend == "cuda":
-        why_not = "needs the CUDA backend, which is not there yet"
-    elif fits and machine.needs:
+    if fits and machine.needs:
         why_not = f"needs {machine.needs}"
     tok_s = speed(machine, work) if fits else None
     if machine.kind == "own":
@@ -89,7 +87,9 @@ def on_machine(machine: Machine, work: Work, tariff: Tariff) -> Way:
         marginal = _electric(machine.watts, tok_s, tariff)
     else:
         fixed, marginal = 0.0, None if tok_s is None else machine.usd_per_hour / 3600 / tok_s * 1e6
-    return _way(machine.name, machine.kind, tok_s, True, fixed, marginal, f"{machine.source}, {machine.date}", why_not)
+    unproved = "; our kernels were never measured on a card" if machine.backend == "cuda" else ""
+    source = f"{machine.source}, {machine.date}{unproved}"
+    return _way(machine.name, machine.kind, tok_s, True, fixed, marginal, source, why_not)
 
 
 def here(tok_s: float | None, watts: float | None, tariff: Tariff, *, is_estimate: bool, source: str) -> Way:

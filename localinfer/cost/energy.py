@@ -13,9 +13,9 @@ from localinfer.cost.watts import Rated, rated
 
 POWERCAP = Path("/sys/class/powercap")
 
-Source = Literal["rapl", "given", "estimate", "none"]
-"""`rapl`: counters of processor and memory. `given`: watts that the user measured. `estimate`: rated watts of this
-processor, for the time that its cores worked for us."""
+Source = Literal["rapl", "nvml", "given", "estimate", "none"]
+"""`rapl`: counters of processor and memory. `nvml`: those and the card's. `given`: watts that the user measured.
+`estimate`: rated watts of this processor, for the time that its cores worked for us, even if a card's are measured."""
 
 
 class Meter(Protocol):
@@ -84,6 +84,55 @@ class EstimateMeter:
 
     def joules(self) -> float | None:
         return self._watts * (self._busy() - self._started)
+
+
+class CardMeter:
+    """A card's own counter of millijoules (NVML), from now on, and what `host` counts of the rest of the machine."""
+
+    def __init__(self, host: Meter, counter: Callable[[], int | None], started: int) -> None:
+        self.source: Source = "nvml" if host.source in ("rapl", "nvml") else host.source
+        self._host = host
+        self._counter = counter
+        self._started = started
+
+    def joules(self) -> float | None:
+        host, now = self._host.joules(), self._counter()
+        return None if host is None or now is None else host + (now - self._started) / 1e3
+
+
+def with_card(meter: Meter | None, uuid: str) -> Meter | None:
+    """`meter`, and what the card of this uuid (32 hexadecimal digits; empty: none) uses from now on.
+
+    Without the card's counter, or without a meter of the rest, nothing can be told. Watts that were given are those of
+    the whole machine.
+    """
+    if not uuid or meter is None or meter.source == "given":
+        return meter
+    counter = _card_counter(uuid)
+    started = counter() if counter else None
+    return None if counter is None or started is None else CardMeter(meter, counter, started)
+
+
+def _card_counter(uuid: str) -> Callable[[], int | None] | None:
+    """Reads the card's millijoules since its driver was loaded; None where NVML or its Python package is not there."""
+    try:
+        import pynvml  # type: ignore[import-untyped]
+    except ImportError:
+        return None
+    name = f"GPU-{uuid[:8]}-{uuid[8:12]}-{uuid[12:16]}-{uuid[16:20]}-{uuid[20:]}"
+    try:
+        pynvml.nvmlInit()
+        handle = pynvml.nvmlDeviceGetHandleByUUID(name)
+    except pynvml.NVMLError:
+        return None
+
+    def read() -> int | None:
+        try:
+            return int(pynvml.nvmlDeviceGetTotalEnergyConsumption(handle))
+        except pynvml.NVMLError:  # a card without a counter, or one that is gone
+            return None
+
+    return read
 
 
 def start_meter(

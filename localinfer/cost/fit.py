@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 
 from localinfer.cost.machine import available_bytes
@@ -116,11 +117,15 @@ def _merges(file: Path) -> int | None:
     None where there is no file.
     """
     try:
-        if not 0 < file.stat().st_size <= TOKENIZER_LIMIT:
-            return None
-        data = file.read_bytes()
+        now = file.stat()
+        return _counted(file, now.st_size, now.st_mtime_ns) if 0 < now.st_size <= TOKENIZER_LIMIT else None
     except OSError:
         return None
+
+
+@lru_cache(maxsize=8)  # a file of megabytes, which is asked about once for each width
+def _counted(file: Path, _size: int, _changed: int) -> int:
+    data = file.read_bytes()
     begin = data.rfind(b'"merges"')
     words = max(0, data.count(b'"', begin) // 2 - 1) if begin >= 0 else 0
     return words // 2 if b"[[" in data[begin : begin + 64].translate(None, b" \n\r\t") else words

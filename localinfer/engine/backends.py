@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from localinfer.config import EngineConfig
-from localinfer.errors import NotSupported, size
+from localinfer.errors import DoesNotFit, NotSupported, size
 
 if TYPE_CHECKING:
     from localinfer import native
@@ -38,7 +38,7 @@ class Place:
 def choose(backend: str, config: EngineConfig, needed_bytes: Callable[[], int]) -> Place:
     """The place for `backend` `auto`, `cpu` or `cuda`.
 
-    `auto` takes the first NVIDIA card that has passed its test, if the model fits there. `cuda` raises `NotSupported`
+    `auto` takes the first NVIDIA card, if it has passed its test and the model fits there. `cuda` raises `NotSupported`
     with the reason where there is none, or where it computes wrong.
     """
     if backend == "cpu":
@@ -50,7 +50,7 @@ def choose(backend: str, config: EngineConfig, needed_bytes: Callable[[], int]) 
         return Place(None, f"its kernel set {isa} is asked for")
     try:
         card = cuda.find_card()
-    except NotSupported as error:
+    except (DoesNotFit, NotSupported) as error:
         if asked:
             raise
         return Place(None, error.message.partition(" (")[0])
@@ -58,7 +58,7 @@ def choose(backend: str, config: EngineConfig, needed_bytes: Callable[[], int]) 
         return Place(None, f"the model needs {size(needed)} and {card} has less to give")
     try:
         wrong = _what_is_wrong(card)
-    except NotSupported as error:
+    except (DoesNotFit, NotSupported) as error:
         if asked:
             raise
         return Place(None, f"{card} cannot be used: {error.message}")

@@ -14,6 +14,8 @@ from localinfer.paths import cuda_dir
 WHEELS = ("nvidia/cuda_nvrtc/lib", "nvidia/cu12/lib", "nvidia/cu13/lib")
 """Where packages of NVIDIA's runtime compiler keep it, below `site-packages`."""
 
+ON_CPU = "run on the processor with `--backend cpu`"
+
 
 @dataclass(frozen=True, slots=True)
 class Card:
@@ -52,8 +54,8 @@ def cards() -> list[Card]:
 def move(program: native.Program, card: Card) -> str:
     """Take `program` to the card; gives what a person should know of it, or nothing.
 
-    Raises `NotSupported` without a compiler, or when the card cannot run the program, `DoesNotFit` when its memory is
-    too small.
+    Raises `NotSupported` without a compiler, or when the card cannot run the program, `DoesNotFit` when its memory, or
+    the host's, is too small.
     """
     graphs = os.environ.get("LOCALINFER_CUDA_GRAPHS") != "0"
     try:
@@ -62,10 +64,17 @@ def move(program: native.Program, card: Card) -> str:
         raise unusable(error) from None
     except MemoryError as error:
         raise DoesNotFit(
-            f"not enough memory on {card}: {error}", hint="lower `-c`, use a smaller model, or `--backend cpu`"
+            f"not enough memory on the way to {card}: {error}",
+            hint="close a program, use a smaller model, or `--backend cpu`",
         ) from error
-    except RuntimeError as error:
-        raise NotSupported(f"{card} failed: {error}", hint="run on the processor with `--backend cpu`") from error
+
+
+def compiler(driver: int) -> tuple[str, list[str]]:
+    """NVIDIA's runtime compiler that will be taken, and where it is looked for, in order. Raises `NotSupported`."""
+    try:
+        return native.cuda_compiler(list(libraries()), driver)
+    except native.CudaUnusable as error:
+        raise unusable(error) from None
 
 
 def libraries() -> Iterator[str]:
@@ -86,5 +95,5 @@ def unusable(error: native.CudaUnusable) -> NotSupported:
 def _no_card(number: int) -> Card:
     raise NotSupported(
         f"there is no NVIDIA card {number} here",
-        hint="see whether `nvidia-smi` finds it, or run on the processor with `--backend cpu`",
+        hint=f"see whether `nvidia-smi` finds it, or {ON_CPU}",
     )

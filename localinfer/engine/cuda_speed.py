@@ -19,8 +19,8 @@ class Size:
     """Of the matrices that are timed: larger than a card's cache, together."""
 
     hidden: int = 4096
-    ffn: int = 8192
-    layers: int = 2
+    ffn: int = 4096
+    layers: int = 4
 
 
 def read_speeds(

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from localinfer.config import EngineConfig, one_of
-from localinfer.errors import Corrupt, NotFound, NotSupported, UsageError
+from localinfer.errors import Corrupt, DoesNotFit, NotFound, NotSupported, UsageError
 
 if TYPE_CHECKING:
     from localinfer import native
@@ -70,13 +70,11 @@ def open_engine(
 def _open_native(path: Path, config: EngineConfig, backend: str, name: str, on_progress: OnProgress | None) -> "Engine":
     from localinfer.engine import calibration
     from localinfer.engine.advice import default_sampling
-    from localinfer.engine.backends import choose
     from localinfer.engine.drafting import Target, guessing, wants_hidden
     from localinfer.engine.engine import StepEngine
     from localinfer.engine.past import open_past
     from localinfer.engine.runner import NativeRunner
     from localinfer.formats.tokenizer import Tokenizer
-    from localinfer.graph.program import load_program
     from localinfer.graph.weights import Checkpoint
 
     checkpoint = Checkpoint(path)
@@ -85,21 +83,7 @@ def _open_native(path: Path, config: EngineConfig, backend: str, name: str, on_p
     _check_vocabulary(checkpoint, tokenizer, name)
     context = choose_context(config, checkpoint.spec.max_context)
     cache = _cache(config, context)
-    place = choose(backend, config, lambda: _needed_bytes(checkpoint, config, context))
-    key = calibration.key_for(
-        checkpoint, name, isa=config.isa, threads=config.threads or 0, kv_bits=config.kv_bits, card=place.card
-    )
-    kept = calibration.known(key)
-    program = load_program(
-        checkpoint,
-        threads=kept.threads if kept else key.threads,
-        isa=config.isa,
-        context=context,
-        kv_blocks=cache.allocator.count,
-        kv_bits=config.kv_bits,
-        move=place.move,
-        on_progress=on_progress and (lambda done, total: on_progress("weights", done, total)),
-    )
+    place, key, kept, program = _place(checkpoint, config, backend, name, context, cache.allocator.count, on_progress)
     measured = calibration.calibrate(program, key, kept, context)
     runner = NativeRunner(
         program,
@@ -130,6 +114,58 @@ def _open_native(path: Path, config: EngineConfig, backend: str, name: str, on_p
         remember=None if past is None else past.remember,
         draft_tokens=config.draft_tokens,
         shelf=shelf,
+    )
+
+
+def _place(
+    checkpoint: "Checkpoint",
+    config: EngineConfig,
+    backend: str,
+    name: str,
+    context: int,
+    blocks: int,
+    on_progress: OnProgress | None,
+) -> "tuple[Place, Key, Calibration | None, native.Program]":
+    """Where the model runs, what is kept of its speed there, and the model, loaded. With `auto`, the processor also
+    where the card fails while it takes the model: no compiler any more, no memory that others left."""
+    from localinfer.engine import backends, calibration
+
+    place = backends.choose(backend, config, lambda: _needed_bytes(checkpoint, config, context))
+    while True:
+        key = calibration.key_for(
+            checkpoint, name, isa=config.isa, threads=config.threads or 0, kv_bits=config.kv_bits, card=place.card
+        )
+        kept = calibration.known(key)
+        threads = kept.threads if kept else key.threads
+        try:
+            return place, key, kept, _load(checkpoint, config, place, threads, context, blocks, on_progress)
+        except (DoesNotFit, NotSupported) as error:
+            if place.card is None or backend != "auto":
+                raise
+            why = f"{place.card} cannot be used: {error.message}"
+        place = backends.Place(None, why)  # here, so that what was loaded has gone with the error
+
+
+def _load(
+    checkpoint: "Checkpoint",
+    config: EngineConfig,
+    place: "Place",
+    threads: int,
+    context: int,
+    blocks: int,
+    on_progress: OnProgress | None,
+) -> "native.Program":
+    from localinfer.graph.program import load_program
+
+    return load_program(
+        checkpoint,
+        threads=threads,
+        isa=config.isa,
+        context=context,
+        kv_blocks=blocks,
+        kv_bits=config.kv_bits,
+        move=place.move,
+        on_progress=on_progress and (lambda done, total: on_progress("weights", done, total)),
     )
 
 
@@ -186,6 +222,7 @@ def _info(
         backend="cuda" if place.card else "cpu",
         backend_why=place.why,
         card=place.card.uuid if place.card else "",
+        card_bytes_per_s=place.card.peak_gb_s * 1e9 if place.card else 0.0,
         isa=program.isa,
         threads=program.threads,
         kv_bits=config.kv_bits,

@@ -70,6 +70,8 @@ class EngineInfo:
     """Why this backend was chosen, in words that go after `as`; empty where it was asked for."""
     card: str = ""
     """The uuid of the card."""
+    card_bytes_per_s: float = 0.0
+    """What the card's memory could give; 0 where its driver does not say."""
     notes: tuple[str, ...] = ()
     """What to tell of weights that run in another form than they are stored in."""
 

@@ -18,7 +18,7 @@ ENDINGS = (".svg", ".png")
 def require_picture(path: Path, endings: Sequence[str] = ENDINGS) -> None:
     """Raise what would keep a picture from being drawn to `path`.
 
-    `UsageError` for another ending, `NotSupported` without matplotlib, `NotFound` without the folder.
+    `UsageError` for another ending or a folder, `NotSupported` without matplotlib, `NotFound` without the folder.
     """
     if path.suffix.lower() not in endings:
         kinds = " or ".join({".svg": "an SVG", ".png": "a PNG"}[ending] for ending in endings)
@@ -33,6 +33,8 @@ def require_picture(path: Path, endings: Sequence[str] = ENDINGS) -> None:
         )
     if not path.absolute().parent.is_dir():
         raise NotFound(f"{path.parent}: no such folder", hint="make it first, or draw to another place")
+    if path.is_dir():
+        raise UsageError(f"{path} is a folder", hint="name a file for the picture")
 
 
 def save_picture(figure: "Figure", path: Path) -> None:

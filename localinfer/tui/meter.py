@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from localinfer.cost.apis import Offer
 from localinfer.cost.energy import Meter as EnergyMeter
-from localinfer.cost.energy import source_of
+from localinfer.cost.energy import source_of, with_card
 from localinfer.cost.prices import Tariff
 from localinfer.engine.load import Load
 from localinfer.tui.engines import Engines
@@ -46,6 +46,7 @@ class Meter:
     ) -> None:
         self._energy = start()
         self.source = source_of(self._energy)
+        self._cards: set[str] = set()
         self._tariff = tariff
         self._offer_for = offer_for
         self._offers: dict[str, Offer | None] = {}
@@ -71,8 +72,10 @@ class Meter:
         """Give the energy since the last call to those who had tokens computed, by how many; nobody gets it if none
         had. Tell each what a provider would have charged."""
         for pane in panes:
-            if (offer := self._offer(pane.session.model)) is not None:
-                pane.set_status(api_usd=offer.charge(*pane.used))
+            used = {pane.session.model: (0, 0), **pane.used}  # each at its own model's price
+            offers = {model: offer for model in used if (offer := self._offer(model)) is not None}
+            if offers:
+                pane.set_status(api_usd=sum(offer.charge(*used[model]) for model, offer in offers.items()))
         moved = {pane.number: pane.moved - self._moved.get(pane.number, 0) for pane in panes}
         self._moved = {pane.number: pane.moved for pane in panes}
         before = self.joules
@@ -86,6 +89,7 @@ class Meter:
     def sample(self, panes: Sequence[ChatPane], engines: Engines, *, broadcast: bool) -> Total:
         """How things stand now; kept for the plots too."""
         now = self._clock()
+        self._watch_cards({engine.info.card for _, engine in engines.open} - {""})
         load = summed([engine.load() for _, engine in engines.open])
         writing = [pane for pane in panes if pane.busy]
         tok_s = sum(pane.status.tok_s or 0.0 for pane in writing if pane.status.phase == "decode")
@@ -104,6 +108,13 @@ class Meter:
             broadcast=broadcast,
         )
         return self.total
+
+    def _watch_cards(self, cards: set[str]) -> None:
+        """Count what the cards use too, from when an engine first runs there."""
+        for card in cards - self._cards:
+            self._energy = with_card(self._energy, card)
+        self._cards |= cards
+        self.source = source_of(self._energy)
 
     def _watts(self, now: float) -> float | None:
         if self.joules is None:

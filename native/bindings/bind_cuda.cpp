@@ -1,5 +1,6 @@
 // NVIDIA cards, and programs that move to one.
 #include <nanobind/stl/string.h>
+#include <nanobind/stl/tuple.h>
 #include <nanobind/stl/vector.h>
 
 #include "bindings/arrays.h"
@@ -55,6 +56,11 @@ nb::dict use_cuda(Program& program, int card, const std::string& keep, const std
   return facts;
 }
 
+std::tuple<std::string, std::vector<std::string>> cuda_compiler(const std::vector<std::string>& libraries, int version) {
+  const cuda::Found found = cuda::find_compiler({0, "", libraries, version});
+  return {found.compiler, found.places};
+}
+
 nb::dict cuda_facts(const Program& program) {
   nb::dict facts;
   if (const auto* device = dynamic_cast<const cuda::CudaDevice*>(program.device()); device != nullptr) {
@@ -68,14 +74,35 @@ nb::dict cuda_facts(const Program& program) {
   return facts;
 }
 
+// What happens on a card at any time, whoever has called, as the program's own errors for people.
+void raise_ours(const std::exception_ptr& caught, void* /*unused*/) {
+  const auto raise = [](const char* name, const std::string& what, const char* hint) {
+    const nb::object type = nb::module_::import_("localinfer.errors").attr(name);
+    PyErr_SetObject(type.ptr(), type(what, "hint"_a = hint).ptr());
+  };
+  try {
+    std::rethrow_exception(caught);
+  } catch (const cuda::Full& error) {
+    raise("DoesNotFit", std::string("not enough memory on the NVIDIA card: ") + error.what(),
+          "lower `-c`, use a smaller model, or `--backend cpu`");
+  } catch (const cuda::Failed& error) {
+    raise("NotSupported", std::string("the NVIDIA card failed: ") + error.what(),
+          "run on the processor with `--backend cpu`");
+  }
+}
+
 }  // namespace
 
 void bind_cuda(nb::module_& m) {
   nb::exception<cuda::Unusable>(m, "CudaUnusable");
+  nb::register_exception_translator(&raise_ours);
   m.def("cuda_cards", &cards, nb::sig("def cuda_cards() -> dict[str, typing.Any]"),
         "What the NVIDIA driver says: its `library`, the newest CUDA `version` it knows (1000 * major + 10 * minor), and\n"
         "its `cards`, each with name, uuid, sm (10 * compute capability), multiprocessors, total_bytes and peak_gb_s.\n\n"
         "Raises CudaUnusable; its message is the reason and, on the next line, what to do.");
+  m.def("cuda_compiler", &cuda_compiler, "libraries"_a, "driver_version"_a,
+        "The NVRTC that is found in `libraries` or where the system looks, with its version, and all places in order.\n\n"
+        "Raises CudaUnusable without one that this driver can follow.");
   m.def("cuda_sources_hash", &cuda::sources_hash, "Hash of the kernels' sources and of how they are compiled.");
   m.def("use_cuda", &use_cuda, "program"_a, "card"_a, "keep"_a, "libraries"_a, "graphs"_a = true,
         nb::sig("def use_cuda(program: Program, card: int, keep: str, libraries: Sequence[str], graphs: bool = True) "
@@ -83,7 +110,8 @@ void bind_cuda(nb::module_& m) {
         "Move a program, complete but for `make_kv`, to NVIDIA card number `card`: its steps give the same bits there.\n\n"
         "Kernels are compiled for this card, by the NVRTC found in `libraries` or where the system looks, and kept in the\n"
         "directory `keep` (\"\": nowhere). Without `graphs` every step is launched kernel by kernel. Returns the card's\n"
-        "facts, and compiler, note, kept and ptx. Raises CudaUnusable as above, MemoryError with the size.");
+        "facts, and compiler, note, kept and ptx. Raises CudaUnusable as above. What a card fails in, here or in a step,\n"
+        "is NotSupported, and DoesNotFit where its memory is full.");
   m.def("cuda_facts", &cuda_facts, "program"_a, nb::sig("def cuda_facts(program: Program) -> dict[str, typing.Any]"),
         "Of a program on a card: `launches` so far, without those that graphs repeat, `graphs` kept, `free_bytes` of the\n"
         "card, and of each matrix the address and bytes of its `weights`. Else empty.");

@@ -4,6 +4,7 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <atomic>
 #include <cstdio>
 #include <cstdlib>
 #include <filesystem>
@@ -23,6 +24,7 @@ namespace fs = std::filesystem;
 const std::vector<std::string> kFlags = {"--std=c++17",     "-default-device", "-fmad=false",
                                          "-prec-div=true", "-prec-sqrt=true", "-ftz=false"};
 constexpr int kFirstCuda13 = 13000;
+constexpr int kNoBuiltins = 7;  // NVRTC_ERROR_BUILTIN_OPERATION_FAILURE: the library beside NVRTC's does not open
 
 using Prog = struct OpaqueProgram*;
 
@@ -72,14 +74,16 @@ class Compiler {
     const std::string target = "--gpu-architecture=" + architecture;
     flags.push_back(target.c_str());
     for (const std::string& flag : kFlags) flags.push_back(flag.c_str());
+    int result = 0;
     const auto say = [&](const std::string& what) -> Unusable {
       return {"the kernels do not compile for " + architecture + ": " + what,
-              "please report this, with the version of " + name()};
+              result == kNoBuiltins ? "install it anew with `pip install --force-reinstall \"localinfer[cuda]\"`"
+                                    : "please report this, with the version of " + name()};
     };
     if (create_(&program, kSources[0].text, kSources[0].name, static_cast<int>(names.size()), texts.data(),
                 names.data()) != 0)
       throw say("no program can be made");
-    const int result = compile_(program, static_cast<int>(flags.size()), flags.data());
+    result = compile_(program, static_cast<int>(flags.size()), flags.data());
     std::string made;
     if (result == 0) {
       size_t size = 0;
@@ -134,12 +138,24 @@ std::vector<std::string> places(const CompileRequest& request) {
   return all;
 }
 
+// Why the library that was just tried does not open: in brackets, or nothing when there is no such file.
+std::string why_not(const std::string& place) {
+  const char* said = dlerror();
+  std::string why = said != nullptr ? said : "";
+  if (why == place + ": cannot open shared object file: No such file or directory") return "";
+  if (why.starts_with(place + ": ")) why.erase(0, place.size() + 2);
+  return why.empty() ? "" : " (" + why + ")";
+}
+
 std::unique_ptr<Compiler> find(const CompileRequest& request) {
   std::string tried;
   for (const std::string& place : places(request)) {
     tried += (tried.empty() ? "" : ", ") + place;
     void* handle = dlopen(place.c_str(), RTLD_NOW | RTLD_LOCAL);
-    if (handle == nullptr) continue;
+    if (handle == nullptr) {
+      tried += why_not(place);
+      continue;
+    }
     auto compiler = std::make_unique<Compiler>(handle, place);
     if (!compiler->whole()) {
       tried += " (no NVRTC)";
@@ -161,12 +177,12 @@ std::string flags_text() {
 
 // A kept image begins with the hash of what follows, so that a damaged one is noticed.
 std::string read_kept(const fs::path& path) {
+  std::error_code ignored;
+  if (!fs::is_regular_file(path, ignored)) return "";
   std::ifstream file(path, std::ios::binary);
-  if (!file) return "";
   const std::string all{std::istreambuf_iterator<char>(file), {}};
   constexpr size_t digits = 64;
   if (all.size() > digits && sha256(all.substr(digits)) == all.substr(0, digits)) return all.substr(digits);
-  std::error_code ignored;
   fs::remove(path, ignored);
   return "";
 }
@@ -175,7 +191,8 @@ std::string read_kept(const fs::path& path) {
 bool keep(const fs::path& path, const std::string& image) {
   std::error_code error;
   fs::create_directories(path.parent_path(), error);
-  const fs::path part = path.string() + "." + std::to_string(getpid());
+  static std::atomic<unsigned> parts{0};  // threads may keep the same image at the same time
+  const fs::path part = path.string() + "." + std::to_string(getpid()) + "." + std::to_string(parts++);
   std::ofstream file(part, std::ios::binary);
   file << sha256(image) << image;
   file.close();
@@ -186,6 +203,8 @@ bool keep(const fs::path& path, const std::string& image) {
 }
 
 }  // namespace
+
+Found find_compiler(const CompileRequest& request) { return {find(request)->name(), places(request)}; }
 
 std::string sources_hash() {
   std::string all = flags_text();

@@ -26,6 +26,13 @@ struct Compiled {
 // Throws Unusable: no compiler, with all places that were tried; or the beginning of what it said.
 Compiled compile(const CompileRequest& request);
 
+// The compiler that would be taken, with its version, and all places that are looked at, in order. Throws as `compile`.
+struct Found {
+  std::string compiler;
+  std::vector<std::string> places;
+};
+Found find_compiler(const CompileRequest& request);
+
 // Hash of the kernels and how they are compiled.
 std::string sources_hash();
 

@@ -12,12 +12,15 @@
 
 namespace cuda {
 
+struct Piece;
+struct Pending;
+
 constexpr size_t kGraphRows = 16;  // up to so many rows, a step is a graph, and attention is split at its cuts
 constexpr size_t kHeadRows = 32;   // rows of logits made at once
 
 class CudaDevice final : public Device {
  public:
-  // `image`: the kernels, compiled for this card. Throws OutOfMemory, std::invalid_argument with the numbers.
+  // `image`: the kernels, compiled for this card. Throws Full, std::invalid_argument with the numbers.
   CudaDevice(std::shared_ptr<const Session> session, const Program& program, const void* image, bool graphs,
              size_t threads);
   ~CudaDevice() override;
@@ -35,8 +38,6 @@ class CudaDevice final : public Device {
   const Model& model() const { return model_; }
 
  private:
-  struct Piece;
-  struct Pending;
   using Key = std::array<size_t, 9>;
 
   void lay_out_scratch();

@@ -45,7 +45,7 @@ std::shared_ptr<const Driver> Driver::load() {
   get(d.Init, "cuInit");
   get(d.DriverGetVersion, "cuDriverGetVersion");
   get(d.GetErrorString, "cuGetErrorString");
-  d.DriverGetVersion(&d.version);
+  d.check(d.DriverGetVersion(&d.version), "asking for the driver's version");
   if (d.version < kOldestDriver)
     throw Unusable("the NVIDIA driver is for CUDA " + version_text(d.version) + ", but " + version_text(kOldestDriver) +
                        " is needed",
@@ -84,11 +84,6 @@ std::shared_ptr<const Driver> Driver::load() {
   get(d.GraphLaunch, "cuGraphLaunch");
   get(d.GraphExecDestroy, "cuGraphExecDestroy");
   get(d.GraphDestroy, "cuGraphDestroy");
-  get(d.EventCreate, "cuEventCreate");
-  get(d.EventRecord, "cuEventRecord");
-  get(d.EventSynchronize, "cuEventSynchronize");
-  get(d.EventElapsedTime, "cuEventElapsedTime");
-  get(d.EventDestroy, "cuEventDestroy_v2");
   return driver;
 }
 
@@ -99,10 +94,14 @@ std::string Driver::text(Result result) const {
   return GetErrorString != nullptr && GetErrorString(result, &found) == 0 && found != nullptr ? found : "unknown";
 }
 
+Full::Full(size_t bytes, const char* what)
+    : std::runtime_error(bytes != 0 ? OutOfMemory(bytes, what).what()
+                                    : std::string(what) + ": CUDA error 2 (out of memory)") {}
+
 void Driver::check(Result result, const char* what, size_t bytes) const {
   if (result == 0) return;
-  if (result == kOutOfMemory) throw OutOfMemory(bytes, what);
-  throw std::runtime_error(std::string(what) + ": CUDA error " + std::to_string(result) + " (" + text(result) + ")");
+  if (result == kOutOfMemory) throw Full(bytes, what);
+  throw Failed(std::string(what) + ": CUDA error " + std::to_string(result) + " (" + text(result) + ")");
 }
 
 std::vector<Card> cards(const Driver& driver) {
@@ -124,7 +123,10 @@ std::vector<Card> cards(const Driver& driver) {
     unsigned char uuid[16] = {};
     if (driver.DeviceGetUuid(uuid, device) == 0)
       for (const unsigned char byte : uuid) card.uuid += {"0123456789abcdef"[byte >> 4], "0123456789abcdef"[byte & 15]};
-    card.sm = 10 * attribute(kMajor) + attribute(kMinor);
+    int major = 0, minor = 0;
+    driver.check(driver.DeviceGetAttribute(&major, kMajor, device), "asking for a card's compute capability");
+    driver.check(driver.DeviceGetAttribute(&minor, kMinor, device), "asking for a card's compute capability");
+    card.sm = 10 * major + minor;
     card.multiprocessors = attribute(kMultiprocessors);
     card.shared_bytes = static_cast<size_t>(attribute(kSharedOptIn));
     driver.check(driver.DeviceTotalMem(&card.total_bytes, device), "asking for a card's memory");
@@ -152,12 +154,19 @@ Session::Session(std::shared_ptr<const Driver> driver, Card card) : driver_(std:
   int device = 0;
   check(driver_->DeviceGet(&device, card_.ordinal), "asking for the card");
   check(driver_->DevicePrimaryCtxRetain(&context_, device), "opening the card");
-  enter();
-  constexpr unsigned non_blocking = 1;
-  check(driver_->StreamCreate(&stream_, non_blocking), "making a stream");
+  try {
+    enter();
+    constexpr unsigned non_blocking = 1;
+    check(driver_->StreamCreate(&stream_, non_blocking), "making a stream");
+  } catch (...) {
+    release();  // a context holds hundreds of megabytes of the card
+    throw;
+  }
 }
 
-Session::~Session() {
+Session::~Session() { release(); }
+
+void Session::release() noexcept {
   driver_->CtxSetCurrent(context_);
   if (stream_ != nullptr) driver_->StreamDestroy(stream_);
   int device = 0;

@@ -15,6 +15,16 @@ struct Unusable : std::runtime_error {
   Unusable(const std::string& what, const std::string& fix) : std::runtime_error(what + "\n" + fix) {}
 };
 
+// A call of the driver failed: `what: CUDA error 700 (...)`. The card may be of no more use to this process.
+struct Failed : std::runtime_error {
+  using std::runtime_error::runtime_error;
+};
+
+// The card's memory is full, or the host's for pinned pages. `bytes` 0: the driver did not say for what.
+struct Full : std::runtime_error {
+  Full(size_t bytes, const char* what);
+};
+
 using Result = int;
 using Pointer = unsigned long long;  // memory of the card
 using Handle = struct Opaque*;       // context, module, function, stream, event, graph
@@ -31,7 +41,7 @@ class Driver {
   Driver(const Driver&) = delete;
   Driver& operator=(const Driver&) = delete;
 
-  // Throws OutOfMemory, or std::runtime_error `what: CUDA error 700 (...)`.
+  // Throws Full or Failed.
   void check(Result result, const char* what, size_t bytes = 0) const;
   std::string text(Result result) const;
 
@@ -72,11 +82,6 @@ class Driver {
   Result (*GraphLaunch)(Handle, Handle) = nullptr;
   Result (*GraphExecDestroy)(Handle) = nullptr;
   Result (*GraphDestroy)(Handle) = nullptr;
-  Result (*EventCreate)(Handle*, unsigned) = nullptr;
-  Result (*EventRecord)(Handle, Handle) = nullptr;
-  Result (*EventSynchronize)(Handle) = nullptr;
-  Result (*EventElapsedTime)(float*, Handle, Handle) = nullptr;
-  Result (*EventDestroy)(Handle) = nullptr;
   Result (*GetErrorString)(Result, const char**) = nullptr;
 
  private:
@@ -120,9 +125,11 @@ class Session {
   std::shared_ptr<const Driver> driver_;
   Card card_;
   Handle context_ = nullptr, stream_ = nullptr;
+
+  void release() noexcept;
 };
 
-// Memory of the card. Throws OutOfMemory naming `what`.
+// Memory of the card. Throws Full naming `what`.
 class CardMemory {
  public:
   CardMemory() = default;

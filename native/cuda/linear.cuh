@@ -68,78 +68,119 @@ LI_DEVICE int share_dots(const int (&dot)[M], int t) {
   }
 }
 
-// One block a panel, one warp a tile row, M rows of activations (`rows` of them real). Tiles are fetched kAhead at a
-// time, so that enough bytes are under way.
-template <class W, int M>
-LI_DEVICE void linear_rows(const LinearArgs& a) {
-  enum { kAhead = 4 };
-  const int lane = threadIdx.x & 31, g = lane / 4, t = lane % 4, mine = M == 1 ? 0 : t % M;
-  const int tile_row = blockIdx.x * kTilesOfPanel + threadIdx.x / 32, tiles = a.weight.tiles;
-  const int per_tile = kTileColumns / a.weight.group, blocks = 4 / per_tile;
-  const u8* values = a.weight.values + static_cast<Index>(tile_row) * tiles * W::kTileBytes;
-  const u16* scales = a.weight.scales + static_cast<Index>(tile_row) * tiles * kTileRows * per_tile + g * per_tile;
-  const int row = mine < a.rows ? mine : a.rows - 1;
-  const float* a_scale = a.a.scale + static_cast<Index>(row) * a.a.s_ld;
-  const int* a_sum = a.a.sum + static_cast<Index>(row) * a.a.s_ld;
-  float acc = 0.0f;
-  for (int first = 0; first < tiles; first += kAhead) {
-    W w[kAhead];
+enum { kRowWarps = 4, kStageTiles = 16, kStageGroups = kStageTiles * 4, kStagePad = kStageGroups + 1 };
+
+// What the groups of a stage are multiplied with: w_scale * a_scale, of M rows by 8 weight rows.
+template <int M>
+LI_DEVICE void stage_scales(float* products, const LinearArgs& a, int first_tile) {
+  const int per_tile = kTileColumns / a.weight.group, first = first_tile * per_tile;
+  const int left = a.weight.groups - first, stage = kStageTiles * per_tile, count = left < stage ? left : stage;
+  const u16* scales = a.weight.scales + static_cast<Index>(blockIdx.x) * a.weight.tiles * kTileRows * per_tile;
+  for (int i = threadIdx.x; i < count * kTileRows; i += 32 * kRowWarps) {
+    const int group = first + i / kTileRows, row = i % kTileRows;
+    const float w = half_to_float(
+        scales[(static_cast<Index>(group / per_tile) * kTileRows + row) * per_tile + group % per_tile]);
 #pragma unroll
-    for (int i = 0; i < kAhead; ++i)
-      if (first + i < tiles) load_tile(w[i], values + static_cast<Index>(first + i) * W::kTileBytes, lane);
-#pragma unroll
-    for (int i = 0; i < kAhead; ++i) {
-      const int tile = first + i;
-      if (tile >= tiles) break;
-      uint4 low[M * W::kPlanes], high[M * W::kPlanes];
-#pragma unroll
-      for (int m = 0; m < M * W::kPlanes; ++m) {
-        const int from = m / W::kPlanes < a.rows ? m : (a.rows - 1) * W::kPlanes + m % W::kPlanes;
-        const i8* q = a.a.q + static_cast<Index>(from) * a.a.q_ld + tile * kTileColumns + t * 32;
-        low[m] = load16(q);
-        high[m] = load16(q + 16);
-      }
-      int dot[M] = {};
-#pragma unroll
-      for (int j = 0; j < 4; ++j) {
-        const int w_low = static_cast<int>(low_of(w[i], j)), w_high = static_cast<int>(high_of(w[i], j));
-#pragma unroll
-        for (int m = 0; m < M; ++m) {
-          const int p = m * W::kPlanes;
-          int one = dp4a(w_high, static_cast<int>(word_of(high[p], j)),
-                         dp4a(w_low, static_cast<int>(word_of(low[p], j)), 0));
-          if (W::kPlanes == 2)
-            one = dp4a(w_high, static_cast<int>(word_of(high[p + W::kPlanes - 1], j)),
-                       dp4a(w_low, static_cast<int>(word_of(low[p + W::kPlanes - 1], j)), 255 * one));
-          dot[m] += one;
-        }
-        const int group = tile * per_tile + j / blocks;
-        if (((j + 1) & (blocks - 1)) != 0 || group >= a.weight.groups) continue;
-        const int whole = share_dots(dot, t) - W::kOffset * a_sum[group];
-        acc = fmaf(static_cast<float>(whole), scale_at(scales, tile, per_tile, j / blocks) * a_scale[group], acc);
-#pragma unroll
-        for (int m = 0; m < M; ++m) dot[m] = 0;
-      }
-    }
+    for (int m = 0; m < M; ++m)
+      if (m < a.rows)
+        products[(m * kTileRows + row) * kStagePad + group - first] =
+            w * a.a.scale[static_cast<Index>(m) * a.a.s_ld + group];
   }
-  if (t >= M || mine >= a.rows) return;
-  a.out[static_cast<Index>(mine) * a.out_ld + blockIdx.x * kPanel + threadIdx.x / 32 * kTileRows + g] = acc;
 }
 
-// One tile of weights times the rows q points to; rows[n][c] are those whose results this lane holds.
-template <class W, int R, int NT>
-LI_DEVICE void multiply_tile(const LinearArgs& a, const W (&w)[2 * R], int tile, const i8* const (&q)[NT],
-                             const u16* scales, const int (&rows)[NT][2], float (&acc)[R][NT][4]) {
+// The exact dots of one tile, offset taken off, into the stage: lane (g, t) has part t of row g's.
+template <class W, int M>
+LI_DEVICE void tile_dots(int* dots, const LinearArgs& a, const W& w, int tile, int first_tile) {
+  const int lane = threadIdx.x & 31, g = lane / 4, t = lane % 4, mine = M == 1 ? 0 : t % M;
   const int per_tile = kTileColumns / a.weight.group, blocks = 4 / per_tile;
-  uint4 low[NT][W::kPlanes], high[NT][W::kPlanes];
+  uint4 low[M * W::kPlanes], high[M * W::kPlanes];
 #pragma unroll
-  for (int n = 0; n < NT; ++n)
+  for (int m = 0; m < M * W::kPlanes; ++m) {
+    const int from = m / W::kPlanes < a.rows ? m : (a.rows - 1) * W::kPlanes + m % W::kPlanes;
+    const i8* q = a.a.q + static_cast<Index>(from) * a.a.q_ld + tile * kTileColumns + t * 32;
+    low[m] = load16(q);
+    high[m] = load16(q + 16);
+  }
+  int dot[M] = {};
+#pragma unroll
+  for (int j = 0; j < 4; ++j) {
+    const int w_low = static_cast<int>(low_of(w, j)), w_high = static_cast<int>(high_of(w, j));
+#pragma unroll
+    for (int m = 0; m < M; ++m) {
+      const int p = m * W::kPlanes;
+      int one =
+          dp4a(w_high, static_cast<int>(word_of(high[p], j)), dp4a(w_low, static_cast<int>(word_of(low[p], j)), 0));
+      if (W::kPlanes == 2)
+        one = dp4a(w_high, static_cast<int>(word_of(high[p + W::kPlanes - 1], j)),
+                   dp4a(w_low, static_cast<int>(word_of(low[p + W::kPlanes - 1], j)), 255 * one));
+      dot[m] += one;
+    }
+    const int group = tile * per_tile + j / blocks;
+    if (((j + 1) & (blocks - 1)) != 0 || group >= a.weight.groups) continue;
+    int whole = share_dots(dot, t);
+    if (t < M && mine < a.rows) {
+      if (W::kOffset != 0) whole -= W::kOffset * a.a.sum[static_cast<Index>(mine) * a.a.s_ld + group];
+      dots[(mine * kTileRows + g) * kStagePad + group - first_tile * per_tile] = whole;
+    }
+#pragma unroll
+    for (int m = 0; m < M; ++m) dot[m] = 0;
+  }
+}
+
+// One block a tile row, M rows of activations (a.rows of them real). Its warps share the tiles and leave exact dots in
+// shared memory, a stage at a time; then one lane a result adds them up, groups ascending, while the others go on with
+// the next stage: K is split, and the sum is still one chain. Weights are fetched kAhead tiles at a time.
+template <class W, int M>
+LI_DEVICE void linear_rows(const LinearArgs& a) {
+  constexpr int kAhead = M * W::kPlanes < 8 ? 4 : 2, kResults = M * kTileRows, kBuffer = kResults * kStagePad;
+  LI_SHARED(int, dots, 2 * kBuffer);
+  LI_SHARED(float, products, 2 * kBuffer);
+  const int result = threadIdx.x, warp = threadIdx.x / 32, lane = threadIdx.x & 31, tiles = a.weight.tiles;
+  const int per_tile = kTileColumns / a.weight.group;
+  const u8* values = a.weight.values + static_cast<Index>(blockIdx.x) * tiles * W::kTileBytes;
+  float acc = 0.0f;
+  int buffer = 0;
+  for (int stage = 0; stage < tiles; stage += kStageTiles, buffer ^= kBuffer) {
+    const int end = stage + kStageTiles < tiles ? stage + kStageTiles : tiles;
+    for (int first = stage + warp; first < end; first += kRowWarps * kAhead) {
+      W w[kAhead];
+#pragma unroll
+      for (int i = 0; i < kAhead; ++i)
+        if (first + kRowWarps * i < end)
+          load_tile(w[i], values + static_cast<Index>(first + kRowWarps * i) * W::kTileBytes, lane);
+      if (first == stage + warp) stage_scales<M>(products + buffer, a, stage);
+#pragma unroll
+      for (int i = 0; i < kAhead; ++i)
+        if (first + kRowWarps * i < end) tile_dots<W, M>(dots + buffer, a, w[i], first + kRowWarps * i, stage);
+    }
+    if (stage + warp >= end) stage_scales<M>(products + buffer, a, stage);  // a warp without tiles
+    // The only barrier of a stage: who comes here has left the buffer that the next stage but one writes.
+    sync_block();
+    const int left = a.weight.groups - stage * per_tile, groups = (end - stage) * per_tile;
+    if (result >= kResults || result >= a.rows * kTileRows) continue;
+    const int* dot = dots + buffer + result * kStagePad;
+    const float* product = products + buffer + result * kStagePad;
+    for (int i = 0; i < (left < groups ? left : groups); ++i) acc = fmaf(static_cast<float>(dot[i]), product[i], acc);
+  }
+  if (result < kResults && result < a.rows * kTileRows)
+    a.out[static_cast<Index>(result / kTileRows) * a.out_ld + blockIdx.x * kTileRows + result % kTileRows] = acc;
+}
+
+// One tile of weights times the rows q[FROM] to q[TO - 1] point to; this lane holds the results of rows
+// first_row + 8 * n and the next.
+template <class W, int R, int FROM, int TO, int NT>
+LI_DEVICE void multiply_tile(const LinearArgs& a, const W (&w)[2 * R], int tile, const i8* const (&q)[NT],
+                             const u16* scales, int first_row, float (&acc)[R][NT][4]) {
+  const int per_tile = kTileColumns / a.weight.group, blocks = 4 / per_tile;
+  uint4 low[TO - FROM][W::kPlanes], high[TO - FROM][W::kPlanes];
+#pragma unroll
+  for (int n = FROM; n < TO; ++n)
 #pragma unroll
     for (int p = 0; p < W::kPlanes; ++p) {
-      low[n][p] = load16(q[n] + p * a.a.q_ld + tile * kTileColumns);
-      high[n][p] = load16(q[n] + p * a.a.q_ld + tile * kTileColumns + 16);
+      low[n - FROM][p] = load16(q[n] + p * a.a.q_ld + tile * kTileColumns);
+      high[n - FROM][p] = load16(q[n] + p * a.a.q_ld + tile * kTileColumns + 16);
     }
-  int dot[W::kPlanes][R][NT][4] = {};
+  int dot[W::kPlanes][R][TO - FROM][4] = {};
 #pragma unroll
   for (int j = 0; j < 4; ++j) {
 #pragma unroll
@@ -147,11 +188,11 @@ LI_DEVICE void multiply_tile(const LinearArgs& a, const W (&w)[2 * R], int tile,
       const u32 left[4] = {low_of(w[2 * r], j), low_of(w[2 * r + 1], j), high_of(w[2 * r], j),
                            high_of(w[2 * r + 1], j)};
 #pragma unroll
-      for (int n = 0; n < NT; ++n)
+      for (int n = FROM; n < TO; ++n)
 #pragma unroll
         for (int p = 0; p < W::kPlanes; ++p) {
-          const u32 right[2] = {word_of(low[n][p], j), word_of(high[n][p], j)};
-          mma_s8(dot[p][r][n], left, right);
+          const u32 right[2] = {word_of(low[n - FROM][p], j), word_of(high[n - FROM][p], j)};
+          mma_s8(dot[p][r][n - FROM], left, right);
         }
     }
     const int group = tile * per_tile + j / blocks;
@@ -161,21 +202,22 @@ LI_DEVICE void multiply_tile(const LinearArgs& a, const W (&w)[2 * R], int tile,
     for (int r = 0; r < 2 * R; ++r)
       w_scale[r] = scale_at(scales, r * a.weight.tiles + tile, per_tile, j / blocks);
 #pragma unroll
-    for (int n = 0; n < NT; ++n)
+    for (int n = FROM; n < TO; ++n)
 #pragma unroll
       for (int c = 0; c < 2; ++c) {  // the activation rows of this lane's results
-        const Index at = static_cast<Index>(rows[n][c]) * a.a.s_ld + group;
+        const int row = first_row + 8 * n + c;
+        const Index at = static_cast<Index>(row < a.rows ? row : a.rows - 1) * a.a.s_ld + group;
         const float a_scale = a.a.scale[at];
         const int off = W::kOffset * a.a.sum[at];
 #pragma unroll
         for (int r = 0; r < 2 * R; ++r) {
           const int i = (r & 1) * 2 + c;
-          int whole = dot[0][r / 2][n][i];
-          if (W::kPlanes == 2) whole = 255 * whole + dot[W::kPlanes - 1][r / 2][n][i];
+          int whole = dot[0][r / 2][n - FROM][i];
+          if (W::kPlanes == 2) whole = 255 * whole + dot[W::kPlanes - 1][r / 2][n - FROM][i];
           float& sum = acc[r / 2][n][i];
           sum = fmaf(static_cast<float>(whole - off), w_scale[r] * a_scale, sum);
 #pragma unroll
-          for (int p = 0; p < W::kPlanes; ++p) dot[p][r / 2][n][i] = 0;
+          for (int p = 0; p < W::kPlanes; ++p) dot[p][r / 2][n - FROM][i] = 0;
         }
       }
   }
@@ -194,13 +236,9 @@ LI_DEVICE void linear_tiles(const LinearArgs& a) {
   const u16* scales = a.weight.scales + tile_row * tiles * kTileRows * per_tile + g * per_tile;
   const auto real = [&](int row) { return row < a.rows ? row : a.rows - 1; };
   const i8* q[NT];
-  int rows[NT][2];
 #pragma unroll
-  for (int n = 0; n < NT; ++n) {
+  for (int n = 0; n < NT; ++n)
     q[n] = a.a.q + static_cast<Index>(real(first_row + 8 * n + g)) * W::kPlanes * a.a.q_ld + t * 32;
-    rows[n][0] = real(first_row + 8 * n + 2 * t);
-    rows[n][1] = real(first_row + 8 * n + 2 * t + 1);
-  }
   float acc[R][NT][4] = {};
   for (int first = 0; first < tiles; first += AHEAD) {
     W ahead[AHEAD][2 * R];
@@ -212,7 +250,14 @@ LI_DEVICE void linear_tiles(const LinearArgs& a) {
           load_tile(ahead[i][r], values + (static_cast<Index>(r) * tiles + first + i) * W::kTileBytes, lane);
 #pragma unroll
     for (int i = 0; i < AHEAD; ++i)
-      if (first + i < tiles) multiply_tile<W, R, NT>(a, ahead[i], first + i, q, scales, rows, acc);
+      if (first + i < tiles) {
+        if constexpr (W::kPlanes * NT <= 4) {
+          multiply_tile<W, R, 0, NT>(a, ahead[i], first + i, q, scales, first_row + 2 * t, acc);
+        } else {  // in halves: there are no registers for all activations at once
+          multiply_tile<W, R, 0, NT / 2>(a, ahead[i], first + i, q, scales, first_row + 2 * t, acc);
+          multiply_tile<W, R, NT / 2, NT>(a, ahead[i], first + i, q, scales, first_row + 2 * t, acc);
+        }
+      }
   }
 #pragma unroll
   for (int n = 0; n < NT; ++n)

@@ -25,7 +25,7 @@ struct OpOnCard {
 
 class Model {
  public:
-  // Copies all of a complete program to the card, repacked by `threads` threads. Throws OutOfMemory.
+  // Copies all of a complete program to the card, repacked by `threads` threads. Throws Full.
   Model(std::shared_ptr<const Session> session, const Program& program, size_t threads);
 
   WeightOnCard embed, mix, head;

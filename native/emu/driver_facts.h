@@ -13,8 +13,8 @@ inline int compute_capability() { return std::atoi(setting("LI_EMU_SM", "86")); 
 
 inline int most_shared() { return compute_capability() == 75 ? 64 << 10 : 99 << 10; }
 
-inline const std::map<int, int>& attributes() {
-  static const std::map<int, int> all = {
+inline std::map<int, int> attributes() {
+  return {
       {1, 1024},       // threads a block
       {8, 48 << 10},   // shared memory of a block
       {10, 32},        // lanes
@@ -27,7 +27,6 @@ inline const std::map<int, int>& attributes() {
       {76, compute_capability() % 10},
       {97, most_shared()},  // shared memory of a block that asks for it
   };
-  return all;
 }
 
 inline const std::map<int, std::pair<const char*, const char*>> kErrors = {

@@ -10,6 +10,7 @@
 #include <memory>
 #include <mutex>
 #include <string>
+#include <thread>
 #include <utility>
 #include <vector>
 
@@ -86,6 +87,8 @@ struct Stream {
   std::vector<Work> waiting{};
   bool capturing = false;
   bool spoiled = false;  // the capture, by a call that it forbids
+  int mode = 0;          // of the capture: 0 forbids calls to all threads, 1 to the one that began it, 2 to none
+  std::thread::id by{};
 
   void add(Work work) {
     if (capturing || late()) {
@@ -95,6 +98,7 @@ struct Stream {
     }
   }
   void finish() {
+    if (capturing) return;
     for (const std::vector<Work> all = std::exchange(waiting, {}); const Work& work : all) work();
   }
 };
@@ -162,16 +166,13 @@ struct State {
   }
 
   Stream* stream(void* handle) { return handle == nullptr ? &null_stream : streams.find(handle); }
-  bool capturing() const {
-    for (const auto& [handle, stream] : streams) {
-      if (stream->capturing) return true;
-    }
-    return false;
-  }
-  // For a call that no capture allows: true if there is one, which it has spoiled.
+  // For a call that captures forbid: true if one forbids it to this thread, which has spoiled it.
   bool spoil_capture() {
     bool any = false;
-    for (const auto& [handle, stream] : streams) any |= stream->spoiled = stream->capturing;
+    for (const auto& [handle, stream] : streams) {
+      const bool ours = stream->mode == 0 || (stream->mode == 1 && stream->by == std::this_thread::get_id());
+      if (stream->capturing && ours) any = stream->spoiled = true;
+    }
     return any;
   }
   // What a call without a stream waits for: every stream that was not made to stand aside (flag 1).

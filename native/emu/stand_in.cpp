@@ -31,8 +31,8 @@ int add_checked(void* handle, std::initializer_list<Range> ranges, Work work) {
 }
 
 // A copy from pageable memory has left it when the call returns, one from pinned memory has not.
-Work copy_in(DevicePointer to, const void* from, size_t bytes) {
-  const bool later = state.capturing() || state.pinned.holds(reinterpret_cast<uintptr_t>(from), bytes);
+Work copy_in(DevicePointer to, const void* from, size_t bytes, const Stream* stream) {
+  const bool later = (stream != nullptr && stream->capturing) || state.pinned.holds(reinterpret_cast<uintptr_t>(from), bytes);
   if (later || !late()) return [=] { std::memcpy(pointer(to), from, bytes); };
   const std::string taken(static_cast<const char*>(from), bytes);
   return [=] { std::memcpy(pointer(to), taken.data(), taken.size()); };
@@ -101,8 +101,9 @@ ENTRY cuDeviceGetName(char* name, int size, int device) {
 ENTRY cuDeviceGetAttribute(int* value, int attribute, int device) {
   BEGIN_DEVICE;
   if (device != 0) return kInvalidDevice;
-  const auto at = attributes().find(attribute);
-  if (at == attributes().end()) return kInvalidValue;
+  const std::map<int, int> all = attributes();
+  const auto at = all.find(attribute);
+  if (at == all.end()) return kInvalidValue;
   *value = at->second;
   return kSuccess;
 }
@@ -190,7 +191,7 @@ ENTRY cuMemcpyDtoH_v2(void* to, DevicePointer from, size_t bytes) {
 }
 ENTRY cuMemcpyHtoDAsync_v2(DevicePointer to, const void* from, size_t bytes, void* stream) {
   BEGIN;
-  return add_checked(stream, {{to, bytes}}, copy_in(to, from, bytes));
+  return add_checked(stream, {{to, bytes}}, copy_in(to, from, bytes, state.stream(stream)));
 }
 ENTRY cuMemcpyDtoHAsync_v2(void* to, DevicePointer from, size_t bytes, void* stream) {
   BEGIN;
@@ -267,6 +268,10 @@ ENTRY cuStreamSynchronize(void* handle) {
   BEGIN_UNCAPTURED;
   Stream* stream = state.stream(handle);
   if (stream == nullptr) return kInvalidHandle;
+  if (stream->capturing) {  // another thread's
+    stream->spoiled = true;
+    return kCapturing;
+  }
   stream->finish();
   return kSuccess;
 }
@@ -284,6 +289,8 @@ ENTRY cuStreamBeginCapture_v2(void* handle, int mode) {
   if (stream == nullptr || mode < 0 || mode > 2) return stream == nullptr ? kCapturing : kInvalidValue;
   stream->finish();
   stream->capturing = true;
+  stream->mode = mode;
+  stream->by = std::this_thread::get_id();
   return kSuccess;
 }
 ENTRY cuStreamEndCapture(void* handle, void** graph) {

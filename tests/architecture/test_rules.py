@@ -23,7 +23,7 @@ HEAVY = {
     "rich.markdown",
 }
 PYTHON_FILES = sorted([*(ROOT / "localinfer").rglob("*.py"), *(ROOT / "tests").rglob("*.py")])
-NATIVE_FILES = sorted(p for p in (ROOT / "native").rglob("*") if p.suffix in {".cpp", ".h"})
+NATIVE_FILES = sorted(p for p in (ROOT / "native").rglob("*") if p.suffix in {".cpp", ".h", ".hpp", ".cuh"})
 
 
 def run(*command: str) -> subprocess.CompletedProcess[str]:

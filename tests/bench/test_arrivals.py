@@ -39,7 +39,7 @@ def test_the_row_worked_out() -> None:
     assert row.ttft_ms["mean"] == pytest.approx(1000)
     assert row.tpot_ms["mean"] == pytest.approx(1000)  # 1 s, and 2 s for two tokens
     assert row.itl_ms["mean"] == pytest.approx(1000)
-    assert row.itl_ms["p99"] == pytest.approx(1500)
+    assert row.itl_ms["p99"] == pytest.approx(1490)  # of 500, 1000 and 1500
     assert row.e2el_ms["median"] == pytest.approx(2500)
     assert row.joules_per_token == pytest.approx(2.0)
     assert row.usd_per_mtok == pytest.approx(0.2)
@@ -49,7 +49,7 @@ def test_the_row_worked_out() -> None:
 def test_a_spread() -> None:
     assert spread([]) == {}
     hundred = spread([i / 1000 for i in range(1, 101)])
-    assert hundred == pytest.approx({"mean": 50.5, "median": 50.5, "p90": 90.0, "p99": 99.0})
+    assert hundred == pytest.approx({"mean": 50.5, "median": 50.5, "p90": 90.1, "p99": 99.01})  # as numpy, so as vLLM
 
 
 def test_a_real_run(tmp_path: Path) -> None:

@@ -54,6 +54,22 @@ def test_nothing_in_common() -> None:
         fail_on_drops(found, 0.1)
 
 
+def test_rows_with_drafts_are_others_than_those_without() -> None:
+    rows = [{"test": "tg8", "draft": way, "tok_s": tok_s} for way, tok_s in (("off", 10.0), ("auto", 20.0))]
+    both, plain = report({}, {}) | {"rows": rows}, report({}, {}) | {"rows": rows[:1]}
+    found = compare(both, plain, "old")
+    assert {change.what: change.ratio for change in found.speeds} == {"tg8": 1.0}
+    assert found.notes[0] == "tg8 auto is only in old"
+
+
+def test_what_ran_in_another_way_is_told() -> None:
+    one, two = (
+        report({}, {}) | {"rows": [{"test": "tg8", "tok_s": 1.0, "threads": threads, "kv_bits": 8}]}
+        for threads in (1, 2)
+    )
+    assert compare(one, two, "old").notes == ("another number of threads: 1 then, 2 now",)
+
+
 def test_files(tmp_path: Path) -> None:
     path = tmp_path / "kept.jsonl"
     newer = report({"pp256": 1.0}, {})
@@ -61,7 +77,7 @@ def test_files(tmp_path: Path) -> None:
     assert read_report(path) == newer
     path.write_text(json.dumps(OLD, indent=2))
     assert read_report(path) == OLD
-    for wrong in ("", "[]", "{", '{"rows": 3}', "\x00"):
+    for wrong in ("", "[]", "{", '{"rows": 3}', '{"rows": [3]}', '{"rows": [], "machine": 1}', "\x00"):
         path.write_text(wrong)
         with pytest.raises(Corrupt, match="holds no report"):
             read_report(path)

@@ -49,6 +49,15 @@ def test_json_and_answers(model: LocalModel) -> None:
     assert not mine["is_estimate"]
 
 
+def test_measured_watts_come_before_rated_ones(model: LocalModel, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(costing, "benched_watts", lambda reports, name, cpu, streams: 72.0)
+    report = cost_report(model, EngineConfig(threads=1, context=64, parallel=4), Tariff())
+    mine = next(way for way in report.ways if way.kind == "here")
+    assert not mine.is_estimate
+    assert mine.usd_per_mtok == pytest.approx(0.02)  # 5,000 s at 72 W are 0.1 kWh
+    assert "72 W as last benchmarked" in mine.source
+
+
 def test_nobody_serves_it(model: LocalModel, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(costing, "offers_of", lambda name: [])
     report = report_of(model)

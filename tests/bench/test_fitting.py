@@ -5,12 +5,15 @@ from typing import Any
 
 import pytest
 
+from localinfer import native
 from localinfer.bench import fitting
 from localinfer.bench.fitting import Asked, fit, fit_table
 from localinfer.config import EngineConfig
 from localinfer.cost.fit import estimate
 from localinfer.cost.machine import Bandwidth
 from localinfer.cost.predict import Known, load_of
+from localinfer.engine.calibration import Calibration, Key
+from localinfer.errors import NotSupported
 from localinfer.graph.weights import Checkpoint
 from localinfer.quantize.checkpoint import quantize_checkpoint
 from tests.tiny import make_checkpoint
@@ -51,6 +54,39 @@ def test_a_measurement_replaces_the_estimate_and_corrects_the_others(
     assert report.forms[0].predicted_tok_s == pytest.approx(1 / known.seconds)
     for before, after in zip(plain.forms, report.forms, strict=True):
         assert after.predicted_tok_s == pytest.approx(before.predicted_tok_s / 3)
+
+
+def test_steps_of_other_machines_do_not_count(monkeypatch: pytest.MonkeyPatch) -> None:
+    cpu, isa = str(native.cpu()["model"]), native.choose_isa("")
+    steps = Calibration(1, {1: 0.5}, {}, 0.0)
+
+    def key(name: str, **changes: Any) -> Key:
+        usual = {"files": "", "cpu": cpu, "isa": isa, "cores": 2, "build": "", "threads": 1, "kv_bits": 8}
+        return Key(**{"model": name, **usual, **changes})
+
+    others = [key("a", cpu="another"), key("b", isa="another"), key("c", threads=2)]
+    mine = [key("d", kv_bits=16), key("e")]
+    monkeypatch.setattr("localinfer.engine.calibration.entries", lambda: ((one, steps) for one in [*others, *mine]))
+    assert [one.model for one, _ in fitting.calibrated_here(CONFIG)] == ["e", "d"]
+
+
+def test_the_tokenizer_is_looked_into_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    read, source = list[Path](), make_checkpoint(tmp_path / "m")
+    whole = Path.read_bytes
+
+    def noted(path: Path) -> bytes:
+        read.append(path)
+        return whole(path)
+
+    monkeypatch.setattr(Path, "read_bytes", noted)
+    fit(Asked(source, "me/m", "BF16"), CONFIG, disk=tmp_path)
+    assert [path.name for path in read].count("tokenizer.json") == 1
+
+
+def test_a_form_that_cannot_be_made(tmp_path: Path) -> None:
+    quantize_checkpoint(make_checkpoint(tmp_path / "m"), tmp_path / "q", bits=8, method="rtn")
+    with pytest.raises(NotSupported, match="no INT3 can be made"):
+        fit(Asked(tmp_path / "q", "me/m", "INT8", wanted="INT3"), CONFIG, disk=tmp_path)
 
 
 def test_the_figures_are_the_allocators(tmp_path: Path) -> None:

@@ -111,13 +111,13 @@ def test_a_row_worked_out() -> None:
         4.5,
         "avx2",
         {1: 0.01},
-        [turn((1, 2, 3, 5), 1.0, joules=8.0), turn((1, 2, 3, 5), 1.0, joules=8.0)],
+        [turn((1, 2, 3, 5), 1.0, joules=8.0, prompt=30.0)] * 2,
     )
     row = rows_of([naive, ours], {}, Tariff(usd_per_kwh=0.36), "estimate")[1]
     assert row.tok_s == 4.0
     assert row.decode_tok_s == 3 / 0.5
     assert row.times_naive == row.times_previous == 3.0  # rounds of 4 and of 2 times
-    assert row.bytes_per_token == 500 + 2 * 2
+    assert row.bytes_per_token == 500 + 2 * (30 + 2)  # the prompt is in the cache too
     assert row.joules_per_token == 2.0
     assert row.usd_per_mtok == pytest.approx(0.2)  # 2 MJ a million tokens = 1/1.8 kWh
     assert (row.kld, row.energy_source) == (None, "estimate")

@@ -6,7 +6,9 @@ from pathlib import Path
 
 import pytest
 
+from localinfer.bench.history import kept
 from localinfer.cli.bench import counts
+from localinfer.cli.output import ReaderGone
 from localinfer.errors import UsageError
 from tests.bench.test_random import SMALL
 from tests.cli.conftest import Cli
@@ -79,12 +81,42 @@ def test_table(cli: Cli, tiny: Path) -> None:
         (["--random", "qwen2-1.5b"], "both `--random` and the model"),
         (["--group", "64"], "are for `--random`"),
         (["--test", "tg600"], "602 tokens, but the model was made for 512"),
+        (["--workload", "mixed", "--compare", "last"], "`--compare` means nothing to `--workload mixed`"),
+        (["--workload", "mixed", "--rate", "4"], "it is for `--workload poisson`"),
+        (["--workload", "poisson", "--reps", "2"], "`--reps` means nothing to `--workload poisson`"),
+        (["--workload", "poisson", "--draft", "off,suffix"], "runs one way of guessing"),
+        (["--tasks", "chat", "--test", "tg4"], "`--test` means nothing to `--tasks` and `--prompts`"),
+        (["--ladder", "--draft", "off"], "`--draft` means nothing to `--ladder`"),
+        (["--ladder", "--ctx-size", "64"], "`--ctx-size` means nothing to `--ladder`"),
+        (["--history", "--random", "qwen2-1.5b"], "`--random` means nothing to `--history`"),
+        (["--plot", "x.svg"], "leave it out: it is for `--ladder`"),
+        (["--max-tokens", "4"], "`--max-tokens` means nothing to the usual tests"),
     ],
 )
 def test_refusals(cli: Cli, tiny: Path, flags: list[str], words: str) -> None:
     ran = cli("bench", str(tiny), *flags)
     assert (ran.code, ran.out) == (2, "")
     assert words in ran.err
+
+
+def test_a_setting_for_another_command_is_none_for_this(cli: Cli, tiny: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LOCALINFER_BITS", "4")  # of `quantize`
+    assert cli("bench", str(tiny), "--test", "tg4", "--reps", "1").code == 0
+
+
+def test_answers_are_kept_before_they_are_shown(
+    cli: Cli, tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "p.jsonl").write_text('{"task": "mine", "prompt": "Hello"}\n')
+
+    def gone(_text: str = "") -> None:
+        raise ReaderGone
+
+    monkeypatch.setattr("localinfer.cli.output.line", gone)
+    assert cli("bench", str(tiny), "--prompts", str(tmp_path / "p.jsonl"), "-n", "4").code == 141
+    assert cli("bench", str(tiny), "--test", "tg4", "--reps", "1").code == 141
+    names = [row["test"] for one in kept()[0] for part in ("answers", "rows") for row in one.get(part, ())]
+    assert names == ["mine", "tg4"]
 
 
 def test_random_weights_are_told_before_they_are_made(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -110,15 +142,18 @@ def test_several_sequences_and_an_earlier_report(cli: Cli, tiny: Path, tmp_path:
     ran = cli(*argv)
     rows = json.loads(ran.out)["rows"]
     assert [(row["test"], row["batch"]) for row in rows] == [("pp8", 1), ("tg4", 1), ("tg4x2", 2), ("tg4x3", 3)]
-    kept = tmp_path / "kept.jsonl"
-    kept.write_text('{"rows": []}\n' + ran.out.replace("\n", "") + "\n")
-    again = cli(*argv, "--compare", str(kept))
+    earlier = tmp_path / "kept.jsonl"
+    earlier.write_text('{"rows": []}\n' + ran.out.replace("\n", "") + "\n")
+    again = cli(*argv, "--compare", str(earlier))
     assert json.loads(again.out)["rows"][3]["output_hash"] == rows[3]["output_hash"]
-    assert f"against {kept}:" in again.err
+    assert f"against {earlier}:" in again.err
     assert "tg4x3: " in again.err
-    ran = cli(*argv, "--compare", str(kept), "--max-drop", "0.1")
+    ran = cli(*argv, "--compare", str(earlier), "--max-drop", "0.1")
     assert (ran.code, "no ratio to the other engine" in ran.err) == (2, True)
     (tmp_path / "none.json").write_text("[]")
+    assert (
+        cli("bench", str(tiny), "--test", "tg8", "--reps", "1", "--compare", str(earlier)).out == ""
+    )  # nothing in common
     ran = cli(*argv, "--compare", str(tmp_path / "none.json"))
     assert (ran.code, ran.out, "holds no report" in ran.err) == (7, "", True)
 

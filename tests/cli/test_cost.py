@@ -19,5 +19,6 @@ def test_wrong_words(cli: Cli, mine: str) -> None:
     assert cli("cost", mine, "-np", "1,2").code == 2
     assert cli("cost", mine, "--api-model", "nobody/nothing").code == 2
     assert cli("cost", mine, "--plot", "x.gif").code == 2
+    assert "changes nothing that `cost` tells" in cli("cost", mine, "--draft", "suffix").err
     assert cli("cost", mine, "--usd-per-kwh", "-1").code == 2
     assert cli("cost", "org/nobody").code == 4

@@ -17,8 +17,14 @@ def test_a_table_and_json(cli: Cli, tiny: Path, mine: str) -> None:
     assert [form["form"] for form in said["forms"]] == ["BF16", "INT8", "INT4", "INT3"]
 
 
+def test_a_form_that_can_be_made_of_what_is_here_comes_first(cli: Cli, mine: str) -> None:
+    said = json.loads(cli("fit", f"{mine}:INT4", "-t", "1", "--offline", "--json").out)
+    assert [form["form"] for form in said["forms"]] == ["INT4", "BF16", "INT8", "INT3"]
+    assert (said["form"], said["total_bytes"]) == ("INT4", said["forms"][0]["total_bytes"])
+
+
 def test_what_does_not_fit(cli: Cli, mine: str) -> None:
-    ran = cli("fit", mine, "-t", "1", "-c", str(1 << 20), "-np", "64", "--kv-tokens", str(1 << 24), "--kv-bits", "16")
+    ran = cli("fit", mine, "-t", "1", "-np", "64", "--kv-tokens", str(1 << 24), "--kv-bits", "16")
     assert ran.code in (0, 3)  # a machine of terabytes has room for it
     assert "16-bit cache" in ran.out
     if ran.code == 3:
@@ -27,5 +33,10 @@ def test_what_does_not_fit(cli: Cli, mine: str) -> None:
 
 def test_wrong_words(cli: Cli, mine: str) -> None:
     assert cli("fit", mine, "-np", "1,2").code == 2
+    assert "`--backend` changes nothing that `fit` tells" in cli("fit", mine, "--backend", "cpu").err
     assert cli("fit", "org/nobody", "--offline").code == 4
     assert cli("fit", "nobody/here").code == 6  # nobody answers
+    ran = cli("fit", mine, "-c", "5000")
+    assert (ran.code, "the model was made for 512" in ran.err) == (2, True)
+    ran = cli("fit", "./nowhere")
+    assert (ran.code, "nowhere" in ran.err) == (4, True)

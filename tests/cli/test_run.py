@@ -72,7 +72,12 @@ def test_what_is_said_beside_the_answer(cli: Cli, tiny: Path) -> None:
     ran = cli("run", str(tiny), "hello", "-n", "4", "--stats", "-t", "1")
     first, figures, bill, last = ran.err.splitlines()
     assert first.startswith(f"{tiny} (BF16, ")
-    for words in ("on cpu: ", " kernels, the best this CPU has; ", "1 thread, as asked; ", "context 512 tokens, 8-bit"):
+    for words in (
+        "on cpu, as there is no NVIDIA driver: ",
+        " kernels, the best this CPU has; ",
+        "1 thread, as asked; ",
+        "context 512 tokens, 8-bit",
+    ):
         assert words in first
     for words in ("load ", "prompt ", "first token ", "answer 4 tokens", "context ", "total "):
         assert words in figures

@@ -142,7 +142,7 @@ def test_a_bill() -> None:
     assert bill.electricity_usd == pytest.approx(1e-6)
     assert bill.hardware_usd == pytest.approx(2e-5)
     assert bill.api_usd == pytest.approx(0.001)
-    assert bill.in_words() == "≈10.0 J, $0.0000010 of electricity, $0.000020 of the machine; $0.0010 at p/m"
+    assert bill.in_words() == "≈10.0 J, ≈$0.0000010 of electricity, $0.000020 of the machine; $0.0010 at p/m"
     nothing = bill_of(None, "rapl", seconds=None, read=0, written=0, tariff=Tariff(), offer=None)
     assert (nothing.source, nothing.electricity_usd, nothing.hardware_usd, nothing.api_usd) == (
         "none",

@@ -10,9 +10,12 @@ import pytest
 
 from localinfer.engine import cuda, cuda_proof
 from localinfer.paths import cuda_dir
-from tests.cuda import build
+from tests.cli.conftest import cli
+from tests.cuda import build, finder
 from tests.cuda.cards import Move
 from tests.cuda.driver import Driver
+
+__all__ = ["cli"]
 
 Program = Callable[[str, str], Path]
 
@@ -29,6 +32,14 @@ def program(tmp_path_factory: pytest.TempPathFactory) -> Program:
         return build.compiled(source, kind, folder)
 
     return made
+
+
+@pytest.fixture(scope="session")
+def finder_program(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The native code that finds the driver and the compiler, alone."""
+    if shutil.which(build.COMPILER) is None:
+        pytest.skip(f"not installed: {build.COMPILER}")
+    return finder.build(tmp_path_factory.mktemp("finder"))
 
 
 @pytest.fixture(scope="session")

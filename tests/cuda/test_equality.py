@@ -59,13 +59,13 @@ def test_past_a_cut_of_the_attention(
         pieces = [(0, tokens[at : at + rows])]
         ours, theirs = (r.step(pieces, hidden=s)[0] for r, s in zip((here, there), streams, strict=True))
         assert np.array_equal(ours, theirs), rows
-        assert np.array_equal(*streams), rows
+        assert np.array_equal(streams[0], streams[1]), rows
         at += rows
     for block in range(11):
         kept = [np.zeros(here.program.kv_block_bytes, np.uint8) for _ in range(2)]
         here.program.read_kv(block, kept[0])
         there.program.read_kv(block, kept[1])
-        assert np.array_equal(*kept), block
+        assert np.array_equal(kept[0], kept[1]), block
     facts = native.cuda_facts(there.program)
     assert (facts["graphs"] > 0) == graphs
 
@@ -90,10 +90,10 @@ def test_parts_of_a_step(move: Move) -> None:
     model = random_model(SHAPES["int8"])
     tokens = some_tokens(20, 77)
     logits, streams = zip(*(Runner(build(model, move=m)).feed_part(tokens, 5, 1) for m in (None, move)), strict=True)
-    assert np.array_equal(*logits)
-    assert np.array_equal(*streams)
+    assert np.array_equal(logits[0], logits[1])
+    assert np.array_equal(streams[0], streams[1])
     again = [Runner(build(model, move=m)).step([(0, tokens)], begin=2, inputs=streams[0])[0] for m in (None, move)]
-    assert np.array_equal(*again)
+    assert np.array_equal(again[0], again[1])
 
 
 def test_a_program_that_begins_with_a_mix(move: Move) -> None:
@@ -107,7 +107,7 @@ def test_a_program_that_begins_with_a_mix(move: Move) -> None:
             Runner(build(model, mix=mix, move=m)).step([(0, some_tokens(20, 77))], inputs=inputs)[0]
             for m in (None, move)
         ]
-        assert np.array_equal(*seen)
+        assert np.array_equal(seen[0], seen[1])
 
 
 @pytest.mark.parametrize("rows", [1, 2, 3, 4, 5, 8, 9, 16])

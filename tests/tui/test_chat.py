@@ -9,6 +9,7 @@ import pytest
 from localinfer.chats.store import ChatStore
 from localinfer.chats.template import Message
 from localinfer.config import SamplingParams
+from localinfer.cost.apis import Offer
 from localinfer.cost.energy import start_counters
 from localinfer.engine.protocol import Engine
 from localinfer.errors import ContextOverflow, DoesNotFit, NotFound
@@ -276,3 +277,23 @@ async def test_energy_and_its_price_are_told_where_they_can_be_measured(store_pa
         assert "energy –   cost –" in screen_text(app)
         await say(pilot, "a")
         assert "energy 3.00 J/token   electricity $0.17/M tokens" in screen_text(app)
+
+
+async def test_each_model_of_a_chat_is_charged_at_its_own_price(store_path: Path) -> None:
+    prices = {"a": Offer("p/a", 1.0, 1.0, "a test"), "b": Offer("p/b", 1000.0, 1000.0, "a test")}
+    engine = ScriptedEngine(["one"], ["two"])
+    app = quiet_app(lambda _: engine, store_path, model="a", offer_for=prices.get, name_of=lambda ref: ref)
+    async with app.run_test(size=(120, 24)) as pilot:
+        await settle(pilot)
+        await say(pilot, "x")
+        await say(pilot, "/model b")
+        await say(pilot, "y")
+        used = app.pane.used
+        assert used.keys() == {"a", "b"}
+        wanted = (sum(used["a"]) + 1000 * sum(used["b"])) / 1e6
+        for _ in range(100):  # prices are looked up in a thread
+            app.chats._account()
+            if status(app).api_usd == pytest.approx(wanted):
+                break
+            await pilot.pause(0.02)
+        assert status(app).api_usd == pytest.approx(wanted)

@@ -94,7 +94,8 @@ class ChatPane(Widget):
         self._answer: Answer | TintedAnswer | None = None
         self._stats_before: Stats | None = None
         self._joules_before = 0.0
-        self.used = (0, 0)  # tokens read and written, as a provider would count them
+        self.used: dict[str, tuple[int, int]] = {}
+        """Tokens read and written by the model that was used, as a provider would count them."""
         self._read = 0  # tokens of the running prompt that are counted in `moved`
         self._noted: set[str] = set()  # warnings that were shown already
 
@@ -230,7 +231,9 @@ class ChatPane(Widget):
                 self.set_status(phase=stats.phase, percent=percent, stats=stats)
             case Finished() as finished:
                 self.set_status(stats=finished.stats)
-                self.used = (self.used[0] + finished.stats.prompt_tokens, self.used[1] + len(finished.token_ids))
+                read, written = self.used.get(self.session.model, (0, 0))
+                now = (read + finished.stats.prompt_tokens, written + len(finished.token_ids))
+                self.used[self.session.model] = now
                 await self._note_ending(finished.reason)
 
     @on(ReplyEnded)

@@ -29,12 +29,12 @@ struct Launch {
   unsigned threads;
 };
 
-// As cuda/device.cpp does it, but for rows that do not fit at once.
+// As cuda/launches.cpp does it, but for rows that do not fit at once.
 Launch launch_of(const Kernel& kernel, size_t panels, size_t rows) {
   const unsigned down = grid_of(rows, kernel.at_once), across = static_cast<unsigned>(panels);
   if (kernel.kind == kBf16 || kernel.at_once == 32) return {dim3(grid_of(panels, 4), down), 128};
   if (kernel.at_once > 4) return {dim3(across, down), 64};
-  return {dim3(across, 1), 128};
+  return {dim3(4 * across, 1), 128};
 }
 
 // What a kernel takes: integers of all sizes, the extremes in the first two rows; scales of all sorts.
@@ -134,11 +134,13 @@ std::vector<size_t> rows_for(size_t at_once) {
   }
 }
 
-// Five panels: the last block of four has room for three that are not there.
+// Five panels: the last block of four has room for three that are not there. The widest shape is more than two stages
+// of those kernels that have stages.
 void check_linear() {
-  const std::pair<size_t, size_t> shapes[] = {{96, 32}, {160, 32}, {576, 64}, {384, 128}};
+  const std::pair<size_t, size_t> shapes[] = {{96, 32}, {160, 32}, {576, 64}, {384, 128}, {4224, 64}};
   for (const auto& [cols, group] : shapes)
     for (const Kernel& kernel : kIntegerKernels) {
+      if (cols > 4096 && kernel.at_once > 4) continue;
       const size_t rows = kernel.at_once == 32 ? 5 * 32 - 7 : 40;
       const Card card = card_weight(kernel.kind, cols, group, rows, kernel.planes);
       for (const size_t n : rows_for(kernel.at_once))
