@@ -111,6 +111,7 @@ ROWS = (
         "rows",
         "q[",
     ),
+    Mutation("exp takes NaN for a number", "math.cuh", "if (x != x) return x;", "", "rows", "softcap of"),
     Mutation(
         "the tree of sums the other way round",
         "math.cuh",

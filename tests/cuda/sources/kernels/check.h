@@ -119,7 +119,7 @@ inline float number(Random& random, Sort sort, size_t i, float most) {
     case Sort::zeros: return sign * 0.0f;
     case Sort::tiny: return sign * std::ldexp(random.even(1, 2), -120 - static_cast<int>(random.below(28)));
     case Sort::infinite: return random.below(150) == 7 ? sign * HUGE_VALF : random.even(-3, 3);
-    case Sort::nan: return random.below(150) == 7 ? std::nanf("") : random.even(-3, 3);
+    case Sort::nan: return random.below(150) == 7 ? li::float_of(0x7fc00000u | random.bits()) : random.even(-3, 3);
     default: return random.even(-3, 3);
   }
 }
