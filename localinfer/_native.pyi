@@ -310,7 +310,8 @@ def use_cuda(program: Program, card: int, keep: str, libraries: Sequence[str], g
 
     Kernels are compiled for this card, by the NVRTC found in `libraries` or where the system looks, and kept in the
     directory `keep` ("": nowhere). Without `graphs` every step is launched kernel by kernel. Returns the card's
-    facts, and compiler, note, kept and ptx. Raises CudaUnusable as above, MemoryError with the size.
+    facts, and compiler, note, kept and ptx. Raises CudaUnusable as above. What a card fails in, here or in a step,
+    is NotSupported, and DoesNotFit where its memory is full.
     """
 
 def cuda_facts(program: Program) -> dict[str, Any]:
