@@ -138,11 +138,11 @@ def _here(model: LocalModel, checkpoint: Checkpoint, config: EngineConfig, tarif
     watts, cpu = tariff.watts, cpu_model()
     if watts is None and (drawn := benched_watts(history.kept()[0], model.ref, cpu, streams=config.parallel)):
         watts, source = drawn, f"{source}; {drawn:.0f} W as last benchmarked"
-    if watts is None and (known := rated()) is not None:
+    if watts is None and (processor := rated()) is not None:
         from localinfer import native
 
-        watts, guess = known.watts_per_core * (config.threads or native.physical_cores()), True
-        source += f"; rated watts of {known.name}"
+        watts, guess = processor.watts_per_core * (config.threads or native.physical_cores()), True
+        source += f"; rated watts of {processor.name}"
     return compare.here(tok_s, watts, tariff, is_estimate=guess, source=source)
 
 

@@ -24,7 +24,7 @@ STEPS = (40, 1, 2, 4, 8, 16, 230, 1, 3, 20)
 """Rows of the steps: each way of multiplying, few rows and many; then past the 256 tokens where attention is cut."""
 
 KINDS = ("int4", "int3", "int8", "int8a16", "bf16")
-FORMAT = 1
+FORMAT = 2
 
 Move = Callable[[native.Program], object]
 
@@ -36,8 +36,8 @@ class Proof:
     card: str
     """Its uuid."""
     driver: int
-    sources: str
-    """Hash of the kernels."""
+    kernels: str
+    """As `kernels_of`."""
     checks: int
     failures: tuple[str, ...]
     """What differed, in words; none: the card has passed."""
@@ -79,13 +79,19 @@ TOYS = tuple(
 
 def proof_of(card: Card, *, again: bool = False) -> Proof:
     """The kept proof for this card, driver and these kernels, or else a new one, which is kept."""
-    key = (card.uuid, card.driver, native.cuda_sources_hash())
-    kept = None if again else next((p for p in _kept() if (p.card, p.driver, p.sources) == key), None)
+    key = (card.uuid, card.driver, kernels_of(card))
+    kept = None if again else next((p for p in _kept() if (p.card, p.driver, p.kernels) == key), None)
     if kept is not None:
         return kept
     found = prove(card, lambda program: cuda.move(program, card))
     _keep(found)
     return found
+
+
+def kernels_of(card: Card) -> str:
+    """What the machine code depends on: sources, and the compiler's version. Raises `NotSupported` without one."""
+    version = cuda.compiler(card.driver)[0].rpartition(" ")[2]
+    return f"{native.cuda_sources_hash()} by NVRTC {version}"
 
 
 def prove(card: Card, move: Move) -> Proof:
@@ -98,7 +104,7 @@ def prove(card: Card, move: Move) -> Proof:
             if not same:
                 failures.append(f"{toy}: {what}")
     seconds = time.monotonic() - started
-    return Proof(card.uuid, card.driver, native.cuda_sources_hash(), checks, tuple(failures), seconds)
+    return Proof(card.uuid, card.driver, kernels_of(card), checks, tuple(failures), seconds)
 
 
 def _compare(toy: Toy, move: Move) -> Iterator[tuple[str, bool]]:
