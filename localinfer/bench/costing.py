@@ -13,7 +13,7 @@ from localinfer.cost.apis import Offer, offer_named, offers_of
 from localinfer.cost.bill import usd
 from localinfer.cost.compare import Way, Work
 from localinfer.cost.fit import estimate
-from localinfer.cost.machine import cpu_model, read_bandwidth
+from localinfer.cost.machine import cpu_model, last_level_cache, read_bandwidth
 from localinfer.cost.machines import machines
 from localinfer.cost.predict import load_of, predict
 from localinfer.cost.prices import Tariff
@@ -133,7 +133,7 @@ def _here(model: LocalModel, checkpoint: Checkpoint, config: EngineConfig, tarif
             source, guess = f"{source}, of {max(rows)} texts at most", True
     else:
         bandwidth = read_bandwidth(config.threads).bytes_per_s
-        tok_s = predict(load_of(checkpoint), known, bandwidth).tok_s
+        tok_s = predict(load_of(checkpoint), known, bandwidth, last_level_cache()).tok_s
         source, guess = "estimated for one text: it was never loaded here", True
     watts, cpu = tariff.watts, cpu_model()
     if watts is None and (drawn := benched_watts(history.kept()[0], model.ref, cpu, streams=config.parallel)):

@@ -9,7 +9,7 @@ from typing import Any
 from localinfer.bench import history
 from localinfer.config import EngineConfig
 from localinfer.cost.fit import Form, estimate
-from localinfer.cost.machine import read_bandwidth
+from localinfer.cost.machine import last_level_cache, read_bandwidth
 from localinfer.cost.predict import Known, Prediction, load_of, predict
 from localinfer.engine import calibration
 from localinfer.engine.opening import choose_context
@@ -62,6 +62,8 @@ class FitReport:
     kv_bits: int
     free_disk_bytes: int
     read_bytes_per_s: float
+    cache_bytes: int
+    """Of the last-level cache; 0 where the system does not say."""
     threads: int
     forms: Sequence[FormFit]
 
@@ -97,7 +99,7 @@ def fit(asked: Asked, config: EngineConfig, *, disk: Path, drafter: Path | None 
         raise NotSupported(f"no {asked.wanted} can be made of `{asked.name}`", hint=f"leave `:{asked.wanted}` out")
     context = choose_context(config, checkpoint.spec.max_context)
     bandwidth = read_bandwidth(config.threads)
-    known = measured_here(config)
+    known, cache = measured_here(config), last_level_cache()
     free_disk = shutil.disk_usage(_existing(disk)).free
     draft_bytes = _drafter_bytes(drafter, context, config) if drafter else 0
     forms = []
@@ -111,7 +113,7 @@ def fit(asked: Asked, config: EngineConfig, *, disk: Path, drafter: Path | None 
             form=form,
         )
         load = load_of(checkpoint, form)
-        guess = predict(load, known, bandwidth.bytes_per_s)
+        guess = predict(load, known, bandwidth.bytes_per_s, cache)
         measured = next((one for one in known if one.name == f"{asked.name}:{word}"), None)
         on_disk = asked.download_bytes + (need.weights_bytes if form else 0)
         forms.append(
@@ -140,6 +142,7 @@ def fit(asked: Asked, config: EngineConfig, *, disk: Path, drafter: Path | None 
         kv_bits=config.kv_bits,
         free_disk_bytes=free_disk,
         read_bytes_per_s=bandwidth.bytes_per_s,
+        cache_bytes=cache,
         threads=bandwidth.threads,
         forms=tuple(sorted(forms, key=lambda one: one.form != asked.wanted)),
     )
@@ -264,7 +267,7 @@ def _inputs(report: FitReport) -> list[str]:
     first = report.forms[0]
     said = [
         f"≈: one stream at the start of a text, from {size(report.read_bytes_per_s)}/s read with {report.threads} "
-        f"threads, times {1 / first.correction:.2f} as "
+        f"threads and a cache of {size(report.cache_bytes)}, times {1 / first.correction:.2f} as "
         + (f"measured with {', '.join(first.corrected_by[:3])}" if first.corrected_by else "no model was measured yet")
     ]
     if report.download_bytes:

@@ -41,6 +41,16 @@ def cpu_model(cpuinfo: Path = Path("/proc/cpuinfo")) -> str:
     return platform.processor() or platform.machine()
 
 
+def last_level_cache(root: Path = Path("/sys/devices/system/cpu/cpu0/cache")) -> int:
+    """Bytes of the largest cache that the first processor reads through; 0 where the system does not say."""
+    sizes = [0]
+    for path in root.glob("index*/size"):
+        words = path.read_text(encoding="ascii", errors="replace").strip()
+        if words.endswith("K") and words[:-1].isdigit():
+            sizes.append(int(words[:-1]) << 10)
+    return max(sizes)
+
+
 def available_bytes(root: Path = Path("/")) -> int:
     """Bytes a process may still take: the kernel's estimate, or what the tightest cgroup leaves, whichever is less.
 

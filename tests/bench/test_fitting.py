@@ -10,7 +10,7 @@ from localinfer.bench import fitting
 from localinfer.bench.fitting import Asked, fit, fit_table
 from localinfer.config import EngineConfig
 from localinfer.cost.fit import estimate
-from localinfer.cost.machine import Bandwidth
+from localinfer.cost.machine import Bandwidth, last_level_cache
 from localinfer.cost.predict import Known, load_of
 from localinfer.engine.calibration import Calibration, Key
 from localinfer.errors import NotSupported
@@ -47,7 +47,7 @@ def test_a_measurement_replaces_the_estimate_and_corrects_the_others(
     source = make_checkpoint(tmp_path / "m")
     plain = fit(Asked(source, "me/m", "BF16"), CONFIG, disk=tmp_path)
     load = load_of(Checkpoint(source))
-    known = Known("me/m:BF16", load, 3 * load.seconds(2e10))
+    known = Known("me/m:BF16", load, 3 * load.seconds(2e10, last_level_cache()))
     monkeypatch.setattr(fitting, "measured_here", lambda config: [known])
     report = fit(Asked(source, "me/m", "BF16"), CONFIG, disk=tmp_path)
     assert [one.tok_s_source for one in report.forms] == ["measured", *["estimate"] * 3]

@@ -7,7 +7,14 @@ from pathlib import Path
 import pytest
 
 from localinfer.cost import machine
-from localinfer.cost.machine import available_bytes, cpu_model, known_bandwidth, read_bandwidth, total_bytes
+from localinfer.cost.machine import (
+    available_bytes,
+    cpu_model,
+    known_bandwidth,
+    last_level_cache,
+    read_bandwidth,
+    total_bytes,
+)
 from localinfer.paths import machine_file
 
 GB = 1 << 30
@@ -136,3 +143,11 @@ def test_a_home_that_cannot_be_written_is_no_error(isolated: Path, monkeypatch: 
 def test_the_real_probe_gives_a_speed(isolated: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(machine, "PROBE_BYTES", 1 << 24)
     assert 1e8 < read_bandwidth(1).bytes_per_s < 1e13
+
+
+def test_the_last_level_cache(tmp_path: Path) -> None:
+    for index, size in (("index0", "32K"), ("index3", "32768K"), ("index4", "unknown")):
+        (tmp_path / index).mkdir()
+        (tmp_path / index / "size").write_text(f"{size}\n")
+    assert last_level_cache(tmp_path) == 32 << 20
+    assert last_level_cache(tmp_path / "nowhere") == 0

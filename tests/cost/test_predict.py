@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from localinfer.cost.predict import EFFICIENCY, LAYER_S, OTHER_WIDTH, Known, Load, load_of, predict
+from localinfer.cost.predict import CACHE_SPEED, EFFICIENCY, LAYER_S, OTHER_WIDTH, Known, Load, load_of, predict
 from localinfer.cost.roofline import traffic
 from localinfer.graph.weights import Checkpoint
 from tests.tiny import make_checkpoint
@@ -21,6 +21,15 @@ def test_the_roofline() -> None:
     assert alone.tok_s == pytest.approx(1 / seconds)
     assert (alone.correction, alone.corrected_by) == (1.0, ())
     assert alone.bytes_per_token == 10**9
+
+
+def test_what_the_cache_holds_comes_faster() -> None:
+    quarter = (10**9 * (3 / 4 + 1 / 4 / CACHE_SPEED)) / (2e10 * EFFICIENCY[4]) + 10 * LAYER_S
+    assert SMALL.seconds(2e10, 10**9 // 4) == pytest.approx(quarter)
+    whole = 10**9 / CACHE_SPEED / (2e10 * EFFICIENCY[4]) + 10 * LAYER_S
+    assert SMALL.seconds(2e10, 10**10) == pytest.approx(whole)
+    like = Known("large", LARGE, LARGE.seconds(2e10, 10**8))
+    assert predict(SMALL, [like], 2e10, 10**8).tok_s == pytest.approx(1 / SMALL.seconds(2e10, 10**8))
 
 
 def test_a_model_like_it_corrects_it() -> None:
