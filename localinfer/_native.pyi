@@ -304,14 +304,14 @@ def cuda_compiler(libraries: Sequence[str], driver_version: int) -> tuple[str, l
 def cuda_sources_hash() -> str:
     """Hash of the kernels' sources and of how they are compiled."""
 
-def use_cuda(program: Program, card: int, keep: str, libraries: Sequence[str], graphs: bool = True) -> dict[str, Any]:
+def use_cuda(program: Program, card: int, keep: str, libraries: Sequence[str], graphs: bool = True) -> str:
     """
     Move a program, complete but for `make_kv`, to NVIDIA card number `card`: its steps give the same bits there.
 
     Kernels are compiled for this card, by the NVRTC found in `libraries` or where the system looks, and kept in the
-    directory `keep` ("": nowhere). Without `graphs` every step is launched kernel by kernel. Returns the card's
-    facts, and compiler, note, kept and ptx. Raises CudaUnusable as above. What a card fails in, here or in a step,
-    is NotSupported, and DoesNotFit where its memory is full.
+    directory `keep` ("": nowhere). Without `graphs` every step is launched kernel by kernel. Returns what a
+    person should know of it, or nothing. Raises CudaUnusable as above. What a card fails in, here or in a step, is
+    NotSupported, and DoesNotFit where its memory is full.
     """
 
 def cuda_facts(program: Program) -> dict[str, Any]:

@@ -39,7 +39,7 @@ def doctor(*, recalibrate: o.Recalibrate, json: o.Json, quiet: o.Quiet) -> None:
 
     Measures the bandwidth anew, which takes about a second. What a step of each model costs was measured when it was
     first loaded. An NVIDIA card is tested against the processor, bit by bit, and the speed of its kernels is measured,
-    which takes about half a minute more.
+    which takes some seconds more.
     """
     from localinfer.cli.output import note, show_json
 

@@ -59,7 +59,7 @@ def move(program: native.Program, card: Card) -> str:
     """
     graphs = os.environ.get("LOCALINFER_CUDA_GRAPHS") != "0"
     try:
-        return str(native.use_cuda(program, card.number, str(cuda_dir()), list(libraries()), graphs)["note"])
+        return native.use_cuda(program, card.number, str(cuda_dir()), list(libraries()), graphs)
     except native.CudaUnusable as error:
         raise unusable(error) from None
     except MemoryError as error:

@@ -35,25 +35,16 @@ nb::dict cards() {
   return all;
 }
 
-nb::dict use_cuda(Program& program, int card, const std::string& keep, const std::vector<std::string>& libraries,
-                  bool graphs) {
-  cuda::Compiled compiled;
-  cuda::Card chosen;
-  {
-    const nb::gil_scoped_release unlocked;
-    const auto driver = cuda::Driver::load();
-    chosen = cuda::card(*driver, card);
-    compiled = cuda::compile({chosen.sm, keep, libraries, driver->version});
-    const auto session = std::make_shared<const cuda::Session>(driver, chosen);
-    program.move_to(
-        std::make_unique<cuda::CudaDevice>(session, program, compiled.image.c_str(), graphs, program.threads()));
-  }
-  nb::dict facts = card_facts(chosen);
-  facts["compiler"] = compiled.compiler;
-  facts["note"] = compiled.note;
-  facts["kept"] = compiled.kept;
-  facts["ptx"] = compiled.ptx;
-  return facts;
+std::string use_cuda(Program& program, int number, const std::string& keep, const std::vector<std::string>& libraries,
+                     bool graphs) {
+  const nb::gil_scoped_release unlocked;
+  const auto driver = cuda::Driver::load();
+  const cuda::Card card = cuda::card(*driver, number);
+  const cuda::Compiled compiled = cuda::compile({card.sm, keep, libraries, driver->version});
+  const auto session = std::make_shared<const cuda::Session>(driver, card);
+  program.move_to(
+      std::make_unique<cuda::CudaDevice>(session, program, compiled.image.c_str(), graphs, program.threads()));
+  return compiled.note;
 }
 
 std::tuple<std::string, std::vector<std::string>> cuda_compiler(const std::vector<std::string>& libraries, int version) {
@@ -105,13 +96,11 @@ void bind_cuda(nb::module_& m) {
         "Raises CudaUnusable without one that this driver can follow.");
   m.def("cuda_sources_hash", &cuda::sources_hash, "Hash of the kernels' sources and of how they are compiled.");
   m.def("use_cuda", &use_cuda, "program"_a, "card"_a, "keep"_a, "libraries"_a, "graphs"_a = true,
-        nb::sig("def use_cuda(program: Program, card: int, keep: str, libraries: Sequence[str], graphs: bool = True) "
-                "-> dict[str, typing.Any]"),
         "Move a program, complete but for `make_kv`, to NVIDIA card number `card`: its steps give the same bits there.\n\n"
         "Kernels are compiled for this card, by the NVRTC found in `libraries` or where the system looks, and kept in the\n"
-        "directory `keep` (\"\": nowhere). Without `graphs` every step is launched kernel by kernel. Returns the card's\n"
-        "facts, and compiler, note, kept and ptx. Raises CudaUnusable as above. What a card fails in, here or in a step,\n"
-        "is NotSupported, and DoesNotFit where its memory is full.");
+        "directory `keep` (\"\": nowhere). Without `graphs` every step is launched kernel by kernel. Returns what a\n"
+        "person should know of it, or nothing. Raises CudaUnusable as above. What a card fails in, here or in a step, is\n"
+        "NotSupported, and DoesNotFit where its memory is full.");
   m.def("cuda_facts", &cuda_facts, "program"_a, nb::sig("def cuda_facts(program: Program) -> dict[str, typing.Any]"),
         "Of a program on a card: `launches` so far, without those that graphs repeat, `graphs` kept, `free_bytes` of the\n"
         "card, and of each matrix the address and bytes of its `weights`. Else empty.");

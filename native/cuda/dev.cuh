@@ -28,7 +28,6 @@ typedef decltype(sizeof(0)) uintptr_t;
 #define LI_DYNAMIC_SHARED(T, name)                                   \
   extern __shared__ __align__(16) unsigned char li_dynamic_shared[]; \
   T* name = reinterpret_cast<T*>(li_dynamic_shared)
-#define LI_UNROLL _Pragma("unroll")
 
 // sm_80 brought cp.async and the wide tensor core products; sm_75 makes them of what it has.
 #if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 800

@@ -23,7 +23,7 @@ LI_KERNEL(256, 2) ready(li::ReadyArgs a) {
   LI_DYNAMIC_SHARED(float, row);
   const int m = blockIdx.x, from = a.pick != nullptr ? a.pick[m] : m, step = blockDim.x;
   float* x = a.x + static_cast<Index>(from) * a.x_ld;
-  const float* y = a.y + static_cast<Index>(from) * a.y_ld;
+  const float* y = a.y != nullptr ? a.y + static_cast<Index>(from) * a.y_ld : nullptr;
   if (a.y != nullptr && a.post_norm != nullptr) {
     for (int c = threadIdx.x; c < a.columns; c += step) row[c] = a.bias != nullptr ? y[c] + a.bias[c] : y[c];
     const float inverse = block_rms_inverse(row, a.columns, a.post_eps);

@@ -19,7 +19,6 @@
 #define LI_DEVICE static inline
 #define LI_SHARED(T, name, N) T(&name)[N] = emu::shared_array<T, (N)>([] {})
 #define LI_DYNAMIC_SHARED(T, name) T* name = emu::dynamic_shared<T>()
-#define LI_UNROLL
 
 namespace li {
 

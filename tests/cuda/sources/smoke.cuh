@@ -28,7 +28,7 @@ LI_KERNEL(128, 4) smoke(const uint4* in, const uint16_t* halves, float* out, int
   int d[4] = {};
   row[i] = li::half_to_float(halves[at]) + products(d, a, b);
   li::sync_warp();
-  LI_UNROLL
+#pragma unroll
   for (int k = 0; k < 4; ++k) d[0] = li::dp4a(d[k], int(a[k]), d[0]);
   out[at] = warp_sum(sqrtf(fabsf(row[i ^ 1])));
   half_out[at] = li::float_to_half(row[i]);
