@@ -15,7 +15,8 @@ from localinfer.tui.commands import Command, Run, Words
 from localinfer.tui.editor import edited
 from localinfer.tui.screens.chats import ChatsScreen, Choice
 from localinfer.tui.screens.compare import CompareScreen
-from localinfer.tui.widgets.transcript import TINTS, ErrorNote
+from localinfer.tui.widgets.answer import TINTS
+from localinfer.tui.widgets.transcript import ErrorNote
 
 if TYPE_CHECKING:
     from localinfer.tui.screens.chat import ChatScreen

@@ -39,12 +39,4 @@ class LoadFailed(Message, bubble=False):
 
 @dataclass
 class EngineSaid(Message, bubble=False):
-    """The engine has said something about the running reply; it lies in the pane's inbox."""
-
-
-@dataclass
-class ReplyEnded(Message, bubble=False):
-    """The reply is over and the chat takes the next prompt. `prompt` is None for an answer written anew."""
-
-    prompt: str | None
-    error: LocalInferError | None = None
+    """There is something in the pane's inbox."""

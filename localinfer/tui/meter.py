@@ -72,6 +72,7 @@ class Meter:
         """Give the energy since the last call to those who had tokens computed, by how many; nobody gets it if none
         had. Tell each what a provider would have charged."""
         for pane in panes:
+            pane.catch_up()
             used = {pane.session.model: (0, 0), **pane.used}  # each at its own model's price
             offers = {model: offer for model in used if (offer := self._offer(model)) is not None}
             if offers:

@@ -1,6 +1,5 @@
 """What runs in threads: opening the engine, and letting it answer. Here things are posted, never painted."""
 
-from collections import deque
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
 
@@ -9,7 +8,8 @@ from textual.message import Message
 from localinfer.chats.session import ChatSession
 from localinfer.errors import LocalInferError
 from localinfer.events import Event
-from localinfer.tui.messages import EngineSaid, Loaded, LoadFailed, LoadMoved, ReplyEnded
+from localinfer.tui.messages import Loaded, LoadFailed, LoadMoved
+from localinfer.tui.reply import Inbox, Over
 
 if TYPE_CHECKING:
     from localinfer.engine.protocol import Engine
@@ -52,40 +52,15 @@ def load(model: str, open_engine: OpenEngine, post: Post, leaving: Ask) -> None:
         engine.close()
 
 
-class Inbox:
-    """Events from the thread that answers to the pane that shows them. One message says that there are some, however
-    many: a token costs the app next to nothing, so that it does not hold up the engine."""
-
-    def __init__(self, post: Post) -> None:
-        self._post = post
-        self._events: deque[Event] = deque()
-        self._told = False
-
-    def put(self, event: Event) -> None:
-        """From the thread that answers."""
-        self._events.append(event)
-        if not self._told:
-            self._told = True
-            self._post(EngineSaid())
-
-    def take(self) -> list[Event]:
-        """All that is there; from the app's own thread."""
-        self._told = False  # before the events are taken, so that none is left without a message
-        taken = []
-        while self._events:
-            taken.append(self._events.popleft())
-        return taken
-
-
-def answer(session: ChatSession, prompt: str | None, inbox: Inbox, post: Post, cancelled: Ask) -> None:
-    """Answer `prompt`, or the last one again if it is None; the last message is always `ReplyEnded`."""
+def answer(session: ChatSession, prompt: str | None, inbox: Inbox, cancelled: Ask) -> None:
+    """Answer `prompt`, or the last one again if it is None; the last event is always `Over`."""
     error: LocalInferError | None = None
     try:
         for event in _events(session, prompt, cancelled):
             inbox.put(event)
     except Exception as unexpected:
         error = _explained(unexpected)
-    post(ReplyEnded(prompt, error))
+    inbox.put(Over(error))
 
 
 def _events(session: ChatSession, prompt: str | None, cancelled: Ask) -> Iterator[Event]:

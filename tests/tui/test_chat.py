@@ -15,7 +15,8 @@ from localinfer.engine.protocol import Engine
 from localinfer.errors import ContextOverflow, DoesNotFit, NotFound
 from localinfer.tui.app import ChatApp
 from localinfer.tui.messages import LoadFailed
-from localinfer.tui.widgets.transcript import Answer, ErrorNote, Note, Prompt
+from localinfer.tui.widgets.answer import Answer
+from localinfer.tui.widgets.transcript import ErrorNote, Note, Prompt
 from localinfer.tui.workers import LoadProgress
 from tests.tui.app_state import Hold, box, saved, status, toasts, turns
 from tests.tui.conftest import quiet_app, say, screen_text, settle

@@ -15,8 +15,9 @@ from localinfer.tui.editor import edited
 from localinfer.tui.screens.chats import ChatsScreen
 from localinfer.tui.screens.details import DetailsScreen
 from localinfer.tui.screens.help import HelpScreen
+from localinfer.tui.widgets.answer import Answer
 from localinfer.tui.widgets.hints import Hints
-from localinfer.tui.widgets.transcript import Answer, ErrorNote, Note, Prompt
+from localinfer.tui.widgets.transcript import ErrorNote, Note, Prompt
 from tests.tui.app_state import box, saved, toasts, turns
 from tests.tui.conftest import say, screen_text, settle
 from tests.tui.scripted import ScriptedEngine

@@ -15,8 +15,9 @@ from localinfer.chats.store import ChatStore
 from localinfer.chats.template import Message
 from localinfer.errors import UsageError
 from localinfer.tui.app import ChatApp
+from localinfer.tui.widgets.answer import Answer
 from localinfer.tui.widgets.prompt_box import PromptBox
-from localinfer.tui.widgets.transcript import Answer, ErrorNote, Prompt
+from localinfer.tui.widgets.transcript import ErrorNote, Prompt
 from tests.test_text import CORPUS
 from tests.tui.conftest import quiet_app, say, screen_text, settle
 from tests.tui.hostile_app import MARK

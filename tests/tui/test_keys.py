@@ -6,12 +6,12 @@ from pathlib import Path
 
 import pytest
 from textual import events
-from textual.widgets import Markdown
 
 from localinfer.engine.protocol import Engine
 from localinfer.tui.app import ChatApp
+from localinfer.tui.widgets.answer import Answer
 from localinfer.tui.widgets.prompt_box import PASTE_LIMIT
-from localinfer.tui.widgets.transcript import Answer, Prompt
+from localinfer.tui.widgets.transcript import Prompt
 from localinfer.tui.workers import LoadProgress
 from tests.tui.app_state import Hold, box, saved, toasts, turns
 from tests.tui.conftest import quiet_app, say, screen_text, settle
@@ -145,7 +145,7 @@ async def test_links_are_shown_and_never_opened(scripted: Scripted, monkeypatch:
         await pilot.click(answer, offset=(3, 0))
         await pilot.pause()
         assert toasts(app)[-1] == "ssh://-oProxyCommand=x/"
-        answer.post_message(Markdown.LinkClicked(answer, "https://example.org/\x1b[31m[b]"))
+        answer.post_message(Answer.Address("https://example.org/\x1b[31m[b]"))
         await pilot.pause()
         assert toasts(app)[-1] == "https://example.org/[b]"
     assert opened == []

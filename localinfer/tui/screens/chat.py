@@ -73,20 +73,21 @@ class ChatScreen(Screen[None]):
         self._numbers += 1
         return ChatPane(self._numbers, session, clock=self._clock, complete=self._complete, heard=self._hear)
 
-    async def _hear(self) -> None:
+    def _hear(self) -> None:
         """Some pane has something to show: now, or when it is time to draw again."""
         wait = 0.0 if self._tick_s is None else self._pacing.wait_s
         if not wait:
-            await self._paint()
+            self._paint()
         elif not self._paint_due:
             self._paint_due = True
             self.set_timer(wait, self._paint)
 
-    async def _paint(self) -> None:
+    def _paint(self) -> None:
+        """Show what all panes have to show."""
         self._paint_due = False
         self._pacing.drawn()
         for pane in self.panes:
-            await pane.paint()
+            pane.paint()
 
     def compose(self) -> ComposeResult:
         yield PaneGrid(self.tiling, *self._first_panes)

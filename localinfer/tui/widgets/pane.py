@@ -1,35 +1,32 @@
 """One chat on the screen: what was said, the box to type in, and what the engine does about it."""
 
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass, replace
+from itertools import groupby
 from threading import Event as Flag
 from typing import Any
 
 from textual import events, on, work
 from textual.app import ComposeResult
 from textual.message import Message
-from textual.widget import Widget
-from textual.widgets import Markdown
+from textual.widget import AwaitMount, Widget
 
 from localinfer.chats.session import ChatSession
 from localinfer.cost.energy import Source
 from localinfer.errors import LocalInferError
-from localinfer.events import Event, Finished, FinishReason, Progress, Shifted, Started, Stats, Text
+from localinfer.events import Finished, Started, Stats
 from localinfer.text import clean, one_line
 from localinfer.tui import workers
 from localinfer.tui.engines import Slot
-from localinfer.tui.messages import EngineSaid, ReplyEnded
+from localinfer.tui.messages import EngineSaid
+from localinfer.tui.reply import Inbox, Reply
+from localinfer.tui.widgets.answer import Answer, Drawn, TintedAnswer
 from localinfer.tui.widgets.hints import Hints
 from localinfer.tui.widgets.prompt_box import PASTE_LIMIT, Complete, PromptBox
 from localinfer.tui.widgets.status import SPARKS, Status, StatusLine
 from localinfer.tui.widgets.title import TitleLine
-from localinfer.tui.widgets.transcript import Answer, ErrorNote, Note, Prompt, TintedAnswer, Transcript, Welcome
+from localinfer.tui.widgets.transcript import ErrorNote, Note, Prompt, Transcript, Welcome
 
-_ENDINGS: dict[FinishReason, str] = {
-    "length": "the answer reached the limit of new tokens",
-    "overflow": "the context is full: start a new chat with Ctrl+N, or raise --ctx-size, up to the limit of the model",
-    "cancelled": "stopped",
-}
 _NARROW = 60
 
 
@@ -63,12 +60,12 @@ class ChatPane(Widget):
         *,
         clock: Callable[[], float],
         complete: Complete,
-        heard: Callable[[], Awaitable[None]],
+        heard: Callable[[], None],
     ) -> None:
         """`heard` is called when there is something to `paint`."""
         super().__init__()
         self._heard = heard
-        self._inbox = workers.Inbox(self.post_message)
+        self._inbox = Inbox(lambda: self.post_message(EngineSaid()))
         self.number = number
         self.session = session
         self.busy = False
@@ -76,10 +73,6 @@ class ChatPane(Widget):
         """Is it on the screen? Nothing may be shown before that, and after it was closed."""
         self.tints = False
         self.slot: Slot | None = None
-        self.moved = 0
-        """Tokens computed for this pane so far, read and written."""
-        self.handle: int | None = None
-        """What the engine calls the running reply."""
         self.attached: list[tuple[str, str]] = []
         """Files that go with the next prompt: their names and texts."""
         self._clock = clock
@@ -91,12 +84,14 @@ class ChatPane(Widget):
         self._stop = Flag()
         self._sent_at = 0.0
         self._waiting: str | None = None  # a prompt that was sent before the model was there
+        self._reply = Reply(None)
         self._answer: Answer | TintedAnswer | None = None
+        self._shown = (0, 0)  # pieces and notes of the reply that are on the screen
+        self._moved_before = 0
         self._stats_before: Stats | None = None
         self._joules_before = 0.0
         self.used: dict[str, tuple[int, int]] = {}
         """Tokens read and written by the model that was used, as a provider would count them."""
-        self._read = 0  # tokens of the running prompt that are counted in `moved`
         self._noted: set[str] = set()  # warnings that were shown already
 
     def compose(self) -> ComposeResult:
@@ -147,7 +142,7 @@ class ChatPane(Widget):
     async def _tell_failure(self, error: LocalInferError) -> None:
         if self._waiting is not None:
             waiting, self._waiting = self._waiting, None
-            await self._put_back(waiting)
+            self._put_back(waiting)
         await self.transcript.add(ErrorNote(error))
 
     # --- asking
@@ -186,94 +181,96 @@ class ChatPane(Widget):
 
     def _begin(self, prompt: str | None) -> None:
         self.busy = True
-        self.handle, self._read = None, 0
+        self._moved_before = self.moved
+        self._reply, self._answer, self._shown = Reply(prompt), None, (0, 0)
         self._stop.clear()
         self._sent_at = self._clock()
-        self._answer = None
         self._stats_before, self._joules_before = self.status.stats, self.status.joules
         self.set_status(phase="queued", percent=None, elapsed=0.0, stats=None, speeds=(), joules_per_token=None)
         self.generate(prompt)
 
     @work(thread=True, group="reply", exit_on_error=False)
     def generate(self, prompt: str | None) -> None:
-        workers.answer(self.session, prompt, self._inbox, self.post_message, self._stop.is_set)
+        workers.answer(self.session, prompt, self._inbox, self._stop.is_set)
 
     # --- answering
 
     @on(EngineSaid)
-    async def listen(self) -> None:
-        await self._heard()
+    def listen(self) -> None:
+        self._heard()
 
-    async def paint(self) -> None:
-        """Show all that was said."""
-        for event in joined(self._inbox.take()):
-            if self.open:
-                await self._show(event)
+    @property
+    def moved(self) -> int:
+        """Tokens computed for this pane so far, read and written."""
+        return self._moved_before + self._reply.moved
 
-    async def _show(self, event: Event) -> None:
-        match event:
-            case Started() as started:
-                self.handle = started.handle
+    @property
+    def handle(self) -> int | None:
+        """What the engine calls the running reply."""
+        return self._reply.handle if self.busy else None
+
+    def catch_up(self) -> None:
+        """Let all that was said take effect, in order; `paint` shows it."""
+        for event in self._inbox.take():
+            self._reply.apply(event)
+            if isinstance(event, Started) and self.open:
                 self.post_message(self.Running(self))
-                self.set_status(phase="prefill", percent=0, context_size=started.context_size)
-            case Progress(done=done, total=total):
-                self.moved += max(0, done - self._read)
-                self._read = done
-                self.set_status(phase="prefill", percent=100 * done // max(total, 1))
-            case Text(text=text, drafter=drafter, token_ids=ids):
-                self.moved += len(ids)
-                if text:
-                    await self._write(text, drafter)
-            case Shifted(dropped=dropped):
-                await self.note(f"the oldest {dropped} tokens were forgotten, to make room in the context")
-            case Stats() as stats:
-                percent = self.status.percent if stats.phase == "prefill" else None
-                self.set_status(phase=stats.phase, percent=percent, stats=stats)
-            case Finished() as finished:
-                self.set_status(stats=finished.stats)
+            elif isinstance(event, Finished):
                 read, written = self.used.get(self.session.model, (0, 0))
-                now = (read + finished.stats.prompt_tokens, written + len(finished.token_ids))
+                now = (read + event.stats.prompt_tokens, written + len(event.token_ids))
                 self.used[self.session.model] = now
-                await self._note_ending(finished.reason)
 
-    @on(ReplyEnded)
-    async def end(self, message: ReplyEnded) -> None:
-        await self.paint()
-        if not self.open:
+    def paint(self) -> None:
+        """Show the reply as it is now. Nothing in here waits, so nothing can come between."""
+        self.catch_up()
+        if not (self.busy and self.open):
             return
+        reply = self._reply
+        pieces, notes = self._shown
+        self._shown = len(reply.said), len(reply.notes)
+        for drafter, run in groupby(reply.said[pieces:], key=lambda piece: piece[1] if self._tinted else None):
+            self._write("".join(text for text, _ in run), drafter)
+        for text in reply.notes[notes:]:
+            self.note(text)
+        self.set_status(
+            phase=reply.phase,
+            percent=reply.percent,
+            stats=reply.stats,
+            context_size=reply.context_size or self.status.context_size,
+        )
+        if reply.over is not None:
+            self._end(reply.over.error)
+
+    def _end(self, error: LocalInferError | None) -> None:
         if self._answer is not None:
-            await self._answer.finish()
-        elif message.prompt is not None:
-            await self._put_back(message.prompt)
+            self._answer.finish()
+        elif self._reply.prompt is not None:
+            self._put_back(self._reply.prompt)
         self.busy = False
-        self.handle = None
-        self.set_status(phase="ready", percent=None, elapsed=None, stats=self.status.stats or self._stats_before)
-        if message.error is not None:
-            await self.transcript.add(ErrorNote(message.error))
+        self.set_status(phase="ready", percent=None, elapsed=None, stats=self._reply.stats or self._stats_before)
+        if error is not None:
+            self.transcript.add(ErrorNote(error))
         for warning in self.session.warnings:
-            await self._note_once(warning)
+            self._note_once(warning)
         if self.session.problem is not None:
-            await self._note_once(f"this chat is not saved: {self.session.problem.message}")
+            self._note_once(f"this chat is not saved: {self.session.problem.message}")
         self.post_message(self.Ended(self))
 
-    async def _write(self, text: str, drafter: str | None) -> None:
+    @property
+    def _tinted(self) -> bool:
+        return isinstance(self._answer, TintedAnswer) if self._answer is not None else self.tints
+
+    def _write(self, text: str, drafter: str | None) -> None:
         """Show a piece of the answer; the first one takes the place of an older answer to the same prompt."""
         if self._answer is None:
-            await self.transcript.drop_after_last(Prompt)
+            self.transcript.drop_after_last(Prompt)
             self._answer = TintedAnswer() if self.tints else Answer()
-            await self.transcript.add(self._answer)
-        await self._answer.write(text, drafter)
+            self.transcript.add(self._answer)
+        self._answer.write(text, drafter)
 
-    async def _note_ending(self, reason: FinishReason) -> None:
-        if self._answer is None:
-            if reason != "cancelled":  # then it is no news that nothing was written
-                await self.note("the model answered nothing")
-        elif reason in _ENDINGS:
-            await self.note(_ENDINGS[reason])
-
-    async def _put_back(self, prompt: str) -> None:
+    def _put_back(self, prompt: str) -> None:
         """Nothing came of `prompt`: out of the transcript, back into the box."""
-        await self.transcript.drop_last(Prompt)
+        self.transcript.drop_last(Prompt)
         self.box.put(prompt)
 
     def leave(self) -> None:
@@ -343,8 +340,8 @@ class ChatPane(Widget):
     def add_joules(self, joules: float, source: Source, usd_per_kwh: float) -> None:
         """Energy that this chat took since it was last told."""
         total = self.status.joules + joules
-        tokens = self.status.stats.completion_tokens if self.status.stats else 0
-        each = (total - self._joules_before) / tokens if tokens and self._answer else None
+        tokens = self._reply.stats.completion_tokens if self._reply.stats else 0
+        each = (total - self._joules_before) / tokens if tokens else None
         self.set_status(joules=total, joules_per_token=each, source=source, usd_per_kwh=usd_per_kwh)
 
     def set_status(self, **changes: Any) -> None:
@@ -358,19 +355,24 @@ class ChatPane(Widget):
         """Tell the user, for a moment."""
         self.notify(clean(text), markup=False)
 
-    async def note(self, text: str) -> None:
+    def note(self, text: str) -> AwaitMount:
         """Tell the user, to stay in the transcript."""
-        await self.transcript.add(Note(text))
+        return self.transcript.add(Note(text))
 
-    async def _note_once(self, text: str) -> None:
+    def _note_once(self, text: str) -> None:
         if text not in self._noted:
             self._noted.add(text)
-            await self.note(text)
+            self.note(text)
 
-    @on(Markdown.LinkClicked)
-    def show_link(self, message: Markdown.LinkClicked) -> None:
+    @on(Drawn.Address)
+    def show_link(self, message: Drawn.Address) -> None:
         """A link is shown, never opened: its text may say one thing and its address another."""
-        self.say(one_line(message.href, 300))
+        self.say(one_line(message.address, 300))
+
+    @on(Drawn.Copied)
+    def copy_code(self, message: Drawn.Copied) -> None:
+        self.app.copy_to_clipboard(message.code)
+        self.say(f"copied {len(message.code)} characters")
 
     @on(PromptBox.PasteCut)
     def tell_cut(self, message: PromptBox.PasteCut) -> None:
@@ -379,18 +381,3 @@ class ChatPane(Widget):
     def hint(self, pairs: list[tuple[str, str]]) -> None:
         """Show what could be typed."""
         self._hints.show(pairs)
-
-
-def joined(events: Iterable[Event]) -> list[Event]:
-    """The same events with neighbouring texts of the same drafter as one; of several `Stats` or `Progress` on end,
-    only the last."""
-    kept: list[Event] = []
-    for event in events:
-        last = kept[-1] if kept else None
-        if isinstance(event, Text) and isinstance(last, Text) and event.drafter == last.drafter:
-            kept[-1] = replace(last, text=last.text + event.text, token_ids=last.token_ids + event.token_ids)
-        elif type(event) is type(last) and isinstance(event, (Stats, Progress)):
-            kept[-1] = event
-        else:
-            kept.append(event)
-    return kept

@@ -1,15 +1,17 @@
 """What was said so far: prompts, answers, notes and errors, the newest at the bottom."""
 
+from collections.abc import Sequence
+
+from textual.await_remove import AwaitRemove
 from textual.containers import VerticalScroll
 from textual.content import Content
-from textual.widget import Widget
-from textual.widgets import Markdown, Static
-from textual.widgets.markdown import MarkdownStream
+from textual.widget import AwaitMount, Widget
+from textual.widgets import Static
 
 from localinfer.chats.template import Message
 from localinfer.errors import LocalInferError
-from localinfer.text import StreamCleaner, clean
-from localinfer.tui.markdown import parser
+from localinfer.text import clean
+from localinfer.tui.widgets.answer import Answer
 
 SHOWN_TURNS = 60
 """Turns of a resumed chat that are drawn; all of them are in the conversation."""
@@ -47,89 +49,56 @@ class ErrorNote(Static):
         super().__init__(Content.assemble(*parts), markup=False)
 
 
-class Answer(Markdown):
-    """What the model says, as Markdown, while it says it."""
-
-    def __init__(self, text: str = "") -> None:
-        super().__init__(clean(text) or None, parser_factory=parser, open_links=False)
-        self._cleaner = StreamCleaner()
-        self._stream: MarkdownStream | None = None
-
-    async def write(self, piece: str, drafter: str | None = None) -> None:
-        """Add a piece, whoever guessed it; pieces that come faster than they can be drawn are joined."""
-        if self._stream is None:
-            self._stream = Markdown.get_stream(self)
-        await self._stream.write(self._cleaner.push(piece))
-
-    async def finish(self) -> None:
-        """No more pieces; returns when all is drawn."""
-        if self._stream is not None:
-            await self._stream.stop()
-            self._stream = None
-
-
-TINTS = {"suffix": "$primary", "lookup": "$accent", "head": "$success", "early": "$warning", "model": "$secondary"}
-"""The colours of those who guess."""
-
-
-class TintedAnswer(Static):
-    """What the model says as it comes, no Markdown, each token in the colour of who guessed it."""
-
-    def __init__(self) -> None:
-        super().__init__(Content(""), markup=False)
-        self._cleaner = StreamCleaner()
-        self._shown = Content("")
-        self.source = ""
-
-    async def write(self, piece: str, drafter: str | None = None) -> None:
-        """Add a piece that `drafter` guessed."""
-        text = self._cleaner.push(piece)
-        self.source += text
-        tinted = Content.styled(text, f"underline {TINTS.get(drafter, '$error')}") if drafter else Content(text)
-        self._shown = Content.assemble(self._shown, tinted)
-        self.update(self._shown)
-
-    async def finish(self) -> None:
-        """No more pieces; it stays as it is."""
-
-
 class Transcript(VerticalScroll, can_focus=False):
-    """Follows the newest line, unless the user has scrolled up."""
+    """Follows the newest line, unless the user has scrolled up. Each change is made at once; who likes may wait until
+    it is on the screen."""
+
+    def __init__(self, *widgets: Widget) -> None:
+        super().__init__(*widgets)
+        self.items: list[Widget] = list(widgets)
+        """What stands here, from the top."""
 
     def on_mount(self) -> None:
         self.anchor()
 
-    async def add(self, *widgets: Widget) -> None:
+    def add(self, *widgets: Widget) -> AwaitMount:
         """Put something at the end. The welcome goes with the first turn."""
-        await self.query(Welcome).remove()
-        await self.mount(*widgets)
+        self._drop([item for item in self.items if isinstance(item, Welcome)])
+        self.items.extend(widgets)
+        mounted = self.mount(*widgets)
         self.anchor()
+        return mounted
 
-    async def fill(self, turns: tuple[Message, ...]) -> None:
+    def fill(self, turns: tuple[Message, ...]) -> AwaitMount:
         """Show the turns of a chat, the latest ones if there are many."""
         widgets: list[Widget] = []
         if len(turns) > SHOWN_TURNS:
             widgets.append(Note(f"{len(turns) - SHOWN_TURNS} earlier turns are remembered, but not shown"))
         for turn in turns[-SHOWN_TURNS:]:
             widgets.append(Prompt(turn.content) if turn.role == "user" else Answer(turn.content))
-        if widgets:
-            await self.add(*widgets)
+        return self.add(*widgets) if widgets else self.mount()
 
-    async def drop_last(self, kind: type[Widget]) -> None:
+    def drop_last(self, kind: type[Widget]) -> AwaitRemove:
         """Remove the newest widget of this kind."""
-        for widget in list(self.query_children(kind))[-1:]:
-            await widget.remove()
+        return self._drop([item for item in self.items if isinstance(item, kind)][-1:])
 
-    async def drop_after_last(self, kind: type[Widget]) -> None:
+    def drop_after_last(self, kind: type[Widget]) -> AwaitRemove:
         """Remove all that stands after the newest widget of this kind."""
-        children = list(self.children)
-        last = max((i for i, child in enumerate(children) if isinstance(child, kind)), default=len(children))
-        await self.remove_children(children[last + 1 :])
+        last = max((i for i, item in enumerate(self.items) if isinstance(item, kind)), default=len(self.items))
+        return self._drop(self.items[last + 1 :])
 
-    async def clear(self) -> None:
+    def clear(self) -> AwaitMount:
         """Back to an empty page."""
-        await self.remove_children()
-        await self.mount(Welcome())
+        self._drop(self.items)
+        welcome = Welcome()
+        self.items.append(welcome)
+        return self.mount(welcome)
+
+    def _drop(self, widgets: Sequence[Widget]) -> AwaitRemove:
+        self.items = [item for item in self.items if item not in widgets]
+        for widget in widgets:
+            widget.display = False  # at once; it is removed when its own messages are done
+        return self.remove_children(widgets)
 
 
 class Welcome(Static):

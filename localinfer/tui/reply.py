@@ -1,0 +1,101 @@
+"""One reply as plain data: its events change it, in order, and the screen shows it as it is."""
+
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from localinfer.errors import LocalInferError
+from localinfer.events import Event, Finished, FinishReason, Phase, Progress, Shifted, Started, Stats, Text
+
+_ENDINGS: dict[FinishReason, str] = {
+    "length": "the answer reached the limit of new tokens",
+    "overflow": "the context is full: start a new chat with Ctrl+N, or raise --ctx-size, up to the limit of the model",
+    "cancelled": "stopped",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Over:
+    """The last event of a reply: the chat takes the next prompt."""
+
+    error: LocalInferError | None = None
+
+
+class Inbox:
+    """Events from the thread that answers to the pane that shows them, in order. `wake` is called once for as many as
+    wait: a token costs the app next to nothing, so that it does not hold up the engine."""
+
+    def __init__(self, wake: Callable[[], object]) -> None:
+        self._wake = wake
+        self._events: deque[Event | Over] = deque()
+        self._told = False
+
+    def put(self, event: Event | Over) -> None:
+        """From the thread that answers."""
+        self._events.append(event)
+        if not self._told:
+            self._told = True
+            self._wake()
+
+    def take(self) -> list[Event | Over]:
+        """All that is there; from the app's own thread."""
+        self._told = False  # before the events are taken, so that none is left without a call
+        taken = []
+        while self._events:
+            taken.append(self._events.popleft())
+        return taken
+
+
+@dataclass
+class Reply:
+    """What one prompt has led to so far. Only `apply` changes it."""
+
+    prompt: str | None
+    """None where the last prompt is answered once more."""
+    handle: int | None = None
+    """What the engine calls it."""
+    phase: Phase = "queued"
+    percent: int | None = None
+    """Of the prompt, how much was read."""
+    context_size: int | None = None
+    stats: Stats | None = None
+    said: list[tuple[str, str | None]] = field(default_factory=list)
+    """Pieces of the answer, each with who guessed it."""
+    notes: list[str] = field(default_factory=list)
+    """What the user should know of it."""
+    moved: int = 0
+    """Tokens computed for it, read and written."""
+    finished: Finished | None = None
+    over: Over | None = None
+    _read: int = 0
+
+    def apply(self, event: Event | Over) -> None:
+        """One event, the next in order."""
+        match event:
+            case Started() as started:
+                self.handle, self.context_size = started.handle, started.context_size
+                self.phase, self.percent = "prefill", 0
+            case Progress(done=done, total=total):
+                self.moved += max(0, done - self._read)
+                self._read = done
+                self.phase, self.percent = "prefill", 100 * done // max(total, 1)
+            case Text(text=text, drafter=drafter, token_ids=ids):
+                self.moved += len(ids)
+                if text:
+                    self.said.append((text, drafter))
+            case Shifted(dropped=dropped):
+                self.notes.append(f"the oldest {dropped} tokens were forgotten, to make room in the context")
+            case Stats() as stats:
+                self.stats, self.phase = stats, stats.phase
+                self.percent = self.percent if stats.phase == "prefill" else None
+            case Finished() as finished:
+                self.stats, self.finished = finished.stats, finished
+                self._end(finished.reason)
+            case Over() as over:
+                self.over, self.percent = over, None
+
+    def _end(self, reason: FinishReason) -> None:
+        if self.said:
+            self.notes += [_ENDINGS[reason]] if reason in _ENDINGS else []
+        elif reason != "cancelled":  # then it is no news that nothing was written
+            self.notes.append("the model answered nothing")
