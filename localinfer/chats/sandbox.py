@@ -7,14 +7,17 @@ import os
 import subprocess
 import sys
 import threading
-from pathlib import Path
+from collections import OrderedDict
 from typing import Any
 
 from localinfer.errors import Corrupt, UsageError
 from localinfer.text import one_line
 
 RENDER_SECONDS = 2.0
-"""Longest time one rendering may take; a real template takes about a millisecond."""
+"""Processor time that one rendering may take; a real template takes some milliseconds, the first time some more."""
+
+PATIENCE = 15
+"""How many times as long it may take on the clock of a busy machine."""
 
 START_SECONDS = 60.0
 """Longest wait for the process itself, on a machine that is busy loading a model."""
@@ -26,13 +29,26 @@ OUTPUT_LIMIT = 4_000_000
 _HINT = "pull the model again, or send plain text with `--raw`"
 
 
+KEPT = 4
+"""Processes that are kept, each for a template of its own: none sees what another model's template was given."""
+
+
 class Sandbox:
     """One child process that renders templates, started when first needed. Safe to call from any thread."""
+
+    command = "from localinfer.chats.sandbox_child import main; main()"
 
     def __init__(self, *, seconds: float = RENDER_SECONDS) -> None:
         self._seconds = seconds
         self._lock = threading.Lock()
         self._child: subprocess.Popen[str] | None = None
+        self.held: tuple[str, ...] = ()
+        """What the running child has given up, such as `Landlock 7`; it is asked for by `start`."""
+
+    def start(self) -> tuple[str, ...]:
+        """Start the child if there is none, and say what it has given up. Raises `Corrupt` if it cannot start."""
+        self._ask({"template": "", "data": {}, "limit": 0})
+        return self.held
 
     def render(self, template: str, data: dict[str, Any], *, limit: int = OUTPUT_LIMIT) -> str:
         """The template's output for `data` (plain strings, numbers, lists and dicts only).
@@ -42,7 +58,7 @@ class Sandbox:
         """
         if len(template) > SOURCE_LIMIT:
             raise Corrupt(f"chat template refused: {len(template)} characters long, over {SOURCE_LIMIT}", hint=_HINT)
-        answer = self._ask(json.dumps({"template": template, "data": data, "limit": limit}))
+        answer = self._ask({"template": template, "data": data, "limit": limit})
         if "text" in answer:
             return answer["text"]
         if "refused" in answer:
@@ -57,10 +73,11 @@ class Sandbox:
         with self._lock:
             self._stop()
 
-    def _ask(self, request: str) -> dict[str, str]:
+    def _ask(self, request: dict[str, Any]) -> dict[str, str]:
+        line = json.dumps(request | {"seconds": self._seconds}) + "\n"
         with self._lock:
             try:
-                line = self._exchange(self._running_child(), request + "\n", self._seconds)
+                line = self._exchange(self._running_child(), line, PATIENCE * self._seconds)
             except OSError as error:  # the child cannot start, or was killed while we wrote
                 self._stop()
                 raise Corrupt(f"chat template refused: its process failed ({error})", hint=_HINT) from None
@@ -83,7 +100,7 @@ class Sandbox:
         """Start the child with little of our environment, out of reach of the terminal's Ctrl-C."""
         passed = ("PATH", "PYTHONPATH", "PYTHONHOME", "SYSTEMROOT", "LD_LIBRARY_PATH", "TZ")
         self._child = subprocess.Popen(
-            [sys.executable, "-P", "-W", "ignore", str(Path(__file__).with_name("sandbox_child.py"))],
+            [sys.executable, "-P", "-W", "ignore", "-c", self.command],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
@@ -91,8 +108,10 @@ class Sandbox:
             env={name: os.environ[name] for name in passed if name in os.environ} | {"PYTHONUTF8": "1"},
             start_new_session=True,
         )
-        if not self._exchange(self._child, "", START_SECONDS):
+        said = self._exchange(self._child, "", START_SECONDS)
+        if not said:
             raise OSError("it did not start")
+        self.held = tuple(json.loads(said)["held"])
         return self._child
 
     @staticmethod
@@ -122,10 +141,24 @@ class Sandbox:
                         pipe.close()
 
 
-_shared = Sandbox()
-atexit.register(_shared.close)
+_shared: OrderedDict[str, Sandbox] = OrderedDict()
+_shared_lock = threading.Lock()
 
 
 def render(template: str, data: dict[str, Any], *, limit: int = OUTPUT_LIMIT) -> str:
-    """`Sandbox.render` in the process that all chats share."""
-    return _shared.render(template, data, limit=limit)
+    """`Sandbox.render` in the process that all chats of this template share."""
+    with _shared_lock:
+        box = _shared.setdefault(template, Sandbox())
+        _shared.move_to_end(template)
+        oldest = _shared.popitem(last=False)[1] if len(_shared) > KEPT else None
+    if oldest is not None:
+        oldest.close()
+    return box.render(template, data, limit=limit)
+
+
+@atexit.register
+def close() -> None:
+    """End all processes."""
+    with _shared_lock:
+        while _shared:
+            _shared.popitem()[1].close()

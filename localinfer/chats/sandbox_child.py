@@ -1,29 +1,47 @@
-"""The process that runs a model's chat template. Started by `sandbox.py`, imports nothing else of ours.
+"""The process that runs a model's chat template. Started by `sandbox.py`; of ours it imports `lockdown.py` alone.
 
-A template is a program from a stranger. minijinja has no reach beyond the plain data handed in, and its fuel ends
-loops; but one statement may still double a string, so this process also limits its own memory and can be killed.
+A template is a program from a stranger, written in Jinja. It is rendered by Jinja's immutable sandbox, set up as
+`transformers` sets it up, so that it means here what its author saw there. Before the first one is read, this process
+gives up files, network and processes: who gets out of the sandbox finds nothing.
+
 Reads one JSON request a line from stdin, writes one JSON answer a line to stdout, ends with stdin.
 """
 
 import json
-import re
+import signal
 import sys
+import time
+from collections.abc import Callable
 from datetime import datetime
+from functools import lru_cache
+from typing import Any
 
-import minijinja
+from jinja2 import Template, TemplateSyntaxError, nodes
+from jinja2.exceptions import TemplateError
+from jinja2.ext import Extension, loopcontrols
+from jinja2.parser import Parser
+from jinja2.runtime import Macro
+from jinja2.sandbox import ImmutableSandboxedEnvironment
 
-FUEL = 5_000_000
-"""Instructions one rendering may take: over 1,000 times what the longest real conversation needs."""
-
-MEMORY_BYTES = 384 << 20
-"""Address space of this process, about 40 MB of which it uses itself."""
-
-_GENERATION = re.compile(r"\{%([-+]?)\s*(end)?generation\s*([-+]?)%\}")
-"""A block that only training reads. It becomes a block that is always taken."""
+from localinfer.chats.lockdown import CPU_SECONDS, lock
 
 
-class RefusedError(Exception):
+class RefusedError(TemplateError):
     """The template called `raise_exception`: it does not want this conversation."""
+
+
+class GenerationBlock(Extension):
+    """`{% generation %}` marks what the model wrote, for training. The text inside is rendered as it is."""
+
+    tags = {"generation"}  # noqa: RUF012
+
+    def parse(self, parser: Parser) -> nodes.Node:
+        line = next(parser.stream).lineno
+        body = parser.parse_statements(("name:endgeneration",), drop_needle=True)
+        return nodes.CallBlock(self.call_method("_whole"), [], [], body).set_lineno(line)
+
+    def _whole(self, caller: Macro) -> str:
+        return caller()
 
 
 def _raise_exception(message: object = "") -> None:
@@ -34,65 +52,94 @@ def _strftime_now(pattern: str) -> str:
     return datetime.now().strftime(str(pattern)[:100])
 
 
-def _to_json(value: object, indent: int | None = None, **_options: object) -> str:
-    return json.dumps(value, ensure_ascii=False, indent=None if indent is None else min(int(indent), 8))
+def _to_json(
+    value: object,
+    ensure_ascii: bool = False,
+    indent: int | str | None = None,
+    separators: tuple[str, str] | None = None,
+    sort_keys: bool = False,
+) -> str:
+    """JSON without Jinja's escapes for HTML."""
+    return json.dumps(value, ensure_ascii=ensure_ascii, indent=indent, separators=separators, sort_keys=sort_keys)
 
 
-def _environment() -> minijinja.Environment:
-    return minijinja.Environment(
-        trim_blocks=True,
-        lstrip_blocks=True,
-        debug=False,
-        fuel=FUEL,
-        auto_escape_callback=lambda _name: False,
-        filters={"tojson": _to_json},
-        globals={"raise_exception": _raise_exception, "strftime_now": _strftime_now},
+@lru_cache(maxsize=1)
+def compiled(source: str) -> Template:
+    """The template as `transformers` would compile it."""
+    environment = ImmutableSandboxedEnvironment(
+        trim_blocks=True, lstrip_blocks=True, extensions=[GenerationBlock, loopcontrols]
     )
-
-
-def _as_statement(found: re.Match[str]) -> str:
-    left, end, right = found.groups()
-    return f"{{%{left} {'endif' if end else 'if true'} {right}%}}"
+    environment.filters["tojson"] = _to_json
+    environment.globals |= {"raise_exception": _raise_exception, "strftime_now": _strftime_now}
+    return environment.from_string(source)
 
 
 def answer(line: str) -> dict[str, str]:
     """Render one request; `{"text": …}`, `{"refused": …}` or `{"error": …}`."""
     request = json.loads(line)
-    source = _GENERATION.sub(_as_statement, request["template"])
+    _end_after(request["seconds"])
     try:
-        text = _environment().render_str(source, "chat_template", **request["data"])
+        return _rendered(compiled(request["template"]), request["data"], request["limit"])
     except RefusedError as refused:
         return {"refused": str(refused)[:500]}
-    except minijinja.TemplateError as error:
-        cause = error.__cause__
-        if isinstance(cause, RefusedError):
-            return {"refused": str(cause)[:500]}
-        where = f" in line {error.line}" if error.line else ""
-        return {"error": f"{error.detail or error.message}{where}"[:500]}
-    except Exception as error:  # whatever a helper of ours met: an odd type, no memory
-        return {"error": f"{type(error).__name__}: {error}"[:500]}
-    if len(text) > request["limit"]:
-        return {"error": f"it wrote {len(text)} characters, over {request['limit']}"}
-    return {"text": text}
+    except Exception as error:  # a broken template, or whatever its helpers met: an odd type, no memory
+        line_number = _line_of(error)
+        where = f" in line {line_number}" if line_number else ""
+        name = "" if isinstance(error, TemplateError) else f"{type(error).__name__}: "
+        return {"error": f"{name}{str(error)[:400]}{where}"}
+    finally:
+        _end_after(0)
 
 
-def _limit_memory() -> None:
-    try:
-        import resource
-    except ImportError:  # not on Windows; time and fuel still bound it
-        return
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    resource.setrlimit(resource.RLIMIT_AS, (MEMORY_BYTES, MEMORY_BYTES))
+def _rendered(template: Template, data: dict[str, Any], limit: int) -> dict[str, str]:
+    parts, length = [], 0
+    for part in template.generate(data):
+        parts.append(part)
+        length += len(part)
+        if length > limit:
+            return {"error": f"it wrote over {limit} characters"}
+    return {"text": "".join(parts)}
+
+
+def _line_of(error: BaseException) -> int:
+    """The line of the template where it went wrong; 0 if nobody knows."""
+    if isinstance(error, TemplateSyntaxError):
+        return error.lineno
+    line, trace = 0, error.__traceback__
+    while trace is not None:
+        if trace.tb_frame.f_code.co_filename == "<template>":
+            line = trace.tb_lineno
+        trace = trace.tb_next
+    return line
+
+
+WARM_UP = """{% generation %}{{ "\\t" }}{{ strftime_now("%c %Z") }}{{ {"a": 1.5} | tojson(indent=1) | pprint }}
+{%- endgeneration %}{{ lipsum(1) }}{{ [1] | random }}{{ nothing.at.all }}"""
+"""Uses what Jinja loads late, and fails, which loads the rest."""
+
+
+def serve(reply: Callable[[str], dict[str, str]]) -> None:
+    """Load everything, lock this process in, and answer requests."""
+    reply(json.dumps({"template": WARM_UP, "data": {}, "limit": 10000, "seconds": 30}))
+    compiled.cache_clear()
+    _say({"held": lock()})
+    for line in sys.stdin:
+        _say(reply(line))
+        if time.process_time() > CPU_SECONDS / 2:  # the next request starts a fresh process
+            return
+
+
+def _end_after(seconds: float) -> None:
+    """Let this process be ended after so much processor time, even where nobody is left to end it; 0 calls it off."""
+    if hasattr(signal, "setitimer"):  # not on Windows
+        signal.setitimer(signal.ITIMER_PROF, seconds)
+
+
+def _say(answered: dict[str, Any]) -> None:
+    sys.stdout.write(json.dumps(answered) + "\n")
+    sys.stdout.flush()
 
 
 def main() -> None:
-    _limit_memory()
-    sys.stdout.write("ready\n")
-    sys.stdout.flush()
-    for line in sys.stdin:
-        sys.stdout.write(json.dumps(answer(line)) + "\n")
-        sys.stdout.flush()
-
-
-if __name__ == "__main__":
-    main()
+    """What `sandbox.py` starts."""
+    serve(answer)

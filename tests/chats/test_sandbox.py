@@ -1,15 +1,17 @@
 """No template gets out, none hangs, none fills the memory; and the next one works."""
 
+import json
 import os
+import signal
 import threading
-import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from localinfer.chats import sandbox
+from localinfer.chats.lockdown import MEMORY_BYTES
 from localinfer.chats.sandbox import OUTPUT_LIMIT, Sandbox
-from localinfer.chats.sandbox_child import MEMORY_BYTES
 from localinfer.errors import Corrupt, LocalInferError, UsageError
 
 from .attacks import ENDLESS, ESCAPES
@@ -47,20 +49,33 @@ def test_escape(payload: str, tmp_path: Path) -> None:
     assert not any(word in said for word in REVEALING if word not in payload), said
 
 
+@pytest.fixture(scope="module")
+def hasty() -> Iterator[Sandbox]:
+    box = Sandbox(seconds=0.3)
+    yield box
+    box.close()
+
+
 @pytest.mark.parametrize("payload", ENDLESS, ids=lambda payload: payload[:60])
-def test_endless(payload: str) -> None:
-    sandbox.render("x", DATA)  # the process is up
-    start = time.perf_counter()
-    said = outcome(payload)
+def test_endless(payload: str, hasty: Sandbox) -> None:
+    try:
+        said = hasty.render(payload, DATA)
+    except Corrupt as refused:
+        said = refused.message
     assert len(said) <= OUTPUT_LIMIT  # some are cheap after all
-    assert time.perf_counter() - start < 2.5
-    assert sandbox.render("{{ bos_token }}", DATA) == "<s>"
+    assert hasty.render("{{ bos_token }}", DATA) == "<s>"
 
 
-def test_fuel_ends_a_loop_the_same_way_every_time() -> None:
-    loop = ENDLESS[0]
-    with pytest.raises(Corrupt, match="ran out of fuel"):
-        sandbox.render(loop, DATA)
+def test_an_endless_loop_is_ended_by_the_child_itself(hasty: Sandbox) -> None:
+    """Also where the process that asked is gone, and cannot end it."""
+    hasty.start()
+    child = hasty._child
+    assert child is not None
+    assert child.stdin is not None
+    request = {"template": ENDLESS[0], "data": {}, "limit": 10, "seconds": 0.2}
+    child.stdin.write(json.dumps(request) + "\n")
+    child.stdin.flush()
+    assert child.wait(timeout=60) == -signal.SIGPROF
 
 
 def test_a_template_that_is_too_slow_is_killed() -> None:
@@ -73,7 +88,7 @@ def test_a_template_that_is_too_slow_is_killed() -> None:
 
 def test_output_may_not_exceed_its_limit() -> None:
     assert len(sandbox.render("{{ 'a' * 100 }}", DATA, limit=100)) == 100
-    with pytest.raises(Corrupt, match="wrote 101 characters, over 100"):
+    with pytest.raises(Corrupt, match="wrote over 100 characters"):
         sandbox.render("{{ 'a' * 101 }}", DATA, limit=100)
 
 

@@ -14,7 +14,7 @@ from tests.cli.conftest import Cli
 
 Golden = Callable[[str, str], None]
 PAGES = [(), *((group,) for group in GROUPS), *(tuple(name.split()) for name in COMMANDS)]
-HEAVY = {"numpy", "torch", "textual", "huggingface_hub", "tokenizers", "gguf", "minijinja", "rich", "pydantic"}
+HEAVY = {"numpy", "torch", "textual", "huggingface_hub", "tokenizers", "gguf", "jinja2", "rich", "pydantic"}
 
 
 @pytest.mark.parametrize("command", PAGES, ids=lambda words: "-".join(words) or "root")
