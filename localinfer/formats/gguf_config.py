@@ -12,6 +12,7 @@ import numpy as np
 
 from localinfer.errors import Corrupt, NotSupported
 from localinfer.formats.gguf import GgufFile
+from localinfer.formats.gguf_keys import refuse_keys
 
 MODEL_TYPES = {"llama": "llama", "qwen2": "qwen2", "qwen3": "qwen3", "gemma3": "gemma3_text"}
 _CLASSES = {
@@ -46,6 +47,8 @@ _GEMMA_NORMS = {
     "ffn_norm.weight": ("pre_feedforward_layernorm.weight", "norm"),
     "post_ffw_norm.weight": ("post_feedforward_layernorm.weight", "norm"),
 }
+_READ_TENSORS = {"llama": {"rope_freqs.weight"}}
+"""Tensors that are read, but not written."""
 _OF_ARCHITECTURE = {
     "llama": _LAYER | _PLAIN_NORM,
     "qwen2": _LAYER | _PLAIN_NORM,
@@ -83,7 +86,7 @@ class Plan:
 
 
 def plan_import(file: GgufFile) -> Plan:
-    """What to write for `file`. Raises `NotSupported` (architecture, tensors) or `Corrupt` (naming the field)."""
+    """What to write for `file`. Raises `NotSupported` (architecture, keys, tensors) or `Corrupt` (naming the field)."""
     arch = file.text("general.architecture")
     if arch not in MODEL_TYPES:
         raise NotSupported(
@@ -91,8 +94,9 @@ def plan_import(file: GgufFile) -> Plan:
             hint="run it with `--backend llamacpp`",
         )
     config = _config(file, arch)
+    refuse_keys(file, arch, config["head_dim"], config["max_position_embeddings"])
     tensors = _tensors(file, arch, config)
-    unknown = file.tensors.keys() - {tensor.source for tensor in tensors} - {"rope_freqs.weight"}
+    unknown = file.tensors.keys() - {tensor.source for tensor in tensors} - _READ_TENSORS.get(arch, set())
     if unknown:
         raise NotSupported(
             f"{file.path.name}: tensor `{min(unknown)}` is not part of a {arch} model as we know it",
@@ -101,21 +105,35 @@ def plan_import(file: GgufFile) -> Plan:
     return Plan(config, tensors)
 
 
-def _bounded(file: GgufFile, key: str, high: int, default: int | None = None) -> int:
+def _bounded(file: GgufFile, key: str, high: int, default: int | None = None, low: int = 1) -> int:
+    """A whole number; one for each layer will do if they are all the same."""
+    found = file.metadata.get(key)
+    if isinstance(found, list) and found:
+        if any(item != found[0] for item in found):
+            raise NotSupported(
+                f"{file.path.name}: `{key}` differs from layer to layer, which is not supported",
+                hint="run it with `--backend llamacpp`",
+            )
+        file.metadata[key] = found[0]
     value = file.whole(key, default)
-    if not 1 <= value <= high:
-        raise file.error(f"`{key}` is {value}, but must lie between 1 and {high}")
+    if not low <= value <= high:
+        raise file.error(f"`{key}` is {value}, but must lie between {low} and {high}")
+    return value
+
+
+def _positive(file: GgufFile, key: str, default: float | None = None) -> float:
+    value = float(f"{file.number(key, default):.7g}")
+    if value <= 0:
+        raise file.error(f"`{key}` is {value}, but must be positive")
     return value
 
 
 def _config(file: GgufFile, arch: str) -> dict[str, Any]:
     hidden = _bounded(file, f"{arch}.embedding_length", 1 << 17)
     heads = _bounded(file, f"{arch}.attention.head_count", 1024)
-    head_dim = _bounded(file, f"{arch}.attention.key_length", 1024, max(1, hidden // heads))
-    if _bounded(file, f"{arch}.attention.value_length", 1024, head_dim) != head_dim:
-        raise NotSupported(f"{file.path.name}: keys and values differ in length", hint="use `--backend llamacpp`")
-    if head_dim % 2 or _bounded(file, f"{arch}.rope.dimension_count", 1024, head_dim) != head_dim:
-        raise NotSupported(f"{file.path.name}: RoPE turns a part of each head only", hint="use `--backend llamacpp`")
+    head_dim = _head_dim(file, arch, max(1, hidden // heads), "")
+    if arch == "gemma3" and _head_dim(file, arch, head_dim, "_swa") != head_dim:
+        raise NotSupported(f"{file.path.name}: heads differ in length", hint="use `--backend llamacpp`")
     config: dict[str, Any] = {
         "architectures": [_CLASSES[arch]],
         "model_type": MODEL_TYPES[arch],
@@ -127,8 +145,8 @@ def _config(file: GgufFile, arch: str) -> dict[str, Any]:
         "head_dim": head_dim,
         "max_position_embeddings": _bounded(file, f"{arch}.context_length", 1 << 26),
         "vocab_size": _rows(file, "token_embd.weight"),
-        "rms_norm_eps": float(f"{file.number(f'{arch}.attention.layer_norm_rms_epsilon'):.7g}"),
-        "rope_theta": float(f"{file.number(f'{arch}.rope.freq_base', 10000.0):.7g}"),
+        "rms_norm_eps": _positive(file, f"{arch}.attention.layer_norm_rms_epsilon"),
+        "rope_theta": _positive(file, f"{arch}.rope.freq_base", 10000.0),
         "rope_scaling": _rope_scaling(file, arch, head_dim),
         "tie_word_embeddings": "output.weight" not in file.tensors,
         "attention_bias": arch != "gemma3" and "blk.0.attn_q.bias" in file.tensors,
@@ -141,36 +159,74 @@ def _config(file: GgufFile, arch: str) -> dict[str, Any]:
     return config
 
 
+def _head_dim(file: GgufFile, arch: str, default: int, layers: str) -> int:
+    """Values of a head in the layers that `layers` names: keys, values and what RoPE turns have one length."""
+    head_dim = _bounded(file, f"{arch}.attention.key_length{layers}", 1024, default)
+    if _bounded(file, f"{arch}.attention.value_length{layers}", 1024, default) != head_dim:
+        raise NotSupported(f"{file.path.name}: keys and values differ in length", hint="use `--backend llamacpp`")
+    if head_dim % 2 or _bounded(file, f"{arch}.rope.dimension_count{layers}", 1024, head_dim) != head_dim:
+        raise NotSupported(f"{file.path.name}: RoPE turns a part of each head only", hint="use `--backend llamacpp`")
+    return head_dim
+
+
 def _gemma3(file: GgufFile, config: dict[str, Any]) -> dict[str, Any]:
     layers, heads, head_dim = config["num_hidden_layers"], config["num_attention_heads"], config["head_dim"]
-    pattern = _bounded(file, "gemma3.attention.sliding_window_pattern", 1024, 6)
     # Of all Gemma 3 models only 27B (62 layers) scales its queries by hidden / heads; the file does not say.
     scalar = config["hidden_size"] // heads if layers == 62 else head_dim
+    window = _bounded(file, "gemma3.attention.sliding_window", 1 << 26, 0, low=0)
+    softcap = file.number("gemma3.final_logit_softcapping", 0.0)
+    if softcap < 0:
+        raise file.error(f"`gemma3.final_logit_softcapping` is {softcap:g}, but must not be negative")
     return {
         "hidden_activation": "gelu_pytorch_tanh",
         "query_pre_attn_scalar": scalar,
-        "sliding_window": _bounded(file, "gemma3.attention.sliding_window", 1 << 26),
-        "layer_types": ["sliding_attention" if (i + 1) % pattern else "full_attention" for i in range(layers)],
-        "rope_theta": float(f"{file.number('gemma3.rope.freq_base', 1e6):.7g}"),
-        "rope_local_base_freq": float(f"{file.number('gemma3.rope.freq_base_swa', 10000.0):.7g}"),
+        "sliding_window": window or 4096,
+        "layer_types": _layer_types(file, layers) if window else ["full_attention"] * layers,
+        "rope_local_base_freq": _positive(file, "gemma3.rope.freq_base_swa", 10000.0),
         "attn_logit_softcapping": None,
-        "final_logit_softcapping": None,
+        "final_logit_softcapping": softcap or None,
     }
 
 
+def _layer_types(file: GgufFile, layers: int) -> list[str]:
+    """Which layers have a window: one for each, or all but every n-th (0: all)."""
+    found = file.metadata.get("gemma3.attention.sliding_window_pattern", 6)
+    if isinstance(found, list):
+        if len(found) < layers or not all(item in (0, 1) for item in found):
+            raise file.error("`gemma3.attention.sliding_window_pattern` does not say of each layer if it has a window")
+        windowed = [bool(item) for item in found[:layers]]
+    else:
+        every = _bounded(file, "gemma3.attention.sliding_window_pattern", 1024, 6, low=0)
+        windowed = [every == 0 or (i + 1) % every != 0 for i in range(layers)]
+    return ["sliding_attention" if one else "full_attention" for one in windowed]
+
+
 def _rope_scaling(file: GgufFile, arch: str, head_dim: int) -> dict[str, Any] | None:
-    if "rope_freqs.weight" in file.tensors:
+    factor = _rope_factor(file, arch)
+    if arch == "llama" and "rope_freqs.weight" in file.tensors:
+        if factor != 1:
+            raise NotSupported(f"{file.path.name}: RoPE is scaled twice", hint="use `--backend llamacpp`")
         return _llama3_scaling(file, arch, head_dim)
-    kind = file.text(f"{arch}.rope.scaling.type", "none")
+    return None if factor == 1 else {"rope_type": "linear", "factor": factor}
+
+
+def _rope_factor(file: GgufFile, arch: str) -> float:
+    """What all frequencies are divided by; a file that does not say how it scales them does it linearly."""
+    kind = file.text(f"{arch}.rope.scaling.type", "linear")
+    key = f"{arch}.rope.scaling.factor"
+    if key not in file.metadata:
+        key = f"{arch}.rope.scale_linear"  # as older files call it
+    factor = float(f"{file.number(key, 0.0):.7g}") or 1.0
     if kind == "none":
-        return None
-    factor = file.number(f"{arch}.rope.scaling.factor", 1.0)
-    if kind == "linear":
-        return None if factor == 1.0 else {"rope_type": "linear", "factor": factor}
-    if kind == "yarn":
-        original = _bounded(file, f"{arch}.rope.scaling.original_context_length", 1 << 26)
-        return {"rope_type": "yarn", "factor": factor, "original_max_position_embeddings": original}
-    raise NotSupported(f"{file.path.name}: RoPE scaling {kind[:40]!r} is not known", hint="use `--backend llamacpp`")
+        return 1.0
+    if kind != "linear" and (kind != "yarn" or factor != 1):
+        raise NotSupported(
+            f"{file.path.name}: `{arch}.rope.scaling.type` is {kind[:40]!r}, which is not supported",
+            hint="use `--backend llamacpp`",
+        )
+    if factor < 1:
+        raise NotSupported(f"{file.path.name}: `{key}` is {factor:g}, below 1", hint="use `--backend llamacpp`")
+    return factor
 
 
 def _llama3_scaling(file: GgufFile, arch: str, head_dim: int) -> dict[str, Any]:

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from localinfer.errors import Corrupt, NotSupported
 from localinfer.formats.durable import sync, write_failed
 from localinfer.formats.gguf_blocks import BLOCK, BLOCK_BYTES
-from localinfer.formats.gguf_tokenizer import PRE_NAMES
+from localinfer.formats.gguf_pretokenizers import PATTERN_NAMES
 from localinfer.formats.json_files import TOKENIZER_LIMIT, read_object
 from localinfer.formats.tokenizer import Tokenizer
 
@@ -147,7 +147,7 @@ def _byte_level(document: dict[str, Any], merges: list[str]) -> Metadata:
     elif kinds == ["Digits", "ByteLevel"] and own and steps[0].get("individual_digits"):
         name = "smollm"
     elif kinds == ["Split", "ByteLevel"] and not own:
-        name = PRE_NAMES.get(steps[0].get("pattern", {}).get("Regex"))
+        name = PATTERN_NAMES.get(steps[0].get("pattern", {}).get("Regex"))
     if name is None:
         raise NotSupported("the tokenizer splits text in a way that GGUF has no name for that we know", hint=_HINT)
     return {

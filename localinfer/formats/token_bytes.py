@@ -2,7 +2,8 @@
 
 import codecs
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from types import MappingProxyType
 from typing import Any
 
 from localinfer.errors import NotSupported
@@ -18,7 +19,8 @@ class TokenBytes:
     Raises `NotSupported` for a decoder that is neither byte level nor SentencePiece's.
     """
 
-    def __init__(self, file: TokenizerFile) -> None:
+    def __init__(self, file: TokenizerFile, same_as: Mapping[int, int] = MappingProxyType({})) -> None:
+        """`same_as` gives tokens that mean what another one means: a vocabulary may hold one twice."""
         parts = _decoder_parts(file.document.get("decoder"))
         kinds = {str(part.get("type")) for part in parts}
         if kinds == {"ByteLevel"}:
@@ -32,7 +34,7 @@ class TokenBytes:
                 hint="use a model with a byte-level BPE or a SentencePiece tokenizer",
             )
         self.strips_first_space = self._to_bytes is _sentencepiece and any(map(_strips, parts))
-        self._tokens = file.tokens
+        self._tokens = file.tokens | {one: file.tokens[other] for one, other in same_as.items()}
         self._added = {token.id: token for token in file.added}
         self._bytes: dict[int, bytes] = {}  # of the tokens that were asked for: an answer needs few of them
 

@@ -34,7 +34,7 @@ class Tokenizer:
         file = read_tokenizer_file(path)
         config = _object(directory / "tokenizer_config.json")
         self._path = path
-        self._table = TokenBytes(file)
+        self._table = TokenBytes(file, _same_as(directory, config, file))
         self._ids = {token.content: token.id for token in file.added}
         self._added = {token.content: token for token in file.added if not token.harmless}
         self._finder = _Finder(self._added)
@@ -202,6 +202,18 @@ def _eos_ids(directory: Path, eos_id: int | None) -> tuple[int, ...]:
                 raise Corrupt(f"{directory / name}: `eos_token_id` is {str(item)[:40]}, not a token id", hint=_AGAIN)
             found.add(item)
     return tuple(sorted(found))
+
+
+def _same_as(directory: Path, config: dict[str, Any], file: TokenizerFile) -> dict[int, int]:
+    """Tokens that a GGUF file's vocabulary held before: `same_as` of tokenizer_config.json, written by `import`."""
+    value = config.get("same_as") or {}
+    pairs = value.items() if isinstance(value, dict) else [("", None)]
+    if not all(
+        one.isdecimal() and len(one) < 9 and int(one) in file.tokens and type(other) is int and other in file.tokens
+        for one, other in pairs
+    ):
+        raise Corrupt(f"{directory}: `same_as` in tokenizer_config.json must give a token for a token", hint=_AGAIN)
+    return {int(one): other for one, other in pairs}
 
 
 def _adds_bos(config: dict[str, Any], file: TokenizerFile, bos: str) -> bool:

@@ -72,7 +72,7 @@ def test_names_and_template(imported: Path) -> None:
     assert (ours.bos_token, ours.eos_token, ours.eos_ids, ours.adds_bos) == (
         "<|im_start|>",
         "<|im_end|>",
-        (0, 2),
+        (0, 2, 4),  # <|endoftext|>, <|im_end|> and, as in llama.cpp, <reponame>
         False,
     )
     assert len(ours.special_strings) == 17
