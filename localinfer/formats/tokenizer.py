@@ -205,15 +205,15 @@ def _eos_ids(directory: Path, eos_id: int | None) -> tuple[int, ...]:
 
 
 def _same_as(directory: Path, config: dict[str, Any], file: TokenizerFile) -> dict[int, int]:
-    """Tokens that a GGUF file's vocabulary held before: `same_as` of tokenizer_config.json, written by `import`."""
+    """Tokens that mean what another one means: `same_as` of tokenizer_config.json, which `import` writes."""
     value = config.get("same_as") or {}
-    pairs = value.items() if isinstance(value, dict) else [("", None)]
-    if not all(
-        one.isdecimal() and len(one) < 9 and int(one) in file.tokens and type(other) is int and other in file.tokens
-        for one, other in pairs
-    ):
-        raise Corrupt(f"{directory}: `same_as` in tokenizer_config.json must give a token for a token", hint=_AGAIN)
-    return {int(one): other for one, other in pairs}
+    found: dict[int, int] = {}
+    for one, other in value.items() if isinstance(value, dict) else [("", None)]:
+        index = int(one) if one.isdecimal() and len(one) < 9 else -1
+        if index not in file.tokens or type(other) is not int or other not in file.tokens:
+            raise Corrupt(f"{directory}: `same_as` in tokenizer_config.json must give tokens for tokens", hint=_AGAIN)
+        found[index] = other
+    return found
 
 
 def _adds_bos(config: dict[str, Any], file: TokenizerFile, bos: str) -> bool:

@@ -35,7 +35,7 @@ KNOWN = [
 ]
 CLOSE = {"kimi-k2", "tekken", "gpt-4o", "llama4", "kanana2", "talkie", "minimax-m2", "granite-embed-multi-97m", "youtu"}
 CLOSE |= {"tiny_aya", "cohere2moe"}
-"""Here llama.cpp takes letters other than A-Z for capitals and small ones at once, and marks for no letters; the models'
+"""Here llama.cpp takes letters beyond A-Z for capitals and small ones at once, and marks for no letters; the models'
 patterns do not. These are compared on letters and marks that both take alike."""
 CASELESS = {"tiny_aya", "cohere2moe", "youtu", "kimi-k2"}
 """Here llama.cpp does not see where a capital follows another letter, either."""
