@@ -1,12 +1,13 @@
 """A conversation with one model: messages → tokens → request → what the engine says."""
 
+import re
 from bisect import bisect_left
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Generator, Iterable, Sequence
 from dataclasses import replace
 from itertools import takewhile
 from typing import TYPE_CHECKING
 
-from localinfer.chats.template import Message, Rendered, render
+from localinfer.chats.template import _MARKS_OF_THE_MODEL, Message, Rendered, render
 from localinfer.config import Overflow, SamplingParams
 from localinfer.errors import ContextOverflow, UsageError
 from localinfer.events import Event, Finished, Shifted, Started, Text
@@ -16,6 +17,9 @@ if TYPE_CHECKING:
 
 CHARS_PER_TOKEN = 256
 """No vocabulary has longer tokens in use; text beyond context x this is refused before it is tokenized."""
+
+SPLIT_TOKENS = 8
+"""Tokens at most that a text may have been cut behind: those of an unfinished character, or held back for a stop."""
 
 
 class Chat:
@@ -63,15 +67,34 @@ class Chat:
         self._retries = 0
         yield from self._answer([*self._turns, Message("user", prompt)], cancelled)
 
-    def regenerate(self, *, cancelled: Callable[[], bool] = lambda: False) -> Generator[Event, None, None]:
-        """Answer the last prompt once more, with another seed. The old answer goes when the new one has text."""
+    def regenerate(
+        self, *, attempt: int | None = None, cancelled: Callable[[], bool] = lambda: False
+    ) -> Generator[Event, None, None]:
+        """Answer the last prompt once more, with another seed. The old answer goes when the new one has text.
+
+        `attempt` says by how much the seed differs; one more than the last time if it is None.
+        """
         turns = list(self._turns)
         if turns and turns[-1].role == "assistant":
             turns.pop()
         if not turns:
             raise UsageError("there is no answer to write anew", hint="send a prompt first")
-        self._retries += 1
+        self._retries = self._retries + 1 if attempt is None else attempt
         yield from self._answer(turns, cancelled)
+
+    def go_on(
+        self, *, tokens: Sequence[int] = (), attempt: int = 0, cancelled: Callable[[], bool] = lambda: False
+    ) -> Generator[Event, None, None]:
+        """Go on with the last answer, which was cut off; only what is new is said, and joins it.
+
+        `tokens` are those it was made of, if they are known: with them, and the `attempt` it was made with, the whole
+        answer is the one that was cut off. Without them its text is encoded.
+        """
+        if not self._turns or self._turns[-1].role != "assistant":
+            raise UsageError("there is no answer to go on with", hint="send a prompt first")
+        *turns, begun = self._turns
+        self._retries = attempt
+        yield from self._answer(turns, cancelled, begun.content, tokens)
 
     def prompt_text(self, prompt: str) -> str:
         """The exact text that the model would read for `prompt`."""
@@ -81,8 +104,11 @@ class Chat:
         """The tokens that the model would read for `prompt`."""
         return self._tokens([*self._turns, Message("user", prompt)])
 
-    def _answer(self, turns: list[Message], cancelled: Callable[[], bool]) -> Generator[Event, None, None]:
-        tokens, dropped = self._fit(turns)
+    def _answer(
+        self, turns: list[Message], cancelled: Callable[[], bool], begun: str = "", begun_tokens: Sequence[int] = ()
+    ) -> Generator[Event, None, None]:
+        """Answer `turns`, or go on with an answer of which `begun` is there."""
+        tokens, dropped = self._fit(turns, begun, begun_tokens)
         keep = self._kept_tokens(turns, tokens) if self.on_overflow == "shift" else 0
         written: list[str] = []
         stream = self._stream(tokens, keep, cancelled)
@@ -96,7 +122,7 @@ class Chat:
         finally:
             stream.close()
             if text := "".join(written):
-                self._turns = [*turns, Message("assistant", text)]
+                self._turns = [*turns, Message("assistant", begun + text)]
 
     def _stream(self, tokens: list[int], keep: int, cancelled: Callable[[], bool]) -> Generator[Event, None, None]:
         """The engine's events; asks it to stop once `cancelled()`, or when nobody listens any more."""
@@ -115,19 +141,23 @@ class Chat:
             if running is not None:
                 self.engine.cancel(running)
 
-    def _fit(self, turns: list[Message]) -> tuple[list[int], int]:
+    def _fit(self, turns: list[Message], begun: str = "", begun_tokens: Sequence[int] = ()) -> tuple[list[int], int]:
         """The prompt's tokens, and how many were left out because the oldest turns are forgotten from now on.
 
         Forgets down to half the context at once, so that the cached prefix holds for several turns after.
         """
-        tokens = self._tokens(turns[self._forgotten :])
+
+        def read(start: int) -> list[int]:
+            return self._tokens(turns[start:], begun, begun_tokens)
+
+        tokens = read(self._forgotten)
         size = self.engine.context_size
         later = [i for i, turn in enumerate(turns) if turn.role == "user" and i > self._forgotten]
         if self.on_overflow == "error" or len(tokens) + self._reply_room() <= size or not later:
             return tokens, 0
-        first = bisect_left(later, True, key=lambda start: len(self._tokens(turns[start:])) <= size // 2)
+        first = bisect_left(later, True, key=lambda start: len(read(start)) <= size // 2)
         self._forgotten = later[min(first, len(later) - 1)]
-        kept = self._tokens(turns[self._forgotten :])
+        kept = read(self._forgotten)
         return kept, len(tokens) - len(kept)
 
     def _reply_room(self) -> int:
@@ -135,7 +165,7 @@ class Chat:
         quarter = self.engine.context_size // 4
         return min(self.sampling.max_tokens or quarter, quarter)
 
-    def _tokens(self, turns: list[Message]) -> list[int]:
+    def _tokens(self, turns: list[Message], begun: str = "", begun_tokens: Sequence[int] = ()) -> list[int]:
         size = self.engine.context_size
         if (length := len(turns[-1].content)) > CHARS_PER_TOKEN * size:
             raise ContextOverflow(
@@ -144,10 +174,24 @@ class Chat:
             )
         tokenizer = self.engine.tokenizer
         if self.raw:
-            return [*self._bos(), *tokenizer.encode_text(turns[-1].content)]
+            return [*self._bos(), *tokenizer.encode_text(turns[-1].content + begun)]
         rendered = self._render(turns)
         self.warnings = rendered.warnings
-        return tokenizer.encode_rendered(rendered.text, rendered.guard)
+        if known := self._known(begun, begun_tokens):
+            return [*tokenizer.encode_rendered(rendered.text, rendered.guard), *known]
+        text = broken(begun, tokenizer.special_strings, rendered.guard)
+        return tokenizer.encode_rendered(rendered.text + text, rendered.guard)
+
+    def _known(self, begun: str, tokens: Sequence[int]) -> list[int]:
+        """As many of `tokens` as say exactly `begun`; none if they say something else."""
+        if not begun or any(not 0 <= token < self.engine.tokenizer.vocab_size for token in tokens):
+            return []
+        for end in range(len(tokens), max(0, len(tokens) - SPLIT_TOKENS), -1):
+            stream = self.engine.tokenizer.stream(continues=True)
+            said = "".join([stream.push(token) for token in tokens[:end]]) + stream.finish()
+            if said == begun:
+                return list(tokens[:end])
+        return []
 
     def _render(self, turns: Sequence[Message]) -> Rendered:
         tokenizer = self.engine.tokenizer
@@ -172,3 +216,10 @@ class Chat:
         pairs = zip(tokens, self._tokens([other, *turns[self._forgotten + 1 :]]), strict=False)
         same = sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], pairs))
         return min(same, self.engine.context_size // 2)
+
+
+def broken(text: str, specials: Iterable[str], guard: str) -> str:
+    """What the model wrote, for its own turn to go on: special strings in it are text, but for its marks."""
+    barred = [re.escape(special) for special in specials if special and special not in _MARKS_OF_THE_MODEL]
+    text = text.replace(guard, "\ufffd") if guard else text
+    return re.sub(f"(?=(?:{'|'.join(barred)}))(?s:.)", rf"\g<0>{guard}", text) if barred else text

@@ -1,15 +1,42 @@
 """Writes a chat down while it is spoken, so that a kill at any time loses at most one second of it."""
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
+from dataclasses import dataclass, field
 
 from localinfer.chats.store import ChatStore
-from localinfer.chats.template import Message
+from localinfer.chats.turns import Ending, Figures, SavedTurn
 from localinfer.errors import LocalInferError
 from localinfer.events import Event, Finished, Text
 
 SAVE_SECONDS = 1.0
 """Longest time that new text of a reply stays unsaved."""
+
+
+@dataclass(slots=True)
+class Place:
+    """Where an answer goes in the tree of messages."""
+
+    parent: int | None = None
+    """What the prompt follows; without a prompt, the prompt that is answered."""
+    prompt: str | None = None
+    replaces: int | None = None
+    """An earlier prompt without an answer, which goes."""
+    system: str | None = None
+    """The system prompt, if another one comes into force here; '' is none."""
+    begun: SavedTurn | None = None
+    """The answer that was cut off and is gone on with."""
+    attempt: int = 0
+
+
+@dataclass(slots=True)
+class _Answer:
+    """What was said so far, and the row it is kept in."""
+
+    row: int
+    text: list[str] = field(default_factory=list)
+    tokens: list[int] = field(default_factory=list)
+    figures: Figures | None = None
 
 
 class Recorder:
@@ -25,66 +52,95 @@ class Recorder:
         model: str,
         system: str | None = None,
         chat_id: int | None = None,
-        unanswered: bool = False,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """`unanswered`: the stored chat ends with a prompt that has no answer; the next prompt takes its place."""
         self.store = store
         self.model = model
         self.system = system
         self.chat_id = chat_id
         self.problem: LocalInferError | None = None
-        self._unanswered = unanswered
+        self.unanswered: int | None = None
+        """The prompt that was asked last, if it got no answer; the next one takes its place."""
         self._clock = clock
 
-    def record(self, events: Iterator[Event], *, prompt: str | None = None) -> Iterator[Event]:
-        """Pass `events` of one reply on, and save `prompt` and the answer. No prompt: the last answer is written anew.
+    def record(self, events: Generator[Event, None, None], place: Place) -> Generator[Event, None, None]:
+        """Pass `events` of one reply on, and save the prompt and the answer.
 
         Nothing is saved before the first event, so a prompt that the engine refuses leaves no trace.
         """
-        answer: int | None = None
-        written: list[str] = []
-        finished = False
+        answer: _Answer | None = None
+        ending: Ending = "error"
         saved_at = self._clock()
         try:
             for event in events:
-                if answer is None:
-                    answer = self._try(lambda: self._begin(prompt)) or -1
-                if isinstance(event, Text):
-                    written.append(event.text)
-                    if self._clock() - saved_at >= SAVE_SECONDS:
-                        self._save(answer, written, finished=False)
-                        saved_at = self._clock()
-                finished = finished or isinstance(event, Finished)
+                answer = answer or self._begin(place)
+                match event:
+                    case Text(text=text, token_ids=ids):
+                        answer.text.append(text)
+                        answer.tokens += ids
+                        if text and self._clock() - saved_at >= SAVE_SECONDS:
+                            self._save(answer, "writing")
+                            saved_at = self._clock()
+                    case Finished() as finished:
+                        ending = finished.reason
+                        answer.figures = _figures(finished, place)
                 yield event
+        except GeneratorExit:  # nobody listens any more
+            ending = "cancelled"
+            raise
         finally:
+            events.close()
             if answer is not None:
-                self._save(answer, written, finished=finished)
-                self._unanswered = prompt is not None and not any(written)
+                self._end(answer, ending, place)
 
-    def _begin(self, prompt: str | None) -> int:
-        """Save the prompt and make place for the answer; returns the id of the answer's row."""
+    def _begin(self, place: Place) -> _Answer:
+        """Save the prompt and make place for the answer."""
+        begun = place.begun
+        answer = _Answer(-1)
+        if begun is not None:
+            answer.text, answer.tokens = [begun.content], list(begun.tokens)
+            answer.row = begun.id or -1
+            self._save(answer, "writing")
+        else:
+            self._try(lambda: self._make_place(answer, place))
+        return answer
+
+    def _make_place(self, answer: _Answer, place: Place) -> None:
         if self.chat_id is None:
             self.chat_id = self.store.create(self.model, system=self.system)
-        answer = Message("assistant", "")
-        if prompt is None:
-            return self.store.replace(self.chat_id, answer, finished=False)
-        save = self.store.replace if self._unanswered else self.store.append
-        save(self.chat_id, Message("user", prompt))
-        return self.store.append(self.chat_id, answer, finished=False)
-
-    def _save(self, answer: int, written: list[str], *, finished: bool) -> None:
-        text = "".join(written)
-        if answer < 0:
-            return
-        if text or not finished:
-            self._try(lambda: self.store.update(answer, text, finished=finished))
         else:
-            self._try(lambda: self.store.discard(answer))
+            self.store.set_model(self.chat_id, self.model)
+        asked, answer.row = self.store.begin(
+            self.chat_id,
+            place.prompt,
+            parent=place.parent,
+            replaces=place.replaces,
+            model=self.model,
+            system=place.system,
+        )
+        self.unanswered = asked or self.unanswered
 
-    def _try(self, save: Callable[[], int | None]) -> int | None:
+    def _save(self, answer: _Answer, ending: Ending) -> None:
+        text = "".join(answer.text)
+        tokens = () if ending == "stop" else answer.tokens
+        if answer.row > 0:
+            self._try(lambda: self.store.update(answer.row, text, ending=ending, tokens=tokens, figures=answer.figures))
+
+    def _end(self, answer: _Answer, ending: Ending, place: Place) -> None:
+        if any(answer.text):
+            self._save(answer, ending)
+            self.unanswered = None if place.prompt is not None else self.unanswered
+        elif answer.row > 0:
+            self._try(lambda: self.store.discard(answer.row))
+
+    def _try(self, save: Callable[[], None]) -> None:
         try:
-            return save()
+            save()
         except LocalInferError as error:
             self.problem = error
-            return None
+
+
+def _figures(finished: Finished, place: Place) -> Figures:
+    now = Figures.of(finished.stats, place.attempt)
+    before = place.begun.figures if place.begun else None
+    return before.and_then(now) if before else now

@@ -1,12 +1,13 @@
 """One chat as an app holds it: the conversation, its place in the store, and the engine once it is there."""
 
-from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Generator, Iterator
+from typing import TYPE_CHECKING, Literal
 
 from localinfer.chats.chat import Chat
-from localinfer.chats.recording import Recorder
-from localinfer.chats.store import ChatStore
-from localinfer.chats.template import Message
+from localinfer.chats.lease import Lease
+from localinfer.chats.recording import Place, Recorder
+from localinfer.chats.store import ChatStore, SavedChat
+from localinfer.chats.turns import SavedTurn
 from localinfer.config import Overflow, SamplingParams
 from localinfer.errors import LocalInferError, UsageError
 from localinfer.events import Event
@@ -14,9 +15,14 @@ from localinfer.events import Event
 if TYPE_CHECKING:
     from localinfer.engine.protocol import Engine
 
+Claim = Literal["ours", "changed", "taken"]
+
 
 class ChatSession:
-    """A chat that is kept. `resume`: False starts a new one, True goes on with the latest, a number with that one."""
+    """A chat that is kept. `resume`: False starts a new one, True goes on with the latest, a number with that one.
+
+    Only one session, of whatever process, writes into a chat; others can read it, and fork it.
+    """
 
     def __init__(
         self,
@@ -37,20 +43,27 @@ class ChatSession:
         self.unsent = ""
         """A prompt that was sent but never answered, because the program ended; it belongs back in the prompt box."""
         self.chat: Chat | None = None
-        self._history: tuple[Message, ...] = ()
+        self.held_by: int | None = None
+        """The process that writes into this chat, if it is another one; 0 if it does not say which it is."""
+        self._turns: tuple[SavedTurn, ...] = ()
+        self._lease: Lease | None = None
         self._recorder = Recorder(store, model=model, system=system)
         self._open(resume)
 
     @property
-    def turns(self) -> tuple[Message, ...]:
-        """Prompts and answers so far."""
-        said = self._history if self.chat is None else self.chat.messages
-        return tuple(message for message in said if message.role != "system")
+    def turns(self) -> tuple[SavedTurn, ...]:
+        """Prompts and answers of the branch that is shown; without the reply that is being written."""
+        return self._turns
 
     @property
     def last_answer(self) -> str | None:
         """The newest answer, raw."""
         return next((turn.content for turn in reversed(self.turns) if turn.role == "assistant"), None)
+
+    @property
+    def cut_off(self) -> str:
+        """Why the last answer is not whole; empty if it is, or there is none."""
+        return self.turns[-1].cut_off if self.turns else ""
 
     @property
     def warnings(self) -> tuple[str, ...]:
@@ -67,23 +80,21 @@ class ChatSession:
         """Its number in the store; None until something was said."""
         return self._recorder.chat_id
 
+    @property
+    def saved(self) -> SavedChat | None:
+        """Its title and dates; None until something was said. Raises `NotFound` if it was deleted."""
+        return None if self.chat_id is None else self.store.get(self.chat_id)[0]
+
     def attach(self, engine: "Engine") -> None:
         """Give the chat its engine, or another one; what was said stays."""
-        self._history = self.turns
-        self.chat = Chat(
-            engine,
-            system=self.system,
-            messages=self._history,
-            sampling=self.sampling,
-            on_overflow=self.on_overflow,
-        )
+        self._recorder.model = self.model
+        self.chat = self._chat_on(engine, self.turns)
 
-    def use_model(self, model: str) -> None:
-        """From here on this model answers, once `attach` brings its engine. Its own advice on sampling holds again."""
-        self._history, self.chat, self.sampling = self.turns, None, None
-        self.model = self._recorder.model = model
-        if self.chat_id is not None:
-            self.store.set_model(self.chat_id, model)
+    def use_model(self, model: str, engine: "Engine") -> None:
+        """From here on this model answers. Its own advice on sampling holds again."""
+        self.sampling = None
+        self.model = model
+        self.attach(engine)
 
     def use_system(self, system: str | None) -> None:
         """From the next answer on, this is the system prompt."""
@@ -121,21 +132,145 @@ class ChatSession:
             resume=resume,
         )
 
+    # --- asking
+
     def reply(self, prompt: str, *, cancelled: Callable[[], bool]) -> Iterator[Event]:
         """Answer `prompt`, saved as it is written. See `Chat.reply`."""
-        return self._recorder.record(self._attached().reply(prompt, cancelled=cancelled), prompt=prompt)
+        return self._recorded(self._asking().reply(prompt, cancelled=cancelled), self._after(self.turns, prompt))
+
+    def edit(self, place: int, prompt: str, *, cancelled: Callable[[], bool]) -> Iterator[Event]:
+        """Answer `prompt` in place of the one at `turns[place]`: a branch, beside what was said after that one."""
+        if not (0 <= place < len(self.turns) and self.turns[place].role == "user"):
+            raise UsageError("there is no such prompt", hint="choose one of those that are shown")
+        before = self.turns[:place]
+        self.chat = self._chat_on(self._asking().engine, before)
+        return self._recorded(self.chat.reply(prompt, cancelled=cancelled), self._after(before, prompt))
 
     def regenerate(self, *, cancelled: Callable[[], bool]) -> Iterator[Event]:
-        """Answer the last prompt once more. See `Chat.regenerate`."""
-        return self._recorder.record(self._attached().regenerate(cancelled=cancelled))
+        """Answer the last prompt once more, with another seed: one more variant. See `Chat.regenerate`."""
+        if len(self.turns) < 2:
+            raise UsageError("there is no answer to write anew", hint="send a prompt first")
+        prompt, answer = self.turns[-2:]
+        place = Place(prompt.id, attempt=answer.variants, system=self._new_system(self.turns[:-1]))
+        return self._recorded(self._asking().regenerate(attempt=answer.variants, cancelled=cancelled), place)
+
+    def go_on(self, *, cancelled: Callable[[], bool]) -> Iterator[Event]:
+        """Go on with the last answer, which was cut off. See `Chat.go_on`."""
+        if not self.cut_off:
+            raise UsageError("the last answer is whole", hint="ask for more of it in a prompt")
+        answer = self.turns[-1]
+        attempt = answer.figures.attempt if answer.figures else 0
+        tokens = answer.tokens if answer.model == self.model else ()
+        said = self._asking().go_on(tokens=tokens, attempt=attempt, cancelled=cancelled)
+        return self._recorded(said, Place(begun=answer, attempt=attempt))
+
+    def page(self, place: int, by: int) -> bool:
+        """Show another variant of `turns[place]`, with what was said after it. False if there is none."""
+        turn = self.turns[place]
+        if self.chat_id is None or turn.id is None or not self.store.page(self.chat_id, turn.id, by):
+            return False
+        self._reload()
+        return True
 
     def start_anew(self) -> None:
         """Leave this chat, which stays in the store, and begin an empty one with the same settings."""
         engine = self.chat.engine if self.chat else None
-        self._history, self.unsent, self.chat = (), "", None
+        self.close()
+        self._turns, self.unsent, self.chat, self.held_by = (), "", None, None
         self._recorder = Recorder(self.store, model=self.model, system=self.system)
         if engine is not None:
             self.attach(engine)
+
+    # --- other processes
+
+    def claim(self) -> Claim:
+        """May we write into the chat? `taken`: another process does. `changed`: it did until now, and what it said is
+        in `turns` from now on."""
+        if self.held_by is None:
+            return "ours"
+        self._take()
+        if self.held_by is not None:
+            return "taken"
+        before = self.turns
+        self._reload()
+        return "ours" if before == self.turns else "changed"
+
+    @property
+    def holder(self) -> str:
+        """The process that writes into the chat, in words."""
+        return f"another process ({self.held_by})" if self.held_by else "another process"
+
+    def close(self) -> None:
+        """Let others write into the chat. Nothing is lost without this."""
+        if self._lease is not None:
+            self._lease.release()
+            self._lease = None
+
+    def _take(self) -> None:
+        """Become the one who writes into the chat, or learn who does."""
+        if self.chat_id is None or self._lease is not None:
+            return
+        taken = self.store.take(self.chat_id)
+        self.held_by = taken if isinstance(taken, int) else None
+        self._lease = taken if isinstance(taken, Lease) else None
+
+    def _recorded(self, events: Generator[Event, None, None], place: Place) -> Iterator[Event]:
+        """The events of a reply; then `turns` are those that are kept."""
+        saying = self._recorder.record(events, place)
+        try:
+            for first in saying:
+                self._take()  # a new chat has its number now
+                yield first
+                break
+            yield from saying
+        finally:
+            saying.close()
+            self._reload()
+
+    def _reload(self) -> None:
+        """Turns as the store has them; as they were said where it failed."""
+        chat = self.chat
+        if self.chat_id is not None and self.problem is None:
+            try:
+                self._turns = self._answered(self.store.get(self.chat_id)[1])
+            except LocalInferError as error:
+                self._recorder.problem = error
+        if self.problem is not None and chat is not None:
+            self._turns = _as_said(chat, self._turns)
+        messages = [turn.message for turn in self._turns]
+        if chat is not None and [one for one in chat.messages if one.role != "system"] != messages:
+            self.attach(chat.engine)
+
+    def _answered(self, turns: tuple[SavedTurn, ...]) -> tuple[SavedTurn, ...]:
+        """Without a prompt at the end that got no answer; the next one takes its place."""
+        if turns and turns[-1].role == "user":
+            self._recorder.unanswered = turns[-1].id
+            return turns[:-1]
+        return turns
+
+    def _after(self, before: tuple[SavedTurn, ...], prompt: str) -> Place:
+        """The place of a prompt that follows these turns."""
+        parent = next((turn.id for turn in reversed(before) if turn.id is not None), None)
+        return Place(parent, prompt, replaces=self._recorder.unanswered, system=self._new_system(before))
+
+    def _new_system(self, before: tuple[SavedTurn, ...]) -> str | None:
+        """The system prompt, if it was not in force before."""
+        return None if before and before[-1].system == (self.system or None) else self.system or ""
+
+    def _chat_on(self, engine: "Engine", turns: tuple[SavedTurn, ...]) -> Chat:
+        return Chat(
+            engine,
+            system=self.system,
+            messages=[turn.message for turn in turns],
+            sampling=self.sampling,
+            on_overflow=self.on_overflow,
+        )
+
+    def _asking(self) -> Chat:
+        """For a reply. Raises `UsageError` when there can be none."""
+        if self.held_by is not None:
+            raise UsageError(f"this chat is open in {self.holder}", hint="/fork goes on in a copy of it")
+        return self._attached()
 
     def _attached(self) -> Chat:
         if self.chat is None:
@@ -150,10 +285,19 @@ class ChatSession:
             return
         saved, turns = self.store.get(latest.id if latest else int(resume))
         self.system = self.system or saved.system
-        unanswered = bool(turns) and turns[-1].role == "user"
-        if unanswered:
-            self.unsent, turns = turns[-1].content, turns[:-1]
-        self._history = turns
-        self._recorder = Recorder(
-            self.store, model=self.model, system=self.system, chat_id=saved.id, unanswered=unanswered
-        )
+        self._recorder = Recorder(self.store, model=self.model, system=self.system, chat_id=saved.id)
+        self._turns = self._answered(turns)
+        if len(self._turns) < len(turns):
+            self.unsent = turns[-1].content
+        self._take()
+
+
+def _as_said(chat: Chat, known: tuple[SavedTurn, ...]) -> tuple[SavedTurn, ...]:
+    """What `chat` remembers; as it is `known` where that is the same."""
+    said = [message for message in chat.messages if message.role != "system"]
+    turns = []
+    for i, message in enumerate(said):
+        same = i < len(known) and known[i].message == message
+        role: Literal["user", "assistant"] = "user" if message.role == "user" else "assistant"
+        turns.append(known[i] if same else SavedTurn(role, message.content))
+    return tuple(turns)

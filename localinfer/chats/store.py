@@ -1,66 +1,57 @@
 """Where chats are kept: one SQLite file, safe against a kill at any time and open to several processes at once."""
 
-import errno
-import os
 import sqlite3
-import threading
-import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from array import array
+from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from types import TracebackType
+from typing import Any
 
+from localinfer.chats.database import Database
+from localinfer.chats.lease import Lease
 from localinfer.chats.template import Message
-from localinfer.errors import Corrupt, DoesNotFit, LocalInferError, NotFound, NotSupported
+from localinfer.chats.turns import Ending, Figures, SavedTurn
+from localinfer.errors import NotFound
 from localinfer.text import one_line
 
-MIGRATIONS: Sequence[str] = (
-    """
-    CREATE TABLE chats (
-        id INTEGER PRIMARY KEY AUTOINCREMENT,
-        title TEXT NOT NULL,
-        model TEXT NOT NULL,
-        system TEXT,
-        created REAL NOT NULL,
-        updated REAL NOT NULL
-    );
-    CREATE TABLE messages (
-        id INTEGER PRIMARY KEY AUTOINCREMENT,
-        chat_id INTEGER NOT NULL REFERENCES chats(id) ON DELETE CASCADE,
-        turn INTEGER NOT NULL,
-        role TEXT NOT NULL CHECK (role IN ('user', 'assistant')),
-        content TEXT NOT NULL,
-        finished INTEGER NOT NULL,
-        created REAL NOT NULL
-    );
-    CREATE INDEX messages_by_turn ON messages(chat_id, turn, id);
-    CREATE INDEX chats_by_time ON chats(updated);
-    """,
-)
-"""SQL that leads from each version of the file (PRAGMA user_version) to the next. Only ever appended to."""
-
-_BUSY_SECONDS = 5.0
-
-_CHATS = """
-    SELECT id, title, model, system, created, updated FROM chats
-    WHERE EXISTS (SELECT 1 FROM messages WHERE chat_id = chats.id AND content != '')
-"""
-_TURNS = """
-    SELECT role, content FROM messages WHERE id IN
-        (SELECT max(id) FROM messages WHERE chat_id = ? AND content != '' GROUP BY turn)
-    ORDER BY turn
-"""
+_CHATS = "SELECT id, title, model, system, created, updated FROM chats WHERE leaf IS NOT NULL "
 _HOLDS = """
     AND (title LIKE ?{0} ESCAPE '!' OR model LIKE ?{0} ESCAPE '!' OR
          EXISTS (SELECT 1 FROM messages WHERE chat_id = chats.id AND content LIKE ?{0} ESCAPE '!'))
 """
-_INSERT = """
-    INSERT INTO messages (chat_id, turn, role, content, finished, created)
-    SELECT ?1, {turn}, ?2, ?3, ?4, ?5 FROM messages WHERE chat_id = ?1
+_VARIANT = """
+    {one}.chat_id = {of}.chat_id AND {one}.parent IS {of}.parent AND {one}.content != '' AND
+    ({one}.role = 'assistant' OR {one}.id = {of}.id OR
+     EXISTS (SELECT 1 FROM messages AS child WHERE child.parent = {one}.id AND child.content != ''))
 """
-_NEXT_TURN = "coalesce(max(turn), 0) + 1"
-_LAST_TURN = "coalesce(max(turn) FILTER (WHERE content != '' AND role = ?2), coalesce(max(turn), 0) + 1)"
+"""Is it a text that may stand in the place of another one? A prompt counts once it has an answer."""
+_BRANCH = f"""
+    WITH RECURSIVE branch(id, parent, depth) AS (
+        SELECT id, parent, 0 FROM messages WHERE id = (SELECT leaf FROM chats WHERE id = ?1) AND chat_id = ?1
+        UNION ALL
+        SELECT above.id, above.parent, depth + 1 FROM messages AS above JOIN branch ON above.id = branch.parent
+        WHERE above.id < branch.id
+    )
+    SELECT one.role, one.content, one.id, one.ending,
+        (SELECT count(*) FROM messages AS other WHERE {_VARIANT.format(one="other", of="one")} AND other.id <= one.id),
+        (SELECT count(*) FROM messages AS other WHERE {_VARIANT.format(one="other", of="one")}),
+        one.model, one.system, one.created, one.tokens, one.figures
+    FROM messages AS one JOIN branch ON branch.id = one.id ORDER BY branch.depth DESC
+"""
+_VARIANTS = f"""
+    SELECT one.id FROM messages AS one JOIN messages AS this ON this.id = ?2 AND this.chat_id = ?1
+    WHERE {_VARIANT.format(one="one", of="this")} ORDER BY one.id
+"""
+_TIP = """
+    WITH RECURSIVE below(id) AS (
+        SELECT ?1 UNION SELECT messages.id FROM messages JOIN below ON messages.parent = below.id
+    )
+    SELECT max(messages.id) FROM messages JOIN below USING (id) WHERE content != '' AND role = 'assistant'
+"""
+"""The newest answer among a message and all that follows it."""
+_INSERT = """
+    INSERT INTO messages (chat_id, parent, role, content, ending, model, system, created)
+    VALUES (?, ?, ?, ?, ?, ?, ?, ?)
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,26 +66,12 @@ class SavedChat:
     updated: float
 
 
-class ChatStore:
+class ChatStore(Database):
     """The chats of one user. Safe to call from any thread; other processes may use the same file.
 
-    A turn may hold several texts (an answer that was written anew); the newest one with text is the one that counts.
+    The messages of a chat are a tree: an answer written anew and an edited prompt stand beside what was there before.
+    One branch is shown, from the first message to the chat's leaf.
     """
-
-    def __init__(self, path: Path, *, clock: Callable[[], float] = time.time) -> None:
-        self.path = path
-        self._clock = clock
-        self._lock = threading.RLock()
-        with self._errors():
-            _make_private(path)
-            self._db = sqlite3.connect(path, timeout=_BUSY_SECONDS, isolation_level=None, check_same_thread=False)
-        try:
-            with self._errors():
-                self._db.execute("PRAGMA foreign_keys = ON")
-                self._migrate()
-        except BaseException:
-            self._db.close()
-            raise
 
     def create(self, model: str, *, system: str | None = None, title: str = "") -> int:
         """A new, empty chat; returns its id. Without `title`, the first prompt becomes the title."""
@@ -106,29 +83,87 @@ class ChatStore:
             )
             return int(row.lastrowid or 0)
 
-    def append(self, chat_id: int, message: Message, *, finished: bool = True) -> int:
-        """Add a turn; returns the id of its text, for `update`. `finished=False` while it is being written."""
-        return self._insert(chat_id, message, finished, _NEXT_TURN)
+    def append(self, chat_id: int, message: Message, *, ending: Ending = "stop") -> int:
+        """Add a message at the end of the branch that is shown; returns its id. Raises `NotFound`."""
+        with self._write() as db:
+            leaf, now = self._leaf(db, chat_id), self._clock()
+            row = self._insert(db, chat_id, leaf, message, ending=ending, at=now)
+            if message.content:
+                self._set_leaf(db, chat_id, row, now)
+            return row
 
-    def replace(self, chat_id: int, message: Message, *, finished: bool = True) -> int:
-        """Write the last turn of this role anew. Its old text stays in the file, and counts until this one has text."""
-        return self._insert(chat_id, message, finished, _LAST_TURN)
+    def begin(
+        self,
+        chat_id: int,
+        prompt: str | None,
+        *,
+        parent: int | None,
+        replaces: int | None = None,
+        model: str = "",
+        system: str | None = None,
+    ) -> tuple[int | None, int]:
+        """Make place for an answer by `model`; returns the ids of the prompt and of the answer.
 
-    def update(self, message_id: int, content: str, *, finished: bool) -> None:
-        """Set the text of a message."""
-        now = self._clock()
+        `parent` is what the prompt follows or, without a prompt, the one that is answered again. `replaces` is a prompt
+        that got no answer, and goes. Until the answer has text, the branch that is shown ends with the prompt if that
+        goes on with it, and stays as it is if not. Raises `NotFound`.
+        """
+        with self._write() as db:
+            if replaces is not None:
+                self._remove(db, replaces)
+            asked, now = None, self._clock()
+            if prompt is not None:
+                goes_on = self._leaf(db, chat_id) == parent
+                asked = self._insert(db, chat_id, parent, Message("user", prompt), system=system, at=now)
+                if goes_on:
+                    self._set_leaf(db, chat_id, asked, now)
+            above, answer = asked or parent, Message("assistant", "")
+            new = None if asked else system
+            return asked, self._insert(db, chat_id, above, answer, ending="writing", model=model, system=new, at=now)
+
+    def update(
+        self,
+        message_id: int,
+        content: str,
+        *,
+        ending: Ending,
+        tokens: Sequence[int] = (),
+        figures: Figures | None = None,
+    ) -> None:
+        """Set the text of an answer, which becomes the end of the branch that is shown."""
         with self._write() as db:
             db.execute(
-                "UPDATE messages SET content = ?, finished = ? WHERE id = ?", (_storable(content), finished, message_id)
+                "UPDATE messages SET content = ?, ending = ?, tokens = ?, figures = coalesce(?, figures) WHERE id = ?",
+                (_storable(content), ending, _packed(tokens), figures.to_json() if figures else None, message_id),
             )
-            db.execute(
-                "UPDATE chats SET updated = ? WHERE id = (SELECT chat_id FROM messages WHERE id = ?)", (now, message_id)
-            )
+            row = db.execute("SELECT chat_id FROM messages WHERE id = ?", (message_id,)).fetchone()
+            if row and content:
+                self._set_leaf(db, row[0], message_id, self._clock())
 
     def discard(self, message_id: int) -> None:
-        """Remove one text, such as an answer of which nothing was written."""
+        """Remove one text and all that follows it, such as an answer of which nothing was written."""
         with self._write() as db:
-            db.execute("DELETE FROM messages WHERE id = ?", (message_id,))
+            self._remove(db, message_id)
+
+    def page(self, chat_id: int, message_id: int, by: int) -> bool:
+        """Show another variant of a message, `by` places further, with the newest answer that follows it. False if
+        there is none."""
+        with self._write() as db:
+            ids = [row[0] for row in db.execute(_VARIANTS, (chat_id, message_id))]
+            place = ids.index(message_id) + by if message_id in ids else -1
+            if not 0 <= place < len(ids):
+                return False
+            tip = db.execute(_TIP, (ids[place],)).fetchone()[0]
+            db.execute("UPDATE chats SET leaf = ? WHERE id = ?", (tip or ids[place], chat_id))
+            return True
+
+    def prompts(self, limit: int) -> tuple[str, ...]:
+        """The newest prompts of all chats, the latest first."""
+        with self._lock, self._errors():
+            rows = self._db.execute(
+                "SELECT content FROM messages WHERE role = 'user' ORDER BY id DESC LIMIT ?", (limit,)
+            ).fetchall()
+        return tuple(row[0] for row in rows)
 
     def list(self, limit: int = 100, *, words: str = "") -> tuple[SavedChat, ...]:
         """Chats in which something was said, the latest first; with `words`, those that have each of them in their
@@ -142,11 +177,22 @@ class ChatStore:
         return tuple(SavedChat(*row) for row in rows)
 
     def fork(self, chat_id: int) -> int:
-        """A copy of a chat as it is now, its newest texts only; returns the copy's id. Raises `NotFound`."""
+        """A copy of the branch that is shown, as a chat of its own; returns its id. Raises `NotFound`."""
         chat, turns = self.get(chat_id)
         copy = self.create(chat.model, system=chat.system, title=chat.title)
-        for turn in turns:
-            self.append(copy, turn)
+        with self._write() as db:
+            row, before = None, None
+            for turn in turns:
+                system = None if row is not None and turn.system == before else turn.system or ""
+                row = self._insert(
+                    db, copy, row, turn.message, ending=turn.ending, model=turn.model, system=system, at=turn.created
+                )
+                figures = turn.figures.to_json() if turn.figures else None
+                db.execute(
+                    "UPDATE messages SET tokens = ?, figures = ? WHERE id = ?", (_packed(turn.tokens), figures, row)
+                )
+                before = turn.system
+            self._set_leaf(db, copy, row, self._clock())
         return copy
 
     def set_title(self, chat_id: int, title: str) -> None:
@@ -161,18 +207,22 @@ class ChatStore:
         """Keep with the chat that another model answers in it. Raises `NotFound`."""
         self._change(chat_id, "model", model)
 
+    def take(self, chat_id: int) -> Lease | int | None:
+        """The right to write into a chat; see `Lease.take`."""
+        return Lease.take(self.path.with_name(self.path.name + ".open"), chat_id)
+
     def latest(self) -> SavedChat | None:
         """The chat that was written to last."""
         return next(iter(self.list(1)), None)
 
-    def get(self, chat_id: int) -> tuple[SavedChat, tuple[Message, ...]]:
-        """One chat and its turns, without the system prompt. Raises `NotFound`."""
+    def get(self, chat_id: int) -> tuple[SavedChat, tuple[SavedTurn, ...]]:
+        """One chat and the branch that is shown, without the system prompt. Raises `NotFound`."""
         with self._lock, self._errors():
             chat = self._db.execute(_CHATS + "AND id = ?", (chat_id,)).fetchone()
-            turns = self._db.execute(_TURNS, (chat_id,)).fetchall()
+            rows = self._db.execute(_BRANCH, (chat_id,)).fetchall()
         if chat is None:
             raise NotFound(f"there is no chat {chat_id}", hint="leave out the number to continue the last one")
-        return SavedChat(*chat), tuple(Message(role, content) for role, content in turns)
+        return SavedChat(*chat), _turns(rows)
 
     def delete(self, chat_id: int) -> None:
         """Remove a chat and all its texts. Raises `NotFound`."""
@@ -186,96 +236,61 @@ class ChatStore:
             if db.execute(f"UPDATE chats SET {column} = ? WHERE id = ?", (kept, chat_id)).rowcount == 0:
                 raise NotFound(f"there is no chat {chat_id}", hint="it may have been deleted already")
 
-    def close(self) -> None:
-        """Close the file. Nothing is lost without this."""
-        with self._lock:
-            self._db.close()
+    def _insert(
+        self,
+        db: sqlite3.Connection,
+        chat_id: int,
+        parent: int | None,
+        message: Message,
+        *,
+        ending: Ending = "stop",
+        model: str = "",
+        system: str | None = None,
+        at: float,
+    ) -> int:
+        row = db.execute(
+            _INSERT,
+            (chat_id, parent, message.role, _storable(message.content), ending, model, system, at),
+        )
+        if message.role == "user":
+            title = one_line(message.content, 60)
+            db.execute("UPDATE chats SET title = ? WHERE id = ? AND title = ''", (title, chat_id))
+        return int(row.lastrowid or 0)
 
-    def __enter__(self) -> "ChatStore":
-        return self
+    def _leaf(self, db: sqlite3.Connection, chat_id: int) -> int | None:
+        row = db.execute("SELECT leaf FROM chats WHERE id = ?", (chat_id,)).fetchone()
+        if row is None:
+            raise NotFound("this chat was deleted by another process", hint="start a new chat")
+        leaf: int | None = row[0]
+        return leaf
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
-        self.close()
+    def _set_leaf(self, db: sqlite3.Connection, chat_id: int, leaf: int | None, now: float) -> None:
+        db.execute("UPDATE chats SET leaf = ?, updated = ? WHERE id = ?", (leaf, now, chat_id))
 
-    def _insert(self, chat_id: int, message: Message, finished: bool, turn: str) -> int:
-        now = self._clock()
-        with self._write() as db:
-            row = db.execute(
-                _INSERT.format(turn=turn), (chat_id, message.role, _storable(message.content), finished, now)
-            )
-            db.execute("UPDATE chats SET updated = ? WHERE id = ?", (now, chat_id))
-            if message.role == "user":
-                title = one_line(message.content, 60)
-                db.execute("UPDATE chats SET title = ? WHERE id = ? AND title = ''", (title, chat_id))
-            return int(row.lastrowid or 0)
+    def _remove(self, db: sqlite3.Connection, message_id: int) -> None:
+        """The branch that is shown ends before it, if it ended with it."""
+        db.execute("UPDATE chats SET leaf = (SELECT parent FROM messages WHERE id = ?1) WHERE leaf = ?1", (message_id,))
+        db.execute("DELETE FROM messages WHERE id = ?", (message_id,))
 
-    @contextmanager
-    def _write(self) -> Iterator[sqlite3.Connection]:
-        """One transaction: all of it happens, or nothing. Waits for other processes a few seconds."""
-        with self._lock, self._errors():
-            self._db.execute("BEGIN IMMEDIATE")
-            try:
-                yield self._db
-                self._db.execute("COMMIT")
-            except BaseException:
-                if self._db.in_transaction:
-                    self._db.execute("ROLLBACK")
-                raise
 
-    def _migrate(self) -> None:
-        """Bring the file to our version. Raises `NotSupported` if it comes from a newer program."""
-        with suppress(sqlite3.OperationalError):  # another process is just doing it, or the disk cannot: both are fine
-            self._db.execute("PRAGMA journal_mode = WAL")
-        if self._version() == len(MIGRATIONS):
-            return
-        with self._write() as db:
-            version = self._version()  # again: another process may have been faster
-            if version == 0 and db.execute("SELECT 1 FROM sqlite_master").fetchone():
-                raise Corrupt(f"{self.path.name} is a database of another program", hint=self._move_hint())
-            for step in MIGRATIONS[version:]:
-                for statement in step.split(";"):
-                    db.execute(statement)
-            db.execute(f"PRAGMA user_version = {len(MIGRATIONS)}")
+def _turns(rows: Sequence[Any]) -> tuple[SavedTurn, ...]:
+    """Rows of a branch; the system prompt of each is the last one that came into force before it."""
+    turns: list[SavedTurn] = []
+    system: str | None = None
+    for role, content, id_, ending, variant, variants, model, new, created, tokens, figures in rows:
+        system = system if new is None else new or None
+        about = (model, system, created, _unpacked(tokens), Figures.from_json(figures))
+        turns.append(SavedTurn(role, content, id_, ending, variant, variants, *about))
+    return tuple(turns)
 
-    def _version(self) -> int:
-        version = int(self._db.execute("PRAGMA user_version").fetchone()[0])
-        if not 0 <= version <= len(MIGRATIONS):
-            raise NotSupported(
-                f"the chats were written by a newer localinfer (format {version}, this one knows {len(MIGRATIONS)})",
-                hint="update localinfer, or set LOCALINFER_HOME to another folder",
-            )
-        return version
 
-    def _move_hint(self) -> str:
-        return f"move {self.path} away; a new file is made at the next start"
+def _packed(tokens: Sequence[int]) -> bytes | None:
+    return array("I", tokens).tobytes() if tokens else None
 
-    @contextmanager
-    def _errors(self) -> Iterator[None]:
-        """Turn what SQLite and the file system say into errors for a person."""
-        try:
-            yield
-        except sqlite3.Error as error:
-            raise self._explained(error) from error
-        except OSError as error:
-            full = error.errno in (errno.ENOSPC, errno.EDQUOT)
-            raise self._unwritable(str(error.strerror), full=full) from error
 
-    def _explained(self, error: sqlite3.Error) -> LocalInferError:
-        name = getattr(error, "sqlite_errorname", "")
-        if name.startswith(("SQLITE_CORRUPT", "SQLITE_NOTADB")):
-            return Corrupt(f"the file with your chats is damaged ({error})", hint=self._move_hint())
-        if name == "SQLITE_CONSTRAINT_FOREIGNKEY":
-            return NotFound("this chat was deleted by another process", hint="start a new chat")
-        if name.startswith("SQLITE_BUSY"):
-            hint = "close the other process that uses it, then try again"
-            return NotFound("the file with your chats is in use", hint=hint)
-        return self._unwritable(str(error), full=name == "SQLITE_FULL")
-
-    def _unwritable(self, reason: str, *, full: bool) -> LocalInferError:
-        message = f"cannot keep chats in {self.path}: {reason}"
-        if full:
-            return DoesNotFit(message, hint="free some disk space")
-        return NotFound(message, hint="check who may write there, or set LOCALINFER_HOME to another folder")
+def _unpacked(data: bytes | None) -> tuple[int, ...]:
+    """Nothing for what cannot have been written by us."""
+    return tuple(array("I", data)) if data and len(data) % array("I").itemsize == 0 else ()
 
 
 def _like(word: str) -> str:
@@ -288,9 +303,3 @@ def _like(word: str) -> str:
 def _storable(text: str) -> str:
     """Half characters (lone surrogates) cannot be stored as UTF-8."""
     return text.encode("utf-8", "replace").decode()
-
-
-def _make_private(path: Path) -> None:
-    """Create the file for its owner only; SQLite gives its side files the same mode."""
-    path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-    os.close(os.open(path, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600))

@@ -56,9 +56,15 @@ def chat(
         would_charge("", cost.api_model)  # a wrong name is told before the app opens
     config = replace(engine.config(remember=not no_remember, kv_disk=kv_disk), parallel=MOST_PANES)
     with ChatStore(chats_file()) as store:
-        latest = store.latest() if continue_ and not names else None
+        latest = store.latest() if continue_ and not names and not model else None
         asked = names or [model or (latest.model if latest else "starter")]
-        found = {ref: find(ref, revision=revision, offline=offline) for ref in dict.fromkeys(asked)}
+        found: dict[str, LocalModel] = {}
+        for ref in dict.fromkeys(asked):
+            try:
+                found[ref] = find(ref, revision=revision, offline=offline)
+            except LocalInferError:
+                if latest is None:
+                    raise  # a chat can be read without its model; there it is told when it is opened
         known = {one.ref: one for one in found.values()}
 
         def open_model(ref: str, progress: "OnProgress") -> "Engine":
@@ -73,7 +79,7 @@ def chat(
 
         return run_app(
             open_model,
-            models=[found[ref].ref for ref in asked],
+            models=[found[ref].ref if ref in found else ref for ref in asked],
             store=store,
             resume=continue_,
             system=system,

@@ -74,7 +74,7 @@ async def _help(screen: "ChatScreen", _pane: "ChatPane", _argument: str) -> None
 async def _model(screen: "ChatScreen", pane: "ChatPane", ref: str) -> None:
     if not pane.occupied():
         ref = screen.name_of(ref)
-        pane.session.use_model(ref)
+        pane.session.model, pane.session.chat, pane.session.sampling = ref, None, None
         pane.title_line.show(ref, None)
         screen.want_model(pane)
 
@@ -112,7 +112,7 @@ async def _save(_screen: "ChatScreen", pane: "ChatPane", title: str) -> None:
 @_command("export", "write the chat to a file: Markdown, or JSON if its name ends so", "FILE", words=_paths)
 async def _export(_screen: "ChatScreen", pane: "ChatPane", name: str) -> None:
     session = pane.session
-    export(Path(name).expanduser(), session.turns, model=session.model, system=session.system)
+    export(Path(name).expanduser(), session.turns, model=session.model, system=session.system, saved=session.saved)
     pane.say(f"wrote {len(session.turns)} turns to {name}")
 
 

@@ -3,6 +3,7 @@
 import time
 from collections.abc import Iterator
 from contextlib import closing
+from dataclasses import replace
 
 import pytest
 
@@ -92,6 +93,47 @@ def test_regenerate_takes_another_seed_and_replaces(engine: Engine, requests: li
 def test_nothing_to_regenerate(engine: Engine) -> None:
     with pytest.raises(UsageError, match="no answer"):
         list(Chat(engine).regenerate())
+
+
+@pytest.mark.parametrize("known", [True, False])
+@pytest.mark.parametrize("attempt", [0, 2])
+def test_an_answer_that_was_cut_off_goes_on_as_if_it_was_not(engine: Engine, known: bool, attempt: int) -> None:
+    whole = Chat(engine, sampling=replace(SHORT, max_tokens=24, ignore_eos=True))
+    list(whole.reply("hello"))
+    list(whole.regenerate(attempt=attempt))
+    chat = Chat(engine, sampling=replace(SHORT, max_tokens=10, ignore_eos=True))
+    list(chat.reply("hello"))
+    cut = list(chat.regenerate(attempt=attempt))[-1]
+    assert isinstance(cut, Finished)
+    begun = chat.messages[-1].content
+    chat.sampling = replace(chat.sampling, max_tokens=14)
+    events = list(chat.go_on(tokens=cut.token_ids if known else (), attempt=attempt))
+    assert [message.role for message in chat.messages] == ["user", "assistant"]
+    assert chat.messages[-1].content == begun + text_of(events)
+    if known:
+        assert chat.messages == whole.messages
+
+
+def test_tokens_of_another_text_are_not_gone_on_with(engine: Engine, requests: list[Request]) -> None:
+    for tokens in ((5, 6, 7), (10**9,), (-1,)):
+        chat = Chat(engine, messages=[Message("user", "hello"), Message("assistant", "Once")], sampling=SHORT)
+        list(chat.go_on(tokens=tokens))
+        assert engine.tokenizer.decode(requests[-1].prompt).endswith("Once")
+
+
+def test_special_strings_in_an_answer_are_text_when_it_goes_on(engine: Engine, requests: list[Request]) -> None:
+    end = engine.tokenizer.special_strings[0]
+    chat = Chat(engine, messages=[Message("user", "hello"), Message("assistant", f"a{end}b")], sampling=SHORT)
+    list(chat.go_on())
+    ids = list(requests[-1].prompt)
+    special = engine.tokenizer.encode_rendered(end)
+    assert len(special) == 1
+    assert ids.count(special[0]) == Chat(engine).tokens_of("hello").count(special[0])
+
+
+def test_nothing_to_go_on_with(engine: Engine) -> None:
+    with pytest.raises(UsageError, match="no answer"):
+        list(Chat(engine).go_on())
 
 
 def test_a_cancelled_reply_keeps_what_was_written(engine: Engine) -> None:

@@ -1,11 +1,15 @@
 """A chat that is written down while it is spoken, and found again."""
 
+import os
+import shutil
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from localinfer.chats.recording import Recorder
+from localinfer.chats.recording import Place, Recorder
 from localinfer.chats.session import ChatSession
 from localinfer.chats.store import ChatStore
 from localinfer.chats.template import Message
@@ -28,6 +32,18 @@ def session(store: ChatStore, *scripts: object, resume: bool | int = False, syst
     session = ChatSession(store, model="tiny", system=system, resume=resume)
     session.attach(ScriptedEngine(*scripts))  # type: ignore[arg-type]
     return session
+
+
+def texts(session: ChatSession) -> list[str]:
+    return [turn.content for turn in session.turns]
+
+
+def asked(session: ChatSession) -> list[str]:
+    """The prompts that reached the engine."""
+    assert session.chat is not None
+    engine = session.chat.engine
+    assert isinstance(engine, ScriptedEngine)
+    return [bytes(request.prompt).decode() for request in engine.requests]
 
 
 def contents(store: ChatStore) -> list[list[str]]:
@@ -55,6 +71,7 @@ def test_resume(store: ChatStore) -> None:
     list(session(store, ["other"]).reply("z", cancelled=never))
     first = store.list()[1]
     again = session(store, ["two"], resume=first.id)
+    assert again.held_by is None
     assert [turn.content for turn in again.turns] == ["a", "one"]
     assert again.system == "be kind"
     list(again.reply("b", cancelled=never))
@@ -80,8 +97,9 @@ def test_regenerate_keeps_both_and_counts_the_new_one(store: ChatStore) -> None:
     list(chat.reply("a", cancelled=never))
     list(chat.regenerate(cancelled=never))
     assert contents(store) == [["a", "new"]]
-    kept = store._db.execute("SELECT content FROM messages WHERE role = 'assistant' ORDER BY id").fetchall()
-    assert kept == [("old",), ("new",)]
+    assert (chat.turns[1].variant, chat.turns[1].variants) == (2, 2)
+    assert chat.page(1, -1)
+    assert contents(store) == [["a", "old"]]
 
 
 def test_a_regenerate_that_writes_nothing_changes_nothing(store: ChatStore) -> None:
@@ -121,8 +139,8 @@ def test_a_stopped_reply_without_a_word_can_be_asked_anew(store: ChatStore) -> N
 
 def test_a_prompt_that_was_never_answered_comes_back(store: ChatStore) -> None:
     list(session(store, ["one"]).reply("a", cancelled=never))
-    store.append(1, Message("user", "b"))
-    store.append(1, Message("assistant", ""), finished=False)  # and then the program was killed
+    parent = store.get(1)[1][-1].id
+    store.begin(1, "b", parent=parent)  # and then the program was killed
     again = session(store, ["three"], resume=True)
     assert again.unsent == "b"
     assert [turn.content for turn in again.turns] == ["a", "one"]
@@ -137,7 +155,7 @@ def test_a_running_reply_is_saved_every_second(store: ChatStore) -> None:
     assert chat is not None
     unsaved: list[int] = []
     written = 0
-    for event in recorder.record(chat.reply("a"), prompt="a"):
+    for event in recorder.record(chat.reply("a"), Place(prompt="a")):
         if isinstance(event, Text):
             now += 0.4
             written += 1
@@ -151,7 +169,7 @@ def test_a_store_that_fails_does_not_cost_the_answer(store: ChatStore, monkeypat
     def full(*_args: object, **_more: object) -> int:
         raise DoesNotFit("disk full", hint="free some")
 
-    monkeypatch.setattr(store, "append", full)
+    monkeypatch.setattr(store, "begin", full)
     chat = session(store, ["one"])
     events = list(chat.reply("a", cancelled=never))
     assert isinstance(events[-1], Finished)
@@ -174,3 +192,160 @@ def test_start_anew(store: ChatStore) -> None:
 def test_without_an_engine_nothing_is_sent(store: ChatStore) -> None:
     with pytest.raises(UsageError, match="not loaded"):
         ChatSession(store, model="m").reply("a", cancelled=never)
+
+
+def test_an_edited_prompt_goes_on_as_a_branch(store: ChatStore) -> None:
+    chat = session(store, ["b"], ["d"], ["B"], ["D"])
+    for prompt in "ac":
+        list(chat.reply(prompt, cancelled=never))
+    list(chat.edit(0, "A", cancelled=never))
+    assert texts(chat) == ["A", "B"]
+    assert asked(chat)[-1] == "<user>A"
+    assert (chat.turns[0].variant, chat.turns[0].variants) == (2, 2)
+    list(chat.reply("C", cancelled=never))
+    assert asked(chat)[-1] == "<user>A<assistant>B<user>C"
+    assert chat.page(0, -1)
+    assert texts(chat) == ["a", "b", "c", "d"]
+    assert not chat.page(0, -1)
+    assert chat.page(0, 1)
+    assert texts(chat) == texts(session(store, resume=True)) == ["A", "B", "C", "D"]
+
+
+def test_an_edit_without_a_word_changes_nothing(store: ChatStore) -> None:
+    chat = session(store, ["b"], ["B"], ["d"], [ContextOverflow("too long", hint="less")])
+    list(chat.reply("a", cancelled=never))
+    list(chat.edit(0, "A", cancelled=lambda: True))
+    assert (texts(chat), chat.turns[0].variants) == (["a", "b"], 1)
+    list(chat.reply("c", cancelled=never))
+    assert asked(chat)[-1] == "<user>a<assistant>b<user>c"
+    with pytest.raises(ContextOverflow):
+        list(chat.edit(2, "long", cancelled=never))
+    assert texts(chat) == ["a", "b", "c", "d"]
+    for place in (1, 4, -1):
+        with pytest.raises(UsageError, match="no such prompt"):
+            chat.edit(place, "A", cancelled=never)
+
+
+def test_every_variant_has_a_seed_of_its_own(store: ChatStore) -> None:
+    chat = session(store, ["1"], ["2"])
+    list(chat.reply("a", cancelled=never))
+    list(chat.regenerate(cancelled=never))
+    chat.close()
+    again = ChatSession(store, model="tiny", resume=True)
+    engine = ScriptedEngine(["3"])
+    again.attach(engine)
+    list(again.regenerate(cancelled=never))
+    assert engine.requests[0].sampling.seed == engine.default_sampling.seed + 2
+    assert again.turns[-1].variants == 3
+
+
+def test_an_answer_that_was_cut_off_goes_on(store: ChatStore) -> None:
+    engine = ScriptedEngine(["one ", "two "], ["three"])
+    engine.reason = "length"
+    chat = ChatSession(store, model="tiny")
+    chat.attach(engine)
+    list(chat.reply("count", cancelled=never))
+    assert chat.cut_off
+    engine.reason = "stop"
+    list(chat.go_on(cancelled=never))
+    assert bytes(engine.requests[1].prompt).decode() == "<user>countone two "
+    assert (texts(chat), chat.cut_off) == (["count", "one two three"], "")
+    figures = chat.turns[-1].figures
+    assert figures is not None
+    assert figures.completion_tokens == 3
+    with pytest.raises(UsageError, match="whole"):
+        chat.go_on(cancelled=never)
+
+
+def test_an_answer_that_a_kill_cut_off_is_marked_and_goes_on(store: ChatStore) -> None:
+    _, row = store.begin(store.create("tiny"), "count", parent=None, model="tiny")
+    store.update(row, "one ", ending="writing", tokens=[1])
+    chat = session(store, ["two"], resume=True)
+    assert "program ended" in chat.cut_off
+    list(chat.go_on(cancelled=never))
+    assert contents(store) == [["count", "one two"]]
+    assert not session(store, resume=True).cut_off
+
+
+def test_going_on_that_ends_at_once_keeps_the_mark(store: ChatStore) -> None:
+    engine = ScriptedEngine(["one "], ["two"])
+    engine.reason = "length"
+    chat = ChatSession(store, model="tiny")
+    chat.attach(engine)
+    list(chat.reply("count", cancelled=never))
+    list(chat.go_on(cancelled=lambda: True))
+    assert (texts(chat), chat.turns[-1].ending) == (["count", "one "], "cancelled")
+
+
+def test_system_prompts_are_kept_where_they_came_into_force(store: ChatStore) -> None:
+    chat = session(store, ["b"], ["d"], ["f"], system="one")
+    list(chat.reply("a", cancelled=never))
+    chat.use_system("two")
+    list(chat.reply("c", cancelled=never))
+    chat.use_system(None)
+    list(chat.reply("e", cancelled=never))
+    assert [turn.system for turn in chat.turns] == ["one", "one", "two", "two", None, None]
+    assert store._db.execute("SELECT count(*) FROM messages WHERE system IS NOT NULL").fetchone() == (3,)
+    assert [turn.model for turn in chat.turns[1::2]] == ["tiny"] * 3
+
+
+def test_a_chat_never_stores_a_model_that_did_not_answer(store: ChatStore) -> None:
+    list(session(store, ["b"]).reply("a", cancelled=never))
+    other = ChatSession(store, model="other", resume=True)
+    assert store.list()[0].model == "tiny"
+    other.use_model("third", ScriptedEngine(["d"]))
+    assert store.list()[0].model == "tiny"
+    list(other.reply("c", cancelled=never))
+    assert store.list()[0].model == "third"
+    assert [turn.model for turn in other.turns[1::2]] == ["tiny", "third"]
+
+
+def test_one_session_writes_and_others_read(store: ChatStore) -> None:
+    first = session(store, ["b"], ["d"])
+    list(first.reply("a", cancelled=never))
+    second = session(store, ["D"], resume=True)
+    assert (second.held_by, second.claim()) == (os.getpid(), "taken")
+    assert texts(second) == ["a", "b"]
+    with pytest.raises(UsageError, match="open in another process"):
+        second.reply("x", cancelled=never)
+    with pytest.raises(UsageError, match="open in another process"):
+        second.regenerate(cancelled=never)
+    list(first.reply("c", cancelled=never))
+    copy = second.fork()
+    assert copy.held_by is None
+    first.close()
+    assert second.claim() == "changed"
+    assert texts(second) == ["a", "b", "c", "d"]
+    assert second.claim() == "ours"
+    list(second.reply("e", cancelled=never))
+    assert texts(second) == ["a", "b", "c", "d", "e", "D"]
+
+
+def test_a_process_that_is_killed_lets_go(store: ChatStore) -> None:
+    list(session(store, ["b"]).reply("a", cancelled=never))
+    program = (
+        "import sys, time; from pathlib import Path; from localinfer.chats.session import ChatSession\n"
+        "from localinfer.chats.store import ChatStore\n"
+        "chat = ChatSession(ChatStore(Path(sys.argv[1])), model='m', resume=True); print('here', flush=True)\n"
+        "time.sleep(60)\n"
+    )
+    command = [sys.executable, "-c", program, str(store.path)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as other:
+        assert other.stdout is not None
+        assert other.stdout.readline() == "here\n"
+        chat = session(store, ["d"], resume=True)
+        assert chat.held_by == other.pid
+        assert chat.claim() == "taken"
+        other.kill()
+        other.wait()
+    assert chat.claim() == "ours"
+
+
+def test_where_nobody_can_tell_the_chat_is_ours(store: ChatStore) -> None:
+    list(session(store, ["b"]).reply("a", cancelled=never))
+    folder = store.path.with_name(store.path.name + ".open")
+    shutil.rmtree(folder)
+    folder.write_text("in the way")
+    chat = session(store, ["d"], resume=True)
+    list(chat.reply("c", cancelled=never))
+    assert texts(chat) == ["a", "b", "c", "d"]

@@ -1,6 +1,5 @@
 """The file with the chats: what it keeps, through kills, other processes, newer versions and damage."""
 
-import os
 import signal
 import sqlite3
 import stat
@@ -12,8 +11,10 @@ from pathlib import Path
 
 import pytest
 
-from localinfer.chats.store import MIGRATIONS, ChatStore
+from localinfer.chats.schema import MIGRATIONS
+from localinfer.chats.store import ChatStore
 from localinfer.chats.template import Message
+from localinfer.chats.turns import Figures, contents
 from localinfer.errors import Corrupt, DoesNotFit, NotFound, NotSupported
 
 USER = Message("user", "why is the sky blue?")
@@ -31,6 +32,10 @@ def store(path: Path) -> Iterator[ChatStore]:
         yield store
 
 
+def texts(store: ChatStore, chat: int) -> list[str]:
+    return contents(store.get(chat)[1])
+
+
 def test_a_chat_is_kept(store: ChatStore, path: Path) -> None:
     chat = store.create("m:INT4", system="be kind")
     store.append(chat, USER)
@@ -38,14 +43,14 @@ def test_a_chat_is_kept(store: ChatStore, path: Path) -> None:
     with ChatStore(path) as again:
         saved, turns = again.get(chat)
     assert (saved.title, saved.model, saved.system) == ("why is the sky blue?", "m:INT4", "be kind")
-    assert turns == (USER, ANSWER)
+    assert tuple(turn.message for turn in turns) == (USER, ANSWER)
 
 
 def test_text_is_kept_to_the_letter(store: ChatStore) -> None:
     chat = store.create("m")
     odd = Message("user", "\x1b[31m\x00 é 世界 \U0001f600 \u202e '; DROP TABLE chats; --\r\n")
     store.append(chat, odd)
-    assert store.get(chat)[1] == (odd,)
+    assert texts(store, chat) == [odd.content]
     assert "\x1b" not in store.get(chat)[0].title
 
 
@@ -67,23 +72,101 @@ def test_list_shows_the_latest_first_and_no_empty_ones(path: Path) -> None:
 
 def test_an_answer_written_anew_counts_once_it_has_text(store: ChatStore) -> None:
     chat = store.create("m")
-    store.append(chat, USER)
+    asked = store.append(chat, USER)
     store.append(chat, ANSWER)
-    row = store.replace(chat, Message("assistant", ""), finished=False)
-    assert store.get(chat)[1] == (USER, ANSWER)
-    store.update(row, "Better", finished=False)
-    assert store.get(chat)[1] == (USER, Message("assistant", "Better"))
+    _, row = store.begin(chat, None, parent=asked)
+    assert texts(store, chat) == [USER.content, ANSWER.content]
+    store.update(row, "Better", ending="writing")
+    assert texts(store, chat) == [USER.content, "Better"]
     store.discard(row)
-    assert store.get(chat)[1] == (USER, ANSWER)
+    assert texts(store, chat) == [USER.content]
 
 
 def test_a_prompt_without_answer_can_be_replaced(store: ChatStore) -> None:
     chat = store.create("m")
-    store.append(chat, USER)
-    store.append(chat, Message("assistant", ""), finished=False)  # killed before the first word
-    store.replace(chat, Message("user", "another question"))
+    asked, _ = store.begin(chat, USER.content, parent=None)  # killed before the first word
+    assert texts(store, chat) == [USER.content]
+    store.begin(chat, "another question", parent=None, replaces=asked)
     store.append(chat, ANSWER)
-    assert store.get(chat)[1] == (Message("user", "another question"), ANSWER)
+    assert texts(store, chat) == ["another question", ANSWER.content]
+    assert store.get(chat)[1][0].variants == 1
+
+
+def test_an_edited_prompt_begins_a_branch(store: ChatStore) -> None:
+    chat = store.create("m")
+    for text in ("a", "b", "c", "d"):
+        store.append(chat, Message("user" if text in "ac" else "assistant", text))
+    first, old, *_ = store.get(chat)[1]
+    _, row = store.begin(chat, "A", parent=None)
+    assert texts(store, chat) == ["a", "b", "c", "d"]  # as long as nothing is written
+    store.update(row, "B", ending="stop")
+    assert texts(store, chat) == ["A", "B"]
+    new = store.get(chat)[1][0]
+    assert (new.variant, new.variants) == (2, 2)
+    assert not store.page(chat, new.id or 0, 1)
+    assert store.page(chat, new.id or 0, -1)
+    assert texts(store, chat) == ["a", "b", "c", "d"]
+    assert (store.get(chat)[1][0].variant, store.get(chat)[1][1].variants) == (1, 1)
+    assert not store.page(chat, old.id or 0, 1)
+    assert store.page(chat, first.id or 0, 1)
+    assert texts(store, chat) == ["A", "B"]
+
+
+def test_paging_comes_back_to_what_was_said_last(store: ChatStore) -> None:
+    chat = store.create("m")
+    asked = store.append(chat, USER)
+    answer = store.append(chat, ANSWER)
+    for text in ("go on", "more"):
+        store.append(chat, Message("user" if text == "go on" else "assistant", text))
+    _, row = store.begin(chat, None, parent=asked)
+    store.update(row, "Other", ending="stop")
+    assert texts(store, chat) == [USER.content, "Other"]
+    assert store.page(chat, row, -1)
+    assert texts(store, chat) == [USER.content, ANSWER.content, "go on", "more"]
+    assert store.page(chat, answer, 1)
+
+
+def test_how_an_answer_ended_is_kept_while_it_is_written(store: ChatStore) -> None:
+    chat = store.create("m")
+    _, row = store.begin(chat, "a", parent=None, model="m:INT4", system="be kind")
+    store.update(row, "one two", ending="writing", tokens=[7, 70_000])
+    turn = store.get(chat)[1][-1]
+    assert (turn.ending, turn.tokens, turn.model, turn.system) == ("writing", (7, 70_000), "m:INT4", "be kind")
+    assert "program ended" in turn.cut_off
+    figures = Figures(10, 2, 1.5, 0.2, 1.0)
+    store.update(row, "one two.", ending="stop", figures=figures)
+    turn = store.get(chat)[1][-1]
+    assert (turn.cut_off, turn.tokens, turn.figures) == ("", (), figures)
+
+
+def test_a_fork_has_the_branch_that_is_shown(store: ChatStore) -> None:
+    chat = store.create("m", system="two")
+    asked, row = store.begin(chat, "a", parent=None, model="m", system="one")
+    store.update(row, "b", ending="length", tokens=[1])
+    _, other = store.begin(chat, None, parent=asked, model="n", system="two")
+    store.update(other, "B", ending="stop", figures=Figures(1, 2, 3.0))
+    copy = store.fork(chat)
+    mine, theirs = store.get(copy)[1], store.get(chat)[1]
+    assert [(turn.content, turn.system, turn.model, turn.figures) for turn in mine] == [
+        (turn.content, turn.system, turn.model, turn.figures) for turn in theirs
+    ]
+    assert [turn.variants for turn in mine] == [1, 1]
+    store.delete(chat)
+    assert texts(store, copy) == ["a", "B"]
+
+
+def test_prompts_come_latest_first(store: ChatStore) -> None:
+    for name in "ab":
+        chat = store.create("m")
+        store.append(chat, Message("user", name))
+        store.append(chat, ANSWER)
+    assert store.prompts(10) == ("b", "a")
+    assert store.prompts(1) == ("b",)
+
+
+@pytest.mark.parametrize("figures", ["", "{", "[1]", '{"total_s": "much"}', '{"new": 1}', "null"])
+def test_figures_of_another_kind_are_none_or_nothing(figures: str) -> None:
+    assert Figures.from_json(figures) in (None, Figures())
 
 
 def test_delete(store: ChatStore, path: Path) -> None:
@@ -115,10 +198,7 @@ def test_two_processes_write_at_once(path: Path) -> None:
         "store = ChatStore(Path(sys.argv[1])); chat = store.create('m')\n"
         "for i in range(50): store.append(chat, Message('user', f'{sys.argv[2]} {i}'))\n"
     )
-    writers = [
-        subprocess.Popen([sys.executable, "-c", program, str(path), name], env=os.environ | {"PYTHONPATH": "."})
-        for name in "abc"
-    ]
+    writers = [subprocess.Popen([sys.executable, "-c", program, str(path), name]) for name in "abc"]
     assert [writer.wait(timeout=60) for writer in writers] == [0, 0, 0]
     with ChatStore(path) as store:
         chats = [[turn.content for turn in store.get(chat.id)[1]] for chat in store.list()]
@@ -132,7 +212,7 @@ def test_threads_share_one_store(store: ChatStore) -> None:
         thread.start()
     for thread in threads:
         thread.join()
-    assert store.get(chat)[1] == (USER,) * 80
+    assert texts(store, chat) == [USER.content] * 80
 
 
 @pytest.mark.parametrize("kill_after", [1, 2, 3, 7, 20])
@@ -142,10 +222,10 @@ def test_a_kill_loses_nothing_that_was_saved(path: Path, kill_after: int) -> Non
         "from localinfer.chats.template import Message\n"
         "store = ChatStore(Path(sys.argv[1])); chat = store.create('m')\n"
         "row = store.append(chat, Message('user', '0'))\n"
-        "for i in range(1, 10**6): store.update(row, str(i), finished=False); print(i, flush=True)\n"
+        "for i in range(1, 10**6): store.update(row, str(i), ending='writing'); print(i, flush=True)\n"
     )
     command = [sys.executable, "-c", program, str(path)]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=os.environ | {"PYTHONPATH": "."}) as writer:
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as writer:
         assert writer.stdout is not None
         said = [writer.stdout.readline() for _ in range(kill_after)][-1]
         writer.send_signal(signal.SIGKILL)
@@ -221,7 +301,7 @@ def test_a_folder_that_cannot_be_written(tmp_path: Path) -> None:
 
 
 def test_a_locked_file_says_so(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("localinfer.chats.store._BUSY_SECONDS", 0.05)
+    monkeypatch.setattr("localinfer.chats.database._BUSY_SECONDS", 0.05)
     with ChatStore(path) as store:
         other = sqlite3.connect(path, isolation_level=None)
         other.execute("BEGIN IMMEDIATE")
@@ -241,4 +321,4 @@ def test_a_full_disk_says_so(store: ChatStore) -> None:
         store.append(chat, Message("assistant", "x" * 100_000))
     store._db.execute("PRAGMA max_page_count = 1000000")
     store.append(chat, ANSWER)
-    assert store.get(chat)[1] == (USER, ANSWER)
+    assert texts(store, chat) == [USER.content, ANSWER.content]

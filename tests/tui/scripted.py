@@ -1,5 +1,6 @@
 """An engine that says what it is told, for screens that must look the same every time."""
 
+import codecs
 import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from types import TracebackType
@@ -35,7 +36,20 @@ class Bytes:
         return bytes(ids).decode(errors="replace")
 
     def stream(self, *, specials: bool = False, continues: bool = False) -> TextStream:
-        raise AssertionError("the scripted engine writes whole pieces")
+        return ByteStream()
+
+
+class ByteStream:
+    """Bytes to text."""
+
+    def __init__(self) -> None:
+        self._decoder = codecs.getincrementaldecoder("utf-8")(errors="replace")
+
+    def push(self, token: int, /) -> str:
+        return self._decoder.decode(bytes([token]))
+
+    def finish(self) -> str:
+        return self._decoder.decode(b"", final=True)
 
 
 class ScriptedEngine:

@@ -213,7 +213,7 @@ async def test_a_chat_that_cannot_be_saved_is_told_once(scripted: Scripted, monk
 
     async with app.run_test() as pilot:
         await settle(pilot)
-        monkeypatch.setattr(app.pane.session.store, "append", full)
+        monkeypatch.setattr(app.pane.session.store, "begin", full)
         await say(pilot, "a")
         await say(pilot, "b")
         assert turns(app) == ["a", "one", "b", "two"]

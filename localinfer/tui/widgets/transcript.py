@@ -8,7 +8,7 @@ from textual.content import Content
 from textual.widget import AwaitMount, Widget
 from textual.widgets import Static
 
-from localinfer.chats.template import Message
+from localinfer.chats.turns import SavedTurn
 from localinfer.errors import LocalInferError
 from localinfer.text import clean
 from localinfer.tui.widgets.answer import Answer
@@ -69,7 +69,7 @@ class Transcript(VerticalScroll, can_focus=False):
         self.anchor()
         return mounted
 
-    def fill(self, turns: tuple[Message, ...]) -> AwaitMount:
+    def fill(self, turns: tuple[SavedTurn, ...]) -> AwaitMount:
         """Show the turns of a chat, the latest ones if there are many."""
         widgets: list[Widget] = []
         if len(turns) > SHOWN_TURNS:
