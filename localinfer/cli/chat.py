@@ -58,13 +58,7 @@ def chat(
     with ChatStore(chats_file()) as store:
         latest = store.latest() if continue_ and not names and not model else None
         asked = names or [model or (latest.model if latest else "starter")]
-        found: dict[str, LocalModel] = {}
-        for ref in dict.fromkeys(asked):
-            try:
-                found[ref] = find(ref, revision=revision, offline=offline)
-            except LocalInferError:
-                if latest is None:
-                    raise  # a chat can be read without its model; there it is told when it is opened
+        found = _found(asked, revision, offline=offline, all_of_them=latest is None)
         known = {one.ref: one for one in found.values()}
 
         def open_model(ref: str, progress: "OnProgress") -> "Engine":
@@ -90,6 +84,21 @@ def chat(
             tariff=cost.tariff(),
             offer_for=lambda ref: would_charge(ref, cost.api_model),
         )
+
+
+def _found(refs: list[str], revision: str | None, *, offline: bool, all_of_them: bool) -> "dict[str, LocalModel]":
+    """The models by their names; raises what `find` does. Unless all are needed, those that are not here are left out:
+    a chat can be read without its model, and what is wrong is told when it is opened."""
+    from localinfer.cli.opening import find
+
+    found: dict[str, LocalModel] = {}
+    for ref in dict.fromkeys(refs):
+        try:
+            found[ref] = find(ref, revision=revision, offline=offline)
+        except LocalInferError:
+            if all_of_them:
+                raise
+    return found
 
 
 def _require_terminal() -> None:
