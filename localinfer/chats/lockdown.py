@@ -6,6 +6,7 @@ process (`setrlimit`) hold on every Unix: no file can be opened, no process star
 """
 
 import ctypes
+import os
 import platform
 import struct
 import sys
@@ -78,7 +79,11 @@ def _landlock() -> int:
     words = [files, *([0b11] if version >= 4 else []), *([0b11] if version >= 6 else [])]
     rules = (ctypes.c_uint64 * len(words))(*words)
     ruleset = call(_CREATE_RULESET, rules, ctypes.c_size_t(ctypes.sizeof(rules)), 0)
-    return version if ruleset >= 0 and call(_RESTRICT_SELF, ruleset, 0) == 0 else 0
+    if ruleset < 0:
+        return 0
+    restricted = call(_RESTRICT_SELF, ruleset, 0) == 0
+    os.close(ruleset)
+    return version if restricted else 0
 
 
 def _limits() -> list[str]:

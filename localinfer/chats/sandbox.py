@@ -8,7 +8,7 @@ import subprocess
 import sys
 import threading
 from collections import OrderedDict
-from typing import Any
+from typing import Any, Self
 
 from localinfer.errors import Corrupt, UsageError
 from localinfer.text import one_line
@@ -44,6 +44,12 @@ class Sandbox:
         self._child: subprocess.Popen[str] | None = None
         self.held: tuple[str, ...] = ()
         """What the running child has given up, such as `Landlock 7`; it is asked for by `start`."""
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_error: object) -> None:
+        self.close()
 
     def start(self) -> tuple[str, ...]:
         """Start the child if there is none, and say what it has given up. Raises `Corrupt` if it cannot start."""

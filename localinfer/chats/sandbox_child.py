@@ -114,7 +114,7 @@ def _line_of(error: BaseException) -> int:
 
 
 WARM_UP = """{% generation %}{{ "\\t" }}{{ strftime_now("%c %Z") }}{{ {"a": 1.5} | tojson(indent=1) | pprint }}
-{%- endgeneration %}{{ lipsum(1) }}{{ [1] | random }}{{ nothing.at.all }}"""
+{%- endgeneration %}{{ lipsum(1) }}{{ [1] | random }}{{ "a" | striptags | wordwrap }}{{ nothing.at.all }}"""
 """Uses what Jinja loads late, and fails, which loads the rest."""
 
 
