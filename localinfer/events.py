@@ -103,8 +103,9 @@ class Stats:
     decode_tok_s: float | None = None
     recent_tok_s: float | None = None
     itl_s: float | None = None
-    """Time from a token to the next, the median of the last few hundred; tokens of one step come together."""
+    """Seconds a token, of the last few hundred steps: their time over the tokens that landed."""
     itl_p99_s: float | None = None
+    """Seconds a token that one token in a hundred exceeds; a token takes its share of its step."""
     total_s: float = 0.0
     drafted: int = 0
     accepted: int = 0

@@ -22,6 +22,11 @@ def chats_file() -> Path:
     return home() / "chats.sqlite3"
 
 
+def screen_file() -> Path:
+    """How the chat app was left: panes, theme, and prompts that were not sent."""
+    return home() / "screen.json"
+
+
 def machine_file() -> Path:
     """What was measured on this machine (bandwidth, threads)."""
     return home() / "machine.json"

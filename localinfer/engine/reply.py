@@ -2,6 +2,7 @@
 
 from collections import deque
 from collections.abc import Sequence as Ordered
+from itertools import accumulate
 
 from localinfer.engine.protocol import Request, Tokenizer
 from localinfer.engine.sampling import Sampler
@@ -14,8 +15,8 @@ from localinfer.speculation.record import Chain
 RECENT_S = 2.0
 """The speed shown as recent is that of the last seconds."""
 
-GAPS = 256
-"""Inter-token latency is told of so many tokens, the last ones."""
+LATEST_STEPS = 256
+"""Inter-token latency is told of so many steps, the last ones."""
 
 STATS_EVERY_S = 0.1
 """How often a running request says how it is doing."""
@@ -54,7 +55,7 @@ class Reply:
         self._admitted: float | None = None
         self._first: float | None = None
         self._recent: deque[tuple[float, int]] = deque()
-        self._gaps: deque[float] = deque(maxlen=GAPS)
+        self._gaps: deque[tuple[float, int]] = deque(maxlen=LATEST_STEPS)
         self._stats_due = now
 
     @property
@@ -130,7 +131,7 @@ class Reply:
         phase: Phase = "queued" if admitted is None else "prefill" if first is None else "decode"
         if self.sequence.parked:
             phase = "parked"
-        gaps = sorted(self._gaps)
+        itl, itl_p99 = _latency(self._gaps)
         return Stats(
             handle=self.sequence.handle,
             phase=phase,
@@ -144,8 +145,8 @@ class Reply:
             prefill_tok_s=None if first is None or admitted is None else _speed(self._read, first - admitted),
             decode_tok_s=None if first is None else _speed(self._sampled - 1, self._latest - first),
             recent_tok_s=self._recent_speed(),
-            itl_s=gaps[len(gaps) // 2] if gaps else None,
-            itl_p99_s=gaps[len(gaps) * 99 // 100] if gaps else None,
+            itl_s=itl,
+            itl_p99_s=itl_p99,
             total_s=now - self._added,
             drafted=self._drafted,
             accepted=self._accepted,
@@ -157,7 +158,7 @@ class Reply:
         if self._first is None:
             self._first = self._stats_due = now
         else:
-            self._gaps.extend([now - self._recent[-1][0], *[0.0] * (sampled - 1)])
+            self._gaps.append((now - self._recent[-1][0], sampled))
         self._latest = now
         self._steps += 1
         self._sampled += sampled
@@ -172,6 +173,18 @@ class Reply:
             return None
         (then, before), (now, after) = self._recent[0], self._recent[-1]
         return _speed(after - before, now - then)
+
+
+def _latency(steps: Ordered[tuple[float, int]]) -> tuple[float | None, float | None]:
+    """Seconds a token of steps that are (seconds, tokens): the mean, and what one token in a hundred exceeds."""
+    if not steps:
+        return None, None
+    counts = [count for _, count in steps]
+    each = sorted((seconds / count, count) for seconds, count in steps)
+    place = sum(counts) * 99 // 100
+    sums = accumulate(count for _, count in each)
+    slow = next(per_token for (per_token, _), upto in zip(each, sums, strict=True) if upto > place)
+    return sum(seconds for seconds, _ in steps) / sum(counts), slow
 
 
 def _speed(count: int, seconds: float) -> float | None:

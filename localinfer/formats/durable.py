@@ -21,11 +21,14 @@ def sync(path: Path) -> None:
         os.close(handle)
 
 
-def write_bytes(path: Path, data: bytes) -> None:
-    """Write a small file whole: beside its name, fsynced, then renamed. Raises `DoesNotFit` when the disk is full."""
+def write_bytes(path: Path, data: bytes, *, private: bool = False) -> None:
+    """Write a small file whole: beside its name, fsynced, then renamed; `private` lets only its owner read it. Raises
+    `DoesNotFit` when the disk is full."""
     part = path.with_name(path.name + ".tmp")
     try:
-        with part.open("wb") as file:
+        if private:
+            part.unlink(missing_ok=True)
+        with open(part, "wb", opener=_for_the_owner if private else None) as file:
             file.write(data)
             file.flush()
             os.fsync(file.fileno())
@@ -36,9 +39,14 @@ def write_bytes(path: Path, data: bytes) -> None:
         raise write_failed(path, len(data), error) from error
 
 
-def write_json(path: Path, value: Any) -> None:
+def _for_the_owner(name: str, flags: int) -> int:
+    return os.open(name, flags | os.O_CLOEXEC, 0o600)
+
+
+def write_json(path: Path, value: Any, *, private: bool = False) -> None:
     """As `write_bytes`, for JSON that people may read: indented, UTF-8, keys in the order given."""
-    write_bytes(path, (json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n").encode())
+    text = json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+    write_bytes(path, text.encode(), private=private)
 
 
 def write_failed(path: Path, need: int, error: Exception) -> LocalInferError:

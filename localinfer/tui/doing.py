@@ -181,6 +181,16 @@ async def _zoom(screen: "ChatScreen", pane: "ChatPane", _argument: str) -> None:
     screen.zoom(pane)
 
 
+@_command("resize", "move the borders of this pane with arrows", key="Ctrl+O")
+async def _resize(screen: "ChatScreen", _pane: "ChatPane", _argument: str) -> None:
+    screen.resize_by_keys()
+
+
+@_command("balance", "panes of equal width and height")
+async def _balance(screen: "ChatScreen", _pane: "ChatPane", _argument: str) -> None:
+    screen.balance()
+
+
 @_command("broadcast", "send each prompt to all panes, or to one again", key="F8")
 async def _broadcast(screen: "ChatScreen", _pane: "ChatPane", _argument: str) -> None:
     screen.toggle_broadcast()
@@ -193,10 +203,10 @@ async def _compare(screen: "ChatScreen", pane: "ChatPane", _argument: str) -> No
 
 @_command("chats", "find and open an earlier chat", "[WORDS]", key="F9")
 async def _chats(screen: "ChatScreen", pane: "ChatPane", words: str) -> None:
-    screen.app.push_screen(ChatsScreen(pane.session.store, words), partial(_open_chat, screen, pane))
+    screen.app.push_screen(ChatsScreen(pane.session.store, words), partial(open_chat, screen, pane))
 
 
-async def _open_chat(screen: "ChatScreen", pane: "ChatPane", choice: Choice | None) -> None:
+async def open_chat(screen: "ChatScreen", pane: "ChatPane", choice: Choice | None) -> None:
     """The chat that was chosen, here or in a new pane; one that is shown already is gone to, since two panes writing
     into one chat would mix."""
     if choice is None or pane not in screen.panes:

@@ -27,6 +27,7 @@ BINDINGS: list[BindingType] = [
             "f9": "chats",
             "f10": "close",
             "ctrl+t": "fork",
+            "ctrl+o": "resize",
         }.items()
     ),
     Binding("pageup", "page(-1)", "Scroll", priority=True, show=False),
@@ -45,6 +46,7 @@ KEYS = (
     ("F5  F6  Ctrl+T", "one more pane: to the right, below, or with a copy of this chat"),
     ("Alt+arrows  Tab", "go to another pane (also a click)"),
     ("Alt+Shift+arrows", "move the pane (or drag its title)"),
+    ("Ctrl+O", "resize the pane with arrows, = makes all equal (or drag what lies between two)"),
     ("F4  F10", "this pane alone, or all again; close it"),
     ("F8  F7", "send prompts to all panes; compare their answers"),
     ("F9", "earlier chats"),

@@ -8,6 +8,7 @@ import pytest
 
 from localinfer.config import MOST_DRAFTS, SamplingParams
 from localinfer.engine.protocol import Request
+from localinfer.events import Finished, Text
 from localinfer.speculation.drafter import Ask, Draft, Drafter
 from localinfer.speculation.lookup import LookupDrafter
 from tests.engine.running import (
@@ -94,6 +95,26 @@ def test_any_guesses(llama: Path, kind: str, kv_bits: int, sampling: SamplingPar
         assert all(s.steps < s.completion_tokens / 4 for s in stats)
     if kind == "anti-oracle":
         assert all(s.drafted > 0 == s.accepted for s in stats)
+
+
+def test_latency_is_the_time_of_steps_over_the_tokens_that_landed(llama: Path) -> None:
+    """Each step takes a second, and most of them give several tokens."""
+    prompt = make_prompts(1)[0]
+    with open_tiny(llama, reuse=False) as engine:
+        plain = run_one(engine, prompt, GREEDY)
+    landed, finished = list[int](), list[Finished]()
+    drafter = Guesser([[*prompt, *plain.token_ids]], "half right")
+    with open_tiny(llama, drafter=drafter, draft_tokens=6, reuse=False) as engine:
+        engine.clock = lambda: float(len(landed))
+        engine.add(Request(tuple(prompt), GREEDY))
+        while not finished:
+            events = engine.step()
+            landed.append(sum(len(event.token_ids) for event in events if isinstance(event, Text)))
+            finished += [event for event in events if isinstance(event, Finished)]
+    stats, steps = finished[0].stats, [count for count in landed if count][1:]
+    assert max(steps) > 2
+    assert stats.itl_s == pytest.approx(len(steps) / sum(steps))
+    assert stats.itl_p99_s == pytest.approx(1 / min(steps))
 
 
 CIRCLES = {

@@ -1,10 +1,11 @@
 """The tree of panes: whatever is done to it, panes fill the screen and none lies on another."""
 
+import json
 import random
 
 import pytest
 
-from localinfer.tui.tiling import Box, Direction, Tiling
+from localinfer.tui.tiling import MIN_HEIGHT, MIN_WIDTH, Box, Direction, Tiling, from_plain, to_plain
 
 WIDTH, HEIGHT = 120, 40
 WAYS: tuple[Direction, ...] = ("left", "right", "up", "down")
@@ -64,7 +65,7 @@ def test_whatever_is_done(seed: int) -> None:
     for _ in range(60):
         panes = tiling.panes
         one = rng.choice(panes)
-        match rng.choice(["add", "add", "remove", "swap", "zoom"]):
+        match rng.choice(["add", "add", "remove", "swap", "zoom", "drag", "resize", "balance"]):
             case "add":
                 across = rng.random() < 0.5
                 if tiling.has_room(one, WIDTH, HEIGHT, across=across):
@@ -77,6 +78,20 @@ def test_whatever_is_done(seed: int) -> None:
                 tiling.swap(*rng.sample(panes, 2))
             case "zoom":
                 tiling.zoomed = rng.choice([None, one])
+            case "drag":
+                at = rng.randrange(WIDTH), rng.randrange(HEIGHT)
+                if (divider := tiling.divider_at(*at, WIDTH, HEIGHT)) is not None:
+                    tiling.drag(divider, rng.randint(-9, WIDTH + 9), rng.randint(-9, HEIGHT + 9), WIDTH, HEIGHT)
+            case "resize":
+                tiling.resize(one, rng.choice(WAYS), rng.randint(1, 9), WIDTH, HEIGHT)
+            case "balance":
+                tiling.balance()
+        assert tiling.fits(WIDTH, HEIGHT)
+        assert all(box.width >= MIN_WIDTH and box.height >= MIN_HEIGHT for box in tiling.boxes(WIDTH, HEIGHT).values())
+        places = {pane: place for place, pane in enumerate(tiling.panes)}
+        again = Tiling(from_plain(json.loads(json.dumps(to_plain(tiling.root, places))), tiling.panes))
+        again.zoomed = tiling.zoomed
+        assert again.boxes(WIDTH, HEIGHT) == tiling.boxes(WIDTH, HEIGHT)
         covered(tiling)
         covered(tiling, rng.randint(1, 60), rng.randint(1, 20))
         assert len(set(tiling.panes)) == len(tiling.panes)
@@ -86,3 +101,72 @@ def test_whatever_is_done(seed: int) -> None:
         tiling.remove(pane)
     tiling.zoomed = None
     assert covered(tiling) == WIDTH * HEIGHT
+
+
+def test_a_border_moves_by_keys() -> None:
+    tiling = Tiling(1)
+    tiling.add(2, 1, across=True)
+    tiling.add(3, 2, across=False)
+    assert tiling.resize(1, "right", 4, 121, 40)
+    assert tiling.boxes(121, 40)[1].width == 64
+    assert tiling.resize(3, "right", 4, 121, 40)  # the last one: its border is before it
+    assert tiling.boxes(121, 40)[1].width == 68
+    assert tiling.resize(3, "up", 2, 121, 40)
+    assert tiling.boxes(121, 40)[3] == Box(69, 18, 52, 22)
+    assert not tiling.resize(1, "up", 2, 121, 40)
+    assert tiling.resize(1, "right", 1000, 121, 40)
+    assert not tiling.resize(1, "right", 1, 121, 40)
+    assert tiling.boxes(121, 40)[2].width == MIN_WIDTH
+    tiling.balance()
+    assert [box.width for box in tiling.boxes(121, 40).values()] == [60, 60, 60]
+
+
+def test_where_borders_are() -> None:
+    tiling = Tiling(1)
+    tiling.add(2, 1, across=True)
+    tiling.add(3, 2, across=False)
+    found = {(x, y) for x in range(121) for y in range(40) if tiling.divider_at(x, y, 121, 40)}
+    assert found == {(60, y) for y in range(40)} | {(x, 19) for x in range(61, 121)}
+    tiling.zoomed = 1
+    assert tiling.divider_at(60, 5, 121, 40) is None
+
+
+def test_shares_grow_with_the_screen_and_a_split_halves_its_own() -> None:
+    tiling = Tiling(1)
+    tiling.add(2, 1, across=True)
+    tiling.resize(1, "right", 20, 121, 40)
+    assert [box.width for box in tiling.boxes(241, 40).values()] == [160, 80]
+    tiling.add(3, 1, across=True)
+    assert [box.width for box in tiling.boxes(242, 40).values()] == [80, 80, 80]
+
+
+@pytest.mark.parametrize(
+    "plain",
+    [
+        None,
+        5,
+        -1,
+        True,
+        "0",
+        {"across": True, "parts": [0, 1], "shares": [1, 1]},
+        {"across": True, "parts": [0, 1, 2], "shares": [1, 1]},
+        {"across": True, "parts": [0, 1, 2, 2], "shares": [1, 1, 1, 1]},
+        {"across": 1, "parts": [0, 1, 2], "shares": [1, 1, 1]},
+        {"across": True, "parts": [0, 1, 2], "shares": [1, 1, float("nan")]},
+        {"across": True, "parts": [0, 1, 2], "shares": [1, 1, 1e300]},
+        {"across": True, "parts": [0, 1, 2], "shares": [1, 0, 1]},
+        {"across": True, "parts": [], "shares": []},
+        {"across": True, "parts": [{"across": True}], "shares": [1]},
+    ],
+)
+def test_a_tree_that_is_none_is_refused(plain: object) -> None:
+    with pytest.raises(ValueError, match=r"."):
+        from_plain(plain, [1, 2, 3])
+
+
+def test_a_deep_tree_is_refused() -> None:
+    plain: object = 0
+    for _ in range(1000):
+        plain = {"across": True, "parts": [plain], "shares": [1]}
+    with pytest.raises(ValueError, match="neither"):
+        from_plain(plain, [1])

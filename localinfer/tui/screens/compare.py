@@ -3,15 +3,16 @@
 from collections.abc import Sequence
 from typing import ClassVar
 
-from rich.text import Text
 from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
-from textual.containers import Vertical
+from textual.containers import VerticalScroll
 from textual.content import Content
 from textual.screen import ModalScreen
-from textual.widgets import DataTable, Static
+from textual.widgets import Static
 
 from localinfer.text import one_line
+from localinfer.tui.labels import name_cells
+from localinfer.tui.widgets.figures import Figures
 from localinfer.tui.widgets.pane import ChatPane
 
 _COLUMNS = ("pane", "model", "tokens", "first token", "tok/s", "J/token", "words", "same as here")
@@ -30,27 +31,30 @@ class CompareScreen(ModalScreen[None]):
     def compose(self) -> ComposeResult:
         prompt = next((turn.content for turn in reversed(self._here.session.turns) if turn.role == "user"), "")
         asked = Static(Content.styled(one_line(prompt, 200), "bold $primary"), markup=False)
-        card = Vertical(asked, DataTable(cursor_type="none"))
+        card = VerticalScroll(asked, Figures(_COLUMNS, lead=2))
         card.border_title = "Compare"
         card.border_subtitle = "Esc closes"
         yield card
 
     def on_mount(self) -> None:
-        table = self.query_one(DataTable)
-        table.add_columns(*_COLUMNS)
-        for number, pane in enumerate(self._panes, 1):
-            table.add_row(*map(Text, self._row(number, pane)))
+        self._show()
 
-    def _row(self, number: int, pane: ChatPane) -> list[str]:
+    def on_resize(self) -> None:
+        self._show()
+
+    def _show(self) -> None:
+        self.query_one(Figures).show([self._row(pane) for pane in self._panes])
+
+    def _row(self, pane: ChatPane) -> list[str]:
         stats, status = pane.status.stats, pane.status
         first = "–" if stats is None or stats.ttft_s is None else f"{stats.ttft_s:.2f} s"
         speed = "–" if stats is None or stats.decode_tok_s is None else f"{stats.decode_tok_s:.1f}"
-        joules = "–" if status.joules_per_token is None else f"{status.joules_per_token:.2f}"
+        joules = f"{status.joules_per_token:.2f}" if status.joules_per_token else "–"
         tokens = "–" if stats is None else str(stats.completion_tokens)
         words = len(pane.answered.split())
         mark = " *" if pane.busy else ""
-        model = one_line(pane.session.model, 30)
-        return [str(number), model, tokens + mark, first, speed, joules, str(words), self._sameness(pane)]
+        model = pane.model_name(name_cells(self.size.width))
+        return [str(pane.label), model, tokens + mark, first, speed, joules, str(words), self._sameness(pane)]
 
     def _sameness(self, pane: ChatPane) -> str:
         """How far the text goes along with that of the pane one came from."""

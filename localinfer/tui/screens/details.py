@@ -3,21 +3,24 @@
 from collections.abc import Callable, Sequence
 from typing import ClassVar
 
-from rich.text import Text
 from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
 from textual.color import Color
 from textual.containers import Horizontal, VerticalScroll
+from textual.content import Content
 from textual.screen import Screen
-from textual.widgets import DataTable
+from textual.widgets import Static
 from textual_plotext import PlotextPlot
 
 from localinfer.cost.bill import usd
 from localinfer.cost.energy import marked
 from localinfer.cost.prices import electricity
 from localinfer.text import one_line
+from localinfer.tui.labels import name_cells
 from localinfer.tui.meter import Meter, Sample
+from localinfer.tui.widgets.figures import Figures
 from localinfer.tui.widgets.pane import ChatPane
+from localinfer.tui.widgets.status import milliseconds
 from localinfer.tui.widgets.total import TotalLine
 
 _COLUMNS = (
@@ -42,11 +45,11 @@ class DetailsScreen(Screen[None]):
                 yield PlotextPlot(id="speed")
                 yield PlotextPlot(id="rows")
                 yield PlotextPlot(id="blocks")
-            yield DataTable(cursor_type="none")
+            yield Figures(_COLUMNS, lead=2)
+            yield Static(id="reasons", markup=False)
         yield TotalLine()
 
     def on_mount(self) -> None:
-        self.query_one(DataTable).add_columns(*_COLUMNS)
         self._show()
         self.set_interval(0.5, self._show)
 
@@ -73,10 +76,11 @@ class DetailsScreen(Screen[None]):
                 ("kept", lambda one: one.load.kept),
             ],
         )
-        table = self.query_one(DataTable)
-        table.clear()
-        for number, pane in enumerate(self._panes(), 1):
-            table.add_row(*map(Text, _row(number, pane)))
+        panes = self._panes()
+        self.query_one(Figures).show([_row(pane, self.size.width) for pane in panes])
+        told = {pane.label: pane.status.no_drafts for pane in panes if pane.status.no_drafts}
+        lines = [f"pane {number}: no drafts: {one_line(why, 200)}" for number, why in told.items()]
+        self.query_one("#reasons", Static).update(Content("\n".join(lines)))
         self.query_one(TotalLine).total = self._meter.total
 
     def _colours(self) -> list[tuple[int, int, int]]:
@@ -107,32 +111,31 @@ class DetailsScreen(Screen[None]):
         plot.refresh()
 
 
-def _row(number: int, pane: ChatPane) -> list[str]:
+def _row(pane: ChatPane, width: int) -> list[str]:
     status, stats = pane.status, pane.status.stats
-    head = [str(number), one_line(pane.session.model, 30), status.phase_text]
+    context = status.context.removeprefix("context ").partition(" ")[0] or "–"
+    head = [str(pane.label), pane.model_name(name_cells(width)), status.phase_text, context]
+    joules = status.joules
+    tail = [
+        marked(f"{joules:.1f}", status.source) if joules else "–",
+        marked(usd(electricity(joules, status.usd_per_kwh).usd), status.source) if joules else "–",
+        usd(status.api_usd) if status.api_usd else "–",
+    ]
     if stats is None:
-        return [*head, *["–"] * (len(_COLUMNS) - len(head))]
+        return [*head, *["–"] * (len(_COLUMNS) - len(head) - len(tail)), *tail]
     drafting = stats.drafting
     guesses = drafting.by_drafter if drafting else ()
     tried, right = sum(one.tried for one in guesses), sum(one.right for one in guesses)
-    joules = status.joules
     return [
         *head,
-        f"{stats.context_used}/{stats.context_size}",
         str(stats.prompt_tokens),
         str(stats.cached_tokens),
         str(stats.completion_tokens),
-        _or_dash(status.tok_s, "{:.1f}"),
-        _or_dash(stats.ttft_s, "{:.2f} s"),
-        _or_dash(stats.itl_s, "{:.4f} s"),
-        _or_dash(stats.itl_p99_s, "{:.4f} s"),
+        f"{status.tok_s:.1f}" if status.tok_s else "–",
+        f"{stats.ttft_s:.2f} s" if stats.ttft_s else "–",
+        milliseconds(stats.itl_s) if stats.itl_s else "–",
+        milliseconds(stats.itl_p99_s) if stats.itl_p99_s else "–",
         f"{right}/{tried}" if tried else "–",
-        f"x{drafting.speedup:.2f}" if drafting and drafting.speedup else "–",
-        marked(f"{joules:.1f}", status.source) if joules else "–",
-        marked(usd(electricity(joules, status.usd_per_kwh).usd), status.source) if joules else "–",
-        "–" if status.api_usd is None else usd(status.api_usd),
+        f"x{drafting.speedup:.2f}" if tried and drafting and drafting.speedup else "–",
+        *tail,
     ]
-
-
-def _or_dash(value: float | None, form: str) -> str:
-    return "–" if value is None else form.format(value)

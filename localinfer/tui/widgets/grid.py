@@ -1,10 +1,14 @@
-"""The panes, each where the tiling says."""
+"""The panes, each where the tiling says, and the borders between them, to be dragged."""
 
+from dataclasses import dataclass
+
+from textual import events
 from textual.geometry import Offset, Region, Size, Spacing
 from textual.layout import ArrangeResult, Layout, WidgetPlacement
+from textual.message import Message
 from textual.widget import Widget
 
-from localinfer.tui.tiling import Tiling
+from localinfer.tui.tiling import Divider, Tiling
 from localinfer.tui.widgets.pane import ChatPane
 
 
@@ -28,9 +32,16 @@ class _Tiled(Layout):
 class PaneGrid(Widget, can_focus=False):
     """All panes. `settle` after each change of the tiling."""
 
+    ALLOW_SELECT = False
+
+    @dataclass
+    class Resized(Message):
+        """A border was dragged to another place."""
+
     def __init__(self, tiling: Tiling, *panes: ChatPane) -> None:
         super().__init__(*panes)
         self._tiling = tiling
+        self._held: Divider | None = None
         self._tiled = _Tiled(tiling)
 
     @property
@@ -48,4 +59,25 @@ class PaneGrid(Widget, can_focus=False):
         zoomed = self._tiling.zoomed
         for number, pane in self.panes.items():
             pane.display = zoomed in (None, number)
-        self.refresh(layout=True)
+            pane.refresh(layout=True)  # a widget forgets where its children stand only when one of them asks
+
+    def on_mouse_down(self, event: events.MouseDown) -> None:
+        x, y = self._cell(event)
+        self._held = self._tiling.divider_at(x, y, *self.size)
+        if self._held is not None:
+            self.capture_mouse()
+            event.stop()
+
+    def on_mouse_move(self, event: events.MouseMove) -> None:
+        if self._held is not None and self._tiling.drag(self._held, *self._cell(event), *self.size):
+            self.settle()
+
+    def on_mouse_up(self) -> None:
+        if self._held is not None:
+            self._held = None
+            self.release_mouse()
+            self.post_message(self.Resized())
+
+    def _cell(self, event: events.MouseEvent) -> tuple[int, int]:
+        """Where the mouse is in the grid, whatever widget the event began at."""
+        return int(event.screen_x) - self.region.x, int(event.screen_y) - self.region.y

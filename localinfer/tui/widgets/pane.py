@@ -9,7 +9,7 @@ from typing import Any
 from textual import events, on, work
 from textual.app import ComposeResult
 from textual.message import Message
-from textual.widget import AwaitMount, Widget
+from textual.widget import AwaitMount
 
 from localinfer.chats.session import ChatSession
 from localinfer.cost.energy import Source
@@ -21,16 +21,18 @@ from localinfer.tui.engines import Slot
 from localinfer.tui.messages import EngineSaid
 from localinfer.tui.reply import Inbox, Reply
 from localinfer.tui.widgets.answer import Answer, Drawn, TintedAnswer
+from localinfer.tui.widgets.facts import PaneFacts
 from localinfer.tui.widgets.hints import Hints
 from localinfer.tui.widgets.prompt_box import PASTE_LIMIT, Complete, PromptBox
 from localinfer.tui.widgets.status import SPARKS, Status, StatusLine
 from localinfer.tui.widgets.title import TitleLine
-from localinfer.tui.widgets.transcript import ErrorNote, Note, Prompt, Transcript, Welcome
+from localinfer.tui.widgets.transcript import ErrorNote, Note, Prompt, Transcript
+from localinfer.tui.widgets.welcome import Welcome
 
 _NARROW = 60
 
 
-class ChatPane(Widget):
+class ChatPane(PaneFacts):
     """A chat with its box. A thread answers; it only posts messages."""
 
     @dataclass
@@ -67,6 +69,8 @@ class ChatPane(Widget):
         self._heard = heard
         self._inbox = Inbox(lambda: self.post_message(EngineSaid()))
         self.number = number
+        self.label = 1
+        """The number that the user sees; it stays the same whatever other panes do."""
         self.session = session
         self.busy = False
         self.open = False
@@ -77,7 +81,7 @@ class ChatPane(Widget):
         """Files that go with the next prompt: their names and texts."""
         self._clock = clock
         self.title_line = TitleLine(session.model)
-        self.transcript = Transcript(Welcome())
+        self.transcript = Transcript(lambda: Welcome(self.about, self.recent))
         self.box = PromptBox(session.unsent, complete)
         self._hints = Hints()
         self._line = StatusLine()
@@ -110,6 +114,7 @@ class ChatPane(Widget):
     def on_resize(self, event: events.Resize) -> None:
         self.set_class(event.size.height < 9, "-flat")
         self.set_class(9 <= event.size.height < 14, "-low")
+        self.set_class(event.size.height < 5, "-bare")
         self.box.border_subtitle = "/ commands · F1 help" if event.size.width < _NARROW else self.box.advice
 
     @property
@@ -135,6 +140,9 @@ class ChatPane(Widget):
             self.session.attach(slot.engine)
             self.title_line.show(self.session.model, slot.engine.info)
             self.set_status(phase="ready", stage="", percent=None, context_size=slot.engine.context_size)
+            for shown in self.query(Welcome):
+                shown.refresh()
+            self.count_context()
             if self._waiting is not None:
                 prompt, self._waiting = self._waiting, None
                 self._begin(prompt)
@@ -236,6 +244,7 @@ class ChatPane(Widget):
             phase=reply.phase,
             percent=reply.percent,
             stats=reply.stats,
+            context_used=reply.stats.context_used if reply.stats else self.status.context_used,
             context_size=reply.context_size or self.status.context_size,
         )
         if reply.over is not None:
@@ -312,7 +321,7 @@ class ChatPane(Widget):
         self.session.start_anew()
         self._noted.clear()
         await self.transcript.clear()
-        self.set_status(stats=None, speeds=(), joules_per_token=None)
+        self.set_status(stats=None, speeds=(), joules_per_token=None, context_used=None)
 
     def show_attached(self) -> None:
         """What goes with the next prompt, on the frame of the box."""

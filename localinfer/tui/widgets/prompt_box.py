@@ -7,6 +7,7 @@ from typing import ClassVar
 
 from textual import events
 from textual.binding import Binding, BindingType
+from textual.geometry import Region
 from textual.message import Message
 from textual.strip import Strip
 from textual.widgets import TextArea
@@ -78,6 +79,11 @@ class PromptBox(TextArea):
         self.load_text("")
         self._folded.clear()
         self.put(text)
+
+    def render_lines(self, crop: Region) -> list[Strip]:
+        if not self.is_attached:  # its pane was closed, and the screen is drawn before it is laid out anew
+            return [Strip.blank(crop.width)] * crop.height
+        return super().render_lines(crop)
 
     def render_line(self, y: int) -> Strip:
         if self.content_size.width < 1:  # Textual cannot wrap a placeholder into no columns

@@ -3,6 +3,7 @@
 from dataclasses import dataclass, replace
 from typing import Literal
 
+from rich.cells import cell_len, set_cell_size
 from textual.content import Content
 from textual.reactive import reactive
 from textual.widget import Widget
@@ -46,6 +47,10 @@ class Status:
     elapsed: float | None = None
     stats: Stats | None = None
     context_size: int | None = None
+    context_used: int | None = None
+    """Tokens of the conversation before anything is asked, as the model would read it; None until it is known."""
+    narrow: bool = False
+    """Is there room for short words only?"""
     speeds: tuple[float, ...] = ()
     """Tokens/s at the last ticks of this answer."""
     joules: float = 0.0
@@ -73,17 +78,17 @@ class Status:
 
     @property
     def details(self) -> list[str]:
-        """The other parts, the most telling first; a dash where nothing is known."""
-        parts = [
-            self._speed,
+        """The other parts that are known, the most telling first."""
+        parts = (
+            self.speed,
+            self.context,
             self.drafts,
             self.first_token,
-            self.context,
             self.latency,
             self.energy,
             self.cost,
             self.api,
-        ]
+        )
         return [part for part in parts if part]
 
     @property
@@ -95,79 +100,91 @@ class Status:
         return per_phase.get(self.phase, self.stats.decode_tok_s)
 
     @property
-    def _speed(self) -> str:
+    def speed(self) -> str:
         curve = f" {sparkline(self.speeds)}" if len(self.speeds) > 1 else ""
-        return "– tok/s" if self.tok_s is None else f"{self.tok_s:.1f} tok/s{curve}"
+        return f"{self.tok_s:.1f} tok/s{curve}" if self.tok_s else ""
+
+    @property
+    def context(self) -> str:
+        """Tokens of the conversation, and how full the context is with them."""
+        used = self.stats.context_used if self.stats else self.context_used
+        size = self.stats.context_size if self.stats else self.context_size
+        if not used or not size:
+            return ""
+        return f"ctx {used}/{size}" if self.narrow else f"context {used}/{size} ({used / size:.0%})"
 
     @property
     def drafts(self) -> str:
-        """What guessing ahead has won, or why it does nothing; empty where it is off or there is nothing to say yet."""
+        """What guessing ahead has won; empty where nobody has guessed."""
         drafting = self.stats.drafting if self.stats else None
-        if drafting is None:
+        if drafting is None or not drafting.by_drafter:
             return ""
-        if not drafting.by_drafter:
-            return f"no drafts: {drafting.off}" if drafting.off else ""
         tried, right = (sum(getattr(one, name) for one in drafting.by_drafter) for name in ("tried", "right"))
         return f"{gain_in_words(drafting)}, {right / max(1, tried):.0%} right"
 
     @property
-    def first_token(self) -> str:
-        seconds = self.stats.ttft_s if self.stats else None
-        return "first token –" if seconds is None else f"first token {seconds:.2f} s"
+    def no_drafts(self) -> str:
+        """Why nobody guesses ahead; empty while somebody does, and where it is not known."""
+        drafting = self.stats.drafting if self.stats else None
+        return drafting.off if drafting and not drafting.by_drafter else ""
 
     @property
-    def context(self) -> str:
-        size = self.stats.context_size if self.stats else self.context_size
-        if not size:
-            return "context –"
-        used = self.stats.context_used if self.stats else 0
-        return f"context {used}/{size} ({used / size:.0%})"
+    def first_token(self) -> str:
+        seconds = self.stats.ttft_s if self.stats else None
+        return "" if seconds is None else f"first token {seconds:.2f} s"
 
     @property
     def latency(self) -> str:
-        """Inter-token latency, the median and one in a hundred; empty until it is known."""
-        if self.stats is None or self.stats.itl_s is None or self.stats.itl_p99_s is None:
+        """Inter-token latency in milliseconds a token, and what one in a hundred exceeds; empty until it is known."""
+        if self.stats is None or not self.stats.itl_s or not self.stats.itl_p99_s:
             return ""
-        return f"ITL {1e3 * self.stats.itl_s:.0f} ms, p99 {1e3 * self.stats.itl_p99_s:.0f}"
+        return f"ITL {milliseconds(self.stats.itl_s)}, p99 {milliseconds(self.stats.itl_p99_s)}"
 
     @property
     def energy(self) -> str:
-        return (
-            "energy –"
-            if self.joules_per_token is None
-            else f"energy {marked(f'{self.joules_per_token:.2f}', self.source)} J/token"
-        )
+        each = self.joules_per_token
+        return "" if not each else f"energy {marked(f'{each:.2f}', self.source)} J/token"
 
     @property
     def cost(self) -> str:
-        if self.joules_per_token is None:
-            return "cost –"
+        if not self.joules_per_token:
+            return ""
         price = per_million(self.joules_per_token, self.usd_per_kwh).usd
         return f"electricity {marked(usd(price), self.source)}/M tokens"
 
     @property
     def api(self) -> str:
-        return "API –" if self.api_usd is None else f"an API: {usd(self.api_usd)} so far"
+        return "" if not self.api_usd else f"an API: {usd(self.api_usd)} so far"
+
+
+def milliseconds(seconds: float) -> str:
+    """`12 ms`, `3.4 ms`, `0.12 ms`: two digits at least."""
+    ms = 1e3 * seconds
+    return f"{ms:.0f} ms" if ms >= 10 else f"{ms:.1f} ms" if ms >= 1 else f"{ms:.2f} ms"
 
 
 class StatusLine(Widget):
-    """One line; parts that do not fit are left out, the last ones first."""
+    """One line; a part that does not fit is left out."""
+
+    ALLOW_SELECT = False  # it is also the border to the pane below, to be dragged
 
     status: reactive[Status] = reactive(Status())
 
     def render(self) -> Content:
-        status = self.status if self.size.width >= CURVE_WIDTH else replace(self.status, speeds=())
+        status = self.status
+        if self.size.width < CURVE_WIDTH:
+            status = replace(status, speeds=(), narrow=True)
         colour = _COLOURS.get(status.phase, "$primary")
         return line_of(status.phase_text, status.details, colour, self.size.width - 2)
 
 
 def line_of(head: str, details: list[str], colour: str, room: int) -> Content:
-    """A dot and `head` in this colour, then as many of `details` as have room."""
-    shown: list[str] = []
-    for part in details:
-        if len("   ".join([head, *shown, part])) > room:
-            break
-        shown.append(part)
+    """A dot and `head` in this colour, then those of `details` that have room, in their order."""
+    head = set_cell_size(head, room - 2) if cell_len(head) > room - 2 else head
+    free = room - cell_len(head) - 2
     parts = [Content.styled("● ", colour), Content.styled(head, f"bold {colour}")]
-    parts += [Content.styled("   " + part, "$foreground 60%") for part in shown]
+    for part in details:
+        if cell_len(part) + 3 <= free:
+            free -= cell_len(part) + 3
+            parts.append(Content.styled("   " + part, "$foreground 60%"))
     return Content.assemble(*parts)

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
+from rich.cells import cell_len
 from textual import events
 from textual.content import Content
 from textual.message import Message
@@ -10,6 +11,7 @@ from textual.reactive import reactive
 from textual.widget import Widget
 
 from localinfer.text import one_line
+from localinfer.tui.labels import model_label
 
 if TYPE_CHECKING:
     from localinfer.engine.protocol import EngineInfo
@@ -21,7 +23,7 @@ _BUTTON_WIDTH = 3
 
 
 class TitleLine(Widget):
-    """The model's name, then its bits and backend once they are known. Dragged onto another pane, the two change
+    """The model with its width, then its backend once that is known. Dragged onto another pane, the two change
     places."""
 
     number: reactive[int | None] = reactive(None)
@@ -62,23 +64,26 @@ class TitleLine(Widget):
         room = self.size.width - len(buttons)
         number = "" if self.number is None else f"{self.number} "
         mark = "✓ " if self.done else ""
-        name = one_line(self._model, max(4, min(60, room - len(number) - len(mark))))
-        left = len(number) + len(mark) + len(name)
-        where = self._where(room - left)
+        free = room - len(number) - len(mark)
+        details = self._details()
+        bits = self._info.bits if self._info else ""
+        name = model_label(self._model, bits, free, spare=cell_len("".join(details)))
+        left = len(number) + len(mark) + cell_len(name)
+        where = _fitting(details, room - left)
         colour = "bold $primary" if self.focused_pane or self.number is None else "bold $foreground 70%"
         return Content.assemble(
             Content.styled(number, "$foreground 50%"),
             Content.styled(mark, "bold $success"),
             Content.styled(name, "bold" if self.number is None else colour),
             Content.styled(where, "$foreground 60%"),
-            Content(" " * max(0, room - left - len(where))),
+            Content(" " * max(0, room - left - cell_len(where))),
             Content.styled(buttons, "$foreground 50%"),
         )
 
     def _buttons(self) -> tuple[tuple[str, Button], ...]:
         if self.number is None:
             return _BUTTONS[:1] if self.size.width >= 40 else ()
-        return _BUTTONS
+        return _BUTTONS if self.size.width >= 40 else _BUTTONS[-1:]
 
     def on_mouse_down(self, event: events.MouseDown) -> None:
         self._held = True
@@ -102,19 +107,21 @@ class TitleLine(Widget):
     def on_click(self, event: events.Click) -> None:
         event.stop()  # all is said when the button comes up
 
-    def _where(self, room: int) -> str:
-        """How it runs, as much of it as has room."""
+    def _details(self) -> list[str]:
+        """How it runs, the most telling first."""
         if self._info is None:
-            return ""
+            return []
         info = self._info
         threads = f"{info.threads} thread" + "s" * (info.threads != 1)
         computes = " ".join(dict.fromkeys((info.backend, info.isa)))
-        bits = () if self._model.endswith(f":{info.bits}") else (info.bits,)
         kept = " and ".join(map(str, sorted({info.kv_bits, *info.kv_layers})))
-        shown = ""
-        for part in (*bits, computes, threads, f"KV {kept} bit"):
-            more = f"  ·  {one_line(part, 30)}"
-            if len(shown + more) > room:
-                break
-            shown += more
-        return shown
+        return [f"  ·  {one_line(part, 30)}" for part in (computes, threads, f"KV {kept} bit")]
+
+
+def _fitting(parts: list[str], room: int) -> str:
+    """Those of `parts` that have room, in their order."""
+    shown = ""
+    for part in parts:
+        if cell_len(shown + part) <= room:
+            shown += part
+    return shown

@@ -44,44 +44,49 @@ class Total:
 
     @property
     def details(self) -> list[str]:
-        """The other parts, the most telling first."""
-        load = self.load
+        """The other parts that are not nothing, the most telling first."""
         curve = f" {sparkline(self.speeds)}" if len(self.speeds) > 1 else ""
-        speed = f"{self.tok_s:.1f} tok/s{curve}" if self.writing else ""
-        parts = [part for part in (speed, self.rows, self.blocks, self.reused) if part]
-        if load.waiting:
-            parts.append(f"{load.waiting} wait" + f", {load.parked} of them parked" * (load.parked > 0))
-        if load.disk_problem:
-            parts.append(f"nothing more is kept on disk: {one_line(load.disk_problem, 40)}")
-        if self.watts is not None:
-            parts.append(marked(f"{self.watts:.0f} W", self.source))
-        if self.joules is not None:
-            cost = usd(electricity(self.joules, self.usd_per_kwh).usd)
-            parts.append(f"{marked(f'{self.joules:.0f} J', self.source)}, {marked(cost, self.source)} so far")
-        if self.api_usd is not None:
-            parts.append(f"an API: {usd(self.api_usd)}")
-        return parts
+        speed = f"{self.tok_s:.1f} tok/s{curve}" if self.writing and self.tok_s else ""
+        parts = (self.problem, speed, self.rows, self.waiting, self.blocks, *self._money())
+        return [part for part in parts if part]
 
     @property
     def rows(self) -> str:
         """What the last step computed."""
         load = self.load
-        return f"rows: {load.decode_rows} decode, {load.draft_rows} draft, {load.prefill_rows} prefill"
+        kinds = (("decode", load.decode_rows), ("draft", load.draft_rows), ("prefill", load.prefill_rows))
+        counts = [f"{count} {kind}" for kind, count in kinds if count]
+        return f"rows: {', '.join(counts)}" if counts and self.writing else ""
 
     @property
     def blocks(self) -> str:
-        """How full the KV cache is."""
+        """How full the KV cache is, and what of it serves more than one text, now or later."""
         load = self.load
-        if not load.blocks:
-            return "KV –"
-        return f"KV {load.used}/{load.blocks} blocks"
+        kinds = ((load.shared, "shared"), (load.kept, "kept"), (load.on_disk, "on disk"))
+        counts = [f"{load.used}/{load.blocks} blocks"] if load.used else []
+        counts += [f"{count} {kind}" for count, kind in kinds if count]
+        return f"KV {', '.join(counts)}" if counts else ""
 
     @property
-    def reused(self) -> str:
-        """What of the cache serves more than one text, now or later."""
+    def waiting(self) -> str:
         load = self.load
-        disk = f", {load.on_disk} on disk" if load.on_disk else ""
-        return f"{load.shared} shared, {load.kept} kept{disk}" if load.blocks else ""
+        return f"{load.waiting} wait" + f", {load.parked} of them parked" * (load.parked > 0) if load.waiting else ""
+
+    @property
+    def problem(self) -> str:
+        told = self.load.disk_problem
+        return f"nothing more is kept on disk: {one_line(told, 40)}" if told else ""
+
+    def _money(self) -> list[str]:
+        parts = []
+        if self.watts and round(self.watts):
+            parts.append(marked(f"{self.watts:.0f} W", self.source))
+        if self.joules and round(self.joules):
+            cost = usd(electricity(self.joules, self.usd_per_kwh).usd)
+            parts.append(f"{marked(f'{self.joules:.0f} J', self.source)}, {marked(cost, self.source)} so far")
+        if self.api_usd:
+            parts.append(f"an API: {usd(self.api_usd)}")
+        return parts
 
 
 CURVE_WIDTH = 110
@@ -104,7 +109,7 @@ def summed(loads: list[Load]) -> Load:
 
 
 class TotalLine(Widget):
-    """One line; parts that do not fit are left out, the last ones first."""
+    """One line; a part that does not fit is left out."""
 
     total: reactive[Total] = reactive(Total())
 

@@ -1,6 +1,6 @@
 """What was said so far: prompts, answers, notes and errors, the newest at the bottom."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from textual.await_remove import AwaitRemove
 from textual.containers import VerticalScroll
@@ -12,6 +12,7 @@ from localinfer.chats.turns import SavedTurn
 from localinfer.errors import LocalInferError
 from localinfer.text import clean
 from localinfer.tui.widgets.answer import Answer
+from localinfer.tui.widgets.welcome import Welcome
 
 SHOWN_TURNS = 60
 """Turns of a resumed chat that are drawn; all of them are in the conversation."""
@@ -53,9 +54,12 @@ class Transcript(VerticalScroll, can_focus=False):
     """Follows the newest line, unless the user has scrolled up. Each change is made at once; who likes may wait until
     it is on the screen."""
 
-    def __init__(self, *widgets: Widget) -> None:
-        super().__init__(*widgets)
-        self.items: list[Widget] = list(widgets)
+    def __init__(self, welcome: Callable[[], Welcome]) -> None:
+        """`welcome` makes what stands here as long as nothing was said."""
+        first = welcome()
+        super().__init__(first)
+        self._welcome = welcome
+        self.items: list[Widget] = [first]
         """What stands here, from the top."""
 
     def on_mount(self) -> None:
@@ -90,7 +94,7 @@ class Transcript(VerticalScroll, can_focus=False):
     def clear(self) -> AwaitMount:
         """Back to an empty page."""
         self._drop(self.items)
-        welcome = Welcome()
+        welcome = self._welcome()
         self.items.append(welcome)
         return self.mount(welcome)
 
@@ -99,16 +103,3 @@ class Transcript(VerticalScroll, can_focus=False):
         for widget in widgets:
             widget.display = False  # at once; it is removed when its own messages are done
         return self.remove_children(widgets)
-
-
-class Welcome(Static):
-    """What an empty chat shows."""
-
-    def __init__(self) -> None:
-        super().__init__(
-            Content.assemble(
-                Content.styled("Ask anything", "bold $primary"),
-                Content("\n\nIt runs on this machine, and nothing leaves it."),
-            ),
-            markup=False,
-        )

@@ -1,0 +1,117 @@
+"""How the chat app was left: its theme, its panes and where they stand, and prompts that were not sent.
+
+A small private file beside the chats. What is wrong with it costs the layout, never the chats.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from localinfer.errors import LocalInferError
+from localinfer.formats.durable import write_json
+from localinfer.formats.json_files import read_object
+
+LIMIT = 64 << 20
+"""Most bytes that are read."""
+
+MOST_PANES = 16
+MOST_UNSENT = 200
+"""Chats whose unsent prompts are kept, the newest ones."""
+
+MOST_CHARACTERS = 16_000_000
+"""Of one unsent prompt: as much as one paste may have."""
+
+
+@dataclass(frozen=True, slots=True)
+class KeptPane:
+    """One pane. `chat_id` is None for a chat in which nothing was said."""
+
+    model: str
+    chat_id: int | None = None
+    unsent: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class KeptScreen:
+    """All of it. `tree` is the plain form of a tiling whose leaves are places in `panes`."""
+
+    theme: str = ""
+    panes: tuple[KeptPane, ...] = ()
+    tree: Any = None
+    here: int = 0
+    """The place of the pane that was written in."""
+    unsent: Mapping[int, str] = field(default_factory=dict)
+    """By chat, of chats that were in no pane."""
+
+    @property
+    def nowhere(self) -> str:
+        """What was typed in chats in which nothing was said."""
+        return "\n\n".join(pane.unsent for pane in self.panes if pane.chat_id is None and pane.unsent)
+
+    def unsent_of(self, chat_id: int) -> str:
+        """What was typed in this chat and not sent."""
+        shown = next((pane.unsent for pane in self.panes if pane.chat_id == chat_id), "")
+        return shown or self.unsent.get(chat_id, "")
+
+
+def read(path: Path) -> KeptScreen:
+    """What `path` says; an empty screen where it says nothing that can be used."""
+    try:
+        found = read_object(path, LIMIT)
+    except LocalInferError:
+        return KeptScreen()
+    panes = tuple(_panes(found.get("panes")))
+    here = found.get("here")
+    return KeptScreen(
+        theme=_text(found.get("theme"), 100),
+        panes=panes,
+        tree=found.get("tree"),
+        here=here if type(here) is int and 0 <= here < len(panes) else 0,
+        unsent=_unsent(found.get("unsent")),
+    )
+
+
+def write(path: Path, screen: KeptScreen) -> None:
+    """Keep `screen`. Raises `LocalInferError` where that cannot be done."""
+    path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+    write_json(
+        path,
+        {
+            "theme": screen.theme,
+            "here": screen.here,
+            "panes": [
+                {"model": one.model, "chat": one.chat_id, "unsent": _storable(one.unsent)} for one in screen.panes
+            ],
+            "tree": screen.tree,
+            "unsent": {str(chat): _storable(text) for chat, text in list(screen.unsent.items())[-MOST_UNSENT:]},
+        },
+        private=True,
+    )
+
+
+def _panes(value: object) -> list[KeptPane]:
+    found = []
+    for one in value[:MOST_PANES] if isinstance(value, list) else []:
+        if not isinstance(one, dict) or not (model := _text(one.get("model"), 4096)):
+            return []  # places in the tree would no longer be right
+        chat = one.get("chat")
+        number = chat if type(chat) is int and 0 < chat < 1 << 62 else None
+        found.append(KeptPane(model, number, _text(one.get("unsent"), MOST_CHARACTERS)))
+    return found
+
+
+def _unsent(value: object) -> dict[int, str]:
+    if not isinstance(value, dict):
+        return {}
+    pairs = [(key, text) for key, text in value.items() if key.isascii() and key.isdigit() and len(key) < 19]
+    return {int(key): _text(text, MOST_CHARACTERS) for key, text in pairs[-MOST_UNSENT:] if text}
+
+
+def _text(value: object, most: int) -> str:
+    return value if isinstance(value, str) and len(value) <= most else ""
+
+
+def _storable(text: str) -> str:
+    """Half a character cannot be written as UTF-8."""
+    return text[:MOST_CHARACTERS].encode("utf-8", "replace").decode()
