@@ -90,6 +90,10 @@ class ChatSession:
         self._recorder.model = self.model
         self.chat = self._chat_on(engine, self.turns)
 
+    def detach(self) -> None:
+        """No engine from now on, until one is attached; what was said stays."""
+        self.chat = None
+
     def use_model(self, model: str, engine: "Engine") -> None:
         """From here on this model answers. Its own advice on sampling holds again."""
         self.sampling = None

@@ -13,6 +13,9 @@ from localinfer.chats.turns import Ending, Figures, SavedTurn
 from localinfer.errors import NotFound
 from localinfer.text import one_line
 
+SHORT = 20_000
+"""Characters of a prompt that is brought back by a key."""
+
 _CHATS = "SELECT id, title, model, system, created, updated FROM chats WHERE leaf IS NOT NULL "
 _HOLDS = """
     AND (title LIKE ?{0} ESCAPE '!' OR model LIKE ?{0} ESCAPE '!' OR
@@ -48,6 +51,7 @@ _TIP = """
     SELECT max(messages.id) FROM messages JOIN below USING (id) WHERE content != '' AND role = 'assistant'
 """
 """The newest answer among a message and all that follows it."""
+_PROMPTS = "SELECT content FROM messages WHERE role = 'user' AND length(content) <= ? ORDER BY id DESC LIMIT ?"
 _INSERT = """
     INSERT INTO messages (chat_id, parent, role, content, ending, model, system, created)
     VALUES (?, ?, ?, ?, ?, ?, ?, ?)
@@ -158,11 +162,9 @@ class ChatStore(Database):
             return True
 
     def prompts(self, limit: int) -> tuple[str, ...]:
-        """The newest prompts of all chats, the latest first."""
+        """The newest prompts of all chats, the latest first; without those of more than `SHORT` characters."""
         with self._lock, self._errors():
-            rows = self._db.execute(
-                "SELECT content FROM messages WHERE role = 'user' ORDER BY id DESC LIMIT ?", (limit,)
-            ).fetchall()
+            rows = self._db.execute(_PROMPTS, (SHORT, limit)).fetchall()
         return tuple(row[0] for row in rows)
 
     def list(self, limit: int = 100, *, words: str = "") -> tuple[SavedChat, ...]:

@@ -62,28 +62,69 @@ def sent(line: str) -> str:
     return line[1:] if line.startswith("//") else line
 
 
-def matches(screen: "ChatScreen", line: str, commands: dict[str, Command]) -> list[tuple[str, str]]:
-    """What could stand there, with what each does; for a line that begins with a slash."""
-    name, space, argument = line[1:].partition(" ")
-    if not space:
-        return [(one.usage, _with_key(one)) for one in commands.values() if one.name.startswith(name)]
-    command = commands.get(name)
-    if command is None:
-        return []
-    words = command.words(screen, argument) if command.words else ()
-    return [(f"/{name} {word}", "") for word in words] or [(command.usage, _with_key(command))]
+@dataclass(frozen=True, slots=True)
+class Match:
+    """One line of the list that a slash opens."""
+
+    line: str
+    """What stands in the box if it is taken."""
+    shown: str
+    does: str = ""
+    whole: bool = True
+    """Is that all, so that Enter does it at once?"""
 
 
-def complete(screen: "ChatScreen", line: str, commands: dict[str, Command]) -> str:
-    """What follows `line` if Tab is pressed."""
-    name, space, argument = line[1:].partition(" ")
-    if not space:
-        first = next((one for one in commands.values() if one.name.startswith(name)), None)
-        return first.name[len(name) :] + " " * bool(first.argument) if first and name else ""
-    command = commands.get(name)
-    words = command.words(screen, argument) if command and command.words else ()
-    first_word = next((word for word in words if word.startswith(argument) and word != argument), "")
-    return first_word[len(argument) :]
+class Completion:
+    """What a line that begins with a slash could become. Decided from the line alone."""
+
+    def __init__(self, screen: "ChatScreen", commands: dict[str, Command]) -> None:
+        self._screen = screen
+        self._commands = commands
+
+    def matches(self, line: str) -> list[Match]:
+        """What could stand there: commands that begin like this, else those that have it in their name, else what may
+        follow the command."""
+        if not is_call(line):
+            return []
+        name, space, argument = line[1:].partition(" ")
+        if not space:
+            begin = [one for one in self._commands.values() if one.name.startswith(name)]
+            return [_match(one) for one in begin or self._commands.values() if name in one.name]
+        command = self._commands.get(name)
+        if command is None:
+            return []
+        words = command.words(self._screen, argument) if command.words else ()
+        found = [Match(f"/{name} {word}", f"/{name} {word}", whole=not word.endswith((" ", "/"))) for word in words]
+        return found or [Match(line, command.usage, _with_key(command))]
+
+    def complete(self, line: str) -> str:
+        """What follows `line` if Tab is pressed."""
+        first = next((one.line for one in self.matches(line) if one.line.startswith(line)), line)
+        return first[len(line) :] if line != "/" else ""
+
+    def taken(self, line: str, match: Match | None, *, moved: bool) -> Match:
+        """What Enter takes: what was chosen in the list, or else the line as it is; of a name that is no command yet,
+        the first one that it could become."""
+        asis = Match(line, line)
+        name, space, _ = line[1:].partition(" ")
+        if match is None or not is_call(line) or (not moved and (space or name in self._commands)):
+            return asis
+        return match
+
+
+def is_call(line: str) -> bool:
+    """Does `line` call a command? Two slashes begin a text that begins with one."""
+    return line.startswith("/") and not line.startswith("//") and "\n" not in line
+
+
+def escaped(text: str) -> str:
+    """`text` as it must stand in the box to be sent, and not be taken for a command."""
+    return f"/{text}" if text.startswith("/") else text
+
+
+def _match(command: Command) -> Match:
+    line = f"/{command.name}" + " " * bool(command.argument)
+    return Match(line, command.usage, _with_key(command), whole=not command.needs)
 
 
 def _with_key(command: Command) -> str:

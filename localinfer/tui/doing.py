@@ -16,7 +16,6 @@ from localinfer.tui.editor import edited
 from localinfer.tui.screens.chats import ChatsScreen, Choice
 from localinfer.tui.screens.compare import CompareScreen
 from localinfer.tui.widgets.answer import TINTS
-from localinfer.tui.widgets.transcript import ErrorNote
 
 if TYPE_CHECKING:
     from localinfer.tui.screens.chat import ChatScreen
@@ -25,6 +24,7 @@ if TYPE_CHECKING:
 COMMANDS: dict[str, Command] = {}
 
 _SHORT = {"temp": "temperature", "max-tokens": "max_tokens"}
+_WAYS = {"previous": -1, "next": 1}
 _UNKNOWN_CONTEXT = 8192
 """Tokens that a file may have while the model is not there to say how many fit."""
 
@@ -51,6 +51,10 @@ def _settings(_screen: "ChatScreen", begin: str) -> Sequence[str]:
     return [name + " " for name in _setting_names() if name.startswith(begin)]
 
 
+def _ways(_screen: "ChatScreen", begin: str) -> Sequence[str]:
+    return [way for way in _WAYS if way.startswith(begin)]
+
+
 def _paths(_screen: "ChatScreen", begin: str) -> Sequence[str]:
     """Files and folders that begin like this; nothing where that cannot be seen."""
     typed = Path(begin).expanduser()
@@ -73,19 +77,16 @@ async def _help(screen: "ChatScreen", _pane: "ChatPane", _argument: str) -> None
 @_command("model", "another model answers from here on", "REF", words=_models)
 async def _model(screen: "ChatScreen", pane: "ChatPane", ref: str) -> None:
     if not pane.occupied():
-        ref = screen.name_of(ref)
-        pane.session.model, pane.session.chat, pane.session.sampling = ref, None, None
-        pane.title_line.show(ref, None)
-        screen.want_model(pane)
+        screen.swap_model(pane, screen.name_of(ref))
 
 
 @_command("system", "set the system prompt; `/system` alone shows it, `/system none` removes it", "[TEXT]")
 async def _system(_screen: "ChatScreen", pane: "ChatPane", text: str) -> None:
     if not text:
-        await pane.note(f"system prompt: {pane.session.system or 'none'}")
+        pane.say(f"system prompt: {pane.session.system or 'none'}")
     elif not pane.occupied():
         pane.session.use_system(None if text == "none" else text)
-        await pane.note("the next answer reads the new system prompt")
+        pane.say("the next answer reads the new system prompt")
 
 
 @_command("set", "how tokens are chosen: `/set temperature 0.2`; alone it shows all", "[NAME VALUE]", words=_settings)
@@ -95,12 +96,12 @@ async def _set(_screen: "ChatScreen", pane: "ChatPane", argument: str) -> None:
     now = pane.session.chat.sampling
     if not argument:
         shown = ", ".join(f"{name} {_shown(getattr(now, name))}" for name in _setting_names())
-        await pane.note(shown)
+        pane.say(shown)
     elif not pane.occupied():
         name, _, value = argument.partition(" ")
         name = _SHORT.get(name, name.replace("-", "_"))
         pane.session.use_sampling(replace(now, **{name: _value(name, value.strip())}))
-        await pane.note(f"from the next answer on: {name} {value.strip()}")
+        pane.say(f"from the next answer on: {name} {value.strip() or 'none'}")
 
 
 @_command("save", "name this chat; every chat is kept by itself", "TITLE")
@@ -118,13 +119,47 @@ async def _export(_screen: "ChatScreen", pane: "ChatPane", name: str) -> None:
 
 @_command("fork", "go on with a copy of this chat in a new pane", key="Ctrl+T")
 async def _fork(screen: "ChatScreen", pane: "ChatPane", _argument: str) -> None:
-    if not pane.occupied():
+    if pane.occupied():
+        return
+    if pane.session.held_by is None:
         await screen.fork(pane)
+    else:  # what cannot be written in needs no pane beside the copy
+        await pane.use(pane.session.fork())
+        screen.want_model(pane)
+        pane.say("this is a copy of the chat, and yours from here on")
 
 
 @_command("regen", "answer the last prompt again, with another seed", key="Ctrl+R")
 async def _regen(_screen: "ChatScreen", pane: "ChatPane", _argument: str) -> None:
-    pane.regenerate()
+    pane.answer_again()
+
+
+@_command("continue", "go on with an answer that was cut off")
+async def _continue(_screen: "ChatScreen", pane: "ChatPane", _argument: str) -> None:
+    pane.answer_again(goes_on=True)
+
+
+@_command("edit", "write an earlier prompt anew and go on from there: the last one, or `/edit 2`", "[N]", key="Ctrl+B")
+async def _edit(_screen: "ChatScreen", pane: "ChatPane", number: str) -> None:
+    if number and not number.isdigit():
+        raise UsageError(
+            f"`{one_line(number, 20)}` is not a number", hint="/edit 2 edits the second prompt of the chat"
+        )
+    if not pane.occupied() and pane.may_write():
+        pane.earlier.edit(int(number) if number else None)
+
+
+@_command(
+    "variant",
+    "page through answers written anew and edited prompts",
+    "previous|next",
+    words=_ways,
+    key="Ctrl+Up, Ctrl+Down",
+)
+async def _variant(_screen: "ChatScreen", pane: "ChatPane", which: str) -> None:
+    if which not in _WAYS:
+        raise UsageError(f"`{one_line(which, 20)}` is not a way to page", hint="previous or next")
+    pane.earlier.page(_WAYS[which])
 
 
 @_command("stop", "stop the answer; what was written stays", key="Esc")
@@ -148,8 +183,8 @@ async def _attach(_screen: "ChatScreen", pane: "ChatPane", name: str) -> None:
     pane.show_attached()
 
 
-@_command("edit", "write the prompt in $EDITOR", key="Ctrl+G")
-async def _edit(screen: "ChatScreen", pane: "ChatPane", _argument: str) -> None:
+@_command("editor", "write the prompt in $EDITOR", key="Ctrl+G")
+async def _editor(screen: "ChatScreen", pane: "ChatPane", _argument: str) -> None:
     with screen.app.suspend():
         text = edited(pane.box.whole)
     screen.refresh()
@@ -220,7 +255,7 @@ async def open_chat(screen: "ChatScreen", pane: "ChatPane", choice: Choice | Non
     try:
         session = pane.session.sibling(choice.chat_id, screen.name_of(choice.model))
     except LocalInferError as error:
-        await pane.transcript.add(ErrorNote(error))
+        pane.message.tell(error)
         return
     if choice.new_pane:
         await screen.split(pane, across=True, session=session)
@@ -254,11 +289,12 @@ async def _quit(screen: "ChatScreen", _pane: "ChatPane", _argument: str) -> None
 
 
 async def perform(screen: "ChatScreen", pane: "ChatPane", command: Command, argument: str) -> None:
-    """Run a command; what goes wrong is told in the pane."""
+    """Run a command; what goes wrong is told above the box."""
+    pane.message.clear()
     try:
         await command.run(screen, pane, argument)
     except LocalInferError as error:
-        await pane.transcript.add(ErrorNote(error))
+        pane.message.tell(error)
 
 
 def _setting_names() -> list[str]:

@@ -47,9 +47,11 @@ class Engines:
         self._slots: dict[str, Slot] = {}
         self._leaving = False
 
-    def want(self, model: str, pane: int) -> tuple[Slot, bool]:
-        """The slot of `model` for this pane, and whether `load` must be called for it. One that failed is new."""
-        self.leave(pane)
+    def want(self, model: str, pane: int, *, beside: bool = False) -> tuple[Slot, bool]:
+        """The slot of `model` for this pane, and whether `load` must be called for it. One that failed is new.
+        `beside`: the pane goes on to want what it wanted until now."""
+        if not beside:
+            self.leave(pane)
         slot = self._slots.get(model)
         fresh = slot is None or slot.error is not None
         if slot is None or fresh:
@@ -57,9 +59,11 @@ class Engines:
         slot.wanted_by.add(pane)
         return slot, fresh
 
-    def leave(self, pane: int) -> None:
-        """This pane wants no model any more; an engine that nobody wants is closed."""
+    def leave(self, pane: int, *, but: str | None = None) -> None:
+        """This pane wants no model any more, or none but this one; an engine that nobody wants is closed."""
         for model, slot in list(self._slots.items()):
+            if model == but:
+                continue
             slot.wanted_by.discard(pane)
             if not slot.wanted_by and (slot.engine is not None or slot.error is not None):
                 del self._slots[model]
@@ -101,6 +105,15 @@ class Engines:
             return None
         slot.engine = engine
         return slot
+
+    def slot(self, model: str) -> Slot | None:
+        """Its slot, if somebody wants it."""
+        return self._slots.get(model)
+
+    def is_shared(self, model: str) -> bool:
+        """Do several panes want it?"""
+        slot = self._slots.get(model)
+        return slot is not None and len(slot.wanted_by) > 1
 
     def failed(self, model: str, error: LocalInferError) -> None:
         """It could not be opened."""

@@ -8,14 +8,17 @@ from textual.binding import Binding, BindingType
 _ARROWS = ("left", "right", "up", "down")
 
 BINDINGS: list[BindingType] = [
-    Binding("escape", "command('stop')", "Stop the answer"),
+    Binding("escape", "escape", "Stop the answer"),
     *(
         Binding(key, f"command('{line}')", priority=True)
         for key, line in {
             "ctrl+r": "regen",
             "ctrl+y": "copy",
             "ctrl+n": "clear",
-            "ctrl+g": "edit",
+            "ctrl+g": "editor",
+            "ctrl+b": "edit",
+            "ctrl+up": "variant previous",
+            "ctrl+down": "variant next",
             "f1": "help",
             "f2": "tints",
             "f3": "details",
@@ -40,6 +43,9 @@ KEYS = (
     ("Enter", "send"),
     ("Ctrl+J", 'new line (in many terminals also Shift+Enter); `"""` begins and ends a text of many lines'),
     ("Esc", "stop; what was written stays"),
+    ("Up  Down", "earlier prompts; in the list that / opens, the line to take"),
+    ("Ctrl+B", "write an earlier prompt anew and go on from there; again: the one before it"),
+    ("Ctrl+Up  Ctrl+Down", "page through the variants of an answer or prompt"),
     ("Ctrl+R  Ctrl+Y", "answer again, with another seed; copy the last answer"),
     ("Ctrl+N", "new chat; this one is kept"),
     ("Ctrl+G", "write the prompt in $EDITOR"),

@@ -5,13 +5,17 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from localinfer.errors import LocalInferError
-from localinfer.events import Event, Finished, FinishReason, Phase, Progress, Shifted, Started, Stats, Text
+from localinfer.events import Event, Finished, Phase, Progress, Shifted, Started, Stats, Text
 
-_ENDINGS: dict[FinishReason, str] = {
-    "length": "the answer reached the limit of new tokens",
-    "overflow": "the context is full: start a new chat with Ctrl+N, or raise --ctx-size, up to the limit of the model",
-    "cancelled": "stopped",
-}
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """What is to be answered: a prompt; one in place of the prompt at `place` of the turns; or, without a prompt, the
+    last one once more, or the rest of an answer that was cut off."""
+
+    prompt: str | None = None
+    place: int | None = None
+    goes_on: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,8 +54,7 @@ class Inbox:
 class Reply:
     """What one prompt has led to so far. Only `apply` changes it."""
 
-    prompt: str | None
-    """None where the last prompt is answered once more."""
+    asked: Asked
     handle: int | None = None
     """What the engine calls it."""
     phase: Phase = "queued"
@@ -90,12 +93,5 @@ class Reply:
                 self.percent = self.percent if stats.phase == "prefill" else None
             case Finished() as finished:
                 self.stats, self.finished = finished.stats, finished
-                self._end(finished.reason)
             case Over() as over:
                 self.over, self.percent = over, None
-
-    def _end(self, reason: FinishReason) -> None:
-        if self.said:
-            self.notes += [_ENDINGS[reason]] if reason in _ENDINGS else []
-        elif reason != "cancelled":  # then it is no news that nothing was written
-            self.notes.append("the model answered nothing")

@@ -9,7 +9,7 @@ from localinfer.chats.session import ChatSession
 from localinfer.errors import LocalInferError
 from localinfer.events import Event
 from localinfer.tui.messages import Loaded, LoadFailed, LoadMoved
-from localinfer.tui.reply import Inbox, Over
+from localinfer.tui.reply import Asked, Inbox, Over
 
 if TYPE_CHECKING:
     from localinfer.engine.protocol import Engine
@@ -52,21 +52,25 @@ def load(model: str, open_engine: OpenEngine, post: Post, leaving: Ask) -> None:
         engine.close()
 
 
-def answer(session: ChatSession, prompt: str | None, inbox: Inbox, cancelled: Ask) -> None:
-    """Answer `prompt`, or the last one again if it is None; the last event is always `Over`."""
+def answer(session: ChatSession, asked: Asked, inbox: Inbox, cancelled: Ask) -> None:
+    """Answer what is asked; the last event is always `Over`."""
     error: LocalInferError | None = None
     try:
-        for event in _events(session, prompt, cancelled):
+        for event in _events(session, asked, cancelled):
             inbox.put(event)
     except Exception as unexpected:
         error = _explained(unexpected)
     inbox.put(Over(error))
 
 
-def _events(session: ChatSession, prompt: str | None, cancelled: Ask) -> Iterator[Event]:
-    if prompt is None:
+def _events(session: ChatSession, asked: Asked, cancelled: Ask) -> Iterator[Event]:
+    if asked.goes_on:
+        return session.go_on(cancelled=cancelled)
+    if asked.prompt is None:
         return session.regenerate(cancelled=cancelled)
-    return session.reply(prompt, cancelled=cancelled)
+    if asked.place is not None:
+        return session.edit(asked.place, asked.prompt, cancelled=cancelled)
+    return session.reply(asked.prompt, cancelled=cancelled)
 
 
 def _explained(error: Exception) -> LocalInferError:

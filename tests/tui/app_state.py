@@ -5,8 +5,10 @@ from pathlib import Path
 
 from localinfer.chats.store import ChatStore
 from localinfer.tui.app import ChatApp
+from localinfer.tui.widgets.answer import Answer, TintedAnswer
 from localinfer.tui.widgets.prompt_box import PromptBox
 from localinfer.tui.widgets.status import Status, StatusLine
+from localinfer.tui.widgets.transcript import Mark, Prompt
 from tests.tui.scripted import ScriptedEngine
 
 
@@ -43,3 +45,24 @@ def status(app: ChatApp) -> Status:
 
 def toasts(app: ChatApp) -> list[str]:
     return [notification.message for notification in app._notifications]
+
+
+def drawn(app: ChatApp) -> list[str]:
+    """Prompts and answers as they are on the screen, from the top."""
+    shown = []
+    for item in app.pane.transcript.items:
+        if isinstance(item, Prompt):
+            shown.append(item.said)
+        elif isinstance(item, Answer | TintedAnswer):
+            shown.append(item.source)
+    return shown
+
+
+def marks(app: ChatApp) -> list[str]:
+    """What stands under messages."""
+    return [str(mark.content) for mark in app.pane.transcript.query(Mark)]
+
+
+def said(app: ChatApp) -> str:
+    """The line above the box."""
+    return app.pane.message.text

@@ -15,7 +15,7 @@ from localinfer.tui.screens.resize import ResizeScreen
 from localinfer.tui.widgets.figures import Figures
 from localinfer.tui.widgets.grid import PaneGrid
 from localinfer.tui.workers import LoadProgress
-from tests.tui.app_state import toasts
+from tests.tui.app_state import said
 from tests.tui.conftest import say, screen_text, settle
 from tests.tui.scripted import ScriptedEngine
 
@@ -79,7 +79,7 @@ async def test_resized_by_keys_and_balanced(scripted: Scripted) -> None:
     async with app.run_test(size=(122, 40)) as pilot:
         await settle(pilot)
         await press(pilot, "ctrl+o")
-        assert "only pane" in toasts(app)[-1]
+        assert "only pane" in said(app)
         await press(pilot, "f5", "alt+left", "f5")
         assert widths(app) == [40, 40, 40]
         await press(pilot, "alt+left", "ctrl+o")

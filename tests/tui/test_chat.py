@@ -16,9 +16,9 @@ from localinfer.errors import ContextOverflow, DoesNotFit, NotFound
 from localinfer.tui.app import ChatApp
 from localinfer.tui.messages import LoadFailed
 from localinfer.tui.widgets.answer import Answer
-from localinfer.tui.widgets.transcript import ErrorNote, Note, Prompt
+from localinfer.tui.widgets.transcript import Note, Prompt
 from localinfer.tui.workers import LoadProgress
-from tests.tui.app_state import Hold, box, saved, status, toasts, turns
+from tests.tui.app_state import Hold, box, drawn, marks, said, saved, status, turns
 from tests.tui.conftest import quiet_app, say, screen_text, settle
 from tests.tui.scripted import ScriptedEngine
 
@@ -53,7 +53,7 @@ async def test_a_prompt_sent_while_the_model_loads_waits(store_path: Path) -> No
         assert [str(prompt.content) for prompt in app.query(Prompt)] == ["early"]
         await pilot.press(*"next", "enter")
         assert box(app).text == "next"  # one waits already
-        assert toasts(app)
+        assert "when the model is loaded" in said(app)
         loaded.set()
         await settle(pilot)
         assert turns(app) == ["early", "answer"]
@@ -116,7 +116,7 @@ async def test_stop_keeps_what_was_written(scripted: Scripted, store_path: Path)
         hold.go_on.set()
         await settle(pilot)
         assert turns(app) == ["count", "one two three "]
-        assert [str(note.content) for note in app.query(Note)] == ["stopped"]
+        assert marks(app) == ["cut off: stopped · /continue goes on"]
     assert saved(store_path) == [["count", "one two three "]]
 
 
@@ -179,7 +179,7 @@ async def test_an_error_after_some_words_keeps_them(scripted: Scripted) -> None:
         await say(pilot, "a")
         assert turns(app) == ["a", "one "]
         assert box(app).text == ""
-        assert len(app.query(ErrorNote)) == 1
+        assert said(app) == "no memory left · close something"
 
 
 async def test_resume_shows_the_chat_and_goes_on(scripted: Scripted, store_path: Path) -> None:
@@ -205,7 +205,7 @@ async def test_resume_shows_the_chat_and_goes_on(scripted: Scripted, store_path:
     assert saved(store_path)[0][-3:] == ["answer 99", "never answered", "the end"]
 
 
-async def test_a_chat_that_cannot_be_saved_is_told_once(scripted: Scripted, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_chat_that_cannot_be_saved_is_told(scripted: Scripted, monkeypatch: pytest.MonkeyPatch) -> None:
     app = scripted(["one"], ["two"])
 
     def full(*_args: object, **_more: object) -> int:
@@ -217,7 +217,8 @@ async def test_a_chat_that_cannot_be_saved_is_told_once(scripted: Scripted, monk
         await say(pilot, "a")
         await say(pilot, "b")
         assert turns(app) == ["a", "one", "b", "two"]
-        assert [str(note.content) for note in app.query(Note)] == ["this chat is not saved: disk full"]
+        assert drawn(app) == ["a", "one", "b", "two"]
+        assert said(app) == "disk full · free some · this chat is not saved"
 
 
 async def test_the_system_prompt_and_sampling_reach_the_engine(store_path: Path) -> None:
@@ -244,7 +245,7 @@ async def test_an_empty_answer_is_told(scripted: Scripted) -> None:
         await settle(pilot)
         await say(pilot, "a")
         assert box(app).text == "a"
-        assert [str(note.content) for note in app.query(Note)] == ["the model answered nothing"]
+        assert said(app) == "the model answered nothing"
 
 
 async def test_limits_of_an_answer_are_told(scripted: Scripted) -> None:
@@ -256,9 +257,10 @@ async def test_limits_of_an_answer_are_told(scripted: Scripted) -> None:
         await say(pilot, "a")
         engine.reason = "overflow"
         await say(pilot, "b")
-        notes = [str(note.content) for note in app.query(Note)]
+        notes = marks(app)
         assert "limit of new tokens" in notes[0]
-        assert "context is full" in notes[1]
+        assert "context was full" in notes[1]
+        assert "--ctx-size" in said(app)
 
 
 async def test_energy_and_its_price_are_told_where_they_can_be_measured(store_path: Path, tmp_path: Path) -> None:

@@ -17,21 +17,13 @@ from localinfer.tui.screens.details import DetailsScreen
 from localinfer.tui.screens.help import HelpScreen
 from localinfer.tui.widgets.answer import Answer
 from localinfer.tui.widgets.hints import Hints
-from localinfer.tui.widgets.transcript import ErrorNote, Note, Prompt
-from tests.tui.app_state import box, saved, toasts, turns
+from localinfer.tui.widgets.transcript import Prompt
+from tests.tui.app_state import box, said, saved, toasts, turns
 from tests.tui.conftest import say, screen_text, settle
 from tests.tui.scripted import ScriptedEngine
 
 Scripted = Callable[..., ChatApp]
 SIZE = (120, 40)
-
-
-def notes(app: ChatApp) -> list[str]:
-    return [str(note.content) for note in app.query(Note)]
-
-
-def errors(app: ChatApp) -> list[str]:
-    return [str(note.content) for note in app.query(ErrorNote)]
 
 
 async def test_settings_and_the_system_prompt_reach_the_engine(scripted: Scripted, store_path: Path) -> None:
@@ -47,14 +39,14 @@ async def test_settings_and_the_system_prompt_reach_the_engine(scripted: Scripte
         assert (sampling.temperature, sampling.max_tokens, sampling.stop, sampling.seed) == (0.2, 7, ("END",), 9)
         assert engine.tokenizer.decode(engine.requests[1].prompt).startswith("<system>be brief<user>a")
         await say(pilot, "/set")
-        assert "temperature 0.2" in notes(app)[-1]
-        assert "stop 'END'" in notes(app)[-1]
+        assert "temperature 0.2" in said(app)
+        assert "stop 'END'" in said(app)
         await say(pilot, "/set stop")
         await say(pilot, "/set max_tokens none")
         await say(pilot, "/set")
-        assert notes(app)[-1].endswith("max_tokens none, stop none")
+        assert said(app).endswith("max_tokens none, stop none")
         await say(pilot, "/system")
-        assert notes(app)[-1] == "system prompt: be brief"
+        assert said(app) == "system prompt: be brief"
         await say(pilot, "/system none")
         assert app.pane.session.system is None
         assert app.query_one(Answer).source == "one"
@@ -84,7 +76,7 @@ async def test_what_goes_wrong_is_told(scripted: Scripted, line: str, what: str)
     async with app.run_test(size=SIZE) as pilot:
         await settle(pilot)
         await say(pilot, line)
-        assert what in errors(app)[-1]
+        assert what in said(app)
         assert turns(app) == []
 
 
@@ -144,9 +136,9 @@ async def test_a_file_goes_with_the_next_prompt(scripted: Scripted, tmp_path: Pa
     async with app.run_test(size=SIZE) as pilot:
         await settle(pilot)
         await say(pilot, f"/attach {tmp_path / 'bad'}")
+        assert "not UTF-8" in said(app)
         await say(pilot, f"/attach {tmp_path / 'huge'}")
-        assert "not UTF-8" in errors(app)[0]
-        assert "too much for a context of 512" in errors(app)[1]
+        assert "too much for a context of 512" in said(app)
         await say(pilot, f"/attach {tmp_path / 'notes.txt'}")
         assert "notes.txt" in screen_text(app)
         await say(pilot, "sum it up")
@@ -164,7 +156,7 @@ async def test_export_and_save(scripted: Scripted, store_path: Path, tmp_path: P
         await say(pilot, f"/export {tmp_path}/chat.json")
         await say(pilot, f"/export {tmp_path}/chat.md")
         await say(pilot, f"/export {tmp_path}/chat.md")
-        assert "is there already" in errors(app)[-1]
+        assert "is there already" in said(app)
     whole = json.loads((tmp_path / "chat.json").read_text())
     assert [turn["content"] for turn in whole["messages"]] == ["hi", "hello"]
     assert "## You\n\nhi\n" in (tmp_path / "chat.md").read_text()

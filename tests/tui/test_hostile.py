@@ -17,7 +17,7 @@ from localinfer.errors import UsageError
 from localinfer.tui.app import ChatApp
 from localinfer.tui.widgets.answer import Answer
 from localinfer.tui.widgets.prompt_box import PromptBox
-from localinfer.tui.widgets.transcript import ErrorNote, Prompt
+from localinfer.tui.widgets.transcript import Prompt
 from tests.test_text import CORPUS
 from tests.tui.conftest import quiet_app, say, screen_text, settle
 from tests.tui.hostile_app import MARK
@@ -93,8 +93,8 @@ async def test_markup_is_shown_literally(store_path: Path, text: str) -> None:
         await settle(pilot)
         assert str(app.query_one(Prompt).content) == text
         await say(pilot, "b")
-        assert str(app.query_one(ErrorNote).content) == f"{text}\n{text}"
-        for widget in (app.query_one(Prompt), app.query_one(ErrorNote)):
+        assert app.pane.message.text == f"{text} · {text}"
+        for widget in (app.query_one(Prompt), app.pane.message):
             await pilot.click(widget, offset=(3, 0))
         assert text[:60] in screen_text(app)
         assert app.return_code is None

@@ -13,7 +13,7 @@ from localinfer.tui.widgets.answer import Answer
 from localinfer.tui.widgets.prompt_box import PASTE_LIMIT
 from localinfer.tui.widgets.transcript import Prompt
 from localinfer.tui.workers import LoadProgress
-from tests.tui.app_state import Hold, box, saved, toasts, turns
+from tests.tui.app_state import Hold, box, said, saved, toasts, turns
 from tests.tui.conftest import quiet_app, say, screen_text, settle
 from tests.tui.scripted import ScriptedEngine
 
@@ -42,7 +42,7 @@ async def test_regenerate(scripted: Scripted) -> None:
     async with app.run_test() as pilot:
         await settle(pilot)
         await pilot.press("ctrl+r")
-        assert toasts(app)
+        assert "no answer yet" in said(app)
         await say(pilot, "a")
         await pilot.press("ctrl+r")
         await settle(pilot)
@@ -61,7 +61,7 @@ async def test_copy_takes_the_text_without_controls(scripted: Scripted) -> None:
         await say(pilot, "a")
         await pilot.press("ctrl+y")
         assert app.clipboard == "**bold** red"
-        assert toasts(app)[-1] == "copied 12 characters"
+        assert said(app) == "copied 12 characters"
 
 
 async def test_new_chat(scripted: Scripted, store_path: Path) -> None:
@@ -144,10 +144,10 @@ async def test_links_are_shown_and_never_opened(scripted: Scripted, monkeypatch:
         answer = app.query_one(Answer)
         await pilot.click(answer, offset=(3, 0))
         await pilot.pause()
-        assert toasts(app)[-1] == "ssh://-oProxyCommand=x/"
+        assert said(app) == "ssh://-oProxyCommand=x/"
         answer.post_message(Answer.Address("https://example.org/\x1b[31m[b]"))
         await pilot.pause()
-        assert toasts(app)[-1] == "https://example.org/[b]"
+        assert said(app) == "https://example.org/[b]"
     assert opened == []
 
 
@@ -171,4 +171,4 @@ async def test_a_paste_is_cleaned_and_bounded(scripted: Scripted) -> None:
         box(app).post_message(events.Paste("x" * (PASTE_LIMIT + 1)))
         await pilot.pause()
         assert len(box(app).whole) == PASTE_LIMIT
-        assert f"{PASTE_LIMIT + 1} characters" in toasts(app)[-1]
+        assert f"{PASTE_LIMIT + 1} characters" in said(app)

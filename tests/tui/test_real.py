@@ -1,5 +1,6 @@
 """The app with the real engine on a tiny model: in this process, and as `localinfer chat` in a real terminal."""
 
+import json
 import os
 import shutil
 import signal
@@ -115,7 +116,7 @@ def test_localinfer_chat_in_a_terminal(terminal: Open, model: Path) -> None:
     screen = terminal(f"{model} -n 12 -c 256")
     assert "nothing leaves it" in screen.wait_for("ready")
     screen.press("hello there", "Enter")
-    seen = screen.wait_for("tokens")
+    seen = screen.wait_for("new tokens")
     assert "hello there" in seen
     screen.resize(20, 5)
     screen.resize(120, 40)
@@ -142,3 +143,67 @@ def test_a_signal_ends_the_app_and_leaves_the_terminal_whole(terminal: Open, mod
     assert "exit 143" in screen.wait_for("tty same")
     with ChatStore(Path(os.environ["LOCALINFER_HOME"]) / "chats.sqlite3") as store:
         assert store.list()[0].title == "hello there"
+
+
+def endless(model: Path, copy: Path) -> Path:
+    """A copy of a model that knows no end of an answer."""
+    shutil.copytree(model, copy)
+    for name, key in (("config.json", "eos_token_id"), ("tokenizer_config.json", "eos_token")):
+        settings = json.loads((copy / name).read_text())
+        (copy / name).write_text(json.dumps({one: value for one, value in settings.items() if one != key}))
+    (copy / "generation_config.json").unlink()
+    return copy
+
+
+def chats_in(home: Path) -> list[tuple[str, str]]:
+    """Texts of answers and how they ended, as another process sees them."""
+    file = home / "chats.sqlite3"
+    if not file.exists():
+        return []
+    with ChatStore(file) as store:
+        turns = [turn for chat in store.list() for turn in store.get(chat.id)[1]]
+    return [(turn.content, turn.ending) for turn in turns if turn.role == "assistant"]
+
+
+def test_a_kill_a_second_process_and_a_lost_model(terminal: Open, model: Path, tmp_path: Path) -> None:
+    home = Path(os.environ["LOCALINFER_HOME"])
+    mine = endless(model, tmp_path / "mine")
+    screen = terminal(f"{mine} -n 7000 -c 512 --on-overflow shift")
+    screen.wait_for("ready")
+    screen.press("hello there", "Enter")
+    end = time.monotonic() + 60
+    while not (said := chats_in(home)) and time.monotonic() < end:
+        time.sleep(0.1)
+    os.kill(int((tmp_path / "pid").read_text()), signal.SIGKILL)
+    assert [ending for _, ending in said] == ["writing"]
+    screen.wait_for("exit 137")
+    text, ending = chats_in(home)[0]
+    assert (ending, text.startswith(said[0][0])) == ("writing", True)
+
+    again = terminal(f"{mine} --continue -n 8 -c 512 --on-overflow shift")
+    assert "the program ended while it was written" in again.wait_for("/continue goes on")
+    again.wait_for("ready")
+    again.press("/continue", "Enter")
+    again.wait_for("the limit of new tokens")
+    longer, ending = chats_in(home)[0]
+    assert (ending, longer.startswith(text), len(longer) > len(text)) == ("length", True, True)
+
+    other = terminal(f"{mine} --continue -n 8 -c 512 --on-overflow shift")
+    assert "another process" in other.wait_for("/fork")
+    other.wait_for("ready")
+    other.press("mine", "Enter")
+    other.wait_for("/fork goes on in a copy of it")
+    other.press("C-q")
+    other.wait_for("exit 0")
+    again.press("C-q")
+    again.wait_for("exit 0")
+    assert [one for one, _ in chats_in(home)] == [longer]
+
+    with ChatStore(home / "chats.sqlite3") as store:
+        store.set_model(store.list()[0].id, str(mine))
+    shutil.rmtree(mine)
+    lost = terminal("--continue -n 8 -c 512 --on-overflow shift")
+    seen = lost.wait_for("failed")
+    assert "the limit of new tokens" in seen
+    lost.press("C-q")
+    lost.wait_for("exit 4")

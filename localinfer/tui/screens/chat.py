@@ -5,7 +5,6 @@ from typing import TYPE_CHECKING, ClassVar
 
 from textual import on, work
 from textual.binding import BindingType
-from textual.widgets import TextArea
 
 from localinfer.chats.session import ChatSession
 from localinfer.errors import LocalInferError, UsageError
@@ -15,13 +14,13 @@ from localinfer.tui.engines import Engines, OpenModel
 from localinfer.tui.keys import BINDINGS
 from localinfer.tui.messages import Loaded, LoadFailed, LoadMoved
 from localinfer.tui.meter import Meter
+from localinfer.tui.models import Models
 from localinfer.tui.pacing import Pacing
 from localinfer.tui.screens.chats import Choice
 from localinfer.tui.screens.details import DetailsScreen
-from localinfer.tui.screens.panes import PaneScreen, pane_of
+from localinfer.tui.screens.panes import PaneScreen
 from localinfer.tui.widgets.pane import ChatPane
 from localinfer.tui.widgets.total import TotalLine
-from localinfer.tui.widgets.transcript import ErrorNote
 from localinfer.tui.widgets.welcome import Welcome
 
 if TYPE_CHECKING:
@@ -52,6 +51,8 @@ class ChatScreen(PaneScreen):
         self.name_of = name_of
         """The one name of a model that may be called by several: an engine a model."""
         self.engines = Engines(open_model, self.post_message, self.dispose)
+        self._models = Models(self.engines, lambda: self.panes, self.load, models)
+        self._completion = commands.Completion(self, COMMANDS)
         self._clock = clock
         self._numbers = 0
         panes = [self.new_pane(session) for session in sessions]
@@ -64,7 +65,7 @@ class ChatScreen(PaneScreen):
 
     def new_pane(self, session: ChatSession) -> ChatPane:
         self._numbers += 1
-        return ChatPane(self._numbers, session, clock=self._clock, complete=self._complete, heard=self._hear)
+        return ChatPane(self._numbers, session, clock=self._clock, completion=self._completion, heard=self._hear)
 
     def _hear(self) -> None:
         """Some pane has something to show: now, or when it is time to draw again."""
@@ -106,10 +107,11 @@ class ChatScreen(PaneScreen):
 
     def want_model(self, pane: ChatPane) -> None:
         """Give `pane` the engine of its chat's model, which is opened if it is not there."""
-        slot, fresh = self.engines.want(pane.session.model, pane.number)
-        pane.show_slot(slot)
-        if fresh:
-            self.load(pane.session.model)
+        self._models.want(pane)
+
+    def swap_model(self, pane: ChatPane, model: str) -> None:
+        """Another model answers in `pane`, as soon as it is open; if it cannot be opened, all stays as it was."""
+        self._models.swap(pane, model)
 
     @work(thread=True, group="load", exit_on_error=False)
     def load(self, model: str) -> None:
@@ -122,24 +124,16 @@ class ChatScreen(PaneScreen):
     @on(LoadMoved)
     def show_load(self, message: LoadMoved) -> None:
         percent = 100 * message.done // message.total if message.total else None
-        self.engines.moved(message.model, message.stage, percent)
-        self._show_slots(message.model)
+        self._models.moved(message.model, message.stage, percent)
 
     @on(Loaded)
     def use_engine(self, message: Loaded) -> None:
-        self.engines.opened(message.model, message.engine)
-        self._show_slots(message.model)
+        self._models.opened(message.model, message.engine)
         self.mark()
 
     @on(LoadFailed)
     def show_load_failure(self, message: LoadFailed) -> None:
-        self.engines.failed(message.model, message.error)
-        self._show_slots(message.model)
-
-    def _show_slots(self, model: str) -> None:
-        for pane in self.panes:
-            if pane.session.model == model and pane.slot is not None:
-                pane.show_slot(pane.slot)
+        self._models.failed(message.model, message.error)
 
     # --- asking
 
@@ -150,9 +144,10 @@ class ChatScreen(PaneScreen):
         try:
             called = commands.read(message.text, COMMANDS) if "\n" not in message.shown else None
         except UsageError as error:
-            await pane.transcript.add(ErrorNote(error))
+            pane.message.tell(error)
             return
         if called is not None:
+            pane.earlier.sent(message.shown)
             pane.box.load_text("")
             await perform(self, pane, *called)
         elif self._broadcast:
@@ -170,23 +165,14 @@ class ChatScreen(PaneScreen):
         sent = [await other.send(text) for other in self.panes]
         self.say(f"sent to {sum(sent)} of {len(sent)} panes")
 
-    @on(TextArea.Changed)
-    def show_hints(self, message: TextArea.Changed) -> None:
-        pane, line = pane_of(message.text_area), message.text_area.text
-        asks = line.startswith("/") and not line.startswith("//") and "\n" not in line
-        if pane is not None:
-            pane.hint(commands.matches(self, line, COMMANDS) if asks else [])
-
     @on(Welcome.Chosen)
     async def open_recent(self, message: Welcome.Chosen) -> None:
         await open_chat(self, self.pane, Choice(message.chat.id, message.chat.model, new_pane=False))
 
-    def _complete(self, line: str) -> str:
-        return commands.complete(self, line, COMMANDS)
-
     # --- panes
 
     def left(self, pane: ChatPane) -> None:
+        self._models.forget(pane)
         self.engines.leave(pane.number)
 
     def marked(self) -> None:
@@ -211,6 +197,9 @@ class ChatScreen(PaneScreen):
             message.pane.title_line.done = True
 
     # --- keys
+
+    def action_escape(self) -> None:
+        self.pane.escape()
 
     async def action_command(self, line: str) -> None:
         """A key that stands for a command."""

@@ -5,8 +5,7 @@ from typing import ClassVar
 
 from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
-from textual.containers import VerticalScroll
-from textual.content import Content
+from textual.containers import Horizontal, VerticalScroll
 from textual.screen import ModalScreen
 from textual.widgets import Static
 
@@ -21,15 +20,12 @@ class HelpScreen(ModalScreen[None]):
 
     def compose(self) -> ComposeResult:
         typed = [(command.usage, command.help) for command in COMMANDS.values()]
-        card = VerticalScroll(Static(_table(KEYS)), Static(_table(typed), classes="more"))
+        card = VerticalScroll(*_rows(KEYS), Static(), *_rows(typed))
         card.border_title = "Keys and commands"
         card.border_subtitle = "Esc closes"
         yield card
 
 
-def _table(rows: Sequence[tuple[str, str]]) -> Content:
-    width = max(len(left) for left, _ in rows)
-    lines = [
-        Content.assemble(Content.styled(left.ljust(width + 3), "bold $primary"), Content(right)) for left, right in rows
-    ]
-    return Content("\n").join(lines)
+def _rows(rows: Sequence[tuple[str, str]]) -> list[Horizontal]:
+    """A line each, or more where what it does is long."""
+    return [Horizontal(Static(left, classes="key", markup=False), Static(right, markup=False)) for left, right in rows]

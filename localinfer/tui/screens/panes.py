@@ -9,7 +9,6 @@ from textual.app import ComposeResult
 from textual.screen import Screen
 
 from localinfer.chats.session import ChatSession
-from localinfer.text import clean
 from localinfer.tui.screens.resize import ResizeScreen
 from localinfer.tui.tiling import MOST_PANES, Direction, Split, Tiling
 from localinfer.tui.widgets.grid import PaneGrid
@@ -210,8 +209,8 @@ class PaneScreen(Screen[None]):
             self.mark()
 
     def say(self, text: str) -> None:
-        """Tell the user, for a moment."""
-        self.notify(clean(text), markup=False)
+        """Tell the user, above the box that is written in."""
+        self.pane.say(text)
 
 
 def free_label(panes: Sequence[ChatPane]) -> int:

@@ -1,30 +1,49 @@
-"""What could be typed after a slash."""
+"""The list that a slash opens: all commands that begin like this, or what may follow one."""
+
+from collections.abc import Sequence
 
 from textual.content import Content
-from textual.widgets import Static
+from textual.widgets import OptionList
+from textual.widgets.option_list import Option
 
 from localinfer.text import one_line
-
-MOST = 6
-"""Lines of hints; what does not fit is found by typing on."""
+from localinfer.tui.commands import Match
 
 
-class Hints(Static):
-    """A few lines above the box, there only while a command is typed."""
+class Hints(OptionList, can_focus=False):
+    """Some lines above the box, there only while a command is typed; it scrolls with what is chosen."""
 
     def __init__(self) -> None:
-        super().__init__(Content(""), markup=False)
+        super().__init__(markup=False)
+        self.matches: Sequence[Match] = ()
+        self.moved = False
+        """Was something chosen with the arrows?"""
         self.display = False
 
-    def show(self, pairs: list[tuple[str, str]]) -> None:
-        """Each command as it is written, with what it does; nothing hides the lines."""
-        self.display = bool(pairs)
-        width = max((len(name) for name, _ in pairs[:MOST]), default=0)
-        lines = [
-            Content.assemble(
-                Content.styled(one_line(name, 60).ljust(width + 2), "bold $primary"),
-                Content.styled(one_line(does, 120), "$foreground 60%"),
-            )
-            for name, does in pairs[:MOST]
-        ]
-        self.update(Content("\n").join(lines))
+    def show(self, matches: Sequence[Match], *, first: bool = False) -> None:
+        """Each command as it is written, with what it does; nothing hides the list. `first`: Enter takes the first."""
+        self.display = bool(matches)
+        self.moved = False
+        if matches != self.matches:
+            self.matches = matches
+            width = min(max((len(one.shown) for one in matches), default=0), 60)
+            self.set_options([Option(_line(one, width)) for one in matches])
+        self.highlighted = 0 if first and matches else None
+
+    def move(self, by: int) -> None:
+        """To the next line or the one before; after the last comes the first."""
+        self.moved = True
+        place = (-1 if by > 0 else 0) if self.highlighted is None else self.highlighted
+        self.highlighted = (place + by) % len(self.matches)
+
+    @property
+    def chosen(self) -> Match | None:
+        place = self.highlighted
+        return self.matches[place] if place is not None and place < len(self.matches) else None
+
+
+def _line(match: Match, width: int) -> Content:
+    return Content.assemble(
+        Content.styled(one_line(match.shown, 60).ljust(width + 2), "bold $primary"),
+        Content.styled(one_line(match.does, 120), "$foreground 60%"),
+    )

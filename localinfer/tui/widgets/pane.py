@@ -1,15 +1,19 @@
-"""One chat on the screen: what was said, the box to type in, and what the engine does about it."""
+"""One chat on the screen: what was said, the box to type in, and what the engine does about it.
+
+Long because all that happens to a chat on the screen meets here: models, prompts, replies, messages.
+"""
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from itertools import groupby
 from threading import Event as Flag
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from textual import events, on, work
 from textual.app import ComposeResult
 from textual.message import Message
 from textual.widget import AwaitMount
+from textual.widgets import OptionList
 
 from localinfer.chats.session import ChatSession
 from localinfer.cost.energy import Source
@@ -17,17 +21,23 @@ from localinfer.errors import LocalInferError
 from localinfer.events import Finished, Started, Stats
 from localinfer.text import clean, one_line
 from localinfer.tui import workers
+from localinfer.tui.commands import Completion, escaped
+from localinfer.tui.earlier import Earlier
 from localinfer.tui.engines import Slot
 from localinfer.tui.messages import EngineSaid
-from localinfer.tui.reply import Inbox, Reply
+from localinfer.tui.reply import Asked, Inbox, Reply
 from localinfer.tui.widgets.answer import Answer, Drawn, TintedAnswer
 from localinfer.tui.widgets.facts import PaneFacts
 from localinfer.tui.widgets.hints import Hints
-from localinfer.tui.widgets.prompt_box import PASTE_LIMIT, Complete, PromptBox
+from localinfer.tui.widgets.message_line import MessageLine
+from localinfer.tui.widgets.prompt_box import PASTE_LIMIT, PromptBox
 from localinfer.tui.widgets.status import SPARKS, Status, StatusLine
 from localinfer.tui.widgets.title import TitleLine
-from localinfer.tui.widgets.transcript import ErrorNote, Note, Prompt, Transcript
+from localinfer.tui.widgets.transcript import Mark, Note, Prompt, Transcript
 from localinfer.tui.widgets.welcome import Welcome
+
+if TYPE_CHECKING:
+    from localinfer.engine.protocol import Engine
 
 _NARROW = 60
 
@@ -61,7 +71,7 @@ class ChatPane(PaneFacts):
         session: ChatSession,
         *,
         clock: Callable[[], float],
-        complete: Complete,
+        completion: Completion,
         heard: Callable[[], None],
     ) -> None:
         """`heard` is called when there is something to `paint`."""
@@ -82,13 +92,18 @@ class ChatPane(PaneFacts):
         self._clock = clock
         self.title_line = TitleLine(session.model)
         self.transcript = Transcript(lambda: Welcome(self.about, self.recent))
-        self.box = PromptBox(session.unsent, complete)
         self._hints = Hints()
+        self.box = PromptBox(escaped(session.unsent), completion, self._hints)
+        self.message = MessageLine()
+        self.earlier = Earlier(self)
         self._line = StatusLine()
         self._stop = Flag()
         self._sent_at = 0.0
         self._waiting: str | None = None  # a prompt that was sent before the model was there
-        self._reply = Reply(None)
+        self.coming = ""
+        """The model that will answer here as soon as it is there."""
+        self._reply = Reply(Asked())
+        self._begun = ""  # what is there of an answer that is gone on with
         self._answer: Answer | TintedAnswer | None = None
         self._shown = (0, 0)  # pieces and notes of the reply that are on the screen
         self._moved_before = 0
@@ -99,12 +114,12 @@ class ChatPane(PaneFacts):
         self._noted: set[str] = set()  # warnings that were shown already
 
     def compose(self) -> ComposeResult:
-        yield from (self.title_line, self.transcript, self._hints, self.box, self._line)
+        yield from (self.title_line, self.transcript, self.message, self._hints, self.box, self._line)
 
     async def on_mount(self) -> None:
         self.open = True
         self.box.cursor_blink = self.app.animation_level != "none"
-        await self.transcript.fill(self.session.turns)
+        self.show_turns()
         if self.slot is not None:
             self._show_slot(self.slot)
 
@@ -133,25 +148,29 @@ class ChatPane(PaneFacts):
     def _show_slot(self, slot: Slot) -> None:
         if slot.error is not None:
             self.set_status(phase="failed", stage="", percent=None)
-            self.call_later(self._tell_failure, slot.error)
+            self.give_back_waiting()
         elif slot.engine is None:
             self.set_status(phase="loading", stage=slot.stage, percent=slot.percent)
         elif self.session.chat is None or self.session.chat.engine is not slot.engine:
             self.session.attach(slot.engine)
-            self.title_line.show(self.session.model, slot.engine.info)
-            self.set_status(phase="ready", stage="", percent=None, context_size=slot.engine.context_size)
-            for shown in self.query(Welcome):
-                shown.refresh()
-            self.count_context()
-            if self._waiting is not None:
-                prompt, self._waiting = self._waiting, None
-                self._begin(prompt)
+            self.show_engine(slot.engine)
 
-    async def _tell_failure(self, error: LocalInferError) -> None:
+    def show_engine(self, engine: "Engine") -> None:
+        """This one answers from here on; what waited for it is asked."""
+        self.title_line.show(self.session.model, engine.info)
+        self.set_status(phase="ready", stage="", percent=None, context_size=engine.context_size)
+        for shown in self.query(Welcome):
+            shown.refresh()
+        self.count_context()
+        if self._waiting is not None:
+            prompt, self._waiting = self._waiting, None
+            self._begin(Asked(prompt))
+
+    def give_back_waiting(self) -> None:
+        """What waited for a model goes back into the box."""
         if self._waiting is not None:
             waiting, self._waiting = self._waiting, None
             self._put_back(waiting)
-        await self.transcript.add(ErrorNote(error))
 
     # --- asking
 
@@ -164,42 +183,71 @@ class ChatPane(PaneFacts):
         """Ask this, with the files that are attached. False, and said, when it cannot be asked now."""
         if not (text.strip() or self.attached) or self.occupied():
             return False
-        if self.slot is not None and self.slot.error is not None:
-            self.say("the model is not loaded; /model takes another one, Ctrl+Q quits")
+        if self.slot is not None and self.slot.error is not None and not self.coming:
+            self.message.tell(self.slot.error, "/model takes another one, Ctrl+Q quits")
+            return False
+        if not self.may_write():
             return False
         prompt = "\n\n".join([*(part for _, part in self.attached), *([text] if text.strip() else [])])
+        asked = Asked(prompt, self.earlier.place)
+        if asked.place is not None and self._has_no_model():
+            return False
         self.attached = []
+        self.earlier.sent(self.box.text)
         self.show_attached()
+        self.message.clear()
         self.box.load_text("")
+        if asked.place is not None:
+            self.transcript.cut(asked.place)
         await self.transcript.add(Prompt(prompt))
-        if self.session.chat is None:
+        if self.session.chat is None or self.coming:
             self._waiting = prompt  # sent as soon as the model is there
         else:
-            self._begin(prompt)
+            self._begin(asked)
         return True
 
-    def regenerate(self) -> None:
-        """Answer the last prompt once more."""
-        if self.occupied():
+    def answer_again(self, *, goes_on: bool = False) -> None:
+        """Answer the last prompt once more, or go on with an answer that was cut off."""
+        if self.occupied() or not self.may_write():
             return
-        if self.session.chat is None or self.session.last_answer is None:
-            self.say("there is no answer to write anew")
-        else:
-            self._begin(None)
+        if self.session.last_answer is None:
+            self.say("there is no answer yet")
+        elif goes_on and not self.session.cut_off:
+            self.say("the last answer is whole; ask for more of it in a prompt")
+        elif not self._has_no_model():
+            self.message.clear()
+            self._begin(Asked(goes_on=goes_on))
 
-    def _begin(self, prompt: str | None) -> None:
+    def _has_no_model(self) -> bool:
+        """True, and said, while no model can answer."""
+        if self.session.chat is None or self.coming:
+            self.say("the model is not loaded yet")
+        return self.session.chat is None or bool(self.coming)
+
+    def may_write(self) -> bool:
+        """False, and said, if another process writes into this chat, or has until now."""
+        claim = self.session.claim()
+        if claim == "taken":
+            self.say(f"this chat is open in {self.session.holder}: /fork goes on in a copy of it")
+        elif claim == "changed":
+            self.show_turns()
+            self.say("this chat went on in another process; it is shown as it is now, and yours from here on")
+        return claim == "ours"
+
+    def _begin(self, asked: Asked) -> None:
         self.busy = True
         self._moved_before = self.moved
-        self._reply, self._answer, self._shown = Reply(prompt), None, (0, 0)
+        self._reply, self._answer, self._shown = Reply(asked), None, (0, 0)
+        self._begun = self.session.turns[-1].content if asked.goes_on else ""
         self._stop.clear()
         self._sent_at = self._clock()
         self._stats_before, self._joules_before = self.status.stats, self.status.joules
         self.set_status(phase="queued", percent=None, elapsed=0.0, stats=None, speeds=(), joules_per_token=None)
-        self.generate(prompt)
+        self.generate(asked)
 
     @work(thread=True, group="reply", exit_on_error=False)
-    def generate(self, prompt: str | None) -> None:
-        workers.answer(self.session, prompt, self._inbox, self._stop.is_set)
+    def generate(self, asked: Asked) -> None:
+        workers.answer(self.session, asked, self._inbox, self._stop.is_set)
 
     # --- answering
 
@@ -253,17 +301,33 @@ class ChatPane(PaneFacts):
     def _end(self, error: LocalInferError | None) -> None:
         if self._answer is not None:
             self._answer.finish()
-        elif self._reply.prompt is not None:
-            self._put_back(self._reply.prompt)
         self.busy = False
         self.set_status(phase="ready", percent=None, elapsed=None, stats=self._reply.stats or self._stats_before)
-        if error is not None:
-            self.transcript.add(ErrorNote(error))
+        self.show_turns()
+        if self._answer is None and self._reply.asked.prompt is not None:
+            self._put_back(self._reply.asked.prompt)
+        self._tell_end(error)
+        self.post_message(self.Ended(self))
+
+    def _tell_end(self, error: LocalInferError | None) -> None:
+        """What the user should know of the reply that is over."""
+        reason = self._reply.finished.reason if self._reply.finished else None
         for warning in self.session.warnings:
             self._note_once(warning)
-        if self.session.problem is not None:
-            self._note_once(f"this chat is not saved: {self.session.problem.message}")
-        self.post_message(self.Ended(self))
+        if error is not None:
+            self.message.tell(error)
+        elif self.session.problem is not None:
+            self.message.tell(self.session.problem, "this chat is not saved")
+        elif reason == "overflow":
+            self.say("the context is full: Ctrl+N begins a new chat; --ctx-size raises it, up to the model's limit")
+        elif self._answer is None and reason not in ("cancelled", None):
+            self.say("the model answered nothing")
+
+    def show_turns(self) -> None:
+        """What was said, as it is kept."""
+        self.transcript.sync(self.session.turns)
+        if self.session.held_by is not None:
+            self.say(f"this chat is open in {self.session.holder}: it can be read here, /fork goes on in a copy of it")
 
     @property
     def _tinted(self) -> bool:
@@ -275,16 +339,20 @@ class ChatPane(PaneFacts):
             self.transcript.drop_after_last(Prompt)
             self._answer = TintedAnswer() if self.tints else Answer()
             self.transcript.add(self._answer)
+            if self._begun:
+                self._answer.write(self._begun)
         self._answer.write(text, drafter)
 
     def _put_back(self, prompt: str) -> None:
         """Nothing came of `prompt`: out of the transcript, back into the box."""
-        self.transcript.drop_last(Prompt)
-        self.box.put(prompt)
+        self.transcript.sync(self.session.turns)
+        self.box.put(escaped(prompt))
 
     def leave(self) -> None:
         """The pane is about to go: its answer stops, and nothing is shown any more."""
         self.stop()
+        if not self.busy:  # else it is let go of when the answer has ended
+            self.session.close()
         self.open = False
 
     def stop(self) -> None:
@@ -307,12 +375,16 @@ class ChatPane(PaneFacts):
 
     async def use(self, session: ChatSession) -> None:
         """Show another chat here, with its model; `show_slot` brings the engine."""
+        self.session.close()
         self.session = session
-        self.attached = []
+        self.attached, self.coming = [], ""
+        self.earlier = Earlier(self)
+        self.show_attached()
         self._noted.clear()
-        await self.transcript.clear()
-        await self.transcript.fill(session.turns)
-        self.box.replace_all(session.unsent)
+        self.message.clear()
+        self.transcript.clear()
+        self.show_turns()
+        self.box.replace_all(escaped(session.unsent))
         self.title_line.show(session.model, None)
         self.set_status(stats=None, speeds=(), joules_per_token=None, context_size=None)
 
@@ -320,6 +392,7 @@ class ChatPane(PaneFacts):
         """An empty chat; the old one is kept."""
         self.session.start_anew()
         self._noted.clear()
+        self.message.clear()
         await self.transcript.clear()
         self.set_status(stats=None, speeds=(), joules_per_token=None, context_used=None)
 
@@ -361,8 +434,8 @@ class ChatPane(PaneFacts):
             self._line.status = replace(self._line.status, **changes)
 
     def say(self, text: str) -> None:
-        """Tell the user, for a moment."""
-        self.notify(clean(text), markup=False)
+        """Tell the user, on the line above the box."""
+        self.message.say(text)
 
     def note(self, text: str) -> AwaitMount:
         """Tell the user, to stay in the transcript."""
@@ -387,6 +460,25 @@ class ChatPane(PaneFacts):
     def tell_cut(self, message: PromptBox.PasteCut) -> None:
         self.say(f"the paste has {message.length} characters; the first {PASTE_LIMIT} were taken")
 
-    def hint(self, pairs: list[tuple[str, str]]) -> None:
-        """Show what could be typed."""
-        self._hints.show(pairs)
+    @on(PromptBox.Recall)
+    def recall(self, message: PromptBox.Recall) -> None:
+        self.earlier.recall(message.by)
+
+    @on(OptionList.OptionSelected)
+    def take_command(self, message: OptionList.OptionSelected) -> None:
+        """A click on a line of the list of commands."""
+        message.stop()
+        self.box.take(self._hints.matches[message.option_index])
+
+    @on(Mark.Pressed)
+    def page_marked(self, message: Mark.Pressed) -> None:
+        self.earlier.page(message.by, message.message_id)
+
+    def escape(self) -> None:
+        """Esc: the list of commands goes, or the answer stops, or an earlier prompt is left, or the message goes."""
+        if self.box.close_list():
+            return
+        if self.busy:
+            self.stop()
+        elif not self.earlier.leave():
+            self.message.clear()

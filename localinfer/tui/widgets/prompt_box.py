@@ -1,7 +1,6 @@
 """Where the user types. Enter sends; Ctrl+J begins a new line; long pastes are folded into one word."""
 
 import re
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -13,6 +12,8 @@ from textual.strip import Strip
 from textual.widgets import TextArea
 
 from localinfer.text import clean
+from localinfer.tui.commands import Completion, Match, is_call
+from localinfer.tui.widgets.hints import Hints
 
 FOLD_CHARACTERS, FOLD_LINES = 4000, 40
 """A paste of more than this is shown as one word; typing beside it stays fast, and it is sent whole."""
@@ -22,9 +23,6 @@ PASTE_LIMIT = 16_000_000
 
 QUOTES = '"""'
 """Between two of these, Enter begins a new line."""
-
-Complete = Callable[[str], str]
-"""What could follow a line that begins with a slash; empty if nothing is known."""
 
 
 class PromptBox(TextArea):
@@ -54,9 +52,17 @@ class PromptBox(TextArea):
 
         length: int
 
-    def __init__(self, text: str = "", complete: Complete = lambda _line: "") -> None:
+    @dataclass
+    class Recall(Message):
+        """Up at the first line (`by` is 1) or Down at the last one (-1)."""
+
+        by: int
+
+    def __init__(self, text: str, completion: Completion, hints: Hints) -> None:
         self._folded: dict[str, str] = {}
-        self._complete = complete
+        self._completion = completion
+        self._hints = hints
+        self._brought_back = ""
         super().__init__(self._fold(clean(text)), placeholder="Message", highlight_cursor_line=False)
         self.border_subtitle = self.advice
 
@@ -80,6 +86,13 @@ class PromptBox(TextArea):
         self._folded.clear()
         self.put(text)
 
+    def bring_back(self, text: str) -> None:
+        """Put a line of before in place of what is there; arrows go on from it, not into the list of commands."""
+        self.load_text("")
+        self._folded.clear()
+        self._brought_back = text
+        self.put(text)
+
     def render_lines(self, crop: Region) -> list[Strip]:
         if not self.is_attached:  # its pane was closed, and the screen is drawn before it is laid out anew
             return [Strip.blank(crop.width)] * crop.height
@@ -92,24 +105,61 @@ class PromptBox(TextArea):
 
     def update_suggestion(self) -> None:
         line = self.text
+        if line != self._brought_back:
+            self._brought_back = ""
+        asks = is_call(line) and not self._brought_back
         at_end = self.cursor_location == self.document.end
-        self.suggestion = self._complete(line) if line.startswith("/") and "\n" not in line and at_end else ""
+        self.suggestion = self._completion.complete(line) if asks and at_end else ""
+        self._hints.show(self._completion.matches(line) if asks else [], first=" " not in line)
 
     def on_key(self, event: events.Key) -> None:
+        by = {"up": -1, "down": 1}.get(event.key)
         if event.key == "enter":
-            event.stop()
-            event.prevent_default()
             self._enter()
-        elif event.key == "tab" and self.suggestion:
-            event.stop()
-            event.prevent_default()
+        elif event.key == "tab" and (self.suggestion or self._hints.moved):
+            self._tab()
+        elif by and self._hints.display:
+            self._hints.move(by)
+        elif by and self._is_at_edge(by):
+            self.post_message(self.Recall(-by))
+        else:
+            return
+        event.stop()
+        event.prevent_default()
+
+    def close_list(self) -> bool:
+        """Hide the list of commands. False if there is none."""
+        shown = self._hints.display
+        self._hints.show([])
+        return shown
+
+    def take(self, match: Match) -> None:
+        """What was chosen in the list: done at once if it is whole."""
+        self.replace_all(match.line)
+        if match.whole:
+            self.post_message(self.Sent(self, match.line, match.line))
+
+    def _is_at_edge(self, by: int) -> bool:
+        """Is the cursor on the first line, or on the last?"""
+        navigator, place = self.navigator, self.cursor_location
+        return navigator.is_first_wrapped_line(place) if by < 0 else navigator.is_last_wrapped_line(place)
+
+    def _tab(self) -> None:
+        if self._hints.moved and (chosen := self._hints.chosen):
+            self.replace_all(chosen.line)
+        else:
             self.insert(self.suggestion)
 
     def _enter(self) -> None:
         if self.text.startswith(QUOTES) and not _closed(self.text):
             self.action_new_line()
             return
-        self.post_message(self.Sent(self, _unquoted(self.whole), self.text))
+        chosen = self._hints.chosen if self._hints.display else None
+        match = self._completion.taken(self.text, chosen, moved=self._hints.moved)
+        if match.line != self.text:
+            self.take(match)
+        else:
+            self.post_message(self.Sent(self, _unquoted(self.whole), self.text))
 
     def on_paste(self, event: events.Paste) -> None:
         event.prevent_default()

@@ -1,17 +1,19 @@
 """What was said so far: prompts, answers, notes and errors, the newest at the bottom."""
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
+from textual import events
 from textual.await_remove import AwaitRemove
 from textual.containers import VerticalScroll
 from textual.content import Content
+from textual.message import Message
 from textual.widget import AwaitMount, Widget
 from textual.widgets import Static
 
 from localinfer.chats.turns import SavedTurn
-from localinfer.errors import LocalInferError
-from localinfer.text import clean
-from localinfer.tui.widgets.answer import Answer
+from localinfer.text import StreamCleaner, clean
+from localinfer.tui.widgets.answer import Answer, TintedAnswer
 from localinfer.tui.widgets.welcome import Welcome
 
 SHOWN_TURNS = 60
@@ -26,6 +28,7 @@ class Prompt(Static):
     """What the user said, as plain text."""
 
     def __init__(self, text: str) -> None:
+        self.said = text
         shown = clean(text[:SHOWN_CHARACTERS])
         rest = Content.styled(f"\n… {len(text)} characters in all", "dim italic")
         super().__init__(
@@ -40,14 +43,32 @@ class Note(Static):
         super().__init__(Content(clean(text)), markup=False)
 
 
-class ErrorNote(Static):
-    """What went wrong, and what to do."""
+class Mark(Static):
+    """Under a message: which of its variants it is, and why it is not whole. A click on its arrows pages."""
 
-    def __init__(self, error: LocalInferError) -> None:
-        parts = [Content.styled(clean(error.message), "bold")]
-        if error.hint:
-            parts += [Content("\n"), Content.styled(clean(error.hint), "dim")]
-        super().__init__(Content.assemble(*parts), markup=False)
+    @dataclass
+    class Pressed(Message):
+        """Another variant of this message is wanted, `by` places further."""
+
+        message_id: int
+        by: int
+
+    def __init__(self, turn: SavedTurn) -> None:
+        self._turn = turn
+        super().__init__(Content(self.text_of(turn)), markup=False)
+
+    @staticmethod
+    def text_of(turn: SavedTurn) -> str:
+        """What it says; nothing for most messages."""
+        which = f"‹ {turn.variant}/{turn.variants} ›" if turn.variants > 1 else ""
+        why = f"cut off: {turn.cut_off} · /continue goes on" if turn.cut_off else ""
+        return "   ".join(part for part in (which, why) if part)
+
+    def on_click(self, event: events.Click) -> None:
+        arrows = len(f"‹ {self._turn.variant}/{self._turn.variants} ›")
+        place = event.get_content_offset(self)
+        if self._turn.variants > 1 and self._turn.id is not None and place is not None and place.x < arrows:
+            self.post_message(self.Pressed(self._turn.id, -1 if place.x < arrows // 2 else 1))
 
 
 class Transcript(VerticalScroll, can_focus=False):
@@ -61,6 +82,10 @@ class Transcript(VerticalScroll, can_focus=False):
         self._welcome = welcome
         self.items: list[Widget] = [first]
         """What stands here, from the top."""
+        self._first = 0  # the first turn that is drawn
+        self._hidden: list[int | None] = []  # the turns before it
+        self._turns: dict[Widget, SavedTurn] = {}
+        self._marks: dict[Widget, Mark] = {}
 
     def on_mount(self) -> None:
         self.anchor()
@@ -73,33 +98,100 @@ class Transcript(VerticalScroll, can_focus=False):
         self.anchor()
         return mounted
 
-    def fill(self, turns: tuple[SavedTurn, ...]) -> AwaitMount:
-        """Show the turns of a chat, the latest ones if there are many."""
-        widgets: list[Widget] = []
-        if len(turns) > SHOWN_TURNS:
-            widgets.append(Note(f"{len(turns) - SHOWN_TURNS} earlier turns are remembered, but not shown"))
-        for turn in turns[-SHOWN_TURNS:]:
-            widgets.append(Prompt(turn.content) if turn.role == "user" else Answer(turn.content))
-        return self.add(*widgets) if widgets else self.mount()
+    def sync(self, turns: Sequence[SavedTurn]) -> None:
+        """Show these turns, the latest ones if there are many, with their marks. What is drawn already, and is the
+        same, stays."""
+        hidden = [turn.id for turn in turns[: self._first]]
+        if not turns or hidden != self._hidden or not self._said():
+            self._begin(turns)
+        said = self._said()
+        shown = turns[self._first :]
+        pairs = zip(said, shown, strict=False)
+        same = next(
+            (i for i, (item, turn) in enumerate(pairs) if not self._shows(item, turn)), min(len(said), len(shown))
+        )
+        if same < len(said):
+            self._drop(self.items[self.items.index(said[same]) :])
+        new = [Prompt(turn.content) if turn.role == "user" else Answer(turn.content) for turn in shown[same:]]
+        if new:
+            self.add(*new)
+        self._turns = dict(zip([*said[:same], *new], shown, strict=True))
+        for item, turn in self._turns.items():
+            self._mark(item, turn)
 
-    def drop_last(self, kind: type[Widget]) -> AwaitRemove:
-        """Remove the newest widget of this kind."""
-        return self._drop([item for item in self.items if isinstance(item, kind)][-1:])
+    def _begin(self, turns: Sequence[SavedTurn]) -> None:
+        """Draw these turns from the beginning, or the welcome if there are none."""
+        self._first = max(0, len(turns) - SHOWN_TURNS)
+        self._hidden = [turn.id for turn in turns[: self._first]]
+        if not turns and not any(isinstance(item, Welcome) for item in self.items):
+            self.clear()
+        elif self._said():
+            self._drop(self.items)
+        if self._first:
+            self.add(Note(f"{self._first} earlier turns are remembered, but not shown"))
+
+    def _said(self) -> list[Prompt | Answer | TintedAnswer]:
+        """What shows turns, from the top."""
+        return [item for item in self.items if isinstance(item, Prompt | Answer | TintedAnswer)]
+
+    def cut(self, place: int) -> None:
+        """Remove this turn, and all that stands after it."""
+        item = next((item for item, turn in self._placed() if turn == place), None)
+        if item is not None:
+            self._drop(self.items[self.items.index(item) :])
+
+    def reveal(self, place: int) -> None:
+        """Scroll to where this turn begins, unless it can be seen with the end."""
+        for item, number in self._placed():
+            if number == place:
+                self.call_after_refresh(item.scroll_visible, animate=False, top=True)
+
+    def choose(self, place: int | None) -> None:
+        """Show which prompt is written anew."""
+        for item, number in self._placed():
+            item.set_class(number == place, "-chosen")
+            if number == place:
+                item.scroll_visible(animate=False)
+
+    def _placed(self) -> list[tuple[Widget, int]]:
+        """What shows a turn, with the turn's number."""
+        return [(item, number) for number, item in enumerate(self._said(), self._first)]
+
+    def _shows(self, item: Prompt | Answer | TintedAnswer, turn: SavedTurn) -> bool:
+        known = self._turns.get(item)
+        if known is not None and known.content == turn.content:
+            return known.role == turn.role
+        if isinstance(item, Prompt):
+            return turn.role == "user" and item.said == turn.content
+        return turn.role == "assistant" and item.source == StreamCleaner().push(turn.content)
+
+    def _mark(self, item: Widget, turn: SavedTurn) -> None:
+        old, text = self._marks.get(item), Mark.text_of(turn)
+        if old is not None and (old.text_of(turn) != str(old.content) or not text):
+            self._drop([self._marks.pop(item)])
+        item.set_class(bool(text), "-marked")
+        if text and item not in self._marks:
+            mark = self._marks[item] = Mark(turn)
+            self.items.insert(self.items.index(item) + 1, mark)
+            self.mount(mark, after=item)
 
     def drop_after_last(self, kind: type[Widget]) -> AwaitRemove:
         """Remove all that stands after the newest widget of this kind."""
         last = max((i for i, item in enumerate(self.items) if isinstance(item, kind)), default=len(self.items))
-        return self._drop(self.items[last + 1 :])
+        return self._drop([item for item in self.items[last + 1 :] if item is not self._marks.get(self.items[last])])
 
     def clear(self) -> AwaitMount:
         """Back to an empty page."""
         self._drop(self.items)
+        self._first, self._hidden = 0, []
         welcome = self._welcome()
         self.items.append(welcome)
         return self.mount(welcome)
 
     def _drop(self, widgets: Sequence[Widget]) -> AwaitRemove:
         self.items = [item for item in self.items if item not in widgets]
+        self._turns = {item: turn for item, turn in self._turns.items() if item not in widgets}
+        self._marks = {item: mark for item, mark in self._marks.items() if not {item, mark} & set(widgets)}
         for widget in widgets:
             widget.display = False  # at once; it is removed when its own messages are done
         return self.remove_children(widgets)
