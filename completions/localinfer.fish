@@ -20,7 +20,7 @@ end
 complete -c localinfer -n __fish_use_subcommand -l help -s h -d 'Show the help page'
 complete -c localinfer -n __fish_use_subcommand -l version -d 'Print the version'
 complete -c localinfer -n __fish_use_subcommand -a pull -d 'Download a model from the Hub into the shared cache.'
-complete -c localinfer -n __fish_use_subcommand -a list -d 'Show the models on this machine, downloads and quantized ones alike.'
+complete -c localinfer -n __fish_use_subcommand -a list -d 'Show the models on this machine, downloads and quantized ones alike, and those that were never finished.'
 complete -c localinfer -n __fish_use_subcommand -a show -d 'Show one model: what it is, where it lies, what it needs.'
 complete -c localinfer -n __fish_use_subcommand -a rm -d 'Delete models from this machine.'
 complete -c localinfer -n __fish_use_subcommand -a cache -d 'Check or tidy what is stored.'
@@ -28,7 +28,7 @@ complete -c localinfer -n __fish_use_subcommand -a import -d 'Turn a GGUF file i
 complete -c localinfer -n __fish_use_subcommand -a quantize -d 'Make a model smaller and faster; it is kept as `REF:INT4` and the like.'
 complete -c localinfer -n __fish_use_subcommand -a eval -d 'Measure perplexity, and with `--against REF` the KL divergence and agreement with the original.'
 complete -c localinfer -n __fish_use_subcommand -a export -d 'Write a model in the form of other programs: a GGUF file, or a GPTQ folder.'
-complete -c localinfer -n __fish_use_subcommand -a run -d 'Answer one prompt, then stop.'
+complete -c localinfer -n __fish_use_subcommand -a run -d 'Answer one prompt, then stop; without one, on a terminal, ask for prompts until Ctrl-D.'
 complete -c localinfer -n __fish_use_subcommand -a map -d 'Answer many prompts together: JSON lines in, JSON lines out, in their order.'
 complete -c localinfer -n __fish_use_subcommand -a chat -d 'Talk to models in the terminal, in as many panes as fit. Every chat is kept.'
 complete -c localinfer -n __fish_use_subcommand -a bench -d 'Measure tokens a second, latency, and the share of the memory\'s bandwidth.'
@@ -43,9 +43,10 @@ complete -c localinfer -n '__localinfer_in cache; and not __fish_seen_subcommand
 complete -c localinfer -n '__localinfer_in draft; and not __fish_seen_subcommand_from train list rm' -a train -d 'Distil a small drafter from a model, on this machine, from what the model itself says.'
 complete -c localinfer -n '__localinfer_in draft; and not __fish_seen_subcommand_from train list rm' -a list -d 'List the drafters that were made here.'
 complete -c localinfer -n '__localinfer_in draft; and not __fish_seen_subcommand_from train list rm' -a rm -d 'Delete the drafters of a model, and with `--texts` the earlier texts that are guessed from.'
-complete -c localinfer -n '__localinfer_in config; and not __fish_seen_subcommand_from show set unset' -a show -d 'Show every setting that is not at its default, and where it comes from; `--json` shows all.'
-complete -c localinfer -n '__localinfer_in config; and not __fish_seen_subcommand_from show set unset' -a set -d 'Remember a setting.'
-complete -c localinfer -n '__localinfer_in config; and not __fish_seen_subcommand_from show set unset' -a unset -d 'Forget a setting; its default holds again. Also removes keys that are no settings.'
+complete -c localinfer -n '__localinfer_in config; and not __fish_seen_subcommand_from show keys set unset' -a show -d 'Show every setting that is not at its default, and where it comes from; `--json` shows all.'
+complete -c localinfer -n '__localinfer_in config; and not __fish_seen_subcommand_from show keys set unset' -a keys -d 'List every key: what it takes, its default, and what it does.'
+complete -c localinfer -n '__localinfer_in config; and not __fish_seen_subcommand_from show keys set unset' -a set -d 'Remember a setting.'
+complete -c localinfer -n '__localinfer_in config; and not __fish_seen_subcommand_from show keys set unset' -a unset -d 'Forget a setting; its default holds again. Also removes keys that are no settings.'
 
 # pull
 complete -c localinfer -n '__localinfer_in pull' -a '(__localinfer_names pullable)'
@@ -150,6 +151,7 @@ complete -c localinfer -n '__localinfer_in run' -s p -l prompt -x -d 'The prompt
 complete -c localinfer -n '__localinfer_in run' -s f -l file -r -F -d 'Put this file before the prompt; may be repeated.'
 complete -c localinfer -n '__localinfer_in run' -s s -l system -x -d 'The system prompt.'
 complete -c localinfer -n '__localinfer_in run' -l raw -d 'Send the prompt as it is, without the model\'s chat template.'
+complete -c localinfer -n '__localinfer_in run' -l special -d 'With --raw: text that spells a control token, such as `<|im_end|>`, is that token. Only for prompts that you trust: whoever writes them can write as the system or the model.'
 complete -c localinfer -n '__localinfer_in run' -s n -l max-tokens -x -d 'Stop after this many new tokens. [default: as many as the context holds]'
 complete -c localinfer -n '__localinfer_in run' -l temp -x -d '0 takes the likeliest token; higher is freer. [default: the model\'s own, else 0.7]'
 complete -c localinfer -n '__localinfer_in run' -l top-k -x -d 'Keep the K likeliest tokens; 0 keeps all. [default: the model\'s own, else 40]'
@@ -190,6 +192,8 @@ complete -c localinfer -n '__localinfer_in map' -s o -l output -r -F -d 'Write i
 complete -c localinfer -n '__localinfer_in map' -l resume -d 'Go on with a stopped run, and refuse other settings than it had.'
 complete -c localinfer -n '__localinfer_in map' -s s -l system -x -d 'The system prompt.'
 complete -c localinfer -n '__localinfer_in map' -l raw -d 'Send the prompt as it is, without the model\'s chat template.'
+complete -c localinfer -n '__localinfer_in map' -l special -d 'With --raw: text that spells a control token, such as `<|im_end|>`, is that token. Only for prompts that you trust: whoever writes them can write as the system or the model.'
+complete -c localinfer -n '__localinfer_in map' -l ignore-unknown -d 'Answer lines with keys that mean nothing here; else they are error rows.'
 complete -c localinfer -n '__localinfer_in map' -s n -l max-tokens -x -d 'Stop after this many new tokens. [default: as many as the context holds]'
 complete -c localinfer -n '__localinfer_in map' -l temp -x -d '0 takes the likeliest token; higher is freer. [default: the model\'s own, else 0.7]'
 complete -c localinfer -n '__localinfer_in map' -l top-k -x -d 'Keep the K likeliest tokens; 0 keeps all. [default: the model\'s own, else 40]'
@@ -370,12 +374,16 @@ complete -c localinfer -n '__localinfer_in doctor' -s h -l help -d 'Show this me
 complete -c localinfer -n '__localinfer_in config show' -l json -d 'Print JSON on standard output.'
 complete -c localinfer -n '__localinfer_in config show' -s h -l help -d 'Show this message and exit.'
 
+# config keys
+complete -c localinfer -n '__localinfer_in config keys' -l json -d 'Print JSON on standard output.'
+complete -c localinfer -n '__localinfer_in config keys' -s h -l help -d 'Show this message and exit.'
+
 # config set
-complete -c localinfer -n '__localinfer_in config set' -a 'model prompt file system raw lossy revision ctx-size threads kv-bits backend draft minutes kind texts show-drafts no-remember draft-tokens kv-disk kv-tokens latency-goal prefill-chunk on-overflow max-tokens temp top-k top-p min-p repeat-penalty seed stop bits group method calib tokens no-report bpw target-size refine time-budget resume fresh name format type output token offline json quiet stats yes recalibrate dry-run template usd-per-kwh watts hardware-usd hardware-years api-model tokens-per-day continue theme test rows workload rate requests history no-history tasks prompts ladder replay reps against against-file random head-bits text ctx chunks plot parallel compare max-drop'
+complete -c localinfer -n '__localinfer_in config set' -a 'model prompt file system raw special ignore-unknown lossy revision ctx-size threads kv-bits backend draft minutes kind texts show-drafts no-remember draft-tokens kv-disk kv-tokens latency-goal prefill-chunk on-overflow max-tokens temp top-k top-p min-p repeat-penalty seed stop bits group method calib tokens no-report bpw target-size refine time-budget resume fresh name format type output token offline json quiet stats yes recalibrate dry-run template usd-per-kwh watts hardware-usd hardware-years api-model tokens-per-day continue theme test rows workload rate requests history no-history tasks prompts ladder replay reps against against-file random head-bits text ctx chunks plot parallel compare max-drop'
 complete -c localinfer -n '__localinfer_in config set' -s h -l help -d 'Show this message and exit.'
 
 # config unset
-complete -c localinfer -n '__localinfer_in config unset' -a 'model prompt file system raw lossy revision ctx-size threads kv-bits backend draft minutes kind texts show-drafts no-remember draft-tokens kv-disk kv-tokens latency-goal prefill-chunk on-overflow max-tokens temp top-k top-p min-p repeat-penalty seed stop bits group method calib tokens no-report bpw target-size refine time-budget resume fresh name format type output token offline json quiet stats yes recalibrate dry-run template usd-per-kwh watts hardware-usd hardware-years api-model tokens-per-day continue theme test rows workload rate requests history no-history tasks prompts ladder replay reps against against-file random head-bits text ctx chunks plot parallel compare max-drop'
+complete -c localinfer -n '__localinfer_in config unset' -a 'model prompt file system raw special ignore-unknown lossy revision ctx-size threads kv-bits backend draft minutes kind texts show-drafts no-remember draft-tokens kv-disk kv-tokens latency-goal prefill-chunk on-overflow max-tokens temp top-k top-p min-p repeat-penalty seed stop bits group method calib tokens no-report bpw target-size refine time-budget resume fresh name format type output token offline json quiet stats yes recalibrate dry-run template usd-per-kwh watts hardware-usd hardware-years api-model tokens-per-day continue theme test rows workload rate requests history no-history tasks prompts ladder replay reps against against-file random head-bits text ctx chunks plot parallel compare max-drop'
 complete -c localinfer -n '__localinfer_in config unset' -s h -l help -d 'Show this message and exit.'
 
 # completion

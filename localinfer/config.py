@@ -28,6 +28,14 @@ def in_range(name: str, value: float, low: float, high: float) -> None:
         raise UsageError(f"{name} is {value}, but must lie between {low} and {high}", hint=f"choose another {name}")
 
 
+def texts_of(name: str, value: object) -> tuple[str, ...]:
+    """`value` as a tuple of texts: one text is one of them, not its letters. Raises `UsageError` for anything else."""
+    listed = (value,) if isinstance(value, str) else value
+    if not isinstance(listed, (tuple, list)) or not all(isinstance(one, str) for one in listed):
+        raise UsageError(f"{name} is {value!r}, but must be a text or several", hint=f'write it like {name}=("…", "…")')
+    return tuple(listed)
+
+
 def one_of(name: str, value: object, allowed: Sequence[object]) -> None:
     """Raise `UsageError` unless `value` is one of `allowed`."""
     if value not in allowed:
@@ -107,6 +115,8 @@ class EngineConfig:
             in_range("threads", self.threads, 1, 256)
         in_range("prefill-chunk", self.prefill_chunk, 1, 4096)
         one_of("draft", self.draft, DRAFTS)
+        if isinstance(self.draft_model, str):
+            object.__setattr__(self, "draft_model", Path(self.draft_model))
         if (self.draft == "model") != (self.draft_model is not None):
             raise UsageError("`draft` model and `draft_model` go together", hint="give both, or neither")
         in_range("draft-tokens", self.draft_tokens, 1, MOST_DRAFTS)
@@ -138,7 +148,7 @@ class SamplingParams:
     """Stop after this many new tokens. Unset: as many as the context holds."""
 
     stop: tuple[str, ...] = ()
-    """Stop before any of these strings."""
+    """Stop before any of these strings. A single string, or a list, may be given, too."""
 
     ignore_eos: bool = False
     """Go on after the end-of-turn token; for benchmarks."""
@@ -152,12 +162,14 @@ class SamplingParams:
         in_range("seed", self.seed, 0, (1 << 64) - 1)
         if self.max_tokens is not None:
             in_range("max-tokens", self.max_tokens, 1, 1 << 20)
+        object.__setattr__(self, "stop", texts_of("stop", self.stop))
         if any(not s for s in self.stop):
             raise UsageError("a stop string is empty", hint="leave it out, or give it some text")
 
 
 Kind = Literal["flag", "int", "float", "text", "list"]
 
+PREFIX = "LOCALINFER_"
 SPECIAL = {
     "LOCALINFER_HOME": "where models, chats and measurements are kept",
     "LOCALINFER_CONFIG": "another settings file",
@@ -189,7 +201,7 @@ class Setting:
     @property
     def env(self) -> str:
         """`max-tokens` → `LOCALINFER_MAX_TOKENS`."""
-        return "LOCALINFER_" + self.name.upper().replace("-", "_")
+        return PREFIX + self.name.upper().replace("-", "_")
 
     def parse(self, raw: object, origin: str) -> Any:
         """`raw` (words from a shell, or a TOML value) as this setting's type. Raises `UsageError` naming `origin`."""
@@ -286,9 +298,21 @@ def line_of(text: str, key: str) -> int:
     return text.count("\n", 0, match.start()) + 1 if match else 0
 
 
+def unknown_variables(settings: Mapping[str, Setting], env: Mapping[str, str] | None = None) -> dict[str, str]:
+    """Variables of `env` that look like ours and mean nothing, each with the nearest name that does, or ""."""
+    known = {setting.env for setting in settings.values()} | SPECIAL.keys()
+    names = os.environ if env is None else env
+    found = {}
+    for name in sorted(name for name in names if name.startswith(PREFIX) and name not in known):
+        words = [one.removeprefix(PREFIX) for one in known]
+        near = get_close_matches(name.removeprefix(PREFIX), words, n=1, cutoff=0.6)
+        found[name] = PREFIX + near[0] if near else ""
+    return found
+
+
 def unknown_key(key: str, settings: Mapping[str, Setting], origin: str = "") -> UsageError:
     """The error for a key that is no setting, with the nearest one that is."""
     near = get_close_matches(key.replace("_", "-").lower(), settings, n=1, cutoff=0.5)
     where = f"{origin}: " if origin else ""
-    hint = f"did you mean `{near[0]}`?" if near else "`localinfer config show` lists all keys"
+    hint = f"did you mean `{near[0]}`?" if near else "`localinfer config keys` lists all keys"
     return UsageError(f"{where}there is no setting `{key}`", hint=hint)

@@ -2,13 +2,16 @@
 
 import asyncio
 import re
+import subprocess
+import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 import localinfer
-from localinfer import Chat, EngineConfig, SamplingParams, Text, astream, load
-from localinfer.errors import NotFound
+from localinfer import Chat, EngineConfig, Request, SamplingParams, Text, astream, load
+from localinfer.errors import NotFound, UsageError
 from tests.tiny import make_checkpoint
 
 GREEDY = SamplingParams(temperature=0, max_tokens=20, ignore_eos=True)
@@ -95,3 +98,51 @@ def test_the_documents_examples_run(
     for example in examples:
         exec(compile(example.replace("starter:INT4", path), "docs/python.md", "exec"), {})
         assert capsys.readouterr().out.strip()
+
+
+def test_one_stop_is_one_and_not_its_letters(path: str) -> None:
+    assert SamplingParams(stop="Paris").stop == ("Paris",)
+    assert SamplingParams(stop=["a", "b"]).stop == ("a", "b")
+    assert hash(SamplingParams(stop=["a"])) == hash(SamplingParams(stop="a"))
+    for wrong in (5, ["a", 5], {"a": 1}, None, ""):
+        with pytest.raises(UsageError, match="stop"):
+            SamplingParams(stop=wrong)
+    with open_it(path) as engine:
+        whole = answer(engine, "one")
+        sampling = replace(GREEDY, stop=whole[4:7])
+        events = Chat(engine, sampling=sampling, raw=True).reply("one")
+        said = "".join(event.text for event in events if isinstance(event, Text))
+    assert said == whole[: whole.index(whole[4:7])]
+
+
+def test_text_where_a_request_is_wanted_says_what_is(path: str) -> None:
+    with open_it(path) as engine:
+        for call in (engine.add, lambda given: next(iter(engine.stream(given))), Request):
+            with pytest.raises(UsageError, match="an engine takes a `Request` of token ids, not text") as error:
+                call("text")
+            assert "Chat(engine)" in str(error.value.hint)
+        with pytest.raises(UsageError, match="not text"):
+            Request(("a", "word"))
+        with pytest.raises(UsageError, match="not a int"):
+            engine.add(5)
+
+
+def test_conversations_are_messages_and_prompts_are_text(path: str) -> None:
+    with open_it(path) as engine:
+        with pytest.raises(UsageError, match="messages"):
+            Chat(engine, messages="hello")
+        with pytest.raises(UsageError, match="`reply` takes text"):
+            list(Chat(engine).reply(["hello"]))
+
+
+def test_a_path_may_be_text(path: str) -> None:
+    with localinfer.open_engine(path, EngineConfig(context=64, threads=1)) as engine:
+        assert engine.info.model
+    assert EngineConfig(draft="model", draft_model=path).draft_model == Path(path)
+
+
+def test_it_can_be_run_as_a_module() -> None:
+    ran = subprocess.run([sys.executable, "-m", "localinfer", "--version"], capture_output=True, text=True, check=False)
+    assert (ran.returncode, ran.stdout, ran.stderr) == (0, f"{localinfer.__version__}\n", "")
+    wrong = subprocess.run([sys.executable, "-m", "localinfer", "rnu"], capture_output=True, text=True, check=False)
+    assert (wrong.returncode, "did you mean `localinfer run`?" in wrong.stderr) == (2, True)

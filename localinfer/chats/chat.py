@@ -25,7 +25,8 @@ SPLIT_TOKENS = 8
 class Chat:
     """Keeps the messages, and asks `engine` for the next one. One reply at a time.
 
-    `raw` sends prompts as plain text, without template, system prompt or history. With `on_overflow="shift"` the
+    `raw` sends prompts as plain text, without template, system prompt or history; with `special` what spells a control
+    token in them is that token, and a begin-of-text token is not written twice. With `on_overflow="shift"` the
     oldest turns are forgotten when the context is full, never the system prompt, and a `Shifted` event says so.
     """
 
@@ -37,13 +38,17 @@ class Chat:
         messages: Sequence[Message] = (),
         sampling: SamplingParams | None = None,
         raw: bool = False,
+        special: bool = False,
         on_overflow: Overflow = "error",
     ) -> None:
+        if isinstance(messages, str):
+            raise UsageError("`messages` is text, but must be messages", hint='write `[Message("user", "…")]`')
         if raw and system:
             raise UsageError("a system prompt needs the chat template", hint="leave out `--system` or `--raw`")
         self.engine = engine
         self.sampling = sampling or engine.default_sampling
         self.raw = raw
+        self.special = special
         self.on_overflow = on_overflow
         self.warnings: tuple[str, ...] = ()
         """What the last reply's user should know, such as a doubled begin-of-text token."""
@@ -64,6 +69,8 @@ class Chat:
         The prompt and the answer join `messages` when the reply ends, in whatever way: cancelled or cut off, what
         was written stays. If nothing was written, nothing is kept. Raises `ContextOverflow` if it does not fit.
         """
+        if not isinstance(prompt, str):
+            raise UsageError(f"`reply` takes text, not a {type(prompt).__name__}", hint="earlier turns are `messages`")
         self._retries = 0
         yield from self._answer([*self._turns, Message("user", prompt)], cancelled)
 
@@ -174,7 +181,7 @@ class Chat:
             )
         tokenizer = self.engine.tokenizer
         if self.raw:
-            return [*self._bos(), *tokenizer.encode_text(turns[-1].content + begun)]
+            return self._raw_tokens(turns[-1].content + begun)
         rendered = self._render(turns)
         self.warnings = rendered.warnings
         if known := self._known(begun, begun_tokens):
@@ -202,6 +209,14 @@ class Chat:
             eos=tokenizer.eos_token or "",
             special_strings=tokenizer.special_strings,
         )
+
+    def _raw_tokens(self, text: str) -> list[int]:
+        """`text` as it is, behind the model's begin-of-text token if it wants one."""
+        bos = self._bos()
+        if not self.special:
+            return [*bos, *self.engine.tokenizer.encode_text(text)]
+        tokens = self.engine.tokenizer.encode_rendered(text)
+        return tokens if tokens[: len(bos)] == bos else [*bos, *tokens]
 
     def _bos(self) -> list[int]:
         tokenizer = self.engine.tokenizer

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from localinfer.chats.chat import Chat
 from localinfer.chats.rows import Asked
-from localinfer.errors import LocalInferError
+from localinfer.errors import LocalInferError, UsageError
 from localinfer.events import Event, Finished, Stats, Text
 
 if TYPE_CHECKING:
@@ -27,12 +27,23 @@ class Answered:
     text: list[str] = field(default_factory=list)
     token_ids: tuple[int, ...] = ()
     reason: str | None = None
+    stop: str | None = None
+    """The stop string that ended it, if one did."""
     stats: Stats | None = None
     error: LocalInferError | None = None
 
     @property
     def done(self) -> bool:
         return self.reason is not None or self.error is not None
+
+
+@dataclass(frozen=True, slots=True)
+class Manner:
+    """How prompts are given to the model where a line says nothing of it; see `Chat`."""
+
+    system: str | None = None
+    raw: bool = False
+    special: bool = False
 
 
 class Reader:
@@ -67,9 +78,10 @@ class Reader:
 
 
 def answer_all(
-    engine: "Engine", lines: Iterator[Asked], *, parallel: int, system: str | None = None, raw: bool = False
+    engine: "Engine", lines: Iterator[Asked], *, parallel: int, manner: Manner | None = None
 ) -> Iterator[Answered]:
-    """The answer to each of `lines`, in their order, `parallel` of them together; `system` where a line has none."""
+    """The answer to each of `lines`, in their order, `parallel` of them together."""
+    manner = manner or Manner()
     reader, most = Reader(lines, AHEAD * parallel), AHEAD * parallel
     waiting, running, ended = deque[Answered](), dict[int, Answered](), False
     while waiting or not ended:
@@ -81,20 +93,26 @@ def answer_all(
             if asked is None:
                 ended = True
             else:
-                waiting.append(_begin(engine, asked, running, system=system, raw=raw))
+                waiting.append(_begin(engine, asked, running, manner))
         for event in engine.step() if running else ():
             _hear(event, running)
         while waiting and waiting[0].done:
             yield waiting.popleft()
 
 
-def _begin(engine: "Engine", asked: Asked, running: dict[int, Answered], *, system: str | None, raw: bool) -> Answered:
+def _begin(engine: "Engine", asked: Asked, running: dict[int, Answered], manner: Manner) -> Answered:
     from localinfer.engine.protocol import Request
 
     answered = Answered(asked, error=asked.error)
     if asked.error is None:
+        raw = manner.raw if asked.raw is None else asked.raw
+        special = manner.special if asked.special is None else asked.special
         try:
-            chat = Chat(engine, system=asked.system or system, messages=asked.turns[:-1], raw=raw)
+            if special and not raw:
+                raise UsageError("`special` goes with `raw`", hint='add `"raw": true`, or leave `special` out')
+            chat = Chat(
+                engine, system=asked.system or manner.system, messages=asked.turns[:-1], raw=raw, special=special
+            )
             prompt = chat.tokens_of(asked.turns[-1].content)
             running[engine.add(Request(tuple(prompt), asked.sampling))] = answered
         except LocalInferError as error:
@@ -110,4 +128,5 @@ def _hear(event: Event, running: dict[int, Answered]) -> None:
         answered.text.append(event.text)
     elif isinstance(event, Finished):
         answered.token_ids, answered.reason, answered.stats = event.token_ids, event.reason, event.stats
+        answered.stop = event.stop
         del running[event.handle]

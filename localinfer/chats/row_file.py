@@ -15,7 +15,7 @@ from localinfer.formats.durable import write_failed
 def row_of(answered: Answered) -> dict[str, Any]:
     """The row of JSON for one line."""
     asked, stats = answered.asked, answered.stats
-    row: dict[str, Any] = {"id": asked.id, "index": asked.index, "request": asked.digest}
+    row: dict[str, Any] = {"id": asked.id, "index": asked.index, "line": asked.line, "request": asked.digest}
     if answered.error is not None:
         error = answered.error
         told = {"message": error.message, "hint": error.hint, "exit_code": error.exit_code}
@@ -26,7 +26,8 @@ def row_of(answered: Answered) -> dict[str, Any]:
         "cached_tokens": stats.cached_tokens,
         "completion_tokens": stats.completion_tokens,
     }
-    return row | {"text": "".join(answered.text), "finish_reason": answered.reason, "usage": usage}
+    stop = {} if answered.stop is None else {"stop": answered.stop}
+    return row | {"text": "".join(answered.text), "finish_reason": answered.reason, **stop, "usage": usage}
 
 
 class RowFile:
@@ -92,9 +93,10 @@ class RowFile:
             raise write_failed(self.path, 0, error) from error
 
 
-def failed(first: LocalInferError, errors: int, total: int) -> LocalInferError:
+def failed(first: Answered, errors: int, total: int) -> LocalInferError:
     """What to end with when some lines had no answer: an error of the first one's kind."""
-    return type(first)(
-        f"{errors} of {total} lines could not be answered; the first: {first.message}",
+    assert first.error is not None
+    return type(first.error)(
+        f"{errors} of {total} lines could not be answered; the first: line {first.asked.line}: {first.error.message}",
         hint="their rows say why, under `error`",
     )

@@ -4,11 +4,13 @@ import hashlib
 import json
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
+from difflib import get_close_matches
 from typing import Any, BinaryIO, cast
 
 from localinfer.chats.template import Message, Role
 from localinfer.config import SamplingParams
 from localinfer.errors import LocalInferError, UsageError
+from localinfer.text import one_line
 
 ROLES = ("system", "user", "assistant")
 
@@ -27,14 +29,16 @@ SAMPLING = {
 MOST_NESTED = 100
 """Lists and objects in each other."""
 _A_MESSAGE = 'write `[{"role": "user", "content": "…"}]`'
-KNOWN = {"id", "prompt", "messages", "system", "stop", *SAMPLING}
+KNOWN = {"id", "prompt", "messages", "system", "raw", "special", "stop", *SAMPLING}
 
 
 @dataclass(frozen=True, slots=True)
 class Asked:
-    """One line: number `index` of those that are not empty. Either it can be answered, or `error` says why not."""
+    """One line: number `index`, from 0, of those that are not empty. It can be answered, or `error` says why not."""
 
     index: int
+    line: int
+    """Of the input, from 1, empty ones counted."""
     digest: str
     """Of the line's bytes and all else that decides the answer; 16 hexadecimal digits."""
     id: Any = None
@@ -42,40 +46,67 @@ class Asked:
     turns: tuple[Message, ...] = ()
     """The conversation without its system prompt; the last one is the user's."""
     sampling: SamplingParams = field(default_factory=SamplingParams)
-    unknown: tuple[str, ...] = ()
-    """Fields that mean nothing here."""
+    raw: bool | None = None
+    """Whether the prompt goes without the chat template; None where the line does not say."""
+    special: bool | None = None
+    """Whether what spells a control token in a raw prompt is that token; None where the line does not say."""
     error: LocalInferError | None = None
 
 
-def lines_of(stream: BinaryIO, limit: int) -> Iterator[bytes]:
-    """Lines that are not blank, without their ends. Of one longer than `limit` bytes, `limit` + 1 are kept."""
+def lines_of(stream: BinaryIO, limit: int) -> Iterator[tuple[int, bytes]]:
+    """Lines that are not blank, without their ends, each with its number from 1. Of one longer than `limit` bytes,
+    `limit` + 1 are kept."""
+    number = 0
     while line := stream.readline(limit + 1):
+        number += 1
         rest = line
         while len(rest) > limit and not rest.endswith(b"\n"):
             rest = stream.readline(limit + 1)
         if line.strip():
-            yield line.rstrip(b"\r\n")
+            yield number, line.rstrip(b"\r\n")
 
 
-def understood(line: bytes, index: int, *, limit: int, context: str, sampling: SamplingParams) -> Asked:
-    """What `line` asks for; `sampling` holds where it says nothing, `context` is all else that decides the answer."""
+def understood(
+    line: bytes,
+    index: int,
+    number: int,
+    *,
+    limit: int,
+    context: str,
+    sampling: SamplingParams,
+    ignore_unknown: bool = False,
+) -> Asked:
+    """What `line`, number `number` of the input, asks for; `sampling` holds where it says nothing, `context` is all
+    else that decides the answer. Keys that mean nothing are an error unless we `ignore_unknown`."""
     digest = hashlib.sha256(context.encode() + b"\0" + line).hexdigest()[:16]
     identity = None
     try:
         row = _object(line, limit)
         identity = row.get("id")
+        if not ignore_unknown:
+            _refuse_unknown(row)
         system, turns = _conversation(row)
-        return Asked(
-            index,
-            digest,
-            identity,
-            system,
-            turns,
-            _sampling(row, sampling),
-            tuple(sorted(name[:40] for name in row.keys() - KNOWN)),
-        )
+        raw, special = _flag(row, "raw"), _flag(row, "special")
+        return Asked(index, number, digest, identity, system, turns, _sampling(row, sampling), raw, special)
     except LocalInferError as error:
-        return Asked(index, digest, identity, error=error)
+        return Asked(index, number, digest, identity, error=error)
+
+
+def _refuse_unknown(row: Mapping[str, Any]) -> None:
+    """Raise `UsageError` for keys that mean nothing: a misspelled one would change the answer in silence."""
+    odd = sorted(row.keys() - KNOWN)
+    if odd:
+        named = ", ".join(f"`{one_line(name, 40)}`" for name in odd[:3]) + (" …" if len(odd) > 3 else "")
+        near = get_close_matches(odd[0].lower(), sorted(KNOWN), n=1, cutoff=0.6)
+        meant = f"did you mean `{near[0]}`? " if near else ""
+        raise UsageError(f"{named} means nothing here", hint=f"{meant}`--ignore-unknown` passes over such keys")
+
+
+def _flag(row: Mapping[str, Any], name: str) -> bool | None:
+    value = row.get(name)
+    if value is not None and not isinstance(value, bool):
+        raise UsageError(f"`{name}` is neither true nor false", hint=f'write `{{"{name}": true}}`, or leave it out')
+    return value
 
 
 def _object(line: bytes, limit: int) -> dict[str, Any]:

@@ -26,6 +26,8 @@ class Reply:
     text: list[str] = field(default_factory=list)
     token_ids: list[int] = field(default_factory=list)
     finish_reason: str = "cancelled"
+    stop: str | None = None
+    """The stop string that ended it."""
     stats: Stats | None = None
 
     def read_meter(self) -> None:
@@ -108,7 +110,7 @@ def _follow(events: Iterator[Event], reply: Reply, out: Answer, progress: Progre
                 reply.stats = event
                 reply.read_meter()
             case Finished():
-                reply.finish_reason, reply.stats = event.reason, event.stats
+                reply.finish_reason, reply.stats, reply.stop = event.reason, event.stats, event.stop
                 reply.token_ids = list(event.token_ids)
                 reply.read_meter()
 

@@ -33,6 +33,7 @@ COMMANDS = {
     "draft rm": "draft:rm",
     "doctor": "doctor:doctor",
     "config show": "config:show",
+    "config keys": "config:keys",
     "config set": "config:set_",
     "config unset": "config:unset",
     "completion": "completion:completion",
@@ -48,7 +49,7 @@ GROUPS = {
 
 ALIASES = {"ls": "list"}
 
-PLAIN = {"doctor", "completion", "config show", "config set", "config unset"}
+PLAIN = {"doctor", "completion", "config show", "config keys", "config set", "config unset"}
 """Commands that must work when the settings file does not."""
 
 EPILOG = (

@@ -34,7 +34,8 @@ def verify(*, json: o.Json, quiet: o.Quiet) -> None:
 
 def prune(*, dry_run: o.DryRun, json: o.Json, quiet: o.Quiet) -> None:
     """Delete unfinished downloads, half-made models, files that no model needs, and cached keys and values."""
-    from localinfer.cli.output import line, show_json
+    from localinfer.cli.output import line, note, show_json
+    from localinfer.hub.unfinished import unfinished_models
     from localinfer.hub.upkeep import prune as tidy
 
     found = tidy(dry_run=dry_run)
@@ -46,3 +47,7 @@ def prune(*, dry_run: o.DryRun, json: o.Json, quiet: o.Quiet) -> None:
         for leftover in found:
             line(f"{leftover.path}  {size(leftover.size_bytes)}  {leftover.what}")
         line(f"{'would free' if dry_run else 'freed'} {size(freed)}")
+        for one in unfinished_models():
+            if not any(leftover.path in one.paths for leftover in found):
+                state = "is being made" if one.busy else "was stopped within a day, and can be gone on with"
+                note(f"kept {size(one.size_bytes)} of `{one.ref}`, which {state}; `localinfer rm {one.ref}` deletes it")

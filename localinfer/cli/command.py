@@ -9,7 +9,7 @@ from typer import TyperException
 from typer.core import TyperCommand, TyperGroup
 
 from localinfer.cli.options import SETTINGS
-from localinfer.config import Setting, load_config
+from localinfer.config import Setting, load_config, unknown_variables
 from localinfer.errors import UsageError
 
 TYPED = "localinfer.typed"
@@ -46,6 +46,8 @@ class Command(TyperCommand):
         flags = {wanted[name].name: raw for name, raw in typed.items() if name in wanted and raw is not None}
         ctx.meta[TYPED] = frozenset(flags)
         values = self._load(flags)
+        if self.use_sources and not values["quiet"].value:
+            name_unknown_variables()
         ctx.params.update({name: values[setting.name].value for name, setting in wanted.items()})
         ctx.args = []
         return []
@@ -112,6 +114,14 @@ def _in_our_words(error: TyperException, command: str) -> UsageError:
     near = getattr(error, "possibilities", None)
     hint = f"did you mean `{near[0]}`?" if near else f"see `{command} --help`"
     return UsageError(words[:1].lower() + words[1:], hint=hint)
+
+
+def name_unknown_variables() -> None:
+    """A variable that looks like ours but means nothing is most likely a typing error: say so."""
+    from localinfer.cli.output import note
+
+    for name, near in unknown_variables(SETTINGS).items():
+        note(f"warning: {name} is set, but no setting has this name" + (f"; did you mean {near}?" if near else ""))
 
 
 def _argument(param: Any, value: Any, command: str) -> Any:

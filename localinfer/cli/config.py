@@ -10,8 +10,9 @@ from typing import Annotated, Any
 import typer
 
 from localinfer.cli import options as o
+from localinfer.cli.command import name_unknown_variables
 from localinfer.cli.options import SETTINGS
-from localinfer.config import Value, load_config, unknown_key
+from localinfer.config import Setting, Value, load_config, unknown_key
 from localinfer.errors import UsageError
 
 Key = Annotated[str, typer.Argument(metavar="KEY", help="A flag's long name without dashes, such as `threads`.")]
@@ -26,12 +27,42 @@ def show(*, json: o.Json) -> None:
     from localinfer.paths import config_file
 
     values = load_config(SETTINGS, {}, file=config_file())
+    name_unknown_variables()
     if json:
         show_json({name: {"value": shown(name, value), "origin": value.origin} for name, value in values.items()})
         return
     for name, value in changed(values).items():
         line(f"{name} = {toml_words(shown(name, value))}   # {value.origin}")
     note(f"settings file: {config_file()}")
+
+
+def keys(*, json: o.Json) -> None:
+    """List every key: what it takes, its default, and what it does."""
+    from localinfer.cli.output import line, show_json
+
+    if json:
+        show_json([_key_as_json(setting) for setting in SETTINGS.values()])
+        return
+    width = max(map(len, SETTINGS))
+    for name, setting in sorted(SETTINGS.items()):
+        line(f"{name:<{width}}  {_takes(setting):<14}  {setting.help}")
+
+
+def _takes(setting: Setting) -> str:
+    """What a key's value may be, in a word or two."""
+    return "|".join(setting.choices) or {"flag": "true|false", "int": "number", "float": "number"}.get(
+        setting.kind, "texts" if setting.kind == "list" else "text"
+    )
+
+
+def _key_as_json(setting: Setting) -> dict[str, Any]:
+    said: dict[str, Any] = {"key": setting.name, "env": setting.env, "kind": setting.kind, "help": setting.help}
+    return said | {
+        "choices": list(setting.choices),
+        "low": setting.low,
+        "high": setting.high,
+        "default": setting.default,
+    }
 
 
 def set_(key: Key, words: Words) -> None:

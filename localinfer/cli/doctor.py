@@ -1,6 +1,5 @@
 """`doctor`: what this machine has, what will run, and which settings hold. Never fails for a part it cannot tell."""
 
-import os
 import platform
 from dataclasses import asdict
 from functools import partial
@@ -179,10 +178,9 @@ def settings() -> dict[str, Any]:
 def unknown_environment() -> list[str]:
     """Variables that look like ours and mean nothing: most likely typing errors."""
     from localinfer.cli.options import SETTINGS
-    from localinfer.config import SPECIAL
+    from localinfer.config import unknown_variables
 
-    known = {setting.env for setting in SETTINGS.values()} | SPECIAL.keys()
-    return sorted(name for name in os.environ if name.startswith("LOCALINFER_") and name not in known)
+    return list(unknown_variables(SETTINGS))
 
 
 def _or_problem(tell: Any) -> dict[str, Any]:

@@ -74,6 +74,10 @@ def _asked(ref: str, folder: Path, revision: str | None, token: str | None, *, o
 
     reference = parse(ref, revision=revision)
     wanted, known = reference.variant or "", resolve_or_none(ref, revision, offline=offline)
+    if known is not None and known.source == "ours" and not wanted and known.variant != "BF16":
+        # an alias means its best small form; the original tells of every width, that one first
+        original = resolve_or_none(known.name, reference.revision, offline=offline)
+        known, wanted = original or known, known.variant
     if known is None and wanted:
         known = resolve_or_none(f"{reference.name}:BF16", reference.revision, offline=offline)
     if known is None and (offline or reference.path):

@@ -10,12 +10,12 @@ import typer
 
 from localinfer.cli import options as o
 from localinfer.cli.bundles import EngineFlags, SamplingFlags
-from localinfer.errors import LocalInferError, NotFound, UsageError
+from localinfer.errors import NotFound, UsageError
 
 if TYPE_CHECKING:
     from contextlib import ExitStack
 
-    from localinfer.chats.mapping import Answered
+    from localinfer.chats.mapping import Answered, Manner
     from localinfer.chats.row_file import RowFile
     from localinfer.chats.rows import Asked
     from localinfer.cli.opening import Opened
@@ -39,6 +39,8 @@ def map_(
     resume: o.Resume,
     system: o.System,
     raw: o.Raw,
+    special: o.Special,
+    ignore_unknown: o.IgnoreUnknown,
     sampling: SamplingFlags,
     parallel: o.Parallel,
     engine: EngineFlags,
@@ -49,16 +51,21 @@ def map_(
     """Answer many prompts together: JSON lines in, JSON lines out, in their order.
 
     A line has `prompt` or `messages`, and what it wants of `id`, `system`, `temperature`, `top_k`, `top_p`, `min_p`,
-    `repeat_penalty`, `seed`, `max_tokens` and `stop`. What cannot be answered becomes a row with `error`, and the exit
-    code is the first one's. Eight are answered together unless `--parallel` says otherwise; no answer depends on it.
+    `repeat_penalty`, `seed`, `max_tokens`, `stop`, `raw` and `special`. What cannot be answered becomes a row with
+    `error`, and the exit code is the first one's; so does a line with other keys, unless they are to be ignored. A row
+    has the number of its line in the input, as `line`. Eight are answered together unless `--parallel` says otherwise;
+    no answer depends on it.
     """
     from contextlib import ExitStack, closing
     from dataclasses import replace
 
+    from localinfer.chats.mapping import Manner
     from localinfer.chats.row_file import RowFile
     from localinfer.cli.opening import find, open_model
+    from localinfer.cli.run import require_raw
     from localinfer.config import in_range
 
+    require_raw(raw=raw, special=special)
     if resume and not output:
         raise UsageError("`--resume` needs the file that the stopped run wrote", hint="name it: `-o FILE --resume`")
     together = _one_number(parallel)
@@ -70,8 +77,9 @@ def map_(
         config = replace(engine.config(), parallel=together)
         opened = open_model(found, config, backend=engine.backend, quiet=quiet)
         running = held.enter_context(opened.engine)
-        asked = _asked(stream, opened, sampling.over(running.default_sampling), f"{system!r} {raw}")
-        _Job(opened, rows, total, together, system, raw, quiet).run(asked)
+        usual, manner = sampling.over(running.default_sampling), Manner(system, raw, special)
+        asked = _asked(stream, opened, usual, f"{manner!r} {ignore_unknown}", ignore_unknown=ignore_unknown)
+        _Job(opened, rows, total, together, manner, quiet).run(asked)
 
 
 def _one_number(words: list[str]) -> int:
@@ -104,7 +112,9 @@ def _opened(name: str | None, held: "ExitStack") -> tuple[BinaryIO, int]:
     return file, total
 
 
-def _asked(stream: BinaryIO, opened: "Opened", usual: "SamplingParams", more: str) -> "Iterator[Asked]":
+def _asked(
+    stream: BinaryIO, opened: "Opened", usual: "SamplingParams", more: str, *, ignore_unknown: bool
+) -> "Iterator[Asked]":
     """What each line asks for. Whatever decides an answer is in its digest, so that a resumed run is one run."""
     from localinfer import __version__
     from localinfer.chats.files import BYTES_PER_TOKEN
@@ -114,8 +124,10 @@ def _asked(stream: BinaryIO, opened: "Opened", usual: "SamplingParams", more: st
     limit = running.context_size * BYTES_PER_TOKEN
     context = f"{__version__} {model.ref} {model.revision} {running.info.kv_layers or running.info.kv_bits} "
     context += f"{running.context_size} {running.info.backend} {usual!r} {more}"
-    for index, line in enumerate(lines_of(stream, limit)):
-        yield understood(line, index, limit=limit, context=context, sampling=usual)
+    for index, (number, line) in enumerate(lines_of(stream, limit)):
+        yield understood(
+            line, index, number, limit=limit, context=context, sampling=usual, ignore_unknown=ignore_unknown
+        )
 
 
 class _Job:
@@ -127,15 +139,13 @@ class _Job:
         rows: "RowFile | None",
         total: int,
         parallel: int,
-        system: str | None,
-        raw: bool,
+        manner: "Manner",
         quiet: bool,
     ) -> None:
         self._opened, self._rows, self._total, self._parallel = opened, rows, total, parallel
-        self._system, self._raw, self._quiet = system, raw, quiet
+        self._manner, self._quiet = manner, quiet
         self._done = self._kept = self._errors = self._tokens = 0
-        self._first: LocalInferError | None = None
-        self._unknown: set[str] = set()
+        self._first: Answered | None = None
 
     def run(self, lines: "Iterator[Asked]") -> None:
         """Raises an error of the first failed line's kind when there was one."""
@@ -148,9 +158,7 @@ class _Job:
             if self._rows is not None:
                 self._done = self._kept = self._rows.kept(lines)
             with Progress(long=True, quiet=self._quiet) as progress:
-                answers = answer_all(
-                    self._opened.engine, lines, parallel=self._parallel, system=self._system, raw=self._raw
-                )
+                answers = answer_all(self._opened.engine, lines, parallel=self._parallel, manner=self._manner)
                 progress("answering", self._done, self._total)
                 for answered in answers:
                     self._take(answered, progress)
@@ -164,18 +172,13 @@ class _Job:
     def _take(self, answered: "Answered", progress: "Progress") -> None:
         """Write one row."""
         from localinfer.chats.row_file import row_of
-        from localinfer.cli.output import note, show_json
+        from localinfer.cli.output import show_json
 
         self._done += 1
         self._tokens += len(answered.token_ids)
         if answered.error is not None:
             self._errors += 1
-            self._first = self._first or answered.error
-        if new := set(answered.asked.unknown) - self._unknown:
-            self._unknown |= new
-            progress.clear()
-            if not self._quiet:
-                note(f"row {answered.asked.index}: {', '.join(sorted(new))} mean nothing here")
+            self._first = self._first or answered
         if self._rows is not None:
             self._rows.write(row_of(answered))
         else:

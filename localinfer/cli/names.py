@@ -5,7 +5,7 @@ import re
 from localinfer.cli.output import write
 from localinfer.errors import LocalInferError
 
-_PLAIN = re.compile(r"[A-Za-z0-9][A-Za-z0-9._/:@-]*")
+_PLAIN = re.compile(r"[^\W_][\w./:@-]*")
 """Names that no shell reads as anything else."""
 
 

@@ -23,6 +23,18 @@ File = Annotated[
 ]
 System = Annotated[str | None, flag("system", "text", "The system prompt.", short="-s")]
 Raw = Annotated[bool, flag("raw", "flag", "Send the prompt as it is, without the model's chat template.")]
+Special = Annotated[
+    bool,
+    flag(
+        "special",
+        "flag",
+        "With --raw: text that spells a control token, such as `<|im_end|>`, is that token. Only for prompts that you "
+        "trust: whoever writes them can write as the system or the model.",
+    ),
+]
+IgnoreUnknown = Annotated[
+    bool, flag("ignore-unknown", "flag", "Answer lines with keys that mean nothing here; else they are error rows.")
+]
 Lossy = Annotated[bool, flag("lossy", "flag", "Accept input that is not UTF-8; what cannot be read becomes U+FFFD.")]
 Revision = Annotated[
     str | None, flag("revision", "text", "Commit, branch or tag of the repository.", metavar="REVISION")

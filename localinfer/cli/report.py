@@ -1,5 +1,6 @@
 """What a run was like: the object of `run --json` and the line of `--stats`."""
 
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from localinfer.events import Drafting, Stats, gain_in_words
@@ -23,6 +24,7 @@ def as_json(opened: "Opened", chat: "Chat", reply: "Reply", bill: "Bill") -> dic
         "text": "".join(reply.text),
         "token_ids": reply.token_ids,
         "finish_reason": reply.finish_reason,
+        "stop": reply.stop,
         "prompt_tokens": stats.prompt_tokens if stats else None,
         "completion_tokens": len(reply.token_ids),
         "timings": {
@@ -32,6 +34,7 @@ def as_json(opened: "Opened", chat: "Chat", reply: "Reply", bill: "Bill") -> dic
             "decode_tok_s": stats.decode_tok_s if stats else None,
             "total_s": stats.total_s if stats else None,
         },
+        "sampling": asdict(chat.sampling),
         "speculation": _speculation(stats),
         "energy": {"joules": bill.joules, "source": bill.source},
         "cost": {

@@ -30,6 +30,7 @@ def run(
     file: o.File,
     system: o.System,
     raw: o.Raw,
+    special: o.Special,
     sampling: SamplingFlags,
     on_overflow: o.OnOverflow,
     lossy: o.Lossy,
@@ -44,12 +45,13 @@ def run(
     kv_disk: o.KvDisk,
     quiet: o.Quiet,
 ) -> None:
-    """Answer one prompt, then stop.
+    """Answer one prompt, then stop; without one, on a terminal, ask for prompts until Ctrl-D.
 
     Files come first, then what is piped in, then PROMPT. The answer goes to standard output as it is written,
     everything else to standard error.
     """
     from localinfer.chats.chat import Chat
+    from localinfer.cli import repl
     from localinfer.cli.answer import show_answer
     from localinfer.cli.opening import find, open_model
     from localinfer.cli.output import note
@@ -57,19 +59,35 @@ def run(
     from localinfer.cli.tints import tints_of
     from localinfer.engine.opening import DEFAULT_CONTEXT
 
-    tints = tints_of(sys.stdout) if show_drafts else None
+    require_raw(raw=raw, special=special)
+    if show_drafts:
+        tints_of(sys.stdout)  # refuses a pipe before anything is loaded
     ref, argument = split_words(words or [], model, prompt, ctx.meta[TYPED])
-    text = read_prompt(argument, file, lossy=lossy, context=engine.ctx_size or DEFAULT_CONTEXT)
+    talks = repl.is_wanted(argument is not None, file, json)
+    text = "" if talks else read_prompt(argument, file, lossy=lossy, context=engine.ctx_size or DEFAULT_CONTEXT)
     found = find(ref, revision=revision, offline=offline, quiet=quiet)
     offer = offer_for(found.name, cost.api_model) if json or stats else None
     config = engine.config(remember=not no_remember, kv_disk=kv_disk)
     opened = open_model(found, config, backend=engine.backend, quiet=quiet)
     with opened.engine as running:
         chosen = sampling.over(running.default_sampling)
-        chat = Chat(running, system=system, sampling=chosen, raw=raw, on_overflow=on_overflow)
-        show_answer(opened, chat, text, json=json, stats=stats, cost=cost, offer=offer, tints=tints, quiet=quiet)
+        chat = Chat(running, system=system, sampling=chosen, raw=raw, special=special, on_overflow=on_overflow)
+
+        def answer(chat: Chat, text: str) -> None:
+            fresh = tints_of(sys.stdout) if show_drafts else None
+            show_answer(opened, chat, text, json=json, stats=stats, cost=cost, offer=offer, tints=fresh, quiet=quiet)
+
+        repl.Loop(chat, answer).run() if talks else answer(chat, text)
     if (problem := running.load().disk_problem) and not quiet:  # all is written by now, or never
         note(f"keys and values are not kept on disk: {problem}; `--kv-disk 0` does not try")
+
+
+def require_raw(*, raw: bool, special: bool) -> None:
+    """Raise `UsageError` where `--special` would change nothing."""
+    if special and not raw:
+        raise UsageError(
+            "`--special` goes with `--raw`: a chat template writes control tokens itself", hint="add `--raw`"
+        )
 
 
 def offer_for(name: str, api_model: str | None) -> "Offer | None":

@@ -4,8 +4,25 @@ import time
 from typing import Any
 
 from localinfer.hub.model import LocalModel
+from localinfer.hub.unfinished import Unfinished
 
 SOURCES = {"hub": "Hub", "ours": "made here", "file": "file"}
+
+
+def unfinished_row(one: Unfinished) -> dict[str, Any]:
+    """A model that was never finished, in `list` and `rm`: the same keys, and `unfinished`."""
+    return {
+        "ref": one.ref,
+        "name": one.name,
+        "variant": one.variant,
+        "kind": "checkpoint",
+        "source": one.source,
+        "revision": None,
+        "size_bytes": one.size_bytes,
+        "path": str(one.paths[0]),
+        "modified": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(one.modified)),
+        "unfinished": "being made" if one.busy else "stopped",
+    }
 
 
 def as_row(model: LocalModel) -> dict[str, Any]:

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from localinfer.config import SamplingParams
 from localinfer.engine.fair_lock import FairLock
 from localinfer.engine.load import Load, load_of
-from localinfer.engine.protocol import EngineInfo, Request, Tokenizer
+from localinfer.engine.protocol import EngineInfo, Request, Tokenizer, not_a_request
 from localinfer.engine.reply import Reply
 from localinfer.engine.runner import Runner
 from localinfer.engine.savings import Savings
@@ -271,6 +271,8 @@ class StepEngine:
             return sequence.handle
 
     def _check(self, request: Request) -> None:
+        if not isinstance(request, Request):
+            raise not_a_request(request)
         n, context = len(request.prompt), self.context_size
         if n == 0:
             raise UsageError("the prompt is empty", hint="give it some text")

@@ -45,7 +45,7 @@ def open_engine(
     otherwise. Raises `NotFound`, `NotSupported`, `Corrupt`, `DoesNotFit`, and `UsageError` for settings that do not fit
     the model.
     """
-    config = config or EngineConfig()
+    path, config = Path(path), config or EngineConfig()
     one_of("backend", backend, ("auto", "cpu", "cuda", "llamacpp"))
     if not path.exists():
         raise NotFound(f"{path}: no such file or directory", hint="check the path; see `localinfer list`")

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Literal, Protocol, Self
 
 from localinfer.config import Overflow, SamplingParams
 from localinfer.engine.calibration import Calibration
+from localinfer.errors import UsageError
 from localinfer.events import Event
 
 if TYPE_CHECKING:
@@ -87,6 +88,21 @@ class Request:
     """What to do when the context is full: end, or forget the oldest tokens visibly and go on."""
     keep: int = 0
     """Leading prompt tokens that are never forgotten, such as the system prompt."""
+
+    def __post_init__(self) -> None:
+        if isinstance(self.prompt, (str, bytes)) or isinstance(next(iter(self.prompt), None), str):
+            raise not_a_request("text")
+
+
+def not_a_request(given: object) -> UsageError:
+    """The error for something else where an engine wants a `Request`."""
+    text = isinstance(given, (str, bytes))
+    what = "text" if text else f"a {type(given).__name__}"
+    return UsageError(
+        f"an engine takes a `Request` of token ids, not {what}",
+        hint="`Chat(engine).reply(text)` answers text; `Request(tuple(engine.tokenizer.encode_text(text)))` goes on "
+        "with it as it is",
+    )
 
 
 class Engine(Protocol):

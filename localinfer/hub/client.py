@@ -10,9 +10,9 @@ from localinfer.formats.durable import sync, write_bytes, write_failed
 from localinfer.formats.json_files import read_object
 from localinfer.formats.layout import CONFIG, INDEX, INDEX_LIMIT
 from localinfer.hub import catalogue
-from localinfer.hub.cache import repo_dir, snapshots
+from localinfer.hub.cache import read_ref, repo_dir, snapshots
 from localinfer.hub.connection import Connection
-from localinfer.hub.listing import RemoteFile, read_listing, small_files, weights
+from localinfer.hub.listing import Listing, RemoteFile, read_listing, small_files, weights
 from localinfer.hub.locks import locked
 from localinfer.hub.model import LocalModel
 from localinfer.hub.patience import PATIENT, Patience
@@ -38,7 +38,8 @@ def pull(
     patience: Patience = PATIENT,
     first_patience: Patience | None = None,
 ) -> LocalModel:
-    """Download `org/name` (or an alias) into the shared cache and return it; a complete one costs one question.
+    """Download `org/name` (or an alias) into the shared cache and return it; a complete one costs one question, and
+    nothing is written then.
 
     The revision (default: `main`; of an alias, the catalogue's commit) is resolved to a commit first, and only files of
     that commit are fetched: configuration, tokenizer, template, safetensors of the top folder. `on_progress` hears
@@ -64,6 +65,8 @@ def pull(
     connection = Connection(name, wanted, token)
     listing = read_listing(connection.listing(first_patience or patience), name)
     small = small_files(listing, name)
+    if _is_whole(listing, small, repo_dir(name), wanted):
+        return _published(name, listing.commit)
 
     batch = _Batch(connection, listing.commit, repo_dir(name), patience, on_progress, on_notice)
     if INDEX in listing.files:
@@ -74,6 +77,28 @@ def pull(
         batch.fetch([*small, *weights(listing, None)])
     batch.publish(wanted)
     return _published(name, listing.commit)
+
+
+def _is_whole(listing: Listing, small: list[RemoteFile], repo: Path, revision: str) -> bool:
+    """Whether every file of the commit is linked to its blob, and `revision` to the commit. Writes nothing; a cache
+    that cannot be written may lack the second, which only says what the branch was when it was last asked for."""
+    snapshot = repo / "snapshots" / listing.commit
+    if not all(_is_linked(snapshot, file) for file in small):
+        return False
+    index = read_object(snapshot / INDEX, INDEX_LIMIT) if INDEX in listing.files else None
+    if not all(_is_linked(snapshot, file) for file in weights(listing, index)):
+        return False
+    known = revision == listing.commit or read_ref(repo, revision) == listing.commit
+    return known or not os.access(repo / "refs" if (repo / "refs").is_dir() else repo, os.W_OK)
+
+
+def _is_linked(snapshot: Path, file: RemoteFile) -> bool:
+    """Whether `snapshot` leads to the whole blob of `file`. A copy, where links cannot be made, is looked at anew."""
+    link = snapshot / file.name
+    try:
+        return link.readlink() == Path("..", "..", "blobs", file.digest) and link.stat().st_size == file.size
+    except OSError:
+        return False
 
 
 class _Batch:

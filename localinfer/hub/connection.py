@@ -14,6 +14,7 @@ from huggingface_hub import constants, get_session, get_token
 from localinfer import __version__
 from localinfer.errors import LocalInferError, NetworkError, NotFound, UsageError
 from localinfer.formats.json_files import parse_json
+from localinfer.hub.names import check_repo_name
 from localinfer.hub.patience import Patience
 
 LISTING_LIMIT = 32 << 20
@@ -35,7 +36,7 @@ class Connection:
     """One endpoint, one repository, one token."""
 
     def __init__(self, repo: str, revision: str, token: str | None) -> None:
-        self.repo = repo
+        self.repo = check_repo_name(repo)
         self.revision = revision
         self.endpoint = _checked((os.environ.get("HF_ENDPOINT") or constants.ENDPOINT).rstrip("/"))
         self._token = token or (None if constants.HF_HUB_DISABLE_IMPLICIT_TOKEN else get_token())

@@ -1,6 +1,5 @@
 """Turn a GGUF file into a model of ours: checked, written beside its place, then renamed whole."""
 
-import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -14,7 +13,7 @@ from localinfer.hub.checkpoint import RECORD
 from localinfer.hub.hashing import sha256_file
 from localinfer.hub.locks import locked
 from localinfer.hub.model import LocalModel
-from localinfer.hub.names import check_model_name, folder_of
+from localinfer.hub.names import check_model_name, folder_of, name_from
 from localinfer.paths import models_dir
 
 Progress = Callable[[int, int], None]
@@ -54,9 +53,7 @@ def import_file(
 
 def default_name(path: Path) -> str:
     """A model name from a file name: `My model.Q4_1.gguf` → `My-model.Q4_1`."""
-    stem = re.sub(r"[^A-Za-z0-9._-]+", "-", path.stem)
-    stem = re.sub(r"-{2,}", "-", re.sub(r"\.{2,}", ".", stem)).strip("-._")
-    return check_model_name(stem[:90] or "imported")
+    return check_model_name(name_from(path.stem) or "imported")
 
 
 def recorded_hash(directory: Path) -> str | None:

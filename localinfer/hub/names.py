@@ -9,15 +9,61 @@ from localinfer.errors import Corrupt, UsageError
 
 COMMIT = re.compile(r"[0-9a-f]{40}")
 SHA256 = re.compile(r"[0-9a-f]{64}")
-_SEGMENT = re.compile(r"[A-Za-z0-9]([A-Za-z0-9._-]{0,94}[A-Za-z0-9._])?")
+_REPO_SEGMENT = re.compile(r"[A-Za-z0-9]([A-Za-z0-9._-]{0,94}[A-Za-z0-9._])?")
+_MOST_BYTES = 120
+"""UTF-8 bytes of one word of a name: two of them and what we put before and after make a folder's name of 255."""
 _REVISION = re.compile(r"[A-Za-z0-9][A-Za-z0-9._/-]{0,127}")
 _DEVICE = re.compile(r"(con|prn|aux|nul|com[0-9]|lpt[0-9])(\..*)?", re.IGNORECASE)
 
 
 def is_model_name(name: str) -> bool:
-    """Whether `name` is `word` or `org/word`, and so maps to one folder and back (no word ends in `-`)."""
+    """Whether `name` is `word` or `org/word`, and so maps to one folder and back (no word ends in `-`).
+
+    Letters and digits of any script, in their composed form, so that one name is one folder everywhere.
+    """
     parts = name.split("/")
-    return len(parts) <= 2 and all(_SEGMENT.fullmatch(p) and "--" not in p and ".." not in p for p in parts)
+    return len(parts) <= 2 and all(map(_is_word, parts))
+
+
+def is_repo_name(name: str) -> bool:
+    """Whether the Hub could have a repository of this name: it knows ASCII only."""
+    return is_model_name(name) and all(_REPO_SEGMENT.fullmatch(part) for part in name.split("/"))
+
+
+def is_name_letter(character: str) -> bool:
+    """Whether a name may hold `character`: letters that are seen, their marks, digits, `.`, `_` and `-`."""
+    return character in "._-" or (_is_letter(character, "LM") and not _UNSEEN.match(character))
+
+
+def _is_letter(character: str, kinds: str = "L") -> bool:
+    category = unicodedata.category(character)
+    return category[0] in kinds or category == "Nd"
+
+
+def name_from(text: str) -> str:
+    """`text` as one word of a model's name: composed, a `-` for what no name holds; "" if nothing is left."""
+    composed = unicodedata.normalize("NFC", text)
+    word = "".join(character if is_name_letter(character) else "-" for character in composed)
+    word = re.sub(r"-{2,}", "-", re.sub(r"\.{2,}", ".", word))
+    word = word.encode()[: _MOST_BYTES - 30].decode(errors="ignore")  # room for what is added to it
+    while word and not _is_letter(word[0]):
+        word = word[1:]
+    return unicodedata.normalize("NFC", word).rstrip("-._")
+
+
+def _is_word(word: str) -> bool:
+    return (
+        0 < len(word.encode("utf-8", "surrogatepass")) <= _MOST_BYTES
+        and all(map(is_name_letter, word))
+        and _is_letter(word[0])
+        and not word.endswith("-")
+        and not any(pair in word for pair in ("--", ".."))
+        and unicodedata.is_normalized("NFC", word)
+    )
+
+
+_UNSEEN = re.compile("[\u034f\u115f\u1160\u17b4\u17b5\u180b-\u180f\u3164\ufe00-\ufe0f\uffa0\U000e0100-\U000e01ef]")
+"""Letters and marks that no font shows."""
 
 
 def check_model_name(name: str) -> str:
@@ -27,6 +73,13 @@ def check_model_name(name: str) -> str:
             f"{name!r} is not a model name",
             hint="use `name` or `org/name`: letters, digits, `.`, `_` and single `-`",
         )
+    return name
+
+
+def check_repo_name(name: str) -> str:
+    """`name` itself; `UsageError` when the Hub could not have a repository of that name."""
+    if not is_repo_name(name):
+        raise UsageError(f"{name!r} is not the name of a repository", hint="the Hub's names are like `org/name`")
     return name
 
 

@@ -1,15 +1,17 @@
 """From what a person typed to a model on this machine. Never touches the network, loads nothing heavy."""
 
+from difflib import get_close_matches
 from pathlib import Path
 
 from localinfer.errors import Corrupt, NotFound, NotSupported
 from localinfer.formats.layout import PICKLES, SINGLE
 from localinfer.hub import catalogue
-from localinfer.hub.cache import forms_of, read_ref, repo_dir
+from localinfer.hub.cache import forms_of, list_models, read_ref, repo_dir
 from localinfer.hub.checkpoint import missing_file, recorded_revision, size_on_disk, variant_of
 from localinfer.hub.model import LocalModel, variant_of_bits
 from localinfer.hub.names import COMMIT
 from localinfer.hub.reference import Reference, parse
+from localinfer.hub.unfinished import Unfinished, find_unfinished
 
 __all__ = ["LocalModel", "resolve"]
 
@@ -66,6 +68,12 @@ def _not_here(
     ref: str, name: str, reference: Reference, forms: list[LocalModel], *, alias: bool, offline: bool
 ) -> NotFound:
     original = next((form for form in forms if form.variant == "BF16"), None)
+    near = _nearest(ref, name)
+    if (begun := find_unfinished(ref)) is not None:
+        return NotFound(
+            f"`{ref}` was begun and never finished",
+            hint=f"{_goes_on(begun)} goes on with it; `localinfer rm {begun.ref}` deletes what is there",
+        )
     if reference.variant not in (None, "BF16") and original is not None:
         bits = str(reference.variant).removeprefix("INT")
         hint = f"make it with `localinfer quantize {original.ref} --bits {bits}`"
@@ -75,12 +83,33 @@ def _not_here(
         hint = f"run `localinfer pull {reference.name}`"
     elif "/" not in name:
         hint = "type `localinfer list` for what is here, or give a name like `org/name`"
+        hint = f"did you mean `{near}`? `localinfer list` shows what is here" if near else hint
     elif offline:
         hint = f"go online and run `localinfer pull {name}`"
     else:
         wanted = f"@{reference.revision}" if reference.revision else ""
         hint = f"run `localinfer pull {name}{wanted}`"
+        hint += f", or did you mean `{near}`?" if near else ""
     return NotFound(f"`{ref}` is not on this machine", hint=hint)
+
+
+def _goes_on(begun: Unfinished) -> str:
+    return f"`localinfer pull {begun.name}`" if begun.source == "hub" else "the command that began it"
+
+
+def _nearest(ref: str, name: str) -> str:
+    """What is here, or in the catalogue, and is written most like `ref`, which is nothing; "" if nothing is."""
+    here = list_models()
+    known = {model.ref.lower(): model.ref for model in here}
+    for model in here:  # `tiny` may mean `me/tiny`
+        for word in (model.name, model.name.rpartition("/")[2]):
+            known.setdefault(word.lower(), model.ref)
+    known |= {word.lower(): word for pair in catalogue.aliases().items() for word in pair}
+    known.pop(name.lower(), None)
+    for word in (ref, name):
+        if near := get_close_matches(word.lower(), known, n=1, cutoff=0.75):
+            return known[near[0]]
+    return ""
 
 
 def _local(ref: str, path: Path) -> LocalModel:

@@ -13,7 +13,8 @@ from localinfer.hub.hashing import git_sha1_file, sha256_file
 from localinfer.hub.model import LocalModel
 from localinfer.hub.names import COMMIT, SHA256
 from localinfer.hub.removal import bytes_below, delete
-from localinfer.paths import hub_cache_dir, kv_dir, models_dir
+from localinfer.hub.unfinished import is_held, newest
+from localinfer.paths import drafters_dir, hub_cache_dir, kv_dir, models_dir
 
 Progress = Callable[[int, int], None]
 IDLE = 24 * 3600.0
@@ -85,9 +86,9 @@ def _recorded_hashes(directory: Path) -> dict[str, str]:
 
 def prune(*, dry_run: bool = False, now: float | None = None) -> list[Leftover]:
     """Delete partial files idle for a day, folders that never became a model, and all KV blocks; with `dry_run` only
-    list them."""
+    list them. What a process is at work on stays."""
     clock = time.time() if now is None else now
-    found = [*_in_downloads(clock), *_in_ours(clock), *_in_kv()]
+    found = [*_in_downloads(clock), *_in_ours(clock), *_in_drafters(clock), *_in_kv()]
     if not dry_run:
         for leftover in found:
             delete(leftover.path)
@@ -96,6 +97,9 @@ def prune(*, dry_run: bool = False, now: float | None = None) -> list[Leftover]:
 
 def _in_kv() -> Iterator[Leftover]:
     """Keys and values can always be computed again; a chat that runs meanwhile does that."""
+    if kv_dir().is_file():
+        yield Leftover(kv_dir(), "a file where the folder of keys and values belongs", kv_dir().lstat().st_size)
+        return
     for folder in sorted(kv_dir().glob("*")):
         if folder.is_dir() and not folder.is_symlink():
             yield Leftover(folder, "keys and values of earlier texts", bytes_below(folder))
@@ -114,6 +118,13 @@ def _in_downloads(clock: float) -> Iterator[Leftover]:
                 yield Leftover(blob, "a file of no revision", blob.lstat().st_size)
 
 
+def _in_drafters(clock: float) -> Iterator[Leftover]:
+    """Text that a stopped `draft train` has drawn, and drafters that were half written."""
+    for path in sorted(drafters_dir().glob("*.partial")):
+        if path.is_dir() and not path.is_symlink() and _idle(path, clock):
+            yield Leftover(path, "text for a drafter that was never finished", bytes_below(path))
+
+
 def _in_ours(clock: float) -> Iterator[Leftover]:
     for path in sorted(models_dir().glob("*/*")):
         if path.is_symlink() or not path.is_dir() or not _idle(path, clock):
@@ -125,5 +136,4 @@ def _in_ours(clock: float) -> Iterator[Leftover]:
 
 
 def _idle(path: Path, clock: float) -> bool:
-    newest = max((p.lstat().st_mtime for p in [path, *(path.iterdir() if path.is_dir() else ())]), default=0.0)
-    return clock - newest > IDLE
+    return clock - newest(path) > IDLE and not is_held(path)

@@ -8,13 +8,14 @@ from pathlib import Path
 
 import pytest
 
-from localinfer.chats.mapping import AHEAD, Answered, answer_all
+from localinfer.chats.mapping import AHEAD, Answered, Manner, answer_all
 from localinfer.chats.rows import Asked, understood
 from localinfer.config import SamplingParams
 from tests.engine.running import open_tiny
 from tests.tiny import make_checkpoint
 
 USUAL = SamplingParams(temperature=0.8, max_tokens=12, seed=1)
+RAW = Manner(raw=True)
 LINES = [
     {"prompt": f"line {i} " * (1 + i % 7), "seed": i, "max_tokens": 1 + i * 5 % 23, "temperature": i % 3 / 2}
     for i in range(40)
@@ -28,12 +29,12 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def asked(rows: Iterator[object]) -> Iterator[Asked]:
     for index, row in enumerate(rows):
-        yield understood(json.dumps(row).encode(), index, limit=1 << 16, context="", sampling=USUAL)
+        yield understood(json.dumps(row).encode(), index, index + 1, limit=1 << 16, context="", sampling=USUAL)
 
 
 def run(model: Path, rows: list[object], parallel: int) -> list[Answered]:
     with open_tiny(model, parallel=parallel) as engine:
-        return list(answer_all(engine, asked(iter(rows)), parallel=parallel, raw=True))
+        return list(answer_all(engine, asked(iter(rows)), parallel=parallel, manner=RAW))
 
 
 def test_answers_come_in_order_and_are_those_of_each_alone(model: Path) -> None:
@@ -63,7 +64,7 @@ def test_no_more_is_taken_in_than_is_needed(model: Path) -> None:
             yield {"prompt": "x", "max_tokens": 2}
 
     with open_tiny(model, parallel=2) as engine:
-        answers = answer_all(engine, asked(endless()), parallel=2, raw=True)
+        answers = answer_all(engine, asked(endless()), parallel=2, manner=RAW)
         for _ in range(3):
             next(answers)
         time.sleep(0.3)
@@ -79,7 +80,7 @@ def test_a_line_is_answered_while_the_next_one_is_waited_for(model: Path) -> Non
         yield LINES[1]
 
     with open_tiny(model, parallel=2) as engine:
-        answers = answer_all(engine, asked(slow()), parallel=2, raw=True)
+        answers = answer_all(engine, asked(slow()), parallel=2, manner=RAW)
         assert next(answers).reason is not None
         go_on.set()
         assert len(list(answers)) == 1
@@ -91,4 +92,4 @@ def test_what_reading_raises_is_raised(model: Path) -> None:
         raise OSError("gone")
 
     with open_tiny(model, parallel=2) as engine, pytest.raises(OSError, match="gone"):
-        list(answer_all(engine, asked(broken()), parallel=2, raw=True))
+        list(answer_all(engine, asked(broken()), parallel=2, manner=RAW))

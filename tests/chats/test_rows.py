@@ -17,14 +17,14 @@ USUAL = SamplingParams(temperature=0.5, max_tokens=9, seed=3)
 
 def ask(row: Any, *, context: str = "", limit: int = 1 << 16) -> Asked:
     line = row if isinstance(row, bytes) else json.dumps(row).encode()
-    return understood(line, 7, limit=limit, context=context, sampling=USUAL)
+    return understood(line, 7, 9, limit=limit, context=context, sampling=USUAL)
 
 
 def test_a_prompt_and_what_it_wants() -> None:
     found = ask({"id": [1, "x"], "prompt": "hello", "system": "be brief", "temperature": 0, "top_k": 5, "stop": "\n"})
     assert (found.index, found.id, found.system, found.turns) == (7, [1, "x"], "be brief", (Message("user", "hello"),))
     assert found.sampling == SamplingParams(temperature=0.0, top_k=5, stop=("\n",), max_tokens=9, seed=3)
-    assert (found.error, found.unknown) == (None, ())
+    assert (found.error, found.line) == (None, 9)
 
 
 def test_messages() -> None:
@@ -34,8 +34,23 @@ def test_messages() -> None:
     assert found.turns == (Message("user", "a"), Message("assistant", "b"), Message("user", "c"))
 
 
-def test_what_means_nothing_is_named() -> None:
-    assert ask({"prompt": "x", "tempo": 1, "label": "y"}).unknown == ("label", "tempo")
+def test_what_means_nothing_is_an_error_unless_it_is_to_be_ignored() -> None:
+    """A misspelled key would change the answer in silence."""
+    row = {"prompt": "x", "max_token": 1, "zzz": "y", "\x1b[31m": 1}
+    error = ask(row).error
+    assert error is not None
+    assert (error.exit_code, "`max_token`" in error.message, "\x1b" in error.message) == (2, True, False)
+    assert "`--ignore-unknown`" in str(error.hint)
+    assert "did you mean `max_tokens`?" in str(ask({"prompt": "x", "max_token": 1}).error.hint)  # type: ignore[union-attr]
+    line = json.dumps(row).encode()
+    found = understood(line, 0, 1, limit=1 << 16, context="", sampling=USUAL, ignore_unknown=True)
+    assert (found.error, found.turns) == (None, (Message("user", "x"),))
+
+
+def test_raw_and_special_are_said_line_by_line() -> None:
+    assert (ask({"prompt": "x"}).raw, ask({"prompt": "x"}).special) == (None, None)
+    found = ask({"prompt": "x", "raw": True, "special": False})
+    assert (found.raw, found.special) == (True, False)
 
 
 USER = {"role": "user", "content": "x"}
@@ -71,6 +86,8 @@ USER = {"role": "user", "content": "x"}
         ({"prompt": "x", "max_tokens": 0}, "max-tokens is 0"),
         ({"prompt": "x", "seed": 10**30}, "seed is 1000"),
         ({"prompt": "x", "stop": 5}, "`stop` is neither"),
+        ({"prompt": "x", "raw": 1}, "`raw` is neither true nor false"),
+        ({"prompt": "x", "special": "yes"}, "`special` is neither true nor false"),
         ({"prompt": "x", "stop": [""]}, "a stop string is empty"),
         (b"x" * 70000, "more than 65536 bytes"),
     ],
@@ -100,4 +117,4 @@ def test_the_digest_follows_all_that_decides_the_answer() -> None:
 
 def test_lines_are_bounded_and_blank_ones_left_out() -> None:
     text = b"\n  \na\r\n" + b"b" * 50 + b"\n" + b"c" * 10 + b"\nd"
-    assert list(lines_of(io.BytesIO(text), 10)) == [b"a", b"b" * 11, b"c" * 10, b"d"]
+    assert list(lines_of(io.BytesIO(text), 10)) == [(3, b"a"), (4, b"b" * 11), (5, b"c" * 10), (6, b"d")]

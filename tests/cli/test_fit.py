@@ -23,6 +23,16 @@ def test_a_form_that_can_be_made_of_what_is_here_comes_first(cli: Cli, mine: str
     assert (said["form"], said["total_bytes"]) == ("INT4", said["forms"][0]["total_bytes"])
 
 
+def test_an_alias_shows_every_width_its_own_form_first(cli: Cli, mine: str, isolated: Path) -> None:
+    """`starter` is the best small form of a model; what it was made from tells of the others."""
+    models = isolated / "localinfer" / "models"
+    (models / "me--tiny").rename(models / "HuggingFaceTB--SmolLM2-135M-Instruct")
+    assert cli("quantize", "starter", "--bits", "8", "--no-report", "-q").code == 0
+    said = json.loads(cli("fit", "starter", "-t", "1", "--json").out)
+    assert [form["form"] for form in said["forms"]] == ["INT8", "BF16", "INT4", "INT3"]
+    assert said["form"] == "INT8"
+
+
 def test_what_does_not_fit(cli: Cli, mine: str) -> None:
     ran = cli("fit", mine, "-t", "1", "-np", "64", "--kv-tokens", str(1 << 24), "--kv-bits", "16")
     assert ran.code in (0, 3)  # a machine of terabytes has room for it

@@ -24,7 +24,7 @@ def test_lines_in_lines_out(cli: Cli, mine: str) -> None:
     assert ran.code == 0, ran.err
     rows = [json.loads(line) for line in ran.out.splitlines()]
     assert [(row["id"], row["index"]) for row in rows] == [(f"n{i}", i) for i in range(12)]
-    assert rows[0].keys() == {"id", "index", "request", "text", "finish_reason", "usage"}
+    assert rows[0].keys() == {"id", "index", "line", "request", "text", "finish_reason", "usage"}
     assert [row["usage"]["completion_tokens"] for row in rows] == [row["max_tokens"] for row in FEW]
     assert f"12 lines; {sum(3 + i % 5 for i in range(12))} tokens in" in ran.err
 
@@ -46,10 +46,40 @@ def test_errors_are_rows_and_the_exit_code_of_the_first(cli: Cli, mine: str) -> 
     assert "error: 2 of 3 lines could not be answered; the first: " in ran.err
 
 
-def test_unknown_fields_are_named_once(cli: Cli, mine: str) -> None:
-    ran = cli("map", mine, stdin=text([{**FEW[0], "tempo": 1}, {**FEW[1], "tempo": 2}]))
-    assert ran.code == 0
-    assert ran.err.count("tempo mean nothing here") == 1
+def test_a_key_that_means_nothing_is_an_error_row(cli: Cli, mine: str) -> None:
+    lines = b"\n" + text([FEW[0]]) + b"  \n" + text([{**FEW[1], "tempo": 1}])
+    ran = cli("map", mine, stdin=lines)
+    rows = [json.loads(line) for line in ran.out.splitlines()]
+    assert [(row["index"], row["line"], "error" in row) for row in rows] == [(0, 2, False), (1, 4, True)]
+    assert (ran.code, rows[1]["id"]) == (2, "n1")
+    assert "the first: line 4: `tempo` means nothing here" in ran.err
+    passed = cli("map", mine, "--ignore-unknown", stdin=lines)
+    assert passed.code == 0
+    assert [json.loads(line)["finish_reason"] for line in passed.out.splitlines()] == ["length", "length"]
+
+
+def test_a_row_names_the_stop_that_ended_it(cli: Cli, mine: str) -> None:
+    raw = {"raw": True, "temperature": 0}
+    whole = json.loads(cli("map", mine, "-q", stdin=text([{"prompt": "abc", "max_tokens": 30, **raw}])).out)
+    part = whole["text"][3:5]
+    lines = [{"prompt": "abc", "max_tokens": 30, "stop": part, **raw}, {"prompt": "abc", "max_tokens": 3, **raw}]
+    rows = [json.loads(line) for line in cli("map", mine, "-q", stdin=text(lines)).out.splitlines()]
+    assert (rows[0]["stop"], rows[0]["finish_reason"]) == (part, "stop")
+    assert whole["text"].startswith(rows[0]["text"])
+    assert "stop" not in rows[1]
+
+
+def test_control_tokens_line_by_line(cli: Cli, mine: str) -> None:
+    """Only where the line, or the command, says so; and only in raw prompts."""
+    prompt = {"prompt": "<|im_start|>user\nhi<|im_end|>\n", "max_tokens": 2}
+    lines = [{**prompt, "raw": True}, {**prompt, "raw": True, "special": True}, {**prompt, "special": True}, prompt]
+    rows = [json.loads(line) for line in cli("map", mine, stdin=text(lines)).out.splitlines()]
+    counts = [row["usage"] and row["usage"]["prompt_tokens"] for row in rows]
+    assert counts[1] < counts[0] < counts[3]
+    assert "`special` goes with `raw`" in rows[2]["error"]["message"]
+    all_raw = cli("map", mine, "--raw", "--special", stdin=text([prompt, {**prompt, "special": False}])).out
+    assert [json.loads(line)["usage"]["prompt_tokens"] for line in all_raw.splitlines()] == [counts[1], counts[0]]
+    assert cli("map", mine, "--special").code == 2
 
 
 def test_nothing_in_nothing_out(cli: Cli, mine: str) -> None:

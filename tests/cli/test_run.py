@@ -108,6 +108,33 @@ def test_a_stop_string_ends_it_and_is_not_said(cli: Cli, tiny: Path) -> None:
     said = answer(cli, str(tiny), "hello", "-n", "30", "--temp", "0", "--stop", "never seen", "--stop", stop)
     assert said["finish_reason"] == "stop"
     assert said["text"] == whole[: whole.index(stop)]
+    assert said["stop"] == stop
+    assert answer(cli, str(tiny), "hello", "-n", "3")["stop"] is None
+
+
+def test_json_tells_the_sampling_that_was_used(cli: Cli, tiny: Path) -> None:
+    said = answer(cli, str(tiny), "hello", "-n", "3", "--temp", "0.25", "--seed", "9", "--stop", "a", "--stop", "bc")
+    assert said["sampling"] == {
+        "temperature": 0.25,
+        "top_k": 40,
+        "top_p": 0.95,
+        "min_p": 0.0,
+        "repeat_penalty": 1.0,
+        "seed": 9,
+        "max_tokens": 3,
+        "stop": ["a", "bc"],
+        "ignore_eos": False,
+    }
+
+
+def test_control_tokens_are_text_unless_they_are_asked_for(cli: Cli, tiny: Path) -> None:
+    prompt = "<|im_start|>user\nhi<|im_end|>\n"
+    plain = answer(cli, str(tiny), prompt, "--raw", "-n", "2")["prompt_tokens"]
+    special = answer(cli, str(tiny), prompt, "--raw", "--special", "-n", "2")["prompt_tokens"]
+    assert special <= 2 + len("user\nhi\n")
+    assert plain > special + 10
+    refused = cli("run", str(tiny), prompt, "--special")
+    assert (refused.code, "goes with `--raw`" in refused.err) == (2, True)
 
 
 def test_drafts_change_no_text_and_are_counted(cli: Cli, tiny: Path) -> None:

@@ -49,7 +49,7 @@ def test_no_file_is_an_empty_one(tmp_path: Path) -> None:
     [
         ("theads = 3\n", "there is no setting `theads`", "did you mean `threads`?"),
         ("\n\nmax_tokens = 3\n", ":3: there is no setting `max_tokens`", "did you mean `max-tokens`?"),
-        ("zzzz = 3\n", "there is no setting `zzzz`", "`localinfer config show` lists all keys"),
+        ("zzzz = 3\n", "there is no setting `zzzz`", "`localinfer config keys` lists all keys"),
         ("[engine]\nthreads = 3\n", ":1: there is no setting `engine`", None),
         ("threads = \n", "is not TOML", None),
         ("threads = '3 or so'\n", ":1 is '3 or so', but must be a whole number", None),
@@ -76,6 +76,39 @@ def test_a_variable_that_is_wrong_is_named(cli: Cli, monkeypatch: pytest.MonkeyP
     ran = cli("list")
     assert ran.code == 2
     assert ran.err.startswith("error: LOCALINFER_THREADS is 'many', but must be a whole number\n\nhint: threads: ")
+
+
+def test_a_variable_that_means_nothing_is_named_with_the_nearest_that_does(
+    cli: Cli, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("LOCALINFER_THRAEDS", "4")
+    monkeypatch.setenv("LOCALINFER_ZZZ", "1")
+    monkeypatch.setenv("LOCALINFER_ISA", "")  # one that stands for no flag
+    for argv in (("list",), ("config", "show")):
+        said = [line for line in cli(*argv).err.splitlines() if line.startswith("warning: ")]
+        assert said == [
+            "warning: LOCALINFER_THRAEDS is set, but no setting has this name; did you mean LOCALINFER_THREADS?",
+            "warning: LOCALINFER_ZZZ is set, but no setting has this name",
+        ]
+    assert cli("list", "-q").err == ""
+
+
+def test_config_names_every_key(cli: Cli) -> None:
+    lines = cli("config", "keys").out.splitlines()
+    assert [line.split()[0] for line in lines] == sorted(SETTINGS)
+    assert all(len(line.split(maxsplit=2)) == 3 for line in lines)
+    told = json.loads(cli("config", "keys", "--json").out)
+    assert {one["key"] for one in told} == SETTINGS.keys()
+    assert next(one for one in told if one["key"] == "kv-bits") == {
+        "key": "kv-bits",
+        "env": "LOCALINFER_KV_BITS",
+        "kind": "text",
+        "help": SETTINGS["kv-bits"].help,
+        "choices": ["16", "8", "4"],
+        "low": None,
+        "high": None,
+        "default": "8",
+    }
 
 
 def test_numbers_stand_for_choices_in_the_file(file: Path) -> None:

@@ -138,8 +138,8 @@ class Interrupting(progress.Progress):
 @pytest.fixture
 def interrupting(monkeypatch: pytest.MonkeyPatch) -> type[Interrupting]:
     monkeypatch.setattr(Interrupting, "heard", 0)
+    monkeypatch.setattr("localinfer.cli.opening.Progress", Interrupting)  # first: it takes the name from the other
     monkeypatch.setattr(progress, "Progress", Interrupting)
-    monkeypatch.setattr("localinfer.cli.opening.Progress", Interrupting)
     return Interrupting
 
 
@@ -156,9 +156,11 @@ def test_while_it_quantizes_loses_nothing(
     ran = cli("quantize", mine, "--bits", "4", "--method", "rtn")
     assert (ran.code, ran.out) == (130, "")
     assert ran.err.endswith("interrupted; the same command goes on where it stopped\n")
-    assert "INT4" not in cli("list").out
+    listed = {row["ref"]: row for row in json.loads(cli("list", "--json").out)}
+    assert listed["me/tiny:INT4"]["unfinished"] == "stopped"
+    assert cli("run", "me/tiny:INT4", "hi").code == 4
 
     again = cli("quantize", mine, "--bits", "4", "--method", "rtn", "--json")
     assert again.code == 0
     assert json.loads(again.out)["resumed_files"] > 0
-    assert "me/tiny:INT4" in cli("list").out
+    assert "unfinished" not in cli("list").out

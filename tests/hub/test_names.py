@@ -1,6 +1,5 @@
 """Which names may become paths; and the catalogue."""
 
-import re
 import string
 import tomllib
 
@@ -17,7 +16,10 @@ from localinfer.hub.names import (
     check_model_name,
     folder_of,
     is_model_name,
+    is_name_letter,
+    is_repo_name,
     is_revision,
+    name_from,
     name_of,
     unsafe_reason,
 )
@@ -33,16 +35,49 @@ def test_a_model_name_maps_to_one_folder_and_back(name: str) -> None:
         return
     folder = folder_of(name)
     assert name_of(folder) == name
-    assert re.fullmatch(r"[A-Za-z0-9._-]+", folder)
+    assert all(map(is_name_letter, folder))
+    assert len(folder.encode()) <= 242
     assert not folder.startswith(".")
     assert ".." not in folder
 
 
 @pytest.mark.parametrize(
-    "name", ["", ".", "..", "../x", "a/../b", "a//b", "a/b/c", "/a", "a/", "-a", "a--b", "a b", "a\n", "é"]
+    "name",
+    [
+        "",
+        ".",
+        "..",
+        "../x",
+        "a/../b",
+        "a//b",
+        "a/b/c",
+        "/a",
+        "a/",
+        "-a",
+        "a--b",
+        "a b",
+        "a\n",
+        "e\u0301",
+        "\u3164",
+        "a\u202eb",
+        "é" * 61,
+    ],
 )
 def test_names_that_are_none(name: str) -> None:
     assert not is_model_name(name)
+
+
+@given(st.text(max_size=300))
+def test_a_name_can_be_made_of_any_text(text: str) -> None:
+    name = name_from(text)
+    assert name == "" or (is_model_name(name) and "/" not in name)
+    assert name_from(name) == name
+
+
+def test_the_hub_knows_ascii_only() -> None:
+    assert is_model_name("größe/模型-7b")
+    assert not is_repo_name("größe/模型-7b")
+    assert is_repo_name("org/Model-7B.v2")
 
 
 @given(st.text(max_size=30))

@@ -1,6 +1,7 @@
 """Downloads that go well, and what they leave on disk."""
 
 import os
+import shutil
 import stat
 from pathlib import Path
 
@@ -73,6 +74,41 @@ def test_a_model_that_other_tools_downloaded_is_seen_and_not_fetched_again(hub: 
     before = len(hub.seen)
     assert pull(NAME, patience=naps.patience()).path == resolve(NAME).path
     assert len(hub.seen) == before + 1  # the listing
+
+
+@pytest.mark.parametrize("sharded", [False, True])
+def test_what_is_whole_already_is_pulled_without_writing(hub: FakeHub, naps: Naps, sharded: bool) -> None:
+    """So that a cache that cannot be written, or belongs to somebody else, serves."""
+    if sharded:
+        hub.add(NAME, sharded_files())
+    model = pull(NAME, patience=naps.patience())
+    root = repo_dir(NAME).parent
+    shutil.rmtree(root / ".locks")
+    folders = [root, *(path for path in root.rglob("*") if path.is_dir() and not path.is_symlink())]
+    before = [(path, path.stat().st_mtime_ns, path.stat().st_ino) for path in sorted(root.rglob("*"))]
+    modes = {folder: folder.stat().st_mode for folder in folders}
+    try:
+        for folder in reversed(folders):
+            folder.chmod(0o555)
+        assert pull(NAME, patience=naps.patience()) == model
+    finally:
+        for folder, mode in modes.items():
+            folder.chmod(mode)
+    assert [(path, path.stat().st_mtime_ns, path.stat().st_ino) for path in sorted(root.rglob("*"))] == before
+
+
+def test_what_is_nearly_whole_is_made_whole(hub: FakeHub, naps: Naps) -> None:
+    model = pull(NAME, patience=naps.patience())
+    for harm in (
+        lambda: (model.path / "merges.txt").unlink(),
+        lambda: (model.path / "model.safetensors").resolve().write_bytes(b"cut short"),
+        lambda: (repo_dir(NAME) / "refs" / "main").write_text("b" * 40),
+    ):
+        harm()
+        assert pull(NAME, patience=naps.patience()).ref == NAME
+        assert {path.name for path in model.path.iterdir()} == WANTED
+        assert (model.path / "model.safetensors").read_bytes() == tiny_files()["model.safetensors"]
+        assert (repo_dir(NAME) / "refs" / "main").read_text() == COMMIT
 
 
 def test_blobs_are_named_by_their_hashes(hub: FakeHub, naps: Naps) -> None:

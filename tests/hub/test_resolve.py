@@ -135,6 +135,25 @@ def test_what_is_not_here_says_what_to_type(isolated: Path, ref: str, kind: type
     assert "\x1b[" not in error.value.message
 
 
+def test_a_name_that_is_nearly_right_is_told(isolated: Path) -> None:
+    download("org/one-chat")
+    ours("me/größe", "INT4")
+    for ref, meant in (
+        ("org/one-chta", "or did you mean `org/one-chat`?"),
+        ("ORG/One-Chat2", "or did you mean `org/one-chat`?"),
+        ("one-chat", "did you mean `org/one-chat`?"),
+        ("größe", "did you mean `me/größe:INT4`?"),
+        ("startr", "did you mean `starter`?"),
+    ):
+        with pytest.raises(NotFound) as error:
+            resolve(ref)
+        assert meant in str(error.value.hint), ref
+    for ref in ("org/another", "zzz"):
+        with pytest.raises(NotFound) as error:
+            resolve(ref)
+        assert "did you mean" not in str(error.value.hint)
+
+
 def test_hints_lead_to_the_form_asked_for(isolated: Path) -> None:
     download("org/one")
     with pytest.raises(NotFound) as error:

@@ -212,7 +212,10 @@ def test_an_interrupt_leaves_nothing(isolated: Path, tmp_path: Path) -> None:
     [
         ("My model.Q4_1.gguf", "My-model.Q4_1"),
         ("..--x--y...gguf", "x-y"),
-        ("日本.gguf", "imported"),
+        ("日本.gguf", "日本"),
+        ("größe 7b.gguf", "größe-7b"),
+        ("e\u0301te\u0301.gguf", "été"),
+        ("☃.gguf", "imported"),
         ("a" * 200 + ".gguf", "a" * 90),
     ],
 )
