@@ -2,10 +2,10 @@
 
 import re
 from bisect import bisect_left
-from collections.abc import Callable, Generator, Iterable, Sequence
+from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from dataclasses import replace
 from itertools import takewhile
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from localinfer.chats.template import _MARKS_OF_THE_MODEL, Message, Rendered, render
 from localinfer.config import Overflow, SamplingParams
@@ -111,6 +111,15 @@ class Chat:
         """The tokens that the model would read for `prompt`."""
         return self._tokens([*self._turns, Message("user", prompt)])
 
+    def tokens_of_turns(self, turns: Sequence[Message], tools: Sequence[Mapping[str, Any]] = ()) -> list[int]:
+        """The tokens that the model would read for a whole conversation, behind the system prompt if there is one; a
+        last turn of the assistant's is gone on with. Raises as `render` does."""
+        if self.raw:
+            return self._raw_tokens(turns[-1].content)
+        rendered = self._render(turns, tools, continue_final=turns[-1].role == "assistant")
+        self.warnings = rendered.warnings
+        return self.engine.tokenizer.encode_rendered(rendered.text, rendered.guard)
+
     def _answer(
         self, turns: list[Message], cancelled: Callable[[], bool], begun: str = "", begun_tokens: Sequence[int] = ()
     ) -> Generator[Event, None, None]:
@@ -200,7 +209,9 @@ class Chat:
                 return list(tokens[:end])
         return []
 
-    def _render(self, turns: Sequence[Message]) -> Rendered:
+    def _render(
+        self, turns: Sequence[Message], tools: Sequence[Mapping[str, Any]] = (), *, continue_final: bool = False
+    ) -> Rendered:
         tokenizer = self.engine.tokenizer
         return render(
             self.engine.chat_template,
@@ -208,6 +219,8 @@ class Chat:
             bos=tokenizer.bos_token or "",
             eos=tokenizer.eos_token or "",
             special_strings=tokenizer.special_strings,
+            continue_final=continue_final,
+            tools=tools or None,
         )
 
     def _raw_tokens(self, text: str) -> list[int]:

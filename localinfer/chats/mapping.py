@@ -110,10 +110,8 @@ def _begin(engine: "Engine", asked: Asked, running: dict[int, Answered], manner:
         try:
             if special and not raw:
                 raise UsageError("`special` goes with `raw`", hint='add `"raw": true`, or leave `special` out')
-            chat = Chat(
-                engine, system=asked.system or manner.system, messages=asked.turns[:-1], raw=raw, special=special
-            )
-            prompt = chat.tokens_of(asked.turns[-1].content)
+            chat = Chat(engine, system=asked.system or manner.system, raw=raw, special=special)
+            prompt = chat.tokens_of_turns(asked.turns, asked.tools)
             running[engine.add(Request(tuple(prompt), asked.sampling))] = answered
         except LocalInferError as error:
             answered.error = error

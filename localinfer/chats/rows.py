@@ -12,7 +12,9 @@ from localinfer.config import SamplingParams
 from localinfer.errors import LocalInferError, UsageError
 from localinfer.text import one_line
 
-ROLES = ("system", "user", "assistant")
+ROLES = ("system", "user", "assistant", "tool")
+OF_MESSAGES = {"role", "content", "name", "tool_calls", "tool_call_id", "reasoning_content"}
+"""What a message may say; all but the first two go to the chat template as they are."""
 
 SAMPLING = {
     "temperature": ("temperature", float),
@@ -29,7 +31,7 @@ SAMPLING = {
 MOST_NESTED = 100
 """Lists and objects in each other."""
 _A_MESSAGE = 'write `[{"role": "user", "content": "…"}]`'
-KNOWN = {"id", "prompt", "messages", "system", "raw", "special", "stop", *SAMPLING}
+KNOWN = {"id", "prompt", "messages", "tools", "system", "raw", "special", "stop", *SAMPLING}
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,12 +46,14 @@ class Asked:
     id: Any = None
     system: str | None = None
     turns: tuple[Message, ...] = ()
-    """The conversation without its system prompt; the last one is the user's."""
+    """The conversation without its system prompt; a last one of the assistant's is to be gone on with."""
     sampling: SamplingParams = field(default_factory=SamplingParams)
     raw: bool | None = None
     """Whether the prompt goes without the chat template; None where the line does not say."""
     special: bool | None = None
     """Whether what spells a control token in a raw prompt is that token; None where the line does not say."""
+    tools: tuple[Mapping[str, Any], ...] = ()
+    """What the model may call, as JSON schemas for the chat template."""
     error: LocalInferError | None = None
 
 
@@ -87,17 +91,26 @@ def understood(
             _refuse_unknown(row)
         system, turns = _conversation(row)
         raw, special = _flag(row, "raw"), _flag(row, "special")
-        return Asked(index, number, digest, identity, system, turns, _sampling(row, sampling), raw, special)
+        chosen, tools = _sampling(row, sampling), _tools(row)
+        return Asked(index, number, digest, identity, system, turns, chosen, raw=raw, special=special, tools=tools)
     except LocalInferError as error:
         return Asked(index, number, digest, identity, error=error)
 
 
 def _refuse_unknown(row: Mapping[str, Any]) -> None:
     """Raise `UsageError` for keys that mean nothing: a misspelled one would change the answer in silence."""
-    odd = sorted(row.keys() - KNOWN)
+    _refuse_keys(row.keys() - KNOWN, KNOWN)
+    messages = row.get("messages")
+    for one in messages if isinstance(messages, list) else ():
+        if isinstance(one, dict):
+            _refuse_keys(one.keys() - OF_MESSAGES, OF_MESSAGES)
+
+
+def _refuse_keys(found: Iterable[str], known: Iterable[str]) -> None:
+    odd = sorted(found)
     if odd:
         named = ", ".join(f"`{one_line(name, 40)}`" for name in odd[:3]) + (" …" if len(odd) > 3 else "")
-        near = get_close_matches(odd[0].lower(), sorted(KNOWN), n=1, cutoff=0.6)
+        near = get_close_matches(odd[0].lower(), sorted(known), n=1, cutoff=0.6)
         meant = f"did you mean `{near[0]}`? " if near else ""
         raise UsageError(f"{named} means nothing here", hint=f"{meant}`--ignore-unknown` passes over such keys")
 
@@ -162,15 +175,57 @@ def _conversation(row: Mapping[str, Any]) -> tuple[str | None, tuple[Message, ..
     turns = [_message(one, at) for at, one in enumerate(listed)]
     if turns[0].role == "system" and system is None:
         system = turns.pop(0).content
-    if not turns or turns[-1].role != "user" or any(turn.role == "system" for turn in turns):
-        raise UsageError("`messages` must end with the user's, and only the first may be the system's", hint=_A_MESSAGE)
+    if not turns or any(turn.role == "system" for turn in turns):
+        raise UsageError("`messages` must have more than the system's, which may only be the first", hint=_A_MESSAGE)
+    if turns[-1].role == "assistant" and not turns[-1].content:
+        raise UsageError("the last message is the assistant's and empty: nothing to go on with", hint=_A_MESSAGE)
     return system, tuple(turns)
 
 
 def _message(one: Any, at: int) -> Message:
-    if not isinstance(one, dict) or one.get("role") not in ROLES or not isinstance(one.get("content"), str):
-        raise UsageError(f"message {at} has no role of {', '.join(ROLES)}, or no text as its content", hint=_A_MESSAGE)
-    return Message(cast(Role, one["role"]), _whole(one["content"], f"message {at}"))
+    if not isinstance(one, dict) or one.get("role") not in ROLES:
+        raise UsageError(f"message {at} has no role of {', '.join(ROLES)}", hint=_A_MESSAGE)
+    extra = {name: one[name] for name in sorted(OF_MESSAGES - {"role", "content"}) if one.get(name) is not None}
+    for value in _strings(one):
+        _whole(value, f"message {at}")
+    content: Any = one.get("content")
+    if content is None and "tool_calls" in extra:
+        content = ""
+    parts: list[Any] = content if isinstance(content, list) else [content]
+    texts: list[Any] = [part["text"] if _is_text_part(part) else part for part in parts]
+    if not all(isinstance(text, str) for text in texts):
+        raise UsageError(f"message {at} has content that is no text and no list of texts", hint=_A_MESSAGE)
+    if isinstance(content, list):  # templates may read the parts; where they do not, the text stands
+        extra["content"] = [{"type": "text", "text": text} for text in texts]
+    return Message(cast(Role, one["role"]), "\n".join(texts), extra)
+
+
+def _is_text_part(part: Any) -> bool:
+    return isinstance(part, dict) and part.get("type", "text") == "text" and isinstance(part.get("text"), str)
+
+
+def _tools(row: Mapping[str, Any]) -> tuple[Mapping[str, Any], ...]:
+    listed = row.get("tools")
+    if listed is None:
+        return ()
+    if not isinstance(listed, list) or not all(isinstance(one, dict) for one in listed):
+        raise UsageError("`tools` is no list of objects", hint='write `[{"type": "function", "function": {…}}]`')
+    for value in _strings(listed):
+        _whole(value, "`tools`")
+    return tuple(listed)
+
+
+def _strings(value: Any) -> Iterator[str]:
+    """Every string in `value`, keys too. It is not deep: that was looked at before."""
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, dict):
+        for name, inner in value.items():
+            yield name
+            yield from _strings(inner)
+    elif isinstance(value, list):
+        for inner in value:
+            yield from _strings(inner)
 
 
 def _text(row: Mapping[str, Any], name: str) -> str:

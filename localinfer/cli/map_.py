@@ -50,11 +50,12 @@ def map_(
 ) -> None:
     """Answer many prompts together: JSON lines in, JSON lines out, in their order.
 
-    A line has `prompt` or `messages`, and what it wants of `id`, `system`, `temperature`, `top_k`, `top_p`, `min_p`,
-    `repeat_penalty`, `seed`, `max_tokens`, `stop`, `raw` and `special`. What cannot be answered becomes a row with
-    `error`, and the exit code is the first one's; so does a line with other keys, unless they are to be ignored. A row
-    has the number of its line in the input, as `line`. Eight are answered together unless `--parallel` says otherwise;
-    no answer depends on it.
+    A line has `prompt` or `messages` (roles system, user, assistant and tool; texts or lists of text parts; a last one
+    of the assistant's is gone on with), and what it wants of `id`, `system`, `tools`, `temperature`, `top_k`, `top_p`,
+    `min_p`, `repeat_penalty`, `seed`, `max_tokens`, `stop`, `raw` and `special`. What cannot be answered becomes a row
+    with `error`, and the exit code is the first one's; so does a line with other keys, unless they are to be ignored.
+    A row has the number of its line in the input, as `line`. Eight are answered together unless `--parallel` says
+    otherwise; no answer depends on it.
     """
     from contextlib import ExitStack, closing
     from dataclasses import replace

@@ -34,6 +34,28 @@ def test_messages() -> None:
     assert found.turns == (Message("user", "a"), Message("assistant", "b"), Message("user", "c"))
 
 
+def test_parts_tools_and_a_turn_to_go_on_with() -> None:
+    call = {"type": "function", "function": {"name": "add", "arguments": {"a": 1}}}
+    rows = [
+        {"role": "user", "content": [{"type": "text", "text": "one"}, "two"]},
+        {"role": "assistant", "content": None, "tool_calls": [call]},
+        {"role": "tool", "content": "2", "tool_call_id": "c1", "name": "add"},
+        {"role": "assistant", "content": "It is"},
+    ]
+    found = ask({"messages": rows, "tools": [{"type": "function", "function": {"name": "add"}}]})
+    assert found.error is None
+    assert [(turn.role, turn.content) for turn in found.turns] == [
+        ("user", "one\ntwo"),
+        ("assistant", ""),
+        ("tool", "2"),
+        ("assistant", "It is"),
+    ]
+    assert found.turns[0].fields["content"] == [{"type": "text", "text": "one"}, {"type": "text", "text": "two"}]
+    assert found.turns[1].fields["tool_calls"] == [call]
+    assert (found.turns[2].fields["name"], found.turns[2].fields["tool_call_id"]) == ("add", "c1")
+    assert found.tools == ({"type": "function", "function": {"name": "add"}},)
+
+
 def test_what_means_nothing_is_an_error_unless_it_is_to_be_ignored() -> None:
     """A misspelled key would change the answer in silence."""
     row = {"prompt": "x", "max_token": 1, "zzz": "y", "\x1b[31m": 1}
@@ -74,10 +96,16 @@ USER = {"role": "user", "content": "x"}
         ({"prompt": "\ud800"}, "half a character"),
         ({"prompt": "x", "system": 5}, "`system` is no text"),
         ({"messages": []}, "no list of messages"),
-        ({"messages": [{"role": "tool", "content": "x"}]}, "message 0 has no role"),
-        ({"messages": [{"role": "user", "content": 5}]}, "message 0 has no role"),
-        ({"messages": [USER, {"role": "assistant", "content": "x"}]}, "must end with the user's"),
-        ({"messages": [USER, {"role": "system", "content": "x"}, USER]}, "must end with the user's"),
+        ({"messages": [{"role": "reader", "content": "x"}]}, "message 0 has no role"),
+        ({"messages": [{"role": "user", "content": 5}]}, "message 0 has content that is no text"),
+        ({"messages": [{"role": "user"}]}, "message 0 has content that is no text"),
+        ({"messages": [{"role": "user", "content": [{"type": "image", "text": "x"}]}]}, "message 0 has content"),
+        ({"messages": [{"role": "user", "content": [{"type": "text", "text": "\ud800"}]}]}, "half a character"),
+        ({"messages": [{**USER, "colour": 1}]}, "`colour` means nothing"),
+        ({"messages": [USER, {"role": "assistant", "content": ""}]}, "nothing to go on with"),
+        ({"messages": [{"role": "system", "content": "x"}]}, "more than the system's"),
+        ({"messages": [USER, {"role": "system", "content": "x"}, USER]}, "may only be the first"),
+        ({"prompt": "x", "tools": ["a"]}, "`tools` is no list of objects"),
         ({"prompt": "x", "temperature": "hot"}, "`temperature` is 'hot'"),
         ({"prompt": "x", "top_k": 1.5}, "`top_k` is '1.5', but must be a whole number"),
         ({"prompt": "x", "top_k": True}, "`top_k` is 'True'"),

@@ -69,6 +69,30 @@ def test_a_row_names_the_stop_that_ended_it(cli: Cli, mine: str) -> None:
     assert "stop" not in rows[1]
 
 
+def test_an_answer_that_was_begun_is_gone_on_with(cli: Cli, mine: str) -> None:
+    """The same tokens as if the model had written the beginning: no end of the turn, no beginning of another."""
+    user = {"role": "user", "content": "tell me"}
+    begun = {"messages": [user, {"role": "assistant", "content": "Once upon"}]}
+    raw = {"prompt": "<|im_start|>user\ntell me<|im_end|>\n<|im_start|>assistant\nOnce upon", "raw": True}
+    lines = [{**row, "max_tokens": 6, "temperature": 0} for row in (begun, {**raw, "special": True})]
+    ran = cli("map", mine, stdin=text(lines))
+    assert ran.code == 0, ran.err
+    first, second = (json.loads(line) for line in ran.out.splitlines())
+    assert (first["text"], first["usage"]["prompt_tokens"]) == (second["text"], second["usage"]["prompt_tokens"])
+
+
+def test_parts_are_the_text_they_hold_and_tools_answer(cli: Cli, mine: str) -> None:
+    parts = {"role": "user", "content": [{"type": "text", "text": "tell me"}]}
+    plain = {"role": "user", "content": "tell me"}
+    tool = {"role": "tool", "content": "42", "name": "add"}
+    lines = [{"messages": turns, "max_tokens": 6, "temperature": 0} for turns in ([parts], [plain], [plain, tool])]
+    ran = cli("map", mine, stdin=text(lines))
+    assert ran.code == 0, ran.err
+    first, second, third = (json.loads(line) for line in ran.out.splitlines())
+    assert first["text"] == second["text"]
+    assert third["usage"]["prompt_tokens"] > second["usage"]["prompt_tokens"]
+
+
 def test_control_tokens_line_by_line(cli: Cli, mine: str) -> None:
     """Only where the line, or the command, says so; and only in raw prompts."""
     prompt = {"prompt": "<|im_start|>user\nhi<|im_end|>\n", "max_tokens": 2}
