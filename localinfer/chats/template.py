@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from functools import lru_cache
 from itertools import groupby, islice, pairwise
 from operator import itemgetter
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Literal, cast
 
 from localinfer.chats import sandbox
@@ -93,6 +94,7 @@ def render(
     bos: str = "",
     eos: str = "",
     special_strings: Iterable[str] = (),
+    special_tokens: Mapping[str, str] = MappingProxyType({}),
     add_generation_prompt: bool = True,
     continue_final: bool = False,
     tools: Sequence[Mapping[str, Any]] | None = None,
@@ -101,9 +103,10 @@ def render(
 ) -> Rendered:
     """Render `messages` as `transformers` does, with the text of every special token in them made harmless.
 
-    `tools` are JSON schemas, `variables` are what else the template may read, such as `enable_thinking`. With
-    `continue_final` the text ends where the last message ends, so that the model goes on with it; no prompt for an
-    answer is added then. Lists of content parts are joined to one text where the template does not read lists.
+    `special_tokens` are further ones that the template may name, such as `pad_token`. `tools` are JSON schemas,
+    `variables` are what else the template may read, such as `enable_thinking`. With `continue_final` the text ends
+    where the last message ends, so that the model goes on with it; no prompt for an answer is added then. Lists of
+    content parts are joined to one text where the template does not read lists.
 
     Raises `NotSupported` without a template, `Corrupt` for one that is broken or hostile, `UsageError` for one that
     refuses this conversation or does not keep the message to be continued.
@@ -120,7 +123,8 @@ def render(
     data = {name: _guarded(value, specials, guard) for name, value in given.items()}
     final = _mark_end(data["messages"], end) if continue_final else ""
     data["add_generation_prompt"] = add_generation_prompt and not continue_final
-    data |= {name: value for name, value in (("bos_token", bos), ("eos_token", eos)) if value and name not in data}
+    named = {**special_tokens, "bos_token": bos, "eos_token": eos}
+    data |= {name: value for name, value in named.items() if value and name not in data}
     text = sandbox.render(template, data, limit=sandbox.OUTPUT_LIMIT + 2 * len(size))
     for mark in (guard, end):
         for spelling in _in_ascii(mark):

@@ -69,9 +69,10 @@ class SamplingFlags:
             "top_p": self.top_p,
             "min_p": self.min_p,
             "repeat_penalty": self.repeat_penalty,
+            "max_tokens": self.max_tokens,
         }
         kept = {name: value for name, value in chosen.items() if value is not None}
-        return replace(advised, **kept, seed=self.seed, max_tokens=self.max_tokens, stop=tuple(self.stop))  # type: ignore[arg-type]
+        return replace(advised, **kept, seed=self.seed, stop=(*advised.stop, *self.stop))  # type: ignore[arg-type]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

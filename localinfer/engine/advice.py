@@ -1,4 +1,4 @@
-"""What a model's makers advise for sampling: generation_config.json, checked."""
+"""What a model's makers advise for sampling: generation_config.json, checked, and what of it is not followed."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -6,7 +6,39 @@ from typing import Any
 
 from localinfer.config import SamplingParams
 from localinfer.errors import Corrupt
-from localinfer.formats.json_files import read_object
+from localinfer.formats.json_files import CONFIG_LIMIT, read_object
+
+MOST_STOPS = 64
+_AGAIN = "download the model again, or correct the file"
+
+NOT_FOLLOWED: dict[str, tuple[object, ...]] = {
+    "num_beams": (1,),
+    "num_beam_groups": (1,),
+    "num_return_sequences": (1,),
+    "penalty_alpha": (0, 0.0),
+    "dola_layers": (),
+    "typical_p": (1, 1.0),
+    "epsilon_cutoff": (0, 0.0),
+    "eta_cutoff": (0, 0.0),
+    "top_h": (1, 1.0),
+    "encoder_repetition_penalty": (1, 1.0),
+    "no_repeat_ngram_size": (0,),
+    "min_length": (0,),
+    "min_new_tokens": (0,),
+    "max_time": (),
+    "bad_words_ids": ([],),
+    "force_words_ids": ([],),
+    "forced_bos_token_id": (),
+    "forced_eos_token_id": (),
+    "suppress_tokens": ([],),
+    "begin_suppress_tokens": ([],),
+    "sequence_bias": ([], {}),
+    "exponential_decay_length_penalty": (),
+    "guidance_scale": (1, 1.0),
+    "watermarking_config": ({},),
+    "token_healing": (False,),
+}
+"""Keys that would change an answer, and the values with which they would not; null never does."""
 
 
 def default_sampling(directory: Path) -> SamplingParams:
@@ -16,6 +48,16 @@ def default_sampling(directory: Path) -> SamplingParams:
     """
     path = directory / "generation_config.json"
     return sampling_from(read_object(path), str(path)) if path.exists() else SamplingParams()
+
+
+def not_followed(directory: Path) -> tuple[str, ...]:
+    """A line about what generation_config.json asks for and is not done here; none where all of it is."""
+    path = directory / "generation_config.json"
+    config = read_object(path, CONFIG_LIMIT) if path.exists() else {}
+    found = [name for name, idle in NOT_FOLLOWED.items() if config.get(name) is not None and config[name] not in idle]
+    if not found:
+        return ()
+    return (f"{path.name} asks for {', '.join(f'`{name}`' for name in found)}, which is not done here",)
 
 
 def sampling_from(config: Mapping[str, Any], where: str) -> SamplingParams:
@@ -29,17 +71,24 @@ def sampling_from(config: Mapping[str, Any], where: str) -> SamplingParams:
         kind = "whole number" if isinstance(default, int) else "number"
         good = isinstance(value, int) or (isinstance(value, float) and kind == "number")
         if isinstance(value, bool) or not good or not low <= value <= high:
-            raise Corrupt(
-                f"{where}: `{name}` is {str(value)[:40]}, not a {kind} between {low} and {high}",
-                hint="download the model again, or correct the file",
-            )
+            raise Corrupt(f"{where}: `{name}` is {str(value)[:40]}, not a {kind} between {low} and {high}", hint=_AGAIN)
         return float(value) if kind == "number" else value
 
     temperature = number("temperature", 0.0, 100.0, ours.temperature)
+    most = int(number("max_new_tokens", 0, 1 << 40, 0))
     return SamplingParams(
         temperature=0.0 if config.get("do_sample") is False else temperature,
         top_k=int(number("top_k", 0, 1 << 22, ours.top_k)),
         top_p=number("top_p", 0.0, 1.0, ours.top_p),
         min_p=number("min_p", 0.0, 1.0, ours.min_p),
         repeat_penalty=number("repetition_penalty", 0.01, 100.0, ours.repeat_penalty),
+        max_tokens=most if 0 < most <= 1 << 20 else None,
+        stop=_stops(config.get("stop_strings"), where),
     )
+
+
+def _stops(value: object, where: str) -> tuple[str, ...]:
+    listed = [] if value is None else value if isinstance(value, list) else [value]
+    if len(listed) > MOST_STOPS or not all(isinstance(stop, str) and 0 < len(stop) < 4096 for stop in listed):
+        raise Corrupt(f"{where}: `stop_strings` are not at most {MOST_STOPS} texts", hint=_AGAIN)
+    return tuple(listed)

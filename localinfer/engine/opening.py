@@ -69,7 +69,7 @@ def open_engine(
 
 def _open_native(path: Path, config: EngineConfig, backend: str, name: str, on_progress: OnProgress | None) -> "Engine":
     from localinfer.engine import calibration
-    from localinfer.engine.advice import default_sampling
+    from localinfer.engine.advice import default_sampling, not_followed
     from localinfer.engine.drafting import Target, guessing, wants_hidden
     from localinfer.engine.engine import StepEngine
     from localinfer.engine.past import open_past
@@ -100,7 +100,15 @@ def _open_native(path: Path, config: EngineConfig, backend: str, name: str, on_p
     past = open_past(path, program.vocab) if config.remember and config.draft != "off" else None
     guesser, notes = guessing(config, target, measured, past)
     return StepEngine(
-        info=_info(name, config, target, place, key, measured, (*checkpoint.notes, *notes)),
+        info=_info(
+            name,
+            config,
+            target,
+            place,
+            key,
+            measured,
+            (*checkpoint.notes, *tokenizer.notes, *not_followed(path), *notes),
+        ),
         tokenizer=tokenizer,
         chat_template=tokenizer.chat_template,
         default_sampling=sampling,

@@ -34,6 +34,7 @@ class TokenBytes:
                 hint="use a model with a byte-level BPE or a SentencePiece tokenizer",
             )
         self.strips_first_space = self._to_bytes is _sentencepiece and any(map(_strips, parts))
+        self._spaced = file.matches_spaced
         self._tokens = file.tokens | {one: file.tokens[other] for one, other in same_as.items()}
         self._added = {token.id: token for token in file.added}
         self._bytes: dict[int, bytes] = {}  # of the tokens that were asked for: an answer needs few of them
@@ -56,6 +57,8 @@ class TokenBytes:
             return content.encode() if specials else b""
         else:
             found = content.replace("▁", " ").encode() if added.harmless else content.encode()
+            if added.normalized and self._spaced:
+                found = b" " + found
         self._bytes[token] = found
         return found
 

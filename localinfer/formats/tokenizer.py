@@ -11,16 +11,24 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from localinfer.errors import Corrupt, NotSupported, UsageError
-from localinfer.formats.json_files import CONFIG_LIMIT, read_bytes, read_object
+from localinfer.formats.chat_templates import DEFAULT, WITH_TOOLS, read_templates
+from localinfer.formats.json_files import shown
 from localinfer.formats.token_bytes import StreamDecoder, TokenBytes
-from localinfer.formats.tokenizer_json import MAX_ID, AddedToken, TokenizerFile, plain_document, read_tokenizer_file
+from localinfer.formats.tokenizer_files import NAMED, completed, optional_object, read_declared
+from localinfer.formats.tokenizer_json import (
+    MAX_ID,
+    AddedToken,
+    TokenizerFile,
+    plain_document,
+    read_tokenizer_file,
+    whole_document,
+)
 
 T = TypeVar("T")
-TEMPLATE_LIMIT = 1 << 20
 
 
 class Tokenizer:
-    """The tokenizer of a model directory (`tokenizer.json`, `tokenizer_config.json`, `generation_config.json`).
+    """The tokenizer of a model directory: `tokenizer.json`, and what the files beside it say of tokens and templates.
 
     Raises `NotFound`, `Corrupt` (naming the file and field) or `NotSupported` on opening.
     """
@@ -31,8 +39,9 @@ class Tokenizer:
             raise NotSupported(
                 f"{directory}: has tokenizer.model only", hint="use a repository that has tokenizer.json too"
             )
-        file = read_tokenizer_file(path)
-        config = _object(directory / "tokenizer_config.json")
+        config = optional_object(directory / "tokenizer_config.json")
+        declared = read_declared(directory, config)
+        file, notes = completed(read_tokenizer_file(path), declared, _rows(directory))
         self._path = path
         self._table = TokenBytes(file, _same_as(directory, config, file))
         self._ids = {token.content: token.id for token in file.added}
@@ -42,17 +51,36 @@ class Tokenizer:
         self._later = self._first
         if '"first"' in json.dumps(file.document.get("pre_tokenizer")):
             self._later = _load(path, plain_document(file, first=False))
+        self._whole = _load(path, whole_document(file)) if file.matches_spaced else None
         self.vocab_size: int = max(file.tokens) + 1
         """Highest token id plus one; a model's embedding may have more rows."""
-        self.special_strings: tuple[str, ...] = tuple(self._added)
+        self.special_strings: tuple[str, ...] = (*self._added, *(_spaced(self._added) if file.matches_spaced else ()))
         """Every string that `encode_rendered` turns into one token."""
-        self.bos_token, self.bos_id = self._named(config, "bos_token", file)
-        self.eos_token, eos_id = self._named(config, "eos_token", file)
-        self.eos_ids: tuple[int, ...] = _eos_ids(directory, eos_id)
+        named = {name: token.content for name, token in declared.named.items() if token is not None and token.content}
+        self.special_tokens: dict[str, str] = named
+        """Tokens that templates may name, such as `pad_token`, and their texts."""
+        ids = {content: index for index, content in file.tokens.items()}
+        self.bos_token, self.eos_token = (named.get(name, "") for name in NAMED[:2])
+        self.bos_id: int | None = ids.get(self.bos_token)
+        self.eos_ids: tuple[int, ...] = _eos_ids(directory, ids.get(self.eos_token))
         """Tokens that end a reply, ascending."""
-        self.adds_bos: bool = self.bos_id is not None and _adds_bos(config, file, self.bos_token)
+        before, after = _around(file)
+        self.adds_bos: bool = self.bos_id is not None and before == [self.bos_token]
         """Whether a text of its own (not from a chat template) begins with `bos_id`."""
-        self.chat_template: str | None = _chat_template(directory, config)
+        self.chat_templates: dict[str, str] = read_templates(directory, config)
+        """By name; `default` holds where none is asked for."""
+        notes += _unread(config, file, self.chat_templates, [] if self.adds_bos else before, after)
+        self.notes: tuple[str, ...] = tuple(notes)
+        """What these files say and is not done here, a line each."""
+
+    @property
+    def chat_template(self) -> str | None:
+        """The template that holds where none is asked for; None where there is none."""
+        return self.chat_templates.get(DEFAULT)
+
+    def template_for(self, *, tools: bool) -> str | None:
+        """The template for a conversation with tools, or without them."""
+        return (self.chat_templates.get(WITH_TOOLS) if tools else None) or self.chat_template
 
     def encode_text(self, text: str) -> list[int]:
         """Ids of plain text; strings like `<|im_end|>` in it are text too. No BOS is added.
@@ -67,9 +95,11 @@ class Tokenizer:
         `guard` is a character that was put inside such strings where a person wrote them, so that they do not match;
         all guards are removed before anything is encoded.
         """
+        if self._whole is not None and not (guard and guard in text):
+            return self._encode(text, self._whole)
         ids: list[int] = []
         position = 0
-        for start, end, token in self._matches(text):
+        for start, end, token in self._matches(text, guard):
             ids += self._segment(text[position:start], guard, first=position == 0)
             ids.append(token.id)
             position = end
@@ -93,10 +123,10 @@ class Tokenizer:
         """The id of a special or added token, or None."""
         return self._ids.get(content)
 
-    def _matches(self, text: str) -> Iterator[tuple[int, int, AddedToken]]:
+    def _matches(self, text: str, guard: str) -> Iterator[tuple[int, int, AddedToken]]:
         """Added tokens in `text`, left to right, with the white space they swallow."""
         position = 0
-        while (found := self._finder.find(text, position)) is not None:
+        while (found := self._finder.find(text, position, guard)) is not None:
             start, token = found
             end = start + len(token.content)
             begin = max(position, len(text[:start].rstrip())) if token.lstrip else start
@@ -117,21 +147,6 @@ class Tokenizer:
             ) from error
         ids: list[int] = _guarded(lambda: tokenizer.encode(text, add_special_tokens=False).ids, self._path)
         return ids
-
-    def _named(self, config: dict[str, Any], name: str, file: TokenizerFile) -> tuple[str, int | None]:
-        """`bos_token` or `eos_token` and its id; `("", None)` when the model has none."""
-        value = config.get(name)
-        content = value.get("content") if isinstance(value, dict) else value
-        if content is None:
-            return "", None
-        if not isinstance(content, str):
-            raise Corrupt(f"{self._path.parent}: `{name}` in tokenizer_config.json must be text", hint=_AGAIN)
-        index = self._ids.get(content)
-        if index is None:
-            index = next((i for i, token in file.tokens.items() if token == content), None)
-        if index is None:
-            raise Corrupt(f"{self._path.parent}: `{name}` {content[:80]!r} is not in tokenizer.json", hint=_AGAIN)
-        return content, index
 
 
 _AGAIN = "download the model again"
@@ -166,14 +181,15 @@ class _Finder:
             if len(content) not in lengths:
                 lengths.append(len(content))
 
-    def find(self, text: str, position: int) -> tuple[int, AddedToken] | None:
+    def find(self, text: str, position: int, guard: str) -> tuple[int, AddedToken] | None:
+        """Where the next token begins. One of a single character has its guard behind it."""
         if not self._tokens:
             return None
         for match in self._starts.finditer(text, position):
             start = match.start()
             for length in self._lengths[match.group()]:
                 token = self._tokens.get(text[start : start + length])
-                if token is None:
+                if token is None or (length == 1 and guard and text.startswith(guard, start + 1)):
                     continue
                 if token.single_word and (
                     _word(text[start - 1 : start]) or _word(text[start + length : start + length + 1])
@@ -187,15 +203,11 @@ def _word(character: str) -> bool:
     return character.isalnum() or character == "_"
 
 
-def _object(path: Path) -> dict[str, Any]:
-    return read_object(path, CONFIG_LIMIT) if path.exists() else {}
-
-
 def _eos_ids(directory: Path, eos_id: int | None) -> tuple[int, ...]:
     """The union of what the tokenizer and the two configs call end of sequence."""
     found = set() if eos_id is None else {eos_id}
     for name in ("generation_config.json", "config.json"):
-        value = _object(directory / name).get("eos_token_id")
+        value = optional_object(directory / name).get("eos_token_id")
         values: Sequence[Any] = value if isinstance(value, list) else [] if value is None else [value]
         for item in values:
             if type(item) is not int or not 0 <= item <= MAX_ID:
@@ -216,37 +228,52 @@ def _same_as(directory: Path, config: dict[str, Any], file: TokenizerFile) -> di
     return found
 
 
-def _adds_bos(config: dict[str, Any], file: TokenizerFile, bos: str) -> bool:
-    said = config.get("add_bos_token")
-    if isinstance(said, bool):
-        return said
+def _rows(directory: Path) -> int | None:
+    """Rows of the embedding, as far as config.json tells."""
+    config = optional_object(directory / "config.json")
+    inner = config.get("text_config")
+    rows = config.get("vocab_size", inner.get("vocab_size") if isinstance(inner, dict) else None)
+    return rows if type(rows) is int else None
+
+
+def _spaced(contents: Iterable[str]) -> tuple[str, ...]:
+    return tuple(content.replace(" ", "▁") for content in contents if " " in content)
+
+
+def _around(file: TokenizerFile) -> tuple[list[str], list[str]]:
+    """The special tokens that the post-processor puts before and after one text."""
     processor = file.document.get("post_processor")
     parts = [processor]
     if isinstance(processor, dict) and isinstance(processor.get("processors"), list):
         parts = processor["processors"]
-    return any(
-        isinstance(part, dict)
-        and isinstance(part.get("single"), list)
-        and part["single"][:1]
-        and isinstance(part["single"][0], dict)
-        and isinstance(token := part["single"][0].get("SpecialToken"), dict)
-        and token.get("id") == bos
-        for part in parts
-    )
+    before, after = list[str](), list[str]()
+    for part in parts:
+        single = part.get("single") if isinstance(part, dict) else None
+        here = before
+        for piece in single if isinstance(single, list) else []:
+            token = piece.get("SpecialToken") if isinstance(piece, dict) else None
+            if isinstance(token, dict) and isinstance(token.get("id"), str):
+                here.append(token["id"])
+            else:
+                here = after
+    return before, after
 
 
-def _chat_template(directory: Path, config: dict[str, Any]) -> str | None:
-    """The model's chat template: the file of its own first, then `tokenizer_config.json`."""
-    path = directory / "chat_template.jinja"
-    if path.exists():
-        try:
-            return read_bytes(path, TEMPLATE_LIMIT).decode("utf-8")
-        except UnicodeDecodeError as error:
-            raise Corrupt(f"{path}: is not UTF-8 (byte {error.start})", hint=_AGAIN) from error
-    value = config.get("chat_template")
-    if isinstance(value, list):
-        named = [item for item in value if isinstance(item, dict) and item.get("name") == "default"]
-        value = named[0].get("template") if named else None
-    if value is not None and (not isinstance(value, str) or len(value) > TEMPLATE_LIMIT):
-        raise Corrupt(f"{directory}: `chat_template` must be text of at most {TEMPLATE_LIMIT} characters", hint=_AGAIN)
-    return value
+def _unread(
+    config: Mapping[str, Any],
+    file: TokenizerFile,
+    templates: Mapping[str, str],
+    before: Sequence[str],
+    after: Sequence[str],
+) -> Iterator[str]:
+    """What the files say that would change a prompt or an answer, and is not done here."""
+    if before:
+        yield f"texts of their own (`--raw`) are read without {shown(' '.join(before))} before them"
+    if after:
+        yield f"texts of their own (`--raw`) are read without {shown(' '.join(after))} after them"
+    if config.get("split_special_tokens") is True:
+        yield "`split_special_tokens` of tokenizer_config.json is not followed: a template's special tokens are tokens"
+    if config.get("clean_up_tokenization_spaces") is True and file.kind != "BPE":
+        yield "`clean_up_tokenization_spaces` of tokenizer_config.json is not followed: answers keep their spaces"
+    if templates and DEFAULT not in templates:
+        yield f"its chat templates are named {shown(', '.join(templates))}, and none holds by default"

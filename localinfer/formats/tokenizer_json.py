@@ -6,7 +6,7 @@ So the file is checked here first, and `plain_document` makes a second one in wh
 
 import re
 import secrets
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +33,8 @@ class AddedToken:
     lstrip: bool
     rstrip: bool
     single_word: bool
+    normalized: bool = False
+    """Matched in the normalized text, not in the text as it is."""
 
     @property
     def harmless(self) -> bool:
@@ -48,6 +50,34 @@ class TokenizerFile:
     kind: str
     tokens: dict[int, str]
     added: tuple[AddedToken, ...]
+
+    @property
+    def model_size(self) -> int:
+        """Tokens of the model itself, added ones not counted."""
+        return len(self.document["model"]["vocab"])
+
+    @property
+    def matches_spaced(self) -> bool:
+        """Whether added tokens are matched after SentencePiece's normalizer has put spaces before words. Where a token
+        ends, and how the text after it begins, is then for the library alone to say."""
+        normalizer = self.document.get("normalizer")
+        inner = normalizer.get("normalizers") if isinstance(normalizer, dict) else None
+        parts = inner if isinstance(inner, list) else [normalizer]
+        kinds = {str(part.get("type")) for part in parts if isinstance(part, dict)}
+        normalized = any(token.normalized and not token.harmless for token in self.added)
+        return normalized and "Prepend" in kinds and kinds <= {"Prepend", "Replace"}
+
+    def with_added(self, added: tuple[AddedToken, ...]) -> "TokenizerFile":
+        """The same with these added tokens."""
+        if added == self.added:
+            return self
+        entries = [asdict(token) for token in sorted(added, key=lambda token: token.id)]
+        return TokenizerFile(
+            self.document | {"added_tokens": entries},
+            self.kind,
+            self.tokens | {token.id: token.content for token in added},
+            added,
+        )
 
 
 def read_tokenizer_file(path: Path) -> TokenizerFile:
@@ -118,7 +148,7 @@ def _added_tokens(path: Path, entries: object) -> tuple[AddedToken, ...]:
             raise Corrupt(f"{path}: `added_tokens` holds {str(entry)[:80]}, which has no text", hint=_HINT)
         if type(index) is not int or not 0 <= index <= MAX_ID:
             raise Corrupt(f"{path}: added token {content[:80]!r} has the id {str(index)[:40]}", hint=_HINT)
-        flags = (entry.get(name) is True for name in ("special", "lstrip", "rstrip", "single_word"))
+        flags = (entry.get(name) is True for name in ("special", "lstrip", "rstrip", "single_word", "normalized"))
         added.append(AddedToken(index, content, *flags))
     if len({token.id for token in added}) != len(added) or len({token.content for token in added}) != len(added):
         raise Corrupt(f"{path}: `added_tokens` has one token or id twice", hint=_HINT)
@@ -149,6 +179,14 @@ _SYNTAX = re.compile(r"\\.|\[(?:\\.|\[:|[^\]\\])*\]|\)(?:[*+]|\{\d*,\})", re.DOT
 def repeats_a_group(pattern: str) -> bool:
     """Whether a group is repeated without bound, as in `(a+)+`. No tokenizer in use needs it."""
     return any(match.group().startswith(")") for match in _SYNTAX.finditer(pattern))
+
+
+def whole_document(file: TokenizerFile) -> dict[str, Any]:
+    """`file.document` with all its tokens, but nothing put before or after a text, and nothing left to chance."""
+    document = dict(file.document, post_processor=None, truncation=None, padding=None)
+    if file.kind == "BPE":
+        document["model"] = document["model"] | {"dropout": None}
+    return document
 
 
 def plain_document(file: TokenizerFile, *, first: bool) -> dict[str, Any]:

@@ -101,7 +101,7 @@ def _snapshot(name: str, path: Path, *, is_main: bool) -> LocalModel:
 def _whole_snapshot(repo: Path, path: Path) -> bool:
     """Nothing missing, and no link that leads out of the cache."""
     try:
-        return missing_file(path) is None and all(inside(repo.parent, file) for file in path.iterdir())
+        return missing_file(path) is None and all(inside(repo.parent, file) for file in path.rglob("*"))
     except OSError:
         return False
 

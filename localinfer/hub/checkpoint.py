@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Any
 
 from localinfer.errors import LocalInferError
+from localinfer.formats.chat_templates import FOLDER as TEMPLATE_FOLDER
 from localinfer.formats.json_files import read_object
 from localinfer.formats.layout import CONFIG, INDEX, INDEX_LIMIT, SINGLE
 from localinfer.hub.model import Variant, variant_of_bits
@@ -67,6 +68,11 @@ def recorded_revision(directory: Path) -> str | None:
     return revision if isinstance(revision, str) else None
 
 
+def files_of(directory: Path) -> list[Path]:
+    """All regular files of a model, links followed: those directly in `directory`, and further chat templates."""
+    return sorted(path for path in (*directory.iterdir(), *(directory / TEMPLATE_FOLDER).glob("*")) if path.is_file())
+
+
 def size_on_disk(directory: Path) -> int:
-    """Bytes of all regular files directly in `directory`, links followed."""
-    return sum(path.stat().st_size for path in directory.iterdir() if path.is_file())
+    """Bytes of all files of a model."""
+    return sum(path.stat().st_size for path in files_of(directory))

@@ -177,7 +177,9 @@ class _Batch:
         try:
             snapshot.mkdir(parents=True, exist_ok=True)
             for file in sorted(self._files, key=lambda file: file.name == CONFIG):
-                _link(snapshot / file.name, Path("..", "..", "blobs", file.digest))
+                up = [".."] * (2 + file.name.count("/"))
+                (snapshot / file.name).parent.mkdir(exist_ok=True)
+                _link(snapshot / file.name, Path(*up, "blobs", file.digest))
             sync(snapshot)
             if revision != self._commit:
                 ref = self._repo / "refs" / revision

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from localinfer.errors import Corrupt, NotSupported
+from localinfer.formats.chat_templates import FOLDER as TEMPLATE_FOLDER
 from localinfer.formats.layout import CONFIG, INDEX, PICKLES, SINGLE
 from localinfer.hub.checkpoint import weight_files
 from localinfer.hub.names import COMMIT, SHA256, check_file_names, shown
@@ -47,8 +48,8 @@ def read_listing(answer: Any, repo: str) -> Listing:
             raise Corrupt(f"the Hub's list of the files of `{repo}` is malformed", hint=_AGAIN)
         items[name] = item
     check_file_names(name for name in items if _allowed(name))
-    # Only the top folder: below it lie other formats of the same weights.
-    files = {name: _file(name, item, repo) for name, item in items.items() if _allowed(name) and "/" not in name}
+    # Only the top folder, and further chat templates: below it lie other formats of the same weights.
+    files = {name: _file(name, item, repo) for name, item in items.items() if _allowed(name) and _wanted(name)}
     return Listing(
         commit=commit,
         files=files,
@@ -89,6 +90,11 @@ def weights(listing: Listing, index: dict[str, Any] | None) -> list[RemoteFile]:
 
 def _allowed(name: str) -> bool:
     return name.endswith(ALLOWED) or name.rpartition("/")[2] == "tokenizer.model"
+
+
+def _wanted(name: str) -> bool:
+    folder, _, _ = name.rpartition("/")
+    return not folder or (folder == TEMPLATE_FOLDER and name.endswith(".jinja"))
 
 
 def _file(name: str, item: dict[str, Any], repo: str) -> RemoteFile:

@@ -8,7 +8,7 @@ from pathlib import Path
 from localinfer.errors import LocalInferError
 from localinfer.formats.json_files import read_object
 from localinfer.hub.cache import list_models
-from localinfer.hub.checkpoint import RECORD, missing_file
+from localinfer.hub.checkpoint import RECORD, files_of, missing_file
 from localinfer.hub.hashing import git_sha1_file, sha256_file
 from localinfer.hub.model import LocalModel
 from localinfer.hub.names import COMMIT, SHA256
@@ -56,8 +56,9 @@ def verify(on_progress: Progress | None = None) -> list[Damage]:
 
 def _check(model: LocalModel, advance: Callable[[int], None]) -> Iterator[Damage]:
     recorded = _recorded_hashes(model.path) if model.source == "ours" else {}
-    for path in sorted(path for path in model.path.iterdir() if path.is_file()):
-        expected = path.readlink().name if path.is_symlink() else recorded.get(path.name, "")
+    for path in files_of(model.path):
+        name = str(path.relative_to(model.path))
+        expected = path.readlink().name if path.is_symlink() else recorded.get(name, "")
         try:
             if SHA256.fullmatch(expected):
                 found = sha256_file(path, advance)

@@ -24,7 +24,7 @@ from localinfer.formats.tokenizer import Tokenizer
 from localinfer.quantize.calibration import CalibrationText, calibration
 from localinfer.quantize.journal import Earlier, Journal, locked, publish, sha256
 from localinfer.quantize.layer import quantize_unit
-from localinfer.quantize.origin import COPIED, Origin
+from localinfer.quantize.origin import Origin, copied
 from localinfer.quantize.pace import HURRIED, Pace, hurried_layers
 from localinfer.quantize.plan import Job, Method, Plan, make_plan
 from localinfer.quantize.report import QuantizeReport, make_report
@@ -267,9 +267,10 @@ def _finish(
     index = {tensor: entry["file"] for entry in entries for tensor in entry["tensors"]}
     write_json(partial / INDEX, {"metadata": {"total_size": plan.nbytes}, "weight_map": index})
     hashes = {entry["file"]: entry["sha256"] for entry in entries}
-    for name in COPIED:
-        if (source / name).is_file():
-            write_bytes(partial / name, read_bytes(source / name, TOKENIZER_LIMIT))
+    small = copied(source)
+    for name in small:
+        (partial / name).parent.mkdir(exist_ok=True)
+        write_bytes(partial / name, read_bytes(source / name, TOKENIZER_LIMIT))
     config = read_object(source / "config.json") | {"quantization_config": plan.quantization}
     origin.require_unchanged()
     record: dict[str, Any] = {
@@ -279,12 +280,12 @@ def _finish(
         "recipe": settings | {"table_bits": 8, "notes": [*plan.notes, *_notes(plan, journal)]},
         "error": {tensor: error for entry in entries for tensor, error in entry["error"].items()},
         "output_error": {tensor: error for entry in entries for tensor, error in entry.get("output_error", {}).items()},
-        "files": hashes | {name: sha256(partial / name) for name in (INDEX, *COPIED) if (partial / name).is_file()},
+        "files": hashes | {name: sha256(partial / name) for name in (INDEX, *small)},
     }
     write_json(partial / "localinfer.json", record)
     write_json(partial / "config.json", config)
     journal.remove()
-    for path in partial.iterdir():
+    for path in filter(Path.is_file, partial.iterdir()):
         if path.name not in record["files"] and path.name not in ("localinfer.json", "config.json"):
             path.unlink()  # half a file of a run that was killed
     sync(partial)

@@ -22,7 +22,7 @@ from localinfer.graph.ops import Linear
 from localinfer.graph.stored import IntLinear, require_finite
 from localinfer.graph.weights import Checkpoint
 from localinfer.quantize.export_names import describe, head_rows, names_of
-from localinfer.quantize.origin import COPIED
+from localinfer.quantize.origin import copied
 from localinfer.quantize.plan import TABLES
 from localinfer.quantize.scales import round_rows
 
@@ -129,9 +129,9 @@ def export_gptq(source: Path, dest: Path, on_progress: OnProgress | None = None)
         shutil.rmtree(part, ignore_errors=True)
         part.mkdir()
         _write_gptq(checkpoint, part, bits, group, on_progress or (lambda done, total: None))
-        for name in COPIED:
-            if (source / name).is_file():
-                write_bytes(part / name, read_bytes(source / name, TOKENIZER_LIMIT))
+        for name in copied(source):
+            (part / name).parent.mkdir(exist_ok=True)
+            write_bytes(part / name, read_bytes(source / name, TOKENIZER_LIMIT))
         config = {key: value for key, value in checkpoint.config.items() if key != "dtype"}
         write_json(part / "config.json", config | {"torch_dtype": "float16", "quantization_config": _said(bits, group)})
         part.rename(dest)

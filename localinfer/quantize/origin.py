@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from localinfer.errors import Changed, LocalInferError
+from localinfer.formats.chat_templates import FOLDER as TEMPLATE_FOLDER
 from localinfer.formats.checkpoint_files import open_tensors
 from localinfer.formats.json_files import read_object
 from localinfer.quantize.journal import sha256
@@ -16,6 +17,8 @@ COPIED = (
     "special_tokens_map.json",
     "added_tokens.json",
     "chat_template.jinja",
+    "chat_template.json",
+    "processor_config.json",
     "preprocessor_config.json",
     "LICENSE",
     "LICENSE.txt",
@@ -25,14 +28,23 @@ COPIED = (
 _COMMIT = re.compile(r"[0-9a-f]{40}")
 
 
+def copied(source: Path) -> list[str]:
+    """The names of those that `source` has, its further chat templates among them."""
+    templates = sorted((source / TEMPLATE_FOLDER).glob("*.jinja"))
+    names = [*COPIED, *(f"{TEMPLATE_FOLDER}/{path.name}" for path in templates)]
+    return [name for name in names if (source / name).is_file()]
+
+
 class Origin:
     """Hashes every file of `source` that decides what comes out. `said`: that, and commit and repository if known."""
 
     def __init__(self, source: Path) -> None:
         weights = sorted({tensor.file.path for tensor in open_tensors(source).values()})
-        small = [source / name for name in COPIED if (source / name).is_file()]
+        small = [source / name for name in copied(source)]
         self._seen = {path: _stamp(path) for path in [source / "config.json", *small, *weights]}
-        self.said = _written_down(source) | {"files": {path.name: sha256(path) for path in self._seen}}
+        self.said = _written_down(source) | {
+            "files": {str(path.relative_to(source)): sha256(path) for path in self._seen}
+        }
 
     def require_unchanged(self) -> None:
         """Raise `Changed` if a file was written, replaced or removed since. Looks at sizes and times alone."""

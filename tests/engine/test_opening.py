@@ -129,6 +129,8 @@ def test_no_memory_is_said_with_the_size(tmp_path: Path) -> None:
         ({"do_sample": False, "temperature": 0.6}, SamplingParams(temperature=0)),
         ({"repetition_penalty": 1.1, "temperature": None}, SamplingParams(repeat_penalty=1.1)),
         ({"temperature": 1, "unknown": [1]}, SamplingParams(temperature=1)),
+        ({"max_new_tokens": 7, "stop_strings": "END"}, SamplingParams(max_tokens=7, stop=("END",))),
+        ({"max_new_tokens": 1 << 30, "stop_strings": ["a", "b"]}, SamplingParams(stop=("a", "b"))),
     ],
 )
 def test_the_makers_advice(config: dict[str, Any], expected: SamplingParams) -> None:
@@ -145,6 +147,9 @@ NO_SENSE: list[tuple[str, Any]] = [
     ("top_p", 1.5),
     ("min_p", [1]),
     ("repetition_penalty", 0),
+    ("max_new_tokens", -1),
+    ("stop_strings", [""]),
+    ("stop_strings", 5),
 ]
 
 
@@ -152,6 +157,23 @@ NO_SENSE: list[tuple[str, Any]] = [
 def test_advice_that_makes_no_sense(name: str, value: Any) -> None:
     with pytest.raises(Corrupt, match=f"`{name}`"):
         sampling_from({name: value}, "generation_config.json")
+
+
+def test_advice_that_is_not_followed_is_told(tmp_path: Path) -> None:
+    path = make_checkpoint(tmp_path / "m")
+    advice = {
+        "num_beams": 1,
+        "typical_p": 1.0,
+        "suppress_tokens": [5],
+        "no_repeat_ngram_size": 3,
+        "eos_token_id": [258],
+    }
+    (path / "generation_config.json").write_text(json.dumps(advice))
+    with open_engine(path, EngineConfig(context=32, draft="off")) as engine:
+        told = " ".join(engine.info.notes)
+    assert "suppress_tokens" in told
+    assert "no_repeat_ngram_size" in told
+    assert "num_beams" not in told
 
 
 def test_bad_advice_is_seen_at_opening(tmp_path: Path) -> None:

@@ -45,6 +45,8 @@ def tiny_files(seed: int = 0) -> dict[str, bytes]:
         "tokenizer.json": b'{"version": "1.0"}',
         "chat_template.jinja": b"{{ messages }}",
         "merges.txt": b"a b\n",
+        "additional_chat_templates/tool_use.jinja": b"{{ tools }}",
+        "additional_chat_templates/notes.txt": b"of no use",
         "model.safetensors": weights,
         "modeling_evil.py": b"raise SystemExit\n",
         "pytorch_model.bin": b"\x80\x02pickle",

@@ -16,19 +16,25 @@ from localinfer.hub.resolve import resolve
 from tests.hub.conftest import NAME, Naps, sharded_files, tiny_files
 from tests.hub.fake_hub import COMMIT, Answer, FakeHub, git_sha1, sha256
 
-WANTED = {"config.json", "tokenizer.json", "chat_template.jinja", "merges.txt", "model.safetensors"}
+TEMPLATE = "additional_chat_templates/tool_use.jinja"
+WANTED = {"config.json", "tokenizer.json", "chat_template.jinja", "merges.txt", "model.safetensors", TEMPLATE}
+
+
+def files_of(folder: Path) -> list[Path]:
+    return [path for path in folder.rglob("*") if path.is_file()]
 
 
 def test_a_model_arrives_whole_and_nothing_else_does(hub: FakeHub, naps: Naps) -> None:
     heard: list[tuple[int, int]] = []
     model = pull(NAME, patience=naps.patience(), on_progress=lambda done, total: heard.append((done, total)))
 
-    assert {path.name for path in model.path.iterdir()} == WANTED
-    for path in model.path.iterdir():
-        assert path.read_bytes() == tiny_files()[path.name]
+    assert {str(path.relative_to(model.path)) for path in files_of(model.path)} == WANTED
+    for name in WANTED:
+        assert (model.path / name).read_bytes() == tiny_files()[name]
     assert (model.ref, model.name, model.variant, model.revision) == (NAME, NAME, "BF16", COMMIT)
-    assert model.size_bytes == sum(len(tiny_files()[name]) for name in WANTED)
-    assert heard[-1] == (model.size_bytes, model.size_bytes)
+    total = sum(len(tiny_files()[name]) for name in WANTED)
+    assert model.size_bytes == total
+    assert heard[-1] == (total, total)
     assert [done for done, _ in heard] == sorted(done for done, _ in heard)
     assert naps == []
     assert not any(word in s.path for s in hub.seen for word in (".py", ".bin", "README", "original"))
@@ -46,7 +52,7 @@ def test_the_cache_is_the_one_that_hub_tools_share(hub: FakeHub, naps: Naps, tmp
         Path(hf_hub_download(NAME, name, cache_dir=tmp_path, endpoint=hub.endpoint)).relative_to(tmp_path)
         for name in WANTED
     }
-    assert theirs == {path.relative_to(root) for path in model.path.iterdir()}
+    assert theirs == {path.relative_to(root) for path in files_of(model.path)}
     for path in theirs:
         assert (tmp_path / path).readlink() == (root / path).readlink()
     assert (root / repo_dir(NAME).name / "refs" / "main").read_text() == COMMIT

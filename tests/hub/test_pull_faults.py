@@ -284,7 +284,7 @@ def test_an_index_that_names_what_is_not_there(hub: FakeHub, naps: Naps, shard: 
     ],
 )
 def test_redirects_that_are_not_followed(hub: FakeHub, naps: Naps, location: str, word: str) -> None:
-    hub.script("/resolve/", *[Answer(headers={"Location": location})] * 9)
+    hub.script("/resolve/", *[Answer(headers={"Location": location})] * 20)
     assert word in failure(NetworkError, naps).message
 
 
