@@ -221,6 +221,7 @@ class Chat:
             special_strings=tokenizer.special_strings,
             continue_final=continue_final,
             tools=tools or None,
+            special_tokens=tokenizer.special_tokens,
         )
 
     def _raw_tokens(self, text: str) -> list[int]:

@@ -26,6 +26,7 @@ def context_tokens(engine: "Engine", messages: Sequence[Message]) -> int | None:
         bos=tokenizer.bos_token or "",
         eos=tokenizer.eos_token or "",
         special_strings=tokenizer.special_strings,
+        special_tokens=tokenizer.special_tokens,
         add_generation_prompt=False,
     )
     return len(tokenizer.encode_rendered(rendered.text, rendered.guard))

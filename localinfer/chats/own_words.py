@@ -152,5 +152,6 @@ def _rendered(engine: Engine, question: str, *, asks: bool) -> Rendered:
         bos=engine.tokenizer.bos_token,
         eos=engine.tokenizer.eos_token,
         special_strings=engine.tokenizer.special_strings,
+        special_tokens=engine.tokenizer.special_tokens,
         add_generation_prompt=asks,
     )

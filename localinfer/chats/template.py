@@ -82,6 +82,7 @@ def conversation(tokenizer: "Tokenizer", turns: Sequence[tuple[str, str]]) -> li
         bos=tokenizer.bos_token,
         eos=tokenizer.eos_token,
         special_strings=tokenizer.special_strings,
+        special_tokens=tokenizer.special_tokens,
         add_generation_prompt=False,
     )
     return tokenizer.encode_rendered(rendered.text, rendered.guard)

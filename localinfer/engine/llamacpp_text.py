@@ -29,6 +29,7 @@ class LlamaTokenizer:
         self.bos_id: int | None = bos if bos >= 0 else None
         self.bos_token: str = self._text(bos) if bos >= 0 else ""
         self.eos_token: str = self._text(eos) if eos >= 0 else ""
+        self.special_tokens: dict[str, str] = {}
         self.adds_bos: bool = bool(lib.llama_vocab_get_add_bos(self._vocab)) and bos >= 0
         self._strips = lib.llama_vocab_type(self._vocab) == _SENTENCEPIECE
         defined = [self._text(i) for i, a in enumerate(attributes) if a & _USER_DEFINED]

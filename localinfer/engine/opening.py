@@ -99,16 +99,9 @@ def _open_native(path: Path, config: EngineConfig, backend: str, name: str, on_p
     )
     past = open_past(path, program.vocab) if config.remember and config.draft != "off" else None
     guesser, notes = guessing(config, target, measured, past)
+    told = (*checkpoint.notes, *tokenizer.notes, *not_followed(path), *notes)
     return StepEngine(
-        info=_info(
-            name,
-            config,
-            target,
-            place,
-            key,
-            measured,
-            (*checkpoint.notes, *tokenizer.notes, *not_followed(path), *notes),
-        ),
+        info=_info(name, config, target, place, key, measured, told),
         tokenizer=tokenizer,
         chat_template=tokenizer.chat_template,
         default_sampling=sampling,

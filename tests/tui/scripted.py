@@ -2,8 +2,8 @@
 
 import codecs
 import threading
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from types import TracebackType
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from types import MappingProxyType, TracebackType
 from typing import Self
 
 from localinfer.config import SamplingParams
@@ -25,6 +25,7 @@ class Bytes:
     eos_token = ""
     adds_bos = False
     special_strings: tuple[str, ...] = ()
+    special_tokens: Mapping[str, str] = MappingProxyType({})
 
     def encode_text(self, text: str) -> list[int]:
         return list(text.encode())
