@@ -69,7 +69,7 @@ class Fence:
 
     def _head(self, width: int) -> Line:
         key = Content.styled("copy", Style.from_meta({"@click": ("copy_code", (self.number,))}))
-        name = Content.styled(f" {self._info or 'text'}", "$text-muted")
+        name = Content.styled(f" {self._info}", "$text-muted")
         room = width - name.cell_length - 5
         if room < 1:
             return Line(name.truncate(max(1, width)), fill=_CODE)

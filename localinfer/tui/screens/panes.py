@@ -175,7 +175,7 @@ class PaneScreen(Screen[None]):
     @on(events.DescendantFocus)
     def follow(self, event: events.DescendantFocus) -> None:
         pane = pane_of(event.widget)
-        if pane in self.panes and pane.number != self._here:
+        if pane in self.panes and pane.number != self._here and event.widget is self.focused:  # no news that is old
             self.go(pane)
 
     @on(events.Click)

@@ -25,20 +25,25 @@ class _Page:
     """Blocks below each other, as lines of one width."""
 
     def __init__(self) -> None:
-        self._width = 0
+        self.width = 0
         self._ends: list[int] = []
         """Of each closed block, the line after its last."""
         self._closed: list[Sequence[Line]] = []
         self._open: list[Line] = []
+        self.strips: dict[int, Strip] = {}
+        """Lines as they were drawn, by number."""
 
     def lay_out(self, closed: Sequence[Block], opened: Sequence[Block], width: int) -> None:
         """Lay out the closed blocks that are new, and all that are open."""
-        if width != self._width:
-            self._width, self._ends, self._closed = width, [], []
+        if width != self.width:
+            self.width, self._ends, self._closed, self._open = width, [], [], []
+            self.strips.clear()
+        for number in range(self.begin, len(self)):
+            self.strips.pop(number, None)
         for block in closed[len(self._closed) :]:
             lines = list(_spaced(block, width, first=not self._closed))
             self._closed.append(lines)
-            self._ends.append((self._ends[-1] if self._ends else 0) + len(lines))
+            self._ends.append(self.begin + len(lines))
         self._open = []
         for number, block in enumerate(opened):
             self._open.extend(_spaced(block, width, first=not self._closed and not number))
@@ -84,7 +89,6 @@ class Drawn(Widget):
     def __init__(self) -> None:
         super().__init__()
         self._page = _Page()
-        self._strips: dict[int, Strip] = {}
 
     def blocks(self) -> tuple[Sequence[Block], Sequence[Block]]:
         """Those that are closed, and those that may change."""
@@ -97,16 +101,14 @@ class Drawn(Widget):
 
     def redraw(self) -> None:
         """The blocks have changed."""
-        if not self.size.width:
+        width, height = self.size
+        begin = self._page.begin if self._page.width == width else 0
+        if width:
+            self._page.lay_out(*self.blocks(), width)
+        if begin < height:
+            self.refresh(Region(0, begin, width, height - begin))
+        if not width or len(self._page) != height:
             self.refresh(layout=True)
-            return
-        begin, height = self._page.begin, len(self._page)
-        self._page.lay_out(*self.blocks(), self.size.width)
-        self._strips = {number: strip for number, strip in self._strips.items() if number < begin}
-        if len(self._page) != height:
-            self.refresh(layout=True)
-        else:
-            self.refresh(Region(0, begin, self.size.width, height - begin))
 
     def get_content_width(self, container: Size, viewport: Size) -> int:
         return container.width
@@ -115,23 +117,22 @@ class Drawn(Widget):
         self._page.lay_out(*self.blocks(), width)
         return len(self._page)
 
-    def on_resize(self) -> None:
-        self._strips.clear()
-
     def notify_style_update(self) -> None:
         super().notify_style_update()
-        self._strips.clear()
+        self._page.strips.clear()
 
     def render_line(self, y: int) -> Strip:
+        if self._page.width != self.size.width:  # another width was only asked about
+            self._page.lay_out(*self.blocks(), self.size.width)
         if y >= len(self._page):
             return Strip.blank(self.size.width, self.visual_style.rich_style)
         selection = self.text_selection
         span = selection.get_span(y) if selection is not None else None
         if span is not None:
             return self._strip(y, span)
-        if y not in self._strips:
-            self._strips[y] = self._strip(y, None)
-        return self._strips[y]
+        if y not in self._page.strips:
+            self._page.strips[y] = self._strip(y, None)
+        return self._page.strips[y]
 
     def _strip(self, y: int, selected: tuple[int, int] | None) -> Strip:
         content, _, fill = self._page[y]
