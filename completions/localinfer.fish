@@ -249,7 +249,7 @@ complete -c localinfer -n '__localinfer_in chat' -l hardware-years -x -d 'How lo
 complete -c localinfer -n '__localinfer_in chat' -l api-model -x -d 'What to compare with at a provider, such as `openai/gpt-5-mini`. [default: the same open model where it is cheapest]'
 complete -c localinfer -n '__localinfer_in chat' -l revision -x -d 'Commit, branch or tag of the repository.'
 complete -c localinfer -n '__localinfer_in chat' -l offline -d 'Use only what is on this machine.'
-complete -c localinfer -n '__localinfer_in chat' -l theme -x -d 'Colours: `calm`, `calm-light`, or one of Textual\'s, such as `nord`. [default: calm]'
+complete -c localinfer -n '__localinfer_in chat' -l theme -x -d 'Colours: `calm`, `calm-light`, or one of Textual\'s, such as `nord`. [default: the one chosen last, else calm]'
 complete -c localinfer -n '__localinfer_in chat' -s h -l help -d 'Show this message and exit.'
 
 # bench

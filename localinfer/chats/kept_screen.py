@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from localinfer.errors import LocalInferError
-from localinfer.formats.durable import write_json
+from localinfer.formats.durable import write_failed, write_json
 from localinfer.formats.json_files import read_object
 
 LIMIT = 64 << 20
@@ -42,17 +42,11 @@ class KeptScreen:
     here: int = 0
     """The place of the pane that was written in."""
     unsent: Mapping[int, str] = field(default_factory=dict)
-    """By chat, of chats that were in no pane."""
+    """By chat, of chats that were in no pane; 0 stands for those in which nothing was said."""
 
-    @property
-    def nowhere(self) -> str:
-        """What was typed in chats in which nothing was said."""
-        return "\n\n".join(pane.unsent for pane in self.panes if pane.chat_id is None and pane.unsent)
-
-    def unsent_of(self, chat_id: int) -> str:
-        """What was typed in this chat and not sent."""
-        shown = next((pane.unsent for pane in self.panes if pane.chat_id == chat_id), "")
-        return shown or self.unsent.get(chat_id, "")
+    def shows(self, chat_id: int) -> bool:
+        """Is this chat in one of the panes?"""
+        return any(pane.chat_id == chat_id for pane in self.panes)
 
 
 def read(path: Path) -> KeptScreen:
@@ -74,7 +68,10 @@ def read(path: Path) -> KeptScreen:
 
 def write(path: Path, screen: KeptScreen) -> None:
     """Keep `screen`. Raises `LocalInferError` where that cannot be done."""
-    path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+    except OSError as error:
+        raise write_failed(path, 0, error) from error
     write_json(
         path,
         {
@@ -105,7 +102,8 @@ def _unsent(value: object) -> dict[int, str]:
     if not isinstance(value, dict):
         return {}
     pairs = [(key, text) for key, text in value.items() if key.isascii() and key.isdigit() and len(key) < 19]
-    return {int(key): _text(text, MOST_CHARACTERS) for key, text in pairs[-MOST_UNSENT:] if text}
+    texts = {int(key): _text(text, MOST_CHARACTERS) for key, text in pairs[-MOST_UNSENT:]}
+    return {chat: text for chat, text in texts.items() if text}
 
 
 def _text(value: object, most: int) -> str:

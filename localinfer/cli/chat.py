@@ -1,7 +1,9 @@
 """`chat`: the app. The only command that opens it, and the only one that needs a terminal."""
 
+import os
 import sys
 from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -12,6 +14,8 @@ from localinfer.config import EngineConfig
 from localinfer.errors import LocalInferError, UsageError
 
 if TYPE_CHECKING:
+    from localinfer.chats.kept_screen import KeptScreen
+    from localinfer.chats.store import SavedChat
     from localinfer.engine.opening import OnProgress
     from localinfer.engine.protocol import Engine
     from localinfer.hub.model import LocalModel
@@ -47,8 +51,7 @@ def chat(
     from localinfer.cli.opening import find
     from localinfer.cost.apis import would_charge
     from localinfer.hub.cache import list_models
-    from localinfer.hub.resolve import resolve
-    from localinfer.paths import chats_file
+    from localinfer.paths import chats_file, screen_file
     from localinfer.tui.app import run_app
     from localinfer.tui.tiling import MOST_PANES
 
@@ -57,19 +60,15 @@ def chat(
     config = replace(engine.config(remember=not no_remember, kv_disk=kv_disk), parallel=MOST_PANES)
     with ChatStore(chats_file()) as store:
         latest = store.latest() if continue_ and not names and not model else None
-        asked = names or [model or (latest.model if latest else "starter")]
+        layout = _left(latest)
+        panes = [pane.model for pane in layout.panes] if layout else []
+        asked = names or panes or [model or (latest.model if latest else "starter")]
         found = _found(asked, revision, offline=offline, all_of_them=latest is None)
         known = {one.ref: one for one in found.values()}
 
         def open_model(ref: str, progress: "OnProgress") -> "Engine":
             here = known.get(ref) or find(ref, offline=offline, quiet=True)
             return _opened(here, config, engine.backend, sampling, progress)
-
-        def name_of(ref: str) -> str:
-            try:
-                return resolve(ref, offline=offline).ref
-            except LocalInferError:  # told when it is opened
-                return ref
 
         return run_app(
             open_model,
@@ -79,11 +78,31 @@ def chat(
             system=system,
             on_overflow=on_overflow,
             here=lambda: [one.ref for one in list_models()],
-            name_of=name_of,
+            name_of=partial(_name_of, offline=offline),
             theme=theme,
+            kept_file=screen_file(),
+            layout=layout,
             tariff=cost.tariff(),
             offer_for=lambda ref: would_charge(ref, cost.api_model),
         )
+
+
+def _name_of(ref: str, *, offline: bool) -> str:
+    from localinfer.hub.resolve import resolve
+
+    try:
+        return resolve(ref, offline=offline).ref
+    except LocalInferError:  # told when it is opened
+        return ref
+
+
+def _left(latest: "SavedChat | None") -> "KeptScreen | None":
+    """The panes as they were left, if the chat to go on with is in one of them."""
+    from localinfer.chats.kept_screen import read
+    from localinfer.paths import screen_file
+
+    kept = read(screen_file()) if latest else None
+    return kept if kept and latest and kept.shows(latest.id) else None
 
 
 def _found(refs: list[str], revision: str | None, *, offline: bool, all_of_them: bool) -> "dict[str, LocalModel]":
@@ -110,6 +129,11 @@ def _require_terminal() -> None:
     if not is_terminal(sys.stderr):
         raise UsageError(
             "`chat` draws on standard error, which is no terminal", hint="leave out what redirects it: `2>`"
+        )
+    if os.environ.get("TERM") == "dumb":
+        raise UsageError(
+            "`chat` draws a screen, which a terminal of type `dumb` cannot show",
+            hint='set TERM to what it is, such as `TERM=xterm-256color`, or use `localinfer run starter "…"`',
         )
 
 

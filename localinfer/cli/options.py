@@ -419,8 +419,13 @@ TokensPerDay = Annotated[
 # Conversations
 Continue = Annotated[bool, flag("continue", "flag", "Take up the last chat.")]
 Theme = Annotated[
-    str,
-    flag("theme", "text", "Colours: `calm`, `calm-light`, or one of Textual's, such as `nord`.", default="calm"),
+    str | None,
+    flag(
+        "theme",
+        "text",
+        "Colours: `calm`, `calm-light`, or one of Textual's, such as `nord`.",
+        shows="the one chosen last, else calm",
+    ),
 ]
 
 # Measuring

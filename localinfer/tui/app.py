@@ -5,21 +5,25 @@ import signal
 import sys
 import time
 from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import ClassVar
 
+from rich.console import RenderableType
 from textual.app import App, SystemCommand
 from textual.command import Provider
 from textual.notifications import SeverityLevel
 from textual.screen import Screen
 
+from localinfer.chats.kept_screen import KeptScreen
 from localinfer.chats.session import ChatSession
 from localinfer.chats.store import ChatStore
 from localinfer.config import Overflow, SamplingParams
 from localinfer.cost.energy import start_meter
 from localinfer.cost.prices import USUAL, Tariff
-from localinfer.errors import UsageError
+from localinfer.errors import NotFound, UsageError
 from localinfer.tui.engines import OpenModel
+from localinfer.tui.keeping import Keeper
 from localinfer.tui.meter import Meter, OfferFor, StartMeter
 from localinfer.tui.palette import CommandHits
 from localinfer.tui.screens.chat import ChatScreen
@@ -49,11 +53,12 @@ class ChatApp(App[None]):
         *,
         models: Callable[[], list[str]],
         name_of: Callable[[str], str],
-        theme: str,
+        theme: str | None,
         clock: Callable[[], float],
         meter: Meter,
         animate: bool,
         tick_s: float | None,
+        keeper: Keeper,
     ) -> None:
         super().__init__()
         self._clock = clock
@@ -61,9 +66,10 @@ class ChatApp(App[None]):
         self._said: dict[str, float] = {}
         for one in THEMES:
             self.register_theme(one)
-        if theme not in self.available_themes:
+        if theme is not None and theme not in self.available_themes:
             raise UsageError(f"there is no theme `{theme}`", hint=", ".join(sorted(self.available_themes)))
-        self.theme = theme
+        kept = keeper.theme if keeper.theme in self.available_themes else THEMES[0].name
+        self.theme = keeper.first_theme = theme or kept
         self.chats = ChatScreen(
             sessions,
             open_model,
@@ -72,6 +78,7 @@ class ChatApp(App[None]):
             models=models,
             name_of=name_of,
             tick_s=tick_s,
+            keeper=keeper,
         )
         if not animate:
             self.animation_level = "none"
@@ -104,6 +111,12 @@ class ChatApp(App[None]):
             self._said[message] = now + (self.NOTIFICATION_TIMEOUT if timeout is None else timeout)
             super().notify(message, title=title, severity=severity, timeout=timeout, markup=markup)
 
+    def exit(self, result: None = None, return_code: int = 0, message: RenderableType | None = None) -> None:
+        """Whatever ends the app, its panes and what was typed are kept."""
+        if self.chats.is_attached:
+            self.chats.keep()
+        super().exit(result, return_code, message)
+
     def on_mount(self) -> None:
         if not self.is_headless:
             loop = asyncio.get_running_loop()
@@ -125,7 +138,7 @@ class ChatApp(App[None]):
             self.exit(return_code=INTERRUPTED)
         else:
             self._warned_at = now
-            self.notify("press Ctrl+C again to quit; the chat is kept", markup=False, timeout=_TWICE_SECONDS)
+            self.chats.say("press Ctrl+C again to quit; the chat is kept")
 
 
 def make_app(
@@ -139,7 +152,9 @@ def make_app(
     on_overflow: Overflow = "error",
     here: Callable[[], list[str]] = list,
     name_of: Callable[[str], str] = str,
-    theme: str = THEMES[0].name,
+    theme: str | None = None,
+    kept_file: Path | None = None,
+    layout: KeptScreen | None = None,
     clock: Callable[[], float] = time.monotonic,
     start_meter: StartMeter = start_meter,
     tariff: Tariff = USUAL,
@@ -151,24 +166,21 @@ def make_app(
 
     `open_model(ref, progress)` is called in a thread after the first paint, once for each name; it reports
     `progress(stage, done, total)`. `resume`: False is a new chat, True the latest one, a number that one, in the first
-    pane. `here()` gives the names of models to complete, `name_of` the one by which a model is known. Raises
-    `NotFound` if the chat is not there, `UsageError` for an unknown theme or too many panes, and what `ChatStore`
-    raises for a file that cannot be used.
+    pane. `here()` gives the names of models to complete, `name_of` the one by which a model is known. Without `theme`,
+    the one that was chosen last. `kept_file` is where the screen is kept for the next run; `layout` is that of an
+    earlier one, whose panes and their chats are opened, each with its model of `models`. Raises `NotFound` if the chat
+    is not there, `UsageError` for an unknown theme or too many panes, and what `ChatStore` raises for a file that
+    cannot be used.
     """
     if not 1 <= len(models) <= MOST_PANES:
         raise UsageError(f"{len(models)} models, but there can be {MOST_PANES} panes", hint="name fewer")
-    kept = store if isinstance(store, ChatStore) else ChatStore(store)
-    sessions = [
-        ChatSession(
-            kept,
-            model=model,
-            system=system,
-            sampling=sampling,
-            on_overflow=on_overflow,
-            resume=resume if i == 0 else False,
-        )
-        for i, model in enumerate(models)
-    ]
+    chats = store if isinstance(store, ChatStore) else ChatStore(store)
+    begin = partial(ChatSession, chats, system=system, sampling=sampling, on_overflow=on_overflow)
+    if layout is not None:
+        pairs = zip(models, layout.panes, strict=True)
+        sessions = [begin(model=model, resume=_there(chats, pane.chat_id)) for model, pane in pairs]
+    else:
+        sessions = [begin(model=model, resume=resume if i == 0 else False) for i, model in enumerate(models)]
     return ChatApp(
         sessions,
         open_model,
@@ -179,7 +191,19 @@ def make_app(
         meter=Meter(start_meter, clock, tariff, offer_for),
         animate=animate,
         tick_s=tick_s,
+        keeper=Keeper(kept_file, restored=layout),
     )
+
+
+def _there(chats: ChatStore, chat_id: int | None) -> bool | int:
+    """The chat, if it is still there."""
+    if chat_id is None:
+        return False
+    try:
+        chats.get(chat_id)
+    except NotFound:
+        return False
+    return chat_id
 
 
 def run_app(
@@ -193,7 +217,9 @@ def run_app(
     on_overflow: Overflow = "error",
     here: Callable[[], list[str]] = list,
     name_of: Callable[[str], str] = str,
-    theme: str = THEMES[0].name,
+    theme: str | None = None,
+    kept_file: Path | None = None,
+    layout: KeptScreen | None = None,
     tariff: Tariff = USUAL,
     offer_for: OfferFor | None = None,
 ) -> int:
@@ -212,6 +238,8 @@ def run_app(
         here=here,
         name_of=name_of,
         theme=theme,
+        kept_file=kept_file,
+        layout=layout,
         start_meter=lambda: start_meter(tariff.watts),
         tariff=tariff,
         offer_for=offer_for,

@@ -260,6 +260,7 @@ async def open_chat(screen: "ChatScreen", pane: "ChatPane", choice: Choice | Non
     if choice.new_pane:
         await screen.split(pane, across=True, session=session)
     else:
+        screen.keeper.put_aside(pane.session.chat_id, pane.box.whole)
         await pane.use(session)
         screen.want_model(pane)
 

@@ -4,6 +4,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from textual import events
 from textual.pilot import Pilot
 
 from localinfer.chats.store import ChatStore
@@ -55,6 +56,17 @@ async def test_numbers_stay_when_a_pane_is_split(scripted: Scripted) -> None:
         lines = screen_text(app).splitlines()
         rows = [line.split()[1] for line in lines if "SmolLM2-135M-Instruct:INT4" in line and "–" in line]
         assert rows == ["1", "3", "2"]
+
+
+async def test_what_is_typed_right_after_the_key_goes_to_the_other_pane(scripted: Scripted) -> None:
+    app = scripted()
+    async with app.run_test(size=SIZE) as pilot:
+        await settle(pilot)
+        await press(pilot, "f5")
+        for key, character in (("a", "a"), ("alt+left", None), ("b", "b"), ("alt+right", None), ("c", "c")):
+            app.post_message(events.Key(key, character))  # as a terminal sends them, in one go
+        await settle(pilot)
+        assert [pane.box.text for pane in app.chats.panes] == ["b", "ac"]
 
 
 async def test_seven_panes_all_have_a_title_and_a_box(scripted: Scripted) -> None:

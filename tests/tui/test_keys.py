@@ -13,7 +13,7 @@ from localinfer.tui.widgets.answer import Answer
 from localinfer.tui.widgets.prompt_box import PASTE_LIMIT
 from localinfer.tui.widgets.transcript import Prompt
 from localinfer.tui.workers import LoadProgress
-from tests.tui.app_state import Hold, box, said, saved, toasts, turns
+from tests.tui.app_state import Hold, box, said, saved, turns
 from tests.tui.conftest import quiet_app, say, screen_text, settle
 from tests.tui.scripted import ScriptedEngine
 
@@ -91,7 +91,7 @@ async def test_ctrl_c_stops_then_warns_then_quits(scripted: Scripted) -> None:
         await settle(pilot)
         assert turns(app) == ["a", "one two "]
         await pilot.press("ctrl+c")
-        assert "again" in toasts(app)[-1]
+        assert "again" in said(app)
         assert app.return_code is None
         await pilot.press("ctrl+c")
     assert app.return_code == 130

@@ -7,8 +7,9 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Protocol
 
 import pytest
 
@@ -88,7 +89,12 @@ echo exit $?
 [ "$before" = "$(stty -g)" ] && echo tty same
 sleep 60
 """
-Open = Callable[[str], Terminal]
+
+
+class Open(Protocol):
+    """Opens the chat in a terminal that calls itself `term`; without one, as the session's terminal does."""
+
+    def __call__(self, arguments: str, *, term: str = "") -> Terminal: ...
 
 
 @pytest.fixture
@@ -101,9 +107,10 @@ def terminal(tmp_path: Path) -> Iterator[Open]:
     inherited = {name: value for name, value in os.environ.items() if name not in sizes}
     env = inherited | {"TERM": "xterm-256color", "PYTHONPATH": os.pathsep.join(sys.path), "LC_ALL": "C.UTF-8"}
 
-    def start(arguments: str) -> Terminal:
+    def start(arguments: str, *, term: str = "") -> Terminal:
         script = tmp_path / f"run{len(opened)}.sh"
-        script.write_text(SCRIPT.format(python=sys.executable, arguments=arguments, pid=tmp_path / "pid"))
+        named = f"export TERM={term}\n" if term else ""
+        script.write_text(named + SCRIPT.format(python=sys.executable, arguments=arguments, pid=tmp_path / "pid"))
         opened.append(Terminal(tmp_path / f"tmux{len(opened)}", f"sh {script}", env))
         return opened[-1]
 
@@ -116,7 +123,7 @@ def test_localinfer_chat_in_a_terminal(terminal: Open, model: Path) -> None:
     screen = terminal(f"{model} -n 12 -c 256")
     assert "nothing leaves it" in screen.wait_for("ready")
     screen.press("hello there", "Enter")
-    seen = screen.wait_for("new tokens")
+    seen = screen.wait_for("the answer reached")
     assert "hello there" in seen
     screen.resize(20, 5)
     screen.resize(120, 40)
@@ -132,6 +139,31 @@ def test_localinfer_chat_in_a_terminal(terminal: Open, model: Path) -> None:
     ended = again.wait_for("tty same")
     assert "exit 130" in ended
     assert "hello there" not in ended  # the shell's own screen is back
+
+
+def test_panes_and_unsent_text_come_back(terminal: Open, model: Path) -> None:
+    screen = terminal(f"{model} {model} -n 12 -c 256")
+    screen.wait_for("2 panes")
+    screen.wait_for("ready")
+    screen.press("hello there", "Enter")
+    screen.wait_for("the answer reached")
+    screen.press("half a prompt", "M-Right")
+    screen.press("another half")
+    screen.wait_for("another half")
+    screen.press("C-q")
+    screen.wait_for("tty same")
+    again = terminal("--continue -n 12 -c 256")
+    seen = again.wait_for("another half")
+    assert "half a prompt" in seen
+    assert "hello there" in seen
+
+
+def test_a_dumb_terminal_is_refused(terminal: Open, model: Path) -> None:
+    screen = terminal(f"{model}", term="dumb")
+    seen = screen.wait_for("exit 2")
+    assert "type `dumb`" in seen
+    assert "TERM=xterm-256color" in seen
+    assert "tty same" in screen.wait_for("tty same")
 
 
 def test_a_signal_ends_the_app_and_leaves_the_terminal_whole(terminal: Open, model: Path, tmp_path: Path) -> None:

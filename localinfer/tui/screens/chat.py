@@ -11,6 +11,7 @@ from localinfer.errors import LocalInferError, UsageError
 from localinfer.tui import commands
 from localinfer.tui.doing import COMMANDS, open_chat, perform
 from localinfer.tui.engines import Engines, OpenModel
+from localinfer.tui.keeping import Keeper
 from localinfer.tui.keys import BINDINGS
 from localinfer.tui.messages import Loaded, LoadFailed, LoadMoved
 from localinfer.tui.meter import Meter
@@ -25,6 +26,9 @@ from localinfer.tui.widgets.welcome import Welcome
 
 if TYPE_CHECKING:
     from localinfer.engine.protocol import Engine
+
+KEEP_EVERY_S = 2.0
+"""Seconds of layout and typing that a kill may cost."""
 
 
 class ChatScreen(PaneScreen):
@@ -42,6 +46,7 @@ class ChatScreen(PaneScreen):
         models: Callable[[], list[str]],
         name_of: Callable[[str], str],
         tick_s: float | None,
+        keeper: Keeper,
     ) -> None:
         """`tick_s`: how often figures are looked at; None only when a prompt is sent or answered."""
         super().__init__()
@@ -55,10 +60,7 @@ class ChatScreen(PaneScreen):
         self._completion = commands.Completion(self, COMMANDS)
         self._clock = clock
         self._numbers = 0
-        panes = [self.new_pane(session) for session in sessions]
-        for label, pane in enumerate(panes, 1):
-            pane.label = label
-        self.place_first(panes)
+        self.place_first([self.new_pane(session) for session in sessions], keeper)
         self._broadcast = self._paint_due = False
         self._pacing = Pacing(clock)
         self._meter = meter
@@ -88,9 +90,11 @@ class ChatScreen(PaneScreen):
         self.mark()
         if self._tick_s is not None:
             self.set_interval(self._tick_s, self._tick)
+            self.set_interval(KEEP_EVERY_S, self.keep_soon)
         self.call_after_refresh(self._load_first)  # paint first
 
     def _load_first(self) -> None:
+        self.bring_unsent()
         for pane in self.panes:
             self.want_model(pane)
 
@@ -107,6 +111,8 @@ class ChatScreen(PaneScreen):
 
     def want_model(self, pane: ChatPane) -> None:
         """Give `pane` the engine of its chat's model, which is opened if it is not there."""
+        if pane.session.chat_id is not None:
+            pane.put_unsent(self.keeper.take(pane.session.chat_id))
         self._models.want(pane)
 
     def swap_model(self, pane: ChatPane, model: str) -> None:

@@ -4,13 +4,16 @@ from collections.abc import Sequence
 from itertools import count
 from typing import TYPE_CHECKING
 
-from textual import events, on
+from textual import events, on, work
 from textual.app import ComposeResult
 from textual.screen import Screen
 
+from localinfer.chats.kept_screen import KeptScreen
 from localinfer.chats.session import ChatSession
+from localinfer.errors import LocalInferError
+from localinfer.tui.keeping import Keeper
 from localinfer.tui.screens.resize import ResizeScreen
-from localinfer.tui.tiling import MOST_PANES, Direction, Split, Tiling
+from localinfer.tui.tiling import MOST_PANES, Direction, Tiling, from_plain
 from localinfer.tui.widgets.grid import PaneGrid
 from localinfer.tui.widgets.pane import ChatPane
 from localinfer.tui.widgets.title import TitleLine
@@ -26,13 +29,51 @@ COLUMNS, LINES = 4, 2
 class PaneScreen(Screen[None]):
     """Panes side by side. What they hold is the business of those who build on this."""
 
-    def place_first(self, panes: Sequence[ChatPane], *, tree: Split | None = None, here: int = 0) -> None:
-        """Begin with these panes: in the places of a tree of their numbers, else side by side."""
+    def place_first(self, panes: Sequence[ChatPane], keeper: Keeper) -> None:
+        """Begin with these panes: where those that were kept stood, if they are those, else side by side."""
+        self.keeper = keeper
+        self._told: LocalInferError | None = None
         self._first_panes = tuple(panes)
-        self.tiling = Tiling(tree or panes[0].number)
-        for pane in panes[1:] if tree is None else ():
-            self.tiling.add(pane.number, self.tiling.panes[-1], across=True)
-        self._here = panes[here].number
+        for label, pane in enumerate(panes, 1):
+            pane.label = label
+        kept = keeper.restored
+        try:
+            self.tiling = Tiling(from_plain(kept.tree if kept else None, [pane.number for pane in panes]))
+        except ValueError:
+            self.tiling = Tiling(panes[0].number)
+            for pane in panes[1:]:
+                self.tiling.add(pane.number, self.tiling.panes[-1], across=True)
+        self._here = panes[kept.here if kept and kept.here < len(panes) else 0].number
+
+    def bring_unsent(self) -> None:
+        """Put back into the boxes what was typed there when the app was left."""
+        kept = self.keeper.restored
+        for i, pane in enumerate(self._first_panes):
+            if pane.session.chat_id is None:
+                pane.put_unsent(kept.panes[i].unsent if kept else self.keeper.take(None))
+
+    def keep(self) -> None:
+        """Write down what of the screen is kept."""
+        self.keeper.save(self._kept())
+
+    @work(thread=True, group="keep", exit_on_error=False)
+    def keep_soon(self) -> None:
+        """The same, in a thread."""
+        self.keeper.save(self.app.call_from_thread(self._kept))
+        self.app.call_from_thread(self._tell_problem)
+
+    def _tell_problem(self) -> None:
+        problem = self.keeper.problem
+        if problem is not None and problem is not self._told:
+            self._told = problem
+            self.say(f"panes and unsent prompts are not kept: {problem.message}")
+
+    def _kept(self) -> KeptScreen:
+        return self.keeper.now(self.tiling, self.panes, self.pane, self.app.theme)
+
+    def compose(self) -> ComposeResult:
+        yield PaneGrid(self.tiling, *self._first_panes)
+        yield TotalLine()
 
     def new_pane(self, session: ChatSession) -> ChatPane:
         """A pane that is on no screen yet."""
@@ -47,10 +88,6 @@ class PaneScreen(Screen[None]):
 
     def marked(self) -> None:
         """Other panes are there, or another one is written in."""
-
-    def compose(self) -> ComposeResult:
-        yield PaneGrid(self.tiling, *self._first_panes)
-        yield TotalLine()
 
     @property
     def panes(self) -> tuple[ChatPane, ...]:
@@ -104,6 +141,7 @@ class PaneScreen(Screen[None]):
         if self._here == pane.number:
             self.go(panes[neighbour])
         await pane.remove()
+        self.keeper.put_aside(pane.session.chat_id, pane.box.whole)
         self.left(pane)
         self.mark()
 
@@ -120,7 +158,7 @@ class PaneScreen(Screen[None]):
             self.tiling.zoomed = pane.number
         pane.title_line.done = False
         self.mark()
-        pane.box.focus()
+        self.set_focus(pane.box)  # at once: the next key is this pane's
 
     def balance(self) -> None:
         """All panes side by side equally wide, all above each other equally high."""

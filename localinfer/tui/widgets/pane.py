@@ -371,6 +371,11 @@ class ChatPane(PaneFacts):
         writing = self._answer.source if self.busy and self._answer is not None else None
         return clean(writing or self.session.last_answer or "")
 
+    def put_unsent(self, text: str) -> None:
+        """What was typed here and not sent, back into the box; what stands there already is not said twice."""
+        if text.strip() and text not in self.box.whole:
+            self.box.put(text)
+
     # --- the chat as a whole
 
     async def use(self, session: ChatSession) -> None:

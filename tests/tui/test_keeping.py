@@ -1,0 +1,191 @@
+"""What is kept from run to run: where panes stand, the theme, prompts that were not sent."""
+
+import json
+import stat
+from pathlib import Path
+
+import pytest
+from textual.pilot import Pilot
+
+from localinfer.chats.kept_screen import KeptPane, KeptScreen, read, write
+from localinfer.chats.store import ChatStore
+from localinfer.tui.app import ChatApp, make_app
+from tests.tui.app_state import said
+from tests.tui.conftest import say, settle
+from tests.tui.scripted import ScriptedEngine
+
+SIZE = (122, 40)
+
+
+def run_again(store: Path, file: Path, *, models: tuple[str, ...] = ("m",), goes_on: bool = False) -> ChatApp:
+    """The app as `localinfer chat`, or `localinfer chat --continue`, would open it."""
+    layout = read(file) if goes_on else None
+    return make_app(
+        lambda _ref, _progress: ScriptedEngine(*[["answer"]] * 9),
+        models=[pane.model for pane in layout.panes] if layout else models,
+        store=ChatStore(store),
+        resume=goes_on,
+        kept_file=file,
+        layout=layout,
+        clock=lambda: 0.0,
+        start_meter=lambda: None,
+        animate=False,
+        tick_s=None,
+    )
+
+
+async def press(pilot: Pilot[None], *keys: str) -> None:
+    await pilot.press(*keys)
+    await settle(pilot)
+
+
+async def test_panes_come_back_where_they_stood_with_what_was_typed(store_path: Path, tmp_path: Path) -> None:
+    file = tmp_path / "screen.json"
+    app = run_again(store_path, file, models=("m", "other"))
+    async with app.run_test(size=SIZE) as pilot:
+        await settle(pilot)
+        await say(pilot, "one")
+        await press(pilot, "alt+right", "f6")
+        await say(pilot, "three")
+        await press(pilot, "alt+up", *"typed", "alt+left", "ctrl+o", "left", "left", "enter")
+        await press(pilot, *"half a prompt")
+        before = [(pane.session.model, pane.session.chat_id, pane.region, pane.box.text) for pane in app.chats.panes]
+        sessions = [pane.session for pane in app.chats.panes]
+        await pilot.press("ctrl+q")
+    for session in sessions:
+        session.close()  # as the end of the process does
+    assert [text for _, _, _, text in before] == ["half a prompt", "typed", ""]
+    assert stat.S_IMODE(file.stat().st_mode) == 0o600
+
+    app = run_again(store_path, file, goes_on=True)
+    async with app.run_test(size=SIZE) as pilot:
+        await settle(pilot)
+        after = [(pane.session.model, pane.session.chat_id, pane.region, pane.box.text) for pane in app.chats.panes]
+        assert after == before
+        assert app.pane is app.chats.panes[0]
+        assert [pane.session.turns[0].content for pane in app.chats.panes if pane.session.turns] == ["one", "three"]
+        await press(pilot, "enter")  # sent, so nothing is left of it
+        await pilot.press("ctrl+q")
+    assert [pane.unsent for pane in read(file).panes] == ["", "typed", ""]
+
+
+async def test_a_new_run_gets_what_was_typed_in_no_chat(store_path: Path, tmp_path: Path) -> None:
+    file = tmp_path / "screen.json"
+    app = run_again(store_path, file)
+    async with app.run_test(size=SIZE) as pilot:
+        await settle(pilot)
+        await say(pilot, "said")
+        await press(pilot, *"of this chat", "f5", *"of none")
+        await pilot.press("ctrl+q")
+    app = run_again(store_path, file)
+    async with app.run_test(size=SIZE) as pilot:
+        await settle(pilot)
+        assert [pane.box.text for pane in app.chats.panes] == ["of none"]
+        await press(pilot, "f5")
+        assert app.pane.box.text == ""
+        await press(pilot, "f9", "enter")  # the chat that was said something in, with its own text
+        assert app.pane.session.turns[0].content == "said"
+        assert app.pane.box.text == "of this chat"
+        await press(pilot, "f10")
+        await pilot.press("ctrl+q")
+    kept = read(file)
+    assert ([pane.unsent for pane in kept.panes], dict(kept.unsent)) == (["of none"], {1: "of this chat"})
+
+
+async def test_a_theme_that_was_chosen_is_taken_again(store_path: Path, tmp_path: Path) -> None:
+    file = tmp_path / "screen.json"
+    for chosen, begins_with in (("nord", "calm"), ("", "nord"), ("calm-light", "nord"), ("", "calm-light")):
+        app = run_again(store_path, file)
+        async with app.run_test(size=SIZE) as pilot:
+            await settle(pilot)
+            assert app.theme == begins_with
+            if chosen:
+                await pilot.press(*f"/theme {chosen}", "enter")
+                await settle(pilot)
+            await pilot.press("ctrl+q")
+    write(file, KeptScreen(theme="no such theme"))
+    assert run_again(store_path, file).theme == "calm"
+
+
+async def test_a_chat_that_was_deleted_is_begun_anew(store_path: Path, tmp_path: Path) -> None:
+    file = tmp_path / "screen.json"
+    write(file, KeptScreen(panes=(KeptPane("m", 77, "typed"), KeptPane("m")), tree="nonsense", here=1))
+    app = run_again(store_path, file, goes_on=True)
+    async with app.run_test(size=SIZE) as pilot:
+        await settle(pilot)
+        assert [pane.session.chat_id for pane in app.chats.panes] == [None, None]
+        assert [pane.box.text for pane in app.chats.panes] == ["typed", ""]
+        assert [pane.region.width for pane in app.chats.panes] == [61, 60]
+
+
+async def test_two_runs_at_once_keep_each_others_texts(store_path: Path, tmp_path: Path) -> None:
+    file = tmp_path / "screen.json"
+    app = run_again(store_path, file)
+    async with app.run_test(size=SIZE) as pilot:
+        await settle(pilot)
+        await say(pilot, "said")
+        write(file, KeptScreen(panes=(KeptPane("m", 5, "theirs"),), unsent={6: "theirs too", 1: "ours, sent since"}))
+        await press(pilot, *"mine")
+        await pilot.press("ctrl+q")
+    kept = read(file)
+    assert kept.panes == (KeptPane("m", 1, "mine"),)
+    assert dict(kept.unsent) == {5: "theirs", 6: "theirs too"}
+
+
+async def test_a_kill_costs_two_seconds_at_most(store_path: Path, tmp_path: Path) -> None:
+    file = tmp_path / "screen.json"
+    app = run_again(store_path, file)
+    async with app.run_test(size=SIZE) as pilot:
+        await settle(pilot)
+        await press(pilot, *"typed")
+        app.chats.keep_soon()  # as its timer does
+        await settle(pilot)
+        assert read(file).panes == (KeptPane("m", None, "typed"),)
+
+
+async def test_a_folder_that_cannot_be_made_is_told(store_path: Path, tmp_path: Path) -> None:
+    file = tmp_path / "a file" / "screen.json"
+    app = run_again(store_path, file)
+    file.parent.write_text("no folder")
+    async with app.run_test(size=SIZE) as pilot:
+        await settle(pilot)
+        app.chats.keep_soon()
+        await settle(pilot)
+        assert "not kept" in said(app)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "[]",
+        "{",
+        "\0",
+        '{"panes": 5, "theme": 7, "here": "x", "unsent": [], "tree": {}}',
+        '{"panes": [{"model": "m", "chat": -1}], "here": 9, "unsent": {"x": "a", "1": 5, "-2": "b", "²": "c"}}',
+        '{"panes": [{"model": ""}, {"model": "m"}]}',
+        '{"panes": [{"model": 5}]}',
+        json.dumps({"panes": [{"model": "m" * 5000}], "theme": "t" * 101}),
+        json.dumps({"panes": [{"model": "m", "chat": True, "unsent": ["x"]}] * 99}),
+    ],
+)
+def test_a_file_that_is_none_costs_the_layout_only(tmp_path: Path, text: str) -> None:
+    file = tmp_path / "screen.json"
+    file.write_text(text)
+    kept = read(file)
+    assert kept.theme == ""
+    assert not kept.unsent
+    assert len(kept.panes) <= 16
+    assert all(pane == KeptPane("m") for pane in kept.panes)
+    assert kept.here == 0
+
+
+def test_what_is_written_is_read_again(tmp_path: Path) -> None:
+    file = tmp_path / "new" / "screen.json"
+    panes = (KeptPane("a:INT4", 3, "x\n\u202e\ud800"), KeptPane("b"))
+    tree = {"across": True, "parts": [0, 1], "shares": [1.0, 2.0]}
+    write(file, KeptScreen("nord", panes, tree, 1, {i: f"text {i}" for i in range(300)}))
+    kept = read(file)
+    assert kept.panes == (KeptPane("a:INT4", 3, "x\n\u202e?"), KeptPane("b"))
+    assert (kept.theme, kept.tree, kept.here) == ("nord", tree, 1)
+    assert list(kept.unsent) == list(range(100, 300))
