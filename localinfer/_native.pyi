@@ -280,7 +280,7 @@ def sample(
     Each token of `recent` once has its logit divided by `repeat_penalty` (multiplied when negative), in place. Of the
     `top_k` largest (0: all), the fewest that together reach `top_p`, and of these those at least `min_p` times as
     likely as the likeliest, wins argmax(logit / temperature + gumbel(hash(seed, position, token))). Temperature 0
-    takes the lowest index of the largest logit. NaN counts as minus infinity.
+    takes the lowest index of the largest logit. -1, and nothing is changed, where a logit is NaN or infinite.
     """
 
 class CudaUnusable(Exception):

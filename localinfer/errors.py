@@ -53,6 +53,10 @@ class Corrupt(LocalInferError):
     exit_code = 7
 
 
+class NotFinite(Corrupt):
+    """The model's scores of the next token are NaN, infinite, or all the same: its numbers overflowed."""
+
+
 class ContextOverflow(LocalInferError):
     """The conversation is longer than the context."""
 

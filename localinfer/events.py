@@ -3,7 +3,9 @@
 from dataclasses import dataclass, field
 from typing import Literal
 
-FinishReason = Literal["stop", "length", "overflow", "cancelled"]
+from localinfer.errors import LocalInferError
+
+FinishReason = Literal["stop", "length", "overflow", "cancelled", "error"]
 Phase = Literal["queued", "prefill", "decode", "parked"]
 
 
@@ -124,6 +126,13 @@ class Finished:
     stats: Stats
     stop: str | None = field(default=None)
     """The stop string that ended it, if one did."""
+    error: LocalInferError | None = field(default=None)
+    """What went wrong, with the reason `error`; the tokens before it stand."""
+
+    def require_whole(self) -> None:
+        """Raise what went wrong, if something did."""
+        if self.error is not None:
+            raise self.error
 
 
 Event = Started | Progress | Text | Shifted | Stats | Finished

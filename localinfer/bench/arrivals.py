@@ -157,6 +157,7 @@ def serve(
                 if not one.times or one.times[-1] != now:
                     one.times.append(now)
             elif isinstance(event, Finished) and event.handle in place:
+                event.require_whole()
                 place.pop(event.handle).ids = event.token_ids
     return found, most
 

@@ -151,7 +151,7 @@ def fit(asked: Asked, config: EngineConfig, *, disk: Path, drafter: Path | None 
 def forms_of(checkpoint: Checkpoint, own: str) -> list[tuple[str, Form | None]]:
     """The form that is stored (None), and of an original those that can be made of it."""
     found: list[tuple[str, Form | None]] = [(own, None)]
-    if "quantization_config" in checkpoint.config:
+    if checkpoint.scheme.method != "none":
         return found
     for bits in WIDTHS:
         try:

@@ -233,6 +233,7 @@ def _our_turn(engine: Engine, rung: Rung, most: int, to_the_end: bool, meter: Me
                     if isinstance(event, Text) and event.token_ids:
                         first.setdefault(event.handle, now)
                     elif isinstance(event, Finished):
+                        event.require_whole()
                         said[event.handle] = event
                         decode += now - first.get(event.handle, now)
                         left.discard(event.handle)

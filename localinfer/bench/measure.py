@@ -154,6 +154,8 @@ def _take(events: Iterable[Event], ids: dict[int, list[int]]) -> int:
         if isinstance(event, Text) and event.token_ids and event.handle in ids:
             ids[event.handle] += event.token_ids
             spoke.add(event.handle)
+        elif isinstance(event, Finished):
+            event.require_whole()
     return len(spoke)
 
 

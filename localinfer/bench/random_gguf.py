@@ -17,6 +17,7 @@ from localinfer.errors import NotSupported
 from localinfer.formats.durable import sync, write_failed
 from localinfer.formats.gguf_config import MODEL_TYPES
 from localinfer.formats.json_files import read_object
+from localinfer.formats.quantization_said import quantization_said
 from localinfer.graph.ops import Graph, Linear
 from localinfer.graph.registry import read_graph
 from localinfer.graph.scheme import read_scheme
@@ -42,7 +43,7 @@ def random_gguf(folder: Path) -> Path:
     Raises `NotSupported` for an architecture that the `gguf` package has no name for, `DoesNotFit` for a full disk.
     """
     config = read_object(folder / "config.json")
-    bits = min((bits for bits, _ in read_scheme(config).forms), default=16)
+    bits = min((bits for bits, _ in read_scheme(quantization_said(folder, config)).forms), default=16)
     body = {16: "BF16", 8: "Q8_0"}.get(bits, "Q4_0")
     path = folder / f"peer-{body}.gguf"
     if not path.exists():

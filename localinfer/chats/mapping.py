@@ -127,4 +127,5 @@ def _hear(event: Event, running: dict[int, Answered]) -> None:
     elif isinstance(event, Finished):
         answered.token_ids, answered.reason, answered.stats = event.token_ids, event.reason, event.stats
         answered.stop = event.stop
+        answered.error = event.error
         del running[event.handle]

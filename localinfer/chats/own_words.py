@@ -117,7 +117,10 @@ def _continued(
         handles.append(engine.add(Request(prompt, sampling)) if most > 0 else 0)
     ended: dict[int, list[int]] = {0: []}
     while not ended.keys() >= set(handles):
-        ended |= {event.handle: list(event.token_ids) for event in engine.step() if isinstance(event, Finished)}
+        for event in engine.step():
+            if isinstance(event, Finished):
+                event.require_whole()
+                ended[event.handle] = list(event.token_ids)
     return iter([ended[handle] for handle in handles])
 
 

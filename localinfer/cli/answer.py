@@ -13,7 +13,7 @@ from localinfer.cli.tints import Tints
 from localinfer.cost.apis import Offer
 from localinfer.cost.bill import Bill, bill_of
 from localinfer.cost.energy import Meter, source_of, start_meter, with_card
-from localinfer.errors import ContextOverflow
+from localinfer.errors import ContextOverflow, LocalInferError, NotFinite
 from localinfer.events import Event, Finished, Progress, Shifted, Stats, Text
 
 
@@ -29,6 +29,7 @@ class Reply:
     stop: str | None = None
     """The stop string that ended it."""
     stats: Stats | None = None
+    error: LocalInferError | None = None
 
     def read_meter(self) -> None:
         """Keep the joules so far; asked for often, since the counters wrap."""
@@ -50,13 +51,15 @@ def show_answer(
     """Answer `prompt` on standard output.
 
     Ctrl-C ends the answer where it is: what was written stays, JSON is still whole, then `KeyboardInterrupt` goes on.
-    Raises `ContextOverflow` after the text if the context filled up.
+    Raises `ContextOverflow` after the text if the context filled up, `NotFinite` if the model computed NaN.
     """
     reply, out, interrupted = Reply(with_card(start_meter(cost.watts), opened.engine.info.card)), Answer(tints), False
     events = chat.reply(prompt)
     try:
         with ProgressLine(quiet=quiet) as progress:
             _follow(events, reply, out, progress, json=json)
+    except NotFinite as error:
+        reply.error = error
     except KeyboardInterrupt:
         interrupted = True
         events.close()  # cancels the request; the engine's next step says the last words
@@ -116,7 +119,9 @@ def _follow(events: Iterator[Event], reply: Reply, out: Answer, progress: Progre
 
 
 def _mention_end(opened: Opened, chat: Chat, reply: Reply, *, quiet: bool) -> None:
-    """Say when the answer is not whole; a full context is an error."""
+    """Say when the answer is not whole; a full context is an error, and so is NaN."""
+    if reply.error is not None:
+        raise reply.error
     if reply.finish_reason == "overflow":
         raise ContextOverflow(
             f"the context of {opened.engine.context_size} tokens is full after {len(reply.token_ids)} new tokens",

@@ -39,9 +39,10 @@ def judge(
             scores = guesser.start([ask])[0]
             guessed: list[int] = []
             for depth in range(DEPTH):
-                if scores is None:
+                drawn = scores.draw(ask.choose, guessed) if scores is not None else None
+                if drawn is None:
                     break
-                token, _ = scores.draw(ask.choose, guessed)
+                token, _ = drawn
                 guessed.append(token)
                 tried[depth] += 1
                 guesses += 1

@@ -73,10 +73,13 @@ class DiskShelf:
         self._known = {name for name, _ in _files(self._folder)}
         self._waiting: queue.Queue[_Job | None] = queue.Queue(max(1, WAITING_BYTES // self._size))
         self._pending: set[bytes] = set()
+        self._dropped: set[bytes] = set()
         self._doubted = False  # a block was broken, so others may be: what is kept anew is looked at
         self._stamp = time.time_ns()
         # The thread must not hold the program: an engine that nobody closes is freed all the same.
-        self._writer = _Writer(folder, self._folder, limit_bytes, self._waiting, self._known, self._pending)
+        self._writer = _Writer(
+            folder, self._folder, limit_bytes, self._waiting, self._known, self._pending, self._dropped
+        )
         self._writer.start()
 
     @property
@@ -154,6 +157,12 @@ class DiskShelf:
         with suppress(queue.Full):
             self._waiting.put_nowait((list(names), self._stamp))  # those that wait are written by then
 
+    def drop(self, name: bytes) -> None:
+        """Delete a block, or do not write it; see `Shelf.drop`."""
+        if name in self._pending:
+            self._dropped.add(name)
+        self._forget(_path(self._folder, name), name)
+
     def keep(self, name: bytes, block: int, at: int = 0) -> None:
         """Copy a block, to be written soon; see `Shelf.keep`."""
         if self._doubted and name in self._known and not self._read(path := _path(self._folder, name), name):
@@ -184,6 +193,7 @@ class _Writer(threading.Thread):
         jobs: "queue.Queue[_Job | None]",
         known: set[bytes],
         pending: set[bytes],
+        dropped: set[bytes],
     ) -> None:
         super().__init__(name="kv-disk", daemon=True)
         self.problem = ""
@@ -193,6 +203,7 @@ class _Writer(threading.Thread):
         self._jobs = jobs
         self._known = known
         self._pending = pending
+        self._dropped = dropped
         self._bytes = self._fresh = 0  # in all, and of these written since all were counted
 
     def run(self) -> None:
@@ -202,9 +213,13 @@ class _Writer(threading.Thread):
                 self._touch(*job)
                 continue
             name, values, stamp = job
-            if not self.problem:
+            if not self.problem and name not in self._dropped:
                 self._guarded(partial(self._write, name, values, stamp))
             self._pending.discard(name)
+            if name in self._dropped:  # perhaps while it was written
+                self._dropped.discard(name)
+                self._known.discard(name)
+                _remove(_path(self._folder, name))
 
     def _guarded(self, work: Callable[[], None]) -> None:
         """Do it; the first failure ends all writing."""

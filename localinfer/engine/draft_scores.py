@@ -21,19 +21,27 @@ class ScoreRow:
     spread: NDArray[np.float32] | None = None
     room: NDArray[np.float32] | None = None
 
-    def draw(self, choose: Choose, taken: list[int]) -> tuple[int, float]:
-        """The token that `choose` takes, and its probability by these logits at temperature 1. Uses them up."""
-        chances = np.subtract(self.logits, self.logits.max(), out=self.room)
+    def draw(self, choose: Choose, taken: list[int]) -> tuple[int, float] | None:
+        """The token that `choose` takes, and its probability by these logits at temperature 1; None where one of them
+        is not finite. Uses them up."""
+        top = self.logits.max()
+        if not np.isfinite(top):
+            return None
+        chances = np.subtract(self.logits, top, out=self.room)
         np.exp(chances, out=chances)  # before `choose`, which may change the logits
         total = float(chances.sum())
+        token = choose(self._laid_out(), taken)
+        if token is None:
+            return None
+        at = token if self.ids is None else int(np.searchsorted(self.ids, token))
+        if self.ids is not None and (at == len(self.ids) or self.ids[at] != token):
+            return token, 0.0
+        return token, min(float(chances[at]) / total, 1.0)
+
+    def _laid_out(self) -> NDArray[np.float32]:
+        """Scores of the whole vocabulary."""
         if self.ids is None or self.spread is None:
-            token = at = choose(self.logits, taken)
-        else:
-            self.spread.fill(-np.inf)
-            self.spread[self.ids] = self.logits
-            token = choose(self.spread, taken)
-            at = int(np.searchsorted(self.ids, token))
-            if at == len(self.ids) or self.ids[at] != token:
-                return token, 0.0
-        sure = float(chances[at]) / total
-        return token, sure if sure <= 1 else 0.0  # NaN: not sure at all
+            return self.logits
+        self.spread.fill(np.finfo(np.float32).min)  # finite: the sampler refuses what is not
+        self.spread[self.ids] = self.logits
+        return self.spread

@@ -17,7 +17,7 @@ from localinfer.engine.protocol import EngineInfo, Request, Tokenizer, not_a_req
 from localinfer.engine.reply import Reply
 from localinfer.engine.runner import Runner
 from localinfer.engine.savings import Savings
-from localinfer.errors import ContextOverflow, UsageError
+from localinfer.errors import ContextOverflow, NotFinite, UsageError
 from localinfer.events import Event, Finished, FinishReason, Shifted, Started
 from localinfer.scheduler.scheduler import Scheduler
 from localinfer.scheduler.sequence import Sequence, Work
@@ -25,7 +25,7 @@ from localinfer.speculation.controller import Worth
 from localinfer.speculation.cost import Part
 from localinfer.speculation.drafter import Ask, Choose
 from localinfer.speculation.record import NO_CHAIN, Chain
-from localinfer.speculation.verify import sample_and_match
+from localinfer.speculation.verify import broke_off, sample_and_match
 
 if TYPE_CHECKING:
     from localinfer.engine.disk import DiskShelf
@@ -127,10 +127,11 @@ class StepEngine:
         self._settle(asked, dict(zip((work.sequence.handle for work in batch), chosen, strict=True)), now - started)
         row = 0
         for work, tokens in zip(batch, chosen, strict=True):
-            if self.guessing is not None and self.guessing.reads:
+            broken = work.samples and broke_off(work.drafts, tokens)
+            if self.guessing is not None and self.guessing.reads and not broken:
                 self._let_read(work, tokens, row)
             row += work.count + len(work.drafts)
-            self._commit(work, tokens, asked.get(work.sequence.handle, NO_CHAIN), now)
+            self._commit(work, tokens, asked.get(work.sequence.handle, NO_CHAIN), now, broken=broken)
 
     def _let_read(self, work: Work, tokens: list[int], row: int) -> None:
         """Tell drafters what is computed for good: the known rows of `work`, from `row` on, and the right guesses."""
@@ -167,7 +168,7 @@ class StepEngine:
         """Tell what became of the guesses, and count what they were worth."""
         if self.guessing is None or not asked:
             return
-        accepted = [len(chosen[handle]) - 1 for handle in asked]
+        accepted = [max(0, len(chosen[handle]) - 1) for handle in asked]
         worth = self.guessing.settle(accepted, seconds)
         for (handle, chain), right in zip(asked.items(), accepted, strict=True):
             savings = self._replies[handle].savings
@@ -175,7 +176,7 @@ class StepEngine:
                 savings.count(chain, right, worth, self.guessing.why_off)
 
     def _choose(self, batch: list[Work], logits: NDArray[np.float32]) -> list[list[int]]:
-        """The new tokens of each work; none for those whose prompt is not read to its end."""
+        """The new tokens of each work; none for those whose prompt is not read to its end, or from NaN."""
         chosen: list[list[int]] = []
         row = 0
         for work in batch:
@@ -197,8 +198,9 @@ class StepEngine:
         position, sampler, known = reply.position, reply.sampler, work.sequence.tokens
         return lambda logits, taken: sampler.choose(logits, known, taken, position + len(taken))
 
-    def _commit(self, work: Work, tokens: list[int], chain: Chain, now: float) -> None:
-        """The rows of one request are computed: append, speak, and end or shift it where that is due."""
+    def _commit(self, work: Work, tokens: list[int], chain: Chain, now: float, *, broken: bool) -> None:
+        """The rows of one request are computed: append, speak, and end or shift it where that is due. `broken`: the
+        row after `tokens` is not finite."""
         sequence = work.sequence
         reply = self._replies[sequence.handle]
         events = reply.progress(work, now)
@@ -207,8 +209,12 @@ class StepEngine:
         if tokens:
             used, said, reason = reply.take(tokens, chain, now)
             events += said
-        self.scheduler.commit(work, tokens[:used])
         self._outbox += events
+        if broken and reason is None:
+            self.scheduler.spoil(work, tokens)
+            self._retire(reply, "error", now, self._not_finite(reply))
+            return
+        self.scheduler.commit(work, tokens[:used])
         if reason is None and reply.room == 0:
             if reply.request.on_overflow == "error":
                 reason = "overflow"
@@ -236,7 +242,17 @@ class StepEngine:
             self.guessing.forget(sequence.handle)
         self._outbox.append(self._replies[sequence.handle].stats(self.clock()))
 
-    def _retire(self, reply: Reply, reason: FinishReason, now: float) -> None:
+    def _not_finite(self, reply: Reply) -> NotFinite:
+        wider = ["`--kv-bits 16`"] * (self.info.kv_bits < 16) + ["the 16-bit model"] * (self.info.bits != "BF16")
+        return NotFinite(
+            f"step {len(reply.token_ids) + 1} of the answer, at position {reply.position} of the text: the model's "
+            "scores are NaN, infinite or all the same, and nothing can be chosen from that",
+            hint=f"try {' or '.join(wider)}"
+            if wider
+            else "its numbers overflow float32: download the model again, or use another version of it",
+        )
+
+    def _retire(self, reply: Reply, reason: FinishReason, now: float, error: NotFinite | None = None) -> None:
         sequence = reply.sequence
         self.scheduler.remove(sequence)
         if self._remember is not None and reply.token_ids:
@@ -244,7 +260,7 @@ class StepEngine:
         if self.guessing is not None:
             self.guessing.forget(sequence.handle)
         del self._replies[sequence.handle]
-        self._outbox += reply.finish(reason, now)
+        self._outbox += reply.finish(reason, now, error)
 
     def add(self, request: Request) -> int:
         """Queue a request; see `Engine.add`."""
@@ -310,6 +326,8 @@ class StepEngine:
                 if event is not None:
                     ended = isinstance(event, Finished)
                     yield event
+                    if isinstance(event, Finished):
+                        event.require_whole()
                 elif not self._go_on(handle):
                     return
         finally:

@@ -67,6 +67,12 @@ class LlamaCache:
         held = self.held[lease.slot]
         held.extend(tokens[len(held) : computed])
 
+    def prove(self, lease: Lease) -> None:
+        """Nobody else uses what is in a slot."""
+
+    def spoil(self, lease: Lease, tokens: Sequence[int]) -> None:
+        self._cut(lease.slot, 0)
+
     def truncate(self, lease: Lease, keep: int) -> int:
         return self._cut(lease.slot, keep)
 

@@ -137,7 +137,8 @@ class Engine(Protocol):
         ...
 
     def stream(self, request: Request) -> Iterator[Event]:
-        """The events of one request, from `Started` to `Finished`.
+        """The events of one request, from `Started` to `Finished`. Raises `NotFinite` after `Finished` where the
+        model's scores were NaN or infinite; `step` only tells it, as the event's `error`.
 
         Leaving early, or `KeyboardInterrupt`, cancels it; the last words are then what `step` gives next, and are
         dropped when another request is added before. Do not call `step` while streams are being read.

@@ -8,6 +8,7 @@ from localinfer.engine.protocol import Request, Tokenizer
 from localinfer.engine.sampling import Sampler
 from localinfer.engine.savings import Savings
 from localinfer.engine.stopping import StopScanner
+from localinfer.errors import LocalInferError
 from localinfer.events import Event, Finished, FinishReason, Phase, Progress, Stats, Text
 from localinfer.scheduler.sequence import Sequence, Work
 from localinfer.speculation.record import Chain
@@ -105,7 +106,7 @@ class Reply:
                 return used, events, "length"
         return len(tokens), events, None
 
-    def finish(self, reason: FinishReason, now: float) -> list[Event]:
+    def finish(self, reason: FinishReason, now: float, error: LocalInferError | None = None) -> list[Event]:
         """The last words: text that was held back, and `Finished`."""
         self._latest = now
         handle, events = self.sequence.handle, list[Event]()
@@ -115,7 +116,7 @@ class Reply:
                 text += self._scanner.finish()
             if text:
                 events.append(Text(handle, text, ()))
-        events.append(Finished(handle, reason, tuple(self.token_ids), self.stats(now), self.stop))
+        events.append(Finished(handle, reason, tuple(self.token_ids), self.stats(now), self.stop, error))
         return events
 
     def stats_if_due(self, now: float) -> list[Event]:

@@ -22,12 +22,16 @@ class Sampler:
         self._params = params
         self._penalizes = params.repeat_penalty != 1.0
 
-    def choose(self, logits: NDArray[np.float32], tokens: list[int], taken: list[int], position: int) -> int:
-        """The token after `tokens` and `taken`, at `position` of the text. `logits` [vocab] are used up."""
+    def choose(self, logits: NDArray[np.float32], tokens: list[int], taken: list[int], position: int) -> int | None:
+        """The token after `tokens` and `taken`, at `position` of the text; None where a logit is NaN or infinite, or
+        all are the same. `logits` [vocab] are used up."""
+        if logits[0] == logits[-1] and len(logits) > 1 and (logits == logits[0]).all():
+            return None  # a norm hides an overflow: it makes zeros of it
         p = self._params
         recent = _NOTHING
         if self._penalizes:
             recent = np.array((tokens[-RECENT:] + taken)[-RECENT:], np.int32)
-        return native.sample(
+        token = native.sample(
             logits, recent, p.temperature, p.top_k, p.top_p, p.min_p, p.repeat_penalty, p.seed, position
         )
+        return token if token >= 0 else None

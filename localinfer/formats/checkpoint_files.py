@@ -37,12 +37,14 @@ class StoredTensor:
 class CheckpointFiles(Mapping[str, StoredTensor]):
     """`{tensor name: its place}` for a directory; `files` are its safetensors files in order of name.
 
+    A single `model.safetensors` goes before an index and what that names, as in transformers; `note` says so then.
     Raises `NotFound` when there are no weights, `NotSupported` when there are only pickles, `Corrupt` when the index
     and the files disagree.
     """
 
     def __init__(self, directory: Path) -> None:
         self.directory = directory
+        self.note = _two_sets(directory)
         index = _index(directory)
         names = sorted(set(index.values())) if index is not None else [SINGLE]
         self.files = [_shard(directory, name) for name in names]
@@ -90,10 +92,29 @@ def open_tensors(directory: Path) -> CheckpointFiles:
 def _index(directory: Path) -> dict[str, str] | None:
     """The index's `{tensor: file}`, or None when the directory has one file only."""
     path = directory / INDEX
-    if not path.exists():
-        if not (directory / SINGLE).exists():
-            raise _no_weights(directory)
+    if (directory / SINGLE).exists():
         return None
+    if not path.exists():
+        raise _no_weights(directory)
+    return _weight_map(path)
+
+
+def _two_sets(directory: Path) -> str:
+    """What to say of an index beside a single file; empty where they agree, or one is missing."""
+    path = directory / INDEX
+    if not path.exists() or not (directory / SINGLE).exists():
+        return ""
+    try:
+        others = sorted({*_weight_map(path).values()} - {SINGLE})
+    except LocalInferError:
+        others = ["nothing that can be read"]
+    if not others:
+        return ""
+    more = f" and {len(others) - 1} more" if len(others) > 1 else ""
+    return f"two sets of weights: `{SINGLE}` is read, as in transformers; `{INDEX}` ({others[0]}{more}) is not"
+
+
+def _weight_map(path: Path) -> dict[str, str]:
     weights = read_object(path, INDEX_LIMIT).get("weight_map")
     if not isinstance(weights, dict) or not weights:
         raise Corrupt(f"{path}: `weight_map` must be an object that names tensors", hint="download the model again")
@@ -118,6 +139,10 @@ def _no_weights(directory: Path) -> LocalInferError:
     if any(file.suffix.lower() in PICKLES for file in directory.iterdir()):
         return NotSupported(
             f"{directory}: has pickled weights only, which can run code and are never opened",
-            hint="use a repository with .safetensors files",
+            hint="use a repository with .safetensors files, or let transformers write it anew by `save_pretrained`",
         )
-    return NotFound(f"{directory}: has no {SINGLE}", hint="download the model again, or choose another directory")
+    others = sorted(file.name for file in directory.glob("*.safetensors"))
+    beside = f", only {shown(others[0])}{' and more' if len(others) > 1 else ''}, and no {INDEX}" if others else ""
+    return NotFound(
+        f"{directory}: has no {SINGLE}{beside}", hint="download the model again, or choose another directory"
+    )

@@ -13,17 +13,31 @@ _SHOWN = 60
 class Fields:
     """One JSON object of config.json. Errors name the field as `where.field` and show the value.
 
-    A field that is absent or null takes its `default`; without a default that is an error. Wrong types and values out
-    of range raise `Corrupt`; words that mean something we do not run raise `NotSupported`.
+    With `defaults`, those of the model's type, a field that is absent is what they say, and null means none: an error,
+    unless the caller asks by `has`. Without, a field that is absent or null takes the `default` it is read with. Wrong
+    types and values out of range raise `Corrupt`; words that mean something we do not run raise `NotSupported`.
     """
 
-    def __init__(self, values: Mapping[str, Any], where: str = "") -> None:
+    def __init__(
+        self,
+        values: Mapping[str, Any],
+        where: str = "",
+        *,
+        defaults: Mapping[str, object] | None = None,
+        file: str = "config.json",
+    ) -> None:
         self.values = values
         self.where = where
+        self.defaults = defaults
+        self.file = file
+
+    def get(self, name: str) -> Any:
+        """The value as it stands there, or that of `defaults`; None for null and for what neither has."""
+        return self.values[name] if name in self.values else (self.defaults or {}).get(name)
 
     def has(self, name: str) -> bool:
-        """True if the field is there and not null."""
-        return self.values.get(name) is not None
+        """True if the field is there, or has a default, and is not null."""
+        return self.get(name) is not None
 
     def integer(self, name: str, low: int, high: int, default: int | None = None) -> int:
         """A whole number in [low, high]. `64.0`, `true` and `"64"` are not whole numbers."""
@@ -39,7 +53,7 @@ class Fields:
             raise self.bad(name, f"a number from {low:g} to {high:g}")
         return float(value)
 
-    def flag(self, name: str, default: bool) -> bool:
+    def flag(self, name: str, default: bool | None = None) -> bool:
         """true or false."""
         value = self._value(name, default)
         if not isinstance(value, bool):
@@ -62,7 +76,13 @@ class Fields:
             value = {}
         if not isinstance(value, Mapping):
             raise self.bad(name, "an object")
-        return Fields(value, f"{self.where}{name}.")
+        return Fields(value, f"{self.where}{name}.", file=self.file)
+
+    def under(self, over: "Fields") -> "Fields":
+        """The same object with the fields of `over` in place of its own; errors name the one that has a field."""
+        if not over.values:
+            return self
+        return Fields({**self.values, **over.values}, over.where, file=self.file)
 
     def words(self, name: str, count: int, known: tuple[str, ...]) -> tuple[str, ...] | None:
         """A list of `count` words out of `known`; `None` when absent or null."""
@@ -87,21 +107,24 @@ class Fields:
         """The error for a well-formed `value` that means something we do not run."""
         words = ", ".join(str(word).lower() if isinstance(word, bool) else str(word) for word in known)
         return NotSupported(
-            f"config.json: `{self.where}{name}` is {shown(value)}, which is not supported"
+            f"{self.file}: `{self.where}{name}` is {shown(value)}, which is not supported"
             + (f"; known: {words}" if words else ""),
             hint="choose a model without it, or use its GGUF file with `--backend llamacpp`",
         )
 
     def bad(self, name: str, wanted: str) -> Corrupt:
         """The error for a field that is missing, or not `wanted`."""
-        if not self.has(name):
-            return Corrupt(f"config.json: `{self.where}{name}` is missing; it must be {wanted}", hint=_HINT)
-        return Corrupt(f"config.json: `{self.where}{name}` is {shown(self.values[name])}, not {wanted}", hint=_HINT)
+        place = f"{self.file}: `{self.where}{name}`"
+        if name not in self.values and not self.has(name):
+            return Corrupt(f"{place} is missing; it must be {wanted}", hint=_HINT)
+        value = self.get(name)
+        left_out = "" if name in self.values else " where it is left out"
+        return Corrupt(f"{place} is {'null' if value is None else shown(value)}{left_out}, not {wanted}", hint=_HINT)
 
     def _value(self, name: str, default: object) -> object:
-        value = self.values.get(name)
+        value = self.get(name)
         if value is None:
-            return default
+            return None if self.defaults is not None and name in self.values else default
         if isinstance(value, float) and not math.isfinite(value):
             raise self.bad(name, "a finite number")
         return value

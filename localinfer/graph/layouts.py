@@ -285,7 +285,7 @@ class _Gptq(_Integer):
         name = linear.name
         self.words, self.zeros, self.order = (f"{name}.{part}" for part in ("qweight", "qzeros", "g_idx"))
         (announced,) = scheme.integers
-        bits, self.stored_less = announced.bits, scheme.stored_less
+        bits, self.stored_less, self.may_be_v2 = announced.bits, scheme.stored_less, scheme.may_be_v2
         super().__init__(tensors, linear, bits, scheme, f"{name}.scales", across=True)
         tensors.require(self.words, (packed_words(linear.cols, bits), linear.rows), ("I32",))
         groups = linear.cols // self.stored_group
@@ -308,6 +308,8 @@ class _Gptq(_Integer):
         if not self.kind.symmetric:
             q = unpack(packed, self.kind.bits, cols)
             return self.linear_of(self.difference(np.ascontiguousarray(q), zeros), scales)
+        if self.may_be_v2 and (zeros == 1).all():  # the second version stores them as they are
+            zeros -= np.int16(1)
         if zeros.any():
             row, group = (int(x) for x in np.argwhere(zeros)[0])
             half = 1 << self.kind.bits - 1

@@ -23,25 +23,27 @@ class Rope:
     attention_factor: float = 1.0
 
 
-def read_rope(config: Fields, head_dim: int, theta: float = 10000.0) -> Rope:
-    """The one set of frequencies of `config`; `theta` is the family's base where config.json has none."""
+def read_rope(config: Fields, head_dim: int) -> Rope:
+    """The one set of frequencies of `config`."""
     old = config.table("rope_scaling")
     settings = old if old.values else config.table("rope_parameters")
+    for name in ("full_attention", "sliding_attention"):
+        settings.refuse(name)  # frequencies by the kind of layer
     config.refuse("partial_rotary_factor", 1, 1.0)
-    base = config.number("rope_theta", 1.0, 1e15, theta)
-    return rope_from(settings, head_dim, base)
+    return rope_from(settings, config, head_dim)
 
 
-def rope_from(settings: Fields, head_dim: int, theta: float) -> Rope:
-    """Frequencies of one object of RoPE settings; its own `rope_theta` goes before `theta`.
+def rope_from(settings: Fields, config: Fields, head_dim: int, base: str = "rope_theta") -> Rope:
+    """Frequencies of one object of RoPE settings; its own `rope_theta` goes before `base` of `config`.
 
     `linear` divides all frequencies by `factor`; `llama3` (Llama 3.1) divides those whose wavelength is longer than the
     original context over `low_freq_factor`, keeps those shorter than it over `high_freq_factor`, and blends between.
     """
-    base = settings.number("rope_theta", 1.0, 1e15, theta)
+    said, name = (settings, "rope_theta") if "rope_theta" in settings.values else (config, base)
+    theta = said.number(name, 1.0, 1e15)
     settings.refuse("partial_rotary_factor", 1, 1.0)
     kind = settings.word("rope_type" if settings.has("rope_type") else "type", _TYPES, "default")
-    plain = tuple(base ** (-2.0 * i / head_dim) for i in range(head_dim // 2))
+    plain = tuple(theta ** (-2.0 * i / head_dim) for i in range(head_dim // 2))
     if kind == "default":
         return Rope(plain)
     factor = settings.number("factor", 1.0, _HIGHEST)
@@ -51,8 +53,18 @@ def rope_from(settings: Fields, head_dim: int, theta: float) -> Rope:
     high = settings.number("high_freq_factor", 1e-3, 1e6)
     if high <= low:
         raise settings.bad("high_freq_factor", f"larger than low_freq_factor ({low:g})")
-    context = settings.number("original_max_position_embeddings", 1, _HIGHEST)
+    context = _original_context(settings, config)
     return Rope(tuple(_llama3(f, factor, low, high, context) for f in plain))
+
+
+def _original_context(settings: Fields, config: Fields) -> float:
+    """Where it is left out, the model's own; one beside the settings goes before theirs."""
+    name = "original_max_position_embeddings"
+    if name in config.values:
+        return config.number(name, 1, _HIGHEST)
+    if name in settings.values:
+        return settings.number(name, 1, _HIGHEST)
+    return config.number("max_position_embeddings", 1, _HIGHEST)
 
 
 def _llama3(frequency: float, factor: float, low: float, high: float, context: float) -> float:

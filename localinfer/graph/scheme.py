@@ -1,9 +1,9 @@
 """How config.json says the weights were quantized: compressed-tensors, GPTQ, AWQ, or eight-bit floats."""
 
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
+from localinfer.formats.quantization_said import Said
 from localinfer.graph.fields import Fields
 
 BITS = (3, 4, 8)
@@ -37,6 +37,8 @@ class Scheme:
     """Rows and columns that share a scale, where floats are scaled so."""
     stored_less: int = 0
     """How much less than they are GPTQ's zero points are stored."""
+    may_be_v2: bool = False
+    """GPTQ's version is not named: zero points may be stored as they are, if the weights are symmetric."""
 
     @property
     def forms(self) -> frozenset[tuple[int, int]]:
@@ -44,12 +46,12 @@ class Scheme:
         return frozenset((one.bits, one.group) for one in self.integers)
 
 
-def read_scheme(values: Mapping[str, Any]) -> Scheme:
-    """The scheme of `quantization_config`, `Scheme()` for plain weights. Raises `NotSupported` for any other."""
-    config = Fields(values)
-    if not config.has("quantization_config"):
+def read_scheme(said: Said | None) -> Scheme:
+    """The scheme of what is said of quantization, `Scheme()` for plain weights. Raises `NotSupported` for any other."""
+    if said is None:
         return Scheme()
-    settings = config.table("quantization_config")
+    file, values = said
+    settings = Fields(values, "quantization_config." if file == "config.json" else "", file=file)
     known = {"compressed-tensors": _compressed, "gptq": _gptq, "awq": _awq, "fp8": _fp8}
     _one_of(settings, "quant_method", tuple(known))
     return known[settings.values["quant_method"]](settings)
@@ -58,7 +60,8 @@ def read_scheme(values: Mapping[str, Any]) -> Scheme:
 def _compressed(settings: Fields) -> Scheme:
     formats = ("pack-quantized", "int-quantized", "float-quantized", "naive-quantized")
     _one_of(settings, "format", (*formats, "mixed-precision"))
-    settings.refuse("kv_cache_scheme")
+    settings.table("sparsity_config").refuse("format", "dense")
+    # How keys and values were to be cached (`kv_cache_scheme`) is not read: our cache has its own forms.
     groups = settings.table("config_groups")
     integers, floats, block = set(), False, None
     for name in groups.values:
@@ -109,9 +112,14 @@ def _gptq(settings: Fields) -> Scheme:
     bits, symmetric = settings.integer("bits", 3, 8), settings.flag("sym", default=True)
     if bits == 8:
         _one_of(settings, "sym", (True, None))
-    version_2 = settings.values.get("checkpoint_format") == "gptq_v2"
+    version = settings.values.get("checkpoint_format")
     group = max(0, settings.integer("group_size", -1, 128))
-    return Scheme("gptq", frozenset([Integers(bits, group, symmetric)]), stored_less=0 if version_2 else 1)
+    return Scheme(
+        "gptq",
+        frozenset([Integers(bits, group, symmetric)]),
+        stored_less=0 if version == "gptq_v2" else 1,
+        may_be_v2=version is None and symmetric,
+    )
 
 
 def _awq(settings: Fields) -> Scheme:

@@ -1,10 +1,11 @@
 """The numbers that make one model: read from config.json, checked, before anything is allocated."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Literal, TypedDict
+from typing import Any, Literal, TypedDict
 
 from localinfer.errors import NotSupported
+from localinfer.graph.defaults import DEFAULTS, REFUSED
 from localinfer.graph.fields import Fields
 from localinfer.graph.rope import Rope
 
@@ -75,26 +76,33 @@ class Sizes(TypedDict):
     bos_token_id: int | None
 
 
-def read_sizes(
-    config: Fields,
-    *,
-    max_context: int = 2048,
-    vocab_size: int | None = None,
-    heads: int | None = None,
-    kv_heads: int | None = None,
-    head_dim: int | None = None,
-) -> Sizes:
-    """Read and check what all families share; keywords are the family's defaults for absent fields."""
+def read_config(values: Mapping[str, Any], model_type: str) -> Fields:
+    """config.json with the defaults of its type. Raises `NotSupported` for keys that no family of ours knows how to
+    run."""
+    config = Fields(values, defaults=DEFAULTS[model_type])
+    for name, harmless in REFUSED.items():
+        if name in values and not any(values[name] is one or values[name] == one for one in harmless):
+            raise config.unknown(name, values[name], [one for one in harmless if one is not None])
+    return config
+
+
+def read_sizes(config: Fields) -> Sizes:
+    """Read and check what all families share."""
     hidden = config.integer("hidden_size", 1, 1 << 16)
-    n_heads = config.integer("num_attention_heads", 1, 1 << 10, heads)
-    n_kv_heads = config.integer("num_key_value_heads", 1, n_heads, kv_heads or n_heads)
+    n_heads = config.integer("num_attention_heads", 1, 1 << 10)
+    n_kv_heads = n_heads
+    if config.has("num_key_value_heads"):
+        n_kv_heads = config.integer("num_key_value_heads", 1, n_heads)
     if n_heads % n_kv_heads:
         raise config.bad("num_key_value_heads", f"a divisor of num_attention_heads ({n_heads})")
-    if not config.has("head_dim") and head_dim is None and hidden % n_heads:
+    if config.has("head_dim"):
+        dim = config.integer("head_dim", 2, 1 << 12)
+    elif hidden % n_heads:
         raise config.bad("hidden_size", f"a multiple of num_attention_heads ({n_heads})")
-    dim = config.integer("head_dim", 2, 1 << 12, head_dim or max(hidden // n_heads, 2))
+    else:
+        dim = hidden // n_heads
     _kernels_can(dim, n_heads // n_kv_heads)
-    vocab = config.integer("vocab_size", 1, MOST_VOCABULARY, vocab_size)
+    vocab = config.integer("vocab_size", 1, MOST_VOCABULARY)
     return Sizes(
         hidden_size=hidden,
         layers=config.integer("num_hidden_layers", 1, MOST_LAYERS),
@@ -103,32 +111,42 @@ def read_sizes(
         head_dim=dim,
         intermediate_size=config.integer("intermediate_size", 1, 1 << 20),
         vocab_size=vocab,
-        max_context=config.integer("max_position_embeddings", 1, MOST_CONTEXT, max_context),
-        norm_eps=config.number("rms_norm_eps", 1e-12, 0.1, 1e-6),
+        max_context=config.integer("max_position_embeddings", 1, MOST_CONTEXT),
+        norm_eps=config.number("rms_norm_eps", 1e-12, 0.1),
         eos_token_ids=_token_ids(config, "eos_token_id", vocab),
         bos_token_id=config.integer("bos_token_id", 0, vocab - 1) if config.has("bos_token_id") else None,
     )
 
 
-def read_activation(config: Fields, name: str, default: str) -> Activation:
+def read_tied(config: Fields) -> bool:
+    """Whether the head is the embedding's own matrix; null is no."""
+    return config.has("tie_word_embeddings") and config.flag("tie_word_embeddings")
+
+
+def read_activation(config: Fields, name: str) -> Activation:
     """The activation of the feed-forward half, by the name config.json gives it."""
-    return "gelu_tanh" if config.word(name, _ACTIVATIONS, default) == "gelu_tanh" else "silu"
+    return "gelu_tanh" if config.word(name, _ACTIVATIONS) == "gelu_tanh" else "silu"
 
 
-def read_windows(config: Fields, layers: int, window: int, default: tuple[bool, ...]) -> tuple[int, ...]:
-    """`window` for the sliding layers and 0 for the full ones: by `layer_types`, else by `default`."""
+def read_windows(config: Fields, layers: int, default: tuple[bool, ...], *, on: bool = True) -> tuple[int, ...]:
+    """The window of the sliding layers and 0 for the full ones: by `layer_types`, else by `default`. Not `on`: there is
+    no window, so no layer may slide."""
     types = config.words("layer_types", layers, ("full_attention", "sliding_attention"))
     sliding = default if types is None else tuple(t == "sliding_attention" for t in types)
+    if not any(sliding):
+        return (0,) * layers
+    if not on:
+        raise config.bad("use_sliding_window", "true, as layer_types asks for")
+    window = config.integer("sliding_window", 1, MOST_CONTEXT)
     return tuple(window if s else 0 for s in sliding)
 
 
 def read_upper_windows(config: Fields, layers: int) -> tuple[int, ...]:
-    """Qwen's rule: with `use_sliding_window`, the layers from `max_window_layers` on have a window."""
-    if not config.flag("use_sliding_window", default=False):
-        return (0,) * layers
-    window = config.integer("sliding_window", 1, MOST_CONTEXT, 4096)
-    first = config.integer("max_window_layers", 0, MOST_CONTEXT, 28)
-    return read_windows(config, layers, window, tuple(i >= first for i in range(layers)))
+    """Qwen's rule: with `use_sliding_window` and a window, the layers from `max_window_layers` on have it."""
+    on = config.flag("use_sliding_window")
+    first = config.integer("max_window_layers", 0, MOST_CONTEXT)
+    upper = tuple(on and config.has("sliding_window") and i >= first for i in range(layers))
+    return read_windows(config, layers, upper, on=on)
 
 
 def _token_ids(config: Fields, name: str, vocab: int) -> tuple[int, ...]:

@@ -7,11 +7,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from localinfer.errors import Corrupt, NotSupported
+from localinfer.formats.bf16 import to_bf16
 from localinfer.formats.checkpoint_files import StoredTensor
 from localinfer.graph.stored import require_finite, widen
 
 AGAIN = "download the model again; its weights do not belong to its config.json"
 FLOATS = ("BF16", "F16", "F32")
+_PIECE = 1 << 20  # values compared at once
 
 
 class Tensors:
@@ -58,6 +60,22 @@ class Tensors:
         values = self.read(name)
         require_finite(name, values)
         return widen(values) if values.dtype == np.uint16 else values.astype(np.float32, copy=False)
+
+    def same(self, one: str, other: str) -> bool:
+        """Whether two matrices of float types are equal as they run, in bfloat16. Reads piece by piece, up to the
+        first difference."""
+        shape = self.shape(one)
+        if shape != self.shape(other) or len(shape) != 2:
+            return False
+        step = max(1, _PIECE // shape[1])
+        for first in range(0, shape[0], step):
+            rows = slice(first, min(shape[0], first + step))
+            pieces = [self.places[name].read_rows(rows.start, rows.stop) for name in (one, other)]
+            if pieces[0].dtype != pieces[1].dtype:
+                pieces = [p if p.dtype == np.uint16 else to_bf16(p.astype(np.float32)) for p in pieces]
+            if not np.array_equal(pieces[0].view(np.uint8), pieces[1].view(np.uint8)):
+                return False
+        return True
 
     def halves(self, name: str) -> NDArray[np.float16]:
         """Scales, as the kernels take them. Raises `Corrupt` for one that is too large for float16."""

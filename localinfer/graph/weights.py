@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,21 +12,15 @@ from numpy.typing import NDArray
 from localinfer.errors import Corrupt
 from localinfer.formats.checkpoint_files import StoredTensor, open_tensors
 from localinfer.formats.json_files import read_object
+from localinfer.formats.quantization_said import quantization_said
 from localinfer.graph.layouts import layout_of
+from localinfer.graph.names import EMBEDDING, HEAD, graph_names, harmless
 from localinfer.graph.ops import Graph
 from localinfer.graph.registry import family_for
 from localinfer.graph.scheme import read_scheme
 from localinfer.graph.spec import ModelSpec
 from localinfer.graph.stored import StoredLinear
 from localinfer.graph.tensors import AGAIN, FLOATS, Tensors
-
-_UNUSED = (
-    ".rotary_emb.inv_freq",  # buffers that old exports carry along
-    ".attn.bias",
-    ".attn.masked_bias",
-    ".input_scale",  # of activations, which the kernels round in their own way
-    ".input_zero_point",
-)
 
 
 class Checkpoint:
@@ -40,15 +35,25 @@ class Checkpoint:
         self.config: dict[str, Any] = read_object(path / "config.json")
         family = family_for(self.config.get("model_type"))
         self.spec: ModelSpec = family.spec(self.config)
+        said = quantization_said(path, self.config)
+        self.scheme = read_scheme(said)
+        """What is announced of quantization."""
+        self.stored = open_tensors(path)
+        """All tensors by the names they are stored under."""
+        self.names = graph_names(self.stored, family.tensor_name, tied=self.spec.tied)
+        """The graph's name of each stored tensor; None for what is no part of it."""
+        self._tensors = Tensors(self._placed())
+        self._notes = [self.stored.note]
+        self.own_head: bool = self.spec.tied and self._has_own_head()
+        """config.json says that the head is the embedding's matrix, but another one is stored, and used."""
+        if self.own_head:
+            self.spec = replace(self.spec, tied=False)
+            self._notes.append(
+                "config.json says that the head is the embedding's matrix, but another one is stored: that is used, as "
+                "in transformers"
+            )
         self.graph: Graph = family.graph(self.spec)
-        self.scheme = read_scheme(self.config)
-        """What config.json announces of quantization."""
-        places: dict[str, StoredTensor] = {}
-        for stored, tensor in open_tensors(path).items():
-            name = family.tensor_name(stored)
-            if name is not None:
-                places[name] = tensor
-        self._tensors = Tensors(places)
+        self._identity = [self.config, *([] if said is None or said[0] == "config.json" else [dict(said[1])])]
         self._linears = {linear.name: linear for linear in self.graph.linears()}
         self._layouts = {name: layout_of(self._tensors, one, self.scheme) for name, one in self._linears.items()}
         for name, size in self.graph.vectors():
@@ -65,12 +70,13 @@ class Checkpoint:
         """A hash of the configuration and of the weight files' names, sizes and times: another model, another hash."""
         files = {tensor.file for tensor in self._tensors.places.values()}
         told = sorted((file.path.name, file.size, file.modified_ns) for file in files)
-        return hashlib.sha256(json.dumps([self.config, told], sort_keys=True).encode()).hexdigest()[:32]
+        return hashlib.sha256(json.dumps([*self._identity, told], sort_keys=True).encode()).hexdigest()[:32]
 
     @property
     def notes(self) -> tuple[str, ...]:
-        """What to tell of matrices that run in another form than they are stored in."""
-        return tuple(dict.fromkeys(layout.note for layout in self._layouts.values() if layout.note))
+        """What to tell of weights that were chosen among several, or run in another form than they are stored in."""
+        notes = [*self._notes, *(layout.note for layout in self._layouts.values())]
+        return tuple(dict.fromkeys(note for note in notes if note))
 
     def stored_bytes(self, name: str) -> int:
         """Bytes that the matrix `name` takes on disk, with its scales."""
@@ -104,11 +110,28 @@ class Checkpoint:
         """The vector `name` (the full name of its tensor) in float32."""
         return self._tensors.float32(name)
 
+    def _placed(self) -> dict[str, StoredTensor]:
+        places: dict[str, StoredTensor] = {}
+        for stored, name in self.names.items():
+            if name in places:
+                raise Corrupt(f"tensor `{name}` is stored twice, once as `{stored}`", hint=AGAIN)
+            if name is not None:
+                places[name] = self.stored[stored]
+        return places
+
+    def _has_own_head(self) -> bool:
+        """Whether a head is stored that is not the embedding's matrix. Reads both where both are plain floats."""
+        head, table = f"{HEAD}weight", f"{EMBEDDING}weight"
+        if not any(f"{HEAD}{part}" in self._tensors for part in ("weight", "weight_packed", "qweight")):
+            return False
+        plain = self._tensors.dtype(head) in FLOATS and self._tensors.dtype(table) in FLOATS
+        return not plain or not self._tensors.same(head, table)
+
     def _refuse_extra(self) -> None:
         """A tensor that the graph does not use would be silently left out of the answer: refuse it."""
-        unused = sorted(n for n in self._tensors.places.keys() - self._tensors.used if not n.endswith(_UNUSED))
-        # A tied model may carry a copy of its embedding as the head; config.json decides.
-        extra = [n for n in unused if not (self.spec.tied and n.startswith("lm_head.")) and not self._no_bias(n)]
+        unused = sorted(name for name in self._tensors.places.keys() - self._tensors.used if not harmless(name))
+        copy = f"{HEAD}weight" if self.spec.tied else ""  # equal to the embedding, as was compared
+        extra = [name for name in unused if name != copy and not self._no_bias(name)]
         if extra:
             more = f" and {len(extra) - 1} more" if len(extra) > 1 else ""
             raise Corrupt(f"tensor `{extra[0]}`{more} is there, but config.json does not describe it", hint=AGAIN)

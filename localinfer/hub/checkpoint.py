@@ -7,6 +7,7 @@ from localinfer.errors import LocalInferError
 from localinfer.formats.chat_templates import FOLDER as TEMPLATE_FOLDER
 from localinfer.formats.json_files import read_object
 from localinfer.formats.layout import CONFIG, INDEX, INDEX_LIMIT, SINGLE
+from localinfer.formats.quantization_said import quantization_said
 from localinfer.hub.model import Variant, variant_of_bits
 
 RECORD = "localinfer.json"
@@ -22,8 +23,10 @@ def missing_file(directory: Path) -> str | None:
     """The first file a whole checkpoint would have and `directory` lacks; None when nothing is missing."""
     if not (directory / CONFIG).is_file():
         return CONFIG
+    if (directory / SINGLE).is_file():
+        return None  # an index beside it is not read
     if not (directory / INDEX).is_file():
-        return None if (directory / SINGLE).is_file() else SINGLE
+        return SINGLE
     try:
         names = weight_files(read_object(directory / INDEX, INDEX_LIMIT))
     except LocalInferError:
@@ -34,15 +37,16 @@ def missing_file(directory: Path) -> str | None:
 
 
 def variant_of(directory: Path) -> Variant:
-    """The form the configuration states; `BF16` when it says nothing of quantization or cannot be read."""
+    """The form that is stated of the weights; `BF16` when nothing is said of quantization or it cannot be read."""
     try:
-        quantization = read_object(directory / CONFIG).get("quantization_config")
+        said = quantization_said(directory, read_object(directory / CONFIG))
     except LocalInferError:
         return "BF16"
-    if isinstance(quantization, dict) and quantization.get("quant_method") in ("gptq", "awq"):
+    quantization = said[1] if said is not None else {}
+    if quantization.get("quant_method") in ("gptq", "awq"):
         bits_said = quantization.get("bits")
         return variant_of_bits(bits_said) if isinstance(bits_said, int) else "BF16"
-    groups = quantization.get("config_groups") if isinstance(quantization, dict) else None
+    groups = quantization.get("config_groups")
     if not isinstance(groups, dict):
         return "BF16"
     # The body is the form's name; the embedding and the head may have more bits than it.

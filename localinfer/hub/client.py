@@ -12,7 +12,7 @@ from localinfer.formats.layout import CONFIG, INDEX, INDEX_LIMIT
 from localinfer.hub import catalogue
 from localinfer.hub.cache import read_ref, repo_dir, snapshots
 from localinfer.hub.connection import Connection
-from localinfer.hub.listing import Listing, RemoteFile, read_listing, small_files, weights
+from localinfer.hub.listing import Listing, RemoteFile, is_sharded, read_listing, small_files, weights
 from localinfer.hub.locks import locked
 from localinfer.hub.model import LocalModel
 from localinfer.hub.patience import PATIENT, Patience
@@ -69,7 +69,7 @@ def pull(
         return _published(name, listing.commit)
 
     batch = _Batch(connection, listing.commit, repo_dir(name), patience, on_progress, on_notice)
-    if INDEX in listing.files:
+    if is_sharded(listing):
         batch.fetch(small)
         index = read_object(batch.blob(listing.files[INDEX]), INDEX_LIMIT)
         batch.fetch(weights(listing, index))
@@ -85,7 +85,7 @@ def _is_whole(listing: Listing, small: list[RemoteFile], repo: Path, revision: s
     snapshot = repo / "snapshots" / listing.commit
     if not all(_is_linked(snapshot, file) for file in small):
         return False
-    index = read_object(snapshot / INDEX, INDEX_LIMIT) if INDEX in listing.files else None
+    index = read_object(snapshot / INDEX, INDEX_LIMIT) if is_sharded(listing) else None
     if not all(_is_linked(snapshot, file) for file in weights(listing, index)):
         return False
     known = revision == listing.commit or read_ref(repo, revision) == listing.commit

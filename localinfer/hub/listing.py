@@ -74,6 +74,11 @@ def small_files(listing: Listing, repo: str) -> list[RemoteFile]:
     return [file for name, file in listing.files.items() if not name.endswith(".safetensors")]
 
 
+def is_sharded(listing: Listing) -> bool:
+    """Whether the weights are those that an index names; a single file goes before it."""
+    return INDEX in listing.files and SINGLE not in listing.files
+
+
 def weights(listing: Listing, index: dict[str, Any] | None) -> list[RemoteFile]:
     """The weight files: those the index names, or the single one. Raises `Corrupt` when the index names others."""
     if index is None:

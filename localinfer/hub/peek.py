@@ -13,7 +13,7 @@ from localinfer.formats.json_files import read_object
 from localinfer.formats.layout import CONFIG, INDEX, INDEX_LIMIT
 from localinfer.hub import catalogue
 from localinfer.hub.connection import Connection, TransientError, within
-from localinfer.hub.listing import Listing, RemoteFile, read_listing, small_files, weights
+from localinfer.hub.listing import Listing, RemoteFile, is_sharded, read_listing, small_files, weights
 from localinfer.hub.names import shown
 from localinfer.hub.patience import PATIENT, Patience
 from localinfer.hub.reference import parse
@@ -59,7 +59,7 @@ def peek(
     small = small_files(listing, name)
     _whole(connection, listing, CONFIG, folder, patience)
     index = None
-    if INDEX in listing.files:
+    if is_sharded(listing):
         _whole(connection, listing, INDEX, folder, patience)
         index = read_object(folder / INDEX, INDEX_LIMIT)
     files = weights(listing, index)

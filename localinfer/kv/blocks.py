@@ -82,3 +82,10 @@ class BlockAllocator:
         if self._users[block] == 0:
             raise ValueError(f"block {block} is not in use")
         self._remembered[block] = 1
+
+    def disregard(self, block: int) -> None:
+        """The content of this block is worth nothing after all."""
+        self._remembered[block] = 0
+        if block in self._idle:
+            del self._idle[block]
+            self._free.append(block)

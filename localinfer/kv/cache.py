@@ -22,6 +22,8 @@ class Lease:
     """The prefix links of the leading full blocks."""
     short: bytes = b""
     """The name of the block after these, while it lacks but one token and others may be glad of it."""
+    proven: int = 0
+    """How many of `blocks`, the first ones, are known to be finite."""
     sent: int = 0
     """How many of `blocks` the runner's table already has; lowered here when blocks are taken back."""
 
@@ -63,6 +65,14 @@ class Cache(Protocol):
         """The first `computed` tokens are in the cache for good; others may use them."""
         ...
 
+    def prove(self, lease: Lease) -> None:
+        """A token was drawn after what is published: all of it is finite."""
+        ...
+
+    def spoil(self, lease: Lease, tokens: Sequence[int]) -> None:
+        """What is computed of `tokens` leads to NaN: others may no longer use what nobody has proven."""
+        ...
+
     def truncate(self, lease: Lease, keep: int) -> int:
         """Forget what comes after the first `keep` tokens; gives how many of these remain computed."""
         ...
@@ -93,6 +103,10 @@ class Shelf(Protocol):
         """These are the first blocks of a text that is in use."""
         ...
 
+    def drop(self, name: bytes) -> None:
+        """Keep this block no longer."""
+        ...
+
     def keep(self, name: bytes, block: int, at: int) -> None:
         """Keep what is in `block`, the one `at` this place of the text that was told of last in `used`. What is there
         already is not kept twice."""
@@ -110,6 +124,7 @@ class PagedCache:
         self.width = blocks_for(context)
         self.index = PrefixIndex()
         self.allocator = BlockAllocator(max(blocks or slots * self.width, self.width), self.index.forget)
+        self._proven: set[int] = set()
         self._slots = list(range(slots - 1, -1, -1))
         self._reuse = reuse
         self.shelf: Shelf | None = None
@@ -150,7 +165,7 @@ class PagedCache:
 
     def reserve(self, lease: Lease, end: int) -> None:
         while len(lease.blocks) * BLOCK_TOKENS < end:
-            lease.blocks.append(self.allocator.take())
+            lease.blocks.append(self._take())
 
     def publish(self, lease: Lease, tokens: Sequence[int], computed: int) -> None:
         begin, end = len(lease.links), computed // BLOCK_TOKENS
@@ -163,6 +178,20 @@ class PagedCache:
         lease.short = b""
         if self.shelf is not None and self._reuse and computed % BLOCK_TOKENS == BLOCK_TOKENS - 1:
             lease.short = self.shelf.short(tokens, end)
+
+    def prove(self, lease: Lease) -> None:
+        self._proven.update(lease.blocks[lease.proven : len(lease.links)])
+        lease.proven = len(lease.links)
+
+    def spoil(self, lease: Lease, tokens: Sequence[int]) -> None:
+        lease.short = b""
+        names = self.shelf.names(tokens, len(lease.links)) if self.shelf is not None and self._reuse else ()
+        for at, (_, block) in enumerate(self.index.find(tokens, len(lease.links))):
+            if block not in self._proven:
+                self.index.forget(block)
+                self.allocator.disregard(block)
+                if self.shelf is not None and names:
+                    self.shelf.drop(names[at])
 
     def truncate(self, lease: Lease, keep: int) -> int:
         whole = min(keep // BLOCK_TOKENS, len(lease.links))  # a block that others may share is never written again
@@ -213,7 +242,7 @@ class PagedCache:
         """One more block for `lease` from the shelf; False where there is none, or no room."""
         if name not in shelf or not self.allocator.available:
             return False
-        lease.blocks.append(self.allocator.take())
+        lease.blocks.append(self._take())
         if shelf.fetch(name, lease.blocks[-1]):
             return True
         self.allocator.release(lease.blocks.pop())
@@ -222,4 +251,11 @@ class PagedCache:
     def _release(self, lease: Lease, keep: int) -> None:
         while len(lease.blocks) > keep:
             self.allocator.release(lease.blocks.pop())  # the end first: it is reused before the beginning
+        lease.proven = min(lease.proven, keep)
         lease.sent = min(lease.sent, keep)
+
+    def _take(self) -> int:
+        """A block whose old content is gone."""
+        block = self.allocator.take()
+        self._proven.discard(block)
+        return block

@@ -7,7 +7,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from localinfer.errors import UsageError, size
-from localinfer.graph.registry import family_for
 from localinfer.graph.weights import Checkpoint
 from localinfer.quantize.calibrated import threads
 from localinfer.quantize.mixed import Option, choose, forms
@@ -28,8 +27,7 @@ def mixed_plan(
     No matrix gets fewer bits than `plan` gives it. Raises `UsageError` when no mix has that size, with the bounds.
     """
     checkpoint = Checkpoint(source)
-    name_of = family_for(checkpoint.config.get("model_type")).tensor_name
-    jobs = {(name_of(job.tensor.name) or "").removesuffix(".weight"): job for job in plan.jobs}
+    jobs = {(checkpoint.names[job.tensor.name] or "").removesuffix(".weight"): job for job in plan.jobs}
     body = body_of(checkpoint.graph)
     weights = sum(jobs[name].weights for name in body)
     others = plan.nbytes - sum(jobs[name].nbytes for name in body)

@@ -14,7 +14,6 @@ from torch import Tensor
 from localinfer.formats.compressed import dequantize, pack, unpack
 from localinfer.formats.safetensors import SafetensorsFile
 from localinfer.graph.ops import Attend, Embed, GatedMLP, Linear, Norm
-from localinfer.graph.registry import family_for
 from localinfer.graph.stored import widen
 from localinfer.graph.weights import Checkpoint
 from localinfer.quantize import awq, gptq
@@ -43,9 +42,9 @@ class Layers:
     def __init__(self, source: Path, plan: Plan, tokens: NDArray[np.int32], tables: Path, scratch: Path) -> None:
         self.checkpoint = Checkpoint(source)
         self.method: Method = plan.method
-        name_of = family_for(self.checkpoint.config.get("model_type")).tensor_name
-        self._stored = {name_of(job.tensor.name): job.tensor.name for job in plan.jobs}
-        self._jobs = {(name_of(job.tensor.name) or "").removesuffix(".weight"): job for job in plan.jobs if job.bits}
+        names = self.checkpoint.names
+        self._stored = {names[job.tensor.name]: job.tensor.name for job in plan.jobs}
+        self._jobs = {(names[job.tensor.name] or "").removesuffix(".weight"): job for job in plan.jobs if job.bits}
         top = 32512 if plan.bits == TABLE_BITS else 127  # as graph/program.py chooses them
         roundings: dict[str, Rounding] = {name: (top, job.group) for name, job in self._jobs.items()}
         self.stream = Stream(self.checkpoint, tokens, self._embedder(tables), roundings, scratch, self._follows())

@@ -271,7 +271,7 @@ def _finish(
     for name in small:
         (partial / name).parent.mkdir(exist_ok=True)
         write_bytes(partial / name, read_bytes(source / name, TOKENIZER_LIMIT))
-    config = read_object(source / "config.json") | {"quantization_config": plan.quantization}
+    config = read_object(source / "config.json") | plan.config
     origin.require_unchanged()
     record: dict[str, Any] = {
         "format": FORMAT,

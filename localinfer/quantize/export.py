@@ -133,6 +133,7 @@ def export_gptq(source: Path, dest: Path, on_progress: OnProgress | None = None)
             (part / name).parent.mkdir(exist_ok=True)
             write_bytes(part / name, read_bytes(source / name, TOKENIZER_LIMIT))
         config = {key: value for key, value in checkpoint.config.items() if key != "dtype"}
+        config |= {"tie_word_embeddings": False} if checkpoint.own_head else {}
         write_json(part / "config.json", config | {"torch_dtype": "float16", "quantization_config": _said(bits, group)})
         part.rename(dest)
         sync(dest.parent)

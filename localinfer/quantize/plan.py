@@ -8,10 +8,9 @@ from pathlib import Path
 from typing import Any, Literal, get_args
 
 from localinfer.errors import NotSupported, UsageError
-from localinfer.formats.checkpoint_files import StoredTensor, open_tensors
+from localinfer.formats.checkpoint_files import StoredTensor
 from localinfer.formats.compressed import packed_words, quantization_config
 from localinfer.graph.ops import Graph
-from localinfer.graph.registry import family_for
 from localinfer.graph.weights import Checkpoint
 
 GROUPS = (32, 64, 128)
@@ -64,7 +63,8 @@ class Plan:
     """One list of jobs for each file to write, and what config.json will say of them."""
 
     units: tuple[tuple[Job, ...], ...]
-    quantization: dict[str, Any]
+    config: dict[str, Any]
+    """What config.json says of it otherwise than the source's."""
     bits: int
     group: int
     table_group: int
@@ -108,15 +108,14 @@ def make_plan(
     that opening a checkpoint raises.
     """
     checkpoint = Checkpoint(source)
-    if "quantization_config" in checkpoint.config:
+    if checkpoint.scheme.method != "none":
         raise NotSupported(f"{source}: is quantized already", hint="quantize the original model")
     body = body_of(checkpoint.graph)
     chosen, table_group, notes = choose_groups(checkpoint.graph, bits, group)
-    name_of = family_for(checkpoint.config.get("model_type")).tensor_name
     jobs: list[tuple[tuple[int, int], Job]] = []
     others = False
-    for stored, tensor in sorted(open_tensors(source).items()):
-        name = name_of(stored)
+    for stored, tensor in sorted(checkpoint.stored.items()):
+        name = checkpoint.names[stored]
         others = others or name is None
         module = (name or "").removesuffix(".weight")
         if module == "lm_head" and checkpoint.spec.tied:
@@ -129,11 +128,12 @@ def make_plan(
         else:
             jobs.append((where, Job(tensor)))
     places = sorted({where for where, _ in jobs})
+    said = describe(
+        checkpoint.spec.tied, (bits, chosen), (TABLE_BITS, table_group), _OTHER_PARTS if others else (), mix
+    )
     return Plan(
         units=tuple(tuple(job for at, job in jobs if at == where) for where in places),
-        quantization=describe(
-            checkpoint.spec.tied, (bits, chosen), (TABLE_BITS, table_group), _OTHER_PARTS if others else (), mix
-        ),
+        config={"quantization_config": said} | ({"tie_word_embeddings": False} if checkpoint.own_head else {}),
         bits=bits,
         group=chosen,
         table_group=table_group,

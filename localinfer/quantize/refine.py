@@ -24,7 +24,6 @@ from localinfer.formats.json_files import TOKENIZER_LIMIT, read_bytes, read_obje
 from localinfer.formats.layout import INDEX
 from localinfer.formats.safetensors import SafetensorsFile, write_safetensors
 from localinfer.formats.tokenizer import Tokenizer
-from localinfer.graph.registry import family_for
 from localinfer.graph.weights import Checkpoint
 from localinfer.quantize.calibration import CalibrationText, calibration
 from localinfer.quantize.checkpoint import calibrated_on
@@ -210,7 +209,7 @@ def _write(rough: Path, made: Path, tensors: dict[str, NDArray[Any]], note: dict
     """`rough` with other scales, norms and integers, file by file; config.json last."""
     shutil.rmtree(made, ignore_errors=True)
     config, record = read_object(rough / "config.json"), read_object(rough / RECORD)
-    name_of = family_for(config.get("model_type")).tensor_name
+    names = Checkpoint(rough).names
     hashes, total = dict(record["files"]), 0
     try:
         made.mkdir()
@@ -219,7 +218,7 @@ def _write(rough: Path, made: Path, tensors: dict[str, NDArray[Any]], note: dict
     for file in sorted(rough.glob("*.safetensors")):
         old, new = SafetensorsFile(file), {}
         for stored, info in old.tensors.items():
-            name, part, form = name_of(stored) or "", "norm", "F32"
+            name, part, form = names[stored] or "", "norm", "F32"
             for end, what, kind in (("_scale", "scales", "F16"), ("_packed", "packed", "I32")):
                 if name.endswith(end):
                     name, part, form = name.removesuffix(end), what, kind

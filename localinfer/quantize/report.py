@@ -14,7 +14,6 @@ from numpy.typing import NDArray
 from localinfer.formats.durable import write_json
 from localinfer.formats.json_files import read_object
 from localinfer.graph.ops import Attend, GatedMLP
-from localinfer.graph.registry import family_for
 from localinfer.graph.weights import Checkpoint
 from localinfer.quantize.plan import Plan
 
@@ -74,7 +73,7 @@ def peak_bytes() -> int:
 
 def worst(errors: Mapping[str, float]) -> dict[str, Any]:
     """What `QuantizeReport` says of the errors of all quantized tensors."""
-    body = [error for name, error in errors.items() if ".layers." in name]
+    body = [error for name, error in errors.items() if "layers." in name]
     ranking = sorted(errors.items(), key=lambda pair: -pair[1])
     return {
         "error": math.sqrt(sum(error * error for error in body) / len(body)),
@@ -92,10 +91,9 @@ def tell_errors_again(source: Path, before: Path, made: Path) -> dict[str, float
     """
     original, after = Checkpoint(source), Checkpoint(made)
     folded = folds(original, Checkpoint(before))
-    name_of = family_for(original.config.get("model_type")).tensor_name
     record, errors = read_object(made / RECORD), {}
     for stored in record["error"]:
-        name = (name_of(stored) or stored).removesuffix(".weight")
+        name = (original.names.get(stored) or stored).removesuffix(".weight")
         wanted = original.matrix(name) * folded.get(name, 1)
         power = float(np.square(wanted, dtype=np.float64).sum())
         off = float(np.square(wanted - after.matrix(name), dtype=np.float64).sum())
@@ -122,7 +120,7 @@ def make_report(
     plan: Plan, finished: Mapping[str, Mapping[str, Any]], dest: Path, resumed: int, seconds: float
 ) -> QuantizeReport:
     """The report on the finished folder `dest`."""
-    body = [job for job in plan.jobs if job.bits and ".layers." in job.tensor.name]
+    body = [job for job in plan.jobs if job.bits and "layers." in job.tensor.name]
     errors = {name: float(error) for entry in finished.values() for name, error in entry["error"].items()}
     weights = plan.weights
     fresh = seconds if not resumed else math.inf  # a resumed run did a part only

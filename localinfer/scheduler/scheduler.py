@@ -96,6 +96,16 @@ class Scheduler:
         sequence.computed = min(work.start + work.count + accepted, len(sequence.tokens))
         self._served += work.count
         self.cache.publish(sequence.lease, sequence.tokens, sequence.computed)
+        if tokens:
+            self.cache.prove(sequence.lease)
+
+    def spoil(self, work: Work, tokens: Ordered[int]) -> None:
+        """The row after `tokens` is not finite: what the cache holds of `work` is kept for nobody, but for the blocks
+        from which a token was drawn."""
+        sequence = work.sequence
+        assert sequence.lease is not None
+        sequence.tokens.extend(tokens)
+        self.cache.spoil(sequence.lease, sequence.tokens)
 
     def learn(self, batch: Ordered[Work], seconds: float) -> None:
         """A step of `batch` took so long."""

@@ -12,8 +12,9 @@ FLOOR = 0.25
 class Scores(Protocol):
     """What a model makes of the next token of one text. Holds until its guesser is asked again."""
 
-    def draw(self, choose: Choose, taken: list[int]) -> tuple[int, float]:
-        """The token that the text's own sampler would take from these scores, and the model's probability of it."""
+    def draw(self, choose: Choose, taken: list[int]) -> tuple[int, float] | None:
+        """The token that the text's own sampler would take from these scores, and the model's probability of it; None
+        where the scores are not finite."""
         ...
 
 
@@ -53,7 +54,11 @@ class ChainDrafter:
         rows = [found for found in scores if found is not None]
         while going:
             for i, row in zip(going, rows, strict=True):
-                token, sure = row.draw(asks[i].choose, drafts[i].tokens)
+                drawn = row.draw(asks[i].choose, drafts[i].tokens)
+                if drawn is None:
+                    alive[i] = 0.0
+                    continue
+                token, sure = drawn
                 drafts[i].tokens.append(token)
                 drafts[i].sure.append(sure)
                 alive[i] *= sure

@@ -4,10 +4,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol, runtime_checkable
 
-Choose = Callable[[Any, list[int]], int]
+Choose = Callable[[Any, list[int]], int | None]
 """`choose(logits, taken)`: the token that the text's own sampler takes from a row of logits [vocab] (used up by it)
 after its known tokens and `taken`. The draw is keyed by seed and position, so a model that agrees with the one that
-checks also guesses what that one draws at random."""
+checks also guesses what that one draws at random. None where there is nothing to choose from, such as NaN."""
 
 
 @dataclass(frozen=True, slots=True)

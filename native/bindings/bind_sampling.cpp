@@ -10,7 +10,7 @@ using namespace nb::literals;
 
 namespace {
 
-size_t sample_token(Vector<float> logits, Vector<const int32_t> recent, float temperature, size_t top_k, double top_p,
+int64_t sample_token(Vector<float> logits, Vector<const int32_t> recent, float temperature, size_t top_k, double top_p,
                     double min_p, float repeat_penalty, uint64_t seed, uint64_t position) {
   REQUIRE(logits.shape(0) > 0 && logits.shape(0) <= size_t{1} << 31, "%zu logits", logits.shape(0));
   REQUIRE(temperature >= 0 && std::isfinite(temperature), "temperature is %g", static_cast<double>(temperature));
@@ -28,7 +28,7 @@ constexpr const char* kSampleHelp =
     "Each token of `recent` once has its logit divided by `repeat_penalty` (multiplied when negative), in place. Of the\n"
     "`top_k` largest (0: all), the fewest that together reach `top_p`, and of these those at least `min_p` times as\n"
     "likely as the likeliest, wins argmax(logit / temperature + gumbel(hash(seed, position, token))). Temperature 0\n"
-    "takes the lowest index of the largest logit. NaN counts as minus infinity.";
+    "takes the lowest index of the largest logit. -1, and nothing is changed, where a logit is NaN or infinite.";
 
 }  // namespace
 

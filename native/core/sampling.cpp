@@ -60,7 +60,15 @@ void penalize(float* logits, size_t vocab, const int32_t* recent, size_t n_recen
   }
 }
 
-// Few logits are among the largest: whole blocks are passed over by vector comparisons, which NaN never passes.
+// Without a branch, so that compilers use vectors.
+bool all_finite(const float* x, size_t n) {
+  constexpr uint32_t exponent = 0x7f800000;
+  uint32_t any = 0;
+  for (size_t i = 0; i < n; ++i) any |= (std::bit_cast<uint32_t>(x[i]) & exponent) == exponent;
+  return any == 0;
+}
+
+// Few logits are among the largest: whole blocks are passed over by vector comparisons.
 constexpr size_t kBlock = 32;
 bool any_above(const float* logits, float floor) {
   int any = 0;
@@ -73,7 +81,7 @@ std::vector<Candidate> largest(const float* logits, size_t vocab, size_t k) {
   std::vector<Candidate> kept;
   kept.reserve(k);
   const auto enter = [&](size_t i) {
-    const float logit = std::isnan(logits[i]) ? kNever : logits[i];
+    const float logit = logits[i];
     if (kept.size() == k && !(logit > kept.front().logit)) return;  // equal ones: the lower token is in already
     if (kept.size() == k) {
       std::pop_heap(kept.begin(), kept.end(), before);
@@ -116,7 +124,7 @@ std::vector<Candidate> likeliest(const float* logits, size_t vocab, float top, s
   if (cut)
     for (const Candidate& c : kept) total += weight(c.logit, top);
   else
-    for (size_t i = 0; i < vocab; ++i) total += weight(logits[i], top);  // NaN: 0
+    for (size_t i = 0; i < vocab; ++i) total += weight(logits[i], top);
   size_t n = reach(kept, top_p * total);
   while (n == 0 && kept.size() < vocab && !cut) {  // flat: take more, rarely all
     kept = largest(logits, vocab, std::min(vocab, kept.size() * 8));
@@ -178,13 +186,14 @@ double portable_exp(double x) {
   return sum * std::bit_cast<double>(static_cast<uint64_t>(static_cast<int64_t>(n) + 1023) << 52);
 }
 
-size_t sample(float* logits, size_t vocab, const int32_t* recent, size_t n_recent, const SamplingSettings& settings,
-              uint64_t seed, uint64_t position) {
+int64_t sample(float* logits, size_t vocab, const int32_t* recent, size_t n_recent, const SamplingSettings& settings,
+               uint64_t seed, uint64_t position) {
+  if (!all_finite(logits, vocab)) return -1;
   penalize(logits, vocab, recent, n_recent, settings.repeat_penalty);
   const Candidate top = largest(logits, vocab, 1)[0];
   if (settings.temperature <= 0 || std::isinf(top.logit)) return top.token;
   Race race(static_cast<double>(settings.temperature), seed, position);
-  // log of the smallest likelihood kept, against the likeliest; NaN compares false and falls out.
+  // log of the smallest likelihood kept, against the likeliest.
   const double floor = settings.min_p > 0
                            ? static_cast<double>(top.logit) + portable_log(settings.min_p)
                            : -std::numeric_limits<double>::infinity();

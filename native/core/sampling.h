@@ -16,9 +16,9 @@ struct SamplingSettings {
 // the top_k largest are kept (of equals, lower indices first); of these the fewest likeliest that together reach
 // top_p; of these the ones at least min_p times as likely as the likeliest. Likelihoods are those of the untempered
 // logits that are left. Then the token with the largest logit / temperature + gumbel(hash(seed, position, token)).
-// NaN counts as minus infinity; one that is plus infinity wins. Never more than `vocab` - 1.
-size_t sample(float* logits, size_t vocab, const int32_t* recent, size_t n_recent, const SamplingSettings& settings,
-              uint64_t seed, uint64_t position);
+// At most `vocab` - 1. Where a logit is NaN or infinite, -1, and no logit is changed.
+int64_t sample(float* logits, size_t vocab, const int32_t* recent, size_t n_recent, const SamplingSettings& settings,
+               uint64_t seed, uint64_t position);
 
 // exp(x) and log(x) of positive normal x, in double, from additions and multiplications only: the same bits on every
 // machine, whatever its libm.

@@ -145,7 +145,9 @@ def test_drawing_says_how_likely_the_token_was() -> None:
     from localinfer.engine.draft_scores import ScoreRow
 
     logits = np.log(np.array([0.1, 0.6, 0.3], np.float32)) + 5
-    token, sure = ScoreRow(logits.copy()).draw(lambda row, taken: 2, [])
+    drawn = ScoreRow(logits.copy()).draw(lambda row, taken: 2, [])
+    assert drawn is not None
+    token, sure = drawn
     assert token == 2
     assert sure == pytest.approx(0.3)
     spread = np.empty(9, np.float32)
@@ -154,7 +156,22 @@ def test_drawing_says_how_likely_the_token_was() -> None:
     def greedy(row: np.ndarray, taken: Sequence[int]) -> int:
         return native.sample(row, np.empty(0, np.int32), 0.0, 0, 1.0, 0.0, 1.0, 0, 0)
 
-    token, sure = row.draw(greedy, [])
+    drawn = row.draw(greedy, [])
+    assert drawn is not None
+    token, sure = drawn
     assert token == 5
     assert sure == pytest.approx(0.6)
-    assert np.isneginf(spread[[0, 1, 3, 4, 6, 7]]).all()
+    assert (spread[[0, 1, 3, 4, 6, 7]] == np.finfo(np.float32).min).all()
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
+@pytest.mark.parametrize("laid_out", [False, True])
+def test_nothing_is_drawn_from_scores_that_are_not_finite(bad: float, laid_out: bool) -> None:
+    from localinfer.engine.draft_scores import ScoreRow
+    from localinfer.engine.sampling import Sampler
+
+    row = ScoreRow(np.array([0, bad, 1], np.float32))
+    if laid_out:
+        row = ScoreRow(row.logits, np.array([2, 5, 8], np.int32), np.empty(9, np.float32))
+    sampler = Sampler(SamplingParams(temperature=0.5))
+    assert row.draw(lambda logits, taken: sampler.choose(logits, [], taken, 0), []) is None

@@ -48,7 +48,9 @@ def guess(guesser: ModelGuesser, texts: Mapping[int, list[int]], most: Mapping[i
     while asks:
         for one, row in zip(asks.values(), scores, strict=True):
             assert row is not None
-            found[one.handle][0].append(row.draw(one.choose, found[one.handle][0])[0])
+            drawn = row.draw(one.choose, found[one.handle][0])
+            assert drawn is not None
+            found[one.handle][0].append(drawn[0])
         asks = {handle: one for handle, one in asks.items() if len(found[handle][0]) < one.most}
         if asks:
             scores = [*guesser.go_on(list(asks.values()), [found[handle][0] for handle in asks])]

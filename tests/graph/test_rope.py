@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 
+from localinfer.graph.defaults import DEFAULTS
 from localinfer.graph.fields import Fields
 from localinfer.graph.registry import read_graph
 from localinfer.graph.rope import read_rope
@@ -21,7 +22,8 @@ def test_plain_frequencies_fall_from_one_to_almost_one_over_theta() -> None:
 
 
 def test_theta_is_ten_thousand_where_nothing_is_said() -> None:
-    assert frequencies() == frequencies(rope_theta=10000.0)
+    said = read_rope(Fields({}, defaults=DEFAULTS["llama"]), 16).inv_freq
+    assert said == frequencies(rope_theta=10000.0)
 
 
 def test_linear_divides_everything() -> None:

@@ -1,6 +1,7 @@
 """Weights from strangers: missing, misshapen, unannounced or broken tensors are named, with both shapes."""
 
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -114,9 +115,36 @@ def test_a_head_that_is_missing_is_not_taken_for_tied(path: Path) -> None:
         Checkpoint(path)
 
 
-def test_a_copy_of_the_tied_head_is_not_read(path: Path) -> None:
+@pytest.mark.parametrize("copied", ["BF16", "F32"])
+def test_a_copy_of_the_tied_head_is_not_read(path: Path, copied: str) -> None:
+    def copy(tensors: Tensors) -> None:
+        _, table = tensors["model.embed_tokens.weight"]
+        tensors["lm_head.weight"] = (copied, widen(table) if copied == "F32" else table)
+
+    edit(path, copy)
     set_config(path, tie_word_embeddings=True)
-    assert "lm_head" not in [linear.name for linear in Checkpoint(path).graph.linears()]
+    checkpoint = Checkpoint(path)
+    assert "lm_head" not in [linear.name for linear in checkpoint.graph.linears()]
+    assert not checkpoint.notes
+
+
+def test_a_tied_head_that_differs_in_its_last_number(path: Path) -> None:
+    def nearly(tensors: Tensors) -> None:
+        table = tensors["model.embed_tokens.weight"][1].copy()
+        table[-1, -1] ^= 1
+        tensors["lm_head.weight"] = ("BF16", table)
+
+    edit(path, nearly)
+    set_config(path, tie_word_embeddings=True)
+    checkpoint = Checkpoint(path)
+    assert not checkpoint.spec.tied
+    assert any("another one is stored" in note for note in checkpoint.notes)
+
+
+def test_a_tied_head_that_is_stored_in_integers_is_another_one(path: Path) -> None:
+    edit(path, lambda tensors: quantize(tensors, "lm_head", 8, 64))
+    set_config(path, tie_word_embeddings=True, quantization_config=quantization_config([(["Linear"], 8, 64)]))
+    assert Checkpoint(path).form("lm_head") == (8, 64)
 
 
 @pytest.mark.parametrize(
@@ -143,10 +171,82 @@ def test_a_bias_that_nobody_announced_is_not_left_out(path: Path) -> None:
         Checkpoint(path)
 
 
-def test_old_rope_buffers_are_harmless(path: Path) -> None:
-    name = "model.layers.0.self_attn.rotary_emb.inv_freq"
+@pytest.mark.parametrize(
+    "name",
+    [
+        "model.rotary_emb.inv_freq",
+        "model.layers.0.self_attn.rotary_emb.inv_freq",
+        "model.layers.0.self_attn.rotary_emb.cos_cached",
+        "model.layers.0.attn.bias",
+        "model.layers.0.attn.masked_bias",
+        "model.layers.0.self_attn.kv_scale",
+        "model.layers.0.self_attn.k_scale",
+        "model.layers.0.self_attn.v_scale",
+        "model.layers.0.self_attn.q_scale",
+        "model.layers.0.self_attn.attn.k_scale",
+        "model.layers.0.self_attn.k_zero_point",
+        "model.layers.0.self_attn.k_proj.k_scale",
+        "model.layers.0.self_attn.v_proj.output_scale",
+        "model.layers.0.mlp.down_proj.input_scale",
+        "model.layers.0.mlp.down_proj.input_zero_point",
+        "model.embed_tokens.position_ids",
+    ],
+)
+def test_tensors_that_change_no_answer_are_known_by_name(path: Path, name: str) -> None:
     edit(path, lambda tensors: tensors.update({name: ("F32", np.ones(8, np.float32))}))
     assert Checkpoint(path).spec.layers == 2
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "model.layers.0.self_attn.k_scales",
+        "model.layers.0.self_attn.sinks",
+        "model.layers.0.self_attn.bias",
+        "model.layers.0.mlp.act_fn.scales",
+        "model.layers.0.self_attn.q_norm.weight",
+        "lm_head.bias",
+        "mtp.norm.weight",
+        "score.weight",
+    ],
+)
+@pytest.mark.parametrize("tied", [False, True])
+def test_any_other_tensor_is_refused_by_name(path: Path, name: str, tied: bool) -> None:
+    def more(tensors: Tensors) -> None:
+        tensors[name] = ("F32", np.ones(8, np.float32))
+        if tied:
+            del tensors["lm_head.weight"]
+
+    edit(path, more)
+    set_config(path, tie_word_embeddings=tied)
+    with pytest.raises(Corrupt, match=f"`{re.escape(name)}` is there, but config.json does not describe it"):
+        Checkpoint(path)
+
+
+def test_names_without_a_prefix(tmp_path: Path) -> None:
+    """As a base model alone is saved."""
+    whole = Checkpoint(make_checkpoint(tmp_path / "whole", tie_word_embeddings=True))
+    bare = make_checkpoint(tmp_path / "bare", tie_word_embeddings=True)
+    edit(bare, lambda tensors: [tensors.update({n.removeprefix("model."): tensors.pop(n)}) for n in list(tensors)])
+    checkpoint = Checkpoint(bare)
+    for linear in checkpoint.graph.linears():
+        assert np.array_equal(checkpoint.matrix(linear.name), whole.matrix(linear.name))
+
+
+def test_tied_the_other_way_round(tmp_path: Path) -> None:
+    """Only the head is stored: it is the embedding."""
+    whole = Checkpoint(make_checkpoint(tmp_path / "whole", tie_word_embeddings=True))
+    path = make_checkpoint(tmp_path / "head", tie_word_embeddings=True)
+    edit(path, lambda tensors: tensors.update({"lm_head.weight": tensors.pop("model.embed_tokens.weight")}))
+    assert np.array_equal(Checkpoint(path).matrix("model.embed_tokens"), whole.matrix("model.embed_tokens"))
+
+
+def test_one_tensor_under_two_names(tmp_path: Path) -> None:
+    path = make_checkpoint(tmp_path / "g", "gemma3")
+    name = "language_model.model.norm.weight"
+    edit(path, lambda tensors: tensors.update({"model.language_model.norm.weight": tensors[name]}))
+    with pytest.raises(Corrupt, match=r"`model.norm.weight` is stored twice"):
+        Checkpoint(path)
 
 
 def test_a_dtype_that_is_no_float(path: Path) -> None:
@@ -244,7 +344,7 @@ def _scheme(**weights: Any) -> dict[str, Any]:
     [
         ({"quant_method": "bitsandbytes"}, ("bitsandbytes",)),
         ({"quant_method": "compressed-tensors", "format": "nvfp4-pack-quantized"}, ("format", "nvfp4-pack-quantized")),
-        ({**_scheme(), "kv_cache_scheme": {"num_bits": 8}}, ("kv_cache_scheme",)),
+        ({**_scheme(), "sparsity_config": {"format": "sparse-24-bitmask"}}, ("sparsity_config", "sparse-24-bitmask")),
         (_scheme(num_bits=5), ("num_bits", "5", "3, 4, 8")),
         (_scheme(num_bits=True), ("num_bits", "True")),
         (_scheme(group_size=-1, strategy="token"), ("strategy", "token", "group")),

@@ -132,6 +132,13 @@ def test_shards_named_by_the_index_come_and_other_weights_do_not(hub: FakeHub, n
     assert "consolidated.safetensors" not in names
 
 
+def test_of_two_sets_of_weights_the_single_file_comes(hub: FakeHub, naps: Naps) -> None:
+    hub.add("org/both", {**sharded_files(), "model.safetensors": tiny_files()["model.safetensors"]})
+    model = pull("org/both", patience=naps.patience())
+    names = {path.name for path in model.path.iterdir() if path.suffix == ".safetensors"}
+    assert names == {"model.safetensors"}
+
+
 def test_a_second_pull_asks_one_question(hub: FakeHub, naps: Naps) -> None:
     pull(NAME, patience=naps.patience())
     hub.seen.clear()

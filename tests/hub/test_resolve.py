@@ -170,16 +170,22 @@ def test_hints_lead_to_the_form_asked_for(isolated: Path) -> None:
 
 def test_partial_and_broken_folders_are_passed_over(isolated: Path) -> None:
     (download("org/cut") / "model.safetensors").unlink()
-    shards = download("org/shards")
-    (shards / "model.safetensors.index.json").write_text(json.dumps({"weight_map": {"a": "gone.safetensors"}}))
-    liar = download("org/liar")
-    (liar / "model.safetensors.index.json").write_text(json.dumps({"weight_map": {"a": "../../../x.safetensors"}}))
-    broken = download("org/broken")
-    (broken / "model.safetensors.index.json").write_text("{")
+    indices = {
+        "shards": json.dumps({"weight_map": {"a": "gone.safetensors"}}),
+        "liar": json.dumps({"weight_map": {"a": "../../../x.safetensors"}}),
+        "broken": "{",
+    }
+    for name, index in indices.items():
+        folder = download(f"org/{name}")
+        (folder / "model.safetensors").unlink()
+        (folder / "model.safetensors.index.json").write_text(index)
     dangling = download("org/dangling")
     (dangling / "model.safetensors").resolve().unlink()
     ours("org/partial", "INT4").rename(variant_dir("org/partial", "INT4").with_name("INT4.partial"))
     assert list_models() == []
+    whole = download("org/whole")  # an index beside a single file is not read
+    (whole / "model.safetensors.index.json").write_text("{")
+    assert [model.ref for model in list_models()] == ["org/whole"]
 
 
 def test_links_that_lead_out_are_not_followed(isolated: Path, tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ import pytest
 from localinfer.errors import Corrupt, LocalInferError, NotFound, NotSupported, UsageError
 from localinfer.formats.checkpoint_files import open_tensors
 from localinfer.formats.tokenizer import Tokenizer
+from localinfer.graph.stored import widen
 from localinfer.graph.weights import Checkpoint
 from localinfer.quantize import quantize_checkpoint
 from localinfer.quantize.plan import make_plan
@@ -88,7 +89,7 @@ def test_other_source_types(tmp_path: Path, dtype: Literal["float16", "float32"]
 
 def test_tied_heads_stay_tied(tmp_path: Path) -> None:
     source = make_checkpoint(tmp_path / "source", "llama", tie_word_embeddings=True)
-    replace_tensor(source, "lm_head.weight", read_tensor(source, "model.embed_tokens.weight"))
+    replace_tensor(source, "lm_head.weight", widen(read_tensor(source, "model.embed_tokens.weight")))
     assert "lm_head.weight" in open_tensors(source)  # a copy, as some exports have
     quantize_checkpoint(source, tmp_path / "q", bits=4)
     assert not [name for name in open_tensors(tmp_path / "q") if name.startswith("lm_head")]

@@ -8,17 +8,20 @@ from localinfer.graph.fields import Fields
 from localinfer.graph.ops import Graph
 from localinfer.graph.spec import ModelSpec
 
-_OUTER = ("eos_token_id", "bos_token_id", "tie_word_embeddings")
+_IDS = ("eos_token_id", "bos_token_id")
+_PICTURES = ("vision_tower.", "multi_modal_projector.", "model.vision_tower.", "model.multi_modal_projector.")
 
 
 def spec(values: Mapping[str, Any]) -> ModelSpec:
-    """The spec of `text_config`; what it leaves out is taken from the outer object."""
+    """The spec of `text_config`. Token ids that it leaves out are those of the outer object, which alone says whether
+    the head is tied."""
     config = Fields(values)
     if not config.has("text_config"):
         raise config.bad("text_config", "an object")
-    text = config.table("text_config").values
-    outer = {name: values[name] for name in _OUTER if values.get(name) is not None}
-    return gemma3_text.spec({**outer, **{name: value for name, value in text.items() if value is not None}})
+    text = dict(config.table("text_config").values)
+    text |= {name: values[name] for name in _IDS if text.get(name) is None and name in values}
+    text["tie_word_embeddings"] = values.get("tie_word_embeddings", True)
+    return gemma3_text.spec(text)
 
 
 def graph(spec: ModelSpec) -> Graph:
@@ -33,4 +36,4 @@ def tensor_name(stored: str) -> str | None:
             return ours + stored.removeprefix(prefix)
     if stored.startswith("model.language_model."):
         return "model." + stored.removeprefix("model.language_model.")
-    return stored if stored.startswith("lm_head.") else None
+    return None if stored.startswith(_PICTURES) else stored

@@ -12,28 +12,32 @@ from localinfer.graph.families.layers import attend, decoder, gated_mlp
 from localinfer.graph.fields import Fields
 from localinfer.graph.ops import Graph, Op
 from localinfer.graph.rope import Rope, rope_from
-from localinfer.graph.spec import MOST_CONTEXT, MOST_LAYERS, ModelSpec, read_activation, read_sizes, read_windows
-
-_GLOBAL_THETA, _LOCAL_THETA = 1_000_000.0, 10_000.0
+from localinfer.graph.spec import (
+    MOST_LAYERS,
+    ModelSpec,
+    read_activation,
+    read_config,
+    read_sizes,
+    read_tied,
+    read_windows,
+)
 
 
 def spec(values: Mapping[str, Any]) -> ModelSpec:
-    """Check config.json and read the model's numbers from it. Absent fields have the published defaults."""
-    config = Fields(values)
-    sizes = read_sizes(config, max_context=131072, vocab_size=262208, heads=8, kv_heads=4, head_dim=256)
-    config.refuse("use_bidirectional_attention", False)
-    config.refuse("attn_logit_softcapping")
-    bias = config.flag("attention_bias", default=False)
+    """Check config.json and read the model's numbers from it."""
+    config = read_config(values, "gemma3_text")
+    sizes = read_sizes(config)
+    bias = config.flag("attention_bias")
     windows = _windows(config, sizes["layers"])
     local, whole = _ropes(config, sizes["head_dim"])
     return ModelSpec(
         model_type="gemma3_text",
         **sizes,
-        tied=config.flag("tie_word_embeddings", default=True),
-        activation=read_activation(config, "hidden_activation", "gelu_pytorch_tanh"),
+        tied=read_tied(config),
+        activation=read_activation(config, "hidden_activation"),
         qkv_bias=bias,
         o_bias=bias,
-        attention_scale=config.number("query_pre_attn_scalar", 1e-3, 1e6, 256) ** -0.5,
+        attention_scale=config.number("query_pre_attn_scalar", 1e-3, 1e6) ** -0.5,
         embed_scale=to_bfloat16(sizes["hidden_size"] ** 0.5),
         logit_softcap=config.number("final_logit_softcapping", 1e-3, 1e6)
         if config.has("final_logit_softcapping")
@@ -69,17 +73,16 @@ def to_bfloat16(value: float) -> float:
 
 
 def _windows(config: Fields, layers: int) -> tuple[int, ...]:
-    every = config.integer("sliding_window_pattern", 1, MOST_LAYERS, 6)
-    window = config.integer("sliding_window", 1, MOST_CONTEXT, 4096)
-    return read_windows(config, layers, window, tuple((i + 1) % every != 0 for i in range(layers)))
+    every = config.integer("sliding_window_pattern", 1, MOST_LAYERS)
+    return read_windows(config, layers, tuple((i + 1) % every != 0 for i in range(layers)))
 
 
 def _ropes(config: Fields, head_dim: int) -> tuple[Rope, Rope]:
     """RoPE of the sliding and of the full layers; new spelling: one object a layer type."""
-    whole_theta = config.number("rope_theta", 1.0, 1e15, _GLOBAL_THETA)
-    local_theta = config.number("rope_local_base_freq", 1.0, 1e15, _LOCAL_THETA)
     settings = config.table("rope_parameters")
-    scaling = config.table("rope_scaling")
-    whole = scaling if scaling.values else settings.table("full_attention")
-    local = rope_from(settings.table("sliding_attention"), head_dim, local_theta)
-    return local, rope_from(whole, head_dim, whole_theta)
+    local = settings.table("sliding_attention")
+    whole = settings.table("full_attention").under(config.table("rope_scaling"))
+    return (
+        rope_from(local, config, head_dim, base="rope_local_base_freq"),
+        rope_from(whole, config, head_dim),
+    )

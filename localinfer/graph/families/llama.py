@@ -7,23 +7,22 @@ from collections.abc import Mapping
 from typing import Any
 
 from localinfer.graph.families.layers import attend, decoder, gated_mlp
-from localinfer.graph.fields import Fields
 from localinfer.graph.ops import Graph, Op
 from localinfer.graph.rope import read_rope
-from localinfer.graph.spec import ModelSpec, read_activation, read_sizes
+from localinfer.graph.spec import ModelSpec, read_activation, read_config, read_sizes, read_tied
 
 
 def spec(values: Mapping[str, Any]) -> ModelSpec:
     """Check config.json and read the model's numbers from it."""
-    config = Fields(values)
+    config = read_config(values, "llama")
     sizes = read_sizes(config)
     config.refuse("mlp_bias", False)
-    bias = config.flag("attention_bias", default=False)
+    bias = config.flag("attention_bias")
     return ModelSpec(
         model_type="llama",
         **sizes,
-        tied=config.flag("tie_word_embeddings", default=False),
-        activation=read_activation(config, "hidden_act", "silu"),
+        tied=read_tied(config),
+        activation=read_activation(config, "hidden_act"),
         qkv_bias=bias,
         o_bias=bias,
         attention_scale=sizes["head_dim"] ** -0.5,

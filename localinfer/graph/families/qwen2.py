@@ -4,21 +4,20 @@ from collections.abc import Mapping
 from typing import Any
 
 from localinfer.graph.families import llama
-from localinfer.graph.fields import Fields
 from localinfer.graph.ops import Graph
 from localinfer.graph.rope import read_rope
-from localinfer.graph.spec import ModelSpec, read_activation, read_sizes, read_upper_windows
+from localinfer.graph.spec import ModelSpec, read_activation, read_config, read_sizes, read_tied, read_upper_windows
 
 
 def spec(values: Mapping[str, Any]) -> ModelSpec:
     """Check config.json and read the model's numbers from it."""
-    config = Fields(values)
-    sizes = read_sizes(config, max_context=32768)
+    config = read_config(values, "qwen2")
+    sizes = read_sizes(config)
     return ModelSpec(
         model_type="qwen2",
         **sizes,
-        tied=config.flag("tie_word_embeddings", default=False),
-        activation=read_activation(config, "hidden_act", "silu"),
+        tied=read_tied(config),
+        activation=read_activation(config, "hidden_act"),
         qkv_bias=True,
         attention_scale=sizes["head_dim"] ** -0.5,
         windows=read_upper_windows(config, sizes["layers"]),

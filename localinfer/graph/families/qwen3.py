@@ -4,22 +4,21 @@ from collections.abc import Mapping
 from typing import Any
 
 from localinfer.graph.families.layers import attend, decoder, gated_mlp
-from localinfer.graph.fields import Fields
 from localinfer.graph.ops import Graph, Op
 from localinfer.graph.rope import read_rope
-from localinfer.graph.spec import ModelSpec, read_activation, read_sizes, read_upper_windows
+from localinfer.graph.spec import ModelSpec, read_activation, read_config, read_sizes, read_tied, read_upper_windows
 
 
 def spec(values: Mapping[str, Any]) -> ModelSpec:
-    """Check config.json and read the model's numbers from it. `head_dim` is 128 where config.json has none."""
-    config = Fields(values)
-    sizes = read_sizes(config, max_context=32768, head_dim=128)
-    bias = config.flag("attention_bias", default=False)
+    """Check config.json and read the model's numbers from it."""
+    config = read_config(values, "qwen3")
+    sizes = read_sizes(config)
+    bias = config.flag("attention_bias")
     return ModelSpec(
         model_type="qwen3",
         **sizes,
-        tied=config.flag("tie_word_embeddings", default=False),
-        activation=read_activation(config, "hidden_act", "silu"),
+        tied=read_tied(config),
+        activation=read_activation(config, "hidden_act"),
         qkv_bias=bias,
         o_bias=bias,
         attention_scale=sizes["head_dim"] ** -0.5,

@@ -1,0 +1,118 @@
+"""What a key means that config.json leaves out, by `model_type`: the defaults of transformers' configuration classes.
+
+The tests hold every line against the installed transformers, and every key its classes know against these tables.
+"""
+
+from collections.abc import Mapping
+
+Keys = Mapping[str, object]
+
+_DECODER: Keys = {
+    "rms_norm_eps": 1e-6,
+    "hidden_act": "silu",
+    "tie_word_embeddings": False,
+    "rope_theta": 10_000.0,
+}
+_LLAMA: Keys = {
+    **_DECODER,
+    "vocab_size": 32_000,
+    "hidden_size": 4096,
+    "intermediate_size": 11_008,
+    "num_hidden_layers": 32,
+    "num_attention_heads": 32,
+    "num_key_value_heads": None,
+    "head_dim": None,
+    "max_position_embeddings": 2048,
+    "attention_bias": False,
+    "mlp_bias": False,
+}
+_MISTRAL: Keys = {
+    **_DECODER,
+    "vocab_size": 32_000,
+    "hidden_size": 4096,
+    "intermediate_size": 14_336,
+    "num_hidden_layers": 32,
+    "num_attention_heads": 32,
+    "num_key_value_heads": 8,
+    "head_dim": None,
+    "max_position_embeddings": 131_072,
+    "sliding_window": 4096,
+}
+_QWEN2: Keys = {
+    **_DECODER,
+    "vocab_size": 151_936,
+    "hidden_size": 4096,
+    "intermediate_size": 22_016,
+    "num_hidden_layers": 32,
+    "num_attention_heads": 32,
+    "num_key_value_heads": 32,
+    "head_dim": None,
+    "max_position_embeddings": 32_768,
+    "use_sliding_window": False,
+    "sliding_window": 4096,
+    "max_window_layers": 28,
+    "layer_types": None,
+}
+_GEMMA3: Keys = {
+    "vocab_size": 262_208,
+    "hidden_size": 2304,
+    "intermediate_size": 9216,
+    "num_hidden_layers": 26,
+    "num_attention_heads": 8,
+    "num_key_value_heads": 4,
+    "head_dim": 256,
+    "hidden_activation": "gelu_pytorch_tanh",
+    "max_position_embeddings": 131_072,
+    "rms_norm_eps": 1e-6,
+    "tie_word_embeddings": True,
+    "attention_bias": False,
+    "rope_theta": 1_000_000.0,
+    "rope_local_base_freq": 10_000.0,
+    "query_pre_attn_scalar": 256,
+    "sliding_window": 4096,
+    "sliding_window_pattern": 6,
+    "layer_types": None,
+    "final_logit_softcapping": None,
+    "attn_logit_softcapping": None,
+    "use_bidirectional_attention": False,
+}
+
+DEFAULTS: Mapping[str, Keys] = {
+    "llama": _LLAMA,
+    "mistral": _MISTRAL,
+    "qwen2": _QWEN2,
+    "qwen3": {**_QWEN2, "head_dim": 128, "attention_bias": False},
+    "gemma3_text": _GEMMA3,
+}
+"""Every key that a family reads; None where leaving it out means none. Token ids are the tokenizer's affair."""
+
+REFUSED: Mapping[str, tuple[object, ...]] = {
+    "is_causal": (True,),
+    "is_encoder_decoder": (False, None),
+    "per_layer_config": ({}, None),
+    "use_bidirectional_attention": (False, None),
+    "attn_logit_softcapping": (None,),
+}
+"""Keys that change the answer of any model, in ways that none of ours runs, and the values that are harmless."""
+
+HARMLESS = frozenset(
+    (
+        "architectures",
+        "attention_dropout",
+        "bos_token_id",
+        "chunk_size_feed_forward",
+        "dtype",
+        "eos_token_id",
+        "id2label",
+        "initializer_range",
+        "label2id",
+        "output_hidden_states",
+        "pad_token_id",
+        "pretraining_tp",
+        "problem_type",
+        "return_dict",
+        "transformers_version",
+        "use_cache",
+    )
+)
+"""Keys of transformers' classes that change no answer: training, memory, labels, and how results are handed out."""

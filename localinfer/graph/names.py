@@ -1,0 +1,41 @@
+"""What the graph calls a stored tensor, and which stored tensors nobody needs."""
+
+import re
+from collections.abc import Callable, Iterable
+
+EMBEDDING, HEAD = "model.embed_tokens.", "lm_head."
+_BARE = ("embed_tokens.", "layers.", "norm.")
+
+_HARMLESS = re.compile(
+    r"(^|\.)("
+    r"rotary_emb\.(inv_freq|cos_cached|sin_cached)"  # tables that old exports carry along
+    r"|position_ids"
+    r"|attn\.(bias|masked_bias)"  # the causal mask
+    r"|input_(scale|zero_point|global_scale)|activation_scale|output_scale"  # how activations were to be rounded,
+    r"|[qkv]_scale|kv_scale|prob_scale|(q|k|v|kv)_zero_point"  # and queries, keys and values; our kernels have own ways
+    r"|_extra_state"
+    r")$"
+)
+
+
+def harmless(name: str) -> bool:
+    """Whether the answer is the same without the tensor `name`."""
+    return _HARMLESS.search(name) is not None
+
+
+def graph_names(
+    stored: Iterable[str], family_name: Callable[[str], str | None], *, tied: bool
+) -> dict[str, str | None]:
+    """The graph's name of each stored tensor, None for what is no part of it, such as a vision tower.
+
+    A base model alone has names without `model.`. Where the head is tied and only the head is stored, it is the
+    embedding: tied either way round, as in transformers.
+    """
+    names = {name: family_name(name) for name in stored}
+    ours = [name for name in names.values() if name is not None]
+    if not any(name.startswith("model.") for name in ours):
+        names = {name: f"model.{to}" if to is not None and to.startswith(_BARE) else to for name, to in names.items()}
+        ours = [name for name in names.values() if name is not None]
+    if tied and not any(name.startswith(EMBEDDING) for name in ours):
+        names = {name: to and re.sub(f"^{re.escape(HEAD)}", EMBEDDING, to) for name, to in names.items()}
+    return names

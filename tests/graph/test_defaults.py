@@ -1,0 +1,236 @@
+"""What is left out of config.json, what is null and what is there mean what they mean to transformers, live."""
+
+import json
+from contextlib import nullcontext
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from localinfer.errors import LocalInferError, NotSupported
+from localinfer.graph.defaults import DEFAULTS, HARMLESS, REFUSED
+from localinfer.graph.registry import known_families, read_graph
+from tests.graph.oracle import assert_close
+from tests.graph.running import load, run
+from tests.tiny import BOS, LLAMA3_ROPE, Family, make_checkpoint, write_json
+
+ABSENT: Any = object()
+TOKENS = [BOS, *b"What is left out has a meaning too: the default."]
+SIZES = ("vocab_size", "hidden_size", "intermediate_size", "num_hidden_layers")
+"""Left out, these make a model of gigabytes; the table alone is compared."""
+
+NONE_IS_CLEAR = ("mlp_bias", "tie_word_embeddings", "num_key_value_heads", "head_dim")
+"""Null is read as none here, also in families whose class in transformers refuses null today, and took it once."""
+
+
+def class_of(model_type: str) -> Any:
+    from transformers.models.auto.configuration_auto import CONFIG_MAPPING
+
+    return CONFIG_MAPPING[model_type]
+
+
+def default_in_transformers(model_type: str, key: str) -> object:
+    config = class_of(model_type)()
+    ropes = config.rope_parameters
+    match key:
+        case "rope_theta" if model_type == "gemma3_text":
+            return ropes["full_attention"]["rope_theta"]
+        case "rope_local_base_freq":
+            return ropes["sliding_attention"]["rope_theta"]
+        case "rope_theta":
+            return ropes["rope_theta"]
+        case "sliding_window_pattern":
+            return config._sliding_window_pattern
+    field = {one.name: one for one in fields(config)}.get(key)
+    return None if field is None else field.default
+
+
+@pytest.mark.parametrize(
+    ("model_type", "key"), [(model_type, key) for model_type in DEFAULTS for key in DEFAULTS[model_type]]
+)
+def test_a_default_is_that_of_transformers(model_type: str, key: str) -> None:
+    assert DEFAULTS[model_type][key] == default_in_transformers(model_type, key)
+
+
+def test_every_family_has_defaults() -> None:
+    assert {*DEFAULTS, "gemma3"} == {*known_families()}
+
+
+@pytest.mark.parametrize("model_type", DEFAULTS)
+def test_every_key_that_transformers_knows_is_read_refused_or_harmless(model_type: str) -> None:
+    """A key of a later version makes this fail: read it, refuse it, or say that it changes no answer."""
+    known = {one.name for one in fields(class_of(model_type)) if not one.name.startswith("_")}
+    assert known <= {*DEFAULTS[model_type], *REFUSED, *HARMLESS, "rope_parameters"}
+
+
+def logits_of_transformers(path: Path) -> NDArray[np.float32]:
+    import torch
+    import transformers
+
+    torch.set_num_threads(1)
+    words: Any = transformers.utils.logging  # untyped
+    words.set_verbosity_error()
+    words.disable_progress_bar()
+    model: Any = transformers.AutoModelForCausalLM.from_pretrained(path, dtype=torch.float32)
+    with torch.no_grad():
+        found: NDArray[np.float32] = model(torch.tensor([TOKENS])).logits[0].numpy()
+    return found
+
+
+def changed(path: Path, family: Family, made_with: dict[str, Any], said: dict[str, Any]) -> Path:
+    """A tiny model whose config.json then says something else, or nothing (`ABSENT`)."""
+    make_checkpoint(path, family, **made_with)
+    config = {**json.loads((path / "config.json").read_text()), **said}
+    write_json(path / "config.json", {key: value for key, value in config.items() if value is not ABSENT})
+    return path
+
+
+def agree(path: Path, *, lenient: bool = False) -> bool:
+    """Assert that both give the same logits, or that both refuse; whether they answer. `lenient`: we never refuse."""
+    try:
+        said = logits_of_transformers(path)
+    except Exception:
+        with nullcontext() if lenient else pytest.raises(LocalInferError):
+            load(path)
+        return False
+    assert_close(run(load(path), TOKENS), said, 0.03)
+    return True
+
+
+def fitting(family: str, key: str, how: str) -> dict[str, Any]:
+    """With what a tiny model is made, so that leaving `key` out, or making it null, fits its weights."""
+    default: Any = DEFAULTS[family][key]
+    heads = 4
+    match key, how:
+        case "num_attention_heads", "absent":
+            heads = default
+            return {key: heads, "num_key_value_heads": 4, "hidden_size": 16 * heads, "head_dim": 16}
+        case "num_key_value_heads", "absent" if default:
+            return {key: default, "num_attention_heads": default, "hidden_size": 16 * default, "head_dim": 16}
+        case "num_key_value_heads", _:
+            return {key: heads}
+        case "head_dim", "absent":
+            return {key: default or 16}
+        case "head_dim", _:
+            return {key: 16}
+        case "tie_word_embeddings", _:
+            return {key: default if how == "absent" else False}
+        case (("sliding_window" | "max_window_layers" | "layer_types"), _) if family.startswith("qwen"):
+            return {"use_sliding_window": True}
+        case _:
+            return {}
+
+
+@pytest.mark.parametrize(
+    ("family", "key"), [(family, key) for family in DEFAULTS for key in DEFAULTS[family] if key not in SIZES]
+)
+def test_a_key_that_is_left_out(tmp_path: Path, family: Family, key: str) -> None:
+    assert agree(changed(tmp_path / "m", family, fitting(family, key, "absent"), {key: ABSENT}))
+
+
+@pytest.mark.parametrize(("family", "key"), [(family, key) for family in DEFAULTS for key in DEFAULTS[family]])
+def test_a_key_that_is_null(tmp_path: Path, family: Family, key: str) -> None:
+    path = changed(tmp_path / "m", family, fitting(family, key, "null"), {key: None})
+    agree(path, lenient=key in NONE_IS_CLEAR)
+
+
+@pytest.mark.parametrize("family", DEFAULTS)
+def test_sizes_that_are_left_out(family: str) -> None:
+    bare = {"model_type": family, "head_dim": 128}  # 2304 over 8 heads would be no width of ours
+    spec, config = read_graph(bare).spec, class_of(family)()
+    assert (spec.vocab_size, spec.hidden_size, spec.intermediate_size, spec.layers, spec.kv_heads) == (
+        config.vocab_size,
+        config.hidden_size,
+        config.intermediate_size,
+        config.num_hidden_layers,
+        config.num_key_value_heads,
+    )
+
+
+LINEAR = {"rope_type": "linear", "factor": 4.0}
+LLAMA3_BARE = {key: value for key, value in LLAMA3_ROPE.items() if key != "original_max_position_embeddings"}
+FULL, SLIDING = "full_attention", "sliding_attention"
+
+
+@pytest.mark.parametrize(
+    ("family", "made_with", "said"),
+    [
+        ("llama", {}, {"rope_theta": 500.0}),
+        ("llama", {}, {"rms_norm_eps": 0.01}),
+        ("llama", {}, {"hidden_act": "gelu_pytorch_tanh"}),
+        ("llama", {}, {"hidden_act": "swish"}),
+        ("llama", {"num_key_value_heads": 1, "head_dim": 48}, {}),
+        ("llama", {}, {"rope_parameters": {"rope_theta": 500.0}}),
+        ("llama", {}, {"rope_theta": ABSENT, "rope_parameters": {"rope_theta": 500.0, "rope_type": "default"}}),
+        ("llama", {}, {"rope_parameters": {"rope_theta": 500.0}, "rope_scaling": LINEAR}),
+        ("llama", {}, {"rope_parameters": {"rope_theta": 500.0, **LINEAR}, "rope_scaling": {}}),
+        ("llama", {}, {"rope_scaling": {**LINEAR, "rope_theta": 500.0}}),
+        ("llama", {}, {"rope_scaling": {"type": "linear", "factor": 2}}),
+        ("llama", {}, {"rope_scaling": {"type": "linear", "rope_type": "default", "factor": 2.0}}),
+        ("llama", {}, {"rope_scaling": LLAMA3_ROPE}),
+        ("llama", {"max_position_embeddings": 128}, {"rope_scaling": LLAMA3_BARE}),
+        ("llama", {}, {"rope_scaling": LLAMA3_ROPE, "original_max_position_embeddings": 32}),
+        ("llama", {}, {"rope_parameters": {"rope_theta": None}}),
+        ("llama", {}, {"sliding_window": 8, "use_sliding_window": True}),
+        ("llama", {}, {"pretraining_tp": 2, "attention_dropout": 0.5, "use_cache": False}),
+        ("mistral", {}, {"sliding_window": 8}),
+        ("mistral", {}, {"rope_parameters": {"rope_theta": 500.0}}),
+        ("qwen2", {}, {"use_sliding_window": True, "max_window_layers": 0}),
+        ("qwen2", {}, {"use_sliding_window": True, "max_window_layers": 2}),
+        ("qwen2", {}, {"use_sliding_window": True, "sliding_window": None}),
+        ("qwen2", {}, {"use_sliding_window": True, "layer_types": [SLIDING, FULL]}),
+        ("qwen2", {}, {"use_sliding_window": True, "sliding_window": None, "layer_types": [SLIDING, FULL]}),
+        ("qwen2", {}, {"use_sliding_window": False, "layer_types": [SLIDING, FULL]}),
+        ("qwen2", {}, {"use_sliding_window": False, "layer_types": [FULL] * 2}),
+        ("qwen2", {}, {"use_sliding_window": False, "layer_types": ["linear_attention", FULL]}),
+        ("qwen2", {"head_dim": 32}, {}),
+        ("qwen2", {}, {"attention_bias": False, "use_mrope": False}),
+        ("qwen3", {}, {"use_sliding_window": True, "sliding_window": 8, "max_window_layers": 1}),
+        ("qwen3", {"attention_bias": True}, {}),
+        ("gemma3_text", {}, {"query_pre_attn_scalar": 64}),
+        ("gemma3_text", {}, {"final_logit_softcapping": 3.0}),
+        ("gemma3_text", {}, {"rope_local_base_freq": 500.0}),
+        ("gemma3_text", {}, {"sliding_window": 4, "sliding_window_pattern": 2}),
+        ("gemma3_text", {}, {"layer_types": [FULL, SLIDING, FULL]}),
+        ("gemma3_text", {}, {"rope_parameters": {FULL: {"rope_theta": 500.0}}}),
+        ("gemma3_text", {}, {"rope_parameters": {SLIDING: {"rope_theta": 500.0}, FULL: None}}),
+        ("gemma3_text", {}, {"rope_parameters": {"rope_theta": 500.0}}),
+        ("gemma3_text", {}, {"rope_parameters": {FULL: {"rope_theta": 500.0}}, "rope_scaling": LINEAR}),
+        ("gemma3_text", {}, {"rope_parameters": {FULL: {"rope_theta": 500.0, **LINEAR}}}),
+        ("gemma3_text", {}, {"rope_scaling": {**LINEAR, "rope_theta": 500.0}}),
+        ("gemma3", {}, {"tie_word_embeddings": True}),
+        ("gemma3", {}, {"architectures": ABSENT}),
+    ],
+    ids=str,
+)
+def test_a_key_that_is_there(tmp_path: Path, family: Family, made_with: dict[str, Any], said: dict[str, Any]) -> None:
+    agree(changed(tmp_path / "m", family, made_with, said))
+
+
+def test_the_outer_object_says_whether_the_head_is_tied(tmp_path: Path) -> None:
+    path = make_checkpoint(tmp_path / "m", "gemma3", tie_word_embeddings=False)
+    for outer in (ABSENT, False):
+        config = json.loads((path / "config.json").read_text()) | {"tie_word_embeddings": outer}
+        assert config["text_config"]["tie_word_embeddings"] is False
+        write_json(path / "config.json", {key: value for key, value in config.items() if value is not ABSENT})
+        assert agree(path)
+
+
+@pytest.mark.parametrize(
+    ("family", "said"),
+    [
+        ("llama", {"is_causal": False}),
+        ("llama", {"is_causal": None}),
+        ("llama", {"rope_parameters": {"full_attention": {"rope_theta": 500.0}}}),
+        ("llama", {"per_layer_config": {"0": {"num_attention_heads": 2}}}),
+        ("qwen3", {"is_encoder_decoder": True}),
+        ("gemma3_text", {"use_bidirectional_attention": True}),
+        ("mistral", {"layer_types": ["full_attention", "full_attention"]}),
+    ],
+)
+def test_keys_that_change_the_answer_and_are_not_run(tmp_path: Path, family: Family, said: dict[str, Any]) -> None:
+    with pytest.raises(NotSupported, match=next(iter(said))):
+        load(changed(tmp_path / "m", family, {}, said))
