@@ -10,7 +10,7 @@ import threading
 from collections import OrderedDict
 from typing import Any, Self
 
-from localinfer.errors import Corrupt, UsageError
+from localinfer.errors import Corrupt, LocalInferError, UsageError
 from localinfer.text import one_line
 
 RENDER_SECONDS = 2.0
@@ -78,6 +78,12 @@ class Sandbox:
         """End the child, if there is one."""
         with self._lock:
             self._stop()
+
+    def give_up(self) -> None:
+        """End the child while it starts, without waiting for it."""
+        if self._child is not None:
+            self._child.kill()
+        self.close()
 
     def _ask(self, request: dict[str, Any]) -> dict[str, str]:
         line = json.dumps(request | {"seconds": self._seconds}) + "\n"
@@ -148,13 +154,30 @@ class Sandbox:
 
 
 _shared: OrderedDict[str, Sandbox] = OrderedDict()
+_spare: list[Sandbox] = []
 _shared_lock = threading.Lock()
+
+
+def prepare() -> None:
+    """Start a process for the next template while the caller does something else, such as loading a model."""
+    with _shared_lock:
+        if _spare:
+            return
+        box = Sandbox()
+        _spare.append(box)
+
+    def start() -> None:
+        with contextlib.suppress(LocalInferError):  # whoever needs it then tries again, and says why
+            box.start()
+
+    threading.Thread(target=start, daemon=True).start()
 
 
 def render(template: str, data: dict[str, Any], *, limit: int = OUTPUT_LIMIT) -> str:
     """`Sandbox.render` in the process that all chats of this template share."""
     with _shared_lock:
-        box = _shared.setdefault(template, Sandbox())
+        box = _shared.get(template) or (_spare.pop() if _spare else Sandbox())
+        _shared[template] = box
         _shared.move_to_end(template)
         oldest = _shared.popitem(last=False)[1] if len(_shared) > KEPT else None
     if oldest is not None:
@@ -166,5 +189,8 @@ def render(template: str, data: dict[str, Any], *, limit: int = OUTPUT_LIMIT) ->
 def close() -> None:
     """End all processes."""
     with _shared_lock:
+        for box in _spare:
+            box.give_up()
         while _shared:
             _shared.popitem()[1].close()
+        _spare.clear()

@@ -141,9 +141,11 @@ def _opened(
     model: "LocalModel", config: EngineConfig, backend: str, sampling: SamplingFlags, progress: "OnProgress"
 ) -> "Engine":
     """The engine for one model, after a check that it fits beside those that are open."""
+    from localinfer.chats import sandbox
     from localinfer.cli.opening import check_fit, with_advice
     from localinfer.engine.opening import open_engine
 
+    sandbox.prepare()
     if model.kind == "checkpoint":
         check_fit(model, config)
     running = open_engine(model.path, config, backend=backend, name=model.ref, on_progress=progress)

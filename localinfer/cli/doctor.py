@@ -51,6 +51,7 @@ def doctor(*, recalibrate: o.Recalibrate, json: o.Json, quiet: o.Quiet) -> None:
         "machine": _or_problem(machine),
         "cards": _or_problem(lambda: cards(again=recalibrate, quiet=quiet)),
         "steps": _or_problem(steps),
+        "templates": _or_problem(templates),
         "places": _or_problem(places),
         "settings": _or_problem(settings),
         "unknown_environment": unknown_environment(),
@@ -144,6 +145,14 @@ def steps() -> dict[str, Any]:
     return {"models": models}
 
 
+def templates() -> dict[str, list[str]]:
+    """What the process that renders chat templates has given up on this machine."""
+    from localinfer.chats.sandbox import Sandbox
+
+    with Sandbox() as box:
+        return {"held_by": list(box.start())}
+
+
 def forget() -> int:
     """Delete the step times of all models; how many there were."""
     from localinfer.engine import calibration
@@ -203,6 +212,10 @@ def _print(report: dict[str, Any]) -> None:
         line(f"memory        {size(found['memory_bytes'])}, {size(found['free_bytes'])} free")
         line(f"read speed    {size(found['read_bytes_per_s'])}/s with {found['read_threads']} threads")
         line(f"energy        {ENERGY[found['energy']]}")
+    held = report["templates"]
+    line(
+        f"templates     rendered apart, held by {', '.join(held['held_by'])}" if "held_by" in held else held["problem"]
+    )
     _print_cards(report["cards"])
     _print_steps(report["steps"])
     for part in (report["version"], report["places"]):

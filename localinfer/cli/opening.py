@@ -83,8 +83,10 @@ def with_advice(engine: "Engine", model: LocalModel) -> "Engine":
 
 def open_model(model: LocalModel, config: EngineConfig, *, backend: str, quiet: bool) -> Opened:
     """Load `model`, after a check that it fits. Raises `DoesNotFit` before anything is loaded."""
+    from localinfer.chats import sandbox
     from localinfer.engine.opening import open_engine
 
+    sandbox.prepare()
     if model.kind == "checkpoint" and backend != "cuda":  # a card says itself what does not fit
         check_fit(model, config)
     started = time.perf_counter()

@@ -148,6 +148,19 @@ def test_an_interrupt_does_not_mix_up_answers(monkeypatch: pytest.MonkeyPatch) -
     box.close()
 
 
+def test_a_process_that_was_prepared_is_the_next_one_used() -> None:
+    sandbox.close()
+    sandbox.prepare()
+    (box,) = sandbox._spare
+    sandbox.prepare()
+    assert sandbox.render("{{ bos_token }}", DATA) == "<s>"
+    assert sandbox._shared["{{ bos_token }}"] is box
+    assert not sandbox._spare
+    sandbox.prepare()
+    sandbox.close()  # while it starts
+    assert sandbox.render("{{ bos_token }}", DATA) == "<s>"
+
+
 def test_many_threads_get_their_own_answers() -> None:
     wrong: list[str] = []
 

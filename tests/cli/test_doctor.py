@@ -30,6 +30,7 @@ def test_json(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("LOCALINFER_THRAEDS", "2")
     report = json.loads(cli("doctor", "--json").out)
     assert report["machine"].keys() == MACHINE
+    assert any(held.startswith("limits") for held in report["templates"]["held_by"])
     assert report["machine"]["kernel"] == report["machine"]["kernels"][-1]
     assert report["machine"]["why"] == "the best this CPU has"
     assert report["machine"]["read_bytes_per_s"] > 1e8
