@@ -92,11 +92,16 @@ def _is_whole(listing: Listing, small: list[RemoteFile], repo: Path, revision: s
     return known or not os.access(repo / "refs" if (repo / "refs").is_dir() else repo, os.W_OK)
 
 
+def _target(file: RemoteFile) -> Path:
+    """What a snapshot's link to the blob of `file` says."""
+    return Path(*[".."] * (2 + file.name.count("/")), "blobs", file.digest)
+
+
 def _is_linked(snapshot: Path, file: RemoteFile) -> bool:
     """Whether `snapshot` leads to the whole blob of `file`. A copy, where links cannot be made, is looked at anew."""
     link = snapshot / file.name
     try:
-        return link.readlink() == Path("..", "..", "blobs", file.digest) and link.stat().st_size == file.size
+        return link.readlink() == _target(file) and link.stat().st_size == file.size
     except OSError:
         return False
 
@@ -177,9 +182,8 @@ class _Batch:
         try:
             snapshot.mkdir(parents=True, exist_ok=True)
             for file in sorted(self._files, key=lambda file: file.name == CONFIG):
-                up = [".."] * (2 + file.name.count("/"))
                 (snapshot / file.name).parent.mkdir(exist_ok=True)
-                _link(snapshot / file.name, Path(*up, "blobs", file.digest))
+                _link(snapshot / file.name, _target(file))
             sync(snapshot)
             if revision != self._commit:
                 ref = self._repo / "refs" / revision

@@ -112,7 +112,7 @@ def test_what_is_nearly_whole_is_made_whole(hub: FakeHub, naps: Naps) -> None:
     ):
         harm()
         assert pull(NAME, patience=naps.patience()).ref == NAME
-        assert {path.name for path in model.path.iterdir()} == WANTED
+        assert {str(path.relative_to(model.path)) for path in files_of(model.path)} == WANTED
         assert (model.path / "model.safetensors").read_bytes() == tiny_files()["model.safetensors"]
         assert (repo_dir(NAME) / "refs" / "main").read_text() == COMMIT
 
