@@ -7,8 +7,13 @@ from typing import Any
 import numpy as np
 import pytest
 
+from localinfer.chats.chat import Chat
+from localinfer.config import SamplingParams
+from localinfer.errors import NotFinite
+from localinfer.events import Started, Text
 from tests.cases.right import ours
 from tests.cli.conftest import Cli
+from tests.engine.running import open_tiny
 from tests.engine.trap import make_trap
 from tests.tiny import make_checkpoint, random_weights, tiny_config, write_weights
 
@@ -71,6 +76,19 @@ def test_what_was_said_before_stays(cli: Cli, trapped: tuple[Path, list[int]]) -
     ran = cli("run", str(path), *flags)
     assert (ran.code, ran.out.rstrip("\n")) == (7, said["text"].rstrip("\n"))
     assert f"step {len(tokens) + 1} of the answer" in ran.err
+
+
+def test_a_chat_keeps_what_was_said(cli: Cli, trapped: tuple[Path, list[int]]) -> None:
+    path, tokens = trapped
+    with open_tiny(path, kv_bits=16) as engine:
+        chat = Chat(engine, raw=True, sampling=SamplingParams(temperature=0, max_tokens=24))
+        events = chat.reply(TEXT)
+        texts: list[str] = []
+        with pytest.raises(NotFinite, match=f"step {len(tokens) + 1} of the answer"):
+            texts.extend(event.text for event in events if isinstance(event, Text))
+        assert [message.content for message in chat.messages] == [TEXT, "".join(texts)]
+        assert "".join(texts) == engine.tokenizer.decode(tokens)
+        assert isinstance(next(iter(chat.reply("one"))), Started)  # and goes on
 
 
 def test_one_line_of_many(cli: Cli, trapped: tuple[Path, list[int]]) -> None:
