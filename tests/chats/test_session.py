@@ -1,6 +1,7 @@
 """A chat that is written down while it is spoken, and found again."""
 
 import os
+import random
 import shutil
 import subprocess
 import sys
@@ -349,3 +350,42 @@ def test_where_nobody_can_tell_the_chat_is_ours(store: ChatStore) -> None:
     chat = session(store, ["d"], resume=True)
     list(chat.reply("c", cancelled=never))
     assert texts(chat) == ["a", "b", "c", "d"]
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_in_any_order_what_is_shown_said_and_kept_is_the_same(store: ChatStore, seed: int) -> None:
+    chance = random.Random(seed)
+    engine = ScriptedEngine()
+    chat = ChatSession(store, model="tiny")
+    chat.attach(engine)
+    for step in range(100):
+        before = texts(chat)
+        engine._scripts = [[f"{step} ", "and ", "more"][: chance.randrange(4)]]
+        engine.reason = chance.choice(["stop", "length"])
+        calls = [False] * chance.randrange(8) + [True]
+        cancelled = (
+            (lambda calls=calls: calls.pop(0) if len(calls) > 1 else calls[0]) if chance.random() < 0.3 else never
+        )
+        places = [i for i, turn in enumerate(chat.turns) if turn.role == "user"]
+        match chance.randrange(6):
+            case 0 | 1:
+                list(chat.reply(f"p{step}", cancelled=cancelled))
+            case 2 if places:
+                list(chat.regenerate(cancelled=cancelled))
+            case 3 if places:
+                list(chat.edit(chance.choice(places), f"e{step}", cancelled=cancelled))
+            case 4 if chat.cut_off:
+                list(chat.go_on(cancelled=cancelled))
+            case 5 if places:
+                chat.page(chance.randrange(len(chat.turns)), chance.choice([-1, 1]))
+        assert chat.problem is None
+        assert chat.chat is not None
+        assert texts(chat) == [message.content for message in chat.chat.messages]
+        assert [turn.role for turn in chat.turns] == ["user", "assistant"] * (len(chat.turns) // 2)
+        if chat.chat_id is not None:
+            kept = store.get(chat.chat_id)[1]
+            assert tuple(turn for turn in kept if turn in chat.turns) == chat.turns
+            assert len(kept) - len(chat.turns) in (0, 1)  # a prompt without an answer
+        assert before or len(chat.turns) in (0, 2)
+    assert store._db.execute("SELECT count(*) FROM messages WHERE content = ''").fetchone() == (0,)
+    assert store._db.execute("PRAGMA foreign_key_check").fetchall() == []
