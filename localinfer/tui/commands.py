@@ -103,13 +103,16 @@ class Completion:
         return first[len(line) :] if line != "/" else ""
 
     def taken(self, line: str, match: Match | None, *, moved: bool) -> Match:
-        """What Enter takes: what was chosen in the list, or else the line as it is; of a name that is no command yet,
-        the first one that it could become."""
+        """What Enter takes: what was chosen in the list, or else the line as it is. Of a name that is no command yet,
+        the first one that it could become; after one that needs something, the list of what that may be."""
         asis = Match(line, line)
         name, space, _ = line[1:].partition(" ")
-        if match is None or not is_call(line) or (not moved and (space or name in self._commands)):
-            return asis
-        return match
+        command = self._commands.get(name)
+        if match is None or not is_call(line) or moved:
+            return match or asis
+        if command is not None and command.needs and not space:
+            return _match(command)
+        return asis if space or command is not None else match
 
 
 def is_call(line: str) -> bool:

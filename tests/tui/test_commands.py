@@ -59,7 +59,7 @@ async def test_settings_and_the_system_prompt_reach_the_engine(scripted: Scripte
     [
         ("/nothing", "there is no command /nothing"),
         ("/etc/passwd", "there is no command /etc/passwd"),
-        ("/model", "/model REF: REF is missing"),
+        ("/model ", "/model REF: REF is missing"),
         ("/stop now", "/stop takes nothing after it"),
         ("/set temp hot", "temperature is `hot`, but must be a number"),
         ("/set temp 1e9", "temp is 1000000000.0, but must lie between"),

@@ -222,6 +222,11 @@ async def test_the_list_of_commands_scrolls_and_arrows_move_in_it(scripted: Scri
         await press(pilot, *"/the", "enter", *"no", "down", "enter")
         assert app.theme == "nord"
         assert box(app).text == ""
+        await press(pilot, *"/attach", "enter")  # it needs nothing, but may have something
+        assert box(app).text == ""
+        await press(pilot, *"/save", "enter")
+        assert box(app).text == "/save "
+        box(app).load_text("")
         await press(pilot, *"/oad")
         assert [match.line for match in hints.matches] == ["/broadcast"]
 
@@ -260,3 +265,15 @@ async def test_a_chat_of_another_process_is_forked_in_its_place(store_path: Path
         assert turns(app) == drawn(app) == ["a", "b", "c", "D"]
     with ChatStore(store_path) as store:
         assert [turn.content for turn in store.get(other.chat_id or 0)[1]] == ["a", "b"]
+
+
+@pytest.mark.parametrize("size", [(24, 6), (40, 10), (30, 14), (80, 24)])
+async def test_messages_and_the_list_leave_the_box_on_the_screen(scripted: Scripted, size: tuple[int, int]) -> None:
+    app = scripted(["one"])
+    async with app.run_test(size=size) as pilot:
+        await settle(pilot)
+        await say(pilot, "a")
+        app.pane.say("word " * 200)
+        await press(pilot, "/")
+        assert app.screen.region.contains_region(box(app).region)
+        assert box(app).region.height >= 1

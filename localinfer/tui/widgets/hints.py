@@ -23,6 +23,8 @@ class Hints(OptionList, can_focus=False):
     def show(self, matches: Sequence[Match], *, first: bool = False) -> None:
         """Each command as it is written, with what it does; nothing hides the list. `first`: Enter takes the first."""
         self.display = bool(matches)
+        if self.parent is not None:
+            self.parent.set_class(bool(matches), "-listing")
         self.moved = False
         if matches != self.matches:
             self.matches = matches

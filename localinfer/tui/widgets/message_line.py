@@ -14,7 +14,6 @@ class MessageLine(Static):
         super().__init__(Content(""), markup=False)
         self.text = ""
         """What stands there."""
-        self.display = False
 
     def say(self, text: str) -> None:
         """Show a message."""
@@ -33,5 +32,5 @@ class MessageLine(Static):
     def _show(self, content: Content, *, wrong: bool) -> None:
         self.text = content.plain
         self.set_class(wrong, "-wrong")
-        self.display = bool(self.text)
+        self.set_class(bool(self.text), "-said")
         self.update(content)
