@@ -134,14 +134,16 @@ class ChatStore(Database):
         tokens: Sequence[int] = (),
         figures: Figures | None = None,
     ) -> None:
-        """Set the text of an answer, which becomes the end of the branch that is shown."""
+        """Set the text of an answer, which becomes the end of the branch that is shown. Raises `NotFound`."""
         with self._write() as db:
             db.execute(
                 "UPDATE messages SET content = ?, ending = ?, tokens = ?, figures = coalesce(?, figures) WHERE id = ?",
                 (_storable(content), ending, _packed(tokens), figures.to_json() if figures else None, message_id),
             )
             row = db.execute("SELECT chat_id FROM messages WHERE id = ?", (message_id,)).fetchone()
-            if row and content:
+            if row is None:
+                raise _deleted()
+            if content:
                 self._set_leaf(db, row[0], message_id, self._clock())
 
     def discard(self, message_id: int) -> None:
@@ -262,7 +264,7 @@ class ChatStore(Database):
     def _leaf(self, db: sqlite3.Connection, chat_id: int) -> int | None:
         row = db.execute("SELECT leaf FROM chats WHERE id = ?", (chat_id,)).fetchone()
         if row is None:
-            raise NotFound("this chat was deleted by another process", hint="start a new chat")
+            raise _deleted()
         leaf: int | None = row[0]
         return leaf
 
@@ -273,6 +275,10 @@ class ChatStore(Database):
         """The branch that is shown ends before it, if it ended with it."""
         db.execute("UPDATE chats SET leaf = (SELECT parent FROM messages WHERE id = ?1) WHERE leaf = ?1", (message_id,))
         db.execute("DELETE FROM messages WHERE id = ?", (message_id,))
+
+
+def _deleted() -> NotFound:
+    return NotFound("this chat was deleted meanwhile", hint="start a new chat")
 
 
 def _turns(rows: Sequence[Any]) -> tuple[SavedTurn, ...]:

@@ -179,6 +179,17 @@ def test_a_store_that_fails_does_not_cost_the_answer(store: ChatStore, monkeypat
     assert chat.problem.message == "disk full"
 
 
+def test_a_chat_that_is_deleted_while_it_is_answered_is_told(store: ChatStore) -> None:
+    chat = session(store, ["b"], ["d ", "and"])
+    list(chat.reply("a", cancelled=never))
+    for event in chat.reply("c", cancelled=never):
+        if isinstance(event, Text) and event.text == "d ":
+            store.delete(chat.chat_id or 0)
+    assert texts(chat) == ["a", "b", "c", "d and"]
+    assert chat.problem is not None
+    assert "deleted" in chat.problem.message
+
+
 def test_start_anew(store: ChatStore) -> None:
     chat = session(store, ["one"], ["two"], system="be kind")
     list(chat.reply("a", cancelled=never))
