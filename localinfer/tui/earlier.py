@@ -55,6 +55,7 @@ class Earlier:
         """The box was emptied by sending this."""
         self._history.add(line)
         self._close()
+        self._draft = ""
 
     def page(self, by: int, message_id: int | None = None) -> None:
         """Show another variant: of this message, of the one that is written anew, or of the last that has several."""
@@ -92,11 +93,15 @@ class Earlier:
             self._open(places[at])
 
     def _open(self, place: int) -> None:
-        pane, places = self._pane, self._places()
         if self.place is None:
-            self._draft = pane.box.whole
+            self._draft = self._pane.box.whole
+        self._pane.box.bring_back(escaped(self._pane.session.turns[place].content))
+        self.mark(place)
+
+    def mark(self, place: int) -> None:
+        """What stands in the box is to take the place of this turn."""
+        pane, places = self._pane, self._places()
         self.place = place
-        pane.box.bring_back(escaped(pane.session.turns[place].content))
         which = f"prompt {places.index(place) + 1} of {len(places)}"
         pane.box.border_title = f"writing {which} anew · Enter goes on from there · Esc leaves it"
         pane.transcript.choose(place)

@@ -63,7 +63,8 @@ async def test_an_earlier_prompt_is_written_anew(scripted: Scripted, store_path:
 
 @pytest.mark.parametrize("script", [[], [ContextOverflow("too long", hint="less")]])
 async def test_an_edit_that_comes_to_nothing_leaves_all_as_it_was(scripted: Scripted, script: list[object]) -> None:
-    app = scripted(["b"], ["d"], script)
+    engine = ScriptedEngine(["b"], ["d"], script)  # type: ignore[arg-type]
+    app = scripted(engine=engine)
     async with app.run_test(size=SIZE) as pilot:
         await settle(pilot)
         await say(pilot, "a")
@@ -73,6 +74,13 @@ async def test_an_edit_that_comes_to_nothing_leaves_all_as_it_was(scripted: Scri
         assert turns(app) == drawn(app) == ["a", "b", "c", "d"]
         assert box(app).text == "a!"
         assert said(app)
+        engine._scripts = [["B"], ["f"]]
+        await press(pilot, "enter")  # it is still to take the place of the first one
+        assert turns(app) == drawn(app) == ["a!", "B"]
+        await press(pilot, "ctrl+b", "ctrl+n")
+        assert (box(app).text, box(app).border_title) == ("", "")
+        await say(pilot, "e")
+        assert turns(app) == drawn(app) == ["e", "f"]
 
 
 async def test_variants_are_paged_by_keys_words_and_clicks(scripted: Scripted) -> None:

@@ -230,6 +230,7 @@ class ChatPane(PaneFacts):
         if claim == "taken":
             self.say(f"this chat is open in {self.session.holder}: /fork goes on in a copy of it")
         elif claim == "changed":
+            self.earlier.leave()
             self.show_turns()
             self.say("this chat went on in another process; it is shown as it is now, and yours from here on")
         return claim == "ours"
@@ -306,6 +307,8 @@ class ChatPane(PaneFacts):
         self.show_turns()
         if self._answer is None and self._reply.asked.prompt is not None:
             self._put_back(self._reply.asked.prompt)
+            if self._reply.asked.place is not None:
+                self.earlier.mark(self._reply.asked.place)
         self._tell_end(error)
         self.post_message(self.Ended(self))
 
@@ -395,6 +398,7 @@ class ChatPane(PaneFacts):
 
     async def start_anew(self) -> None:
         """An empty chat; the old one is kept."""
+        self.earlier.leave()
         self.session.start_anew()
         self._noted.clear()
         self.message.clear()
