@@ -1,10 +1,6 @@
 """A chat that is written down while it is spoken, and found again."""
 
-import os
 import random
-import shutil
-import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -310,57 +306,6 @@ def test_a_chat_never_stores_a_model_that_did_not_answer(store: ChatStore) -> No
     list(other.reply("c", cancelled=never))
     assert store.list()[0].model == "third"
     assert [turn.model for turn in other.turns[1::2]] == ["tiny", "third"]
-
-
-def test_one_session_writes_and_others_read(store: ChatStore) -> None:
-    first = session(store, ["b"], ["d"])
-    list(first.reply("a", cancelled=never))
-    second = session(store, ["D"], resume=True)
-    assert (second.held_by, second.claim()) == (os.getpid(), "taken")
-    assert texts(second) == ["a", "b"]
-    with pytest.raises(UsageError, match="open in another process"):
-        second.reply("x", cancelled=never)
-    with pytest.raises(UsageError, match="open in another process"):
-        second.regenerate(cancelled=never)
-    list(first.reply("c", cancelled=never))
-    copy = second.fork()
-    assert copy.held_by is None
-    first.close()
-    assert second.claim() == "changed"
-    assert texts(second) == ["a", "b", "c", "d"]
-    assert second.claim() == "ours"
-    list(second.reply("e", cancelled=never))
-    assert texts(second) == ["a", "b", "c", "d", "e", "D"]
-
-
-def test_a_process_that_is_killed_lets_go(store: ChatStore) -> None:
-    list(session(store, ["b"]).reply("a", cancelled=never))
-    program = (
-        "import sys, time; from pathlib import Path; from localinfer.chats.session import ChatSession\n"
-        "from localinfer.chats.store import ChatStore\n"
-        "chat = ChatSession(ChatStore(Path(sys.argv[1])), model='m', resume=True); print('here', flush=True)\n"
-        "time.sleep(60)\n"
-    )
-    command = [sys.executable, "-c", program, str(store.path)]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as other:
-        assert other.stdout is not None
-        assert other.stdout.readline() == "here\n"
-        chat = session(store, ["d"], resume=True)
-        assert chat.held_by == other.pid
-        assert chat.claim() == "taken"
-        other.kill()
-        other.wait()
-    assert chat.claim() == "ours"
-
-
-def test_where_nobody_can_tell_the_chat_is_ours(store: ChatStore) -> None:
-    list(session(store, ["b"]).reply("a", cancelled=never))
-    folder = store.path.with_name(store.path.name + ".open")
-    shutil.rmtree(folder)
-    folder.write_text("in the way")
-    chat = session(store, ["d"], resume=True)
-    list(chat.reply("c", cancelled=never))
-    assert texts(chat) == ["a", "b", "c", "d"]
 
 
 @pytest.mark.parametrize("seed", range(3))
