@@ -8,6 +8,7 @@ import subprocess
 import sys
 import threading
 from collections import OrderedDict
+from pathlib import Path
 from typing import Any, Self
 
 from localinfer.errors import Corrupt, LocalInferError, UsageError
@@ -110,9 +111,10 @@ class Sandbox:
 
     def _start(self) -> subprocess.Popen[str]:
         """Start the child with little of our environment, out of reach of the terminal's Ctrl-C."""
+        here = f"import sys; sys.path.insert(0, {str(Path(__file__).parents[2])!r})"  # also where we are not installed
         passed = ("PATH", "PYTHONPATH", "PYTHONHOME", "SYSTEMROOT", "LD_LIBRARY_PATH", "TZ")
         self._child = subprocess.Popen(
-            [sys.executable, "-P", "-W", "ignore", "-c", self.command],
+            [sys.executable, "-P", "-W", "ignore", "-c", f"{here}\n{self.command}"],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,

@@ -118,7 +118,12 @@ def render(
     if any(isinstance(turn.get("content"), list) for turn in turns) and not reads_parts(template):
         turns = [_joined(turn) for turn in turns]
     given = {**(variables or {}), "messages": turns, "tools": tools, "documents": documents}
-    size = json.dumps(given)
+    try:
+        size = json.dumps(given)
+    except (TypeError, ValueError, RecursionError) as error:
+        raise UsageError(
+            f"the messages are no plain JSON: {str(error)[:200]}", hint="give text, numbers, lists"
+        ) from None
     guard, end = _free_characters(template, size)
     specials = tuple(sorted({s for s in special_strings if s and not s.isspace()}))
     data = {name: _guarded(value, specials, guard) for name, value in given.items()}
