@@ -192,11 +192,19 @@ async def _editor(screen: "ChatScreen", pane: "ChatPane", _argument: str) -> Non
         pane.box.replace_all(text)
 
 
-@_command("copy", "copy the last answer", key="Ctrl+Y")
-async def _copy(screen: "ChatScreen", pane: "ChatPane", _argument: str) -> None:
-    if pane.answered:
-        screen.app.copy_to_clipboard(pane.answered)
-    pane.say(f"copied {len(pane.answered)} characters" if pane.answered else "there is no answer to copy")
+def _parts(_screen: "ChatScreen", begin: str) -> Sequence[str]:
+    return [word for word in ("code",) if word.startswith(begin)]
+
+
+@_command("copy", "copy the last answer; `/copy code` its last block of code", "[code]", words=_parts, key="Ctrl+Y")
+async def _copy(screen: "ChatScreen", pane: "ChatPane", part: str) -> None:
+    if part not in ("", "code"):
+        raise UsageError(f"`{one_line(part, 20)}` is no part of an answer", hint="code, or nothing for all of it")
+    text = pane.answered if not part else (pane.codes or [""])[-1]
+    if text:
+        screen.app.copy_to_clipboard(text)
+    missing = "no block of code in the last answer" if part else "no answer to copy"
+    pane.say(f"copied {len(text)} characters" if text else f"there is {missing}")
 
 
 @_command("split", "one more pane beside this one, or below it: `/split down`", "[right|down]", key="F5, F6")

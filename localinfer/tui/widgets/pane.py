@@ -379,6 +379,12 @@ class ChatPane(PaneFacts):
         if text.strip() and text not in self.box.whole:
             self.box.put(text)
 
+    @property
+    def codes(self) -> list[str]:
+        """The blocks of code in the last answer."""
+        answers = list(self.query(Answer))
+        return answers[-1].codes if answers else []
+
     # --- the chat as a whole
 
     async def use(self, session: ChatSession) -> None:
