@@ -288,5 +288,18 @@ def write_tokenizer(path: Path, vocab_size: int = 320) -> None:
     )
 
 
+def put_bos_first(path: Path) -> None:
+    """Let the tokenizer of the checkpoint `path` begin texts with `<|bos|>`."""
+    document = json.loads((path / "tokenizer.json").read_text(encoding="utf-8"))
+    bos, text = {"SpecialToken": {"id": "<|bos|>", "type_id": 0}}, {"Sequence": {"id": "A", "type_id": 0}}
+    document["post_processor"] = {
+        "type": "TemplateProcessing",
+        "single": [bos, text],
+        "pair": [bos, text, {"Sequence": {"id": "B", "type_id": 1}}],
+        "special_tokens": {"<|bos|>": {"id": "<|bos|>", "ids": [BOS], "tokens": ["<|bos|>"]}},
+    }
+    write_json(path / "tokenizer.json", document)
+
+
 def write_json(path: Path, value: object) -> None:
     path.write_text(json.dumps(value, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")

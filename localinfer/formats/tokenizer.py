@@ -69,7 +69,7 @@ class Tokenizer:
         """Whether a text of its own (not from a chat template) begins with `bos_id`."""
         self.chat_templates: dict[str, str] = read_templates(directory, config)
         """By name; `default` holds where none is asked for."""
-        notes += _unread(config, file, self.chat_templates, [] if self.adds_bos else before, after)
+        notes += _unread(config, file, self.chat_templates, before, after, self.adds_bos)
         self.notes: tuple[str, ...] = tuple(notes)
         """What these files say and is not done here, a line each."""
 
@@ -265,10 +265,13 @@ def _unread(
     templates: Mapping[str, str],
     before: Sequence[str],
     after: Sequence[str],
+    adds_bos: bool,
 ) -> Iterator[str]:
     """What the files say that would change a prompt or an answer, and is not done here."""
-    if before:
+    if before and not adds_bos:
         yield f"texts of their own (`--raw`) are read without {shown(' '.join(before))} before them"
+    if isinstance(said := config.get("add_bos_token"), bool) and said is not adds_bos:
+        yield f"`add_bos_token` is {str(said).lower()} in tokenizer_config.json; tokenizer.json decides, and differs"
     if after:
         yield f"texts of their own (`--raw`) are read without {shown(' '.join(after))} after them"
     if config.get("split_special_tokens") is True:

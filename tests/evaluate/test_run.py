@@ -16,7 +16,7 @@ from localinfer.formats.tokenizer import Tokenizer
 from localinfer.graph.weights import Checkpoint
 from localinfer.quantize import quantize_checkpoint
 from tests.graph.running import load, run
-from tests.tiny import BOS, FAMILIES, Family, make_checkpoint, random_weights, tiny_config, write_weights
+from tests.tiny import BOS, FAMILIES, Family, make_checkpoint, put_bos_first, random_weights, tiny_config, write_weights
 
 CTX = 32
 TEXT = held_out_text()
@@ -117,8 +117,7 @@ def test_chunks_as_llama_perplexity_cuts_them(tmp_path: Path) -> None:
     ids = plain.encode_text(TEXT)
     assert cut(TEXT, plain, ctx=64, chunks=0).shape == (len(ids) // 64, 64)
     assert cut(TEXT, plain, ctx=64, chunks=2).reshape(-1).tolist() == ids[:128]
-    config = json.loads((path / "tokenizer_config.json").read_text())
-    (path / "tokenizer_config.json").write_text(json.dumps(config | {"add_bos_token": True}))
+    put_bos_first(path)
     begun = cut(TEXT, Tokenizer(path), ctx=64, chunks=2)
     assert begun[:, 0].tolist() == [BOS, BOS]
     assert begun[0, 1:].tolist() == ids[:63]

@@ -10,7 +10,7 @@ from localinfer.chats.template import conversation
 from localinfer.errors import NotFound, UsageError
 from localinfer.formats.tokenizer import Tokenizer
 from localinfer.quantize.calibration import LENGTH, SHARES, calibration
-from tests.tiny import BOS, IM_END, IM_START, make_checkpoint
+from tests.tiny import BOS, IM_END, IM_START, make_checkpoint, put_bos_first
 
 
 @pytest.fixture(scope="module")
@@ -52,8 +52,7 @@ def test_without_a_template_chats_are_plain_text(tokenizer: Tokenizer) -> None:
 def test_bos_first_if_the_model_wants_it(folder: Path, tmp_path: Path) -> None:
     for file in folder.iterdir():
         (tmp_path / file.name).write_bytes(file.read_bytes())
-    config = json.loads((tmp_path / "tokenizer_config.json").read_text())
-    (tmp_path / "tokenizer_config.json").write_text(json.dumps(config | {"add_bos_token": True}))
+    put_bos_first(tmp_path)
     ids = calibration(Tokenizer(tmp_path), conversation, 8 * LENGTH, 0)
     assert (ids[:, 0] == BOS).all()
     assert not (ids[:, 1:] == BOS).any()

@@ -73,6 +73,15 @@ def test_the_folder(tmp_path: Path, tiny: Path) -> None:
     assert {path.name for path in tmp_path.iterdir()} == {"tiny", "q"}
 
 
+def test_all_chat_templates_are_taken_over(tmp_path: Path, tiny: Path) -> None:
+    (tiny / "additional_chat_templates").mkdir()
+    (tiny / "additional_chat_templates" / "tool_use.jinja").write_text("T")
+    (tiny / "chat_template.jinja").write_text("J")
+    quantize_checkpoint(tiny, tmp_path / "q", bits=4)
+    assert Tokenizer(tmp_path / "q").chat_templates == {"default": "J", "tool_use": "T"}
+    assert "additional_chat_templates/tool_use.jinja" in record(tmp_path / "q")["files"]
+
+
 def test_threads_do_not_change_a_byte(tmp_path: Path, tiny: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("localinfer.quantize.layer.PIECE", 1024)  # many tasks, though the model is tiny
     quantize_checkpoint(tiny, tmp_path / "one", bits=3, threads=1)
