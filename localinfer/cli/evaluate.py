@@ -21,6 +21,7 @@ def evaluate(
     ctx: o.Ctx,
     chunks: o.Chunks,
     plot: o.Plot,
+    backend: o.Backend,
     kv_bits: o.KvBits,
     threads: o.Threads,
     revision: o.Revision,
@@ -31,16 +32,18 @@ def evaluate(
     """Measure perplexity, and with `--against REF` the KL divergence and agreement with the original.
 
     All models read the text together, through the kernels that serve them. Of each chunk the second half is scored, as
-    llama-perplexity does. GGUF files run in llama.cpp.
+    llama-perplexity does. GGUF files run as `import` would make them, in llama.cpp where it cannot, or with `--backend
+    llamacpp`.
     """
     from localinfer.cli.opening import find
-    from localinfer.cli.output import line, show_json
+    from localinfer.cli.output import line, note, show_json
     from localinfer.cli.progress import Progress
     from localinfer.evaluate import evaluate as measure
     from localinfer.evaluate import held_out_text, read_text
     from localinfer.evaluate.plot import plot as draw
     from localinfer.evaluate.plot import require_plot
     from localinfer.evaluate.report import table, to_json
+    from localinfer.quantize.from_gguf import GgufImporter
 
     if plot is not None and against is None:
         raise UsageError("`--plot` draws divergences, and there is nothing to compare with", hint="add `--against REF`")
@@ -50,6 +53,7 @@ def evaluate(
     found = [find(ref, revision=revision, offline=offline, quiet=quiet) for ref in models]
     reference = original_of(against, revision=revision, offline=offline, quiet=quiet) if against else None
     words = "".join(read_text(Path(file).expanduser()) for file in text) if text else held_out_text()
+    said: list[str] = []
     with Progress(quiet=quiet, long=True) as progress:
         qualities = measure(
             [model.path for model in found],
@@ -62,7 +66,13 @@ def evaluate(
             kv_bits=cast(KvBits, int(kv_bits)),
             threads=threads or 0,
             on_progress=progress,
+            convert=None if backend == "llamacpp" else GgufImporter().convert,
+            on_note=said.append,
         )
+    if backend == "cuda":
+        said.append("`eval` runs on the processor")
+    for one in said if not quiet else ():
+        note(one)
     if picture is not None:
         draw(qualities, picture)
     if json:

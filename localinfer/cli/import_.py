@@ -6,23 +6,40 @@ from typing import Annotated
 import typer
 
 from localinfer.cli import options as o
-from localinfer.errors import NotFound, size
+from localinfer.errors import NotFound, UsageError, size
 
 GgufFile = Annotated[str, typer.Argument(metavar="FILE.gguf", help="The file; it is read, not kept.")]
 
 
-def import_(file: GgufFile, *, name: o.Name, json: o.Json, quiet: o.Quiet) -> None:
-    """Turn a GGUF file into a model of ours: weights as bf16, tokenizer and chat template with it."""
-    from localinfer.cli.output import line, show_json
+def import_(file: GgufFile, *, name: o.Name, bits: o.Bits, json: o.Json, quiet: o.Quiet) -> None:
+    """Turn a GGUF file into a model of ours, tokenizer and chat template with it.
+
+    Q8_0, Q4_0, Q5_0, Q3_K and IQ4_NL keep every weight; other quantizations become INT8 and say what that loses.
+    """
+    from localinfer.cli.output import line, note, show_json
     from localinfer.cli.progress import Progress
     from localinfer.cli.tables import as_row
+    from localinfer.cost.machine import available_bytes
     from localinfer.hub.importing import import_file
+    from localinfer.quantize.from_gguf import GgufImporter
 
     path = Path(file).expanduser()
     if not path.is_file():
         raise NotFound(f"no such file: {file}", hint="give the path of a `.gguf` file")
+    if bits not in (None, "16"):
+        raise UsageError(
+            f"`import` keeps the bits of the file, or makes 16 of them, not {bits}",
+            hint="import it with `--bits 16`, then `localinfer quantize` it",
+        )
+    notes: list[str] = []
+    importer = GgufImporter(16 if bits == "16" else None, free=available_bytes(), say=notes.append)
     with Progress(long=True, quiet=quiet) as progress:
-        model = import_file(path, name, lambda done, total: progress(f"importing {path.name}", done, total))
+        model = import_file(
+            path, name, lambda done, total: progress(f"importing {path.name}", done, total), importer=importer
+        )
+    if not quiet:
+        for one in notes:
+            note(one)
     if json:
         show_json(as_row(model))
     else:

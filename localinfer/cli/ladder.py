@@ -121,7 +121,9 @@ def _prompts() -> "ToPrompts":
 
 
 def base_of(bits: str | None) -> str:
-    """The form that the upper rungs stand on."""
+    """The form that the upper rungs stand on. Raises `UsageError` for 16 bits, which the lowest has."""
+    if bits == "16":
+        raise UsageError("the ladder's first rung has 16 bits already", hint="give 8, 4 or 3")
     return f"INT{bits or 4}"
 
 

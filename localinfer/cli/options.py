@@ -277,7 +277,13 @@ Stop = Annotated[list[str], flag("stop", "list", "Stop before this text; may be 
 
 # Making models
 Bits = Annotated[
-    Literal["8", "4", "3"] | None, flag("bits", "text", "Bits of each weight of the body.", choices=("8", "4", "3"))
+    Literal["16", "8", "4", "3"] | None,
+    flag(
+        "bits",
+        "text",
+        "Bits of each weight of the body. 16 is for `import`, which keeps the file's own without it.",
+        choices=("16", "8", "4", "3"),
+    ),
 ]
 Group = Annotated[
     Literal["32", "64", "128"] | None,

@@ -49,6 +49,8 @@ def quantize(
 
     if bits is None:
         raise UsageError("`--bits` is missing", hint=f"say how small: `localinfer quantize {ref} --bits 4`")
+    if bits == "16":
+        raise UsageError("16 bits are the original's", hint=f"say how small: `localinfer quantize {ref} --bits 4`")
     _require_one("`--bpw` and `--target-size`", bpw, target_size)
     _require_one("`--resume` and `--fresh`", resume, fresh)
     width, threads = int(bits), threads or 0
@@ -140,13 +142,15 @@ def original(ref: str, *, revision: str | None, offline: bool, quiet: bool) -> L
     """The unquantized form that `ref` means, fetched with a note if the catalogue can supply it."""
     from localinfer.cli.opening import find
     from localinfer.hub import catalogue
+    from localinfer.hub.checkpoint import is_imported
 
     entry = catalogue.find(ref)
     source = find(entry.repo if entry else ref, revision=revision, offline=offline, quiet=quiet)
     if source.kind == "gguf":
         raise UsageError(f"`{ref}` is a GGUF file", hint=f"make a model of it first: `localinfer import {ref}`")
     if source.variant != "BF16":
-        raise UsageError(
-            f"`{source.ref}` is quantized already", hint=f"quantize the original: `localinfer pull {source.name}`"
+        again = (
+            "import its file again with `--bits 16`" if is_imported(source.path) else f"`localinfer pull {source.name}`"
         )
+        raise UsageError(f"`{source.ref}` is quantized already", hint=f"quantize the original: {again}")
     return source

@@ -162,7 +162,7 @@ def open_llamacpp(
     arch = file.text("general.architecture")
     longest = file.whole(f"{arch}.context_length")
     context = choose_context(config, longest)
-    llama = Llama(path, config, context, on_progress, flash_attention=flash_attention, one_cache=one_cache)
+    llama = Llama(file.path, config, context, on_progress, flash_attention=flash_attention, one_cache=one_cache)
     try:
         tokenizer = LlamaTokenizer(llama.lib, llama.model)
         if llama.vocab < 1:

@@ -146,7 +146,7 @@ class LlamaReader:
         file = GgufFile(path)  # llama.cpp trusts a header more than it should
         _must_be_long_enough(path, file.whole(f"{file.text('general.architecture')}.context_length"), ctx)
         config = EngineConfig(context=ctx, kv_bits=kv_bits, threads=threads or None, prefill_chunk=ctx)
-        self._llama = Llama(path, config, ctx, None)
+        self._llama = Llama(file.path, config, ctx, None)
         self.vocab = self._llama.vocab
         self.words = LlamaTokenizer(self._llama.lib, self._llama.model)
         self._first = -1

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from localinfer.config import KvBits, in_range
 from localinfer.cost.machine import available_bytes
 from localinfer.errors import DoesNotFit, NotFound, UsageError, size
+from localinfer.evaluate.files import Convert, as_checkpoints
 from localinfer.evaluate.measures import Logits, Measured, join, measure
 from localinfer.evaluate.models import Reader, open_reader, require_finite, require_same_words, size_of
 from localinfer.evaluate.quality import Quality, figures_of
@@ -58,8 +59,13 @@ def evaluate(
     kv_bits: KvBits = 8,
     threads: int = 0,
     on_progress: OnProgress | None = None,
+    convert: Convert | None = None,
+    on_note: Callable[[str], None] = lambda text: None,
 ) -> list[Quality]:
     """Measure each of `models` (checkpoint directories or GGUF files) on the first `chunks` chunks of `text` (0: all).
+
+    GGUF files run in our engine as what `convert` makes of them, in llama.cpp without it or where it cannot, which
+    `on_note` is told.
 
     Of each chunk of `ctx` tokens the second half is scored, but for the last token, after which nothing comes. The
     models' caches have `kv_bits`, the reference's has 16. Tokens are the reference's, or the first model's.
@@ -70,17 +76,26 @@ def evaluate(
         raise UsageError("there is no model to measure", hint="name at least one")
     in_range("chunks", chunks, 0, 1 << 20)
     progress = on_progress or (lambda what, done, total: None)
-    _must_fit([*models, *([reference] if reference else [])], ctx)
     names = list(names) or [path.name for path in models]
+    everything = [*models, *([reference] if reference else [])]
+    _must_be_there(everything)
     with ExitStack() as stack, ExitStack() as before_the_floor:
+        if convert is not None and any(path.is_file() for path in everything):
+            progress("reading GGUF files", 0, 0)
+        places = stack.enter_context(as_checkpoints(everything, convert, on_note))
+        _must_fit(places, ctx)
+        reference_place = places[-1] if reference else None
 
         def opened(path: Path, name: str, bits: KvBits, until: ExitStack) -> _Contender:
             progress(f"loading {name}", 0, 0)
             reader = open_reader(path, ctx=ctx, kv_bits=bits, threads=threads)
             return _Contender(name, until.enter_context(closing(reader)), bits)
 
-        teacher = opened(reference, reference_name or reference.name, 16, stack) if reference else None
-        students = [opened(path, name, kv_bits, before_the_floor) for path, name in zip(models, names, strict=True)]
+        teacher = None
+        if reference is not None and reference_place is not None:
+            teacher = opened(reference_place, reference_name or reference.name, 16, stack)
+        ours = zip(places[: len(models)], names, strict=True)
+        students = [opened(path, name, kv_bits, before_the_floor) for path, name in ours]
         first, *others = [*([teacher] if teacher else []), *students]
         tokens = cut(text, first.reader.words, ctx=ctx, chunks=chunks)
         for other in others:
@@ -90,7 +105,9 @@ def evaluate(
             _read_chunk(teacher, students, chunk, number)
         progress("reading", len(tokens), len(tokens))
         before_the_floor.close()  # gives room for the reference's second program
-        floor = _floor(teacher, reference, tokens, kv_bits, threads, progress) if teacher and reference else None
+        floor = None
+        if teacher is not None and reference_place is not None:
+            floor = _floor(teacher, reference_place, tokens, kv_bits, threads, progress)
     return [_quality(path, student, teacher, tokens, floor) for path, student in zip(models, students, strict=True)]
 
 
@@ -170,13 +187,16 @@ def _quality(
     )
 
 
+def _must_be_there(paths: Sequence[Path]) -> None:
+    for path in paths:
+        if not path.exists():
+            raise NotFound(f"{path}: no such file or directory", hint="check the path; see `localinfer list`")
+
+
 def _must_fit(paths: Sequence[Path], ctx: int) -> None:
     """Raise `DoesNotFit` when all models together, each with its cache, are larger than the free memory."""
     from localinfer.cost.fit import estimate
 
-    for path in paths:
-        if not path.exists():
-            raise NotFound(f"{path}: no such file or directory", hint="check the path; see `localinfer list`")
     need = sum(
         estimate(path, context=ctx, kv_bits=16).total_bytes if path.is_dir() else path.stat().st_size for path in paths
     )

@@ -4,21 +4,24 @@ Only then are a tensor's bytes read and handed to the `gguf` package's dequantiz
 """
 
 import functools
+import re
 import struct
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from math import prod
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from localinfer.errors import Corrupt, NotSupported
+from localinfer.errors import Corrupt, NotFound, NotSupported
 from localinfer.formats.json_files import shown
 from localinfer.formats.ranges import RangedFile
 
 MAX_HEADER = 512 << 20
 MAX_KEYS = 1 << 16
 MAX_TENSORS = 1 << 16
+MAX_PARTS = 1 << 10
 MAX_ITEMS = 1 << 22
 MAX_KEY = 1 << 16
 MAX_NAME = 512
@@ -38,40 +41,77 @@ class GgufTensor:
     shape: tuple[int, ...]
     begin: int
     end: int
+    part: int = 0
+    """Which of a model's files it lies in."""
+
+    @property
+    def rows(self) -> int:
+        """How many rows of the last axis it has."""
+        return prod(self.shape[:-1])
+
+    @property
+    def row_bytes(self) -> int:
+        return (self.end - self.begin) // self.rows
 
 
 class GgufFile:
-    """A GGUF file (version 2 or 3, little endian) whose whole header was checked.
+    """A GGUF model (version 2 or 3, little endian) whose whole header was checked.
 
-    Raises `NotFound`, `Corrupt` (naming the field) or `NotSupported` (version, byte order, split files).
+    A model split into files named `…-00001-of-00003.gguf` is opened by any one of them; `path` is then its first.
+    Raises `NotFound`, `Corrupt` (naming the field) or `NotSupported` (version, byte order).
     """
 
+    path: Path
+
     def __init__(self, path: Path) -> None:
-        self.path = path
-        self._file = RangedFile(path)
-        self.size = self._file.size
-        self.metadata: dict[str, Value] = {}
+        found = _Part(path)
+        count = found.whole("split.count", 0)
+        parts = _all_parts(found, count) if count > 1 else [found]
+        self.path = parts[0].path
+        self.paths = tuple(part.path for part in parts)
+        self.metadata: dict[str, Value] = parts[0].metadata
         self.tensors: dict[str, GgufTensor] = {}
-        self._file.with_handle(lambda handle: _Header(self, handle).read())
+        for number, part in enumerate(parts):
+            for name, tensor in part.tensors.items():
+                if name in self.tensors:
+                    raise part.error(f"tensor `{name}` is in another part, too")
+                self.tensors[name] = replace(tensor, part=number)
+        self._files = [part.file for part in parts]
+        if count > 1 and (said := parts[0].whole("split.tensors.count", len(self.tensors))) != len(self.tensors):
+            raise parts[0].error(f"its {count} parts hold {len(self.tensors)} tensors, not {said}")
+
+    @property
+    def size(self) -> int:
+        """Bytes of all its files."""
+        return sum(file.size for file in self._files)
+
+    def raw(self, name: str, first: int = 0, last: int | None = None) -> NDArray[np.uint8]:
+        """Rows `first` to `last` - 1 of the last axis as they are stored, uint8 [rows, bytes of one]."""
+        tensor = self.tensors[name]
+        last = tensor.rows if last is None else last
+        out = np.empty((last - first, tensor.row_bytes), np.uint8)
+        self._files[tensor.part].read_into(out, tensor.begin + first * tensor.row_bytes, f"`{name}`")
+        return out
 
     def dequantize(self, name: str) -> NDArray[np.float32]:
         """The tensor as float32 in its shape. Raises `NotSupported` for a type without a dequantizer."""
+        return self.dequantized(name, self.raw(name)).reshape(self.tensors[name].shape)
+
+    def dequantized(self, name: str, raw: NDArray[np.uint8]) -> NDArray[np.float32]:
+        """What `raw` rows of the tensor mean, float32 [rows, columns]; a scale may be infinite, and so the values."""
         from gguf import GGMLQuantizationType
         from gguf.quants import dequantize
 
-        tensor = self.tensors[name]
-        rows = tensor.shape[:-1]
-        raw = np.empty((*rows, (tensor.end - tensor.begin) // max(1, int(np.prod(rows)))), np.uint8)
-        self._file.read_into(raw, tensor.begin, f"`{name}`")
+        kind = self.tensors[name].type
         try:
-            with np.errstate(all="ignore"):  # a scale may be infinite; the caller checks the values
-                values = dequantize(raw, GGMLQuantizationType[tensor.type])
+            with np.errstate(all="ignore"):
+                values = dequantize(raw, GGMLQuantizationType[kind])
         except NotImplementedError as error:
             raise NotSupported(
-                f"{self.path.name}: `{name}` has type {tensor.type}, which cannot be dequantized here",
+                f"{self.path.name}: `{name}` has type {kind}, which cannot be dequantized here",
                 hint="use another quantization of the model, or `--backend llamacpp`",
             ) from error
-        return np.ascontiguousarray(values.reshape(tensor.shape), np.float32)
+        return np.ascontiguousarray(values, np.float32)
 
     def text(self, key: str, default: str | None = None) -> str:
         """A metadata value that must be text."""
@@ -103,10 +143,53 @@ class GgufFile:
         return Corrupt(f"{self.path}: {what}", hint=_AGAIN)
 
 
+class _Part(GgufFile):
+    """One file alone: its own metadata and tensors."""
+
+    file: RangedFile
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.paths = (path,)
+        self.file = RangedFile(path)
+        self._files = [self.file]
+        self.metadata = {}
+        self.tensors = {}
+        self.file.with_handle(lambda handle: _Header(self, handle).read())
+
+
+_PART_NAME = re.compile(r"(.+)-(\d{5})-of-(\d{5})\.gguf", re.IGNORECASE | re.DOTALL)
+
+
+def _all_parts(found: _Part, count: int) -> list[_Part]:
+    """All files of a split model, in order, of which `found` is one. Raises `NotFound` naming one that is missing."""
+    number, name = found.whole("split.no", 0), _PART_NAME.fullmatch(found.path.name)
+    if not 0 <= number < count <= MAX_PARTS:
+        raise found.error(f"says it is part {number + 1} of {count}")
+    if name is None or (int(name[2]), int(name[3])) != (number + 1, count):
+        raise NotSupported(
+            f"{found.path.name}: is part {number + 1} of {count} of a model, which its name does not say",
+            hint=f"call the parts `NAME-{1:05d}-of-{count:05d}.gguf` and so on, in one folder",
+        )
+    parts = []
+    for other in range(count):
+        path = found.path.with_name(f"{name[1]}-{other + 1:05d}-of-{count:05d}{found.path.suffix}")
+        if other != number and not path.is_file():
+            raise NotFound(
+                f"{path}: no such file; `{found.path.name}` is part {number + 1} of {count}",
+                hint="put all parts of the model into one folder",
+            )
+        part = found if other == number else _Part(path)
+        if (part.whole("split.no", 0), part.whole("split.count", 0)) != (other, count):
+            raise part.error(f"does not say that it is part {other + 1} of {count}")
+        parts.append(part)
+    return parts
+
+
 class _Header:
     """Reads the header front to back through a small buffer; never asks for more than the file still has."""
 
-    def __init__(self, target: GgufFile, handle: int) -> None:
+    def __init__(self, target: "_Part", handle: int) -> None:
         self._target = target
         self._stream = open(handle, "rb", buffering=1 << 16, closefd=False)  # noqa: SIM115
         self._position = 0
@@ -126,8 +209,6 @@ class _Header:
             raise target.error(f"says it has {tensors} tensors and {keys} keys, more than is believable")
         for _ in range(keys):
             self._pair()
-        if target.metadata.get("split.count", 1) not in (0, 1):
-            raise NotSupported(f"{target.path}: is one part of a split file", hint="join the parts with `gguf-split`")
         alignment = target.metadata.get("general.alignment", 32)
         if type(alignment) is not int or not 8 <= alignment <= MAX_ALIGNMENT or alignment & (alignment - 1):
             raise target.error(f"`general.alignment` is {str(alignment)[:40]}, not a power of two")

@@ -1,4 +1,8 @@
-"""Integers with scales as ggml's blocks of 32 weights: Q8_0 and Q4_0 hold `integer * float16` just as our files do."""
+"""Integers with scales as ggml's blocks of weights have them.
+
+Q8_0 and Q4_0 hold `integer * float16` just as our files do, 32 weights a block. In some other types, too, every weight
+is a small integer times the float16 of its block.
+"""
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,3 +27,40 @@ def blocks_of(kind: str, values: NDArray[np.int8], scales: NDArray[np.float16]) 
         unsigned = (blocks + np.int8(8)).view(np.uint8)
         out[:, :, 2:] = unsigned[:, :, :16] | unsigned[:, :, 16:] << 4
     return out.reshape(rows, -1)
+
+
+EXACT_BITS = {"Q8_0": 8, "Q4_0": 4, "Q5_0": 8, "IQ4_NL": 8, "Q3_K": 8}
+"""Bits of the integers that hold every weight of a type exactly, as integer times its block's float16."""
+
+_SCALE_AT = {"Q5_0": (0, 22, 1), "IQ4_NL": (0, 18, 1), "Q3_K": (108, 110, -1)}
+"""Where in a block its scale lies, the block's bytes, and the scale's sign: Q3_K's integers reach from -124 to 128."""
+
+
+def integers_of(
+    kind: str, raw: NDArray[np.uint8], values: NDArray[np.float32] | None = None
+) -> tuple[NDArray[np.int8], NDArray[np.float16]]:
+    """The bytes of rows of a type in `EXACT_BITS`, uint8 [N, bytes] → int8 [N, K] and float16 [N, K / 32].
+
+    `values` are what the rows mean, float32 [N, K]; Q8_0 and Q4_0 do without. Raises `ValueError` if integers times
+    scales are not exactly these (a scale that is no number).
+    """
+    if kind in BLOCK_BYTES:
+        blocks = raw.reshape(len(raw), -1, BLOCK_BYTES[kind])
+        scales = np.ascontiguousarray(blocks[:, :, :2]).view("<f2")[:, :, 0].astype(np.float16, copy=False)
+        packed = blocks[:, :, 2:]
+        if kind == "Q8_0":
+            return np.ascontiguousarray(packed).view(np.int8).reshape(len(raw), -1), scales
+        halves = np.concatenate([packed & 15, packed >> 4], axis=2)
+        return (halves - np.uint8(8)).view(np.int8).reshape(len(raw), -1), scales
+    assert values is not None
+    begin, size, sign = _SCALE_AT[kind]
+    stored = np.ascontiguousarray(raw.reshape(len(raw), -1, size)[:, :, begin : begin + 2]).view("<f2")[:, :, 0]
+    every = values.shape[1] // stored.shape[1]
+    scales = np.repeat(stored.astype(np.float16) * np.float16(sign), every // BLOCK, axis=1)
+    spread = np.repeat(scales.astype(np.float32), BLOCK, axis=1)
+    with np.errstate(all="ignore"):
+        integers = np.where(spread == 0, np.float32(0), np.rint(values / spread))
+        fits = (integers * spread == values) & (integers >= -128) & (integers <= 127)
+    if not fits.all():
+        raise ValueError(f"{kind} that is not integers times scales")
+    return integers.astype(np.int8), scales

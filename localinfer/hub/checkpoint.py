@@ -11,6 +11,8 @@ from localinfer.formats.quantization_said import quantization_said
 from localinfer.hub.model import Variant, variant_of_bits
 
 RECORD = "localinfer.json"
+IMPORTED = "imported"
+"""The `kind` of a model made from a GGUF file."""
 
 
 def weight_files(index: dict[str, Any]) -> list[str]:
@@ -75,6 +77,14 @@ def recorded_revision(directory: Path) -> str | None:
 def files_of(directory: Path) -> list[Path]:
     """All regular files of a model, links followed: those directly in `directory`, and further chat templates."""
     return sorted(path for path in (*directory.iterdir(), *(directory / TEMPLATE_FOLDER).glob("*")) if path.is_file())
+
+
+def is_imported(directory: Path) -> bool:
+    """Whether a GGUF file was its original."""
+    try:
+        return read_object(directory / RECORD).get("kind") == IMPORTED
+    except LocalInferError:
+        return False
 
 
 def size_on_disk(directory: Path) -> int:

@@ -7,7 +7,7 @@ from localinfer.errors import Corrupt, NotFound, NotSupported
 from localinfer.formats.layout import PICKLES, SINGLE
 from localinfer.hub import catalogue
 from localinfer.hub.cache import forms_of, list_models, read_ref, repo_dir
-from localinfer.hub.checkpoint import missing_file, recorded_revision, size_on_disk, variant_of
+from localinfer.hub.checkpoint import is_imported, missing_file, recorded_revision, size_on_disk, variant_of
 from localinfer.hub.model import LocalModel, variant_of_bits
 from localinfer.hub.names import COMMIT
 from localinfer.hub.reference import Reference, parse
@@ -19,9 +19,10 @@ __all__ = ["LocalModel", "resolve"]
 def resolve(ref: str, *, revision: str | None = None, offline: bool = False) -> LocalModel:
     """The model that `ref` means, which must be here and whole.
 
-    `org/name` is the original, `org/name:INT4` that form; an alias is its best quantized form (the advised bits
-    first), else the original. Raises `NotFound` whose hint is the command that gets it, `Corrupt` for a directory with
-    files missing, `UsageError` for a reference that is none. `offline` only changes the hint.
+    `org/name` is the original (of a GGUF file, what it was imported as), `org/name:INT4` that form; an alias is its
+    best quantized form (the advised bits first), else the original. Raises `NotFound` whose hint is the command that
+    gets it, `Corrupt` for a directory with files missing, `UsageError` for a reference that is none. `offline` only
+    changes the hint.
     """
     reference = parse(ref, revision=revision)
     if reference.path is not None:
@@ -35,9 +36,7 @@ def resolve(ref: str, *, revision: str | None = None, offline: bool = False) -> 
     elif alias and entry is not None:
         chosen = _best(forms, entry.advised_bits)
     else:
-        chosen = next((form for form in forms if form.source == "hub"), None) or next(
-            (form for form in forms if form.variant == "BF16"), None
-        )
+        chosen = _original(forms)
     if chosen is None:
         raise _not_here(ref, name, reference, forms, alias=alias, offline=offline)
     return chosen
@@ -55,6 +54,15 @@ def _of_revision(forms: list[LocalModel], reference: Reference, name: str, pinne
 
 def _abbreviates(short: str, commit: str | None) -> bool:
     return len(short) >= 7 and commit is not None and commit.startswith(short)
+
+
+def _original(forms: list[LocalModel]) -> LocalModel | None:
+    """What others are made from: the download, our own bf16, or what a GGUF file became."""
+    return (
+        next((form for form in forms if form.source == "hub"), None)
+        or next((form for form in forms if form.variant == "BF16"), None)
+        or next((form for form in forms if form.source == "ours" and is_imported(form.path)), None)
+    )
 
 
 def _best(forms: list[LocalModel], advised_bits: int) -> LocalModel | None:

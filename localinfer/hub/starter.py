@@ -72,6 +72,7 @@ def package_file(source: PackageSource) -> Path:
 
 def _import_package(entry: Entry, source: PackageSource, on_progress: Progress | None) -> LocalModel:
     version = f"{source.package} {_version(source.package)}"
+    # As bf16: the original that quantizers round from is stored so.
     return import_file(package_file(source), entry.repo, on_progress, source={"package": version})
 
 
