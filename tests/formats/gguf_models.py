@@ -1,6 +1,7 @@
 """GGUF files made from tiny checkpoints, with the changes llama.cpp's converter makes, to be imported back."""
 
 import json
+from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
 
@@ -16,23 +17,76 @@ ARCHITECTURE = {"llama": "llama", "qwen2": "qwen2", "qwen3": "qwen3", "gemma3_te
 Pairs = dict[str, tuple[str, Any]]
 
 
-def gguf_of(checkpoint: Path, *, pre: str = "gpt-2", extra: Pairs | None = None) -> bytes:
-    """The tiny float32 checkpoint as a GGUF file of F32 tensors."""
+Kinds = dict[str, str]
+"""ggml's types by patterns of tensor names; the first that matches counts, F32 where none does."""
+
+_SCALES = {
+    "Q2_K": (80, 82),
+    "Q3_K": (108,),
+    "Q4_K": (0, 2),
+    "Q5_K": (0, 2),
+    "Q6_K": (208,),
+    "TQ2_0": (64,),
+    "IQ4_NL": (0,),
+    "IQ4_XS": (0,),
+    "IQ3_S": (0,),
+    "IQ3_XXS": (0,),
+    "IQ2_XXS": (0,),
+}
+"""Where the float16 numbers of a block lie in types that the `gguf` package reads, but cannot write."""
+
+
+def gguf_of(checkpoint: Path, *, pre: str = "gpt-2", extra: Pairs | None = None, kinds: Kinds | None = None) -> bytes:
+    """The tiny float32 checkpoint as a GGUF file of F32 tensors, or of `kinds`."""
     config = json.loads((checkpoint / "config.json").read_text())
     arch = ARCHITECTURE[config["model_type"]]
     tensors = [(name, _changed(arch, config, name, values)) for name, values in _tensors(checkpoint, arch)]
     pairs = _metadata(arch, config) | tokenizer_pairs(checkpoint, pre) | (extra or {})
-    return pack_tensors({key: value for key, value in pairs.items() if value[1] is not None}, tensors)
+    return pack_tensors({key: value for key, value in pairs.items() if value[1] is not None}, tensors, kinds)
 
 
-def pack_tensors(pairs: Pairs, tensors: list[tuple[str, NDArray[np.float32]]]) -> bytes:
-    """A GGUF file of F32 tensors, each aligned to 32 bytes."""
+def pack_tensors(pairs: Pairs, tensors: list[tuple[str, NDArray[np.float32]]], kinds: Kinds | None = None) -> bytes:
+    """A GGUF file of tensors, each aligned to 32 bytes."""
     infos, data = [], b""
     for name, values in tensors:
-        infos.append(gguf_tensor(name, tuple(reversed(values.shape)), int(gguf.GGMLQuantizationType.F32), len(data)))
-        raw = values.astype("<f4").tobytes()
+        found = next((kind for pattern, kind in (kinds or {}).items() if fnmatch(name, pattern)), "F32")
+        kind = gguf.GGMLQuantizationType[found if values.ndim > 1 else "F32"]
+        infos.append(gguf_tensor(name, tuple(reversed(values.shape)), int(kind), len(data)))
+        raw = blocks(kind, values)
         data += raw + bytes(-len(raw) % 32)
     return gguf_bytes(pairs, infos, data)
+
+
+def blocks(kind: gguf.GGMLQuantizationType, values: NDArray[np.float32]) -> bytes:
+    """`values` in the type; of those that the package cannot write, random blocks of the same size."""
+    if kind.name not in _SCALES:
+        return gguf.quants.quantize(np.ascontiguousarray(values, np.float32), kind).tobytes()
+    block, size = gguf.GGML_QUANT_SIZES[kind]
+    rng = np.random.default_rng(values.shape[0])
+    made = rng.integers(0, 256, (values.size // block, size), dtype=np.uint8)
+    for number, at in enumerate(_SCALES[kind.name]):
+        scales = (rng.uniform(0.5, 1, len(made)) * (0.002 if number == 0 else 0.01)).astype("<f2")
+        made[:, at : at + 2] = scales.view(np.uint8).reshape(-1, 2)
+    return made.tobytes()
+
+
+def split(pairs: Pairs, tensors: list[tuple[str, NDArray[np.float32]]], count: int) -> list[bytes]:
+    """The model in `count` files: all metadata in the first, the tensors dealt out."""
+    files = []
+    for number in range(count):
+        said: Pairs = {"split.no": ("u16", number), "split.count": ("u16", count)}
+        said |= {"split.tensors.count": ("i32", len(tensors))}
+        files.append(pack_tensors((pairs | said) if number == 0 else said, tensors[number::count]))
+    return files
+
+
+def split_of(checkpoint: Path, count: int) -> list[bytes]:
+    """The tiny float32 checkpoint as `gguf_of` has it, in `count` files."""
+    config = json.loads((checkpoint / "config.json").read_text())
+    arch = ARCHITECTURE[config["model_type"]]
+    tensors = [(name, _changed(arch, config, name, values)) for name, values in _tensors(checkpoint, arch)]
+    pairs = _metadata(arch, config) | tokenizer_pairs(checkpoint, "gpt-2")
+    return split({key: value for key, value in pairs.items() if value[1] is not None}, tensors, count)
 
 
 def _tensors(checkpoint: Path, arch: str) -> list[tuple[str, NDArray[np.float32]]]:

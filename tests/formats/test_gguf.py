@@ -149,6 +149,9 @@ BAD: dict[str, bytes] = {
     "same place": tensors(gguf_tensor("a", [4], F32, 0), gguf_tensor("b", [4], F32, 0)),
     "data cut": tensors(gguf_tensor("a", [4], F32, 0), data=DATA[:15]),
     "no data": tensors(gguf_tensor("a", [4], F32, 0), data=b""),
+    "split far": gguf_bytes({"split.count": ("u16", 60000), "split.no": ("u16", 59999)}),
+    "split beyond": gguf_bytes({"split.count": ("u16", 2), "split.no": ("u16", 2)}),
+    "split text": gguf_bytes({"split.count": ("str", "2")}),
 }
 
 
