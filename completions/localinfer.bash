@@ -28,7 +28,7 @@ _localinfer_values() {
         --revision) : ;;
         --token) : ;;
         --name) : ;;
-        --bits) _localinfer_words 8 4 3 ;;
+        --bits) _localinfer_words 16 8 4 3 ;;
         --group) _localinfer_words 32 64 128 ;;
         --method) _localinfer_words rtn imatrix awq gptq awq+gptq ;;
         --calib) : ;;
@@ -44,6 +44,7 @@ _localinfer_values() {
         --ctx) : ;;
         --chunks) : ;;
         --plot) _localinfer_files ;;
+        --backend) _localinfer_words auto cpu cuda llamacpp ;;
         --kv-bits) _localinfer_words 16 8 4 ;;
         --format) _localinfer_words gguf gptq ;;
         --type) _localinfer_words Q8_0 Q4_0 F16 ;;
@@ -61,7 +62,6 @@ _localinfer_values() {
         --stop) : ;;
         --on-overflow) _localinfer_words error shift ;;
         -c|--ctx-size) : ;;
-        --backend) _localinfer_words auto cpu cuda llamacpp ;;
         --draft) : ;;
         --draft-tokens) : ;;
         --prefill-chunk) : ;;
@@ -118,9 +118,9 @@ _localinfer() {
         'rm') flags='--dry-run -y --yes --json -q --quiet -h --help' offer='_localinfer_names models' ;;
         'cache verify') flags='--json -q --quiet -h --help' offer='' ;;
         'cache prune') flags='--dry-run --json -q --quiet -h --help' offer='' ;;
-        'import') flags='--name --json -q --quiet -h --help' offer='_localinfer_files' ;;
+        'import') flags='--name --bits --json -q --quiet -h --help' offer='_localinfer_files' ;;
         'quantize') flags='--bits --group --method --calib --tokens --seed --bpw --target-size --refine --time-budget --resume --fresh --name -t --threads --no-report --revision --offline --json -q --quiet -h --help' offer='_localinfer_names models' ;;
-        'eval') flags='--against --text --ctx --chunks --plot --kv-bits -t --threads --revision --offline --json -q --quiet -h --help' offer='_localinfer_names models' ;;
+        'eval') flags='--against --text --ctx --chunks --plot --backend --kv-bits -t --threads --revision --offline --json -q --quiet -h --help' offer='_localinfer_names models' ;;
         'export') flags='--format --type -o --output --revision --offline --json -q --quiet -h --help' offer='_localinfer_names models' ;;
         'run') flags='-m --model -p --prompt -f --file -s --system --raw --special -n --max-tokens --temp --top-k --top-p --min-p --repeat-penalty --seed --stop --on-overflow --lossy -c --ctx-size -t --threads --kv-bits --backend --draft --draft-tokens --prefill-chunk --kv-tokens --latency-goal --revision --offline --json --stats --usd-per-kwh --watts --hardware-usd --hardware-years --api-model --show-drafts --no-remember --kv-disk -q --quiet -h --help' offer='_localinfer_names models' ;;
         'map') flags='-o --output --resume -s --system --raw --special --ignore-unknown -n --max-tokens --temp --top-k --top-p --min-p --repeat-penalty --seed --stop -np --parallel -c --ctx-size -t --threads --kv-bits --backend --draft --draft-tokens --prefill-chunk --kv-tokens --latency-goal --revision --offline -q --quiet -h --help' offer='_localinfer_names models' ;;
@@ -145,7 +145,7 @@ _localinfer() {
             continue
         fi
         case $word in
-            --revision|--token|--name|--bits|--group|--method|--calib|--tokens|--seed|--bpw|--target-size|--refine|--time-budget|-t|--threads|--against|--text|--ctx|--chunks|--plot|--kv-bits|--format|--type|-o|--output|-m|--model|-p|--prompt|-f|--file|-s|--system|-n|--max-tokens|--temp|--top-k|--top-p|--min-p|--repeat-penalty|--stop|--on-overflow|-c|--ctx-size|--backend|--draft|--draft-tokens|--prefill-chunk|--kv-tokens|--latency-goal|--usd-per-kwh|--watts|--hardware-usd|--hardware-years|--api-model|--kv-disk|-np|--parallel|--theme|--random|--head-bits|--test|--rows|--workload|--rate|--requests|--tasks|--prompts|--replay|--reps|--against-file|--compare|--max-drop|--tokens-per-day|--minutes|--kind) skip=yes ;;
+            --revision|--token|--name|--bits|--group|--method|--calib|--tokens|--seed|--bpw|--target-size|--refine|--time-budget|-t|--threads|--against|--text|--ctx|--chunks|--plot|--backend|--kv-bits|--format|--type|-o|--output|-m|--model|-p|--prompt|-f|--file|-s|--system|-n|--max-tokens|--temp|--top-k|--top-p|--min-p|--repeat-penalty|--stop|--on-overflow|-c|--ctx-size|--draft|--draft-tokens|--prefill-chunk|--kv-tokens|--latency-goal|--usd-per-kwh|--watts|--hardware-usd|--hardware-years|--api-model|--kv-disk|-np|--parallel|--theme|--random|--head-bits|--test|--rows|--workload|--rate|--requests|--tasks|--prompts|--replay|--reps|--against-file|--compare|--max-drop|--tokens-per-day|--minutes|--kind) skip=yes ;;
             -*) ;;
             *) given=$((given + 1)) ;;
         esac

@@ -24,7 +24,7 @@ complete -c localinfer -n __fish_use_subcommand -a list -d 'Show the models on t
 complete -c localinfer -n __fish_use_subcommand -a show -d 'Show one model: what it is, where it lies, what it needs.'
 complete -c localinfer -n __fish_use_subcommand -a rm -d 'Delete models from this machine.'
 complete -c localinfer -n __fish_use_subcommand -a cache -d 'Check or tidy what is stored.'
-complete -c localinfer -n __fish_use_subcommand -a import -d 'Turn a GGUF file into a model of ours: weights as bf16, tokenizer and chat template with it.'
+complete -c localinfer -n __fish_use_subcommand -a import -d 'Turn a GGUF file into a model of ours, tokenizer and chat template with it.'
 complete -c localinfer -n __fish_use_subcommand -a quantize -d 'Make a model smaller and faster; it is kept as `REF:INT4` and the like.'
 complete -c localinfer -n __fish_use_subcommand -a eval -d 'Measure perplexity, and with `--against REF` the KL divergence and agreement with the original.'
 complete -c localinfer -n __fish_use_subcommand -a export -d 'Write a model in the form of other programs: a GGUF file, or a GPTQ folder.'
@@ -91,13 +91,14 @@ complete -c localinfer -n '__localinfer_in cache prune' -s h -l help -d 'Show th
 # import
 complete -c localinfer -n '__localinfer_in import' -F
 complete -c localinfer -n '__localinfer_in import' -l name -x -d 'Keep the model under this name.'
+complete -c localinfer -n '__localinfer_in import' -l bits -x -a '16 8 4 3' -d 'Bits of each weight of the body. 16 is for `import`, which keeps the file\'s own without it.'
 complete -c localinfer -n '__localinfer_in import' -l json -d 'Print JSON on standard output.'
 complete -c localinfer -n '__localinfer_in import' -s q -l quiet -d 'No progress and no notes on standard error.'
 complete -c localinfer -n '__localinfer_in import' -s h -l help -d 'Show this message and exit.'
 
 # quantize
 complete -c localinfer -n '__localinfer_in quantize' -a '(__localinfer_names models)'
-complete -c localinfer -n '__localinfer_in quantize' -l bits -x -a '8 4 3' -d 'Bits of each weight of the body.'
+complete -c localinfer -n '__localinfer_in quantize' -l bits -x -a '16 8 4 3' -d 'Bits of each weight of the body. 16 is for `import`, which keeps the file\'s own without it.'
 complete -c localinfer -n '__localinfer_in quantize' -l group -x -a '32 64 128' -d 'Weights that share one scale. [default: 32; 64 from 4 billion weights on]'
 complete -c localinfer -n '__localinfer_in quantize' -l method -x -a 'rtn imatrix awq gptq awq+gptq' -d 'How integers are chosen: `rtn` from the weights alone, all others by calibrating too. [default: gptq; rtn for 8 bits]'
 complete -c localinfer -n '__localinfer_in quantize' -l calib -x -d 'Calibrate on this text, not on our own; may be repeated. `self`: on what the model says by itself.'
@@ -125,6 +126,7 @@ complete -c localinfer -n '__localinfer_in eval' -l text -r -F -d 'The text to r
 complete -c localinfer -n '__localinfer_in eval' -l ctx -x -d 'Tokens in each chunk of the text. [default: 512]'
 complete -c localinfer -n '__localinfer_in eval' -l chunks -x -d 'Read this many chunks; 0 reads all that the text has. [default: 24]'
 complete -c localinfer -n '__localinfer_in eval' -l plot -r -F -d 'Draw a picture into this file: for `eval` (PNG) size and divergence, for `bench --ladder` its steps, for `cost` dollars by volume (SVG or PNG). Needs matplotlib.'
+complete -c localinfer -n '__localinfer_in eval' -l backend -x -a 'auto cpu cuda llamacpp' -d 'Where it runs. `auto` is an NVIDIA card that has passed its test, else the processor; the text is the same. `llamacpp` runs GGUF files and is never chosen by itself. [default: auto]'
 complete -c localinfer -n '__localinfer_in eval' -l kv-bits -x -a '16 8 4' -d 'Bits of each cached key and value. [default: 8]'
 complete -c localinfer -n '__localinfer_in eval' -s t -l threads -x -d 'Worker threads. [default: at most one per physical core]'
 complete -c localinfer -n '__localinfer_in eval' -l revision -x -d 'Commit, branch or tag of the repository.'
@@ -267,7 +269,7 @@ complete -c localinfer -n '__localinfer_in bench' -l requests -x -d 'Requests of
 complete -c localinfer -n '__localinfer_in bench' -l tasks -x -d 'Answer real prompts instead: code-edit, summary, retrieval, chat, new-code, or all.'
 complete -c localinfer -n '__localinfer_in bench' -l prompts -x -d 'Answer those of a file: a line each like {"task": "…", "prompt": "…"}.'
 complete -c localinfer -n '__localinfer_in bench' -l ladder -d 'Climb from naive bf16 in torch to everything on, each step measured in turn: INT8, INT4, INT3, drafts, a smaller KV cache, many streams. With --plot a picture; the upper steps stand on --bits.'
-complete -c localinfer -n '__localinfer_in bench' -l bits -x -a '8 4 3' -d 'Bits of each weight of the body.'
+complete -c localinfer -n '__localinfer_in bench' -l bits -x -a '16 8 4 3' -d 'Bits of each weight of the body. 16 is for `import`, which keeps the file\'s own without it.'
 complete -c localinfer -n '__localinfer_in bench' -l plot -r -F -d 'Draw a picture into this file: for `eval` (PNG) size and divergence, for `bench --ladder` its steps, for `cost` dollars by volume (SVG or PNG). Needs matplotlib.'
 complete -c localinfer -n '__localinfer_in bench' -l replay -r -F -d 'With --ladder and --random: an earlier ladder\'s JSON, whose accepted guesses are replayed.'
 complete -c localinfer -n '__localinfer_in bench' -s n -l max-tokens -x -d 'Stop after this many new tokens. [default: as many as the context holds]'

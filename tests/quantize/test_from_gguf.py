@@ -22,7 +22,7 @@ from tests.graph.packed import quantized
 from tests.graph.running import load, run
 from tests.tiny import BOS, Family, make_checkpoint
 
-WIDE = {"hidden_size": 256, "intermediate_size": 512, "head_dim": 64}
+WIDE: dict[str, Any] = {"hidden_size": 256, "intermediate_size": 512, "head_dim": 64}
 """Sizes that blocks of 256 divide."""
 SIX_LAYERS = {"num_hidden_layers": 6, "sliding_window_pattern": 6, "query_pre_attn_scalar": 32}
 EXPORTED: list[tuple[Family, dict[str, Any]]] = [
