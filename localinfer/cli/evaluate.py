@@ -1,7 +1,7 @@
 """`eval`: what a smaller model lost, against the original."""
 
 from pathlib import Path
-from typing import Annotated, cast
+from typing import TYPE_CHECKING, Annotated, cast
 
 import typer
 
@@ -9,6 +9,9 @@ from localinfer.cli import options as o
 from localinfer.config import KvBits
 from localinfer.errors import UsageError
 from localinfer.hub.model import LocalModel
+
+if TYPE_CHECKING:
+    from localinfer.evaluate import Quality
 
 Models = Annotated[list[str], typer.Argument(metavar="MODEL…", help="The models to measure: references or GGUF files.")]
 
@@ -36,13 +39,10 @@ def evaluate(
     llamacpp`.
     """
     from localinfer.cli.opening import find
-    from localinfer.cli.output import line, note, show_json
     from localinfer.cli.progress import Progress
     from localinfer.evaluate import evaluate as measure
     from localinfer.evaluate import held_out_text, read_text
-    from localinfer.evaluate.plot import plot as draw
     from localinfer.evaluate.plot import require_plot
-    from localinfer.evaluate.report import table, to_json
     from localinfer.quantize.from_gguf import GgufImporter
 
     if plot is not None and against is None:
@@ -71,10 +71,18 @@ def evaluate(
         )
     if backend == "cuda":
         said.append("`eval` runs on the processor")
+    _show(qualities, said, picture, json=json, quiet=quiet)
+
+
+def _show(qualities: "list[Quality]", said: list[str], picture: Path | None, *, json: bool, quiet: bool) -> None:
+    from localinfer.cli.output import line, note, show_json
+    from localinfer.evaluate.plot import plot
+    from localinfer.evaluate.report import table, to_json
+
     for one in said if not quiet else ():
         note(one)
     if picture is not None:
-        draw(qualities, picture)
+        plot(qualities, picture)
     if json:
         show_json(to_json(qualities))
     else:
