@@ -80,8 +80,6 @@ def evaluate(
     everything = [*models, *([reference] if reference else [])]
     _must_be_there(everything)
     with ExitStack() as stack, ExitStack() as before_the_floor:
-        if convert is not None and any(path.is_file() for path in everything):
-            progress("reading GGUF files", 0, 0)
         places = stack.enter_context(as_checkpoints(everything, convert, on_note))
         _must_fit(places, ctx)
         reference_place = places[-1] if reference else None
