@@ -86,6 +86,20 @@ async def test_seven_panes_all_have_a_title_and_a_box(scripted: Scripted) -> Non
             assert f"{label} SmolLM2" in shown
 
 
+@pytest.mark.parametrize("size", [(40, 10), (40, 11), (30, 12), (40, 15), (24, 8)])
+async def test_a_message_leaves_room_to_type_in_a_small_window(scripted: Scripted, size: tuple[int, int]) -> None:
+    app = scripted()
+    async with app.run_test(size=size) as pilot:
+        await settle(pilot)
+        await say(pilot, "/set temperature x")
+        app.pane.box.load_text("")
+        await press(pilot, *"typed", "f5" if size[0] < 40 else "ctrl+c")
+        shown = screen_text(app)
+        assert "typed" in shown
+        assert said(app)
+        assert said(app).split()[0] in shown
+
+
 async def test_resized_by_keys_and_balanced(scripted: Scripted) -> None:
     app = scripted()
     async with app.run_test(size=(122, 40)) as pilot:

@@ -7,11 +7,13 @@ from pathlib import Path
 import pytest
 from textual.app import App
 
+from localinfer.chats.store import ChatStore
+from localinfer.chats.template import Message
 from localinfer.engine.load import Load
 from localinfer.errors import ContextOverflow, NotFound
 from localinfer.tui.app import ChatApp
 from localinfer.tui.meter import Sample
-from tests.tui.conftest import quiet_app, say, settle, still
+from tests.tui.conftest import quiet_app, say, screen_text, settle, still
 from tests.tui.scripted import ScriptedEngine
 
 SIZES = pytest.mark.parametrize("size", [(80, 24), (120, 40)], ids=["80x24", "120x40"])
@@ -192,6 +194,46 @@ async def test_details(scripted: Scripted, golden_svg: Golden, size: tuple[int, 
         await pilot.press("f3")
         await settle(pilot)
         golden_svg(app, f"details-{size[0]}x{size[1]}")
+
+
+FOUR_SIZES = pytest.mark.parametrize("size", [(80, 24), (100, 30), (140, 40), (220, 60)], ids=str)
+
+
+@FOUR_SIZES
+async def test_the_last_chats_are_offered(
+    scripted: Scripted,
+    golden_svg: Golden,
+    store_path: Path,
+    size: tuple[int, int],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("localinfer.tui.widgets.welcome.time.strftime", lambda *_: "2026-11-27 10:00")
+    with ChatStore(store_path) as store:
+        for title in ("Which rivers flow north?", "A poem of forty lines about the sea in winter, in rhyme", "Hills"):
+            store.append(store.create("m"), Message("user", title))
+    app = scripted(["Fine."])
+    async with app.run_test(size=size) as pilot:
+        await settle(pilot)
+        golden_svg(app, f"welcome-{size[0]}x{size[1]}")
+        lines = screen_text(app).splitlines()
+        row = next(i for i, line in enumerate(lines) if "Which rivers" in line)
+        await pilot.click(offset=(lines[row].index("Which"), row))
+        await settle(pilot)
+        assert app.pane.session.chat_id == 1
+
+
+@FOUR_SIZES
+async def test_seven_panes(scripted: Scripted, golden_svg: Golden, size: tuple[int, int]) -> None:
+    app = scripted(PIECES)
+    async with app.run_test(size=size) as pilot:
+        await settle(pilot)
+        await say(pilot, "Why is the sky blue?")
+        for key in ["f5", "f6"] * 3:
+            await pilot.press(key)
+            await settle(pilot)
+        await pilot.press("ctrl+o", "left")
+        await settle(pilot)
+        golden_svg(app, f"seven-{size[0]}x{size[1]}")
 
 
 async def test_tiny(scripted: Scripted, golden_svg: Golden) -> None:
