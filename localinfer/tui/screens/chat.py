@@ -1,6 +1,7 @@
 """All panes, the engines they share, and the keys that move between them."""
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, ClassVar
 
 from textual import on, work
@@ -183,6 +184,8 @@ class ChatScreen(PaneScreen):
 
     def marked(self) -> None:
         self._focus_engines()
+        line = self.query_one(TotalLine)
+        line.total = replace(line.total, panes=len(self.panes))
 
     @on(ChatPane.Running)
     def tell_running(self) -> None:
