@@ -223,7 +223,10 @@ async def test_the_last_chats_are_offered(
 
 
 @FOUR_SIZES
-async def test_seven_panes(scripted: Scripted, golden_svg: Golden, size: tuple[int, int]) -> None:
+async def test_seven_panes(
+    scripted: Scripted, golden_svg: Golden, size: tuple[int, int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("localinfer.tui.widgets.welcome.time.strftime", lambda *_: "2026-11-27 10:00")
     app = scripted(PIECES)
     async with app.run_test(size=size) as pilot:
         await settle(pilot)
