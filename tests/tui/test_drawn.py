@@ -96,3 +96,18 @@ async def test_all_panes_draw_what_is_stored(store_path: Path, panes: int) -> No
             await write_all(app, pilot, writer.chance)
             wrong = await wrong_at_last(app, pilot)
             assert wrong == {}
+
+
+async def test_an_answer_grows_though_another_layout_came_between(store_path: Path) -> None:
+    app = quiet_app(lambda _: ScriptedEngine(["one"]), store_path)
+    async with app.run_test() as pilot:
+        await settle(pilot)
+        await app.pane.send("a")
+        await settle(pilot)
+        answer = app.pane.query_one(Answer)
+        answer.write("\n\ntwo")
+        app.pane.transcript._clear_arrangement_cache()  # as for another widget there
+        app.screen._refresh_layout()
+        answer.write("\n\nthree")
+        await settle(pilot)
+        assert text_on(answer).split() == ["one", "two", "three"]

@@ -108,6 +108,7 @@ class Drawn(Widget):
         if begin < height:
             self.refresh(Region(0, begin, width, height - begin))
         if not width or len(self._page) != height:
+            self._layout_updates += 1  # a layout for another widget may have measured this one since it last asked
             self.refresh(layout=True)
 
     def get_content_width(self, container: Size, viewport: Size) -> int:
