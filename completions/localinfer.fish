@@ -107,7 +107,7 @@ complete -c localinfer -n '__localinfer_in quantize' -l seed -x -d 'Same seed, s
 complete -c localinfer -n '__localinfer_in quantize' -l bpw -x -d 'Mix widths, from `--bits` up: this many bits a weight in the layers.'
 complete -c localinfer -n '__localinfer_in quantize' -l target-size -x -d 'Mix widths, from `--bits` up: this size in all. [default: none; 1GB, 90MB]'
 complete -c localinfer -n '__localinfer_in quantize' -l refine -x -a 'none kl qat' -d 'Then train it to answer more like the original: `kl` the scales, `qat` the weights too. [default: none]'
-complete -c localinfer -n '__localinfer_in quantize' -l time-budget -x -d 'Take no longer than this: layers that --method has no time for are rounded to the nearest, and --refine ends. [default: none; 90s, 30m, 2h]'
+complete -c localinfer -n '__localinfer_in quantize' -l time-budget -x -d 'Take no longer than this, all included: text, layers that --method is used for, --refine and the report are shortened to it, as this machine\'s speed tells beforehand, and what cannot be done in it is refused. [default: none; 90s, 30m, 2h]'
 complete -c localinfer -n '__localinfer_in quantize' -l resume -d 'Go on with a stopped run, and refuse other settings than it had.'
 complete -c localinfer -n '__localinfer_in quantize' -l fresh -d 'Forget what a stopped run has left, and begin anew.'
 complete -c localinfer -n '__localinfer_in quantize' -l name -x -d 'Keep the model under this name.'
@@ -345,7 +345,7 @@ complete -c localinfer -n '__localinfer_in cost' -s q -l quiet -d 'No progress a
 complete -c localinfer -n '__localinfer_in cost' -s h -l help -d 'Show this message and exit.'
 
 # draft train
-complete -c localinfer -n '__localinfer_in draft train' -l minutes -x -d 'Time for all of it: letting the model speak, reading that, and learning. [default: 10.0]'
+complete -c localinfer -n '__localinfer_in draft train' -l minutes -x -d 'Time for all of it: letting the model write, reading that, learning and judging. [default: 10.0]'
 complete -c localinfer -n '__localinfer_in draft train' -l text -r -F -d 'The text to read, UTF-8. [default: a text of our own, or of the model\'s own]'
 complete -c localinfer -n '__localinfer_in draft train' -l kind -x -a 'head early' -d 'What to make: a head on the model\'s last layer, or an exit after its first third. [default: head]'
 complete -c localinfer -n '__localinfer_in draft train' -l seed -x -d 'Same seed, same text. [default: 0]'

@@ -38,9 +38,11 @@ def write_own_words(
     seed: int,
     together: int = TOGETHER,
     temperature: float = 1.0,
+    late: Callable[[], bool] = lambda: False,
     on_progress: Callable[[int, int], None] | None = None,
-) -> None:
-    """Append to `path`, a JSON line each, until there are `tokens` tokens of text.
+) -> int:
+    """Append to `path`, a JSON line each, until there are `tokens` tokens of text, or it is `late`; gives how many.
+    Texts that are being drawn when it gets late end where they are.
 
     A text depends on the model, `seed`, `temperature` and its number alone, so what a stopped run has left is gone on
     with. `engine` runs `together` sequences. Raises `UsageError` for a model that says too little, `DoesNotFit` for a
@@ -50,13 +52,13 @@ def write_own_words(
     done = sum(_length(engine, line) for line in lines)
     begin = _begin_of_question(engine)
     most = 64 + tokens // 8
-    while done < tokens:
+    while done < tokens and not late():
         if len(lines) >= most:
             raise UsageError(
                 f"the model's own words are too few: {done} tokens in {most} texts, and {tokens} are needed",
                 hint="calibrate on a text of your own: `--calib FILE`",
             )
-        fresh = _drawn(engine, range(len(lines), len(lines) + together), seed, begin, temperature)
+        fresh = _drawn(engine, range(len(lines), len(lines) + together), seed, begin, temperature, late)
         try:
             with path.open("a", encoding="utf-8") as file:
                 file.writelines(json.dumps(line) + "\n" for line in fresh)
@@ -66,6 +68,7 @@ def write_own_words(
         done += sum(_length(engine, line) for line in fresh)
         if on_progress is not None:
             on_progress(min(done, tokens), tokens)
+    return done
 
 
 def _whole_lines(path: Path, together: int) -> list[Line]:
@@ -84,7 +87,14 @@ def _length(engine: Engine, line: Line) -> int:
     return len(engine.tokenizer.encode_text(text))
 
 
-def _drawn(engine: Engine, numbers: Sequence[int], seed: int, begin: tuple[int, ...], temperature: float) -> list[Line]:
+def _drawn(
+    engine: Engine,
+    numbers: Sequence[int],
+    seed: int,
+    begin: tuple[int, ...],
+    temperature: float,
+    late: Callable[[], bool],
+) -> list[Line]:
     """The texts of these numbers, odd ones conversations. Empty ones keep their place, so that numbers stay."""
     rngs = {number: random.Random(f"{seed} {number}") for number in numbers}
     asks = [number for number in numbers if begin and number % 2]
@@ -92,11 +102,11 @@ def _drawn(engine: Engine, numbers: Sequence[int], seed: int, begin: tuple[int, 
     bos = (engine.tokenizer.bos_id,) if engine.tokenizer.adds_bos and engine.tokenizer.bos_id is not None else ()
     prompts = [((*bos, first[n]) if n in first else begin, rngs[n].getrandbits(63)) for n in numbers]
     limits = [LONGEST if n in first else LONGEST_QUESTION for n in numbers]
-    said = dict(zip(numbers, _continued(engine, prompts, limits, temperature), strict=True))
+    said = dict(zip(numbers, _continued(engine, prompts, limits, temperature, late), strict=True))
     lines: dict[int, Line] = {n: engine.tokenizer.decode([first[n], *said[n]]) for n in first}
     questions = {number: engine.tokenizer.decode(said[number]).strip() for number in asks}
     turns = [(_answer_to(engine, questions[number]), rngs[number].getrandbits(63)) for number in asks]
-    answers = _continued(engine, turns, [LONGEST_ANSWER] * len(asks), temperature)
+    answers = _continued(engine, turns, [LONGEST_ANSWER] * len(asks), temperature, late)
     for number, ids in zip(asks, answers, strict=True):
         answer = engine.tokenizer.decode(ids).strip()
         lines[number] = [
@@ -107,9 +117,13 @@ def _drawn(engine: Engine, numbers: Sequence[int], seed: int, begin: tuple[int, 
 
 
 def _continued(
-    engine: Engine, prompts: Sequence[tuple[tuple[int, ...], int]], limits: Sequence[int], temperature: float
+    engine: Engine,
+    prompts: Sequence[tuple[tuple[int, ...], int]],
+    limits: Sequence[int],
+    temperature: float,
+    late: Callable[[], bool],
 ) -> Iterator[list[int]]:
-    """Each (prompt, seed) drawn on to its end, or to its limit of tokens."""
+    """Each (prompt, seed) drawn on to its end, to its limit of tokens, or until it is `late`."""
     handles = []
     for (prompt, seed), limit in zip(prompts, limits, strict=True):
         most = min(limit, engine.context_size - len(prompt))
@@ -121,6 +135,9 @@ def _continued(
             if isinstance(event, Finished):
                 event.require_whole()
                 ended[event.handle] = list(event.token_ids)
+        if late():
+            for handle in set(handles) - ended.keys():
+                engine.cancel(handle)
     return iter([ended[handle] for handle in handles])
 
 

@@ -1,6 +1,7 @@
 """`draft`: small models that guess for a large one, made, listed and deleted."""
 
 import time
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -10,14 +11,11 @@ from localinfer.cli import options as o
 from localinfer.errors import NotFound, UsageError, size
 
 if TYPE_CHECKING:
-    from localinfer.distill import Result
+    from localinfer.distill.train import Result
     from localinfer.engine.drafters import Trained
 
 Ref = Annotated[str, typer.Argument(metavar="MODEL", help="The model to guess for, as it will run.")]
 MaybeRef = Annotated[str | None, typer.Argument(metavar="[MODEL]", help="The model whose drafters are to go.")]
-
-SPEAKING = 0.4
-"""Share of the time in which the model speaks, at most."""
 
 
 def train(
@@ -34,14 +32,17 @@ def train(
 ) -> None:
     """Distil a small drafter from a model, on this machine, from what the model itself says.
 
-    It is judged on text that it has not learned from, by this machine's step times, and kept only if it saves time.
+    It is judged on text that it has not learned from, by this machine's step times, and kept only if it saves time. The
+    minutes hold all of it; too few for any learning are refused, with the numbers.
     """
     from localinfer.cli.opening import find
     from localinfer.cli.output import note, show_json
     from localinfer.cli.progress import Progress
-    from localinfer.cli.training import own_text, step_times
-    from localinfer.distill import train_drafter
+    from localinfer.cli.training import own_text
+    from localinfer.distill.time_plan import plan_training
+    from localinfer.quantize.time_plan import workers_of
 
+    begun = time.monotonic()
     files = [Path(name).expanduser() for name in text]
     missing = next((path for path in files if not path.is_file()), None)
     if missing is not None:
@@ -49,16 +50,19 @@ def train(
     found = find(ref, offline=offline, quiet=quiet)
     if found.kind != "checkpoint":
         raise UsageError(f"`{ref}` is a GGUF file", hint=f"make a model of it first: `localinfer import {ref}`")
-    begun = time.monotonic()
+    plan = plan_training(found.path, 60 * minutes, workers=workers_of(threads or 0), started=begun)
+    from localinfer.distill.train import train_drafter  # loads torch, so only once there is time for it
+
     with Progress(long=True, quiet=quiet) as progress:
-        tokens = own_text(found, files, 60 * minutes * SPEAKING, seed=seed, threads=threads or 0, progress=progress)
+        left = partial(plan.left, "speaking")
+        tokens, step_s = own_text(found, files, left, seed=seed, threads=threads or 0, progress=progress)
         result = train_drafter(
             found.path,
             found.ref,
             tokens,
-            step_times(found, threads or 0),
+            step_s,
             kind=kind,
-            seconds=max(1.0, 60 * minutes - (time.monotonic() - begun)),
+            seconds=max(1e-3, plan.left("training")),
             seed=seed,
             threads=threads or 0,
             on_progress=progress,

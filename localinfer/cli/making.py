@@ -1,8 +1,10 @@
 """Make a smaller form of a model that is here, with progress; a stop loses nothing."""
 
+import math
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,6 +14,20 @@ from localinfer.hub.model import LocalModel, variant_of_bits
 if TYPE_CHECKING:
     from localinfer.cli.progress import Progress
     from localinfer.quantize import CalibrationText, Earlier, Method, QuantizeReport, Refining
+    from localinfer.quantize.speeds import Speeds
+    from localinfer.quantize.time_plan import TimePlan
+
+
+@dataclass(frozen=True, slots=True)
+class Limit:
+    """How long it may all take: `seconds` since `started`, by `clock`; 0 is no limit. `speeds` None: measured."""
+
+    seconds: float = 0.0
+    report: bool = True
+    """Whether it is to be measured afterwards, within the time."""
+    clock: Callable[[], float] = time.monotonic
+    started: float = field(default_factory=time.monotonic)
+    speeds: "Speeds | None" = None
 
 
 def make_small(
@@ -26,17 +42,17 @@ def make_small(
     bits_per_weight: float | None = None,
     target_bytes: int | None = None,
     refine: "Refining | None" = None,
-    seconds: float = 0.0,
+    limit: Limit | None = None,
     name: str | None = None,
     threads: int = 0,
     earlier: "Earlier" = "auto",
     quiet: bool,
-) -> "QuantizeReport":
+) -> "tuple[QuantizeReport, TimePlan | None]":
     """Quantize `source` to `name:INT<bits>` among our models. Ctrl-C keeps what is done and says so.
 
     `method` None is what loses least at that width; `calib` (files, or `self` for the model's own words), `tokens` and
-    `seed` say what it calibrates on. `refine` then trains it. All takes `seconds` at most if that is not 0.
-    `earlier`: what becomes of a stopped run.
+    `seed` say what it calibrates on. `refine` then trains it. `limit` is planned before anything is done: what cannot
+    be done in it is refused or shortened, and said. `earlier`: what becomes of a stopped run.
     """
     from localinfer.chats.template import conversation
     from localinfer.cli.own_words import calibration_files, forget_words
@@ -45,31 +61,81 @@ def make_small(
     from localinfer.quantize import DEFAULT_TOKENS, CalibrationText
     from localinfer.quantize.report import keep_report
 
-    name = name or source.name
+    name, limit = name or source.name, limit or Limit()
     made = f"{name}:{variant_of_bits(bits)}"
     method = method or _usual_method(bits, quiet)
     text = CalibrationText(tokens or DEFAULT_TOKENS, seed, (), conversation)
     sizes = {"bits_per_weight": bits_per_weight, "target_bytes": target_bytes}
-    settings: dict[str, Any] = {"bits": bits, "group": group, "method": method} | sizes
+    mixed = bits_per_weight is not None or target_bytes is not None
+    plan = _planned(source, bits, method, text, limit, calib, mixed=mixed, refine=refine, threads=threads, quiet=quiet)
     dest = variant_dir(name, variant_of_bits(bits))
+    if plan is not None:
+        method = method if plan.schedule.has("layers") else "rtn"
+        text = replace(text, tokens=_tokens(plan, dest, earlier))
+    settings: dict[str, Any] = {"bits": bits, "group": group, "method": method} | sizes
     limits: dict[str, Any] = {"threads": threads, "earlier": earlier}
     with Progress(long=True, quiet=quiet) as progress:
         try:
-            begun = time.monotonic()
-            if method != "rtn" or refine or bits_per_weight is not None or target_bytes is not None:
-                trained = refine is not None
-                files = calibration_files(source, dest, calib, text, refine=trained, **limits, progress=progress)
-                text = replace(text, files=files)
-            limits["say"] = _remarks(progress, quiet)
-            seconds = max(1.0, seconds - (time.monotonic() - begun)) if seconds else 0.0
-            report = _made(source.path, dest, made, settings, text, limits, seconds, refine, progress)
+            if method != "rtn" or refine or mixed:
+                left = partial(plan.left, "speaking") if plan is not None else no_end
+                more: dict[str, Any] = {"refine": refine is not None, "left": left, "progress": progress}
+                text = replace(text, files=calibration_files(source, dest, calib, text, **limits, **more))
+            limits |= {"say": _remarks(progress, quiet), "clock": limit.clock}
+            report = _made(source.path, dest, made, settings, text, limits, plan, refine, progress)
         except KeyboardInterrupt:
             progress.clear()
             note("interrupted; the same command goes on where it stopped")
             raise
     keep_report(dest, report)
     forget_words(dest)
-    return report
+    return report, plan
+
+
+def _tokens(plan: "TimePlan", dest: Path, earlier: "Earlier") -> int:
+    """How many to calibrate on: as `plan` says, but a stopped run that is gone on with keeps its number."""
+    from localinfer.quantize.journal import tokens_of_stopped
+
+    stopped = None if earlier == "fresh" else tokens_of_stopped(dest.with_name(f"{dest.name}.partial"))
+    return stopped or plan.tokens
+
+
+def no_end() -> float:
+    """Seconds that are left where there is no limit."""
+    return math.inf
+
+
+def _planned(
+    source: LocalModel,
+    bits: int,
+    method: "Method",
+    text: "CalibrationText",
+    limit: Limit,
+    calib: Sequence[str],
+    *,
+    mixed: bool,
+    refine: "Refining | None",
+    threads: int,
+    quiet: bool,
+) -> "TimePlan | None":
+    """How the time is divided, said where something is shortened; None without a limit."""
+    from localinfer.cli.own_words import SELF
+    from localinfer.quantize.time_plan import Wish, plan_time, workers_of
+
+    if not limit.seconds:
+        return None
+    wish = Wish(bits, method, text.tokens, mixed=mixed, refine=refine or "", speaks=SELF in calib, report=limit.report)
+    plan = plan_time(
+        source.path,
+        wish,
+        limit.seconds,
+        workers=workers_of(threads),
+        started=limit.started,
+        clock=limit.clock,
+        speeds=limit.speeds,
+    )
+    for words in plan.notes if not quiet else ():
+        note(words)
+    return plan
 
 
 def _remarks(progress: "Progress", quiet: bool) -> Callable[[str], None]:
@@ -97,24 +163,23 @@ def _made(
     settings: dict[str, Any],
     text: "CalibrationText",
     limits: dict[str, Any],
-    seconds: float,
+    plan: "TimePlan | None",
     refine: "Refining | None",
     progress: "Progress",
 ) -> "QuantizeReport":
-    """Quantize to `dest`, and refine; a method may use half of the time that is to be shared with refining."""
+    """Quantize to `dest`, and refine; each for as long as `plan` says."""
     from localinfer.quantize import quantize_checkpoint, refine_checkpoint
 
     def tell(what: str) -> Callable[[int, int], None]:
         return lambda done, total: progress(f"{what} {name}", done, total)
 
     def make(where: Path) -> "QuantizeReport":
-        time = seconds / 2 if refine else seconds
+        time = plan.quantizing() if plan is not None else {}
         on_progress = tell("quantizing to")
-        return quantize_checkpoint(
-            source, where, text=text, seconds=time, on_progress=on_progress, **limits, **settings
-        )
+        return quantize_checkpoint(source, where, text=text, on_progress=on_progress, **time, **limits, **settings)
 
     if not refine:
         return make(dest)
-    training = limits | {"seconds": seconds, "on_progress": tell("refining")}
+    time = plan.refining() if plan is not None else {}
+    training = limits | time | {"on_progress": tell("refining")}
     return refine_checkpoint(source, dest, make, settings, method=refine, text=text, **training)

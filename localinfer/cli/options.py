@@ -96,7 +96,7 @@ Minutes = Annotated[
     flag(
         "minutes",
         "float",
-        "Time for all of it: letting the model speak, reading that, and learning.",
+        "Time for all of it: letting the model write, reading that, learning and judging.",
         low=0.05,
         high=10000,
         default=10.0,
@@ -339,7 +339,8 @@ TimeBudget = Annotated[
     flag(
         "time-budget",
         "text",
-        "Take no longer than this: layers that --method has no time for are rounded to the nearest, and --refine ends.",
+        "Take no longer than this, all included: text, layers that --method is used for, --refine and the report are "
+        "shortened to it, as this machine's speed tells beforehand, and what cannot be done in it is refused.",
         metavar="TIME",
         shows="none; 90s, 30m, 2h",
     ),

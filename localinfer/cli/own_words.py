@@ -2,10 +2,11 @@
 
 import hashlib
 import shutil
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from localinfer.errors import UsageError
 from localinfer.hub.model import LocalModel
 
 if TYPE_CHECKING:
@@ -24,15 +25,17 @@ def calibration_files(
     refine: bool,
     threads: int,
     earlier: "Earlier",
+    left: Callable[[], float],
     progress: "Progress",
 ) -> tuple[Path, ...]:
-    """The files that `calib` names; for `self` one that holds what `source` says, to make and `refine` `dest` with."""
+    """The files that `calib` names; for `self` one that holds what `source` says, to make and `refine` `dest` with, as
+    much as it says in the seconds that are `left`."""
     if SELF not in calib:
         return tuple(Path(name).expanduser() for name in calib)
-    from localinfer.quantize.refine import MORE_TEXT
+    from localinfer.quantize.time_plan import MORE_TEXT
 
     tokens = text.tokens * (MORE_TEXT if refine else 1)
-    words = _drawn(source, dest, tokens, text.seed, threads, earlier, progress)
+    words = _drawn(source, dest, tokens, text.seed, threads, earlier, left, progress)
     return tuple(words if name == SELF else Path(name).expanduser() for name in calib)
 
 
@@ -47,14 +50,23 @@ def _folder(dest: Path) -> Path:
 
 
 def _drawn(
-    source: LocalModel, dest: Path, tokens: int, seed: int, threads: int, earlier: "Earlier", progress: "Progress"
+    source: LocalModel,
+    dest: Path,
+    tokens: int,
+    seed: int,
+    threads: int,
+    earlier: "Earlier",
+    left: Callable[[], float],
+    progress: "Progress",
 ) -> Path:
-    """What a stopped run has drawn is gone on with. Raises `Changed` for one of another source, before a word."""
+    """What a stopped run has drawn is gone on with. Raises `Changed` for one of another source, before a word, and
+    `UsageError` where the time ends before there is enough to calibrate on."""
     from localinfer.chats.own_words import CONTEXT, TOGETHER, write_own_words
     from localinfer.cli.opening import check_fit
     from localinfer.config import EngineConfig
     from localinfer.cost.fit import estimate
     from localinfer.engine.opening import open_engine
+    from localinfer.quantize.estimates import LEAST_TOKENS
     from localinfer.quantize.journal import locked, require_same_source
     from localinfer.quantize.origin import Origin
 
@@ -70,11 +82,17 @@ def _drawn(
         check_fit(source, config)
         file = _folder(dest) / f"{key[:16]}.jsonl"
         with open_engine(source.path, config, name=source.ref, on_progress=progress) as engine:
-            write_own_words(
+            said = write_own_words(
                 engine,
                 file,
                 tokens=tokens,
                 seed=seed,
+                late=lambda: left() <= 0,
                 on_progress=lambda done, total: progress(f"letting {source.ref} speak", done, total),
             )
+    if said < min(tokens, LEAST_TOKENS):
+        raise UsageError(
+            f"`{source.ref}` said {said} tokens in the time, and {LEAST_TOKENS} are needed to calibrate on",
+            hint="allow more time, or leave out `--calib self`",
+        )
     return file

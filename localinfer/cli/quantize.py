@@ -1,6 +1,7 @@
 """`quantize`: make a model small."""
 
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -13,6 +14,7 @@ from localinfer.hub.model import LocalModel
 if TYPE_CHECKING:
     from localinfer.evaluate import Quality
     from localinfer.quantize import QuantizeReport
+    from localinfer.quantize.time_plan import TimePlan
 
 Ref = Annotated[str, typer.Argument(metavar="REF", help="The original: a model of `localinfer list`, or `starter`.")]
 
@@ -45,8 +47,9 @@ def quantize(
     Embedding and head get 8 bits. Stopped half-way, the same command goes on, unless the original has changed (exit
     code 9). At the end it is measured against the original on a text that is used for nothing else.
     """
-    from localinfer.cli.making import make_small
+    from localinfer.cli.making import Limit, make_small
 
+    limit = Limit(seconds_of(time_budget, "--time-budget") if time_budget else 0.0, report=not no_report)
     if bits is None:
         raise UsageError("`--bits` is missing", hint=f"say how small: `localinfer quantize {ref} --bits 4`")
     if bits == "16":
@@ -57,7 +60,7 @@ def quantize(
     source = original(ref, revision=revision, offline=offline, quiet=quiet)
     name = name or source.name
     made, dest = _place(name, width)
-    report = make_small(
+    report, plan = make_small(
         source,
         width,
         group=int(group) if group else None,
@@ -68,13 +71,13 @@ def quantize(
         bits_per_weight=bpw,
         target_bytes=bytes_of(target_size, "--target-size") if target_size else None,
         refine=None if refine == "none" else refine,
-        seconds=seconds_of(time_budget, "--time-budget") if time_budget else 0.0,
+        limit=limit,
         name=name,
         threads=threads,
         earlier="resume" if resume else "fresh" if fresh else "auto",
         quiet=quiet,
     )
-    quality = None if no_report else measured(source, made, dest, threads=threads, quiet=quiet)
+    quality = None if no_report else measured(source, made, dest, plan=plan, threads=threads, quiet=quiet)
     show(report, quality, {"ref": made, "path": str(dest), "source": source.ref}, json=json, quiet=quiet)
 
 
@@ -115,17 +118,31 @@ def show(report: "QuantizeReport", quality: "Quality | None", made: dict[str, st
     line("worst tensors: " + ", ".join(f"{name} {error:.1%}" for name, error in report.worst_tensors[:3]))
 
 
-def measured(source: LocalModel, made: str, dest: Path, *, threads: int, quiet: bool) -> "Quality | None":
-    """What `made` lost, kept beside it; None, with a note, where both models do not fit into memory together."""
+def measured(
+    source: LocalModel, made: str, dest: Path, *, plan: "TimePlan | None", threads: int, quiet: bool
+) -> "Quality | None":
+    """What `made` lost, on as much text as `plan` has time for, kept beside it; None where that is no time, or, with a
+    note, where both models do not fit into memory together."""
+    from localinfer.cli.making import no_end
     from localinfer.cli.output import note
     from localinfer.cli.progress import Progress
     from localinfer.evaluate import report_on
     from localinfer.quantize.report import keep_quality
 
+    if plan is not None and not plan.schedule.has("report"):
+        return None
+    left = partial(plan.left, "report") if plan is not None else no_end
     later = f"`localinfer eval {made} --against {source.ref}` measures it"
     with Progress(long=True, quiet=quiet) as progress:
         try:
-            quality = report_on(dest, source.path, names=(made, source.ref), threads=threads, on_progress=progress)
+            quality = report_on(
+                dest,
+                source.path,
+                names=(made, source.ref),
+                threads=threads,
+                seconds_left=left,
+                on_progress=progress,
+            )
         except DoesNotFit as error:
             progress.clear()
             note(f"not measured: {error.message}; {later}")

@@ -1,6 +1,7 @@
 """The exit adapter as it is trained: a low-rank step from the residual stream of an early layer to the last one's."""
 
 import time
+from collections.abc import Callable
 
 import numpy as np
 import torch
@@ -39,16 +40,21 @@ class EarlyModel(nn.Module):
 
 
 def judge_early(
-    model: EarlyModel, program: native.Program, hidden: NDArray[np.float16], inner: NDArray[np.float16]
+    model: EarlyModel,
+    program: native.Program,
+    hidden: NDArray[np.float16],
+    inner: NDArray[np.float16],
+    late: Callable[[], bool] = lambda: False,
 ) -> tuple[tuple[float, ...], float]:
     """As `judge`: how often the exit's likeliest token was that of all layers, and the seconds of one guess. Later
     guesses in a row are taken to be as good as the first, since they run on rows like any other."""
     arrays = model.arrays(np.empty(0, np.int32))
     adapter = ExitAdapter(model.layers, arrays["down"], arrays["up"])
-    agreed = [
-        (likeliest_tokens(program, adapter(part)) == likeliest_tokens(program, whole)).mean()
-        for part, whole in ((a.astype(np.float32), b.astype(np.float32)) for a, b in zip(inner, hidden, strict=True))
-    ]
+    agreed: list[float] = []
+    for part, whole in ((a.astype(np.float32), b.astype(np.float32)) for a, b in zip(inner, hidden, strict=True)):
+        if agreed and late():
+            break
+        agreed.append((likeliest_tokens(program, adapter(part)) == likeliest_tokens(program, whole)).mean())
     return (float(np.mean(agreed)),) * DEPTH, _seconds(program, adapter)
 
 

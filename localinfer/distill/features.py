@@ -13,6 +13,9 @@ from localinfer.kv.blocks import BLOCK_TOKENS, blocks_for
 
 Floats = NDArray[np.float32]
 
+LEAST = 4
+"""Sequences that are read in any case: some to learn from, some to judge by."""
+
 MOST_BYTES = 1 << 30
 """Of numbers kept; of a longer text the first part is taken."""
 
@@ -27,8 +30,10 @@ def read_text(
     tokens: NDArray[np.int32],
     layers: int = 0,
     on_progress: Callable[[int, int], None] | None = None,
+    late: Callable[[], bool] = lambda: False,
 ) -> NDArray[np.float16]:
-    """The residual stream after `layers` (0: all), [sequences, length, hidden], for tokens [sequences, length]."""
+    """The residual stream after `layers` (0: all), [sequences, length, hidden], for tokens [sequences, length]. When it
+    gets `late` no more sequences are read, but at least `LEAST`."""
     count, length = tokens.shape
     count = min(count, MOST_BYTES // (2 * length * program.hidden))
     if count < 2:
@@ -44,6 +49,8 @@ def read_text(
         out[i] = hidden
         if on_progress is not None:
             on_progress(i + 1, count)
+        if i + 1 >= LEAST and late():
+            return out[: i + 1]
     return out
 
 

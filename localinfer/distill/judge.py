@@ -1,7 +1,7 @@
 """Whether a drafter is worth its time: guesses on held-out text, and what they would save at this machine's speeds."""
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,18 +20,27 @@ EVERY = 7
 
 
 def judge(
-    guesser: Guesser, program: native.Program, tokens: NDArray[np.int32], hidden: NDArray[np.float16]
+    guesser: Guesser,
+    program: native.Program,
+    tokens: NDArray[np.int32],
+    hidden: NDArray[np.float16],
+    late: Callable[[], bool] = lambda: False,
 ) -> tuple[tuple[float, ...], float]:
     """Of held-out texts [n, length] that the target read (`hidden` as it computed them): how often the first, second, …
     guess was the target's own likeliest token, all before it being so and being the text; and the seconds of one guess.
+    When it gets `late`, what is judged by then counts.
     """
     tried, right = np.zeros(DEPTH), np.zeros(DEPTH)
     seconds, guesses = 0.0, 0
     for number, (text, rows) in enumerate(zip(tokens, hidden, strict=True), 1):
+        if guesses and late():
+            break
         likeliest = likeliest_tokens(program, rows.astype(np.float32))
         known = [int(token) for token in text]
         done = 0
         for end in range(EVERY, len(known) - DEPTH, EVERY):
+            if guesses and late():
+                break
             guesser.read(number, known[: end + 1], done, end, rows[done:end].astype(np.float32))
             done = end
             ask = Ask(number, known[: end + 1], DEPTH, lambda logits, taken: int(np.argmax(logits)))

@@ -23,8 +23,6 @@ from localinfer.graph.ops import Head
 from localinfer.graph.weights import Checkpoint
 from localinfer.quantize.calibrated import threads as torch_threads
 
-DEFAULT_MINUTES = 10.0
-
 VOCABULARY = 4096
 """Tokens that a head may guess."""
 
@@ -43,6 +41,9 @@ SECOND_FROM = 0.6
 
 SECOND, NEAR = 0.6, 0.1
 """What the second guess in a row and the distance to the target's residual stream count beside the first guess."""
+
+READING, JUDGING = 0.3, 0.15
+"""Shares of the time that reading the text may take, and that are kept for judging."""
 
 Kind = Literal["head", "early"]
 OnProgress = Callable[[str, int, int], None]
@@ -73,7 +74,8 @@ def train_drafter(
     on_progress: OnProgress = lambda what, done, total: None,
     clock: Callable[[], float] = time.monotonic,
 ) -> Result:
-    """Distil a drafter for the model at `path` from `tokens` int32 [sequences, length], in about so many seconds.
+    """Distil a drafter for the model at `path` from `tokens` int32 [sequences, length], in so many seconds: what cannot
+    be read or judged in its part of them is left out, but for the first texts.
 
     `step_s` are this machine's seconds of a step by rows, which decide whether it is kept. With `steps` the number of
     steps is fixed, and the result depends on the seed alone.
@@ -82,7 +84,14 @@ def train_drafter(
     target, tokenizer = Checkpoint(path), Tokenizer(path)
     program = reading_program(target, tokens.shape[1], threads)
     layers = max(1, target.spec.layers // 3) if kind == "early" else 0
-    hidden = read_text(program, tokens, 0, lambda done, total: on_progress("reading", done, total))
+
+    def late(share: float) -> bool:
+        return steps is None and clock() - started > share * seconds
+
+    def tell(done: int, total: int) -> None:
+        on_progress("reading", done, total)
+
+    hidden = read_text(program, tokens, 0, tell, lambda: late(READING / (2 if layers else 1)))
     inner = read_text(program, tokens[: len(hidden)], layers) if layers else hidden
     tokens = tokens[: len(hidden)]
     ids = frequent_tokens(tokens, tokenizer.eos_ids, min(VOCABULARY, target.spec.vocab_size), target.spec.vocab_size)
@@ -90,14 +99,14 @@ def train_drafter(
     with torch_threads(threads or native.physical_cores()):
         learning = _Learning(target, program, ids)
         model = HeadModel(target, seed) if kind == "head" else EarlyModel(target.spec.hidden_size, layers, seed)
-        left = max(1.0, seconds - (clock() - started))
+        left = max(1e-3, (1 - JUDGING) * seconds - (clock() - started))
         done = learning.train(model, tokens[held:], hidden[held:], inner[held:], seed, left, steps, clock, on_progress)
     arrays: Arrays = model.arrays(ids)
     if isinstance(model, HeadModel):
         guesser = make_head(arrays, target, program, parallel=1, threads=threads, isa="")
-        chances, guess_s = judge(guesser, program, tokens[:held], hidden[:held])
+        chances, guess_s = judge(guesser, program, tokens[:held], hidden[:held], lambda: late(1 - JUDGING / 4))
     else:
-        chances, guess_s = judge_early(model, program, hidden[:held], inner[:held])
+        chances, guess_s = judge_early(model, program, hidden[:held], inner[:held], lambda: late(1 - JUDGING / 4))
     predicted, length = replay(chances, guess_s, step_s)
     trained = Trained(name, kind, key_of(target), time.time(), done, clock() - started, chances, predicted)
     return Result(trained, length, guess_s, write(trained, arrays) if predicted > 1 else None)

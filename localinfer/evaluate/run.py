@@ -1,5 +1,6 @@
 """Models and their reference read the same text in lockstep, chunk by chunk; nothing is kept but the measures."""
 
+import math
 import time
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack, closing
@@ -58,6 +59,8 @@ def evaluate(
     chunks: int = CHUNKS,
     kv_bits: KvBits = 8,
     threads: int = 0,
+    seconds_left: Callable[[], float] = lambda: math.inf,
+    clock: Callable[[], float] = time.perf_counter,
     on_progress: OnProgress | None = None,
     convert: Convert | None = None,
     on_note: Callable[[str], None] = lambda text: None,
@@ -66,9 +69,9 @@ def evaluate(
 
     GGUF files run in our engine as what `convert` makes of them, in llama.cpp without it or where it cannot, which
     `on_note` is told.
-
     Of each chunk of `ctx` tokens the second half is scored, but for the last token, after which nothing comes. The
-    models' caches have `kv_bits`, the reference's has 16. Tokens are the reference's, or the first model's.
+    models' caches have `kv_bits`, the reference's has 16. Tokens are the reference's, or the first model's. Fewer
+    chunks are read, but at least one, where another would not end in `seconds_left`, going by those before it.
     Raises `UsageError` (text too short, chunks too long for a model, vocabularies that differ), `DoesNotFit`, `Corrupt`
     (NaN or infinite logits), and what opening a model raises.
     """
@@ -98,9 +101,7 @@ def evaluate(
         tokens = cut(text, first.reader.words, ctx=ctx, chunks=chunks)
         for other in others:
             require_same_words(other.reader, first.reader, (other.name, first.name), tokens[0].tolist())
-        for number, chunk in enumerate(tokens):
-            progress("reading", number, len(tokens))
-            _read_chunk(teacher, students, chunk, number)
+        tokens = tokens[: _read_chunks(teacher, students, tokens, seconds_left, clock, progress)]
         progress("reading", len(tokens), len(tokens))
         before_the_floor.close()  # gives room for the reference's second program
         floor = None
@@ -110,9 +111,16 @@ def evaluate(
 
 
 def report_on(
-    made: Path, source: Path, *, names: tuple[str, str], threads: int = 0, on_progress: OnProgress | None = None
+    made: Path,
+    source: Path,
+    *,
+    names: tuple[str, str],
+    threads: int = 0,
+    seconds_left: Callable[[], float] = lambda: math.inf,
+    on_progress: OnProgress | None = None,
 ) -> Quality:
-    """The quality of a model that was just made, against its source, on the whole text of our own."""
+    """The quality of a model that was just made, against its source, on the text of our own: on all of it, or on as
+    much as can be read in `seconds_left`."""
     from localinfer.graph.weights import Checkpoint
 
     ctx = min(CTX, Checkpoint(source).spec.max_context)
@@ -125,8 +133,29 @@ def report_on(
         ctx=ctx,
         chunks=0,
         threads=threads,
+        seconds_left=seconds_left,
         on_progress=on_progress,
     )[0]
+
+
+def _read_chunks(
+    teacher: _Contender | None,
+    students: Sequence[_Contender],
+    tokens: NDArray[np.int32],
+    seconds_left: Callable[[], float],
+    clock: Callable[[], float],
+    progress: OnProgress,
+) -> int:
+    """Read chunks until another, and those of the floor, would not end in time; how many there were."""
+    slowest, floor_chunks = 0.0, FLOOR_CHUNKS if teacher else 0
+    for number, chunk in enumerate(tokens):
+        if number and seconds_left() < slowest * (1 + min(floor_chunks, number + 1)):
+            return number
+        progress("reading", number, len(tokens))
+        begun = clock()
+        _read_chunk(teacher, students, chunk, number)
+        slowest = max(slowest, clock() - begun)
+    return len(tokens)
 
 
 def _read_chunk(

@@ -25,7 +25,7 @@ from localinfer.quantize.calibration import CalibrationText, calibration
 from localinfer.quantize.journal import Earlier, Journal, locked, publish, sha256
 from localinfer.quantize.layer import quantize_unit
 from localinfer.quantize.origin import Origin, copied
-from localinfer.quantize.pace import HURRIED, Pace, hurried_layers
+from localinfer.quantize.pace import HURRIED, Expected, Pace, hurried_layers
 from localinfer.quantize.plan import Job, Method, Plan, make_plan
 from localinfer.quantize.report import QuantizeReport, make_report
 
@@ -51,6 +51,7 @@ def quantize_checkpoint(
     target_bytes: int | None = None,
     threads: int = 0,
     seconds: float = 0.0,
+    expected: Expected | None = None,
     earlier: Earlier = "auto",
     on_progress: Callable[[int, int], None] | None = None,
     say: Callable[[str], None] = lambda text: None,
@@ -61,12 +62,12 @@ def quantize_checkpoint(
     Embedding and head get 8 bits. Stopped at any time (Ctrl-C, kill, disk full), the same call goes on and gives the
     same bytes; `earlier` as `Journal` has it. `group` None chooses; `threads` 0 takes all. `on_progress(done, total)`
     counts weights, `say` is told what a person should know meanwhile. Every `method` but `rtn` calibrates, on `text`
-    (None: our own), for `seconds` at most if that is not 0; layers it has no time for are rounded to the nearest. With
+    (None: our own), for `seconds` at most if not 0: layers without time are rounded, going by `expected` at first. With
     `bits_per_weight` (of the layers) or `target_bytes` (of all) the fused groups get different widths, from `bits` up.
 
     Raises `UsageError` (dest exists, group does not divide, no mix is of that size, text too short, another process is
     at it), `NotSupported` (architecture, quantized source, no torch), `Corrupt` (NaN, infinity, damage), `DoesNotFit`
-    (disk), `Changed` (the source is not what it was when the run was begun).
+    (disk), `Changed` (the source is not what it was when the run began).
     """
     started = clock()
     source, dest = source.resolve(), dest.absolute()
@@ -85,12 +86,11 @@ def quantize_checkpoint(
         settings = _settings(plan, tokens, workers)
         journal = Journal(partial, settings, origin.said, earlier=earlier, say=say)
         resumed = len(journal.finished)
-        pace = Pace(plan, seconds, journal.finished, started, clock, say)
+        pace = Pace(plan, seconds, journal.finished, started, clock, say, expected)
         _must_fit(partial, plan, journal)
         try:
             with _calibrated(source, plan, None if method == "rtn" else tokens, partial, workers) as open_layers:
-                writing = _Writing(plan, partial, journal, origin, pace, on_progress or (lambda done, total: None))
-                writing.run(workers, open_layers)
+                _Writing(plan, partial, journal, origin, pace, on_progress).run(workers, open_layers)
         except Corrupt:
             origin.require_unchanged()  # if it has, what is finished was made before
             shutil.rmtree(partial, ignore_errors=True)  # going on could not help
@@ -197,20 +197,22 @@ class _Writing:
         journal: Journal,
         origin: Origin,
         pace: Pace,
-        on_progress: Callable[[int, int], None],
+        on_progress: Callable[[int, int], None] | None,
     ) -> None:
         self._plan, self._partial, self._journal = plan, partial, journal
-        self._origin, self._pace, self._on_progress = origin, pace, on_progress
+        self._origin, self._pace = origin, pace
+        self._on_progress = on_progress or (lambda done, total: None)
         self._done = 0
         self._layers: Layers | None = None
-        self._hurried = False
+        self._hurried = self._calibrates = False
 
     def run(self, workers: int, open_layers: "Callable[[], Layers] | None") -> None:
         """Write what is not finished. `open_layers` is for methods that calibrate."""
+        self._calibrates = open_layers is not None
         with ThreadPoolExecutor(workers, thread_name_prefix="quantize") as pool:
             try:
                 for number, unit in enumerate(self._plan.units):
-                    if number == 1 and open_layers:
+                    if number == 1 and open_layers and not self._pace.too_late():
                         self._layers = open_layers()
                     self._unit(self._plan.file_name(number), unit, pool)
             except BaseException:
@@ -219,6 +221,7 @@ class _Writing:
 
     def _unit(self, name: str, unit: tuple[Job, ...], pool: Executor) -> None:
         halves = self._layers.halves(unit) if self._layers else []
+        layer = bool(halves) or (self._calibrates and holds_layer(unit))
         weights = sum(job.weights for job in unit)
         if name in self._journal.finished:
             if self._layers and halves and not self._hurried:
@@ -228,7 +231,7 @@ class _Writing:
             return
         begun = self._pace.used
         entry: dict[str, Any] = {"file": name}
-        self._hurried = self._hurried or (bool(halves) and self._pace.too_late())
+        self._hurried = self._hurried or (layer and self._pace.too_late())
         if self._layers and halves and not self._hurried:
             made = self._layers.quantize(unit, halves, self._advance)
             tensors, errors = made.tensors, made.errors
@@ -236,7 +239,7 @@ class _Writing:
             self._pace.fitted(weights, self._pace.used - begun, self._layers_left(name))
         else:
             tensors, errors = quantize_unit(unit, pool, self._advance)
-            entry |= {HURRIED: True} if halves else {}
+            entry |= {HURRIED: True} if layer else {}
             self._pace.rounded(weights, self._pace.used - begun)
         write_safetensors(self._partial / name, tensors)
         self._origin.require_unchanged()
@@ -253,6 +256,11 @@ class _Writing:
     def _advance(self, count: int) -> None:
         self._done += count
         self._on_progress(self._done, self._plan.weights)
+
+
+def holds_layer(unit: tuple[Job, ...]) -> bool:
+    """Whether these tensors are those of a layer of the graph."""
+    return any(job.bits and ".layers." in job.tensor.name for job in unit)
 
 
 def _short(figures: dict[str, float]) -> dict[str, float]:

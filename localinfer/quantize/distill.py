@@ -24,6 +24,7 @@ from localinfer.graph.weights import Checkpoint
 from localinfer.quantize.layerwise import Layerwise, Rates
 from localinfer.quantize.moving import Moving, adam
 from localinfer.quantize.student import Runner, Student, half_width
+from localinfer.quantize.time_plan import Effort
 
 RATE = 3e-4
 """Of the first steps: about the share by which a scale may change in one."""
@@ -33,9 +34,6 @@ NUMBERS_RATE = 5e-3
 
 WARM_UP = 0.05
 """Share of the work in which the rate rises to `RATE`."""
-
-CHECKS = 5
-"""So often the held-out text is looked at."""
 
 PASSES = 2
 """Over the calibration text, if no time limit ends it before."""
@@ -75,9 +73,11 @@ class State:
 
 
 class Distillation:
-    """Trains `model`, the small form of `original`, on `tokens` [sequences, 512], but for the first `held_out`.
+    """Trains `model`, the small form of `original`, on `tokens` [sequences, 512], but for the first ones: as many as
+    `effort` holds out.
 
-    One step takes one sequence. Nothing depends on the clock until `seconds` of a limit end it.
+    One step takes one sequence. Nothing depends on the clock until `seconds` of a limit end it: the last step ends in
+    time for the last look at the held-out text, which takes as long as the first one took.
     """
 
     def __init__(
@@ -87,19 +87,24 @@ class Distillation:
         tokens: NDArray[np.int32],
         seed: int,
         *,
-        held_out: int,
+        effort: Effort | None = None,
         seconds: float = 0.0,
         method: Literal["kl", "qat"] = "kl",
     ) -> None:
         kind = half_width()
         self.teacher, self.student = Runner(original, kind), Student(model, kind)
         self.moving = Moving(self.student, original) if method == "qat" else None
-        self.seed, self.seconds = seed, seconds
+        effort = effort or Effort()
+        self.seed, self.seconds, self.checks, self._look_s = seed, seconds, effort.checks, 0.0
         ids = torch.from_numpy(tokens).long()
-        count = min(held_out, max(1, len(ids) // 8))
+        count = min(effort.held_out, max(1, len(ids) // 8))
         self.held_out, self.text = ids[:count], ids[count:]
         self.steps = PASSES * len(self.text)
-        self._layers = Layerwise(self.teacher, self.student, self.moving, ids, count) if self.moving else None
+        self._layers = (
+            Layerwise(self.teacher, self.student, self.moving, ids, count, effort.sequences)
+            if self.moving and effort.sequences
+            else None
+        )
         self._seen: dict[int, Tensor] = {}
         self._head = next(op for op in original.graph.ops if isinstance(op, Head))
 
@@ -126,20 +131,39 @@ class Distillation:
 
     def _share(self, state: State) -> float:
         """Of the training end to end, from 0 to 1."""
-        late = (state.used - state.began) / max(self.seconds - state.began, 1e-9) if self.seconds else 0.0
+        end = self.seconds - self._look_s
+        late = (state.used - state.began) / max(end - state.began, 1e-9) if self.seconds else 0.0
         return min(1.0, max(state.step / self.steps, late))
 
-    def run(self, state: State, clock: Callable[[], float], on_step: Callable[[State], None]) -> State:
-        """Go on from `state` to the end; `on_step` is told of each state."""
-        before = clock() - state.used
+    def run(
+        self,
+        state: State | None,
+        clock: Callable[[], float],
+        on_step: Callable[[State], None],
+        began: float | None = None,
+    ) -> State:
+        """Go on from `state` to the end; None begins, and counts from `began` on if that is given. `on_step` is told of
+        each state."""
+        looked = clock()
+        if state is None:
+            state = self.begin()
+            before = looked if began is None else began
+            state = replace(state, used=clock() - before, began=clock() - before)
+        else:
+            before = looked - state.used
+        self._look_s = clock() - looked
+        if self.moving is not None and self._layers is None:
+            self.moving.take(state.at, state.drift, state.power)
         if self._layers is not None:
             state = self._one_by_one(self._layers, state, lambda: clock() - before, on_step)
         while (share := self._share(state)) < 1:
             state = replace(self._step(state, share), used=clock() - before)
-            due = int(self._share(state) * CHECKS + 1e-9)
+            due = int(self._share(state) * self.checks + 1e-9)
             if due > state.check:
+                looked = clock()
                 state = self._checked(replace(state, check=due))
                 state = replace(state, used=clock() - before)
+                self._look_s = max(self._look_s, clock() - looked)
             on_step(state)
         return state
 
@@ -151,17 +175,28 @@ class Distillation:
         moving.take(state.at, state.drift, state.power)
         if state.layer < layers.count:
             layers.pass_over(state.change, state.layer)
+        slowest = 0.0
         while state.layer < layers.count:
             end = LAYERWISE * self.seconds if self.seconds else math.inf
-            until = used() + (end - used()) / (layers.count - state.layer)
+            if used() + slowest > end:  # no time: the others stay as they are
+                state = self._from_here(replace(state, layer=layers.count), used)
+                on_step(state)
+                break
+            until, begun = used() + (end - used()) / (layers.count - state.layer), used()
             change = layers.train(state.change, state.layer, rates, lambda: used() >= until)  # noqa: B023
             state = replace(state, change=change, layer=state.layer + 1, used=used())
+            slowest = max(slowest, used() - begun)
             if state.layer == layers.count:
-                layers.forget()
-                moving.forget()
-                state = replace(self._checked(state), began=used(), used=used())
+                state = self._from_here(state, used)
             on_step(state)
         return state
+
+    def _from_here(self, state: State, used: Callable[[], float]) -> State:
+        """The layers are trained one by one; all with each other comes next."""
+        assert self._layers is not None
+        self._layers.forget()
+        self._layers.moving.forget()
+        return replace(self._checked(state), began=used(), used=used())
 
     def _checked(self, state: State) -> State:
         self.student.become(state.change)

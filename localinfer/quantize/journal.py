@@ -143,6 +143,17 @@ def require_same_source(partial: Path, source: dict[str, Any]) -> None:
         _require_source(lines[0]["source"], source, partial)
 
 
+def tokens_of_stopped(partial: Path) -> int | None:
+    """How many tokens the run that was stopped in `partial` was asked to calibrate on; None if there is none."""
+    lines = _whole_lines(partial / JOURNAL)
+    settings = lines[0].get("settings") if lines else None
+    if not isinstance(settings, dict):
+        return None
+    calibrated = settings.get("calibration")
+    found = settings.get("tokens", calibrated.get("tokens") if isinstance(calibrated, dict) else None)
+    return found if isinstance(found, int) and 0 < found < 1 << 30 else None
+
+
 def _whole_lines(path: Path) -> list[dict[str, Any]]:
     """What a journal holds; a kill may have torn the last line."""
     try:

@@ -17,9 +17,6 @@ from localinfer.graph.ops import Attend, GatedMLP
 from localinfer.quantize.moving import Moving, adam
 from localinfer.quantize.student import Half, Runner, Student
 
-SEQUENCES = 32
-"""So many are gone over, at most."""
-
 JUDGES = 4
 """So many more judge what came of it."""
 
@@ -35,16 +32,18 @@ class Rates:
 
 
 class Layerwise:
-    """Trains the layers of `student`. The first `held_out` of the sequences `ids` [sequences, length] are not used to
-    train on. Layers must be trained in their order, or be passed over."""
+    """Trains the layers of `student`, on `sequences` at most. The first `held_out` of `ids` [sequences, length] are not
+    used to train on. Layers must be trained in their order, or be passed over."""
 
-    def __init__(self, teacher: Runner, student: Student, moving: Moving, ids: Tensor, held_out: int) -> None:
+    def __init__(
+        self, teacher: Runner, student: Student, moving: Moving, ids: Tensor, held_out: int, sequences: int
+    ) -> None:
         self.teacher, self.student, self.moving = teacher, student, moving
         halves = [op for op in student.checkpoint.graph.ops if isinstance(op, Attend | GatedMLP)]
         self._layers = [halves[at : at + 2] for at in range(0, len(halves), 2)]
         self.count = len(self._layers)
         self._judges = min(JUDGES, held_out)
-        self._ids = torch.cat([ids[: self._judges], ids[held_out : held_out + SEQUENCES]])
+        self._ids = torch.cat([ids[: self._judges], ids[held_out : held_out + sequences]])
         self._x: list[Tensor] = []
         self._true: list[Tensor] = []
 

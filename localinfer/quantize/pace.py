@@ -1,6 +1,7 @@
 """A limit on time: as many layers as it allows by the method that was chosen, the others rounded to the nearest."""
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from localinfer.quantize.plan import Method, Plan
@@ -9,11 +10,22 @@ HURRIED = "hurried"
 """Of a journal's entry: there was no time for the method."""
 
 
+@dataclass(frozen=True, slots=True)
+class Expected:
+    """What is expected before anything is measured, seconds."""
+
+    layer_s: float = 0.0
+    """Of one layer by the method."""
+    weight_s: float = 0.0
+    """Of one weight rounded to the nearest."""
+
+
 class Pace:
     """Counts the seconds of a run, and those of earlier runs that it goes on with.
 
     Rounding to the nearest takes a small part of what a calibrated method takes, so a layer gets the method as long as
-    all that is left could still be rounded in time. `seconds` 0: there is no limit.
+    all that is left could still be rounded in time. `seconds` 0: there is no limit. Until a layer and a weight are
+    measured, `expected` stands for them.
     """
 
     def __init__(
@@ -24,14 +36,20 @@ class Pace:
         started: float,
         clock: Callable[[], float],
         say: Callable[[str], None],
+        expected: Expected | None = None,
     ) -> None:
         self._method, self._layers = plan.method, plan.layers
         self._seconds, self._clock, self._say = seconds, clock, say
         self._started = started - sum(float(entry.get("seconds", 0)) for entry in finished.values())
+        self._expected = expected or Expected()
         self._slowest = 0.0
-        self._for_a_weight = 0.0
+        self._measured = 0.0
         self._left = plan.weights
         self._told = False
+
+    @property
+    def _for_a_weight(self) -> float:
+        return self._measured or self._expected.weight_s
 
     @property
     def used(self) -> float:
@@ -45,7 +63,7 @@ class Pace:
     def rounded(self, weights: int, seconds: float) -> None:
         """So many weights were rounded to the nearest."""
         self._left -= weights
-        self._for_a_weight = max(self._for_a_weight, seconds / max(1, weights))
+        self._measured = max(self._measured, seconds / max(1, weights))
 
     def fitted(self, weights: int, seconds: float, layers_left: int) -> None:
         """A layer was made by the method; from the first one comes the estimate that is told."""
@@ -62,7 +80,8 @@ class Pace:
         """Whether one more layer by the method would leave too little time for the rest."""
         if not self._seconds:
             return False
-        return self.used + self._slowest + self._left * self._for_a_weight > self._seconds
+        layer = self._slowest or self._expected.layer_s
+        return self.used + layer + self._left * self._for_a_weight > self._seconds
 
 
 def hurried_layers(method: Method, finished: Mapping[str, Mapping[str, Any]], layers: int) -> Sequence[str]:

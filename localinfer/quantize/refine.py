@@ -31,6 +31,7 @@ from localinfer.quantize.journal import Earlier, Journal, locked, publish, sha25
 from localinfer.quantize.origin import Origin
 from localinfer.quantize.plan import TABLE_BITS
 from localinfer.quantize.report import RECORD, QuantizeReport, peak_bytes, tell_errors_again, worst
+from localinfer.quantize.time_plan import MORE_TEXT, Effort
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -42,12 +43,6 @@ Refining = Literal["kl", "qat"]
 
 VERSION = 2
 """Counts the changes of the training: a run is not resumed with another."""
-
-MORE_TEXT = 4
-"""Times as many tokens are trained on as are calibrated on, if the text has them."""
-
-HELD_OUT = 8
-"""Sequences that are never trained on."""
 
 SAVE_S = 60.0
 """Seconds of training that a kill may lose; more where saving takes long."""
@@ -75,6 +70,7 @@ def refine_checkpoint(
     method: Refining = "kl",
     text: CalibrationText | None = None,
     seconds: float = 0.0,
+    effort: Effort | None = None,
     threads: int = 0,
     earlier: Earlier = "auto",
     on_progress: Callable[[int, int], None] | None = None,
@@ -85,8 +81,8 @@ def refine_checkpoint(
 
     `settings` are those of `make`, as JSON. `method` `kl` trains scales and norms, `qat` the weights too. `seconds`
     limit all of it, `make` included; 0: until the text was gone over twice, and then the same call gives the same
-    bytes. Stopped at any time, it goes on where it was, or was last saved; `earlier` and `say` as `quantize_checkpoint`
-    has them. Raises what `make` raises.
+    bytes. `effort` says how much is looked at meanwhile, and what to leave for writing. Stopped at any time, it goes on
+    where it was, or was last saved; `earlier` and `say` as `quantize_checkpoint` has them. Raises what `make` raises.
     """
     if importlib.util.find_spec("torch") is None:
         raise NotSupported(
@@ -96,7 +92,7 @@ def refine_checkpoint(
         raise UsageError("8 bits lose too little to be refined", hint="leave out `--refine`")
     if dest.exists():
         raise UsageError(f"{dest} is there already", hint="remove it first, or use it")
-    started = time.monotonic()
+    started = clock()
     source, dest, text = source.resolve(), dest.absolute(), text or CalibrationText()
     workers = threads or os.cpu_count() or 1
     tokens = _unseen_first(Tokenizer(source), text)
@@ -107,8 +103,9 @@ def refine_checkpoint(
         told |= {"calibration": calibrated_on(tokens, workers)}
         Journal(partial, told, origin.said, earlier=earlier, say=say)
         report = _rough(partial, make)
-        left = max(1.0, seconds - report.seconds) if seconds else 0.0
-        training = _Training(source, partial, tokens, text.seed, method, left, workers)
+        effort = effort or Effort()
+        left = max(1e-3, seconds - (clock() - started) - effort.ending_s) if seconds else 0.0
+        training = _Training(source, partial, tokens, text.seed, method, left, workers, effort)
         tensors, note = training.result(on_progress or (lambda done, total: None), clock)
         origin.require_unchanged()
         if dest.exists():
@@ -120,7 +117,7 @@ def refine_checkpoint(
     size = sum(file.stat().st_size for file in dest.iterdir())
     said: dict[str, Any] = {"notes": (*report.notes, note["text"]), **worst(errors)}
     peak = max(report.peak_bytes, peak_bytes())
-    return replace(report, size_bytes=size, seconds=time.monotonic() - started, peak_bytes=peak, **said)
+    return replace(report, size_bytes=size, seconds=clock() - started, peak_bytes=peak, **said)
 
 
 def _unseen_first(tokenizer: Tokenizer, text: CalibrationText) -> NDArray[np.int32]:
@@ -157,6 +154,7 @@ class _Training:
     method: Refining
     seconds: float
     workers: int
+    effort: Effort
 
     def result(
         self, on_progress: Callable[[int, int], None], clock: Callable[[], float]
@@ -165,7 +163,8 @@ class _Training:
         from localinfer.quantize.calibrated import threads
         from localinfer.quantize.distill import Distillation
 
-        file, saved, pause = self.partial / STATE, clock(), SAVE_S
+        began = clock()
+        file, saved, pause = self.partial / STATE, began, SAVE_S
 
         def on_step(state: "State") -> None:
             nonlocal saved, pause
@@ -178,9 +177,9 @@ class _Training:
         with threads(self.workers):
             models = Checkpoint(self.source), Checkpoint(self.partial / "rough")
             training = Distillation(
-                *models, self.tokens, self.seed, held_out=HELD_OUT, seconds=self.seconds, method=self.method
+                *models, self.tokens, self.seed, effort=self.effort, seconds=self.seconds, method=self.method
             )
-            state = training.run(_load(file, training) or training.begin(), clock, on_step)
+            state = training.run(_load(file, training), clock, on_step, began)
             _save(file, state)
             gained = state.least < state.given
             return training.stored(state) if gained else {}, _note(self.method, state)

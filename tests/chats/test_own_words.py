@@ -78,3 +78,20 @@ def test_a_model_that_says_nothing(folder: Path, tmp_path: Path) -> None:
     ):
         write_own_words(engine, tmp_path / "words.jsonl", tokens=400, seed=0)
     assert caught.value.hint
+
+
+def test_when_it_gets_late_texts_end_where_they_are(engine: Engine, tmp_path: Path) -> None:
+    """Those that were begun count; nothing runs on in the engine."""
+    asked = 0
+
+    def late() -> bool:
+        nonlocal asked
+        asked += 1
+        return asked > 40
+
+    path = tmp_path / "words.jsonl"
+    said = write_own_words(engine, path, tokens=10**6, seed=3, late=late)
+    assert 0 < said < 40 * TOGETHER * 2
+    assert len(path.read_text().splitlines()) == TOGETHER
+    assert engine.step() == []
+    assert write_own_words(engine, path, tokens=10**6, seed=3, late=lambda: True) == said

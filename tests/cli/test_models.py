@@ -143,6 +143,7 @@ def test_rm_takes_all_or_none(cli: Cli, mine: str, isolated: Path, tiny: Path) -
         (("me/tiny", "--bits", "3", "--bpw", "4", "--target-size", "1GB"), 2, "`--bpw` and `--target-size` were both"),
         (("me/tiny", "--bits", "3", "--target-size", "small"), 2, "--target-size is 'small', which is no size"),
         (("me/tiny", "--bits", "3", "--refine", "kl", "--time-budget", "soon"), 2, "is 'soon', which is no time"),
+        (("me/tiny", "--bits", "4", "--time-budget", "1s"), 2, "but `--time-budget` allows 1.0 s"),
         (("me/tiny", "--bits", "8", "--refine", "kl"), 2, "8 bits lose too little to be refined"),
         (("me/tiny", "--bits", "4", "--bpw", "3.5"), 2, "3.5 bits a weight cannot be had: 4."),
         (("me/tiny", "--bits", "3", "--target-size", "1kB"), 2, "1.0 kB cannot be had: the smallest is"),
@@ -167,7 +168,7 @@ def test_quantize_again_and_what_is_small_already(cli: Cli, mine: str) -> None:
 
 
 def test_quantize_refines(cli: Cli, mine: str) -> None:
-    words = ("--bits", "3", "--method", "imatrix", "--tokens", "2048", "--refine", "kl", "--time-budget", "5s")
+    words = ("--bits", "3", "--method", "imatrix", "--tokens", "2048", "--refine", "kl", "--time-budget", "10m")
     made = cli("quantize", mine, *words, "--name", "me/fine", "--json", "-q")
     assert made.code == 0
     assert "refined in " in json.loads(made.out)["notes"][-1]

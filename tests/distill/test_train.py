@@ -2,20 +2,25 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 
 from localinfer.config import SamplingParams
+from localinfer.distill import early as early_module
 from localinfer.distill import features, train
+from localinfer.distill import judge as judge_module
 from localinfer.distill.head import HeadModel
 from localinfer.distill.judge import replay
+from localinfer.distill.time_plan import plan_training
 from localinfer.engine import drafters
 from localinfer.engine.drafters import folder_of, key_of, known, load_adapter, load_head
-from localinfer.errors import Corrupt, NotFound
+from localinfer.errors import Corrupt, NotFound, UsageError
 from localinfer.formats.safetensors import SafetensorsFile
 from localinfer.graph.weights import Checkpoint
+from localinfer.quantize.speeds import Speeds
 from localinfer.speculation.chain import ChainDrafter
 from localinfer.speculation.drafter import Ask
 from tests.engine.conftest import circling  # noqa: F401 - a fixture
@@ -184,3 +189,47 @@ def test_damaged_files_are_named(circling: Path, texts: np.ndarray, harm: str) -
 def test_no_head_no_guesses_by_it(circling: Path) -> None:  # noqa: F811
     with pytest.raises(NotFound, match="no head was trained"):
         open_tiny(circling, draft="head")
+
+
+def test_the_minutes_hold_all_of_it_or_it_is_refused(circling: Path) -> None:  # noqa: F811
+    speeds = Speeds(hashing=1e7, rounding=1e6, kernels=1e7, multiply=1e7, fit_s=0.01)
+    how: dict[str, Any] = {"workers": 1, "started": 0.0, "clock": lambda: 3.0, "speeds": speeds}
+    with pytest.raises(UsageError, match=r"a drafter takes about .* letting the model write .*, learning ") as error:
+        plan_training(circling, 6, **how)
+    assert "`--minutes` allows 6.0 s" in error.value.message
+    plan = plan_training(circling, 6000, **how)
+    assert plan.left("speaking") == pytest.approx(0.4 * 6000 - 3, rel=0.1)
+    assert plan.left("training") <= 0.95 * 6000 - 3
+
+
+@pytest.mark.parametrize("kind", ["head", "early"])
+def test_training_ends_in_time(
+    circling: Path,  # noqa: F811
+    texts: np.ndarray,
+    monkeypatch: pytest.MonkeyPatch,
+    kind: train.Kind,
+) -> None:
+    """By a clock that reading, steps and guesses move; what was not reached is left out."""
+    now = 0.0
+
+    def passing(owner: object, name: str, seconds: float) -> None:
+        real = getattr(owner, name)
+
+        def slow(*args: object, **kwargs: object) -> object:
+            nonlocal now
+            now += seconds
+            return real(*args, **kwargs)
+
+        monkeypatch.setattr(owner, name, slow)
+
+    def reading(what: str, done: int, total: int) -> None:
+        nonlocal now
+        now += 1.5 * (what == "reading")
+
+    passing(train._Learning, "loss", 2.0)
+    passing(judge_module, "likeliest_tokens", 1.0)
+    passing(early_module, "likeliest_tokens", 1.0)
+    how: dict[str, Any] = {"seconds": 60, "threads": 1, "clock": lambda: now, "on_progress": reading}
+    result = train.train_drafter(circling, "tiny", texts, STEP_S, kind=kind, **how)
+    assert 40 <= now <= 60 + 2
+    assert 0 < result.trained.tokens < 60 * 60

@@ -32,6 +32,7 @@ from localinfer.quantize.distill import Distillation
 from localinfer.quantize.refine import refine_checkpoint
 from localinfer.quantize.stream import rounded
 from localinfer.quantize.student import Student
+from localinfer.quantize.time_plan import Effort
 from localinfer.reference.executor import Executor, logits
 from tests.quantize.trees import read_tensor, record, tree
 from tests.tiny import FAMILIES, Family, make_checkpoint
@@ -131,7 +132,7 @@ def test_slopes_are_those_of_the_loss(source: Path, rough: Path, monkeypatch: py
     monkeypatch.setattr("localinfer.quantize.student.rounded", lambda x, rounding: x)
     monkeypatch.setattr(distill, "half_width", lambda: torch.float32)
     tokens = calibration(Tokenizer(source), None, 2048, 0)[:4, :64]
-    teaching = Distillation(Checkpoint(source), Checkpoint(rough), tokens, 0, held_out=1)
+    teaching = Distillation(Checkpoint(source), Checkpoint(rough), tokens, 0, effort=Effort(held_out=1))
     student, ids = teaching.student, torch.from_numpy(tokens[1]).long()
 
     def loss() -> float:

@@ -1,0 +1,139 @@
+"""What the phases of quantizing will take here: counts of the work, by the machine's speeds. Seconds, on the safe side.
+
+The counts are multiply-adds, weights and bytes, from headers alone.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from localinfer.graph.ops import Attend, GatedMLP, Linear
+from localinfer.graph.weights import Checkpoint
+from localinfer.quantize.calibration import LEAST_SEQUENCES, LENGTH
+from localinfer.quantize.plan import TABLES, Method
+from localinfer.quantize.schedule import SAFETY, largest
+from localinfer.quantize.speeds import FIT_COLUMNS, Speeds
+
+LEAST_TOKENS = LEAST_SEQUENCES * LENGTH
+
+SMALL_FIT = 4
+"""Multiply-adds of a fit beside its loops, for each weight and column."""
+
+BACKWARD = 5
+"""Passes through the layers that a step of training takes: both models forward, and one backward."""
+
+LOADING = 3
+"""Times that a model's bytes are gone over while it is loaded."""
+
+PROBED_SEQUENCES, PROBED_ROWS = 4, 768
+"""What `sensitivity` looks at to choose widths: sequences, and rows of a stage's matrices."""
+
+TABLE_BYTES = 1.1
+"""Bytes a weight of embedding and head in 8 bits; those of the layers take no more."""
+
+
+@dataclass(frozen=True, slots=True)
+class Costs:
+    """Seconds of each part for the model at `source`."""
+
+    speeds: Speeds
+    source_bytes: int
+    made_bytes: int
+    body: int
+    """Weights of the layers' matrices."""
+    head: int
+    weights: int
+    layers: int
+    widths: tuple[tuple[int, int], ...]
+    """(rows, columns) of the matrices of each stage of one layer."""
+
+    @classmethod
+    def of(cls, source: Path, bits: int, speeds: Speeds) -> "Costs":
+        """From the headers of `source`, for layers of `bits`."""
+        checkpoint = Checkpoint(source)
+        graph = checkpoint.graph
+        halves = [op for op in graph.ops if isinstance(op, Attend | GatedMLP)]
+        body = sum(_weights(linear) for linear in graph.linears() if linear.name not in TABLES)
+        head = checkpoint.spec.vocab_size * checkpoint.spec.hidden_size
+        weights = graph.parameters()
+        first = [stage for half in halves[:2] for stage in _stages(half)]
+        made = int(body * (bits + 0.5) / 8 + (weights - body) * TABLE_BYTES)
+        widths = tuple((sum(linear.rows for linear in stage), stage[0].cols) for stage in first)
+        return cls(speeds, checkpoint.nbytes, made, body, head, weights, checkpoint.spec.layers, widths)
+
+    def rounding(self) -> float:
+        """Everything rounded to the nearest and written, the source hashed before and the result after."""
+        moved = 2 * self.source_bytes + 3 * self.made_bytes
+        return SAFETY * (self.weights / self.speeds.rounding + moved / self.speeds.hashing)
+
+    def layer(self, method: Method, tokens: int) -> float:
+        """One layer by a calibrated method, beyond rounding it."""
+        follows = method.endswith("gptq")
+        stream = tokens * (2 * (1 + follows) * self.body / self.layers + 2 * sum(cols**2 for _, cols in self.widths))
+        fits = 0.0
+        for rows, cols in self.widths:
+            exact = (SMALL_FIT * rows * cols**2 + cols**3) / self.speeds.multiply
+            loops = self.speeds.fit_s * cols / FIT_COLUMNS
+            fits += exact + loops if follows else SMALL_FIT * rows * cols / self.speeds.rounding
+        return SAFETY * (stream / self.speeds.multiply + fits)
+
+    def tokens(self, method: Method, wanted: int, seconds: float) -> int:
+        """How many of `wanted` tokens can be calibrated on so that all layers fit into `seconds`; whole sequences."""
+
+        def fits(sequences: int) -> bool:
+            return self.layers * self.layer(method, sequences * LENGTH) <= seconds
+
+        return LENGTH * largest(fits, LEAST_SEQUENCES, max(LEAST_SEQUENCES, wanted // LENGTH))
+
+    def widths_chosen(self, forms: int) -> float:
+        """The pass back through the layers that mixed widths are chosen by."""
+        tokens = PROBED_SEQUENCES * LENGTH
+        passes = 5 * tokens * (self.body + self.head)
+        tried = forms * tokens * sum(min(rows, PROBED_ROWS) * cols for rows, cols in self.widths) * self.layers
+        return SAFETY * ((passes + tried) / self.speeds.multiply + forms * self.body / 8 / self.speeds.rounding)
+
+    def one_pass(self) -> float:
+        """One sequence through a model in torch, head and all."""
+        return SAFETY * LENGTH * (self.body + self.head) / self.speeds.multiply
+
+    def one_read(self) -> float:
+        """One sequence through a model in our kernels, as it is stored."""
+        return SAFETY * LENGTH * (self.body + self.head) / self.speeds.kernels
+
+    def loading(self, models: int = 2) -> float:
+        """Models read for training or for a report."""
+        return SAFETY * models * LOADING * self.source_bytes / self.speeds.hashing
+
+    def refined(self, held_out: int, checks: int, sequences: int, judges: int, passes: int) -> float:
+        """Refining without its training steps: what is loaded, looked at and written. With `sequences` the layers are
+        trained one by one before, on so many, for so many `passes`."""
+        looks = held_out * (2 + 1.5 * checks)
+        one_by_one = 2 * (judges + sequences) + 2 * judges + 3 * passes * sequences if sequences else 0
+        written = SAFETY * 3 * (self.source_bytes + 2 * self.made_bytes) / self.speeds.hashing
+        return self.loading() + (looks + one_by_one) * self.one_pass() + written
+
+    def step(self) -> float:
+        """One step of training end to end."""
+        return BACKWARD * self.one_pass()
+
+    def report(self, chunks: int, floor: int) -> float:
+        """Reading `chunks` with both models, and the first `floor` of them again."""
+        again = 2 * min(floor, chunks)
+        return self.loading(3) + (2 * chunks + again) * self.one_read()
+
+    def speaking(self, tokens: int, together: int) -> float:
+        """Loading the original, and letting it write `tokens`, some texts side by side."""
+        step = max(
+            self.source_bytes / (self.speeds.hashing * 4), together * (self.body + self.head) / self.speeds.kernels
+        )
+        return self.loading(1) + SAFETY * step * tokens / together
+
+
+def _stages(half: Attend | GatedMLP) -> tuple[tuple[Linear, ...], tuple[Linear, ...]]:
+    """The matrices of half a layer, those with one input together."""
+    if isinstance(half, Attend):
+        return (half.q, half.k, half.v), (half.o,)
+    return (half.gate, half.up), (half.down,)
+
+
+def _weights(linear: Linear) -> int:
+    return linear.rows * linear.cols

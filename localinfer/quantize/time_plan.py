@@ -1,0 +1,211 @@
+"""`--time-budget`: which phases of quantizing take place, how long each may take, and how much of its work it does."""
+
+import os
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from localinfer.quantize.calibration import LENGTH
+from localinfer.quantize.estimates import LEAST_TOKENS, Costs
+from localinfer.quantize.pace import Expected
+from localinfer.quantize.plan import Method
+from localinfer.quantize.schedule import Phase, Schedule, in_seconds, largest, scheduled
+from localinfer.quantize.speeds import Speeds, measure_speeds
+
+FLAG = "`--time-budget`"
+START_S = 1.0
+"""Seconds for what is not counted: the program's start, small files, the end."""
+
+LEAST_CHUNKS, ALL_CHUNKS, FLOOR_CHUNKS = 2, 24, 4
+"""Chunks of a report that is of any use, those of a whole one, and those that its floor takes."""
+
+LOOKING = 0.35
+"""Share of the time for refining that may go into looks at held-out text."""
+
+TOGETHER = 8
+"""Texts that the model writes side by side."""
+
+MORE_TEXT = 4
+"""Times as many tokens are trained on as are calibrated on, if the text has them."""
+
+FORMS = 7
+"""Widths and groups that are tried where widths are mixed, at most."""
+
+Clock = Callable[[], float]
+
+
+@dataclass(frozen=True, slots=True)
+class Wish:
+    """What was asked for."""
+
+    bits: int
+    method: Method
+    tokens: int
+    """To calibrate on; refining takes `MORE_TEXT` times as many."""
+    mixed: bool = False
+    """Whether widths are mixed."""
+    refine: str = ""
+    """`kl` or `qat`."""
+    speaks: bool = False
+    """Whether the original writes the text."""
+    report: bool = True
+
+    @property
+    def text_tokens(self) -> int:
+        """Of all text that is read."""
+        return self.tokens * (MORE_TEXT if self.refine else 1)
+
+
+@dataclass(frozen=True, slots=True)
+class Effort:
+    """How much refining looks, and how many sequences it trains the layers on one by one; what is usual by default."""
+
+    held_out: int = 8
+    checks: int = 5
+    sequences: int = 32
+    judges: int = 4
+    passes: int = 3
+    ending_s: float = 0.0
+    """Seconds to leave for writing the result."""
+
+
+@dataclass(frozen=True, slots=True)
+class TimePlan:
+    """What will be done. `notes` tell what is shortened."""
+
+    schedule: Schedule
+    started: float
+    clock: Clock
+    tokens: int
+    spoken_tokens: int
+    layer_s: float
+    """What a layer by the method is expected to take."""
+    weight_s: float
+    """What rounding a weight is expected to take."""
+    effort: Effort
+    notes: tuple[str, ...]
+
+    def left(self, phase: str) -> float:
+        """Seconds that `phase` may still take; 0 where it does not take place."""
+        return self.schedule.left(phase, self.clock() - self.started) if self.schedule.has(phase) else 0.0
+
+    def quantizing(self) -> dict[str, Any]:
+        """What `quantize_checkpoint` is to be given, if it begins now."""
+        last = "layers" if self.schedule.has("layers") else "rounding"
+        return {"seconds": max(1e-3, self.left(last)), "expected": Expected(self.layer_s, self.weight_s)}
+
+    def refining(self) -> dict[str, Any]:
+        """What `refine_checkpoint` is to be given, if it begins now, quantizing included."""
+        return {"seconds": max(1e-3, self.left("refining")), "effort": self.effort}
+
+
+def workers_of(threads: int) -> int:
+    """How many threads quantizing takes, where so many are asked for; 0: not said."""
+    return threads or os.cpu_count() or 1
+
+
+def plan_time(
+    source: Path,
+    wish: Wish,
+    seconds: float,
+    *,
+    workers: int,
+    started: float,
+    clock: Clock = time.monotonic,
+    speeds: Speeds | None = None,
+) -> TimePlan:
+    """Divide `seconds` since `started`. `speeds` None: measured now, what torch does only once the rest would fit.
+
+    Raises `UsageError` for a time in which it cannot be done, with the numbers.
+    """
+    torch = wish.method != "rtn" or wish.mixed or bool(wish.refine)
+    first = Costs.of(source, wish.bits, speeds or measure_speeds(workers, torch=False, clock=clock))
+    scheduled([_rounding(first)], seconds, used=clock() - started, flag=FLAG, job=f"INT{wish.bits}")
+    costs = first if speeds or not torch else replace(first, speeds=measure_speeds(workers, torch=True, clock=clock))
+    phases = [_rounding(costs), *_phases(costs, wish)]
+    order = ("speaking", "mixing", "rounding", "layers", "refining", "report")
+    phases.sort(key=lambda phase: order.index(phase.name))
+    schedule = scheduled(phases, seconds, used=clock() - started, flag=FLAG, job=f"INT{wish.bits}")
+    return _plan(costs, wish, schedule, started, clock)
+
+
+def _rounding(costs: Costs) -> Phase:
+    return Phase("rounding", START_S + costs.rounding(), START_S + costs.rounding())
+
+
+def _phases(costs: Costs, wish: Wish) -> list[Phase]:
+    """All but rounding."""
+    found = []
+    if wish.speaks:
+        spoken = wish.text_tokens
+        least = costs.speaking(LEAST_TOKENS + LENGTH, TOGETHER)
+        found.append(Phase("speaking", least, max(least, costs.speaking(spoken, TOGETHER))))
+    if wish.mixed:
+        mixing = costs.widths_chosen(FORMS)
+        found.append(Phase("mixing", mixing, mixing))
+    if wish.method != "rtn":
+        least, full = (costs.layer(wish.method, tokens) for tokens in (LEAST_TOKENS, wish.tokens))
+        found.append(Phase("layers", least, max(least, costs.layers * full), needed=False))
+    if wish.refine:
+        least = _refining(costs, wish, Effort(1, 1, 0)) + 2 * costs.step()
+        whole = _refining(costs, wish, Effort()) + 2 * wish.text_tokens / LENGTH * costs.step()
+        found.append(Phase("refining", least, max(least, whole)))
+    if wish.report:
+        least, full = (costs.report(chunks, FLOOR_CHUNKS) for chunks in (LEAST_CHUNKS, ALL_CHUNKS))
+        found.append(Phase("report", least, full, needed=False))
+    return found
+
+
+def _refining(costs: Costs, wish: Wish, effort: Effort) -> float:
+    one_by_one = effort.sequences if wish.refine == "qat" else 0
+    return costs.refined(effort.held_out, effort.checks, one_by_one, effort.judges, effort.passes)
+
+
+def _plan(costs: Costs, wish: Wish, schedule: Schedule, started: float, clock: Clock) -> TimePlan:
+    """How much of its work each phase does in its time, and what to say of that."""
+    notes = []
+    tokens, spoken = wish.tokens, wish.text_tokens
+    if schedule.has("layers"):
+        tokens = costs.tokens(wish.method, wish.tokens, schedule.seconds["layers"])
+        if tokens < wish.tokens // LENGTH * LENGTH:
+            notes.append(f"calibrating on {tokens} tokens, not {wish.tokens}")
+    elif wish.method != "rtn":
+        one = in_seconds(costs.layer(wish.method, LEAST_TOKENS))
+        notes.append(f"no time for {wish.method}, which takes about {one} a layer: rounding to the nearest")
+    if schedule.has("speaking"):
+        room = schedule.seconds["speaking"]
+        fit = largest(lambda count: costs.speaking(count, TOGETHER) <= room, LEAST_TOKENS + LENGTH, spoken)
+        if fit < spoken:
+            notes.append(f"letting the model write about {fit} tokens, not {spoken}")
+    effort = _effort(costs, wish, schedule.seconds["refining"]) if schedule.has("refining") else Effort()
+    if wish.report and not schedule.has("report"):
+        least = in_seconds(costs.report(LEAST_CHUNKS, FLOOR_CHUNKS))
+        notes.append(f"no time to measure what it lost, which takes about {least} at the least")
+    return TimePlan(
+        schedule,
+        started,
+        clock,
+        tokens,
+        spoken,
+        costs.layer(wish.method, tokens) if wish.method != "rtn" else 0.0,
+        costs.rounding() / costs.weights,
+        effort,
+        tuple(notes),
+    )
+
+
+def _effort(costs: Costs, wish: Wish, seconds: float) -> Effort:
+    """The most looks at held-out text that leave time to learn, and the same of sequences for the layers."""
+    ending = 3 * (costs.source_bytes + 2 * costs.made_bytes) / costs.speeds.hashing
+    looking = [Effort(held, checks, 0) for held in (8, 4, 2, 1) for checks in (5, 3, 2, 1)]
+    room = max(0.0, seconds - ending - costs.loading())
+    bare = _refining(costs, wish, Effort(0, 0, 0))
+    chosen = next((one for one in looking if _refining(costs, wish, one) - bare <= LOOKING * room), looking[-1])
+    if wish.refine == "qat":
+        usual = Effort()
+        sizes = [Effort(chosen.held_out, chosen.checks, n, min(usual.judges, chosen.held_out)) for n in (32, 16, 8, 4)]
+        fits = (one for one in sizes if _refining(costs, wish, one) <= 2 * LOOKING * room + bare)
+        chosen = next(fits, replace(chosen, sequences=0))
+    return replace(chosen, ending_s=ending)
