@@ -65,5 +65,8 @@ def test_the_terminal_shows_what_is_stored(tmp_path: Path) -> None:
             left = [number for number in left if said[number] != words]
             terminal.press("F4", "Tab")
         terminal.press("C-q")
+        while terminal._run("list-sessions"):  # the app has ended when its session has
+            assert time.monotonic() < end
+            time.sleep(0.2)
     finally:
         terminal.close()
