@@ -12,6 +12,7 @@ from typing import ClassVar
 from rich.console import RenderableType
 from textual.app import App, SystemCommand
 from textual.command import Provider
+from textual.driver import Driver
 from textual.notifications import SeverityLevel
 from textual.screen import Screen
 
@@ -116,6 +117,14 @@ class ChatApp(App[None]):
         if self.chats.is_attached:
             self.chats.keep()
         super().exit(result, return_code, message)
+
+    def get_driver_class(self) -> type[Driver]:
+        found = super().get_driver_class()
+        if sys.platform == "win32":
+            return found
+        from localinfer.tui.terminal import LastingDriver
+
+        return LastingDriver if issubclass(LastingDriver, found) else found
 
     def on_mount(self) -> None:
         if not self.is_headless:

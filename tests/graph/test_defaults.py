@@ -17,7 +17,13 @@ from tests.graph.oracle import assert_close
 from tests.graph.running import load, run
 from tests.tiny import BOS, LLAMA3_ROPE, Family, make_checkpoint, write_json
 
-ABSENT: Any = object()
+
+class _Absent:
+    def __repr__(self) -> str:
+        return "absent"
+
+
+ABSENT: Any = _Absent()
 TOKENS = [BOS, *b"What is left out has a meaning too: the default."]
 SIZES = ("vocab_size", "hidden_size", "intermediate_size", "num_hidden_layers")
 """Left out, these make a model of gigabytes; the table alone is compared."""

@@ -1,0 +1,59 @@
+"""The terminal of the app, which may go away while the app draws. Not for Windows."""
+
+from collections.abc import Callable
+from typing import IO, Any
+
+from textual.app import App
+from textual.drivers.linux_driver import LinuxDriver
+
+GONE = 129
+"""The exit code of a program that ends because its terminal hung up."""
+
+
+class Lasting:
+    """A text file whose writes never fail. The first that cannot be done calls `lost`, and the rest are dropped.
+
+    Textual writes in a thread, from a queue of a few pieces. Were that thread to end with an error, the app would wait
+    for room in the queue for ever, and could not end either.
+    """
+
+    def __init__(self, file: IO[str], lost: Callable[[], object]) -> None:
+        self._file, self._lost, self._is_lost = file, lost, False
+
+    def write(self, text: str) -> int:
+        """As of any text file."""
+        self._try(lambda: self._file.write(text))
+        return len(text)
+
+    def flush(self) -> None:
+        """As of any text file."""
+        self._try(self._file.flush)
+
+    def fileno(self) -> int:
+        """As of any text file."""
+        return self._file.fileno()
+
+    def isatty(self) -> bool:
+        """As of any text file."""
+        return self._file.isatty()
+
+    def _try(self, write: Callable[[], object]) -> None:
+        if self._is_lost:
+            return
+        try:
+            write()
+        except (OSError, ValueError):  # hung up, or closed
+            self._is_lost = True
+            self._lost()
+
+
+class LastingDriver(LinuxDriver):
+    """Textual's own, on a file that lasts. The app ends when its terminal is gone."""
+
+    def __init__(self, app: App[Any], **settings: Any) -> None:
+        super().__init__(app, **settings)
+        self._file: Any = Lasting(self._file, self._lose)
+
+    def _lose(self) -> None:
+        """Called from the thread that writes."""
+        self._loop.call_soon_threadsafe(self._app.exit, None, GONE)
