@@ -41,8 +41,13 @@ class Served:
     prompt: int
     times: list[float] = field(default_factory=list)
     """When tokens came; one entry a moment, however many came in it."""
-    tokens: int = 0
+    landed: list[int] = field(default_factory=list)
+    """How many came in each of these moments."""
     ids: tuple[int, ...] = ()
+
+    @property
+    def tokens(self) -> int:
+        return sum(self.landed)
 
     @property
     def ttft_s(self) -> float:
@@ -51,6 +56,12 @@ class Served:
     @property
     def e2el_s(self) -> float:
         return self.times[-1] - self.arrived
+
+    @property
+    def gaps_s(self) -> list[float]:
+        """Of each token after the first moment, its share of its step."""
+        steps = zip(pairwise(self.times), self.landed[1:], strict=True)
+        return [(now - then) / count for (then, now), count in steps for _ in range(count)]
 
     @property
     def tpot_s(self) -> float | None:
@@ -153,9 +164,10 @@ def serve(
         for event in events:
             if isinstance(event, Text) and event.token_ids and event.handle in place:
                 one = place[event.handle]
-                one.tokens += len(event.token_ids)
                 if not one.times or one.times[-1] != now:
                     one.times.append(now)
+                    one.landed.append(0)
+                one.landed[-1] += len(event.token_ids)
             elif isinstance(event, Finished) and event.handle in place:
                 event.require_whole()
                 place.pop(event.handle).ids = event.token_ids
@@ -181,7 +193,7 @@ def row_of(
         most_at_once=most,
         ttft_ms=spread([one.ttft_s for one in found]),
         tpot_ms=spread([one.tpot_s for one in found if one.tpot_s is not None]),
-        itl_ms=spread([b - a for one in found for a, b in pairwise(one.times)]),
+        itl_ms=spread([gap for one in found for gap in one.gaps_s]),
         e2el_ms=spread([one.e2el_s for one in found]),
         joules_per_token=each,
         energy_source=source_of(meter) if each is not None else "none",

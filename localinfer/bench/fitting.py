@@ -55,7 +55,9 @@ class FitReport:
     revision: str | None
     parameters: int
     where: str
-    """`here`, or `hub`: judged by its headers."""
+    """`here`, or, judged by its headers, `hub` or `package`."""
+    package: str
+    """The installed package that holds the weights; empty where none is asked."""
     download_bytes: int
     context: int
     parallel: int
@@ -83,6 +85,10 @@ class Asked:
     revision: str | None = None
     download_bytes: int = 0
     """What is not here yet; 0 for a local model."""
+    package: str = ""
+    """The installed package that holds the weights."""
+    import_bytes: int = 0
+    """What these take once they are a model of ours."""
     wanted: str = ""
     """The form that was asked for, where another is stored."""
 
@@ -115,7 +121,7 @@ def fit(asked: Asked, config: EngineConfig, *, disk: Path, drafter: Path | None 
         load = load_of(checkpoint, form)
         guess = predict(load, known, bandwidth.bytes_per_s, cache)
         measured = next((one for one in known if one.name == f"{asked.name}:{word}"), None)
-        on_disk = asked.download_bytes + (need.weights_bytes if form else 0)
+        on_disk = asked.download_bytes + asked.import_bytes + (need.weights_bytes if form else 0)
         forms.append(
             FormFit(
                 form=word,
@@ -135,7 +141,8 @@ def fit(asked: Asked, config: EngineConfig, *, disk: Path, drafter: Path | None 
         model=asked.name,
         revision=asked.revision,
         parameters=checkpoint.graph.parameters(),
-        where="hub" if asked.download_bytes else "here",
+        where="hub" if asked.download_bytes else "package" if asked.package else "here",
+        package=asked.package,
         download_bytes=asked.download_bytes,
         context=context,
         parallel=config.parallel,
@@ -274,6 +281,8 @@ def _inputs(report: FitReport) -> list[str]:
         said.append(
             f"nothing but headers was read; `localinfer pull {report.model}` downloads {size(report.download_bytes)}"
         )
+    if report.package:
+        said.append(f"nothing but a header was read, of the weights in package {report.package}")
     fitting = [one for one in report.forms if one.fits]
     if not fitting:
         said.append("no form fits: lower `--ctx-size` or `--parallel`, or choose a smaller model")

@@ -15,7 +15,7 @@ from localinfer.config import SamplingParams
 from localinfer.cost.energy import Meter
 from localinfer.engine.protocol import Engine, Request
 from localinfer.errors import LocalInferError, UsageError
-from localinfer.events import Event, Finished, Stats, Text
+from localinfer.events import Event, Finished, Text
 
 Clock = Callable[[], float]
 
@@ -28,7 +28,7 @@ class Sample:
     """Prompt tokens computed a second up to the first new token, or new tokens a second after the first."""
     ttft_s: float
     gaps_s: tuple[float, ...]
-    """Time from each new token to the next."""
+    """Of each new token after the first step's: the time of its step over the tokens that landed in it."""
     token_ids: tuple[int, ...]
     seconds: float
     """The timed part."""
@@ -75,30 +75,39 @@ def _drain(engine: Engine, prompt: tuple[int, ...]) -> None:
 def _run(engine: Engine, prompt: tuple[int, ...], new: int, clock: Clock, meter: Meter | None) -> Sample:
     request = Request(prompt, SamplingParams(temperature=0.0, max_tokens=new, ignore_eos=True))
     times: list[float] = []
-    stats: Stats | None = None
-    ids: tuple[int, ...] = ()
+    gaps: list[float] = []
+    heard = 0
+    ended: Finished | None = None
     before = meter.joules() if meter else None
     started = clock()
-    for event in engine.stream(request):
-        match event:
-            case Text(token_ids=some) if some:
-                times += [clock()] * len(some)
+    handle = engine.add(request)
+    try:
+        while ended is None:
+            events = engine.step()
+            landed = sum(len(one.token_ids) for one in events if isinstance(one, Text) and one.handle == handle)
+            if landed:
+                now, heard = clock(), heard + landed
+                gaps += [(now - times[-1]) / landed] * landed if times else []
+                times.append(now)
                 if len(times) == 1 and new > 1:
                     before = meter.joules() if meter else None  # generation is counted from its first token on
-            case Finished(token_ids=ids, stats=stats):
-                pass
-            case _:
-                pass
+            ended = next((one for one in events if isinstance(one, Finished) and one.handle == handle), None)
+    finally:
+        if ended is None:
+            engine.cancel(handle)
+            engine.step()
     after = meter.joules() if meter else None
-    if stats is None or len(ids) != new or len(times) != new:
-        raise LocalInferError(f"the engine made {len(ids)} of {new} tokens", hint="report this, with the command")
+    ended.require_whole()
+    stats, made = ended.stats, len(ended.token_ids)
+    if made != new or heard != new:
+        raise LocalInferError(f"the engine made {made} of {new} tokens", hint="report this, with the command")
     seconds = times[-1] - times[0] if new > 1 else times[0] - started
     count = new - 1 if new > 1 else stats.prompt_tokens - stats.cached_tokens
     return Sample(
         tok_s=count / seconds if seconds > 0 else 0.0,
         ttft_s=times[0] - started,
-        gaps_s=tuple(b - a for a, b in pairwise(times)),
-        token_ids=ids,
+        gaps_s=tuple(gaps),
+        token_ids=ended.token_ids,
         seconds=seconds,
         tokens=count,
         joules=None if before is None or after is None else after - before,

@@ -54,7 +54,7 @@ class BenchRow:
     """`gb_s` of what this machine's memory gives."""
     ttft_ms: float
     itl_p50_ms: float | None
-    """Between one token and the next, half are faster than this."""
+    """Milliseconds a token, its step's time over the tokens that landed in it; half of the tokens are faster."""
     itl_p99_ms: float | None
     acceptance: float | None
     """Part of the drafted tokens that were right; None without drafts."""

@@ -10,10 +10,11 @@ from localinfer.cli import options as o
 from localinfer.cli.bundles import EngineFlags
 from localinfer.cli.command import refuse_typed
 from localinfer.config import EngineConfig
-from localinfer.errors import NotFound, NotSupported
+from localinfer.errors import NetworkError, NotFound, NotSupported
 
 if TYPE_CHECKING:
     from localinfer.bench.fitting import Asked, FitReport
+    from localinfer.hub.catalogue import Entry
     from localinfer.hub.model import LocalModel
 
 Ref = Annotated[str, typer.Argument(metavar="REF", help="A model here, or `org/name` on the Hub.")]
@@ -68,7 +69,6 @@ def judged(asked: "Asked", config: EngineConfig) -> "FitReport":
 def _asked(ref: str, folder: Path, revision: str | None, token: str | None, *, offline: bool) -> "Asked":
     """The model here, or what its form would be made of; else its headers from the Hub in `folder`."""
     from localinfer.bench.fitting import Asked
-    from localinfer.hub.peek import peek
     from localinfer.hub.reference import parse
     from localinfer.hub.resolve import resolve
 
@@ -80,17 +80,66 @@ def _asked(ref: str, folder: Path, revision: str | None, token: str | None, *, o
         known, wanted = original or known, known.variant
     if known is None and wanted:
         known = resolve_or_none(f"{reference.name}:BF16", reference.revision, offline=offline)
-    if known is None and (offline or reference.path):
-        resolve(ref, revision=revision, offline=offline)  # says why not
     if known is None:
-        found = peek(ref, folder, revision=revision, token=token)
-        return Asked(folder, found.repo, "BF16", found.commit, found.download_bytes, wanted)
+        entry = None if reference.revision or reference.path else _shipped(reference.name)
+        if entry is None and (offline or reference.path):
+            resolve(ref, revision=revision, offline=offline)  # says why not
+        return _by_headers(ref, folder, revision, token, wanted, entry, offline=offline)
     if known.kind == "gguf":
         raise NotSupported(
             f"{known.path.name} is a GGUF file, which another engine allocates for",
             hint=f"`localinfer import {known.path.name}` makes a model of ours of it, which can be judged",
         )
     return Asked(known.path, known.name, known.variant, known.revision, wanted=wanted)
+
+
+def _shipped(name: str) -> "Entry | None":
+    """The entry of the catalogue of that name if a package that is installed holds its weights."""
+    from localinfer.hub import catalogue
+    from localinfer.hub.starter import package_file
+
+    entry = catalogue.find(name)
+    if entry is None or entry.package is None:
+        return None
+    try:
+        package_file(entry.package)
+    except NotFound:
+        return None
+    return entry
+
+
+def _by_headers(
+    ref: str,
+    folder: Path,
+    revision: str | None,
+    token: str | None,
+    wanted: str,
+    shipped: "Entry | None",
+    *,
+    offline: bool,
+) -> "Asked":
+    """The headers from the Hub; where it cannot be reached, or must not be, those of the package."""
+    from localinfer.bench.fitting import Asked
+    from localinfer.cli.output import note
+    from localinfer.hub.patience import HASTY, PATIENT
+    from localinfer.hub.peek import peek
+    from localinfer.hub.starter import look_into_package
+
+    if not offline:
+        (there := folder / "hub").mkdir()
+        try:
+            found = peek(ref, there, revision=revision, token=token, patience=HASTY if shipped else PATIENT)
+            return Asked(there, found.repo, "BF16", found.commit, found.download_bytes, wanted)
+        except (NetworkError, NotFound) as error:
+            if shipped is None:
+                raise
+            note(f"{error.message}; the sizes are those of the weights in an installed package")
+    assert shipped is not None
+    assert shipped.package is not None
+    (there := folder / "package").mkdir()
+    size = look_into_package(shipped.package, there)
+    package = shipped.package.package
+    return Asked(there, shipped.repo, "BF16", wanted=wanted, package=package, import_bytes=size)
 
 
 def resolve_or_none(ref: str, revision: str | None, *, offline: bool) -> "LocalModel | None":

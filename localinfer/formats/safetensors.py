@@ -5,6 +5,7 @@ is stricter than the format's own library (no key twice, no empty tensors, bound
 against the size of the file before it allocates or reads.
 """
 
+import json
 import math
 import os
 from collections.abc import Mapping
@@ -223,3 +224,21 @@ def write_safetensors(
     except (SafetensorError, OSError) as error:
         part.unlink(missing_ok=True)
         raise write_failed(path, sum(data.nbytes for data in keep), error) from error
+
+
+def write_hollow(path: Path, tensors: Mapping[str, tuple[str, tuple[int, ...]]]) -> None:
+    """Write a file of `{name: (dtype word, shape)}` with its true size, a hole instead of values.
+
+    For those who read headers only. Raises `DoesNotFit` when the disk is full.
+    """
+    header, end = {}, 0
+    for name, (dtype, shape) in tensors.items():
+        begin, end = end, end + math.prod(shape) * _BITS[dtype] // 8
+        header[name] = {"dtype": dtype, "shape": list(shape), "data_offsets": [begin, end]}
+    text = json.dumps(header).encode()
+    try:
+        with path.open("xb") as file:
+            file.write(len(text).to_bytes(8, "little") + text)
+            file.truncate(8 + len(text) + end)
+    except OSError as error:
+        raise write_failed(path, len(text), error) from error

@@ -5,6 +5,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 from localinfer.errors import Corrupt, NetworkError, NotFound, size
+from localinfer.formats.durable import write_json
+from localinfer.formats.layout import CONFIG, SINGLE
 from localinfer.hub import catalogue
 from localinfer.hub.catalogue import Entry, PackageSource
 from localinfer.hub.hashing import sha256_file
@@ -68,6 +70,19 @@ def package_file(source: PackageSource) -> Path:
     if found != source.sha256:
         raise Corrupt(f"{path} has the wrong sha256: expected {source.sha256}, got {found}", hint=again)
     return path
+
+
+def look_into_package(source: PackageSource, folder: Path) -> int:
+    """Fill the empty `folder` with what importing the package's file would write, as `peek` does: the configuration,
+    and a weight file that is a header and a hole. Gives that file's bytes; raises what `package_file` does."""
+    from localinfer.formats.gguf import GgufFile
+    from localinfer.formats.gguf_import import read_plan
+    from localinfer.formats.safetensors import write_hollow
+
+    plan, _ = read_plan(GgufFile(package_file(source)))
+    write_hollow(folder / SINGLE, {tensor.name: ("BF16", tensor.shape) for tensor in plan.tensors})
+    write_json(folder / CONFIG, plan.config)
+    return (folder / SINGLE).stat().st_size
 
 
 def _import_package(entry: Entry, source: PackageSource, on_progress: Progress | None) -> LocalModel:

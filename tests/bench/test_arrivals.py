@@ -23,15 +23,19 @@ def test_gaps_fall_off_exponentially() -> None:
 
 
 def test_what_a_sender_sees() -> None:
-    one = Served(1.0, prompt=10, times=[1.5, 1.7, 2.1], tokens=5)
+    one = Served(1.0, prompt=10, times=[1.5, 1.7, 2.1], landed=[1, 1, 3])
     assert one.ttft_s == pytest.approx(0.5)
     assert one.e2el_s == pytest.approx(1.1)
     assert one.tpot_s == pytest.approx(0.6 / 4)  # two moments brought two tokens
-    assert Served(1.0, 10, [1.5], 1).tpot_s is None
+    assert one.gaps_s == pytest.approx([0.2, *[0.4 / 3] * 3])  # tokens share the time of their step
+    assert Served(1.0, 10, [1.5], [1]).tpot_s is None
 
 
 def test_the_row_worked_out() -> None:
-    found = [Served(0.0, 10, [1.0, 2.0], 2, (1, 2)), Served(1.0, 20, [2.0, 2.5, 4.0], 3, (3, 4, 5))]
+    found = [
+        Served(0.0, 10, [1.0, 2.0], [1, 1], (1, 2)),
+        Served(1.0, 20, [2.0, 2.5, 4.0], [1, 1, 1], (3, 4, 5)),
+    ]
     meter = GivenMeter(10.0, lambda: 0.0)
     row = row_of(found, 2.0, 2, 10.0, meter, Tariff(usd_per_kwh=0.36))
     assert (row.duration_s, row.req_s, row.tok_s) == (4.0, 0.5, 1.25)

