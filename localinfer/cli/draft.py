@@ -39,7 +39,8 @@ def train(
     from localinfer.cli.output import note, show_json
     from localinfer.cli.progress import Progress
     from localinfer.cli.training import own_text
-    from localinfer.distill.time_plan import plan_training
+    from localinfer.distill.time_plan import FLAG, plan_training
+    from localinfer.quantize.schedule import too_long
     from localinfer.quantize.time_plan import workers_of
 
     begun = time.monotonic()
@@ -71,6 +72,9 @@ def train(
         show_json(as_json(result.trained) | {"kept": result.kept is not None, "guesses": result.length})
     else:
         _tell(result)
+    late = too_long(time.monotonic() - begun, 60 * minutes, FLAG)
+    if late and not quiet:
+        note(late)
     if result.kept is None and not quiet:
         note("nothing was kept: it would not save time here. More minutes, or more text of your own, may help")
 

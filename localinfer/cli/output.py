@@ -142,11 +142,14 @@ def show_error(message: str, hint: str | None) -> None:
 
 
 def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-    """Columns as wide as their longest cell, two spaces apart; numbers of the caller's are already words."""
+    """Columns as wide as their widest cell, two spaces apart; numbers of the caller's are already words."""
+    from rich.cells import cell_len
+
     cells = [list(head), *([clean(cell).replace("\n", " ") for cell in row] for row in rows)]
-    widths = [max(len(row[i]) for row in cells) for i in range(len(head))]
+    widths = [max(cell_len(row[i]) for row in cells) for i in range(len(head))]
     for row in cells:
-        line("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
+        filled = (cell + " " * (width - cell_len(cell)) for cell, width in zip(row, widths, strict=True))
+        line("  ".join(filled).rstrip())
 
 
 def _finite(value: Any) -> Any:

@@ -48,6 +48,9 @@ def quantize(
     code 9). At the end it is measured against the original on a text that is used for nothing else.
     """
     from localinfer.cli.making import Limit, make_small
+    from localinfer.cli.output import note
+    from localinfer.quantize.schedule import too_long
+    from localinfer.quantize.time_plan import FLAG
 
     limit = Limit(seconds_of(time_budget, "--time-budget") if time_budget else 0.0, report=not no_report)
     if bits is None:
@@ -79,6 +82,9 @@ def quantize(
     )
     quality = None if no_report else measured(source, made, dest, plan=plan, threads=threads, quiet=quiet)
     show(report, quality, {"ref": made, "path": str(dest), "source": source.ref}, json=json, quiet=quiet)
+    late = too_long(limit.clock() - limit.started, limit.seconds, FLAG) if limit.seconds else ""
+    if late and not quiet:
+        note(late)
 
 
 def _require_one(flags: str, *given: object) -> None:

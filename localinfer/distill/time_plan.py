@@ -10,6 +10,8 @@ from localinfer.quantize.schedule import Phase, Schedule, scheduled
 from localinfer.quantize.speeds import Speeds, measure_speeds
 from localinfer.quantize.time_plan import START_S
 
+FLAG = "`--minutes`"
+
 SPEAKING = 0.4
 """Share of the time in which the model writes, at most."""
 
@@ -63,7 +65,7 @@ def plan_training(
         Phase("letting the model write", least, max(least, SPEAKING * seconds)),
         Phase("learning", training, max(training, (1 - SPEAKING) * seconds)),
     ]
-    found = scheduled(phases, seconds, used=clock() - started, flag="`--minutes`", job="a drafter")
+    found = scheduled(phases, seconds, used=clock() - started, flag=FLAG, job="a drafter")
     names = dict(zip((phase.name for phase in phases), ("speaking", "training"), strict=True))
     given, ends = ({names[name]: value for name, value in part.items()} for part in (found.seconds, found.ends))
     return TrainingPlan(Schedule(given, ends), started, clock)

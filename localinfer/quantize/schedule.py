@@ -92,6 +92,16 @@ def in_seconds(seconds: float) -> str:
     return f"{ceil(seconds / 60 - 1e-9)} min" if seconds < 2 * 3600 else f"{ceil(seconds / 3600 - 1e-9)} h"
 
 
+def too_long(used: float, seconds: float, flag: str) -> str:
+    """What to say of a job that took `used` seconds of `seconds` that it had; nothing where these are enough."""
+    if used <= seconds:
+        return ""
+    return (
+        f"took {in_seconds(used)}, not the {in_seconds(seconds)} of {flag}: this machine was slower than when it was "
+        "measured, as other programs use it"
+    )
+
+
 def largest(fits: Callable[[int], bool], low: int, high: int) -> int:
     """The largest number from `low` to `high` that `fits`, where all smaller ones do; `low` if none does."""
     while low < high:

@@ -108,6 +108,8 @@ def test_a_dumb_terminal_is_not_drawn_on(monkeypatch: pytest.MonkeyPatch) -> Non
 def test_columns_line_up(capsys: pytest.CaptureFixture[str]) -> None:
     output.table(("A", "LONG"), [("a longer\x1b[1m name", "x"), ("b", "")])
     assert capsys.readouterr().out == "A              LONG\na longer name  x\nb\n"
+    output.table(("A", "B"), [("日本", "x"), ("abcde", "y")])  # two columns of the terminal each
+    assert capsys.readouterr().out == "A      B\n日本   x\nabcde  y\n"
 
 
 def test_json_lets_no_control_character_through(capsys: pytest.CaptureFixture[str]) -> None:

@@ -5,11 +5,15 @@ import resource
 import subprocess
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from localinfer.cli import making
+from localinfer.quantize import QuantizeReport, quantize_checkpoint
+from localinfer.quantize.speeds import Speeds
 from tests.cli.conftest import ENTRY, Cli, Ran
 from tests.quantize.trees import read_tensor, replace_tensor, tree
 from tests.tiny import Dtype, make_checkpoint
@@ -312,3 +316,24 @@ def test_an_alias_says_why_its_advised_form_is_not_made(cli: Cli, mine: str, iso
     assert "other settings" in ran.err
     assert "taking HuggingFaceTB/SmolLM2-135M-Instruct:BF16" in ran.err
     assert files(partial) == kept  # somebody's other work is left alone
+
+
+def test_a_limit_that_was_not_kept_is_told(cli: Cli, mine: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Other programs may take the machine after the time was planned."""
+    now, slow, speeds = [0.0], [1.0], Speeds(1e9, 1e9, 1e12)
+    limit = partial(making.Limit, clock=lambda: now[0], started=0.0, speeds=speeds)
+
+    def then_late(*given: object, **more: object) -> QuantizeReport:
+        report = quantize_checkpoint(*given, **more)  # type: ignore[arg-type]
+        now[0] += slow[0]
+        return report
+
+    monkeypatch.setattr(making, "Limit", limit)
+    monkeypatch.setattr("localinfer.quantize.quantize_checkpoint", then_late)
+    for told in (False, True):
+        slow[0] = 100.0 if told else 1.0
+        now[0] = 0.0
+        ran = cli("quantize", mine, "--bits", "8", "--time-budget", "90s", "--no-report", "--fresh", "--json")
+        assert ran.code == 0
+        assert ("of `--time-budget`" in ran.err) is told
+        assert cli("rm", f"{mine}:INT8", "-y").code == 0
