@@ -12,6 +12,7 @@ from localinfer.errors import DoesNotFit, UsageError, bytes_of, seconds_of, size
 from localinfer.hub.model import LocalModel
 
 if TYPE_CHECKING:
+    from localinfer.cli.making import Limit
     from localinfer.evaluate import Quality
     from localinfer.quantize import QuantizeReport
     from localinfer.quantize.time_plan import TimePlan
@@ -48,18 +49,11 @@ def quantize(
     code 9). At the end it is measured against the original on a text that is used for nothing else.
     """
     from localinfer.cli.making import Limit, make_small
-    from localinfer.cli.output import note
-    from localinfer.quantize.schedule import too_long
-    from localinfer.quantize.time_plan import FLAG
 
     limit = Limit(seconds_of(time_budget, "--time-budget") if time_budget else 0.0, report=not no_report)
-    if bits is None:
-        raise UsageError("`--bits` is missing", hint=f"say how small: `localinfer quantize {ref} --bits 4`")
-    if bits == "16":
-        raise UsageError("16 bits are the original's", hint=f"say how small: `localinfer quantize {ref} --bits 4`")
+    width, threads = _width(bits, ref), threads or 0
     _require_one("`--bpw` and `--target-size`", bpw, target_size)
     _require_one("`--resume` and `--fresh`", resume, fresh)
-    width, threads = int(bits), threads or 0
     source = original(ref, revision=revision, offline=offline, quiet=quiet)
     name = name or source.name
     made, dest = _place(name, width)
@@ -82,8 +76,24 @@ def quantize(
     )
     quality = None if no_report else measured(source, made, dest, plan=plan, threads=threads, quiet=quiet)
     show(report, quality, {"ref": made, "path": str(dest), "source": source.ref}, json=json, quiet=quiet)
-    late = too_long(limit.clock() - limit.started, limit.seconds, FLAG) if limit.seconds else ""
-    if late and not quiet:
+    if limit.seconds and not quiet:
+        _tell_late(limit)
+
+
+def _width(bits: str | None, ref: str) -> int:
+    if bits in (None, "16"):
+        what = "`--bits` is missing" if bits is None else "16 bits are the original's"
+        raise UsageError(what, hint=f"say how small: `localinfer quantize {ref} --bits 4`")
+    return int(bits)
+
+
+def _tell_late(limit: "Limit") -> None:
+    """Say so if it took longer than allowed."""
+    from localinfer.cli.output import note
+    from localinfer.quantize.schedule import too_long
+    from localinfer.quantize.time_plan import FLAG
+
+    if late := too_long(limit.clock() - limit.started, limit.seconds, FLAG):
         note(late)
 
 
