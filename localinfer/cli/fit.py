@@ -123,6 +123,7 @@ def _by_headers(
     from localinfer.cli.output import note
     from localinfer.hub.patience import HASTY, PATIENT
     from localinfer.hub.peek import peek
+    from localinfer.hub.resolve import suggest
     from localinfer.hub.starter import look_into_package
 
     if not offline:
@@ -132,6 +133,7 @@ def _by_headers(
             return Asked(there, found.repo, "BF16", found.commit, found.download_bytes, wanted)
         except (NetworkError, NotFound) as error:
             if shipped is None:
+                suggest(error, ref)
                 raise
             note(f"{error.message}; the sizes are those of the weights in an installed package")
     assert shipped is not None

@@ -5,7 +5,7 @@ from typing import Annotated
 import typer
 
 from localinfer.cli import options as o
-from localinfer.errors import size
+from localinfer.errors import NetworkError, NotFound, size
 
 Ref = Annotated[str, typer.Argument(metavar="REF", help="`org/name[@revision]` or an alias such as `starter`.")]
 
@@ -28,6 +28,7 @@ def pull(
     from localinfer.cli.tables import as_row
     from localinfer.hub import catalogue
     from localinfer.hub.client import pull as download
+    from localinfer.hub.resolve import suggest
     from localinfer.hub.starter import ensure_source
 
     entry = catalogue.find(ref)
@@ -49,6 +50,9 @@ def pull(
                 )
         except KeyboardInterrupt:
             on_notice("interrupted; the same command goes on where it stopped")
+            raise
+        except (NetworkError, NotFound) as error:
+            suggest(error, ref)
             raise
     if json:
         show_json(as_row(model))

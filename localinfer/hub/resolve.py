@@ -3,7 +3,7 @@
 from difflib import get_close_matches
 from pathlib import Path
 
-from localinfer.errors import Corrupt, NotFound, NotSupported
+from localinfer.errors import Corrupt, LocalInferError, NotFound, NotSupported
 from localinfer.formats.layout import PICKLES, SINGLE
 from localinfer.hub import catalogue
 from localinfer.hub.cache import forms_of, list_models, read_ref, repo_dir
@@ -99,6 +99,15 @@ def _not_here(
         hint = f"run `localinfer pull {name}{wanted}`"
         hint += f", or did you mean `{near}`?" if near else ""
     return NotFound(f"`{ref}` is not on this machine", hint=hint)
+
+
+def suggest(error: LocalInferError, ref: str) -> None:
+    """Put what `ref` may be a misspelling of before the hint of an error of the Hub."""
+    reference = parse(ref)
+    if reference.path is not None or catalogue.find(reference.name) is not None:
+        return
+    if near := _nearest(ref, reference.name):
+        error.hint = f"did you mean `{near}`? Else {error.hint}"
 
 
 def _goes_on(begun: Unfinished) -> str:

@@ -235,3 +235,11 @@ def test_export(cli: Cli, tiny: Path, tmp_path: Path, monkeypatch: pytest.Monkey
     )
     plain = cli("export", str(tiny), "--format", "gptq", "-q")
     assert (plain.code, "are no integers" in plain.err) == (5, True)
+
+
+@pytest.mark.parametrize("command", ["fit", "pull"])
+def test_a_misspelled_name_is_told_where_the_hub_has_none(cli: Cli, mine: str, command: str, hub: FakeHub) -> None:
+    ran = cli(command, "startr")
+    assert (ran.code, "did you mean `starter`?" in ran.err) == (4, True)
+    assert "did you mean `me/tiny" in cli(command, "me/tinny").err
+    assert "did you mean" not in cli(command, "nobody/knows-this").err
