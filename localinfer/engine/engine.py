@@ -2,6 +2,7 @@
 
 import itertools
 import time
+from collections import deque
 from collections.abc import Callable, Iterator
 from collections.abc import Sequence as Ordered
 from types import TracebackType
@@ -320,36 +321,39 @@ class StepEngine:
         """The events of one request, from `Started` to `Finished`; see `Engine.stream`."""
         handle = self.add(request)
         ended = False
+        events: deque[Event] = deque()
         try:
             while not ended:
-                event = self._next_of(handle)
-                if event is not None:
+                events += self._next_of(handle)
+                if not events:
+                    return
+                while events:
+                    event = events.popleft()
                     ended = isinstance(event, Finished)
                     yield event
                     if isinstance(event, Finished):
                         event.require_whole()
-                elif not self._go_on(handle):
-                    return
         finally:
             if not ended:
+                with self._lock:
+                    self._outbox[:0] = events
                 self.cancel(handle)
                 self._left.add(handle)
 
-    def _next_of(self, handle: int) -> Event | None:
-        """Take the next event of one request out of the outbox."""
-        with self._lock:
-            for i, event in enumerate(self._outbox):
-                if event.handle == handle:
-                    return self._outbox.pop(i)
-        return None
+    def _next_of(self, handle: int) -> list[Event]:
+        """What was said of one request, after as many steps as it takes; nothing if it is over, because another stream
+        has ended it or `step` took its last words.
 
-    def _go_on(self, handle: int) -> bool:
-        """Step, unless the request is over: another stream may have ended it, or `step` taken its last words."""
-        with self._lock:
-            if handle in self._replies:
+        Taking and stepping are one turn: who waited while another stream stepped takes what came of it, and no stream
+        falls behind.
+        """
+        while True:
+            with self._lock:
+                mine = [event for event in self._outbox if event.handle == handle]
+                if mine or handle not in self._replies:
+                    self._outbox = [event for event in self._outbox if event.handle != handle]
+                    return mine
                 self._advance()
-                return True
-            return any(event.handle == handle for event in self._outbox)
 
     def cancel(self, handle: int) -> None:
         """End a request now; see `Engine.cancel`."""

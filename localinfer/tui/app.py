@@ -5,6 +5,7 @@ import signal
 import sys
 import time
 from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
 from typing import ClassVar
@@ -35,6 +36,9 @@ from localinfer.tui.widgets.pane import ChatPane
 INTERRUPTED = 130
 SWITCH_S = 0.0005
 """How long the engine's threads wait for the interpreter while the screen is drawn; Python's own 5 ms is a step."""
+
+_THREADS = 2 * MOST_PANES
+"""One for each answer, and some for models and chats; by itself asyncio has four more than processors."""
 
 _TWICE_SECONDS = 2.0
 _END_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP) if hasattr(signal, "SIGHUP") else (signal.SIGINT,)
@@ -127,6 +131,7 @@ class ChatApp(App[None]):
         return LastingDriver if issubclass(LastingDriver, found) else found
 
     def on_mount(self) -> None:
+        asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(_THREADS, "chat"))
         if not self.is_headless:
             loop = asyncio.get_running_loop()
             for number in _END_SIGNALS:

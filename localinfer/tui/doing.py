@@ -134,7 +134,7 @@ async def _regen(_screen: "ChatScreen", pane: "ChatPane", _argument: str) -> Non
     pane.answer_again()
 
 
-@_command("continue", "go on with an answer that was cut off")
+@_command("continue", "go on with an answer that was cut off", key="Ctrl+L")
 async def _continue(_screen: "ChatScreen", pane: "ChatPane", _argument: str) -> None:
     pane.answer_again(goes_on=True)
 
@@ -196,7 +196,13 @@ def _parts(_screen: "ChatScreen", begin: str) -> Sequence[str]:
     return [word for word in ("code",) if word.startswith(begin)]
 
 
-@_command("copy", "copy the last answer; `/copy code` its last block of code", "[code]", words=_parts, key="Ctrl+Y")
+@_command(
+    "copy",
+    "copy the last answer; `/copy code` its last block of code",
+    "[code]",
+    words=_parts,
+    key="Ctrl+Y, Ctrl+S",
+)
 async def _copy(screen: "ChatScreen", pane: "ChatPane", part: str) -> None:
     if part not in ("", "code"):
         raise UsageError(f"`{one_line(part, 20)}` is no part of an answer", hint="code, or nothing for all of it")

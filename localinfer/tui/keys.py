@@ -13,7 +13,9 @@ BINDINGS: list[BindingType] = [
         Binding(key, f"command('{line}')", priority=True)
         for key, line in {
             "ctrl+r": "regen",
+            "ctrl+l": "continue",
             "ctrl+y": "copy",
+            "ctrl+s": "copy code",
             "ctrl+n": "clear",
             "ctrl+g": "editor",
             "ctrl+b": "edit",
@@ -46,7 +48,8 @@ KEYS = (
     ("Up  Down", "earlier prompts; in the list that / opens, the line to take"),
     ("Ctrl+B", "write an earlier prompt anew and go on from there; again: the one before it"),
     ("Ctrl+Up  Ctrl+Down", "page through the variants of an answer or prompt"),
-    ("Ctrl+R  Ctrl+Y", "answer again, with another seed; copy the last answer"),
+    ("Ctrl+R  Ctrl+L", "answer again, with another seed; go on with an answer that was cut off"),
+    ("Ctrl+Y  Ctrl+S", "copy the last answer; copy its last block of code"),
     ("Ctrl+N", "new chat; this one is kept"),
     ("Ctrl+G", "write the prompt in $EDITOR"),
     ("F5  F6  Ctrl+T", "one more pane: to the right, below, or with a copy of this chat"),

@@ -1,6 +1,7 @@
 """What runs in threads: opening the engine, and letting it answer. Here things are posted, never painted."""
 
 from collections.abc import Callable, Iterator
+from threading import Thread
 from typing import TYPE_CHECKING
 
 from textual.message import Message
@@ -61,6 +62,14 @@ def answer(session: ChatSession, asked: Asked, inbox: Inbox, cancelled: Ask) -> 
     except Exception as unexpected:
         error = _explained(unexpected)
     inbox.put(Over(error))
+
+
+def cancel(engine: "Engine", handle: int) -> None:
+    """End a request of another thread, also one that waits for its turn and says nothing meanwhile.
+
+    A thread of its own: it waits until the step that is under way has ended.
+    """
+    Thread(target=engine.cancel, args=(handle,), name="cancel").start()
 
 
 def _events(session: ChatSession, asked: Asked, cancelled: Ask) -> Iterator[Event]:

@@ -1,9 +1,12 @@
 """Requests in company: on time, in turn, and the same text whatever the others do."""
 
 import random
+import signal
 import threading
 import time
 from pathlib import Path
+
+import pytest
 
 from localinfer.config import SamplingParams
 from localinfer.engine.fair_lock import FairLock
@@ -100,6 +103,59 @@ def test_the_lock_is_given_in_turn() -> None:
     stop.set()
     thread.join()
     assert sorted(waited)[len(waited) // 2] <= 2
+
+
+def test_the_lock_is_given_to_many_in_the_order_they_asked() -> None:
+    """Of eight that ask again and again, none comes twice before another one that waits."""
+    lock, order = FairLock(), list[int]()
+
+    def loop(which: int) -> None:
+        for _ in range(60):
+            with lock:
+                order.append(which)
+                time.sleep(0.002)  # all others ask meanwhile
+
+    threads = [threading.Thread(target=loop, args=(which,)) for which in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    full = order[40:-80]
+    waited = [full.index(which, at + 1) - at for at, which in enumerate(full[:-40])]
+    assert max(waited) <= 12
+
+
+def test_the_lock_goes_on_when_one_that_waits_is_interrupted() -> None:
+    lock, got = FairLock(), list[int]()
+
+    def take(which: int) -> None:
+        with lock:
+            got.append(which)
+
+    def interrupt(_number: int, _frame: object) -> None:
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGUSR1, interrupt)
+    holds, let_go = threading.Event(), threading.Event()
+
+    def hold() -> None:
+        with lock:
+            holds.set()
+            let_go.wait(20)
+
+    holder = threading.Thread(target=hold)
+    holder.start()
+    assert holds.wait(20)
+    try:
+        threading.Timer(0.1, signal.pthread_kill, (threading.main_thread().ident, signal.SIGUSR1)).start()
+        with pytest.raises(KeyboardInterrupt):
+            take(1)
+    finally:
+        signal.signal(signal.SIGUSR1, before)
+    let_go.set()
+    holder.join()
+    take(2)
+    assert got == [2]
 
 
 def test_cancelling_from_another_thread_takes_effect_with_the_next_step(llama: Path) -> None:

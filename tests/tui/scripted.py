@@ -72,11 +72,11 @@ class ScriptedEngine:
         self.reason: FinishReason = "stop"
         self.before_piece: Callable[[int], None] = lambda _index: None
         self._scripts = list(scripts)
-        self._cancelled = threading.Event()
+        self.cancelled = threading.Event()
 
     def stream(self, request: Request) -> Iterator[Event]:
         self.requests.append(request)
-        self._cancelled.clear()
+        self.cancelled.clear()
         script = self._scripts.pop(0) if self._scripts else ()
         prompt = len(request.prompt)
         if script and isinstance(script[0], LocalInferError):
@@ -84,19 +84,19 @@ class ScriptedEngine:
         yield Started(1, prompt, self.context_size)
         yield Progress(1, prompt // 2, prompt)
         self.before_piece(-1)
-        if not self._cancelled.is_set():
+        if not self.cancelled.is_set():
             yield Progress(1, prompt, prompt)
         said = 0
         for index, piece in enumerate(script):
             self.before_piece(index)
-            if self._cancelled.is_set():
+            if self.cancelled.is_set():
                 break
             if isinstance(piece, LocalInferError):
                 raise piece
             said += 1
             yield Text(1, piece, (index,))
             yield self._stats(prompt, said)
-        reason: FinishReason = "cancelled" if self._cancelled.is_set() else self.reason
+        reason: FinishReason = "cancelled" if self.cancelled.is_set() else self.reason
         yield Finished(1, reason, tuple(range(said)), self._stats(prompt, said))
 
     def _stats(self, prompt: int, said: int) -> Stats:
@@ -115,7 +115,7 @@ class ScriptedEngine:
         )
 
     def cancel(self, handle: int) -> None:
-        self._cancelled.set()
+        self.cancelled.set()
 
     def add(self, request: Request) -> int:
         raise AssertionError("the app streams")

@@ -140,7 +140,8 @@ async def test_an_answer_that_was_cut_off_is_marked_and_goes_on(scripted: Script
         await say(pilot, "a table")
         assert "limit of new tokens" in marks(app)[0]
         engine.reason = "stop"
-        await say(pilot, "/continue")
+        await pilot.press("ctrl+l")
+        await settle(pilot)
         assert turns(app) == drawn(app) == ["a table", "| a |\n|---|\n| b |\n"]
         assert marks(app) == []
         assert engine.tokenizer.decode(engine.requests[1].prompt) == "<user>a table| a |\n|---|\n"
@@ -159,6 +160,7 @@ async def test_stop_and_error_cut_off_too(scripted: Scripted) -> None:
         await pilot.pause(0.1)
         assert hold.reached.wait(20)
         await pilot.press("escape")
+        assert engine.cancelled.wait(20)
         hold.go_on.set()
         await settle(pilot)
         assert "cut off: stopped" in marks(app)[0]
@@ -166,7 +168,7 @@ async def test_stop_and_error_cut_off_too(scripted: Scripted) -> None:
         await say(pilot, "b")
         assert "an error ended it" in marks(app)[1]
         assert said(app) == "no memory · close something"
-        assert turns(app) == drawn(app) == ["a", "one two", "b", "three "]
+        assert turns(app) == drawn(app) == ["a", "one ", "b", "three "]
 
 
 async def test_what_a_kill_left_is_marked_when_the_chat_is_opened(scripted: Scripted, store_path: Path) -> None:

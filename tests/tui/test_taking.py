@@ -25,6 +25,8 @@ async def test_code_is_copied_by_its_key_and_by_a_command(scripted: Callable[...
         assert app.clipboard == "last"
         await say(pilot, "/copy")
         assert app.clipboard == TEXT
+        await pilot.press("ctrl+s")
+        assert app.clipboard == "last"
 
 
 async def test_a_selection_has_the_line_ends_of_the_text_only(scripted: Callable[..., ChatApp]) -> None:

@@ -362,7 +362,10 @@ class ChatPane(PaneFacts):
         """Stop the answer; what was written stays."""
         if self.busy:
             self._stop.set()
+            self.catch_up()  # what was asked before this moment did not see the stop, and has said its handle
             self.set_status(phase="stopping")
+            if self._reply.handle is not None and self.session.chat is not None:
+                workers.cancel(self.session.chat.engine, self._reply.handle)
 
     @property
     def stopping(self) -> bool:
@@ -443,7 +446,7 @@ class ChatPane(PaneFacts):
 
     def set_status(self, **changes: Any) -> None:
         """Change some of what the status line shows."""
-        if self._stop.is_set() and changes.get("phase") in ("prefill", "decode", "parked"):
+        if self._stop.is_set() and changes.get("phase") in ("queued", "prefill", "decode", "parked"):
             changes["phase"] = "stopping"
         if self.open:
             self._line.status = replace(self._line.status, **changes)

@@ -1,0 +1,95 @@
+"""How answers in panes begin and end: all at once; stopped while they wait; with an error where scores are NaN."""
+
+import threading
+from pathlib import Path
+
+from textual.pilot import Pilot
+
+from localinfer.config import EngineConfig, SamplingParams
+from localinfer.engine.opening import open_engine
+from localinfer.tui.app import ChatApp
+from localinfer.tui.tiling import MOST_PANES
+from tests.engine.trap import make_trap
+from tests.tiny import make_checkpoint
+from tests.tui.app_state import said
+from tests.tui.conftest import quiet_app, say, screen_text, settle
+from tests.tui.scripted import ScriptedEngine
+
+ENDLESS = SamplingParams(ignore_eos=True)
+
+
+def app_of(model: Path, store: Path, sampling: SamplingParams, parallel: int) -> ChatApp:
+    engine = EngineConfig(threads=1, parallel=parallel)
+    return quiet_app(
+        lambda progress: open_engine(model, engine, on_progress=progress),
+        store,
+        sampling=sampling,
+        on_overflow="shift",
+        models=["m", "m"],
+    )
+
+
+async def until_phase(pilot: Pilot[None], place: int, phase: str) -> None:
+    assert isinstance(pilot.app, ChatApp)
+    pane = pilot.app.chats.panes[place]
+    for _ in range(1000):
+        if pane.status.phase == phase:
+            return
+        await pilot.pause(0.02)
+    raise AssertionError(f"pane {place + 1} is {pane.status.phase}, not {phase}")
+
+
+async def test_an_answer_that_waits_for_its_turn_can_be_stopped(tmp_path: Path, store_path: Path) -> None:
+    app = app_of(make_checkpoint(tmp_path / "m"), store_path, ENDLESS, parallel=1)
+    async with app.run_test(size=(120, 40)) as pilot:
+        await settle(pilot)
+        first, second = app.chats.panes
+        await first.send("one")
+        await until_phase(pilot, 0, "decode")
+        await second.send("two")
+        await until_phase(pilot, 1, "prefill")  # the engine knows it, and has not begun
+        app.chats.go(second)
+        await pilot.press("escape")
+        await until_phase(pilot, 1, "ready")
+        assert first.busy
+        assert second.box.text == "two"
+        app.chats.go(first)
+        await pilot.press("escape")
+        await settle(pilot)
+        assert [turn.cut_off for turn in first.session.turns] == ["", "stopped"]
+
+
+async def test_scores_that_are_nan_end_one_answer_with_an_error(tmp_path: Path, store_path: Path) -> None:
+    model = make_trap(tmp_path / "m", ord("Z"), head_dim=32)
+    app = app_of(model, store_path, SamplingParams(max_tokens=20, ignore_eos=True, temperature=0), parallel=2)
+    async with app.run_test(size=(120, 40)) as pilot:
+        await settle(pilot)
+        first, second = app.chats.panes
+        await say(pilot, "a Z")
+        assert "step 1 of the answer" in said(app)
+        assert "NaN" in screen_text(app)
+        assert (first.box.text, first.session.turns) == ("a Z", ())
+        first.box.load_text("")
+        await second.send("b")
+        await first.send("a")
+        await settle(pilot)
+        assert [turn.content for turn in first.session.turns if turn.role == "user"] == ["a"]
+        assert [turn.content for turn in second.session.turns if turn.role == "user"] == ["b"]
+
+
+async def test_every_pane_is_answered_at_once_however_few_processors_there_are(store_path: Path) -> None:
+    engine = ScriptedEngine(*[["one"]] * MOST_PANES)
+    together = threading.Barrier(MOST_PANES)
+
+    def meet(index: int) -> None:
+        if index == 0:
+            together.wait(20)
+
+    engine.before_piece = meet
+    app = quiet_app(lambda _progress: engine, store_path, models=["m"] * MOST_PANES)
+    async with app.run_test(size=(120, 60)) as pilot:
+        await settle(pilot)
+        for pane in app.chats.panes:
+            await pane.send("a")
+        await settle(pilot)
+        assert [pane.session.last_answer for pane in app.chats.panes] == ["one"] * MOST_PANES
