@@ -214,7 +214,7 @@ class Chat:
     ) -> Rendered:
         tokenizer = self.engine.tokenizer
         return render(
-            self.engine.chat_template,
+            (self.engine.tools_template if tools else None) or self.engine.chat_template,
             [*self._system, *turns],
             bos=tokenizer.bos_token or "",
             eos=tokenizer.eos_token or "",

@@ -17,11 +17,12 @@ from functools import lru_cache
 from typing import Any
 
 from jinja2 import Template, TemplateSyntaxError, nodes
-from jinja2.exceptions import TemplateError
+from jinja2.exceptions import SecurityError, TemplateError
 from jinja2.ext import Extension, loopcontrols
 from jinja2.parser import Parser
 from jinja2.runtime import Macro
 from jinja2.sandbox import ImmutableSandboxedEnvironment
+from jinja2.utils import Namespace
 
 from localinfer.chats.lockdown import CPU_SECONDS, lock
 
@@ -52,6 +53,33 @@ def _strftime_now(pattern: str) -> str:
     return datetime.now().strftime(str(pattern)[:100])
 
 
+class _Dicts:
+    """`dict` of a template: what it makes, and nothing of the class itself."""
+
+    def __call__(self, *args: Any, **named: Any) -> dict[Any, Any]:
+        return dict(*args, **named)
+
+    def fromkeys(self, *args: Any) -> dict[Any, Any]:
+        return dict.fromkeys(*args)
+
+
+class _Names(Namespace):
+    """`namespace` of a template, without names that begin with an underscore."""
+
+    def __init__(*args: Any, **named: Any) -> None:  # a template may name one `self`
+        self, *given = args
+        Namespace.__init__(self, {_public(name): value for name, value in dict(*given, **named).items()})
+
+    def __setitem__(self, name: str, value: Any) -> None:
+        Namespace.__setitem__(self, _public(name), value)
+
+
+def _public(name: Any) -> Any:
+    if isinstance(name, str) and name.startswith("_"):
+        raise SecurityError(f"a namespace takes no name that begins with an underscore, such as {name[:40]!r}")
+    return name
+
+
 def _to_json(
     value: object,
     ensure_ascii: bool = False,
@@ -71,6 +99,7 @@ def compiled(source: str) -> Template:
     )
     environment.filters["tojson"] = _to_json
     environment.globals |= {"raise_exception": _raise_exception, "strftime_now": _strftime_now}
+    environment.globals |= {"dict": _Dicts(), "namespace": _Names}
     return environment.from_string(source)
 
 

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from localinfer.config import SamplingParams
+from localinfer.engine.sampling import RECENT
 from localinfer.errors import Corrupt
 from localinfer.formats.json_files import CONFIG_LIMIT, read_object
 
@@ -55,9 +56,12 @@ def not_followed(directory: Path) -> tuple[str, ...]:
     path = directory / "generation_config.json"
     config = read_object(path, CONFIG_LIMIT) if path.exists() else {}
     found = [name for name, idle in NOT_FOLLOWED.items() if config.get(name) is not None and config[name] not in idle]
-    if not found:
-        return ()
-    return (f"{path.name} asks for {', '.join(f'`{name}`' for name in found)}, which is not done here",)
+    told = [f"{path.name} asks for {', '.join(f'`{name}`' for name in found)}, which is not done here"] if found else []
+    if config.get("repetition_penalty") not in (None, 1):
+        told.append(
+            f"`repetition_penalty` of {path.name} looks back {RECENT} tokens here, in transformers over them all"
+        )
+    return tuple(told)
 
 
 def sampling_from(config: Mapping[str, Any], where: str) -> SamplingParams:

@@ -55,6 +55,7 @@ class StepEngine:
         info: EngineInfo,
         tokenizer: Tokenizer,
         chat_template: str | None,
+        tools_template: str | None = None,
         default_sampling: SamplingParams,
         context: int,
         longest: int,
@@ -71,6 +72,7 @@ class StepEngine:
         self.info = info
         self.tokenizer = tokenizer
         self.chat_template = chat_template
+        self.tools_template = tools_template
         self.default_sampling = default_sampling
         self.context_size = context
         self._longest = longest  # what the model was made for; `context_size` is what was asked for

@@ -19,6 +19,7 @@ from localinfer.engine.opening import OnProgress, choose_context
 from localinfer.engine.protocol import EngineInfo
 from localinfer.errors import Corrupt, LocalInferError, NotSupported
 from localinfer.formats.gguf import GgufFile
+from localinfer.formats.gguf_tokenizer import TEMPLATE, TOOLS_TEMPLATE
 from localinfer.kv.cache import Lease
 from localinfer.scheduler.scheduler import Scheduler
 from localinfer.scheduler.sequence import Work
@@ -172,7 +173,6 @@ def open_llamacpp(
     except BaseException:
         llama.close()
         raise
-    template = file.metadata.get("tokenizer.chat_template")
     info = EngineInfo(
         model=name,
         backend="llamacpp",
@@ -189,7 +189,8 @@ def open_llamacpp(
     return StepEngine(
         info=info,
         tokenizer=tokenizer,
-        chat_template=template if isinstance(template, str) else None,
+        chat_template=_template(file, TEMPLATE),
+        tools_template=_template(file, TOOLS_TEMPLATE),
         default_sampling=SamplingParams(),
         context=context,
         longest=longest,
@@ -197,6 +198,11 @@ def open_llamacpp(
         scheduler=Scheduler(cache, parallel=config.parallel, chunk=config.prefill_chunk),
         runner=runner,
     )
+
+
+def _template(file: GgufFile, key: str) -> str | None:
+    found = file.metadata.get(key)
+    return found if isinstance(found, str) else None
 
 
 def _common(one: Sequence[int], other: Sequence[int]) -> int:

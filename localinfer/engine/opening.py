@@ -104,6 +104,7 @@ def _open_native(path: Path, config: EngineConfig, backend: str, name: str, on_p
         info=_info(name, config, target, place, key, measured, told),
         tokenizer=tokenizer,
         chat_template=tokenizer.chat_template,
+        tools_template=tokenizer.tools_template,
         default_sampling=sampling,
         context=context,
         longest=checkpoint.spec.max_context,

@@ -116,6 +116,8 @@ class Engine(Protocol):
     info: EngineInfo
     tokenizer: Tokenizer
     chat_template: str | None
+    tools_template: str | None
+    """What stands in for `chat_template` where a conversation has tools; None where that is for both."""
     context_size: int
     default_sampling: SamplingParams
     """What the model's makers advise; our defaults where they say nothing."""

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from localinfer.errors import NotSupported
+from localinfer.formats import chat_templates
 from localinfer.formats.gguf import GgufFile
 from localinfer.formats.gguf_ends import end_tokens
 from localinfer.formats.gguf_pretokenizers import DEFAULT, PRE_TOKENIZERS, PreTokenizer
@@ -23,6 +24,8 @@ _DEFAULT_IDS = {
 }
 """Of a file that names none, where it has that many tokens."""
 _KEY = "tokenizer.ggml."
+TEMPLATE = "tokenizer.chat_template"
+TOOLS_TEMPLATE = "tokenizer.chat_template.tool_use"
 _SPECIAL = ("bos", "eos", "eot", "eom", "unknown", "padding", "fim_pad", "fim_rep", "fim_sep")
 _READ = {
     *("model", "pre", "tokens", "token_type", "scores", "merges", "add_bos_token", "add_space_prefix"),
@@ -93,9 +96,11 @@ def read_gguf_tokenizer(file: GgufFile, rows: int) -> GgufTokenizer:
     }
     if vocabulary.same_as:
         config["same_as"] = {str(index): other for index, other in vocabulary.same_as.items()}
-    template = file.text("tokenizer.chat_template", "")
-    if template:
+    if template := file.text(TEMPLATE, ""):
         config["chat_template"] = template
+    if with_tools := file.text(TOOLS_TEMPLATE, ""):
+        named = {chat_templates.DEFAULT: template, chat_templates.WITH_TOOLS: with_tools}
+        config["chat_template"] = [{"name": name, "template": text} for name, text in named.items() if text]
     return GgufTokenizer(document, config, bos, ends, ids.get("padding"), tuple(vocabulary.notes))
 
 

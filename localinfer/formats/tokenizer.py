@@ -78,9 +78,10 @@ class Tokenizer:
         """The template that holds where none is asked for; None where there is none."""
         return self.chat_templates.get(DEFAULT)
 
-    def template_for(self, *, tools: bool) -> str | None:
-        """The template for a conversation with tools, or without them."""
-        return (self.chat_templates.get(WITH_TOOLS) if tools else None) or self.chat_template
+    @property
+    def tools_template(self) -> str | None:
+        """The template of its own for a conversation with tools; None where there is none."""
+        return self.chat_templates.get(WITH_TOOLS)
 
     def encode_text(self, text: str) -> list[int]:
         """Ids of plain text; strings like `<|im_end|>` in it are text too. No BOS is added.

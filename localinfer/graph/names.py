@@ -8,12 +8,15 @@ _BARE = ("embed_tokens.", "layers.", "norm.")
 
 _HARMLESS = re.compile(
     r"(^|\.)("
-    r"rotary_emb\.(inv_freq|cos_cached|sin_cached)"  # tables that old exports carry along
+    r"rotary_emb\.((original_)?inv_freq|cos_cached|sin_cached)"  # tables that old exports carry along
     r"|position_ids"
-    r"|attn\.(bias|masked_bias)"  # the causal mask
+    r"|(attn|self_attn|attention)\.(bias|masked_bias)"  # the causal mask
     r"|input_(scale|zero_point|global_scale)|activation_scale|output_scale"  # how activations were to be rounded,
     r"|[qkv]_scale|kv_scale|prob_scale|(q|k|v|kv)_zero_point"  # and queries, keys and values; our kernels have own ways
+    r"|[kv]_cache_scale"
     r"|_extra_state"
+    r"|total_(ops|params)"  # a profiler's counts
+    r"|v_head\.summary\.(weight|bias)"  # how good an answer is, for training
     r")$"
 )
 

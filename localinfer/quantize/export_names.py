@@ -30,7 +30,7 @@ def describe(checkpoint: Checkpoint) -> tuple[str, dict[str, Any]]:
         scale = (spec.hidden_size / spec.heads) ** -0.5  # the largest one has a scale of its own
     if abs(spec.attention_scale / scale - 1) > 1e-6:
         raise _cannot(f"an attention scale of {spec.attention_scale:g}")
-    if spec.logit_softcap:
+    if spec.logit_softcap and arch != _SLIDING:
         raise _cannot("a soft cap on logits")
     if spec.embed_scale != (to_bfloat16(spec.hidden_size**0.5) if arch == _SLIDING else 1.0):
         raise _cannot(f"an embedding scale of {spec.embed_scale:g}")
@@ -47,6 +47,8 @@ def describe(checkpoint: Checkpoint) -> tuple[str, dict[str, Any]]:
         "rope.dimension_count": spec.head_dim,
         "vocab_size": spec.vocab_size,
     }
+    if spec.logit_softcap:
+        values["final_logit_softcapping"] = spec.logit_softcap
     values |= _windows(arch, spec.windows)
     found = {f"{arch}.{key}": value for key, value in values.items()}
     whole = next(rope for rope, window in zip(spec.ropes, spec.windows, strict=True) if not window)

@@ -72,6 +72,14 @@ def test_config_json_goes_before_a_file_beside_it(tmp_path: Path) -> None:
     right(path, meaning)
 
 
+@pytest.mark.parametrize("name", ["quantize_config.json", "quant_config.json"])
+def test_a_file_that_was_left_beside_plain_weights(tmp_path: Path, name: str) -> None:
+    path = make_checkpoint(tmp_path / "m")
+    write_json(path / name, {"bits": 4, "w_bit": 4, "group_size": 32, "q_group_size": 32, "zero_point": True})
+    assert variant_of(path) == "BF16"
+    assert Checkpoint(path).scheme.method == "none"
+
+
 def test_errors_name_the_file(tmp_path: Path) -> None:
     path = make_checkpoint(tmp_path / "m")
     foreign.gptq(path, 4, 32, symmetric=True, version=1)

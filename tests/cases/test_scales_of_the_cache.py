@@ -38,6 +38,25 @@ def test_they_are_known_by_name(cli: Cli, tmp_path: Path, names: tuple[str, ...]
     assert ours(cli, path, TEXT, 8) == greedy(plain(tmp_path / "plain", meaning), TEXT, 8)
 
 
+@pytest.mark.parametrize(
+    "name",
+    [
+        "model.rotary_emb.original_inv_freq",
+        "model.layers.0.self_attn.masked_bias",
+        "model.layers.0.self_attn.k_cache_scale",
+        "model.layers.0.total_params",
+        "total_ops",
+        "v_head.summary.weight",
+    ],
+)
+def test_what_training_and_exports_leave_behind(cli: Cli, tmp_path: Path, name: str) -> None:
+    path = make_checkpoint(tmp_path / "m", seed=3)
+    foreign.fp8(path, "tensor")
+    before = ours(cli, path, TEXT, 8)
+    foreign.edit(path, lambda tensors: tensors.update({name: ("F32", np.ones((1, 64), np.float32))}))
+    assert ours(cli, path, TEXT, 8) == before
+
+
 def test_how_the_cache_was_to_be_stored(cli: Cli, tmp_path: Path) -> None:
     path = make_checkpoint(tmp_path / "m", seed=3)
     foreign.compressed(path, 4, 32, symmetric=True)

@@ -149,7 +149,7 @@ CASES: dict[str, tuple[tuple[str, ...], Json, dict[str, Any]]] = {
 def ids_here(tokenizer: Tokenizer, text: str, tools: list[Json] | None = None) -> list[int]:
     """The tokens of a chat that begins with `text`."""
     rendered = render(
-        tokenizer.template_for(tools=tools is not None),
+        (tokenizer.tools_template if tools else None) or tokenizer.chat_template,
         [Message("user", text)],
         bos=tokenizer.bos_token,
         eos=tokenizer.eos_token,

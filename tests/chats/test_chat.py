@@ -4,6 +4,7 @@ import time
 from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
@@ -14,7 +15,7 @@ from localinfer.engine.opening import open_engine
 from localinfer.engine.protocol import Engine, Request
 from localinfer.errors import ContextOverflow, NotSupported, UsageError
 from localinfer.events import Event, Finished, Shifted, Started, Text
-from tests.tiny import BOS, make_checkpoint
+from tests.tiny import BOS, CHATML, make_checkpoint
 
 CONTEXT = 256
 SHORT = SamplingParams(temperature=0.8, max_tokens=12, seed=7)
@@ -270,3 +271,15 @@ def test_messages_can_be_brought_along(engine: Engine, requests: list[Request]) 
     text = engine.tokenizer.decode(requests[0].prompt)
     assert all(word in text for word in ("be kind", "a", "b", "c"))
     assert list(chat.messages[:4]) == [*said, Message("user", "c")]
+
+
+def test_tools_have_a_template_of_their_own(tmp_path: Path) -> None:
+    path = make_checkpoint(tmp_path / "m")
+    (path / "additional_chat_templates").mkdir()
+    (path / "chat_template.jinja").write_text(CHATML)
+    (path / "additional_chat_templates" / "tool_use.jinja").write_text("{{ tools[0].name }}: {{ messages[0].content }}")
+    with open_engine(path, EngineConfig(context=CONTEXT, threads=1, draft="off")) as engine:
+        chat = Chat(engine)
+        turns = [Message("user", "Hi")]
+        assert chat._render(turns, [{"name": "f"}]).plain == "f: Hi"
+        assert chat._render(turns).plain.startswith("<|im_start|>user")

@@ -96,6 +96,25 @@ def test_a_template_may_refuse_a_conversation() -> None:
     assert refused.value.hint
 
 
+@pytest.mark.parametrize(
+    "template",
+    [
+        "{% set ns = namespace(_a=1) %}",
+        "{% set ns = namespace({'__a': 1}) %}",
+        "{% set ns = namespace() %}{% set ns._a = 1 %}",
+    ],
+)
+def test_a_namespace_takes_no_hidden_names(template: str) -> None:
+    with pytest.raises(Corrupt, match="underscore"):
+        sandbox.render(template, DATA)
+
+
+def test_dict_and_namespace_make_what_they_make_in_transformers() -> None:
+    told = "{{ dict(a=1) }}{{ dict.fromkeys('ab', 0) }}{{ dict.copy }}"
+    told += "{% set ns = namespace({'a': 1}, self=2) %}{{ ns.a + ns.self }}"
+    assert sandbox.render(told, DATA) == "{'a': 1}{'a': 0, 'b': 0}3"
+
+
 def test_errors_name_the_line() -> None:
     with pytest.raises(Corrupt, match="line 3"):
         sandbox.render("a\nb\n{{ nothing.at.all }}", DATA)

@@ -167,6 +167,7 @@ def test_advice_that_is_not_followed_is_told(tmp_path: Path) -> None:
         "suppress_tokens": [5],
         "no_repeat_ngram_size": 3,
         "eos_token_id": [258],
+        "repetition_penalty": 1.1,
     }
     (path / "generation_config.json").write_text(json.dumps(advice))
     with open_engine(path, EngineConfig(context=32, draft="off")) as engine:
@@ -174,6 +175,7 @@ def test_advice_that_is_not_followed_is_told(tmp_path: Path) -> None:
     assert "suppress_tokens" in told
     assert "no_repeat_ngram_size" in told
     assert "num_beams" not in told
+    assert "64 tokens" in told  # `repetition_penalty` looks further back in transformers
 
 
 def test_bad_advice_is_seen_at_opening(tmp_path: Path) -> None:

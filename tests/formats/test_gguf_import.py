@@ -56,6 +56,13 @@ def test_each_architecture_comes_back(tmp_path: Path, family: Family, config: di
     assert ours.chat_template == "{{ messages }}"
 
 
+def test_the_template_for_tools_comes_along(tmp_path: Path, tiny: Path) -> None:
+    path = write(tmp_path / "x.gguf", gguf_of(tiny, extra={"tokenizer.chat_template.tool_use": ("str", "T")}))
+    import_gguf(path, tmp_path / "back")
+    ours = Tokenizer(tmp_path / "back")
+    assert (ours.chat_template, ours.tools_template) == ("{{ messages }}", "T")
+
+
 def test_large_models_are_written_in_shards(tmp_path: Path, tiny: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("localinfer.formats.gguf_import.SHARD_BYTES", 50_000)
     path = write(tmp_path / "x.gguf", gguf_of(tiny))

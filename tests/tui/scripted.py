@@ -64,6 +64,7 @@ class ScriptedEngine:
         self.info = EngineInfo("tiny", "cpu", "avx2", 2, 8, "INT4", 1 << 20, 1 << 20, "the best one here")
         self.tokenizer: Tokenizer = Bytes()
         self.chat_template: str | None = TEMPLATE
+        self.tools_template: str | None = None
         self.context_size = context
         self.default_sampling = SamplingParams()
         self.requests: list[Request] = []
