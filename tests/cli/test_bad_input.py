@@ -87,7 +87,7 @@ def test_an_unknown_architecture_names_those_known(cli: Cli, broken: Path) -> No
 
 @pytest.mark.parametrize(
     ("field", "value"),
-    [("num_hidden_layers", 10**9), ("hidden_size", -1), ("vocab_size", None), ("rms_norm_eps", 0), ("head_dim", "x")],
+    [("num_hidden_layers", 10**9), ("hidden_size", -1), ("vocab_size", 0), ("rms_norm_eps", 0), ("head_dim", "x")],
 )
 def test_an_absurd_config(cli: Cli, broken: Path, field: str, value: object) -> None:
     change_config(broken, **{field: value})
