@@ -10,7 +10,7 @@ _HARMLESS = re.compile(
     r"(^|\.)("
     r"rotary_emb\.((original_)?inv_freq|cos_cached|sin_cached)"  # tables that old exports carry along
     r"|position_ids"
-    r"|(attn|self_attn|attention)\.(bias|masked_bias)"  # the causal mask
+    r"|attn\.bias|(attn|self_attn|attention)\.masked_bias"  # the causal mask
     r"|input_(scale|zero_point|global_scale)|activation_scale|output_scale"  # how activations were to be rounded,
     r"|[qkv]_scale|kv_scale|prob_scale|(q|k|v|kv)_zero_point"  # and queries, keys and values; our kernels have own ways
     r"|[kv]_cache_scale"
