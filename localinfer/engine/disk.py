@@ -222,9 +222,11 @@ class _Writer(threading.Thread):
                 _remove(_path(self._folder, name))
 
     def _guarded(self, work: Callable[[], None]) -> None:
-        """Do it; the first failure ends all writing."""
+        """Do it; the first failure ends all writing, unless others empty the folder meanwhile."""
         try:
             work()
+        except FileNotFoundError:
+            return
         except OSError as error:
             self.problem = error.strerror or str(error)
 
@@ -238,9 +240,9 @@ class _Writer(threading.Thread):
 
     def _write(self, name: bytes, values: "NDArray[np.uint8]", stamp: int) -> None:
         path = _path(self._folder, name)
+        part = path.with_name(f".{secrets.token_hex(8)}.tmp")
         for folder in (self._root, self._folder, path.parent):
             folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        part = path.with_name(f".{secrets.token_hex(8)}.tmp")
         try:
             with os.fdopen(os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600), "wb") as file:
                 file.write(_header(bytes.fromhex(self._folder.name), name, values))
@@ -248,8 +250,6 @@ class _Writer(threading.Thread):
                 file.flush()
                 os.utime(file.fileno(), ns=(stamp, stamp))
             part.replace(path)
-        except FileNotFoundError:  # `cache prune`, meanwhile
-            return
         except OSError:
             part.unlink(missing_ok=True)
             raise
@@ -262,12 +262,12 @@ class _Writer(threading.Thread):
     def _tidy(self) -> None:
         """Count all bytes, and delete the least recently used blocks where they are too many."""
         found: list[tuple[int, int, Path]] = []
-        for folder in self._root.glob("*"):
+        for folder in _found(self._root, "*"):
             for _, path in _files(folder):
                 with suppress(OSError):
                     told = path.lstat()
                     found.append((told.st_mtime_ns, told.st_size, path))
-            for path in folder.glob("*/.*.tmp"):
+            for path in _found(folder, "*/.*.tmp"):
                 with suppress(OSError):
                     if time.time() - path.lstat().st_mtime > ABANDONED_S:
                         path.unlink()
@@ -290,11 +290,17 @@ def _path(folder: Path, name: bytes) -> Path:
 
 def _files(folder: Path) -> Iterator[tuple[bytes, Path]]:
     """The blocks in `folder`; whatever else lies there is nobody's business."""
-    for path in folder.glob("[0-9a-f][0-9a-f]/*"):
+    for path in _found(folder, "[0-9a-f][0-9a-f]/*"):
         with suppress(ValueError):
             name = bytes.fromhex(path.name)
             if len(name) == NAME_BYTES and path.name == name.hex() and path.parent.name == path.name[:2]:
                 yield name, path
+
+
+def _found(folder: Path, pattern: str) -> Iterator[Path]:
+    """As `glob`; what others delete while it is listed ends the list (`cache prune`, another process)."""
+    with suppress(FileNotFoundError):
+        yield from folder.glob(pattern)
 
 
 def _remove(path: Path) -> None:

@@ -358,8 +358,8 @@ class StepEngine:
                 self._advance()
 
     def cancel(self, handle: int) -> None:
-        """End a request now; see `Engine.cancel`."""
-        with self._lock:
+        """End a request now; see `Engine.cancel`. It waits for the step under way, not for streams in the line."""
+        with self._lock.ahead():
             reply = self._replies.get(handle)
             if reply is not None:
                 self._retire(reply, "cancelled", self.clock())

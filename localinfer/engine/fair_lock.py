@@ -2,6 +2,8 @@
 
 import threading
 from collections import deque
+from collections.abc import Iterator
+from contextlib import contextmanager
 from types import TracebackType
 
 
@@ -33,14 +35,29 @@ class FairLock:
             self._owner = None
             self._pass_on()
 
-    def _wait(self) -> None:
+    @contextmanager
+    def ahead(self) -> Iterator[None]:
+        """Hold it next, before all who wait: for what is short and rare."""
+        if self._owner != threading.get_ident():
+            self._wait(ahead=True)
+            self._owner = threading.get_ident()
+        self._depth += 1
+        try:
+            yield
+        finally:
+            self.__exit__(None, None, None)
+
+    def _wait(self, *, ahead: bool = False) -> None:
         turn = threading.Lock()
         turn.acquire()
         with self._door:
             if not self._taken:
                 self._taken = True
                 return
-            self._line.append(turn)
+            if ahead:
+                self._line.appendleft(turn)
+            else:
+                self._line.append(turn)
         try:
             turn.acquire()
         except BaseException:  # Ctrl-C while waiting: out of the line, or on to the next if it was our turn just now

@@ -125,6 +125,24 @@ def test_the_lock_is_given_to_many_in_the_order_they_asked() -> None:
     assert max(waited) <= 12
 
 
+def test_who_is_ahead_comes_before_all_that_wait() -> None:
+    lock, order = FairLock(), list[str]()
+
+    def take(name: str, *, ahead: bool) -> None:
+        with lock.ahead() if ahead else lock:
+            order.append(name)
+
+    threads = [threading.Thread(target=take, args=(name,), kwargs={"ahead": name == "c"}) for name in "abc"]
+    with lock, lock.ahead():
+        for thread in threads:
+            thread.start()
+            while len(lock._line) <= threads.index(thread):
+                time.sleep(0.001)
+    for thread in threads:
+        thread.join()
+    assert order == ["c", "a", "b"]
+
+
 def test_the_lock_goes_on_when_one_that_waits_is_interrupted() -> None:
     lock, got = FairLock(), list[int]()
 

@@ -231,6 +231,17 @@ def test_a_folder_that_is_emptied_meanwhile_does_not_end_keeping(tmp_path: Path)
     assert found(tmp_path / "kv", names) == [True, False]
 
 
+def test_a_folder_that_is_emptied_while_it_is_counted_does_not_end_keeping(tmp_path: Path) -> None:
+    memory, _names = filled(tmp_path / "kv", 8)
+    shutil.copytree(tmp_path / "kv", tmp_path / "copy")
+    for _ in range(100):
+        one = shelf(tmp_path / "kv", memory)
+        shutil.rmtree(tmp_path / "kv")
+        one.close()
+        assert not one.problem
+        shutil.copytree(tmp_path / "copy", tmp_path / "kv", dirs_exist_ok=True)
+
+
 @pytest.mark.parametrize("config", [{"kv_bits": 16}, {"kv_bits": 4, "draft": "early"}, {"draft": "suffix"}], ids=str)
 def test_random_chats_over_restarts(tmp_path: Path, config: dict[str, Any]) -> None:
     """Turns, forks and shifted contexts, a cache that is too small, a bound that is too low: the same tokens."""

@@ -93,3 +93,16 @@ async def test_every_pane_is_answered_at_once_however_few_processors_there_are(s
             await pane.send("a")
         await settle(pilot)
         assert [pane.session.last_answer for pane in app.chats.panes] == ["one"] * MOST_PANES
+
+
+async def test_what_is_said_while_the_app_ends_does_no_harm(store_path: Path) -> None:
+    """A signal may come at any moment, and messages that wait are still handled."""
+    app = quiet_app(lambda _progress: ScriptedEngine(["one"]), store_path)
+    async with app.run_test(size=(120, 40)) as pilot:
+        await settle(pilot)
+        pane = app.chats.pane
+        app.exit()
+        pane.note("too late")
+        pane.transcript.clear()
+        assert await app.chats.split(pane, across=True) is None
+        await pane.send("hello")

@@ -104,6 +104,8 @@ class PaneScreen(Screen[None]):
     async def split(self, pane: ChatPane, *, across: bool, session: ChatSession | None = None) -> ChatPane | None:
         """One more pane beside `pane`, with a new chat of its model unless there is a session; None, and said, if
         there is no room."""
+        if not self.is_attached:  # the app is about to end
+            return None
         grid = self.query_one(PaneGrid)
         if len(self.panes) >= MOST_PANES:
             self.say(f"there are {MOST_PANES} panes already; F10 closes one")

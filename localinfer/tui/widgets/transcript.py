@@ -94,7 +94,7 @@ class Transcript(VerticalScroll, can_focus=False):
         """Put something at the end. The welcome goes with the first turn."""
         self._drop([item for item in self.items if isinstance(item, Welcome)])
         self.items.extend(widgets)
-        mounted = self.mount(*widgets)
+        mounted = self._put(*widgets)
         self.anchor()
         return mounted
 
@@ -173,7 +173,7 @@ class Transcript(VerticalScroll, can_focus=False):
         if text and item not in self._marks:
             mark = self._marks[item] = Mark(turn)
             self.items.insert(self.items.index(item) + 1, mark)
-            self.mount(mark, after=item)
+            self._put(mark, after=item)
 
     def drop_after_last(self, kind: type[Widget]) -> AwaitRemove:
         """Remove all that stands after the newest widget of this kind."""
@@ -186,7 +186,11 @@ class Transcript(VerticalScroll, can_focus=False):
         self._first, self._hidden = 0, []
         welcome = self._welcome()
         self.items.append(welcome)
-        return self.mount(welcome)
+        return self._put(welcome)
+
+    def _put(self, *widgets: Widget, after: Widget | None = None) -> AwaitMount:
+        """Mount these; nothing any more once the app is about to end."""
+        return self.mount(*widgets, after=after) if self.is_attached else AwaitMount(self, [])
 
     def _drop(self, widgets: Sequence[Widget]) -> AwaitRemove:
         self.items = [item for item in self.items if item not in widgets]
