@@ -1,12 +1,13 @@
 """What the screen costs while answers are written: CPU a token as they get longer, and how soon Esc acts.
 
 `python -m tools.bench_screen --panes 8 --tokens 4000 --speed 40`: the real app in a terminal of its own, on an engine
-that says what it is told at that speed. A figure holds for an idle machine only.
+that says what it is told at that speed, or on `--model FOLDER`. A figure holds for an idle machine only.
 """
 
 import argparse
 import asyncio
 import fcntl
+import itertools
 import json
 import os
 import pty
@@ -17,10 +18,14 @@ import tempfile
 import termios
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 
-from localinfer.engine.protocol import Engine
+from localinfer.config import EngineConfig, SamplingParams
+from localinfer.engine.opening import open_engine
+from localinfer.engine.protocol import Engine, Request
+from localinfer.events import Event, Finished, Stats
 from localinfer.tui.app import ChatApp, make_app
 from localinfer.tui.widgets.pane import ChatPane
 from tests.tui.scripted import ScriptedEngine
@@ -39,14 +44,34 @@ def text_of(kind: str, tokens: int) -> str:
     if kind == "code":
         return "```python\n" + "".join(f"    {writer.word()} = {writer.word()} + 1\n" for _ in range(tokens))
     if kind == "prose":
-        return "".join(f"{writer.words(40)}.\n\n" for _ in range(tokens // 20))
-    return "\n".join(writer.answer(10) for _ in range(tokens // 100 + 1))
+        return "".join(f"{writer.words(40)}.\n\n" for _ in range(tokens // 5))
+    return "\n".join(writer.answer(10) for _ in range(tokens // 10 + 1))
+
+
+class Writing(ScriptedEngine):
+    """One that tells its streams apart, so that each is stopped by its own key."""
+
+    def __init__(self, *scripts: Sequence[str], context: int) -> None:
+        super().__init__(*scripts, context=context)
+        self._handles = itertools.count(1)
+        self._stopped: set[int] = set()
+
+    def stream(self, request: Request) -> Iterator[Event]:
+        handle = next(self._handles)
+        for event in super().stream(request):
+            if handle in self._stopped and isinstance(event, Stats):
+                yield Finished(handle, "cancelled", tuple(range(event.completion_tokens)), event)
+                return
+            yield replace(event, handle=handle)
+
+    def cancel(self, handle: int) -> None:
+        self._stopped.add(handle)
 
 
 def engine_of(kind: str, panes: int, tokens: int, speed: float) -> ScriptedEngine:
     text = text_of(kind, tokens)
-    pieces = [text[at : at + 4] for at in range(0, 6 * tokens, 4)]  # half as much more, to be stopped in it
-    engine = ScriptedEngine(*(pieces for _ in range(panes)), context=1_000_000)
+    pieces = [text[at : at + 4] for at in range(0, 16 * tokens, 4)]  # as much again three times, to be stopped in it
+    engine = Writing(*(pieces for _ in range(panes)), context=1_000_000)
     due = threading.local()
 
     def wait(index: int) -> None:
@@ -111,19 +136,30 @@ class Bench:
             self._say(press=True)
             while not pane.stopping:
                 await asyncio.sleep(0.001)
-            self._say(stopped=time.monotonic())
+            stopped = time.monotonic()
+            while pane.busy:
+                await asyncio.sleep(0.001)
+            self._say(stopped=stopped, over=time.monotonic())
             await asyncio.sleep(0.1)
 
 
 def run_app(options: argparse.Namespace, out: int) -> None:
     """The app, in this process's terminal."""
-    engine = engine_of(options.kind, options.panes, options.tokens, options.speed)
     with tempfile.TemporaryDirectory() as folder:
 
         def opened(_ref: str, _progress: object) -> Engine:
-            return engine
+            if options.model is not None:
+                return open_engine(options.model, EngineConfig(parallel=options.panes))
+            return engine_of(options.kind, options.panes, options.tokens, options.speed)
 
-        app = make_app(opened, models=["m"], store=Path(folder) / "chats.sqlite3", start_meter=lambda: None)
+        app = make_app(
+            opened,
+            models=["m"],
+            sampling=SamplingParams(ignore_eos=True),
+            on_overflow="shift",
+            store=Path(folder) / "chats.sqlite3",
+            start_meter=lambda: None,
+        )
         bench = Bench(app, options.panes, options.tokens, out)
         app.call_later(bench.begin)
         app.run()
@@ -151,6 +187,7 @@ def main() -> None:
     parser.add_argument("--tokens", type=int, default=4000)
     parser.add_argument("--speed", type=float, default=40.0, help="tokens a second of each pane")
     parser.add_argument("--kind", choices=["mixed", "prose", "table", "code"], default="mixed")
+    parser.add_argument("--model", type=Path, help="a folder with a model, which answers instead")
     parser.add_argument("--size", default="200x60")
     options = parser.parse_args()
     width, height = map(int, options.size.split("x"))
@@ -162,7 +199,7 @@ def main() -> None:
         run_app(options, write)
         os._exit(0)
     os.close(write)
-    pressed, waits = 0.0, []
+    pressed, waits, ends = 0.0, [], []
     sys.stdout.write("| tokens | CPU, ms a token | of the time |\n|---|---|---|\n")
     for line in lines_from(read, terminal):
         if "part" in line:
@@ -173,8 +210,10 @@ def main() -> None:
             os.write(terminal, b"\x1b")
         elif "stopped" in line:
             waits.append(1000 * (line["stopped"] - pressed))
+            ends.append(1000 * (line["over"] - pressed))
     os.waitpid(child, 0)
-    sys.stdout.write(f"\nEsc acts after {', '.join(f'{wait:.0f}' for wait in waits)} ms\n")
+    for what, times in (("Esc acts after", waits), ("the answer is over after", ends)):
+        sys.stdout.write(f"\n{what} {', '.join(f'{one:.0f}' for one in times)} ms\n")
 
 
 if __name__ == "__main__":
