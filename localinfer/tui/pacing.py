@@ -13,7 +13,8 @@ _STEP = 1.3
 
 
 class Pacing:
-    """Draws less often where drawing takes long, on many panes and slow machines, so that it takes `SHARE` at most.
+    """Where drawing takes long, on many panes and slow machines, fewer panes are drawn at a time, and less often, so
+    that it takes `SHARE` at most.
 
     `cpu` gives the seconds that this thread has computed.
     """
@@ -24,17 +25,26 @@ class Pacing:
         self._drawn_at = clock() - SLOWEST_S
         self._cpu_then = cpu()
         self.every_s = FASTEST_S
+        self.together = 1
+        """Panes to draw at a time."""
 
     @property
     def wait_s(self) -> float:
         """Seconds until the next drawing is due; 0 if it is."""
         return max(0.0, self._drawn_at + self.every_s - self._clock())
 
-    def drawn(self) -> None:
-        """Draw now; what was computed since the last time tells how long to wait for the next."""
+    def drawn(self, waiting: int) -> None:
+        """Draw now, while so many panes wait for it; what was computed since the last time tells how long to wait for
+        the next."""
         now, cpu = self._clock(), self._cpu()
         between = now - self._drawn_at
-        if between > 0:
-            slower = cpu - self._cpu_then > SHARE * between
-            self.every_s = min(SLOWEST_S, max(FASTEST_S, self.every_s * (_STEP if slower else 1 / _STEP)))
+        if between > 0 and cpu - self._cpu_then > SHARE * between:
+            if self.together > 1:
+                self.together -= 1
+            else:
+                self.every_s = min(SLOWEST_S, self.every_s * _STEP)
+        elif self.every_s > FASTEST_S:
+            self.every_s = max(FASTEST_S, self.every_s / _STEP)
+        elif self.together < waiting:
+            self.together += 1
         self._drawn_at, self._cpu_then = now, cpu

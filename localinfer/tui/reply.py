@@ -41,6 +41,14 @@ class Inbox:
             self._told = True
             self._wake()
 
+    def __bool__(self) -> bool:
+        return bool(self._events)
+
+    @property
+    def ends(self) -> bool:
+        """Is the end of the reply in it?"""
+        return bool(self._events) and isinstance(self._events[-1], Over)
+
     def take(self) -> list[Event | Over]:
         """All that is there; from the app's own thread."""
         self._told = False  # before the events are taken, so that none is left without a call

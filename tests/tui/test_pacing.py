@@ -9,7 +9,7 @@ def play(cost_s: float, count: int = 60) -> tuple[float, float]:
     pacing = Pacing(lambda: now, lambda: cpu)
     assert pacing.wait_s == 0
     for _ in range(count):
-        pacing.drawn()
+        pacing.drawn(1)
         now += cost_s
         cpu += cost_s
         now += pacing.wait_s

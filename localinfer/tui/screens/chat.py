@@ -64,6 +64,8 @@ class ChatScreen(PaneScreen):
         self.place_first([self.new_pane(session) for session in sessions], keeper)
         self._broadcast = self._paint_due = False
         self._pacing = Pacing(clock)
+        self._paints = 0
+        self._painted: dict[int, int] = {}  # in which of them each pane was drawn last
         self._meter = meter
 
     def new_pane(self, session: ChatSession) -> ChatPane:
@@ -80,11 +82,27 @@ class ChatScreen(PaneScreen):
             self.set_timer(wait, self._paint)
 
     def _paint(self) -> None:
-        """Show what all panes have to show."""
+        """Show what panes have to show: replies that end; then, as far as there is time, the pane that is looked at and
+        the others in turn. With one pane at a time, each second turn is for the others."""
         self._paint_due = False
-        self._pacing.drawn()
-        for pane in self.panes:
+        waiting = sorted(
+            (pane for pane in self.panes if pane.waits), key=lambda pane: (not pane.ends, self._turn(pane))
+        )
+        self._pacing.drawn(len(waiting))
+        count = max(sum(pane.ends for pane in waiting), self._pacing.together)
+        if self._tick_s is None:
+            count = len(waiting)
+        for pane in waiting[:count]:
+            self._painted[pane.number] = self._paints
             pane.paint()
+        self._paints += 1
+        if waiting[count:]:
+            self._hear()
+
+    def _turn(self, pane: ChatPane) -> float:
+        """Who has the smallest one is drawn first: who was drawn longest ago."""
+        last = self._painted.get(pane.number, -1)
+        return -1 if pane.number == self._here and last < self._paints - 1 else last
 
     async def on_mount(self) -> None:
         self.pane.box.focus()

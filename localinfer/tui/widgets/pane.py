@@ -106,6 +106,7 @@ class ChatPane(PaneFacts):
         self._begun = ""  # what is there of an answer that is gone on with
         self._answer: Answer | TintedAnswer | None = None
         self._shown = (0, 0)  # pieces and notes of the reply that are on the screen
+        self._unpainted = False
         self._moved_before = 0
         self._stats_before: Stats | None = None
         self._joules_before = 0.0
@@ -266,9 +267,20 @@ class ChatPane(PaneFacts):
         """What the engine calls the running reply."""
         return self._reply.handle if self.busy else None
 
+    @property
+    def waits(self) -> bool:
+        """Is there something that `paint` has not shown yet?"""
+        return bool(self._inbox) or self._unpainted
+
+    @property
+    def ends(self) -> bool:
+        """Is that the end of the reply?"""
+        return self._inbox.ends or (self.busy and self._reply.over is not None)
+
     def catch_up(self) -> None:
         """Let all that was said take effect, in order; `paint` shows it."""
         for event in self._inbox.take():
+            self._unpainted = True
             self._reply.apply(event)
             if isinstance(event, Started) and self.open:
                 self.post_message(self.Running(self))
@@ -280,6 +292,7 @@ class ChatPane(PaneFacts):
     def paint(self) -> None:
         """Show the reply as it is now. Nothing in here waits, so nothing can come between."""
         self.catch_up()
+        self._unpainted = False
         if not (self.busy and self.open):
             return
         reply = self._reply
