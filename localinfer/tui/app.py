@@ -24,6 +24,7 @@ from localinfer.config import Overflow, SamplingParams
 from localinfer.cost.energy import start_meter
 from localinfer.cost.prices import USUAL, Tariff
 from localinfer.errors import NotFound, UsageError
+from localinfer.tui import doing
 from localinfer.tui.engines import OpenModel
 from localinfer.tui.keeping import Keeper
 from localinfer.tui.meter import Meter, OfferFor, StartMeter
@@ -78,6 +79,7 @@ class ChatApp(App[None]):
         self.chats = ChatScreen(
             sessions,
             open_model,
+            does=doing.COMMANDS,
             clock=clock,
             meter=meter,
             models=models,

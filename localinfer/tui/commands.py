@@ -1,18 +1,9 @@
 """What can be typed after a slash: the table, how a line is read, and how it is completed."""
 
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 from localinfer.errors import UsageError
-
-if TYPE_CHECKING:
-    from localinfer.tui.screens.chat import ChatScreen
-    from localinfer.tui.widgets.pane import ChatPane
-
-Run = Callable[["ChatScreen", "ChatPane", str], Awaitable[None]]
-Words = Callable[["ChatScreen", str], Sequence[str]]
-"""What could be the argument that begins like this."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,8 +14,10 @@ class Command:
     argument: str
     """As the help shows it, in brackets if it may be left out; empty if there is none."""
     help: str
-    run: Run
-    words: Words | None = None
+    run: Callable[..., Awaitable[None]]
+    """`run(screen, pane, argument)` does it; `doing` says the types."""
+    words: Callable[..., Sequence[str]] | None = None
+    """`words(screen, begin)`: what could be the argument that begins like this."""
     key: str = ""
     """The key that does the same."""
 
@@ -38,7 +31,7 @@ class Command:
         return bool(self.argument) and not self.argument.startswith("[")
 
 
-def read(line: str, commands: dict[str, Command]) -> tuple[Command, str] | None:
+def read(line: str, commands: Mapping[str, Command]) -> tuple[Command, str] | None:
     """The command that `line` calls and its argument; None if it calls none and is to be sent as it is.
 
     Two slashes begin a text that begins with one. Raises `UsageError` for an unknown command, or a wrong argument.
@@ -77,7 +70,7 @@ class Match:
 class Completion:
     """What a line that begins with a slash could become. Decided from the line alone."""
 
-    def __init__(self, screen: "ChatScreen", commands: dict[str, Command]) -> None:
+    def __init__(self, screen: object, commands: Mapping[str, Command]) -> None:
         self._screen = screen
         self._commands = commands
 

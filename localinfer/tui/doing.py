@@ -1,25 +1,27 @@
 """What each slash command does. The table `COMMANDS` is also the palette's and the help card's."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import fields, replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, get_args, get_type_hints
+from typing import Any, get_args, get_type_hints
 
 from localinfer.chats.exporting import export
 from localinfer.chats.files import read_file
 from localinfer.config import SamplingParams
-from localinfer.errors import LocalInferError, NotFound, UsageError
+from localinfer.errors import NotFound, UsageError
 from localinfer.text import one_line
-from localinfer.tui.commands import Command, Run, Words
+from localinfer.tui.commands import Command
 from localinfer.tui.editor import edited
-from localinfer.tui.screens.chats import ChatsScreen, Choice
+from localinfer.tui.screens.chat import ChatScreen
+from localinfer.tui.screens.chats import ChatsScreen
 from localinfer.tui.screens.compare import CompareScreen
+from localinfer.tui.screens.help import HelpScreen
 from localinfer.tui.widgets.answer import TINTS
+from localinfer.tui.widgets.pane import ChatPane
 
-if TYPE_CHECKING:
-    from localinfer.tui.screens.chat import ChatScreen
-    from localinfer.tui.widgets.pane import ChatPane
+Run = Callable[[ChatScreen, ChatPane, str], Awaitable[None]]
+Words = Callable[[ChatScreen, str], Sequence[str]]
 
 COMMANDS: dict[str, Command] = {}
 
@@ -39,23 +41,23 @@ def _command(
     return entered
 
 
-def _models(screen: "ChatScreen", begin: str) -> Sequence[str]:
+def _models(screen: ChatScreen, begin: str) -> Sequence[str]:
     return [name for name in screen.models() if name.startswith(begin)]
 
 
-def _themes(screen: "ChatScreen", begin: str) -> Sequence[str]:
+def _themes(screen: ChatScreen, begin: str) -> Sequence[str]:
     return [name for name in sorted(screen.app.available_themes) if name.startswith(begin)]
 
 
-def _settings(_screen: "ChatScreen", begin: str) -> Sequence[str]:
+def _settings(_screen: ChatScreen, begin: str) -> Sequence[str]:
     return [name + " " for name in _setting_names() if name.startswith(begin)]
 
 
-def _ways(_screen: "ChatScreen", begin: str) -> Sequence[str]:
+def _ways(_screen: ChatScreen, begin: str) -> Sequence[str]:
     return [way for way in _WAYS if way.startswith(begin)]
 
 
-def _paths(_screen: "ChatScreen", begin: str) -> Sequence[str]:
+def _paths(_screen: ChatScreen, begin: str) -> Sequence[str]:
     """Files and folders that begin like this; nothing where that cannot be seen."""
     typed = Path(begin).expanduser()
     folder, start = (typed, "") if begin.endswith("/") or not begin else (typed.parent, typed.name)
@@ -68,20 +70,18 @@ def _paths(_screen: "ChatScreen", begin: str) -> Sequence[str]:
 
 
 @_command("help", "the keys and commands", key="F1")
-async def _help(screen: "ChatScreen", _pane: "ChatPane", _argument: str) -> None:
-    from localinfer.tui.screens.help import HelpScreen  # it shows this table
-
-    screen.app.push_screen(HelpScreen())
+async def _help(screen: ChatScreen, _pane: ChatPane, _argument: str) -> None:
+    screen.app.push_screen(HelpScreen(COMMANDS.values()))
 
 
 @_command("model", "another model answers from here on", "REF", words=_models)
-async def _model(screen: "ChatScreen", pane: "ChatPane", ref: str) -> None:
+async def _model(screen: ChatScreen, pane: ChatPane, ref: str) -> None:
     if not pane.occupied():
         screen.swap_model(pane, screen.name_of(ref))
 
 
 @_command("system", "set the system prompt; `/system` alone shows it, `/system none` removes it", "[TEXT]")
-async def _system(_screen: "ChatScreen", pane: "ChatPane", text: str) -> None:
+async def _system(_screen: ChatScreen, pane: ChatPane, text: str) -> None:
     if not text:
         pane.say(f"system prompt: {pane.session.system or 'none'}")
     elif not pane.occupied():
@@ -90,7 +90,7 @@ async def _system(_screen: "ChatScreen", pane: "ChatPane", text: str) -> None:
 
 
 @_command("set", "how tokens are chosen: `/set temperature 0.2`; alone it shows all", "[NAME VALUE]", words=_settings)
-async def _set(_screen: "ChatScreen", pane: "ChatPane", argument: str) -> None:
+async def _set(_screen: ChatScreen, pane: ChatPane, argument: str) -> None:
     if pane.session.chat is None:
         raise UsageError("the model is not loaded yet", hint="wait until it is")
     now = pane.session.chat.sampling
@@ -105,20 +105,20 @@ async def _set(_screen: "ChatScreen", pane: "ChatPane", argument: str) -> None:
 
 
 @_command("save", "name this chat; every chat is kept by itself", "TITLE")
-async def _save(_screen: "ChatScreen", pane: "ChatPane", title: str) -> None:
+async def _save(_screen: ChatScreen, pane: ChatPane, title: str) -> None:
     pane.session.set_title(one_line(title, 60))
     pane.say(f"this chat is now called: {one_line(title, 60)}")
 
 
 @_command("export", "write the chat to a file: Markdown, or JSON if its name ends so", "FILE", words=_paths)
-async def _export(_screen: "ChatScreen", pane: "ChatPane", name: str) -> None:
+async def _export(_screen: ChatScreen, pane: ChatPane, name: str) -> None:
     session = pane.session
     export(Path(name).expanduser(), session.turns, model=session.model, system=session.system, saved=session.saved)
     pane.say(f"wrote {len(session.turns)} turns to {name}")
 
 
 @_command("fork", "go on with a copy of this chat in a new pane", key="Ctrl+T")
-async def _fork(screen: "ChatScreen", pane: "ChatPane", _argument: str) -> None:
+async def _fork(screen: ChatScreen, pane: ChatPane, _argument: str) -> None:
     if pane.occupied():
         return
     if pane.session.held_by is None:
@@ -130,17 +130,17 @@ async def _fork(screen: "ChatScreen", pane: "ChatPane", _argument: str) -> None:
 
 
 @_command("regen", "answer the last prompt again, with another seed", key="Ctrl+R")
-async def _regen(_screen: "ChatScreen", pane: "ChatPane", _argument: str) -> None:
+async def _regen(_screen: ChatScreen, pane: ChatPane, _argument: str) -> None:
     pane.answer_again()
 
 
 @_command("continue", "go on with an answer that was cut off", key="Ctrl+L")
-async def _continue(_screen: "ChatScreen", pane: "ChatPane", _argument: str) -> None:
+async def _continue(_screen: ChatScreen, pane: ChatPane, _argument: str) -> None:
     pane.answer_again(goes_on=True)
 
 
 @_command("edit", "write an earlier prompt anew and go on from there: the last one, or `/edit 2`", "[N]", key="Ctrl+B")
-async def _edit(_screen: "ChatScreen", pane: "ChatPane", number: str) -> None:
+async def _edit(_screen: ChatScreen, pane: ChatPane, number: str) -> None:
     if number and not number.isdigit():
         raise UsageError(
             f"`{one_line(number, 20)}` is not a number", hint="/edit 2 edits the second prompt of the chat"
@@ -156,25 +156,25 @@ async def _edit(_screen: "ChatScreen", pane: "ChatPane", number: str) -> None:
     words=_ways,
     key="Ctrl+Up, Ctrl+Down",
 )
-async def _variant(_screen: "ChatScreen", pane: "ChatPane", which: str) -> None:
+async def _variant(_screen: ChatScreen, pane: ChatPane, which: str) -> None:
     if which not in _WAYS:
         raise UsageError(f"`{one_line(which, 20)}` is not a way to page", hint="previous or next")
-    pane.earlier.page(_WAYS[which])
+    pane.page(_WAYS[which])
 
 
 @_command("stop", "stop the answer; what was written stays", key="Esc")
-async def _stop(_screen: "ChatScreen", pane: "ChatPane", _argument: str) -> None:
+async def _stop(_screen: ChatScreen, pane: ChatPane, _argument: str) -> None:
     pane.stop()
 
 
 @_command("clear", "begin an empty chat here; this one is kept", key="Ctrl+N")
-async def _clear(_screen: "ChatScreen", pane: "ChatPane", _argument: str) -> None:
+async def _clear(_screen: ChatScreen, pane: ChatPane, _argument: str) -> None:
     if not pane.occupied():
         await pane.start_anew()
 
 
 @_command("attach", "send a text file with the next prompt; alone it lets go of those attached", "[FILE]", words=_paths)
-async def _attach(_screen: "ChatScreen", pane: "ChatPane", name: str) -> None:
+async def _attach(_screen: ChatScreen, pane: ChatPane, name: str) -> None:
     if name:
         context = pane.session.chat.engine.context_size if pane.session.chat else _UNKNOWN_CONTEXT
         pane.attached.append((Path(name).name, read_file(name, context)))
@@ -184,7 +184,7 @@ async def _attach(_screen: "ChatScreen", pane: "ChatPane", name: str) -> None:
 
 
 @_command("editor", "write the prompt in $EDITOR", key="Ctrl+G")
-async def _editor(screen: "ChatScreen", pane: "ChatPane", _argument: str) -> None:
+async def _editor(screen: ChatScreen, pane: ChatPane, _argument: str) -> None:
     with screen.app.suspend():
         text = edited(pane.box.whole)
     screen.refresh()
@@ -192,7 +192,7 @@ async def _editor(screen: "ChatScreen", pane: "ChatPane", _argument: str) -> Non
         pane.box.replace_all(text)
 
 
-def _parts(_screen: "ChatScreen", begin: str) -> Sequence[str]:
+def _parts(_screen: ChatScreen, begin: str) -> Sequence[str]:
     return [word for word in ("code",) if word.startswith(begin)]
 
 
@@ -203,7 +203,7 @@ def _parts(_screen: "ChatScreen", begin: str) -> Sequence[str]:
     words=_parts,
     key="Ctrl+Y, Ctrl+S",
 )
-async def _copy(screen: "ChatScreen", pane: "ChatPane", part: str) -> None:
+async def _copy(screen: ChatScreen, pane: ChatPane, part: str) -> None:
     if part not in ("", "code"):
         raise UsageError(f"`{one_line(part, 20)}` is no part of an answer", hint="code, or nothing for all of it")
     text = pane.answered if not part else (pane.codes or [""])[-1]
@@ -214,102 +214,69 @@ async def _copy(screen: "ChatScreen", pane: "ChatPane", part: str) -> None:
 
 
 @_command("split", "one more pane beside this one, or below it: `/split down`", "[right|down]", key="F5, F6")
-async def _split(screen: "ChatScreen", pane: "ChatPane", where: str) -> None:
+async def _split(screen: ChatScreen, pane: ChatPane, where: str) -> None:
     if where not in ("", "right", "down"):
         raise UsageError(f"`{one_line(where, 20)}` is not a side", hint="right or down")
     await screen.split(pane, across=where != "down")
 
 
 @_command("close", "close this pane; its chat is kept", key="F10")
-async def _close(screen: "ChatScreen", pane: "ChatPane", _argument: str) -> None:
+async def _close(screen: ChatScreen, pane: ChatPane, _argument: str) -> None:
     await screen.close(pane)
 
 
 @_command("zoom", "this pane alone, or all again", key="F4")
-async def _zoom(screen: "ChatScreen", pane: "ChatPane", _argument: str) -> None:
+async def _zoom(screen: ChatScreen, pane: ChatPane, _argument: str) -> None:
     screen.zoom(pane)
 
 
 @_command("resize", "move the borders of this pane with arrows", key="Ctrl+O")
-async def _resize(screen: "ChatScreen", _pane: "ChatPane", _argument: str) -> None:
+async def _resize(screen: ChatScreen, _pane: ChatPane, _argument: str) -> None:
     screen.resize_by_keys()
 
 
 @_command("balance", "panes of equal width and height")
-async def _balance(screen: "ChatScreen", _pane: "ChatPane", _argument: str) -> None:
+async def _balance(screen: ChatScreen, _pane: ChatPane, _argument: str) -> None:
     screen.balance()
 
 
 @_command("broadcast", "send each prompt to all panes, or to one again", key="F8")
-async def _broadcast(screen: "ChatScreen", _pane: "ChatPane", _argument: str) -> None:
+async def _broadcast(screen: ChatScreen, _pane: ChatPane, _argument: str) -> None:
     screen.toggle_broadcast()
 
 
 @_command("compare", "the last answers of all panes, side by side in figures", key="F7")
-async def _compare(screen: "ChatScreen", pane: "ChatPane", _argument: str) -> None:
+async def _compare(screen: ChatScreen, pane: ChatPane, _argument: str) -> None:
     screen.app.push_screen(CompareScreen(screen.panes, pane))
 
 
 @_command("chats", "find and open an earlier chat", "[WORDS]", key="F9")
-async def _chats(screen: "ChatScreen", pane: "ChatPane", words: str) -> None:
-    screen.app.push_screen(ChatsScreen(pane.session.store, words), partial(open_chat, screen, pane))
-
-
-async def open_chat(screen: "ChatScreen", pane: "ChatPane", choice: Choice | None) -> None:
-    """The chat that was chosen, here or in a new pane; one that is shown already is gone to, since two panes writing
-    into one chat would mix."""
-    if choice is None or pane not in screen.panes:
-        return
-    shown = next((one for one in screen.panes if one.session.chat_id == choice.chat_id), None)
-    if shown is not None:
-        screen.go(shown)
-        return
-    if not choice.new_pane and pane.occupied():
-        return
-    try:
-        session = pane.session.sibling(choice.chat_id, screen.name_of(choice.model))
-    except LocalInferError as error:
-        pane.message.tell(error)
-        return
-    if choice.new_pane:
-        await screen.split(pane, across=True, session=session)
-    else:
-        screen.keeper.put_aside(pane.session.chat_id, pane.box.whole)
-        await pane.use(session)
-        screen.want_model(pane)
+async def _chats(screen: ChatScreen, pane: ChatPane, words: str) -> None:
+    screen.app.push_screen(ChatsScreen(pane.session.store, words), partial(screen.open_chat, pane))
 
 
 @_command("details", "plots and figures of what the engine does", key="F3")
-async def _details(screen: "ChatScreen", _pane: "ChatPane", _argument: str) -> None:
+async def _details(screen: ChatScreen, _pane: ChatPane, _argument: str) -> None:
     screen.show_details()
 
 
 @_command("tints", "show who guessed each token of the next answers, or Markdown again", key="F2")
-async def _tints(_screen: "ChatScreen", pane: "ChatPane", _argument: str) -> None:
-    pane.tints = not pane.tints
+async def _tints(_screen: ChatScreen, pane: ChatPane, _argument: str) -> None:
+    pane.running.tints = not pane.running.tints
     names = ", ".join(TINTS)
-    pane.say(f"the next answers show who guessed each token: {names}" if pane.tints else "Markdown again")
+    pane.say(f"the next answers show who guessed each token: {names}" if pane.running.tints else "Markdown again")
 
 
 @_command("theme", "other colours", "NAME", words=_themes)
-async def _theme(screen: "ChatScreen", _pane: "ChatPane", name: str) -> None:
+async def _theme(screen: ChatScreen, _pane: ChatPane, name: str) -> None:
     if name not in screen.app.available_themes:
         raise NotFound(f"there is no theme `{one_line(name, 40)}`", hint=", ".join(sorted(screen.app.available_themes)))
     screen.app.theme = name
 
 
 @_command("quit", "quit; every chat is kept", key="Ctrl+Q")
-async def _quit(screen: "ChatScreen", _pane: "ChatPane", _argument: str) -> None:
+async def _quit(screen: ChatScreen, _pane: ChatPane, _argument: str) -> None:
     await screen.app.action_quit()
-
-
-async def perform(screen: "ChatScreen", pane: "ChatPane", command: Command, argument: str) -> None:
-    """Run a command; what goes wrong is told above the box."""
-    pane.message.clear()
-    try:
-        await command.run(screen, pane, argument)
-    except LocalInferError as error:
-        pane.message.tell(error)
 
 
 def _setting_names() -> list[str]:

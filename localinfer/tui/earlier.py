@@ -1,19 +1,15 @@
 """Earlier messages: prompts brought back into the box, to be sent again or written anew; variants paged."""
 
-from typing import TYPE_CHECKING
-
 from localinfer.errors import UsageError
 from localinfer.tui.commands import escaped
 from localinfer.tui.history import History
-
-if TYPE_CHECKING:
-    from localinfer.tui.widgets.pane import ChatPane
+from localinfer.tui.widgets.facts import PaneFacts
 
 
 class Earlier:
     """For one pane. While `place` is a number, what is sent takes the place of that turn."""
 
-    def __init__(self, pane: "ChatPane") -> None:
+    def __init__(self, pane: PaneFacts) -> None:
         self.place: int | None = None
         self._pane = pane
         self._history = History(pane.session.store.prompts)
@@ -60,8 +56,6 @@ class Earlier:
     def page(self, by: int, message_id: int | None = None) -> None:
         """Show another variant: of this message, of the one that is written anew, or of the last that has several."""
         pane = self._pane
-        if pane.occupied() or not pane.may_write():
-            return
         turns = pane.session.turns
         several = [i for i, turn in enumerate(turns) if turn.variants > 1 and message_id in (None, turn.id)]
         place = self.place if self.place in several else several[-1] if several else None

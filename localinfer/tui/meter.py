@@ -72,20 +72,20 @@ class Meter:
         """Give the energy since the last call to those who had tokens computed, by how many; nobody gets it if none
         had. Tell each what a provider would have charged."""
         for pane in panes:
-            pane.catch_up()
-            used = {pane.session.model: (0, 0), **pane.used}  # each at its own model's price
+            pane.running.hear()
+            used = {pane.session.model: (0, 0), **pane.running.used}  # each at its own model's price
             offers = {model: offer for model in used if (offer := self._offer(model)) is not None}
             if offers:
                 pane.set_status(api_usd=sum(offer.charge(*used[model]) for model, offer in offers.items()))
-        moved = {pane.number: pane.moved - self._moved.get(pane.number, 0) for pane in panes}
-        self._moved = {pane.number: pane.moved for pane in panes}
+        moved = {pane.number: pane.running.moved - self._moved.get(pane.number, 0) for pane in panes}
+        self._moved = {pane.number: pane.running.moved for pane in panes}
         before = self.joules
         self.joules = self._energy.joules() if self._energy else None
         if self.joules is None or before is None or not sum(moved.values()):
             return
         for pane in panes:
             joules = (self.joules - before) * moved[pane.number] / sum(moved.values())
-            pane.add_joules(joules, self.source, self._tariff.usd_per_kwh)
+            pane.running.add_joules(joules, self.source, self._tariff.usd_per_kwh)
 
     def sample(self, panes: Sequence[ChatPane], engines: Engines, *, broadcast: bool) -> Total:
         """How things stand now; kept for the plots too."""

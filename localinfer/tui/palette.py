@@ -5,7 +5,7 @@ from functools import partial
 from textual.command import DiscoveryHit, Hit, Hits, Provider
 
 from localinfer.tui.commands import Command
-from localinfer.tui.doing import COMMANDS, perform
+from localinfer.tui.doing import COMMANDS
 from localinfer.tui.screens.chat import ChatScreen
 
 
@@ -29,7 +29,7 @@ class CommandHits(Provider):
 
     async def _run(self, command: Command) -> None:
         assert isinstance(self.screen, ChatScreen)
-        await perform(self.screen, self.screen.pane, command, "")
+        await self.screen.perform(self.screen.pane, command, "")
 
 
 def _help(command: Command) -> str:

@@ -5,6 +5,7 @@ import json
 import re
 import subprocess
 import sys
+from graphlib import TopologicalSorter
 from pathlib import Path
 
 import pytest
@@ -103,6 +104,25 @@ def test_version_is_said_once() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
     assert localinfer.__version__ == project["project"]["version"]
     assert f"## {localinfer.__version__}" in (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
+
+
+def imported_by(path: Path, names: set[str]) -> set[str]:
+    """The modules of `names` that this file imports anywhere, be it for types only or inside a function."""
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            found |= {node.module, *(f"{node.module}.{alias.name}" for alias in node.names)}
+    return found & names
+
+
+def test_the_chat_has_no_circle_of_imports() -> None:
+    files = (ROOT / "localinfer" / "tui").rglob("*.py")
+    modules = {".".join(path.relative_to(ROOT).with_suffix("").parts): path for path in files}
+    imports = {name: imported_by(path, set(modules)) for name, path in modules.items()}
+    assert imports["localinfer.tui.widgets.pane"]
+    TopologicalSorter(imports).prepare()  # a circle raises CycleError, which names it
 
 
 @pytest.mark.parametrize(

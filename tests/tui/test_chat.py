@@ -292,7 +292,7 @@ async def test_each_model_of_a_chat_is_charged_at_its_own_price(store_path: Path
         await say(pilot, "x")
         await say(pilot, "/model b")
         await say(pilot, "y")
-        used = app.pane.used
+        used = app.pane.running.used
         assert used.keys() == {"a", "b"}
         wanted = (sum(used["a"]) + 1000 * sum(used["b"])) / 1e6
         for _ in range(100):  # prices are looked up in a thread

@@ -1,6 +1,6 @@
 """All panes, the engines they share, and the keys that move between them."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, ClassVar
 
@@ -10,7 +10,6 @@ from textual.binding import BindingType
 from localinfer.chats.session import ChatSession
 from localinfer.errors import LocalInferError, UsageError
 from localinfer.tui import commands
-from localinfer.tui.doing import COMMANDS, open_chat, perform
 from localinfer.tui.engines import Engines, OpenModel
 from localinfer.tui.keeping import Keeper
 from localinfer.tui.keys import BINDINGS
@@ -42,6 +41,7 @@ class ChatScreen(PaneScreen):
         sessions: Sequence[ChatSession],
         open_model: OpenModel,
         *,
+        does: Mapping[str, commands.Command],
         clock: Callable[[], float],
         meter: Meter,
         models: Callable[[], list[str]],
@@ -49,7 +49,8 @@ class ChatScreen(PaneScreen):
         tick_s: float | None,
         keeper: Keeper,
     ) -> None:
-        """`tick_s`: how often figures are looked at; None only when a prompt is sent or answered."""
+        """`does` are the commands by their names. `tick_s`: how often figures are looked at; None only when a prompt
+        is sent or answered."""
         super().__init__()
         self._tick_s = tick_s
         self.models = models
@@ -58,7 +59,8 @@ class ChatScreen(PaneScreen):
         """The one name of a model that may be called by several: an engine a model."""
         self.engines = Engines(open_model, self.post_message, self.dispose)
         self._models = Models(self.engines, lambda: self.panes, self.load, models)
-        self._completion = commands.Completion(self, COMMANDS)
+        self._does = does
+        self._completion = commands.Completion(self, does)
         self._clock = clock
         self._numbers = 0
         self.place_first([self.new_pane(session) for session in sessions], keeper)
@@ -85,11 +87,10 @@ class ChatScreen(PaneScreen):
         """Show what panes have to show: replies that end; then, as far as there is time, the pane that is looked at and
         the others in turn. With one pane at a time, each second turn is for the others."""
         self._paint_due = False
-        waiting = sorted(
-            (pane for pane in self.panes if pane.waits), key=lambda pane: (not pane.ends, self._turn(pane))
-        )
+        waiting = [pane for pane in self.panes if pane.running.waits]
+        waiting.sort(key=lambda pane: (not pane.running.ends, self._turn(pane)))
         self._pacing.drawn(len(waiting))
-        count = max(sum(pane.ends for pane in waiting), self._pacing.together)
+        count = max(sum(pane.running.ends for pane in waiting), self._pacing.together)
         if self._tick_s is None:
             count = len(waiting)
         for pane in waiting[:count]:
@@ -167,18 +168,26 @@ class ChatScreen(PaneScreen):
         """A command is done, a prompt is sent: to its pane, or to all."""
         pane = message.pane
         try:
-            called = commands.read(message.text, COMMANDS) if "\n" not in message.shown else None
+            called = commands.read(message.text, self._does) if "\n" not in message.shown else None
         except UsageError as error:
             pane.message.tell(error)
             return
         if called is not None:
             pane.earlier.sent(message.shown)
             pane.box.load_text("")
-            await perform(self, pane, *called)
+            await self.perform(pane, *called)
         elif self._broadcast:
             await self._send_to_all(pane, commands.sent(message.text))
         else:
             await pane.send(commands.sent(message.text))
+
+    async def perform(self, pane: ChatPane, command: commands.Command, argument: str) -> None:
+        """Run a command; what goes wrong is told above the box."""
+        pane.message.clear()
+        try:
+            await command.run(self, pane, argument)
+        except LocalInferError as error:
+            pane.message.tell(error)
 
     async def _send_to_all(self, pane: ChatPane, text: str) -> None:
         """All panes get the prompt, and the files attached to the one it was typed in."""
@@ -192,7 +201,30 @@ class ChatScreen(PaneScreen):
 
     @on(Welcome.Chosen)
     async def open_recent(self, message: Welcome.Chosen) -> None:
-        await open_chat(self, self.pane, Choice(message.chat.id, message.chat.model, new_pane=False))
+        await self.open_chat(self.pane, Choice(message.chat.id, message.chat.model, new_pane=False))
+
+    async def open_chat(self, pane: ChatPane, choice: Choice | None) -> None:
+        """The chat that was chosen, here or in a new pane; one that is shown already is gone to, since two panes
+        writing into one chat would mix."""
+        if choice is None or pane not in self.panes:
+            return
+        shown = next((one for one in self.panes if one.session.chat_id == choice.chat_id), None)
+        if shown is not None:
+            self.go(shown)
+            return
+        if not choice.new_pane and pane.occupied():
+            return
+        try:
+            session = pane.session.sibling(choice.chat_id, self.name_of(choice.model))
+        except LocalInferError as error:
+            pane.message.tell(error)
+            return
+        if choice.new_pane:
+            await self.split(pane, across=True, session=session)
+        else:
+            self.keeper.put_aside(pane.session.chat_id, pane.box.whole)
+            await pane.use(session)
+            self.want_model(pane)
 
     # --- panes
 
@@ -212,9 +244,9 @@ class ChatScreen(PaneScreen):
 
     def _focus_engines(self) -> None:
         """The pane that is looked at goes first in its engine."""
-        here = self.pane
+        here, handle = self.pane, self.pane.running.handle
         for model, engine in self.engines.open:
-            engine.focus(*([here.handle] if here.handle is not None and here.session.model == model else []))
+            engine.focus(*([handle] if handle is not None and here.session.model == model else []))
 
     @on(ChatPane.Ended)
     def mark_done(self, message: ChatPane.Ended) -> None:
@@ -230,9 +262,9 @@ class ChatScreen(PaneScreen):
 
     async def action_command(self, line: str) -> None:
         """A key that stands for a command."""
-        called = commands.read(f"/{line}", COMMANDS)
+        called = commands.read(f"/{line}", self._does)
         assert called is not None
-        await perform(self, self.pane, *called)
+        await self.perform(self.pane, *called)
 
     def toggle_broadcast(self) -> None:
         """Prompts go to all panes from now on, or to one again."""
@@ -255,7 +287,7 @@ class ChatScreen(PaneScreen):
 
     def _tick(self) -> None:
         for pane in self.panes:
-            pane.tick()
+            pane.running.tick()
         self._account()
         self._show_total()
 

@@ -1,6 +1,6 @@
 """The keys and commands, on one card."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import ClassVar
 
 from textual.app import ComposeResult
@@ -9,7 +9,7 @@ from textual.containers import Horizontal, VerticalScroll
 from textual.screen import ModalScreen
 from textual.widgets import Static
 
-from localinfer.tui.doing import COMMANDS
+from localinfer.tui.commands import Command
 from localinfer.tui.keys import KEYS
 
 
@@ -18,8 +18,12 @@ class HelpScreen(ModalScreen[None]):
 
     BINDINGS: ClassVar[list[BindingType]] = [Binding("escape,f1,enter,q,space", "dismiss", "Close")]
 
+    def __init__(self, commands: Iterable[Command]) -> None:
+        super().__init__()
+        self._commands = commands
+
     def compose(self) -> ComposeResult:
-        typed = [(command.usage, command.help) for command in COMMANDS.values()]
+        typed = [(command.usage, command.help) for command in self._commands]
         card = VerticalScroll(*_rows(KEYS), Static(), *_rows(typed))
         card.border_title = "Keys and commands"
         card.border_subtitle = "Esc closes"

@@ -116,7 +116,7 @@ class PaneScreen(Screen[None]):
                 return None
             across = not across
         new = self.new_pane(session or pane.session.sibling(False, pane.session.model))
-        new.tints = pane.tints
+        new.running.tints = pane.running.tints
         new.label = free_label(self.panes)
         self.tiling.add(new.number, pane.number, across=across)
         await grid.mount(new)

@@ -1,32 +1,30 @@
-"""What a pane says of its model and of its chat's context, before anything is asked."""
+"""Which model answers in a pane, and how full its context is before anything is asked."""
 
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from textual import on, work
 from textual.message import Message
-from textual.widget import Widget
 
 from localinfer.chats.counting import context_tokens
 from localinfer.chats.session import ChatSession
 from localinfer.chats.store import SavedChat
 from localinfer.chats.template import Message as ChatMessage
 from localinfer.errors import LocalInferError, size
+from localinfer.tui.commands import Completion
 from localinfer.tui.engines import Slot
 from localinfer.tui.labels import model_label
-from localinfer.tui.widgets.welcome import MOST
+from localinfer.tui.widgets.view import PaneView
+from localinfer.tui.widgets.welcome import MOST, Welcome
 
 if TYPE_CHECKING:
     from localinfer.engine.protocol import Engine
 
 
-class PaneFacts(Widget):
-    """The half of a pane that knows the model; `ChatPane` is the other one."""
-
-    session: ChatSession
-    slot: Slot | None
+class PaneFacts(PaneView):
+    """A view that knows its model: on its way, here, or impossible."""
 
     @dataclass
     class Counted(Message, bubble=False):
@@ -34,6 +32,47 @@ class PaneFacts(Widget):
 
         messages: tuple[ChatMessage, ...]
         tokens: int | None
+
+    def __init__(self, session: ChatSession, completion: Completion) -> None:
+        super().__init__(session, completion, lambda: Welcome(self.about, self.recent))
+        self.slot: Slot | None = None
+        self.coming = ""
+        """The model that will answer here as soon as it is there."""
+
+    # --- the model
+
+    def show_slot(self, slot: Slot) -> None:
+        """The model that this pane talks to has moved on."""
+        self.slot = slot
+        if not self.open:
+            return
+        if slot.error is not None:
+            self.set_status(phase="failed", stage="", percent=None)
+            self.give_back_waiting()
+        elif slot.engine is None:
+            self.set_status(phase="loading", stage=slot.stage, percent=slot.percent)
+        elif self.session.chat is None or self.session.chat.engine is not slot.engine:
+            self.session.attach(slot.engine)
+            self.show_engine(slot.engine)
+
+    def show_engine(self, engine: "Engine") -> None:
+        """This one answers from here on."""
+        self.title_line.show(self.session.model, engine.info)
+        self.set_status(phase="ready", stage="", percent=None, context_size=engine.context_size)
+        for shown in self.query(Welcome):
+            shown.refresh()
+        self.count_context()
+        self.ask_waiting()
+
+    def ask_waiting(self) -> None:
+        """What waited for the model can be asked."""
+        raise NotImplementedError
+
+    def give_back_waiting(self) -> None:
+        """What waited for the model cannot be asked."""
+        raise NotImplementedError
+
+    # --- what is known of it
 
     def about(self, cells: int) -> list[str]:
         """Which model answers here, and what it takes, in lines of so many cells."""
@@ -56,6 +95,8 @@ class PaneFacts(Widget):
         bits = self.slot.engine.info.bits if self.slot and self.slot.engine else ""
         return model_label(self.session.model, bits, cells)
 
+    # --- the context
+
     def count_context(self) -> None:
         """Show how full the context is with what was said, as soon as that is counted."""
         self.set_status(context_used=None)
@@ -71,7 +112,3 @@ class PaneFacts(Widget):
     def show_context(self, message: Counted) -> None:
         if self.session.chat is not None and self.session.chat.messages == message.messages:
             self.set_status(context_used=message.tokens)
-
-    def set_status(self, **changes: Any) -> None:
-        """Change some of what the status line shows."""
-        raise NotImplementedError
