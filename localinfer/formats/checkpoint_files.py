@@ -1,7 +1,7 @@
 """All tensors of a Hugging Face directory, whichever of its safetensors files they lie in."""
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,6 +14,7 @@ from localinfer.formats.layout import INDEX, INDEX_LIMIT, PICKLES, SINGLE
 from localinfer.formats.safetensors import SafetensorsFile, TensorInfo
 
 MAX_FILES = 4096
+_LISTED = 3
 _FILE_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.\-]{0,200}\.safetensors")
 
 
@@ -37,37 +38,37 @@ class StoredTensor:
 class CheckpointFiles(Mapping[str, StoredTensor]):
     """`{tensor name: its place}` for a directory; `files` are its safetensors files in order of name.
 
-    A single `model.safetensors` goes before an index and what that names, as in transformers; `note` says so then.
-    Raises `NotFound` when there are no weights, `NotSupported` when there are only pickles, `Corrupt` when the index
-    and the files disagree.
+    As in transformers, a single `model.safetensors` goes before an index and what that names, and of a tensor that is
+    in several of these files the one in the last is read, whichever the index names; `notes` say so then. Raises
+    `NotFound` when there are no weights, `NotSupported` when there are only pickles, `Corrupt` when the index names a
+    tensor that is nowhere.
     """
 
     def __init__(self, directory: Path) -> None:
         self.directory = directory
-        self.note = _two_sets(directory)
+        two_sets = _two_sets(directory)
         index = _index(directory)
         names = sorted(set(index.values())) if index is not None else [SINGLE]
         self.files = [_shard(directory, name) for name in names]
         self._tensors: dict[str, StoredTensor] = {}
+        twice, elsewhere = list[str](), list[str]()
         for file in self.files:
             for name, info in file.tensors.items():
-                if name in self._tensors:
-                    raise Corrupt(
-                        f"{directory}: `{name}` is in {self._tensors[name].file.path.name} and in {file.path.name}",
-                        hint="download the model again",
-                    )
+                twice += [name] * (name in self._tensors)
                 self._tensors[name] = StoredTensor(file, name, info)
-        if index is not None:
-            self._compare(index)
-
-    def _compare(self, index: dict[str, str]) -> None:
-        for name, file in index.items():
-            stored = self._tensors.get(name)
-            if stored is None or stored.file.path.name != file:
+        for name, told in (index or {}).items():
+            if name not in self._tensors:
                 raise Corrupt(
-                    f"{self.directory / INDEX}: says `{shown(name)}` is in {file}, but it is not",
+                    f"{self.directory / INDEX}: says `{shown(name)}` is in {told}, but it is in none of the files",
                     hint="download the model again",
                 )
+            elsewhere += [name] * (self._tensors[name].file.path.name != told and name not in twice)
+        found = (
+            (twice, "in several files: what the last of them holds is read"),
+            (elsewhere, f"in other files than `{INDEX}` says: read where it is"),
+        )
+        said = [f"{listed(names)}: {what}, as in transformers" for names, what in found if names]
+        self.notes: tuple[str, ...] = (*([two_sets] if two_sets else []), *said)
 
     def __getitem__(self, name: str) -> StoredTensor:
         return self._tensors[name]
@@ -82,6 +83,13 @@ class CheckpointFiles(Mapping[str, StoredTensor]):
     def nbytes(self) -> int:
         """Bytes of all tensors."""
         return sum(tensor.info.nbytes for tensor in self._tensors.values())
+
+
+def listed(names: Sequence[str]) -> str:
+    """How many tensors these are, and the first few by name."""
+    first = ", ".join(f"`{shown(name)}`" for name in names[:_LISTED])
+    more = ", …" if len(names) > _LISTED else ""
+    return f"tensor {first}" if len(names) == 1 else f"{len(names)} tensors ({first}{more})"
 
 
 def open_tensors(directory: Path) -> CheckpointFiles:

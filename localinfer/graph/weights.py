@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from localinfer.errors import Corrupt
-from localinfer.formats.checkpoint_files import StoredTensor, open_tensors
+from localinfer.errors import Corrupt, NotSupported
+from localinfer.formats.checkpoint_files import StoredTensor, listed, open_tensors
 from localinfer.formats.json_files import read_object
 from localinfer.formats.quantization_said import quantization_said
 from localinfer.graph.layouts import layout_of
@@ -27,7 +27,7 @@ class Checkpoint:
     """A model on disk. Opening reads config.json and the headers of the weights, and compares them; no weights.
 
     Raises `NotFound` (no such model), `NotSupported` (architecture, quantization, dtype) and `Corrupt` (a config
-    field, a tensor missing, of another shape, or that the config does not describe).
+    field, a tensor missing or of another shape). A tensor that the config does not describe is passed over, and said.
     """
 
     def __init__(self, path: Path) -> None:
@@ -43,7 +43,7 @@ class Checkpoint:
         self.names = graph_names(self.stored, family.tensor_name, tied=self.spec.tied)
         """The graph's name of each stored tensor; None for what is no part of it."""
         self._tensors = Tensors(self._placed())
-        self._notes = [self.stored.note]
+        self._notes = list(self.stored.notes)
         self.own_head: bool = self.spec.tied and self._has_own_head()
         """config.json says that the head is the embedding's matrix, but another one is stored, and used."""
         if self.own_head:
@@ -58,7 +58,7 @@ class Checkpoint:
         self._layouts = {name: layout_of(self._tensors, one, self.scheme) for name, one in self._linears.items()}
         for name, size in self.graph.vectors():
             self._tensors.require(name, (size,), FLOATS)
-        self._refuse_extra()
+        self._pass_over_extra()
 
     @property
     def nbytes(self) -> int:
@@ -127,14 +127,22 @@ class Checkpoint:
         plain = self._tensors.dtype(head) in FLOATS and self._tensors.dtype(table) in FLOATS
         return not plain or not self._tensors.same(head, table)
 
-    def _refuse_extra(self) -> None:
-        """A tensor that the graph does not use would be silently left out of the answer: refuse it."""
+    def _pass_over_extra(self) -> None:
+        """What the graph does not use is left out, as in transformers, and said; but for what may be a part of a
+        quantized matrix in a form that is not known here."""
         unused = sorted(name for name in self._tensors.places.keys() - self._tensors.used if not harmless(name))
         copy = f"{HEAD}weight" if self.spec.tied else ""  # equal to the embedding, as was compared
         extra = [name for name in unused if name != copy and not self._no_bias(name)]
+        of_matrix = [
+            name for name in extra if self.scheme.method != "none" and name.rpartition(".")[0] in self._linears
+        ]
+        if of_matrix:
+            raise NotSupported(
+                f"{listed(of_matrix)} belongs to a quantized matrix, and what it does there is not known",
+                hint="use another quantization of the model, or the original",
+            )
         if extra:
-            more = f" and {len(extra) - 1} more" if len(extra) > 1 else ""
-            raise Corrupt(f"tensor `{extra[0]}`{more} is there, but config.json does not describe it", hint=AGAIN)
+            self._notes.append(f"{listed(extra)}: config.json describes no such thing; passed over, as in transformers")
 
     def _no_bias(self, name: str) -> bool:
         """GPTQ tools write a bias of zeros for every matrix without one."""

@@ -1,7 +1,6 @@
 """Weights from strangers: missing, misshapen, unannounced or broken tensors are named, with both shapes."""
 
 import json
-import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -154,7 +153,6 @@ def test_a_tied_head_that_is_stored_in_integers_is_another_one(path: Path) -> No
         ("intermediate_size", 2**20, r"gate_proj.weight` is \[128, 64\], but config.json asks for \[1048576, 64\]"),
         ("num_key_value_heads", 4, r"k_proj.weight` is \[32, 64\], but config.json asks for \[64, 64\]"),
         ("num_hidden_layers", 1024, r"`model.layers.2.self_attn.q_proj.weight` is missing"),
-        ("num_hidden_layers", 1, r"`model.layers.1.input_layernorm.weight` and 8 more is there, but config.json"),
         ("attention_bias", True, r"q_proj.bias` is missing"),
     ],
 )
@@ -165,10 +163,10 @@ def test_a_config_that_disagrees_with_the_weights(path: Path, field: str, value:
     assert caught.value.hint
 
 
-def test_a_bias_that_nobody_announced_is_not_left_out(path: Path) -> None:
-    edit(path, lambda tensors: tensors.update({f"{Q}.bias": ("F32", np.zeros(64, np.float32))}))
-    with pytest.raises(Corrupt, match=r"q_proj.bias` is there, but config.json does not describe it"):
-        Checkpoint(path)
+def test_layers_that_config_does_not_count_are_passed_over(path: Path) -> None:
+    set_config(path, num_hidden_layers=1)
+    (note,) = Checkpoint(path).notes
+    assert note.startswith("9 tensors (`model.layers.1.input_layernorm.weight`, ")
 
 
 @pytest.mark.parametrize(
@@ -205,13 +203,14 @@ def test_tensors_that_change_no_answer_are_known_by_name(path: Path, name: str) 
         "model.layers.0.self_attn.bias",
         "model.layers.0.mlp.act_fn.scales",
         "model.layers.0.self_attn.q_norm.weight",
+        "model.layers.0.self_attn.q_proj.bias",
         "lm_head.bias",
         "mtp.norm.weight",
         "score.weight",
     ],
 )
 @pytest.mark.parametrize("tied", [False, True])
-def test_any_other_tensor_is_refused_by_name(path: Path, name: str, tied: bool) -> None:
+def test_any_other_tensor_is_passed_over_by_name(path: Path, name: str, tied: bool) -> None:
     def more(tensors: Tensors) -> None:
         tensors[name] = ("F32", np.ones(8, np.float32))
         if tied:
@@ -219,8 +218,8 @@ def test_any_other_tensor_is_refused_by_name(path: Path, name: str, tied: bool) 
 
     edit(path, more)
     set_config(path, tie_word_embeddings=tied)
-    with pytest.raises(Corrupt, match=f"`{re.escape(name)}` is there, but config.json does not describe it"):
-        Checkpoint(path)
+    (note,) = Checkpoint(path).notes
+    assert note.startswith(f"tensor `{name}`: config.json describes no such thing")
 
 
 def test_names_without_a_prefix(tmp_path: Path) -> None:
