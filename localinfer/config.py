@@ -269,12 +269,17 @@ def load_config(
 
 
 def read_config_file(file: Path, settings: Mapping[str, Setting]) -> dict[str, tuple[object, str]]:
-    """The raw values of a settings file with where each stands (`<file>:<line>`). No file is an empty one."""
+    """The raw values of a settings file with where each stands (`<file>:<line>`). No file is an empty one, but for one
+    that `LOCALINFER_CONFIG` names."""
     import tomllib
 
     try:
         text = file.read_text(encoding="utf-8")
     except FileNotFoundError:
+        if os.environ.get("LOCALINFER_CONFIG"):
+            raise UsageError(
+                f"LOCALINFER_CONFIG names {file}, which is not there", hint="make that file, or unset LOCALINFER_CONFIG"
+            ) from None
         return {}
     except (OSError, UnicodeDecodeError) as error:
         raise UsageError(f"cannot read {file}: {error}", hint="mend or remove that file") from None

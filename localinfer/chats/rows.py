@@ -126,7 +126,8 @@ def _object(line: bytes, limit: int) -> dict[str, Any]:
     if len(line) > limit:
         raise UsageError(f"the line has more than {limit} bytes", hint="send less, or raise `--ctx-size`")
     try:
-        row = json.loads(line.decode("utf-8").removeprefix("\ufeff"), parse_constant=_no_number)
+        text = line.decode("utf-8").removeprefix("\ufeff")
+        row = json.loads(text, parse_constant=_no_number, object_pairs_hook=_once)
     except UnicodeDecodeError as error:
         raise UsageError(
             f"the line is not UTF-8: byte 0x{line[error.start]:02x} at offset {error.start}",
@@ -143,6 +144,16 @@ def _object(line: bytes, limit: int) -> dict[str, Any]:
     if _is_deep(row):
         raise UsageError(f"the line has more than {MOST_NESTED} brackets in each other", hint="give a simpler `id`")
     return row
+
+
+def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """An object whose keys are all different."""
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        names = [name for name, _ in pairs]
+        twice = next(name for at, name in enumerate(names) if name in names[:at])
+        raise UsageError(f"the key `{one_line(twice)[:80]}` stands twice", hint="leave one of them out")
+    return found
 
 
 def _is_deep(row: object) -> bool:

@@ -3,9 +3,10 @@
 import os
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
-from localinfer.errors import DoesNotFit, LocalInferError, NotFound, UsageError, size
+from localinfer.errors import DoesNotFit, LocalInferError, NetworkError, NotFound, UsageError, size
 from localinfer.formats.durable import sync, write_bytes, write_failed
 from localinfer.formats.json_files import read_object
 from localinfer.formats.layout import CONFIG, INDEX, INDEX_LIMIT
@@ -15,7 +16,7 @@ from localinfer.hub.connection import Connection
 from localinfer.hub.listing import Listing, RemoteFile, is_sharded, read_listing, small_files, weights
 from localinfer.hub.locks import locked
 from localinfer.hub.model import LocalModel
-from localinfer.hub.patience import PATIENT, Patience
+from localinfer.hub.patience import HASTY, PATIENT, Patience
 from localinfer.hub.reference import parse
 from localinfer.hub.resolve import resolve
 from localinfer.hub.transfer import fetch, partial_of
@@ -43,7 +44,8 @@ def pull(
 
     The revision (default: `main`; of an alias, the catalogue's commit) is resolved to a commit first, and only files of
     that commit are fetched: configuration, tokenizer, template, safetensors of the top folder. `on_progress` hears
-    (bytes here, bytes in all); `on_notice` hears when another process is waited for. `first_patience` is for the first
+    (bytes here, bytes in all); `on_notice` hears when another process is waited for, and when the Hub does not answer
+    and what is here is taken. `first_patience` is for the first
     question alone. `token` defaults to the one the Hub's own tools use, and goes to the Hub's host only.
 
     Raises `NotFound` (no such repository, gated, refused), `NotSupported` (no safetensors), `Corrupt` (wrong bytes,
@@ -63,7 +65,16 @@ def pull(
     if offline or _offline_by_environment():
         return _here_already(name, reference.revision)
     connection = Connection(name, wanted, token)
-    listing = read_listing(connection.listing(first_patience or patience), name)
+    here = _whole_here(name, wanted)
+    try:
+        listing = read_listing(connection.listing(_first(first_patience or patience, here)), name)
+    except NetworkError as error:
+        if here is None or first_patience is not None:
+            raise
+        (on_notice or (lambda line: None))(
+            f"{error.message}: `{here.ref}` is here and whole, as it was when last asked"
+        )
+        return here
     small = small_files(listing, name)
     if _is_whole(listing, small, repo_dir(name), wanted):
         return _published(name, listing.commit)
@@ -77,6 +88,17 @@ def pull(
         batch.fetch([*small, *weights(listing, None)])
     batch.publish(wanted)
     return _published(name, listing.commit)
+
+
+def _first(patience: Patience, here: LocalModel | None) -> Patience:
+    """How long to wait for the Hub's answer about a model that may be `here`."""
+    return patience if here is None else replace(HASTY, sleep=patience.sleep)
+
+
+def _whole_here(name: str, wanted: str) -> LocalModel | None:
+    """What was downloaded of `wanted`, a branch or a commit, if all its files are here."""
+    commit = read_ref(repo_dir(name), wanted) or wanted
+    return next((model for model in snapshots(name) if model.revision == commit), None)
 
 
 def _is_whole(listing: Listing, small: list[RemoteFile], repo: Path, revision: str) -> bool:

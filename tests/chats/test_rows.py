@@ -128,6 +128,16 @@ def test_what_cannot_be_answered(row: Any, words: str) -> None:
     assert error.hint
 
 
+@pytest.mark.parametrize(
+    "line", [b'{"prompt": "a", "prompt": "b"}', b'{"messages": [{"role": "user", "role": "user"}]}']
+)
+def test_a_key_that_stands_twice_is_named(line: bytes) -> None:
+    found = ask(line)
+    assert found.error is not None
+    assert ("`prompt`" in found.error.message) or ("`role`" in found.error.message)
+    assert "twice" in found.error.message
+
+
 def test_brackets_that_can_be_followed_are_no_matter() -> None:
     assert ask(b'{"prompt": "x", "id": ' + b"[" * 99 + b"1" + b"]" * 99 + b"}").error is None
 

@@ -28,6 +28,18 @@ def file(isolated: Path) -> Path:
     return path
 
 
+def test_a_file_that_is_named_and_missing_is_an_error(
+    cli: Cli, isolated: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """But for the command that makes it."""
+    monkeypatch.setenv("LOCALINFER_CONFIG", str(isolated / "other.toml"))
+    ran = cli("list")
+    assert ran.code == 2
+    assert "LOCALINFER_CONFIG names" in ran.err
+    assert cli("config", "set", "temp", "0.5").code == 0
+    assert cli("list").code == 0
+
+
 def test_each_source_wins_over_the_one_before(file: Path) -> None:
     env = {"LOCALINFER_TEMP": "0.25", "LOCALINFER_TOP_K": "7", "LOCALINFER_SEED": ""}
     values = load_config(SETTINGS, {"top-k": "9"}, file=file, env=env)

@@ -103,6 +103,15 @@ def test_what_is_whole_already_is_pulled_without_writing(hub: FakeHub, naps: Nap
     assert [(path, path.stat().st_mtime_ns, path.stat().st_ino) for path in sorted(root.rglob("*"))] == before
 
 
+def test_what_is_here_is_said_where_the_hub_does_not_answer(hub: FakeHub, naps: Naps) -> None:
+    """At once, and not after all the tries that a download is worth."""
+    model, said = pull(NAME, patience=naps.patience()), list[str]()
+    hub.script(NAME, *[Answer(status=503)] * 3)
+    assert pull(NAME, patience=naps.patience(), on_notice=said.append) == model
+    assert naps == []
+    assert f"`{model.ref}` is here and whole" in said[0]
+
+
 def test_what_is_nearly_whole_is_made_whole(hub: FakeHub, naps: Naps) -> None:
     model = pull(NAME, patience=naps.patience())
     for harm in (
