@@ -103,6 +103,7 @@ class Stats:
     ttft_s: float | None = None
     prefill_tok_s: float | None = None
     decode_tok_s: float | None = None
+    """Tokens after those of the first step, over the time since that step ended."""
     recent_tok_s: float | None = None
     itl_s: float | None = None
     """Seconds a token, of the last few hundred steps: their time over the tokens that landed."""

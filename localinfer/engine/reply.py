@@ -51,7 +51,9 @@ class Reply:
         self._scanner = StopScanner(request.sampling.stop)
         self._context = context
         self._prompt_tokens = len(sequence.tokens)
-        self._cached = self._read = self._sampled = self._drafted = self._accepted = self._steps = 0
+        self._cached = self._read = self._sampled = self._sampled_first = self._drafted = self._accepted = (
+            self._steps
+        ) = 0
         self._added = self._latest = now
         self._admitted: float | None = None
         self._first: float | None = None
@@ -144,7 +146,7 @@ class Reply:
             queued_s=(now if admitted is None else admitted) - self._added,
             ttft_s=None if first is None else first - self._added,
             prefill_tok_s=None if first is None or admitted is None else _speed(self._read, first - admitted),
-            decode_tok_s=None if first is None else _speed(self._sampled - 1, self._latest - first),
+            decode_tok_s=None if first is None else _speed(self._sampled - self._sampled_first, self._latest - first),
             recent_tok_s=self._recent_speed(),
             itl_s=itl,
             itl_p99_s=itl_p99,
@@ -158,6 +160,7 @@ class Reply:
     def _count_step(self, sampled: int, drafted: int, now: float) -> None:
         if self._first is None:
             self._first = self._stats_due = now
+            self._sampled_first = sampled
         else:
             self._gaps.append((now - self._recent[-1][0], sampled))
         self._latest = now
