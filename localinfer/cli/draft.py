@@ -36,14 +36,13 @@ def train(
     minutes hold all of it; too few for any learning are refused, with the numbers.
     """
     from localinfer.cli.opening import find
-    from localinfer.cli.output import note, show_json
+    from localinfer.cli.output import begun, note, show_json
     from localinfer.cli.progress import Progress
     from localinfer.cli.training import own_text
     from localinfer.distill.time_plan import FLAG, plan_training
     from localinfer.quantize.schedule import too_long
     from localinfer.quantize.time_plan import workers_of
 
-    begun = time.monotonic()
     files = [Path(name).expanduser() for name in text]
     missing = next((path for path in files if not path.is_file()), None)
     if missing is not None:
@@ -55,7 +54,7 @@ def train(
     from localinfer.distill.train import train_drafter  # loads torch, so only once there is time for it
 
     with Progress(long=True, quiet=quiet) as progress:
-        left = partial(plan.left, "speaking")
+        left = partial(plan.left, "writing")
         tokens, step_s = own_text(found, files, left, seed=seed, threads=threads or 0, progress=progress)
         result = train_drafter(
             found.path,
@@ -63,7 +62,7 @@ def train(
             tokens,
             step_s,
             kind=kind,
-            seconds=max(1e-3, plan.left("training")),
+            seconds=max(1e-3, plan.left("learning")),
             seed=seed,
             threads=threads or 0,
             on_progress=progress,

@@ -8,6 +8,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from localinfer.cli import output
 from localinfer.cli.output import note
 from localinfer.hub.model import LocalModel, variant_of_bits
 
@@ -26,7 +27,7 @@ class Limit:
     report: bool = True
     """Whether it is to be measured afterwards, within the time."""
     clock: Callable[[], float] = time.monotonic
-    started: float = field(default_factory=time.monotonic)
+    started: float = field(default_factory=lambda: output.begun)
     speeds: "Speeds | None" = None
 
 

@@ -11,6 +11,7 @@ import json
 import os
 import re
 import sys
+import time
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, TextIO
 
@@ -25,8 +26,15 @@ class ReaderGone(Exception):  # not an error: who read our output has seen enoug
     """Standard output was closed by its reader (`| head -1`). The program ends quietly."""
 
 
+begun = time.monotonic()
+"""When the command began."""
+
+
 def prepare() -> None:
-    """Both streams speak UTF-8 whatever the locale says; what cannot be encoded is shown, never fatal."""
+    """Both streams speak UTF-8 whatever the locale says; what cannot be encoded is shown, never fatal. The time of
+    the command begins here."""
+    global begun
+    begun = time.monotonic()
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(encoding="utf-8", errors="backslashreplace")

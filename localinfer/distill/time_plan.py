@@ -1,14 +1,11 @@
 """`draft train --minutes`: how long the model may write, and how long it takes to read, learn and judge."""
 
 import time
-from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 
 from localinfer.quantize.estimates import LEAST_TOKENS, Costs
-from localinfer.quantize.schedule import Phase, Schedule, scheduled
+from localinfer.quantize.schedule import Clock, Phase, Running, scheduled
 from localinfer.quantize.speeds import Speeds, measure_speeds
-from localinfer.quantize.time_plan import START_S
 
 FLAG = "`--minutes`"
 
@@ -27,21 +24,6 @@ STEP_PASSES = 0.5
 JUDGED = 2
 """Texts that must be judged, each as long as some passes, since guesses are made one at a time."""
 
-Clock = Callable[[], float]
-
-
-@dataclass(frozen=True, slots=True)
-class TrainingPlan:
-    """When each part must end."""
-
-    schedule: Schedule
-    started: float
-    clock: Clock
-
-    def left(self, phase: str) -> float:
-        """Seconds that `speaking` or `training` may still take."""
-        return self.schedule.left(phase, self.clock() - self.started)
-
 
 def plan_training(
     path: Path,
@@ -51,21 +33,21 @@ def plan_training(
     started: float,
     clock: Clock = time.monotonic,
     speeds: Speeds | None = None,
-) -> TrainingPlan:
-    """Divide `seconds` since `started` for a drafter of the model at `path`.
+) -> Running:
+    """Divide `seconds` since `started`, for a drafter of the model at `path`, into `writing` and `learning`.
 
     Raises `UsageError`, with the numbers, where that is too little for any text and any learning.
     """
-    costs = Costs.of(path, 16, speeds or measure_speeds(workers, torch=False, clock=clock))
+    costs = Costs.of(path, 16, speeds or measure_speeds(workers, torch=False))
     least = costs.speaking(LEAST_TOKENS, TOGETHER)
     one = costs.one_read()
     reading = LEAST_TOKENS // 512 * one
-    training = START_S + costs.loading(1) + reading + (LEAST_STEPS * STEP_PASSES + 3 * JUDGED) * one
+    training = (
+        costs.beside() + costs.torch() + costs.loading(1) + reading + (LEAST_STEPS * STEP_PASSES + 3 * JUDGED) * one
+    )
     phases = [
-        Phase("letting the model write", least, max(least, SPEAKING * seconds)),
+        Phase("writing", least, max(least, SPEAKING * seconds)),
         Phase("learning", training, max(training, (1 - SPEAKING) * seconds)),
     ]
     found = scheduled(phases, seconds, used=clock() - started, flag=FLAG, job="a drafter")
-    names = dict(zip((phase.name for phase in phases), ("speaking", "training"), strict=True))
-    given, ends = ({names[name]: value for name, value in part.items()} for part in (found.seconds, found.ends))
-    return TrainingPlan(Schedule(given, ends), started, clock)
+    return Running(found, started, clock)

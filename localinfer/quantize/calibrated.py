@@ -55,8 +55,15 @@ class Layers:
         ops = (op for op in self.checkpoint.graph.ops if isinstance(op, Attend | GatedMLP))
         return [op for op in ops if id(self._jobs[_linears(op)[0].name]) in there]
 
-    def quantize(self, unit: Sequence[Job], halves: Sequence[Half], on_weights: Callable[[int], None]) -> Made:
-        """Quantize one layer and take the stream through it. Raises `Corrupt` for NaN, infinity and huge weights."""
+    def quantize(
+        self,
+        unit: Sequence[Job],
+        halves: Sequence[Half],
+        on_weights: Callable[[int], None],
+        look: Callable[[], None] = lambda: None,
+    ) -> Made:
+        """Quantize one layer and take the stream through it. Raises `Corrupt` for NaN, infinity and huge weights, and
+        what `look` raises, which is called often; then no other layer can be quantized."""
         made = Made({}, {}, {}, ())
         notes: list[str] = []
 
@@ -89,7 +96,7 @@ class Layers:
                 on_weights(job.weights)
             return results
 
-        self.stream.quantize(halves, fit)
+        self.stream.quantize(halves, fit, look)
         for job in unit:
             if not job.bits and job.tensor.name not in made.tensors:
                 made.tensors[job.tensor.name] = copied(job)

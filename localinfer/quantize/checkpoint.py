@@ -25,7 +25,7 @@ from localinfer.quantize.calibration import CalibrationText, calibration
 from localinfer.quantize.journal import Earlier, Journal, locked, publish, sha256
 from localinfer.quantize.layer import quantize_unit
 from localinfer.quantize.origin import Origin, copied
-from localinfer.quantize.pace import HURRIED, Expected, Pace, hurried_layers
+from localinfer.quantize.pace import HASTE, HURRIED, Expected, Pace, TooLate, hurried
 from localinfer.quantize.plan import Job, Method, Plan, make_plan
 from localinfer.quantize.report import QuantizeReport, make_report
 
@@ -118,7 +118,7 @@ def _settings(plan: Plan, tokens: NDArray[np.int32] | None, workers: int) -> dic
 
 def _notes(plan: Plan, journal: Journal) -> list[str]:
     said = [note for entry in journal.finished.values() for note in entry.get("notes", ())]
-    return [*said, *hurried_layers(plan.method, journal.finished, plan.layers)]
+    return [*said, *hurried(plan.method, journal.finished, plan.layers)]
 
 
 def _tokens(source: Path, text: CalibrationText | None, plan: Plan, mixed: bool) -> NDArray[np.int32] | None:
@@ -226,21 +226,27 @@ class _Writing:
         if name in self._journal.finished:
             if self._layers and halves and not self._hurried:
                 self._layers.pass_over(halves, self._partial / name)
-            self._pace.pass_by(weights)
             self._advance(weights)
             return
-        begun = self._pace.used
+        begun, done = self._pace.used, self._done
+        self._pace.begin()
         entry: dict[str, Any] = {"file": name}
         self._hurried = self._hurried or (layer and self._pace.too_late())
+        made = None
         if self._layers and halves and not self._hurried:
-            made = self._layers.quantize(unit, halves, self._advance)
+            try:
+                made = self._layers.quantize(unit, halves, self._advance, self._pace.require_time)
+            except TooLate:
+                self._hurried, self._layers = True, None
+                self._advance(done - self._done)
+        if made is not None:
             tensors, errors = made.tensors, made.errors
             entry |= {"output_error": _short(made.output_errors), "notes": list(made.notes)}
-            self._pace.fitted(weights, self._pace.used - begun, self._layers_left(name))
+            self._pace.fitted(self._layers_left(name))
         else:
-            tensors, errors = quantize_unit(unit, pool, self._advance)
-            entry |= {HURRIED: True} if layer else {}
-            self._pace.rounded(weights, self._pace.used - begun)
+            tensors, errors = quantize_unit(unit, pool, self._advance, self._pace.in_haste)
+            entry |= ({HURRIED: True} if layer else {}) | ({HASTE: True} if self._pace.haste else {})
+            self._pace.rounded()
         write_safetensors(self._partial / name, tensors)
         self._origin.require_unchanged()
         entry |= {"sha256": sha256(self._partial / name), "tensors": sorted(tensors), "error": _short(errors)}
@@ -255,6 +261,7 @@ class _Writing:
 
     def _advance(self, count: int) -> None:
         self._done += count
+        self._pace.advance(count)
         self._on_progress(self._done, self._plan.weights)
 
 

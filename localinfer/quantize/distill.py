@@ -9,6 +9,7 @@ and that is nearer.
 
 import math
 import random
+import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any, Literal
@@ -24,7 +25,7 @@ from localinfer.graph.weights import Checkpoint
 from localinfer.quantize.layerwise import Layerwise, Rates
 from localinfer.quantize.moving import Moving, adam
 from localinfer.quantize.student import Runner, Student, half_width
-from localinfer.quantize.time_plan import Effort
+from localinfer.quantize.time_plan import LOOKING, Effort
 
 RATE = 3e-4
 """Of the first steps: about the share by which a scale may change in one."""
@@ -95,7 +96,8 @@ class Distillation:
         self.teacher, self.student = Runner(original, kind), Student(model, kind)
         self.moving = Moving(self.student, original) if method == "qat" else None
         effort = effort or Effort()
-        self.seed, self.seconds, self.checks, self._look_s = seed, seconds, effort.checks, 0.0
+        self.seed, self.seconds, self.checks = seed, seconds, effort.checks
+        self._look_s = self._step_s = 0.0
         ids = torch.from_numpy(tokens).long()
         count = min(effort.held_out, max(1, len(ids) // 8))
         self.held_out, self.text = ids[:count], ids[count:]
@@ -108,12 +110,25 @@ class Distillation:
         self._seen: dict[int, Tensor] = {}
         self._head = next(op for op in original.graph.ops if isinstance(op, Head))
 
-    def begin(self) -> State:
-        """Before the first step."""
+    def begin(self, clock: Callable[[], float] = time.monotonic) -> State:
+        """Before the first step. Where time is limited, no more is looked at than the first look has time for."""
         state = self.empty()
         self.student.become(state.change)
+        if self.seconds:
+            begun = clock()
+            with torch.no_grad():
+                self._compare(-1, self.held_out[0], self.student.through(self.held_out[0]), learn=False)
+            self._look_less(clock() - begun)
         given = self.divergence()
         return replace(state, given=given, least=given)
+
+    def _look_less(self, first_s: float) -> None:
+        """Fewer held-out sequences, and fewer looks at them, where both models take `first_s` for one and all of it
+        would take more than its share of the time."""
+        found = [(held, checks) for held in range(len(self.held_out), 0, -1) for checks in range(self.checks, 0, -1)]
+        fits = (one for one in found if one[0] * (2 + 1.5 * one[1]) * first_s / 2 <= LOOKING * self.seconds)
+        held, self.checks = max(fits, key=lambda one: (one[0] * one[1], one[0]), default=(1, 1))
+        self.held_out = self.held_out[:held]
 
     def empty(self) -> State:
         """The same with nothing measured."""
@@ -131,7 +146,7 @@ class Distillation:
 
     def _share(self, state: State) -> float:
         """Of the training end to end, from 0 to 1."""
-        end = self.seconds - self._look_s
+        end = self.seconds - self._look_s - self._step_s
         late = (state.used - state.began) / max(end - state.began, 1e-9) if self.seconds else 0.0
         return min(1.0, max(state.step / self.steps, late))
 
@@ -146,7 +161,7 @@ class Distillation:
         each state."""
         looked = clock()
         if state is None:
-            state = self.begin()
+            state = self.begin(clock)
             before = looked if began is None else began
             state = replace(state, used=clock() - before, began=clock() - before)
         else:
@@ -157,7 +172,9 @@ class Distillation:
         if self._layers is not None:
             state = self._one_by_one(self._layers, state, lambda: clock() - before, on_step)
         while (share := self._share(state)) < 1:
+            stepped = clock()
             state = replace(self._step(state, share), used=clock() - before)
+            self._step_s = max(self._step_s, clock() - stepped)
             due = int(self._share(state) * self.checks + 1e-9)
             if due > state.check:
                 looked = clock()

@@ -10,7 +10,8 @@ from localinfer.graph.ops import Attend, GatedMLP, Linear
 from localinfer.graph.weights import Checkpoint
 from localinfer.quantize.calibration import LEAST_SEQUENCES, LENGTH
 from localinfer.quantize.plan import TABLES, Method
-from localinfer.quantize.schedule import SAFETY, largest
+from localinfer.quantize.scales import HASTY
+from localinfer.quantize.schedule import SAFETY, START_S, largest
 from localinfer.quantize.speeds import FIT_COLUMNS, Speeds
 
 LEAST_TOKENS = LEAST_SEQUENCES * LENGTH
@@ -20,6 +21,9 @@ SMALL_FIT = 4
 
 BACKWARD = 5
 """Passes through the layers that a step of training takes: both models forward, and one backward."""
+
+TORCH_S = 3.0
+"""Seconds of one processor in which torch is loaded."""
 
 LOADING = 3
 """Times that a model's bytes are gone over while it is loaded."""
@@ -60,10 +64,18 @@ class Costs:
         widths = tuple((sum(linear.rows for linear in stage), stage[0].cols) for stage in first)
         return cls(speeds, checkpoint.nbytes, made, body, head, weights, checkpoint.spec.layers, widths)
 
-    def rounding(self) -> float:
+    def beside(self) -> float:
+        """What is not counted."""
+        return START_S / self.speeds.share
+
+    def torch(self) -> float:
+        """Loading torch."""
+        return TORCH_S / self.speeds.share
+
+    def rounding(self, *, hasty: bool = False) -> float:
         """Everything rounded to the nearest and written, the source hashed before and the result after."""
         moved = 2 * self.source_bytes + 3 * self.made_bytes
-        return SAFETY * (self.weights / self.speeds.rounding + moved / self.speeds.hashing)
+        return SAFETY * ((HASTY if hasty else 1) * self.weights / self.speeds.rounding + moved / self.speeds.hashing)
 
     def layer(self, method: Method, tokens: int) -> float:
         """One layer by a calibrated method, beyond rounding it."""

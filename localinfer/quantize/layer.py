@@ -21,18 +21,18 @@ Stored = dict[str, tuple[str, NDArray[Any]]]
 
 
 def quantize_unit(
-    jobs: tuple[Job, ...], pool: Executor, on_weights: Callable[[int], None]
+    jobs: tuple[Job, ...], pool: Executor, on_weights: Callable[[int], None], in_haste: Callable[[], bool] = bool
 ) -> tuple[Stored, dict[str, float]]:
     """The tensors of one file, and the relative error of each quantized one: |w - q s| / |w|, root mean square.
 
-    `on_weights(n)` is called whenever n more weights are done. Raises `Corrupt` naming the tensor for NaN, infinity, or
-    weights beyond float16's scales.
+    `on_weights(n)` is called whenever n more weights are done. A piece that begins `in_haste` tries few scales. Raises
+    `Corrupt` naming the tensor for NaN, infinity, or weights beyond float16's scales.
     """
     tensors: Stored = {}
     errors: dict[str, float] = {}
     for job in jobs:
         if job.bits:
-            errors[job.tensor.name] = _quantize(job, pool, tensors, on_weights)
+            errors[job.tensor.name] = _quantize(job, pool, tensors, on_weights, in_haste)
         else:
             tensors[job.tensor.name] = copied(job)
             on_weights(job.weights)
@@ -64,11 +64,13 @@ def too_large(job: Job, error: Exception) -> Corrupt:
     )
 
 
-def _quantize(job: Job, pool: Executor, tensors: Stored, on_weights: Callable[[int], None]) -> float:
+def _quantize(
+    job: Job, pool: Executor, tensors: Stored, on_weights: Callable[[int], None], in_haste: Callable[[], bool]
+) -> float:
     rows, columns = job.tensor.info.shape
     step = max(1, PIECE // columns)
     tasks: list[Future[_Piece]] = [
-        pool.submit(_piece, job, first, min(rows, first + step)) for first in range(0, rows, step)
+        pool.submit(_piece, job, first, min(rows, first + step), in_haste) for first in range(0, rows, step)
     ]
     packed, scales = [], []
     error = power = 0.0
@@ -91,13 +93,13 @@ class _Piece:
     power: float
 
 
-def _piece(job: Job, first: int, last: int) -> _Piece:
+def _piece(job: Job, first: int, last: int, in_haste: Callable[[], bool]) -> _Piece:
     values = job.tensor.read_rows(first, last)
     require_finite(job.tensor.name, values)
     try:
         with np.errstate(over="raise"):
             weights = widen(values) if values.dtype == np.uint16 else values.astype(np.float32)
-        rounded = round_rows(weights, job.bits, job.group)
+        rounded = round_rows(weights, job.bits, job.group, hasty=in_haste())
     except (OverflowError, FloatingPointError) as error:
         raise too_large(job, error) from error
     return _Piece(pack(rounded.values, job.bits), rounded.scales, rounded.error, rounded.power)

@@ -18,6 +18,11 @@ MARGIN = 0.05
 SAFETY = 1.5
 """Estimates are taken as so many times what was measured in a moment: other programs come and go."""
 
+START_S = 0.7
+"""Seconds of one processor for what is not counted: small files, making all durable, the end of the program."""
+
+Clock = Callable[[], float]
+
 
 @dataclass(frozen=True, slots=True)
 class Phase:
@@ -44,6 +49,19 @@ class Schedule:
     def left(self, name: str, now: float) -> float:
         """Seconds for the phase, if it begins `now` seconds after the job; never less than nothing."""
         return max(0.0, self.ends[name] - now)
+
+
+@dataclass(frozen=True, slots=True)
+class Running:
+    """A schedule that began at `started`, by `clock`."""
+
+    schedule: Schedule
+    started: float
+    clock: Clock
+
+    def left(self, phase: str) -> float:
+        """Seconds that `phase` may still take; 0 where it does not take place."""
+        return self.schedule.left(phase, self.clock() - self.started) if self.schedule.has(phase) else 0.0
 
 
 def scheduled(phases: Sequence[Phase], seconds: float, *, used: float = 0.0, flag: str, job: str) -> Schedule:

@@ -8,7 +8,7 @@ with its quantized weights gives the same numbers, so a run that was stopped nee
 """
 
 import tempfile
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from itertools import repeat
 from pathlib import Path
@@ -78,11 +78,14 @@ class Stream(Executor):
             self.x[number] = embed(sequence)
             if self.true is not None and whole is not None:
                 self.true[number] = whole[torch.from_numpy(sequence).long()] * table.scale
+        self._look: Callable[[], None] = lambda: None
         self.forget()
 
     @torch.no_grad()
-    def quantize(self, halves: Sequence[Half], fit: Fit) -> None:
-        """Take the stream through one layer; after each stage all is computed with what `fit` has made of it."""
+    def quantize(self, halves: Sequence[Half], fit: Fit, look: Callable[[], None] = lambda: None) -> None:
+        """Take the stream through one layer; after each stage all is computed with what `fit` has made of it. `look`
+        is called with each sequence, and ends it by raising."""
+        self._look = look
         for half in halves:
             first, last = _stages(self, half)
             true_first, true_last = _stages(self.original, half)
@@ -116,12 +119,17 @@ class Stream(Executor):
 
     def _through(self, inputs: Inputs) -> Again:
         """The inputs of a stage for all sequences, computed each time they are asked for."""
-        return lambda: map(inputs, self.x)
+        return lambda: self._each(inputs, self.x)
 
     def _true(self, inputs: Inputs) -> Again | None:
         """The same in the original model."""
         true = self.true
-        return None if true is None else lambda: map(inputs, true)
+        return None if true is None else lambda: self._each(inputs, true)
+
+    def _each(self, inputs: Inputs, stream: Tensor) -> Iterator[Tensor]:
+        for x in stream:
+            self._look()
+            yield inputs(x)
 
     def _kept_if_small(self, stage: tuple[Stage, Inputs], original: bool = False) -> Again | None:
         """As `_through` or `_true`, computed once if there is room for them."""
@@ -150,6 +158,7 @@ class Stream(Executor):
         for stream, model, seen in ((self.x, self, inputs), (self.true, self.original, true)):
             if stream is not None and seen is not None:
                 for x, given in zip(stream, seen(), strict=True):
+                    self._look()
                     x += model.norm(half.post_norm, model.linear(last, given))
 
 

@@ -2,7 +2,6 @@
 
 import os
 import time
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -11,13 +10,10 @@ from localinfer.quantize.calibration import LENGTH
 from localinfer.quantize.estimates import LEAST_TOKENS, Costs
 from localinfer.quantize.pace import Expected
 from localinfer.quantize.plan import Method
-from localinfer.quantize.schedule import Phase, Schedule, in_seconds, largest, scheduled
+from localinfer.quantize.schedule import Clock, Phase, Running, Schedule, in_seconds, largest, scheduled
 from localinfer.quantize.speeds import Speeds, measure_speeds
 
 FLAG = "`--time-budget`"
-START_S = 1.0
-"""Seconds for what is not counted: the program's start, small files, the end."""
-
 LEAST_CHUNKS, ALL_CHUNKS, FLOOR_CHUNKS = 2, 24, 4
 """Chunks of a report that is of any use, those of a whole one, and those that its floor takes."""
 
@@ -32,8 +28,6 @@ MORE_TEXT = 4
 
 FORMS = 7
 """Widths and groups that are tried where widths are mixed, at most."""
-
-Clock = Callable[[], float]
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,29 +66,27 @@ class Effort:
 
 
 @dataclass(frozen=True, slots=True)
-class TimePlan:
+class TimePlan(Running):
     """What will be done. `notes` tell what is shortened."""
 
-    schedule: Schedule
-    started: float
-    clock: Clock
     tokens: int
     spoken_tokens: int
     layer_s: float
     """What a layer by the method is expected to take."""
     weight_s: float
     """What rounding a weight is expected to take."""
+    beside_s: float
+    """What is not counted, at the end."""
     effort: Effort
     notes: tuple[str, ...]
-
-    def left(self, phase: str) -> float:
-        """Seconds that `phase` may still take; 0 where it does not take place."""
-        return self.schedule.left(phase, self.clock() - self.started) if self.schedule.has(phase) else 0.0
 
     def quantizing(self) -> dict[str, Any]:
         """What `quantize_checkpoint` is to be given, if it begins now."""
         last = "layers" if self.schedule.has("layers") else "rounding"
-        return {"seconds": max(1e-3, self.left(last)), "expected": Expected(self.layer_s, self.weight_s)}
+        return {
+            "seconds": max(1e-3, self.left(last) - self.beside_s),
+            "expected": Expected(self.layer_s, self.weight_s),
+        }
 
     def refining(self) -> dict[str, Any]:
         """What `refine_checkpoint` is to be given, if it begins now, quantizing included."""
@@ -116,28 +108,28 @@ def plan_time(
     clock: Clock = time.monotonic,
     speeds: Speeds | None = None,
 ) -> TimePlan:
-    """Divide `seconds` since `started`. `speeds` None: measured now, what torch does only once the rest would fit.
+    """Divide `seconds` since `started`. `speeds` None: measured now, what torch does only once it could be in time.
 
     Raises `UsageError` for a time in which it cannot be done, with the numbers.
     """
-    torch = wish.method != "rtn" or wish.mixed or bool(wish.refine)
-    first = Costs.of(source, wish.bits, speeds or measure_speeds(workers, torch=False, clock=clock))
-    scheduled([_rounding(first)], seconds, used=clock() - started, flag=FLAG, job=f"INT{wish.bits}")
-    costs = first if speeds or not torch else replace(first, speeds=measure_speeds(workers, torch=True, clock=clock))
-    phases = [_rounding(costs), *_phases(costs, wish)]
-    order = ("speaking", "mixing", "rounding", "layers", "refining", "report")
-    phases.sort(key=lambda phase: order.index(phase.name))
-    schedule = scheduled(phases, seconds, used=clock() - started, flag=FLAG, job=f"INT{wish.bits}")
+
+    def divided(costs: Costs, *, loaded: bool = True) -> Schedule:
+        phases = _phases(costs, wish, loaded=loaded)
+        return scheduled(phases, seconds, used=clock() - started, flag=FLAG, job=f"INT{wish.bits}")
+
+    costs = Costs.of(source, wish.bits, speeds or measure_speeds(workers, torch=False))
+    schedule = divided(costs, loaded=speeds is not None)
+    if speeds is None and any(map(schedule.has, ("layers", "mixing", "refining"))):
+        costs = replace(costs, speeds=measure_speeds(workers, torch=True))
+        schedule = divided(costs)
     return _plan(costs, wish, schedule, started, clock)
 
 
-def _rounding(costs: Costs) -> Phase:
-    return Phase("rounding", START_S + costs.rounding(), START_S + costs.rounding())
-
-
-def _phases(costs: Costs, wish: Wish) -> list[Phase]:
-    """All but rounding."""
-    found = []
+def _phases(costs: Costs, wish: Wish, *, loaded: bool) -> list[Phase]:
+    """In their order. Not `loaded`: torch is to come, and its speed is not known, but taken to be great."""
+    loading = 0.0 if loaded else costs.torch()
+    needed = bool(loading) and (wish.mixed or bool(wish.refine))
+    found = [Phase("loading torch", loading, loading)] if needed else []
     if wish.speaks:
         spoken = wish.text_tokens
         least = costs.speaking(LEAST_TOKENS + LENGTH, TOGETHER)
@@ -145,8 +137,11 @@ def _phases(costs: Costs, wish: Wish) -> list[Phase]:
     if wish.mixed:
         mixing = costs.widths_chosen(FORMS)
         found.append(Phase("mixing", mixing, mixing))
+    beside = costs.beside()
+    found.append(Phase("rounding", beside + costs.rounding(hasty=True), beside + costs.rounding()))
     if wish.method != "rtn":
         least, full = (costs.layer(wish.method, tokens) for tokens in (LEAST_TOKENS, wish.tokens))
+        least += 0.0 if needed else loading
         found.append(Phase("layers", least, max(least, costs.layers * full), needed=False))
     if wish.refine:
         least = _refining(costs, wish, Effort(1, 1, 0)) + 2 * costs.step()
@@ -172,8 +167,7 @@ def _plan(costs: Costs, wish: Wish, schedule: Schedule, started: float, clock: C
         if tokens < wish.tokens // LENGTH * LENGTH:
             notes.append(f"calibrating on {tokens} tokens, not {wish.tokens}")
     elif wish.method != "rtn":
-        one = in_seconds(costs.layer(wish.method, LEAST_TOKENS))
-        notes.append(f"no time for {wish.method}, which takes about {one} a layer: rounding to the nearest")
+        notes.append(f"no time for {wish.method}: rounding to the nearest")
     if schedule.has("speaking"):
         room = schedule.seconds["speaking"]
         fit = largest(lambda count: costs.speaking(count, TOGETHER) <= room, LEAST_TOKENS + LENGTH, spoken)
@@ -191,6 +185,7 @@ def _plan(costs: Costs, wish: Wish, schedule: Schedule, started: float, clock: C
         spoken,
         costs.layer(wish.method, tokens) if wish.method != "rtn" else 0.0,
         costs.rounding() / costs.weights,
+        costs.beside(),
         effort,
         tuple(notes),
     )

@@ -320,7 +320,7 @@ def test_an_alias_says_why_its_advised_form_is_not_made(cli: Cli, mine: str, iso
 
 def test_a_limit_that_was_not_kept_is_told(cli: Cli, mine: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Other programs may take the machine after the time was planned."""
-    now, slow, speeds = [0.0], [1.0], Speeds(1e9, 1e9, 1e12)
+    now, slow, speeds = [0.0], [1.0], Speeds(1e9, 1e9, 1e12, 1e12)
     limit = partial(making.Limit, clock=lambda: now[0], started=0.0, speeds=speeds)
 
     def then_late(*given: object, **more: object) -> QuantizeReport:

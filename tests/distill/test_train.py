@@ -194,12 +194,12 @@ def test_no_head_no_guesses_by_it(circling: Path) -> None:  # noqa: F811
 def test_the_minutes_hold_all_of_it_or_it_is_refused(circling: Path) -> None:  # noqa: F811
     speeds = Speeds(hashing=1e7, rounding=1e6, kernels=1e7, multiply=1e7, fit_s=0.01)
     how: dict[str, Any] = {"workers": 1, "started": 0.0, "clock": lambda: 3.0, "speeds": speeds}
-    with pytest.raises(UsageError, match=r"a drafter takes about .* letting the model write .*, learning ") as error:
+    with pytest.raises(UsageError, match=r"a drafter takes about .* writing .*, learning ") as error:
         plan_training(circling, 6, **how)
     assert "`--minutes` allows 6.0 s" in error.value.message
     plan = plan_training(circling, 6000, **how)
-    assert plan.left("speaking") == pytest.approx(0.4 * 6000 - 3, rel=0.1)
-    assert plan.left("training") <= 0.95 * 6000 - 3
+    assert plan.left("writing") == pytest.approx(0.4 * 6000 - 3, rel=0.1)
+    assert plan.left("learning") <= 0.95 * 6000 - 3
 
 
 @pytest.mark.parametrize("kind", ["head", "early"])

@@ -17,16 +17,21 @@ from localinfer.quantize import (
     CalibrationText,
     calibrated,
     checkpoint,
+    layer,
     layerwise,
+    pace,
     quantize_checkpoint,
     refine_checkpoint,
+    scales,
+    stream,
 )
 from localinfer.quantize.distill import Distillation
 from localinfer.quantize.estimates import Costs
 from localinfer.quantize.journal import tokens_of_stopped
 from localinfer.quantize.pace import Expected
+from localinfer.quantize.scales import HASTY
 from localinfer.quantize.schedule import MARGIN, Phase, scheduled
-from localinfer.quantize.speeds import Speeds, measure_speeds
+from localinfer.quantize.speeds import Speeds, busy, measure_speeds
 from localinfer.quantize.time_plan import Effort, TimePlan, Wish, plan_time
 from tests.tiny import make_checkpoint
 
@@ -123,7 +128,7 @@ def test_less_time_is_less_work(source: Path) -> None:
     assert refused == sorted(refused, reverse=True)
     assert refused[-1] == 1
     for more, less in zip([whole, *seen], seen, strict=False):
-        assert less.tokens <= more.tokens
+        assert less.tokens <= more.tokens or not less.schedule.has("layers")
         assert less.effort.held_out * less.effort.checks <= more.effort.held_out * more.effort.checks
         assert less.effort.sequences <= more.effort.sequences
     assert seen[-1].notes
@@ -131,22 +136,36 @@ def test_less_time_is_less_work(source: Path) -> None:
 
 def test_the_method_and_the_report_go_before_the_model_does(source: Path) -> None:
     costs = Costs.of(source, 4, SPEEDS)
-    plan = planned(source, 1.2 * (1 + costs.rounding()))
+    hasty = costs.beside() + costs.rounding(hasty=True)
+    plan = planned(source, 1.2 * hasty)
     assert not plan.schedule.has("layers")
     assert not plan.schedule.has("report")
     assert any("rounding to the nearest" in note for note in plan.notes)
     assert any("no time to measure" in note for note in plan.notes)
     with pytest.raises(UsageError, match="rounding"):
-        planned(source, 0.8 * (1 + costs.rounding()))
+        planned(source, 0.8 * hasty)
 
 
-def test_speeds_are_measured_by_the_clock_that_is_given() -> None:
-    ticks = iter(range(10**6))
-    found = measure_speeds(2, torch=True, clock=lambda: float(next(ticks)))
-    assert found.hashing == 1 << 22
-    assert found.multiply == 512**3
-    assert found.fit_s == 1.0
-    assert measure_speeds(1, torch=False).multiply == 0
+def test_speeds_are_those_of_the_share_that_other_programs_leave() -> None:
+    """Of a clock that goes four times as fast as that of the processor, a quarter is ours."""
+    now = [0.0]
+
+    def call() -> None:
+        now[0] += 0.004
+
+    often, share = busy(1, call, clock=lambda: now[0], processor=lambda: now[0] / 4)
+    assert share == pytest.approx(0.25)
+    assert often == pytest.approx(250)
+    assert busy(1, call, clock=lambda: now[0], processor=lambda: now[0])[1] == pytest.approx(1)
+    assert busy(1, lambda: None, clock=lambda: 0.0, processor=lambda: 0.0)[0] > 0
+
+
+def test_what_torch_does_is_measured_only_if_asked() -> None:
+    without, with_torch = (measure_speeds(2, torch=torch) for torch in (False, True))
+    assert without.fit_s == 0 < with_torch.fit_s
+    for found in (without, with_torch):
+        assert 0 < found.share <= 1
+        assert min(found.hashing, found.rounding, found.kernels, found.multiply) > 0
 
 
 def hurried(dest: Path) -> int:
@@ -155,13 +174,13 @@ def hurried(dest: Path) -> int:
     return int(notes.split(" of ")[0].rsplit(" ", 1)[-1]) if "the time was up" in notes else 0
 
 
-@pytest.mark.parametrize("pace", [1.0, 3.0])
+@pytest.mark.parametrize("slower", [1.0, 3.0])
 @pytest.mark.parametrize("seconds", [8.0, 25.0, 100.0])
 def test_quantizing_keeps_to_its_time(
-    source: Path, tmp_path: Path, clock: Clock, monkeypatch: pytest.MonkeyPatch, pace: float, seconds: float
+    source: Path, tmp_path: Path, clock: Clock, monkeypatch: pytest.MonkeyPatch, slower: float, seconds: float
 ) -> None:
     """However wrong the estimate of a layer was: the first one corrects it, so no more than that one is over time."""
-    layer_s, unit_s = 10.0 * pace, 0.2
+    layer_s, unit_s = 10.0 * slower, 0.2
     clock.takes(monkeypatch, calibrated.Layers, "quantize", layer_s)
     clock.takes(monkeypatch, checkpoint, "quantize_unit", unit_s)
     weights = make_weights(source)
@@ -176,10 +195,44 @@ def test_quantizing_keeps_to_its_time(
         clock=clock,
     )
     assert clock.now <= seconds + max(0.0, layer_s - 10.0)
-    room = min(4, int((seconds - 7 * unit_s) / layer_s)) if pace <= 1 else None
+    room = min(4, int((seconds - 7 * unit_s) / layer_s)) if slower <= 1 else None
     if room is not None:
         assert 4 - hurried(tmp_path / "q") >= room - 1
     assert (hurried(tmp_path / "q") == 4) == (seconds < 10)
+
+
+def test_a_machine_that_gets_slower_is_met_with_fewer_trials_and_layers_given_up(
+    source: Path, tmp_path: Path, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Load that comes after the time was planned: what is planned again keeps it."""
+    weights, said = make_weights(source), list[str]()
+    hasty = list[bool]()
+    real = scales.round_rows
+
+    def slow(rows: Any, *args: Any, **more: Any) -> Any:
+        hasty.append(more["hasty"])
+        clock.now += (HASTY if more["hasty"] else 1.0) * 40.0 * rows.size / weights
+        return real(rows, *args, **more)
+
+    monkeypatch.setattr(layer, "round_rows", slow)
+    monkeypatch.setattr(pace, "ENOUGH", 1)
+    how: dict[str, Any] = {"bits": 4, "threads": 1, "clock": clock, "say": said.append}
+    report = quantize_checkpoint(source, tmp_path / "q", seconds=35.0, expected=Expected(0.0, 10.0 / weights), **how)
+    assert any("fewer" in words for words in said)
+    assert "fewer trial scales" in report.notes[-1]
+    assert (hasty[0], any(hasty)) == (False, True)
+    assert clock.now <= 35.0
+
+    clock.now = 0.0
+    monkeypatch.setattr(layer, "round_rows", real)
+    clock.takes(monkeypatch, stream, "rounded", 1.0)
+    clock.takes(monkeypatch, checkpoint, "quantize_unit", 0.2)
+    expected = Expected(1.0, 0.4 / weights)
+    report = quantize_checkpoint(
+        source, tmp_path / "r", method="gptq", text=TEXT, seconds=10.0, expected=expected, **how
+    )
+    assert "4 of 4 layers rounded to the nearest" in " ".join(report.notes)
+    assert clock.now <= 12.0
 
 
 def make_weights(source: Path) -> int:
