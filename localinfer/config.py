@@ -139,7 +139,8 @@ class SamplingParams:
     """Drop tokens less likely than this share of the likeliest."""
 
     repeat_penalty: float = 1.0
-    """Divide the logits of tokens seen in the last 64 by this (multiply when negative). 1 is off."""
+    """Divide the logits of tokens seen in the last 64 by this (multiply when negative); of all seen, where the
+    model's own files ask for a penalty, as in transformers. 1 is off."""
 
     seed: int = 0
     """Same seed, same text."""

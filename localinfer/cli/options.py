@@ -255,7 +255,7 @@ RepeatPenalty = Annotated[
     flag(
         "repeat-penalty",
         "float",
-        "Make the last 64 tokens less likely by this factor; 1 is off.",
+        "Make the last 64 tokens (all, if the model asks for a penalty) less likely by this factor; 1 is off.",
         low=0.01,
         high=100,
         shows=PER_MODEL.format(default_of(SamplingParams, "repeat_penalty")),

@@ -5,11 +5,14 @@ from pathlib import Path
 from typing import Any
 
 from localinfer.config import SamplingParams
-from localinfer.engine.sampling import RECENT
+from localinfer.engine.sampling import TokenRules
 from localinfer.errors import Corrupt
 from localinfer.formats.json_files import CONFIG_LIMIT, read_object
 
 MOST_STOPS = 64
+MOST_TOKENS = 1 << 16
+"""That a list of tokens or of sequences may hold, and a sequence."""
+
 _AGAIN = "download the model again, or correct the file"
 
 NOT_FOLLOWED: dict[str, tuple[object, ...]] = {
@@ -27,12 +30,9 @@ NOT_FOLLOWED: dict[str, tuple[object, ...]] = {
     "min_length": (0,),
     "min_new_tokens": (0,),
     "max_time": (),
-    "bad_words_ids": ([],),
     "force_words_ids": ([],),
     "forced_bos_token_id": (),
     "forced_eos_token_id": (),
-    "suppress_tokens": ([],),
-    "begin_suppress_tokens": ([],),
     "sequence_bias": ([], {}),
     "exponential_decay_length_penalty": (),
     "guidance_scale": (1, 1.0),
@@ -56,12 +56,43 @@ def not_followed(directory: Path) -> tuple[str, ...]:
     path = directory / "generation_config.json"
     config = read_object(path, CONFIG_LIMIT) if path.exists() else {}
     found = [name for name, idle in NOT_FOLLOWED.items() if config.get(name) is not None and config[name] not in idle]
-    told = [f"{path.name} asks for {', '.join(f'`{name}`' for name in found)}, which is not done here"] if found else []
-    if config.get("repetition_penalty") not in (None, 1):
-        told.append(
-            f"`repetition_penalty` of {path.name} looks back {RECENT} tokens here, in transformers over them all"
-        )
-    return tuple(told)
+    return (
+        (f"{path.name} asks for {', '.join(f'`{name}`' for name in found)}, which is not done here",) if found else ()
+    )
+
+
+def token_rules(directory: Path) -> TokenRules:
+    """What generation_config.json says of single tokens. Raises `Corrupt` for what are no lists of token ids."""
+    path = directory / "generation_config.json"
+    return rules_from(read_object(path, CONFIG_LIMIT), str(path)) if path.exists() else TokenRules()
+
+
+def rules_from(config: Mapping[str, Any], where: str) -> TokenRules:
+    """As `token_rules`, from the file's content; `where` names it in errors. As transformers, sequences that are
+    one of the tokens that end a text are no bad words."""
+    said = config.get("bad_words_ids")
+    bad = [] if said is None else said
+    if not isinstance(bad, list) or len(bad) > MOST_TOKENS:
+        raise Corrupt(f"{where}: `bad_words_ids` are not at most {MOST_TOKENS} lists of token ids", hint=_AGAIN)
+    sequences = [_ids(sequence, "bad_words_ids", where) for sequence in bad]
+    ends = config.get("eos_token_id")
+    ended = ends if isinstance(ends, list) else [ends]
+    kept = [one for one in sequences if one and not (len(one) == 1 and one[0] in ended)]
+    never = _ids(config.get("suppress_tokens"), "suppress_tokens", where)
+    return TokenRules(
+        never=(*never, *(one[0] for one in kept if len(one) == 1)),
+        never_first=_ids(config.get("begin_suppress_tokens"), "begin_suppress_tokens", where),
+        never_after=tuple(one for one in kept if len(one) > 1),
+        penalize_all=config.get("repetition_penalty") not in (None, 1),
+    )
+
+
+def _ids(value: object, name: str, where: str) -> tuple[int, ...]:
+    ids = [] if value is None else value
+    good = isinstance(ids, list) and len(ids) <= MOST_TOKENS
+    if not isinstance(ids, list) or not good or not all(type(one) is int and abs(one) < 1 << 31 for one in ids):
+        raise Corrupt(f"{where}: `{name}` is not a list of at most {MOST_TOKENS} token ids", hint=_AGAIN)
+    return tuple(ids)
 
 
 def sampling_from(config: Mapping[str, Any], where: str) -> SamplingParams:

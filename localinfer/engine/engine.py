@@ -17,6 +17,7 @@ from localinfer.engine.load import Load, load_of
 from localinfer.engine.protocol import EngineInfo, Request, Tokenizer, not_a_request
 from localinfer.engine.reply import Reply
 from localinfer.engine.runner import Runner
+from localinfer.engine.sampling import NO_RULES, TokenRules
 from localinfer.engine.savings import Savings
 from localinfer.errors import ContextOverflow, NotFinite, UsageError
 from localinfer.events import Event, Finished, FinishReason, Shifted, Started
@@ -57,6 +58,7 @@ class StepEngine:
         chat_template: str | None,
         tools_template: str | None = None,
         default_sampling: SamplingParams,
+        rules: TokenRules = NO_RULES,
         context: int,
         longest: int,
         vocab: int,
@@ -74,6 +76,7 @@ class StepEngine:
         self.chat_template = chat_template
         self.tools_template = tools_template
         self.default_sampling = default_sampling
+        self._rules = rules
         self.context_size = context
         self._longest = longest  # what the model was made for; `context_size` is what was asked for
         self.scheduler = scheduler
@@ -198,8 +201,12 @@ class StepEngine:
     def _chooser(self, work: Work) -> Choose:
         """How the text of `work` draws its next tokens: those of drafts and those that check them alike."""
         reply = self._replies[work.sequence.handle]
-        position, sampler, known = reply.position, reply.sampler, work.sequence.tokens
-        return lambda logits, taken: sampler.choose(logits, known, taken, position + len(taken))
+        position, sampler, known, begins = reply.position, reply.sampler, work.sequence.tokens, not reply.token_ids
+
+        def choose(logits: NDArray[np.float32], taken: list[int]) -> int | None:
+            return sampler.choose(logits, known, taken, position + len(taken), first=begins and not taken)
+
+        return choose
 
     def _commit(self, work: Work, tokens: list[int], chain: Chain, now: float, *, broken: bool) -> None:
         """The rows of one request are computed: append, speak, and end or shift it where that is due. `broken`: the
@@ -281,6 +288,7 @@ class StepEngine:
                 self.tokenizer,
                 context=self.context_size,
                 savings=Savings(self.draft_mode) if self.guessing else None,
+                rules=self._rules,
                 now=self.clock(),
             )
             self._replies[sequence.handle] = reply

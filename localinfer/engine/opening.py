@@ -69,7 +69,7 @@ def open_engine(
 
 def _open_native(path: Path, config: EngineConfig, backend: str, name: str, on_progress: OnProgress | None) -> "Engine":
     from localinfer.engine import calibration
-    from localinfer.engine.advice import default_sampling, not_followed
+    from localinfer.engine.advice import default_sampling, not_followed, token_rules
     from localinfer.engine.drafting import Target, guessing, wants_hidden
     from localinfer.engine.engine import StepEngine
     from localinfer.engine.past import open_past
@@ -79,7 +79,7 @@ def _open_native(path: Path, config: EngineConfig, backend: str, name: str, on_p
 
     checkpoint = Checkpoint(path)
     tokenizer = Tokenizer(path)
-    sampling = default_sampling(path)
+    sampling, rules = default_sampling(path), token_rules(path)
     _check_vocabulary(checkpoint, tokenizer, name)
     context = choose_context(config, checkpoint.spec.max_context)
     cache = _cache(config, context)
@@ -106,6 +106,7 @@ def _open_native(path: Path, config: EngineConfig, backend: str, name: str, on_p
         chat_template=tokenizer.chat_template,
         tools_template=tokenizer.tools_template,
         default_sampling=sampling,
+        rules=rules,
         context=context,
         longest=checkpoint.spec.max_context,
         vocab=program.vocab,

@@ -5,7 +5,7 @@ from collections.abc import Sequence as Ordered
 from itertools import accumulate
 
 from localinfer.engine.protocol import Request, Tokenizer
-from localinfer.engine.sampling import Sampler
+from localinfer.engine.sampling import Sampler, TokenRules
 from localinfer.engine.savings import Savings
 from localinfer.engine.stopping import StopScanner
 from localinfer.errors import LocalInferError
@@ -34,11 +34,12 @@ class Reply:
         *,
         context: int,
         savings: Savings | None,
+        rules: TokenRules,
         now: float,
     ) -> None:
         self.sequence = sequence
         self.request = request
-        self.sampler = Sampler(request.sampling)
+        self.sampler = Sampler(request.sampling, rules)
         self.token_ids: list[int] = []
         self.stop: str | None = None
         self.keep = min(request.keep, len(sequence.tokens))

@@ -1,5 +1,7 @@
 """From a row of logits to a token. The draw is native code; what it is keyed by is decided here."""
 
+from dataclasses import dataclass
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -10,6 +12,25 @@ RECENT = 64
 """Tokens at the end of the text that the repeat penalty looks at."""
 
 _NOTHING = np.empty(0, np.int32)
+_NEVER = np.finfo(np.float32).min
+"""The score of what must not be chosen: finite, and far below all that a model gives."""
+
+
+@dataclass(frozen=True, slots=True)
+class TokenRules:
+    """What a model's own files say of its tokens; it holds for every request."""
+
+    never: tuple[int, ...] = ()
+    """Tokens that are never chosen."""
+    never_first: tuple[int, ...] = ()
+    """Tokens that no answer begins with."""
+    never_after: tuple[tuple[int, ...], ...] = ()
+    """Sequences of two tokens or more that do not occur: the last one is not chosen after the others."""
+    penalize_all: bool = False
+    """The repeat penalty looks at the whole text, not at its end alone."""
+
+
+NO_RULES = TokenRules()
 
 
 class Sampler:
@@ -18,20 +39,38 @@ class Sampler:
     So it does not matter in which step, batch or draft a row was computed.
     """
 
-    def __init__(self, params: SamplingParams) -> None:
-        self._params = params
+    def __init__(self, params: SamplingParams, rules: TokenRules = NO_RULES) -> None:
+        self._params, self._rules = params, rules
         self._penalizes = params.repeat_penalty != 1.0
+        self._never, self._never_first = (np.array(ids, np.int64) for ids in (rules.never, rules.never_first))
 
-    def choose(self, logits: NDArray[np.float32], tokens: list[int], taken: list[int], position: int) -> int | None:
-        """The token after `tokens` and `taken`, at `position` of the text; None where a logit is NaN or infinite, or
-        all are the same. `logits` [vocab] are used up."""
+    def choose(
+        self, logits: NDArray[np.float32], tokens: list[int], taken: list[int], position: int, *, first: bool = False
+    ) -> int | None:
+        """The token after `tokens` and `taken`, at `position` of the text, the `first` of an answer or not; None where
+        a logit is NaN or infinite, or all are the same. `logits` [vocab] are used up."""
         if logits[0] == logits[-1] and len(logits) > 1 and (logits == logits[0]).all():
             return None  # a norm hides an overflow: it makes zeros of it
         p = self._params
         recent = _NOTHING
         if self._penalizes:
-            recent = np.array((tokens[-RECENT:] + taken)[-RECENT:], np.int32)
+            recent = np.array(self._looked_at(tokens, taken), np.int32)
+        if self._rules != NO_RULES and np.isfinite(logits).all():
+            self._forbid(logits, tokens, taken, first)
         token = native.sample(
             logits, recent, p.temperature, p.top_k, p.top_p, p.min_p, p.repeat_penalty, p.seed, position
         )
         return token if token >= 0 else None
+
+    def _looked_at(self, tokens: list[int], taken: list[int]) -> list[int]:
+        """What the repeat penalty counts, in any order."""
+        return list({*tokens, *taken}) if self._rules.penalize_all else (tokens[-RECENT:] + taken)[-RECENT:]
+
+    def _forbid(self, logits: NDArray[np.float32], tokens: list[int], taken: list[int], first: bool) -> None:
+        """Give what the rules forbid the lowest score."""
+        vocab = len(logits)
+        for ids in (self._never, self._never_first) if first else (self._never,):
+            logits[ids[(ids >= 0) & (ids < vocab)]] = _NEVER
+        for *before, last in self._rules.never_after:
+            if 0 <= last < vocab and (tokens[-len(before) :] + taken)[-len(before) :] == before:
+                logits[last] = _NEVER

@@ -109,9 +109,10 @@ class Pace:
         return bool(self._seconds) and self.used + layer + self._rest() > self._seconds
 
     def require_time(self) -> None:
-        """Raise `TooLate` where what is left, this layer included, can only just be rounded in time."""
+        """Raise `TooLate` where what is left, this layer included, can only just be rounded in time; that it could be
+        rounded in haste is kept for what nobody foresees."""
         given_back = self._left_then - self._left
-        if self._seconds and self.used + SLACK * HASTY * self._rest(given_back) > self._seconds:
+        if self._seconds and self.used + SLACK * self._rest(given_back) > self._seconds:
             raise TooLate
 
     def in_haste(self) -> bool:

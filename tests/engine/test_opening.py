@@ -3,6 +3,8 @@
 import json
 import resource
 import sys
+from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +18,7 @@ from localinfer.engine.engine import StepEngine
 from localinfer.engine.opening import open_engine
 from localinfer.engine.protocol import Engine, Request
 from localinfer.errors import ContextOverflow, Corrupt, DoesNotFit, NotFound, NotSupported, UsageError
+from localinfer.events import Finished
 from tests.engine.running import GREEDY, finish
 from tests.tiny import make_checkpoint, write_json, write_tokenizer
 
@@ -165,6 +168,7 @@ def test_advice_that_is_not_followed_is_told(tmp_path: Path) -> None:
         "num_beams": 1,
         "typical_p": 1.0,
         "suppress_tokens": [5],
+        "forced_eos_token_id": 2,
         "no_repeat_ngram_size": 3,
         "eos_token_id": [258],
         "repetition_penalty": 1.1,
@@ -172,10 +176,67 @@ def test_advice_that_is_not_followed_is_told(tmp_path: Path) -> None:
     (path / "generation_config.json").write_text(json.dumps(advice))
     with open_engine(path, EngineConfig(context=32, draft="off")) as engine:
         told = " ".join(engine.info.notes)
-    assert "suppress_tokens" in told
+    assert "suppress_tokens" not in told
+    assert "forced_eos_token_id" in told
     assert "no_repeat_ngram_size" in told
     assert "num_beams" not in told
-    assert "64 tokens" in told  # `repetition_penalty` looks further back in transformers
+    assert "repetition_penalty" not in told
+
+
+NO_RULE: list[tuple[str, Any]] = [
+    ("suppress_tokens", 5),
+    ("suppress_tokens", [1.5]),
+    ("suppress_tokens", [True]),
+    ("suppress_tokens", [1 << 40]),
+    ("begin_suppress_tokens", ["a"]),
+    ("bad_words_ids", [5]),
+    ("bad_words_ids", {"a": 1}),
+]
+
+
+@pytest.mark.parametrize(("name", "value"), NO_RULE)
+def test_rules_that_make_no_sense(tmp_path: Path, name: str, value: Any) -> None:
+    path = make_checkpoint(tmp_path / "m")
+    (path / "generation_config.json").write_text(json.dumps({name: value}))
+    with pytest.raises(Corrupt, match=f"`{name}`"):
+        open_engine(path)
+
+
+@pytest.mark.parametrize("draft", ["off", "lookup"])
+@pytest.mark.parametrize("name", ["suppress_tokens", "begin_suppress_tokens", "bad_words_ids", "repetition_penalty"])
+def test_rules_of_tokens_are_those_of_transformers(tmp_path: Path, name: str, draft: Any) -> None:
+    """Greedy tokens are the same, with drafts as without."""
+    torch = pytest.importorskip("torch")
+    transformers = pytest.importorskip("transformers")
+    path = make_checkpoint(tmp_path / "m")
+    prompt, count = [1, 9, 200, 31, 9, 200, 31, 9], 100
+    how: dict[str, Any] = {"threads": 1, "context": 256, "kv_bits": 16, "draft": draft, "remember": False}
+
+    def ours() -> list[int]:
+        with open_engine(path, EngineConfig(**how)) as engine:
+            sampling = replace(engine.default_sampling, temperature=0.0, max_tokens=count, ignore_eos=True)
+            *_, last = engine.stream(Request(tuple(prompt), sampling))
+        assert isinstance(last, Finished)
+        return list(last.token_ids)
+
+    plain = ours()
+    (often, _), *_ = Counter(plain).most_common(1)
+    value: Any = {
+        "suppress_tokens": [often, -1, 100_000],
+        "begin_suppress_tokens": [plain[0]],
+        "bad_words_ids": [[plain[3]], plain[5:7], plain[0:3]],
+        "repetition_penalty": 1.3,
+    }[name]
+    (path / "generation_config.json").write_text(json.dumps({name: value}))
+    model = transformers.AutoModelForCausalLM.from_pretrained(path, dtype=torch.float32)
+    model.generation_config.eos_token_id = None
+    ids = torch.tensor([prompt])
+    true = model.generate(
+        ids, attention_mask=torch.ones_like(ids), do_sample=False, max_new_tokens=count, pad_token_id=0
+    )
+    found = ours()
+    assert found == true[0, len(prompt) :].tolist()
+    assert found != plain
 
 
 def test_bad_advice_is_seen_at_opening(tmp_path: Path) -> None:
