@@ -5,6 +5,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterator
 from collections.abc import Sequence as Ordered
+from dataclasses import replace
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Protocol, Self
 
@@ -111,7 +112,8 @@ class StepEngine:
 
     def load(self) -> Load:
         """What the last step held, and how full the cache is; see `Engine.load`. A glance that waits for no step."""
-        return load_of(self.scheduler, self._last, self._shelf)
+        queued = frozenset(handle for handle, reply in list(self._replies.items()) if not reply.begun)
+        return replace(load_of(self.scheduler, self._last, self._shelf), queued=queued)
 
     def _advance(self) -> None:
         self._check_open()

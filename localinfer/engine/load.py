@@ -19,6 +19,8 @@ class Load:
     step_s: float = 0.0
     running: int = 0
     waiting: int = 0
+    queued: frozenset[int] = frozenset()
+    """Handles of the requests that have had no row computed, nor are having it now."""
     parked: int = 0
     """Of those that wait, how many had begun and made room for others."""
     parks: int = 0

@@ -74,6 +74,11 @@ class Reply:
         """The next token's position in the whole text, forgotten tokens counted."""
         return self.dropped + len(self.sequence.tokens)
 
+    @property
+    def begun(self) -> bool:
+        """Are its first rows computed, or being so?"""
+        return self._admitted is not None
+
     def admit(self, now: float) -> None:
         """Its first rows are about to be computed."""
         if self._admitted is None and self.sequence.lease is not None:

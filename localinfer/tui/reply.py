@@ -60,7 +60,7 @@ class Inbox:
 
 @dataclass
 class Reply:
-    """What one prompt has led to so far. Only `apply` changes it."""
+    """What one prompt has led to so far. Only `apply` and `begin` change it."""
 
     asked: Asked
     handle: int | None = None
@@ -80,12 +80,16 @@ class Reply:
     over: Over | None = None
     _read: int = 0
 
+    def begin(self) -> None:
+        """Its prefill is under way, though nothing is said of it yet."""
+        if self.phase == "queued":
+            self.phase, self.percent = "prefill", 0
+
     def apply(self, event: Event | Over) -> None:
         """One event, the next in order."""
         match event:
             case Started() as started:
                 self.handle, self.context_size = started.handle, started.context_size
-                self.phase, self.percent = "prefill", 0
             case Progress(done=done, total=total):
                 self.moved += max(0, done - self._read)
                 self._read = done

@@ -6,12 +6,15 @@ import threading
 import time
 from pathlib import Path
 
+import numpy as np
 import pytest
+from numpy.typing import NDArray
 
 from localinfer.config import SamplingParams
 from localinfer.engine.fair_lock import FairLock
 from localinfer.engine.protocol import Request
 from localinfer.events import Event, Finished, Stats
+from localinfer.scheduler.sequence import Work
 from tests.engine.running import open_tiny
 
 PAIRS, VOCAB = 1000, 256
@@ -78,6 +81,24 @@ def test_load_counts_what_a_step_holds(llama: Path) -> None:
         load = engine.load()
         assert (load.prefill_rows, load.decode_rows, load.running) == (9, 1, 2)
         assert (load.used, load.shared) == (3, 1)
+
+
+def test_load_names_those_that_have_not_begun(llama: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever asks while a step is under way learns who is in it."""
+    with open_tiny(llama, parallel=1) as engine:
+        one, two = (engine.add(Request((3, 4, 5), SamplingParams(max_tokens=2, ignore_eos=True))) for _ in range(2))
+        assert engine.load().queued == {one, two}
+        forward, seen = engine.runner.forward, list[frozenset[int]]()
+
+        def watched(batch: list[Work]) -> NDArray[np.float32]:
+            seen.append(engine.load().queued)
+            return forward(batch)
+
+        monkeypatch.setattr(engine.runner, "forward", watched)
+        while engine.step():
+            pass
+        assert seen == [{two}, {two}, set(), set()]
+        assert engine.load().queued == set()
 
 
 def test_the_lock_is_given_in_turn() -> None:

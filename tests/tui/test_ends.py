@@ -1,12 +1,17 @@
 """How answers in panes begin and end: all at once; stopped while they wait; with an error where scores are NaN."""
 
 import threading
+from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 from textual.pilot import Pilot
 
 from localinfer.config import EngineConfig, SamplingParams
+from localinfer.engine.load import Load
 from localinfer.engine.opening import open_engine
+from localinfer.engine.protocol import Request
+from localinfer.events import Event
 from localinfer.tui.app import ChatApp
 from localinfer.tui.tiling import MOST_PANES
 from tests.engine.trap import make_trap
@@ -29,6 +34,22 @@ def app_of(model: Path, store: Path, sampling: SamplingParams, parallel: int) ->
     )
 
 
+class Queueing(ScriptedEngine):
+    """Says nothing after `Started` until a prompt is read."""
+
+    reads = threading.Event()
+    queued: frozenset[int] = frozenset()
+
+    def stream(self, request: Request) -> Iterator[Event]:
+        events = super().stream(request)
+        yield next(events)
+        assert self.reads.wait(20)
+        yield from events
+
+    def load(self) -> Load:
+        return replace(super().load(), queued=self.queued)
+
+
 async def until_phase(pilot: Pilot[None], place: int, phase: str) -> None:
     assert isinstance(pilot.app, ChatApp)
     pane = pilot.app.chats.panes[place]
@@ -47,7 +68,10 @@ async def test_an_answer_that_waits_for_its_turn_can_be_stopped(tmp_path: Path, 
         await first.send("one")
         await until_phase(pilot, 0, "decode")
         await second.send("two")
-        await until_phase(pilot, 1, "prefill")  # the engine knows it, and has not begun
+        while second.running.handle is None:  # until the engine knows it
+            await pilot.pause(0.02)
+        second.running.tick()
+        assert (second.status.phase, second.status.percent) == ("queued", None)
         app.chats.go(second)
         await pilot.press("escape")
         await until_phase(pilot, 1, "ready")
@@ -57,6 +81,26 @@ async def test_an_answer_that_waits_for_its_turn_can_be_stopped(tmp_path: Path, 
         await pilot.press("escape")
         await settle(pilot)
         assert [turn.cut_off for turn in first.session.turns] == ["", "stopped"]
+
+
+async def test_a_prompt_is_queued_until_its_prefill_begins(store_path: Path) -> None:
+    """Also where nothing is said of it before its first part is read."""
+    engine, begin = Queueing(["one"]), threading.Event()
+    app = quiet_app(lambda _progress: engine, store_path)
+    async with app.run_test(size=(120, 40)) as pilot:
+        await settle(pilot)
+        pane = app.chats.pane
+        engine.reads = begin
+        await pane.send("a")
+        while pane.running.handle is None:
+            await pilot.pause(0.02)
+        for queued, phase in (({1}, "queued"), (set[int](), "prefill")):
+            engine.queued = frozenset(queued)
+            pane.running.tick()
+            assert pane.status.phase == phase
+        begin.set()
+        await settle(pilot)
+        assert pane.session.last_answer == "one"
 
 
 async def test_scores_that_are_nan_end_one_answer_with_an_error(tmp_path: Path, store_path: Path) -> None:

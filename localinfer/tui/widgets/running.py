@@ -172,11 +172,21 @@ class RunningReply:
     def tick(self) -> None:
         """Half a second has gone by."""
         if self.busy:
+            self._see_whether_it_begins()
             status = self._view.status
             speeds = status.speeds
             if status.phase == "decode" and status.tok_s is not None:
                 speeds = (*speeds, status.tok_s)[-SPARKS:]
             self._view.set_status(elapsed=self._clock() - self._sent_at, speeds=speeds)
+
+    def _see_whether_it_begins(self) -> None:
+        """The engine says nothing of a prompt before the first part of it is read, which may take seconds."""
+        chat, reply = self._view.session.chat, self.reply
+        if reply.phase != "queued" or reply.handle is None or chat is None:
+            return
+        if reply.handle not in chat.engine.load().queued:
+            reply.begin()
+            self._view.set_status(phase="stopping" if self.stopping else reply.phase, percent=reply.percent)
 
     def add_joules(self, joules: float, source: Source, usd_per_kwh: float) -> None:
         """Energy that this pane took since it was last told."""
