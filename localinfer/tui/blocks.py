@@ -6,6 +6,7 @@ from typing import Protocol
 
 from markdown_it.token import Token
 from markdown_it.tree import SyntaxTreeNode
+from rich.cells import cell_len
 from textual.content import Content
 from textual.style import Style
 
@@ -70,9 +71,10 @@ class Fence:
     def _head(self, width: int) -> Line:
         key = Content.styled("copy", Style.from_meta({"@click": ("copy_code", (self.number,))}))
         name = Content.styled(f" {self._info}", "$text-muted")
+        if width < cell_len(self._info.partition(" ")[0]) + len(" … copy "):
+            return Line(name.truncate(max(1, width), ellipsis=True).stylize_before(_CODE), fill=_CODE)
+        name = name.truncate(width - 6, ellipsis=True)
         room = width - name.cell_length - 5
-        if room < 1:
-            return Line(name.truncate(max(1, width)), fill=_CODE)
         return Line(Content.assemble(name, " " * room, key.stylize("$text-primary")).stylize_before(_CODE), fill=_CODE)
 
 

@@ -3,12 +3,17 @@
 import re
 from collections.abc import Iterator, Sequence
 
+from rich.cells import cell_len
 from textual.content import Content
 
 from localinfer.tui.inline import EMPTY, Line, wrapped
 
-_LEAST = 3
-"""Cells that a column needs at least; where that is too much, each row becomes a list."""
+_LEAST, _WHOLE = 3, 14
+"""Cells that a column needs at least: as many as its longest word, between these. Where that is too much, each row
+becomes a list."""
+
+_HANG = 2
+"""Cells that a line of such a list is indented by if it goes on with the one above."""
 
 _FEW = 32
 """Rows whose widths are looked at anew with each row."""
@@ -30,7 +35,8 @@ class Table:
         self._aligns = list(aligns)
         self._rows = [list(head)]
         self._natural: list[int] = []
-        self._seen = 0  # rows that `_natural` knows
+        self._words: list[int] = []  # the longest one of each column
+        self._seen = 0  # rows that both know
         self._laid: tuple[int, list[int]] = (0, [])
         self._lines: list[Line] = []
         self._done = 0  # rows that are in `_lines`
@@ -41,7 +47,8 @@ class Table:
 
     def lines(self, width: int, partial: Sequence[Content] | None = None) -> list[Line]:
         """All lines, with the row that is still written."""
-        widths = _fitted(self._widths(), width)
+        self._measure()
+        widths = _fitted(self._natural, self._words, width)
         if self._laid != (width, widths):
             self._laid, self._lines, self._done = (width, widths), [], 0
         for number in range(self._done, len(self._rows)):
@@ -49,15 +56,16 @@ class Table:
         self._done = len(self._rows)
         return [*self._lines, *(self._row(partial, widths, width) if partial else ())]
 
-    def _widths(self) -> list[int]:
+    def _measure(self) -> None:
         count = len(self._rows)
         basis = count if self.closed or count <= _FEW else 1 << (count.bit_length() - 1)
         for row in self._rows[self._seen : basis]:
             self._natural += [0] * (len(row) - len(self._natural))
+            self._words += [0] * (len(row) - len(self._words))
             for column, cell in enumerate(row):
                 self._natural[column] = max(self._natural[column], _cells(cell))
+                self._words[column] = max(self._words[column], *map(cell_len, cell.plain.split()), 0)
         self._seen = max(self._seen, basis)
-        return self._natural
 
     def _row(self, row: Sequence[Content], widths: list[int], room: int, *, head: bool = False) -> Iterator[Line]:
         if not widths:
@@ -87,14 +95,16 @@ class Table:
     def _listed(self, row: Sequence[Content], room: int, *, head: bool) -> Iterator[Line]:
         """A row where there is no room for columns: a cell a line, under its name."""
         names = self._rows[0]
+        hang = Content(" " * (_HANG if room > 4 * _HANG else 0))
+        if head:
+            row = [Content.styled(" │ ", _RULE).join(cell.stylize_before("bold $text-primary") for cell in row)]
         for column, cell in enumerate(row):
-            if head:
-                content = cell.stylize_before("bold $text-primary")
-            elif column < len(names):
-                content = Content.assemble(names[column].stylize_before("$foreground 60%"), " ", cell)
-            else:
+            if head or column >= len(names):
                 content = cell
-            yield from wrapped(content, max(1, room))
+            else:
+                content = Content.assemble(names[column].stylize_before("$foreground 60%"), " ", cell)
+            first, *rest = wrapped(content, max(1, room - len(hang)))
+            yield from (first, *(line.behind(hang) for line in rest))
         yield Line(Content.styled("─" * min(room, 12), _RULE))
 
 
@@ -109,19 +119,26 @@ def _cells(content: Content) -> int:
     return max((line.cell_length for line in content.split("\n", allow_blank=True)), default=0)
 
 
-def _fitted(natural: Sequence[int], room: int) -> list[int]:
-    """Widths of the columns that fit into `room` cells; none if there is no such. Wide columns give way first."""
+def _given(natural: Sequence[int], least: Sequence[int], most: int) -> list[int]:
+    """Widths of the columns if each may have `most` cells, or as many as it needs at least."""
+    return [max(need, min(width, most)) for width, need in zip(natural, least, strict=True)]
+
+
+def _fitted(natural: Sequence[int], words: Sequence[int], room: int) -> list[int]:
+    """Widths of the columns that fit into `room` cells; none if there is no such. Wide columns give way first, down to
+    their longest words."""
     free = room - 3 * (len(natural) - 1)
     if sum(natural) <= free:
         return [max(1, width) for width in natural] if len(natural) <= max(free, 0) else []
-    if free < sum(min(width, _LEAST) for width in natural):
+    least = [max(min(width, _LEAST), min(word, _WHOLE)) for width, word in zip(natural, words, strict=True)]
+    if free < sum(least):
         return []
     low, high = _LEAST, max(natural)
     while low < high:  # the widest column that all may have
         middle = (low + high + 1) // 2
-        low, high = (middle, high) if sum(min(width, middle) for width in natural) <= free else (low, middle - 1)
-    fitted = [min(width, low) for width in natural]
+        low, high = (middle, high) if sum(_given(natural, least, middle)) <= free else (low, middle - 1)
+    fitted = _given(natural, least, low)
     for column, width in enumerate(natural):
-        if width > low and sum(fitted) < free:
+        if width > fitted[column] and sum(fitted) < free:
             fitted[column] += 1
     return [max(1, width) for width in fitted]

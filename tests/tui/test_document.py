@@ -100,6 +100,38 @@ def test_a_table_with_no_room_is_a_list() -> None:
     assert [word for word in words_of("\n".join(drawn([text], 20))) if word in cells] == cells
 
 
+def test_a_table_breaks_no_word_of_usual_length() -> None:
+    text = "| Feature | Description |\n|---|---|\n| Concurrency | how the implementation does several things |\n"
+    lines = drawn([text], 30)
+    assert lines[0] == "Feature     │ Description"
+    assert "implementation" in " ".join(lines)
+    assert drawn([text], 24) == [
+        "Feature │ Description",
+        "────────────",
+        "Feature Concurrency",
+        "Description how the",
+        "  implementation does",
+        "  several things",
+        "────────────",
+    ]
+
+
+def test_lines_hang_under_the_text_of_their_item() -> None:
+    text = "12. one two three\n    - four five six\n\n> seven eight nine\n> - ten eleven twelve\n"
+    assert drawn([text], 15) == [
+        " 12. one two",
+        "     three",
+        "      • four",
+        "        five",
+        "        six",
+        "",
+        "▌ seven eight",
+        "▌ nine",
+        "▌  • ten eleven",
+        "▌    twelve",
+    ]
+
+
 def test_cells_beyond_the_head_are_kept() -> None:
     for prefix in ("", "> ", "- "):
         inner = "  " if prefix == "- " else prefix
@@ -145,3 +177,4 @@ def test_code_has_its_language_and_can_be_taken() -> None:
             document.feed(text[at : at + size])
         assert [code.text for code in document.codes] == ["x = 1\n\ny = 2", "ls", "open"]
     assert drawn([text], 20)[0] == " python        copy"
+    assert drawn(["```python a long title\nx\n```"], 20)[0] == " python a lon… copy"
