@@ -168,18 +168,18 @@ class ChatScreen(PaneScreen):
         """A command is done, a prompt is sent: to its pane, or to all."""
         pane = message.pane
         try:
-            called = commands.read(message.text, self._does) if "\n" not in message.shown else None
+            called = commands.read(message.text, self._does) if message.calls else None
         except UsageError as error:
             pane.message.tell(error)
+            pane.box.put(message.line)
             return
         if called is not None:
-            pane.earlier.sent(message.shown)
-            pane.box.load_text("")
+            pane.earlier.sent(message.line)
             await self.perform(pane, *called)
-        elif self._broadcast:
-            await self._send_to_all(pane, commands.sent(message.text))
-        else:
-            await pane.send(commands.sent(message.text))
+            return
+        send = self._send_to_all if self._broadcast else ChatPane.send
+        if not await send(pane, commands.sent(message.text)) and message.line.strip():
+            pane.box.put(message.line)
 
     async def perform(self, pane: ChatPane, command: commands.Command, argument: str) -> None:
         """Run a command; what goes wrong is told above the box."""
@@ -189,15 +189,17 @@ class ChatScreen(PaneScreen):
         except LocalInferError as error:
             pane.message.tell(error)
 
-    async def _send_to_all(self, pane: ChatPane, text: str) -> None:
-        """All panes get the prompt, and the files attached to the one it was typed in."""
+    async def _send_to_all(self, pane: ChatPane, text: str) -> bool:
+        """All panes get the prompt, and the files attached to the one it was typed in. False if that one did not."""
         if not (text.strip() or pane.attached):
-            return
+            return False
         for other in self.panes:
             if other is not pane:
                 other.attached = list(pane.attached)
-        sent = [await other.send(text) for other in self.panes]
-        self.say(f"sent to {sum(sent)} of {len(sent)} panes")
+                other.earlier.leave()
+        sent = {other: await other.send(text) for other in self.panes}
+        self.say(f"sent to {sum(sent.values())} of {len(sent)} panes")
+        return sent[pane]
 
     @on(Welcome.Chosen)
     async def open_recent(self, message: Welcome.Chosen) -> None:

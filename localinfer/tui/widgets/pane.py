@@ -29,11 +29,12 @@ class ChatPane(PaneFacts):
 
     @dataclass
     class Said(Message):
-        """The user sent this from the box of `pane`; `shown` is how it stood there."""
+        """The user sent this from the box of `pane`, see `PromptBox.Sent`."""
 
         pane: "ChatPane"
         text: str
-        shown: str
+        line: str
+        calls: bool
 
     @dataclass
     class Ended(Message):
@@ -83,7 +84,7 @@ class ChatPane(PaneFacts):
     @on(PromptBox.Sent)
     def pass_on(self, message: PromptBox.Sent) -> None:
         message.stop()
-        self.post_message(self.Said(self, message.text, message.shown))
+        self.post_message(self.Said(self, message.text, message.line, message.calls))
 
     async def send(self, text: str) -> bool:
         """Ask this, with the files that are attached. False, and said, when it cannot be asked now."""
@@ -99,10 +100,9 @@ class ChatPane(PaneFacts):
         if asked.place is not None and self._has_no_model():
             return False
         self.attached = []
-        self.earlier.sent(self.box.text)
+        self.earlier.sent(escaped(text))
         self.show_attached()
         self.message.clear()
-        self.box.load_text("")
         if asked.place is not None:
             self.transcript.cut(asked.place)
         await self.transcript.add(Prompt(prompt))

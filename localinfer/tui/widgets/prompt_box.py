@@ -21,6 +21,9 @@ FOLD_CHARACTERS, FOLD_LINES = 4000, 40
 PASTE_LIMIT = 16_000_000
 """Characters taken from one paste: more than any context holds."""
 
+JOINERS = ("\u200c", "\u200d")
+"""They join letters or emoji and are typed like these; a text area takes what is printable by itself only."""
+
 QUOTES = '"""'
 """Between two of these, Enter begins a new line."""
 
@@ -36,11 +39,13 @@ class PromptBox(TextArea):
 
     @dataclass
     class Sent(Message):
-        """The user pressed Enter. `shown` is the text as it stood in the box."""
+        """The user pressed Enter, and the box is empty. `line` is what was typed, and goes back into the box if it
+        cannot be sent; `text` is what it says. `calls`: may it be a command, since it stood on one line?"""
 
         box: "PromptBox"
         text: str
-        shown: str
+        line: str
+        calls: bool = True
 
         @property
         def control(self) -> "PromptBox":
@@ -122,6 +127,8 @@ class PromptBox(TextArea):
             self._hints.move(by)
         elif by and self._is_at_edge(by):
             self.post_message(self.Recall(-by))
+        elif event.character in JOINERS:
+            self.insert(event.character)
         else:
             return
         event.stop()
@@ -137,7 +144,7 @@ class PromptBox(TextArea):
         """What was chosen in the list: done at once if it is whole."""
         self.replace_all(match.line)
         if match.whole:
-            self.post_message(self.Sent(self, match.line, match.line))
+            self._send()
 
     def _is_at_edge(self, by: int) -> bool:
         """Is the cursor on the first line, or on the last?"""
@@ -159,7 +166,13 @@ class PromptBox(TextArea):
         if match.line != self.text:
             self.take(match)
         else:
-            self.post_message(self.Sent(self, _unquoted(self.whole), self.text))
+            self._send()
+
+    def _send(self) -> None:
+        """Empty the box at once: what is typed from here on is the next prompt."""
+        line, calls = self.whole, "\n" not in self.text
+        self.replace_all("")
+        self.post_message(self.Sent(self, _unquoted(line), line, calls))
 
     def on_paste(self, event: events.Paste) -> None:
         event.prevent_default()

@@ -1,0 +1,78 @@
+"""What is typed stays what was typed: right after Enter, in other panes, and when a long paste is brought back."""
+
+from collections.abc import Callable
+
+from textual import events
+from textual._xterm_parser import XTermParser
+
+from localinfer.tui.app import ChatApp
+from localinfer.tui.widgets.prompt_box import FOLD_CHARACTERS
+from tests.tui.app_state import box, said, turns
+from tests.tui.conftest import say, settle
+
+Scripted = Callable[..., ChatApp]
+
+
+def type_at_once(app: ChatApp, *keys: str) -> None:
+    """Keys that came while the app was busy: all are there before the first one is looked at."""
+    for key in keys:
+        box(app).post_message(events.Key(key, key if len(key) == 1 else None))
+
+
+async def test_what_is_typed_right_after_enter_is_the_next_prompt(scripted: Scripted) -> None:
+    app = scripted(["one"], ["two"])
+    async with app.run_test() as pilot:
+        await settle(pilot)
+        type_at_once(app, "a", "enter", "b")
+        await settle(pilot)
+        assert (turns(app), box(app).text) == (["a", "one"], "b")
+        type_at_once(app, "enter", *"/tints", "enter", "c")
+        await settle(pilot)
+        assert (turns(app), box(app).text, app.pane.tints) == (["a", "one", "b", "two"], "c", True)
+
+
+async def test_what_cannot_be_sent_comes_back_before_what_was_typed_since(scripted: Scripted) -> None:
+    app = scripted(["one"])
+    async with app.run_test() as pilot:
+        await settle(pilot)
+        type_at_once(app, *"/nothing", "enter", "b")
+        await settle(pilot)
+        assert box(app).text == "/nothing\n\nb"
+        assert "no command /nothing" in said(app)
+
+
+async def test_a_prompt_for_all_leaves_what_is_typed_in_other_panes(scripted: Scripted) -> None:
+    app = scripted(["one"], ["two"])
+    async with app.run_test(size=(140, 40)) as pilot:
+        await settle(pilot)
+        await pilot.press("f5", "f8", *"half")
+        await pilot.press("alt+left")
+        await say(pilot, "all")
+        here, there = app.chats.panes
+        assert (here.box.text, there.box.text) == ("", "half")
+        assert [[turn.content for turn in pane.session.turns][:1] for pane in (here, there)] == [["all"], ["all"]]
+
+
+async def test_a_long_paste_is_brought_back_whole(scripted: Scripted) -> None:
+    app, long = scripted(["one"], ["two"]), "word " * FOLD_CHARACTERS
+    async with app.run_test() as pilot:
+        await settle(pilot)
+        box(app).post_message(events.Paste(long))
+        await say(pilot, "x")
+        assert turns(app)[0] == long + "x"
+        await pilot.press("up")
+        assert len(box(app).text) < 100
+        await pilot.press("enter")
+        await settle(pilot)
+        assert turns(app)[2] == long + "x"
+
+
+async def test_joined_emoji_and_letters_are_typed_whole(scripted: Scripted) -> None:
+    app, text = scripted(["one"]), "👩\u200d👧\ufe0f می\u200cخواهم"
+    async with app.run_test() as pilot:
+        await settle(pilot)
+        for event in XTermParser().feed(text):
+            box(app).post_message(event)
+        await pilot.press("enter")
+        await settle(pilot)
+        assert turns(app)[0] == text
