@@ -1,5 +1,7 @@
 """The terminal of the app, which may go away while the app draws. Not for Windows."""
 
+import os
+import signal
 from collections.abc import Callable
 from typing import IO, Any
 
@@ -48,11 +50,25 @@ class Lasting:
 
 
 class LastingDriver(LinuxDriver):
-    """Textual's own, on a file that lasts. The app ends when its terminal is gone."""
+    """Textual's own, on a file that lasts. The app ends when its terminal is gone.
+
+    A terminal that hangs up sends SIGCONT too. By itself Textual takes this for the end of a pause, and begins to read
+    keys once more: in a second thread, or after the app has ended, and then the process never would.
+    """
 
     def __init__(self, app: App[Any], **settings: Any) -> None:
         super().__init__(app, **settings)
         self._file: Any = Lasting(self._file, self._lose)
+
+    def _sigtstp_application(self, *_: object) -> None:
+        if self._key_thread is not None and self._key_thread.is_alive():
+            super()._sigtstp_application()
+        else:
+            os.kill(os.getpid(), signal.SIGSTOP)  # the screen was left already
+
+    def _sigcont_application(self, *_: object) -> None:
+        if self._must_signal_resume:  # set where the screen was left for a pause
+            super()._sigcont_application()
 
     def _lose(self) -> None:
         """Called from the thread that writes."""

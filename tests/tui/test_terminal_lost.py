@@ -65,10 +65,42 @@ def test_the_app_ends_with_its_terminal(before: str, tmp_path: Path) -> None:
         fcntl.ioctl(terminal, termios.TIOCSWINSZ, struct.pack("HHHH", 40, 140, 0, 0))
         _read_until(terminal, b"all keys")
         os.write(terminal, F8 + b"go on\r")
-        _read_until(terminal, b"decode", more=200_000)
+        _read_until(terminal, b"decode", more=40_000)
     finally:
         os.close(terminal)
     assert _ends(child)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="threads are counted in /proc")
+def test_a_pause_and_what_continues_without_one(tmp_path: Path) -> None:
+    """SIGCONT alone changes nothing; after SIGTSTP it brings the screen back."""
+    child, terminal = pty.fork()
+    if not child:
+        os.environ["TERM"] = "xterm-256color"
+        os.execv(sys.executable, [sys.executable, "-m", "tests.tui.writing_app", str(tmp_path / "chats.db")])
+    try:
+        fcntl.ioctl(terminal, termios.TIOCSWINSZ, struct.pack("HHHH", 40, 140, 0, 0))
+        _read_until(terminal, b"all keys")
+        _read_until(terminal, b"ready")
+        threads = _threads(child)
+        for _ in range(5):
+            os.kill(child, signal.SIGCONT)
+            time.sleep(0.1)
+        assert _threads(child) < threads + 5
+        os.kill(child, signal.SIGTSTP)
+        _read_until(terminal, b"\x1b[?1049l")
+        assert os.WIFSTOPPED(os.waitpid(child, os.WUNTRACED)[1])
+        os.kill(child, signal.SIGCONT)
+        _read_until(terminal, b"all keys")
+        os.write(terminal, b"\x11")
+        _read_until(terminal, b"\x1b[?1049l")
+    finally:
+        os.close(terminal)
+    assert _ends(child)
+
+
+def _threads(process: int) -> int:
+    return len(list(Path(f"/proc/{process}/task").iterdir()))
 
 
 def _read_until(terminal: int, words: bytes, more: int = 0) -> None:
