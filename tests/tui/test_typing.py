@@ -28,7 +28,7 @@ async def test_what_is_typed_right_after_enter_is_the_next_prompt(scripted: Scri
         assert (turns(app), box(app).text) == (["a", "one"], "b")
         type_at_once(app, "enter", *"/tints", "enter", "c")
         await settle(pilot)
-        assert (turns(app), box(app).text, app.pane.tints) == (["a", "one", "b", "two"], "c", True)
+        assert (turns(app), box(app).text, app.pane.running.tints) == (["a", "one", "b", "two"], "c", True)
 
 
 async def test_what_cannot_be_sent_comes_back_before_what_was_typed_since(scripted: Scripted) -> None:
