@@ -134,6 +134,7 @@ class ChatApp(App[None]):
 
     def on_mount(self) -> None:
         asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(_THREADS, "chat"))
+        self.app_resume_signal.subscribe(self, lambda _: self.screen.refresh())  # the terminal kept nothing of it
         if not self.is_headless:
             loop = asyncio.get_running_loop()
             for number in _END_SIGNALS:

@@ -80,7 +80,6 @@ def test_a_pause_and_what_continues_without_one(tmp_path: Path) -> None:
         os.execv(sys.executable, [sys.executable, "-m", "tests.tui.writing_app", str(tmp_path / "chats.db")])
     try:
         fcntl.ioctl(terminal, termios.TIOCSWINSZ, struct.pack("HHHH", 40, 140, 0, 0))
-        _read_until(terminal, b"all keys")
         _read_until(terminal, b"ready")
         threads = _threads(child)
         for _ in range(5):
