@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Iterator, Sequence
+from itertools import zip_longest
 
 from rich.cells import cell_len
 from textual.content import Content
@@ -48,13 +49,19 @@ class Table:
     def lines(self, width: int, partial: Sequence[Content] | None = None) -> list[Line]:
         """All lines, with the row that is still written."""
         self._measure()
-        widths = _fitted(self._natural, self._words, width)
+        widths = self._with(partial or (), width) or _fitted(self._natural, self._words, width)
         if self._laid != (width, widths):
             self._laid, self._lines, self._done = (width, widths), [], 0
         for number in range(self._done, len(self._rows)):
             self._lines.extend(self._row(self._rows[number], widths, width, head=number == 0))
         self._done = len(self._rows)
         return [*self._lines, *(self._row(partial, widths, width) if partial else ())]
+
+    def _with(self, partial: Sequence[Content], room: int) -> list[int]:
+        """Widths with the row that is still written, so that none of its words is broken meanwhile; none where the
+        table has many rows or no room for that."""
+        widths = [max(1, *pair) for pair in zip_longest(self._natural, map(_cells, partial), fillvalue=1)]
+        return widths if len(self._rows) <= _FEW and sum(widths) + 3 * (len(widths) - 1) <= room else []
 
     def _measure(self) -> None:
         count = len(self._rows)

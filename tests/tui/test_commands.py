@@ -264,6 +264,9 @@ async def test_details_show_every_pane(scripted: Scripted) -> None:
         assert "tokens/s in all" in shown
         assert "rows of a step" in shown
         assert "41.5" in shown
+        await pilot.resize_terminal(80, 24)
+        await settle(pilot)
+        assert "SmolLM2-135M-I…:INT4" in screen_text(app)
         await pilot.press("escape")
     assert toasts(app) == []
 

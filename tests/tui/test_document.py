@@ -116,6 +116,13 @@ def test_a_table_breaks_no_word_of_usual_length() -> None:
     ]
 
 
+def test_a_row_that_is_still_written_has_the_room_it_needs() -> None:
+    document = Document()
+    document.feed("| a | b |\n|---|---|\n| one | two |\n| something | anoth")
+    lines = [line.content.plain.rstrip() for block in document.open for line in block.lines(40)]
+    assert lines == ["a         │ b", "──────────┼──────", "one       │ two", "something │ anoth"]
+
+
 def test_lines_hang_under_the_text_of_their_item() -> None:
     text = "12. one two three\n    - four five six\n\n> seven eight nine\n> - ten eleven twelve\n"
     assert drawn([text], 15) == [

@@ -53,6 +53,9 @@ class DetailsScreen(Screen[None]):
         self._show()
         self.set_interval(0.5, self._show)
 
+    def on_resize(self) -> None:
+        self.call_after_refresh(self._show)
+
     def _show(self) -> None:
         samples = list(self._meter.samples)
         self._plot("speed", "tokens/s in all", samples, [("", lambda one: one.tok_s)])
