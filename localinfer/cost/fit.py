@@ -20,8 +20,14 @@ STEP_ROWS = 256
 RUNTIME_BYTES = 425 * 10**5
 """Python and the libraries, measured."""
 
-WORD_BYTES, MERGE_BYTES = 610, 360
+WORD_BYTES, MERGE_BYTES = 440, 260
 """What the tokenizer keeps for each entry of the vocabulary and for each of its merges, measured."""
+
+HUGE_PAGE = 2 << 20
+SLAB = 16 * HUGE_PAGE
+"""Matrices of a quarter of that at most are packed side by side into such pieces of memory (native/core/memory.cpp)."""
+
+PAGES = Path("/sys/kernel/mm/transparent_hugepage/enabled")
 
 TOKENIZER_LIMIT = 256 << 20
 """Bytes of a tokenizer file that is looked into."""
@@ -43,7 +49,8 @@ class Fit:
     kv_bytes: int
     """Keys and values of all tokens that the cache holds."""
     other_bytes: int
-    """Activations, logits, RoPE tables, what loading needs beside that, the tokenizer, and the program itself."""
+    """Activations, logits, RoPE tables, what loading needs beside that, the tokenizer, ends of huge pages, and the
+    program itself."""
     free_bytes: int
     context: int
     """Tokens of one sequence."""
@@ -81,7 +88,7 @@ def estimate(
     running = _activations(checkpoint.graph) + 4 * spec.vocab_size * max(LOGIT_ROWS, parallel + 16)
     # What loading needs beside the weights is given back before the cache is written.
     other = max(running, _loading(checkpoint, form) - kv) + _ropes(checkpoint.graph, tokens)
-    other += RUNTIME_BYTES + _tokenizer(path, spec.vocab_size)
+    other += RUNTIME_BYTES + _tokenizer(path, spec.vocab_size) + _unfilled(checkpoint, form)
     free = available_bytes() if free_bytes is None else free_bytes
     return Fit(weights + kv + other, weights, kv, other, free, tokens)
 
@@ -103,6 +110,25 @@ def weights_bytes(checkpoint: Checkpoint, form: Form | None = None) -> int:
     of = form or checkpoint.form
     matrices = sum(packed_bytes(linear, *of(linear.name)) for linear in checkpoint.graph.linears())
     return matrices + 4 * sum(size for _, size in checkpoint.graph.vectors())
+
+
+def _unfilled(checkpoint: Checkpoint, form: Form | None) -> int:
+    """Bytes of the weights' memory that hold nothing, but are there since pages are huge."""
+    try:
+        page = 4096 if "[never]" in PAGES.read_text() else HUGE_PAGE
+    except OSError:
+        page = 4096
+    of = form or checkpoint.form
+    sizes = [packed_bytes(linear, *of(linear.name)) for linear in checkpoint.graph.linears()]
+    held = slab = 0
+    for size in sizes:
+        if size > SLAB // 4:
+            held += -(-size // page) * page
+        elif slab + size > SLAB:
+            held, slab = held + -(-slab // page) * page, size
+        else:
+            slab += size
+    return held + -(-slab // page) * page - sum(sizes)
 
 
 def _tokenizer(path: Path, vocab: int) -> int:
