@@ -12,6 +12,7 @@ from textual.pilot import Pilot
 from localinfer.chats.store import ChatStore
 from localinfer.errors import LocalInferError
 from localinfer.tui.app import ChatApp, make_app
+from localinfer.tui.engines import OpenModel
 from localinfer.tui.workers import OpenEngine
 from tests.tui.scripted import ScriptedEngine
 
@@ -23,11 +24,15 @@ def store_path(tmp_path: Path) -> Path:
     return tmp_path / "chats.sqlite3"
 
 
-def quiet_app(open_engine: OpenEngine, store: ChatStore | Path, *, model: str = "m", **more: Any) -> ChatApp:
-    """An app whose clock stands still, that moves nothing by itself and measures no energy."""
-    still: dict[str, Any] = {"clock": lambda: 0.0, "start_meter": lambda: None, "animate": False, "tick_s": None}
-    still["models"] = [model]
-    return make_app(lambda _ref, progress: open_engine(progress), store=store, **(still | more))
+def still_app(open_model: OpenModel, store: ChatStore | Path, *models: str, **more: Any) -> ChatApp:
+    """An app for these models whose clock stands still, that moves nothing by itself and measures no energy."""
+    quiet: dict[str, Any] = {"clock": lambda: 0.0, "start_meter": lambda: None, "animate": False, "tick_s": None}
+    return make_app(open_model, models=models, store=store, **(quiet | more))
+
+
+def quiet_app(open_engine: OpenEngine, store: ChatStore | Path, *models: str, **more: Any) -> ChatApp:
+    """The same with one engine, whatever its models are called."""
+    return still_app(lambda _ref, progress: open_engine(progress), store, *(models or ("m",)), **more)
 
 
 @pytest.fixture
@@ -37,7 +42,7 @@ def scripted(store_path: Path) -> Callable[..., ChatApp]:
     def make(*scripts: Script, engine: ScriptedEngine | None = None, resume: bool | int = False) -> ChatApp:
         opened = engine or ScriptedEngine(*scripts)
         store = ChatStore(store_path)
-        return quiet_app(lambda _progress: opened, store, model="SmolLM2-135M-Instruct:INT4", resume=resume)
+        return quiet_app(lambda _progress: opened, store, "SmolLM2-135M-Instruct:INT4", resume=resume)
 
     return make
 
@@ -75,6 +80,12 @@ async def still(pilot: Pilot[None]) -> None:
         await pilot.pause(0.02)
         now = screen_text(pilot.app)
         before, same = now, same + 1 if now == before else 0
+
+
+async def press(pilot: Pilot[None], *keys: str) -> None:
+    """Press these keys and wait for all that comes of them."""
+    await pilot.press(*keys)
+    await settle(pilot)
 
 
 async def say(pilot: Pilot[None], text: str) -> None:

@@ -5,28 +5,21 @@ from pathlib import Path
 
 import pytest
 from textual import events
-from textual.pilot import Pilot
 
 from localinfer.chats.store import ChatStore
 from localinfer.chats.template import Message
 from localinfer.engine.protocol import Engine
-from localinfer.tui.app import ChatApp, make_app
-from localinfer.tui.engines import OpenModel
+from localinfer.tui.app import ChatApp
 from localinfer.tui.screens.resize import ResizeScreen
 from localinfer.tui.widgets.figures import Figures
 from localinfer.tui.widgets.grid import PaneGrid
 from localinfer.tui.workers import LoadProgress
 from tests.tui.app_state import said
-from tests.tui.conftest import say, screen_text, settle
+from tests.tui.conftest import press, say, screen_text, settle, still_app
 from tests.tui.scripted import ScriptedEngine
 
 Scripted = Callable[..., ChatApp]
 SIZE = (120, 40)
-
-
-async def press(pilot: Pilot[None], *keys: str) -> None:
-    await pilot.press(*keys)
-    await settle(pilot)
 
 
 def labels(app: ChatApp) -> list[int]:
@@ -157,21 +150,7 @@ def two_widths(store: Path) -> ChatApp:
         return engine
 
     models = [f"HuggingFaceTB/SmolLM2-135M-Instruct-with-a-long-name:{bits}" for bits in ("INT4", "INT8")]
-    return still_app(opened, models, store)
-
-
-def still_app(open_model: OpenModel, models: list[str], store: Path, *, resume: bool = False) -> ChatApp:
-    """An app that moves nothing by itself."""
-    return make_app(
-        open_model,
-        models=models,
-        store=store,
-        resume=resume,
-        clock=lambda: 0.0,
-        start_meter=lambda: None,
-        animate=False,
-        tick_s=None,
-    )
+    return still_app(opened, store, *models)
 
 
 @pytest.mark.parametrize("size", [(80, 24), (120, 40), (60, 20)])
@@ -201,7 +180,7 @@ async def test_a_resumed_chat_and_a_fork_show_their_context_at_once(store_path: 
         chat = store.create("m")
         for role, text in (("user", "How are you?"), ("assistant", "Fine.")):
             store.append(chat, Message(role, text))  # type: ignore[arg-type]
-    app = still_app(lambda _ref, _progress: ScriptedEngine(["More."]), ["m"], store_path, resume=True)
+    app = still_app(lambda _ref, _progress: ScriptedEngine(["More."]), store_path, "m", resume=True)
     async with app.run_test(size=SIZE) as pilot:
         await settle(pilot)
         assert app.pane.status.context_used == len(said)
@@ -220,7 +199,7 @@ async def test_a_template_that_fails_costs_the_count_only(store_path: Path) -> N
         store.append(1, Message("assistant", "b"))
     engine = ScriptedEngine()
     engine.chat_template = "{% endif %}"
-    app = still_app(lambda _ref, _progress: engine, ["m"], store_path, resume=True)
+    app = still_app(lambda _ref, _progress: engine, store_path, "m", resume=True)
     async with app.run_test(size=SIZE) as pilot:
         await settle(pilot)
         assert app.pane.status.phase_text == "ready"

@@ -286,7 +286,7 @@ async def test_energy_and_its_price_are_told_where_they_can_be_measured(store_pa
 async def test_each_model_of_a_chat_is_charged_at_its_own_price(store_path: Path) -> None:
     prices = {"a": Offer("p/a", 1.0, 1.0, "a test"), "b": Offer("p/b", 1000.0, 1000.0, "a test")}
     engine = ScriptedEngine(["one"], ["two"])
-    app = quiet_app(lambda _: engine, store_path, model="a", offer_for=prices.get, name_of=lambda ref: ref)
+    app = quiet_app(lambda _: engine, store_path, "a", offer_for=prices.get, name_of=lambda ref: ref)
     async with app.run_test(size=(120, 24)) as pilot:
         await settle(pilot)
         await say(pilot, "x")

@@ -4,7 +4,6 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from textual.pilot import Pilot
 
 from localinfer.chats.session import ChatSession
 from localinfer.chats.store import ChatStore
@@ -15,16 +14,11 @@ from localinfer.tui.widgets.answer import Answer
 from localinfer.tui.widgets.hints import Hints
 from localinfer.tui.widgets.transcript import Mark, Prompt
 from tests.tui.app_state import Hold, box, drawn, marks, said, turns
-from tests.tui.conftest import quiet_app, say, screen_text, settle
+from tests.tui.conftest import press, quiet_app, say, screen_text, settle
 from tests.tui.scripted import ScriptedEngine
 
 Scripted = Callable[..., ChatApp]
 SIZE = (100, 30)
-
-
-async def press(pilot: Pilot[None], *keys: str) -> None:
-    await pilot.press(*keys)
-    await settle(pilot)
 
 
 async def test_an_earlier_prompt_is_written_anew(scripted: Scripted, store_path: Path) -> None:

@@ -28,9 +28,10 @@ def app_of(model: Path, store: Path, sampling: SamplingParams, parallel: int) ->
     return quiet_app(
         lambda progress: open_engine(model, engine, on_progress=progress),
         store,
+        "m",
+        "m",
         sampling=sampling,
         on_overflow="shift",
-        models=["m", "m"],
     )
 
 
@@ -130,7 +131,7 @@ async def test_every_pane_is_answered_at_once_however_few_processors_there_are(s
             together.wait(20)
 
     engine.before_piece = meet
-    app = quiet_app(lambda _progress: engine, store_path, models=["m"] * MOST_PANES)
+    app = quiet_app(lambda _progress: engine, store_path, *["m"] * MOST_PANES)
     async with app.run_test(size=(120, 60)) as pilot:
         await settle(pilot)
         for pane in app.chats.panes:

@@ -84,7 +84,7 @@ async def test_the_corpus_is_text_on_the_screen(scripted: Scripted) -> None:
 @pytest.mark.parametrize("text", MARKUP, ids=lambda text: text[:20])
 async def test_markup_is_shown_literally(store_path: Path, text: str) -> None:
     engine = ScriptedEngine([text], [UsageError(text, hint=text)])
-    app = quiet_app(lambda _: engine, store_path, model=text)
+    app = quiet_app(lambda _: engine, store_path, text)
     async with app.run_test(size=(120, 60)) as pilot:
         await settle(pilot)
         app.chats.say(text)

@@ -5,13 +5,11 @@ import stat
 from pathlib import Path
 
 import pytest
-from textual.pilot import Pilot
 
 from localinfer.chats.kept_screen import KeptPane, KeptScreen, read, write
-from localinfer.chats.store import ChatStore
-from localinfer.tui.app import ChatApp, make_app
+from localinfer.tui.app import ChatApp
 from tests.tui.app_state import said
-from tests.tui.conftest import say, settle
+from tests.tui.conftest import press, quiet_app, say, settle
 from tests.tui.scripted import ScriptedEngine
 
 SIZE = (122, 40)
@@ -20,23 +18,14 @@ SIZE = (122, 40)
 def run_again(store: Path, file: Path, *, models: tuple[str, ...] = ("m",), goes_on: bool = False) -> ChatApp:
     """The app as `localinfer chat`, or `localinfer chat --continue`, would open it."""
     layout = read(file) if goes_on else None
-    return make_app(
-        lambda _ref, _progress: ScriptedEngine(*[["answer"]] * 9),
-        models=[pane.model for pane in layout.panes] if layout else models,
-        store=ChatStore(store),
+    return quiet_app(
+        lambda _progress: ScriptedEngine(*[["answer"]] * 9),
+        store,
+        *([pane.model for pane in layout.panes] if layout else models),
         resume=goes_on,
         kept_file=file,
         layout=layout,
-        clock=lambda: 0.0,
-        start_meter=lambda: None,
-        animate=False,
-        tick_s=None,
     )
-
-
-async def press(pilot: Pilot[None], *keys: str) -> None:
-    await pilot.press(*keys)
-    await settle(pilot)
 
 
 async def test_panes_come_back_where_they_stood_with_what_was_typed(store_path: Path, tmp_path: Path) -> None:

@@ -10,10 +10,10 @@ from localinfer.chats.session import ChatSession
 from localinfer.chats.store import ChatStore
 from localinfer.engine.protocol import Engine
 from localinfer.errors import DoesNotFit, LocalInferError, NotFound
-from localinfer.tui.app import ChatApp, make_app
+from localinfer.tui.app import ChatApp
 from localinfer.tui.workers import LoadProgress
 from tests.tui.app_state import box, drawn, said, status, turns
-from tests.tui.conftest import say, settle
+from tests.tui.conftest import say, settle, still_app
 from tests.tui.scripted import ScriptedEngine
 
 
@@ -39,17 +39,7 @@ class Shop:
         return engine
 
     def app(self, store: Path, *models: str, resume: bool = False) -> ChatApp:
-        return make_app(
-            self.open,
-            models=models,
-            store=store,
-            resume=resume,
-            here=lambda: list(self.names),
-            clock=lambda: 0.0,
-            start_meter=lambda: None,
-            animate=False,
-            tick_s=None,
-        )
+        return still_app(self.open, store, *models, resume=resume, here=lambda: list(self.names))
 
 
 def stored(path: Path) -> list[str]:

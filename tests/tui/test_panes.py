@@ -4,18 +4,17 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from textual.pilot import Pilot
 
 from localinfer.chats.store import ChatStore
 from localinfer.engine.protocol import Engine
 from localinfer.errors import NotFound
-from localinfer.tui.app import ChatApp, make_app
+from localinfer.tui.app import ChatApp
 from localinfer.tui.screens.compare import CompareScreen
 from localinfer.tui.widgets.title import TitleLine
 from localinfer.tui.widgets.total import TotalLine
 from localinfer.tui.workers import LoadProgress
 from tests.tui.app_state import Hold, said, saved, toasts
-from tests.tui.conftest import say, screen_text, settle
+from tests.tui.conftest import press, say, screen_text, settle, still_app
 from tests.tui.scripted import ScriptedEngine
 
 Scripted = Callable[..., ChatApp]
@@ -29,11 +28,6 @@ def here(app: ChatApp) -> int:
 
 def texts(app: ChatApp) -> list[list[str]]:
     return [[turn.content for turn in pane.session.turns] for pane in app.chats.panes]
-
-
-async def press(pilot: Pilot[None], *keys: str) -> None:
-    await pilot.press(*keys)
-    await settle(pilot)
 
 
 async def test_split_go_close(scripted: Scripted, store_path: Path) -> None:
@@ -193,17 +187,10 @@ def several(store: Path, engines: dict[str, ScriptedEngine], *models: str) -> tu
             raise NotFound(f"there is no model `{ref}`", hint=f"run `localinfer pull {ref}`")
         return engines[ref]
 
-    app = make_app(
-        open_model,
-        models=models,
-        store=store,
-        clock=lambda: 0.0,
-        start_meter=lambda: None,
-        animate=False,
-        here=lambda: [*engines],
-        name_of=lambda ref: ref.removeprefix("also-"),
-    )
-    return app, opened
+    def name_of(ref: str) -> str:
+        return ref.removeprefix("also-")
+
+    return still_app(open_model, store, *models, here=lambda: [*engines], name_of=name_of), opened
 
 
 async def test_another_name_of_a_model_is_the_same_engine(store_path: Path) -> None:

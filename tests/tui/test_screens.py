@@ -89,7 +89,7 @@ async def test_loading(golden_svg: Golden, store_path: Path, size: tuple[int, in
         go_on.wait(10)
         return ScriptedEngine()
 
-    app = quiet_app(slow, store_path, model="org/name@main")
+    app = quiet_app(slow, store_path, "org/name@main")
     async with app.run_test(size=size) as pilot:
         await pilot.press(*"already typing")
         await pilot.pause(0.1)
@@ -103,7 +103,7 @@ async def test_load_failure(golden_svg: Golden, store_path: Path, size: tuple[in
     def fail(_progress: object) -> ScriptedEngine:
         raise NotFound("there is no model `org/name` on this machine", hint="run `localinfer pull org/name`")
 
-    app = quiet_app(fail, store_path, model="org/name")
+    app = quiet_app(fail, store_path, "org/name")
     async with app.run_test(size=size) as pilot:
         await settle(pilot)
         golden_svg(app, f"load-failure-{size[0]}x{size[1]}")
