@@ -61,7 +61,7 @@ KEYS = (
     ("F9", "earlier chats"),
     ("F2  F3", "who guessed each token; plots and figures"),
     ("PgUp  PgDn", "scroll"),
-    ("Ctrl+P", "find a command by its name"),
+    ("F1  Ctrl+P", "all keys and commands; find a command by its name"),
     ("Ctrl+C", "copy the selection, or stop; twice quits"),
     ("Ctrl+Q", "quit; chat --continue comes back here"),
 )

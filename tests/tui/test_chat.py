@@ -117,7 +117,7 @@ async def test_stop_keeps_what_was_written(scripted: Scripted, store_path: Path)
         hold.go_on.set()
         await settle(pilot)
         assert turns(app) == ["count", "one two "]
-        assert marks(app) == ["cut off: stopped · /continue goes on"]
+        assert marks(app) == ["cut off: stopped · Ctrl+L (/continue) goes on"]
     assert saved(store_path) == [["count", "one two "]]
 
 

@@ -2,16 +2,19 @@
 
 import json
 import os
+import re
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from textual.binding import Binding
 from textual.command import CommandPalette
 
 from localinfer.chats.store import ChatStore
 from localinfer.tui.app import ChatApp
 from localinfer.tui.doing import COMMANDS
 from localinfer.tui.editor import edited
+from localinfer.tui.keys import BINDINGS, KEYS
 from localinfer.tui.screens.chats import ChatsScreen
 from localinfer.tui.screens.details import DetailsScreen
 from localinfer.tui.screens.help import HelpScreen
@@ -24,6 +27,19 @@ from tests.tui.scripted import ScriptedEngine
 
 Scripted = Callable[..., ChatApp]
 SIZE = (120, 40)
+
+
+def test_every_key_is_on_the_card_and_in_the_readme() -> None:
+    """Whoever reads either knows all of them."""
+    listed = " ".join(keys for keys, _ in KEYS).split()
+    for binding in (one for one in BINDINGS if isinstance(one, Binding)):
+        way = re.sub(r"(?<=alt\+|ift\+)(left|right|up|down)$", "arrows", binding.key)
+        name = {"escape": "Esc", "pageup": "PgUp", "pagedown": "PgDn"}.get(way, way.title().replace("Arrows", "arrows"))
+        assert name in listed
+    readme = (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8")
+    rows = re.search(r"\| key \| does \|\n\|---\|---\|\n((?:\|.*\n)+)", readme)
+    assert rows
+    assert rows[1].splitlines() == [f"| {keys.replace('  ', ', ')} | {does} |" for keys, does in KEYS]
 
 
 async def test_settings_and_the_system_prompt_reach_the_engine(scripted: Scripted, store_path: Path) -> None:

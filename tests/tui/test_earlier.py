@@ -144,6 +144,16 @@ async def test_an_answer_that_was_cut_off_is_marked_and_goes_on(scripted: Script
         assert len(app.query(Answer)) == 1
 
 
+async def test_the_mark_of_an_answer_is_whole_in_a_narrow_pane(scripted: Scripted) -> None:
+    engine = ScriptedEngine(["one"])
+    engine.reason = "length"
+    app = scripted(engine=engine)
+    async with app.run_test(size=(40, 20)) as pilot:
+        await settle(pilot)
+        await say(pilot, "a")
+        assert marks(app)[0] in " ".join(screen_text(app).split())
+
+
 async def test_stop_and_error_cut_off_too(scripted: Scripted) -> None:
     engine = ScriptedEngine(["one ", "two"], ["three ", DoesNotFit("no memory", hint="close something")])
     hold = Hold(engine, 1)

@@ -61,13 +61,15 @@ class Mark(Static):
     def text_of(turn: SavedTurn) -> str:
         """What it says; nothing for most messages."""
         which = f"‹ {turn.variant}/{turn.variants} ›" if turn.variants > 1 else ""
-        why = f"cut off: {turn.cut_off} · /continue goes on" if turn.cut_off else ""
+        why = f"cut off: {turn.cut_off} · Ctrl+L (/continue) goes on" if turn.cut_off else ""
         return "   ".join(part for part in (which, why) if part)
 
     def on_click(self, event: events.Click) -> None:
         arrows = len(f"‹ {self._turn.variant}/{self._turn.variants} ›")
         place = event.get_content_offset(self)
-        if self._turn.variants > 1 and self._turn.id is not None and place is not None and place.x < arrows:
+        if self._turn.variants < 2 or self._turn.id is None or place is None:
+            return
+        if place.y == 0 and place.x < arrows:
             self.post_message(self.Pressed(self._turn.id, -1 if place.x < arrows // 2 else 1))
 
 
