@@ -14,6 +14,8 @@ KvBits = Literal[16, 8, 4]
 Overflow = Literal["error", "shift"]
 Draft = Literal["auto", "off", "suffix", "lookup", "early", "head", "model"]
 DRAFTS: tuple[Draft, ...] = get_args(Draft)
+DEFAULT_CONTEXT = 8192
+"""Tokens of context when none is asked for and the model could take more."""
 BLOCK_TOKENS = 32
 """Tokens in one block of the KV cache; the native code is built for this number."""
 FULL_CONTEXTS = 4

@@ -57,13 +57,14 @@ def run(
     from localinfer.cli.output import note
     from localinfer.cli.prompt import read_prompt
     from localinfer.cli.tints import tints_of
-    from localinfer.engine.opening import DEFAULT_CONTEXT
 
     require_raw(raw=raw, special=special)
     if show_drafts:
         tints_of(sys.stdout)  # refuses a pipe before anything is loaded
     ref, argument = split_words(words or [], model, prompt, ctx.meta[TYPED])
     talks = repl.is_wanted(argument is not None, file, json)
+    from localinfer.config import DEFAULT_CONTEXT
+
     text = "" if talks else read_prompt(argument, file, lossy=lossy, context=engine.ctx_size or DEFAULT_CONTEXT)
     found = find(ref, revision=revision, offline=offline, quiet=quiet)
     offer = offer_for(found.name, cost.api_model) if json or stats else None

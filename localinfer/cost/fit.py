@@ -1,19 +1,16 @@
 """What a model will take in memory, from its config.json and the headers of its weights alone."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 
+from localinfer.config import BLOCK_TOKENS, DEFAULT_CONTEXT
 from localinfer.cost.machine import available_bytes
-from localinfer.graph.ops import Attend, Embed, GatedMLP, Graph, Head, Linear
+from localinfer.graph.ops import Graph, Linear
 from localinfer.graph.weights import Checkpoint
 
-DEFAULT_CONTEXT = 8192
-"""Context when none is asked for, unless the model's own is shorter; as the engine takes it."""
-
 PANEL_ROWS = 32
-KV_BLOCK = 32
 STEP_ROWS = 256
 """Rows of activations that exist at once."""
 
@@ -81,10 +78,10 @@ def estimate(
     checkpoint = Checkpoint(path)
     spec = checkpoint.spec
     tokens = context or min(spec.max_context, DEFAULT_CONTEXT)
-    each = -(-tokens // KV_BLOCK)
-    blocks = parallel * each if kv_tokens is None else -(-kv_tokens // KV_BLOCK)
+    each = -(-tokens // BLOCK_TOKENS)
+    blocks = parallel * each if kv_tokens is None else -(-kv_tokens // BLOCK_TOKENS)
     weights = weights_bytes(checkpoint, form)
-    kv = blocks * KV_BLOCK * spec.kv_bytes_per_token(kv_bits)
+    kv = blocks * BLOCK_TOKENS * sum(checkpoint.graph.state_bytes(kv_bits))
     running = _activations(checkpoint.graph) + 4 * spec.vocab_size * max(LOGIT_ROWS, parallel + 16)
     # What loading needs beside the weights is given back before the cache is written.
     other = max(running, _loading(checkpoint, form) - kv) + _ropes(checkpoint.graph, tokens)
@@ -159,20 +156,12 @@ def _counted(file: Path, _size: int, _changed: int) -> int:
 
 def _activations(graph: Graph) -> int:
     """Float32 rows of the widest op, and their int8 copies."""
-    widest = 0
-    for op in graph.ops:
-        match op:
-            case Attend(q=q, k=k, v=v):
-                widest = max(widest, 2 * q.rows + k.rows + v.rows)
-            case GatedMLP(gate=gate):
-                widest = max(widest, 2 * gate.rows)
-            case _:
-                continue
+    widest = max(op.width() for op in graph.ops)
     return STEP_ROWS * (3 * graph.spec.hidden_size + widest) * 5
 
 
 def _ropes(graph: Graph, tokens: int) -> int:
-    ropes = {(op.rope, op.head_dim) for op in graph.ops if isinstance(op, Attend)}
+    ropes = {rope for op in graph.ops for rope in op.ropes()}
     return sum(4 * head_dim * tokens for _, head_dim in ropes)
 
 
@@ -185,15 +174,4 @@ def _loading(checkpoint: Checkpoint, form: Form | None) -> int:
     def reading(linear: Linear) -> int:
         return 0 if checkpoint.on_disk(linear.name) else checkpoint.reading_bytes(linear.name)
 
-    return max(sum(map(reading, fused)) for fused in _fused(checkpoint.graph))
-
-
-def _fused(graph: Graph) -> Iterator[tuple[Linear, ...]]:
-    for op in graph.ops:
-        match op:
-            case Embed(table=table) | Head(table=table):
-                yield (table,)
-            case Attend(q=q, k=k, v=v, o=o):
-                yield from ((q, k, v), (o,))
-            case GatedMLP(gate=gate, up=up, down=down):
-                yield from ((gate, up), (down,))
+    return max(sum(map(reading, together)) for op in checkpoint.graph.ops for together in op.fused())

@@ -10,7 +10,6 @@ from pathlib import Path
 
 from localinfer.cost.fit import Form, packed_bytes
 from localinfer.formats.gguf import GgufFile
-from localinfer.graph.ops import Attend, Embed, Head
 from localinfer.graph.weights import Checkpoint
 
 
@@ -34,24 +33,18 @@ def traffic(path: Path, kv_bits: int | Sequence[int]) -> Traffic:
     """
     checkpoint = Checkpoint(path)
     weights = sum(weights_read(checkpoint).values())
-    layers = [op for op in checkpoint.graph.ops if isinstance(op, Attend)]
-    each = (kv_bits,) * len(layers) if isinstance(kv_bits, int) else kv_bits
-    ones = map(checkpoint.spec.kv_bytes_per_layer, each)
-    return Traffic(weights, tuple((one, op.window) for one, op in zip(ones, layers, strict=True)))
+    graph = checkpoint.graph
+    windows = (state.window for state in graph.states())
+    return Traffic(weights, tuple(zip(graph.state_bytes(kv_bits), windows, strict=True)))
 
 
 def weights_read(checkpoint: Checkpoint, form: Form | None = None) -> dict[int, int]:
     """Bytes of weights that one decoded token reads, by their bits (16: vectors too); `form` as in `fit.estimate`."""
     graph, of = checkpoint.graph, form or checkpoint.form
-    head = next(op.table.name for op in graph.ops if isinstance(op, Head))
-    embedding = next(op.table for op in graph.ops if isinstance(op, Embed))
     by_bits = {16: 4 * sum(size for _, size in graph.vectors())}
-    for linear in graph.linears():
+    for linear, part in graph.traffic(1).items():
         bits, group = of(linear.name)
-        nbytes = packed_bytes(linear, bits, group)
-        # Of an embedding that is not the head too, one row is read.
-        read = nbytes // linear.rows if linear == embedding and linear.name != head else nbytes
-        by_bits[bits] = by_bits.get(bits, 0) + read
+        by_bits[bits] = by_bits.get(bits, 0) + int(packed_bytes(linear, bits, group) * part)
     return by_bits
 
 

@@ -6,6 +6,7 @@ from torch import Tensor, nn
 from torch.nn.functional import gelu, scaled_dot_product_attention, silu
 
 from localinfer.engine.drafters import GROUP, Arrays, shapes_of
+from localinfer.errors import NotSupported
 from localinfer.formats.compressed import pack
 from localinfer.graph.ops import Attend, GatedMLP
 from localinfer.graph.spec import ModelSpec
@@ -25,8 +26,11 @@ class HeadModel(nn.Module):
         self.spec: ModelSpec = target.spec
         draw = torch.Generator().manual_seed(seed)
         hidden = self.spec.hidden_size
-        attend = [op for op in target.graph.ops if isinstance(op, Attend)][-1]
-        mlp = [op for op in target.graph.ops if isinstance(op, GatedMLP)][-1]
+        match target.graph.layers[-1]:
+            case (Attend() as attend, GatedMLP() as mlp):
+                pass
+            case _:
+                raise NotSupported("a draft head begins as the model's last layer: attention, then a gated MLP")
         plain = attend.q_norm is None and attend.post_norm is None and not attend.q.bias
         names = {"q": attend.q, "k": attend.k, "v": attend.v, "o": attend.o}
         names |= {"gate": mlp.gate, "up": mlp.up, "down": mlp.down}

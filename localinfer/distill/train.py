@@ -19,7 +19,6 @@ from localinfer.distill.head import HeadModel
 from localinfer.distill.judge import judge, replay
 from localinfer.engine.drafters import Arrays, Trained, key_of, make_head, write
 from localinfer.formats.tokenizer import Tokenizer
-from localinfer.graph.ops import Head
 from localinfer.graph.weights import Checkpoint
 from localinfer.quantize.calibrated import threads as torch_threads
 
@@ -116,7 +115,7 @@ class _Learning:
     """The loss and the loop."""
 
     def __init__(self, target: Checkpoint, program: native.Program, ids: NDArray[np.int32]) -> None:
-        head = next(op for op in target.graph.ops if isinstance(op, Head))
+        head = target.graph.head
         self.program, self.eps, self.softcap = program, head.norm.eps, head.softcap
         self.norm = torch.from_numpy(target.vector(f"{head.norm.name}.weight") + np.float32(head.norm.offset))
         self.rows = torch.from_numpy(target.linear(head.table.name).float32()[ids])

@@ -17,7 +17,6 @@ from localinfer.errors import Corrupt, LocalInferError
 from localinfer.formats.durable import write_json
 from localinfer.formats.json_files import TOKENIZER_LIMIT, read_bytes, read_object
 from localinfer.formats.safetensors import SafetensorsFile, write_safetensors
-from localinfer.graph.ops import Head
 from localinfer.graph.program import Move
 from localinfer.graph.stored import Bf16Linear, IntLinear, StoredLinear, require_finite
 from localinfer.graph.weights import Checkpoint
@@ -57,7 +56,7 @@ class Trained:
 
 def key_of(target: Checkpoint) -> str:
     """What a drafter is for: the same for all widths of a model, another for other weights or another tokenizer."""
-    spec, head = target.spec, next(op for op in target.graph.ops if isinstance(op, Head))
+    spec, head = target.spec, target.graph.head
     told = repr((spec.model_type, spec.hidden_size, spec.layers, spec.heads, spec.kv_heads, spec.vocab_size))
     digest = hashlib.sha256(told.encode())
     digest.update(read_bytes(target.path / "tokenizer.json", TOKENIZER_LIMIT))
@@ -166,7 +165,7 @@ def make_head(
         activation=spec.activation,
         down=packed("down"),
     )
-    head = next(op for op in target.graph.ops if isinstance(op, Head))
+    head = target.graph.head
     norm = target.vector(f"{head.norm.name}.weight") + np.float32(head.norm.offset)
     made.head(norm, head.norm.eps, _rows(target.linear(head.table.name), ids, threads), head.softcap)
     if move is not None:

@@ -5,7 +5,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from localinfer.config import EngineConfig, one_of
+from localinfer.config import DEFAULT_CONTEXT, EngineConfig, one_of
 from localinfer.errors import Corrupt, DoesNotFit, NotFound, NotSupported, UsageError
 
 if TYPE_CHECKING:
@@ -22,9 +22,6 @@ if TYPE_CHECKING:
 
 PADDING_ROWS = 1024
 """Rows past the tokenizer's last token that a model may have: makers round tables up, by 905 at the most we know of."""
-
-DEFAULT_CONTEXT = 8192
-"""Tokens of context when none is asked for and the model could take more."""
 
 OnProgress = Callable[[str, int, int], None]
 """Called with what is being loaded, how much of it is there, and how much there is."""
@@ -175,7 +172,7 @@ def _load(
 def _needed_bytes(checkpoint: "Checkpoint", config: EngineConfig, context: int) -> int:
     """Roughly what a card has to hold; it says itself, with the numbers, when that was too little."""
     weights = sum(checkpoint.stored_bytes(linear.name) for linear in checkpoint.graph.linears())
-    cache = config.pool_tokens(context) * checkpoint.spec.kv_bytes_per_token(config.kv_bits)
+    cache = config.pool_tokens(context) * sum(checkpoint.graph.state_bytes(config.kv_bits))
     return weights + weights // 10 + cache
 
 

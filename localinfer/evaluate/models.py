@@ -70,12 +70,10 @@ def size_of(path: Path) -> Size:
     """From the headers alone."""
     if not path.is_dir():
         return _gguf_size(path)
-    from localinfer.graph.ops import Embed, Head
     from localinfer.graph.weights import Checkpoint
 
     checkpoint = Checkpoint(path)
-    tables = {op.table.name for op in checkpoint.graph.ops if isinstance(op, Embed | Head)}
-    body = [linear for linear in checkpoint.graph.linears() if linear.name not in tables]
+    body = [linear for linear in checkpoint.graph.linears() if linear not in checkpoint.graph.tables]
     held = sum(checkpoint.stored_bytes(linear.name) for linear in body)
     return Size(
         8 * checkpoint.nbytes / checkpoint.graph.parameters(),

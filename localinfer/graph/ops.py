@@ -1,10 +1,12 @@
-"""What a model is made of: four fused operations over named tensors. Plain frozen data, read by two executors.
+"""What a model is made of: four fused operations over named tensors. Plain frozen data, read by several executors.
 
 `x` is the residual stream, [rows, hidden]. norm(x) is RMSNorm; a linear layer computes x @ W.T + bias, W [rows, cols].
+Each operation answers the same questions about itself (`Facts`), so that only executors ask which one it is.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from itertools import chain
 
 from localinfer.graph.rope import Rope
 from localinfer.graph.spec import Activation, ModelSpec
@@ -31,15 +33,77 @@ class Norm:
 
 
 @dataclass(frozen=True, slots=True)
-class Embed:
+class KvState:
+    """Keys and values that a sequence keeps at each of its positions; `window` > 0: only the last so many are read."""
+
+    kv_heads: int
+    head_dim: int
+    window: int
+
+    def bytes_per_token(self, kv_bits: int) -> int:
+        """Scales: at 8 bits a float32 for each key and each value, at 4 bits a float16 for each 32 values."""
+        values = 2 * self.head_dim
+        scales = {8: 8, 4: values // 32 * 2}.get(kv_bits, 0)
+        return (values * kv_bits // 8 + scales) * self.kv_heads
+
+
+class Facts:
+    """What every operation says of itself; an operation overrides what is otherwise."""
+
+    __slots__ = ()
+
+    def fused(self) -> tuple[tuple[Linear, ...], ...]:
+        """Its matrices in the order of use, those together that read one input and are packed as one."""
+        raise NotImplementedError
+
+    def linears(self) -> tuple[Linear, ...]:
+        """Its matrices in the order of use."""
+        return tuple(chain(*self.fused()))
+
+    def norms(self) -> tuple[Norm, ...]:
+        """Its norms in the order of use."""
+        return ()
+
+    def state(self) -> KvState | None:
+        """What a sequence keeps for it from step to step."""
+        return None
+
+    def ropes(self) -> tuple[tuple[Rope, int], ...]:
+        """The rotations of its heads, each with their size."""
+        return ()
+
+    def traffic(self, rows: int) -> tuple[tuple[Linear, float], ...]:
+        """Its matrices, each with the part of it that a step of so many rows reads."""
+        return tuple((linear, 1.0) for linear in self.linears())
+
+    def flops(self, rows: int) -> int:
+        """Multiplications and additions of its matrices in a step of so many rows."""
+        return 2 * rows * sum(linear.rows * linear.cols for linear in self.linears())
+
+    def width(self) -> int:
+        """Values of a row that it holds at once, beside the residual stream."""
+        return 0
+
+
+@dataclass(frozen=True, slots=True)
+class Embed(Facts):
     """x = table[token] * scale."""
 
     table: Linear
     scale: float = 1.0
 
+    def fused(self) -> tuple[tuple[Linear, ...], ...]:
+        return ((self.table,),)
+
+    def traffic(self, rows: int) -> tuple[tuple[Linear, float], ...]:
+        return ((self.table, min(1.0, rows / self.table.rows)),)
+
+    def flops(self, rows: int) -> int:
+        return 0
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Attend:
+class Attend(Facts):
     """x = x + post_norm(o(attention(norm(x)))); queries and keys are normed by head (if at all), then rotated.
 
     score = scale * q.k; with `window` w > 0, position p sees p-w+1..p, else 0..p.
@@ -60,9 +124,24 @@ class Attend:
     post_norm: Norm | None = None
     window: int = 0
 
+    def fused(self) -> tuple[tuple[Linear, ...], ...]:
+        return (self.q, self.k, self.v), (self.o,)
+
+    def norms(self) -> tuple[Norm, ...]:
+        return tuple(n for n in (self.norm, self.q_norm, self.k_norm, self.post_norm) if n is not None)
+
+    def state(self) -> KvState:
+        return KvState(self.kv_heads, self.head_dim, self.window)
+
+    def ropes(self) -> tuple[tuple[Rope, int], ...]:
+        return ((self.rope, self.head_dim),)
+
+    def width(self) -> int:
+        return 2 * self.q.rows + self.k.rows + self.v.rows
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class GatedMLP:
+class GatedMLP(Facts):
     """x = x + post_norm(down(activation(gate(norm(x))) * up(norm(x))))."""
 
     norm: Norm
@@ -72,45 +151,68 @@ class GatedMLP:
     activation: Activation = "silu"
     post_norm: Norm | None = None
 
+    def fused(self) -> tuple[tuple[Linear, ...], ...]:
+        return (self.gate, self.up), (self.down,)
+
+    def norms(self) -> tuple[Norm, ...]:
+        return tuple(n for n in (self.norm, self.post_norm) if n is not None)
+
+    def width(self) -> int:
+        return 2 * self.gate.rows
+
 
 @dataclass(frozen=True, slots=True)
-class Head:
+class Head(Facts):
     """logits = table @ norm(x); with `softcap` c > 0, c * tanh(logits / c)."""
 
     norm: Norm
     table: Linear
     softcap: float = 0.0
 
+    def fused(self) -> tuple[tuple[Linear, ...], ...]:
+        return ((self.table,),)
 
-Op = Embed | Attend | GatedMLP | Head
+    def norms(self) -> tuple[Norm, ...]:
+        return (self.norm,)
+
+
+LayerOp = Attend | GatedMLP
+"""What adds to the residual stream; a layer is two of them."""
+
+Op = Embed | LayerOp | Head
 
 
 @dataclass(frozen=True, slots=True)
 class Graph:
-    """The operations in the order they run: Embed, then Attend and GatedMLP a layer, then Head."""
+    """The operations in the order they run."""
 
     spec: ModelSpec
-    ops: tuple[Op, ...] = field(repr=False)
+    embed: Embed = field(repr=False)
+    layers: tuple[tuple[LayerOp, ...], ...] = field(repr=False)
+    head: Head = field(repr=False)
+
+    @property
+    def body(self) -> tuple[LayerOp, ...]:
+        """The operations of all layers."""
+        return tuple(chain(*self.layers))
+
+    @property
+    def ops(self) -> tuple[Op, ...]:
+        """All operations."""
+        return (self.embed, *self.body, self.head)
+
+    @property
+    def tables(self) -> set[Linear]:
+        """The matrices of embedding and head, which are one if they are tied."""
+        return {self.embed.table, self.head.table}
 
     def linears(self) -> Iterator[Linear]:
         """Every matrix once, in the order of use; a tied head is the embedding's own matrix."""
-        seen: set[str] = set()
-        for op in self.ops:
-            for linear in _linears(op):
-                if linear.name not in seen:
-                    seen.add(linear.name)
-                    yield linear
+        yield from {linear.name: linear for op in self.ops for linear in op.linears()}.values()
 
     def norms(self) -> Iterator[Norm]:
         """Every norm, in the order of use."""
-        for op in self.ops:
-            match op:
-                case Attend(norm=norm, q_norm=q_norm, k_norm=k_norm, post_norm=post_norm):
-                    yield from (n for n in (norm, q_norm, k_norm, post_norm) if n is not None)
-                case GatedMLP(norm=norm, post_norm=post_norm):
-                    yield from (n for n in (norm, post_norm) if n is not None)
-                case Head(norm=norm):
-                    yield norm
+        return chain(*(op.norms() for op in self.ops))
 
     def vectors(self) -> Iterator[tuple[str, int]]:
         """Every norm weight and bias as (tensor name, size)."""
@@ -124,12 +226,23 @@ class Graph:
         """How many numbers the model holds."""
         return sum(m.rows * m.cols for m in self.linears()) + sum(size for _, size in self.vectors())
 
+    def states(self) -> tuple[KvState, ...]:
+        """What a sequence keeps, of each operation that keeps something."""
+        return tuple(state for op in self.ops if (state := op.state()) is not None)
 
-def _linears(op: Op) -> tuple[Linear, ...]:
-    match op:
-        case Embed(table=table) | Head(table=table):
-            return (table,)
-        case Attend(q=q, k=k, v=v, o=o):
-            return (q, k, v, o)
-        case GatedMLP(gate=gate, up=up, down=down):
-            return (gate, up, down)
+    def state_bytes(self, kv_bits: int | Sequence[int]) -> tuple[int, ...]:
+        """Bytes a token of each of `states()`; `kv_bits` of all, or one number for each."""
+        states = self.states()
+        bits = (kv_bits,) * len(states) if isinstance(kv_bits, int) else kv_bits
+        return tuple(state.bytes_per_token(one) for state, one in zip(states, bits, strict=True))
+
+    def traffic(self, rows: int) -> dict[Linear, float]:
+        """Every matrix with the part of it that a step of so many rows reads."""
+        read: dict[Linear, float] = {}
+        for linear, part in chain(*(op.traffic(rows) for op in self.ops)):
+            read[linear] = max(part, read.get(linear, 0.0))
+        return read
+
+    def flops(self, rows: int) -> int:
+        """Multiplications and additions of all matrices in a step of so many rows, each of which has its logits."""
+        return sum(op.flops(rows) for op in self.ops)

@@ -1,8 +1,8 @@
 """From a checkpoint to a program that runs: each matrix is packed for the kernels as it is read."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -68,8 +68,8 @@ def activation_bits(checkpoint: Checkpoint) -> Literal[8, 16]:
     16 when every matrix of the layers has 8 bits: there the rounding of activations would cost more than that of the
     weights. Narrower weights cost more than 8 bits of activation do.
     """
-    tables = {op.table for op in checkpoint.graph.ops if isinstance(op, Embed | Head)}
-    body = (linear for linear in checkpoint.graph.linears() if linear not in tables)
+    graph = checkpoint.graph
+    body = (linear for linear in graph.linears() if linear not in graph.tables)
     return 16 if all(checkpoint.form(linear.name)[0] == 8 for linear in body) else 8
 
 
@@ -97,15 +97,7 @@ class _Loader:
         self.tables: dict[str, native.Weight] = {}
 
     def add(self, op: Op) -> None:
-        match op:
-            case Embed():
-                self.embed(op)
-            case Attend():
-                self.attend(op)
-            case GatedMLP():
-                self.gated_mlp(op)
-            case Head():
-                self.head(op)
+        ADD[type(op)](self, op)
 
     def embed(self, op: Embed) -> None:
         self.program.embed(self.table(op.table), op.scale)
@@ -219,3 +211,12 @@ class _Loader:
             frequencies = np.array(rope.inv_freq, np.float64)
             self.ropes[rope] = self.program.rope_table(frequencies, self.context, rope.attention_factor)
         return self.ropes[rope]
+
+
+ADD: Mapping[type[Op], Callable[[_Loader, Any], None]] = {
+    Embed: _Loader.embed,
+    Attend: _Loader.attend,
+    GatedMLP: _Loader.gated_mlp,
+    Head: _Loader.head,
+}
+"""What adds each kind of operation to a program."""

@@ -1,6 +1,6 @@
 """The numbers that make one model: read from config.json, checked, before anything is allocated."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal, TypedDict
 
@@ -46,18 +46,6 @@ class ModelSpec:
     """RoPE frequencies of each layer."""
     eos_token_ids: tuple[int, ...] = ()
     bos_token_id: int | None = None
-
-    def kv_bytes_per_layer(self, kv_bits: int) -> int:
-        """Bytes of one layer's KV cache a token. Scales: at 8 bits a float32 for each key and each value, at 4 bits a
-        float16 for each 32 values."""
-        values = 2 * self.head_dim
-        scales = {8: 8, 4: values // 32 * 2}.get(kv_bits, 0)
-        return (values * kv_bits // 8 + scales) * self.kv_heads
-
-    def kv_bytes_per_token(self, kv_bits: int | Sequence[int]) -> int:
-        """Bytes of the KV cache a token, all layers; `kv_bits` may be given layer by layer."""
-        bits = (kv_bits,) * self.layers if isinstance(kv_bits, int) else kv_bits
-        return sum(map(self.kv_bytes_per_layer, bits))
 
 
 class Sizes(TypedDict):

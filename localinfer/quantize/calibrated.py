@@ -13,13 +13,13 @@ from torch import Tensor
 
 from localinfer.formats.compressed import dequantize, pack, unpack
 from localinfer.formats.safetensors import SafetensorsFile
-from localinfer.graph.ops import Attend, Embed, GatedMLP, Linear, Norm
+from localinfer.graph.ops import LayerOp, Norm
 from localinfer.graph.stored import widen
 from localinfer.graph.weights import Checkpoint
 from localinfer.quantize import awq, gptq
 from localinfer.quantize.layer import Stored, copied, stored, too_large
 from localinfer.quantize.plan import TABLE_BITS, Job, Method, Plan
-from localinfer.quantize.stream import Half, Rounding, Stage, Stream
+from localinfer.quantize.stream import Rounding, Stage, Stream
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,16 +49,15 @@ class Layers:
         roundings: dict[str, Rounding] = {name: (top, job.group) for name, job in self._jobs.items()}
         self.stream = Stream(self.checkpoint, tokens, self._embedder(tables), roundings, scratch, self._follows())
 
-    def halves(self, unit: Sequence[Job]) -> list[Half]:
+    def ops(self, unit: Sequence[Job]) -> list[LayerOp]:
         """The operations whose matrices lie in `unit`; none if it is no layer."""
         there = {id(job) for job in unit}
-        ops = (op for op in self.checkpoint.graph.ops if isinstance(op, Attend | GatedMLP))
-        return [op for op in ops if id(self._jobs[_linears(op)[0].name]) in there]
+        return [op for op in self.checkpoint.graph.body if id(self._jobs[op.linears()[0].name]) in there]
 
     def quantize(
         self,
         unit: Sequence[Job],
-        halves: Sequence[Half],
+        ops: Sequence[LayerOp],
         on_weights: Callable[[int], None],
         look: Callable[[], None] = lambda: None,
     ) -> Made:
@@ -67,14 +66,14 @@ class Layers:
         made = Made({}, {}, {}, ())
         notes: list[str] = []
 
-        def fit(half: Half, stage: Stage, moments: Tensor, apart: Tensor | None) -> dict[str, Tensor]:
+        def fit(op: LayerOp, stage: Stage, moments: Tensor, apart: Tensor | None) -> dict[str, Tensor]:
             results: dict[str, Tensor] = {}
             jobs = [self._jobs[linear.name] for linear in stage]
             weights = torch.cat([self.stream.original.weight(linear) for linear in stage])
             weights = weights if apart is None else gptq.moved(weights, moments, apart)
             try:
-                if self.method.startswith("awq") and stage[0] == _linears(half)[0]:
-                    scale, results = self._folded(half.norm, awq.channel_scales(weights, moments, *self._form(jobs)))
+                if self.method.startswith("awq") and stage[0] == op.linears()[0]:
+                    scale, results = self._folded(op.norm, awq.channel_scales(weights, moments, *self._form(jobs)))
                     weights, moments = awq.scaled(weights, moments, scale)
                     made.tensors.update({self._stored[name]: ("F32", v.numpy()) for name, v in results.items()})
                 rounding = gptq.fit if self._follows() else gptq.fit_nearest
@@ -96,7 +95,7 @@ class Layers:
                 on_weights(job.weights)
             return results
 
-        self.stream.quantize(halves, fit, look)
+        self.stream.quantize(ops, fit, look)
         for job in unit:
             if not job.bits and job.tensor.name not in made.tensors:
                 made.tensors[job.tensor.name] = copied(job)
@@ -104,16 +103,16 @@ class Layers:
                 on_weights(job.weights)
         return Made(made.tensors, made.errors, made.output_errors, tuple(notes))
 
-    def pass_over(self, halves: Sequence[Half], file: Path) -> None:
+    def pass_over(self, ops: Sequence[LayerOp], file: Path) -> None:
         """Take the stream through a layer that is quantized in `file` already."""
         written = SafetensorsFile(file)
         tensors = {}
-        for half in halves:
-            norm = f"{half.norm.name}.weight"  # another than the original's, if scales were folded into it
+        for op in ops:
+            norm = f"{op.norm.name}.weight"  # another than the original's, if scales were folded into it
             values = written.read(self._stored[norm])
             tensors[norm] = torch.from_numpy(widen(values) if values.dtype == np.uint16 else values.astype(np.float32))
-            tensors |= {linear.name: _read(written, self._jobs[linear.name]) for linear in _linears(half)}
-        self.stream.pass_over(halves, tensors)
+            tensors |= {linear.name: _read(written, self._jobs[linear.name]) for linear in op.linears()}
+        self.stream.pass_over(ops, tensors)
 
     def _follows(self) -> bool:
         """Whether matrices are to make up for what those before them cost."""
@@ -132,7 +131,7 @@ class Layers:
         return torch.where(left == 0, 1, before / left), {name: after}
 
     def _embedder(self, file: Path) -> Callable[[NDArray[np.int32]], Tensor]:
-        embed = next(op for op in self.checkpoint.graph.ops if isinstance(op, Embed))
+        embed = self.checkpoint.graph.embed
         job = self._jobs[embed.table.name]
         written = SafetensorsFile(file)
         packed, scales = (written.read(f"{job.module}.{part}") for part in ("weight_packed", "weight_scale"))
@@ -142,10 +141,6 @@ class Layers:
             return torch.from_numpy(dequantize(values, scales[ids])) * embed.scale
 
         return rows
-
-
-def _linears(half: Half) -> tuple[Linear, ...]:
-    return (half.q, half.k, half.v, half.o) if isinstance(half, Attend) else (half.gate, half.up, half.down)
 
 
 def _read(file: SafetensorsFile, job: Job) -> Tensor:

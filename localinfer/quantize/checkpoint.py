@@ -220,12 +220,12 @@ class _Writing:
                 raise
 
     def _unit(self, name: str, unit: tuple[Job, ...], pool: Executor) -> None:
-        halves = self._layers.halves(unit) if self._layers else []
-        layer = bool(halves) or (self._calibrates and holds_layer(unit))
+        ops = self._layers.ops(unit) if self._layers else []
+        layer = bool(ops) or (self._calibrates and holds_layer(unit))
         weights = sum(job.weights for job in unit)
         if name in self._journal.finished:
-            if self._layers and halves and not self._hurried:
-                self._layers.pass_over(halves, self._partial / name)
+            if self._layers and ops and not self._hurried:
+                self._layers.pass_over(ops, self._partial / name)
             self._advance(weights)
             return
         begun, done = self._pace.used, self._done
@@ -233,9 +233,9 @@ class _Writing:
         entry: dict[str, Any] = {"file": name}
         self._hurried = self._hurried or (layer and self._pace.too_late())
         made = None
-        if self._layers and halves and not self._hurried:
+        if self._layers and ops and not self._hurried:
             try:
-                made = self._layers.quantize(unit, halves, self._advance, self._pace.require_time)
+                made = self._layers.quantize(unit, ops, self._advance, self._pace.require_time)
             except TooLate:
                 self._hurried, self._layers = True, None
                 self._advance(done - self._done)
@@ -257,7 +257,7 @@ class _Writing:
         assert self._layers is not None
         units = [(self._plan.file_name(number), unit) for number, unit in enumerate(self._plan.units)]
         todo = [unit for file, unit in units if file > name and file not in self._journal.finished]
-        return sum(bool(self._layers.halves(unit)) for unit in todo)
+        return sum(bool(self._layers.ops(unit)) for unit in todo)
 
     def _advance(self, count: int) -> None:
         self._done += count

@@ -20,7 +20,6 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from localinfer.formats.compressed import pack
-from localinfer.graph.ops import Head
 from localinfer.graph.weights import Checkpoint
 from localinfer.quantize.layerwise import Layerwise, Rates
 from localinfer.quantize.moving import Moving, adam
@@ -108,7 +107,7 @@ class Distillation:
             else None
         )
         self._seen: dict[int, Tensor] = {}
-        self._head = next(op for op in original.graph.ops if isinstance(op, Head))
+        self._head = original.graph.head
 
     def begin(self, clock: Callable[[], float] = time.monotonic) -> State:
         """Before the first step. Where time is limited, no more is looked at than the first look has time for."""

@@ -6,7 +6,7 @@ The counts are multiply-adds, weights and bytes, from headers alone.
 from dataclasses import dataclass
 from pathlib import Path
 
-from localinfer.graph.ops import Attend, GatedMLP, Linear
+from localinfer.graph.ops import Linear
 from localinfer.graph.weights import Checkpoint
 from localinfer.quantize.calibration import LEAST_SEQUENCES, LENGTH
 from localinfer.quantize.plan import TABLES, Method
@@ -55,11 +55,10 @@ class Costs:
         """From the headers of `source`, for layers of `bits`."""
         checkpoint = Checkpoint(source)
         graph = checkpoint.graph
-        halves = [op for op in graph.ops if isinstance(op, Attend | GatedMLP)]
         body = sum(_weights(linear) for linear in graph.linears() if linear.name not in TABLES)
         head = checkpoint.spec.vocab_size * checkpoint.spec.hidden_size
         weights = graph.parameters()
-        first = [stage for half in halves[:2] for stage in _stages(half)]
+        first = [stage for op in graph.layers[0] for stage in op.fused()]
         made = int(body * (bits + 0.5) / 8 + (weights - body) * TABLE_BYTES)
         widths = tuple((sum(linear.rows for linear in stage), stage[0].cols) for stage in first)
         return cls(speeds, checkpoint.nbytes, made, body, head, weights, checkpoint.spec.layers, widths)
@@ -138,13 +137,6 @@ class Costs:
             self.source_bytes / (self.speeds.hashing * 4), together * (self.body + self.head) / self.speeds.kernels
         )
         return self.loading(1) + SAFETY * step * tokens / together
-
-
-def _stages(half: Attend | GatedMLP) -> tuple[tuple[Linear, ...], tuple[Linear, ...]]:
-    """The matrices of half a layer, those with one input together."""
-    if isinstance(half, Attend):
-        return (half.q, half.k, half.v), (half.o,)
-    return (half.gate, half.up), (half.down,)
 
 
 def _weights(linear: Linear) -> int:

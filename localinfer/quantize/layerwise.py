@@ -7,15 +7,15 @@ not help is taken back.
 """
 
 import random
-from collections.abc import Callable
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from localinfer.graph.ops import Attend, GatedMLP
+from localinfer.graph.ops import LayerOp
 from localinfer.quantize.moving import Moving, adam
-from localinfer.quantize.student import Half, Runner, Student
+from localinfer.quantize.student import Runner, Student
 
 JUDGES = 4
 """So many more judge what came of it."""
@@ -39,8 +39,7 @@ class Layerwise:
         self, teacher: Runner, student: Student, moving: Moving, ids: Tensor, held_out: int, sequences: int
     ) -> None:
         self.teacher, self.student, self.moving = teacher, student, moving
-        halves = [op for op in student.checkpoint.graph.ops if isinstance(op, Attend | GatedMLP)]
-        self._layers = [halves[at : at + 2] for at in range(0, len(halves), 2)]
+        self._layers = student.checkpoint.graph.layers
         self.count = len(self._layers)
         self._judges = min(JUDGES, held_out)
         self._ids = torch.cat([ids[: self._judges], ids[held_out : held_out + sequences]])
@@ -53,20 +52,19 @@ class Layerwise:
         self.student.become(change)
         self._x = [self.student.embedded(ids) for ids in self._ids]
         self._true = [self.teacher.embedded(ids) for ids in self._ids]
-        for halves in self._layers[:layers]:
-            self._x = [through(self.student, halves, x) for x in self._x]
-            self._true = [through(self.teacher, halves, x) for x in self._true]
+        for ops in self._layers[:layers]:
+            self._x = [self.student.after(ops, x) for x in self._x]
+            self._true = [self.teacher.after(ops, x) for x in self._true]
 
     def train(self, change: Tensor, layer: int, rates: Rates, late: Callable[[], bool]) -> Tensor:
         """Train layer number `layer` until it is `late`, or done; returns `change` with that of its parts."""
-        halves, student, moving = self._layers[layer], self.student, self.moving
+        ops, student, moving = self._layers[layer], self.student, self.moving
         with torch.no_grad():
-            self._true = [through(self.teacher, halves, x) for x in self._true]
-        part = replace(student.checkpoint.graph, ops=tuple(halves))
-        matrices = [linear.name for linear in part.linears()]
-        names = [*matrices, *(f"{norm.name}.weight" for norm in part.norms())]
+            self._true = [self.teacher.after(ops, x) for x in self._true]
+        matrices = [linear.name for op in ops for linear in op.linears()]
+        names = [*matrices, *(f"{norm.name}.weight" for op in ops for norm in op.norms())]
         places = torch.cat([torch.arange(*student.places[name].indices(len(change))) for name in names])
-        before, numbers = self._error(halves, change), moving.copy(matrices)
+        before, numbers = self._error(ops, change), moving.copy(matrices)
         mean, square = torch.zeros(len(places)), torch.zeros(len(places))
         new, steps = change.clone(), PASSES * (len(self._ids) - self._judges)
         student.learn = moving.learn
@@ -74,19 +72,19 @@ class Layerwise:
             height = 1 - (step - 1) / steps
             moving.step, moving.rate = step, rates.numbers * height
             student.become(new)
-            slopes = self._slopes(halves, self._number(layer, step))[places] * student.first[places]
+            slopes = self._slopes(ops, self._number(layer, step))[places] * student.first[places]
             moved, mean, square = adam(new[places], mean, square, slopes, step, rates.scales * height)
             if bool(torch.isfinite(moved).all()):
                 new[places] = moved
             if late():
                 break
         student.learn = None
-        if not self._error(halves, new) < before:
+        if not self._error(ops, new) < before:
             moving.put_back(numbers)
             new = change
         student.become(new)
         with torch.no_grad():
-            self._x = [through(student, halves, x) for x in self._x]
+            self._x = [student.after(ops, x) for x in self._x]
         return new
 
     def forget(self) -> None:
@@ -101,29 +99,22 @@ class Layerwise:
         random.Random(f"{layer} {turn}").shuffle(order)
         return self._judges + order[at]
 
-    def _slopes(self, halves: list[Half], number: int) -> Tensor:
+    def _slopes(self, ops: Sequence[LayerOp], number: int) -> Tensor:
         """Of all that can be trained, for one sequence."""
         student, true = self.student, self._true[number]
         student.slopes.zero_()
-        y = through(student, halves, self._x[number])
+        y = student.after(ops, self._x[number])
         y.backward((y.detach() - true) * _weights(true))  # type: ignore[no-untyped-call]
         return student.slopes
 
     @torch.no_grad()
-    def _error(self, halves: list[Half], change: Tensor) -> float:
+    def _error(self, ops: Sequence[LayerOp], change: Tensor) -> float:
         """Of the sequences that judge, with `change` as it would be stored."""
         streams = list(zip(self._x, self._true, strict=True))[: self._judges]
         self.student.become(change)
         self.student.as_stored()
-        errors = [(through(self.student, halves, x) - true).pow(2) * _weights(true) for x, true in streams]
+        errors = [(self.student.after(ops, x) - true).pow(2) * _weights(true) for x, true in streams]
         return float(torch.stack(errors).mean())
-
-
-def through(model: Runner, halves: list[Half], x: Tensor) -> Tensor:
-    """The residual stream after a layer."""
-    for half in halves:
-        x = model.half(half, x)
-    return x
 
 
 def _weights(true: Tensor) -> Tensor:

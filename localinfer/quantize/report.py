@@ -13,7 +13,6 @@ from numpy.typing import NDArray
 
 from localinfer.formats.durable import write_json
 from localinfer.formats.json_files import read_object
-from localinfer.graph.ops import Attend, GatedMLP
 from localinfer.graph.weights import Checkpoint
 from localinfer.quantize.plan import Plan
 
@@ -106,13 +105,11 @@ def tell_errors_again(source: Path, before: Path, made: Path) -> dict[str, float
 def folds(original: Checkpoint, made: Checkpoint) -> dict[str, NDArray[np.float32]]:
     """For each matrix behind a norm the factors of its columns that the norm gave up."""
     found: dict[str, NDArray[np.float32]] = {}
-    for op in original.graph.ops:
-        if isinstance(op, Attend | GatedMLP):
-            norm = f"{op.norm.name}.weight"
-            was, now = (model.vector(norm) + np.float32(op.norm.offset) for model in (original, made))
-            fold = np.where(now == 0, 1, was / np.where(now == 0, 1, now)).astype(np.float32)
-            matrices = (op.q, op.k, op.v) if isinstance(op, Attend) else (op.gate, op.up)
-            found |= {linear.name: fold for linear in matrices}
+    for op in original.graph.body:
+        norm = f"{op.norm.name}.weight"
+        was, now = (model.vector(norm) + np.float32(op.norm.offset) for model in (original, made))
+        fold = np.where(now == 0, 1, was / np.where(now == 0, 1, now)).astype(np.float32)
+        found |= {linear.name: fold for linear in op.fused()[0]}
     return found
 
 

@@ -12,7 +12,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from localinfer.graph.ops import Attend, Embed, GatedMLP, Head, Linear
+from localinfer.graph.ops import LayerOp, Linear
 from localinfer.graph.weights import Checkpoint
 from localinfer.quantize.gptq import dequantized, nearest
 from localinfer.reference.executor import Executor
@@ -26,35 +26,25 @@ MOST_ROWS = 256
 Form = tuple[int, int]
 """(bits, group)."""
 
-Stage = tuple[Linear, ...]
-Half = Attend | GatedMLP
-
 
 def sensitivities(
     checkpoint: Checkpoint, tokens: NDArray[np.int32], forms: Sequence[Form], seed: int = 0
 ) -> list[tuple[tuple[str, ...], dict[Form, float]]]:
     """For the matrices of each stage (those that are loaded as one) the cost of each form, in nats a token."""
     probe = _Probe(checkpoint)
-    halves = [op for op in checkpoint.graph.ops if isinstance(op, Attend | GatedMLP)]
+    ops = checkpoint.graph.body
     texts = tokens[:SEQUENCES]
-    passed, gradients = probe.forward(halves, texts, torch.Generator().manual_seed(seed))
+    passed, gradients = probe.forward(ops, texts, torch.Generator().manual_seed(seed))
     found = []
-    for half, streams in zip(reversed(halves), reversed(passed), strict=True):
-        seen, gradients = probe.back(half, streams, gradients)
-        for stage in reversed(stages(half)):
+    for op, streams in zip(reversed(ops), reversed(passed), strict=True):
+        seen, gradients = probe.back(op, streams, gradients)
+        for stage in reversed(op.fused()):
             inputs = torch.cat([one[stage[0].name][0] for one in seen])
             slopes = [torch.cat([one[linear.name][1] for one in seen]) for linear in stage]
             costs = _costs([probe.weight(linear) for linear in stage], inputs, slopes, forms)
             found.append((tuple(linear.name for linear in stage), costs))
         probe.forget()
     return found[::-1]
-
-
-def stages(half: Half) -> tuple[Stage, Stage]:
-    """The matrices of half a layer that must have one form: those with the same input."""
-    if isinstance(half, Attend):
-        return (half.q, half.k, half.v), (half.o,)
-    return (half.gate, half.up), (half.down,)
 
 
 def _costs(
@@ -89,38 +79,35 @@ class _Probe(Executor):
         self._noted.clear()
 
     def forward(
-        self, halves: Sequence[Half], texts: NDArray[np.int32], draw: torch.Generator
+        self, ops: Sequence[LayerOp], texts: NDArray[np.int32], draw: torch.Generator
     ) -> tuple[list[list[Tensor]], list[Tensor]]:
-        """The residual stream of each text before each half, and the gradient of each text's loss at the end."""
-        embed = next(op for op in self.checkpoint.graph.ops if isinstance(op, Embed))
-        head = next(op for op in self.checkpoint.graph.ops if isinstance(op, Head))
+        """The residual stream of each text before each operation, and the gradient of each text's loss at the end."""
         passed: list[list[Tensor]] = []
         with torch.no_grad():
-            table = self.weight(embed.table)
-            streams = [table[torch.from_numpy(text).long()] * embed.scale for text in texts]
+            streams = [self.embedded(torch.from_numpy(text).long()) for text in texts]
             self.forget()
-            for half in halves:
+            for op in ops:
                 passed.append(streams)
-                streams = [x + self._half(half, x) for x in streams]
+                streams = [x + self.added(op, x) for x in streams]
                 self.forget()
         gradients: list[Tensor] = []
         for x in streams:
             x.requires_grad_()
-            scores = torch.log_softmax(self.head(head, x), -1)
+            scores = torch.log_softmax(self.head(self.checkpoint.graph.head, x), -1)
             drawn = torch.multinomial(scores.detach().exp(), 1, generator=draw)
             gradients += torch.autograd.grad(-scores.gather(1, drawn).sum(), x)
         self.forget()
         return passed, gradients
 
     def back(
-        self, half: Half, streams: Sequence[Tensor], gradients: Sequence[Tensor]
+        self, op: LayerOp, streams: Sequence[Tensor], gradients: Sequence[Tensor]
     ) -> tuple[list[dict[str, tuple[Tensor, Tensor]]], list[Tensor]]:
-        """One half backwards: for each text the input and the gradient of each matrix, and the gradients before it."""
+        """One operation backwards: for each text the input and the slope of each matrix, and the slopes before it."""
         seen, before = [], []
         for stream, gradient in zip(streams, gradients, strict=True):
             self._noted.clear()
             x = stream.detach().requires_grad_()
-            out = x + self._half(half, x)
+            out = x + self.added(op, x)
             names = list(self._noted)
             slopes = torch.autograd.grad(out, [x, *(self._noted[name][1] for name in names)], gradient)
             before.append(slopes[0])
@@ -128,6 +115,3 @@ class _Probe(Executor):
                 {name: (self._noted[name][0].detach(), slope) for name, slope in zip(names, slopes[1:], strict=True)}
             )
         return seen, before
-
-    def _half(self, half: Half, x: Tensor) -> Tensor:
-        return self.attend(half, x) if isinstance(half, Attend) else self.gated_mlp(half, x)

@@ -12,25 +12,25 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from itertools import repeat
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from localinfer.graph.ops import Attend, Embed, GatedMLP, Linear
+from localinfer.graph.ops import Attend, GatedMLP, LayerOp, Linear
 from localinfer.graph.weights import Checkpoint
 from localinfer.reference.executor import Executor
 
 IN_MEMORY = 1 << 30
 """Bytes of the residual stream above which it lies in a file."""
 
-Half = Attend | GatedMLP
 Stage = tuple[Linear, ...]
 """Matrices with one input, rounded together."""
 
-Fit = Callable[[Half, Stage, Tensor, Tensor | None], dict[str, Tensor]]
-"""Is given half a layer, the matrices of a stage in it, the mean of x x' over their inputs x, and that of (t - x) x',
+Fit = Callable[[LayerOp, Stage, Tensor, Tensor | None], dict[str, Tensor]]
+"""Is given an operation, the matrices of a stage of it, the mean of x x' over their inputs x, and that of (t - x) x',
 t the original model's inputs; returns the matrices as quantized, and vectors that changed with them."""
 
 Inputs = Callable[[Tensor], Tensor]
@@ -72,7 +72,7 @@ class Stream(Executor):
         shape = (sequences, length, checkpoint.spec.hidden_size)
         self.x = _space(shape, scratch)
         self.true = _space(shape, scratch) if follow else None
-        table = next(op for op in checkpoint.graph.ops if isinstance(op, Embed))
+        table = checkpoint.graph.embed
         whole = self.original.weight(table.table) if follow else None
         for number, sequence in enumerate(tokens):
             self.x[number] = embed(sequence)
@@ -82,27 +82,27 @@ class Stream(Executor):
         self.forget()
 
     @torch.no_grad()
-    def quantize(self, halves: Sequence[Half], fit: Fit, look: Callable[[], None] = lambda: None) -> None:
+    def quantize(self, ops: Sequence[LayerOp], fit: Fit, look: Callable[[], None] = lambda: None) -> None:
         """Take the stream through one layer; after each stage all is computed with what `fit` has made of it. `look`
         is called with each sequence, and ends it by raising."""
         self._look = look
-        for half in halves:
-            first, last = _stages(self, half)
-            true_first, true_last = _stages(self.original, half)
+        for op in ops:
+            first, last = _stages(self, op)
+            true_first, true_last = _stages(self.original, op)
             moments = self._moments(first[0][0], self._through(first[1]), self._true(true_first[1]))
-            self.put(fit(half, first[0], *moments))
+            self.put(fit(op, first[0], *moments))
             inputs, true = self._kept_if_small(last), self._kept_if_small(true_last, original=True)
-            self.put(fit(half, last[0], *self._moments(last[0][0], inputs, true)))
-            self._advance(half, inputs, true)
+            self.put(fit(op, last[0], *self._moments(last[0][0], inputs, true)))
+            self._advance(op, inputs, true)
         self.forget()
 
     @torch.no_grad()
-    def pass_over(self, halves: Sequence[Half], matrices: Mapping[str, Tensor]) -> None:
+    def pass_over(self, ops: Sequence[LayerOp], matrices: Mapping[str, Tensor]) -> None:
         """Take the stream through a layer that is quantized already."""
         self.put(matrices)
-        for half in halves:
-            inputs = self._through(_stages(self, half)[1][1])
-            self._advance(half, inputs, self._true(_stages(self.original, half)[1][1]))
+        for op in ops:
+            inputs = self._through(_stages(self, op)[1][1])
+            self._advance(op, inputs, self._true(_stages(self.original, op)[1][1]))
         self.forget()
 
     def put(self, tensors: Mapping[str, Tensor]) -> None:
@@ -152,21 +152,27 @@ class Stream(Executor):
                 apart.addmm_((t - seen).T, seen)
         return total / count, None if apart is None else apart / count
 
-    def _advance(self, half: Half, inputs: Again | None, true: Again | None) -> None:
-        """Add to the streams what the half layer makes of the inputs of its last stage."""
-        last = half.o if isinstance(half, Attend) else half.down
+    def _advance(self, op: LayerOp, inputs: Again | None, true: Again | None) -> None:
+        """Add to the streams what `op` makes of the inputs of its last stage."""
+        ((last,),) = op.fused()[1:]
         for stream, model, seen in ((self.x, self, inputs), (self.true, self.original, true)):
             if stream is not None and seen is not None:
                 for x, given in zip(stream, seen(), strict=True):
                     self._look()
-                    x += model.norm(half.post_norm, model.linear(last, given))
+                    x += model.norm(op.post_norm, model.linear(last, given))
 
 
-def _stages(model: Executor, half: Half) -> tuple[tuple[Stage, Inputs], tuple[Stage, Inputs]]:
-    """The two stages of half a layer, and how the input of each comes from the residual stream in `model`."""
-    if isinstance(half, Attend):
-        return ((half.q, half.k, half.v), partial(model.norm, half.norm)), ((half.o,), partial(model.mixed, half))
-    return ((half.gate, half.up), partial(model.norm, half.norm)), ((half.down,), partial(model.hidden, half))
+INNER: Mapping[type[LayerOp], Callable[[Executor], Callable[[Any, Tensor], Tensor]]] = {
+    Attend: lambda model: model.mixed,
+    GatedMLP: lambda model: model.hidden,
+}
+"""What computes the input of an operation's last stage from the residual stream."""
+
+
+def _stages(model: Executor, op: LayerOp) -> tuple[tuple[Stage, Inputs], tuple[Stage, Inputs]]:
+    """The two stages of `op`, and how the input of each comes from the residual stream in `model`."""
+    first, last = op.fused()
+    return (first, partial(model.norm, op.norm)), (last, partial(INNER[type(op)](model), op))
 
 
 def _space(shape: tuple[int, ...], scratch: Path) -> Tensor:

@@ -14,7 +14,7 @@ from torch.nn.functional import scaled_dot_product_attention
 from torch.utils.checkpoint import checkpoint as recomputed
 
 from localinfer.formats.compressed import unpack
-from localinfer.graph.ops import Attend, Embed, GatedMLP, Head, Linear, Norm
+from localinfer.graph.ops import Attend, LayerOp, Linear, Norm
 from localinfer.graph.stored import IntLinear
 from localinfer.graph.weights import Checkpoint
 from localinfer.quantize.stream import rounded
@@ -23,7 +23,6 @@ from localinfer.reference.executor import Executor, visible
 KEPT = 3 << 30
 """Bytes of activations of one sequence above which layers are computed again on the way back, and not kept."""
 
-Half = Attend | GatedMLP
 Learn = Callable[[str, Tensor], None]
 """Is given the slope by a whole matrix, [rows, groups, group], when it is known."""
 
@@ -43,20 +42,8 @@ class Runner(Executor):
 
     def embedded(self, ids: Tensor) -> Tensor:
         """Token ids [n] to the first residual stream [n, hidden]."""
-        embed = next(op for op in self.checkpoint.graph.ops if isinstance(op, Embed))
+        embed = self.checkpoint.graph.embed
         return self.weight(embed.table)[ids].float() * embed.scale
-
-    def half(self, op: Half, x: Tensor) -> Tensor:
-        """The residual stream after half a layer."""
-        return x + (self.attend(op, x) if isinstance(op, Attend) else self.gated_mlp(op, x))
-
-    def through(self, ids: Tensor) -> Tensor:
-        """The residual stream after all layers."""
-        x = self.embedded(ids)
-        for op in self.checkpoint.graph.ops:
-            if isinstance(op, Attend | GatedMLP):
-                x = self.half(op, x)
-        return x
 
     def attention(self, op: Attend, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         # Kept by position and head; torch wants heads first.
@@ -117,7 +104,7 @@ class Student(Runner):
 
     def __init__(self, model: Checkpoint, kind: torch.dtype) -> None:
         super().__init__(model, kind)
-        tables = {op.table for op in model.graph.ops if isinstance(op, Embed | Head)}
+        tables = model.graph.tables
         self.integers: dict[str, Tensor] = {}
         self.bits: dict[str, int] = {}
         self.learn: Learn | None = None
@@ -180,10 +167,10 @@ class Student(Runner):
                     leaf.copy_(leaf.clamp(-65504, 65504).half().float())
         self._matrices.clear()
 
-    def half(self, op: Half, x: Tensor) -> Tensor:
+    def added(self, op: LayerOp, x: Tensor) -> Tensor:
         if not torch.is_grad_enabled() or self._bytes_a_token * len(x) <= KEPT:
-            return super().half(op, x)
-        again: Tensor = recomputed(super().half, op, x, use_reentrant=False, preserve_rng_state=False)
+            return super().added(op, x)
+        again: Tensor = recomputed(super().added, op, x, use_reentrant=False, preserve_rng_state=False)
         return again
 
     def linear(self, linear: Linear, x: Tensor) -> Tensor:

@@ -3,14 +3,14 @@
 Slow on purpose. Everything faster is compared with this.
 """
 
-from collections.abc import Sequence
-from typing import Literal
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
 from torch.nn.functional import gelu, silu
 
-from localinfer.graph.ops import Attend, Embed, GatedMLP, Head, Linear, Norm
+from localinfer.graph.ops import Attend, GatedMLP, Head, LayerOp, Linear, Norm
 from localinfer.graph.rope import Rope
 from localinfer.graph.weights import Checkpoint
 
@@ -34,18 +34,27 @@ class Executor:
 
     def scores(self, token_ids: Sequence[int], first: int = 0) -> Tensor:
         """The same after the rows from `first` on (negative: the last ones) only."""
-        x = torch.tensor(list(token_ids), dtype=torch.long)
-        for op in self.checkpoint.graph.ops:
-            match op:
-                case Embed():
-                    x = self.weight(op.table)[x] * op.scale
-                case Attend():
-                    x = x + self.attend(op, x)
-                case GatedMLP():
-                    x = x + self.gated_mlp(op, x)
-                case Head():
-                    x = self.head(op, x[first:])
+        x = self.through(torch.tensor(list(token_ids), dtype=torch.long))
+        return self.head(self.checkpoint.graph.head, x[first:])
+
+    def through(self, ids: Tensor) -> Tensor:
+        """The residual stream after all layers."""
+        return self.after(self.checkpoint.graph.body, self.embedded(ids))
+
+    def after(self, ops: Iterable[LayerOp], x: Tensor) -> Tensor:
+        """The residual stream [n, hidden] after these operations."""
+        for op in ops:
+            x = x + self.added(op, x)
         return x
+
+    def embedded(self, ids: Tensor) -> Tensor:
+        """Token ids [n] to the first residual stream [n, hidden]."""
+        embed = self.checkpoint.graph.embed
+        return self.weight(embed.table)[ids] * embed.scale
+
+    def added(self, op: LayerOp, x: Tensor) -> Tensor:
+        """What `op` adds to the residual stream `x` [n, hidden]."""
+        return ADDED[type(op)](self, op, x)
 
     def attend(self, op: Attend, x: Tensor) -> Tensor:
         """What attention adds to the residual stream `x` [n, hidden]."""
@@ -125,6 +134,13 @@ class Executor:
         if name not in self._kept:
             self._kept[name] = torch.from_numpy(self.checkpoint.vector(name))
         return self._kept[name]
+
+
+ADDED: Mapping[type[LayerOp], Callable[[Executor, Any, Tensor], Tensor]] = {
+    Attend: Executor.attend,
+    GatedMLP: Executor.gated_mlp,
+}
+"""What runs each kind of operation."""
 
 
 def rotate(x: Tensor, rope: Rope, first: int = 0) -> Tensor:

@@ -6,9 +6,9 @@ from typing import Any
 
 import pytest
 
-from localinfer.cost.fit import DEFAULT_CONTEXT, estimate, weights_bytes
+from localinfer.config import DEFAULT_CONTEXT
+from localinfer.cost.fit import estimate, weights_bytes
 from localinfer.cost.roofline import fastest, gguf_traffic, share, traffic
-from localinfer.engine import opening
 from localinfer.errors import LocalInferError
 from localinfer.graph.program import load_program
 from localinfer.graph.weights import Checkpoint
@@ -43,7 +43,6 @@ def test_a_4_bit_cache(tmp_path: Path) -> None:
 
 
 def test_no_context_is_the_engines_own_choice(tmp_path: Path) -> None:
-    assert DEFAULT_CONTEXT == opening.DEFAULT_CONTEXT
     path = make_checkpoint(tmp_path / "m")
     longest = Checkpoint(path).spec.max_context
     assert estimate(path).context == min(longest, DEFAULT_CONTEXT)
@@ -81,11 +80,11 @@ def test_a_token_reads_all_weights_but_one_embedding(tmp_path: Path, family: Any
     path = make_checkpoint(tmp_path / "m", family)
     checkpoint = Checkpoint(path)
     read = traffic(path, 8)
-    table = checkpoint.graph.ops[0].table  # type: ignore[union-attr]
+    table = checkpoint.graph.embed.table
     saved = 0 if checkpoint.spec.tied else table.rows * table.cols * 2 - table.cols * 2
     assert read.weights == weights_bytes(checkpoint) - saved
     assert read.bytes_per_token() == read.weights
-    per_token = checkpoint.spec.kv_bytes_per_token(8)
+    per_token = sum(checkpoint.graph.state_bytes(8))
     assert read.bytes_per_token(1) == read.weights + per_token
     window = max(checkpoint.spec.windows)
     full = checkpoint.spec.windows.count(0)

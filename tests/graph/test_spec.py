@@ -1,11 +1,10 @@
 """The numbers of published models, from their published config.json."""
 
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 
 from localinfer.graph.families.gemma3_text import to_bfloat16
-from localinfer.graph.ops import Attend, Embed, Head
 from localinfer.graph.registry import family_for, known_families, read_graph
 from tests.tiny import FAMILIES, Family, nested_gemma3, tiny_config
 
@@ -68,11 +67,10 @@ def test_it_counts_as_many_parameters_as_were_published(config: dict[str, Any], 
 
 
 def test_kv_cache_of_a_token() -> None:
-    spec = read_graph(SMOLLM2).spec
-    assert spec.kv_bytes_per_token(16) == 30 * 3 * 2 * 64 * 2
-    assert spec.kv_bytes_per_token(8) == 30 * 3 * 2 * (64 + 4)
-    assert spec.kv_bytes_per_token(4) == 30 * 3 * 2 * (32 + 4)
-    assert spec.kv_bytes_per_token([4] * 29 + [8]) == 29 * 3 * 2 * (32 + 4) + 3 * 2 * (64 + 4)
+    graph = read_graph(SMOLLM2)
+    assert graph.state_bytes(16) == (3 * 2 * 64 * 2,) * 30
+    assert graph.state_bytes(8) == (3 * 2 * (64 + 4),) * 30
+    assert graph.state_bytes([4] * 29 + [8]) == (3 * 2 * (32 + 4),) * 29 + (3 * 2 * (64 + 4),)
 
 
 def test_a_nested_config_takes_what_it_lacks_from_outside() -> None:
@@ -87,19 +85,15 @@ def test_the_embedding_is_scaled_as_in_training() -> None:
     # 25.298 is not a bfloat16; the model was trained with the nearest one.
     assert to_bfloat16(640**0.5) == 25.25
     assert to_bfloat16(1152**0.5) == 34.0
-    embed = read_graph(tiny_config("gemma3_text", hidden_size=640)).ops[0]
-    assert isinstance(embed, Embed)
-    assert embed.scale == 25.25
+    assert read_graph(tiny_config("gemma3_text", hidden_size=640)).embed.scale == 25.25
 
 
 @pytest.mark.parametrize("family", FAMILIES)
 def test_a_graph_is_embedding_layers_head(family: Family) -> None:
     config = tiny_config(family)
     graph = read_graph(nested_gemma3(config) if family == "gemma3" else config)
-    assert isinstance(graph.ops[0], Embed)
-    assert isinstance(graph.ops[-1], Head)
-    assert len(graph.ops) == 2 + 2 * graph.spec.layers
-    assert [op.window for op in graph.ops if isinstance(op, Attend)] == list(graph.spec.windows)
+    assert [len(layer) for layer in graph.layers] == [2] * graph.spec.layers
+    assert [state.window for state in graph.states()] == list(graph.spec.windows)
     names = [linear.name for linear in graph.linears()]
     assert len(names) == len(set(names)) == 7 * graph.spec.layers + (1 if graph.spec.tied else 2)
 
@@ -107,3 +101,31 @@ def test_a_graph_is_embedding_layers_head(family: Family) -> None:
 def test_every_known_family_is_tested() -> None:
     assert set(known_families()) == set(FAMILIES)
     assert all(family_for(name) for name in known_families())
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_every_operation_answers_for_itself(family: Family) -> None:
+    """What is counted by operation is what is counted by tensor."""
+    graph = read_graph(tiny_config(family))
+    matrices = sum(linear.rows * linear.cols for linear in graph.linears() if linear not in graph.tables)
+    table = graph.head.table
+    assert graph.flops(3) == 2 * 3 * (matrices + table.rows * table.cols)
+    assert all(part == 1 for linear, part in graph.traffic(1).items() if linear != graph.embed.table)
+    assert graph.traffic(1)[graph.embed.table] == (1 if graph.spec.tied else 1 / graph.embed.table.rows)
+    assert graph.traffic(table.rows)[graph.embed.table] == 1
+    for op in graph.body:
+        assert [linear for together in op.fused() for linear in together] == list(op.linears())
+        assert len({linear.cols for linear in op.fused()[0]}) == 1
+        assert op.norm in op.norms()
+        assert op.width() > 0
+
+
+def test_every_executor_knows_every_operation() -> None:
+    """One that is added to the graph must be taught to all who run it."""
+    from localinfer.graph.ops import LayerOp, Op
+    from localinfer.graph.program import ADD
+    from localinfer.quantize.stream import INNER
+    from localinfer.reference.executor import ADDED
+
+    assert set(ADD) == set(get_args(Op))
+    assert set(ADDED) == set(INNER) == set(get_args(LayerOp))

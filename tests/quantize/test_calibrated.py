@@ -111,7 +111,7 @@ def test_activations_as_the_kernels_round_them() -> None:
     integers = seen * 127 / 3
     assert torch.equal(seen[1], x[1])
     torch.testing.assert_close(integers, integers.round(), atol=1e-4, rtol=0)
-    assert integers[0, :4].round().tolist() == [42, -127, 11, 0]  # halves to even
+    assert integers[0, :4].round().tolist() == [42, -127, 11, 0]  # ops to even
     torch.testing.assert_close(stream.rounded(x, (32512, 32)), x, atol=3 / 32512, rtol=0)
 
 
@@ -124,8 +124,8 @@ def test_the_stream_is_that_of_the_quantized_model(source: Path, whole: Path, tm
     plan = make_plan(source, 3, None, "gptq")
     layers = Layers(source, plan, tokens, whole / plan.file_name(0), tmp_path)
     for number, unit in enumerate(plan.units):
-        if halves := layers.halves(unit):
-            layers.pass_over(halves, whole / plan.file_name(number))
+        if ops := layers.ops(unit):
+            layers.pass_over(ops, whole / plan.file_name(number))
 
     class Rounding(Executor):
         def linear(self, linear, x):  # type: ignore[no-untyped-def]
@@ -133,7 +133,7 @@ def test_the_stream_is_that_of_the_quantized_model(source: Path, whole: Path, tm
 
     model = Rounding(Checkpoint(whole))
     with torch.no_grad():
-        ours = model.head(model.checkpoint.graph.ops[-1], layers.stream.x[0])  # type: ignore[arg-type]
+        ours = model.head(model.checkpoint.graph.head, layers.stream.x[0])
     torch.testing.assert_close(ours, model.logits(tokens[0].tolist()), rtol=1e-4, atol=1e-4)
 
 

@@ -10,7 +10,7 @@ from typing import Any
 
 from localinfer.graph.families.layers import attend, decoder, gated_mlp
 from localinfer.graph.fields import Fields
-from localinfer.graph.ops import Graph, Op
+from localinfer.graph.ops import Graph
 from localinfer.graph.rope import Rope, rope_from
 from localinfer.graph.spec import (
     MOST_LAYERS,
@@ -49,18 +49,14 @@ def spec(values: Mapping[str, Any]) -> ModelSpec:
 
 def graph(spec: ModelSpec) -> Graph:
     """x += norm(attention(norm(x))); x += norm(mlp(norm(x))); a layer. Every norm multiplies by 1 + w."""
-    layers: list[Op] = []
-    for layer in range(spec.layers):
-        layers += [
+    before, after = "pre_feedforward_layernorm", "post_feedforward_layernorm"
+    layers = (
+        (
             attend(spec, layer, qk_norm=True, post_norm="post_attention_layernorm", offset=1.0),
-            gated_mlp(
-                spec,
-                layer,
-                norm="pre_feedforward_layernorm",
-                post_norm="post_feedforward_layernorm",
-                offset=1.0,
-            ),
-        ]
+            gated_mlp(spec, layer, norm=before, post_norm=after, offset=1.0),
+        )
+        for layer in range(spec.layers)
+    )
     return decoder(spec, layers, offset=1.0)
 
 

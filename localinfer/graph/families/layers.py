@@ -1,6 +1,8 @@
 """The decoder layer that Llama and its descendants share, with the names their checkpoints give its tensors."""
 
-from localinfer.graph.ops import Attend, Embed, GatedMLP, Graph, Head, Linear, Norm, Op
+from collections.abc import Iterable
+
+from localinfer.graph.ops import Attend, Embed, GatedMLP, Graph, Head, LayerOp, Linear, Norm
 from localinfer.graph.spec import ModelSpec
 
 
@@ -46,9 +48,9 @@ def gated_mlp(
     )
 
 
-def decoder(spec: ModelSpec, layers: list[Op], *, offset: float = 0.0) -> Graph:
+def decoder(spec: ModelSpec, layers: Iterable[tuple[LayerOp, ...]], *, offset: float = 0.0) -> Graph:
     """Embedding, `layers`, final norm and head; a tied head is the embedding's own matrix."""
     table = Linear("model.embed_tokens", spec.vocab_size, spec.hidden_size)
     head = table if spec.tied else Linear("lm_head", spec.vocab_size, spec.hidden_size)
     final = Norm("model.norm", spec.hidden_size, spec.norm_eps, offset)
-    return Graph(spec, (Embed(table, spec.embed_scale), *layers, Head(final, head, spec.logit_softcap)))
+    return Graph(spec, Embed(table, spec.embed_scale), tuple(layers), Head(final, head, spec.logit_softcap))

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from localinfer.graph.families.layers import attend, decoder, gated_mlp
-from localinfer.graph.ops import Graph, Op
+from localinfer.graph.ops import Graph
 from localinfer.graph.rope import read_rope
 from localinfer.graph.spec import ModelSpec, read_activation, read_config, read_sizes, read_tied
 
@@ -33,7 +33,4 @@ def spec(values: Mapping[str, Any]) -> ModelSpec:
 
 def graph(spec: ModelSpec) -> Graph:
     """x += attention(norm(x)); x += mlp(norm(x)); a layer."""
-    layers: list[Op] = []
-    for layer in range(spec.layers):
-        layers += [attend(spec, layer), gated_mlp(spec, layer)]
-    return decoder(spec, layers)
+    return decoder(spec, ((attend(spec, layer), gated_mlp(spec, layer)) for layer in range(spec.layers)))
