@@ -5,8 +5,10 @@ from collections.abc import AsyncIterator, Iterator
 from typing import TYPE_CHECKING, TypeVar
 
 from localinfer.config import EngineConfig
-from localinfer.engine.opening import OnProgress, open_engine
+from localinfer.engine.opening import OnProgress
 from localinfer.hub.resolve import resolve
+from localinfer.loading.opening import open_model
+from localinfer.loading.tell import Tell
 
 if TYPE_CHECKING:
     from localinfer.engine.protocol import Engine
@@ -22,12 +24,14 @@ def load(
     backend: str = "auto",
     on_progress: OnProgress | None = None,
 ) -> "Engine":
-    """An engine for the model `ref`, named as on the command line, which must be here already.
+    """An engine for the model `ref`, named as on the command line, which must be here already; it is checked, opened
+    and sampled as there.
 
-    Raises `NotFound`, whose hint is the command that gets it, and what `open_engine` raises.
+    Raises `NotFound`, whose hint is the command that gets it, `DoesNotFit` before anything is loaded, and what
+    `open_engine` raises.
     """
     found = resolve(ref, revision=revision)
-    return open_engine(found.path, config, backend=backend, name=found.ref, on_progress=on_progress)
+    return open_model(found, config or EngineConfig(), backend=backend, tell=Tell(on_progress)).engine
 
 
 async def astream(events: Iterator[T]) -> AsyncIterator[T]:

@@ -11,7 +11,8 @@ import pytest
 
 import localinfer
 from localinfer import Chat, EngineConfig, Request, SamplingParams, Text, astream, load
-from localinfer.errors import NotFound, UsageError
+from localinfer.errors import DoesNotFit, NotFound, UsageError
+from localinfer.hub import catalogue
 from tests.tiny import make_checkpoint
 
 GREEDY = SamplingParams(temperature=0, max_tokens=20, ignore_eos=True)
@@ -146,3 +147,14 @@ def test_it_can_be_run_as_a_module() -> None:
     assert (ran.returncode, ran.stdout, ran.stderr) == (0, f"{localinfer.__version__}\n", "")
     wrong = subprocess.run([sys.executable, "-m", "localinfer", "rnu"], capture_output=True, text=True, check=False)
     assert (wrong.returncode, "did you mean `localinfer run`?" in wrong.stderr) == (2, True)
+
+
+def test_it_is_opened_as_commands_open_it(path: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The catalogue's advice holds here too, and what does not fit is told before it is loaded."""
+    entry = catalogue.Entry("org/m", "tiny", (), "none", 1, sampling={"min_p": 0.3})
+    monkeypatch.setattr(catalogue, "find", lambda _ref: entry)
+    with open_it(path) as engine:
+        assert engine.default_sampling.min_p == 0.3
+    monkeypatch.setattr("localinfer.cost.fit.available_bytes", lambda: 1000)
+    with pytest.raises(DoesNotFit):
+        open_it(path)

@@ -5,7 +5,6 @@ from dataclasses import dataclass, field
 
 from localinfer.chats.chat import Chat
 from localinfer.cli.bundles import CostFlags
-from localinfer.cli.opening import Opened
 from localinfer.cli.output import Answer, note, note_tinted, show_json
 from localinfer.cli.progress import Progress as ProgressLine
 from localinfer.cli.report import as_json, as_line
@@ -15,6 +14,7 @@ from localinfer.cost.bill import Bill, bill_of
 from localinfer.cost.energy import Meter, source_of, start_meter, with_card
 from localinfer.errors import ContextOverflow, LocalInferError, NotFinite
 from localinfer.events import Event, Finished, Progress, Shifted, Stats, Text
+from localinfer.loading.opening import Opened
 
 
 @dataclass(slots=True)

@@ -19,6 +19,7 @@ from localinfer.cli.bundles import (
     WorkloadFlags,
 )
 from localinfer.cli.command import TYPED
+from localinfer.cli.telling import Terminal
 from localinfer.cli.workloads import run_workload
 from localinfer.config import EngineConfig, one_of
 from localinfer.errors import NotFound, UsageError, size
@@ -166,8 +167,8 @@ def measured(
 ) -> "BenchReport":
     """Run `tests` each way, in turn with the other engine on `peer`; `how` goes to `run_bench` as it is."""
     from localinfer.bench.run import run_bench
-    from localinfer.cli.opening import check_fit
     from localinfer.cli.progress import Progress
+    from localinfer.loading.fitting import check_fit
 
     config = next(iter(ways.values()))
     if model.kind == "checkpoint":
@@ -230,11 +231,11 @@ def answer_prompts(
     """Answer all of them each way, in turn; keep the rows and show them."""
     from localinfer.bench.answers import answers_table, as_json, run_answers
     from localinfer.chats.chat import Chat
-    from localinfer.cli.opening import check_fit
     from localinfer.cli.output import line, show_json
     from localinfer.cli.progress import Progress
     from localinfer.engine.opening import open_engine
     from localinfer.engine.protocol import Engine
+    from localinfer.loading.fitting import check_fit
 
     def to_tokens(engine: Engine, prompt: str) -> tuple[int, ...]:
         raw = engine.chat_template is None
@@ -258,11 +259,11 @@ def answer_prompts(
 
 def known(ref: str, odd: str | None, *, revision: str | None, offline: bool, quiet: bool) -> LocalModel:
     """The model that `ref` means; its weights are what they are."""
-    from localinfer.cli.opening import find
+    from localinfer.loading.opening import find
 
     if odd is not None:
         raise UsageError("`--group` and `--head-bits` are for `--random`", hint="leave them out")
-    return find(ref, revision=revision, offline=offline, quiet=quiet)
+    return find(ref, revision=revision, offline=offline, tell=Terminal(quiet))
 
 
 def random_weights(

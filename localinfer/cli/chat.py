@@ -10,7 +10,7 @@ import typer
 
 from localinfer.cli import options as o
 from localinfer.cli.bundles import CostFlags, EngineFlags, SamplingFlags
-from localinfer.config import EngineConfig
+from localinfer.cli.telling import Terminal
 from localinfer.errors import LocalInferError, UsageError
 
 if TYPE_CHECKING:
@@ -48,9 +48,10 @@ def chat(
     """Talk to models in the terminal, in as many panes as fit. Every chat is kept."""
     _require_terminal()
     from localinfer.chats.store import ChatStore
-    from localinfer.cli.opening import find
     from localinfer.cost.apis import would_charge
     from localinfer.hub.cache import list_models
+    from localinfer.loading import opening as loading
+    from localinfer.loading.tell import Tell
     from localinfer.paths import chats_file, screen_file
     from localinfer.tui.app import run_app
     from localinfer.tui.tiling import MOST_PANES
@@ -67,8 +68,11 @@ def chat(
         known = {one.ref: one for one in found.values()}
 
         def open_model(ref: str, progress: "OnProgress") -> "Engine":
-            here = known.get(ref) or find(ref, offline=offline, quiet=True)
-            return _opened(here, config, engine.backend, sampling, progress)
+            tell = Tell(progress)
+            here = known.get(ref) or loading.find(ref, offline=offline, tell=tell)
+            running = loading.open_model(here, config, backend=engine.backend, tell=tell).engine
+            running.default_sampling = sampling.over(running.default_sampling)
+            return running
 
         return run_app(
             open_model,
@@ -108,12 +112,12 @@ def _left(latest: "SavedChat | None") -> "KeptScreen | None":
 def _found(refs: list[str], revision: str | None, *, offline: bool, all_of_them: bool) -> "dict[str, LocalModel]":
     """The models by their names; raises what `find` does. Unless all are needed, those that are not here are left out:
     a chat can be read without its model, and what is wrong is told when it is opened."""
-    from localinfer.cli.opening import find
+    from localinfer.loading.opening import find
 
     found: dict[str, LocalModel] = {}
     for ref in dict.fromkeys(refs):
         try:
-            found[ref] = find(ref, revision=revision, offline=offline)
+            found[ref] = find(ref, revision=revision, offline=offline, tell=Terminal(quiet=False))
         except LocalInferError:
             if all_of_them:
                 raise
@@ -135,19 +139,3 @@ def _require_terminal() -> None:
             "`chat` draws a screen, which a terminal of type `dumb` cannot show",
             hint='set TERM to what it is, such as `TERM=xterm-256color`, or use `localinfer run starter "…"`',
         )
-
-
-def _opened(
-    model: "LocalModel", config: EngineConfig, backend: str, sampling: SamplingFlags, progress: "OnProgress"
-) -> "Engine":
-    """The engine for one model, after a check that it fits beside those that are open."""
-    from localinfer.chats import sandbox
-    from localinfer.cli.opening import check_fit, with_advice
-    from localinfer.engine.opening import open_engine
-
-    sandbox.prepare()
-    if model.kind == "checkpoint":
-        check_fit(model, config)
-    running = open_engine(model.path, config, backend=backend, name=model.ref, on_progress=progress)
-    running.default_sampling = sampling.over(with_advice(running, model).default_sampling)
-    return running

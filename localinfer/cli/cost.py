@@ -9,6 +9,7 @@ import typer
 from localinfer.cli import options as o
 from localinfer.cli.bundles import CostFlags, EngineFlags
 from localinfer.cli.command import refuse_typed
+from localinfer.cli.telling import Terminal
 from localinfer.errors import NotSupported, UsageError
 
 ModelArg = Annotated[str | None, typer.Argument(metavar="MODEL", help="The model. [default: starter]")]
@@ -38,9 +39,9 @@ def cost(
     """
     from localinfer.bench.costing import cost_report, cost_table, draw
     from localinfer.cli.bench import counts
-    from localinfer.cli.opening import find
     from localinfer.cli.output import line, show_json
     from localinfer.evaluate.picture import require_picture
+    from localinfer.loading.opening import find
 
     refuse_typed(ctx, "backend", "draft", "draft-tokens", "prefill-chunk", "latency-goal")
     picture = Path(plot).expanduser() if plot is not None else None
@@ -49,7 +50,7 @@ def cost(
     streams = counts("parallel", parallel) or [1]
     if len(streams) > 1:
         raise UsageError("`cost` counts for one number of texts at once", hint="write it like `-np 8`")
-    found = find(name or model or "starter", revision=revision, offline=offline, quiet=quiet)
+    found = find(name or model or "starter", revision=revision, offline=offline, tell=Terminal(quiet))
     if found.kind == "gguf":
         raise NotSupported(
             f"{found.path.name} is a GGUF file, whose speed here is not known", hint="`localinfer import` it first"

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from localinfer.cli import options as o
+from localinfer.cli.telling import Terminal
 from localinfer.errors import NotFound, UsageError, size
 
 if TYPE_CHECKING:
@@ -35,11 +36,11 @@ def train(
     It is judged on text that it has not learned from, by this machine's step times, and kept only if it saves time. The
     minutes hold all of it; too few for any learning are refused, with the numbers.
     """
-    from localinfer.cli.opening import find
     from localinfer.cli.output import begun, note, show_json
     from localinfer.cli.progress import Progress
-    from localinfer.cli.training import own_text
     from localinfer.distill.time_plan import FLAG, plan_training
+    from localinfer.loading.opening import find
+    from localinfer.loading.training import own_text
     from localinfer.quantize.schedule import too_long
     from localinfer.quantize.time_plan import workers_of
 
@@ -47,7 +48,7 @@ def train(
     missing = next((path for path in files if not path.is_file()), None)
     if missing is not None:
         raise NotFound(f"no such file: {missing}", hint="give the path of a text file")
-    found = find(ref, offline=offline, quiet=quiet)
+    found = find(ref, offline=offline, tell=Terminal(quiet))
     if found.kind != "checkpoint":
         raise UsageError(f"`{ref}` is a GGUF file", hint=f"make a model of it first: `localinfer import {ref}`")
     plan = plan_training(found.path, 60 * minutes, workers=workers_of(threads or 0), started=begun)
@@ -123,16 +124,16 @@ def list_drafters(*, json: o.Json, quiet: o.Quiet) -> None:
 
 def rm(ref: MaybeRef = None, *, texts: o.Texts, json: o.Json, quiet: o.Quiet) -> None:
     """Delete the drafters of a model, and with `--texts` the earlier texts that are guessed from."""
-    from localinfer.cli.opening import find
     from localinfer.cli.output import line, show_json
     from localinfer.engine.drafters import key_of_model, known, remove
     from localinfer.engine.past import forget_all
+    from localinfer.loading.opening import find
 
     if ref is None and not texts:
         raise UsageError("the model is missing", hint="`localinfer draft list` shows which there are")
     gone: list[Trained] = []
     if ref is not None:
-        key = key_of_model(find(ref, offline=True, quiet=True).path)
+        key = key_of_model(find(ref, offline=True, tell=Terminal(quiet=True)).path)
         for trained, folder in known():
             if trained.key == key:
                 remove(folder)

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated, cast
 import typer
 
 from localinfer.cli import options as o
+from localinfer.cli.telling import Terminal
 from localinfer.config import KvBits
 from localinfer.errors import UsageError
 from localinfer.hub.model import LocalModel
@@ -38,11 +39,11 @@ def evaluate(
     llama-perplexity does. GGUF files run as `import` would make them, in llama.cpp where it cannot, or with `--backend
     llamacpp`.
     """
-    from localinfer.cli.opening import find
     from localinfer.cli.progress import Progress
     from localinfer.evaluate import evaluate as measure
     from localinfer.evaluate import held_out_text, read_text
     from localinfer.evaluate.plot import require_plot
+    from localinfer.loading.opening import find
     from localinfer.quantize.from_gguf import GgufImporter
 
     if plot is not None and against is None:
@@ -50,7 +51,7 @@ def evaluate(
     picture = Path(plot).expanduser() if plot is not None else None
     if picture is not None:
         require_plot(picture)
-    found = [find(ref, revision=revision, offline=offline, quiet=quiet) for ref in models]
+    found = [find(ref, revision=revision, offline=offline, tell=Terminal(quiet)) for ref in models]
     reference = original_of(against, revision=revision, offline=offline, quiet=quiet) if against else None
     words = "".join(read_text(Path(file).expanduser()) for file in text) if text else held_out_text()
     said: list[str] = []
@@ -91,8 +92,8 @@ def _show(qualities: "list[Quality]", said: list[str], picture: Path | None, *, 
 
 def original_of(ref: str, *, revision: str | None, offline: bool, quiet: bool) -> LocalModel:
     """The model that `--against` means: of an alias, the original and not its best small form."""
-    from localinfer.cli.opening import find
     from localinfer.hub import catalogue
+    from localinfer.loading.opening import find
 
     entry = catalogue.find(ref)
-    return find(entry.repo if entry else ref, revision=revision, offline=offline, quiet=quiet)
+    return find(entry.repo if entry else ref, revision=revision, offline=offline, tell=Terminal(quiet))

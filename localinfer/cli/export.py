@@ -6,6 +6,7 @@ from typing import Annotated
 import typer
 
 from localinfer.cli import options as o
+from localinfer.cli.telling import Terminal
 from localinfer.errors import UsageError, size
 
 Ref = Annotated[str, typer.Argument(metavar="REF", help="A model of `localinfer list`, or a folder.")]
@@ -27,16 +28,16 @@ def export(
     Integers are carried over as they are, so that every weight of the layers keeps its value. It is written here, named
     after the model, unless `--output` says otherwise.
     """
-    from localinfer.cli.opening import find
     from localinfer.cli.output import line, show_json
     from localinfer.cli.progress import Progress
+    from localinfer.loading.opening import find
     from localinfer.quantize.export import export_gguf, export_gptq
 
     if format is None:
         raise UsageError("`--format` is missing", hint=f"say which: `localinfer export {ref} --format gguf`")
     if format != "gguf" and type is not None:
         raise UsageError("`--type` is for gguf only", hint="leave it out")
-    model = find(ref, revision=revision, offline=offline, quiet=quiet)
+    model = find(ref, revision=revision, offline=offline, tell=Terminal(quiet))
     if model.kind == "gguf":
         raise UsageError(f"`{ref}` is a GGUF file", hint=f"make a model of it first: `localinfer import {ref}`")
     stem = f"{model.name.rpartition('/')[2]}-{model.variant}"

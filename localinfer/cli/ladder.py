@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 from localinfer.cli.bench_history import Keep
 from localinfer.cli.bundles import TariffFlags
+from localinfer.cli.telling import Terminal
 from localinfer.config import EngineConfig, KvBits
 from localinfer.errors import NotFound, UsageError
 from localinfer.hub.model import LocalModel
@@ -74,10 +75,10 @@ def _of_model(name: str, settings: dict[str, Any], *, revision: str | None, offl
     """The original and its forms; those that are missing are made now, as `quantize` would make them."""
     from localinfer.bench.ladder_run import LadderPlan
     from localinfer.cli.evaluate import original_of
-    from localinfer.cli.making import make_small
     from localinfer.cli.output import note
     from localinfer.hub.reference import parse
     from localinfer.hub.resolve import resolve
+    from localinfer.loading.making import make_small
 
     reference = parse(name, revision=revision)
     plain = name if reference.path else reference.name  # without the form: all of them are climbed
@@ -89,7 +90,7 @@ def _of_model(name: str, settings: dict[str, Any], *, revision: str | None, offl
         except NotFound:
             if not quiet:
                 note(f"`{source.name}:{form}` is not here; making it once")
-            make_small(source, int(form[3:]), quiet=quiet)
+            make_small(source, int(form[3:]), tell=Terminal(quiet))
             made = resolve(f"{source.name}:{form}", offline=True)
         forms[form] = made.path
     return LadderPlan(name=source.name, revision=source.revision, forms=forms, to_prompts=_prompts(), **settings)

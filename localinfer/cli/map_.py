@@ -10,6 +10,7 @@ import typer
 
 from localinfer.cli import options as o
 from localinfer.cli.bundles import EngineFlags, SamplingFlags
+from localinfer.cli.telling import Terminal
 from localinfer.errors import NotFound, UsageError
 
 if TYPE_CHECKING:
@@ -18,9 +19,9 @@ if TYPE_CHECKING:
     from localinfer.chats.mapping import Answered, Manner
     from localinfer.chats.row_file import RowFile
     from localinfer.chats.rows import Asked
-    from localinfer.cli.opening import Opened
     from localinfer.cli.progress import Progress
     from localinfer.config import SamplingParams
+    from localinfer.loading.opening import Opened
 
 Ref = Annotated[str, typer.Argument(metavar="MODEL", help="The model.")]
 Lines = Annotated[
@@ -62,9 +63,9 @@ def map_(
 
     from localinfer.chats.mapping import Manner
     from localinfer.chats.row_file import RowFile
-    from localinfer.cli.opening import find, open_model
     from localinfer.cli.run import require_raw
     from localinfer.config import in_range
+    from localinfer.loading.opening import find, open_model
 
     require_raw(raw=raw, special=special)
     if resume and not output:
@@ -73,10 +74,10 @@ def map_(
     in_range("parallel", together, 1, 64)
     with ExitStack() as held:
         stream, total = _opened(lines, held)
-        found = find(ref, revision=revision, offline=offline, quiet=quiet)
+        found = find(ref, revision=revision, offline=offline, tell=Terminal(quiet))
         rows = held.enter_context(closing(RowFile(Path(output).expanduser(), resume=resume))) if output else None
         config = replace(engine.config(), parallel=together)
-        opened = open_model(found, config, backend=engine.backend, quiet=quiet)
+        opened = open_model(found, config, backend=engine.backend, tell=Terminal(quiet))
         running = held.enter_context(opened.engine)
         usual, manner = sampling.over(running.default_sampling), Manner(system, raw, special)
         asked = _asked(stream, opened, usual, f"{manner!r} {ignore_unknown}", ignore_unknown=ignore_unknown)

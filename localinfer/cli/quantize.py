@@ -8,12 +8,14 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from localinfer.cli import options as o
+from localinfer.cli import output
+from localinfer.cli.telling import Terminal
 from localinfer.errors import DoesNotFit, UsageError, bytes_of, seconds_of, size
 from localinfer.hub.model import LocalModel
 
 if TYPE_CHECKING:
-    from localinfer.cli.making import Limit
     from localinfer.evaluate import Quality
+    from localinfer.loading.making import Limit
     from localinfer.quantize import QuantizeReport
     from localinfer.quantize.time_plan import TimePlan
 
@@ -48,9 +50,10 @@ def quantize(
     Embedding and head get 8 bits. Stopped half-way, the same command goes on, unless the original has changed (exit
     code 9). At the end it is measured against the original on a text that is used for nothing else.
     """
-    from localinfer.cli.making import Limit, make_small
+    from localinfer.loading.making import Limit, make_small
 
-    limit = Limit(seconds_of(time_budget, "--time-budget") if time_budget else 0.0, report=not no_report)
+    seconds = seconds_of(time_budget, "--time-budget") if time_budget else 0.0
+    limit = Limit(seconds, report=not no_report, started=output.begun)
     width, threads = _width(bits, ref), threads or 0
     _require_one("`--bpw` and `--target-size`", bpw, target_size)
     _require_one("`--resume` and `--fresh`", resume, fresh)
@@ -72,7 +75,7 @@ def quantize(
         name=name,
         threads=threads,
         earlier="resume" if resume else "fresh" if fresh else "auto",
-        quiet=quiet,
+        tell=Terminal(quiet),
     )
     quality = None if no_report else measured(source, made, dest, plan=plan, threads=threads, quiet=quiet)
     show(report, quality, {"ref": made, "path": str(dest), "source": source.ref}, json=json, quiet=quiet)
@@ -139,10 +142,10 @@ def measured(
 ) -> "Quality | None":
     """What `made` lost, on as much text as `plan` has time for, kept beside it; None where that is no time, or, with a
     note, where both models do not fit into memory together."""
-    from localinfer.cli.making import no_end
     from localinfer.cli.output import note
     from localinfer.cli.progress import Progress
     from localinfer.evaluate import report_on
+    from localinfer.loading.making import no_end
     from localinfer.quantize.report import keep_quality
 
     if plan is not None and not plan.schedule.has("report"):
@@ -173,12 +176,12 @@ def measured(
 
 def original(ref: str, *, revision: str | None, offline: bool, quiet: bool) -> LocalModel:
     """The unquantized form that `ref` means, fetched with a note if the catalogue can supply it."""
-    from localinfer.cli.opening import find
     from localinfer.hub import catalogue
     from localinfer.hub.checkpoint import is_imported
+    from localinfer.loading.opening import find
 
     entry = catalogue.find(ref)
-    source = find(entry.repo if entry else ref, revision=revision, offline=offline, quiet=quiet)
+    source = find(entry.repo if entry else ref, revision=revision, offline=offline, tell=Terminal(quiet))
     if source.kind == "gguf":
         raise UsageError(f"`{ref}` is a GGUF file", hint=f"make a model of it first: `localinfer import {ref}`")
     if source.variant != "BF16":

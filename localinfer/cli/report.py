@@ -8,8 +8,8 @@ from localinfer.events import Drafting, Stats, gain_in_words
 if TYPE_CHECKING:
     from localinfer.chats.chat import Chat
     from localinfer.cli.answer import Reply
-    from localinfer.cli.opening import Opened
     from localinfer.cost.bill import Bill
+    from localinfer.loading.opening import Opened
 
 
 def as_json(opened: "Opened", chat: "Chat", reply: "Reply", bill: "Bill") -> dict[str, Any]:

@@ -10,6 +10,7 @@ import typer
 from localinfer.cli import options as o
 from localinfer.cli.bundles import CostFlags, EngineFlags, SamplingFlags
 from localinfer.cli.command import TYPED
+from localinfer.cli.telling import Terminal
 from localinfer.errors import UsageError
 
 if TYPE_CHECKING:
@@ -53,10 +54,10 @@ def run(
     from localinfer.chats.chat import Chat
     from localinfer.cli import repl
     from localinfer.cli.answer import show_answer
-    from localinfer.cli.opening import find, open_model
     from localinfer.cli.output import note
     from localinfer.cli.prompt import read_prompt
     from localinfer.cli.tints import tints_of
+    from localinfer.loading.opening import find, open_model
 
     require_raw(raw=raw, special=special)
     if show_drafts:
@@ -66,10 +67,10 @@ def run(
     from localinfer.config import DEFAULT_CONTEXT
 
     text = "" if talks else read_prompt(argument, file, lossy=lossy, context=engine.ctx_size or DEFAULT_CONTEXT)
-    found = find(ref, revision=revision, offline=offline, quiet=quiet)
+    found = find(ref, revision=revision, offline=offline, tell=Terminal(quiet))
     offer = offer_for(found.name, cost.api_model) if json or stats else None
     config = engine.config(remember=not no_remember, kv_disk=kv_disk)
-    opened = open_model(found, config, backend=engine.backend, quiet=quiet)
+    opened = open_model(found, config, backend=engine.backend, tell=Terminal(quiet))
     with opened.engine as running:
         chosen = sampling.over(running.default_sampling)
         chat = Chat(running, system=system, sampling=chosen, raw=raw, special=special, on_overflow=on_overflow)

@@ -138,7 +138,7 @@ class Interrupting(progress.Progress):
 @pytest.fixture
 def interrupting(monkeypatch: pytest.MonkeyPatch) -> type[Interrupting]:
     monkeypatch.setattr(Interrupting, "heard", 0)
-    monkeypatch.setattr("localinfer.cli.opening.Progress", Interrupting)  # first: it takes the name from the other
+    monkeypatch.setattr("localinfer.cli.telling.Progress", Interrupting)  # first: it takes the name from the other
     monkeypatch.setattr(progress, "Progress", Interrupting)
     return Interrupting
 

@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 
 from localinfer.evaluate import held_out_text
-from tests.quality import table
 from tests.tiny import make_checkpoint
+from tools.quality import table
 
 
 @pytest.fixture

@@ -6,11 +6,12 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from localinfer.engine.opening import OnProgress
 from localinfer.errors import UsageError
 from localinfer.hub.model import LocalModel
+from localinfer.loading.fitting import check_fit
 
 if TYPE_CHECKING:
-    from localinfer.cli.progress import Progress
     from localinfer.quantize import CalibrationText, Earlier
 
 SELF = "self"
@@ -26,7 +27,7 @@ def calibration_files(
     threads: int,
     earlier: "Earlier",
     left: Callable[[], float],
-    progress: "Progress",
+    progress: OnProgress,
 ) -> tuple[Path, ...]:
     """The files that `calib` names; for `self` one that holds what `source` says, to make and `refine` `dest` with, as
     much as it says in the seconds that are `left`."""
@@ -57,12 +58,11 @@ def _drawn(
     threads: int,
     earlier: "Earlier",
     left: Callable[[], float],
-    progress: "Progress",
+    progress: OnProgress,
 ) -> Path:
     """What a stopped run has drawn is gone on with. Raises `Changed` for one of another source, before a word, and
     `UsageError` where the time ends before there is enough to calibrate on."""
     from localinfer.chats.own_words import CONTEXT, TOGETHER, write_own_words
-    from localinfer.cli.opening import check_fit
     from localinfer.config import EngineConfig
     from localinfer.cost.fit import estimate
     from localinfer.engine.opening import open_engine

@@ -1,6 +1,6 @@
 """What guessing would win for a model that is not here: real answers replayed against its step times.
 
-    python -m tests.quality.replay MODEL --step-s '{"1": 0.036, "2": 0.036, "8": 0.044}' [--most 10]
+    python -m tools.quality.replay MODEL --step-s '{"1": 0.036, "2": 0.036, "8": 0.044}' [--most 10]
 
 MODEL answers our prompts without drafts, greedily. Then the controller and the free drafters go over each answer once
 more on a clock that only the given step times move: what they guess is checked against the answer. The texts are
@@ -86,7 +86,7 @@ def main() -> None:
                     times.append(replayed(control, clock, number, prompt, said.token_ids, truth))
             ratios = [plain / spent for spent, plain in times]
             told = {"task": task, "answers": len(times), "total": sum(p for _, p in times) / sum(s for s, _ in times)}
-            print(json.dumps(told | {"median": statistics.median(ratios), "least": min(ratios)}), flush=True)  # noqa: T201
+            print(json.dumps(told | {"median": statistics.median(ratios), "least": min(ratios)}), flush=True)
 
 
 if __name__ == "__main__":

@@ -3,7 +3,7 @@
 import random
 
 from localinfer.speculation.cost import Measured, StepCost
-from tests.quality.replay import Clock, controller, replayed
+from tools.quality.replay import Clock, controller, replayed
 
 STEP_S = {1: 1.0, 2: 1.0, 4: 1.1, 8: 1.4, 16: 2.4, 32: 4.4}
 

@@ -11,7 +11,7 @@ from localinfer.errors import NotSupported, UsageError
 from localinfer.evaluate import evaluate, held_out_text
 from localinfer.formats.gguf import GgufFile
 from localinfer.graph.weights import Checkpoint
-from tests.quality.fair_source import dithered, make, steps
+from tools.quality.fair_source import dithered, make, steps
 
 KINDS = ["Q4_0", "Q4_1", "Q5_0", "Q5_1", "Q8_0"]
 

@@ -1,4 +1,4 @@
-"""The picture in docs/speculation.md, of the last line kept: python -m tests.quality.plot_speculation OUT.svg"""
+"""The picture in docs/speculation.md, of the last line kept: python -m tools.quality.plot_speculation OUT.svg"""
 
 import json
 import sys

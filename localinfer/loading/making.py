@@ -8,12 +8,11 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from localinfer.cli import output
-from localinfer.cli.output import note
+from localinfer.engine.opening import OnProgress
 from localinfer.hub.model import LocalModel, variant_of_bits
+from localinfer.loading.tell import Tell
 
 if TYPE_CHECKING:
-    from localinfer.cli.progress import Progress
     from localinfer.quantize import CalibrationText, Earlier, Method, QuantizeReport, Refining
     from localinfer.quantize.speeds import Speeds
     from localinfer.quantize.time_plan import TimePlan
@@ -27,7 +26,7 @@ class Limit:
     report: bool = True
     """Whether it is to be measured afterwards, within the time."""
     clock: Callable[[], float] = time.monotonic
-    started: float = field(default_factory=lambda: output.begun)
+    started: float = field(default_factory=time.monotonic)
     speeds: "Speeds | None" = None
 
 
@@ -47,7 +46,7 @@ def make_small(
     name: str | None = None,
     threads: int = 0,
     earlier: "Earlier" = "auto",
-    quiet: bool,
+    tell: Tell,
 ) -> "tuple[QuantizeReport, TimePlan | None]":
     """Quantize `source` to `name:INT<bits>` among our models. Ctrl-C keeps what is done and says so.
 
@@ -56,36 +55,34 @@ def make_small(
     be done in it is refused or shortened, and said. `earlier`: what becomes of a stopped run.
     """
     from localinfer.chats.template import conversation
-    from localinfer.cli.own_words import calibration_files, forget_words
-    from localinfer.cli.progress import Progress
     from localinfer.hub.cache import variant_dir
+    from localinfer.loading.self_calibration import calibration_files, forget_words
     from localinfer.quantize import DEFAULT_TOKENS, CalibrationText
     from localinfer.quantize.report import keep_report
 
     name, limit = name or source.name, limit or Limit()
     made = f"{name}:{variant_of_bits(bits)}"
-    method = method or _usual_method(bits, quiet)
+    method = method or _usual_method(bits, tell)
     text = CalibrationText(tokens or DEFAULT_TOKENS, seed, (), conversation)
     sizes = {"bits_per_weight": bits_per_weight, "target_bytes": target_bytes}
     mixed = bits_per_weight is not None or target_bytes is not None
-    plan = _planned(source, bits, method, text, limit, calib, mixed=mixed, refine=refine, threads=threads, quiet=quiet)
+    plan = _planned(source, bits, method, text, limit, calib, mixed=mixed, refine=refine, threads=threads, tell=tell)
     dest = variant_dir(name, variant_of_bits(bits))
     if plan is not None:
         method = method if plan.schedule.has("layers") else "rtn"
         text = replace(text, tokens=_tokens(plan, dest, earlier))
     settings: dict[str, Any] = {"bits": bits, "group": group, "method": method} | sizes
     limits: dict[str, Any] = {"threads": threads, "earlier": earlier}
-    with Progress(long=True, quiet=quiet) as progress:
+    with tell.progress(long=True) as progress:
         try:
             if method != "rtn" or refine or mixed:
                 left = partial(plan.left, "speaking") if plan is not None else no_end
                 more: dict[str, Any] = {"refine": refine is not None, "left": left, "progress": progress}
                 text = replace(text, files=calibration_files(source, dest, calib, text, **limits, **more))
-            limits |= {"say": _remarks(progress, quiet), "clock": limit.clock}
+            limits |= {"say": tell.note, "clock": limit.clock}
             report = _made(source.path, dest, made, settings, text, limits, plan, refine, progress)
         except KeyboardInterrupt:
-            progress.clear()
-            note("interrupted; the same command goes on where it stopped")
+            tell.warn("interrupted; the same command goes on where it stopped")
             raise
     keep_report(dest, report)
     forget_words(dest)
@@ -116,10 +113,10 @@ def _planned(
     mixed: bool,
     refine: "Refining | None",
     threads: int,
-    quiet: bool,
+    tell: Tell,
 ) -> "TimePlan | None":
     """How the time is divided, said where something is shortened; None without a limit."""
-    from localinfer.cli.own_words import SELF
+    from localinfer.loading.self_calibration import SELF
     from localinfer.quantize.time_plan import Wish, plan_time, workers_of
 
     if not limit.seconds:
@@ -134,26 +131,17 @@ def _planned(
         clock=limit.clock,
         speeds=limit.speeds,
     )
-    for words in plan.notes if not quiet else ():
-        note(words)
+    for words in plan.notes:
+        tell.note(words)
     return plan
 
 
-def _remarks(progress: "Progress", quiet: bool) -> Callable[[str], None]:
-    def say(words: str) -> None:
-        progress.clear()
-        if not quiet:
-            note(words)
-
-    return say
-
-
-def _usual_method(bits: int, quiet: bool) -> "Method":
+def _usual_method(bits: int, tell: Tell) -> "Method":
     from localinfer.quantize import default_method
 
     method, remark = default_method(bits)
-    if remark and not quiet:
-        note(remark)
+    if remark:
+        tell.note(remark)
     return method
 
 
@@ -166,21 +154,21 @@ def _made(
     limits: dict[str, Any],
     plan: "TimePlan | None",
     refine: "Refining | None",
-    progress: "Progress",
+    progress: OnProgress,
 ) -> "QuantizeReport":
     """Quantize to `dest`, and refine; each for as long as `plan` says."""
     from localinfer.quantize import quantize_checkpoint, refine_checkpoint
 
-    def tell(what: str) -> Callable[[int, int], None]:
+    def telling(what: str) -> Callable[[int, int], None]:
         return lambda done, total: progress(f"{what} {name}", done, total)
 
     def make(where: Path) -> "QuantizeReport":
         time = plan.quantizing() if plan is not None else {}
-        on_progress = tell("quantizing to")
+        on_progress = telling("quantizing to")
         return quantize_checkpoint(source, where, text=text, on_progress=on_progress, **time, **limits, **settings)
 
     if not refine:
         return make(dest)
     time = plan.refining() if plan is not None else {}
-    training = limits | time | {"on_progress": tell("refining")}
+    training = limits | time | {"on_progress": telling("refining")}
     return refine_checkpoint(source, dest, make, settings, method=refine, text=text, **training)

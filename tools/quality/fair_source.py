@@ -1,6 +1,6 @@
 """A fair 16-bit source from a quantized GGUF file, to compare quantizers with.
 
-    python -m tests.quality.fair_source FILE.gguf OUT [--seed 0]
+    python -m tools.quality.fair_source FILE.gguf OUT [--seed 0]
 
 Weights that were quantized once lie on a grid, and whoever quantizes to the same grid again loses nothing. So each
 dequantized weight is moved, uniformly and seeded, within half its own quantization step, then rounded to bf16. OUT gets

@@ -1,6 +1,6 @@
 """The table of method x bits x group: ours, and llama.cpp's quants of the same fair source when its tools are given.
 
-    python -m tests.quality.table FAIR --text FILE --work DIR [--ours 4:32:rtn …] [--llama BIN --types Q4_0 …]
+    python -m tools.quality.table FAIR --text FILE --work DIR [--ours 4:32:rtn …] [--llama BIN --types Q4_0 …]
 
 FAIR is a folder of `fair_source`. Ours are BITS:GROUP:METHOD, or BITS:SIZE:METHOD for widths mixed to a SIZE like
 `3.5bpw` (what `--bpw` takes) or `86.4MB` (`--target-size`). BIN holds `llama-quantize` and `llama-imatrix`; the
@@ -174,11 +174,11 @@ def main() -> None:
     entries = [ours(given.fair, given.work, spec, given.threads) for spec in given.ours]
     if given.llama:
         entries += [theirs(given.fair, given.work, given.llama, kind) for kind in given.types]
-    print(HEAD, flush=True)  # noqa: T201
+    print(HEAD, flush=True)
     with (given.work / "table.jsonl").open("a", encoding="utf-8") as kept:
         text = read_text(given.text)
         for entry, quality in measure(entries, given.fair, text, given.ctx, given.chunks, given.threads):
-            print(row(entry, quality), flush=True)  # noqa: T201
+            print(row(entry, quality), flush=True)
             kept.write(json.dumps({**asdict(quality), "made_in": entry.seconds}) + "\n")
 
 

@@ -3,13 +3,11 @@
 import shutil
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from localinfer.engine.opening import OnProgress
 from localinfer.errors import UsageError
 from localinfer.hub.model import LocalModel
-
-if TYPE_CHECKING:
-    from localinfer.cli.progress import Progress
 
 TEMPERATURE = 0.6
 """Of what the model says: between the likeliest text and what people usually have drawn."""
@@ -25,7 +23,7 @@ def own_text(
     *,
     seed: int,
     threads: int,
-    progress: "Progress",
+    progress: OnProgress,
 ) -> tuple[Any, Mapping[int, float]]:
     """Sequences of tokens, int32 [n, 512]: what `model` says in the seconds that are `left`, and `files`; and the
     seconds of its steps by their rows. What a stopped run drew is gone on with."""

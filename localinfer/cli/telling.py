@@ -1,0 +1,29 @@
+"""What is said on standard error while a model is found, made and opened."""
+
+from contextlib import AbstractContextManager
+
+from localinfer.cli.output import note
+from localinfer.cli.progress import Progress
+from localinfer.engine.opening import OnProgress
+from localinfer.loading.tell import Tell
+
+
+class Terminal(Tell):
+    """Notes and progress on standard error; with `quiet` warnings alone."""
+
+    def __init__(self, quiet: bool) -> None:
+        super().__init__()
+        self._quiet = quiet
+        self._line = Progress(quiet=True)
+
+    def note(self, text: str) -> None:
+        if not self._quiet:
+            self.warn(text)
+
+    def warn(self, text: str) -> None:
+        self._line.clear()
+        note(text)
+
+    def progress(self, *, long: bool = False, in_bytes: bool = False) -> AbstractContextManager[OnProgress]:
+        self._line = Progress(quiet=self._quiet, long=long, in_bytes=in_bytes)
+        return self._line
