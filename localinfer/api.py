@@ -5,7 +5,7 @@ from collections.abc import AsyncIterator, Iterator
 from typing import TYPE_CHECKING, TypeVar
 
 from localinfer.config import EngineConfig
-from localinfer.engine.opening import OnProgress
+from localinfer.events import OnProgress
 from localinfer.hub.resolve import resolve
 from localinfer.loading.opening import open_model
 from localinfer.loading.tell import Tell

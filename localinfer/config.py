@@ -92,6 +92,18 @@ class EngineConfig:
     """Gigabytes of keys and values kept on disk, for all models together, so that chats are taken up without reading
     them anew. 0 keeps none."""
 
+    def choose_context(self, longest: int) -> int:
+        """The context asked for, else the model's own up to `DEFAULT_CONTEXT`. Raises `UsageError` above the model's
+        `longest`."""
+        if self.context is None:
+            return min(longest, DEFAULT_CONTEXT)
+        if self.context > longest:
+            raise UsageError(
+                f"the context is to be {self.context} tokens, but the model was made for {longest}",
+                hint=f"ask for at most `-c {longest}`",
+            )
+        return self.context
+
     def pool_tokens(self, context: int) -> int:
         """Tokens that the KV cache holds for all sequences, where one may have `context`. Raises `UsageError` when
         that is not even room for one."""

@@ -1,5 +1,6 @@
 """What an engine says while it works. Plain data: the terminal, the app and the JSON output all read these."""
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -7,6 +8,8 @@ from localinfer.errors import LocalInferError
 
 FinishReason = Literal["stop", "length", "overflow", "cancelled", "error"]
 Phase = Literal["queued", "prefill", "decode", "parked"]
+OnProgress = Callable[[str, int, int], None]
+"""Called while something takes long: with what is done, how much of it, and how much there is (0: not known)."""
 
 
 @dataclass(frozen=True, slots=True)

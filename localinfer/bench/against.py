@@ -1,7 +1,7 @@
 """Several engines on the same tests, taking turns: A B A B, so that a slow minute of the machine hits all of them."""
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from localinfer.bench.measure import Clock, Sample, measure
@@ -10,9 +10,7 @@ from localinfer.bench.rows import BenchRow, Contender, make_row
 from localinfer.cost.energy import Meter, source_of
 from localinfer.cost.prices import USUAL, Tariff
 from localinfer.engine.protocol import Engine
-
-OnProgress = Callable[[str, int, int], None]
-"""Called with what runs, repetitions done, and how many there are."""
+from localinfer.events import OnProgress
 
 
 @dataclass(frozen=True, slots=True)

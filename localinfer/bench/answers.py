@@ -12,14 +12,13 @@ from contextlib import ExitStack
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
-from localinfer.bench.against import OnProgress
 from localinfer.bench.measure import Clock
 from localinfer.bench.prompts import TaskPrompt
 from localinfer.bench.rows import output_hash
 from localinfer.config import EngineConfig, SamplingParams
 from localinfer.engine.protocol import Engine, Request
 from localinfer.errors import LocalInferError
-from localinfer.events import Finished, Text
+from localinfer.events import Finished, OnProgress, Text
 
 ToTokens = Callable[[Engine, str], tuple[int, ...]]
 """A prompt as the model reads it, with its chat template."""

@@ -19,7 +19,6 @@ from localinfer.cost.predict import load_of, predict
 from localinfer.cost.prices import Tariff
 from localinfer.cost.roofline import traffic
 from localinfer.cost.watts import rated
-from localinfer.engine.opening import choose_context
 from localinfer.evaluate.picture import save_picture
 from localinfer.graph.weights import Checkpoint
 from localinfer.hub.model import LocalModel
@@ -82,7 +81,7 @@ def cost_report(
     """All ways for a checkpoint that is here. Raises what opening it raises, `Corrupt` for the table of machines, and
     `UsageError` for a context that the model was not made for."""
     checkpoint = Checkpoint(model.path)
-    context = choose_context(config, checkpoint.spec.max_context)
+    context = config.choose_context(checkpoint.spec.max_context)
     reads = traffic(model.path, config.kv_bits)
     depth = min(DEPTH, context)
     total = estimate(

@@ -12,7 +12,6 @@ from localinfer.cost.fit import Form, estimate
 from localinfer.cost.machine import last_level_cache, read_bandwidth
 from localinfer.cost.predict import Known, Prediction, load_of, predict
 from localinfer.engine import calibration
-from localinfer.engine.opening import choose_context
 from localinfer.errors import LocalInferError, NotSupported, UsageError, size
 from localinfer.graph.weights import Checkpoint
 from localinfer.hub.model import variant_of_bits
@@ -103,7 +102,7 @@ def fit(asked: Asked, config: EngineConfig, *, disk: Path, drafter: Path | None 
     all_forms = forms_of(checkpoint, asked.form)
     if asked.wanted and asked.wanted not in [word for word, _ in all_forms]:
         raise NotSupported(f"no {asked.wanted} can be made of `{asked.name}`", hint=f"leave `:{asked.wanted}` out")
-    context = choose_context(config, checkpoint.spec.max_context)
+    context = config.choose_context(checkpoint.spec.max_context)
     bandwidth = read_bandwidth(config.threads)
     known, cache = measured_here(config), last_level_cache()
     free_disk = shutil.disk_usage(_existing(disk)).free

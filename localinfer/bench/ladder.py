@@ -13,7 +13,6 @@ from itertools import pairwise
 from pathlib import Path
 from statistics import fmean
 
-from localinfer.bench.against import OnProgress
 from localinfer.bench.measure import Clock
 from localinfer.bench.naive import Naive, answer, open_naive
 from localinfer.bench.rows import output_hash
@@ -24,7 +23,7 @@ from localinfer.cost.roofline import Traffic, traffic
 from localinfer.engine.opening import open_engine
 from localinfer.engine.protocol import Engine, Request
 from localinfer.errors import LocalInferError
-from localinfer.events import Finished, Stats, Text
+from localinfer.events import Finished, OnProgress, Stats, Text
 from localinfer.graph.weights import Checkpoint
 
 NAIVE, NATIVE = "naive bf16", "native bf16"

@@ -12,7 +12,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from localinfer import __version__
-from localinfer.bench.against import OnProgress
 from localinfer.bench.compare import read_report
 from localinfer.bench.here import describe_machine, share_stolen, stolen_ticks
 from localinfer.bench.ladder import NATIVE, Rung, ToPrompts, climb, rungs
@@ -29,6 +28,7 @@ from localinfer.errors import Corrupt, DoesNotFit, size
 from localinfer.evaluate.measures import join, measure
 from localinfer.evaluate.models import open_reader
 from localinfer.evaluate.text import cut, held_out_text
+from localinfer.events import OnProgress
 from localinfer.graph.weights import Checkpoint
 
 CTX, CHUNKS = 512, 4

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from localinfer.bench.against import OnProgress, Runner, run_tests
+from localinfer.bench.against import Runner, run_tests
 from localinfer.bench.here import describe_machine, forget_peak, peak_bytes, share_stolen, stolen_ticks
 from localinfer.bench.llamacpp import best_llamacpp, gguf_parameters
 from localinfer.bench.measure import Clock, measure_step
@@ -24,6 +24,7 @@ from localinfer.cost.roofline import gguf_traffic, traffic
 from localinfer.engine.opening import open_engine
 from localinfer.engine.protocol import Engine
 from localinfer.errors import LocalInferError
+from localinfer.events import OnProgress
 from localinfer.graph.weights import Checkpoint
 
 STEPS = 32

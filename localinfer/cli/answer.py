@@ -1,39 +1,19 @@
 """Shows one answer: text as it comes, or one JSON object; then, if asked, how fast it was."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field
 
 from localinfer.chats.chat import Chat
 from localinfer.cli.bundles import CostFlags
 from localinfer.cli.output import Answer, note, note_tinted, show_json
 from localinfer.cli.progress import Progress as ProgressLine
-from localinfer.cli.report import as_json, as_line
+from localinfer.cli.report import Reply, as_json, as_line
 from localinfer.cli.tints import Tints
 from localinfer.cost.apis import Offer
 from localinfer.cost.bill import Bill, bill_of
-from localinfer.cost.energy import Meter, source_of, start_meter, with_card
-from localinfer.errors import ContextOverflow, LocalInferError, NotFinite
+from localinfer.cost.energy import source_of, start_meter, with_card
+from localinfer.errors import ContextOverflow, NotFinite
 from localinfer.events import Event, Finished, Progress, Shifted, Stats, Text
 from localinfer.loading.opening import Opened
-
-
-@dataclass(slots=True)
-class Reply:
-    """What has been said so far. `joules` is what it took, where that can be read."""
-
-    meter: Meter | None
-    joules: float | None = None
-    text: list[str] = field(default_factory=list)
-    token_ids: list[int] = field(default_factory=list)
-    finish_reason: str = "cancelled"
-    stop: str | None = None
-    """The stop string that ended it."""
-    stats: Stats | None = None
-    error: LocalInferError | None = None
-
-    def read_meter(self) -> None:
-        """Keep the joules so far; asked for often, since the counters wrap."""
-        self.joules = self.meter.joules() if self.meter else None
 
 
 def show_answer(

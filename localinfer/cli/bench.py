@@ -19,10 +19,12 @@ from localinfer.cli.bundles import (
     WorkloadFlags,
 )
 from localinfer.cli.command import TYPED
+from localinfer.cli.counts import counts
+from localinfer.cli.random_weights import random_weights
 from localinfer.cli.telling import Terminal
 from localinfer.cli.workloads import run_workload
 from localinfer.config import EngineConfig, one_of
-from localinfer.errors import NotFound, UsageError, size
+from localinfer.errors import NotFound, UsageError
 from localinfer.hub.model import LocalModel
 
 if TYPE_CHECKING:
@@ -264,39 +266,6 @@ def known(ref: str, odd: str | None, *, revision: str | None, offline: bool, qui
     if odd is not None:
         raise UsageError("`--group` and `--head-bits` are for `--random`", hint="leave them out")
     return find(ref, revision=revision, offline=offline, tell=Terminal(quiet))
-
-
-def random_weights(
-    word: str, model: str | None, group: str | None, head_bits: str | None, *, quiet: bool
-) -> LocalModel:
-    """The model of random weights that `word` means, made now if it is not here."""
-    if model is not None:
-        raise UsageError(f"both `--random` and the model `{model}`", hint="leave one of them out")
-    from localinfer.bench.random_model import find_random, make_random, parse_form, planned_bytes
-    from localinfer.cli.output import note
-    from localinfer.cli.progress import Progress
-
-    form = parse_form(word, int(group) if group else None, int(head_bits) if head_bits else None)
-    if found := find_random(form):
-        return found
-    if not quiet:
-        note(
-            f"making random weights, {size(planned_bytes(form))}, kept as `{form.ref}`; "
-            f"delete them with `localinfer rm {form.ref}`"
-        )
-    with Progress(quiet=quiet, in_bytes=True) as progress:
-        return make_random(form, lambda done, total: progress("random weights", done, total))
-
-
-def counts(flag: str, words: list[str]) -> list[int]:
-    """`["1,2,4"]` → `[1, 2, 4]`; `flag` is what they were given for."""
-    parts = [part.strip() for word in words for part in word.split(",")]
-    wrong = next((part for part in parts if not part.isascii() or not part.isdigit()), None)
-    if wrong is not None:
-        raise UsageError(
-            f"--{flag} holds {wrong!r}, but must be whole numbers", hint=f"write them like `--{flag} 1,2,4,8`"
-        )
-    return [int(part) for part in parts]
 
 
 def say_changes(report: "BenchReport", earlier: "Report | None", file: str, max_drop: float | None) -> None:

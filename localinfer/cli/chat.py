@@ -16,8 +16,8 @@ from localinfer.errors import LocalInferError, UsageError
 if TYPE_CHECKING:
     from localinfer.chats.kept_screen import KeptScreen
     from localinfer.chats.store import SavedChat
-    from localinfer.engine.opening import OnProgress
     from localinfer.engine.protocol import Engine
+    from localinfer.events import OnProgress
     from localinfer.hub.model import LocalModel
 
 ModelArg = Annotated[

@@ -38,7 +38,7 @@ def cost(
     usd_per_hour; `needs` says what is missing to run on it.
     """
     from localinfer.bench.costing import cost_report, cost_table, draw
-    from localinfer.cli.bench import counts
+    from localinfer.cli.counts import counts
     from localinfer.cli.output import line, show_json
     from localinfer.evaluate.picture import require_picture
     from localinfer.loading.opening import find

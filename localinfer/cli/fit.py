@@ -37,7 +37,7 @@ def fit(
     come from this machine's bandwidth and from models measured on it. Exit code 3 when no form fits.
     """
     from localinfer.bench.fitting import fit_table
-    from localinfer.cli.bench import counts
+    from localinfer.cli.counts import counts
     from localinfer.cli.output import line, show_json
     from localinfer.errors import DoesNotFit, UsageError, size
 

@@ -99,7 +99,7 @@ def _of_model(name: str, settings: dict[str, Any], *, revision: str | None, offl
 def _of_random(word: str, settings: dict[str, Any], quiet: bool) -> "LadderPlan":
     """Random weights of a shape in all forms."""
     from localinfer.bench.ladder_run import LadderPlan
-    from localinfer.cli.bench import random_weights
+    from localinfer.cli.random_weights import random_weights
 
     shape = word.partition(":")[0]
     made: dict[str, LocalModel] = {

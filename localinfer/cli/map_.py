@@ -85,7 +85,7 @@ def map_(
 
 
 def _one_number(words: list[str]) -> int:
-    from localinfer.cli.bench import counts
+    from localinfer.cli.counts import counts
 
     found = counts("parallel", words) or [TOGETHER]
     if len(found) > 1:

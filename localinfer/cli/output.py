@@ -13,13 +13,10 @@ import re
 import sys
 import time
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, TextIO
+from typing import Any, Protocol, TextIO
 
 from localinfer.errors import DoesNotFit, UsageError
 from localinfer.text import StreamCleaner, clean
-
-if TYPE_CHECKING:
-    from localinfer.cli.tints import Tints
 
 
 class ReaderGone(Exception):  # not an error: who read our output has seen enough
@@ -48,10 +45,16 @@ def is_terminal(stream: TextIO | None) -> bool:
         return False
 
 
+class Tinting(Protocol):
+    """Colours the pieces of an answer by who guessed them."""
+
+    def piece(self, text: str, drafter: str | None, tokens: int, /) -> str: ...
+
+
 class Answer:
     """Text on standard output, piece by piece, each seen at once."""
 
-    def __init__(self, tints: "Tints | None" = None) -> None:
+    def __init__(self, tints: Tinting | None = None) -> None:
         self._cleaner = StreamCleaner() if is_terminal(sys.stdout) else None
         self._tints = tints
         self._last = "\n"

@@ -1,18 +1,38 @@
 """What a run was like: the object of `run --json` and the line of `--stats`."""
 
-from dataclasses import asdict
+from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from localinfer.errors import LocalInferError
 from localinfer.events import Drafting, Stats, gain_in_words
 
 if TYPE_CHECKING:
     from localinfer.chats.chat import Chat
-    from localinfer.cli.answer import Reply
     from localinfer.cost.bill import Bill
+    from localinfer.cost.energy import Meter
     from localinfer.loading.opening import Opened
 
 
-def as_json(opened: "Opened", chat: "Chat", reply: "Reply", bill: "Bill") -> dict[str, Any]:
+@dataclass(slots=True)
+class Reply:
+    """What has been said so far. `joules` is what it took, where that can be read."""
+
+    meter: "Meter | None"
+    joules: float | None = None
+    text: list[str] = field(default_factory=list)
+    token_ids: list[int] = field(default_factory=list)
+    finish_reason: str = "cancelled"
+    stop: str | None = None
+    """The stop string that ended it."""
+    stats: Stats | None = None
+    error: LocalInferError | None = None
+
+    def read_meter(self) -> None:
+        """Keep the joules so far; asked for often, since the counters wrap."""
+        self.joules = self.meter.joules() if self.meter else None
+
+
+def as_json(opened: "Opened", chat: "Chat", reply: Reply, bill: "Bill") -> dict[str, Any]:
     """The object of `run --json`; what is not known is null. Keys may be added, none goes away."""
     from localinfer.bench.rows import output_hash
 

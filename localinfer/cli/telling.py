@@ -4,7 +4,7 @@ from contextlib import AbstractContextManager
 
 from localinfer.cli.output import note
 from localinfer.cli.progress import Progress
-from localinfer.engine.opening import OnProgress
+from localinfer.events import OnProgress
 from localinfer.loading.tell import Tell
 
 

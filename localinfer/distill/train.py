@@ -18,6 +18,7 @@ from localinfer.distill.features import frequent_tokens, read_text, reading_prog
 from localinfer.distill.head import HeadModel
 from localinfer.distill.judge import judge, replay
 from localinfer.engine.drafters import Arrays, Trained, key_of, make_head, write
+from localinfer.events import OnProgress
 from localinfer.formats.tokenizer import Tokenizer
 from localinfer.graph.weights import Checkpoint
 from localinfer.quantize.calibrated import threads as torch_threads
@@ -45,7 +46,6 @@ READING, JUDGING = 0.3, 0.15
 """Shares of the time that reading the text may take, and that are kept for judging."""
 
 Kind = Literal["head", "early"]
-OnProgress = Callable[[str, int, int], None]
 
 
 @dataclass(frozen=True, slots=True)

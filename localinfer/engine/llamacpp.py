@@ -15,9 +15,9 @@ from localinfer.config import EngineConfig, SamplingParams
 from localinfer.engine.engine import StepEngine
 from localinfer.engine.llamacpp_library import Llama, load_library
 from localinfer.engine.llamacpp_text import LlamaTokenizer
-from localinfer.engine.opening import OnProgress, choose_context
 from localinfer.engine.protocol import EngineInfo
 from localinfer.errors import Corrupt, LocalInferError, NotSupported
+from localinfer.events import OnProgress
 from localinfer.formats.gguf import GgufFile
 from localinfer.formats.gguf_tokenizer import TEMPLATE, TOOLS_TEMPLATE
 from localinfer.kv.cache import Lease
@@ -162,7 +162,7 @@ def open_llamacpp(
     file = GgufFile(path)
     arch = file.text("general.architecture")
     longest = file.whole(f"{arch}.context_length")
-    context = choose_context(config, longest)
+    context = config.choose_context(longest)
     llama = Llama(file.path, config, context, on_progress, flash_attention=flash_attention, one_cache=one_cache)
     try:
         tokenizer = LlamaTokenizer(llama.lib, llama.model)

@@ -14,8 +14,8 @@ from numpy.typing import NDArray
 
 from localinfer import native
 from localinfer.config import EngineConfig
-from localinfer.engine.opening import OnProgress
 from localinfer.errors import DoesNotFit, LocalInferError, NotSupported
+from localinfer.events import OnProgress
 
 _Q8_0, _F16 = 8, 1  # ggml_type
 _ERROR = 4  # ggml_log_level

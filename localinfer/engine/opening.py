@@ -1,12 +1,12 @@
 """From a path to an engine that runs."""
 
 import os
-from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from localinfer.config import DEFAULT_CONTEXT, EngineConfig, one_of
-from localinfer.errors import Corrupt, DoesNotFit, NotFound, NotSupported, UsageError
+from localinfer.config import EngineConfig, one_of
+from localinfer.errors import Corrupt, DoesNotFit, NotFound, NotSupported
+from localinfer.events import OnProgress
 
 if TYPE_CHECKING:
     from localinfer import native
@@ -22,9 +22,6 @@ if TYPE_CHECKING:
 
 PADDING_ROWS = 1024
 """Rows past the tokenizer's last token that a model may have: makers round tables up, by 905 at the most we know of."""
-
-OnProgress = Callable[[str, int, int], None]
-"""Called with what is being loaded, how much of it is there, and how much there is."""
 
 
 def open_engine(
@@ -78,7 +75,7 @@ def _open_native(path: Path, config: EngineConfig, backend: str, name: str, on_p
     tokenizer = Tokenizer(path)
     sampling, rules = default_sampling(path), token_rules(path)
     _check_vocabulary(checkpoint, tokenizer, name)
-    context = choose_context(config, checkpoint.spec.max_context)
+    context = config.choose_context(checkpoint.spec.max_context)
     cache = _cache(config, context)
     place, key, kept, program = _place(checkpoint, config, backend, name, context, cache.allocator.count, on_progress)
     measured = calibration.calibrate(program, key, kept, context)
@@ -235,18 +232,6 @@ def _info(
         calibration=measured,
         notes=(*((place.note,) if place.note else ()), *notes),
     )
-
-
-def choose_context(config: EngineConfig, longest: int) -> int:
-    """The context asked for, else the model's own up to `DEFAULT_CONTEXT`. Raises `UsageError` above the model's."""
-    if config.context is None:
-        return min(longest, DEFAULT_CONTEXT)
-    if config.context > longest:
-        raise UsageError(
-            f"the context is to be {config.context} tokens, but the model was made for {longest}",
-            hint=f"ask for at most `-c {longest}`",
-        )
-    return config.context
 
 
 def _check_vocabulary(checkpoint: "Checkpoint", tokenizer: "Tokenizer", name: str) -> None:

@@ -19,6 +19,7 @@ from localinfer.evaluate.measures import Logits, Measured, join, measure
 from localinfer.evaluate.models import Reader, open_reader, require_finite, require_same_words, size_of
 from localinfer.evaluate.quality import Quality, figures_of
 from localinfer.evaluate.text import cut, held_out_text
+from localinfer.events import OnProgress
 
 CTX = 512
 CHUNKS = 24
@@ -27,9 +28,6 @@ ROWS = 64
 
 FLOOR_CHUNKS = 4
 """Enough for the floor, whose spread is small; it costs one more pass of the reference."""
-
-OnProgress = Callable[[str, int, int], None]
-"""Called with what is done, chunks done and all chunks."""
 
 
 @dataclass(slots=True)

@@ -8,7 +8,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from localinfer.engine.opening import OnProgress
+from localinfer.events import OnProgress
 from localinfer.hub.model import LocalModel, variant_of_bits
 from localinfer.loading.tell import Tell
 

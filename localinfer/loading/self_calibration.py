@@ -6,8 +6,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from localinfer.engine.opening import OnProgress
 from localinfer.errors import UsageError
+from localinfer.events import OnProgress
 from localinfer.hub.model import LocalModel
 from localinfer.loading.fitting import check_fit
 

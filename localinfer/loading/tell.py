@@ -2,7 +2,7 @@
 
 from contextlib import AbstractContextManager, nullcontext
 
-from localinfer.engine.opening import OnProgress
+from localinfer.events import OnProgress
 
 
 def _nothing(_phase: str, _done: int, _total: int) -> None:

@@ -5,8 +5,8 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from localinfer.engine.opening import OnProgress
 from localinfer.errors import UsageError
+from localinfer.events import OnProgress
 from localinfer.hub.model import LocalModel
 
 TEMPERATURE = 0.6

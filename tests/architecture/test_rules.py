@@ -69,6 +69,29 @@ def test_function_size() -> None:
     assert not long
 
 
+def imports_of(path: Path, modules: set[str]) -> set[str]:
+    """The modules of ours that `path` imports, wherever in the file."""
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.ImportFrom) and node.module and not node.level:
+            whole = {f"{node.module}.{alias.name}" for alias in node.names} & modules
+            found |= whole or {node.module}
+    return found & modules
+
+
+def test_no_files_import_each_other_in_a_circle() -> None:
+    """Neither at the top, nor inside functions, nor for types alone."""
+    files = {
+        ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__"): path
+        for path in (ROOT / "localinfer").rglob("*.py")
+    }
+    left = {name: imports_of(path, set(files)) - {name} for name, path in files.items()}
+    while done := {name for name, needs in left.items() if not needs & left.keys()}:
+        left = {name: needs for name, needs in left.items() if name not in done}
+    inside = {name for name, needs in left.items() if any(name in left[need] for need in needs & left.keys())}
+    assert not left, f"in circles, or above one: {sorted(inside or left)}"
+
+
 ASKS = re.compile(r"isinstance\([^()]*\b(?:Embed|Attend|GatedMLP|Head|LayerOp|Op)\b")
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from localinfer.bench.history import kept
-from localinfer.cli.bench import counts
+from localinfer.cli.counts import counts
 from localinfer.cli.output import ReaderGone
 from localinfer.errors import UsageError
 from tests.bench.test_random import SMALL
