@@ -5,13 +5,12 @@ import resource
 import subprocess
 import time
 from collections.abc import Callable
-from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from localinfer.cli import making
+from localinfer.loading import making
 from localinfer.quantize import QuantizeReport, quantize_checkpoint
 from localinfer.quantize.speeds import Speeds
 from tests.cli.conftest import ENTRY, Cli, Ran
@@ -321,14 +320,14 @@ def test_an_alias_says_why_its_advised_form_is_not_made(cli: Cli, mine: str, iso
 def test_a_limit_that_was_not_kept_is_told(cli: Cli, mine: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Other programs may take the machine after the time was planned."""
     now, slow, speeds = [0.0], [1.0], Speeds(1e9, 1e9, 1e12, 1e12)
-    limit = partial(making.Limit, clock=lambda: now[0], started=0.0, speeds=speeds)
+    ours, whole = {"clock": lambda: now[0], "started": 0.0, "speeds": speeds}, making.Limit
 
     def then_late(*given: object, **more: object) -> QuantizeReport:
         report = quantize_checkpoint(*given, **more)  # type: ignore[arg-type]
         now[0] += slow[0]
         return report
 
-    monkeypatch.setattr(making, "Limit", limit)
+    monkeypatch.setattr(making, "Limit", lambda *given, **more: whole(*given, **more | ours))
     monkeypatch.setattr("localinfer.quantize.quantize_checkpoint", then_late)
     for told in (False, True):
         slow[0] = 100.0 if told else 1.0
