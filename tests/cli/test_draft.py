@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from localinfer.quantize.speeds import Speeds
 from tests.cli.conftest import Cli
 
 
@@ -18,7 +19,11 @@ def test_nothing_there_yet(cli: Cli, mine: str) -> None:
     assert cli("draft", "rm", "--texts").out == "deleted 0 B of earlier texts\n"
 
 
-def test_training_ends_in_time_and_says_what_it_came_to(cli: Cli, mine: str, tmp_path: Path) -> None:
+def test_training_ends_in_time_and_says_what_it_came_to(
+    cli: Cli, mine: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    speeds = Speeds(1e9, 1e9, 1e12, 1e12)  # whatever else runs here meanwhile
+    monkeypatch.setattr("localinfer.distill.time_plan.measure_speeds", lambda *_given, **_more: speeds)
     file = tmp_path / "more.txt"
     file.write_text("one two three four five six seven eight nine ten. " * 400)
     ran = cli("draft", "train", mine, "--minutes", "0.1", "--text", str(file), "--json", "-q")
