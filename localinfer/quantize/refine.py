@@ -105,8 +105,10 @@ def refine_checkpoint(
         report = _rough(partial, make)
         effort = effort or Effort()
         left = max(1e-3, seconds - (clock() - started) - effort.ending_s) if seconds else 0.0
-        training = _Training(source, partial, tokens, text.seed, method, left, workers, effort)
-        tensors, note = training.result(on_progress or (lambda done, total: None), clock)
+        tensors, note = dict[str, NDArray[Any]](), _no_time(method)
+        if not seconds or left >= effort.least_s:
+            training = _Training(source, partial, tokens, text.seed, method, left, workers, effort)
+            tensors, note = training.result(on_progress or (lambda done, total: None), clock)
         origin.require_unchanged()
         if dest.exists():
             raise UsageError(f"{dest} is there already", hint="another process has just made it; use it")
@@ -198,6 +200,12 @@ def _note(method: Refining, state: "State") -> dict[str, Any]:
     changed = f"{state.given:.4f} to {state.least:.4f}" if state.least < state.given else stayed
     note["text"] = f"refined in {state.step} steps: KL divergence on held-out calibration text {changed}"
     return note
+
+
+def _no_time(method: Refining) -> dict[str, Any]:
+    """The same where it was too late to begin."""
+    note: dict[str, Any] = {"method": method, "steps": 0, "seconds": 0.0, "kld_before": None, "kld_after": None}
+    return note | {"text": "not refined: quantizing has left no time for it"}
 
 
 def _figure(value: float) -> float | None:

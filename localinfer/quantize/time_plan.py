@@ -10,7 +10,7 @@ from localinfer.quantize.calibration import LENGTH
 from localinfer.quantize.estimates import LEAST_TOKENS, Costs
 from localinfer.quantize.pace import Expected
 from localinfer.quantize.plan import Method
-from localinfer.quantize.schedule import Clock, Phase, Running, Schedule, in_seconds, largest, scheduled
+from localinfer.quantize.schedule import SAFETY, Clock, Phase, Running, Schedule, in_seconds, largest, scheduled
 from localinfer.quantize.speeds import Speeds, measure_speeds
 
 FLAG = "`--time-budget`"
@@ -63,6 +63,8 @@ class Effort:
     passes: int = 3
     ending_s: float = 0.0
     """Seconds to leave for writing the result."""
+    least_s: float = 0.0
+    """Seconds without which refining is not begun."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -203,4 +205,5 @@ def _effort(costs: Costs, wish: Wish, seconds: float) -> Effort:
         sizes = [Effort(chosen.held_out, chosen.checks, n, min(usual.judges, chosen.held_out)) for n in (32, 16, 8, 4)]
         fits = (one for one in sizes if _refining(costs, wish, one) <= 2 * LOOKING * room + bare)
         chosen = next(fits, replace(chosen, sequences=0))
-    return replace(chosen, ending_s=ending)
+    least = _refining(costs, wish, Effort(1, 1, 0)) + 2 * costs.step()
+    return replace(chosen, ending_s=ending, least_s=max(0.0, least - ending) / SAFETY)

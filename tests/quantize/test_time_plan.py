@@ -273,6 +273,18 @@ def test_refining_keeps_to_its_time(
     assert steps > 0
 
 
+def test_refining_is_not_begun_where_quantizing_took_its_time(source: Path, tmp_path: Path, clock: Clock) -> None:
+    def make(rough: Path) -> Any:
+        clock.now += 50
+        return quantize_checkpoint(source, rough, bits=3, text=TEXT, threads=1, clock=clock)
+
+    how: dict[str, Any] = {"text": TEXT, "threads": 1, "effort": Effort(ending_s=4.0, least_s=10.0), "clock": clock}
+    report = refine_checkpoint(source, tmp_path / "q", make, {"bits": 3}, seconds=60.0, **how)
+    assert "no time" in report.notes[-1]
+    assert read_object(tmp_path / "q" / "localinfer.json")["recipe"]["refine"]["steps"] == 0
+    assert clock.now == 50.0
+
+
 def test_without_a_limit_nothing_depends_on_the_clock(source: Path, tmp_path: Path, clock: Clock) -> None:
     quantize_checkpoint(source, tmp_path / "a", bits=4, text=TEXT, method="imatrix", clock=clock)
     ticks = iter(range(10**9))
