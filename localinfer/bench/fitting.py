@@ -8,11 +8,12 @@ from typing import Any
 
 from localinfer.bench import history
 from localinfer.config import EngineConfig
-from localinfer.cost.fit import Form, estimate
+from localinfer.cost.fit import estimate
 from localinfer.cost.machine import last_level_cache, read_bandwidth
 from localinfer.cost.predict import Known, Prediction, load_of, predict
 from localinfer.engine import calibration
 from localinfer.errors import LocalInferError, NotSupported, UsageError, size
+from localinfer.graph.memory import Form
 from localinfer.graph.weights import Checkpoint
 from localinfer.hub.model import variant_of_bits
 from localinfer.hub.resolve import resolve

@@ -17,7 +17,6 @@ from localinfer.bench.report import BenchModel, BenchReport, StepRow
 from localinfer.bench.rows import BenchRow, Contender
 from localinfer.config import EngineConfig, in_range
 from localinfer.cost.energy import start_meter, with_card
-from localinfer.cost.fit import weights_bytes
 from localinfer.cost.machine import read_bandwidth
 from localinfer.cost.prices import USUAL, Tariff
 from localinfer.cost.roofline import gguf_traffic, traffic
@@ -25,6 +24,7 @@ from localinfer.engine.opening import open_engine
 from localinfer.engine.protocol import Engine
 from localinfer.errors import LocalInferError
 from localinfer.events import OnProgress
+from localinfer.graph.memory import weights_bytes
 from localinfer.graph.weights import Checkpoint
 
 STEPS = 32

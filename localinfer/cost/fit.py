@@ -1,18 +1,15 @@
 """What a model will take in memory, from its config.json and the headers of its weights alone."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 
 from localinfer.config import BLOCK_TOKENS, DEFAULT_CONTEXT
 from localinfer.cost.machine import available_bytes
-from localinfer.graph.ops import Graph, Linear
+from localinfer.graph.memory import Form, held, packed_bytes
+from localinfer.graph.ops import Linear
 from localinfer.graph.weights import Checkpoint
-
-PANEL_ROWS = 32
-STEP_ROWS = 256
-"""Rows of activations that exist at once."""
 
 RUNTIME_BYTES = 425 * 10**5
 """Python and the libraries, measured."""
@@ -28,12 +25,6 @@ PAGES = Path("/sys/kernel/mm/transparent_hugepage/enabled")
 
 TOKENIZER_LIMIT = 256 << 20
 """Bytes of a tokenizer file that is looked into."""
-
-LOGIT_ROWS = 32
-"""Rows of logits that exist at once while steps are measured; more only with more sequences than half of them."""
-
-Form = Callable[[str], tuple[int, int]]
-"""(bits, group) of the matrix of this name."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,35 +69,18 @@ def estimate(
     checkpoint = Checkpoint(path)
     spec = checkpoint.spec
     tokens = context or min(spec.max_context, DEFAULT_CONTEXT)
-    each = -(-tokens // BLOCK_TOKENS)
-    blocks = parallel * each if kv_tokens is None else -(-kv_tokens // BLOCK_TOKENS)
-    weights = weights_bytes(checkpoint, form)
-    kv = blocks * BLOCK_TOKENS * sum(checkpoint.graph.state_bytes(kv_bits))
-    running = _activations(checkpoint.graph) + 4 * spec.vocab_size * max(LOGIT_ROWS, parallel + 16)
+    whole = parallel * -(-tokens // BLOCK_TOKENS) * BLOCK_TOKENS if kv_tokens is None else kv_tokens
+    needs = held(checkpoint, context=tokens, kv_tokens=whole, kv_bits=kv_bits, parallel=parallel, form=form)
     # What loading needs beside the weights is given back before the cache is written.
-    other = max(running, _loading(checkpoint, form) - kv) + _ropes(checkpoint.graph, tokens)
+    other = max(needs.step, _loading(checkpoint, form) - needs.kv) + needs.ropes
     other += RUNTIME_BYTES + _tokenizer(path, spec.vocab_size) + _unfilled(checkpoint, form)
     free = available_bytes() if free_bytes is None else free_bytes
-    return Fit(weights + kv + other, weights, kv, other, free, tokens)
+    return Fit(needs.weights + needs.kv + other, needs.weights, needs.kv, other, free, tokens)
 
 
 def context_of(path: Path, asked: int | None) -> int:
     """Tokens of context that the engine takes for the checkpoint at `path`: `asked`, or else its own choice."""
     return asked or min(Checkpoint(path).spec.max_context, DEFAULT_CONTEXT)
-
-
-def packed_bytes(linear: Linear, bits: int, group: int) -> int:
-    """Bytes of a matrix in panels of 32 rows: its values, and one float16 scale a row and group."""
-    rows = -(-linear.rows // PANEL_ROWS) * PANEL_ROWS
-    row = linear.cols * 2 if bits == 16 else linear.cols // group * (2 + group * bits // 8)
-    return rows * row
-
-
-def weights_bytes(checkpoint: Checkpoint, form: Form | None = None) -> int:
-    """Bytes of all weights as the kernels hold them; vectors are float32."""
-    of = form or checkpoint.form
-    matrices = sum(packed_bytes(linear, *of(linear.name)) for linear in checkpoint.graph.linears())
-    return matrices + 4 * sum(size for _, size in checkpoint.graph.vectors())
 
 
 def _unfilled(checkpoint: Checkpoint, form: Form | None) -> int:
@@ -152,17 +126,6 @@ def _counted(file: Path, _size: int, _changed: int) -> int:
     begin = data.rfind(b'"merges"')
     words = max(0, data.count(b'"', begin) // 2 - 1) if begin >= 0 else 0
     return words // 2 if b"[[" in data[begin : begin + 64].translate(None, b" \n\r\t") else words
-
-
-def _activations(graph: Graph) -> int:
-    """Float32 rows of the widest op, and their int8 copies."""
-    widest = max(op.width() for op in graph.ops)
-    return STEP_ROWS * (3 * graph.spec.hidden_size + widest) * 5
-
-
-def _ropes(graph: Graph, tokens: int) -> int:
-    ropes = {rope for op in graph.ops for rope in op.ropes()}
-    return sum(4 * head_dim * tokens for _, head_dim in ropes)
 
 
 def _loading(checkpoint: Checkpoint, form: Form | None) -> int:

@@ -9,8 +9,8 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from localinfer.cost.fit import Form
 from localinfer.cost.roofline import weights_read
+from localinfer.graph.memory import Form
 from localinfer.graph.weights import Checkpoint
 
 EFFICIENCY: Mapping[int, float] = {16: 0.75, 8: 0.65, 4: 0.65, 3: 0.57}

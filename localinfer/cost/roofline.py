@@ -8,8 +8,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from localinfer.cost.fit import Form, packed_bytes
 from localinfer.formats.gguf import GgufFile
+from localinfer.graph.memory import Form, packed_bytes
 from localinfer.graph.weights import Checkpoint
 
 

@@ -167,10 +167,13 @@ def _load(
 
 
 def _needed_bytes(checkpoint: "Checkpoint", config: EngineConfig, context: int) -> int:
-    """Roughly what a card has to hold; it says itself, with the numbers, when that was too little."""
-    weights = sum(checkpoint.stored_bytes(linear.name) for linear in checkpoint.graph.linears())
-    cache = config.pool_tokens(context) * sum(checkpoint.graph.state_bytes(config.kv_bits))
-    return weights + weights // 10 + cache
+    """What a card has to hold; it says itself, with the numbers, when that was too little."""
+    from localinfer.graph.memory import held
+
+    kv_tokens = config.pool_tokens(context)
+    return held(
+        checkpoint, context=context, kv_tokens=kv_tokens, kv_bits=config.kv_bits, parallel=config.parallel
+    ).total
 
 
 def _cache(config: EngineConfig, context: int) -> "PagedCache":

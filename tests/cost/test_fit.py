@@ -7,9 +7,10 @@ from typing import Any
 import pytest
 
 from localinfer.config import DEFAULT_CONTEXT
-from localinfer.cost.fit import estimate, weights_bytes
+from localinfer.cost.fit import estimate
 from localinfer.cost.roofline import fastest, gguf_traffic, share, traffic
 from localinfer.errors import LocalInferError
+from localinfer.graph.memory import weights_bytes
 from localinfer.graph.program import load_program
 from localinfer.graph.weights import Checkpoint
 from tests.hub.test_starter import write_gguf

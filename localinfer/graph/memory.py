@@ -1,0 +1,80 @@
+"""What a model holds while it runs, in bytes, from its config.json and the headers of its weights: on any device."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from localinfer.config import BLOCK_TOKENS
+from localinfer.graph.ops import Graph, Linear
+from localinfer.graph.weights import Checkpoint
+
+PANEL_ROWS = 32
+STEP_ROWS = 256
+"""Rows of activations that exist at once."""
+
+LOGIT_ROWS = 32
+"""Rows of logits that exist at once while steps are measured; more only with more sequences than half of them."""
+
+Form = Callable[[str], tuple[int, int]]
+"""(bits, group) of the matrix of this name."""
+
+
+@dataclass(frozen=True, slots=True)
+class Held:
+    """Bytes of a program that is ready to run."""
+
+    weights: int
+    """Packed for the kernels, padding included."""
+    kv: int
+    """Keys and values of all tokens that the cache holds."""
+    step: int
+    """Activations and logits of a step."""
+    ropes: int
+    """Tables of angles."""
+
+    @property
+    def total(self) -> int:
+        return self.weights + self.kv + self.step + self.ropes
+
+
+def held(
+    checkpoint: Checkpoint,
+    *,
+    context: int,
+    kv_tokens: int,
+    kv_bits: int | Sequence[int],
+    parallel: int,
+    form: Form | None = None,
+) -> Held:
+    """For `parallel` sequences of at most `context` tokens, and a cache of `kv_tokens` for all of them.
+
+    `kv_bits` may be given layer by layer; `form` stands for the widths that matrices would have after quantizing.
+    """
+    graph, vocab = checkpoint.graph, checkpoint.spec.vocab_size
+    tokens = -(-kv_tokens // BLOCK_TOKENS) * BLOCK_TOKENS
+    widest = max(op.width() for op in graph.ops)
+    rows = STEP_ROWS * (3 * graph.spec.hidden_size + widest) * 5  # float32, and its int8 copy
+    return Held(
+        weights=weights_bytes(checkpoint, form),
+        kv=tokens * sum(graph.state_bytes(kv_bits)),
+        step=rows + 4 * vocab * max(LOGIT_ROWS, parallel + 16),
+        ropes=_ropes(graph, context),
+    )
+
+
+def packed_bytes(linear: Linear, bits: int, group: int) -> int:
+    """Bytes of a matrix in panels of 32 rows: its values, and one float16 scale a row and group."""
+    rows = -(-linear.rows // PANEL_ROWS) * PANEL_ROWS
+    row = linear.cols * 2 if bits == 16 else linear.cols // group * (2 + group * bits // 8)
+    return rows * row
+
+
+def weights_bytes(checkpoint: Checkpoint, form: Form | None = None) -> int:
+    """Bytes of all weights as the kernels hold them; vectors are float32."""
+    of = form or checkpoint.form
+    matrices = sum(packed_bytes(linear, *of(linear.name)) for linear in checkpoint.graph.linears())
+    return matrices + 4 * sum(size for _, size in checkpoint.graph.vectors())
+
+
+def _ropes(graph: Graph, tokens: int) -> int:
+    ropes = {rope for op in graph.ops for rope in op.ropes()}
+    return sum(4 * head_dim * tokens for _, head_dim in ropes)
