@@ -66,6 +66,16 @@ def read(path: Path) -> KeptScreen:
     )
 
 
+def left(path: Path, chat_id: int, written: float) -> KeptScreen | None:
+    """The screen to come back to where `chat_id` is the chat that was written to last, at `written` seconds since 1970:
+    it shows that chat, or was left later with another one on it. None if there is no such."""
+    screen = read(path)
+    if screen.shows(chat_id):
+        return screen
+    has_chats = any(pane.chat_id is not None for pane in screen.panes)
+    return screen if has_chats and path.stat().st_mtime >= written else None
+
+
 def write(path: Path, screen: KeptScreen) -> None:
     """Keep `screen`. Raises `LocalInferError` where that cannot be done."""
     try:

@@ -101,12 +101,11 @@ def _name_of(ref: str, *, offline: bool) -> str:
 
 
 def _left(latest: "SavedChat | None") -> "KeptScreen | None":
-    """The panes as they were left, if the chat to go on with is in one of them."""
-    from localinfer.chats.kept_screen import read
+    """The panes as they were left, if the chat to go on with is in one of them or they were left after it."""
+    from localinfer.chats.kept_screen import left
     from localinfer.paths import screen_file
 
-    kept = read(screen_file()) if latest else None
-    return kept if kept and latest and kept.shows(latest.id) else None
+    return left(screen_file(), latest.id, latest.updated) if latest else None
 
 
 def _found(refs: list[str], revision: str | None, *, offline: bool, all_of_them: bool) -> "dict[str, LocalModel]":

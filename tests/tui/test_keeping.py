@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from localinfer.chats.kept_screen import KeptPane, KeptScreen, read, write
+from localinfer.chats.kept_screen import KeptPane, KeptScreen, left, read, write
 from localinfer.tui.app import ChatApp
 from tests.tui.app_state import said
 from tests.tui.conftest import press, quiet_app, say, settle
@@ -141,6 +141,18 @@ async def test_a_folder_that_cannot_be_made_is_told(store_path: Path, tmp_path: 
         app.chats.keep_soon()
         await settle(pilot)
         assert "not kept" in said(app)
+
+
+def test_the_screen_to_come_back_to(tmp_path: Path) -> None:
+    """It shows the chat that was written to last, or was left after that with another one on it."""
+    file = tmp_path / "screen.json"
+    assert left(file, 1, 0.0) is None
+    write(file, KeptScreen(panes=(KeptPane("m", 1), KeptPane("m"))))
+    at = file.stat().st_mtime
+    found = read(file)
+    assert [left(file, chat, when) for chat, when in ((1, at + 9), (2, at - 9), (2, at + 9))] == [found, found, None]
+    write(file, KeptScreen(panes=(KeptPane("m"),)))
+    assert left(file, 2, at - 9) is None
 
 
 @pytest.mark.parametrize(
