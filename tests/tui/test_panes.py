@@ -105,6 +105,10 @@ async def test_zoom_keeps_the_others_going(scripted: Scripted) -> None:
         assert texts(app)[0] == ["a", "one two"]
         await press(pilot, "alt+left")
         assert not app.pane.title_line.done
+        await press(pilot, "f4", "tab")  # goes on to the other one, which is alone then
+        assert (app.pane, [pane.display for pane in app.chats.panes]) == (app.chats.panes[1], [False, True])
+        await press(pilot, "shift+tab", "f4")
+        assert app.pane is app.chats.panes[0]
 
 
 async def test_no_room_is_said(scripted: Scripted) -> None:

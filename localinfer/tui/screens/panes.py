@@ -202,6 +202,11 @@ class PaneScreen(Screen[None]):
         if other is not None:
             self.go(self.query_one(PaneGrid).panes[other])
 
+    def action_next_pane(self, by: int) -> None:
+        """In reading order, also while one pane is alone on the screen."""
+        panes = self.panes
+        self.go(panes[(panes.index(self.pane) + by) % len(panes)])
+
     def action_move(self, way: Direction) -> None:
         other = self.tiling.neighbour(self._here, way, *self.query_one(PaneGrid).size)
         if other is not None and self.tiling.zoomed is None:
