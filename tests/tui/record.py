@@ -61,7 +61,7 @@ def frames() -> Iterator[str]:
     """What stands on the screen, a moment after each thing that happens."""
     with tempfile.TemporaryDirectory() as folder:
         tmux = Tmux(Path(folder))
-        command = f"{Path(sys.executable).with_name('localinfer')} chat starter:INT4 -n 300 --no-remember"
+        command = f"{Path(sys.executable).with_name('localinfer')} chat starter:INT8 -n 300 --no-remember"
         os.environ["TERM"] = "xterm-256color"
         tmux.run("new-session", "-d", "-e", "COLORTERM=truecolor", "-x", str(WIDTH), "-y", str(HEIGHT), command)
         tmux.run("set", "-g", "default-terminal", "tmux-256color")
@@ -75,7 +75,7 @@ def frames() -> Iterator[str]:
             yield tmux.screen()
             for question in QUESTIONS:
                 tmux.press("Tab")
-                time.sleep(0.3)
+                time.sleep(1.5)  # a slow machine takes its time to go to the other pane
                 tmux.press(question, "Enter")
             for _ in range(8):
                 time.sleep(0.7)
