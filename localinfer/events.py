@@ -28,6 +28,8 @@ class Progress:
     handle: int
     done: int
     total: int
+    computed: int
+    """Of them, those that this step has computed: others were found in the cache, or computed before."""
 
 
 @dataclass(frozen=True, slots=True)

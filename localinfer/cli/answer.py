@@ -78,7 +78,7 @@ def _follow(events: Iterator[Event], reply: Reply, out: Answer, progress: Progre
     """Write text as it comes and keep what the end needs."""
     for event in events:
         match event:
-            case Progress(_, done, total):
+            case Progress(done=done, total=total):
                 progress("reading the prompt", done, total)
             case Text(_, text, token_ids, drafter):
                 progress.clear()

@@ -93,7 +93,7 @@ class Reply:
             self._read += work.count
         elif work.count == 1:
             return []
-        return [Progress(self.sequence.handle, done, len(self.sequence.tokens))]
+        return [Progress(self.sequence.handle, done, len(self.sequence.tokens), work.count)]
 
     def take(self, tokens: Ordered[int], chain: Chain, now: float) -> tuple[int, list[Event], FinishReason | None]:
         """What follows from these new tokens, all but the last of which `chain` has guessed: how many of them count,

@@ -78,7 +78,6 @@ class Reply:
     """Tokens computed for it, read and written."""
     finished: Finished | None = None
     over: Over | None = None
-    _read: int = 0
 
     def begin(self) -> None:
         """Its prefill is under way, though nothing is said of it yet."""
@@ -90,9 +89,8 @@ class Reply:
         match event:
             case Started() as started:
                 self.handle, self.context_size = started.handle, started.context_size
-            case Progress(done=done, total=total):
-                self.moved += max(0, done - self._read)
-                self._read = done
+            case Progress(done=done, total=total, computed=computed):
+                self.moved += computed
                 self.phase, self.percent = "prefill", 100 * done // max(total, 1)
             case Text(text=text, drafter=drafter, token_ids=ids):
                 self.moved += len(ids)

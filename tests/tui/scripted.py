@@ -83,10 +83,10 @@ class ScriptedEngine:
         if script and isinstance(script[0], LocalInferError):
             raise script[0]
         yield Started(1, prompt, self.context_size)
-        yield Progress(1, prompt // 2, prompt)
+        yield Progress(1, prompt // 2, prompt, prompt // 2)
         self.before_piece(-1)
         if not self.cancelled.is_set():
-            yield Progress(1, prompt, prompt)
+            yield Progress(1, prompt, prompt, prompt - prompt // 2)
         said = 0
         for index, piece in enumerate(script):
             self.before_piece(index)
