@@ -1,6 +1,6 @@
 #!/bin/sh
-# The shells and the terminal that the tests use for real, and the compiler and the emulator of the ARM tests. Installs
-# what is missing where it may; else says what to do. Without the ARM tools their tests are skipped, and say so.
+# The shells and the terminal that the tests use for real, the compiler and the emulator of the ARM tests, and clang.
+# Installs what is missing where it may; else says what to do. Without compilers their tests are skipped, and say so.
 lacking() {
   for tool in "$@"; do
     command -v "$tool" >/dev/null 2>&1 || printf ' %s' "$tool"
@@ -13,6 +13,9 @@ install() {
 if [ -n "$(lacking aarch64-linux-gnu-g++ qemu-aarch64 cmake ninja)" ]; then
   install g++-aarch64-linux-gnu qemu-user cmake ninja-build ||
     echo "note: the ARM tests are skipped: they need$(lacking aarch64-linux-gnu-g++ qemu-aarch64 cmake ninja)" >&2
+fi
+if [ -n "$(lacking clang++)" ]; then
+  install --no-install-recommends clang || echo "note: nothing is compiled with clang: it is not installed" >&2
 fi
 missing=$(lacking bash zsh fish tmux)
 [ -z "$missing" ] && exit 0

@@ -8,6 +8,18 @@
 
 #include "core/error.h"
 
+#if defined(__SANITIZE_ADDRESS__)
+extern "C" {
+void __asan_poison_memory_region(const volatile void* from, size_t bytes);
+void __asan_unpoison_memory_region(const volatile void* from, size_t bytes);
+}
+void forbid(const void* from, size_t bytes) { __asan_poison_memory_region(from, bytes); }
+static void allow(const void* from, size_t bytes) { __asan_unpoison_memory_region(from, bytes); }
+#else
+void forbid(const void*, size_t) {}
+static void allow(const void*, size_t) {}
+#endif
+
 Memory::Memory(size_t bytes, const char* what) : size_(bytes) {
   if (bytes == 0) return;
   if (bytes > std::numeric_limits<size_t>::max() / 2) throw OutOfMemory(bytes, what);
@@ -27,7 +39,9 @@ Memory::Memory(size_t bytes, const char* what) : size_(bytes) {
 }
 
 Memory::~Memory() {
-  if (map_ != nullptr) munmap(map_, map_size_);
+  if (map_ == nullptr) return;
+  allow(map_, map_size_);
+  munmap(map_, map_size_);
 }
 
 Memory::Memory(Memory&& other) noexcept
@@ -55,10 +69,11 @@ size_t open_used = 0;
 }  // namespace
 
 Piece take_piece(size_t bytes, const char* what) {
-  const size_t size = round_up(bytes, kLine);
+  const size_t size = round_up(bytes, kLine) + kGap;
   if (size > kSlab / 4) {
     auto own = std::make_shared<Memory>(size, what);
     uint8_t* data = own->data();
+    forbid(data + bytes, size - bytes);
     return {std::move(own), data, bytes};
   }
   const std::lock_guard guard(slab_lock);
@@ -70,5 +85,6 @@ Piece take_piece(size_t bytes, const char* what) {
   }
   uint8_t* data = slab->data() + open_used;
   open_used += size;
+  forbid(data + bytes, size - bytes);
   return {std::move(slab), data, bytes};
 }

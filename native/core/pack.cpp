@@ -12,7 +12,6 @@
 namespace {
 
 constexpr size_t kBlock = 16;  // rows of a row block: a vector holds 4 bytes of each
-constexpr size_t kLane = 4 * kBlock;
 
 // `count` words of up to 16 rows, `ld` apart, as lines of 16 words: word j of row r at to[16 * j + r].
 void gather(uint32_t* to, const uint32_t* from, size_t ld, size_t count, size_t rows) {

@@ -57,7 +57,7 @@ class Pool {
   } door_;
   WaitWord left_;  // counts the threads that left while the door was closed
   const Job* job_ = nullptr;
-  bool quit_ = false;
+  std::atomic<bool> quit_{false};
   int process_ = 0;  // threads do not survive a fork: a child starts its own
   std::vector<std::thread>* workers_ = nullptr;
 };

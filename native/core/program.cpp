@@ -293,8 +293,12 @@ class Layout {
   explicit Layout(uint8_t* start) : start_(start) {}
   template <class T>
   void take(T** array, size_t n) {
-    if (start_ != nullptr) *array = reinterpret_cast<T*>(start_ + used_);
-    used_ += round_up(n * sizeof(T), 2 * kLine);
+    const size_t bytes = n * sizeof(T), room = round_up(bytes, 2 * kLine) + kGap;
+    if (start_ != nullptr) {
+      *array = reinterpret_cast<T*>(start_ + used_);
+      forbid(start_ + used_ + bytes, room - bytes);
+    }
+    used_ += room;
   }
   size_t used() const { return used_; }
 

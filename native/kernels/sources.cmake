@@ -35,11 +35,6 @@ if(CMAKE_CXX_COMPILER_ID STREQUAL "GNU")  # the intrinsics headers of GCC 12 lea
     list(APPEND KERNEL_${isa}_FLAGS -Wno-uninitialized -Wno-maybe-uninitialized)
   endforeach()
 endif()
-if(LOCALINFER_SANITIZE)  # instrumented, the unrolled loops would take minutes to compile at -O3
-  foreach(isa AVX2 AVX512 AVXVNNI AVXVNNI_EVEX NEON NEON_I8MM)
-    list(APPEND KERNEL_${isa}_FLAGS -O1)
-  endforeach()
-endif()
 
 if(CMAKE_SYSTEM_PROCESSOR MATCHES "^(x86_64|AMD64|amd64)$")
   set(KERNEL_AVX2_SOURCES

@@ -3,6 +3,8 @@
 #include <cstdint>
 #include <cstdio>
 #include <cstring>
+#include <memory>
+#include <new>
 #include <string>
 #include <vector>
 
@@ -26,20 +28,24 @@ class Random {
 };
 
 using Floats = std::vector<float>;
-using Bytes = std::vector<uint8_t>;
 
 Floats some(Random& random, size_t n, float size);
 // The same with zeros of both signs, subnormal, huge, infinite and NaN values among them.
 Floats strange(Random& random, size_t n);
 
-// Bytes that start at a multiple of 64.
+// Zero bytes that start at a multiple of 64; the one after the last is nobody's.
 class Aligned {
  public:
-  explicit Aligned(size_t n) : room_(n + 64) {}
-  uint8_t* data() { return room_.data() + (-reinterpret_cast<uintptr_t>(room_.data()) & 63); }
+  explicit Aligned(size_t n) : room_(static_cast<uint8_t*>(::operator new(n, std::align_val_t{64}))) {
+    std::memset(room_.get(), 0, n);
+  }
+  uint8_t* data() { return room_.get(); }
 
  private:
-  Bytes room_;
+  struct Free {
+    void operator()(uint8_t* room) const { ::operator delete(room, std::align_val_t{64}); }
+  };
+  std::unique_ptr<uint8_t, Free> room_;
 };
 
 // `rows` rows of `columns`, with room between and around them that nobody may write to.
@@ -74,5 +80,8 @@ void expect(bool ok, const char* isa, const std::string& what);
 void compare_vectors(const KernelTable& table, const KernelTable& scalar);
 void compare_linear(const KernelTable& table, const KernelTable& scalar);
 void compare_attention(const KernelTable& table, const KernelTable& scalar);
-// Runs a small random model; says one line with a hash of its logits.
+// Runs a small random model, in chunks and in company; says one line with a hash of its logits.
 void run_model(const char* isa, size_t threads, size_t kv_bits);
+void exercise_pool();
+// Leaves the program with 2 when there is no such fault.
+void make_fault(const std::string& name);

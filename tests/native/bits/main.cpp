@@ -1,5 +1,7 @@
-// Compares every table of this machine with the scalar one, then runs a small model through each of them.
-// With an argument, only names the tables. Prints "isas ...", "wrong: ..." for what differs, and "model ... HASH" lines; leaves with 1 if anything differed.
+// Compares every table of this machine with the scalar one, runs a small model through each of them, and the threads.
+// Prints "isas ...", "wrong: ..." for what differs, and "model ... HASH" lines; leaves with 1 if anything differed.
+// `bits isas` only names the tables; `bits threads` leaves out what has one thread or runs no vectors; `bits fault NAME`
+// makes that fault (faults.cpp).
 #include <unistd.h>
 
 #include <cmath>
@@ -53,22 +55,31 @@ void check_names() {
 
 }  // namespace
 
-int main(int arguments, char**) {
+int main(int arguments, char** words) {
+  if (arguments > 2) {
+    make_fault(words[2]);
+    return 0;
+  }
   std::printf("isas");
   for (const std::string& isa : supported_isas()) std::printf(" %s", isa.c_str());
   std::printf("\n");
-  if (arguments > 1) return 0;
+  const bool compares = arguments == 1;
+  if (!compares && std::strcmp(words[1], "threads") != 0) return 0;
   check_names();
   const KernelTable& scalar = kernels_for("scalar");
   for (const std::string& isa : supported_isas()) {
     const KernelTable& table = kernels_for(isa);
-    if (&table != &scalar) {
+    if (!compares && &table == &scalar && supported_isas().size() > 1) continue;
+    if (&table != &scalar && compares) {
       compare_vectors(table, scalar);
       compare_linear(table, scalar);
       compare_attention(table, scalar);
     }
-    for (const size_t kv_bits : {8u, 16u}) run_model(table.isa, kv_bits == 8 ? 2 : 1, kv_bits);
+    run_model(table.isa, 3, 4);
+    run_model(table.isa, 2, 8);
+    run_model(table.isa, 1, 16);
   }
+  exercise_pool();
   std::printf("%zu differences\n", wrong);
   return wrong == 0 ? 0 : 1;
 }
