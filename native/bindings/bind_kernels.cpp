@@ -275,7 +275,9 @@ void attend(Matrix<float> out, Blocks blocks, Vector<const int32_t> table, Matri
   const KernelTable& kernels = kernels_for(isa);
   nb::gil_scoped_release unlocked;
   Queries queries(kernels, q, ldq, scale, bits != 16);
+  std::vector<float> room(kAttendRoom + 16);
   AttendJob job{};
+  job.room = room.data() + (-reinterpret_cast<uintptr_t>(room.data()) & 63) / sizeof(float);
   job.position = position;
   job.window = window;
   job.rows = rows;

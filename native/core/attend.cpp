@@ -154,6 +154,7 @@ class Attention {
     job.heads = shared_;
     job.head_dim = op_.head_dim;
     job.scale = op_.scale;
+    job.room = own_.room;
     job.lds = s.heads_ld;
     if (step_.apart) {
       make_own(tile.row, h);

@@ -2,6 +2,7 @@
 #include "core/program.h"
 
 #include <algorithm>
+#include <array>
 #include <cmath>
 #include <system_error>
 #include <utility>
@@ -231,17 +232,20 @@ void Program::write_kv(size_t block, const uint8_t* in, size_t bytes) {
   kv_.write(block, in);
 }
 
+namespace {
+
+// The op's weights, as references.
+constexpr Cases kWeightsOf{[](const AttendOp& op) { return std::array{&op.qkv, &op.o}; },
+                           [](const MlpOp& op) { return std::array{&op.gate_up, &op.down}; },
+                           [](AttendOp& op) { return std::array{&op.qkv, &op.o}; },
+                           [](MlpOp& op) { return std::array{&op.gate_up, &op.down}; }};
+
+}  // namespace
+
 std::set<const Weight*> Program::weights() const {
   std::set<const Weight*> seen{embed_.weight.get(), mix_.weight.get(), head_.weight.get()};  // tied ones count once
-  for (const auto& op : ops_) {
-    if (const auto* attend = std::get_if<AttendOp>(&op)) {
-      seen.insert(attend->qkv.get());
-      seen.insert(attend->o.get());
-    } else {
-      seen.insert(std::get<MlpOp>(op).gate_up.get());
-      seen.insert(std::get<MlpOp>(op).down.get());
-    }
-  }
+  for (const Op& op : ops_)
+    for (const WeightRef* weight : std::visit(kWeightsOf, op)) seen.insert(weight->get());
   seen.erase(nullptr);
   return seen;
 }
@@ -266,15 +270,8 @@ void Program::move_to(std::unique_ptr<Device> device) {
   REQUIRE(kv_.blocks() == 0, "a device after make_kv");
   device_ = std::move(device);
   if (mix_.weight != nullptr) drop_values(mix_.weight);
-  for (auto& op : ops_) {
-    if (auto* attend = std::get_if<AttendOp>(&op)) {
-      drop_values(attend->qkv);
-      drop_values(attend->o);
-    } else {
-      drop_values(std::get<MlpOp>(op).gate_up);
-      drop_values(std::get<MlpOp>(op).down);
-    }
-  }
+  for (Op& op : ops_)
+    for (WeightRef* weight : std::visit(kWeightsOf, op)) drop_values(*weight);
   if (head_.weight != embed_.weight) drop_values(head_.weight);
 }
 
@@ -337,6 +334,7 @@ size_t take_all(Scratch& s, uint8_t* start, size_t rows) {
     layout.take(&own.query_8, s.attended_ld);
     layout.take(&own.query_scale, s.heads_ld);
     layout.take(&own.query_sum, s.heads_ld);
+    layout.take(&own.room, kAttendRoom);
   }
   return layout.used();
 }
@@ -348,19 +346,18 @@ void Program::lay_out_scratch() {
   s.x_ld = round_up(hidden_, kPanelRows);
   size_t widest = hidden_, head_dim = 0;
   max_positions_ = size_t{1} << 24;
-  for (const auto& op : ops_) {
-    if (const auto* attend = std::get_if<AttendOp>(&op)) {
-      s.qkv_ld = std::max(s.qkv_ld, attend->qkv->panels * kPanelRows);
-      s.attended_ld = std::max(s.attended_ld, attend->heads * attend->head_dim);
-      s.heads_ld = std::max(s.heads_ld, attend->heads);
-      head_dim = std::max(head_dim, attend->head_dim);
-      max_positions_ = std::min(max_positions_, ropes_[attend->rope].positions);
-    } else {
-      const auto& mlp = std::get<MlpOp>(op);
-      s.hidden_ld = std::max(s.hidden_ld, mlp.gate_up->panels / 2 * kPanelRows);
-      s.panel_ld = std::max(s.panel_ld, 2 * mlp.down->shape.group);
-    }
-  }
+  const Cases measure{[&](const AttendOp& op) {
+                        s.qkv_ld = std::max(s.qkv_ld, op.qkv->panels * kPanelRows);
+                        s.attended_ld = std::max(s.attended_ld, op.heads * op.head_dim);
+                        s.heads_ld = std::max(s.heads_ld, op.heads);
+                        head_dim = std::max(head_dim, op.head_dim);
+                        max_positions_ = std::min(max_positions_, ropes_[op.rope].positions);
+                      },
+                      [&](const MlpOp& op) {
+                        s.hidden_ld = std::max(s.hidden_ld, op.gate_up->panels / 2 * kPanelRows);
+                        s.panel_ld = std::max(s.panel_ld, 2 * op.down->shape.group);
+                      }};
+  for (const Op& op : ops_) std::visit(measure, op);
   widest = std::max({widest, s.attended_ld, s.hidden_ld, input_columns(0)});
   s.q_ld = round_up(widest, kLine);
   s.scale_ld = round_up(widest, 32) / 32;

@@ -71,6 +71,16 @@ struct MlpOp {
   Floats post_norm;
 };
 
+// What a layer is made of. A new kind is handled wherever one is visited with Cases, or does not compile.
+using Op = std::variant<AttendOp, MlpOp>;
+
+template <class... Each>
+struct Cases : Each... {
+  using Each::operator()...;
+};
+template <class... Each>
+Cases(Each...) -> Cases<Each...>;
+
 struct HeadOp {
   Norm norm;
   WeightRef weight;
@@ -141,6 +151,7 @@ struct Scratch {
     int8_t* query_8;
     float* query_scale;
     int32_t* query_sum;
+    float* room;               // of AttendJob
   };
   std::vector<Own> own;  // one a thread
 };
@@ -176,7 +187,7 @@ class Program {
   struct Parts {
     const EmbedOp& embed;
     const MixOp& mix;
-    const std::vector<std::variant<AttendOp, MlpOp>>& ops;
+    const std::vector<Op>& ops;
     const HeadOp& head;
     const std::vector<RopeTable>& ropes;
     const std::vector<size_t>& layer_ops;
@@ -232,7 +243,7 @@ class Program {
   std::vector<RopeTable> ropes_;
   EmbedOp embed_;
   MixOp mix_;
-  std::vector<std::variant<AttendOp, MlpOp>> ops_;
+  std::vector<Op> ops_;
   HeadOp head_;
   std::vector<size_t> layer_ops_;      // of each layer, its attention in ops_
   std::vector<KvCache::Layer> layers_;  // bits are chosen when a cache is made

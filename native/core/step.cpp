@@ -104,10 +104,9 @@ bool Step::run(Lane& lane) const {
   const auto enter = begin > 0 ? take_stream : mix().weight != nullptr ? run_mix : run_embed;
   if (!enter(*this, lane)) return false;
   for (size_t i = begin; i < end; ++i) {
-    const auto* attend = std::get_if<AttendOp>(&program.ops_[i]);
-    if (!(attend != nullptr ? run_attend(*attend, *this, lane)
-                            : run_mlp(std::get<MlpOp>(program.ops_[i]), *this, lane)))
-      return false;
+    const Cases run_op{[&](const AttendOp& op) { return run_attend(op, *this, lane); },
+                       [&](const MlpOp& op) { return run_mlp(op, *this, lane); }};
+    if (!std::visit(run_op, program.ops_[i])) return false;
   }
   if (hidden_out != nullptr && !give_stream(*this, lane)) return false;
   return run_head(*this, lane);

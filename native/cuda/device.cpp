@@ -57,14 +57,14 @@ void CudaDevice::lay_out_scratch() {
     see(on.first);
     see(on.second);
     const size_t out = static_cast<size_t>(on.first.card.panels) * kPanelRows;
-    if (const auto* attend = std::get_if<AttendOp>(&parts.ops[i])) {
-      qkv_ld_ = std::max(qkv_ld_, out);
-      heads_ = std::max(heads_, attend->heads);
-      head_dim_ = std::max(head_dim_, attend->head_dim);
-      query_ = std::max(query_, attend->heads * attend->head_dim);
-    } else {
-      gate_up_ld_ = std::max(gate_up_ld_, out);
-    }
+    const Cases measure{[&](const AttendOp& op) {
+                          qkv_ld_ = std::max(qkv_ld_, out);
+                          heads_ = std::max(heads_, op.heads);
+                          head_dim_ = std::max(head_dim_, op.head_dim);
+                          query_ = std::max(query_, op.heads * op.head_dim);
+                        },
+                        [&](const MlpOp&) { gate_up_ld_ = std::max(gate_up_ld_, out); }};
+    std::visit(measure, parts.ops[i]);
   }
   for (const WeightOnCard* weight : {&model_.mix, &model_.head}) see(*weight);
   x_ld_ = round_up(program_.hidden(), kPanelRows);

@@ -61,10 +61,9 @@ void CudaDevice::enqueue_layers(const Piece& piece) {
   enqueue_start(piece);
   Pending pending;
   for (size_t i = piece.begin; i < piece.end; ++i) {
-    if (const auto* op = std::get_if<AttendOp>(&parts.ops[i]))
-      attend(piece, *op, model_.ops[i], pending);
-    else
-      mlp(piece, std::get<MlpOp>(parts.ops[i]), model_.ops[i], pending);
+    const Cases enqueue{[&](const AttendOp& op) { attend(piece, op, model_.ops[i], pending); },
+                        [&](const MlpOp& op) { mlp(piece, op, model_.ops[i], pending); }};
+    std::visit(enqueue, parts.ops[i]);
   }
   if (piece.input.hidden != nullptr || piece.outs > kHeadRows)
     ready(piece.rows, pending, nullptr, 0, nullptr, nullptr);

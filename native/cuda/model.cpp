@@ -15,27 +15,28 @@ Model::Model(std::shared_ptr<const Session> session, const Program& program, siz
     memory_.back().put(0, rope.values.data(), rope.positions * 2 * rope.half * sizeof(float));
     ropes.push_back(memory_.back().as<float>());
   }
-  for (const auto& op : parts.ops) {
-    OpOnCard on;
-    if (const auto* attend = std::get_if<AttendOp>(&op)) {
-      on.first = put(attend->qkv);
-      on.second = put(attend->o);
-      on.norm = put(attend->norm.weight);
-      on.bias = put(attend->bias);
-      on.q_norm = put(attend->q_norm);
-      on.k_norm = put(attend->k_norm);
-      on.o_bias = put(attend->o_bias);
-      on.post_norm = put(attend->post_norm);
-      on.rope = ropes[attend->rope];
-    } else {
-      const auto& mlp = std::get<MlpOp>(op);
-      on.first = put(mlp.gate_up);
-      on.second = put(mlp.down);
-      on.norm = put(mlp.norm.weight);
-      on.post_norm = put(mlp.post_norm);
-    }
-    ops.push_back(on);
-  }
+  const Cases put_op{[&](const AttendOp& op) {
+                       OpOnCard on;
+                       on.first = put(op.qkv);
+                       on.second = put(op.o);
+                       on.norm = put(op.norm.weight);
+                       on.bias = put(op.bias);
+                       on.q_norm = put(op.q_norm);
+                       on.k_norm = put(op.k_norm);
+                       on.o_bias = put(op.o_bias);
+                       on.post_norm = put(op.post_norm);
+                       on.rope = ropes[op.rope];
+                       return on;
+                     },
+                     [&](const MlpOp& op) {
+                       OpOnCard on;
+                       on.first = put(op.gate_up);
+                       on.second = put(op.down);
+                       on.norm = put(op.norm.weight);
+                       on.post_norm = put(op.post_norm);
+                       return on;
+                     }};
+  for (const Op& op : parts.ops) ops.push_back(std::visit(put_op, op));
   head = put(parts.head.weight);
   head_norm = put(parts.head.norm.weight);
   seen_.clear();

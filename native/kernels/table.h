@@ -23,6 +23,9 @@ struct ActRows {
   size_t lds;
 };
 
+// For six queries: 16 groups of columns a token of a cut.
+enum { kAttendRoom = 6 * kKvChunk * 16 };
+
 // Attention of rows at consecutive positions of one sequence, times the query heads that share one KV head, over one
 // cut: tokens 256 * cut .. 256 * cut + 255. Row m stands at position + m; it sees the tokens up to its own, the last
 // `window` of them (0: all). Every row sees at least one token of the cut.
@@ -45,6 +48,7 @@ struct AttendJob {
   const int32_t* q_sum;
   size_t lds;
   float scale;  // 16 bit: score = scale * (q . k)
+  float* room;  // 4 bit: kAttendRoom floats, 64-byte aligned, that nobody else uses meanwhile
   // The result: m and l of query (m, h) at [m*ldm + h], acc at [m*lda + h*head_dim].
   float* m;
   float* l;

@@ -9,6 +9,7 @@ namespace avx512 {
 
 enum { kMaxHeadDim = 512, kMost = 6, kBlocks = kKvChunk / kKvBlock };
 enum { kColumns = 32, kMaxGroups = kMaxHeadDim / kColumns };  // 4 bit: that share a scale, and how many do
+static_assert(int{kAttendRoom} >= int{kMost} * int{kKvChunk} * int{kMaxGroups}, "the room of a job");
 
 namespace {
 
@@ -400,8 +401,7 @@ void attend_group(const AttendJob& job, size_t i, size_t count) {
   const bool fetch = i == 0 && job.ahead != nullptr;
   Group group;
   float sums[kMost][kMaxHeadDim];
-  alignas(64) float spread[Cache::kScales * kMost * kKvChunk + 1];
-  group.spread = spread;
+  group.spread = job.room;
   group.from = group.all_to = kKvChunk;
   group.to = group.all_from = 0;
   float* place[kMost];

@@ -60,7 +60,9 @@ struct Case {
   }
 
   void run(const KernelTable& k, float* m, float* l, float* acc, size_t ldm, size_t lda) const {
+    Aligned room(kAttendRoom * sizeof(float));
     AttendJob job{};
+    job.room = reinterpret_cast<float*>(room.data());
     job.blocks = blocks;
     job.cut = shape.cut;
     job.position = shape.position;
