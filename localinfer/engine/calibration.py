@@ -86,7 +86,7 @@ def key_for(
         model=name,
         files=checkpoint.identity,
         cpu=f"{card.name} {card.uuid}" if card else str(native.cpu()["model"]),
-        isa=f"sm_{card.sm}" if card else native.choose_isa(isa),
+        isa=card.kernels if card else native.choose_isa(isa),
         cores=native.physical_cores(),
         build=f"{__version__} {extension.st_size} {extension.st_mtime_ns}",
         threads=threads,
@@ -94,11 +94,14 @@ def key_for(
     )
 
 
-def calibrate(program: "native.Program", key: Key, kept: Calibration | None, context: int) -> Calibration:
-    """`kept`, or else a measurement, which is kept; the program is left with the threads it names."""
+def calibrate(
+    program: "native.Program", key: Key, kept: Calibration | None, context: int, *, on_card: bool = False
+) -> Calibration:
+    """`kept`, or else a measurement, which is kept; the program is left with the threads it names. `on_card`: threads
+    do not compute, and are left as they are."""
     if kept is not None and kept.step_s:
         return kept
-    found = measure(program, choose=key.threads == 0 and not key.isa.startswith("sm_"), context=context)
+    found = measure(program, choose=key.threads == 0 and not on_card, context=context)
     _keep(key, found)
     return found if kept is None else replace(found, note=kept.note)
 

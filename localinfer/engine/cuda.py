@@ -33,6 +33,11 @@ class Card:
     driver: int
     """The newest CUDA that the driver knows: 12090 is 12.9."""
 
+    @property
+    def kernels(self) -> str:
+        """The kernel set, as `Program.isa` names it on this card."""
+        return f"sm_{self.sm}"
+
     def __str__(self) -> str:
         return f"{self.name} (compute capability {self.sm / 10:.1f}, {size(self.total_bytes)})"
 

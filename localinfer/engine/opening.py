@@ -78,7 +78,7 @@ def _open_native(path: Path, config: EngineConfig, backend: str, name: str, on_p
     context = config.choose_context(checkpoint.spec.max_context)
     cache = _cache(config, context)
     place, key, kept, program = _place(checkpoint, config, backend, name, context, cache.allocator.count, on_progress)
-    measured = calibration.calibrate(program, key, kept, context)
+    measured = calibration.calibrate(program, key, kept, context, on_card=place.card is not None)
     runner = NativeRunner(
         program,
         parallel=config.parallel,
