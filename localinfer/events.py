@@ -7,7 +7,7 @@ from typing import Literal
 from localinfer.errors import LocalInferError
 
 FinishReason = Literal["stop", "length", "overflow", "cancelled", "error"]
-Phase = Literal["queued", "prefill", "decode", "parked"]
+Phase = Literal["queued", "prefill", "decode", "preempted"]
 OnProgress = Callable[[str, int, int], None]
 """Called while something takes long: with what is done, how much of it, and how much there is (0: not known)."""
 

@@ -126,7 +126,7 @@ def rm(ref: MaybeRef = None, *, texts: o.Texts, json: o.Json, quiet: o.Quiet) ->
     """Delete the drafters of a model, and with `--texts` the earlier texts that are guessed from."""
     from localinfer.cli.output import line, show_json
     from localinfer.engine.drafters import key_of_model, known, remove
-    from localinfer.engine.past import forget_all
+    from localinfer.engine.ngram_store import forget_all
     from localinfer.loading.opening import find
 
     if ref is None and not texts:

@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from localinfer import native
 from localinfer.kv.blocks import BLOCK_TOKENS
-from localinfer.speculation.chain import Guesser
+from localinfer.speculation.chain import DraftRunner
 from localinfer.speculation.cost import Measured, StepCost
 from localinfer.speculation.drafter import Ask
 
@@ -20,7 +20,7 @@ EVERY = 7
 
 
 def judge(
-    guesser: Guesser,
+    draft_runner: DraftRunner,
     program: native.Program,
     tokens: NDArray[np.int32],
     hidden: NDArray[np.float16],
@@ -41,11 +41,11 @@ def judge(
         for end in range(EVERY, len(known) - DEPTH, EVERY):
             if guesses and late():
                 break
-            guesser.read(number, known[: end + 1], done, end, rows[done:end].astype(np.float32))
+            draft_runner.read(number, known[: end + 1], done, end, rows[done:end].astype(np.float32))
             done = end
             ask = Ask(number, known[: end + 1], DEPTH, lambda logits, taken: int(np.argmax(logits)))
             started = time.perf_counter()
-            scores = guesser.start([ask])[0]
+            scores = draft_runner.start([ask])[0]
             guessed: list[int] = []
             for depth in range(DEPTH):
                 drawn = scores.draw(ask.choose, guessed) if scores is not None else None
@@ -58,9 +58,9 @@ def judge(
                 right[depth] += token == likeliest[end + depth]
                 if token != likeliest[end + depth] or token != known[end + 1 + depth]:
                     break
-                scores = guesser.go_on([ask], [guessed])[0]
+                scores = draft_runner.go_on([ask], [guessed])[0]
             seconds += time.perf_counter() - started
-        guesser.forget(number)
+        draft_runner.forget(number)
     chances = tuple(float(r / t) if t else 0.0 for r, t in zip(right, tried, strict=True))
     return chances, seconds / max(1, guesses)
 

@@ -102,8 +102,8 @@ def train_drafter(
         done = learning.train(model, tokens[held:], hidden[held:], inner[held:], seed, left, steps, clock, on_progress)
     arrays: Arrays = model.arrays(ids)
     if isinstance(model, HeadModel):
-        guesser = make_head(arrays, target, program, parallel=1, threads=threads, isa="")
-        chances, guess_s = judge(guesser, program, tokens[:held], hidden[:held], lambda: late(1 - JUDGING / 4))
+        draft_runner = make_head(arrays, target, program, parallel=1, threads=threads, isa="")
+        chances, guess_s = judge(draft_runner, program, tokens[:held], hidden[:held], lambda: late(1 - JUDGING / 4))
     else:
         chances, guess_s = judge_early(model, program, hidden[:held], inner[:held], lambda: late(1 - JUDGING / 4))
     predicted, length = replay(chances, guess_s, step_s)

@@ -49,7 +49,7 @@ class Running(Protocol):
     def reserve(self, work: Work) -> None: ...
 
 
-class EarlyGuesser:
+class EarlyDraftRunner:
     """Guesses with `layers` of `program`, which `runner` runs; `running` knows the texts."""
 
     def __init__(

@@ -44,7 +44,7 @@ class _Text:
     """Where the next guess stands in the head's cache."""
 
 
-class HeadGuesser:
+class HeadDraftRunner:
     """Runs `program`, which begins with the mix of both inputs and ends with the scores of tokens `ids` (ascending).
 
     `gains` float32 [2, hidden] multiply embedding and residual stream after both are brought to unit size. `target` is

@@ -22,7 +22,7 @@ from localinfer.speculation.drafter import Ask
 OnProgress = Callable[[int, int], None]
 
 
-class ModelGuesser:
+class ModelDraftRunner:
     """Reads each text itself, in a cache of its own, and goes back when the target has gone another way.
 
     `program` has room for `parallel` texts of `context` tokens; at most `chunk` known tokens are read at once. Only
@@ -125,8 +125,8 @@ def open_model(
     chunk: int,
     kv_bits: int,
     move: Move | None = None,
-) -> ModelGuesser:
-    """The model at `path` as a guesser for `target`, taken by `move` to where that runs.
+) -> ModelDraftRunner:
+    """The model at `path` as a draft model for `target`, taken by `move` to where that runs.
 
     Raises `UsageError` when it reads other tokens than the target.
     """
@@ -143,7 +143,7 @@ def open_model(
         kv_bits=8 if kv_bits == 4 else kv_bits,  # type: ignore[arg-type]
         move=move,
     )
-    return ModelGuesser(program, parallel=parallel, context=context, chunk=chunk, vocab=target.spec.vocab_size)
+    return ModelDraftRunner(program, parallel=parallel, context=context, chunk=chunk, vocab=target.spec.vocab_size)
 
 
 def require_same_tokens(draft: Tokenizer, target: Tokenizer, name: str) -> None:

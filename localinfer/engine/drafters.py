@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from localinfer import native
 from localinfer.engine.draft_early import ExitAdapter
-from localinfer.engine.draft_head import WINDOW, HeadGuesser
+from localinfer.engine.draft_head import WINDOW, HeadDraftRunner
 from localinfer.errors import Corrupt, LocalInferError
 from localinfer.formats.durable import write_json
 from localinfer.formats.json_files import TOKENIZER_LIMIT, read_bytes, read_object
@@ -110,7 +110,7 @@ def load_head(
     threads: int,
     isa: str,
     move: Move | None = None,
-) -> HeadGuesser | None:
+) -> HeadDraftRunner | None:
     """The head for `target`, which `program` runs, if there is one. Raises `Corrupt` for one that makes no sense."""
     folder = folder_of(key_of(target), "head")
     if not (folder / "drafter.json").exists():
@@ -129,7 +129,7 @@ def make_head(
     threads: int,
     isa: str,
     move: Move | None = None,
-) -> HeadGuesser:
+) -> HeadDraftRunner:
     """A head of these arrays: integers and scales of `MATRICES`, `VECTORS`, and `ids`. `move` takes it to where the
     target runs."""
     spec, ids = target.spec, arrays["ids"]
@@ -171,7 +171,7 @@ def make_head(
     if move is not None:
         move(made)
     made.make_kv(parallel * WINDOW // 32, 8)
-    return HeadGuesser(made, program, ids, arrays["gains"], parallel=parallel)
+    return HeadDraftRunner(made, program, ids, arrays["gains"], parallel=parallel)
 
 
 def load_adapter(target: Checkpoint) -> ExitAdapter | None:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from localinfer import native
 from localinfer.config import MOST_DRAFTS, EngineConfig
 from localinfer.engine.calibration import Calibration
-from localinfer.engine.draft_early import EarlyGuesser, TextsOf
+from localinfer.engine.draft_early import EarlyDraftRunner, TextsOf
 from localinfer.engine.draft_model import open_model
 from localinfer.engine.drafters import load_adapter, load_head
 from localinfer.engine.runner import NativeRunner
@@ -36,7 +36,7 @@ class Target:
     """Takes a program to where the target runs, before its cache is made."""
 
 
-def guessing(
+def make_speculator(
     config: EngineConfig,
     target: Target,
     measured: Calibration,
@@ -65,7 +65,9 @@ def guessing(
     if mode == "early":
         texts = TextsOf(target.scheduler.running, target.scheduler.reserve)
         drafters.append(
-            ChainDrafter("early", EarlyGuesser(target.program, target.runner, texts, load_adapter(target.checkpoint)))
+            ChainDrafter(
+                "early", EarlyDraftRunner(target.program, target.runner, texts, load_adapter(target.checkpoint))
+            )
         )
     if mode == "model":
         drafters.append(_model(config, target))
@@ -99,7 +101,7 @@ def _head(config: EngineConfig, target: Target, *, required: bool) -> list[Draft
 
 def _model(config: EngineConfig, target: Target) -> Drafter:
     assert config.draft_model is not None
-    guesser = open_model(
+    draft_runner = open_model(
         config.draft_model,
         target.checkpoint,
         threads=target.program.threads,
@@ -110,4 +112,4 @@ def _model(config: EngineConfig, target: Target) -> Drafter:
         kv_bits=config.kv_bits,
         move=target.move,
     )
-    return ChainDrafter("model", guesser)
+    return ChainDrafter("model", draft_runner)

@@ -13,13 +13,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from localinfer.config import SamplingParams
+from localinfer.engine.draft_stats import DraftStats
 from localinfer.engine.fair_lock import FairLock
 from localinfer.engine.load import Load, load_of
 from localinfer.engine.protocol import EngineInfo, Request, Tokenizer, not_a_request
 from localinfer.engine.reply import Reply
 from localinfer.engine.runner import Runner
 from localinfer.engine.sampling import NO_RULES, TokenRules
-from localinfer.engine.savings import Savings
 from localinfer.errors import ContextOverflow, NotFinite, UsageError
 from localinfer.events import Event, Finished, FinishReason, Shifted, Started
 from localinfer.scheduler.scheduler import Scheduler
@@ -31,10 +31,10 @@ from localinfer.speculation.record import NO_CHAIN, Chain
 from localinfer.speculation.verify import broke_off, sample_and_match
 
 if TYPE_CHECKING:
-    from localinfer.engine.disk import DiskShelf
+    from localinfer.engine.disk_cache import DiskCache
 
 
-class Guessing(Protocol):
+class Speculator(Protocol):
     """Who guesses ahead, and how far: `speculation.controller.Controller` says what each means."""
 
     @property
@@ -65,11 +65,11 @@ class StepEngine:
         vocab: int,
         scheduler: Scheduler,
         runner: Runner,
-        guessing: Guessing | None = None,
+        speculator: Speculator | None = None,
         draft_mode: str = "off",
         draft_tokens: int = 0,
         remember: Callable[[Ordered[int]], None] | None = None,
-        shelf: "DiskShelf | None" = None,
+        disk_cache: "DiskCache | None" = None,
         clock: Callable[[], float] = time.perf_counter,
     ) -> None:
         self.info = info
@@ -83,11 +83,11 @@ class StepEngine:
         self.scheduler = scheduler
         self._vocab = vocab
         self.runner = runner
-        self.guessing = guessing
+        self.speculator = speculator
         self.draft_mode = draft_mode
         self.draft_tokens = draft_tokens
         self._remember = remember
-        self._shelf = shelf
+        self._disk_cache = disk_cache
         self.clock = clock
         self._handles = itertools.count(1)
         self._replies: dict[int, Reply] = {}
@@ -95,7 +95,7 @@ class StepEngine:
         self._left: set[int] = set()  # streams left early: their last words wait for a `step`, but not for ever
         self._lock = FairLock()
         self._last = Load()
-        scheduler.on_park = self._parked
+        scheduler.on_preempt = self._preempted
         self._closed = False
 
     def step(self) -> list[Event]:
@@ -113,7 +113,7 @@ class StepEngine:
     def load(self) -> Load:
         """What the last step held, and how full the cache is; see `Engine.load`. A glance that waits for no step."""
         queued = frozenset(handle for handle, reply in list(self._replies.items()) if not reply.begun)
-        return replace(load_of(self.scheduler, self._last, self._shelf), queued=queued)
+        return replace(load_of(self.scheduler, self._last, self._disk_cache), queued=queued)
 
     def _advance(self) -> None:
         self._check_open()
@@ -136,22 +136,22 @@ class StepEngine:
         row = 0
         for work, tokens in zip(batch, chosen, strict=True):
             broken = work.samples and broke_off(work.drafts, tokens)
-            if self.guessing is not None and self.guessing.reads and not broken:
+            if self.speculator is not None and self.speculator.reads and not broken:
                 self._let_read(work, tokens, row)
             row += work.count + len(work.drafts)
             self._commit(work, tokens, asked.get(work.sequence.handle, NO_CHAIN), now, broken=broken)
 
     def _let_read(self, work: Work, tokens: list[int], row: int) -> None:
         """Tell drafters what is computed for good: the known rows of `work`, from `row` on, and the right guesses."""
-        assert self.guessing is not None
+        assert self.speculator is not None
         count = work.count + max(0, len(tokens) - 1)
         hidden = self.runner.hidden[row : row + count] if len(self.runner.hidden) else None
         known = work.sequence.tokens + tokens
-        self.guessing.read(work.sequence.handle, known, work.start, work.start + count, hidden)
+        self.speculator.read(work.sequence.handle, known, work.start, work.start + count, hidden)
 
     def _draft(self, batch: list[Work]) -> dict[int, Chain]:
         """Let those be guessed for that decode; gives the guesses of each by its handle."""
-        if self.guessing is None:
+        if self.speculator is None:
             return {}
         asks, places = list[Ask](), list[int]()
         for place, work in enumerate(batch):
@@ -165,7 +165,7 @@ class StepEngine:
         if not asks:
             return {}
         parts = [Part(work.count, work.start) for work in batch]
-        chains = self.guessing.draft(parts, asks, places)
+        chains = self.speculator.draft(parts, asks, places)
         for place, chain in zip(places, chains, strict=True):
             if chain.tokens:
                 batch[place].drafts = list(itertools.takewhile(lambda token: 0 <= token < self._vocab, chain.tokens))
@@ -174,14 +174,14 @@ class StepEngine:
 
     def _settle(self, asked: dict[int, Chain], chosen: dict[int, list[int]], seconds: float) -> None:
         """Tell what became of the guesses, and count what they were worth."""
-        if self.guessing is None or not asked:
+        if self.speculator is None or not asked:
             return
         accepted = [max(0, len(chosen[handle]) - 1) for handle in asked]
-        worth = self.guessing.settle(accepted, seconds)
+        worth = self.speculator.settle(accepted, seconds)
         for (handle, chain), right in zip(asked.items(), accepted, strict=True):
-            savings = self._replies[handle].savings
-            if savings is not None:
-                savings.count(chain, right, worth, self.guessing.why_off)
+            draft_stats = self._replies[handle].draft_stats
+            if draft_stats is not None:
+                draft_stats.count(chain, right, worth, self.speculator.why_off)
 
     def _choose(self, batch: list[Work], logits: NDArray[np.float32]) -> list[list[int]]:
         """The new tokens of each work; none for those whose prompt is not read to its end, or from NaN."""
@@ -244,14 +244,14 @@ class StepEngine:
         drop = len(sequence.tokens) - keep - (self.context_size - keep) // 2
         self.scheduler.shift(sequence, keep, drop)
         reply.dropped += drop
-        if self.guessing is not None:
-            self.guessing.forget(sequence.handle)
+        if self.speculator is not None:
+            self.speculator.forget(sequence.handle)
         self._outbox.append(Shifted(sequence.handle, drop, len(sequence.tokens)))
 
-    def _parked(self, sequence: Sequence) -> None:
+    def _preempted(self, sequence: Sequence) -> None:
         """Others needed the blocks of `sequence`: it waits, and what was guessed about it is of no use meanwhile."""
-        if self.guessing is not None:
-            self.guessing.forget(sequence.handle)
+        if self.speculator is not None:
+            self.speculator.forget(sequence.handle)
         self._outbox.append(self._replies[sequence.handle].stats(self.clock()))
 
     def _not_finite(self, reply: Reply) -> NotFinite:
@@ -269,8 +269,8 @@ class StepEngine:
         self.scheduler.remove(sequence)
         if self._remember is not None and reply.token_ids:
             self._remember(sequence.tokens)
-        if self.guessing is not None:
-            self.guessing.forget(sequence.handle)
+        if self.speculator is not None:
+            self.speculator.forget(sequence.handle)
         del self._replies[sequence.handle]
         self._outbox += reply.finish(reason, now, error)
 
@@ -289,7 +289,7 @@ class StepEngine:
                 request,
                 self.tokenizer,
                 context=self.context_size,
-                savings=Savings(self.draft_mode) if self.guessing else None,
+                draft_stats=DraftStats(self.draft_mode) if self.speculator else None,
                 rules=self._rules,
                 now=self.clock(),
             )
@@ -378,11 +378,11 @@ class StepEngine:
         """Give the memory back. Closing twice is fine."""
         with self._lock:
             self._closed = True
-            if self._shelf is not None:
-                self._shelf.close()
+            if self._disk_cache is not None:
+                self._disk_cache.close()
             self.runner.close()
-            if self.guessing is not None:
-                self.guessing.close()
+            if self.speculator is not None:
+                self.speculator.close()
 
     def _check_open(self) -> None:
         if self._closed:

@@ -3,7 +3,7 @@
 from collections.abc import Sequence as Ordered
 from dataclasses import dataclass, replace
 
-from localinfer.engine.disk import DiskShelf
+from localinfer.engine.disk_cache import DiskCache
 from localinfer.kv.cache import PagedCache
 from localinfer.scheduler.scheduler import Scheduler
 from localinfer.scheduler.sequence import Work
@@ -21,9 +21,9 @@ class Load:
     waiting: int = 0
     queued: frozenset[int] = frozenset()
     """Handles of the requests that have had no row computed, nor are having it now."""
-    parked: int = 0
+    preempted: int = 0
     """Of those that wait, how many had begun and made room for others."""
-    parks: int = 0
+    preemptions: int = 0
     """How often that has happened."""
     blocks: int = 0
     """Blocks of the KV cache; 0 where the backend keeps its own."""
@@ -48,7 +48,7 @@ class Load:
         return cls(decode, drafts, sum(work.count for work in batch) - decode, seconds)
 
 
-def load_of(scheduler: Scheduler, last: Load, shelf: DiskShelf | None = None) -> Load:
+def load_of(scheduler: Scheduler, last: Load, disk_cache: DiskCache | None = None) -> Load:
     """`last`, with how many run and wait, how full the cache is, and what is on disk."""
     cache = scheduler.cache
     blocks = cache.allocator.usage() if isinstance(cache, PagedCache) else (0, 0, 0, 0)
@@ -56,13 +56,13 @@ def load_of(scheduler: Scheduler, last: Load, shelf: DiskShelf | None = None) ->
         last if scheduler.running else Load(),
         running=len(scheduler.running),
         waiting=len(scheduler.waiting),
-        parked=sum(sequence.parked for sequence in scheduler.waiting),
-        parks=scheduler.parks,
+        preempted=sum(sequence.preempted for sequence in scheduler.waiting),
+        preemptions=scheduler.preemptions,
         blocks=blocks[0],
         used=blocks[1],
         shared=blocks[2],
         kept=blocks[3],
-        on_disk=shelf.count if shelf else 0,
-        disk_bytes=shelf.count_bytes if shelf else 0,
-        disk_problem=shelf.problem if shelf else "",
+        on_disk=disk_cache.count if disk_cache else 0,
+        disk_bytes=disk_cache.count_bytes if disk_cache else 0,
+        disk_problem=disk_cache.problem if disk_cache else "",
     )

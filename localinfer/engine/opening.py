@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from localinfer import native
     from localinfer.engine.backends import Place
     from localinfer.engine.calibration import Calibration, Key
-    from localinfer.engine.disk import DiskShelf
+    from localinfer.engine.disk_cache import DiskCache
     from localinfer.engine.drafting import Target
     from localinfer.engine.protocol import Engine, EngineInfo
     from localinfer.formats.tokenizer import Tokenizer
@@ -63,10 +63,10 @@ def open_engine(
 
 def _open_native(path: Path, config: EngineConfig, backend: str, name: str, on_progress: OnProgress | None) -> "Engine":
     from localinfer.engine import calibration
-    from localinfer.engine.advice import default_sampling, not_followed, token_rules
-    from localinfer.engine.drafting import Target, guessing, wants_hidden
+    from localinfer.engine.drafting import Target, make_speculator, wants_hidden
     from localinfer.engine.engine import StepEngine
-    from localinfer.engine.past import open_past
+    from localinfer.engine.generation_config import default_sampling, not_followed, token_rules
+    from localinfer.engine.ngram_store import open_ngram_store
     from localinfer.engine.runner import NativeRunner
     from localinfer.formats.tokenizer import Tokenizer
     from localinfer.graph.weights import Checkpoint
@@ -87,12 +87,12 @@ def _open_native(path: Path, config: EngineConfig, backend: str, name: str, on_p
         wants_hidden=wants_hidden(config),
     )
     scheduler = _scheduler(config, cache, measured)
-    cache.shelf = shelf = _shelf(config, program, key, context)
+    cache.disk_cache = disk_cache = _disk_cache(config, program, key, context)
     target = Target(
         checkpoint=checkpoint, program=program, runner=runner, scheduler=scheduler, context=context, move=place.move
     )
-    past = open_past(path, program.vocab) if config.remember and config.draft != "off" else None
-    guesser, notes = guessing(config, target, measured, past)
+    past = open_ngram_store(path, program.vocab) if config.remember and config.draft != "off" else None
+    speculator, notes = make_speculator(config, target, measured, past)
     told = (*checkpoint.notes, *tokenizer.notes, *not_followed(path), *notes)
     return StepEngine(
         info=_info(name, config, target, place, key, measured, told),
@@ -106,11 +106,11 @@ def _open_native(path: Path, config: EngineConfig, backend: str, name: str, on_p
         vocab=program.vocab,
         scheduler=scheduler,
         runner=runner,
-        guessing=guesser,
+        speculator=speculator,
         draft_mode=config.draft,
         remember=None if past is None else past.remember,
         draft_tokens=config.draft_tokens,
-        shelf=shelf,
+        disk_cache=disk_cache,
     )
 
 
@@ -184,16 +184,16 @@ def _cache(config: EngineConfig, context: int) -> "PagedCache":
     return PagedCache(slots=config.parallel, context=context, blocks=pool, reuse=config.reuse)
 
 
-def _shelf(config: EngineConfig, program: "native.Program", key: "Key", context: int) -> "DiskShelf | None":
+def _disk_cache(config: EngineConfig, program: "native.Program", key: "Key", context: int) -> "DiskCache | None":
     """Blocks on disk, if they are wanted. Another instruction set or build computes its own, so that a test that
     compares them compares what they compute."""
-    from localinfer.engine.disk import DiskShelf
+    from localinfer.engine.disk_cache import DiskCache
     from localinfer.paths import kv_dir
 
     if not config.kv_disk_gb:
         return None
     identity = repr((key.files, key.isa, key.build, tuple(program.kv_bits), context))
-    return DiskShelf(kv_dir(), program, identity=identity, limit_bytes=int(config.kv_disk_gb * 1e9))
+    return DiskCache(kv_dir(), program, identity=identity, limit_bytes=int(config.kv_disk_gb * 1e9))
 
 
 def _scheduler(config: EngineConfig, cache: "PagedCache", measured: "Calibration") -> "Scheduler":

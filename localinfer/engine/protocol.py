@@ -153,7 +153,8 @@ class Engine(Protocol):
         ...
 
     def focus(self, *handles: int) -> None:
-        """The texts that somebody looks at: from now on they go first in what can be put off, and are parked last."""
+        """The texts that somebody looks at: from now on they go first in what can be put off, and are the last
+        to be preempted."""
         ...
 
     def load(self) -> "Load":

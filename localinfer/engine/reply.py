@@ -4,9 +4,9 @@ from collections import deque
 from collections.abc import Sequence as Ordered
 from itertools import accumulate
 
+from localinfer.engine.draft_stats import DraftStats
 from localinfer.engine.protocol import Request, Tokenizer
 from localinfer.engine.sampling import Sampler, TokenRules
-from localinfer.engine.savings import Savings
 from localinfer.engine.stopping import StopScanner
 from localinfer.errors import LocalInferError
 from localinfer.events import Event, Finished, FinishReason, Phase, Progress, Stats, Text
@@ -33,7 +33,7 @@ class Reply:
         tokenizer: Tokenizer,
         *,
         context: int,
-        savings: Savings | None,
+        draft_stats: DraftStats | None,
         rules: TokenRules,
         now: float,
     ) -> None:
@@ -45,7 +45,7 @@ class Reply:
         self.keep = min(request.keep, len(sequence.tokens))
         self.dropped = 0
         """Tokens forgotten by shifting; the position in the whole text is this many more than in the context."""
-        self.savings = savings
+        self.draft_stats = draft_stats
         """What drafts have done; None where they are off."""
         self._eos = frozenset(tokenizer.eos_ids)
         self._stream = tokenizer.stream(continues=True)
@@ -138,8 +138,8 @@ class Reply:
         """How it is doing."""
         admitted, first = self._admitted, self._first
         phase: Phase = "queued" if admitted is None else "prefill" if first is None else "decode"
-        if self.sequence.parked:
-            phase = "parked"
+        if self.sequence.preempted:
+            phase = "preempted"
         itl, itl_p99 = _latency(self._gaps)
         return Stats(
             handle=self.sequence.handle,
@@ -160,7 +160,7 @@ class Reply:
             drafted=self._drafted,
             accepted=self._accepted,
             steps=self._steps,
-            drafting=self.savings.told() if self.savings else None,
+            drafting=self.draft_stats.told() if self.draft_stats else None,
         )
 
     def _count_step(self, sampled: int, drafted: int, now: float) -> None:

@@ -82,7 +82,7 @@ class Cache(Protocol):
         ...
 
 
-class Shelf(Protocol):
+class BlockStore(Protocol):
     """Where full blocks are kept longer than the cache has room for them, found by their content."""
 
     def names(self, tokens: Sequence[int], count: int) -> Sequence[bytes]:
@@ -117,7 +117,7 @@ class PagedCache:
     """Blocks of 32 tokens for `slots` sequences of at most `context` tokens; full blocks are found again by content.
 
     `blocks` of them are shared by all, at least as many as one sequence may need; without that number every slot has
-    its full share, and a running sequence is never without a block. Blocks that a `shelf` has are brought from there.
+    its full share, and a running sequence is never without a block. Blocks that are on disk are brought from there.
     """
 
     def __init__(self, *, slots: int, context: int, blocks: int | None = None, reuse: bool = True) -> None:
@@ -127,7 +127,7 @@ class PagedCache:
         self._proven: set[int] = set()
         self._slots = list(range(slots - 1, -1, -1))
         self._reuse = reuse
-        self.shelf: Shelf | None = None
+        self.disk_cache: BlockStore | None = None
 
     @property
     def count(self) -> int:
@@ -154,8 +154,8 @@ class PagedCache:
                 self.allocator.share(block)
                 lease.blocks.append(block)
                 lease.links.append(link)
-            if self.shelf is not None and self._reuse:
-                self._bring(lease, tokens, self.shelf)
+            if self.disk_cache is not None and self._reuse:
+                self._bring(lease, tokens, self.disk_cache)
         except BaseException:  # reading files takes its time: an interrupt may come
             self.close(lease)
             raise
@@ -170,14 +170,14 @@ class PagedCache:
     def publish(self, lease: Lease, tokens: Sequence[int], computed: int) -> None:
         begin, end = len(lease.links), computed // BLOCK_TOKENS
         new = [at for at in range(begin, end) if self._seal(lease, tokens, at)]
-        if new and self.shelf is not None and self._reuse:
-            names = self.shelf.names(tokens, end)
-            self.shelf.used(names)
+        if new and self.disk_cache is not None and self._reuse:
+            names = self.disk_cache.names(tokens, end)
+            self.disk_cache.used(names)
             for at in new:
-                self.shelf.keep(names[at], lease.blocks[at], at)
+                self.disk_cache.keep(names[at], lease.blocks[at], at)
         lease.short = b""
-        if self.shelf is not None and self._reuse and computed % BLOCK_TOKENS == BLOCK_TOKENS - 1:
-            lease.short = self.shelf.short(tokens, end)
+        if self.disk_cache is not None and self._reuse and computed % BLOCK_TOKENS == BLOCK_TOKENS - 1:
+            lease.short = self.disk_cache.short(tokens, end)
 
     def prove(self, lease: Lease) -> None:
         self._proven.update(lease.blocks[lease.proven : len(lease.links)])
@@ -185,13 +185,13 @@ class PagedCache:
 
     def spoil(self, lease: Lease, tokens: Sequence[int]) -> None:
         lease.short = b""
-        names = self.shelf.names(tokens, len(lease.links)) if self.shelf is not None and self._reuse else ()
+        names = self.disk_cache.names(tokens, len(lease.links)) if self.disk_cache is not None and self._reuse else ()
         for at, (_, block) in enumerate(self.index.find(tokens, len(lease.links))):
             if block not in self._proven:
                 self.index.forget(block)
                 self.allocator.disregard(block)
-                if self.shelf is not None and names:
-                    self.shelf.drop(names[at])
+                if self.disk_cache is not None and names:
+                    self.disk_cache.drop(names[at])
 
     def truncate(self, lease: Lease, keep: int) -> int:
         whole = min(keep // BLOCK_TOKENS, len(lease.links))  # a block that others may share is never written again
@@ -203,8 +203,8 @@ class PagedCache:
     def close(self, lease: Lease) -> None:
         name, at = lease.short, len(lease.links)
         lease.short = b""
-        if self.shelf is not None and name and at < len(lease.blocks):
-            self.shelf.keep(name, lease.blocks[at], at)
+        if self.disk_cache is not None and name and at < len(lease.blocks):
+            self.disk_cache.keep(name, lease.blocks[at], at)
         lease.links.clear()
         self._release(lease, 0)
         self._slots.append(lease.slot)
@@ -223,27 +223,27 @@ class PagedCache:
             self.allocator.remember(lease.blocks[at])
         return first
 
-    def _bring(self, lease: Lease, tokens: Sequence[int], shelf: Shelf) -> None:
-        """Take the blocks after those that are here from the shelf, as far as it has them and there is room."""
+    def _bring(self, lease: Lease, tokens: Sequence[int], disk_cache: BlockStore) -> None:
+        """Take the blocks after those that are here from disk, as far as it has them and there is room."""
         count = (len(tokens) - 1) // BLOCK_TOKENS
-        names = shelf.names(tokens, len(tokens) // BLOCK_TOKENS)
+        names = disk_cache.names(tokens, len(tokens) // BLOCK_TOKENS)
         for at in range(len(lease.blocks), count):
-            if not self._fetch(lease, names[at], shelf):
+            if not self._fetch(lease, names[at], disk_cache):
                 break
             self._seal(lease, tokens, at)
         here = len(lease.blocks)
-        shelf.used(names[:here])
+        disk_cache.used(names[:here])
         # Of one more block all but one token may be of use. It is this text's own: it is written once more.
         if len(names) > here:
             last = [names[here]] if here == count else []  # whole, but its last token is the one to be computed
-            any(self._fetch(lease, name, shelf) for name in (shelf.short(tokens, here), *last))
+            any(self._fetch(lease, name, disk_cache) for name in (disk_cache.short(tokens, here), *last))
 
-    def _fetch(self, lease: Lease, name: bytes, shelf: Shelf) -> bool:
-        """One more block for `lease` from the shelf; False where there is none, or no room."""
-        if name not in shelf or not self.allocator.available:
+    def _fetch(self, lease: Lease, name: bytes, disk_cache: BlockStore) -> bool:
+        """One more block for `lease` from disk; False where there is none, or no room."""
+        if name not in disk_cache or not self.allocator.available:
             return False
         lease.blocks.append(self._take())
-        if shelf.fetch(name, lease.blocks[-1]):
+        if disk_cache.fetch(name, lease.blocks[-1]):
             return True
         self.allocator.release(lease.blocks.pop())
         return False

@@ -62,7 +62,7 @@ def _drawn(
 ) -> Path:
     """What a stopped run has drawn is gone on with. Raises `Changed` for one of another source, before a word, and
     `UsageError` where the time ends before there is enough to calibrate on."""
-    from localinfer.chats.own_words import CONTEXT, TOGETHER, write_own_words
+    from localinfer.chats.self_calibration import CONTEXT, TOGETHER, write_self_calibration
     from localinfer.config import EngineConfig
     from localinfer.cost.fit import estimate
     from localinfer.engine.opening import open_engine
@@ -82,7 +82,7 @@ def _drawn(
         check_fit(source, config)
         file = _folder(dest) / f"{key[:16]}.jsonl"
         with open_engine(source.path, config, name=source.ref, on_progress=progress) as engine:
-            said = write_own_words(
+            said = write_self_calibration(
                 engine,
                 file,
                 tokens=tokens,

@@ -27,7 +27,7 @@ def own_text(
 ) -> tuple[Any, Mapping[int, float]]:
     """Sequences of tokens, int32 [n, 512]: what `model` says in the seconds that are `left`, and `files`; and the
     seconds of its steps by their rows. What a stopped run drew is gone on with."""
-    from localinfer.chats.own_words import CONTEXT, write_own_words
+    from localinfer.chats.self_calibration import CONTEXT, write_self_calibration
     from localinfer.chats.template import conversation
     from localinfer.config import EngineConfig
     from localinfer.cost.fit import estimate
@@ -51,7 +51,7 @@ def own_text(
             step_s = engine.info.calibration.step_s
             while left() > 0:
                 wanted += ROUND
-                write_own_words(
+                write_self_calibration(
                     engine,
                     words,
                     tokens=wanted,

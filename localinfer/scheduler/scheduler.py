@@ -26,8 +26,8 @@ class Scheduler:
     long one. Of those that wait the focused one begins first, then the one whose turn it is: a short prompt overtakes
     a longer one that came before it, but only until as many rows were computed as the longer one has.
 
-    When the cache is full, the sequence that began last is parked: it waits again, and its full blocks stay in the
-    cache as long as nobody needs them. The focused sequence is parked last. `on_park` is told.
+    When the cache is full, the sequence that began last is preempted: it waits again, and its full blocks stay in the
+    cache as long as nobody needs them. The focused sequence is preempted last. `on_preempt` is told.
     """
 
     def __init__(
@@ -36,17 +36,17 @@ class Scheduler:
         *,
         parallel: int,
         chunk: ChunkRule | int,
-        on_park: Callable[[Sequence], None] = lambda _sequence: None,
+        on_preempt: Callable[[Sequence], None] = lambda _sequence: None,
     ) -> None:
         self.cache = cache
         self.parallel = parallel
         self.chunk = ChunkRule(chunk) if isinstance(chunk, int) else chunk
-        self.on_park = on_park
+        self.on_preempt = on_preempt
         self.running: list[Sequence] = []
         self.waiting: list[Sequence] = []
         self.focused: frozenset[int] = frozenset()
         """Handles of the texts that somebody looks at."""
-        self.parks = 0
+        self.preemptions = 0
         self._served = 0  # rows computed so far
 
     @property
@@ -139,7 +139,7 @@ class Scheduler:
             if sequence.lease is None:
                 sequence.lease = self.cache.open(sequence.tokens)
             sequence.computed = sequence.lease.cached
-            sequence.parked = False
+            sequence.preempted = False
             self.running.append(sequence)
             self.waiting.remove(sequence)
 
@@ -154,21 +154,21 @@ class Scheduler:
         return self.cache.lacks(sequence.lease, len(sequence.tokens) + HEADROOM)
 
     def _make_room(self, work: Work) -> None:
-        """Reserve the blocks of `work`; others are parked for it, or it is parked itself where it began last."""
+        """Reserve the blocks of `work`; others are preempted for it, or it is preempted itself where it began last."""
         while work.sequence.lease is not None:
             if self.cache.room(work.sequence.lease, self.cache.available) >= work.end:
                 self.reserve(work)
                 return
-            self._park(max(self.running, key=lambda s: (s.handle not in self.focused, self.running.index(s))))
+            self._preempt(max(self.running, key=lambda s: (s.handle not in self.focused, self.running.index(s))))
 
-    def _park(self, sequence: Sequence) -> None:
+    def _preempt(self, sequence: Sequence) -> None:
         self.waiting.append(sequence)  # first: whatever an interrupt leaves half done, nobody is lost
         self.running.remove(sequence)
         self._leave(sequence)
         sequence.computed = 0
-        sequence.parked = True
-        self.parks += 1
-        self.on_park(sequence)
+        sequence.preempted = True
+        self.preemptions += 1
+        self.on_preempt(sequence)
 
     def _leave(self, sequence: Sequence) -> None:
         assert sequence.lease is not None

@@ -16,7 +16,7 @@ class Sequence:
     """Its place in the cache; none while it waits."""
     turn: int = 0
     """Rows that had been computed when it came, plus its own length: of those that wait, the least is next."""
-    parked: bool = False
+    preempted: bool = False
     """It ran, and waits again because others needed its blocks."""
 
     @property

@@ -10,7 +10,7 @@ FLOOR = 0.25
 
 
 class Scores(Protocol):
-    """What a model makes of the next token of one text. Holds until its guesser is asked again."""
+    """What a model makes of the next token of one text. Holds until its draft runner is asked again."""
 
     def draw(self, choose: Choose, taken: list[int]) -> tuple[int, float] | None:
         """The token that the text's own sampler would take from these scores, and the model's probability of it; None
@@ -18,7 +18,7 @@ class Scores(Protocol):
         ...
 
 
-class Guesser(Protocol):
+class DraftRunner(Protocol):
     """A model that guesses. Its own state of each text follows the known tokens."""
 
     def start(self, asks: Sequence[Ask]) -> list[Scores | None]:
@@ -39,17 +39,17 @@ class Guesser(Protocol):
 
 
 class ChainDrafter:
-    """A drafter that runs `guesser`."""
+    """A drafter that runs `draft_runner`."""
 
     free = False
 
-    def __init__(self, name: str, guesser: Guesser) -> None:
+    def __init__(self, name: str, draft_runner: DraftRunner) -> None:
         self.name = name
-        self._guesser = guesser
+        self._draft_runner = draft_runner
 
     def propose(self, asks: Sequence[Ask]) -> list[Draft]:
         drafts, alive = [Draft() for _ in asks], [1.0] * len(asks)
-        scores = self._guesser.start(asks)
+        scores = self._draft_runner.start(asks)
         going = [i for i, found in enumerate(scores) if found is not None]
         rows = [found for found in scores if found is not None]
         while going:
@@ -64,17 +64,17 @@ class ChainDrafter:
                 alive[i] *= sure
             going = [i for i in going if alive[i] >= FLOOR and len(drafts[i].tokens) < asks[i].most]
             if going:
-                rows = self._guesser.go_on([asks[i] for i in going], [drafts[i].tokens for i in going])
+                rows = self._draft_runner.go_on([asks[i] for i in going], [drafts[i].tokens for i in going])
         return drafts
 
     def read(self, handle: int, tokens: Sequence[int], start: int, end: int, hidden: Any) -> None:
-        self._guesser.read(handle, tokens, start, end, hidden)
+        self._draft_runner.read(handle, tokens, start, end, hidden)
 
     def observe(self, handle: int, guessed: int, accepted: int) -> None:
         """Whoever asks keeps the record."""
 
     def forget(self, handle: int) -> None:
-        self._guesser.forget(handle)
+        self._draft_runner.forget(handle)
 
     def close(self) -> None:
-        self._guesser.close()
+        self._draft_runner.close()

@@ -2,7 +2,7 @@
 
 A step of n rows costs little more than a step of one, as long as it waits for memory. Each step, every guess that could
 be checked has a chance of being right and a price in time; the guesses of all texts, the surest first, are taken up to
-the number that gives the most tokens a second. The ledger bounds what this may lose when the text is not as it was.
+the number that gives the most tokens a second. The loss budget bounds what this may lose when the text changes.
 """
 
 from collections.abc import Callable, Sequence
@@ -11,14 +11,14 @@ from typing import Any
 
 from localinfer.speculation.cost import Part, StepCost
 from localinfer.speculation.drafter import Ask, Drafter, Reads
-from localinfer.speculation.ledger import Ledger
+from localinfer.speculation.loss_budget import LossBudget
 from localinfer.speculation.record import NO_CHAIN, Chain, Record
 
 LEAST_GAIN = 1.01
 """A step with drafts must promise this many times the tokens a second of one without."""
 
 CAREFUL = 3
-"""A drafter with a model is tried only while the purse holds so many times what that may lose."""
+"""A drafter with a model is tried only while the loss budget holds so many times what that may lose."""
 
 DEEPEST = 8
 """Guesses in a row that a drafter with a model is asked for at most."""
@@ -27,8 +27,8 @@ REFRESH = 64
 """At least one step in so many goes without drafts, so that the cost of plain steps stays known."""
 
 REST = 1.0
-"""Plain steps that an empty purse must hold before anybody is asked again. Asking takes time, too: if it began again at
-once, it would keep the purse empty for good."""
+"""Plain steps that an empty loss budget must hold before anybody is asked again. Asking takes time, too: if it began
+again at once, it would keep the budget empty for good."""
 
 USED_UP = "the time that drafts may lose is used up"
 
@@ -63,7 +63,7 @@ class _Most:
     surest: int | None
     """Which text has the surest guess, if there are any."""
     stopped: bool
-    """Whether the purse allowed no more."""
+    """Whether the loss budget allowed no more."""
 
 
 class Controller:
@@ -75,7 +75,7 @@ class Controller:
     def __init__(
         self, drafters: Sequence[Drafter], cost: StepCost, *, most_rows: int, clock: Callable[[], float]
     ) -> None:
-        self.ledger = Ledger()
+        self.loss_budget = LossBudget()
         self.why_off = ""
         """Why the last step had no guesses; empty if it had some."""
         self._records = {drafter.name: Record(drafter) for drafter in drafters}
@@ -126,10 +126,10 @@ class Controller:
             record.won(emitted - total / step.plain)
         if not any(chain.tokens for chain in step.chains):
             self._with_drafts = 0
-            self.ledger.settle(total, -step.drafting)
+            self.loss_budget.settle(total, -step.drafting)
             return Worth(total, seconds)
         self._with_drafts += 1
-        self.ledger.settle(total, step.plain * emitted - total)
+        self.loss_budget.settle(total, step.plain * emitted - total)
         return Worth(total, step.plain)
 
     @property
@@ -153,8 +153,8 @@ class Controller:
             record.drafter.close()
 
     def _rested(self, plain: float) -> bool:
-        """Whether the purse holds something, and enough of it if it was empty a while ago."""
-        self._resting = not self.ledger.allows(REST * plain if self._resting else 0.0, plain)
+        """Whether the loss budget holds something, and enough of it if it was empty a while ago."""
+        self._resting = not self.loss_budget.allows(REST * plain if self._resting else 0.0, plain)
         return not self._resting
 
     def _proposals(
@@ -210,8 +210,8 @@ class Controller:
         for k in range(1, min(self._most_rows // len(asks), max(ask.most for ask in asks), DEEPEST) + 1):
             seconds = k * price + self._cost.rows(rows + k * len(asks)) + others
             seconds += sum(self._cost.context(Part(1 + k, context)) for context in contexts)
-            # What is free must never wait for the purse that a dear drafter has emptied while it was being tried.
-            if not self.ledger.allows((1 if record.trusted else CAREFUL) * (seconds - plain), plain):
+            # What is free must never wait for the loss budget that a dear drafter has emptied while it was being tried.
+            if not self.loss_budget.allows((1 if record.trusted else CAREFUL) * (seconds - plain), plain):
                 break
             affordable = k
             alive = [a * record.luck.expected(ask.handle, k - 1) for a, ask in zip(alive, asks, strict=True)]
@@ -275,7 +275,7 @@ class Controller:
             longer = self._cost.context(Part(part.rows + counts[i], part.context))
             context, deep[place] = context + longer - deep[place], longer
             seconds = spent + self._cost.rows(rows + n) + context
-            stopped = not self.ledger.allows(seconds - plain, plain)
+            stopped = not self.loss_budget.allows(seconds - plain, plain)
             if stopped:
                 break
             if tokens > best * seconds:

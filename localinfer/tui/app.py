@@ -24,7 +24,7 @@ from localinfer.config import Overflow, SamplingParams
 from localinfer.cost.energy import start_meter
 from localinfer.cost.prices import USUAL, Tariff
 from localinfer.errors import NotFound, UsageError
-from localinfer.tui import doing
+from localinfer.tui import handlers
 from localinfer.tui.engines import OpenModel
 from localinfer.tui.keeping import Keeper
 from localinfer.tui.meter import Meter, OfferFor, StartMeter
@@ -79,7 +79,7 @@ class ChatApp(App[None]):
         self.chats = ChatScreen(
             sessions,
             open_model,
-            does=doing.COMMANDS,
+            does=handlers.COMMANDS,
             clock=clock,
             meter=meter,
             models=models,

@@ -15,7 +15,7 @@ class Command:
     """As the help shows it, in brackets if it may be left out; empty if there is none."""
     help: str
     run: Callable[..., Awaitable[None]]
-    """`run(screen, pane, argument)` does it; `doing` says the types."""
+    """`run(screen, pane, argument)` does it; `handlers` says the types."""
     words: Callable[..., Sequence[str]] | None = None
     """`words(screen, begin)`: what could be the argument that begins like this."""
     key: str = ""

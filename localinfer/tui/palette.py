@@ -5,7 +5,7 @@ from functools import partial
 from textual.command import DiscoveryHit, Hit, Hits, Provider
 
 from localinfer.tui.commands import Command
-from localinfer.tui.doing import COMMANDS
+from localinfer.tui.handlers import COMMANDS
 from localinfer.tui.screens.chat import ChatScreen
 
 

@@ -25,7 +25,7 @@ from localinfer.engine.protocol import Engine, Request
 from localinfer.errors import UsageError
 from localinfer.events import Finished
 from tests.engine.running import open_tiny
-from tests.engine.test_drafts import Guesser
+from tests.engine.test_drafts import DraftRunner
 from tests.tiny import make_checkpoint
 
 CONFIG = EngineConfig(threads=1, context=256, draft="off")
@@ -116,7 +116,7 @@ def test_tokens_that_land_together_share_the_time_of_their_step(tiny: Path) -> N
     with open_tiny(tiny, reuse=False) as engine:
         plain = measure(engine, test, 0, 7, Ticks(), None)
         prompt = random_tokens(engine, 1, f"7/{test.name}/0")
-    drafter = Guesser([[*prompt, *plain.token_ids]], "half right")
+    drafter = DraftRunner([[*prompt, *plain.token_ids]], "half right")
     with open_tiny(tiny, drafter=drafter, draft_tokens=6, reuse=False) as engine:
         sample = measure(engine, test, 0, 7, Ticks(), None)
     assert sample.token_ids == plain.token_ids

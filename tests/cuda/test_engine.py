@@ -53,7 +53,7 @@ def test_drafts_and_company_change_nothing(tmp_path: Path, proved: Card) -> None
     with opened(tmp_path / "INT4", "cpu") as here:
         expected = said(here, prompts, GREEDY)
     with opened(tmp_path / "INT4", "cuda") as there:
-        there.guessing, there.draft_mode = Eager([SuffixDrafter(), LookupDrafter()]), "suffix"
+        there.speculator, there.draft_mode = Eager([SuffixDrafter(), LookupDrafter()]), "suffix"
         assert said(there, prompts, GREEDY) == expected
         together = run_all(there, prompts)
         assert [one.token_ids for one in together] == expected

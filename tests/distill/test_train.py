@@ -69,10 +69,10 @@ def test_guesses_of_the_head_change_no_token(circling: Path, texts: np.ndarray) 
     with open_tiny(circling, reuse=False) as engine:
         plain = [run_one(engine, prompt, sampling).token_ids for prompt in prompts]
     with open_tiny(circling, draft="head", parallel=3, prefill_chunk=10) as engine:
-        assert engine.guessing is not None
-        guesser = load_head(Checkpoint(circling), engine.runner.inner.program, parallel=3, threads=1, isa="")  # type: ignore[attr-defined]
-        assert guesser is not None
-        engine.guessing = Eager([ChainDrafter("head", guesser)])
+        assert engine.speculator is not None
+        draft_runner = load_head(Checkpoint(circling), engine.runner.inner.program, parallel=3, threads=1, isa="")  # type: ignore[attr-defined]
+        assert draft_runner is not None
+        engine.speculator = Eager([ChainDrafter("head", draft_runner)])
         found = run_all(engine, prompts, sampling)
         again = run_all(
             engine, prompts, sampling

@@ -117,7 +117,7 @@ class Hasher:
         ) as engine:
             if way.draft != "off":
                 known = self._truths.get(case, [])
-                engine.guessing = Eager(drafters(engine, way.draft, path, way.parallel, known))
+                engine.speculator = Eager(drafters(engine, way.draft, path, way.parallel, known))
             for sampling in SAMPLINGS:
                 for prompt, said in zip(PROMPTS, run_all(engine, PROMPTS, sampling), strict=True):
                     truths.append([*prompt, *said.token_ids])

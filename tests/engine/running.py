@@ -131,7 +131,7 @@ def open_tiny(path: Path, *, reuse: bool = True, drafter: Drafter | None = None,
             slots=settings.parallel, context=engine.context_size, blocks=blocks, reuse=False
         )
     if drafter is not None:
-        engine.guessing, engine.draft_mode = Eager([drafter]), drafter.name
+        engine.speculator, engine.draft_mode = Eager([drafter]), drafter.name
     return engine
 
 

@@ -50,7 +50,7 @@ def test_a_thousand_pairs_alone_and_in_company(llama: Path) -> None:
 
 
 def test_parked_texts_say_the_same(llama: Path) -> None:
-    """Six texts in a cache for two: they are parked and come back, with drafts and without, to the same end."""
+    """Six texts in a cache for two: they are preempted and come back, with drafts and without, to the same end."""
     rng = random.Random(7)
     params = SamplingParams(temperature=0.7, max_tokens=150, ignore_eos=True)
     asked = [Request(tuple(rng.randrange(3, VOCAB) for _ in range(20)), params) for _ in range(6)]
@@ -64,8 +64,8 @@ def test_parked_texts_say_the_same(llama: Path) -> None:
                 events += engine.step()
             load = engine.load()
         assert [ended(events)[handle].token_ids for handle in handles] == want
-        assert load.parks > 0
-        assert any(isinstance(event, Stats) and event.phase == "parked" for event in events)
+        assert load.preemptions > 0
+        assert any(isinstance(event, Stats) and event.phase == "preempted" for event in events)
         assert (load.running, load.waiting, load.used, load.shared) == (0, 0, 0, 0)
         assert load.kept > 0
 

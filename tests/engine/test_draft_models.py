@@ -11,8 +11,8 @@ import pytest
 
 from localinfer import native
 from localinfer.config import SamplingParams
-from localinfer.engine.draft_early import EarlyGuesser, ExitAdapter, TextsOf
-from localinfer.engine.draft_model import ModelGuesser, open_model
+from localinfer.engine.draft_early import EarlyDraftRunner, ExitAdapter, TextsOf
+from localinfer.engine.draft_model import ModelDraftRunner, open_model
 from localinfer.engine.engine import StepEngine
 from localinfer.engine.runner import NativeRunner
 from localinfer.errors import UsageError
@@ -30,10 +30,10 @@ PROMPTS = make_prompts(5)
 @contextmanager
 def with_model(target: Path, draft: Path, *, parallel: int = 1, chunk: int = 16) -> Iterator[StepEngine]:
     with open_tiny(target, parallel=parallel, reuse=False) as engine:
-        guesser = open_model(
+        draft_runner = open_model(
             draft, Checkpoint(target), threads=1, isa="", parallel=parallel, context=256, chunk=chunk, kv_bits=8
         )
-        engine.guessing, engine.draft_mode = Eager([ChainDrafter("model", guesser)]), "model"
+        engine.speculator, engine.draft_mode = Eager([ChainDrafter("model", draft_runner)]), "model"
         yield engine
 
 
@@ -47,7 +47,7 @@ def with_early(target: Path, layers: int, *, parallel: int = 1) -> Iterator[Step
         hidden = program.hidden
         nothing = ExitAdapter(layers, np.zeros((2, hidden), np.float32), np.zeros((hidden, 2), np.float32))
         texts = TextsOf(engine.scheduler.running, engine.scheduler.reserve)
-        engine.guessing = Eager([ChainDrafter("early", EarlyGuesser(program, runner, texts, nothing))])
+        engine.speculator = Eager([ChainDrafter("early", EarlyDraftRunner(program, runner, texts, nothing))])
         engine.draft_mode = "early"
         yield engine
 
@@ -100,17 +100,17 @@ def test_a_narrower_self_guesses_for_its_original(tmp_path: Path, llama: Path, s
 def test_its_own_cache_is_right_after_wrong_guesses(llama: Path) -> None:
     """The text goes another way than was guessed, again and again: the scores stay those of a fresh reading."""
 
-    def guesser() -> ModelGuesser:
+    def draft_runner() -> ModelDraftRunner:
         program = load_program(Checkpoint(llama), threads=1, context=256, kv_blocks=8)
-        return ModelGuesser(program, parallel=1, context=256, chunk=10)
+        return ModelDraftRunner(program, parallel=1, context=256, chunk=10)
 
     rng = np.random.default_rng(1)
     tokens = [int(t) for t in rng.integers(0, 250, 30)]
-    one = guesser()
+    one = draft_runner()
     for grown in (3, 1, 7, 2, 12):
         ask = Ask(1, tokens, 4, lambda logits, taken: 7 + len(taken))
         first = one.start([ask])[0]
-        fresh = guesser().start([ask])[0]
+        fresh = draft_runner().start([ask])[0]
         assert first is not None
         assert fresh is not None
         assert np.array_equal(first.logits, fresh.logits)  # type: ignore[attr-defined]
@@ -123,11 +123,13 @@ def test_its_own_cache_is_right_after_wrong_guesses(llama: Path) -> None:
 
 def test_texts_without_room_are_not_guessed(llama: Path) -> None:
     program = load_program(Checkpoint(llama), threads=1, context=64, kv_blocks=2)
-    guesser = ModelGuesser(program, parallel=1, context=64, chunk=16)
+    draft_runner = ModelDraftRunner(program, parallel=1, context=64, chunk=16)
     long, short = ([Ask(handle, [5] * count, 4, lambda logits, taken: 1)] for handle, count in ((1, 62), (2, 9)))
-    assert guesser.start(long) == [None]
-    assert guesser.start(short) != [None]
-    assert guesser.start([Ask(3, [5] * 9, 4, lambda logits, taken: 1)]) == [None]  # nor more texts than there is room
+    assert draft_runner.start(long) == [None]
+    assert draft_runner.start(short) != [None]
+    assert draft_runner.start([Ask(3, [5] * 9, 4, lambda logits, taken: 1)]) == [
+        None
+    ]  # nor more texts than there is room
 
 
 def test_another_tokenizer_is_refused_by_its_first_token(tmp_path: Path, llama: Path) -> None:

@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 
 from localinfer.config import SamplingParams
-from localinfer.engine.draft_early import EarlyGuesser, ExitAdapter, TextsOf
-from localinfer.engine.draft_model import ModelGuesser, open_model
+from localinfer.engine.draft_early import EarlyDraftRunner, ExitAdapter, TextsOf
+from localinfer.engine.draft_model import ModelDraftRunner, open_model
 from localinfer.engine.draft_scores import ScoreRow
 from localinfer.engine.engine import StepEngine
 from localinfer.engine.protocol import Request
@@ -57,26 +57,26 @@ def narrow(llama: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def guessed_by(draft: Path | int, target: Path, *, chunk: int = 16, **config: Any) -> Iterator[StepEngine]:
     """An engine on `target` for which the model at `draft` guesses, or so many of its own first layers."""
     with open_tiny(target, **config) as engine:
-        guesser: ModelGuesser | EarlyGuesser
+        draft_runner: ModelDraftRunner | EarlyDraftRunner
         if isinstance(draft, int):
             assert isinstance(engine.runner, Recorder)
-            guesser = early(engine, engine.runner.inner, draft)
+            draft_runner = early(engine, engine.runner.inner, draft)
         else:
             parallel = config.get("parallel", 1)
             context = engine.context_size
-            guesser = open_model(
+            draft_runner = open_model(
                 draft, Checkpoint(target), threads=1, isa="", parallel=parallel, context=context, chunk=chunk, kv_bits=8
             )
-        engine.guessing, engine.draft_mode = Eager([ChainDrafter("model", guesser)]), "model"
+        engine.speculator, engine.draft_mode = Eager([ChainDrafter("model", draft_runner)]), "model"
         yield engine
 
 
-def early(engine: StepEngine, runner: object, layers: int) -> EarlyGuesser:
+def early(engine: StepEngine, runner: object, layers: int) -> EarlyDraftRunner:
     assert isinstance(runner, NativeRunner)
     hidden = runner.program.hidden
     nothing = ExitAdapter(layers, np.zeros((2, hidden), np.float32), np.zeros((hidden, 2), np.float32))
     texts = TextsOf(engine.scheduler.running, engine.scheduler.reserve)
-    return EarlyGuesser(runner.program, runner, texts, nothing)
+    return EarlyDraftRunner(runner.program, runner, texts, nothing)
 
 
 def accepted(texts: Sequence[Said]) -> tuple[int, int]:
@@ -200,21 +200,21 @@ def test_people_come_and_go(llama: Path, narrow: Path) -> None:
             engine.cancel(handle)
         events += finish(engine)
         found = [said(events, handle) for handle in handles]
-        eager = engine.guessing
+        eager = engine.speculator
         assert isinstance(eager, Eager)
-        guesser = guesser_of(eager)
-        assert not guesser._texts
-        assert guesser._cache.allocator.available == guesser._cache.allocator.count
+        draft_runner = draft_runner_of(eager)
+        assert not draft_runner._texts
+        assert draft_runner._cache.allocator.available == draft_runner._cache.allocator.count
     assert [t.token_ids for t in found] == [t.token_ids for t in plain]
     assert accepted(found)[0] > 0
 
 
-def guesser_of(eager: Eager) -> ModelGuesser:
+def draft_runner_of(eager: Eager) -> ModelDraftRunner:
     drafter = eager.drafters[0]
     assert isinstance(drafter, ChainDrafter)
-    guesser = drafter._guesser
-    assert isinstance(guesser, ModelGuesser)
-    return guesser
+    draft_runner = drafter._draft_runner
+    assert isinstance(draft_runner, ModelDraftRunner)
+    return draft_runner
 
 
 def test_the_head_alone(llama: Path) -> None:
@@ -242,7 +242,7 @@ def test_an_adapter_that_does_nothing_changes_nothing(model: Path) -> None:
         runner = engine.runner.inner
         assert isinstance(runner, NativeRunner)
         texts = TextsOf(engine.scheduler.running, engine.scheduler.reserve)
-        bare = EarlyGuesser(runner.program, runner, texts)
+        bare = EarlyDraftRunner(runner.program, runner, texts)
         for prompt in PROMPTS[:2]:
             engine.add(Request(tuple(prompt), SAMPLED))
         for _ in range(4):
@@ -263,14 +263,14 @@ def test_far_guesses_have_room_of_their_own(llama: Path) -> None:
         rows = rows_of(engine)
     with open_tiny(llama, parallel=2) as engine:
         assert isinstance(engine.runner, Recorder)
-        guesser = early(engine, engine.runner.inner, 1)
+        draft_runner = early(engine, engine.runner.inner, 1)
         handles = [engine.add(Request(tuple(prompt), SAMPLED)) for prompt in prompts]
         events = engine.step()
         asks = [Ask(text.handle, text.tokens, 40, lambda logits, taken: 0) for text in engine.scheduler.running]
         assert [len(ask.tokens) for ask in asks] == [31, 31]
-        guesser.start(asks)
+        draft_runner.start(asks)
         for far in range(1, 40):
-            guesser.go_on(asks, [[3] * far, [5] * far])
+            draft_runner.go_on(asks, [[3] * far, [5] * far])
         events += finish(engine)
         found = [said(events, handle) for handle in handles]
         assert all(rows[text] == bits for text, bits in rows_of(engine).items())

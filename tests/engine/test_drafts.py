@@ -28,10 +28,10 @@ from tests.engine.running import (
 REPETITIVE = [prompt[:12] * 6 for prompt in make_prompts(6, seed=3)]
 
 
-class Guesser:
+class DraftRunner:
     """A drafter for tests: guesses are made from the true continuation of each prompt."""
 
-    name = "guesser"
+    name = "draft_runner"
     free = True
 
     def __init__(self, truths: Sequence[Sequence[int]], kind: str) -> None:
@@ -84,7 +84,7 @@ def test_any_guesses(llama: Path, kind: str, kv_bits: int, sampling: SamplingPar
         plain = [run_one(engine, prompt, sampling) for prompt in prompts]
         rows = rows_of(engine)
     truths = [[*prompt, *text.token_ids] for prompt, text in zip(prompts, plain, strict=True)]
-    drafter: Drafter = Guesser(truths, kind)
+    drafter: Drafter = DraftRunner(truths, kind)
     with open_tiny(llama, drafter=drafter, draft_tokens=6, reuse=False, kv_bits=kv_bits) as engine:
         guessed = [run_one(engine, prompt, sampling) for prompt in prompts]
         assert [t.token_ids for t in guessed] == [t.token_ids for t in plain]
@@ -103,7 +103,7 @@ def test_latency_is_the_time_of_steps_over_the_tokens_that_landed(llama: Path) -
     with open_tiny(llama, reuse=False) as engine:
         plain = run_one(engine, prompt, GREEDY)
     landed, finished = list[int](), list[Finished]()
-    drafter = Guesser([[*prompt, *plain.token_ids]], "half right")
+    drafter = DraftRunner([[*prompt, *plain.token_ids]], "half right")
     with open_tiny(llama, drafter=drafter, draft_tokens=6, reuse=False) as engine:
         engine.clock = lambda: float(len(landed))
         engine.add(Request(tuple(prompt), GREEDY))
@@ -147,7 +147,7 @@ def test_drafts_in_company(model: Path, sampling: SamplingParams) -> None:
     with open_tiny(model, reuse=False) as engine:
         plain = [run_one(engine, prompt, sampling) for prompt in REPETITIVE]
     truths = [[*prompt, *text.token_ids] for prompt, text in zip(REPETITIVE, plain, strict=True)]
-    drafter = Guesser(truths, "half right")
+    drafter = DraftRunner(truths, "half right")
     with open_tiny(model, drafter=drafter, draft_tokens=15, parallel=4, prefill_chunk=20) as engine:
         drafted = run_all(engine, REPETITIVE, sampling)
         assert isinstance(engine.runner, Recorder)
@@ -170,7 +170,7 @@ def test_drafts_stop_where_the_text_does(llama: Path) -> None:
     ]
     with open_tiny(llama, context=96) as engine:
         plain = [run_one(engine, prompt, sampling) for sampling in limits]
-    oracle = Guesser([[*prompt, *whole.token_ids, 1, 2, 3]], "oracle")
+    oracle = DraftRunner([[*prompt, *whole.token_ids, 1, 2, 3]], "oracle")
     with open_tiny(llama, context=96, drafter=oracle, draft_tokens=15) as engine:
         drafted = [run_one(engine, prompt, sampling) for sampling in limits]
     assert [t.finished.reason for t in drafted] == ["length", "stop", "overflow"]

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from localinfer.config import SamplingParams
-from localinfer.engine.draft_early import EarlyGuesser, TextsOf
+from localinfer.engine.draft_early import EarlyDraftRunner, TextsOf
 from localinfer.engine.draft_model import open_model
 from localinfer.engine.engine import StepEngine
 from localinfer.engine.runner import NativeRunner
@@ -22,7 +22,7 @@ from localinfer.speculation.drafter import Drafter
 from localinfer.speculation.lookup import LookupDrafter
 from localinfer.speculation.suffix import SuffixDrafter
 from tests.engine.running import Eager, Recorder, make_prompts, open_tiny, run_all
-from tests.engine.test_drafts import Guesser
+from tests.engine.test_drafts import DraftRunner
 
 PROMPTS = [prompt[:20] * (1 + i % 4) for i, prompt in enumerate(make_prompts(8, seed=5))]
 SAMPLINGS = {
@@ -69,13 +69,13 @@ def drafters(engine: StepEngine, who: str, path: Path, parallel: int, truths: Se
         found.append(LookupDrafter())
     if who in ("early", "all"):
         texts = TextsOf(engine.scheduler.running, engine.scheduler.reserve)
-        found.append(ChainDrafter("early", EarlyGuesser(runner.program, runner, texts)))
+        found.append(ChainDrafter("early", EarlyDraftRunner(runner.program, runner, texts)))
     if who in ("model", "all"):
-        guesser = open_model(
+        draft_runner = open_model(
             path, Checkpoint(path), threads=1, isa="", parallel=parallel, context=256, chunk=32, kv_bits=8
         )
-        found.append(ChainDrafter("model", guesser))
-    return found or [Guesser(truths, who)]
+        found.append(ChainDrafter("model", draft_runner))
+    return found or [DraftRunner(truths, who)]
 
 
 @pytest.mark.parametrize(("who", "length", "kv_bits", "mates", "chunk", "sampling", "reuse"), CASES)
@@ -88,7 +88,7 @@ def test_the_same_tokens(
     with open_tiny(
         circling, reuse=reuse, parallel=mates, prefill_chunk=max(chunk, mates), kv_bits=kv_bits, draft_tokens=length
     ) as engine:
-        engine.guessing = Eager(drafters(engine, who, circling, mates, truths))
+        engine.speculator = Eager(drafters(engine, who, circling, mates, truths))
         found = run_all(engine, PROMPTS, SAMPLINGS[sampling])
         if reuse:
             assert [(t.token_ids, t.text) for t in run_all(engine, PROMPTS, SAMPLINGS[sampling])] == wanted

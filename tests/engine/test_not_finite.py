@@ -148,10 +148,10 @@ def test_a_model_that_guesses_nothing_but_nan_costs_no_text(tmp_path: Path, harm
     broken = make_trap(tmp_path, PROMPTS[0][0], head_dim=32)
     with open_tiny(harmless, reuse=False) as engine:
         plain, _ = ends(engine, PROMPTS[0], SAMPLINGS["sampled"])
-        guesser = open_model(
+        draft_runner = open_model(
             broken, Checkpoint(harmless), threads=1, isa="", parallel=1, context=256, chunk=16, kv_bits=8
         )
-        engine.guessing, engine.draft_mode = Eager([ChainDrafter("model", guesser)]), "model"
+        engine.speculator, engine.draft_mode = Eager([ChainDrafter("model", draft_runner)]), "model"
         found, error = ends(engine, PROMPTS[0], SAMPLINGS["sampled"])
     assert (found.token_ids, error) == (plain.token_ids, None)
     assert found.finished.stats.drafted == 0

@@ -13,8 +13,8 @@ import pytest
 import localinfer
 from localinfer import native
 from localinfer.config import EngineConfig, SamplingParams
-from localinfer.engine.advice import sampling_from
 from localinfer.engine.engine import StepEngine
+from localinfer.engine.generation_config import sampling_from
 from localinfer.engine.opening import open_engine
 from localinfer.engine.protocol import Engine, Request
 from localinfer.errors import ContextOverflow, Corrupt, DoesNotFit, NotFound, NotSupported, UsageError

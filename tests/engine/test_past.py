@@ -9,8 +9,8 @@ import pytest
 
 from localinfer.config import EngineConfig
 from localinfer.engine import past
+from localinfer.engine.ngram_store import END, NgramStore, forget_all, open_ngram_store
 from localinfer.engine.opening import open_engine
-from localinfer.engine.past import END, Past, forget_all, open_past
 from localinfer.paths import texts_dir
 from tests.engine.running import GREEDY, make_prompts, run_one
 
@@ -19,10 +19,10 @@ TEXT = list(range(100, 140))
 
 def test_a_text_is_found_from_the_next_opening_on(tmp_path: Path) -> None:
     file = tmp_path / "t.i32"
-    first = Past(file, 500)
+    first = NgramStore(file, 500)
     first.remember(TEXT)
     assert first.places(TEXT[:3], 5) == []
-    again = Past(file, 500)
+    again = NgramStore(file, 500)
     for order in (3, 6, 12):
         ((text, at),) = again.places(TEXT[4 : 4 + order], 5)
         assert list(text[at : at + 3]) == TEXT[4 + order : 7 + order]
@@ -32,7 +32,7 @@ def test_a_text_is_found_from_the_next_opening_on(tmp_path: Path) -> None:
 
 def test_only_what_is_new_is_kept(tmp_path: Path) -> None:
     file = tmp_path / "t.i32"
-    here = Past(file, 500)
+    here = NgramStore(file, 500)
     here.remember(TEXT)
     size = file.stat().st_size
     here.remember([*TEXT, *range(200, 220)])
@@ -46,7 +46,7 @@ def test_only_what_is_new_is_kept(tmp_path: Path) -> None:
 def test_garbage_is_passed_over(tmp_path: Path, data: bytes) -> None:
     file = tmp_path / "t.i32"
     file.write_bytes(data)
-    here = Past(file, 50)
+    here = NgramStore(file, 50)
     assert all(token == END or 0 <= token < 50 for token in here._tokens)
     here.places([1, 2, 3], 4)
     here.remember(TEXT)
@@ -54,7 +54,7 @@ def test_garbage_is_passed_over(tmp_path: Path, data: bytes) -> None:
 
 def test_a_folder_that_cannot_be_written_costs_nothing(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("no folder")
-    here = Past(tmp_path / "file" / "t.i32", 500)
+    here = NgramStore(tmp_path / "file" / "t.i32", 500)
     here.remember(TEXT)
     assert len(here) == 0
 
@@ -64,15 +64,15 @@ def test_it_stays_small(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None
     file = tmp_path / "t.i32"
     rng = np.random.default_rng(1)
     for _ in range(60):
-        Past(file, 500).remember([int(t) for t in rng.integers(0, 500, 100)])
+        NgramStore(file, 500).remember([int(t) for t in rng.integers(0, 500, 100)])
         assert file.stat().st_size <= 4 * (2 * 1000 + 101)
-    assert len(Past(file, 500)) == 1000
+    assert len(NgramStore(file, 500)) == 1000
     assert stat.S_IMODE(file.stat().st_mode) == 0o600
 
 
 def test_two_writers_do_not_mix_their_texts(tmp_path: Path) -> None:
     file = tmp_path / "t.i32"
-    one, two = Past(file, 500), Past(file, 500)
+    one, two = NgramStore(file, 500), NgramStore(file, 500)
     for i in range(20):
         one.remember([i] * 20)
         two.remember([100 + i] * 20)
@@ -88,7 +88,7 @@ def test_the_engine_remembers_only_when_asked(llama: Path) -> None:
             said = run_one(engine, prompt, GREEDY)  # type: ignore[arg-type]
         assert len(list(texts_dir().glob("*.i32"))) == count
         assert len(said.token_ids) == GREEDY.max_tokens
-    found = open_past(llama, 320)
+    found = open_ngram_store(llama, 320)
     assert len(found) > len(prompt)
     (text, at), *_ = found.places([*prompt, *said.token_ids][-6:-3], 5)
     assert text[at] == said.token_ids[-3]

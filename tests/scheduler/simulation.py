@@ -59,7 +59,7 @@ class Seen:
 
     gaps: list[float] = field(default_factory=list)
     """Seconds of each step in which somebody decoded, as a share of what it might take."""
-    parks: int = 0
+    preemptions: int = 0
     requests: int = 0
 
 
@@ -79,7 +79,7 @@ def run(seed: int) -> Seen:
     assert scheduler.idle
     assert cache.available == cache.count
     assert all(one.first is not None for one in asked)
-    seen.parks = scheduler.parks
+    seen.preemptions = scheduler.preemptions
     return seen
 
 
@@ -136,7 +136,7 @@ def _commit(scheduler: Scheduler, work: Work, one: Asked, now: float, read: int)
     sequence = work.sequence
     if work.samples and one.first is None:
         one.first = now
-        if not scheduler.parks and not scheduler.focused:
+        if not scheduler.preemptions and not scheduler.focused:
             assert read - one.served <= OLDEST_SHARE * one.before + scheduler.chunk.most, "starved"
     scheduler.commit(work, [1] if work.samples else [])
     if len(sequence.tokens) >= one.prompt + one.answer:
@@ -156,7 +156,7 @@ def check_gaps(seen: Seen) -> None:
 def _one(seed: int) -> tuple[int, list[float], int]:
     seen = run(seed)
     check_gaps(seen)
-    return seen.requests, [float(len(seen.gaps)), max(seen.gaps, default=0.0)], seen.parks
+    return seen.requests, [float(len(seen.gaps)), max(seen.gaps, default=0.0)], seen.preemptions
 
 
 def main(count: int) -> None:
@@ -165,10 +165,10 @@ def main(count: int) -> None:
     requests = sum(one[0] for one in found)
     steps = int(sum(one[1][0] for one in found))
     worst = max(one[1][1] for one in found)
-    parks = sum(one[2] for one in found)
+    preemptions = sum(one[2] for one in found)
     sys.stdout.write(
         f"{count} workloads, {requests} requests, {steps} steps with decoding rows: all promises kept;\n"
-        f"the longest of these steps took {worst:.3f} of what it may; {parks} times a text was parked\n"
+        f"the longest of these steps took {worst:.3f} of what it may; {preemptions} times a text was preempted\n"
     )
 
 

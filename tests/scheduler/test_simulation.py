@@ -13,12 +13,12 @@ from tests.scheduler import simulation
 
 @pytest.mark.parametrize("first", range(0, 1000, 250))
 def test_random_workloads(first: int) -> None:
-    parks = 0
+    preemptions = 0
     for seed in range(first, first + 250):
         seen = simulation.run(seed)
         simulation.check_gaps(seen)
-        parks += seen.parks
-    assert parks > 0
+        preemptions += seen.preemptions
+    assert preemptions > 0
 
 
 @pytest.mark.parametrize("decoding", [0, 1, 5])
@@ -50,20 +50,20 @@ def test_who_is_looked_at_is_read_first() -> None:
 
 
 def test_the_last_one_is_parked_and_goes_on_from_what_is_left() -> None:
-    parked: list[int] = []
+    preempted: list[int] = []
     cache = PagedCache(slots=4, context=256, blocks=12)
-    scheduler = Scheduler(cache, parallel=4, chunk=512, on_park=lambda sequence: parked.append(sequence.handle))
+    scheduler = Scheduler(cache, parallel=4, chunk=512, on_preempt=lambda sequence: preempted.append(sequence.handle))
     for handle in (1, 2):
         scheduler.add(Sequence(handle, [handle] * 90))
     last = None
     for _ in range(400):
         for work in scheduler.next_batch():
-            if parked and work.sequence.handle == parked[0] and last is None:
+            if preempted and work.sequence.handle == preempted[0] and last is None:
                 last = work
             scheduler.commit(work, [7] if work.samples else [])
             if len(work.sequence.tokens) == 250:
                 scheduler.remove(work.sequence)
-    assert parked == [2]
+    assert preempted == [2]
     assert last is not None
     assert last.start >= 96  # what still lay in its blocks was not computed again
     assert scheduler.idle

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from localinfer.speculation.ledger import SHARE, STEPS, Ledger
+from localinfer.speculation.loss_budget import SHARE, STEPS, LossBudget
 from localinfer.speculation.record import Record
 from tests.speculation.virtual import SLOW_START, Right, Run, Scripted, Time, run
 
@@ -77,8 +77,8 @@ def test_long_runs_that_are_meant_to_hurt(right: Right, depth_s: float) -> None:
 
 
 def test_without_the_ledger_the_bound_would_break(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The bound comes from the ledger and not from luck."""
-    monkeypatch.setattr(Ledger, "allows", lambda self, loss, plain: True)
+    """The bound comes from the loss budget and not from luck."""
+    monkeypatch.setattr(LossBudget, "allows", lambda self, loss, plain: True)
     found = one(WRONG, steps=60, sure=0.99, length=31)
     assert found.spent > bound(found.plain)
 
@@ -134,7 +134,7 @@ def test_a_drafter_that_only_promises_is_not_believed(monkeypatch: pytest.Monkey
 
 
 def test_an_empty_purse_fills_again_though_asking_takes_time() -> None:
-    """Nothing comes true at first, then all does; asking takes more of a step than the purse gets in one."""
+    """Nothing comes true at first, then all does; asking takes more of a step than the loss budget gets in one."""
     time = Time()
     found = run(lambda step, depth: step > 200, [Scripted("one", time, depth_s=0.01, sure=0.9)], time, steps=3000)
     assert found.speedup > 4

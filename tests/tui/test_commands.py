@@ -12,8 +12,8 @@ from textual.command import CommandPalette
 
 from localinfer.chats.store import ChatStore
 from localinfer.tui.app import ChatApp
-from localinfer.tui.doing import COMMANDS
 from localinfer.tui.editor import edited
+from localinfer.tui.handlers import COMMANDS
 from localinfer.tui.keys import BINDINGS, KEYS
 from localinfer.tui.screens.chats import ChatsScreen
 from localinfer.tui.screens.details import DetailsScreen

@@ -14,13 +14,13 @@ from localinfer.cost.prices import USD_PER_KWH, per_million
 from localinfer.events import Stats, gain_in_words
 from localinfer.text import one_line
 
-Phase = Literal["loading", "ready", "queued", "parked", "prefill", "decode", "stopping", "failed"]
+Phase = Literal["loading", "ready", "queued", "preempted", "prefill", "decode", "stopping", "failed"]
 
 _COLOURS: dict[Phase, str] = {
     "decode": "$success",
     "ready": "$foreground 70%",
     "failed": "$error",
-    "parked": "$warning",
+    "preempted": "$warning",
 }
 _BARS = "▁▂▃▄▅▆▇█"
 

@@ -70,7 +70,11 @@ class Total:
     @property
     def waiting(self) -> str:
         load = self.load
-        return f"{load.waiting} wait" + f", {load.parked} of them parked" * (load.parked > 0) if load.waiting else ""
+        return (
+            f"{load.waiting} wait" + f", {load.preempted} of them preempted" * (load.preempted > 0)
+            if load.waiting
+            else ""
+        )
 
     @property
     def problem(self) -> str:
@@ -93,7 +97,7 @@ CURVE_WIDTH = 110
 """Narrower lines have no room for the curve."""
 
 _COUNTED = (
-    *("decode_rows", "draft_rows", "prefill_rows", "running", "waiting", "parked", "parks"),
+    *("decode_rows", "draft_rows", "prefill_rows", "running", "waiting", "preempted", "preemptions"),
     *("blocks", "used", "shared", "kept", "on_disk"),
 )
 

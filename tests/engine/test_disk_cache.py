@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from localinfer.engine.disk import NAME_BYTES, DiskShelf
+from localinfer.engine.disk_cache import NAME_BYTES, DiskCache
 from localinfer.engine.engine import StepEngine
 from localinfer.engine.protocol import Request
 from localinfer.events import Finished
@@ -36,15 +36,15 @@ class Memory:
         self.blocks[block] = values
 
 
-def shelf(folder: Path, memory: Memory, *, identity: str = "m", limit: int = 1 << 30) -> DiskShelf:
-    return DiskShelf(folder, memory, identity=identity, limit_bytes=limit)
+def disk_cache(folder: Path, memory: Memory, *, identity: str = "m", limit: int = 1 << 30) -> DiskCache:
+    return DiskCache(folder, memory, identity=identity, limit_bytes=limit)
 
 
 def filled(folder: Path, count: int, *, limit: int = 1 << 30) -> tuple[Memory, list[bytes]]:
     """A folder with so many blocks, the cache they came from and their names."""
     memory = Memory()
     memory.blocks[:] = np.random.default_rng(1).integers(0, 256, memory.blocks.shape)
-    one = shelf(folder, memory, limit=limit)
+    one = disk_cache(folder, memory, limit=limit)
     names = one.names(list(range(32 * count)), count)
     for block, name in enumerate(names):
         one.keep(name, block % 8)
@@ -59,7 +59,7 @@ def files(folder: Path) -> list[Path]:
 def test_what_is_kept_comes_back(tmp_path: Path) -> None:
     memory, names = filled(tmp_path / "kv", 3)
     fresh = Memory()
-    again = shelf(tmp_path / "kv", fresh)
+    again = disk_cache(tmp_path / "kv", fresh)
     assert again.count == 3
     for block, name in enumerate(names):
         assert name in again
@@ -71,7 +71,7 @@ def test_what_is_kept_comes_back(tmp_path: Path) -> None:
 
 
 def test_names_tell_everything_before_apart(tmp_path: Path) -> None:
-    one, other = shelf(tmp_path, Memory()), shelf(tmp_path, Memory(), identity="n")
+    one, other = disk_cache(tmp_path, Memory()), disk_cache(tmp_path, Memory(), identity="n")
     tokens = list(range(96))
     names = one.names(tokens, 3)
     assert len(set(names)) == 3
@@ -95,7 +95,7 @@ def test_broken_files_are_deleted_and_nothing_is_read_from_them(tmp_path: Path) 
     paths[names[4]].symlink_to("/dev/zero")
     (tmp_path / "kv/notes").write_text("somebody else's")
     fresh = Memory()
-    again = shelf(tmp_path / "kv", fresh)
+    again = disk_cache(tmp_path / "kv", fresh)
     assert [again.fetch(name, 0) for name in names] == [False] * 5 + [True]
     assert again.count == 1
     again.close()
@@ -107,16 +107,16 @@ def test_broken_files_are_deleted_and_nothing_is_read_from_them(tmp_path: Path) 
 def test_the_least_recently_used_go(tmp_path: Path) -> None:
     _, names = filled(tmp_path / "kv", 8)
     memory = Memory()
-    before = shelf(tmp_path / "kv", memory)
+    before = disk_cache(tmp_path / "kv", memory)
     for path in files(tmp_path / "kv"):
         os.utime(path, (1, 1))
     assert before.fetch(names[0], 0)  # used: it stays
     before.close()
-    one = shelf(tmp_path / "kv", memory, limit=5 * (SIZE + 16))
+    one = disk_cache(tmp_path / "kv", memory, limit=5 * (SIZE + 16))
     more = one.names([7] * 32, 1)[0]
     one.keep(more, 0)
     one.close()
-    again = shelf(tmp_path / "kv", memory, limit=5 * (SIZE + 16))
+    again = disk_cache(tmp_path / "kv", memory, limit=5 * (SIZE + 16))
     assert 1 <= again.count <= 5
     assert more in again
     assert again.fetch(names[0], 0)
@@ -126,15 +126,15 @@ def test_the_least_recently_used_go(tmp_path: Path) -> None:
 
 def test_two_at_once(tmp_path: Path) -> None:
     memory, names = filled(tmp_path / "kv", 2)
-    one, other = shelf(tmp_path / "kv", memory), shelf(tmp_path / "kv", memory)
+    one, other = disk_cache(tmp_path / "kv", memory), disk_cache(tmp_path / "kv", memory)
     new = one.names([3] * 32, 1)[0]
     one.keep(new, 1)
     other.keep(new, 1)
     one.close()
     other.close()
-    assert shelf(tmp_path / "kv", memory).count == 3
+    assert disk_cache(tmp_path / "kv", memory).count == 3
     files(tmp_path / "kv")[0].unlink()  # the other one tidied up
-    again = shelf(tmp_path / "kv", memory)
+    again = disk_cache(tmp_path / "kv", memory)
     assert sum(again.fetch(name, 0) for name in (*names, new)) == 2
     again.close()
 
@@ -142,7 +142,7 @@ def test_two_at_once(tmp_path: Path) -> None:
 @pytest.mark.skipif(os.geteuid() == 0 and not Path("/dev/full").exists(), reason="nothing refuses root here")
 def test_a_disk_that_takes_nothing_ends_keeping_and_nothing_else(tmp_path: Path) -> None:
     (tmp_path / "kv").write_text("a file where the folder should be")
-    one = shelf(tmp_path / "kv", Memory())
+    one = disk_cache(tmp_path / "kv", Memory())
     name = one.names([1] * 32, 1)[0]
     one.keep(name, 0)
     end = time.monotonic() + 10

@@ -17,7 +17,7 @@ from localinfer.events import Finished
 from localinfer.kv.cache import PagedCache
 from localinfer.paths import kv_dir
 from tests.engine.running import GREEDY, finish, open_tiny, run_one, said
-from tests.engine.test_disk import SIZE, Memory, answered, filled, shelf
+from tests.engine.test_disk_cache import SIZE, Memory, answered, disk_cache, filled
 from tests.tiny import make_checkpoint
 
 TEXT = list(range(32 * 8))
@@ -31,7 +31,7 @@ def path_of(folder: Path, name: bytes) -> Path:
 
 def found(folder: Path, names: Sequence[bytes]) -> list[bool]:
     """Which come back, in a process of its own."""
-    one = shelf(folder, Memory())
+    one = disk_cache(folder, Memory())
     back = [one.fetch(name, 0) for name in names]
     one.close()
     return back
@@ -47,7 +47,7 @@ def test_a_block_under_the_name_of_another_is_refused(tmp_path: Path) -> None:
 
 def test_a_block_of_another_model_is_refused(tmp_path: Path) -> None:
     _, names = filled(tmp_path / "kv", 1)
-    other = shelf(tmp_path / "kv", Memory(), identity="n")
+    other = disk_cache(tmp_path / "kv", Memory(), identity="n")
     mine = path_of(tmp_path / "kv", names[0])
     theirs = other.names(TEXT, 1)[0]
     place = tmp_path / "kv" / other._root.hex() / theirs.hex()[:2] / theirs.hex()
@@ -82,7 +82,7 @@ def test_what_is_no_file_is_removed_and_stops_nothing(
     assert answers == [[False, True]], "it hangs" if not answers else ""
     assert len(list(Path("/proc/self/fd").iterdir())) <= before
     assert not os.path.lexists(path)
-    one = shelf(tmp_path / "kv", memory)
+    one = disk_cache(tmp_path / "kv", memory)
     one.keep(names[0], 0)
     one.close()
     assert not one.problem
@@ -95,7 +95,7 @@ def test_after_a_broken_block_the_others_are_looked_at_when_they_are_kept_anew(t
         path = path_of(tmp_path / "kv", name)
         path.write_bytes(path.read_bytes()[:-1])
     before = path_of(tmp_path / "kv", names[3]).stat().st_ino
-    one = shelf(tmp_path / "kv", memory)
+    one = disk_cache(tmp_path / "kv", memory)
     assert not one.fetch(names[0], 0)
     for block, name in enumerate(names):
         one.keep(name, block)
@@ -106,9 +106,9 @@ def test_after_a_broken_block_the_others_are_looked_at_when_they_are_kept_anew(t
 
 def test_the_end_of_a_text_goes_before_its_beginning(tmp_path: Path) -> None:
     """Without its beginning, nothing of a text is ever found again."""
-    one = shelf(tmp_path / "kv", Memory(), limit=5 * FILE)
+    one = disk_cache(tmp_path / "kv", Memory(), limit=5 * FILE)
     cache = PagedCache(slots=1, context=256, blocks=8)
-    cache.shelf = one
+    cache.disk_cache = one
     lease = cache.open(TEXT)
     cache.reserve(lease, 256)
     for end in range(96, 257, 32):  # a prompt, then an answer
@@ -124,9 +124,9 @@ def test_the_end_of_a_text_goes_before_its_beginning(tmp_path: Path) -> None:
 
 def test_a_beginning_that_is_used_outlives_what_is_not(tmp_path: Path) -> None:
     """A chat that is found in memory turn after turn is used, too."""
-    one = shelf(tmp_path / "kv", Memory())
+    one = disk_cache(tmp_path / "kv", Memory())
     cache = PagedCache(slots=1, context=256, blocks=8)
-    cache.shelf = one
+    cache.disk_cache = one
     first, other = TEXT[:64], [9] * 64
     for text in (first, other, [*first, *range(40)]):
         lease = cache.open(text)
@@ -143,7 +143,7 @@ def test_a_beginning_that_is_used_outlives_what_is_not(tmp_path: Path) -> None:
 def test_the_bound_holds_for_two_that_write(tmp_path: Path) -> None:
     memory = Memory()
     limit = 20 * FILE
-    both = [shelf(tmp_path / "kv", memory, limit=limit) for _ in range(2)]
+    both = [disk_cache(tmp_path / "kv", memory, limit=limit) for _ in range(2)]
     for round_ in range(20):
         for i, one in enumerate(both):
             one.keep(one.names([i * 100 + round_] * 32, 1)[0], 0)
@@ -155,7 +155,7 @@ def test_the_bound_holds_for_two_that_write(tmp_path: Path) -> None:
 
 def test_the_count_follows_what_is_deleted(tmp_path: Path) -> None:
     memory, _ = filled(tmp_path / "kv", 2)
-    one = shelf(tmp_path / "kv", memory, limit=3 * FILE)
+    one = disk_cache(tmp_path / "kv", memory, limit=3 * FILE)
     for i in range(10):
         one.keep(one.names([i + 50] * 32, 1)[0], 0)
     one.close()
@@ -165,8 +165,8 @@ def test_the_count_follows_what_is_deleted(tmp_path: Path) -> None:
 def test_an_interrupt_while_blocks_are_read_loses_no_place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     filled(tmp_path / "kv", 8)
     cache = PagedCache(slots=1, context=288, blocks=9)
-    one = shelf(tmp_path / "kv", Memory())
-    cache.shelf = one
+    one = disk_cache(tmp_path / "kv", Memory())
+    cache.disk_cache = one
 
     def interrupted(name: bytes, block: int) -> bool:
         raise KeyboardInterrupt
@@ -222,7 +222,7 @@ def test_the_load_says_what_lies_there(tmp_path: Path) -> None:
 
 def test_a_folder_that_is_emptied_meanwhile_does_not_end_keeping(tmp_path: Path) -> None:
     memory, names = filled(tmp_path / "kv", 2)
-    one = shelf(tmp_path / "kv", memory)
+    one = disk_cache(tmp_path / "kv", memory)
     shutil.rmtree(tmp_path / "kv")
     assert not one.fetch(names[0], 0)
     one.keep(names[0], 0)
@@ -235,7 +235,7 @@ def test_a_folder_that_is_emptied_while_it_is_counted_does_not_end_keeping(tmp_p
     memory, _names = filled(tmp_path / "kv", 8)
     shutil.copytree(tmp_path / "kv", tmp_path / "copy")
     for _ in range(100):
-        one = shelf(tmp_path / "kv", memory)
+        one = disk_cache(tmp_path / "kv", memory)
         shutil.rmtree(tmp_path / "kv")
         one.close()
         assert not one.problem

@@ -5,7 +5,7 @@ from localinfer.speculation.controller import Worth
 from localinfer.speculation.record import Chain
 
 
-class Savings:
+class DraftStats:
     """Counts the guesses of one request and the time they won or lost. `mode` is who guesses, as asked for."""
 
     def __init__(self, mode: str) -> None:

@@ -58,8 +58,8 @@ class Blocks(Protocol):
     def write_kv(self, block: int, values: "NDArray[np.uint8]", /) -> None: ...
 
 
-class DiskShelf:
-    """A `Shelf` in `folder`, at most `limit_bytes` for all models together; `identity` says what the blocks are of.
+class DiskCache:
+    """A `BlockStore` in `folder`, at most `limit_bytes` for all models together; `identity` says whose blocks they are.
 
     Several processes may use the same folder. All but the writing thread's own work is for the engine's thread.
     """
@@ -98,7 +98,7 @@ class DiskShelf:
         return self._writer.problem
 
     def names(self, tokens: Sequence[int], count: int) -> list[bytes]:
-        """The names of the first `count` blocks; see `Shelf.names`."""
+        """The names of the first `count` blocks; see `BlockStore.names`."""
         data = array("I", tokens[: count * BLOCK_TOKENS]).tobytes()
         step = BLOCK_TOKENS * array("I").itemsize
         before, found = self._root, list[bytes]()
@@ -117,7 +117,7 @@ class DiskShelf:
         return name in self._known
 
     def fetch(self, name: bytes, block: int) -> bool:
-        """Bring a block back; what is not this block, whole, is deleted. See `Shelf.fetch`."""
+        """Bring a block back; what is not this block, whole, is deleted. See `BlockStore.fetch`."""
         path = _path(self._folder, name)
         if self._read(path, name):
             self._blocks.write_kv(block, self._buffer)
@@ -152,19 +152,19 @@ class DiskShelf:
             os.close(handle)
 
     def used(self, names: Sequence[bytes]) -> None:
-        """These first blocks of a text are in use; see `Shelf.used`."""
+        """These first blocks of a text are in use; see `BlockStore.used`."""
         self._stamp = max(self._stamp + MOST_STAMPS, time.time_ns())
         with suppress(queue.Full):
             self._waiting.put_nowait((list(names), self._stamp))  # those that wait are written by then
 
     def drop(self, name: bytes) -> None:
-        """Delete a block, or do not write it; see `Shelf.drop`."""
+        """Delete a block, or do not write it; see `BlockStore.drop`."""
         if name in self._pending:
             self._dropped.add(name)
         self._forget(_path(self._folder, name), name)
 
     def keep(self, name: bytes, block: int, at: int = 0) -> None:
-        """Copy a block, to be written soon; see `Shelf.keep`."""
+        """Copy a block, to be written soon; see `BlockStore.keep`."""
         if self._doubted and name in self._known and not self._read(path := _path(self._folder, name), name):
             self._forget(path, name)
         if name in self._known or name in self._pending or self.problem or self._waiting.full():

@@ -30,7 +30,7 @@ Line = str | list[dict[str, str]]
 """A text, or a conversation."""
 
 
-def write_own_words(
+def write_self_calibration(
     engine: Engine,
     path: Path,
     *,

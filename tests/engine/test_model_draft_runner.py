@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from localinfer import native
 from localinfer.config import SamplingParams
-from localinfer.engine.draft_model import ModelGuesser, open_model
+from localinfer.engine.draft_model import ModelDraftRunner, open_model
 from localinfer.errors import UsageError
 from localinfer.graph.program import load_program
 from localinfer.graph.weights import Checkpoint
@@ -22,16 +22,16 @@ from tests.engine.running import SAMPLINGS
 from tests.tiny import make_checkpoint
 
 
-def open_guesser(path: Path, *, parallel: int = 1, chunk: int = 10) -> ModelGuesser:
+def open_guesser(path: Path, *, parallel: int = 1, chunk: int = 10) -> ModelDraftRunner:
     program = load_program(Checkpoint(path), threads=1, context=256, kv_blocks=8 * parallel)
-    return ModelGuesser(program, parallel=parallel, context=256, chunk=chunk)
+    return ModelDraftRunner(program, parallel=parallel, context=256, chunk=chunk)
 
 
 Guess = tuple[list[int], list[bytes]]
 """Tokens, and the scores that each was drawn from, bit by bit."""
 
 
-def guess(guesser: ModelGuesser, texts: Mapping[int, list[int]], most: Mapping[int, int]) -> dict[int, Guess]:
+def guess(draft_runner: ModelDraftRunner, texts: Mapping[int, list[int]], most: Mapping[int, int]) -> dict[int, Guess]:
     """As `ChainDrafter`, but as far as told, however sure it is. Draws as a text's own sampler does."""
     none = np.empty(0, np.int32)
     found: dict[int, Guess] = {handle: ([], []) for handle in texts}
@@ -44,7 +44,7 @@ def guess(guesser: ModelGuesser, texts: Mapping[int, list[int]], most: Mapping[i
         return Ask(handle, texts[handle], most[handle], choose)
 
     asks = {handle: ask(handle) for handle in texts}
-    scores = guesser.start(list(asks.values()))
+    scores = draft_runner.start(list(asks.values()))
     while asks:
         for one, row in zip(asks.values(), scores, strict=True):
             assert row is not None
@@ -53,7 +53,7 @@ def guess(guesser: ModelGuesser, texts: Mapping[int, list[int]], most: Mapping[i
             found[one.handle][0].append(drawn[0])
         asks = {handle: one for handle, one in asks.items() if len(found[handle][0]) < one.most}
         if asks:
-            scores = [*guesser.go_on(list(asks.values()), [found[handle][0] for handle in asks])]
+            scores = [*draft_runner.go_on(list(asks.values()), [found[handle][0] for handle in asks])]
     return found
 
 
@@ -77,9 +77,9 @@ def test_a_batch_is_one_by_one(llama: Path, chunk: int) -> None:
 
 def test_an_interrupt_in_the_middle(llama: Path) -> None:
     """Ctrl-C while it reads or guesses: what was not computed is not taken for computed."""
-    guesser = open_guesser(llama)
+    draft_runner = open_guesser(llama)
     tokens = [int(t) for t in np.random.default_rng(5).integers(0, 250, 35)]
-    runner = guesser._runner
+    runner = draft_runner._runner
 
     class Interrupted:
         def __init__(self, after: int) -> None:
@@ -92,20 +92,20 @@ def test_an_interrupt_in_the_middle(llama: Path) -> None:
             return runner.forward(batch)
 
     for after in (0, 2, 5, 3):  # reading takes four calls, later one
-        guesser._runner = Interrupted(after)  # type: ignore[assignment]
+        draft_runner._runner = Interrupted(after)  # type: ignore[assignment]
         with pytest.raises(KeyboardInterrupt):
-            guess(guesser, {1: tokens}, {1: 9})
-        guesser._runner = runner
+            guess(draft_runner, {1: tokens}, {1: 9})
+        draft_runner._runner = runner
         tokens = [*tokens, 7]
         if after != 2:
-            assert guess(guesser, {1: tokens}, {1: 3}) == guess(open_guesser(llama), {1: tokens}, {1: 3})
+            assert guess(draft_runner, {1: tokens}, {1: 3}) == guess(open_guesser(llama), {1: tokens}, {1: 3})
 
 
 @pytest.mark.parametrize("sampling", SAMPLINGS.values(), ids=SAMPLINGS.keys())
 def test_sure_is_the_models_own_probability(llama: Path, sampling: SamplingParams) -> None:
     """Whatever the text's sampler does to the scores: penalties, filters, temperature."""
     tokens = [int(t) for t in np.random.default_rng(6).integers(0, 250, 20)]
-    guesser = open_guesser(llama)
+    draft_runner = open_guesser(llama)
     recent = np.arange(320, dtype=np.int32)
     p = replace(sampling, repeat_penalty=1.3)
     seen: list[NDArray[np.float32]] = []
@@ -116,7 +116,7 @@ def test_sure_is_the_models_own_probability(llama: Path, sampling: SamplingParam
             logits, recent, p.temperature, p.top_k, p.top_p, p.min_p, p.repeat_penalty, p.seed, len(taken)
         )
 
-    drafts = [ChainDrafter("model", guesser).propose([Ask(1, tokens, most, choose)])[0] for most in (1, 2, 8)]
+    drafts = [ChainDrafter("model", draft_runner).propose([Ask(1, tokens, most, choose)])[0] for most in (1, 2, 8)]
     pairs = [pair for draft in drafts for pair in zip(draft.tokens, draft.sure, strict=True)]
     for (token, sure), row in zip(pairs, seen, strict=True):
         chances = np.exp(row.astype(np.float64) - row.max())
@@ -126,9 +126,9 @@ def test_sure_is_the_models_own_probability(llama: Path, sampling: SamplingParam
 class Counting:
     """Passes batches on to a draft model's runner, and counts their rows."""
 
-    def __init__(self, guesser: ModelGuesser) -> None:
-        self.rows, self._inner = 0, guesser._runner
-        guesser._runner = self  # type: ignore[assignment]
+    def __init__(self, draft_runner: ModelDraftRunner) -> None:
+        self.rows, self._inner = 0, draft_runner._runner
+        draft_runner._runner = self  # type: ignore[assignment]
 
     def forward(self, batch: Sequence[Work]) -> NDArray[np.float32]:
         self.rows += sum(work.count for work in batch)
@@ -138,15 +138,15 @@ class Counting:
 def test_it_reads_prompts_along_and_what_is_written_only_when_asked(llama: Path) -> None:
     """Time spent on texts that nobody wants guesses for is lost, and nobody would count it."""
     tokens = [int(t) for t in np.random.default_rng(7).integers(0, 250, 200)]
-    guesser = open_guesser(llama)
-    count = Counting(guesser)
+    draft_runner = open_guesser(llama)
+    count = Counting(draft_runner)
     for start, end in ((0, 20), (20, 60), (60, 100)):  # the target reads a prompt of 100 tokens
-        guesser.read(1, tokens[: 100 + (end == 100)], start, end, None)
+        draft_runner.read(1, tokens[: 100 + (end == 100)], start, end, None)
     assert count.rows == 100
     for end in range(101, 200):  # it writes, and nobody asks
-        guesser.read(1, tokens[: end + 1], end - 1, end, None)
+        draft_runner.read(1, tokens[: end + 1], end - 1, end, None)
     assert count.rows == 100
-    assert guess(guesser, {1: tokens}, {1: 3}) == guess(open_guesser(llama), {1: tokens}, {1: 3})
+    assert guess(draft_runner, {1: tokens}, {1: 3}) == guess(open_guesser(llama), {1: tokens}, {1: 3})
     assert count.rows == 202
 
 

@@ -32,7 +32,7 @@ END = -1
 _MULTIPLIER = np.uint64(0x9E3779B97F4A7C15)
 
 
-class Past:
+class NgramStore:
     """The texts of one tokenizer. `remember` adds to the file; what is added is found from the next opening on."""
 
     def __init__(self, path: Path, vocab: int) -> None:
@@ -69,10 +69,10 @@ class Past:
                 _append(self._path, np.array([*fresh, END], "<i4").tobytes())
 
 
-def open_past(model: Path, vocab: int) -> Past:
+def open_ngram_store(model: Path, vocab: int) -> NgramStore:
     """The texts that models with the tokenizer of the one at `model` have read and written."""
     key = hashlib.sha256(read_bytes(model / "tokenizer.json", TOKENIZER_LIMIT)).hexdigest()[:24]
-    return Past(texts_dir() / f"{key}.i32", vocab)
+    return NgramStore(texts_dir() / f"{key}.i32", vocab)
 
 
 def forget_all() -> int:
