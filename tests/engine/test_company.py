@@ -180,11 +180,11 @@ def test_the_lock_goes_on_when_one_that_waits_is_interrupted() -> None:
     def hold() -> None:
         with lock:
             holds.set()
-            let_go.wait(20)
+            let_go.wait(60)
 
     holder = threading.Thread(target=hold)
     holder.start()
-    assert holds.wait(20)
+    assert holds.wait(60)
     try:
         threading.Timer(0.1, signal.pthread_kill, (threading.main_thread().ident, signal.SIGUSR1)).start()
         with pytest.raises(KeyboardInterrupt):

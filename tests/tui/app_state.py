@@ -23,7 +23,7 @@ class Hold:
     def _wait(self, index: int) -> None:
         if index == self._before:
             self.reached.set()
-            assert self.go_on.wait(20)
+            assert self.go_on.wait(60)
 
 
 def turns(app: ChatApp) -> list[str]:

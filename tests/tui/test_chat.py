@@ -42,7 +42,7 @@ async def test_a_prompt_sent_while_the_model_loads_waits(store_path: Path) -> No
 
     def slow(progress: LoadProgress) -> Engine:
         progress("weights", 1, 4)
-        assert loaded.wait(20)
+        assert loaded.wait(60)
         return engine
 
     app = quiet_app(slow, store_path)
@@ -84,7 +84,7 @@ async def test_the_waiting_prompt_comes_back_when_loading_fails(store_path: Path
     sent = threading.Event()
 
     def fail(_progress: LoadProgress) -> Engine:
-        assert sent.wait(20)
+        assert sent.wait(60)
         raise RuntimeError("odd [/] thing")
 
     said: list[object] = []
@@ -108,12 +108,12 @@ async def test_stop_keeps_what_was_written(scripted: Scripted, store_path: Path)
         await settle(pilot)
         await pilot.press(*"count", "enter")
         await pilot.pause(0.1)
-        assert hold.reached.wait(20)
+        assert hold.reached.wait(60)
         await pilot.pause(0.1)
         assert status(app).phase == "decode"
         await pilot.press("escape")
         assert status(app).phase == "stopping"
-        assert engine.cancelled.wait(20)
+        assert engine.cancelled.wait(60)
         hold.go_on.set()
         await settle(pilot)
         assert turns(app) == ["count", "one two "]
@@ -129,7 +129,7 @@ async def test_stop_before_the_first_word_puts_the_prompt_back(scripted: Scripte
         await settle(pilot)
         await pilot.press(*"count", "enter")
         await pilot.pause(0.1)
-        assert hold.reached.wait(20)
+        assert hold.reached.wait(60)
         await pilot.press(*"next", "escape")
         hold.go_on.set()
         await settle(pilot)
@@ -146,7 +146,7 @@ async def test_while_an_answer_is_written_the_next_prompt_can_be_typed(scripted:
         await settle(pilot)
         await pilot.press(*"a", "enter")
         await pilot.pause(0.1)
-        assert hold.reached.wait(20)
+        assert hold.reached.wait(60)
         await pilot.press(*"b", "enter", "ctrl+r", "ctrl+n")
         assert box(app).text == "b"
         assert turns(app) == []

@@ -116,7 +116,7 @@ async def test_nothing_is_paged_or_edited_while_an_answer_is_written(scripted: S
         hold = Hold(engine, 1)
         await pilot.press("ctrl+r")
         await pilot.pause(0.1)
-        assert hold.reached.wait(20)
+        assert hold.reached.wait(60)
         await pilot.press("ctrl+up", "ctrl+b", *"/continue", "enter")
         assert "Esc stops it" in said(app)
         assert box(app).text == ""
@@ -162,9 +162,9 @@ async def test_stop_and_error_cut_off_too(scripted: Scripted) -> None:
         await settle(pilot)
         await pilot.press(*"a", "enter")
         await pilot.pause(0.1)
-        assert hold.reached.wait(20)
+        assert hold.reached.wait(60)
         await pilot.press("escape")
-        assert engine.cancelled.wait(20)
+        assert engine.cancelled.wait(60)
         hold.go_on.set()
         await settle(pilot)
         assert "cut off: stopped" in marks(app)[0]

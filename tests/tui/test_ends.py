@@ -44,7 +44,7 @@ class Queueing(ScriptedEngine):
     def stream(self, request: Request) -> Iterator[Event]:
         events = super().stream(request)
         yield next(events)
-        assert self.reads.wait(20)
+        assert self.reads.wait(60)
         yield from events
 
     def load(self) -> Load:
@@ -128,7 +128,7 @@ async def test_every_pane_is_answered_at_once_however_few_processors_there_are(s
 
     def meet(index: int) -> None:
         if index == 0:
-            together.wait(20)
+            together.wait(60)
 
     engine.before_piece = meet
     app = quiet_app(lambda _progress: engine, store_path, *["m"] * MOST_PANES)

@@ -85,9 +85,9 @@ async def test_ctrl_c_stops_then_warns_then_quits(scripted: Scripted) -> None:
         await settle(pilot)
         await pilot.press(*"a", "enter")
         await pilot.pause(0.1)
-        assert hold.reached.wait(20)
+        assert hold.reached.wait(60)
         await pilot.press("ctrl+c")
-        assert engine.cancelled.wait(20)
+        assert engine.cancelled.wait(60)
         hold.go_on.set()
         await settle(pilot)
         assert turns(app) == ["a", "one "]
@@ -106,7 +106,7 @@ async def test_quit_while_an_answer_is_written(scripted: Scripted, store_path: P
         await settle(pilot)
         await pilot.press(*"a", "enter")
         await pilot.pause(0.1)
-        assert hold.reached.wait(20)
+        assert hold.reached.wait(60)
         hold.go_on.set()
         await pilot.press("ctrl+q")
     assert app.return_code == 0
@@ -131,7 +131,7 @@ async def test_quit_while_the_model_loads_stops_the_loading(store_path: Path) ->
     async with app.run_test() as pilot:
         await pilot.pause(0.1)
         await pilot.press("ctrl+q")
-    assert stopped.wait(10)
+    assert stopped.wait(60)
     assert app.return_code == 0
 
 

@@ -29,7 +29,7 @@ class Shop:
 
     def open(self, ref: str, progress: LoadProgress) -> Engine:
         progress("weights", 1, 2)
-        assert self.wait.wait(20)
+        assert self.wait.wait(60)
         if ref not in self.names:
             raise NotFound(f"no model `{ref}`", hint=f"localinfer pull {ref}")
         if sum(not engine.closed for _, engine in self.opened) >= self.room:

@@ -93,7 +93,7 @@ async def test_zoom_keeps_the_others_going(scripted: Scripted) -> None:
         await settle(pilot)
         await pilot.press(*"a", "enter")
         await pilot.pause(0.1)
-        assert hold.reached.wait(20)
+        assert hold.reached.wait(60)
         await pilot.press("f5", "f4")
         await pilot.pause(0.1)
         assert [pane.display for pane in app.chats.panes] == [False, True]
@@ -168,7 +168,7 @@ async def test_the_engine_knows_who_is_looked_at(scripted: Scripted) -> None:
         await settle(pilot)
         await pilot.press(*"a", "enter")
         await pilot.pause(0.1)
-        assert hold.reached.wait(20)
+        assert hold.reached.wait(60)
         await pilot.pause(0.1)
         assert list(engine.focused) == [1]
         await pilot.press("f5")

@@ -64,7 +64,7 @@ async def test_decoding(scripted: Scripted, golden_svg: Golden, size: tuple[int,
     def hold(index: int) -> None:
         if index == 12:
             reached.set()
-            go_on.wait(10)
+            go_on.wait(60)
 
     engine.before_piece = hold
     app = scripted(engine=engine)
@@ -86,7 +86,7 @@ async def test_loading(golden_svg: Golden, store_path: Path, size: tuple[int, in
 
     def slow(progress: Callable[[str, int, int], None]) -> ScriptedEngine:
         progress("weights", 40, 100)
-        go_on.wait(10)
+        go_on.wait(60)
         return ScriptedEngine()
 
     app = quiet_app(slow, store_path, "org/name@main")
