@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from localinfer.config import EngineConfig
-from localinfer.engine import past
+from localinfer.engine import ngram_store
 from localinfer.engine.ngram_store import END, NgramStore, forget_all, open_ngram_store
 from localinfer.engine.opening import open_engine
 from localinfer.paths import texts_dir
@@ -60,7 +60,7 @@ def test_a_folder_that_cannot_be_written_costs_nothing(tmp_path: Path) -> None:
 
 
 def test_it_stays_small(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(past, "MOST_TOKENS", 1000)
+    monkeypatch.setattr(ngram_store, "MOST_TOKENS", 1000)
     file = tmp_path / "t.i32"
     rng = np.random.default_rng(1)
     for _ in range(60):
