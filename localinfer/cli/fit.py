@@ -69,9 +69,11 @@ def judged(asked: "Asked", config: EngineConfig) -> "FitReport":
 def _asked(ref: str, folder: Path, revision: str | None, token: str | None, *, offline: bool) -> "Asked":
     """The model here, or what its form would be made of; else its headers from the Hub in `folder`."""
     from localinfer.bench.fitting import Asked
+    from localinfer.hub.connection import told_offline
     from localinfer.hub.reference import parse
     from localinfer.hub.resolve import resolve
 
+    offline = offline or told_offline()
     reference = parse(ref, revision=revision)
     wanted, known = reference.variant or "", resolve_or_none(ref, revision, offline=offline)
     if known is not None and known.source == "ours" and not wanted and known.variant != "BF16":

@@ -12,7 +12,7 @@ from localinfer.formats.json_files import read_object
 from localinfer.formats.layout import CONFIG, INDEX, INDEX_LIMIT
 from localinfer.hub import catalogue
 from localinfer.hub.cache import read_ref, repo_dir, snapshots
-from localinfer.hub.connection import Connection
+from localinfer.hub.connection import Connection, told_offline
 from localinfer.hub.listing import Listing, RemoteFile, is_sharded, read_listing, small_files, weights
 from localinfer.hub.locks import locked
 from localinfer.hub.model import LocalModel
@@ -62,7 +62,7 @@ def pull(
     name = entry.repo if entry else reference.name
     pinned = entry.revision if entry and "/" not in reference.name else "main"
     wanted = reference.revision or pinned
-    if offline or _offline_by_environment():
+    if offline or told_offline():
         return _here_already(name, reference.revision)
     connection = Connection(name, wanted, token)
     here = _whole_here(name, wanted)
@@ -236,10 +236,6 @@ def _here_already(name: str, revision: str | None) -> LocalModel:
             f"`{name}` is not on this machine, and offline mode is on",
             hint="leave out `--offline` and unset HF_HUB_OFFLINE to download it",
         ) from None
-
-
-def _offline_by_environment() -> bool:
-    return os.environ.get("HF_HUB_OFFLINE", "").upper() in ("1", "ON", "YES", "TRUE")
 
 
 def _published(name: str, commit: str) -> LocalModel:

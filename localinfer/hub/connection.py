@@ -10,6 +10,7 @@ from urllib.parse import quote, urljoin, urlsplit
 
 import httpx2
 from huggingface_hub import constants, get_session, get_token
+from huggingface_hub.errors import OfflineModeIsEnabled
 
 from localinfer import __version__
 from localinfer.errors import LocalInferError, NetworkError, NotFound, UsageError
@@ -109,6 +110,11 @@ class Connection:
                         self._check(response)
                     yield response
                     return
+        except OfflineModeIsEnabled:
+            raise NotFound(
+                f"`{self.repo}` is not on this machine, and offline mode is on",
+                hint="unset HF_HUB_OFFLINE and TRANSFORMERS_OFFLINE to ask the Hub",
+            ) from None
         except httpx2.HTTPError as error:
             raise TransientError(_words(error)) from error
         except httpx2.InvalidURL as error:
@@ -159,6 +165,12 @@ class Connection:
         if status in (403, 451):
             return NotFound(f"{self.host} does not allow {repo} ({status})", hint="check what your token may read")
         return NetworkError(f"{self.host} answered {status} for {repo}", hint=_AGAIN)
+
+
+def told_offline() -> bool:
+    """Whether the environment forbids the network, by the variables that the Hub's own library reads."""
+    said = os.environ.get("HF_HUB_OFFLINE") or os.environ.get("TRANSFORMERS_OFFLINE") or ""
+    return said.upper() in ("1", "ON", "YES", "TRUE")
 
 
 def within(seconds: float | None, call: Callable[[], T]) -> T:

@@ -1,9 +1,13 @@
 """`fit` as a person and a script use it."""
 
 import json
+import subprocess
+from collections.abc import Callable
 from pathlib import Path
 
 from tests.cli.conftest import Cli
+
+Shell = Callable[..., "subprocess.CompletedProcess[bytes]"]
 
 
 def test_a_table_and_json(cli: Cli, tiny: Path, mine: str) -> None:
@@ -50,6 +54,14 @@ def test_wrong_words(cli: Cli, mine: str) -> None:
     assert (ran.code, "the model was made for 512" in ran.err) == (2, True)
     ran = cli("fit", "./nowhere")
     assert (ran.code, "nowhere" in ran.err) == (4, True)
+
+
+def test_offline_by_the_environment_is_offline(cli: Cli, shell: Shell, isolated: Path) -> None:
+    """The Hub's own library refuses to ask then; that is no fault of the program."""
+    for ref in ("strater", "foo/bar", "qwen3-0.6b"):
+        said, plain = shell(f"localinfer fit {ref}", HF_HUB_OFFLINE="1"), cli("fit", ref, "--offline")
+        assert (said.returncode, said.stderr.decode()) == (plain.code, plain.err)
+        assert (plain.code, "not on this machine" in plain.err) == (4, True)
 
 
 def test_the_starter_before_anything_is_here(cli: Cli, starter_gguf: Path) -> None:
