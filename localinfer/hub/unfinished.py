@@ -9,9 +9,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from localinfer.errors import UsageError
+from localinfer.errors import NotFound, UsageError
 from localinfer.hub import catalogue
-from localinfer.hub.cache import own_model, repo_dir, snapshots
+from localinfer.hub.cache import forms_of, own_model, repo_dir, snapshots
 from localinfer.hub.checkpoint import missing_file
 from localinfer.hub.model import VARIANTS, Source, Variant
 from localinfer.hub.names import inside, is_model_name, name_of
@@ -51,7 +51,9 @@ def unfinished_models() -> list[Unfinished]:
 
 
 def find_unfinished(ref: str) -> Unfinished | None:
-    """The one that `ref` means, if nothing whole has that name."""
+    """The one that `ref` means, if nothing whole has that name: without a width the original, else the only one.
+
+    Raises `NotFound` if it could be any of several."""
     reference = parse(ref)
     if reference.path is not None:
         return None
@@ -60,7 +62,15 @@ def find_unfinished(ref: str) -> Unfinished | None:
     named = [one for one in unfinished_models() if one.name == name]
     if reference.variant is not None:
         return next((one for one in named if one.variant == reference.variant), None)
-    return next((one for one in named if one.source == "hub" or one.variant == "BF16"), None)
+    original = next((one for one in named if one.source == "hub" or one.variant == "BF16"), None)
+    if original is not None or not named or forms_of(name):
+        return original
+    if len(named) > 1:
+        raise NotFound(
+            f"`{ref}` was begun in {len(named)} forms and never finished",
+            hint="name one: " + ", ".join(f"`{one.ref}`" for one in named),
+        )
+    return named[0]
 
 
 def remove_unfinished(one: Unfinished, *, dry_run: bool = False) -> int:

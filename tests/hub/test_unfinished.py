@@ -50,6 +50,23 @@ def test_what_was_stopped_is_found_by_the_name_it_would_have(isolated: Path) -> 
     assert [model.ref for model in list_models()] == ["org/one:INT8"]
 
 
+def test_the_only_form_needs_no_width(cli: Cli, isolated: Path) -> None:  # noqa: F811
+    """As for whole models: the original first, else the only one; of several, none is chosen."""
+    half_made("org/one", "INT3")
+    assert "`localinfer rm org/one:INT3`" in cli("show", "org/one").err
+    half_made("org/one", "INT4")
+    ran = cli("rm", "org/one", "--yes")
+    assert (ran.code, ran.err.count("`org/one:INT4`, `org/one:INT3`")) == (4, 1), ran.err
+    assert cli("rm", "org/one:INT4", "--yes").code == 0
+    ours("org/one", "BF16")
+    assert cli("rm", "org/one", "--yes").out.startswith("deleted org/one:BF16")
+    assert cli("rm", "org/one", "--yes").out.startswith("deleted org/one:INT3")
+    half_made("org/one", "INT4")
+    ours("org/one", "INT8")
+    assert cli("rm", "org/one", "--yes").code == 4
+    assert [one.ref for one in unfinished_models()] == ["org/one:INT4"]
+
+
 def test_the_last_one_takes_its_folder_along(isolated: Path) -> None:
     folder = half_made("org/one", "INT4")
     remove_unfinished(unfinished_models()[0])
