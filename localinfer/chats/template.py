@@ -47,7 +47,7 @@ class Message:
     content: str
     extra: Mapping[str, Any] = field(default_factory=dict, hash=False)
     """Further fields, as templates read them: `name`, `tool_calls`, `tool_call_id`, `reasoning_content`; a `content`
-    here stands in for the text, such as a list of parts. Plain JSON values only."""
+    here stands in for the text: a list of parts, or None beside tool calls. Plain JSON values only."""
 
     @property
     def fields(self) -> dict[str, Any]:
@@ -154,8 +154,8 @@ def reads_parts(template: str) -> bool:
 
 
 def _as_templates_read(message: Mapping[str, Any]) -> dict[str, Any]:
-    """Without fields that are null, and with the reasoning under the names that templates read."""
-    turn = {name: value for name, value in message.items() if value is not None}
+    """Without fields that are null, save the content, and with the reasoning under the names that templates read."""
+    turn = {name: value for name, value in message.items() if value is not None or name == "content"}
     reasoning = next((turn[name] for name in _REASONING if name in turn), None)
     if reasoning is not None:
         turn = {"thinking": reasoning, **turn, "reasoning_content": reasoning}

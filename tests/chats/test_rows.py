@@ -52,6 +52,8 @@ def test_parts_tools_and_a_turn_to_go_on_with() -> None:
     ]
     assert found.turns[0].fields["content"] == [{"type": "text", "text": "one"}, {"type": "text", "text": "two"}]
     assert found.turns[1].fields["tool_calls"] == [call]
+    assert found.turns[1].fields["content"] is None
+    assert ask({"messages": [rows[0], {"role": "assistant", "content": None}, rows[3]]}).error is not None
     assert (found.turns[2].fields["name"], found.turns[2].fields["tool_call_id"]) == ("add", "c1")
     assert found.tools == ({"type": "function", "function": {"name": "add"}},)
 

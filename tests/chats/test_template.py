@@ -9,7 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from localinfer.chats.rows import understood
 from localinfer.chats.template import Message, Rendered, render
+from localinfer.config import SamplingParams
 from localinfer.errors import Corrupt, NotSupported, UsageError
 from localinfer.formats.gguf import GgufFile
 from localinfer.formats.tokenizer import Tokenizer
@@ -325,3 +327,26 @@ def test_special_strings_are_found_fast() -> None:
     specials = [f"<|reserved_special_token_{i}|>" for i in range(2000)]
     rendered = render("{{ messages[0].content }}", [Message("user", "<|reserved " * 50_000)], special_strings=specials)
     assert len(rendered.plain) == 11 * 50_000
+
+
+def test_a_call_without_words_has_content_that_is_null() -> None:
+    """DeepSeek's templates write a call only where the content is null, which is what transformers passes on."""
+    template = (
+        "{% for m in messages %}{% if m['content'] is none %}CALL {{ m.tool_calls[0].function.name }}"
+        "{% else %}{{ m.content }}{% endif %}{% endfor %}"
+    )
+    call = {"type": "function", "function": {"name": "add", "arguments": {}}}
+    line = json.dumps(
+        {
+            "messages": [
+                {"role": "user", "content": "1+1?"},
+                {"role": "assistant", "content": None, "tool_calls": [call]},
+                {"role": "tool", "content": "2"},
+            ]
+        }
+    )
+    asked = understood(line.encode(), 0, 1, limit=1 << 16, context="", sampling=SamplingParams())
+    from transformers.utils.chat_template_utils import render_jinja_template
+
+    theirs, _ = render_jinja_template([json.loads(line)["messages"]], chat_template=template)
+    assert render(template, asked.turns).plain == theirs[0] == "1+1?CALL add2"
