@@ -310,6 +310,7 @@ class _Gptq(_Integer):
             return self.linear_of(self.difference(np.ascontiguousarray(q), zeros), scales)
         if self.may_be_v2 and (zeros == 1).all():  # the second version stores them as they are
             zeros -= np.int16(1)
+            self.note = "GPTQ's zero points are read as its second version stores them, which config.json does not name"
         if zeros.any():
             row, group = (int(x) for x in np.argwhere(zeros)[0])
             half = 1 << self.kind.bits - 1

@@ -38,7 +38,7 @@ class Scheme:
     stored_less: int = 0
     """How much less than they are GPTQ's zero points are stored."""
     may_be_v2: bool = False
-    """GPTQ's version is not named: zero points may be stored as they are, if the weights are symmetric."""
+    """GPTQ's second version is not named, but writers forget it: where weights are symmetric, zero points tell."""
 
     @property
     def forms(self) -> frozenset[tuple[int, int]]:
@@ -118,7 +118,7 @@ def _gptq(settings: Fields) -> Scheme:
         "gptq",
         frozenset([Integers(bits, group, symmetric)]),
         stored_less=0 if version == "gptq_v2" else 1,
-        may_be_v2=version is None and symmetric,
+        may_be_v2=version != "gptq_v2" and symmetric,
     )
 
 

@@ -1,5 +1,6 @@
 """Models that other tools quantized: the same numbers, the same answers as in our own form, and all damage named."""
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -55,6 +56,21 @@ def test_integers_mean_what_they_meant(tmp_path: Path, way: str) -> None:
     wider = "zeros" in way or "awq" in way
     assert len(checkpoint.notes) == wider
     assert all(f"zero points are held as INT{form[0]}, exactly" in note for note in checkpoint.notes)
+
+
+@pytest.mark.parametrize("said", [{}, {"checkpoint_format": "gptq"}], ids=str)
+def test_symmetric_zeros_tell_gptq_s_second_version(tmp_path: Path, said: dict[str, str]) -> None:
+    path = make_checkpoint(tmp_path / "m", "qwen2")
+    meaning = foreign.gptq(path, 4, 32, symmetric=True, version=2)
+    config = json.loads((path / "config.json").read_text())
+    del config["quantization_config"]["checkpoint_format"]
+    config["quantization_config"] |= said
+    (path / "config.json").write_text(json.dumps(config))
+    checkpoint = Checkpoint(path)
+    for name, matrix in meaning.items():
+        assert np.array_equal(checkpoint.matrix(name), matrix)
+    (note,) = checkpoint.notes
+    assert "second version" in note
 
 
 @pytest.mark.parametrize("way", ["gptq", "gptq 3 bits zeros", "awq", "packed zeros", "packed by rows", "bytes"])
