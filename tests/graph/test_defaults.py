@@ -201,6 +201,7 @@ FULL, SLIDING = "full_attention", "sliding_attention"
         ("gemma3_text", {}, {"rope_local_base_freq": 500.0}),
         ("gemma3_text", {}, {"sliding_window": 4, "sliding_window_pattern": 2}),
         ("gemma3_text", {}, {"layer_types": [FULL, SLIDING, FULL]}),
+        ("gemma3_text", {}, {"layer_types": [FULL, SLIDING, FULL], "sliding_window_pattern": None}),
         ("gemma3_text", {}, {"rope_parameters": {FULL: {"rope_theta": 500.0}}}),
         ("gemma3_text", {}, {"rope_parameters": {SLIDING: {"rope_theta": 500.0}, FULL: None}}),
         ("gemma3_text", {}, {"rope_parameters": {"rope_theta": 500.0}}),

@@ -69,6 +69,8 @@ def to_bfloat16(value: float) -> float:
 
 
 def _windows(config: Fields, layers: int) -> tuple[int, ...]:
+    if config.has("layer_types"):
+        return read_windows(config, layers, ())
     every = config.integer("sliding_window_pattern", 1, MOST_LAYERS)
     return read_windows(config, layers, tuple((i + 1) % every != 0 for i in range(layers)))
 
