@@ -124,8 +124,12 @@ async def _fork(screen: ChatScreen, pane: ChatPane, _argument: str) -> None:
     if pane.session.held_by is None:
         await screen.fork(pane)
     else:  # what cannot be written in needs no pane beside the copy
+        typed, attached = pane.box.whole, pane.attached
         await pane.use(pane.session.fork())
         screen.want_model(pane)
+        pane.put_unsent(typed)
+        pane.attached = attached
+        pane.show_attached()
         pane.say("this is a copy of the chat, and yours from here on")
 
 
