@@ -81,6 +81,8 @@ def _about(turn: SavedTurn) -> Iterator[str]:
         yield f"variant {turn.variant} of {turn.variants}"
     if turn.figures:
         yield from _figures(turn.figures)
+    if turn.elsewhere:
+        yield "being written in another process"
     if turn.cut_off:
         yield f"cut off: {turn.cut_off}"
 

@@ -7,7 +7,7 @@ from localinfer.chats.chat import Chat
 from localinfer.chats.lease import Lease
 from localinfer.chats.recording import Place, Recorder
 from localinfer.chats.store import ChatStore, SavedChat
-from localinfer.chats.turns import SavedTurn
+from localinfer.chats.turns import SavedTurn, as_held
 from localinfer.config import Overflow, SamplingParams
 from localinfer.errors import LocalInferError, UsageError
 from localinfer.events import Event
@@ -45,6 +45,8 @@ class ChatSession:
         self.chat: Chat | None = None
         self.held_by: int | None = None
         """The process that writes into this chat, if it is another one; 0 if it does not say which it is."""
+        self.free = False
+        """Has that one let go of it? It is ours with the next `claim`."""
         self._turns: tuple[SavedTurn, ...] = ()
         self._lease: Lease | None = None
         self._recorder = Recorder(store, model=model, system=system)
@@ -122,8 +124,9 @@ class ChatSession:
 
     def fork(self) -> "ChatSession":
         """A copy that goes its own way from here; kept in the store as a chat of its own."""
-        copy: bool | int = False if self.chat_id is None else self.store.fork(self.chat_id)
-        return self.sibling(copy, self.model)
+        if self.chat_id is None:
+            return self.sibling(False, self.model)
+        return self.sibling(self.store.fork(self.chat_id, held=self._is_held), self.model)
 
     def sibling(self, resume: bool | int, model: str) -> "ChatSession":
         """Another chat of this store with the same settings."""
@@ -180,7 +183,7 @@ class ChatSession:
         """Leave this chat, which stays in the store, and begin an empty one with the same settings."""
         engine = self.chat.engine if self.chat else None
         self.close()
-        self._turns, self.unsent, self.chat, self.held_by = (), "", None, None
+        self._turns, self.unsent, self.chat, self.held_by, self.free = (), "", None, None, False
         self._recorder = Recorder(self.store, model=self.model, system=self.system)
         if engine is not None:
             self.attach(engine)
@@ -196,8 +199,28 @@ class ChatSession:
         if self.held_by is not None:
             return "taken"
         before = self.turns
+        self._recorder.unanswered = None  # it may have got its answer
         self._reload()
         return "ours" if before == self.turns else "changed"
+
+    def follow(self) -> bool:
+        """Read what another process has written meanwhile, and whether it still holds the chat. False where nothing
+        is new, as in a chat of ours."""
+        if self.held_by is None or self.chat_id is None:
+            return False
+        before = self.turns, self.held_by, self.free
+        try:
+            holder = self.store.holder(self.chat_id)
+            self.held_by, self.free = self.held_by if holder is None else holder, holder is None
+            turns = self._answered(self.store.get(self.chat_id)[1])
+        except LocalInferError:  # told when something is asked
+            return False
+        self._show(turns)
+        return before != (self.turns, self.held_by, self.free)
+
+    @property
+    def _is_held(self) -> bool:
+        return self.held_by is not None and not self.free
 
     @property
     def holder(self) -> str:
@@ -215,7 +238,7 @@ class ChatSession:
         if self.chat_id is None or self._lease is not None:
             return
         taken = self.store.take(self.chat_id)
-        self.held_by = taken if isinstance(taken, int) else None
+        self.held_by, self.free = taken if isinstance(taken, int) else None, False
         self._lease = taken if isinstance(taken, Lease) else None
 
     def _recorded(self, events: Generator[Event, None, None], place: Place) -> Iterator[Event]:
@@ -233,24 +256,30 @@ class ChatSession:
 
     def _reload(self) -> None:
         """Turns as the store has them; as they were said where it failed."""
-        chat = self.chat
+        turns = self._turns
         if self.chat_id is not None and self.problem is None:
             try:
-                self._turns = self._answered(self.store.get(self.chat_id)[1])
+                turns = self._answered(self.store.get(self.chat_id)[1])
             except LocalInferError as error:
                 self._recorder.problem = error
-        if self.problem is not None and chat is not None:
-            self._turns = _as_said(chat, self._turns)
+        if self.problem is not None and self.chat is not None:
+            turns = _as_said(self.chat, turns)
+        self._show(turns)
+
+    def _show(self, turns: tuple[SavedTurn, ...]) -> None:
+        """These are the turns from now on, of the chat with the engine too."""
+        chat, self._turns = self.chat, turns
         messages = [turn.message for turn in self._turns]
         if chat is not None and [one for one in chat.messages if one.role != "system"] != messages:
             self.attach(chat.engine)
 
     def _answered(self, turns: tuple[SavedTurn, ...]) -> tuple[SavedTurn, ...]:
-        """Without a prompt at the end that got no answer; the next one takes its place."""
+        """Without a prompt at the end that got no answer; the next one takes its place. What another process writes
+        is marked."""
         if turns and turns[-1].role == "user":
             self._recorder.unanswered = turns[-1].id
             return turns[:-1]
-        return turns
+        return as_held(turns) if self._is_held else turns
 
     def _after(self, before: tuple[SavedTurn, ...], prompt: str) -> Place:
         """The place of a prompt that follows these turns."""
@@ -273,7 +302,7 @@ class ChatSession:
     def _asking(self) -> Chat:
         """For a reply. Raises `UsageError` when there can be none."""
         if self.held_by is not None:
-            raise UsageError(f"this chat is open in {self.holder}", hint="/fork goes on in a copy of it")
+            raise UsageError(f"this chat is open in {self.holder}", hint="Ctrl+T goes on in a copy of it")
         return self._attached()
 
     def _attached(self) -> Chat:
@@ -287,13 +316,14 @@ class ChatSession:
         latest = self.store.latest() if resume is True else None
         if resume is True and latest is None:
             return
-        saved, turns = self.store.get(latest.id if latest else int(resume))
+        saved = self.store.get(latest.id if latest else int(resume))[0]
         self.system = self.system or saved.system
         self._recorder = Recorder(self.store, model=self.model, system=self.system, chat_id=saved.id)
-        self._turns = self._answered(turns)
-        if len(self._turns) < len(turns):
-            self.unsent = turns[-1].content
         self._take()
+        turns = self.store.get(saved.id)[1]  # once more: who has let go just now may have written
+        self._turns = self._answered(turns)
+        if len(self._turns) < len(turns) and self.held_by is None:
+            self.unsent = turns[-1].content
 
 
 def _as_said(chat: Chat, known: tuple[SavedTurn, ...]) -> tuple[SavedTurn, ...]:

@@ -9,7 +9,7 @@ from typing import Any
 from localinfer.chats.database import Database
 from localinfer.chats.lease import Lease
 from localinfer.chats.template import Message
-from localinfer.chats.turns import Ending, Figures, SavedTurn
+from localinfer.chats.turns import Ending, Figures, SavedTurn, as_held
 from localinfer.errors import NotFound
 from localinfer.text import one_line
 
@@ -180,16 +180,18 @@ class ChatStore(Database):
             ).fetchall()
         return tuple(SavedChat(*row) for row in rows)
 
-    def fork(self, chat_id: int) -> int:
-        """A copy of the branch that is shown, as a chat of its own; returns its id. Raises `NotFound`."""
+    def fork(self, chat_id: int, *, held: bool = False) -> int:
+        """A copy of the branch that is shown, as a chat of its own; returns its id. `held`: another process may be
+        writing its last answer, which is `copied` as far as it is kept. Raises `NotFound`."""
         chat, turns = self.get(chat_id)
         copy = self.create(chat.model, system=chat.system, title=chat.title)
         with self._write() as db:
             row, before = None, None
-            for turn in turns:
+            for turn in as_held(turns) if held else turns:
+                ending: Ending = "copied" if turn.elsewhere else turn.ending
                 system = None if row is not None and turn.system == before else turn.system or ""
                 row = self._insert(
-                    db, copy, row, turn.message, ending=turn.ending, model=turn.model, system=system, at=turn.created
+                    db, copy, row, turn.message, ending=ending, model=turn.model, system=system, at=turn.created
                 )
                 figures = turn.figures.to_json() if turn.figures else None
                 db.execute(
@@ -214,6 +216,14 @@ class ChatStore(Database):
     def take(self, chat_id: int) -> Lease | int | None:
         """The right to write into a chat; see `Lease.take`."""
         return Lease.take(self.path.with_name(self.path.name + ".open"), chat_id)
+
+    def holder(self, chat_id: int) -> int | None:
+        """The process that writes into a chat, 0 if it does not say which it is; None if there is none."""
+        taken = self.take(chat_id)
+        if not isinstance(taken, Lease):
+            return taken
+        taken.release()
+        return None
 
     def latest(self) -> SavedChat | None:
         """The chat that was written to last."""

@@ -1,7 +1,7 @@
 """A prompt or an answer as it is kept: its text, how it ended, who wrote it, and which variant it is."""
 
 import json
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from typing import Any, Literal
 
 from localinfer.chats.template import Message
@@ -9,8 +9,9 @@ from localinfer.events import FinishReason, Stats
 
 Role = Literal["user", "assistant"]
 
-Ending = FinishReason | Literal["error", "writing"]
-"""How a text ended. `writing` is kept while it is written; found later, it says that the program was killed."""
+Ending = FinishReason | Literal["error", "writing", "copied"]
+"""How a text ended. `writing` is kept while it is written; found later, it says that the program was killed.
+`copied` is a copy of one that was being written."""
 
 CUT_OFF: dict[str, str] = {
     "length": "the limit of new tokens was reached",
@@ -18,6 +19,7 @@ CUT_OFF: dict[str, str] = {
     "cancelled": "stopped",
     "error": "an error ended it",
     "writing": "the program ended while it was written",
+    "copied": "copied while it was written",
 }
 """Endings that leave an answer incomplete, in words."""
 
@@ -95,6 +97,8 @@ class SavedTurn:
     tokens: tuple[int, ...] = ()
     """Ids of an answer that was cut off, so that it can be gone on with to the token."""
     figures: Figures | None = None
+    elsewhere: bool = False
+    """Is another process writing it now?"""
 
     @property
     def message(self) -> Message:
@@ -102,8 +106,15 @@ class SavedTurn:
 
     @property
     def cut_off(self) -> str:
-        """Why the answer is not whole; empty for one that is, and for prompts."""
-        return CUT_OFF.get(self.ending, "") if self.role == "assistant" else ""
+        """Why the answer is not whole; empty for one that is or is being written, and for prompts."""
+        return CUT_OFF.get(self.ending, "") if self.role == "assistant" and not self.elsewhere else ""
+
+
+def as_held(turns: "tuple[SavedTurn, ...]") -> "tuple[SavedTurn, ...]":
+    """Turns of a chat into which another process writes: the last answer may be unfinished because of that."""
+    if not turns or turns[-1].ending != "writing":
+        return turns
+    return (*turns[:-1], replace(turns[-1], elsewhere=True))
 
 
 def contents(turns: "tuple[SavedTurn, ...]") -> list[str]:

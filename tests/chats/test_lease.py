@@ -41,6 +41,30 @@ def test_one_session_writes_and_others_read(store: ChatStore) -> None:
     assert texts(second) == ["a", "b", "c", "d", "e", "D"]
 
 
+def test_an_answer_of_another_process_is_followed(store: ChatStore) -> None:
+    writer = session(store, ["b"])
+    list(writer.reply("a", cancelled=never))
+    asked, row = store.begin(1, "c", parent=writer.turns[-1].id)
+    reader = session(store, ["D"], resume=True)
+    assert (texts(reader), reader.unsent) == (["a", "b"], "")  # it is being answered, not left unanswered
+    store.update(row, "one ", ending="writing", tokens=[1])
+    assert reader.follow()
+    assert not reader.follow()
+    assert (texts(reader), reader.turns[-1].elsewhere, reader.cut_off) == (["a", "b", "c", "one "], True, "")
+    copy = reader.fork().turns[-1]
+    assert (copy.ending, copy.elsewhere, copy.content) == ("copied", False, "one ")
+    writer.close()
+    assert reader.follow()
+    assert (reader.free, reader.turns[-1].elsewhere) == (True, False)
+    assert "program ended" in reader.cut_off  # nobody writes it any more
+    assert reader.fork().turns[-1].ending == "writing"
+    store.update(row, "one two", ending="stop")
+    assert reader.claim() == "changed"
+    list(reader.reply("d", cancelled=never))
+    assert texts(reader) == ["a", "b", "c", "one two", "d", "D"]
+    assert asked in [turn.id for turn in reader.turns]
+
+
 def test_a_process_that_is_killed_lets_go(store: ChatStore) -> None:
     list(session(store, ["b"]).reply("a", cancelled=never))
     program = (

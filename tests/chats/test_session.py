@@ -128,6 +128,7 @@ def test_a_stopped_reply_without_a_word_can_be_asked_anew(store: ChatStore) -> N
     chat = session(store, ["x"], ["one"])
     list(chat.reply("a", cancelled=lambda: True))
     assert contents(store) == [["a"]]
+    chat.close()
     again = session(store, ["two"], resume=True)
     assert (again.unsent, again.turns) == ("a", ())
     list(chat.reply("b", cancelled=never))

@@ -256,7 +256,7 @@ async def test_another_process_that_writes_is_noticed(store_path: Path) -> None:
         assert drawn(app) == ["a", "b"]
         await say(pilot, "mine")
         assert (box(app).text, turns(app)) == ("mine", ["a", "b"])
-        assert "/fork" in said(app)
+        assert "Ctrl+T" in said(app)
         list(other.reply("c", cancelled=lambda: False))
         other.close()
         await press(pilot, "enter")

@@ -221,10 +221,10 @@ def test_a_kill_a_second_process_and_a_lost_model(terminal: Open, model: Path, t
     assert (ending, longer.startswith(text), len(longer) > len(text)) == ("length", True, True)
 
     other = terminal(f"{mine} --continue -n 8 -c 512 --on-overflow shift")
-    assert "another process" in other.wait_for("/fork")
+    assert "another process" in other.wait_for("Ctrl+T")
     other.wait_for("ready")
     other.press("mine", "Enter")
-    other.wait_for("/fork goes on in a copy of it")
+    other.wait_for("Ctrl+T goes on in a copy of it")
     other.press("C-q")
     other.wait_for("exit 0")
     again.press("C-q")

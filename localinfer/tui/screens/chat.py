@@ -27,6 +27,9 @@ from localinfer.tui.widgets.welcome import Welcome
 if TYPE_CHECKING:
     from localinfer.engine.protocol import Engine
 
+FOLLOW_EVERY_S = 1.0
+"""Seconds until what another process writes is read again: it saves as often."""
+
 KEEP_EVERY_S = 2.0
 """Seconds of layout and typing that a kill may cost."""
 
@@ -111,6 +114,7 @@ class ChatScreen(PaneScreen):
         if self._tick_s is not None:
             self.set_interval(self._tick_s, self._tick)
             self.set_interval(KEEP_EVERY_S, self.keep_soon)
+            self.set_interval(FOLLOW_EVERY_S, self.follow)
         self.call_after_refresh(self._load_first)  # paint first
 
     def _load_first(self) -> None:
@@ -292,6 +296,11 @@ class ChatScreen(PaneScreen):
             pane.running.tick()
         self._account()
         self._show_total()
+
+    def follow(self) -> None:
+        """Show what other processes write into the chats that are open here."""
+        for pane in self.panes:
+            pane.follow()
 
     def _account(self) -> None:
         """Share out the energy since the last time among those who had tokens computed."""

@@ -152,12 +152,20 @@ class ChatPane(PaneFacts):
         """False, and said, if another process writes into this chat, or has until now."""
         claim = self.session.claim()
         if claim == "taken":
-            self.say(f"this chat is open in {self.session.holder}: /fork goes on in a copy of it")
+            self.say(f"this chat is open in {self.session.holder}: Ctrl+T goes on in a copy of it")
         elif claim == "changed":
             self.earlier.leave()
             self.show_turns()
             self.say("this chat went on in another process; it is shown as it is now, and yours from here on")
         return claim == "ours"
+
+    def follow(self) -> None:
+        """Show what another process has written into this chat meanwhile."""
+        free = self.session.free
+        if self.open and self.session.follow():
+            self.transcript.sync(self.session.turns)
+            if self.session.free and not free:
+                self.say("no other process has this chat open any more: your next prompt goes on with it")
 
     # --- the reply
 

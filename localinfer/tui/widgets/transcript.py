@@ -62,7 +62,8 @@ class Mark(Static):
         """What it says; nothing for most messages."""
         which = f"‹ {turn.variant}/{turn.variants} ›" if turn.variants > 1 else ""
         why = f"cut off: {turn.cut_off} · Ctrl+L (/continue) goes on" if turn.cut_off else ""
-        return "   ".join(part for part in (which, why) if part)
+        busy = "being written in another process" if turn.elsewhere else ""
+        return "   ".join(part for part in (which, why, busy) if part)
 
     def on_click(self, event: events.Click) -> None:
         arrows = len(f"‹ {self._turn.variant}/{self._turn.variants} ›")
@@ -108,18 +109,31 @@ class Transcript(VerticalScroll, can_focus=False):
             self._begin(turns)
         said = self._said()
         shown = turns[self._first :]
+        for item, turn in zip(said, shown, strict=False):
+            self._grow(item, turn)
         pairs = zip(said, shown, strict=False)
         same = next(
             (i for i, (item, turn) in enumerate(pairs) if not self._shows(item, turn)), min(len(said), len(shown))
         )
         if same < len(said):
             self._drop(self.items[self.items.index(said[same]) :])
-        new = [Prompt(turn.content) if turn.role == "user" else Answer(turn.content) for turn in shown[same:]]
+        new = [Prompt(turn.content) if turn.role == "user" else _answer(turn) for turn in shown[same:]]
         if new:
             self.add(*new)
         self._turns = dict(zip([*said[:same], *new], shown, strict=True))
         for item, turn in self._turns.items():
             self._mark(item, turn)
+
+    def _grow(self, item: Widget, turn: SavedTurn) -> None:
+        """Write on with an answer that another process has written on."""
+        known = self._turns.get(item)
+        if known is None or not known.elsewhere or known.id != turn.id or not isinstance(item, Answer):
+            return
+        if turn.content.startswith(known.content):
+            item.write(turn.content[len(known.content) :])
+            if not turn.elsewhere:
+                item.finish()
+            self._turns[item] = turn
 
     def _begin(self, turns: Sequence[SavedTurn]) -> None:
         """Draw these turns from the beginning, or the welcome if there are none."""
@@ -201,3 +215,12 @@ class Transcript(VerticalScroll, can_focus=False):
         for widget in widgets:
             widget.display = False  # at once; it is removed when its own messages are done
         return self.remove_children(widgets)
+
+
+def _answer(turn: SavedTurn) -> Answer:
+    """It may grow as long as another process writes it."""
+    answer = Answer()
+    answer.write(turn.content)
+    if not turn.elsewhere:
+        answer.finish()
+    return answer

@@ -65,8 +65,8 @@ class PaneView(Widget):
     def show_turns(self) -> None:
         """What was said, as it is kept."""
         self.transcript.sync(self.session.turns)
-        if self.session.held_by is not None:
-            self.say(f"this chat is open in {self.session.holder}: it can be read here, /fork goes on in a copy of it")
+        if self.session.held_by is not None and not self.session.free:
+            self.say(f"this chat is open in {self.session.holder}: it can be read here, Ctrl+T goes on in a copy of it")
 
     def show_attached(self) -> None:
         """What goes with the next prompt, on the frame of the box."""
