@@ -114,7 +114,7 @@ class ChatScreen(PaneScreen):
         if self._tick_s is not None:
             self.set_interval(self._tick_s, self._tick)
             self.set_interval(KEEP_EVERY_S, self.keep_soon)
-            self.set_interval(FOLLOW_EVERY_S, self.follow)
+            self.set_interval(FOLLOW_EVERY_S, self.follow_others)
         self.call_after_refresh(self._load_first)  # paint first
 
     def _load_first(self) -> None:
@@ -297,7 +297,7 @@ class ChatScreen(PaneScreen):
         self._account()
         self._show_total()
 
-    def follow(self) -> None:
+    def follow_others(self) -> None:
         """Show what other processes write into the chats that are open here."""
         for pane in self.panes:
             pane.follow()

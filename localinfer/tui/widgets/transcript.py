@@ -109,8 +109,8 @@ class Transcript(VerticalScroll, can_focus=False):
             self._begin(turns)
         said = self._said()
         shown = turns[self._first :]
-        for item, turn in zip(said, shown, strict=False):
-            self._grow(item, turn)
+        for drawn, turn in zip(said, shown, strict=False):
+            self._grow(drawn, turn)
         pairs = zip(said, shown, strict=False)
         same = next(
             (i for i, (item, turn) in enumerate(pairs) if not self._shows(item, turn)), min(len(said), len(shown))
