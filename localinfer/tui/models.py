@@ -143,7 +143,8 @@ class Models:
 
     def _offer_in(self, pane: ChatPane, error: LocalInferError) -> None:
         """Its model cannot be opened: others are offered, in the list of what can be typed if there is a chat."""
-        pane.message.tell(error, self._offer())
+        pane.offer = self._offer()
+        pane.message.tell(error, pane.offer)
         if self._here() and not pane.box.text and pane.session.turns:
             pane.box.replace_all("/model ")
 

@@ -185,6 +185,11 @@ async def test_a_chat_whose_model_is_gone_can_be_read(store_path: Path, unsent: 
         assert "no model `gone`" in said(app)
         assert "a, b" in said(app)
         assert box(app).text == (unsent or "/model ")
+        box(app).load_text("half a thought")
+        await pilot.press("enter")
+        await settle(pilot)
+        assert "a, b" in said(app)
+        assert box(app).text == "half a thought"
         box(app).load_text("/model ")
         await pilot.press("down", "enter")  # the first of those that are here
         await settle(pilot)

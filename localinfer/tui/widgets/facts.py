@@ -38,6 +38,8 @@ class PaneFacts(PaneView):
         self.slot: Slot | None = None
         self.coming = ""
         """The model that will answer here as soon as it is there."""
+        self.offer = ""
+        """The models that could be taken, in words, once this one could not be opened."""
 
     # --- the model
 

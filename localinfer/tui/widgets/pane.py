@@ -91,7 +91,8 @@ class ChatPane(PaneFacts):
         if not (text.strip() or self.attached) or self.occupied():
             return False
         if self.slot is not None and self.slot.error is not None and not self.coming:
-            self.message.tell(self.slot.error, "/model takes another one, Ctrl+Q quits")
+            offer = f"{self.offer} · " if self.offer else ""
+            self.message.tell(self.slot.error, f"{offer}/model takes another one, Ctrl+Q quits")
             return False
         if not self.may_write():
             return False
