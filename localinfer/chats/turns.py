@@ -56,6 +56,17 @@ class Figures:
     def to_json(self) -> str:
         return json.dumps({name: value for name, value in asdict(self).items() if value})
 
+    @property
+    def stats(self) -> Stats:
+        """The same as the engine says it; 0 or None for what is not kept."""
+        tokens, speed = self.completion_tokens, self.tok_s
+        return Stats(
+            *(0, "decode", self.prompt_tokens, 0, tokens, 0, 0),
+            ttft_s=self.ttft_s,
+            decode_tok_s=speed,
+            total_s=self.total_s,
+        )
+
     @classmethod
     def of(cls, stats: Stats, attempt: int) -> "Figures":
         tokens, speed = stats.completion_tokens, stats.decode_tok_s

@@ -9,11 +9,12 @@ from textual.app import App
 
 from localinfer.chats.store import ChatStore
 from localinfer.chats.template import Message
+from localinfer.chats.turns import Figures
 from localinfer.engine.load import Load
 from localinfer.errors import ContextOverflow, NotFound
 from localinfer.tui.app import ChatApp
 from localinfer.tui.meter import Sample
-from tests.tui.conftest import quiet_app, say, screen_text, settle, still
+from tests.tui.conftest import press, quiet_app, say, screen_text, settle, still
 from tests.tui.scripted import ScriptedEngine
 
 SIZES = pytest.mark.parametrize("size", [(80, 24), (120, 40)], ids=["80x24", "120x40"])
@@ -245,3 +246,23 @@ async def test_tiny(scripted: Scripted, golden_svg: Golden) -> None:
         await settle(pilot)
         await say(pilot, "hi")
         golden_svg(app, "tiny-20x5")
+
+
+async def test_figures_of_an_answer_of_an_earlier_run_are_shown(store_path: Path) -> None:
+    with ChatStore(store_path) as store:
+        _, row = store.begin(store.create("m"), "why?", parent=None, model="m")
+        store.update(row, "blue", ending="stop", figures=Figures(71, 43, 3.0, 0.25, 2.0))
+    app = quiet_app(lambda _: ScriptedEngine(["red"]), store_path, resume=True)
+    async with app.run_test(size=(200, 40)) as pilot:
+        await settle(pilot)
+        for key, kept in {"f7": ("43", "0.25 s", "21.5"), "f3": ("71", "43", "0.25 s", "21.5")}.items():
+            await press(pilot, key)
+            shown = next(line for line in screen_text(app).splitlines() if "0.25 s" in line)
+            assert [word for word in kept if word not in shown] == []
+            await press(pilot, "escape")
+        await press(pilot, "ctrl+t")
+        assert [pane.stats and pane.stats.completion_tokens for pane in app.chats.panes] == [43, 43]
+        await say(pilot, "more")
+        assert app.pane.stats is app.pane.status.stats
+        await press(pilot, "ctrl+n")
+        assert app.pane.stats is None

@@ -46,7 +46,7 @@ class CompareScreen(ModalScreen[None]):
         self.query_one(Figures).show([self._row(pane) for pane in self._panes])
 
     def _row(self, pane: ChatPane) -> list[str]:
-        stats, status = pane.status.stats, pane.status
+        stats, status = pane.stats, pane.status
         first = "–" if stats is None or stats.ttft_s is None else f"{stats.ttft_s:.2f} s"
         speed = "–" if stats is None or stats.decode_tok_s is None else f"{stats.decode_tok_s:.1f}"
         joules = f"{status.joules_per_token:.2f}" if status.joules_per_token else "–"

@@ -115,7 +115,7 @@ class DetailsScreen(Screen[None]):
 
 
 def _row(pane: ChatPane, width: int) -> list[str]:
-    status, stats = pane.status, pane.status.stats
+    status, stats = pane.status, pane.stats
     context = status.context.removeprefix("context ").partition(" ")[0] or "–"
     head = [str(pane.label), pane.model_name(name_cells(width)), status.phase_text, context]
     joules = status.joules
@@ -126,15 +126,15 @@ def _row(pane: ChatPane, width: int) -> list[str]:
     ]
     if stats is None:
         return [*head, *["–"] * (len(_COLUMNS) - len(head) - len(tail)), *tail]
-    drafting = stats.drafting
+    drafting, speed = stats.drafting, status.tok_s or stats.decode_tok_s
     guesses = drafting.by_drafter if drafting else ()
     tried, right = sum(one.tried for one in guesses), sum(one.right for one in guesses)
     return [
         *head,
         str(stats.prompt_tokens),
-        str(stats.cached_tokens),
+        str(stats.cached_tokens) if status.stats else "–",
         str(stats.completion_tokens),
-        f"{status.tok_s:.1f}" if status.tok_s else "–",
+        f"{speed:.1f}" if speed else "–",
         f"{stats.ttft_s:.2f} s" if stats.ttft_s else "–",
         milliseconds(stats.itl_s) if stats.itl_s else "–",
         milliseconds(stats.itl_p99_s) if stats.itl_p99_s else "–",

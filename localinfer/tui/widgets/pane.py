@@ -12,6 +12,7 @@ from textual.widgets import OptionList
 
 from localinfer.chats.session import ChatSession
 from localinfer.errors import LocalInferError
+from localinfer.events import Stats
 from localinfer.text import clean
 from localinfer.tui.commands import Completion, escaped
 from localinfer.tui.earlier import Earlier
@@ -219,6 +220,12 @@ class ChatPane(PaneFacts):
     def busy(self) -> bool:
         """Is an answer being written?"""
         return self.running.busy
+
+    @property
+    def stats(self) -> Stats | None:
+        """Of the answer that is written or was last written here, or else what the chat has kept of its last one."""
+        figures = self.session.turns[-1].figures if self.session.turns else None
+        return self.status.stats if self.busy or self.status.stats or not figures else figures.stats
 
     @property
     def stopping(self) -> bool:
