@@ -1,7 +1,7 @@
 """Text to token ids and back, for a Hugging Face directory.
 
-What a person wrote can never become a special token: `encode_text` knows none, and `encode_rendered` takes them only
-from the parts of a rendered chat template that the template itself wrote.
+What a person wrote can never become a special token: `encode_text` knows none, only added words, which are text, and
+`encode_rendered` takes them only from the parts of a rendered chat template that the template itself wrote.
 """
 
 import ctypes
@@ -43,10 +43,18 @@ class Tokenizer:
         config = optional_object(directory / "tokenizer_config.json")
         declared = read_declared(directory, config)
         file, notes = completed(read_tokenizer_file(path), declared, _rows(directory))
+        self.chat_templates: dict[str, str] = read_templates(directory, config)
+        """By name; `default` holds where none is asked for."""
+        named = {name: token.content for name, token in declared.named.items() if token is not None and token.content}
+        ids = {content: index for index, content in file.tokens.items()}
+        self.bos_token, self.eos_token = (named.get(name, "") for name in NAMED[:2])
+        self.eos_ids: tuple[int, ...] = _eos_ids(directory, ids.get(self.eos_token))
+        """Tokens that end a reply, ascending."""
+        file = file.with_words(self.chat_templates.values(), self.eos_ids)
         self._path = path
         self._table = TokenBytes(file, _same_as(directory, config, file))
         self._ids = {token.content: token.id for token in file.added}
-        self._added = {token.content: token for token in file.added if not token.harmless}
+        self._added = {token.content: token for token in file.added if not file.is_text(token)}
         self._finder = _Finder(self._added)
         self._first = _load(path, plain_document(file, first=True))
         self._later = self._first
@@ -58,19 +66,12 @@ class Tokenizer:
         """Highest token id plus one; a model's embedding may have more rows."""
         self.special_strings: tuple[str, ...] = (*self._added, *(_spaced(self._added) if file.matches_spaced else ()))
         """Every string that `encode_rendered` turns into one token."""
-        named = {name: token.content for name, token in declared.named.items() if token is not None and token.content}
         self.special_tokens: dict[str, str] = named
         """Tokens that templates may name, such as `pad_token`, and their texts."""
-        ids = {content: index for index, content in file.tokens.items()}
-        self.bos_token, self.eos_token = (named.get(name, "") for name in NAMED[:2])
         self.bos_id: int | None = ids.get(self.bos_token)
-        self.eos_ids: tuple[int, ...] = _eos_ids(directory, ids.get(self.eos_token))
-        """Tokens that end a reply, ascending."""
         before, after = _around(file)
         self.adds_bos: bool = self.bos_id is not None and before == [self.bos_token]
         """Whether a text of its own (not from a chat template) begins with `bos_id`."""
-        self.chat_templates: dict[str, str] = read_templates(directory, config)
-        """By name; `default` holds where none is asked for."""
         notes += _unread(config, file, self.chat_templates, before, after, self.adds_bos)
         self.notes: tuple[str, ...] = tuple(notes)
         """What these files say and is not done here, a line each."""

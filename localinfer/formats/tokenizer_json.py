@@ -6,7 +6,8 @@ So the file is checked here first, and `plain_document` makes a second one in wh
 
 import re
 import secrets
-from dataclasses import asdict, dataclass
+from collections.abc import Collection, Iterable
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -50,6 +51,30 @@ class TokenizerFile:
     kind: str
     tokens: dict[int, str]
     added: tuple[AddedToken, ...]
+    words: frozenset[str] = frozenset()
+    """Added tokens that are ordinary words, so they are matched in anyone's text."""
+
+    def is_text(self, token: AddedToken) -> bool:
+        """Whether an added token may come of a text that a person wrote."""
+        return token.harmless or token.content in self.words
+
+    def with_words(self, templates: Iterable[str], ends: Collection[int]) -> "TokenizerFile":
+        """The same with its ordinary words told: added tokens that are not special, are not written like control
+        tokens, stand in no chat template and end no reply. Many models list control tokens as not special."""
+        written = "\0".join(templates)
+        last = MAX_ID if self.kind == "BPE" else self.model_size + len(self.added)
+        return replace(
+            self,
+            words=frozenset(
+                token.content
+                for token in self.added
+                if not token.special
+                and token.id <= last
+                and token.id not in ends
+                and not _CONTROL.search(token.content)
+                and token.content.strip() not in written
+            ),
+        )
 
     @property
     def model_size(self) -> int:
@@ -77,6 +102,7 @@ class TokenizerFile:
             self.kind,
             self.tokens | {token.id: token.content for token in added},
             added,
+            self.words,
         )
 
 
@@ -173,6 +199,9 @@ def _check_patterns(path: Path, field: str, value: object) -> None:
             _check_patterns(path, field, item)
 
 
+_CONTROL = re.compile(r"[<\[{(].*[>\]})]|<[|/\uff5c]|[|/\uff5c]>", re.DOTALL)
+"""How control tokens are written: in brackets, or half of `<|…|>`."""
+
 _SYNTAX = re.compile(r"\\.|\[(?:\\.|\[:|[^\]\\])*\]|\)(?:[*+]|\{\d*,\})", re.DOTALL)
 
 
@@ -192,11 +221,11 @@ def whole_document(file: TokenizerFile) -> dict[str, Any]:
 def plain_document(file: TokenizerFile, *, first: bool) -> dict[str, Any]:
     """`file.document` changed so that no text encodes to an added token, and nothing is put before or after the text.
 
-    Harmless added tokens stay. `first` False is for text that something precedes: a prefix space meant for the start of
-    a text is then left out.
+    Harmless added tokens and words stay. `first` False is for text that something precedes: a prefix space meant for
+    the start of a text is then left out.
     """
-    kept = [token for token in file.added if token.harmless]
-    gone = {token.content: f"\0{secrets.token_hex(8)}:{token.id}" for token in file.added if not token.harmless}
+    kept = [token for token in file.added if file.is_text(token)]
+    gone = {token.content: f"\0{secrets.token_hex(8)}:{token.id}" for token in file.added if not file.is_text(token)}
     contents = {token.content for token in kept}
     document = dict(file.document, post_processor=None, truncation=None, padding=None)
     document["added_tokens"] = [t for t in file.document.get("added_tokens") or [] if t["content"] in contents]
@@ -218,10 +247,19 @@ def plain_document(file: TokenizerFile, *, first: bool) -> dict[str, Any]:
             model["unk_token"] = gone[model["unk_token"]]
     else:
         model["vocab"] = [[gone.get(content, content), score] for content, score in model["vocab"]]
+        model["vocab"] += _beyond(file, kept)
     document["model"] = model
     if not first:
         document["pre_tokenizer"] = _without_prefix(document.get("pre_tokenizer"))
     return document
+
+
+def _beyond(file: TokenizerFile, kept: list[AddedToken]) -> list[list[object]]:
+    """Pieces behind a Unigram vocabulary, so that added words keep their ids; the library numbers them itself."""
+    words = {token.id: token.content for token in kept if token.content in file.words}
+    lowest = min(score for _, score in file.document["model"]["vocab"])
+    after = range(file.model_size, max(words, default=0) + 1)
+    return [[words.get(index, f"\0{secrets.token_hex(8)}:{index}"), lowest] for index in after]
 
 
 def _touches(merge: object, gone: dict[str, str]) -> bool:

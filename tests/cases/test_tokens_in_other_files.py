@@ -33,6 +33,11 @@ def library(kind: str, marks: tuple[str, ...]) -> Library:
         made = Library(models.BPE({c: i for i, c in enumerate(sorted(pre_tokenizers.ByteLevel.alphabet()))}, []))
         made.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
         made.decoder = decoders.ByteLevel()
+    elif kind == "unigram":
+        pieces = ["<unk>", "▁", *(chr(c) for c in range(33, 127)), "Ü", "▁Hi", "blue"]
+        made = Library(models.Unigram([(piece, -1.0 - len(piece) / 9) for piece in pieces], unk_id=0))
+        made.pre_tokenizer = pre_tokenizers.Metaspace()
+        made.decoder = decoders.Metaspace()
     else:
         vocab = {f"<0x{byte:02X}>": byte for byte in range(256)} | {"▁": 256, "H": 257, "i": 258, "▁H": 259}
         made = Library(models.BPE(vocab, [("▁", "H")], unk_token=None, byte_fallback=True))
@@ -114,6 +119,17 @@ CASES: dict[str, tuple[tuple[str, ...], Json, dict[str, Any]]] = {
         {},
     ),
     "other ids": (MARKS, {}, {"added_tokens.json": {"<|new|>": 999, "<|pad|>": 600}}),
+    "model's own": (MARKS, {"model_specific_special_tokens": {"image_token": "<|new|>"}}, {}),
+    "model's own, and a name": (
+        MARKS,
+        {"model_specific_special_tokens": {"image_token": "<|new|>"}, "w_token": "[w]"},
+        {},
+    ),
+    "model's own, and others": (
+        MARKS,
+        {"model_specific_special_tokens": {"image_token": "<|new|>"}, "extra_special_tokens": {"w_token": "[w]"}},
+        {},
+    ),
     "named only": (
         MARKS[:1],
         {"eos_token": "<|im_end|>", "pad_token": "<|pad|>", "extra_special_tokens": ["<|im_start|>"]},
@@ -259,3 +275,44 @@ def test_broken_files_are_named(tmp_path: Path, name: str, content: Any) -> None
     write(tmp_path, "bytes", MARKS, config, files)
     with pytest.raises(Corrupt, match=Path(name).name.replace(".", r"\.")):
         Tokenizer(tmp_path)
+
+
+PLAIN = {**FLAGS, "special": False}
+ADDED_WORDS: dict[str, Json] = {
+    "Zyx": PLAIN,
+    "blue sky": {**PLAIN, "single_word": True},
+    "Über": {**PLAIN, "normalized": True},
+    "qq": {**PLAIN, "lstrip": True, "rstrip": True},
+}
+CONTROLS = ("<tool_call>", "[CALL]", "<|go", "Human:")
+
+
+@pytest.mark.parametrize("kind", ["bytes", "words", "unigram"])
+@pytest.mark.parametrize("place", ["list", "file"])
+def test_added_words_are_words_and_control_tokens_are_not(place: str, kind: str, tmp_path: Path) -> None:
+    """A token that is not special may still be a control token: by its brackets, or because the template writes it."""
+    from transformers import AutoTokenizer
+
+    tokens = {**ADDED_WORDS, **dict.fromkeys(CONTROLS, PLAIN)}
+    listed = {str(300 + i): {"content": content, **flags} for i, (content, flags) in enumerate(tokens.items())}
+    config: Json = {"chat_template": CHATML.replace("'\n'", "'\nHuman:'", 1)}
+    if place == "list":
+        write(tmp_path, kind, MARKS, {**config, "added_tokens_decoder": listed}, {})
+    else:
+        write(tmp_path, kind, MARKS, config, {"added_tokens.json": {c: 300 + i for i, c in enumerate(tokens)}})
+    theirs: Any = AutoTokenizer.from_pretrained(tmp_path)
+    ours = Tokenizer(tmp_path)
+    assert ours.encode_text("a Zyx b") == theirs.encode("a Zyx b", add_special_tokens=False)
+    assert ours.token_id("Zyx") in ours.encode_text("a Zyx b")
+    for text in ("Zyx", "aZyxZyx b", "blue sky", "xblue sky blue sky.", "Hi Über  Überx", "a qq b", "qqqq", "H blue"):
+        assert ours.encode_text(text) == theirs.encode(text, add_special_tokens=False), text
+        expected = theirs.apply_chat_template([{"role": "user", "content": text}], add_generation_prompt=True)
+        assert ids_here(ours, text) == expected["input_ids"], text
+        ids = ours.encode_text(text)
+        if "Ü" not in text or kind != "bytes":  # the library takes its letters for bytes
+            assert ours.decode(ids) == theirs.decode(ids), text
+    for control in CONTROLS:
+        assert control in ours.special_strings
+        assert ours.token_id(control) not in ours.encode_text(f"a {control} b")
+        count = sum(token == ours.token_id(control) for token in ids_here(ours, f"a {control} b"))
+        assert count == (control == "Human:")  # the template's
