@@ -273,7 +273,9 @@ def _tensors(file: GgufFile, arch: str, config: dict[str, Any]) -> tuple[Renamed
         "kv_bias": (kv,),
         "table": (vocab, hidden),
     }
-    names = _OF_ARCHITECTURE[arch] | {key: value for key, value in _BIASES.items() if f"blk.0.{key}" in file.tensors}
+    needed = ("attn_q.bias", "attn_k.bias", "attn_v.bias") if arch == "qwen2" else ()
+    biases = {key: value for key, value in _BIASES.items() if key in needed or f"blk.0.{key}" in file.tensors}
+    names = _OF_ARCHITECTURE[arch] | biases
     wanted = [("token_embd.weight", "model.embed_tokens.weight", "table")]
     for layer in range(config["num_hidden_layers"]):
         wanted += [(f"blk.{layer}.{key}", f"model.layers.{layer}.{name}", kind) for key, (name, kind) in names.items()]
@@ -292,7 +294,7 @@ def _renamed(
         what = "is missing" if tensor is None else f"has the shape {list(tensor.shape)}"
         raise Corrupt(
             f"{file.path}: tensor `{source}` {what}; the metadata asks for {list(shape)}",
-            hint="download the file again",
+            hint="download the file again, or another file of the model",
         )
     heads = 0
     if arch == "llama" and kind in ("q", "q_bias"):

@@ -330,3 +330,18 @@ def test_end_tokens_are_found_by_name(tmp_path: Path, tiny: Path) -> None:
     config = import_gguf(write(tmp_path / "x.gguf", gguf_of(tiny, extra=extra)), tmp_path / "back")
     assert config["eos_token_id"] == [256, 257, 258]
     assert Tokenizer(tmp_path / "back").eos_ids == (256, 257, 258)
+
+
+def test_a_bias_that_is_missing_is_the_file_s_fault(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from tests.formats import gguf_models
+
+    path = make_checkpoint(tmp_path / "m", "qwen2")
+    whole = gguf_models._tensors
+    monkeypatch.setattr(
+        gguf_models, "_tensors", lambda *given: [one for one in whole(*given) if not one[0].endswith(".bias")]
+    )
+    (tmp_path / "m.gguf").write_bytes(gguf_of(path))
+    with pytest.raises(Corrupt, match=r"`blk\.0\.attn_q\.bias` is missing") as error:
+        import_gguf(tmp_path / "m.gguf", tmp_path / "out")
+    assert "file" in str(error.value.hint)
+    assert "config.json" not in str(error.value.hint)
