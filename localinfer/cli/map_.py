@@ -56,7 +56,7 @@ def map_(
     `min_p`, `repeat_penalty`, `seed`, `max_tokens`, `stop`, `raw` and `special`. What cannot be answered becomes a row
     with `error`, and the exit code is the first one's; so does a line with other keys, unless they are to be ignored.
     A row has the number of its line in the input, as `line`. Eight are answered together unless `--parallel` says
-    otherwise; no answer depends on it.
+    otherwise; no answer depends on it. `-o -` is standard output.
     """
     from contextlib import ExitStack, closing
     from dataclasses import replace
@@ -67,6 +67,7 @@ def map_(
     from localinfer.config import in_range
     from localinfer.loading.opening import find, open_model
 
+    output = None if output == "-" else output
     require_raw(raw=raw, special=special)
     if resume and not output:
         raise UsageError("`--resume` needs the file that the stopped run wrote", hint="name it: `-o FILE --resume`")

@@ -29,6 +29,13 @@ def test_lines_in_lines_out(cli: Cli, mine: str) -> None:
     assert f"12 lines; {sum(3 + i % 5 for i in range(12))} tokens in" in ran.err
 
 
+def test_a_dash_is_standard_output(cli: Cli, mine: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert cli("map", mine, "-o", "-", stdin=text(FEW[:2])).out == cli("map", mine, stdin=text(FEW[:2])).out
+    assert cli("map", mine, "-o", "-", "--resume", stdin=text(FEW[:2])).code == 2
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_company_changes_no_answer(cli: Cli, mine: str) -> None:
     texts = [
         [json.loads(line)["text"] for line in cli("map", mine, "-np", n, "-q", stdin=text(FEW)).out.splitlines()]
