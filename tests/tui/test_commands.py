@@ -34,7 +34,9 @@ def test_every_key_is_on_the_card_and_in_the_readme() -> None:
     listed = " ".join(keys for keys, _ in KEYS).split()
     for binding in (one for one in BINDINGS if isinstance(one, Binding)):
         way = re.sub(r"(?<=alt\+|ift\+)(left|right|up|down)$", "arrows", binding.key)
-        name = {"escape": "Esc", "pageup": "PgUp", "pagedown": "PgDn"}.get(way, way.title().replace("Arrows", "arrows"))
+        name = {"escape": "Esc", "shift+tab": "Tab", "pageup": "PgUp", "pagedown": "PgDn"}.get(
+            way, way.title().replace("Arrows", "arrows")
+        )
         assert name in listed
     readme = (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8")
     rows = re.search(r"\| key \| does \|\n\|---\|---\|\n((?:\|.*\n)+)", readme)

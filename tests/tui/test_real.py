@@ -213,7 +213,7 @@ def test_a_kill_a_second_process_and_a_lost_model(terminal: Open, model: Path, t
     assert (ending, text.startswith(said[0][0])) == ("writing", True)
 
     again = terminal(f"{mine} --continue -n 8 -c 512 --on-overflow shift")
-    assert "the program ended while it was written" in again.wait_for("(/continue) goes on")
+    assert "the program ended while it was written" in again.wait_for("Ctrl+L (/continue)")
     again.wait_for("ready")
     again.press("/continue", "Enter")
     again.wait_for("the limit of new tokens")

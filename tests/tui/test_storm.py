@@ -21,9 +21,9 @@ from localinfer.tui.workers import LoadProgress
 from tests.tiny import make_checkpoint
 from tests.tui.conftest import quiet_app, settle
 
-PANES, WARM = int(os.environ.get("STORM_PANES", "150")), 50
+PANES, WARM = int(os.environ.get("STORM_PANES", "80")), 30
 MEMORY_MB = 60
-"""Growth allowed from the fiftieth pane to the last; a widget that stayed would take more."""
+"""Growth allowed from the thirtieth pane to the last; a widget that stayed would take more."""
 
 
 async def one_round(app: ChatApp, pilot: Pilot[None], rng: random.Random) -> int:
