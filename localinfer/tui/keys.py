@@ -37,8 +37,8 @@ BINDINGS: list[BindingType] = [
     ),
     Binding("pageup", "page(-1)", "Scroll", priority=True, show=False),
     Binding("pagedown", "page(1)", "Scroll", priority=True, show=False),
-    Binding("tab", "next_pane(1)", "Other pane", show=False),
-    Binding("shift+tab", "next_pane(-1)", "Other pane", show=False),
+    Binding("tab", "tab", "Other pane", priority=True, show=False),
+    Binding("shift+tab", "next_pane(-1)", "Other pane", priority=True, show=False),
     *(Binding(f"alt+{way}", f"go('{way}')", "Other pane", priority=True, show=False) for way in _ARROWS),
     *(Binding(f"alt+shift+{way}", f"move('{way}')", "Move", priority=True, show=False) for way in _ARROWS),
 ]

@@ -19,6 +19,32 @@ def type_at_once(app: ChatApp, *keys: str) -> None:
         box(app).post_message(events.Key(key, key if len(key) == 1 else None))
 
 
+def burst(app: ChatApp, *keys: str) -> None:
+    """The same, as a terminal sends them: to the app, which finds out whose they are."""
+    for key in keys:
+        app.post_message(events.Key(key, key if len(key) == 1 else None))
+
+
+async def test_what_is_typed_right_after_tab_is_for_the_next_pane(scripted: Scripted) -> None:
+    app = scripted()
+    async with app.run_test(size=(150, 40)) as pilot:
+        await settle(pilot)
+        await pilot.press("f5", "f5", "tab")
+        burst(app, *"abc", "tab", *"def", "tab", *"ghi", "tab", "x", "shift+tab", "y")
+        await settle(pilot)
+        assert [pane.box.text for pane in app.chats.panes] == ["abcx", "def", "ghiy"]
+
+
+async def test_tab_completes_what_was_typed_right_before_it(scripted: Scripted) -> None:
+    app = scripted()
+    async with app.run_test(size=(150, 40)) as pilot:
+        await settle(pilot)
+        await pilot.press("f5", "tab")
+        burst(app, *"/exq", "backspace", "tab", "x", "tab", *"de", "left", "ctrl+j")
+        await settle(pilot)
+        assert [pane.box.text for pane in app.chats.panes] == ["/export x", "d\ne"]
+
+
 async def test_what_is_typed_right_after_enter_is_the_next_prompt(scripted: Scripted) -> None:
     app = scripted(["one"], ["two"])
     async with app.run_test() as pilot:

@@ -202,6 +202,11 @@ class PaneScreen(Screen[None]):
         if other is not None:
             self.go(self.query_one(PaneGrid).panes[other])
 
+    async def action_tab(self) -> None:
+        """Complete what is typed, or else go to the next pane. At once: the next key is typed there."""
+        if not (self.pane.box.has_focus and await self.pane.box.complete()):
+            self.action_next_pane(1)
+
     def action_next_pane(self, by: int) -> None:
         """In reading order, also while one pane is alone on the screen."""
         panes = self.panes

@@ -1,5 +1,6 @@
 """Where the user types. Enter sends; Ctrl+J begins a new line; long pastes are folded into one word."""
 
+import asyncio
 import re
 from dataclasses import dataclass
 from typing import ClassVar
@@ -117,22 +118,37 @@ class PromptBox(TextArea):
         self.suggestion = self._completion.complete(line) if asks and at_end else ""
         self._hints.show(self._completion.matches(line) if asks else [], first=" " not in line)
 
-    def on_key(self, event: events.Key) -> None:
+    async def on_key(self, event: events.Key) -> None:
         by = {"up": -1, "down": 1}.get(event.key)
         if event.key == "enter":
             self._enter()
-        elif event.key == "tab" and (self.suggestion or self._hints.moved):
-            self._tab()
         elif by and self._hints.display:
             self._hints.move(by)
         elif by and self._is_at_edge(by):
             self.post_message(self.Recall(-by))
         elif event.character in JOINERS:
             self.insert(event.character)
-        else:
+        elif not await self._edit(event.key):
             return
         event.stop()
         event.prevent_default()
+
+    async def _edit(self, key: str) -> bool:
+        """Do what the key is bound to here. Textual would do it after keys that were typed later."""
+        for binding in self._bindings.key_to_bindings.get(key, ()):
+            if not binding.priority and await self.app.run_action(binding.action, self):
+                return True
+        return False
+
+    async def complete(self) -> bool:
+        """Write what Tab completes, once all that was typed before it stands here. False if that is nothing."""
+        done = asyncio.Event()
+        if self.call_later(done.set):
+            await done.wait()
+        if not (self.suggestion or self._hints.moved):
+            return False
+        self._tab()
+        return True
 
     def close_list(self) -> bool:
         """Hide the list of commands. False if there is none."""
