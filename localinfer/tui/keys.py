@@ -46,7 +46,7 @@ BINDINGS: list[BindingType] = [
 KEYS = (
     ("Enter", "send"),
     ("Ctrl+J", 'new line (in many terminals also Shift+Enter); `"""` begins and ends a text of many lines'),
-    ("Esc", "stop; what was written stays"),
+    ("Esc", "stop, and keep what was written; take back a prompt that waits for its model"),
     ("Up  Down", "earlier prompts; in the list that / opens, the line to take"),
     ("Ctrl+B", "write an earlier prompt anew and go on from there; again: the one before it"),
     ("Ctrl+Up  Ctrl+Down", "page through the variants of an answer or prompt"),
@@ -55,7 +55,7 @@ KEYS = (
     ("Ctrl+N", "new chat; this one is kept"),
     ("Ctrl+G", "write the prompt in $EDITOR"),
     ("F5  F6  Ctrl+T", "one more pane: to the right, below, or with a copy of this chat"),
-    ("Alt+arrows  Tab", "go to another pane (also a click)"),
+    ("Alt+arrows  Tab  Shift+Tab", "go to another pane (also a click)"),
     ("Alt+Shift+arrows", "move the pane (or drag its title)"),
     ("Ctrl+O", "resize the pane with arrows, = makes all equal (or drag what lies between two)"),
     ("F4  F10", "this pane alone, or all again; close it"),

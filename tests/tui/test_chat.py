@@ -19,7 +19,7 @@ from localinfer.tui.widgets.answer import Answer
 from localinfer.tui.widgets.transcript import Note, Prompt
 from localinfer.tui.workers import LoadProgress
 from tests.tui.app_state import Hold, box, drawn, marks, said, saved, status, turns
-from tests.tui.conftest import quiet_app, say, screen_text, settle
+from tests.tui.conftest import press, quiet_app, say, screen_text, settle
 from tests.tui.scripted import ScriptedEngine
 
 Scripted = Callable[..., ChatApp]
@@ -98,6 +98,51 @@ async def test_the_waiting_prompt_comes_back_when_loading_fails(store_path: Path
         assert "RuntimeError: odd [/] thing" in screen_text(app)
         assert "report" in screen_text(app)
     assert [message.error.exit_code for message in said if isinstance(message, LoadFailed)] == [1]
+
+
+async def test_escape_takes_back_a_prompt_that_waits_for_the_model(store_path: Path) -> None:
+    engine, there = ScriptedEngine(["one"]), threading.Event()
+
+    def slow(_progress: LoadProgress) -> Engine:
+        assert there.wait(60)
+        return engine
+
+    app = quiet_app(slow, store_path)
+    async with app.run_test() as pilot:
+        await pilot.press(*"hi", "enter")
+        await pilot.pause(0.1)
+        assert [str(prompt.content) for prompt in app.query(Prompt)] == ["hi"]
+        await pilot.press("escape")
+        await pilot.pause(0.1)
+        assert (box(app).text, len(app.query(Prompt))) == ("hi", 0)
+        there.set()
+        await settle(pilot)
+        assert (turns(app), engine.requests) == ([], [])
+        await press(pilot, "enter")
+        assert turns(app) == ["hi", "one"]
+
+
+async def test_only_the_last_answer_offers_to_go_on(scripted: Scripted, store_path: Path) -> None:
+    engine = ScriptedEngine(["one"], ["two"])
+    engine.reason = "length"
+    app = scripted(engine=engine)
+    async with app.run_test() as pilot:
+        await settle(pilot)
+        await say(pilot, "a")
+        (first,) = marks(app)
+        assert "Ctrl+L" in first
+        hold = Hold(engine, -1)
+        await pilot.press("b", "enter")
+        await pilot.pause(0.1)
+        assert hold.reached.wait(60)
+        assert marks(app) == [first.partition(" · ")[0]]
+        hold.go_on.set()
+        await settle(pilot)
+        assert marks(app) == [first.partition(" · ")[0], first]
+    again = scripted(resume=True)
+    async with again.run_test() as pilot:
+        await settle(pilot)
+        assert marks(again) == [first.partition(" · ")[0], first]
 
 
 async def test_stop_keeps_what_was_written(scripted: Scripted, store_path: Path) -> None:

@@ -147,7 +147,7 @@ class ChatPane(PaneFacts):
         if self.busy:
             self.say("an answer is being written; Esc stops it")
         elif self._waiting is not None:
-            self.say("your prompt will be sent when the model is loaded")
+            self.say("your prompt will be sent when the model is loaded; Esc takes it back")
         return self.busy or self._waiting is not None
 
     def may_write(self) -> bool:
@@ -295,10 +295,14 @@ class ChatPane(PaneFacts):
             self.earlier.page(by, message_id)
 
     def escape(self) -> None:
-        """Esc: the list of commands goes, or the answer stops, or an earlier prompt is left, or the message goes."""
+        """Esc: the list of commands goes, or the answer stops, or a prompt that waits for the model comes back, or an
+        earlier prompt is left, or the message goes."""
         if self.box.close_list():
             return
         if self.busy:
             self.stop()
+        elif self._waiting is not None:
+            self.give_back_waiting()
+            self.message.clear()
         elif not self.earlier.leave():
             self.message.clear()

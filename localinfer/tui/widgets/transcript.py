@@ -53,15 +53,21 @@ class Mark(Static):
         message_id: int
         by: int
 
-    def __init__(self, turn: SavedTurn) -> None:
+    def __init__(self, turn: SavedTurn, *, last: bool) -> None:
+        """`last`: can this message be gone on with?"""
         self._turn = turn
-        super().__init__(Content(self.text_of(turn)), markup=False)
+        super().__init__(Content(self.text_of(turn, last=last)), markup=False)
+
+    def rest(self) -> None:
+        """Other messages come after it."""
+        self.update(Content(self.text_of(self._turn, last=False)))
 
     @staticmethod
-    def text_of(turn: SavedTurn) -> str:
+    def text_of(turn: SavedTurn, *, last: bool) -> str:
         """What it says; nothing for most messages."""
         which = f"‹ {turn.variant}/{turn.variants} ›" if turn.variants > 1 else ""
-        why = f"cut off: {turn.cut_off} · Ctrl+L (/continue) goes on" if turn.cut_off else ""
+        how = " · Ctrl+L (/continue) goes on" if last else ""
+        why = f"cut off: {turn.cut_off}{how}" if turn.cut_off else ""
         busy = "being written in another process" if turn.elsewhere else ""
         return "   ".join(part for part in (which, why, busy) if part)
 
@@ -96,6 +102,9 @@ class Transcript(VerticalScroll, can_focus=False):
     def add(self, *widgets: Widget) -> AwaitMount:
         """Put something at the end. The welcome goes with the first turn."""
         self._drop([item for item in self.items if isinstance(item, Welcome)])
+        if any(isinstance(widget, Prompt) for widget in widgets):
+            for mark in self._marks.values():
+                mark.rest()
         self.items.extend(widgets)
         mounted = self._put(*widgets)
         self.anchor()
@@ -122,7 +131,7 @@ class Transcript(VerticalScroll, can_focus=False):
             self.add(*new)
         self._turns = dict(zip([*said[:same], *new], shown, strict=True))
         for item, turn in self._turns.items():
-            self._mark(item, turn)
+            self._mark(item, turn, last=turn is shown[-1])
 
     def _grow(self, item: Widget, turn: SavedTurn) -> None:
         """Write on with an answer that another process has written on."""
@@ -181,13 +190,13 @@ class Transcript(VerticalScroll, can_focus=False):
             return turn.role == "user" and item.said == turn.content
         return turn.role == "assistant" and item.source == StreamCleaner().push(turn.content)
 
-    def _mark(self, item: Widget, turn: SavedTurn) -> None:
-        old, text = self._marks.get(item), Mark.text_of(turn)
-        if old is not None and (old.text_of(turn) != str(old.content) or not text):
+    def _mark(self, item: Widget, turn: SavedTurn, *, last: bool) -> None:
+        old, text = self._marks.get(item), Mark.text_of(turn, last=last)
+        if old is not None and (text != str(old.content) or not text):
             self._drop([self._marks.pop(item)])
         item.set_class(bool(text), "-marked")
         if text and item not in self._marks:
-            mark = self._marks[item] = Mark(turn)
+            mark = self._marks[item] = Mark(turn, last=last)
             self.items.insert(self.items.index(item) + 1, mark)
             self._put(mark, after=item)
 
