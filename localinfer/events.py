@@ -88,9 +88,10 @@ class Drafting:
 
 
 def gain_in_words(drafting: Drafting) -> str:
-    """`x1.42 vs plain, 3.1 s saved`."""
+    """`x1.42 vs plain, 3.1 s saved`; the seconds only where there is a tenth of one."""
     saved = drafting.saved_s
-    return f"x{drafting.speedup or 1:.2f} vs plain, {abs(saved):.1f} s {'saved' if saved > -0.05 else 'lost'}"
+    seconds = f", {abs(saved):.1f} s {'saved' if saved > 0 else 'lost'}" if abs(saved) >= 0.05 else ""
+    return f"x{drafting.speedup or 1:.2f} vs plain{seconds}"
 
 
 @dataclass(frozen=True, slots=True)

@@ -51,6 +51,22 @@ def test_context_comes_before_drafts() -> None:
     assert shown.index("tok/s") < shown.index("context 30/512 (6%)") < shown.index("50% right") < shown.index("ITL")
 
 
+@pytest.mark.parametrize(
+    ("right", "plain_s", "spent_s", "shown"),
+    [
+        (5, 2.0, 1.0, "x2.00 vs plain, 1.0 s saved, 50% right"),
+        (5, 0.06, 0.04, "x1.50 vs plain, 50% right"),
+        (0, 0.36, 0.40, ""),  # a loss of less than a tenth of a second
+        (1, 1.0, 1.0, ""),
+        (0, 0.9, 2.0, "x0.45 vs plain, 1.1 s lost"),
+        (1, 0.9, 2.0, "x0.45 vs plain, 1.1 s lost, 10% right"),
+    ],
+)
+def test_drafts_show_no_zeros_and_call_a_loss_a_loss(right: int, plain_s: float, spent_s: float, shown: str) -> None:
+    drafting = Drafting("auto", (Guesses("suffix", 10, right),), plain_s=plain_s, spent_s=spent_s)
+    assert Status(stats=replace(STATS, drafting=drafting)).drafts == shown
+
+
 def test_why_there_are_no_drafts_is_told_in_the_details_only() -> None:
     status = Status(phase="ready", stats=replace(STATS, drafting=Drafting("auto", off="guesses would not pay")))
     assert "draft" not in words(status)

@@ -115,12 +115,15 @@ class Status:
 
     @property
     def drafts(self) -> str:
-        """What guessing ahead has won; empty where nobody has guessed."""
+        """What drafts have won or lost; empty where there were none, and where that is nothing to speak of."""
         drafting = self.stats.drafting if self.stats else None
         if drafting is None or not drafting.by_drafter:
             return ""
         tried, right = (sum(getattr(one, name) for one in drafting.by_drafter) for name in ("tried", "right"))
-        return f"{gain_in_words(drafting)}, {right / max(1, tried):.0%} right"
+        if (drafting.speedup or 1) < 1.005 and drafting.saved_s > -0.05:
+            return ""
+        share = f"{right / max(1, tried):.0%}"
+        return gain_in_words(drafting) + (f", {share} right" if share != "0%" else "")
 
     @property
     def no_drafts(self) -> str:
