@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import ClassVar
 
 from rich.console import RenderableType
+from textual import events, on
 from textual.app import App, SystemCommand
 from textual.command import Provider
 from textual.driver import Driver
@@ -70,6 +71,7 @@ class ChatApp(App[None]):
         self._clock = clock
         self._warned_at: float | None = None
         self._said: dict[str, float] = {}
+        self._early: list[events.Event] | None = []  # keys from before there is a box; None since then
         for one in THEMES:
             self.register_theme(one)
         if theme is not None and theme not in self.available_themes:
@@ -131,6 +133,20 @@ class ChatApp(App[None]):
         from localinfer.tui.terminal import LastingDriver
 
         return LastingDriver if issubclass(LastingDriver, found) else found
+
+    async def on_event(self, event: events.Event) -> None:
+        """Textual's own; keys that come before there is a box wait for it."""
+        if self._early is not None and isinstance(event, events.Key | events.Paste):
+            self._early.append(event)
+        else:
+            await super().on_event(event)
+
+    @on(ChatScreen.Ready)
+    async def type_early(self) -> None:
+        """Let the keys that waited be pressed now."""
+        early, self._early = self._early, None
+        for event in early or ():
+            await self.on_event(event)
 
     def on_mount(self) -> None:
         asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(_THREADS, "chat"))

@@ -2,9 +2,12 @@
 
 import os
 import signal
+import termios
+import tty
 from collections.abc import Callable
 from typing import IO, Any
 
+from textual._xterm_parser import XTermParser
 from textual.app import App
 from textual.drivers.linux_driver import LinuxDriver
 
@@ -59,6 +62,33 @@ class LastingDriver(LinuxDriver):
     def __init__(self, app: App[Any], **settings: Any) -> None:
         super().__init__(app, **settings)
         self._file: Any = Lasting(self._file, self._lose)
+        self._begun = False
+
+    def start_application_mode(self) -> None:
+        """Textual's own; the first time, after the keys that were pressed while the program started."""
+        before = None if self._begun else self._take_early()
+        self._begun = True
+        super().start_application_mode()
+        self.attrs_before = before or self.attrs_before
+
+    def _take_early(self) -> list[Any] | None:
+        """Pass on what was typed so far; the terminal gave it out line by line, and Enter as the end of a line.
+
+        Returns the settings of the terminal before; None where it has none.
+        """
+        try:
+            before, now = termios.tcgetattr(self.fileno), termios.tcgetattr(self.fileno)
+            now[tty.LFLAG], now[tty.IFLAG] = self._patch_lflag(now[tty.LFLAG]), self._patch_iflag(now[tty.IFLAG])
+            now[tty.CC][termios.VMIN] = now[tty.CC][termios.VTIME] = 0  # a read waits for nothing
+            termios.tcsetattr(self.fileno, termios.TCSANOW, now)
+            typed = b""
+            while piece := os.read(self.fileno, 4096):
+                typed += piece
+        except (termios.error, OSError):
+            return None
+        for message in XTermParser().feed(typed.decode(errors="replace").replace("\n", "\r")):
+            self.process_message(message)
+        return before
 
     def _sigtstp_application(self, *_: object) -> None:
         if self._key_thread is not None and self._key_thread.is_alive():

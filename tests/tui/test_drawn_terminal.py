@@ -70,3 +70,31 @@ def test_the_terminal_shows_what_is_stored(tmp_path: Path) -> None:
             time.sleep(0.2)
     finally:
         terminal.close()
+
+
+@pytest.mark.skipif(shutil.which("tmux") is None, reason="tmux is not installed")
+def test_what_is_typed_while_the_program_starts_is_not_lost(tmp_path: Path) -> None:
+    env = {name: value for name, value in os.environ.items() if name not in ("COLUMNS", "LINES")}
+    env |= {"TERM": "xterm-256color", "PYTHONPATH": os.pathsep.join(sys.path), "LC_ALL": "C.UTF-8"}
+    path, start = tmp_path / "chats.sqlite3", tmp_path / "start"
+    program = f"while [ ! -e {start} ]; do sleep 0.1; done; {sys.executable} -m tests.tui.writing_app {path}"
+    script = tmp_path / "run.sh"
+    script.write_text(f'before=$(stty -g); {program}; [ "$before" = "$(stty -g)" ] && echo tty same; sleep 60')
+    terminal = Terminal(tmp_path / "tmux", f"sh {script}", env)
+    try:
+        terminal.press("go on", "Enter", "and")
+        terminal.wait_for("and")  # the terminal's own echo
+        start.touch()
+        terminal.press(" then")
+        terminal.resize(200, 60)
+        terminal.wait_for("│ and then")
+        end = time.monotonic() + 60
+        while len(stored(path)) < 1:
+            assert time.monotonic() < end
+            time.sleep(0.2)
+        terminal.press("C-q")
+        terminal.wait_for("tty same")
+    finally:
+        terminal.close()
+    with ChatStore(path) as store:
+        assert [store.get(chat.id)[1][0].content for chat in store.list()] == ["go on"]

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 from textual import on, work
 from textual.binding import BindingType
+from textual.message import Message
 
 from localinfer.chats.session import ChatSession
 from localinfer.errors import LocalInferError, UsageError
@@ -108,8 +109,12 @@ class ChatScreen(PaneScreen):
         last = self._painted.get(pane.number, -1)
         return -1 if pane.number == self._here and last < self._paints - 1 else last
 
+    class Ready(Message):
+        """There is a box for what is typed."""
+
     async def on_mount(self) -> None:
-        self.pane.box.focus()
+        self.set_focus(self.pane.box)
+        self.post_message(self.Ready())
         self.mark()
         if self._tick_s is not None:
             self.set_interval(self._tick_s, self._tick)
