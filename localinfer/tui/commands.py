@@ -1,7 +1,8 @@
 """What can be typed after a slash: the table, how a line is read, and how it is completed."""
 
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import partial
 
 from localinfer.errors import UsageError
 
@@ -20,6 +21,8 @@ class Command:
     """`words(screen, begin)`: what could be the argument that begins like this."""
     key: str = ""
     """The key that does the same."""
+    short: Callable[[str, int], str] | None = None
+    """`short(word, cells)`: one of the words where room is short."""
 
     @property
     def usage(self) -> str:
@@ -65,6 +68,8 @@ class Match:
     does: str = ""
     whole: bool = True
     """Is that all, so that Enter does it at once?"""
+    short: Callable[[int], str] | None = field(default=None, compare=False)
+    """What is shown in so many cells; None where the end may be cut off."""
 
 
 class Completion:
@@ -87,7 +92,7 @@ class Completion:
         if command is None:
             return []
         words = command.words(self._screen, argument) if command.words else ()
-        found = [Match(f"/{name} {word}", f"/{name} {word}", whole=not word.endswith((" ", "/"))) for word in words]
+        found = [_with_word(command, word) for word in words]
         return found or [Match(line, command.usage, _with_key(command))]
 
     def complete(self, line: str) -> str:
@@ -121,6 +126,17 @@ def escaped(text: str) -> str:
 def _match(command: Command) -> Match:
     line = f"/{command.name}" + " " * bool(command.argument)
     return Match(line, command.usage, _with_key(command), whole=not command.needs)
+
+
+def _with_word(command: Command, word: str) -> Match:
+    line = f"/{command.name} {word}"
+    short = partial(_shortened, command, word) if command.short else None
+    return Match(line, line, whole=not word.endswith((" ", "/")), short=short)
+
+
+def _shortened(command: Command, word: str, cells: int) -> str:
+    before = f"/{command.name} "
+    return before + (command.short(word, cells - len(before)) if command.short else word)
 
 
 def _with_key(command: Command) -> str:

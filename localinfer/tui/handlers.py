@@ -13,6 +13,7 @@ from localinfer.errors import NotFound, UsageError
 from localinfer.text import one_line
 from localinfer.tui.commands import Command
 from localinfer.tui.editor import edited
+from localinfer.tui.labels import model_label
 from localinfer.tui.screens.chat import ChatScreen
 from localinfer.tui.screens.chats import ChatsScreen
 from localinfer.tui.screens.compare import CompareScreen
@@ -32,10 +33,16 @@ _UNKNOWN_CONTEXT = 8192
 
 
 def _command(
-    name: str, help_: str, argument: str = "", *, words: Words | None = None, key: str = ""
+    name: str,
+    help_: str,
+    argument: str = "",
+    *,
+    words: Words | None = None,
+    key: str = "",
+    short: Callable[[str, int], str] | None = None,
 ) -> Callable[[Run], Run]:
     def entered(run: Run) -> Run:
-        COMMANDS[name] = Command(name, argument, help_, run, words, key)
+        COMMANDS[name] = Command(name, argument, help_, run, words, key, short)
         return run
 
     return entered
@@ -74,7 +81,11 @@ async def _help(screen: ChatScreen, _pane: ChatPane, _argument: str) -> None:
     screen.app.push_screen(HelpScreen(COMMANDS.values()))
 
 
-@_command("model", "another model answers from here on", "REF", words=_models)
+def _model_in(name: str, cells: int) -> str:
+    return model_label(name, "", cells)
+
+
+@_command("model", "another model answers from here on", "REF", words=_models, short=_model_in)
 async def _model(screen: ChatScreen, pane: ChatPane, ref: str) -> None:
     if not pane.occupied():
         screen.swap_model(pane, screen.name_of(ref))

@@ -29,6 +29,12 @@ def model_label(ref: str, bits: str, room: int, *, spare: int = 0) -> str:
     return _cut(shorter, max(2, room - cell_len(width))) + width
 
 
+def cut_label(text: str, room: int) -> str:
+    """`text` in at most `room` cells; what is cut out stands before the width of the weights, if it ends with one."""
+    base, width = _taken_apart(text, "")
+    return text if cell_len(text) <= room else _cut(base, max(2, room - cell_len(width))) + width
+
+
 def _taken_apart(ref: str, bits: str) -> tuple[str, str]:
     """The name, and `:WIDTH` after it; empty where it is not known, or the name ends with it."""
     base, colon, width = ref.rpartition(":")

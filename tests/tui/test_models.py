@@ -13,7 +13,7 @@ from localinfer.errors import DoesNotFit, LocalInferError, NotFound
 from localinfer.tui.app import ChatApp
 from localinfer.tui.workers import LoadProgress
 from tests.tui.app_state import box, drawn, said, status, turns
-from tests.tui.conftest import say, settle, still_app
+from tests.tui.conftest import say, screen_text, settle, still, still_app
 from tests.tui.scripted import ScriptedEngine
 
 
@@ -215,3 +215,21 @@ async def test_an_unexpected_error_is_told_too(store_path: Path) -> None:
         await say(pilot, "/model odd")
         assert "\x1b" not in said(app)
         assert "broken" in said(app)
+
+
+async def test_models_that_differ_in_width_only_can_be_told_apart_in_a_narrow_pane(store_path: Path) -> None:
+    names = [f"HuggingFaceTB/SmolLM2-135M-Instruct:{width}" for width in ("BF16", "INT8")]
+    shop = Shop(*names)
+    app = shop.app(store_path, names[0])
+    async with app.run_test(size=(40, 30)) as pilot:
+        await settle(pilot)
+        await pilot.press(*"/model ")
+        await still(pilot)
+        seen = screen_text(app)
+        assert all(f"/model SmolLM2-135M-Instruct:{width}" in seen for width in ("BF16", "INT8"))
+        assert "/model HuggingFaceTB/SmolLM…:BF16" in seen  # the rest of the line in the box
+        await pilot.press("tab")
+        assert box(app).text == f"/model {names[0]}"
+        await pilot.resize_terminal(80, 30)
+        await still(pilot)
+        assert f"/model {names[0]}" in screen_text(app)

@@ -2,12 +2,17 @@
 
 from collections.abc import Sequence
 
+from rich.cells import cell_len
 from textual.content import Content
+from textual.widget import Widget
 from textual.widgets import OptionList
 from textual.widgets.option_list import Option
 
 from localinfer.text import one_line
 from localinfer.tui.commands import Match
+
+_BESIDE = 4
+"""Cells of the pane beside a line: padding and the scroll bar."""
 
 
 class Hints(OptionList, can_focus=False):
@@ -28,9 +33,19 @@ class Hints(OptionList, can_focus=False):
         self.moved = False
         if matches != self.matches:
             self.matches = matches
-            width = min(max((len(one.shown) for one in matches), default=0), 60)
-            self.set_options([Option(_line(one, width)) for one in matches])
+            self._fill()
         self.highlighted = 0 if first and matches else None
+
+    def _fill(self) -> None:
+        room = min(60, max(1, (self.parent.size.width if isinstance(self.parent, Widget) else 0) - _BESIDE))
+        shown = [one.short(room) if one.short else one.shown for one in self.matches]
+        width = min(max(map(cell_len, shown), default=0), 60)
+        self.set_options([Option(_line(text, one.does, width)) for text, one in zip(shown, self.matches, strict=True)])
+
+    def on_resize(self) -> None:
+        place = self.highlighted
+        self._fill()
+        self.highlighted = place
 
     def move(self, by: int) -> None:
         """To the next line or the one before; after the last comes the first."""
@@ -44,8 +59,8 @@ class Hints(OptionList, can_focus=False):
         return self.matches[place] if place is not None and place < len(self.matches) else None
 
 
-def _line(match: Match, width: int) -> Content:
+def _line(shown: str, does: str, width: int) -> Content:
     return Content.assemble(
-        Content.styled(one_line(match.shown, 60).ljust(width + 2), "bold $primary"),
-        Content.styled(one_line(match.does, 120), "$foreground 60%"),
+        Content.styled(one_line(shown, 60).ljust(width + 2), "bold $primary"),
+        Content.styled(one_line(does, 120), "$foreground 60%"),
     )

@@ -5,6 +5,7 @@ import re
 from dataclasses import dataclass
 from typing import ClassVar
 
+from rich.cells import cell_len
 from textual import events
 from textual.binding import Binding, BindingType
 from textual.geometry import Region
@@ -14,6 +15,7 @@ from textual.widgets import TextArea
 
 from localinfer.text import clean
 from localinfer.tui.commands import Completion, Match, is_call
+from localinfer.tui.labels import cut_label
 from localinfer.tui.widgets.hints import Hints
 
 FOLD_CHARACTERS, FOLD_LINES = 4000, 40
@@ -68,7 +70,7 @@ class PromptBox(TextArea):
         self._folded: dict[str, str] = {}
         self._completion = completion
         self._hints = hints
-        self._brought_back = ""
+        self._brought_back = self._rest = ""
         super().__init__(self._fold(clean(text)), placeholder="Message", highlight_cursor_line=False)
         self.border_subtitle = self.advice
 
@@ -115,7 +117,8 @@ class PromptBox(TextArea):
             self._brought_back = ""
         asks = is_call(line) and not self._brought_back
         at_end = self.cursor_location == self.document.end
-        self.suggestion = self._completion.complete(line) if asks and at_end else ""
+        self._rest = self._completion.complete(line) if asks and at_end else ""
+        self.suggestion = cut_label(self._rest, max(2, self.content_size.width - cell_len(line) - 1))
         self._hints.show(self._completion.matches(line) if asks else [], first=" " not in line)
 
     async def on_key(self, event: events.Key) -> None:
@@ -171,7 +174,13 @@ class PromptBox(TextArea):
         if self._hints.moved and (chosen := self._hints.chosen):
             self.replace_all(chosen.line)
         else:
-            self.insert(self.suggestion)
+            self.insert(self._rest)
+
+    def action_cursor_right(self, select: bool = False) -> None:
+        if self.suggestion:
+            self.insert(self._rest)
+        else:
+            super().action_cursor_right(select)
 
     def _enter(self) -> None:
         if self.text.startswith(QUOTES) and not _closed(self.text):
