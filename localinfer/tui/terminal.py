@@ -68,7 +68,7 @@ class LastingDriver(LinuxDriver):
         """Textual's own; the first time, after the keys that were pressed while the program started."""
         before = None if self._begun else self._take_early()
         self._begun = True
-        super().start_application_mode()
+        super().start_application_mode()  # type: ignore[no-untyped-call]
         self.attrs_before = before or self.attrs_before
 
     def _take_early(self) -> list[Any] | None:
