@@ -201,7 +201,7 @@ def _message(one: Any, at: int) -> Message:
         _whole(value, f"message {at}")
     content: Any = one.get("content")
     if content is None and "tool_calls" in extra:
-        return Message(cast(Role, one["role"]), "", {**extra, "content": None})  # templates may ask whether it is null
+        return Message(cast(Role, one["role"]), "", {**extra, "content": None})  # absent for templates
     parts: list[Any] = content if isinstance(content, list) else [content]
     texts: list[Any] = [part["text"] if _is_text_part(part) else part for part in parts]
     if not all(isinstance(text, str) for text in texts):

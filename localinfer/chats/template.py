@@ -154,8 +154,8 @@ def reads_parts(template: str) -> bool:
 
 
 def _as_templates_read(message: Mapping[str, Any]) -> dict[str, Any]:
-    """Without fields that are null, save the content, and with the reasoning under the names that templates read."""
-    turn = {name: value for name, value in message.items() if value is not None or name == "content"}
+    """Without fields that are null, and with the reasoning under the names that templates read."""
+    turn = {name: value for name, value in message.items() if value is not None}
     reasoning = next((turn[name] for name in _REASONING if name in turn), None)
     if reasoning is not None:
         turn = {"thinking": reasoning, **turn, "reasoning_content": reasoning}

@@ -329,24 +329,11 @@ def test_special_strings_are_found_fast() -> None:
     assert len(rendered.plain) == 11 * 50_000
 
 
-def test_a_call_without_words_has_content_that_is_null() -> None:
-    """DeepSeek's templates write a call only where the content is null, which is what transformers passes on."""
-    template = (
-        "{% for m in messages %}{% if m['content'] is none %}CALL {{ m.tool_calls[0].function.name }}"
-        "{% else %}{{ m.content }}{% endif %}{% endfor %}"
-    )
+def test_a_call_without_words_has_no_content() -> None:
+    """Templates may ask whether it is there; transformers leaves fields that are null out."""
+    template = "{% for m in messages %}{{ m.content if m.content is defined else 'CALL' }} {% endfor %}"
     call = {"type": "function", "function": {"name": "add", "arguments": {}}}
-    line = json.dumps(
-        {
-            "messages": [
-                {"role": "user", "content": "1+1?"},
-                {"role": "assistant", "content": None, "tool_calls": [call]},
-                {"role": "tool", "content": "2"},
-            ]
-        }
-    )
+    turns = [{"role": "user", "content": "1+1?"}, {"role": "assistant", "content": None, "tool_calls": [call]}]
+    line = json.dumps({"messages": [*turns, {"role": "tool", "content": "2"}]})
     asked = understood(line.encode(), 0, 1, limit=1 << 16, context="", sampling=SamplingParams())
-    from transformers.utils.chat_template_utils import render_jinja_template
-
-    theirs: Any = render_jinja_template([json.loads(line)["messages"]], chat_template=template)
-    assert render(template, asked.turns).plain == theirs[0][0] == "1+1?CALL add2"
+    assert render(template, asked.turns).plain == "1+1? CALL 2 "
