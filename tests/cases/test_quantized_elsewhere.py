@@ -108,12 +108,11 @@ def test_a_symmetric_file_whose_zeros_are_stored_as_they_are_is_the_second_versi
     right(path, meaning)
 
 
-@pytest.mark.parametrize(("stored", "named"), [(1, "gptq_v2"), (2, "gptq")])
-def test_a_version_that_is_named_is_believed(tmp_path: Path, stored: int, named: str) -> None:
+def test_a_second_version_that_is_named_is_believed(tmp_path: Path) -> None:
     path = make_checkpoint(tmp_path / "m")
-    foreign.gptq(path, 4, 32, symmetric=True, version=stored)
-    change_config(path, quantization_config=taken_out(path) | {"checkpoint_format": named})
-    with pytest.raises(Corrupt, match=r"zero point of [79] "):
+    foreign.gptq(path, 4, 32, symmetric=True, version=1)
+    change_config(path, quantization_config=taken_out(path) | {"checkpoint_format": "gptq_v2"})
+    with pytest.raises(Corrupt, match=r"zero point of 7 "):
         Checkpoint(path).linear("model.layers.0.self_attn.q_proj")
 
 

@@ -132,6 +132,7 @@ def test_a_smaller_form_that_fits_is_named(cli: Cli, mine: str, monkeypatch: pyt
     from localinfer.cost.fit import estimate
     from localinfer.hub.resolve import resolve
 
+    monkeypatch.setattr("localinfer.cost.fit.PAGES", Path("/nowhere"))  # a huge page would hold either form
     assert cli("quantize", mine, "--bits", "4", "--method", "rtn").code == 0
     need = estimate(resolve(f"{mine}:INT4").path).total_bytes
     monkeypatch.setattr("localinfer.cost.fit.available_bytes", lambda: need)
