@@ -32,7 +32,7 @@ class Comparison:
     """All figures that both reports have, and words about what differs otherwise."""
 
     speeds: tuple[Change, ...]
-    """Medians of tokens a second: only for the same machine in the same mood."""
+    """Medians of tokens a second: only for the same machine at the same speed of memory."""
     ratios: tuple[Change, ...]
     """How many times the other engine's speed ours is: stays the same when the machine has a bad day."""
     notes: tuple[str, ...]

@@ -203,13 +203,13 @@ def _with_share(row: BenchRow, subject: Subject, tops: float | None) -> BenchRow
     if not row.test.startswith("pp") or not subject.path.is_dir() or not tops:
         return row
     checkpoint = Checkpoint(subject.path)
-    body = [linear for linear in checkpoint.graph.linears() if ".layers." in linear.name]
-    bits = {checkpoint.form(linear.name)[0] for linear in body}
+    body = checkpoint.graph.body
+    bits = {checkpoint.form(linear.name)[0] for op in body for linear in op.linears()}
     if 16 in bits:
         return row  # those are products of floats
     planes = 2 if bits == {8} else 1  # activations of 16 bits are two planes of 8
-    products = planes * sum(linear.rows * linear.cols for linear in body)
-    return replace(row, peak_share=2 * products * row.tok_s / (tops * 1e12))
+    flops = planes * sum(op.flops(1) for op in body)
+    return replace(row, peak_share=flops * row.tok_s / (tops * 1e12))
 
 
 def _steps(subject: Subject, config: EngineConfig, rows: Sequence[int], seed: int, clock: Clock) -> list[StepRow]:

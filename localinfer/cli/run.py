@@ -11,6 +11,7 @@ from localinfer.cli import options as o
 from localinfer.cli.bundles import CostFlags, EngineFlags, SamplingFlags
 from localinfer.cli.command import TYPED
 from localinfer.cli.telling import Terminal
+from localinfer.config import DEFAULT_CONTEXT
 from localinfer.errors import UsageError
 
 if TYPE_CHECKING:
@@ -64,8 +65,6 @@ def run(
         tints_of(sys.stdout)  # refuses a pipe before anything is loaded
     ref, argument = split_words(words or [], model, prompt, ctx.meta[TYPED])
     talks = repl.is_wanted(argument is not None, file, json)
-    from localinfer.config import DEFAULT_CONTEXT
-
     text = "" if talks else read_prompt(argument, file, lossy=lossy, context=engine.ctx_size or DEFAULT_CONTEXT)
     found = find(ref, revision=revision, offline=offline, tell=Terminal(quiet))
     offer = offer_for(found.name, cost.api_model) if json or stats else None

@@ -49,7 +49,7 @@ class Fit:
 
 
 def estimate(
-    path: Path,
+    model: Path | Checkpoint,
     *,
     context: int | None = None,
     parallel: int = 1,
@@ -58,7 +58,7 @@ def estimate(
     free_bytes: int | None = None,
     form: Form | None = None,
 ) -> Fit:
-    """What the checkpoint at `path` needs; reads no weights.
+    """What a checkpoint needs, open or at a path; reads no weights.
 
     `context` None is what the engine takes then, and `kv_tokens` None the context for each of `parallel` sequences;
     `free_bytes` None asks the machine. `kv_bits` may be given layer by
@@ -66,21 +66,20 @@ def estimate(
     widths that matrices would have after quantizing.
     Raises what opening a checkpoint raises: `NotFound`, `NotSupported`, `Corrupt`.
     """
-    checkpoint = Checkpoint(path)
-    spec = checkpoint.spec
-    tokens = context or min(spec.max_context, DEFAULT_CONTEXT)
+    checkpoint = model if isinstance(model, Checkpoint) else Checkpoint(model)
+    tokens = context_of(checkpoint, context)
     whole = parallel * -(-tokens // BLOCK_TOKENS) * BLOCK_TOKENS if kv_tokens is None else kv_tokens
     needs = held(checkpoint, context=tokens, kv_tokens=whole, kv_bits=kv_bits, parallel=parallel, form=form)
     # What loading needs beside the weights is given back before the cache is written.
     other = max(needs.step, _loading(checkpoint, form) - needs.kv) + needs.ropes
-    other += RUNTIME_BYTES + _tokenizer(path, spec.vocab_size) + _unfilled(checkpoint, form)
+    other += RUNTIME_BYTES + _tokenizer(checkpoint.path, checkpoint.spec.vocab_size) + _unfilled(checkpoint, form)
     free = available_bytes() if free_bytes is None else free_bytes
     return Fit(needs.weights + needs.kv + other, needs.weights, needs.kv, other, free, tokens)
 
 
-def context_of(path: Path, asked: int | None) -> int:
-    """Tokens of context that the engine takes for the checkpoint at `path`: `asked`, or else its own choice."""
-    return asked or min(Checkpoint(path).spec.max_context, DEFAULT_CONTEXT)
+def context_of(checkpoint: Checkpoint, asked: int | None = None) -> int:
+    """Tokens of context that the engine takes for it: `asked`, or else its own choice."""
+    return asked or min(checkpoint.spec.max_context, DEFAULT_CONTEXT)
 
 
 def _unfilled(checkpoint: Checkpoint, form: Form | None) -> int:

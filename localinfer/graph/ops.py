@@ -242,7 +242,3 @@ class Graph:
         for linear, part in chain(*(op.traffic(rows) for op in self.ops)):
             read[linear] = max(part, read.get(linear, 0.0))
         return read
-
-    def flops(self, rows: int) -> int:
-        """Multiplications and additions of all matrices in a step of so many rows, each of which has its logits."""
-        return sum(op.flops(rows) for op in self.ops)

@@ -24,10 +24,12 @@ def check_fit(model: LocalModel, config: EngineConfig) -> None:
 def _estimate(path: Path, config: EngineConfig) -> "Fit":
     """What this model needs with these settings."""
     from localinfer.cost.fit import context_of, estimate
+    from localinfer.graph.weights import Checkpoint
 
-    context = context_of(path, config.context)
+    checkpoint = Checkpoint(path)
+    context = context_of(checkpoint, config.context)
     return estimate(
-        path,
+        checkpoint,
         context=context,
         parallel=config.parallel,
         kv_tokens=config.pool_tokens(context),

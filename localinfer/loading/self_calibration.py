@@ -64,8 +64,9 @@ def _drawn(
     `UsageError` where the time ends before there is enough to calibrate on."""
     from localinfer.chats.self_calibration import CONTEXT, TOGETHER, write_self_calibration
     from localinfer.config import EngineConfig
-    from localinfer.cost.fit import estimate
+    from localinfer.cost.fit import context_of
     from localinfer.engine.opening import open_engine
+    from localinfer.graph.weights import Checkpoint
     from localinfer.quantize.estimates import LEAST_TOKENS
     from localinfer.quantize.journal import locked, require_same_source
     from localinfer.quantize.origin import Origin
@@ -73,7 +74,7 @@ def _drawn(
     origin = Origin(source.path)
     if earlier != "fresh":
         require_same_source(dest.with_name(dest.name + ".partial"), origin.said)
-    context = min(CONTEXT, estimate(source.path).context)
+    context = min(CONTEXT, context_of(Checkpoint(source.path)))
     config = EngineConfig(
         context=context, parallel=TOGETHER, kv_tokens=context * TOGETHER, kv_bits=16, threads=threads or None
     )

@@ -30,17 +30,18 @@ def own_text(
     from localinfer.chats.self_calibration import CONTEXT, write_self_calibration
     from localinfer.chats.template import conversation
     from localinfer.config import EngineConfig
-    from localinfer.cost.fit import estimate
+    from localinfer.cost.fit import context_of
     from localinfer.distill.time_plan import TOGETHER
     from localinfer.engine.drafters import key_of_model
     from localinfer.engine.opening import open_engine
+    from localinfer.graph.weights import Checkpoint
     from localinfer.paths import drafters_dir
     from localinfer.quantize.calibration import calibration
     from localinfer.quantize.journal import locked
 
     folder = drafters_dir() / f"{key_of_model(model.path)}-words-{seed}.partial"
     folder.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-    context = min(CONTEXT, estimate(model.path).context)
+    context = min(CONTEXT, context_of(Checkpoint(model.path)))
     config = EngineConfig(
         context=context, parallel=TOGETHER, kv_tokens=context * TOGETHER, threads=threads or None, draft="off"
     )
