@@ -47,7 +47,7 @@ def keep(report: Mapping[str, Any], *, command: str) -> str:
 def kept(model: str | None = None) -> tuple[list[Kept], int]:
     """The reports that are kept, oldest first, of one model or of all; and how many lines made no sense.
 
-    The ladders of all forms of a model belong to each of them.
+    The ablations of all forms of a model belong to each of them.
     """
     path = bench_file()
     try:
@@ -140,7 +140,7 @@ def history_plot(reports: Sequence[Kept], *, width: int, height: int = 15, colou
 
 
 def _rows(report: Kept) -> list[Mapping[str, Any]]:
-    """What has a speed: tests, answers, rungs and workloads; not the times of single steps."""
+    """What has a speed: tests, answers, variants and workloads; not the times of single steps."""
     return [row for row in _all_rows(report) if row.get("tok_s") is not None and "n_rows" not in row]
 
 

@@ -64,7 +64,7 @@ class BenchReport:
     rows: Sequence[BenchRow]
     peers: Sequence[BenchRow] = ()
     steps: Sequence[StepRow] = ()
-    ladder: Sequence[Any] = field(default=())
+    ablation: Sequence[Any] = field(default=())
 
     def to_json(self) -> dict[str, Any]:
         """`{machine, model, rows, peers, ladder}`; rows of steps follow the tests in `rows`."""
@@ -73,7 +73,7 @@ class BenchReport:
             "model": asdict(self.model),
             "rows": [*map(asdict, self.rows), *map(asdict, self.steps)],
             "peers": [{**asdict(peer), "ratio": ratio(self.rows, peer)} for peer in self.peers],
-            "ladder": list(self.ladder),
+            "ladder": list(self.ablation),
         }
 
 

@@ -10,9 +10,9 @@ from localinfer.cli import options as o
 from localinfer.cli.bench_history import Keep, earlier_report, keep_result, show_history
 from localinfer.cli.bench_modes import mode_of, refuse_others
 from localinfer.cli.bundles import (
+    AblationFlags,
     EngineFlags,
     HistoryFlags,
-    LadderFlags,
     RandomFlags,
     RivalFlags,
     TariffFlags,
@@ -53,7 +53,7 @@ def bench(
     workload: WorkloadFlags,
     tasks: o.Tasks,
     prompts: o.Prompts,
-    ladder: LadderFlags,
+    ladder: AblationFlags,
     max_tokens: o.MaxTokens,
     reps: o.Reps,
     rival: RivalFlags,
@@ -80,7 +80,7 @@ def bench(
         return
     if ladder.ladder:
         how: dict[str, Any] = {"seed": seed, "revision": revision, "offline": offline, "json": json, "quiet": quiet}
-        climb_ladder(name, weights, ladder, streams, max_tokens, reps, engine, cost, how | {"keep": keep})
+        show_ablation(name, weights, ladder, streams, max_tokens, reps, engine, cost, how | {"keep": keep})
         return
     found = subject(name, weights, revision=revision, offline=offline, quiet=quiet)
     ways = drafting_ways(engine, typed="draft" in ctx.meta[TYPED] or engine.draft != "auto")
@@ -117,10 +117,10 @@ def names_of(tests: "Sequence[BenchTest]", ways: dict[str, EngineConfig], steps:
     return [*plain, *drafted, *(f"{count} rows" for count in steps)]
 
 
-def climb_ladder(
+def show_ablation(
     name: str | None,
     weights: RandomFlags,
-    ladder: LadderFlags,
+    ladder: AblationFlags,
     streams: list[int],
     max_tokens: int | None,
     reps: int,
@@ -128,8 +128,8 @@ def climb_ladder(
     cost: TariffFlags,
     how: dict[str, Any],
 ) -> None:
-    """`--ladder`, with what it takes of the other flags; `how` goes to `climb` as it is."""
-    from localinfer.cli.ladder import base_of, climb, kv_of
+    """`--ladder`, with what it takes of the other flags; `how` goes to `ablate` as it is."""
+    from localinfer.cli.ablation import ablate, base_of, kv_of
 
     if len(streams) > 1 or (streams and streams[0] < 2):
         raise UsageError("`--ladder` takes one number of streams, 2 or more", hint="write it like `-np 8`")
@@ -147,7 +147,7 @@ def climb_ladder(
         settings["recorded"] = Path(ladder.replay).expanduser()
     config = engine.config(draft="off")
     how |= {"cost": cost, "plot": ladder.plot}
-    climb(name or "starter", config, random=weights.random, settings=settings, **how)
+    ablate(name or "starter", config, random=weights.random, settings=settings, **how)
 
 
 def subject(name: str | None, weights: RandomFlags, *, revision: str | None, offline: bool, quiet: bool) -> LocalModel:

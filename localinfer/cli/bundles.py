@@ -129,7 +129,7 @@ class HistoryFlags:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class LadderFlags:
+class AblationFlags:
     """Whether all steps from the naive way up are measured, and how."""
 
     ladder: o.Ladder

@@ -486,7 +486,7 @@ Ladder = Annotated[
     flag(
         "ladder",
         "flag",
-        "Climb from naive bf16 in torch to everything on, each step measured in turn: INT8, INT4, INT3, drafts, a "
+        "Measure from naive bf16 in torch to everything on, one step after another: INT8, INT4, INT3, drafts, a "
         "smaller KV cache, many streams. With --plot a picture; the upper steps stand on --bits.",
     ),
 ]
@@ -495,7 +495,7 @@ Replay = Annotated[
     flag(
         "replay",
         "text",
-        "With --ladder and --random: an earlier ladder's JSON, whose accepted guesses are replayed.",
+        "With --ladder and --random: an earlier report as JSON, whose accepted guesses are replayed.",
         metavar="FILE.json",
     ),
 ]

@@ -10,7 +10,7 @@ LEAST_ROWS = 8
 SLACK = 1.25
 """Where decoding alone takes longer than the goal, a step with prompt tokens may take this many times as long."""
 
-_LADDER = (8, 16, 24, 32, 48, 64, 96, 128, 192, 256, 384, 512, 768, 1024, 1536, 2048, 3072, 4096)
+_SIZES = (8, 16, 24, 32, 48, 64, 96, 128, 192, 256, 384, 512, 768, 1024, 1536, 2048, 3072, 4096)
 
 
 class StepTime(Protocol):
@@ -39,7 +39,7 @@ class ChunkRule:
         if self.time is None or not decoding:
             return self.most
         limit, chosen = self.limit_s(decoding), min(LEAST_ROWS, self.most)
-        for rows in _LADDER:
+        for rows in _SIZES:
             if rows > self.most or (rows > chosen and self.time.expect([*decoding, (rows, context)]) > limit):
                 break
             chosen = max(chosen, rows)

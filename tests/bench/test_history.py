@@ -89,7 +89,7 @@ def test_a_full_disk_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
     assert "no space left" in history.keep(report(10.0), command="c")
 
 
-def test_the_ladder_of_a_model_belongs_to_each_of_its_forms() -> None:
+def test_the_ablation_of_a_model_belongs_to_each_of_its_forms() -> None:
     history.keep({"model": {"name": "me/m"}, "rows": [], "ladder": [{"name": "INT4", "tok_s": 9.0}]}, command="c")
     history.keep(report(10.0, "me/m"), command="c")
     assert "| INT4 | 9.0 |" in history.history_table(history.kept("me/m:INT4")[0])

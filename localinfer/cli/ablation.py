@@ -1,4 +1,4 @@
-"""`bench --ladder`: the forms of a model, made where they are missing, and the report on all rungs."""
+"""`bench --ladder`: the forms of a model, made where they are missing, and the report on all variants."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,15 +11,15 @@ from localinfer.errors import NotFound, UsageError
 from localinfer.hub.model import LocalModel
 
 if TYPE_CHECKING:
-    from localinfer.bench.ladder import ToPrompts
-    from localinfer.bench.ladder_run import LadderPlan
+    from localinfer.bench.ablation import ToPrompts
+    from localinfer.bench.ablation_run import AblationPlan
 
 FORMS = ("INT8", "INT4", "INT3")
 PER_TASK = 2
 """Prompts of each task, if nothing else is asked for."""
 
 
-def climb(
+def ablate(
     name: str,
     config: EngineConfig,
     *,
@@ -34,9 +34,9 @@ def climb(
     quiet: bool,
     keep: Keep,
 ) -> None:
-    """Climb the ladder, keep it and show it; `settings` are fields of `LadderPlan`."""
-    from localinfer.bench.ladder_report import draw, ladder_table
-    from localinfer.bench.ladder_run import run_ladder
+    """Measure the variants, keep the report and show it; `settings` are fields of `AblationPlan`."""
+    from localinfer.bench.ablation_report import ablation_table, draw
+    from localinfer.bench.ablation_run import run_ablation
     from localinfer.cli.output import line, show_json
     from localinfer.cli.progress import Progress
     from localinfer.evaluate.picture import require_picture
@@ -51,14 +51,16 @@ def climb(
     what = f"--random {random.partition(':')[0]}" if random is not None else name
     command = f"localinfer bench {what} --ladder -n {plan.most} --reps {plan.rounds}{_other_flags(plan, config, seed)}"
     with Progress(long=True, quiet=quiet) as progress:
-        report = {"command": command} | run_ladder(plan, config, tariff=cost.tariff(), seed=seed, on_progress=progress)
+        report = {"command": command} | run_ablation(
+            plan, config, tariff=cost.tariff(), seed=seed, on_progress=progress
+        )
     keep(report)
-    show_json(report) if json else line(ladder_table(report).rstrip("\n"))
+    show_json(report) if json else line(ablation_table(report).rstrip("\n"))
     if picture is not None:
         draw(report, picture)
 
 
-def _other_flags(plan: "LadderPlan", config: EngineConfig, seed: int) -> str:
+def _other_flags(plan: "AblationPlan", config: EngineConfig, seed: int) -> str:
     """What else stood in the command and changes figures, as it would be typed."""
     given = {
         "--bits": plan.base[3:] if plan.base != "INT4" else None,
@@ -71,9 +73,11 @@ def _other_flags(plan: "LadderPlan", config: EngineConfig, seed: int) -> str:
     return "".join(f" {flag} {value}" for flag, value in given.items() if value is not None)
 
 
-def _of_model(name: str, settings: dict[str, Any], *, revision: str | None, offline: bool, quiet: bool) -> "LadderPlan":
+def _of_model(
+    name: str, settings: dict[str, Any], *, revision: str | None, offline: bool, quiet: bool
+) -> "AblationPlan":
     """The original and its forms; those that are missing are made now, as `quantize` would make them."""
-    from localinfer.bench.ladder_run import LadderPlan
+    from localinfer.bench.ablation_run import AblationPlan
     from localinfer.cli.evaluate import original_of
     from localinfer.cli.output import note
     from localinfer.hub.reference import parse
@@ -81,7 +85,7 @@ def _of_model(name: str, settings: dict[str, Any], *, revision: str | None, offl
     from localinfer.loading.making import make_small
 
     reference = parse(name, revision=revision)
-    plain = name if reference.path else reference.name  # without the form: all of them are climbed
+    plain = name if reference.path else reference.name  # without the form: all of them are measured
     source = original_of(plain, revision=reference.revision, offline=offline, quiet=quiet)
     forms: dict[str, Path] = {"BF16": source.path}
     for form in FORMS:
@@ -93,12 +97,12 @@ def _of_model(name: str, settings: dict[str, Any], *, revision: str | None, offl
             make_small(source, int(form[3:]), tell=Terminal(quiet))
             made = resolve(f"{source.name}:{form}", offline=True)
         forms[form] = made.path
-    return LadderPlan(name=source.name, revision=source.revision, forms=forms, to_prompts=_prompts(), **settings)
+    return AblationPlan(name=source.name, revision=source.revision, forms=forms, to_prompts=_prompts(), **settings)
 
 
-def _of_random(word: str, settings: dict[str, Any], quiet: bool) -> "LadderPlan":
+def _of_random(word: str, settings: dict[str, Any], quiet: bool) -> "AblationPlan":
     """Random weights of a shape in all forms."""
-    from localinfer.bench.ladder_run import LadderPlan
+    from localinfer.bench.ablation_run import AblationPlan
     from localinfer.cli.random_weights import random_weights
 
     shape = word.partition(":")[0]
@@ -106,7 +110,7 @@ def _of_random(word: str, settings: dict[str, Any], quiet: bool) -> "LadderPlan"
         form: random_weights(f"{shape}:{form}", None, None, None, quiet=quiet) for form in ("BF16", *FORMS)
     }
     forms = {form: model.path for form, model in made.items()}
-    return LadderPlan(name=f"random/{shape}", revision=None, forms=forms, **settings)
+    return AblationPlan(name=f"random/{shape}", revision=None, forms=forms, **settings)
 
 
 def _prompts() -> "ToPrompts":
@@ -122,14 +126,14 @@ def _prompts() -> "ToPrompts":
 
 
 def base_of(bits: str | None) -> str:
-    """The form that the upper rungs stand on. Raises `UsageError` for 16 bits, which the lowest has."""
+    """The form that the upper variants stand on. Raises `UsageError` for 16 bits, which the first has."""
     if bits == "16":
-        raise UsageError("the ladder's first rung has 16 bits already", hint="give 8, 4 or 3")
+        raise UsageError("the first variant has 16 bits already", hint="give 8, 4 or 3")
     return f"INT{bits or 4}"
 
 
 def kv_of(bits: str) -> KvBits:
     """The bits of the quantized cache. Raises `UsageError` for one that is not quantized."""
     if bits == "16":
-        raise UsageError("`--kv-bits 16` quantizes no cache", hint="give 8 or 4: it is a rung of its own")
+        raise UsageError("`--kv-bits 16` quantizes no cache", hint="give 8 or 4: it is a variant of its own")
     return 8 if bits == "8" else 4

@@ -1,4 +1,4 @@
-"""The ladder as figures: JSON to keep, a table for people and for pages, and a picture."""
+"""The ablation as figures: JSON to keep, a table for people and for pages, and a picture."""
 
 import statistics
 from collections.abc import Mapping, Sequence
@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from localinfer.bench.ladder import NAIVE, Climbed, hash_of
+from localinfer.bench.ablation import NAIVE, VariantResult, hash_of
 from localinfer.cost.bill import usd
 from localinfer.cost.energy import Source, marked
 from localinfer.cost.prices import Tariff, per_million_at
@@ -21,8 +21,8 @@ _INCHES = (9.6, 4.8)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class LadderRow:
-    """One rung. Speeds in tokens of answers a second, prompts included; ratios are medians of the rounds' ratios."""
+class AblationRow:
+    """One variant. Speeds in tokens of answers a second, prompts included; ratios are medians of the rounds' ratios."""
 
     name: str
     stands_on: str | None
@@ -31,7 +31,7 @@ class LadderRow:
     decode_tok_s: float
     """After first tokens; of many streams: as `tok_s`."""
     times_previous: float | None
-    """Against the rung it stands on."""
+    """Against the variant it stands on."""
     times_naive: float
     bits_per_weight: float
     kv_bits: int
@@ -58,36 +58,36 @@ class LadderRow:
 
 
 def rows_of(
-    climbed: Sequence[Climbed], klds: Mapping[tuple[Path, int], float], tariff: Tariff, source: Source
-) -> list[LadderRow]:
+    results: Sequence[VariantResult], klds: Mapping[tuple[Path, int], float], tariff: Tariff, source: Source
+) -> list[AblationRow]:
     """The rows of what was measured; `klds` by path and bits of the cache."""
-    by_name = {one.rung.name: one for one in climbed}
-    return [_row(one, by_name, klds, tariff, source) for one in climbed]
+    by_name = {one.variant.name: one for one in results}
+    return [_row(one, by_name, klds, tariff, source) for one in results]
 
 
 def _row(
-    one: Climbed,
-    by_name: Mapping[str, Climbed],
+    one: VariantResult,
+    by_name: Mapping[str, VariantResult],
     klds: Mapping[tuple[Path, int], float],
     tariff: Tariff,
     source: Source,
-) -> LadderRow:
-    rung = one.rung
+) -> AblationRow:
+    variant = one.variant
     speeds = [turn.tokens / turn.seconds for turn in one.turns]
-    below = by_name[rung.stands_on] if rung.stands_on else None
+    below = by_name[variant.stands_on] if variant.stands_on else None
     joules = [turn.joules / turn.tokens for turn in one.turns if turn.joules is not None]
     each = statistics.median(joules) if joules else None
     tok_s = statistics.median(speeds)
     first = one.turns[0]
     plain = first.tokens - len(first.ids)
-    return LadderRow(
-        name=rung.name,
-        stands_on=rung.stands_on,
+    return AblationRow(
+        name=variant.name,
+        stands_on=variant.stands_on,
         tok_s=tok_s,
         tok_s_sd=statistics.stdev(speeds) if len(speeds) > 1 else 0.0,
         decode_tok_s=(
             tok_s
-            if rung.streams > 1
+            if variant.streams > 1
             else statistics.median((t.tokens - len(t.ids)) / t.decode_s for t in one.turns if t.decode_s > 0)
             if plain
             else 0.0
@@ -95,35 +95,35 @@ def _row(
         times_previous=_times(one, below) if below else None,
         times_naive=_times(one, by_name[NAIVE]),
         bits_per_weight=one.bits_per_weight,
-        kv_bits=rung.kv_bits,
-        draft=rung.draft,
-        streams=rung.streams,
+        kv_bits=variant.kv_bits,
+        draft=variant.draft,
+        streams=variant.streams,
         bytes_per_token=_bytes(one),
         joules_per_token=each,
         energy_source=source if joules else "none",
         usd_per_mtok=per_million_at(tok_s, None if each is None else each * tok_s, tariff),
-        kld=0.0 if rung.name == NAIVE and klds else klds.get((rung.path, rung.kv_bits)),
+        kld=0.0 if variant.name == NAIVE and klds else klds.get((variant.path, variant.kv_bits)),
         output_ok=one.is_steady,  # of ours what is not raises before there is a row
         check=_check_in_words(one),
         output_hash=hash_of(one),
         settings=one.settings,
-        rows_of_steps=first.drafts if rung.draft != "off" and rung.streams == 1 else (),
-        decoded=first.tokens if rung.draft != "off" and rung.streams == 1 else 0,
+        rows_of_steps=first.drafts if variant.draft != "off" and variant.streams == 1 else (),
+        decoded=first.tokens if variant.draft != "off" and variant.streams == 1 else 0,
     )
 
 
-def _check_in_words(one: Climbed) -> str:
+def _check_in_words(one: VariantResult) -> str:
     if not one.is_steady:
         return "other tokens in another round"
-    return f"the tokens of {one.rung.stands_on}" if one.rung.same_text else "the same tokens in each round"
+    return f"the tokens of {one.variant.stands_on}" if one.variant.same_text else "the same tokens in each round"
 
 
-def _times(one: Climbed, other: Climbed) -> float:
+def _times(one: VariantResult, other: VariantResult) -> float:
     pairs = zip(one.turns, other.turns, strict=True)
     return statistics.median((a.tokens / a.seconds) / (b.tokens / b.seconds) for a, b in pairs)
 
 
-def _bytes(one: Climbed) -> int:
+def _bytes(one: VariantResult) -> int:
     """Weights once a step that wrote tokens; the cache of the prompt and half an answer."""
     turn = one.turns[0]
     depth = turn.prompt + statistics.fmean(len(ids) for ids in turn.ids) / 2
@@ -131,9 +131,11 @@ def _bytes(one: Climbed) -> int:
     return round(one.reads.weights * turn.steps / max(1, turn.tokens)) + kv
 
 
-def replay(rows: Sequence[LadderRow], climbed: Sequence[Climbed], base: str, recorded: LadderRow) -> LadderRow:
-    """The speculation rung where nothing can be guessed: the steps `recorded` on real text, at this model's times."""
-    one = next(item for item in climbed if item.rung.name == base)
+def replay(
+    rows: Sequence[AblationRow], results: Sequence[VariantResult], base: str, recorded: AblationRow
+) -> AblationRow:
+    """Speculation where nothing can be guessed: the steps `recorded` on real text, at this model's times."""
+    one = next(item for item in results if item.variant.name == base)
     row = next(item for item in rows if item.name == base)
     times = sorted(one.step_s.items())
     xs, ys = [rows_ for rows_, _ in times], [seconds for _, seconds in times]
@@ -144,7 +146,7 @@ def replay(rows: Sequence[LadderRow], climbed: Sequence[Climbed], base: str, rec
     speeds = [turn.tokens / (turn.seconds - turn.decode_s * (1 - 1 / gain)) for turn in one.turns]
     tok_s = statistics.median(speeds)
     steps = sum(recorded.rows_of_steps)
-    return LadderRow(
+    return AblationRow(
         **{
             **asdict(row),
             "name": f"{base} + speculation, replayed",
@@ -165,10 +167,10 @@ def replay(rows: Sequence[LadderRow], climbed: Sequence[Climbed], base: str, rec
     )
 
 
-def ladder_table(report: Report) -> str:
-    """Markdown, a line a rung, from the JSON; every line ends with a newline."""
+def ablation_table(report: Report) -> str:
+    """Markdown, a line a variant, from the JSON; every line ends with a newline."""
     lines = [
-        "| rung | tok/s | x before | x naive | read a token | J a token | $ a million | KL | text |",
+        "| variant | tok/s | x before | x naive | read a token | J a token | $ a million | KL | text |",
         "|---|---:|---:|---:|---:|---:|---:|---:|---|",
     ]
     for row in report["ladder"]:
@@ -185,10 +187,10 @@ def ladder_table(report: Report) -> str:
             f"{row['output_hash'][:8]}, {row['check']}",
         ]
         lines.append("| " + " | ".join(cells) + " |")
-    return "".join(line + "\n" for line in lines) + "\n" + ladder_words(report)
+    return "".join(line + "\n" for line in lines) + "\n" + ablation_words(report)
 
 
-def ladder_words(report: Report) -> str:
+def ablation_words(report: Report) -> str:
     """What the figures are of; one line."""
     machine, work = report["machine"], report["workload"]
     end = "to their ends" if work["to_the_end"] else "exactly"
@@ -203,7 +205,7 @@ def ladder_words(report: Report) -> str:
 
 
 def draw(report: Report, path: Path) -> None:
-    """Write the picture of the ladder to `path`, in the form that its ending says (.svg or .png)."""
+    """Write the picture of the ablation to `path`, in the form that its ending says (.svg or .png)."""
     from matplotlib.figure import Figure
 
     rows = list(report["ladder"])[::-1]

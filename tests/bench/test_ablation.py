@@ -1,4 +1,4 @@
-"""The ladder on a tiny model, every rung real; its formulas on examples worked out by hand; and the page it makes."""
+"""The ablation on a tiny model, every variant real; its formulas on examples worked out by hand; its page."""
 
 import json
 from collections.abc import Callable
@@ -8,10 +8,10 @@ from typing import Any
 
 import pytest
 
-from localinfer.bench import ladder_run
-from localinfer.bench.ladder import NAIVE, NATIVE, Climbed, Rung, Turn, _check, _histogram, rungs
-from localinfer.bench.ladder_report import LadderRow, draw, ladder_table, replay, rows_of
-from localinfer.bench.ladder_run import LadderPlan, recorded_steps, run_ladder
+from localinfer.bench import ablation_run
+from localinfer.bench.ablation import NAIVE, NATIVE, Turn, Variant, VariantResult, _check, _histogram, variants_of
+from localinfer.bench.ablation_report import AblationRow, ablation_table, draw, replay, rows_of
+from localinfer.bench.ablation_run import AblationPlan, recorded_steps, run_ablation
 from localinfer.config import EngineConfig
 from localinfer.cost.machine import Bandwidth
 from localinfer.cost.prices import Tariff
@@ -20,7 +20,7 @@ from localinfer.engine.protocol import Engine
 from localinfer.errors import Corrupt, DoesNotFit, LocalInferError
 from localinfer.events import Drafting, Stats
 from localinfer.quantize.checkpoint import quantize_checkpoint
-from tests.bench.ladder_page import page
+from tests.bench.ablation_page import page
 from tests.tiny import make_checkpoint
 
 ROOT = Path(__file__).parents[2]
@@ -29,7 +29,7 @@ PROMPTS = [(72, 101, 108, 108, 111), (65, 66, 65, 66, 65, 66, 65)]
 
 @pytest.fixture(scope="module")
 def forms(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    folder = tmp_path_factory.mktemp("ladder")
+    folder = tmp_path_factory.mktemp("ablation")
     made = {"BF16": make_checkpoint(folder / "BF16")}
     for bits in (8, 4, 3):
         made[f"INT{bits}"] = folder / f"INT{bits}"
@@ -39,23 +39,23 @@ def forms(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 
 @pytest.fixture(autouse=True)
 def known_memory(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(ladder_run, "read_bandwidth", lambda threads, refresh: Bandwidth(1e10, 1, 0.0))
-    monkeypatch.setattr(ladder_run, "CTX", 64)
-    monkeypatch.setattr(ladder_run, "CHUNKS", 1)
+    monkeypatch.setattr(ablation_run, "read_bandwidth", lambda threads, refresh: Bandwidth(1e10, 1, 0.0))
+    monkeypatch.setattr(ablation_run, "CTX", 64)
+    monkeypatch.setattr(ablation_run, "CHUNKS", 1)
 
 
-def climbed(forms: dict[str, Path], **changes: Any) -> dict[str, Any]:
+def results(forms: dict[str, Path], **changes: Any) -> dict[str, Any]:
     def to_prompts(engine: Engine) -> list[tuple[int, ...]]:
         return PROMPTS
 
     fields: dict[str, Any] = {"name": "me/tiny", "revision": None, "forms": forms, "most": 8, "rounds": 2, "streams": 2}
-    plan = LadderPlan(**{**fields, "to_prompts": to_prompts, **changes})
-    return run_ladder(plan, EngineConfig(threads=1), tariff=Tariff(watts=36))
+    plan = AblationPlan(**{**fields, "to_prompts": to_prompts, **changes})
+    return run_ablation(plan, EngineConfig(threads=1), tariff=Tariff(watts=36))
 
 
 @pytest.mark.parametrize("plain", [False, True])
-def test_every_rung_is_climbed_and_checked(forms: dict[str, Path], plain: bool) -> None:
-    report = climbed(forms, plain=plain)
+def test_every_variant_is_measured_and_checked(forms: dict[str, Path], plain: bool) -> None:
+    report = results(forms, plain=plain)
     rows = {row["name"]: row for row in report["ladder"]}
     drafted, cached = "INT4 + speculation", "INT4 + speculation + KV INT8"
     assert list(rows) == [NAIVE, NATIVE, "INT8", "INT4", "INT3", drafted, cached, f"{cached} + 2 streams"]
@@ -72,16 +72,16 @@ def test_every_rung_is_climbed_and_checked(forms: dict[str, Path], plain: bool) 
 
 
 def test_random_weights_have_no_guesses_but_a_replay(forms: dict[str, Path], tmp_path: Path) -> None:
-    real = climbed(forms)
+    real = results(forms)
     kept = tmp_path / "kept.json"
     kept.write_text(json.dumps(real))
-    report = climbed(forms, to_prompts=None, recorded=kept)
+    report = results(forms, to_prompts=None, recorded=kept)
     names = [row["name"] for row in report["ladder"]]
     assert names[5:] == ["INT4 + speculation, replayed", "INT4 + KV INT8", "INT4 + KV INT8 + 2 streams"]
     assert [row["replayed"] for row in report["ladder"]].count(True) == 1
     assert report["ladder"][2]["kld"] is None
     assert report["ladder"][1]["kld"] is not None
-    assert "replayed" in ladder_table(report)
+    assert "replayed" in ablation_table(report)
 
 
 def test_what_cannot_be_replayed(tmp_path: Path) -> None:
@@ -90,8 +90,8 @@ def test_what_cannot_be_replayed(tmp_path: Path) -> None:
         recorded_steps(tmp_path / "x.json")
 
 
-def rung(name: str, below: str | None, **changes: Any) -> Rung:
-    return Rung(name=name, path=Path(name), stands_on=below, **changes)
+def variant(name: str, below: str | None, **changes: Any) -> Variant:
+    return Variant(name=name, path=Path(name), stands_on=below, **changes)
 
 
 def turn(ids: tuple[int, ...], seconds: float, **changes: Any) -> Turn:
@@ -104,9 +104,11 @@ READS = Traffic(1000, ((2, 0),))
 
 
 def test_a_row_worked_out() -> None:
-    naive = Climbed(rung(NAIVE, None), READS, 16.0, "torch", {}, [turn((1, 2, 3, 4), 4.0), turn((1, 2, 3, 4), 2.0)])
-    ours = Climbed(
-        rung("INT4", NAIVE),
+    naive = VariantResult(
+        variant(NAIVE, None), READS, 16.0, "torch", {}, [turn((1, 2, 3, 4), 4.0), turn((1, 2, 3, 4), 2.0)]
+    )
+    ours = VariantResult(
+        variant("INT4", NAIVE),
         replace(READS, weights=500),
         4.5,
         "avx2",
@@ -124,11 +126,13 @@ def test_a_row_worked_out() -> None:
 
 
 def test_a_replay_worked_out() -> None:
-    one = Climbed(rung("INT4", NAIVE), READS, 4.5, "avx2", {1: 1.0, 3: 2.0}, [turn((1,) * 10, 11.0, decode_s=10.0)])
-    naive = Climbed(rung(NAIVE, None), READS, 16.0, "torch", {}, [turn((1,) * 10, 110.0)])
+    one = VariantResult(
+        variant("INT4", NAIVE), READS, 4.5, "avx2", {1: 1.0, 3: 2.0}, [turn((1,) * 10, 11.0, decode_s=10.0)]
+    )
+    naive = VariantResult(variant(NAIVE, None), READS, 16.0, "torch", {}, [turn((1,) * 10, 110.0)])
     rows = rows_of([naive, one], {}, Tariff(), "none")
     # Four plain steps and two of 1 + 1 rows at 1.5 s wrote 14 tokens: 7 s for what takes 14 plainly.
-    recorded = LadderRow(**{**_fields(rows[1]), "rows_of_steps": [4, 2], "decoded": 14})
+    recorded = AblationRow(**{**_fields(rows[1]), "rows_of_steps": [4, 2], "decoded": 14})
     found = replay(rows, [naive, one], "INT4", recorded)
     assert found.replayed
     assert found.tok_s == pytest.approx(10 / (1 + 10 / 2))
@@ -137,7 +141,7 @@ def test_a_replay_worked_out() -> None:
     assert found.usd_per_mtok is None
 
 
-def _fields(row: LadderRow) -> dict[str, Any]:
+def _fields(row: AblationRow) -> dict[str, Any]:
     return {name: getattr(row, name) for name in row.__dataclass_fields__}
 
 
@@ -149,17 +153,17 @@ def test_the_histogram_of_drafts() -> None:
 
 
 def test_another_text_is_no_figure() -> None:
-    base = Climbed(rung("INT4", NAIVE), READS, 4.5, "", {}, [turn((1, 2), 1.0)])
-    other = Climbed(rung("INT4 + x", "INT4", same_text=True), READS, 4.5, "", {}, [turn((1, 3), 1.0)])
+    base = VariantResult(variant("INT4", NAIVE), READS, 4.5, "", {}, [turn((1, 2), 1.0)])
+    other = VariantResult(variant("INT4 + x", "INT4", same_text=True), READS, 4.5, "", {}, [turn((1, 3), 1.0)])
     with pytest.raises(LocalInferError, match="other tokens than INT4"):
         _check([base, other])
-    unsteady = Climbed(rung("INT4", NAIVE), READS, 4.5, "", {}, [turn((1, 2), 1.0), turn((1, 3), 1.0)])
+    unsteady = VariantResult(variant("INT4", NAIVE), READS, 4.5, "", {}, [turn((1, 2), 1.0), turn((1, 3), 1.0)])
     with pytest.raises(LocalInferError, match="in another round"):
         _check([unsteady])
 
 
-def test_the_rungs_stand_on_each_other() -> None:
-    found = rungs(dict.fromkeys(("BF16", "INT8", "INT4", "INT3"), Path("x")), "INT3", 4, 8, drafts=True)
+def test_the_variants_stand_on_each_other() -> None:
+    found = variants_of(dict.fromkeys(("BF16", "INT8", "INT4", "INT3"), Path("x")), "INT3", 4, 8, drafts=True)
     names = {one.name for one in found}
     assert all(one.stands_on in names for one in found[1:])
     assert found[-1].name == "INT3 + speculation + KV INT4 + 8 streams"
@@ -168,7 +172,7 @@ def test_the_rungs_stand_on_each_other() -> None:
 
 @pytest.mark.parametrize("ending", ["svg", "png"])
 def test_a_picture(tmp_path: Path, ending: str, kept: Callable[[str], dict[str, Any]]) -> None:
-    path = tmp_path / f"ladder.{ending}"
+    path = tmp_path / f"ablation.{ending}"
     draw(kept("starter"), path)
     assert path.read_bytes().startswith(b"<?xml" if ending == "svg" else b"\x89PNG")
 
@@ -182,12 +186,12 @@ def kept() -> Callable[[str], dict[str, Any]]:
 @pytest.mark.parametrize("name", ["starter", "qwen2-1.5b"])
 def test_the_page_shows_what_was_kept(name: str, kept: Callable[[str], dict[str, Any]]) -> None:
     text = (ROOT / "README.md").read_text(encoding="utf-8")
-    assert ladder_table(kept(name)) in text
+    assert ablation_table(kept(name)) in text
     assert kept(name)["command"] in text
-    assert page(text) == text, "run `python -m tests.bench.ladder_page`"
+    assert page(text) == text, "run `python -m tests.bench.ablation_page`"
 
 
-def test_rungs_that_do_not_fit_together_are_not_begun(forms: dict[str, Path], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_variants_that_do_not_fit_are_not_begun(forms: dict[str, Path], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("localinfer.cost.fit.available_bytes", lambda: 10**6)
-    with pytest.raises(DoesNotFit, match="the 8 rungs need"):
-        climbed(forms)
+    with pytest.raises(DoesNotFit, match="the 8 variants need"):
+        results(forms)

@@ -12,10 +12,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from localinfer import __version__
+from localinfer.bench.ablation import NATIVE, ToPrompts, Variant, measure_variants, variants_of
+from localinfer.bench.ablation_report import AblationRow, replay, rows_of
 from localinfer.bench.compare import read_report
 from localinfer.bench.here import describe_machine, share_stolen, stolen_ticks
-from localinfer.bench.ladder import NATIVE, Rung, ToPrompts, climb, rungs
-from localinfer.bench.ladder_report import LadderRow, replay, rows_of
 from localinfer.bench.measure import Clock, random_tokens
 from localinfer.bench.naive import open_naive
 from localinfer.config import EngineConfig, KvBits
@@ -39,15 +39,15 @@ RANDOM_PROMPT, RANDOM_PROMPTS = 64, 2
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class LadderPlan:
-    """What to climb."""
+class AblationPlan:
+    """What to measure."""
 
     name: str
     revision: str | None
     forms: Mapping[str, Path]
     """`BF16`, `INT8`, `INT4` and `INT3`."""
     base: str = "INT4"
-    """The form that the upper rungs stand on."""
+    """The form that the upper variants stand on."""
     kv_bits: KvBits = 8
     streams: int = 8
     most: int = 96
@@ -60,8 +60,8 @@ class LadderPlan:
     plain: bool = False
 
 
-def run_ladder(
-    plan: LadderPlan,
+def run_ablation(
+    plan: AblationPlan,
     config: EngineConfig,
     *,
     tariff: Tariff = USUAL,
@@ -69,19 +69,19 @@ def run_ladder(
     on_progress: OnProgress = lambda what, done, total: None,
     clock: Clock = time.perf_counter,
 ) -> dict[str, Any]:
-    """Climb, and say how it went: the object of `bench --ladder --json`.
+    """Measure every variant, and say how it went: the object of `bench --ladder --json`.
 
-    Raises what `climb` raises, and `Corrupt` when the earlier report holds no steps to replay.
+    Raises what `measure_variants` raises, and `Corrupt` when the earlier report holds no steps to replay.
     """
     recorded = recorded_steps(plan.recorded) if plan.recorded else None
     require_room(plan, config)
     bandwidth = read_bandwidth(config.threads, refresh=True)
     real = plan.to_prompts is not None
-    ladder = rungs(plan.forms, plan.base, plan.kv_bits, plan.streams, drafts=real)
+    variants = variants_of(plan.forms, plan.base, plan.kv_bits, plan.streams, drafts=real)
     meter, before = start_meter(tariff.watts), stolen_ticks()
     context = _context(plan)
-    climbed = climb(
-        ladder,
+    results = measure_variants(
+        variants,
         config,
         plan.to_prompts or (lambda engine: _random_prompts(engine, seed)),
         most=plan.most,
@@ -93,12 +93,12 @@ def run_ladder(
         on_progress=on_progress,
         clock=clock,
     )
-    klds = divergences(ladder, bandwidth.threads, real=real, plain=plan.plain, seed=seed, on_progress=on_progress)
-    rows = rows_of(climbed, klds, tariff, source_of(meter))
+    klds = divergences(variants, bandwidth.threads, real=real, plain=plan.plain, seed=seed, on_progress=on_progress)
+    rows = rows_of(results, klds, tariff, source_of(meter))
     if recorded is not None and not real:
         place = next(i for i, row in enumerate(rows) if row.name == "INT3") + 1
-        rows.insert(place, replay(rows, climbed, plan.base, recorded))
-    isa = climbed[1].settings.partition(" ")[0]
+        rows.insert(place, replay(rows, results, plan.base, recorded))
+    isa = results[1].settings.partition(" ")[0]
     machine = describe_machine(isa, bandwidth.threads, bandwidth.bytes_per_s, share_stolen(before, stolen_ticks()))
     return {
         "machine": asdict(machine),
@@ -107,12 +107,12 @@ def run_ladder(
         "peers": [],
         "ladder": [asdict(row) for row in rows],
         "workload": {
-            "prompts": len(climbed[0].turns[0].ids),
+            "prompts": len(results[0].turns[0].ids),
             "most": plan.most,
             "rounds": plan.rounds,
             "to_the_end": real,
             "streams": plan.streams,
-            "naive": climbed[0].settings,
+            "naive": results[0].settings,
         },
         "tariff": asdict(tariff),
         "version": f"localinfer {__version__}",
@@ -120,32 +120,35 @@ def run_ladder(
     }
 
 
-def require_room(plan: LadderPlan, config: EngineConfig) -> None:
-    """Raise `DoesNotFit` when all rungs together are larger than the free memory: they are open at once."""
+def require_room(plan: AblationPlan, config: EngineConfig) -> None:
+    """Raise `DoesNotFit` when all variants together are larger than the free memory: they are open at once."""
     context = _context(plan)
-    ladder = rungs(plan.forms, plan.base, plan.kv_bits, plan.streams, drafts=plan.to_prompts is not None)
-    fits = [estimate(rung.path, context=context, parallel=rung.streams, kv_bits=rung.kv_bits) for rung in ladder]
+    variants = variants_of(plan.forms, plan.base, plan.kv_bits, plan.streams, drafts=plan.to_prompts is not None)
+    fits = [
+        estimate(variant.path, context=context, parallel=variant.streams, kv_bits=variant.kv_bits)
+        for variant in variants
+    ]
     # The program itself is there once; the naive way holds its weights once more while it reads them.
     need = sum(fit.weights_bytes + fit.kv_bytes for fit in fits) + fits[0].weights_bytes + fits[0].other_bytes
     if need > fits[0].free_bytes:
         raise DoesNotFit(
-            f"the {len(fits)} rungs need {size(need)} together, but {size(fits[0].free_bytes)} is free",
+            f"the {len(fits)} variants need {size(need)} together, but {size(fits[0].free_bytes)} is free",
             hint="close a program, or choose a smaller model",
         )
 
 
-def recorded_steps(path: Path) -> LadderRow:
-    """The speculation rung of an earlier report. Raises `Corrupt` when it has none."""
+def recorded_steps(path: Path) -> AblationRow:
+    """The speculation variant of an earlier report. Raises `Corrupt` when it has none."""
     found = [row for row in read_report(path).get("ladder", ()) if row.get("rows_of_steps")]
     try:
-        return LadderRow(**found[0])
+        return AblationRow(**found[0])
     except (IndexError, TypeError) as error:
         raise Corrupt(
             f"{path}: holds no steps of guesses to replay", hint="give the `--json` of a `--ladder` on real text"
         ) from error
 
 
-def _context(plan: LadderPlan) -> int:
+def _context(plan: AblationPlan) -> int:
     longest = Checkpoint(plan.forms["BF16"]).spec.max_context
     return min(longest, 2048 if plan.to_prompts is not None else RANDOM_PROMPT + plan.most + 64)
 
@@ -155,12 +158,12 @@ def _random_prompts(engine: Engine, seed: int) -> list[tuple[int, ...]]:
 
 
 def divergences(
-    ladder: Sequence[Rung], threads: int, *, real: bool, plain: bool, seed: int, on_progress: OnProgress
+    variants: Sequence[Variant], threads: int, *, real: bool, plain: bool, seed: int, on_progress: OnProgress
 ) -> dict[tuple[Path, int], float]:
     """Mean divergence from the naive way, by path and bits of the cache, one model at a time. With random weights
     only of the one that has the same weights: each width has others."""
-    wanted = {(rung.path, rung.kv_bits) for rung in ladder if real or rung.name == NATIVE}
-    first = next(rung for rung in ladder if rung.name == NATIVE)
+    wanted = {(variant.path, variant.kv_bits) for variant in variants if real or variant.name == NATIVE}
+    first = next(variant for variant in variants if variant.name == NATIVE)
     chunks = _chunks(first.path, threads, real=real, seed=seed)
     half, end = chunks.shape[1] // 2, chunks.shape[1] - 1
     naive = open_naive(first.path, threads, plain=plain)

@@ -1,7 +1,7 @@
-"""The ladder: from the naive way to everything on, step by step, all of it in one run on this machine.
+"""The ablation: from the naive way to everything on, step by step, all of it in one run on this machine.
 
-The rungs take turns, round by round, on the same prompts; a token's price is that of the whole answer, its prompt
-included. A rung that may not change a token is checked token by token against the one it stands on.
+The variants take turns, round by round, on the same prompts; a token's price is that of the whole answer, its prompt
+included. A variant that may not change a token is checked token by token against the one it stands on.
 """
 
 import statistics
@@ -28,7 +28,7 @@ from localinfer.graph.weights import Checkpoint
 
 NAIVE, NATIVE = "naive bf16", "native bf16"
 REPEATS = 4
-"""How often the many-streams rung answers each prompt, so that its streams are busy most of the time."""
+"""How often the many-streams variant answers each prompt, so that its streams are busy most of the time."""
 
 Prompts = Sequence[tuple[int, ...]]
 ToPrompts = Callable[[Engine], Prompts]
@@ -36,23 +36,23 @@ TakeTurn = Callable[["Prompts"], "Turn"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Rung:
-    """One step of the ladder, and how it runs."""
+class Variant:
+    """What one variant of the ablation runs, and how."""
 
     name: str
     path: Path
     stands_on: str | None
-    """The rung that it is compared with as the one before; the lowest stands on nothing."""
+    """The variant that it is compared with as the one before; the lowest stands on nothing."""
     kv_bits: KvBits = 16
     draft: Draft = "off"
     streams: int = 1
     same_text: bool = False
-    """Whether every token must be that of the rung it stands on."""
+    """Whether every token must be that of the variant it stands on."""
 
 
 @dataclass(frozen=True, slots=True)
 class Turn:
-    """One rung's answers to all prompts, once. Times in seconds."""
+    """One variant's answers to all prompts, once. Times in seconds."""
 
     ids: tuple[tuple[int, ...], ...]
     seconds: float
@@ -72,10 +72,10 @@ class Turn:
 
 
 @dataclass(slots=True)
-class Climbed:
-    """A rung and its turns, one a round."""
+class VariantResult:
+    """A variant and its turns, one a round."""
 
-    rung: Rung
+    variant: Variant
     reads: Traffic
     bits_per_weight: float
     settings: str
@@ -94,27 +94,27 @@ class Climbed:
         return all(turn.ids == self.turns[0].ids for turn in self.turns)
 
 
-def rungs(forms: Mapping[str, Path], base: str, kv_bits: KvBits, streams: int, *, drafts: bool) -> list[Rung]:
-    """The ladder over `forms` (`BF16`, `INT8`, `INT4`, `INT3` and their paths); its upper rungs stand on form `base`.
+def variants_of(forms: Mapping[str, Path], base: str, kv_bits: KvBits, streams: int, *, drafts: bool) -> list[Variant]:
+    """The variants over `forms` (`BF16`, `INT8`, `INT4`, `INT3` and their paths); the upper ones stand on form `base`.
 
     Without `drafts` nothing guesses: text of random weights cannot be guessed.
     """
-    found = [Rung(name=NAIVE, path=forms["BF16"], stands_on=None)]
-    found.append(Rung(name=NATIVE, path=forms["BF16"], stands_on=NAIVE))
+    found = [Variant(name=NAIVE, path=forms["BF16"], stands_on=None)]
+    found.append(Variant(name=NATIVE, path=forms["BF16"], stands_on=NAIVE))
     for form in ("INT8", "INT4", "INT3"):
-        found.append(Rung(name=form, path=forms[form], stands_on=found[-1].name))
+        found.append(Variant(name=form, path=forms[form], stands_on=found[-1].name))
     draft: Draft = "off"
     below = base
     if drafts:
         draft, name = "auto", f"{base} + speculation"
         found.append(
-            Rung(name=name, path=forms[base], stands_on=below, draft=draft, same_text=True),
+            Variant(name=name, path=forms[base], stands_on=below, draft=draft, same_text=True),
         )
         below = name
     name = f"{below} + KV INT{kv_bits}"
-    found.append(Rung(name=name, path=forms[base], stands_on=below, kv_bits=kv_bits, draft=draft))
+    found.append(Variant(name=name, path=forms[base], stands_on=below, kv_bits=kv_bits, draft=draft))
     found.append(
-        Rung(
+        Variant(
             name=f"{name} + {streams} streams",
             path=forms[base],
             stands_on=name,
@@ -127,8 +127,8 @@ def rungs(forms: Mapping[str, Path], base: str, kv_bits: KvBits, streams: int, *
     return found
 
 
-def climb(
-    ladder: Sequence[Rung],
+def measure_variants(
+    variants: Sequence[Variant],
     config: EngineConfig,
     to_prompts: ToPrompts,
     *,
@@ -140,59 +140,59 @@ def climb(
     plain: bool = False,
     on_progress: OnProgress = lambda what, done, total: None,
     clock: Clock = time.perf_counter,
-) -> list[Climbed]:
-    """Answer all prompts on each rung, `rounds` times, in turn. Answers have `most` tokens at most; with `to_the_end`
-    they end where the model ends them, else they have exactly so many. `plain` as in `open_naive`.
+) -> list[VariantResult]:
+    """Answer all prompts on each variant, `rounds` times, in turn. Answers have at most `most` tokens; with
+    `to_the_end` they end where the model ends them, else they have exactly so many. `plain` as in `open_naive`.
 
-    Raises `LocalInferError` when a rung that may not change a token does, or a rung another from round to round.
+    Raises `LocalInferError` when a variant that may not change a token does, or a variant another from round to round.
     """
     with ExitStack() as stack:
-        found: dict[str, Climbed] = {}
+        found: dict[str, VariantResult] = {}
         turns: dict[str, TakeTurn] = {}
-        for number, rung in enumerate(ladder[1:]):  # ours first: they know the tokens of the prompts
-            on_progress(f"loading {rung.name}", number, len(ladder))
+        for number, variant in enumerate(variants[1:]):  # ours first: they know the tokens of the prompts
+            on_progress(f"loading {variant.name}", number, len(variants))
             engine = stack.enter_context(
-                open_engine(rung.path, _config(config, rung, context), backend="cpu", name=rung.name)
+                open_engine(variant.path, _config(config, variant, context), backend="cpu", name=variant.name)
             )
-            found[rung.name] = _climber(rung, engine)
-            turns[rung.name] = _our_turn(engine, rung, most, to_the_end, meter, clock)
+            found[variant.name] = _empty_result(variant, engine)
+            turns[variant.name] = _our_turn(engine, variant, most, to_the_end, meter, clock)
         prompts = to_prompts(engine)
         ends = frozenset(engine.tokenizer.eos_ids) if to_the_end else frozenset[int]()
-        naive = open_naive(ladder[0].path, engine.info.threads, plain=plain)
-        found[NAIVE] = Climbed(ladder[0], traffic(ladder[0].path, 16), 16.0, naive.name, {})
+        naive = open_naive(variants[0].path, engine.info.threads, plain=plain)
+        found[NAIVE] = VariantResult(variants[0], traffic(variants[0].path, 16), 16.0, naive.name, {})
         turns[NAIVE] = _naive_turn(naive, most, ends, meter, clock)
-        for rung in ladder:
-            on_progress(f"warming {rung.name}", 0, rounds)
-            turns[rung.name](prompts[:1])
+        for variant in variants:
+            on_progress(f"warming {variant.name}", 0, rounds)
+            turns[variant.name](prompts[:1])
         for turn in range(rounds):
-            for number, rung in enumerate(ladder):
-                on_progress(rung.name, turn * len(ladder) + number, rounds * len(ladder))
-                found[rung.name].turns.append(turns[rung.name](prompts))
+            for number, variant in enumerate(variants):
+                on_progress(variant.name, turn * len(variants) + number, rounds * len(variants))
+                found[variant.name].turns.append(turns[variant.name](prompts))
         on_progress("done", 1, 1)
-    climbed = [found[rung.name] for rung in ladder]
-    _check(climbed)
-    return climbed
+    results = [found[variant.name] for variant in variants]
+    _check(results)
+    return results
 
 
-def _climber(rung: Rung, engine: Engine) -> Climbed:
+def _empty_result(variant: Variant, engine: Engine) -> VariantResult:
     info = engine.info
-    return Climbed(
-        rung,
-        traffic(rung.path, info.kv_layers or rung.kv_bits),
-        8 * info.weight_bytes / Checkpoint(rung.path).graph.parameters(),
+    return VariantResult(
+        variant,
+        traffic(variant.path, info.kv_layers or variant.kv_bits),
+        8 * info.weight_bytes / Checkpoint(variant.path).graph.parameters(),
         f"{info.isa} kernels, {info.threads} threads",
         dict(info.calibration.step_s) if info.calibration else {},
     )
 
 
-def _config(config: EngineConfig, rung: Rung, context: int) -> EngineConfig:
+def _config(config: EngineConfig, variant: Variant, context: int) -> EngineConfig:
     return replace(
         config,
         context=context,
-        parallel=rung.streams,
-        kv_tokens=pool_for(context, rung.streams),
-        kv_bits=rung.kv_bits,
-        draft=rung.draft,
+        parallel=variant.streams,
+        kv_tokens=pool_for(context, variant.streams),
+        kv_bits=variant.kv_bits,
+        draft=variant.draft,
         draft_model=None,
         reuse=False,
     )
@@ -213,9 +213,11 @@ def _naive_turn(naive: Naive, most: int, ends: frozenset[int], meter: Meter | No
     return turn
 
 
-def _our_turn(engine: Engine, rung: Rung, most: int, to_the_end: bool, meter: Meter | None, clock: Clock) -> TakeTurn:
+def _our_turn(
+    engine: Engine, variant: Variant, most: int, to_the_end: bool, meter: Meter | None, clock: Clock
+) -> TakeTurn:
     sampling = SamplingParams(temperature=0.0, max_tokens=most, ignore_eos=not to_the_end)
-    many = rung.streams > 1
+    many = variant.streams > 1
 
     def turn(prompts: Prompts) -> Turn:
         asked = list(prompts) * (REPEATS if many else 1)
@@ -265,26 +267,26 @@ def _since(before: float | None, meter: Meter | None) -> float | None:
     return None if before is None or now is None else now - before
 
 
-def _check(climbed: Sequence[Climbed]) -> None:
-    """The same tokens in each round, and those of the rung below where nothing may change them."""
-    below = {one.rung.name: one for one in climbed}
-    for one in climbed:
+def _check(results: Sequence[VariantResult]) -> None:
+    """The same tokens in each round, and those of the variant below where nothing may change them."""
+    below = {one.variant.name: one for one in results}
+    for one in results:
         ids = one.turns[0].ids
-        if not one.is_steady and one.rung.name != NAIVE:
+        if not one.is_steady and one.variant.name != NAIVE:
             raise LocalInferError(
-                f"{one.rung.name}: other tokens in another round", hint="this is a bug of ours; please report it"
+                f"{one.variant.name}: other tokens in another round", hint="this is a bug of ours; please report it"
             )
-        if one.rung.same_text and one.rung.stands_on:
-            wanted = below[one.rung.stands_on].turns[0].ids
+        if one.variant.same_text and one.variant.stands_on:
+            wanted = below[one.variant.stands_on].turns[0].ids
             if ids != wanted * (len(ids) // len(wanted)):
                 raise LocalInferError(
-                    f"{one.rung.name}: other tokens than {one.rung.stands_on}",
+                    f"{one.variant.name}: other tokens than {one.variant.stands_on}",
                     hint="this is a bug of ours; please report it with the model and this command",
                 )
 
 
-def hash_of(climbed: Climbed) -> str:
+def hash_of(results: VariantResult) -> str:
     """Of the answers to all prompts, once."""
-    ids = climbed.turns[0].ids
-    once = ids[: len(ids) // REPEATS] if climbed.rung.streams > 1 else ids
+    ids = results.turns[0].ids
+    once = ids[: len(ids) // REPEATS] if results.variant.streams > 1 else ids
     return output_hash([token for one in once for token in one])

@@ -1,19 +1,19 @@
-"""Put the kept ladders into the README: `python -m tests.bench.ladder_page`."""
+"""Put the ablations of docs/perf into the README: `python -m tests.bench.ablation_page`."""
 
 import json
 import re
 from pathlib import Path
 
-from localinfer.bench.ladder_report import ladder_table
+from localinfer.bench.ablation_report import ablation_table
 
 ROOT = Path(__file__).parents[2]
 NAMES = ("starter", "qwen2-1.5b")
 
 
 def part(name: str) -> str:
-    """What the page says of one kept ladder: the command, and its table."""
+    """What the page says of one ablation: the command, and its table."""
     report = json.loads((ROOT / "docs/perf" / f"ladder-{name}.json").read_text(encoding="utf-8"))
-    return f"<!-- ladder {name} -->\n`{report['command']}`\n\n{ladder_table(report)}<!-- end -->"
+    return f"<!-- ladder {name} -->\n`{report['command']}`\n\n{ablation_table(report)}<!-- end -->"
 
 
 def page(text: str) -> str:
