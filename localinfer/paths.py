@@ -32,9 +32,9 @@ def machine_file() -> Path:
     return home() / "machine.json"
 
 
-def calibration_file() -> Path:
+def step_timing_file() -> Path:
     """What a step of each model costs on this machine, measured."""
-    return home() / "calibration.json"
+    return home() / "step-timing.json"
 
 
 def bench_file() -> Path:

@@ -80,7 +80,7 @@ class VariantResult:
     bits_per_weight: float
     settings: str
     step_s: Mapping[int, float]
-    """Seconds of a step by its rows, as calibrated; empty for the naive way."""
+    """Seconds of a step by its rows, as measured at load; empty for the naive way."""
     turns: list[Turn] = field(default_factory=list)
 
     @property
@@ -181,7 +181,7 @@ def _empty_result(variant: Variant, engine: Engine) -> VariantResult:
         traffic(variant.path, info.kv_layers or variant.kv_bits),
         8 * info.weight_bytes / Checkpoint(variant.path).graph.parameters(),
         f"{info.isa} kernels, {info.threads} threads",
-        dict(info.calibration.step_s) if info.calibration else {},
+        dict(info.step_timing.step_s) if info.step_timing else {},
     )
 
 

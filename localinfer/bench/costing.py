@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from localinfer.bench import history
-from localinfer.bench.fitting import benched_watts, calibrated_here, measured_here
+from localinfer.bench.fitting import benched_watts, measured_here, timed_models
 from localinfer.config import EngineConfig
 from localinfer.cost import compare
 from localinfer.cost.apis import Offer, offer_named, offers_of
@@ -146,8 +146,8 @@ def _here(model: LocalModel, checkpoint: Checkpoint, config: EngineConfig, tarif
 
 
 def _steps_here(model: LocalModel, config: EngineConfig) -> dict[int, float]:
-    """Seconds of steps by rows, as calibrated here; empty when it was never loaded."""
-    return next((dict(one.step_s) for key, one in calibrated_here(config) if key.model == model.ref), {})
+    """Seconds of steps by rows, as measured on this machine; empty when it was never loaded."""
+    return next((dict(one.step_s) for key, one in timed_models(config) if key.model == model.ref), {})
 
 
 def cost_table(report: CostReport) -> str:

@@ -11,7 +11,7 @@ from localinfer.config import EngineConfig
 from localinfer.cost.fit import estimate
 from localinfer.cost.machine import last_level_cache, read_bandwidth
 from localinfer.cost.predict import Known, Prediction, load_of, predict
-from localinfer.engine import calibration
+from localinfer.engine import step_timing
 from localinfer.errors import LocalInferError, NotSupported, UsageError, size
 from localinfer.graph.memory import Form
 from localinfer.graph.weights import Checkpoint
@@ -174,10 +174,10 @@ def _form(bits: int, group: int, table_group: int) -> Form:
 
 
 def measured_here(config: EngineConfig) -> list[Known]:
-    """The models that were benchmarked or calibrated on this machine with as many threads; those that are gone are left
+    """The models that were benchmarked or timed on this machine with as many threads; those that are gone are left
     out."""
     found, reports = list[Known](), history.kept()[0]
-    for key, steps in calibrated_here(config):
+    for key, steps in timed_models(config):
         try:
             model = resolve(key.model, offline=True)
             checkpoint = Checkpoint(model.path)
@@ -188,14 +188,14 @@ def measured_here(config: EngineConfig) -> list[Known]:
     return list({one.name: one for one in reversed(found)}.values())
 
 
-def calibrated_here(config: EngineConfig) -> list[tuple[calibration.Key, calibration.Calibration]]:
+def timed_models(config: EngineConfig) -> list[tuple[step_timing.Key, step_timing.StepTiming]]:
     """What was measured when models were loaded by this processor with these kernels and as many threads, newest first;
     with the cache of `config` before others."""
     from localinfer import native
 
     here = (str(native.cpu()["model"]), native.choose_isa(config.isa), config.threads or 0)
     try:
-        found = [(key, steps) for key, steps in calibration.entries() if (key.cpu, key.isa, key.threads) == here]
+        found = [(key, steps) for key, steps in step_timing.entries() if (key.cpu, key.isa, key.threads) == here]
     except LocalInferError:
         return []
     return sorted(found, key=lambda entry: entry[0].kv_bits != config.kv_bits)

@@ -127,7 +127,7 @@ def cards(*, again: bool, quiet: bool) -> dict[str, Any]:
 
 def steps() -> dict[str, Any]:
     """What is known of each model's steps, newest first; seconds by rows."""
-    from localinfer.engine.calibration import entries
+    from localinfer.engine.step_timing import entries
 
     models = [
         {
@@ -155,9 +155,9 @@ def templates() -> dict[str, list[str]]:
 
 def forget() -> int:
     """Delete the step times of all models; how many there were."""
-    from localinfer.engine import calibration
+    from localinfer.engine import step_timing
 
-    return calibration.forget()
+    return step_timing.forget()
 
 
 def places() -> dict[str, str]:

@@ -6,11 +6,11 @@ from dataclasses import dataclass
 
 from localinfer import native
 from localinfer.config import MOST_DRAFTS, EngineConfig
-from localinfer.engine.calibration import Calibration
 from localinfer.engine.draft_early import EarlyDraftRunner, TextsOf
 from localinfer.engine.draft_model import open_model
 from localinfer.engine.drafters import load_adapter, load_head
 from localinfer.engine.runner import NativeRunner
+from localinfer.engine.step_timing import StepTiming
 from localinfer.errors import LocalInferError, NotFound
 from localinfer.graph.program import Move
 from localinfer.graph.weights import Checkpoint
@@ -39,7 +39,7 @@ class Target:
 def make_speculator(
     config: EngineConfig,
     target: Target,
-    measured: Calibration,
+    measured: StepTiming,
     earlier: Earlier | None = None,
     clock: Callable[[], float] = time.perf_counter,
 ) -> tuple[Controller | None, tuple[str, ...]]:

@@ -11,10 +11,10 @@ from localinfer.events import OnProgress
 if TYPE_CHECKING:
     from localinfer import native
     from localinfer.engine.backends import Place
-    from localinfer.engine.calibration import Calibration, Key
     from localinfer.engine.disk_cache import DiskCache
     from localinfer.engine.drafting import Target
     from localinfer.engine.protocol import Engine, EngineInfo
+    from localinfer.engine.step_timing import Key, StepTiming
     from localinfer.formats.tokenizer import Tokenizer
     from localinfer.graph.weights import Checkpoint
     from localinfer.kv.cache import PagedCache
@@ -62,7 +62,7 @@ def open_engine(
 
 
 def _open_native(path: Path, config: EngineConfig, backend: str, name: str, on_progress: OnProgress | None) -> "Engine":
-    from localinfer.engine import calibration
+    from localinfer.engine import step_timing
     from localinfer.engine.drafting import Target, make_speculator, wants_hidden
     from localinfer.engine.engine import StepEngine
     from localinfer.engine.generation_config import default_sampling, not_followed, token_rules
@@ -78,7 +78,7 @@ def _open_native(path: Path, config: EngineConfig, backend: str, name: str, on_p
     context = config.choose_context(checkpoint.spec.max_context)
     cache = _cache(config, context)
     place, key, kept, program = _place(checkpoint, config, backend, name, context, cache.allocator.count, on_progress)
-    measured = calibration.calibrate(program, key, kept, context, on_card=place.card is not None)
+    measured = step_timing.cached_or_measured(program, key, kept, context, on_card=place.card is not None)
     runner = NativeRunner(
         program,
         parallel=config.parallel,
@@ -122,17 +122,17 @@ def _place(
     context: int,
     blocks: int,
     on_progress: OnProgress | None,
-) -> "tuple[Place, Key, Calibration | None, native.Program]":
+) -> "tuple[Place, Key, StepTiming | None, native.Program]":
     """Where the model runs, what is kept of its speed there, and the model, loaded. With `auto`, the processor also
     where the card fails while it takes the model: no compiler any more, no memory that others left."""
-    from localinfer.engine import backends, calibration
+    from localinfer.engine import backends, step_timing
 
     place = backends.choose(backend, config, lambda: _needed_bytes(checkpoint, config, context))
     while True:
-        key = calibration.key_for(
+        key = step_timing.key_for(
             checkpoint, name, isa=config.isa, threads=config.threads or 0, kv_bits=config.kv_bits, card=place.card
         )
-        kept = calibration.known(key)
+        kept = step_timing.known(key)
         threads = kept.threads if kept else key.threads
         try:
             return place, key, kept, _load(checkpoint, config, place, threads, context, blocks, on_progress)
@@ -196,7 +196,7 @@ def _disk_cache(config: EngineConfig, program: "native.Program", key: "Key", con
     return DiskCache(kv_dir(), program, identity=identity, limit_bytes=int(config.kv_disk_gb * 1e9))
 
 
-def _scheduler(config: EngineConfig, cache: "PagedCache", measured: "Calibration") -> "Scheduler":
+def _scheduler(config: EngineConfig, cache: "PagedCache", measured: "StepTiming") -> "Scheduler":
     from localinfer.engine.pace import Pace
     from localinfer.scheduler.chunk import ChunkRule
     from localinfer.scheduler.scheduler import Scheduler
@@ -211,7 +211,7 @@ def _info(
     target: "Target",
     place: "Place",
     key: "Key",
-    measured: "Calibration",
+    measured: "StepTiming",
     notes: tuple[str, ...],
 ) -> "EngineInfo":
     from localinfer.engine.protocol import EngineInfo
@@ -232,7 +232,7 @@ def _info(
         why=str(place.card) if place.card else _why(config),
         kv_layers=tuple(program.kv_bits),
         threads_why=_threads_why(key.threads, key.cores, program.threads),
-        calibration=measured,
+        step_timing=measured,
         notes=(*((place.note,) if place.note else ()), *notes),
     )
 

@@ -2,14 +2,14 @@
 
 from collections.abc import Sequence
 
-from localinfer.engine.calibration import Calibration
+from localinfer.engine.step_timing import StepTiming
 from localinfer.speculation.cost import Measured, Part, StepCost
 
 
 class Pace:
     """A `StepTime` of one engine. Chunks have more rows than were measured: what these cost is learned from them."""
 
-    def __init__(self, measured: Calibration) -> None:
+    def __init__(self, measured: StepTiming) -> None:
         self._cost = StepCost(Measured(measured.step_s, measured.deep_s, measured.depth))
 
     def expect(self, parts: Sequence[tuple[int, int]]) -> float:

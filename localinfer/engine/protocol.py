@@ -6,7 +6,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Literal, Protocol, Self
 
 from localinfer.config import Overflow, SamplingParams
-from localinfer.engine.calibration import Calibration
+from localinfer.engine.step_timing import StepTiming
 from localinfer.errors import UsageError
 from localinfer.events import Event
 
@@ -67,7 +67,7 @@ class EngineInfo:
     """Why so many threads."""
     kv_layers: tuple[int, ...] = ()
     """Bits of each layer's cache: with `kv_bits` 4, layers that do not bear it keep 8. Empty where it is not known."""
-    calibration: Calibration | None = None
+    step_timing: StepTiming | None = None
     """Seconds of a step by its rows; None where they are not measured."""
     backend_why: str = ""
     """Why this backend was chosen, in words that go after `as`; empty where it was asked for."""

@@ -108,7 +108,7 @@ def open_model(model: LocalModel, config: EngineConfig, *, backend: str, tell: T
     with tell.progress(in_bytes=True) as progress:
         engine = open_engine(model.path, config, backend=backend, name=model.ref, on_progress=progress)
     opened = Opened(with_advice(engine, model), model, time.perf_counter() - started)
-    measured = engine.info.calibration
+    measured = engine.info.step_timing
     for text in (where_it_runs(opened), kept_at_8(engine.info), measured.note if measured else "", *engine.info.notes):
         if text:
             tell.note(text)

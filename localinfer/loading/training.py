@@ -48,8 +48,8 @@ def own_text(
     with locked(folder):
         words, whole, wanted = folder / "words.jsonl", left(), 0
         with open_engine(model.path, config, name=model.ref, on_progress=progress) as engine:
-            assert engine.info.calibration is not None
-            step_s = engine.info.calibration.step_s
+            assert engine.info.step_timing is not None
+            step_s = engine.info.step_timing.step_s
             while left() > 0:
                 wanted += ROUND
                 write_self_calibration(

@@ -1,10 +1,10 @@
-"""How often a drafter is right when it says how sure it is: learned from what became of its guesses."""
+"""How often a drafter is right by its confidence: learned from what became of its guesses."""
 
 import math
 from dataclasses import dataclass, field
 
 BINS = 8
-"""Of how sure it said it was."""
+"""Of the confidence that it named."""
 
 PRIOR = 6.0
 """So many guesses its own word counts for, before others are counted."""
@@ -26,16 +26,16 @@ class _Bin:
 
 @dataclass(slots=True)
 class Acceptance:
-    """Of one drafter: the chance of a guess, given how sure it was, how far ahead it looks, and whose text it is."""
+    """Of one drafter: the chance of a guess, given its confidence, how far ahead it looks, and whose text it is."""
 
     _bins: dict[tuple[int, int], _Bin] = field(default_factory=dict)
     _luck: dict[int, float] = field(default_factory=dict)
     _depths: list[_Bin] = field(default_factory=list)
 
-    def chance(self, handle: int, sure: float, depth: int) -> float:
+    def chance(self, handle: int, confidence: float, depth: int) -> float:
         """Probability that a guess is right, those before it being right. `depth` is 0 for the first of a draft."""
-        found = self._bins.get(_place(sure, depth), _Bin())
-        mean = (found.right + PRIOR * sure) / (found.tried + PRIOR)
+        found = self._bins.get(_place(confidence, depth), _Bin())
+        mean = (found.right + PRIOR * confidence) / (found.tried + PRIOR)
         return _swayed(mean, self._luck.get(handle, 0.0))
 
     def expected(self, handle: int, depth: int) -> float:
@@ -50,14 +50,14 @@ class Acceptance:
         """How many drafts have been tried, the last `MEMORY` or so counted."""
         return self._depths[0].tried if self._depths else 0.0
 
-    def learn(self, handle: int, sure: float, depth: int, right: bool) -> None:
+    def learn(self, handle: int, confidence: float, depth: int, right: bool) -> None:
         """A guess was reached, all before it being right, and was right or wrong."""
-        missed = right - self.chance(handle, sure, depth)
+        missed = right - self.chance(handle, confidence, depth)
         luck = self._luck.get(handle, 0.0) + SWAY * missed
         self._luck[handle] = min(MOST_SWAY, max(-MOST_SWAY, luck))
         while len(self._depths) <= min(depth, 15):
             self._depths.append(_Bin())
-        for found in (self._bins.setdefault(_place(sure, depth), _Bin()), self._depths[min(depth, 15)]):
+        for found in (self._bins.setdefault(_place(confidence, depth), _Bin()), self._depths[min(depth, 15)]):
             found.right += right
             found.tried += 1
             if found.tried > MEMORY:
@@ -69,8 +69,8 @@ class Acceptance:
         self._luck.pop(handle, None)
 
 
-def _place(sure: float, depth: int) -> tuple[int, int]:
-    return min(BINS - 1, max(0, int(sure * BINS))), min(depth, 7).bit_length()
+def _place(confidence: float, depth: int) -> tuple[int, int]:
+    return min(BINS - 1, max(0, int(confidence * BINS))), min(depth, 7).bit_length()
 
 
 def _swayed(chance: float, luck: float) -> float:

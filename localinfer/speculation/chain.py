@@ -58,10 +58,10 @@ class ChainDrafter:
                 if drawn is None:
                     alive[i] = 0.0
                     continue
-                token, sure = drawn
+                token, confidence = drawn
                 drafts[i].tokens.append(token)
-                drafts[i].sure.append(sure)
-                alive[i] *= sure
+                drafts[i].confidence.append(confidence)
+                alive[i] *= confidence
             going = [i for i in going if alive[i] >= FLOOR and len(drafts[i].tokens) < asks[i].most]
             if going:
                 rows = self._draft_runner.go_on([asks[i] for i in going], [drafts[i].tokens for i in going])

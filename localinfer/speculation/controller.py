@@ -1,8 +1,8 @@
 """Who guesses, and how far: as many tokens for the time as can be had, and never much time lost.
 
 A step of n rows costs little more than a step of one, as long as it waits for memory. Each step, every guess that could
-be checked has a chance of being right and a price in time; the guesses of all texts, the surest first, are taken up to
-the number that gives the most tokens a second. The loss budget bounds what this may lose when the text changes.
+be checked has a chance of being right and a price in time; the guesses of all texts, the likeliest first, are taken
+up to the number that gives the most tokens a second. The loss budget bounds what this may lose when the text changes.
 """
 
 from collections.abc import Callable, Sequence
@@ -60,8 +60,8 @@ class _Most:
 
     counts: Sequence[int]
     rate: float
-    surest: int | None
-    """Which text has the surest guess, if there are any."""
+    likeliest: int | None
+    """Which text has the likeliest guess, if there are any."""
     stopped: bool
     """Whether the loss budget allowed no more."""
 
@@ -242,9 +242,9 @@ class Controller:
         counts = list(most.counts)
         if most.stopped:
             self.why_off = USED_UP
-        elif most.surest is not None and not any(counts) and self._tries_anyway(proposals[most.surest]):
-            counts[most.surest] = 1
-        elif most.surest is not None and not any(counts) and not self.why_off:
+        elif most.likeliest is not None and not any(counts) and self._tries_anyway(proposals[most.likeliest]):
+            counts[most.likeliest] = 1
+        elif most.likeliest is not None and not any(counts) and not self.why_off:
             crowded = sum(part.rows for part in parts) > 1
             self.why_off = "the batch has used up the free rows" if crowded else "guesses are not sure enough to pay"
         return [_cut(chain, count) for chain, count in zip(proposals, counts, strict=True)]
@@ -258,7 +258,7 @@ class Controller:
         plain: float,
         spent: float,
     ) -> _Most:
-        """The surest guesses of all texts, as many as give the most tokens for the time, `spent` seconds included."""
+        """The likeliest guesses of all texts, as many as give the most tokens for the time, `spent` s included."""
         least = LEAST_GAIN * len(asks) / (spent + plain)
         if all(chain is NO_CHAIN for chain in proposals):
             return _Most([0] * len(asks), least, None, False)
@@ -291,4 +291,4 @@ class Controller:
 def _cut(chain: Chain, count: int) -> Chain:
     if not count:
         return NO_CHAIN
-    return replace(chain, tokens=chain.tokens[:count], sure=chain.sure[:count], alive=chain.alive[:count])
+    return replace(chain, tokens=chain.tokens[:count], confidence=chain.confidence[:count], alive=chain.alive[:count])

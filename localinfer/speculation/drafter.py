@@ -25,10 +25,10 @@ class Ask:
 
 @dataclass(slots=True)
 class Draft:
-    """Tokens that may follow a text, in a row, and how sure the drafter is of each."""
+    """Tokens that may follow a text, in a row, and the confidence in each."""
 
     tokens: list[int] = field(default_factory=list)
-    sure: list[float] = field(default_factory=list)
+    confidence: list[float] = field(default_factory=list)
     """Of each token, from 0 to 1: how likely it is right, those before it being right. Need not be calibrated."""
 
 

@@ -34,11 +34,11 @@ UNKNOWN = 0.125
 
 @dataclass(frozen=True, slots=True)
 class Chain:
-    """Guesses to be checked for one text, who made them, and how sure it was of each."""
+    """Guesses to be checked for one text, who made them, and its confidence in each."""
 
     drafter: str | None = None
     tokens: tuple[int, ...] = ()
-    sure: tuple[float, ...] = ()
+    confidence: tuple[float, ...] = ()
     alive: tuple[float, ...] = ()
     """The chance of each guess that it and all before it are right, as experience has it."""
 
@@ -78,13 +78,15 @@ class Record:
     def chain(self, ask: Ask, draft: Draft) -> Chain:
         """What the drafter guessed for `ask`, as far as it has a chance."""
         alive, found = 1.0, list[float]()
-        for depth, sure in enumerate(draft.sure[: ask.most]):
-            alive *= self.luck.chance(ask.handle, sure, depth)
+        for depth, confidence in enumerate(draft.confidence[: ask.most]):
+            alive *= self.luck.chance(ask.handle, confidence, depth)
             if alive < HOPELESS:
                 break
             found.append(alive)
         n = len(found)
-        return Chain(self.drafter.name, tuple(draft.tokens[:n]), tuple(draft.sure[:n]), tuple(found)) if n else NO_CHAIN
+        if n == 0:
+            return NO_CHAIN
+        return Chain(self.drafter.name, tuple(draft.tokens[:n]), tuple(draft.confidence[:n]), tuple(found))
 
     def likely(self, ask: Ask) -> float:
         """Guesses that are likely to be right, before it is asked."""
@@ -96,8 +98,8 @@ class Record:
 
     def learn(self, handle: int, chain: Chain, accepted: int) -> None:
         """Of the chain's guesses the first `accepted` were right."""
-        for depth, sure in enumerate(chain.sure[: accepted + 1]):
-            self.luck.learn(handle, sure, depth, right=depth < accepted)
+        for depth, confidence in enumerate(chain.confidence[: accepted + 1]):
+            self.luck.learn(handle, confidence, depth, right=depth < accepted)
         self.drafter.observe(handle, len(chain.tokens), accepted)
 
     def price(self, plain: float) -> float:

@@ -101,12 +101,12 @@ def _vote(places: list[Place], belief: float, most: int) -> Draft:
             break
         nexts = [text[at + depth] for text, at in reversed(going)]
         token, count = Counter(nexts).most_common(1)[0] if len(nexts) > 1 else (nexts[0], 1)
-        sure = belief * count / len(going)
-        alive *= sure
+        confidence = belief * count / len(going)
+        alive *= confidence
         if alive < FLOOR:
             break
         draft.tokens.append(int(token))
-        draft.sure.append(sure)
+        draft.confidence.append(confidence)
         places = going if count == len(going) else [(text, at) for text, at in going if text[at + depth] == token]
         belief = min(0.97, belief + 0.02)  # a match that goes on being right is a longer match
     return draft

@@ -12,7 +12,7 @@ from localinfer.config import EngineConfig
 from localinfer.cost.fit import estimate
 from localinfer.cost.machine import Bandwidth, last_level_cache
 from localinfer.cost.predict import Known, load_of
-from localinfer.engine.calibration import Calibration, Key
+from localinfer.engine.step_timing import Key, StepTiming
 from localinfer.errors import NotSupported
 from localinfer.graph.weights import Checkpoint
 from localinfer.quantize.checkpoint import quantize_checkpoint
@@ -58,7 +58,7 @@ def test_a_measurement_replaces_the_estimate_and_corrects_the_others(
 
 def test_steps_of_other_machines_do_not_count(monkeypatch: pytest.MonkeyPatch) -> None:
     cpu, isa = str(native.cpu()["model"]), native.choose_isa("")
-    steps = Calibration(1, {1: 0.5}, {}, 0.0)
+    steps = StepTiming(1, {1: 0.5}, {}, 0.0)
 
     def key(name: str, **changes: Any) -> Key:
         usual = {"files": "", "cpu": cpu, "isa": isa, "cores": 2, "build": "", "threads": 1, "kv_bits": 8}
@@ -66,8 +66,8 @@ def test_steps_of_other_machines_do_not_count(monkeypatch: pytest.MonkeyPatch) -
 
     others = [key("a", cpu="another"), key("b", isa="another"), key("c", threads=2)]
     mine = [key("d", kv_bits=16), key("e")]
-    monkeypatch.setattr("localinfer.engine.calibration.entries", lambda: ((one, steps) for one in [*others, *mine]))
-    assert [one.model for one, _ in fitting.calibrated_here(CONFIG)] == ["e", "d"]
+    monkeypatch.setattr("localinfer.engine.step_timing.entries", lambda: ((one, steps) for one in [*others, *mine]))
+    assert [one.model for one, _ in fitting.timed_models(CONFIG)] == ["e", "d"]
 
 
 def test_the_tokenizer_is_looked_into_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -133,7 +133,7 @@ def test_what_a_person_sees() -> None:
     assert history.history_plot(found[:1], width=80) == ""
 
 
-def test_a_benchmark_replaces_a_calibration() -> None:
+def test_a_benchmark_replaces_a_step_timing() -> None:
     assert benched(history.kept()[0], "me/m:INT4", "x", "avx2", threads=2) is None
     history.keep(report(10.0), command="c")
     history.keep(report(50.0, test="tg8@d64"), command="c")

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from localinfer.engine.calibration import ROWS
-from localinfer.paths import calibration_file
+from localinfer.engine.step_timing import ROWS
+from localinfer.paths import step_timing_file
 from tests.cli.conftest import Cli
 from tests.tiny import make_checkpoint
 
@@ -69,9 +69,9 @@ def test_step_times(cli: Cli, tmp_path: Path) -> None:
 
 
 def test_step_times_that_cannot_be_read(cli: Cli) -> None:
-    calibration_file().parent.mkdir(parents=True, exist_ok=True)
-    calibration_file().write_text("{}")
-    assert f"step times    {calibration_file()}: is no list" in cli("doctor").out
+    step_timing_file().parent.mkdir(parents=True, exist_ok=True)
+    step_timing_file().write_text("{}")
+    assert f"step times    {step_timing_file()}: is no list" in cli("doctor").out
     assert cli("doctor", "--recalibrate", "-q").err == ""
     assert "step times" not in cli("doctor").out
 

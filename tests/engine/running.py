@@ -92,7 +92,7 @@ class Eager:
             for i, draft in enumerate(drafter.propose(asks)):
                 tokens = tuple(draft.tokens[: min(left, asks[i].most)])
                 if tokens and chains[i] is NO_CHAIN:
-                    chains[i] = Chain(drafter.name, tokens, tuple(draft.sure[: len(tokens)]))
+                    chains[i] = Chain(drafter.name, tokens, tuple(draft.confidence[: len(tokens)]))
                     left -= len(tokens)
         self._step = [(ask.handle, chain) for ask, chain in zip(asks, chains, strict=True)]
         return chains

@@ -149,9 +149,9 @@ def test_drawing_says_how_likely_the_token_was() -> None:
     logits = np.log(np.array([0.1, 0.6, 0.3], np.float32)) + 5
     drawn = ScoreRow(logits.copy()).draw(lambda row, taken: 2, [])
     assert drawn is not None
-    token, sure = drawn
+    token, confidence = drawn
     assert token == 2
-    assert sure == pytest.approx(0.3)
+    assert confidence == pytest.approx(0.3)
     spread = np.empty(9, np.float32)
     row = ScoreRow(logits, np.array([2, 5, 8], np.int32), spread)
 
@@ -160,9 +160,9 @@ def test_drawing_says_how_likely_the_token_was() -> None:
 
     drawn = row.draw(greedy, [])
     assert drawn is not None
-    token, sure = drawn
+    token, confidence = drawn
     assert token == 5
-    assert sure == pytest.approx(0.6)
+    assert confidence == pytest.approx(0.6)
     assert (spread[[0, 1, 3, 4, 6, 7]] == np.finfo(np.float32).min).all()
 
 

@@ -32,7 +32,7 @@ Guess = tuple[list[int], list[bytes]]
 
 
 def guess(draft_runner: ModelDraftRunner, texts: Mapping[int, list[int]], most: Mapping[int, int]) -> dict[int, Guess]:
-    """As `ChainDrafter`, but as far as told, however sure it is. Draws as a text's own sampler does."""
+    """As `ChainDrafter`, but as far as told, however confidence it is. Draws as a text's own sampler does."""
     none = np.empty(0, np.int32)
     found: dict[int, Guess] = {handle: ([], []) for handle in texts}
 
@@ -102,7 +102,7 @@ def test_an_interrupt_in_the_middle(llama: Path) -> None:
 
 
 @pytest.mark.parametrize("sampling", SAMPLINGS.values(), ids=SAMPLINGS.keys())
-def test_sure_is_the_models_own_probability(llama: Path, sampling: SamplingParams) -> None:
+def test_confidence_is_the_models_own_probability(llama: Path, sampling: SamplingParams) -> None:
     """Whatever the text's sampler does to the scores: penalties, filters, temperature."""
     tokens = [int(t) for t in np.random.default_rng(6).integers(0, 250, 20)]
     draft_runner = open_guesser(llama)
@@ -117,10 +117,10 @@ def test_sure_is_the_models_own_probability(llama: Path, sampling: SamplingParam
         )
 
     drafts = [ChainDrafter("model", draft_runner).propose([Ask(1, tokens, most, choose)])[0] for most in (1, 2, 8)]
-    pairs = [pair for draft in drafts for pair in zip(draft.tokens, draft.sure, strict=True)]
-    for (token, sure), row in zip(pairs, seen, strict=True):
+    pairs = [pair for draft in drafts for pair in zip(draft.tokens, draft.confidence, strict=True)]
+    for (token, confidence), row in zip(pairs, seen, strict=True):
         chances = np.exp(row.astype(np.float64) - row.max())
-        assert sure == pytest.approx(chances[token] / chances.sum(), rel=1e-5)
+        assert confidence == pytest.approx(chances[token] / chances.sum(), rel=1e-5)
 
 
 class Counting:

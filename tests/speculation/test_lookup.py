@@ -10,7 +10,7 @@ from localinfer.speculation.lookup import EASY, GRAM, HARD, LookupDrafter
 def guess(drafter: LookupDrafter, handle: int, tokens: list[int], most: int) -> list[int]:
     """What `drafter` proposes for one text."""
     draft = drafter.propose([Ask(handle, tokens, most, lambda logits, taken: 0)])[0]
-    assert len(draft.sure) == len(draft.tokens)
+    assert len(draft.confidence) == len(draft.tokens)
     return draft.tokens
 
 

@@ -13,8 +13,8 @@ PHRASE = [11, 12, 13, 14, 15, 16, 17, 18, 19, 20]
 
 def guess(drafter: SuffixDrafter, tokens: Sequence[int], most: int = 8, handle: int = 1) -> Draft:
     draft = drafter.propose([Ask(handle, tokens, most, lambda logits, taken: 0)])[0]
-    assert len(draft.sure) == len(draft.tokens) <= most
-    assert all(0 < sure <= 1 for sure in draft.sure)
+    assert len(draft.confidence) == len(draft.tokens) <= most
+    assert all(0 < confidence <= 1 for confidence in draft.confidence)
     return draft
 
 
@@ -38,7 +38,7 @@ def test_most_votes_win_and_the_others_drop_out() -> None:
     text = [5, 6, 7, 1, 9, 5, 6, 7, 2, 8, 5, 6, 7, 2, 8, 0, 5, 6, 7]
     draft = guess(SuffixDrafter(), text, 3)
     assert draft.tokens[:2] == [2, 8]
-    assert draft.sure[1] > draft.sure[0]  # the place that had 1 is out of it
+    assert draft.confidence[1] > draft.confidence[0]  # the place that had 1 is out of it
 
 
 def test_a_longer_match_is_believed_more() -> None:
@@ -46,7 +46,7 @@ def test_a_longer_match_is_believed_more() -> None:
     long = guess(SuffixDrafter(), [*PHRASE, 1, 2, 3, 4, *PHRASE, 1, 2, 3], 1)
     assert short.tokens == [14]
     assert long.tokens == [4]
-    assert long.sure[0] > short.sure[0]
+    assert long.confidence[0] > short.confidence[0]
 
 
 def test_earlier_texts_are_looked_up_and_end_where_they_end() -> None:
@@ -75,8 +75,8 @@ def test_a_guess_occurred_and_does_not_depend_on_how_the_text_grew(text: list[in
     draft = guess(SuffixDrafter(), text, most)
     assert guess(grown, text, most) == draft
     alive = 1.0
-    for sure in draft.sure:
-        alive *= sure
+    for confidence in draft.confidence:
+        alive *= confidence
     assert alive >= FLOOR or not draft.tokens
     if draft.tokens:
         said, whole = text[-ORDERS[-1] :] + draft.tokens, text + draft.tokens

@@ -22,7 +22,7 @@ class Scripted:
     name: str
     time: "Time"
     length: int = 8
-    sure: float = 0.8
+    confidence: float = 0.8
     free: bool = True
     depth_s: float = 0.0
     asked: int = 0
@@ -31,7 +31,7 @@ class Scripted:
         self.asked += 1
         counts = [min(self.length, ask.most) for ask in asks]
         self.time.now += self.depth_s * max(counts, default=0)
-        return [Draft([1] * count, [self.sure] * count) for count in counts]
+        return [Draft([1] * count, [self.confidence] * count) for count in counts]
 
     def observe(self, handle: int, guessed: int, accepted: int) -> None:
         assert 0 <= accepted <= guessed

@@ -1,4 +1,4 @@
-"""What a step costs: measured once, kept under all that could change it, and never a reason for another answer."""
+"""What a step costs: measured once, cached under all that could change it, and never a reason for another answer."""
 
 import dataclasses
 import json
@@ -10,13 +10,13 @@ import pytest
 
 from localinfer import native
 from localinfer.config import EngineConfig, SamplingParams
-from localinfer.engine import calibration
-from localinfer.engine.calibration import Calibration, Key, calibrate, entries, forget, key_for, known, measure
+from localinfer.engine import step_timing
 from localinfer.engine.opening import open_engine
 from localinfer.engine.protocol import Request
+from localinfer.engine.step_timing import Key, StepTiming, cached_or_measured, entries, forget, key_for, known, measure
 from localinfer.graph.program import load_program
 from localinfer.graph.weights import Checkpoint
-from localinfer.paths import calibration_file
+from localinfer.paths import step_timing_file
 from tests.tiny import make_checkpoint
 
 
@@ -45,7 +45,7 @@ class Fake:
         return self.now
 
 
-def measured(fake: Fake, **how: Any) -> Calibration:
+def measured(fake: Fake, **how: Any) -> StepTiming:
     found = measure(fake, clock=fake.clock, **({"choose": True} | how))  # type: ignore[arg-type]
     assert fake.threads == found.threads
     return found
@@ -54,7 +54,7 @@ def measured(fake: Fake, **how: Any) -> Calibration:
 def test_the_least_time_of_each_number_of_rows() -> None:
     found = measured(Fake(2, {2: 0.001, 1: 0.002}, a_row=0.0001))
     assert found.threads == 2
-    assert found.step_s == pytest.approx({n: 0.001 + 0.0001 * (n - 1) for n in calibration.ROWS})
+    assert found.step_s == pytest.approx({n: 0.001 + 0.0001 * (n - 1) for n in step_timing.ROWS})
     assert found.tried == pytest.approx({2: 0.001, 1: 0.002})
 
 
@@ -84,7 +84,7 @@ def test_threads_that_were_asked_for_stay() -> None:
 def test_it_takes_no_longer_than_it_may(seconds: float) -> None:
     fake = Fake(8, dict.fromkeys((8, 6, 4, 2, 1), seconds), a_row=seconds / 20)
     found = measured(fake)
-    assert fake.now <= max(calibration.BUDGET_S, 2 * seconds) * 1.001
+    assert fake.now <= max(step_timing.BUDGET_S, 2 * seconds) * 1.001
     assert 1 in found.step_s
     assert list(found.step_s) == sorted(found.step_s)
     assert (len(found.step_s) > 6) == (seconds < 0.1)
@@ -118,14 +118,14 @@ def test_an_engine_measures_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     asked: list[bool] = []
     real = measure
 
-    def counting(program: native.Program, *, choose: bool, context: int) -> Calibration:
+    def counting(program: native.Program, *, choose: bool, context: int) -> StepTiming:
         asked.append(choose)
         return real(program, choose=choose, context=context)
 
-    monkeypatch.setattr(calibration, "measure", counting)
+    monkeypatch.setattr(step_timing, "measure", counting)
     for _ in range(2):
         with open_engine(path, name="org/m:BF16") as engine:
-            found = engine.info.calibration
+            found = engine.info.step_timing
             assert found is not None
             assert (engine.info.threads, found.note) == (found.threads, "")
     assert asked == [True]
@@ -145,11 +145,11 @@ def test_the_text_does_not_depend_on_it(tmp_path: Path, monkeypatch: pytest.Monk
     texts = []
     for threads in (1, 2, 3):
 
-        def choose(program: native.Program, chosen: int = threads, **_: Any) -> Calibration:
+        def choose(program: native.Program, chosen: int = threads, **_: Any) -> StepTiming:
             program.set_threads(chosen)
-            return Calibration(chosen, {1: 1.0}, {chosen: 1.0}, 0)
+            return StepTiming(chosen, {1: 1.0}, {chosen: 1.0}, 0)
 
-        monkeypatch.setattr(calibration, "measure", choose)
+        monkeypatch.setattr(step_timing, "measure", choose)
         forget()
         with open_engine(path) as engine:
             assert engine.info.threads == threads
@@ -162,15 +162,15 @@ def a_key(**changed: Any) -> Key:
     return dataclasses.replace(Key("m", "f", "cpu", "avx2", 4, "b", 0, 8), **changed)
 
 
-def keep(key: Key, threads: int = 2) -> Calibration:
+def keep(key: Key, threads: int = 2) -> StepTiming:
     fake = Fake(threads, {threads: 0.01})
-    return calibrate(fake, dataclasses.replace(key, threads=threads), None, 64)  # type: ignore[arg-type]
+    return cached_or_measured(fake, dataclasses.replace(key, threads=threads), None, 64)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("field", [field.name for field in dataclasses.fields(Key)])
 def test_any_change_means_to_measure_again(field: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(calibration, "measure", lambda *_, **__: Calibration(2, {1: 0.5, 16: 0.7}, {2: 0.5}, 9.0))
-    found = calibrate(Fake(2, {}), a_key(), None, 64)  # type: ignore[arg-type]
+    monkeypatch.setattr(step_timing, "measure", lambda *_, **__: StepTiming(2, {1: 0.5, 16: 0.7}, {2: 0.5}, 9.0))
+    found = cached_or_measured(Fake(2, {}), a_key(), None, 64)  # type: ignore[arg-type]
     assert known(a_key()) == found
     other = getattr(a_key(), field)
     assert known(a_key(**{field: other + 1 if isinstance(other, int) else other + "x"})) is None
@@ -212,31 +212,31 @@ def test_a_damaged_file_is_said_and_measured_anew(tmp_path: Path, text: str) -> 
     }
     if text not in BROKEN:
         text = json.dumps({"format": 2, "models": [entry | json.loads(text)]})
-    calibration_file().parent.mkdir(parents=True, exist_ok=True)
-    calibration_file().write_text(text)
+    step_timing_file().parent.mkdir(parents=True, exist_ok=True)
+    step_timing_file().write_text(text)
     with open_engine(path, name="m") as engine:
-        found = engine.info.calibration
+        found = engine.info.step_timing
         assert found is not None
-        assert str(calibration_file()) in found.note
+        assert str(step_timing_file()) in found.note
         assert found.note.endswith("measuring the model again")
         assert "\n" not in found.note
     with open_engine(path, name="m") as engine:
-        assert engine.info.calibration is not None
-        assert engine.info.calibration.note == ""
+        assert engine.info.step_timing is not None
+        assert engine.info.step_timing.note == ""
 
 
 def test_a_home_that_cannot_be_written_is_no_error(tmp_path: Path) -> None:
-    calibration_file().parent.parent.mkdir(parents=True, exist_ok=True)
-    calibration_file().parent.write_text("a file where the folder should be")
+    step_timing_file().parent.parent.mkdir(parents=True, exist_ok=True)
+    step_timing_file().parent.write_text("a file where the folder should be")
     with open_engine(make_checkpoint(tmp_path / "m")) as engine:
-        assert engine.info.calibration is not None
+        assert engine.info.step_timing is not None
 
 
 def test_no_more_is_kept_than_can_be_used(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(calibration, "MOST_KEPT", 3)
-    monkeypatch.setattr(calibration, "measure", lambda *_, **__: Calibration(2, {1: 0.5}, {2: 0.5}, 9.0))
+    monkeypatch.setattr(step_timing, "MOST_CACHED", 3)
+    monkeypatch.setattr(step_timing, "measure", lambda *_, **__: StepTiming(2, {1: 0.5}, {2: 0.5}, 9.0))
     for i in range(5):
-        calibrate(Fake(2, {}), a_key(model=f"m{i}"), None, 64)  # type: ignore[arg-type]
+        cached_or_measured(Fake(2, {}), a_key(model=f"m{i}"), None, 64)  # type: ignore[arg-type]
     assert [key.model for key, _ in entries()] == ["m4", "m3", "m2"]
     assert forget() == 3
     assert (list(entries()), forget()) == ([], 0)

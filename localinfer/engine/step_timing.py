@@ -1,7 +1,7 @@
 """What a step of n rows costs, measured when a model is first loaded on a machine, and how many threads make it cheap.
 
-No answer depends on it: the same bits come out whatever the number of threads. It is kept in `calibration_file()` under
-all that could change it, and measured again when any of that changes.
+No answer depends on it: the same bits come out whatever the number of threads. It is cached in `step_timing_file()`
+under all that could change it, and measured again when any of that changes.
 """
 
 import math
@@ -14,7 +14,7 @@ from localinfer.errors import Corrupt, LocalInferError
 from localinfer.formats.durable import write_json
 from localinfer.formats.json_files import read_object
 from localinfer.kv.blocks import BLOCK_TOKENS
-from localinfer.paths import calibration_file
+from localinfer.paths import step_timing_file
 
 if TYPE_CHECKING:
     from localinfer import native
@@ -35,7 +35,7 @@ DEEP_ROWS, DEPTH, DEEP_BUDGET_S = (1, 8), 2048, 0.15
 was ever written there, so it is the arithmetic of attention that is measured, not its memory."""
 
 FORMAT = 2
-MOST_KEPT = 100
+MOST_CACHED = 100
 _HINT = "run `localinfer doctor --recalibrate`; models are then measured again when they are loaded"
 
 
@@ -58,7 +58,7 @@ class Key:
 
 
 @dataclass(frozen=True, slots=True)
-class Calibration:
+class StepTiming:
     """Seconds of a step by its rows, on `threads` threads, after a context of nothing."""
 
     threads: int
@@ -94,16 +94,16 @@ def key_for(
     )
 
 
-def calibrate(
-    program: "native.Program", key: Key, kept: Calibration | None, context: int, *, on_card: bool = False
-) -> Calibration:
-    """`kept`, or else a measurement, which is kept; the program is left with the threads it names. `on_card`: threads
-    do not compute, and are left as they are."""
-    if kept is not None and kept.step_s:
-        return kept
+def cached_or_measured(
+    program: "native.Program", key: Key, cached: StepTiming | None, context: int, *, on_card: bool = False
+) -> StepTiming:
+    """`cached`, or else a measurement, which is cached; the program is left with the threads it names. `on_card`:
+    threads do not compute, and are left as they are."""
+    if cached is not None and cached.step_s:
+        return cached
     found = measure(program, choose=key.threads == 0 and not on_card, context=context)
-    _keep(key, found)
-    return found if kept is None else replace(found, note=kept.note)
+    _write(key, found)
+    return found if cached is None else replace(found, note=cached.note)
 
 
 def measure(
@@ -113,7 +113,7 @@ def measure(
     context: int = ROWS[-1],
     clock: Callable[[], float] = time.perf_counter,
     budget: float = BUDGET_S,
-) -> Calibration:
+) -> StepTiming:
     """Run steps of one sequence on an empty cache, and with `choose` set the program's threads to the fastest number.
 
     The least of several times counts: a busy machine makes a step slower, and nothing makes it faster than it is.
@@ -136,7 +136,7 @@ def measure(
             times[rows] = min(time_step(rows), times.get(rows, math.inf))
     depth = min(DEPTH, context - ROWS[-1])
     deep = _deep(time_step, times, depth, clock) if depth >= DEPTH // 8 else {}
-    return Calibration(program.threads, dict(sorted(times.items())), tried, time.time(), deep, depth if deep else 0)
+    return StepTiming(program.threads, dict(sorted(times.items())), tried, time.time(), deep, depth if deep else 0)
 
 
 def _deep(
@@ -199,22 +199,22 @@ def _stepper(program: "native.Program", clock: Callable[[], float]) -> TimeStep:
     return time_step
 
 
-def known(key: Key) -> Calibration | None:
-    """What is kept under `key`. A file that cannot be read gives one without times, whose note says so."""
+def known(key: Key) -> StepTiming | None:
+    """What is cached under `key`. A file that cannot be read gives one without times, whose note says so."""
     try:
-        return next((found for kept, found in entries() if kept == key), None)
+        return next((found for cached, found in entries() if cached == key), None)
     except LocalInferError as error:
-        return Calibration(0, {}, {}, 0, note=f"{error}; measuring the model again")
+        return StepTiming(0, {}, {}, 0, note=f"{error}; measuring the model again")
 
 
-def entries() -> Iterator[tuple[Key, Calibration]]:
-    """All that is kept, newest first. Raises `Corrupt` for a file or an entry that makes no sense."""
+def entries() -> Iterator[tuple[Key, StepTiming]]:
+    """All that is cached, newest first. Raises `Corrupt` for a file or an entry that makes no sense."""
     for entry in _stored():
         try:
             key = Key(**entry["key"])
             threads, cores = int(entry["threads"]), int(key.cores)
             deep, depth = _times(entry["deep_s"]), int(entry["depth"])
-            found = Calibration(
+            found = StepTiming(
                 threads, _times(entry["step_s"]), _times(entry["tried"]), float(entry["measured"]), deep, depth
             )
             if deep and not 0 < depth <= DEPTH:
@@ -222,17 +222,17 @@ def entries() -> Iterator[tuple[Key, Calibration]]:
             if not 1 <= threads <= max(cores, int(key.threads)) or 1 not in found.step_s:
                 raise ValueError(f"{threads} threads of {cores}")
         except (KeyError, TypeError, ValueError, AttributeError) as error:
-            raise Corrupt(f"{calibration_file()}: an entry makes no sense ({error!r})", hint=_HINT) from error
+            raise Corrupt(f"{step_timing_file()}: an entry makes no sense ({error!r})", hint=_HINT) from error
         yield key, found
 
 
 def forget() -> int:
-    """Delete all that is kept, and say how many models that were."""
+    """Delete all that is cached, and say how many models that were."""
     try:
         count = len(_stored())
     except LocalInferError:
         count = 0
-    calibration_file().unlink(missing_ok=True)
+    step_timing_file().unlink(missing_ok=True)
     return count
 
 
@@ -244,25 +244,25 @@ def _times(stored: Any) -> dict[int, float]:
 
 
 def _stored() -> list[Any]:
-    path = calibration_file()
+    path = step_timing_file()
     if not path.exists():
         return []
-    kept = read_object(path)
-    models = kept.get("models")
-    if kept.get("format") != FORMAT or not isinstance(models, list):
+    cached = read_object(path)
+    models = cached.get("models")
+    if cached.get("format") != FORMAT or not isinstance(models, list):
         raise Corrupt(f"{path}: is no list of measurements of format {FORMAT}", hint=_HINT)
     return models
 
 
-def _keep(key: Key, found: Calibration) -> None:
+def _write(key: Key, found: StepTiming) -> None:
     """Write it down before the others; a home that cannot be written only means to measure again."""
     try:
-        others = [(kept, other) for kept, other in entries() if _place(kept) != _place(key)]
+        others = [(cached, other) for cached, other in entries() if _replaced_key(cached) != _replaced_key(key)]
     except LocalInferError:
         others = []
     models = [
         {
-            "key": asdict(kept),
+            "key": asdict(cached),
             "threads": one.threads,
             "step_s": {str(rows): seconds for rows, seconds in one.step_s.items()},
             "tried": {str(threads): seconds for threads, seconds in one.tried.items()},
@@ -270,9 +270,9 @@ def _keep(key: Key, found: Calibration) -> None:
             "deep_s": {str(rows): seconds for rows, seconds in one.deep_s.items()},
             "depth": one.depth,
         }
-        for kept, one in [(key, found), *others[: MOST_KEPT - 1]]
+        for cached, one in [(key, found), *others[: MOST_CACHED - 1]]
     ]
-    path = calibration_file()
+    path = step_timing_file()
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         write_json(path, {"format": FORMAT, "models": models})
@@ -280,6 +280,6 @@ def _keep(key: Key, found: Calibration) -> None:
         return
 
 
-def _place(key: Key) -> Key:
+def _replaced_key(key: Key) -> Key:
     """What a newer measurement replaces: the same model under the same name, however often it was made anew."""
     return replace(key, files="", build="")
