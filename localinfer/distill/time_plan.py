@@ -6,6 +6,7 @@ from pathlib import Path
 from localinfer.quantize.estimates import LEAST_TOKENS, Costs
 from localinfer.quantize.schedule import Clock, Phase, Running, scheduled
 from localinfer.quantize.speeds import Speeds, measure_speeds
+from localinfer.quantize.torch_here import require_torch
 
 FLAG = "`--minutes`"
 
@@ -36,8 +37,10 @@ def plan_training(
 ) -> Running:
     """Divide `seconds` since `started`, for a drafter of the model at `path`, into `writing` and `learning`.
 
-    Raises `UsageError`, with the numbers, where that is too little for any text and any learning.
+    Raises `UsageError`, with the numbers, where that is too little for any text and any learning, and `NotSupported`
+    without torch.
     """
+    require_torch("training a drafter", instead="guess with `--draft suffix`, which needs no training")
     costs = Costs.of(path, 16, speeds or measure_speeds(workers, torch=False))
     least = costs.speaking(LEAST_TOKENS, TOGETHER)
     one = costs.one_read()

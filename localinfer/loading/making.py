@@ -59,13 +59,15 @@ def make_small(
     from localinfer.loading.self_calibration import calibration_files, forget_words
     from localinfer.quantize import DEFAULT_TOKENS, CalibrationText
     from localinfer.quantize.report import keep_report
+    from localinfer.quantize.torch_here import require_torch_for
 
     name, limit = name or source.name, limit or Limit()
     made = f"{name}:{variant_of_bits(bits)}"
+    mixed = bits_per_weight is not None or target_bytes is not None
+    require_torch_for(method or "rtn", mixed=mixed, refine=refine is not None)
     method = method or _usual_method(bits, tell)
     text = CalibrationText(tokens or DEFAULT_TOKENS, seed, (), conversation)
     sizes = {"bits_per_weight": bits_per_weight, "target_bytes": target_bytes}
-    mixed = bits_per_weight is not None or target_bytes is not None
     plan = _planned(source, bits, method, text, limit, calib, mixed=mixed, refine=refine, threads=threads, tell=tell)
     dest = variant_dir(name, variant_of_bits(bits))
     if plan is not None:

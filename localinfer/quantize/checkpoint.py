@@ -1,7 +1,6 @@
 """`quantize`: a bf16, f16 or f32 model directory becomes a compressed-tensors directory, file by file, safe to stop."""
 
 import hashlib
-import importlib.util
 import os
 import shutil
 import time
@@ -15,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from localinfer.errors import Corrupt, DoesNotFit, NotSupported, UsageError, size
+from localinfer.errors import Corrupt, DoesNotFit, UsageError, size
 from localinfer.formats.durable import sync, write_bytes, write_json
 from localinfer.formats.json_files import TOKENIZER_LIMIT, read_bytes, read_object
 from localinfer.formats.layout import INDEX
@@ -28,6 +27,7 @@ from localinfer.quantize.origin import Origin, copied
 from localinfer.quantize.pace import HASTE, HURRIED, Expected, Pace, TooLate, hurried
 from localinfer.quantize.plan import Job, Method, Plan, make_plan
 from localinfer.quantize.report import QuantizeReport, make_report
+from localinfer.quantize.torch_here import require_torch_for
 
 if TYPE_CHECKING:
     from localinfer.quantize.calibrated import Layers
@@ -126,11 +126,7 @@ def _tokens(source: Path, text: CalibrationText | None, plan: Plan, mixed: bool)
     if plan.method == "rtn" and not mixed:
         return None
     text = text or CalibrationText()
-    if importlib.util.find_spec("torch") is None:
-        raise NotSupported(
-            "calibrating needs torch, which is not installed",
-            hint="`pip install localinfer[quantize]`, or round without calibration: `--method rtn`",
-        )
+    require_torch_for(plan.method, mixed=mixed, refine=False)
     return calibration(Tokenizer(source), text.render, text.tokens, text.seed, text.files)
 
 

@@ -1,6 +1,5 @@
 """What `quantize` will do, decided from headers alone: which tensors, how many bits, which groups, which file."""
 
-import importlib.util
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -12,6 +11,7 @@ from localinfer.formats.checkpoint_files import StoredTensor
 from localinfer.formats.compressed import packed_words, quantization_config
 from localinfer.graph.ops import Graph
 from localinfer.graph.weights import Checkpoint
+from localinfer.quantize.torch_here import has_torch
 
 GROUPS = (32, 64, 128)
 TABLE_BITS = 8
@@ -93,7 +93,7 @@ def default_method(bits: int) -> tuple[Method, str]:
     """The method that loses least at that width, and a remark if it is not the one we would take."""
     if bits == TABLE_BITS:
         return "rtn", ""  # others gain nothing that can be measured
-    if importlib.util.find_spec("torch") is None:
+    if not has_torch():
         return "rtn", "rounded without calibration: for less loss `pip install localinfer[quantize]`"
     return "gptq", ""
 

@@ -4,7 +4,6 @@ All happens in `<dest>.partial`: `rough` is the model as quantized, `state.safet
 `made` is the result, which becomes `dest` in one step. With `kl` the integers stay as they are.
 """
 
-import importlib.util
 import json
 import math
 import os
@@ -18,7 +17,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from localinfer.errors import LocalInferError, NotSupported, UsageError
+from localinfer.errors import LocalInferError, UsageError
 from localinfer.formats.durable import sync, write_bytes, write_failed, write_json
 from localinfer.formats.json_files import TOKENIZER_LIMIT, read_bytes, read_object
 from localinfer.formats.layout import INDEX
@@ -32,6 +31,7 @@ from localinfer.quantize.origin import Origin
 from localinfer.quantize.plan import TABLE_BITS
 from localinfer.quantize.report import RECORD, QuantizeReport, peak_bytes, tell_errors_again, worst
 from localinfer.quantize.time_plan import MORE_TEXT, Effort
+from localinfer.quantize.torch_here import require_torch_for
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -84,10 +84,7 @@ def refine_checkpoint(
     bytes. `effort` says how much is looked at meanwhile, and what to leave for writing. Stopped at any time, it goes on
     where it was, or was last saved; `earlier` and `say` as `quantize_checkpoint` has them. Raises what `make` raises.
     """
-    if importlib.util.find_spec("torch") is None:
-        raise NotSupported(
-            "refining needs torch, which is not installed", hint="`pip install localinfer[quantize]`, or leave it out"
-        )
+    require_torch_for("rtn", mixed=False, refine=True)
     if settings.get("bits") == TABLE_BITS:
         raise UsageError("8 bits lose too little to be refined", hint="leave out `--refine`")
     if dest.exists():

@@ -1,6 +1,7 @@
 """`draft train|list|rm` and `--draft`, through the real entry point."""
 
 import json
+import sys
 from pathlib import Path
 
 import pytest
@@ -91,3 +92,11 @@ def test_bench_rows_each_way(cli: Cli, mine: str) -> None:
     rows = json.loads(cli(*argv).out)["rows"]
     assert [row["draft"] for row in rows] == ["off", "suffix", "auto"]
     assert len({row["output_hash"] for row in rows}) == 1
+
+
+def test_training_is_refused_without_torch(cli: Cli, mine: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "torch", None)  # as where it is not installed
+    ran = cli("draft", "train", mine, "--minutes", "5")
+    assert ran.code == 5
+    assert "training a drafter needs torch" in ran.err
+    assert "localinfer[quantize]" in ran.err

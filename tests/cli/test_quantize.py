@@ -3,6 +3,7 @@
 import json
 import resource
 import subprocess
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -336,3 +337,26 @@ def test_a_limit_that_was_not_kept_is_told(cli: Cli, mine: str, monkeypatch: pyt
         assert ran.code == 0
         assert ("of `--time-budget`" in ran.err) is told
         assert cli("rm", f"{mine}:INT8", "-y").code == 0
+
+
+@pytest.mark.parametrize("limit", [(), ("--time-budget", "100s")])
+@pytest.mark.parametrize(
+    "asked",
+    [
+        ("--bits", "4", "--method", "gptq"),
+        ("--bits", "4", "--method", "gptq", "--calib", "self"),
+        ("--bits", "4", "--refine", "kl"),
+        ("--bits", "3", "--bpw", "3.5"),
+    ],
+)
+def test_what_needs_torch_is_refused_without_it(
+    cli: Cli, mine: str, monkeypatch: pytest.MonkeyPatch, asked: tuple[str, ...], limit: tuple[str, ...]
+) -> None:
+    """At once: nothing is planned, and no text is drawn."""
+    monkeypatch.setitem(sys.modules, "torch", None)  # as where it is not installed
+    ran = cli("quantize", mine, *asked, *limit)
+    assert ran.code == 5
+    assert "needs torch, which is not installed" in ran.err
+    assert "localinfer[quantize]" in ran.err
+    assert "internal error" not in ran.err
+    assert "write" not in ran.err

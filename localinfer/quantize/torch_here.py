@@ -1,0 +1,28 @@
+"""Whether torch is installed: it comes with an extra, and nothing but calibrating and training needs it."""
+
+import importlib.util
+
+from localinfer.errors import NotSupported
+
+
+def has_torch() -> bool:
+    """Look for it without loading it."""
+    return importlib.util.find_spec("torch") is not None
+
+
+def require_torch(job: str, *, instead: str) -> None:
+    """Raise `NotSupported` if torch is not here: `job` needs it, `instead` is what can be done without it."""
+    if not has_torch():
+        raise NotSupported(
+            f"{job} needs torch, which is not installed", hint=f"`pip install localinfer[quantize]`, or {instead}"
+        )
+
+
+def require_torch_for(method: str, *, mixed: bool, refine: bool) -> None:
+    """Raise `NotSupported` if what is asked of `quantize` needs torch and it is not here."""
+    if refine:
+        require_torch("refining", instead="leave it out")
+    if mixed:
+        require_torch("choosing widths", instead="leave out `--bpw` and `--target-size`")
+    if method != "rtn":
+        require_torch("calibrating", instead="round without calibration: `--method rtn`")
