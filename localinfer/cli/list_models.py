@@ -1,7 +1,10 @@
 """`list`: what is on this machine."""
 
+from collections.abc import Container
+
 from localinfer.cli import options as o
 from localinfer.errors import size
+from localinfer.hub.model import LocalModel
 
 
 def list_models(*, json: o.Json, quiet: o.Quiet) -> None:
@@ -9,14 +12,17 @@ def list_models(*, json: o.Json, quiet: o.Quiet) -> None:
     from localinfer.cli.output import note, show_json, table
     from localinfer.cli.tables import SOURCES, as_row, unfinished_row
     from localinfer.hub.cache import list_models as models_here
+    from localinfer.hub.damage import damage_of
     from localinfer.hub.unfinished import unfinished_models
 
     models, begun = models_here(), unfinished_models()
+    damaged = {model.ref: error for model in models if (error := damage_of(model.path))}
     if json:
-        show_json([*map(as_row, models), *map(unfinished_row, begun)])
+        found = [as_row(one) | ({"problem": damaged[one.ref].message} if one.ref in damaged else {}) for one in models]
+        show_json([*found, *map(unfinished_row, begun)])
         return
     rows = [
-        (model.ref, model.variant, size(model.size_bytes), SOURCES[model.source], (model.revision or "")[:12])
+        (model.ref, model.variant, size(model.size_bytes), SOURCES[model.source], _state(model, damaged))
         for model in models
     ]
     rows += [
@@ -29,5 +35,11 @@ def list_models(*, json: o.Json, quiet: o.Quiet) -> None:
         return
     if not rows:
         note("no model here yet; `localinfer pull REF` gets one, `localinfer run starter` brings its own")
+    for ref, error in damaged.items():
+        note(f"{ref} is damaged: {error.message}; `localinfer rm {ref}` deletes it")
     if any(not one.busy for one in begun):
         note("unfinished: the command that began it goes on with it; `localinfer rm MODEL` deletes what is there")
+
+
+def _state(model: LocalModel, damaged: Container[str]) -> str:
+    return "damaged" if model.ref in damaged else (model.revision or "")[:12]

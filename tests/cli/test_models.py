@@ -243,3 +243,27 @@ def test_a_misspelled_name_is_told_where_the_hub_has_none(cli: Cli, mine: str, c
     assert (ran.code, "did you mean `starter`?" in ran.err) == (4, True)
     assert "did you mean `me/tiny" in cli(command, "me/tinny").err
     assert "did you mean" not in cli(command, "nobody/knows-this").err
+
+
+@pytest.mark.parametrize("name", ["model.safetensors", "config.json", "tokenizer.json", "tokenizer_config.json"])
+@pytest.mark.parametrize("kept", [0, 0.5, 0.99])
+def test_a_model_that_was_cut_off_is_not_listed_as_whole(
+    cli: Cli, mine: str, isolated: Path, name: str, kept: float
+) -> None:
+    file = isolated / "localinfer" / "models" / "me--tiny" / "BF16" / name
+    if name == "tokenizer_config.json":
+        file.write_text('{"model_max_length": 128}')
+    data = file.read_bytes()
+    assert "damaged" not in cli("list").out
+    assert "problem" not in json.loads(cli("list", "--json").out)[0]
+    file.write_bytes(data[: int(kept * len(data))])
+    ran = cli("list")
+    assert ran.out.splitlines()[1].split()[-1] == "damaged"
+    assert f"{mine}:BF16 is damaged" in ran.err
+    assert name in ran.err
+    assert json.loads(cli("list", "--json").out)[0]["problem"]
+
+
+def test_a_model_without_its_tokenizer_is_not_listed_as_whole(cli: Cli, mine: str, isolated: Path) -> None:
+    (isolated / "localinfer" / "models" / "me--tiny" / "BF16" / "tokenizer.json").unlink()
+    assert "tokenizer.json is missing" in cli("list").err
