@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from localinfer.chats.chat import Chat
 from localinfer.chats.rows import Asked
-from localinfer.errors import LocalInferError, UsageError
+from localinfer.errors import ContextOverflow, LocalInferError, UsageError
 from localinfer.events import Event, Finished, Stats, Text
 
 if TYPE_CHECKING:
@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 
 AHEAD = 4
 """Times as many lines as run together are taken in at most, counted from the oldest that is not answered."""
+
+_SHORTER = "shorten the line, or raise `--ctx-size` as far as the model allows"
 
 
 @dataclass(slots=True)
@@ -113,6 +115,8 @@ def _begin(engine: "Engine", asked: Asked, running: dict[int, Answered], manner:
             chat = Chat(engine, system=asked.system or manner.system, raw=raw, special=special)
             prompt = chat.tokens_of_turns(asked.turns, asked.tools)
             running[engine.add(Request(tuple(prompt), asked.sampling))] = answered
+        except ContextOverflow as error:
+            answered.error = ContextOverflow(error.message, hint=_SHORTER)
         except LocalInferError as error:
             answered.error = error
     return answered

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import math
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from difflib import get_close_matches
@@ -86,7 +87,7 @@ def understood(
     identity = None
     try:
         row = _object(line, limit)
-        identity = row.get("id")
+        identity = _identity(row)
         if not ignore_unknown:
             _refuse_unknown(row)
         system, turns = _conversation(row)
@@ -95,6 +96,13 @@ def understood(
         return Asked(index, number, digest, identity, system, turns, chosen, raw=raw, special=special, tools=tools)
     except LocalInferError as error:
         return Asked(index, number, digest, identity, error=error)
+
+
+def _identity(row: Mapping[str, Any]) -> Any:
+    """What the line calls itself; its answer says the same."""
+    for value in _strings(row.get("id")):
+        _whole(value, "`id`")
+    return row.get("id")
 
 
 def _refuse_unknown(row: Mapping[str, Any]) -> None:
@@ -127,7 +135,7 @@ def _object(line: bytes, limit: int) -> dict[str, Any]:
         raise UsageError(f"the line has more than {limit} bytes", hint="send less, or raise `--ctx-size`")
     try:
         text = line.decode("utf-8").removeprefix("\ufeff")
-        row = json.loads(text, parse_constant=_no_number, object_pairs_hook=_once)
+        row = json.loads(text, parse_constant=_no_number, parse_float=_finite, object_pairs_hook=_once)
     except UnicodeDecodeError as error:
         raise UsageError(
             f"the line is not UTF-8: byte 0x{line[error.start]:02x} at offset {error.start}",
@@ -172,6 +180,13 @@ def _inside(value: object) -> Iterable[object]:
 
 def _no_number(word: str) -> float:
     raise ValueError(f"{word} is no number")
+
+
+def _finite(word: str) -> float:
+    value = float(word)
+    if math.isinf(value):
+        raise ValueError(f"{word[:40]} is too large a number")
+    return value
 
 
 def _conversation(row: Mapping[str, Any]) -> tuple[str | None, tuple[Message, ...]]:
@@ -270,5 +285,5 @@ def _sampling(row: Mapping[str, Any], usual: SamplingParams) -> SamplingParams:
         listed = [row["stop"]] if isinstance(row["stop"], str) else row["stop"]
         if not isinstance(listed, list) or not all(isinstance(one, str) for one in listed):
             raise UsageError("`stop` is neither a text nor a list of texts", hint='write `{"stop": ["…"]}`')
-        said["stop"] = tuple(listed)
+        said["stop"] = tuple(_whole(one, "`stop`") for one in listed)
     return replace(usual, **said)

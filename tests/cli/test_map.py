@@ -113,6 +113,24 @@ def test_control_tokens_line_by_line(cli: Cli, mine: str) -> None:
     assert cli("map", mine, "--special").code == 2
 
 
+@pytest.mark.parametrize("odd", ['"\\ud800"', '["a", {"b": "\\udfff"}]', "1e999", '{"a": -1e999}'])
+def test_an_id_that_cannot_be_written_costs_its_line_alone(cli: Cli, mine: str, tmp_path: Path, odd: str) -> None:
+    out = tmp_path / "out.jsonl"
+    lines = f'{{"id": {odd}, "prompt": "a", "max_tokens": 2}}\n{{"id": 2, "prompt": "b", "max_tokens": 2}}\n'
+    ran = cli("map", mine, "-o", str(out), stdin=lines.encode())
+    first, second = (json.loads(line) for line in out.read_bytes().splitlines())
+    assert ran.code == first["error"]["exit_code"] == 2
+    assert (first["id"], second["id"], second["finish_reason"]) == (None, 2, "length")
+
+
+def test_a_line_that_is_too_long_is_told_what_map_can_do(cli: Cli, mine: str) -> None:
+    ran = cli("map", mine, "-c", "64", stdin=text([{"prompt": "a b c " * 100}]))
+    error = json.loads(ran.out)["error"]
+    assert (ran.code, error["exit_code"]) == (8, 8)
+    assert "--ctx-size" in error["hint"]
+    assert "--on-overflow" not in error["hint"]
+
+
 def test_nothing_in_nothing_out(cli: Cli, mine: str) -> None:
     ran = cli("map", mine)
     assert (ran.code, ran.out) == (0, "")
