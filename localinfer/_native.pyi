@@ -46,6 +46,13 @@ class Weight:
         Raises ValueError when there is no such row.
         """
 
+def packed_bytes(bits: int, group: int, cols: int, rows: Sequence[int]) -> int:
+    """
+    Bytes that matrices of `cols` columns, stacked, take when packed, padding included; `rows` are those of each.
+
+    `bits` 3, 4, 8, or 16 for bf16, with `group` 0. Raises ValueError for a shape that cannot be packed.
+    """
+
 def pack_bf16(parts: Sequence[NDArray[numpy.uint16]], interleave: bool = False, threads: int = 0) -> Weight:
     """
     Pack bf16 matrices (as uint16, each [rows, cols]), stacked by rows, every part padded to whole panels.
@@ -86,6 +93,13 @@ def pack_files(
     A part is (rows, file of the values, their first byte, file of the scales, their first byte); `bits` 16 is
     bf16, with `group` 0 and no scales. The rest as in `pack_int`. None when a file cannot be read as far as that,
     or holds NaN or infinity.
+    """
+
+def kv_block_bytes(kv_heads: int, head_dim: int, bits: int) -> int:
+    """
+    Bytes that 32 tokens of one layer take in the KV cache, 4, 8 or 16 bits a value, scales included.
+
+    Raises ValueError for other bits, and for 4 where `head_dim` is no multiple of 32.
     """
 
 class Program:
@@ -497,7 +511,7 @@ def attend_8(
     """
     Softmax attention of `rows` rows of heads q [rows * heads, head_dim], row m at position + m; blocks[table[i]]
     holds tokens 32 i to 32 i + 31. `window`: tokens that a row sees, itself included, 0 for all. `apart`: each
-    cut of 256 tokens is computed alone and merged after.
+    split of 256 tokens is computed alone and merged after.
     """
 
 def attend_16(
@@ -516,7 +530,7 @@ def attend_16(
     """
     Softmax attention of `rows` rows of heads q [rows * heads, head_dim], row m at position + m; blocks[table[i]]
     holds tokens 32 i to 32 i + 31. `window`: tokens that a row sees, itself included, 0 for all. `apart`: each
-    cut of 256 tokens is computed alone and merged after.
+    split of 256 tokens is computed alone and merged after.
     """
 
 def attend_4(
@@ -535,5 +549,5 @@ def attend_4(
     """
     Softmax attention of `rows` rows of heads q [rows * heads, head_dim], row m at position + m; blocks[table[i]]
     holds tokens 32 i to 32 i + 31. `window`: tokens that a row sees, itself included, 0 for all. `apart`: each
-    cut of 256 tokens is computed alone and merged after.
+    split of 256 tokens is computed alone and merged after.
     """

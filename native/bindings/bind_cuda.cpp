@@ -49,7 +49,7 @@ std::string use_cuda(Program& program, int number, const std::string& keep, cons
 
 std::tuple<std::string, std::vector<std::string>> cuda_compiler(const std::vector<std::string>& libraries, int version) {
   const cuda::Found found = cuda::find_compiler({0, "", libraries, version});
-  return {found.compiler, found.places};
+  return {found.compiler, found.paths};
 }
 
 nb::dict cuda_facts(const Program& program) {

@@ -218,35 +218,36 @@ struct Queries {
   }
 };
 
-// All cuts in turn; with `apart` each is computed alone and merged by attend_merge, as the threads of a step do.
+// All splits in turn; with `apart` each is computed alone and merged by attend_merge, as the threads of a step do.
 template <auto KernelTable::*kernel>
-void attend_cuts(const KernelTable& kernels, AttendJob job, const std::vector<const uint8_t*>& blocks, bool apart) {
-  const AttendJob whole = job;
+void attend_splits(const KernelTable& kernels, AttendJob job, const std::vector<const uint8_t*>& blocks, bool apart) {
+  const AttendJob all = job;
   std::vector<float> m(job.rows * job.heads), l(job.rows * job.heads), acc(m.size() * job.head_dim);
-  for (job.cut = first_seen(job.position, job.window) / kKvChunk; job.cut * kKvChunk < whole.position + whole.rows; ++job.cut) {
-    const RowsOfCut seen(job.cut, whole.position, whole.window, whole.rows);
-    job.blocks = blocks.data() + job.cut * (kKvChunk / kKvBlock);
+  const size_t end = (all.position + all.rows - 1) / kKvChunk + 1;
+  for (job.kv_split = first_seen(job.position, job.window) / kKvChunk; job.kv_split < end; ++job.kv_split) {
+    const RowsOfSplit seen(job.kv_split, all.position, all.window, all.rows);
+    job.blocks = blocks.data() + job.kv_split * (kKvChunk / kKvBlock);
     job.rows = seen.to - seen.from;
-    job.position = whole.position + seen.from;
-    if (job.q != nullptr) job.q = whole.q + seen.from * job.ldq;
-    if (job.q8 != nullptr) job.q8 = whole.q8 + seen.from * job.ldq;
+    job.position = all.position + seen.from;
+    if (job.q != nullptr) job.q = all.q + seen.from * job.ldq;
+    if (job.q8 != nullptr) job.q8 = all.q8 + seen.from * job.ldq;
     const size_t one = seen.from * job.lds;
-    job.q_scale = whole.q_scale + one;
-    job.q_sum = whole.q_sum + one;
-    job.m = apart ? m.data() : whole.m + one;
-    job.l = apart ? l.data() : whole.l + one;
-    job.acc = apart ? acc.data() : whole.acc + seen.from * job.lda;
+    job.q_scale = all.q_scale + one;
+    job.q_sum = all.q_sum + one;
+    job.m = apart ? m.data() : all.m + one;
+    job.l = apart ? l.data() : all.l + one;
+    job.acc = apart ? acc.data() : all.acc + seen.from * job.lda;
     job.fold = !apart;
     (kernels.*kernel)(&job);
     for (size_t row = seen.from; apart && row < seen.to; ++row) {
-      const size_t here = row * job.lds, part = here - one;
-      if (first_seen(whole.position + row, job.window) < job.cut * kKvChunk) {
-        kernels.attend_merge(whole.m + here, whole.l + here, whole.acc + row * job.lda, &m[part], &l[part],
+      const size_t first = row * job.lds, part = first - one;
+      if (first_seen(all.position + row, job.window) < job.kv_split * kKvChunk) {
+        kernels.attend_merge(all.m + first, all.l + first, all.acc + row * job.lda, &m[part], &l[part],
                              &acc[part * job.head_dim], job.heads, job.head_dim);
       } else {
-        std::copy_n(&m[part], job.heads, whole.m + here);
-        std::copy_n(&l[part], job.heads, whole.l + here);
-        std::copy_n(&acc[part * job.head_dim], job.heads * job.head_dim, whole.acc + row * job.lda);
+        std::copy_n(&m[part], job.heads, all.m + first);
+        std::copy_n(&l[part], job.heads, all.l + first);
+        std::copy_n(&acc[part * job.head_dim], job.heads * job.head_dim, all.acc + row * job.lda);
       }
     }
   }
@@ -294,7 +295,7 @@ void attend(Matrix<float> out, Blocks blocks, Vector<const int32_t> table, Matri
   job.m = queries.m.data();
   job.l = queries.l.data();
   job.acc = queries.acc.data();
-  attend_cuts<kernel>(kernels, job, pointers, apart);
+  attend_splits<kernel>(kernels, job, pointers, apart);
   kernels.attend_finish(job.acc, job.l, heads * rows, job.head_dim);
   for (size_t i = 0; i < heads * rows; ++i)
     std::copy_n(job.acc + i * job.head_dim, job.head_dim, out.data() + i * ldo);
@@ -348,7 +349,7 @@ void bind_attention(nb::module_& m) {
           "scale"_a, nb::kw_only(), "rows"_a = 1, "apart"_a = false, "isa"_a = "",
           "Softmax attention of `rows` rows of heads q [rows * heads, head_dim], row m at position + m; blocks[table[i]]\n"
           "holds tokens 32 i to 32 i + 31. `window`: tokens that a row sees, itself included, 0 for all. `apart`: each\n"
-          "cut of 256 tokens is computed alone and merged after.");
+          "split of 256 tokens is computed alone and merged after.");
   };
   attention("attend_8", attend<&KernelTable::attend_8, 8>);
   attention("attend_16", attend<&KernelTable::attend_16, 16>);

@@ -171,6 +171,12 @@ constexpr const char* kStepHelp =
 }  // namespace
 
 void bind_program(nb::module_& m) {
+  m.def(
+      "kv_block_bytes",
+      [](size_t kv_heads, size_t head_dim, size_t bits) { return KvCache::block_bytes({kv_heads, head_dim, bits}); },
+      "kv_heads"_a, "head_dim"_a, "bits"_a,
+      "Bytes that 32 tokens of one layer take in the KV cache, 4, 8 or 16 bits a value, scales included.\n\n"
+      "Raises ValueError for other bits, and for 4 where `head_dim` is no multiple of 32.");
   nb::class_<Program>(m, "Program",
                       "One model and the threads that run it: `embed`, then `attend` and `gated_mlp` in turn, then\n"
                       "`head`, then `make_kv`; after that `step`. Raises ValueError on shapes that disagree.")

@@ -81,6 +81,12 @@ std::shared_ptr<Weight> make_from_files(Program& program, size_t bits, size_t gr
   return program.pack_weight(shape, parts);
 }
 
+size_t packed_bytes(size_t bits, size_t group, size_t cols, const std::vector<size_t>& rows) {
+  const WeightShape shape{bits == 16 ? kBf16 : kind_of(bits), cols, group, rows, false, bits == 16 ? size_t{0} : 8};
+  check_shape(shape);
+  return shape.bytes();
+}
+
 Vector<float> read_row(const Weight& weight, size_t row) {
   auto* values = new float[weight.shape.cols];
   nb::capsule owner(values, [](void* p) noexcept { delete[] static_cast<float*>(p); });
@@ -102,6 +108,9 @@ void bind_weight(nb::module_& m) {
       .def("row", &read_row, "i"_a,
            "Row `i` as float32, dequantized. Rows count over the parts in the order they were given.\n\n"
            "Raises ValueError when there is no such row.");
+  m.def("packed_bytes", &packed_bytes, "bits"_a, "group"_a, "cols"_a, "rows"_a,
+        "Bytes that matrices of `cols` columns, stacked, take when packed, padding included; `rows` are those of each.\n\n"
+        "`bits` 3, 4, 8, or 16 for bf16, with `group` 0. Raises ValueError for a shape that cannot be packed.");
   m.def("pack_bf16", &make_bf16, "parts"_a.noconvert(), "interleave"_a = false, "threads"_a = 0,
         "Pack bf16 matrices (as uint16, each [rows, cols]), stacked by rows, every part padded to whole panels.\n\n"
         "With `interleave`, two parts of equal shape alternate by panels (gate, up). `threads` 0: one a physical core.\n"

@@ -1,5 +1,5 @@
 // Attention: q, k and v of every row; then keys and values are written; then the rows attend, in tiles of rows of one
-// sequence, cut by cut. Long contexts are split over the threads at the cuts.
+// sequence, one KV split after the other. Those of long contexts are shared by the threads.
 #include "core/attend.h"
 
 #include <algorithm>
@@ -8,7 +8,7 @@
 
 namespace {
 
-constexpr size_t kCutBlocks = kKvChunk / kKvBlock;
+constexpr size_t kSplitBlocks = kKvChunk / kKvBlock;
 
 // What all threads know of the phase, and what one thread does in it.
 class Attention {
@@ -18,7 +18,7 @@ class Attention {
         step_(step),
         kv_(kv),
         lane_(lane),
-        own_(step.s.own[lane.id()]),
+        per_thread_(step.s.per_thread[lane.id()]),
         shared_(op.heads / op.kv_heads),
         width_(shared_ * op.head_dim),
         k_start_(op.qkv->shape.panel_of(1, 0) * kPanelRows),
@@ -31,17 +31,17 @@ class Attention {
     make_tiles();
     if (!step_.apart) {  // rows of one sequence see each other: all keys and values must be there first
       const size_t groups = step_.rows * op_.kv_heads;
-      lane_.share(groups, [&](size_t i) { place(i / op_.kv_heads, i % op_.kv_heads); });
+      lane_.share(groups, [&](size_t i) { make_row(i / op_.kv_heads, i % op_.kv_heads); });
       if (!lane_.sync()) return false;
     }
     for (size_t wave = 0; wave < waves_; ++wave) {
-      lane_.share(split_ * op_.kv_heads * wave_cuts_,
-                  [&](size_t i) { attend_cut(wave, i / wave_cuts_, i % wave_cuts_); });
+      lane_.share(split_tiles_ * op_.kv_heads * wave_splits_,
+                  [&](size_t i) { attend_split(wave, i / wave_splits_, i % wave_splits_); });
       if (!lane_.sync()) return false;
     }
-    if (split_ == tiles_) return true;
-    lane_.draw((tiles_ - split_) * op_.kv_heads,
-               [&](size_t i) { attend_whole(own_.tiles[split_ + i / op_.kv_heads], i % op_.kv_heads); });
+    if (split_tiles_ == tiles_) return true;
+    lane_.draw((tiles_ - split_tiles_) * op_.kv_heads,
+               [&](size_t i) { attend_whole(per_thread_.tiles[split_tiles_ + i / op_.kv_heads], i % op_.kv_heads); });
     return lane_.sync();
   }
 
@@ -61,14 +61,14 @@ class Attention {
     return {step_.block_tables + static_cast<size_t>(step_.sequences[row]) * step_.width};
   }
   // The result of a row, at the heads of KV head h.
-  Partial whole(size_t row, size_t h) const {
+  Partial result(size_t row, size_t h) const {
     const Scratch& s = step_.s;
     const size_t one = row * s.heads_ld + h * shared_;
     return {s.m + one, s.l + one, s.attended + row * s.attended_ld + h * width_};
   }
-  // The result of one cut of a split tile; its rows lie close.
-  Partial part(size_t group, size_t cut) const {
-    float* at = step_.s.parts + (group * wave_cuts_ + cut) * part_floats(most_rows_);
+  // The result of one KV split of a split tile; its rows lie close.
+  Partial part(size_t group, size_t split) const {
+    float* at = step_.s.parts + (group * wave_splits_ + split) * part_floats(most_rows_);
     return {at, at + most_rows_ * shared_, at + 2 * most_rows_ * shared_};
   }
   size_t part_floats(size_t rows) const { return rows * (2 * shared_ + width_); }
@@ -107,7 +107,7 @@ class Attention {
     kv_put(block, position(row) % kKvBlock, key, value, op_.head_dim);
   }
 
-  void place(size_t row, size_t h) const {
+  void make_row(size_t row, size_t h) const {
     const Scratch& s = step_.s;
     const size_t one = row * s.heads_ld + h * shared_;
     finish_queries(qkv(row) + h * width_, s.q8 + row * s.attended_ld + h * width_, s.q_scale + one, s.q_sum + one, row,
@@ -122,26 +122,27 @@ class Attention {
     for (size_t row = 0; row < step_.rows; ++tiles_) {
       size_t rows = 1;
       while (row + rows < step_.rows && rows < most && step_.sequences[row + rows] == step_.sequences[row]) ++rows;
-      Tile& tile = own_.tiles[tiles_] = {row, rows, first_seen(position(row), op_.window) / kKvChunk,
+      Tile& tile = per_thread_.tiles[tiles_] = {row, rows, first_seen(position(row), op_.window) / kKvChunk,
                                          position(row + rows - 1) / kKvChunk + 1};
-      total += tile.rows * (tile.end_cut - tile.first_cut) * op_.kv_heads;
+      total += tile.rows * (tile.end_split - tile.first_split) * op_.kv_heads;
       row += rows;
     }
-    std::reverse(own_.tiles, own_.tiles + tiles_);  // later rows see more tokens: the long ones first
+    std::reverse(per_thread_.tiles, per_thread_.tiles + tiles_);  // later rows see more tokens: the long ones first
     const size_t threads = lane_.threads();
     const auto is_long = [&](const Tile& tile) {
-      const size_t cuts = tile.end_cut - tile.first_cut;
-      return threads > 1 && cuts > 1 && tile.rows * cuts * threads * kSplits > total;
+      const size_t splits = tile.end_split - tile.first_split;
+      return threads > 1 && splits > 1 && tile.rows * splits * threads * kSplitShare > total;
     };
-    split_ = static_cast<size_t>(std::partition(own_.tiles, own_.tiles + tiles_, is_long) - own_.tiles);
-    if (split_ == 0) return;
-    size_t cuts = 0;
-    for (size_t i = 0; i < split_; ++i) {
-      most_rows_ = std::max(most_rows_, own_.tiles[i].rows);
-      cuts = std::max(cuts, own_.tiles[i].end_cut - own_.tiles[i].first_cut);
+    Tile* const tiles = per_thread_.tiles;
+    split_tiles_ = static_cast<size_t>(std::partition(tiles, tiles + tiles_, is_long) - tiles);
+    if (split_tiles_ == 0) return;
+    size_t splits = 0;
+    for (size_t i = 0; i < split_tiles_; ++i) {
+      most_rows_ = std::max(most_rows_, per_thread_.tiles[i].rows);
+      splits = std::max(splits, per_thread_.tiles[i].end_split - per_thread_.tiles[i].first_split);
     }
-    wave_cuts_ = std::min(cuts, step_.s.parts_size / (split_ * op_.kv_heads * part_floats(most_rows_)));
-    waves_ = (cuts + wave_cuts_ - 1) / wave_cuts_;
+    wave_splits_ = std::min(splits, step_.s.parts_size / (split_tiles_ * op_.kv_heads * part_floats(most_rows_)));
+    waves_ = (splits + wave_splits_ - 1) / wave_splits_;
   }
 
   // The tile's queries: in the step's memory, or, when its only row was not placed before, in the thread's own.
@@ -154,14 +155,14 @@ class Attention {
     job.heads = shared_;
     job.head_dim = op_.head_dim;
     job.scale = op_.scale;
-    job.room = own_.room;
+    job.room = per_thread_.room;
     job.lds = s.heads_ld;
     if (step_.apart) {
-      make_own(tile.row, h);
-      job.q = own_.query;
-      job.q8 = own_.query_8;
-      job.q_scale = own_.query_scale;
-      job.q_sum = own_.query_sum;
+      make_queries(tile.row, h);
+      job.q = per_thread_.query;
+      job.q8 = per_thread_.query_8;
+      job.q_scale = per_thread_.query_scale;
+      job.q_sum = per_thread_.query_sum;
       return job;
     }
     const size_t one = tile.row * s.heads_ld + h * shared_;
@@ -173,28 +174,29 @@ class Attention {
     return job;
   }
 
-  void make_own(size_t row, size_t h) {
+  void make_queries(size_t row, size_t h) {
     if (made_ == row * op_.kv_heads + h) return;
     made_ = row * op_.kv_heads + h;
-    std::copy_n(qkv(row) + h * width_, width_, own_.query);
-    finish_queries(own_.query, own_.query_8, own_.query_scale, own_.query_sum, row, h);
+    std::copy_n(qkv(row) + h * width_, width_, per_thread_.query);
+    finish_queries(per_thread_.query, per_thread_.query_8, per_thread_.query_scale, per_thread_.query_sum, row, h);
   }
 
-  // Runs `job`, which is set up for the tile, for those of its rows that see a token of the cut. Results go to row 0's
-  // place and on.
-  void run_cut(AttendJob job, const Tile& tile, size_t h, size_t cut, const Partial& to, size_t ld_one, size_t ld_acc) {
-    const RowsOfCut rows(cut, job.position, op_.window, tile.rows);
-    const uint8_t *blocks[kCutBlocks] = {}, *ahead[kCutBlocks] = {};
+  // Runs `job`, which is set up for the tile, for those of its rows that see a token of the split. Results go to `to`,
+  // row by row.
+  void run_split(AttendJob job, const Tile& tile, size_t h, size_t split, const Partial& to, size_t ld_one,
+                 size_t ld_acc) {
+    const RowsOfSplit rows(split, job.position, op_.window, tile.rows);
+    const uint8_t *blocks[kSplitBlocks] = {}, *ahead[kSplitBlocks] = {};
     const size_t first = first_seen(job.position + rows.from, op_.window);
-    const size_t last = std::min(job.position + rows.to - 1, cut * kKvChunk + kKvChunk - 1);
-    for (size_t i = std::max(first, cut * kKvChunk) / kKvBlock; i <= last / kKvBlock; ++i)
-      blocks[i % kCutBlocks] = kv_.block(op_.layer, table(tile.row)[i], h);
+    const size_t last = std::min(job.position + rows.to - 1, split * kKvChunk + kKvChunk - 1);
+    for (size_t i = std::max(first, split * kKvChunk) / kKvBlock; i <= last / kKvBlock; ++i)
+      blocks[i % kSplitBlocks] = kv_.block(op_.layer, table(tile.row)[i], h);
     job.blocks = blocks;
     job.ahead = ahead;
-    const size_t next = (cut + 1) * kCutBlocks, end = position(tile.row + tile.rows - 1) / kKvBlock + 1;
-    for (size_t i = 0; i < kCutBlocks && next + i < end; ++i)
+    const size_t next = (split + 1) * kSplitBlocks, end = position(tile.row + tile.rows - 1) / kKvBlock + 1;
+    for (size_t i = 0; i < kSplitBlocks && next + i < end; ++i)
       ahead[i] = kv_.block(op_.layer, table(tile.row)[next + i], h);
-    job.cut = cut;
+    job.kv_split = split;
     job.position += rows.from;
     job.rows = rows.to - rows.from;
     job.q += rows.from * job.ldq;
@@ -214,39 +216,39 @@ class Attention {
     if (step_.apart) put(tile.row, h);
     AttendJob job = job_of(tile, h);
     job.fold = 1;
-    for (size_t cut = tile.first_cut; cut < tile.end_cut; ++cut)
-      run_cut(job, tile, h, cut, whole(tile.row, h), step_.s.heads_ld, step_.s.attended_ld);
+    for (size_t split = tile.first_split; split < tile.end_split; ++split)
+      run_split(job, tile, h, split, result(tile.row, h), step_.s.heads_ld, step_.s.attended_ld);
     finish(tile, h);
   }
 
   void finish(const Tile& tile, size_t h) const {
     for (size_t row = tile.row; row < tile.row + tile.rows; ++row) {
-      const Partial at = whole(row, h);
+      const Partial at = result(row, h);
       step_.k.attend_finish(at.acc, at.l, shared_, op_.head_dim);
       if (takes_groups(*op_.o, width_)) produce(step_, *op_.o, row, h * width_, at.acc, width_);
     }
   }
 
-  // Cut number `i` of this wave of a split tile; `group` counts tiles times KV heads. Whoever is last merges.
-  void attend_cut(size_t wave, size_t group, size_t i) {
-    const Tile& tile = own_.tiles[group / op_.kv_heads];
+  // Split number `i` of this wave of a split tile; `group` counts tiles times KV heads. Whoever is last merges.
+  void attend_split(size_t wave, size_t group, size_t i) {
+    const Tile& tile = per_thread_.tiles[group / op_.kv_heads];
     const size_t h = group % op_.kv_heads;
-    const size_t from = tile.first_cut + wave * wave_cuts_, to = std::min(from + wave_cuts_, tile.end_cut);
+    const size_t from = tile.first_split + wave * wave_splits_, to = std::min(from + wave_splits_, tile.end_split);
     if (from + i >= to) return;
-    if (step_.apart && from + i + 1 == tile.end_cut) put(tile.row, h);
-    run_cut(job_of(tile, h), tile, h, from + i, part(group, i), shared_, width_);
+    if (step_.apart && from + i + 1 == tile.end_split) put(tile.row, h);
+    run_split(job_of(tile, h), tile, h, from + i, part(group, i), shared_, width_);
     if (step_.s.arrived[group].fetch_add(1, std::memory_order_acq_rel) + 1 < to - from) return;
     step_.s.arrived[group].store(0, std::memory_order_relaxed);
-    for (size_t cut = from; cut < to; ++cut) merge(tile, h, cut, part(group, cut - from));
-    if (to == tile.end_cut) finish(tile, h);
+    for (size_t split = from; split < to; ++split) merge(tile, h, split, part(group, split - from));
+    if (to == tile.end_split) finish(tile, h);
   }
 
-  void merge(const Tile& tile, size_t h, size_t cut, const Partial& from) const {
-    const RowsOfCut rows(cut, position(tile.row), op_.window, tile.rows);
+  void merge(const Tile& tile, size_t h, size_t split, const Partial& from) const {
+    const RowsOfSplit rows(split, position(tile.row), op_.window, tile.rows);
     for (size_t i = rows.from; i < rows.to; ++i) {
-      const Partial to = whole(tile.row + i, h);
+      const Partial to = result(tile.row + i, h);
       const float *m = from.m + i * shared_, *l = from.l + i * shared_, *acc = from.acc + i * width_;
-      if (first_seen(position(tile.row) + i, op_.window) < cut * kKvChunk) {
+      if (first_seen(position(tile.row) + i, op_.window) < split * kKvChunk) {
         step_.k.attend_merge(to.m, to.l, to.acc, m, l, acc, shared_, op_.head_dim);
         continue;
       }
@@ -260,16 +262,16 @@ class Attention {
   const Step& step_;
   const KvCache& kv_;
   Lane& lane_;
-  const Scratch::Own& own_;
+  const Scratch::PerThread& per_thread_;
   const size_t shared_;            // query heads of one KV head
   const size_t width_;             // their values
   const size_t k_start_, v_start_;  // in a row of qkv; parts start on panel borders
   const size_t bits_;              // of the layer's cache
   const float score_scale_;        // a rotation of both sides multiplies their product by its length, a power of two
-  size_t tiles_ = 0, split_ = 0;   // the first split_ tiles are split at their cuts
+  size_t tiles_ = 0, split_tiles_ = 0;   // the threads share the KV splits of the first split_tiles_
   size_t most_rows_ = 0;           // of a split tile
-  size_t waves_ = 0, wave_cuts_ = 0;
-  size_t made_ = SIZE_MAX;         // whose queries own_ holds
+  size_t waves_ = 0, wave_splits_ = 0;
+  size_t made_ = SIZE_MAX;         // whose queries per_thread_ holds
 };
 
 // The same queries, keys and values attend from both of the probe's caches; the step goes on with what the wide one gave.

@@ -1,4 +1,4 @@
-// How attention cuts its work: rows at consecutive positions of one sequence, over cuts of 256 tokens.
+// How attention shares its work: rows at consecutive positions of one sequence, over KV splits of 256 tokens.
 #pragma once
 #include <algorithm>
 #include <cstddef>
@@ -8,19 +8,19 @@
 // Queries (rows times heads of one KV head) that share what is read of the cache, unless one row has more.
 constexpr size_t kTileQueries = 96;
 
-// A tile is split at its cuts when it is more than this part of what one thread has to do.
-constexpr size_t kSplits = 8;
+// The threads share the KV splits of a tile that is more than this part of what one thread has to do.
+constexpr size_t kSplitShare = 8;
 
 // The first token that a row at `position` sees; `window` 0: all.
 inline size_t first_seen(size_t position, size_t window) {
   return window != 0 && position + 1 > window ? position + 1 - window : 0;
 }
 
-// Which of `rows` rows, row 0 at `position`, see a token of the cut: [from, to).
-struct RowsOfCut {
+// Which of `rows` rows, row 0 at `position`, see a token of the split: [from, to).
+struct RowsOfSplit {
   size_t from, to;
-  RowsOfCut(size_t cut, size_t position, size_t window, size_t rows) {
-    const size_t start = cut * kKvChunk, next = start + kKvChunk;
+  RowsOfSplit(size_t split, size_t position, size_t window, size_t rows) {
+    const size_t start = split * kKvChunk, next = start + kKvChunk;
     from = start > position ? start - position : 0;
     to = window == 0 ? rows : std::min(rows, next + window - 1 - position);
   }

@@ -22,24 +22,29 @@ void check(const KvCache::Layer& layer) {
 
 }  // namespace
 
+size_t KvCache::block_bytes(const Layer& layer) {
+  check(layer);
+  return layer.kv_heads * bytes_of(layer);
+}
+
 size_t KvCache::block_bytes() const {
   size_t total = 0;
-  for (const Place& place : places_) total += place.kv_heads * place.block_bytes;
+  for (const Location& at : locations_) total += at.kv_heads * at.block_bytes;
   return total;
 }
 
 void KvCache::read(size_t id, uint8_t* out) const {
-  for (const Place& place : places_) {
-    const size_t bytes = place.kv_heads * place.block_bytes;
-    std::memcpy(out, memory_.data() + place.start + id * bytes, bytes);
+  for (const Location& at : locations_) {
+    const size_t bytes = at.kv_heads * at.block_bytes;
+    std::memcpy(out, memory_.data() + at.start + id * bytes, bytes);
     out += bytes;
   }
 }
 
 void KvCache::write(size_t id, const uint8_t* in) {
-  for (const Place& place : places_) {
-    const size_t bytes = place.kv_heads * place.block_bytes;
-    std::memcpy(memory_.data() + place.start + id * bytes, in, bytes);
+  for (const Location& at : locations_) {
+    const size_t bytes = at.kv_heads * at.block_bytes;
+    std::memcpy(memory_.data() + at.start + id * bytes, in, bytes);
     in += bytes;
   }
 }
@@ -47,16 +52,14 @@ void KvCache::write(size_t id, const uint8_t* in) {
 KvCache::KvCache(size_t blocks, const std::vector<Layer>& layers, bool memory) : blocks_(blocks) {
   REQUIRE(blocks > 0 && blocks <= size_t{1} << 31, "the KV cache cannot have %zu blocks", blocks);
   for (const Layer& layer : layers) {
-    check(layer);
-    const size_t block = layer.kv_heads * bytes_of(layer);
     size_t bytes = 0;
-    if (__builtin_mul_overflow(block, blocks, &bytes) || __builtin_add_overflow(bytes_, bytes, &bytes_))
+    if (__builtin_mul_overflow(block_bytes(layer), blocks, &bytes) || __builtin_add_overflow(bytes_, bytes, &bytes_))
       throw OutOfMemory(SIZE_MAX, "the KV cache");
   }
   if (memory) memory_ = Memory(bytes_, "the KV cache");
   size_t start = 0;
   for (const Layer& layer : layers) {
-    places_.push_back({start, layer.kv_heads, bytes_of(layer), layer.bits});
-    start += blocks * layer.kv_heads * bytes_of(layer);
+    locations_.push_back({start, layer.kv_heads, bytes_of(layer), layer.bits});
+    start += blocks * block_bytes(layer);
   }
 }

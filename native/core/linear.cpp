@@ -27,7 +27,7 @@ void ready_row(const Step& step, const Lane& lane, const Weight& weight, const S
   const float* row = source_row(from, m);
   const bool quantized = weight.shape.kind != kBf16;
   if (from.norm != nullptr) {
-    float* normed = quantized ? s.own[lane.id()].row : to.normed + m * s.x_ld;
+    float* normed = quantized ? s.per_thread[lane.id()].row : to.normed + m * s.x_ld;
     step.k.rms_norm(normed, row, from.norm->weight.data(), step.hidden, from.norm->eps);
     row = normed;
   }
@@ -43,7 +43,7 @@ bool make_ready(Operand* operand, const Step& step, Lane& lane, const Weight& we
     return true;
   }
   const bool few = rows <= kFewRows;
-  const Scratch::Quantized& to = few ? s.own[lane.id()].few : s.shared;
+  const Scratch::Quantized& to = few ? s.per_thread[lane.id()].few : s.shared;
   *operand = {{to.q, to.scale, to.sum, s.q_ld, s.scale_ld}, to.normed, s.x_ld, few, from};
   if (few) return true;
   lane.share(rows, [&](size_t m) { ready_row(step, lane, weight, from, to, m); });
@@ -65,7 +65,7 @@ void run_panel(const Step& step, const Lane& lane, const Weight& weight, size_t 
                float* out, size_t ldo) {
   if (operand.pending) {
     for (size_t m = 0; m < rows; ++m)
-      ready_row(step, lane, weight, operand.source, step.s.own[lane.id()].few, m);
+      ready_row(step, lane, weight, operand.source, step.s.per_thread[lane.id()].few, m);
     operand.pending = false;
   }
   const KernelTable& k = step.k;
@@ -89,7 +89,7 @@ bool add_to_stream(const Step& step, Lane& lane, const Weight& weight, Operand& 
   lane.share(weight.panels, [&](size_t p) {
     const size_t column = p * kPanelRows;
     const size_t width = std::min<size_t>(kPanelRows, step.hidden - column);
-    float* part = s.own[lane.id()].panel;
+    float* part = s.per_thread[lane.id()].panel;
     run_panel(step, lane, weight, p, operand, step.rows, part, kPanelRows);
     for (size_t m = 0; m < step.rows; ++m, part += kPanelRows) {
       float* x = s.x + m * s.x_ld + column;

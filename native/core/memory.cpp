@@ -71,10 +71,10 @@ size_t open_used = 0;
 Piece take_piece(size_t bytes, const char* what) {
   const size_t size = round_up(bytes, kLine) + kGap;
   if (size > kSlab / 4) {
-    auto own = std::make_shared<Memory>(size, what);
-    uint8_t* data = own->data();
+    auto memory = std::make_shared<Memory>(size, what);
+    uint8_t* data = memory->data();
     forbid(data + bytes, size - bytes);
-    return {std::move(own), data, bytes};
+    return {std::move(memory), data, bytes};
   }
   const std::lock_guard guard(slab_lock);
   std::shared_ptr<Memory> slab = open_slab.lock();

@@ -10,7 +10,7 @@ constexpr size_t kWidestGroup = 128;
 template <class F>
 void gate_and_up(const MlpOp& op, const Step& step, const Lane& lane, Operand& operand, size_t first, size_t n,
                  const F& put) {
-  float* out = step.s.own[lane.id()].panel;
+  float* out = step.s.per_thread[lane.id()].panel;
   const size_t ld = step.s.panel_ld;
   for (size_t i = 0; i < 2 * n; i += kPanelRows)  // gate and up in turn
     run_panel(step, lane, *op.gate_up, (2 * first + i) / kPanelRows, operand, step.rows, out + i, ld);

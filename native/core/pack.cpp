@@ -195,17 +195,17 @@ std::shared_ptr<Weight> pack(const WeightShape& shape, const std::vector<StoredP
   weight->panel_bytes = shape.panel_bytes();
   weight->memory = take_piece(weight->bytes(), "weights");
   const Packer packer{shape, parts, *weight};
-  std::atomic<bool> whole{true};
+  std::atomic<bool> intact{true};
   constexpr size_t worth_a_thread = size_t{128} << 10;
   const size_t threads = weight->bytes() < worth_a_thread ? 1 : pool.threads();
   std::vector<Memory> buffers;
   for (size_t id = 0; id < threads; ++id) buffers.emplace_back(packer.buffer_bytes(), "reading weights");
   const auto pack_one = [&](size_t i, size_t id) {
-    if (whole.load(std::memory_order_relaxed) && !packer.pack_panel(i, buffers[id].data())) whole = false;
+    if (intact.load(std::memory_order_relaxed) && !packer.pack_panel(i, buffers[id].data())) intact = false;
   };
   if (threads == 1)
     for (size_t i = 0; i < weight->panels; ++i) pack_one(i, 0);
   else
     for_each_panel(pool, weight->panels, pack_one);
-  return whole ? weight : nullptr;
+  return intact ? weight : nullptr;
 }

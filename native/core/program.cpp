@@ -324,17 +324,17 @@ size_t take_all(Scratch& s, uint8_t* start, size_t rows) {
   take_quantized(layout, s, s.produced, rows);
   take_quantized(layout, s, s.shared, rows);
   layout.take(&s.shared.normed, rows * s.x_ld);
-  for (Scratch::Own& own : s.own) {
-    take_quantized(layout, s, own.few, kFewRows);
-    layout.take(&own.few.normed, kFewRows * s.x_ld);
-    layout.take(&own.row, s.x_ld);
-    layout.take(&own.panel, rows * s.panel_ld);
-    layout.take(&own.tiles, rows);
-    layout.take(&own.query, s.attended_ld);
-    layout.take(&own.query_8, s.attended_ld);
-    layout.take(&own.query_scale, s.heads_ld);
-    layout.take(&own.query_sum, s.heads_ld);
-    layout.take(&own.room, kAttendRoom);
+  for (Scratch::PerThread& mine : s.per_thread) {
+    take_quantized(layout, s, mine.few, kFewRows);
+    layout.take(&mine.few.normed, kFewRows * s.x_ld);
+    layout.take(&mine.row, s.x_ld);
+    layout.take(&mine.panel, rows * s.panel_ld);
+    layout.take(&mine.tiles, rows);
+    layout.take(&mine.query, s.attended_ld);
+    layout.take(&mine.query_8, s.attended_ld);
+    layout.take(&mine.query_scale, s.heads_ld);
+    layout.take(&mine.query_sum, s.heads_ld);
+    layout.take(&mine.room, kAttendRoom);
   }
   return layout.used();
 }
@@ -362,8 +362,8 @@ void Program::lay_out_scratch() {
   s.q_ld = round_up(widest, kLine);
   s.scale_ld = round_up(widest, 32) / 32;
   for (const Weight* weight : weights()) s.planes = std::max(s.planes, weight->shape.planes());
-  s.own.resize(pool_.threads());
-  const size_t split_groups = pool_.threads() * kSplits;  // tiles times KV heads: each is more than its part of the work
+  s.per_thread.resize(pool_.threads());
+  const size_t split_groups = pool_.threads() * kSplitShare;  // tiles times KV heads: each is more than its part of the work
   if (pool_.threads() > 1) s.parts_size = 2 * split_groups * kTileQueries * (head_dim + 2);
   s.arrived = std::make_unique<std::atomic<size_t>[]>(split_groups);
   s.memory = Memory(take_all(s, nullptr, max_rows_), "the program's scratch memory");

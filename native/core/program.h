@@ -119,15 +119,15 @@ struct Scratch {
   float* attended = nullptr;  // [rows][attended_ld]
   float* hidden = nullptr;    // [rows][hidden_ld]: act(gate) * up
   // Attention: queries made ready for a quantized cache, [rows][attended_ld]; of each [rows][heads_ld]: the scale of
-  // the query, the sum of its q, the softmax's m and l; results of cuts that are not merged yet, and how many are there.
+  // the query, the sum of its q, the softmax's m and l; results of KV splits that are not merged yet, and their number.
   int8_t* q8 = nullptr;
   float *q_scale = nullptr, *m = nullptr, *l = nullptr, *parts = nullptr;
   int32_t* q_sum = nullptr;
   size_t heads_ld = 0, parts_size = 0;
   std::unique_ptr<std::atomic<size_t>[]> arrived;
-  // Rows of one sequence that attend together, over cuts [first_cut, end_cut).
+  // Rows of one sequence that attend together, over KV splits [first_split, end_split).
   struct Tile {
-    size_t row, rows, first_cut, end_cut;
+    size_t row, rows, first_split, end_split;
   };
   size_t x_ld = 0, qkv_ld = 0, attended_ld = 0, hidden_ld = 0, panel_ld = 2 * kPanelRows;
   // Rows made ready for a weight: quantized, or normed only. Shared by all threads, or, when there are few rows, one
@@ -142,7 +142,7 @@ struct Scratch {
   size_t planes = 1;  // 2 when a weight wants activations of 16 bits
   Quantized shared{};
   Quantized produced{};  // what attention or the MLP quantized as it came, for o or down; no `normed`
-  struct Own {
+  struct PerThread {
     Quantized few;             // kFewRows rows
     float* row;                // one row of x_ld
     float* panel;              // [rows][panel_ld]: output of one panel, or of the gates and ups of one group of down
@@ -153,7 +153,7 @@ struct Scratch {
     int32_t* query_sum;
     float* room;               // of AttendJob
   };
-  std::vector<Own> own;  // one a thread
+  std::vector<PerThread> per_thread;  // one a thread
 };
 
 class Program {
@@ -254,5 +254,5 @@ class Program {
   size_t phases_ = 0;
   std::atomic_flag busy_;
   std::vector<int32_t> lengths_;  // of the step's sequences, while it is checked
-  std::vector<int64_t> writer_;   // of each cache block, while a step is checked: sequence << 32 | place; -1: none
+  std::vector<int64_t> writer_;   // of each cache block, while a step is checked: sequence << 32 | block; -1: none
 };

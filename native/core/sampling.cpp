@@ -78,25 +78,25 @@ bool any_above(const float* logits, float floor) {
 
 // The largest `k`, descending. A heap of k, worst on top.
 std::vector<Candidate> largest(const float* logits, size_t vocab, size_t k) {
-  std::vector<Candidate> kept;
-  kept.reserve(k);
+  std::vector<Candidate> best;
+  best.reserve(k);
   const auto enter = [&](size_t i) {
     const float logit = logits[i];
-    if (kept.size() == k && !(logit > kept.front().logit)) return;  // equal ones: the lower token is in already
-    if (kept.size() == k) {
-      std::pop_heap(kept.begin(), kept.end(), before);
-      kept.pop_back();
+    if (best.size() == k && !(logit > best.front().logit)) return;  // equal ones: the lower token is in already
+    if (best.size() == k) {
+      std::pop_heap(best.begin(), best.end(), before);
+      best.pop_back();
     }
-    kept.push_back({logit, static_cast<uint32_t>(i)});
-    std::push_heap(kept.begin(), kept.end(), before);
+    best.push_back({logit, static_cast<uint32_t>(i)});
+    std::push_heap(best.begin(), best.end(), before);
   };
   size_t i = 0;
   for (; i < k && i < vocab; ++i) enter(i);
   for (; i + kBlock <= vocab; i += kBlock)
-    for (size_t j = any_above(logits + i, kept.front().logit) ? 0 : kBlock; j < kBlock; ++j) enter(i + j);
+    for (size_t j = any_above(logits + i, best.front().logit) ? 0 : kBlock; j < kBlock; ++j) enter(i + j);
   for (; i < vocab; ++i) enter(i);
-  std::sort_heap(kept.begin(), kept.end(), before);
-  return kept;
+  std::sort_heap(best.begin(), best.end(), before);
+  return best;
 }
 
 // Likelihood against the likeliest. Below e^-45 it counts as nothing: a whole vocabulary of those changes no bit.
@@ -117,21 +117,21 @@ size_t reach(const std::vector<Candidate>& sorted, double goal) {
 
 // Cuts by top_k, then by top_p; descending. Called when there is something to cut.
 std::vector<Candidate> likeliest(const float* logits, size_t vocab, float top, size_t top_k, double top_p) {
-  const bool cut = top_k > 0 && top_k < vocab;
-  std::vector<Candidate> kept = largest(logits, vocab, cut ? top_k : std::min<size_t>(vocab, 256));
-  if (top_p >= 1) return kept;
+  const bool by_top_k = top_k > 0 && top_k < vocab;
+  std::vector<Candidate> candidates = largest(logits, vocab, by_top_k ? top_k : std::min<size_t>(vocab, 256));
+  if (top_p >= 1) return candidates;
   double total = 0;
-  if (cut)
-    for (const Candidate& c : kept) total += weight(c.logit, top);
+  if (by_top_k)
+    for (const Candidate& c : candidates) total += weight(c.logit, top);
   else
     for (size_t i = 0; i < vocab; ++i) total += weight(logits[i], top);
-  size_t n = reach(kept, top_p * total);
-  while (n == 0 && kept.size() < vocab && !cut) {  // flat: take more, rarely all
-    kept = largest(logits, vocab, std::min(vocab, kept.size() * 8));
-    n = reach(kept, top_p * total);
+  size_t n = reach(candidates, top_p * total);
+  while (n == 0 && candidates.size() < vocab && !by_top_k) {  // flat: take more, rarely all
+    candidates = largest(logits, vocab, std::min(vocab, candidates.size() * 8));
+    n = reach(candidates, top_p * total);
   }
-  if (n > 0) kept.resize(n);
-  return kept;
+  if (n > 0) candidates.resize(n);
+  return candidates;
 }
 
 // Follows the largest score; sees at once that most tokens cannot reach it, and computes no logarithm for them.

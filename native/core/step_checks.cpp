@@ -67,19 +67,19 @@ void Program::check_writers(const StepInput& input) {
     const int32_t* table = table_of(static_cast<size_t>(input.sequences[row]));
     return writer_[static_cast<size_t>(table[static_cast<size_t>(input.positions[row]) / kKvBlock])];
   };
-  const auto place = [](int64_t sequence, size_t i) { return sequence << 32 | static_cast<int64_t>(i); };
+  const auto slot = [](int64_t sequence, size_t i) { return sequence << 32 | static_cast<int64_t>(i); };
   int32_t shared = -1;  // a sequence with such a block
   for (size_t row = 0; row < input.rows; ++row) {
-    const int64_t here = place(input.sequences[row], static_cast<size_t>(input.positions[row]) / kKvBlock);
+    const int64_t written = slot(input.sequences[row], static_cast<size_t>(input.positions[row]) / kKvBlock);
     int64_t& writer = writer_of(row);
-    if (writer >= 0 && writer != here) shared = input.sequences[row];
-    writer = here;
+    if (writer >= 0 && writer != written) shared = input.sequences[row];
+    writer = written;
   }
   for (size_t sequence = 0; sequence < input.n_sequences; ++sequence) {
     const size_t used = (static_cast<size_t>(lengths_[sequence]) + kKvBlock - 1) / kKvBlock;
     for (size_t i = 0; i < used; ++i) {
       const int64_t writer = writer_[static_cast<size_t>(table_of(sequence)[i])];
-      if (writer >= 0 && writer != place(static_cast<int64_t>(sequence), i)) shared = static_cast<int32_t>(sequence);
+      if (writer >= 0 && writer != slot(static_cast<int64_t>(sequence), i)) shared = static_cast<int32_t>(sequence);
     }
   }
   for (size_t row = 0; row < input.rows; ++row) writer_of(row) = -1;

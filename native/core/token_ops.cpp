@@ -21,7 +21,7 @@ bool run_mix(const Step& step, Lane& lane) {
   if (!make_ready(&operand, step, lane, weight, {step.inputs, weight.shape.cols}, step.rows)) return false;
   lane.share(weight.panels, [&](size_t p) {
     const size_t column = p * kPanelRows, width = std::min<size_t>(kPanelRows, step.hidden - column);
-    float* part = step.s.own[lane.id()].panel;
+    float* part = step.s.per_thread[lane.id()].panel;
     run_panel(step, lane, weight, p, operand, step.rows, part, kPanelRows);
     for (size_t m = 0; m < step.rows; ++m)
       std::copy_n(part + m * kPanelRows, width, step.s.x + m * step.s.x_ld + column);
@@ -69,7 +69,7 @@ bool run_head(const Step& step, Lane& lane) {
       if (width == kPanelRows) {
         run_panel(step, lane, *op.weight, p, operand, step.outs, logits, vocab);
       } else {  // the last panel is padded, the caller's rows are not
-        float* part = s.own[lane.id()].panel;
+        float* part = s.per_thread[lane.id()].panel;
         run_panel(step, lane, *op.weight, p, operand, step.outs, part, kPanelRows);
         for (size_t m = 0; m < step.outs; ++m) std::copy_n(part + m * kPanelRows, width, logits + m * vocab);
       }

@@ -26,7 +26,7 @@ typedef unsigned int u32;
 typedef signed char i8;
 typedef long long Index;
 
-enum { kTileColumns = 128, kTileRows = 8, kPanel = 32, kTilesOfPanel = 4, kBlockTokens = 32, kCutTokens = 256 };
+enum { kTileColumns = 128, kTileRows = 8, kPanel = 32, kTilesOfPanel = 4, kBlockTokens = 32, kSplitTokens = 256 };
 
 struct CardWeight {
   const u8* values;
@@ -93,7 +93,7 @@ struct KvLayer {
   int bits;
 };
 
-struct RowPlaces {
+struct RowSlots {
   const int* positions;  // [rows]
   const int* sequences;
   const int* block_tables;  // [sequence][width]
@@ -116,13 +116,13 @@ struct RopeArgs {
   int heads, kv_heads, head_dim;
   float score_scale;
   KvLayer kv;
-  RowPlaces at;
+  RowSlots at;
   i8* q8;  // [rows][heads * head_dim]
   float* q_scale;  // [rows][heads]
 };
 
-// One result a cut: m and l at [row][head][slot], acc at [row][head][slot][head_dim]. Split: slot is the cut.
-// Otherwise there is one slot, which holds all cuts merged.
+// One result a KV split: m and l at [row][head][slot], acc at [row][head][slot][head_dim]. Split: slot is the KV split.
+// Otherwise there is one slot, which holds all splits merged.
 struct AttendArgs {
   const float* q;  // 16 bit: row's queries at row * q_ld
   int q_ld;
@@ -131,7 +131,7 @@ struct AttendArgs {
   float scale;  // 16 bit
   int heads, kv_heads, head_dim, window;
   KvLayer kv;
-  RowPlaces at;
+  RowSlots at;
   float *m, *l, *acc;
   int slots, split;
 };

@@ -1,6 +1,6 @@
-// Softmax attention over the paged cache, in the CPU's order (kernels/table.h): cuts of 256 tokens, in them blocks of 32,
-// online; then cuts are merged, ascending. One warp takes one query head through a cut: a lane is a token while scores
-// are made, and four columns of the head while values are added.
+// Softmax attention over the paged cache, in the CPU's order (kernels/table.h): KV splits of 256 tokens, in them blocks
+// of 32, online; then splits are merged, ascending. One warp takes one query head through a split: a lane is a token
+// while scores are made, and four columns of the head while values are added.
 #pragma once
 
 namespace li {
@@ -118,7 +118,7 @@ LI_DEVICE void take_block(Partial& part, const Query& query, const u8* block, in
   }
 }
 
-// (m, l, acc) of a later cut into `to`.
+// (m, l, acc) of a later split into `to`.
 LI_DEVICE void merge_into(Partial& to, const Partial& part) {
   const float largest = part.m > to.m ? part.m : to.m;
   const float x = exp1(to.m - largest), y = exp1(part.m - largest);
@@ -130,7 +130,7 @@ LI_DEVICE void merge_into(Partial& to, const Partial& part) {
 }
 
 template <int BITS>
-LI_DEVICE void take_cut(Partial& part, const AttendArgs& a, const Query& query, int row, int h, int from, int to) {
+LI_DEVICE void take_split(Partial& part, const AttendArgs& a, const Query& query, int row, int h, int from, int to) {
   part.m = -infinity();
   part.l = 0.0f;
 #pragma unroll
@@ -156,16 +156,17 @@ LI_DEVICE void store_partial(const AttendArgs& a, const Partial& part, Index one
     }
 }
 
-// Grid: (cuts, or 1 when not split; KV heads; rows). The block's warps share the query heads of one KV head.
+// Grid: (splits, or 1 when not split; KV heads; rows). The block's warps share the query heads of one KV head.
 template <int BITS>
 LI_DEVICE void attend(const AttendArgs& a) {
   LI_SHARED(u32, shared, 4 * kMaxHeadDim);
   const int warp = threadIdx.x / 32, lane = threadIdx.x & 31, h = blockIdx.y, row = blockIdx.z;
   const int heads = a.heads / a.kv_heads, position = a.at.positions[row];
-  const int first = first_seen(position, a.window), first_cut = first / kCutTokens, end_cut = position / kCutTokens + 1;
-  const int from_cut = a.split ? static_cast<int>(blockIdx.x) : first_cut;
-  const int to_cut = a.split ? from_cut + 1 : end_cut;
-  if (from_cut < first_cut || to_cut > end_cut) return;
+  const int first = first_seen(position, a.window);
+  const int first_split = first / kSplitTokens, end_split = position / kSplitTokens + 1;
+  const int from_split = a.split ? static_cast<int>(blockIdx.x) : first_split;
+  const int to_split = a.split ? from_split + 1 : end_split;
+  if (from_split < first_split || to_split > end_split) return;
   u32* words = shared + warp * kMaxHeadDim;
   for (int i = warp; i < heads; i += blockDim.x / 32) {
     const int head = h * heads + i;
@@ -180,15 +181,16 @@ LI_DEVICE void attend(const AttendArgs& a) {
     }
     sync_warp();
     Partial all = {}, part;
-    for (int cut = from_cut; cut < to_cut; ++cut) {
-      const int start = cut * kCutTokens, next = start + kCutTokens;
-      take_cut<BITS>(part, a, query, row, h, first > start ? first : start, position + 1 < next ? position + 1 : next);
-      if (cut == from_cut)
+    for (int kv_split = from_split; kv_split < to_split; ++kv_split) {
+      const int start = kv_split * kSplitTokens, next = start + kSplitTokens;
+      const int from = first > start ? first : start, to = position + 1 < next ? position + 1 : next;
+      take_split<BITS>(part, a, query, row, h, from, to);
+      if (kv_split == from_split)
         all = part;
       else
         merge_into(all, part);
     }
-    store_partial(a, all, one * a.slots + (a.split ? from_cut : 0), a.head_dim);
+    store_partial(a, all, one * a.slots + (a.split ? from_split : 0), a.head_dim);
   }
 }
 
@@ -198,26 +200,26 @@ LI_KERNEL(128, 4) attend_4(li::AttendArgs a) { li::attend<4>(a); }
 LI_KERNEL(128, 4) attend_8(li::AttendArgs a) { li::attend<8>(a); }
 LI_KERNEL(128, 4) attend_16(li::AttendArgs a) { li::attend<16>(a); }
 
-// Cuts merged, ascending, and divided by the sum of weights; then made ready for the matrix o. Grid: (tiles / 4, rows).
+// Splits merged, ascending, and divided by the sum of weights; then ready for the matrix o. Grid: (tiles / 4, rows).
 LI_KERNEL(128, 8) merge(li::MergeArgs a) {
   using namespace li;
   const int tile = blockIdx.x * 4 + threadIdx.x / 32, row = blockIdx.y, columns = a.heads * a.head_dim;
   if (tile * kTileColumns >= columns) return;
   const int c = tile * kTileColumns + 4 * (threadIdx.x & 31), position = a.positions[row];
-  const int first = a.split ? first_seen(position, a.window) / kCutTokens : 0;
-  const int last = a.split ? position / kCutTokens : 0;
+  const int first = a.split ? first_seen(position, a.window) / kSplitTokens : 0;
+  const int last = a.split ? position / kSplitTokens : 0;
   float v[4] = {};
   if (c < columns) {  // four columns are of one head
     const int head = c / a.head_dim, d = c % a.head_dim;
     const Index one = (static_cast<Index>(row) * a.heads + head) * a.slots;
     float m = a.m[one + first], l = a.l[one + first];
     for (int i = 0; i < 4; ++i) v[i] = a.acc[(one + first) * a.head_dim + d + i];
-    for (int cut = first + 1; cut <= last; ++cut) {
-      const float other = a.m[one + cut], largest = other > m ? other : m;
+    for (int kv_split = first + 1; kv_split <= last; ++kv_split) {
+      const float other = a.m[one + kv_split], largest = other > m ? other : m;
       const float x = exp1(m - largest), y = exp1(other - largest);
       m = largest;
-      l = fmaf(l, x, a.l[one + cut] * y);
-      for (int i = 0; i < 4; ++i) v[i] = fmaf(v[i], x, a.acc[(one + cut) * a.head_dim + d + i] * y);
+      l = fmaf(l, x, a.l[one + kv_split] * y);
+      for (int i = 0; i < 4; ++i) v[i] = fmaf(v[i], x, a.acc[(one + kv_split) * a.head_dim + d + i] * y);
     }
     for (int i = 0; i < 4; ++i) v[i] = v[i] / l;
   }

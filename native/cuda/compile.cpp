@@ -31,10 +31,10 @@ using Prog = struct OpaqueProgram*;
 class Compiler {
  public:
   Compiler(void* handle, std::string path) : path_(std::move(path)) {
-    bool whole = true;
+    bool complete = true;
     const auto get = [&](auto& function, const char* name) {
       function = reinterpret_cast<std::remove_reference_t<decltype(function)>>(dlsym(handle, name));
-      whole = whole && function != nullptr;
+      complete = complete && function != nullptr;
     };
     get(version_, "nvrtcVersion");
     get(create_, "nvrtcCreateProgram");
@@ -48,10 +48,10 @@ class Compiler {
     get(ptx_, "nvrtcGetPTX");
     get(count_, "nvrtcGetNumSupportedArchs");
     get(archs_, "nvrtcGetSupportedArchs");
-    whole_ = whole && version_(&major_, &minor_) == 0;
+    complete_ = complete && version_(&major_, &minor_) == 0;
   }
 
-  bool whole() const { return whole_; }
+  bool complete() const { return complete_; }
   int version() const { return 1000 * major_ + 10 * minor_; }
   std::string name() const { return path_ + " " + std::to_string(major_) + "." + std::to_string(minor_); }
   std::string version_text() const { return std::to_string(major_) + "." + std::to_string(minor_); }
@@ -109,7 +109,7 @@ class Compiler {
   }
 
   std::string path_;
-  bool whole_ = false;
+  bool complete_ = false;
   int major_ = 0, minor_ = 0;
   int (*version_)(int*, int*) = nullptr;
   int (*create_)(Prog*, const char*, const char*, int, const char* const*, const char* const*) = nullptr;
@@ -125,7 +125,7 @@ class Compiler {
   int (*archs_)(int*) = nullptr;
 };
 
-std::vector<std::string> places(const CompileRequest& request) {
+std::vector<std::string> paths(const CompileRequest& request) {
   std::vector<std::string> all;
   if (const char* named = std::getenv("LOCALINFER_NVRTC"); named != nullptr && *named != '\0') return {named};
   const auto add = [&](const std::string& directory) {
@@ -139,25 +139,25 @@ std::vector<std::string> places(const CompileRequest& request) {
 }
 
 // Why the library that was just tried does not open: in brackets, or nothing when there is no such file.
-std::string why_not(const std::string& place) {
+std::string why_not(const std::string& path) {
   const char* said = dlerror();
   std::string why = said != nullptr ? said : "";
-  if (why == place + ": cannot open shared object file: No such file or directory") return "";
-  if (why.starts_with(place + ": ")) why.erase(0, place.size() + 2);
+  if (why == path + ": cannot open shared object file: No such file or directory") return "";
+  if (why.starts_with(path + ": ")) why.erase(0, path.size() + 2);
   return why.empty() ? "" : " (" + why + ")";
 }
 
 std::unique_ptr<Compiler> find(const CompileRequest& request) {
   std::string tried;
-  for (const std::string& place : places(request)) {
-    tried += (tried.empty() ? "" : ", ") + place;
-    void* handle = dlopen(place.c_str(), RTLD_NOW | RTLD_LOCAL);
+  for (const std::string& path : paths(request)) {
+    tried += (tried.empty() ? "" : ", ") + path;
+    void* handle = dlopen(path.c_str(), RTLD_NOW | RTLD_LOCAL);
     if (handle == nullptr) {
-      tried += why_not(place);
+      tried += why_not(path);
       continue;
     }
-    auto compiler = std::make_unique<Compiler>(handle, place);
-    if (!compiler->whole()) {
+    auto compiler = std::make_unique<Compiler>(handle, path);
+    if (!compiler->complete()) {
       tried += " (no NVRTC)";
     } else if (compiler->version() >= kFirstCuda13 && request.driver_version < kFirstCuda13) {
       tried += " (" + compiler->version_text() + ": newer than the driver)";
@@ -176,7 +176,7 @@ std::string flags_text() {
 }
 
 // A kept image begins with the hash of what follows, so that a damaged one is noticed.
-std::string read_kept(const fs::path& path) {
+std::string read_cached(const fs::path& path) {
   std::error_code ignored;
   if (!fs::is_regular_file(path, ignored)) return "";
   std::ifstream file(path, std::ios::binary);
@@ -204,7 +204,7 @@ bool keep(const fs::path& path, const std::string& image) {
 
 }  // namespace
 
-Found find_compiler(const CompileRequest& request) { return {find(request)->name(), places(request)}; }
+Found find_compiler(const CompileRequest& request) { return {find(request)->name(), paths(request)}; }
 
 std::string sources_hash() {
   std::string all = flags_text();
@@ -231,9 +231,9 @@ Compiled compile(const CompileRequest& request) {
   }
   const std::string name = sha256(sources_hash() + compiler->version_text() + architecture);
   const fs::path path = fs::path(request.keep) / (name + (made.ptx ? ".ptx" : ".cubin"));
-  if (!request.keep.empty()) made.image = read_kept(path);
-  made.kept = !made.image.empty();
-  if (made.kept) return made;
+  if (!request.keep.empty()) made.image = read_cached(path);
+  made.cached = !made.image.empty();
+  if (made.cached) return made;
   made.image = compiler->make(architecture, made.ptx);
   if (!request.keep.empty() && !keep(path, made.image))
     made.note += (made.note.empty() ? "" : "; ") + std::string("the compiled kernels cannot be kept in ") + request.keep;

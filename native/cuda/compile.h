@@ -19,17 +19,17 @@ struct Compiled {
   std::string image;     // a cubin; or, where the compiler does not know the card, PTX
   std::string compiler;  // its path and version
   std::string note;      // what a person should know, or empty
-  bool kept = false;     // it was made before
+  bool cached = false;    // it was made before
   bool ptx = false;
 };
 
-// Throws Unusable: no compiler, with all places that were tried; or the beginning of what it said.
+// Throws Unusable: no compiler, with all paths that were tried; or the beginning of what it said.
 Compiled compile(const CompileRequest& request);
 
-// The compiler that would be taken, with its version, and all places that are looked at, in order. Throws as `compile`.
+// The compiler that would be taken, with its version, and all paths that are looked at, in order. Throws as `compile`.
 struct Found {
   std::string compiler;
-  std::vector<std::string> places;
+  std::vector<std::string> paths;
 };
 Found find_compiler(const CompileRequest& request);
 

@@ -9,7 +9,7 @@
 namespace cuda {
 namespace {
 
-constexpr size_t kPartsLimit = size_t{128} << 20;  // above, attention is not split at its cuts: slower, the same bits
+constexpr size_t kPartsLimit = size_t{128} << 20;  // above, attention has no KV splits: slower, the same bits
 
 // Consecutive arrays, measured first and handed out after.
 struct Layout {
@@ -89,15 +89,15 @@ void CudaDevice::lay_out_scratch() {
   };
   scratch_ = CardMemory(session_, take_all(nullptr), "scratch memory on the card");
   take_all(scratch_.as<uint8_t>());
-  logits_here_ = PinnedMemory(session_, kHeadRows * program_.vocab() * sizeof(float));
+  logits_pinned_ = PinnedMemory(session_, kHeadRows * program_.vocab() * sizeof(float));
 }
 
 void CudaDevice::make_kv(const KvCache& layout) {
   drop_graphs();
   kv_ = CardMemory();  // the old one goes first: both at once may not fit
   kv_ = CardMemory(session_, layout.bytes(), "the KV cache on the card");
-  kv_places_.clear();
-  for (size_t i = 0; i < layout.layers(); ++i) kv_places_.push_back(layout.place(i));
+  kv_locations_.clear();
+  for (size_t i = 0; i < layout.layers(); ++i) kv_locations_.push_back(layout.location(i));
   if (layout.bytes() == 0) return;  // a program without attention
   // Blocks are kept on disk whole: what nobody wrote must not be somebody else's.
   session_->check(session_->driver().MemsetD8Async(kv_.at(), 0, layout.bytes(), session_->stream()), "clearing the cache");
@@ -105,24 +105,24 @@ void CudaDevice::make_kv(const KvCache& layout) {
 }
 
 void CudaDevice::read_kv(size_t block, uint8_t* out) {
-  for (const KvCache::Place& place : kv_places_) {
-    const size_t bytes = place.kv_heads * place.block_bytes;
-    kv_.get(place.start + block * bytes, out, bytes);
+  for (const KvCache::Location& at : kv_locations_) {
+    const size_t bytes = at.kv_heads * at.block_bytes;
+    kv_.get(at.start + block * bytes, out, bytes);
     out += bytes;
   }
 }
 
 void CudaDevice::write_kv(size_t block, const uint8_t* in) {
-  for (const KvCache::Place& place : kv_places_) {
-    const size_t bytes = place.kv_heads * place.block_bytes;
-    kv_.put(place.start + block * bytes, in, bytes);
+  for (const KvCache::Location& at : kv_locations_) {
+    const size_t bytes = at.kv_heads * at.block_bytes;
+    kv_.put(at.start + block * bytes, in, bytes);
     in += bytes;
   }
 }
 
 size_t CudaDevice::slots_for(const Piece& piece) const {
   if (piece.rows > kGraphRows) return 0;
-  const size_t slots = std::bit_ceil(piece.cuts);
+  const size_t slots = std::bit_ceil(piece.kv_splits);
   return piece.rows * slots * heads_ * (head_dim_ + 2) * sizeof(float) <= kPartsLimit ? slots : 0;
 }
 
@@ -138,21 +138,21 @@ void CudaDevice::make_room(const Piece& piece) {
   const size_t ints = (4 * program_.max_rows() + piece.input.n_sequences * piece.input.width) * sizeof(int32_t);
   if (ints > ints_.size()) {
     drop_graphs();
-    ints_ = CardMemory(session_, std::bit_ceil(ints), "a step's places on the card");
-    ints_here_ = PinnedMemory(session_, std::bit_ceil(ints));
+    ints_ = CardMemory(session_, std::bit_ceil(ints), "a step's slots on the card");
+    ints_pinned_ = PinnedMemory(session_, std::bit_ceil(ints));
   }
   const size_t columns = std::max(piece.columns, piece.input.hidden != nullptr ? program_.hidden() : 0);
   const size_t rows = program_.max_rows() * columns * sizeof(float);
-  if (rows > rows_here_.size()) {
+  if (rows > rows_pinned_.size()) {
     drop_graphs();
-    rows_here_ = PinnedMemory(session_, rows);
+    rows_pinned_ = PinnedMemory(session_, rows);
   }
 }
 
 void CudaDevice::bring_inputs(const Piece& piece) {
   const StepInput& input = piece.input;
   const size_t rows = program_.max_rows();
-  auto* ints = reinterpret_cast<int32_t*>(ints_here_.data());
+  auto* ints = reinterpret_cast<int32_t*>(ints_pinned_.data());
   if (input.tokens != nullptr) std::copy_n(input.tokens + piece.first, piece.rows, ints);
   std::copy_n(input.positions + piece.first, piece.rows, ints + rows);
   std::copy_n(input.sequences + piece.first, piece.rows, ints + 2 * rows);
@@ -160,7 +160,8 @@ void CudaDevice::bring_inputs(const Piece& piece) {
     ints[3 * rows + i] = piece.out_rows()[i] - static_cast<int32_t>(piece.first);
   std::copy_n(input.block_tables, input.n_sequences * input.width, ints + 4 * rows);
   if (piece.columns > 0)
-    std::memcpy(rows_here_.data(), input.inputs + piece.first * piece.columns, piece.rows * piece.columns * sizeof(float));
+    std::memcpy(rows_pinned_.data(), input.inputs + piece.first * piece.columns,
+                piece.rows * piece.columns * sizeof(float));
 }
 
 void CudaDevice::run(const StepInput& input, size_t first, size_t count) {
@@ -179,7 +180,7 @@ void CudaDevice::run(const StepInput& input, size_t first, size_t count) {
               bound(first + count) - bound(first),
               program_.input_columns(input.begin)};
   for (size_t i = first; i < first + count; ++i)
-    piece.cuts = std::max(piece.cuts, static_cast<size_t>(input.positions[i]) / li::kCutTokens + 1);
+    piece.kv_splits = std::max(piece.kv_splits, static_cast<size_t>(input.positions[i]) / li::kSplitTokens + 1);
   piece.slots = slots_for(piece);
   session_->enter();
   make_room(piece);
@@ -190,7 +191,8 @@ void CudaDevice::run(const StepInput& input, size_t first, size_t count) {
     enqueue_layers(piece);
   session_->wait();
   if (input.hidden != nullptr)
-    std::memcpy(input.hidden + first * program_.hidden(), rows_here_.data(), count * program_.hidden() * sizeof(float));
+    std::memcpy(input.hidden + first * program_.hidden(), rows_pinned_.data(),
+                count * program_.hidden() * sizeof(float));
   give_logits(piece, 0, std::min(piece.outs, kHeadRows));
   for (size_t out = kHeadRows; out < piece.outs; out += kHeadRows) {  // never in a graph: those have few rows
     Pending pending;                                                   // the rows before have taken it
@@ -203,7 +205,7 @@ void CudaDevice::run(const StepInput& input, size_t first, size_t count) {
 
 void CudaDevice::give_logits(const Piece& piece, size_t first_out, size_t outs) const {
   const size_t vocab = program_.vocab();
-  std::memcpy(piece.input.logits + (piece.out_begin + first_out) * vocab, logits_here_.data(),
+  std::memcpy(piece.input.logits + (piece.out_begin + first_out) * vocab, logits_pinned_.data(),
               outs * vocab * sizeof(float));
 }
 

@@ -15,7 +15,7 @@ namespace cuda {
 struct Piece;
 struct Pending;
 
-constexpr size_t kGraphRows = 16;  // up to so many rows, a step is a graph, and attention is split at its cuts
+constexpr size_t kGraphRows = 16;  // up to so many rows, a step is a graph, and attention has KV splits
 constexpr size_t kHeadRows = 32;   // rows of logits made at once
 
 class CudaDevice final : public Device {
@@ -54,7 +54,7 @@ class CudaDevice final : public Device {
   void drop_graphs();
   void give_logits(const Piece& piece, size_t first_out, size_t outs) const;
   li::QuantizedRows quantized(const WeightOnCard& weight) const;
-  li::RowPlaces places(const Piece& piece) const;
+  li::RowSlots slots_of(const Piece& piece) const;
   li::KvLayer kv_layer(size_t layer) const;
   size_t slots_for(const Piece& piece) const;
 
@@ -66,7 +66,7 @@ class CudaDevice final : public Device {
   std::map<Key, Handle> graphs_;
 
   CardMemory kv_;
-  std::vector<KvCache::Place> kv_places_;
+  std::vector<KvCache::Location> kv_locations_;
 
   // Scratch of one piece; leading dimensions in elements.
   size_t x_ld_ = 0, qkv_ld_ = 0, gate_up_ld_ = 0, float_ld_ = 0, q_ld_ = 0, s_ld_ = 0, planes_ = 1, heads_ = 0,
@@ -76,7 +76,7 @@ class CudaDevice final : public Device {
         *q_scale_ = nullptr, *logits_ = nullptr;
   li::i8 *q_ = nullptr, *q8_ = nullptr;
   int* sums_ = nullptr;
-  PinnedMemory ints_here_, logits_here_, rows_here_;
+  PinnedMemory ints_pinned_, logits_pinned_, rows_pinned_;
 };
 
 }  // namespace cuda

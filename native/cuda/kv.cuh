@@ -5,7 +5,7 @@ namespace li {
 
 enum { kMaxHeadDim = 512 };
 
-LI_DEVICE u8* block_of(const KvLayer& kv, const RowPlaces& at, int row, int kv_heads, int index, int h) {
+LI_DEVICE u8* block_of(const KvLayer& kv, const RowSlots& at, int row, int kv_heads, int index, int h) {
   const Index block = at.block_tables[static_cast<Index>(at.sequences[row]) * at.width + index];
   return kv.start + (block * kv_heads + h) * kv.block_bytes;
 }

@@ -8,12 +8,12 @@
 namespace cuda {
 
 li::KvLayer CudaDevice::kv_layer(size_t layer) const {
-  const KvCache::Place& place = kv_places_[layer];
-  return {kv_.as<li::u8>(place.start), static_cast<li::Index>(place.block_bytes), narrow(place.bits)};
+  const KvCache::Location& at = kv_locations_[layer];
+  return {kv_.as<li::u8>(at.start), static_cast<li::Index>(at.block_bytes), narrow(at.bits)};
 }
 
 // The step's integers on the card, in this order: tokens, positions, sequences, out rows (max_rows each), block tables.
-li::RowPlaces CudaDevice::places(const Piece& piece) const {
+li::RowSlots CudaDevice::slots_of(const Piece& piece) const {
   const size_t rows = program_.max_rows();
   const int* ints = ints_.as<int>();
   return {ints + rows, ints + 2 * rows, ints + 4 * rows, narrow(piece.input.width)};
@@ -29,7 +29,7 @@ li::QuantizedRows CudaDevice::quantized(const WeightOnCard& weight) const {
 void CudaDevice::enqueue_start(const Piece& piece) {
   const Driver& driver = session_->driver();
   const size_t ints = (4 * program_.max_rows() + piece.input.n_sequences * piece.input.width) * sizeof(int32_t);
-  session_->check(driver.MemcpyHtoDAsync(ints_.at(), ints_here_.data(), ints, session_->stream()), "copying places");
+  session_->check(driver.MemcpyHtoDAsync(ints_.at(), ints_pinned_.data(), ints, session_->stream()), "copying slots");
   if (piece.columns == 0) {
     const li::EmbedArgs args{model_.embed.card, model_.embed.kind, ints_.as<int>(), program_.parts().embed.scale, x_,
                              narrow(x_ld_)};
@@ -41,7 +41,7 @@ void CudaDevice::enqueue_start(const Piece& piece) {
   const size_t ld = mixes ? float_ld_ : x_ld_;
   for (size_t i = 0; i < piece.rows; ++i)
     session_->check(driver.MemcpyHtoDAsync(reinterpret_cast<Pointer>(to + i * ld),
-                                           rows_here_.data() + i * piece.columns * sizeof(float),
+                                           rows_pinned_.data() + i * piece.columns * sizeof(float),
                                            piece.columns * sizeof(float), session_->stream()),
                     "copying inputs");
   if (!mixes) return;
@@ -69,7 +69,7 @@ void CudaDevice::enqueue_layers(const Piece& piece) {
     ready(piece.rows, pending, nullptr, 0, nullptr, nullptr);
   if (piece.input.hidden != nullptr)
     for (size_t i = 0; i < piece.rows; ++i)
-      session_->check(session_->driver().MemcpyDtoHAsync(rows_here_.data() + i * program_.hidden() * sizeof(float),
+      session_->check(session_->driver().MemcpyDtoHAsync(rows_pinned_.data() + i * program_.hidden() * sizeof(float),
                                                          reinterpret_cast<Pointer>(x_ + i * x_ld_),
                                                          program_.hidden() * sizeof(float), session_->stream()),
                       "copying the residual stream");
@@ -86,7 +86,7 @@ void CudaDevice::enqueue_head(Pending& pending, size_t first_out, size_t outs) {
     kernels_.launch(kernels_.softcap, {(vocab + 255) / 256, outs}, 256, 0,
                     li::SoftcapArgs{logits_, narrow(logits_ld_), narrow(vocab), op.softcap});
   for (size_t i = 0; i < outs; ++i)
-    session_->check(session_->driver().MemcpyDtoHAsync(logits_here_.data() + i * vocab * sizeof(float),
+    session_->check(session_->driver().MemcpyDtoHAsync(logits_pinned_.data() + i * vocab * sizeof(float),
                                                        reinterpret_cast<Pointer>(logits_ + i * logits_ld_),
                                                        vocab * sizeof(float), session_->stream()),
                     "copying logits");
@@ -152,7 +152,7 @@ void CudaDevice::attend(const Piece& piece, const AttendOp& op, const OpOnCard& 
   linear(on.first, rows, qkv_, qkv_ld_);
 
   const li::KvLayer kv = kv_layer(op.layer);
-  const li::RowPlaces at = places(piece);
+  const li::RowSlots at = slots_of(piece);
   li::RopeArgs rope{};
   rope.qkv = qkv_;
   rope.qkv_ld = narrow(qkv_ld_);

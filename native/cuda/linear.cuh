@@ -117,10 +117,10 @@ LI_DEVICE void tile_dots(int* dots, const LinearArgs& a, const W& w, int tile, i
     }
     const int group = tile * per_tile + j / blocks;
     if (((j + 1) & (blocks - 1)) != 0 || group >= a.weight.groups) continue;
-    int whole = share_dots(dot, t);
+    int total = share_dots(dot, t);
     if (t < M && mine < a.rows) {
-      if (W::kOffset != 0) whole -= W::kOffset * a.a.sum[static_cast<Index>(mine) * a.a.s_ld + group];
-      dots[(mine * kTileRows + g) * kStagePad + group - first_tile * per_tile] = whole;
+      if (W::kOffset != 0) total -= W::kOffset * a.a.sum[static_cast<Index>(mine) * a.a.s_ld + group];
+      dots[(mine * kTileRows + g) * kStagePad + group - first_tile * per_tile] = total;
     }
 #pragma unroll
     for (int m = 0; m < M; ++m) dot[m] = 0;
@@ -212,10 +212,10 @@ LI_DEVICE void multiply_tile(const LinearArgs& a, const W (&w)[2 * R], int tile,
 #pragma unroll
         for (int r = 0; r < 2 * R; ++r) {
           const int i = (r & 1) * 2 + c;
-          int whole = dot[0][r / 2][n - FROM][i];
-          if (W::kPlanes == 2) whole = 255 * whole + dot[W::kPlanes - 1][r / 2][n - FROM][i];
+          int total = dot[0][r / 2][n - FROM][i];
+          if (W::kPlanes == 2) total = 255 * total + dot[W::kPlanes - 1][r / 2][n - FROM][i];
           float& sum = acc[r / 2][n][i];
-          sum = fmaf(static_cast<float>(whole - off), w_scale[r] * a_scale, sum);
+          sum = fmaf(static_cast<float>(total - off), w_scale[r] * a_scale, sum);
 #pragma unroll
           for (int p = 0; p < W::kPlanes; ++p) dot[p][r / 2][n - FROM][i] = 0;
         }

@@ -25,8 +25,8 @@ LI_DEVICE void quantize_tile(const QuantizedRows& to, int row, int tile, const f
   }
   sum = sum_of(sum, lanes);
   const int block = lane / 8, half = lane % 8 / 4, t = lane % 4;
-  const int place = tile * kTileColumns + t * 32 + half * 16 + block * 4;
-  i8* q = to.q + static_cast<Index>(row) * to.planes * to.q_ld + place;
+  const int column = tile * kTileColumns + t * 32 + half * 16 + block * 4;
+  i8* q = to.q + static_cast<Index>(row) * to.planes * to.q_ld + column;
   *reinterpret_cast<u32*>(q) = high;
   if (to.planes == 2) *reinterpret_cast<u32*>(q + to.q_ld) = low;
   const int group = (tile * kTileColumns + 4 * lane) / to.group;

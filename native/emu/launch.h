@@ -17,9 +17,9 @@ inline std::mutex launch_lock;
 
 // Threads stay from launch to launch: their stacks are not made again.
 inline Thread* keep_thread(unsigned number) {
-  static std::deque<Thread> kept;
-  while (kept.size() <= number) kept.emplace_back();
-  return &kept[number];
+  static std::deque<Thread> threads;
+  while (threads.size() <= number) threads.emplace_back();
+  return &threads[number];
 }
 
 // Which threads run first. A warp that can go on does so before another has its turn: what a missing barrier allows

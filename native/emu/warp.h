@@ -89,9 +89,9 @@ struct Fragments {
   unsigned b(unsigned column, unsigned word) const { return at(4 * column + word % 4, 4 + word / 4); }
 
  private:
-  unsigned at(unsigned lane, unsigned place) const {
+  unsigned at(unsigned lane, unsigned index) const {
     unsigned word;
-    std::memcpy(&word, e.slot[lane] + 4 * place, sizeof word);
+    std::memcpy(&word, e.slot[lane] + 4 * index, sizeof word);
     return word;
   }
 };

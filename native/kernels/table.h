@@ -23,16 +23,16 @@ struct ActRows {
   size_t lds;
 };
 
-// For six queries: 16 groups of columns a token of a cut.
+// For six queries: 16 groups of columns a token of a KV split.
 enum { kAttendRoom = 6 * kKvChunk * 16 };
 
 // Attention of rows at consecutive positions of one sequence, times the query heads that share one KV head, over one
-// cut: tokens 256 * cut .. 256 * cut + 255. Row m stands at position + m; it sees the tokens up to its own, the last
-// `window` of them (0: all). Every row sees at least one token of the cut.
+// KV split s: tokens 256 s .. 256 s + 255. Row m stands at position + m; it sees the tokens up to its own, the last
+// `window` of them (0: all). Every row sees at least one token of the KV split.
 struct AttendJob {
-  const uint8_t* const* blocks;  // blocks[i] holds tokens 256 * cut + 32i and on; only those that a row sees are read
-  const uint8_t* const* ahead;   // the blocks of the cut that comes after this one, each may be null; or null: a hint
-  size_t cut;
+  const uint8_t* const* blocks;  // blocks[i] holds tokens 256 s + 32i and on; only those that a row sees are read
+  const uint8_t* const* ahead;   // the blocks of the next KV split, each may be null; or null: a hint
+  size_t kv_split;
   size_t position;
   size_t window;
   size_t rows;       // any number above 0
@@ -55,8 +55,8 @@ struct AttendJob {
   float* acc;
   size_t ldm;
   size_t lda;
-  // 0: the result is this cut's. 1: it is merged into what m, l and acc hold, for the rows that see a token before this
-  // cut; the other rows are set.
+  // 0: the result is this KV split's. 1: it is merged into what m, l and acc hold, for the rows that see a token before
+  // this split; the other rows are set.
   int fold;
 };
 
@@ -116,8 +116,8 @@ struct KernelTable {
   // round-to-nearest-even(x * (7/absmax)); zero, tiny, infinite and NaN groups as in quantize. head_dim: a multiple of 32.
   void (*kv_put_4)(uint8_t* block, size_t token, const float* k, const float* v, size_t head_dim);
 
-  // Softmax attention. Visible tokens are cut at fixed multiples of 256; each cut is computed alone and the partial
-  // results (m, l, acc) are merged in ascending order. Inside a cut, blocks of 32 ascending, online softmax, from
+  // Softmax attention. Visible tokens are split at fixed multiples of 256; each KV split is computed alone, and partial
+  // results (m, l, acc) are merged in ascending order. Inside a split, blocks of 32 ascending, online softmax, from
   // m = -inf, l = 0, acc = 0, over the blocks in which the row sees a token:
   //   score s[t]: 8 bit: float(dot(q8, k8)) * (q_scale * k_scale[t]);
   //               16 bit: scale * (fma over d ascending);
@@ -131,11 +131,11 @@ struct KernelTable {
   void (*attend_8)(const AttendJob* job);
   void (*attend_16)(const AttendJob* job);
   void (*attend_4)(const AttendJob* job);
-  // Merge (m, l, acc) of a later cut into (M, L, A), for `heads` heads in a row; acc is [heads][head_dim]:
+  // Merge (m, l, acc) of a later split into (M, L, A), for `heads` heads in a row; acc is [heads][head_dim]:
   // m' = max(M, m); x = exp(M-m'), y = exp(m-m'); L = fma(L, x, l*y); A[d] = fma(A[d], x, a[d]*y); M = m'.
   void (*attend_merge)(float* M, float* L, float* A, const float* m, const float* l, const float* acc, size_t heads,
                        size_t head_dim);
-  // After the last cut: A[d] = A[d] / L.
+  // After the last split: A[d] = A[d] / L.
   void (*attend_finish)(float* A, const float* L, size_t heads, size_t head_dim);
 };
 

@@ -70,13 +70,13 @@ def test_sha256(size: int, finder_program: Path) -> None:
 @pytest.mark.parametrize("sm", [75, 80, 86, 89, 90, 100, 120])
 def test_a_cubin_for_exactly_this_card_once(sm: int, compiled: Compile, keep: Path, image: Path) -> None:
     first = compiled(sm, REAL)
-    assert (first.facts["kept"], first.facts["ptx"], first.facts["note"]) == ("0", "0", "")
+    assert (first.facts["cached"], first.facts["ptx"], first.facts["note"]) == ("0", "0", "")
     assert first.facts["compiler"].startswith(f"{REAL}/libnvrtc.so.12 12.")
     cubin = image.read_bytes()
     assert sm_of(cubin) == sm
     assert b"twice" in cubin
     again = compiled(sm, REAL)
-    assert again.facts == {**first.facts, "kept": "1"}
+    assert again.facts == {**first.facts, "cached": "1"}
     assert image.read_bytes() == cubin
     assert [path.suffix for path in keep.iterdir()] == [".cubin"]
 
@@ -97,7 +97,7 @@ def test_a_card_newer_than_the_compiler(compiled: Compile, image: Path) -> None:
     ptx = image.read_bytes()
     assert b".target sm_12" in ptx
     assert ptx.endswith(b"\0")  # as cuModuleLoadData wants it
-    assert compiled(200, REAL).facts == {**first.facts, "kept": "1"}
+    assert compiled(200, REAL).facts == {**first.facts, "cached": "1"}
 
 
 @needs_nvrtc
@@ -143,9 +143,9 @@ def test_damage_is_noticed(
     (kept,) = keep.iterdir()
     good, made = kept.read_bytes(), image.read_bytes()
     kept.write_bytes(damage(good))
-    assert compiled(80, folder).facts["kept"] == "0"
+    assert compiled(80, folder).facts["cached"] == "0"
     assert (kept.read_bytes(), image.read_bytes()) == (good, made)
-    assert compiled(80, folder).facts["kept"] == "1"
+    assert compiled(80, folder).facts["cached"] == "1"
     assert list(keep.iterdir()) == [kept]
 
 
@@ -184,11 +184,11 @@ def test_what_is_kept_is_of_these_sources_and_flags(
 ) -> None:
     twelve, thirteen = library("NVRTC=12", tmp_path / "a").parent, library("NVRTC=13", tmp_path / "b").parent
     compiled(80, twelve)
-    assert compiled(90, twelve).facts["kept"] == "0"
-    assert compiled(80, twelve, TEST_SOURCE="another").facts["kept"] == "0"
-    assert compiled(80, thirteen, driver=13000).facts["kept"] == "0"
+    assert compiled(90, twelve).facts["cached"] == "0"
+    assert compiled(80, twelve, TEST_SOURCE="another").facts["cached"] == "0"
+    assert compiled(80, thirteen, driver=13000).facts["cached"] == "0"
     assert len(list(keep.iterdir())) == 4
-    assert compiled(80, twelve).facts["kept"] == "1"
+    assert compiled(80, twelve).facts["cached"] == "1"
 
 
 def test_the_flags_are_those_of_the_numerics(compiled: Compile, library: Library, image: Path, tmp_path: Path) -> None:

@@ -47,10 +47,10 @@ def test_whatever_order_the_threads_run_in(schedule: int, move: Move, monkeypatc
 @pytest.mark.parametrize("graphs", [True, False])
 @pytest.mark.parametrize("kv_bits", [4, 8, 16, [8, 4]], ids=str)
 @pytest.mark.parametrize("name", WIDE)
-def test_past_a_cut_of_the_attention(
+def test_past_a_kv_split(
     name: str, kv_bits: int | list[int], graphs: bool, card_move: Callable[[bool], Move]
 ) -> None:
-    """Prefill folds cuts, decode and verify rows split them; cache and stream are the same."""
+    """Prefill folds KV splits, decode and verify rows do not; cache and stream are the same."""
     model, move = random_model(WIDE[name]), card_move(graphs)
     tokens = some_tokens(342, model.shape.vocab)
     here, there = (Runner(build(model, kv_bits=kv_bits, blocks=12, move=m)) for m in (None, move))

@@ -35,7 +35,7 @@ KEPT = Path(__file__).with_name("output_hashes.json")
 WIDTHS = {"BF16": 16, "INT8": 8, "INT4": 4, "INT3": 3}
 KV_BITS: tuple[Literal[4, 8, 16], ...] = (4, 8, 16)
 CONTEXT = 352
-"""More than one cut of the attention, which has 256 tokens."""
+"""More than one KV split, which has 256 tokens."""
 
 
 @dataclass(frozen=True, order=True)

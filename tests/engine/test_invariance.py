@@ -130,8 +130,8 @@ def test_every_isa_is_scalar(model: Path, isa: str, kv_bits: int) -> None:
 
 
 @pytest.mark.parametrize("kv_bits", [8, 16])
-def test_a_long_text_crosses_the_cuts_of_attention(model: Path, kv_bits: int) -> None:
-    """Attention is cut at 256 tokens: prompts that end before, at and after the cut, and texts that grow across it."""
+def test_a_long_text_crosses_kv_splits(model: Path, kv_bits: int) -> None:
+    """A KV split has 256 tokens: prompts that end before, at and after its border, and texts that grow across it."""
     rng = np.random.default_rng(4)
     prompts = [[int(t) for t in rng.integers(0, 256, n)] for n in (250, 256, 257, 400)]
     plain = alone(model, SAMPLED, prompts, kv_bits=kv_bits, context=512, prefill_chunk=512)

@@ -13,7 +13,7 @@ from tests.native.meaning import Model
 Floats = NDArray[np.float32]
 Tokens = NDArray[np.int32]
 WIDTH = 12
-"""Blocks of a sequence: 384 tokens, more than one cut of the attention."""
+"""Blocks of a sequence: 384 tokens, more than one KV split."""
 
 
 def build(

@@ -1,4 +1,4 @@
-"""Long contexts are split over the threads at the cuts of 256 tokens; what the threads found is merged in order."""
+"""Long contexts are shared by the threads in KV splits of 256 tokens; what they found is merged in order."""
 
 import numpy as np
 import pytest
@@ -9,7 +9,7 @@ from tests.native.meaning import Model, Shape, random_model
 from tests.native.running import Floats, Runner, build, some_tokens
 
 N = 1340
-"""Six cuts. With seven KV heads and 24 rows a step, memory for parts holds four cuts: they come in two waves."""
+"""Six KV splits. With seven KV heads and 24 rows a step, memory for parts holds four: they come in two waves."""
 STEPS = (1280, 1, 24, 7, 24, 4)
 SHAPES = {
     "many": Shape(heads=28, kv_heads=7, head_dim=32, layers=1),

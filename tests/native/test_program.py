@@ -67,7 +67,7 @@ def test_quantized_layers(name: str, kv_bits: int) -> None:
 
 @pytest.mark.parametrize("kv_bits", [4, 8, 16])
 def test_windows_and_long_contexts(kv_bits: int) -> None:
-    """Beyond one cut of 256 tokens, with a window that begins in the middle of a block."""
+    """Beyond one KV split of 256 tokens, with a window that begins in the middle of a block."""
     model = random_model(Shape(kind="bf16", table_kind="bf16", windows=(70, 0)))
     tokens = some_tokens(330, model.shape.vocab)
     seen = Runner(build(model, kv_bits=kv_bits)).feed(tokens, 64)

@@ -11,7 +11,7 @@ enum { kColumns = 32, kMaxGroups = kMaxHeadDim / kColumns };  // 4 bit: that sha
 
 namespace {
 
-// One query of a group, and what it sees: tokens [from, to) of the cut.
+// One query of a group, and what it sees: tokens [from, to) of the KV split.
 struct Query {
   const float* q;
   const int8_t* q8;
@@ -311,7 +311,8 @@ void take_group(Group* group, const AttendJob& job, bool fetch) {
 template <class Cache>
 Query query_of(const AttendJob& job, size_t i) {
   const size_t row = i / job.heads, h = i % job.heads;
-  const size_t at = row * job.ldq + h * job.head_dim, cut = job.cut * kKvChunk, end = job.position + row + 1;
+  const size_t at = row * job.ldq + h * job.head_dim, end = job.position + row + 1;
+  const size_t split_start = job.kv_split * kKvChunk;
   const size_t first = job.window != 0 && end > job.window ? end - job.window : 0;
   Query query{};
   if (Cache::kQuantized) {
@@ -322,12 +323,12 @@ Query query_of(const AttendJob& job, size_t i) {
     query.q = job.q + at;
     query.scale = job.scale;
   }
-  query.from = first > cut ? first - cut : 0;
-  query.to = end < cut + kKvChunk ? end - cut : size_t{kKvChunk};
+  query.from = first > split_start ? first - split_start : 0;
+  query.to = end < split_start + kKvChunk ? end - split_start : size_t{kKvChunk};
   query.m = job.m + row * job.ldm + h;
   query.l = job.l + row * job.ldm + h;
   query.acc = job.acc + row * job.lda + h * job.head_dim;
-  query.merge = job.fold && first < cut;
+  query.merge = job.fold && first < split_start;
   return query;
 }
 
@@ -371,9 +372,9 @@ void attend(const AttendJob& job) {
   const size_t queries = job.rows * job.heads;
   for (size_t i = 0; i < queries;) {
     const size_t left = queries - i;
-    const size_t here = left == 5 || left == 6 ? 3 : left < kMost ? left : size_t{kMost};
-    attend_group<Cache>(job, i, here);
-    i += here;
+    const size_t taken = left == 5 || left == 6 ? 3 : left < kMost ? left : size_t{kMost};
+    attend_group<Cache>(job, i, taken);
+    i += taken;
   }
 }
 

@@ -52,13 +52,13 @@ constexpr size_t kMost = 3;  // 12 accumulators, 3 activations, 1 weight: all 16
 
 void linear_bf16(float* out, size_t ldo, const uint8_t* panel, size_t k, const float* x, size_t ldx, size_t rows) {
   for (size_t m = 0, blocks = (rows + kMost - 1) / kMost; blocks > 0; --blocks) {
-    const size_t here = (rows - m) / blocks;
-    switch (here) {
+    const size_t taken = (rows - m) / blocks;
+    switch (taken) {
       case 1: some_rows<1>(out + m * ldo, ldo, panel, k, x + m * ldx, ldx); break;
       case 2: some_rows<2>(out + m * ldo, ldo, panel, k, x + m * ldx, ldx); break;
       default: some_rows<kMost>(out + m * ldo, ldo, panel, k, x + m * ldx, ldx); break;
     }
-    m += here;
+    m += taken;
   }
 }
 

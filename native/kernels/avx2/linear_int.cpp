@@ -68,8 +68,8 @@ inline __attribute__((always_inline)) void small_dot(__m256i (*dot)[M], const ui
     for (int m = 0; m < M; ++m)
 #pragma GCC unroll 2
       for (int octet = 0; octet < 2; ++octet) {
-        const __m256i here = _mm256_madd_epi16(sum[octet][m], _mm256_set1_epi16(1));
-        dot[octet][m] = single ? here : _mm256_add_epi32(dot[octet][m], here);
+        const __m256i words = _mm256_madd_epi16(sum[octet][m], _mm256_set1_epi16(1));
+        dot[octet][m] = single ? words : _mm256_add_epi32(dot[octet][m], words);
       }
   }
 }
@@ -231,18 +231,18 @@ template <class Kind, bool single>
 void one_tile(float* acc, const uint8_t* halves, const uint8_t* w, size_t g, size_t group, const ActRows& a, size_t m0,
               size_t rows) {
   for (size_t m = 0, blocks = (rows + kMost - 1) / kMost; blocks > 0; --blocks) {
-    const size_t here = (rows - m) / blocks;
+    const size_t taken = (rows - m) / blocks;
     float* to = acc + m * kPanelRows;
     const int8_t* q = a.q + (m0 + m) * Kind::kPlanes * a.ldq + g * group;
     const float* scale = a.scale + (m0 + m) * a.lds + g;
     const int32_t* sum = a.sum + (m0 + m) * a.lds + g;
-    switch (here) {
+    switch (taken) {
       case 1: one_group<Kind, 1, single>(to, halves, w, q, scale, sum, a, group); break;
       case 2: one_group<Kind, 2, single>(to, halves, w, q, scale, sum, a, group); break;
       case 3: one_group<Kind, 3, single>(to, halves, w, q, scale, sum, a, group); break;
       default: one_group<Kind, kMost, single>(to, halves, w, q, scale, sum, a, group); break;
     }
-    m += here;
+    m += taken;
   }
 }
 

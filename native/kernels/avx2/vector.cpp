@@ -119,15 +119,15 @@ void add(float* out, const float* a, const float* b, size_t n) {
 
 size_t argmax(const float* x, size_t n) {
   __m256 largest = _mm256_set1_ps(-HUGE_VALF);
-  const size_t whole = n / 8 * 8;
-  for (size_t i = 0; i < whole; i += 8) largest = _mm256_max_ps(_mm256_loadu_ps(x + i), largest);  // keeps it at NaN
+  const size_t full = n / 8 * 8;
+  for (size_t i = 0; i < full; i += 8) largest = _mm256_max_ps(_mm256_loadu_ps(x + i), largest);  // keeps it at NaN
   float best = max_lane(largest);
-  for (size_t i = whole; i < n; ++i) best = x[i] > best ? x[i] : best;
-  for (size_t i = 0; i < whole; i += 8) {
+  for (size_t i = full; i < n; ++i) best = x[i] > best ? x[i] : best;
+  for (size_t i = 0; i < full; i += 8) {
     const int equal = _mm256_movemask_ps(_mm256_cmp_ps(_mm256_loadu_ps(x + i), _mm256_set1_ps(best), _CMP_EQ_OQ));
     if (equal != 0) return i + static_cast<size_t>(__builtin_ctz(static_cast<unsigned>(equal)));
   }
-  for (size_t i = whole; i < n; ++i)
+  for (size_t i = full; i < n; ++i)
     if (x[i] == best) return i;
   return 0;
 }

@@ -1,6 +1,6 @@
 // Attention. Lanes are tokens for the scores and dimensions for the values; up to six queries share every key and value
-// that is loaded. A cut is taken in three sweeps: all scores, the softmax of each query, all values; so the sums of
-// values stay in registers from the first token to the last.
+// that is loaded. A KV split is taken in three sweeps: all scores, the softmax of each query, all values; so the sums
+// of values stay in registers from the first token to the last.
 // Long because three kinds of cache are read, and the sweeps are templates over them.
 #include "kernels.h"
 #include "math.h"
@@ -13,7 +13,7 @@ static_assert(int{kAttendRoom} >= int{kMost} * int{kKvChunk} * int{kMaxGroups}, 
 
 namespace {
 
-// One query of a group, and what it sees: tokens [from, to) of the cut.
+// One query of a group, and what it sees: tokens [from, to) of the KV split.
 struct Query {
   const float* q;
   const int8_t* q8;
@@ -21,7 +21,7 @@ struct Query {
   float scale;    // 8 and 4 bit: of q8 and the score; 16 bit: of the score
   size_t from, to;
   float *m, *l, *acc;
-  bool merge;  // into what is there
+  bool merge;  // into what is valid
 };
 
 // What is known of a group between the sweeps. weight holds the scores first.
@@ -233,8 +233,8 @@ __m256 running_max(__m256 v) {
   const __m256i lanes = _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7);
   for (int by = 1; by < 8; by *= 2) {
     const __m256i from = _mm256_sub_epi32(lanes, _mm256_set1_epi32(by));
-    const auto there = static_cast<__mmask8>(0xff << by);
-    v = _mm256_max_ps(v, _mm256_mask_permutexvar_ps(none, there, from, v));
+    const auto valid = static_cast<__mmask8>(0xff << by);
+    v = _mm256_max_ps(v, _mm256_mask_permutexvar_ps(none, valid, from, v));
   }
   return v;
 }
@@ -266,7 +266,7 @@ __m512 exp_low(__m512 x) {
   return _mm512_mask_mov_ps(_mm512_maskz_mov_ps(keep, y), nan, x);
 }
 
-// The softmax of query h over the cut: scores become weights.
+// The softmax of query h over the KV split: scores become weights.
 template <class Cache>
 void soften(Group* group, size_t h, const AttendJob& job) {
   const Query& query = group->query[h];
@@ -328,7 +328,7 @@ inline __attribute__((always_inline)) void add_values(__m512 acc[H][C], const Gr
   }
 }
 
-// The sums of dimensions d .. d + 16 C - 1 over the whole cut, stored or merged.
+// The sums of dimensions d .. d + 16 C - 1 over the whole KV split, stored or merged.
 template <class Cache, int H, int C>
 void sum_values(const Group& group, const AttendJob& job, size_t d, bool fetch) {
   __m512 acc[H][C];
@@ -375,7 +375,8 @@ void take_group(Group* group, const AttendJob& job, bool fetch) {
 template <class Cache>
 Query query_of(const AttendJob& job, size_t i) {
   const size_t row = i / job.heads, h = i % job.heads;
-  const size_t at = row * job.ldq + h * job.head_dim, cut = job.cut * kKvChunk, end = job.position + row + 1;
+  const size_t at = row * job.ldq + h * job.head_dim, end = job.position + row + 1;
+  const size_t split_start = job.kv_split * kKvChunk;
   const size_t first = job.window != 0 && end > job.window ? end - job.window : 0;
   Query query{};
   if constexpr (Cache::kQuantized) {
@@ -386,12 +387,12 @@ Query query_of(const AttendJob& job, size_t i) {
     query.q = job.q + at;
     query.scale = job.scale;
   }
-  query.from = first > cut ? first - cut : 0;
-  query.to = end < cut + kKvChunk ? end - cut : size_t{kKvChunk};
+  query.from = first > split_start ? first - split_start : 0;
+  query.to = end < split_start + kKvChunk ? end - split_start : size_t{kKvChunk};
   query.m = job.m + row * job.ldm + h;
   query.l = job.l + row * job.ldm + h;
   query.acc = job.acc + row * job.lda + h * job.head_dim;
-  query.merge = job.fold && first < cut;
+  query.merge = job.fold && first < split_start;
   return query;
 }
 
@@ -404,14 +405,14 @@ void attend_group(const AttendJob& job, size_t i, size_t count) {
   group.spread = job.room;
   group.from = group.all_to = kKvChunk;
   group.to = group.all_from = 0;
-  float* place[kMost];
+  float* result[kMost];
   for (size_t h = 0; h < count; ++h) {
     Query& query = group.query[h] = query_of<Cache>(job, i + h);
     if (query.from < group.from) group.from = query.from;
     if (query.from > group.all_from) group.all_from = query.from;
     if (query.to > group.to) group.to = query.to;
     if (query.to < group.all_to) group.all_to = query.to;
-    place[h] = query.acc;
+    result[h] = query.acc;
     if (query.merge) query.acc = sums[h];
   }
   if (group.all_from > group.all_to) group.all_from = group.all_to = group.to;
@@ -426,7 +427,7 @@ void attend_group(const AttendJob& job, size_t i, size_t count) {
   for (size_t h = 0; h < count; ++h) {
     const Query& query = group.query[h];
     if (query.merge) {
-      attend_merge(query.m, query.l, place[h], &group.m[h], &group.l[h], sums[h], 1, job.head_dim);
+      attend_merge(query.m, query.l, result[h], &group.m[h], &group.l[h], sums[h], 1, job.head_dim);
     } else {
       *query.m = group.m[h];
       *query.l = group.l[h];

@@ -61,9 +61,9 @@ void row_block(float* out, size_t ldo, const uint8_t* panel, size_t k, const flo
 
 void linear_bf16(float* out, size_t ldo, const uint8_t* panel, size_t k, const float* x, size_t ldx, size_t rows) {
   for (size_t m = 0, blocks = (rows + kMost - 1) / kMost; blocks > 0; --blocks) {
-    const size_t here = (rows - m) / blocks;
-    row_block(out + m * ldo, ldo, panel, k, x + m * ldx, ldx, here);
-    m += here;
+    const size_t taken = (rows - m) / blocks;
+    row_block(out + m * ldo, ldo, panel, k, x + m * ldx, ldx, taken);
+    m += taken;
   }
 }
 

@@ -204,10 +204,10 @@ void all_rows(float* out, size_t ldo, const uint8_t* panel, size_t groups, const
   constexpr size_t planes = Kind::kPlanes;
   constexpr size_t most = kMost / planes;
   for (size_t m = 0, blocks = (rows + most - 1) / most; blocks > 0; --blocks) {
-    const size_t here = (rows - m) / blocks;
+    const size_t taken = (rows - m) / blocks;
     const Rows block(a, m, planes);
     float* at = out + m * ldo;
-    switch (here * planes) {
+    switch (taken * planes) {
       case 1:
         if constexpr (planes == 1) one_row<Kind, group>(at, panel, groups, block.q, block.scale, block.sum);
         break;
@@ -225,7 +225,7 @@ void all_rows(float* out, size_t ldo, const uint8_t* panel, size_t groups, const
         break;
       default: some_rows<Kind, group, kMost>(at, ldo, panel, groups, block); break;
     }
-    m += here;
+    m += taken;
   }
 }
 

@@ -69,39 +69,39 @@ void rms_norm(float* out, const float* x, const float* w, size_t n, float eps) {
   }
   const __m512 inverse = _mm512_set1_ps(1.0f / sqrtf(add_lanes(lanes) / static_cast<float>(n) + eps));
   for (size_t i = 0; i < n; i += 16) {
-    const __mmask16 here = first_lanes(n - i);
-    const __m512 v = _mm512_mul_ps(_mm512_maskz_loadu_ps(here, x + i), inverse);
-    _mm512_mask_storeu_ps(out + i, here, _mm512_mul_ps(v, _mm512_maskz_loadu_ps(here, w + i)));
+    const __mmask16 mask = first_lanes(n - i);
+    const __m512 v = _mm512_mul_ps(_mm512_maskz_loadu_ps(mask, x + i), inverse);
+    _mm512_mask_storeu_ps(out + i, mask, _mm512_mul_ps(v, _mm512_maskz_loadu_ps(mask, w + i)));
   }
 }
 
 void rope(float* x, const float* cos, const float* sin, size_t d) {
   const size_t half = d / 2;
   for (size_t i = 0; i < half; i += 16) {
-    const __mmask16 here = first_lanes(half - i);
-    const __m512 a = _mm512_maskz_loadu_ps(here, x + i);
-    const __m512 b = _mm512_maskz_loadu_ps(here, x + half + i);
-    const __m512 c = _mm512_maskz_loadu_ps(here, cos + i);
-    const __m512 s = _mm512_maskz_loadu_ps(here, sin + i);
-    _mm512_mask_storeu_ps(x + i, here, _mm512_fmadd_ps(a, c, negate(_mm512_mul_ps(b, s))));
-    _mm512_mask_storeu_ps(x + half + i, here, _mm512_fmadd_ps(b, c, _mm512_mul_ps(a, s)));
+    const __mmask16 mask = first_lanes(half - i);
+    const __m512 a = _mm512_maskz_loadu_ps(mask, x + i);
+    const __m512 b = _mm512_maskz_loadu_ps(mask, x + half + i);
+    const __m512 c = _mm512_maskz_loadu_ps(mask, cos + i);
+    const __m512 s = _mm512_maskz_loadu_ps(mask, sin + i);
+    _mm512_mask_storeu_ps(x + i, mask, _mm512_fmadd_ps(a, c, negate(_mm512_mul_ps(b, s))));
+    _mm512_mask_storeu_ps(x + half + i, mask, _mm512_fmadd_ps(b, c, _mm512_mul_ps(a, s)));
   }
 }
 
 void gated(float* out, const float* gate, const float* up, size_t n, int activation) {
   for (size_t i = 0; i < n; i += 16) {
-    const __mmask16 here = first_lanes(n - i);
-    const __m512 g = _mm512_maskz_loadu_ps(here, gate + i);
+    const __mmask16 mask = first_lanes(n - i);
+    const __m512 g = _mm512_maskz_loadu_ps(mask, gate + i);
     const __m512 activated = activation == kSilu ? silu(g) : gelu_tanh(g);
-    _mm512_mask_storeu_ps(out + i, here, _mm512_mul_ps(activated, _mm512_maskz_loadu_ps(here, up + i)));
+    _mm512_mask_storeu_ps(out + i, mask, _mm512_mul_ps(activated, _mm512_maskz_loadu_ps(mask, up + i)));
   }
 }
 
 void add(float* out, const float* a, const float* b, size_t n) {
   for (size_t i = 0; i < n; i += 16) {
-    const __mmask16 here = first_lanes(n - i);
-    const __m512 sum = _mm512_add_ps(_mm512_maskz_loadu_ps(here, a + i), _mm512_maskz_loadu_ps(here, b + i));
-    _mm512_mask_storeu_ps(out + i, here, sum);
+    const __mmask16 mask = first_lanes(n - i);
+    const __m512 sum = _mm512_add_ps(_mm512_maskz_loadu_ps(mask, a + i), _mm512_maskz_loadu_ps(mask, b + i));
+    _mm512_mask_storeu_ps(out + i, mask, sum);
   }
 }
 
@@ -113,8 +113,8 @@ size_t argmax(const float* x, size_t n) {
   }
   const __m512 best = _mm512_set1_ps(_mm512_reduce_max_ps(largest));
   for (size_t i = 0; i < n; i += 16) {
-    const __mmask16 here = first_lanes(n - i);
-    const unsigned equal = _mm512_mask_cmp_ps_mask(here, _mm512_maskz_loadu_ps(here, x + i), best, _CMP_EQ_OQ);
+    const __mmask16 mask = first_lanes(n - i);
+    const unsigned equal = _mm512_mask_cmp_ps_mask(mask, _mm512_maskz_loadu_ps(mask, x + i), best, _CMP_EQ_OQ);
     if (equal != 0) return i + static_cast<size_t>(__builtin_ctz(equal));
   }
   return 0;
@@ -122,8 +122,8 @@ size_t argmax(const float* x, size_t n) {
 
 void exp_all(float* out, const float* x, size_t n) {
   for (size_t i = 0; i < n; i += 16) {
-    const __mmask16 here = first_lanes(n - i);
-    _mm512_mask_storeu_ps(out + i, here, exp16(_mm512_maskz_loadu_ps(here, x + i)));
+    const __mmask16 mask = first_lanes(n - i);
+    _mm512_mask_storeu_ps(out + i, mask, exp16(_mm512_maskz_loadu_ps(mask, x + i)));
   }
 }
 

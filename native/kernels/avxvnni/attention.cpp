@@ -10,7 +10,7 @@ namespace {
 
 enum { kMaxHeadDim = 512, kQueries = 8, kTogether = 4 };
 
-// One query in work: a head of a row, which sees tokens [from, to) of the cut.
+// One query in work: a head of a row, which sees tokens [from, to) of the KV split.
 struct Query {
   const int8_t* q;
   float scale;  // includes the score's
@@ -120,7 +120,7 @@ void take_block(Query* queries, const uint8_t* block, size_t head_dim, const Vis
   for (size_t d = 0; d < head_dim; d += 16) add_values<Q>(queries, c, s, block, head_dim, d, visible);
 }
 
-// Block number b of the cut, for all queries: neighbours that see the same slots together.
+// Block number b of the KV split, for all queries: neighbours that see the same slots together.
 void take_queries(Query* queries, size_t count, const uint8_t* block, size_t head_dim, size_t b) {
   const size_t base = b * kKvBlock;
   const auto from = [&](size_t i) { return queries[i].from > base ? queries[i].from - base : 0; };
@@ -142,9 +142,9 @@ void take_queries(Query* queries, size_t count, const uint8_t* block, size_t hea
   }
 }
 
-// Queries i0 .. i0 + count - 1, counted over rows and their heads: the cut is computed, and stored or merged.
+// Queries i0 .. i0 + count - 1, counted over rows and their heads: the KV split is computed, and stored or merged.
 void attend_queries(const AttendJob& job, size_t i0, size_t count) {
-  const size_t cut = job.cut * kKvChunk;
+  const size_t split_start = job.kv_split * kKvChunk;
   float acc[kQueries][kMaxHeadDim];
   Query queries[kQueries];
   for (size_t i = 0; i < count; ++i) {
@@ -154,8 +154,8 @@ void attend_queries(const AttendJob& job, size_t i0, size_t count) {
     query.q = job.q8 + m * job.ldq + h * job.head_dim;
     query.scale = job.q_scale[m * job.lds + h];
     query.sum = job.q_sum[m * job.lds + h];
-    query.from = first > cut ? first - cut : 0;
-    query.to = (end < cut + kKvChunk ? end : cut + kKvChunk) - cut;
+    query.from = first > split_start ? first - split_start : 0;
+    query.to = (end < split_start + kKvChunk ? end : split_start + kKvChunk) - split_start;
     query.m = -HUGE_VALF;
     query.l = 0.0f;
     query.acc = acc[i];
@@ -166,7 +166,7 @@ void attend_queries(const AttendJob& job, size_t i0, size_t count) {
     take_queries(queries, count, job.blocks[b], job.head_dim, b);
   for (size_t i = 0; i < count; ++i) {
     const size_t m = (i0 + i) / job.heads, h = (i0 + i) % job.heads, end = job.position + m + 1;
-    const bool seen_before = cut > 0 && (job.window == 0 || end < job.window + cut);
+    const bool seen_before = split_start > 0 && (job.window == 0 || end < job.window + split_start);
     float* to = job.acc + m * job.lda + h * job.head_dim;
     float* largest = job.m + m * job.ldm + h;
     float* sum = job.l + m * job.ldm + h;

@@ -152,9 +152,9 @@ void some_rows(float* out, size_t ldo, const Groups& some, const ActRows& a, siz
         const __m256 s = _mm256_cvtph_ps(_mm_load_si128(reinterpret_cast<const __m128i*>(tile) + v0 + v));
 #pragma GCC unroll 4
         for (int m = 0; m < rows; ++m) {
-          const __m256i whole = planes == 1 ? dot[v][m] : joined(dot[v][2 * m], dot[v][2 * m + 1]);
+          const __m256i joint = planes == 1 ? dot[v][m] : joined(dot[v][2 * m], dot[v][2 * m + 1]);
           const __m256 both = _mm256_mul_ps(s, _mm256_set1_ps(scale[m * a.lds + g]));
-          f[v0 + v][m] = _mm256_fmadd_ps(_mm256_cvtepi32_ps(whole), both, f[v0 + v][m]);
+          f[v0 + v][m] = _mm256_fmadd_ps(_mm256_cvtepi32_ps(joint), both, f[v0 + v][m]);
         }
       }
     }
@@ -171,9 +171,9 @@ void all_rows(float* out, size_t ldo, const Groups& some, const ActRows& a, size
   constexpr size_t planes = Kind::kPlanes;
   constexpr size_t most = kMost / planes;
   for (size_t m = 0, blocks = (rows + most - 1) / most; blocks > 0; --blocks) {
-    const size_t here = (rows - m) / blocks;
+    const size_t taken = (rows - m) / blocks;
     float* at = out + m * ldo;
-    switch (here * planes) {
+    switch (taken * planes) {
       case 1:
         if constexpr (planes == 1) some_rows<Kind, 1>(at, ldo, some, a, m);
         break;
@@ -183,7 +183,7 @@ void all_rows(float* out, size_t ldo, const Groups& some, const ActRows& a, size
         break;
       default: some_rows<Kind, kMost>(at, ldo, some, a, m); break;
     }
-    m += here;
+    m += taken;
   }
 }
 

@@ -41,7 +41,7 @@ float32x4_t widen(const uint8_t* at) {
   return vcvt_f32_f16(vreinterpret_f16_u16(vld1_u16(reinterpret_cast<const uint16_t*>(at))));
 }
 
-// One query in work: a head of a row, which sees tokens [from, to) of the cut.
+// One query in work: a head of a row, which sees tokens [from, to) of the KV split.
 struct Query {
   const float* q;
   const int8_t* q8;
@@ -207,7 +207,7 @@ void take_block(Query* queries, const uint8_t* block, size_t head_dim, size_t fr
     add_values<Cache, Q>(queries, c, s, block, head_dim, d, from, to);
 }
 
-// Block number b of the cut, for all queries: neighbours that see the same slots together.
+// Block number b of the KV split, for all queries: neighbours that see the same slots together.
 template <class Cache>
 void take_queries(Query* queries, size_t count, const uint8_t* block, size_t head_dim, size_t b) {
   const size_t base = b * kKvBlock;
@@ -229,18 +229,18 @@ void take_queries(Query* queries, size_t count, const uint8_t* block, size_t hea
   }
 }
 
-// Queries i0 .. i0 + count - 1, counted over rows and their heads: the cut is computed, and stored or merged.
+// Queries i0 .. i0 + count - 1, counted over rows and their heads: the KV split is computed, and stored or merged.
 template <class Cache>
 void attend_queries(const AttendJob& job, size_t i0, size_t count) {
-  const size_t cut = job.cut * kKvChunk;
+  const size_t split_start = job.kv_split * kKvChunk;
   float acc[kQueries][kMaxHeadDim];
   Query queries[kQueries];
   for (size_t i = 0; i < count; ++i) {
     const size_t m = (i0 + i) / job.heads, end = job.position + m + 1;
     const size_t first = job.window != 0 && end > job.window ? end - job.window : 0;
     Query& query = queries[i] = Cache::query(job, m, (i0 + i) % job.heads);
-    query.from = first > cut ? first - cut : 0;
-    query.to = (end < cut + kKvChunk ? end : cut + kKvChunk) - cut;
+    query.from = first > split_start ? first - split_start : 0;
+    query.to = (end < split_start + kKvChunk ? end : split_start + kKvChunk) - split_start;
     query.m = -HUGE_VALF;
     query.l = 0.0f;
     query.acc = acc[i];
@@ -251,7 +251,7 @@ void attend_queries(const AttendJob& job, size_t i0, size_t count) {
     take_queries<Cache>(queries, count, job.blocks[b], job.head_dim, b);
   for (size_t i = 0; i < count; ++i) {
     const size_t m = (i0 + i) / job.heads, h = (i0 + i) % job.heads, end = job.position + m + 1;
-    const bool seen_before = cut > 0 && (job.window == 0 || end < job.window + cut);
+    const bool seen_before = split_start > 0 && (job.window == 0 || end < job.window + split_start);
     float* to = job.acc + m * job.lda + h * job.head_dim;
     float* largest = job.m + m * job.ldm + h;
     float* sum = job.l + m * job.ldm + h;

@@ -45,10 +45,10 @@ constexpr size_t kMost = 6;
 
 void linear_bf16(float* out, size_t ldo, const uint8_t* panel, size_t k, const float* x, size_t ldx, size_t rows) {
   for (size_t m = 0, blocks = (rows + kMost - 1) / kMost; blocks > 0; --blocks) {
-    const size_t here = (rows - m) / blocks;
+    const size_t taken = (rows - m) / blocks;
     float* at = out + m * ldo;
     const float* from = x + m * ldx;
-    switch (here) {
+    switch (taken) {
       case 1: some_rows<8, 1>(at, ldo, panel, k, from, ldx); break;
       case 2: some_rows<8, 2>(at, ldo, panel, k, from, ldx); break;
       case 3: by_halves<3>(at, ldo, panel, k, from, ldx); break;
@@ -56,7 +56,7 @@ void linear_bf16(float* out, size_t ldo, const uint8_t* panel, size_t k, const f
       case 5: by_halves<5>(at, ldo, panel, k, from, ldx); break;
       default: by_halves<kMost>(at, ldo, panel, k, from, ldx); break;
     }
-    m += here;
+    m += taken;
   }
 }
 

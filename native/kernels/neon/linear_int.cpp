@@ -99,8 +99,8 @@ void some_rows(float* out, size_t ldo, const uint8_t* tile, size_t groups, size_
         const float32x4_t s = vcvt_f32_f16(vreinterpret_f16_u16(halves));
 #pragma GCC unroll 8
         for (int m = 0; m < rows; ++m) {
-          const int32x4_t whole = Kind::kPlanes == 1 ? dot[v][m] : joined(dot[v][2 * m], dot[v][2 * m + 1]);
-          f[v0 + v][m] = vfmaq_f32(f[v0 + v][m], vcvtq_f32_s32(whole), vmulq_n_f32(s, scale[m * a.lds + g]));
+          const int32x4_t joint = Kind::kPlanes == 1 ? dot[v][m] : joined(dot[v][2 * m], dot[v][2 * m + 1]);
+          f[v0 + v][m] = vfmaq_f32(f[v0 + v][m], vcvtq_f32_s32(joint), vmulq_n_f32(s, scale[m * a.lds + g]));
         }
       }
     }
@@ -117,9 +117,9 @@ void linear(float* out, size_t ldo, const uint8_t* panel, size_t k, size_t group
   constexpr int P = Kind::kPlanes;
   constexpr size_t most = kMost / P;
   for (size_t m = 0, blocks = (rows + most - 1) / most; blocks > 0; --blocks) {
-    const size_t here = (rows - m) / blocks;
+    const size_t taken = (rows - m) / blocks;
     float* at = out + m * ldo;
-    switch (here) {
+    switch (taken) {
       case 1: some_rows<Kind, 1 * P>(at, ldo, panel, k / group, group, *a, m); break;
       case 2: some_rows<Kind, 2 * P>(at, ldo, panel, k / group, group, *a, m); break;
       case 3: some_rows<Kind, 3 * P>(at, ldo, panel, k / group, group, *a, m); break;
@@ -137,7 +137,7 @@ void linear(float* out, size_t ldo, const uint8_t* panel, size_t k, size_t group
         break;
       default: some_rows<Kind, 4 * P>(at, ldo, panel, k / group, group, *a, m); break;
     }
-    m += here;
+    m += taken;
   }
 }
 

@@ -73,16 +73,16 @@ void quantize_16(int8_t* high, int8_t* low, float* scale, int32_t* sum, const fl
 
 void rms_norm(float* out, const float* x, const float* w, size_t n, float eps) {
   float32x4_t lanes[4] = {vdupq_n_f32(0), vdupq_n_f32(0), vdupq_n_f32(0), vdupq_n_f32(0)};
-  const size_t whole = n / 16 * 16;
-  for (size_t i = 0; i < whole; i += 16)
+  const size_t full = n / 16 * 16;
+  for (size_t i = 0; i < full; i += 16)
 #pragma GCC unroll 4
     for (size_t v = 0; v < 4; ++v) {
       const float32x4_t a = vld1q_f32(x + i + 4 * v);
       lanes[v] = vfmaq_f32(lanes[v], a, a);
     }
-  for (size_t i = whole; i < n; i += 4) {
+  for (size_t i = full; i < n; i += 4) {
     const float32x4_t a = load(x + i, n - i);
-    lanes[(i - whole) / 4] = vfmaq_f32(lanes[(i - whole) / 4], a, a);
+    lanes[(i - full) / 4] = vfmaq_f32(lanes[(i - full) / 4], a, a);
   }
   const float sum = add_lanes(lanes[0], lanes[1], lanes[2], lanes[3]);
   const float inverse = 1.0f / sqrtf(sum / static_cast<float>(n) + eps);
@@ -117,16 +117,16 @@ void add(float* out, const float* a, const float* b, size_t n) {
 
 size_t argmax(const float* x, size_t n) {
   float32x4_t largest = vdupq_n_f32(-HUGE_VALF);
-  const size_t whole = n / 4 * 4;
-  for (size_t i = 0; i < whole; i += 4) largest = larger(vld1q_f32(x + i), largest);
+  const size_t full = n / 4 * 4;
+  for (size_t i = 0; i < full; i += 4) largest = larger(vld1q_f32(x + i), largest);
   float best = vmaxvq_f32(largest);
-  for (size_t i = whole; i < n; ++i) best = x[i] > best ? x[i] : best;
-  for (size_t i = 0; i < whole; i += 4) {
+  for (size_t i = full; i < n; ++i) best = x[i] > best ? x[i] : best;
+  for (size_t i = 0; i < full; i += 4) {
     if (vmaxvq_u32(vceqq_f32(vld1q_f32(x + i), vdupq_n_f32(best))) == 0) continue;
     for (size_t j = i;; ++j)
       if (x[j] == best) return j;
   }
-  for (size_t i = whole; i < n; ++i)
+  for (size_t i = full; i < n; ++i)
     if (x[i] == best) return i;
   return 0;
 }

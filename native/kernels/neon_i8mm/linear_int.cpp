@@ -150,14 +150,14 @@ void all_rows(float* out, size_t ldo, const Slice& slice, const ActRows& a, size
   constexpr size_t each = 2 / Kind::kPlanes;
   constexpr size_t most = 4 * each;
   for (size_t m = 0, blocks = (rows + most - 1) / most; blocks > 0; --blocks) {
-    const size_t here = (rows - m) / blocks;
-    switch ((here + each - 1) / each) {
-      case 1: some_rows<Kind, 1>(out, ldo, slice, a, m, here); break;
-      case 2: some_rows<Kind, 2>(out, ldo, slice, a, m, here); break;
-      case 3: some_rows<Kind, 3>(out, ldo, slice, a, m, here); break;
-      default: some_rows<Kind, 4>(out, ldo, slice, a, m, here); break;
+    const size_t taken = (rows - m) / blocks;
+    switch ((taken + each - 1) / each) {
+      case 1: some_rows<Kind, 1>(out, ldo, slice, a, m, taken); break;
+      case 2: some_rows<Kind, 2>(out, ldo, slice, a, m, taken); break;
+      case 3: some_rows<Kind, 3>(out, ldo, slice, a, m, taken); break;
+      default: some_rows<Kind, 4>(out, ldo, slice, a, m, taken); break;
     }
-    m += here;
+    m += taken;
   }
 }
 

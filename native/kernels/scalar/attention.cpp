@@ -175,8 +175,8 @@ void take_block(Partial* part, const Query& query, const uint8_t* block, size_t 
   for (size_t t = from; t < to; ++t) kind.add_value(part, block, t, p[t], query.head_dim);
 }
 
-// Tokens [first, end) of the cut that `blocks` are of; both count from its beginning.
-void take_cut(Partial* part, const Query& query, const uint8_t* const* blocks, size_t first, size_t end,
+// Tokens [first, end) of the KV split that `blocks` are of; both count from its beginning.
+void take_split(Partial* part, const Query& query, const uint8_t* const* blocks, size_t first, size_t end,
               const Kind& kind) {
   part->m = -HUGE_VALF;
   part->l = 0.0f;
@@ -189,19 +189,19 @@ void take_cut(Partial* part, const Query& query, const uint8_t* const* blocks, s
 }
 
 void attend(const AttendJob& job, const Kind& kind) {
-  const size_t cut = job.cut * kKvChunk;
+  const size_t split_start = job.kv_split * kKvChunk;
   for (size_t i = 0; i < job.rows * job.heads; ++i) {
     const size_t m = i / job.heads, h = i % job.heads;
     const size_t end = job.position + m + 1;
-    const size_t to = end < cut + kKvChunk ? end : cut + kKvChunk;
+    const size_t to = end < split_start + kKvChunk ? end : split_start + kKvChunk;
     const size_t first = job.window != 0 && end > job.window ? end - job.window : 0;
     const size_t at = m * job.ldq + h * job.head_dim, one = m * job.ldm + h;
     const Query query = {kind.quantized ? nullptr : job.q + at, kind.quantized ? job.q8 + at : nullptr,
                          kind.quantized ? job.q_scale[m * job.lds + h] : job.scale, job.head_dim};
     Partial part;
-    take_cut(&part, query, job.blocks, first > cut ? first - cut : 0, to - cut, kind);
+    take_split(&part, query, job.blocks, first > split_start ? first - split_start : 0, to - split_start, kind);
     float* acc = job.acc + m * job.lda + h * job.head_dim;
-    if (job.fold && first < cut) {
+    if (job.fold && first < split_start) {
       attend_merge(job.m + one, job.l + one, acc, &part.m, &part.l, part.acc, 1, job.head_dim);
       continue;
     }

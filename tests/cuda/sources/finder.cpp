@@ -85,7 +85,7 @@ void compile(char** arguments) {
   }
   std::ofstream(arguments[4], std::ios::binary) << made[0].image;
   for (const cuda::Compiled& one : made)
-    std::cout << "compiler " << one.compiler << "\nkept " << one.kept << "\nptx " << one.ptx << "\nnote " << one.note
+    std::cout << "compiler " << one.compiler << "\ncached " << one.cached << "\nptx " << one.ptx << "\nnote " << one.note
               << "\n";
 }
 

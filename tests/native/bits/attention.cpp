@@ -5,7 +5,7 @@
 
 namespace {
 
-constexpr size_t kCutBlocks = kKvChunk / kKvBlock;
+constexpr size_t kSplitBlocks = kKvChunk / kKvBlock;
 
 size_t block_bytes(size_t bits, size_t head_dim) {
   if (bits == 4) return 36 * head_dim;
@@ -17,13 +17,13 @@ auto put_of(const KernelTable& k, size_t bits) { return bits == 4 ? k.kv_put_4 :
 auto attend_of(const KernelTable& k, size_t bits) { return bits == 4 ? k.attend_4 : bits == 8 ? k.attend_8 : k.attend_16; }
 
 struct Shape {
-  size_t bits, head_dim, heads, rows, cut, position, window;
+  size_t bits, head_dim, heads, rows, split, position, window;
   int fold;
   bool odd;  // strange keys, values and queries
   std::string text() const {
     char all[160];
-    std::snprintf(all, sizeof all, "attend_%zu head_dim %zu heads %zu rows %zu cut %zu position %zu window %zu fold %d %s",
-                  bits, head_dim, heads, rows, cut, position, window, fold, odd ? "odd" : "");
+    std::snprintf(all, sizeof all, "attend_%zu head_dim %zu heads %zu rows %zu split %zu position %zu window %zu fold %d %s",
+                  bits, head_dim, heads, rows, split, position, window, fold, odd ? "odd" : "");
     return all;
   }
 };
@@ -32,20 +32,20 @@ struct Shape {
 struct Case {
   Shape shape;
   Aligned cache;
-  const uint8_t* blocks[kCutBlocks];
+  const uint8_t* blocks[kSplitBlocks];
   Floats q;
   std::vector<int8_t> q8;
   Floats scale;
   std::vector<int32_t> sum;
 
   Case(const KernelTable& k, const Shape& s, Random& random)
-      : shape(s), cache(kCutBlocks * block_bytes(s.bits, s.head_dim)), q(some(random, s.rows * s.heads * s.head_dim, 2)),
+      : shape(s), cache(kSplitBlocks * block_bytes(s.bits, s.head_dim)), q(some(random, s.rows * s.heads * s.head_dim, 2)),
         q8(q.size()), scale(s.rows * s.heads), sum(scale.size()) {
     const size_t one = block_bytes(s.bits, s.head_dim), d = s.head_dim;
-    for (size_t i = 0; i < kCutBlocks * one; ++i) cache.data()[i] = 0xff;  // unwritten slots hold NaN
-    for (size_t b = 0; b < kCutBlocks; ++b) blocks[b] = cache.data() + b * one;
+    for (size_t i = 0; i < kSplitBlocks * one; ++i) cache.data()[i] = 0xff;  // unwritten slots hold NaN
+    for (size_t b = 0; b < kSplitBlocks; ++b) blocks[b] = cache.data() + b * one;
     const size_t last = s.position + s.rows;  // tokens that the last row sees
-    for (size_t t = s.cut * kKvChunk; t < last && t < (s.cut + 1) * kKvChunk; ++t) {
+    for (size_t t = s.split * kKvChunk; t < last && t < (s.split + 1) * kKvChunk; ++t) {
       const bool strange_one = s.odd && random.below(20) == 0;
       const Floats key = strange_one ? strange(random, d) : some(random, d, 2);
       const Floats value = strange_one ? strange(random, d) : some(random, d, 2);
@@ -64,7 +64,7 @@ struct Case {
     AttendJob job{};
     job.room = reinterpret_cast<float*>(room.data());
     job.blocks = blocks;
-    job.cut = shape.cut;
+    job.kv_split = shape.split;
     job.position = shape.position;
     job.window = shape.window;
     job.rows = shape.rows;
@@ -149,9 +149,9 @@ void compare_attention(const KernelTable& table, const KernelTable& scalar) {
           compare_job(table, scalar, {bits, 32, 3, 1, 0, position, 0, fold, odd});
         compare_job(table, scalar, {bits, 64, 1, 40, 0, 20, 0, fold, odd});     // rows that end at many places
         compare_job(table, scalar, {bits, 64, 2, 9, 0, 90, 50, fold, odd});     // a window
-        compare_job(table, scalar, {bits, 32, 4, 9, 1, 260, 0, fold, odd});     // the second cut
-        compare_job(table, scalar, {bits, bits == 4 ? 96u : 48u, 5, 20, 1, 300, 60, fold, odd});  // a window that leaves the first cut
-        compare_job(table, scalar, {bits, bits == 4 ? 32u : 16u, 9, 3, 1, 600, 0, fold, odd});    // all of a cut, many heads
+        compare_job(table, scalar, {bits, 32, 4, 9, 1, 260, 0, fold, odd});     // the second split
+        compare_job(table, scalar, {bits, bits == 4 ? 96u : 48u, 5, 20, 1, 300, 60, fold, odd});  // a window that leaves the first split
+        compare_job(table, scalar, {bits, bits == 4 ? 32u : 16u, 9, 3, 1, 600, 0, fold, odd});    // all of a split, many heads
         compare_job(table, scalar, {bits, 512, 2, 2, 0, 40, 0, fold, odd});
       }
 }

@@ -9,7 +9,7 @@
 namespace {
 
 constexpr size_t kHidden = 128, kHeads = 4, kKvHeads = 2, kHeadDim = 32, kWide = 192, kVocab = 96;
-constexpr size_t kTokens = 290, kWidth = 10;  // more than one cut of the attention
+constexpr size_t kTokens = 290, kWidth = 10;  // more than one KV split
 constexpr size_t kTexts = 16;
 
 uint16_t half_scale(Random& random) { return static_cast<uint16_t>(0x2400 | (random.bits() & 0x3ff)); }

@@ -1,4 +1,4 @@
-// attend, split at its cuts and not, and merge.
+// attend, with KV splits and without, and merge.
 #include "cache.h"
 #include "quantized.h"
 
@@ -77,14 +77,14 @@ struct Attend {
     }
   }
 
-  // The scalar kernel for one row, KV head and cut; what it gives goes to slot `slot` of `to`.
-  void run_scalar(const Partials& to, size_t row, size_t h, size_t cut, size_t slot, bool fold) const {
+  // The scalar kernel for one row, KV head and split; what it gives goes to slot `slot` of `to`.
+  void run_scalar(const Partials& to, size_t row, size_t h, size_t split, size_t slot, bool fold) const {
     const uint8_t* blocks[8] = {};
-    const size_t from = std::max(first_of(row), 256 * cut), last = std::min(at.position(row), 256 * cut + 255);
+    const size_t from = std::max(first_of(row), 256 * split), last = std::min(at.position(row), 256 * split + 255);
     for (size_t i = from / 32; i <= last / 32; ++i) blocks[i % 8] = cache.block(at.block_of(row, 32 * i), h);
     AttendJob job{};
     job.blocks = blocks;
-    job.cut = cut;
+    job.kv_split = split;
     job.position = at.position(row);
     job.window = c.window;
     job.rows = 1;
@@ -113,8 +113,8 @@ struct Attend {
     Partials to = partials(byte);
     for (size_t row = 0; row < at.rows(); ++row)
       for (size_t h = 0; h < c.kv_heads; ++h)
-        for (size_t cut = first_of(row) / 256; cut <= at.position(row) / 256; ++cut)
-          run_scalar(to, row, h, cut, c.split ? cut : 0, !c.split);
+        for (size_t split = first_of(row) / 256; split <= at.position(row) / 256; ++split)
+          run_scalar(to, row, h, split, c.split ? split : 0, !c.split);
     return to;
   }
 
@@ -153,7 +153,7 @@ struct Attend {
         });
   }
 
-  // From what attend gives; slots without a cut are NaN.
+  // From what attend gives; slots without a split are NaN.
   void check_merge(size_t group, size_t planes) const {
     const Partials from = expected(Array<int>::kUnset);
     const auto fresh = [&] { return Target(at.rows(), width, group, planes); };
@@ -179,8 +179,8 @@ struct Attend {
       float m = from.m[one + first], l = from.l[one + first];
       float* acc = all.data() + h * c.head_dim;
       std::copy_n(from.acc.data() + (one + first) * c.head_dim, c.head_dim, acc);
-      for (size_t cut = first + 1; c.split && cut <= at.position(row) / 256; ++cut) {
-        const size_t place = one + cut;
+      for (size_t split = first + 1; c.split && split <= at.position(row) / 256; ++split) {
+        const size_t place = one + split;
         scalar::attend_merge(&m, &l, acc, &from.m[place], &from.l[place], &from.acc[place * c.head_dim], 1, c.head_dim);
       }
       scalar::attend_finish(acc, &l, 1, c.head_dim);
@@ -190,7 +190,7 @@ struct Attend {
 };
 
 const std::vector<std::pair<size_t, size_t>> kShort = {{0, 0}, {1, 31}, {2, 32}, {3, 45}, {3, 46}};
-const std::vector<std::pair<size_t, size_t>> kCuts = {{4, 255}, {1, 256}, {0, 257}, {2, 600}, {3, 3}};
+const std::vector<std::pair<size_t, size_t>> kSplitCases = {{4, 255}, {1, 256}, {0, 257}, {2, 600}, {3, 3}};
 const std::vector<std::pair<size_t, size_t>> kLong = {{0, 600}, {1, 770}};
 
 void check_case(const AttendCase& c, const std::vector<std::pair<size_t, size_t>>& rows) {
@@ -212,10 +212,10 @@ void check_all() {
     check_case({4, 2, 64, bits, 0, false, sizes, plain}, kShort);
     check_case({3, 1, 96, bits, 40, true, plain, sizes}, kShort);
     check_case({4, 4, 32, bits, 0, true, Sort::nan, Sort::infinite}, kShort);
-    check_case({4, 2, 32, bits, 0, true, plain, Sort::zeros}, kCuts);
-    check_case({2, 1, 64, bits, 0, false, Sort::infinite, plain}, kCuts);
-    check_case({6, 1, 32, bits, 100, false, Sort::tiny, Sort::tiny}, kCuts);
-    check_case({2, 2, 32, bits, 1, true, plain, plain}, kCuts);
+    check_case({4, 2, 32, bits, 0, true, plain, Sort::zeros}, kSplitCases);
+    check_case({2, 1, 64, bits, 0, false, Sort::infinite, plain}, kSplitCases);
+    check_case({6, 1, 32, bits, 100, false, Sort::tiny, Sort::tiny}, kSplitCases);
+    check_case({2, 2, 32, bits, 1, true, plain, plain}, kSplitCases);
     if (kFewShapes) continue;
     check_case({1, 1, 128, bits, 256, true, plain, plain}, kLong);
     check_case({2, 1, 160, bits, 257, false, plain, Sort::nan}, kLong);

@@ -80,7 +80,7 @@ struct Places {
   size_t block_of(size_t row, size_t token) const {
     return static_cast<size_t>(tables[static_cast<size_t>(sequences[row]) * width + token / 32]);
   }
-  li::RowPlaces args() const { return {positions.data(), sequences.data(), tables.data(), as_int(width)}; }
+  li::RowSlots args() const { return {positions.data(), sequences.data(), tables.data(), as_int(width)}; }
 
  private:
   size_t stride() const { return blocks % 7 != 0 ? 7 : blocks % 5 != 0 ? 5 : 11; }
