@@ -1,6 +1,8 @@
 """What an engine says while it works. Plain data: the terminal, the app and the JSON output all read these."""
 
-from collections.abc import Callable
+import hashlib
+import struct
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -136,10 +138,15 @@ class Finished:
     error: LocalInferError | None = field(default=None)
     """What went wrong, with the reason `error`; the tokens before it stand."""
 
-    def require_whole(self) -> None:
+    def raise_error(self) -> None:
         """Raise what went wrong, if something did."""
         if self.error is not None:
             raise self.error
 
 
 Event = Started | Progress | Text | Shifted | Stats | Finished
+
+
+def output_hash(token_ids: Sequence[int]) -> str:
+    """16 hex digits of the sha256 of the ids as little-endian 32-bit integers."""
+    return hashlib.sha256(struct.pack(f"<{len(token_ids)}i", *token_ids)).hexdigest()[:16]

@@ -32,7 +32,7 @@ def require_picture(path: Path, endings: Sequence[str] = ENDINGS) -> None:
             hint="`pip install localinfer[plot]`, or leave out `--plot`; `--json` prints the same figures",
         )
     if not path.absolute().parent.is_dir():
-        raise NotFound(f"{path.parent}: no such folder", hint="make it first, or draw to another place")
+        raise NotFound(f"{path.parent}: no such folder", hint="make it first, or draw into another folder")
     if path.is_dir():
         raise UsageError(f"{path} is a folder", hint="name a file for the picture")
 

@@ -15,7 +15,6 @@ from statistics import fmean
 
 from localinfer.bench.measure import Clock
 from localinfer.bench.naive import Naive, answer, open_naive
-from localinfer.bench.rows import output_hash
 from localinfer.bench.run import pool_for
 from localinfer.config import Draft, EngineConfig, KvBits, SamplingParams
 from localinfer.cost.energy import Meter
@@ -23,7 +22,7 @@ from localinfer.cost.roofline import Traffic, traffic
 from localinfer.engine.opening import open_engine
 from localinfer.engine.protocol import Engine, Request
 from localinfer.errors import LocalInferError
-from localinfer.events import Finished, OnProgress, Stats, Text
+from localinfer.events import Finished, OnProgress, Stats, Text, output_hash
 from localinfer.graph.weights import Checkpoint
 
 NAIVE, NATIVE = "naive bf16", "native bf16"
@@ -234,7 +233,7 @@ def _our_turn(
                     if isinstance(event, Text) and event.token_ids:
                         first.setdefault(event.handle, now)
                     elif isinstance(event, Finished):
-                        event.require_whole()
+                        event.raise_error()
                         said[event.handle] = event
                         decode += now - first.get(event.handle, now)
                         left.discard(event.handle)

@@ -13,7 +13,7 @@ from localinfer.cost.bill import usd
 from localinfer.cost.energy import Source, marked
 from localinfer.cost.prices import Tariff, per_million_at
 from localinfer.errors import size
-from localinfer.evaluate.picture import save_picture
+from localinfer.picture import save_picture
 
 Report = Mapping[str, Any]
 

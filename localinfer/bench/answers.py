@@ -14,11 +14,10 @@ from typing import Any
 
 from localinfer.bench.measure import Clock
 from localinfer.bench.prompts import TaskPrompt
-from localinfer.bench.rows import output_hash
 from localinfer.config import EngineConfig, SamplingParams
 from localinfer.engine.protocol import Engine, Request
 from localinfer.errors import LocalInferError
-from localinfer.events import Finished, OnProgress, Text
+from localinfer.events import Finished, OnProgress, Text, output_hash
 
 ToTokens = Callable[[Engine, str], tuple[int, ...]]
 """A prompt as the model reads it, with its chat template."""

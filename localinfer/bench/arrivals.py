@@ -18,7 +18,6 @@ from typing import Any
 import numpy as np
 
 from localinfer.bench.measure import Clock, random_tokens
-from localinfer.bench.rows import output_hash
 from localinfer.bench.run import pool_for
 from localinfer.bench.workload import CONTEXT, Asked, lengths
 from localinfer.config import EngineConfig, SamplingParams, in_range
@@ -26,7 +25,7 @@ from localinfer.cost.energy import Meter, Source, source_of, start_meter, with_c
 from localinfer.cost.prices import USUAL, Tariff, per_million_at
 from localinfer.engine.opening import open_engine
 from localinfer.engine.protocol import Engine, Request
-from localinfer.events import Finished, Text
+from localinfer.events import Finished, Text, output_hash
 
 Sleep = Callable[[float], None]
 
@@ -169,7 +168,7 @@ def serve(
                     one.landed.append(0)
                 one.landed[-1] += len(event.token_ids)
             elif isinstance(event, Finished) and event.handle in place:
-                event.require_whole()
+                event.raise_error()
                 place.pop(event.handle).ids = event.token_ids
     return found, most
 

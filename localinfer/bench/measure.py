@@ -97,7 +97,7 @@ def _run(engine: Engine, prompt: tuple[int, ...], new: int, clock: Clock, meter:
             engine.cancel(handle)
             engine.step()
     after = meter.joules() if meter else None
-    ended.require_whole()
+    ended.raise_error()
     stats, made = ended.stats, len(ended.token_ids)
     if made != new or heard != new:
         raise LocalInferError(f"the engine made {made} of {new} tokens", hint="report this, with the command")
@@ -164,7 +164,7 @@ def _take(events: Iterable[Event], ids: dict[int, list[int]]) -> int:
             ids[event.handle] += event.token_ids
             spoke.add(event.handle)
         elif isinstance(event, Finished):
-            event.require_whole()
+            event.raise_error()
     return len(spoke)
 
 

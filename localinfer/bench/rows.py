@@ -1,8 +1,6 @@
 """From repetitions to the row of a table."""
 
-import hashlib
 import statistics
-import struct
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -13,6 +11,7 @@ from localinfer.cost.energy import Source
 from localinfer.cost.prices import Tariff, per_million_at
 from localinfer.cost.roofline import Traffic, share
 from localinfer.engine.protocol import EngineInfo
+from localinfer.events import output_hash
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,11 +132,6 @@ def percentile(ascending: Sequence[float], share_below: float) -> float:
     """The smallest value that at least `share_below` of the values do not exceed."""
     index = -(-len(ascending) * share_below // 1)
     return ascending[max(0, min(len(ascending), int(index)) - 1)]
-
-
-def output_hash(token_ids: Sequence[int]) -> str:
-    """16 hex digits of the sha256 of the ids as little-endian 32-bit integers."""
-    return hashlib.sha256(struct.pack(f"<{len(token_ids)}i", *token_ids)).hexdigest()[:16]
 
 
 def _joules_per_token(samples: Sequence[Sample]) -> float | None:

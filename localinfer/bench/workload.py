@@ -178,7 +178,7 @@ def _run(
         while left:
             for event in engine.step():
                 if isinstance(event, Finished):
-                    event.require_whole()
+                    event.raise_error()
                     left.discard(event.handle)
                 elif isinstance(event, Text) and event.token_ids:
                     i, now = place[event.handle], clock() - started

@@ -133,7 +133,7 @@ def _continued(
     while not ended.keys() >= set(handles):
         for event in engine.step():
             if isinstance(event, Finished):
-                event.require_whole()
+                event.raise_error()
                 ended[event.handle] = list(event.token_ids)
         if late():
             for handle in set(handles) - ended.keys():

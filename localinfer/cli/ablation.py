@@ -39,7 +39,7 @@ def ablate(
     from localinfer.bench.ablation_run import run_ablation
     from localinfer.cli.output import line, show_json
     from localinfer.cli.progress import Progress
-    from localinfer.evaluate.picture import require_picture
+    from localinfer.picture import require_picture
 
     picture = Path(plot).expanduser() if plot is not None else None
     if picture is not None:

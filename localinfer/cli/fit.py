@@ -13,7 +13,7 @@ from localinfer.config import EngineConfig
 from localinfer.errors import NetworkError, NotFound, NotSupported
 
 if TYPE_CHECKING:
-    from localinfer.bench.fitting import Asked, FitReport
+    from localinfer.cost.fitting import Asked, FitReport
     from localinfer.hub.catalogue import Entry
     from localinfer.hub.model import LocalModel
 
@@ -36,9 +36,9 @@ def fit(
     Of a model on the Hub only the headers are read. The memory is counted by the code that will allocate it; speeds
     come from this machine's bandwidth and from models measured on it. Exit code 3 when no form fits.
     """
-    from localinfer.bench.fitting import fit_table
     from localinfer.cli.counts import counts
     from localinfer.cli.output import line, show_json
+    from localinfer.cost.fitting import fit_table
     from localinfer.errors import DoesNotFit, UsageError, size
 
     refuse_typed(ctx, "backend", "draft-tokens", "prefill-chunk", "latency-goal")
@@ -59,16 +59,16 @@ def fit(
 
 def judged(asked: "Asked", config: EngineConfig) -> "FitReport":
     """The report, with the drafter that the settings name."""
-    from localinfer.bench.fitting import fit as judge
+    from localinfer.bench.measured import fit_here
     from localinfer.paths import hub_cache_dir, models_dir
 
     disk = hub_cache_dir() if asked.download_bytes else models_dir()
-    return judge(asked, config, disk=disk, drafter=config.draft_model)
+    return fit_here(asked, config, disk=disk, drafter=config.draft_model)
 
 
 def _asked(ref: str, folder: Path, revision: str | None, token: str | None, *, offline: bool) -> "Asked":
     """The model here, or what its form would be made of; else its headers from the Hub in `folder`."""
-    from localinfer.bench.fitting import Asked
+    from localinfer.cost.fitting import Asked
     from localinfer.hub.connection import told_offline
     from localinfer.hub.reference import parse
     from localinfer.hub.resolve import resolve
@@ -121,8 +121,8 @@ def _by_headers(
     offline: bool,
 ) -> "Asked":
     """The headers from the Hub; where it cannot be reached, or must not be, those of the package."""
-    from localinfer.bench.fitting import Asked
     from localinfer.cli.output import note
+    from localinfer.cost.fitting import Asked
     from localinfer.hub.patience import HASTY, PATIENT
     from localinfer.hub.peek import peek
     from localinfer.hub.resolve import suggest

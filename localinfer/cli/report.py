@@ -34,7 +34,7 @@ class Reply:
 
 def as_json(opened: "Opened", chat: "Chat", reply: Reply, bill: "Bill") -> dict[str, Any]:
     """The object of `run --json`; what is not known is null. Keys may be added, none goes away."""
-    from localinfer.bench.rows import output_hash
+    from localinfer.events import output_hash
 
     info, model, stats = opened.engine.info, opened.model, reply.stats
     return {

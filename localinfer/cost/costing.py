@@ -1,27 +1,24 @@
 """`cost`: tokens from here, from other machines and from providers, side by side."""
 
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from localinfer.bench import history
-from localinfer.bench.fitting import benched_watts, measured_here, timed_models
 from localinfer.config import EngineConfig
 from localinfer.cost import compare
 from localinfer.cost.apis import Offer, offer_named, offers_of
 from localinfer.cost.bill import usd
 from localinfer.cost.compare import Way, Work
 from localinfer.cost.fit import estimate
-from localinfer.cost.machine import cpu_model, last_level_cache, read_bandwidth
+from localinfer.cost.machine import last_level_cache, read_bandwidth
 from localinfer.cost.machines import machines
-from localinfer.cost.predict import load_of, predict
+from localinfer.cost.predict import Known, load_of, predict
 from localinfer.cost.prices import Tariff
 from localinfer.cost.roofline import traffic
 from localinfer.cost.watts import rated
-from localinfer.evaluate.picture import save_picture
 from localinfer.graph.weights import Checkpoint
-from localinfer.hub.model import LocalModel
+from localinfer.picture import save_picture
 
 PROVIDERS = 5
 """Providers shown, the cheapest ones."""
@@ -69,8 +66,23 @@ class CostReport:
         return found
 
 
+@dataclass(frozen=True, slots=True)
+class Facts:
+    """What was measured of a model on this machine."""
+
+    step_s: Mapping[int, float] = field(default_factory=dict)
+    """Seconds of steps by rows; empty when it was never loaded."""
+    known: Sequence[Known] = ()
+    """Models that were measured."""
+    watts: float | None = None
+    """While it generated as many texts at once; None when that was never measured."""
+
+
 def cost_report(
-    model: LocalModel,
+    name: str,
+    ref: str,
+    checkpoint: Checkpoint,
+    facts: Facts,
     config: EngineConfig,
     tariff: Tariff,
     *,
@@ -78,14 +90,13 @@ def cost_report(
     per_day: float | None = None,
     own_machines: Path | None = None,
 ) -> CostReport:
-    """All ways for a checkpoint that is here. Raises what opening it raises, `Corrupt` for the table of machines, and
-    `UsageError` for a context that the model was not made for."""
-    checkpoint = Checkpoint(model.path)
+    """All ways for a model: `org/name`, and what means exactly this form of it. Raises `Corrupt` for the table of
+    machines, and `UsageError` for a context that the model was not made for."""
     context = config.choose_context(checkpoint.spec.max_context)
-    reads = traffic(model.path, config.kv_bits)
+    reads = traffic(checkpoint.path, config.kv_bits)
     depth = min(DEPTH, context)
     total = estimate(
-        model.path, context=context, parallel=config.parallel, kv_bits=config.kv_bits, kv_tokens=config.kv_tokens
+        checkpoint, context=context, parallel=config.parallel, kv_bits=config.kv_bits, kv_tokens=config.kv_tokens
     ).total_bytes
     work = Work(
         weights_bytes=reads.weights,
@@ -95,15 +106,15 @@ def cost_report(
         batch=config.parallel,
         total_bytes=total,
     )
-    offers = _offers(model.name, api_model)
+    offers = _offers(name, api_model)
     ways = [
-        _here(model, checkpoint, config, tariff),
+        _here(ref, checkpoint, facts, config, tariff),
         *(compare.on_machine(machine, work, tariff) for machine in machines(own_machines)),
         *map(compare.at_provider, offers),
     ]
-    note = "" if offers else f"nobody is known to serve {model.name}; `--api-model` compares with another model"
+    note = "" if offers else f"nobody is known to serve {name}; `--api-model` compares with another model"
     return CostReport(
-        model=model.ref,
+        model=ref,
         batch=config.parallel,
         kv_bits=config.kv_bits,
         depth=depth,
@@ -119,11 +130,11 @@ def _offers(name: str, api_model: str | None) -> list[Offer]:
     return [*named, *(offer for offer in offers_of(name)[:PROVIDERS] if offer not in named)]
 
 
-def _here(model: LocalModel, checkpoint: Checkpoint, config: EngineConfig, tariff: Tariff) -> Way:
+def _here(ref: str, checkpoint: Checkpoint, facts: Facts, config: EngineConfig, tariff: Tariff) -> Way:
     """This machine: by the last benchmark of one text, or the steps measured at loading, else by the roofline."""
-    steps, known = _steps_here(model, config), measured_here(config)
+    steps, known = facts.step_s, facts.known
     rows = [count for count in steps if count <= config.parallel]
-    alone = next((one for one in known if one.name == model.ref), None)
+    alone = next((one for one in known if one.name == ref), None)
     if config.parallel == 1 and alone is not None:
         tok_s, source, guess = 1 / alone.seconds, "measured here", False
     elif rows:
@@ -134,20 +145,15 @@ def _here(model: LocalModel, checkpoint: Checkpoint, config: EngineConfig, tarif
         bandwidth = read_bandwidth(config.threads).bytes_per_s
         tok_s = predict(load_of(checkpoint), known, bandwidth, last_level_cache()).tok_s
         source, guess = "estimated for one text: it was never loaded here", True
-    watts, cpu = tariff.watts, cpu_model()
-    if watts is None and (drawn := benched_watts(history.kept()[0], model.ref, cpu, streams=config.parallel)):
-        watts, source = drawn, f"{source}; {drawn:.0f} W as last benchmarked"
+    watts = tariff.watts
+    if watts is None and facts.watts:
+        watts, source = facts.watts, f"{source}; {facts.watts:.0f} W as last benchmarked"
     if watts is None and (processor := rated()) is not None:
         from localinfer import native
 
         watts, guess = processor.watts_per_core * (config.threads or native.physical_cores()), True
         source += f"; rated watts of {processor.name}"
     return compare.here(tok_s, watts, tariff, is_estimate=guess, source=source)
-
-
-def _steps_here(model: LocalModel, config: EngineConfig) -> dict[int, float]:
-    """Seconds of steps by rows, as measured on this machine; empty when it was never loaded."""
-    return next((dict(one.step_s) for key, one in timed_models(config) if key.model == model.ref), {})
 
 
 def cost_table(report: CostReport) -> str:

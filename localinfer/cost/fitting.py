@@ -6,21 +6,13 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from localinfer.bench import history
 from localinfer.config import EngineConfig
-from localinfer.cost.fit import estimate
+from localinfer.cost.fit import Fit, estimate
 from localinfer.cost.machine import last_level_cache, read_bandwidth
 from localinfer.cost.predict import Known, Prediction, load_of, predict
-from localinfer.engine import step_timing
-from localinfer.errors import LocalInferError, NotSupported, UsageError, size
+from localinfer.errors import NotSupported, size
 from localinfer.graph.memory import Form
 from localinfer.graph.weights import Checkpoint
-from localinfer.hub.model import variant_of_bits
-from localinfer.hub.resolve import resolve
-from localinfer.quantize.plan import TABLE_BITS, TABLES, choose_groups
-
-WIDTHS = (8, 4, 3)
-"""Bits that an original can be quantized to."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -93,50 +85,56 @@ class Asked:
     """The form that was asked for, where another is stored."""
 
 
-def fit(asked: Asked, config: EngineConfig, *, disk: Path, drafter: Path | None = None) -> FitReport:
-    """Judge the headers in `asked.path`: as they are and, of an original, in each width it can have.
+@dataclass(frozen=True, slots=True)
+class StoredForm:
+    """A width of a model: the word of `list`, and how its matrices would be stored; None: as they are."""
 
-    `disk` is a folder on the disk that would hold it. Raises what opening a checkpoint raises, `NotSupported` for a
-    form that cannot be made, and `UsageError` for a context that the model was not made for.
+    word: str
+    form: Form | None
+
+
+def fit(
+    asked: Asked,
+    checkpoint: Checkpoint,
+    all_forms: Sequence[StoredForm],
+    known: Sequence[Known],
+    config: EngineConfig,
+    *,
+    disk: Path,
+    drafter: Path | None = None,
+) -> FitReport:
+    """Judge the headers of `checkpoint`, which lies in `asked.path`, in each of `all_forms`, the stored one first.
+
+    `known` models were measured on this machine; `disk` is a folder on the disk that would hold it. Raises
+    `NotSupported` for a form that cannot be made, and `UsageError` for a context that the model was not made for.
     """
-    checkpoint = Checkpoint(asked.path)
-    all_forms = forms_of(checkpoint, asked.form)
-    if asked.wanted and asked.wanted not in [word for word, _ in all_forms]:
+    if asked.wanted and asked.wanted not in [one.word for one in all_forms]:
         raise NotSupported(f"no {asked.wanted} can be made of `{asked.name}`", hint=f"leave `:{asked.wanted}` out")
     context = config.choose_context(checkpoint.spec.max_context)
-    bandwidth = read_bandwidth(config.threads)
-    known, cache = measured_here(config), last_level_cache()
+    bandwidth, cache = read_bandwidth(config.threads), last_level_cache()
     free_disk = shutil.disk_usage(_existing(disk)).free
     draft_bytes = _drafter_bytes(drafter, context, config) if drafter else 0
-    forms = []
-    for word, form in all_forms:
-        need = estimate(
-            asked.path,
-            context=context,
-            parallel=config.parallel,
-            kv_tokens=config.pool_tokens(context),
-            kv_bits=config.kv_bits,
-            form=form,
-        )
-        load = load_of(checkpoint, form)
-        guess = predict(load, known, bandwidth.bytes_per_s, cache)
+
+    def judge(word: str, form: Form | None) -> FormFit:
+        need = _need(checkpoint, context, config, form)
+        guess = predict(load_of(checkpoint, form), known, bandwidth.bytes_per_s, cache)
         measured = next((one for one in known if one.name == f"{asked.name}:{word}"), None)
         on_disk = asked.download_bytes + asked.import_bytes + (need.weights_bytes if form else 0)
-        forms.append(
-            FormFit(
-                form=word,
-                total_bytes=need.total_bytes + draft_bytes,
-                weights_bytes=need.weights_bytes,
-                kv_bytes=need.kv_bytes,
-                other_bytes=need.other_bytes,
-                drafter_bytes=draft_bytes,
-                free_bytes=need.free_bytes,
-                fits=need.total_bytes + draft_bytes <= need.free_bytes,
-                disk_bytes=on_disk,
-                fits_disk=on_disk <= free_disk,
-                **_speed(guess, measured),
-            )
+        return FormFit(
+            form=word,
+            total_bytes=need.total_bytes + draft_bytes,
+            weights_bytes=need.weights_bytes,
+            kv_bytes=need.kv_bytes,
+            other_bytes=need.other_bytes,
+            drafter_bytes=draft_bytes,
+            free_bytes=need.free_bytes,
+            fits=need.total_bytes + draft_bytes <= need.free_bytes,
+            disk_bytes=on_disk,
+            fits_disk=on_disk <= free_disk,
+            **_speed(guess, measured),
         )
+
+    forms = [judge(one.word, one.form) for one in all_forms]
     return FitReport(
         model=asked.name,
         revision=asked.revision,
@@ -155,75 +153,15 @@ def fit(asked: Asked, config: EngineConfig, *, disk: Path, drafter: Path | None 
     )
 
 
-def forms_of(checkpoint: Checkpoint, own: str) -> list[tuple[str, Form | None]]:
-    """The form that is stored (None), and of an original those that can be made of it."""
-    found: list[tuple[str, Form | None]] = [(own, None)]
-    if checkpoint.scheme.method != "none":
-        return found
-    for bits in WIDTHS:
-        try:
-            group, table_group, _ = choose_groups(checkpoint.graph, bits, None)
-        except UsageError:
-            continue  # its columns have no groups of ours: it can only run as it is
-        found.append((variant_of_bits(bits), _form(bits, group, table_group)))
-    return found
-
-
-def _form(bits: int, group: int, table_group: int) -> Form:
-    return lambda name: (TABLE_BITS, table_group) if name in TABLES else (bits, group)
-
-
-def measured_here(config: EngineConfig) -> list[Known]:
-    """The models that were benchmarked or timed on this machine with as many threads; those that are gone are left
-    out."""
-    found, reports = list[Known](), history.kept()[0]
-    for key, steps in timed_models(config):
-        try:
-            model = resolve(key.model, offline=True)
-            checkpoint = Checkpoint(model.path)
-        except LocalInferError:
-            continue
-        seconds = benched(reports, model.ref, key.cpu, key.isa, threads=steps.threads) or steps.step_s[1]
-        found.append(Known(f"{model.name}:{model.variant}", load_of(checkpoint), seconds))
-    return list({one.name: one for one in reversed(found)}.values())
-
-
-def timed_models(config: EngineConfig) -> list[tuple[step_timing.Key, step_timing.StepTiming]]:
-    """What was measured when models were loaded by this processor with these kernels and as many threads, newest first;
-    with the cache of `config` before others."""
-    from localinfer import native
-
-    here = (str(native.cpu()["model"]), native.choose_isa(config.isa), config.threads or 0)
-    try:
-        found = [(key, steps) for key, steps in step_timing.entries() if (key.cpu, key.isa, key.threads) == here]
-    except LocalInferError:
-        return []
-    return sorted(found, key=lambda entry: entry[0].kv_bits != config.kv_bits)
-
-
-def benched(reports: Sequence[history.Kept], model: str, cpu: str, isa: str, *, threads: int) -> float | None:
-    """Seconds a token of one stream without drafts at the start of a text, as last benchmarked here; None if never."""
-    for row in _generated(reports, model, cpu):
-        plain = row.get("batch") == 1 and row.get("draft") == "off" and "@" not in str(row["test"])
-        if plain and (row.get("isa"), row.get("threads")) == (isa, threads) and (speed := row.get("tok_s_median")):
-            return 1 / max(1e-9, float(speed))
-    return None
-
-
-def benched_watts(reports: Sequence[history.Kept], model: str, cpu: str, *, streams: int) -> float | None:
-    """Watts while this model generated so many texts, or else another number, as last measured here; no estimates."""
-    found = [
-        (row.get("batch") == streams, row["joules_per_token"] * row["tok_s"])
-        for row in _generated(reports, model, cpu)
-        if row.get("energy_source") in ("rapl", "given") and row.get("joules_per_token") and row.get("tok_s")
-    ]
-    return max(found, key=lambda one: one[0])[1] if found else None
-
-
-def _generated(reports: Sequence[history.Kept], model: str, cpu: str) -> list[history.Kept]:
-    """The rows of tests that generate, the newest report's first."""
-    mine = [one for one in reports if one["model"]["name"] == model and one.get("machine", {}).get("cpu") == cpu]
-    return [row for one in reversed(mine) for row in one.get("rows", ()) if str(row.get("test", "")).startswith("tg")]
+def _need(checkpoint: Checkpoint, context: int, config: EngineConfig, form: Form | None) -> Fit:
+    return estimate(
+        checkpoint,
+        context=context,
+        parallel=config.parallel,
+        kv_tokens=config.pool_tokens(context),
+        kv_bits=config.kv_bits,
+        form=form,
+    )
 
 
 def _speed(guess: Prediction, measured: Known | None) -> dict[str, Any]:

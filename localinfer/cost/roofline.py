@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from localinfer.formats.gguf import GgufFile
-from localinfer.graph.memory import Form, packed_bytes
+from localinfer.graph.memory import Form, packed_bytes, state_bytes
 from localinfer.graph.weights import Checkpoint
 
 
@@ -35,7 +35,7 @@ def traffic(path: Path, kv_bits: int | Sequence[int]) -> Traffic:
     weights = sum(weights_read(checkpoint).values())
     graph = checkpoint.graph
     windows = (state.window for state in graph.states())
-    return Traffic(weights, tuple(zip(graph.state_bytes(kv_bits), windows, strict=True)))
+    return Traffic(weights, tuple(zip(state_bytes(graph, kv_bits), windows, strict=True)))
 
 
 def weights_read(checkpoint: Checkpoint, form: Form | None = None) -> dict[int, int]:

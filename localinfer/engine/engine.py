@@ -344,7 +344,7 @@ class StepEngine:
                     ended = isinstance(event, Finished)
                     yield event
                     if isinstance(event, Finished):
-                        event.require_whole()
+                        event.raise_error()
         finally:
             if not ended:
                 with self._lock:

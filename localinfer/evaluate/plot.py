@@ -4,8 +4,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from localinfer.errors import UsageError
-from localinfer.evaluate.picture import require_picture, save_picture
 from localinfer.evaluate.quality import Quality
+from localinfer.picture import require_picture, save_picture
 
 _INCHES, _DPI = (9.6, 6.0), 100
 

@@ -1,13 +1,17 @@
-"""What a model holds while it runs, in bytes, from its config.json and the headers of its weights: on any device."""
+"""What a model holds while it runs, in bytes, from its config.json and the headers of its weights: on any device.
+
+The native code, which allocates it, says how matrices and the KV cache lie; nothing here computes a layout again.
+"""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+from localinfer import native
 from localinfer.config import BLOCK_TOKENS
+from localinfer.graph.kv_bits import require_4_bit
 from localinfer.graph.ops import Graph, Linear
 from localinfer.graph.weights import Checkpoint
 
-PANEL_ROWS = 32
 STEP_ROWS = 256
 """Rows of activations that exist at once."""
 
@@ -55,17 +59,28 @@ def held(
     rows = STEP_ROWS * (3 * graph.spec.hidden_size + widest) * 5  # float32, and its int8 copy
     return Held(
         weights=weights_bytes(checkpoint, form),
-        kv=tokens * sum(graph.state_bytes(kv_bits)),
+        kv=tokens * sum(state_bytes(graph, kv_bits)),
         step=rows + 4 * vocab * max(LOGIT_ROWS, parallel + 16),
         ropes=_ropes(graph, context),
     )
 
 
 def packed_bytes(linear: Linear, bits: int, group: int) -> int:
-    """Bytes of a matrix in panels of 32 rows: its values, and one float16 scale a row and group."""
-    rows = -(-linear.rows // PANEL_ROWS) * PANEL_ROWS
-    row = linear.cols * 2 if bits == 16 else linear.cols // group * (2 + group * bits // 8)
-    return rows * row
+    """Bytes of a matrix as the kernels hold it, padding included."""
+    return native.packed_bytes(bits, group, linear.cols, [linear.rows])
+
+
+def state_bytes(graph: Graph, kv_bits: int | Sequence[int]) -> tuple[int, ...]:
+    """Bytes a token of each of the graph's `states()`; `kv_bits` of all, or one number for each.
+
+    Raises `NotSupported` for 4 bits where the heads cannot have them.
+    """
+    states = graph.states()
+    bits = (kv_bits,) * len(states) if isinstance(kv_bits, int) else kv_bits
+    if 4 in bits:
+        require_4_bit(graph.spec)
+    blocks = (native.kv_block_bytes(one.kv_heads, one.head_dim, n) for one, n in zip(states, bits, strict=True))
+    return tuple(block // BLOCK_TOKENS for block in blocks)
 
 
 def weights_bytes(checkpoint: Checkpoint, form: Form | None = None) -> int:

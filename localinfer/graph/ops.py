@@ -4,7 +4,7 @@
 Each operation answers the same questions about itself (`Facts`), so that only executors ask which one it is.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from itertools import chain
 
@@ -39,12 +39,6 @@ class KvState:
     kv_heads: int
     head_dim: int
     window: int
-
-    def bytes_per_token(self, kv_bits: int) -> int:
-        """Scales: at 8 bits a float32 for each key and each value, at 4 bits a float16 for each 32 values."""
-        values = 2 * self.head_dim
-        scales = {8: 8, 4: values // 32 * 2}.get(kv_bits, 0)
-        return (values * kv_bits // 8 + scales) * self.kv_heads
 
 
 class Facts:
@@ -229,12 +223,6 @@ class Graph:
     def states(self) -> tuple[KvState, ...]:
         """What a sequence keeps, of each operation that keeps something."""
         return tuple(state for op in self.ops if (state := op.state()) is not None)
-
-    def state_bytes(self, kv_bits: int | Sequence[int]) -> tuple[int, ...]:
-        """Bytes a token of each of `states()`; `kv_bits` of all, or one number for each."""
-        states = self.states()
-        bits = (kv_bits,) * len(states) if isinstance(kv_bits, int) else kv_bits
-        return tuple(state.bytes_per_token(one) for state, one in zip(states, bits, strict=True))
 
     def traffic(self, rows: int) -> dict[Linear, float]:
         """Every matrix with the part of it that a step of so many rows reads."""

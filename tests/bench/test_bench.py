@@ -13,7 +13,7 @@ from localinfer.bench.against import Runner, run_tests
 from localinfer.bench.measure import measure, measure_step, random_tokens
 from localinfer.bench.plan import BenchTest, context_for, parse_tests
 from localinfer.bench.report import BenchReport, ratio, table
-from localinfer.bench.rows import Contender, make_row, output_hash, percentile
+from localinfer.bench.rows import Contender, make_row, percentile
 from localinfer.bench.run import run_bench
 from localinfer.config import EngineConfig, SamplingParams
 from localinfer.cost import machine
@@ -23,7 +23,7 @@ from localinfer.cost.roofline import traffic
 from localinfer.engine.opening import open_engine
 from localinfer.engine.protocol import Engine, Request
 from localinfer.errors import UsageError
-from localinfer.events import Finished
+from localinfer.events import Finished, output_hash
 from tests.engine.running import open_tiny
 from tests.engine.test_drafts import DraftRunner
 from tests.tiny import make_checkpoint

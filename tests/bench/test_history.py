@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from localinfer.bench import history
-from localinfer.bench.fitting import benched, benched_watts
+from localinfer.bench.measured import benched, benched_watts
 from localinfer.errors import NotFound
 from localinfer.paths import bench_file
 

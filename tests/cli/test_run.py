@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
-from localinfer.bench.rows import output_hash
 from localinfer.cli.run import split_words
 from localinfer.errors import UsageError
+from localinfer.events import output_hash
 from localinfer.graph import kv_bits
 from localinfer.paths import kv_dir
 from localinfer.text import clean

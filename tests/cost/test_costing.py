@@ -5,32 +5,34 @@ from typing import Any
 
 import pytest
 
-from localinfer.bench import costing
-from localinfer.bench.costing import cost_report, cost_table, draw
 from localinfer.config import EngineConfig
+from localinfer.cost import costing
 from localinfer.cost.apis import Offer
+from localinfer.cost.costing import CostReport, Facts, cost_report, cost_table, draw
 from localinfer.cost.prices import Tariff
-from localinfer.hub.model import LocalModel
+from localinfer.graph.weights import Checkpoint
 from tests.tiny import make_checkpoint
 
 GOLDEN = Path(__file__).parent / "golden" / "cost.txt"
 
 
 @pytest.fixture
-def model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> LocalModel:
-    path = make_checkpoint(tmp_path / "m")
+def model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Checkpoint:
     monkeypatch.setattr(costing, "offers_of", lambda name: [Offer("p/tiny", 0.1, 0.5, "prices of a test")])
-    monkeypatch.setattr(costing, "_steps_here", lambda model, config: {1: 0.01, 4: 0.02})
     monkeypatch.setattr("localinfer.paths.config_file", lambda: tmp_path / "config.toml")
-    return LocalModel("me/tiny", "me/tiny", "BF16", path, "checkpoint", None, 1)
+    return Checkpoint(make_checkpoint(tmp_path / "m"))
 
 
-def report_of(model: LocalModel, **changes: Any) -> costing.CostReport:
+TARIFF = Tariff(watts=36, hardware_usd=500)
+
+
+def report_of(model: Checkpoint, tariff: Tariff = TARIFF, watts: float | None = None, **changes: Any) -> CostReport:
     config = EngineConfig(threads=1, context=64, parallel=4)
-    return cost_report(model, config, Tariff(watts=36, hardware_usd=500), **changes)
+    facts = Facts({1: 0.01, 4: 0.02}, watts=watts)
+    return cost_report("me/tiny", "me/tiny", model, facts, config, tariff, **changes)
 
 
-def test_the_table(model: LocalModel, request: pytest.FixtureRequest) -> None:
+def test_the_table(model: Checkpoint, request: pytest.FixtureRequest) -> None:
     text = cost_table(report_of(model, per_day=1e6))
     if request.config.getoption("--update-golden"):
         GOLDEN.parent.mkdir(exist_ok=True)
@@ -38,7 +40,7 @@ def test_the_table(model: LocalModel, request: pytest.FixtureRequest) -> None:
     assert text == GOLDEN.read_text(encoding="utf-8")
 
 
-def test_json_and_answers(model: LocalModel) -> None:
+def test_json_and_answers(model: Checkpoint) -> None:
     said = report_of(model).to_json()
     assert said["cheapest_here"] == "this machine"
     assert said["cheapest_api"] == "p/tiny"
@@ -49,16 +51,15 @@ def test_json_and_answers(model: LocalModel) -> None:
     assert not mine["is_estimate"]
 
 
-def test_measured_watts_come_before_rated_ones(model: LocalModel, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(costing, "benched_watts", lambda reports, name, cpu, streams: 72.0)
-    report = cost_report(model, EngineConfig(threads=1, context=64, parallel=4), Tariff())
+def test_measured_watts_come_before_rated_ones(model: Checkpoint) -> None:
+    report = report_of(model, Tariff(), watts=72.0)
     mine = next(way for way in report.ways if way.kind == "here")
     assert not mine.is_estimate
     assert mine.usd_per_mtok == pytest.approx(0.02)  # 5,000 s at 72 W are 0.1 kWh
     assert "72 W as last benchmarked" in mine.source
 
 
-def test_nobody_serves_it(model: LocalModel, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_nobody_serves_it(model: Checkpoint, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(costing, "offers_of", lambda name: [])
     report = report_of(model)
     assert "nobody is known to serve me/tiny" in cost_table(report)
@@ -66,6 +67,6 @@ def test_nobody_serves_it(model: LocalModel, monkeypatch: pytest.MonkeyPatch) ->
 
 
 @pytest.mark.parametrize("ending", ["svg", "png"])
-def test_a_picture(model: LocalModel, tmp_path: Path, ending: str) -> None:
+def test_a_picture(model: Checkpoint, tmp_path: Path, ending: str) -> None:
     draw(report_of(model), tmp_path / f"cost.{ending}")
     assert (tmp_path / f"cost.{ending}").stat().st_size > 1000

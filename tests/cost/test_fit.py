@@ -10,7 +10,7 @@ from localinfer.config import DEFAULT_CONTEXT
 from localinfer.cost.fit import estimate
 from localinfer.cost.roofline import fastest, gguf_traffic, share, traffic
 from localinfer.errors import LocalInferError
-from localinfer.graph.memory import weights_bytes
+from localinfer.graph.memory import state_bytes, weights_bytes
 from localinfer.graph.program import load_program
 from localinfer.graph.weights import Checkpoint
 from tests.hub.test_starter import write_gguf
@@ -85,7 +85,7 @@ def test_a_token_reads_all_weights_but_one_embedding(tmp_path: Path, family: Any
     saved = 0 if checkpoint.spec.tied else table.rows * table.cols * 2 - table.cols * 2
     assert read.weights == weights_bytes(checkpoint) - saved
     assert read.bytes_per_token() == read.weights
-    per_token = sum(checkpoint.graph.state_bytes(8))
+    per_token = sum(state_bytes(checkpoint.graph, 8))
     assert read.bytes_per_token(1) == read.weights + per_token
     window = max(checkpoint.spec.windows)
     full = checkpoint.spec.windows.count(0)

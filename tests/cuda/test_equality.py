@@ -47,9 +47,7 @@ def test_whatever_order_the_threads_run_in(schedule: int, move: Move, monkeypatc
 @pytest.mark.parametrize("graphs", [True, False])
 @pytest.mark.parametrize("kv_bits", [4, 8, 16, [8, 4]], ids=str)
 @pytest.mark.parametrize("name", WIDE)
-def test_past_a_kv_split(
-    name: str, kv_bits: int | list[int], graphs: bool, card_move: Callable[[bool], Move]
-) -> None:
+def test_past_a_kv_split(name: str, kv_bits: int | list[int], graphs: bool, card_move: Callable[[bool], Move]) -> None:
     """Prefill folds KV splits, decode and verify rows do not; cache and stream are the same."""
     model, move = random_model(WIDE[name]), card_move(graphs)
     tokens = some_tokens(342, model.shape.vocab)

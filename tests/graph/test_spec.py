@@ -5,6 +5,7 @@ from typing import Any, get_args
 import pytest
 
 from localinfer.graph.families.gemma3_text import to_bfloat16
+from localinfer.graph.memory import state_bytes
 from localinfer.graph.registry import family_for, known_families, read_graph
 from tests.tiny import FAMILIES, Family, nested_gemma3, tiny_config
 
@@ -68,9 +69,9 @@ def test_it_counts_as_many_parameters_as_were_published(config: dict[str, Any], 
 
 def test_kv_cache_of_a_token() -> None:
     graph = read_graph(SMOLLM2)
-    assert graph.state_bytes(16) == (3 * 2 * 64 * 2,) * 30
-    assert graph.state_bytes(8) == (3 * 2 * (64 + 4),) * 30
-    assert graph.state_bytes([4] * 29 + [8]) == (3 * 2 * (32 + 4),) * 29 + (3 * 2 * (64 + 4),)
+    assert state_bytes(graph, 16) == (3 * 2 * 64 * 2,) * 30
+    assert state_bytes(graph, 8) == (3 * 2 * (64 + 4),) * 30
+    assert state_bytes(graph, [4] * 29 + [8]) == (3 * 2 * (32 + 4),) * 29 + (3 * 2 * (64 + 4),)
 
 
 def test_a_nested_config_takes_what_it_lacks_from_outside() -> None:

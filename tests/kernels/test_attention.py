@@ -88,7 +88,7 @@ def test_later_tokens_are_not_looked_at(bits: int, rng: Generator) -> None:
 @pytest.mark.parametrize("heads", [1, 2, 3, 5, 9])
 @pytest.mark.parametrize("window", [0, 1, 20, 40, 300])
 def test_rows_together_are_as_each_alone(bits: int, heads: int, window: int, rng: Generator) -> None:
-    """Rows that end before, on and after the borders of blocks and KV splits; folded and merged; slots after them broken."""
+    """Rows that end before, on and after borders of blocks and splits; folded and merged; slots after them broken."""
     head_dim = allowed(48, bits)
     cache = filled(rng, 570, head_dim, bits)
     for position, rows in [(0, 1), (0, 33), (29, 7), (250, 12), (255, 1), (256, 17), (540, 8), (3, 300)]:
