@@ -10,7 +10,7 @@ from rich.cells import cell_len
 from textual.content import Content
 from textual.style import Style
 
-from localinfer.text import one_line
+from localinfer.text import clean
 from localinfer.tui.inline import EMPTY, TAB, Line, highlighted, styled, wrapped
 from localinfer.tui.table import Table, cells_of
 
@@ -41,7 +41,7 @@ class Fence:
         """`number` is its place among the code blocks of the answer, for the key."""
         self.close = close
         self.number = number
-        self._info = one_line(info, 40)
+        self._info = " ".join(clean(info).split())
         self.code: list[str] = []
         self.partial = ""
         """A line that is still written."""
@@ -60,7 +60,7 @@ class Fence:
             at = len(self._shown)
             self._shown.extend(highlighted(self.code[at : at + CHUNK], language))
         if width != self._width:
-            self._width, self._lines, self._laid = width, [self._head(width)], 0
+            self._width, self._lines, self._laid = width, self._head(width), 0
         for content in self._shown[self._laid :]:
             self._lines.extend(_code_line(content, width))
         self._laid = len(self._shown)
@@ -68,14 +68,16 @@ class Fence:
         tail = highlighted(rest, language) if rest else []
         return [*self._lines, *(line for content in tail for line in _code_line(content, width))]
 
-    def _head(self, width: int) -> Line:
+    def _head(self, width: int) -> list[Line]:
+        """What stands behind the opening mark, and the key where there is room beside the language."""
+        info, room = Content.styled(self._info, "$text-muted").stylize_before(_CODE), width - len(" copy ")
+        if room < cell_len(self._info.partition(" ")[0]) + 2:
+            return list(_code_line(info, width))
         key = Content.styled("copy", Style.from_meta({"@click": ("copy_code", (self.number,))}))
-        name = Content.styled(f" {self._info}", "$text-muted")
-        if width < cell_len(self._info.partition(" ")[0]) + len(" … copy "):
-            return Line(name.truncate(max(1, width), ellipsis=True).stylize_before(_CODE), fill=_CODE)
-        name = name.truncate(width - 6, ellipsis=True)
-        room = width - name.cell_length - 5
-        return Line(Content.assemble(name, " " * room, key.stylize("$text-primary")).stylize_before(_CODE), fill=_CODE)
+        first, *rest = (line.behind(Content.styled(" ", _CODE)) for line in wrapped(info, room - 1, _CODE))
+        space = Content.styled(" " * (room + 1 - first.content.cell_length), _CODE)
+        beside = first.content + space + key.stylize("$text-primary").stylize_before(_CODE)
+        return [first._replace(content=beside), *rest]
 
 
 def _code_line(content: Content, width: int) -> Iterator[Line]:

@@ -55,7 +55,7 @@ class Keeper:
         self._seen |= {pane.session.chat_id or NEW for pane in panes}
         return KeptScreen(
             theme=self.theme if theme == self.first_theme else theme,
-            panes=tuple(KeptPane(pane.session.model, pane.session.chat_id, pane.box.whole) for pane in panes),
+            panes=tuple(KeptPane(pane.session.model, pane.session.chat_id, pane.unsent) for pane in panes),
             tree=to_plain(tiling.root, places),
             here=places[here.number],
             unsent=dict(self._unsent),

@@ -4,7 +4,7 @@ import re
 from collections.abc import Callable
 
 from markdown_it import MarkdownIt
-from markdown_it.rules_block import StateBlock
+from markdown_it.rules_block import StateBlock, paragraph
 from markdown_it.rules_core import StateCore
 from markdown_it.rules_inline import StateInline
 from markdown_it.token import Token
@@ -27,12 +27,17 @@ _BLOCK_MATH: tuple[tuple[re.Pattern[str], Callable[[re.Match[str]], str]], ...] 
 """What begins a formula of its own lines, and what ends it."""
 
 
+DEEPEST = 18
+"""Lists and quotes in each other, two levels a list; the parser drops what is deeper than 19."""
+
+
 def parser() -> MarkdownIt:
     """A parser that loses nothing: HTML and definitions of links are text, line ends are kept, formulas keep their
     backslashes, and characters written as entities (`&#x202e;`) are cleaned like any others."""
     markdown = MarkdownIt("gfm-like", {"html": False}).disable("reference")
     markdown.core.ruler.push("safe", _make_safe)
     markdown.inline.ruler.before("escape", "math", _math)
+    markdown.block.ruler.before("table", "deep", _deep)
     markdown.block.ruler.before("fence", "math_block", _math_block, {"alt": ["paragraph", "blockquote", "list"]})
     return markdown
 
@@ -49,6 +54,11 @@ def _math(state: StateInline, silent: bool) -> bool:
         state.push("math", "", 0).content = raw
     state.pos += len(raw)
     return True
+
+
+def _deep(state: StateBlock, start: int, end: int, silent: bool) -> bool:
+    """What stands too deep for one more block is plain text."""
+    return not silent and state.level >= DEEPEST and paragraph(state, start, end, silent)
 
 
 def _math_block(state: StateBlock, start: int, end: int, silent: bool) -> bool:

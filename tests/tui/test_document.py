@@ -184,4 +184,21 @@ def test_code_has_its_language_and_can_be_taken() -> None:
             document.feed(text[at : at + size])
         assert [code.text for code in document.codes] == ["x = 1\n\ny = 2", "ls", "open"]
     assert drawn([text], 20)[0] == " python        copy"
-    assert drawn(["```python a long title\nx\n```"], 20)[0] == " python a lon… copy"
+    assert drawn(["```python a long title\nx\n```"], 20)[:2] == [" python a long copy", " title"]
+
+
+@pytest.mark.parametrize("width", [9, 12, 40, 100])
+@pytest.mark.parametrize("prefix", ["", "> ", "- "])
+def test_what_stands_behind_the_mark_of_a_block_of_code_is_kept(width: int, prefix: str) -> None:
+    words = [f"w{i}" for i in range(40)]
+    text = f"{prefix}```{' '.join(words)}\nx\n```\n"
+    shown = [word for word in words_of("\n".join(drawn([text], width))) if word not in ("copy", "x")]
+    assert shown == words
+
+
+@pytest.mark.parametrize("mark", ["- ", "1. ", "> ", "> - ", ">"])
+@pytest.mark.parametrize("depth", [5, 11, 25])
+def test_what_stands_deep_in_lists_and_quotes_is_kept(mark: str, depth: int) -> None:
+    text = f"{mark * depth} w1 w2\n{mark * depth} w3\n\nw4\n"
+    assert [word for word in words_of("\n".join(drawn([text], 100))) if word[0] == "w"] == ["w1", "w2", "w3", "w4"]
+    assert drawn(text, 100) == drawn([text], 100)

@@ -3,11 +3,14 @@
 import json
 import stat
 from pathlib import Path
+from threading import Event
 
 import pytest
 
 from localinfer.chats.kept_screen import KeptPane, KeptScreen, left, read, write
+from localinfer.engine.protocol import Engine
 from localinfer.tui.app import ChatApp
+from localinfer.tui.workers import LoadProgress
 from tests.tui.app_state import said
 from tests.tui.conftest import press, quiet_app, say, settle
 from tests.tui.scripted import ScriptedEngine
@@ -190,3 +193,20 @@ def test_what_is_written_is_read_again(tmp_path: Path) -> None:
     assert kept.panes == (KeptPane("a:INT4", 3, "x\n\u202e?"), KeptPane("b"))
     assert (kept.theme, kept.tree, kept.here) == ("nord", tree, 1)
     assert list(kept.unsent) == list(range(100, 300))
+
+
+async def test_a_prompt_that_waits_for_its_model_is_kept(store_path: Path, tmp_path: Path) -> None:
+    file, go_on = tmp_path / "screen.json", Event()
+
+    def opened(_progress: LoadProgress) -> Engine:
+        assert go_on.wait(60)
+        return ScriptedEngine()
+
+    app = quiet_app(opened, store_path, kept_file=file)
+    async with app.run_test(size=SIZE) as pilot:
+        await press(pilot, *"closed", "enter", "f5", *"sent", "enter", *"typed")
+        await app.chats.close(app.chats.panes[0])
+        app.chats.keep()  # as every two seconds, or before the end
+        go_on.set()
+    assert [pane.unsent for pane in read(file).panes] == ["sent\n\ntyped"]
+    assert list(read(file).unsent.values()) == ["closed"]

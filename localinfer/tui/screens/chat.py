@@ -233,7 +233,7 @@ class ChatScreen(PaneScreen):
         if choice.new_pane:
             await self.split(pane, across=True, session=session)
         else:
-            self.keeper.put_aside(pane.session.chat_id, pane.box.whole)
+            self.keeper.put_aside(pane.session.chat_id, pane.unsent)
             await pane.use(session)
             self.want_model(pane)
 

@@ -143,7 +143,7 @@ class PaneScreen(Screen[None]):
         if self._here == pane.number:
             self.go(panes[neighbour])
         await pane.remove()
-        self.keeper.put_aside(pane.session.chat_id, pane.box.whole)
+        self.keeper.put_aside(pane.session.chat_id, pane.unsent)
         self.left(pane)
         self.mark()
 

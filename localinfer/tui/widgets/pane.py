@@ -237,6 +237,11 @@ class ChatPane(PaneFacts):
         return clean(self.running.text or self.session.last_answer or "")
 
     @property
+    def unsent(self) -> str:
+        """What would be lost with the pane: a prompt that waits for the model, and what stands in the box."""
+        return "\n\n".join(filter(None, (escaped(self._waiting or ""), self.box.whole)))
+
+    @property
     def codes(self) -> list[str]:
         """The blocks of code in the last answer."""
         answers = list(self.query(Answer))
