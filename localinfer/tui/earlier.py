@@ -14,13 +14,14 @@ class Earlier:
         self._pane = pane
         self._history = History(pane.session.store.prompts)
         self._draft = ""
+        self._changed: dict[int, str] = {}  # turns that are written anew, as they stand now
 
     def recall(self, by: int) -> None:
         """Up (1) or Down (-1) at the edge of the box."""
         if self.place is not None:
             self._edit_next(by)
             return
-        text = self._history.move(self._pane.box.text, by)
+        text = self._history.move(self._pane.box.whole, by)
         if text is not None:
             self._pane.box.bring_back(text)
 
@@ -41,15 +42,16 @@ class Earlier:
 
     def leave(self) -> bool:
         """Write no earlier prompt anew; what was being typed before comes back. False if none was."""
+        self._changed.clear()
         if self.place is None:
             return False
-        self._close()
-        self._pane.box.replace_all(self._draft)
+        self._back_to_draft()
         return True
 
     def sent(self, line: str) -> None:
         """The box was emptied by sending this."""
         self._history.add(line)
+        self._changed.clear()
         self._close()
         self._draft = ""
 
@@ -81,15 +83,17 @@ class Earlier:
             self.leave()
             return
         at = places.index(self.place) - by
+        if at >= 0:
+            self._changed[self.place] = self._pane.box.whole
         if at >= len(places):
-            self.leave()
+            self._back_to_draft()
         elif at >= 0:
             self._open(places[at])
 
     def _open(self, place: int) -> None:
         if self.place is None:
             self._draft = self._pane.box.whole
-        self._pane.box.bring_back(escaped(self._pane.session.turns[place].content))
+        self._pane.box.bring_back(self._changed.get(place, escaped(self._pane.session.turns[place].content)))
         self.mark(place)
 
     def mark(self, place: int) -> None:
@@ -99,6 +103,10 @@ class Earlier:
         which = f"prompt {places.index(place) + 1} of {len(places)}"
         pane.box.border_title = f"writing {which} anew · Enter goes on from there · Esc leaves it"
         pane.transcript.choose(place)
+
+    def _back_to_draft(self) -> None:
+        self._close()
+        self._pane.box.replace_all(self._draft)
 
     def _close(self) -> None:
         if self.place is not None:

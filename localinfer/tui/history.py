@@ -18,22 +18,29 @@ class History:
         self._lines: list[str] = []
         self._place = 0  # 0 is what is being typed
         self._draft = ""
+        self._changed: dict[str, str] = {}  # lines that were brought back and written on, as they stand now
 
     def add(self, line: str) -> None:
         """This was sent."""
         if line.strip():
             self._typed.insert(0, line)
         self._place = 0
+        self._changed.clear()
 
     def move(self, now: str, by: int) -> str | None:
         """The line that is `by` further back (or nearer, if negative); `now` stands in the box. None at either end."""
         if self._place == 0:
             self._draft, self._lines = now, self._all()
+        else:
+            self._changed[self._lines[self._place - 1]] = now
         place = self._place + by
         if not 0 <= place <= len(self._lines):
             return None
         self._place = place
-        return self._lines[place - 1] if place else self._draft
+        if not place:
+            return self._draft
+        line = self._lines[place - 1]
+        return self._changed.get(line, line)
 
     def _all(self) -> list[str]:
         try:

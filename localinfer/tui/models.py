@@ -43,6 +43,7 @@ class Models:
         now = pane.slot
         if model == pane.session.model and now is not None and now.error is None:
             pane.say(f"{model} answers here already")
+            self._await_no_other(pane, now)
             return
         if pane.number in self._coming:
             self._engines.leave(pane.number, but=pane.session.model)
@@ -53,6 +54,17 @@ class Models:
             self._load(model)
         elif slot.engine is not None:
             self._take(pane, slot)
+
+    def _await_no_other(self, pane: ChatPane, now: Slot) -> None:
+        """The pane keeps its model, whatever was on its way."""
+        if pane.number not in self._coming:
+            return
+        pane.say(f"{pane.session.model} stays, instead of {self._coming[pane.number]}")
+        self.forget(pane)
+        self._engines.leave(pane.number, but=pane.session.model)
+        pane.coming = ""
+        pane.set_status(phase="ready", stage="", percent=None)
+        pane.show_slot(now)
 
     def forget(self, pane: ChatPane) -> None:
         """No other model is to come to `pane`."""

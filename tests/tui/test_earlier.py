@@ -1,5 +1,6 @@
 """Earlier messages: brought back, written anew, answered again, paged, gone on with; what is drawn is what is kept."""
 
+import asyncio
 from collections.abc import Callable
 from pathlib import Path
 
@@ -12,7 +13,7 @@ from localinfer.errors import ContextOverflow, DoesNotFit
 from localinfer.tui.app import ChatApp
 from localinfer.tui.widgets.answer import Answer
 from localinfer.tui.widgets.hints import Hints
-from localinfer.tui.widgets.transcript import Mark, Prompt
+from localinfer.tui.widgets.transcript import SHOWN_TURNS, Mark, Prompt
 from tests.tui.app_state import Hold, box, drawn, marks, said, turns
 from tests.tui.conftest import press, quiet_app, say, screen_text, settle
 from tests.tui.scripted import ScriptedEngine
@@ -291,3 +292,45 @@ async def test_messages_and_the_list_leave_the_box_on_the_screen(scripted: Scrip
         await press(pilot, "/")
         assert app.screen.region.contains_region(box(app).region)
         assert box(app).region.height >= 1
+
+
+async def test_what_is_written_on_an_earlier_line_is_not_lost_by_arrows(scripted: Scripted) -> None:
+    app = scripted(["b"], ["d"])
+    async with app.run_test(size=SIZE) as pilot:
+        await settle(pilot)
+        await say(pilot, "a")
+        await say(pilot, "c")
+        await press(pilot, *"half", "up", *"!", "up", "down")
+        assert box(app).text == "c!"
+        await press(pilot, "down")
+        assert box(app).text == "half"
+        await press(pilot, "ctrl+b", *"?", "up", *"?", "down")
+        assert box(app).text == "c?"
+        await press(pilot, "down", "ctrl+b", "up")
+        assert box(app).text == "a?"
+        await press(pilot, "escape")
+        assert box(app).text == "half"
+        await press(pilot, "ctrl+b")  # Esc has given it up
+        assert box(app).text == "c"
+
+
+async def test_a_prompt_that_is_not_drawn_is_written_anew(store_path: Path) -> None:
+    with ChatStore(store_path) as store:
+        chat = store.create("m")
+        for number in range(SHOWN_TURNS):
+            store.append(chat, Message("user", f"p{number}"))
+            store.append(chat, Message("assistant", f"a{number}"))
+    engine = ScriptedEngine(["one", " two"])
+    hold = Hold(engine, before=1)
+    app = quiet_app(lambda _: engine, store_path, resume=True)
+    async with app.run_test(size=SIZE) as pilot:
+        await settle(pilot)
+        assert "p1" not in drawn(app)
+        await press(pilot, *"/edit 2", "enter", *"!")
+        await pilot.press("enter")
+        assert await asyncio.to_thread(hold.reached.wait, 60)
+        await pilot.pause()
+        assert drawn(app) == ["p0", "a0", "p1!", "one"]
+        hold.go_on.set()
+        await settle(pilot)
+        assert drawn(app) == turns(app) == ["p0", "a0", "p1!", "one two"]

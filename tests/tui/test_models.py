@@ -170,6 +170,25 @@ async def test_a_second_wish_takes_the_place_of_the_first(store_path: Path) -> N
         assert {ref for ref, engine in shop.opened if not engine.closed} == {"c"}
 
 
+async def test_the_present_model_may_be_wished_back(store_path: Path) -> None:
+    shop = Shop("a", "b")
+    app = shop.app(store_path, "a")
+    async with app.run_test(size=(100, 30)) as pilot:
+        await settle(pilot)
+        shop.wait.clear()
+        await pilot.press(*"/model b", "enter")
+        await pilot.pause(0.1)
+        await pilot.press(*"/model a", "enter")
+        await pilot.pause(0.1)
+        assert status(app).phase == "ready"
+        await say(pilot, "x")
+        shop.wait.set()
+        await settle(pilot)
+        assert app.pane.session.model == "a"
+        assert turns(app) == ["x", "a says this"]
+        assert {ref for ref, engine in shop.opened if not engine.closed} == {"a"}
+
+
 @pytest.mark.parametrize("unsent", ["", "half a thought"])
 async def test_a_chat_whose_model_is_gone_can_be_read(store_path: Path, unsent: str) -> None:
     chat = ChatSession(ChatStore(store_path), model="gone")

@@ -1,6 +1,7 @@
 """What is typed stays what was typed: right after Enter, in other panes, and when a long paste is brought back."""
 
 from collections.abc import Callable
+from pathlib import Path
 
 from textual import events
 from textual._xterm_parser import XTermParser
@@ -9,6 +10,7 @@ from localinfer.tui.app import ChatApp
 from localinfer.tui.widgets.prompt_box import FOLD_CHARACTERS
 from tests.tui.app_state import box, said, turns
 from tests.tui.conftest import say, settle
+from tests.tui.scripted import ScriptedEngine
 
 Scripted = Callable[..., ChatApp]
 
@@ -91,6 +93,35 @@ async def test_a_long_paste_is_brought_back_whole(scripted: Scripted) -> None:
         await pilot.press("enter")
         await settle(pilot)
         assert turns(app)[2] == long + "x"
+
+
+async def test_a_long_paste_that_was_not_sent_is_brought_back_whole(scripted: Scripted) -> None:
+    app, long = scripted(["one"], ["two"]), "word " * FOLD_CHARACTERS
+    async with app.run_test() as pilot:
+        await settle(pilot)
+        await say(pilot, "x")
+        box(app).post_message(events.Paste(long))
+        await pilot.press("up", "down", "enter")
+        await settle(pilot)
+        assert turns(app)[2] == long
+
+
+async def test_a_prompt_for_all_leaves_files_and_edits_of_other_panes(scripted: Scripted, tmp_path: Path) -> None:
+    for name in ("mine", "theirs"):
+        (tmp_path / name).write_text(name)
+    engine = ScriptedEngine(["one"], ["two"], ["three"], ["four"])
+    app = scripted(engine=engine)
+    async with app.run_test(size=(140, 40)) as pilot:
+        await settle(pilot)
+        await say(pilot, "a")
+        await say(pilot, f"/attach {tmp_path}/theirs")
+        await pilot.press("ctrl+b", *"!", "f5", "f8")
+        await say(pilot, f"/attach {tmp_path}/mine")
+        await say(pilot, "all")
+        there, here = app.chats.panes
+        assert [pane.session.turns[-2].content for pane in (here, there)] == ["mine\n\nall"] * 2
+        assert ([name for name, _ in there.attached], here.attached) == (["theirs"], [])
+        assert (there.box.text, there.earlier.place) == ("a!", 0)
 
 
 async def test_joined_emoji_and_letters_are_typed_whole(scripted: Scripted) -> None:

@@ -200,13 +200,10 @@ class ChatScreen(PaneScreen):
 
     async def _send_to_all(self, pane: ChatPane, text: str) -> bool:
         """All panes get the prompt, and the files attached to the one it was typed in. False if that one did not."""
-        if not (text.strip() or pane.attached):
+        files = tuple(pane.attached)
+        if not (text.strip() or files):
             return False
-        for other in self.panes:
-            if other is not pane:
-                other.attached = list(pane.attached)
-                other.earlier.leave()
-        sent = {other: await other.send(text) for other in self.panes}
+        sent = {other: await other.send(text, files=None if other is pane else files) for other in self.panes}
         self.say(f"sent to {sum(sent.values())} of {len(sent)} panes")
         return sent[pane]
 

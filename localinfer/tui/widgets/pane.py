@@ -3,7 +3,7 @@
 `view` has its parts, `facts` its model, `running` the reply that is being written.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from textual import on
@@ -87,9 +87,12 @@ class ChatPane(PaneFacts):
         message.stop()
         self.post_message(self.Said(self, message.text, message.line, message.calls))
 
-    async def send(self, text: str) -> bool:
-        """Ask this, with the files that are attached. False, and said, when it cannot be asked now."""
-        if not (text.strip() or self.attached) or self.occupied():
+    async def send(self, text: str, *, files: Sequence[tuple[str, str]] | None = None) -> bool:
+        """Ask this, with the files that are attached. False, and said, when it cannot be asked now. With `files` it
+        was typed in another pane: these go with it, and all that is begun here stays."""
+        own = files is None
+        files = self.attached if files is None else files
+        if not (text.strip() or files) or self.occupied():
             return False
         if self.slot is not None and self.slot.error is not None and not self.coming:
             offer = f"{self.offer} · " if self.offer else ""
@@ -97,16 +100,17 @@ class ChatPane(PaneFacts):
             return False
         if not self.may_write():
             return False
-        prompt = "\n\n".join([*(part for _, part in self.attached), *([text] if text.strip() else [])])
-        asked = Asked(prompt, self.earlier.place)
+        prompt = "\n\n".join([*(part for _, part in files), *([text] if text.strip() else [])])
+        asked = Asked(prompt, self.earlier.place if own else None)
         if asked.place is not None and self._has_no_model():
             return False
-        self.attached = []
-        self.earlier.sent(escaped(text))
-        self.show_attached()
+        if own:
+            self.attached = []
+            self.earlier.sent(escaped(text))
+            self.show_attached()
         self.message.clear()
         if asked.place is not None:
-            self.transcript.cut(asked.place)
+            self.transcript.sync(self.session.turns[: asked.place])
         await self.transcript.add(Prompt(prompt))
         if self.session.chat is None or self.coming:
             self._waiting = prompt  # sent as soon as the model is there

@@ -159,12 +159,6 @@ class Transcript(VerticalScroll, can_focus=False):
         """What shows turns, from the top."""
         return [item for item in self.items if isinstance(item, Prompt | Answer | TintedAnswer)]
 
-    def cut(self, place: int) -> None:
-        """Remove this turn, and all that stands after it."""
-        item = next((item for item, turn in self._placed() if turn == place), None)
-        if item is not None:
-            self._drop(self.items[self.items.index(item) :])
-
     def reveal(self, place: int) -> None:
         """Scroll to where this turn begins, unless it can be seen with the end."""
         for item, number in self._placed():
