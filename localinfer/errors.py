@@ -17,6 +17,17 @@ class LocalInferError(Exception):
         self.hint = hint
 
 
+def explained(error: Exception) -> LocalInferError:
+    """An error for a person; one of an unknown kind is a bug of ours."""
+    if isinstance(error, LocalInferError):
+        return error
+    found = LocalInferError(
+        f"{type(error).__name__}: {error}", hint="this is a bug; please report it with the steps that led here"
+    )
+    found.__cause__ = error
+    return found
+
+
 class UsageError(LocalInferError):
     """The words or the input given cannot be used as they are."""
 

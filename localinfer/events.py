@@ -2,7 +2,7 @@
 
 import hashlib
 import struct
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -150,3 +150,14 @@ Event = Started | Progress | Text | Shifted | Stats | Finished
 def output_hash(token_ids: Sequence[int]) -> str:
     """16 hex digits of the sha256 of the ids as little-endian 32-bit integers."""
     return hashlib.sha256(struct.pack(f"<{len(token_ids)}i", *token_ids)).hexdigest()[:16]
+
+
+def tokens_of(events: Iterable[Event]) -> list[int]:
+    """The new tokens in these events of one request. Raises what went wrong, if something did."""
+    found: list[int] = []
+    for event in events:
+        if isinstance(event, Text):
+            found += event.token_ids
+        elif isinstance(event, Finished):
+            event.raise_error()
+    return found

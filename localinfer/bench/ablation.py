@@ -22,7 +22,7 @@ from localinfer.cost.roofline import Traffic, traffic
 from localinfer.engine.opening import open_engine
 from localinfer.engine.protocol import Engine, Request
 from localinfer.errors import LocalInferError
-from localinfer.events import Finished, OnProgress, Stats, Text, output_hash
+from localinfer.events import Finished, OnProgress, Stats, output_hash, tokens_of
 from localinfer.graph.weights import Checkpoint
 
 NAIVE, NATIVE = "naive bf16", "native bf16"
@@ -224,19 +224,17 @@ def _our_turn(
         decode, first = 0.0, dict[int, float]()
         started = clock()
         for group in [asked] if many else [[prompt] for prompt in asked]:
-            handles = [engine.add(Request(prompt, sampling)) for prompt in group]
-            left = set(handles)
-            while left:
-                events, now = engine.step(), clock()
-                steps += any(isinstance(event, Text) and event.token_ids for event in events)
-                for event in events:
-                    if isinstance(event, Text) and event.token_ids:
-                        first.setdefault(event.handle, now)
-                    elif isinstance(event, Finished):
-                        event.raise_error()
-                        said[event.handle] = event
-                        decode += now - first.get(event.handle, now)
-                        left.discard(event.handle)
+            for step in engine.driver.steps([Request(prompt, sampling) for prompt in group]):
+                now, spoke = clock(), False
+                for events in filter(None, step):
+                    last = events[-1]
+                    if tokens_of(events):
+                        first.setdefault(last.handle, now)
+                        spoke = True
+                    if isinstance(last, Finished):
+                        said[last.handle] = last
+                        decode += now - first.get(last.handle, now)
+                steps += spoke
         seconds = clock() - started
         ids = tuple(said[handle].token_ids for handle in sorted(said))
         drafts = _histogram([one.stats for one in said.values()])

@@ -17,7 +17,7 @@ from localinfer.bench.prompts import TaskPrompt
 from localinfer.config import EngineConfig, SamplingParams
 from localinfer.engine.protocol import Engine, Request
 from localinfer.errors import LocalInferError
-from localinfer.events import Finished, OnProgress, Text, output_hash
+from localinfer.events import Finished, OnProgress, output_hash, tokens_of
 
 ToTokens = Callable[[Engine, str], tuple[int, ...]]
 """A prompt as the model reads it, with its chat template."""
@@ -103,13 +103,11 @@ def run_answers(
 def _answer(engine: Engine, prompt: tuple[int, ...], most: int, clock: Clock) -> Answered:
     most = min(most, engine.context_size - len(prompt) - 1)
     started, times = clock(), list[float]()
-    finished: Finished | None = None
-    for event in engine.stream(Request(prompt, SamplingParams(temperature=0.0, max_tokens=max(1, most)))):
-        if isinstance(event, Text) and event.token_ids:
+    for (events,) in engine.driver.steps([Request(prompt, SamplingParams(temperature=0.0, max_tokens=max(1, most)))]):
+        if tokens_of(events):
             times.append(clock())
-        if isinstance(event, Finished):
-            finished = event
-    assert finished is not None
+        finished = events[-1]
+    assert isinstance(finished, Finished)
     stats, last = finished.stats, clock()
     first = times[0] if times else last
     decode = (times[-1] if times else last) - first

@@ -11,13 +11,14 @@ import statistics
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from localinfer.bench.measure import Clock, random_tokens
+from localinfer.bench.measure import Clock, random_tokens, run_out
 from localinfer.bench.run import pool_for
 from localinfer.bench.workload import CONTEXT, Asked, lengths
 from localinfer.config import EngineConfig, SamplingParams, in_range
@@ -25,7 +26,7 @@ from localinfer.cost.energy import Meter, Source, source_of, start_meter, with_c
 from localinfer.cost.prices import USUAL, Tariff, per_million_at
 from localinfer.engine.opening import open_engine
 from localinfer.engine.protocol import Engine, Request
-from localinfer.events import Finished, Text, output_hash
+from localinfer.events import Event, Finished, output_hash, tokens_of
 
 Sleep = Callable[[float], None]
 
@@ -43,6 +44,13 @@ class Served:
     landed: list[int] = field(default_factory=list)
     """How many came in each of these moments."""
     ids: tuple[int, ...] = ()
+
+    def hear(self, events: Sequence[Event], now: float) -> None:
+        """What a step said of it, `now`."""
+        if new := tokens_of(events):
+            self.times.append(now)
+            self.landed.append(len(new))
+            self.ids += tuple(new)
 
     @property
     def tokens(self) -> int:
@@ -132,9 +140,7 @@ def run_poisson(
         reuse=False,
     )
     with open_engine(path, ours, name=name) as engine:
-        warm = SamplingParams(temperature=0.0, max_tokens=4, ignore_eos=True)
-        for _ in engine.stream(Request(random_tokens(engine, 16, f"{seed}/warm"), warm)):
-            pass
+        run_out(engine, random_tokens(engine, 16, f"{seed}/warm"), 4)
         meter = with_card(start_meter(tariff.watts), engine.info.card)
         found, most = serve(engine, asked, arrivals(requests, rate, seed), seed, clock, sleep)
         joules = meter.joules() if meter else None
@@ -147,29 +153,23 @@ def serve(
     """Give the engine each request when it arrives; their times, and how many were there at once at most."""
     prompts = [random_tokens(engine, one.prompt, f"{seed}/poisson/{i}") for i, one in enumerate(asked)]
     found = [Served(when, one.prompt) for when, one in zip(at, asked, strict=True)]
-    place: dict[int, Served] = {}
-    next_one, most, started = 0, 0, clock()
-    while place or next_one < len(asked):
-        now = clock() - started
-        while next_one < len(asked) and at[next_one] <= now:
-            sampling = SamplingParams(temperature=0.0, max_tokens=asked[next_one].answer, ignore_eos=True)
-            place[engine.add(Request(prompts[next_one], sampling))] = found[next_one]
-            next_one += 1
-        most = max(most, len(place))
-        if not place:
-            sleep(max(0.0, at[next_one] - now))
-            continue
-        events, now = engine.step(), clock() - started
-        for event in events:
-            if isinstance(event, Text) and event.token_ids and event.handle in place:
-                one = place[event.handle]
-                if not one.times or one.times[-1] != now:
-                    one.times.append(now)
-                    one.landed.append(0)
-                one.landed[-1] += len(event.token_ids)
-            elif isinstance(event, Finished) and event.handle in place:
-                event.raise_error()
-                place.pop(event.handle).ids = event.token_ids
+    begun, ended, most, started = 0, 0, 0, clock()
+
+    def hear(one: Served, events: list[Event]) -> None:
+        nonlocal ended
+        one.hear(events, clock() - started)
+        ended += isinstance(events[-1], Finished)
+
+    with engine.driver.here() as driver:
+        while ended < len(asked):
+            now = clock() - started
+            while begun < len(asked) and at[begun] <= now:
+                sampling = SamplingParams(temperature=0.0, max_tokens=asked[begun].answer, ignore_eos=True)
+                driver.submit(Request(prompts[begun], sampling), partial(hear, found[begun]))
+                begun += 1
+            most = max(most, begun - ended)
+            if not driver.turn():
+                sleep(max(0.0, at[begun] - now))
     return found, most
 
 

@@ -6,7 +6,8 @@ arithmetic.
 """
 
 import random
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from itertools import pairwise
 
@@ -15,7 +16,7 @@ from localinfer.config import SamplingParams
 from localinfer.cost.energy import Meter
 from localinfer.engine.protocol import Engine, Request
 from localinfer.errors import LocalInferError, UsageError
-from localinfer.events import Event, Finished, Text
+from localinfer.events import Event, Finished, tokens_of
 
 Clock = Callable[[], float]
 
@@ -54,7 +55,7 @@ def measure(engine: Engine, test: BenchTest, repetition: int, seed: int, clock: 
     tokens = before + random_tokens(engine, max(test.prompt, 1), f"{seed}/{test.name}/{repetition}")
     if test.prompt:
         if test.depth:
-            _drain(engine, before)
+            run_out(engine, before)
         return _run(engine, tokens, 1, clock, meter)
     return _run(engine, tokens, test.generate + 1, clock, meter)
 
@@ -67,37 +68,34 @@ def random_tokens(engine: Engine, count: int, seed: str) -> tuple[int, ...]:
     return tuple(rng.choice(allowed) for _ in range(count))
 
 
-def _drain(engine: Engine, prompt: tuple[int, ...]) -> None:
-    for _ in engine.stream(Request(prompt, SamplingParams(temperature=0.0, max_tokens=1, ignore_eos=True))):
+def run_out(engine: Engine, prompt: tuple[int, ...], new: int = 1) -> None:
+    """Generate `new` tokens after `prompt`, for what is in the caches then."""
+    for _ in engine.driver.steps([Request(prompt, _greedy(new))]):
         pass
 
 
+def _greedy(new: int) -> SamplingParams:
+    return SamplingParams(temperature=0.0, max_tokens=new, ignore_eos=True)
+
+
 def _run(engine: Engine, prompt: tuple[int, ...], new: int, clock: Clock, meter: Meter | None) -> Sample:
-    request = Request(prompt, SamplingParams(temperature=0.0, max_tokens=new, ignore_eos=True))
     times: list[float] = []
     gaps: list[float] = []
     heard = 0
-    ended: Finished | None = None
     before = meter.joules() if meter else None
     started = clock()
-    handle = engine.add(request)
-    try:
-        while ended is None:
-            events = engine.step()
-            landed = sum(len(one.token_ids) for one in events if isinstance(one, Text) and one.handle == handle)
+    with closing(engine.driver.steps([Request(prompt, _greedy(new))])) as steps:
+        for (events,) in steps:
+            now, landed = clock(), len(tokens_of(events))
             if landed:
-                now, heard = clock(), heard + landed
+                heard += landed
                 gaps += [(now - times[-1]) / landed] * landed if times else []
                 times.append(now)
                 if len(times) == 1 and new > 1:
                     before = meter.joules() if meter else None  # generation is counted from its first token on
-            ended = next((one for one in events if isinstance(one, Finished) and one.handle == handle), None)
-    finally:
-        if ended is None:
-            engine.cancel(handle)
-            engine.step()
+            ended = events[-1]
     after = meter.joules() if meter else None
-    ended.raise_error()
+    assert isinstance(ended, Finished)
     stats, made = ended.stats, len(ended.token_ids)
     if made != new or heard != new:
         raise LocalInferError(f"the engine made {made} of {new} tokens", hint="report this, with the command")
@@ -118,36 +116,31 @@ def _run(engine: Engine, prompt: tuple[int, ...], new: int, clock: Clock, meter:
 
 def _run_together(engine: Engine, test: BenchTest, seed: str, clock: Clock, meter: Meter | None) -> Sample:
     """All streams of a test, timed from when the last of them has spoken: `generate` steps, one token each."""
-    sampling = SamplingParams(temperature=0.0, max_tokens=test.generate + 2 * test.streams, ignore_eos=True)
     prompts = [random_tokens(engine, test.depth + 1, f"{seed}/{i}") for i in range(test.streams)]
     for prompt in prompts if test.depth else []:
-        _drain(engine, prompt)
+        run_out(engine, prompt)
     started = clock()
-    handles = [engine.add(Request(prompt, sampling)) for prompt in prompts]
-    ids: dict[int, list[int]] = {handle: [] for handle in handles}
-    try:
-        while not all(ids.values()):
-            _take(engine.step(), ids)
+    ids: list[list[int]] = [[] for _ in prompts]
+    sampling = _greedy(test.generate + 2 * test.streams)
+    with closing(engine.driver.steps([Request(prompt, sampling) for prompt in prompts])) as steps:
+        while not all(ids):
+            _take(next(steps), ids)
         times = [clock()]
         before = meter.joules() if meter else None
         for _ in range(test.generate):
-            if _take(engine.step(), ids) != test.streams:
+            if _take(next(steps), ids) != test.streams:
                 raise UsageError(
                     f"{test.streams} sequences do not run at once", hint=f"add `--prefill-chunk {32 * test.streams}`"
                 )
             times.append(clock())
         after = meter.joules() if meter else None
-    finally:
-        for handle in handles:
-            engine.cancel(handle)
-        engine.step()
     seconds = times[-1] - times[0]
     tokens = test.generate * test.streams
     return Sample(
         tok_s=tokens / seconds if seconds > 0 else 0.0,
         ttft_s=times[0] - started,
         gaps_s=tuple(b - a for a, b in pairwise(times)),
-        token_ids=tuple(token for handle in handles for token in ids[handle][: test.generate]),
+        token_ids=tuple(token for mine in ids for token in mine[: test.generate]),
         seconds=seconds,
         tokens=tokens,
         joules=None if before is None or after is None else after - before,
@@ -156,16 +149,12 @@ def _run_together(engine: Engine, test: BenchTest, seed: str, clock: Clock, mete
     )
 
 
-def _take(events: Iterable[Event], ids: dict[int, list[int]]) -> int:
+def _take(said: Sequence[list[Event]], ids: Sequence[list[int]]) -> int:
     """Note the new tokens of every sequence; gives how many sequences spoke."""
-    spoke = set()
-    for event in events:
-        if isinstance(event, Text) and event.token_ids and event.handle in ids:
-            ids[event.handle] += event.token_ids
-            spoke.add(event.handle)
-        elif isinstance(event, Finished):
-            event.raise_error()
-    return len(spoke)
+    new = [tokens_of(events) for events in said]
+    for mine, tokens in zip(ids, new, strict=True):
+        mine += tokens
+    return sum(map(bool, new))
 
 
 def measure_step(engine: Engine, rows: int, steps: int, seed: int, clock: Clock) -> list[float]:
@@ -173,23 +162,16 @@ def measure_step(engine: Engine, rows: int, steps: int, seed: int, clock: Clock)
 
     The engine must have been opened for at least `rows` sequences, without drafts.
     """
-    sampling = SamplingParams(temperature=0.0, max_tokens=steps + rows + 2, ignore_eos=True)
     prompts = [random_tokens(engine, 8, f"{seed}/rows{rows}/{i}") for i in range(rows)]
-    handles = [engine.add(Request(prompt, sampling)) for prompt in prompts]
+    ids: list[list[int]] = [[] for _ in prompts]
     seconds: list[float] = []
-    try:
-        speaking: set[int] = set()
-        while len(speaking) < rows:
-            speaking |= {event.handle for event in engine.step() if isinstance(event, Text)}
+    with closing(engine.driver.steps([Request(prompt, _greedy(steps + rows + 2)) for prompt in prompts])) as stepping:
+        while not all(ids):
+            _take(next(stepping), ids)
         while len(seconds) < steps:
             started = clock()
-            events = engine.step()
-            ended = clock()
-            if len({event.handle for event in events if isinstance(event, Text)}) != rows:
+            said = next(stepping)
+            seconds.append(clock() - started)
+            if _take(said, ids) != rows:
                 raise UsageError(f"{rows} sequences do not run at once", hint=f"add `--parallel {rows}`")
-            seconds.append(ended - started)
-    finally:
-        for handle in handles:
-            engine.cancel(handle)
-        engine.step()
     return seconds

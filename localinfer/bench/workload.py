@@ -20,7 +20,7 @@ from localinfer.config import EngineConfig, SamplingParams
 from localinfer.engine.opening import open_engine
 from localinfer.engine.protocol import Engine, Request
 from localinfer.errors import LocalInferError
-from localinfer.events import Finished, Text
+from localinfer.events import tokens_of
 
 PER_STREAM = 6
 """Requests for each sequence that may run at once."""
@@ -170,20 +170,14 @@ def _run(
     for begin in range(0, len(asked), size):
         group = range(begin, min(begin + size, len(asked)))
         longest = max(asked[i].answer for i in group)
-        place: dict[int, int] = {}
-        for i in group:
-            count = longest if way == STATIC else asked[i].answer
-            place[engine.add(Request(prompts[i], _greedy(count)))] = i
-        left = set(place)
-        while left:
-            for event in engine.step():
-                if isinstance(event, Finished):
-                    event.raise_error()
-                    left.discard(event.handle)
-                elif isinstance(event, Text) and event.token_ids:
-                    i, now = place[event.handle], clock() - started
+        counts = [longest if way == STATIC else asked[i].answer for i in group]
+        requests = [Request(prompts[i], _greedy(count)) for i, count in zip(group, counts, strict=True)]
+        for step in engine.driver.steps(requests):
+            now = clock() - started
+            for i, events in zip(group, step, strict=True):
+                if new := tokens_of(events):
                     first[i] = first[i] or now
-                    said[i] += event.token_ids
+                    said[i] += new
                     if len(said[i]) <= asked[i].answer:
                         done[i] = now
     seconds = clock() - started

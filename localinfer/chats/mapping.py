@@ -5,6 +5,7 @@ import threading
 from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from functools import partial
 from typing import TYPE_CHECKING
 
 from localinfer.chats.chat import Chat
@@ -67,16 +68,10 @@ class Reader:
     def next(self, *, wait: bool) -> Asked | None:
         """The next line; None after the last one. Raises `queue.Empty` if there is none yet and we do not `wait`, and
         whatever reading raised."""
-        while True:
-            try:
-                found = self._queue.get(timeout=0.1) if wait else self._queue.get_nowait()
-            except queue.Empty:
-                if wait:
-                    continue  # short waits: Ctrl-C is seen between them
-                raise
-            if isinstance(found, BaseException):
-                raise found
-            return found
+        found = self._queue.get(block=wait)
+        if isinstance(found, BaseException):
+            raise found
+        return found
 
 
 def answer_all(
@@ -85,24 +80,24 @@ def answer_all(
     """The answer to each of `lines`, in their order, `parallel` of them together."""
     manner = manner or Manner()
     reader, most = Reader(lines, AHEAD * parallel), AHEAD * parallel
-    waiting, running, ended = deque[Answered](), dict[int, Answered](), False
-    while waiting or not ended:
-        while not ended and len(waiting) < most:
-            try:
-                asked = reader.next(wait=not running and not waiting)
-            except queue.Empty:
-                break
-            if asked is None:
-                ended = True
-            else:
-                waiting.append(_begin(engine, asked, running, manner))
-        for event in engine.step() if running else ():
-            _hear(event, running)
-        while waiting and waiting[0].done:
-            yield waiting.popleft()
+    waiting, ended = deque[Answered](), False
+    with engine.driver.here() as driver:
+        while waiting or not ended:
+            while not ended and len(waiting) < most:
+                try:
+                    asked = reader.next(wait=not waiting)
+                except queue.Empty:
+                    break
+                if asked is None:
+                    ended = True
+                else:
+                    waiting.append(_begin(engine, asked, manner))
+            driver.turn()
+            while waiting and waiting[0].done:
+                yield waiting.popleft()
 
 
-def _begin(engine: "Engine", asked: Asked, running: dict[int, Answered], manner: Manner) -> Answered:
+def _begin(engine: "Engine", asked: Asked, manner: Manner) -> Answered:
     from localinfer.engine.protocol import Request
 
     answered = Answered(asked, error=asked.error)
@@ -114,7 +109,7 @@ def _begin(engine: "Engine", asked: Asked, running: dict[int, Answered], manner:
                 raise UsageError("`special` goes with `raw`", hint='add `"raw": true`, or leave `special` out')
             chat = Chat(engine, system=asked.system or manner.system, raw=raw, special=special)
             prompt = chat.tokens_of_turns(asked.turns, asked.tools)
-            running[engine.add(Request(tuple(prompt), asked.sampling))] = answered
+            engine.driver.submit(Request(tuple(prompt), asked.sampling), partial(_hear, answered))
         except ContextOverflow as error:
             answered.error = ContextOverflow(error.message, hint=_SHORTER)
         except LocalInferError as error:
@@ -122,14 +117,10 @@ def _begin(engine: "Engine", asked: Asked, running: dict[int, Answered], manner:
     return answered
 
 
-def _hear(event: Event, running: dict[int, Answered]) -> None:
-    answered = running.get(event.handle)
-    if answered is None:
-        return
-    if isinstance(event, Text):
-        answered.text.append(event.text)
-    elif isinstance(event, Finished):
-        answered.token_ids, answered.reason, answered.stats = event.token_ids, event.reason, event.stats
-        answered.stop = event.stop
-        answered.error = event.error
-        del running[event.handle]
+def _hear(answered: Answered, events: list[Event]) -> None:
+    for event in events:
+        if isinstance(event, Text):
+            answered.text.append(event.text)
+        elif isinstance(event, Finished):
+            answered.token_ids, answered.reason, answered.stats = event.token_ids, event.reason, event.stats
+            answered.stop, answered.error = event.stop, event.error

@@ -8,13 +8,15 @@ et al., 2024). Nothing narrows the draw: temperature 1, every token possible.
 import json
 import random
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 
 from localinfer.chats.template import Message, Rendered, render
 from localinfer.config import SamplingParams
 from localinfer.engine.protocol import Engine, Request
 from localinfer.errors import LocalInferError, UsageError
-from localinfer.events import Finished
+from localinfer.events import tokens_of
 from localinfer.formats.durable import write_failed
 
 TOGETHER = 8
@@ -124,21 +126,18 @@ def _continued(
     late: Callable[[], bool],
 ) -> Iterator[list[int]]:
     """Each (prompt, seed) drawn on to its end, to its limit of tokens, or until it is `late`."""
-    handles = []
-    for (prompt, seed), limit in zip(prompts, limits, strict=True):
-        most = min(limit, engine.context_size - len(prompt))
-        sampling = SamplingParams(temperature=temperature, top_k=0, top_p=1.0, seed=seed, max_tokens=max(1, most))
-        handles.append(engine.add(Request(prompt, sampling)) if most > 0 else 0)
-    ended: dict[int, list[int]] = {0: []}
-    while not ended.keys() >= set(handles):
-        for event in engine.step():
-            if isinstance(event, Finished):
-                event.raise_error()
-                ended[event.handle] = list(event.token_ids)
-        if late():
-            for handle in set(handles) - ended.keys():
-                engine.cancel(handle)
-    return iter([ended[handle] for handle in handles])
+    said: list[list[int]] = [[] for _ in prompts]
+    rooms = [min(limit, engine.context_size - len(prompt)) for (prompt, _), limit in zip(prompts, limits, strict=True)]
+    begun = [i for i, room in enumerate(rooms) if room > 0]
+    usual = SamplingParams(temperature=temperature, top_k=0, top_p=1.0)
+    requests = [Request(prompts[i][0], replace(usual, seed=prompts[i][1], max_tokens=rooms[i])) for i in begun]
+    with closing(engine.driver.steps(requests)) as steps:
+        for step in steps:
+            for i, events in zip(begun, step, strict=True):
+                said[i] += tokens_of(events)
+            if late():
+                break
+    return iter(said)
 
 
 def _word(engine: Engine, rng: random.Random) -> int:

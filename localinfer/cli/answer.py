@@ -34,16 +34,16 @@ def show_answer(
     Raises `ContextOverflow` after the text if the context filled up, `NotFinite` if the model computed NaN.
     """
     reply, out, interrupted = Reply(with_card(start_meter(cost.watts), opened.engine.info.card)), Answer(tints), False
-    events = chat.reply(prompt)
-    try:
-        with ProgressLine(quiet=quiet) as progress:
-            _follow(events, reply, out, progress, json=json)
-    except NotFinite as error:
-        reply.error = error
-    except KeyboardInterrupt:
-        interrupted = True
-        events.close()  # cancels the request; the engine's next step says the last words
-        _follow(iter(opened.engine.step()), reply, out, ProgressLine(quiet=True), json=json)
+    events = chat.reply(prompt, cancelled=lambda: interrupted)
+    with opened.engine.driver.here():
+        try:
+            with ProgressLine(quiet=quiet) as progress:
+                _follow(events, reply, out, progress, json=json)
+        except NotFinite as error:
+            reply.error = error
+        except KeyboardInterrupt:
+            interrupted = True
+            _follow(events, reply, out, ProgressLine(quiet=True), json=json)  # the last words, if they were not heard
     for warning in chat.warnings if not quiet else ():
         note(f"warning: {warning}")
     if json:

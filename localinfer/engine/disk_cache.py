@@ -71,7 +71,8 @@ class DiskCache:
         self._size = _HEADER + blocks.kv_block_bytes
         self._buffer = np.empty(blocks.kv_block_bytes, np.uint8)
         self._known = {name for name, _ in _files(self._folder)}
-        self._waiting: queue.Queue[_Job | None] = queue.Queue(max(1, WAITING_BYTES // self._size))
+        self._most_waiting = max(1, WAITING_BYTES // self._size)
+        self._waiting: queue.SimpleQueue[_Job | None] = queue.SimpleQueue()  # Ctrl-C in `put` leaves no other one whole
         self._pending: set[bytes] = set()
         self._dropped: set[bytes] = set()
         self._doubted = False  # a block was broken, so others may be: what is kept anew is looked at
@@ -154,8 +155,8 @@ class DiskCache:
     def used(self, names: Sequence[bytes]) -> None:
         """These first blocks of a text are in use; see `BlockStore.used`."""
         self._stamp = max(self._stamp + MOST_STAMPS, time.time_ns())
-        with suppress(queue.Full):
-            self._waiting.put_nowait((list(names), self._stamp))  # those that wait are written by then
+        if not self._is_full:
+            self._waiting.put((list(names), self._stamp))  # those that wait are written by then
 
     def drop(self, name: bytes) -> None:
         """Delete a block, or do not write it; see `BlockStore.drop`."""
@@ -167,7 +168,7 @@ class DiskCache:
         """Copy a block, to be written soon; see `BlockStore.keep`."""
         if self._doubted and name in self._known and not self._read(path := _path(self._folder, name), name):
             self._forget(path, name)
-        if name in self._known or name in self._pending or self.problem or self._waiting.full():
+        if name in self._known or name in self._pending or self.problem or self._is_full:
             return
         copy = np.empty(self._blocks.kv_block_bytes, np.uint8)
         self._blocks.read_kv(block, copy)
@@ -177,9 +178,12 @@ class DiskCache:
     def close(self) -> None:
         """Write what waits, for `CLOSING_S` at most."""
         if self._writer.is_alive():
-            with suppress(queue.Full):
-                self._waiting.put(None, timeout=CLOSING_S)
-                self._writer.join(CLOSING_S)
+            self._waiting.put(None)
+            self._writer.join(CLOSING_S)
+
+    @property
+    def _is_full(self) -> bool:
+        return self._waiting.qsize() >= self._most_waiting
 
 
 class _Writer(threading.Thread):
@@ -190,7 +194,7 @@ class _Writer(threading.Thread):
         root: Path,
         folder: Path,
         limit_bytes: int,
-        jobs: "queue.Queue[_Job | None]",
+        jobs: "queue.SimpleQueue[_Job | None]",
         known: set[bytes],
         pending: set[bytes],
         dropped: set[bytes],

@@ -14,14 +14,15 @@ from numpy.typing import NDArray
 
 from localinfer.config import SamplingParams
 from localinfer.engine.draft_stats import DraftStats
-from localinfer.engine.fair_lock import FairLock
+from localinfer.engine.driver import Driver
 from localinfer.engine.load import Load, load_of
-from localinfer.engine.protocol import EngineInfo, Request, Tokenizer, not_a_request
+from localinfer.engine.protocol import EngineInfo, Tokenizer
 from localinfer.engine.reply import Reply
+from localinfer.engine.request import Request, not_a_request
 from localinfer.engine.runner import Runner
 from localinfer.engine.sampling import NO_RULES, TokenRules
 from localinfer.errors import ContextOverflow, NotFinite, UsageError
-from localinfer.events import Event, Finished, FinishReason, Shifted, Started
+from localinfer.events import Event, FinishReason, Shifted, Started
 from localinfer.scheduler.scheduler import Scheduler
 from localinfer.scheduler.sequence import Sequence, Work
 from localinfer.speculation.controller import Worth
@@ -91,32 +92,54 @@ class StepEngine:
         self.clock = clock
         self._handles = itertools.count(1)
         self._replies: dict[int, Reply] = {}
+        self._added: deque[Reply] = deque()  # asked for, or no longer wanted, since the last step; from any thread
+        self._cancelled: deque[int] = deque()
         self._outbox: list[Event] = []
-        self._left: set[int] = set()  # streams left early: their last words wait for a `step`, but not for ever
-        self._lock = FairLock()
         self._last = Load()
         scheduler.on_preempt = self._preempted
         self._closed = False
+        self.driver = Driver(self)
 
     def step(self) -> list[Event]:
         """Move every running request forward once and say what happened; empty when there is nothing to do."""
-        with self._lock:
-            self._advance()
-            events, self._outbox = self._outbox, []
-            self._left.clear()
-            return events
+        self.driver.require_turn()
+        self._check_open()
+        self._take_in()
+        self._advance()
+        events, self._outbox = self._outbox, []
+        return events
+
+    @property
+    def idle(self) -> bool:
+        """Is there no request that has not ended?"""
+        return not self._replies
 
     def focus(self, *handles: int) -> None:
         """These texts go first from now on; see `Engine.focus`."""
-        self.scheduler.focused = frozenset(handles)  # no lock: whoever looks at a screen must not wait for a step
+        self.scheduler.focused = frozenset(handles)
 
     def load(self) -> Load:
         """What the last step held, and how full the cache is; see `Engine.load`. A glance that waits for no step."""
         queued = frozenset(handle for handle, reply in list(self._replies.items()) if not reply.begun)
-        return replace(load_of(self.scheduler, self._last, self._disk_cache), queued=queued)
+        load = load_of(self.scheduler, self._last, self._disk_cache)
+        return replace(load, waiting=load.waiting + len(self._added), queued=queued)
+
+    def _take_in(self) -> None:
+        """Let those in that were added, and those out that were cancelled."""
+        cancelled = len(self._cancelled)  # of those that are cancelled later some may not be in yet
+        while self._added:
+            reply = self._added.popleft()
+            sequence = reply.sequence
+            self._outbox.append(Started(sequence.handle, len(reply.request.prompt), self.context_size))
+            if len(sequence.tokens) >= self.context_size:
+                self._shift(reply)
+            self.scheduler.add(sequence)
+        for _ in range(cancelled):
+            gone = self._replies.get(self._cancelled.popleft())
+            if gone is not None:
+                self._retire(gone, "cancelled", self.clock())
 
     def _advance(self) -> None:
-        self._check_open()
         batch = self.scheduler.next_batch()
         if not batch:
             self._last = Load()
@@ -276,28 +299,21 @@ class StepEngine:
 
     def add(self, request: Request) -> int:
         """Queue a request; see `Engine.add`."""
-        with self._lock:
-            self._check_open()
-            self._check(request)
-            if self._left:
-                self._outbox = [event for event in self._outbox if event.handle not in self._left]
-                self._left.clear()
-            sequence = Sequence(next(self._handles), list(request.prompt))
-            self._outbox.append(Started(sequence.handle, len(request.prompt), self.context_size))
-            reply = Reply(
-                sequence,
-                request,
-                self.tokenizer,
-                context=self.context_size,
-                draft_stats=DraftStats(self.draft_mode) if self.speculator else None,
-                rules=self._rules,
-                now=self.clock(),
-            )
-            self._replies[sequence.handle] = reply
-            if len(sequence.tokens) >= self.context_size:
-                self._shift(reply)
-            self.scheduler.add(sequence)
-            return sequence.handle
+        self._check_open()
+        self._check(request)
+        sequence = Sequence(next(self._handles), list(request.prompt))
+        reply = Reply(
+            sequence,
+            request,
+            self.tokenizer,
+            context=self.context_size,
+            draft_stats=DraftStats(self.draft_mode) if self.speculator else None,
+            rules=self._rules,
+            now=self.clock(),
+        )
+        self._replies[sequence.handle] = reply
+        self._added.append(reply)
+        return sequence.handle
 
     def _check(self, request: Request) -> None:
         if not isinstance(request, Request):
@@ -330,59 +346,23 @@ class StepEngine:
         return f"raise the context (-c {min(prompt + 512, self._longest)}) or {forget}"
 
     def stream(self, request: Request) -> Iterator[Event]:
-        """The events of one request, from `Started` to `Finished`; see `Engine.stream`."""
-        handle = self.add(request)
-        ended = False
-        events: deque[Event] = deque()
-        try:
-            while not ended:
-                events += self._next_of(handle)
-                if not events:
-                    return
-                while events:
-                    event = events.popleft()
-                    ended = isinstance(event, Finished)
-                    yield event
-                    if isinstance(event, Finished):
-                        event.raise_error()
-        finally:
-            if not ended:
-                with self._lock:
-                    self._outbox[:0] = events
-                self.cancel(handle)
-                self._left.add(handle)
-
-    def _next_of(self, handle: int) -> list[Event]:
-        """What was said of one request, after as many steps as it takes; nothing if it is over, because another stream
-        has ended it or `step` took its last words.
-
-        Taking and stepping are one turn: who waited while another stream stepped takes what came of it, and no stream
-        falls behind.
-        """
-        while True:
-            with self._lock:
-                mine = [event for event in self._outbox if event.handle == handle]
-                if mine or handle not in self._replies:
-                    self._outbox = [event for event in self._outbox if event.handle != handle]
-                    return mine
-                self._advance()
+        """The events of one request; see `Driver.stream`."""
+        return self.driver.stream(request)
 
     def cancel(self, handle: int) -> None:
-        """End a request now; see `Engine.cancel`. It waits for the step under way, not for streams in the line."""
-        with self._lock.ahead():
-            reply = self._replies.get(handle)
-            if reply is not None:
-                self._retire(reply, "cancelled", self.clock())
+        """End a request with the next step; see `Engine.cancel`."""
+        if handle in self._replies:
+            self._cancelled.append(handle)
 
     def close(self) -> None:
-        """Give the memory back. Closing twice is fine."""
-        with self._lock:
-            self._closed = True
-            if self._disk_cache is not None:
-                self._disk_cache.close()
-            self.runner.close()
-            if self.speculator is not None:
-                self.speculator.close()
+        """Give the memory back, after the step that is under way. Closing twice is fine."""
+        self._closed = True
+        self.driver.close()
+        if self._disk_cache is not None:
+            self._disk_cache.close()
+        self.runner.close()
+        if self.speculator is not None:
+            self.speculator.close()
 
     def _check_open(self) -> None:
         if self._closed:

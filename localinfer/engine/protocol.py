@@ -1,13 +1,14 @@
 """What an engine is, whatever computes underneath: requests go in, events come out."""
 
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from types import TracebackType
 from typing import TYPE_CHECKING, Literal, Protocol, Self
 
-from localinfer.config import Overflow, SamplingParams
+from localinfer.config import SamplingParams
+from localinfer.engine.driver import Driver
+from localinfer.engine.request import Request as Request  # for those who know an engine by its protocol
 from localinfer.engine.step_timing import StepTiming
-from localinfer.errors import UsageError
 from localinfer.events import Event
 
 if TYPE_CHECKING:
@@ -79,40 +80,15 @@ class EngineInfo:
     """What to tell of weights that run in another form than they are stored in."""
 
 
-@dataclass(frozen=True, slots=True)
-class Request:
-    """One text to be continued."""
-
-    prompt: tuple[int, ...]
-    """Token ids, at least one."""
-    sampling: SamplingParams = field(default_factory=SamplingParams)
-    on_overflow: Overflow = "error"
-    """What to do when the context is full: end, or forget the oldest tokens visibly and go on."""
-    keep: int = 0
-    """Leading prompt tokens that are never forgotten, such as the system prompt."""
-
-    def __post_init__(self) -> None:
-        if isinstance(self.prompt, (str, bytes)) or isinstance(next(iter(self.prompt), None), str):
-            raise not_a_request("text")
-
-
-def not_a_request(given: object) -> UsageError:
-    """The error for something else where an engine wants a `Request`."""
-    text = isinstance(given, (str, bytes))
-    what = "text" if text else f"a {type(given).__name__}"
-    return UsageError(
-        f"an engine takes a `Request` of token ids, not {what}",
-        hint="`Chat(engine).reply(text)` answers text; `Request(tuple(engine.tokenizer.encode_text(text)))` goes on "
-        "with it as it is",
-    )
-
-
 class Engine(Protocol):
-    """Continues texts, several at once. `add` requests and call `step` until it says `Finished`; or just `stream`.
+    """Continues texts, several at once: `stream` for one, `driver` for many. `step` is for whoever has the engine to
+    itself: `add` requests, and call it until it says `Finished`.
 
-    May be shared by threads: calls wait for each other, none longer than a step.
+    All but `step` may be called from any thread, and only `close` waits for a step under way.
     """
 
+    driver: Driver
+    """Who calls `step` for all that ask."""
     info: EngineInfo
     tokenizer: Tokenizer
     chat_template: str | None
@@ -131,7 +107,8 @@ class Engine(Protocol):
         ...
 
     def step(self) -> list[Event]:
-        """Move every running request forward once and say what happened; empty when there is nothing to do.
+        """Move every running request forward once and say what happened; empty when there is nothing to do. Raises
+        `UsageError` while another thread steps the engine.
 
         `KeyboardInterrupt` may come out of it; the step then counts as not done, and any request can go on or be
         cancelled.
@@ -139,16 +116,11 @@ class Engine(Protocol):
         ...
 
     def stream(self, request: Request) -> Iterator[Event]:
-        """The events of one request, from `Started` to `Finished`. Raises `NotFinite` after `Finished` where the
-        model's scores were NaN or infinite; `step` only tells it, as the event's `error`.
-
-        Leaving early, or `KeyboardInterrupt`, cancels it; the last words are then what `step` gives next, and are
-        dropped when another request is added before. Do not call `step` while streams are being read.
-        """
+        """The events of one request, from `Started` to `Finished`; see `Driver.stream`."""
         ...
 
     def cancel(self, handle: int) -> None:
-        """End a request now. Its `Finished` event, reason `cancelled`, comes with the next `step`. Unknown or finished
+        """End a request: its `Finished` event, reason `cancelled`, comes with the next `step`. Unknown or finished
         handles are ignored."""
         ...
 

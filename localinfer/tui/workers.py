@@ -1,13 +1,12 @@
 """What runs in threads: opening the engine, and letting it answer. Here things are posted, never painted."""
 
 from collections.abc import Callable, Iterator
-from threading import Thread
 from typing import TYPE_CHECKING
 
 from textual.message import Message
 
 from localinfer.chats.session import ChatSession
-from localinfer.errors import LocalInferError
+from localinfer.errors import LocalInferError, explained
 from localinfer.events import Event
 from localinfer.tui.messages import Loaded, LoadFailed, LoadMoved
 from localinfer.tui.reply import Asked, Inbox, Over
@@ -47,7 +46,7 @@ def load(model: str, open_engine: OpenEngine, post: Post, leaving: Ask) -> None:
     except Leaving:
         return
     except Exception as error:
-        post(LoadFailed(model, _explained(error)))
+        post(LoadFailed(model, explained(error)))
         return
     if not post(Loaded(model, engine)):
         engine.close()
@@ -60,16 +59,8 @@ def answer(session: ChatSession, asked: Asked, inbox: Inbox, cancelled: Ask) -> 
         for event in _events(session, asked, cancelled):
             inbox.put(event)
     except Exception as unexpected:
-        error = _explained(unexpected)
+        error = explained(unexpected)
     inbox.put(Over(error))
-
-
-def cancel(engine: "Engine", handle: int) -> None:
-    """End a request of another thread, also one that waits for its turn and says nothing meanwhile.
-
-    A thread of its own: it waits until the step that is under way has ended.
-    """
-    Thread(target=engine.cancel, args=(handle,), name="cancel").start()
 
 
 def _events(session: ChatSession, asked: Asked, cancelled: Ask) -> Iterator[Event]:
@@ -80,11 +71,3 @@ def _events(session: ChatSession, asked: Asked, cancelled: Ask) -> Iterator[Even
     if asked.place is not None:
         return session.edit(asked.place, asked.prompt, cancelled=cancelled)
     return session.reply(asked.prompt, cancelled=cancelled)
-
-
-def _explained(error: Exception) -> LocalInferError:
-    """An error for the pane; one of an unknown kind is a bug of ours, and must not take the chat down."""
-    if isinstance(error, LocalInferError):
-        return error
-    hint = "this is a bug; please report it with the steps that led here"
-    return LocalInferError(f"{type(error).__name__}: {error}", hint=hint)

@@ -1,9 +1,6 @@
 """Requests in company: on time, in turn, and the same text whatever the others do."""
 
 import random
-import signal
-import threading
-import time
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +8,6 @@ import pytest
 from numpy.typing import NDArray
 
 from localinfer.config import SamplingParams
-from localinfer.engine.fair_lock import FairLock
 from localinfer.engine.protocol import Request
 from localinfer.events import Event, Finished, Stats
 from localinfer.scheduler.sequence import Work
@@ -99,123 +95,3 @@ def test_load_names_those_that_have_not_begun(llama: Path, monkeypatch: pytest.M
             pass
         assert seen == [{two}, {two}, set(), set()]
         assert engine.load().queued == set()
-
-
-def test_the_lock_is_given_in_turn() -> None:
-    """A thread that takes it in a loop lets others in after one round."""
-    lock, stop, rounds = FairLock(), threading.Event(), 0
-
-    def loop() -> None:
-        nonlocal rounds
-        while not stop.is_set():
-            with lock, lock:
-                rounds += 1
-                time.sleep(0.002)
-
-    thread = threading.Thread(target=loop)
-    thread.start()
-    while rounds < 2:
-        time.sleep(0.001)
-    waited = []
-    for _ in range(30):
-        before = rounds
-        with lock:
-            waited.append(rounds - before)
-    stop.set()
-    thread.join()
-    assert sorted(waited)[len(waited) // 2] <= 2
-
-
-def test_the_lock_is_given_to_many_in_the_order_they_asked() -> None:
-    """Of eight that ask again and again, none comes twice before another one that waits."""
-    lock, order = FairLock(), list[int]()
-
-    def loop(which: int) -> None:
-        for _ in range(60):
-            with lock:
-                order.append(which)
-                time.sleep(0.002)  # all others ask meanwhile
-
-    threads = [threading.Thread(target=loop, args=(which,)) for which in range(8)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    full = order[40:-80]
-    waited = [full.index(which, at + 1) - at for at, which in enumerate(full[:-40])]
-    assert max(waited) <= 12
-
-
-def test_who_is_ahead_comes_before_all_that_wait() -> None:
-    lock, order = FairLock(), list[str]()
-
-    def take(name: str, *, ahead: bool) -> None:
-        with lock.ahead() if ahead else lock:
-            order.append(name)
-
-    threads = [threading.Thread(target=take, args=(name,), kwargs={"ahead": name == "c"}) for name in "abc"]
-    with lock, lock.ahead():
-        for thread in threads:
-            thread.start()
-            while len(lock._line) <= threads.index(thread):
-                time.sleep(0.001)
-    for thread in threads:
-        thread.join()
-    assert order == ["c", "a", "b"]
-
-
-def test_the_lock_goes_on_when_one_that_waits_is_interrupted() -> None:
-    lock, got = FairLock(), list[int]()
-
-    def take(which: int) -> None:
-        with lock:
-            got.append(which)
-
-    def interrupt(_number: int, _frame: object) -> None:
-        raise KeyboardInterrupt
-
-    before = signal.signal(signal.SIGUSR1, interrupt)
-    holds, let_go = threading.Event(), threading.Event()
-
-    def hold() -> None:
-        with lock:
-            holds.set()
-            let_go.wait(60)
-
-    holder = threading.Thread(target=hold)
-    holder.start()
-    assert holds.wait(60)
-    try:
-        threading.Timer(0.1, signal.pthread_kill, (threading.main_thread().ident, signal.SIGUSR1)).start()
-        with pytest.raises(KeyboardInterrupt):
-            take(1)
-    finally:
-        signal.signal(signal.SIGUSR1, before)
-    let_go.set()
-    holder.join()
-    take(2)
-    assert got == [2]
-
-
-def test_cancelling_from_another_thread_takes_effect_with_the_next_step(llama: Path) -> None:
-    with open_tiny(llama, parallel=4, context=512) as engine:
-        params = SamplingParams(max_tokens=400, ignore_eos=True)
-        ends: dict[int, int] = {}
-
-        def stream(which: int) -> None:
-            for event in engine.stream(Request((5 + which,), params)):
-                if isinstance(event, Finished):
-                    ends[which] = len(event.token_ids)
-
-        threads = [threading.Thread(target=stream, args=(i,)) for i in range(4)]
-        for thread in threads:
-            thread.start()
-        while engine.load().decode_rows < 4:
-            time.sleep(0.001)
-        for handle in (1, 2, 3, 4):
-            engine.cancel(handle)
-        assert engine.load().used == 0
-        for thread in threads:
-            thread.join(10)
-        assert len(ends) == 4
-        assert min(ends.values()) < 400

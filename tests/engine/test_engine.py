@@ -95,12 +95,13 @@ def test_held_back_text_is_shown_when_nothing_follows(llama: Path) -> None:
     assert text.text == whole.text
 
 
-def test_cancel_frees_at_once_and_keeps_what_was_written(llama: Path) -> None:
+def test_cancel_frees_with_the_next_step_and_keeps_what_was_written(llama: Path) -> None:
     with open_tiny(llama, parallel=2) as engine:
         plain = run_one(engine, PROMPT, GREEDY)
         handle, other = engine.add(Request(PROMPT, GREEDY)), engine.add(Request(PROMPT[:9], GREEDY))
         events = [event for _ in range(6) for event in engine.step()]
         engine.cancel(handle)
+        events += engine.step()
         assert [s.handle for s in engine.scheduler.running] == [other]
         events += finish(engine)
         text = said(events, handle)
@@ -124,86 +125,6 @@ def test_cancel_while_waiting_and_while_reading(llama: Path) -> None:
         assert [event.handle for event in events] == [waiting, reading]
         phases = [event.stats.phase for event in events if isinstance(event, Finished)]
         assert phases == ["queued", "prefill"]
-
-
-def test_leaving_a_stream_cancels_it(llama: Path) -> None:
-    with open_tiny(llama) as engine:
-        for event in engine.stream(Request(PROMPT)):
-            if isinstance(event, Text):
-                break
-        else:
-            raise AssertionError
-        assert engine.scheduler.idle
-        last = engine.step()
-        assert isinstance(last[-1], Finished)
-        assert last[-1].reason == "cancelled"
-        assert len(last[-1].token_ids) == 1
-        assert engine.step() == []
-
-
-def test_the_last_words_of_a_stream_that_was_left_do_not_pile_up(llama: Path) -> None:
-    with open_tiny(llama) as engine:
-        for _ in range(3):
-            next(engine.stream(Request(PROMPT)))
-        assert [event.handle for event in engine.step()] == [3]
-
-
-def test_somebody_else_takes_the_events_of_a_stream(llama: Path) -> None:
-    """Not how it is meant to be used; it must end all the same."""
-    with open_tiny(llama) as engine:
-        stream = engine.stream(Request(PROMPT, GREEDY))
-        next(stream)
-        assert isinstance(finish(engine)[-1], Finished)
-        assert list(stream) == []
-
-
-def test_streams_side_by_side_get_their_own_events(llama: Path) -> None:
-    with open_tiny(llama, parallel=2) as engine:
-        plain = [run_one(engine, prompt, SAMPLED) for prompt in (PROMPT, PROMPT[:5])]
-        streams = [engine.stream(Request(prompt, SAMPLED)) for prompt in (PROMPT, PROMPT[:5])]
-        events: list[Event] = []
-        while streams:
-            for stream in list(streams):
-                event = next(stream, None)
-                if event is None:
-                    streams.remove(stream)
-                else:
-                    events.append(event)
-        handles = sorted({event.handle for event in events})
-        assert [said(events, h).token_ids for h in handles] == [p.token_ids for p in plain]
-
-
-def test_two_threads_may_stream_at_once(llama: Path) -> None:
-    prompts = [PROMPT[:n] for n in (1, 20, 40, 64)]
-    with open_tiny(llama, parallel=2) as engine:
-        plain = [run_one(engine, prompt, SAMPLED).token_ids for prompt in prompts]
-        got: dict[int, tuple[int, ...]] = {}
-
-        def work(i: int) -> None:
-            got[i] = run_one(engine, prompts[i], SAMPLED).token_ids
-
-        threads = [threading.Thread(target=work, args=(i,)) for i in range(4)]
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join(60)
-    assert [got[i] for i in range(4)] == plain
-
-
-def test_another_stream_may_end_a_request_between_two_looks(llama: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    with open_tiny(llama, parallel=2) as engine:
-        plain = run_one(engine, PROMPT[:20])
-        look = engine._next_of
-        others = [engine.stream(Request(tuple(PROMPT[:40]), GREEDY))]
-        next(others[0])
-
-        def interrupted(handle: int) -> list[Event]:
-            if handle == 3 and others:
-                list(others.pop())
-            return look(handle)
-
-        monkeypatch.setattr(engine, "_next_of", interrupted)
-        assert run_one(engine, PROMPT[:20]).token_ids == plain.token_ids
 
 
 @pytest.mark.parametrize("length", [256, 300])
@@ -295,7 +216,7 @@ def test_an_interrupted_step_is_as_if_it_had_not_been(llama: Path) -> None:
         third = engine.add(Request(PROMPT, SAMPLED))
         events: list[Event] = []
         interrupts = 0
-        while not engine.scheduler.idle:
+        while not engine.idle:
             try:
                 events += engine.step()
             except KeyboardInterrupt:
@@ -326,18 +247,6 @@ def test_ctrl_c_inside_the_native_call(tmp_path: Path) -> None:
         after = run_one(engine, PROMPT)
     with open_tiny(path) as engine:
         assert run_one(engine, PROMPT).token_ids == after.token_ids
-
-
-def test_ctrl_c_in_a_stream_cancels_it(llama: Path) -> None:
-    with open_tiny(llama) as engine:
-        plain = run_one(engine, PROMPT)
-        inner = engine.runner
-        engine.runner = Interrupted(inner)
-        with pytest.raises(KeyboardInterrupt):
-            list(engine.stream(Request(PROMPT)))
-        assert engine.scheduler.idle
-        engine.runner = inner
-        assert run_one(engine, PROMPT).token_ids == plain.token_ids
 
 
 def test_a_closed_engine_says_so(llama: Path) -> None:

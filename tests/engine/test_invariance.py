@@ -73,7 +73,7 @@ def test_alone_is_in_company(llama: Path, parallel: int, sampling: SamplingParam
         handles: list[int] = []
         others: list[int] = []
         events: list[Event] = []
-        while todo or not engine.scheduler.idle:
+        while todo or not engine.idle:
             if todo and rng.random() < 0.3:
                 handles.append(engine.add(Request(todo.pop(0), sampling)))
             if rng.random() < 0.2:

@@ -167,7 +167,7 @@ def test_cancelled_and_interrupted_steps_leave_nothing_behind(
     handle = engine.add(Request(prompt, GREEDY))
     other = engine.add(Request(prompt[:9]))
     events: list[Event] = []
-    while not engine.scheduler.idle:
+    while not engine.idle:
         try:
             events += engine.step()
         except KeyboardInterrupt:

@@ -55,7 +55,7 @@ def test_everybody_gets_the_text_they_would_get_alone(circling: Path, seed: int)
     with open_tiny(
         circling, context=CONTEXT, parallel=5, prefill_chunk=48, drafter=LookupDrafter(), threads=2
     ) as engine:
-        while len(handles) < len(requests) or not engine.scheduler.idle:
+        while len(handles) < len(requests) or not engine.idle:
             if len(handles) < len(requests) and rng.random() < 0.4:
                 handles.append(engine.add(requests[len(handles)]))
             if handles and rng.random() < 0.03:

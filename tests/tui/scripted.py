@@ -7,6 +7,7 @@ from types import MappingProxyType, TracebackType
 from typing import Self
 
 from localinfer.config import SamplingParams
+from localinfer.engine.driver import Driver
 from localinfer.engine.load import Load
 from localinfer.engine.protocol import EngineInfo, Request, TextStream, Tokenizer
 from localinfer.errors import LocalInferError
@@ -72,6 +73,7 @@ class ScriptedEngine:
         self.focused: tuple[int, ...] = ()
         self.reason: FinishReason = "stop"
         self.before_piece: Callable[[int], None] = lambda _index: None
+        self.driver = Driver(self)
         self._scripts = list(scripts)
         self.cancelled = threading.Event()
 

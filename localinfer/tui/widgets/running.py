@@ -72,7 +72,7 @@ class RunningReply:
             self._view.set_status(phase="stopping")
             chat = self._view.session.chat
             if self.reply.handle is not None and chat is not None:
-                workers.cancel(chat.engine, self.reply.handle)
+                chat.engine.cancel(self.reply.handle)
 
     def forget(self) -> None:
         """The view is gone: the thread that answers ends as soon as it can."""
