@@ -6,7 +6,7 @@ One loop, run in two ways: by a thread of the driver's own, which lives while so
 
 import atexit
 import threading
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Generator, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from queue import SimpleQueue
 from typing import Protocol, Self
@@ -148,7 +148,7 @@ class Driver:
         self._tell(self._engine.step())
         return True
 
-    def steps(self, requests: Sequence[Request]) -> Iterator[list[list[Event]]]:
+    def steps(self, requests: Sequence[Request]) -> Generator[list[list[Event]], None, None]:
         """Step in the calling thread until all `requests` have ended: of each step, what it said of each request."""
         with self.here():
             said: list[list[Event]] = [[] for _ in requests]

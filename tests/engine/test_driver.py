@@ -65,7 +65,7 @@ def test_streams_of_one_thread_and_of_many_say_what_each_says_alone(llama: Path)
         def read(i: int) -> None:
             found[i] = run_one(engine, PROMPTS[i], SAMPLED).token_ids
 
-        together(*(lambda i=i: read(i) for i in range(4)))  # type: ignore[misc]
+        together(*(lambda i=i: read(i) for i in range(4)))
         streams = [engine.stream(Request(prompt, SAMPLED)) for prompt in PROMPTS]
         events: list[Event] = []
         while streams:
@@ -140,7 +140,7 @@ def test_a_step_that_breaks_tells_all_who_wait_and_the_engine_goes_on(llama: Pat
                 errors[i] = error
 
         hold(engine, before)
-        together(*(lambda i=i: read(i) for i in range(4)))  # type: ignore[misc]
+        together(*(lambda i=i: read(i) for i in range(4)))
         assert {str(error) for error in errors.values()} == {"RuntimeError: the card is gone"}
         assert len(errors) == 4
         for i, events in heard.items():
