@@ -76,6 +76,8 @@ class EngineInfo:
     """The uuid of the card."""
     card_bytes_per_s: float = 0.0
     """What the card's memory could give; 0 where its driver does not say."""
+    model_bytes: int = 0
+    """Bytes of the model's files; 0 where only its weights are known."""
     notes: tuple[str, ...] = ()
     """What to tell of weights that run in another form than they are stored in."""
 

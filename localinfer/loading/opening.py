@@ -107,6 +107,7 @@ def open_model(model: LocalModel, config: EngineConfig, *, backend: str, tell: T
     started = time.perf_counter()
     with tell.progress(in_bytes=True) as progress:
         engine = open_engine(model.path, config, backend=backend, name=model.ref, on_progress=progress)
+    engine.info = replace(engine.info, model_bytes=model.size_bytes)
     opened = Opened(with_advice(engine, model), model, time.perf_counter() - started)
     measured = engine.info.step_timing
     for text in (where_it_runs(opened), kept_at_8(engine.info), measured.note if measured else "", *engine.info.notes):
@@ -133,7 +134,7 @@ def where_it_runs(opened: Opened) -> str:
     threads = f"{info.threads} thread{'s' * (info.threads != 1)}, {info.threads_why}; "
     chosen = f", as {info.backend_why}" if info.backend_why else ""
     return (
-        f"{model.ref} ({info.bits}, {size(info.weight_bytes)}) on {info.backend}{chosen}: {info.isa} kernels, "
+        f"{model.ref} ({info.bits}, {size(info.model_bytes)}) on {info.backend}{chosen}: {info.isa} kernels, "
         f"{info.why}; {threads if info.backend != 'cuda' else ''}"
         f"context {opened.engine.context_size} tokens, {info.kv_bits}-bit cache, {size(info.kv_bytes)}"
     )

@@ -17,6 +17,8 @@ from localinfer.chats.store import ChatStore
 from localinfer.config import EngineConfig, SamplingParams
 from localinfer.engine.opening import open_engine
 from localinfer.engine.protocol import Engine
+from localinfer.errors import size
+from localinfer.hub.checkpoint import size_on_disk
 from localinfer.tui.workers import LoadProgress
 from tests.tiny import make_checkpoint
 from tests.tui.conftest import quiet_app, say, screen_text, settle
@@ -121,7 +123,9 @@ def terminal(tmp_path: Path) -> Iterator[Open]:
 
 def test_localinfer_chat_in_a_terminal(terminal: Open, model: Path) -> None:
     screen = terminal(f"{model} -n 12 -c 256")
-    assert "nothing leaves it" in screen.wait_for("ready")
+    first = screen.wait_for("ready")
+    assert "nothing leaves it" in first
+    assert f"{size(size_on_disk(model))}, context of 256 tokens" in first  # as `list` says
     screen.press("hello there", "Enter")
     seen = screen.wait_for("limit of new tokens")
     assert "hello there" in seen

@@ -82,7 +82,7 @@ class PaneFacts(PaneView):
         name = self.model_name(cells)
         if engine is None:
             return [name]
-        facts = f"{size(engine.info.weight_bytes)}, context of {engine.context_size} tokens"
+        facts = f"{size(engine.info.model_bytes or engine.info.weight_bytes)}, context of {engine.context_size} tokens"
         return [name, facts] if len(facts) <= cells else [name]
 
     def recent(self) -> Sequence[SavedChat]:
