@@ -78,7 +78,7 @@ def _paths(_screen: ChatScreen, begin: str) -> Sequence[str]:
 
 @_command("help", "the keys and commands", key="F1")
 async def _help(screen: ChatScreen, _pane: ChatPane, _argument: str) -> None:
-    screen.app.push_screen(HelpScreen(COMMANDS.values()))
+    await screen.app.push_screen(HelpScreen(COMMANDS.values()))
 
 
 def _model_in(name: str, cells: int) -> str:
@@ -262,17 +262,17 @@ async def _broadcast(screen: ChatScreen, _pane: ChatPane, _argument: str) -> Non
 
 @_command("compare", "the last answers of all panes, side by side in figures", key="F7")
 async def _compare(screen: ChatScreen, pane: ChatPane, _argument: str) -> None:
-    screen.app.push_screen(CompareScreen(screen.panes, pane))
+    await screen.app.push_screen(CompareScreen(screen.panes, pane))
 
 
 @_command("chats", "find and open an earlier chat", "[WORDS]", key="F9")
 async def _chats(screen: ChatScreen, pane: ChatPane, words: str) -> None:
-    screen.app.push_screen(ChatsScreen(pane.session.store, words), partial(screen.open_chat, pane))
+    await screen.app.push_screen(ChatsScreen(pane.session.store, words), partial(screen.open_chat, pane))
 
 
 @_command("details", "plots and figures of what the engine does", key="F3")
 async def _details(screen: ChatScreen, _pane: ChatPane, _argument: str) -> None:
-    screen.show_details()
+    await screen.show_details()
 
 
 @_command("tints", "show who guessed each token of the next answers, or Markdown again", key="F2")

@@ -47,6 +47,18 @@ async def test_tab_completes_what_was_typed_right_before_it(scripted: Scripted) 
         assert [pane.box.text for pane in app.chats.panes] == ["/export x", "d\ne"]
 
 
+async def test_what_is_typed_right_after_the_key_of_the_chats_is_searched(scripted: Scripted) -> None:
+    app = scripted(["one"], ["two"])
+    async with app.run_test(size=(100, 40)) as pilot:
+        await settle(pilot)
+        for line in ("alpha", "/clear", "beta"):
+            await say(pilot, line)
+        burst(app, *"half", "f9", *"alpha", "enter")
+        await settle(pilot)
+        assert app.screen is app.chats
+        assert turns(app) == ["alpha", "one"]
+
+
 async def test_what_is_typed_right_after_enter_is_the_next_prompt(scripted: Scripted) -> None:
     app = scripted(["one"], ["two"])
     async with app.run_test() as pilot:

@@ -280,9 +280,9 @@ class ChatScreen(PaneScreen):
         self.say("each prompt goes to all panes now; F8 ends it" if self._broadcast else "prompts go to one pane again")
         self._show_total()
 
-    def show_details(self) -> None:
+    async def show_details(self) -> None:
         """Plots and figures."""
-        self.app.push_screen(DetailsScreen(self._meter, lambda: self.panes))
+        await self.app.push_screen(DetailsScreen(self._meter, lambda: self.panes))
 
     # --- small things
 

@@ -1,5 +1,6 @@
 """The chats that are kept: found by their words, opened here or in a new pane, deleted."""
 
+import asyncio
 import time
 from dataclasses import dataclass
 from typing import ClassVar
@@ -50,6 +51,7 @@ class ChatsScreen(ModalScreen[Choice | None]):
         self._store = store
         self._words = words
         self._chats: tuple[SavedChat, ...] = ()
+        self._searched = words
         self._doomed: int | None = None
 
     def compose(self) -> ComposeResult:
@@ -62,14 +64,24 @@ class ChatsScreen(ModalScreen[Choice | None]):
     def on_mount(self) -> None:
         self.query_one(OptionList).can_focus = False
         self.query_one(Input).cursor_blink = self.app.animation_level != "none"
-        self.query_one(Input).focus()
+        self.set_focus(self.query_one(Input))  # at once: the next key is typed there
         self._fill(self._words)
 
     @on(Input.Changed)
     def search(self, message: Input.Changed) -> None:
-        self._fill(message.value)
+        if message.value != self._searched:  # else it was caught up with
+            self._fill(message.value)
+
+    async def _catch_up(self) -> None:
+        """Search for all that was typed before the key that is to act on what was found."""
+        search, done = self.query_one(Input), asyncio.Event()
+        if search.call_later(done.set):
+            await done.wait()
+        if search.value != self._searched:
+            self._fill(search.value)
 
     def _fill(self, words: str, place: int = 0) -> None:
+        self._searched = words
         try:
             self._chats = self._store.list(MOST, words=words)
         except LocalInferError as error:
@@ -88,21 +100,24 @@ class ChatsScreen(ModalScreen[Choice | None]):
         place = self.query_one(OptionList).highlighted
         return self._chats[place] if place is not None and place < len(self._chats) else None
 
-    def action_move(self, by: int) -> None:
+    async def action_move(self, by: int) -> None:
+        await self._catch_up()
         shown = self.query_one(OptionList)
         shown.action_cursor_down() if by > 0 else shown.action_cursor_up()
         self._doomed = None
 
-    def action_open(self, new_pane: bool) -> None:
+    async def action_open(self, new_pane: bool) -> None:
+        await self._catch_up()
         if (chat := self._chosen()) is not None:
             self.dismiss(Choice(chat.id, chat.model, new_pane))
 
     @on(OptionList.OptionSelected)
-    def click(self) -> None:
-        self.action_open(False)
+    async def click(self) -> None:
+        await self.action_open(False)
 
-    def action_delete(self) -> None:
+    async def action_delete(self) -> None:
         """The first time it asks."""
+        await self._catch_up()
         chat = self._chosen()
         if chat is None:
             return
