@@ -6,6 +6,7 @@ import sys
 import time
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import ClassVar
@@ -43,6 +44,7 @@ _THREADS = 2 * MOST_PANES
 """One for each answer, and some for models and chats; by itself asyncio has four more than processors."""
 
 _TWICE_SECONDS = 2.0
+_CATCH_UP_S = 1.0
 _END_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP) if hasattr(signal, "SIGHUP") else (signal.SIGINT,)
 
 
@@ -161,9 +163,10 @@ class ChatApp(App[None]):
         self.chats.stop_or(self._quit_if_twice)
 
     async def action_quit(self) -> None:
-        """Ctrl+Q; a model that could not be loaded decides the exit code."""
-        error = self.chats.load_error
-        self.exit(return_code=error.exit_code if error else 0)
+        """Ctrl+Q, once what was typed before it is where it belongs."""
+        with suppress(TimeoutError):
+            await asyncio.wait_for(self.chats.caught_up(), _CATCH_UP_S)
+        self.chats.quit_app()
 
     def _quit_if_twice(self) -> None:
         now = self._clock()

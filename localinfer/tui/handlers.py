@@ -291,7 +291,7 @@ async def _theme(screen: ChatScreen, _pane: ChatPane, name: str) -> None:
 
 @_command("quit", "quit; every chat is kept", key="Ctrl+Q")
 async def _quit(screen: ChatScreen, _pane: ChatPane, _argument: str) -> None:
-    await screen.app.action_quit()
+    screen.quit_app()
 
 
 def _setting_names() -> list[str]:

@@ -6,6 +6,7 @@ from pathlib import Path
 from threading import Event
 
 import pytest
+from textual import events
 
 from localinfer.chats.kept_screen import KeptPane, KeptScreen, left, read, write
 from localinfer.engine.protocol import Engine
@@ -210,3 +211,20 @@ async def test_a_prompt_that_waits_for_its_model_is_kept(store_path: Path, tmp_p
         go_on.set()
     assert [pane.unsent for pane in read(file).panes] == ["sent\n\ntyped"]
     assert list(read(file).unsent.values()) == ["closed"]
+
+
+async def test_what_is_typed_right_before_the_end_is_kept(store_path: Path, tmp_path: Path) -> None:
+    file, go_on = tmp_path / "screen.json", Event()
+
+    def opened(_progress: LoadProgress) -> Engine:
+        assert go_on.wait(60)
+        return ScriptedEngine()
+
+    app = quiet_app(opened, store_path, kept_file=file)
+    async with app.run_test(size=SIZE) as pilot:
+        await pilot.pause()
+        for key in (*"sent", "enter", *"typed", "ctrl+q"):
+            app.post_message(events.Key(key, key if len(key) == 1 else None))
+        await pilot.pause(0.5)
+        go_on.set()
+    assert [pane.unsent for pane in read(file).panes] == ["sent\n\ntyped"]

@@ -1,5 +1,6 @@
 """All panes, the engines they share, and the keys that move between them."""
 
+import asyncio
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, ClassVar
@@ -285,6 +286,19 @@ class ChatScreen(PaneScreen):
         await self.app.push_screen(DetailsScreen(self._meter, lambda: self.panes))
 
     # --- small things
+
+    def quit_app(self) -> None:
+        """End; a model that could not be loaded decides the exit code."""
+        error = self.load_error
+        self.app.exit(return_code=error.exit_code if error else 0)
+
+    async def caught_up(self) -> None:
+        """Wait until all that was typed here is in its box, sent, or done."""
+        for one in self.pane.box.ancestors_with_self:
+            for _ in range(2):  # what is handled may leave a message for itself
+                done = asyncio.Event()
+                if one is not self.app and one.call_later(done.set):
+                    await done.wait()
 
     def stop_or(self, quit_app: Callable[[], None]) -> None:
         """Ctrl+C: first the answer stops; without one, the app may quit."""
