@@ -202,9 +202,9 @@ def _naive_turn(naive: Naive, most: int, ends: frozenset[int], meter: Meter | No
         before, ids, decode = _joules(meter), list[tuple[int, ...]](), 0.0
         started = clock()
         for prompt in prompts:
-            said, first, whole = answer(naive, prompt, most, ends, clock)
+            said, first, total = answer(naive, prompt, most, ends, clock)
             ids.append(tuple(said))
-            decode += whole - first
+            decode += total - first
         seconds = clock() - started
         joules = _since(before, meter)
         return Turn(tuple(ids), seconds, decode, sum(map(len, ids)), joules, fmean(map(len, prompts)))
@@ -248,11 +248,11 @@ def _histogram(stats: Sequence[Stats]) -> tuple[int, ...]:
     """How many steps checked 0, 1, 2, … guesses: a draft of k guesses was tried at its first k places."""
     tried: list[int] = [sum(one.steps for one in stats)]
     for one in stats:
-        for place, (count, _) in enumerate(one.drafting.by_position if one.drafting else (), 1):
-            if place == len(tried):
+        for position, (count, _) in enumerate(one.drafting.by_position if one.drafting else (), 1):
+            if position == len(tried):
                 tried.append(0)
-            tried[place] += count
-    return tuple(here - there for here, there in pairwise([*tried, 0]))
+            tried[position] += count
+    return tuple(now - after for now, after in pairwise([*tried, 0]))
 
 
 def _joules(meter: Meter | None) -> float | None:

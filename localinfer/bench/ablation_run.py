@@ -15,9 +15,9 @@ from localinfer import __version__
 from localinfer.bench.ablation import NATIVE, ToPrompts, Variant, measure_variants, variants_of
 from localinfer.bench.ablation_report import AblationRow, replay, rows_of
 from localinfer.bench.compare import read_report
-from localinfer.bench.here import describe_machine, share_stolen, stolen_ticks
 from localinfer.bench.measure import Clock, random_tokens
 from localinfer.bench.naive import open_naive
+from localinfer.bench.system import describe_machine, share_stolen, stolen_ticks
 from localinfer.config import EngineConfig, KvBits
 from localinfer.cost.energy import source_of, start_meter
 from localinfer.cost.fit import estimate
@@ -96,8 +96,8 @@ def run_ablation(
     klds = divergences(variants, bandwidth.threads, real=real, plain=plan.plain, seed=seed, on_progress=on_progress)
     rows = rows_of(results, klds, tariff, source_of(meter))
     if recorded is not None and not real:
-        place = next(i for i, row in enumerate(rows) if row.name == "INT3") + 1
-        rows.insert(place, replay(rows, results, plan.base, recorded))
+        index = next(i for i, row in enumerate(rows) if row.name == "INT3") + 1
+        rows.insert(index, replay(rows, results, plan.base, recorded))
     isa = results[1].settings.partition(" ")[0]
     machine = describe_machine(isa, bandwidth.threads, bandwidth.bytes_per_s, share_stolen(before, stolen_ticks()))
     return {

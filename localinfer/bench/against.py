@@ -39,22 +39,22 @@ def run_tests(
     """
     tell = on_progress or (lambda what, done, total: None)
     turns = [(test, runners[test.name]) for test in tests]
-    total = sum(len(here) for _, here in turns) * (repetitions + 1)
+    total = sum(len(contenders) for _, contenders in turns) * (repetitions + 1)
     done = 0
     rows: list[list[BenchRow]] = []
-    for test, here in turns:
-        samples: list[list[Sample]] = [[] for _ in here]
+    for test, contenders in turns:
+        samples: list[list[Sample]] = [[] for _ in contenders]
         for repetition in range(-1, repetitions):  # -1 warms up
-            for runner, kept in zip(here, samples, strict=True):
+            for runner, taken in zip(contenders, samples, strict=True):
                 tell(f"{test.name} {runner.who.info.backend}", done, total)
                 sample = measure(runner.engine, test, repetition, seed, clock, meter)
                 done += 1
                 if repetition >= 0:
-                    kept.append(sample)
+                    taken.append(sample)
         rows.append(
             [
-                make_row(test, runner.who, kept, bandwidth, tariff, source_of(meter))
-                for runner, kept in zip(here, samples, strict=True)
+                make_row(test, runner.who, taken, bandwidth, tariff, source_of(meter))
+                for runner, taken in zip(contenders, samples, strict=True)
             ]
         )
     tell("done", total, total)

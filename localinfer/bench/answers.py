@@ -83,7 +83,7 @@ def run_answers(
         for engine in engines.values():
             _answer(engine, to_tokens(engine, "Say hello."), 16, clock)  # warm
         for number, prompt in enumerate(prompts):
-            here = found.setdefault(prompt.task, {name: [] for name in ways})
+            of_task = found.setdefault(prompt.task, {name: [] for name in ways})
             tokens = to_tokens(engines["off"], prompt.prompt)
             # Who begins changes from prompt to prompt: none always has the warmer cache.
             names = list(ways)[number % len(ways) :] + list(ways)[: number % len(ways)]
@@ -93,7 +93,7 @@ def run_answers(
                 answers[name] = _answer(engines[name], tokens, max_tokens, clock)
             for name in ways:
                 _require_same(prompt, name, answers[name].token_ids, answers["off"].token_ids)
-                here[name].append(answers[name])
+                of_task[name].append(answers[name])
     on_progress("done", 1, 1)
     return [
         _row(task, name, answered, by_way["off"]) for task, by_way in found.items() for name, answered in by_way.items()
@@ -152,12 +152,12 @@ def answers_table(rows: Sequence[TaskRow]) -> str:
     head = ["task", "draft", "tokens", "t/s", "x plain", "median", "least", "kept", "tokens a step", "output"]
     cells = [head, ["---", "---", *["---:"] * 7, "---"]]
     for row in rows:
-        kept = "" if row.acceptance is None else f"{row.acceptance:.0%}"
+        accepted = "" if row.acceptance is None else f"{row.acceptance:.0%}"
         ratios = (row.times_plain, row.times_plain_median, row.times_plain_least)
         times = ["" if ratio is None else f"{ratio:.2f}" for ratio in ratios]
         step = f"{row.tokens_per_step:.2f}"
         cells.append(
-            [row.test, row.draft, str(row.tokens), f"{row.tok_s:.1f}", *times, kept, step, row.output_hash[:8]]
+            [row.test, row.draft, str(row.tokens), f"{row.tok_s:.1f}", *times, accepted, step, row.output_hash[:8]]
         )
     return "".join("| " + " | ".join(line) + " |\n" for line in cells)
 

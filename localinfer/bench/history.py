@@ -15,7 +15,7 @@ from localinfer.cost.energy import marked
 from localinfer.errors import NotFound
 from localinfer.paths import bench_file
 
-Kept = Mapping[str, Any]
+Saved = Mapping[str, Any]
 
 LIMIT = 64 << 20
 """Bytes of the file that are read, from its end."""
@@ -44,7 +44,7 @@ def keep(report: Mapping[str, Any], *, command: str) -> str:
     return ""
 
 
-def kept(model: str | None = None) -> tuple[list[Kept], int]:
+def reports(model: str | None = None) -> tuple[list[Saved], int]:
     """The reports that are kept, oldest first, of one model or of all; and how many lines made no sense.
 
     The ablations of all forms of a model belong to each of them.
@@ -56,7 +56,7 @@ def kept(model: str | None = None) -> tuple[list[Kept], int]:
             lines = file.read(LIMIT).splitlines()
     except OSError:
         return [], 0
-    found, damaged = list[Kept](), 0
+    found, damaged = list[Saved](), 0
     for line in lines:
         try:
             report = json.loads(line)
@@ -80,9 +80,9 @@ def _checked(report: Any) -> str:
     return name
 
 
-def last(model: str, names: Collection[str]) -> Kept:
+def last(model: str, names: Collection[str]) -> Saved:
     """The last report of this model with one of the tests `names`. Raises `NotFound` when there is none."""
-    found = [report for report in kept(model)[0] if any(row_name(row) in names for row in report.get("rows", ()))]
+    found = [report for report in reports(model)[0] if any(row_name(row) in names for row in report.get("rows", ()))]
     if not found:
         raise NotFound(
             f"no benchmark of `{model}` with these tests is kept", hint="leave out `--compare last` this time"
@@ -90,7 +90,7 @@ def last(model: str, names: Collection[str]) -> Kept:
     return found[-1]
 
 
-def history_table(reports: Sequence[Kept]) -> str:
+def history_table(reports: Sequence[Saved]) -> str:
     """A line a test of each run; every line ends with a newline."""
     lines = [
         "| when | version | model | test | tok/s | J a token | $ a million | output |",
@@ -117,7 +117,7 @@ def history_table(reports: Sequence[Kept]) -> str:
     return "".join(line + "\n" for line in lines)
 
 
-def history_plot(reports: Sequence[Kept], *, width: int, height: int = 15, colour: bool = False) -> str:
+def history_plot(reports: Sequence[Saved], *, width: int, height: int = 15, colour: bool = False) -> str:
     """Tokens a second of each test by the number of the run, drawn with letters; empty for a single run."""
     plotext: Any = import_module("plotext")
     curves: dict[str, list[tuple[int, float]]] = {}
@@ -139,12 +139,12 @@ def history_plot(reports: Sequence[Kept], *, width: int, height: int = 15, colou
     return drawn if colour else str(plotext.uncolorize(drawn))
 
 
-def _rows(report: Kept) -> list[Mapping[str, Any]]:
+def _rows(report: Saved) -> list[Mapping[str, Any]]:
     """What has a speed: tests, answers, variants and workloads; not the times of single steps."""
     return [row for row in _all_rows(report) if row.get("tok_s") is not None and "n_rows" not in row]
 
 
-def _all_rows(report: Kept) -> list[Mapping[str, Any]]:
+def _all_rows(report: Saved) -> list[Mapping[str, Any]]:
     return [row for part in ("rows", "answers", "ladder", "serving") for row in report.get(part, ())]
 
 

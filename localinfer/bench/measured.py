@@ -22,14 +22,14 @@ WIDTHS = (8, 4, 3)
 """Bits that an original can be quantized to."""
 
 
-def fit_here(asked: Asked, config: EngineConfig, *, disk: Path, drafter: Path | None = None) -> FitReport:
+def fit_report(asked: Asked, config: EngineConfig, *, disk: Path, drafter: Path | None = None) -> FitReport:
     """As `fit`, in all forms, with what was measured here. Raises what opening a checkpoint raises, too."""
     checkpoint = Checkpoint(asked.path)
     forms = forms_of(checkpoint, asked.form)
     return fit(asked, checkpoint, forms, measured_models(config), config, disk=disk, drafter=drafter)
 
 
-def cost_here(
+def cost_of_model(
     model: LocalModel,
     config: EngineConfig,
     tariff: Tariff,
@@ -45,7 +45,7 @@ def cost_here(
 def facts_of(model: LocalModel, config: EngineConfig) -> Facts:
     """The steps of `model` on this machine, the models that were measured on it, and what it drew."""
     steps = next((dict(one.step_s) for key, one in timed_models(config) if key.model == model.ref), {})
-    watts = benched_watts(history.kept()[0], model.ref, cpu_model(), streams=config.parallel)
+    watts = benched_watts(history.reports()[0], model.ref, cpu_model(), streams=config.parallel)
     return Facts(steps, measured_models(config), watts)
 
 
@@ -70,7 +70,7 @@ def _form(bits: int, group: int, table_group: int) -> Form:
 def measured_models(config: EngineConfig) -> list[Known]:
     """The models that were benchmarked or timed on this machine with as many threads; those that are gone are left
     out."""
-    found, reports = list[Known](), history.kept()[0]
+    found, reports = list[Known](), history.reports()[0]
     for key, steps in timed_models(config):
         try:
             model = resolve(key.model, offline=True)
@@ -95,7 +95,7 @@ def timed_models(config: EngineConfig) -> list[tuple[step_timing.Key, step_timin
     return sorted(found, key=lambda entry: entry[0].kv_bits != config.kv_bits)
 
 
-def benched(reports: Sequence[history.Kept], model: str, cpu: str, isa: str, *, threads: int) -> float | None:
+def benched(reports: Sequence[history.Saved], model: str, cpu: str, isa: str, *, threads: int) -> float | None:
     """Seconds a token of one stream without drafts at the start of a text, as last benchmarked here; None if never."""
     for row in _generated(reports, model, cpu):
         plain = row.get("batch") == 1 and row.get("draft") == "off" and "@" not in str(row["test"])
@@ -104,7 +104,7 @@ def benched(reports: Sequence[history.Kept], model: str, cpu: str, isa: str, *, 
     return None
 
 
-def benched_watts(reports: Sequence[history.Kept], model: str, cpu: str, *, streams: int) -> float | None:
+def benched_watts(reports: Sequence[history.Saved], model: str, cpu: str, *, streams: int) -> float | None:
     """Watts while this model generated so many texts, or else another number, as last measured here; no estimates."""
     found = [
         (row.get("batch") == streams, row["joules_per_token"] * row["tok_s"])
@@ -114,7 +114,7 @@ def benched_watts(reports: Sequence[history.Kept], model: str, cpu: str, *, stre
     return max(found, key=lambda one: one[0])[1] if found else None
 
 
-def _generated(reports: Sequence[history.Kept], model: str, cpu: str) -> list[history.Kept]:
+def _generated(reports: Sequence[history.Saved], model: str, cpu: str) -> list[history.Saved]:
     """The rows of tests that generate, the newest report's first."""
     mine = [one for one in reports if one["model"]["name"] == model and one.get("machine", {}).get("cpu") == cpu]
     return [row for one in reversed(mine) for row in one.get("rows", ()) if str(row.get("test", "")).startswith("tg")]

@@ -32,7 +32,7 @@ def parse_tasks(words: Sequence[str]) -> list[str]:
     return names
 
 
-def own_prompts(tasks: Sequence[str], most: int = 10) -> list[TaskPrompt]:
+def bundled_prompts(tasks: Sequence[str], most: int = 10) -> list[TaskPrompt]:
     """The first `most` of our own prompts for each of `tasks`."""
     folder = resources.files("localinfer.bench") / "prompts"
     found = []

@@ -9,12 +9,12 @@ from pathlib import Path
 from typing import Any
 
 from localinfer.bench.against import Runner, run_tests
-from localinfer.bench.here import describe_machine, forget_peak, peak_bytes, share_stolen, stolen_ticks
 from localinfer.bench.llamacpp import best_llamacpp, gguf_parameters
 from localinfer.bench.measure import Clock, measure_step
 from localinfer.bench.plan import BenchTest, context_for
 from localinfer.bench.report import BenchModel, BenchReport, StepRow
 from localinfer.bench.rows import BenchRow, Contender
+from localinfer.bench.system import describe_machine, forget_peak, peak_bytes, share_stolen, stolen_ticks
 from localinfer.config import EngineConfig, in_range
 from localinfer.cost.energy import start_meter, with_card
 from localinfer.cost.machine import read_bandwidth
@@ -98,20 +98,20 @@ def run_bench(
     found: dict[str, list[BenchRow]] = {}
     model: BenchModel | None = None
     for streams in sorted({test.streams for test in tests}):
-        here = [test for test in tests if test.streams == streams]
-        ours, kinds = _for_streams(config, here, streams), sorted({test.kind for test in here})
+        chosen = [test for test in tests if test.streams == streams]
+        ours, kinds = _for_streams(config, chosen, streams), sorted({test.kind for test in chosen})
         with (
             subject.open(ours, clock, on_progress) as runner,
-            _others(subject, ways or {}, here, streams, clock) as others,
+            _others(subject, ways or {}, chosen, streams, clock) as others,
             _peers(against, ours, kinds, seed, clock) as peers,
         ):
             model = model or _model(subject, runner)
-            turns = {test.name: [runner, *others, *([peers[test.kind]] if peers else [])] for test in here}
+            turns = {test.name: [runner, *others, *([peers[test.kind]] if peers else [])] for test in chosen}
             how: dict[str, Any] = {"repetitions": repetitions, "seed": seed, "on_progress": on_progress, "clock": clock}
             info = runner.engine.info
             meter = with_card(start_meter(tariff.watts), info.card)
-            rows_here = run_tests(here, turns, bandwidth=bandwidth, meter=meter, tariff=tariff, **how)
-            found |= {test.name: lines for test, lines in zip(here, rows_here, strict=True)}
+            new_rows = run_tests(chosen, turns, bandwidth=bandwidth, meter=meter, tariff=tariff, **how)
+            found |= {test.name: lines for test, lines in zip(chosen, new_rows, strict=True)}
     assert model is not None
     steps = _steps(subject, config, rows, seed, clock) if rows else []
     isa, steal = info.isa if info.backend == "cpu" else "", share_stolen(before, stolen_ticks())

@@ -125,7 +125,7 @@ class Chat:
     ) -> Generator[Event, None, None]:
         """Answer `turns`, or go on with an answer of which `begun` is there."""
         tokens, dropped = self._fit(turns, begun, begun_tokens)
-        keep = self._kept_tokens(turns, tokens) if self.on_overflow == "shift" else 0
+        keep = self._reused_tokens(turns, tokens) if self.on_overflow == "shift" else 0
         written: list[str] = []
         stream = self._stream(tokens, keep, cancelled)
         try:
@@ -173,8 +173,8 @@ class Chat:
             return tokens, 0
         first = bisect_left(later, True, key=lambda start: len(read(start)) <= size // 2)
         self._forgotten = later[min(first, len(later) - 1)]
-        kept = read(self._forgotten)
-        return kept, len(tokens) - len(kept)
+        known = read(self._forgotten)
+        return known, len(tokens) - len(known)
 
     def _reply_room(self) -> int:
         """Tokens to leave free for the answer before it starts."""
@@ -236,7 +236,7 @@ class Chat:
         tokenizer = self.engine.tokenizer
         return [tokenizer.bos_id] if tokenizer.adds_bos and tokenizer.bos_id is not None else []
 
-    def _kept_tokens(self, turns: list[Message], tokens: list[int]) -> int:
+    def _reused_tokens(self, turns: list[Message], tokens: list[int]) -> int:
         """How many tokens stand before the first turn's own text: the system prompt and the turn's header."""
         if self.raw:
             return len(self._bos())

@@ -14,7 +14,7 @@ SAVE_SECONDS = 1.0
 
 
 @dataclass(slots=True)
-class Place:
+class Position:
     """Where an answer goes in the tree of messages."""
 
     parent: int | None = None
@@ -63,7 +63,7 @@ class Recorder:
         """The prompt that was asked last, if it got no answer; the next one takes its place."""
         self._clock = clock
 
-    def record(self, events: Generator[Event, None, None], place: Place) -> Generator[Event, None, None]:
+    def record(self, events: Generator[Event, None, None], position: Position) -> Generator[Event, None, None]:
         """Pass `events` of one reply on, and save the prompt and the answer.
 
         Nothing is saved before the first event, so a prompt that the engine refuses leaves no trace.
@@ -73,7 +73,7 @@ class Recorder:
         saved_at = self._clock()
         try:
             for event in events:
-                answer = answer or self._begin(place)
+                answer = answer or self._begin(position)
                 match event:
                     case Text(text=text, token_ids=ids):
                         answer.text.append(text)
@@ -83,7 +83,7 @@ class Recorder:
                             saved_at = self._clock()
                     case Finished() as finished:
                         ending = finished.reason
-                        answer.figures = _figures(finished, place)
+                        answer.figures = _figures(finished, position)
                 yield event
         except GeneratorExit:  # nobody listens any more
             ending = "cancelled"
@@ -91,32 +91,32 @@ class Recorder:
         finally:
             events.close()
             if answer is not None:
-                self._end(answer, ending, place)
+                self._end(answer, ending, position)
 
-    def _begin(self, place: Place) -> _Answer:
+    def _begin(self, position: Position) -> _Answer:
         """Save the prompt and make place for the answer."""
-        begun = place.begun
+        begun = position.begun
         answer = _Answer(-1)
         if begun is not None:
             answer.text, answer.tokens = [begun.content], list(begun.tokens)
             answer.row = begun.id or -1
             self._save(answer, "writing")
         else:
-            self._try(lambda: self._make_place(answer, place))
+            self._try(lambda: self._open_position(answer, position))
         return answer
 
-    def _make_place(self, answer: _Answer, place: Place) -> None:
+    def _open_position(self, answer: _Answer, position: Position) -> None:
         if self.chat_id is None:
             self.chat_id = self.store.create(self.model, system=self.system)
         else:
             self.store.set_model(self.chat_id, self.model)
         asked, answer.row = self.store.begin(
             self.chat_id,
-            place.prompt,
-            parent=place.parent,
-            replaces=place.replaces,
+            position.prompt,
+            parent=position.parent,
+            replaces=position.replaces,
             model=self.model,
-            system=place.system,
+            system=position.system,
         )
         self.unanswered = asked or self.unanswered
 
@@ -126,10 +126,10 @@ class Recorder:
         if answer.row > 0:
             self._try(lambda: self.store.update(answer.row, text, ending=ending, tokens=tokens, figures=answer.figures))
 
-    def _end(self, answer: _Answer, ending: Ending, place: Place) -> None:
+    def _end(self, answer: _Answer, ending: Ending, position: Position) -> None:
         if any(answer.text):
             self._save(answer, ending)
-            self.unanswered = None if place.prompt is not None else self.unanswered
+            self.unanswered = None if position.prompt is not None else self.unanswered
         elif answer.row > 0:
             self._try(lambda: self.store.discard(answer.row))
 
@@ -140,7 +140,7 @@ class Recorder:
             self.problem = error
 
 
-def _figures(finished: Finished, place: Place) -> Figures:
-    now = Figures.of(finished.stats, place.attempt)
-    before = place.begun.figures if place.begun else None
+def _figures(finished: Finished, position: Position) -> Figures:
+    now = Figures.of(finished.stats, position.attempt)
+    before = position.begun.figures if position.begun else None
     return before.and_then(now) if before else now

@@ -50,7 +50,7 @@ def write_self_calibration(
     with. `engine` runs `together` sequences. Raises `UsageError` for a model that says too little, `DoesNotFit` for a
     full disk.
     """
-    lines = _whole_lines(path, together)
+    lines = _complete_lines(path, together)
     done = sum(_length(engine, line) for line in lines)
     begin = _begin_of_question(engine)
     most = 64 + tokens // 8
@@ -73,7 +73,7 @@ def write_self_calibration(
     return done
 
 
-def _whole_lines(path: Path, together: int) -> list[Line]:
+def _complete_lines(path: Path, together: int) -> list[Line]:
     """What is there, in whole rounds; a kill may have torn the last one, which is cut off."""
     data = path.read_bytes() if path.exists() else b""
     lines = data.split(b"\n")[:-1]

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Literal
 
 from localinfer.chats.chat import Chat
 from localinfer.chats.lease import Lease
-from localinfer.chats.recording import Place, Recorder
+from localinfer.chats.recording import Position, Recorder
 from localinfer.chats.store import ChatStore, SavedChat
 from localinfer.chats.turns import SavedTurn, as_held
 from localinfer.config import Overflow, SamplingParams
@@ -145,11 +145,11 @@ class ChatSession:
         """Answer `prompt`, saved as it is written. See `Chat.reply`."""
         return self._recorded(self._asking().reply(prompt, cancelled=cancelled), self._after(self.turns, prompt))
 
-    def edit(self, place: int, prompt: str, *, cancelled: Callable[[], bool]) -> Iterator[Event]:
+    def edit(self, position: int, prompt: str, *, cancelled: Callable[[], bool]) -> Iterator[Event]:
         """Answer `prompt` in place of the one at `turns[place]`: a branch, beside what was said after that one."""
-        if not (0 <= place < len(self.turns) and self.turns[place].role == "user"):
+        if not (0 <= position < len(self.turns) and self.turns[position].role == "user"):
             raise UsageError("there is no such prompt", hint="choose one of those that are shown")
-        before = self.turns[:place]
+        before = self.turns[:position]
         self.chat = self._chat_on(self._asking().engine, before)
         return self._recorded(self.chat.reply(prompt, cancelled=cancelled), self._after(before, prompt))
 
@@ -158,8 +158,8 @@ class ChatSession:
         if len(self.turns) < 2:
             raise UsageError("there is no answer to write anew", hint="send a prompt first")
         prompt, answer = self.turns[-2:]
-        place = Place(prompt.id, attempt=answer.variants, system=self._new_system(self.turns[:-1]))
-        return self._recorded(self._asking().regenerate(attempt=answer.variants, cancelled=cancelled), place)
+        position = Position(prompt.id, attempt=answer.variants, system=self._new_system(self.turns[:-1]))
+        return self._recorded(self._asking().regenerate(attempt=answer.variants, cancelled=cancelled), position)
 
     def go_on(self, *, cancelled: Callable[[], bool]) -> Iterator[Event]:
         """Go on with the last answer, which was cut off. See `Chat.go_on`."""
@@ -169,11 +169,11 @@ class ChatSession:
         attempt = answer.figures.attempt if answer.figures else 0
         tokens = answer.tokens if answer.model == self.model else ()
         said = self._asking().go_on(tokens=tokens, attempt=attempt, cancelled=cancelled)
-        return self._recorded(said, Place(begun=answer, attempt=attempt))
+        return self._recorded(said, Position(begun=answer, attempt=attempt))
 
-    def page(self, place: int, by: int) -> bool:
+    def page(self, position: int, by: int) -> bool:
         """Show another variant of `turns[place]`, with what was said after it. False if there is none."""
-        turn = self.turns[place]
+        turn = self.turns[position]
         if self.chat_id is None or turn.id is None or not self.store.page(self.chat_id, turn.id, by):
             return False
         self._reload()
@@ -241,9 +241,9 @@ class ChatSession:
         self.held_by, self.free = taken if isinstance(taken, int) else None, False
         self._lease = taken if isinstance(taken, Lease) else None
 
-    def _recorded(self, events: Generator[Event, None, None], place: Place) -> Iterator[Event]:
+    def _recorded(self, events: Generator[Event, None, None], position: Position) -> Iterator[Event]:
         """The events of a reply; then `turns` are those that are kept."""
-        saying = self._recorder.record(events, place)
+        saying = self._recorder.record(events, position)
         try:
             for first in saying:
                 self._take()  # a new chat has its number now
@@ -281,10 +281,10 @@ class ChatSession:
             return turns[:-1]
         return as_held(turns) if self._is_held else turns
 
-    def _after(self, before: tuple[SavedTurn, ...], prompt: str) -> Place:
+    def _after(self, before: tuple[SavedTurn, ...], prompt: str) -> Position:
         """The place of a prompt that follows these turns."""
         parent = next((turn.id for turn in reversed(before) if turn.id is not None), None)
-        return Place(parent, prompt, replaces=self._recorder.unanswered, system=self._new_system(before))
+        return Position(parent, prompt, replaces=self._recorder.unanswered, system=self._new_system(before))
 
     def _new_system(self, before: tuple[SavedTurn, ...]) -> str | None:
         """The system prompt, if it was not in force before."""

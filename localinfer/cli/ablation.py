@@ -114,13 +114,13 @@ def _of_random(word: str, settings: dict[str, Any], quiet: bool) -> "AblationPla
 
 
 def _prompts() -> "ToPrompts":
-    from localinfer.bench.prompts import TASKS, own_prompts
+    from localinfer.bench.prompts import TASKS, bundled_prompts
     from localinfer.chats.chat import Chat
     from localinfer.engine.protocol import Engine
 
     def to_prompts(engine: Engine) -> list[tuple[int, ...]]:
         raw = engine.chat_template is None
-        return [tuple(Chat(engine, raw=raw).tokens_of(one.prompt)) for one in own_prompts(TASKS, PER_TASK)]
+        return [tuple(Chat(engine, raw=raw).tokens_of(one.prompt)) for one in bundled_prompts(TASKS, PER_TASK)]
 
     return to_prompts
 

@@ -210,13 +210,13 @@ def drafting_ways(engine: EngineFlags, *, typed: bool) -> dict[str, EngineConfig
 
 def chosen_prompts(tasks: list[str], file: str | None) -> "list[TaskPrompt]":
     """Those of a file, or our own of `tasks`."""
-    from localinfer.bench.prompts import own_prompts, parse_tasks, prompts_of
+    from localinfer.bench.prompts import bundled_prompts, parse_tasks, prompts_of
 
     if file is not None:
         if tasks:
             raise UsageError("both `--tasks` and `--prompts`", hint="leave one of them out")
         return prompts_of(Path(file).expanduser())
-    return own_prompts(parse_tasks(tasks))
+    return bundled_prompts(parse_tasks(tasks))
 
 
 def answer_prompts(

@@ -31,10 +31,10 @@ def show_history(model: str | None, *, json: bool) -> None:
     """The runs that were kept, of one model or of all: a table and a plot, or JSON. Raises `NotFound` without any."""
     import shutil
 
-    from localinfer.bench.history import history_plot, history_table, kept
+    from localinfer.bench.history import history_plot, history_table, reports
     from localinfer.cli.output import is_terminal, line, note, show_json
 
-    found, damaged = kept(name_of(model) if model else None)
+    found, damaged = reports(name_of(model) if model else None)
     if damaged:
         note(f"lines of the history that make no sense, left out: {damaged}")
     if not found:

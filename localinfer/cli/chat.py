@@ -14,7 +14,7 @@ from localinfer.cli.telling import Terminal
 from localinfer.errors import LocalInferError, UsageError
 
 if TYPE_CHECKING:
-    from localinfer.chats.kept_screen import KeptScreen
+    from localinfer.chats.screen_state import ScreenState
     from localinfer.chats.store import SavedChat
     from localinfer.engine.protocol import Engine
     from localinfer.events import OnProgress
@@ -84,7 +84,7 @@ def chat(
             here=lambda: [one.ref for one in list_models()],
             name_of=partial(_name_of, offline=offline),
             theme=theme,
-            kept_file=screen_file(),
+            state_file=screen_file(),
             layout=layout,
             tariff=cost.tariff(),
             offer_for=lambda ref: would_charge(ref, cost.api_model),
@@ -100,9 +100,9 @@ def _name_of(ref: str, *, offline: bool) -> str:
         return ref
 
 
-def _left(latest: "SavedChat | None") -> "KeptScreen | None":
+def _left(latest: "SavedChat | None") -> "ScreenState | None":
     """The panes as they were left, if the chat to go on with is in one of them or they were left after it."""
-    from localinfer.chats.kept_screen import left
+    from localinfer.chats.screen_state import left
     from localinfer.paths import screen_file
 
     return left(screen_file(), latest.id, latest.updated) if latest else None

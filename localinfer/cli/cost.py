@@ -37,7 +37,7 @@ def cost(
     int8_tops, memory_gb, source, date, and watts and usd, or
     usd_per_hour; `needs` says what is missing to run on it.
     """
-    from localinfer.bench.measured import cost_here
+    from localinfer.bench.measured import cost_of_model
     from localinfer.cli.counts import counts
     from localinfer.cli.output import line, show_json
     from localinfer.cost.costing import cost_table, draw
@@ -57,7 +57,7 @@ def cost(
             f"{found.path.name} is a GGUF file, whose speed here is not known", hint="`localinfer import` it first"
         )
     config = replace(engine.config(draft="off"), parallel=streams[0])
-    report = cost_here(found, config, costs.tariff(), api_model=costs.api_model, per_day=tokens_per_day)
+    report = cost_of_model(found, config, costs.tariff(), api_model=costs.api_model, per_day=tokens_per_day)
     if picture is not None:
         draw(report, picture)
     show_json(report.to_json()) if json else line(cost_table(report).rstrip("\n"))

@@ -52,7 +52,7 @@ def doctor(*, recalibrate: o.Recalibrate, json: o.Json, quiet: o.Quiet) -> None:
         "cards": _or_problem(lambda: cards(again=recalibrate, quiet=quiet)),
         "steps": _or_problem(steps),
         "templates": _or_problem(templates),
-        "places": _or_problem(places),
+        "places": _or_problem(folders),
         "settings": _or_problem(settings),
         "unknown_environment": unknown_environment(),
     }
@@ -160,7 +160,7 @@ def forget() -> int:
     return step_timing.forget()
 
 
-def places() -> dict[str, str]:
+def folders() -> dict[str, str]:
     """Where things are kept."""
     from localinfer import paths
 

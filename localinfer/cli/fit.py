@@ -59,11 +59,11 @@ def fit(
 
 def judged(asked: "Asked", config: EngineConfig) -> "FitReport":
     """The report, with the drafter that the settings name."""
-    from localinfer.bench.measured import fit_here
+    from localinfer.bench.measured import fit_report
     from localinfer.paths import hub_cache_dir, models_dir
 
     disk = hub_cache_dir() if asked.download_bytes else models_dir()
-    return fit_here(asked, config, disk=disk, drafter=config.draft_model)
+    return fit_report(asked, config, disk=disk, drafter=config.draft_model)
 
 
 def _asked(ref: str, folder: Path, revision: str | None, token: str | None, *, offline: bool) -> "Asked":
@@ -129,10 +129,10 @@ def _by_headers(
     from localinfer.hub.starter import look_into_package
 
     if not offline:
-        (there := folder / "hub").mkdir()
+        (headers := folder / "hub").mkdir()
         try:
-            found = peek(ref, there, revision=revision, token=token, patience=HASTY if shipped else PATIENT)
-            return Asked(there, found.repo, "BF16", found.commit, found.download_bytes, wanted)
+            found = peek(ref, headers, revision=revision, token=token, patience=HASTY if shipped else PATIENT)
+            return Asked(headers, found.repo, "BF16", found.commit, found.download_bytes, wanted)
         except (NetworkError, NotFound) as error:
             if shipped is None:
                 suggest(error, ref)
@@ -140,10 +140,10 @@ def _by_headers(
             note(f"{error.message}; the sizes are those of the weights in an installed package")
     assert shipped is not None
     assert shipped.package is not None
-    (there := folder / "package").mkdir()
-    size = look_into_package(shipped.package, there)
+    (headers := folder / "package").mkdir()
+    size = look_into_package(shipped.package, headers)
     package = shipped.package.package
-    return Asked(there, shipped.repo, "BF16", wanted=wanted, package=package, import_bytes=size)
+    return Asked(headers, shipped.repo, "BF16", wanted=wanted, package=package, import_bytes=size)
 
 
 def resolve_or_none(ref: str, revision: str | None, *, offline: bool) -> "LocalModel | None":

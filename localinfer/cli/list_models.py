@@ -11,11 +11,11 @@ def list_models(*, json: o.Json, quiet: o.Quiet) -> None:
     """Show the models on this machine, downloads and quantized ones alike, and those that were never finished."""
     from localinfer.cli.output import note, show_json, table
     from localinfer.cli.tables import SOURCES, as_row, unfinished_row
-    from localinfer.hub.cache import list_models as models_here
+    from localinfer.hub.cache import list_models as installed_models
     from localinfer.hub.damage import damage_of
     from localinfer.hub.unfinished import unfinished_models
 
-    models, begun = models_here(), unfinished_models()
+    models, begun = installed_models(), unfinished_models()
     damaged = {model.ref: error for model in models if (error := damage_of(model.path))}
     if json:
         found = [as_row(one) | ({"problem": damaged[one.ref].message} if one.ref in damaged else {}) for one in models]

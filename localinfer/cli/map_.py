@@ -147,7 +147,7 @@ class _Job:
     ) -> None:
         self._opened, self._rows, self._total, self._parallel = opened, rows, total, parallel
         self._manner, self._quiet = manner, quiet
-        self._done = self._kept = self._errors = self._tokens = 0
+        self._done = self._earlier = self._errors = self._tokens = 0
         self._first: Answered | None = None
 
     def run(self, lines: "Iterator[Asked]") -> None:
@@ -159,7 +159,7 @@ class _Job:
         started = time.perf_counter()
         try:
             if self._rows is not None:
-                self._done = self._kept = self._rows.kept(lines)
+                self._done = self._earlier = self._rows.kept(lines)
             with Progress(long=True, quiet=self._quiet) as progress:
                 answers = answer_all(self._opened.engine, lines, parallel=self._parallel, manner=self._manner)
                 progress("answering", self._done, self._total)
@@ -194,9 +194,9 @@ class _Job:
 
         if self._quiet:
             return
-        kept = f", {self._kept} of them from before" if self._kept else ""
+        earlier = f", {self._earlier} of them from before" if self._earlier else ""
         speed = f"{self._tokens} tokens in {seconds:.1f} s, {self._tokens / max(seconds, 1e-9):.0f} a second"
-        note(f"{self._done} lines{kept}; {speed} with {self._parallel} together")
+        note(f"{self._done} lines{earlier}; {speed} with {self._parallel} together")
 
     def _note_stopped(self) -> None:
         from localinfer.cli.output import note

@@ -14,10 +14,10 @@ def model_names() -> list[str]:
     from localinfer.hub import catalogue
     from localinfer.hub.cache import list_models
 
-    here = list_models()
-    names = {model.name for model in here}
+    installed = list_models()
+    names = {model.name for model in installed}
     known = [alias for alias, repo in catalogue.aliases().items() if repo in names or alias == "starter"]
-    return sorted({name for name in (*known, *(model.ref for model in here)) if _PLAIN.fullmatch(name)})
+    return sorted({name for name in (*known, *(model.ref for model in installed)) if _PLAIN.fullmatch(name)})
 
 
 def pullable_names() -> list[str]:

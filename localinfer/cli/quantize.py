@@ -59,7 +59,7 @@ def quantize(
     _require_one("`--resume` and `--fresh`", resume, fresh)
     source = original(ref, revision=revision, offline=offline, quiet=quiet)
     name = name or source.name
-    made, dest = _place(name, width)
+    made, dest = _location(name, width)
     report, plan = make_small(
         source,
         width,
@@ -105,7 +105,7 @@ def _require_one(flags: str, *given: object) -> None:
         raise UsageError(f"{flags} were both given", hint="leave one of them out")
 
 
-def _place(name: str, bits: int) -> tuple[str, Path]:
+def _location(name: str, bits: int) -> tuple[str, Path]:
     """How the model to be made is called, and its folder. Raises `UsageError` when it is here already."""
     from localinfer.hub.cache import own_model, variant_dir
     from localinfer.hub.model import variant_of_bits

@@ -23,7 +23,7 @@ def rm(refs: Refs, *, dry_run: o.DryRun, yes: o.Yes, json: o.Json, quiet: o.Quie
     """
     from localinfer.cli.output import is_terminal, line, show_json
 
-    models = list({_place(found): found for found in map(_found, refs)}.values())
+    models = list({_location(found): found for found in map(_found, refs)}.values())
     for model in models:
         _remove(model, dry_run=True)  # refuses what is not ours before anything is deleted
     if not dry_run and not yes:
@@ -64,7 +64,7 @@ def _remove(model: "LocalModel | Unfinished", *, dry_run: bool) -> int:
     return remove_unfinished(model, dry_run=dry_run)
 
 
-def _place(model: "LocalModel | Unfinished") -> Any:
+def _location(model: "LocalModel | Unfinished") -> Any:
     from localinfer.hub.model import LocalModel
 
     return model.path if isinstance(model, LocalModel) else model.paths

@@ -75,16 +75,16 @@ def would_charge(model: str, api_model: str | None) -> Offer | None:
     Kept for the day in `prices_file()`: reading all prices takes half a second. Raises `UsageError` as `offer_named`.
     """
     key = f"{_version()} {datetime.now(UTC):%Y-%m-%d} {api_model or plain_name(model)}"
-    kept = _kept()
-    if key in kept:
-        entry = kept[key]
+    cached = _cached()
+    if key in cached:
+        entry = cached[key]
         try:
             return None if entry is None else Offer(**entry)
         except TypeError:
             pass  # of another version: looked up anew
     offers = [offer_named(api_model)] if api_model else offers_of(model)
     found = offers[0] if offers else None
-    _keep({**kept, key: asdict(found) if found else None})
+    _keep({**cached, key: asdict(found) if found else None})
     return found
 
 
@@ -117,7 +117,7 @@ def _version() -> str:
     return importlib.metadata.version("genai-prices")
 
 
-def _kept() -> dict[str, Any]:
+def _cached() -> dict[str, Any]:
     try:
         return read_object(prices_file())
     except LocalInferError:

@@ -22,15 +22,15 @@ class Bill:
     def in_words(self) -> str:
         """`≈12.3 J, ≈$0.0000007 of electricity; $0.00042 at novita/…`; what is not known is a dash."""
         if self.joules is None or self.electricity_usd is None:
-            here = "energy –"
+            energy = "energy –"
         else:
             price = marked(usd(self.electricity_usd), self.source)
-            here = f"{marked(f'{self.joules:.1f} J', self.source)}, {price} of electricity"
+            energy = f"{marked(f'{self.joules:.1f} J', self.source)}, {price} of electricity"
         if self.hardware_usd is not None:
-            here += f", {usd(self.hardware_usd)} of the machine"
+            energy += f", {usd(self.hardware_usd)} of the machine"
         if self.api_usd is None:
-            return f"{here}; API – (nobody is known to serve this model; `--api-model` compares with another)"
-        return f"{here}; {usd(self.api_usd)} at {self.api_model}"
+            return f"{energy}; API – (nobody is known to serve this model; `--api-model` compares with another)"
+        return f"{energy}; {usd(self.api_usd)} at {self.api_model}"
 
 
 def bill_of(
@@ -59,7 +59,7 @@ def usd(amount: float) -> str:
     """Dollars with two digits that count, however small: `$0.00000071`, `$3.40`."""
     if amount >= 0.1 or amount <= 0:
         return f"${amount:.2f}"
-    places = 1
-    while amount * 10**places < 10 and places < 14:
-        places += 1
-    return f"${amount:.{places}f}"
+    digits = 1
+    while amount * 10**digits < 10 and digits < 14:
+        digits += 1
+    return f"${amount:.{digits}f}"

@@ -49,7 +49,7 @@ class EnergyMeter:
 
     def joules(self) -> float | None:
         for i, zone in enumerate(self._zones):
-            now = _whole(zone.path / "energy_uj")
+            now = _number(zone.path / "energy_uj")
             if now is None:
                 return None
             step = now - self._last[i]
@@ -152,7 +152,7 @@ def start_meter(
 def start_counters(root: Path = POWERCAP) -> EnergyMeter | None:
     """A meter over all packages and their memory; None without counters, or when this user may not read them."""
     zones = [zone for folder in sorted(root.glob("intel-rapl:*")) if (zone := _zone(folder)) is not None]
-    last = [_whole(zone.path / "energy_uj") for zone in zones]
+    last = [_number(zone.path / "energy_uj") for zone in zones]
     if not zones or None in last:
         return None
     return EnergyMeter(zones, [value for value in last if value is not None])
@@ -176,11 +176,11 @@ def _zone(folder: Path) -> Zone | None:
         return None
     if not (name.startswith("package") or name == "dram"):
         return None
-    wraps_at = _whole(folder / "max_energy_range_uj")
+    wraps_at = _number(folder / "max_energy_range_uj")
     return Zone(folder, wraps_at) if wraps_at else None
 
 
-def _whole(path: Path) -> int | None:
+def _number(path: Path) -> int | None:
     try:
         text = path.read_text(encoding="ascii", errors="replace").strip()
     except OSError:

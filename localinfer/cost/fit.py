@@ -68,8 +68,8 @@ def estimate(
     """
     checkpoint = model if isinstance(model, Checkpoint) else Checkpoint(model)
     tokens = context_of(checkpoint, context)
-    whole = parallel * -(-tokens // BLOCK_TOKENS) * BLOCK_TOKENS if kv_tokens is None else kv_tokens
-    needs = held(checkpoint, context=tokens, kv_tokens=whole, kv_bits=kv_bits, parallel=parallel, form=form)
+    pool = parallel * -(-tokens // BLOCK_TOKENS) * BLOCK_TOKENS if kv_tokens is None else kv_tokens
+    needs = held(checkpoint, context=tokens, kv_tokens=pool, kv_bits=kv_bits, parallel=parallel, form=form)
     # What loading needs beside the weights is given back before the cache is written.
     other = max(needs.step, _loading(checkpoint, form) - needs.kv) + needs.ropes
     other += RUNTIME_BYTES + _tokenizer(checkpoint.path, checkpoint.spec.vocab_size) + _unfilled(checkpoint, form)

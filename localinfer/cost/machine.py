@@ -143,13 +143,13 @@ def read_bandwidth(threads: int | None = None, *, refresh: bool = False) -> Band
     from localinfer import native
 
     wanted = threads or native.physical_cores()
-    kept = known_bandwidth(wanted)
-    if kept is not None and not refresh:
-        return kept
+    cached = known_bandwidth(wanted)
+    if cached is not None and not refresh:
+        return cached
     size = min(PROBE_BYTES, max(available_bytes() // 4, 1 << 26))
     found = Bandwidth(native.read_bandwidth(size, wanted), wanted, time.time())
-    if kept is not None and kept.bytes_per_s >= found.bytes_per_s and found.measured - kept.measured < STALE:
-        return kept
+    if cached is not None and cached.bytes_per_s >= found.bytes_per_s and found.measured - cached.measured < STALE:
+        return cached
     _keep(found)
     return found
 
@@ -157,10 +157,10 @@ def read_bandwidth(threads: int | None = None, *, refresh: bool = False) -> Band
 def _entries() -> list[dict[str, Any]]:
     """Measurements of this processor, most threads first."""
     try:
-        kept = read_object(machine_file()).get("bandwidth", {}).get(cpu_model(), [])
+        cached = read_object(machine_file()).get("bandwidth", {}).get(cpu_model(), [])
     except (LocalInferError, AttributeError):
         return []
-    entries = [entry for entry in kept if isinstance(entry, dict)] if isinstance(kept, list) else []
+    entries = [entry for entry in cached if isinstance(entry, dict)] if isinstance(cached, list) else []
     return sorted(entries, key=lambda entry: -entry["threads"] if isinstance(entry.get("threads"), int) else 0)
 
 
@@ -169,13 +169,13 @@ def _keep(found: Bandwidth) -> None:
     entry = {"threads": found.threads, "bytes_per_s": round(found.bytes_per_s), "measured": round(found.measured)}
     others = [e for e in _entries() if e.get("threads") != found.threads]
     try:
-        kept = read_object(machine_file())
+        cached = read_object(machine_file())
     except LocalInferError:
-        kept = {}
-    bandwidth = kept.get("bandwidth")
+        cached = {}
+    bandwidth = cached.get("bandwidth")
     everyone = bandwidth if isinstance(bandwidth, dict) else {}
     try:
         machine_file().parent.mkdir(parents=True, exist_ok=True)
-        write_json(machine_file(), {**kept, "bandwidth": {**everyone, cpu_model(): [entry, *others]}})
+        write_json(machine_file(), {**cached, "bandwidth": {**everyone, cpu_model(): [entry, *others]}})
     except (LocalInferError, OSError):
         return

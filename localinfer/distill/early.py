@@ -51,10 +51,10 @@ def judge_early(
     arrays = model.arrays(np.empty(0, np.int32))
     adapter = ExitAdapter(model.layers, arrays["down"], arrays["up"])
     agreed: list[float] = []
-    for part, whole in ((a.astype(np.float32), b.astype(np.float32)) for a, b in zip(inner, hidden, strict=True)):
+    for part, full in ((a.astype(np.float32), b.astype(np.float32)) for a, b in zip(inner, hidden, strict=True)):
         if agreed and late():
             break
-        agreed.append((likeliest_tokens(program, adapter(part)) == likeliest_tokens(program, whole)).mean())
+        agreed.append((likeliest_tokens(program, adapter(part)) == likeliest_tokens(program, full)).mean())
     return (float(np.mean(agreed)),) * DEPTH, _seconds(program, adapter)
 
 

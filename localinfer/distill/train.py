@@ -171,11 +171,11 @@ class _Learning:
         optimizer = torch.optim.AdamW(model.parameters(), lr=RATE, betas=(0.9, 0.98), weight_decay=0.01)
         draw, started, step, share = np.random.default_rng(seed), clock(), 0, 0.0
         length = min(SEGMENT, int(tokens.shape[1]))
-        places = [(i, at) for i in range(len(tokens)) for at in range(0, tokens.shape[1] - length + 1, length)]
+        starts = [(i, at) for i in range(len(tokens)) for at in range(0, tokens.shape[1] - length + 1, length)]
         while share < 1:
-            if step % len(places) == 0:
-                draw.shuffle(places)
-            i, at = places[step % len(places)]
+            if step % len(starts) == 0:
+                draw.shuffle(starts)
+            i, at = starts[step % len(starts)]
             part = slice(at, at + length)
             for group in optimizer.param_groups:
                 group["lr"] = (

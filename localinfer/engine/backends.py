@@ -17,7 +17,7 @@ MOST_OF_CARD = 0.92
 
 
 @dataclass(slots=True)
-class Place:
+class Placement:
     """Where programs of one engine run."""
 
     card: "Card | None"
@@ -35,38 +35,38 @@ class Place:
             self.note = cuda.move(program, self.card)
 
 
-def choose(backend: str, config: EngineConfig, needed_bytes: Callable[[], int]) -> Place:
+def choose(backend: str, config: EngineConfig, needed_bytes: Callable[[], int]) -> Placement:
     """The place for `backend` `auto`, `cpu` or `cuda`.
 
     `auto` takes the first NVIDIA card, if it has passed its test and the model fits there. `cuda` raises `NotSupported`
     with the reason where there is none, or where it computes wrong.
     """
     if backend == "cpu":
-        return Place(None, "")
+        return Placement(None, "")
     from localinfer.engine import cuda
 
     asked = backend == "cuda"
     if not asked and (isa := config.isa or os.environ.get("LOCALINFER_ISA")):
-        return Place(None, f"its kernel set {isa} is asked for")
+        return Placement(None, f"its kernel set {isa} is asked for")
     try:
         card = cuda.find_card()
     except (DoesNotFit, NotSupported) as error:
         if asked:
             raise
-        return Place(None, error.message.partition(" (")[0])
+        return Placement(None, error.message.partition(" (")[0])
     if not asked and (needed := needed_bytes()) > MOST_OF_CARD * card.total_bytes:
-        return Place(None, f"the model needs {size(needed)} and {card} has less to give")
+        return Placement(None, f"the model needs {size(needed)} and {card} has less to give")
     try:
         wrong = _what_is_wrong(card)
     except (DoesNotFit, NotSupported) as error:
         if asked:
             raise
-        return Place(None, f"{card} cannot be used: {error.message}")
+        return Placement(None, f"{card} cannot be used: {error.message}")
     if wrong and asked:
         raise NotSupported(wrong, hint="see `localinfer doctor`, or run on the processor with `--backend cpu`")
     if wrong:
-        return Place(None, wrong)
-    return Place(card, "" if asked else f"{card} has passed its test")
+        return Placement(None, wrong)
+    return Placement(card, "" if asked else f"{card} has passed its test")
 
 
 def _what_is_wrong(card: "Card") -> str:

@@ -84,10 +84,10 @@ def compiler(driver: int) -> tuple[str, list[str]]:
 
 def libraries() -> Iterator[str]:
     """Folders of installed packages that may hold NVIDIA's runtime compiler, ours first."""
-    places = [*sys.path, *site.getsitepackages(), site.getusersitepackages()]
+    roots = [*sys.path, *site.getsitepackages(), site.getusersitepackages()]
     for wheel in WHEELS:
-        for place in dict.fromkeys(places):
-            if place and (folder := Path(place) / wheel).is_dir():
+        for root in dict.fromkeys(roots):
+            if root and (folder := Path(root) / wheel).is_dir():
                 yield str(folder)
 
 

@@ -80,9 +80,9 @@ TOYS = tuple(
 def proof_of(card: Card, *, again: bool = False) -> Proof:
     """The kept proof for this card, driver and these kernels, or else a new one, which is kept."""
     key = (card.uuid, card.driver, kernels_of(card))
-    kept = None if again else next((p for p in _kept() if (p.card, p.driver, p.kernels) == key), None)
-    if kept is not None:
-        return kept
+    cached = None if again else next((p for p in _cached() if (p.card, p.driver, p.kernels) == key), None)
+    if cached is not None:
+        return cached
     found = prove(card, lambda program: cuda.move(program, card))
     _keep(found)
     return found
@@ -109,16 +109,16 @@ def prove(card: Card, move: Move) -> Proof:
 
 def _compare(toy: Toy, move: Move) -> Iterator[tuple[str, bool]]:
     """What was compared, and whether it was the same: logits of every step, and the cache at the end."""
-    here, there = build(toy), build(toy, move)
+    on_cpu, on_card = build(toy), build(toy, move)
     position = 0
     for rows in STEPS:
-        ours, theirs = (_step(program, position, rows) for program in (here, there))
+        ours, theirs = (_step(program, position, rows) for program in (on_cpu, on_card))
         yield f"{rows} rows at token {position}", np.array_equal(ours, theirs, equal_nan=True)
         position += rows
-    blocks = [np.zeros(here.kv_block_bytes, np.uint8) for _ in range(2)]
+    blocks = [np.zeros(on_cpu.kv_block_bytes, np.uint8) for _ in range(2)]
     same = True
     for block in range(-(-position // BLOCK_TOKENS)):
-        for program, into in zip((here, there), blocks, strict=True):
+        for program, into in zip((on_cpu, on_card), blocks, strict=True):
             program.read_kv(block, into)
         same = same and np.array_equal(blocks[0], blocks[1])
     yield "keys and values", same
@@ -206,7 +206,7 @@ def random_weight(
     return native.pack_int(bits, group, pairs, interleave, threads, activation_bits=activation_bits)
 
 
-def _kept() -> list[Proof]:
+def _cached() -> list[Proof]:
     """What is kept; a file that cannot be read only means to prove again."""
     path = cuda_dir() / "proofs.json"
     try:
@@ -220,7 +220,7 @@ def _kept() -> list[Proof]:
 
 def _keep(proof: Proof) -> None:
     """Write it down before the others; a home that cannot be written only means to prove again."""
-    others = [one for one in _kept() if one.card != proof.card]
+    others = [one for one in _cached() if one.card != proof.card]
     try:
         cuda_dir().mkdir(parents=True, exist_ok=True)
         write_json(cuda_dir() / "proofs.json", {"format": FORMAT, "proofs": [asdict(one) for one in (proof, *others)]})

@@ -30,14 +30,14 @@ Floats = NDArray[np.float32]
 @dataclass(slots=True)
 class _Text:
     slot: int
-    kept: deque[tuple[int, Floats]]
+    recent: deque[tuple[int, Floats]]
     """The last positions: the token after each, and the target's residual stream there."""
     end: int = 0
     """One past the last of them, in the text."""
     computed: int = 0
-    """So many of `kept`, the first ones, are in the head's cache."""
+    """So many of `recent`, the first ones, are in the head's cache."""
     base: int = 0
-    """Where the first of `kept` stands in the head's cache."""
+    """Where the first of `recent` stands in the head's cache."""
     stream: Floats = field(default_factory=lambda: np.empty(0, np.float32))
     """Of the last row: what stands for the residual stream in the next guess."""
     at: int = 0
@@ -70,15 +70,15 @@ class HeadDraftRunner:
                 return
             text = self._texts[handle] = _Text(self._slots.pop(), deque())
         if text.end != start:  # a gap: what was found in the prefix cache, or the text was shifted
-            text.kept.clear()
+            text.recent.clear()
             text.computed = text.base = 0
         for position in range(max(start, end - KEPT), end):
-            text.kept.append(
+            text.recent.append(
                 (tokens[position + 1] if position + 1 < len(tokens) else -1, hidden[position - start].copy())
             )
-        if end - start > KEPT or text.base + len(text.kept) + 32 > WINDOW:
-            while len(text.kept) > KEPT:
-                text.kept.popleft()
+        if end - start > KEPT or text.base + len(text.recent) + 32 > WINDOW:
+            while len(text.recent) > KEPT:
+                text.recent.popleft()
             text.computed = text.base = 0
         text.end = end
 
@@ -88,15 +88,15 @@ class HeadDraftRunner:
         rows: list[tuple[_Text, int, int, Floats]] = []
         last: list[int] = []
         for text in texts:
-            fresh = list(text.kept)[text.computed :]
+            fresh = list(text.recent)[text.computed :]
             rows += [(text, text.base + text.computed + i, *pair) for i, pair in enumerate(fresh)]
             last.append(len(rows) - 1)
         scores = self._run(rows, last)
         for text in texts:  # not before: a step that was interrupted has computed nothing
-            text.computed = len(text.kept)
+            text.computed = len(text.recent)
             text.at = text.base + text.computed
             while text.computed > KEPT:  # older ones are in the cache for good
-                text.kept.popleft()
+                text.recent.popleft()
                 text.computed -= 1
                 text.base += 1
         found = dict(zip((ask.handle for ask in able), scores, strict=True))
@@ -122,7 +122,7 @@ class HeadDraftRunner:
         """Whether the target's rows up to the one before the last known token are there, the last of them not yet
         computed here."""
         text = self._texts.get(ask.handle)
-        return text is not None and text.end == len(ask.tokens) - 1 and text.computed < len(text.kept)
+        return text is not None and text.end == len(ask.tokens) - 1 and text.computed < len(text.recent)
 
     def _run(self, rows: Sequence[tuple[_Text, int, int, Floats]], wanted: Sequence[int]) -> list[Scores]:
         """Rows of (text, position in the head's cache, token, residual stream); the scores of those that are wanted."""

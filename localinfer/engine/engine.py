@@ -43,7 +43,7 @@ class Speculator(Protocol):
     @property
     def reads(self) -> bool: ...
     def read(self, handle: int, tokens: Ordered[int], start: int, end: int, hidden: Any, /) -> None: ...
-    def draft(self, parts: Ordered[Part], asks: Ordered[Ask], places: Ordered[int], /) -> list[Chain]: ...
+    def draft(self, parts: Ordered[Part], asks: Ordered[Ask], indices: Ordered[int], /) -> list[Chain]: ...
     def settle(self, accepted: Ordered[int], seconds: float, /) -> Worth: ...
     def forget(self, handle: int, /) -> None: ...
     def close(self) -> None: ...
@@ -176,23 +176,23 @@ class StepEngine:
         """Let those be guessed for that decode; gives the guesses of each by its handle."""
         if self.speculator is None:
             return {}
-        asks, places = list[Ask](), list[int]()
-        for place, work in enumerate(batch):
+        asks, indices = list[Ask](), list[int]()
+        for index, work in enumerate(batch):
             if work.count > 1:
                 continue
             room = min(self._replies[work.sequence.handle].room - 1, self.scheduler.spare(work, len(batch)))
             most = min(self.draft_tokens, room)
             if most > 0:
                 asks.append(Ask(work.sequence.handle, work.sequence.tokens, most, self._chooser(work)))
-                places.append(place)
+                indices.append(index)
         if not asks:
             return {}
         parts = [Part(work.count, work.start) for work in batch]
-        chains = self.speculator.draft(parts, asks, places)
-        for place, chain in zip(places, chains, strict=True):
+        chains = self.speculator.draft(parts, asks, indices)
+        for index, chain in zip(indices, chains, strict=True):
             if chain.tokens:
-                batch[place].drafts = list(itertools.takewhile(lambda token: 0 <= token < self._vocab, chain.tokens))
-                self.scheduler.reserve(batch[place])
+                batch[index].drafts = list(itertools.takewhile(lambda token: 0 <= token < self._vocab, chain.tokens))
+                self.scheduler.reserve(batch[index])
         return {ask.handle: chain for ask, chain in zip(asks, chains, strict=True)}
 
     def _settle(self, asked: dict[int, Chain], chosen: dict[int, list[int]], seconds: float) -> None:

@@ -77,12 +77,12 @@ def rules_from(config: Mapping[str, Any], where: str) -> TokenRules:
     sequences = [_ids(sequence, "bad_words_ids", where) for sequence in bad]
     ends = config.get("eos_token_id")
     ended = ends if isinstance(ends, list) else [ends]
-    kept = [one for one in sequences if one and not (len(one) == 1 and one[0] in ended)]
+    usable = [one for one in sequences if one and not (len(one) == 1 and one[0] in ended)]
     never = _ids(config.get("suppress_tokens"), "suppress_tokens", where)
     return TokenRules(
-        never=(*never, *(one[0] for one in kept if len(one) == 1)),
+        never=(*never, *(one[0] for one in usable if len(one) == 1)),
         never_first=_ids(config.get("begin_suppress_tokens"), "begin_suppress_tokens", where),
-        never_after=tuple(one for one in kept if len(one) > 1),
+        never_after=tuple(one for one in usable if len(one) > 1),
         penalize_all=config.get("repetition_penalty") not in (None, 1),
     )
 

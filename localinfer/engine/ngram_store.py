@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from localinfer.formats.durable import write_bytes
 from localinfer.formats.json_files import TOKENIZER_LIMIT, read_bytes
 from localinfer.paths import texts_dir
-from localinfer.speculation.suffix import ORDERS, Place
+from localinfer.speculation.suffix import ORDERS, Location
 
 MOST_TOKENS = 400_000
 """Tokens that are looked at, and kept when the file is made smaller; it may grow to twice as many before."""
@@ -45,7 +45,7 @@ class NgramStore:
     def __len__(self) -> int:
         return len(self._tokens)
 
-    def places(self, gram: Sequence[int], most: int) -> list[Place]:
+    def locations(self, gram: Sequence[int], most: int) -> list[Location]:
         """Where these tokens, one of `ORDERS` long, were followed by something; the latest ones, oldest first."""
         order = len(gram)
         hashes, ends = self._index[order]
@@ -53,7 +53,7 @@ class NgramStore:
             return []
         wanted = _hashes(np.array(gram, np.int64), order)[0]
         first, last = np.searchsorted(hashes, wanted, "left"), np.searchsorted(hashes, wanted, "right")
-        found: list[Place] = []
+        found: list[Location] = []
         for end in ends[max(first, last - most) : last].tolist():
             if tuple(self._tokens[end - order : end]) == tuple(gram) and self._tokens[end] != END:
                 found.append((self._tokens, end))

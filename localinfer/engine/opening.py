@@ -10,7 +10,7 @@ from localinfer.events import OnProgress
 
 if TYPE_CHECKING:
     from localinfer import native
-    from localinfer.engine.backends import Place
+    from localinfer.engine.backends import Placement
     from localinfer.engine.disk_cache import DiskCache
     from localinfer.engine.drafting import Target
     from localinfer.engine.protocol import Engine, EngineInfo
@@ -77,8 +77,10 @@ def _open_native(path: Path, config: EngineConfig, backend: str, name: str, on_p
     _check_vocabulary(checkpoint, tokenizer, name)
     context = config.choose_context(checkpoint.spec.max_context)
     cache = _cache(config, context)
-    place, key, kept, program = _place(checkpoint, config, backend, name, context, cache.allocator.count, on_progress)
-    measured = step_timing.cached_or_measured(program, key, kept, context, on_card=place.card is not None)
+    placement, key, cached, program = _placed(
+        checkpoint, config, backend, name, context, cache.allocator.count, on_progress
+    )
+    measured = step_timing.cached_or_measured(program, key, cached, context, on_card=placement.card is not None)
     runner = NativeRunner(
         program,
         parallel=config.parallel,
@@ -89,13 +91,13 @@ def _open_native(path: Path, config: EngineConfig, backend: str, name: str, on_p
     scheduler = _scheduler(config, cache, measured)
     cache.disk_cache = disk_cache = _disk_cache(config, program, key, context)
     target = Target(
-        checkpoint=checkpoint, program=program, runner=runner, scheduler=scheduler, context=context, move=place.move
+        checkpoint=checkpoint, program=program, runner=runner, scheduler=scheduler, context=context, move=placement.move
     )
     past = open_ngram_store(path, program.vocab) if config.remember and config.draft != "off" else None
     speculator, notes = make_speculator(config, target, measured, past)
     told = (*checkpoint.notes, *tokenizer.notes, *not_followed(path), *notes)
     return StepEngine(
-        info=_info(name, config, target, place, key, measured, told),
+        info=_info(name, config, target, placement, key, measured, told),
         tokenizer=tokenizer,
         chat_template=tokenizer.chat_template,
         tools_template=tokenizer.tools_template,
@@ -114,7 +116,7 @@ def _open_native(path: Path, config: EngineConfig, backend: str, name: str, on_p
     )
 
 
-def _place(
+def _placed(
     checkpoint: "Checkpoint",
     config: EngineConfig,
     backend: str,
@@ -122,31 +124,31 @@ def _place(
     context: int,
     blocks: int,
     on_progress: OnProgress | None,
-) -> "tuple[Place, Key, StepTiming | None, native.Program]":
+) -> "tuple[Placement, Key, StepTiming | None, native.Program]":
     """Where the model runs, what is kept of its speed there, and the model, loaded. With `auto`, the processor also
     where the card fails while it takes the model: no compiler any more, no memory that others left."""
     from localinfer.engine import backends, step_timing
 
-    place = backends.choose(backend, config, lambda: _needed_bytes(checkpoint, config, context))
+    placement = backends.choose(backend, config, lambda: _needed_bytes(checkpoint, config, context))
     while True:
         key = step_timing.key_for(
-            checkpoint, name, isa=config.isa, threads=config.threads or 0, kv_bits=config.kv_bits, card=place.card
+            checkpoint, name, isa=config.isa, threads=config.threads or 0, kv_bits=config.kv_bits, card=placement.card
         )
-        kept = step_timing.known(key)
-        threads = kept.threads if kept else key.threads
+        cached = step_timing.known(key)
+        threads = cached.threads if cached else key.threads
         try:
-            return place, key, kept, _load(checkpoint, config, place, threads, context, blocks, on_progress)
+            return placement, key, cached, _load(checkpoint, config, placement, threads, context, blocks, on_progress)
         except (DoesNotFit, NotSupported) as error:
-            if place.card is None or backend != "auto":
+            if placement.card is None or backend != "auto":
                 raise
-            why = f"{place.card} cannot be used: {error.message}"
-        place = backends.Place(None, why)  # here, so that what was loaded has gone with the error
+            why = f"{placement.card} cannot be used: {error.message}"
+        placement = backends.Placement(None, why)  # here, so that what was loaded has gone with the error
 
 
 def _load(
     checkpoint: "Checkpoint",
     config: EngineConfig,
-    place: "Place",
+    placement: "Placement",
     threads: int,
     context: int,
     blocks: int,
@@ -161,7 +163,7 @@ def _load(
         context=context,
         kv_blocks=blocks,
         kv_bits=config.kv_bits,
-        move=place.move,
+        move=placement.move,
         on_progress=on_progress and (lambda done, total: on_progress("weights", done, total)),
     )
 
@@ -209,7 +211,7 @@ def _info(
     name: str,
     config: EngineConfig,
     target: "Target",
-    place: "Place",
+    placement: "Placement",
     key: "Key",
     measured: "StepTiming",
     notes: tuple[str, ...],
@@ -219,21 +221,21 @@ def _info(
     program = target.program
     return EngineInfo(
         model=name,
-        backend="cuda" if place.card else "cpu",
-        backend_why=place.why,
-        card=place.card.uuid if place.card else "",
-        card_bytes_per_s=place.card.peak_gb_s * 1e9 if place.card else 0.0,
+        backend="cuda" if placement.card else "cpu",
+        backend_why=placement.why,
+        card=placement.card.uuid if placement.card else "",
+        card_bytes_per_s=placement.card.peak_gb_s * 1e9 if placement.card else 0.0,
         isa=program.isa,
         threads=program.threads,
         kv_bits=config.kv_bits,
         bits=_bits(target.checkpoint),
         weight_bytes=program.weight_bytes,
         kv_bytes=program.kv_bytes,
-        why=str(place.card) if place.card else _why(config),
+        why=str(placement.card) if placement.card else _why(config),
         kv_layers=tuple(program.kv_bits),
         threads_why=_threads_why(key.threads, key.cores, program.threads),
         step_timing=measured,
-        notes=(*((place.note,) if place.note else ()), *notes),
+        notes=(*((placement.note,) if placement.note else ()), *notes),
     )
 
 

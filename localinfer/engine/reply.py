@@ -66,8 +66,8 @@ class Reply:
     def room(self) -> int:
         """How many more tokens may be generated before one of the limits ends or shifts the text."""
         limit = self.request.sampling.max_tokens
-        place = self._context - len(self.sequence.tokens)
-        return place if limit is None else min(place, limit - len(self.token_ids))
+        room = self._context - len(self.sequence.tokens)
+        return room if limit is None else min(room, limit - len(self.token_ids))
 
     @property
     def position(self) -> int:
@@ -191,9 +191,9 @@ def _latency(steps: Ordered[tuple[float, int]]) -> tuple[float | None, float | N
         return None, None
     counts = [count for _, count in steps]
     each = sorted((seconds / count, count) for seconds, count in steps)
-    place = sum(counts) * 99 // 100
+    index = sum(counts) * 99 // 100
     sums = accumulate(count for _, count in each)
-    slow = next(per_token for (per_token, _), upto in zip(each, sums, strict=True) if upto > place)
+    slow = next(per_token for (per_token, _), upto in zip(each, sums, strict=True) if upto > index)
     return sum(seconds for seconds, _ in steps) / sum(counts), slow
 
 

@@ -22,13 +22,13 @@ def as_checkpoints(
     with tempfile.TemporaryDirectory(prefix="localinfer-eval-") as folder:
         found = []
         for number, path in enumerate(paths):
-            place = Path(folder) / str(number)
+            target = Path(folder) / str(number)
             if convert is None or not path.is_file():
                 found.append(path)
                 continue
             try:
-                convert(path, place)
-                found.append(place)
+                convert(path, target)
+                found.append(target)
             except NotSupported as error:
                 _require_llamacpp(error)
                 on_note(f"{error.message}: llama.cpp measures it")

@@ -79,11 +79,11 @@ def evaluate(
     progress = on_progress or (lambda what, done, total: None)
     names = list(names) or [path.name for path in models]
     everything = [*models, *([reference] if reference else [])]
-    _must_be_there(everything)
+    _must_exist(everything)
     with ExitStack() as stack, ExitStack() as before_the_floor:
-        places = stack.enter_context(as_checkpoints(everything, convert, on_note))
-        _must_fit(places, ctx)
-        reference_place = places[-1] if reference else None
+        paths_of_models = stack.enter_context(as_checkpoints(everything, convert, on_note))
+        _must_fit(paths_of_models, ctx)
+        reference_path = paths_of_models[-1] if reference else None
 
         def opened(path: Path, name: str, bits: KvBits, until: ExitStack) -> _Contender:
             progress(f"loading {name}", 0, 0)
@@ -91,9 +91,9 @@ def evaluate(
             return _Contender(name, until.enter_context(closing(reader)), bits)
 
         teacher = None
-        if reference is not None and reference_place is not None:
-            teacher = opened(reference_place, reference_name or reference.name, 16, stack)
-        ours = zip(places[: len(models)], names, strict=True)
+        if reference is not None and reference_path is not None:
+            teacher = opened(reference_path, reference_name or reference.name, 16, stack)
+        ours = zip(paths_of_models[: len(models)], names, strict=True)
         students = [opened(path, name, kv_bits, before_the_floor) for path, name in ours]
         first, *others = [*([teacher] if teacher else []), *students]
         tokens = cut(text, first.reader.words, ctx=ctx, chunks=chunks)
@@ -103,8 +103,8 @@ def evaluate(
         progress("reading", len(tokens), len(tokens))
         before_the_floor.close()  # gives room for the reference's second program
         floor = None
-        if teacher is not None and reference_place is not None:
-            floor = _floor(teacher, reference_place, tokens, kv_bits, threads, progress)
+        if teacher is not None and reference_path is not None:
+            floor = _floor(teacher, reference_path, tokens, kv_bits, threads, progress)
     return [_quality(path, student, teacher, tokens, floor) for path, student in zip(models, students, strict=True)]
 
 
@@ -212,7 +212,7 @@ def _quality(
     )
 
 
-def _must_be_there(paths: Sequence[Path]) -> None:
+def _must_exist(paths: Sequence[Path]) -> None:
     for path in paths:
         if not path.exists():
             raise NotFound(f"{path}: no such file or directory", hint="check the path; see `localinfer list`")

@@ -15,6 +15,6 @@ def unpack_awq(words: NDArray[np.int32]) -> NDArray[np.int8]:
     """int32 [n, N / 8] → int8 [n, N] in [0, 15]."""
     out = np.empty((*words.shape, 8), np.int8)
     unsigned = words.view(np.uint32)
-    for place, row in enumerate(ORDER):
-        out[..., row] = unsigned >> np.uint32(4 * place) & np.uint32(15)
+    for index, row in enumerate(ORDER):
+        out[..., row] = unsigned >> np.uint32(4 * index) & np.uint32(15)
     return out.reshape(words.shape[0], -1)

@@ -214,7 +214,7 @@ class _Header:
             raise target.error(f"`general.alignment` is {str(alignment)[:40]}, not a power of two")
         relative = [self._tensor() for _ in range(tensors)]
         start = -(-self._position // alignment) * alignment
-        self._place(relative, start, alignment)
+        self._locate(relative, start, alignment)
 
     def _pair(self) -> None:
         key = self._string("a key", MAX_KEY)
@@ -273,7 +273,7 @@ class _Header:
             count *= dim
         return name, GgufTensor(word, tuple(reversed(dims)), offset, offset + count // block * size)
 
-    def _place(self, relative: list[tuple[str, GgufTensor]], start: int, alignment: int) -> None:
+    def _locate(self, relative: list[tuple[str, GgufTensor]], start: int, alignment: int) -> None:
         """Move the byte ranges from the start of the data to the start of the file; they may not touch each other."""
         target, position = self._target, start
         for name, tensor in sorted(relative, key=lambda one: one[1].begin):

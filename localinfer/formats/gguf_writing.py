@@ -165,8 +165,8 @@ def _sentencepiece(document: dict[str, Any], tokens: list[str], merges: list[str
     if not {"Replace"} <= kinds <= {"Replace", "Prepend"} or {s.get("type") for s in splits} - {"Split"}:
         raise NotSupported("the tokenizer changes text in a way that GGUF has no word for", hint=_HINT)
     rank: dict[str, int] = {}
-    for place, merge in enumerate(merges):
-        rank.setdefault(merge.replace(" ", ""), place)
+    for index, merge in enumerate(merges):
+        rank.setdefault(merge.replace(" ", ""), index)
     return {
         "tokenizer.ggml.model": "llama",
         "tokenizer.ggml.scores": [-float(rank.get(token, len(merges))) for token in tokens],

@@ -22,9 +22,9 @@ def quantization_said(directory: Path, config: Mapping[str, Any]) -> Said | None
     Raises `Corrupt` for what is no object.
     """
     inner = config.get("text_config")
-    for place in (config, inner if isinstance(inner, Mapping) else {}):
+    for table in (config, inner if isinstance(inner, Mapping) else {}):
         for name, method in (("quantization_config", None), ("compression_config", "compressed-tensors")):
-            said = place.get(name)
+            said = table.get(name)
             if said is None:
                 continue
             if not isinstance(said, Mapping):

@@ -176,9 +176,9 @@ def _tensor(where: str, name: str, entry: object, start: int) -> TensorInfo:
     dtype, shape, offsets = entry["dtype"], entry["shape"], entry["data_offsets"]
     if not isinstance(dtype, str) or dtype not in _BITS:
         raise NotSupported(f"{where}: dtype {shown(dtype)!r} is not known", hint="use bf16, f16 or f32 weights")
-    if not _whole(shape, MAX_DIMENSION) or len(shape) > MAX_RANK:
+    if not _in_range(shape, MAX_DIMENSION) or len(shape) > MAX_RANK:
         raise Corrupt(f"{where}: shape must be a list of at most {MAX_RANK} whole numbers", hint=_AGAIN)
-    if not _whole(offsets, 1 << 62) or len(offsets) != 2 or offsets[0] > offsets[1]:
+    if not _in_range(offsets, 1 << 62) or len(offsets) != 2 or offsets[0] > offsets[1]:
         raise Corrupt(f"{where}: data_offsets must be two ascending whole numbers", hint=_AGAIN)
     bits = math.prod(shape) * _BITS[dtype]
     if bits == 0:
@@ -191,7 +191,7 @@ def _tensor(where: str, name: str, entry: object, start: int) -> TensorInfo:
     return TensorInfo(dtype, tuple(shape), start + offsets[0], start + offsets[1])
 
 
-def _whole(value: object, limit: int) -> bool:
+def _in_range(value: object, limit: int) -> bool:
     return isinstance(value, list) and all(type(item) is int and 0 <= item <= limit for item in value)
 
 

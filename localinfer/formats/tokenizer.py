@@ -20,9 +20,9 @@ from localinfer.formats.tokenizer_json import (
     MAX_ID,
     AddedToken,
     TokenizerFile,
+    full_document,
     plain_document,
     read_tokenizer_file,
-    whole_document,
 )
 
 T = TypeVar("T")
@@ -60,7 +60,7 @@ class Tokenizer:
         self._later = self._first
         if '"first"' in json.dumps(file.document.get("pre_tokenizer")):
             self._later = _load(path, plain_document(file, first=False))
-        self._whole = _load(path, whole_document(file)) if file.matches_spaced else None
+        self._full = _load(path, full_document(file)) if file.matches_spaced else None
         _give_back()
         self.vocab_size: int = max(file.tokens) + 1
         """Highest token id plus one; a model's embedding may have more rows."""
@@ -99,8 +99,8 @@ class Tokenizer:
         `guard` is a character that was put inside such strings where a person wrote them, so that they do not match;
         all guards are removed before anything is encoded.
         """
-        if self._whole is not None and not (guard and guard in text):
-            return self._encode(text, self._whole)
+        if self._full is not None and not (guard and guard in text):
+            return self._encode(text, self._full)
         ids: list[int] = []
         position = 0
         for start, end, token in self._matches(text, guard):

@@ -210,7 +210,7 @@ def repeats_a_group(pattern: str) -> bool:
     return any(match.group().startswith(")") for match in _SYNTAX.finditer(pattern))
 
 
-def whole_document(file: TokenizerFile) -> dict[str, Any]:
+def full_document(file: TokenizerFile) -> dict[str, Any]:
     """`file.document` with all its tokens, but nothing put before or after a text, and nothing left to chance."""
     document = dict(file.document, post_processor=None, truncation=None, padding=None)
     if file.kind == "BPE":

@@ -114,12 +114,12 @@ class Fields:
 
     def bad(self, name: str, wanted: str) -> Corrupt:
         """The error for a field that is missing, or not `wanted`."""
-        place = f"{self.file}: `{self.where}{name}`"
+        where = f"{self.file}: `{self.where}{name}`"
         if name not in self.values and not self.has(name):
-            return Corrupt(f"{place} is missing; it must be {wanted}", hint=_HINT)
+            return Corrupt(f"{where} is missing; it must be {wanted}", hint=_HINT)
         value = self.get(name)
         left_out = "" if name in self.values else " where it is left out"
-        return Corrupt(f"{place} is {'null' if value is None else shown(value)}{left_out}, not {wanted}", hint=_HINT)
+        return Corrupt(f"{where} is {'null' if value is None else shown(value)}{left_out}, not {wanted}", hint=_HINT)
 
     def _value(self, name: str, default: object) -> object:
         value = self.get(name)

@@ -86,7 +86,7 @@ class _Plain:
         return Bf16Linear(narrow(self.name, self.tensors.float32(self.name)))
 
     def on_disk(self) -> OnDisk | None:
-        return (self.tensors.places[self.name], None) if self.tensors.dtype(self.name) == "BF16" else None
+        return (self.tensors.stored[self.name], None) if self.tensors.dtype(self.name) == "BF16" else None
 
 
 class _Fp8:
@@ -129,11 +129,11 @@ class _Fp8:
             try:
                 out[piece] = narrow(self.weight, values)
             except Corrupt:
-                self._name_the_place(codes)
+                self._name_the_position(codes)
                 raise
         return Bf16Linear(out)
 
-    def _name_the_place(self, codes: NDArray[np.uint8]) -> None:
+    def _name_the_position(self, codes: NDArray[np.uint8]) -> None:
         for first, row in enumerate(codes):
             if (bad := (row & 0x7F) == 0x7F).any():
                 raise Corrupt(
@@ -256,7 +256,7 @@ class _Packed(_Integer):
         if not as_stored or self.tensors.dtype(self.scale) != "F16":
             return None
         self._check_said()
-        return self.tensors.places[self.packed], self.tensors.places[self.scale]
+        return self.tensors.stored[self.packed], self.tensors.stored[self.scale]
 
     def _check_said(self) -> None:
         shape = self.linear.rows, self.linear.cols
@@ -299,8 +299,8 @@ class _Gptq(_Integer):
     def read(self) -> IntLinear:
         rows, cols = self.linear.rows, self.linear.cols
         if self.order in self.tensors:
-            own = np.arange(cols, dtype=np.int32) // np.int32(self.stored_group)
-            if not np.array_equal(self.tensors.read(self.order), own):
+            given = np.arange(cols, dtype=np.int32) // np.int32(self.stored_group)
+            if not np.array_equal(self.tensors.read(self.order), given):
                 raise _reordered(self.linear.name, "g_idx")
         scales = np.ascontiguousarray(self.tensors.halves(self.scale).T)
         zeros = zeros_of(self.tensors.read(self.zeros), self.kind.bits, rows, self.stored_less)

@@ -170,8 +170,8 @@ class _Loader:
                 for tensor in (values, scales):
                     if tensor.file not in handles:
                         handles[tensor.file] = stack.enter_context(tensor.file.opened())
-                places = (handles[values.file], values.info.begin, handles[scales.file], scales.info.begin)
-                parts.append((linear.rows, *places))
+                locations = (handles[values.file], values.info.begin, handles[scales.file], scales.info.begin)
+                parts.append((linear.rows, *locations))
             return native.pack_files(
                 self.program, bits, group, linears[0].cols, parts, interleave, self.activations(bits)
             )

@@ -139,8 +139,8 @@ def _block(settings: Fields, name: str) -> tuple[int, int] | None:
     value = settings.values.get(name)
     if value is None:
         return None
-    whole = isinstance(value, list) and all(type(size) is int and 1 <= size <= LONGEST_BLOCK for size in value)
-    if not whole or len(value) != 2:
+    valid = isinstance(value, list) and all(type(size) is int and 1 <= size <= LONGEST_BLOCK for size in value)
+    if not valid or len(value) != 2:
         raise settings.bad(name, "a list of two sizes")
     return value[0], value[1]
 

@@ -87,8 +87,8 @@ def require_finite(name: str, values: NDArray[Any]) -> None:
         finite = (piece & 0x7F80) != 0x7F80 if piece.dtype == np.uint16 else np.isfinite(piece)
         if not finite.all():
             at = np.unravel_index(i + int(np.argmin(finite)), values.shape)
-            place = ", ".join(str(int(x)) for x in at)
+            index = ", ".join(str(int(x)) for x in at)
             raise Corrupt(
-                f"tensor `{name}` holds NaN or infinity, first at [{place}]",
+                f"tensor `{name}` holds NaN or infinity, first at [{index}]",
                 hint="download the model again; if it stays, the model itself is broken",
             )

@@ -19,26 +19,26 @@ _PIECE = 1 << 20  # values compared at once
 class Tensors:
     """`{name: place}`, and which of them the graph has asked for."""
 
-    def __init__(self, places: dict[str, StoredTensor]) -> None:
-        self.places = places
+    def __init__(self, stored: dict[str, StoredTensor]) -> None:
+        self.stored = stored
         self.used: set[str] = set()
 
     def __contains__(self, name: str) -> bool:
-        return name in self.places
+        return name in self.stored
 
     def dtype(self, name: str) -> str:
         """The format's word, empty for a tensor that is not there."""
-        return self.places[name].info.dtype if name in self.places else ""
+        return self.stored[name].info.dtype if name in self.stored else ""
 
     def shape(self, name: str) -> tuple[int, ...]:
         """Raises `Corrupt` for a tensor that is not there."""
-        if name not in self.places:
+        if name not in self.stored:
             raise Corrupt(f"tensor `{name}` is missing", hint=AGAIN)
-        return self.places[name].info.shape
+        return self.stored[name].info.shape
 
     def nbytes(self, names: Iterable[str]) -> int:
         """Bytes on disk of those of `names` that are used."""
-        return sum(self.places[name].info.nbytes for name in names if name in self.used)
+        return sum(self.stored[name].info.nbytes for name in names if name in self.used)
 
     def require(self, name: str, shape: tuple[int, ...], dtypes: tuple[str, ...]) -> None:
         """The tensor is there, of that shape and one of those types, and now in use."""
@@ -53,7 +53,7 @@ class Tensors:
 
     def read(self, name: str) -> NDArray[Any]:
         """As it is stored."""
-        return self.places[name].read()
+        return self.stored[name].read()
 
     def float32(self, name: str) -> NDArray[np.float32]:
         """A tensor of any float type. Raises `Corrupt` for NaN and infinity."""
@@ -70,7 +70,7 @@ class Tensors:
         step = max(1, _PIECE // shape[1])
         for first in range(0, shape[0], step):
             rows = slice(first, min(shape[0], first + step))
-            pieces = [self.places[name].read_rows(rows.start, rows.stop) for name in (one, other)]
+            pieces = [self.stored[name].read_rows(rows.start, rows.stop) for name in (one, other)]
             if pieces[0].dtype != pieces[1].dtype:
                 pieces = [p if p.dtype == np.uint16 else to_bf16(p.astype(np.float32)) for p in pieces]
             if not np.array_equal(pieces[0].view(np.uint8), pieces[1].view(np.uint8)):

@@ -68,7 +68,7 @@ class Checkpoint:
     @property
     def identity(self) -> str:
         """A hash of the configuration and of the weight files' names, sizes and times: another model, another hash."""
-        files = {tensor.file for tensor in self._tensors.places.values()}
+        files = {tensor.file for tensor in self._tensors.stored.values()}
         told = sorted((file.path.name, file.size, file.modified_ns) for file in files)
         return hashlib.sha256(json.dumps([*self._identity, told], sort_keys=True).encode()).hexdigest()[:32]
 
@@ -111,13 +111,13 @@ class Checkpoint:
         return self._tensors.float32(name)
 
     def _placed(self) -> dict[str, StoredTensor]:
-        places: dict[str, StoredTensor] = {}
+        found: dict[str, StoredTensor] = {}
         for stored, name in self.names.items():
-            if name in places:
+            if name in found:
                 raise Corrupt(f"tensor `{name}` is stored twice, once as `{stored}`", hint=AGAIN)
             if name is not None:
-                places[name] = self.stored[stored]
-        return places
+                found[name] = self.stored[stored]
+        return found
 
     def _has_own_head(self) -> bool:
         """Whether a head is stored that is not the embedding's matrix. Reads both where both are plain floats."""
@@ -130,7 +130,7 @@ class Checkpoint:
     def _pass_over_extra(self) -> None:
         """What the graph does not use is left out, as in transformers, and said; but for what may be a part of a
         quantized matrix in a form that is not known here."""
-        unused = sorted(name for name in self._tensors.places.keys() - self._tensors.used if not harmless(name))
+        unused = sorted(name for name in self._tensors.stored.keys() - self._tensors.used if not harmless(name))
         copy = f"{HEAD}weight" if self.spec.tied else ""  # equal to the embedding, as was compared
         extra = [name for name in unused if name != copy and not self._no_bias(name)]
         of_matrix = [

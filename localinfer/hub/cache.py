@@ -61,7 +61,7 @@ def snapshots(name: str) -> list[LocalModel]:
     main = read_ref(repo, "main")
     found = []
     for path in _folders(repo / "snapshots"):
-        if COMMIT.fullmatch(path.name) and _whole_snapshot(repo, path):
+        if COMMIT.fullmatch(path.name) and _complete_snapshot(repo, path):
             found.append(_snapshot(name, path, is_main=path.name == main))
     found.sort(key=lambda model: (model.revision != main, -model.modified))
     if found and found[0].revision != main:
@@ -98,7 +98,7 @@ def _snapshot(name: str, path: Path, *, is_main: bool) -> LocalModel:
     )
 
 
-def _whole_snapshot(repo: Path, path: Path) -> bool:
+def _complete_snapshot(repo: Path, path: Path) -> bool:
     """Nothing missing, and no link that leads out of the cache."""
     try:
         return missing_file(path) is None and all(inside(repo.parent, file) for file in path.rglob("*"))

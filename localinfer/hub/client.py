@@ -63,20 +63,20 @@ def pull(
     pinned = entry.revision if entry and "/" not in reference.name else "main"
     wanted = reference.revision or pinned
     if offline or told_offline():
-        return _here_already(name, reference.revision)
+        return _cached_already(name, reference.revision)
     connection = Connection(name, wanted, token)
-    here = _whole_here(name, wanted)
+    installed = _installed(name, wanted)
     try:
-        listing = read_listing(connection.listing(_first(first_patience or patience, here)), name)
+        listing = read_listing(connection.listing(_first(first_patience or patience, installed)), name)
     except NetworkError as error:
-        if here is None or first_patience is not None:
+        if installed is None or first_patience is not None:
             raise
         (on_notice or (lambda line: None))(
-            f"{error.message}: `{here.ref}` is here and whole, as it was when last asked"
+            f"{error.message}: `{installed.ref}` is here and whole, as it was when last asked"
         )
-        return here
+        return installed
     small = small_files(listing, name)
-    if _is_whole(listing, small, repo_dir(name), wanted):
+    if _is_complete(listing, small, repo_dir(name), wanted):
         return _published(name, listing.commit)
 
     batch = _Batch(connection, listing.commit, repo_dir(name), patience, on_progress, on_notice)
@@ -90,18 +90,18 @@ def pull(
     return _published(name, listing.commit)
 
 
-def _first(patience: Patience, here: LocalModel | None) -> Patience:
-    """How long to wait for the Hub's answer about a model that may be `here`."""
-    return patience if here is None else replace(HASTY, sleep=patience.sleep)
+def _first(patience: Patience, installed: LocalModel | None) -> Patience:
+    """How long to wait for the Hub's answer about a model that may be `installed`."""
+    return patience if installed is None else replace(HASTY, sleep=patience.sleep)
 
 
-def _whole_here(name: str, wanted: str) -> LocalModel | None:
+def _installed(name: str, wanted: str) -> LocalModel | None:
     """What was downloaded of `wanted`, a branch or a commit, if all its files are here."""
     commit = read_ref(repo_dir(name), wanted) or wanted
     return next((model for model in snapshots(name) if model.revision == commit), None)
 
 
-def _is_whole(listing: Listing, small: list[RemoteFile], repo: Path, revision: str) -> bool:
+def _is_complete(listing: Listing, small: list[RemoteFile], repo: Path, revision: str) -> bool:
     """Whether every file of the commit is linked to its blob, and `revision` to the commit. Writes nothing; a cache
     that cannot be written may lack the second, which only says what the branch was when it was last asked for."""
     snapshot = repo / "snapshots" / listing.commit
@@ -178,7 +178,7 @@ class _Batch:
             )
 
     def _check_space(self, files: list[RemoteFile]) -> None:
-        need = sum(file.size - self._bytes_here(file) for file in files)
+        need = sum(file.size - self._cached_bytes(file) for file in files)
         try:
             self._repo.mkdir(parents=True, exist_ok=True)
             free = shutil.disk_usage(self._repo).free
@@ -192,7 +192,7 @@ class _Batch:
                 hint="free some space (`localinfer list`, `localinfer rm`), or set HF_HOME to another disk",
             )
 
-    def _bytes_here(self, file: RemoteFile) -> int:
+    def _cached_bytes(self, file: RemoteFile) -> int:
         for path in (self.blob(file), partial_of(self.blob(file))):
             if path.is_file() and path.stat().st_size <= file.size:
                 return path.stat().st_size
@@ -228,7 +228,7 @@ def _link(pointer: Path, target: Path) -> None:
     fresh.replace(pointer)
 
 
-def _here_already(name: str, revision: str | None) -> LocalModel:
+def _cached_already(name: str, revision: str | None) -> LocalModel:
     try:
         return resolve(name, revision=revision, offline=True)
     except NotFound:

@@ -57,10 +57,10 @@ def peek(
     connection = Connection(name, reference.revision or pinned, token)
     listing = read_listing(connection.listing(patience), name)
     small = small_files(listing, name)
-    _whole(connection, listing, CONFIG, folder, patience)
+    _all_of(connection, listing, CONFIG, folder, patience)
     index = None
     if is_sharded(listing):
-        _whole(connection, listing, INDEX, folder, patience)
+        _all_of(connection, listing, INDEX, folder, patience)
         index = read_object(folder / INDEX, INDEX_LIMIT)
     files = weights(listing, index)
     room = MOST_HEADERS
@@ -69,7 +69,7 @@ def peek(
     return Peeked(name, listing.commit, sum(file.size for file in (*small, *files)))
 
 
-def _whole(connection: Connection, listing: Listing, name: str, folder: Path, patience: Patience) -> None:
+def _all_of(connection: Connection, listing: Listing, name: str, folder: Path, patience: Patience) -> None:
     """A small file, hashed."""
     file = listing.files[name]
     if file.size > INDEX_LIMIT:

@@ -38,7 +38,7 @@ def resolve(ref: str, *, revision: str | None = None, offline: bool = False) -> 
     else:
         chosen = _original(forms)
     if chosen is None:
-        raise _not_here(ref, name, reference, forms, alias=alias, offline=offline)
+        raise _not_installed(ref, name, reference, forms, alias=alias, offline=offline)
     return chosen
 
 
@@ -72,7 +72,7 @@ def _best(forms: list[LocalModel], advised_bits: int) -> LocalModel | None:
     return min(known, key=lambda form: order.index(form.variant), default=None)
 
 
-def _not_here(
+def _not_installed(
     ref: str, name: str, reference: Reference, forms: list[LocalModel], *, alias: bool, offline: bool
 ) -> NotFound:
     original = next((form for form in forms if form.variant == "BF16"), None)
@@ -116,9 +116,9 @@ def _goes_on(begun: Unfinished) -> str:
 
 def _nearest(ref: str, name: str) -> str:
     """What is here, or in the catalogue, and is written most like `ref`, which is nothing; "" if nothing is."""
-    here = list_models()
-    known = {model.ref.lower(): model.ref for model in here}
-    for model in here:  # `tiny` may mean `me/tiny`
+    installed = list_models()
+    known = {model.ref.lower(): model.ref for model in installed}
+    for model in installed:  # `tiny` may mean `me/tiny`
         for word in (model.name, model.name.rpartition("/")[2]):
             known.setdefault(word.lower(), model.ref)
     known |= {word.lower(): word for pair in catalogue.aliases().items() for word in pair}

@@ -114,8 +114,8 @@ def is_held(path: Path) -> bool:
 
 def newest(path: Path) -> float:
     """When something in a folder, or the file, was last written."""
-    there = [path, *(path.iterdir() if path.is_dir() and not path.is_symlink() else ())]
-    return max((one.lstat().st_mtime for one in there), default=0.0)
+    found_paths = [path, *(path.iterdir() if path.is_dir() and not path.is_symlink() else ())]
+    return max((one.lstat().st_mtime for one in found_paths), default=0.0)
 
 
 def _ours() -> Iterator[Unfinished]:
@@ -125,9 +125,9 @@ def _ours() -> Iterator[Unfinished]:
             continue
         for variant in VARIANTS:
             paths = [path for ending in ENDINGS if (path := folder / f"{variant}{ending}").is_dir()]
-            whole = folder / variant
-            if whole.is_dir() and missing_file(whole) and not whole.is_symlink():
-                paths.append(whole)
+            complete = folder / variant
+            if complete.is_dir() and missing_file(complete) and not complete.is_symlink():
+                paths.append(complete)
             paths = [path for path in paths if not path.is_symlink()]
             if paths and own_model(name, variant) is None:
                 yield _told(f"{name}:{variant}", name, variant, "ours", paths)

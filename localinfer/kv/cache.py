@@ -194,11 +194,11 @@ class PagedCache:
                     self.disk_cache.drop(names[at])
 
     def truncate(self, lease: Lease, keep: int) -> int:
-        whole = min(keep // BLOCK_TOKENS, len(lease.links))  # a block that others may share is never written again
+        blocks = min(keep // BLOCK_TOKENS, len(lease.links))  # a block that others may share is never written again
         lease.short = b""  # first: an interrupt may leave the rest half done
-        del lease.links[whole:]
-        self._release(lease, whole)
-        return whole * BLOCK_TOKENS
+        del lease.links[blocks:]
+        self._release(lease, blocks)
+        return blocks * BLOCK_TOKENS
 
     def close(self, lease: Lease) -> None:
         name, at = lease.short, len(lease.links)
@@ -231,12 +231,12 @@ class PagedCache:
             if not self._fetch(lease, names[at], disk_cache):
                 break
             self._seal(lease, tokens, at)
-        here = len(lease.blocks)
-        disk_cache.used(names[:here])
+        held = len(lease.blocks)
+        disk_cache.used(names[:held])
         # Of one more block all but one token may be of use. It is this text's own: it is written once more.
-        if len(names) > here:
-            last = [names[here]] if here == count else []  # whole, but its last token is the one to be computed
-            any(self._fetch(lease, name, disk_cache) for name in (disk_cache.short(tokens, here), *last))
+        if len(names) > held:
+            last = [names[held]] if held == count else []  # whole, but its last token is the one to be computed
+            any(self._fetch(lease, name, disk_cache) for name in (disk_cache.short(tokens, held), *last))
 
     def _fetch(self, lease: Lease, name: bytes, disk_cache: BlockStore) -> bool:
         """One more block for `lease` from disk; False where there is none, or no room."""

@@ -83,7 +83,7 @@ def _supply(ref: str, entry: "Entry", *, offline: bool, tell: Tell) -> LocalMode
     return resolve(ref, offline=True)
 
 
-def with_advice(engine: "Engine", model: LocalModel) -> "Engine":
+def with_generation_config(engine: "Engine", model: LocalModel) -> "Engine":
     """`engine`, its default sampling completed with the catalogue's advice where the model's own files say nothing."""
     from localinfer.hub import catalogue
 
@@ -108,22 +108,27 @@ def open_model(model: LocalModel, config: EngineConfig, *, backend: str, tell: T
     with tell.progress(in_bytes=True) as progress:
         engine = open_engine(model.path, config, backend=backend, name=model.ref, on_progress=progress)
     engine.info = replace(engine.info, model_bytes=model.size_bytes)
-    opened = Opened(with_advice(engine, model), model, time.perf_counter() - started)
+    opened = Opened(with_generation_config(engine, model), model, time.perf_counter() - started)
     measured = engine.info.step_timing
-    for text in (where_it_runs(opened), kept_at_8(engine.info), measured.note if measured else "", *engine.info.notes):
+    for text in (
+        where_it_runs(opened),
+        layers_at_8_bits(engine.info),
+        measured.note if measured else "",
+        *engine.info.notes,
+    ):
         if text:
             tell.note(text)
     return opened
 
 
-def kept_at_8(info: "EngineInfo") -> str:
+def layers_at_8_bits(info: "EngineInfo") -> str:
     """One line about layers that have more bits in the cache than were asked for; empty when there are none."""
-    kept = [str(i) for i, bits in enumerate(info.kv_layers) if bits > info.kv_bits]
-    if not kept:
+    wide = [str(i) for i, bits in enumerate(info.kv_layers) if bits > info.kv_bits]
+    if not wide:
         return ""
-    which = f"layer{'s' * (len(kept) > 1)} {', '.join(kept)}"
+    which = f"layer{'s' * (len(wide) > 1)} {', '.join(wide)}"
     return (
-        f"{len(kept)} of {len(info.kv_layers)} layers keep an 8-bit cache, as {info.kv_bits} bits would change "
+        f"{len(wide)} of {len(info.kv_layers)} layers keep an 8-bit cache, as {info.kv_bits} bits would change "
         f"their attention too much: {which}"
     )
 

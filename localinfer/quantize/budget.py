@@ -31,8 +31,8 @@ def mixed_plan(
     body = body_of(checkpoint.graph)
     weights = sum(jobs[name].weights for name in body)
     others = plan.nbytes - sum(jobs[name].nbytes for name in body)
-    there = forms(body, plan.bits)
-    sizes = {form: sum(_nbytes(jobs[name], form) for name in body) for form in there}
+    possible = forms(body, plan.bits)
+    sizes = {form: sum(_nbytes(jobs[name], form) for name in body) for form in possible}
     least, most = min(sizes.values()), max(sizes.values())
     if bits_per_weight is not None:
         budget = int(bits_per_weight * weights / 8) + 16 * len(body)  # each matrix also keeps its shape
@@ -51,8 +51,10 @@ def mixed_plan(
                 hint="choose a larger size, or a smaller `--bits`",
             )
     with threads(workers):
-        costs = sensitivities(checkpoint, tokens, there)
-    options = [[Option(form, _group_bytes(jobs, names, form), cost[form]) for form in there] for names, cost in costs]
+        costs = sensitivities(checkpoint, tokens, possible)
+    options = [
+        [Option(form, _group_bytes(jobs, names, form), cost[form]) for form in possible] for names, cost in costs
+    ]
     chosen = choose(options, budget)
     mix = {name: option.form for (names, _), option in zip(costs, chosen, strict=True) for name in names}
     return make_plan(source, plan.bits, plan.group, plan.method, mix)

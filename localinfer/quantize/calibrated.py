@@ -51,8 +51,8 @@ class Layers:
 
     def ops(self, unit: Sequence[Job]) -> list[LayerOp]:
         """The operations whose matrices lie in `unit`; none if it is no layer."""
-        there = {id(job) for job in unit}
-        return [op for op in self.checkpoint.graph.body if id(self._jobs[op.linears()[0].name]) in there]
+        jobs_of_unit = {id(job) for job in unit}
+        return [op for op in self.checkpoint.graph.body if id(self._jobs[op.linears()[0].name]) in jobs_of_unit]
 
     def quantize(
         self,

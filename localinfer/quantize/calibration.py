@@ -65,7 +65,7 @@ def calibration(
     Raises `UsageError` for text that is too short, not UTF-8, or no conversation; `NotFound` for a missing file.
     """
     rng = random.Random(seed)
-    parts = _own(files) if files else _bundled()
+    parts = _given(files) if files else _bundled()
     pools = [_sequences(_documents(name, data), tokenizer, render, rng) for name, data, _ in parts]
     wanted = max(LEAST_SEQUENCES, tokens // LENGTH)
     counts = _shared_out(wanted, [len(pool) for pool in pools], [share for _, _, share in parts])
@@ -85,7 +85,7 @@ def _bundled() -> list[tuple[str, bytes, float]]:
     return [(name, (folder / name).read_bytes(), share) for name, share in SHARES.items()]
 
 
-def _own(files: Sequence[Path]) -> list[tuple[str, bytes, float]]:
+def _given(files: Sequence[Path]) -> list[tuple[str, bytes, float]]:
     parts = []
     for path in files:
         try:
@@ -162,10 +162,10 @@ def _chat(turns: Turns, tokenizer: Tokenizer, render: Render | None) -> list[int
     return tokenizer.encode_text("\n\n".join(text for _, text in turns) + "\n\n")
 
 
-def _shared_out(wanted: int, there: Sequence[int], shares: Sequence[float]) -> list[int]:
+def _shared_out(wanted: int, sizes: Sequence[int], shares: Sequence[float]) -> list[int]:
     """`wanted` divided by `shares`; what one pool lacks is taken from the others. Largest remainders first."""
-    counts = [0] * len(there)
-    for _ in range(min(wanted, sum(there))):
-        open_pools = [i for i in range(len(there)) if counts[i] < there[i]]
+    counts = [0] * len(sizes)
+    for _ in range(min(wanted, sum(sizes))):
+        open_pools = [i for i in range(len(sizes)) if counts[i] < sizes[i]]
         counts[min(open_pools, key=lambda i: (counts[i] + 1) / max(shares[i], 1e-9))] += 1
     return counts

@@ -195,7 +195,7 @@ class Distillation:
         while state.layer < layers.count:
             end = LAYERWISE * self.seconds if self.seconds else math.inf
             if used() + slowest > end:  # no time: the others stay as they are
-                state = self._from_here(replace(state, layer=layers.count), used)
+                state = self._resumed(replace(state, layer=layers.count), used)
                 on_step(state)
                 break
             until, begun = used() + (end - used()) / (layers.count - state.layer), used()
@@ -203,11 +203,11 @@ class Distillation:
             state = replace(state, change=change, layer=state.layer + 1, used=used())
             slowest = max(slowest, used() - begun)
             if state.layer == layers.count:
-                state = self._from_here(state, used)
+                state = self._resumed(state, used)
             on_step(state)
         return state
 
-    def _from_here(self, state: State, used: Callable[[], float]) -> State:
+    def _resumed(self, state: State, used: Callable[[], float]) -> State:
         """The layers are trained one by one; all with each other comes next."""
         assert self._layers is not None
         self._layers.forget()

@@ -164,7 +164,7 @@ def _write_gptq(checkpoint: Checkpoint, folder: Path, bits: int, group: int, on_
     tensors: dict[str, tuple[str, NDArray[Any]]] = {
         name: ("F32", checkpoint.vector(name)) for name, _ in checkpoint.graph.vectors()
     }
-    for place, one in enumerate(linears, 1):
+    for count, one in enumerate(linears, 1):
         if one.name in TABLES:
             tensors[f"{one.name}.weight"] = ("F16", _weights(checkpoint, one, "F16", None))
         else:
@@ -173,7 +173,7 @@ def _write_gptq(checkpoint: Checkpoint, folder: Path, bits: int, group: int, on_
             tensors |= {f"{one.name}.{part}": value for part, value in parts.items()}
         done += one.rows * one.cols
         on_progress(done, total)
-        if place == len(linears) or sum(array.nbytes for _, array in tensors.values()) >= SHARD_BYTES:
+        if count == len(linears) or sum(array.nbytes for _, array in tensors.values()) >= SHARD_BYTES:
             number += 1
             file = f"model-{number:05d}.safetensors"
             write_safetensors(folder / file, tensors)

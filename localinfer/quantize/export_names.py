@@ -51,10 +51,10 @@ def describe(checkpoint: Checkpoint) -> tuple[str, dict[str, Any]]:
         values["final_logit_softcapping"] = spec.logit_softcap
     values |= _windows(arch, spec.windows)
     found = {f"{arch}.{key}": value for key, value in values.items()}
-    whole = next(rope for rope, window in zip(spec.ropes, spec.windows, strict=True) if not window)
-    found |= _rope(arch, whole, checkpoint.config)
+    full = next(rope for rope, window in zip(spec.ropes, spec.windows, strict=True) if not window)
+    found |= _rope(arch, full, checkpoint.config)
     if arch == _SLIDING:
-        local = next((rope for rope, window in zip(spec.ropes, spec.windows, strict=True) if window), whole)
+        local = next((rope for rope, window in zip(spec.ropes, spec.windows, strict=True) if window), full)
         base, factor = _uniform(local)
         if factor != 1.0:
             raise _cannot("RoPE scaling in sliding layers")

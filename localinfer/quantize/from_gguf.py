@@ -57,7 +57,7 @@ class GgufImporter:
         file = GgufFile(path)
         plan, _ = read_plan(file)
         read_graph(plan.config)
-        return 16 if self._bits == 16 else KeptBits(file, plan.tensors).narrowest
+        return 16 if self._bits == 16 else StoredBits(file, plan.tensors).narrowest
 
     def write(self, path: Path, dest: Path, on_progress: OnProgress | None = None) -> dict[str, Any]:
         """Write the model into the new directory `dest` and try it; returns what to keep of how it was made.
@@ -75,10 +75,10 @@ class GgufImporter:
         file = GgufFile(path)
         plan, tokenizer = read_plan(file)
         read_graph(plan.config)
-        kept = None if self._bits == 16 else KeptBits(file, plan.tensors)
-        write_model(path, dest, on_progress, kept or Bf16())
-        notes = [*tokenizer.notes, *(kept.notes() if kept else ())]
-        return {"notes": notes, "error": kept.errors if kept else {}}
+        stored = None if self._bits == 16 else StoredBits(file, plan.tensors)
+        write_model(path, dest, on_progress, stored or Bf16())
+        notes = [*tokenizer.notes, *(stored.notes() if stored else ())]
+        return {"notes": notes, "error": stored.errors if stored else {}}
 
 
 @dataclass(slots=True)
@@ -92,7 +92,7 @@ class _Loss:
         return float((self.error / self.power) ** 0.5) if self.power else 0.0
 
 
-class KeptBits(Encoder):
+class StoredBits(Encoder):
     """Each matrix in the narrowest of our forms that holds it, which is decided from the header."""
 
     def __init__(self, file: GgufFile, tensors: tuple[Renamed, ...]) -> None:
@@ -196,7 +196,7 @@ def _patterns(modules: dict[str, int], bits: int) -> list[str]:
     forms: dict[str, set[int]] = {}
     for name, kind in kinds.items():
         forms.setdefault(kind, set()).add(modules[name])
-    chosen = [name for name, own in modules.items() if own == bits]
+    chosen = [name for name, width in modules.items() if width == bits]
     short = {kinds[name] if len(forms[kinds[name]]) == 1 else name for name in chosen}
     return [f"re:.*{re.escape(name)}$" for name in sorted(short, key=lambda one: (one in TABLES, one))]
 

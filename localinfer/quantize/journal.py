@@ -80,7 +80,7 @@ class Journal:
         self._path = partial / JOURNAL
         self.finished: dict[str, dict[str, Any]] = {}
         head = {"settings": settings, "source": source}
-        lines = [] if earlier == "fresh" else _whole_lines(self._path)
+        lines = [] if earlier == "fresh" else _complete_lines(self._path)
         before = lines[0] if lines and lines[0].keys() == head.keys() else None
         if before is not None:
             _require_source(before["source"], source, partial)
@@ -138,14 +138,14 @@ def publish(made: Path, dest: Path) -> None:
 
 def require_same_source(partial: Path, source: dict[str, Any]) -> None:
     """Raise `Changed` if `partial` holds a run that was begun with other files than those of `source`."""
-    lines = _whole_lines(partial / JOURNAL)
+    lines = _complete_lines(partial / JOURNAL)
     if lines and "source" in lines[0]:
         _require_source(lines[0]["source"], source, partial)
 
 
 def tokens_of_stopped(partial: Path) -> int | None:
     """How many tokens the run that was stopped in `partial` was asked to calibrate on; None if there is none."""
-    lines = _whole_lines(partial / JOURNAL)
+    lines = _complete_lines(partial / JOURNAL)
     settings = lines[0].get("settings") if lines else None
     if not isinstance(settings, dict):
         return None
@@ -154,7 +154,7 @@ def tokens_of_stopped(partial: Path) -> int | None:
     return found if isinstance(found, int) and 0 < found < 1 << 30 else None
 
 
-def _whole_lines(path: Path) -> list[dict[str, Any]]:
+def _complete_lines(path: Path) -> list[dict[str, Any]]:
     """What a journal holds; a kill may have torn the last line."""
     try:
         data = read_bytes(path, JOURNAL_LIMIT)

@@ -63,19 +63,19 @@ class Layerwise:
             self._true = [self.teacher.after(ops, x) for x in self._true]
         matrices = [linear.name for op in ops for linear in op.linears()]
         names = [*matrices, *(f"{norm.name}.weight" for op in ops for norm in op.norms())]
-        places = torch.cat([torch.arange(*student.places[name].indices(len(change))) for name in names])
+        indices = torch.cat([torch.arange(*student.ranges[name].indices(len(change))) for name in names])
         before, numbers = self._error(ops, change), moving.copy(matrices)
-        mean, square = torch.zeros(len(places)), torch.zeros(len(places))
+        mean, square = torch.zeros(len(indices)), torch.zeros(len(indices))
         new, steps = change.clone(), PASSES * (len(self._ids) - self._judges)
         student.learn = moving.learn
         for step in range(1, steps + 1):
             height = 1 - (step - 1) / steps
             moving.step, moving.rate = step, rates.numbers * height
             student.become(new)
-            slopes = self._slopes(ops, self._number(layer, step))[places] * student.first[places]
-            moved, mean, square = adam(new[places], mean, square, slopes, step, rates.scales * height)
+            slopes = self._slopes(ops, self._number(layer, step))[indices] * student.first[indices]
+            moved, mean, square = adam(new[indices], mean, square, slopes, step, rates.scales * height)
             if bool(torch.isfinite(moved).all()):
-                new[places] = moved
+                new[indices] = moved
             if late():
                 break
         student.learn = None

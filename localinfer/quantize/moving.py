@@ -36,11 +36,11 @@ class Moving:
         self.at = student.numbers.float()
         self.drift = torch.zeros(len(self.at), dtype=torch.bfloat16)
         self.power = torch.zeros(sum(integers[..., 0].numel() for integers in student.integers.values()))
-        self._places: dict[str, tuple[slice, slice]] = {}
+        self._ranges: dict[str, tuple[slice, slice]] = {}
         first, by_group, folded = 0, 0, folds(original, student.checkpoint)
         for name, integers in student.integers.items():
             count, groups = integers.numel(), integers[..., 0].numel()
-            self._places[name] = slice(first, first + count), slice(by_group, by_group + groups)
+            self._ranges[name] = slice(first, first + count), slice(by_group, by_group + groups)
             first, by_group = first + count, by_group + groups
             weights = torch.from_numpy(original.matrix(name) * folded.get(name, 1)).float().view(integers.shape)
             scales = student.parts[name].detach()[..., None]
@@ -49,7 +49,7 @@ class Moving:
 
     def _view(self, name: str) -> tuple[Tensor, Tensor, Tensor]:
         shape = self.student.integers[name].shape
-        numbers, groups = self._places[name]
+        numbers, groups = self._ranges[name]
         return self.at[numbers].view(shape), self.drift[numbers].view(shape), self.power[groups].view(shape[:-1])
 
     @torch.no_grad()

@@ -120,19 +120,19 @@ def make_plan(
         module = (name or "").removesuffix(".weight")
         if module == "lm_head" and checkpoint.spec.tied:
             continue  # a copy of the embedding
-        where = _place(name)
+        where = _layer_of(name)
         if name is not None and module in body:
             jobs.append((where, Job(tensor, *(mix[module] if mix else (bits, chosen)))))
         elif name is not None and module in TABLES:
             jobs.append((where, Job(tensor, TABLE_BITS, table_group)))
         else:
             jobs.append((where, Job(tensor)))
-    places = sorted({where for where, _ in jobs})
+    folders = sorted({where for where, _ in jobs})
     said = describe(
         checkpoint.spec.tied, (bits, chosen), (TABLE_BITS, table_group), _OTHER_PARTS if others else (), mix
     )
     return Plan(
-        units=tuple(tuple(job for at, job in jobs if at == where) for where in places),
+        units=tuple(tuple(job for at, job in jobs if at == where) for where in folders),
         config={"quantization_config": said} | ({"tie_word_embeddings": False} if checkpoint.own_head else {}),
         bits=bits,
         group=chosen,
@@ -176,7 +176,7 @@ def describe(
     return quantization_config([*bodies, (targets, *tables)], [*(["lm_head"] if tied else []), *ignored])
 
 
-def _place(name: str | None) -> tuple[int, int]:
+def _layer_of(name: str | None) -> tuple[int, int]:
     """Order of the files: the embedding, each layer, the rest, the head, what the graph does not use."""
     if name is None:
         return 4, 0

@@ -50,13 +50,13 @@ class QuantizeReport:
     notes: tuple[str, ...]
 
 
-_KEPT = ("bits_per_weight", "body_bits_per_weight", "size_bytes", "worst_tensors", "seconds", "peak_bytes")
+_CACHED = ("bits_per_weight", "body_bits_per_weight", "size_bytes", "worst_tensors", "seconds", "peak_bytes")
 
 
 def keep_report(dest: Path, report: QuantizeReport) -> None:
     """Write into the `localinfer.json` of the finished model `dest`, as `report`, what its making took and gave."""
     path = dest / RECORD
-    write_json(path, read_object(path) | {"report": {name: getattr(report, name) for name in _KEPT}})
+    write_json(path, read_object(path) | {"report": {name: getattr(report, name) for name in _CACHED}})
 
 
 def keep_quality(dest: Path, figures: Mapping[str, Any]) -> None:

@@ -73,11 +73,11 @@ class Stream(Executor):
         self.x = _space(shape, scratch)
         self.true = _space(shape, scratch) if follow else None
         table = checkpoint.graph.embed
-        whole = self.original.weight(table.table) if follow else None
+        full = self.original.weight(table.table) if follow else None
         for number, sequence in enumerate(tokens):
             self.x[number] = embed(sequence)
-            if self.true is not None and whole is not None:
-                self.true[number] = whole[torch.from_numpy(sequence).long()] * table.scale
+            if self.true is not None and full is not None:
+                self.true[number] = full[torch.from_numpy(sequence).long()] * table.scale
         self._look: Callable[[], None] = lambda: None
         self.forget()
 
@@ -91,7 +91,7 @@ class Stream(Executor):
             true_first, true_last = _stages(self.original, op)
             moments = self._moments(first[0][0], self._through(first[1]), self._true(true_first[1]))
             self.put(fit(op, first[0], *moments))
-            inputs, true = self._kept_if_small(last), self._kept_if_small(true_last, original=True)
+            inputs, true = self._cached_if_small(last), self._cached_if_small(true_last, original=True)
             self.put(fit(op, last[0], *self._moments(last[0][0], inputs, true)))
             self._advance(op, inputs, true)
         self.forget()
@@ -107,11 +107,11 @@ class Stream(Executor):
 
     def put(self, tensors: Mapping[str, Tensor]) -> None:
         """Use these matrices (by the name of the linear layer) and vectors (by tensor name) from here on."""
-        self._kept.update(tensors)
+        self._cached.update(tensors)
 
     def forget(self) -> None:
         """Let go of the weights of the layer."""
-        self._kept.clear()
+        self._cached.clear()
         self.original.forget()
 
     def linear(self, linear: Linear, x: Tensor) -> Tensor:
@@ -131,13 +131,13 @@ class Stream(Executor):
             self._look()
             yield inputs(x)
 
-    def _kept_if_small(self, stage: tuple[Stage, Inputs], original: bool = False) -> Again | None:
+    def _cached_if_small(self, stage: tuple[Stage, Inputs], original: bool = False) -> Again | None:
         """As `_through` or `_true`, computed once if there is room for them."""
         again = self._true(stage[1]) if original else self._through(stage[1])
         if again is None or 4 * self.x.shape[0] * self.x.shape[1] * stage[0][0].cols > IN_MEMORY:
             return again
-        kept = list(again())
-        return lambda: kept
+        cached = list(again())
+        return lambda: cached
 
     def _moments(self, linear: Linear, inputs: Again | None, true: Again | None) -> tuple[Tensor, Tensor | None]:
         assert inputs is not None

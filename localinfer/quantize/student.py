@@ -20,7 +20,7 @@ from localinfer.graph.weights import Checkpoint
 from localinfer.quantize.stream import rounded
 from localinfer.reference.executor import Executor, visible
 
-KEPT = 3 << 30
+MOST_CACHED = 3 << 30
 """Bytes of activations of one sequence above which layers are computed again on the way back, and not kept."""
 
 Learn = Callable[[str, Tensor], None]
@@ -57,9 +57,9 @@ class Runner(Executor):
         return y + self.vector(f"{linear.name}.bias") if linear.bias else y
 
     def weight(self, linear: Linear) -> Tensor:
-        if linear.name not in self._kept:
-            self._kept[linear.name] = torch.from_numpy(self.checkpoint.matrix(linear.name)).to(self.kind)
-        return self._kept[linear.name]
+        if linear.name not in self._cached:
+            self._cached[linear.name] = torch.from_numpy(self.checkpoint.matrix(linear.name)).to(self.kind)
+        return self._cached[linear.name]
 
 
 class _Seen(torch.autograd.Function):
@@ -128,14 +128,14 @@ class Student(Runner):
         self.first = torch.cat([values.flatten() for values in firsts.values()])
         self.values, self.slopes = self.first.clone(), torch.zeros_like(self.first)
         self.parts: dict[str, Tensor] = {}
-        self.places: dict[str, slice] = {}
+        self.ranges: dict[str, slice] = {}
         at = 0
         for name, values in firsts.items():
             part = slice(at, at + values.numel())
             at = part.stop
             leaf = self.values[part].view_as(values).detach().requires_grad_()
             leaf.grad = self.slopes[part].view_as(values)
-            self.parts[name], self.places[name] = leaf, part
+            self.parts[name], self.ranges[name] = leaf, part
         spec = model.spec
         width = 24 * spec.hidden_size + 8 * max(linear.cols for linear in model.graph.linears())
         self._bytes_a_token = 4 * width * spec.layers
@@ -168,7 +168,7 @@ class Student(Runner):
         self._matrices.clear()
 
     def added(self, op: LayerOp, x: Tensor) -> Tensor:
-        if not torch.is_grad_enabled() or self._bytes_a_token * len(x) <= KEPT:
+        if not torch.is_grad_enabled() or self._bytes_a_token * len(x) <= MOST_CACHED:
             return super().added(op, x)
         again: Tensor = recomputed(super().added, op, x, use_reentrant=False, preserve_rng_state=False)
         return again

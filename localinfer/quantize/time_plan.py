@@ -147,8 +147,8 @@ def _phases(costs: Costs, wish: Wish, *, loaded: bool) -> list[Phase]:
         found.append(Phase("layers", least, max(least, costs.layers * full), needed=False))
     if wish.refine:
         least = _refining(costs, wish, Effort(1, 1, 0)) + 2 * costs.step()
-        whole = _refining(costs, wish, Effort()) + 2 * wish.text_tokens / LENGTH * costs.step()
-        found.append(Phase("refining", least, max(least, whole)))
+        refined = _refining(costs, wish, Effort()) + 2 * wish.text_tokens / LENGTH * costs.step()
+        found.append(Phase("refining", least, max(least, refined)))
     if wish.report:
         least, full = (costs.report(chunks, FLOOR_CHUNKS) for chunks in (LEAST_CHUNKS, ALL_CHUNKS))
         found.append(Phase("report", least, full, needed=False))

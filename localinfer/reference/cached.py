@@ -58,9 +58,9 @@ class CachedExecutor(Executor):
 
     def weight(self, linear: Linear) -> Tensor:
         """The matrix [rows, cols] in bfloat16."""
-        if linear.name not in self._kept:
-            self._kept[linear.name] = torch.from_numpy(self.checkpoint.matrix(linear.name)).bfloat16()
-        return self._kept[linear.name]
+        if linear.name not in self._cached:
+            self._cached[linear.name] = torch.from_numpy(self.checkpoint.matrix(linear.name)).bfloat16()
+        return self._cached[linear.name]
 
     def linear(self, linear: Linear, x: Tensor) -> Tensor:
         bias = self.vector(f"{linear.name}.bias").to(x.dtype) if linear.bias else None

@@ -25,7 +25,7 @@ class Executor:
 
     def __init__(self, checkpoint: Checkpoint) -> None:
         self.checkpoint = checkpoint
-        self._kept: dict[str, Tensor] = {}
+        self._cached: dict[str, Tensor] = {}
 
     @torch.no_grad()
     def logits(self, token_ids: Sequence[int]) -> Tensor:
@@ -121,19 +121,19 @@ class Executor:
 
     def forget(self) -> None:
         """Let go of the weights read so far; they are read again when they are needed."""
-        self._kept.clear()
+        self._cached.clear()
 
     def weight(self, linear: Linear) -> Tensor:
         """The matrix [rows, cols] in float32."""
-        if linear.name not in self._kept:
-            self._kept[linear.name] = torch.from_numpy(self.checkpoint.matrix(linear.name))
-        return self._kept[linear.name]
+        if linear.name not in self._cached:
+            self._cached[linear.name] = torch.from_numpy(self.checkpoint.matrix(linear.name))
+        return self._cached[linear.name]
 
     def vector(self, name: str) -> Tensor:
         """A norm weight or a bias in float32."""
-        if name not in self._kept:
-            self._kept[name] = torch.from_numpy(self.checkpoint.vector(name))
-        return self._kept[name]
+        if name not in self._cached:
+            self._cached[name] = torch.from_numpy(self.checkpoint.vector(name))
+        return self._cached[name]
 
 
 ADDED: Mapping[type[LayerOp], Callable[[Executor, Any, Tensor], Tensor]] = {

@@ -34,7 +34,7 @@ class Acceptance:
 
     def chance(self, handle: int, confidence: float, depth: int) -> float:
         """Probability that a guess is right, those before it being right. `depth` is 0 for the first of a draft."""
-        found = self._bins.get(_place(confidence, depth), _Bin())
+        found = self._bins.get(_bin_of(confidence, depth), _Bin())
         mean = (found.right + PRIOR * confidence) / (found.tried + PRIOR)
         return _swayed(mean, self._luck.get(handle, 0.0))
 
@@ -57,7 +57,7 @@ class Acceptance:
         self._luck[handle] = min(MOST_SWAY, max(-MOST_SWAY, luck))
         while len(self._depths) <= min(depth, 15):
             self._depths.append(_Bin())
-        for found in (self._bins.setdefault(_place(confidence, depth), _Bin()), self._depths[min(depth, 15)]):
+        for found in (self._bins.setdefault(_bin_of(confidence, depth), _Bin()), self._depths[min(depth, 15)]):
             found.right += right
             found.tried += 1
             if found.tried > MEMORY:
@@ -69,7 +69,7 @@ class Acceptance:
         self._luck.pop(handle, None)
 
 
-def _place(confidence: float, depth: int) -> tuple[int, int]:
+def _bin_of(confidence: float, depth: int) -> tuple[int, int]:
     return min(BINS - 1, max(0, int(confidence * BINS))), min(depth, 7).bit_length()
 
 

@@ -87,7 +87,7 @@ class Controller:
         self._resting = False
         self._asked: list[Record] = []
 
-    def draft(self, parts: Sequence[Part], asks: Sequence[Ask], places: Sequence[int]) -> list[Chain]:
+    def draft(self, parts: Sequence[Part], asks: Sequence[Ask], indices: Sequence[int]) -> list[Chain]:
         """What to check in a step of `parts`; `parts[places[i]]` is the one row of the text of `asks[i]`.
 
         Gives a chain for each ask. `settle` must follow, or `draft` again if the step came to nothing.
@@ -101,11 +101,11 @@ class Controller:
         elif not self._rested(plain):
             chains, self.why_off = [NO_CHAIN] * len(asks), USED_UP
         else:
-            proposals = self._proposals(parts, asks, places, plain)
-            chains = self._chosen(parts, asks, places, proposals, plain, self._clock() - started)
+            proposals = self._proposals(parts, asks, indices, plain)
+            chains = self._chosen(parts, asks, indices, proposals, plain, self._clock() - started)
         grown = list(parts)
-        for chain, place in zip(chains, places, strict=True):
-            grown[place] = Part(parts[place].rows + len(chain.tokens), parts[place].context)
+        for chain, index in zip(chains, indices, strict=True):
+            grown[index] = Part(parts[index].rows + len(chain.tokens), parts[index].context)
         if any(chain.tokens for chain in chains):
             self.why_off = ""
         self._step = _Step(grown, asks, chains, plain, self._clock() - started, tuple(self._asked))
@@ -158,7 +158,7 @@ class Controller:
         return not self._resting
 
     def _proposals(
-        self, parts: Sequence[Part], asks: Sequence[Ask], places: Sequence[int], plain: float
+        self, parts: Sequence[Part], asks: Sequence[Ask], indices: Sequence[int], plain: float
     ) -> list[Chain]:
         """The best chain that is to be had for each text, whoever makes it."""
         best, worth = [NO_CHAIN] * len(asks), [0.0] * len(asks)
@@ -170,8 +170,8 @@ class Controller:
                     self.why_off = f"{record.drafter.name}: guesses would not pay"
                     continue
                 which = [i for i in which if not worth[i] or worth[i] < record.likely(asks[i])]
-                rate = self._most(parts, asks, places, best, plain, 0.0).rate / len(asks)
-                depth = self._depth(record, parts, [asks[i] for i in which], [places[i] for i in which], plain, rate)
+                rate = self._most(parts, asks, indices, best, plain, 0.0).rate / len(asks)
+                depth = self._depth(record, parts, [asks[i] for i in which], [indices[i] for i in which], plain, rate)
             if not which or not depth:
                 continue
             asked = [asks[i] if asks[i].most <= depth else replace(asks[i], most=depth) for i in which]
@@ -194,7 +194,7 @@ class Controller:
         record: Record,
         parts: Sequence[Part],
         asks: Sequence[Ask],
-        places: Sequence[int],
+        indices: Sequence[int],
         plain: float,
         rate: float,
     ) -> int:
@@ -205,8 +205,8 @@ class Controller:
         best, depth, affordable = rate, 0, 0
         alive, tokens = [1.0] * len(asks), 1.0
         price, rows = record.price(plain), sum(part.rows for part in parts)
-        contexts = [parts[place].context for place in places]
-        others = self._cost.seconds(parts) - self._cost.rows(rows) - sum(self._cost.context(parts[p]) for p in places)
+        contexts = [parts[index].context for index in indices]
+        others = self._cost.seconds(parts) - self._cost.rows(rows) - sum(self._cost.context(parts[p]) for p in indices)
         for k in range(1, min(self._most_rows // len(asks), max(ask.most for ask in asks), DEEPEST) + 1):
             seconds = k * price + self._cost.rows(rows + k * len(asks)) + others
             seconds += sum(self._cost.context(Part(1 + k, context)) for context in contexts)
@@ -232,13 +232,13 @@ class Controller:
         self,
         parts: Sequence[Part],
         asks: Sequence[Ask],
-        places: Sequence[int],
+        indices: Sequence[int],
         proposals: Sequence[Chain],
         plain: float,
         spent: float,
     ) -> list[Chain]:
         """The guesses to check."""
-        most = self._most(parts, asks, places, proposals, plain, spent)
+        most = self._most(parts, asks, indices, proposals, plain, spent)
         counts = list(most.counts)
         if most.stopped:
             self.why_off = USED_UP
@@ -253,7 +253,7 @@ class Controller:
         self,
         parts: Sequence[Part],
         asks: Sequence[Ask],
-        places: Sequence[int],
+        indices: Sequence[int],
         proposals: Sequence[Chain],
         plain: float,
         spent: float,
@@ -271,9 +271,9 @@ class Controller:
         for n, (minus_chance, i) in enumerate(order[: self._most_rows], 1):
             counts[i] += 1
             tokens -= minus_chance
-            part, place = parts[places[i]], places[i]
+            part, index = parts[indices[i]], indices[i]
             longer = self._cost.context(Part(part.rows + counts[i], part.context))
-            context, deep[place] = context + longer - deep[place], longer
+            context, deep[index] = context + longer - deep[index], longer
             seconds = spent + self._cost.rows(rows + n) + context
             stopped = not self.loss_budget.allows(seconds - plain, plain)
             if stopped:

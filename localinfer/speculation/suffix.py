@@ -18,20 +18,20 @@ ORDERS = (12, 6, 3)
 BELIEF = {12: 0.93, 6: 0.8, 3: 0.6}
 """How much a match of that length is believed when all its places agree."""
 
-PLACES = 32
+MOST_LOCATIONS = 32
 """The latest so many places vote."""
 
 FLOOR = 0.15
 """Guessing ends where all guesses so far are less likely than this to be right."""
 
-Place = tuple[Sequence[int], int]
+Location = tuple[Sequence[int], int]
 """A text, and where in it what follows a match begins."""
 
 
 class Earlier(Protocol):
     """Texts from before that may be looked up."""
 
-    def places(self, gram: Sequence[int], most: int) -> list[Place]:
+    def locations(self, gram: Sequence[int], most: int) -> list[Location]:
         """Where these tokens, one of `ORDERS` long, were followed by something; the latest ones."""
         ...
 
@@ -39,7 +39,9 @@ class Earlier(Protocol):
 @dataclass(slots=True)
 class _Text:
     seen: int = 0
-    places: dict[int, dict[tuple[int, ...], list[int]]] = field(default_factory=lambda: {order: {} for order in ORDERS})
+    locations: dict[int, dict[tuple[int, ...], list[int]]] = field(
+        default_factory=lambda: {order: {} for order in ORDERS}
+    )
 
 
 class SuffixDrafter:
@@ -63,12 +65,12 @@ class SuffixDrafter:
                 continue
             gram = tuple(tokens[-order:])
             # The end of the text itself is the last place; nothing follows it yet.
-            here = text.places[order].get(gram, ())[-PLACES - 1 : -1]
-            places: list[Place] = [(tokens, at) for at in here]
-            if self._earlier is not None and len(places) < PLACES:
-                places = self._earlier.places(gram, PLACES - len(places)) + places
-            if places:
-                return _vote(places, BELIEF[order], ask.most)
+            seen = text.locations[order].get(gram, ())[-MOST_LOCATIONS - 1 : -1]
+            locations: list[Location] = [(tokens, at) for at in seen]
+            if self._earlier is not None and len(locations) < MOST_LOCATIONS:
+                locations = self._earlier.locations(gram, MOST_LOCATIONS - len(locations)) + locations
+            if locations:
+                return _vote(locations, BELIEF[order], ask.most)
         return Draft()
 
     def observe(self, handle: int, guessed: int, accepted: int) -> None:
@@ -86,17 +88,17 @@ def _learn(text: _Text, tokens: Sequence[int]) -> None:
     for end in range(text.seen + 1, len(tokens) + 1):
         for order in ORDERS:
             if end >= order:
-                text.places[order].setdefault(tuple(tokens[end - order : end]), []).append(end)
+                text.locations[order].setdefault(tuple(tokens[end - order : end]), []).append(end)
     text.seen = len(tokens)
 
 
-def _vote(places: list[Place], belief: float, most: int) -> Draft:
+def _vote(locations: list[Location], belief: float, most: int) -> Draft:
     """Token by token what most places have next, of equals the latest; those that have something else drop out."""
     draft, alive = Draft(), 1.0
     while len(draft.tokens) < most:
         depth = len(draft.tokens)
         # A negative number ends an earlier text.
-        going = [(text, at) for text, at in places if at + depth < len(text) and text[at + depth] >= 0]
+        going = [(text, at) for text, at in locations if at + depth < len(text) and text[at + depth] >= 0]
         if not going:
             break
         nexts = [text[at + depth] for text, at in reversed(going)]
@@ -107,6 +109,6 @@ def _vote(places: list[Place], belief: float, most: int) -> Draft:
             break
         draft.tokens.append(int(token))
         draft.confidence.append(confidence)
-        places = going if count == len(going) else [(text, at) for text, at in going if text[at + depth] == token]
+        locations = going if count == len(going) else [(text, at) for text, at in going if text[at + depth] == token]
         belief = min(0.97, belief + 0.02)  # a match that goes on being right is a longer match
     return draft

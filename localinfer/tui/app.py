@@ -19,7 +19,7 @@ from textual.driver import Driver
 from textual.notifications import SeverityLevel
 from textual.screen import Screen
 
-from localinfer.chats.kept_screen import KeptScreen
+from localinfer.chats.screen_state import ScreenState
 from localinfer.chats.session import ChatSession
 from localinfer.chats.store import ChatStore
 from localinfer.config import Overflow, SamplingParams
@@ -28,9 +28,9 @@ from localinfer.cost.prices import USUAL, Tariff
 from localinfer.errors import NotFound, UsageError
 from localinfer.tui import handlers
 from localinfer.tui.engines import OpenModel
-from localinfer.tui.keeping import Keeper
 from localinfer.tui.meter import Meter, OfferFor, StartMeter
 from localinfer.tui.palette import CommandHits
+from localinfer.tui.screen_saving import ScreenWriter
 from localinfer.tui.screens.chat import ChatScreen
 from localinfer.tui.theme import THEMES
 from localinfer.tui.tiling import MOST_PANES
@@ -67,7 +67,7 @@ class ChatApp(App[None]):
         meter: Meter,
         animate: bool,
         tick_s: float | None,
-        keeper: Keeper,
+        writer: ScreenWriter,
     ) -> None:
         super().__init__()
         self._clock = clock
@@ -78,8 +78,8 @@ class ChatApp(App[None]):
             self.register_theme(one)
         if theme is not None and theme not in self.available_themes:
             raise UsageError(f"there is no theme `{theme}`", hint=", ".join(sorted(self.available_themes)))
-        kept = keeper.theme if keeper.theme in self.available_themes else THEMES[0].name
-        self.theme = keeper.first_theme = theme or kept
+        saved = writer.theme if writer.theme in self.available_themes else THEMES[0].name
+        self.theme = writer.first_theme = theme or saved
         self.chats = ChatScreen(
             sessions,
             open_model,
@@ -89,7 +89,7 @@ class ChatApp(App[None]):
             models=models,
             name_of=name_of,
             tick_s=tick_s,
-            keeper=keeper,
+            writer=writer,
         )
         if not animate:
             self.animation_level = "none"
@@ -189,8 +189,8 @@ def make_app(
     here: Callable[[], list[str]] = list,
     name_of: Callable[[str], str] = str,
     theme: str | None = None,
-    kept_file: Path | None = None,
-    layout: KeptScreen | None = None,
+    state_file: Path | None = None,
+    layout: ScreenState | None = None,
     clock: Callable[[], float] = time.monotonic,
     start_meter: StartMeter = start_meter,
     tariff: Tariff = USUAL,
@@ -203,7 +203,7 @@ def make_app(
     `open_model(ref, progress)` is called in a thread after the first paint, once for each name; it reports
     `progress(stage, done, total)`. `resume`: False is a new chat, True the latest one, a number that one, in the first
     pane. `here()` gives the names of models to complete, `name_of` the one by which a model is known. Without `theme`,
-    the one that was chosen last. `kept_file` is where the screen is kept for the next run; `layout` is that of an
+    the one that was chosen last. `state_file` is where the screen is kept for the next run; `layout` is that of an
     earlier one, whose panes and their chats are opened, each with its model of `models`. Raises `NotFound` if the chat
     is not there, `UsageError` for an unknown theme or too many panes, and what `ChatStore` raises for a file that
     cannot be used.
@@ -227,7 +227,7 @@ def make_app(
         meter=Meter(start_meter, clock, tariff, offer_for),
         animate=animate,
         tick_s=tick_s,
-        keeper=Keeper(kept_file, restored=layout),
+        writer=ScreenWriter(state_file, restored=layout),
     )
 
 
@@ -254,8 +254,8 @@ def run_app(
     here: Callable[[], list[str]] = list,
     name_of: Callable[[str], str] = str,
     theme: str | None = None,
-    kept_file: Path | None = None,
-    layout: KeptScreen | None = None,
+    state_file: Path | None = None,
+    layout: ScreenState | None = None,
     tariff: Tariff = USUAL,
     offer_for: OfferFor | None = None,
 ) -> int:
@@ -274,7 +274,7 @@ def run_app(
         here=here,
         name_of=name_of,
         theme=theme,
-        kept_file=kept_file,
+        state_file=state_file,
         layout=layout,
         start_meter=lambda: start_meter(tariff.watts),
         tariff=tariff,

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from localinfer.chats.recording import Place, Recorder
+from localinfer.chats.recording import Position, Recorder
 from localinfer.chats.session import ChatSession
 from localinfer.chats.store import ChatStore
 from localinfer.chats.template import Message
@@ -153,7 +153,7 @@ def test_a_running_reply_is_saved_every_second(store: ChatStore) -> None:
     assert chat is not None
     unsaved: list[int] = []
     written = 0
-    for event in recorder.record(chat.reply("a"), Place(prompt="a")):
+    for event in recorder.record(chat.reply("a"), Position(prompt="a")):
         if isinstance(event, Text):
             now += 0.4
             written += 1
@@ -230,9 +230,9 @@ def test_an_edit_without_a_word_changes_nothing(store: ChatStore) -> None:
     with pytest.raises(ContextOverflow):
         list(chat.edit(2, "long", cancelled=never))
     assert texts(chat) == ["a", "b", "c", "d"]
-    for place in (1, 4, -1):
+    for position in (1, 4, -1):
         with pytest.raises(UsageError, match="no such prompt"):
-            chat.edit(place, "A", cancelled=never)
+            chat.edit(position, "A", cancelled=never)
 
 
 def test_every_variant_has_a_seed_of_its_own(store: ChatStore) -> None:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from localinfer.bench.history import kept
+from localinfer.bench.history import reports
 from localinfer.cli.counts import counts
 from localinfer.cli.output import ReaderGone
 from localinfer.errors import UsageError
@@ -115,7 +115,7 @@ def test_answers_are_kept_before_they_are_shown(
     monkeypatch.setattr("localinfer.cli.output.line", gone)
     assert cli("bench", str(tiny), "--prompts", str(tmp_path / "p.jsonl"), "-n", "4").code == 141
     assert cli("bench", str(tiny), "--test", "tg4", "--reps", "1").code == 141
-    names = [row["test"] for one in kept()[0] for part in ("answers", "rows") for row in one.get(part, ())]
+    names = [row["test"] for one in reports()[0] for part in ("answers", "rows") for row in one.get(part, ())]
     assert names == ["mine", "tg4"]
 
 

@@ -7,7 +7,7 @@ import pytest
 
 from localinfer import native
 from localinfer.bench import measured
-from localinfer.bench.measured import fit_here
+from localinfer.bench.measured import fit_report
 from localinfer.config import EngineConfig
 from localinfer.cost.fit import estimate
 from localinfer.cost.fitting import Asked, fit_table
@@ -33,10 +33,10 @@ def still(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize("bits", [8, 4, 3])
 def test_a_form_that_is_not_made_yet_needs_what_it_needs_when_it_is(tmp_path: Path, bits: Any) -> None:
     source = make_checkpoint(tmp_path / "m")
-    report = fit_here(Asked(source, "me/m", "BF16"), CONFIG, disk=tmp_path)
+    report = fit_report(Asked(source, "me/m", "BF16"), CONFIG, disk=tmp_path)
     before = next(one for one in report.forms if one.form == f"INT{bits}")
     quantize_checkpoint(source, tmp_path / "q", bits=bits, method="rtn")
-    after = fit_here(Asked(tmp_path / "q", "me/m", f"INT{bits}"), CONFIG, disk=tmp_path).forms
+    after = fit_report(Asked(tmp_path / "q", "me/m", f"INT{bits}"), CONFIG, disk=tmp_path).forms
     assert len(after) == 1
     assert (before.weights_bytes, before.kv_bytes) == (after[0].weights_bytes, after[0].kv_bytes)
     assert before.predicted_tok_s == pytest.approx(after[0].predicted_tok_s)
@@ -46,11 +46,11 @@ def test_a_measurement_replaces_the_estimate_and_corrects_the_others(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     source = make_checkpoint(tmp_path / "m")
-    plain = fit_here(Asked(source, "me/m", "BF16"), CONFIG, disk=tmp_path)
+    plain = fit_report(Asked(source, "me/m", "BF16"), CONFIG, disk=tmp_path)
     load = load_of(Checkpoint(source))
     known = Known("me/m:BF16", load, 3 * load.seconds(2e10, last_level_cache()))
     monkeypatch.setattr(measured, "measured_models", lambda config: [known])
-    report = fit_here(Asked(source, "me/m", "BF16"), CONFIG, disk=tmp_path)
+    report = fit_report(Asked(source, "me/m", "BF16"), CONFIG, disk=tmp_path)
     assert [one.tok_s_source for one in report.forms] == ["measured", *["estimate"] * 3]
     assert report.forms[0].predicted_tok_s == pytest.approx(1 / known.seconds)
     for before, after in zip(plain.forms, report.forms, strict=True):
@@ -80,20 +80,20 @@ def test_the_tokenizer_is_looked_into_once(tmp_path: Path, monkeypatch: pytest.M
         return whole(path)
 
     monkeypatch.setattr(Path, "read_bytes", noted)
-    fit_here(Asked(source, "me/m", "BF16"), CONFIG, disk=tmp_path)
+    fit_report(Asked(source, "me/m", "BF16"), CONFIG, disk=tmp_path)
     assert [path.name for path in read].count("tokenizer.json") == 1
 
 
 def test_a_form_that_cannot_be_made(tmp_path: Path) -> None:
     quantize_checkpoint(make_checkpoint(tmp_path / "m"), tmp_path / "q", bits=8, method="rtn")
     with pytest.raises(NotSupported, match="no INT3 can be made"):
-        fit_here(Asked(tmp_path / "q", "me/m", "INT8", wanted="INT3"), CONFIG, disk=tmp_path)
+        fit_report(Asked(tmp_path / "q", "me/m", "INT8", wanted="INT3"), CONFIG, disk=tmp_path)
 
 
 def test_the_figures_are_the_allocators(tmp_path: Path) -> None:
     source = make_checkpoint(tmp_path / "m")
     drafter = make_checkpoint(tmp_path / "d")
-    report = fit_here(Asked(source, "me/m", "BF16"), CONFIG, disk=tmp_path / "not" / "there", drafter=drafter)
+    report = fit_report(Asked(source, "me/m", "BF16"), CONFIG, disk=tmp_path / "not" / "there", drafter=drafter)
     need = estimate(source, context=128, parallel=2)
     one = report.forms[0]
     assert (one.weights_bytes, one.kv_bytes, one.other_bytes) == (need.weights_bytes, need.kv_bytes, need.other_bytes)
@@ -109,7 +109,7 @@ def test_the_table(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     source = make_checkpoint(tmp_path / "m")
     asked = Asked(source, "me/m", "BF16", "0" * 40, download_bytes=10**11)
     monkeypatch.setattr("localinfer.cost.fit.available_bytes", lambda: 10**6)
-    text = fit_table(fit_here(asked, CONFIG, disk=tmp_path))
+    text = fit_table(fit_report(asked, CONFIG, disk=tmp_path))
     assert text.startswith("me/m, 0.00 B weights; 128 tokens of context for each of 2, 8-bit cache\n")
     assert "1.0 MB of memory is free, 10.0 GB of disk" in text
     assert text.count("| no   |") == 4

@@ -85,8 +85,8 @@ class Eager:
         self.reads = any(isinstance(drafter, Reads) for drafter in drafters)
         self._step: list[tuple[int, Chain]] = []
 
-    def draft(self, parts: Sequence[Part], asks: Sequence[Ask], places: Sequence[int]) -> list[Chain]:
-        assert [parts[place].rows for place in places] == [1] * len(asks)
+    def draft(self, parts: Sequence[Part], asks: Sequence[Ask], indices: Sequence[int]) -> list[Chain]:
+        assert [parts[index].rows for index in indices] == [1] * len(asks)
         chains, left = [NO_CHAIN] * len(asks), self.most_rows
         for drafter in self.drafters:
             for i, draft in enumerate(drafter.propose(asks)):

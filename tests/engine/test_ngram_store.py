@@ -21,12 +21,12 @@ def test_a_text_is_found_from_the_next_opening_on(tmp_path: Path) -> None:
     file = tmp_path / "t.i32"
     first = NgramStore(file, 500)
     first.remember(TEXT)
-    assert first.places(TEXT[:3], 5) == []
+    assert first.locations(TEXT[:3], 5) == []
     again = NgramStore(file, 500)
     for order in (3, 6, 12):
-        ((text, at),) = again.places(TEXT[4 : 4 + order], 5)
+        ((text, at),) = again.locations(TEXT[4 : 4 + order], 5)
         assert list(text[at : at + 3]) == TEXT[4 + order : 7 + order]
-    assert again.places(TEXT[-3:], 5) == []  # nothing follows
+    assert again.locations(TEXT[-3:], 5) == []  # nothing follows
     assert stat.S_IMODE(file.stat().st_mode) == 0o600
 
 
@@ -48,7 +48,7 @@ def test_garbage_is_passed_over(tmp_path: Path, data: bytes) -> None:
     file.write_bytes(data)
     here = NgramStore(file, 50)
     assert all(token == END or 0 <= token < 50 for token in here._tokens)
-    here.places([1, 2, 3], 4)
+    here.locations([1, 2, 3], 4)
     here.remember(TEXT)
 
 
@@ -90,7 +90,7 @@ def test_the_engine_remembers_only_when_asked(llama: Path) -> None:
         assert len(said.token_ids) == GREEDY.max_tokens
     found = open_ngram_store(llama, 320)
     assert len(found) > len(prompt)
-    (text, at), *_ = found.places([*prompt, *said.token_ids][-6:-3], 5)
+    (text, at), *_ = found.locations([*prompt, *said.token_ids][-6:-3], 5)
     assert text[at] == said.token_ids[-3]
     assert forget_all() > 0
     assert not list(texts_dir().glob("*.i32"))

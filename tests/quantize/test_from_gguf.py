@@ -15,7 +15,7 @@ from localinfer.formats.tokenizer import Tokenizer
 from localinfer.graph.stored import IntLinear
 from localinfer.graph.weights import Checkpoint
 from localinfer.quantize.export import export_gguf
-from localinfer.quantize.from_gguf import GgufImporter, KeptBits, try_out
+from localinfer.quantize.from_gguf import GgufImporter, StoredBits, try_out
 from tests.formats.files import write
 from tests.formats.gguf_models import Kinds, gguf_of
 from tests.graph.packed import quantized
@@ -240,7 +240,7 @@ def test_forms_are_decided_by_the_header(tmp_path: Path) -> None:
     source = make_checkpoint(tmp_path / "source", dtype="float32", num_hidden_layers=3)
     kinds = {"blk.1.ffn_down*": "Q8_0", "output.weight": "Q8_0", "token_embd*": "F16", "*": "Q4_0"}
     file = GgufFile(write(tmp_path / "x.gguf", gguf_of(source, kinds=kinds)))
-    said = KeptBits(file, _plan(file)).quantization
+    said = StoredBits(file, _plan(file)).quantization
     assert said is not None
     groups = {group["weights"]["num_bits"]: group["targets"] for group in said["config_groups"].values()}
     assert r"re:.*mlp\.gate_proj$" in groups[4]

@@ -87,7 +87,7 @@ def test_costs_foretell_the_divergence(source: Path, tmp_path: Path) -> None:
         model = Executor(checkpoint)
         for name in names:
             matrix = torch.from_numpy(checkpoint.matrix(name))
-            model._kept[name] = dequantized(*nearest(matrix, None, 3, 32))
+            model._cached[name] = dequantized(*nearest(matrix, None, 3, 32))
         off = torch.log_softmax(model.logits(ids), -1)
         seen.append(float((true.exp() * (true - off)).sum(-1).mean()))
         foretold.append(cost[3, 32])

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from localinfer.speculation.drafter import Ask, Draft
-from localinfer.speculation.suffix import FLOOR, ORDERS, Place, SuffixDrafter
+from localinfer.speculation.suffix import FLOOR, ORDERS, Location, SuffixDrafter
 
 PHRASE = [11, 12, 13, 14, 15, 16, 17, 18, 19, 20]
 
@@ -24,7 +24,7 @@ class Before:
     def __init__(self, text: list[int]) -> None:
         self.text = text
 
-    def places(self, gram: Sequence[int], most: int) -> list[Place]:
+    def locations(self, gram: Sequence[int], most: int) -> list[Location]:
         n = len(gram)
         ends = [i + n for i in range(len(self.text) - n) if self.text[i : i + n] == list(gram)]
         return [(self.text, end) for end in ends[-most:]]

@@ -13,7 +13,7 @@ import statistics
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from localinfer.bench.prompts import TASKS, own_prompts
+from localinfer.bench.prompts import TASKS, bundled_prompts
 from localinfer.chats.chat import Chat
 from localinfer.config import MOST_DRAFTS, EngineConfig, SamplingParams
 from localinfer.engine.opening import open_engine
@@ -78,7 +78,7 @@ def main() -> None:
     with open_engine(given.model, EngineConfig(context=4096, draft="off")) as engine:
         for task in TASKS:
             times = []
-            for number, one in enumerate(own_prompts([task], given.most)):
+            for number, one in enumerate(bundled_prompts([task], given.most)):
                 prompt = Chat(engine).tokens_of(one.prompt)
                 sampling = SamplingParams(temperature=0.0, max_tokens=given.max_tokens)
                 said = next(e for e in engine.stream(Request(tuple(prompt), sampling)) if isinstance(e, Finished))

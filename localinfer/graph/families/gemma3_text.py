@@ -29,7 +29,7 @@ def spec(values: Mapping[str, Any]) -> ModelSpec:
     sizes = read_sizes(config)
     bias = config.flag("attention_bias")
     windows = _windows(config, sizes["layers"])
-    local, whole = _ropes(config, sizes["head_dim"])
+    local, full = _ropes(config, sizes["head_dim"])
     return ModelSpec(
         model_type="gemma3_text",
         **sizes,
@@ -43,7 +43,7 @@ def spec(values: Mapping[str, Any]) -> ModelSpec:
         if config.has("final_logit_softcapping")
         else 0,
         windows=windows,
-        ropes=tuple(local if window else whole for window in windows),
+        ropes=tuple(local if window else full for window in windows),
     )
 
 
@@ -79,8 +79,8 @@ def _ropes(config: Fields, head_dim: int) -> tuple[Rope, Rope]:
     """RoPE of the sliding and of the full layers; new spelling: one object a layer type."""
     settings = config.table("rope_parameters")
     local = settings.table("sliding_attention")
-    whole = settings.table("full_attention").under(config.table("rope_scaling"))
+    full = settings.table("full_attention").under(config.table("rope_scaling"))
     return (
         rope_from(local, config, head_dim, base="rope_local_base_freq"),
-        rope_from(whole, config, head_dim),
+        rope_from(full, config, head_dim),
     )

@@ -13,12 +13,12 @@ from localinfer.chats.session import ChatSession
 from localinfer.errors import LocalInferError, UsageError
 from localinfer.tui import commands
 from localinfer.tui.engines import Engines, OpenModel
-from localinfer.tui.keeping import Keeper
 from localinfer.tui.keys import BINDINGS
 from localinfer.tui.messages import Loaded, LoadFailed, LoadMoved
 from localinfer.tui.meter import Meter
 from localinfer.tui.models import Models
 from localinfer.tui.pacing import Pacing
+from localinfer.tui.screen_saving import ScreenWriter
 from localinfer.tui.screens.chats import Choice
 from localinfer.tui.screens.details import DetailsScreen
 from localinfer.tui.screens.panes import PaneScreen
@@ -52,7 +52,7 @@ class ChatScreen(PaneScreen):
         models: Callable[[], list[str]],
         name_of: Callable[[str], str],
         tick_s: float | None,
-        keeper: Keeper,
+        writer: ScreenWriter,
     ) -> None:
         """`does` are the commands by their names. `tick_s`: how often figures are looked at; None only when a prompt
         is sent or answered."""
@@ -68,7 +68,7 @@ class ChatScreen(PaneScreen):
         self._completion = commands.Completion(self, does)
         self._clock = clock
         self._numbers = 0
-        self.place_first([self.new_pane(session) for session in sessions], keeper)
+        self.restore([self.new_pane(session) for session in sessions], writer)
         self._broadcast = self._paint_due = False
         self._pacing = Pacing(clock)
         self._paints = 0
@@ -108,7 +108,7 @@ class ChatScreen(PaneScreen):
     def _turn(self, pane: ChatPane) -> float:
         """Who has the smallest one is drawn first: who was drawn longest ago."""
         last = self._painted.get(pane.number, -1)
-        return -1 if pane.number == self._here and last < self._paints - 1 else last
+        return -1 if pane.number == self._focused and last < self._paints - 1 else last
 
     class Ready(Message):
         """There is a box for what is typed."""
@@ -142,7 +142,7 @@ class ChatScreen(PaneScreen):
     def want_model(self, pane: ChatPane) -> None:
         """Give `pane` the engine of its chat's model, which is opened if it is not there."""
         if pane.session.chat_id is not None:
-            pane.put_unsent(self.keeper.take(pane.session.chat_id))
+            pane.put_unsent(self.writer.take(pane.session.chat_id))
         self._models.want(pane)
 
     def swap_model(self, pane: ChatPane, model: str) -> None:
@@ -231,7 +231,7 @@ class ChatScreen(PaneScreen):
         if choice.new_pane:
             await self.split(pane, across=True, session=session)
         else:
-            self.keeper.put_aside(pane.session.chat_id, pane.unsent)
+            self.writer.put_aside(pane.session.chat_id, pane.unsent)
             await pane.use(session)
             self.want_model(pane)
 
@@ -253,15 +253,15 @@ class ChatScreen(PaneScreen):
 
     def _focus_engines(self) -> None:
         """The pane that is looked at goes first in its engine."""
-        here, handle = self.pane, self.pane.running.handle
+        pane, handle = self.pane, self.pane.running.handle
         for model, engine in self.engines.open:
-            engine.focus(*([handle] if handle is not None and here.session.model == model else []))
+            engine.focus(*([handle] if handle is not None and pane.session.model == model else []))
 
     @on(ChatPane.Ended)
     def mark_done(self, message: ChatPane.Ended) -> None:
         self._account()
         self._show_total()
-        if message.pane.number != self._here and message.pane.open:
+        if message.pane.number != self._focused and message.pane.open:
             message.pane.title_line.done = True
 
     # --- keys

@@ -23,13 +23,13 @@ class CompareScreen(ModalScreen[None]):
 
     BINDINGS: ClassVar[list[BindingType]] = [Binding("escape,f7,enter,q,space", "dismiss", "Close")]
 
-    def __init__(self, panes: Sequence[ChatPane], here: ChatPane) -> None:
+    def __init__(self, panes: Sequence[ChatPane], focused: ChatPane) -> None:
         super().__init__()
         self._panes = panes
-        self._here = here
+        self._focused = focused
 
     def compose(self) -> ComposeResult:
-        prompt = next((turn.content for turn in reversed(self._here.session.turns) if turn.role == "user"), "")
+        prompt = next((turn.content for turn in reversed(self._focused.session.turns) if turn.role == "user"), "")
         asked = Static(Content.styled(one_line(prompt, 200), "bold $primary"), markup=False)
         card = VerticalScroll(asked, Figures(_COLUMNS, lead=2))
         card.border_title = "Compare"
@@ -58,9 +58,9 @@ class CompareScreen(ModalScreen[None]):
 
     def _sameness(self, pane: ChatPane) -> str:
         """How far the text goes along with that of the pane one came from."""
-        if pane is self._here:
+        if pane is self._focused:
             return "this one"
-        mine, theirs = self._here.answered, pane.answered
+        mine, theirs = self._focused.answered, pane.answered
         if not mine or not theirs:
             return "–"
         if mine == theirs:

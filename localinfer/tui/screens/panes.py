@@ -8,10 +8,10 @@ from textual import events, on, work
 from textual.app import ComposeResult
 from textual.screen import Screen
 
-from localinfer.chats.kept_screen import KeptScreen
+from localinfer.chats.screen_state import ScreenState
 from localinfer.chats.session import ChatSession
 from localinfer.errors import LocalInferError
-from localinfer.tui.keeping import Keeper
+from localinfer.tui.screen_saving import ScreenWriter
 from localinfer.tui.screens.resize import ResizeScreen
 from localinfer.tui.tiling import MOST_PANES, Direction, Tiling, from_plain
 from localinfer.tui.widgets.grid import PaneGrid
@@ -29,47 +29,47 @@ COLUMNS, LINES = 4, 2
 class PaneScreen(Screen[None]):
     """Panes side by side. What they hold is the business of those who build on this."""
 
-    def place_first(self, panes: Sequence[ChatPane], keeper: Keeper) -> None:
+    def restore(self, panes: Sequence[ChatPane], writer: ScreenWriter) -> None:
         """Begin with these panes: where those that were kept stood, if they are those, else side by side."""
-        self.keeper = keeper
+        self.writer = writer
         self._told: LocalInferError | None = None
         self._first_panes = tuple(panes)
         for label, pane in enumerate(panes, 1):
             pane.label = label
-        kept = keeper.restored
+        saved = writer.restored
         try:
-            self.tiling = Tiling(from_plain(kept.tree if kept else None, [pane.number for pane in panes]))
+            self.tiling = Tiling(from_plain(saved.tree if saved else None, [pane.number for pane in panes]))
         except ValueError:
             self.tiling = Tiling(panes[0].number)
             for pane in panes[1:]:
                 self.tiling.add(pane.number, self.tiling.panes[-1], across=True)
-        self._here = panes[kept.here if kept and kept.here < len(panes) else 0].number
+        self._focused = panes[saved.focused if saved and saved.focused < len(panes) else 0].number
 
     def bring_unsent(self) -> None:
         """Put back into the boxes what was typed there when the app was left."""
-        kept = self.keeper.restored
+        saved = self.writer.restored
         for i, pane in enumerate(self._first_panes):
             if pane.session.chat_id is None:
-                pane.put_unsent(kept.panes[i].unsent if kept else self.keeper.take(None))
+                pane.put_unsent(saved.panes[i].unsent if saved else self.writer.take(None))
 
     def keep(self) -> None:
         """Write down what of the screen is kept."""
-        self.keeper.save(self._kept())
+        self.writer.save(self._saved())
 
     @work(thread=True, group="keep", exit_on_error=False)
     def keep_soon(self) -> None:
         """The same, in a thread."""
-        self.keeper.save(self.app.call_from_thread(self._kept))
+        self.writer.save(self.app.call_from_thread(self._saved))
         self.app.call_from_thread(self._tell_problem)
 
     def _tell_problem(self) -> None:
-        problem = self.keeper.problem
+        problem = self.writer.problem
         if problem is not None and problem is not self._told:
             self._told = problem
             self.say(f"panes and unsent prompts are not kept: {problem.message}")
 
-    def _kept(self) -> KeptScreen:
-        return self.keeper.now(self.tiling, self.panes, self.pane, self.app.theme)
+    def _saved(self) -> ScreenState:
+        return self.writer.now(self.tiling, self.panes, self.pane, self.app.theme)
 
     def compose(self) -> ComposeResult:
         yield PaneGrid(self.tiling, *self._first_panes)
@@ -97,7 +97,7 @@ class PaneScreen(Screen[None]):
     @property
     def pane(self) -> ChatPane:
         """The one that is written in."""
-        return self.query_one(PaneGrid).panes[self._here]
+        return self.query_one(PaneGrid).panes[self._focused]
 
     # --- what commands do
 
@@ -136,14 +136,14 @@ class PaneScreen(Screen[None]):
         pane.leave()
         pane.display = False  # at once; it is removed when its own messages are done
         numbers = self.tiling.panes
-        place = numbers.index(pane.number)
-        neighbour = numbers[place - 1] if place else numbers[1]
+        index = numbers.index(pane.number)
+        neighbour = numbers[index - 1] if index else numbers[1]
         self.tiling.remove(pane.number)
         panes = self.query_one(PaneGrid).panes
-        if self._here == pane.number:
+        if self._focused == pane.number:
             self.go(panes[neighbour])
         await pane.remove()
-        self.keeper.put_aside(pane.session.chat_id, pane.unsent)
+        self.writer.put_aside(pane.session.chat_id, pane.unsent)
         self.left(pane)
         self.mark()
 
@@ -155,7 +155,7 @@ class PaneScreen(Screen[None]):
 
     def go(self, pane: ChatPane) -> None:
         """Write in `pane` from now on."""
-        self._here = pane.number
+        self._focused = pane.number
         if self.tiling.zoomed is not None:
             self.tiling.zoomed = pane.number
         pane.title_line.done = False
@@ -179,7 +179,7 @@ class PaneScreen(Screen[None]):
     def _resize(self, way: Direction) -> None:
         grid = self.query_one(PaneGrid)
         cells = COLUMNS if way in ("left", "right") else LINES
-        if self.tiling.resize(self._here, way, cells, *grid.size):
+        if self.tiling.resize(self._focused, way, cells, *grid.size):
             grid.settle()
 
     def mark(self) -> None:
@@ -189,16 +189,16 @@ class PaneScreen(Screen[None]):
         for pane in self.panes:
             title = pane.title_line
             title.number = pane.label if several else None
-            title.focused_pane = several and pane.number == self._here
+            title.focused_pane = several and pane.number == self._focused
             title.zoomed = self.tiling.zoomed == pane.number
-            pane.set_class(several and pane.number == self._here, "-here")
+            pane.set_class(several and pane.number == self._focused, "-here")
             pane.set_class(several, "-several")
         self.marked()
 
     # --- keys and mouse
 
     def action_go(self, way: Direction) -> None:
-        other = self.tiling.neighbour(self._here, way, *self.query_one(PaneGrid).size)
+        other = self.tiling.neighbour(self._focused, way, *self.query_one(PaneGrid).size)
         if other is not None:
             self.go(self.query_one(PaneGrid).panes[other])
 
@@ -213,9 +213,9 @@ class PaneScreen(Screen[None]):
         self.go(panes[(panes.index(self.pane) + by) % len(panes)])
 
     def action_move(self, way: Direction) -> None:
-        other = self.tiling.neighbour(self._here, way, *self.query_one(PaneGrid).size)
+        other = self.tiling.neighbour(self._focused, way, *self.query_one(PaneGrid).size)
         if other is not None and self.tiling.zoomed is None:
-            self.tiling.swap(self._here, other)
+            self.tiling.swap(self._focused, other)
             self.mark()
 
     def action_page(self, direction: int) -> None:
@@ -225,7 +225,7 @@ class PaneScreen(Screen[None]):
     @on(events.DescendantFocus)
     def follow(self, event: events.DescendantFocus) -> None:
         pane = pane_of(event.widget)
-        if pane in self.panes and pane.number != self._here and event.widget is self.focused:  # no news that is old
+        if pane in self.panes and pane.number != self._focused and event.widget is self.focused:  # no news that is old
             self.go(pane)
 
     @on(events.Click)

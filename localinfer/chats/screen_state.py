@@ -24,7 +24,7 @@ MOST_CHARACTERS = 16_000_000
 
 
 @dataclass(frozen=True, slots=True)
-class KeptPane:
+class PaneState:
     """One pane. `chat_id` is None for a chat in which nothing was said."""
 
     model: str
@@ -33,13 +33,13 @@ class KeptPane:
 
 
 @dataclass(frozen=True, slots=True)
-class KeptScreen:
+class ScreenState:
     """All of it. `tree` is the plain form of a tiling whose leaves are places in `panes`."""
 
     theme: str = ""
-    panes: tuple[KeptPane, ...] = ()
+    panes: tuple[PaneState, ...] = ()
     tree: Any = None
-    here: int = 0
+    focused: int = 0
     """The place of the pane that was written in."""
     unsent: Mapping[int, str] = field(default_factory=dict)
     """By chat, of chats that were in no pane; 0 stands for those in which nothing was said."""
@@ -49,24 +49,24 @@ class KeptScreen:
         return any(pane.chat_id == chat_id for pane in self.panes)
 
 
-def read(path: Path) -> KeptScreen:
+def read(path: Path) -> ScreenState:
     """What `path` says; an empty screen where it says nothing that can be used."""
     try:
         found = read_object(path, LIMIT)
     except LocalInferError:
-        return KeptScreen()
+        return ScreenState()
     panes = tuple(_panes(found.get("panes")))
-    here = found.get("here")
-    return KeptScreen(
+    focused = found.get("here")
+    return ScreenState(
         theme=_text(found.get("theme"), 100),
         panes=panes,
         tree=found.get("tree"),
-        here=here if type(here) is int and 0 <= here < len(panes) else 0,
+        focused=focused if type(focused) is int and 0 <= focused < len(panes) else 0,
         unsent=_unsent(found.get("unsent")),
     )
 
 
-def left(path: Path, chat_id: int, written: float) -> KeptScreen | None:
+def left(path: Path, chat_id: int, written: float) -> ScreenState | None:
     """The screen to come back to where `chat_id` is the chat that was written to last, at `written` seconds since 1970:
     it shows that chat, or was left later with another one on it. None if there is no such."""
     screen = read(path)
@@ -76,7 +76,7 @@ def left(path: Path, chat_id: int, written: float) -> KeptScreen | None:
     return screen if has_chats and path.stat().st_mtime >= written else None
 
 
-def write(path: Path, screen: KeptScreen) -> None:
+def write(path: Path, screen: ScreenState) -> None:
     """Keep `screen`. Raises `LocalInferError` where that cannot be done."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
@@ -86,7 +86,7 @@ def write(path: Path, screen: KeptScreen) -> None:
         path,
         {
             "theme": screen.theme,
-            "here": screen.here,
+            "here": screen.focused,
             "panes": [
                 {"model": one.model, "chat": one.chat_id, "unsent": _storable(one.unsent)} for one in screen.panes
             ],
@@ -97,14 +97,14 @@ def write(path: Path, screen: KeptScreen) -> None:
     )
 
 
-def _panes(value: object) -> list[KeptPane]:
+def _panes(value: object) -> list[PaneState]:
     found = []
     for one in value[:MOST_PANES] if isinstance(value, list) else []:
         if not isinstance(one, dict) or not (model := _text(one.get("model"), 4096)):
             return []  # places in the tree would no longer be right
         chat = one.get("chat")
         number = chat if type(chat) is int and 0 < chat < 1 << 62 else None
-        found.append(KeptPane(model, number, _text(one.get("unsent"), MOST_CHARACTERS)))
+        found.append(PaneState(model, number, _text(one.get("unsent"), MOST_CHARACTERS)))
     return found
 
 

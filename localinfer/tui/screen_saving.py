@@ -4,7 +4,7 @@ import threading
 from collections.abc import Sequence
 from pathlib import Path
 
-from localinfer.chats.kept_screen import KeptPane, KeptScreen, read, write
+from localinfer.chats.screen_state import PaneState, ScreenState, read, write
 from localinfer.errors import LocalInferError
 from localinfer.tui.tiling import Tiling, to_plain
 from localinfer.tui.widgets.pane import ChatPane
@@ -13,14 +13,14 @@ NEW = 0
 """Stands for chats in which nothing was said; no chat has this number."""
 
 
-class Keeper:
+class ScreenWriter:
     """Reads what was kept, and writes what is there now. Without a file it keeps texts as long as the app runs."""
 
-    def __init__(self, file: Path | None = None, *, restored: KeptScreen | None = None) -> None:
+    def __init__(self, file: Path | None = None, *, restored: ScreenState | None = None) -> None:
         """`restored` are the panes that the app begins with, if they are those of an earlier run."""
         self.restored = restored
         self._file = file
-        self._before = read(file) if file else KeptScreen()
+        self._before = read(file) if file else ScreenState()
         self.first_theme = self._before.theme
         """What the app begins with; it is not kept unless another one is chosen."""
         self._unsent = dict(self._before.unsent)
@@ -28,7 +28,7 @@ class Keeper:
             if pane.chat_id or not restored:  # else the pane itself gets it
                 self.put_aside(pane.chat_id, pane.unsent)
         self._seen: set[int] = set()
-        self._written: KeptScreen | None = None
+        self._written: ScreenState | None = None
         self._lock = threading.Lock()
         self.problem: LocalInferError | None = None
         """Why nothing could be written; None while all is well."""
@@ -49,32 +49,34 @@ class Keeper:
         self._seen.add(chat_id or NEW)
         return self._unsent.pop(chat_id or NEW, "")
 
-    def now(self, tiling: Tiling, panes: Sequence[ChatPane], here: ChatPane, theme: str) -> KeptScreen:
+    def now(self, tiling: Tiling, panes: Sequence[ChatPane], focused: ChatPane, theme: str) -> ScreenState:
         """The screen as it is."""
-        places = {pane.number: place for place, pane in enumerate(panes)}
+        indices = {pane.number: index for index, pane in enumerate(panes)}
         self._seen |= {pane.session.chat_id or NEW for pane in panes}
-        return KeptScreen(
+        return ScreenState(
             theme=self.theme if theme == self.first_theme else theme,
-            panes=tuple(KeptPane(pane.session.model, pane.session.chat_id, pane.unsent) for pane in panes),
-            tree=to_plain(tiling.root, places),
-            here=places[here.number],
+            panes=tuple(PaneState(pane.session.model, pane.session.chat_id, pane.unsent) for pane in panes),
+            tree=to_plain(tiling.root, indices),
+            focused=indices[focused.number],
             unsent=dict(self._unsent),
         )
 
-    def save(self, screen: KeptScreen) -> None:
+    def save(self, screen: ScreenState) -> None:
         """Write it, with the unsent texts that other processes have kept meanwhile. From any thread."""
         with self._lock:
             if self._file is None or screen == self._written:
                 return
             theirs = {chat: text for chat, text in _texts(read(self._file)).items() if chat not in self._seen}
             try:
-                merged = KeptScreen(screen.theme, screen.panes, screen.tree, screen.here, theirs | dict(screen.unsent))
+                merged = ScreenState(
+                    screen.theme, screen.panes, screen.tree, screen.focused, theirs | dict(screen.unsent)
+                )
                 write(self._file, merged)
                 self._written, self.problem = screen, None
             except LocalInferError as error:
                 self.problem = error
 
 
-def _texts(screen: KeptScreen) -> dict[int, str]:
+def _texts(screen: ScreenState) -> dict[int, str]:
     shown = {pane.chat_id: pane.unsent for pane in screen.panes if pane.chat_id and pane.unsent}
     return dict(screen.unsent) | shown

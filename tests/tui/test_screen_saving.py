@@ -8,7 +8,7 @@ from threading import Event
 import pytest
 from textual import events
 
-from localinfer.chats.kept_screen import KeptPane, KeptScreen, left, read, write
+from localinfer.chats.screen_state import PaneState, ScreenState, left, read, write
 from localinfer.engine.protocol import Engine
 from localinfer.tui.app import ChatApp
 from localinfer.tui.workers import LoadProgress
@@ -27,7 +27,7 @@ def run_again(store: Path, file: Path, *, models: tuple[str, ...] = ("m",), goes
         store,
         *([pane.model for pane in layout.panes] if layout else models),
         resume=goes_on,
-        kept_file=file,
+        state_file=file,
         layout=layout,
     )
 
@@ -81,8 +81,8 @@ async def test_a_new_run_gets_what_was_typed_in_no_chat(store_path: Path, tmp_pa
         assert app.pane.box.text == "of this chat"
         await press(pilot, "f10")
         await pilot.press("ctrl+q")
-    kept = read(file)
-    assert ([pane.unsent for pane in kept.panes], dict(kept.unsent)) == (["of none"], {1: "of this chat"})
+    saved = read(file)
+    assert ([pane.unsent for pane in saved.panes], dict(saved.unsent)) == (["of none"], {1: "of this chat"})
 
 
 async def test_a_theme_that_was_chosen_is_taken_again(store_path: Path, tmp_path: Path) -> None:
@@ -96,13 +96,13 @@ async def test_a_theme_that_was_chosen_is_taken_again(store_path: Path, tmp_path
                 await pilot.press(*f"/theme {chosen}", "enter")
                 await settle(pilot)
             await pilot.press("ctrl+q")
-    write(file, KeptScreen(theme="no such theme"))
+    write(file, ScreenState(theme="no such theme"))
     assert run_again(store_path, file).theme == "calm"
 
 
 async def test_a_chat_that_was_deleted_is_begun_anew(store_path: Path, tmp_path: Path) -> None:
     file = tmp_path / "screen.json"
-    write(file, KeptScreen(panes=(KeptPane("m", 77, "typed"), KeptPane("m")), tree="nonsense", here=1))
+    write(file, ScreenState(panes=(PaneState("m", 77, "typed"), PaneState("m")), tree="nonsense", focused=1))
     app = run_again(store_path, file, goes_on=True)
     async with app.run_test(size=SIZE) as pilot:
         await settle(pilot)
@@ -117,12 +117,12 @@ async def test_two_runs_at_once_keep_each_others_texts(store_path: Path, tmp_pat
     async with app.run_test(size=SIZE) as pilot:
         await settle(pilot)
         await say(pilot, "said")
-        write(file, KeptScreen(panes=(KeptPane("m", 5, "theirs"),), unsent={6: "theirs too", 1: "ours, sent since"}))
+        write(file, ScreenState(panes=(PaneState("m", 5, "theirs"),), unsent={6: "theirs too", 1: "ours, sent since"}))
         await press(pilot, *"mine")
         await pilot.press("ctrl+q")
-    kept = read(file)
-    assert kept.panes == (KeptPane("m", 1, "mine"),)
-    assert dict(kept.unsent) == {5: "theirs", 6: "theirs too"}
+    saved = read(file)
+    assert saved.panes == (PaneState("m", 1, "mine"),)
+    assert dict(saved.unsent) == {5: "theirs", 6: "theirs too"}
 
 
 async def test_a_kill_costs_two_seconds_at_most(store_path: Path, tmp_path: Path) -> None:
@@ -133,7 +133,7 @@ async def test_a_kill_costs_two_seconds_at_most(store_path: Path, tmp_path: Path
         await press(pilot, *"typed")
         app.chats.keep_soon()  # as its timer does
         await settle(pilot)
-        assert read(file).panes == (KeptPane("m", None, "typed"),)
+        assert read(file).panes == (PaneState("m", None, "typed"),)
 
 
 async def test_a_folder_that_cannot_be_made_is_told(store_path: Path, tmp_path: Path) -> None:
@@ -151,11 +151,11 @@ def test_the_screen_to_come_back_to(tmp_path: Path) -> None:
     """It shows the chat that was written to last, or was left after that with another one on it."""
     file = tmp_path / "screen.json"
     assert left(file, 1, 0.0) is None
-    write(file, KeptScreen(panes=(KeptPane("m", 1), KeptPane("m"))))
+    write(file, ScreenState(panes=(PaneState("m", 1), PaneState("m"))))
     at = file.stat().st_mtime
     found = read(file)
     assert [left(file, chat, when) for chat, when in ((1, at + 9), (2, at - 9), (2, at + 9))] == [found, found, None]
-    write(file, KeptScreen(panes=(KeptPane("m"),)))
+    write(file, ScreenState(panes=(PaneState("m"),)))
     assert left(file, 2, at - 9) is None
 
 
@@ -177,23 +177,23 @@ def test_the_screen_to_come_back_to(tmp_path: Path) -> None:
 def test_a_file_that_is_none_costs_the_layout_only(tmp_path: Path, text: str) -> None:
     file = tmp_path / "screen.json"
     file.write_text(text)
-    kept = read(file)
-    assert kept.theme == ""
-    assert not kept.unsent
-    assert len(kept.panes) <= 16
-    assert all(pane == KeptPane("m") for pane in kept.panes)
-    assert kept.here == 0
+    saved = read(file)
+    assert saved.theme == ""
+    assert not saved.unsent
+    assert len(saved.panes) <= 16
+    assert all(pane == PaneState("m") for pane in saved.panes)
+    assert saved.focused == 0
 
 
 def test_what_is_written_is_read_again(tmp_path: Path) -> None:
     file = tmp_path / "new" / "screen.json"
-    panes = (KeptPane("a:INT4", 3, "x\n\u202e\ud800"), KeptPane("b"))
+    panes = (PaneState("a:INT4", 3, "x\n\u202e\ud800"), PaneState("b"))
     tree = {"across": True, "parts": [0, 1], "shares": [1.0, 2.0]}
-    write(file, KeptScreen("nord", panes, tree, 1, {i: f"text {i}" for i in range(300)}))
-    kept = read(file)
-    assert kept.panes == (KeptPane("a:INT4", 3, "x\n\u202e?"), KeptPane("b"))
-    assert (kept.theme, kept.tree, kept.here) == ("nord", tree, 1)
-    assert list(kept.unsent) == list(range(100, 300))
+    write(file, ScreenState("nord", panes, tree, 1, {i: f"text {i}" for i in range(300)}))
+    saved = read(file)
+    assert saved.panes == (PaneState("a:INT4", 3, "x\n\u202e?"), PaneState("b"))
+    assert (saved.theme, saved.tree, saved.focused) == ("nord", tree, 1)
+    assert list(saved.unsent) == list(range(100, 300))
 
 
 async def test_a_prompt_that_waits_for_its_model_is_kept(store_path: Path, tmp_path: Path) -> None:
@@ -203,7 +203,7 @@ async def test_a_prompt_that_waits_for_its_model_is_kept(store_path: Path, tmp_p
         assert go_on.wait(60)
         return ScriptedEngine()
 
-    app = quiet_app(opened, store_path, kept_file=file)
+    app = quiet_app(opened, store_path, state_file=file)
     async with app.run_test(size=SIZE) as pilot:
         await press(pilot, *"closed", "enter", "f5", *"sent", "enter", *"typed")
         await app.chats.close(app.chats.panes[0])
