@@ -22,7 +22,7 @@ from localinfer.formats.layout import INDEX
 from localinfer.formats.safetensors import write_safetensors
 from localinfer.graph.ops import Graph, Linear
 from localinfer.graph.registry import read_graph
-from localinfer.hub.cache import own_model, variant_dir
+from localinfer.hub.cache import made_model, variant_dir
 from localinfer.hub.checkpoint import RECORD
 from localinfer.hub.locks import locked
 from localinfer.hub.model import VARIANTS, LocalModel, variant_of_bits
@@ -90,7 +90,7 @@ def planned_bytes(form: RandomForm) -> int:
 
 def find_random(form: RandomForm) -> LocalModel | None:
     """The model of this form, if it was made before."""
-    return own_model(form.name, variant_of_bits(form.bits))
+    return made_model(form.name, variant_of_bits(form.bits))
 
 
 def make_random(form: RandomForm, on_progress: OnBytes | None = None) -> LocalModel:

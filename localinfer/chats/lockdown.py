@@ -110,8 +110,8 @@ def _seccomp() -> bool:
     class Program(ctypes.Structure):
         _fields_ = (("length", ctypes.c_ushort), ("code", ctypes.c_void_p))
 
-    whole = Program(len(program) // 8, ctypes.addressof(code))
-    return bool(_libc().prctl(_PR_SET_SECCOMP, _MODE_FILTER, ctypes.byref(whole), 0, 0) == 0)
+    filtered = Program(len(program) // 8, ctypes.addressof(code))
+    return bool(_libc().prctl(_PR_SET_SECCOMP, _MODE_FILTER, ctypes.byref(filtered), 0, 0) == 0)
 
 
 def _filter(machine: str) -> Iterator[bytes]:

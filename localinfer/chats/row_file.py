@@ -38,10 +38,10 @@ class RowFile:
         self.path = path
         try:
             self._file: BinaryIO = path.open("r+b" if path.exists() else "w+b")
-            there = os.fstat(self._file.fileno()).st_size
+            size = os.fstat(self._file.fileno()).st_size
         except OSError as error:
             raise NotFound(f"{path}: {str(error.strerror).lower()}", hint="check the path after `-o`") from None
-        if there and not resume:
+        if size and not resume:
             self._file.close()
             raise UsageError(f"{path} is there already", hint="go on with it by `--resume`, or remove it first")
 

@@ -101,7 +101,7 @@ def understood(
 def _identity(row: Mapping[str, Any]) -> Any:
     """What the line calls itself; its answer says the same."""
     for value in _strings(row.get("id")):
-        _whole(value, "`id`")
+        _storable(value, "`id`")
     return row.get("id")
 
 
@@ -213,7 +213,7 @@ def _message(one: Any, at: int) -> Message:
         raise UsageError(f"message {at} has no role of {', '.join(ROLES)}", hint=_A_MESSAGE)
     extra = {name: one[name] for name in sorted(OF_MESSAGES - {"role", "content"}) if one.get(name) is not None}
     for value in _strings(one):
-        _whole(value, f"message {at}")
+        _storable(value, f"message {at}")
     content: Any = one.get("content")
     if content is None and "tool_calls" in extra:
         return Message(cast(Role, one["role"]), "", {**extra, "content": None})  # absent for templates
@@ -237,7 +237,7 @@ def _tools(row: Mapping[str, Any]) -> tuple[Mapping[str, Any], ...]:
     if not isinstance(listed, list) or not all(isinstance(one, dict) for one in listed):
         raise UsageError("`tools` is no list of objects", hint='write `[{"type": "function", "function": {…}}]`')
     for value in _strings(listed):
-        _whole(value, "`tools`")
+        _storable(value, "`tools`")
     return tuple(listed)
 
 
@@ -257,10 +257,10 @@ def _strings(value: Any) -> Iterator[str]:
 def _text(row: Mapping[str, Any], name: str) -> str:
     if not isinstance(row[name], str) or not row[name].strip():
         raise UsageError(f"`{name}` is no text", hint="write a string that is not empty")
-    return _whole(row[name], f"`{name}`")
+    return _storable(row[name], f"`{name}`")
 
 
-def _whole(text: str, what: str) -> str:
+def _storable(text: str, what: str) -> str:
     """JSON may hold halves of characters, which no tokenizer takes."""
     if any("\ud800" <= character <= "\udfff" for character in text):
         raise UsageError(f"{what} has half a character (a lone surrogate)", hint="write it as UTF-8")
@@ -285,5 +285,5 @@ def _sampling(row: Mapping[str, Any], usual: SamplingParams) -> SamplingParams:
         listed = [row["stop"]] if isinstance(row["stop"], str) else row["stop"]
         if not isinstance(listed, list) or not all(isinstance(one, str) for one in listed):
             raise UsageError("`stop` is neither a text nor a list of texts", hint='write `{"stop": ["…"]}`')
-        said["stop"] = tuple(_whole(one, "`stop`") for one in listed)
+        said["stop"] = tuple(_storable(one, "`stop`") for one in listed)
     return replace(usual, **said)

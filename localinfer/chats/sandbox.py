@@ -30,7 +30,7 @@ OUTPUT_LIMIT = 4_000_000
 _HINT = "pull the model again, or send plain text with `--raw`"
 
 
-KEPT = 4
+MOST_IDLE = 4
 """Processes that are kept, each for a template of its own: none sees what another model's template was given."""
 
 
@@ -111,10 +111,11 @@ class Sandbox:
 
     def _start(self) -> subprocess.Popen[str]:
         """Start the child with little of our environment, out of reach of the terminal's Ctrl-C."""
-        here = f"import sys; sys.path.insert(0, {str(Path(__file__).parents[2])!r})"  # also where we are not installed
+        # the path is there where we are not installed, too
+        prelude = f"import sys; sys.path.insert(0, {str(Path(__file__).parents[2])!r})"
         passed = ("PATH", "PYTHONPATH", "PYTHONHOME", "SYSTEMROOT", "LD_LIBRARY_PATH", "TZ")
         self._child = subprocess.Popen(
-            [sys.executable, "-P", "-W", "ignore", "-c", f"{here}\n{self.command}"],
+            [sys.executable, "-P", "-W", "ignore", "-c", f"{prelude}\n{self.command}"],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
@@ -181,7 +182,7 @@ def render(template: str, data: dict[str, Any], *, limit: int = OUTPUT_LIMIT) ->
         box = _shared.get(template) or (_spare.pop() if _spare else Sandbox())
         _shared[template] = box
         _shared.move_to_end(template)
-        oldest = _shared.popitem(last=False)[1] if len(_shared) > KEPT else None
+        oldest = _shared.popitem(last=False)[1] if len(_shared) > MOST_IDLE else None
     if oldest is not None:
         oldest.close()
     return box.render(template, data, limit=limit)

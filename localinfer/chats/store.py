@@ -156,11 +156,11 @@ class ChatStore(Database):
         there is none."""
         with self._write() as db:
             ids = [row[0] for row in db.execute(_VARIANTS, (chat_id, message_id))]
-            place = ids.index(message_id) + by if message_id in ids else -1
-            if not 0 <= place < len(ids):
+            index = ids.index(message_id) + by if message_id in ids else -1
+            if not 0 <= index < len(ids):
                 return False
-            tip = db.execute(_TIP, (ids[place],)).fetchone()[0]
-            db.execute("UPDATE chats SET leaf = ? WHERE id = ?", (tip or ids[place], chat_id))
+            tip = db.execute(_TIP, (ids[index],)).fetchone()[0]
+            db.execute("UPDATE chats SET leaf = ? WHERE id = ?", (tip or ids[index], chat_id))
             return True
 
     def prompts(self, limit: int) -> tuple[str, ...]:
@@ -246,8 +246,8 @@ class ChatStore(Database):
 
     def _change(self, chat_id: int, column: str, value: str | None) -> None:
         with self._write() as db:
-            kept = None if value is None else _storable(value)
-            if db.execute(f"UPDATE chats SET {column} = ? WHERE id = ?", (kept, chat_id)).rowcount == 0:
+            stored = None if value is None else _storable(value)
+            if db.execute(f"UPDATE chats SET {column} = ? WHERE id = ?", (stored, chat_id)).rowcount == 0:
                 raise NotFound(f"there is no chat {chat_id}", hint="it may have been deleted already")
 
     def _insert(

@@ -277,8 +277,8 @@ def _cut_at(end: str, text: str, final: str, guard: str) -> str:
             "the chat template changes the message that is to be gone on with",
             hint="send it without its reasoning, or use `--raw`",
         )
-    kept = text[:at].replace(end, "")
-    return kept if text[at + 1 : at + 2] == " " else kept.rstrip()
+    cleaned = text[:at].replace(end, "")
+    return cleaned if text[at + 1 : at + 2] == " " else cleaned.rstrip()
 
 
 def _doubled_bos(text: str, bos: str) -> tuple[str, ...]:

@@ -79,10 +79,10 @@ class Figures:
         try:
             values = json.loads(text or "")
             known = {field.name for field in fields(cls)}
-            kept: dict[str, Any] = {
+            stored: dict[str, Any] = {
                 name: value for name, value in values.items() if name in known and isinstance(value, int | float)
             }
-            return cls(**kept)
+            return cls(**stored)
         except (ValueError, AttributeError, TypeError):
             return None
 

@@ -71,8 +71,8 @@ class SamplingFlags:
             "repeat_penalty": self.repeat_penalty,
             "max_tokens": self.max_tokens,
         }
-        kept = {name: value for name, value in chosen.items() if value is not None}
-        return replace(advised, **kept, seed=self.seed, stop=(*advised.stop, *self.stop))  # type: ignore[arg-type]
+        given = {name: value for name, value in chosen.items() if value is not None}
+        return replace(advised, **given, seed=self.seed, stop=(*advised.stop, *self.stop))  # type: ignore[arg-type]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -69,8 +69,8 @@ def chat(
 
         def open_model(ref: str, progress: "OnProgress") -> "Engine":
             tell = Tell(progress)
-            here = known.get(ref) or loading.find(ref, offline=offline, tell=tell)
-            running = loading.open_model(here, config, backend=engine.backend, tell=tell).engine
+            installed = known.get(ref) or loading.find(ref, offline=offline, tell=tell)
+            running = loading.open_model(installed, config, backend=engine.backend, tell=tell).engine
             running.default_sampling = sampling.over(running.default_sampling)
             return running
 
@@ -81,7 +81,7 @@ def chat(
             resume=continue_,
             system=system,
             on_overflow=on_overflow,
-            here=lambda: [one.ref for one in list_models()],
+            installed=lambda: [one.ref for one in list_models()],
             name_of=partial(_name_of, offline=offline),
             theme=theme,
             state_file=screen_file(),

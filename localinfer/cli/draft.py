@@ -40,7 +40,7 @@ def train(
     from localinfer.cli.progress import Progress
     from localinfer.distill.time_plan import FLAG, plan_training
     from localinfer.loading.opening import find
-    from localinfer.loading.training import own_text
+    from localinfer.loading.training import training_text
     from localinfer.quantize.schedule import too_long
     from localinfer.quantize.time_plan import workers_of
 
@@ -56,7 +56,7 @@ def train(
 
     with Progress(long=True, quiet=quiet) as progress:
         left = partial(plan.left, "writing")
-        tokens, step_s = own_text(found, files, left, seed=seed, threads=threads or 0, progress=progress)
+        tokens, step_s = training_text(found, files, left, seed=seed, threads=threads or 0, progress=progress)
         result = train_drafter(
             found.path,
             found.ref,

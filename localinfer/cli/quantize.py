@@ -107,12 +107,12 @@ def _require_one(flags: str, *given: object) -> None:
 
 def _location(name: str, bits: int) -> tuple[str, Path]:
     """How the model to be made is called, and its folder. Raises `UsageError` when it is here already."""
-    from localinfer.hub.cache import own_model, variant_dir
+    from localinfer.hub.cache import made_model, variant_dir
     from localinfer.hub.model import variant_of_bits
 
     variant = variant_of_bits(bits)
     made = f"{name}:{variant}"
-    if own_model(name, variant) is not None:
+    if made_model(name, variant) is not None:
         raise UsageError(f"`{made}` is here already", hint=f"use it, or make place first: `localinfer rm {made}`")
     return made, variant_dir(name, variant)
 

@@ -113,8 +113,8 @@ def drafts_in_words(drafting: Drafting) -> str:
     """`x1.42 vs plain, 3.1 s saved (suffix 41 of 60 kept)`, or why there were none."""
     if not drafting.by_drafter:
         return f"drafts {drafting.mode}: none" + (f", {drafting.off}" if drafting.off else "")
-    kept = ", ".join(f"{one.drafter} {one.right} of {one.tried} kept" for one in drafting.by_drafter)
-    return f"{gain_in_words(drafting)} ({kept})"
+    accepted = ", ".join(f"{one.drafter} {one.right} of {one.tried} kept" for one in drafting.by_drafter)
+    return f"{gain_in_words(drafting)} ({accepted})"
 
 
 def _speed(tok_s: float | None) -> str:

@@ -92,7 +92,7 @@ def on_machine(machine: Machine, work: Work, tariff: Tariff) -> Way:
     return _way(machine.name, machine.kind, tok_s, True, fixed, marginal, source, why_not)
 
 
-def here(tok_s: float | None, watts: float | None, tariff: Tariff, *, is_estimate: bool, source: str) -> Way:
+def this_machine(tok_s: float | None, watts: float | None, tariff: Tariff, *, is_estimate: bool, source: str) -> Way:
     """Tokens from this machine, whose price counts only where it was given."""
     fixed = (tariff.hardware_usd or 0.0) / (tariff.hardware_years * SECONDS_PER_YEAR) * DAY
     marginal = None if watts is None else _electric(watts, tok_s, tariff)

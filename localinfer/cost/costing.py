@@ -88,7 +88,7 @@ def cost_report(
     *,
     api_model: str | None = None,
     per_day: float | None = None,
-    own_machines: Path | None = None,
+    user_machines: Path | None = None,
 ) -> CostReport:
     """All ways for a model: `org/name`, and what means exactly this form of it. Raises `Corrupt` for the table of
     machines, and `UsageError` for a context that the model was not made for."""
@@ -108,8 +108,8 @@ def cost_report(
     )
     offers = _offers(name, api_model)
     ways = [
-        _here(ref, checkpoint, facts, config, tariff),
-        *(compare.on_machine(machine, work, tariff) for machine in machines(own_machines)),
+        _this_machine(ref, checkpoint, facts, config, tariff),
+        *(compare.on_machine(machine, work, tariff) for machine in machines(user_machines)),
         *map(compare.at_provider, offers),
     ]
     note = "" if offers else f"nobody is known to serve {name}; `--api-model` compares with another model"
@@ -130,7 +130,7 @@ def _offers(name: str, api_model: str | None) -> list[Offer]:
     return [*named, *(offer for offer in offers_of(name)[:PROVIDERS] if offer not in named)]
 
 
-def _here(ref: str, checkpoint: Checkpoint, facts: Facts, config: EngineConfig, tariff: Tariff) -> Way:
+def _this_machine(ref: str, checkpoint: Checkpoint, facts: Facts, config: EngineConfig, tariff: Tariff) -> Way:
     """This machine: by the last benchmark of one text, or the steps measured at loading, else by the roofline."""
     steps, known = facts.step_s, facts.known
     rows = [count for count in steps if count <= config.parallel]
@@ -153,7 +153,7 @@ def _here(ref: str, checkpoint: Checkpoint, facts: Facts, config: EngineConfig, 
 
         watts, guess = processor.watts_per_core * (config.threads or native.physical_cores()), True
         source += f"; rated watts of {processor.name}"
-    return compare.here(tok_s, watts, tariff, is_estimate=guess, source=source)
+    return compare.this_machine(tok_s, watts, tariff, is_estimate=guess, source=source)
 
 
 def cost_table(report: CostReport) -> str:
@@ -182,7 +182,7 @@ def cost_table(report: CostReport) -> str:
 
 def _sentences(report: CostReport) -> list[str]:
     said, tariff = report.answers(), report.tariff
-    here, own, rent, api = (said[f"cheapest_{kind}"] for kind in ("here", "own", "rent", "api"))
+    this, bought, rent, api = (said[f"cheapest_{kind}"] for kind in ("here", "own", "rent", "api"))
     price = "not counted" if tariff.hardware_usd is None else f"at {usd(tariff.hardware_usd)}"
     lines = [
         f"≈ estimates: {compare.READS:.0%} of the specified bandwidth, {compare.COMPUTES:.0%} of the "
@@ -194,14 +194,14 @@ def _sentences(report: CostReport) -> list[str]:
         lines.append(report.api_note)
     when = f"at {report.per_day:,.0f} tokens a day" if report.per_day else "working all day"
     lines.append(f"the cheapest that runs, {when}: {said['cheapest'] or 'nobody'}")
-    if not own or not rent:
-        lines.append(f"no machine to {'rent' if own else 'buy' if rent else 'buy or rent'} in the table runs it")
-    if own and rent:
-        lines.append(f"buying {own} beats renting {rent} {_from(said['buying_beats_renting_from'])}")
-    if own and api:
-        lines.append(f"buying {own} beats {api} {_from(said['buying_beats_api_from'])}")
-    if here and api:
-        lines.append(f"{here} beats {api} {_from(said['here_beats_api_from'])}")
+    if not bought or not rent:
+        lines.append(f"no machine to {'rent' if bought else 'buy' if rent else 'buy or rent'} in the table runs it")
+    if bought and rent:
+        lines.append(f"buying {bought} beats renting {rent} {_from(said['buying_beats_renting_from'])}")
+    if bought and api:
+        lines.append(f"buying {bought} beats {api} {_from(said['buying_beats_api_from'])}")
+    if this and api:
+        lines.append(f"{this} beats {api} {_from(said['here_beats_api_from'])}")
     if rent and api:
         verb = "beats" if said["renting_beats_api"] else "does not beat"
         lines.append(f"renting {rent} by the second {verb} {api}, when it is kept busy")

@@ -42,13 +42,13 @@ class Machine:
     """What is missing to run on it; empty where nothing is."""
 
 
-def machines(own: Path | None = None) -> list[Machine]:
+def machines(user_file: Path | None = None) -> list[Machine]:
     """Our table, and over it the user's (`machines_file()`), where there is one.
 
     Raises `Corrupt` naming file, machine and key for anything that is not as it should be.
     """
     found = _read(Path(__file__).with_suffix(".toml"))
-    path = own or machines_file()
+    path = user_file or machines_file()
     return list((found | (_read(path) if path.exists() else {})).values())
 
 

@@ -54,11 +54,11 @@ def gguf_traffic(path: Path, kv_bits: int) -> Traffic:
     tied = "output.weight" not in file.tensors
     weights = sum(t.end - t.begin for name, t in file.tensors.items() if tied or name != "token_embd.weight")
     arch = file.text("general.architecture")
-    heads = file.whole(f"{arch}.attention.head_count")
-    width = file.whole(f"{arch}.embedding_length") // max(heads, 1)
-    values = file.whole(f"{arch}.attention.key_length", width) + file.whole(f"{arch}.attention.value_length", width)
-    one = values * file.whole(f"{arch}.attention.head_count_kv", heads) * (34 if kv_bits == 8 else 64) // 32
-    return Traffic(weights, ((one, 0),) * file.whole(f"{arch}.block_count"))
+    heads = file.integer(f"{arch}.attention.head_count")
+    width = file.integer(f"{arch}.embedding_length") // max(heads, 1)
+    values = file.integer(f"{arch}.attention.key_length", width) + file.integer(f"{arch}.attention.value_length", width)
+    one = values * file.integer(f"{arch}.attention.head_count_kv", heads) * (34 if kv_bits == 8 else 64) // 32
+    return Traffic(weights, ((one, 0),) * file.integer(f"{arch}.block_count"))
 
 
 def share(bytes_per_token: int, tok_s: float, bandwidth: float) -> float:

@@ -6,7 +6,7 @@ from pathlib import Path
 from localinfer.quantize.estimates import LEAST_TOKENS, Costs
 from localinfer.quantize.schedule import Clock, Phase, Running, scheduled
 from localinfer.quantize.speeds import Speeds, measure_speeds
-from localinfer.quantize.torch_here import require_torch
+from localinfer.quantize.torch_installed import require_torch
 
 FLAG = "`--minutes`"
 

@@ -21,7 +21,7 @@ from localinfer.speculation.drafter import Ask
 WINDOW = 512
 """Positions that the head looks back on at most."""
 
-KEPT = 32
+MOST_RECENT = 32
 """Of them, those that it begins anew with when the window is full, or when a long prompt was read."""
 
 Floats = NDArray[np.float32]
@@ -72,12 +72,12 @@ class HeadDraftRunner:
         if text.end != start:  # a gap: what was found in the prefix cache, or the text was shifted
             text.recent.clear()
             text.computed = text.base = 0
-        for position in range(max(start, end - KEPT), end):
+        for position in range(max(start, end - MOST_RECENT), end):
             text.recent.append(
                 (tokens[position + 1] if position + 1 < len(tokens) else -1, hidden[position - start].copy())
             )
-        if end - start > KEPT or text.base + len(text.recent) + 32 > WINDOW:
-            while len(text.recent) > KEPT:
+        if end - start > MOST_RECENT or text.base + len(text.recent) + 32 > WINDOW:
+            while len(text.recent) > MOST_RECENT:
                 text.recent.popleft()
             text.computed = text.base = 0
         text.end = end
@@ -95,7 +95,7 @@ class HeadDraftRunner:
         for text in texts:  # not before: a step that was interrupted has computed nothing
             text.computed = len(text.recent)
             text.at = text.base + text.computed
-            while text.computed > KEPT:  # older ones are in the cache for good
+            while text.computed > MOST_RECENT:  # older ones are in the cache for good
                 text.recent.popleft()
                 text.computed -= 1
                 text.base += 1

@@ -161,7 +161,7 @@ def open_llamacpp(
     load_library()
     file = GgufFile(path)
     arch = file.text("general.architecture")
-    longest = file.whole(f"{arch}.context_length")
+    longest = file.integer(f"{arch}.context_length")
     context = config.choose_context(longest)
     llama = Llama(file.path, config, context, on_progress, flash_attention=flash_attention, one_cache=one_cache)
     try:
@@ -229,11 +229,11 @@ def _bits(lib: Any, file: GgufFile) -> str:
 def _kv_bytes(file: GgufFile, arch: str, tokens: int, bits: int) -> int:
     """Bytes of keys and values, as the header's sizes give them; 0 for models without plain attention."""
     try:
-        heads = file.whole(f"{arch}.attention.head_count")
-        width = file.whole(f"{arch}.embedding_length") // max(heads, 1)
-        k = file.whole(f"{arch}.attention.key_length", width)
-        v = file.whole(f"{arch}.attention.value_length", width)
-        values = (k + v) * file.whole(f"{arch}.attention.head_count_kv", heads) * file.whole(f"{arch}.block_count")
+        heads = file.integer(f"{arch}.attention.head_count")
+        width = file.integer(f"{arch}.embedding_length") // max(heads, 1)
+        k = file.integer(f"{arch}.attention.key_length", width)
+        v = file.integer(f"{arch}.attention.value_length", width)
+        values = (k + v) * file.integer(f"{arch}.attention.head_count_kv", heads) * file.integer(f"{arch}.block_count")
     except LocalInferError:
         return 0
     return values * tokens * (34 if bits == 8 else 64) // 32

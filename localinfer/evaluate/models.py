@@ -142,7 +142,7 @@ class LlamaReader:
 
         load_library()
         file = GgufFile(path)  # llama.cpp trusts a header more than it should
-        _must_be_long_enough(path, file.whole(f"{file.text('general.architecture')}.context_length"), ctx)
+        _must_be_long_enough(path, file.integer(f"{file.text('general.architecture')}.context_length"), ctx)
         config = EngineConfig(context=ctx, kv_bits=kv_bits, threads=threads or None, prefill_chunk=ctx)
         self._llama = Llama(file.path, config, ctx, None)
         self.vocab = self._llama.vocab

@@ -65,7 +65,7 @@ class GgufFile:
 
     def __init__(self, path: Path) -> None:
         found = _Part(path)
-        count = found.whole("split.count", 0)
+        count = found.integer("split.count", 0)
         parts = _all_parts(found, count) if count > 1 else [found]
         self.path = parts[0].path
         self.paths = tuple(part.path for part in parts)
@@ -77,7 +77,7 @@ class GgufFile:
                     raise part.error(f"tensor `{name}` is in another part, too")
                 self.tensors[name] = replace(tensor, part=number)
         self._files = [part.file for part in parts]
-        if count > 1 and (said := parts[0].whole("split.tensors.count", len(self.tensors))) != len(self.tensors):
+        if count > 1 and (said := parts[0].integer("split.tensors.count", len(self.tensors))) != len(self.tensors):
             raise parts[0].error(f"its {count} parts hold {len(self.tensors)} tensors, not {said}")
 
     @property
@@ -124,7 +124,7 @@ class GgufFile:
             raise self.error(f"`{key}` must be a number")
         return float(value)
 
-    def whole(self, key: str, default: int | None = None) -> int:
+    def integer(self, key: str, default: int | None = None) -> int:
         """A metadata value that must be a whole number."""
         value = self._typed(key, int, default)
         if isinstance(value, bool):
@@ -163,7 +163,7 @@ _PART_NAME = re.compile(r"(.+)-(\d{5})-of-(\d{5})\.gguf", re.IGNORECASE | re.DOT
 
 def _all_parts(found: _Part, count: int) -> list[_Part]:
     """All files of a split model, in order, of which `found` is one. Raises `NotFound` naming one that is missing."""
-    number, name = found.whole("split.no", 0), _PART_NAME.fullmatch(found.path.name)
+    number, name = found.integer("split.no", 0), _PART_NAME.fullmatch(found.path.name)
     if not 0 <= number < count <= MAX_PARTS:
         raise found.error(f"says it is part {number + 1} of {count}")
     if name is None or (int(name[2]), int(name[3])) != (number + 1, count):
@@ -180,7 +180,7 @@ def _all_parts(found: _Part, count: int) -> list[_Part]:
                 hint="put all parts of the model into one folder",
             )
         part = found if other == number else _Part(path)
-        if (part.whole("split.no", 0), part.whole("split.count", 0)) != (other, count):
+        if (part.integer("split.no", 0), part.integer("split.count", 0)) != (other, count):
             raise part.error(f"does not say that it is part {other + 1} of {count}")
         parts.append(part)
     return parts

@@ -115,7 +115,7 @@ def _bounded(file: GgufFile, key: str, high: int, default: int | None = None, lo
                 hint="run it with `--backend llamacpp`",
             )
         file.metadata[key] = found[0]
-    value = file.whole(key, default)
+    value = file.integer(key, default)
     if not low <= value <= high:
         raise file.error(f"`{key}` is {value}, but must lie between {low} and {high}")
     return value

@@ -66,7 +66,7 @@ class PreTokenizer:
     patterns: tuple[str, ...]
     digits: bool = False
     """Every digit stands alone, before the patterns."""
-    whole_words: bool = False
+    full_words: bool = False
     """A piece that is a token is taken whole, whatever the merges say."""
     adds_bos: bool = False
     """Unless the file says otherwise."""
@@ -92,7 +92,7 @@ def _split(pattern: str) -> dict[str, Any]:
     return {"type": "Split", "pattern": {"Regex": pattern}, "behavior": "Isolated", "invert": False}
 
 
-_LLAMA3_KIND = PreTokenizer((LLAMA3,), whole_words=True, adds_bos=True)
+_LLAMA3_KIND = PreTokenizer((LLAMA3,), full_words=True, adds_bos=True)
 _GPT2_KIND = PreTokenizer((GPT2,))
 _DIGITS_KIND = PreTokenizer((GPT2,), digits=True)
 _QWEN2_KIND = PreTokenizer((QWEN2,), composes=True)
@@ -109,7 +109,7 @@ PRE_TOKENIZERS: dict[str, PreTokenizer] = {
     **dict.fromkeys(("midm-2.0", "lfm2", "jina-v5-nano"), _LLAMA3_KIND),
     **dict.fromkeys(("dbrx", "smaug-bpe"), PreTokenizer((LLAMA3,))),
     "chatglm-bpe": PreTokenizer((LLAMA3,), no_bos=True),
-    **dict.fromkeys(("glm4", "glm5"), PreTokenizer((LLAMA3,), whole_words=True, no_bos=True)),
+    **dict.fromkeys(("glm4", "glm5"), PreTokenizer((LLAMA3,), full_words=True, no_bos=True)),
     **dict.fromkeys(("qwen2", "deepseek-r1-qwen", "kormo", "f2llmv2", "megrez"), _QWEN2_KIND),
     **dict.fromkeys(("stablelm2", "hunyuan", "solar-open", "grok-2"), PreTokenizer((QWEN2,))),
     "qwen35": PreTokenizer((_QWEN35,)),
@@ -144,12 +144,12 @@ PRE_TOKENIZERS: dict[str, PreTokenizer] = {
             r"\p{N}",
         )
     ),
-    "youtu": PreTokenizer((_YOUTU_SCRIPTS, _YOUTU), whole_words=True),
+    "youtu": PreTokenizer((_YOUTU_SCRIPTS, _YOUTU), full_words=True),
     **dict.fromkeys(("poro-chat", "bloom", "gpt3-finnish"), PreTokenizer((_BLOOM,))),
     "viking": PreTokenizer((_BLOOM, r"\p{N}")),
-    "tekken": PreTokenizer((_TEKKEN,), whole_words=True, adds_bos=True),
+    "tekken": PreTokenizer((_TEKKEN,), full_words=True, adds_bos=True),
     **dict.fromkeys(("gpt-4o", "llama4", "kanana2", "talkie", "minimax-m2"), _GPT4O_KIND),
-    "granite-embed-multi-97m": PreTokenizer((_GPT4O,), whole_words=True),
+    "granite-embed-multi-97m": PreTokenizer((_GPT4O,), full_words=True),
     **dict.fromkeys(("tiny_aya", "cohere2moe"), PreTokenizer((_FROM_THE_RIGHT, _GPT4O))),
     "kimi-k2": PreTokenizer((_KIMI,)),
     "superbpe": PreTokenizer((r"\p{N}+", r"(?=(?:\d{3}){1,300}(?!\d))")),
@@ -157,7 +157,7 @@ PRE_TOKENIZERS: dict[str, PreTokenizer] = {
     "seed-coder": PreTokenizer((rf"{_CONTRACTIONS}|{_WORD}|\p{{N}}| ?[^\s\p{{L}}\p{{N}}\r\n]+|{_LINES}|{_SPACES}",)),
     "afmoe": PreTokenizer((_FROM_THE_RIGHT, _AFMOE_SCRIPTS, _PUNCTUATED)),
     "laguna": PreTokenizer((_LINE_RUNS, QWEN2)),
-    "minicpm5": PreTokenizer((r"\p{N}{1,3}", rf"{_CONTRACTIONS}|{_WORD}|\p{{N}}+|{_TAIL}"), whole_words=True),
+    "minicpm5": PreTokenizer((r"\p{N}{1,3}", rf"{_CONTRACTIONS}|{_WORD}|\p{{N}}+|{_TAIL}"), full_words=True),
     "jais-2": PreTokenizer((rf"{_CONTRACTIONS}|{_WORD}|\p{{N}}{{1,3}}|{_SYMBOLS}[\r\n]*|{_LINES}|{_JAIS2}",)),
     "chameleon": PreTokenizer(
         (

@@ -91,7 +91,7 @@ def read_gguf_tokenizer(file: GgufFile, rows: int) -> GgufTokenizer:
         "tokenizer_class": "PreTrainedTokenizerFast",
         "add_bos_token": adds_bos,
         "clean_up_tokenization_spaces": False,
-        "model_max_length": file.whole(f"{file.text('general.architecture')}.context_length"),
+        "model_max_length": file.integer(f"{file.text('general.architecture')}.context_length"),
         **{f"{name}_token": tokens[index] for name, index in names.items() if index is not None},
     }
     if vocabulary.same_as:
@@ -179,7 +179,7 @@ def _special_ids(file: GgufFile, model: str, adds_bos: bool, vocabulary: _Vocabu
     ids: dict[str, int] = {}
     for name in _SPECIAL:
         key = f"{_KEY}{name}_token_id"
-        index = file.whole(key) if key in file.metadata else -1
+        index = file.integer(key) if key in file.metadata else -1
         if 0 <= index < count:
             ids[name] = index
             continue
@@ -224,7 +224,7 @@ def _byte_level(file: GgufFile, tokens: list[str], pre: PreTokenizer) -> dict[st
         "decoder": bytes_only,
         "model": {
             **_bpe(tokens, unknown=None, fallback=False),
-            "ignore_merges": pre.whole_words,
+            "ignore_merges": pre.full_words,
             "merges": _merges(file, tokens),
         },
     }

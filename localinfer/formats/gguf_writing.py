@@ -140,13 +140,13 @@ def _steps(value: Any, inner: str) -> list[dict[str, Any]]:
 def _byte_level(document: dict[str, Any], merges: list[str]) -> Metadata:
     steps = _steps(document.get("pre_tokenizer"), "pretokenizers")
     kinds = [step.get("type") for step in steps]
-    own = kinds[-1:] == ["ByteLevel"] and steps[-1].get("use_regex", True)
+    splits = kinds[-1:] == ["ByteLevel"] and steps[-1].get("use_regex", True)
     name = None
-    if kinds == ["ByteLevel"] and own:
+    if kinds == ["ByteLevel"] and splits:
         name = "gpt-2"
-    elif kinds == ["Digits", "ByteLevel"] and own and steps[0].get("individual_digits"):
+    elif kinds == ["Digits", "ByteLevel"] and splits and steps[0].get("individual_digits"):
         name = "smollm"
-    elif kinds == ["Split", "ByteLevel"] and not own:
+    elif kinds == ["Split", "ByteLevel"] and not splits:
         name = PATTERN_NAMES.get(steps[0].get("pattern", {}).get("Regex"))
     if name is None:
         raise NotSupported("the tokenizer splits text in a way that GGUF has no name for that we know", hint=_HINT)

@@ -40,11 +40,11 @@ def read_declared(directory: Path, config: Mapping[str, Any]) -> DeclaredTokens:
     declared = DeclaredTokens()
     _take_names(declared, path, config)
     extra = config.get("extra_special_tokens") or config.get("additional_special_tokens") or []
-    own = config.get("model_specific_special_tokens") or {}
-    if not isinstance(own, dict):
+    named = config.get("model_specific_special_tokens") or {}
+    if not isinstance(named, dict):
         raise Corrupt(f"{path}: `model_specific_special_tokens` is no object of tokens", hint=_AGAIN)
     if not isinstance(extra, dict) and declared.named.keys() == set(NAMED):  # others with names of theirs replace it
-        _take_extra(declared, path, own)
+        _take_extra(declared, path, named)
     _take_extra(declared, path, extra)
     if "added_tokens_decoder" in config:
         declared.listed = dict(_decoder(path, config["added_tokens_decoder"]))

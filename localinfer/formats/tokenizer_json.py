@@ -224,9 +224,9 @@ def plain_document(file: TokenizerFile, *, first: bool) -> dict[str, Any]:
     Harmless added tokens and words stay. `first` False is for text that something precedes: a prefix space meant for
     the start of a text is then left out.
     """
-    kept = [token for token in file.added if file.is_text(token)]
+    of_text = [token for token in file.added if file.is_text(token)]
     gone = {token.content: f"\0{secrets.token_hex(8)}:{token.id}" for token in file.added if not file.is_text(token)}
-    contents = {token.content for token in kept}
+    contents = {token.content for token in of_text}
     document = dict(file.document, post_processor=None, truncation=None, padding=None)
     document["added_tokens"] = [t for t in file.document.get("added_tokens") or [] if t["content"] in contents]
     model = dict(document["model"], type=file.kind)
@@ -234,7 +234,7 @@ def plain_document(file: TokenizerFile, *, first: bool) -> dict[str, Any]:
     if file.kind == "BPE":
         model["dropout"] = None  # it would make the tokens random
         vocab = {gone.get(content, content): index for content, index in model["vocab"].items()}
-        vocab.update((token.content, token.id) for token in kept)
+        vocab.update((token.content, token.id) for token in of_text)
         model["vocab"] = vocab
         if any(content in file.document["model"]["vocab"] for content in gone):
             starts = {content[0] for content in gone}  # most merges hold none of these, which is quickly seen
@@ -247,16 +247,16 @@ def plain_document(file: TokenizerFile, *, first: bool) -> dict[str, Any]:
             model["unk_token"] = gone[model["unk_token"]]
     else:
         model["vocab"] = [[gone.get(content, content), score] for content, score in model["vocab"]]
-        model["vocab"] += _beyond(file, kept)
+        model["vocab"] += _beyond(file, of_text)
     document["model"] = model
     if not first:
         document["pre_tokenizer"] = _without_prefix(document.get("pre_tokenizer"))
     return document
 
 
-def _beyond(file: TokenizerFile, kept: list[AddedToken]) -> list[list[object]]:
+def _beyond(file: TokenizerFile, of_text: list[AddedToken]) -> list[list[object]]:
     """Pieces behind a Unigram vocabulary, so that added words keep their ids; the library numbers them itself."""
-    words = {token.id: token.content for token in kept if token.content in file.words}
+    words = {token.id: token.content for token in of_text if token.content in file.words}
     lowest = min(score for _, score in file.document["model"]["vocab"])
     after = range(file.model_size, max(words, default=0) + 1)
     return [[words.get(index, f"\0{secrets.token_hex(8)}:{index}"), lowest] for index in after]

@@ -34,10 +34,10 @@ def list_models() -> list[LocalModel]:
 
 def forms_of(name: str) -> list[LocalModel]:
     """All complete forms of one name."""
-    return [*snapshots(name), *(model for variant in VARIANTS if (model := own_model(name, variant)))]
+    return [*snapshots(name), *(model for variant in VARIANTS if (model := made_model(name, variant)))]
 
 
-def own_model(name: str, variant: Variant) -> LocalModel | None:
+def made_model(name: str, variant: Variant) -> LocalModel | None:
     """Our form of `name`, if it is there and whole."""
     path = variant_dir(name, variant)
     if not inside(models_dir(), path) or not path.is_dir() or missing_file(path):
@@ -119,7 +119,7 @@ def _ours() -> Iterator[LocalModel]:
         name = name_of(folder.name)
         if is_model_name(name):
             for variant in VARIANTS:
-                if model := own_model(name, variant):
+                if model := made_model(name, variant):
                     yield model
 
 

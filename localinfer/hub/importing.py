@@ -11,7 +11,7 @@ from typing import Any, Protocol
 from localinfer.errors import LocalInferError, UsageError
 from localinfer.formats.durable import sync, write_failed, write_json
 from localinfer.formats.json_files import file_error, read_object
-from localinfer.hub.cache import own_model, variant_dir
+from localinfer.hub.cache import made_model, variant_dir
 from localinfer.hub.checkpoint import IMPORTED, RECORD
 from localinfer.hub.hashing import sha256_file
 from localinfer.hub.locks import locked
@@ -71,7 +71,7 @@ def import_file(
     importer = importer or _Bf16()
     variant = variant_of_bits(importer.bits_of(path))
     with locked(models_dir() / ".locks" / f"{folder_of(name)}.lock"):
-        if (taken := own_model(name, variant)) is None:
+        if (taken := made_model(name, variant)) is None:
             _write(path, variant_dir(name, variant), source or {}, importer, on_progress)
         elif recorded_hash(taken.path) == _hash(path):
             return taken
@@ -80,7 +80,7 @@ def import_file(
                 f"`{name}` is already the name of another model",
                 hint=f"choose one with `--name`, or delete it: `localinfer rm {name}:{variant}`",
             )
-    made = own_model(name, variant)
+    made = made_model(name, variant)
     if made is None:
         raise LocalInferError(f"`{name}` was imported but is not complete", hint="report this, with the file's name")
     return made
@@ -123,7 +123,7 @@ def _write(path: Path, final: Path, source: dict[str, Any], importer: Importer, 
         if partial.exists():
             shutil.rmtree(partial)  # an earlier attempt that died; the lock says nobody is writing it
         if final.exists():
-            shutil.rmtree(final)  # incomplete, or `own_model` would have found it
+            shutil.rmtree(final)  # incomplete, or `made_model` would have found it
         told = importer.write(path, partial, on_progress)
         file = GgufFile(path)
         types = sorted({tensor.type for tensor in file.tensors.values()})

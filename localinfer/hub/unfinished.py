@@ -11,7 +11,7 @@ from pathlib import Path
 
 from localinfer.errors import NotFound, UsageError
 from localinfer.hub import catalogue
-from localinfer.hub.cache import forms_of, own_model, repo_dir, snapshots
+from localinfer.hub.cache import forms_of, made_model, repo_dir, snapshots
 from localinfer.hub.checkpoint import missing_file
 from localinfer.hub.model import VARIANTS, Source, Variant
 from localinfer.hub.names import inside, is_model_name, name_of
@@ -129,7 +129,7 @@ def _ours() -> Iterator[Unfinished]:
             if complete.is_dir() and missing_file(complete) and not complete.is_symlink():
                 paths.append(complete)
             paths = [path for path in paths if not path.is_symlink()]
-            if paths and own_model(name, variant) is None:
+            if paths and made_model(name, variant) is None:
                 yield _told(f"{name}:{variant}", name, variant, "ours", paths)
 
 

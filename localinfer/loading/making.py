@@ -59,7 +59,7 @@ def make_small(
     from localinfer.loading.self_calibration import calibration_files, forget_words
     from localinfer.quantize import DEFAULT_TOKENS, CalibrationText
     from localinfer.quantize.report import keep_report
-    from localinfer.quantize.torch_here import require_torch_for
+    from localinfer.quantize.torch_installed import require_torch_for
 
     name, limit = name or source.name, limit or Limit()
     made = f"{name}:{variant_of_bits(bits)}"

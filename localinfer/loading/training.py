@@ -16,7 +16,7 @@ ROUND = 4096
 """Tokens asked for at a time, so that progress can be told."""
 
 
-def own_text(
+def training_text(
     model: LocalModel,
     files: Sequence[Path],
     left: Callable[[], float],
@@ -46,7 +46,7 @@ def own_text(
         context=context, parallel=TOGETHER, kv_tokens=context * TOGETHER, threads=threads or None, draft="off"
     )
     with locked(folder):
-        words, whole, wanted = folder / "words.jsonl", left(), 0
+        words, budget, wanted = folder / "words.jsonl", left(), 0
         with open_engine(model.path, config, name=model.ref, on_progress=progress) as engine:
             assert engine.info.step_timing is not None
             step_s = engine.info.step_timing.step_s
@@ -61,7 +61,7 @@ def own_text(
                     temperature=TEMPERATURE,
                     late=lambda: left() <= 0,
                 )
-                progress(f"letting {model.ref} write", min(int(1000 * (1 - left() / whole)), 1000), 1000)
+                progress(f"letting {model.ref} write", min(int(1000 * (1 - left() / budget)), 1000), 1000)
             if not files and not words.exists():
                 raise UsageError(
                     f"the time was over before `{model.ref}` had written anything", hint="allow more `--minutes`"

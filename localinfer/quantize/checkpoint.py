@@ -27,7 +27,7 @@ from localinfer.quantize.origin import Origin, copied
 from localinfer.quantize.pace import HASTE, HURRIED, Expected, Pace, TooLate, hurried
 from localinfer.quantize.plan import Job, Method, Plan, make_plan
 from localinfer.quantize.report import QuantizeReport, make_report
-from localinfer.quantize.torch_here import require_torch_for
+from localinfer.quantize.torch_installed import require_torch_for
 
 if TYPE_CHECKING:
     from localinfer.quantize.calibrated import Layers

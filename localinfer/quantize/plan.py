@@ -11,7 +11,7 @@ from localinfer.formats.checkpoint_files import StoredTensor
 from localinfer.formats.compressed import packed_words, quantization_config
 from localinfer.graph.ops import Graph
 from localinfer.graph.weights import Checkpoint
-from localinfer.quantize.torch_here import has_torch
+from localinfer.quantize.torch_installed import has_torch
 
 GROUPS = (32, 64, 128)
 TABLE_BITS = 8

@@ -31,7 +31,7 @@ from localinfer.quantize.origin import Origin
 from localinfer.quantize.plan import TABLE_BITS
 from localinfer.quantize.report import RECORD, QuantizeReport, peak_bytes, tell_errors_again, worst
 from localinfer.quantize.time_plan import MORE_TEXT, Effort
-from localinfer.quantize.torch_here import require_torch_for
+from localinfer.quantize.torch_installed import require_torch_for
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -186,7 +186,7 @@ def make_app(
     system: str | None = None,
     sampling: SamplingParams | None = None,
     on_overflow: Overflow = "error",
-    here: Callable[[], list[str]] = list,
+    installed: Callable[[], list[str]] = list,
     name_of: Callable[[str], str] = str,
     theme: str | None = None,
     state_file: Path | None = None,
@@ -202,7 +202,7 @@ def make_app(
 
     `open_model(ref, progress)` is called in a thread after the first paint, once for each name; it reports
     `progress(stage, done, total)`. `resume`: False is a new chat, True the latest one, a number that one, in the first
-    pane. `here()` gives the names of models to complete, `name_of` the one by which a model is known. Without `theme`,
+    pane. `installed()` gives names of models to complete, `name_of` the one by which a model is known. Without `theme`,
     the one that was chosen last. `state_file` is where the screen is kept for the next run; `layout` is that of an
     earlier one, whose panes and their chats are opened, each with its model of `models`. Raises `NotFound` if the chat
     is not there, `UsageError` for an unknown theme or too many panes, and what `ChatStore` raises for a file that
@@ -214,13 +214,13 @@ def make_app(
     begin = partial(ChatSession, chats, system=system, sampling=sampling, on_overflow=on_overflow)
     if layout is not None:
         pairs = zip(models, layout.panes, strict=True)
-        sessions = [begin(model=model, resume=_there(chats, pane.chat_id)) for model, pane in pairs]
+        sessions = [begin(model=model, resume=_exists(chats, pane.chat_id)) for model, pane in pairs]
     else:
         sessions = [begin(model=model, resume=resume if i == 0 else False) for i, model in enumerate(models)]
     return ChatApp(
         sessions,
         open_model,
-        models=here,
+        models=installed,
         name_of=name_of,
         theme=theme,
         clock=clock,
@@ -231,7 +231,7 @@ def make_app(
     )
 
 
-def _there(chats: ChatStore, chat_id: int | None) -> bool | int:
+def _exists(chats: ChatStore, chat_id: int | None) -> bool | int:
     """The chat, if it is still there."""
     if chat_id is None:
         return False
@@ -251,7 +251,7 @@ def run_app(
     system: str | None = None,
     sampling: SamplingParams | None = None,
     on_overflow: Overflow = "error",
-    here: Callable[[], list[str]] = list,
+    installed: Callable[[], list[str]] = list,
     name_of: Callable[[str], str] = str,
     theme: str | None = None,
     state_file: Path | None = None,
@@ -271,7 +271,7 @@ def run_app(
         system=system,
         sampling=sampling,
         on_overflow=on_overflow,
-        here=here,
+        installed=installed,
         name_of=name_of,
         theme=theme,
         state_file=state_file,

@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 from localinfer.errors import LocalInferError
 from localinfer.tui.commands import escaped
 
-KEPT = 200
+MOST_PROMPTS = 200
 """Prompts of earlier chats that can be brought back."""
 
 
@@ -16,7 +16,7 @@ class History:
         self._load = load
         self._typed: list[str] = []
         self._lines: list[str] = []
-        self._place = 0  # 0 is what is being typed
+        self._index = 0  # 0 is what is being typed
         self._draft = ""
         self._changed: dict[str, str] = {}  # lines that were brought back and written on, as they stand now
 
@@ -24,27 +24,27 @@ class History:
         """This was sent."""
         if line.strip():
             self._typed.insert(0, line)
-        self._place = 0
+        self._index = 0
         self._changed.clear()
 
     def move(self, now: str, by: int) -> str | None:
         """The line that is `by` further back (or nearer, if negative); `now` stands in the box. None at either end."""
-        if self._place == 0:
+        if self._index == 0:
             self._draft, self._lines = now, self._all()
         else:
-            self._changed[self._lines[self._place - 1]] = now
-        place = self._place + by
-        if not 0 <= place <= len(self._lines):
+            self._changed[self._lines[self._index - 1]] = now
+        index = self._index + by
+        if not 0 <= index <= len(self._lines):
             return None
-        self._place = place
-        if not place:
+        self._index = index
+        if not index:
             return self._draft
-        line = self._lines[place - 1]
+        line = self._lines[index - 1]
         return self._changed.get(line, line)
 
     def _all(self) -> list[str]:
         try:
-            earlier = [escaped(prompt) for prompt in self._load(KEPT)]
+            earlier = [escaped(prompt) for prompt in self._load(MOST_PROMPTS)]
         except LocalInferError:  # told where the chat is saved
             earlier = []
         return list(dict.fromkeys([*self._typed, *earlier]))

@@ -20,7 +20,7 @@ StartMeter = Callable[[], EnergyMeter | None]
 OfferFor = Callable[[str], Offer | None]
 """Who serves the model of this name at what price; may take half a second."""
 
-KEPT = 240
+MOST_SAMPLES = 240
 """Samples kept: two minutes."""
 
 
@@ -52,7 +52,7 @@ class Meter:
         self._offers: dict[str, Offer | None] = {}
         self._clock = clock
         self.joules: float | None = self._energy.joules() if self._energy else None
-        self.samples: deque[Sample] = deque(maxlen=KEPT)
+        self.samples: deque[Sample] = deque(maxlen=MOST_SAMPLES)
         self.total = Total()
         self._moved: dict[int, int] = {}
         self._power: deque[tuple[float, float]] = deque(maxlen=5)

@@ -13,19 +13,19 @@ if TYPE_CHECKING:
 
 class Models:
     """Gives panes the engines of their chats' models. `load(model)` opens one in a thread, and says what came of it;
-    `here()` names the models that are on this machine."""
+    `installed()` names the models that are on this machine."""
 
     def __init__(
         self,
         engines: Engines,
         panes: Callable[[], Sequence[ChatPane]],
         load: Callable[[str], object],
-        here: Callable[[], list[str]],
+        installed: Callable[[], list[str]],
     ) -> None:
         self._engines = engines
         self._panes = panes
         self._load = load
-        self._here = here
+        self._installed = installed
         self._coming: dict[int, str] = {}
         self._alone: set[int] = set()  # panes that gave up their model so that the new one has its memory
 
@@ -138,7 +138,7 @@ class Models:
 
     def _offer(self) -> str:
         """The models that could be taken, in words."""
-        names = self._here()
+        names = self._installed()
         return f"here: {', '.join(names[:8])}{' …' * (len(names) > 8)}" if names else "no model is here"
 
     def _waiting(self, model: str) -> list[tuple[ChatPane, Slot]]:
@@ -157,7 +157,7 @@ class Models:
         """Its model cannot be opened: others are offered, in the list of what can be typed if there is a chat."""
         pane.offer = self._offer()
         pane.message.tell(error, pane.offer)
-        if self._here() and not pane.box.text and pane.session.turns:
+        if self._installed() and not pane.box.text and pane.session.turns:
             pane.box.replace_all("/model ")
 
 

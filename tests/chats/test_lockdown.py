@@ -169,7 +169,7 @@ def test_two_templates_have_two_processes() -> None:
     assert len({child.pid for child in children if child is not None}) == 2
     for number in range(10):
         sandbox.render(f"t{number}", {})
-    assert len(sandbox._shared) == sandbox.KEPT
+    assert len(sandbox._shared) == sandbox.MOST_IDLE
     assert all(child is not None and child.poll() is not None for child in children)
 
 

@@ -14,16 +14,16 @@ from localinfer.cost.compare import (
     at_provider,
     break_even,
     cheapest,
-    here,
     on_machine,
     speed,
+    this_machine,
 )
 from localinfer.cost.machines import Machine, machines
 from localinfer.cost.predict import LAYER_S
 from localinfer.cost.prices import Tariff
 from localinfer.errors import Corrupt
 
-OWN = Machine(
+USER_FILE = Machine(
     key="x",
     name="box",
     kind="own",
@@ -66,16 +66,16 @@ def way(tok_s: float, fixed: float, marginal: float, name: str = "a", kind: str 
 
 
 def test_one_text_waits_for_memory_and_many_for_arithmetic() -> None:
-    assert speed(OWN, WORK) == pytest.approx(100e9 * READS / 1.01e9)
+    assert speed(USER_FILE, WORK) == pytest.approx(100e9 * READS / 1.01e9)
     many = Work(10**9, 10**7, 2 * 10**9, 0, 32, 0)
-    assert speed(OWN, many) == pytest.approx(1e12 * COMPUTES / (2 * 2e9))
+    assert speed(USER_FILE, many) == pytest.approx(1e12 * COMPUTES / (2 * 2e9))
     layered = Work(10**9, 10**7, 2 * 10**9, 100, 1, 0)
-    assert 1 / speed(OWN, layered) == pytest.approx(1.01e9 / (100e9 * READS) + 100 * LAYER_S)
+    assert 1 / speed(USER_FILE, layered) == pytest.approx(1.01e9 / (100e9 * READS) + 100 * LAYER_S)
 
 
 def test_what_is_bought_and_what_is_rented() -> None:
-    tok_s = speed(OWN, WORK)
-    bought = on_machine(OWN, WORK, Tariff())
+    tok_s = speed(USER_FILE, WORK)
+    bought = on_machine(USER_FILE, WORK, Tariff())
     # 1261.44 USD over 4 years are 0.864 a day; 36 W at 0.2 a kWh are 2e-6 a second.
     assert bought.fixed_usd_per_day == pytest.approx(0.864)
     assert bought.marginal_usd_per_mtok == pytest.approx(2e-6 * 1e6 / tok_s)
@@ -88,23 +88,23 @@ def test_what_is_bought_and_what_is_rented() -> None:
 
 
 def test_what_does_not_fit_or_run_costs_nothing_we_could_tell() -> None:
-    small = on_machine(OWN, Work(10**9, 0, 10**9, 0, 1, 9 * 10**9), Tariff())
+    small = on_machine(USER_FILE, Work(10**9, 0, 10**9, 0, 1, 9 * 10**9), Tariff())
     assert (small.runs, small.tok_s, small.usd_per_mtok) == (False, None, None)
     assert small.why_not == "does not fit in its memory"
-    unproved = on_machine(replace(OWN, backend="cuda"), WORK, Tariff())
+    unproved = on_machine(replace(USER_FILE, backend="cuda"), WORK, Tariff())
     assert unproved.runs
     assert unproved.source.endswith("; our kernels were never measured on a card")
-    untried = on_machine(replace(OWN, needs="another system"), WORK, Tariff())
+    untried = on_machine(replace(USER_FILE, needs="another system"), WORK, Tariff())
     assert (untried.runs, untried.why_not) == (False, "needs another system")
     assert cheapest([small, untried]) is None
 
 
 def test_this_machine() -> None:
-    free = here(100.0, 36.0, Tariff(), is_estimate=True, source="x")
+    free = this_machine(100.0, 36.0, Tariff(), is_estimate=True, source="x")
     assert free.usd_per_mtok == pytest.approx(0.02)
-    priced = here(100.0, 36.0, Tariff(hardware_usd=1261.44), is_estimate=True, source="x")
+    priced = this_machine(100.0, 36.0, Tariff(hardware_usd=1261.44), is_estimate=True, source="x")
     assert priced.usd_per_mtok == pytest.approx(0.12)
-    assert here(100.0, None, Tariff(), is_estimate=True, source="x").usd_per_mtok is None
+    assert this_machine(100.0, None, Tariff(), is_estimate=True, source="x").usd_per_mtok is None
 
 
 def test_break_even() -> None:

@@ -31,7 +31,7 @@ from tests.graph.packed import quantized
 from tests.graph.variants import VARIANTS, make_variant
 from tests.tiny import FAMILIES
 
-KEPT = Path(__file__).with_name("output_hashes.json")
+HASHES = Path(__file__).with_name("output_hashes.json")
 WIDTHS = {"BF16": 16, "INT8": 8, "INT4": 4, "INT3": 3}
 KV_BITS: tuple[Literal[4, 8, 16], ...] = (4, 8, 16)
 CONTEXT = 352
@@ -136,20 +136,20 @@ def every_layer_bears_4_bits() -> Iterator[None]:
         yield
 
 
-def kept_hashes() -> dict[str, str]:
-    kept: dict[str, str] = json.loads(KEPT.read_text(encoding="utf-8"))
-    return kept
+def known_hashes() -> dict[str, str]:
+    known: dict[str, str] = json.loads(HASHES.read_text(encoding="utf-8"))
+    return known
 
 
 def differences(hasher: Hasher, cases: Sequence[Case], isas: Sequence[str], seed: int) -> list[str]:
     """One line for each case and way whose hash is not the one that is kept."""
-    kept = kept_hashes()
+    expected = known_hashes()
     wrong = []
     with every_layer_bears_4_bits():
         for case in cases:
             for way in (some_way(case, isa, seed) for isa in isas):
-                if (seen := hasher.hash(case, way)) != kept.get(str(case)):
-                    wrong.append(f"{case}: {seen}, not {kept.get(str(case))}, by {way}")
+                if (seen := hasher.hash(case, way)) != expected.get(str(case)):
+                    wrong.append(f"{case}: {seen}, not {expected.get(str(case))}, by {way}")
     return wrong
 
 
@@ -164,7 +164,7 @@ def main() -> int:
         if asked.write:
             with every_layer_bears_4_bits():
                 found = {str(case): hasher.hash(case, PLAINEST) for case in cases}
-            KEPT.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
+            HASHES.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
         wrong = differences(hasher, cases, native.supported_isas(), asked.seed)
     print(*wrong, f"{len(cases)} cases, {len(wrong)} differences", sep="\n")  # noqa: T201
     return 1 if wrong else 0

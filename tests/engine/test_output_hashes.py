@@ -4,13 +4,13 @@ import random
 from pathlib import Path
 
 from localinfer import native
-from tests.engine.output_hashes import Case, Hasher, all_cases, differences, kept_hashes
+from tests.engine.output_hashes import Case, Hasher, all_cases, differences, known_hashes
 
 SAMPLE = random.Random(3).sample(all_cases(), 6)
 
 
 def test_the_same_bits_as_are_kept(tmp_path: Path) -> None:
-    assert kept_hashes().keys() == {str(case) for case in all_cases()}
+    assert known_hashes().keys() == {str(case) for case in all_cases()}
     hasher, isas = Hasher(tmp_path), native.supported_isas()
     for i, case in enumerate(SAMPLE):
         assert differences(hasher, [case], [isas[-1 - i % len(isas)]], seed=i) == []

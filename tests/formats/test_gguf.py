@@ -49,8 +49,8 @@ def test_a_good_file(tmp_path: Path, version: int) -> None:
     assert {name: tensor.shape for name, tensor in file.tensors.items()} == {"a": (3, 4), "b": (5,)}
     np.testing.assert_array_equal(file.dequantize("a"), np.arange(12, dtype=np.float32).reshape(3, 4))
     np.testing.assert_array_equal(file.dequantize("b"), np.arange(16, 21, dtype=np.float32))
-    assert (file.text("general.architecture"), file.whole("small"), file.number("eps")) == ("llama", 7, 0.5)
-    assert (file.text("no", "x"), file.whole("no", 3), file.number("no", 2.0)) == ("x", 3, 2.0)
+    assert (file.text("general.architecture"), file.integer("small"), file.number("eps")) == ("llama", 7, 0.5)
+    assert (file.text("no", "x"), file.integer("no", 3), file.number("no", 2.0)) == ("x", 3, 2.0)
 
 
 @pytest.mark.parametrize("alignment", [8, 32, 4096])
@@ -189,8 +189,8 @@ def test_wrong_types_are_named(tmp_path: Path) -> None:
     file = open_bytes(tmp_path, GOOD)
     calls: Sequence[tuple[Callable[[], object], str]] = [
         (lambda: file.text("small"), "`small` has the wrong type"),
-        (lambda: file.whole("eps"), "`eps` has the wrong type"),
-        (lambda: file.whole("yes"), "`yes` must be a whole number"),
+        (lambda: file.integer("eps"), "`eps` has the wrong type"),
+        (lambda: file.integer("yes"), "`yes` must be a whole number"),
         (lambda: file.number("yes"), "`yes` must be a number"),
         (lambda: file.number("names"), "`names` has the wrong type"),
         (lambda: file.text("nowhere"), "`nowhere` is missing"),

@@ -13,7 +13,7 @@ from localinfer.formats.gguf_import import import_gguf
 from localinfer.formats.tokenizer import Tokenizer
 from tests.formats.files import write
 from tests.formats.gguf_models import Pairs, gguf_of
-from tests.formats.tokenizers_here import CORPUS, SPM_SPECIALS, build
+from tests.formats.small_tokenizers import CORPUS, SPM_SPECIALS, build
 from tests.tiny import make_checkpoint
 
 EXTRA_USER = ["\n\n", "  ", "<b>"]

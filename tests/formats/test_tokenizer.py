@@ -8,7 +8,7 @@ import pytest
 
 from localinfer.errors import Corrupt, NotFound, NotSupported, UsageError
 from localinfer.formats.tokenizer import Tokenizer
-from tests.formats.tokenizers_here import BYTE_LEVEL, KINDS, save
+from tests.formats.small_tokenizers import BYTE_LEVEL, KINDS, save
 
 GUARD = "\ue000"
 TEXTS = [

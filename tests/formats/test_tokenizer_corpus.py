@@ -13,7 +13,7 @@ import pytest
 from localinfer.errors import Corrupt, NotSupported
 from localinfer.formats.tokenizer import Tokenizer
 from localinfer.formats.tokenizer_json import repeats_a_group
-from tests.formats.tokenizers_here import QWEN, build, save
+from tests.formats.small_tokenizers import QWEN, build, save
 
 VALUES: list[Any] = [
     None, True, -1, 0, 1.5, 1 << 40, 10**30, "", "x", "\0", "é" * 600, [], [[]], {}, {"type": "Nothing"}, ["a", 1],

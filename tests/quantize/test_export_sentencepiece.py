@@ -12,7 +12,7 @@ from localinfer.evaluate import evaluate, held_out_text
 from localinfer.formats.tokenizer import Tokenizer
 from localinfer.graph.weights import Checkpoint
 from localinfer.quantize.export import export_gguf
-from tests.formats.tokenizers_here import CORPUS, save
+from tests.formats.small_tokenizers import CORPUS, save
 from tests.graph.packed import quantized
 from tests.tiny import Family, make_checkpoint
 

@@ -39,7 +39,7 @@ class Shop:
         return engine
 
     def app(self, store: Path, *models: str, resume: bool = False) -> ChatApp:
-        return still_app(self.open, store, *models, resume=resume, here=lambda: list(self.names))
+        return still_app(self.open, store, *models, resume=resume, installed=lambda: list(self.names))
 
 
 def stored(path: Path) -> list[str]:

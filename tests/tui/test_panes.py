@@ -194,7 +194,7 @@ def several(store: Path, engines: dict[str, ScriptedEngine], *models: str) -> tu
     def name_of(ref: str) -> str:
         return ref.removeprefix("also-")
 
-    return still_app(open_model, store, *models, here=lambda: [*engines], name_of=name_of), opened
+    return still_app(open_model, store, *models, installed=lambda: [*engines], name_of=name_of), opened
 
 
 async def test_another_name_of_a_model_is_the_same_engine(store_path: Path) -> None:

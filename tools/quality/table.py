@@ -175,11 +175,11 @@ def main() -> None:
     if given.llama:
         entries += [theirs(given.fair, given.work, given.llama, kind) for kind in given.types]
     print(HEAD, flush=True)
-    with (given.work / "table.jsonl").open("a", encoding="utf-8") as kept:
+    with (given.work / "table.jsonl").open("a", encoding="utf-8") as saved:
         text = read_text(given.text)
         for entry, quality in measure(entries, given.fair, text, given.ctx, given.chunks, given.threads):
             print(row(entry, quality), flush=True)
-            kept.write(json.dumps({**asdict(quality), "made_in": entry.seconds}) + "\n")
+            saved.write(json.dumps({**asdict(quality), "made_in": entry.seconds}) + "\n")
 
 
 if __name__ == "__main__":

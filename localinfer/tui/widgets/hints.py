@@ -43,20 +43,20 @@ class Hints(OptionList, can_focus=False):
         self.set_options([Option(_line(text, one.does, width)) for text, one in zip(shown, self.matches, strict=True)])
 
     def on_resize(self) -> None:
-        place = self.highlighted
+        index = self.highlighted
         self._fill()
-        self.highlighted = place
+        self.highlighted = index
 
     def move(self, by: int) -> None:
         """To the next line or the one before; after the last comes the first."""
         self.moved = True
-        place = (-1 if by > 0 else 0) if self.highlighted is None else self.highlighted
-        self.highlighted = (place + by) % len(self.matches)
+        index = (-1 if by > 0 else 0) if self.highlighted is None else self.highlighted
+        self.highlighted = (index + by) % len(self.matches)
 
     @property
     def chosen(self) -> Match | None:
-        place = self.highlighted
-        return self.matches[place] if place is not None and place < len(self.matches) else None
+        index = self.highlighted
+        return self.matches[index] if index is not None and index < len(self.matches) else None
 
 
 def _line(shown: str, does: str, width: int) -> Content:

@@ -34,7 +34,7 @@ QUOTES = '"""'
 class PromptBox(TextArea):
     """A text area of several lines that grows with its text, up to a third of the pane."""
 
-    advice = "Enter send · Ctrl+J new line · / commands · F1 help"
+    hint_text = "Enter send · Ctrl+J new line · / commands · F1 help"
 
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("ctrl+j,shift+enter,alt+enter", "new_line", "New line", show=False),
@@ -72,7 +72,7 @@ class PromptBox(TextArea):
         self._hints = hints
         self._brought_back = self._rest = ""
         super().__init__(self._fold(clean(text)), placeholder="Message", highlight_cursor_line=False)
-        self.border_subtitle = self.advice
+        self.border_subtitle = self.hint_text
 
     def action_new_line(self) -> None:
         self.insert("\n")

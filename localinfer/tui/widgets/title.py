@@ -100,9 +100,9 @@ class TitleLine(Widget):
             return
         buttons = self._buttons()
         from_right = self.size.width - int(event.x)  # its padding is one column
-        place = len(buttons) - 1 - from_right // _BUTTON_WIDTH
-        on_button = from_right >= 0 and 0 <= place < len(buttons)
-        self.post_message(self.Pressed(self, buttons[place][1] if on_button else "focus"))
+        index = len(buttons) - 1 - from_right // _BUTTON_WIDTH
+        on_button = from_right >= 0 and 0 <= index < len(buttons)
+        self.post_message(self.Pressed(self, buttons[index][1] if on_button else "focus"))
 
     def on_click(self, event: events.Click) -> None:
         event.stop()  # all is said when the button comes up
@@ -114,8 +114,8 @@ class TitleLine(Widget):
         info = self._info
         threads = f"{info.threads} thread" + "s" * (info.threads != 1)
         computes = " ".join(dict.fromkeys((info.backend, info.isa)))
-        kept = " and ".join(map(str, sorted({info.kv_bits, *info.kv_layers})))
-        return [f"  ·  {one_line(part, 30)}" for part in (computes, threads, f"KV {kept} bit")]
+        bits = " and ".join(map(str, sorted({info.kv_bits, *info.kv_layers})))
+        return [f"  ·  {one_line(part, 30)}" for part in (computes, threads, f"KV {bits} bit")]
 
 
 def _fitting(parts: list[str], room: int) -> str:

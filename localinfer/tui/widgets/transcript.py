@@ -73,11 +73,11 @@ class Mark(Static):
 
     def on_click(self, event: events.Click) -> None:
         arrows = len(f"‹ {self._turn.variant}/{self._turn.variants} ›")
-        place = event.get_content_offset(self)
-        if self._turn.variants < 2 or self._turn.id is None or place is None:
+        offset = event.get_content_offset(self)
+        if self._turn.variants < 2 or self._turn.id is None or offset is None:
             return
-        if place.y == 0 and place.x < arrows:
-            self.post_message(self.Pressed(self._turn.id, -1 if place.x < arrows // 2 else 1))
+        if offset.y == 0 and offset.x < arrows:
+            self.post_message(self.Pressed(self._turn.id, -1 if offset.x < arrows // 2 else 1))
 
 
 class Transcript(VerticalScroll, can_focus=False):
@@ -159,17 +159,17 @@ class Transcript(VerticalScroll, can_focus=False):
         """What shows turns, from the top."""
         return [item for item in self.items if isinstance(item, Prompt | Answer | TintedAnswer)]
 
-    def reveal(self, place: int) -> None:
+    def reveal(self, offset: int) -> None:
         """Scroll to where this turn begins, unless it can be seen with the end."""
         for item, number in self._placed():
-            if number == place:
+            if number == offset:
                 self.call_after_refresh(item.scroll_visible, animate=False, top=True)
 
-    def choose(self, place: int | None) -> None:
+    def choose(self, offset: int | None) -> None:
         """Show which prompt is written anew."""
         for item, number in self._placed():
-            item.set_class(number == place, "-chosen")
-            if number == place:
+            item.set_class(number == offset, "-chosen")
+            if number == offset:
                 item.scroll_visible(animate=False)
 
     def _placed(self) -> list[tuple[Widget, int]]:

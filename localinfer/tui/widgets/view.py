@@ -48,7 +48,7 @@ class PaneView(Widget):
         self.set_class(event.size.height < 9, "-flat")
         self.set_class(9 <= event.size.height < 14, "-low")
         self.set_class(event.size.height < 5, "-bare")
-        self.box.border_subtitle = "/ commands · F1 help" if event.size.width < _NARROW else self.box.advice
+        self.box.border_subtitle = "/ commands · F1 help" if event.size.width < _NARROW else self.box.hint_text
 
     # --- what is shown
 

@@ -77,10 +77,10 @@ class Welcome(Widget):
         return lines
 
     def on_click(self, event: events.Click) -> None:
-        place = event.style.meta.get("chat")
-        if isinstance(place, int) and place < len(self._chats):
+        chat_id = event.style.meta.get("chat")
+        if isinstance(chat_id, int) and chat_id < len(self._chats):
             event.stop()
-            self.post_message(self.Chosen(self._chats[place]))
+            self.post_message(self.Chosen(self._chats[chat_id]))
 
 
 def _keys() -> list[Content]:
