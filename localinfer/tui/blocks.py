@@ -74,10 +74,15 @@ class Fence:
         if room < cell_len(self._info.partition(" ")[0]) + 2:
             return list(_code_line(info, width))
         key = Content.styled("copy", Style.from_meta({"@click": ("copy_code", (self.number,))}))
-        first, *rest = (line.behind(Content.styled(" ", _CODE)) for line in wrapped(info, room - 1, _CODE))
-        space = Content.styled(" " * (room + 1 - first.content.cell_length), _CODE)
-        beside = first.content + space + key.stylize("$text-primary").stylize_before(_CODE)
-        return [first._replace(content=beside), *rest]
+        first, *rest = wrapped(Content(self._info), room - 1)
+        name = Content.styled(f" {first.content.plain}", "$text-muted")
+        space = " " * (room + 1 - name.cell_length)
+        head = Content.assemble(name, space, key.stylize("$text-primary")).stylize_before(_CODE)
+        below = [Content.styled(f" {line.content.plain}", "$text-muted").stylize_before(_CODE) for line in rest]
+        return [
+            Line(head, fill=_CODE),
+            *(Line(part, line.joint, _CODE) for part, line in zip(below, rest, strict=True)),
+        ]
 
 
 def _code_line(content: Content, width: int) -> Iterator[Line]:
