@@ -220,7 +220,7 @@ async def test_what_is_typed_right_before_the_end_is_kept(store_path: Path, tmp_
         assert go_on.wait(60)
         return ScriptedEngine()
 
-    app = quiet_app(opened, store_path, kept_file=file)
+    app = quiet_app(opened, store_path, state_file=file)
     async with app.run_test(size=SIZE) as pilot:
         await pilot.pause()
         for key in (*"sent", "enter", *"typed", "ctrl+q"):
