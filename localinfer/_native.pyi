@@ -169,6 +169,22 @@ class Program:
         x += down(act(gate) * up), gate and up of norm(x), interleaved; `activation` is `silu` or `gelu_tanh`.
         """
 
+    def short_conv(
+        self,
+        norm: NDArray[numpy.float32],
+        eps: float,
+        in_: Weight,
+        in_bias: NDArray[numpy.float32] | None,
+        taps: NDArray[numpy.float32],
+        taps_bias: NDArray[numpy.float32] | None,
+        out: Weight,
+        out_bias: NDArray[numpy.float32] | None,
+    ) -> None:
+        """
+        x += out(c * conv(b * u)), b, c and u the three thirds of `in_` * norm(x); conv is causal, by column,
+        with `taps` [length * hidden], the oldest row's first.
+        """
+
     def head(self, norm: NDArray[numpy.float32], eps: float, weight: Weight, softcap: float = 0.0) -> None:
         """logits = weight * norm(x); with `softcap` c, c * tanh(logits / c)."""
 
@@ -192,6 +208,31 @@ class Program:
         The reverse of `read_kv`, for a cache of the same model and bits. Errors as there.
         """
 
+    def make_state(self, slots: int, snapshots: int = 0, drafts: int = 0) -> None:
+        """
+        Allocate the states of recurrent operations: sequence i of a step has slot i, which keeps up to `drafts`
+        drafted rows; `snapshots` more places hold states only. Called again, all are empty.
+        """
+
+    def advance_state(self, slot: int, rows: int) -> None:
+        """
+        The first `rows` of the rows that the last step drafted in `slot` are right: its state moves on by them.
+        """
+
+    def copy_state(self, from_: int, to: int, position: int = 0) -> None:
+        """
+        Copy a state from one place to another (slots first, then snapshots); a slot then stands at `position`.
+        """
+
+    def read_state(self, place: int, out: NDArray[numpy.uint8]) -> None:
+        """Copy one state into `out` (uint8 [state_bytes]), to keep it elsewhere."""
+
+    def write_state(self, place: int, values: NDArray[numpy.uint8]) -> None:
+        """The reverse of `read_state`."""
+
+    def clear_state(self, slot: int, position: int) -> None:
+        """Zeros, as if `position` rows had been read: to measure a step there."""
+
     def probe_kv(self, tokens: NDArray[numpy.int32]) -> list[float]:
         """
         How much 4-bit keys and values change each layer's attention, while it reads a text of these tokens: the
@@ -212,6 +253,7 @@ class Program:
         end: int = 0,
         inputs: NDArray[numpy.float32] | None = None,
         hidden: NDArray[numpy.float32] | None = None,
+        drafted: NDArray[numpy.int32] | None = None,
     ) -> None:
         """
         Run `tokens` (n of them) through the program, and write the logits of rows `out_rows` (ascending).
@@ -223,6 +265,8 @@ class Program:
         Only layers `begin` to `end` - 1 run (`end` 0: to the last); the head follows in any case. A program that
         begins with `mix` needs `inputs` [n, its columns], and with `begin` > 0 any needs the residual stream there,
         [n, hidden]; tokens then mean nothing. `hidden` [n, hidden] is given the stream of all rows after these layers.
+        With recurrent operations `drafted` [sequences] says how many of a sequence's last rows are drafts; the others
+        move its state on, and a later step goes on where they end (`advance_state`), or at position 0.
         Raises ValueError, with the numbers, for anything out of range, RuntimeError when a step is running already.
         """
 
@@ -239,7 +283,11 @@ class Program:
 
     @property
     def layers(self) -> int:
-        """Layers: each an `attend` and the `gated_mlp` after it."""
+        """Layers: each an `attend` or `short_conv` and the `gated_mlp` after it."""
+
+    @property
+    def kv_layers(self) -> int:
+        """Layers with keys and values."""
 
     @property
     def vocab(self) -> int:
@@ -247,7 +295,9 @@ class Program:
 
     @property
     def kv_bits(self) -> list[int]:
-        """Bits of each layer's cached keys and values; empty before `make_kv`."""
+        """
+        Bits of each such layer's cached keys and values; empty before `make_kv`.
+        """
 
     @property
     def kv_block_bytes(self) -> int:
@@ -256,6 +306,18 @@ class Program:
     @property
     def kv_bytes(self) -> int:
         """Bytes of the KV cache, whether touched yet or not."""
+
+    @property
+    def states(self) -> int:
+        """Operations that keep a state; 0: sequences have keys and values only."""
+
+    @property
+    def state_bytes(self) -> int:
+        """Bytes of one sequence's state, all operations together."""
+
+    @property
+    def state_cache_bytes(self) -> int:
+        """Bytes of all states and snapshots."""
 
     @property
     def weight_bytes(self) -> int:

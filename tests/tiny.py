@@ -14,12 +14,12 @@ import numpy as np
 from numpy.typing import NDArray
 from safetensors import TensorSpec, serialize_file
 
-Family = Literal["llama", "mistral", "qwen2", "qwen3", "gemma3_text", "gemma3"]
+Family = Literal["llama", "mistral", "qwen2", "qwen3", "gemma3_text", "gemma3", "lfm2"]
 Dtype = Literal["bfloat16", "float16", "float32"]
 Tensor = NDArray[np.float32]
 Json = dict[str, Any]
 
-FAMILIES: tuple[Family, ...] = ("llama", "mistral", "qwen2", "qwen3", "gemma3_text", "gemma3")
+FAMILIES: tuple[Family, ...] = ("llama", "mistral", "qwen2", "qwen3", "gemma3_text", "gemma3", "lfm2")
 SPECIALS = {"<|bos|>": 256, "<|im_start|>": 257, "<|im_end|>": 258}
 BOS, IM_START, IM_END = SPECIALS.values()
 
@@ -100,6 +100,7 @@ ARCHITECTURES: dict[Family, str] = {
     "qwen3": "Qwen3ForCausalLM",
     "gemma3_text": "Gemma3ForCausalLM",
     "gemma3": "Gemma3ForCausalLM",
+    "lfm2": "Lfm2ForCausalLM",
 }
 
 GEMMA3_FIELDS: Json = {
@@ -129,6 +130,16 @@ FAMILY_FIELDS: dict[Family, Json] = {
     },
     "gemma3_text": GEMMA3_FIELDS,
     "gemma3": GEMMA3_FIELDS,
+    "lfm2": {
+        "rms_norm_eps": None,
+        "norm_eps": 1e-6,
+        "num_hidden_layers": 3,
+        "layer_types": ["conv", "full_attention", "conv"],
+        "conv_L_cache": 3,
+        "conv_bias": False,
+        "block_auto_adjust_ff_dim": False,
+        "tie_word_embeddings": True,
+    },
 }
 
 
@@ -168,6 +179,8 @@ def nested_gemma3(text: Json) -> Json:
 
 def random_weights(config: Json, seed: int) -> dict[str, Tensor]:
     """Every tensor of the model as float32, drawn so that attention is sharp and greedy text is not constant."""
+    if config["model_type"] == "lfm2":
+        return lfm2_weights(config, seed)
     rng = np.random.default_rng(seed)
     gemma, hidden = config["model_type"] == "gemma3_text", int(config["hidden_size"])
     inner, vocab = int(config["intermediate_size"]), int(config["vocab_size"])
@@ -201,6 +214,47 @@ def random_weights(config: Json, seed: int) -> dict[str, Tensor]:
         for name in ("input_layernorm", "post_attention_layernorm", *extra):
             weights[f"{at}{name}.weight"] = norm(hidden)
     weights["model.norm.weight"] = norm(hidden)
+    if not config["tie_word_embeddings"]:
+        weights["lm_head.weight"] = linear(vocab, hidden, 2.0)
+    return weights
+
+
+def lfm2_weights(config: Json, seed: int) -> dict[str, Tensor]:
+    """The same for layers of which some have a short convolution instead of attention."""
+    rng = np.random.default_rng(seed)
+    hidden, inner, vocab = (int(config[key]) for key in ("hidden_size", "intermediate_size", "vocab_size"))
+    head_dim = int(config.get("head_dim") or hidden // int(config["num_attention_heads"]))
+    q_rows, kv_rows = (int(config[f"num_{key}_heads"]) * head_dim for key in ("attention", "key_value"))
+    if config["block_auto_adjust_ff_dim"]:
+        inner = -(-(2 * inner // 3) // 256) * 256
+    bias, length = bool(config["conv_bias"]), int(config["conv_L_cache"])
+
+    def linear(rows: int, cols: int, gain: float = 1.5) -> Tensor:
+        return np.asarray(rng.standard_normal((rows, cols)) * (gain / np.sqrt(cols)), np.float32)
+
+    def norm(size: int) -> Tensor:
+        return np.asarray(rng.uniform(0.5, 1.5, size), np.float32)
+
+    weights = {"model.embed_tokens.weight": (rng.standard_normal((vocab, hidden)) * 0.25).astype(np.float32)}
+    for layer, kind in enumerate(config["layer_types"]):
+        at = f"model.layers.{layer}."
+        if kind == "conv":
+            weights[f"{at}conv.conv.weight"] = linear(hidden, length)[:, None]
+            for name, rows in (("in_proj", 3 * hidden), ("out_proj", hidden)):
+                weights[f"{at}conv.{name}.weight"] = linear(rows, hidden)
+            for name, rows in (("conv", hidden), ("in_proj", 3 * hidden), ("out_proj", hidden)) if bias else ():
+                weights[f"{at}conv.{name}.bias"] = linear(rows, 4)[:, 0]
+        else:
+            shapes = {"q_proj": (q_rows, hidden), "k_proj": (kv_rows, hidden), "v_proj": (kv_rows, hidden)}
+            for name, (rows, cols) in (shapes | {"out_proj": (hidden, q_rows)}).items():
+                weights[f"{at}self_attn.{name}.weight"] = linear(rows, cols, 2.0)
+            for name in ("q_layernorm", "k_layernorm"):
+                weights[f"{at}self_attn.{name}.weight"] = norm(head_dim)
+        for name, (rows, cols) in {"w1": (inner, hidden), "w3": (inner, hidden), "w2": (hidden, inner)}.items():
+            weights[f"{at}feed_forward.{name}.weight"] = linear(rows, cols)
+        for name in ("operator_norm", "ffn_norm"):
+            weights[f"{at}{name}.weight"] = norm(hidden)
+    weights["model.embedding_norm.weight"] = norm(hidden)
     if not config["tie_word_embeddings"]:
         weights["lm_head.weight"] = linear(vocab, hidden, 2.0)
     return weights

@@ -5,6 +5,7 @@ own quantizer gives them.
 """
 
 from collections.abc import Iterator
+from math import prod
 from pathlib import Path
 from typing import Any
 
@@ -130,8 +131,8 @@ def _tensors(graph: Graph, arch: str, body: str) -> Iterator[tuple[str, tuple[Li
     for linear in graph.linears():
         is_table = ".layers." not in linear.name
         yield named(f"{linear.name}.weight"), (linear, head_type(body, linear.cols) if is_table else body)
-    for name, length in graph.vectors():
-        yield named(name), (Linear(name, 1, length), "F32")
+    for name, shape in graph.vectors():
+        yield named(name), (Linear(name, prod(shape[:-1]), shape[-1]), "F32")
 
 
 def _info(linear: Linear, word: str) -> tuple[Any, ...]:
@@ -139,7 +140,8 @@ def _info(linear: Linear, word: str) -> tuple[Any, ...]:
 
     kind = gguf.GGMLQuantizationType[word]
     if word == "F32":
-        return (linear.cols,), np.dtype(np.float32), 4 * linear.cols, kind
+        shape = (linear.cols,) if linear.rows == 1 else (linear.rows, linear.cols)
+        return shape, np.dtype(np.float32), 4 * linear.rows * linear.cols, kind
     block, size = gguf.GGML_QUANT_SIZES[kind]
     row = linear.cols // block * size
     return (linear.rows, row), np.dtype(np.uint8), linear.rows * row, kind

@@ -137,7 +137,7 @@ def _write(form: RandomForm, folder: Path, total: int, on_progress: OnBytes) -> 
     units = list(_units(graph))
     done = 0
     for number, (linears, vectors) in enumerate(units, 1):
-        tensors: Tensors = {name: ("F32", _vector(values, name, length)) for name, length in vectors}
+        tensors: Tensors = {name: ("F32", _vector(values, name, shape)) for name, shape in vectors}
         for linear in linears:
             tensors |= _matrix(values, form, linear)
         file = f"model-{number:05d}-of-{len(units):05d}.safetensors"
@@ -155,7 +155,7 @@ def _write(form: RandomForm, folder: Path, total: int, on_progress: OnBytes) -> 
     write_json(folder / "config.json", config)
 
 
-def _units(graph: Graph) -> Iterator[tuple[list[Linear], list[tuple[str, int]]]]:
+def _units(graph: Graph) -> Iterator[tuple[list[Linear], list[tuple[str, tuple[int, ...]]]]]:
     """Matrices and vectors file by file: the tables, then layer by layer."""
     linears, vectors = list(graph.linears()), list(graph.vectors())
     yield [x for x in linears if ".layers." not in x.name], [x for x in vectors if ".layers." not in x[0]]
@@ -183,9 +183,11 @@ def _stored_bytes(form: RandomForm, linear: Linear) -> int:
     return linear.rows * (4 * packed_words(linear.cols, bits) + 2 * (linear.cols // group))
 
 
-def _vector(values: RandomValues, name: str, length: int) -> NDArray[np.float32]:
-    """Biases of 0 and norms of 1, which change no speed and keep activations sane."""
-    return np.zeros(length, np.float32) if name.endswith(".bias") else np.ones(length, np.float32)
+def _vector(values: RandomValues, name: str, shape: tuple[int, ...]) -> NDArray[np.float32]:
+    """Biases of 0 and norms of 1, which change no speed and keep activations sane; convolutions that take a mean."""
+    if name.endswith(".bias"):
+        return np.zeros(shape, np.float32)
+    return np.full(shape, 1 / shape[-1] if len(shape) > 1 else 1, np.float32)
 
 
 def random_tokens_of(vocab: int) -> list[str]:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from localinfer.chats.template import _MARKS_OF_THE_MODEL, Message, Rendered, render
 from localinfer.config import Overflow, SamplingParams
-from localinfer.errors import ContextOverflow, UsageError
+from localinfer.errors import ContextOverflow, LocalInferError, UsageError
 from localinfer.events import Event, Finished, Shifted, Started, Text
 
 if TYPE_CHECKING:
@@ -120,14 +120,27 @@ class Chat:
         self.warnings = rendered.warnings
         return self.engine.tokenizer.encode_rendered(rendered.text, rendered.guard)
 
+    def marks(self, turns: Sequence[Message], tokens: list[int]) -> tuple[int, ...]:
+        """How many of the `tokens` of `turns` other conversations are likely to begin with, too: the system prompt, and
+        all but what asks for an answer. Only models with recurrent layers need to know."""
+        if not self.engine.info.state_bytes or self.raw or turns[-1].role == "assistant":
+            return ()
+        turns = list(turns)
+        try:
+            later = self._tokens([*turns[self._forgotten :], Message("assistant", "x"), Message("user", "x")])
+            return self._prefix_tokens(turns, tokens), shared(tokens, later)
+        except LocalInferError:  # some templates refuse turns that follow so
+            return ()
+
     def _answer(
         self, turns: list[Message], cancelled: Callable[[], bool], begun: str = "", begun_tokens: Sequence[int] = ()
     ) -> Generator[Event, None, None]:
         """Answer `turns`, or go on with an answer of which `begun` is there."""
         tokens, dropped = self._fit(turns, begun, begun_tokens)
-        keep = self._reused_tokens(turns, tokens) if self.on_overflow == "shift" else 0
+        keep = self._prefix_tokens(turns, tokens) if self.on_overflow == "shift" else 0
+        marks = self.marks(turns, tokens)
         written: list[str] = []
-        stream = self._stream(tokens, keep, cancelled)
+        stream = self._stream(tokens, keep, marks, cancelled)
         try:
             for event in stream:
                 if isinstance(event, Text):
@@ -140,12 +153,14 @@ class Chat:
             if text := "".join(written):
                 self._turns = [*turns, Message("assistant", begun + text)]
 
-    def _stream(self, tokens: list[int], keep: int, cancelled: Callable[[], bool]) -> Generator[Event, None, None]:
+    def _stream(
+        self, tokens: list[int], keep: int, marks: tuple[int, ...], cancelled: Callable[[], bool]
+    ) -> Generator[Event, None, None]:
         """The engine's events; asks it to stop once `cancelled()`, or when nobody listens any more."""
         from localinfer.engine.protocol import Request
 
         sampling = replace(self.sampling, seed=(self.sampling.seed + self._retries) % (1 << 64))
-        request = Request(prompt=tuple(tokens), sampling=sampling, on_overflow=self.on_overflow, keep=keep)
+        request = Request(prompt=tuple(tokens), sampling=sampling, on_overflow=self.on_overflow, keep=keep, marks=marks)
         running: int | None = None  # the handle, as long as there is something to cancel
         try:
             for event in self.engine.stream(request):
@@ -236,15 +251,19 @@ class Chat:
         tokenizer = self.engine.tokenizer
         return [tokenizer.bos_id] if tokenizer.adds_bos and tokenizer.bos_id is not None else []
 
-    def _reused_tokens(self, turns: list[Message], tokens: list[int]) -> int:
+    def _prefix_tokens(self, turns: list[Message], tokens: list[int]) -> int:
         """How many tokens stand before the first turn's own text: the system prompt and the turn's header."""
         if self.raw:
             return len(self._bos())
         first = turns[self._forgotten]
         other = Message(first.role, "y" if first.content.lstrip().startswith("x") else "x")
-        pairs = zip(tokens, self._tokens([other, *turns[self._forgotten + 1 :]]), strict=False)
-        same = sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], pairs))
+        same = shared(tokens, self._tokens([other, *turns[self._forgotten + 1 :]]))
         return min(same, self.engine.context_size // 2)
+
+
+def shared(one: Sequence[int], other: Sequence[int]) -> int:
+    """How many leading tokens are the same."""
+    return sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], zip(one, other, strict=False)))
 
 
 def broken(text: str, specials: Iterable[str], guard: str) -> str:

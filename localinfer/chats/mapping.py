@@ -109,7 +109,8 @@ def _begin(engine: "Engine", asked: Asked, manner: Manner) -> Answered:
                 raise UsageError("`special` goes with `raw`", hint='add `"raw": true`, or leave `special` out')
             chat = Chat(engine, system=asked.system or manner.system, raw=raw, special=special)
             prompt = chat.tokens_of_turns(asked.turns, asked.tools)
-            engine.driver.submit(Request(tuple(prompt), asked.sampling), partial(_hear, answered))
+            request = Request(tuple(prompt), asked.sampling, marks=chat.marks(asked.turns, prompt))
+            engine.driver.submit(request, partial(_hear, answered))
         except ContextOverflow as error:
             answered.error = ContextOverflow(error.message, hint=_SHORTER)
         except LocalInferError as error:

@@ -35,7 +35,7 @@ class Fit:
     weights_bytes: int
     """Packed for the kernels, padding included."""
     kv_bytes: int
-    """Keys and values of all tokens that the cache holds."""
+    """Keys and values of all tokens that the cache holds; recurrent states and their snapshots."""
     other_bytes: int
     """Activations, logits, RoPE tables, what loading needs beside that, the tokenizer, ends of huge pages, and the
     program itself."""
@@ -74,7 +74,8 @@ def estimate(
     other = max(needs.step, _loading(checkpoint, form) - needs.kv) + needs.ropes
     other += RUNTIME_BYTES + _tokenizer(checkpoint.path, checkpoint.spec.vocab_size) + _unfilled(checkpoint, form)
     free = available_bytes() if free_bytes is None else free_bytes
-    return Fit(needs.weights + needs.kv + other, needs.weights, needs.kv, other, free, tokens)
+    kept = needs.kv + needs.states
+    return Fit(needs.weights + kept + other, needs.weights, kept, other, free, tokens)
 
 
 def context_of(checkpoint: Checkpoint, asked: int | None = None) -> int:

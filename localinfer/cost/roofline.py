@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from localinfer.formats.gguf import GgufFile
-from localinfer.graph.memory import Form, packed_bytes, state_bytes
+from localinfer.graph.memory import Form, kv_bytes, packed_bytes
 from localinfer.graph.weights import Checkpoint
 
 
@@ -20,10 +20,16 @@ class Traffic:
     weights: int
     kv_per_token: tuple[tuple[int, int], ...]
     """Of each layer: bytes a token of depth, and its window (0: none)."""
+    slot: int = 0
+    """Of a sequence's recurrent state, which is also written."""
 
     def bytes_per_token(self, depth: int = 0) -> int:
         """All bytes read for one token at `depth` tokens of context; a layer with a window reads no more than it."""
-        return self.weights + sum(one * (min(depth, window) if window else depth) for one, window in self.kv_per_token)
+        return (
+            self.weights
+            + self.slot
+            + sum(one * (min(depth, window) if window else depth) for one, window in self.kv_per_token)
+        )
 
 
 def traffic(path: Path, kv_bits: int | Sequence[int]) -> Traffic:
@@ -34,14 +40,14 @@ def traffic(path: Path, kv_bits: int | Sequence[int]) -> Traffic:
     checkpoint = Checkpoint(path)
     weights = sum(weights_read(checkpoint).values())
     graph = checkpoint.graph
-    windows = (state.window for state in graph.states())
-    return Traffic(weights, tuple(zip(state_bytes(graph, kv_bits), windows, strict=True)))
+    windows = (state.window for state in graph.kv())
+    return Traffic(weights, tuple(zip(kv_bytes(graph, kv_bits), windows, strict=True)), graph.slot_bytes)
 
 
 def weights_read(checkpoint: Checkpoint, form: Form | None = None) -> dict[int, int]:
     """Bytes of weights that one decoded token reads, by their bits (16: vectors too); `form` as in `fit.estimate`."""
     graph, of = checkpoint.graph, form or checkpoint.form
-    by_bits = {16: 4 * sum(size for _, size in graph.vectors())}
+    by_bits = {16: 4 * graph.vector_values()}
     for linear, part in graph.traffic(1).items():
         bits, group = of(linear.name)
         by_bits[bits] = by_bits.get(bits, 0) + int(packed_bytes(linear, bits, group) * part)

@@ -19,18 +19,20 @@ MIXED = 0.3
 
 
 class HeadModel(nn.Module):
-    """Begins as the target's last layer, where that has no norms of its own inside, fed with the residual stream."""
+    """Begins as the target's last layer with attention, where that has no norms of its own inside, fed with the
+    residual stream."""
 
     def __init__(self, target: Checkpoint, seed: int) -> None:
         super().__init__()
         self.spec: ModelSpec = target.spec
         draw = torch.Generator().manual_seed(seed)
         hidden = self.spec.hidden_size
-        match target.graph.layers[-1]:
-            case (Attend() as attend, GatedMLP() as mlp):
-                pass
-            case _:
-                raise NotSupported("a draft head begins as the model's last layer: attention, then a gated MLP")
+        for layer in reversed(target.graph.layers):
+            match layer:
+                case (Attend() as attend, GatedMLP() as mlp):
+                    break
+        else:
+            raise NotSupported("a draft head begins as a layer of attention, then a gated MLP, and the model has none")
         plain = attend.q_norm is None and attend.post_norm is None and not attend.q.bias
         names = {"q": attend.q, "k": attend.k, "v": attend.v, "o": attend.o}
         names |= {"gate": mlp.gate, "up": mlp.up, "down": mlp.down}

@@ -58,6 +58,24 @@ class Blocks(Protocol):
     def write_kv(self, block: int, values: "NDArray[np.uint8]", /) -> None: ...
 
 
+class States(Protocol):
+    """What holds recurrent states: a native program."""
+
+    @property
+    def state_bytes(self) -> int: ...
+    def read_state(self, place: int, out: "NDArray[np.uint8]", /) -> None: ...
+    def write_state(self, place: int, values: "NDArray[np.uint8]", /) -> None: ...
+
+
+class StateBlocks:
+    """States as if they were blocks, so that they are kept as blocks are."""
+
+    def __init__(self, states: States) -> None:
+        self._states = states
+        self.kv_block_bytes = states.state_bytes
+        self.read_kv, self.write_kv = states.read_state, states.write_state
+
+
 class DiskCache:
     """A `BlockStore` in `folder`, at most `limit_bytes` for all models together; `identity` says whose blocks they are.
 

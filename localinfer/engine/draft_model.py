@@ -9,7 +9,7 @@ from localinfer import native
 from localinfer.config import MOST_DRAFTS
 from localinfer.engine.draft_scores import ScoreRow
 from localinfer.engine.runner import NativeRunner
-from localinfer.errors import UsageError
+from localinfer.errors import NotSupported, UsageError
 from localinfer.formats.tokenizer import Tokenizer
 from localinfer.graph.program import Move, load_program
 from localinfer.graph.weights import Checkpoint
@@ -131,6 +131,11 @@ def open_model(
     Raises `UsageError` when it reads other tokens than the target.
     """
     checkpoint = Checkpoint(path)
+    if checkpoint.graph.slot_bytes:
+        raise NotSupported(
+            f"`{path.parent.name}/{path.name}` has recurrent layers, and cannot guess for another model yet",
+            hint="take a draft model without them, or `--draft auto`",
+        )
     require_same_tokens(Tokenizer(path), Tokenizer(target.path), f"{path.parent.name}/{path.name}")
     context = min(context, checkpoint.spec.max_context)
     blocks = PagedCache(slots=parallel, context=context, reuse=False).allocator.count

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from collections.abc import Sequence as Ordered
 from dataclasses import replace
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Protocol, Self
+from typing import TYPE_CHECKING, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,28 +25,14 @@ from localinfer.errors import ContextOverflow, NotFinite, UsageError
 from localinfer.events import Event, FinishReason, Shifted, Started
 from localinfer.scheduler.scheduler import Scheduler
 from localinfer.scheduler.sequence import Sequence, Work
-from localinfer.speculation.controller import Worth
 from localinfer.speculation.cost import Part
 from localinfer.speculation.drafter import Ask, Choose
 from localinfer.speculation.record import NO_CHAIN, Chain
+from localinfer.speculation.speculator import Speculator
 from localinfer.speculation.verify import broke_off, sample_and_match
 
 if TYPE_CHECKING:
     from localinfer.engine.disk_cache import DiskCache
-
-
-class Speculator(Protocol):
-    """Who guesses ahead, and how far: `speculation.controller.Controller` says what each means."""
-
-    @property
-    def why_off(self) -> str: ...
-    @property
-    def reads(self) -> bool: ...
-    def read(self, handle: int, tokens: Ordered[int], start: int, end: int, hidden: Any, /) -> None: ...
-    def draft(self, parts: Ordered[Part], asks: Ordered[Ask], indices: Ordered[int], /) -> list[Chain]: ...
-    def settle(self, accepted: Ordered[int], seconds: float, /) -> Worth: ...
-    def forget(self, handle: int, /) -> None: ...
-    def close(self) -> None: ...
 
 
 class StepEngine:
@@ -71,6 +57,7 @@ class StepEngine:
         draft_tokens: int = 0,
         remember: Callable[[Ordered[int]], None] | None = None,
         disk_cache: "DiskCache | None" = None,
+        disk_states: "DiskCache | None" = None,
         clock: Callable[[], float] = time.perf_counter,
     ) -> None:
         self.info = info
@@ -88,7 +75,7 @@ class StepEngine:
         self.draft_mode = draft_mode
         self.draft_tokens = draft_tokens
         self._remember = remember
-        self._disk_cache = disk_cache
+        self._disk_cache, self._disk_states = disk_cache, disk_states
         self.clock = clock
         self._handles = itertools.count(1)
         self._replies: dict[int, Reply] = {}
@@ -150,7 +137,7 @@ class StepEngine:
         asked = self._draft(batch)
         if asked:
             started = self.clock()
-        logits = self.runner.forward(batch)  # one call, GIL released; if it is interrupted, nothing has moved
+        logits = self._forward(batch)
         chosen = self._choose(batch, logits)
         now = self.clock()
         self._last = Load.of_step(batch, now - started)
@@ -163,6 +150,17 @@ class StepEngine:
                 self._let_read(work, tokens, row)
             row += work.count + len(work.drafts)
             self._commit(work, tokens, asked.get(work.sequence.handle, NO_CHAIN), now, broken=broken)
+
+    def _forward(self, batch: list[Work]) -> NDArray[np.float32]:
+        """One call, GIL released. If it is interrupted, no text has moved; recurrent states go back to their last
+        snapshot."""
+        try:
+            return self.runner.forward(batch)
+        except BaseException:
+            for handle in self.scheduler.rewind(batch):
+                if self.speculator is not None:
+                    self.speculator.forget(handle)
+            raise
 
     def _let_read(self, work: Work, tokens: list[int], row: int) -> None:
         """Tell drafters what is computed for good: the known rows of `work`, from `row` on, and the right guesses."""
@@ -301,7 +299,7 @@ class StepEngine:
         """Queue a request; see `Engine.add`."""
         self._check_open()
         self._check(request)
-        sequence = Sequence(next(self._handles), list(request.prompt))
+        sequence = Sequence(next(self._handles), list(request.prompt), marks=request.marks)
         reply = Reply(
             sequence,
             request,
@@ -358,8 +356,9 @@ class StepEngine:
         """Give the memory back, after the step that is under way. Closing twice is fine."""
         self._closed = True
         self.driver.close()
-        if self._disk_cache is not None:
-            self._disk_cache.close()
+        for disk_cache in (self._disk_cache, self._disk_states):
+            if disk_cache is not None:
+                disk_cache.close()
         self.runner.close()
         if self.speculator is not None:
             self.speculator.close()

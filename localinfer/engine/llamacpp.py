@@ -55,16 +55,19 @@ class LlamaCache:
         """Likewise."""
         return 0
 
-    def open(self, tokens: Sequence[int]) -> Lease:
+    def open(self, tokens: Sequence[int], marks: Sequence[int] = ()) -> Lease:
         shared = {slot: min(_common(self.held[slot], tokens), len(tokens) - 1) for slot in self._free}
         slot = max(shared, key=lambda s: (shared[s], -len(self.held[s]), -s))
         self._free.remove(slot)
         return Lease(slot, cached=self._cut(slot, shared[slot]))
 
+    def stop(self, lease: Lease, start: int, end: int) -> int:
+        return end
+
     def reserve(self, lease: Lease, end: int) -> None:
         """The memory is there already."""
 
-    def publish(self, lease: Lease, tokens: Sequence[int], computed: int) -> None:
+    def publish(self, lease: Lease, tokens: Sequence[int], computed: int, accepted: int = 0) -> None:
         held = self.held[lease.slot]
         held.extend(tokens[len(held) : computed])
 
@@ -74,8 +77,11 @@ class LlamaCache:
     def spoil(self, lease: Lease, tokens: Sequence[int]) -> None:
         self._cut(lease.slot, 0)
 
-    def truncate(self, lease: Lease, keep: int) -> int:
+    def truncate(self, lease: Lease, tokens: Sequence[int], keep: int) -> int:
         return self._cut(lease.slot, keep)
+
+    def rewind(self, lease: Lease, tokens: Sequence[int], computed: int) -> int:
+        return computed
 
     def close(self, lease: Lease) -> None:
         self._free.add(lease.slot)

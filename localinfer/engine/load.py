@@ -33,6 +33,10 @@ class Load:
     """Of these, held by more than one."""
     kept: int = 0
     """Blocks that nobody holds, whose content may still be used again."""
+    snapshots: int = 0
+    """Snapshots of recurrent states that may be held; 0 for a model without such layers."""
+    snapshots_held: int = 0
+    """Of these, how many are."""
     on_disk: int = 0
     """Blocks of this model on disk."""
     disk_bytes: int = 0
@@ -52,6 +56,7 @@ def load_of(scheduler: Scheduler, last: Load, disk_cache: DiskCache | None = Non
     """`last`, with how many run and wait, how full the cache is, and what is on disk."""
     cache = scheduler.cache
     blocks = cache.allocator.usage() if isinstance(cache, PagedCache) else (0, 0, 0, 0)
+    states = cache.states if isinstance(cache, PagedCache) else None
     return replace(
         last if scheduler.running else Load(),
         running=len(scheduler.running),
@@ -62,6 +67,8 @@ def load_of(scheduler: Scheduler, last: Load, disk_cache: DiskCache | None = Non
         used=blocks[1],
         shared=blocks[2],
         kept=blocks[3],
+        snapshots=states.count if states else 0,
+        snapshots_held=states.held if states else 0,
         on_disk=disk_cache.count if disk_cache else 0,
         disk_bytes=disk_cache.count_bytes if disk_cache else 0,
         disk_problem=disk_cache.problem if disk_cache else "",

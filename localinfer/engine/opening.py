@@ -69,7 +69,9 @@ def _open_native(path: Path, config: EngineConfig, backend: str, name: str, on_p
     from localinfer.engine.ngram_store import open_ngram_store
     from localinfer.engine.runner import NativeRunner
     from localinfer.formats.tokenizer import Tokenizer
+    from localinfer.graph.memory import snapshots
     from localinfer.graph.weights import Checkpoint
+    from localinfer.kv.states import States
 
     checkpoint = Checkpoint(path)
     tokenizer = Tokenizer(path)
@@ -90,6 +92,10 @@ def _open_native(path: Path, config: EngineConfig, backend: str, name: str, on_p
     )
     scheduler = _scheduler(config, cache, measured)
     cache.disk_cache = disk_cache = _disk_cache(config, program, key, context)
+    disk_states = None
+    if program.states:
+        disk_states = _disk_cache(config, program, key, context, states=True)
+        cache.states = States(program, config.parallel, snapshots(checkpoint.graph, config.parallel), disk_states)
     target = Target(
         checkpoint=checkpoint, program=program, runner=runner, scheduler=scheduler, context=context, move=placement.move
     )
@@ -113,6 +119,7 @@ def _open_native(path: Path, config: EngineConfig, backend: str, name: str, on_p
         remember=None if past is None else past.remember,
         draft_tokens=config.draft_tokens,
         disk_cache=disk_cache,
+        disk_states=disk_states,
     )
 
 
@@ -154,8 +161,12 @@ def _load(
     blocks: int,
     on_progress: OnProgress | None,
 ) -> "native.Program":
+    from localinfer.config import MOST_DRAFTS
+    from localinfer.graph.memory import snapshots
     from localinfer.graph.program import load_program
 
+    if placement.card is not None and checkpoint.graph.slot_bytes:
+        raise NotSupported("recurrent layers have no kernels for cards yet", hint="use `--backend cpu`")
     return load_program(
         checkpoint,
         threads=threads,
@@ -163,6 +174,7 @@ def _load(
         context=context,
         kv_blocks=blocks,
         kv_bits=config.kv_bits,
+        states=(config.parallel, snapshots(checkpoint.graph, config.parallel), MOST_DRAFTS),
         move=placement.move,
         on_progress=on_progress and (lambda done, total: on_progress("weights", done, total)),
     )
@@ -186,16 +198,20 @@ def _cache(config: EngineConfig, context: int) -> "PagedCache":
     return PagedCache(slots=config.parallel, context=context, blocks=pool, reuse=config.reuse)
 
 
-def _disk_cache(config: EngineConfig, program: "native.Program", key: "Key", context: int) -> "DiskCache | None":
-    """Blocks on disk, if they are wanted. Another instruction set or build computes its own, so that a test that
-    compares them compares what they compute."""
-    from localinfer.engine.disk_cache import DiskCache
+def _disk_cache(
+    config: EngineConfig, program: "native.Program", key: "Key", context: int, *, states: bool = False
+) -> "DiskCache | None":
+    """Blocks on disk, if they are wanted, or the recurrent states after them. Another instruction set or build computes
+    its own, so that a test that compares them compares what they compute."""
+    from localinfer.engine.disk_cache import DiskCache, StateBlocks
     from localinfer.paths import kv_dir
 
     if not config.kv_disk_gb:
         return None
-    identity = repr((key.files, key.isa, key.build, tuple(program.kv_bits), context))
-    return DiskCache(kv_dir(), program, identity=identity, limit_bytes=int(config.kv_disk_gb * 1e9))
+    own = (key.files, key.isa, key.build, tuple(program.kv_bits), context)
+    identity = repr(("states", *own) if states else own)
+    blocks = StateBlocks(program) if states else program
+    return DiskCache(kv_dir(), blocks, identity=identity, limit_bytes=int(config.kv_disk_gb * 1e9))
 
 
 def _scheduler(config: EngineConfig, cache: "PagedCache", measured: "StepTiming") -> "Scheduler":
@@ -230,7 +246,8 @@ def _info(
         kv_bits=config.kv_bits,
         bits=_bits(target.checkpoint),
         weight_bytes=program.weight_bytes,
-        kv_bytes=program.kv_bytes,
+        kv_bytes=program.kv_bytes + program.state_cache_bytes,
+        state_bytes=program.state_bytes,
         why=str(placement.card) if placement.card else _why(config),
         kv_layers=tuple(program.kv_bits),
         threads_why=_threads_why(key.threads, key.cores, program.threads),

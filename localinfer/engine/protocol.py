@@ -62,12 +62,15 @@ class EngineInfo:
     """Bits of the weights, as in a variant's name: `BF16`, `INT8`, `INT4`, `INT3`, or the GGUF's own word."""
     weight_bytes: int
     kv_bytes: int
+    """Keys and values, recurrent states and their snapshots included."""
     why: str
     """Why this kernel set; the card where it runs on one."""
     threads_why: str = "as asked"
     """Why so many threads."""
     kv_layers: tuple[int, ...] = ()
     """Bits of each layer's cache: with `kv_bits` 4, layers that do not bear it keep 8. Empty where it is not known."""
+    state_bytes: int = 0
+    """Of one sequence's recurrent state; 0 for a model that has none."""
     step_timing: StepTiming | None = None
     """Seconds of a step by its rows; None where they are not measured."""
     backend_why: str = ""

@@ -17,6 +17,8 @@ class Request:
     """What to do when the context is full: end, or forget the oldest tokens visibly and go on."""
     keep: int = 0
     """Leading prompt tokens that are never forgotten, such as the system prompt."""
+    marks: tuple[int, ...] = ()
+    """Lengths of beginnings of the prompt that later prompts are likely to share: what is kept of a recurrent state."""
 
     def __post_init__(self) -> None:
         if isinstance(self.prompt, (str, bytes)) or isinstance(next(iter(self.prompt), None), str):

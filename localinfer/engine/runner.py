@@ -45,6 +45,7 @@ class NativeRunner:
         self._positions = np.zeros(rows, np.int32)
         self._slots = np.zeros(rows, np.int32)
         self._tables = np.zeros((parallel, width), np.int32)
+        self._drafted = np.zeros(parallel, np.int32) if program.states else None
         self._out_rows = np.zeros(parallel + MOST_DRAFTS, np.int32)
         self._logits = np.empty((parallel + MOST_DRAFTS, program.vocab), np.float32)
         self._count = np.arange(max(width * 32 + 1, rows + 1), dtype=np.int32)
@@ -67,6 +68,8 @@ class NativeRunner:
         Without `scores` the head is left out, and no row of logits comes."""
         assert self._program is not None
         n = m = 0
+        if self._drafted is not None:
+            self._drafted[:] = 0
         for work in batch:
             n_before = n
             n = self._put_rows(work, n)
@@ -85,6 +88,7 @@ class NativeRunner:
             logits,
             end=layers,
             hidden=None if hidden is None else hidden[:n],
+            drafted=self._drafted,
         )
         return logits
 
@@ -115,6 +119,8 @@ class NativeRunner:
             self._tokens[at:end] = sequence.tokens[work.start : work.start + work.count] + work.drafts
         self._positions[at:end] = self._count[work.start : work.end]
         self._slots[at:end] = lease.slot
+        if self._drafted is not None:
+            self._drafted[lease.slot] = len(work.drafts)
         if lease.sent < len(lease.blocks):
             self._tables[lease.slot, lease.sent : len(lease.blocks)] = lease.blocks[lease.sent :]
             lease.sent = len(lease.blocks)

@@ -192,6 +192,8 @@ def _stepper(program: "native.Program", clock: Callable[[], float]) -> TimeStep:
 
     def time_step(rows: int, depth: int = 0) -> float:
         table = np.arange((depth + rows - 1) // BLOCK_TOKENS + 1, dtype=np.int32)[None]
+        if program.states:
+            program.clear_state(0, depth)
         started = clock()
         program.step(tokens[:rows], count[:rows] + depth, sequence[:rows], table, count[:rows], logits[:rows])
         return max(clock() - started, 1e-9)

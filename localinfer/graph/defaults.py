@@ -77,12 +77,33 @@ _GEMMA3: Keys = {
     "use_bidirectional_attention": False,
 }
 
+_LFM2: Keys = {
+    "vocab_size": 65_536,
+    "hidden_size": 2560,
+    "intermediate_size": 12_288,
+    "num_hidden_layers": 32,
+    "num_attention_heads": 32,
+    "num_key_value_heads": 8,
+    "max_position_embeddings": 128_000,
+    "norm_eps": 1e-5,
+    "tie_word_embeddings": True,
+    "rope_theta": 1_000_000.0,
+    "conv_bias": False,
+    "conv_L_cache": 3,
+    "block_multiple_of": 256,
+    "block_ffn_dim_multiplier": 1.0,
+    "block_auto_adjust_ff_dim": True,
+    "full_attn_idxs": None,
+    "layer_types": None,
+}
+
 DEFAULTS: Mapping[str, Keys] = {
     "llama": _LLAMA,
     "mistral": _MISTRAL,
     "qwen2": _QWEN2,
     "qwen3": {**_QWEN2, "head_dim": 128, "attention_bias": False},
     "gemma3_text": _GEMMA3,
+    "lfm2": _LFM2,
 }
 """Every key that a family reads; None where leaving it out means none. Token ids are the tokenizer's affair."""
 

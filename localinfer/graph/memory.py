@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from localinfer import native
-from localinfer.config import BLOCK_TOKENS
+from localinfer.config import BLOCK_TOKENS, MOST_DRAFTS
 from localinfer.graph.kv_bits import require_4_bit
 from localinfer.graph.ops import Graph, Linear
 from localinfer.graph.weights import Checkpoint
@@ -17,6 +17,10 @@ STEP_ROWS = 256
 
 LOGIT_ROWS = 32
 """Rows of logits that exist at once while steps are measured; more only with more sequences than half of them."""
+
+MOST_SNAPSHOTS = 64
+SNAPSHOT_BYTES = 256 << 20
+"""Of all snapshots, where fewer than `MOST_SNAPSHOTS` take more."""
 
 Form = Callable[[str], tuple[int, int]]
 """(bits, group) of the matrix of this name."""
@@ -34,10 +38,12 @@ class Held:
     """Activations and logits of a step."""
     ropes: int
     """Tables of angles."""
+    states: int
+    """Recurrent states of sequences, and their snapshots."""
 
     @property
     def total(self) -> int:
-        return self.weights + self.kv + self.step + self.ropes
+        return self.weights + self.kv + self.step + self.ropes + self.states
 
 
 def held(
@@ -59,10 +65,23 @@ def held(
     rows = STEP_ROWS * (3 * graph.spec.hidden_size + widest) * 5  # float32, and its int8 copy
     return Held(
         weights=weights_bytes(checkpoint, form),
-        kv=tokens * sum(state_bytes(graph, kv_bits)),
+        kv=tokens * sum(kv_bytes(graph, kv_bits)),
         step=rows + 4 * vocab * max(LOGIT_ROWS, parallel + 16),
         ropes=_ropes(graph, context),
+        states=states_bytes(graph, parallel),
     )
+
+
+def snapshots(graph: Graph, parallel: int) -> int:
+    """How many snapshots of recurrent states are held beside `parallel` sequences: two for each at least, more while
+    they are small."""
+    return max(2 * parallel, min(MOST_SNAPSHOTS, SNAPSHOT_BYTES // graph.slot_bytes)) if graph.slot_bytes else 0
+
+
+def states_bytes(graph: Graph, parallel: int) -> int:
+    """Bytes of the states of `parallel` sequences with their drafted rows, and of the snapshots."""
+    rows = sum(state.bytes_per_row for state in graph.states())
+    return parallel * (graph.slot_bytes + MOST_DRAFTS * rows) + snapshots(graph, parallel) * graph.slot_bytes
 
 
 def packed_bytes(linear: Linear, bits: int, group: int) -> int:
@@ -70,12 +89,12 @@ def packed_bytes(linear: Linear, bits: int, group: int) -> int:
     return native.packed_bytes(bits, group, linear.cols, [linear.rows])
 
 
-def state_bytes(graph: Graph, kv_bits: int | Sequence[int]) -> tuple[int, ...]:
-    """Bytes a token of each of the graph's `states()`; `kv_bits` of all, or one number for each.
+def kv_bytes(graph: Graph, kv_bits: int | Sequence[int]) -> tuple[int, ...]:
+    """Bytes a token of each of the graph's `kv()`; `kv_bits` of all, or one number for each.
 
     Raises `NotSupported` for 4 bits where the heads cannot have them.
     """
-    states = graph.states()
+    states = graph.kv()
     bits = (kv_bits,) * len(states) if isinstance(kv_bits, int) else kv_bits
     if 4 in bits:
         require_4_bit(graph.spec)
@@ -87,7 +106,7 @@ def weights_bytes(checkpoint: Checkpoint, form: Form | None = None) -> int:
     """Bytes of all weights as the kernels hold them; vectors are float32."""
     of = form or checkpoint.form
     matrices = sum(packed_bytes(linear, *of(linear.name)) for linear in checkpoint.graph.linears())
-    return matrices + 4 * sum(size for _, size in checkpoint.graph.vectors())
+    return matrices + 4 * checkpoint.graph.vector_values()
 
 
 def _ropes(graph: Graph, tokens: int) -> int:

@@ -1,4 +1,4 @@
-"""What a model is made of: four fused operations over named tensors. Plain frozen data, read by several executors.
+"""What a model is made of: five fused operations over named tensors. Plain frozen data, read by several executors.
 
 `x` is the residual stream, [rows, hidden]. norm(x) is RMSNorm; a linear layer computes x @ W.T + bias, W [rows, cols].
 Each operation answers the same questions about itself (`Facts`), so that only executors ask which one it is.
@@ -7,6 +7,7 @@ Each operation answers the same questions about itself (`Facts`), so that only e
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from itertools import chain
+from math import prod
 
 from localinfer.graph.rope import Rope
 from localinfer.graph.spec import Activation, ModelSpec
@@ -33,12 +34,59 @@ class Norm:
 
 
 @dataclass(frozen=True, slots=True)
+class DepthwiseConv:
+    """A causal convolution of each column: `name`.weight [channels, 1, length], with `bias` `name`.bias [channels].
+
+    Row t of the result is the sum over j of weight[:, 0, j] * x[t - length + 1 + j]; rows before the text are zeros.
+    """
+
+    name: str
+    channels: int
+    length: int
+    bias: bool = False
+
+    def vectors(self) -> tuple[tuple[str, tuple[int, ...]], ...]:
+        """Its tensors, which no quantizer touches, with their shapes."""
+        taps = (f"{self.name}.weight", (self.channels, 1, self.length))
+        return (taps, (f"{self.name}.bias", (self.channels,))) if self.bias else (taps,)
+
+
+@dataclass(frozen=True, slots=True)
 class KvState:
     """Keys and values that a sequence keeps at each of its positions; `window` > 0: only the last so many are read."""
 
     kv_heads: int
     head_dim: int
     window: int
+
+    @property
+    def bytes_per_sequence(self) -> int:
+        return 0
+
+    @property
+    def bytes_per_row(self) -> int:
+        return 0
+
+
+@dataclass(frozen=True, slots=True)
+class SlotState:
+    """So many float32 numbers that a sequence keeps, whatever its length: every row changes them."""
+
+    values: int
+    row: int
+    """Numbers that are kept of a drafted row until it is known to be right."""
+
+    @property
+    def bytes_per_row(self) -> int:
+        return 4 * self.row
+
+    @property
+    def bytes_per_sequence(self) -> int:
+        return 4 * self.values
+
+
+State = KvState | SlotState
+"""What a sequence keeps for one operation, from step to step."""
 
 
 class Facts:
@@ -58,7 +106,15 @@ class Facts:
         """Its norms in the order of use."""
         return ()
 
-    def state(self) -> KvState | None:
+    def vectors(self) -> tuple[tuple[str, tuple[int, ...]], ...]:
+        """Its tensors that are neither matrices nor norms nor biases of matrices, with their shapes."""
+        return ()
+
+    def output_norm(self) -> Norm | None:
+        """The norm of what it adds to the residual stream."""
+        return None
+
+    def state(self) -> State | None:
         """What a sequence keeps for it from step to step."""
         return None
 
@@ -124,6 +180,9 @@ class Attend(Facts):
     def norms(self) -> tuple[Norm, ...]:
         return tuple(n for n in (self.norm, self.q_norm, self.k_norm, self.post_norm) if n is not None)
 
+    def output_norm(self) -> Norm | None:
+        return self.post_norm
+
     def state(self) -> KvState:
         return KvState(self.kv_heads, self.head_dim, self.window)
 
@@ -151,8 +210,36 @@ class GatedMLP(Facts):
     def norms(self) -> tuple[Norm, ...]:
         return tuple(n for n in (self.norm, self.post_norm) if n is not None)
 
+    def output_norm(self) -> Norm | None:
+        return self.post_norm
+
     def width(self) -> int:
         return 2 * self.gate.rows
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ShortConv(Facts):
+    """x = x + out_proj(c * conv(b * u)); b, c and u are the three parts of in_proj(norm(x)) (LFM2; Liquid AI, 2025)."""
+
+    norm: Norm
+    in_proj: Linear
+    conv: DepthwiseConv
+    out_proj: Linear
+
+    def fused(self) -> tuple[tuple[Linear, ...], ...]:
+        return (self.in_proj,), (self.out_proj,)
+
+    def norms(self) -> tuple[Norm, ...]:
+        return (self.norm,)
+
+    def vectors(self) -> tuple[tuple[str, tuple[int, ...]], ...]:
+        return self.conv.vectors()
+
+    def state(self) -> SlotState:
+        return SlotState((self.conv.length - 1) * self.conv.channels, self.conv.channels)
+
+    def width(self) -> int:
+        return 4 * self.conv.channels
 
 
 @dataclass(frozen=True, slots=True)
@@ -170,7 +257,7 @@ class Head(Facts):
         return (self.norm,)
 
 
-LayerOp = Attend | GatedMLP
+LayerOp = Attend | GatedMLP | ShortConv
 """What adds to the residual stream; a layer is two of them."""
 
 Op = Embed | LayerOp | Head
@@ -208,21 +295,35 @@ class Graph:
         """Every norm, in the order of use."""
         return chain(*(op.norms() for op in self.ops))
 
-    def vectors(self) -> Iterator[tuple[str, int]]:
-        """Every norm weight and bias as (tensor name, size)."""
+    def vectors(self) -> Iterator[tuple[str, tuple[int, ...]]]:
+        """Every tensor that is no matrix, such as norm weights and biases, as (tensor name, shape)."""
         for norm in self.norms():
-            yield f"{norm.name}.weight", norm.size
+            yield f"{norm.name}.weight", (norm.size,)
         for linear in self.linears():
             if linear.bias:
-                yield f"{linear.name}.bias", linear.rows
+                yield f"{linear.name}.bias", (linear.rows,)
+        yield from chain(*(op.vectors() for op in self.ops))
+
+    def vector_values(self) -> int:
+        """How many numbers these hold."""
+        return sum(prod(shape) for _, shape in self.vectors())
 
     def parameters(self) -> int:
         """How many numbers the model holds."""
-        return sum(m.rows * m.cols for m in self.linears()) + sum(size for _, size in self.vectors())
+        return sum(m.rows * m.cols for m in self.linears()) + self.vector_values()
 
-    def states(self) -> tuple[KvState, ...]:
+    def states(self) -> tuple[State, ...]:
         """What a sequence keeps, of each operation that keeps something."""
         return tuple(state for op in self.ops if (state := op.state()) is not None)
+
+    def kv(self) -> tuple[KvState, ...]:
+        """Of `states()` those of keys and values."""
+        return tuple(state for state in self.states() if isinstance(state, KvState))
+
+    @property
+    def slot_bytes(self) -> int:
+        """Bytes that a sequence keeps whatever its length; 0 for a model without recurrent operations."""
+        return sum(state.bytes_per_sequence for state in self.states())
 
     def traffic(self, rows: int) -> dict[Linear, float]:
         """Every matrix with the part of it that a step of so many rows reads."""

@@ -12,7 +12,7 @@ from localinfer.config import KvBits
 from localinfer.errors import DoesNotFit, NotSupported
 from localinfer.formats.safetensors import SafetensorsFile
 from localinfer.graph.kv_bits import choose_bits, probe_length, probe_text, require_4_bit
-from localinfer.graph.ops import Attend, Embed, GatedMLP, Head, Linear, Norm, Op
+from localinfer.graph.ops import Attend, Embed, GatedMLP, Head, Linear, Norm, Op, ShortConv
 from localinfer.graph.rope import Rope
 from localinfer.graph.stored import Bf16Linear, IntLinear
 from localinfer.graph.weights import Checkpoint
@@ -31,6 +31,7 @@ def load_program(
     context: int,
     kv_blocks: int,
     kv_bits: KvBits | Sequence[int] = 8,
+    states: tuple[int, int, int] = (1, 0, 0),
     move: Move | None = None,
     on_progress: OnProgress | None = None,
 ) -> native.Program:
@@ -38,6 +39,7 @@ def load_program(
 
     `context` is the number of positions RoPE is prepared for; `kv_blocks` blocks of 32 tokens are allocated.
     `kv_bits` may be given layer by layer; with 4 for all, layers that do not bear it get 8 (`Program.kv_bits` tells).
+    `states` are slots, snapshots and drafted rows of a slot for recurrent operations, where the model has such.
     `move` takes the program to a card before its cache is made.
     `on_progress(done, total)` is told the bytes read so far, of all bytes. Above the packed weights, memory holds the
     matrices of one fused operation at most. Raises `Corrupt` for NaN or infinity, naming the tensor, `DoesNotFit` when
@@ -55,6 +57,8 @@ def load_program(
         if move is not None:
             move(loader.program)
         loader.program.make_kv(kv_blocks, kv_bits)
+        if loader.program.states:
+            loader.program.make_state(*states)
     except MemoryError as error:
         raise DoesNotFit(
             f"not enough memory for the model: {error}", hint="lower `-c`, close a program, or use a smaller model"
@@ -129,6 +133,19 @@ class _Loader:
             activation=op.activation,
             down=self.pack(op.down),
             post_norm=self.optional_norm(op.post_norm),
+        )
+
+    def short_conv(self, op: ShortConv) -> None:
+        taps = self.checkpoint.vector(f"{op.conv.name}.weight").reshape(op.conv.channels, op.conv.length)
+        self.program.short_conv(
+            norm=self.norm(op.norm),
+            eps=op.norm.eps,
+            in_=self.pack(op.in_proj),
+            in_bias=self.biases(op.in_proj),
+            taps=np.ascontiguousarray(taps.T).reshape(-1),
+            taps_bias=self.checkpoint.vector(f"{op.conv.name}.bias") if op.conv.bias else None,
+            out=self.pack(op.out_proj),
+            out_bias=self.biases(op.out_proj),
         )
 
     def head(self, op: Head) -> None:
@@ -217,6 +234,7 @@ ADD: Mapping[type[Op], Callable[[_Loader, Any], None]] = {
     Embed: _Loader.embed,
     Attend: _Loader.attend,
     GatedMLP: _Loader.gated_mlp,
+    ShortConv: _Loader.short_conv,
     Head: _Loader.head,
 }
 """What adds each kind of operation to a program."""

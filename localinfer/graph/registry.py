@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from localinfer.errors import Corrupt, NotSupported
-from localinfer.graph.families import gemma3, gemma3_text, llama, mistral, qwen2, qwen3
+from localinfer.graph.families import gemma3, gemma3_text, lfm2, llama, mistral, qwen2, qwen3
 from localinfer.graph.fields import shown
 from localinfer.graph.ops import Graph
 from localinfer.graph.spec import ModelSpec
@@ -28,6 +28,7 @@ class Family:
 _FAMILIES: dict[str, Family] = {
     "gemma3": Family(gemma3.spec, gemma3.graph, gemma3.tensor_name),
     "gemma3_text": Family(gemma3_text.spec, gemma3_text.graph),
+    "lfm2": Family(lfm2.spec, lfm2.graph),
     "llama": Family(llama.spec, llama.graph),
     "mistral": Family(mistral.spec, mistral.graph),
     "qwen2": Family(qwen2.spec, qwen2.graph),

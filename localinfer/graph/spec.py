@@ -44,6 +44,11 @@ class ModelSpec:
     """Sliding window of each layer, in tokens; 0 is none."""
     ropes: tuple[Rope, ...] = field(repr=False)
     """RoPE frequencies of each layer."""
+    conv_layers: tuple[bool, ...] = field(default=(), repr=False)
+    """Of each layer, whether it has a short convolution instead of attention; empty: none has."""
+    conv_length: int = 0
+    """Rows that such a convolution sees."""
+    conv_bias: bool = False
     eos_token_ids: tuple[int, ...] = ()
     bos_token_id: int | None = None
 
@@ -74,8 +79,8 @@ def read_config(values: Mapping[str, Any], model_type: str) -> Fields:
     return config
 
 
-def read_sizes(config: Fields) -> Sizes:
-    """Read and check what all families share."""
+def read_sizes(config: Fields, *, norm_eps: str = "rms_norm_eps", inner: str | None = None) -> Sizes:
+    """Read and check what all families share, under the names that some give it."""
     hidden = config.integer("hidden_size", 1, 1 << 16)
     n_heads = config.integer("num_attention_heads", 1, 1 << 10)
     n_kv_heads = n_heads
@@ -97,18 +102,18 @@ def read_sizes(config: Fields) -> Sizes:
         heads=n_heads,
         kv_heads=n_kv_heads,
         head_dim=dim,
-        intermediate_size=config.integer("intermediate_size", 1, 1 << 20),
+        intermediate_size=config.integer(inner or "intermediate_size", 1, 1 << 20),
         vocab_size=vocab,
         max_context=config.integer("max_position_embeddings", 1, MOST_CONTEXT),
-        norm_eps=config.number("rms_norm_eps", 1e-12, 0.1),
+        norm_eps=config.number(norm_eps, 1e-12, 0.1),
         eos_token_ids=_token_ids(config, "eos_token_id", vocab),
         bos_token_id=config.integer("bos_token_id", 0, vocab - 1) if config.has("bos_token_id") else None,
     )
 
 
-def read_tied(config: Fields) -> bool:
+def read_tied(config: Fields, name: str = "tie_word_embeddings") -> bool:
     """Whether the head is the embedding's own matrix; null is no."""
-    return config.has("tie_word_embeddings") and config.flag("tie_word_embeddings")
+    return config.has(name) and config.flag(name)
 
 
 def read_activation(config: Fields, name: str) -> Activation:

@@ -56,8 +56,8 @@ class Checkpoint:
         self._identity = [self.config, *([] if said is None or said[0] == "config.json" else [dict(said[1])])]
         self._linears = {linear.name: linear for linear in self.graph.linears()}
         self._layouts = {name: layout_of(self._tensors, one, self.scheme) for name, one in self._linears.items()}
-        for name, size in self.graph.vectors():
-            self._tensors.require(name, (size,), FLOATS)
+        for name, shape in self.graph.vectors():
+            self._tensors.require(name, shape, FLOATS)
         self._pass_over_extra()
 
     @property
@@ -107,7 +107,7 @@ class Checkpoint:
         return self._tensors.float32(f"{name}.weight") if plain else self.linear(name).float32()
 
     def vector(self, name: str) -> NDArray[np.float32]:
-        """The vector `name` (the full name of its tensor) in float32."""
+        """The tensor `name` (its full name), which is no matrix, in float32."""
         return self._tensors.float32(name)
 
     def _placed(self) -> dict[str, StoredTensor]:

@@ -53,8 +53,7 @@ class PrefixIndex:
         self._key_of[block] = key
         return link, True
 
-    def forget(self, block: int) -> None:
-        """The content of `block` is gone."""
+    def forget(self, block: int) -> int | None:
+        """The content of `block` is gone; gives the link it had, if it had one."""
         key = self._key_of.pop(block, None)
-        if key is not None:
-            del self._found[key]
+        return None if key is None else self._found.pop(key)[0]

@@ -53,9 +53,9 @@ def export_gguf(source: Path, dest: Path, kind: GgufType | None = None, on_progr
     names = names_of(arch, checkpoint)
     tensors = [_matrix(checkpoint, linear, arch, names, chosen) for linear in checkpoint.graph.linears()]
     offsets = {f"{norm.name}.weight": norm.offset for norm in checkpoint.graph.norms()}
-    for name, size in checkpoint.graph.vectors():
+    for name, shape in checkpoint.graph.vectors():
         make = partial(_vector, checkpoint, name, offsets.get(name, 0.0), head_rows(arch, checkpoint, name))
-        tensors.append(Written(names[name], (size,), "F32", make))
+        tensors.append(Written(names[name], shape, "F32", make))
     if (divisors := metadata.pop("rope_freqs", None)) is not None:
         tensors.append(Written("rope_freqs.weight", divisors.shape, "F32", lambda: divisors))
     total, done = sum(one.nbytes for one in tensors), 0

@@ -19,7 +19,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from localinfer.graph.ops import Attend, GatedMLP, LayerOp, Linear
+from localinfer.graph.ops import Attend, GatedMLP, LayerOp, Linear, ShortConv
 from localinfer.graph.weights import Checkpoint
 from localinfer.reference.executor import Executor
 
@@ -159,12 +159,13 @@ class Stream(Executor):
             if stream is not None and seen is not None:
                 for x, given in zip(stream, seen(), strict=True):
                     self._look()
-                    x += model.norm(op.post_norm, model.linear(last, given))
+                    x += model.norm(op.output_norm(), model.linear(last, given))
 
 
 INNER: Mapping[type[LayerOp], Callable[[Executor], Callable[[Any, Tensor], Tensor]]] = {
     Attend: lambda model: model.mixed,
     GatedMLP: lambda model: model.hidden,
+    ShortConv: lambda model: model.convolved,
 }
 """What computes the input of an operation's last stage from the residual stream."""
 

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from localinfer.graph.ops import Attend, Linear, Norm
+from localinfer.graph.ops import Attend, Linear, Norm, ShortConv
 from localinfer.graph.weights import Checkpoint
 from localinfer.reference.executor import Executor, visible
 
@@ -19,11 +19,13 @@ class CachedExecutor(Executor):
     def __init__(self, checkpoint: Checkpoint) -> None:
         super().__init__(checkpoint)
         self._past: dict[str, tuple[Tensor, Tensor]] = {}
+        self._before: dict[str, Tensor] = {}
         self._at = 0
 
     def start(self) -> None:
         """Begin another text."""
         self._past.clear()
+        self._before.clear()
         self._at = 0
 
     @torch.inference_mode()
@@ -51,6 +53,12 @@ class CachedExecutor(Executor):
             enable_gqa=True,
         )
         return out[0].transpose(0, 1).reshape(n, -1)
+
+    def conv(self, op: ShortConv, x: Tensor) -> Tensor:
+        """The convolution over these rows and the last ones before them."""
+        before = self._before.get(op.conv.name, x.new_zeros(op.conv.length - 1, op.conv.channels))
+        self._before[op.conv.name] = torch.cat((before, x))[1 - op.conv.length :]
+        return self.conv_after(op, before, x)
 
     def norm(self, norm: Norm | None, x: Tensor) -> Tensor:
         """In float32, then narrow again, as every 16-bit program does it."""

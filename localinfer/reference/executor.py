@@ -1,4 +1,4 @@
-"""The meaning of the four operations, in plain torch and float32: an op at a time, the whole text at once, no cache.
+"""The meaning of the five operations, in plain torch and float32: an op at a time, the whole text at once, no cache.
 
 Slow on purpose. Everything faster is compared with this.
 """
@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import gelu, silu
 
-from localinfer.graph.ops import Attend, GatedMLP, Head, LayerOp, Linear, Norm
+from localinfer.graph.ops import Attend, GatedMLP, Head, LayerOp, Linear, Norm, ShortConv
 from localinfer.graph.rope import Rope
 from localinfer.graph.weights import Checkpoint
 
@@ -95,6 +95,26 @@ class Executor:
         gate = silu(gate) if op.activation == "silu" else gelu(gate, approximate="tanh")
         return gate * self.linear(op.up, normed)
 
+    def short_conv(self, op: ShortConv, x: Tensor) -> Tensor:
+        """What a gated short convolution adds to the residual stream `x` [n, hidden]."""
+        return self.linear(op.out_proj, self.convolved(op, x))
+
+    def convolved(self, op: ShortConv, x: Tensor) -> Tensor:
+        """The gated result of the convolution: the input of `op.out_proj`."""
+        b, c, u = self.linear(op.in_proj, self.norm(op.norm, x)).chunk(3, dim=-1)
+        return c * self.conv(op, b * u)
+
+    def conv(self, op: ShortConv, x: Tensor) -> Tensor:
+        """The convolution over rows `x` [n, channels], which begin the text."""
+        return self.conv_after(op, x.new_zeros(op.conv.length - 1, op.conv.channels), x)
+
+    def conv_after(self, op: ShortConv, before: Tensor, x: Tensor) -> Tensor:
+        """The same after the rows `before` [length - 1, channels]."""
+        taps = self.vector(f"{op.conv.name}.weight")[:, 0].to(x.dtype)
+        bias = self.vector(f"{op.conv.name}.bias").to(x.dtype) if op.conv.bias else 0
+        windows = torch.cat((before, x)).unfold(0, op.conv.length, 1)  # [n, channels, length]
+        return (windows * taps).sum(-1) + bias
+
     def head(self, op: Head, x: Tensor) -> Tensor:
         """Scores [n, vocab] of the residual stream `x` [n, hidden]."""
         scores = self.linear(op.table, self.norm(op.norm, x))
@@ -130,7 +150,7 @@ class Executor:
         return self._cached[linear.name]
 
     def vector(self, name: str) -> Tensor:
-        """A norm weight or a bias in float32."""
+        """A tensor that is no matrix, such as a norm weight, in float32."""
         if name not in self._cached:
             self._cached[name] = torch.from_numpy(self.checkpoint.vector(name))
         return self._cached[name]
@@ -139,6 +159,7 @@ class Executor:
 ADDED: Mapping[type[LayerOp], Callable[[Executor, Any, Tensor], Tensor]] = {
     Attend: Executor.attend,
     GatedMLP: Executor.gated_mlp,
+    ShortConv: Executor.short_conv,
 }
 """What runs each kind of operation."""
 

@@ -87,15 +87,12 @@ class Scheduler:
         """
         sequence = work.sequence
         assert sequence.lease is not None
-        accepted = 0
-        for draft, token in zip(work.drafts, tokens, strict=False):
-            if draft != token:
-                break
-            accepted += 1
+        accepted = work.accepted(tokens)
         sequence.tokens.extend(tokens)
         sequence.computed = min(work.start + work.count + accepted, len(sequence.tokens))
         self._served += work.count
-        self.cache.publish(sequence.lease, sequence.tokens, sequence.computed)
+        drafted = sequence.computed - work.start - work.count
+        self.cache.publish(sequence.lease, sequence.tokens, sequence.computed, drafted)
         if tokens:
             self.cache.prove(sequence.lease)
 
@@ -107,6 +104,18 @@ class Scheduler:
         sequence.tokens.extend(tokens)
         self.cache.spoil(sequence.lease, sequence.tokens)
 
+    def rewind(self, batch: Ordered[Work]) -> list[int]:
+        """The step of `batch` was left before its end; gives the handles of those that must compute more once again."""
+        back = list[int]()
+        for work in batch:
+            sequence = work.sequence
+            assert sequence.lease is not None
+            computed = self.cache.rewind(sequence.lease, sequence.tokens, sequence.computed)
+            if computed < sequence.computed:
+                back.append(sequence.handle)
+                sequence.computed = computed
+        return back
+
     def learn(self, batch: Ordered[Work], seconds: float) -> None:
         """A step of `batch` took so long."""
         if self.chunk.time is not None:
@@ -116,7 +125,7 @@ class Scheduler:
         """Forget `drop` tokens after the first `keep`. What follows moves to other positions and is computed again."""
         del sequence.tokens[keep : keep + drop]
         if sequence.lease is not None:
-            sequence.computed = self.cache.truncate(sequence.lease, min(keep, sequence.computed))
+            sequence.computed = self.cache.truncate(sequence.lease, sequence.tokens, min(keep, sequence.computed))
 
     def remove(self, sequence: Sequence) -> None:
         """`sequence` is over, or nobody wants it any more; its place is free at once.
@@ -137,7 +146,7 @@ class Scheduler:
             if self.running and not self._fits(sequence):
                 return
             if sequence.lease is None:
-                sequence.lease = self.cache.open(sequence.tokens)
+                sequence.lease = self.cache.open(sequence.tokens, sequence.marks)
             sequence.computed = sequence.lease.cached
             sequence.preempted = False
             self.running.append(sequence)
@@ -187,4 +196,9 @@ class Scheduler:
             more = min(left, sequence.behind - given.get(sequence.handle, 0))
             given[sequence.handle] = given.get(sequence.handle, 0) + more
             left -= more
-        return [Work(s, s.computed, given[s.handle]) for s in reading if given[s.handle]]
+        return [self._reads(s, given[s.handle]) for s in reading if given[s.handle]]
+
+    def _reads(self, sequence: Sequence, count: int) -> Work:
+        assert sequence.lease is not None
+        end = self.cache.stop(sequence.lease, sequence.computed, sequence.computed + count)
+        return Work(sequence, sequence.computed, end - sequence.computed)

@@ -1,6 +1,8 @@
 """One text that is being written: its tokens, and how many of them the model has seen."""
 
+from collections.abc import Sequence as Ordered
 from dataclasses import dataclass, field
+from itertools import takewhile
 
 from localinfer.kv.cache import Lease
 
@@ -16,6 +18,8 @@ class Sequence:
     """Its place in the cache; none while it waits."""
     turn: int = 0
     """Rows that had been computed when it came, plus its own length: of those that wait, the least is next."""
+    marks: tuple[int, ...] = ()
+    """Lengths of beginnings that later texts are likely to share."""
     preempted: bool = False
     """It ran, and waits again because others needed its blocks."""
 
@@ -38,6 +42,11 @@ class Work:
     def samples(self) -> bool:
         """Whether all known tokens are computed after this step, so that the next one can be chosen."""
         return self.start + self.count == len(self.sequence.tokens)
+
+    def accepted(self, tokens: Ordered[int]) -> int:
+        """How many of the drafts `tokens`, those that were chosen, begin with."""
+        pairs = zip(self.drafts, tokens, strict=False)
+        return sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], pairs))
 
     @property
     def end(self) -> int:

@@ -75,6 +75,22 @@ void gated_mlp(Program& program, const Values& norm, float eps, std::shared_ptr<
   program.gated_mlp(std::move(op));
 }
 
+void short_conv(Program& program, const Values& norm, float eps, std::shared_ptr<Weight> in, const MaybeValues& in_bias,
+                const Values& taps, const MaybeValues& taps_bias, std::shared_ptr<Weight> out,
+                const MaybeValues& out_bias) {
+  REQUIRE(taps.shape(0) % program.hidden() == 0, "%zu taps of %zu columns", taps.shape(0), program.hidden());
+  ShortConvOp op;
+  op.norm = make_norm(norm, eps);
+  op.in = std::move(in);
+  op.in_bias = to_vector(in_bias);
+  op.taps = to_vector(taps);
+  op.taps_bias = to_vector(taps_bias);
+  op.length = taps.shape(0) / program.hidden();
+  op.out = std::move(out);
+  op.out_bias = to_vector(out_bias);
+  program.short_conv(std::move(op));
+}
+
 void head(Program& program, const Values& norm, float eps, std::shared_ptr<Weight> weight, float softcap) {
   program.head({make_norm(norm, eps), std::move(weight), softcap});
 }
@@ -87,7 +103,8 @@ bool signal_arrived() {
 
 void step(Program& program, Integers tokens, Integers positions, Integers sequences,
           Matrix<const int32_t> block_tables, Integers out_rows, Matrix<float> logits, size_t begin, size_t end,
-          const std::optional<Matrix<const float>>& inputs, const std::optional<Matrix<float>>& hidden) {
+          const std::optional<Matrix<const float>>& inputs, const std::optional<Matrix<float>>& hidden,
+          const std::optional<Integers>& drafted) {
   const size_t rows = tokens.shape(0);
   REQUIRE(positions.shape(0) == rows && sequences.shape(0) == rows, "%zu tokens, %zu positions and %zu sequences", rows,
           positions.shape(0), sequences.shape(0));
@@ -100,6 +117,8 @@ void step(Program& program, Integers tokens, Integers positions, Integers sequen
           program.input_columns(begin));
   REQUIRE(!hidden || (hidden->shape(0) == rows && hidden->shape(1) == program.hidden()),
           "hidden is %zu x %zu, but must be %zu x %zu", hidden->shape(0), hidden->shape(1), rows, program.hidden());
+  REQUIRE(!drafted || drafted->shape(0) == block_tables.shape(0), "%zu counts of drafted rows for %zu sequences",
+          drafted ? drafted->shape(0) : 0, block_tables.shape(0));
   const StepInput input{rows,
                         tokens.data(),
                         positions.data(),
@@ -113,7 +132,8 @@ void step(Program& program, Integers tokens, Integers positions, Integers sequen
                         begin,
                         end,
                         inputs ? inputs->data() : nullptr,
-                        hidden ? hidden->data() : nullptr};
+                        hidden ? hidden->data() : nullptr,
+                        drafted ? drafted->data() : nullptr};
   bool finished = false;
   {
     const nb::gil_scoped_release unlocked;
@@ -141,6 +161,14 @@ void write_kv(Program& program, size_t block, Vector<const uint8_t> values) {
   program.write_kv(block, data, bytes);
 }
 
+void read_state(Program& program, size_t location, Vector<uint8_t> out) {
+  program.read_state(location, out.data(), out.shape(0));
+}
+
+void write_state(Program& program, size_t location, Vector<const uint8_t> values) {
+  program.write_state(location, values.data(), values.shape(0));
+}
+
 std::vector<double> probe_kv(Program& program, Integers tokens) {
   std::vector<double> errors;
   {
@@ -166,6 +194,8 @@ constexpr const char* kStepHelp =
     "Only layers `begin` to `end` - 1 run (`end` 0: to the last); the head follows in any case. A program that\n"
     "begins with `mix` needs `inputs` [n, its columns], and with `begin` > 0 any needs the residual stream there,\n"
     "[n, hidden]; tokens then mean nothing. `hidden` [n, hidden] is given the stream of all rows after these layers.\n"
+    "With recurrent operations `drafted` [sequences] says how many of a sequence's last rows are drafts; the others\n"
+    "move its state on, and a later step goes on where they end (`advance_state`), or at position 0.\n"
     "Raises ValueError, with the numbers, for anything out of range, RuntimeError when a step is running already.";
 
 }  // namespace
@@ -197,6 +227,10 @@ void bind_program(nb::module_& m) {
       .def("gated_mlp", &gated_mlp, "norm"_a.noconvert(), "eps"_a, "gate_up"_a, "activation"_a, "down"_a,
            "post_norm"_a.noconvert() = nb::none(),
            "x += down(act(gate) * up), gate and up of norm(x), interleaved; `activation` is `silu` or `gelu_tanh`.")
+      .def("short_conv", &short_conv, "norm"_a.noconvert(), "eps"_a, "in_"_a, "in_bias"_a.noconvert().none(),
+           "taps"_a.noconvert(), "taps_bias"_a.noconvert().none(), "out"_a, "out_bias"_a.noconvert().none(),
+           "x += out(c * conv(b * u)), b, c and u the three thirds of `in_` * norm(x); conv is causal, by column,\n"
+           "with `taps` [length * hidden], the oldest row's first.")
       .def("head", &head, "norm"_a.noconvert(), "eps"_a, "weight"_a, "softcap"_a = 0.0f,
            "logits = weight * norm(x); with `softcap` c, c * tanh(logits / c).")
       .def("make_kv", &make_kv, "blocks"_a, "kv_bits"_a,
@@ -208,22 +242,40 @@ void bind_program(nb::module_& m) {
            "Raises ValueError for a block that is not there, RuntimeError while a step is running.")
       .def("write_kv", &write_kv, "block"_a, "values"_a.noconvert(),
            "The reverse of `read_kv`, for a cache of the same model and bits. Errors as there.")
+      .def("make_state", &Program::make_state, "slots"_a, "snapshots"_a = 0, "drafts"_a = 0,
+           nb::call_guard<nb::gil_scoped_release>(),
+           "Allocate the states of recurrent operations: sequence i of a step has slot i, which keeps up to `drafts`\n"
+           "drafted rows; `snapshots` more places hold states only. Called again, all are empty.")
+      .def("advance_state", &Program::advance_state, "slot"_a, "rows"_a,
+           "The first `rows` of the rows that the last step drafted in `slot` are right: its state moves on by them.")
+      .def("copy_state", &Program::copy_state, "from_"_a, "to"_a, "position"_a = 0,
+           "Copy a state from one place to another (slots first, then snapshots); a slot then stands at `position`.")
+      .def("read_state", &read_state, "location"_a, "out"_a.noconvert(),
+           "Copy one state into `out` (uint8 [state_bytes]), to keep it elsewhere.")
+      .def("write_state", &write_state, "location"_a, "values"_a.noconvert(), "The reverse of `read_state`.")
+      .def("clear_state", &Program::clear_state, "slot"_a, "position"_a,
+           "Zeros, as if `position` rows had been read: to measure a step there.")
       .def("probe_kv", &probe_kv, "tokens"_a.noconvert(),
            "How much 4-bit keys and values change each layer's attention, while it reads a text of these tokens: the\n"
            "root of sum |from 4 bit - from 8 bit|^2 / sum |from 8 bit|^2 over all rows, from the same q, k and v.\n\n"
            "Caches of its own are used; may be called before `make_kv`. Errors as in `step`.")
       .def("step", &step, "tokens"_a.noconvert(), "positions"_a.noconvert(), "sequences"_a.noconvert(),
            "block_tables"_a.noconvert(), "out_rows"_a.noconvert(), "logits"_a.noconvert(), "begin"_a = 0, "end"_a = 0,
-           "inputs"_a.noconvert() = nb::none(), "hidden"_a.noconvert() = nb::none(), kStepHelp)
+           "inputs"_a.noconvert() = nb::none(), "hidden"_a.noconvert() = nb::none(),
+           "drafted"_a.noconvert() = nb::none(), kStepHelp)
       .def("set_threads", &Program::set_threads, "threads"_a, nb::call_guard<nb::gil_scoped_release>(),
            "From now on so many threads compute; 0: one a physical core. No bit of what they compute changes.\n\n"
            "Fewer when the system has no more to give. Raises RuntimeError while a step is running.")
       .def_prop_ro("hidden", &Program::hidden, "Numbers of a row of the residual stream.")
-      .def_prop_ro("layers", &Program::layers, "Layers: each an `attend` and the `gated_mlp` after it.")
+      .def_prop_ro("layers", &Program::layers, "Layers: each an `attend` or `short_conv` and the `gated_mlp` after it.")
+      .def_prop_ro("kv_layers", &Program::kv_layers, "Layers with keys and values.")
       .def_prop_ro("vocab", &Program::vocab, "Logits of a row; 0 before `head`.")
-      .def_prop_ro("kv_bits", &Program::kv_bits, "Bits of each layer's cached keys and values; empty before `make_kv`.")
+      .def_prop_ro("kv_bits", &Program::kv_bits, "Bits of each such layer's cached keys and values; empty before `make_kv`.")
       .def_prop_ro("kv_block_bytes", &Program::kv_block_bytes, "Bytes of one block of the KV cache, all layers; 0 before `make_kv`.")
       .def_prop_ro("kv_bytes", &Program::kv_bytes, "Bytes of the KV cache, whether touched yet or not.")
+      .def_prop_ro("states", &Program::states, "Operations that keep a state; 0: sequences have keys and values only.")
+      .def_prop_ro("state_bytes", &Program::state_bytes, "Bytes of one sequence's state, all operations together.")
+      .def_prop_ro("state_cache_bytes", &Program::state_cache_bytes, "Bytes of all states and snapshots.")
       .def_prop_ro("weight_bytes", &Program::weight_bytes, "Bytes of the packed weights; a tied head counts once.")
       .def_prop_ro("isa", &Program::isa, "The kernel set that runs.")
       .def_prop_ro("phases", &Program::phases, "Phases of the last step; its threads wait for each other after each.")

@@ -175,6 +175,24 @@ void Program::gated_mlp(MlpOp op) {
   ops_.emplace_back(std::move(op));
 }
 
+void Program::short_conv(ShortConvOp op) {
+  require_open("short_conv");
+  REQUIRE(op.length >= 2 && op.length <= 16, "a convolution over %zu rows, but 2 to 16 are possible", op.length);
+  check_weight(op.in, 3 * hidden_, hidden_, "in");
+  check_stacked(op.in, "in");
+  check_weight(op.out, hidden_, hidden_, "out");
+  check_stacked(op.out, "out");
+  check_length(op.norm.weight, hidden_, "the norm before the convolution");
+  check_length(op.taps, op.length * hidden_, "taps");
+  check_optional(op.in_bias, 3 * hidden_, "the bias of in");
+  check_optional(op.taps_bias, hidden_, "the bias of the convolution");
+  check_optional(op.out_bias, hidden_, "the bias of out");
+  op.state = states_.size();
+  layer_ops_.push_back(ops_.size());
+  states_.push_back({(op.length - 1) * hidden_, hidden_});
+  ops_.emplace_back(std::move(op));
+}
+
 void Program::head(HeadOp op) {
   require_open("head");
   REQUIRE(op.weight != nullptr, "the head is missing");
@@ -237,8 +255,10 @@ namespace {
 // The op's weights, as references.
 constexpr Cases kWeightsOf{[](const AttendOp& op) { return std::array{&op.qkv, &op.o}; },
                            [](const MlpOp& op) { return std::array{&op.gate_up, &op.down}; },
+                           [](const ShortConvOp& op) { return std::array{&op.in, &op.out}; },
                            [](AttendOp& op) { return std::array{&op.qkv, &op.o}; },
-                           [](MlpOp& op) { return std::array{&op.gate_up, &op.down}; }};
+                           [](MlpOp& op) { return std::array{&op.gate_up, &op.down}; },
+                           [](ShortConvOp& op) { return std::array{&op.in, &op.out}; }};
 
 }  // namespace
 
@@ -267,6 +287,7 @@ void Program::move_to(std::unique_ptr<Device> device) {
   const Hold hold(busy_);
   REQUIRE(head_.weight != nullptr, "a device before head");
   REQUIRE(device_ == nullptr, "a device a second time");
+  REQUIRE(states_.empty(), "a device has no kernels for recurrent operations");
   REQUIRE(kv_.blocks() == 0, "a device after make_kv");
   device_ = std::move(device);
   if (mix_.weight != nullptr) drop_values(mix_.weight);
@@ -356,6 +377,10 @@ void Program::lay_out_scratch() {
                       [&](const MlpOp& op) {
                         s.hidden_ld = std::max(s.hidden_ld, op.gate_up->panels / 2 * kPanelRows);
                         s.panel_ld = std::max(s.panel_ld, 2 * op.down->shape.group);
+                      },
+                      [&](const ShortConvOp& op) {
+                        s.qkv_ld = std::max(s.qkv_ld, op.in->panels * kPanelRows);
+                        s.hidden_ld = std::max(s.hidden_ld, s.x_ld);
                       }};
   for (const Op& op : ops_) std::visit(measure, op);
   widest = std::max({widest, s.attended_ld, s.hidden_ld, input_columns(0)});

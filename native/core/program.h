@@ -16,6 +16,7 @@
 #include "core/memory.h"
 #include "core/pack.h"
 #include "core/pool.h"
+#include "core/state_cache.h"
 #include "core/weight.h"
 #include "kernels/table.h"
 
@@ -71,8 +72,21 @@ struct MlpOp {
   Floats post_norm;
 };
 
+// x += out(c * conv(b * u)); b | c | u are the rows of `in` times norm(x), conv is causal and by column.
+struct ShortConvOp {
+  Norm norm;
+  WeightRef in;
+  Floats in_bias;    // b | c | u, unpadded
+  Floats taps;       // [length][hidden], the oldest row's first
+  Floats taps_bias;  // [hidden]
+  size_t length = 0;
+  WeightRef out;
+  Floats out_bias;
+  size_t state = 0;  // of the state cache; set by Program
+};
+
 // What a layer is made of. A new kind is handled wherever one is visited with Cases, or does not compile.
-using Op = std::variant<AttendOp, MlpOp>;
+using Op = std::variant<AttendOp, MlpOp, ShortConvOp>;
 
 template <class... Each>
 struct Cases : Each... {
@@ -103,6 +117,8 @@ struct StepInput {
   // The rows that are mixed, [rows][columns of the mix]; with begin > 0 the residual stream there, [rows][hidden].
   const float* inputs = nullptr;
   float* hidden = nullptr;  // or null: [rows][hidden], the residual stream after the layers that ran
+  // Of each sequence, how many of its last rows are drafted; null: none. Only a state asks.
+  const int32_t* drafted = nullptr;
 };
 
 struct KvProbe;
@@ -169,10 +185,23 @@ class Program {
   void mix(MixOp op);
   void attend(AttendOp op);
   void gated_mlp(MlpOp op);
+  void short_conv(ShortConvOp op);
   void head(HeadOp op);
   // Last: the program is complete. Again: an empty cache of another size. `bits` are those of each layer.
   void make_kv(size_t blocks, const std::vector<size_t>& bits);
   void make_kv(size_t blocks, size_t bits) { make_kv(blocks, std::vector<size_t>(layers_.size(), bits)); }
+  // States of recurrent operations, if there are such: sequence i of a step has slot i, and `snapshots` more states can
+  // be held. A slot keeps up to `drafts` drafted rows. Again: empty ones.
+  void make_state(size_t slots, size_t snapshots, size_t drafts);
+  // `rows` of the rows that the last step drafted are right: the slot's state moves on by them.
+  void advance_state(size_t slot, size_t rows);
+  // One state from one place to another; places after the slots are snapshots. `position` is where it belongs.
+  void copy_state(size_t from, size_t to, size_t position);
+  // One state, to keep it elsewhere and to bring it back; `bytes` must be state_bytes().
+  void read_state(size_t place, uint8_t* out, size_t bytes);
+  void write_state(size_t place, const uint8_t* in, size_t bytes);
+  // Zeros in a slot, as if `position` rows had been read: to measure a step there.
+  void clear_state(size_t slot, size_t position);
   // Of each layer, how far attention from a 4-bit cache is from that of an 8-bit one, relative to its size, when one text
   // of these tokens is read. Both are caches of its own; make_kv need not have been called. Empty when interrupted.
   std::vector<double> probe_kv(const int32_t* tokens, size_t count, const Interrupted& interrupted);
@@ -199,7 +228,8 @@ class Program {
   const Device* device() const { return device_.get(); }
 
   size_t hidden() const { return hidden_; }
-  size_t layers() const { return layers_.size(); }
+  size_t layers() const { return layer_ops_.size(); }
+  size_t kv_layers() const { return layers_.size(); }
   // Columns of the inputs of a step that begins at this layer; 0: it needs none.
   size_t input_columns(size_t begin) const;
   // From now on so many threads compute; 0: one a physical core. No bit of what they compute changes.
@@ -217,6 +247,9 @@ class Program {
   void read_kv(size_t block, uint8_t* out, size_t bytes);
   void write_kv(size_t block, const uint8_t* in, size_t bytes);
   std::vector<size_t> kv_bits() const;  // of each layer; empty before make_kv
+  size_t states() const { return states_.size(); }  // operations that keep one
+  size_t state_bytes() const;                      // of one sequence
+  size_t state_cache_bytes() const { return state_.bytes(); }
   size_t weight_bytes() const;
   size_t phases() const { return phases_; }  // of the last step: its threads wait for each other so often
 
@@ -225,7 +258,9 @@ class Program {
   void require_open(const char* what) const;
   void require_block(size_t block, size_t bytes) const;
   size_t op_of_layer(size_t layer) const;  // where it begins in ops_; past the last: their end
-  bool run(const StepInput& input, const KvCache& kv, KvProbe* probe, const Interrupted& interrupted);
+  bool run(const StepInput& input, const KvCache& kv, StateCache& state, KvProbe* probe, const Interrupted& interrupted);
+  bool moves_state(const StepInput& input) const;
+  void require_location(size_t place, size_t bytes) const;
   std::vector<KvCache::Layer> layers_of(const std::vector<size_t>& bits) const;
   bool run_on_device(const StepInput& input, const Interrupted& interrupted);
   std::set<const Weight*> weights() const;  // each once
@@ -235,6 +270,7 @@ class Program {
   void check_rows(const StepInput& input) const;
   void check_sequence(const StepInput& input, size_t sequence, size_t length) const;
   void check_writers(const StepInput& input);
+  void check_states(const StepInput& input);
 
   const size_t hidden_;
   const size_t max_rows_;
@@ -247,6 +283,8 @@ class Program {
   HeadOp head_;
   std::vector<size_t> layer_ops_;      // of each layer, its attention in ops_
   std::vector<KvCache::Layer> layers_;  // bits are chosen when a cache is made
+  std::vector<StateCache::Layer> states_;
+  StateCache state_;
   KvCache kv_;                       // without memory when there is a device
   std::unique_ptr<Device> device_;  // or null: the CPU
   Scratch scratch_;

@@ -11,6 +11,9 @@ set(CORE_SOURCES
   ${CMAKE_CURRENT_LIST_DIR}/probe.cpp
   ${CMAKE_CURRENT_LIST_DIR}/program.cpp
   ${CMAKE_CURRENT_LIST_DIR}/sampling.cpp
+  ${CMAKE_CURRENT_LIST_DIR}/short_conv.cpp
+  ${CMAKE_CURRENT_LIST_DIR}/state.cpp
+  ${CMAKE_CURRENT_LIST_DIR}/state_cache.cpp
   ${CMAKE_CURRENT_LIST_DIR}/step.cpp
   ${CMAKE_CURRENT_LIST_DIR}/step_checks.cpp
   ${CMAKE_CURRENT_LIST_DIR}/token_ops.cpp

@@ -74,11 +74,13 @@ bool Lane::sync() {
   return !team_.stop_.load(std::memory_order_acquire);
 }
 
-Step::Step(Program& owner, const StepInput& input, const KvCache& cache, KvProbe* probing, size_t first_row, size_t count)
+Step::Step(Program& owner, const StepInput& input, const KvCache& cache, const StateCache& states, KvProbe* probing,
+           size_t first_row, size_t count)
     : program(owner),
       k(owner.kernels_),
       s(owner.scratch_),
       kv(cache),
+      state(states),
       probe(probing),
       hidden(owner.hidden_),
       rows(count),
@@ -105,7 +107,8 @@ bool Step::run(Lane& lane) const {
   if (!enter(*this, lane)) return false;
   for (size_t i = begin; i < end; ++i) {
     const Cases run_op{[&](const AttendOp& op) { return run_attend(op, *this, lane); },
-                       [&](const MlpOp& op) { return run_mlp(op, *this, lane); }};
+                       [&](const MlpOp& op) { return run_mlp(op, *this, lane); },
+                       [&](const ShortConvOp& op) { return run_short_conv(op, *this, lane); }};
     if (!std::visit(run_op, program.ops_[i])) return false;
   }
   if (hidden_out != nullptr && !give_stream(*this, lane)) return false;
@@ -115,7 +118,7 @@ bool Step::run(Lane& lane) const {
 bool Program::step(const StepInput& input, const Interrupted& interrupted) {
   const Hold hold(busy_);
   check_step(input);
-  return device_ != nullptr ? run_on_device(input, interrupted) : run(input, kv_, nullptr, interrupted);
+  return device_ != nullptr ? run_on_device(input, interrupted) : run(input, kv_, state_, nullptr, interrupted);
 }
 
 bool Program::run_on_device(const StepInput& input, const Interrupted& interrupted) {
@@ -126,10 +129,11 @@ bool Program::run_on_device(const StepInput& input, const Interrupted& interrupt
   return true;
 }
 
-bool Program::run(const StepInput& input, const KvCache& kv, KvProbe* probe, const Interrupted& interrupted) {
+bool Program::run(const StepInput& input, const KvCache& kv, StateCache& state, KvProbe* probe,
+                  const Interrupted& interrupted) {
   std::vector<Step> pieces;
   for (size_t first = 0; first < input.rows; first += max_rows_)
-    pieces.emplace_back(*this, input, kv, probe, first, std::min(max_rows_, input.rows - first));
+    pieces.emplace_back(*this, input, kv, state, probe, first, std::min(max_rows_, input.rows - first));
   Team team(pool_, interrupted);
   bool finished = true;  // all threads leave when one sees the interrupt; the calling one says how it ended
   pool_.help([&](size_t id) {
@@ -139,6 +143,11 @@ bool Program::run(const StepInput& input, const KvCache& kv, KvProbe* probe, con
     if (id == 0) finished = go_on, phases_ = lane.phases();
     return lane.gave_up_core();
   });
+  if (finished && moves_state(input))
+    for (size_t i = 0; i < input.n_sequences; ++i) {
+      StateCache::Slot& slot = state.slot(i);
+      if (lengths_[i] > 0) slot.position = slot.firm, slot.kept = static_cast<size_t>(lengths_[i] - slot.firm);
+    }
   return finished;
 }
 
@@ -158,6 +167,9 @@ std::vector<double> Program::probe_kv(const int32_t* tokens, size_t count, const
   const StepInput input{count, tokens,       positions.data(), sequences.data(), 1,
                         blocks, table.data(), 0,                nullptr,          nullptr};
   check_rows(input);
+  lengths_.assign(1, static_cast<int32_t>(count));
+  StateCache state(1, 0, 1, states_);
+  state.slot(0).firm = static_cast<int64_t>(count);
   const KvCache wide(blocks, layers_of(std::vector<size_t>(layers_.size(), 8)));
   KvProbe probe{KvCache(blocks, layers_of(std::vector<size_t>(layers_.size(), 4))),
                 Floats(piece * scratch_.qkv_ld),
@@ -165,7 +177,7 @@ std::vector<double> Program::probe_kv(const int32_t* tokens, size_t count, const
                 count,
                 std::vector<KvProbe::Row>(layers_.size() * count)};
   std::vector<double> errors;
-  if (!run(input, wide, &probe, interrupted)) return errors;
+  if (!run(input, wide, state, &probe, interrupted)) return errors;
   for (size_t layer = 0; layer < layers_.size(); ++layer) {
     KvProbe::Row sum{0, 0};
     for (size_t row = layer * count; row < (layer + 1) * count; ++row) {

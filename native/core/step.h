@@ -126,12 +126,14 @@ struct KvProbe {
 
 // A piece of a step: at most max_rows rows.
 struct Step {
-  Step(Program& owner, const StepInput& input, const KvCache& kv, KvProbe* probe, size_t first, size_t count);
+  Step(Program& owner, const StepInput& input, const KvCache& kv, const StateCache& state, KvProbe* probe, size_t first,
+       size_t count);
 
   Program& program;
   const KernelTable& k;
   const Scratch& s;
   const KvCache& kv;
+  const StateCache& state;
   KvProbe* probe;  // or null
   size_t hidden;
   size_t rows;
@@ -163,4 +165,8 @@ struct Step {
 [[nodiscard]] bool give_stream(const Step& step, Lane& lane);  // hidden_out = x
 [[nodiscard]] bool run_attend(const AttendOp& op, const Step& step, Lane& lane);
 [[nodiscard]] bool run_mlp(const MlpOp& op, const Step& step, Lane& lane);
+[[nodiscard]] bool run_short_conv(const ShortConvOp& op, const Step& step, Lane& lane);
 [[nodiscard]] bool run_head(const Step& step, Lane& lane);
+
+// Of `kept` drafted rows behind a state of this width, the first `rows` are right: the state moves on by them.
+void advance(const ShortConvOp& op, float* state, size_t width, size_t kept, size_t rows);

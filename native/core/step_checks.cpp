@@ -22,12 +22,37 @@ void Program::check_step(const StepInput& input) {
   for (size_t i = 0; i < input.n_sequences; ++i)
     if (lengths_[i] > 0) check_sequence(input, i, static_cast<size_t>(lengths_[i]));
   check_writers(input);
+  if (moves_state(input)) check_states(input);
+}
+
+bool Program::moves_state(const StepInput& input) const {
+  return !states_.empty() && op_of_layer(input.begin) < ops_.size();
+}
+
+// A state is of one position: rows go on there, or begin anew. Slots of the step are of no use until it is over.
+void Program::check_states(const StepInput& input) {
+  REQUIRE(input.begin == 0 && (input.end == 0 || input.end == layers()),
+          "layers %zu to %zu of %zu, but with states all must run", input.begin, input.end, layers());
+  REQUIRE(state_.slots() > 0, "step before make_state");
+  std::vector<int64_t> rows(input.n_sequences, 0);
+  for (size_t i = 0; i < input.rows; ++i) ++rows[static_cast<size_t>(input.sequences[i])];
+  for (size_t i = 0; i < input.n_sequences; ++i) {
+    if (rows[i] == 0) continue;
+    REQUIRE(i < state_.slots(), "sequence %zu, but there are %zu states", i, state_.slots());
+    const int64_t first = lengths_[i] - rows[i], drafted = input.drafted != nullptr ? input.drafted[i] : 0;
+    const int64_t at = state_.slot(i).position;
+    REQUIRE(first == 0 || first == at, "sequence %zu goes on at position %lld, but its state is of %lld", i,
+            static_cast<long long>(first), static_cast<long long>(at));
+    REQUIRE(drafted >= 0 && drafted <= rows[i] && static_cast<size_t>(drafted) <= state_.drafts(),
+            "sequence %zu has %lld drafted rows of %lld, and room for %zu", i, static_cast<long long>(drafted),
+            static_cast<long long>(rows[i]), state_.drafts());
+    state_.slot(i) = {-1, lengths_[i] - drafted, 0};
+  }
 }
 
 void Program::check_layers(const StepInput& input) const {
-  const size_t end = input.end != 0 ? input.end : layers_.size();
-  REQUIRE(input.begin <= end && end <= layers_.size(), "layers %zu to %zu, but there are %zu", input.begin, end,
-          layers_.size());
+  const size_t end = input.end != 0 ? input.end : layers();
+  REQUIRE(input.begin <= end && end <= layers(), "layers %zu to %zu, but there are %zu", input.begin, end, layers());
   REQUIRE(input.inputs != nullptr || input_columns(input.begin) == 0, "inputs are missing");
 }
 

@@ -63,7 +63,8 @@ void CudaDevice::lay_out_scratch() {
                           head_dim_ = std::max(head_dim_, op.head_dim);
                           query_ = std::max(query_, op.heads * op.head_dim);
                         },
-                        [&](const MlpOp&) { gate_up_ld_ = std::max(gate_up_ld_, out); }};
+                        [&](const MlpOp&) { gate_up_ld_ = std::max(gate_up_ld_, out); },
+                        [](const ShortConvOp&) {}};  // refused by Model
     std::visit(measure, parts.ops[i]);
   }
   for (const WeightOnCard* weight : {&model_.mix, &model_.head}) see(*weight);

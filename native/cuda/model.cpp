@@ -1,5 +1,6 @@
 #include "cuda/model.h"
 
+#include "core/error.h"
 #include "cuda/repack.h"
 
 namespace cuda {
@@ -35,7 +36,8 @@ Model::Model(std::shared_ptr<const Session> session, const Program& program, siz
                        on.norm = put(op.norm.weight);
                        on.post_norm = put(op.post_norm);
                        return on;
-                     }};
+                     },
+                     [](const ShortConvOp&) -> OpOnCard { refuse("a card has no kernels for short convolutions"); }};
   for (const Op& op : parts.ops) ops.push_back(std::visit(put_op, op));
   head = put(parts.head.weight);
   head_norm = put(parts.head.norm.weight);

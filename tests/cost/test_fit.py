@@ -10,7 +10,7 @@ from localinfer.config import DEFAULT_CONTEXT
 from localinfer.cost.fit import estimate
 from localinfer.cost.roofline import fastest, gguf_traffic, share, traffic
 from localinfer.errors import LocalInferError
-from localinfer.graph.memory import state_bytes, weights_bytes
+from localinfer.graph.memory import kv_bytes, weights_bytes
 from localinfer.graph.program import load_program
 from localinfer.graph.weights import Checkpoint
 from tests.hub.test_starter import write_gguf
@@ -27,7 +27,7 @@ def test_the_estimate_is_what_the_program_takes(tmp_path: Path, family: Any, kv_
     fit = estimate(path, context=100, parallel=2, kv_bits=kv_bits)
     program = load_program(checkpoint, threads=1, context=100, kv_blocks=8, kv_bits=kv_bits)
     assert fit.kv_bytes == program.kv_bytes
-    vectors = 4 * sum(size for _, size in checkpoint.graph.vectors())
+    vectors = 4 * checkpoint.graph.vector_values()
     assert fit.weights_bytes - vectors <= program.weight_bytes <= fit.weights_bytes
     assert fit.total_bytes == fit.weights_bytes + fit.kv_bytes + fit.other_bytes
     assert fit.context == 100
@@ -85,7 +85,7 @@ def test_a_token_reads_all_weights_but_one_embedding(tmp_path: Path, family: Any
     saved = 0 if checkpoint.spec.tied else table.rows * table.cols * 2 - table.cols * 2
     assert read.weights == weights_bytes(checkpoint) - saved
     assert read.bytes_per_token() == read.weights
-    per_token = sum(state_bytes(checkpoint.graph, 8))
+    per_token = sum(kv_bytes(checkpoint.graph, 8))
     assert read.bytes_per_token(1) == read.weights + per_token
     window = max(checkpoint.spec.windows)
     full = checkpoint.spec.windows.count(0)

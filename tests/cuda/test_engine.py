@@ -31,7 +31,7 @@ def said(engine: StepEngine, prompts: Sequence[Sequence[int]], sampling: Samplin
 
 
 @pytest.mark.parametrize("graphs", ["graphs", "eager"])
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("family", [name for name in FAMILIES if name != "lfm2"])  # which has no kernels there
 def test_every_family_says_the_same(
     family: Family, graphs: str, tmp_path: Path, proved: Card, monkeypatch: pytest.MonkeyPatch
 ) -> None:

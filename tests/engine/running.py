@@ -120,16 +120,11 @@ class Eager:
 
 def open_tiny(path: Path, *, reuse: bool = True, drafter: Drafter | None = None, **config: Any) -> StepEngine:
     """An engine on a tiny model: one thread unless said otherwise; `reuse` is the prefix cache."""
-    usual: dict[str, Any] = {"threads": 1, "context": 256, "draft": "off"}
+    usual: dict[str, Any] = {"threads": 1, "context": 256, "draft": "off", "reuse": reuse}
     settings = EngineConfig(**(usual | config))
     engine = open_engine(path, settings)
     assert isinstance(engine, StepEngine)
     engine.runner = Recorder(engine.runner)
-    if not reuse:
-        blocks = engine.scheduler.cache.count
-        engine.scheduler.cache = PagedCache(
-            slots=settings.parallel, context=engine.context_size, blocks=blocks, reuse=False
-        )
     if drafter is not None:
         engine.speculator, engine.draft_mode = Eager([drafter]), drafter.name
     return engine

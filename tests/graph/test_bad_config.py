@@ -65,6 +65,7 @@ def test_a_size_that_is_null(family: Family, name: str) -> None:
 @pytest.mark.parametrize("value", [0, -1.0, 1e300, math.nan, math.inf, -math.inf, "1e4", True, 2**63 * 10**6])
 @pytest.mark.parametrize("family", FAMILIES)
 def test_a_number_that_is_absurd(family: Family, name: str, value: object) -> None:
+    name = "norm_eps" if (family, name) == ("lfm2", "rms_norm_eps") else name
     assert name in refused(family, Corrupt, **{name: value})
 
 

@@ -122,6 +122,10 @@ def fitting(family: str, key: str, how: str) -> dict[str, Any]:
             return {key: default or 16}
         case "head_dim", _:
             return {key: 16}
+        case "layer_types", _ if family == "lfm2":
+            return {key: ["full_attention"] * 3}
+        case "block_auto_adjust_ff_dim", "absent":
+            return {key: default}
         case "tie_word_embeddings", _:
             return {key: default if how == "absent" else False}
         case (("sliding_window" | "max_window_layers" | "layer_types"), _) if family.startswith("qwen"):
@@ -146,6 +150,7 @@ def test_a_key_that_is_null(tmp_path: Path, family: Family, key: str) -> None:
 @pytest.mark.parametrize("family", DEFAULTS)
 def test_sizes_that_are_left_out(family: str) -> None:
     bare = {"model_type": family, "head_dim": 128}  # 2304 over 8 heads would be no width of ours
+    bare |= {"block_auto_adjust_ff_dim": False} if family == "lfm2" else {}
     spec, config = read_graph(bare).spec, class_of(family)()
     assert (spec.vocab_size, spec.hidden_size, spec.intermediate_size, spec.layers, spec.kv_heads) == (
         config.vocab_size,

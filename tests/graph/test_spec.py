@@ -4,8 +4,9 @@ from typing import Any, get_args
 
 import pytest
 
+from localinfer.errors import Corrupt
 from localinfer.graph.families.gemma3_text import to_bfloat16
-from localinfer.graph.memory import state_bytes
+from localinfer.graph.memory import kv_bytes
 from localinfer.graph.registry import family_for, known_families, read_graph
 from tests.tiny import FAMILIES, Family, nested_gemma3, tiny_config
 
@@ -69,9 +70,27 @@ def test_it_counts_as_many_parameters_as_were_published(config: dict[str, Any], 
 
 def test_kv_cache_of_a_token() -> None:
     graph = read_graph(SMOLLM2)
-    assert state_bytes(graph, 16) == (3 * 2 * 64 * 2,) * 30
-    assert state_bytes(graph, 8) == (3 * 2 * (64 + 4),) * 30
-    assert state_bytes(graph, [4] * 29 + [8]) == (3 * 2 * (32 + 4),) * 29 + (3 * 2 * (64 + 4),)
+    assert kv_bytes(graph, 16) == (3 * 2 * 64 * 2,) * 30
+    assert kv_bytes(graph, 8) == (3 * 2 * (64 + 4),) * 30
+    assert kv_bytes(graph, [4] * 29 + [8]) == (3 * 2 * (32 + 4),) * 29 + (3 * 2 * (64 + 4),)
+
+
+def test_states_of_a_sequence() -> None:
+    graph = read_graph(tiny_config("lfm2"))
+    assert [type(state).__name__ for state in graph.states()] == ["SlotState", "KvState", "SlotState"]
+    assert graph.slot_bytes == 2 * (3 - 1) * 64 * 4
+    assert read_graph(SMOLLM2).slot_bytes == 0
+
+
+def test_older_files_of_lfm2_say_it_otherwise() -> None:
+    config = tiny_config("lfm2", block_ff_dim=384, block_auto_adjust_ff_dim=True, full_attn_idxs=[1])
+    config |= {"tie_embedding": False, "tie_word_embeddings": True}
+    del config["layer_types"]
+    graph = read_graph(config)
+    assert graph.spec.conv_layers == (True, False, True)
+    assert (graph.spec.intermediate_size, graph.spec.tied) == (256, False)
+    with pytest.raises(Corrupt, match="full_attn_idxs"):
+        read_graph({**config, "full_attn_idxs": [3]})
 
 
 def test_a_nested_config_takes_what_it_lacks_from_outside() -> None:
@@ -94,9 +113,11 @@ def test_a_graph_is_embedding_layers_head(family: Family) -> None:
     config = tiny_config(family)
     graph = read_graph(nested_gemma3(config) if family == "gemma3" else config)
     assert [len(layer) for layer in graph.layers] == [2] * graph.spec.layers
-    assert [state.window for state in graph.states()] == list(graph.spec.windows)
+    if family != "lfm2":
+        assert [state.window for state in graph.kv()] == list(graph.spec.windows)
     names = [linear.name for linear in graph.linears()]
-    assert len(names) == len(set(names)) == 7 * graph.spec.layers + (1 if graph.spec.tied else 2)
+    in_layers = sum(5 if graph.spec.conv_layers[i : i + 1] == (True,) else 7 for i in range(graph.spec.layers))
+    assert len(names) == len(set(names)) == in_layers + (1 if graph.spec.tied else 2)
 
 
 def test_every_known_family_is_tested() -> None:

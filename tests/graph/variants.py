@@ -62,6 +62,21 @@ VARIANTS: dict[str, dict[str, Any]] = {
         "final_logit_softcapping": 5.0,
     },
     "gemma3": {"family": "gemma3", "seed": 2},
+    "lfm2": {"family": "lfm2", "seed": 11},
+    "lfm2-biases": {
+        "family": "lfm2",
+        "seed": 2,
+        "conv_bias": True,
+        "conv_L_cache": 4,
+        "tie_word_embeddings": False,
+        "rope_spelling": "new",
+    },
+    "lfm2-old-mqa": {
+        "family": "lfm2",
+        "seed": 10,
+        "layer_types": ["conv", "conv", "full_attention"],
+        "num_key_value_heads": 1,
+    },
 }
 
 

@@ -52,7 +52,7 @@ def test_truncate_keeps_whole_blocks_only(keep: int, left: int) -> None:
     cache = PagedCache(slots=1, context=256)
     lease = fill(cache, list(range(100)))
     lease.sent = len(lease.blocks)
-    assert cache.truncate(lease, keep) == left
+    assert cache.truncate(lease, list(range(100)), keep) == left
     assert len(lease.blocks) * 32 == left
     assert lease.sent == len(lease.blocks)
 
@@ -85,7 +85,7 @@ def test_no_block_is_lost_and_none_is_written_by_two(seed: int, slots: int, cont
                 cache.publish(lease, tokens, end)
                 open_ones[i] = lease, tokens, end
             elif action < 0.9:
-                open_ones[i] = lease, tokens, cache.truncate(lease, rng.randint(0, computed))
+                open_ones[i] = lease, tokens, cache.truncate(lease, tokens, rng.randint(0, computed))
             else:
                 cache.close(lease)
                 del open_ones[i]

@@ -71,7 +71,7 @@ class Storm:
     def cut(self, which: int) -> None:
         lease, tokens, computed = self.live[which]
         keep = self.rng.randint(0, computed)
-        left = self.cache.truncate(lease, keep)
+        left = self.cache.truncate(lease, tokens, keep)
         assert left <= keep
         self.live[which] = lease, [*tokens[:left], *self.new_text()][: CONTEXT - 1], left
 

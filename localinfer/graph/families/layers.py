@@ -1,28 +1,39 @@
 """The decoder layer that Llama and its descendants share, with the names their checkpoints give its tensors."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 from localinfer.graph.ops import Attend, Embed, GatedMLP, Graph, Head, LayerOp, Linear, Norm
 from localinfer.graph.spec import ModelSpec
 
+_NAMES = {"norm": "input_layernorm", "o": "o_proj", "q_norm": "q_norm", "k_norm": "k_norm"}
 
-def attend(spec: ModelSpec, layer: int, *, qk_norm: bool = False, post_norm: str = "", offset: float = 0.0) -> Attend:
-    """Attention of one layer. `post_norm` is the name of the norm on its output, if there is one."""
+
+def attend(
+    spec: ModelSpec,
+    layer: int,
+    *,
+    qk_norm: bool = False,
+    post_norm: str = "",
+    offset: float = 0.0,
+    names: Mapping[str, str] = _NAMES,
+) -> Attend:
+    """Attention of one layer. `post_norm` is the name of the norm on its output, if there is one; `names` are those of
+    the tensors that families call differently."""
     at = f"model.layers.{layer}"
     q_rows, kv_rows = spec.heads * spec.head_dim, spec.kv_heads * spec.head_dim
     return Attend(
-        norm=Norm(f"{at}.input_layernorm", spec.hidden_size, spec.norm_eps, offset),
+        norm=Norm(f"{at}.{names['norm']}", spec.hidden_size, spec.norm_eps, offset),
         q=Linear(f"{at}.self_attn.q_proj", q_rows, spec.hidden_size, spec.qkv_bias),
         k=Linear(f"{at}.self_attn.k_proj", kv_rows, spec.hidden_size, spec.qkv_bias),
         v=Linear(f"{at}.self_attn.v_proj", kv_rows, spec.hidden_size, spec.qkv_bias),
-        o=Linear(f"{at}.self_attn.o_proj", spec.hidden_size, q_rows, spec.o_bias),
+        o=Linear(f"{at}.self_attn.{names['o']}", spec.hidden_size, q_rows, spec.o_bias),
         heads=spec.heads,
         kv_heads=spec.kv_heads,
         head_dim=spec.head_dim,
         rope=spec.ropes[layer],
         scale=spec.attention_scale,
-        q_norm=Norm(f"{at}.self_attn.q_norm", spec.head_dim, spec.norm_eps, offset) if qk_norm else None,
-        k_norm=Norm(f"{at}.self_attn.k_norm", spec.head_dim, spec.norm_eps, offset) if qk_norm else None,
+        q_norm=Norm(f"{at}.self_attn.{names['q_norm']}", spec.head_dim, spec.norm_eps, offset) if qk_norm else None,
+        k_norm=Norm(f"{at}.self_attn.{names['k_norm']}", spec.head_dim, spec.norm_eps, offset) if qk_norm else None,
         post_norm=Norm(f"{at}.{post_norm}", spec.hidden_size, spec.norm_eps, offset) if post_norm else None,
         window=spec.windows[layer],
     )
@@ -48,9 +59,11 @@ def gated_mlp(
     )
 
 
-def decoder(spec: ModelSpec, layers: Iterable[tuple[LayerOp, ...]], *, offset: float = 0.0) -> Graph:
-    """Embedding, `layers`, final norm and head; a tied head is the embedding's own matrix."""
+def decoder(
+    spec: ModelSpec, layers: Iterable[tuple[LayerOp, ...]], *, offset: float = 0.0, norm: str = "model.norm"
+) -> Graph:
+    """Embedding, `layers`, final `norm` and head; a tied head is the embedding's own matrix."""
     table = Linear("model.embed_tokens", spec.vocab_size, spec.hidden_size)
     head = table if spec.tied else Linear("lm_head", spec.vocab_size, spec.hidden_size)
-    final = Norm("model.norm", spec.hidden_size, spec.norm_eps, offset)
+    final = Norm(norm, spec.hidden_size, spec.norm_eps, offset)
     return Graph(spec, Embed(table, spec.embed_scale), tuple(layers), Head(final, head, spec.logit_softcap))

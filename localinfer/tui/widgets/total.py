@@ -62,9 +62,14 @@ class Total:
     def blocks(self) -> str:
         """How full the KV cache is, and what of it serves more than one text, now or later."""
         load = self.load
-        kinds = ((load.shared, "shared"), (load.kept, "kept"), (load.on_disk, "on disk"))
+        kinds = (
+            (load.shared, "shared"),
+            (load.kept, "kept"),
+            (load.on_disk, "on disk"),
+            (load.snapshots_held, "states"),
+        )
         counts = [f"{load.used}/{load.blocks} blocks"] if load.used else []
-        counts += [f"{count} {kind}" for count, kind in kinds if count]
+        counts += [f"{count} {kind}" for count, kind in (*kinds, (load.snapshots_held, "states")) if count]
         return f"KV {', '.join(counts)}" if counts else ""
 
     @property
@@ -98,7 +103,7 @@ CURVE_WIDTH = 110
 
 _COUNTED = (
     *("decode_rows", "draft_rows", "prefill_rows", "running", "waiting", "preempted", "preemptions"),
-    *("blocks", "used", "shared", "kept", "on_disk"),
+    *("blocks", "used", "shared", "kept", "on_disk", "snapshots", "snapshots_held"),
 )
 
 

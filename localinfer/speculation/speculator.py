@@ -1,0 +1,23 @@
+"""What an engine asks of whoever guesses ahead; `controller.Controller` says what each means."""
+
+from collections.abc import Sequence as Ordered
+from typing import Any, Protocol
+
+from localinfer.speculation.controller import Worth
+from localinfer.speculation.cost import Part
+from localinfer.speculation.drafter import Ask
+from localinfer.speculation.record import Chain
+
+
+class Speculator(Protocol):
+    """Who guesses ahead, and how far: `speculation.controller.Controller` says what each means."""
+
+    @property
+    def why_off(self) -> str: ...
+    @property
+    def reads(self) -> bool: ...
+    def read(self, handle: int, tokens: Ordered[int], start: int, end: int, hidden: Any, /) -> None: ...
+    def draft(self, parts: Ordered[Part], asks: Ordered[Ask], indices: Ordered[int], /) -> list[Chain]: ...
+    def settle(self, accepted: Ordered[int], seconds: float, /) -> Worth: ...
+    def forget(self, handle: int, /) -> None: ...
+    def close(self) -> None: ...
