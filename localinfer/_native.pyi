@@ -224,10 +224,10 @@ class Program:
         Copy a state from one place to another (slots first, then snapshots); a slot then stands at `position`.
         """
 
-    def read_state(self, place: int, out: NDArray[numpy.uint8]) -> None:
+    def read_state(self, location: int, out: NDArray[numpy.uint8]) -> None:
         """Copy one state into `out` (uint8 [state_bytes]), to keep it elsewhere."""
 
-    def write_state(self, place: int, values: NDArray[numpy.uint8]) -> None:
+    def write_state(self, location: int, values: NDArray[numpy.uint8]) -> None:
         """The reverse of `read_state`."""
 
     def clear_state(self, slot: int, position: int) -> None:
