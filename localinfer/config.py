@@ -2,7 +2,7 @@
 
 import os
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
 from pathlib import Path
@@ -185,6 +185,8 @@ class SamplingParams:
 Kind = Literal["flag", "int", "float", "text", "list"]
 
 PREFIX = "LOCALINFER_"
+_SHORT_NAME = 4
+"""Letters from which on a name may be what a longer word begins with."""
 SPECIAL = {
     "LOCALINFER_HOME": "where models, chats and measurements are kept",
     "LOCALINFER_CONFIG": "another settings file",
@@ -324,15 +326,22 @@ def unknown_variables(settings: Mapping[str, Setting], env: Mapping[str, str] | 
     names = os.environ if env is None else env
     found = {}
     for name in sorted(name for name in names if name.startswith(PREFIX) and name not in known):
-        words = [one.removeprefix(PREFIX) for one in known]
-        near = get_close_matches(name.removeprefix(PREFIX), words, n=1, cutoff=0.6)
-        found[name] = PREFIX + near[0] if near else ""
+        near = _nearest(name.removeprefix(PREFIX), [one.removeprefix(PREFIX) for one in known], 0.6)
+        found[name] = PREFIX + near if near else ""
     return found
+
+
+def _nearest(word: str, known: Iterable[str], cutoff: float) -> str:
+    """What `word` begins with, as `temprature` does with `temp`, or else what is spelled alike; "" if nothing is."""
+    names = sorted(known)
+    begun = [name for name in names if len(name) >= _SHORT_NAME and word.startswith(name)]
+    near = sorted(begun, key=len)[-1:] or get_close_matches(word, names, n=1, cutoff=cutoff)
+    return near[0] if near else ""
 
 
 def unknown_key(key: str, settings: Mapping[str, Setting], origin: str = "") -> UsageError:
     """The error for a key that is no setting, with the nearest one that is."""
-    near = get_close_matches(key.replace("_", "-").lower(), settings, n=1, cutoff=0.5)
+    near = _nearest(key.replace("_", "-").lower(), settings, 0.5)
     where = f"{origin}: " if origin else ""
-    hint = f"did you mean `{near[0]}`?" if near else "`localinfer config keys` lists all keys"
+    hint = f"did you mean `{near}`?" if near else "`localinfer config keys` lists all keys"
     return UsageError(f"{where}there is no setting `{key}`", hint=hint)

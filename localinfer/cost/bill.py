@@ -22,7 +22,7 @@ class Bill:
     def in_words(self) -> str:
         """`≈12.3 J, ≈$0.0000007 of electricity; $0.00042 at novita/…`; what is not known is a dash."""
         if self.joules is None or self.electricity_usd is None:
-            energy = "energy –"
+            energy = "energy – (not known here; `--watts` says what the machine draws)"
         else:
             price = marked(usd(self.electricity_usd), self.source)
             energy = f"{marked(f'{self.joules:.1f} J', self.source)}, {price} of electricity"

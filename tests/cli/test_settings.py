@@ -61,6 +61,7 @@ def test_no_file_is_an_empty_one(tmp_path: Path) -> None:
     [
         ("theads = 3\n", "there is no setting `theads`", "did you mean `threads`?"),
         ("\n\nmax_tokens = 3\n", ":3: there is no setting `max_tokens`", "did you mean `max-tokens`?"),
+        ("temperature = 1\n", "there is no setting `temperature`", "did you mean `temp`?"),
         ("zzzz = 3\n", "there is no setting `zzzz`", "`localinfer config keys` lists all keys"),
         ("[engine]\nthreads = 3\n", ":1: there is no setting `engine`", None),
         ("threads = \n", "is not TOML", None),
@@ -94,11 +95,13 @@ def test_a_variable_that_means_nothing_is_named_with_the_nearest_that_does(
     cli: Cli, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("LOCALINFER_THRAEDS", "4")
+    monkeypatch.setenv("LOCALINFER_TEMPRATURE", "1")
     monkeypatch.setenv("LOCALINFER_ZZZ", "1")
     monkeypatch.setenv("LOCALINFER_ISA", "")  # one that stands for no flag
     for argv in (("list",), ("config", "show")):
         said = [line for line in cli(*argv).err.splitlines() if line.startswith("warning: ")]
         assert said == [
+            "warning: LOCALINFER_TEMPRATURE is set, but no setting has this name; did you mean LOCALINFER_TEMP?",
             "warning: LOCALINFER_THRAEDS is set, but no setting has this name; did you mean LOCALINFER_THREADS?",
             "warning: LOCALINFER_ZZZ is set, but no setting has this name",
         ]

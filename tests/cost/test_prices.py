@@ -150,7 +150,7 @@ def test_a_bill() -> None:
         None,
         None,
     )
-    assert nothing.in_words().startswith("energy –; API –")
+    assert nothing.in_words().startswith("energy – (not known here; `--watts`")
 
 
 @pytest.mark.parametrize(
