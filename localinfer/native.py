@@ -10,30 +10,29 @@ from localinfer.errors import LocalInferError, NotSupported, UsageError
 
 try:
     from localinfer import _native
-except ImportError as error:  # not built, or built for another Python
+    from localinfer._native import (
+        CudaUnusable,
+        Weight,
+        cpu,
+        cuda_cards,
+        cuda_compiler,
+        cuda_facts,
+        cuda_sources_hash,
+        kv_block_bytes,
+        pack_bf16,
+        pack_files,
+        pack_int,
+        packed_bytes,
+        physical_cores,
+        read_bandwidth,
+        sample,
+        supported_isas,
+        use_cuda,
+    )
+except ImportError as error:  # not built, or of another Python or an older localinfer
     raise LocalInferError(
         f"the native engine cannot be loaded: {error}", hint="build it with `pip install -e .` (needs a C++ compiler)"
     ) from error
-
-from localinfer._native import (
-    CudaUnusable,
-    Weight,
-    cpu,
-    cuda_cards,
-    cuda_compiler,
-    cuda_facts,
-    cuda_sources_hash,
-    kv_block_bytes,
-    pack_bf16,
-    pack_files,
-    pack_int,
-    packed_bytes,
-    physical_cores,
-    read_bandwidth,
-    sample,
-    supported_isas,
-    use_cuda,
-)
 
 __all__ = [
     "ISAS",

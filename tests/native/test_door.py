@@ -47,6 +47,20 @@ def test_without_the_extension() -> None:
     assert "pip install" in ran.stdout
 
 
+def test_with_the_extension_of_an_older_build() -> None:
+    """As after new sources were fetched and nothing was built."""
+    code = (
+        "import sys, types\n"
+        "sys.modules['localinfer._native'] = types.ModuleType('localinfer._native')\n"
+        "from localinfer.errors import LocalInferError\n"
+        "try:\n    import localinfer.native\n"
+        "except LocalInferError as error:\n    print(error.message, error.hint)\n"
+    )
+    ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert ran.stdout.startswith("the native engine cannot be loaded: ")
+    assert "pip install -e ." in ran.stdout
+
+
 def test_the_door_is_light() -> None:
     code = "import sys, localinfer.native; print([m for m in ('numpy', 'torch') if m in sys.modules])"
     ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
