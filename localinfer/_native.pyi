@@ -420,6 +420,25 @@ def int8_peak(isa: str = "", threads: int = 0) -> float:
     together on registers alone; takes some milliseconds.
     """
 
+def linear_seconds(
+    isa: str,
+    bits: int,
+    activation_bits: int,
+    cols: int,
+    group: int,
+    rows: int,
+    bytes: int,
+    threads: int = 0,
+    repeats: int = 1,
+    passes: int = 5,
+) -> tuple[int, list[float]]:
+    """
+    Multiply `rows` rows with panels of at least `bytes` bytes, each thread its own part, `repeats` times a pass:
+    (bytes that a pass reads, seconds of each pass). With 0 rows the panels are only read, word by word.
+
+    Raises ValueError for shapes that no kernel takes, MemoryError with the size.
+    """
+
 def quantize(
     q: NDArray[numpy.int8],
     scale: NDArray[numpy.float32],

@@ -63,8 +63,9 @@ size_t count_cores() { return 0; }
 // Sixteen bytes at a time is the least that every x86-64 and ARM machine has, and more than memory can deliver.
 using Word = uint64_t __attribute__((vector_size(16)));
 
-// Reads [from, to), both multiples of 64 bytes; the sum keeps the compiler from dropping the loads.
-uint64_t sum(const uint8_t* from, const uint8_t* to) {
+}  // namespace
+
+uint64_t sum_words(const uint8_t* from, const uint8_t* to) {
   Word a{}, b{}, c{}, d{};
   for (; from < to; from += kLine) {
     const auto* words = reinterpret_cast<const Word*>(from);
@@ -76,8 +77,6 @@ uint64_t sum(const uint8_t* from, const uint8_t* to) {
   a += b + c + d;
   return a[0] + a[1];
 }
-
-}  // namespace
 
 size_t physical_cores() {
   const size_t cores = count_cores();
@@ -97,7 +96,7 @@ double read_bandwidth(size_t bytes, size_t threads) {
   constexpr int passes = 6;
   for (int pass = 0; pass < passes; ++pass) {
     const auto start = std::chrono::steady_clock::now();
-    pool.each([&](size_t id) { sink += sum(part(id), part(id + 1)); });
+    pool.each([&](size_t id) { sink += sum_words(part(id), part(id + 1)); });
     const std::chrono::duration<double> taken = std::chrono::steady_clock::now() - start;
     best = std::max(best, static_cast<double>(lines * kLine) / taken.count());
   }

@@ -185,11 +185,85 @@ struct Int8Of16 : Int8 {
 template <class Kind>
 constexpr bool kWide = Kind::kOffsetBits == 7;
 
-// How far ahead weights are asked for. Not for one row: the processor's own prefetcher brings more when left alone.
-constexpr size_t kAhead = 8192;
+// How far ahead weights are asked for: by many rows a tile at a time, by one row, which uses them up sooner, line by line.
+constexpr size_t kAhead = 8192, kAheadOfOne = 4096;
 
 void prefetch(const uint8_t* tile, size_t bytes) {
   for (size_t i = 0; i < bytes; i += 64) _mm_prefetch(reinterpret_cast<const char*>(tile + kAhead + i), _MM_HINT_T1);
+}
+
+inline __attribute__((always_inline)) void prefetch_for_one(const uint8_t* at, size_t bytes) {
+#pragma GCC unroll 8
+  for (size_t i = 0; i < bytes; i += 64) _mm_prefetch(reinterpret_cast<const char*>(at + kAheadOfOne + i), _MM_HINT_T0);
+}
+
+// dot[octet] = a group of all four octets times one row, in the order in which the weights lie.
+template <class Kind>
+inline __attribute__((always_inline)) void one_row_dot(__m256i (&dot)[4], const uint8_t* w, const int8_t* q, size_t group) {
+  for (size_t k = 0; k < group; k += 32, w += 128 * Kind::kBits, q += 32) {
+    prefetch_for_one(w, 128 * Kind::kBits);
+    __m256i sum[4];
+#pragma GCC unroll 4
+    for (auto& one : sum) one = _mm256_setzero_si256();
+    constexpr bool byColumns = Kind::kRun == 64;  // else a row block has its run of 32 columns before the other
+#pragma GCC unroll 16
+    for (size_t i = 0; i < 16; ++i) {
+      const size_t j = byColumns ? i / 4 : i % 4, octet = byColumns ? i % 4 : i / 4;
+      const uint8_t* at = w + octet / 2 * Kind::kRun + octet % 2 * 32;
+#pragma GCC unroll 2
+      for (size_t half = 0; half < 2; ++half)
+        add_bytes(sum[octet], Kind::values(at, j, half), four(q + 8 * j + 4 * half));
+    }
+#pragma GCC unroll 4
+    for (size_t octet = 0; octet < 4; ++octet)
+      dot[octet] = _mm256_add_epi32(dot[octet], _mm256_madd_epi16(sum[octet], _mm256_set1_epi16(1)));
+  }
+}
+
+inline __attribute__((always_inline)) void one_wide_dot(__m256i (&dot)[4], const uint8_t* w, const int16_t* a, size_t group) {
+  const __m256i even = _mm256_set1_epi16(255);
+  for (size_t k = 0; k < group; k += 8, w += 256, a += 8) {
+    prefetch_for_one(w, 256);
+#pragma GCC unroll 8
+    for (size_t i = 0; i < 8; ++i) {
+      const size_t block = i / 4, half = i / 2 % 2, octet = i % 2;
+      const __m256i x = vector_at(w + 128 * block + 64 * half + 32 * octet);
+      add_words(dot[2 * block + octet], _mm256_and_si256(x, even), four(a + 4 * half));
+      add_words(dot[2 * block + octet], _mm256_srli_epi16(x, 8), four(a + 4 * half + 2));
+    }
+  }
+}
+
+// One row and the whole panel. What decode does: it walks straight through the weights, and asks for them ahead.
+template <class Kind>
+void one_row(float* out, const uint8_t* tile, size_t groups, size_t group, const ActRows& a, size_t m) {
+  alignas(64) float acc[kPanelRows];
+  for (size_t i = 0; i < kPanelRows; i += 8) _mm256_store_ps(acc + i, _mm256_setzero_ps());
+  const int8_t* q = a.q + m * Kind::kPlanes * a.ldq;
+  for (size_t g = 0; g < groups; ++g, tile += 64 + 4 * group * Kind::kBits, q += group) {
+    __m256i dot[4];
+#pragma GCC unroll 4
+    for (auto& one : dot) one = _mm256_setzero_si256();
+    prefetch_for_one(tile, 64);
+    if constexpr (Kind::kOffsetBits == 7) {
+      int16_t words[kGroup];
+      Kind::widen(words, q, a.ldq, group);
+      one_wide_dot(dot, tile + 64, words, group);
+    } else {
+      one_row_dot<Kind>(dot, tile + 64, q, group);
+    }
+    const __m256i offset = _mm256_slli_epi32(_mm256_set1_epi32(a.sum[m * a.lds + g]), Kind::kOffsetBits);
+    const __m256 scale = _mm256_set1_ps(a.scale[m * a.lds + g]);
+    const auto* scales = reinterpret_cast<const __m128i*>(tile);
+#pragma GCC unroll 4
+    for (size_t octet = 0; octet < 4; ++octet) {
+      float* at = acc + 8 * octet;
+      const __m256 products = _mm256_cvtepi32_ps(_mm256_sub_epi32(dot[octet], offset));
+      const __m256 w_scale = _mm256_cvtph_ps(_mm_load_si128(scales + octet));
+      _mm256_store_ps(at, _mm256_fmadd_ps(products, _mm256_mul_ps(w_scale, scale), _mm256_load_ps(at)));
+    }
+  }
+  for (size_t i = 0; i < kPanelRows; i += 8) _mm256_storeu_ps(out + i, _mm256_load_ps(acc + i));
 }
 
 // One group of M rows: acc[m][32 panel rows] = fma(float(dot), w_scale * a_scale, acc). q, a_scale and sum are at the
@@ -256,7 +330,7 @@ void walk(float* out, size_t ldo, const uint8_t* tile, size_t groups, size_t gro
   for (size_t i = 0; i < rows * kPanelRows; i += 8) _mm256_store_ps(acc + i, _mm256_setzero_ps());
   const size_t bytes = 64 + 4 * group * Kind::kBits;
   for (size_t g = 0; g < groups; ++g, tile += bytes) {
-    if (rows > 1) prefetch(tile, bytes);
+    prefetch(tile, bytes);
     if constexpr (Kind::kBits < 8) {
       if (rows > Kind::kFew) {
         alignas(64) uint8_t values[kPanelRows * kGroup];
@@ -275,6 +349,7 @@ void walk(float* out, size_t ldo, const uint8_t* tile, size_t groups, size_t gro
 template <class Kind>
 void linear(float* out, size_t ldo, const uint8_t* panel, size_t k, size_t group, const ActRows* a, size_t rows) {
   const auto some = group == 32 && !kWide<Kind> ? walk<Kind, true> : walk<Kind, false>;
+  if (rows == 1) return one_row<Kind>(out, panel, k / group, group, *a, 0);
   for (size_t m = 0; m < rows; m += kWalk)
     some(out + m * ldo, ldo, panel, k / group, group, *a, m, rows - m < kWalk ? rows - m : kWalk);
 }
