@@ -14,12 +14,27 @@ import numpy as np
 from numpy.typing import NDArray
 from safetensors import TensorSpec, serialize_file
 
-Family = Literal["llama", "mistral", "qwen2", "qwen3", "gemma3_text", "gemma3", "lfm2"]
+Family = Literal[
+    "llama",
+    "mistral",
+    "qwen2",
+    "qwen3",
+    "gemma3_text",
+    "gemma3",
+    "lfm2",
+    "ministral",
+    "mistral3",
+    "seed_oss",
+    "smollm3",
+]
 Dtype = Literal["bfloat16", "float16", "float32"]
 Tensor = NDArray[np.float32]
 Json = dict[str, Any]
 
-FAMILIES: tuple[Family, ...] = ("llama", "mistral", "qwen2", "qwen3", "gemma3_text", "gemma3", "lfm2")
+DISTINCT: tuple[Family, ...] = ("llama", "mistral", "qwen2", "qwen3", "gemma3_text", "gemma3", "lfm2")
+"""Families that differ in what is computed; the others in what config.json says, and where tensors lie."""
+
+FAMILIES: tuple[Family, ...] = (*DISTINCT, "ministral", "mistral3", "seed_oss", "smollm3")
 SPECIALS = {"<|bos|>": 256, "<|im_start|>": 257, "<|im_end|>": 258}
 BOS, IM_START, IM_END = SPECIALS.values()
 
@@ -56,8 +71,8 @@ def make_checkpoint(
     text = tiny_config(family, dtype=dtype, **config)
     weights = random_weights(text, seed)
     whole = new_spelling(text) if rope_spelling == "new" else text
-    if family == "gemma3":
-        whole = nested_gemma3(whole)
+    if family in NESTED:
+        whole = nested(family, whole)
         weights = {f"language_model.{name}": value for name, value in weights.items()}
     path.mkdir(parents=True, exist_ok=True)
     write_json(path / "config.json", whole)
@@ -71,7 +86,7 @@ def tiny_config(family: Family, *, dtype: Dtype = "bfloat16", **overrides: Any) 
     """config.json of a tiny `family`, in the old spelling of RoPE settings. `gemma3` gives its inner text config."""
     config: Json = {
         "architectures": [ARCHITECTURES[family]],
-        "model_type": "gemma3_text" if family == "gemma3" else family,
+        "model_type": NESTED.get(family, (family, ""))[0],
         "vocab_size": 320,
         "hidden_size": 64,
         "intermediate_size": 128,
@@ -101,6 +116,10 @@ ARCHITECTURES: dict[Family, str] = {
     "gemma3_text": "Gemma3ForCausalLM",
     "gemma3": "Gemma3ForCausalLM",
     "lfm2": "Lfm2ForCausalLM",
+    "ministral": "MinistralForCausalLM",
+    "mistral3": "MistralForCausalLM",
+    "seed_oss": "SeedOssForCausalLM",
+    "smollm3": "SmolLM3ForCausalLM",
 }
 
 GEMMA3_FIELDS: Json = {
@@ -130,6 +149,20 @@ FAMILY_FIELDS: dict[Family, Json] = {
     },
     "gemma3_text": GEMMA3_FIELDS,
     "gemma3": GEMMA3_FIELDS,
+    "ministral": {
+        "hidden_act": "silu",
+        "head_dim": 16,
+        "sliding_window": 8,
+        "layer_types": ["sliding_attention", "full_attention"],
+    },
+    "mistral3": {"hidden_act": "silu", "sliding_window": None},
+    "seed_oss": {"hidden_act": "silu", "head_dim": 32, "attention_bias": True, "attention_out_bias": False},
+    "smollm3": {
+        "hidden_act": "silu",
+        "attention_bias": False,
+        "no_rope_layers": [1, 0],
+        "tie_word_embeddings": True,
+    },
     "lfm2": {
         "rms_norm_eps": None,
         "norm_eps": 1e-6,
@@ -154,10 +187,14 @@ def new_spelling(config: Json) -> Json:
     return {**config, "rope_parameters": whole}
 
 
-def nested_gemma3(text: Json) -> Json:
-    """A multimodal Gemma 3 config around `text`; the picture half is there in name only."""
+NESTED: dict[Family, tuple[str, str]] = {"gemma3": ("gemma3_text", "Gemma3"), "mistral3": ("mistral", "Mistral3")}
+"""Of families that also see pictures, the type of the text half, and how their classes begin."""
+
+
+def nested(family: Family, text: Json) -> Json:
+    """A multimodal config around `text`; the picture half is there in name only."""
     vision = {
-        "model_type": "siglip_vision_model",
+        "model_type": "siglip_vision_model" if family == "gemma3" else "pixtral",
         "hidden_size": 32,
         "intermediate_size": 32,
         "num_hidden_layers": 1,
@@ -166,8 +203,9 @@ def nested_gemma3(text: Json) -> Json:
         "patch_size": 14,
     }
     return {
-        "architectures": ["Gemma3ForConditionalGeneration"],
-        "model_type": "gemma3",
+        **({"tie_word_embeddings": False} if not text["tie_word_embeddings"] else {}),
+        "architectures": [f"{NESTED[family][1]}ForConditionalGeneration"],
+        "model_type": family,
         "text_config": text,
         "vision_config": vision,
         "mm_tokens_per_image": 4,
@@ -203,7 +241,7 @@ def random_weights(config: Json, seed: int) -> dict[str, Tensor]:
         shapes = {"q": (q_rows, hidden, 2.0), "k": (kv_rows, hidden, 2.0), "v": (kv_rows, hidden, 1.5)}
         for name, (rows, cols, gain) in (shapes | {"o": (hidden, q_rows, 1.5)}).items():
             weights[f"{at}self_attn.{name}_proj.weight"] = linear(rows, cols, gain)
-            if qkv_bias and (name != "o" or config["model_type"] != "qwen2"):
+            if qkv_bias and (name != "o" or config.get("attention_out_bias", config["model_type"] != "qwen2")):
                 weights[f"{at}self_attn.{name}_proj.bias"] = linear(rows, 4)[:, 0]
         for name in ("q_norm", "k_norm") if qk_norm else ():
             weights[f"{at}self_attn.{name}.weight"] = norm(head_dim)

@@ -77,6 +77,40 @@ _GEMMA3: Keys = {
     "use_bidirectional_attention": False,
 }
 
+_MINISTRAL: Keys = {**_MISTRAL, "layer_types": None}
+_SEED_OSS: Keys = {
+    **_DECODER,
+    "vocab_size": 155_136,
+    "hidden_size": 4096,
+    "intermediate_size": 27_648,
+    "num_hidden_layers": 64,
+    "num_attention_heads": 80,
+    "num_key_value_heads": 8,
+    "head_dim": 128,
+    "max_position_embeddings": 524_288,
+    "attention_bias": True,
+    "attention_out_bias": False,
+    "mlp_bias": False,
+}
+_SMOLLM3: Keys = {
+    **_DECODER,
+    "vocab_size": 128_256,
+    "hidden_size": 2048,
+    "intermediate_size": 11_008,
+    "num_hidden_layers": 36,
+    "num_attention_heads": 16,
+    "num_key_value_heads": 4,
+    "max_position_embeddings": 32_768,
+    "rope_theta": 2_000_000.0,
+    "tie_word_embeddings": True,
+    "use_sliding_window": False,
+    "sliding_window": None,
+    "no_rope_layers": None,
+    "no_rope_layer_interval": 4,
+    "layer_types": None,
+    "attention_bias": False,
+    "mlp_bias": False,
+}
 _LFM2: Keys = {
     "vocab_size": 65_536,
     "hidden_size": 2560,
@@ -104,6 +138,9 @@ DEFAULTS: Mapping[str, Keys] = {
     "qwen3": {**_QWEN2, "head_dim": 128, "attention_bias": False},
     "gemma3_text": _GEMMA3,
     "lfm2": _LFM2,
+    "ministral": _MINISTRAL,
+    "seed_oss": _SEED_OSS,
+    "smollm3": _SMOLLM3,
 }
 """Every key that a family reads; None where leaving it out means none. Token ids are the tokenizer's affair."""
 
@@ -131,6 +168,7 @@ HARMLESS = frozenset(
         "pad_token_id",
         "pretraining_tp",
         "problem_type",
+        "residual_dropout",
         "return_dict",
         "transformers_version",
         "use_cache",

@@ -5,7 +5,20 @@ from dataclasses import dataclass
 from typing import Any
 
 from localinfer.errors import Corrupt, NotSupported
-from localinfer.graph.families import gemma3, gemma3_text, lfm2, llama, mistral, qwen2, qwen3
+from localinfer.graph.families import (
+    gemma3,
+    gemma3_text,
+    lfm2,
+    llama,
+    ministral,
+    mistral,
+    mistral3,
+    qwen2,
+    qwen3,
+    seed_oss,
+    smollm3,
+)
+from localinfer.graph.families.wrapped import text_name
 from localinfer.graph.fields import shown
 from localinfer.graph.ops import Graph
 from localinfer.graph.spec import ModelSpec
@@ -26,13 +39,17 @@ class Family:
 
 
 _FAMILIES: dict[str, Family] = {
-    "gemma3": Family(gemma3.spec, gemma3.graph, gemma3.tensor_name),
+    "gemma3": Family(gemma3.spec, gemma3.graph, text_name),
     "gemma3_text": Family(gemma3_text.spec, gemma3_text.graph),
     "lfm2": Family(lfm2.spec, lfm2.graph),
     "llama": Family(llama.spec, llama.graph),
+    "ministral": Family(ministral.spec, ministral.graph),
     "mistral": Family(mistral.spec, mistral.graph),
+    "mistral3": Family(mistral3.spec, mistral3.graph, text_name),
     "qwen2": Family(qwen2.spec, qwen2.graph),
     "qwen3": Family(qwen3.spec, qwen3.graph),
+    "seed_oss": Family(seed_oss.spec, seed_oss.graph),
+    "smollm3": Family(smollm3.spec, smollm3.graph),
 }
 
 

@@ -29,7 +29,7 @@ from tests.engine.running import Eager, make_prompts, open_tiny, rows_of, run_al
 from tests.engine.test_equality_sweep import drafters
 from tests.graph.packed import quantized
 from tests.graph.variants import VARIANTS, make_variant
-from tests.tiny import FAMILIES
+from tests.tiny import DISTINCT
 
 HASHES = Path(__file__).with_name("output_hashes.json")
 WIDTHS = {"BF16": 16, "INT8": 8, "INT4": 4, "INT3": 3}
@@ -70,8 +70,8 @@ PLAINEST = Way("scalar", threads=1, chunk=CONTEXT, parallel=1, draft="off", reus
 
 def all_cases() -> list[Case]:
     """Each family in all widths; every other variant once, by turns of width and cache."""
-    found = [Case(name, width, bits) for name in FAMILIES for width in WIDTHS for bits in KV_BITS]
-    for i, name in enumerate(name for name in VARIANTS if name not in FAMILIES):
+    found = [Case(name, width, bits) for name in DISTINCT for width in WIDTHS for bits in KV_BITS]
+    for i, name in enumerate(name for name in VARIANTS if name not in DISTINCT):
         bits = KV_BITS[i % 3] if "head-dim" not in name else 8  # 4 bits are for heads of a multiple of 32
         found.append(Case(name, list(WIDTHS)[i % 4], bits))
     return found

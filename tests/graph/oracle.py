@@ -1,6 +1,7 @@
 """What transformers says of a tiny model, in float32: its greedy text, and the logits along the way."""
 
 import atexit
+import json
 import shutil
 from dataclasses import dataclass
 from functools import cache
@@ -47,16 +48,25 @@ def oracle(variant: str) -> Oracle:
     return Oracle(path, tokens, logits)
 
 
-def run_transformers(path: Path, prompt: list[int], steps: int) -> tuple[list[int], NDArray[np.float32]]:
-    """`prompt` and `steps` greedy tokens after it, and the logits after each of them."""
+def transformers_model(path: Path) -> Any:
+    """The model at `path` in float32; it is untyped."""
     import torch
     import transformers
 
     torch.set_num_threads(1)  # tiny matrices: two threads mostly wait for each other
-    words: Any = transformers.utils.logging  # untyped
+    words: Any = transformers.utils.logging
     words.set_verbosity_error()
     words.disable_progress_bar()
-    model: Any = transformers.AutoModelForCausalLM.from_pretrained(path, dtype=torch.float32)
+    kind = json.loads((path / "config.json").read_text())["model_type"]
+    classes: Any = transformers.AutoModelForImageTextToText if kind == "mistral3" else transformers.AutoModelForCausalLM
+    return classes.from_pretrained(path, dtype=torch.float32)
+
+
+def run_transformers(path: Path, prompt: list[int], steps: int) -> tuple[list[int], NDArray[np.float32]]:
+    """`prompt` and `steps` greedy tokens after it, and the logits after each of them."""
+    import torch
+
+    model = transformers_model(path)
     with torch.no_grad():
         out = model.generate(
             torch.tensor([prompt]), max_new_tokens=steps, do_sample=False, eos_token_id=None, pad_token_id=0

@@ -10,7 +10,7 @@ import pytest
 from localinfer.errors import Corrupt, LocalInferError, NotSupported
 from localinfer.graph.registry import known_families, read_graph
 from localinfer.graph.weights import Checkpoint
-from tests.tiny import FAMILIES, LLAMA3_ROPE, Family, make_checkpoint, nested_gemma3, tiny_config
+from tests.tiny import FAMILIES, LLAMA3_ROPE, NESTED, Family, make_checkpoint, nested, tiny_config
 
 ABSENT: Any = object()
 SIZES = (
@@ -30,7 +30,7 @@ def config_with(family: Family, **fields: Any) -> dict[str, Any]:
     """The tiny config of `family` with some fields replaced, or left out if `ABSENT`."""
     config = {**tiny_config(family), **fields}
     config = {name: value for name, value in config.items() if value is not ABSENT}
-    return nested_gemma3(config) if family == "gemma3" else config
+    return nested(family, config) if family in NESTED else config
 
 
 def refused(family: Family, kind: type[LocalInferError], **fields: Any) -> str:

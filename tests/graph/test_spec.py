@@ -8,7 +8,7 @@ from localinfer.errors import Corrupt
 from localinfer.graph.families.gemma3_text import to_bfloat16
 from localinfer.graph.memory import kv_bytes
 from localinfer.graph.registry import family_for, known_families, read_graph
-from tests.tiny import FAMILIES, Family, nested_gemma3, tiny_config
+from tests.tiny import FAMILIES, NESTED, Family, nested, tiny_config
 
 SMOLLM2: dict[str, Any] = {
     "model_type": "llama",
@@ -111,7 +111,7 @@ def test_the_embedding_is_scaled_as_in_training() -> None:
 @pytest.mark.parametrize("family", FAMILIES)
 def test_a_graph_is_embedding_layers_head(family: Family) -> None:
     config = tiny_config(family)
-    graph = read_graph(nested_gemma3(config) if family == "gemma3" else config)
+    graph = read_graph(nested(family, config) if family in NESTED else config)
     assert [len(layer) for layer in graph.layers] == [2] * graph.spec.layers
     if family != "lfm2":
         assert [state.window for state in graph.kv()] == list(graph.spec.windows)
