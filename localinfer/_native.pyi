@@ -270,6 +270,15 @@ class Program:
         Raises ValueError, with the numbers, for anything out of range, RuntimeError when a step is running already.
         """
 
+    def time_phases(self, on: bool) -> None:
+        """From now on steps on the CPU keep what each of their phases took."""
+
+    def phase_times(self) -> list[tuple[str, str, float, float]]:
+        """
+        Of the last step, phase by phase: operation, what it did, seconds that the calling thread was busy, and
+        seconds it waited for the others. Empty unless `time_phases`.
+        """
+
     def set_threads(self, threads: int) -> None:
         """
         From now on so many threads compute; 0: one a physical core. No bit of what they compute changes.

@@ -169,6 +169,13 @@ void write_state(Program& program, size_t location, Vector<const uint8_t> values
   program.write_state(location, values.data(), values.shape(0));
 }
 
+nb::list phase_times(const Program& program) {
+  nb::list found;
+  for (const PhaseTime& one : program.phase_times())
+    found.append(nb::make_tuple(one.operation, one.phase, one.busy, one.wait));
+  return found;
+}
+
 std::vector<double> probe_kv(Program& program, Integers tokens) {
   std::vector<double> errors;
   {
@@ -263,6 +270,11 @@ void bind_program(nb::module_& m) {
            "block_tables"_a.noconvert(), "out_rows"_a.noconvert(), "logits"_a.noconvert(), "begin"_a = 0, "end"_a = 0,
            "inputs"_a.noconvert() = nb::none(), "hidden"_a.noconvert() = nb::none(),
            "drafted"_a.noconvert() = nb::none(), kStepHelp)
+      .def("time_phases", &Program::time_phases, "on"_a,
+           "From now on steps on the CPU keep what each of their phases took.")
+      .def("phase_times", &phase_times, nb::sig("def phase_times(self) -> list[tuple[str, str, float, float]]"),
+           "Of the last step, phase by phase: operation, what it did, seconds that the calling thread was busy, and\n"
+           "seconds it waited for the others. Empty unless `time_phases`.")
       .def("set_threads", &Program::set_threads, "threads"_a, nb::call_guard<nb::gil_scoped_release>(),
            "From now on so many threads compute; 0: one a physical core. No bit of what they compute changes.\n\n"
            "Fewer when the system has no more to give. Raises RuntimeError while a step is running.")

@@ -31,15 +31,18 @@ class Attention {
     make_tiles();
     if (!step_.apart) {  // rows of one sequence see each other: all keys and values must be there first
       const size_t groups = step_.rows * op_.kv_heads;
+      lane_.phase("keys, values");
       lane_.share(groups, [&](size_t i) { make_row(i / op_.kv_heads, i % op_.kv_heads); });
       if (!lane_.sync()) return false;
     }
     for (size_t wave = 0; wave < waves_; ++wave) {
+      lane_.phase("KV splits");
       lane_.share(split_tiles_ * op_.kv_heads * wave_splits_,
                   [&](size_t i) { attend_split(wave, i / wave_splits_, i % wave_splits_); });
       if (!lane_.sync()) return false;
     }
     if (split_tiles_ == tiles_) return true;
+    lane_.phase("attention");
     lane_.draw((tiles_ - split_tiles_) * op_.kv_heads,
                [&](size_t i) { attend_whole(per_thread_.tiles[split_tiles_ + i / op_.kv_heads], i % op_.kv_heads); });
     return lane_.sync();
@@ -309,6 +312,7 @@ bool run_attend(const AttendOp& op, const Step& step, Lane& lane) {
   const Scratch& s = step.s;
   Operand operand;
   if (!make_ready(&operand, step, lane, *op.qkv, {s.x, s.x_ld, &op.norm}, step.rows)) return false;
+  lane.phase("q, k, v");
   lane.share(op.qkv->panels, [&](size_t p) {
     run_panel(step, lane, *op.qkv, p, operand, step.rows, s.qkv + p * kPanelRows, s.qkv_ld);
   });

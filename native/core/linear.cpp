@@ -46,6 +46,7 @@ bool make_ready(Operand* operand, const Step& step, Lane& lane, const Weight& we
   const Scratch::Quantized& to = few ? s.per_thread[lane.id()].few : s.shared;
   *operand = {{to.q, to.scale, to.sum, s.q_ld, s.scale_ld}, to.normed, s.x_ld, few, from};
   if (few) return true;
+  lane.phase(from.norm != nullptr ? "norm" : "quantize");
   lane.share(rows, [&](size_t m) { ready_row(step, lane, weight, from, to, m); });
   return lane.sync();
 }
@@ -86,6 +87,7 @@ bool add_to_stream(const Step& step, Lane& lane, const Weight& weight, Operand& 
                    const Floats& post_norm, float eps) {
   const Scratch& s = step.s;
   const KernelTable& k = step.k;
+  lane.phase("out");
   lane.share(weight.panels, [&](size_t p) {
     const size_t column = p * kPanelRows;
     const size_t width = std::min<size_t>(kPanelRows, step.hidden - column);
@@ -102,6 +104,7 @@ bool add_to_stream(const Step& step, Lane& lane, const Weight& weight, Operand& 
   });
   if (!lane.sync()) return false;
   if (post_norm.empty()) return true;
+  lane.phase("post-norm");
   lane.share(step.rows, [&](size_t m) {
     float* y = s.y + m * s.x_ld;
     float* x = s.x + m * s.x_ld;

@@ -31,6 +31,7 @@ bool run_mlp(const MlpOp& op, const Step& step, Lane& lane) {
   if (!make_ready(&operand, step, lane, *op.gate_up, {s.x, s.x_ld, &op.norm}, step.rows)) return false;
   const bool quantized = down.shape.kind != kBf16;
   const size_t n = quantized ? down.shape.group : size_t{kPanelRows};
+  lane.phase("gate, up");
   lane.share((down.shape.cols + n - 1) / n, [&](size_t i) {
     gate_and_up(op, step, lane, operand, i * n, n, [&](size_t m, const float* values) {
       if (quantized)

@@ -123,6 +123,13 @@ struct StepInput {
 
 struct KvProbe;
 
+// What a phase of a step took, as the calling thread saw it.
+struct PhaseTime {
+  const char *operation, *phase;
+  double busy;  // seconds with its own items and those it helped with
+  double wait;  // seconds until the others were done
+};
+
 // Asked now and then on the calling thread; true: stop.
 using Interrupted = std::function<bool()>;
 
@@ -251,6 +258,9 @@ class Program {
   size_t state_bytes() const;                      // of one sequence
   size_t state_cache_bytes() const { return state_.bytes(); }
   size_t weight_bytes() const;
+  // From now on steps on the CPU keep what each of their phases took; `phase_times` are those of the last step.
+  void time_phases(bool on) { times_phases_ = on; }
+  const std::vector<PhaseTime>& phase_times() const { return phase_times_; }
   size_t phases() const { return phases_; }  // of the last step: its threads wait for each other so often
 
  private:
@@ -290,6 +300,8 @@ class Program {
   Scratch scratch_;
   size_t max_positions_ = 0;  // the shortest RoPE table
   size_t phases_ = 0;
+  bool times_phases_ = false;
+  std::vector<PhaseTime> phase_times_;
   std::atomic_flag busy_;
   std::vector<int32_t> lengths_;  // of the step's sequences, while it is checked
   std::vector<int64_t> writer_;   // of each cache block, while a step is checked: sequence << 32 | block; -1: none

@@ -54,12 +54,14 @@ bool run_short_conv(const ShortConvOp& op, const Step& step, Lane& lane) {
   const Scratch& s = step.s;
   Operand operand;
   if (!make_ready(&operand, step, lane, *op.in, {s.x, s.x_ld, &op.norm}, step.rows)) return false;
+  lane.phase("in");
   lane.share(op.in->panels,
              [&](size_t p) { run_panel(step, lane, *op.in, p, operand, step.rows, s.qkv + p * kPanelRows, s.qkv_ld); });
   if (!lane.sync()) return false;
   const bool quantized = op.out->shape.kind != kBf16;
   const size_t group = quantized ? op.out->shape.group : size_t{kPanelRows};
   const ShortConv conv(op, step);
+  lane.phase("convolution");
   lane.share((step.hidden + group - 1) / group, [&](size_t i) {
     const size_t first = i * group, n = std::min(group, step.hidden - first);
     float values[kWidestGroup];

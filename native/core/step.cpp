@@ -25,8 +25,12 @@ bool each_alone(const int32_t* sequences, size_t rows) {
 
 }  // namespace
 
-Team::Team(Pool& pool, const Interrupted& interrupted)
-    : interrupted_(interrupted), asked_(std::chrono::steady_clock::now()), taken_(pool.threads()) {}
+Team::Team(Pool& pool, const Interrupted& interrupted, std::vector<PhaseTime>* times)
+    : interrupted_(interrupted),
+      asked_(std::chrono::steady_clock::now()),
+      taken_(pool.threads()),
+      times_(times),
+      begun_(asked_) {}
 
 void Team::poll(std::chrono::steady_clock::time_point now) {
   if (now - asked_ < kAskEvery) return;
@@ -71,7 +75,16 @@ bool Lane::sync() {
   if (gave_up_core_) return false;
   for (uint32_t over; (over = team_.over_.value.load(std::memory_order_acquire)) <= phase;)
     team_.over_.wait_past(over, kYieldsInAPhase);
+  if (id_ == 0 && team_.times_ != nullptr && phase >= team_.timed_) keep_time(now);
   return !team_.stop_.load(std::memory_order_acquire);
+}
+
+void Lane::keep_time(Clock::time_point done) {
+  const Clock::time_point now = Clock::now();
+  const auto seconds = [](Clock::duration d) { return std::chrono::duration<double>(d).count(); };
+  team_.times_->push_back({operation_, name_, seconds(done - team_.begun_), seconds(now - done)});
+  team_.begun_ = now;
+  team_.timed_ = phase_;
 }
 
 Step::Step(Program& owner, const StepInput& input, const KvCache& cache, const StateCache& states, KvProbe* probing,
@@ -103,15 +116,17 @@ Step::Step(Program& owner, const StepInput& input, const KvCache& cache, const S
 }
 
 bool Step::run(Lane& lane) const {
+  lane.operation("start");
   const auto enter = begin > 0 ? take_stream : mix().weight != nullptr ? run_mix : run_embed;
   if (!enter(*this, lane)) return false;
   for (size_t i = begin; i < end; ++i) {
-    const Cases run_op{[&](const AttendOp& op) { return run_attend(op, *this, lane); },
-                       [&](const MlpOp& op) { return run_mlp(op, *this, lane); },
-                       [&](const ShortConvOp& op) { return run_short_conv(op, *this, lane); }};
+    const Cases run_op{[&](const AttendOp& op) { return lane.operation("attend"), run_attend(op, *this, lane); },
+                       [&](const MlpOp& op) { return lane.operation("mlp"), run_mlp(op, *this, lane); },
+                       [&](const ShortConvOp& op) { return lane.operation("conv"), run_short_conv(op, *this, lane); }};
     if (!std::visit(run_op, program.ops_[i])) return false;
   }
   if (hidden_out != nullptr && !give_stream(*this, lane)) return false;
+  lane.operation("head");
   return run_head(*this, lane);
 }
 
@@ -134,7 +149,8 @@ bool Program::run(const StepInput& input, const KvCache& kv, StateCache& state, 
   std::vector<Step> pieces;
   for (size_t first = 0; first < input.rows; first += max_rows_)
     pieces.emplace_back(*this, input, kv, state, probe, first, std::min(max_rows_, input.rows - first));
-  Team team(pool_, interrupted);
+  phase_times_.clear();
+  Team team(pool_, interrupted, times_phases_ ? &phase_times_ : nullptr);
   bool finished = true;  // all threads leave when one sees the interrupt; the calling one says how it ended
   pool_.help([&](size_t id) {
     Lane lane(team, id, pool_.threads());

@@ -35,7 +35,8 @@ class Hold {
 // is 0 for a later one, so that nobody has to clear it.
 class Team {
  public:
-  Team(Pool& pool, const Interrupted& interrupted);
+  // `times` is filled by the calling thread; null: nobody wants to know.
+  Team(Pool& pool, const Interrupted& interrupted, std::vector<PhaseTime>* times = nullptr);
 
  private:
   friend class Lane;
@@ -50,6 +51,9 @@ class Team {
   std::vector<Word> taken_;        // items taken from each thread's share
   Word done_;                      // items done
   WaitWord over_;                  // phases that are over
+  std::vector<PhaseTime>* times_;
+  std::chrono::steady_clock::time_point begun_;  // the phase that is timed
+  uint32_t timed_ = 0;  // phases before this one are: who gave its core up walks through them again
 };
 
 // One thread's walk through the step. A phase is over when its items are done, whoever did them: a thread whose core is
@@ -66,6 +70,10 @@ class Lane {
   size_t threads() const { return threads_; }
   uint32_t phases() const { return phase_; }  // that it has walked through
   bool gave_up_core() const { return gave_up_core_; }
+
+  // How the phases from here on, and the next one, are called where they are timed.
+  void operation(const char* name) { operation_ = name; }
+  void phase(const char* name) { name_ = name; }
 
   // Both: at most once a phase.
   // f(i) for each i < n, once over all threads. The same thread begins with the same part each time, so it stays in its
@@ -100,12 +108,14 @@ class Lane {
   // The next items of `size` in a part: one, or a `piece`-th of those left.
   Taken take(size_t part, size_t size, size_t piece);
   void report();
+  void keep_time(std::chrono::steady_clock::time_point done);
 
   using Clock = std::chrono::steady_clock;
   Team& team_;
   const size_t id_;
   const size_t threads_;
   const Clock::time_point entered_ = Clock::now();
+  const char *operation_ = "", *name_ = "";
   uint32_t phase_ = 0;
   size_t items_ = 0;     // of this phase
   size_t finished_ = 0;  // by this thread

@@ -6,6 +6,7 @@
 
 bool run_embed(const Step& step, Lane& lane) {
   const EmbedOp& op = step.embed();
+  lane.phase("embedding");
   lane.share(step.rows, [&](size_t m) {
     float* x = step.s.x + m * step.s.x_ld;
     op.weight->row(static_cast<size_t>(step.tokens[m]), x);
@@ -19,6 +20,7 @@ bool run_mix(const Step& step, Lane& lane) {
   const Weight& weight = *step.mix().weight;
   Operand operand;
   if (!make_ready(&operand, step, lane, weight, {step.inputs, weight.shape.cols}, step.rows)) return false;
+  lane.phase("input projection");
   lane.share(weight.panels, [&](size_t p) {
     const size_t column = p * kPanelRows, width = std::min<size_t>(kPanelRows, step.hidden - column);
     float* part = step.s.per_thread[lane.id()].panel;
@@ -30,6 +32,7 @@ bool run_mix(const Step& step, Lane& lane) {
 }
 
 bool take_stream(const Step& step, Lane& lane) {
+  lane.phase("copy");
   lane.share(step.rows, [&](size_t m) {
     std::copy_n(step.inputs + m * step.hidden, step.hidden, step.s.x + m * step.s.x_ld);
   });
@@ -37,6 +40,7 @@ bool take_stream(const Step& step, Lane& lane) {
 }
 
 bool give_stream(const Step& step, Lane& lane) {
+  lane.phase("copy");
   lane.share(step.rows, [&](size_t m) {
     std::copy_n(step.s.x + m * step.s.x_ld, step.hidden, step.hidden_out + m * step.hidden);
   });
@@ -63,6 +67,7 @@ bool run_head(const Step& step, Lane& lane) {
     Operand operand;
     const Source wanted{s.x, s.x_ld, &op.norm, step.out_rows, step.first};
     if (!make_ready(&operand, step, lane, *op.weight, wanted, step.outs)) return false;
+    lane.phase("logits");
     lane.share(op.weight->panels, [&](size_t p) {
       const size_t width = std::min<size_t>(kPanelRows, vocab - p * kPanelRows);
       float* logits = step.logits + p * kPanelRows;
