@@ -3,6 +3,7 @@
 import re
 import signal
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -96,6 +97,7 @@ def test_ctrl_c_ends_an_answer_and_not_the_program(endless: Path) -> None:  # no
     terminal.expect(r"[a-z ]{10}")
     terminal.child.kill(signal.SIGINT)
     terminal.expect(ASKS)
+    time.sleep(1)  # until it reads: what comes right after the prompt is seen with the next key only
     terminal.child.sendintr()
     assert "Ctrl-D or /bye ends" in terminal.expect(ASKS)
     terminal.say("/bye")

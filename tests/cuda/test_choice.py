@@ -85,7 +85,7 @@ def test_a_card_that_computes_wrong_is_not_used(
 
 
 MUTATIONS = {
-    "the offset": ("linear.cuh", "whole -= W::kOffset *", "whole -= 2 * W::kOffset *"),
+    "the offset": ("linear.cuh", "total -= W::kOffset *", "total -= 2 * W::kOffset *"),
 }
 
 

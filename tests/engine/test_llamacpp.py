@@ -177,14 +177,14 @@ def test_cancelled_and_interrupted_steps_leave_nothing_behind(
 
 
 def test_ctrl_c_is_seen_inside_a_long_step(gguf: Path) -> None:
-    with open_llamacpp(gguf, context=4096, threads=1, prefill_chunk=4096) as engine:
+    with open_llamacpp(gguf, context=4096, threads=1, prefill_chunk=4096) as engine, engine.driver.here():
         timer = threading.Timer(0.5, os.kill, (os.getpid(), signal.SIGINT))
         stream = engine.stream(Request(tuple(i % 1000 + 100 for i in range(4000)), GREEDY))
         assert isinstance(next(stream), Started)
         started = time.monotonic()
         timer.start()
         with pytest.raises(KeyboardInterrupt):
-            next(stream)
+            list(stream)
         assert engine.scheduler.idle
         assert time.monotonic() - started < 60
         text = run(engine, ask(engine, "What is the capital of France?"))

@@ -24,6 +24,7 @@ class Fake:
     """A program that only tells how long its steps take, on a clock of its own."""
 
     vocab = 10
+    states = 0
 
     def __init__(self, threads: int, seconds: dict[int, float], a_row: float = 0.0) -> None:
         self.threads, self.seconds, self.a_row = threads, seconds, a_row
