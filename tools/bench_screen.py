@@ -27,6 +27,7 @@ from localinfer.engine.opening import open_engine
 from localinfer.engine.protocol import Engine, Request
 from localinfer.events import Event, Finished, Stats
 from localinfer.tui.app import ChatApp, make_app
+from localinfer.tui.pacing import spare_pauses
 from localinfer.tui.widgets.pane import ChatPane
 from tests.tui.scripted import ScriptedEngine
 from tests.tui.writing import Writer
@@ -162,6 +163,7 @@ def run_app(options: argparse.Namespace, out: int) -> None:
         )
         bench = Bench(app, options.panes, options.tokens, out)
         app.call_later(bench.begin)
+        spare_pauses()
         app.run()
 
 

@@ -29,6 +29,7 @@ from localinfer.errors import NotFound, UsageError
 from localinfer.tui import handlers
 from localinfer.tui.engines import OpenModel
 from localinfer.tui.meter import Meter, OfferFor, StartMeter
+from localinfer.tui.pacing import spare_pauses
 from localinfer.tui.palette import CommandHits
 from localinfer.tui.screen_saving import ScreenWriter
 from localinfer.tui.screens.chat import ChatScreen
@@ -281,6 +282,7 @@ def run_app(
         offer_for=offer_for,
     )
     sys.setswitchinterval(SWITCH_S)
+    spare_pauses()
     try:
         app.run()
     finally:

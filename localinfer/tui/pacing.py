@@ -1,5 +1,6 @@
 """How often answers are drawn: the engine needs the interpreter and the cores more than the screen does."""
 
+import gc
 import time
 from collections.abc import Callable
 
@@ -48,3 +49,11 @@ class Pacing:
         elif self.together < waiting:
             self.together += 1
         self._drawn_at, self._cpu_then = now, cpu
+
+
+def spare_pauses() -> None:
+    """Let the garbage collector leave alone what is there when the app starts, and look at all of the rest more rarely:
+    keys wait meanwhile, 0.2 s on a slow core."""
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(20_000, 20, 100)
