@@ -120,15 +120,16 @@ class Chat:
         self.warnings = rendered.warnings
         return self.engine.tokenizer.encode_rendered(rendered.text, rendered.guard)
 
-    def marks(self, turns: Sequence[Message], tokens: list[int]) -> tuple[int, ...]:
-        """How many of the `tokens` of `turns` other conversations are likely to begin with, too: the system prompt, and
-        all but what asks for an answer. Only models with recurrent layers need to know."""
+    def marks(self, turns: Sequence[Message], tokens: list[int], keep: int = 0) -> tuple[int, ...]:
+        """How many of the `tokens` of `turns` other conversations are likely to begin with, too: the system prompt
+        (`keep`, if that is known), and all but what asks for an answer. Only models with recurrent layers need to
+        know."""
         if not self.engine.info.state_bytes or self.raw or turns[-1].role == "assistant":
             return ()
         turns = list(turns)
         try:
             later = self._tokens([*turns[self._forgotten :], Message("assistant", "x"), Message("user", "x")])
-            return self._prefix_tokens(turns, tokens), shared(tokens, later)
+            return keep or self._prefix_tokens(turns, tokens), shared(tokens, later)
         except LocalInferError:  # some templates refuse turns that follow so
             return ()
 
@@ -138,7 +139,7 @@ class Chat:
         """Answer `turns`, or go on with an answer of which `begun` is there."""
         tokens, dropped = self._fit(turns, begun, begun_tokens)
         keep = self._prefix_tokens(turns, tokens) if self.on_overflow == "shift" else 0
-        marks = self.marks(turns, tokens)
+        marks = self.marks(turns, tokens, keep)
         written: list[str] = []
         stream = self._stream(tokens, keep, marks, cancelled)
         try:

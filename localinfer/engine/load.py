@@ -34,9 +34,7 @@ class Load:
     kept: int = 0
     """Blocks that nobody holds, whose content may still be used again."""
     snapshots: int = 0
-    """Snapshots of recurrent states that may be held; 0 for a model without such layers."""
-    snapshots_held: int = 0
-    """Of these, how many are."""
+    """Snapshots of recurrent states that are held."""
     on_disk: int = 0
     """Blocks of this model on disk."""
     disk_bytes: int = 0
@@ -67,8 +65,7 @@ def load_of(scheduler: Scheduler, last: Load, disk_cache: DiskCache | None = Non
         used=blocks[1],
         shared=blocks[2],
         kept=blocks[3],
-        snapshots=states.count if states else 0,
-        snapshots_held=states.held if states else 0,
+        snapshots=states.held if states else 0,
         on_disk=disk_cache.count if disk_cache else 0,
         disk_bytes=disk_cache.count_bytes if disk_cache else 0,
         disk_problem=disk_cache.problem if disk_cache else "",

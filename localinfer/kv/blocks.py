@@ -1,11 +1,12 @@
 """Which KV blocks are in use, by how many, and which comes next. Integers only; the bytes live in native code."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from typing import Protocol
 
 from localinfer.config import BLOCK_TOKENS
 from localinfer.errors import DoesNotFit
 
-__all__ = ["BLOCK_TOKENS", "BlockAllocator", "blocks_for"]
+__all__ = ["BLOCK_TOKENS", "BlockAllocator", "BlockStore", "blocks_for"]
 
 
 def blocks_for(tokens: int) -> int:
@@ -89,3 +90,34 @@ class BlockAllocator:
         if block in self._idle:
             del self._idle[block]
             self._free.append(block)
+
+
+class BlockStore(Protocol):
+    """Where full blocks are kept longer than the cache has room for them, found by their content."""
+
+    def names(self, tokens: Sequence[int], count: int) -> Sequence[bytes]:
+        """The names of the first `count` blocks of `tokens`: other tokens up to a block's end, another name."""
+        ...
+
+    def __contains__(self, name: object) -> bool: ...
+
+    def fetch(self, name: bytes, block: int) -> bool:
+        """Bring what is kept under `name` into `block` of the cache; False if it is of no use."""
+        ...
+
+    def short(self, tokens: Sequence[int], count: int) -> bytes:
+        """The name of the block after the first `count` ones when it lacks but its last token."""
+        ...
+
+    def used(self, names: Sequence[bytes]) -> None:
+        """These are the first blocks of a text that is in use."""
+        ...
+
+    def drop(self, name: bytes) -> None:
+        """Keep this block no longer."""
+        ...
+
+    def keep(self, name: bytes, block: int, at: int) -> None:
+        """Keep what is in `block`, the one `at` this place of the text that was told of last in `used`. What is there
+        already is not kept twice."""
+        ...

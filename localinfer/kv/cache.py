@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
-from localinfer.kv.blocks import BLOCK_TOKENS, BlockAllocator, blocks_for
+from localinfer.kv.blocks import BLOCK_TOKENS, BlockAllocator, BlockStore, blocks_for
 from localinfer.kv.prefix import ROOT, PrefixIndex
 from localinfer.kv.states import EVERY, States, aligned
 
@@ -96,37 +96,6 @@ class Cache(Protocol):
 
     def close(self, lease: Lease) -> None:
         """The sequence is over."""
-        ...
-
-
-class BlockStore(Protocol):
-    """Where full blocks are kept longer than the cache has room for them, found by their content."""
-
-    def names(self, tokens: Sequence[int], count: int) -> Sequence[bytes]:
-        """The names of the first `count` blocks of `tokens`: other tokens up to a block's end, another name."""
-        ...
-
-    def __contains__(self, name: object) -> bool: ...
-
-    def fetch(self, name: bytes, block: int) -> bool:
-        """Bring what is kept under `name` into `block` of the cache; False if it is of no use."""
-        ...
-
-    def short(self, tokens: Sequence[int], count: int) -> bytes:
-        """The name of the block after the first `count` ones when it lacks but its last token."""
-        ...
-
-    def used(self, names: Sequence[bytes]) -> None:
-        """These are the first blocks of a text that is in use."""
-        ...
-
-    def drop(self, name: bytes) -> None:
-        """Keep this block no longer."""
-        ...
-
-    def keep(self, name: bytes, block: int, at: int) -> None:
-        """Keep what is in `block`, the one `at` this place of the text that was told of last in `used`. What is there
-        already is not kept twice."""
         ...
 
 

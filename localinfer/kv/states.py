@@ -4,7 +4,7 @@ numbers live in native code."""
 from collections.abc import Sequence
 from typing import Protocol
 
-from localinfer.kv.blocks import BLOCK_TOKENS
+from localinfer.kv.blocks import BLOCK_TOKENS, BlockStore
 
 EVERY = 2048
 """Tokens of a long text between two snapshots."""
@@ -22,23 +22,13 @@ class StateStore(Protocol):
         ...
 
 
-class DiskStates(Protocol):
-    """Where states are kept longer, found by the name of the block that they come after; see `BlockStore`."""
-
-    def names(self, tokens: Sequence[int], count: int) -> Sequence[bytes]: ...
-    def __contains__(self, name: object) -> bool: ...
-    def fetch(self, name: bytes, block: int) -> bool: ...
-    def drop(self, name: bytes) -> None: ...
-    def keep(self, name: bytes, block: int, at: int) -> None: ...
-
-
 class States:
     """States of `slots` running sequences, and up to `snapshots` more after full blocks, each under its block's link.
 
-    The least recently used snapshot makes room for a new one.
+    The least recently used snapshot makes room for a new one. On `disk` a state has the name of the block before it.
     """
 
-    def __init__(self, store: StateStore, slots: int, snapshots: int, disk: DiskStates | None = None) -> None:
+    def __init__(self, store: StateStore, slots: int, snapshots: int, disk: BlockStore | None = None) -> None:
         self.disk = disk
         self.count = snapshots
         self._store = store
@@ -57,11 +47,9 @@ class States:
         """The names on disk of the states after the first `count` blocks; none without a disk."""
         return () if self.disk is None else self.disk.names(tokens, count)
 
-    def save(self, slot: int, link: int) -> int:
-        """Keep the state in `slot` as that after the block of `link`; gives its location."""
-        location = self._take(link)
-        self._store.copy_state(slot, location)
-        return location
+    def save(self, slot: int, link: int) -> None:
+        """Keep the state in `slot` as that after the block of `link`."""
+        self._store.copy_state(slot, self._take(link))
 
     def restore(self, link: int, slot: int, position: int, name: bytes = b"") -> bool:
         """Bring the state after the block of `link` into `slot`, from disk under `name` if need be; False if it is

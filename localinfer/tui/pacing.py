@@ -54,6 +54,5 @@ class Pacing:
 def spare_pauses() -> None:
     """Let the garbage collector leave alone what is there when the app starts, and look at all of the rest more rarely:
     keys wait meanwhile, 0.2 s on a slow core."""
-    gc.collect()
     gc.freeze()
     gc.set_threshold(20_000, 20, 100)

@@ -66,10 +66,10 @@ class Total:
             (load.shared, "shared"),
             (load.kept, "kept"),
             (load.on_disk, "on disk"),
-            (load.snapshots_held, "states"),
+            (load.snapshots, "states"),
         )
         counts = [f"{load.used}/{load.blocks} blocks"] if load.used else []
-        counts += [f"{count} {kind}" for count, kind in (*kinds, (load.snapshots_held, "states")) if count]
+        counts += [f"{count} {kind}" for count, kind in kinds if count]
         return f"KV {', '.join(counts)}" if counts else ""
 
     @property
@@ -103,7 +103,7 @@ CURVE_WIDTH = 110
 
 _COUNTED = (
     *("decode_rows", "draft_rows", "prefill_rows", "running", "waiting", "preempted", "preemptions"),
-    *("blocks", "used", "shared", "kept", "on_disk", "snapshots", "snapshots_held"),
+    *("blocks", "used", "shared", "kept", "on_disk", "snapshots"),
 )
 
 

@@ -236,10 +236,10 @@ inline __attribute__((always_inline)) void one_wide_dot(__m256i (&dot)[4], const
 
 // One row and the whole panel. What decode does: it walks straight through the weights, and asks for them ahead.
 template <class Kind>
-void one_row(float* out, const uint8_t* tile, size_t groups, size_t group, const ActRows& a, size_t m) {
+void one_row(float* out, const uint8_t* tile, size_t groups, size_t group, const ActRows& a) {
   alignas(64) float acc[kPanelRows];
   for (size_t i = 0; i < kPanelRows; i += 8) _mm256_store_ps(acc + i, _mm256_setzero_ps());
-  const int8_t* q = a.q + m * Kind::kPlanes * a.ldq;
+  const int8_t* q = a.q;
   for (size_t g = 0; g < groups; ++g, tile += 64 + 4 * group * Kind::kBits, q += group) {
     __m256i dot[4];
 #pragma GCC unroll 4
@@ -252,8 +252,8 @@ void one_row(float* out, const uint8_t* tile, size_t groups, size_t group, const
     } else {
       one_row_dot<Kind>(dot, tile + 64, q, group);
     }
-    const __m256i offset = _mm256_slli_epi32(_mm256_set1_epi32(a.sum[m * a.lds + g]), Kind::kOffsetBits);
-    const __m256 scale = _mm256_set1_ps(a.scale[m * a.lds + g]);
+    const __m256i offset = _mm256_slli_epi32(_mm256_set1_epi32(a.sum[g]), Kind::kOffsetBits);
+    const __m256 scale = _mm256_set1_ps(a.scale[g]);
     const auto* scales = reinterpret_cast<const __m128i*>(tile);
 #pragma GCC unroll 4
     for (size_t octet = 0; octet < 4; ++octet) {
@@ -349,7 +349,7 @@ void walk(float* out, size_t ldo, const uint8_t* tile, size_t groups, size_t gro
 template <class Kind>
 void linear(float* out, size_t ldo, const uint8_t* panel, size_t k, size_t group, const ActRows* a, size_t rows) {
   const auto some = group == 32 && !kWide<Kind> ? walk<Kind, true> : walk<Kind, false>;
-  if (rows == 1) return one_row<Kind>(out, panel, k / group, group, *a, 0);
+  if (rows == 1) return one_row<Kind>(out, panel, k / group, group, *a);
   for (size_t m = 0; m < rows; m += kWalk)
     some(out + m * ldo, ldo, panel, k / group, group, *a, m, rows - m < kWalk ? rows - m : kWalk);
 }
