@@ -68,26 +68,33 @@ class Driver:
         Leaving early cancels it. So does Ctrl-C while it waits: the last words still come, then `KeyboardInterrupt`; a
         second one comes at once.
         """
-        heard: SimpleQueue[list[Event] | BaseException] = SimpleQueue()
-        handle = self.submit(request, heard.put, heard.put)
+        heard = list[Event | BaseException]()
+        wake: SimpleQueue[None] = SimpleQueue()
+
+        def put(said: list[Event] | BaseException) -> None:
+            heard.extend(said if isinstance(said, list) else [said])
+            wake.put(None)
+
+        handle = self.submit(request, put, put)
         interrupt: KeyboardInterrupt | None = None
-        ended = False
+        ended, at = False, 0
         try:
             while not ended:
                 try:
-                    said = self._next(heard)
+                    while not ended:
+                        self._wait(heard, at, wake)
+                        event = _require(heard[at])
+                        ended = isinstance(event, Finished)
+                        at += 1  # Ctrl-C comes in calls and loops: an event is taken once, and is never lost
+                        yield event
                 except KeyboardInterrupt as error:
                     if interrupt is not None:
                         raise
                     interrupt = error
                     self._engine.cancel(handle)
-                    continue
-                events = _require(said)
-                ended = isinstance(events[-1], Finished)
-                yield from events
             if interrupt is not None:
                 raise interrupt
-            _raise_error(events[-1])
+            _raise_error(heard[-1])
         finally:
             if not ended:
                 self._engine.cancel(handle)
@@ -107,11 +114,13 @@ class Driver:
         ended = False
         try:
             while not ended:
-                events = _require(await heard.get())
-                ended = isinstance(events[-1], Finished)
-                for event in events:
+                said = await heard.get()
+                if isinstance(said, BaseException):
+                    raise said
+                ended = isinstance(said[-1], Finished)
+                for event in said:
                     yield event
-            _raise_error(events[-1])
+            _raise_error(said[-1])
         finally:
             if not ended:
                 self._engine.cancel(handle)
@@ -185,10 +194,13 @@ class Driver:
         for handle in left:
             self._engine.cancel(handle)
 
-    def _next(self, heard: "SimpleQueue[list[Event] | BaseException]") -> list[Event] | BaseException:
-        while self._thread is threading.current_thread() and heard.empty():
-            self.turn()
-        return heard.get()
+    def _wait(self, heard: Sequence[object], at: int, wake: "SimpleQueue[None]") -> None:
+        """Until something is heard at `at`; whoever has the engine to itself steps it."""
+        while len(heard) <= at:
+            if self._thread is threading.current_thread():
+                self.turn()
+            else:
+                wake.get()
 
     def _run(self) -> None:
         """The driver's own thread: step while somebody waits."""
@@ -237,13 +249,13 @@ class Driver:
         return goes_on
 
 
-def _require(said: list[Event] | BaseException) -> list[Event]:
-    if isinstance(said, BaseException):
-        raise said
-    return said
+def _require(heard: Event | BaseException) -> Event:
+    if isinstance(heard, BaseException):
+        raise heard
+    return heard
 
 
-def _raise_error(last: Event) -> None:
+def _raise_error(last: Event | BaseException) -> None:
     if isinstance(last, Finished):
         last.raise_error()
 

@@ -170,7 +170,7 @@ def test_an_interrupt_in_the_drivers_own_thread_comes_out_of_the_stream(llama: P
 def test_ctrl_c_ends_the_request_and_its_last_words_still_come(llama: Path, *, here: bool) -> None:
     def before(step: int) -> None:
         if step == 5:
-            time.sleep(0.0 if here else 2.0)  # whoever reads has come to wait again
+            time.sleep(0.0 if here else 2.0)  # whoever reads is in `stream` again, not in its own code
             os.kill(os.getpid(), signal.SIGINT)
 
     def read(engine: StepEngine) -> list[Event]:

@@ -14,6 +14,7 @@ from localinfer.engine.load import Load
 from localinfer.errors import ContextOverflow, NotFound
 from localinfer.tui.app import ChatApp
 from localinfer.tui.meter import Sample
+from localinfer.tui.screens.chat import ChatScreen
 from tests.tui.conftest import press, quiet_app, say, screen_text, settle, still
 from tests.tui.scripted import ScriptedEngine
 
@@ -60,24 +61,31 @@ async def test_reply(scripted: Scripted, golden_svg: Golden, size: tuple[int, in
 
 @SIZES
 async def test_decoding(scripted: Scripted, golden_svg: Golden, size: tuple[int, int]) -> None:
-    engine, reached, go_on = ScriptedEngine(PIECES), threading.Event(), threading.Event()
+    engine, reached, go_on = ScriptedEngine(PIECES), threading.Semaphore(0), threading.Semaphore(0)
 
     def hold(index: int) -> None:
-        if index == 12:
-            reached.set()
-            go_on.wait(60)
+        if index in {-1, 12}:  # in the prefill, and in the answer
+            reached.release()
+            go_on.acquire(timeout=60)
 
     engine.before_piece = hold
     app = scripted(engine=engine)
     async with app.run_test(size=size) as pilot:
         await settle(pilot)
         await pilot.press(*"Why is the sky blue?", "enter")
-        while not reached.is_set():
+        while not reached.acquire(blocking=False):
+            await pilot.pause(0.01)
+        await still(pilot)
+        go_on.release()
+        while not reached.acquire(blocking=False):
             await pilot.pause(0.01)
         await pilot.press(*"typing", "ctrl+j", *"ahead")
         await still(pilot)
+        assert isinstance(app.screen, ChatScreen)
+        app.screen.tick()  # no clock looks at the figures here
+        await still(pilot)
         golden_svg(app, f"decoding-{size[0]}x{size[1]}")
-        go_on.set()
+        go_on.release()
         await settle(pilot)
 
 

@@ -118,7 +118,7 @@ class ChatScreen(PaneScreen):
         self.post_message(self.Ready())
         self.mark()
         if self._tick_s is not None:
-            self.set_interval(self._tick_s, self._tick)
+            self.set_interval(self._tick_s, self.tick)
             self.set_interval(KEEP_EVERY_S, self.keep_soon)
             self.set_interval(FOLLOW_EVERY_S, self.follow_others)
         self.call_after_refresh(self._load_first)  # paint first
@@ -307,7 +307,8 @@ class ChatScreen(PaneScreen):
         else:
             quit_app()
 
-    def _tick(self) -> None:
+    def tick(self) -> None:
+        """Look at the figures of all panes."""
         for pane in self.panes:
             pane.running.tick()
         self._account()
