@@ -117,10 +117,10 @@ class Driver:
                 said = await heard.get()
                 if isinstance(said, BaseException):
                     raise said
-                ended = isinstance(said[-1], Finished)
                 for event in said:
+                    ended = isinstance(event, Finished)
                     yield event
-            _raise_error(said[-1])
+            _raise_error(event)
         finally:
             if not ended:
                 self._engine.cancel(handle)

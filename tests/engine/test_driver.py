@@ -166,12 +166,15 @@ def test_an_interrupt_in_the_drivers_own_thread_comes_out_of_the_stream(llama: P
         assert run_one(engine, PROMPTS[3]).token_ids == plain.token_ids
 
 
-@pytest.mark.parametrize("here", [True, False])
-def test_ctrl_c_ends_the_request_and_its_last_words_still_come(llama: Path, *, here: bool) -> None:
+@pytest.mark.parametrize("to", ["here", "process", "driver"])
+def test_ctrl_c_ends_the_request_and_its_last_words_still_come(llama: Path, to: str) -> None:
     def before(step: int) -> None:
         if step == 5:
-            time.sleep(0.0 if here else 2.0)  # whoever reads is in `stream` again, not in its own code
-            os.kill(os.getpid(), signal.SIGINT)
+            time.sleep(0.0 if to == "here" else 2.0)  # whoever reads is in `stream` again, not in its own code
+            if to == "driver":  # the reader is not woken: the signal is seen when the next event has come
+                signal.pthread_kill(threading.get_ident(), signal.SIGINT)
+            else:
+                os.kill(os.getpid(), signal.SIGINT)
 
     def read(engine: StepEngine) -> list[Event]:
         events = list[Event]()
@@ -182,7 +185,7 @@ def test_ctrl_c_ends_the_request_and_its_last_words_still_come(llama: Path, *, h
 
     with open_tiny(llama) as engine:
         hold(engine, before)
-        if here:
+        if to == "here":
             with engine.driver.here():
                 events = read(engine)
         else:
