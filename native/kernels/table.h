@@ -23,8 +23,8 @@ struct ActRows {
   size_t lds;
 };
 
-// For six queries: 16 groups of columns a token of a KV split.
-enum { kAttendRoom = 6 * kKvChunk * 16 };
+// For 128 values of each token of a KV split, or for 16 groups of columns of it and six queries.
+enum { kAttendRoom = kKvChunk * 128 };
 
 // Attention of rows at consecutive positions of one sequence, times the query heads that share one KV head, over one
 // KV split s: tokens 256 s .. 256 s + 255. Row m stands at position + m; it sees the tokens up to its own, the last
@@ -48,7 +48,7 @@ struct AttendJob {
   const int32_t* q_sum;
   size_t lds;
   float scale;  // 16 bit: score = scale * (q . k)
-  float* room;  // 4 bit: kAttendRoom floats, 64-byte aligned, that nobody else uses meanwhile
+  float* room;  // kAttendRoom floats, 64-byte aligned, that nobody else uses meanwhile
   // The result: m and l of query (m, h) at [m*ldm + h], acc at [m*lda + h*head_dim].
   float* m;
   float* l;
