@@ -286,6 +286,20 @@ class Program:
         Fewer when the system has no more to give. Raises RuntimeError while a step is running.
         """
 
+    def set_prefetch(self, bytes: int) -> None:
+        """
+        From now on one row asks for weights so many bytes ahead, a multiple of 64 up to 1 MiB; 0: not at all.
+        No bit of what is computed changes. Raises RuntimeError while a step is running, ValueError.
+        """
+
+    @property
+    def prefetch(self) -> int:
+        """Bytes that one row asks for weights ahead."""
+
+    @property
+    def takes_prefetch(self) -> bool:
+        """Whether its kernels heed `set_prefetch`."""
+
     @property
     def hidden(self) -> int:
         """Numbers of a row of the residual stream."""

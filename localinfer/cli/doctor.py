@@ -138,6 +138,8 @@ def steps() -> dict[str, Any]:
             "kv_bits": key.kv_bits,
             "step_s": dict(found.step_s),
             "tried_s": dict(found.tried),
+            "prefetch_bytes": found.prefetch,
+            "tried_prefetch_s": dict(found.tried_prefetch),
             "measured": found.measured,
         }
         for key, found in entries()
@@ -267,6 +269,9 @@ def _print_steps(found: dict[str, Any]) -> None:
         rows = ", ".join(f"{n} rows x{seconds / one[1]:.2f}" for n, seconds in more)
         threads = f"{model['threads']} thread{'s' * (model['threads'] != 1)}"
         line(f"step          {model['model']}, {model['kernel']}, {threads}: {one[1] * 1e3:.2f} ms; {rows}")
+        if tried := model["tried_prefetch_s"]:
+            times = ", ".join(f"{ahead // 1024} KB {seconds * 1e3:.2f} ms" for ahead, seconds in sorted(tried.items()))
+            line(f"  prefetch    {model['prefetch_bytes'] // 1024} KB ahead; tried: {times}")
 
 
 def _print_settings(found: dict[str, Any]) -> None:

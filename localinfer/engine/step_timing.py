@@ -1,6 +1,7 @@
-"""What a step of n rows costs, measured when a model is first loaded on a machine, and how many threads make it cheap.
+"""What a step of n rows costs, measured when a model is first loaded on a machine, and how it gets cheap there: on how
+many threads, and how far ahead of their use one row asks memory for weights.
 
-No answer depends on it: the same bits come out whatever the number of threads. It is cached in `step_timing_file()`
+No answer depends on it: the same bits come out whatever is chosen. It is cached in `step_timing_file()`
 under all that could change it, and measured again when any of that changes.
 """
 
@@ -30,11 +31,17 @@ BUDGET_S = 0.7
 FASTER = 0.95
 """Fewer threads must take this part of the time of all, or less, to be chosen: prefill wants them all."""
 
+PREFETCH = (4096, 0, 2048, 8192, 16384)
+"""Bytes ahead that are tried; what is best differs by the processor's own prefetcher and its memory."""
+
+NEARER = 0.97
+"""Another distance must take this part of the time of the kernels' own, or less, to be chosen."""
+
 DEEP_ROWS, DEPTH, DEEP_BUDGET_S = (1, 8), 2048, 0.15
 """Rows of the steps that are measured after a context, its tokens at most, and the seconds that this may take. Nothing
 was ever written there, so it is the arithmetic of attention that is measured, not its memory."""
 
-FORMAT = 2
+FORMAT = 3
 MOST_CACHED = 100
 _HINT = "run `localinfer doctor --recalibrate`; models are then measured again when they are loaded"
 
@@ -68,6 +75,10 @@ class StepTiming:
     """Seconds of a step of one row by number of threads, for all that were compared."""
     measured: float
     """When, seconds since 1970."""
+    prefetch: int = 0
+    """Bytes ahead of their use that one row asks memory for weights; 0: it does not."""
+    tried_prefetch: Mapping[int, float] = field(default_factory=dict)
+    """Seconds of a step of one row by such a distance; empty where there was no time, or no choice."""
     deep_s: Mapping[int, float] = field(default_factory=dict)
     """Seconds of a step by its rows after `depth` tokens; empty where the context is too short for that."""
     depth: int = 0
@@ -100,6 +111,8 @@ def cached_or_measured(
     """`cached`, or else a measurement, which is cached; the program is left with the threads it names. `on_card`:
     threads do not compute, and are left as they are."""
     if cached is not None and cached.step_s:
+        if program.takes_prefetch:
+            program.set_prefetch(cached.prefetch)
         return cached
     found = measure(program, choose=key.threads == 0 and not on_card, context=context)
     _write(key, found)
@@ -114,7 +127,8 @@ def measure(
     clock: Callable[[], float] = time.perf_counter,
     budget: float = BUDGET_S,
 ) -> StepTiming:
-    """Run steps of one sequence on an empty cache, and with `choose` set the program's threads to the fastest number.
+    """Run steps of one sequence on an empty cache; leave the program with the fastest prefetch distance, and with
+    `choose` on the fastest number of threads.
 
     The least of several times counts: a busy machine makes a step slower, and nothing makes it faster than it is.
     """
@@ -128,6 +142,7 @@ def measure(
     if choose:
         _choose(program, tried, time_step, clock, stop - 2 * budget / 3)
         times[1] = tried[program.threads]
+    distances = _choose_prefetch(program, times, time_step, clock, stop - budget / 3) if program.takes_prefetch else {}
     for _ in range(5):
         for rows in (n for n in ROWS if n <= context):
             expected = times.get(rows) or 2 * times[max(times)]
@@ -136,7 +151,16 @@ def measure(
             times[rows] = min(time_step(rows), times.get(rows, math.inf))
     depth = min(DEPTH, context - ROWS[-1])
     deep = _deep(time_step, times, depth, clock) if depth >= DEPTH // 8 else {}
-    return StepTiming(program.threads, dict(sorted(times.items())), tried, time.time(), deep, depth if deep else 0)
+    return StepTiming(
+        program.threads,
+        dict(sorted(times.items())),
+        tried,
+        time.time(),
+        prefetch=program.prefetch if program.takes_prefetch else 0,
+        tried_prefetch=distances,
+        deep_s=deep,
+        depth=depth if deep else 0,
+    )
 
 
 def _deep(
@@ -173,6 +197,30 @@ def _choose(
     chosen = best if tried[best] <= FASTER * tried[most] else most
     if chosen != program.threads:
         program.set_threads(chosen)
+
+
+def _choose_prefetch(
+    program: "native.Program",
+    times: dict[int, float],
+    time_step: Callable[[int], float],
+    clock: Callable[[], float],
+    stop: float,
+) -> dict[int, float]:
+    """Try all distances by turns, as often as there is time; the program is left with the best, `times` with what a
+    step of one row takes then. Gives what was seen; nothing if there was no time for each."""
+    own, seen = program.prefetch, dict[int, float]()
+    distances = [own, *(n for n in PREFETCH if n != own)]
+    for _ in range(3):
+        if clock() + len(distances) * times[1] > stop:
+            break
+        for distance in distances:
+            program.set_prefetch(distance)
+            seen[distance] = min(time_step(1), seen.get(distance, math.inf))
+    best = min(seen, key=lambda distance: seen[distance], default=own)
+    chosen = best if seen and seen[best] <= NEARER * seen[own] else own
+    program.set_prefetch(chosen)
+    times[1] = min(seen.get(chosen, math.inf), times[1])
+    return seen
 
 
 class TimeStep(Protocol):
@@ -215,12 +263,20 @@ def entries() -> Iterator[tuple[Key, StepTiming]]:
         try:
             key = Key(**entry["key"])
             threads, cores = int(entry["threads"]), int(key.cores)
-            deep, depth = _times(entry["deep_s"]), int(entry["depth"])
             found = StepTiming(
-                threads, _times(entry["step_s"]), _times(entry["tried"]), float(entry["measured"]), deep, depth
+                threads,
+                _times(entry["step_s"]),
+                _times(entry["tried"]),
+                float(entry["measured"]),
+                prefetch=int(entry["prefetch"]),
+                tried_prefetch=_times(entry["tried_prefetch"], least=0, most=max(PREFETCH)),
+                deep_s=_times(entry["deep_s"]),
+                depth=int(entry["depth"]),
             )
-            if deep and not 0 < depth <= DEPTH:
-                raise ValueError(f"{depth} tokens")
+            if found.deep_s and not 0 < found.depth <= DEPTH:
+                raise ValueError(f"{found.depth} tokens")
+            if found.prefetch not in PREFETCH:
+                raise ValueError(f"{found.prefetch} bytes ahead")
             if not 1 <= threads <= max(cores, int(key.threads)) or 1 not in found.step_s:
                 raise ValueError(f"{threads} threads of {cores}")
         except (KeyError, TypeError, ValueError, AttributeError) as error:
@@ -238,9 +294,9 @@ def forget() -> int:
     return count
 
 
-def _times(stored: Any) -> dict[int, float]:
+def _times(stored: Any, least: int = 1, most: int = 4096) -> dict[int, float]:
     times = {int(n): float(seconds) for n, seconds in stored.items()}
-    if not all(0 < n <= 4096 and 0 < seconds < math.inf for n, seconds in times.items()):
+    if not all(least <= n <= most and 0 < seconds < math.inf for n, seconds in times.items()):
         raise ValueError(f"times {times}")
     return dict(sorted(times.items()))
 
@@ -250,6 +306,8 @@ def _stored() -> list[Any]:
     if not path.exists():
         return []
     cached = read_object(path)
+    if cached.get("format") == FORMAT - 1:  # the release before wrote it: measured anew
+        return []
     models = cached.get("models")
     if cached.get("format") != FORMAT or not isinstance(models, list):
         raise Corrupt(f"{path}: is no list of measurements of format {FORMAT}", hint=_HINT)
@@ -269,6 +327,8 @@ def _write(key: Key, found: StepTiming) -> None:
             "step_s": {str(rows): seconds for rows, seconds in one.step_s.items()},
             "tried": {str(threads): seconds for threads, seconds in one.tried.items()},
             "measured": one.measured,
+            "prefetch": one.prefetch,
+            "tried_prefetch": {str(distance): seconds for distance, seconds in one.tried_prefetch.items()},
             "deep_s": {str(rows): seconds for rows, seconds in one.deep_s.items()},
             "depth": one.depth,
         }

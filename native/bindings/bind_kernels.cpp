@@ -99,7 +99,7 @@ void linear_int(Matrix<float> out, Vector<const uint8_t> panel, Matrix<const int
   require_aligned(panel.data(), "panel");
   const size_t lds = row_stride(scale, "scale");
   require(lds == row_stride(sum, "sum"), "linear: rows of scale and sum must be equally far apart");
-  const ActRows a{q.data(), scale.data(), sum.data(), row_stride(q, "q"), lds};
+  const ActRows a{q.data(), scale.data(), sum.data(), row_stride(q, "q"), lds, 0};
   const size_t ldo = row_stride(out, "out");
   const KernelTable& kernels = kernels_for(isa);
   nb::gil_scoped_release unlocked;

@@ -278,6 +278,11 @@ void bind_program(nb::module_& m) {
       .def("set_threads", &Program::set_threads, "threads"_a, nb::call_guard<nb::gil_scoped_release>(),
            "From now on so many threads compute; 0: one a physical core. No bit of what they compute changes.\n\n"
            "Fewer when the system has no more to give. Raises RuntimeError while a step is running.")
+      .def("set_prefetch", &Program::set_prefetch, "bytes"_a,
+           "From now on one row asks for weights so many bytes ahead, a multiple of 64 up to 1 MiB; 0: not at all.\n"
+           "No bit of what is computed changes. Raises RuntimeError while a step is running, ValueError.")
+      .def_prop_ro("prefetch", &Program::prefetch, "Bytes that one row asks for weights ahead.")
+      .def_prop_ro("takes_prefetch", &Program::takes_prefetch, "Whether its kernels heed `set_prefetch`.")
       .def_prop_ro("hidden", &Program::hidden, "Numbers of a row of the residual stream.")
       .def_prop_ro("layers", &Program::layers, "Layers: each an `attend` or `short_conv` and the `gated_mlp` after it.")
       .def_prop_ro("kv_layers", &Program::kv_layers, "Layers with keys and values.")

@@ -30,7 +30,7 @@ struct Rows {
 
 void multiply(const KernelTable& k, const LinearTest& test, const WeightShape& shape, const uint8_t* panel, Rows& rows) {
   const size_t groups = test.group > 0 ? test.cols / test.group : 1;
-  const ActRows a{rows.q.data(), rows.scale.data(), rows.sum.data(), test.cols, groups};
+  const ActRows a{rows.q.data(), rows.scale.data(), rows.sum.data(), test.cols, groups, k.prefetch};
   float* out = rows.out.data();
   switch (test.kind) {
     case kInt4: return k.linear_i4(out, kPanelRows, panel, test.cols, test.group, &a, test.rows);

@@ -44,7 +44,7 @@ bool make_ready(Operand* operand, const Step& step, Lane& lane, const Weight& we
   }
   const bool few = rows <= kFewRows;
   const Scratch::Quantized& to = few ? s.per_thread[lane.id()].few : s.shared;
-  *operand = {{to.q, to.scale, to.sum, s.q_ld, s.scale_ld}, to.normed, s.x_ld, few, from};
+  *operand = {{to.q, to.scale, to.sum, s.q_ld, s.scale_ld, step.prefetch}, to.normed, s.x_ld, few, from};
   if (few) return true;
   lane.phase(from.norm != nullptr ? "norm" : "quantize");
   lane.share(rows, [&](size_t m) { ready_row(step, lane, weight, from, to, m); });
@@ -59,7 +59,7 @@ void produce(const Step& step, const Weight& weight, size_t m, size_t first, con
 
 Operand produced(const Step& step) {
   const Scratch& s = step.s;
-  return {{s.produced.q, s.produced.scale, s.produced.sum, s.q_ld, s.scale_ld}};
+  return {{s.produced.q, s.produced.scale, s.produced.sum, s.q_ld, s.scale_ld, step.prefetch}};
 }
 
 void run_panel(const Step& step, const Lane& lane, const Weight& weight, size_t panel, Operand& operand, size_t rows,

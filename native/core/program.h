@@ -241,6 +241,11 @@ class Program {
   size_t input_columns(size_t begin) const;
   // From now on so many threads compute; 0: one a physical core. No bit of what they compute changes.
   void set_threads(size_t threads);
+  // From now on one row asks for weights so many bytes ahead, whole lines of the cache; 0: not. No bit changes. Kernel
+  // sets without `takes_prefetch` pass it over.
+  void set_prefetch(size_t bytes);
+  size_t prefetch() const { return prefetch_; }
+  bool takes_prefetch() const { return device_ == nullptr && kernels_.takes_prefetch; }
 
   size_t max_rows() const { return max_rows_; }
   size_t threads() const { return pool_.threads(); }
@@ -285,6 +290,7 @@ class Program {
   const size_t hidden_;
   const size_t max_rows_;
   const KernelTable& kernels_;
+  size_t prefetch_ = kernels_.prefetch;
   Pool pool_;
   std::vector<RopeTable> ropes_;
   EmbedOp embed_;

@@ -107,7 +107,8 @@ Step::Step(Program& owner, const StepInput& input, const KvCache& cache, const S
       end(owner.op_of_layer(input.end != 0 ? input.end : owner.layers())),
       inputs(input.inputs == nullptr ? nullptr : input.inputs + first_row * owner.input_columns(input.begin)),
       hidden_out(input.hidden == nullptr ? nullptr : input.hidden + first_row * owner.hidden_),
-      apart(each_alone(input.sequences + first_row, count)) {
+      apart(each_alone(input.sequences + first_row, count)),
+      prefetch(owner.prefetch_) {
   const int32_t* from = std::lower_bound(input.out_rows, input.out_rows + input.outs, static_cast<int32_t>(first));
   const int32_t* to = std::lower_bound(from, input.out_rows + input.outs, static_cast<int32_t>(first + count));
   out_rows = from;

@@ -160,6 +160,7 @@ struct Step {
   const float* inputs;  // of this piece, or null
   float* hidden_out;    // of this piece, or null
   bool apart;  // no two rows are of one sequence
+  size_t prefetch;  // of weights, by one row
 
   bool run(Lane& lane) const;  // false: interrupted
   const EmbedOp& embed() const { return program.embed_; }

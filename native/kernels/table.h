@@ -21,6 +21,8 @@ struct ActRows {
   const int32_t* sum;
   size_t ldq;
   size_t lds;
+  // A hint, for one row: how many bytes ahead of its use a weight is asked for; 0: not at all.
+  size_t prefetch;
 };
 
 // For 128 values of each token of a KV split, or for 16 groups of columns of it and six queries.
@@ -62,6 +64,10 @@ struct AttendJob {
 
 struct KernelTable {
   const char* isa;
+
+  // The `prefetch` that suits one row where nothing was measured; no bit depends on it.
+  size_t prefetch;
+  bool takes_prefetch;  // the integer kernels heed it
 
   // One row to int8 by group: scale = absmax/127, q = round-to-nearest-even(x * (127/absmax)); a zero group has
   // scale 0 and q 0. group divides k. NaN is above infinity in absmax. Where 127/absmax is not a positive finite number

@@ -25,14 +25,21 @@ class Fake:
 
     vocab = 10
     states = 0
+    prefetch = 4096
 
-    def __init__(self, threads: int, seconds: dict[int, float], a_row: float = 0.0) -> None:
+    def __init__(
+        self, threads: int, seconds: dict[int, float], a_row: float = 0.0, far: dict[int, float] | None = None
+    ) -> None:
+        self.far, self.takes_prefetch = far or {}, far is not None
         self.threads, self.seconds, self.a_row = threads, seconds, a_row
         self.now = 0.0
         self.steps: list[tuple[int, int]] = []
 
     def set_threads(self, threads: int) -> None:
         self.threads = threads
+
+    def set_prefetch(self, distance: int) -> None:
+        self.prefetch = distance
 
     def step(self, tokens: Any, positions: Any, sequences: Any, tables: Any, outs: Any, logits: Any) -> None:
         assert tokens.max() < self.vocab
@@ -41,6 +48,7 @@ class Fake:
         cold = 2.0 if not self.steps else 1.0
         self.steps.append((self.threads, len(tokens)))
         self.now += cold * self.seconds[self.threads] + self.a_row * (len(tokens) - 1)
+        self.now += self.far.get(self.prefetch, 0.0)
 
     def clock(self) -> float:
         return self.now
@@ -95,6 +103,36 @@ def test_no_more_rows_than_the_context_holds() -> None:
     assert list(measured(Fake(1, {1: 0.001}), context=5).step_s) == [1, 2, 3, 4]
 
 
+FAR = {4096: 0.0010, 0: 0.0030, 2048: 0.0011, 8192: 0.0002, 16384: 0.00099}
+
+
+def test_the_distance_at_which_one_row_is_fastest() -> None:
+    fake = Fake(1, {1: 0.001}, far=FAR)
+    found = measured(fake)
+    assert found.prefetch == fake.prefetch == 8192
+    assert found.tried_prefetch == pytest.approx({n: 0.001 + FAR[n] for n in step_timing.PREFETCH})
+    assert found.step_s[1] == pytest.approx(0.0012)
+    nearly = Fake(1, {1: 0.001}, far=FAR | {8192: 0.00099})  # no better than the kernels' own
+    assert measured(nearly).prefetch == nearly.prefetch == 4096
+    slow = Fake(1, {1: 0.2}, far=FAR)  # no time to try
+    assert (measured(slow).prefetch, slow.prefetch, measured(slow).tried_prefetch) == (4096, 4096, {})
+
+
+def test_a_program_is_left_with_what_was_chosen_before() -> None:
+    first, again = (Fake(2, {2: 0.001, 1: 0.002}, far=FAR) for _ in range(2))
+    found = cached_or_measured(first, a_key(), None, 64)  # type: ignore[arg-type]
+    assert cached_or_measured(again, a_key(), known(a_key()), 64) == known(a_key()) == found  # type: ignore[arg-type]
+    assert (again.prefetch, again.steps) == (found.prefetch, [])
+
+
+def test_what_an_older_release_measured_is_measured_anew_in_silence(tmp_path: Path) -> None:
+    step_timing_file().parent.mkdir(parents=True, exist_ok=True)
+    step_timing_file().write_text('{"format": 2, "models": []}')
+    with open_engine(make_checkpoint(tmp_path / "m"), name="m") as engine:
+        assert engine.info.step_timing is not None
+        assert engine.info.step_timing.note == ""
+
+
 def test_a_real_program_says_the_same_before_and_after(tmp_path: Path) -> None:
     program = load_program(Checkpoint(make_checkpoint(tmp_path)), context=64, kv_blocks=2, threads=3)
 
@@ -112,6 +150,13 @@ def test_a_real_program_says_the_same_before_and_after(tmp_path: Path) -> None:
         program.set_threads(threads)
         assert program.threads == threads
         assert np.array_equal(logits(), before)
+    for distance in step_timing.PREFETCH:
+        program.set_prefetch(distance)
+        assert program.prefetch == distance
+        assert np.array_equal(logits(), before)
+    for distance in (1, 1 << 21):
+        with pytest.raises(ValueError, match="bytes ahead"):
+            program.set_prefetch(distance)
 
 
 def test_an_engine_measures_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -182,9 +227,9 @@ BROKEN = [
     "{",
     "[]",
     '{"format": 99, "models": []}',
-    '{"format": 2, "models": {}}',
-    '{"format": 2, "models": [3]}',
-    '{"format": 2, "models": [{"key": {"model": "m"}}]}',
+    '{"format": 3, "models": {}}',
+    '{"format": 3, "models": [3]}',
+    '{"format": 3, "models": [{"key": {"model": "m"}}]}',
 ]
 ENTRIES: list[dict[str, Any]] = [
     {"threads": 0},
@@ -197,6 +242,9 @@ ENTRIES: list[dict[str, Any]] = [
     {"step_s": [1]},
     {"tried": None},
     {"measured": None},
+    {"prefetch": 3},
+    {"tried_prefetch": {"-1": 1.0}},
+    {"deep_s": {"1": 1.0}, "depth": 1 << 20},
 ]
 
 
@@ -210,9 +258,13 @@ def test_a_damaged_file_is_said_and_measured_anew(tmp_path: Path, text: str) -> 
         "step_s": {"1": 1.0},
         "tried": {"1": 1.0},
         "measured": 1.0,
+        "prefetch": 0,
+        "tried_prefetch": {},
+        "deep_s": {},
+        "depth": 0,
     }
     if text not in BROKEN:
-        text = json.dumps({"format": 2, "models": [entry | json.loads(text)]})
+        text = json.dumps({"format": 3, "models": [entry | json.loads(text)]})
     step_timing_file().parent.mkdir(parents=True, exist_ok=True)
     step_timing_file().write_text(text)
     with open_engine(path, name="m") as engine:

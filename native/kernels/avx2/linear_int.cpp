@@ -185,23 +185,24 @@ struct Int8Of16 : Int8 {
 template <class Kind>
 constexpr bool kWide = Kind::kOffsetBits == 7;
 
-// How far ahead weights are asked for: by many rows a tile at a time, by one row, which uses them up sooner, line by line.
-constexpr size_t kAhead = 8192, kAheadOfOne = 4096;
+// How far ahead many rows ask for weights, a tile at a time. One row uses them up sooner, and asks line by line.
+constexpr size_t kAhead = 8192;
 
 void prefetch(const uint8_t* tile, size_t bytes) {
   for (size_t i = 0; i < bytes; i += 64) _mm_prefetch(reinterpret_cast<const char*>(tile + kAhead + i), _MM_HINT_T1);
 }
 
-inline __attribute__((always_inline)) void prefetch_for_one(const uint8_t* at, size_t bytes) {
+inline __attribute__((always_inline)) void prefetch_for_one(const uint8_t* at, size_t bytes, size_t ahead) {
 #pragma GCC unroll 8
-  for (size_t i = 0; i < bytes; i += 64) _mm_prefetch(reinterpret_cast<const char*>(at + kAheadOfOne + i), _MM_HINT_T0);
+  for (size_t i = 0; i < bytes; i += 64) _mm_prefetch(reinterpret_cast<const char*>(at + ahead + i), _MM_HINT_T0);
 }
 
 // dot[octet] = a group of all four octets times one row, in the order in which the weights lie.
 template <class Kind>
-inline __attribute__((always_inline)) void one_row_dot(__m256i (&dot)[4], const uint8_t* w, const int8_t* q, size_t group) {
+inline __attribute__((always_inline)) void one_row_dot(__m256i (&dot)[4], const uint8_t* w, const int8_t* q, size_t group,
+                                                       size_t ahead) {
   for (size_t k = 0; k < group; k += 32, w += 128 * Kind::kBits, q += 32) {
-    prefetch_for_one(w, 128 * Kind::kBits);
+    prefetch_for_one(w, 128 * Kind::kBits, ahead);
     __m256i sum[4];
 #pragma GCC unroll 4
     for (auto& one : sum) one = _mm256_setzero_si256();
@@ -220,10 +221,11 @@ inline __attribute__((always_inline)) void one_row_dot(__m256i (&dot)[4], const 
   }
 }
 
-inline __attribute__((always_inline)) void one_wide_dot(__m256i (&dot)[4], const uint8_t* w, const int16_t* a, size_t group) {
+inline __attribute__((always_inline)) void one_wide_dot(__m256i (&dot)[4], const uint8_t* w, const int16_t* a, size_t group,
+                                                        size_t ahead) {
   const __m256i even = _mm256_set1_epi16(255);
   for (size_t k = 0; k < group; k += 8, w += 256, a += 8) {
-    prefetch_for_one(w, 256);
+    prefetch_for_one(w, 256, ahead);
 #pragma GCC unroll 8
     for (size_t i = 0; i < 8; ++i) {
       const size_t block = i / 4, half = i / 2 % 2, octet = i % 2;
@@ -244,13 +246,13 @@ void one_row(float* out, const uint8_t* tile, size_t groups, size_t group, const
     __m256i dot[4];
 #pragma GCC unroll 4
     for (auto& one : dot) one = _mm256_setzero_si256();
-    prefetch_for_one(tile, 64);
+    prefetch_for_one(tile, 64, a.prefetch);
     if constexpr (Kind::kOffsetBits == 7) {
       int16_t words[kGroup];
       Kind::widen(words, q, a.ldq, group);
-      one_wide_dot(dot, tile + 64, words, group);
+      one_wide_dot(dot, tile + 64, words, group, a.prefetch);
     } else {
-      one_row_dot<Kind>(dot, tile + 64, q, group);
+      one_row_dot<Kind>(dot, tile + 64, q, group, a.prefetch);
     }
     const __m256i offset = _mm256_slli_epi32(_mm256_set1_epi32(a.sum[g]), Kind::kOffsetBits);
     const __m256 scale = _mm256_set1_ps(a.scale[g]);

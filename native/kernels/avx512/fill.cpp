@@ -1,6 +1,8 @@
 #include "kernels.h"
 
 void fill_avx512(KernelTable* table) {
+  table->prefetch = 0;
+  table->takes_prefetch = false;
   table->quantize = avx512::quantize;
   table->quantize_16 = avx512::quantize_16;
   table->linear_i4 = avx512::linear_i4;

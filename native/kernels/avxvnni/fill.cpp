@@ -1,6 +1,8 @@
 #include "kernels.h"
 
 void fill_avxvnni(KernelTable* table) {
+  table->prefetch = 0;  // the processor's own prefetcher brings more when left alone
+  table->takes_prefetch = true;
   table->linear_i4 = avxvnni::linear_i4;
   table->linear_i3 = avxvnni::linear_i3;
   table->linear_i8 = avxvnni::linear_i8;

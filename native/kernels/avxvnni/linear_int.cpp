@@ -92,11 +92,11 @@ struct Groups {
   size_t first, count, group;
 };
 
-// How far ahead weights are asked for. Not for one row: the processor's own prefetcher brings more when left alone.
+// How far ahead many rows ask for weights. One row asks as it is told.
 constexpr size_t kAhead = 8192;
 
-void prefetch(const uint8_t* tile, size_t bytes) {
-  for (size_t i = 0; i < bytes; i += 64) _mm_prefetch(reinterpret_cast<const char*>(tile + kAhead + i), _MM_HINT_T1);
+void prefetch(const uint8_t* tile, size_t bytes, size_t ahead = kAhead) {
+  for (size_t i = 0; i < bytes; i += 64) _mm_prefetch(reinterpret_cast<const char*>(tile + ahead + i), _MM_HINT_T1);
 }
 
 // M rows of q at once, octets of 16 panel rows or, when there is room in the 16 registers, of 32. With two planes, rows
@@ -117,7 +117,8 @@ void some_rows(float* out, size_t ldo, const Groups& some, const ActRows& a, siz
   for (size_t g = 0; g < some.count; ++g, q += some.group) {
     const uint8_t* tile = some.tile + g * some.tile_bytes;
     const uint8_t* w = some.w + g * some.w_bytes;
-    if (rows > 1 && some.w_bytes == some.tile_bytes) prefetch(tile, some.tile_bytes);
+    if (some.w_bytes == some.tile_bytes && (rows > 1 || a.prefetch != 0))
+      prefetch(tile, some.tile_bytes, rows > 1 ? kAhead : a.prefetch);
 #pragma GCC unroll 2
     for (int v0 = 0; v0 < 4; v0 += V) {
       __m256i dot[V][M];

@@ -138,7 +138,7 @@ void one_group(const Rows<Kind, P>& rows, const Slice& slice, size_t g, size_t h
 
 template <class Kind, int P>
 void some_rows(float* out, size_t ldo, const Slice& slice, const ActRows& a, size_t m0, size_t count) {
-  const ActRows from{a.q + m0 * Kind::kPlanes * a.ldq, a.scale + m0 * a.lds, a.sum + m0 * a.lds, a.ldq, a.lds};
+  const ActRows from{a.q + m0 * Kind::kPlanes * a.ldq, a.scale + m0 * a.lds, a.sum + m0 * a.lds, a.ldq, a.lds, 0};
   const Rows<Kind, P> rows(out + m0 * ldo, ldo, from, count);
   for (size_t g = 0; g < slice.groups; ++g)
     for (size_t h = 0; h < 4; ++h) one_group<Kind, P>(rows, slice, g, h);
