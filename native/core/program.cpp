@@ -48,12 +48,6 @@ Program::Program(size_t hidden, size_t threads, const std::string& isa, size_t m
         return threads != 0 ? threads : physical_cores();
       }()) {}
 
-void Program::set_prefetch(size_t bytes) {
-  const Hold hold(busy_);
-  REQUIRE(bytes % 64 == 0 && bytes <= 1u << 20, "%zu bytes ahead, but they are lines of 64 and at most 1 MiB", bytes);
-  prefetch_ = bytes;
-}
-
 std::shared_ptr<Weight> Program::pack_weight(const WeightShape& shape, const std::vector<StoredPart>& parts) {
   const Hold hold(busy_);
   return pack(shape, parts, pool_);

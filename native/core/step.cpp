@@ -116,6 +116,12 @@ Step::Step(Program& owner, const StepInput& input, const KvCache& cache, const S
   logits = input.logits + static_cast<size_t>(from - input.out_rows) * owner.vocab();
 }
 
+void Program::set_prefetch(size_t bytes) {
+  const Hold hold(busy_);
+  REQUIRE(bytes % 64 == 0 && bytes <= 1u << 20, "%zu bytes ahead, but they are lines of 64 and at most 1 MiB", bytes);
+  prefetch_ = bytes;
+}
+
 bool Step::run(Lane& lane) const {
   lane.operation("start");
   const auto enter = begin > 0 ? take_stream : mix().weight != nullptr ? run_mix : run_embed;
