@@ -121,7 +121,7 @@ complete -c localinfer -n '__localinfer_in quantize' -s h -l help -d 'Show this 
 
 # eval
 complete -c localinfer -n '__localinfer_in eval' -a '(__localinfer_names models)'
-complete -c localinfer -n '__localinfer_in eval' -l against -r -a '(__localinfer_names models)' -d 'What to compare with: for `eval` the original model, for `bench` another engine, `llamacpp`.'
+complete -c localinfer -n '__localinfer_in eval' -l against -r -a '(__localinfer_names models)' -d 'What to compare with: for `eval` the original model, for `bench` another engine, `llamacpp` or `ik_llamacpp`, or both with a comma.'
 complete -c localinfer -n '__localinfer_in eval' -l text -r -F -d 'The text to read, UTF-8. [default: a text of our own, or of the model\'s own]'
 complete -c localinfer -n '__localinfer_in eval' -l ctx -x -d 'Tokens in each chunk of the text. [default: 512]'
 complete -c localinfer -n '__localinfer_in eval' -l chunks -x -d 'Read this many chunks; 0 reads all that the text has. [default: 24]'
@@ -274,7 +274,7 @@ complete -c localinfer -n '__localinfer_in bench' -l plot -r -F -d 'Draw a pictu
 complete -c localinfer -n '__localinfer_in bench' -l replay -r -F -d 'With --ladder and --random: an earlier report as JSON, whose accepted guesses are replayed.'
 complete -c localinfer -n '__localinfer_in bench' -s n -l max-tokens -x -d 'Stop after this many new tokens. [default: as many as the context holds]'
 complete -c localinfer -n '__localinfer_in bench' -l reps -x -d 'Rounds of each test. [default: 5]'
-complete -c localinfer -n '__localinfer_in bench' -l against -r -a '(__localinfer_names models)' -d 'What to compare with: for `eval` the original model, for `bench` another engine, `llamacpp`.'
+complete -c localinfer -n '__localinfer_in bench' -l against -r -a '(__localinfer_names models)' -d 'What to compare with: for `eval` the original model, for `bench` another engine, `llamacpp` or `ik_llamacpp`, or both with a comma.'
 complete -c localinfer -n '__localinfer_in bench' -l against-file -r -F -d 'The GGUF file that the other engine runs.'
 complete -c localinfer -n '__localinfer_in bench' -l compare -x -d 'Tell what changed since this earlier `--json` report, or since the `last` run.'
 complete -c localinfer -n '__localinfer_in bench' -l max-drop -x -d 'With --compare: fail when a ratio to the other engine fell by more than this share.'

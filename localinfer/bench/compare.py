@@ -136,8 +136,14 @@ def _ways(before: Report, now: Report) -> Iterator[tuple[str, list[str], list[st
 
 def _ratios(report: Report) -> dict[str, float]:
     peers: Sequence[Report] = report.get("peers") or ()
-    pairs = ((str(peer.get("test")), peer.get("ratio")) for peer in peers)
+    pairs = ((_peer_test(peer), peer.get("ratio")) for peer in peers)
     return {name: float(value) for name, value in pairs if isinstance(value, int | float) and value > 0}
+
+
+def _peer_test(peer: Report) -> str:
+    """The test, with the engine's name unless that is llama.cpp."""
+    test, backend = str(peer.get("test")), str(peer.get("backend", "llamacpp"))
+    return test if backend == "llamacpp" else f"{test} {backend}"
 
 
 def _changes(before: dict[str, float], now: dict[str, float]) -> tuple[Change, ...]:

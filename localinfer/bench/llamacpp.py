@@ -1,4 +1,6 @@
-"""llama.cpp at its best on this machine: every sensible setting is tried, for prompts and for generation apart."""
+"""llama.cpp, or ik_llama.cpp, at its best on this machine: every sensible setting is tried, for prompts and for
+generation apart.
+"""
 
 import time
 from collections.abc import Iterable, Iterator
@@ -13,11 +15,16 @@ from localinfer.bench.plan import BenchTest
 from localinfer.bench.rows import Contender
 from localinfer.config import EngineConfig, KvBits
 from localinfer.cost.roofline import gguf_traffic
+from localinfer.engine.ik_llamacpp import IkLlama
 from localinfer.engine.llamacpp import open_llamacpp
+from localinfer.engine.llamacpp_library import Llama
 from localinfer.errors import DoesNotFit
 from localinfer.formats.gguf import GgufFile
 
 _TRIES = 4
+
+LIBRARIES: dict[str, type[Llama]] = {library.backend: library for library in (Llama, IkLlama)}
+"""Whom `--against` may name."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,34 +52,47 @@ ROWS = 512
 
 @contextmanager
 def best_llamacpp(
-    path: Path, config: EngineConfig, kinds: Iterable[str], *, seed: int = 0, clock: Clock = time.perf_counter
+    path: Path,
+    config: EngineConfig,
+    kinds: Iterable[str],
+    *,
+    library: str = "llamacpp",
+    seed: int = 0,
+    clock: Clock = time.perf_counter,
 ) -> Iterator[dict[str, Runner]]:
-    """llama.cpp on the GGUF file `path`, at our context and threads, at its best for each of `kinds` (`pp`, `tg`).
+    """One of `LIBRARIES` on the GGUF file `path`, at our context and threads, at its best for each of `kinds` (`pp`,
+    `tg`).
 
     A `tg` is one of `config.parallel` sequences together.
 
     Settings are tried one after the other, each in its own engine, so that memory holds one at a time. Raises
-    `NotSupported` when llama-cpp-python is not installed or does not know the model.
+    `NotSupported` when its package is not installed or does not know the model.
     """
-    every = FOR_STREAMS if config.parallel > 1 else ALL
-    speeds = {settings: _pilot(path, config, settings, kinds, seed, clock) for settings in every}
+    chosen = LIBRARIES[library]
+    every = FOR_STREAMS if config.parallel > 1 and chosen is Llama else ALL  # ik_llama.cpp has one cache for all
+    speeds = {settings: _pilot(path, config, settings, kinds, chosen, seed, clock) for settings in every}
     with ExitStack() as stack:
         opened: dict[Settings, Runner] = {}
         found = {}
         for kind in kinds:
             best = max(every, key=lambda settings: speeds[settings].get(kind, 0.0))
             if best not in opened:
-                opened[best] = stack.enter_context(_open(path, config, best))
+                opened[best] = stack.enter_context(_open(path, config, best, chosen))
             found[kind] = opened[best]
         yield found
 
 
 @contextmanager
-def _open(path: Path, config: EngineConfig, settings: Settings) -> Iterator[Runner]:
+def _open(path: Path, config: EngineConfig, settings: Settings, library: type[Llama]) -> Iterator[Runner]:
     ours = replace(config, kv_bits=settings.kv_bits, draft="off", prefill_chunk=max(ROWS, config.prefill_chunk))
     started = time.perf_counter()
     with open_llamacpp(
-        path, ours, name=path.name, flash_attention=settings.flash_attention, one_cache=settings.one_cache
+        path,
+        ours,
+        name=path.name,
+        flash_attention=settings.flash_attention,
+        one_cache=settings.one_cache,
+        library=library,
     ) as engine:
         yield Runner(
             engine,
@@ -93,11 +113,17 @@ def gguf_parameters(path: Path) -> int:
 
 
 def _pilot(
-    path: Path, config: EngineConfig, settings: Settings, kinds: Iterable[str], seed: int, clock: Clock
+    path: Path,
+    config: EngineConfig,
+    settings: Settings,
+    kinds: Iterable[str],
+    library: type[Llama],
+    seed: int,
+    clock: Clock,
 ) -> dict[str, float]:
     """The best speed of each kind of test, after one try to warm up; nothing for settings the model cannot have."""
     try:
-        with _open(path, config, settings) as runner:
+        with _open(path, config, settings, library) as runner:
             return {kind: max(_speeds(runner, kind, config.parallel, seed, clock)) for kind in kinds}
     except DoesNotFit:
         if settings == ALL[0]:

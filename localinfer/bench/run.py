@@ -77,13 +77,15 @@ def run_bench(
     seed: int = 0,
     rows: Sequence[int] = (),
     against: Path | None = None,
+    peers: Sequence[str] = ("llamacpp",),
     ways: Mapping[str, EngineConfig] | None = None,
     refresh: bool = True,
     tariff: Tariff = USUAL,
     on_progress: OnProgress | None = None,
     clock: Clock = time.perf_counter,
 ) -> BenchReport:
-    """Measure the model at `path`, and llama.cpp on the GGUF file `against` in turn with it.
+    """Measure the model at `path`, and `peers` (of `bench.llamacpp.LIBRARIES`) on the GGUF file `against` in turn with
+    it.
 
     Tests of as many streams share an engine with room for them; a context that `config` leaves open is as long as the
     longest of them. `rows` are numbers of sequences moved together (1 to 64). With `refresh` the memory is measured
@@ -103,10 +105,10 @@ def run_bench(
         with (
             subject.open(ours, clock, on_progress) as runner,
             _others(subject, ways or {}, chosen, streams, clock) as others,
-            _peers(against, ours, kinds, seed, clock) as peers,
+            _peers(against, peers, ours, kinds, seed, clock) as rivals,
         ):
             model = model or _model(subject, runner)
-            turns = {test.name: [runner, *others, *([peers[test.kind]] if peers else [])] for test in chosen}
+            turns = {test.name: [runner, *others, *(rival[test.kind] for rival in rivals)] for test in chosen}
             how: dict[str, Any] = {"repetitions": repetitions, "seed": seed, "on_progress": on_progress, "clock": clock}
             info = runner.engine.info
             meter = with_card(start_meter(tariff.watts), info.card)
@@ -156,14 +158,15 @@ def _others(
 
 @contextmanager
 def _peers(
-    against: Path | None, config: EngineConfig, kinds: Sequence[str], seed: int, clock: Clock
-) -> Iterator[dict[str, Runner]]:
-    """The other engine by kind of test; nobody when there is no file for it."""
-    if against is None:
-        yield {}
-    else:
-        with best_llamacpp(against, config, kinds, seed=seed, clock=clock) as found:
-            yield found
+    against: Path | None, names: Sequence[str], config: EngineConfig, kinds: Sequence[str], seed: int, clock: Clock
+) -> Iterator[list[dict[str, Runner]]]:
+    """Each other engine by kind of test; nobody when there is no file for them."""
+    with ExitStack() as stack:
+        yield [
+            stack.enter_context(best_llamacpp(against, config, kinds, library=name, seed=seed, clock=clock))
+            for name in names
+            if against is not None
+        ]
 
 
 def _for_streams(config: EngineConfig, tests: Sequence[BenchTest], streams: int) -> EngineConfig:

@@ -88,6 +88,9 @@ def bench(
         some = chosen_prompts(tasks, prompts)
         answer_prompts(found, some, ways, max_tokens, engine.backend, keep, json=json, quiet=quiet)
         return
+    peers = peer_names(rival.against)
+    if workload.workload is not None and set(peers) - {"llamacpp"}:
+        raise UsageError("`--workload` runs llama.cpp only", hint="use `--against llamacpp`")
     peer = peer_file(found, rival.against, rival.against_file)
     if workload.workload is not None:
         run_workload(found, ways, workload, streams, reps, seed, peer, cost, keep, json=json)
@@ -95,7 +98,7 @@ def bench(
     how = {"backend": engine.backend, "repetitions": reps, "seed": seed, "tariff": cost.tariff()}
     tests, steps = usual_tests(test, streams), counts("rows", rows)
     earlier = earlier_report(rival.compare, rival.max_drop, found.ref, names_of(tests, ways, steps))
-    report = measured(found, tests, ways, peer, how | {"rows": steps}, quiet=quiet)
+    report = measured(found, tests, ways, peer, how | {"rows": steps, "peers": peers}, quiet=quiet)
     keep(report.to_json())
     show_report(report, json=json)
     say_changes(report, earlier, rival.compare or "", rival.max_drop)
@@ -281,13 +284,22 @@ def say_changes(report: "BenchReport", earlier: "Report | None", file: str, max_
         fail_on_drops(found, max_drop)
 
 
+def peer_names(against: str | None) -> tuple[str, ...]:
+    """Which other engines run too: one, or several with commas between."""
+    from localinfer.bench.llamacpp import LIBRARIES
+
+    names = tuple(dict.fromkeys(against.split(","))) if against is not None else ()
+    for name in names:
+        one_of("--against", name, tuple(LIBRARIES))
+    return names
+
+
 def peer_file(model: LocalModel, against: str | None, file: str | None) -> Path | None:
     """The GGUF file that the other engine runs: the one named, else the one that the model was made from."""
     if against is None:
         if file is not None:
             raise UsageError("`--against-file` without `--against`", hint="add `--against llamacpp`")
         return None
-    one_of("--against", against, ("llamacpp",))
     if file is not None:
         path = Path(file).expanduser()
         if not path.is_file():

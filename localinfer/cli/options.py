@@ -505,7 +505,8 @@ Against = Annotated[
     flag(
         "against",
         "text",
-        "What to compare with: for `eval` the original model, for `bench` another engine, `llamacpp`.",
+        "What to compare with: for `eval` the original model, for `bench` another engine, `llamacpp` or `ik_llamacpp`, "
+        "or both with a comma.",
         metavar="REF",
     ),
 ]

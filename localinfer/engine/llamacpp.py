@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from localinfer.config import EngineConfig, SamplingParams
 from localinfer.engine.engine import StepEngine
-from localinfer.engine.llamacpp_library import Llama, load_library
+from localinfer.engine.llamacpp_library import Llama
 from localinfer.engine.llamacpp_text import LlamaTokenizer
 from localinfer.engine.protocol import EngineInfo
 from localinfer.errors import Corrupt, LocalInferError, NotSupported
@@ -152,6 +152,7 @@ def open_llamacpp(
     on_progress: OnProgress | None = None,
     flash_attention: bool = True,
     one_cache: bool = False,
+    library: type[Llama] = Llama,
 ) -> StepEngine:
     """Load a GGUF file. Its header is checked by us first: llama.cpp trusts it more than it should.
 
@@ -164,12 +165,12 @@ def open_llamacpp(
         raise NotSupported(
             f"drafts (`{config.draft}`) would change the text on the llamacpp backend", hint="use --draft off"
         )
-    load_library()
+    library.load_library()
     file = GgufFile(path)
     arch = file.text("general.architecture")
     longest = file.integer(f"{arch}.context_length")
     context = config.choose_context(longest)
-    llama = Llama(file.path, config, context, on_progress, flash_attention=flash_attention, one_cache=one_cache)
+    llama = library(file.path, config, context, on_progress, flash_attention=flash_attention, one_cache=one_cache)
     try:
         tokenizer = LlamaTokenizer(llama.lib, llama.model)
         if llama.vocab < 1:
@@ -181,7 +182,7 @@ def open_llamacpp(
         raise
     info = EngineInfo(
         model=name,
-        backend="llamacpp",
+        backend=llama.backend,
         isa=_isa(llama.lib),
         threads=llama.threads,
         kv_bits=config.kv_bits,

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from functools import cache
 from importlib import import_module
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -30,6 +30,9 @@ _SAID: list[str] = []
 class Llama:
     """One loaded GGUF file with its context: the C library's calls that we use, and what it said when one failed."""
 
+    backend: Literal["llamacpp", "ik_llamacpp"] = "llamacpp"
+    product = "llama.cpp"
+
     def __init__(
         self,
         path: Path,
@@ -42,7 +45,7 @@ class Llama:
     ) -> None:
         if config.kv_bits == 4:
             raise NotSupported("the llamacpp backend has no 4-bit cache here", hint="use `--kv-bits 8` or 16 with it")
-        self.lib = lib = load_library()
+        self.lib = lib = self.load_library()
         self.said = _SAID
         self.said.clear()
         self._noted: list[int] = []
@@ -62,34 +65,47 @@ class Llama:
             self.close()
             raise
 
+    @staticmethod
+    def load_library() -> Any:
+        """The C library, listening. Raises `NotSupported` if it is not installed."""
+        return load_library()
+
+    def model_params(self) -> Any:
+        """How weights are loaded: repacked for this CPU, as llama.cpp does by default."""
+        return self.lib.llama_model_default_params()
+
+    def context_params(self, *, flash_attention: bool, one_cache: bool) -> Any:
+        """How a context attends, and whether its sequences share a cache."""
+        params = self.lib.llama_context_default_params()
+        params.flash_attn_type = int(flash_attention)
+        params.kv_unified = one_cache
+        return params
+
     def _load(self, path: Path) -> None:
-        params = self.lib.llama_model_default_params()
+        params = self.model_params()
         params.n_gpu_layers = 0
         params.check_tensors = True
         params.progress_callback = self._report
         self.model = self.lib.llama_model_load_from_file(str(path).encode(), params)
         if not self.model:
             raise NotSupported(
-                f"llama.cpp cannot load {path.name}: {self.reason()}", hint="use another GGUF file of the model"
+                f"{self.product} cannot load {path.name}: {self.reason()}", hint="use another GGUF file of the model"
             )
         self.vocab = int(self.lib.llama_vocab_n_tokens(self.lib.llama_model_get_vocab(self.model)))
 
     def _make_context(
         self, path: Path, config: EngineConfig, context: int, flash_attention: bool, one_cache: bool
     ) -> None:
-        """Weights were repacked for this CPU when they were loaded, as llama.cpp does by default."""
-        params = self.lib.llama_context_default_params()
+        params = self.context_params(flash_attention=flash_attention, one_cache=one_cache)
         params.n_ctx = -(-context // 256) * 256 * config.parallel
         params.n_batch = max(self.rows, 512)
         params.n_seq_max = config.parallel
         params.n_threads = params.n_threads_batch = self.threads
-        params.flash_attn_type = int(flash_attention)
-        params.kv_unified = one_cache
         params.type_k = params.type_v = _Q8_0 if config.kv_bits == 8 else _F16
         self.ctx = self.lib.llama_init_from_model(self.model, params)
         if not self.ctx:
             raise DoesNotFit(
-                f"llama.cpp cannot make a context of {context} tokens for {path.name}: {self.reason()}",
+                f"{self.product} cannot make a context of {context} tokens for {path.name}: {self.reason()}",
                 hint="lower the context (-c), or try --kv-bits 16",
             )
         self.memory = self.lib.llama_get_memory(self.ctx)
@@ -107,7 +123,9 @@ class Llama:
             with _ctrl_c_noted() as self._noted:
                 code = self.lib.llama_decode(self.ctx, self.batch)
         if code:
-            raise LocalInferError(f"llama.cpp failed with code {code}: {self.reason()}", hint="try a smaller context")
+            raise LocalInferError(
+                f"{self.product} failed with code {code}: {self.reason()}", hint="try a smaller context"
+            )
 
     def forget_after(self, slot: int, position: int) -> bool:
         """Take the tokens from `position` on out of the slot's memory; False if the model cannot do that."""
@@ -165,8 +183,13 @@ def load_library() -> Any:
             hint="run `pip install '.[llamacpp]'` in the project's folder",
         ) from error
     lib.llama_backend_init()
-    lib.llama_log_set(_listener(lib), None)
+    listen_to(lib)
     return lib
+
+
+def listen_to(lib: Any) -> None:
+    """Keep what the library complains of for `Llama.reason`; all else that it says is dropped."""
+    lib.llama_log_set(_listener(lib), None)
 
 
 @cache

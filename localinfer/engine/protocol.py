@@ -52,7 +52,7 @@ class EngineInfo:
     """Where and how an engine runs; the line printed at start is made of this."""
 
     model: str
-    backend: Literal["cpu", "cuda", "llamacpp"]
+    backend: Literal["cpu", "cuda", "llamacpp", "ik_llamacpp"]
     isa: str
     """Kernel set: `scalar`, `avx2`, …; `sm_86`, … on a card; what llama.cpp says of itself for `llamacpp`."""
     threads: int

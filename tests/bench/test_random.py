@@ -187,8 +187,9 @@ def test_blocks_of_the_other_engine_are_sane() -> None:
         assert 0.5 < float(np.std(values)) < 2
 
 
-def test_both_engines_on_random_weights() -> None:
+def test_all_engines_on_random_weights() -> None:
     pytest.importorskip("llama_cpp")
+    pytest.importorskip("ik_llama_cpp")
     model = make_random(parse_form("small"))
     config = EngineConfig(threads=1)
     report = run_bench(
@@ -198,13 +199,18 @@ def test_both_engines_on_random_weights() -> None:
         name=model.ref,
         repetitions=1,
         against=random_gguf(model.path),
+        peers=("llamacpp", "ik_llamacpp"),
         refresh=False,
     )
-    assert [row.test for row in report.rows] == [row.test for row in report.peers] == ["pp40", "tg4", "tg4x3"]
-    assert [row.batch for row in report.peers] == [1, 1, 3]
+    assert [row.test for row in report.rows] == ["pp40", "tg4", "tg4x3"]
+    theirs = [(row.test, row.backend, row.batch) for row in report.peers]
+    tests = (("pp40", 1), ("tg4", 1), ("tg4x3", 3))
+    assert theirs == [(test, who, batch) for test, batch in tests for who in ("llamacpp", "ik_llamacpp")]
     assert 4.5 < report.rows[0].bits_per_weight < 9
     assert 4.5 < report.peers[0].bits_per_weight < 9
     assert report.rows[0].peak_share is not None
     assert report.machine.int8_tops is not None
     assert report.model.load_s > 0
-    assert "tg4x3: " in table(report)
+    said = table(report)
+    assert all(f"x {who}" in said for who in ("llamacpp", "ik_llamacpp"))
+    assert "tg4x3: " in said

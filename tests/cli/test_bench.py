@@ -78,6 +78,8 @@ def test_table(cli: Cli, tiny: Path) -> None:
         (["--parallel", "65"], "parallel is 65"),
         (["--against-file", "m.gguf"], "`--against-file` without `--against`"),
         (["--against", "llamacpp"], "no GGUF file of `tiny` is known"),
+        (["--against", "llamacpp,ollama"], "--against is 'ollama', but must be one of llamacpp, ik_llamacpp"),
+        (["--workload", "mixed", "--against", "ik_llamacpp"], "`--workload` runs llama.cpp only"),
         (["--random", "qwen2-1.5b"], "both `--random` and the model"),
         (["--group", "64"], "are for `--random`"),
         (["--test", "tg600"], "602 tokens, but the model was made for 512"),
