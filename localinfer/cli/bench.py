@@ -88,9 +88,7 @@ def bench(
         some = chosen_prompts(tasks, prompts)
         answer_prompts(found, some, ways, max_tokens, engine.backend, keep, json=json, quiet=quiet)
         return
-    peers = peer_names(rival.against)
-    if workload.workload is not None and set(peers) - {"llamacpp"}:
-        raise UsageError("`--workload` runs llama.cpp only", hint="use `--against llamacpp`")
+    peers = peer_names(rival.against, workload.workload)
     peer = peer_file(found, rival.against, rival.against_file)
     if workload.workload is not None:
         run_workload(found, ways, workload, streams, reps, seed, peer, cost, keep, json=json)
@@ -284,13 +282,15 @@ def say_changes(report: "BenchReport", earlier: "Report | None", file: str, max_
         fail_on_drops(found, max_drop)
 
 
-def peer_names(against: str | None) -> tuple[str, ...]:
+def peer_names(against: str | None, workload: str | None) -> tuple[str, ...]:
     """Which other engines run too: one, or several with commas between."""
     from localinfer.bench.llamacpp import LIBRARIES
 
     names = tuple(dict.fromkeys(against.split(","))) if against is not None else ()
     for name in names:
         one_of("--against", name, tuple(LIBRARIES))
+    if workload is not None and set(names) - {"llamacpp"}:
+        raise UsageError("`--workload` runs llama.cpp only", hint="use `--against llamacpp`")
     return names
 
 

@@ -150,14 +150,13 @@ def open_llamacpp(
     *,
     name: str,
     on_progress: OnProgress | None = None,
-    flash_attention: bool = True,
-    one_cache: bool = False,
     library: type[Llama] = Llama,
+    **how: bool,
 ) -> StepEngine:
     """Load a GGUF file. Its header is checked by us first: llama.cpp trusts it more than it should.
 
-    Which is faster, with flash attention or without, depends on the processor; 8-bit keys and values need it.
-    With `one_cache` all sequences share one, else each has its own; that, too, only changes the speed.
+    `how`: with `flash_attention` or not, whichever is faster on the processor; 8-bit keys and values need it. With
+    `one_cache` all sequences share one, else each has its own; that, too, only changes the speed.
 
     Raises as `open_engine` does; `NotSupported` also for drafts, which need results that do not depend on the batch.
     """
@@ -170,7 +169,7 @@ def open_llamacpp(
     arch = file.text("general.architecture")
     longest = file.integer(f"{arch}.context_length")
     context = config.choose_context(longest)
-    llama = library(file.path, config, context, on_progress, flash_attention=flash_attention, one_cache=one_cache)
+    llama = library(file.path, config, context, on_progress, **how)
     try:
         tokenizer = LlamaTokenizer(llama.lib, llama.model)
         if llama.vocab < 1:
