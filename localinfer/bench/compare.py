@@ -1,7 +1,7 @@
 """A report beside an earlier one: what became faster or slower, told as ratios."""
 
 import json
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -42,20 +42,32 @@ class Comparison:
         return [change for change in self.ratios if change.ratio < 1 - most]
 
 
-def read_report(path: Path) -> Report:
-    """The report in `path`: JSON as `bench --json` prints it, or the last of several lines of it.
+def read_report(path: Path, *, like: Mapping[str, str] | None = None) -> Report:
+    """The report in `path`: JSON as `bench --json` prints it, or one of several lines of it.
 
-    Raises `Corrupt` when it is none, `NotFound` when it is not there.
+    Of several lines, the last counts among those whose machine has most of `like` (fields of `machine`, the first of
+    them counts most). Raises `Corrupt` when it is none, `NotFound` when it is not there.
     """
     data = read_bytes(path, _LIMIT).strip()
-    for text in (data, data.rpartition(b"\n")[2]):
-        try:
-            found = json.loads(text)
-        except ValueError:
-            continue
-        if isinstance(found, dict) and _is_report(found):
-            return found
+    whole = _report(data)
+    every = [whole] if whole is not None else [_report(line) for line in data.splitlines()]
+    last = every[-1] if every else None
+    if last is not None:
+        wanted = list((like or {}).items())
+
+        def alike(report: Report) -> list[bool]:
+            return [report.get("machine", {}).get(field) == value for field, value in wanted]
+
+        return max(reversed([report for report in every if report is not None]), key=alike)
     raise Corrupt(f"{path}: holds no report", hint="give a file that `localinfer bench --json` wrote")
+
+
+def _report(text: bytes) -> Report | None:
+    try:
+        found = json.loads(text)
+    except ValueError:
+        return None
+    return found if isinstance(found, dict) and _is_report(found) else None
 
 
 def _is_report(found: Report) -> bool:

@@ -4,7 +4,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from localinfer.bench.report import BenchMachine
-from localinfer.cost.machine import cpu_model
+from localinfer.cost.machine import cpu_generation, cpu_model
 
 
 def describe_machine(isa: str, threads: int, bandwidth: float, steal: float | None) -> BenchMachine:
@@ -18,6 +18,7 @@ def describe_machine(isa: str, threads: int, bandwidth: float, steal: float | No
         read_gb_s=bandwidth / 1e9,
         int8_tops=native.int8_peak(isa, threads) / 1e12,
         steal=steal,
+        generation=cpu_generation(),
     )
 
 

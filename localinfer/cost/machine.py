@@ -3,6 +3,7 @@
 import os
 import platform
 import time
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -39,6 +40,17 @@ def cpu_model(cpuinfo: Path = Path("/proc/cpuinfo")) -> str:
     except OSError:
         pass
     return platform.processor() or platform.machine()
+
+
+def cpu_generation(cpuinfo: Path = Path("/proc/cpuinfo")) -> str:
+    """Family and model of an x86 processor, as `23.1`; empty where the system does not say."""
+    found = dict[str, str]()
+    with suppress(OSError):
+        for line in cpuinfo.read_text(encoding="utf-8", errors="replace").splitlines():
+            key, _, value = line.partition(":")
+            found.setdefault(key.strip(), value.strip())
+    family, model = found.get("cpu family", ""), found.get("model", "")
+    return f"{family}.{model}" if family.isdecimal() and model.isdecimal() else ""
 
 
 def last_level_cache(root: Path = Path("/sys/devices/system/cpu/cpu0/cache")) -> int:

@@ -75,6 +75,12 @@ def test_files(tmp_path: Path) -> None:
     newer = report({"pp256": 1.0}, {})
     path.write_text(json.dumps(OLD) + "\n" + json.dumps(newer) + "\n")
     assert read_report(path) == newer
+    assert read_report(path, like={"cpu": "A"}) == newer
+    other = report({"pp256": 3.0}, {}, cpu="B")
+    path.write_text("\n".join(map(json.dumps, (OLD, other, newer, report({}, {}, cpu="C")))))
+    assert read_report(path, like={"isa": "avx2", "cpu": "B"}) == other
+    assert read_report(path, like={"isa": "avx2", "cpu": "A"}) == newer
+    assert read_report(path, like={"isa": "neon", "cpu": "D"}) == report({}, {}, cpu="C")
     path.write_text(json.dumps(OLD, indent=2))
     assert read_report(path) == OLD
     for wrong in ("", "[]", "{", '{"rows": 3}', '{"rows": [3]}', '{"rows": [], "machine": 1}', "\x00"):
