@@ -22,6 +22,13 @@ def describe_machine(isa: str, threads: int, bandwidth: float, steal: float | No
     )
 
 
+def machine_kind() -> dict[str, str]:
+    """What makes ratios to other engines comparable, in `BenchMachine`'s fields, the most telling first."""
+    from localinfer import native
+
+    return {"isa": native.choose_isa(""), "generation": cpu_generation(), "cpu": cpu_model()}
+
+
 def stolen_ticks(stat: Path = Path("/proc/stat")) -> tuple[int, int] | None:
     """(ticks taken by the host, all ticks) since the start of this machine."""
     try:

@@ -66,10 +66,9 @@ def name_of(model: str) -> str:
 def earlier_report(file: str | None, max_drop: float | None, model: str, names: Collection[str]) -> "Report | None":
     """The report to compare tests of these `names` with, read before anything is measured: of a file, or the `last` one
     of this model."""
-    from localinfer import native
     from localinfer.bench.compare import read_report, require_common
     from localinfer.bench.history import last
-    from localinfer.cost.machine import cpu_generation, cpu_model
+    from localinfer.bench.system import machine_kind
 
     if file is None:
         if max_drop is not None:
@@ -77,7 +76,6 @@ def earlier_report(file: str | None, max_drop: float | None, model: str, names: 
         return None
     if file == "last" and not Path(file).exists():
         return dict(last(model, names))
-    here = {"isa": native.choose_isa(""), "generation": cpu_generation(), "cpu": cpu_model()}
-    report = read_report(Path(file).expanduser(), like=here)
+    report = read_report(Path(file).expanduser(), like=machine_kind())
     require_common(report, names, file)
     return report
