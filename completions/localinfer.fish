@@ -31,6 +31,7 @@ complete -c localinfer -n __fish_use_subcommand -a export -d 'Write a model in t
 complete -c localinfer -n __fish_use_subcommand -a run -d 'Answer one prompt, then stop; without one, on a terminal, ask for prompts until Ctrl-D.'
 complete -c localinfer -n __fish_use_subcommand -a map -d 'Answer many prompts together: JSON lines in, JSON lines out, in their order.'
 complete -c localinfer -n __fish_use_subcommand -a chat -d 'Talk to models in the terminal, in as many panes as fit. Every chat is kept.'
+complete -c localinfer -n __fish_use_subcommand -a serve -d 'Serve models to other programs until Ctrl-C, over HTTP in OpenAI\'s protocol and others.'
 complete -c localinfer -n __fish_use_subcommand -a bench -d 'Measure tokens a second, latency, and the share of the memory\'s bandwidth.'
 complete -c localinfer -n __fish_use_subcommand -a fit -d 'Show what a model needs in each width, what is free, and how fast it will be.'
 complete -c localinfer -n __fish_use_subcommand -a cost -d 'Show what a million tokens cost here, on machines to buy or rent, and at providers; and which pays when.'
@@ -254,6 +255,30 @@ complete -c localinfer -n '__localinfer_in chat' -l offline -d 'Use only what is
 complete -c localinfer -n '__localinfer_in chat' -l theme -x -d 'Colours: `calm`, `calm-light`, or one of Textual\'s, such as `nord`. [default: the one chosen last, else calm]'
 complete -c localinfer -n '__localinfer_in chat' -s h -l help -d 'Show this message and exit.'
 
+# serve
+complete -c localinfer -n '__localinfer_in serve' -l host -x -d 'Address to listen on; 0.0.0.0 is for all who reach this machine. [default: 127.0.0.1]'
+complete -c localinfer -n '__localinfer_in serve' -l port -x -d 'Port to listen on; 0 takes a free one. [default: 8080]'
+complete -c localinfer -n '__localinfer_in serve' -l api-key-file -x -d 'Answer only who has the key in this file. [default: none]'
+complete -c localinfer -n '__localinfer_in serve' -l allow-host -x -d 'A name by which this machine may be asked, beside addresses; may be repeated.'
+complete -c localinfer -n '__localinfer_in serve' -l allow-origin -x -d 'The origin of a web page that may ask, `http://…`; may be repeated.'
+complete -c localinfer -n '__localinfer_in serve' -l keep -x -d 'How long an idle model stays open. [default: 5m]'
+complete -c localinfer -n '__localinfer_in serve' -l queue -x -d 'Texts of a model that may wait; more are told to come again. [default: 64]'
+complete -c localinfer -n '__localinfer_in serve' -s np -l parallel -x -d 'Let so many sequences generate together, such as `8`; for `bench` also `2,4,8`.'
+complete -c localinfer -n '__localinfer_in serve' -s c -l ctx-size -x -d 'Longest conversation, in tokens. [default: the model\'s own limit, at most 8192]'
+complete -c localinfer -n '__localinfer_in serve' -s t -l threads -x -d 'Worker threads. [default: at most one per physical core]'
+complete -c localinfer -n '__localinfer_in serve' -l kv-bits -x -a '16 8 4' -d 'Bits of each cached key and value. [default: 8]'
+complete -c localinfer -n '__localinfer_in serve' -l backend -x -a 'auto cpu cuda llamacpp' -d 'Where it runs. `auto` is an NVIDIA card that has passed its test, else the processor; the text is the same. `llamacpp` runs GGUF files and is never chosen by itself. [default: auto]'
+complete -c localinfer -n '__localinfer_in serve' -l draft -x -d 'Who guesses ahead: auto, off, suffix, lookup, early, head, or a model with the same tokenizer. The text stays the same. For `bench` several, with commas; there the default is off. [default: auto]'
+complete -c localinfer -n '__localinfer_in serve' -l draft-tokens -x -d 'Most tokens guessed ahead in one step. [default: 31]'
+complete -c localinfer -n '__localinfer_in serve' -l prefill-chunk -x -d 'Prompt tokens read in one step. [default: 256]'
+complete -c localinfer -n '__localinfer_in serve' -l kv-tokens -x -d 'Tokens that the KV cache holds for all texts together; each may use them all, up to its context. [default: the context for each text, for four at the most]'
+complete -c localinfer -n '__localinfer_in serve' -l latency-goal -x -d 'Milliseconds that a step may take while an answer is written; prompts of others are read in pieces that fit. [default: 120]'
+complete -c localinfer -n '__localinfer_in serve' -l no-remember -d 'Keep neither tokens of this text to guess from later (`localinfer draft rm --texts` deletes those of earlier ones) nor its keys and values.'
+complete -c localinfer -n '__localinfer_in serve' -l kv-disk -x -d 'Gigabytes of keys and values of earlier texts to keep on disk, privately, so that they need not be read anew; 0 keeps none, as does `--no-remember`. `localinfer cache prune` deletes them. [default: 4.0]'
+complete -c localinfer -n '__localinfer_in serve' -l offline -d 'Use only what is on this machine.'
+complete -c localinfer -n '__localinfer_in serve' -s q -l quiet -d 'No progress and no notes on standard error.'
+complete -c localinfer -n '__localinfer_in serve' -s h -l help -d 'Show this message and exit.'
+
 # bench
 complete -c localinfer -n '__localinfer_in bench' -a '(__localinfer_names models)'
 complete -c localinfer -n '__localinfer_in bench' -s m -l model -r -a '(__localinfer_names models)' -d 'The model, when it is not the first argument. [default: starter]'
@@ -381,11 +406,11 @@ complete -c localinfer -n '__localinfer_in config keys' -l json -d 'Print JSON o
 complete -c localinfer -n '__localinfer_in config keys' -s h -l help -d 'Show this message and exit.'
 
 # config set
-complete -c localinfer -n '__localinfer_in config set' -a 'model prompt file system raw special ignore-unknown lossy revision ctx-size threads kv-bits backend draft minutes kind texts show-drafts no-remember draft-tokens kv-disk kv-tokens latency-goal prefill-chunk on-overflow max-tokens temp top-k top-p min-p repeat-penalty seed stop bits group method calib tokens no-report bpw target-size refine time-budget resume fresh name format type output token offline json quiet stats yes recalibrate dry-run template usd-per-kwh watts hardware-usd hardware-years api-model tokens-per-day continue theme test rows workload rate requests history no-history tasks prompts ladder replay reps against against-file random head-bits text ctx chunks plot parallel compare max-drop'
+complete -c localinfer -n '__localinfer_in config set' -a 'host port api-key-file allow-host allow-origin keep queue model prompt file system raw special ignore-unknown lossy revision ctx-size threads kv-bits backend draft minutes kind texts show-drafts no-remember draft-tokens kv-disk kv-tokens latency-goal prefill-chunk on-overflow max-tokens temp top-k top-p min-p repeat-penalty seed stop bits group method calib tokens no-report bpw target-size refine time-budget resume fresh name format type output token offline json quiet stats yes recalibrate dry-run template usd-per-kwh watts hardware-usd hardware-years api-model tokens-per-day continue theme test rows workload rate requests history no-history tasks prompts ladder replay reps against against-file random head-bits text ctx chunks plot parallel compare max-drop'
 complete -c localinfer -n '__localinfer_in config set' -s h -l help -d 'Show this message and exit.'
 
 # config unset
-complete -c localinfer -n '__localinfer_in config unset' -a 'model prompt file system raw special ignore-unknown lossy revision ctx-size threads kv-bits backend draft minutes kind texts show-drafts no-remember draft-tokens kv-disk kv-tokens latency-goal prefill-chunk on-overflow max-tokens temp top-k top-p min-p repeat-penalty seed stop bits group method calib tokens no-report bpw target-size refine time-budget resume fresh name format type output token offline json quiet stats yes recalibrate dry-run template usd-per-kwh watts hardware-usd hardware-years api-model tokens-per-day continue theme test rows workload rate requests history no-history tasks prompts ladder replay reps against against-file random head-bits text ctx chunks plot parallel compare max-drop'
+complete -c localinfer -n '__localinfer_in config unset' -a 'host port api-key-file allow-host allow-origin keep queue model prompt file system raw special ignore-unknown lossy revision ctx-size threads kv-bits backend draft minutes kind texts show-drafts no-remember draft-tokens kv-disk kv-tokens latency-goal prefill-chunk on-overflow max-tokens temp top-k top-p min-p repeat-penalty seed stop bits group method calib tokens no-report bpw target-size refine time-budget resume fresh name format type output token offline json quiet stats yes recalibrate dry-run template usd-per-kwh watts hardware-usd hardware-years api-model tokens-per-day continue theme test rows workload rate requests history no-history tasks prompts ladder replay reps against against-file random head-bits text ctx chunks plot parallel compare max-drop'
 complete -c localinfer -n '__localinfer_in config unset' -s h -l help -d 'Show this message and exit.'
 
 # completion

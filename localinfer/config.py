@@ -192,6 +192,7 @@ SPECIAL = {
     "LOCALINFER_CONFIG": "another settings file",
     "LOCALINFER_ISA": "the kernel set to use: scalar, avx2, avxvnni, avx512, neon or neon_i8mm",
     "LOCALINFER_DEBUG": "1 shows tracebacks",
+    "LOCALINFER_API_KEY": "the key that `serve` wants; `--api-key-file` wins",
     "LOCALINFER_LIBCUDA": "the NVIDIA driver's library, if it is not where the system looks",
     "LOCALINFER_NVRTC": "the library of NVIDIA's runtime compiler, if it is not where the system looks",
     "LOCALINFER_CUDA_GRAPHS": "0 launches every kernel by itself, to look for a fault",

@@ -28,6 +28,7 @@ class Chat:
     `raw` sends prompts as plain text, without template, system prompt or history; with `special` what spells a control
     token in them is that token, and a begin-of-text token is not written twice. With `on_overflow="shift"` the
     oldest turns are forgotten when the context is full, never the system prompt, and a `Shifted` event says so.
+    `variables` are what else the template may read, such as `enable_thinking`.
     """
 
     def __init__(
@@ -40,6 +41,7 @@ class Chat:
         raw: bool = False,
         special: bool = False,
         on_overflow: Overflow = "error",
+        variables: Mapping[str, Any] | None = None,
     ) -> None:
         if isinstance(messages, str):
             raise UsageError("`messages` is text, but must be messages", hint='write `[Message("user", "…")]`')
@@ -50,6 +52,7 @@ class Chat:
         self.raw = raw
         self.special = special
         self.on_overflow = on_overflow
+        self._variables = variables
         self.warnings: tuple[str, ...] = ()
         """What the last reply's user should know, such as a doubled begin-of-text token."""
         self._system = [Message("system", system)] if system else []
@@ -238,6 +241,7 @@ class Chat:
             continue_final=continue_final,
             tools=tools or None,
             special_tokens=tokenizer.special_tokens,
+            variables=self._variables,
         )
 
     def _raw_tokens(self, text: str) -> list[int]:

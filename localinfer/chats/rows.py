@@ -1,13 +1,12 @@
 """Lines of JSON that ask for something: what one may say, and what it means. Nothing of it is trusted."""
 
 import hashlib
-import json
-import math
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from difflib import get_close_matches
 from typing import Any, BinaryIO, cast
 
+from localinfer.chats.plain_json import object_of, storable, strings
 from localinfer.chats.template import Message, Role
 from localinfer.config import SamplingParams
 from localinfer.errors import LocalInferError, UsageError
@@ -29,8 +28,6 @@ SAMPLING = {
 }
 """What a line may say of sampling, the field it stands for, and its kind. `stop` is a string or a list of strings."""
 
-MOST_NESTED = 100
-"""Lists and objects in each other."""
 _A_MESSAGE = 'write `[{"role": "user", "content": "…"}]`'
 KNOWN = {"id", "prompt", "messages", "tools", "system", "raw", "special", "stop", *SAMPLING}
 
@@ -86,7 +83,7 @@ def understood(
     digest = hashlib.sha256(context.encode() + b"\0" + line).hexdigest()[:16]
     identity = None
     try:
-        row = _object(line, limit)
+        row = object_of(line, limit, longer="send less, or raise `--ctx-size`")
         identity = _identity(row)
         if not ignore_unknown:
             _refuse_unknown(row)
@@ -100,8 +97,8 @@ def understood(
 
 def _identity(row: Mapping[str, Any]) -> Any:
     """What the line calls itself; its answer says the same."""
-    for value in _strings(row.get("id")):
-        _storable(value, "`id`")
+    for value in strings(row.get("id")):
+        storable(value, "`id`")
     return row.get("id")
 
 
@@ -130,65 +127,6 @@ def _flag(row: Mapping[str, Any], name: str) -> bool | None:
     return value
 
 
-def _object(line: bytes, limit: int) -> dict[str, Any]:
-    if len(line) > limit:
-        raise UsageError(f"the line has more than {limit} bytes", hint="send less, or raise `--ctx-size`")
-    try:
-        text = line.decode("utf-8").removeprefix("\ufeff")
-        row = json.loads(text, parse_constant=_no_number, parse_float=_finite, object_pairs_hook=_once)
-    except UnicodeDecodeError as error:
-        raise UsageError(
-            f"the line is not UTF-8: byte 0x{line[error.start]:02x} at offset {error.start}",
-            hint="convert it with `iconv -t utf-8`",
-        ) from None
-    except json.JSONDecodeError as error:
-        raise UsageError(
-            f"the line is not JSON: {error.msg} at character {error.pos}", hint="one object a line"
-        ) from None
-    except (RecursionError, ValueError) as error:
-        raise UsageError(f"the line is no JSON of ours: {str(error)[:80]}", hint="one object a line") from None
-    if not isinstance(row, dict):
-        raise UsageError("the line is no JSON object", hint='write `{"prompt": "…"}`')
-    if _is_deep(row):
-        raise UsageError(f"the line has more than {MOST_NESTED} brackets in each other", hint="give a simpler `id`")
-    return row
-
-
-def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """An object whose keys are all different."""
-    found = dict(pairs)
-    if len(found) < len(pairs):
-        names = [name for name, _ in pairs]
-        twice = next(name for at, name in enumerate(names) if name in names[:at])
-        raise UsageError(f"the key `{one_line(twice)[:80]}` stands twice", hint="leave one of them out")
-    return found
-
-
-def _is_deep(row: object) -> bool:
-    """Whether what goes through `row` by calling itself could be stopped by the interpreter."""
-    level = [row]
-    for _ in range(MOST_NESTED):
-        level = [one for value in level for one in _inside(value) if isinstance(one, dict | list)]
-    return bool(level)
-
-
-def _inside(value: object) -> Iterable[object]:
-    if isinstance(value, dict):
-        return value.values()
-    return value if isinstance(value, list) else ()
-
-
-def _no_number(word: str) -> float:
-    raise ValueError(f"{word} is no number")
-
-
-def _finite(word: str) -> float:
-    value = float(word)
-    if math.isinf(value):
-        raise ValueError(f"{word[:40]} is too large a number")
-    return value
-
-
 def _conversation(row: Mapping[str, Any]) -> tuple[str | None, tuple[Message, ...]]:
     if ("prompt" in row) == ("messages" in row):
         raise UsageError("the line must have either `prompt` or `messages`", hint='write `{"prompt": "…"}`')
@@ -198,7 +136,7 @@ def _conversation(row: Mapping[str, Any]) -> tuple[str | None, tuple[Message, ..
     listed = row["messages"]
     if not isinstance(listed, list) or not listed:
         raise UsageError("`messages` is no list of messages", hint=_A_MESSAGE)
-    turns = [_message(one, at) for at, one in enumerate(listed)]
+    turns = [message_of(one, at) for at, one in enumerate(listed)]
     if turns[0].role == "system" and system is None:
         system = turns.pop(0).content
     if not turns or any(turn.role == "system" for turn in turns):
@@ -208,12 +146,13 @@ def _conversation(row: Mapping[str, Any]) -> tuple[str | None, tuple[Message, ..
     return system, tuple(turns)
 
 
-def _message(one: Any, at: int) -> Message:
+def message_of(one: Any, at: int) -> Message:
+    """Message number `at`. Raises `UsageError` for one that is none."""
     if not isinstance(one, dict) or one.get("role") not in ROLES:
         raise UsageError(f"message {at} has no role of {', '.join(ROLES)}", hint=_A_MESSAGE)
     extra = {name: one[name] for name in sorted(OF_MESSAGES - {"role", "content"}) if one.get(name) is not None}
-    for value in _strings(one):
-        _storable(value, f"message {at}")
+    for value in strings(one):
+        storable(value, f"message {at}")
     content: Any = one.get("content")
     if content is None and "tool_calls" in extra:
         return Message(cast(Role, one["role"]), "", {**extra, "content": None})  # absent for templates
@@ -236,35 +175,15 @@ def _tools(row: Mapping[str, Any]) -> tuple[Mapping[str, Any], ...]:
         return ()
     if not isinstance(listed, list) or not all(isinstance(one, dict) for one in listed):
         raise UsageError("`tools` is no list of objects", hint='write `[{"type": "function", "function": {…}}]`')
-    for value in _strings(listed):
-        _storable(value, "`tools`")
+    for value in strings(listed):
+        storable(value, "`tools`")
     return tuple(listed)
-
-
-def _strings(value: Any) -> Iterator[str]:
-    """Every string in `value`, keys too. It is not deep: that was looked at before."""
-    if isinstance(value, str):
-        yield value
-    elif isinstance(value, dict):
-        for name, inner in value.items():
-            yield name
-            yield from _strings(inner)
-    elif isinstance(value, list):
-        for inner in value:
-            yield from _strings(inner)
 
 
 def _text(row: Mapping[str, Any], name: str) -> str:
     if not isinstance(row[name], str) or not row[name].strip():
         raise UsageError(f"`{name}` is no text", hint="write a string that is not empty")
-    return _storable(row[name], f"`{name}`")
-
-
-def _storable(text: str, what: str) -> str:
-    """JSON may hold halves of characters, which no tokenizer takes."""
-    if any("\ud800" <= character <= "\udfff" for character in text):
-        raise UsageError(f"{what} has half a character (a lone surrogate)", hint="write it as UTF-8")
-    return text
+    return storable(row[name], f"`{name}`")
 
 
 def _sampling(row: Mapping[str, Any], usual: SamplingParams) -> SamplingParams:
@@ -285,5 +204,5 @@ def _sampling(row: Mapping[str, Any], usual: SamplingParams) -> SamplingParams:
         listed = [row["stop"]] if isinstance(row["stop"], str) else row["stop"]
         if not isinstance(listed, list) or not all(isinstance(one, str) for one in listed):
             raise UsageError("`stop` is neither a text nor a list of texts", hint='write `{"stop": ["…"]}`')
-        said["stop"] = tuple(_storable(one, "`stop`") for one in listed)
+        said["stop"] = tuple(storable(one, "`stop`") for one in listed)
     return replace(usual, **said)

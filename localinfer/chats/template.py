@@ -153,6 +153,18 @@ def reads_parts(template: str) -> bool:
     return _PROBE in text and not re.search(rf"""text["']: ["']{_PROBE}""", text)
 
 
+@lru_cache(maxsize=64)
+def takes_tools(template: str) -> bool:
+    """Whether the template tells the model of tools, tried out with one. False for a broken one."""
+    function = {"name": "probe", "description": _PROBE, "parameters": {"type": "object", "properties": {}}}
+    data = {"messages": [{"role": "user", "content": "x"}], "add_generation_prompt": True}
+    data |= {"bos_token": "", "eos_token": "", "tools": [{"type": "function", "function": function}], "documents": None}
+    try:
+        return _PROBE in sandbox.render(template, data)
+    except LocalInferError:
+        return False
+
+
 def _as_templates_read(message: Mapping[str, Any]) -> dict[str, Any]:
     """Without fields that are null, and with the reasoning under the names that templates read."""
     turn = {name: value for name, value in message.items() if value is not None}

@@ -25,6 +25,7 @@ COMMANDS = {
     "run": "run:run",
     "map": "map_:map_",
     "chat": "chat:chat",
+    "serve": "serve:serve",
     "bench": "bench:bench",
     "fit": "fit:fit",
     "cost": "cost:cost",

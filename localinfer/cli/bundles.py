@@ -139,6 +139,17 @@ class AblationFlags:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class DoorFlags:
+    """Where a server listens, and whom it lets in."""
+
+    host: o.Host
+    port: o.Port
+    api_key_file: o.ApiKeyFile
+    allow_host: o.AllowHost
+    allow_origin: o.AllowOrigin
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class RandomFlags:
     """Random weights of a known shape, instead of a model."""
 

@@ -8,6 +8,13 @@ from typing import Annotated, Literal
 
 from localinfer.cli.flags import SETTINGS as SETTINGS
 from localinfer.cli.flags import Count, default_of, flag
+from localinfer.cli.options_serve import AllowHost as AllowHost
+from localinfer.cli.options_serve import AllowOrigin as AllowOrigin
+from localinfer.cli.options_serve import ApiKeyFile as ApiKeyFile
+from localinfer.cli.options_serve import Host as Host
+from localinfer.cli.options_serve import Keep as Keep
+from localinfer.cli.options_serve import Port as Port
+from localinfer.cli.options_serve import Queue as Queue
 from localinfer.config import MOST_DRAFTS, EngineConfig, SamplingParams
 
 BIG = (1 << 64) - 1

@@ -1,0 +1,1 @@
+"""The server: protocols that other programs speak, over one engine a model."""

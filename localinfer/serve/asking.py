@@ -1,0 +1,144 @@
+"""What a request asks for, whatever protocol it came in, and the texts that the engine is to write for it."""
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any
+
+from localinfer.chats.call_ways import way_of
+from localinfer.chats.calls import Calls, Check
+from localinfer.chats.chat import Chat
+from localinfer.chats.saying import Saying
+from localinfer.chats.template import Message, takes_tools
+from localinfer.chats.thinking import CLOSING, OPENING, Thinking
+from localinfer.config import SamplingParams
+from localinfer.errors import ContextOverflow, NotSupported
+from localinfer.serve.errors import Refused
+
+if TYPE_CHECKING:
+    from localinfer.engine.protocol import Engine
+    from localinfer.engine.request import Request
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ask:
+    """One request."""
+
+    model: str
+    sampling: Mapping[str, Any]
+    """What it says of `SamplingParams`; the model's makers advise the rest."""
+    n: int = 1
+    """Answers to each prompt; the seed of each is one more than that of the one before."""
+    stream: bool = False
+    keep_s: float | None = None
+    """How long the model is to stay open after it, in seconds; None where it does not say."""
+    system: str | None = None
+    turns: tuple[Message, ...] = ()
+    """The conversation without its system prompt; a last one of the assistant's is to be gone on with."""
+    prompts: tuple[str | tuple[int, ...], ...] = ()
+    """Texts or tokens to be gone on with as they are, where there is no conversation."""
+    special: bool = False
+    """Whether what spells a control token in `prompts` is that token."""
+    tools: tuple[Mapping[str, Any], ...] = ()
+    check: Check = field(default=lambda _name, _arguments: True)
+    """Whether a call fits the tools."""
+    one_call: bool = False
+    """Whether the answer ends behind its first call."""
+    variables: Mapping[str, Any] = field(default_factory=dict)
+    """What else the chat template may read."""
+
+
+@dataclass(frozen=True, slots=True)
+class Task:
+    """One text to be written, and how it is taken apart."""
+
+    request: "Request"
+    saying: Saying
+    marks: Mapping[int, str] = field(default_factory=dict)
+    """Special tokens that are said although they are no text, with their spelling."""
+
+
+def tasks_of(ask: Ask, engine: "Engine") -> list[Task]:
+    """The texts to be written. Renders the template, in a process of its own, so it takes milliseconds. Raises as
+    `render` does, and `ContextOverflow`, `Refused` for what this model cannot do."""
+    sampling = replace(
+        engine.default_sampling, **{**ask.sampling, "stop": (*engine.default_sampling.stop, *ask.sampling["stop"])}
+    )
+    if not ask.turns:
+        return [task for prompt in ask.prompts for task in _tasks(ask, _plain(ask, prompt, engine), sampling)]
+    return list(_tasks(ask, _conversation(ask, engine), sampling))
+
+
+@dataclass(frozen=True, slots=True)
+class _Prompt:
+    tokens: tuple[int, ...]
+    saying: Callable[[], Saying]
+    marks: tuple[int, ...] = ()
+    specials: Mapping[int, str] = field(default_factory=dict)
+
+
+def _tasks(ask: Ask, prompt: _Prompt, sampling: SamplingParams) -> list[Task]:
+    from localinfer.engine.request import Request
+
+    seeds = [(sampling.seed + index) % (1 << 64) for index in range(ask.n)]
+    return [
+        Task(Request(prompt.tokens, replace(sampling, seed=seed), marks=prompt.marks), prompt.saying(), prompt.specials)
+        for seed in seeds
+    ]
+
+
+def _plain(ask: Ask, prompt: str | tuple[int, ...], engine: "Engine") -> _Prompt:
+    if isinstance(prompt, str):
+        return _Prompt(tuple(Chat(engine, raw=True, special=ask.special).tokens_of(prompt)), Saying)
+    return _Prompt(prompt, Saying)
+
+
+def _conversation(ask: Ask, engine: "Engine") -> _Prompt:
+    template = (engine.tools_template if ask.tools else None) or engine.chat_template
+    if ask.tools and template and not takes_tools(template):
+        raise Refused("tools", "this model's chat template takes no tools", hint="leave them out, or choose another")
+    way = way_of(template, engine.tokenizer.special_strings) if ask.tools else None
+    if ask.tools and way is None:
+        raise NotSupported("how this model writes calls of tools is not known", hint="choose another model")
+    for name in ask.variables:
+        if template and name not in template:
+            raise Refused(name, f"this model's chat template does not read `{name}`", hint="leave it out")
+    chat = Chat(engine, system=ask.system, variables=ask.variables)
+    _refuse_much(ask.turns, engine)
+    tokens = chat.tokens_of_turns(ask.turns, ask.tools)
+    begun = thinks(engine, tokens)
+
+    def saying() -> Saying:
+        return Saying(None if begun is None else Thinking(begun=begun), None if way is None else Calls(way, ask.check))
+
+    hidden = _hidden((way.opening, way.closing, *way.marks), engine) if way else {}
+    return _Prompt(tuple(tokens), saying, chat.marks(ask.turns, tokens), hidden)
+
+
+def _hidden(marks: Iterable[str], engine: "Engine") -> dict[int, str]:
+    """Those of `marks` that are special tokens, which are no text where they are decoded."""
+    tokenizer, found = engine.tokenizer, dict[int, str]()
+    for mark in marks:
+        ids = tokenizer.encode_rendered(mark) if mark in tokenizer.special_strings else []
+        if len(ids) == 1 and not tokenizer.decode(ids):
+            found[ids[0]] = mark
+    return found
+
+
+def _refuse_much(turns: Sequence[Message], engine: "Engine") -> None:
+    """No vocabulary has tokens as long as this: a text that cannot fit is refused before it is tokenized."""
+    from localinfer.chats.chat import CHARS_PER_TOKEN
+
+    length = sum(len(turn.content) for turn in turns)
+    if length > CHARS_PER_TOKEN * engine.context_size:
+        raise ContextOverflow(
+            f"the messages have {length} characters, too many for {engine.context_size} tokens of context",
+            hint="send less, or serve with a larger `--ctx-size`",
+        )
+
+
+def thinks(engine: "Engine", tokens: Sequence[int]) -> bool | None:
+    """Whether the answer to this prompt begins inside its reasoning; None for a model that does not mark reasoning."""
+    if CLOSING not in (engine.chat_template or ""):
+        return None
+    end = engine.tokenizer.decode(tokens[-16:], specials=True)
+    return end.rstrip().endswith(OPENING)

@@ -1,0 +1,129 @@
+"""What requests of several protocols say alike: sampling, messages, tools."""
+
+import json
+import secrets
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from localinfer.chats.calls import Call
+from localinfer.chats.rows import message_of
+from localinfer.chats.template import Message
+from localinfer.errors import UsageError
+from localinfer.serve.errors import Refused
+from localinfer.serve.fields import Fields, blamed
+from localinfer.serve.writing import Answer
+
+MOST_ANSWERS = 16
+"""Answers to one prompt."""
+
+MOST_TOKENS = 1 << 20
+
+Turns = tuple[str | None, tuple[Message, ...]]
+"""A system prompt, and the conversation behind it."""
+
+
+def sampling_of(fields: Fields, *, max_tokens: int | None) -> dict[str, Any]:
+    """What a request says of `SamplingParams`; its seed is drawn where it says none."""
+    seed = fields.whole("seed", 0)
+    said: dict[str, Any] = {
+        "temperature": fields.number("temperature", 0, 100),
+        "top_p": fields.number("top_p", 0, 1),
+        "top_k": _top_k(fields),
+        "min_p": fields.number("min_p", 0, 1),
+        "repeat_penalty": fields.number("repetition_penalty", 0.01, 100),
+        "ignore_eos": fields.flag("ignore_eos") or None,
+        "max_tokens": max_tokens,
+    }
+    chosen = {name: value for name, value in said.items() if value is not None}
+    return chosen | {"seed": secrets.randbits(32) if seed is None else seed, "stop": fields.texts("stop")}
+
+
+def _top_k(fields: Fields) -> int | None:
+    value = fields.whole("top_k", -1, 1 << 22)
+    return 0 if value == -1 else value  # vLLM's word for all
+
+
+def conversation_of(listed: Sequence[Mapping[str, Any]], system: str | None = None) -> Turns:
+    """Messages as OpenAI writes them. System prompts that they begin with, and `system`, are joined to one."""
+    if not listed:
+        raise Refused("messages", "`messages` is missing or empty", hint='write `[{"role": "user", "content": "…"}]`')
+    names = dict[str, str]()
+    turns = [_turn(one, at, names) for at, one in enumerate(listed)]
+    texts = [system] if system else []
+    while turns and turns[0].role == "system":
+        texts.append(turns.pop(0).content)
+    if not turns:
+        raise Refused("messages", "`messages` has nothing but a system prompt", hint="add a message of the user's")
+    if turns[-1].role == "assistant" and not turns[-1].content:
+        raise Refused("messages", "the last message is the assistant's and has no text to go on with")
+    return "\n\n".join(texts) or None, tuple(turns)
+
+
+_OF_MESSAGES = {"role", "content", "name", "tool_calls", "tool_call_id", "reasoning_content", "reasoning", "thinking"}
+
+
+def _turn(one: Mapping[str, Any], at: int, names: dict[str, str]) -> Message:
+    """One message; `names` are those of the tools that were called, by the ids of the calls."""
+    where = f"messages.{at}"
+    message = {name: value for name, value in one.items() if value not in (None, [])}
+    odd = sorted(message.keys() - _OF_MESSAGES)
+    if odd:
+        raise Refused(f"{where}.{odd[0][:80]}", f"`{where}.{odd[0][:80]}` is not supported here", hint="leave it out")
+    if message.get("role") == "developer":
+        message["role"] = "system"
+    with blamed(where):
+        if "tool_calls" in message:
+            message["tool_calls"] = [_called(call, names) for call in message["tool_calls"]]
+        elif message.get("role") in ("assistant", "tool"):
+            message.setdefault("content", "")
+        if message.get("role") == "tool" and "name" not in message:
+            name = names.get(str(message.get("tool_call_id")))
+            message |= {"name": name} if name else {}
+        return message_of(message, at)
+
+
+def _called(call: Any, names: dict[str, str]) -> dict[str, Any]:
+    """A call as templates read it: its arguments are an object, where they are one."""
+    function = call.get("function") if isinstance(call, Mapping) else None
+    if not isinstance(function, Mapping) or not isinstance(function.get("name"), str):
+        raise UsageError("a call of a tool has no `function` with a `name`")
+    arguments = function.get("arguments", {})
+    if isinstance(arguments, str):
+        try:
+            arguments = json.loads(arguments or "{}")
+        except (ValueError, RecursionError):
+            raise UsageError("the arguments of a call are no JSON") from None
+    names[str(call.get("id"))] = function["name"]
+    return {**call, "type": "function", "function": {**function, "arguments": arguments}}
+
+
+def finish_of(answer: Answer) -> str:
+    """How an answer ended, in OpenAI's words."""
+    if answer.reason in ("length", "overflow"):
+        return "length"
+    return "tool_calls" if answer.calls else "stop"
+
+
+def usage_of(answers: Sequence[Answer], n: int = 1) -> dict[str, Any]:
+    """Tokens, in OpenAI's words; a prompt that has `n` answers is counted once."""
+    stats = [answer.stats for answer in answers if answer.stats is not None]
+    prompt = sum(one.prompt_tokens for one in stats[::n])
+    written = sum(one.completion_tokens for one in stats)
+    return {
+        "prompt_tokens": prompt,
+        "completion_tokens": written,
+        "total_tokens": prompt + written,
+        "prompt_tokens_details": {"cached_tokens": sum(one.cached_tokens for one in stats[::n])},
+        "completion_tokens_details": {"reasoning_tokens": sum(answer.reasoning_tokens for answer in answers)},
+    }
+
+
+def call_in_openai(call: Call, index: int | None = None) -> dict[str, Any]:
+    """A call of a tool, in OpenAI's words; with its number where it is a piece of a stream."""
+    head = {} if index is None else {"index": index}
+    function = {"name": call.name, "arguments": call.arguments_json}
+    return {**head, "id": call.id, "type": "function", "function": function}
+
+
+def new_id(prefix: str) -> str:
+    return f"{prefix}{secrets.token_hex(12)}"

@@ -1,0 +1,261 @@
+"""A request over HTTP, whatever protocol: its body in, one answer or a stream out, and its end when the client goes."""
+
+import asyncio
+import json
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Coroutine, Iterable
+from contextlib import aclosing
+from dataclasses import dataclass
+from time import monotonic, strftime
+from typing import Any, Protocol
+
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import JSONResponse, Response
+from starlette.types import Receive, Scope, Send
+
+from localinfer.chats.plain_json import object_of
+from localinfer.chats.saying import Said
+from localinfer.errors import LocalInferError, UsageError, explained
+from localinfer.serve.asking import Ask
+from localinfer.serve.errors import Closing, TooLarge, TooSlow, retry_after, status_of
+from localinfer.serve.fields import Fields
+from localinfer.serve.models import Held
+from localinfer.serve.service import Service, in_words
+from localinfer.serve.writing import Answer, Writing
+from localinfer.text import one_line
+
+BODY_BYTES = 16 << 20
+"""Most bytes of a body."""
+
+BODY_S = 60.0
+"""Seconds in which a body must have come."""
+
+STALLED_S = 30.0
+"""Seconds that a client may take nothing of its stream; then the text is no longer written."""
+
+Form = Callable[[LocalInferError], dict[str, Any]]
+"""An error as a protocol spells it."""
+
+
+class Shape(Protocol):
+    """How a protocol spells the answers to one request."""
+
+    media_type: str
+    """Of a stream."""
+
+    def whole(self, held: Held, answers: list[Answer]) -> dict[str, Any]:
+        """All answers, in one object."""
+        ...
+
+    def begin(self, held: Held, answers: list[Answer]) -> Iterable[bytes]:
+        """What a stream begins with."""
+        ...
+
+    def said(self, index: int, said: Said) -> Iterable[bytes]:
+        """A piece of answer `index`."""
+        ...
+
+    def ended(self, index: int, answer: Answer) -> Iterable[bytes]:
+        """Answer `index` is whole."""
+        ...
+
+    def end(self, answers: list[Answer]) -> Iterable[bytes]:
+        """What a stream ends with."""
+        ...
+
+    def failed(self, error: LocalInferError) -> bytes:
+        """An error in the middle of a stream, the last of it."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Dialect:
+    """How one protocol asks, and says no."""
+
+    understand: Callable[[Fields], tuple[Ask, Shape]]
+    form: Form
+
+
+def sse(value: Any, event: str = "") -> bytes:
+    """One event of a stream of server-sent events."""
+    head = f"event: {event}\n" if event else ""
+    return f"{head}data: {compact(value)}\n\n".encode()
+
+
+def compact(value: Any) -> str:
+    return json.dumps(value, ensure_ascii=False, separators=(",", ":"))
+
+
+class Endpoint:
+    """Where texts are asked for in one protocol."""
+
+    def __init__(self, service: Service, dialect: Dialect) -> None:
+        self._service, self._dialect = service, dialect
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        exchange = _Exchange(self._service, self._dialect, scope, receive, send)
+        await exchange.run()
+
+
+class _Exchange:
+    """One request and its answer."""
+
+    def __init__(self, service: Service, dialect: Dialect, scope: Scope, receive: Receive, send: Send) -> None:
+        self._service, self._dialect = service, dialect
+        self._scope, self._receive, self._send = scope, receive, send
+        self._model = ""
+        self._writing: Writing | None = None
+        self._begun = False  # whether the head of the answer has been sent
+        self._shape: Shape | None = None
+
+    async def run(self) -> None:
+        """Answer, unless the client goes or the server ends before."""
+        ended = "cancelled, the client left"
+        try:
+            ask, self._shape = await self._understood()
+            self._model = ask.model
+            await self._while_wanted(self._answer(ask, self._shape))
+            ended = ""
+        except ClientDisconnect:
+            pass
+        except _Stalled:
+            ended = f"cancelled, the client took nothing for {STALLED_S:.0f} s"
+        except Exception as error:
+            ended = await self._refuse(explained(error))
+        finally:
+            self._log(ended)
+
+    async def _understood(self) -> tuple[Ask, Shape]:
+        row = await read_object(Request(self._scope, self._receive))
+        fields = Fields(row)
+        ask, shape = self._dialect.understand(fields)
+        fields.done()
+        return ask, shape
+
+    async def _answer(self, ask: Ask, shape: Shape) -> None:
+        async with self._service.writing(ask) as (held, self._writing):
+            self._model = held.served.name
+            if ask.stream:
+                await self._stream(self._frames(held, self._writing, shape), shape)
+            else:
+                async with aclosing(self._writing.pieces()) as pieces:
+                    async for _ in pieces:
+                        pass
+                self._begun = True
+                whole = shape.whole(held, self._writing.answers)
+                await JSONResponse(whole)(self._scope, self._receive, self._bounded_send)
+
+    async def _frames(self, held: Held, writing: Writing, shape: Shape) -> AsyncGenerator[bytes, None]:
+        for frame in shape.begin(held, writing.answers):
+            yield frame
+        async with aclosing(writing.pieces()) as pieces:
+            async for index, said in pieces:
+                answer = writing.answers[index]
+                frames = shape.said(index, said) if said else shape.ended(index, answer)
+                for frame in frames:
+                    yield frame
+        for frame in shape.end(writing.answers):
+            yield frame
+
+    async def _stream(self, frames: AsyncIterator[bytes], shape: Shape) -> None:
+        await self._head(shape)
+        async for frame in frames:
+            await self._bounded_send({"type": "http.response.body", "body": frame, "more_body": True})
+        await self._bounded_send({"type": "http.response.body", "body": b"", "more_body": False})
+
+    async def _head(self, shape: Shape) -> None:
+        self._begun = True
+        headers = [(b"content-type", shape.media_type.encode()), (b"cache-control", b"no-store")]
+        await self._bounded_send({"type": "http.response.start", "status": 200, "headers": headers})
+
+    async def _bounded_send(self, message: Any) -> None:
+        """Send, and wait for the client no longer than it may take."""
+        try:
+            async with asyncio.timeout(STALLED_S):
+                await self._send(message)
+        except TimeoutError:
+            raise _Stalled from None
+
+    async def _while_wanted(self, work: Coroutine[Any, Any, None]) -> None:
+        """Await `work`; cancel it when the client leaves, or the server ends. Raises what ended it."""
+        working = asyncio.ensure_future(work)
+        left = asyncio.ensure_future(_until_left(self._receive))
+        ends = asyncio.ensure_future(self._service.ends.wait())
+        try:
+            await asyncio.wait({working, left, ends}, return_when=asyncio.FIRST_COMPLETED)
+            if working.done():
+                return working.result()
+            await _cancelled(working)
+            raise ClientDisconnect if left.done() else Closing("the server ends")
+        finally:
+            for task in (working, left, ends):
+                await _cancelled(task)
+
+    async def _refuse(self, error: LocalInferError) -> str:
+        """Tell the client what went wrong, if it still can be told."""
+        try:
+            if not self._begun:
+                await refusal(error, self._dialect.form)(self._scope, self._receive, self._bounded_send)
+            elif self._shape is not None:
+                body = self._shape.failed(error)
+                await self._bounded_send({"type": "http.response.body", "body": body, "more_body": False})
+        except (_Stalled, OSError):
+            pass
+        return f"{status_of(error)}, {error.message}"
+
+    def _log(self, ended: str) -> None:
+        path = self._scope["path"]
+        answers = self._writing.answers if self._writing else []
+        told = in_words(answers, ended or "ended") or ended
+        if answers and ended and all(answer.reason is not None for answer in answers):
+            told += f"; {ended}"
+        self._service.note(one_line(f"{strftime('%H:%M:%S')} {path} {self._model}: {told}", 2000))
+
+
+class _Stalled(Exception):  # not an error: nobody is there to be told
+    """The client takes nothing."""
+
+
+async def _until_left(receive: Receive) -> None:
+    while (await receive())["type"] != "http.disconnect":
+        pass
+
+
+async def _cancelled(task: "asyncio.Future[Any]") -> None:
+    """Cancel it, and wait until it has ended."""
+    task.cancel()
+    await asyncio.wait({task})
+    if not task.cancelled():
+        task.exception()  # it was looked at
+
+
+def refusal(error: LocalInferError, form: Form) -> Response:
+    """The response for an error that comes before any answer."""
+    after = retry_after(error)
+    headers = {} if after is None else {"retry-after": str(after)}
+    if isinstance(error, TooLarge | TooSlow):
+        headers["connection"] = "close"  # what is still to come of the body is not waited for
+    if status_of(error) == 401:
+        headers["www-authenticate"] = "Bearer"
+    return JSONResponse(form(error), status_of(error), headers)
+
+
+async def read_object(request: Request) -> dict[str, Any]:
+    """The JSON object that a request has for its body. Raises `TooLarge`, `TooSlow`, `ClientDisconnect`."""
+    data, begun = bytearray(), monotonic()
+    try:
+        async with asyncio.timeout(BODY_S):
+            async for chunk in request.stream():
+                data += chunk
+                if len(data) > BODY_BYTES:
+                    raise TooLarge(f"the body has more than {BODY_BYTES} bytes", hint="send less")
+    except TimeoutError:
+        raise TooSlow(f"the body did not come in {monotonic() - begun:.0f} s", hint="send it faster") from None
+    if not data:
+        raise UsageError("the body is empty", hint="send a JSON object")
+    if len(data) < 1 << 16:
+        return _parsed(bytes(data))
+    return await asyncio.to_thread(_parsed, bytes(data))
+
+
+def _parsed(data: bytes) -> dict[str, Any]:
+    return object_of(data, BODY_BYTES, what="the body", hint="send one JSON object")

@@ -1,0 +1,174 @@
+"""`/v1/chat/completions`, as OpenAI's clients speak it."""
+
+from collections.abc import Iterable, Mapping
+from time import time
+from typing import Any
+
+from localinfer.chats.saying import Said
+from localinfer.errors import LocalInferError
+from localinfer.serve.asking import Ask
+from localinfer.serve.common import (
+    MOST_ANSWERS,
+    MOST_TOKENS,
+    call_in_openai,
+    conversation_of,
+    finish_of,
+    new_id,
+    sampling_of,
+    usage_of,
+)
+from localinfer.serve.errors import openai_form
+from localinfer.serve.fields import Fields
+from localinfer.serve.http import Dialect, sse
+from localinfer.serve.models import Held
+from localinfer.serve.tools import checker, tools_of
+from localinfer.serve.writing import Answer
+
+DONE = b"data: [DONE]\n\n"
+
+
+def refuse_unsupported(fields: Fields) -> None:
+    """Fields of OpenAI's that we do not support, but for values that change nothing; and those that only tell who asks
+    or what for."""
+    for name in ("presence_penalty", "frequency_penalty"):
+        fields.only(name, 0, 0.0)
+    fields.only("logit_bias", {})
+    fields.only("store", False)
+    fields.only("service_tier", "auto", "default")
+    fields.labels("user", "metadata", "safety_identifier", "prompt_cache_key")
+
+
+def understand(fields: Fields) -> tuple[Ask, "Shape"]:
+    """The request, and how its answers are spelled. Raises `Refused`."""
+    system, turns = conversation_of(fields.objects("messages"))
+    stream, include_usage = streaming(fields)
+    tools, one_call = _tools(fields)
+    n = fields.whole("n", 1, MOST_ANSWERS) or 1
+    refuse_unsupported(fields)
+    fields.only("logprobs", False)
+    fields.only("top_logprobs", 0)
+    fields.only("modalities", ["text"])
+    fields.only("verbosity", "medium")
+    form = fields.inner("response_format")
+    if form is not None:
+        form.only("type", "text")
+        form.done()
+    ask = Ask(
+        model=fields.needed_text("model"),
+        sampling=sampling_of(fields, max_tokens=_max_tokens(fields)),
+        n=n,
+        stream=stream,
+        system=system,
+        turns=turns,
+        tools=tools,
+        check=checker(tools),
+        one_call=one_call,
+        variables=variables_of(fields),
+    )
+    return ask, Shape(n, include_usage)
+
+
+def streaming(fields: Fields) -> tuple[bool, bool]:
+    """Whether a stream is wanted, and with its tokens counted."""
+    stream = fields.flag("stream")
+    options = fields.inner("stream_options")
+    if options is None:
+        return stream, False
+    if not stream:
+        raise fields.wrong("stream_options", "goes with `stream` only")
+    include_usage = options.flag("include_usage")
+    options.only("include_obfuscation", False)
+    options.done()
+    return stream, include_usage
+
+
+def variables_of(fields: Fields) -> dict[str, Any]:
+    """What the chat template may read: `chat_template_kwargs`, and the effort of thinking."""
+    found: dict[str, Any] = fields.plain_object("chat_template_kwargs")
+    effort = fields.one_of("reasoning_effort", "none", "minimal", "low", "medium", "high", "xhigh")
+    if effort == "none":
+        return {**found, "enable_thinking": False}
+    return found if effort is None else {**found, "reasoning_effort": effort}
+
+
+def _max_tokens(fields: Fields) -> int | None:
+    old, new = (fields.whole(name, 1, MOST_TOKENS) for name in ("max_tokens", "max_completion_tokens"))
+    if old is not None and new is not None and old != new:
+        raise fields.wrong("max_tokens", f"is {old}, but `max_completion_tokens` is {new}", hint="give one of them")
+    return new if old is None else old
+
+
+def _tools(fields: Fields) -> tuple[tuple[Mapping[str, Any], ...], bool]:
+    """The tools that may be called, and whether only one call is wanted."""
+    tools = tools_of(fields.objects("tools"))
+    choice, parallel = fields.take("tool_choice"), fields.flag("parallel_tool_calls", True)
+    if choice not in (None, "auto", "none"):
+        raise fields.wrong("tool_choice", "must be `auto` or `none`", hint="calls cannot be forced")
+    return () if choice == "none" else tools, not parallel
+
+
+class Shape:
+    """Answers as `chat.completion` objects."""
+
+    media_type = "text/event-stream"
+
+    def __init__(self, n: int, include_usage: bool) -> None:
+        self._n, self._include_usage = n, include_usage
+        self._head: dict[str, Any] = {}
+        self._calls = [0] * n
+
+    def whole(self, held: Held, answers: list[Answer]) -> dict[str, Any]:
+        choices = [_choice(index, answer) for index, answer in enumerate(answers)]
+        self._begin(held, "chat.completion")
+        return {**self._head, "choices": choices, "usage": usage_of(answers, self._n)}
+
+    def begin(self, held: Held, answers: list[Answer]) -> Iterable[bytes]:
+        self._begin(held, "chat.completion.chunk")
+        return [self._chunk(index, {"role": "assistant", "content": ""}) for index in range(len(answers))]
+
+    def said(self, index: int, said: Said) -> Iterable[bytes]:
+        if said.reasoning:
+            yield self._chunk(index, {"reasoning_content": said.reasoning})
+        if said.content:
+            yield self._chunk(index, {"content": said.content})
+        for call in said.calls:
+            yield self._chunk(index, {"tool_calls": [call_in_openai(call, self._calls[index])]})
+            self._calls[index] += 1
+
+    def ended(self, index: int, answer: Answer) -> Iterable[bytes]:
+        return [self._chunk(index, {}, finish_of(answer))]
+
+    def end(self, answers: list[Answer]) -> Iterable[bytes]:
+        if self._include_usage:
+            yield sse({**self._head, "choices": [], "usage": usage_of(answers, self._n)})
+        yield DONE
+
+    def failed(self, error: LocalInferError) -> bytes:
+        return sse(openai_form(error)) + DONE
+
+    def _begin(self, held: Held, kind: str) -> None:
+        self._head = {"id": new_id("chatcmpl-"), "object": kind, "created": int(time()), "model": held.served.name}
+
+    def _chunk(self, index: int, delta: dict[str, Any], finish: str | None = None) -> bytes:
+        choice = {"index": index, "delta": delta, "logprobs": None, "finish_reason": finish}
+        usage = {"usage": None} if self._include_usage else {}
+        return sse({**self._head, "choices": [choice], **usage})
+
+
+def _choice(index: int, answer: Answer) -> dict[str, Any]:
+    content = answer.content or (None if answer.calls else "")
+    message: dict[str, Any] = {"role": "assistant", "content": content}
+    if answer.reasoning:
+        message["reasoning_content"] = answer.reasoning
+    if answer.calls:
+        message["tool_calls"] = [call_in_openai(call) for call in answer.calls]
+    return {
+        "index": index,
+        "message": message,
+        "logprobs": None,
+        "finish_reason": finish_of(answer),
+        "stop_reason": answer.stop,
+    }
+
+
+CHAT = Dialect(understand, openai_form)

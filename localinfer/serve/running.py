@@ -1,0 +1,123 @@
+"""A server from its first byte to its last: the socket, the signals, the end."""
+
+import asyncio
+import contextlib
+import signal
+import socket
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import uvicorn
+
+from localinfer.errors import NotFound, UsageError
+from localinfer.serve.app import make_app
+from localinfer.serve.service import Service
+
+MOST_CONNECTIONS = 512
+"""More than that are answered with 503 at once."""
+
+UNACKNOWLEDGED_MS = 60_000
+"""Milliseconds after which the system drops a connection whose other end takes nothing."""
+
+LAST_WORDS_S = 5
+"""Seconds that connections have to be told that the server ends."""
+
+
+@dataclass(frozen=True, slots=True)
+class Door:
+    """Where the server listens, and whom it lets in."""
+
+    host: str
+    port: int
+    hosts: tuple[str, ...] = ()
+    origins: tuple[str, ...] = ()
+    key: str = ""
+
+
+def listen(host: str, port: int) -> socket.socket:
+    """A socket that listens. Raises `NotFound` where that is not allowed or the address is not ours."""
+    try:
+        family, kind, proto, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+        found = socket.socket(family, kind, proto)
+        try:
+            found.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            if hasattr(socket, "TCP_USER_TIMEOUT"):
+                found.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, UNACKNOWLEDGED_MS)
+            found.bind(address)
+            found.listen(MOST_CONNECTIONS)
+            found.setblocking(False)
+        except BaseException:
+            found.close()
+            raise
+    except OSError as error:
+        reason = (error.strerror or str(error)).lower()
+        raise NotFound(
+            f"cannot listen on {host}:{port}: {reason}", hint="choose another `--port` or `--host`"
+        ) from None
+    except UnicodeError:
+        raise UsageError(f"`{host[:100]}` is no host", hint="give an address, such as 127.0.0.1") from None
+    return found
+
+
+def url_of(found: socket.socket) -> str:
+    """What to type to reach it."""
+    host, port = found.getsockname()[:2]
+    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+
+
+async def run(service: Service, door: Door, found: socket.socket, ready: Callable[[], object]) -> int:
+    """Serve on `found` until a signal comes, then end all texts and close all models; gives the signal's number.
+    `ready` is called when the first request can be taken."""
+    app = make_app(service, hosts=door.hosts, origins=door.origins, key=door.key)
+    config = uvicorn.Config(
+        app,
+        loop="asyncio",
+        http="h11",
+        ws="none",
+        lifespan="off",
+        log_config=None,
+        log_level="critical",
+        access_log=False,
+        server_header=False,
+        proxy_headers=False,
+        limit_concurrency=MOST_CONNECTIONS,
+        timeout_graceful_shutdown=LAST_WORDS_S,
+    )
+    server = _Server(config, service, ready)
+    try:
+        await server.serve(sockets=[found])
+    finally:
+        await service.models.close()
+    return server.signal
+
+
+class _Server(uvicorn.Server):
+    """uvicorn, with the signals of the house: the first ends all texts, the second waits for nobody."""
+
+    signal = 0
+
+    def __init__(self, config: uvicorn.Config, service: Service, ready: Callable[[], object]) -> None:
+        super().__init__(config)
+        self._service, self._ready = service, ready
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        self._ready()
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        loop = asyncio.get_running_loop()
+        signals = [signal.SIGINT, signal.SIGTERM]
+        for number in signals:
+            loop.add_signal_handler(number, self._end, number)
+        try:
+            yield
+        finally:
+            for number in signals:
+                loop.remove_signal_handler(number)
+
+    def _end(self, number: int) -> None:
+        self.force_exit = self.should_exit
+        self.should_exit = True
+        self.signal = self.signal or number
+        self._service.ends.set()

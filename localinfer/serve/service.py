@@ -1,0 +1,99 @@
+"""What all requests of a server share: its models, its queue, its counts and its log."""
+
+import asyncio
+from collections.abc import AsyncIterator, Iterable, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from time import perf_counter
+
+from localinfer.errors import ContextOverflow
+from localinfer.loading.tell import Tell
+from localinfer.serve.asking import Ask, tasks_of
+from localinfer.serve.errors import Busy
+from localinfer.serve.metrics import Metrics
+from localinfer.serve.models import Held, Models
+from localinfer.serve.writing import Answer, Writing
+
+LONGEST_WAIT_S = 60
+"""Seconds at most that somebody is told to wait."""
+
+
+class Service:
+    """Answers what is asked, whatever protocol it came in. `queue` is how many texts of a model may wait beside the
+    `parallel` that run."""
+
+    def __init__(self, models: Models, *, parallel: int, queue: int, tell: Tell) -> None:
+        self.models, self.metrics = models, Metrics()
+        self._parallel, self._queue, self._tell = parallel, queue, tell
+        self._text_s = 1.0  # what a text took of late, on average
+        self.ends = asyncio.Event()
+        """Set when the server is to end: whatever is being written ends, too."""
+
+    @asynccontextmanager
+    async def writing(self, ask: Ask) -> AsyncIterator[tuple[Held, Writing]]:
+        """The texts for `ask`, submitted; what is not finished when this is left is cancelled.
+
+        Raises `Busy` for a full queue, `NotFound`, `ContextOverflow`, and whatever is wrong with the request, before
+        anything is computed.
+        """
+        async with self.models.use(ask.model, ask.keep_s) as held:
+            with self._place(held, ask.n * max(1, len(ask.prompts))):
+                tasks = await asyncio.to_thread(tasks_of, ask, held.engine)
+                try:
+                    writing = Writing(held.engine, tasks, one_call=ask.one_call)
+                except ContextOverflow as error:
+                    raise ContextOverflow(
+                        error.message, hint="send less, or serve with a larger `--ctx-size`"
+                    ) from None
+                begun = perf_counter()
+                try:
+                    yield held, writing
+                finally:
+                    writing.close()
+                    self._count(held, writing.answers, perf_counter() - begun)
+
+    def note(self, text: str) -> None:
+        """One line of log."""
+        self._tell.note(text)
+
+    @contextmanager
+    def _place(self, held: Held, texts: int) -> Iterator[None]:
+        """Room in the queue for so many texts."""
+        most = self._parallel + self._queue
+        if held.texts + texts > most:
+            seconds = round(self._text_s * max(1, held.texts / self._parallel))
+            raise Busy(
+                f"{held.texts} texts run or wait, and {texts} more would be over {most}",
+                retry_after=min(max(1, seconds), LONGEST_WAIT_S),
+            )
+        held.texts += texts
+        try:
+            yield
+        finally:
+            held.texts -= texts
+
+    def _count(self, held: Held, answers: Iterable[Answer], seconds: float) -> None:
+        for answer in answers:
+            self.metrics.count(held.served.name, answer)
+            if answer.reason is not None:
+                self._text_s += 0.1 * (seconds - self._text_s)
+
+
+def in_words(answers: Iterable[Answer], default: str) -> str:
+    """What a line of log says of the answers to one request; `default` is how those ended that have not."""
+    return "; ".join(_in_words(answer, default) for answer in answers)
+
+
+def _in_words(answer: Answer, default: str) -> str:
+    stats, ended = answer.stats, answer.reason or default
+    if answer.reason == "stop" and answer.calls:
+        ended = f"{len(answer.calls)} call{'s' * (len(answer.calls) > 1)}"
+    if stats is None:
+        return f"{ended} before the first token"
+    parts = [
+        f"prompt {stats.prompt_tokens} ({stats.cached_tokens} cached)",
+        f"first token {stats.ttft_s:.2f} s" if stats.ttft_s is not None else "no token",
+        f"out {stats.completion_tokens}" + (f" at {stats.decode_tok_s:.1f}/s" if stats.decode_tok_s else ""),
+        f"seed {answer.seed}",
+        ended,
+    ]
+    return ", ".join(parts)

@@ -1,0 +1,54 @@
+"""`/tokenize` and `/detokenize`, as vLLM has them."""
+
+import asyncio
+from typing import Any
+
+from localinfer.chats.chat import Chat
+from localinfer.errors import ContextOverflow
+from localinfer.serve.common import conversation_of
+from localinfer.serve.fields import Fields
+from localinfer.serve.openai_chat import variables_of
+from localinfer.serve.service import Service
+from localinfer.serve.tools import tools_of
+
+MOST_IDS = 1 << 20
+
+
+async def tokenize(service: Service, fields: Fields) -> dict[str, Any]:
+    """The tokens of `prompt`, or of `messages` as the model would read them."""
+    model, prompt = fields.needed_text("model"), fields.text("prompt")
+    listed, add_bos = fields.objects("messages"), fields.flag("add_special_tokens", True)
+    tools, variables = tools_of(fields.objects("tools")), variables_of(fields)
+    spelled = fields.flag("return_token_strs")
+    fields.done()
+    if (prompt is None) == (not listed):
+        raise fields.wrong("prompt", "or `messages` is needed, and not both")
+    async with service.models.use(model) as held:
+        engine = held.engine
+
+        def ids() -> list[int]:
+            if prompt is not None:
+                if len(prompt) > 256 * MOST_IDS:
+                    raise ContextOverflow(f"the prompt has {len(prompt)} characters, which is too much")
+                return Chat(engine, raw=True).tokens_of(prompt) if add_bos else engine.tokenizer.encode_text(prompt)
+            system, turns = conversation_of(listed)
+            return Chat(engine, system=system, variables=variables).tokens_of_turns(turns, tools)
+
+        found = await asyncio.to_thread(ids)
+        answer: dict[str, Any] = {"count": len(found), "max_model_len": engine.context_size, "tokens": found}
+        if spelled:
+            answer["token_strs"] = [engine.tokenizer.decode([one], specials=True) for one in found]
+        return answer
+
+
+async def detokenize(service: Service, fields: Fields) -> dict[str, Any]:
+    """The text of `tokens`, special ones spelled."""
+    model, tokens = fields.needed_text("model"), fields.take("tokens")
+    fields.done()
+    if not isinstance(tokens, list) or not all(type(one) is int for one in tokens) or len(tokens) > MOST_IDS:
+        raise fields.wrong("tokens", "must be a list of tokens")
+    async with service.models.use(model) as held:
+        size = held.engine.tokenizer.vocab_size
+        if any(not 0 <= one < size for one in tokens):
+            raise fields.wrong("tokens", f"has a token that is not of 0 to {size - 1}")
+        return {"prompt": await asyncio.to_thread(held.engine.tokenizer.decode, tokens, specials=True)}

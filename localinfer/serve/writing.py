@@ -1,0 +1,155 @@
+"""The texts of one request while the engine writes them: what they say, in pieces, and how each ended."""
+
+import asyncio
+from collections.abc import AsyncGenerator, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+from functools import partial
+
+from localinfer.chats.calls import Call
+from localinfer.chats.saying import Said, Saying
+from localinfer.engine.protocol import Engine
+from localinfer.engine.stopping import StopScanner
+from localinfer.events import Event, Finished, FinishReason, Stats, Text
+from localinfer.serve.asking import Task
+
+
+@dataclass(slots=True)
+class Answer:
+    """One text so far."""
+
+    seed: int
+    content: str = ""
+    reasoning: str = ""
+    calls: list[Call] = field(default_factory=list)
+    reason: FinishReason | None = None
+    """How it ended, if it has."""
+    stop: str | None = None
+    """The stop string that ended it."""
+    token_ids: tuple[int, ...] = ()
+    reasoning_tokens: int = 0
+    stats: Stats | None = None
+
+    def add(self, said: Said) -> None:
+        self.content += said.content
+        self.reasoning += said.reasoning
+        self.calls += said.calls
+
+
+class Writing:
+    """Submits texts to an engine, at once, and is then read by `pieces`. Raises as `Engine.add` does.
+
+    `close` ends what is not finished: its place is free with the next step.
+    """
+
+    def __init__(self, engine: Engine, tasks: Sequence[Task], *, one_call: bool = False) -> None:
+        self._engine = engine
+        self._one_call = one_call
+        self._heard: asyncio.Queue[tuple[int, list[Event] | BaseException]] = asyncio.Queue()
+        self._handles: dict[int, int] = {}
+        self._readers = [_Reader(engine, task) for task in tasks]
+        self.answers = [Answer(task.request.sampling.seed) for task in tasks]
+        loop = asyncio.get_running_loop()
+
+        def put(index: int, said: list[Event] | BaseException) -> None:
+            with suppress(RuntimeError):  # the loop is closed, and nobody waits any more
+                loop.call_soon_threadsafe(self._heard.put_nowait, (index, said))
+
+        try:
+            for index, task in enumerate(tasks):
+                hear = partial(put, index)
+                self._handles[index] = engine.driver.submit(task.request, hear, hear)
+        except BaseException:
+            self.close()
+            raise
+
+    async def pieces(self) -> AsyncGenerator[tuple[int, Said], None]:
+        """What the texts say, each piece with the number of its text; an empty one when a text has ended. Raises what
+        broke a step, and `NotFinite`."""
+        while self._handles:
+            index, heard = await self._heard.get()
+            if isinstance(heard, BaseException):
+                self._handles.pop(index, None)
+                raise heard
+            said = self._read(index, heard)
+            if said:
+                yield index, said
+            if self.answers[index].reason is not None:
+                yield index, Said()
+
+    def close(self) -> None:
+        """End all that has not ended."""
+        for handle in self._handles.values():
+            self._engine.cancel(handle)
+        self._handles.clear()
+
+    def _read(self, index: int, events: list[Event]) -> Said:
+        """What `events` of a text say, joined."""
+        answer, reader = self.answers[index], self._readers[index]
+        parts = list[Said]()
+        for event in events:
+            if answer.reason is not None:
+                break
+            match event:
+                case Text():
+                    answer.reasoning_tokens += len(event.token_ids) if reader.saying.reasons else 0
+                    parts.append(reader.push(event))
+                case Stats():
+                    answer.stats = event
+                case Finished():
+                    self._handles.pop(index, None)
+                    event.raise_error()
+                    parts.append(reader.finish(event))
+                    answer.reason, answer.stop = event.reason, event.stop
+                    answer.token_ids, answer.stats = event.token_ids, event.stats
+            if self._one_call and parts and parts[-1].calls and answer.reason is None:
+                self._end(index, parts)
+        said = _joined(parts)
+        answer.add(said)
+        return said
+
+    def _end(self, index: int, parts: list[Said]) -> None:
+        """One call was wanted, and it is there."""
+        answer = self.answers[index]
+        parts[-1] = Said(parts[-1].content, parts[-1].reasoning, parts[-1].calls[:1])
+        answer.reason = "stop"
+        handle = self._handles.pop(index, None)
+        if handle is not None:
+            self._engine.cancel(handle)
+
+
+class _Reader:
+    """From the events of a text to what it says. Special tokens that mark calls are read as they are spelled."""
+
+    def __init__(self, engine: Engine, task: Task) -> None:
+        self.saying: Saying = task.saying
+        self._specials = task.marks
+        self._stream = engine.tokenizer.stream(continues=True)
+        self._scanner = StopScanner(task.request.sampling.stop)
+
+    def push(self, event: Text) -> Said:
+        if not self._specials:
+            return self.saying.push(event.text)
+        text = ""
+        for token in event.token_ids:
+            mark = self._specials.get(token)
+            text += self._stream.push(token) if mark is None else mark
+        return self.saying.push(self._scanner.push(text)[0])
+
+    def finish(self, event: Finished) -> Said:
+        if not self._specials:
+            return self.saying.finish()
+        text, stop = self._scanner.push(self._stream.finish())
+        if stop is None and event.stop is None:
+            text += self._scanner.finish()
+        return _joined([self.saying.push(text), self.saying.finish()])
+
+
+def _joined(parts: Sequence[Said]) -> Said:
+    if len(parts) == 1:
+        return parts[0]
+    return Said(
+        "".join(part.content for part in parts),
+        "".join(part.reasoning for part in parts),
+        tuple(call for part in parts for call in part.calls),
+    )
