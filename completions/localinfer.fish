@@ -31,7 +31,7 @@ complete -c localinfer -n __fish_use_subcommand -a export -d 'Write a model in t
 complete -c localinfer -n __fish_use_subcommand -a run -d 'Answer one prompt, then stop; without one, on a terminal, ask for prompts until Ctrl-D.'
 complete -c localinfer -n __fish_use_subcommand -a map -d 'Answer many prompts together: JSON lines in, JSON lines out, in their order.'
 complete -c localinfer -n __fish_use_subcommand -a chat -d 'Talk to models in the terminal, in as many panes as fit. Every chat is kept.'
-complete -c localinfer -n __fish_use_subcommand -a serve -d 'Serve models to other programs until Ctrl-C, over HTTP in OpenAI\'s protocol and others.'
+complete -c localinfer -n __fish_use_subcommand -a serve -d 'Serve models to other programs until Ctrl-C, over HTTP as OpenAI, Anthropic and Ollama do.'
 complete -c localinfer -n __fish_use_subcommand -a bench -d 'Measure tokens a second, latency, and the share of the memory\'s bandwidth.'
 complete -c localinfer -n __fish_use_subcommand -a fit -d 'Show what a model needs in each width, what is free, and how fast it will be.'
 complete -c localinfer -n __fish_use_subcommand -a cost -d 'Show what a million tokens cost here, on machines to buy or rent, and at providers; and which pays when.'

@@ -36,7 +36,7 @@ def serve(
     offline: o.Offline,
     quiet: o.Quiet,
 ) -> None:
-    """Serve models to other programs until Ctrl-C, over HTTP in OpenAI's protocol and others.
+    """Serve models to other programs until Ctrl-C, over HTTP as OpenAI, Anthropic and Ollama do.
 
     The address goes to standard output when the first request can be taken, then one line a request to standard error.
     Models are opened when they are asked for, and closed when idle. A key is wanted where `--api-key-file` or the

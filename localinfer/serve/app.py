@@ -14,13 +14,16 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import BaseRoute, Route
 
 from localinfer.errors import explained
-from localinfer.serve.errors import WrongMethod, WrongPath, openai_form
+from localinfer.serve import ollama
+from localinfer.serve.anthropic import MESSAGES, count_tokens
+from localinfer.serve.errors import WrongMethod, WrongPath, anthropic_form, form_of, openai_form
 from localinfer.serve.fields import Fields
 from localinfer.serve.guard import Guard
 from localinfer.serve.http import Endpoint, Form, read_object, refusal
 from localinfer.serve.models import Served
 from localinfer.serve.openai_chat import CHAT
 from localinfer.serve.openai_text import TEXT
+from localinfer.serve.responses import RESPONSES
 from localinfer.serve.service import Service
 from localinfer.serve.tokens import detokenize, tokenize
 
@@ -45,6 +48,13 @@ def _routes(service: Service) -> list[BaseRoute]:
         Route("/v1/completions", Endpoint(service, TEXT), methods=["POST"]),
         Route("/v1/models", _models(service)),
         Route("/v1/models/{name:path}", _models(service)),
+        Route("/v1/responses", Endpoint(service, RESPONSES), methods=["POST"]),
+        Route("/v1/messages", Endpoint(service, MESSAGES), methods=["POST"]),
+        Route("/v1/messages/count_tokens", simple(service, count_tokens, anthropic_form), methods=["POST"]),
+        Route("/api/chat", Endpoint(service, ollama.CHAT), methods=["POST"]),
+        Route("/api/generate", Endpoint(service, ollama.TEXT), methods=["POST"]),
+        Route("/api/tags", _told(service, ollama.tags)),
+        Route("/api/version", _told(service, ollama.version)),
         Route("/tokenize", simple(service, tokenize), methods=["POST"]),
         Route("/detokenize", simple(service, detokenize), methods=["POST"]),
         Route("/health", _health),
@@ -64,6 +74,17 @@ def simple(
             raise
         except Exception as error:
             return refusal(explained(error), form)
+
+    return endpoint
+
+
+def _told(
+    service: Service, telling: Callable[[Service], Awaitable[dict[str, Any]]]
+) -> Callable[[Request], Awaitable[Response]]:
+    """An endpoint that takes nothing and gives an object."""
+
+    async def endpoint(_request: Request) -> Response:
+        return JSONResponse(await telling(service))
 
     return endpoint
 
@@ -108,5 +129,5 @@ async def _no_route(request: Request, error: Exception) -> Response:
     path = request.url.path[:200]
     status = error.status_code if isinstance(error, HTTPException) else HTTPStatus.NOT_FOUND
     if status == HTTPStatus.METHOD_NOT_ALLOWED:
-        return refusal(WrongMethod(f"`{request.method}` does not go with `{path}`"), openai_form)
-    return refusal(WrongPath(f"nothing is served at `{path}`", hint="see `docs/serve.md`"), openai_form)
+        return refusal(WrongMethod(f"`{request.method}` does not go with `{path}`"), form_of(path))
+    return refusal(WrongPath(f"nothing is served at `{path}`", hint="see `docs/serve.md`"), form_of(path))

@@ -31,6 +31,8 @@ class Ask:
     stream: bool = False
     keep_s: float | None = None
     """How long the model is to stay open after it, in seconds; None where it does not say."""
+    context: int | None = None
+    """Tokens of context that it needs at least, if it says so."""
     system: str | None = None
     turns: tuple[Message, ...] = ()
     """The conversation without its system prompt; a last one of the assistant's is to be gone on with."""
@@ -99,10 +101,11 @@ def _conversation(ask: Ask, engine: "Engine") -> _Prompt:
     way = way_of(template, engine.tokenizer.special_strings) if ask.tools else None
     if ask.tools and way is None:
         raise NotSupported("how this model writes calls of tools is not known", hint="choose another model")
-    for name in ask.variables:
-        if template and name not in template:
-            raise Refused(name, f"this model's chat template does not read `{name}`", hint="leave it out")
-    chat = Chat(engine, system=ask.system, variables=ask.variables)
+    if (ask.context or 0) > engine.context_size:
+        raise Refused(
+            "num_ctx", f"the context is {engine.context_size} tokens", hint="serve with a larger `--ctx-size`"
+        )
+    chat = Chat(engine, system=ask.system, variables=_read_variables(ask.variables, template or ""))
     _refuse_much(ask.turns, engine)
     tokens = chat.tokens_of_turns(ask.turns, ask.tools)
     begun = thinks(engine, tokens)
@@ -121,6 +124,17 @@ def _hidden(marks: Iterable[str], engine: "Engine") -> dict[int, str]:
         ids = tokenizer.encode_rendered(mark) if mark in tokenizer.special_strings else []
         if len(ids) == 1 and not tokenizer.decode(ids):
             found[ids[0]] = mark
+    return found
+
+
+def _read_variables(variables: Mapping[str, Any], template: str) -> dict[str, Any]:
+    """Those that the template reads. Raises `Refused` for others, but for thinking switched off where there is none."""
+    found = dict(variables)
+    for name, value in variables.items():
+        if name not in template and name == "enable_thinking" and value is False and CLOSING not in template:
+            del found[name]
+        elif name not in template:
+            raise Refused(name, f"this model's chat template does not read `{name}`", hint="leave it out")
     return found
 
 

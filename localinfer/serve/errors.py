@@ -1,5 +1,6 @@
 """What a server says no with: the project's errors as HTTP status codes, each with the field that is wrong."""
 
+from collections.abc import Callable
 from typing import Any, ClassVar
 
 from localinfer.errors import (
@@ -145,3 +146,10 @@ def anthropic_form(error: LocalInferError) -> dict[str, Any]:
 def ollama_form(error: LocalInferError) -> dict[str, Any]:
     """The body of an error as Ollama's clients read it."""
     return {"error": words_of(error)}
+
+
+def form_of(path: str) -> Callable[[LocalInferError], dict[str, Any]]:
+    """How the protocol that is spoken at `path` spells errors."""
+    if path.startswith("/v1/messages"):
+        return anthropic_form
+    return ollama_form if path.startswith("/api/") else openai_form

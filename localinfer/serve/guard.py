@@ -8,7 +8,7 @@ from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from localinfer.errors import LocalInferError
-from localinfer.serve.errors import Forbidden, Unauthorized, openai_form
+from localinfer.serve.errors import Forbidden, Unauthorized, form_of
 from localinfer.serve.http import refusal
 
 OPEN = {"/health"}
@@ -32,7 +32,7 @@ class Guard:
         if scope["type"] != "http":
             return
         error = self._wrong(Headers(scope=scope), scope["path"], scope["method"])
-        app = self._app if error is None else refusal(error, openai_form)
+        app = self._app if error is None else refusal(error, form_of(scope["path"]))
         await app(scope, receive, send)
 
     def _wrong(self, headers: Headers, path: str, method: str) -> LocalInferError | None:

@@ -19,6 +19,7 @@ class Answer:
     """One text so far."""
 
     seed: int
+    prompt_tokens: int
     content: str = ""
     reasoning: str = ""
     calls: list[Call] = field(default_factory=list)
@@ -48,7 +49,7 @@ class Writing:
         self._heard: asyncio.Queue[tuple[int, list[Event] | BaseException]] = asyncio.Queue()
         self._handles: dict[int, int] = {}
         self._readers = [_Reader(engine, task) for task in tasks]
-        self.answers = [Answer(task.request.sampling.seed) for task in tasks]
+        self.answers = [Answer(task.request.sampling.seed, len(task.request.prompt)) for task in tasks]
         loop = asyncio.get_running_loop()
 
         def put(index: int, said: list[Event] | BaseException) -> None:

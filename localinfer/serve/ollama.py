@@ -1,0 +1,224 @@
+"""`/api/chat`, `/api/generate`, `/api/tags` and `/api/version`, as Ollama's clients speak them."""
+
+import asyncio
+import re
+import secrets
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import UTC, datetime
+from typing import Any
+
+from localinfer import __version__
+from localinfer.chats.calls import Call
+from localinfer.chats.saying import Said
+from localinfer.errors import LocalInferError
+from localinfer.serve.asking import Ask
+from localinfer.serve.common import MOST_TOKENS, conversation_of
+from localinfer.serve.errors import ollama_form
+from localinfer.serve.fields import Fields
+from localinfer.serve.http import Dialect, compact
+from localinfer.serve.models import Held, Served
+from localinfer.serve.service import Service
+from localinfer.serve.tools import checker, tools_of
+from localinfer.serve.writing import Answer
+
+_SPEED = ("num_batch", "num_gpu", "main_gpu", "num_thread", "use_mmap", "use_mlock", "numa", "low_vram", "num_keep")
+"""Options that change how fast an answer comes, and not what it is; `num_keep` is for contexts that shift."""
+
+
+def understand_chat(fields: Fields) -> tuple[Ask, "Shape"]:
+    """The request, and how its answer is spelled. Raises `Refused`."""
+    listed = [_message(one) for one in fields.objects("messages")]
+    system, turns = conversation_of(listed) if listed else (None, ())  # without messages the model is only opened
+    tools = tools_of(fields.objects("tools"))
+    ask = Ask(**_alike(fields), system=system, turns=turns, tools=tools, check=checker(tools))
+    return ask, Shape(chat=True)
+
+
+def understand_text(fields: Fields) -> tuple[Ask, "Shape"]:
+    """The same for one prompt."""
+    prompt, system, raw = fields.text("prompt"), fields.text("system"), fields.flag("raw")
+    fields.only("suffix", "")
+    fields.only("template", "")
+    fields.only("images", [])
+    fields.only("context", [])
+    alike = _alike(fields)
+    if not prompt:
+        return Ask(**alike), Shape(chat=False)
+    if raw:
+        if system:
+            raise fields.wrong("system", "does not go with `raw`")
+        return Ask(**alike, prompts=(prompt,)), Shape(chat=False)
+    system, turns = conversation_of([{"role": "user", "content": prompt}], system)
+    return Ask(**alike, system=system, turns=turns), Shape(chat=False)
+
+
+def _alike(fields: Fields) -> dict[str, Any]:
+    """What both say of the model, the sampling and the thinking."""
+    fields.only("format", "")
+    options = fields.inner("options") or Fields({}, "options")
+    tokens = options.whole("num_predict", -2, MOST_TOKENS)
+    seed = options.whole("seed", -1)
+    said: dict[str, Any] = {
+        "temperature": options.number("temperature", 0, 100),
+        "top_k": options.whole("top_k", 0, 1 << 22),
+        "top_p": options.number("top_p", 0, 1),
+        "min_p": options.number("min_p", 0, 1),
+        "repeat_penalty": options.number("repeat_penalty", 0.01, 100),
+        "max_tokens": tokens if tokens is not None and tokens > 0 else None,
+    }
+    sampling = {name: value for name, value in said.items() if value is not None}
+    sampling["seed"] = secrets.randbits(32) if seed in (None, -1) else seed
+    sampling["stop"] = options.texts("stop")
+    context = options.whole("num_ctx", 1, 1 << 24)
+    _refuse_options(options)
+    return {
+        "model": fields.needed_text("model").removesuffix(":latest"),
+        "sampling": sampling,
+        "stream": fields.flag("stream", True),
+        "keep_s": _keep(fields),
+        "context": context,
+        "variables": _thinking(fields),
+    }
+
+
+def _refuse_options(options: Fields) -> None:
+    """Refuse what is not supported, but for values that change nothing."""
+    for name in ("presence_penalty", "frequency_penalty", "mirostat"):
+        options.only(name, 0, 0.0)
+    for name in ("typical_p", "tfs_z"):
+        options.only(name, 1, 1.0)
+    options.only("repeat_last_n", 64)
+    options.labels(*_SPEED)
+    options.done()
+
+
+def _thinking(fields: Fields) -> dict[str, Any]:
+    value = fields.take("think")
+    if value is None:
+        return {}
+    if isinstance(value, bool):
+        return {"enable_thinking": value}
+    if value in ("low", "medium", "high", "max"):
+        return {"reasoning_effort": value}
+    raise fields.wrong("think", "must be true, false, low, medium, high or max")
+
+
+_UNITS = {"ms": 0.001, "s": 1, "m": 60, "h": 3600}
+
+
+def _keep(fields: Fields) -> float | None:
+    """`keep_alive` in seconds: a number, or like `5m`; below 0 for ever."""
+    value = fields.take("keep_alive")
+    if value is None:
+        return None
+    if isinstance(value, str) and (found := re.fullmatch(r"(-?[0-9]{1,9}(?:\.[0-9]{1,9})?)(ms|s|m|h)?", value)):
+        value = float(found[1]) * _UNITS[found[2] or "s"]
+    if isinstance(value, bool) or not isinstance(value, int | float) or abs(value) > 1e9:
+        raise fields.wrong("keep_alive", "must be seconds, or a time like `5m`")
+    return float("inf") if value < 0 else float(value)
+
+
+def _message(one: Mapping[str, Any]) -> dict[str, Any]:
+    """The same in OpenAI's words."""
+    found = {name: value for name, value in one.items() if name != "images" or value}
+    if "tool_name" in found:
+        found["name"] = found.pop("tool_name")
+    return found
+
+
+class Shape:
+    """The answer as lines of JSON, the last one with its counts."""
+
+    media_type = "application/x-ndjson"
+
+    def __init__(self, *, chat: bool) -> None:
+        self._chat = chat
+        self._model = ""
+
+    def whole(self, held: Held, answers: list[Answer]) -> dict[str, Any]:
+        self._model = held.served.name
+        if not answers:
+            return self._row(Said()) | {"done": True, "done_reason": "load"}
+        answer = answers[0]
+        return self._row(Said(answer.content, answer.reasoning, tuple(answer.calls))) | _counts(answer)
+
+    def begin(self, held: Held, answers: list[Answer]) -> Iterable[bytes]:
+        self._model = held.served.name
+        return ()
+
+    def said(self, index: int, said: Said) -> Iterable[bytes]:
+        return [self._line(self._row(said))]
+
+    def ended(self, index: int, answer: Answer) -> Iterable[bytes]:
+        return [self._line(self._row(Said()) | _counts(answer))]
+
+    def end(self, answers: list[Answer]) -> Iterable[bytes]:
+        return [] if answers else [self._line(self._row(Said()) | {"done": True, "done_reason": "load"})]
+
+    def failed(self, error: LocalInferError) -> bytes:
+        return self._line(ollama_form(error))
+
+    def _row(self, said: Said) -> dict[str, Any]:
+        created = datetime.now(UTC).isoformat().replace("+00:00", "Z")
+        head = {"model": self._model, "created_at": created, "done": False}
+        thinking = {"thinking": said.reasoning} if said.reasoning else {}
+        if not self._chat:
+            return {**head, "response": said.content, **thinking}
+        calls = {"tool_calls": [_call(call) for call in said.calls]} if said.calls else {}
+        return {**head, "message": {"role": "assistant", "content": said.content, **thinking, **calls}}
+
+    def _line(self, row: Mapping[str, Any]) -> bytes:
+        return (compact(row) + "\n").encode()
+
+
+def _call(call: Call) -> dict[str, Any]:
+    return {"id": call.id, "function": {"name": call.name, "arguments": call.arguments}}
+
+
+def _counts(answer: Answer) -> dict[str, Any]:
+    """How it ended; times in nanoseconds."""
+    reason = "length" if answer.reason in ("length", "overflow") else "stop"
+    found: dict[str, Any] = {"done": True, "done_reason": reason}
+    if (stats := answer.stats) is None:
+        return found
+    first = stats.total_s if stats.ttft_s is None else stats.ttft_s
+    return found | {
+        "total_duration": int(stats.total_s * 1e9),
+        "load_duration": 0,
+        "prompt_eval_count": stats.prompt_tokens,
+        "prompt_eval_duration": int((first - stats.queued_s) * 1e9),
+        "eval_count": stats.completion_tokens,
+        "eval_duration": int((stats.total_s - first) * 1e9),
+    }
+
+
+async def tags(service: Service) -> dict[str, Any]:
+    """The models that may be asked for."""
+    return {"models": _rows(await asyncio.to_thread(service.models.served))}
+
+
+def _rows(served: Sequence[Served]) -> list[dict[str, Any]]:
+    return [_row(one) for one in served]
+
+
+def _row(served: Served) -> dict[str, Any]:
+    model = served.model
+    kind = "gguf" if model.kind == "gguf" else "safetensors"
+    details = {"format": kind, "family": "", "families": None, "parameter_size": "", "parent_model": ""}
+    return {
+        "name": served.name,
+        "model": served.name,
+        "modified_at": datetime.fromtimestamp(model.modified, UTC).isoformat().replace("+00:00", "Z"),
+        "size": model.size_bytes,
+        "digest": model.revision or "",
+        "details": {**details, "quantization_level": model.variant},
+    }
+
+
+async def version(_service: Service) -> dict[str, Any]:
+    """Ours."""
+    return {"version": __version__}
+
+
+CHAT = Dialect(understand_chat, ollama_form)
+TEXT = Dialect(understand_text, ollama_form)

@@ -1,0 +1,298 @@
+"""`/v1/responses`, as OpenAI's clients speak it: text, reasoning, and calls of functions. Nothing is stored."""
+
+from collections.abc import Iterable, Mapping
+from time import time
+from typing import Any
+
+from localinfer.chats.calls import Call
+from localinfer.chats.saying import Said
+from localinfer.errors import LocalInferError
+from localinfer.serve.asking import Ask
+from localinfer.serve.common import MOST_TOKENS, conversation_of, new_id, sampling_of
+from localinfer.serve.errors import Refused, openai_form
+from localinfer.serve.fields import Fields
+from localinfer.serve.http import Dialect, sse
+from localinfer.serve.models import Held
+from localinfer.serve.tools import checker, tool
+from localinfer.serve.writing import Answer
+
+Json = dict[str, Any]
+
+
+def understand(fields: Fields) -> tuple[Ask, "Shape"]:
+    """The request, and how its answer is spelled. Raises `Refused`."""
+    instructions = fields.text("instructions")
+    system, turns = conversation_of(_messages(fields), instructions)
+    max_tokens = fields.whole("max_output_tokens", 1, MOST_TOKENS)
+    tools, one_call = _tools(fields)
+    sampling = sampling_of(fields, max_tokens=max_tokens)
+    fields.only("store", False)
+    fields.only("background", False)
+    fields.only("truncation", "disabled")
+    fields.only("service_tier", "auto", "default")
+    fields.only("include", [])
+    fields.only("top_logprobs", 0)
+    fields.labels("user", "metadata", "safety_identifier", "prompt_cache_key")
+    _text_only(fields)
+    ask = Ask(
+        model=fields.needed_text("model"),
+        sampling=sampling,
+        stream=fields.flag("stream"),
+        system=system,
+        turns=turns,
+        tools=tools,
+        check=checker(tools),
+        one_call=one_call,
+        variables=_effort(fields),
+    )
+    settings = {
+        "instructions": instructions,
+        "max_output_tokens": max_tokens,
+        "parallel_tool_calls": not one_call,
+        "temperature": sampling.get("temperature"),
+        "top_p": sampling.get("top_p"),
+        "tool_choice": fields.take("tool_choice") or "auto",
+        "tools": fields.objects("tools"),
+        "metadata": fields.take("metadata") or {},
+    }
+    return ask, Shape(settings)
+
+
+def _text_only(fields: Fields) -> None:
+    text = fields.inner("text")
+    if text is None:
+        return
+    form = text.inner("format")
+    if form is not None:
+        form.only("type", "text")
+        form.done()
+    text.only("verbosity", "medium")
+    text.done()
+
+
+def _effort(fields: Fields) -> Json:
+    reasoning = fields.inner("reasoning")
+    if reasoning is None:
+        return {}
+    effort = reasoning.one_of("effort", "none", "minimal", "low", "medium", "high", "xhigh")
+    reasoning.only("summary", "auto")
+    reasoning.done()
+    if effort == "none":
+        return {"enable_thinking": False}
+    return {} if effort is None else {"reasoning_effort": effort}
+
+
+def _tools(fields: Fields) -> tuple[tuple[Mapping[str, Any], ...], bool]:
+    """The functions that may be called, and whether only one call is wanted."""
+    found = list[Mapping[str, Any]]()
+    for at, one in enumerate(fields.objects("tools")):
+        where = f"tools.{at}"
+        odd = sorted(one.keys() - {"type", "name", "description", "parameters", "strict"})
+        if one.get("type") != "function" or odd:
+            name = odd[0][:80] if odd else "type"
+            raise Refused(f"{where}.{name}", f"`{where}.{name}` is not supported here", hint="only functions are")
+        found.append(tool(one.get("name"), one.get("description"), one.get("parameters"), where))
+    choice, parallel = fields.take("tool_choice"), fields.flag("parallel_tool_calls", True)
+    if choice not in (None, "auto", "none"):
+        raise fields.wrong("tool_choice", "must be `auto` or `none`", hint="calls cannot be forced")
+    return () if choice == "none" else tuple(found), not parallel
+
+
+def _messages(fields: Fields) -> list[Json]:
+    """The input in the words of chats: calls and reasoning are parts of the assistant's messages."""
+    given = fields.take("input")
+    if isinstance(given, str) and given:
+        return [{"role": "user", "content": given}]
+    found = list[Json]()
+    for at, item in enumerate(fields.objects("input")):
+        where, kind = f"input.{at}", item.get("type", "message")
+        if kind == "message":
+            _add_message(found, item, where)
+        elif kind == "function_call":
+            function = {"name": item.get("name"), "arguments": item.get("arguments") or "{}"}
+            call = {"id": item.get("call_id"), "type": "function", "function": function}
+            _assistant(found).setdefault("tool_calls", []).append(call)
+        elif kind == "function_call_output":
+            text = _text_of(item.get("output"), f"{where}.output")
+            found.append({"role": "tool", "tool_call_id": item.get("call_id"), "content": text})
+        elif kind == "reasoning":
+            found.append({"role": "assistant", "reasoning_content": _text_of(item.get("content") or [], where)})
+        else:
+            raise Refused(where, f"`{where}` is of the type {str(kind)[:40]!r}, which is not supported here")
+    return found
+
+
+def _add_message(found: list[Json], item: Mapping[str, Any], where: str) -> None:
+    role, text = item.get("role"), _text_of(item.get("content"), f"{where}.content")
+    if role not in ("user", "assistant", "system", "developer"):
+        raise Refused(f"{where}.role", f"`{where}.role` is not supported here")
+    if role == "assistant" and found and found[-1].keys() == {"role", "reasoning_content"}:
+        found[-1]["content"] = text
+    else:
+        found.append({"role": role, "content": text})
+
+
+def _assistant(found: list[Json]) -> Json:
+    """The assistant's message that a call belongs to."""
+    if not found or found[-1]["role"] != "assistant":
+        found.append({"role": "assistant"})
+    return found[-1]
+
+
+def _text_of(content: Any, where: str) -> str:
+    """A text, or the texts of a list of parts."""
+    if isinstance(content, str):
+        return content
+    parts = content if isinstance(content, list) else [None]
+    texts = [part.get("text") if isinstance(part, Mapping) else None for part in parts]
+    if not all(isinstance(text, str) for text in texts):
+        raise Refused(where, f"`{where}` has a part that is no text", hint="send text only")
+    return "\n".join(map(str, texts))
+
+
+class Shape:
+    """The answer as a `response` object: items of reasoning, text and calls."""
+
+    media_type = "text/event-stream"
+
+    def __init__(self, settings: Json) -> None:
+        self._settings = settings
+        self._head: Json = {}
+        self._sent = 0
+        self._items = list[Json]()
+        self._open = False
+        """Whether the last item is still being written."""
+
+    def whole(self, held: Held, answers: list[Answer]) -> Json:
+        self._begin(held)
+        answer = answers[0]
+        if answer.reasoning:
+            self._items.append(_reasoning(answer.reasoning))
+        if answer.content or not answer.calls:
+            self._items.append(_message(answer.content))
+        self._items += [_call(call) for call in answer.calls]
+        return self._response(answer)
+
+    def begin(self, held: Held, answers: list[Answer]) -> Iterable[bytes]:
+        self._begin(held)
+        for kind in ("created", "in_progress"):
+            yield self._event(f"response.{kind}", response=self._response(None))
+
+    def said(self, index: int, said: Said) -> Iterable[bytes]:
+        if said.reasoning:
+            yield from self._add(_reasoning(""), said.reasoning)
+        if said.content:
+            yield from self._add(_message(""), said.content)
+        for call in said.calls:
+            yield from self._close()
+            yield from self._called(call)
+
+    def ended(self, index: int, answer: Answer) -> Iterable[bytes]:
+        yield from self._close()
+        response = self._response(answer)
+        yield self._event(f"response.{response['status']}", response=response)
+
+    def end(self, answers: list[Answer]) -> Iterable[bytes]:
+        return ()
+
+    def failed(self, error: LocalInferError) -> bytes:
+        told = openai_form(error)["error"]
+        return self._event("error", code=told["code"] or told["type"], message=told["message"], param=told["param"])
+
+    def _begin(self, held: Held) -> None:
+        self._head = {"id": new_id("resp_"), "object": "response", "created_at": int(time())}
+        self._head |= {"model": held.served.name, "error": None, "store": False, "previous_response_id": None}
+
+    def _response(self, answer: Answer | None) -> Json:
+        cut = answer is not None and answer.reason in ("length", "overflow")
+        status = "in_progress" if answer is None else "incomplete" if cut else "completed"
+        details = {"reason": "max_output_tokens"} if cut else None
+        found = {**self._head, **self._settings, "status": status, "incomplete_details": details}
+        found |= {"output": self._items, "text": {"format": {"type": "text"}}, "truncation": "disabled"}
+        return found | {"usage": None if answer is None else _usage(answer)}
+
+    def _add(self, item: Json, text: str) -> Iterable[bytes]:
+        """A piece of text, in the open item if it is of the same type, else in a new one."""
+        if not self._open or self._items[-1]["type"] != item["type"]:
+            yield from self._close()
+            part, item = item["content"][0], {**item, "content": []}
+            yield from self._added(item | {"status": "in_progress"})
+            item["content"] = [part]
+            self._items[-1] = item
+            if item["type"] == "message":
+                yield self._of_item("response.content_part.added", content_index=0, part={**part})
+        self._items[-1]["content"][0]["text"] += text
+        yield self._of_item(f"response.{self._stream()}.delta", content_index=0, delta=text, **self._no_logprobs())
+
+    def _called(self, call: Call) -> Iterable[bytes]:
+        item = _call(call)
+        yield from self._added({**item, "arguments": "", "status": "in_progress"})
+        self._items[-1] = item
+        arguments = item["arguments"]
+        yield self._of_item("response.function_call_arguments.delta", delta=arguments)
+        yield self._of_item("response.function_call_arguments.done", arguments=arguments, name=call.name)
+        yield from self._done()
+
+    def _added(self, item: Json) -> Iterable[bytes]:
+        self._items.append(item)
+        self._open = True
+        yield self._event("response.output_item.added", output_index=len(self._items) - 1, item=item)
+
+    def _close(self) -> Iterable[bytes]:
+        """End the item that is open, if one is."""
+        if not self._open:
+            return
+        part = self._items[-1]["content"][0]
+        yield self._of_item(
+            f"response.{self._stream()}.done", content_index=0, text=part["text"], **self._no_logprobs()
+        )
+        if self._items[-1]["type"] == "message":
+            yield self._of_item("response.content_part.done", content_index=0, part=part)
+        yield from self._done()
+
+    def _done(self) -> Iterable[bytes]:
+        self._open = False
+        yield self._event("response.output_item.done", output_index=len(self._items) - 1, item=self._items[-1])
+
+    def _stream(self) -> str:
+        return "output_text" if self._items[-1]["type"] == "message" else "reasoning_text"
+
+    def _no_logprobs(self) -> Json:
+        return {"logprobs": []} if self._items[-1]["type"] == "message" else {}
+
+    def _of_item(self, kind: str, **fields: Any) -> bytes:
+        """An event of the last item."""
+        return self._event(kind, item_id=self._items[-1]["id"], output_index=len(self._items) - 1, **fields)
+
+    def _event(self, kind: str, **fields: Any) -> bytes:
+        self._sent += 1
+        return sse({"type": kind, "sequence_number": self._sent - 1, **fields}, kind)
+
+
+def _reasoning(text: str) -> Json:
+    part = {"type": "reasoning_text", "text": text}
+    return {"type": "reasoning", "id": new_id("rs_"), "summary": [], "content": [part], "status": "completed"}
+
+
+def _message(text: str) -> Json:
+    part = {"type": "output_text", "text": text, "annotations": [], "logprobs": []}
+    return {"type": "message", "id": new_id("msg_"), "role": "assistant", "status": "completed", "content": [part]}
+
+
+def _call(call: Call) -> Json:
+    head = {"type": "function_call", "id": new_id("fc_"), "call_id": call.id, "status": "completed"}
+    return {**head, "name": call.name, "arguments": call.arguments_json}
+
+
+def _usage(answer: Answer) -> Json:
+    cached, written = (answer.stats.cached_tokens, answer.stats.completion_tokens) if answer.stats else (0, 0)
+    return {
+        "input_tokens": answer.prompt_tokens,
+        "input_tokens_details": {"cached_tokens": cached},
+        "output_tokens": written,
+        "output_tokens_details": {"reasoning_tokens": answer.reasoning_tokens},
+        "total_tokens": answer.prompt_tokens + written,
+    }
+
+
+RESPONSES = Dialect(understand, openai_form)
