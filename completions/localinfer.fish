@@ -155,6 +155,9 @@ complete -c localinfer -n '__localinfer_in run' -s f -l file -r -F -d 'Put this 
 complete -c localinfer -n '__localinfer_in run' -s s -l system -x -d 'The system prompt.'
 complete -c localinfer -n '__localinfer_in run' -l raw -d 'Send the prompt as it is, without the model\'s chat template.'
 complete -c localinfer -n '__localinfer_in run' -l special -d 'With --raw: text that spells a control token, such as `<|im_end|>`, is that token. Only for prompts that you trust: whoever writes them can write as the system or the model.'
+complete -c localinfer -n '__localinfer_in run' -l schema -x -d 'Answer with JSON that keeps this JSON schema, given or in a file.'
+complete -c localinfer -n '__localinfer_in run' -l json-object -d 'Answer with a JSON object.'
+complete -c localinfer -n '__localinfer_in run' -l regex -x -d 'Answer with text that matches this regular expression, all of it.'
 complete -c localinfer -n '__localinfer_in run' -s n -l max-tokens -x -d 'Stop after this many new tokens. [default: as many as the context holds]'
 complete -c localinfer -n '__localinfer_in run' -l temp -x -d '0 takes the likeliest token; higher is freer. [default: the model\'s own, else 0.7]'
 complete -c localinfer -n '__localinfer_in run' -l top-k -x -d 'Keep the K likeliest tokens; 0 keeps all. [default: the model\'s own, else 40]'
@@ -197,6 +200,9 @@ complete -c localinfer -n '__localinfer_in map' -s s -l system -x -d 'The system
 complete -c localinfer -n '__localinfer_in map' -l raw -d 'Send the prompt as it is, without the model\'s chat template.'
 complete -c localinfer -n '__localinfer_in map' -l special -d 'With --raw: text that spells a control token, such as `<|im_end|>`, is that token. Only for prompts that you trust: whoever writes them can write as the system or the model.'
 complete -c localinfer -n '__localinfer_in map' -l ignore-unknown -d 'Answer lines with keys that mean nothing here; else they are error rows.'
+complete -c localinfer -n '__localinfer_in map' -l schema -x -d 'Answer with JSON that keeps this JSON schema, given or in a file.'
+complete -c localinfer -n '__localinfer_in map' -l json-object -d 'Answer with a JSON object.'
+complete -c localinfer -n '__localinfer_in map' -l regex -x -d 'Answer with text that matches this regular expression, all of it.'
 complete -c localinfer -n '__localinfer_in map' -s n -l max-tokens -x -d 'Stop after this many new tokens. [default: as many as the context holds]'
 complete -c localinfer -n '__localinfer_in map' -l temp -x -d '0 takes the likeliest token; higher is freer. [default: the model\'s own, else 0.7]'
 complete -c localinfer -n '__localinfer_in map' -l top-k -x -d 'Keep the K likeliest tokens; 0 keeps all. [default: the model\'s own, else 40]'
@@ -406,11 +412,11 @@ complete -c localinfer -n '__localinfer_in config keys' -l json -d 'Print JSON o
 complete -c localinfer -n '__localinfer_in config keys' -s h -l help -d 'Show this message and exit.'
 
 # config set
-complete -c localinfer -n '__localinfer_in config set' -a 'host port api-key-file allow-host allow-origin keep queue model prompt file system raw special ignore-unknown lossy revision ctx-size threads kv-bits backend draft minutes kind texts show-drafts no-remember draft-tokens kv-disk kv-tokens latency-goal prefill-chunk on-overflow max-tokens temp top-k top-p min-p repeat-penalty seed stop bits group method calib tokens no-report bpw target-size refine time-budget resume fresh name format type output token offline json quiet stats yes recalibrate dry-run template usd-per-kwh watts hardware-usd hardware-years api-model tokens-per-day continue theme test rows workload rate requests history no-history tasks prompts ladder replay reps against against-file random head-bits text ctx chunks plot parallel compare max-drop'
+complete -c localinfer -n '__localinfer_in config set' -a 'schema json-object regex host port api-key-file allow-host allow-origin keep queue model prompt file system raw special ignore-unknown lossy revision ctx-size threads kv-bits backend draft minutes kind texts show-drafts no-remember draft-tokens kv-disk kv-tokens latency-goal prefill-chunk on-overflow max-tokens temp top-k top-p min-p repeat-penalty seed stop bits group method calib tokens no-report bpw target-size refine time-budget resume fresh name format type output token offline json quiet stats yes recalibrate dry-run template usd-per-kwh watts hardware-usd hardware-years api-model tokens-per-day continue theme test rows workload rate requests history no-history tasks prompts ladder replay reps against against-file random head-bits text ctx chunks plot parallel compare max-drop'
 complete -c localinfer -n '__localinfer_in config set' -s h -l help -d 'Show this message and exit.'
 
 # config unset
-complete -c localinfer -n '__localinfer_in config unset' -a 'host port api-key-file allow-host allow-origin keep queue model prompt file system raw special ignore-unknown lossy revision ctx-size threads kv-bits backend draft minutes kind texts show-drafts no-remember draft-tokens kv-disk kv-tokens latency-goal prefill-chunk on-overflow max-tokens temp top-k top-p min-p repeat-penalty seed stop bits group method calib tokens no-report bpw target-size refine time-budget resume fresh name format type output token offline json quiet stats yes recalibrate dry-run template usd-per-kwh watts hardware-usd hardware-years api-model tokens-per-day continue theme test rows workload rate requests history no-history tasks prompts ladder replay reps against against-file random head-bits text ctx chunks plot parallel compare max-drop'
+complete -c localinfer -n '__localinfer_in config unset' -a 'schema json-object regex host port api-key-file allow-host allow-origin keep queue model prompt file system raw special ignore-unknown lossy revision ctx-size threads kv-bits backend draft minutes kind texts show-drafts no-remember draft-tokens kv-disk kv-tokens latency-goal prefill-chunk on-overflow max-tokens temp top-k top-p min-p repeat-penalty seed stop bits group method calib tokens no-report bpw target-size refine time-budget resume fresh name format type output token offline json quiet stats yes recalibrate dry-run template usd-per-kwh watts hardware-usd hardware-years api-model tokens-per-day continue theme test rows workload rate requests history no-history tasks prompts ladder replay reps against against-file random head-bits text ctx chunks plot parallel compare max-drop'
 complete -c localinfer -n '__localinfer_in config unset' -s h -l help -d 'Show this message and exit.'
 
 # completion

@@ -12,6 +12,7 @@ _HOMES = {
     "EngineConfig": "localinfer.config",
     "Event": "localinfer.events",
     "Finished": "localinfer.events",
+    "Grammar": "localinfer.engine.grammar",
     "LocalInferError": "localinfer.errors",
     "Message": "localinfer.chats.template",
     "Progress": "localinfer.events",

@@ -13,6 +13,7 @@ from localinfer.errors import ContextOverflow, LocalInferError, UsageError
 from localinfer.events import Event, Finished, Shifted, Started, Text
 
 if TYPE_CHECKING:
+    from localinfer.engine.grammar import Constraint, Grammar
     from localinfer.engine.protocol import Engine
 
 CHARS_PER_TOKEN = 256
@@ -28,7 +29,7 @@ class Chat:
     `raw` sends prompts as plain text, without template, system prompt or history; with `special` what spells a control
     token in them is that token, and a begin-of-text token is not written twice. With `on_overflow="shift"` the
     oldest turns are forgotten when the context is full, never the system prompt, and a `Shifted` event says so.
-    `variables` are what else the template may read, such as `enable_thinking`.
+    `variables` are what else the template may read, such as `enable_thinking`. Answers keep the form of `grammar`.
     """
 
     def __init__(
@@ -42,6 +43,7 @@ class Chat:
         special: bool = False,
         on_overflow: Overflow = "error",
         variables: Mapping[str, Any] | None = None,
+        grammar: "Grammar | None" = None,
     ) -> None:
         if isinstance(messages, str):
             raise UsageError("`messages` is text, but must be messages", hint='write `[Message("user", "…")]`')
@@ -52,6 +54,7 @@ class Chat:
         self.raw = raw
         self.special = special
         self.on_overflow = on_overflow
+        self.grammar = grammar
         self._variables = variables
         self.warnings: tuple[str, ...] = ()
         """What the last reply's user should know, such as a doubled begin-of-text token."""
@@ -136,6 +139,16 @@ class Chat:
         except LocalInferError:  # some templates refuse turns that follow so
             return ()
 
+    def constraint(self, turns: Sequence[Message], tokens: Sequence[int]) -> "Constraint | None":
+        """The form of the answer to `turns`, which are `tokens`. Raises `UsageError` for one that cannot be kept."""
+        from localinfer.chats.forms import constraint_of
+
+        if self.grammar is None:
+            return None
+        if turns[-1].role == "assistant":
+            raise UsageError("an answer that was begun cannot be given a form", hint="ask anew, or leave the form out")
+        return constraint_of(self.grammar, self.engine, tokens, raw=self.raw)
+
     def _answer(
         self, turns: list[Message], cancelled: Callable[[], bool], begun: str = "", begun_tokens: Sequence[int] = ()
     ) -> Generator[Event, None, None]:
@@ -143,8 +156,9 @@ class Chat:
         tokens, dropped = self._fit(turns, begun, begun_tokens)
         keep = self._prefix_tokens(turns, tokens) if self.on_overflow == "shift" else 0
         marks = self.marks(turns, tokens, keep)
+        constraint = self.constraint([*turns, Message("assistant", begun)] if begun else turns, tokens)
         written: list[str] = []
-        stream = self._stream(tokens, keep, marks, cancelled)
+        stream = self._stream(tokens, keep, marks, constraint, cancelled)
         try:
             for event in stream:
                 if isinstance(event, Text):
@@ -158,13 +172,18 @@ class Chat:
                 self._turns = [*turns, Message("assistant", begun + text)]
 
     def _stream(
-        self, tokens: list[int], keep: int, marks: tuple[int, ...], cancelled: Callable[[], bool]
+        self,
+        tokens: list[int],
+        keep: int,
+        marks: tuple[int, ...],
+        constraint: "Constraint | None",
+        cancelled: Callable[[], bool],
     ) -> Generator[Event, None, None]:
         """The engine's events; asks it to stop once `cancelled()`, or when nobody listens any more."""
         from localinfer.engine.protocol import Request
 
         sampling = replace(self.sampling, seed=(self.sampling.seed + self._retries) % (1 << 64))
-        request = Request(prompt=tuple(tokens), sampling=sampling, on_overflow=self.on_overflow, keep=keep, marks=marks)
+        request = Request(tuple(tokens), sampling, self.on_overflow, keep=keep, marks=marks, constraint=constraint)
         running: int | None = None  # the handle, as long as there is something to cancel
         try:
             for event in self.engine.stream(request):

@@ -14,6 +14,7 @@ from localinfer.errors import ContextOverflow, LocalInferError, UsageError
 from localinfer.events import Event, Finished, Stats, Text
 
 if TYPE_CHECKING:
+    from localinfer.engine.grammar import Grammar
     from localinfer.engine.protocol import Engine
 
 AHEAD = 4
@@ -47,6 +48,7 @@ class Manner:
     system: str | None = None
     raw: bool = False
     special: bool = False
+    grammar: "Grammar | None" = None
 
 
 class Reader:
@@ -107,9 +109,11 @@ def _begin(engine: "Engine", asked: Asked, manner: Manner) -> Answered:
         try:
             if special and not raw:
                 raise UsageError("`special` goes with `raw`", hint='add `"raw": true`, or leave `special` out')
-            chat = Chat(engine, system=asked.system or manner.system, raw=raw, special=special)
+            system = asked.system or manner.system
+            chat = Chat(engine, system=system, raw=raw, special=special, grammar=manner.grammar)
             prompt = chat.tokens_of_turns(asked.turns, asked.tools)
-            request = Request(tuple(prompt), asked.sampling, marks=chat.marks(asked.turns, prompt))
+            marks, constraint = chat.marks(asked.turns, prompt), chat.constraint(asked.turns, prompt)
+            request = Request(tuple(prompt), asked.sampling, marks=marks, constraint=constraint)
             engine.driver.submit(request, partial(_hear, answered))
         except ContextOverflow as error:
             answered.error = ContextOverflow(error.message, hint=_SHORTER)

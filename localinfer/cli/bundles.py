@@ -5,11 +5,15 @@ from collections.abc import Callable
 from dataclasses import dataclass, fields, is_dataclass, replace
 from functools import wraps
 from inspect import Parameter
-from typing import Any, cast, get_type_hints
+from typing import TYPE_CHECKING, Any, cast, get_type_hints
 
 from localinfer.cli import options as o
 from localinfer.config import EngineConfig, KvBits, SamplingParams
 from localinfer.cost.prices import Tariff
+from localinfer.errors import UsageError
+
+if TYPE_CHECKING:
+    from localinfer.engine.grammar import Grammar
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -73,6 +77,27 @@ class SamplingFlags:
         }
         given = {name: value for name, value in chosen.items() if value is not None}
         return replace(advised, **given, seed=self.seed, stop=(*advised.stop, *self.stop))  # type: ignore[arg-type]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FormFlags:
+    """The form of an answer."""
+
+    schema: o.Schema
+    json_object: o.JsonObject
+    regex: o.Regex
+
+    def grammar(self) -> "Grammar | None":
+        """The same as a chat wants it. Raises `UsageError` for two of them, or a file that cannot be read."""
+        from localinfer.engine.grammar import ANY_OBJECT, Grammar
+
+        if sum((self.schema is not None, self.json_object, self.regex is not None)) > 1:
+            raise UsageError("an answer has one form", hint="give one of `--schema`, `--json-object` and `--regex`")
+        if self.schema is not None:
+            return Grammar("json_schema", schema_text(self.schema))
+        if self.regex is not None:
+            return Grammar("regex", self.regex)
+        return ANY_OBJECT if self.json_object else None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -156,6 +181,15 @@ class RandomFlags:
     random: o.Random
     group: o.Group
     head_bits: o.HeadBits
+
+
+def schema_text(given: str) -> str:
+    """A schema that was given as it is, or the text of the file that holds it."""
+    from localinfer.chats.files import read_file
+
+    if given.lstrip().startswith("{"):
+        return given
+    return read_file(given, 1024, hint="check the path, or give a JSON schema as it is")
 
 
 def spread(function: Callable[..., Any]) -> Callable[..., Any]:

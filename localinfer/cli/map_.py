@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, BinaryIO
 import typer
 
 from localinfer.cli import options as o
-from localinfer.cli.bundles import EngineFlags, SamplingFlags
+from localinfer.cli.bundles import EngineFlags, FormFlags, SamplingFlags
 from localinfer.cli.telling import Terminal
 from localinfer.errors import NotFound, UsageError
 
@@ -42,6 +42,7 @@ def map_(
     raw: o.Raw,
     special: o.Special,
     ignore_unknown: o.IgnoreUnknown,
+    form: FormFlags,
     sampling: SamplingFlags,
     parallel: o.Parallel,
     engine: EngineFlags,
@@ -69,6 +70,7 @@ def map_(
 
     output = None if output == "-" else output
     require_raw(raw=raw, special=special)
+    grammar = form.grammar()
     if resume and not output:
         raise UsageError("`--resume` needs the file that the stopped run wrote", hint="name it: `-o FILE --resume`")
     together = _one_number(parallel)
@@ -80,7 +82,7 @@ def map_(
         config = replace(engine.config(), parallel=together)
         opened = open_model(found, config, backend=engine.backend, tell=Terminal(quiet))
         running = held.enter_context(opened.engine)
-        usual, manner = sampling.over(running.default_sampling), Manner(system, raw, special)
+        usual, manner = sampling.over(running.default_sampling), Manner(system, raw, special, grammar)
         asked = _asked(stream, opened, usual, f"{manner!r} {ignore_unknown}", ignore_unknown=ignore_unknown)
         _Job(opened, rows, total, together, manner, quiet).run(asked)
 

@@ -8,6 +8,9 @@ from typing import Annotated, Literal
 
 from localinfer.cli.flags import SETTINGS as SETTINGS
 from localinfer.cli.flags import Count, default_of, flag
+from localinfer.cli.options_forms import JsonObject as JsonObject
+from localinfer.cli.options_forms import Regex as Regex
+from localinfer.cli.options_forms import Schema as Schema
 from localinfer.cli.options_serve import AllowHost as AllowHost
 from localinfer.cli.options_serve import AllowOrigin as AllowOrigin
 from localinfer.cli.options_serve import ApiKeyFile as ApiKeyFile

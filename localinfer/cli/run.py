@@ -3,12 +3,12 @@
 import sys
 from collections.abc import Collection
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from localinfer.cli import options as o
-from localinfer.cli.bundles import CostFlags, EngineFlags, SamplingFlags
+from localinfer.cli.bundles import CostFlags, EngineFlags, FormFlags, SamplingFlags
 from localinfer.cli.command import TYPED
 from localinfer.cli.telling import Terminal
 from localinfer.config import DEFAULT_CONTEXT
@@ -33,6 +33,7 @@ def run(
     system: o.System,
     raw: o.Raw,
     special: o.Special,
+    form: FormFlags,
     sampling: SamplingFlags,
     on_overflow: o.OnOverflow,
     lossy: o.Lossy,
@@ -61,6 +62,7 @@ def run(
     from localinfer.loading.opening import find, open_model
 
     require_raw(raw=raw, special=special)
+    manner: dict[str, Any] = {"raw": raw, "special": special, "on_overflow": on_overflow, "grammar": form.grammar()}
     if show_drafts:
         tints_of(sys.stdout)  # refuses a pipe before anything is loaded
     ref, argument = split_words(words or [], model, prompt, ctx.meta[TYPED])
@@ -71,8 +73,7 @@ def run(
     config = engine.config(remember=not no_remember, kv_disk=kv_disk)
     opened = open_model(found, config, backend=engine.backend, tell=Terminal(quiet))
     with opened.engine as running:
-        chosen = sampling.over(running.default_sampling)
-        chat = Chat(running, system=system, sampling=chosen, raw=raw, special=special, on_overflow=on_overflow)
+        chat = Chat(running, system=system, sampling=sampling.over(running.default_sampling), **manner)
 
         def answer(chat: Chat, text: str) -> None:
             fresh = tints_of(sys.stdout) if show_drafts else None

@@ -21,7 +21,7 @@ from localinfer.engine.reply import Reply
 from localinfer.engine.request import Request, not_a_request
 from localinfer.engine.runner import Runner
 from localinfer.engine.sampling import NO_RULES, TokenRules
-from localinfer.errors import ContextOverflow, NotFinite, UsageError
+from localinfer.errors import ContextOverflow, LocalInferError, NotFinite, UsageError
 from localinfer.events import Event, FinishReason, Shifted, Started
 from localinfer.scheduler.scheduler import Scheduler
 from localinfer.scheduler.sequence import Sequence, Work
@@ -245,7 +245,7 @@ class StepEngine:
         self._outbox += events
         if broken and reason is None:
             self.scheduler.spoil(work, tokens)
-            self._retire(reply, "error", now, self._not_finite(reply))
+            self._retire(reply, "error", now, reply.sampler.error or self._not_finite(reply))
             return
         self.scheduler.commit(work, tokens[:used])
         if reason is None and reply.room == 0:
@@ -285,7 +285,7 @@ class StepEngine:
             else "its numbers overflow float32: download the model again, or use another version of it",
         )
 
-    def _retire(self, reply: Reply, reason: FinishReason, now: float, error: NotFinite | None = None) -> None:
+    def _retire(self, reply: Reply, reason: FinishReason, now: float, error: LocalInferError | None = None) -> None:
         sequence = reply.sequence
         self.scheduler.remove(sequence)
         if self._remember is not None and reply.token_ids:

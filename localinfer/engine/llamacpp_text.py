@@ -60,7 +60,7 @@ class LlamaTokenizer:
     def stream(self, *, specials: bool = False, continues: bool = False) -> "LlamaStream":
         return LlamaStream(self, specials=specials, strip=self._strips and not continues)
 
-    def piece(self, token: int, *, specials: bool) -> bytes:
+    def token_bytes(self, token: int, *, specials: bool = False) -> bytes:
         """The bytes of one token; empty for a special one unless `specials`, and for ids that are not there."""
         if not 0 <= token < self.vocab_size:
             return b""
@@ -72,7 +72,7 @@ class LlamaTokenizer:
         return buffer.raw[:length]
 
     def _text(self, token: int) -> str:
-        return self.piece(token, specials=True).decode("utf-8", "replace")
+        return self.token_bytes(token, specials=True).decode("utf-8", "replace")
 
     def _tokenize(self, text: str, *, specials: bool) -> list[int]:
         if not text:
@@ -100,7 +100,7 @@ class LlamaStream:
         self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
 
     def push(self, token: int) -> str:
-        return self._first(self._decoder.decode(self._tokenizer.piece(token, specials=self._specials)))
+        return self._first(self._decoder.decode(self._tokenizer.token_bytes(token, specials=self._specials)))
 
     def finish(self) -> str:
         return self._first(self._decoder.decode(b"", final=True))

@@ -39,8 +39,9 @@ class Reply:
     ) -> None:
         self.sequence = sequence
         self.request = request
-        self.sampler = Sampler(request.sampling, rules)
         self.token_ids: list[int] = []
+        matching = request.constraint.begin() if request.constraint else None
+        self.sampler = Sampler(request.sampling, rules, matching, self.token_ids)
         self.stop: str | None = None
         self.keep = min(request.keep, len(sequence.tokens))
         self.dropped = 0

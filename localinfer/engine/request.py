@@ -3,6 +3,7 @@
 from dataclasses import dataclass, field
 
 from localinfer.config import Overflow, SamplingParams
+from localinfer.engine.grammar import Constraint
 from localinfer.errors import UsageError
 
 
@@ -19,6 +20,9 @@ class Request:
     """Leading prompt tokens that are never forgotten, such as the system prompt."""
     marks: tuple[int, ...] = ()
     """Lengths of beginnings of the prompt that later prompts are likely to share: what is kept of a recurrent state."""
+
+    constraint: Constraint | None = None
+    """The form that the answer keeps."""
 
     def __post_init__(self) -> None:
         if isinstance(self.prompt, (str, bytes)) or isinstance(next(iter(self.prompt), None), str):

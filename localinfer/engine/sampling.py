@@ -1,5 +1,6 @@
 """From a row of logits to a token. The draw is native code; what it is keyed by is decided here."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -7,6 +8,8 @@ from numpy.typing import NDArray
 
 from localinfer import native
 from localinfer.config import SamplingParams
+from localinfer.engine.grammar import Matching
+from localinfer.errors import LocalInferError
 
 RECENT = 64
 """Tokens at the end of the text that the repeat penalty looks at."""
@@ -39,8 +42,18 @@ class Sampler:
     So it does not matter in which step, batch or draft a row was computed.
     """
 
-    def __init__(self, params: SamplingParams, rules: TokenRules = NO_RULES) -> None:
+    def __init__(
+        self,
+        params: SamplingParams,
+        rules: TokenRules = NO_RULES,
+        matching: Matching | None = None,
+        answer: Sequence[int] = (),
+    ) -> None:
+        """`matching` is the form that the answer keeps; `answer`, its tokens so far, is looked at again each time."""
         self._params, self._rules = params, rules
+        self._matching, self._answer = matching, answer
+        self.error: LocalInferError | None = None
+        """Why the last row gave no token, where that was the form's doing."""
         self._penalizes = params.repeat_penalty != 1.0
         self._never, self._never_first = (np.array(ids, np.int64) for ids in (rules.never, rules.never_first))
 
@@ -55,12 +68,27 @@ class Sampler:
         recent = _NOTHING
         if self._penalizes:
             recent = np.array(self._looked_at(tokens, taken), np.int32)
-        if self._rules != NO_RULES and np.isfinite(logits).all():
+        if (self._rules != NO_RULES or self._matching) and np.isfinite(logits).all():
             self._forbid(logits, tokens, taken, first)
+            if self._matching is not None and not self._keep_form(self._matching, logits, taken):
+                return None
         token = native.sample(
             logits, recent, p.temperature, p.top_k, p.top_p, p.min_p, p.repeat_penalty, p.seed, position
         )
         return token if token >= 0 else None
+
+    def _keep_form(self, matching: Matching, logits: NDArray[np.float32], taken: list[int]) -> bool:
+        """Give what breaks the form the lowest score; False where the form is lost."""
+        try:
+            allowed = matching.allowed([*self._answer, *taken])
+        except LocalInferError as error:
+            self.error = error
+            return False
+        if allowed is not None:
+            known = min(len(logits), len(allowed))
+            logits[:known][~allowed[:known]] = _NEVER
+            logits[known:] = _NEVER
+        return True
 
     def _looked_at(self, tokens: list[int], taken: list[int]) -> list[int]:
         """What the repeat penalty counts, in any order."""

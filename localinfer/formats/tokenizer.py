@@ -119,6 +119,10 @@ class Tokenizer:
         SentencePiece puts before a first word is kept."""
         return StreamDecoder(self._table, specials=specials, continues=continues)
 
+    def token_bytes(self, token: int, *, specials: bool = False) -> bytes:
+        """What a token adds to a text; nothing for a special one, unless `specials`, and for an id nobody defined."""
+        return self._table.of(token, specials=specials)
+
     def spelling(self, token: int) -> str | None:
         """How the vocabulary writes a token; None for an id that it does not have."""
         return self._table.spelling(token)

@@ -7,14 +7,18 @@ from typing import TYPE_CHECKING, Any
 from localinfer.chats.call_ways import way_of
 from localinfer.chats.calls import Calls, Check
 from localinfer.chats.chat import Chat
+from localinfer.chats.forms import thinks
 from localinfer.chats.saying import Saying
 from localinfer.chats.template import Message, takes_tools
-from localinfer.chats.thinking import CLOSING, OPENING, Thinking
+from localinfer.chats.thinking import CLOSING, Thinking
 from localinfer.config import SamplingParams
+from localinfer.engine.grammar import Grammar
 from localinfer.errors import ContextOverflow, NotSupported
 from localinfer.serve.errors import Refused
+from localinfer.serve.fields import blamed
 
 if TYPE_CHECKING:
+    from localinfer.engine.grammar import Constraint
     from localinfer.engine.protocol import Engine
     from localinfer.engine.request import Request
 
@@ -47,6 +51,8 @@ class Ask:
     """Whether the answer ends behind its first call."""
     variables: Mapping[str, Any] = field(default_factory=dict)
     """What else the chat template may read."""
+    grammar: Grammar | None = None
+    """The form that the answers keep."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,6 +81,7 @@ class _Prompt:
     tokens: tuple[int, ...]
     saying: Callable[[], Saying]
     marks: tuple[int, ...] = ()
+    constraint: "Constraint | None" = None
     specials: Mapping[int, str] = field(default_factory=dict)
 
 
@@ -83,15 +90,19 @@ def _tasks(ask: Ask, prompt: _Prompt, sampling: SamplingParams) -> list[Task]:
 
     seeds = [(sampling.seed + index) % (1 << 64) for index in range(ask.n)]
     return [
-        Task(Request(prompt.tokens, replace(sampling, seed=seed), marks=prompt.marks), prompt.saying(), prompt.specials)
+        Task(
+            Request(prompt.tokens, replace(sampling, seed=seed), marks=prompt.marks, constraint=prompt.constraint),
+            prompt.saying(),
+            prompt.specials,
+        )
         for seed in seeds
     ]
 
 
 def _plain(ask: Ask, prompt: str | tuple[int, ...], engine: "Engine") -> _Prompt:
-    if isinstance(prompt, str):
-        return _Prompt(tuple(Chat(engine, raw=True, special=ask.special).tokens_of(prompt)), Saying)
-    return _Prompt(prompt, Saying)
+    chat = Chat(engine, raw=True, special=ask.special, grammar=ask.grammar)
+    tokens = tuple(chat.tokens_of(prompt)) if isinstance(prompt, str) else prompt
+    return _Prompt(tokens, Saying, constraint=chat.constraint([Message("user", "")], tokens))
 
 
 def _conversation(ask: Ask, engine: "Engine") -> _Prompt:
@@ -105,7 +116,10 @@ def _conversation(ask: Ask, engine: "Engine") -> _Prompt:
         raise Refused(
             "num_ctx", f"the context is {engine.context_size} tokens", hint="serve with a larger `--ctx-size`"
         )
-    chat = Chat(engine, system=ask.system, variables=_read_variables(ask.variables, template or ""))
+    if ask.grammar is not None and ask.tools:
+        raise Refused("response_format", "a form of the answer does not go with tools", hint="leave one of them out")
+    variables = _read_variables(ask.variables, template or "")
+    chat = Chat(engine, system=ask.system, variables=variables, grammar=ask.grammar)
     _refuse_much(ask.turns, engine)
     tokens = chat.tokens_of_turns(ask.turns, ask.tools)
     begun = thinks(engine, tokens)
@@ -114,7 +128,9 @@ def _conversation(ask: Ask, engine: "Engine") -> _Prompt:
         return Saying(None if begun is None else Thinking(begun=begun), None if way is None else Calls(way, ask.check))
 
     hidden = _hidden((way.opening, way.closing, *way.marks), engine) if way else {}
-    return _Prompt(tuple(tokens), saying, chat.marks(ask.turns, tokens), hidden)
+    with blamed("response_format"):
+        constraint = chat.constraint(ask.turns, tokens)
+    return _Prompt(tuple(tokens), saying, chat.marks(ask.turns, tokens), constraint, hidden)
 
 
 def _hidden(marks: Iterable[str], engine: "Engine") -> dict[int, str]:
@@ -148,11 +164,3 @@ def _refuse_much(turns: Sequence[Message], engine: "Engine") -> None:
             f"the messages have {length} characters, too many for {engine.context_size} tokens of context",
             hint="send less, or serve with a larger `--ctx-size`",
         )
-
-
-def thinks(engine: "Engine", tokens: Sequence[int]) -> bool | None:
-    """Whether the answer to this prompt begins inside its reasoning; None for a model that does not mark reasoning."""
-    if CLOSING not in (engine.chat_template or ""):
-        return None
-    end = engine.tokenizer.decode(tokens[-16:], specials=True)
-    return end.rstrip().endswith(OPENING)

@@ -15,6 +15,7 @@ from localinfer.serve.asking import Ask
 from localinfer.serve.common import MOST_TOKENS, conversation_of
 from localinfer.serve.errors import ollama_form
 from localinfer.serve.fields import Fields
+from localinfer.serve.forms import form_of_ollama
 from localinfer.serve.http import Dialect, compact
 from localinfer.serve.models import Held, Served
 from localinfer.serve.service import Service
@@ -54,7 +55,6 @@ def understand_text(fields: Fields) -> tuple[Ask, "Shape"]:
 
 def _alike(fields: Fields) -> dict[str, Any]:
     """What both say of the model, the sampling and the thinking."""
-    fields.only("format", "")
     options = fields.inner("options") or Fields({}, "options")
     tokens = options.whole("num_predict", -2, MOST_TOKENS)
     seed = options.whole("seed", -1)
@@ -78,6 +78,7 @@ def _alike(fields: Fields) -> dict[str, Any]:
         "keep_s": _keep(fields),
         "context": context,
         "variables": _thinking(fields),
+        "grammar": form_of_ollama(fields),
     }
 
 

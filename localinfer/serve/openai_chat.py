@@ -19,6 +19,7 @@ from localinfer.serve.common import (
 )
 from localinfer.serve.errors import openai_form
 from localinfer.serve.fields import Fields
+from localinfer.serve.forms import form_of_chat
 from localinfer.serve.http import Dialect, sse
 from localinfer.serve.models import Held
 from localinfer.serve.tools import checker, tools_of
@@ -49,10 +50,6 @@ def understand(fields: Fields) -> tuple[Ask, "Shape"]:
     fields.only("top_logprobs", 0)
     fields.only("modalities", ["text"])
     fields.only("verbosity", "medium")
-    form = fields.inner("response_format")
-    if form is not None:
-        form.only("type", "text")
-        form.done()
     ask = Ask(
         model=fields.needed_text("model"),
         sampling=sampling_of(fields, max_tokens=_max_tokens(fields)),
@@ -64,6 +61,7 @@ def understand(fields: Fields) -> tuple[Ask, "Shape"]:
         check=checker(tools),
         one_call=one_call,
         variables=variables_of(fields),
+        grammar=form_of_chat(fields),
     )
     return ask, Shape(n, include_usage)
 

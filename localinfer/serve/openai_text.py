@@ -10,6 +10,7 @@ from localinfer.serve.asking import Ask
 from localinfer.serve.common import MOST_ANSWERS, MOST_TOKENS, finish_of, new_id, sampling_of, usage_of
 from localinfer.serve.errors import openai_form
 from localinfer.serve.fields import Fields
+from localinfer.serve.forms import form_of_chat
 from localinfer.serve.http import Dialect, sse
 from localinfer.serve.models import Held
 from localinfer.serve.openai_chat import DONE, refuse_unsupported, streaming
@@ -41,6 +42,7 @@ def understand(fields: Fields) -> tuple[Ask, "Shape"]:
         stream=stream,
         prompts=prompts,
         special=fields.flag("special"),
+        grammar=form_of_chat(fields),
     )
     return ask, Shape(n, include_usage)
 

@@ -11,6 +11,7 @@ from localinfer.serve.asking import Ask
 from localinfer.serve.common import MOST_TOKENS, conversation_of, new_id, sampling_of
 from localinfer.serve.errors import Refused, openai_form
 from localinfer.serve.fields import Fields
+from localinfer.serve.forms import form_of_response
 from localinfer.serve.http import Dialect, sse
 from localinfer.serve.models import Held
 from localinfer.serve.tools import checker, tool
@@ -33,7 +34,10 @@ def understand(fields: Fields) -> tuple[Ask, "Shape"]:
     fields.only("include", [])
     fields.only("top_logprobs", 0)
     fields.labels("user", "metadata", "safety_identifier", "prompt_cache_key")
-    _text_only(fields)
+    text = fields.inner("text") or Fields({}, "text")
+    grammar = form_of_response(text)
+    text.only("verbosity", "medium")
+    text.done()
     ask = Ask(
         model=fields.needed_text("model"),
         sampling=sampling,
@@ -44,6 +48,7 @@ def understand(fields: Fields) -> tuple[Ask, "Shape"]:
         check=checker(tools),
         one_call=one_call,
         variables=_effort(fields),
+        grammar=grammar,
     )
     settings = {
         "instructions": instructions,
@@ -54,20 +59,9 @@ def understand(fields: Fields) -> tuple[Ask, "Shape"]:
         "tool_choice": fields.take("tool_choice") or "auto",
         "tools": fields.objects("tools"),
         "metadata": fields.take("metadata") or {},
+        "text": {"format": {"type": "text"}} if grammar is None else fields.take("text"),
     }
     return ask, Shape(settings)
-
-
-def _text_only(fields: Fields) -> None:
-    text = fields.inner("text")
-    if text is None:
-        return
-    form = text.inner("format")
-    if form is not None:
-        form.only("type", "text")
-        form.done()
-    text.only("verbosity", "medium")
-    text.done()
 
 
 def _effort(fields: Fields) -> Json:
@@ -208,7 +202,7 @@ class Shape:
         status = "in_progress" if answer is None else "incomplete" if cut else "completed"
         details = {"reason": "max_output_tokens"} if cut else None
         found = {**self._head, **self._settings, "status": status, "incomplete_details": details}
-        found |= {"output": self._items, "text": {"format": {"type": "text"}}, "truncation": "disabled"}
+        found |= {"output": self._items, "truncation": "disabled"}
         return found | {"usage": None if answer is None else _usage(answer)}
 
     def _add(self, item: Json, text: str) -> Iterable[bytes]:

@@ -190,7 +190,7 @@ class TestResponses:
             {"store": True},
             {"previous_response_id": "resp_1"},
             {"tools": [{"type": "web_search"}]},
-            {"text": {"format": {"type": "json_object"}}},
+            {"text": {"format": {"type": "xml"}}},
             {"background": True},
         ]
         for more in refused:

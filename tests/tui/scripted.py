@@ -40,6 +40,9 @@ class Bytes:
     def stream(self, *, specials: bool = False, continues: bool = False) -> TextStream:
         return ByteStream()
 
+    def token_bytes(self, token: int, *, specials: bool = False) -> bytes:
+        return bytes([token])
+
 
 class ByteStream:
     """Bytes to text."""

@@ -1,0 +1,40 @@
+"""The form that an answer keeps, for one prompt: it begins behind the reasoning of a model that thinks."""
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from localinfer.chats.thinking import CLOSING, OPENING
+from localinfer.errors import NotSupported
+
+if TYPE_CHECKING:
+    from localinfer.engine.grammar import Constraint, Grammar, Marks
+    from localinfer.engine.protocol import Engine
+
+
+def constraint_of(grammar: "Grammar", engine: "Engine", prompt: Sequence[int], *, raw: bool = False) -> "Constraint":
+    """`grammar`, read for the answer to `prompt`; `raw` prompts have no reasoning behind them. Raises `UsageError` for
+    one that cannot be kept, before anything is computed."""
+    from localinfer.engine.grammar import Constraint
+
+    return Constraint(grammar, engine.tokenizer, None if raw else _marks(engine, prompt))
+
+
+def thinks(engine: "Engine", prompt: Sequence[int]) -> bool | None:
+    """Whether the answer to this prompt begins inside its reasoning; None for a model that does not mark reasoning."""
+    if CLOSING not in (engine.chat_template or ""):
+        return None
+    return engine.tokenizer.decode(prompt[-16:], specials=True).rstrip().endswith(OPENING)
+
+
+def _marks(engine: "Engine", prompt: Sequence[int]) -> "Marks | None":
+    from localinfer.engine.grammar import Marks
+
+    begun = thinks(engine, prompt)
+    if begun is None:
+        return None
+    opening, closing = (engine.tokenizer.encode_rendered(mark) for mark in (OPENING, CLOSING))
+    if len(closing) != 1:
+        if begun:
+            raise NotSupported(f"`{CLOSING}` is no token of this model's, so its reasoning has no end to look for")
+        return None
+    return Marks(opening[0] if len(opening) == 1 else None, closing[0], begun)

@@ -1,0 +1,14 @@
+"""The flags for the form of an answer; part of the table in `options`."""
+
+from typing import Annotated
+
+from localinfer.cli.flags import flag
+
+Schema = Annotated[
+    str | None,
+    flag("schema", "text", "Answer with JSON that keeps this JSON schema, given or in a file.", metavar="FILE|JSON"),
+]
+JsonObject = Annotated[bool, flag("json-object", "flag", "Answer with a JSON object.")]
+Regex = Annotated[
+    str | None, flag("regex", "text", "Answer with text that matches this regular expression, all of it.")
+]

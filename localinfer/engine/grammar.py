@@ -1,0 +1,235 @@
+"""Answers that keep a form: a JSON schema, a regular expression. Which tokens may come next, of the text so far alone.
+
+So a draft, a batch, a preemption or another seed changes nothing: the mask of a row depends on the tokens before it,
+as all else does that the sampler looks at. The automata are llguidance's.
+"""
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal, Protocol
+from weakref import WeakKeyDictionary
+
+import numpy as np
+from numpy.typing import NDArray
+
+from localinfer.engine.grammar_probe import refuse_explosive
+from localinfer.errors import LocalInferError, NotSupported, UsageError
+from localinfer.text import one_line
+
+if TYPE_CHECKING:
+    from llguidance import LLMatcher, LLTokenizer
+
+
+class Tokenizer(Protocol):
+    """What is asked of a tokenizer here; `engine.protocol.Tokenizer` has more."""
+
+    @property
+    def vocab_size(self) -> int: ...
+    @property
+    def eos_ids(self) -> tuple[int, ...]: ...
+    @property
+    def bos_id(self) -> int | None: ...
+    def encode_text(self, text: str) -> list[int]: ...
+    def token_bytes(self, token: int, *, specials: bool = False) -> bytes: ...
+
+
+MOST_CHARACTERS = 1 << 18
+"""Of a schema or an expression."""
+
+_LIMITS: dict[str, Any] = {"step_lexer_fuel": 100_000, "verbose_errors": False}
+"""Work that reading a form, and one step in it, may take; far more than schemas in use need."""
+
+
+@dataclass(frozen=True, slots=True)
+class Grammar:
+    """The form of an answer. `text` is a JSON schema, or a regular expression for the whole of it."""
+
+    kind: Literal["json_schema", "regex"]
+    text: str
+
+    def __post_init__(self) -> None:
+        if len(self.text) > MOST_CHARACTERS:
+            raise UsageError(
+                f"the {self.word} has {len(self.text)} characters, more than {MOST_CHARACTERS}",
+                hint="give a smaller one",
+            )
+
+    @property
+    def word(self) -> str:
+        return "schema" if self.kind == "json_schema" else "expression"
+
+
+ANY_OBJECT = Grammar("json_schema", '{"type": "object"}')
+
+
+class FormLost(LocalInferError):
+    """The automaton gave up in the middle of an answer."""
+
+    exit_code = 2
+
+
+@dataclass(frozen=True, slots=True)
+class Marks:
+    """Tokens around a model's reasoning, which has no form. `begun`: the prompt ended inside it."""
+
+    opening: int | None
+    closing: int
+    begun: bool
+
+
+class Constraint:
+    """A form that was read for one tokenizer; requests may share it. Raises `UsageError` for one that cannot be read,
+    is too large, or that nothing keeps; `NotSupported` for a tokenizer without a token that ends an answer."""
+
+    def __init__(self, grammar: Grammar, tokenizer: Tokenizer, marks: Marks | None = None) -> None:
+        refuse_explosive(grammar.kind, grammar.text)
+        self.marks = marks
+        self.eos = frozenset(tokenizer.eos_ids)
+        self._tokens = _known_tokenizer(tokenizer)
+        begun = marks is not None and marks.begun
+        self._direct = None if begun else self._read(grammar, _plain(grammar))
+        self._later = self._read(grammar, _behind_thinking(grammar)) if marks else None
+
+    def begin(self) -> "Matching":
+        """For one answer."""
+        return Matching(self)
+
+    def matcher(self, *, later: bool) -> "LLMatcher":
+        """An automaton at its beginning, `later` for behind reasoning."""
+        found = self._later if later else self._direct
+        assert found is not None
+        return found.deep_copy()
+
+    def _read(self, grammar: Grammar, text: str) -> "LLMatcher":
+        from llguidance import LLMatcher, LLParserLimits
+
+        matcher = LLMatcher(self._tokens, text, log_level=0, limits=LLParserLimits(**_LIMITS))
+        if not matcher.is_error() and not any(matcher.compute_bitmask()):
+            raise UsageError(f"nothing keeps this {grammar.word}", hint="loosen it")
+        if matcher.is_error():
+            told = one_line(matcher.get_error(), 300)
+            raise UsageError(f"this {grammar.word} cannot be kept: {told}", hint="simplify it")
+        return matcher
+
+
+class Matching:
+    """One answer against its form."""
+
+    def __init__(self, constraint: Constraint) -> None:
+        self._constraint = constraint
+        self._matcher: LLMatcher | None = None
+        self._consumed: list[int] = []
+        self._later = False
+
+    def allowed(self, answer: Sequence[int]) -> NDArray[np.bool_] | None:
+        """Which tokens may follow those of `answer` [vocabulary]; None for all. Raises `FormLost`."""
+        constraint, marks = self._constraint, self._constraint.marks
+        if not constraint.eos.isdisjoint(answer):
+            return None
+        begin = 0
+        if marks is not None and (marks.begun or (answer and answer[0] == marks.opening)):
+            if marks.closing not in answer:
+                return None
+            begin = answer.index(marks.closing) + 1
+        found = self._mask(list(answer[begin:]), later=begin > 0)
+        if marks is not None and not answer and marks.opening is not None:
+            found[marks.opening] = True
+        return found
+
+    def _mask(self, text: list[int], *, later: bool) -> NDArray[np.bool_]:
+        matcher = self._at(text, later=later)
+        bits = np.frombuffer(matcher.compute_bitmask(), np.uint8)
+        if matcher.is_error():
+            raise _lost(matcher)
+        return np.unpackbits(bits, bitorder="little").astype(np.bool_)
+
+    def _at(self, text: list[int], *, later: bool) -> "LLMatcher":
+        """The automaton behind `text`: it goes back to what is common and forward from there."""
+        if self._matcher is None or self._later != later:
+            self._matcher, self._consumed, self._later = self._constraint.matcher(later=later), [], later
+        same = next(
+            (n for n, (one, other) in enumerate(zip(self._consumed, text, strict=False)) if one != other),
+            min(len(self._consumed), len(text)),
+        )
+        if back := len(self._consumed) - same:
+            self._matcher.rollback(back)
+        if not self._matcher.consume_tokens(text[same:]):
+            raise _lost(self._matcher)
+        self._consumed = text
+        return self._matcher
+
+
+def _lost(matcher: "LLMatcher") -> FormLost:
+    return FormLost(
+        f"the form of the answer became too large to follow: {one_line(matcher.get_error(), 200)}",
+        hint="simplify the schema or the expression",
+    )
+
+
+def _plain(grammar: Grammar) -> str:
+    from llguidance import LLMatcher
+
+    if grammar.kind == "regex":
+        return LLMatcher.grammar_from_regex(grammar.text)
+    return LLMatcher.grammar_from_json_schema(_schema(grammar))
+
+
+def _behind_thinking(grammar: Grammar) -> str:
+    """The same, behind the line breaks that models write there."""
+    from llguidance import LLMatcher
+
+    body = f"%json {_schema(grammar)}" if grammar.kind == "json_schema" else f"/{_escaped(grammar.text)}/"
+    return LLMatcher.grammar_from_lark(f"start: BREAKS? answer\nBREAKS: /\\n{{1,2}}/\nanswer: {body}\n")
+
+
+def _escaped(expression: str) -> str:
+    """An expression as it stands between two slashes."""
+    out, escaped = "", False
+    for character in expression:
+        out += "\\/" if character == "/" and not escaped else {"\n": "\\n", "\r": "\\r"}.get(character, character)
+        escaped = character == "\\" and not escaped
+    return out
+
+
+def _schema(grammar: Grammar) -> str:
+    """The schema on one line. Raises `UsageError` for text that is none."""
+    try:
+        schema: Any = json.loads(grammar.text)
+    except (ValueError, RecursionError) as error:
+        raise UsageError(f"the schema is no JSON: {one_line(str(error), 100)}", hint="give a JSON schema") from None
+    if not isinstance(schema, dict | bool):
+        raise UsageError("the schema is neither an object nor true or false", hint="give a JSON schema")
+    return json.dumps(schema)
+
+
+_tokenizers: "WeakKeyDictionary[Tokenizer, LLTokenizer]" = WeakKeyDictionary()
+
+
+def _known_tokenizer(tokenizer: Tokenizer) -> "LLTokenizer":
+    """The vocabulary as llguidance wants it, made once a model."""
+    found = _tokenizers.get(tokenizer)
+    if found is None:
+        from llguidance import LLTokenizer, TokenizerWrapper
+
+        if not tokenizer.eos_ids:
+            raise NotSupported("this model has no token that ends an answer", hint="leave the form out")
+        found = LLTokenizer(TokenizerWrapper(_Vocabulary(tokenizer)), eos_token=list(tokenizer.eos_ids))
+        _tokenizers[tokenizer] = found
+    return found
+
+
+class _Vocabulary:
+    """What llguidance asks of a tokenizer."""
+
+    def __init__(self, tokenizer: Tokenizer) -> None:
+        self._tokenizer = tokenizer
+        ids = range(tokenizer.vocab_size)
+        self.eos_token_id, self.bos_token_id = tokenizer.eos_ids[0], tokenizer.bos_id
+        text = [tokenizer.token_bytes(one) for one in ids]
+        self.special_token_ids = [one for one in ids if not text[one]]
+        self.tokens = [text[one] or tokenizer.token_bytes(one, specials=True) for one in ids]
+
+    def __call__(self, text: bytes | str) -> list[int]:
+        plain = text.decode("utf-8", "replace") if isinstance(text, bytes) else text
+        return self._tokenizer.encode_text(plain)

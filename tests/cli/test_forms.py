@@ -1,0 +1,67 @@
+"""`run` and `map` with answers that keep a form."""
+
+import json
+import re
+from pathlib import Path
+
+import pytest
+
+from tests.cli.conftest import Cli
+
+POINT = {
+    "type": "object",
+    "properties": {"x": {"type": "integer", "minimum": 0, "maximum": 99}, "y": {"enum": ["up", "down"]}},
+    "required": ["x", "y"],
+    "additionalProperties": False,
+}
+
+
+def check(text: str) -> None:
+    found = json.loads(text)
+    assert found.keys() == {"x", "y"}
+    assert found["x"] in range(100)
+    assert found["y"] in ("up", "down")
+
+
+def test_run_keeps_a_schema_given_or_in_a_file(cli: Cli, tiny: Path, tmp_path: Path) -> None:
+    file = tmp_path / "point.json"
+    file.write_text(json.dumps(POINT), encoding="utf-8")
+    texts = [cli("run", str(tiny), "hi", "--schema", given, "-q").out for given in (json.dumps(POINT), str(file))]
+    check(texts[0])
+    assert texts[0] == texts[1]
+
+
+def test_run_keeps_an_expression(cli: Cli, tiny: Path) -> None:
+    ran = cli("run", str(tiny), "hi", "--regex", r"v[0-9]+\.[0-9]{2}", "-q", "--temp", "1", "-n", "200")
+    assert ran.code == 0
+    assert re.fullmatch(r"v[0-9]+\.[0-9]{2}\n", ran.out)
+
+
+def test_each_row_of_map_keeps_it(cli: Cli, tiny: Path) -> None:
+    lines = "".join(json.dumps({"prompt": f"point {n}", "temperature": 1, "seed": n}) + "\n" for n in range(6))
+    ran = cli("map", str(tiny), "--schema", json.dumps(POINT), "-q", stdin=lines.encode())
+    texts = [json.loads(line)["text"] for line in ran.out.splitlines()]
+    assert len(set(texts)) > 1
+    for text in texts:
+        check(text)
+
+
+@pytest.mark.parametrize(
+    ("flags", "told"),
+    [
+        (["--regex", "a", "--json-object"], "one form"),
+        (["--regex", "(a"], "cannot be kept"),
+        (["--schema", '{"type": "string", "minLength": 2, "maxLength": 1}'], "cannot be kept"),
+        (["--schema", "{"], "no JSON"),
+    ],
+)
+def test_what_cannot_be_kept_is_told_and_nothing_is_said(cli: Cli, tiny: Path, flags: list[str], told: str) -> None:
+    ran = cli("run", str(tiny), "hi", *flags, "-q")
+    assert (ran.code, ran.out) == (2, "")
+    assert told in ran.err
+
+
+def test_a_schema_that_is_not_there(cli: Cli, tiny: Path) -> None:
+    ran = cli("run", str(tiny), "hi", "--schema", "nowhere.json", "-q")
+    assert (ran.code, ran.out) == (4, "")
+    assert "nowhere.json" in ran.err
