@@ -28,6 +28,11 @@ class Call:
     def arguments_json(self) -> str:
         return json.dumps(self.arguments, ensure_ascii=False)
 
+    @property
+    def in_openai(self) -> dict[str, Any]:
+        """As OpenAI writes it."""
+        return {"id": self.id, "type": "function", "function": {"name": self.name, "arguments": self.arguments_json}}
+
 
 class Calls:
     """Finds calls in text that comes piece by piece; how it is cut does not matter.

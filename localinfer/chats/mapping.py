@@ -8,8 +8,13 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING
 
+from localinfer.chats.apart import Apart, written_by
+from localinfer.chats.calls import Call, Calls
 from localinfer.chats.chat import Chat
+from localinfer.chats.checks import checker
 from localinfer.chats.rows import Asked
+from localinfer.chats.saying import Saying
+from localinfer.chats.thinking import Thinking
 from localinfer.errors import ContextOverflow, LocalInferError, UsageError
 from localinfer.events import Event, Finished, Stats, Text
 
@@ -34,6 +39,9 @@ class Answered:
     stop: str | None = None
     """The stop string that ended it, if one did."""
     stats: Stats | None = None
+    apart: Apart | None = None
+    """What finds calls of tools in it, where there are tools and the model's way to call them is known."""
+    calls: list[Call] = field(default_factory=list)
     error: LocalInferError | None = None
 
     @property
@@ -114,6 +122,7 @@ def _begin(engine: "Engine", asked: Asked, manner: Manner) -> Answered:
             prompt = chat.tokens_of_turns(asked.turns, asked.tools)
             marks, constraint = chat.marks(asked.turns, prompt), chat.constraint(asked.turns, prompt)
             request = Request(tuple(prompt), asked.sampling, marks=marks, constraint=constraint)
+            answered.apart = _apart(engine, asked)
             engine.driver.submit(request, partial(_hear, answered))
         except ContextOverflow as error:
             answered.error = ContextOverflow(error.message, hint=_SHORTER)
@@ -126,6 +135,22 @@ def _hear(answered: Answered, events: list[Event]) -> None:
     for event in events:
         if isinstance(event, Text):
             answered.text.append(event.text)
+            if answered.apart is not None:
+                answered.calls += answered.apart.push(event).calls
         elif isinstance(event, Finished):
             answered.token_ids, answered.reason, answered.stats = event.token_ids, event.reason, event.stats
             answered.stop, answered.error = event.stop, event.error
+            if answered.apart is not None:
+                answered.calls += answered.apart.finish(event).calls
+
+
+def _apart(engine: "Engine", asked: Asked) -> Apart | None:
+    """What finds the calls in an answer; None without tools, and where the model's way to call them is not known."""
+    if not asked.tools:
+        return None
+    check = checker(asked.tools)
+    try:
+        written = written_by(engine)
+    except LocalInferError:
+        return None
+    return Apart(engine, Saying(Thinking(), Calls(written.way, check)), asked.sampling.stop, written.hidden)

@@ -27,7 +27,8 @@ def row_of(answered: Answered) -> dict[str, Any]:
         "completion_tokens": stats.completion_tokens,
     }
     stop = {} if answered.stop is None else {"stop": answered.stop}
-    return row | {"text": "".join(answered.text), "finish_reason": answered.reason, **stop, "usage": usage}
+    calls = {"tool_calls": [call.in_openai for call in answered.calls]} if answered.calls else {}
+    return row | {"text": "".join(answered.text), **calls, "finish_reason": answered.reason, **stop, "usage": usage}
 
 
 class RowFile:

@@ -106,7 +106,7 @@ def compiled(source: str) -> Template:
 def answer(line: str) -> dict[str, str]:
     """Render one request; `{"text": …}`, `{"refused": …}` or `{"error": …}`."""
     request = json.loads(line)
-    _end_after(request["seconds"])
+    end_after(request["seconds"])
     try:
         return _rendered(compiled(request["template"]), request["data"], request["limit"])
     except RefusedError as refused:
@@ -117,7 +117,7 @@ def answer(line: str) -> dict[str, str]:
         name = "" if isinstance(error, TemplateError) else f"{type(error).__name__}: "
         return {"error": f"{name}{str(error)[:400]}{where}"}
     finally:
-        _end_after(0)
+        end_after(0)
 
 
 def _rendered(template: Template, data: dict[str, Any], limit: int) -> dict[str, str]:
@@ -151,20 +151,20 @@ def serve(reply: Callable[[str], dict[str, str]]) -> None:
     """Load everything, lock this process in, and answer requests."""
     reply(json.dumps({"template": WARM_UP, "data": {}, "limit": 10000, "seconds": 30}))
     compiled.cache_clear()
-    _say({"held": lock()})
+    say({"held": lock()})
     for line in sys.stdin:
-        _say(reply(line))
+        say(reply(line))
         if time.process_time() > CPU_SECONDS / 2:  # the next request starts a fresh process
             return
 
 
-def _end_after(seconds: float) -> None:
+def end_after(seconds: float) -> None:
     """Let this process be ended after so much processor time, even where nobody is left to end it; 0 calls it off."""
     if hasattr(signal, "setitimer"):  # not on Windows
         signal.setitimer(signal.ITIMER_PROF, seconds)
 
 
-def _say(answered: dict[str, Any]) -> None:
+def say(answered: dict[str, Any]) -> None:
     sys.stdout.write(json.dumps(answered) + "\n")
     sys.stdout.flush()
 

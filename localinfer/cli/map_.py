@@ -56,8 +56,8 @@ def map_(
     of the assistant's is gone on with), and what it wants of `id`, `system`, `tools`, `temperature`, `top_k`, `top_p`,
     `min_p`, `repeat_penalty`, `seed`, `max_tokens`, `stop`, `raw` and `special`. What cannot be answered becomes a row
     with `error`, and the exit code is the first one's; so does a line with other keys, unless they are to be ignored.
-    A row has the number of its line in the input, as `line`. Eight are answered together unless `--parallel` says
-    otherwise; no answer depends on it. `-o -` is standard output.
+    A row has the number of its line in the input, as `line`, and calls of the line's tools as `tool_calls`.
+    Eight are answered together unless `--parallel` says otherwise; no answer depends on it. `-o -` is standard output.
     """
     from contextlib import ExitStack, closing
     from dataclasses import replace

@@ -8,7 +8,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, Protocol
-from weakref import WeakKeyDictionary
+from weakref import WeakKeyDictionary, ref
 
 import numpy as np
 from numpy.typing import NDArray
@@ -220,10 +220,10 @@ def _known_tokenizer(tokenizer: Tokenizer) -> "LLTokenizer":
 
 
 class _Vocabulary:
-    """What llguidance asks of a tokenizer."""
+    """What llguidance asks of a tokenizer. It keeps none alive: what is made of it is kept for as long as it lives."""
 
     def __init__(self, tokenizer: Tokenizer) -> None:
-        self._tokenizer = tokenizer
+        self._tokenizer = ref(tokenizer)
         ids = range(tokenizer.vocab_size)
         self.eos_token_id, self.bos_token_id = tokenizer.eos_ids[0], tokenizer.bos_id
         text = [tokenizer.token_bytes(one) for one in ids]
@@ -232,4 +232,5 @@ class _Vocabulary:
 
     def __call__(self, text: bytes | str) -> list[int]:
         plain = text.decode("utf-8", "replace") if isinstance(text, bytes) else text
-        return self._tokenizer.encode_text(plain)
+        tokenizer = self._tokenizer()
+        return tokenizer.encode_text(plain) if tokenizer is not None else []

@@ -14,7 +14,7 @@ from localinfer.serve.fields import Fields
 from localinfer.serve.http import Dialect, sse
 from localinfer.serve.models import Held
 from localinfer.serve.service import Service
-from localinfer.serve.tools import checker, tool
+from localinfer.serve.tools import tool
 from localinfer.serve.writing import Answer
 
 _TOOL_FIELDS = {"type", "name", "description", "input_schema", "cache_control", "strict", "eager_input_streaming"}
@@ -40,7 +40,6 @@ def _ask(fields: Fields, max_tokens: int | None) -> Ask:
         system=system,
         turns=turns,
         tools=tools,
-        check=checker(tools),
         one_call=one_call,
         variables=_thinking(fields),
     )

@@ -1,19 +1,20 @@
 """What a request asks for, whatever protocol it came in, and the texts that the engine is to write for it."""
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
-from localinfer.chats.call_ways import way_of
-from localinfer.chats.calls import Calls, Check
+from localinfer.chats.apart import Apart, written_by
+from localinfer.chats.calls import Calls
 from localinfer.chats.chat import Chat
+from localinfer.chats.checks import checker
 from localinfer.chats.forms import thinks
 from localinfer.chats.saying import Saying
-from localinfer.chats.template import Message, takes_tools
+from localinfer.chats.template import Message
 from localinfer.chats.thinking import CLOSING, Thinking
 from localinfer.config import SamplingParams
 from localinfer.engine.grammar import Grammar
-from localinfer.errors import ContextOverflow, NotSupported
+from localinfer.errors import ContextOverflow
 from localinfer.serve.errors import Refused
 from localinfer.serve.fields import blamed
 
@@ -45,8 +46,6 @@ class Ask:
     special: bool = False
     """Whether what spells a control token in `prompts` is that token."""
     tools: tuple[Mapping[str, Any], ...] = ()
-    check: Check = field(default=lambda _name, _arguments: True)
-    """Whether a call fits the tools."""
     one_call: bool = False
     """Whether the answer ends behind its first call."""
     variables: Mapping[str, Any] = field(default_factory=dict)
@@ -57,12 +56,12 @@ class Ask:
 
 @dataclass(frozen=True, slots=True)
 class Task:
-    """One text to be written, and how it is taken apart."""
+    """One text to be written, and what takes it apart."""
 
     request: "Request"
-    saying: Saying
-    marks: Mapping[int, str] = field(default_factory=dict)
-    """Special tokens that are said although they are no text, with their spelling."""
+    apart: Apart
+    calls: bool
+    """Whether it may have calls of tools, which take a moment to check."""
 
 
 def tasks_of(ask: Ask, engine: "Engine") -> list[Task]:
@@ -72,8 +71,9 @@ def tasks_of(ask: Ask, engine: "Engine") -> list[Task]:
         engine.default_sampling, **{**ask.sampling, "stop": (*engine.default_sampling.stop, *ask.sampling["stop"])}
     )
     if not ask.turns:
-        return [task for prompt in ask.prompts for task in _tasks(ask, _plain(ask, prompt, engine), sampling)]
-    return list(_tasks(ask, _conversation(ask, engine), sampling))
+        plain = [_plain(ask, prompt, engine) for prompt in ask.prompts]
+        return [task for prompt in plain for task in _tasks(ask, prompt, sampling, engine)]
+    return _tasks(ask, _conversation(ask, engine), sampling, engine)
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,21 +82,20 @@ class _Prompt:
     saying: Callable[[], Saying]
     marks: tuple[int, ...] = ()
     constraint: "Constraint | None" = None
-    specials: Mapping[int, str] = field(default_factory=dict)
+    hidden: Mapping[int, str] | None = None
+    """Marks of calls that are special tokens; None where there are no tools."""
 
 
-def _tasks(ask: Ask, prompt: _Prompt, sampling: SamplingParams) -> list[Task]:
+def _tasks(ask: Ask, prompt: _Prompt, sampling: SamplingParams, engine: "Engine") -> list[Task]:
     from localinfer.engine.request import Request
 
-    seeds = [(sampling.seed + index) % (1 << 64) for index in range(ask.n)]
-    return [
-        Task(
-            Request(prompt.tokens, replace(sampling, seed=seed), marks=prompt.marks, constraint=prompt.constraint),
-            prompt.saying(),
-            prompt.specials,
-        )
-        for seed in seeds
-    ]
+    found = list[Task]()
+    for index in range(ask.n):
+        chosen = replace(sampling, seed=(sampling.seed + index) % (1 << 64))
+        request = Request(prompt.tokens, chosen, marks=prompt.marks, constraint=prompt.constraint)
+        apart = Apart(engine, prompt.saying(), chosen.stop, prompt.hidden or {})
+        found.append(Task(request, apart, prompt.hidden is not None))
+    return found
 
 
 def _plain(ask: Ask, prompt: str | tuple[int, ...], engine: "Engine") -> _Prompt:
@@ -106,41 +105,29 @@ def _plain(ask: Ask, prompt: str | tuple[int, ...], engine: "Engine") -> _Prompt
 
 
 def _conversation(ask: Ask, engine: "Engine") -> _Prompt:
-    template = (engine.tools_template if ask.tools else None) or engine.chat_template
-    if ask.tools and template and not takes_tools(template):
-        raise Refused("tools", "this model's chat template takes no tools", hint="leave them out, or choose another")
-    way = way_of(template, engine.tokenizer.special_strings) if ask.tools else None
-    if ask.tools and way is None:
-        raise NotSupported("how this model writes calls of tools is not known", hint="choose another model")
+    template = (engine.tools_template if ask.tools else None) or engine.chat_template or ""
     if (ask.context or 0) > engine.context_size:
-        raise Refused(
-            "num_ctx", f"the context is {engine.context_size} tokens", hint="serve with a larger `--ctx-size`"
-        )
+        size = engine.context_size
+        raise Refused("num_ctx", f"the context is {size} tokens", hint="serve with a larger `--ctx-size`")
     if ask.grammar is not None and ask.tools:
         raise Refused("response_format", "a form of the answer does not go with tools", hint="leave one of them out")
-    variables = _read_variables(ask.variables, template or "")
+    with blamed("tools"):
+        written = written_by(engine) if ask.tools else None
+        check = checker(ask.tools)
+    variables = _read_variables(ask.variables, template)
     chat = Chat(engine, system=ask.system, variables=variables, grammar=ask.grammar)
     _refuse_much(ask.turns, engine)
     tokens = chat.tokens_of_turns(ask.turns, ask.tools)
     begun = thinks(engine, tokens)
 
     def saying() -> Saying:
-        return Saying(None if begun is None else Thinking(begun=begun), None if way is None else Calls(way, ask.check))
+        thinking = None if begun is None else Thinking(begun=begun)
+        return Saying(thinking, Calls(written.way, check) if written else None)
 
-    hidden = _hidden((way.opening, way.closing, *way.marks), engine) if way else {}
     with blamed("response_format"):
         constraint = chat.constraint(ask.turns, tokens)
-    return _Prompt(tuple(tokens), saying, chat.marks(ask.turns, tokens), constraint, hidden)
-
-
-def _hidden(marks: Iterable[str], engine: "Engine") -> dict[int, str]:
-    """Those of `marks` that are special tokens, which are no text where they are decoded."""
-    tokenizer, found = engine.tokenizer, dict[int, str]()
-    for mark in marks:
-        ids = tokenizer.encode_rendered(mark) if mark in tokenizer.special_strings else []
-        if len(ids) == 1 and not tokenizer.decode(ids):
-            found[ids[0]] = mark
-    return found
+    marks = chat.marks(ask.turns, tokens)
+    return _Prompt(tuple(tokens), saying, marks, constraint, written.hidden if written else None)
 
 
 def _read_variables(variables: Mapping[str, Any], template: str) -> dict[str, Any]:

@@ -5,7 +5,6 @@ import secrets
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from localinfer.chats.calls import Call
 from localinfer.chats.rows import message_of
 from localinfer.chats.template import Message
 from localinfer.errors import UsageError
@@ -116,13 +115,6 @@ def usage_of(answers: Sequence[Answer], n: int = 1) -> dict[str, Any]:
         "prompt_tokens_details": {"cached_tokens": sum(one.cached_tokens for one in stats[::n])},
         "completion_tokens_details": {"reasoning_tokens": sum(answer.reasoning_tokens for answer in answers)},
     }
-
-
-def call_in_openai(call: Call, index: int | None = None) -> dict[str, Any]:
-    """A call of a tool, in OpenAI's words; with its number where it is a piece of a stream."""
-    head = {} if index is None else {"index": index}
-    function = {"name": call.name, "arguments": call.arguments_json}
-    return {**head, "id": call.id, "type": "function", "function": function}
 
 
 def new_id(prefix: str) -> str:

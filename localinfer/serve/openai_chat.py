@@ -10,7 +10,6 @@ from localinfer.serve.asking import Ask
 from localinfer.serve.common import (
     MOST_ANSWERS,
     MOST_TOKENS,
-    call_in_openai,
     conversation_of,
     finish_of,
     new_id,
@@ -22,7 +21,7 @@ from localinfer.serve.fields import Fields
 from localinfer.serve.forms import form_of_chat
 from localinfer.serve.http import Dialect, sse
 from localinfer.serve.models import Held
-from localinfer.serve.tools import checker, tools_of
+from localinfer.serve.tools import tools_of
 from localinfer.serve.writing import Answer
 
 DONE = b"data: [DONE]\n\n"
@@ -58,7 +57,6 @@ def understand(fields: Fields) -> tuple[Ask, "Shape"]:
         system=system,
         turns=turns,
         tools=tools,
-        check=checker(tools),
         one_call=one_call,
         variables=variables_of(fields),
         grammar=form_of_chat(fields),
@@ -130,7 +128,7 @@ class Shape:
         if said.content:
             yield self._chunk(index, {"content": said.content})
         for call in said.calls:
-            yield self._chunk(index, {"tool_calls": [call_in_openai(call, self._calls[index])]})
+            yield self._chunk(index, {"tool_calls": [{"index": self._calls[index], **call.in_openai}]})
             self._calls[index] += 1
 
     def ended(self, index: int, answer: Answer) -> Iterable[bytes]:
@@ -159,7 +157,7 @@ def _choice(index: int, answer: Answer) -> dict[str, Any]:
     if answer.reasoning:
         message["reasoning_content"] = answer.reasoning
     if answer.calls:
-        message["tool_calls"] = [call_in_openai(call) for call in answer.calls]
+        message["tool_calls"] = [call.in_openai for call in answer.calls]
     return {
         "index": index,
         "message": message,

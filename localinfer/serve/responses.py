@@ -14,7 +14,7 @@ from localinfer.serve.fields import Fields
 from localinfer.serve.forms import form_of_response
 from localinfer.serve.http import Dialect, sse
 from localinfer.serve.models import Held
-from localinfer.serve.tools import checker, tool
+from localinfer.serve.tools import tool
 from localinfer.serve.writing import Answer
 
 Json = dict[str, Any]
@@ -45,7 +45,6 @@ def understand(fields: Fields) -> tuple[Ask, "Shape"]:
         system=system,
         turns=turns,
         tools=tools,
-        check=checker(tools),
         one_call=one_call,
         variables=_effort(fields),
         grammar=grammar,

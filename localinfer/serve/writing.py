@@ -6,10 +6,10 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
 
+from localinfer.chats.apart import joined
 from localinfer.chats.calls import Call
-from localinfer.chats.saying import Said, Saying
+from localinfer.chats.saying import Said
 from localinfer.engine.protocol import Engine
-from localinfer.engine.stopping import StopScanner
 from localinfer.events import Event, Finished, FinishReason, Stats, Text
 from localinfer.serve.asking import Task
 
@@ -48,7 +48,7 @@ class Writing:
         self._one_call = one_call
         self._heard: asyncio.Queue[tuple[int, list[Event] | BaseException]] = asyncio.Queue()
         self._handles: dict[int, int] = {}
-        self._readers = [_Reader(engine, task) for task in tasks]
+        self._tasks = tasks
         self.answers = [Answer(task.request.sampling.seed, len(task.request.prompt)) for task in tasks]
         loop = asyncio.get_running_loop()
 
@@ -72,7 +72,8 @@ class Writing:
             if isinstance(heard, BaseException):
                 self._handles.pop(index, None)
                 raise heard
-            said = self._read(index, heard)
+            calls = self._tasks[index].calls
+            said = await asyncio.to_thread(self._read, index, heard) if calls else self._read(index, heard)
             if said:
                 yield index, said
             if self.answers[index].reason is not None:
@@ -86,26 +87,26 @@ class Writing:
 
     def _read(self, index: int, events: list[Event]) -> Said:
         """What `events` of a text say, joined."""
-        answer, reader = self.answers[index], self._readers[index]
+        answer, apart = self.answers[index], self._tasks[index].apart
         parts = list[Said]()
         for event in events:
             if answer.reason is not None:
                 break
             match event:
                 case Text():
-                    answer.reasoning_tokens += len(event.token_ids) if reader.saying.reasons else 0
-                    parts.append(reader.push(event))
+                    answer.reasoning_tokens += len(event.token_ids) if apart.saying.reasons else 0
+                    parts.append(apart.push(event))
                 case Stats():
                     answer.stats = event
                 case Finished():
                     self._handles.pop(index, None)
                     event.raise_error()
-                    parts.append(reader.finish(event))
+                    parts.append(apart.finish(event))
                     answer.reason, answer.stop = event.reason, event.stop
                     answer.token_ids, answer.stats = event.token_ids, event.stats
             if self._one_call and parts and parts[-1].calls and answer.reason is None:
                 self._end(index, parts)
-        said = _joined(parts)
+        said = joined(parts)
         answer.add(said)
         return said
 
@@ -117,40 +118,3 @@ class Writing:
         handle = self._handles.pop(index, None)
         if handle is not None:
             self._engine.cancel(handle)
-
-
-class _Reader:
-    """From the events of a text to what it says. Special tokens that mark calls are read as they are spelled."""
-
-    def __init__(self, engine: Engine, task: Task) -> None:
-        self.saying: Saying = task.saying
-        self._specials = task.marks
-        self._stream = engine.tokenizer.stream(continues=True)
-        self._scanner = StopScanner(task.request.sampling.stop)
-
-    def push(self, event: Text) -> Said:
-        if not self._specials:
-            return self.saying.push(event.text)
-        text = ""
-        for token in event.token_ids:
-            mark = self._specials.get(token)
-            text += self._stream.push(token) if mark is None else mark
-        return self.saying.push(self._scanner.push(text)[0])
-
-    def finish(self, event: Finished) -> Said:
-        if not self._specials:
-            return self.saying.finish()
-        text, stop = self._scanner.push(self._stream.finish())
-        if stop is None and event.stop is None:
-            text += self._scanner.finish()
-        return _joined([self.saying.push(text), self.saying.finish()])
-
-
-def _joined(parts: Sequence[Said]) -> Said:
-    if len(parts) == 1:
-        return parts[0]
-    return Said(
-        "".join(part.content for part in parts),
-        "".join(part.reasoning for part in parts),
-        tuple(call for part in parts for call in part.calls),
-    )

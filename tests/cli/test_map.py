@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests.cli.conftest import Cli
+from tests.serve.scripts import make_caller
 
 Shell = Callable[..., "subprocess.CompletedProcess[bytes]"]
 FEW = [{"id": f"n{i}", "prompt": f"tell me {i} things", "seed": i, "max_tokens": 3 + i % 5} for i in range(12)]
@@ -98,6 +99,24 @@ def test_parts_are_the_text_they_hold_and_tools_answer(cli: Cli, mine: str) -> N
     first, second, third = (json.loads(line) for line in ran.out.splitlines())
     assert first["text"] == second["text"]
     assert third["usage"]["prompt_tokens"] > second["usage"]["prompt_tokens"]
+
+
+@pytest.mark.parametrize("way", ["hermes", "lfm2"])
+def test_calls_of_tools_are_data_and_the_text_stays(cli: Cli, tmp_path: Path, way: str) -> None:
+    """One calls, one writes a call that its tool does not take, one has a tool whose schema is none."""
+    city = {"type": "object", "properties": {"city": {"type": "string"}}, "required": ["city"]}
+    tool = {"type": "function", "function": {"name": "weather", "description": "x", "parameters": city}}
+    other = {"type": "function", "function": {"name": "other", "description": "x"}}
+    broken = {"type": "function", "function": {"name": "weather", "parameters": {"type": 5}}}
+    path = make_caller(tmp_path / way, way)
+    lines = [{"prompt": "Paris?", "temperature": 0, "tools": [one]} for one in (tool, other, broken)]
+    rows = [json.loads(line) for line in cli("map", str(path), stdin=text(lines)).out.splitlines()]
+    (call,) = rows[0]["tool_calls"]
+    assert (call["type"], call["function"]["name"]) == ("function", "weather")
+    assert json.loads(call["function"]["arguments"]) == {"city": "Paris"}
+    assert "tool_calls" not in rows[1]
+    assert rows[0]["text"] == rows[1]["text"]
+    assert "no schema" in rows[2]["error"]["message"]
 
 
 def test_control_tokens_line_by_line(cli: Cli, mine: str) -> None:

@@ -1,7 +1,9 @@
 """Answers that keep a form: the same bits under every drafter and in any company, valid, or refused beforehand."""
 
+import gc
 import json
 import re
+import weakref
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -174,6 +176,15 @@ def test_a_form_that_explodes_on_the_way_ends_the_answer_with_an_error(
             list(Chat(engine, grammar=form, sampling=FREE).reply("hi"))
         assert engine.load().running == engine.load().used == 0
         assert answer(engine, DATE, 1).reason in ("stop", "error")
+
+
+def test_a_form_keeps_no_model_alive(tiny: Path) -> None:
+    with opened(tiny) as engine:
+        assert answer(engine, DATE, 1).reason == "stop"
+        tokenizer = weakref.ref(engine.tokenizer)
+    del engine
+    gc.collect()
+    assert tokenizer() is None
 
 
 def test_an_answer_that_was_begun_gets_no_form(tiny: Path) -> None:

@@ -150,7 +150,8 @@ REFUSED = [
     ({"messages": [{"role": "user", "content": "x", "mood": 1}]}, "messages.0.mood"),
     ({"messages": [{"role": "user", "content": [{"type": "image_url", "image_url": {}}]}]}, "messages.0"),
     ({"tools": [{"type": "function", "function": {"name": "f"}}]}, "tools"),
-    ({"tools": [{"type": "function", "function": {"name": "f", "parameters": {"type": 5}}}]}, "tools.0"),
+    ({"tools": [{"type": "function", "function": {"name": "f", "parameters": {"type": 5}}}]}, "tools"),
+    ({"tools": [{"type": "function", "function": {"name": "f", "parameters": 5}}]}, "tools.0"),
     ({"model": ""}, "model"),
 ]
 

@@ -8,8 +8,6 @@ from typing import Any
 import openai
 import pytest
 
-from localinfer.serve.errors import Refused
-from localinfer.serve.tools import checker
 from tests.serve.conftest import PATIENCE_S, Server, serving, until
 from tests.serve.scripts import BROKEN, CALLS, make_caller
 
@@ -122,17 +120,3 @@ def test_a_stop_string_within_a_call_cuts_it(client: openai.OpenAI, models: dict
         choice = client.chat.completions.create(**asked, stop=["ris"]).choices[0]
         whole = "".join(CALLS[way])
         assert (choice.message.content, choice.message.tool_calls) == (whole[: whole.index("ris")], None)
-
-
-def test_a_hostile_schema_costs_no_time_and_fetches_nothing() -> None:
-    """This pattern takes for ever where it backtracks without a bound."""
-    text = {"type": "string", "pattern": "^(([a-z])+.)+[A-Z]([a-z])+$"}
-    tool = {"type": "function", "function": {"name": "f", "parameters": {"properties": {"city": text}}}}
-    check = checker([tool])
-    assert not check("f", {"city": "a" * 5000})
-    assert not check("f", {"city": 1})
-    assert not check("g", {})
-    assert check("f", {})
-    remote = {"type": "function", "function": {"name": "f", "parameters": {"$ref": "http://127.0.0.1:9/schema.json"}}}
-    with pytest.raises(Refused):
-        checker([remote])
