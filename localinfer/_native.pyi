@@ -188,22 +188,24 @@ class Program:
     def head(self, norm: NDArray[numpy.float32], eps: float, weight: Weight, softcap: float = 0.0) -> None:
         """logits = weight * norm(x); with `softcap` c, c * tanh(logits / c)."""
 
-    def make_kv(self, blocks: int, kv_bits: int | Sequence[int]) -> None:
+    def make_kv(self, blocks: int | Sequence[int], kv_bits: int | Sequence[int]) -> None:
         """
-        Allocate the cache: `blocks` blocks of 32 tokens, 4, 8 or 16 bits a value, for all layers or one number for
-        each. Called again, it starts empty. 4 needs heads of a multiple of 32 values.
+        Allocate the cache: `blocks` blocks of 32 tokens, for all KV groups or one number for each, of 4, 8 or 16
+        bits a value, for all layers or one number for each. Called again, it starts empty. 4 needs heads of a
+        multiple of 32 values.
 
         Memory is taken when first written. Raises MemoryError with the size.
         """
 
-    def read_kv(self, block: int, out: NDArray[numpy.uint8]) -> None:
+    def read_kv(self, block: int, out: NDArray[numpy.uint8], group: int | None = None) -> None:
         """
-        Copy one block of the cache, all layers, into `out` (uint8 [kv_block_bytes]), to keep it elsewhere.
+        Copy one block of the cache, all layers of a KV group or of all, into `out` (uint8 [kv_block_bytes], or of
+        [kv_group_bytes[group]]), to keep it elsewhere.
 
         Raises ValueError for a block that is not there, RuntimeError while a step is running.
         """
 
-    def write_kv(self, block: int, values: NDArray[numpy.uint8]) -> None:
+    def write_kv(self, block: int, values: NDArray[numpy.uint8], group: int | None = None) -> None:
         """
         The reverse of `read_kv`, for a cache of the same model and bits. Errors as there.
         """
@@ -246,7 +248,7 @@ class Program:
         tokens: NDArray[numpy.int32],
         positions: NDArray[numpy.int32],
         sequences: NDArray[numpy.int32],
-        block_tables: NDArray[numpy.int32],
+        block_tables: NDArray[numpy.int32] | NDArray[numpy.int32],
         out_rows: NDArray[numpy.int32],
         logits: NDArray[numpy.float32],
         begin: int = 0,
@@ -258,10 +260,12 @@ class Program:
         """
         Run `tokens` (n of them) through the program, and write the logits of rows `out_rows` (ascending).
 
-        Row i stands at positions[i] of the sequence whose cache blocks are block_tables[sequences[i]]; rows of one
-        sequence follow each other by one. Keys and values of all rows are written before any row attends. Any n: the
-        result of a row depends neither on the other rows nor on the threads. The GIL is released; a signal is seen
-        within 20 ms or one phase, then its exception is raised and the program stays usable.
+        Row i stands at positions[i] of the sequence whose cache blocks are block_tables[sequences[i]], or, with a
+        table for each KV group, block_tables[group, sequences[i]]. Blocks that no row of the step sees may be
+        anything, -1 say. Rows of one sequence follow each other by one. Keys and values of all rows are written
+        before any row attends. Any n: the result of a row depends neither on the other rows nor on the threads. The
+        GIL is released; a signal is seen within 20 ms or one phase, then its exception is raised and the program
+        stays usable.
         Only layers `begin` to `end` - 1 run (`end` 0: to the last); the head follows in any case. A program that
         begins with `mix` needs `inputs` [n, its columns], and with `begin` > 0 any needs the residual stream there,
         [n, hidden]; tokens then mean nothing. `hidden` [n, hidden] is given the stream of all rows after these layers.
@@ -321,6 +325,21 @@ class Program:
         """
         Bits of each such layer's cached keys and values; empty before `make_kv`.
         """
+
+    @property
+    def kv_windows(self) -> list[int]:
+        """
+        Of each KV group, the layers that look back equally far: how many tokens a query sees, 0 for all; in
+        the order of their first layers.
+        """
+
+    @property
+    def kv_blocks(self) -> list[int]:
+        """Blocks of each KV group; empty before `make_kv`."""
+
+    @property
+    def kv_group_bytes(self) -> list[int]:
+        """Bytes of one block of each KV group, all its layers."""
 
     @property
     def kv_block_bytes(self) -> int:

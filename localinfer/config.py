@@ -22,6 +22,10 @@ FULL_CONTEXTS = 4
 """Sequences whose whole context the KV cache holds when nothing is said; more of them share it."""
 MOST_DRAFTS = 31
 """Rows of guesses that a step can check, for all texts together."""
+PREFILL_CHUNK = 256
+"""Prompt tokens that a step reads when nothing is said."""
+KEPT_WINDOWS = 2
+"""Beginnings for each full context, and one more, whose windows are kept beside those of the texts that run."""
 
 
 def in_range(name: str, value: float, low: float, high: float) -> None:
@@ -43,6 +47,30 @@ def one_of(name: str, value: object, allowed: Sequence[object]) -> None:
     if value not in allowed:
         words = ", ".join(map(str, allowed))
         raise UsageError(f"{name} is {value!r}, but must be one of {words}", hint=f"choose another {name}")
+
+
+def window_blocks(window: int, rows: int) -> int:
+    """Blocks that `rows` following rows of a text, and the `window` tokens that each of them sees, lie in at most."""
+    return -(-(window + rows) // BLOCK_TOKENS) + 1
+
+
+def most_rows(prefill_chunk: int) -> int:
+    """Rows of one text that a step holds at most."""
+    return max(prefill_chunk, MOST_DRAFTS + 1)
+
+
+def kv_blocks(windows: Sequence[int], *, kv_tokens: int, parallel: int, rows: int) -> tuple[int, ...]:
+    """Blocks of the KV cache for each group of layers, by the tokens that these look back on; 0: all.
+
+    Without a window they hold `kv_tokens`; with one, what `parallel` texts look back on, with `rows` rows of each in a
+    step, and some beginnings, but never more.
+    """
+    whole, kept = -(-kv_tokens // BLOCK_TOKENS), KEPT_WINDOWS * min(parallel, FULL_CONTEXTS) + 1
+
+    def blocks(window: int) -> int:
+        return parallel * window_blocks(window, rows) + kept * window_blocks(window, 0)
+
+    return tuple(min(whole, blocks(window)) if window else whole for window in windows)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -67,7 +95,7 @@ class EngineConfig:
     threads: int | None = None
     """Worker threads. Unset: one per physical core, or fewer where that was measured to be faster."""
 
-    prefill_chunk: int = 256
+    prefill_chunk: int = PREFILL_CHUNK
     """Prompt tokens handled in one step. Smaller keeps other replies flowing; larger reads faster."""
 
     isa: str = ""
@@ -115,6 +143,11 @@ class EngineConfig:
                 hint=f"ask for at least `--kv-tokens {context}`, or lower the context (-c)",
             )
         return self.kv_tokens
+
+    @property
+    def most_rows(self) -> int:
+        """Rows of one text that a step holds at most."""
+        return most_rows(self.prefill_chunk)
 
     def __post_init__(self) -> None:
         if self.context is not None:

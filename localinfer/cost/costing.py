@@ -96,7 +96,12 @@ def cost_report(
     reads = traffic(checkpoint.path, config.kv_bits)
     depth = min(DEPTH, context)
     total = estimate(
-        checkpoint, context=context, parallel=config.parallel, kv_bits=config.kv_bits, kv_tokens=config.kv_tokens
+        checkpoint,
+        context=context,
+        parallel=config.parallel,
+        kv_bits=config.kv_bits,
+        kv_tokens=config.kv_tokens,
+        rows=config.most_rows,
     ).total_bytes
     work = Work(
         weights_bytes=reads.weights,

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 
-from localinfer.config import BLOCK_TOKENS, DEFAULT_CONTEXT
+from localinfer.config import BLOCK_TOKENS, DEFAULT_CONTEXT, PREFILL_CHUNK, kv_blocks, most_rows
 from localinfer.cost.machine import available_bytes
 from localinfer.graph.memory import Form, held, packed_bytes
 from localinfer.graph.ops import Linear
@@ -35,7 +35,7 @@ class Fit:
     weights_bytes: int
     """Packed for the kernels, padding included."""
     kv_bytes: int
-    """Keys and values of all tokens that the cache holds; recurrent states and their snapshots."""
+    """Keys and values that the cache holds; recurrent states and their snapshots."""
     other_bytes: int
     """Activations, logits, RoPE tables, what loading needs beside that, the tokenizer, ends of huge pages, and the
     program itself."""
@@ -54,6 +54,7 @@ def estimate(
     context: int | None = None,
     parallel: int = 1,
     kv_tokens: int | None = None,
+    rows: int = most_rows(PREFILL_CHUNK),
     kv_bits: int | Sequence[int] = 8,
     free_bytes: int | None = None,
     form: Form | None = None,
@@ -61,15 +62,16 @@ def estimate(
     """What a checkpoint needs, open or at a path; reads no weights.
 
     `context` None is what the engine takes then, and `kv_tokens` None the context for each of `parallel` sequences;
-    `free_bytes` None asks the machine. `kv_bits` may be given layer by
-    layer; with 4 for all, layers that will keep 8 bits are not known yet and come on top. `form` stands for the
-    widths that matrices would have after quantizing.
+    a step holds at most `rows` rows of one. `free_bytes` None asks the machine. `kv_bits` may be given layer by layer;
+    with 4 for all, layers that will keep 8 bits are not known yet and come on top. `form` stands for the widths that
+    matrices would have after quantizing.
     Raises what opening a checkpoint raises: `NotFound`, `NotSupported`, `Corrupt`.
     """
     checkpoint = model if isinstance(model, Checkpoint) else Checkpoint(model)
     tokens = context_of(checkpoint, context)
     pool = parallel * -(-tokens // BLOCK_TOKENS) * BLOCK_TOKENS if kv_tokens is None else kv_tokens
-    needs = held(checkpoint, context=tokens, kv_tokens=pool, kv_bits=kv_bits, parallel=parallel, form=form)
+    blocks = kv_blocks(checkpoint.graph.kv_windows(), kv_tokens=pool, parallel=parallel, rows=rows)
+    needs = held(checkpoint, context=tokens, kv_blocks=blocks, kv_bits=kv_bits, parallel=parallel, form=form)
     # What loading needs beside the weights is given back before the cache is written.
     other = max(needs.step, _loading(checkpoint, form) - needs.kv) + needs.ropes
     other += RUNTIME_BYTES + _tokenizer(checkpoint.path, checkpoint.spec.vocab_size) + _unfilled(checkpoint, form)

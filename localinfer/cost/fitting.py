@@ -159,6 +159,7 @@ def _need(checkpoint: Checkpoint, context: int, config: EngineConfig, form: Form
         context=context,
         parallel=config.parallel,
         kv_tokens=config.pool_tokens(context),
+        rows=config.most_rows,
         kv_bits=config.kv_bits,
         form=form,
     )
@@ -175,8 +176,8 @@ def _speed(guess: Prediction, measured: Known | None) -> dict[str, Any]:
 
 
 def _drafter_bytes(path: Path, context: int, config: EngineConfig) -> int:
-    """A model that guesses: its weights and its own cache."""
-    need = estimate(path, context=context, kv_bits=config.kv_bits)
+    """A model that guesses: its weights and its own cache, which keeps all positions."""
+    need = estimate(path, context=context, rows=context, kv_bits=config.kv_bits)
     return need.weights_bytes + need.kv_bytes
 
 

@@ -67,6 +67,23 @@ class States(Protocol):
     def write_state(self, place: int, values: "NDArray[np.uint8]", /) -> None: ...
 
 
+class Program(Protocol):
+    """What holds the cache of several groups of layers."""
+
+    @property
+    def kv_group_bytes(self) -> Sequence[int]: ...
+    def read_kv(self, block: int, out: "NDArray[np.uint8]", group: int) -> None: ...
+    def write_kv(self, block: int, values: "NDArray[np.uint8]", group: int) -> None: ...
+
+
+class GroupBlocks:
+    """The blocks of one group of layers."""
+
+    def __init__(self, program: Program, group: int) -> None:
+        self.kv_block_bytes = program.kv_group_bytes[group]
+        self.read_kv, self.write_kv = partial(program.read_kv, group=group), partial(program.write_kv, group=group)
+
+
 class StateBlocks:
     """States as if they were blocks, so that they are kept as blocks are."""
 

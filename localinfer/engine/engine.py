@@ -56,7 +56,7 @@ class StepEngine:
         draft_mode: str = "off",
         draft_tokens: int = 0,
         remember: Callable[[Ordered[int]], None] | None = None,
-        disk_cache: "DiskCache | None" = None,
+        disk_caches: "Ordered[DiskCache]" = (),
         disk_states: "DiskCache | None" = None,
         clock: Callable[[], float] = time.perf_counter,
     ) -> None:
@@ -75,7 +75,7 @@ class StepEngine:
         self.draft_mode = draft_mode
         self.draft_tokens = draft_tokens
         self._remember = remember
-        self._disk_cache, self._disk_states = disk_cache, disk_states
+        self._disk_caches, self._disk_states = disk_caches, disk_states
         self.clock = clock
         self._handles = itertools.count(1)
         self._replies: dict[int, Reply] = {}
@@ -108,7 +108,7 @@ class StepEngine:
     def load(self) -> Load:
         """What the last step held, and how full the cache is; see `Engine.load`. A glance that waits for no step."""
         queued = frozenset(handle for handle, reply in list(self._replies.items()) if not reply.begun)
-        load = load_of(self.scheduler, self._last, self._disk_cache)
+        load = load_of(self.scheduler, self._last, self._disk_caches)
         return replace(load, waiting=load.waiting + len(self._added), queued=queued)
 
     def _take_in(self) -> None:
@@ -356,7 +356,7 @@ class StepEngine:
         """Give the memory back, after the step that is under way. Closing twice is fine."""
         self._closed = True
         self.driver.close()
-        for disk_cache in (self._disk_cache, self._disk_states):
+        for disk_cache in (*self._disk_caches, self._disk_states):
             if disk_cache is not None:
                 disk_cache.close()
         self.runner.close()

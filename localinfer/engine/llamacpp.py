@@ -3,7 +3,7 @@
 What is promised of our own arithmetic is not promised here: llama.cpp's results may depend on the batch.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from itertools import takewhile
 from pathlib import Path
 from typing import Any
@@ -20,7 +20,7 @@ from localinfer.errors import Corrupt, LocalInferError, NotSupported
 from localinfer.events import OnProgress
 from localinfer.formats.gguf import GgufFile
 from localinfer.formats.gguf_tokenizer import TEMPLATE, TOOLS_TEMPLATE
-from localinfer.kv.cache import Lease
+from localinfer.kv.lease import Lease
 from localinfer.scheduler.scheduler import Scheduler
 from localinfer.scheduler.sequence import Work
 
@@ -36,24 +36,13 @@ class LlamaCache:
         self.written = [0] * slots
         """One past the last position in each slot's memory; -1 while a step may have been cut short."""
 
-    @property
-    def count(self) -> int:
-        return 0
-
-    @property
-    def available(self) -> int:
-        return 0
-
-    def needs(self, tokens: Sequence[int], end: int) -> int:
-        """None: every slot has its whole context."""
-        return 0
-
-    def room(self, lease: Lease, more: int) -> int:
+    def room(self, lease: Lease, among: int = 1) -> int:
+        """Every slot has its whole context."""
         return 1 << 31
 
-    def lacks(self, lease: Lease, end: int) -> int:
+    def admits(self, tokens: Sequence[int], end: int, others: Iterable[tuple[Lease, int]], margin: int) -> bool:
         """Likewise."""
-        return 0
+        return True
 
     def open(self, tokens: Sequence[int], marks: Sequence[int] = ()) -> Lease:
         shared = {slot: min(_common(self.held[slot], tokens), len(tokens) - 1) for slot in self._free}

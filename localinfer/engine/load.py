@@ -26,13 +26,18 @@ class Load:
     preemptions: int = 0
     """How often that has happened."""
     blocks: int = 0
-    """Blocks of the KV cache; 0 where the backend keeps its own."""
+    """Blocks of the KV cache; 0 where the backend keeps its own. In a model some of whose layers look back on a window
+    only: those of the other layers."""
     used: int = 0
     """Blocks that some request holds."""
     shared: int = 0
     """Of these, held by more than one."""
     kept: int = 0
     """Blocks that nobody holds, whose content may still be used again."""
+    window_blocks: int = 0
+    """Blocks of the layers with a window, where others have none."""
+    window_used: int = 0
+    """Of these, held by some request."""
     snapshots: int = 0
     """Snapshots of recurrent states that are held."""
     on_disk: int = 0
@@ -50,10 +55,12 @@ class Load:
         return cls(decode, drafts, sum(work.count for work in batch) - decode, seconds)
 
 
-def load_of(scheduler: Scheduler, last: Load, disk_cache: DiskCache | None = None) -> Load:
+def load_of(scheduler: Scheduler, last: Load, disk_caches: Ordered[DiskCache] = ()) -> Load:
     """`last`, with how many run and wait, how full the cache is, and what is on disk."""
     cache = scheduler.cache
-    blocks = cache.allocator.usage() if isinstance(cache, PagedCache) else (0, 0, 0, 0)
+    groups = cache.groups if isinstance(cache, PagedCache) else []
+    usage = [group.allocator.usage() for group in sorted(groups, key=lambda group: group.window)] or [(0, 0, 0, 0)]
+    blocks, windows = usage[0], usage[1:]
     states = cache.states if isinstance(cache, PagedCache) else None
     return replace(
         last if scheduler.running else Load(),
@@ -65,8 +72,10 @@ def load_of(scheduler: Scheduler, last: Load, disk_cache: DiskCache | None = Non
         used=blocks[1],
         shared=blocks[2],
         kept=blocks[3],
+        window_blocks=sum(one[0] for one in windows),
+        window_used=sum(one[1] for one in windows),
         snapshots=states.held if states else 0,
-        on_disk=disk_cache.count if disk_cache else 0,
-        disk_bytes=disk_cache.count_bytes if disk_cache else 0,
-        disk_problem=disk_cache.problem if disk_cache else "",
+        on_disk=max((one.count for one in disk_caches), default=0),
+        disk_bytes=sum(one.count_bytes for one in disk_caches),
+        disk_problem=next((one.problem for one in disk_caches if one.problem), ""),
     )

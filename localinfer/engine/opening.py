@@ -1,22 +1,24 @@
 """From a path to an engine that runs."""
 
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from localinfer.config import EngineConfig, one_of
+from localinfer.config import EngineConfig, kv_blocks, one_of
 from localinfer.errors import Corrupt, DoesNotFit, NotFound, NotSupported
 from localinfer.events import OnProgress
 
 if TYPE_CHECKING:
     from localinfer import native
     from localinfer.engine.backends import Placement
-    from localinfer.engine.disk_cache import DiskCache
+    from localinfer.engine.disk_cache import Blocks, DiskCache
     from localinfer.engine.drafting import Target
     from localinfer.engine.protocol import Engine, EngineInfo
     from localinfer.engine.step_timing import Key, StepTiming
     from localinfer.formats.tokenizer import Tokenizer
     from localinfer.graph.weights import Checkpoint
+    from localinfer.kv.blocks import Group
     from localinfer.kv.cache import PagedCache
     from localinfer.scheduler.scheduler import Scheduler
 
@@ -63,6 +65,7 @@ def open_engine(
 
 def _open_native(path: Path, config: EngineConfig, backend: str, name: str, on_progress: OnProgress | None) -> "Engine":
     from localinfer.engine import step_timing
+    from localinfer.engine.disk_cache import StateBlocks
     from localinfer.engine.drafting import Target, make_speculator, wants_hidden
     from localinfer.engine.engine import StepEngine
     from localinfer.engine.generation_config import default_sampling, not_followed, token_rules
@@ -78,9 +81,9 @@ def _open_native(path: Path, config: EngineConfig, backend: str, name: str, on_p
     sampling, rules = default_sampling(path), token_rules(path)
     _check_vocabulary(checkpoint, tokenizer, name)
     context = config.choose_context(checkpoint.spec.max_context)
-    cache = _cache(config, context)
+    cache = _cache(config, context, checkpoint.graph.kv_windows())
     placement, key, cached, program = _placed(
-        checkpoint, config, backend, name, context, cache.allocator.count, on_progress
+        checkpoint, config, backend, name, context, [group.allocator.count for group in cache.groups], on_progress
     )
     measured = step_timing.cached_or_measured(program, key, cached, context, on_card=placement.card is not None)
     runner = NativeRunner(
@@ -88,13 +91,13 @@ def _open_native(path: Path, config: EngineConfig, backend: str, name: str, on_p
         parallel=config.parallel,
         chunk=config.prefill_chunk,
         width=cache.width,
+        groups=len(cache.groups),
         wants_hidden=wants_hidden(config),
     )
     scheduler = _scheduler(config, cache, measured)
-    cache.disk_cache = disk_cache = _disk_cache(config, program, key, context)
-    disk_states = None
+    disk_caches, disk_states = _disk_caches(config, program, key, context, cache.groups), None
     if program.states:
-        disk_states = _disk_cache(config, program, key, context, states=True)
+        disk_states = _disk_cache(config, program, key, context, StateBlocks(program), "states")
         cache.states = States(program, config.parallel, snapshots(checkpoint.graph, config.parallel), disk_states)
     target = Target(
         checkpoint=checkpoint, program=program, runner=runner, scheduler=scheduler, context=context, move=placement.move
@@ -118,7 +121,7 @@ def _open_native(path: Path, config: EngineConfig, backend: str, name: str, on_p
         draft_mode=config.draft,
         remember=None if past is None else past.remember,
         draft_tokens=config.draft_tokens,
-        disk_cache=disk_cache,
+        disk_caches=disk_caches,
         disk_states=disk_states,
     )
 
@@ -129,7 +132,7 @@ def _placed(
     backend: str,
     name: str,
     context: int,
-    blocks: int,
+    blocks: Sequence[int],
     on_progress: OnProgress | None,
 ) -> "tuple[Placement, Key, StepTiming | None, native.Program]":
     """Where the model runs, what is kept of its speed there, and the model, loaded. With `auto`, the processor also
@@ -158,7 +161,7 @@ def _load(
     placement: "Placement",
     threads: int,
     context: int,
-    blocks: int,
+    blocks: Sequence[int],
     on_progress: OnProgress | None,
 ) -> "native.Program":
     from localinfer.config import MOST_DRAFTS
@@ -184,33 +187,55 @@ def _needed_bytes(checkpoint: "Checkpoint", config: EngineConfig, context: int) 
     """What a card has to hold; it says itself, with the numbers, when that was too little."""
     from localinfer.graph.memory import held
 
-    kv_tokens = config.pool_tokens(context)
-    return held(
-        checkpoint, context=context, kv_tokens=kv_tokens, kv_bits=config.kv_bits, parallel=config.parallel
-    ).total
+    blocks = _kv_blocks(config, context, checkpoint.graph.kv_windows())
+    return held(checkpoint, context=context, kv_blocks=blocks, kv_bits=config.kv_bits, parallel=config.parallel).total
 
 
-def _cache(config: EngineConfig, context: int) -> "PagedCache":
-    from localinfer.kv.blocks import blocks_for
+def _kv_blocks(config: EngineConfig, context: int, windows: Sequence[int]) -> tuple[int, ...]:
+    tokens = config.pool_tokens(context)
+    return kv_blocks(windows, kv_tokens=tokens, parallel=config.parallel, rows=config.most_rows)
+
+
+def _cache(config: EngineConfig, context: int, windows: Sequence[int]) -> "PagedCache":
     from localinfer.kv.cache import PagedCache
 
-    pool = blocks_for(config.pool_tokens(context))
-    return PagedCache(slots=config.parallel, context=context, blocks=pool, reuse=config.reuse)
+    blocks = _kv_blocks(config, context, windows)
+    return PagedCache(
+        slots=config.parallel,
+        context=context,
+        blocks=blocks,
+        windows=windows,
+        rows=config.most_rows,
+        reuse=config.reuse,
+    )
+
+
+def _disk_caches(
+    config: EngineConfig, program: "native.Program", key: "Key", context: int, groups: "Sequence[Group]"
+) -> "list[DiskCache]":
+    """The blocks of each group on disk, if they are wanted."""
+    from localinfer.engine.disk_cache import GroupBlocks
+
+    made = list["DiskCache"]()
+    for number, group in enumerate(groups):
+        one = _disk_cache(config, program, key, context, GroupBlocks(program, number), f"window {group.window}")
+        if one is not None:
+            group.disk = one
+            made.append(one)
+    return made
 
 
 def _disk_cache(
-    config: EngineConfig, program: "native.Program", key: "Key", context: int, *, states: bool = False
+    config: EngineConfig, program: "native.Program", key: "Key", context: int, blocks: "Blocks", what: str
 ) -> "DiskCache | None":
-    """Blocks on disk, if they are wanted, or the recurrent states after them. Another instruction set or build computes
-    its own, so that a test that compares them compares what they compute."""
-    from localinfer.engine.disk_cache import DiskCache, StateBlocks
+    """`blocks` on disk, if that is wanted. Another instruction set or build computes its own, so that a test that
+    compares them compares what they compute."""
+    from localinfer.engine.disk_cache import DiskCache
     from localinfer.paths import kv_dir
 
     if not config.kv_disk_gb:
         return None
-    own = (key.files, key.isa, key.build, tuple(program.kv_bits), context)
-    identity = repr(("states", *own) if states else own)
-    blocks = StateBlocks(program) if states else program
+    identity = repr((what, key.files, key.isa, key.build, tuple(program.kv_bits), context))
     return DiskCache(kv_dir(), blocks, identity=identity, limit_bytes=int(config.kv_disk_gb * 1e9))
 
 

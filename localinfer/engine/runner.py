@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from localinfer import native
 from localinfer.config import MOST_DRAFTS
-from localinfer.kv.blocks import blocks_for
+from localinfer.kv.blocks import NONE, blocks_for
 from localinfer.scheduler.sequence import Work
 
 
@@ -33,18 +33,26 @@ class Runner(Protocol):
 class NativeRunner:
     """Runs batches of at most `parallel` works with `chunk` prompt rows on a native program. All arrays are made once.
 
-    `width` is the number of KV blocks a sequence may have.
+    `width` is the number of KV blocks a sequence may have. Leases have `groups` tables: one for each of the program's
+    KV groups, or one for all.
     """
 
     def __init__(
-        self, program: native.Program, *, parallel: int, chunk: int, width: int, wants_hidden: bool = False
+        self,
+        program: native.Program,
+        *,
+        parallel: int,
+        chunk: int,
+        width: int,
+        groups: int = 1,
+        wants_hidden: bool = False,
     ) -> None:
         rows = chunk + parallel + MOST_DRAFTS
         self._program: native.Program | None = program
         self._tokens = np.zeros(rows, np.int32)
         self._positions = np.zeros(rows, np.int32)
         self._slots = np.zeros(rows, np.int32)
-        self._tables = np.zeros((parallel, width), np.int32)
+        self._tables = np.full((groups, parallel, width), NONE, np.int32)
         self._drafted = np.zeros(parallel, np.int32) if program.states else None
         self._out_rows = np.zeros(parallel + MOST_DRAFTS, np.int32)
         self._logits = np.empty((parallel + MOST_DRAFTS, program.vocab), np.float32)
@@ -83,7 +91,7 @@ class NativeRunner:
             self._tokens[:n],
             self._positions[:n],
             self._slots[:n],
-            self._tables,
+            self._tables if len(self._tables) > 1 else self._tables[0],
             self._out_rows[:m],
             logits,
             end=layers,
@@ -122,6 +130,7 @@ class NativeRunner:
         if self._drafted is not None:
             self._drafted[lease.slot] = len(work.drafts)
         if lease.sent < len(lease.blocks):
-            self._tables[lease.slot, lease.sent : len(lease.blocks)] = lease.blocks[lease.sent :]
+            for table, blocks in zip(self._tables, lease.tables, strict=True):
+                table[lease.slot, lease.sent : len(blocks)] = blocks[lease.sent :]
             lease.sent = len(lease.blocks)
         return end

@@ -238,8 +238,11 @@ def _stepper(program: "native.Program", clock: Callable[[], float]) -> TimeStep:
     count, sequence = np.arange(most, dtype=np.int32), np.zeros(most, np.int32)
     logits = np.empty((most, program.vocab), np.float32)
 
+    pools = np.array(program.kv_blocks, np.int32)[:, None, None]
+
     def time_step(rows: int, depth: int = 0) -> float:
-        table = np.arange((depth + rows - 1) // BLOCK_TOKENS + 1, dtype=np.int32)[None]
+        # A group of layers with a window has fewer blocks than the text; those it no longer sees are used again.
+        table = np.arange((depth + rows - 1) // BLOCK_TOKENS + 1, dtype=np.int32) % pools
         if program.states:
             program.clear_state(0, depth)
         started = clock()

@@ -223,7 +223,8 @@ def _must_fit(paths: Sequence[Path], ctx: int) -> None:
     from localinfer.cost.fit import estimate
 
     need = sum(
-        estimate(path, context=ctx, kv_bits=16).total_bytes if path.is_dir() else path.stat().st_size for path in paths
+        estimate(path, context=ctx, rows=ctx, kv_bits=16).total_bytes if path.is_dir() else path.stat().st_size
+        for path in paths
     )
     free = available_bytes()
     if need > free:

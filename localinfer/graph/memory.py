@@ -33,7 +33,7 @@ class Held:
     weights: int
     """Packed for the kernels, padding included."""
     kv: int
-    """Keys and values of all tokens that the cache holds."""
+    """Keys and values that the cache holds."""
     step: int
     """Activations and logits of a step."""
     ropes: int
@@ -50,22 +50,24 @@ def held(
     checkpoint: Checkpoint,
     *,
     context: int,
-    kv_tokens: int,
+    kv_blocks: Sequence[int],
     kv_bits: int | Sequence[int],
     parallel: int,
     form: Form | None = None,
 ) -> Held:
-    """For `parallel` sequences of at most `context` tokens, and a cache of `kv_tokens` for all of them.
+    """For `parallel` sequences of at most `context` tokens, and a cache for all of them of `kv_blocks` for each of the
+    graph's `kv_windows()`.
 
     `kv_bits` may be given layer by layer; `form` stands for the widths that matrices would have after quantizing.
     """
     graph, vocab = checkpoint.graph, checkpoint.spec.vocab_size
-    tokens = -(-kv_tokens // BLOCK_TOKENS) * BLOCK_TOKENS
+    blocks = dict(zip(graph.kv_windows(), kv_blocks, strict=True))
+    tokens = (blocks[state.window] * BLOCK_TOKENS for state in graph.kv())
     widest = max(op.width() for op in graph.ops)
     rows = STEP_ROWS * (3 * graph.spec.hidden_size + widest) * 5  # float32, and its int8 copy
     return Held(
         weights=weights_bytes(checkpoint, form),
-        kv=tokens * sum(kv_bytes(graph, kv_bits)),
+        kv=sum(count * one for count, one in zip(tokens, kv_bytes(graph, kv_bits), strict=True)),
         step=rows + 4 * vocab * max(LOGIT_ROWS, parallel + 16),
         ropes=_ropes(graph, context),
         states=states_bytes(graph, parallel),

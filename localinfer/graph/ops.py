@@ -320,6 +320,10 @@ class Graph:
         """Of `states()` those of keys and values."""
         return tuple(state for state in self.states() if isinstance(state, KvState))
 
+    def kv_windows(self) -> tuple[int, ...]:
+        """The windows of the groups of layers that look back equally far (`Program.kv_windows`)."""
+        return tuple(dict.fromkeys(state.window for state in self.kv())) or (0,)
+
     @property
     def slot_bytes(self) -> int:
         """Bytes that a sequence keeps whatever its length; 0 for a model without recurrent operations."""

@@ -29,7 +29,7 @@ def load_program(
     isa: str = "",
     max_rows: int = 256,
     context: int,
-    kv_blocks: int,
+    kv_blocks: int | Sequence[int],
     kv_bits: KvBits | Sequence[int] = 8,
     states: tuple[int, int, int] = (1, 0, 0),
     move: Move | None = None,
@@ -37,7 +37,8 @@ def load_program(
 ) -> native.Program:
     """Load every weight of `checkpoint` and return its program, ready for `step`.
 
-    `context` is the number of positions RoPE is prepared for; `kv_blocks` blocks of 32 tokens are allocated.
+    `context` is the number of positions RoPE is prepared for; `kv_blocks` blocks of 32 tokens are allocated, for each
+    group of layers that look back equally far (`Program.kv_windows`) or one number for all.
     `kv_bits` may be given layer by layer; with 4 for all, layers that do not bear it get 8 (`Program.kv_bits` tells).
     `states` are slots, snapshots and drafted rows of a slot for recurrent operations, where the model has such.
     `move` takes the program to a card before its cache is made.
@@ -56,7 +57,7 @@ def load_program(
             kv_bits = choose_bits(loader.program.probe_kv(probe_text(checkpoint.spec)))
         if move is not None:
             move(loader.program)
-        loader.program.make_kv(kv_blocks, kv_bits)
+        loader.program.make_kv(_listed(kv_blocks), _listed(kv_bits))
         if loader.program.states:
             loader.program.make_state(*states)
     except MemoryError as error:
@@ -64,6 +65,10 @@ def load_program(
             f"not enough memory for the model: {error}", hint="lower `-c`, close a program, or use a smaller model"
         ) from error
     return loader.program
+
+
+def _listed(numbers: int | Sequence[int]) -> int | list[int]:
+    return numbers if isinstance(numbers, int) else list(numbers)
 
 
 def activation_bits(checkpoint: Checkpoint) -> Literal[8, 16]:

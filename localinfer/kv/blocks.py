@@ -6,7 +6,10 @@ from typing import Protocol
 from localinfer.config import BLOCK_TOKENS
 from localinfer.errors import DoesNotFit
 
-__all__ = ["BLOCK_TOKENS", "BlockAllocator", "BlockStore", "blocks_for"]
+__all__ = ["BLOCK_TOKENS", "NONE", "BlockAllocator", "BlockStore", "Group", "blocks_for"]
+
+NONE = -1
+"""In place of a block: there is none."""
 
 
 def blocks_for(tokens: int) -> int:
@@ -18,8 +21,8 @@ class BlockAllocator:
     """`count` blocks with reference counts.
 
     A block is *free* (nobody, nothing worth keeping), *used* (by one or more sequences) or *idle* (nobody, but its
-    content was remembered and may be shared again). Idle blocks are reused last, the longest idle one first; `on_evict`
-    is then told that what was remembered of that block is gone.
+    content was remembered and may be shared again). Idle blocks are reused last, first those that were released as
+    least worth keeping, then the longest idle one; `on_evict` is told that what was remembered of that block is gone.
     """
 
     def __init__(self, count: int, on_evict: Callable[[int], None] | None = None) -> None:
@@ -28,12 +31,13 @@ class BlockAllocator:
         self._remembered = bytearray(count)
         self._free = list(range(count - 1, -1, -1))
         self._idle: dict[int, None] = {}  # a dict keeps the order in which blocks became idle
+        self._spare: dict[int, None] = {}  # idle, and the first to go
         self._on_evict = on_evict
 
     @property
     def available(self) -> int:
         """Blocks that `take` can still give."""
-        return len(self._free) + len(self._idle)
+        return len(self._free) + len(self._spare) + len(self._idle)
 
     def users(self, block: int) -> int:
         """How many hold `block`."""
@@ -42,15 +46,15 @@ class BlockAllocator:
     def usage(self) -> tuple[int, int, int, int]:
         """Blocks in all, used ones, of these the shared ones, and idle ones."""
         used = self.count - self.available
-        return self.count, used, sum(users > 1 for users in self._users), len(self._idle)
+        return self.count, used, sum(users > 1 for users in self._users), len(self._spare) + len(self._idle)
 
     def take(self) -> int:
         """A block of one's own. Raises `DoesNotFit` when every block is in use."""
         if self._free:
             block = self._free.pop()
-        elif self._idle:
-            block = next(iter(self._idle))
-            del self._idle[block]
+        elif idle := self._spare or self._idle:
+            block = next(iter(idle))
+            del idle[block]
             self._remembered[block] = 0
             if self._on_evict:
                 self._on_evict(block)
@@ -61,20 +65,18 @@ class BlockAllocator:
 
     def share(self, block: int) -> None:
         """One more user of a used or idle block. Raises `ValueError` for a free one."""
-        if self._users[block] == 0:
-            if block not in self._idle:
-                raise ValueError(f"block {block} is free and cannot be shared")
-            del self._idle[block]
+        if self._users[block] == 0 and not self._wake(block):
+            raise ValueError(f"block {block} is free and cannot be shared")
         self._users[block] += 1
 
-    def release(self, block: int) -> None:
-        """One user less. Raises `ValueError` if there is none."""
+    def release(self, block: int, *, spare: bool = False) -> None:
+        """One user less; a `spare` block is least worth keeping. Raises `ValueError` if there is no user."""
         if self._users[block] == 0:
             raise ValueError(f"block {block} is released more often than taken")
         self._users[block] -= 1
         if self._users[block] == 0:
             if self._remembered[block]:
-                self._idle[block] = None
+                (self._spare if spare else self._idle)[block] = None
             else:
                 self._free.append(block)
 
@@ -87,9 +89,16 @@ class BlockAllocator:
     def disregard(self, block: int) -> None:
         """The content of this block is worth nothing after all."""
         self._remembered[block] = 0
-        if block in self._idle:
-            del self._idle[block]
+        if self._wake(block):
             self._free.append(block)
+
+    def _wake(self, block: int) -> bool:
+        """Take `block` from the idle ones; False if it was none."""
+        for idle in (self._idle, self._spare):
+            if block in idle:
+                del idle[block]
+                return True
+        return False
 
 
 class BlockStore(Protocol):
@@ -121,3 +130,30 @@ class BlockStore(Protocol):
         """Keep what is in `block`, the one `at` this place of the text that was told of last in `used`. What is there
         already is not kept twice."""
         ...
+
+
+class Group:
+    """The blocks of the layers whose queries see the last `window` tokens, 0: all. There are `count` of them for all
+    sequences, and one sequence has at most `most` at a time; `on_evict` as in `BlockAllocator`."""
+
+    def __init__(self, window: int, count: int, most: int, on_evict: Callable[[int], None]) -> None:
+        self.window = window
+        self.most = most
+        self.allocator = BlockAllocator(count, on_evict)
+        self.disk: BlockStore | None = None
+
+    def first(self, position: int) -> int:
+        """The first block of its text that a row at `position` sees."""
+        return max(0, position + 1 - self.window) // BLOCK_TOKENS if self.window else 0
+
+    def names(self, tokens: Sequence[int], count: int) -> Sequence[bytes]:
+        """See `BlockStore.names`; none without a disk."""
+        return () if self.disk is None else self.disk.names(tokens, count)
+
+    def on_disk(self, names: Sequence[bytes], at: int) -> bool:
+        """Is the block of `names[at]` there?"""
+        return self.disk is not None and at < len(names) and names[at] in self.disk
+
+    def fetch(self, name: bytes, block: int) -> bool:
+        """See `BlockStore.fetch`; False without a disk."""
+        return self.disk is not None and self.disk.fetch(name, block)

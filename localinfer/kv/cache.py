@@ -1,143 +1,95 @@
 """Where the keys and values of a running sequence live, and what of them another one may use again."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass, field
-from typing import Protocol
+from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 
-from localinfer.kv.blocks import BLOCK_TOKENS, BlockAllocator, BlockStore, blocks_for
+from localinfer.config import window_blocks
+from localinfer.kv.blocks import BLOCK_TOKENS, NONE, BlockAllocator, Group, blocks_for
+from localinfer.kv.lease import Lease
 from localinfer.kv.prefix import ROOT, PrefixIndex
 from localinfer.kv.states import EVERY, States, aligned
-
-
-@dataclass(slots=True)
-class Lease:
-    """One running sequence's place in the cache."""
-
-    slot: int
-    """Its row of the block tables; no two open leases share one."""
-    cached: int = 0
-    """Leading tokens whose keys and values were already there when it was opened."""
-    blocks: list[int] = field(default_factory=list)
-    """Block i holds tokens 32i to 32i + 31. Only the first `len(links)` may be shared with others."""
-    links: list[int] = field(default_factory=list)
-    """The prefix links of the leading full blocks."""
-    short: bytes = b""
-    """The name of the block after these, while it lacks but one token and others may be glad of it."""
-    proven: int = 0
-    """How many of `blocks`, the first ones, are known to be finite."""
-    marks: tuple[int, ...] = ()
-    """Where a later text may begin to differ, in tokens, as ends of full blocks: a recurrent state is kept there."""
-    newest: int = ROOT
-    """The link after whose block the newest state of generated text is kept; ROOT: there is none."""
-    newest_name: bytes = b""
-    """Its name on disk."""
-    sent: int = 0
-    """How many of `blocks` the runner's table already has; lowered here when blocks are taken back."""
-
-
-class Cache(Protocol):
-    """What the scheduler asks of a cache. Positions below `computed` are never written again by their sequence."""
-
-    @property
-    def count(self) -> int:
-        """Blocks in all."""
-        ...
-
-    @property
-    def available(self) -> int:
-        """Blocks that nobody uses."""
-        ...
-
-    def needs(self, tokens: Sequence[int], end: int) -> int:
-        """Of the available blocks, how many a new sequence of `tokens` takes to reach position `end`."""
-        ...
-
-    def room(self, lease: Lease, more: int) -> int:
-        """One past the last position that this place has room for with `more` blocks."""
-        ...
-
-    def lacks(self, lease: Lease, end: int) -> int:
-        """How many more blocks this place takes to reach position `end`."""
-        ...
-
-    def open(self, tokens: Sequence[int], marks: Sequence[int] = ()) -> Lease:
-        """A place for a new sequence; `cached` of its leading tokens, never all, need not be computed. `marks` are
-        lengths of beginnings that later texts are likely to share."""
-        ...
-
-    def stop(self, lease: Lease, start: int, end: int) -> int:
-        """Where a step that reads known tokens from `start` on must end, at `end` at the latest."""
-        ...
-
-    def reserve(self, lease: Lease, end: int) -> None:
-        """Make room for all tokens before position `end`."""
-        ...
-
-    def publish(self, lease: Lease, tokens: Sequence[int], computed: int, accepted: int = 0) -> None:
-        """The first `computed` tokens are in the cache for good; others may use them. The last `accepted` of them were
-        drafted."""
-        ...
-
-    def prove(self, lease: Lease) -> None:
-        """A token was drawn after what is published: all of it is finite."""
-        ...
-
-    def spoil(self, lease: Lease, tokens: Sequence[int]) -> None:
-        """What is computed of `tokens` leads to NaN: others may no longer use what nobody has proven."""
-        ...
-
-    def truncate(self, lease: Lease, tokens: Sequence[int], keep: int) -> int:
-        """Forget what comes after the first `keep` of `tokens`; gives how many of these remain computed."""
-        ...
-
-    def rewind(self, lease: Lease, tokens: Sequence[int], computed: int) -> int:
-        """A step was left before its end; gives how many of the first `computed` tokens are still computed."""
-        ...
-
-    def close(self, lease: Lease) -> None:
-        """The sequence is over."""
-        ...
 
 
 class PagedCache:
     """Blocks of 32 tokens for `slots` sequences of at most `context` tokens; full blocks are found again by content.
 
-    `blocks` of them are shared by all, at least as many as one sequence may need; without that number every slot has
-    its full share, and a running sequence is never without a block. Blocks that are on disk are brought from there.
-    With `states`, a beginning is of use only up to a block after which a recurrent state is kept.
+    Layers are in groups by how far they look back: `windows` are their tokens, 0: all. Blocks of a group that lie
+    before the window of a sequence's next row are given back. Each group has `blocks` for all sequences, or one number
+    each, at least as many as one sequence may need; without that number every slot has its full share, and a running
+    sequence is never without a block. A step holds at most `rows` rows of one sequence. Blocks that are on disk are
+    brought from there. With `states`, a beginning is of use only up to a block after which a recurrent state is kept.
     """
 
-    def __init__(self, *, slots: int, context: int, blocks: int | None = None, reuse: bool = True) -> None:
+    def __init__(
+        self,
+        *,
+        slots: int,
+        context: int,
+        blocks: int | Sequence[int] | None = None,
+        windows: Sequence[int] = (0,),
+        rows: int = 1 << 20,
+        reuse: bool = True,
+    ) -> None:
         self.width = blocks_for(context)
-        self.index = PrefixIndex()
-        self.allocator = BlockAllocator(max(blocks or slots * self.width, self.width), self._forget)
-        self._proven: set[int] = set()
+        self.index = PrefixIndex(len(windows))
+        each = [blocks] * len(windows) if blocks is None or isinstance(blocks, int) else blocks
+        self.groups = list[Group]()
+        for number, (window, count) in enumerate(zip(windows, each, strict=True)):
+            most = min(self.width, window_blocks(window, rows)) if window else self.width
+            self.groups.append(Group(window, max(count or slots * most, most), most, partial(self._forget, number)))
         self._slots = list(range(slots - 1, -1, -1))
         self._reuse = reuse
-        self.disk_cache: BlockStore | None = None
         self.states: States | None = None
 
     @property
+    def allocator(self) -> BlockAllocator:
+        """Of the first group."""
+        return self.groups[0].allocator
+
+    @property
     def count(self) -> int:
+        """Blocks of the first group."""
         return self.allocator.count
 
     @property
     def available(self) -> int:
+        """Of these, those that nobody uses."""
         return self.allocator.available
 
-    def needs(self, tokens: Sequence[int], end: int) -> int:
-        known = self._known(tokens)
-        if self.states is not None:
-            while known and known[-1][0] not in self.states:
-                known.pop()
-        used = sum(self.allocator.users(block) > 0 for _, block in known)
-        return min(blocks_for(end), self.width) - used
+    def needs(self, tokens: Sequence[int], end: int) -> tuple[int, ...]:
+        """Of each group's available blocks, how many a new sequence of `tokens` takes to reach position `end`."""
+        links = self.index.find(tokens, self._most(tokens))
+        count = self._known(links, (), (), len(links))
+        blocks = min(blocks_for(end), self.width)
+        return tuple(
+            min(blocks, group.most)
+            - sum(
+                group.allocator.users(self.index.block(links[at], number)) > 0
+                for at in range(group.first(count * BLOCK_TOKENS), count)
+            )
+            for number, group in enumerate(self.groups)
+        )
 
-    def room(self, lease: Lease, more: int) -> int:
-        return (len(lease.blocks) + more) * BLOCK_TOKENS
+    def lacks(self, lease: Lease, end: int) -> tuple[int, ...]:
+        """Of each group, how many more blocks this place takes at most to reach position `end`."""
+        blocks = min(blocks_for(end), self.width)
+        return tuple(
+            max(0, min(blocks - len(table), group.most - len(table) + behind))
+            for group, table, behind in zip(self.groups, lease.tables, lease.behind, strict=True)
+        )
 
-    def lacks(self, lease: Lease, end: int) -> int:
-        return max(0, min(blocks_for(end), self.width) - len(lease.blocks))
+    def room(self, lease: Lease, among: int = 1) -> int:
+        return BLOCK_TOKENS * min(
+            len(table) + group.allocator.available // among
+            for group, table in zip(self.groups, lease.tables, strict=True)
+        )
+
+    def admits(self, tokens: Sequence[int], end: int, others: Iterable[tuple[Lease, int]], margin: int) -> bool:
+        all_needed = zip(self.needs(tokens, end), *(self.lacks(*other) for other in others), strict=True)
+        return all(
+            sum(needed) + group.allocator.count // margin <= group.allocator.available
+            for group, needed in zip(self.groups, all_needed, strict=True)
+        )
 
     def stop(self, lease: Lease, start: int, end: int) -> int:
         if self.states is None:
@@ -146,15 +98,10 @@ class PagedCache:
 
     def open(self, tokens: Sequence[int], marks: Sequence[int] = ()) -> Lease:
         lease = Lease(self._slots.pop(), marks=aligned(marks))
+        lease.tables, lease.behind = [[] for _ in self.groups], [0] * len(self.groups)
         try:
-            for link, block in self._known(tokens):
-                self.allocator.share(block)
-                lease.blocks.append(block)
-                lease.links.append(link)
-            if self.disk_cache is not None and self._reuse:
-                self._bring(lease, tokens, self.disk_cache)
-            if self.states is not None:
-                self._resume(lease, tokens, self.states)
+            if self._reuse:
+                self._take_up(lease, tokens)
         except BaseException:  # reading files takes its time: an interrupt may come
             self.close(lease)
             raise
@@ -163,61 +110,198 @@ class PagedCache:
         return lease
 
     def reserve(self, lease: Lease, end: int) -> None:
-        while len(lease.blocks) * BLOCK_TOKENS < end:
-            lease.blocks.append(self._take())
+        for group, table in zip(self.groups, lease.tables, strict=True):
+            while len(table) * BLOCK_TOKENS < end:
+                table.append(group.allocator.take())
 
     def publish(self, lease: Lease, tokens: Sequence[int], computed: int, accepted: int = 0) -> None:
         begin, end = len(lease.links), computed // BLOCK_TOKENS
-        new = [at for at in range(begin, end) if self._seal(lease, tokens, at)]
-        if new and self.disk_cache is not None and self._reuse:
-            names = self.disk_cache.names(tokens, end)
-            self.disk_cache.used(names)
-            for at in new:
-                self.disk_cache.keep(names[at], lease.blocks[at], at)
-        lease.short = b""
-        if self.disk_cache is not None and self._reuse and computed % BLOCK_TOKENS == BLOCK_TOKENS - 1:
-            lease.short = self.disk_cache.short(tokens, end)
+        new = [(at, number) for at in range(begin, end) for number in self._seal(lease, tokens, at)]
+        lease.short = ()
+        if self._reuse:
+            self._write(lease, tokens, end, new)
+            if computed % BLOCK_TOKENS == BLOCK_TOKENS - 1:
+                lease.short = [group.disk.short(tokens, end) if group.disk else b"" for group in self.groups]
         if self.states is not None:
             self._follow(lease, tokens, computed, accepted, self.states)
+        self._give_back(lease, computed)
 
     def prove(self, lease: Lease) -> None:
-        self._proven.update(lease.blocks[lease.proven : len(lease.links)])
+        self.index.prove(lease.links[lease.proven :])
         lease.proven = len(lease.links)
 
     def spoil(self, lease: Lease, tokens: Sequence[int]) -> None:
-        lease.short = b""
-        names = self.disk_cache.names(tokens, len(lease.links)) if self.disk_cache is not None and self._reuse else ()
-        for at, (_, block) in enumerate(self.index.find(tokens, len(lease.links))):
-            if block not in self._proven:
-                self._forget(block)
-                self.allocator.disregard(block)
-                if self.disk_cache is not None and names:
-                    self.disk_cache.drop(names[at])
-                if self.states is not None and self.states.disk is not None:
-                    self.states.disk.drop(self.states.names(tokens, at + 1)[at])
+        lease.short = ()
+        count = len(lease.links)
+        names = [group.names(tokens, count) if self._reuse else () for group in self.groups]
+        for at, link in enumerate(self.index.find(tokens, count)):
+            if self.index.proven(link):
+                continue
+            for number, group in enumerate(self.groups):
+                block = self.index.block(link, number)
+                if block != NONE:
+                    self._forget(number, block)
+                    group.allocator.disregard(block)
+                if group.disk is not None and names[number]:
+                    group.disk.drop(names[number][at])
+            if self.states is not None and self.states.disk is not None:
+                self.states.disk.drop(self.states.names(tokens, at + 1)[at])
 
     def truncate(self, lease: Lease, tokens: Sequence[int], keep: int) -> int:
-        whole = min(keep // BLOCK_TOKENS, len(lease.links))  # a block that others may share is never written again
-        lease.short = b""  # first: an interrupt may leave the rest half done
-        del lease.links[whole:]
-        self._release(lease, whole)
-        if self.states is not None:
-            self._resume(lease, tokens, self.states)
-        return len(lease.links) * BLOCK_TOKENS
+        lease.short = ()  # first: an interrupt may leave the rest half done
+        count = min(keep // BLOCK_TOKENS, len(lease.links))  # a block that others may share is never written again
+        names = () if self.states is None else self.states.names(tokens, count)
+        while True:
+            count = self._longest(partial(self._cost_again, lease), count)
+            del lease.links[count:]
+            self._release(lease, count)
+            self._look_back(lease, count)
+            if self._restore(lease, names, count):
+                return count * BLOCK_TOKENS
+            count -= 1
 
     def rewind(self, lease: Lease, tokens: Sequence[int], computed: int) -> int:
         return computed if self.states is None else self.truncate(lease, tokens, computed)
 
     def close(self, lease: Lease) -> None:
-        name, at = lease.short, len(lease.links)
-        lease.short = b""
-        if self.disk_cache is not None and name and at < len(lease.blocks):
-            self.disk_cache.keep(name, lease.blocks[at], at)
+        names, at = lease.short, len(lease.links)
+        lease.short = ()
+        for group, table, name in zip(self.groups, lease.tables, names, strict=False):
+            if group.disk is not None and at < len(table):
+                group.disk.keep(name, table[at], at)
         if self.states is not None and self.states.disk is not None and lease.newest in self.states:
             self.states.keep(lease.newest, lease.newest_name, at)
         lease.links.clear()
         self._release(lease, 0)
         self._slots.append(lease.slot)
+
+    def _most(self, tokens: Sequence[int]) -> int:
+        """Blocks of `tokens` that need not be computed: one token must be, for its logits."""
+        return (len(tokens) - 1) // BLOCK_TOKENS if self._reuse else 0
+
+    def _longest(self, cost: Callable[[int, int], int | None], most: int) -> int:
+        """After how many blocks, at most `most`, a text can be taken up: `cost(group, at)` are the available blocks
+        that block `at` takes, None: it is nowhere. What no row from there on sees need not be there."""
+        able = bytearray(b"\1") * (most + 1)
+        for number, group in enumerate(self.groups):
+            missing, taken = -1, [0]
+            for at in range(most):
+                one = cost(number, at)
+                missing = at if one is None else missing
+                taken.append(taken[-1] + (one or 0))
+                first = group.first((at + 1) * BLOCK_TOKENS)
+                if missing >= first or taken[at + 1] - taken[first] > group.allocator.available:
+                    able[at + 1] = 0
+        return able.rindex(1)
+
+    def _cost(self, links: Sequence[int], names: Sequence[Sequence[bytes]], number: int, at: int) -> int | None:
+        """That of a new text whose first blocks have these `links`, and on disk these `names`."""
+        group, block = self.groups[number], self.index.block(links[at], number) if at < len(links) else NONE
+        if block != NONE:
+            return int(group.allocator.users(block) == 0)
+        return 1 if names and group.on_disk(names[number], at) else None
+
+    def _cost_again(self, lease: Lease, number: int, at: int) -> int | None:
+        """That of a text that goes back: what it holds costs nothing."""
+        return 0 if lease.tables[number][at] != NONE else self._cost(lease.links, (), number, at)
+
+    def _known(self, links: Sequence[int], names: Sequence[Sequence[bytes]], states: Sequence[bytes], most: int) -> int:
+        """The blocks, at most `most`, after which all is there that a new text needs; `names` and `states` are those on
+        disk."""
+        while most := self._longest(partial(self._cost, links, names), most):
+            link, name = links[most - 1] if most <= len(links) else ROOT, states[most - 1] if states else b""
+            if self.states is None or self.states.has(link, name):
+                break
+            most -= 1
+        return most
+
+    def _take_up(self, lease: Lease, tokens: Sequence[int]) -> None:
+        """The longest beginning of `tokens` that is here or on disk is now that of `lease`, which is empty."""
+        most, whole = self._most(tokens), len(tokens) // BLOCK_TOKENS
+        names = [group.names(tokens, whole) for group in self.groups]
+        states = () if self.states is None else self.states.names(tokens, most)
+        while True:
+            links = self.index.find(tokens, most)
+            most = self._known(links, names, states, most)
+            held = self._hold(lease, links, names, most)
+            if held == most:
+                for at in range(most):
+                    self._seal(lease, tokens, at)
+                if self._restore(lease, states, most):
+                    break
+                held -= 1
+            most = held
+            lease.links.clear()
+            self._release(lease, 0)
+        for group, known in zip(self.groups, names, strict=True):
+            if group.disk is not None:
+                group.disk.used(known[:most])
+        if self.states is None and most < whole:
+            self._take_short(lease, tokens, names)
+
+    def _hold(self, lease: Lease, links: Sequence[int], names: Sequence[Sequence[bytes]], count: int) -> int:
+        """Let `lease` have what it needs of its first `count` blocks; gives how many of them files allow."""
+        for number, (group, table) in enumerate(zip(self.groups, lease.tables, strict=True)):
+            lease.behind[number] = first = group.first(count * BLOCK_TOKENS)
+            table += [NONE] * first
+            for at in range(first, count):
+                block = self.index.block(links[at], number) if at < len(links) else NONE
+                if block != NONE:
+                    group.allocator.share(block)
+                table.append(block)
+        for number, (group, table) in enumerate(zip(self.groups, lease.tables, strict=True)):
+            for at in range(lease.behind[number], count):
+                if table[at] == NONE:
+                    table[at] = group.allocator.take()
+                    if not group.fetch(names[number][at], table[at]):
+                        return at
+        return count
+
+    def _take_short(self, lease: Lease, tokens: Sequence[int], names: Sequence[Sequence[bytes]]) -> None:
+        """Of one more block all but one token may be of use; of a whole one too, where its last token is the one to be
+        computed. It is this text's own: it is written once more."""
+        at = len(lease.links)
+        for group, table, known in zip(self.groups, lease.tables, names, strict=True):
+            if group.disk is None:
+                return
+            last = [known[at]] if at == self._most(tokens) else []
+            for name in (group.disk.short(tokens, at), *last):
+                if len(table) == at and name in group.disk and group.allocator.available:
+                    table.append(group.allocator.take())
+                    if not group.disk.fetch(name, table[-1]):
+                        group.allocator.release(table.pop())
+        if min(map(len, lease.tables)) == at:
+            self._release(lease, at)
+
+    def _look_back(self, lease: Lease, count: int) -> None:
+        """Share again what a row after `count` blocks sees and `lease` has given back."""
+        for number, (group, table) in enumerate(zip(self.groups, lease.tables, strict=True)):
+            first, behind = group.first(count * BLOCK_TOKENS), lease.behind[number]
+            for at in reversed(range(first, min(behind, count))):
+                block = self.index.block(lease.links[at], number)
+                group.allocator.share(block)
+                table[at], lease.behind[number] = block, at
+                lease.sent = min(lease.sent, at)
+
+    def _give_back(self, lease: Lease, position: int) -> None:
+        """Nobody looks back from `position` on blocks before its windows; of these, spare ones are reused first."""
+        for number, (group, table) in enumerate(zip(self.groups, lease.tables, strict=True)):
+            for at in range(lease.behind[number], group.first(position)):
+                block, table[at] = table[at], NONE
+                lease.behind[number] = at + 1
+                lease.sent = min(lease.sent, at)
+                marked = any(group.first(mark) <= at < mark // BLOCK_TOKENS for mark in lease.marks)
+                group.allocator.release(block, spare=not marked)
+
+    def _write(self, lease: Lease, tokens: Sequence[int], end: int, new: Sequence[tuple[int, int]]) -> None:
+        """Keep `new` blocks, each its place and its group, on disk as well."""
+        for number, group in enumerate(self.groups):
+            mine = [at for at, its in new if its == number]
+            if mine and group.disk is not None:
+                names = group.disk.names(tokens, end)
+                group.disk.used(names)
+                for at in mine:
+                    group.disk.keep(names[at], lease.tables[number][at], at)
 
     def _follow(self, lease: Lease, tokens: Sequence[int], computed: int, accepted: int, states: States) -> None:
         """The state moves on by the accepted drafts. Where it passes the end of a block, it is kept if a later text may
@@ -238,69 +322,39 @@ class PagedCache:
                 states.keep(lease.links[-1], name, end // BLOCK_TOKENS)
         states.advance(lease.slot, computed - end)
 
-    def _resume(self, lease: Lease, tokens: Sequence[int], states: States) -> None:
-        """Go back to the last block after which there is a state, and take that."""
-        names = states.names(tokens, len(lease.links))
-        while lease.links:
-            count = len(lease.links)
-            if states.restore(lease.links[-1], lease.slot, count * BLOCK_TOKENS, names[count - 1] if names else b""):
-                break
-            lease.links.pop()
-        self._release(lease, len(lease.links))
-
-    def _forget(self, block: int) -> None:
-        """What was remembered of `block` is gone, and the state after it."""
-        link = self.index.forget(block)
-        if self.states is not None and link is not None:
-            self.states.forget(link)
-
-    def _known(self, tokens: Sequence[int]) -> list[tuple[int, int]]:
-        most = (len(tokens) - 1) // BLOCK_TOKENS if self._reuse else 0  # one token must be computed, for its logits
-        return self.index.find(tokens, most)
-
-    def _seal(self, lease: Lease, tokens: Sequence[int], at: int) -> bool:
-        """Block `at` of this place is full: others may find it. False if another block of the same content was there
-        before."""
-        part = tokens[at * BLOCK_TOKENS : (at + 1) * BLOCK_TOKENS]
-        link, first = self.index.put(lease.links[-1] if lease.links else ROOT, part, lease.blocks[at])
-        lease.links.append(link)
-        if first:
-            self.allocator.remember(lease.blocks[at])
-        return first
-
-    def _bring(self, lease: Lease, tokens: Sequence[int], disk_cache: BlockStore) -> None:
-        """Take the blocks after those that are here from disk, as far as it has them and there is room."""
-        count = (len(tokens) - 1) // BLOCK_TOKENS
-        names = disk_cache.names(tokens, len(tokens) // BLOCK_TOKENS)
-        for at in range(len(lease.blocks), count):
-            if not self._fetch(lease, names[at], disk_cache):
-                break
-            self._seal(lease, tokens, at)
-        held = len(lease.blocks)
-        disk_cache.used(names[:held])
-        # Of one more block all but one token may be of use. It is this text's own: it is written once more.
-        if len(names) > held:
-            last = [names[held]] if held == count else []  # whole, but its last token is the one to be computed
-            any(self._fetch(lease, name, disk_cache) for name in (disk_cache.short(tokens, held), *last))
-
-    def _fetch(self, lease: Lease, name: bytes, disk_cache: BlockStore) -> bool:
-        """One more block for `lease` from disk; False where there is none, or no room."""
-        if name not in disk_cache or not self.allocator.available:
-            return False
-        lease.blocks.append(self._take())
-        if disk_cache.fetch(name, lease.blocks[-1]):
+    def _restore(self, lease: Lease, names: Sequence[bytes], count: int) -> bool:
+        """The state after `count` blocks is in the slot of `lease`; False if it is nowhere. Without any, nothing is to
+        be done."""
+        if self.states is None or not count:
             return True
-        self.allocator.release(lease.blocks.pop())
-        return False
+        name = names[count - 1] if names else b""
+        return self.states.restore(lease.links[count - 1], lease.slot, count * BLOCK_TOKENS, name)
+
+    def _forget(self, number: int, block: int) -> None:
+        """What was remembered of `block` of that group is gone, and states that nothing leads to any more."""
+        for link in self.index.forget(block, number):
+            if self.states is not None:
+                self.states.forget(link)
+
+    def _seal(self, lease: Lease, tokens: Sequence[int], at: int) -> list[int]:
+        """Block `at` of this place is full: others may find it. Gives the groups in which nobody had it before."""
+        part = tokens[at * BLOCK_TOKENS : (at + 1) * BLOCK_TOKENS]
+        link = self.index.link(lease.links[-1] if lease.links else ROOT, part)
+        lease.links.append(link)
+        new = list[int]()
+        for number, (group, table) in enumerate(zip(self.groups, lease.tables, strict=True)):
+            if table[at] != NONE and self.index.put(link, table[at], number):
+                group.allocator.remember(table[at])
+                new.append(number)
+        return new
 
     def _release(self, lease: Lease, keep: int) -> None:
-        while len(lease.blocks) > keep:
-            self.allocator.release(lease.blocks.pop())  # the end first: it is reused before the beginning
+        for number, (group, table) in enumerate(zip(self.groups, lease.tables, strict=True)):
+            while len(table) > keep:
+                # What is released first is reused first: of a beginning its end, of a window its oldest part.
+                block = table.pop(keep if group.window else -1)
+                if block != NONE:
+                    group.allocator.release(block)
+            lease.behind[number] = min(lease.behind[number], keep)
         lease.proven = min(lease.proven, keep)
         lease.sent = min(lease.sent, keep)
-
-    def _take(self) -> int:
-        """A block whose old content is gone."""
-        block = self.allocator.take()
-        self._proven.discard(block)
-        return block

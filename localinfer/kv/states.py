@@ -47,6 +47,10 @@ class States:
         """The names on disk of the states after the first `count` blocks; none without a disk."""
         return () if self.disk is None else self.disk.names(tokens, count)
 
+    def has(self, link: int, name: bytes = b"") -> bool:
+        """Is the state after the block of `link` here, or on disk under `name`?"""
+        return link in self._locations or (self.disk is not None and name in self.disk and self.count > 0)
+
     def save(self, slot: int, link: int) -> None:
         """Keep the state in `slot` as that after the block of `link`."""
         self._store.copy_state(slot, self._take(link))

@@ -33,6 +33,7 @@ def _estimate(path: Path, config: EngineConfig) -> "Fit":
         context=context,
         parallel=config.parallel,
         kv_tokens=config.pool_tokens(context),
+        rows=config.most_rows,
         kv_bits=config.kv_bits,
     )
 

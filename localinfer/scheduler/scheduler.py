@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from collections.abc import Sequence as Ordered
 
-from localinfer.kv.cache import Cache
+from localinfer.kv.lease import Cache
 from localinfer.scheduler.chunk import ChunkRule
 from localinfer.scheduler.sequence import Sequence, Work
 
@@ -73,7 +73,7 @@ class Scheduler:
     def spare(self, work: Work, among: int) -> int:
         """Tokens that may follow the rows of `work` in a step in which `among` works grow alike."""
         assert work.sequence.lease is not None
-        return self.cache.room(work.sequence.lease, self.cache.available // max(1, among)) - work.end
+        return self.cache.room(work.sequence.lease, max(1, among)) - work.end
 
     def reserve(self, work: Work) -> None:
         """Make room in the cache for the rows of `work`, drafts included. Raises `DoesNotFit` where there is none."""
@@ -154,18 +154,13 @@ class Scheduler:
 
     def _fits(self, sequence: Sequence) -> bool:
         """Whether there are blocks for it beside those that the running ones will soon need."""
-        promised = sum(self._lacks(s) for s in self.running)
-        needed = self.cache.needs(sequence.tokens, len(sequence.tokens) + HEADROOM)
-        return needed + promised + self.cache.count // MARGIN <= self.cache.available
-
-    def _lacks(self, sequence: Sequence) -> int:
-        assert sequence.lease is not None
-        return self.cache.lacks(sequence.lease, len(sequence.tokens) + HEADROOM)
+        others = [(s.lease, len(s.tokens) + HEADROOM) for s in self.running if s.lease is not None]
+        return self.cache.admits(sequence.tokens, len(sequence.tokens) + HEADROOM, others, MARGIN)
 
     def _make_room(self, work: Work) -> None:
         """Reserve the blocks of `work`; others are preempted for it, or it is preempted itself where it began last."""
         while work.sequence.lease is not None:
-            if self.cache.room(work.sequence.lease, self.cache.available) >= work.end:
+            if self.cache.room(work.sequence.lease) >= work.end:
                 self.reserve(work)
                 return
             self._preempt(max(self.running, key=lambda s: (s.handle not in self.focused, self.running.index(s))))

@@ -4,7 +4,7 @@ from collections.abc import Sequence as Ordered
 from dataclasses import dataclass, field
 from itertools import takewhile
 
-from localinfer.kv.cache import Lease
+from localinfer.kv.lease import Lease
 
 
 @dataclass(slots=True, eq=False)

@@ -18,6 +18,8 @@ namespace {
 using Values = Vector<const float>;
 using MaybeValues = std::optional<Values>;
 using Integers = Vector<const int32_t>;
+using Table = Matrix<const int32_t>;
+using Tables = Cube<const int32_t>;
 
 Norm make_norm(const Values& weight, float eps) {
   REQUIRE(eps >= 0 && eps <= 1, "the epsilon of a norm is %g", static_cast<double>(eps));
@@ -102,7 +104,7 @@ bool signal_arrived() {
 }
 
 void step(Program& program, Integers tokens, Integers positions, Integers sequences,
-          Matrix<const int32_t> block_tables, Integers out_rows, Matrix<float> logits, size_t begin, size_t end,
+          const std::variant<Table, Tables>& block_tables, Integers out_rows, Matrix<float> logits, size_t begin, size_t end,
           const std::optional<Matrix<const float>>& inputs, const std::optional<Matrix<float>>& hidden,
           const std::optional<Integers>& drafted) {
   const size_t rows = tokens.shape(0);
@@ -117,15 +119,21 @@ void step(Program& program, Integers tokens, Integers positions, Integers sequen
           program.input_columns(begin));
   REQUIRE(!hidden || (hidden->shape(0) == rows && hidden->shape(1) == program.hidden()),
           "hidden is %zu x %zu, but must be %zu x %zu", hidden->shape(0), hidden->shape(1), rows, program.hidden());
-  REQUIRE(!drafted || drafted->shape(0) == block_tables.shape(0), "%zu counts of drafted rows for %zu sequences",
-          drafted ? drafted->shape(0) : 0, block_tables.shape(0));
+  const Table* const shared = std::get_if<Table>(&block_tables);
+  const Tables* const each = std::get_if<Tables>(&block_tables);
+  REQUIRE(each == nullptr || each->shape(0) == program.kv_groups(), "block tables of %zu KV groups, but there are %zu",
+          each != nullptr ? each->shape(0) : 0, program.kv_groups());
+  const size_t n_sequences = shared != nullptr ? shared->shape(0) : each->shape(1);
+  const size_t width = shared != nullptr ? shared->shape(1) : each->shape(2);
+  REQUIRE(!drafted || drafted->shape(0) == n_sequences, "%zu counts of drafted rows for %zu sequences",
+          drafted ? drafted->shape(0) : 0, n_sequences);
   const StepInput input{rows,
                         tokens.data(),
                         positions.data(),
                         sequences.data(),
-                        block_tables.shape(0),
-                        block_tables.shape(1),
-                        block_tables.data(),
+                        n_sequences,
+                        width,
+                        shared != nullptr ? shared->data() : each->data(),
                         out_rows.shape(0),
                         out_rows.data(),
                         logits.data(),
@@ -133,7 +141,8 @@ void step(Program& program, Integers tokens, Integers positions, Integers sequen
                         end,
                         inputs ? inputs->data() : nullptr,
                         hidden ? hidden->data() : nullptr,
-                        drafted ? drafted->data() : nullptr};
+                        drafted ? drafted->data() : nullptr,
+                        shared != nullptr ? 0 : n_sequences * width};
   bool finished = false;
   {
     const nb::gil_scoped_release unlocked;
@@ -142,23 +151,36 @@ void step(Program& program, Integers tokens, Integers positions, Integers sequen
   if (!finished) nb::raise_python_error();  // what the signal handler raised
 }
 
-void make_kv(Program& program, size_t blocks, const std::variant<size_t, std::vector<size_t>>& bits) {
-  const nb::gil_scoped_release unlocked;
-  std::visit([&](const auto& given) { program.make_kv(blocks, given); }, bits);
+using OneOrEach = std::variant<size_t, std::vector<size_t>>;
+
+std::vector<size_t> for_each(const OneOrEach& given, size_t count) {
+  const auto* const one = std::get_if<size_t>(&given);
+  return one != nullptr ? std::vector<size_t>(count, *one) : std::get<std::vector<size_t>>(given);
 }
 
-void read_kv(Program& program, size_t block, Vector<uint8_t> out) {
+void make_kv(Program& program, const OneOrEach& blocks, const OneOrEach& bits) {
+  const nb::gil_scoped_release unlocked;
+  program.make_kv(for_each(blocks, program.kv_groups()), for_each(bits, program.kv_layers()));
+}
+
+void read_kv(Program& program, size_t block, Vector<uint8_t> out, std::optional<size_t> group) {
   const size_t bytes = out.shape(0);
   uint8_t* const data = out.data();
   const nb::gil_scoped_release unlocked;
-  program.read_kv(block, data, bytes);
+  program.read_kv(block, data, bytes, group.value_or(KvCache::kAllGroups));
 }
 
-void write_kv(Program& program, size_t block, Vector<const uint8_t> values) {
+void write_kv(Program& program, size_t block, Vector<const uint8_t> values, std::optional<size_t> group) {
   const size_t bytes = values.shape(0);
   const uint8_t* const data = values.data();
   const nb::gil_scoped_release unlocked;
-  program.write_kv(block, data, bytes);
+  program.write_kv(block, data, bytes, group.value_or(KvCache::kAllGroups));
+}
+
+std::vector<size_t> kv_group_bytes(const Program& program) {
+  std::vector<size_t> bytes;
+  for (size_t group = 0; group < program.kv_groups(); ++group) bytes.push_back(program.kv_block_bytes(group));
+  return bytes;
 }
 
 void read_state(Program& program, size_t location, Vector<uint8_t> out) {
@@ -194,10 +216,12 @@ constexpr const char* kAttendHelp =
 
 constexpr const char* kStepHelp =
     "Run `tokens` (n of them) through the program, and write the logits of rows `out_rows` (ascending).\n\n"
-    "Row i stands at positions[i] of the sequence whose cache blocks are block_tables[sequences[i]]; rows of one\n"
-    "sequence follow each other by one. Keys and values of all rows are written before any row attends. Any n: the\n"
-    "result of a row depends neither on the other rows nor on the threads. The GIL is released; a signal is seen\n"
-    "within 20 ms or one phase, then its exception is raised and the program stays usable.\n"
+    "Row i stands at positions[i] of the sequence whose cache blocks are block_tables[sequences[i]], or, with a\n"
+    "table for each KV group, block_tables[group, sequences[i]]. Blocks that no row of the step sees may be\n"
+    "anything, -1 say. Rows of one sequence follow each other by one. Keys and values of all rows are written\n"
+    "before any row attends. Any n: the result of a row depends neither on the other rows nor on the threads. The\n"
+    "GIL is released; a signal is seen within 20 ms or one phase, then its exception is raised and the program\n"
+    "stays usable.\n"
     "Only layers `begin` to `end` - 1 run (`end` 0: to the last); the head follows in any case. A program that\n"
     "begins with `mix` needs `inputs` [n, its columns], and with `begin` > 0 any needs the residual stream there,\n"
     "[n, hidden]; tokens then mean nothing. `hidden` [n, hidden] is given the stream of all rows after these layers.\n"
@@ -241,13 +265,15 @@ void bind_program(nb::module_& m) {
       .def("head", &head, "norm"_a.noconvert(), "eps"_a, "weight"_a, "softcap"_a = 0.0f,
            "logits = weight * norm(x); with `softcap` c, c * tanh(logits / c).")
       .def("make_kv", &make_kv, "blocks"_a, "kv_bits"_a,
-           "Allocate the cache: `blocks` blocks of 32 tokens, 4, 8 or 16 bits a value, for all layers or one number for\n"
-           "each. Called again, it starts empty. 4 needs heads of a multiple of 32 values.\n\n"
+           "Allocate the cache: `blocks` blocks of 32 tokens, for all KV groups or one number for each, of 4, 8 or 16\n"
+           "bits a value, for all layers or one number for each. Called again, it starts empty. 4 needs heads of a\n"
+           "multiple of 32 values.\n\n"
            "Memory is taken when first written. Raises MemoryError with the size.")
-      .def("read_kv", &read_kv, "block"_a, "out"_a.noconvert(),
-           "Copy one block of the cache, all layers, into `out` (uint8 [kv_block_bytes]), to keep it elsewhere.\n\n"
+      .def("read_kv", &read_kv, "block"_a, "out"_a.noconvert(), "group"_a = nb::none(),
+           "Copy one block of the cache, all layers of a KV group or of all, into `out` (uint8 [kv_block_bytes], or of\n"
+           "[kv_group_bytes[group]]), to keep it elsewhere.\n\n"
            "Raises ValueError for a block that is not there, RuntimeError while a step is running.")
-      .def("write_kv", &write_kv, "block"_a, "values"_a.noconvert(),
+      .def("write_kv", &write_kv, "block"_a, "values"_a.noconvert(), "group"_a = nb::none(),
            "The reverse of `read_kv`, for a cache of the same model and bits. Errors as there.")
       .def("make_state", &Program::make_state, "slots"_a, "snapshots"_a = 0, "drafts"_a = 0,
            nb::call_guard<nb::gil_scoped_release>(),
@@ -288,7 +314,14 @@ void bind_program(nb::module_& m) {
       .def_prop_ro("kv_layers", &Program::kv_layers, "Layers with keys and values.")
       .def_prop_ro("vocab", &Program::vocab, "Logits of a row; 0 before `head`.")
       .def_prop_ro("kv_bits", &Program::kv_bits, "Bits of each such layer's cached keys and values; empty before `make_kv`.")
-      .def_prop_ro("kv_block_bytes", &Program::kv_block_bytes, "Bytes of one block of the KV cache, all layers; 0 before `make_kv`.")
+      .def_prop_ro("kv_windows", &Program::kv_windows,
+                   "Of each KV group, the layers that look back equally far: how many tokens a query sees, 0 for all; in\n"
+                   "the order of their first layers.")
+      .def_prop_ro("kv_blocks", &Program::kv_blocks, "Blocks of each KV group; empty before `make_kv`.")
+      .def_prop_ro("kv_group_bytes", &kv_group_bytes, "Bytes of one block of each KV group, all its layers.")
+      .def_prop_ro(
+          "kv_block_bytes", [](const Program& program) { return program.kv_block_bytes(); },
+          "Bytes of one block of the KV cache, all layers; 0 before `make_kv`.")
       .def_prop_ro("kv_bytes", &Program::kv_bytes, "Bytes of the KV cache, whether touched yet or not.")
       .def_prop_ro("states", &Program::states, "Operations that keep a state; 0: sequences have keys and values only.")
       .def_prop_ro("state_bytes", &Program::state_bytes, "Bytes of one sequence's state, all operations together.")

@@ -61,7 +61,7 @@ class Attention {
   size_t position(size_t row) const { return static_cast<size_t>(step_.positions[row]); }
   float* qkv(size_t row) const { return step_.s.qkv + row * step_.s.qkv_ld; }
   Table table(size_t row) const {
-    return {step_.block_tables + static_cast<size_t>(step_.sequences[row]) * step_.width};
+    return {step_.whole.table(op_.group, static_cast<size_t>(step_.sequences[row]))};
   }
   // The result of a row, at the heads of KV head h.
   Partial result(size_t row, size_t h) const {

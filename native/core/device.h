@@ -14,9 +14,9 @@ class Device {
   virtual ~Device() = default;
   // An empty cache, laid out as `layout`, which holds no memory itself. Throws OutOfMemory.
   virtual void make_kv(const KvCache& layout) = 0;
-  // One block of all layers, in KvCache::read's order.
-  virtual void read_kv(size_t block, uint8_t* out) = 0;
-  virtual void write_kv(size_t block, const uint8_t* in) = 0;
+  // One block of all layers of a KV group, or of all, in KvCache::read's order.
+  virtual void read_kv(size_t block, uint8_t* out, size_t group) = 0;
+  virtual void write_kv(size_t block, const uint8_t* in, size_t group) = 0;
   // At most max_rows rows of a checked step: `count` of `input`, from row `first` on.
   virtual void run(const StepInput& input, size_t first, size_t count) = 0;
   virtual size_t weight_bytes() const = 0;

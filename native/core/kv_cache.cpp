@@ -27,39 +27,43 @@ size_t KvCache::block_bytes(const Layer& layer) {
   return layer.kv_heads * bytes_of(layer);
 }
 
-size_t KvCache::block_bytes() const {
+size_t KvCache::block_bytes(size_t group) const {
   size_t total = 0;
-  for (const Location& at : locations_) total += at.kv_heads * at.block_bytes;
+  for (const Location& at : locations_)
+    if (at.is_in(group)) total += at.kv_heads * at.block_bytes;
   return total;
 }
 
-void KvCache::read(size_t id, uint8_t* out) const {
+void KvCache::read(size_t id, uint8_t* out, size_t group) const {
   for (const Location& at : locations_) {
+    if (!at.is_in(group)) continue;
     const size_t bytes = at.kv_heads * at.block_bytes;
     std::memcpy(out, memory_.data() + at.start + id * bytes, bytes);
     out += bytes;
   }
 }
 
-void KvCache::write(size_t id, const uint8_t* in) {
+void KvCache::write(size_t id, const uint8_t* in, size_t group) {
   for (const Location& at : locations_) {
+    if (!at.is_in(group)) continue;
     const size_t bytes = at.kv_heads * at.block_bytes;
     std::memcpy(memory_.data() + at.start + id * bytes, in, bytes);
     in += bytes;
   }
 }
 
-KvCache::KvCache(size_t blocks, const std::vector<Layer>& layers, bool memory) : blocks_(blocks) {
-  REQUIRE(blocks > 0 && blocks <= size_t{1} << 31, "the KV cache cannot have %zu blocks", blocks);
+KvCache::KvCache(const std::vector<size_t>& blocks, const std::vector<Layer>& layers, bool memory) : blocks_(blocks) {
+  for (const size_t count : blocks)
+    REQUIRE(count > 0 && count <= size_t{1} << 31, "the KV cache cannot have %zu blocks", count);
   for (const Layer& layer : layers) {
     size_t bytes = 0;
-    if (__builtin_mul_overflow(block_bytes(layer), blocks, &bytes) || __builtin_add_overflow(bytes_, bytes, &bytes_))
+    if (__builtin_mul_overflow(block_bytes(layer), blocks[layer.group], &bytes) || __builtin_add_overflow(bytes_, bytes, &bytes_))
       throw OutOfMemory(SIZE_MAX, "the KV cache");
   }
   if (memory) memory_ = Memory(bytes_, "the KV cache");
   size_t start = 0;
   for (const Layer& layer : layers) {
-    locations_.push_back({start, layer.kv_heads, bytes_of(layer), layer.bits});
-    start += blocks * block_bytes(layer);
+    locations_.push_back({start, layer.kv_heads, bytes_of(layer), layer.bits, layer.group});
+    start += blocks[layer.group] * block_bytes(layer);
   }
 }

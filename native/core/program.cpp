@@ -158,8 +158,10 @@ void Program::attend(AttendOp op) {
   check_optional(op.o_bias, hidden_, "the bias of o");
   check_optional(op.post_norm, hidden_, "the norm after attention");
   op.layer = layers_.size();
+  op.group = static_cast<size_t>(std::find(windows_.begin(), windows_.end(), op.window) - windows_.begin());
+  if (op.group == windows_.size()) windows_.push_back(op.window);
   layer_ops_.push_back(ops_.size());
-  layers_.push_back({op.kv_heads, op.head_dim, 0});
+  layers_.push_back({op.kv_heads, op.head_dim, 0, op.group});
   ops_.emplace_back(std::move(op));
 }
 
@@ -216,9 +218,10 @@ std::vector<size_t> Program::kv_bits() const {
   return bits;
 }
 
-void Program::make_kv(size_t blocks, const std::vector<size_t>& bits) {
+void Program::make_kv(const std::vector<size_t>& blocks, const std::vector<size_t>& bits) {
   const Hold hold(busy_);  // a step, or a block that is read, is in the cache that goes
   REQUIRE(head_.weight != nullptr, "make_kv before head");
+  REQUIRE(blocks.size() == kv_groups(), "blocks of %zu KV groups, but there are %zu", blocks.size(), kv_groups());
   kv_ = KvCache();  // the old one goes first: both at once may not fit
   if (device_ != nullptr) {
     KvCache layout = KvCache::layout(blocks, layers_of(bits));
@@ -227,27 +230,32 @@ void Program::make_kv(size_t blocks, const std::vector<size_t>& bits) {
   } else {
     kv_ = KvCache(blocks, layers_of(bits));
   }
-  writer_.assign(blocks, -1);
+  writer_.clear();
+  for (const size_t count : blocks) writer_.emplace_back(count, -1);
   if (scratch_.memory.size() == 0) lay_out_scratch();
 }
 
-void Program::require_block(size_t block, size_t bytes) const {
-  REQUIRE(bytes == kv_.block_bytes(), "%zu bytes, but a block has %zu", bytes, kv_.block_bytes());
-  REQUIRE(block < kv_.blocks(), "block %zu, but the KV cache has %zu", block, kv_.blocks());
+void Program::require_block(size_t block, size_t bytes, size_t group) const {
+  const bool all = group == KvCache::kAllGroups;
+  REQUIRE(all || group < kv_groups(), "KV group %zu, but there are %zu", group, kv_groups());
+  REQUIRE(bytes == kv_.block_bytes(group), "%zu bytes, but a block has %zu", bytes, kv_.block_bytes(group));
+  const std::vector<size_t>& blocks = kv_.blocks();
+  const size_t count = blocks.empty() ? 0 : all ? *std::min_element(blocks.begin(), blocks.end()) : blocks[group];
+  REQUIRE(block < count, "block %zu, but the KV cache has %zu", block, count);
 }
 
-void Program::read_kv(size_t block, uint8_t* out, size_t bytes) {
+void Program::read_kv(size_t block, uint8_t* out, size_t bytes, size_t group) {
   const Hold hold(busy_);
-  require_block(block, bytes);
-  if (device_ != nullptr) return device_->read_kv(block, out);
-  kv_.read(block, out);
+  require_block(block, bytes, group);
+  if (device_ != nullptr) return device_->read_kv(block, out, group);
+  kv_.read(block, out, group);
 }
 
-void Program::write_kv(size_t block, const uint8_t* in, size_t bytes) {
+void Program::write_kv(size_t block, const uint8_t* in, size_t bytes, size_t group) {
   const Hold hold(busy_);
-  require_block(block, bytes);
-  if (device_ != nullptr) return device_->write_kv(block, in);
-  kv_.write(block, in);
+  require_block(block, bytes, group);
+  if (device_ != nullptr) return device_->write_kv(block, in, group);
+  kv_.write(block, in, group);
 }
 
 namespace {
@@ -288,7 +296,7 @@ void Program::move_to(std::unique_ptr<Device> device) {
   REQUIRE(head_.weight != nullptr, "a device before head");
   REQUIRE(device_ == nullptr, "a device a second time");
   REQUIRE(states_.empty(), "a device has no kernels for recurrent operations");
-  REQUIRE(kv_.blocks() == 0, "a device after make_kv");
+  REQUIRE(kv_.blocks().empty(), "a device after make_kv");
   device_ = std::move(device);
   if (mix_.weight != nullptr) drop_values(mix_.weight);
   for (Op& op : ops_)

@@ -1,6 +1,7 @@
 // A model as the native code sees it: embed, then attend and gated_mlp in turn, then head; weights, scratch memory, the
 // KV cache and the threads that run it. `step` moves any number of rows (tokens) through all of it.
 #pragma once
+#include <algorithm>
 #include <atomic>
 #include <cstddef>
 #include <cstdint>
@@ -61,6 +62,7 @@ struct AttendOp {
   float scale = 0;
   size_t window = 0;  // tokens that a query sees, itself included; 0: all
   size_t layer = 0;   // of the KV cache; set by Program
+  size_t group = 0;   // of the KV cache: layers of the same window; set by Program
 };
 
 // x += [post_norm] down(act(gate) * up), gate and up of norm(x), their panels alternating.
@@ -108,7 +110,7 @@ struct StepInput {
   const int32_t* positions;
   const int32_t* sequences;
   size_t n_sequences, width;
-  const int32_t* block_tables;  // [n_sequences][width]
+  const int32_t* block_tables;  // [n_sequences][width]; what no row of the step sees may be anything
   size_t outs;
   const int32_t* out_rows;  // ascending
   float* logits;            // [outs][vocab]
@@ -119,6 +121,11 @@ struct StepInput {
   float* hidden = nullptr;  // or null: [rows][hidden], the residual stream after the layers that ran
   // Of each sequence, how many of its last rows are drafted; null: none. Only a state asks.
   const int32_t* drafted = nullptr;
+  size_t group_stride = 0;  // from the block tables of a KV group to those of the next; 0: all have the same
+
+  const int32_t* table(size_t group, size_t sequence) const {
+    return block_tables + group * group_stride + sequence * width;
+  }
 };
 
 struct KvProbe;
@@ -194,9 +201,9 @@ class Program {
   void gated_mlp(MlpOp op);
   void short_conv(ShortConvOp op);
   void head(HeadOp op);
-  // Last: the program is complete. Again: an empty cache of another size. `bits` are those of each layer.
-  void make_kv(size_t blocks, const std::vector<size_t>& bits);
-  void make_kv(size_t blocks, size_t bits) { make_kv(blocks, std::vector<size_t>(layers_.size(), bits)); }
+  // Last: the program is complete. Again: an empty cache of another size. `blocks` are those of each KV group, `bits` those
+  // of each layer.
+  void make_kv(const std::vector<size_t>& blocks, const std::vector<size_t>& bits);
   // States of recurrent operations, if there are such: sequence i of a step has slot i, and `snapshots` more states can
   // be held. A slot keeps up to `drafts` drafted rows. Again: empty ones.
   void make_state(size_t slots, size_t snapshots, size_t drafts);
@@ -253,11 +260,16 @@ class Program {
   std::string isa() const { return device_ != nullptr ? device_->kernels() : kernels_.isa; }
   size_t vocab() const { return head_.weight ? head_.weight->shape.rows() : 0; }
   size_t kv_bytes() const { return kv_.bytes(); }
-  size_t kv_block_bytes() const { return kv_.block_bytes(); }
-  // One block of the cache, all layers, to keep it elsewhere and to bring it back; `bytes` must be kv_block_bytes().
-  // Throws std::runtime_error while a step is running.
-  void read_kv(size_t block, uint8_t* out, size_t bytes);
-  void write_kv(size_t block, const uint8_t* in, size_t bytes);
+  // Layers that look back equally far are a group, which has blocks and block tables of its own: their windows, in the
+  // order of their first layers. A program without attention has a group all the same.
+  const std::vector<size_t>& kv_windows() const { return windows_; }
+  size_t kv_groups() const { return std::max<size_t>(windows_.size(), 1); }
+  const std::vector<size_t>& kv_blocks() const { return kv_.blocks(); }
+  size_t kv_block_bytes(size_t group = KvCache::kAllGroups) const { return kv_.block_bytes(group); }
+  // One block of the cache, all layers of a group or of all, to keep it elsewhere and to bring it back; `bytes` must be
+  // kv_block_bytes(group). Throws std::runtime_error while a step is running.
+  void read_kv(size_t block, uint8_t* out, size_t bytes, size_t group = KvCache::kAllGroups);
+  void write_kv(size_t block, const uint8_t* in, size_t bytes, size_t group = KvCache::kAllGroups);
   std::vector<size_t> kv_bits() const;  // of each layer; empty before make_kv
   size_t states() const { return states_.size(); }  // operations that keep one
   size_t state_bytes() const;                      // of one sequence
@@ -271,7 +283,7 @@ class Program {
  private:
   friend struct Step;
   void require_open(const char* what) const;
-  void require_block(size_t block, size_t bytes) const;
+  void require_block(size_t block, size_t bytes, size_t group) const;
   size_t op_of_layer(size_t layer) const;  // where it begins in ops_; past the last: their end
   bool run(const StepInput& input, const KvCache& kv, StateCache& state, KvProbe* probe, const Interrupted& interrupted);
   bool moves_state(const StepInput& input) const;
@@ -283,8 +295,12 @@ class Program {
   void check_step(const StepInput& input);
   void check_layers(const StepInput& input) const;
   void check_rows(const StepInput& input) const;
-  void check_sequence(const StepInput& input, size_t sequence, size_t length) const;
-  void check_writers(const StepInput& input);
+  struct Span {
+    size_t from, to;
+  };
+  Span seen_blocks(size_t sequence, size_t group) const;
+  void check_sequence(const StepInput& input, size_t sequence, size_t group) const;
+  void check_writers(const StepInput& input, size_t group);
   void check_states(const StepInput& input);
 
   const size_t hidden_;
@@ -299,6 +315,7 @@ class Program {
   HeadOp head_;
   std::vector<size_t> layer_ops_;      // of each layer, its attention in ops_
   std::vector<KvCache::Layer> layers_;  // bits are chosen when a cache is made
+  std::vector<size_t> windows_;         // of each KV group
   std::vector<StateCache::Layer> states_;
   StateCache state_;
   KvCache kv_;                       // without memory when there is a device
@@ -309,6 +326,7 @@ class Program {
   bool times_phases_ = false;
   std::vector<PhaseTime> phase_times_;
   std::atomic_flag busy_;
-  std::vector<int32_t> lengths_;  // of the step's sequences, while it is checked
-  std::vector<int64_t> writer_;   // of each cache block, while a step is checked: sequence << 32 | block; -1: none
+  std::vector<int32_t> lengths_, starts_;  // of the step's sequences: one past their last row, and their first
+  // Of each KV group and block, while a step is checked: sequence << 32 | block; -1: none.
+  std::vector<std::vector<int64_t>> writer_;
 };

@@ -100,8 +100,7 @@ Step::Step(Program& owner, const StepInput& input, const KvCache& cache, const S
       tokens(input.tokens + first_row),
       positions(input.positions + first_row),
       sequences(input.sequences + first_row),
-      block_tables(input.block_tables),
-      width(input.width),
+      whole(input),
       first(first_row),
       begin(input.begin != 0 ? owner.op_of_layer(input.begin) : 0),
       end(owner.op_of_layer(input.end != 0 ? input.end : owner.layers())),
@@ -190,11 +189,13 @@ std::vector<double> Program::probe_kv(const int32_t* tokens, size_t count, const
   const StepInput input{count, tokens,       positions.data(), sequences.data(), 1,
                         blocks, table.data(), 0,                nullptr,          nullptr};
   check_rows(input);
+  starts_.assign(1, 0);
   lengths_.assign(1, static_cast<int32_t>(count));
   StateCache state(1, 0, 1, states_);
   state.slot(0).firm = static_cast<int64_t>(count);
-  const KvCache wide(blocks, layers_of(std::vector<size_t>(layers_.size(), 8)));
-  KvProbe probe{KvCache(blocks, layers_of(std::vector<size_t>(layers_.size(), 4))),
+  const std::vector<size_t> counts(kv_groups(), blocks);
+  const KvCache wide(counts, layers_of(std::vector<size_t>(layers_.size(), 8)));
+  KvProbe probe{KvCache(counts, layers_of(std::vector<size_t>(layers_.size(), 4))),
                 Floats(piece * scratch_.qkv_ld),
                 Floats(piece * scratch_.attended_ld),
                 count,

@@ -150,8 +150,7 @@ struct Step {
   const int32_t* tokens;
   const int32_t* positions;
   const int32_t* sequences;
-  const int32_t* block_tables;
-  size_t width;
+  const StepInput& whole;  // that this is a piece of
   size_t outs;              // rows whose logits are wanted
   const int32_t* out_rows;  // counted from `first`
   size_t first;

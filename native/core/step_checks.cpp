@@ -1,27 +1,33 @@
 // A step's arguments, checked before anything runs: after this no index can leave its array.
 #include <algorithm>
 
+#include "core/attend.h"
 #include "core/error.h"
 #include "core/program.h"
 #include "kernels/block.h"
 
 void Program::check_step(const StepInput& input) {
-  REQUIRE(kv_.blocks() > 0, "step before make_kv");
+  REQUIRE(!kv_.blocks().empty(), "step before make_kv");
   REQUIRE(input.rows > 0, "a step needs at least one row");
   REQUIRE(input.rows <= size_t{1} << 24, "a step of %zu rows", input.rows);
   check_layers(input);
   check_rows(input);
   lengths_.assign(input.n_sequences, 0);
+  starts_.assign(input.n_sequences, 0);
   for (size_t i = 0; i < input.rows; ++i) {
-    int32_t& length = lengths_[static_cast<size_t>(input.sequences[i])];
+    const auto sequence = static_cast<size_t>(input.sequences[i]);
+    int32_t& length = lengths_[sequence];
+    if (length == 0) starts_[sequence] = input.positions[i];
     REQUIRE(length == 0 || input.positions[i] == length,
             "row %zu is at position %d, but its sequence's row before is at %d: positions must follow each other", i,
             input.positions[i], length - 1);
     length = input.positions[i] + 1;
   }
-  for (size_t i = 0; i < input.n_sequences; ++i)
-    if (lengths_[i] > 0) check_sequence(input, i, static_cast<size_t>(lengths_[i]));
-  check_writers(input);
+  for (size_t group = 0; group < kv_groups(); ++group) {
+    for (size_t i = 0; i < input.n_sequences; ++i)
+      if (lengths_[i] > 0) check_sequence(input, i, group);
+    check_writers(input, group);
+  }
   if (moves_state(input)) check_states(input);
 }
 
@@ -74,23 +80,29 @@ void Program::check_rows(const StepInput& input) const {
   }
 }
 
-void Program::check_sequence(const StepInput& input, size_t sequence, size_t length) const {
-  const size_t needed = (length + kKvBlock - 1) / kKvBlock;
-  REQUIRE(needed <= input.width, "sequence %zu has %zu tokens in %zu blocks, but its block table has %zu", sequence,
-          length, needed, input.width);
-  const int32_t* table = input.block_tables + sequence * input.width;
-  for (size_t i = 0; i < needed; ++i)
-    REQUIRE(table[i] >= 0 && static_cast<size_t>(table[i]) < kv_.blocks(),
-            "sequence %zu: block %d is not below %zu", sequence, table[i], kv_.blocks());
+// The blocks of a sequence that its rows in this step see or write: those before may be given back.
+Program::Span Program::seen_blocks(size_t sequence, size_t group) const {
+  const size_t window = windows_.empty() ? 0 : windows_[group];
+  return {first_seen(static_cast<size_t>(starts_[sequence]), window) / kKvBlock,
+          (static_cast<size_t>(lengths_[sequence]) + kKvBlock - 1) / kKvBlock};
+}
+
+void Program::check_sequence(const StepInput& input, size_t sequence, size_t group) const {
+  const Span seen = seen_blocks(sequence, group);
+  REQUIRE(seen.to <= input.width, "sequence %zu has %d tokens in %zu blocks, but its block table has %zu", sequence,
+          lengths_[sequence], seen.to, input.width);
+  const int32_t* table = input.table(group, sequence);
+  for (size_t i = seen.from; i < seen.to; ++i)
+    REQUIRE(table[i] >= 0 && static_cast<size_t>(table[i]) < kv_.blocks()[group],
+            "sequence %zu: block %d is not below %zu", sequence, table[i], kv_.blocks()[group]);
 }
 
 // Sequences may share blocks to read. A block that one of them writes must be in one place only: else the result would
 // depend on which thread came first.
-void Program::check_writers(const StepInput& input) {
-  const auto table_of = [&](size_t sequence) { return input.block_tables + sequence * input.width; };
+void Program::check_writers(const StepInput& input, size_t group) {
   const auto writer_of = [&](size_t row) -> int64_t& {
-    const int32_t* table = table_of(static_cast<size_t>(input.sequences[row]));
-    return writer_[static_cast<size_t>(table[static_cast<size_t>(input.positions[row]) / kKvBlock])];
+    const int32_t* table = input.table(group, static_cast<size_t>(input.sequences[row]));
+    return writer_[group][static_cast<size_t>(table[static_cast<size_t>(input.positions[row]) / kKvBlock])];
   };
   const auto slot = [](int64_t sequence, size_t i) { return sequence << 32 | static_cast<int64_t>(i); };
   int32_t shared = -1;  // a sequence with such a block
@@ -101,9 +113,10 @@ void Program::check_writers(const StepInput& input) {
     writer = written;
   }
   for (size_t sequence = 0; sequence < input.n_sequences; ++sequence) {
-    const size_t used = (static_cast<size_t>(lengths_[sequence]) + kKvBlock - 1) / kKvBlock;
-    for (size_t i = 0; i < used; ++i) {
-      const int64_t writer = writer_[static_cast<size_t>(table_of(sequence)[i])];
+    if (lengths_[sequence] == 0) continue;
+    const Span seen = seen_blocks(sequence, group);
+    for (size_t i = seen.from; i < seen.to; ++i) {
+      const int64_t writer = writer_[group][static_cast<size_t>(input.table(group, sequence)[i])];
       if (writer >= 0 && writer != slot(static_cast<int64_t>(sequence), i)) shared = static_cast<int32_t>(sequence);
     }
   }

@@ -105,16 +105,18 @@ void CudaDevice::make_kv(const KvCache& layout) {
   session_->wait();
 }
 
-void CudaDevice::read_kv(size_t block, uint8_t* out) {
+void CudaDevice::read_kv(size_t block, uint8_t* out, size_t group) {
   for (const KvCache::Location& at : kv_locations_) {
+    if (!at.is_in(group)) continue;
     const size_t bytes = at.kv_heads * at.block_bytes;
     kv_.get(at.start + block * bytes, out, bytes);
     out += bytes;
   }
 }
 
-void CudaDevice::write_kv(size_t block, const uint8_t* in) {
+void CudaDevice::write_kv(size_t block, const uint8_t* in, size_t group) {
   for (const KvCache::Location& at : kv_locations_) {
+    if (!at.is_in(group)) continue;
     const size_t bytes = at.kv_heads * at.block_bytes;
     kv_.put(at.start + block * bytes, in, bytes);
     in += bytes;
@@ -136,7 +138,7 @@ void CudaDevice::make_room(const Piece& piece) {
     parts_ = CardMemory();
     parts_ = CardMemory(session_, std::bit_ceil(parts), "attention's results on the card");
   }
-  const size_t ints = (4 * program_.max_rows() + piece.input.n_sequences * piece.input.width) * sizeof(int32_t);
+  const size_t ints = (4 * program_.max_rows() + piece.table_ints) * sizeof(int32_t);
   if (ints > ints_.size()) {
     drop_graphs();
     ints_ = CardMemory(session_, std::bit_ceil(ints), "a step's slots on the card");
@@ -159,7 +161,7 @@ void CudaDevice::bring_inputs(const Piece& piece) {
   std::copy_n(input.sequences + piece.first, piece.rows, ints + 2 * rows);
   for (size_t i = 0; i < piece.outs; ++i)
     ints[3 * rows + i] = piece.out_rows()[i] - static_cast<int32_t>(piece.first);
-  std::copy_n(input.block_tables, input.n_sequences * input.width, ints + 4 * rows);
+  std::copy_n(input.block_tables, piece.table_ints, ints + 4 * rows);
   if (piece.columns > 0)
     std::memcpy(rows_pinned_.data(), input.inputs + piece.first * piece.columns,
                 piece.rows * piece.columns * sizeof(float));
@@ -179,7 +181,8 @@ void CudaDevice::run(const StepInput& input, size_t first, size_t count) {
               op_of(input.end != 0 ? input.end : program_.layers()),
               bound(first),
               bound(first + count) - bound(first),
-              program_.input_columns(input.begin)};
+              program_.input_columns(input.begin),
+              (program_.kv_groups() - 1) * input.group_stride + input.n_sequences * input.width};
   for (size_t i = first; i < first + count; ++i)
     piece.kv_splits = std::max(piece.kv_splits, static_cast<size_t>(input.positions[i]) / li::kSplitTokens + 1);
   piece.slots = slots_for(piece);
@@ -215,7 +218,7 @@ void CudaDevice::run_graph(const Piece& piece) {
   const Driver& driver = session_->driver();
   const StepInput& input = piece.input;
   const Key key{piece.rows,    piece.outs,  piece.begin, piece.end, piece.columns, input.hidden != nullptr,
-                piece.slots, input.n_sequences, input.width};
+                piece.slots, input.n_sequences, input.width, input.group_stride};
   const auto found = graphs_.find(key);
   if (found != graphs_.end()) {
     session_->check(driver.GraphLaunch(found->second, session_->stream()), "running a graph");

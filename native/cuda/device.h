@@ -26,8 +26,8 @@ class CudaDevice final : public Device {
   ~CudaDevice() override;
 
   void make_kv(const KvCache& layout) override;
-  void read_kv(size_t block, uint8_t* out) override;
-  void write_kv(size_t block, const uint8_t* in) override;
+  void read_kv(size_t block, uint8_t* out, size_t group) override;
+  void write_kv(size_t block, const uint8_t* in, size_t group) override;
   void run(const StepInput& input, size_t first, size_t count) override;
   size_t weight_bytes() const override { return model_.bytes(); }
   std::string kernels() const override { return "sm_" + std::to_string(session_->card().sm); }
@@ -38,7 +38,7 @@ class CudaDevice final : public Device {
   const Model& model() const { return model_; }
 
  private:
-  using Key = std::array<size_t, 9>;
+  using Key = std::array<size_t, 10>;
 
   void lay_out_scratch();
   void make_room(const Piece& piece);
@@ -54,7 +54,7 @@ class CudaDevice final : public Device {
   void drop_graphs();
   void give_logits(const Piece& piece, size_t first_out, size_t outs) const;
   li::QuantizedRows quantized(const WeightOnCard& weight) const;
-  li::RowSlots slots_of(const Piece& piece) const;
+  li::RowSlots slots_of(const Piece& piece, size_t group) const;
   li::KvLayer kv_layer(size_t layer) const;
   size_t slots_for(const Piece& piece) const;
 

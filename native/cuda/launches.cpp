@@ -13,10 +13,11 @@ li::KvLayer CudaDevice::kv_layer(size_t layer) const {
 }
 
 // The step's integers on the card, in this order: tokens, positions, sequences, out rows (max_rows each), block tables.
-li::RowSlots CudaDevice::slots_of(const Piece& piece) const {
+li::RowSlots CudaDevice::slots_of(const Piece& piece, size_t group) const {
   const size_t rows = program_.max_rows();
   const int* ints = ints_.as<int>();
-  return {ints + rows, ints + 2 * rows, ints + 4 * rows, narrow(piece.input.width)};
+  const int* tables = ints + 4 * rows + group * piece.input.group_stride;
+  return {ints + rows, ints + 2 * rows, tables, narrow(piece.input.width)};
 }
 
 li::QuantizedRows CudaDevice::quantized(const WeightOnCard& weight) const {
@@ -28,7 +29,7 @@ li::QuantizedRows CudaDevice::quantized(const WeightOnCard& weight) const {
 
 void CudaDevice::enqueue_start(const Piece& piece) {
   const Driver& driver = session_->driver();
-  const size_t ints = (4 * program_.max_rows() + piece.input.n_sequences * piece.input.width) * sizeof(int32_t);
+  const size_t ints = (4 * program_.max_rows() + piece.table_ints) * sizeof(int32_t);
   session_->check(driver.MemcpyHtoDAsync(ints_.at(), ints_pinned_.data(), ints, session_->stream()), "copying slots");
   if (piece.columns == 0) {
     const li::EmbedArgs args{model_.embed.card, model_.embed.kind, ints_.as<int>(), program_.parts().embed.scale, x_,
@@ -153,7 +154,7 @@ void CudaDevice::attend(const Piece& piece, const AttendOp& op, const OpOnCard& 
   linear(on.first, rows, qkv_, qkv_ld_);
 
   const li::KvLayer kv = kv_layer(op.layer);
-  const li::RowSlots at = slots_of(piece);
+  const li::RowSlots at = slots_of(piece, op.group);
   li::RopeArgs rope{};
   rope.qkv = qkv_;
   rope.qkv_ld = narrow(qkv_ld_);

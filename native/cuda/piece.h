@@ -21,7 +21,8 @@ struct Piece {
   size_t first, rows;
   size_t begin, end;  // of the program's ops
   size_t out_begin, outs;
-  size_t columns;  // of inputs, 0: none
+  size_t columns;     // of inputs, 0: none
+  size_t table_ints;  // of the block tables of all KV groups
   size_t kv_splits = 0, slots = 0;
   const int32_t* out_rows() const { return input.out_rows + out_begin; }
 };

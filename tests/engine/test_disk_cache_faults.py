@@ -108,7 +108,7 @@ def test_the_end_of_a_text_goes_before_its_beginning(tmp_path: Path) -> None:
     """Without its beginning, nothing of a text is ever found again."""
     one = disk_cache(tmp_path / "kv", Memory(), limit=5 * FILE)
     cache = PagedCache(slots=1, context=256, blocks=8)
-    cache.disk_cache = one
+    cache.groups[0].disk = one
     lease = cache.open(TEXT)
     cache.reserve(lease, 256)
     for end in range(96, 257, 32):  # a prompt, then an answer
@@ -126,7 +126,7 @@ def test_a_beginning_that_is_used_outlives_what_is_not(tmp_path: Path) -> None:
     """A chat that is found in memory turn after turn is used, too."""
     one = disk_cache(tmp_path / "kv", Memory())
     cache = PagedCache(slots=1, context=256, blocks=8)
-    cache.disk_cache = one
+    cache.groups[0].disk = one
     first, other = TEXT[:64], [9] * 64
     for text in (first, other, [*first, *range(40)]):
         lease = cache.open(text)
@@ -166,7 +166,7 @@ def test_an_interrupt_while_blocks_are_read_loses_no_place(tmp_path: Path, monke
     filled(tmp_path / "kv", 8)
     cache = PagedCache(slots=1, context=288, blocks=9)
     one = disk_cache(tmp_path / "kv", Memory())
-    cache.disk_cache = one
+    cache.groups[0].disk = one
 
     def interrupted(name: bytes, block: int) -> bool:
         raise KeyboardInterrupt

@@ -6,7 +6,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from localinfer.kv.cache import Lease, PagedCache
+from localinfer.kv.cache import PagedCache
+from localinfer.kv.lease import Lease
 
 
 def fill(cache: PagedCache, tokens: list[int]) -> Lease:

@@ -6,7 +6,8 @@ from collections.abc import Sequence
 import pytest
 
 from localinfer.kv.blocks import BLOCK_TOKENS
-from localinfer.kv.cache import Lease, PagedCache
+from localinfer.kv.cache import PagedCache
+from localinfer.kv.lease import Lease
 from localinfer.kv.states import EVERY, States, aligned
 
 SLOTS, CONTEXT = 3, 320

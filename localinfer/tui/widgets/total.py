@@ -69,6 +69,7 @@ class Total:
             (load.snapshots, "states"),
         )
         counts = [f"{load.used}/{load.blocks} blocks"] if load.used else []
+        counts += [f"{load.window_used}/{load.window_blocks} in windows"] if load.window_used else []
         counts += [f"{count} {kind}" for count, kind in kinds if count]
         return f"KV {', '.join(counts)}" if counts else ""
 
@@ -103,7 +104,7 @@ CURVE_WIDTH = 110
 
 _COUNTED = (
     *("decode_rows", "draft_rows", "prefill_rows", "running", "waiting", "preempted", "preemptions"),
-    *("blocks", "used", "shared", "kept", "on_disk", "snapshots"),
+    *("blocks", "used", "shared", "kept", "window_blocks", "window_used", "on_disk", "snapshots"),
 )
 
 
