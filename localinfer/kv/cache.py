@@ -37,6 +37,7 @@ class PagedCache:
         for number, (window, count) in enumerate(zip(windows, each, strict=True)):
             most = min(self.width, window_blocks(window, rows)) if window else self.width
             self.groups.append(Group(window, max(count or slots * most, most), most, partial(self._forget, number)))
+        self._windowed = [(number, group) for number, group in enumerate(self.groups) if group.window]
         self._slots = list(range(slots - 1, -1, -1))
         self._reuse = reuse
         self.states: States | None = None
@@ -116,19 +117,22 @@ class PagedCache:
 
     def publish(self, lease: Lease, tokens: Sequence[int], computed: int, accepted: int = 0) -> None:
         begin, end = len(lease.links), computed // BLOCK_TOKENS
-        new = [(at, number) for at in range(begin, end) for number in self._seal(lease, tokens, at)]
         lease.short = ()
-        if self._reuse:
-            self._write(lease, tokens, end, new)
-            if computed % BLOCK_TOKENS == BLOCK_TOKENS - 1:
-                lease.short = [group.disk.short(tokens, end) if group.disk else b"" for group in self.groups]
+        if end > begin:
+            new = [(at, number) for at in range(begin, end) for number in self._seal(lease, tokens, at)]
+            if new and self._reuse:
+                self._write(lease, tokens, end, new)
+        if computed % BLOCK_TOKENS == BLOCK_TOKENS - 1 and self._reuse:
+            lease.short = [group.disk.short(tokens, end) if group.disk else b"" for group in self.groups]
         if self.states is not None:
             self._follow(lease, tokens, computed, accepted, self.states)
-        self._give_back(lease, computed)
+        if self._windowed:
+            self._give_back(lease, computed)
 
     def prove(self, lease: Lease) -> None:
-        self.index.prove(lease.links[lease.proven :])
-        lease.proven = len(lease.links)
+        if lease.proven < len(lease.links):
+            self.index.prove(lease.links[lease.proven :])
+            lease.proven = len(lease.links)
 
     def spoil(self, lease: Lease, tokens: Sequence[int]) -> None:
         lease.short = ()
@@ -187,12 +191,16 @@ class PagedCache:
             missing, taken = -1, [0]
             for at in range(most):
                 one = cost(number, at)
-                missing = at if one is None else missing
-                taken.append(taken[-1] + (one or 0))
+                if one is None:
+                    missing, one = at, 0
+                taken.append(taken[at] + one)
                 first = group.first((at + 1) * BLOCK_TOKENS)
                 if missing >= first or taken[at + 1] - taken[first] > group.allocator.available:
                     able[at + 1] = 0
-        return able.rindex(1)
+                    if not group.window:  # nor after any more blocks
+                        most = at
+                        break
+        return able.rindex(1, 0, most + 1)
 
     def _cost(self, links: Sequence[int], names: Sequence[Sequence[bytes]], number: int, at: int) -> int | None:
         """That of a new text whose first blocks have these `links`, and on disk these `names`."""
@@ -225,8 +233,7 @@ class PagedCache:
             most = self._known(links, names, states, most)
             held = self._hold(lease, links, names, most)
             if held == most:
-                for at in range(most):
-                    self._seal(lease, tokens, at)
+                self._seal_known(lease, tokens, links, most)
                 if self._restore(lease, states, most):
                     break
                 held -= 1
@@ -275,8 +282,8 @@ class PagedCache:
 
     def _look_back(self, lease: Lease, count: int) -> None:
         """Share again what a row after `count` blocks sees and `lease` has given back."""
-        for number, (group, table) in enumerate(zip(self.groups, lease.tables, strict=True)):
-            first, behind = group.first(count * BLOCK_TOKENS), lease.behind[number]
+        for number, group in self._windowed:
+            first, behind, table = group.first(count * BLOCK_TOKENS), lease.behind[number], lease.tables[number]
             for at in reversed(range(first, min(behind, count))):
                 block = self.index.block(lease.links[at], number)
                 group.allocator.share(block)
@@ -285,7 +292,8 @@ class PagedCache:
 
     def _give_back(self, lease: Lease, position: int) -> None:
         """Nobody looks back from `position` on blocks before its windows; of these, spare ones are reused first."""
-        for number, (group, table) in enumerate(zip(self.groups, lease.tables, strict=True)):
+        for number, group in self._windowed:
+            table = lease.tables[number]
             for at in range(lease.behind[number], group.first(position)):
                 block, table[at] = table[at], NONE
                 lease.behind[number] = at + 1
@@ -347,6 +355,14 @@ class PagedCache:
                 group.allocator.remember(table[at])
                 new.append(number)
         return new
+
+    def _seal_known(self, lease: Lease, tokens: Sequence[int], links: list[int], count: int) -> None:
+        """So are the first `count` blocks, of which the first `links` are known already, if not of all groups."""
+        if all(group.disk is None for group in self.groups):
+            lease.links = links[:count]
+            return
+        for at in range(count):
+            self._seal(lease, tokens, at)
 
     def _release(self, lease: Lease, keep: int) -> None:
         for number, (group, table) in enumerate(zip(self.groups, lease.tables, strict=True)):
