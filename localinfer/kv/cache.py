@@ -367,8 +367,7 @@ class PagedCache:
     def _release(self, lease: Lease, keep: int) -> None:
         for number, (group, table) in enumerate(zip(self.groups, lease.tables, strict=True)):
             while len(table) > keep:
-                # What is released first is reused first: of a beginning its end, of a window its oldest part.
-                block = table.pop(keep if group.window else -1)
+                block = table.pop()  # the end first: it is reused before the beginning
                 if block != NONE:
                     group.allocator.release(block)
             lease.behind[number] = min(lease.behind[number], keep)

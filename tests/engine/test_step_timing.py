@@ -26,6 +26,7 @@ class Fake:
     vocab = 10
     states = 0
     prefetch = 4096
+    kv_blocks = (1 << 20,)
 
     def __init__(
         self, threads: int, seconds: dict[int, float], a_row: float = 0.0, far: dict[int, float] | None = None
@@ -44,7 +45,7 @@ class Fake:
     def step(self, tokens: Any, positions: Any, sequences: Any, tables: Any, outs: Any, logits: Any) -> None:
         assert tokens.max() < self.vocab
         assert list(positions) == list(outs) == list(range(len(tokens)))
-        assert (sequences.max(), tables.shape, logits.shape) == (0, (1, 1), (len(tokens), self.vocab))
+        assert (sequences.max(), tables.shape, logits.shape) == (0, (1, 1, 1), (len(tokens), self.vocab))
         cold = 2.0 if not self.steps else 1.0
         self.steps.append((self.threads, len(tokens)))
         self.now += cold * self.seconds[self.threads] + self.a_row * (len(tokens) - 1)

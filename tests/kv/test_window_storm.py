@@ -73,6 +73,7 @@ class Storm:
         blocks = [width + 3 if tight else SLOTS * width] * len(windows)
         self.cache = PagedCache(slots=SLOTS, context=CONTEXT, blocks=blocks, windows=windows, rows=ROWS, reuse=reuse)
         self.store = Store(self.cache)
+        self.sent: list[list[list[int]]] = [[[] for _ in range(SLOTS)] for _ in windows]
         for number, group in enumerate(self.cache.groups if disk else ()):
             group.disk = Disk(self.store, number, self.rng)
         self.live: list[tuple[Lease, list[int], int]] = []
@@ -133,9 +134,14 @@ class Storm:
             self.leave(which)
 
     def compute(self, lease: Lease, tokens: list[int], start: int) -> None:
-        """As a program: all rows are written, then each sees what is before it; nothing else is looked at."""
+        """As a program: all rows are written, then each sees what is before it; nothing else is looked at. The tables
+        are kept up to date as a runner keeps them."""
+        sent, lease.sent = lease.sent, len(lease.blocks)
         for number, group in enumerate(self.cache.groups):
             table = lease.tables[number]
+            sent_table = self.sent[number][lease.slot]
+            sent_table[sent:] = table[sent:]
+            assert sent_table == table
             for at in range(start, len(tokens)):
                 assert group.allocator.users(table[at // BLOCK_TOKENS]) == 1
                 self.store.put(number, table[at // BLOCK_TOKENS], at, tuple(tokens[: at + 1]))
@@ -206,7 +212,7 @@ def test_a_text_goes_on_at_its_end(windows: tuple[int, ...]) -> None:
 
 @pytest.mark.parametrize("windows", [(64, 0), (64,)], ids=str)
 def test_a_marked_beginning_outlives_what_comes_after_it(windows: tuple[int, ...]) -> None:
-    cache = PagedCache(slots=1, context=2048, blocks=[64, 64][: len(windows)], windows=windows, rows=50)
+    cache = PagedCache(slots=1, context=2048, blocks=[20, 64][: len(windows)], windows=windows, rows=50)
     text = [i % 251 for i in range(2000)]
     read(cache, text, marks=[320])
     assert read(cache, [*text[:320], *range(200)]) == 320, "its window was kept"
