@@ -59,7 +59,8 @@ def load_of(scheduler: Scheduler, last: Load, disk_caches: Ordered[DiskCache] = 
     """`last`, with how many run and wait, how full the cache is, and what is on disk."""
     cache = scheduler.cache
     groups = cache.groups if isinstance(cache, PagedCache) else []
-    usage = [group.allocator.usage() for group in sorted(groups, key=lambda group: group.window)] or [(0, 0, 0, 0)]
+    far_first = sorted(groups, key=lambda group: (group.window > 0, -group.window))
+    usage = [group.allocator.usage() for group in far_first] or [(0, 0, 0, 0)]
     blocks, windows = usage[0], usage[1:]
     states = cache.states if isinstance(cache, PagedCache) else None
     return replace(

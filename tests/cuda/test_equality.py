@@ -9,7 +9,7 @@ import pytest
 from localinfer import native
 from tests.cuda.cards import Move, reads_of
 from tests.native.meaning import Model, Shape, random_model
-from tests.native.running import Runner, build, some_tokens
+from tests.native.running import Rings, Runner, build, some_tokens
 from tests.native.test_equality import SHAPES
 
 pytestmark = pytest.mark.xdist_group("cuda")
@@ -67,6 +67,29 @@ def test_past_a_kv_split(name: str, kv_bits: int | list[int], graphs: bool, card
         assert np.array_equal(kept[0], kept[1]), block
     facts = native.cuda_facts(there.program)
     assert (facts["graphs"] > 0) == graphs
+
+
+@pytest.mark.parametrize("graphs", [True, False])
+@pytest.mark.parametrize("kv_bits", [4, 8, 16])
+def test_blocks_behind_a_window_are_used_again(kv_bits: int, graphs: bool, card_move: Callable[[bool], Move]) -> None:
+    model, blocks = random_model(Shape(layers=3, windows=(40, 0, 70))), [4, 12, 5]
+    programs = [build(model, kv_bits=kv_bits, move=m) for m in (None, card_move(graphs))]
+    for program in programs:
+        program.make_kv(blocks, kv_bits)
+    here, there = (Rings(program) for program in programs)
+    tokens, at = some_tokens(340, model.shape.vocab), 0
+    for rows in (40, 1, 5, 16, *[40] * 6, 1, 1, 17, 1):
+        assert np.array_equal(here.step(tokens[at : at + rows]), there.step(tokens[at : at + rows])), at
+        at += rows
+    for group, (count, size) in enumerate(zip(blocks, programs[0].kv_group_bytes, strict=True)):
+        for block in range(count):
+            kept = [np.zeros(size, np.uint8) for _ in programs]
+            for program, out in zip(programs, kept, strict=True):
+                program.read_kv(block, out, group)
+            assert np.array_equal(kept[0], kept[1]), (group, block)
+            programs[1].write_kv(block, ~kept[0], group)
+            programs[1].read_kv(block, kept[1], group)
+            assert np.array_equal(~kept[0], kept[1]), (group, block)
 
 
 def test_many_sequences_in_one_step(move: Move) -> None:

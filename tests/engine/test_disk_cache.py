@@ -223,13 +223,13 @@ def test_the_native_door(models: tuple[Path, Path]) -> None:
     with open_tiny(models[0]) as engine:
         program = engine.runner.inner.program  # type: ignore[attr-defined]
         size = program.kv_block_bytes
-        assert size * engine.scheduler.cache.count == program.kv_bytes
+        assert size * program.kv_blocks[0] == program.kv_bytes
         values = np.arange(size, dtype=np.uint8)
         program.write_kv(0, values)
         out = np.zeros(size, np.uint8)
         program.read_kv(0, out)
         assert (out == values).all()
-        for block in (engine.scheduler.cache.count, 1 << 40):
+        for block in (program.kv_blocks[0], 1 << 40):
             with pytest.raises(ValueError, match="block"):
                 program.read_kv(block, out)
             with pytest.raises(ValueError, match="block"):

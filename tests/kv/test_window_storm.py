@@ -19,7 +19,8 @@ class Store:
     """The blocks of each group: what a place was made of, which is all of its text up to there."""
 
     def __init__(self, cache: PagedCache) -> None:
-        self.made = [[[()] * BLOCK_TOKENS for _ in range(group.allocator.count)] for group in cache.groups]
+        nothing: list[Text] = [()] * BLOCK_TOKENS
+        self.made = [[list(nothing) for _ in range(group.allocator.count)] for group in cache.groups]
 
     def put(self, group: int, block: int, at: int, text: Text) -> None:
         assert block != NONE

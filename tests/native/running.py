@@ -114,5 +114,25 @@ class Runner:
         return np.concatenate(logits), hidden
 
 
+class Rings:
+    """One sequence, whose blocks behind each KV group's window are used again at once; the tables say -1 there."""
+
+    def __init__(self, program: native.Program) -> None:
+        self.program, self.at = program, 0
+
+    def step(self, tokens: Tokens) -> Floats:
+        """The logits of every row."""
+        n, groups = len(tokens), zip(self.program.kv_windows, self.program.kv_blocks, strict=True)
+        tables = np.full((len(self.program.kv_windows), 1, WIDTH), -1, np.int32)
+        for table, (window, count) in zip(tables, groups, strict=True):
+            first, end = max(0, self.at + 1 - window) // 32 if window else 0, (self.at + n - 1) // 32 + 1
+            table[0, first:end] = np.arange(first, end) % count
+        out = np.full((n, self.program.vocab), np.nan, np.float32)
+        every = np.arange(n, dtype=np.int32)
+        self.program.step(tokens, every + self.at, 0 * every, tables, every, out)
+        self.at += n
+        return out
+
+
 def some_tokens(n: int, vocab: int, seed: int = 1) -> Tokens:
     return np.random.default_rng(seed).integers(0, vocab, n).astype(np.int32)

@@ -4,12 +4,11 @@ from typing import Any
 
 import numpy as np
 import pytest
-from numpy.typing import NDArray
 
 from localinfer import native
 from localinfer.config import window_blocks
 from tests.native.meaning import Shape, random_model
-from tests.native.running import WIDTH, Runner, build, some_tokens
+from tests.native.running import WIDTH, Rings, Runner, build, some_tokens
 
 WINDOWS = (40, 0, 70)
 SHAPE = Shape(layers=4, windows=(40, 0, 70, 0))
@@ -18,27 +17,6 @@ CHUNK = 45
 
 def pools(chunk: int) -> list[int]:
     return [window_blocks(window, chunk) if window else WIDTH for window in WINDOWS]
-
-
-class Rings:
-    """One sequence, whose blocks behind each window are used again at once; the tables say -1 there."""
-
-    def __init__(self, program: native.Program, counts: list[int]) -> None:
-        self.program, self.counts, self.at = program, counts, 0
-        self.tables = np.full((len(WINDOWS), 1, WIDTH), -1, np.int32)
-
-    def step(self, tokens: NDArray[np.int32]) -> NDArray[np.float32]:
-        n = len(tokens)
-        for group, window in enumerate(WINDOWS):
-            self.tables[group] = -1
-            first = max(0, self.at + 1 - window) // 32 if window else 0
-            for block in range(first, (self.at + n - 1) // 32 + 1):
-                self.tables[group, 0, block] = block % self.counts[group]
-        out = np.full((n, self.program.vocab), np.nan, np.float32)
-        every = np.arange(n, dtype=np.int32)
-        self.program.step(tokens, every + self.at, 0 * every, self.tables, every, out)
-        self.at += n
-        return out
 
 
 @pytest.mark.parametrize("threads", [1, 2])
@@ -51,7 +29,7 @@ def test_the_same_bits_as_with_all_blocks(chunk: int, kv_bits: int | list[int], 
     for isa in native.supported_isas() if chunk == 7 else [""]:
         program = build(model, kv_bits=kv_bits, threads=threads, isa=isa)
         program.make_kv(pools(chunk), kv_bits)
-        rings = Rings(program, pools(chunk))
+        rings = Rings(program)
         found = [rings.step(tokens[i : i + chunk]) for i in range(0, len(tokens), chunk)]
         assert np.array_equal(np.concatenate(found), expected)
 
@@ -98,7 +76,7 @@ def ready() -> tuple[native.Program, dict[str, Any]]:
     """A program, and a step of two rows at position 100 of its only sequence."""
     program = build(random_model(SHAPE))
     program.make_kv([8, 12, 8], 8)
-    rings = Rings(program, [8, 12, 8])
+    rings = Rings(program)
     rings.step(some_tokens(100, program.vocab))
     n = np.arange(2, dtype=np.int32)
     tables = np.full((3, 1, 4), -1, np.int32)

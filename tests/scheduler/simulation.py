@@ -9,6 +9,7 @@ from collections.abc import Sequence as Ordered
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, field
 
+from localinfer.config import kv_blocks
 from localinfer.kv.cache import PagedCache
 from localinfer.scheduler.chunk import LEAST_ROWS, ChunkRule
 from localinfer.scheduler.scheduler import OLDEST_SHARE, Scheduler
@@ -70,14 +71,15 @@ def run(seed: int) -> Seen:
     machine = Machine(row_s * rng.uniform(1, 6), row_s, row_s * 10 ** rng.uniform(-5, -3.5), rng)
     parallel, context = rng.randint(1, 12), rng.choice([512, 1024, 4096])
     blocks = context // 32 * rng.choice([1, 1, 2, parallel])
-    cache = PagedCache(slots=parallel, context=context, blocks=blocks)
-    chunk = rng.choice([32, 64, 256, 512])
+    chunk, windows = rng.choice([32, 64, 256, 512]), rng.choice([(0,), (0,), (90, 0), (200,)])
+    each = kv_blocks(windows, kv_tokens=blocks * 32, parallel=parallel, rows=chunk)
+    cache = PagedCache(slots=parallel, context=context, blocks=each, windows=windows, rows=chunk)
     scheduler = Scheduler(cache, parallel=parallel, chunk=ChunkRule(chunk, GOAL_S, machine))
     asked = _requests(rng, context)
     seen = Seen(requests=len(asked))
     _play(scheduler, machine, asked, rng, seen)
     assert scheduler.idle
-    assert cache.available == cache.count
+    assert all(group.allocator.available == group.allocator.count for group in cache.groups)
     assert all(one.first is not None for one in asked)
     seen.preemptions = scheduler.preemptions
     return seen
@@ -129,7 +131,9 @@ def _check_batch(scheduler: Scheduler, batch: list[Work]) -> None:
     assert len(scheduler.running) <= scheduler.parallel
     decoding = sum(work.count == 1 and work.samples for work in batch)
     assert sum(work.count for work in batch) - decoding <= max(scheduler.chunk.most, LEAST_ROWS)
-    assert scheduler.cache.available >= 0
+    for work in batch:
+        assert work.sequence.lease is not None
+        assert all(len(table) * 32 >= work.end for table in work.sequence.lease.tables)
 
 
 def _commit(scheduler: Scheduler, work: Work, one: Asked, now: float, read: int) -> None:

@@ -38,6 +38,12 @@ def test_idle_says_ready_and_no_zeros() -> None:
     assert line_of(kept.head, kept.details, "$primary", 200).plain == "● 2 panes   KV 3 kept"
 
 
+def test_blocks_of_layers_with_a_window_are_told_apart() -> None:
+    both = Total(load=Load(blocks=256, used=40, shared=8, window_blocks=76, window_used=18), panes=2)
+    shown = line_of(both.head, both.details, "$primary", 200).plain
+    assert shown == "● 2 panes   KV 40/256 blocks, 18/76 in windows, 8 shared"
+
+
 def test_a_part_that_does_not_fit_is_skipped_and_the_next_one_shown() -> None:
     for width in range(10, 40):
         shown = line_of("ready", ["a" * 30, "short", "b" * 20, "c"], "$primary", width).plain

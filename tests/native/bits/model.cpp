@@ -175,7 +175,7 @@ uint64_t look_around(Program& program, const char* isa, uint64_t hash) {
 void run_model(const char* isa, size_t threads, size_t kv_bits) {
   Program program(kHidden, threads, isa, 40);
   add_all(program);
-  program.make_kv(kTexts, kv_bits);
+  program.make_kv(std::vector<size_t>(program.kv_groups(), kTexts), std::vector<size_t>(program.kv_layers(), kv_bits));
   uint64_t hash = read_text(program, isa, 0xcbf29ce484222325u);
   program.set_threads(threads + 1);
   hash = write_together(program, isa, hash);
