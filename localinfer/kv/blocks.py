@@ -150,9 +150,13 @@ class Group:
         """See `BlockStore.names`; none without a disk."""
         return () if self.disk is None else self.disk.names(tokens, count)
 
-    def on_disk(self, names: Sequence[bytes], at: int) -> bool:
-        """Is the block of `names[at]` there?"""
-        return self.disk is not None and at < len(names) and names[at] in self.disk
+    def short(self, tokens: Sequence[int], count: int) -> bytes:
+        """See `BlockStore.short`; nothing without a disk."""
+        return b"" if self.disk is None else self.disk.short(tokens, count)
+
+    def on_disk(self, name: bytes) -> bool:
+        """Is this block there?"""
+        return self.disk is not None and name in self.disk
 
     def fetch(self, name: bytes, block: int) -> bool:
         """See `BlockStore.fetch`; False without a disk."""

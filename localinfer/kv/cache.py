@@ -123,7 +123,7 @@ class PagedCache:
             if new and self._reuse:
                 self._write(lease, tokens, end, new)
         if computed % BLOCK_TOKENS == BLOCK_TOKENS - 1 and self._reuse:
-            lease.short = [group.disk.short(tokens, end) if group.disk else b"" for group in self.groups]
+            lease.short = [group.short(tokens, end) for group in self.groups]
         if self.states is not None:
             self._follow(lease, tokens, computed, accepted, self.states)
         if self._windowed:
@@ -207,7 +207,7 @@ class PagedCache:
         group, block = self.groups[number], self.index.block(links[at], number) if at < len(links) else NONE
         if block != NONE:
             return int(group.allocator.users(block) == 0)
-        return 1 if names and group.on_disk(names[number], at) else None
+        return 1 if names and at < len(names[number]) and group.on_disk(names[number][at]) else None
 
     def _cost_again(self, lease: Lease, number: int, at: int) -> int | None:
         """That of a text that goes back: what it holds costs nothing."""
@@ -225,8 +225,8 @@ class PagedCache:
 
     def _take_up(self, lease: Lease, tokens: Sequence[int]) -> None:
         """The longest beginning of `tokens` that is here or on disk is now that of `lease`, which is empty."""
-        most, whole = self._most(tokens), len(tokens) // BLOCK_TOKENS
-        names = [group.names(tokens, whole) for group in self.groups]
+        most = self._most(tokens)
+        names = [group.names(tokens, len(tokens) // BLOCK_TOKENS) for group in self.groups]
         states = () if self.states is None else self.states.names(tokens, most)
         while True:
             links = self.index.find(tokens, most)
@@ -243,7 +243,7 @@ class PagedCache:
         for group, known in zip(self.groups, names, strict=True):
             if group.disk is not None:
                 group.disk.used(known[:most])
-        if self.states is None and most < whole:
+        if self.states is None and all(len(known) > most for known in names):
             self._take_short(lease, tokens, names)
 
     def _hold(self, lease: Lease, links: Sequence[int], names: Sequence[Sequence[bytes]], count: int) -> int:
@@ -269,13 +269,11 @@ class PagedCache:
         computed. It is this text's own: it is written once more."""
         at = len(lease.links)
         for group, table, known in zip(self.groups, lease.tables, names, strict=True):
-            if group.disk is None:
-                return
             last = [known[at]] if at == self._most(tokens) else []
-            for name in (group.disk.short(tokens, at), *last):
-                if len(table) == at and name in group.disk and group.allocator.available:
+            for name in (group.short(tokens, at), *last):
+                if len(table) == at and group.on_disk(name) and group.allocator.available:
                     table.append(group.allocator.take())
-                    if not group.disk.fetch(name, table[-1]):
+                    if not group.fetch(name, table[-1]):
                         group.allocator.release(table.pop())
         if min(map(len, lease.tables)) == at:
             self._release(lease, at)

@@ -105,7 +105,7 @@ void compare_int(const KernelTable& table, const KernelTable& scalar, const Kind
       sum[m * groups + i / group] += kind.planes == 2 ? 255 * at[0] + at[k] : at[0];
     }
   const Floats scale = extreme != 0 ? some(random, sum.size(), 1.0f) : strange(random, sum.size());
-  const ActRows a{q.data(), scale.data(), sum.data(), k, groups};
+  const ActRows a{q.data(), scale.data(), sum.data(), k, groups, 0};
   Output<float> meant(kMostRows, kPanelRows);
   (scalar.*kind.kernel)(meant.data(), meant.ld(), panel.data(), k, group, &a, kMostRows);
   for (const size_t rows : kRowCounts) {
