@@ -3,6 +3,7 @@
 import math
 import random
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 from typing import Any, Literal
@@ -25,6 +26,7 @@ from localinfer.graph.weights import Checkpoint
 from localinfer.kv.blocks import NONE, blocks_for
 from localinfer.kv.cache import PagedCache
 from localinfer.scheduler.sequence import Work
+from localinfer.speculation.lookup import LookupDrafter
 from tests.engine.running import Eager, Passing, finish, make_prompts, open_tiny, rows_of, run_all, run_one, said
 from tests.engine.test_equality_sweep import drafters
 from tests.tiny import make_checkpoint
@@ -269,3 +271,42 @@ def test_a_shifted_text_goes_on(sliding: Path, truth: Callable[[int], Truth]) ->
             events = list(engine.stream(Request(tuple(PROMPTS[1][:100]), many, on_overflow="shift", keep=keep)))
             assert len(said(events, events[0].handle).token_ids) == 300
             assert truth(8).agrees(rows_of(engine))
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_everything_at_once(
+    sliding: Path, truth: Callable[[int], Truth], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, seed: int
+) -> None:
+    """Forks, edits, marks, guesses, shifts, cancelled texts, little room, and two engines one after the other."""
+    monkeypatch.setenv("LOCALINFER_HOME", str(tmp_path / "home"))
+    rng = random.Random(seed)
+    settings = {"parallel": 4, "prefill_chunk": rng.choice((32, 90)), "kv_disk_gb": rng.choice((0, 0.1))}
+    texts, cached = [SYSTEM], 0
+    for _ in range(2):
+        with open_tiny(
+            sliding, context=256, kv_tokens=rng.choice((416, 1000)), drafter=LookupDrafter(), threads=2, **settings
+        ) as engine:
+            left, asked = 24, dict[int, list[int]]()
+            while left or not engine.idle:
+                if left and rng.random() < 0.3:
+                    left -= 1
+                    start = rng.choice(texts)
+                    prompt = [
+                        *start[: rng.randint(len(start) // 2, len(start))],
+                        *rng.choice(PROMPTS)[70 : rng.randint(72, 200)],
+                    ]
+                    sampling = replace(SAMPLING, max_tokens=rng.choice((3, 40, 150)), seed=left)
+                    marks = (len(SYSTEM), rng.randint(1, len(prompt)))
+                    request = Request(tuple(prompt), sampling, "shift", keep=rng.choice((0, 5, 70)), marks=marks)
+                    asked[engine.add(request)] = prompt
+                if asked and rng.random() < 0.02:
+                    engine.cancel(rng.choice(list(asked)))
+                for event in engine.step():
+                    if isinstance(event, Finished):
+                        cached += event.stats.cached_tokens
+                        texts.append([*asked[event.handle], *event.token_ids])
+            engine.step()
+            for group in groups_of(engine).groups:
+                assert group.allocator.available == group.allocator.count
+            assert truth(8).agrees(rows_of(engine))
+    assert cached > 100
