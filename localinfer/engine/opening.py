@@ -65,16 +65,13 @@ def open_engine(
 
 def _open_native(path: Path, config: EngineConfig, backend: str, name: str, on_progress: OnProgress | None) -> "Engine":
     from localinfer.engine import step_timing
-    from localinfer.engine.disk_cache import StateBlocks
     from localinfer.engine.drafting import Target, make_speculator, wants_hidden
     from localinfer.engine.engine import StepEngine
     from localinfer.engine.generation_config import default_sampling, not_followed, token_rules
     from localinfer.engine.ngram_store import open_ngram_store
     from localinfer.engine.runner import NativeRunner
     from localinfer.formats.tokenizer import Tokenizer
-    from localinfer.graph.memory import snapshots
     from localinfer.graph.weights import Checkpoint
-    from localinfer.kv.states import States
 
     checkpoint = Checkpoint(path)
     tokenizer = Tokenizer(path)
@@ -95,10 +92,8 @@ def _open_native(path: Path, config: EngineConfig, backend: str, name: str, on_p
         wants_hidden=wants_hidden(config),
     )
     scheduler = _scheduler(config, cache, measured)
-    disk_caches, disk_states = _disk_caches(config, program, key, context, cache.groups), None
-    if program.states:
-        disk_states = _disk_cache(config, program, key, context, StateBlocks(program), "states")
-        cache.states = States(program, config.parallel, snapshots(checkpoint.graph, config.parallel), disk_states)
+    disk_caches = _disk_caches(config, program, key, context, cache.groups)
+    disk_states = _make_states(config, checkpoint, program, key, context, cache)
     target = Target(
         checkpoint=checkpoint, program=program, runner=runner, scheduler=scheduler, context=context, move=placement.move
     )
@@ -223,6 +218,26 @@ def _disk_caches(
             group.disk = one
             made.append(one)
     return made
+
+
+def _make_states(
+    config: EngineConfig,
+    checkpoint: "Checkpoint",
+    program: "native.Program",
+    key: "Key",
+    context: int,
+    cache: "PagedCache",
+) -> "DiskCache | None":
+    """Let `cache` keep recurrent states, if the program has such; those on disk, if they are wanted."""
+    from localinfer.engine.disk_cache import StateBlocks
+    from localinfer.graph.memory import snapshots
+    from localinfer.kv.states import States
+
+    if not program.states:
+        return None
+    disk = _disk_cache(config, program, key, context, StateBlocks(program), "states")
+    cache.states = States(program, config.parallel, snapshots(checkpoint.graph, config.parallel), disk)
+    return disk
 
 
 def _disk_cache(

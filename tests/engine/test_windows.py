@@ -280,7 +280,11 @@ def test_everything_at_once(
     """Forks, edits, marks, guesses, shifts, cancelled texts, little room, and two engines one after the other."""
     monkeypatch.setenv("LOCALINFER_HOME", str(tmp_path / "home"))
     rng = random.Random(seed)
-    settings = {"parallel": 4, "prefill_chunk": rng.choice((32, 90)), "kv_disk_gb": rng.choice((0, 0.1))}
+    settings: dict[str, Any] = {
+        "parallel": 4,
+        "prefill_chunk": rng.choice((32, 90)),
+        "kv_disk_gb": rng.choice((0, 0.1)),
+    }
     texts, cached = [SYSTEM], 0
     for _ in range(2):
         with open_tiny(
