@@ -85,7 +85,7 @@ class Constraint:
     def __init__(self, grammar: Grammar, tokenizer: Tokenizer, marks: Marks | None = None) -> None:
         refuse_explosive(grammar.kind, grammar.text)
         self.marks = marks
-        self.eos = frozenset(tokenizer.eos_ids)
+        self.eos, self.vocab_size = frozenset(tokenizer.eos_ids), tokenizer.vocab_size
         self._tokens = _known_tokenizer(tokenizer)
         begun = marks is not None and marks.begun
         self._direct = None if begun else self._read(grammar, _plain(grammar))
@@ -142,7 +142,7 @@ class Matching:
         bits = np.frombuffer(matcher.compute_bitmask(), np.uint8)
         if matcher.is_error():
             raise _lost(matcher)
-        return np.unpackbits(bits, bitorder="little").astype(np.bool_)
+        return np.unpackbits(bits, count=self._constraint.vocab_size, bitorder="little").view(np.bool_)
 
     def _at(self, text: list[int], *, later: bool) -> "LLMatcher":
         """The automaton behind `text`: it goes back to what is common and forward from there."""

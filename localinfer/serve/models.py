@@ -13,6 +13,7 @@ from localinfer.hub.model import LocalModel
 from localinfer.loading.opening import Opened, open_model
 from localinfer.loading.tell import Tell
 from localinfer.serve.errors import Closing
+from localinfer.text import one_line
 
 if TYPE_CHECKING:
     from localinfer.engine.protocol import Engine
@@ -95,7 +96,7 @@ class Models:
         if found is None and self._served is None:
             found = _by_alias(name)
         if found is None:
-            raise NotFound(f"the model `{name[:200]}` is not served here", hint="`/v1/models` lists those that are")
+            raise NotFound(f"the model `{one_line(name)}` is not served here", hint="`/v1/models` lists those that are")
         return found
 
     @asynccontextmanager

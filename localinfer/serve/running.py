@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import uvicorn
+from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from localinfer.errors import NotFound, UsageError
 from localinfer.serve.app import make_app
@@ -18,6 +19,9 @@ MOST_CONNECTIONS = 512
 
 UNACKNOWLEDGED_MS = 60_000
 """Milliseconds after which the system drops a connection whose other end takes nothing."""
+
+HEAD_S = 30.0
+"""Seconds that a new connection has to ask something."""
 
 LAST_WORDS_S = 5
 """Seconds that connections have to be told that the server ends."""
@@ -72,7 +76,7 @@ async def run(service: Service, door: Door, found: socket.socket, ready: Callabl
     config = uvicorn.Config(
         app,
         loop="asyncio",
-        http="h11",
+        http=_Protocol,
         ws="none",
         lifespan="off",
         log_config=None,
@@ -87,8 +91,33 @@ async def run(service: Service, door: Door, found: socket.socket, ready: Callabl
     try:
         await server.serve(sockets=[found])
     finally:
+        found.close()
         await service.models.close()
     return server.signal
+
+
+class _Protocol(H11Protocol):
+    """uvicorn's, which waits no longer than `HEAD_S` for the head of a connection's first request."""
+
+    _head: asyncio.TimerHandle | None = None
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        super().connection_made(transport)
+        self._head = self.loop.call_later(HEAD_S, transport.close)
+
+    def data_received(self, data: bytes) -> None:
+        super().data_received(data)
+        if self.cycle is not None:
+            self._forget_head()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._forget_head()
+        super().connection_lost(exc)
+
+    def _forget_head(self) -> None:
+        if self._head is not None:
+            self._head.cancel()
+            self._head = None
 
 
 class _Server(uvicorn.Server):

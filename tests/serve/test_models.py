@@ -15,7 +15,7 @@ from localinfer.hub.model import LocalModel
 from localinfer.hub.resolve import resolve
 from localinfer.loading.fitting import check_fit
 from localinfer.loading.tell import Tell
-from localinfer.serve import http
+from localinfer.serve import http, running
 from localinfer.serve.app import make_app
 from localinfer.serve.models import Models, Served
 from localinfer.serve.service import Service
@@ -162,3 +162,26 @@ async def test_a_stream_that_nobody_takes_is_no_longer_written(
         assert len(reader.messages) == (5 if stream else 0)
     finally:
         await models.close()
+
+
+async def test_a_connection_that_asks_nothing_is_closed(two: list[Served], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nor does it help to send the head a byte at a time; who has asked is waited for."""
+    monkeypatch.setattr(running, "HEAD_S", 0.5)
+    async with models_of(two) as models:
+        service, found = Service(models, parallel=1, queue=0, tell=Tell()), running.listen("127.0.0.1", 0)
+        ready = asyncio.Event()
+        host, port = found.getsockname()
+        serving = asyncio.create_task(running.run(service, running.Door(host, port), found, ready.set))
+        await asyncio.wait_for(ready.wait(), PATIENCE_S)
+        silent, slow, good = [await asyncio.open_connection(host, port) for _ in range(3)]
+        slow[1].write(b"GET /health HT")
+        good[1].write(b"GET /health HTTP/1.1\r\nHost: localhost\r\n\r\n")
+        assert (await asyncio.wait_for(good[0].readline(), PATIENCE_S)).startswith(b"HTTP/1.1 200")
+        for reader, _ in (silent, slow):
+            assert await asyncio.wait_for(reader.read(), PATIENCE_S) == b""
+        good[1].write(b"GET /health HTTP/1.1\r\nHost: localhost\r\n\r\n")
+        await asyncio.wait_for(good[0].readuntil(b"HTTP/1.1 200"), PATIENCE_S)
+        for _, writer in (silent, slow, good):
+            writer.close()
+        serving.cancel()
+        await asyncio.wait({serving})
