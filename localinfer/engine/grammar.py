@@ -41,11 +41,16 @@ _LIMITS: dict[str, Any] = {"step_lexer_fuel": 100_000, "verbose_errors": False}
 """Work that reading a form, and one step in it, may take; far more than schemas in use need."""
 
 
+_SPACE = r"[\x20\x0A\x0D\x09]{1,40}"
+"""What may stand between the words of JSON: enough for lines and indents, and no model can go on with it for ever."""
+
+
 @dataclass(frozen=True, slots=True)
 class Grammar:
-    """The form of an answer. `text` is a JSON schema, or a regular expression for the whole of it."""
+    """The form of an answer. `text` is a JSON schema, a regular expression for the whole of it, or rules in Lark's way
+    of writing, one a line, of which `answer` is the whole."""
 
-    kind: Literal["json_schema", "regex"]
+    kind: Literal["json_schema", "regex", "lark"]
     text: str
 
     def __post_init__(self) -> None:
@@ -57,7 +62,7 @@ class Grammar:
 
     @property
     def word(self) -> str:
-        return "schema" if self.kind == "json_schema" else "expression"
+        return {"json_schema": "schema", "regex": "expression"}.get(self.kind, "form")
 
 
 ANY_OBJECT = Grammar("json_schema", '{"type": "object"}')
@@ -172,6 +177,8 @@ def _plain(grammar: Grammar) -> str:
 
     if grammar.kind == "regex":
         return LLMatcher.grammar_from_regex(grammar.text)
+    if grammar.kind == "lark":
+        return LLMatcher.grammar_from_lark(f"start: answer\n{grammar.text}")
     return LLMatcher.grammar_from_json_schema(_schema(grammar))
 
 
@@ -179,8 +186,13 @@ def _behind_thinking(grammar: Grammar) -> str:
     """The same, behind the line breaks that models write there."""
     from llguidance import LLMatcher
 
-    body = f"%json {_schema(grammar)}" if grammar.kind == "json_schema" else f"/{_escaped(grammar.text)}/"
-    return LLMatcher.grammar_from_lark(f"start: BREAKS? answer\nBREAKS: /\\n{{1,2}}/\nanswer: {body}\n")
+    if grammar.kind == "lark":
+        rules = grammar.text
+    elif grammar.kind == "json_schema":
+        rules = f"answer: %json {_schema(grammar)}\n"
+    else:
+        rules = f"answer: /{_escaped(grammar.text)}/\n"
+    return LLMatcher.grammar_from_lark(f"start: BREAKS? answer\nBREAKS: /\\n{{1,2}}/\n{rules}")
 
 
 def _escaped(expression: str) -> str:
@@ -200,7 +212,7 @@ def _schema(grammar: Grammar) -> str:
         raise UsageError(f"the schema is no JSON: {one_line(str(error), 100)}", hint="give a JSON schema") from None
     if not isinstance(schema, dict | bool):
         raise UsageError("the schema is neither an object nor true or false", hint="give a JSON schema")
-    return json.dumps(schema)
+    return json.dumps({**schema, "x-guidance": {"whitespace_pattern": _SPACE}} if isinstance(schema, dict) else schema)
 
 
 _tokenizers: "WeakKeyDictionary[Tokenizer, LLTokenizer]" = WeakKeyDictionary()

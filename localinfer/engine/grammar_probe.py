@@ -31,7 +31,8 @@ MOST_UNFOLDED = 100_000
 def refuse_explosive(kind: str, text: str) -> None:
     """Raise `UsageError` for a form that takes too long or too much memory to read; each is tried once. One that is
     wrong in another way passes: whoever reads it says why."""
-    for expression in [text] if kind == "regex" else _patterns(text):
+    schemas = re.findall("%json (.*)", text) if kind == "lark" else [text]
+    for expression in [text] if kind == "regex" else [one for schema in schemas for one in _patterns(schema)]:
         if (length := unfolded(expression)) > MOST_UNFOLDED:
             raise UsageError(
                 f"`{one_line(expression, 60)}` has {length} parts with its counts written out, over {MOST_UNFOLDED}",
@@ -110,9 +111,15 @@ def main() -> None:
     asked = json.loads(sys.stdin.buffer.read())
     tokens = LLTokenizer(TokenizerWrapper(_Bytes()))
     _bound(asked["seconds"])
-    plain = LLMatcher.grammar_from_regex if asked["kind"] == "regex" else LLMatcher.grammar_from_json_schema
+    text = asked["text"]
     try:
-        matcher = LLMatcher(tokens, plain(asked["text"]), log_level=0)
+        if asked["kind"] == "lark":  # tokens by their numbers mean nothing here
+            plain = LLMatcher.grammar_from_lark("start: answer\n" + re.sub(r"<\[[0-9]+\]>", '"x"', text))
+        elif asked["kind"] == "regex":
+            plain = LLMatcher.grammar_from_regex(text)
+        else:
+            plain = LLMatcher.grammar_from_json_schema(text)
+        matcher = LLMatcher(tokens, plain, log_level=0)
     except ValueError:
         return
     if not matcher.is_error():

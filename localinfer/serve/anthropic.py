@@ -14,7 +14,7 @@ from localinfer.serve.fields import Fields
 from localinfer.serve.http import Dialect, sse
 from localinfer.serve.models import Held
 from localinfer.serve.service import Service
-from localinfer.serve.tools import tool
+from localinfer.serve.tools import Choice, choice_of, tool
 from localinfer.serve.writing import Answer
 
 _TOOL_FIELDS = {"type", "name", "description", "input_schema", "cache_control", "strict", "eager_input_streaming"}
@@ -29,7 +29,7 @@ def understand(fields: Fields) -> tuple[Ask, "Shape"]:
 
 def _ask(fields: Fields, max_tokens: int | None) -> Ask:
     system, turns = conversation_of(_messages(fields.objects("messages")), _system(fields))
-    tools, one_call = _tools(fields)
+    choice = _choice_of(fields)
     sampling = sampling_of(fields, max_tokens=max_tokens)
     fields.only("service_tier", "auto", "standard_only")
     fields.labels("metadata", "cache_control")
@@ -39,8 +39,7 @@ def _ask(fields: Fields, max_tokens: int | None) -> Ask:
         stream=fields.flag("stream"),
         system=system,
         turns=turns,
-        tools=tools,
-        one_call=one_call,
+        choice=choice,
         variables=_thinking(fields),
     )
 
@@ -115,8 +114,7 @@ def _result(block: Mapping[str, Any], where: str) -> dict[str, Any]:
     return {"role": "tool", "tool_call_id": block.get("tool_use_id"), "content": content}
 
 
-def _tools(fields: Fields) -> tuple[tuple[Mapping[str, Any], ...], bool]:
-    """The tools that may be called, and whether only one call is wanted."""
+def _choice_of(fields: Fields) -> Choice:
     found = list[Mapping[str, Any]]()
     for at, one in enumerate(fields.objects("tools")):
         where = f"tools.{at}"
@@ -125,14 +123,13 @@ def _tools(fields: Fields) -> tuple[tuple[Mapping[str, Any], ...], bool]:
             name = odd[0][:80] if odd else "type"
             raise Refused(f"{where}.{name}", f"`{where}.{name}` is not supported here")
         found.append(tool(one.get("name"), one.get("description"), one.get("input_schema"), where))
-    choice = fields.inner("tool_choice")
-    if choice is None:
-        return tuple(found), False
-    kind, one_call = choice.take("type"), choice.flag("disable_parallel_tool_use")
+    choice = fields.inner("tool_choice") or Fields({"type": "auto"}, "tool_choice")
+    kind = choice.one_of("type", "auto", "none", "any", "tool")
+    wanted = choice.text("name")
+    one_call = choice.flag("disable_parallel_tool_use")
     choice.done()
-    if kind not in ("auto", "none"):
-        raise choice.wrong("type", "must be `auto` or `none`", hint="calls cannot be forced")
-    return () if kind == "none" else tuple(found), one_call
+    ours = {"any": "required", "tool": "named"}.get(kind or "", kind)
+    return choice_of(tuple(found), ours, wanted, parallel=not one_call)
 
 
 def _thinking(fields: Fields) -> dict[str, Any]:

@@ -8,6 +8,7 @@ from localinfer.chats.apart import Apart, written_by
 from localinfer.chats.calls import Calls
 from localinfer.chats.chat import Chat
 from localinfer.chats.checks import checker
+from localinfer.chats.forcing import forced
 from localinfer.chats.forms import thinks
 from localinfer.chats.saying import Saying
 from localinfer.chats.template import Message
@@ -17,6 +18,7 @@ from localinfer.engine.grammar import Grammar
 from localinfer.errors import ContextOverflow
 from localinfer.serve.errors import Refused
 from localinfer.serve.fields import blamed
+from localinfer.serve.tools import NO_TOOLS, Choice
 
 if TYPE_CHECKING:
     from localinfer.engine.grammar import Constraint
@@ -45,9 +47,8 @@ class Ask:
     """Texts or tokens to be gone on with as they are, where there is no conversation."""
     special: bool = False
     """Whether what spells a control token in `prompts` is that token."""
-    tools: tuple[Mapping[str, Any], ...] = ()
-    one_call: bool = False
-    """Whether the answer ends behind its first call."""
+    choice: Choice = NO_TOOLS
+    """The tools, and whether one must be called."""
     variables: Mapping[str, Any] = field(default_factory=dict)
     """What else the chat template may read."""
     grammar: Grammar | None = None
@@ -105,26 +106,31 @@ def _plain(ask: Ask, prompt: str | tuple[int, ...], engine: "Engine") -> _Prompt
 
 
 def _conversation(ask: Ask, engine: "Engine") -> _Prompt:
-    template = (engine.tools_template if ask.tools else None) or engine.chat_template or ""
+    tools = ask.choice.tools
+    template = (engine.tools_template if tools else None) or engine.chat_template or ""
     if (ask.context or 0) > engine.context_size:
         size = engine.context_size
         raise Refused("num_ctx", f"the context is {size} tokens", hint="serve with a larger `--ctx-size`")
-    if ask.grammar is not None and ask.tools:
+    if ask.grammar is not None and ask.choice.tools:
         raise Refused("response_format", "a form of the answer does not go with tools", hint="leave one of them out")
     with blamed("tools"):
-        written = written_by(engine) if ask.tools else None
-        check = checker(ask.tools)
+        written = written_by(engine) if tools else None
+        check = checker(tools)
+    grammar, field = ask.grammar, "response_format"
+    if written and ask.choice.forced:
+        with blamed("tool_choice"):
+            grammar, field = forced(written, ask.choice.forced), "tool_choice"
     variables = _read_variables(ask.variables, template)
-    chat = Chat(engine, system=ask.system, variables=variables, grammar=ask.grammar)
+    chat = Chat(engine, system=ask.system, variables=variables, grammar=grammar)
     _refuse_much(ask.turns, engine)
-    tokens = chat.tokens_of_turns(ask.turns, ask.tools)
+    tokens = chat.tokens_of_turns(ask.turns, tools)
     begun = thinks(engine, tokens)
 
     def saying() -> Saying:
         thinking = None if begun is None else Thinking(begun=begun)
         return Saying(thinking, Calls(written.way, check) if written else None)
 
-    with blamed("response_format"):
+    with blamed(field):
         constraint = chat.constraint(ask.turns, tokens)
     marks = chat.marks(ask.turns, tokens)
     return _Prompt(tuple(tokens), saying, marks, constraint, written.hidden if written else None)

@@ -19,7 +19,7 @@ from localinfer.serve.forms import form_of_ollama
 from localinfer.serve.http import Dialect, compact
 from localinfer.serve.models import Held, Served
 from localinfer.serve.service import Service
-from localinfer.serve.tools import tools_of
+from localinfer.serve.tools import Choice, tools_of
 from localinfer.serve.writing import Answer
 
 _SPEED = ("num_batch", "num_gpu", "main_gpu", "num_thread", "use_mmap", "use_mlock", "numa", "low_vram", "num_keep")
@@ -30,8 +30,8 @@ def understand_chat(fields: Fields) -> tuple[Ask, "Shape"]:
     """The request, and how its answer is spelled. Raises `Refused`."""
     listed = [_message(one) for one in fields.objects("messages")]
     system, turns = conversation_of(listed) if listed else (None, ())  # without messages the model is only opened
-    tools = tools_of(fields.objects("tools"))
-    ask = Ask(**_alike(fields), system=system, turns=turns, tools=tools)
+    choice = Choice(tools_of(fields.objects("tools")))
+    ask = Ask(**_alike(fields), system=system, turns=turns, choice=choice)
     return ask, Shape(chat=True)
 
 

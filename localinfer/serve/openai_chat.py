@@ -1,6 +1,6 @@
 """`/v1/chat/completions`, as OpenAI's clients speak it."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from time import time
 from typing import Any
 
@@ -21,7 +21,7 @@ from localinfer.serve.fields import Fields
 from localinfer.serve.forms import form_of_chat
 from localinfer.serve.http import Dialect, sse
 from localinfer.serve.models import Held
-from localinfer.serve.tools import tools_of
+from localinfer.serve.tools import Choice, choice_of, tools_of
 from localinfer.serve.writing import Answer
 
 DONE = b"data: [DONE]\n\n"
@@ -42,7 +42,7 @@ def understand(fields: Fields) -> tuple[Ask, "Shape"]:
     """The request, and how its answers are spelled. Raises `Refused`."""
     system, turns = conversation_of(fields.objects("messages"))
     stream, include_usage = streaming(fields)
-    tools, one_call = _tools(fields)
+    choice = _choice_of(fields)
     n = fields.whole("n", 1, MOST_ANSWERS) or 1
     refuse_unsupported(fields)
     fields.only("logprobs", False)
@@ -56,8 +56,7 @@ def understand(fields: Fields) -> tuple[Ask, "Shape"]:
         stream=stream,
         system=system,
         turns=turns,
-        tools=tools,
-        one_call=one_call,
+        choice=choice,
         variables=variables_of(fields),
         grammar=form_of_chat(fields),
     )
@@ -94,13 +93,18 @@ def _max_tokens(fields: Fields) -> int | None:
     return new if old is None else old
 
 
-def _tools(fields: Fields) -> tuple[tuple[Mapping[str, Any], ...], bool]:
-    """The tools that may be called, and whether only one call is wanted."""
-    tools = tools_of(fields.objects("tools"))
-    choice, parallel = fields.take("tool_choice"), fields.flag("parallel_tool_calls", True)
-    if choice not in (None, "auto", "none"):
-        raise fields.wrong("tool_choice", "must be `auto` or `none`", hint="calls cannot be forced")
-    return () if choice == "none" else tools, not parallel
+def _choice_of(fields: Fields) -> Choice:
+    tools, parallel = tools_of(fields.objects("tools")), fields.flag("parallel_tool_calls", True)
+    choice = fields.take("tool_choice")
+    if isinstance(choice, dict):
+        inner = fields.inner("tool_choice") or Fields({})
+        inner.one_of("type", "function")
+        function = inner.inner("function") or Fields({}, "tool_choice.function")
+        name = function.needed_text("name")
+        function.done()
+        inner.done()
+        return choice_of(tools, "named", name, parallel=parallel)
+    return choice_of(tools, fields.one_of("tool_choice", "auto", "none", "required"), None, parallel=parallel)
 
 
 class Shape:

@@ -14,7 +14,7 @@ from localinfer.serve.fields import Fields
 from localinfer.serve.forms import form_of_response
 from localinfer.serve.http import Dialect, sse
 from localinfer.serve.models import Held
-from localinfer.serve.tools import tool
+from localinfer.serve.tools import Choice, choice_of, tool
 from localinfer.serve.writing import Answer
 
 Json = dict[str, Any]
@@ -25,7 +25,7 @@ def understand(fields: Fields) -> tuple[Ask, "Shape"]:
     instructions = fields.text("instructions")
     system, turns = conversation_of(_messages(fields), instructions)
     max_tokens = fields.whole("max_output_tokens", 1, MOST_TOKENS)
-    tools, one_call = _tools(fields)
+    choice = _choice_of(fields)
     sampling = sampling_of(fields, max_tokens=max_tokens)
     fields.only("store", False)
     fields.only("background", False)
@@ -44,15 +44,14 @@ def understand(fields: Fields) -> tuple[Ask, "Shape"]:
         stream=fields.flag("stream"),
         system=system,
         turns=turns,
-        tools=tools,
-        one_call=one_call,
+        choice=choice,
         variables=_effort(fields),
         grammar=grammar,
     )
     settings = {
         "instructions": instructions,
         "max_output_tokens": max_tokens,
-        "parallel_tool_calls": not one_call,
+        "parallel_tool_calls": not choice.one_call,
         "temperature": sampling.get("temperature"),
         "top_p": sampling.get("top_p"),
         "tool_choice": fields.take("tool_choice") or "auto",
@@ -75,8 +74,7 @@ def _effort(fields: Fields) -> Json:
     return {} if effort is None else {"reasoning_effort": effort}
 
 
-def _tools(fields: Fields) -> tuple[tuple[Mapping[str, Any], ...], bool]:
-    """The functions that may be called, and whether only one call is wanted."""
+def _choice_of(fields: Fields) -> Choice:
     found = list[Mapping[str, Any]]()
     for at, one in enumerate(fields.objects("tools")):
         where = f"tools.{at}"
@@ -86,9 +84,14 @@ def _tools(fields: Fields) -> tuple[tuple[Mapping[str, Any], ...], bool]:
             raise Refused(f"{where}.{name}", f"`{where}.{name}` is not supported here", hint="only functions are")
         found.append(tool(one.get("name"), one.get("description"), one.get("parameters"), where))
     choice, parallel = fields.take("tool_choice"), fields.flag("parallel_tool_calls", True)
-    if choice not in (None, "auto", "none"):
-        raise fields.wrong("tool_choice", "must be `auto` or `none`", hint="calls cannot be forced")
-    return () if choice == "none" else tuple(found), not parallel
+    if isinstance(choice, dict):
+        inner = fields.inner("tool_choice") or Fields({})
+        inner.one_of("type", "function")
+        name = inner.needed_text("name")
+        inner.done()
+        return choice_of(tuple(found), "named", name, parallel=parallel)
+    kind = fields.one_of("tool_choice", "auto", "none", "required")
+    return choice_of(tuple(found), kind, None, parallel=parallel)
 
 
 def _messages(fields: Fields) -> list[Json]:

@@ -39,7 +39,7 @@ class Service:
             with self._place(held, ask.n * max(1, len(ask.prompts))):
                 tasks = await asyncio.to_thread(tasks_of, ask, held.engine)
                 try:
-                    writing = Writing(held.engine, tasks, one_call=ask.one_call)
+                    writing = Writing(held.engine, tasks, one_call=ask.choice.one_call)
                 except ContextOverflow as error:
                     raise ContextOverflow(
                         error.message, hint="send less, or serve with a larger `--ctx-size`"

@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from localinfer.serve.errors import Refused
@@ -38,3 +39,32 @@ def _tool(one: Mapping[str, Any], where: str) -> Mapping[str, Any]:
     if odd:
         raise Refused(f"{where}.{odd[0][:80]}", f"`{where}.{odd[0][:80]}` is not supported here")
     return tool(function.get("name"), function.get("description"), function.get("parameters"), where)
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """The tools of a request, and what is to be made of them."""
+
+    tools: tuple[Mapping[str, Any], ...] = ()
+    one_call: bool = False
+    """Whether the answer ends behind its first call."""
+    forced: tuple[Mapping[str, Any], ...] = ()
+    """Those of which one must be called, if one must."""
+
+
+NO_TOOLS = Choice()
+
+
+def choice_of(
+    tools: tuple[Mapping[str, Any], ...], kind: str | None, name: object, *, parallel: bool, field: str = "tool_choice"
+) -> Choice:
+    """`kind` is `auto`, `none`, `required`, or `named` with the `name` of the one to be called. Raises `Refused`."""
+    if kind == "none":
+        return NO_TOOLS
+    if kind in (None, "auto"):
+        return Choice(tools, not parallel)
+    forced = tuple(one for one in tools if kind == "required" or one["function"]["name"] == name)
+    if not forced:
+        named = f" `{str(name)[:100]}`" if kind == "named" else ""
+        raise Refused(field, f"`{field}` wants a call of a tool{named} that is not there", hint="send it in `tools`")
+    return Choice(tools, True, forced)

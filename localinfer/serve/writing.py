@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 
 from localinfer.chats.apart import joined
@@ -49,6 +49,8 @@ class Writing:
         self._heard: asyncio.Queue[tuple[int, list[Event] | BaseException]] = asyncio.Queue()
         self._handles: dict[int, int] = {}
         self._tasks = tasks
+        self._cut = set[int]()
+        """Texts that have said enough, and are only waited for to end."""
         self.answers = [Answer(task.request.sampling.seed, len(task.request.prompt)) for task in tasks]
         loop = asyncio.get_running_loop()
 
@@ -81,7 +83,7 @@ class Writing:
 
     def close(self) -> None:
         """End all that has not ended."""
-        for handle in self._handles.values():
+        for handle in list(self._handles.values()):
             self._engine.cancel(handle)
         self._handles.clear()
 
@@ -90,31 +92,23 @@ class Writing:
         answer, apart = self.answers[index], self._tasks[index].apart
         parts = list[Said]()
         for event in events:
-            if answer.reason is not None:
-                break
             match event:
-                case Text():
+                case Text() if index not in self._cut:
                     answer.reasoning_tokens += len(event.token_ids) if apart.saying.reasons else 0
                     parts.append(apart.push(event))
+                    if self._one_call and parts[-1].calls:
+                        parts[-1] = replace(parts[-1], calls=parts[-1].calls[:1])
+                        self._cut.add(index)
+                        self._engine.cancel(event.handle)
                 case Stats():
                     answer.stats = event
                 case Finished():
                     self._handles.pop(index, None)
                     event.raise_error()
-                    parts.append(apart.finish(event))
-                    answer.reason, answer.stop = event.reason, event.stop
-                    answer.token_ids, answer.stats = event.token_ids, event.stats
-            if self._one_call and parts and parts[-1].calls and answer.reason is None:
-                self._end(index, parts)
+                    if index not in self._cut:
+                        parts.append(apart.finish(event))
+                    answer.reason = "stop" if index in self._cut else event.reason
+                    answer.token_ids, answer.stats, answer.stop = event.token_ids, event.stats, event.stop
         said = joined(parts)
         answer.add(said)
         return said
-
-    def _end(self, index: int, parts: list[Said]) -> None:
-        """One call was wanted, and it is there."""
-        answer = self.answers[index]
-        parts[-1] = Said(parts[-1].content, parts[-1].reasoning, parts[-1].calls[:1])
-        answer.reason = "stop"
-        handle = self._handles.pop(index, None)
-        if handle is not None:
-            self._engine.cancel(handle)

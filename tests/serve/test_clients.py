@@ -11,7 +11,7 @@ import pytest
 
 from tests.serve.conftest import PATIENCE_S, Server
 from tests.serve.scripts import BROKEN
-from tests.serve.test_tools import CITY, WEATHER, caller, models
+from tests.serve.test_tools import CITY, CLOSED, WEATHER, caller, models
 
 pytestmark = pytest.mark.xdist_group("serve")
 __all__ = ["caller", "models"]
@@ -59,6 +59,13 @@ class TestAnthropic:
         messages += [{"role": "assistant", "content": whole.content}, {"role": "user", "content": [result]}]
         last = client.messages.create(**asked, messages=messages)
         assert [block.text for block in last.content if block.type == "text"] == ["It is sunny in Paris."]
+
+    @pytest.mark.parametrize("choice", [{"type": "any"}, {"type": "tool", "name": "weather"}], ids=str)
+    def test_a_forced_call(self, client: Any, models: dict[str, str], choice: Any) -> None:
+        tool = {"name": "weather", "input_schema": CLOSED}
+        asked: Any = {"model": models["broken"], "max_tokens": 100, "tools": [tool], "tool_choice": choice}
+        message = client.messages.create(**asked, messages=[{"role": "user", "content": QUESTION}])
+        assert [block.name for block in message.content] == ["weather"]
 
     def test_limits_stops_and_refusals(self, client: Any, models: dict[str, str]) -> None:
         asked: Any = {"model": models["hermes"], "messages": [{"role": "user", "content": "x"}]}
@@ -175,6 +182,12 @@ class TestResponses:
         said += [item.model_dump(exclude_none=True, exclude={"parsed_arguments"}) for item in first.output]
         said.append({"type": "function_call_output", "call_id": call.call_id, "output": "sunny"})
         assert client.responses.create(**asked, input=said).output_text == "It is sunny in Paris."
+
+    @pytest.mark.parametrize("choice", ["required", {"type": "function", "name": "weather"}], ids=str)
+    def test_a_forced_call(self, client: Any, models: dict[str, str], choice: Any) -> None:
+        tool = {**self.TOOL, "parameters": CLOSED}
+        asked: Any = {"model": models["broken"], "tools": [tool], "tool_choice": choice, "max_output_tokens": 100}
+        assert [item.name for item in client.responses.create(**asked, input=QUESTION).output] == ["weather"]
 
     def test_a_broken_call_is_text(self, client: Any, models: dict[str, str]) -> None:
         asked: Any = {"model": models["broken"], "tools": [self.TOOL], "input": "x", "temperature": 0}

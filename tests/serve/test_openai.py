@@ -142,6 +142,7 @@ REFUSED = [
     ({"stream": True, "stream_options": {"more": 1}}, "stream_options.more"),
     ({"response_format": {"type": "xml"}}, "response_format.type"),
     ({"tool_choice": "required"}, "tool_choice"),
+    ({"tool_choice": "perhaps"}, "tool_choice"),
     ({"functions": []}, "functions"),
     ({"temprature": 1}, "temprature"),
     ({"reasoning_effort": "low"}, "reasoning_effort"),

@@ -107,10 +107,46 @@ def test_reasoning_is_counted(client: openai.OpenAI, models: dict[str, str]) -> 
 
 def test_one_call_where_one_is_wanted(client: openai.OpenAI, models: dict[str, str], caller: Server) -> None:
     asked: Any = {"model": models["hermes"], "tools": [WEATHER], "temperature": 0, "messages": ASKED}
-    choice = client.chat.completions.create(**asked, parallel_tool_calls=False).choices[0]
+    answer = client.chat.completions.create(**asked, parallel_tool_calls=False)
+    (choice,) = answer.choices
+    assert answer.usage is not None
+    assert answer.usage.completion_tokens >= len(CALLS["hermes"])
+    assert answer.usage.prompt_tokens > 0
     assert choice.finish_reason == "tool_calls"
     assert len(choice.message.tool_calls or []) == 1
     until(caller.is_idle)
+
+
+CLOSED: Any = {**CITY, "properties": {"city": {"enum": ["Rome", "Oslo"]}}, "additionalProperties": False}
+FORCED: Any = {"type": "function", "function": {**WEATHER["function"], "parameters": CLOSED}}
+
+
+@pytest.mark.parametrize("way", ["hermes", "mistral", "llama3", "broken"])
+@pytest.mark.parametrize("choice", ["required", {"type": "function", "function": {"name": "weather"}}], ids=str)
+def test_a_call_can_be_forced(client: openai.OpenAI, models: dict[str, str], way: str, choice: Any) -> None:
+    """These models call by script, which the schema does not take: the form leads them through it."""
+    asked: Any = {"model": models[way], "tools": [FORCED], "temperature": 1, "messages": ASKED, "seed": 4}
+    whole = client.chat.completions.create(**asked, tool_choice=choice, max_tokens=200).choices[0]
+    with client.chat.completions.stream(**asked, tool_choice=choice, max_tokens=200) as stream:
+        streamed = stream.get_final_completion().choices[0]
+    for one in (whole, streamed):
+        assert one.finish_reason == "tool_calls"
+        (call,) = one.message.tool_calls or []
+        assert call.type == "function"
+        assert call.function.name == "weather"
+        assert json.loads(call.function.arguments)["city"] in ("Rome", "Oslo")
+
+
+@pytest.mark.parametrize(
+    ("way", "choice"), [("lfm2", "required"), ("hermes", {"type": "function", "function": {"name": "nobody"}})], ids=str
+)
+def test_a_call_that_cannot_be_forced_is_refused(
+    client: openai.OpenAI, models: dict[str, str], way: str, choice: Any
+) -> None:
+    asked: Any = {"model": models[way], "tools": [FORCED], "messages": ASKED}
+    with pytest.raises(openai.BadRequestError) as caught:
+        client.chat.completions.create(**asked, tool_choice=choice)
+    assert caught.value.param == "tool_choice"
 
 
 def test_a_stop_string_within_a_call_cuts_it(client: openai.OpenAI, models: dict[str, str]) -> None:
