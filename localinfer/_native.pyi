@@ -185,6 +185,29 @@ class Program:
         with `taps` [length * hidden], the oldest row's first.
         """
 
+    def moe(
+        self,
+        norm: NDArray[numpy.float32],
+        eps: float,
+        router: Weight,
+        experts: Sequence[tuple[Weight, Weight]],
+        top_k: int,
+        score: str,
+        renormalise: bool,
+        scale: float,
+        activation: str,
+        choice_bias: NDArray[numpy.float32] | None = None,
+        shared: tuple[Weight, Weight] | None = None,
+        shared_gated: bool = False,
+        post_norm: NDArray[numpy.float32] | None = None,
+    ) -> None:
+        """
+        x += the sum over the `top_k` experts that a row's `router` chose, ascending, of weight * down(act(gate) *
+        up), each a pair of gate_up (interleaved) and down; weights are the scores (`softmax` over all, `sigmoid`),
+        renormalised to a sum of 1 or not, times `scale`. The shared expert takes every row, by the sigmoid of the
+        router's second part with `shared_gated`.
+        """
+
     def head(self, norm: NDArray[numpy.float32], eps: float, weight: Weight, softcap: float = 0.0) -> None:
         """logits = weight * norm(x); with `softcap` c, c * tanh(logits / c)."""
 

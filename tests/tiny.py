@@ -24,6 +24,9 @@ Family = Literal[
     "lfm2",
     "ministral",
     "mistral3",
+    "mixtral",
+    "qwen2_moe",
+    "qwen3_moe",
     "seed_oss",
     "smollm3",
 ]
@@ -31,10 +34,20 @@ Dtype = Literal["bfloat16", "float16", "float32"]
 Tensor = NDArray[np.float32]
 Json = dict[str, Any]
 
-DISTINCT: tuple[Family, ...] = ("llama", "mistral", "qwen2", "qwen3", "gemma3_text", "gemma3", "lfm2")
+DISTINCT: tuple[Family, ...] = (
+    "llama",
+    "mistral",
+    "qwen2",
+    "qwen3",
+    "gemma3_text",
+    "gemma3",
+    "lfm2",
+    "qwen2_moe",
+    "qwen3_moe",
+)
 """Families that differ in what is computed; the others in what config.json says, and where tensors lie."""
 
-FAMILIES: tuple[Family, ...] = (*DISTINCT, "ministral", "mistral3", "seed_oss", "smollm3")
+FAMILIES: tuple[Family, ...] = (*DISTINCT, "ministral", "mistral3", "mixtral", "seed_oss", "smollm3")
 SPECIALS = {"<|bos|>": 256, "<|im_start|>": 257, "<|im_end|>": 258}
 BOS, IM_START, IM_END = SPECIALS.values()
 
@@ -118,6 +131,9 @@ ARCHITECTURES: dict[Family, str] = {
     "lfm2": "Lfm2ForCausalLM",
     "ministral": "MinistralForCausalLM",
     "mistral3": "MistralForCausalLM",
+    "mixtral": "MixtralForCausalLM",
+    "qwen2_moe": "Qwen2MoeForCausalLM",
+    "qwen3_moe": "Qwen3MoeForCausalLM",
     "seed_oss": "SeedOssForCausalLM",
     "smollm3": "SmolLM3ForCausalLM",
 }
@@ -156,6 +172,30 @@ FAMILY_FIELDS: dict[Family, Json] = {
         "layer_types": ["sliding_attention", "full_attention"],
     },
     "mistral3": {"hidden_act": "silu", "sliding_window": None},
+    "mixtral": {"hidden_act": "silu", "sliding_window": None, "num_local_experts": 4, "num_experts_per_tok": 2},
+    "qwen2_moe": {
+        "hidden_act": "silu",
+        "use_sliding_window": False,
+        "sliding_window": 8,
+        "max_window_layers": 1,
+        "qkv_bias": True,
+        "num_experts": 6,
+        "num_experts_per_tok": 3,
+        "moe_intermediate_size": 32,
+        "shared_expert_intermediate_size": 96,
+        "norm_topk_prob": False,
+    },
+    "qwen3_moe": {
+        "hidden_act": "silu",
+        "head_dim": 32,
+        "attention_bias": False,
+        "use_sliding_window": False,
+        "sliding_window": None,
+        "num_experts": 8,
+        "num_experts_per_tok": 2,
+        "moe_intermediate_size": 64,
+        "norm_topk_prob": True,
+    },
     "seed_oss": {"hidden_act": "silu", "head_dim": 32, "attention_bias": True, "attention_out_bias": False},
     "smollm3": {
         "hidden_act": "silu",
@@ -221,12 +261,12 @@ def random_weights(config: Json, seed: int) -> dict[str, Tensor]:
         return lfm2_weights(config, seed)
     rng = np.random.default_rng(seed)
     gemma, hidden = config["model_type"] == "gemma3_text", int(config["hidden_size"])
-    inner, vocab = int(config["intermediate_size"]), int(config["vocab_size"])
+    vocab = int(config["vocab_size"])
     head_dim = int(config.get("head_dim") or hidden // int(config["num_attention_heads"]))
     q_rows = int(config["num_attention_heads"]) * head_dim
     kv_rows = int(config["num_key_value_heads"]) * head_dim
-    qk_norm = config["model_type"] in ("qwen3", "gemma3_text")
-    qkv_bias = bool(config.get("attention_bias", config["model_type"] == "qwen2"))
+    qk_norm = config["model_type"] in ("qwen3", "qwen3_moe", "gemma3_text")
+    qkv_bias = bool(config.get("qkv_bias", config.get("attention_bias", config["model_type"] == "qwen2")))
 
     def linear(rows: int, cols: int, gain: float = 1.0) -> Tensor:
         return np.asarray(rng.standard_normal((rows, cols)) * (gain / np.sqrt(cols)), np.float32)
@@ -241,13 +281,14 @@ def random_weights(config: Json, seed: int) -> dict[str, Tensor]:
         shapes = {"q": (q_rows, hidden, 2.0), "k": (kv_rows, hidden, 2.0), "v": (kv_rows, hidden, 1.5)}
         for name, (rows, cols, gain) in (shapes | {"o": (hidden, q_rows, 1.5)}).items():
             weights[f"{at}self_attn.{name}_proj.weight"] = linear(rows, cols, gain)
-            if qkv_bias and (name != "o" or config.get("attention_out_bias", config["model_type"] != "qwen2")):
+            if qkv_bias and (
+                name != "o" or config.get("attention_out_bias", config["model_type"] not in ("qwen2", "qwen2_moe"))
+            ):
                 weights[f"{at}self_attn.{name}_proj.bias"] = linear(rows, 4)[:, 0]
         for name in ("q_norm", "k_norm") if qk_norm else ():
             weights[f"{at}self_attn.{name}.weight"] = norm(head_dim)
-        weights[f"{at}mlp.gate_proj.weight"] = linear(inner, hidden, 1.5)
-        weights[f"{at}mlp.up_proj.weight"] = linear(inner, hidden, 1.5)
-        weights[f"{at}mlp.down_proj.weight"] = linear(hidden, inner, 1.5)
+        for name, rows, cols, gain in feed_forward(config, layer):
+            weights[f"{at}{name}.weight"] = linear(rows, cols, gain)
         extra = ("pre_feedforward_layernorm", "post_feedforward_layernorm") if gemma else ()
         for name in ("input_layernorm", "post_attention_layernorm", *extra):
             weights[f"{at}{name}.weight"] = norm(hidden)
@@ -255,6 +296,30 @@ def random_weights(config: Json, seed: int) -> dict[str, Tensor]:
     if not config["tie_word_embeddings"]:
         weights["lm_head.weight"] = linear(vocab, hidden, 2.0)
     return weights
+
+
+def feed_forward(config: Json, layer: int) -> list[tuple[str, int, int, float]]:
+    """Names, rows, columns and gains of the matrices of a layer's feed-forward half."""
+    hidden, inner = int(config["hidden_size"]), int(config["intermediate_size"])
+
+    def half(at: str, width: int, names: tuple[str, ...] = ("gate_proj", "up_proj", "down_proj")) -> list[Any]:
+        shapes = ((width, hidden), (width, hidden), (hidden, width))
+        return [(f"{at}.{name}", *shape, 1.5) for name, shape in zip(names, shapes, strict=True)]
+
+    if config["model_type"] == "mixtral":
+        at, count = "block_sparse_moe", int(config["num_local_experts"])
+        experts = [half(f"{at}.experts.{i}", inner, ("w1", "w3", "w2")) for i in range(count)]
+        return [(f"{at}.gate", count, hidden, 2.0), *(one for expert in experts for one in expert)]
+    dense = layer in (config.get("mlp_only_layers") or ()) or (layer + 1) % config.get("decoder_sparse_step", 1)
+    if config["model_type"] not in ("qwen2_moe", "qwen3_moe") or dense:
+        return half("mlp", inner)
+    count, width = int(config["num_experts"]), int(config["moe_intermediate_size"])
+    experts = [half(f"mlp.experts.{i}", width) for i in range(count)]
+    found = [("mlp.gate", count, hidden, 2.0), *(one for expert in experts for one in expert)]
+    if config["model_type"] == "qwen2_moe":
+        shared = int(config["shared_expert_intermediate_size"])
+        found += [*half("mlp.shared_expert", shared), ("mlp.shared_expert_gate", 1, hidden, 2.0)]
+    return found
 
 
 def lfm2_weights(config: Json, seed: int) -> dict[str, Tensor]:

@@ -56,8 +56,10 @@ class RandomForm:
     def ref(self) -> str:
         return f"{self.name}:{variant_of_bits(self.bits)}"
 
-    def of(self, linear: Linear) -> tuple[int, int]:
-        """(bits, group) of a matrix."""
+    def of(self, linear: Linear, graph: Graph) -> tuple[int, int]:
+        """(bits, group) of a matrix of `graph`."""
+        if linear in graph.unquantized:
+            return 16, 0
         return (self.head_bits, self.head_group) if linear.name in TABLES else (self.bits, self.group)
 
 
@@ -85,7 +87,8 @@ def parse_form(word: str, group: int | None = None, head_bits: int | None = None
 
 def planned_bytes(form: RandomForm) -> int:
     """Bytes that the weights of `form` take on disk."""
-    return sum(_stored_bytes(form, linear) for linear in read_graph(shape_config(form.shape)).linears())
+    graph = read_graph(shape_config(form.shape))
+    return sum(_stored_bytes(form.of(linear, graph), linear) for linear in graph.linears())
 
 
 def find_random(form: RandomForm) -> LocalModel | None:
@@ -139,19 +142,18 @@ def _write(form: RandomForm, folder: Path, total: int, on_progress: OnBytes) -> 
     for number, (linears, vectors) in enumerate(units, 1):
         tensors: Tensors = {name: ("F32", _vector(values, name, shape)) for name, shape in vectors}
         for linear in linears:
-            tensors |= _matrix(values, form, linear)
+            tensors |= _matrix(values, form.of(linear, graph), linear)
         file = f"model-{number:05d}-of-{len(units):05d}.safetensors"
         write_safetensors(folder / file, tensors)
         index |= dict.fromkeys(tensors, file)
-        done += sum(_stored_bytes(form, linear) for linear in linears)
+        done += sum(_stored_bytes(form.of(linear, graph), linear) for linear in linears)
         on_progress(done, total)
     write_json(folder / INDEX, {"metadata": {"total_size": total}, "weight_map": index})
     _write_tokenizer(folder, config)
     record = {"format": 1, "kind": "random", "source": {"shape": form.shape, "seed": SEED}}
     write_json(folder / RECORD, record)
     if form.bits != 16:
-        tied = graph.spec.tied
-        config["quantization_config"] = describe(tied, (form.bits, form.group), (form.head_bits, form.head_group))
+        config["quantization_config"] = describe(graph, (form.bits, form.group), (form.head_bits, form.head_group))
     write_json(folder / "config.json", config)
 
 
@@ -164,8 +166,8 @@ def _units(graph: Graph) -> Iterator[tuple[list[Linear], list[tuple[str, tuple[i
         yield [x for x in linears if at in x.name], [x for x in vectors if at in x[0]]
 
 
-def _matrix(values: RandomValues, form: RandomForm, linear: Linear) -> Tensors:
-    bits, group = form.of(linear)
+def _matrix(values: RandomValues, form: tuple[int, int], linear: Linear) -> Tensors:
+    bits, group = form
     name, rows, cols = linear.name, linear.rows, linear.cols
     if bits == 16:
         return {f"{name}.weight": ("BF16", values.bf16(name, rows, cols))}
@@ -176,8 +178,8 @@ def _matrix(values: RandomValues, form: RandomForm, linear: Linear) -> Tensors:
     }
 
 
-def _stored_bytes(form: RandomForm, linear: Linear) -> int:
-    bits, group = form.of(linear)
+def _stored_bytes(form: tuple[int, int], linear: Linear) -> int:
+    bits, group = form
     if bits == 16:
         return 2 * linear.rows * linear.cols
     return linear.rows * (4 * packed_words(linear.cols, bits) + 2 * (linear.cols // group))

@@ -92,6 +92,50 @@ _SEED_OSS: Keys = {
     "attention_out_bias": False,
     "mlp_bias": False,
 }
+_QWEN_MOE: Keys = {
+    **_DECODER,
+    "vocab_size": 151_936,
+    "hidden_size": 2048,
+    "num_hidden_layers": 24,
+    "max_position_embeddings": 32_768,
+    "head_dim": None,
+    "use_sliding_window": False,
+    "sliding_window": 4096,
+    "decoder_sparse_step": 1,
+    "mlp_only_layers": None,
+    "norm_topk_prob": False,
+}
+_QWEN2_MOE: Keys = {
+    **_QWEN_MOE,
+    "intermediate_size": 5632,
+    "num_attention_heads": 16,
+    "num_key_value_heads": 16,
+    "max_window_layers": 28,
+    "layer_types": None,
+    "moe_intermediate_size": 1408,
+    "shared_expert_intermediate_size": 5632,
+    "num_experts_per_tok": 4,
+    "num_experts": 60,
+    "qkv_bias": True,
+}
+_QWEN3_MOE: Keys = {
+    **_QWEN_MOE,
+    "intermediate_size": 6144,
+    "num_attention_heads": 32,
+    "num_key_value_heads": 4,
+    "attention_bias": False,
+    "moe_intermediate_size": 768,
+    "num_experts_per_tok": 8,
+    "num_experts": 128,
+}
+_MIXTRAL: Keys = {
+    **_MISTRAL,
+    "rms_norm_eps": 1e-5,
+    "rope_theta": 1_000_000.0,
+    "sliding_window": None,
+    "num_experts_per_tok": 2,
+    "num_local_experts": 8,
+}
 _SMOLLM3: Keys = {
     **_DECODER,
     "vocab_size": 128_256,
@@ -139,6 +183,9 @@ DEFAULTS: Mapping[str, Keys] = {
     "gemma3_text": _GEMMA3,
     "lfm2": _LFM2,
     "ministral": _MINISTRAL,
+    "mixtral": _MIXTRAL,
+    "qwen2_moe": _QWEN2_MOE,
+    "qwen3_moe": _QWEN3_MOE,
     "seed_oss": _SEED_OSS,
     "smollm3": _SMOLLM3,
 }
@@ -165,11 +212,14 @@ HARMLESS = frozenset(
         "initializer_range",
         "label2id",
         "output_hidden_states",
+        "output_router_logits",
         "pad_token_id",
         "pretraining_tp",
         "problem_type",
         "residual_dropout",
         "return_dict",
+        "router_aux_loss_coef",
+        "router_jitter_noise",
         "transformers_version",
         "use_cache",
     )

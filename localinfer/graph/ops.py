@@ -1,4 +1,4 @@
-"""What a model is made of: five fused operations over named tensors. Plain frozen data, read by several executors.
+"""What a model is made of: a few fused operations over named tensors. Plain frozen data, read by several executors.
 
 `x` is the residual stream, [rows, hidden]. norm(x) is RMSNorm; a linear layer computes x @ W.T + bias, W [rows, cols].
 Each operation answers the same questions about itself (`Facts`), so that only executors ask which one it is.
@@ -104,6 +104,10 @@ class Facts:
 
     def norms(self) -> tuple[Norm, ...]:
         """Its norms in the order of use."""
+        return ()
+
+    def unquantized(self) -> tuple[Linear, ...]:
+        """Those of its matrices that stay floats in a quantized model: small ones that decide much."""
         return ()
 
     def vectors(self) -> tuple[tuple[str, tuple[int, ...]], ...]:
@@ -243,6 +247,64 @@ class ShortConv(Facts):
 
 
 @dataclass(frozen=True, slots=True)
+class Expert:
+    """down(activation(gate(x)) * up(x)), one of many."""
+
+    gate: Linear
+    up: Linear
+    down: Linear
+
+    def linears(self) -> tuple[Linear, Linear, Linear]:
+        return self.gate, self.up, self.down
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Mixture(Facts):
+    """x = x + the sum over the `chosen` experts of weight * expert(norm(x)), in ascending order of the experts.
+
+    Scores are softmax(router(norm(x))) over all experts, and the largest are chosen, of equal ones the lower. The
+    weight is the score; with `renormalise` the weights of a row are divided by their sum. The shared expert, if there
+    is one, is added last for every row, times sigmoid(shared_gate(norm(x))) (Qwen1.5-MoE; Qwen team, 2024).
+    """
+
+    norm: Norm
+    router: Linear
+    experts: tuple[Expert, ...]
+    chosen: int
+    renormalise: bool
+    activation: Activation = "silu"
+    shared: Expert | None = None
+    shared_gate: Linear | None = None
+
+    def fused(self) -> tuple[tuple[Linear, ...], ...]:
+        every = (*self.experts, *((self.shared,) if self.shared else ()))
+        return self.unquantized(), *chain(*(((one.gate, one.up), (one.down,)) for one in every))
+
+    def norms(self) -> tuple[Norm, ...]:
+        return (self.norm,)
+
+    def unquantized(self) -> tuple[Linear, ...]:
+        return (self.router,) if self.shared_gate is None else (self.router, self.shared_gate)
+
+    def traffic(self, rows: int) -> tuple[tuple[Linear, float], ...]:
+        """Each expert with the chance that one of so many rows goes there, were all experts as likely."""
+        part = 1.0 - float((1.0 - self.chosen / len(self.experts)) ** rows)
+        experts = ((linear, part) for one in self.experts for linear in one.linears())
+        always = (*self.unquantized(), *(self.shared.linears() if self.shared else ()))
+        return (*((linear, 1.0) for linear in always), *experts)
+
+    def flops(self, rows: int) -> int:
+        always = (*self.unquantized(), *(self.shared.linears() if self.shared else ()))
+        one, used = (sum(x.rows * x.cols for x in linears) for linears in (self.experts[0].linears(), always))
+        return 2 * rows * (self.chosen * one + used)
+
+    def width(self) -> int:
+        """Of a row's experts their inputs and what they make of them, and the same of the shared expert."""
+        inner = self.chosen * (self.experts[0].gate.rows + self.router.cols)
+        return self.router.rows + inner + (2 * self.shared.gate.rows if self.shared else 0)
+
+
+@dataclass(frozen=True, slots=True)
 class Head(Facts):
     """logits = table @ norm(x); with `softcap` c > 0, c * tanh(logits / c)."""
 
@@ -257,7 +319,7 @@ class Head(Facts):
         return (self.norm,)
 
 
-LayerOp = Attend | GatedMLP | ShortConv
+LayerOp = Attend | GatedMLP | ShortConv | Mixture
 """What adds to the residual stream; a layer is two of them."""
 
 Op = Embed | LayerOp | Head
@@ -281,6 +343,11 @@ class Graph:
     def ops(self) -> tuple[Op, ...]:
         """All operations."""
         return (self.embed, *self.body, self.head)
+
+    @property
+    def unquantized(self) -> set[Linear]:
+        """The matrices of layers that stay floats in a quantized model."""
+        return {linear for op in self.body for linear in op.unquantized()}
 
     @property
     def tables(self) -> set[Linear]:

@@ -12,7 +12,7 @@ from localinfer.config import KvBits
 from localinfer.errors import DoesNotFit, NotSupported
 from localinfer.formats.safetensors import SafetensorsFile
 from localinfer.graph.kv_bits import choose_bits, probe_length, probe_text, require_4_bit
-from localinfer.graph.ops import Attend, Embed, GatedMLP, Head, Linear, Norm, Op, ShortConv
+from localinfer.graph.ops import Attend, Embed, Expert, GatedMLP, Head, Linear, Mixture, Norm, Op, ShortConv
 from localinfer.graph.rope import Rope
 from localinfer.graph.stored import Bf16Linear, IntLinear
 from localinfer.graph.weights import Checkpoint
@@ -78,7 +78,8 @@ def activation_bits(checkpoint: Checkpoint) -> Literal[8, 16]:
     weights. Narrower weights cost more than 8 bits of activation do.
     """
     graph = checkpoint.graph
-    body = (linear for linear in graph.linears() if linear not in graph.tables)
+    kept = graph.tables | graph.unquantized
+    body = (linear for linear in graph.linears() if linear not in kept)
     return 16 if all(checkpoint.form(linear.name)[0] == 8 for linear in body) else 8
 
 
@@ -152,6 +153,24 @@ class _Loader:
             out=self.pack(op.out_proj),
             out_bias=self.biases(op.out_proj),
         )
+
+    def mixture(self, op: Mixture) -> None:
+        self.program.moe(
+            norm=self.norm(op.norm),
+            eps=op.norm.eps,
+            router=self.pack(*op.unquantized()),
+            experts=[self.expert(one) for one in op.experts],
+            top_k=op.chosen,
+            score="softmax",
+            renormalise=op.renormalise,
+            scale=1.0,
+            activation=op.activation,
+            shared=self.expert(op.shared) if op.shared else None,
+            shared_gated=op.shared_gate is not None,
+        )
+
+    def expert(self, expert: Expert) -> tuple[native.Weight, native.Weight]:
+        return self.pack(expert.gate, expert.up, interleave=True), self.pack(expert.down)
 
     def head(self, op: Head) -> None:
         self.program.head(self.norm(op.norm), op.norm.eps, self.table(op.table), op.softcap)
@@ -240,6 +259,7 @@ ADD: Mapping[type[Op], Callable[[_Loader, Any], None]] = {
     Attend: _Loader.attend,
     GatedMLP: _Loader.gated_mlp,
     ShortConv: _Loader.short_conv,
+    Mixture: _Loader.mixture,
     Head: _Loader.head,
 }
 """What adds each kind of operation to a program."""

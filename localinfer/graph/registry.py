@@ -13,8 +13,11 @@ from localinfer.graph.families import (
     ministral,
     mistral,
     mistral3,
+    mixtral,
     qwen2,
+    qwen2_moe,
     qwen3,
+    qwen3_moe,
     seed_oss,
     smollm3,
 )
@@ -46,8 +49,11 @@ _FAMILIES: dict[str, Family] = {
     "ministral": Family(ministral.spec, ministral.graph),
     "mistral": Family(mistral.spec, mistral.graph),
     "mistral3": Family(mistral3.spec, mistral3.graph, text_name),
+    "mixtral": Family(mixtral.spec, mixtral.graph),
     "qwen2": Family(qwen2.spec, qwen2.graph),
+    "qwen2_moe": Family(qwen2_moe.spec, qwen2_moe.graph),
     "qwen3": Family(qwen3.spec, qwen3.graph),
+    "qwen3_moe": Family(qwen3_moe.spec, qwen3_moe.graph),
     "seed_oss": Family(seed_oss.spec, seed_oss.graph),
     "smollm3": Family(smollm3.spec, smollm3.graph),
 }

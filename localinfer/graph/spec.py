@@ -49,8 +49,26 @@ class ModelSpec:
     conv_length: int = 0
     """Rows that such a convolution sees."""
     conv_bias: bool = False
+    mixture: "MixtureSpec | None" = None
+    """Of layers with a mixture of experts; None: no layer has one."""
     eos_token_ids: tuple[int, ...] = ()
     bos_token_id: int | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MixtureSpec:
+    """The numbers of a mixture of experts."""
+
+    layers: tuple[bool, ...] = field(repr=False)
+    """Which layers have one, instead of one feed-forward half for all rows."""
+    experts: int
+    chosen: int
+    """Experts that a row goes to."""
+    inner: int
+    """Width of an expert."""
+    renormalise: bool
+    shared_inner: int = 0
+    """Width of the expert that every row goes to, by a gate of its own; 0: there is none."""
 
 
 class Sizes(TypedDict):
@@ -140,6 +158,26 @@ def read_upper_windows(config: Fields, layers: int) -> tuple[int, ...]:
     first = config.integer("max_window_layers", 0, MOST_CONTEXT)
     upper = tuple(on and config.has("sliding_window") and i >= first for i in range(layers))
     return read_windows(config, layers, upper, on=on)
+
+
+def read_mixture(config: Fields, experts: str, inner: str, **more: Any) -> MixtureSpec:
+    """A mixture whose number of experts and their width are called `experts` and `inner`."""
+    count = config.integer(experts, 1, 1 << 12)
+    chosen = config.integer("num_experts_per_tok", 1, 64)
+    if chosen > count:
+        raise config.bad("num_experts_per_tok", f"at most {experts} ({count})")
+    return MixtureSpec(experts=count, chosen=chosen, inner=config.integer(inner, 1, 1 << 20), **more)
+
+
+def read_sparse_layers(config: Fields, layers: int) -> tuple[bool, ...]:
+    """Qwen's rule: no mixture in layers of `mlp_only_layers`, nor in those whose number, counted from 1,
+    `decoder_sparse_step` does not divide."""
+    step = config.integer("decoder_sparse_step", 1, MOST_LAYERS)
+    dense = config.get("mlp_only_layers")
+    dense = [] if dense is None else dense
+    if not isinstance(dense, list) or not all(type(i) is int and 0 <= i < layers for i in dense):
+        raise config.bad("mlp_only_layers", f"a list of layers below {layers}")
+    return tuple(layer not in dense and (layer + 1) % step == 0 for layer in range(layers))
 
 
 def _token_ids(config: Fields, name: str, vocab: int) -> tuple[int, ...]:

@@ -65,7 +65,7 @@ def make_small(
     made = f"{name}:{variant_of_bits(bits)}"
     mixed = bits_per_weight is not None or target_bytes is not None
     require_torch_for(method or "rtn", mixed=mixed, refine=refine is not None)
-    method = method or _usual_method(bits, tell)
+    method = method or _usual_method(bits, source.path, tell)
     text = CalibrationText(tokens or DEFAULT_TOKENS, seed, (), conversation)
     sizes = {"bits_per_weight": bits_per_weight, "target_bytes": target_bytes}
     plan = _planned(source, bits, method, text, limit, calib, mixed=mixed, refine=refine, threads=threads, tell=tell)
@@ -138,10 +138,10 @@ def _planned(
     return plan
 
 
-def _usual_method(bits: int, tell: Tell) -> "Method":
+def _usual_method(bits: int, source: Path, tell: Tell) -> "Method":
     from localinfer.quantize import default_method
 
-    method, remark = default_method(bits)
+    method, remark = default_method(bits, source)
     if remark:
         tell.note(remark)
     return method

@@ -1,7 +1,7 @@
 """What `quantize` will do, decided from headers alone: which tensors, how many bits, which groups, which file."""
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, get_args
@@ -89,10 +89,12 @@ class Plan:
         return f"model-{unit + 1:05d}-of-{len(self.units):05d}.safetensors"
 
 
-def default_method(bits: int) -> tuple[Method, str]:
+def default_method(bits: int, source: Path) -> tuple[Method, str]:
     """The method that loses least at that width, and a remark if it is not the one we would take."""
     if bits == TABLE_BITS:
         return "rtn", ""  # others gain nothing that can be measured
+    if Checkpoint(source).spec.mixture is not None:
+        return "rtn", "rounded without calibration: of a mixture of experts no method of ours calibrates each"
     if not has_torch():
         return "rtn", "rounded without calibration: for less loss `pip install localinfer[quantize]`"
     return "gptq", ""
@@ -110,6 +112,11 @@ def make_plan(
     checkpoint = Checkpoint(source)
     if checkpoint.scheme.method != "none":
         raise NotSupported(f"{source}: is quantized already", hint="quantize the original model")
+    if checkpoint.spec.mixture is not None and (method != "rtn" or mix):
+        raise NotSupported(
+            f"{method if not mix else 'mixed bits'}: a mixture of experts is rounded without calibration only",
+            hint="use `--method rtn`, with one width for all layers",
+        )
     body = body_of(checkpoint.graph)
     chosen, table_group, notes = choose_groups(checkpoint.graph, bits, group)
     jobs: list[tuple[tuple[int, int], Job]] = []
@@ -128,9 +135,7 @@ def make_plan(
         else:
             jobs.append((where, Job(tensor)))
     folders = sorted({where for where, _ in jobs})
-    said = describe(
-        checkpoint.spec.tied, (bits, chosen), (TABLE_BITS, table_group), _OTHER_PARTS if others else (), mix
-    )
+    said = describe(checkpoint.graph, (bits, chosen), (TABLE_BITS, table_group), _OTHER_PARTS if others else (), mix)
     return Plan(
         units=tuple(tuple(job for at, job in jobs if at == where) for where in folders),
         config={"quantization_config": said} | ({"tie_word_embeddings": False} if checkpoint.own_head else {}),
@@ -145,8 +150,9 @@ def make_plan(
 
 
 def body_of(graph: Graph) -> dict[str, int]:
-    """The columns of every matrix of the layers, by name."""
-    return {linear.name: linear.cols for linear in graph.linears() if linear.name not in TABLES}
+    """The columns of every matrix of the layers that is quantized, by name."""
+    kept = graph.unquantized
+    return {one.name: one.cols for one in graph.linears() if one.name not in TABLES and one not in kept}
 
 
 def choose_groups(graph: Graph, bits: int, group: int | None) -> tuple[int, int, list[str]]:
@@ -159,21 +165,29 @@ def choose_groups(graph: Graph, bits: int, group: int | None) -> tuple[int, int,
 
 
 def describe(
-    tied: bool,
+    graph: Graph,
     body: tuple[int, int],
     tables: tuple[int, int],
     ignored: Sequence[str] = (),
     mix: Mapping[str, tuple[int, int]] | None = None,
 ) -> dict[str, Any]:
     """What config.json says of layers in `body` and of embedding and head in `tables`, each (bits, group)."""
-    bodies: list[tuple[list[str], int, int]] = [([_BODY], *body)]
+    tied, names = graph.spec.tied, body_of(graph)
+    bodies: list[tuple[list[str], int, int]] = [(_targets(names), *body)]
+    ignored = [*ignored, *(_targets(one.name for one in graph.unquantized) if graph.unquantized else ())]
     if mix:
-        names = {
+        by_form = {
             form: [f"re:.*{re.escape(name)}$" for name in mix if mix[name] == form] for form in sorted({*mix.values()})
         }
-        bodies = [(names[form], *form) for form in names]
+        bodies = [(by_form[form], *form) for form in by_form]
     targets = ["re:.*embed_tokens$"] if tied else ["re:.*embed_tokens$", "re:.*lm_head$"]
     return quantization_config([*bodies, (targets, *tables)], [*(["lm_head"] if tied else []), *ignored])
+
+
+def _targets(names: Iterable[str]) -> list[str]:
+    """Patterns of these modules' names, one for all layers and experts."""
+    patterns = sorted({re.sub(r"\d+", r"\\d+", re.escape(name)) for name in names})
+    return [_BODY] if patterns and all(re.fullmatch(_BODY[3:], name) for name in names) else patterns
 
 
 def _layer_of(name: str | None) -> tuple[int, int]:

@@ -10,8 +10,9 @@ import torch
 from torch import Tensor
 from torch.nn.functional import gelu, silu
 
-from localinfer.graph.ops import Attend, GatedMLP, Head, LayerOp, Linear, Norm, ShortConv
+from localinfer.graph.ops import Attend, Expert, GatedMLP, Head, LayerOp, Linear, Mixture, Norm, ShortConv
 from localinfer.graph.rope import Rope
+from localinfer.graph.spec import Activation
 from localinfer.graph.weights import Checkpoint
 
 
@@ -90,10 +91,33 @@ class Executor:
 
     def hidden(self, op: GatedMLP, x: Tensor) -> Tensor:
         """Activated gates times ups: the input of `op.down`."""
+        return self.gated(op, op.activation, self.norm(op.norm, x))
+
+    def gated(self, half: GatedMLP | Expert, activation: Activation, normed: Tensor) -> Tensor:
+        """Activated gates times ups of rows that are normed."""
+        gate = self.linear(half.gate, normed)
+        gate = silu(gate) if activation == "silu" else gelu(gate, approximate="tanh")
+        return gate * self.linear(half.up, normed)
+
+    def mixture(self, op: Mixture, x: Tensor) -> Tensor:
+        """What the experts add to the residual stream `x` [n, hidden]."""
         normed = self.norm(op.norm, x)
-        gate = self.linear(op.gate, normed)
-        gate = silu(gate) if op.activation == "silu" else gelu(gate, approximate="tanh")
-        return gate * self.linear(op.up, normed)
+        scores = self.linear(op.router, normed).float().softmax(dim=-1)
+        weights, chosen = torch.sort(scores, dim=-1, descending=True, stable=True)
+        weights, chosen = weights[:, : op.chosen], chosen[:, : op.chosen]
+        if op.renormalise:
+            weights = weights / weights.sum(dim=-1, keepdim=True)
+        total = torch.zeros_like(normed)
+        for number, expert in enumerate(op.experts):
+            rows, at = torch.where(chosen == number)
+            if len(rows):
+                made = self.linear(expert.down, self.gated(expert, op.activation, normed[rows]))
+                total[rows] += weights[rows, at, None].to(made.dtype) * made
+        if op.shared is not None:
+            made = self.linear(op.shared.down, self.gated(op.shared, op.activation, normed))
+            gate = 1.0 if op.shared_gate is None else self.linear(op.shared_gate, normed).sigmoid()
+            total += gate * made
+        return total
 
     def short_conv(self, op: ShortConv, x: Tensor) -> Tensor:
         """What a gated short convolution adds to the residual stream `x` [n, hidden]."""
@@ -160,6 +184,7 @@ ADDED: Mapping[type[LayerOp], Callable[[Executor, Any, Tensor], Tensor]] = {
     Attend: Executor.attend,
     GatedMLP: Executor.gated_mlp,
     ShortConv: Executor.short_conv,
+    Mixture: Executor.mixture,
 }
 """What runs each kind of operation."""
 

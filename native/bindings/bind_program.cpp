@@ -1,4 +1,5 @@
 // The program: every argument is checked here or in the core before the GIL is let go.
+#include <nanobind/stl/pair.h>
 #include <nanobind/stl/shared_ptr.h>
 #include <nanobind/stl/string.h>
 #include <nanobind/stl/variant.h>
@@ -64,14 +65,17 @@ void attend(Program& program, const Values& norm, float eps, std::shared_ptr<Wei
   program.attend(std::move(op));
 }
 
+Activation make_activation(const std::string& name) {
+  REQUIRE(name == "silu" || name == "gelu_tanh", "activation is '%.40s', but must be silu or gelu_tanh", name.c_str());
+  return name == "silu" ? kSilu : kGeluTanh;
+}
+
 void gated_mlp(Program& program, const Values& norm, float eps, std::shared_ptr<Weight> gate_up,
                const std::string& activation, std::shared_ptr<Weight> down, const MaybeValues& post_norm) {
-  REQUIRE(activation == "silu" || activation == "gelu_tanh", "activation is '%.40s', but must be silu or gelu_tanh",
-          activation.c_str());
   MlpOp op;
   op.norm = make_norm(norm, eps);
   op.gate_up = std::move(gate_up);
-  op.activation = activation == "silu" ? kSilu : kGeluTanh;
+  op.activation = make_activation(activation);
   op.down = std::move(down);
   op.post_norm = to_vector(post_norm);
   program.gated_mlp(std::move(op));
@@ -91,6 +95,32 @@ void short_conv(Program& program, const Values& norm, float eps, std::shared_ptr
   op.out = std::move(out);
   op.out_bias = to_vector(out_bias);
   program.short_conv(std::move(op));
+}
+
+MoeOp::Expert make_expert(const std::pair<std::shared_ptr<Weight>, std::shared_ptr<Weight>>& pair) {
+  return {pair.first, pair.second};
+}
+
+void moe(Program& program, const Values& norm, float eps, std::shared_ptr<Weight> router,
+         const std::vector<std::pair<std::shared_ptr<Weight>, std::shared_ptr<Weight>>>& experts, size_t top_k,
+         const std::string& score, bool renormalise, float scale, const std::string& activation,
+         const MaybeValues& choice_bias, const std::optional<std::pair<std::shared_ptr<Weight>, std::shared_ptr<Weight>>>& shared,
+         bool shared_gated, const MaybeValues& post_norm) {
+  REQUIRE(score == "softmax" || score == "sigmoid", "scores are '%.40s', but must be softmax or sigmoid", score.c_str());
+  MoeOp op;
+  op.norm = make_norm(norm, eps);
+  op.router = std::move(router);
+  op.choice_bias = to_vector(choice_bias);
+  op.top_k = top_k;
+  op.score = score == "softmax" ? MoeOp::kSoftmax : MoeOp::kSigmoid;
+  op.renormalise = renormalise;
+  op.scale = scale;
+  for (const auto& expert : experts) op.experts.push_back(make_expert(expert));
+  if (shared) op.shared = make_expert(*shared);
+  op.shared_gated = shared_gated;
+  op.activation = make_activation(activation);
+  op.post_norm = to_vector(post_norm);
+  program.moe(std::move(op));
 }
 
 void head(Program& program, const Values& norm, float eps, std::shared_ptr<Weight> weight, float softcap) {
@@ -262,6 +292,13 @@ void bind_program(nb::module_& m) {
            "taps"_a.noconvert(), "taps_bias"_a.noconvert().none(), "out"_a, "out_bias"_a.noconvert().none(),
            "x += out(c * conv(b * u)), b, c and u the three thirds of `in_` * norm(x); conv is causal, by column,\n"
            "with `taps` [length * hidden], the oldest row's first.")
+      .def("moe", &moe, "norm"_a.noconvert(), "eps"_a, "router"_a, "experts"_a, "top_k"_a, "score"_a, "renormalise"_a,
+           "scale"_a, "activation"_a, "choice_bias"_a.noconvert() = nb::none(), "shared"_a = nb::none(),
+           "shared_gated"_a = false, "post_norm"_a.noconvert() = nb::none(),
+           "x += the sum over the `top_k` experts that a row's `router` chose, ascending, of weight * down(act(gate) *\n"
+           "up), each a pair of gate_up (interleaved) and down; weights are the scores (`softmax` over all, `sigmoid`),\n"
+           "renormalised to a sum of 1 or not, times `scale`. The shared expert takes every row, by the sigmoid of the\n"
+           "router's second part with `shared_gated`.")
       .def("head", &head, "norm"_a.noconvert(), "eps"_a, "weight"_a, "softcap"_a = 0.0f,
            "logits = weight * norm(x); with `softcap` c, c * tanh(logits / c).")
       .def("make_kv", &make_kv, "blocks"_a, "kv_bits"_a,

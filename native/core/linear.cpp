@@ -8,8 +8,9 @@ const float* source_row(const Source& from, size_t m) {
   return from.rows + (from.pick != nullptr ? static_cast<size_t>(from.pick[m]) - from.pick_base : m) * from.ld;
 }
 
-// Columns [first, first + n) of row m, whole groups.
-void quantize(const Step& step, const WeightShape& shape, const Scratch::Quantized& to, size_t m, size_t first,
+}  // namespace
+
+void quantize_columns(const Step& step, const WeightShape& shape, const Scratch::Quantized& to, size_t m, size_t first,
               const float* x, size_t n) {
   const Scratch& s = step.s;
   int8_t* q = to.q + m * shape.planes() * s.q_ld + first;
@@ -21,6 +22,8 @@ void quantize(const Step& step, const WeightShape& shape, const Scratch::Quantiz
     step.k.quantize(q, scale, sum, x, n, shape.group);
 }
 
+namespace {
+
 void ready_row(const Step& step, const Lane& lane, const Weight& weight, const Source& from, const Scratch::Quantized& to,
                size_t m) {
   const Scratch& s = step.s;
@@ -31,18 +34,16 @@ void ready_row(const Step& step, const Lane& lane, const Weight& weight, const S
     step.k.rms_norm(normed, row, from.norm->weight.data(), step.hidden, from.norm->eps);
     row = normed;
   }
-  if (quantized) quantize(step, weight.shape, to, m, 0, row, weight.shape.cols);
+  if (quantized) quantize_columns(step, weight.shape, to, m, 0, row, weight.shape.cols);
 }
 
-}  // namespace
-
-bool make_ready(Operand* operand, const Step& step, Lane& lane, const Weight& weight, const Source& from, size_t rows) {
+bool make_ready(Operand* operand, const Step& step, Lane& lane, const Weight& weight, const Source& from, size_t rows,
+                bool few) {
   const Scratch& s = step.s;
   if (weight.shape.kind == kBf16 && from.norm == nullptr && from.pick == nullptr) {
     *operand = {{}, from.rows, from.ld};
     return true;
   }
-  const bool few = rows <= kFewRows;
   const Scratch::Quantized& to = few ? s.per_thread[lane.id()].few : s.shared;
   *operand = {{to.q, to.scale, to.sum, s.q_ld, s.scale_ld, step.prefetch}, to.normed, s.x_ld, few, from};
   if (few) return true;
@@ -51,10 +52,21 @@ bool make_ready(Operand* operand, const Step& step, Lane& lane, const Weight& we
   return lane.sync();
 }
 
+}  // namespace
+
+bool make_ready(Operand* operand, const Step& step, Lane& lane, const Weight& weight, const Source& from, size_t rows) {
+  return make_ready(operand, step, lane, weight, from, rows, rows <= kFewRows);
+}
+
+bool make_shared_ready(Operand* operand, const Step& step, Lane& lane, const Weight& weight, const Source& from,
+                       size_t rows) {
+  return make_ready(operand, step, lane, weight, from, rows, false);
+}
+
 bool takes_groups(const Weight& weight, size_t n) { return weight.shape.kind != kBf16 && n % weight.shape.group == 0; }
 
 void produce(const Step& step, const Weight& weight, size_t m, size_t first, const float* x, size_t n) {
-  quantize(step, weight.shape, step.s.produced, m, first, x, n);
+  quantize_columns(step, weight.shape, step.s.produced, m, first, x, n);
 }
 
 Operand produced(const Step& step) {
@@ -103,13 +115,17 @@ bool add_to_stream(const Step& step, Lane& lane, const Weight& weight, Operand& 
     }
   });
   if (!lane.sync()) return false;
-  if (post_norm.empty()) return true;
+  return post_norm.empty() || add_normed(step, lane, post_norm, eps, s.y);
+}
+
+bool add_normed(const Step& step, Lane& lane, const Floats& norm, float eps, float* y) {
+  const Scratch& s = step.s;
   lane.phase("post-norm");
   lane.share(step.rows, [&](size_t m) {
-    float* y = s.y + m * s.x_ld;
+    float* row = y + m * s.x_ld;
     float* x = s.x + m * s.x_ld;
-    k.rms_norm(y, y, post_norm.data(), step.hidden, eps);
-    k.add(x, x, y, step.hidden);
+    step.k.rms_norm(row, row, norm.data(), step.hidden, eps);
+    step.k.add(x, x, row, step.hidden);
   });
   return lane.sync();
 }

@@ -29,6 +29,13 @@ struct Operand {
 [[nodiscard]] bool make_ready(Operand* operand, const Step& step, Lane& lane, const Weight& weight, const Source& from,
                               size_t rows);
 
+// The same, always for all threads together: for operands of which threads take different rows.
+[[nodiscard]] bool make_shared_ready(Operand* operand, const Step& step, Lane& lane, const Weight& weight,
+                                     const Source& from, size_t rows);
+// Columns [first, first + n) of row m of `to`, whole groups of a weight of this shape.
+void quantize_columns(const Step& step, const WeightShape& shape, const Scratch::Quantized& to, size_t m, size_t first,
+                      const float* x, size_t n);
+
 // Who makes whole groups of a weight's columns quantizes them as they come, which saves a phase: `produce` takes columns
 // [first, first + n) of row m; when all are there, `produced` is the operand.
 bool takes_groups(const Weight& weight, size_t n);
@@ -42,3 +49,6 @@ void run_panel(const Step& step, const Lane& lane, const Weight& weight, size_t 
 // x += weight * operand (+ bias), through `post_norm` if there is one. Ends its last phase. False: leave.
 [[nodiscard]] bool add_to_stream(const Step& step, Lane& lane, const Weight& weight, Operand& operand,
                                  const Floats& bias, const Floats& post_norm, float eps);
+
+// x += norm(y), row by row; y is overwritten. False: leave.
+[[nodiscard]] bool add_normed(const Step& step, Lane& lane, const Floats& norm, float eps, float* y);

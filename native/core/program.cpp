@@ -195,6 +195,41 @@ void Program::short_conv(ShortConvOp op) {
   ops_.emplace_back(std::move(op));
 }
 
+void Program::moe(MoeOp op) {
+  require_open("moe");
+  const size_t count = op.experts.size();
+  REQUIRE(count > 0 && count <= 4096, "%zu experts, but 1 to 4096 are possible", count);
+  REQUIRE(op.top_k > 0 && op.top_k <= count && op.top_k <= 64, "%zu of %zu experts, but 1 to 64 of them can be chosen",
+          op.top_k, count);
+  const auto check = [&](const MoeOp::Expert& expert, const char* what) {
+    REQUIRE(expert.gate_up != nullptr && expert.gate_up->shape.interleaved, "%s must be two interleaved parts", what);
+    const size_t width = expert.gate_up->shape.parts[0];
+    check_weight(expert.gate_up, 2 * width, hidden_, what);
+    check_weight(expert.down, hidden_, width, what);
+    check_stacked(expert.down, what);
+    for (const auto part : {&MoeOp::Expert::gate_up, &MoeOp::Expert::down}) {
+      const WeightShape &one = (expert.*part)->shape, &first = (op.experts[0].*part)->shape;
+      REQUIRE(one.kind == first.kind && one.group == first.group, "%s is quantized otherwise than the first expert",
+              what);
+    }
+  };
+  for (const MoeOp::Expert& expert : op.experts) {
+    check(expert, "an expert");
+    REQUIRE(expert.down->shape.cols == op.experts[0].down->shape.cols, "experts of %zu and %zu columns",
+            op.experts[0].down->shape.cols, expert.down->shape.cols);
+  }
+  if (op.shared.down != nullptr) check(op.shared, "the shared expert");
+  check_weight(op.router, count + op.shared_gated, hidden_, "the router");
+  REQUIRE(op.router->shape.parts[0] == count, "a router of %zu experts, but there are %zu", op.router->shape.parts[0],
+          count);
+  REQUIRE(!op.shared_gated || op.shared.down != nullptr, "a gate of a shared expert that is missing");
+  check_length(op.norm.weight, hidden_, "the norm before the experts");
+  check_optional(op.choice_bias, count, "the bias of the choice");
+  check_optional(op.post_norm, hidden_, "the norm after the experts");
+  REQUIRE(std::isfinite(op.scale), "the experts' scale is %g", static_cast<double>(op.scale));
+  ops_.emplace_back(std::move(op));
+}
+
 void Program::head(HeadOp op) {
   require_open("head");
   REQUIRE(op.weight != nullptr, "the head is missing");
@@ -207,20 +242,33 @@ void Program::head(HeadOp op) {
 
 namespace {
 
-// The op's weights, as references.
-constexpr Cases kWeightsOf{[](const AttendOp& op) { return std::array{&op.qkv, &op.o}; },
-                           [](const MlpOp& op) { return std::array{&op.gate_up, &op.down}; },
-                           [](const ShortConvOp& op) { return std::array{&op.in, &op.out}; },
-                           [](AttendOp& op) { return std::array{&op.qkv, &op.o}; },
-                           [](MlpOp& op) { return std::array{&op.gate_up, &op.down}; },
-                           [](ShortConvOp& op) { return std::array{&op.in, &op.out}; }};
+// f(weight) for each weight of the op.
+template <class AnyOp, class F>
+void each_weight(AnyOp& op, const F& f) {
+  const auto both = [&](auto& one, auto& other) { f(one), f(other); };
+  const auto visit = [&](auto& one) {
+    using Kind = std::remove_const_t<std::remove_reference_t<decltype(one)>>;
+    if constexpr (std::is_same_v<Kind, AttendOp>) {
+      both(one.qkv, one.o);
+    } else if constexpr (std::is_same_v<Kind, MlpOp>) {
+      both(one.gate_up, one.down);
+    } else if constexpr (std::is_same_v<Kind, ShortConvOp>) {
+      both(one.in, one.out);
+    } else {
+      static_assert(std::is_same_v<Kind, MoeOp>);
+      f(one.router);
+      for (auto& expert : one.experts) both(expert.gate_up, expert.down);
+      if (one.shared.down != nullptr) both(one.shared.gate_up, one.shared.down);
+    }
+  };
+  std::visit(visit, op);
+}
 
 }  // namespace
 
 std::set<const Weight*> Program::weights() const {
   std::set<const Weight*> seen{embed_.weight.get(), mix_.weight.get(), head_.weight.get()};  // tied ones count once
-  for (const Op& op : ops_)
-    for (const WeightRef* weight : std::visit(kWeightsOf, op)) seen.insert(weight->get());
+  for (const Op& op : ops_) each_weight(op, [&](const WeightRef& weight) { seen.insert(weight.get()); });
   seen.erase(nullptr);
   return seen;
 }
@@ -246,8 +294,7 @@ void Program::move_to(std::unique_ptr<Device> device) {
   REQUIRE(kv_.blocks().empty(), "a device after make_kv");
   device_ = std::move(device);
   if (mix_.weight != nullptr) drop_values(mix_.weight);
-  for (Op& op : ops_)
-    for (WeightRef* weight : std::visit(kWeightsOf, op)) drop_values(*weight);
+  for (Op& op : ops_) each_weight(op, [](WeightRef& weight) { drop_values(weight); });
   if (head_.weight != embed_.weight) drop_values(head_.weight);
 }
 
@@ -286,6 +333,21 @@ void take_quantized(Layout& layout, Scratch& s, Scratch::Quantized& rows, size_t
   layout.take(&rows.sum, n * s.scale_ld);
 }
 
+void take_experts(Layout& layout, Scratch& s, size_t rows) {
+  const size_t pairs = rows * s.top_k, all = pairs + (s.shares_expert ? rows : 0);
+  layout.take(&s.router, rows * s.router_ld);
+  Scratch::Routes& routes = s.routes;
+  for (size_t** numbers : {&routes.expert, &routes.row}) layout.take(numbers, pairs);
+  for (float** weights : {&routes.weight, &routes.row_weight}) layout.take(weights, pairs);
+  for (size_t** numbers : {&routes.first, &routes.next, &routes.active}) layout.take(numbers, s.most_experts + 1);
+  layout.take(&routes.active_count, 1);
+  take_quantized(layout, s, s.gathered, pairs);
+  take_quantized(layout, s, s.expert_rows, all);
+  if (!s.floats_in_experts) return;
+  layout.take(&s.gathered.normed, pairs * s.x_ld);
+  layout.take(&s.expert_hidden, all * s.hidden_ld);
+}
+
 size_t take_all(Scratch& s, uint8_t* start, size_t rows) {
   Layout layout(start);
   layout.take(&s.x, rows * s.x_ld);
@@ -300,6 +362,7 @@ size_t take_all(Scratch& s, uint8_t* start, size_t rows) {
   take_quantized(layout, s, s.produced, rows);
   take_quantized(layout, s, s.shared, rows);
   layout.take(&s.shared.normed, rows * s.x_ld);
+  if (s.most_experts > 0) take_experts(layout, s, rows);
   for (Scratch::PerThread& mine : s.per_thread) {
     take_quantized(layout, s, mine.few, kFewRows);
     layout.take(&mine.few.normed, kFewRows * s.x_ld);
@@ -311,6 +374,7 @@ size_t take_all(Scratch& s, uint8_t* start, size_t rows) {
     layout.take(&mine.query_scale, s.heads_ld);
     layout.take(&mine.query_sum, s.heads_ld);
     layout.take(&mine.room, kAttendRoom);
+    if (s.most_experts > 0) layout.take(&mine.sums, rows * kPanelRows);
   }
   return layout.used();
 }
@@ -332,6 +396,19 @@ void Program::lay_out_scratch() {
                       [&](const MlpOp& op) {
                         s.hidden_ld = std::max(s.hidden_ld, op.gate_up->panels / 2 * kPanelRows);
                         s.panel_ld = std::max(s.panel_ld, 2 * op.down->shape.group);
+                      },
+                      [&](const MoeOp& op) {
+                        s.most_experts = std::max(s.most_experts, op.experts.size());
+                        s.top_k = std::max(s.top_k, op.top_k);
+                        s.router_ld = std::max(s.router_ld, op.router->panels * kPanelRows);
+                        s.shares_expert |= op.shared.down != nullptr;
+                        for (const WeightRef* weight : {&op.experts[0].gate_up, &op.experts[0].down})
+                          s.floats_in_experts |= (*weight)->shape.kind == kBf16;
+                        for (const MoeOp::Expert* one : {&op.experts[0], &op.shared}) {
+                          if (one->down == nullptr) continue;
+                          s.hidden_ld = std::max(s.hidden_ld, one->gate_up->panels / 2 * kPanelRows);
+                          s.panel_ld = std::max(s.panel_ld, 2 * one->down->shape.group);
+                        }
                       },
                       [&](const ShortConvOp& op) {
                         s.qkv_ld = std::max(s.qkv_ld, op.in->panels * kPanelRows);

@@ -87,8 +87,29 @@ struct ShortConvOp {
   size_t state = 0;  // of the state cache; set by Program
 };
 
+// x += [post_norm] the sum over the experts that a row's router chose, in ascending order, of weight * down(act(gate) *
+// up), gate and up of norm(x); and of the shared expert, if there is one.
+struct MoeOp {
+  struct Expert {
+    WeightRef gate_up, down;
+  };
+  enum Score { kSoftmax, kSigmoid };
+  Norm norm;
+  WeightRef router;    // rows: the experts; a second part of one row is the gate of the shared expert
+  Floats choice_bias;  // added to the scores where experts are chosen, not where they are weighed
+  size_t top_k = 0;
+  Score score = kSoftmax;
+  bool renormalise = false;  // weights of a row sum to 1
+  float scale = 1;           // of the weights
+  std::vector<Expert> experts;
+  Expert shared;
+  bool shared_gated = false;  // by the sigmoid of its gate
+  Activation activation = kSilu;
+  Floats post_norm;
+};
+
 // What a layer is made of. A new kind is handled wherever one is visited with Cases, or does not compile.
-using Op = std::variant<AttendOp, MlpOp, ShortConvOp>;
+using Op = std::variant<AttendOp, MlpOp, ShortConvOp, MoeOp>;
 
 template <class... Each>
 struct Cases : Each... {
@@ -172,6 +193,24 @@ struct Scratch {
   size_t planes = 1;  // 2 when a weight wants activations of 16 bits
   Quantized shared{};
   Quantized produced{};  // what attention or the MLP quantized as it came, for o or down; no `normed`
+  // Mixtures of experts. Pairs of a row and an expert that it goes to: first by row, then by expert, ascending.
+  struct Routes {
+    size_t* expert;       // [rows][top_k]
+    float* weight;        // of each
+    size_t* first;        // [experts + 1]: where an expert's pairs begin
+    size_t* next;         // [experts]
+    size_t* active;       // [experts]: those that have rows, and how many these are
+    size_t* active_count;
+    size_t* row;          // [rows * top_k], by expert
+    float* row_weight;
+  };
+  Routes routes{};
+  size_t most_experts = 0, top_k = 0, router_ld = 0;  // of any mixture
+  bool shares_expert = false, floats_in_experts = false;
+  float* router = nullptr;         // [rows][router_ld]
+  Quantized gathered{};            // [rows * top_k]: their inputs, by expert
+  Quantized expert_rows{};         // what they make for `down`; then the shared expert's, row by row; no `normed`
+  float* expert_hidden = nullptr;  // the same where it stays float, [..][hidden_ld]
   struct PerThread {
     Quantized few;             // kFewRows rows
     float* row;                // one row of x_ld
@@ -182,6 +221,7 @@ struct Scratch {
     float* query_scale;
     int32_t* query_sum;
     float* room;               // of AttendJob
+    float* sums;               // [rows][32]: of a mixture's panel
   };
   std::vector<PerThread> per_thread;  // one a thread
 };
@@ -200,6 +240,7 @@ class Program {
   void attend(AttendOp op);
   void gated_mlp(MlpOp op);
   void short_conv(ShortConvOp op);
+  void moe(MoeOp op);
   void head(HeadOp op);
   // Last: the program is complete. Again: an empty cache of another size. `blocks` are those of each KV group, `bits` those
   // of each layer.

@@ -20,7 +20,7 @@ void Program::advance_state(size_t slot, size_t rows) {
   StateCache::Slot& at = state_.slot(slot);
   REQUIRE(rows <= at.kept, "%zu drafted rows are right, but %zu are kept", rows, at.kept);
   if (rows == 0) return;
-  const Cases move_on{[](const AttendOp&) {}, [](const MlpOp&) {},
+  const Cases move_on{[](const AttendOp&) {}, [](const MlpOp&) {}, [](const MoeOp&) {},
                       [&](const ShortConvOp& op) { advance(op, state_.at(op.state, slot), hidden_, at.kept, rows); }};
   for (const Op& op : ops_) std::visit(move_on, op);
   at.position += static_cast<int64_t>(rows);

@@ -175,6 +175,7 @@ struct Step {
 [[nodiscard]] bool give_stream(const Step& step, Lane& lane);  // hidden_out = x
 [[nodiscard]] bool run_attend(const AttendOp& op, const Step& step, Lane& lane);
 [[nodiscard]] bool run_mlp(const MlpOp& op, const Step& step, Lane& lane);
+[[nodiscard]] bool run_moe(const MoeOp& op, const Step& step, Lane& lane);
 [[nodiscard]] bool run_short_conv(const ShortConvOp& op, const Step& step, Lane& lane);
 [[nodiscard]] bool run_head(const Step& step, Lane& lane);
 

@@ -37,7 +37,8 @@ Model::Model(std::shared_ptr<const Session> session, const Program& program, siz
                        on.post_norm = put(op.post_norm);
                        return on;
                      },
-                     [](const ShortConvOp&) -> OpOnCard { refuse("a card has no kernels for short convolutions"); }};
+                     [](const ShortConvOp&) -> OpOnCard { refuse("a card has no kernels for short convolutions"); },
+                     [](const MoeOp&) -> OpOnCard { refuse("a card has no kernels for mixtures of experts"); }};
   for (const Op& op : parts.ops) ops.push_back(std::visit(put_op, op));
   head = put(parts.head.weight);
   head_norm = put(parts.head.norm.weight);

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from tests.graph.variants import LEAD, make_variant
+from tests.graph.variants import LEAD, ROUTER_LEAD, make_variant
 from tests.tiny import IM_END, IM_START
 
 PROMPT = [IM_START, *b"Hello, world", IM_END, *b"\n"]
@@ -27,13 +27,16 @@ class Oracle:
     path: Path
     tokens: list[int]
     logits: NDArray[np.float32]
+    routed_by: float
+    """The least lead of a chosen expert over one that was not, in standard deviations of the router's logits."""
 
     @property
     def greedy(self) -> list[int]:
         return self.tokens[len(PROMPT) :]
 
     def decides(self) -> None:
-        """Assert that no step is a near tie."""
+        """Assert that no step is a near tie, nor any choice of experts."""
+        assert self.routed_by >= ROUTER_LEAD, f"experts lead by {self.routed_by:.4f}: choose another seed"
         steps = np.sort(self.logits[len(PROMPT) - 1 : -1], axis=1)
         lead = (steps[:, -1] - steps[:, -2]) / steps.std(axis=1)
         assert lead.min() >= LEAD, f"step {lead.argmin()} leads by {lead.min():.4f}: choose another seed"
@@ -44,8 +47,8 @@ def oracle(variant: str) -> Oracle:
     """The tiny model of `variant` on disk, run by transformers; made once a test session."""
     path = make_variant(variant, Path(mkdtemp(prefix=f"tiny-{variant}-")))
     atexit.register(shutil.rmtree, path, ignore_errors=True)
-    tokens, logits = run_transformers(path, PROMPT, STEPS)
-    return Oracle(path, tokens, logits)
+    tokens, logits, routed_by = run_transformers(path, PROMPT, STEPS)
+    return Oracle(path, tokens, logits, routed_by)
 
 
 def transformers_model(path: Path) -> Any:
@@ -62,8 +65,8 @@ def transformers_model(path: Path) -> Any:
     return classes.from_pretrained(path, dtype=torch.float32)
 
 
-def run_transformers(path: Path, prompt: list[int], steps: int) -> tuple[list[int], NDArray[np.float32]]:
-    """`prompt` and `steps` greedy tokens after it, and the logits after each of them."""
+def run_transformers(path: Path, prompt: list[int], steps: int) -> tuple[list[int], NDArray[np.float32], float]:
+    """`prompt` and `steps` greedy tokens after it, the logits after each of them, and `Oracle.routed_by`."""
     import torch
 
     model = transformers_model(path)
@@ -71,8 +74,20 @@ def run_transformers(path: Path, prompt: list[int], steps: int) -> tuple[list[in
         out = model.generate(
             torch.tensor([prompt]), max_new_tokens=steps, do_sample=False, eos_token_id=None, pad_token_id=0
         )
+        leads = list[float]()
+        for module in model.modules():
+            if type(module).__name__.endswith("TopKRouter"):
+                module.register_forward_hook(lambda _, __, found, k=module.top_k: leads.append(_lead(found[0], k)))
         logits = model(out).logits[0]
-    return out[0].tolist(), logits.numpy()
+    return out[0].tolist(), logits.numpy(), min(leads, default=np.inf)
+
+
+def _lead(scores: Any, chosen: int) -> float:
+    """Of the last of the `chosen` over the next, in the row where it is least."""
+    ordered = scores.sort(dim=-1, descending=True).values
+    if chosen == ordered.shape[-1]:
+        return np.inf
+    return float(((ordered[:, chosen - 1] - ordered[:, chosen]) / scores.std(dim=-1)).min())
 
 
 def assert_close(seen: NDArray[np.float32], said: NDArray[np.float32], tolerance: float) -> None:

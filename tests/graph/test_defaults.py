@@ -25,7 +25,16 @@ class _Absent:
 
 ABSENT: Any = _Absent()
 TOKENS = [BOS, *b"What is left out has a meaning too: the default."]
-SIZES = ("vocab_size", "hidden_size", "intermediate_size", "num_hidden_layers")
+SIZES = (
+    "vocab_size",
+    "hidden_size",
+    "intermediate_size",
+    "num_hidden_layers",
+    "num_experts",
+    "num_local_experts",
+    "moe_intermediate_size",
+    "shared_expert_intermediate_size",
+)
 """Left out, these make a model of gigabytes; the table alone is compared."""
 
 NONE_IS_CLEAR = ("mlp_bias", "tie_word_embeddings", "num_key_value_heads", "head_dim")

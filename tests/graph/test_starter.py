@@ -18,7 +18,7 @@ def test_says_what_transformers_says(tmp_path: Path, starter_gguf: Path) -> None
     path = tmp_path / "starter"
     import_gguf(starter_gguf, path)
     prompt = Tokenizer(path).encode_text(TEXT)
-    tokens, said = run_transformers(path, prompt, 24)
+    tokens, said, _ = run_transformers(path, prompt, 24)
 
     native = run(load(path), tokens)
     assert np.array_equal(native[len(prompt) - 1 : -1].argmax(1), tokens[len(prompt) :])

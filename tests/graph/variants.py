@@ -13,6 +13,9 @@ from tests.tiny import LLAMA3_ROPE, make_checkpoint
 LEAD = 0.012
 """Smallest lead of the best token over the second, in standard deviations of the logits."""
 
+ROUTER_LEAD = 0.004
+"""Smallest lead of a chosen expert over one that was not, in standard deviations of a row's scores."""
+
 VARIANTS: dict[str, dict[str, Any]] = {
     "llama": {"family": "llama", "seed": 14},
     "llama-tied": {"family": "llama", "seed": 1, "tie_word_embeddings": True, "rope_spelling": "new"},
@@ -64,6 +67,29 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "gemma3": {"family": "gemma3", "seed": 2},
     "ministral": {"family": "ministral", "seed": 24},
     "mistral3": {"family": "mistral3", "seed": 14},
+    "mixtral": {"family": "mixtral", "seed": 10},
+    "mixtral-window": {"family": "mixtral", "seed": 3, "sliding_window": 16, "num_local_experts": 3, "head_dim": 32},
+    "qwen2_moe": {"family": "qwen2_moe", "seed": 53},
+    "qwen2_moe-dense-first": {
+        "family": "qwen2_moe",
+        "seed": 18,
+        "num_hidden_layers": 3,
+        "mlp_only_layers": [0],
+        "norm_topk_prob": True,
+        "qkv_bias": False,
+        "use_sliding_window": True,
+        "max_window_layers": 2,
+    },
+    "qwen3_moe": {"family": "qwen3_moe", "seed": 37},
+    "qwen3_moe-sparse-step": {
+        "family": "qwen3_moe",
+        "seed": 1,
+        "decoder_sparse_step": 2,
+        "norm_topk_prob": False,
+        "num_experts_per_tok": 8,
+        "use_sliding_window": True,
+        "sliding_window": 8,
+    },
     "seed_oss": {"family": "seed_oss", "seed": 7},
     "seed_oss-o-bias": {
         "family": "seed_oss",

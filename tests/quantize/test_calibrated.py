@@ -173,8 +173,8 @@ def test_without_torch(source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyP
     with pytest.raises(NotSupported, match="torch") as caught:
         quantize_checkpoint(source, tmp_path / "q", bits=4, method="gptq")
     assert "--method rtn" in str(caught.value.hint)
-    assert default_method(4)[0] == "rtn"
-    assert "localinfer[quantize]" in default_method(4)[1]
+    assert default_method(4, source)[0] == "rtn"
+    assert "localinfer[quantize]" in default_method(4, source)[1]
     assert quantize_checkpoint(source, tmp_path / "q", bits=4).bits == 4
 
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Mapping
 
-from localinfer.graph.ops import Attend, Embed, GatedMLP, Graph, Head, LayerOp, Linear, Norm
+from localinfer.graph.ops import Attend, Embed, Expert, GatedMLP, Graph, Head, LayerOp, Linear, Mixture, Norm
 from localinfer.graph.spec import ModelSpec
 
 _NAMES = {"norm": "input_layernorm", "o": "o_proj", "q_norm": "q_norm", "k_norm": "k_norm"}
@@ -57,6 +57,41 @@ def gated_mlp(
         activation=spec.activation,
         post_norm=Norm(f"{at}.{post_norm}", spec.hidden_size, spec.norm_eps, offset) if post_norm else None,
     )
+
+
+def mixture(
+    spec: ModelSpec,
+    layer: int,
+    *,
+    block: str = "mlp",
+    names: tuple[str, str, str] = ("gate_proj", "up_proj", "down_proj"),
+) -> Mixture:
+    """The feed-forward half of one layer as a mixture; `names` are those of an expert's matrices."""
+    of = spec.mixture
+    assert of is not None
+    at, hidden = f"model.layers.{layer}.{block}", spec.hidden_size
+
+    def expert(name: str, inner: int) -> Expert:
+        gate, up, down = (f"{name}.{part}" for part in names)
+        return Expert(Linear(gate, inner, hidden), Linear(up, inner, hidden), Linear(down, hidden, inner))
+
+    shared = of.shared_inner > 0
+    return Mixture(
+        norm=Norm(f"model.layers.{layer}.post_attention_layernorm", hidden, spec.norm_eps),
+        router=Linear(f"{at}.gate", of.experts, hidden),
+        experts=tuple(expert(f"{at}.experts.{number}", of.inner) for number in range(of.experts)),
+        chosen=of.chosen,
+        renormalise=of.renormalise,
+        activation=spec.activation,
+        shared=expert(f"{at}.shared_expert", of.shared_inner) if shared else None,
+        shared_gate=Linear(f"{at}.shared_expert_gate", 1, hidden) if shared else None,
+    )
+
+
+def feed_forward(spec: ModelSpec, layer: int) -> GatedMLP | Mixture:
+    """A mixture in the layers that have one, else one half for all rows, in Qwen's names."""
+    has_experts = spec.mixture is not None and spec.mixture.layers[layer]
+    return mixture(spec, layer) if has_experts else gated_mlp(spec, layer)
 
 
 def decoder(

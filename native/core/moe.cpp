@@ -1,0 +1,252 @@
+// A mixture of experts: each row goes through the few that its router chose, and their results are added up by their
+// weights, in ascending order of the experts, whatever company the row is in.
+#include <algorithm>
+#include <cmath>
+#include <numeric>
+
+#include "core/linear.h"
+
+namespace {
+
+constexpr size_t kWidestGroup = 128;
+constexpr size_t kAlone = 8;  // up to so many rows are routed by one thread: cheaper than a barrier
+
+class Mixture {
+ public:
+  Mixture(const MoeOp& op, const Step& step, Lane& lane)
+      : op_(op),
+        step_(step),
+        lane_(lane),
+        count_(op.experts.size()),
+        gate_up_(*op.experts[0].gate_up),
+        down_(*op.experts[0].down),
+        quantized_(down_.shape.kind != kBf16),
+        chunk_(quantized_ ? down_.shape.group : size_t{kPanelRows}) {}
+
+  // False: leave the step.
+  bool run() {
+    const Scratch& s = step_.s;
+    const Source from{s.x, s.x_ld, &op_.norm};
+    Operand operand;
+    if (!make_shared_ready(&operand, step_, lane_, *op_.router, from, step_.rows)) return false;
+    lane_.phase("router");
+    lane_.share(op_.router->panels, [&](size_t p) {
+      run_panel(step_, lane_, *op_.router, p, operand, step_.rows, s.router + p * kPanelRows, s.router_ld);
+    });
+    if (!lane_.sync() || !route()) return false;
+    if (!make_shared_ready(&operand, step_, lane_, gate_up_, from, step_.rows)) return false;
+    if (step_.rows > 1 && !gather(operand)) return false;
+    lane_.phase("gate, up");
+    const size_t chunks = chunks_of(op_.experts[0]), most = std::min(count_, step_.rows * op_.top_k);
+    const size_t shared = op_.shared.down != nullptr ? chunks_of(op_.shared) : 0;
+    lane_.share(most * chunks + shared, [&](size_t i) {
+      if (i >= most * chunks)
+        return gate_and_up(op_.shared, operand, pairs(), step_.rows, i - most * chunks);
+      const size_t active = i / chunks;
+      if (active >= s.routes.active_count[0]) return;
+      const size_t expert = s.routes.active[active], first = s.routes.first[expert];
+      gate_and_up(op_.experts[expert], rows_of(operand, first), first, s.routes.first[expert + 1] - first, i % chunks);
+    });
+    return lane_.sync() && down();
+  }
+
+ private:
+  using Expert = MoeOp::Expert;
+
+  size_t pairs() const { return step_.rows * op_.top_k; }  // of rows and experts
+  size_t chunks_of(const Expert& expert) const { return (expert.down->shape.cols + chunk_ - 1) / chunk_; }
+
+  // Of each row the experts it goes to, and their weights; then the rows of each expert.
+  bool route() {
+    const Scratch::Routes& routes = step_.s.routes;
+    lane_.phase("route");
+    if (step_.rows > kAlone) {
+      lane_.share(step_.rows, [&](size_t m) { choose(m); });
+      if (!lane_.sync()) return false;
+    }
+    lane_.share(1, [&](size_t) {
+      if (step_.rows <= kAlone)
+        for (size_t m = 0; m < step_.rows; ++m) choose(m);
+      std::fill_n(routes.first, count_ + 1, 0);
+      for (size_t i = 0; i < pairs(); ++i) ++routes.first[routes.expert[i] + 1];
+      std::partial_sum(routes.first, routes.first + count_ + 1, routes.first);
+      size_t active = 0;
+      for (size_t e = 0; e < count_; ++e)
+        if (routes.first[e + 1] > routes.first[e]) routes.active[active++] = e;
+      routes.active_count[0] = active;
+      std::copy_n(routes.first, count_, routes.next);
+      for (size_t i = 0; i < pairs(); ++i) {
+        const size_t at = routes.next[routes.expert[i]]++;
+        routes.row[at] = i / op_.top_k;
+        routes.row_weight[at] = routes.weight[i];
+      }
+    });
+    return lane_.sync();
+  }
+
+  // The scores of row m become its top_k experts with their weights. Of equal scores the lower expert is chosen; NaN is
+  // below all numbers, and stays NaN as a weight.
+  void choose(size_t m) {
+    const Scratch& s = step_.s;
+    float* score = s.router + m * s.router_ld;
+    if (op_.score == MoeOp::kSoftmax) {
+      float largest = -HUGE_VALF, sum = 0;
+      for (size_t e = 0; e < count_; ++e) largest = score[e] > largest ? score[e] : largest;
+      for (size_t e = 0; e < count_; ++e) score[e] -= largest;
+      step_.k.exp(score, score, count_);
+      for (size_t e = 0; e < count_; ++e) sum += score[e];
+      for (size_t e = 0; e < count_; ++e) score[e] /= sum;
+    } else {
+      for (size_t e = 0; e < count_; ++e) score[e] = sigmoid(score[e]);
+    }
+    size_t* expert = s.routes.expert + m * op_.top_k;
+    float* weight = s.routes.weight + m * op_.top_k;
+    const auto worth = [&](size_t e) {
+      const float value = op_.choice_bias.empty() ? score[e] : score[e] + op_.choice_bias[e];
+      return value == value ? value : -HUGE_VALF;
+    };
+    size_t chosen = 0;
+    for (size_t e = 0; e < count_; ++e) {  // the chosen so far, best first
+      size_t at = chosen;
+      while (at > 0 && worth(expert[at - 1]) < worth(e)) --at;
+      if (at >= op_.top_k) continue;
+      chosen = std::min(chosen + 1, op_.top_k);
+      for (size_t i = chosen - 1; i > at; --i) expert[i] = expert[i - 1];
+      expert[at] = e;
+    }
+    float sum = 0;
+    for (size_t i = 0; i < op_.top_k; ++i) sum += score[expert[i]];
+    for (size_t i = 0; i < op_.top_k; ++i) {
+      const float value = score[expert[i]];
+      weight[i] = (op_.renormalise ? value / sum : value) * op_.scale;
+    }
+  }
+
+  float sigmoid(float x) const {
+    float e = -x;
+    step_.k.exp(&e, &e, 1);
+    return 1.0f / (1.0f + e);
+  }
+
+  // The rows as the experts take them, those of one expert together.
+  bool gather(const Operand& from) {
+    const Scratch& s = step_.s;
+    const size_t planes = gate_up_.shape.planes(), cols = step_.hidden;
+    lane_.phase("gather");
+    lane_.share(pairs(), [&](size_t i) {
+      const size_t m = s.routes.row[i];
+      if (gate_up_.shape.kind == kBf16) {
+        std::copy_n(from.x + m * from.ldx, cols, s.gathered.normed + i * s.x_ld);
+        return;
+      }
+      for (size_t plane = 0; plane < planes; ++plane)
+        std::copy_n(from.q.q + (m * planes + plane) * s.q_ld, cols, s.gathered.q + (i * planes + plane) * s.q_ld);
+      const size_t groups = cols / gate_up_.shape.group;
+      std::copy_n(from.q.scale + m * s.scale_ld, groups, s.gathered.scale + i * s.scale_ld);
+      std::copy_n(from.q.sum + m * s.scale_ld, groups, s.gathered.sum + i * s.scale_ld);
+    });
+    return lane_.sync();
+  }
+
+  // The input of the rows from pair `first` on; a single row is everybody's.
+  Operand rows_of(const Operand& one, size_t first) const {
+    const Scratch& s = step_.s;
+    Operand found = one;
+    if (step_.rows == 1) return found;
+    if (gate_up_.shape.kind == kBf16) {
+      found.x = s.gathered.normed + first * s.x_ld;
+      found.ldx = s.x_ld;
+      return found;
+    }
+    const size_t planes = gate_up_.shape.planes();
+    found.q.q = s.gathered.q + first * planes * s.q_ld;
+    found.q.scale = s.gathered.scale + first * s.scale_ld;
+    found.q.sum = s.gathered.sum + first * s.scale_ld;
+    return found;
+  }
+
+  // Group `i` of the columns of act(gate) * up, for `rows` rows, the first of which is pair `first`.
+  void gate_and_up(const Expert& expert, Operand operand, size_t first, size_t rows, size_t i) const {
+    const Scratch& s = step_.s;
+    float* out = s.per_thread[lane_.id()].panel;
+    const size_t column = i * chunk_, n = std::min(chunk_, expert.down->shape.cols - column);
+    for (size_t j = 0; j < 2 * n; j += kPanelRows)
+      run_panel(step_, lane_, *expert.gate_up, (2 * column + j) / kPanelRows, operand, rows, out + j, s.panel_ld);
+    for (size_t m = 0; m < rows; ++m, out += s.panel_ld) {
+      float values[kWidestGroup];
+      for (size_t j = 0; j < n; j += kPanelRows)
+        step_.k.gated(values + j, out + 2 * j, out + 2 * j + kPanelRows, kPanelRows, op_.activation);
+      if (quantized_)
+        quantize_columns(step_, expert.down->shape, s.expert_rows, first + m, column, values, n);
+      else
+        std::copy_n(values, n, s.expert_hidden + (first + m) * s.hidden_ld + column);
+    }
+  }
+
+  // x += the weighted sum, panel by panel.
+  bool down() {
+    const Scratch& s = step_.s;
+    lane_.phase("down");
+    lane_.share(down_.panels, [&](size_t p) { sum_panel(p); });
+    if (!lane_.sync()) return false;
+    return op_.post_norm.empty() || add_normed(step_, lane_, op_.post_norm, op_.norm.eps, s.y);
+  }
+
+  void sum_panel(size_t p) const {
+    const Scratch& s = step_.s;
+    const size_t column = p * kPanelRows, width = std::min<size_t>(kPanelRows, step_.hidden - column);
+    float* sums = s.per_thread[lane_.id()].sums;
+    float* part = s.per_thread[lane_.id()].panel;
+    std::fill_n(sums, step_.rows * kPanelRows, 0.0f);
+    for (size_t a = 0; a < s.routes.active_count[0]; ++a) {
+      const size_t expert = s.routes.active[a], first = s.routes.first[expert];
+      const size_t rows = s.routes.first[expert + 1] - first;
+      Operand operand = hidden_rows(first);
+      run_panel(step_, lane_, *op_.experts[expert].down, p, operand, rows, part, kPanelRows);
+      for (size_t m = 0; m < rows; ++m)
+        add(sums + s.routes.row[first + m] * kPanelRows, part + m * kPanelRows, s.routes.row_weight[first + m]);
+    }
+    if (op_.shared.down != nullptr) {
+      Operand operand = hidden_rows(pairs());
+      run_panel(step_, lane_, *op_.shared.down, p, operand, step_.rows, part, kPanelRows);
+      for (size_t m = 0; m < step_.rows; ++m) {
+        const float gate = op_.shared_gated ? sigmoid(s.router[m * s.router_ld + gate_column()]) : 1.0f;
+        add(sums + m * kPanelRows, part + m * kPanelRows, gate);
+      }
+    }
+    for (size_t m = 0; m < step_.rows; ++m) {
+      float* x = s.x + m * s.x_ld + column;
+      if (op_.post_norm.empty())
+        step_.k.add(x, x, sums + m * kPanelRows, width);
+      else
+        std::copy_n(sums + m * kPanelRows, width, s.y + m * s.x_ld + column);
+    }
+  }
+
+  size_t gate_column() const { return op_.router->shape.panel_of(1, 0) * kPanelRows; }
+
+  static void add(float* sums, const float* part, float weight) {
+    for (size_t i = 0; i < kPanelRows; ++i) sums[i] += weight * part[i];
+  }
+
+  Operand hidden_rows(size_t first) const {
+    const Scratch& s = step_.s;
+    if (!quantized_) return {{}, s.expert_hidden + first * s.hidden_ld, s.hidden_ld};
+    const size_t planes = down_.shape.planes();
+    return {{s.expert_rows.q + first * planes * s.q_ld, s.expert_rows.scale + first * s.scale_ld,
+             s.expert_rows.sum + first * s.scale_ld, s.q_ld, s.scale_ld, step_.prefetch}};
+  }
+
+  const MoeOp& op_;
+  const Step& step_;
+  Lane& lane_;
+  const size_t count_;
+  const Weight& gate_up_;  // of the first expert: all are alike
+  const Weight& down_;
+  const bool quantized_;
+  const size_t chunk_;  // columns of `down` that are made at once
+};
+
+}  // namespace
+
+bool run_moe(const MoeOp& op, const Step& step, Lane& lane) { return Mixture(op, step, lane).run(); }
