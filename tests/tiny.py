@@ -48,6 +48,9 @@ DISTINCT: tuple[Family, ...] = (
 """Families that differ in what is computed; the others in what config.json says, and where tensors lie."""
 
 FAMILIES: tuple[Family, ...] = (*DISTINCT, "ministral", "mistral3", "mixtral", "seed_oss", "smollm3")
+MIXTURES: tuple[Family, ...] = ("mixtral", "qwen2_moe", "qwen3_moe")
+"""Families with experts, which cards and calibration do not know."""
+
 SPECIALS = {"<|bos|>": 256, "<|im_start|>": 257, "<|im_end|>": 258}
 BOS, IM_START, IM_END = SPECIALS.values()
 

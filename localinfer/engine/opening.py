@@ -163,8 +163,10 @@ def _load(
     from localinfer.graph.memory import snapshots
     from localinfer.graph.program import load_program
 
-    if placement.card is not None and checkpoint.graph.slot_bytes:
-        raise NotSupported("recurrent layers have no kernels for cards yet", hint="use `--backend cpu`")
+    graph = checkpoint.graph
+    missing = "recurrent layers" if graph.slot_bytes else "mixtures of experts" if graph.spec.mixture else ""
+    if placement.card is not None and missing:
+        raise NotSupported(f"{missing} have no kernels for cards yet", hint="use `--backend cpu`")
     return load_program(
         checkpoint,
         threads=threads,

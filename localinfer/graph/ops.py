@@ -295,7 +295,8 @@ class Mixture(Facts):
 
     def flops(self, rows: int) -> int:
         always = (*self.unquantized(), *(self.shared.linears() if self.shared else ()))
-        one, used = (sum(x.rows * x.cols for x in linears) for linears in (self.experts[0].linears(), always))
+        one: int = sum(linear.rows * linear.cols for linear in self.experts[0].linears())
+        used: int = sum(linear.rows * linear.cols for linear in always)
         return 2 * rows * (self.chosen * one + used)
 
     def width(self) -> int:

@@ -186,7 +186,8 @@ def describe(
 
 def _targets(names: Iterable[str]) -> list[str]:
     """Patterns of these modules' names, one for all layers and experts."""
-    patterns = sorted({re.sub(r"\d+", r"\\d+", re.escape(name)) for name in names})
+    names, number = list(names), r"\d+"
+    patterns = sorted({f"re:{re.sub(number, lambda _: number, re.escape(name))}$" for name in names})
     return [_BODY] if patterns and all(re.fullmatch(_BODY[3:], name) for name in names) else patterns
 
 

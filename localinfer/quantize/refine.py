@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from localinfer.errors import LocalInferError, UsageError
+from localinfer.errors import LocalInferError, NotSupported, UsageError
 from localinfer.formats.durable import sync, write_bytes, write_failed, write_json
 from localinfer.formats.json_files import TOKENIZER_LIMIT, read_bytes, read_object
 from localinfer.formats.layout import INDEX
@@ -87,6 +87,8 @@ def refine_checkpoint(
     require_torch_for("rtn", mixed=False, refine=True)
     if settings.get("bits") == TABLE_BITS:
         raise UsageError("8 bits lose too little to be refined", hint="leave out `--refine`")
+    if Checkpoint(source).spec.mixture is not None:
+        raise NotSupported("a mixture of experts cannot be refined yet", hint="leave out `--refine`")
     if dest.exists():
         raise UsageError(f"{dest} is there already", hint="remove it first, or use it")
     started = clock()

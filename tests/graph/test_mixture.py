@@ -1,0 +1,181 @@
+"""Mixtures of experts: the same bits whatever the company, widths as `quantize` writes them, and what is refused."""
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from localinfer import native
+from localinfer.config import EngineConfig
+from localinfer.engine.opening import open_engine
+from localinfer.errors import Corrupt, NotFinite, NotSupported
+from localinfer.formats.safetensors import SafetensorsFile, write_safetensors
+from localinfer.graph.program import activation_bits, load_program
+from localinfer.graph.weights import Checkpoint
+from localinfer.quantize import default_method, quantize_checkpoint
+from tests.engine.running import GREEDY, open_tiny, run_one
+from tests.graph.emulated import Emulated
+from tests.graph.oracle import assert_close
+from tests.graph.variants import make_variant
+from tests.tiny import Family, make_checkpoint
+
+N = 40
+WIDTHS = ["BF16", "INT8", "INT4", "INT3"]
+
+
+@pytest.fixture(scope="module", params=WIDTHS)
+def model(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A shared expert of another width than the others, a dense layer first, in each width."""
+    folder = tmp_path_factory.mktemp("mixture")
+    source = make_variant("qwen2_moe-dense-first", folder / "source")
+    if request.param == "BF16":
+        return source
+    quantize_checkpoint(source, folder / "q", bits=int(request.param[3:]))
+    return folder / "q"
+
+
+def program(path: Path, **how: Any) -> native.Program:
+    return load_program(Checkpoint(path), context=64, kv_blocks=12, **({"threads": 1} | how))
+
+
+def tokens(n: int = N) -> NDArray[np.int32]:
+    return ((np.arange(n) * 37 + 11) % 300).astype(np.int32)
+
+
+def feed(made: native.Program, chunk: int) -> NDArray[np.float32]:
+    """Logits of `tokens()`, read in pieces of `chunk`."""
+    out = np.empty((N, made.vocab), np.float32)
+    for first in range(0, N, chunk):
+        rows = np.arange(min(chunk, N - first), dtype=np.int32)
+        blocks = np.array([[3, 1]], np.int32)
+        at = tokens()[first : first + chunk]
+        made.step(at, rows + np.int32(first), np.zeros(len(rows), np.int32), blocks, rows, out[first : first + chunk])
+    return out
+
+
+@pytest.mark.parametrize("isa", native.supported_isas())
+@pytest.mark.parametrize(("threads", "chunk"), [(1, 1), (1, 5), (2, 1), (3, 4), (2, N), (3, 9)])
+def test_the_same_bits(model: Path, isa: str, threads: int, chunk: int) -> None:
+    meant = feed(program(model, isa="scalar"), 1)
+    assert np.array_equal(feed(program(model, isa=isa, threads=threads), chunk), meant)
+    assert np.array_equal(feed(program(model, isa=isa, threads=threads, max_rows=3), chunk), meant)
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+def test_rows_of_many_sequences(model: Path, threads: int) -> None:
+    """Each row meets others that go to other experts, and does not feel them."""
+    made = program(model, threads=threads)
+    count, alone = 6, np.empty((6, made.vocab), np.float32)
+    table = np.arange(count, dtype=np.int32)[:, None]
+    zero, rows = np.zeros(1, np.int32), np.arange(count, dtype=np.int32)
+    for i in range(count):
+        made.step(tokens()[i : i + 1], zero, zero, table[i : i + 1], zero, alone[i : i + 1])
+    together = np.empty_like(alone)
+    made.step(tokens()[:count], np.zeros(count, np.int32), rows, table, rows, together)
+    assert np.array_equal(together, alone)
+
+
+def test_integers_mean_what_the_reference_means(model: Path) -> None:
+    if not model.name.startswith("q"):
+        pytest.skip("floats are compared with transformers")
+    checkpoint = Checkpoint(model)
+    meant = Emulated(checkpoint, 8).logits(tokens().tolist()).numpy()
+    seen = feed(program(model), N)
+    assert activation_bits(checkpoint) == (16 if checkpoint.form("model.layers.1.mlp.experts.0.up_proj")[0] == 8 else 8)
+    assert np.median(np.abs(seen - meant).max(axis=1)) / meant.std() < 0.05
+    assert_close(seen[:1], meant[:1], 0.05)
+
+
+def test_quantize_leaves_the_router_alone(tmp_path: Path) -> None:
+    source = make_variant("qwen2_moe", tmp_path / "m")
+    assert default_method(4, source)[0] == "rtn"
+    quantize_checkpoint(source, tmp_path / "q", bits=4)
+    made = Checkpoint(tmp_path / "q")
+    assert made.form("model.layers.0.mlp.gate") == made.form("model.layers.0.mlp.shared_expert_gate") == (16, 0)
+    assert made.form("model.layers.0.mlp.experts.5.down_proj")[0] == 4
+    scheme = json.loads((tmp_path / "q" / "config.json").read_text())["quantization_config"]
+    assert [one for one in scheme["ignore"] if "gate" in one] == [
+        r"re:model\.layers\.\d+\.mlp\.gate$",
+        r"re:model\.layers\.\d+\.mlp\.shared_expert_gate$",
+    ]
+    with pytest.raises(NotSupported, match="mixture of experts") as caught:
+        quantize_checkpoint(source, tmp_path / "g", bits=4, method="gptq")
+    assert "--method rtn" in str(caught.value.hint)
+
+
+@pytest.mark.parametrize("family", ["qwen3_moe", "qwen2_moe", "mixtral"])
+def test_an_engine_with_drafts_and_without(tmp_path: Path, family: Family) -> None:
+    path = make_checkpoint(tmp_path / "m", family)
+    said = []
+    for draft in ("off", "suffix"):
+        with open_tiny(path, draft=draft) as engine:
+            said.append([run_one(engine, prompt, GREEDY).token_ids for prompt in ([1, 2, 3], [7] * 9, [1, 2, 3, 4])])
+    assert said[0] == said[1]
+
+
+def test_a_router_of_nan_is_named(tmp_path: Path) -> None:
+    path = make_checkpoint(tmp_path / "m", "qwen3_moe")
+    with_tensor(path, "model.layers.1.mlp.gate.weight", lambda x: np.full_like(x, 0x7FC0))
+    with pytest.raises(Corrupt, match=r"model\.layers\.1\.mlp\.gate\.weight"), open_engine(path, EngineConfig()):
+        pass
+
+
+def test_scores_that_overflow_are_no_answer(tmp_path: Path) -> None:
+    """All finite on disk, but the router's scores are not: the request fails, and nothing crashes."""
+    path = make_checkpoint(tmp_path / "m", "qwen3_moe")
+    with_tensor(path, "model.layers.0.post_attention_layernorm.weight", lambda x: np.full_like(x, 0x7F00))
+    with open_tiny(path) as engine, pytest.raises(NotFinite):
+        run_one(engine, [1, 2, 3], GREEDY)
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"num_experts_per_tok": 9}, "num_experts_per_tok"),
+        ({"num_experts_per_tok": 0}, "num_experts_per_tok"),
+        ({"num_experts": 0}, "num_experts"),
+        ({"num_experts": 1 << 20}, "num_experts"),
+        ({"num_experts": "8"}, "num_experts"),
+        ({"moe_intermediate_size": -1}, "moe_intermediate_size"),
+        ({"mlp_only_layers": [2]}, "mlp_only_layers"),
+        ({"mlp_only_layers": "all"}, "mlp_only_layers"),
+        ({"decoder_sparse_step": 0}, "decoder_sparse_step"),
+    ],
+)
+def test_numbers_that_make_no_sense(tmp_path: Path, change: dict[str, Any], words: str) -> None:
+    path = make_checkpoint(tmp_path / "m", "qwen3_moe")
+    config = json.loads((path / "config.json").read_text())
+    (path / "config.json").write_text(json.dumps(config | change))
+    with pytest.raises((Corrupt, NotSupported), match=words):
+        Checkpoint(path)
+
+
+@pytest.mark.parametrize("count", [9, 7])
+def test_other_experts_than_the_config_says(tmp_path: Path, count: int) -> None:
+    path = make_checkpoint(tmp_path / "m", "qwen3_moe")
+    config = json.loads((path / "config.json").read_text())
+    (path / "config.json").write_text(json.dumps(config | {"num_experts": count}))
+    with pytest.raises(Corrupt, match=rf"mlp\.gate\.weight` is \[8, 64\].*\[{count}, 64\]"):
+        Checkpoint(path)
+
+
+def test_an_expert_that_is_missing(tmp_path: Path) -> None:
+    path = make_checkpoint(tmp_path / "m", "qwen3_moe")
+    with_tensor(path, "model.layers.1.mlp.experts.7.up_proj.weight", None)
+    with pytest.raises(Corrupt, match=r"model\.layers\.1\.mlp\.experts\.7\.up_proj"):
+        Checkpoint(path)
+
+
+def with_tensor(path: Path, name: str, change: Any) -> None:
+    """Rewrite one tensor of the only weight file, or leave it out."""
+    file = SafetensorsFile(path / "model.safetensors")
+    tensors = {key: (info.dtype, file.read(key)) for key, info in file.tensors.items()}
+    dtype, values = tensors.pop(name)
+    if change is not None:
+        tensors[name] = (dtype, change(values))
+    write_safetensors(path / "new.safetensors", tensors)
+    shutil.move(path / "new.safetensors", path / "model.safetensors")
