@@ -3,7 +3,7 @@
 import json
 import shutil
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pytest
@@ -24,7 +24,7 @@ from tests.graph.variants import make_variant
 from tests.tiny import Family, make_checkpoint
 
 N = 40
-WIDTHS = ["BF16", "INT8", "INT4", "INT3"]
+WIDTHS: dict[str, Literal[8, 4, 3] | None] = {"BF16": None, "INT8": 8, "INT4": 4, "INT3": 3}
 
 
 @pytest.fixture(scope="module", params=WIDTHS)
@@ -32,9 +32,10 @@ def model(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
     """A shared expert of another width than the others, a dense layer first, in each width."""
     folder = tmp_path_factory.mktemp("mixture")
     source = make_variant("qwen2_moe-dense-first", folder / "source")
-    if request.param == "BF16":
+    bits = WIDTHS[request.param]
+    if bits is None:
         return source
-    quantize_checkpoint(source, folder / "q", bits=int(request.param[3:]))
+    quantize_checkpoint(source, folder / "q", bits=bits)
     return folder / "q"
 
 
