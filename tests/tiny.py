@@ -3,6 +3,7 @@
     path = make_checkpoint(tmp_path / "m", "qwen3", seed=3, tie_word_embeddings=True)
 
 The vocabulary is 256 bytes, the specials BOS, IM_START and IM_END, then short merges of English up to `vocab_size`.
+Long because each family's fields and shapes stand here.
 """
 
 import json

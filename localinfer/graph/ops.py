@@ -4,13 +4,14 @@
 Each operation answers the same questions about itself (`Facts`), so that only executors ask which one it is.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from itertools import chain
 from math import prod
 
 from localinfer.graph.rope import Rope
 from localinfer.graph.spec import Activation, ModelSpec
+from localinfer.graph.states import KvState, SlotState, State
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,42 +52,8 @@ class DepthwiseConv:
         return (taps, (f"{self.name}.bias", (self.channels,))) if self.bias else (taps,)
 
 
-@dataclass(frozen=True, slots=True)
-class KvState:
-    """Keys and values that a sequence keeps at each of its positions; `window` > 0: only the last so many are read."""
-
-    kv_heads: int
-    head_dim: int
-    window: int
-
-    @property
-    def bytes_per_sequence(self) -> int:
-        return 0
-
-    @property
-    def bytes_per_row(self) -> int:
-        return 0
-
-
-@dataclass(frozen=True, slots=True)
-class SlotState:
-    """So many float32 numbers that a sequence keeps, whatever its length: every row changes them."""
-
-    values: int
-    row: int
-    """Numbers that are kept of a drafted row until it is known to be right."""
-
-    @property
-    def bytes_per_row(self) -> int:
-        return 4 * self.row
-
-    @property
-    def bytes_per_sequence(self) -> int:
-        return 4 * self.values
-
-
-State = KvState | SlotState
-"""What a sequence keeps for one operation, from step to step."""
+def _numbers(linears: Iterable[Linear]) -> int:
+    return sum(linear.rows * linear.cols for linear in linears)
 
 
 class Facts:
@@ -132,7 +99,7 @@ class Facts:
 
     def flops(self, rows: int) -> int:
         """Multiplications and additions of its matrices in a step of so many rows."""
-        return 2 * rows * sum(linear.rows * linear.cols for linear in self.linears())
+        return 2 * rows * _numbers(self.linears())
 
     def width(self) -> int:
         """Values of a row that it holds at once, beside the residual stream."""
@@ -295,13 +262,11 @@ class Mixture(Facts):
 
     def flops(self, rows: int) -> int:
         always = (*self.unquantized(), *(self.shared.linears() if self.shared else ()))
-        one: int = sum(linear.rows * linear.cols for linear in self.experts[0].linears())
-        used: int = sum(linear.rows * linear.cols for linear in always)
+        one, used = (_numbers(linears) for linears in (self.experts[0].linears(), always))
         return 2 * rows * (self.chosen * one + used)
 
     def width(self) -> int:
-        """Of a row's experts their inputs and what they make of them, and the same of the shared expert."""
-        inner = self.chosen * (self.experts[0].gate.rows + self.router.cols)
+        inner = self.chosen * (self.experts[0].gate.rows + self.router.cols)  # what goes in and what is made of it
         return self.router.rows + inner + (2 * self.shared.gate.rows if self.shared else 0)
 
 
@@ -378,7 +343,7 @@ class Graph:
 
     def parameters(self) -> int:
         """How many numbers the model holds."""
-        return sum(m.rows * m.cols for m in self.linears()) + self.vector_values()
+        return _numbers(self.linears()) + self.vector_values()
 
     def states(self) -> tuple[State, ...]:
         """What a sequence keeps, of each operation that keeps something."""

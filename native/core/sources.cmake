@@ -14,6 +14,7 @@ set(CORE_SOURCES
   ${CMAKE_CURRENT_LIST_DIR}/program.cpp
   ${CMAKE_CURRENT_LIST_DIR}/program_kv.cpp
   ${CMAKE_CURRENT_LIST_DIR}/sampling.cpp
+  ${CMAKE_CURRENT_LIST_DIR}/scratch.cpp
   ${CMAKE_CURRENT_LIST_DIR}/short_conv.cpp
   ${CMAKE_CURRENT_LIST_DIR}/state.cpp
   ${CMAKE_CURRENT_LIST_DIR}/state_cache.cpp
