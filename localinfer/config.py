@@ -22,6 +22,8 @@ FULL_CONTEXTS = 4
 """Sequences whose whole context the KV cache holds when nothing is said; more of them share it."""
 MOST_DRAFTS = 31
 """Rows of guesses that a step can check, for all texts together."""
+DRAFT_BACK = 2 * (MOST_DRAFTS + 1)
+"""Tokens that a draft model can go back without reading its text anew, when its target goes another way."""
 PREFILL_CHUNK = 256
 """Prompt tokens that a step reads when nothing is said."""
 KEPT_WINDOWS = 2
@@ -54,18 +56,26 @@ def window_blocks(window: int, rows: int) -> int:
     return -(-(window + rows) // BLOCK_TOKENS) + 1
 
 
+def draft_kv_blocks(windows: Sequence[int], *, context: int, parallel: int, prefill_chunk: int) -> tuple[int, ...]:
+    """The same of a draft model."""
+    whole = parallel * -(-context // BLOCK_TOKENS) * BLOCK_TOKENS
+    return kv_blocks(windows, kv_tokens=whole, parallel=parallel, rows=prefill_chunk + DRAFT_BACK, reuse=False)
+
+
 def most_rows(prefill_chunk: int) -> int:
     """Rows of one text that a step holds at most."""
     return max(prefill_chunk, MOST_DRAFTS + 1)
 
 
-def kv_blocks(windows: Sequence[int], *, kv_tokens: int, parallel: int, rows: int) -> tuple[int, ...]:
+def kv_blocks(
+    windows: Sequence[int], *, kv_tokens: int, parallel: int, rows: int, reuse: bool = True
+) -> tuple[int, ...]:
     """Blocks of the KV cache for each group of layers, by the tokens that these look back on; 0: all.
 
     Without a window they hold `kv_tokens`; with one, what `parallel` texts look back on, with `rows` rows of each in a
-    step, and some beginnings, but never more.
+    step, and with `reuse` some beginnings, but never more.
     """
-    whole, kept = -(-kv_tokens // BLOCK_TOKENS), KEPT_WINDOWS * min(parallel, FULL_CONTEXTS) + 1
+    whole, kept = -(-kv_tokens // BLOCK_TOKENS), reuse * (KEPT_WINDOWS * min(parallel, FULL_CONTEXTS) + 1)
 
     def blocks(window: int) -> int:
         return parallel * window_blocks(window, rows) + kept * window_blocks(window, 0)

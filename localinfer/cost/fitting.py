@@ -6,12 +6,12 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from localinfer.config import EngineConfig
+from localinfer.config import EngineConfig, draft_kv_blocks
 from localinfer.cost.fit import Fit, estimate
 from localinfer.cost.machine import last_level_cache, read_bandwidth
 from localinfer.cost.predict import Known, Prediction, load_of, predict
 from localinfer.errors import NotSupported, size
-from localinfer.graph.memory import Form
+from localinfer.graph.memory import Form, held
 from localinfer.graph.weights import Checkpoint
 
 
@@ -176,9 +176,14 @@ def _speed(guess: Prediction, measured: Known | None) -> dict[str, Any]:
 
 
 def _drafter_bytes(path: Path, context: int, config: EngineConfig) -> int:
-    """A model that guesses: its weights and its own cache, which keeps all positions."""
-    need = estimate(path, context=context, rows=context, kv_bits=config.kv_bits)
-    return need.weights_bytes + need.kv_bytes
+    """A model that guesses: its weights and its own cache, of 8 bits at least."""
+    checkpoint = Checkpoint(path)
+    context = min(context, checkpoint.spec.max_context)
+    windows = checkpoint.graph.kv_windows()
+    blocks = draft_kv_blocks(windows, context=context, parallel=config.parallel, prefill_chunk=config.prefill_chunk)
+    bits = max(8, config.kv_bits)
+    need = held(checkpoint, context=context, kv_blocks=blocks, kv_bits=bits, parallel=config.parallel)
+    return need.weights + need.kv
 
 
 def _existing(folder: Path) -> Path:

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 
 from localinfer import native
-from localinfer.config import MOST_DRAFTS
+from localinfer.config import DRAFT_BACK, MOST_DRAFTS, draft_kv_blocks
 from localinfer.engine.draft_scores import ScoreRow
 from localinfer.engine.runner import NativeRunner
 from localinfer.errors import NotSupported, UsageError
@@ -32,8 +32,18 @@ class ModelDraftRunner:
     def __init__(
         self, program: native.Program, *, parallel: int, context: int, chunk: int, vocab: int | None = None
     ) -> None:
-        self._cache = PagedCache(slots=parallel, context=context, reuse=False)
-        self._runner = NativeRunner(program, parallel=parallel, chunk=chunk, width=self._cache.width)
+        windows = program.kv_windows or (0,)
+        self._cache = PagedCache(
+            slots=parallel,
+            context=context,
+            blocks=program.kv_blocks,
+            windows=windows,
+            rows=chunk + DRAFT_BACK,
+            reuse=False,
+        )
+        self._runner = NativeRunner(
+            program, parallel=parallel, chunk=chunk, width=self._cache.width, groups=len(windows)
+        )
         self._texts: dict[int, Text] = {}
         self._agreed: dict[int, int] = {}
         self._parallel, self._context, self._chunk = parallel, context, chunk
@@ -87,6 +97,9 @@ class ModelDraftRunner:
         text.tokens[same:] = tokens[same:end]
         # The last token is computed again if it was: its scores are wanted.
         text.computed = min(text.computed, same, end - 1)
+        assert text.lease is not None
+        if not self._cache.sees(text.lease, text.computed):
+            text.computed = self._cache.truncate(text.lease, text.tokens, text.computed)
         self._agreed[handle] = end
         return True
 
@@ -108,6 +121,8 @@ class ModelDraftRunner:
             done = [work.sequence.handle for work in batch if work.samples]
             for work in batch:
                 work.sequence.computed = work.start + work.count
+                assert work.sequence.lease is not None
+                self._cache.give_back(work.sequence.lease, work.sequence.computed - DRAFT_BACK)
             left = [text for text in left if text.behind]
             for handle, row in zip(done, logits, strict=True):
                 found[handle] = ScoreRow(row.copy() if left else row, room=self._room)  # the next call takes the rows
@@ -138,7 +153,8 @@ def open_model(
         )
     require_same_tokens(Tokenizer(path), Tokenizer(target.path), f"{path.parent.name}/{path.name}")
     context = min(context, checkpoint.spec.max_context)
-    blocks = PagedCache(slots=parallel, context=context, reuse=False).allocator.count
+    windows = checkpoint.graph.kv_windows()
+    blocks = draft_kv_blocks(windows, context=context, parallel=parallel, prefill_chunk=chunk)
     program = load_program(
         checkpoint,
         threads=threads,

@@ -127,7 +127,7 @@ class PagedCache:
         if self.states is not None:
             self._follow(lease, tokens, computed, accepted, self.states)
         if self._windowed:
-            self._give_back(lease, computed)
+            self.give_back(lease, computed)
 
     def prove(self, lease: Lease) -> None:
         if lease.proven < len(lease.links):
@@ -163,6 +163,10 @@ class PagedCache:
             if self._restore(lease, names, count):
                 return count * BLOCK_TOKENS
             count -= 1
+
+    def sees(self, lease: Lease, position: int) -> bool:
+        """Is all there that a row at `position` looks back on?"""
+        return all(lease.behind[number] <= group.first(position) for number, group in self._windowed)
 
     def rewind(self, lease: Lease, tokens: Sequence[int], computed: int) -> int:
         return computed if self.states is None else self.truncate(lease, tokens, computed)
@@ -288,8 +292,9 @@ class PagedCache:
                 table[at], lease.behind[number] = block, at
                 lease.sent = min(lease.sent, at)
 
-    def _give_back(self, lease: Lease, position: int) -> None:
-        """Nobody looks back from `position` on blocks before its windows; of these, spare ones are reused first."""
+    def give_back(self, lease: Lease, position: int) -> None:
+        """No row before `position` comes any more: blocks before its windows are free, those first that no mark asks
+        for."""
         for number, group in self._windowed:
             table = lease.tables[number]
             for at in range(lease.behind[number], group.first(position)):

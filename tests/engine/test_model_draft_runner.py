@@ -10,7 +10,7 @@ import pytest
 from numpy.typing import NDArray
 
 from localinfer import native
-from localinfer.config import SamplingParams
+from localinfer.config import DRAFT_BACK, SamplingParams, window_blocks
 from localinfer.engine.draft_model import ModelDraftRunner, open_model
 from localinfer.errors import UsageError
 from localinfer.graph.program import load_program
@@ -73,6 +73,25 @@ def test_a_batch_is_one_by_one(llama: Path, chunk: int) -> None:
             tokens = found[i][0]
             right = tokens[: int(rng.integers(0, len(tokens) + 1))]
             texts[i] = [*text, *right, *(int(t) for t in rng.integers(0, 250, int(rng.integers(1, 4))))]
+
+
+def test_a_model_with_a_window_gives_blocks_back_and_goes_back(tmp_path: Path) -> None:
+    """Texts that go on as was guessed, or not; one goes back so far that it is read anew."""
+    path = make_checkpoint(tmp_path / "m", "gemma3_text", seed=2)  # a window of 8
+    target, rng = Checkpoint(path), np.random.default_rng(9)
+    opened = open_model(path, target, threads=1, isa="", parallel=2, context=256, chunk=32, kv_bits=8)
+    windowed = next(group for group in opened._cache.groups if group.window)
+    assert windowed.allocator.count == 2 * window_blocks(8, 32 + DRAFT_BACK) < 16
+    texts = {i: [int(t) for t in rng.integers(0, 250, n)] for i, n in enumerate((200, 130))}
+    for turn in range(8):
+        found = guess(opened, texts, {0: 5, 1: 9})
+        for i, text in texts.items():
+            assert found[i] == guess(open_guesser(path), {i: text}, {i: len(found[i][0])})[i]
+            assert windowed.allocator.available >= 1
+            texts[i] = [*text, *found[i][0][: int(rng.integers(0, 6))], int(rng.integers(0, 250))]
+        if turn == 4:
+            texts[0] = [*texts[0][:20], *(int(t) for t in rng.integers(0, 250, 90))]
+            opened._agreed[0] = 20
 
 
 def test_an_interrupt_in_the_middle(llama: Path) -> None:
