@@ -64,6 +64,7 @@ def map_(
 
     from localinfer.chats.mapping import Manner
     from localinfer.chats.row_file import RowFile
+    from localinfer.cli.counts import one_count
     from localinfer.cli.run import require_raw
     from localinfer.config import in_range
     from localinfer.loading.opening import find, open_model
@@ -73,7 +74,7 @@ def map_(
     grammar = form.grammar()
     if resume and not output:
         raise UsageError("`--resume` needs the file that the stopped run wrote", hint="name it: `-o FILE --resume`")
-    together = _one_number(parallel)
+    together = one_count("parallel", parallel, TOGETHER)
     in_range("parallel", together, 1, 64)
     with ExitStack() as held:
         stream, total = _opened(lines, held)
@@ -85,15 +86,6 @@ def map_(
         usual, manner = sampling.over(running.default_sampling), Manner(system, raw, special, grammar)
         asked = _asked(stream, opened, usual, f"{manner!r} {ignore_unknown}", ignore_unknown=ignore_unknown)
         _Job(opened, rows, total, together, manner, quiet).run(asked)
-
-
-def _one_number(words: list[str]) -> int:
-    from localinfer.cli.counts import counts
-
-    found = counts("parallel", words) or [TOGETHER]
-    if len(found) > 1:
-        raise UsageError(f"--parallel has {len(found)} numbers, but here it takes one", hint="such as `-np 8`")
-    return found[0]
 
 
 def _opened(name: str | None, held: "ExitStack") -> tuple[BinaryIO, int]:

@@ -44,10 +44,10 @@ def serve(
     """
     import asyncio
 
-    from localinfer.cli.counts import counts
+    from localinfer.cli.counts import one_count
     from localinfer.config import in_range
 
-    together = (counts("parallel", parallel) or [TOGETHER])[0]
+    together = one_count("parallel", parallel, TOGETHER)
     in_range("parallel", together, 1, 64)
     keep_s = float("inf") if keep == "always" else _seconds(keep)
     config = engine.config(remember=not no_remember, kv_disk=kv_disk, parallel=together)

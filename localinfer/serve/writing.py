@@ -97,7 +97,6 @@ class Writing:
                     answer.reasoning_tokens += len(event.token_ids) if apart.saying.reasons else 0
                     parts.append(apart.push(event))
                     if self._one_call and parts[-1].calls:
-                        parts[-1] = replace(parts[-1], calls=parts[-1].calls[:1])
                         self._cut.add(index)
                         self._engine.cancel(event.handle)
                 case Stats():
@@ -110,5 +109,7 @@ class Writing:
                     answer.reason = "stop" if index in self._cut else event.reason
                     answer.token_ids, answer.stats, answer.stop = event.token_ids, event.stats, event.stop
         said = joined(parts)
+        if self._one_call:
+            said = replace(said, calls=said.calls[: 1 - len(answer.calls)])
         answer.add(said)
         return said

@@ -166,7 +166,7 @@ async def test_a_stream_that_nobody_takes_is_no_longer_written(
 
 async def test_a_connection_that_asks_nothing_is_closed(two: list[Served], monkeypatch: pytest.MonkeyPatch) -> None:
     """Nor does it help to send the head a byte at a time; who has asked is waited for."""
-    monkeypatch.setattr(running, "HEAD_S", 0.5)
+    monkeypatch.setattr(running, "HEAD_S", 1.0)
     async with models_of(two) as models:
         service, found = Service(models, parallel=1, queue=0, tell=Tell()), running.listen("127.0.0.1", 0)
         ready = asyncio.Event()
