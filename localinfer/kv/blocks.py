@@ -146,6 +146,10 @@ class Group:
         """The first block of its text that a row at `position` sees."""
         return max(0, position + 1 - self.window) // BLOCK_TOKENS if self.window else 0
 
+    def needed(self, count: int) -> int:
+        """The first block that must be there for a text to be taken up after `count` blocks: the last one must."""
+        return max(0, min(self.first(count * BLOCK_TOKENS), count - 1))
+
     def names(self, tokens: Sequence[int], count: int) -> Sequence[bytes]:
         """See `BlockStore.names`; none without a disk."""
         return () if self.disk is None else self.disk.names(tokens, count)

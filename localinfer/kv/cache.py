@@ -66,7 +66,7 @@ class PagedCache:
             min(blocks, group.most)
             - sum(
                 group.allocator.users(self.index.block(links[at], number)) > 0
-                for at in range(group.first(count * BLOCK_TOKENS), count)
+                for at in range(group.needed(count), count)
             )
             for number, group in enumerate(self.groups)
         )
@@ -198,7 +198,7 @@ class PagedCache:
                 if one is None:
                     missing, one = at, 0
                 taken.append(taken[at] + one)
-                first = group.first((at + 1) * BLOCK_TOKENS)
+                first = group.needed(at + 1)
                 if missing >= first or taken[at + 1] - taken[first] > group.allocator.available:
                     able[at + 1] = 0
                     if not group.window:  # nor after any more blocks
@@ -253,7 +253,7 @@ class PagedCache:
     def _hold(self, lease: Lease, links: Sequence[int], names: Sequence[Sequence[bytes]], count: int) -> int:
         """Let `lease` have what it needs of its first `count` blocks; gives how many of them files allow."""
         for number, (group, table) in enumerate(zip(self.groups, lease.tables, strict=True)):
-            lease.behind[number] = first = group.first(count * BLOCK_TOKENS)
+            lease.behind[number] = first = group.needed(count)
             table += [NONE] * first
             for at in range(first, count):
                 block = self.index.block(links[at], number) if at < len(links) else NONE
@@ -285,7 +285,7 @@ class PagedCache:
     def _look_back(self, lease: Lease, count: int) -> None:
         """Share again what a row after `count` blocks sees and `lease` has given back."""
         for number, group in self._windowed:
-            first, behind, table = group.first(count * BLOCK_TOKENS), lease.behind[number], lease.tables[number]
+            first, behind, table = group.needed(count), lease.behind[number], lease.tables[number]
             for at in reversed(range(first, min(behind, count))):
                 block = self.index.block(lease.links[at], number)
                 group.allocator.share(block)

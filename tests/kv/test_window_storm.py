@@ -176,7 +176,7 @@ class Storm:
 
 @pytest.mark.parametrize("disk", [False, True], ids=["memory", "disk"])
 @pytest.mark.parametrize("tight", [False, True], ids=["roomy", "tight"])
-@pytest.mark.parametrize("windows", [(0,), (64, 0), (0, 33), (40,), (8, 100, 0)], ids=str)
+@pytest.mark.parametrize("windows", [(0,), (64, 0), (0, 33), (40,), (1,), (8, 100, 0)], ids=str)
 def test_rows_see_what_was_written(windows: tuple[int, ...], tight: bool, disk: bool) -> None:
     for seed in range(2):
         storm = Storm(seed, windows, disk=disk, tight=tight, reuse=seed == 0)
