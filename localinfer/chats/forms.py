@@ -14,9 +14,9 @@ if TYPE_CHECKING:
 def constraint_of(grammar: "Grammar", engine: "Engine", prompt: Sequence[int], *, raw: bool = False) -> "Constraint":
     """`grammar`, read for the answer to `prompt`; `raw` prompts have no reasoning behind them. Raises `UsageError` for
     one that cannot be kept, before anything is computed."""
-    from localinfer.engine.grammar import Constraint
+    from localinfer.engine.grammar import read
 
-    return Constraint(grammar, engine.tokenizer, None if raw else _marks(engine, prompt))
+    return read(grammar, engine.tokenizer, None if raw else _marks(engine, prompt))
 
 
 def thinks(engine: "Engine", prompt: Sequence[int]) -> bool | None:

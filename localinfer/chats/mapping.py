@@ -122,7 +122,7 @@ def _begin(engine: "Engine", asked: Asked, manner: Manner) -> Answered:
             prompt = chat.tokens_of_turns(asked.turns, asked.tools)
             marks, constraint = chat.marks(asked.turns, prompt), chat.constraint(asked.turns, prompt)
             request = Request(tuple(prompt), asked.sampling, marks=marks, constraint=constraint)
-            answered.apart = _apart(engine, asked)
+            answered.apart = None if raw else _apart(engine, asked)
             engine.driver.submit(request, partial(_hear, answered))
         except ContextOverflow as error:
             answered.error = ContextOverflow(error.message, hint=_SHORTER)

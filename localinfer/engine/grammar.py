@@ -5,6 +5,7 @@ as all else does that the sampler looks at. The automata are llguidance's.
 """
 
 import json
+from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, Protocol
@@ -215,6 +216,23 @@ def _schema(grammar: Grammar) -> str:
     return json.dumps({**schema, "x-guidance": {"whitespace_pattern": _SPACE}} if isinstance(schema, dict) else schema)
 
 
+MOST_KEPT = 16
+"""Forms that are kept for a model, so that each is read once for many answers."""
+
+
+def read(grammar: Grammar, tokenizer: Tokenizer, marks: Marks | None = None) -> Constraint:
+    """The form for this tokenizer, which is read if it was not used of late. Raises as `Constraint` does."""
+    kept = _read_of_late.setdefault(tokenizer, OrderedDict())
+    found = kept.pop((grammar, marks), None) or Constraint(grammar, tokenizer, marks)
+    kept[grammar, marks] = found
+    if len(kept) > MOST_KEPT:
+        kept.popitem(last=False)
+    return found
+
+
+_read_of_late: "WeakKeyDictionary[Tokenizer, OrderedDict[tuple[Grammar, Marks | None], Constraint]]" = (
+    WeakKeyDictionary()
+)
 _tokenizers: "WeakKeyDictionary[Tokenizer, LLTokenizer]" = WeakKeyDictionary()
 
 

@@ -148,7 +148,7 @@ REFUSED = [
     ({"reasoning_effort": "low"}, "reasoning_effort"),
     ({"messages": []}, "messages"),
     ({"messages": [{"role": "pirate", "content": "x"}]}, "messages.0"),
-    ({"messages": [{"role": "user", "content": "x", "mood": 1}]}, "messages.0.mood"),
+    ({"messages": [{"role": "user", "content": "x", "extra": 1}]}, "messages.0.extra"),
     ({"messages": [{"role": "user", "content": [{"type": "image_url", "image_url": {}}]}]}, "messages.0"),
     ({"tools": [{"type": "function", "function": {"name": "f"}}]}, "tools"),
     ({"tools": [{"type": "function", "function": {"name": "f", "parameters": {"type": 5}}}]}, "tools"),
