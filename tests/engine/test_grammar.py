@@ -18,7 +18,7 @@ from localinfer.chats.template import Message
 from localinfer.config import EngineConfig, SamplingParams
 from localinfer.engine import grammar as grammar_module
 from localinfer.engine import grammar_probe
-from localinfer.engine.grammar import MOST_KEPT, Constraint, FormLost, Grammar, Marks, read
+from localinfer.engine.grammar import Constraint, FormLost, Grammar, Marks, read
 from localinfer.engine.opening import open_engine
 from localinfer.engine.protocol import Engine
 from localinfer.engine.request import Request
@@ -178,12 +178,13 @@ def test_a_form_that_explodes_on_the_way_ends_the_answer_with_an_error(
         assert answer(engine, DATE, 1).reason in ("stop", "error")
 
 
-def test_a_form_is_read_once_and_the_oldest_is_forgotten(tiny: Path) -> None:
+def test_a_form_is_read_once_and_the_oldest_is_forgotten(tiny: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(grammar_module, "MOST_KEPT", 2)
     with opened(tiny) as engine:
         first = read(DATE, engine.tokenizer)
         assert read(Grammar("regex", DATE.text), engine.tokenizer) is first
         assert read(DATE, engine.tokenizer, Marks(None, 5, begun=False)) is not first
-        for n in range(MOST_KEPT):
+        for n in range(2):
             read(Grammar("regex", f"a{n}"), engine.tokenizer)
         assert read(DATE, engine.tokenizer) is not first
 
