@@ -113,10 +113,17 @@ class Program:
         `threads` 0: one a physical core. `isa` "": the best kernels here. `max_rows`: rows computed at once.
         """
 
-    def rope_table(self, inv_freq: NDArray[numpy.float64], positions: int, attention_factor: float = 1.0) -> int:
+    def rope_table(
+        self,
+        inv_freq: NDArray[numpy.float64],
+        positions: int,
+        attention_factor: float = 1.0,
+        growth: float = 0.0,
+        every: float = 1.0,
+    ) -> int:
         """
-        Make cosines and sines of position * inv_freq (float64 [head_dim / 2]), times `attention_factor`; returns
-        the table's number.
+        Make cosines and sines of position * inv_freq (float64 [half of the values that are turned]), times
+        `attention_factor` * (1 + `growth` * log(1 + floor(position / `every`))); returns the table's number.
         """
 
     def embed(self, weight: Weight, scale: float = 1.0) -> None:
@@ -132,7 +139,7 @@ class Program:
 
     def attend(
         self,
-        norm: NDArray[numpy.float32],
+        norm: NDArray[numpy.float32] | None,
         eps: float,
         qkv: Weight,
         bias: NDArray[numpy.float32] | None,
@@ -147,26 +154,41 @@ class Program:
         rope: int,
         scale: float,
         window: int = 0,
+        norm_bias: NDArray[numpy.float32] | None = None,
+        query_rope: int | None = None,
+        norm_after_rope: bool = False,
+        softcap: float = 0.0,
     ) -> None:
         """
         x += o(attention(q, k, v of norm(x))), `post_norm` before the sum if there is one.
 
+        norm: RMSNorm, or none; with `norm_bias`, which may be empty, LayerNorm.
         qkv: three stacked parts of heads * head_dim, kv_heads * head_dim, kv_heads * head_dim rows; `bias` is q | k | v
-        without padding; `q_norm` and `k_norm` norm each head before RoPE, with the same `eps`; `rope` is a table's
-        number; `scale` multiplies q . k; `window` is how many tokens a query sees, itself included, 0 for all.
+        without padding; `q_norm` and `k_norm` norm each head before RoPE (`norm_after_rope`: after it), or, with as
+        many values as all heads have, all at once; all with the same `eps`; `rope` is a table's number, which turns the
+        first values of each head, `query_rope` that of queries if it is another one; `scale` multiplies q . k, and
+        `softcap` c makes c tanh(score / c) of that; `window` is how many tokens a query sees, itself included, 0 for
+        all.
         """
 
     def gated_mlp(
         self,
-        norm: NDArray[numpy.float32],
+        norm: NDArray[numpy.float32] | None,
         eps: float,
         gate_up: Weight,
         activation: str,
         down: Weight,
         post_norm: NDArray[numpy.float32] | None = None,
+        norm_bias: NDArray[numpy.float32] | None = None,
+        gate_bias: NDArray[numpy.float32] | None = None,
+        up_bias: NDArray[numpy.float32] | None = None,
+        down_bias: NDArray[numpy.float32] | None = None,
+        beside: bool = False,
     ) -> None:
         """
-        x += down(act(gate) * up), gate and up of norm(x), interleaved; `activation` is `silu` or `gelu_tanh`.
+        x += down(act(gate) * up), gate and up of norm(x), interleaved, or down(act(up)), with up alone in `gate_up`;
+        `activation` is `silu` or `gelu_tanh`; norms as in `attend`. `beside`: it reads the x that the attention
+        before it reads, and then both are added.
         """
 
     def short_conv(
@@ -208,7 +230,14 @@ class Program:
         router's second part with `shared_gated`.
         """
 
-    def head(self, norm: NDArray[numpy.float32], eps: float, weight: Weight, softcap: float = 0.0) -> None:
+    def head(
+        self,
+        norm: NDArray[numpy.float32],
+        eps: float,
+        weight: Weight,
+        softcap: float = 0.0,
+        norm_bias: NDArray[numpy.float32] | None = None,
+    ) -> None:
         """logits = weight * norm(x); with `softcap` c, c * tanh(logits / c)."""
 
     def make_kv(self, blocks: int | Sequence[int], kv_bits: int | Sequence[int]) -> None:
@@ -653,11 +682,12 @@ def attend_8(
     rows: int = 1,
     apart: bool = False,
     isa: str = "",
+    softcap: float = 0.0,
 ) -> None:
     """
     Softmax attention of `rows` rows of heads q [rows * heads, head_dim], row m at position + m; blocks[table[i]]
     holds tokens 32 i to 32 i + 31. `window`: tokens that a row sees, itself included, 0 for all. `apart`: each
-    split of 256 tokens is computed alone and merged after.
+    split of 256 tokens is computed alone and merged after. `softcap` c > 0: scores become c tanh(score / c).
     """
 
 def attend_16(
@@ -672,11 +702,12 @@ def attend_16(
     rows: int = 1,
     apart: bool = False,
     isa: str = "",
+    softcap: float = 0.0,
 ) -> None:
     """
     Softmax attention of `rows` rows of heads q [rows * heads, head_dim], row m at position + m; blocks[table[i]]
     holds tokens 32 i to 32 i + 31. `window`: tokens that a row sees, itself included, 0 for all. `apart`: each
-    split of 256 tokens is computed alone and merged after.
+    split of 256 tokens is computed alone and merged after. `softcap` c > 0: scores become c tanh(score / c).
     """
 
 def attend_4(
@@ -691,9 +722,10 @@ def attend_4(
     rows: int = 1,
     apart: bool = False,
     isa: str = "",
+    softcap: float = 0.0,
 ) -> None:
     """
     Softmax attention of `rows` rows of heads q [rows * heads, head_dim], row m at position + m; blocks[table[i]]
     holds tokens 32 i to 32 i + 31. `window`: tokens that a row sees, itself included, 0 for all. `apart`: each
-    split of 256 tokens is computed alone and merged after.
+    split of 256 tokens is computed alone and merged after. `softcap` c > 0: scores become c tanh(score / c).
     """

@@ -5,10 +5,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import gelu, scaled_dot_product_attention, silu
 
-from localinfer.engine.drafters import GROUP, Arrays, shapes_of
+from localinfer.engine.drafters import GROUP, Arrays, head_rope, shapes_of
 from localinfer.errors import NotSupported
 from localinfer.formats.compressed import pack
-from localinfer.graph.ops import Attend, GatedMLP
+from localinfer.graph.ops import Attend, GatedMLP, Norm
+from localinfer.graph.program import norm_weight
 from localinfer.graph.spec import ModelSpec
 from localinfer.graph.weights import Checkpoint
 from localinfer.quantize.scales import round_rows
@@ -33,9 +34,9 @@ class HeadModel(nn.Module):
                     break
         else:
             raise NotSupported("a draft head begins as a layer of attention, then a gated MLP, and the model has none")
-        plain = attend.q_norm is None and attend.post_norm is None and not attend.q.bias
-        names = {"q": attend.q, "k": attend.k, "v": attend.v, "o": attend.o}
-        names |= {"gate": mlp.gate, "up": mlp.up, "down": mlp.down}
+        names = {"q": attend.q, "k": attend.k, "v": attend.v, "o": attend.o, "up": mlp.up, "down": mlp.down}
+        names |= {"gate": mlp.gate} if mlp.gate is not None else {}
+        plain = _is_plain(attend, mlp)
         self.matrices = nn.ParameterDict()
         for name, shape in shapes_of(target, self.spec.intermediate_size).items():
             if name == "mix":
@@ -46,8 +47,8 @@ class HeadModel(nn.Module):
             else:
                 values = torch.randn(shape, generator=draw) * (0.3 if name in ("o", "down") else 1) / shape[1] ** 0.5
             self.matrices[name] = nn.Parameter(values.float().clone())
-        self.attention_norm = nn.Parameter(_norm(target, attend.norm.name, attend.norm.offset))
-        self.mlp_norm = nn.Parameter(_norm(target, mlp.norm.name, mlp.norm.offset))
+        self.attention_norm = nn.Parameter(_norm(target, attend.norm))
+        self.mlp_norm = nn.Parameter(_norm(target, mlp.norm))
         self.gains = nn.Parameter(torch.ones(2, hidden))
 
     def forward(self, embedded: Tensor, stream: Tensor) -> Tensor:
@@ -64,7 +65,7 @@ class HeadModel(nn.Module):
     def _attended(self, x: Tensor) -> Tensor:
         spec, (batch, n, _) = self.spec, x.shape
         q, k, v = ((x @ self.matrices[name].T).view(batch, n, -1, spec.head_dim) for name in "qkv")
-        rope = spec.ropes[-1]
+        rope = head_rope(spec)
         q, k = (torch.stack([rotate(one, rope) for one in part]).transpose(1, 2) for part in (q, k))
         v = v.transpose(1, 2)
         k, v = (part.repeat_interleave(spec.heads // spec.kv_heads, dim=1) for part in (k, v))
@@ -82,8 +83,19 @@ class HeadModel(nn.Module):
         return told
 
 
-def _norm(target: Checkpoint, name: str, offset: float) -> Tensor:
-    return torch.from_numpy(target.vector(f"{name}.weight") + np.float32(offset))
+def _is_plain(attend: Attend, mlp: GatedMLP) -> bool:
+    """Whether the matrices mean in the head, which is of Llama's kind, what they mean in the layer."""
+    norms = (attend.norm, mlp.norm)
+    of_llama = (
+        all(norm is not None and not norm.centered for norm in norms) and len((*attend.norms(), *mlp.norms())) == 2
+    )
+    as_scored = attend.scale == attend.head_dim**-0.5 and not attend.softcap and not attend.rope.interleaved
+    biased = any(linear.bias for linear in (*attend.linears(), *mlp.linears()))
+    return of_llama and as_scored and not biased and mlp.gate is not None and not mlp.beside
+
+
+def _norm(target: Checkpoint, norm: Norm | None) -> Tensor:
+    return torch.ones(target.spec.hidden_size) if norm is None else torch.from_numpy(norm_weight(target, norm))
 
 
 def _unit(x: Tensor, eps: float) -> Tensor:

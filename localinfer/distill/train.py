@@ -20,6 +20,7 @@ from localinfer.distill.judge import judge, replay
 from localinfer.engine.drafters import Arrays, Trained, key_of, make_head, write
 from localinfer.events import OnProgress
 from localinfer.formats.tokenizer import Tokenizer
+from localinfer.graph.program import head_norm
 from localinfer.graph.weights import Checkpoint
 from localinfer.quantize.calibrated import threads as torch_threads
 
@@ -117,12 +118,15 @@ class _Learning:
     def __init__(self, target: Checkpoint, program: native.Program, ids: NDArray[np.int32]) -> None:
         head = target.graph.head
         self.program, self.eps, self.softcap = program, head.norm.eps, head.softcap
-        self.norm = torch.from_numpy(target.vector(f"{head.norm.name}.weight") + np.float32(head.norm.offset))
+        norm, bias = head_norm(target, head)
+        self.norm, self.centered = torch.from_numpy(norm), head.norm.centered
+        self.norm_bias = torch.from_numpy(bias) if bias is not None and bias.size else torch.zeros(())
         self.rows = torch.from_numpy(target.linear(head.table.name).float32()[ids])
 
     def scores(self, x: Tensor) -> Tensor:
         """Logits of the reduced vocabulary from rows of the residual stream."""
-        normed = x * torch.rsqrt(x.pow(2).mean(-1, keepdim=True) + self.eps) * self.norm
+        x = x - x.mean(-1, keepdim=True) if self.centered else x
+        normed = x * torch.rsqrt(x.pow(2).mean(-1, keepdim=True) + self.eps) * self.norm + self.norm_bias
         scores = normed @ self.rows.T
         capped: Tensor = self.softcap * torch.tanh(scores / self.softcap) if self.softcap else scores
         return capped

@@ -3,7 +3,7 @@
 import hashlib
 import shutil
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,9 @@ from localinfer.errors import Corrupt, LocalInferError
 from localinfer.formats.durable import write_json
 from localinfer.formats.json_files import TOKENIZER_LIMIT, read_bytes, read_object
 from localinfer.formats.safetensors import SafetensorsFile, write_safetensors
-from localinfer.graph.program import Move
+from localinfer.graph.program import Move, head_norm
+from localinfer.graph.rope import Rope
+from localinfer.graph.spec import ModelSpec
 from localinfer.graph.stored import Bf16Linear, IntLinear, StoredLinear, require_finite
 from localinfer.graph.weights import Checkpoint
 from localinfer.paths import drafters_dir
@@ -139,8 +141,8 @@ def make_head(
         return native.pack_int(8, GROUP, pairs, interleave=interleave, threads=threads, activation_bits=8)
 
     made = native.Program(spec.hidden_size, threads=threads, isa=isa, max_rows=128)
-    rope = spec.ropes[-1]
-    table = made.rope_table(np.array(rope.inv_freq, np.float64), WINDOW, rope.attention_factor)
+    rope = head_rope(spec)
+    table = made.rope_table(np.array(rope.frequencies(WINDOW), np.float64), WINDOW, rope.attention_factor)
     made.mix(packed("mix"))
     made.attend(
         norm=arrays["attention_norm"],
@@ -166,12 +168,17 @@ def make_head(
         down=packed("down"),
     )
     head = target.graph.head
-    norm = target.vector(f"{head.norm.name}.weight") + np.float32(head.norm.offset)
-    made.head(norm, head.norm.eps, _rows(target.linear(head.table.name), ids, threads), head.softcap)
+    norm, bias = head_norm(target, head)
+    made.head(norm, head.norm.eps, _rows(target.linear(head.table.name), ids, threads), head.softcap, bias)
     if move is not None:
         move(made)
     made.make_kv(parallel * WINDOW // 32, 8)
     return HeadDraftRunner(made, program, ids, arrays["gains"], parallel=parallel)
+
+
+def head_rope(spec: ModelSpec) -> Rope:
+    """How the head turns its queries and keys: as the last layer does, halves together."""
+    return replace(spec.ropes[-1], interleaved=False)
 
 
 def load_adapter(target: Checkpoint) -> ExitAdapter | None:

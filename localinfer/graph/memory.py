@@ -113,4 +113,4 @@ def weights_bytes(checkpoint: Checkpoint, form: Form | None = None) -> int:
 
 def _ropes(graph: Graph, tokens: int) -> int:
     ropes = {rope for op in graph.ops for rope in op.ropes()}
-    return sum(4 * head_dim * tokens for _, head_dim in ropes)
+    return sum(8 * len(rope.inv_freq) * (2 if rope.growth else 1) * tokens for rope in ropes)  # one more for queries

@@ -1,7 +1,8 @@
 """What a model is made of: a few fused operations over named tensors. Plain frozen data, read by several executors.
 
-`x` is the residual stream, [rows, hidden]. norm(x) is RMSNorm; a linear layer computes x @ W.T + bias, W [rows, cols].
-Each operation answers the same questions about itself (`Facts`), so that only executors ask which one it is.
+`x` is the residual stream, [rows, hidden]. A linear layer computes x @ W.T + bias, W [rows, cols]. A norm that is None
+leaves its input alone. Each operation answers the same questions about itself (`Facts`), so that only executors ask
+which one it is.
 """
 
 from collections.abc import Iterable, Iterator
@@ -26,12 +27,22 @@ class Linear:
 
 @dataclass(frozen=True, slots=True)
 class Norm:
-    """RMSNorm: x / sqrt(mean(x^2) + eps) * (w + offset), w the vector `name`.weight [size]. Gemma's offset is 1."""
+    """RMSNorm: x / sqrt(mean(x^2) + eps) * (w + offset), w the vector `name`.weight [size]. Gemma's offset is 1.
+
+    `centered` makes it LayerNorm: x - mean(x) for x. With `bias` `name`.bias [size] is added.
+    """
 
     name: str
     size: int
     eps: float
     offset: float = 0.0
+    centered: bool = False
+    bias: bool = False
+
+    def vectors(self) -> tuple[tuple[str, tuple[int, ...]], ...]:
+        """Its tensors with their shapes."""
+        weight = (f"{self.name}.weight", (self.size,))
+        return (weight, (f"{self.name}.bias", (self.size,))) if self.bias else (weight,)
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,6 +92,14 @@ class Facts:
         """Its tensors that are neither matrices nor norms nor biases of matrices, with their shapes."""
         return ()
 
+    def input_norm(self) -> Norm | None:
+        """The norm of the residual stream that it reads."""
+        return None
+
+    def reads_before(self) -> bool:
+        """Whether it reads the residual stream that the operation before it reads."""
+        return False
+
     def output_norm(self) -> Norm | None:
         """The norm of what it adds to the residual stream."""
         return None
@@ -89,8 +108,8 @@ class Facts:
         """What a sequence keeps for it from step to step."""
         return None
 
-    def ropes(self) -> tuple[tuple[Rope, int], ...]:
-        """The rotations of its heads, each with their size."""
+    def ropes(self) -> tuple[Rope, ...]:
+        """The rotations of its heads."""
         return ()
 
     def traffic(self, rows: int) -> tuple[tuple[Linear, float], ...]:
@@ -125,12 +144,14 @@ class Embed(Facts):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Attend(Facts):
-    """x = x + post_norm(o(attention(norm(x)))); queries and keys are normed by head (if at all), then rotated.
+    """x = x + post_norm(o(attention(norm(x)))); queries and keys are normed (if at all), then rotated.
 
-    score = scale * q.k; with `window` w > 0, position p sees p-w+1..p, else 0..p.
+    Their norms are of each head, or, with the size of all heads together, of all at once; `norm_after_rope`: they are
+    normed after they are rotated. score = scale * q.k; with `softcap` c > 0, c * tanh(score / c). With `window` w > 0,
+    position p sees p-w+1..p, else 0..p.
     """
 
-    norm: Norm
+    norm: Norm | None
     q: Linear
     k: Linear
     v: Linear
@@ -143,6 +164,8 @@ class Attend(Facts):
     q_norm: Norm | None = None
     k_norm: Norm | None = None
     post_norm: Norm | None = None
+    norm_after_rope: bool = False
+    softcap: float = 0.0
     window: int = 0
 
     def fused(self) -> tuple[tuple[Linear, ...], ...]:
@@ -151,14 +174,17 @@ class Attend(Facts):
     def norms(self) -> tuple[Norm, ...]:
         return tuple(n for n in (self.norm, self.q_norm, self.k_norm, self.post_norm) if n is not None)
 
+    def input_norm(self) -> Norm | None:
+        return self.norm
+
     def output_norm(self) -> Norm | None:
         return self.post_norm
 
     def state(self) -> KvState:
         return KvState(self.kv_heads, self.head_dim, self.window)
 
-    def ropes(self) -> tuple[tuple[Rope, int], ...]:
-        return ((self.rope, self.head_dim),)
+    def ropes(self) -> tuple[Rope, ...]:
+        return (self.rope,)
 
     def width(self) -> int:
         return 2 * self.q.rows + self.k.rows + self.v.rows
@@ -166,26 +192,36 @@ class Attend(Facts):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GatedMLP(Facts):
-    """x = x + post_norm(down(activation(gate(norm(x))) * up(norm(x))))."""
+    """x = x + post_norm(down(activation(gate(norm(x))) * up(norm(x)))); without a gate, activation(up(norm(x))).
 
-    norm: Norm
-    gate: Linear
+    `beside`: the x that is normed is that of the attention before it, to whose sum the result is added.
+    """
+
+    norm: Norm | None
+    gate: Linear | None
     up: Linear
     down: Linear
     activation: Activation = "silu"
     post_norm: Norm | None = None
+    beside: bool = False
 
     def fused(self) -> tuple[tuple[Linear, ...], ...]:
-        return (self.gate, self.up), (self.down,)
+        return (self.up,) if self.gate is None else (self.gate, self.up), (self.down,)
+
+    def reads_before(self) -> bool:
+        return self.beside
 
     def norms(self) -> tuple[Norm, ...]:
         return tuple(n for n in (self.norm, self.post_norm) if n is not None)
+
+    def input_norm(self) -> Norm | None:
+        return self.norm
 
     def output_norm(self) -> Norm | None:
         return self.post_norm
 
     def width(self) -> int:
-        return 2 * self.gate.rows
+        return 2 * self.up.rows
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -202,6 +238,9 @@ class ShortConv(Facts):
 
     def norms(self) -> tuple[Norm, ...]:
         return (self.norm,)
+
+    def input_norm(self) -> Norm:
+        return self.norm
 
     def vectors(self) -> tuple[tuple[str, tuple[int, ...]], ...]:
         return self.conv.vectors()
@@ -250,6 +289,9 @@ class Mixture(Facts):
     def norms(self) -> tuple[Norm, ...]:
         return (self.norm,)
 
+    def input_norm(self) -> Norm:
+        return self.norm
+
     def unquantized(self) -> tuple[Linear, ...]:
         return (self.router,) if self.shared_gate is None else (self.router, self.shared_gate)
 
@@ -272,11 +314,12 @@ class Mixture(Facts):
 
 @dataclass(frozen=True, slots=True)
 class Head(Facts):
-    """logits = table @ norm(x); with `softcap` c > 0, c * tanh(logits / c)."""
+    """logits = table @ norm(x) * scale; with `softcap` c > 0, c * tanh(logits / c)."""
 
     norm: Norm
     table: Linear
     softcap: float = 0.0
+    scale: float = 1.0
 
     def fused(self) -> tuple[tuple[Linear, ...], ...]:
         return ((self.table,),)
@@ -325,13 +368,12 @@ class Graph:
         yield from {linear.name: linear for op in self.ops for linear in op.linears()}.values()
 
     def norms(self) -> Iterator[Norm]:
-        """Every norm, in the order of use."""
-        return chain(*(op.norms() for op in self.ops))
+        """Every norm once, in the order of use."""
+        yield from dict.fromkeys(chain(*(op.norms() for op in self.ops)))
 
     def vectors(self) -> Iterator[tuple[str, tuple[int, ...]]]:
         """Every tensor that is no matrix, such as norm weights and biases, as (tensor name, shape)."""
-        for norm in self.norms():
-            yield f"{norm.name}.weight", (norm.size,)
+        yield from chain.from_iterable(norm.vectors() for norm in self.norms())
         for linear in self.linears():
             if linear.bias:
                 yield f"{linear.name}.bias", (linear.rows,)

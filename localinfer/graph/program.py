@@ -14,10 +14,13 @@ from localinfer.formats.safetensors import SafetensorsFile
 from localinfer.graph.kv_bits import choose_bits, probe_length, probe_text, require_4_bit
 from localinfer.graph.ops import Attend, Embed, Expert, GatedMLP, Head, Linear, Mixture, Norm, Op, ShortConv
 from localinfer.graph.rope import Rope
-from localinfer.graph.stored import Bf16Linear, IntLinear
+from localinfer.graph.stored import Bf16Linear, IntLinear, Order
 from localinfer.graph.weights import Checkpoint
 
 Vector = NDArray[np.float32]
+Orders = Mapping[str, Order]
+"""Of matrices whose rows are not taken as they are stored, by name, where each row comes from."""
+_AS_THEY_ARE: Orders = {}
 OnProgress = Callable[[int, int], None]
 Move = Callable[[native.Program], object]
 
@@ -103,7 +106,7 @@ class _Loader:
         self.on_progress = on_progress
         self.done = 0
         self.total = sum(checkpoint.stored_bytes(linear.name) for linear in checkpoint.graph.linears())
-        self.ropes: dict[Rope, int] = {}
+        self.ropes: dict[tuple[Rope, float], int] = {}
         self.tables: dict[str, native.Weight] = {}
 
     def add(self, op: Op) -> None:
@@ -113,13 +116,16 @@ class _Loader:
         self.program.embed(self.table(op.table), op.scale)
 
     def attend(self, op: Attend) -> None:
+        orders = {linear.name: _order(op, linear.rows) for linear in (op.q, op.k) if op.rope.interleaved}
         self.program.attend(
-            norm=self.norm(op.norm),
-            eps=op.norm.eps,
-            qkv=self.pack(op.q, op.k, op.v),
-            bias=self.biases(op.q, op.k, op.v),
-            q_norm=self.optional_norm(op.q_norm),
-            k_norm=self.optional_norm(op.k_norm),
+            norm=self.optional_norm(op.norm),
+            norm_bias=self.norm_bias(op.norm),
+            eps=_eps(op),
+            qkv=self.pack(op.q, op.k, op.v, orders=orders),
+            bias=self.biases(op.q, op.k, op.v, orders=orders),
+            q_norm=_ordered(self.optional_norm(op.q_norm), op),
+            k_norm=_ordered(self.optional_norm(op.k_norm), op),
+            norm_after_rope=op.norm_after_rope,
             o=self.pack(op.o),
             o_bias=self.biases(op.o),
             post_norm=self.optional_norm(op.post_norm),
@@ -127,18 +133,25 @@ class _Loader:
             kv_heads=op.kv_heads,
             head_dim=op.head_dim,
             rope=self.rope(op.rope),
+            query_rope=self.rope(op.rope, op.rope.growth),
             scale=op.scale,
+            softcap=op.softcap,
             window=op.window,
         )
 
     def gated_mlp(self, op: GatedMLP) -> None:
         self.program.gated_mlp(
-            norm=self.norm(op.norm),
-            eps=op.norm.eps,
-            gate_up=self.pack(op.gate, op.up, interleave=True),
+            norm=self.optional_norm(op.norm),
+            norm_bias=self.norm_bias(op.norm),
+            eps=_eps(op),
+            gate_up=self.pack(*op.fused()[0], interleave=op.gate is not None),
+            gate_bias=None if op.gate is None else self.biases(op.gate),
+            up_bias=self.biases(op.up),
             activation=op.activation,
             down=self.pack(op.down),
+            down_bias=self.biases(op.down),
             post_norm=self.optional_norm(op.post_norm),
+            beside=op.beside,
         )
 
     def short_conv(self, op: ShortConv) -> None:
@@ -173,7 +186,8 @@ class _Loader:
         return self.pack(expert.gate, expert.up, interleave=True), self.pack(expert.down)
 
     def head(self, op: Head) -> None:
-        self.program.head(self.norm(op.norm), op.norm.eps, self.table(op.table), op.softcap)
+        weight, bias = head_norm(self.checkpoint, op)
+        self.program.head(weight, op.norm.eps, self.table(op.table), op.softcap, bias)
 
     def table(self, linear: Linear) -> native.Weight:
         """The packed matrix; embedding and head share one if they are tied."""
@@ -181,7 +195,7 @@ class _Loader:
             self.tables[linear.name] = self.pack(linear)
         return self.tables[linear.name]
 
-    def pack(self, *linears: Linear, interleave: bool = False) -> native.Weight:
+    def pack(self, *linears: Linear, interleave: bool = False, orders: Orders = _AS_THEY_ARE) -> native.Weight:
         """One weight of the rows of all `linears`, for one pass over the activations."""
         forms = [self.checkpoint.form(linear.name) for linear in linears]
         if len(set(forms)) > 1:
@@ -191,7 +205,9 @@ class _Loader:
                 f"matrices that are used together are quantized differently: {names}",
                 hint="use the unquantized model and run `localinfer quantize` on it",
             )
-        weight = self.from_files(linears, interleave) or self.from_arrays(linears, interleave)
+        weight = (None if orders else self.from_files(linears, interleave)) or self.from_arrays(
+            linears, interleave, orders
+        )
         self.done += sum(self.checkpoint.stored_bytes(linear.name) for linear in linears)
         if self.on_progress is not None:
             self.on_progress(self.done, self.total)
@@ -217,9 +233,10 @@ class _Loader:
                 self.program, bits, group, linears[0].cols, parts, interleave, self.activations(bits)
             )
 
-    def from_arrays(self, linears: tuple[Linear, ...], interleave: bool) -> native.Weight:
+    def from_arrays(self, linears: tuple[Linear, ...], interleave: bool, orders: Orders) -> native.Weight:
         """The slower way, which converts what it must, and names the tensor that is broken."""
         parts = [self.checkpoint.linear(linear.name) for linear in linears]
+        parts = [part.rows_in(orders.get(linear.name)) for linear, part in zip(linears, parts, strict=True)]
         bf16 = [part.values for part in parts if isinstance(part, Bf16Linear)]
         if bf16:
             return native.pack_bf16(bf16, interleave=interleave, threads=self.threads)
@@ -234,24 +251,68 @@ class _Loader:
         return self.activation_bits if bits == 8 else 8
 
     def norm(self, norm: Norm) -> Vector:
-        """The norm's weight, with its offset added once and for all."""
-        return self.checkpoint.vector(f"{norm.name}.weight") + np.float32(norm.offset)
+        return norm_weight(self.checkpoint, norm)
 
     def optional_norm(self, norm: Norm | None) -> Vector | None:
         return None if norm is None else self.norm(norm)
 
-    def biases(self, *linears: Linear) -> Vector | None:
+    def norm_bias(self, norm: Norm | None) -> Vector | None:
+        return None if norm is None else _norm_bias(self.checkpoint, norm)
+
+    def biases(self, *linears: Linear, orders: Orders = _AS_THEY_ARE) -> Vector | None:
         """The biases one after the other; `None` if there are none."""
         if not any(linear.bias for linear in linears):
             return None
-        return np.concatenate([self.checkpoint.vector(f"{linear.name}.bias") for linear in linears])
+        parts = [self.checkpoint.vector(f"{linear.name}.bias") for linear in linears]
+        in_order = zip(linears, parts, strict=True)
+        return np.concatenate([part[orders.get(linear.name, slice(None))] for linear, part in in_order])
 
-    def rope(self, rope: Rope) -> int:
+    def rope(self, rope: Rope, growth: float = 0.0) -> int:
         """The program's table of these frequencies, made once."""
-        if rope not in self.ropes:
-            frequencies = np.array(rope.inv_freq, np.float64)
-            self.ropes[rope] = self.program.rope_table(frequencies, self.context, rope.attention_factor)
-        return self.ropes[rope]
+        key = (rope, growth)
+        if key not in self.ropes:
+            frequencies = np.array(rope.frequencies(self.context), np.float64)
+            factors = (rope.attention_factor, growth, rope.growth_every)
+            self.ropes[key] = self.program.rope_table(frequencies, self.context, *factors)
+        return self.ropes[key]
+
+
+def norm_weight(checkpoint: Checkpoint, norm: Norm) -> Vector:
+    """The norm's weight, with its offset added once and for all."""
+    return checkpoint.vector(f"{norm.name}.weight") + np.float32(norm.offset)
+
+
+def head_norm(checkpoint: Checkpoint, op: Head) -> tuple[Vector, Vector | None]:
+    """Weight and bias of the norm before the head, times what the logits are scaled by."""
+    scale, bias = np.float32(op.scale), _norm_bias(checkpoint, op.norm)
+    return norm_weight(checkpoint, op.norm) * scale, None if bias is None else bias * scale
+
+
+def _norm_bias(checkpoint: Checkpoint, norm: Norm) -> Vector | None:
+    """What the native program knows a LayerNorm by: its bias, empty if it has none."""
+    if not norm.centered:
+        return None
+    return checkpoint.vector(f"{norm.name}.bias") if norm.bias else np.empty(0, np.float32)
+
+
+def _eps(op: Attend | GatedMLP) -> float:
+    """That of all its norms: the native program has one for an operation."""
+    (eps,) = {norm.eps for norm in op.norms()}
+    return eps
+
+
+def _order(op: Attend, rows: int) -> Order:
+    """Where `rows` rows of queries or keys come from, so that what is turned together lies half of it apart: a score is
+    the same in any order of its sum's terms."""
+    turned = 2 * len(op.rope.inv_freq)
+    head = np.arange(op.head_dim)
+    head[:turned] = np.concatenate([head[:turned:2], head[1:turned:2]])
+    order: Order = (np.arange(0, rows, op.head_dim)[:, None] + head).reshape(-1)
+    return order
+
+
+def _ordered(norm: Vector | None, op: Attend) -> Vector | None:
+    return norm[_order(op, norm.size)] if norm is not None and op.rope.interleaved else norm
 
 
 ADD: Mapping[type[Op], Callable[[_Loader, Any], None]] = {

@@ -36,10 +36,16 @@ class ModelSpec:
     activation: Activation
     qkv_bias: bool = False
     o_bias: bool = False
+    mlp_bias: bool = False
+    norm_bias: bool = False
     attention_scale: float
-    embed_scale: float = 1.0
-    logit_softcap: float = 0.0
+    attention_softcap: float = 0.0
     """0 is none."""
+    embed_scale: float = 1.0
+    residual_scale: float = 1.0
+    """Of what each half of a layer adds."""
+    logit_scale: float = 1.0
+    logit_softcap: float = 0.0
     windows: tuple[int, ...] = field(repr=False)
     """Sliding window of each layer, in tokens; 0 is none."""
     ropes: tuple[Rope, ...] = field(repr=False)
@@ -92,7 +98,9 @@ def read_config(values: Mapping[str, Any], model_type: str) -> Fields:
     run."""
     config = Fields(values, defaults=DEFAULTS[model_type])
     for name, harmless in REFUSED.items():
-        if name in values and not any(values[name] is one or values[name] == one for one in harmless):
+        if name not in values or name in DEFAULTS[model_type]:
+            continue
+        if not any(values[name] is one or values[name] == one for one in harmless):
             raise config.unknown(name, values[name], [one for one in harmless if one is not None])
     return config
 

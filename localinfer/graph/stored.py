@@ -1,6 +1,6 @@
 """Tensors as they come from disk: checked for NaN and infinity, as bfloat16, as float32, or as packed integers."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -10,6 +10,7 @@ from localinfer.errors import Corrupt
 from localinfer.formats.bf16 import to_bf16
 from localinfer.formats.compressed import dequantize, unpack
 
+Order = NDArray[np.intp]
 _PIECE = 1 << 20  # values handled at once, so that temporaries stay small
 
 
@@ -30,6 +31,10 @@ class Bf16Linear:
     @property
     def cols(self) -> int:
         return int(self.values.shape[1])
+
+    def rows_in(self, order: Order | None) -> "Bf16Linear":
+        """The same matrix with row `order`[i] at i; None: as it is."""
+        return self if order is None else Bf16Linear(self.values[order])
 
     def float32(self) -> NDArray[np.float32]:
         """The same numbers as float32 [rows, cols], exactly."""
@@ -53,6 +58,10 @@ class IntLinear:
     @property
     def rows(self) -> int:
         return int(self.packed.shape[0])
+
+    def rows_in(self, order: Order | None) -> "IntLinear":
+        """The same matrix with row `order`[i] at i; None: as it is."""
+        return self if order is None else replace(self, packed=self.packed[order], scales=self.scales[order])
 
     def float32(self) -> NDArray[np.float32]:
         """Integer times scale, float32 [rows, cols]."""

@@ -72,8 +72,9 @@ class Layers:
             weights = torch.cat([self.stream.original.weight(linear) for linear in stage])
             weights = weights if apart is None else gptq.moved(weights, moments, apart)
             try:
-                if self.method.startswith("awq") and stage[0] == op.linears()[0]:
-                    scale, results = self._folded(op.norm, awq.channel_scales(weights, moments, *self._form(jobs)))
+                norm = self._foldable(op)
+                if self.method.startswith("awq") and stage[0] == op.linears()[0] and norm is not None:
+                    scale, results = self._folded(norm, awq.channel_scales(weights, moments, *self._form(jobs)))
                     weights, moments = awq.scaled(weights, moments, scale)
                     made.tensors.update({self._stored[name]: ("F32", v.numpy()) for name, v in results.items()})
                 rounding = gptq.fit if self._follows() else gptq.fit_nearest
@@ -108,9 +109,11 @@ class Layers:
         written = SafetensorsFile(file)
         tensors = {}
         for op in ops:
-            norm = f"{op.norm.name}.weight"  # another than the original's, if scales were folded into it
-            values = written.read(self._stored[norm])
-            tensors[norm] = torch.from_numpy(widen(values) if values.dtype == np.uint16 else values.astype(np.float32))
+            norm = op.input_norm()
+            for name in () if norm is None else (name for name, _ in norm.vectors()):
+                values = written.read(self._stored[name])  # others than the original's, if scales were folded into them
+                wide = widen(values) if values.dtype == np.uint16 else values.astype(np.float32)
+                tensors[name] = torch.from_numpy(wide)
             tensors |= {linear.name: _read(written, self._jobs[linear.name]) for linear in op.linears()}
         self.stream.pass_over(ops, tensors)
 
@@ -122,13 +125,23 @@ class Layers:
         """Bits and group of matrices that are rounded together."""
         return jobs[0].bits, jobs[0].group
 
+    def _foldable(self, op: LayerOp) -> Norm | None:
+        """The norm that `op` alone reads, if there is one."""
+        norm = op.input_norm()
+        read = sum(other.input_norm() == norm for other in self.checkpoint.graph.body)
+        return norm if read == 1 else None
+
     def _folded(self, norm: Norm, scale: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
         """`norm`'s weight divided by `scale`, and the scale that this leaves: 1 where the norm lets nothing through."""
         name = f"{norm.name}.weight"
         before = self.stream.vector(name) + norm.offset
         after = torch.where(before == 0, 0, before / scale) - norm.offset
         left = after + norm.offset
-        return torch.where(left == 0, 1, before / left), {name: after}
+        scale = torch.where(left == 0, 1, before / left)
+        if not norm.bias:
+            return scale, {name: after}
+        bias = f"{norm.name}.bias"
+        return scale, {name: after, bias: self.stream.vector(bias) / scale}
 
     def _embedder(self, file: Path) -> Callable[[NDArray[np.int32]], Tensor]:
         embed = self.checkpoint.graph.embed

@@ -62,7 +62,8 @@ class Layerwise:
         with torch.no_grad():
             self._true = [self.teacher.after(ops, x) for x in self._true]
         matrices = [linear.name for op in ops for linear in op.linears()]
-        names = [*matrices, *(f"{norm.name}.weight" for op in ops for norm in op.norms())]
+        norms = dict.fromkeys(f"{norm.name}.weight" for op in ops for norm in op.norms())
+        names = [*matrices, *norms]
         indices = torch.cat([torch.arange(*student.ranges[name].indices(len(change))) for name in names])
         before, numbers = self._error(ops, change), moving.copy(matrices)
         mean, square = torch.zeros(len(indices)), torch.zeros(len(indices))

@@ -106,8 +106,10 @@ def folds(original: Checkpoint, made: Checkpoint) -> dict[str, NDArray[np.float3
     """For each matrix behind a norm the factors of its columns that the norm gave up."""
     found: dict[str, NDArray[np.float32]] = {}
     for op in original.graph.body:
-        norm = f"{op.norm.name}.weight"
-        was, now = (model.vector(norm) + np.float32(op.norm.offset) for model in (original, made))
+        norm = op.input_norm()
+        if norm is None:
+            continue
+        was, now = (model.vector(f"{norm.name}.weight") + np.float32(norm.offset) for model in (original, made))
         fold = np.where(now == 0, 1, was / np.where(now == 0, 1, now)).astype(np.float32)
         found |= {linear.name: fold for linear in op.fused()[0]}
     return found

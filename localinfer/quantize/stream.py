@@ -68,6 +68,8 @@ class Stream(Executor):
         super().__init__(checkpoint)
         self.original = Executor(checkpoint)
         self.roundings = roundings
+        self._scratch = scratch
+        self._held: dict[str, Tensor] = {}
         sequences, length = tokens.shape
         shape = (sequences, length, checkpoint.spec.hidden_size)
         self.x = _space(shape, scratch)
@@ -86,23 +88,23 @@ class Stream(Executor):
         """Take the stream through one layer; after each stage all is computed with what `fit` has made of it. `look`
         is called with each sequence, and ends it by raising."""
         self._look = look
-        for op in ops:
+        for op, holds in _with_holds(ops):
             first, last = _stages(self, op)
             true_first, true_last = _stages(self.original, op)
             moments = self._moments(first[0][0], self._through(first[1]), self._true(true_first[1]))
             self.put(fit(op, first[0], *moments))
             inputs, true = self._cached_if_small(last), self._cached_if_small(true_last, original=True)
             self.put(fit(op, last[0], *self._moments(last[0][0], inputs, true)))
-            self._advance(op, inputs, true)
+            self._advance(op, inputs, true, holds)
         self.forget()
 
     @torch.no_grad()
     def pass_over(self, ops: Sequence[LayerOp], matrices: Mapping[str, Tensor]) -> None:
         """Take the stream through a layer that is quantized already."""
         self.put(matrices)
-        for op in ops:
+        for op, holds in _with_holds(ops):
             inputs = self._through(_stages(self, op)[1][1])
-            self._advance(op, inputs, self._true(_stages(self.original, op)[1][1]))
+            self._advance(op, inputs, self._true(_stages(self.original, op)[1][1]), holds)
         self.forget()
 
     def put(self, tensors: Mapping[str, Tensor]) -> None:
@@ -152,14 +154,26 @@ class Stream(Executor):
                 apart.addmm_((t - seen).T, seen)
         return total / count, None if apart is None else apart / count
 
-    def _advance(self, op: LayerOp, inputs: Again | None, true: Again | None) -> None:
-        """Add to the streams what `op` makes of the inputs of its last stage."""
+    def _advance(self, op: LayerOp, inputs: Again | None, true: Again | None, holds: bool) -> None:
+        """Add to the streams what `op` makes of the inputs of its last stage; `holds`: once the next one adds to them,
+        which reads the same."""
         ((last,),) = op.fused()[1:]
-        for stream, model, seen in ((self.x, self, inputs), (self.true, self.original, true)):
-            if stream is not None and seen is not None:
-                for x, given in zip(stream, seen(), strict=True):
-                    self._look()
-                    x += model.norm(op.output_norm(), model.linear(last, given))
+        for name, stream, model, seen in (("x", self.x, self, inputs), ("true", self.true, self.original, true)):
+            if stream is None or seen is None:
+                continue
+            held = self._held.pop(name, None)
+            to = _space(tuple(stream.shape), self._scratch) if holds else stream
+            for number, given in enumerate(seen()):
+                self._look()
+                added = model.norm(op.output_norm(), model.linear(last, given))
+                if holds:
+                    to[number] = added
+                    continue
+                if held is not None:
+                    to[number] += held[number]
+                to[number] += added
+            if holds:
+                self._held[name] = to
 
 
 INNER: Mapping[type[LayerOp], Callable[[Executor], Callable[[Any, Tensor], Tensor]]] = {
@@ -173,7 +187,13 @@ INNER: Mapping[type[LayerOp], Callable[[Executor], Callable[[Any, Tensor], Tenso
 def _stages(model: Executor, op: LayerOp) -> tuple[tuple[Stage, Inputs], tuple[Stage, Inputs]]:
     """The two stages of `op`, and how the input of each comes from the residual stream in `model`."""
     first, last = op.fused()
-    return (first, partial(model.norm, op.norm)), (last, partial(INNER[type(op)](model), op))
+    return (first, partial(model.norm, op.input_norm())), (last, partial(INNER[type(op)](model), op))
+
+
+def _with_holds(ops: Sequence[LayerOp]) -> Iterator[tuple[LayerOp, bool]]:
+    """Each operation, and whether the next one reads what it reads."""
+    for op, after in zip(ops, [*ops[1:], None], strict=True):
+        yield op, after is not None and after.reads_before()
 
 
 def _space(shape: tuple[int, ...], scratch: Path) -> Tensor:

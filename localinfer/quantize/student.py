@@ -46,6 +46,8 @@ class Runner(Executor):
         return self.weight(embed.table)[ids].float() * embed.scale
 
     def attention(self, op: Attend, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        if op.softcap:  # torch's own attention knows none
+            return super().attention(op, q, k, v)
         # Kept by position and head; torch wants heads first.
         q, k, v = (x.to(self.kind).transpose(0, 1)[None] for x in (q, k, v))
         mask = visible(q.shape[2], op.window) if op.window else None

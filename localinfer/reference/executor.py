@@ -1,4 +1,4 @@
-"""The meaning of the five operations, in plain torch and float32: an op at a time, the whole text at once, no cache.
+"""The meaning of the operations, in plain torch and float32: an op at a time, the whole text at once, no cache.
 
 Slow on purpose. Everything faster is compared with this.
 """
@@ -44,8 +44,9 @@ class Executor:
 
     def after(self, ops: Iterable[LayerOp], x: Tensor) -> Tensor:
         """The residual stream [n, hidden] after these operations."""
+        before = x
         for op in ops:
-            x = x + self.added(op, x)
+            before, x = x, x + self.added(op, before if op.reads_before() else x)
         return x
 
     def embedded(self, ids: Tensor) -> Tensor:
@@ -72,15 +73,25 @@ class Executor:
         """Queries, keys and values [n, heads, head_dim] of rows that stand at positions `first` and on."""
         n = x.shape[0]
         normed = self.norm(op.norm, x)
-        q = self.linear(op.q, normed).view(n, op.heads, op.head_dim)
-        k = self.linear(op.k, normed).view(n, op.kv_heads, op.head_dim)
-        v = self.linear(op.v, normed).view(n, op.kv_heads, op.head_dim)
-        return rotate(self.norm(op.q_norm, q), op.rope, first), rotate(self.norm(op.k_norm, k), op.rope, first), v
+        q = self.ready_heads(op, op.q_norm, self.linear(op.q, normed), op.heads, first, op.rope.growth)
+        k = self.ready_heads(op, op.k_norm, self.linear(op.k, normed), op.kv_heads, first)
+        return q, k, self.linear(op.v, normed).view(n, op.kv_heads, op.head_dim)
+
+    def ready_heads(
+        self, op: Attend, norm: Norm | None, x: Tensor, heads: int, first: int, growth: float = 0.0
+    ) -> Tensor:
+        """Queries or keys x [n, heads * head_dim], normed and rotated: [n, heads, head_dim]."""
+        if norm is not None and norm.size != op.head_dim:
+            x, norm = self.norm(norm, x), None
+        x = x.view(x.shape[0], heads, op.head_dim)
+        if op.norm_after_rope:
+            return self.norm(norm, rotate(x, op.rope, first, growth))
+        return rotate(self.norm(norm, x), op.rope, first, growth)
 
     def attention(self, op: Attend, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         """Values [n, heads, head_dim] mixed as queries and keys say, all heads side by side."""
         n = q.shape[0]
-        scores = torch.einsum("qhd,khd->hqk", q, k) * op.scale
+        scores = capped(torch.einsum("qhd,khd->hqk", q, k) * op.scale, op.softcap)
         scores = scores.masked_fill(~visible(n, op.window), float("-inf"))
         out = torch.einsum("hqk,khd->qhd", scores.softmax(dim=-1), v)
         return out.reshape(n, -1)
@@ -91,13 +102,14 @@ class Executor:
 
     def hidden(self, op: GatedMLP, x: Tensor) -> Tensor:
         """Activated gates times ups: the input of `op.down`."""
-        return self.gated(op, op.activation, self.norm(op.norm, x))
+        normed = self.norm(op.norm, x)
+        return self.gated(op.gate, op.up, op.activation, normed)
 
-    def gated(self, half: GatedMLP | Expert, activation: Activation, normed: Tensor) -> Tensor:
-        """Activated gates times ups of rows that are normed."""
-        gate = self.linear(half.gate, normed)
-        gate = silu(gate) if activation == "silu" else gelu(gate, approximate="tanh")
-        return gate * self.linear(half.up, normed)
+    def gated(self, gate: Linear | None, up: Linear, activation: Activation, normed: Tensor) -> Tensor:
+        """Activated gates times ups of rows that are normed; without a gate, activated ups."""
+        x = self.linear(up if gate is None else gate, normed)
+        x = silu(x) if activation == "silu" else gelu(x, approximate="tanh")
+        return x if gate is None else x * self.linear(up, normed)
 
     def mixture(self, op: Mixture, x: Tensor) -> Tensor:
         """What the experts add to the residual stream `x` [n, hidden]."""
@@ -111,10 +123,10 @@ class Executor:
         for number, expert in enumerate(op.experts):
             rows, at = torch.where(chosen == number)
             if len(rows):
-                made = self.linear(expert.down, self.gated(expert, op.activation, normed[rows]))
+                made = self.linear(expert.down, self.gated(expert.gate, expert.up, op.activation, normed[rows]))
                 total[rows] += weights[rows, at, None].to(made.dtype) * made
         if op.shared is not None:
-            made = self.linear(op.shared.down, self.gated(op.shared, op.activation, normed))
+            made = self.linear(op.shared.down, self.gated(op.shared.gate, op.shared.up, op.activation, normed))
             gate = 1.0 if op.shared_gate is None else self.linear(op.shared_gate, normed).sigmoid()
             total += gate * made
         return total
@@ -141,8 +153,7 @@ class Executor:
 
     def head(self, op: Head, x: Tensor) -> Tensor:
         """Scores [n, vocab] of the residual stream `x` [n, hidden]."""
-        scores = self.linear(op.table, self.norm(op.norm, x))
-        return op.softcap * torch.tanh(scores / op.softcap) if op.softcap else scores
+        return capped(self.linear(op.table, self.norm(op.norm, x)) * op.scale, op.softcap)
 
     def linear(self, linear: Linear, x: Tensor) -> Tensor:
         """x [..., cols] → [..., rows]."""
@@ -150,11 +161,14 @@ class Executor:
         return y + self.vector(f"{linear.name}.bias") if linear.bias else y
 
     def norm(self, norm: Norm | None, x: Tensor) -> Tensor:
-        """RMSNorm over the last axis; no norm leaves `x` alone."""
+        """RMSNorm or LayerNorm over the last axis; no norm leaves `x` alone."""
         if norm is None:
             return x
+        if norm.centered:
+            x = x - x.mean(-1, keepdim=True)
         inverse = torch.rsqrt(x.pow(2).mean(-1, keepdim=True) + norm.eps)
-        return x * inverse * (self.vector(f"{norm.name}.weight") + norm.offset)
+        normed = x * inverse * (self.vector(f"{norm.name}.weight") + norm.offset)
+        return normed + self.vector(f"{norm.name}.bias") if norm.bias else normed
 
     def rounded(self, what: Literal["q", "k", "v"], x: Tensor) -> Tensor:
         """Queries, keys or values [n, heads, head_dim] as the KV cache gives them back; here exactly as they were.
@@ -189,13 +203,26 @@ ADDED: Mapping[type[LayerOp], Callable[[Executor, Any, Tensor], Tensor]] = {
 """What runs each kind of operation."""
 
 
-def rotate(x: Tensor, rope: Rope, first: int = 0) -> Tensor:
-    """RoPE on x [n, heads, head_dim]; row i is at position `first` + i. Angles in float64, as in the native tables."""
+def capped(scores: Tensor, cap: float) -> Tensor:
+    """cap * tanh(scores / cap); 0 is no cap."""
+    return cap * torch.tanh(scores / cap) if cap else scores
+
+
+def rotate(x: Tensor, rope: Rope, first: int = 0, growth: float = 0.0) -> Tensor:
+    """RoPE on x [n, heads, head_dim]; row i is at position `first` + i. Angles in float64, as in the native tables.
+
+    Frequencies are those of a context that ends with these rows. `growth`: that of queries.
+    """
     position = torch.arange(first, first + x.shape[0], dtype=torch.float64)
-    angle = position[:, None] * torch.tensor(rope.inv_freq, dtype=torch.float64)
-    cos, sin = (f(angle)[:, None, :].mul(rope.attention_factor).float() for f in (torch.cos, torch.sin))
-    a, b = x.chunk(2, dim=-1)
-    return torch.cat((a * cos - b * sin, b * cos + a * sin), dim=-1)
+    angle = position[:, None] * torch.tensor(rope.frequencies(first + x.shape[0]), dtype=torch.float64)
+    grown = 1 + growth * torch.log1p(torch.floor(position / rope.growth_every))
+    factor = rope.attention_factor * grown[:, None, None]
+    cos, sin = (f(angle)[:, None, :].mul(factor).float() for f in (torch.cos, torch.sin))
+    turned, rest = x[..., : 2 * angle.shape[1]], x[..., 2 * angle.shape[1] :]
+    a, b = (turned[..., 0::2], turned[..., 1::2]) if rope.interleaved else turned.chunk(2, dim=-1)
+    parts = (a * cos - b * sin, b * cos + a * sin)
+    joined = torch.stack(parts, dim=-1).flatten(-2) if rope.interleaved else torch.cat(parts, dim=-1)
+    return torch.cat((joined, rest), dim=-1)
 
 
 def visible(n: int, window: int) -> Tensor:

@@ -255,7 +255,7 @@ void attend_splits(const KernelTable& kernels, AttendJob job, const std::vector<
 
 template <auto KernelTable::*kernel, size_t bits>
 void attend(Matrix<float> out, Blocks blocks, Vector<const int32_t> table, Matrix<const float> q, size_t position,
-            size_t window, float scale, size_t rows, bool apart, const std::string& isa) {
+            size_t window, float scale, size_t rows, bool apart, const std::string& isa, float softcap) {
   const size_t bytes = kv_block_bytes(q.shape(1), bits);
   require(rows > 0 && q.shape(0) % rows == 0, "attend: %zu queries do not make %zu rows", q.shape(0), rows);
   const size_t heads = q.shape(0) / rows;
@@ -281,6 +281,7 @@ void attend(Matrix<float> out, Blocks blocks, Vector<const int32_t> table, Matri
   job.room = room.data() + (-reinterpret_cast<uintptr_t>(room.data()) & 63) / sizeof(float);
   job.position = position;
   job.window = window;
+  job.softcap = softcap;
   job.rows = rows;
   job.ldm = job.lds = job.heads = heads;
   job.head_dim = q.shape(1);
@@ -346,10 +347,10 @@ void bind_attention(nb::module_& m) {
         "their number; not scaled. Keys and queries of a 4-bit cache are rotated before kv_put_4 and attend_4.");
   const auto attention = [&m](const char* name, auto function) {
     m.def(name, function, "out"_a.noconvert(), "blocks"_a.noconvert(), "table"_a, "q"_a, "position"_a, "window"_a,
-          "scale"_a, nb::kw_only(), "rows"_a = 1, "apart"_a = false, "isa"_a = "",
+          "scale"_a, nb::kw_only(), "rows"_a = 1, "apart"_a = false, "isa"_a = "", "softcap"_a = 0.0f,
           "Softmax attention of `rows` rows of heads q [rows * heads, head_dim], row m at position + m; blocks[table[i]]\n"
           "holds tokens 32 i to 32 i + 31. `window`: tokens that a row sees, itself included, 0 for all. `apart`: each\n"
-          "split of 256 tokens is computed alone and merged after.");
+          "split of 256 tokens is computed alone and merged after. `softcap` c > 0: scores become c tanh(score / c).");
   };
   attention("attend_8", attend<&KernelTable::attend_8, 8>);
   attention("attend_16", attend<&KernelTable::attend_16, 16>);

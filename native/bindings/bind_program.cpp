@@ -22,13 +22,16 @@ using Integers = Vector<const int32_t>;
 using Table = Matrix<const int32_t>;
 using Tables = Cube<const int32_t>;
 
-Norm make_norm(const Values& weight, float eps) {
+// As they stand in Python: no weight, no norm; with a bias it is a LayerNorm, whose bias may be empty.
+Norm make_norm(const MaybeValues& weight, float eps, const MaybeValues& bias = {}) {
   REQUIRE(eps >= 0 && eps <= 1, "the epsilon of a norm is %g", static_cast<double>(eps));
-  return {to_vector(weight), eps};
+  REQUIRE(weight || !bias, "the bias of a norm without a weight");
+  return {to_vector(weight), eps, bias.has_value(), to_vector(bias)};
 }
 
-size_t rope_table(Program& program, Vector<const double> inv_freq, size_t positions, double attention_factor) {
-  return program.rope_table(inv_freq.data(), inv_freq.shape(0), positions, attention_factor);
+size_t rope_table(Program& program, Vector<const double> inv_freq, size_t positions, double attention_factor,
+                  double growth, double every) {
+  return program.rope_table(inv_freq.data(), inv_freq.shape(0), positions, attention_factor, growth, every);
 }
 
 void embed(Program& program, std::shared_ptr<Weight> weight, float scale) {
@@ -43,12 +46,16 @@ void embed_rows(const Program& program, Integers tokens, Matrix<float> out) {
 
 void mix(Program& program, std::shared_ptr<Weight> weight) { program.mix({std::move(weight)}); }
 
-void attend(Program& program, const Values& norm, float eps, std::shared_ptr<Weight> qkv, const MaybeValues& bias,
+void attend(Program& program, const MaybeValues& norm, float eps, std::shared_ptr<Weight> qkv, const MaybeValues& bias,
             const MaybeValues& q_norm, const MaybeValues& k_norm, std::shared_ptr<Weight> o, const MaybeValues& o_bias,
             const MaybeValues& post_norm, size_t heads, size_t kv_heads, size_t head_dim, size_t rope, float scale,
-            size_t window) {
+            size_t window, const MaybeValues& norm_bias, std::optional<size_t> query_rope, bool norm_after_rope,
+            float softcap) {
   AttendOp op;
-  op.norm = make_norm(norm, eps);
+  op.norm = make_norm(norm, eps, norm_bias);
+  op.norm_after_rope = norm_after_rope;
+  op.query_rope = query_rope.value_or(rope);
+  op.softcap = softcap;
   op.qkv = std::move(qkv);
   op.bias = to_vector(bias);
   op.q_norm = to_vector(q_norm);
@@ -70,10 +77,16 @@ Activation make_activation(const std::string& name) {
   return name == "silu" ? kSilu : kGeluTanh;
 }
 
-void gated_mlp(Program& program, const Values& norm, float eps, std::shared_ptr<Weight> gate_up,
-               const std::string& activation, std::shared_ptr<Weight> down, const MaybeValues& post_norm) {
+void gated_mlp(Program& program, const MaybeValues& norm, float eps, std::shared_ptr<Weight> gate_up,
+               const std::string& activation, std::shared_ptr<Weight> down, const MaybeValues& post_norm,
+               const MaybeValues& norm_bias, const MaybeValues& gate_bias, const MaybeValues& up_bias,
+               const MaybeValues& down_bias, bool beside) {
   MlpOp op;
-  op.norm = make_norm(norm, eps);
+  op.norm = make_norm(norm, eps, norm_bias);
+  op.gate_bias = to_vector(gate_bias);
+  op.up_bias = to_vector(up_bias);
+  op.down_bias = to_vector(down_bias);
+  op.beside = beside;
   op.gate_up = std::move(gate_up);
   op.activation = make_activation(activation);
   op.down = std::move(down);
@@ -123,8 +136,9 @@ void moe(Program& program, const Values& norm, float eps, std::shared_ptr<Weight
   program.moe(std::move(op));
 }
 
-void head(Program& program, const Values& norm, float eps, std::shared_ptr<Weight> weight, float softcap) {
-  program.head({make_norm(norm, eps), std::move(weight), softcap});
+void head(Program& program, const Values& norm, float eps, std::shared_ptr<Weight> weight, float softcap,
+          const MaybeValues& norm_bias) {
+  program.head({make_norm(norm, eps, norm_bias), std::move(weight), softcap});
 }
 
 // Python's signal handlers run here; on the main thread only, elsewhere there is nothing to ask.
@@ -240,9 +254,13 @@ std::vector<double> probe_kv(Program& program, Integers tokens) {
 
 constexpr const char* kAttendHelp =
     "x += o(attention(q, k, v of norm(x))), `post_norm` before the sum if there is one.\n\n"
+    "norm: RMSNorm, or none; with `norm_bias`, which may be empty, LayerNorm.\n"
     "qkv: three stacked parts of heads * head_dim, kv_heads * head_dim, kv_heads * head_dim rows; `bias` is q | k | v\n"
-    "without padding; `q_norm` and `k_norm` norm each head before RoPE, with the same `eps`; `rope` is a table's\n"
-    "number; `scale` multiplies q . k; `window` is how many tokens a query sees, itself included, 0 for all.";
+    "without padding; `q_norm` and `k_norm` norm each head before RoPE (`norm_after_rope`: after it), or, with as\n"
+    "many values as all heads have, all at once; all with the same `eps`; `rope` is a table's number, which turns the\n"
+    "first values of each head, `query_rope` that of queries if it is another one; `scale` multiplies q . k, and\n"
+    "`softcap` c makes c tanh(score / c) of that; `window` is how many tokens a query sees, itself included, 0 for\n"
+    "all.";
 
 constexpr const char* kStepHelp =
     "Run `tokens` (n of them) through the program, and write the logits of rows `out_rows` (ascending).\n\n"
@@ -275,19 +293,25 @@ void bind_program(nb::module_& m) {
            "max_rows"_a = 256,
            "`threads` 0: one a physical core. `isa` \"\": the best kernels here. `max_rows`: rows computed at once.")
       .def("rope_table", &rope_table, "inv_freq"_a.noconvert(), "positions"_a, "attention_factor"_a = 1.0,
-           "Make cosines and sines of position * inv_freq (float64 [head_dim / 2]), times `attention_factor`; returns\n"
-           "the table's number.")
+           "growth"_a = 0.0, "every"_a = 1.0,
+           "Make cosines and sines of position * inv_freq (float64 [half of the values that are turned]), times\n"
+           "`attention_factor` * (1 + `growth` * log(1 + floor(position / `every`))); returns the table's number.")
       .def("embed", &embed, "weight"_a, "scale"_a = 1.0f, "x = row(token) * scale.")
       .def("embed_rows", &embed_rows, "tokens"_a.noconvert(), "out"_a.noconvert(),
            "The rows of the embedding, scaled as the first layer gets them, into `out` [n, hidden].")
       .def("mix", &mix, "weight"_a, "x = weight * input instead of `embed`, of `inputs` that a step brings.")
-      .def("attend", &attend, "norm"_a.noconvert(), "eps"_a, "qkv"_a, "bias"_a.noconvert().none(),
+      .def("attend", &attend, "norm"_a.noconvert().none(), "eps"_a, "qkv"_a, "bias"_a.noconvert().none(),
            "q_norm"_a.noconvert().none(), "k_norm"_a.noconvert().none(), "o"_a, "o_bias"_a.noconvert().none(),
            "post_norm"_a.noconvert().none(), "heads"_a, "kv_heads"_a, "head_dim"_a, "rope"_a, "scale"_a,
-           "window"_a = 0, kAttendHelp)
-      .def("gated_mlp", &gated_mlp, "norm"_a.noconvert(), "eps"_a, "gate_up"_a, "activation"_a, "down"_a,
-           "post_norm"_a.noconvert() = nb::none(),
-           "x += down(act(gate) * up), gate and up of norm(x), interleaved; `activation` is `silu` or `gelu_tanh`.")
+           "window"_a = 0, "norm_bias"_a.noconvert() = nb::none(), "query_rope"_a = nb::none(),
+           "norm_after_rope"_a = false, "softcap"_a = 0.0f, kAttendHelp)
+      .def("gated_mlp", &gated_mlp, "norm"_a.noconvert().none(), "eps"_a, "gate_up"_a, "activation"_a, "down"_a,
+           "post_norm"_a.noconvert() = nb::none(), "norm_bias"_a.noconvert() = nb::none(),
+           "gate_bias"_a.noconvert() = nb::none(), "up_bias"_a.noconvert() = nb::none(),
+           "down_bias"_a.noconvert() = nb::none(), "beside"_a = false,
+           "x += down(act(gate) * up), gate and up of norm(x), interleaved, or down(act(up)), with up alone in `gate_up`;\n"
+           "`activation` is `silu` or `gelu_tanh`; norms as in `attend`. `beside`: it reads the x that the attention\n"
+           "before it reads, and then both are added.")
       .def("short_conv", &short_conv, "norm"_a.noconvert(), "eps"_a, "in_"_a, "in_bias"_a.noconvert().none(),
            "taps"_a.noconvert(), "taps_bias"_a.noconvert().none(), "out"_a, "out_bias"_a.noconvert().none(),
            "x += out(c * conv(b * u)), b, c and u the three thirds of `in_` * norm(x); conv is causal, by column,\n"
@@ -300,6 +324,7 @@ void bind_program(nb::module_& m) {
            "renormalised to a sum of 1 or not, times `scale`. The shared expert takes every row, by the sigmoid of the\n"
            "router's second part with `shared_gated`.")
       .def("head", &head, "norm"_a.noconvert(), "eps"_a, "weight"_a, "softcap"_a = 0.0f,
+           "norm_bias"_a.noconvert() = nb::none(),
            "logits = weight * norm(x); with `softcap` c, c * tanh(logits / c).")
       .def("make_kv", &make_kv, "blocks"_a, "kv_bits"_a,
            "Allocate the cache: `blocks` blocks of 32 tokens, for all KV groups or one number for each, of 4, 8 or 16\n"

@@ -77,18 +77,19 @@ class Attention {
   size_t part_floats(size_t rows) const { return rows * (2 * shared_ + width_); }
 
   // Bias, norm and RoPE of one head; `index` counts heads over q | k | v.
-  void finish_head(float* head, size_t index, const Floats& norm, size_t at) const {
+  void finish_head(float* head, size_t index, const Floats& norm, const RopeTable& rope, size_t at) const {
     const KernelTable& k = step_.k;
-    const RopeTable& rope = step_.rope(op_.rope);
-    if (!op_.bias.empty()) k.add(head, head, op_.bias.data() + index * op_.head_dim, op_.head_dim);
-    if (!norm.empty()) k.rms_norm(head, head, norm.data(), op_.head_dim, op_.norm.eps);
-    k.rope(head, rope.cos(at), rope.sin(at), op_.head_dim);
+    const bool norms = !norm.empty() && !op_.norms_all();  // or done: norm_all
+    if (!op_.bias.empty() && !op_.norms_all()) k.add(head, head, op_.bias.data() + index * op_.head_dim, op_.head_dim);
+    if (norms && !op_.norm_after_rope) k.rms_norm(head, head, norm.data(), op_.head_dim, op_.norm.eps);
+    k.rope(head, rope.cos(at), rope.sin(at), 2 * rope.half);
+    if (norms && op_.norm_after_rope) k.rms_norm(head, head, norm.data(), op_.head_dim, op_.norm.eps);
   }
 
   // Query heads of KV head h, finished in place, and quantized where the cache wants it.
   void finish_queries(float* q, int8_t* q8, float* scale, int32_t* sum, size_t row, size_t h) const {
     for (size_t i = 0; i < shared_; ++i) {
-      finish_head(q + i * op_.head_dim, h * shared_ + i, op_.q_norm, position(row));
+      finish_head(q + i * op_.head_dim, h * shared_ + i, op_.q_norm, step_.rope(op_.query_rope), position(row));
       if (bits_ == 16) continue;
       if (bits_ == 4) step_.k.rotate(q + i * op_.head_dim, op_.head_dim);
       step_.k.quantize(q8 + i * op_.head_dim, scale + i, sum + i, q + i * op_.head_dim, op_.head_dim, op_.head_dim);
@@ -101,7 +102,7 @@ class Attention {
     const KernelTable& k = step_.k;
     float* key = qkv(row) + k_start_ + h * op_.head_dim;
     float* value = qkv(row) + v_start_ + h * op_.head_dim;
-    finish_head(key, op_.heads + h, op_.k_norm, position(row));
+    finish_head(key, op_.heads + h, op_.k_norm, step_.rope(op_.rope), position(row));
     if (!op_.bias.empty())
       k.add(value, value, op_.bias.data() + (op_.heads + op_.kv_heads + h) * op_.head_dim, op_.head_dim);
     if (bits_ == 4) k.rotate(key, op_.head_dim);
@@ -158,6 +159,7 @@ class Attention {
     job.heads = shared_;
     job.head_dim = op_.head_dim;
     job.scale = op_.scale;
+    job.softcap = op_.softcap;
     job.room = per_thread_.room;
     job.lds = s.heads_ld;
     if (step_.apart) {
@@ -308,20 +310,42 @@ bool attend_from_both(const AttendOp& op, const Step& step, Lane& lane) {
 
 }  // namespace
 
+namespace {
+
+// Bias and norm of all query heads at once, and of all key heads.
+bool norm_all(const AttendOp& op, const Step& step, Lane& lane) {
+  const KernelTable& k = step.k;
+  const auto norm_part = [&](float* part, const Floats& norm, size_t bias_at) {
+    if (!op.bias.empty()) k.add(part, part, op.bias.data() + bias_at, norm.size());
+    k.rms_norm(part, part, norm.data(), norm.size(), op.norm.eps);
+  };
+  lane.phase("q, k norm");
+  lane.share(step.rows, [&](size_t m) {
+    float* row = step.s.qkv + m * step.s.qkv_ld;
+    norm_part(row, op.q_norm, 0);
+    norm_part(row + op.qkv->shape.panel_of(1, 0) * kPanelRows, op.k_norm, op.q_norm.size());
+  });
+  return lane.sync();
+}
+
+}  // namespace
+
 bool run_attend(const AttendOp& op, const Step& step, Lane& lane) {
   const Scratch& s = step.s;
   Operand operand;
-  if (!make_ready(&operand, step, lane, *op.qkv, {s.x, s.x_ld, &op.norm}, step.rows)) return false;
+  if (!make_ready(&operand, step, lane, *op.qkv, {s.x, s.x_ld, op.norm.get()}, step.rows)) return false;
   lane.phase("q, k, v");
   lane.share(op.qkv->panels, [&](size_t p) {
     run_panel(step, lane, *op.qkv, p, operand, step.rows, s.qkv + p * kPanelRows, s.qkv_ld);
   });
   if (!lane.sync()) return false;
+  if (op.norms_all() && !norm_all(op, step, lane)) return false;
   if (!(step.probe != nullptr ? attend_from_both(op, step, lane) : Attention(op, step, step.kv, lane).run()))
     return false;
   if (takes_groups(*op.o, op.heads / op.kv_heads * op.head_dim))  // `finish` has quantized it
     operand = produced(step);
   else if (!make_ready(&operand, step, lane, *op.o, {s.attended, s.attended_ld}, step.rows))
     return false;
-  return add_to_stream(step, lane, *op.o, operand, op.o_bias, op.post_norm, op.norm.eps);
+  return add_to_stream(step, lane, *op.o, operand, op.o_bias, op.post_norm, op.norm.eps,
+                       op.aside ? To::kAside : To::kStream);
 }

@@ -24,6 +24,21 @@ void quantize_columns(const Step& step, const WeightShape& shape, const Scratch:
 
 namespace {
 
+// out may not be x.
+void apply(const KernelTable& k, const Norm& norm, float* out, const float* x, size_t n) {
+  if (norm.centered) {
+    float lanes[16] = {};
+    for (size_t i = 0; i < n; ++i) lanes[i % 16] += x[i];
+    for (size_t half = 8; half > 0; half /= 2)
+      for (size_t i = 0; i < half; ++i) lanes[i] += lanes[i + half];
+    const float mean = lanes[0] / static_cast<float>(n);
+    for (size_t i = 0; i < n; ++i) out[i] = x[i] - mean;
+    x = out;
+  }
+  k.rms_norm(out, x, norm.weight.data(), n, norm.eps);
+  if (!norm.bias.empty()) k.add(out, out, norm.bias.data(), n);
+}
+
 void ready_row(const Step& step, const Lane& lane, const Weight& weight, const Source& from, const Scratch::Quantized& to,
                size_t m) {
   const Scratch& s = step.s;
@@ -31,7 +46,7 @@ void ready_row(const Step& step, const Lane& lane, const Weight& weight, const S
   const bool quantized = weight.shape.kind != kBf16;
   if (from.norm != nullptr) {
     float* normed = quantized ? s.per_thread[lane.id()].row : to.normed + m * s.x_ld;
-    step.k.rms_norm(normed, row, from.norm->weight.data(), step.hidden, from.norm->eps);
+    apply(step.k, *from.norm, normed, row, step.hidden);
     row = normed;
   }
   if (quantized) quantize_columns(step, weight.shape, to, m, 0, row, weight.shape.cols);
@@ -96,7 +111,7 @@ void run_panel(const Step& step, const Lane& lane, const Weight& weight, size_t 
 }
 
 bool add_to_stream(const Step& step, Lane& lane, const Weight& weight, Operand& operand, const Floats& bias,
-                   const Floats& post_norm, float eps) {
+                   const Floats& post_norm, float eps, To to) {
   const Scratch& s = step.s;
   const KernelTable& k = step.k;
   lane.phase("out");
@@ -108,10 +123,12 @@ bool add_to_stream(const Step& step, Lane& lane, const Weight& weight, Operand& 
     for (size_t m = 0; m < step.rows; ++m, part += kPanelRows) {
       float* x = s.x + m * s.x_ld + column;
       if (!bias.empty()) k.add(part, part, bias.data() + column, width);
-      if (post_norm.empty())
+      float* y = s.y + m * s.x_ld + column;
+      if (to == To::kStreamWithAside) k.add(x, x, y, width);
+      if (post_norm.empty() && to != To::kAside)
         k.add(x, x, part, width);
       else
-        std::copy_n(part, width, s.y + m * s.x_ld + column);
+        std::copy_n(part, width, y);
     }
   });
   if (!lane.sync()) return false;

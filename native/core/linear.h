@@ -46,9 +46,12 @@ Operand produced(const Step& step);
 void run_panel(const Step& step, const Lane& lane, const Weight& weight, size_t panel, Operand& operand, size_t rows,
                float* out, size_t ldo);
 
+// Where the result of an operation goes. kAside: to y, for the operation after it, which adds both.
+enum class To { kStream, kAside, kStreamWithAside };
+
 // x += weight * operand (+ bias), through `post_norm` if there is one. Ends its last phase. False: leave.
 [[nodiscard]] bool add_to_stream(const Step& step, Lane& lane, const Weight& weight, Operand& operand,
-                                 const Floats& bias, const Floats& post_norm, float eps);
+                                 const Floats& bias, const Floats& post_norm, float eps, To to = To::kStream);
 
 // x += norm(y), row by row; y is overwritten. False: leave.
 [[nodiscard]] bool add_normed(const Step& step, Lane& lane, const Floats& norm, float eps, float* y);

@@ -1,4 +1,5 @@
 #include <algorithm>
+#include <array>
 
 #include "core/linear.h"
 
@@ -6,18 +7,32 @@ namespace {
 
 constexpr size_t kWidestGroup = 128;
 
-// `n` columns of act(gate) * up, from column `first` on, whole panels; handed row by row to put(m, values).
+constexpr auto kOnes = [] {
+  std::array<float, kPanelRows> ones{};
+  for (float& one : ones) one = 1.0f;
+  return ones;
+}();
+
+// `n` columns of act(gate) * up, or of act(up), from column `first` on, whole panels; handed row by row to put(m, values).
 template <class F>
 void gate_and_up(const MlpOp& op, const Step& step, const Lane& lane, Operand& operand, size_t first, size_t n,
                  const F& put) {
   float* out = step.s.per_thread[lane.id()].panel;
   const size_t ld = step.s.panel_ld;
-  for (size_t i = 0; i < 2 * n; i += kPanelRows)  // gate and up in turn
-    run_panel(step, lane, *op.gate_up, (2 * first + i) / kPanelRows, operand, step.rows, out + i, ld);
+  const size_t both = op.gated() ? 2 : 1;
+  for (size_t i = 0; i < both * n; i += kPanelRows)  // gate and up in turn
+    run_panel(step, lane, *op.gate_up, (both * first + i) / kPanelRows, operand, step.rows, out + i, ld);
+  const auto add_bias = [&](float* panel, const Floats& bias, size_t column) {
+    if (!bias.empty()) step.k.add(panel, panel, bias.data() + column, kPanelRows);
+  };
   for (size_t m = 0; m < step.rows; ++m, out += ld) {
     float values[kWidestGroup];
-    for (size_t i = 0; i < n; i += kPanelRows)
-      step.k.gated(values + i, out + 2 * i, out + 2 * i + kPanelRows, kPanelRows, op.activation);
+    for (size_t i = 0; i < n; i += kPanelRows) {
+      float *gate = out + both * i, *up = gate + (both - 1) * kPanelRows;
+      add_bias(up, op.up_bias, first + i);
+      if (op.gated()) add_bias(gate, op.gate_bias, first + i);
+      step.k.gated(values + i, gate, op.gated() ? up : kOnes.data(), kPanelRows, op.activation);
+    }
     put(m, values);
   }
 }
@@ -28,7 +43,7 @@ bool run_mlp(const MlpOp& op, const Step& step, Lane& lane) {
   const Scratch& s = step.s;
   const Weight& down = *op.down;
   Operand operand;
-  if (!make_ready(&operand, step, lane, *op.gate_up, {s.x, s.x_ld, &op.norm}, step.rows)) return false;
+  if (!make_ready(&operand, step, lane, *op.gate_up, {s.x, s.x_ld, op.norm.get()}, step.rows)) return false;
   const bool quantized = down.shape.kind != kBf16;
   const size_t n = quantized ? down.shape.group : size_t{kPanelRows};
   lane.phase("gate, up");
@@ -45,5 +60,6 @@ bool run_mlp(const MlpOp& op, const Step& step, Lane& lane) {
     operand = produced(step);
   else if (!make_ready(&operand, step, lane, down, {s.hidden, s.hidden_ld}, step.rows))
     return false;
-  return add_to_stream(step, lane, down, operand, {}, op.post_norm, op.norm.eps);
+  const To to = op.beside ? To::kStreamWithAside : To::kStream;
+  return add_to_stream(step, lane, down, operand, op.down_bias, op.post_norm, op.norm.eps, to);
 }

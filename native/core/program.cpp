@@ -25,6 +25,11 @@ void check_optional(const Floats& values, size_t expected, const char* what) {
   if (!values.empty()) check_length(values, expected, what);
 }
 
+void check_norm(const Norm& norm, size_t expected, const char* what) {
+  check_length(norm.weight, expected, what);
+  check_optional(norm.bias, expected, what);
+}
+
 void check_weight(const WeightRef& weight, size_t rows, size_t cols, const char* what) {
   REQUIRE(weight != nullptr, "%s is missing", what);
   REQUIRE(weight->shape.rows() == rows && weight->shape.cols == cols, "%s is %zu x %zu, but must be %zu x %zu", what,
@@ -78,29 +83,6 @@ void Program::require_open(const char* what) const {
   REQUIRE(embed_.weight != nullptr || mix_.weight != nullptr, "%s before embed", what);
 }
 
-size_t Program::rope_table(const double* inv_freq, size_t half, size_t positions, double attention_factor) {
-  REQUIRE(half > 0 && half <= 256, "%zu frequencies", half);
-  REQUIRE(positions > 0 && positions <= size_t{1} << 24, "a RoPE table of %zu positions", positions);
-  for (size_t i = 0; i < half; ++i) REQUIRE(std::isfinite(inv_freq[i]), "RoPE frequency %zu is not finite", i);
-  REQUIRE(std::isfinite(attention_factor), "the attention factor of RoPE is not finite");
-  RopeTable table;
-  table.half = half;
-  table.positions = positions;
-  table.values = Memory(positions * 2 * half * sizeof(float), "the RoPE table");
-  auto* values = reinterpret_cast<float*>(table.values.data());
-  constexpr size_t chunk = 256;
-  parallel_for((positions + chunk - 1) / chunk, pool_.threads(), [&](size_t c) {
-    for (size_t p = c * chunk; p < std::min(positions, (c + 1) * chunk); ++p)
-      for (size_t i = 0; i < half; ++i) {
-        const double angle = static_cast<double>(p) * inv_freq[i];
-        values[p * 2 * half + i] = static_cast<float>(std::cos(angle) * attention_factor);
-        values[p * 2 * half + half + i] = static_cast<float>(std::sin(angle) * attention_factor);
-      }
-  });
-  ropes_.push_back(std::move(table));
-  return ropes_.size() - 1;
-}
-
 void Program::embed(EmbedOp op) {
   REQUIRE(embed_.weight == nullptr && mix_.weight == nullptr, "embed a second time");
   REQUIRE(op.weight != nullptr, "the embedding is missing");
@@ -142,21 +124,26 @@ void Program::attend(AttendOp op) {
   REQUIRE(op.heads / op.kv_heads <= 64, "%zu query heads share one key head, 64 is the limit", op.heads / op.kv_heads);
   REQUIRE(op.head_dim >= 16 && op.head_dim <= 512 && op.head_dim % 16 == 0,
           "head_dim is %zu, but must be a multiple of 16 up to 512", op.head_dim);
-  REQUIRE(op.rope < ropes_.size(), "there is no RoPE table %zu", op.rope);
-  REQUIRE(2 * ropes_[op.rope].half == op.head_dim, "RoPE table %zu is for heads of %zu, not %zu", op.rope,
-          2 * ropes_[op.rope].half, op.head_dim);
+  for (const size_t rope : {op.rope, op.query_rope}) {
+    REQUIRE(rope < ropes_.size(), "there is no RoPE table %zu", rope);
+    REQUIRE(2 * ropes_[rope].half <= op.head_dim, "RoPE table %zu turns %zu values, but heads have %zu", rope,
+            2 * ropes_[rope].half, op.head_dim);
+  }
   const size_t q = op.heads * op.head_dim, kv = op.kv_heads * op.head_dim;
   check_weight(op.qkv, q + 2 * kv, hidden_, "qkv");
   REQUIRE((op.qkv->shape.parts == std::vector<size_t>{q, kv, kv} && !op.qkv->shape.interleaved),
           "qkv must be three stacked parts of %zu, %zu and %zu rows", q, kv, kv);
   check_weight(op.o, hidden_, q, "o");
   check_stacked(op.o, "o");
-  check_length(op.norm.weight, hidden_, "the norm before attention");
+  if (op.norm.get() != nullptr) check_norm(op.norm, hidden_, "the norm before attention");
   check_optional(op.bias, q + 2 * kv, "the bias of qkv");
-  check_optional(op.q_norm, op.head_dim, "q_norm");
-  check_optional(op.k_norm, op.head_dim, "k_norm");
+  if (!op.norms_all()) {
+    check_optional(op.q_norm, op.head_dim, "q_norm");
+    check_optional(op.k_norm, op.head_dim, "k_norm");
+  }
   check_optional(op.o_bias, hidden_, "the bias of o");
   check_optional(op.post_norm, hidden_, "the norm after attention");
+  REQUIRE(op.softcap >= 0 && std::isfinite(op.softcap), "softcap is %g", static_cast<double>(op.softcap));
   op.layer = layers_.size();
   op.group = static_cast<size_t>(std::find(windows_.begin(), windows_.end(), op.window) - windows_.begin());
   if (op.group == windows_.size()) windows_.push_back(op.window);
@@ -167,13 +154,27 @@ void Program::attend(AttendOp op) {
 
 void Program::gated_mlp(MlpOp op) {
   require_open("gated_mlp");
-  REQUIRE(op.gate_up != nullptr && op.gate_up->shape.interleaved, "gate_up must be two interleaved parts");
+  REQUIRE(op.gate_up != nullptr, "gate_up is missing");
+  if (!op.gated()) check_stacked(op.gate_up, "gate_up");
   const size_t width = op.gate_up->shape.parts[0];
-  check_weight(op.gate_up, 2 * width, hidden_, "gate_up");
+  check_weight(op.gate_up, (op.gated() ? 2 : 1) * width, hidden_, "gate_up");
   check_weight(op.down, hidden_, width, "down");
   check_stacked(op.down, "down");
-  check_length(op.norm.weight, hidden_, "the norm before the MLP");
+  if (op.norm.get() != nullptr) check_norm(op.norm, hidden_, "the norm before the MLP");
+  for (Floats* bias : {&op.gate_bias, &op.up_bias}) {
+    check_optional(*bias, width, "the bias of gate or up");
+    if (!bias->empty()) bias->resize(round_up(width, kPanelRows));
+  }
+  REQUIRE(op.gated() ? op.gate_bias.empty() == op.up_bias.empty() : op.gate_bias.empty(),
+          "gate and up have a bias each, or neither has one");
+  check_optional(op.down_bias, hidden_, "the bias of down");
   check_optional(op.post_norm, hidden_, "the norm after the MLP");
+  if (op.beside) {
+    auto* before = ops_.empty() ? nullptr : std::get_if<AttendOp>(&ops_.back());
+    REQUIRE(before != nullptr && before->post_norm.empty() && op.post_norm.empty(),
+            "an MLP beside something else than attention, or with a norm after either");
+    before->aside = true;
+  }
   ops_.emplace_back(std::move(op));
 }
 
@@ -184,7 +185,7 @@ void Program::short_conv(ShortConvOp op) {
   check_stacked(op.in, "in");
   check_weight(op.out, hidden_, hidden_, "out");
   check_stacked(op.out, "out");
-  check_length(op.norm.weight, hidden_, "the norm before the convolution");
+  check_norm(op.norm, hidden_, "the norm before the convolution");
   check_length(op.taps, op.length * hidden_, "taps");
   check_optional(op.in_bias, 3 * hidden_, "the bias of in");
   check_optional(op.taps_bias, hidden_, "the bias of the convolution");
@@ -235,7 +236,7 @@ void Program::head(HeadOp op) {
   REQUIRE(op.weight != nullptr, "the head is missing");
   check_weight(op.weight, op.weight->shape.rows(), hidden_, "the head");
   check_stacked(op.weight, "the head");
-  check_length(op.norm.weight, hidden_, "the norm before the head");
+  check_norm(op.norm, hidden_, "the norm before the head");
   REQUIRE(op.softcap >= 0 && std::isfinite(op.softcap), "softcap is %g", static_cast<double>(op.softcap));
   head_ = std::move(op);
 }

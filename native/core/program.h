@@ -25,7 +25,7 @@ using Floats = std::vector<float>;
 
 // cos and sin of position * inv_freq, made once in double precision.
 struct RopeTable {
-  size_t half = 0;  // frequencies: half of head_dim
+  size_t half = 0;  // frequencies: half of the values that are turned
   size_t positions = 0;
   Memory values;  // a position: cos[half], sin[half]
   const float* cos(size_t position) const {
@@ -34,9 +34,14 @@ struct RopeTable {
   const float* sin(size_t position) const { return cos(position) + half; }
 };
 
+// RMSNorm; `centered`: LayerNorm, which takes the mean off first. No weight: there is no such norm, `eps` is that of the
+// norm after.
 struct Norm {
   Floats weight;
   float eps = 0;
+  bool centered = false;
+  Floats bias;  // or empty
+  const Norm* get() const { return weight.empty() ? nullptr : this; }
 };
 
 struct EmbedOp {
@@ -54,24 +59,33 @@ struct AttendOp {
   Norm norm;
   WeightRef qkv;
   Floats bias;  // given as q | k | v, unpadded
-  Floats q_norm, k_norm;
+  Floats q_norm, k_norm;  // of head_dim values: of each head; of all heads' values: of all of them at once
+  bool norm_after_rope = false;
   WeightRef o;
   Floats o_bias, post_norm;
   size_t heads = 0, kv_heads = 0, head_dim = 0;
-  size_t rope = 0;
+  size_t rope = 0, query_rope = 0;  // tables for keys and for queries, of the first values of a head
   float scale = 0;
+  float softcap = 0;  // of scores; 0: none
   size_t window = 0;  // tokens that a query sees, itself included; 0: all
   size_t layer = 0;   // of the KV cache; set by Program
   size_t group = 0;   // of the KV cache: layers of the same window; set by Program
+  bool aside = false;  // the MLP after it reads the same x, and adds both results; set by Program
+  bool norms_all() const {
+    return heads > 1 && !norm_after_rope && q_norm.size() == heads * head_dim && k_norm.size() == kv_heads * head_dim;
+  }
 };
 
-// x += [post_norm] down(act(gate) * up), gate and up of norm(x), their panels alternating.
+// x += [post_norm] down(act(gate) * up), gate and up of norm(x), their panels alternating; or down(act(up)).
 struct MlpOp {
   Norm norm;
-  WeightRef gate_up;
+  WeightRef gate_up;             // not interleaved: up alone
+  Floats gate_bias, up_bias;     // padded to whole panels
   Activation activation = kSilu;
   WeightRef down;
-  Floats post_norm;
+  Floats down_bias, post_norm;
+  bool beside = false;  // reads what the attention before it reads
+  bool gated() const { return gate_up->shape.interleaved; }
 };
 
 // x += out(c * conv(b * u)); b | c | u are the rows of `in` times norm(x), conv is causal and by column.
@@ -234,7 +248,9 @@ class Program {
   // A weight for this program, made by its own threads; as `pack`.
   std::shared_ptr<Weight> pack_weight(const WeightShape& shape, const std::vector<StoredPart>& parts);
   // Each throws std::invalid_argument when shapes disagree, with the numbers.
-  size_t rope_table(const double* inv_freq, size_t half, size_t positions, double attention_factor);
+  // Times attention_factor * (1 + growth * log(1 + floor(position / every))).
+  size_t rope_table(const double* inv_freq, size_t half, size_t positions, double attention_factor, double growth,
+                    double every);
   void embed(EmbedOp op);
   void mix(MixOp op);
   void attend(AttendOp op);

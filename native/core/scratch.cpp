@@ -92,10 +92,11 @@ void Program::lay_out_scratch() {
                         s.attended_ld = std::max(s.attended_ld, op.heads * op.head_dim);
                         s.heads_ld = std::max(s.heads_ld, op.heads);
                         head_dim = std::max(head_dim, op.head_dim);
-                        max_positions_ = std::min(max_positions_, ropes_[op.rope].positions);
+                        for (const size_t rope : {op.rope, op.query_rope})
+                          max_positions_ = std::min(max_positions_, ropes_[rope].positions);
                       },
                       [&](const MlpOp& op) {
-                        s.hidden_ld = std::max(s.hidden_ld, op.gate_up->panels / 2 * kPanelRows);
+                        s.hidden_ld = std::max(s.hidden_ld, op.gate_up->panels / (op.gated() ? 2 : 1) * kPanelRows);
                         s.panel_ld = std::max(s.panel_ld, 2 * op.down->shape.group);
                       },
                       [&](const MoeOp& op) {

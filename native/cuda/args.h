@@ -61,27 +61,31 @@ struct EmbedArgs {
   int x_ld;
 };
 
-// x += [post_norm](y + bias); then [norm], then quantized or as floats.
+// x += [post_norm](y + bias); or x += aside + aside_bias, then += y + bias. Then [norm], then quantized or as floats.
 struct ReadyArgs {
   float* x;  // [rows][x_ld]
   int x_ld, columns;
   const int* pick;      // or null: row m is row pick[m] of x
   const float* y;       // or null: nothing to add
   int y_ld;
+  const float *aside, *aside_bias;  // or null; [rows][y_ld]
   const float* bias;    // or null
   const float* post_norm;  // or null
   float post_eps;
   const float* norm;  // or null
+  const float* norm_bias;  // or null
+  int centered;            // the norm takes the mean off first
   float eps;
   QuantizedRows to;
   float* out;  // or null
   int out_ld;
 };
 
-// act(gate) * up, their panels alternating in `in`; then as above.
+// act(gate) * up, their panels alternating in `in`, or, not `both`, act(up); then as above.
 struct GatedArgs {
   const float* in;
-  int in_ld, columns, activation;
+  int in_ld, columns, activation, both;
+  const float *gate_bias, *up_bias;  // or null
   QuantizedRows to;
   float* out;
   int out_ld;
@@ -106,13 +110,24 @@ struct SoftcapArgs {
   float cap;
 };
 
+// Bias and norm of all query heads of a row at once, and of all its key heads.
+struct NormAllArgs {
+  float* qkv;
+  int qkv_ld, q_columns, k_start, k_columns;
+  const float *bias, *q_norm, *k_norm;  // bias: q | k, or null
+  float eps;
+};
+
 // Bias, norm and RoPE of every head; keys and values into the cache; queries in place, or quantized.
 struct RopeArgs {
   float* qkv;
   int qkv_ld, k_start, v_start;
   const float *bias, *q_norm, *k_norm;  // or null
+  int ready;       // bias and norm of queries and keys are done
+  int norm_after;  // RoPE
   float eps;
-  const float* table;  // of a position: cos[head_dim / 2], sin[head_dim / 2]
+  const float *table, *query_table;  // of a position: cos[half], sin[half]
+  int half, query_half;              // of the first values of a head
   int heads, kv_heads, head_dim;
   float score_scale;
   KvLayer kv;
@@ -129,6 +144,7 @@ struct AttendArgs {
   const i8* q8;
   const float* q_scale;
   float scale;  // 16 bit
+  float softcap;  // of scores; 0: none
   int heads, kv_heads, head_dim, window;
   KvLayer kv;
   RowSlots at;

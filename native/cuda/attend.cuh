@@ -25,6 +25,7 @@ struct Query {
   const float* values;
   float scale;
   int head_dim;
+  float softcap;
 };
 
 template <int BITS>
@@ -91,7 +92,8 @@ template <int BITS>
 LI_DEVICE void take_block(Partial& part, const Query& query, const u8* block, int from, int to) {
   const int lane = threadIdx.x & 31, head_dim = query.head_dim;
   const bool seen = lane >= from && lane < to;
-  const float score = seen ? score_of<BITS>(query, block, lane) : 0.0f;
+  float score = seen ? score_of<BITS>(query, block, lane) : 0.0f;
+  if (query.softcap > 0.0f) score = cap_softly(score, query.softcap) + 0.0f;  // never -0
   float largest = seen && score > part.m ? score : part.m;  // NaN is left out
   for (int bit = 16; bit > 0; bit /= 2) {
     const float other = shfl_xor(largest, bit);
@@ -171,7 +173,7 @@ LI_DEVICE void attend(const AttendArgs& a) {
   for (int i = warp; i < heads; i += blockDim.x / 32) {
     const int head = h * heads + i;
     const Index one = static_cast<Index>(row) * a.heads + head;
-    Query query = {words, nullptr, a.scale, a.head_dim};
+    Query query = {words, nullptr, a.scale, a.head_dim, a.softcap};
     sync_warp();
     if (BITS == 16) {
       query.values = a.q + static_cast<Index>(row) * a.q_ld + head * a.head_dim;

@@ -78,6 +78,7 @@ void CudaDevice::lay_out_scratch() {
     Layout layout{start};
     layout.take(&x_, rows * x_ld_);
     layout.take(&y_, rows * x_ld_);
+    layout.take(&aside_, rows * x_ld_);
     layout.take(&qkv_, rows * qkv_ld_);
     layout.take(&gate_up_, rows * gate_up_ld_);
     layout.take(&floats_, padded * float_ld_);

@@ -48,7 +48,12 @@ class CudaDevice final : public Device {
   void enqueue_start(const Piece& piece);
   void attend(const Piece& piece, const AttendOp& op, const OpOnCard& on, Pending& pending);
   void mlp(const Piece& piece, const MlpOp& op, const OpOnCard& on, Pending& pending);
-  void ready(size_t rows, Pending& pending, const float* norm, float eps, const WeightOnCard* to, const int* pick);
+  // A norm of the stream, its values on the card.
+  struct NormOnCard {
+    const Norm& norm;
+    const float *weight, *bias;
+  };
+  void ready(size_t rows, Pending& pending, const NormOnCard* norm, const WeightOnCard* to, const int* pick);
   void linear(const WeightOnCard& weight, size_t rows, float* out, size_t out_ld);
   void run_graph(const Piece& piece);
   void drop_graphs();
@@ -72,7 +77,7 @@ class CudaDevice final : public Device {
   size_t x_ld_ = 0, qkv_ld_ = 0, gate_up_ld_ = 0, float_ld_ = 0, q_ld_ = 0, s_ld_ = 0, planes_ = 1, heads_ = 0,
          query_ = 0, head_dim_ = 0, logits_ld_ = 0;
   CardMemory scratch_, parts_, ints_;
-  float *x_ = nullptr, *y_ = nullptr, *qkv_ = nullptr, *gate_up_ = nullptr, *floats_ = nullptr, *scales_ = nullptr,
+  float *x_ = nullptr, *y_ = nullptr, *aside_ = nullptr, *qkv_ = nullptr, *gate_up_ = nullptr, *floats_ = nullptr, *scales_ = nullptr,
         *q_scale_ = nullptr, *logits_ = nullptr;
   li::i8 *q_ = nullptr, *q8_ = nullptr;
   int* sums_ = nullptr;

@@ -19,18 +19,21 @@ LI_DEVICE float absmax_of(const float* x, int n) {
   return float_of(largest_of(magnitude, 32));
 }
 
-// One head by one warp, in shared memory: bias, norm and RoPE.
+// RMSNorm of one head by one warp, in shared memory.
+LI_DEVICE void norm_head(float* head, const float* norm, float eps, int head_dim) {
+  const float inverse = rms_inverse(head, head_dim, eps);
+  sync_warp();
+  for (int d = threadIdx.x & 31; d < head_dim; d += 32) head[d] = (head[d] * inverse) * norm[d];
+  sync_warp();
+}
+
+// One head by one warp, in shared memory: bias, norm and RoPE of its first 2 * half values.
 LI_DEVICE void finish_head(float* head, const float* from, const float* bias, const float* norm, float eps,
-                           const float* table, int head_dim) {
-  const int lane = threadIdx.x & 31, half = head_dim / 2;
+                           bool norm_after, const float* table, int half, int head_dim) {
+  const int lane = threadIdx.x & 31;
   for (int d = lane; d < head_dim; d += 32) head[d] = bias != nullptr ? from[d] + bias[d] : from[d];
   sync_warp();
-  if (norm != nullptr) {
-    const float inverse = rms_inverse(head, head_dim, eps);
-    sync_warp();
-    for (int d = lane; d < head_dim; d += 32) head[d] = (head[d] * inverse) * norm[d];
-    sync_warp();
-  }
+  if (norm != nullptr && !norm_after) norm_head(head, norm, eps, head_dim);
   for (int d = lane; d < half; d += 32) {
     const float a = head[d], b = head[d + half];
     const float cos = table[d], sin = table[half + d];
@@ -38,6 +41,7 @@ LI_DEVICE void finish_head(float* head, const float* from, const float* bias, co
     head[d + half] = fmaf(b, cos, a * sin);
   }
   sync_warp();
+  if (norm != nullptr && norm_after) norm_head(head, norm, eps, head_dim);
 }
 
 // The Walsh-Hadamard transform of each run of n values, n the largest power of two in head_dim.
@@ -105,6 +109,19 @@ LI_DEVICE void put_4(u8* block, int token, const float* k, const float* v, int h
 
 }  // namespace li
 
+// Grid: (2, rows): queries, keys.
+LI_KERNEL(256, 4) norm_all(li::NormAllArgs a) {
+  using namespace li;
+  const bool keys = blockIdx.x == 1;
+  float* row = a.qkv + static_cast<Index>(blockIdx.y) * a.qkv_ld + (keys ? a.k_start : 0);
+  const int columns = keys ? a.k_columns : a.q_columns, step = blockDim.x;
+  const float* norm = keys ? a.k_norm : a.q_norm;
+  if (a.bias != nullptr)
+    for (int c = threadIdx.x; c < columns; c += step) row[c] = row[c] + a.bias[c + (keys ? a.q_columns : 0)];
+  const float inverse = block_rms_inverse(row, columns, a.eps);
+  for (int c = threadIdx.x; c < columns; c += step) row[c] = (row[c] * inverse) * norm[c];
+}
+
 // One warp a head: query heads, then KV heads. Grid: ((heads + kv_heads) / 4, rows).
 LI_KERNEL(128, 4) rope_append(li::RopeArgs a) {
   using namespace li;
@@ -115,9 +132,11 @@ LI_KERNEL(128, 4) rope_append(li::RopeArgs a) {
   const bool query = index < a.heads;
   const int position = a.at.positions[row], h = index - a.heads;
   float* from = a.qkv + static_cast<Index>(row) * a.qkv_ld + (query ? index * a.head_dim : a.k_start + h * a.head_dim);
-  const float* bias = a.bias != nullptr ? a.bias + index * a.head_dim : nullptr;
-  finish_head(head, from, bias, query ? a.q_norm : a.k_norm, a.eps,
-              a.table + static_cast<Index>(position) * a.head_dim, a.head_dim);
+  const float* bias = a.bias != nullptr && !a.ready ? a.bias + index * a.head_dim : nullptr;
+  const float* norm = a.ready ? nullptr : query ? a.q_norm : a.k_norm;
+  const int half = query ? a.query_half : a.half;
+  const float* table = (query ? a.query_table : a.table) + static_cast<Index>(position) * 2 * half;
+  finish_head(head, from, bias, norm, a.eps, a.norm_after, table, half, a.head_dim);
   if (a.kv.bits == 4) rotate_head(head, a.head_dim);
   if (!query) {
     float* value = head + kMaxHeadDim;

@@ -69,7 +69,7 @@ void CudaDevice::enqueue_layers(const Piece& piece) {
     std::visit(enqueue, parts.ops[i]);
   }
   if (piece.input.hidden != nullptr || piece.outs > kHeadRows)
-    ready(piece.rows, pending, nullptr, 0, nullptr, nullptr);
+    ready(piece.rows, pending, nullptr, nullptr, nullptr);
   if (piece.input.hidden != nullptr)
     for (size_t i = 0; i < piece.rows; ++i)
       session_->check(session_->driver().MemcpyDtoHAsync(rows_pinned_.data() + i * program_.hidden() * sizeof(float),
@@ -82,8 +82,8 @@ void CudaDevice::enqueue_layers(const Piece& piece) {
 void CudaDevice::enqueue_head(Pending& pending, size_t first_out, size_t outs) {
   const HeadOp& op = program_.parts().head;
   const size_t vocab = program_.vocab();
-  ready(outs, pending, model_.head_norm, op.norm.eps, &model_.head,
-        ints_.as<int>() + 3 * program_.max_rows() + first_out);
+  const NormOnCard norm{op.norm, model_.head_norm, model_.head_norm_bias};
+  ready(outs, pending, &norm, &model_.head, ints_.as<int>() + 3 * program_.max_rows() + first_out);
   linear(model_.head, outs, logits_, logits_ld_);
   if (op.softcap > 0)
     kernels_.launch(kernels_.softcap, {(vocab + 255) / 256, outs}, 256, 0,
@@ -96,8 +96,7 @@ void CudaDevice::enqueue_head(Pending& pending, size_t first_out, size_t outs) {
 }
 
 // x += what is pending; then its norm for weight `to`, quantized or as floats. Without `to`: only the sum.
-void CudaDevice::ready(size_t rows, Pending& pending, const float* norm, float eps, const WeightOnCard* to,
-                       const int* pick) {
+void CudaDevice::ready(size_t rows, Pending& pending, const NormOnCard* norm, const WeightOnCard* to, const int* pick) {
   if (to == nullptr && !pending.any) return;
   const size_t hidden = program_.hidden();
   li::ReadyArgs args{};
@@ -107,11 +106,17 @@ void CudaDevice::ready(size_t rows, Pending& pending, const float* norm, float e
   args.pick = pick;
   args.y = pending.any ? y_ : nullptr;
   args.y_ld = narrow(x_ld_);
+  args.aside = pending.aside;
+  args.aside_bias = pending.aside_bias;
   args.bias = pending.bias;
   args.post_norm = pending.post_norm;
   args.post_eps = pending.eps;
-  args.norm = norm;
-  args.eps = eps;
+  if (norm != nullptr) {
+    args.norm = norm->weight;
+    args.norm_bias = norm->bias;
+    args.centered = norm->norm.centered;
+    args.eps = norm->norm.eps;
+  }
   if (to != nullptr) {
     args.to = quantized(*to);
     args.out = to->kind == kBf16 ? floats_ : nullptr;
@@ -151,7 +156,8 @@ void CudaDevice::linear(const WeightOnCard& weight, size_t rows, float* out, siz
 
 void CudaDevice::attend(const Piece& piece, const AttendOp& op, const OpOnCard& on, Pending& pending) {
   const size_t rows = piece.rows, shared = op.heads / op.kv_heads, slots = std::max<size_t>(piece.slots, 1);
-  ready(rows, pending, on.norm, op.norm.eps, &on.first, nullptr);
+  const NormOnCard norm{op.norm, on.norm, on.norm_bias};
+  ready(rows, pending, &norm, &on.first, nullptr);
   linear(on.first, rows, qkv_, qkv_ld_);
 
   const li::KvLayer kv = kv_layer(op.layer);
@@ -164,8 +170,13 @@ void CudaDevice::attend(const Piece& piece, const AttendOp& op, const OpOnCard& 
   rope.bias = on.bias;
   rope.q_norm = on.q_norm;
   rope.k_norm = on.k_norm;
+  rope.ready = op.norms_all();
+  rope.norm_after = op.norm_after_rope;
   rope.eps = op.norm.eps;
   rope.table = on.rope;
+  rope.query_table = on.query_rope;
+  rope.half = narrow(program_.parts().ropes[op.rope].half);
+  rope.query_half = narrow(program_.parts().ropes[op.query_rope].half);
   rope.heads = narrow(op.heads);
   rope.kv_heads = narrow(op.kv_heads);
   rope.head_dim = narrow(op.head_dim);
@@ -175,6 +186,11 @@ void CudaDevice::attend(const Piece& piece, const AttendOp& op, const OpOnCard& 
   rope.at = at;
   rope.q8 = q8_;
   rope.q_scale = q_scale_;
+  if (op.norms_all()) {
+    const li::NormAllArgs all{qkv_,      rope.qkv_ld,           narrow(op.q_norm.size()), rope.k_start, narrow(op.k_norm.size()),
+                              on.bias,   on.q_norm,             on.k_norm,                op.norm.eps};
+    kernels_.launch(kernels_.norm_all, {2, rows}, 256, 0, all);
+  }
   kernels_.launch(kernels_.rope_append, {(op.heads + op.kv_heads + 3) / 4, rows}, 128, 0, rope);
 
   auto* parts = parts_.as<float>();
@@ -185,6 +201,7 @@ void CudaDevice::attend(const Piece& piece, const AttendOp& op, const OpOnCard& 
   args.q8 = q8_;
   args.q_scale = q_scale_;
   args.scale = op.scale;
+  args.softcap = op.softcap;
   args.heads = rope.heads;
   args.kv_heads = rope.kv_heads;
   args.head_dim = rope.head_dim;
@@ -214,19 +231,20 @@ void CudaDevice::attend(const Piece& piece, const AttendOp& op, const OpOnCard& 
   merge.out = floats_;
   merge.out_ld = narrow(float_ld_);
   kernels_.launch(kernels_.merge, {(tiles_of(columns) + 3) / 4, rows}, 128, 0, merge);
-  linear(on.second, rows, y_, x_ld_);
-  pending = {true, on.o_bias, on.post_norm, op.norm.eps};
+  linear(on.second, rows, op.aside ? aside_ : y_, x_ld_);
+  if (!op.aside) pending = {true, on.out_bias, on.post_norm, op.norm.eps};
 }
 
 void CudaDevice::mlp(const Piece& piece, const MlpOp& op, const OpOnCard& on, Pending& pending) {
   const size_t columns = op.down->shape.cols;
-  ready(piece.rows, pending, on.norm, op.norm.eps, &on.first, nullptr);
+  const NormOnCard norm{op.norm, on.norm, on.norm_bias};
+  ready(piece.rows, pending, &norm, &on.first, nullptr);
   linear(on.first, piece.rows, gate_up_, gate_up_ld_);
-  const li::GatedArgs args{gate_up_, narrow(gate_up_ld_), narrow(columns), op.activation, quantized(on.second), floats_,
-                           narrow(float_ld_)};
+  const li::GatedArgs args{gate_up_,     narrow(gate_up_ld_), narrow(columns),      op.activation, op.gated(),
+                           on.gate_bias, on.up_bias,          quantized(on.second), floats_,       narrow(float_ld_)};
   kernels_.launch(kernels_.gated, {(tiles_of(columns) + 3) / 4, piece.rows}, 128, 0, args);
   linear(on.second, piece.rows, y_, x_ld_);
-  pending = {true, nullptr, on.post_norm, op.norm.eps};
+  pending = {true, on.out_bias, on.post_norm, op.norm.eps, op.beside ? aside_ : nullptr, on.aside_bias};
 }
 
 }  // namespace cuda

@@ -46,6 +46,13 @@ LI_DEVICE float gelu_tanh(float x) {
   return x / (1.0f + exp1(u * -1.5957691216057308f));
 }
 
+// cap * tanh(x / cap).
+LI_DEVICE float cap_softly(float x, float cap) {
+  const float e = exp1(-2.0f * fabsf(x / cap));
+  const float size = cap * ((1.0f - e) / (1.0f + e));
+  return float_of((bits_of(size) & 0x7fffffffu) | (bits_of(x) & 0x80000000u));
+}
+
 LI_DEVICE float bf16_to_float(u32 h) { return float_of(h << 16); }
 
 // Of 16 partial lanes (both halves of the warp bring one each): the fixed tree.
@@ -61,6 +68,13 @@ LI_DEVICE float rms_inverse(const float* x, int n, float eps) {
   float sum = 0.0f;
   for (int i = threadIdx.x & 15; i < n; i += 16) sum = fmaf(x[i], x[i], sum);
   return 1.0f / sqrtf(add_16_lanes(sum) / static_cast<float>(n) + eps);
+}
+
+// The mean of n values, by one warp.
+LI_DEVICE float mean_of(const float* x, int n) {
+  float sum = 0.0f;
+  for (int i = threadIdx.x & 15; i < n; i += 16) sum += x[i];
+  return add_16_lanes(sum) / static_cast<float>(n);
 }
 
 // The largest magnitude over lanes that differ in the bits below `lanes`; NaN is above infinity.

@@ -21,12 +21,14 @@ Model::Model(std::shared_ptr<const Session> session, const Program& program, siz
                        on.first = put(op.qkv);
                        on.second = put(op.o);
                        on.norm = put(op.norm.weight);
+                       on.norm_bias = put(op.norm.bias);
                        on.bias = put(op.bias);
                        on.q_norm = put(op.q_norm);
                        on.k_norm = put(op.k_norm);
-                       on.o_bias = put(op.o_bias);
+                       on.out_bias = put(op.o_bias);
                        on.post_norm = put(op.post_norm);
                        on.rope = ropes[op.rope];
+                       on.query_rope = ropes[op.query_rope];
                        return on;
                      },
                      [&](const MlpOp& op) {
@@ -34,6 +36,11 @@ Model::Model(std::shared_ptr<const Session> session, const Program& program, siz
                        on.first = put(op.gate_up);
                        on.second = put(op.down);
                        on.norm = put(op.norm.weight);
+                       on.norm_bias = put(op.norm.bias);
+                       on.gate_bias = put(op.gate_bias);
+                       on.up_bias = put(op.up_bias);
+                       on.out_bias = put(op.down_bias);
+                       on.aside_bias = op.beside ? ops.back().out_bias : nullptr;
                        on.post_norm = put(op.post_norm);
                        return on;
                      },
@@ -42,6 +49,7 @@ Model::Model(std::shared_ptr<const Session> session, const Program& program, siz
   for (const Op& op : parts.ops) ops.push_back(std::visit(put_op, op));
   head = put(parts.head.weight);
   head_norm = put(parts.head.norm.weight);
+  head_norm_bias = put(parts.head.norm.bias);
   seen_.clear();
 }
 

@@ -19,8 +19,9 @@ struct WeightOnCard {
 // One op of the program; what it has not is null.
 struct OpOnCard {
   WeightOnCard first, second;  // qkv and o, or gate_up and down
-  const float *norm = nullptr, *bias = nullptr, *q_norm = nullptr, *k_norm = nullptr, *o_bias = nullptr,
-              *post_norm = nullptr, *rope = nullptr;
+  const float *norm = nullptr, *norm_bias = nullptr, *bias = nullptr, *q_norm = nullptr, *k_norm = nullptr,
+              *out_bias = nullptr, *post_norm = nullptr, *rope = nullptr, *query_rope = nullptr, *gate_bias = nullptr,
+              *up_bias = nullptr, *aside_bias = nullptr;
 };
 
 class Model {
@@ -29,7 +30,7 @@ class Model {
   Model(std::shared_ptr<const Session> session, const Program& program, size_t threads);
 
   WeightOnCard embed, mix, head;
-  const float* head_norm = nullptr;
+  const float *head_norm = nullptr, *head_norm_bias = nullptr;
   std::vector<OpOnCard> ops;  // as Program::Parts::ops
   size_t bytes() const { return bytes_; }
 

@@ -13,6 +13,7 @@ struct Pending {
   bool any = false;
   const float *bias = nullptr, *post_norm = nullptr;
   float eps = 0;
+  const float *aside = nullptr, *aside_bias = nullptr;
 };
 
 // Rows of a step that run together.

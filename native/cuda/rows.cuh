@@ -15,6 +15,18 @@ LI_DEVICE float block_rms_inverse(const float* row, int n, float eps) {
   return inverse[0];
 }
 
+// The mean of a row in shared memory, for the whole block. Begins and ends with a barrier.
+LI_DEVICE float block_mean(const float* row, int n) {
+  LI_SHARED(float, mean, 1);
+  sync_block();
+  if (threadIdx.x < 32) {
+    const float found = mean_of(row, n);
+    if (threadIdx.x == 0) mean[0] = found;
+  }
+  sync_block();
+  return mean[0];
+}
+
 }  // namespace li
 
 // One block a row; dynamic shared memory holds the row, whole tiles of it.
@@ -24,19 +36,29 @@ LI_KERNEL(256, 2) ready(li::ReadyArgs a) {
   const int m = blockIdx.x, from = a.pick != nullptr ? a.pick[m] : m, step = blockDim.x;
   float* x = a.x + static_cast<Index>(from) * a.x_ld;
   const float* y = a.y != nullptr ? a.y + static_cast<Index>(from) * a.y_ld : nullptr;
+  const float* aside = a.aside != nullptr ? a.aside + static_cast<Index>(from) * a.y_ld : nullptr;
   if (a.y != nullptr && a.post_norm != nullptr) {
     for (int c = threadIdx.x; c < a.columns; c += step) row[c] = a.bias != nullptr ? y[c] + a.bias[c] : y[c];
     const float inverse = block_rms_inverse(row, a.columns, a.post_eps);
     for (int c = threadIdx.x; c < a.columns; c += step) x[c] = row[c] = x[c] + (row[c] * inverse) * a.post_norm[c];
   } else if (a.y != nullptr) {
-    for (int c = threadIdx.x; c < a.columns; c += step)
-      x[c] = row[c] = x[c] + (a.bias != nullptr ? y[c] + a.bias[c] : y[c]);
+    for (int c = threadIdx.x; c < a.columns; c += step) {
+      float sum = x[c];
+      if (aside != nullptr) sum = sum + (a.aside_bias != nullptr ? aside[c] + a.aside_bias[c] : aside[c]);
+      x[c] = row[c] = sum + (a.bias != nullptr ? y[c] + a.bias[c] : y[c]);
+    }
   } else {
     for (int c = threadIdx.x; c < a.columns; c += step) row[c] = x[c];
   }
   if (a.norm != nullptr) {
+    if (a.centered) {
+      const float mean = block_mean(row, a.columns);
+      for (int c = threadIdx.x; c < a.columns; c += step) row[c] = row[c] - mean;
+    }
     const float inverse = block_rms_inverse(row, a.columns, a.eps);
     for (int c = threadIdx.x; c < a.columns; c += step) row[c] = (row[c] * inverse) * a.norm[c];
+    if (a.norm_bias != nullptr)
+      for (int c = threadIdx.x; c < a.columns; c += step) row[c] = row[c] + a.norm_bias[c];
   }
   if (a.to.q == nullptr && a.out == nullptr) return;
   sync_block();
@@ -59,10 +81,14 @@ LI_KERNEL(128, 8) gated(li::GatedArgs a) {
   const float* in = a.in + static_cast<Index>(m) * a.in_ld;
   float v[4];
   for (int i = 0; i < 4; ++i) {
-    const int c = tile * kTileColumns + 4 * (threadIdx.x & 31) + i, gate = c / kPanel * 2 * kPanel + c % kPanel;
+    const int c = tile * kTileColumns + 4 * (threadIdx.x & 31) + i;
     v[i] = 0.0f;
-    if (c < a.columns)
-      v[i] = (a.activation == 0 ? silu(in[gate]) : gelu_tanh(in[gate])) * in[gate + kPanel];
+    if (c >= a.columns) continue;
+    const int first = a.both ? c / kPanel * 2 * kPanel + c % kPanel : c;
+    const float* first_bias = a.both ? a.gate_bias : a.up_bias;
+    const float x = first_bias != nullptr ? in[first] + first_bias[c] : in[first];
+    v[i] = a.activation == 0 ? silu(x) : gelu_tanh(x);
+    if (a.both) v[i] = v[i] * (a.up_bias != nullptr ? in[first + kPanel] + a.up_bias[c] : in[first + kPanel]);
   }
   put_columns(a.to, a.out, a.out_ld, m, tile, a.columns, v);
 }
@@ -73,7 +99,5 @@ LI_KERNEL(256, 4) softcap(li::SoftcapArgs a) {
   const int c = blockIdx.x * 256 + threadIdx.x;
   if (c >= a.columns) return;
   float* at = a.x + static_cast<Index>(blockIdx.y) * a.ld + c;
-  const float e = exp1(-2.0f * fabsf(*at / a.cap));
-  const float size = a.cap * ((1.0f - e) / (1.0f + e));
-  *at = float_of((bits_of(size) & 0x7fffffffu) | (bits_of(*at) & 0x80000000u));
+  *at = cap_softly(*at, a.cap);
 }

@@ -50,6 +50,7 @@ struct AttendJob {
   const int32_t* q_sum;
   size_t lds;
   float scale;  // 16 bit: score = scale * (q . k)
+  float softcap;  // 0: none
   float* room;  // kAttendRoom floats, 64-byte aligned, that nobody else uses meanwhile
   // The result: m and l of query (m, h) at [m*ldm + h], acc at [m*lda + h*head_dim].
   float* m;
@@ -129,6 +130,7 @@ struct KernelTable {
   //               16 bit: scale * (fma over d ascending);
   //               4 bit: acc * q_scale, where over the groups g of 32 columns ascending, from 0:
   //               acc = fma(float(dot_g(q8, k)), float(k_scale[g][t]), acc).  Tokens that are not visible have weight 0.
+  //   With `softcap` C it becomes C * ((1 - e) / (1 + e)), e = exp(-2 |s / C|), with the sign of s, and 0 for -0.
   //   m' = max(m, max s); c = exp(m - m'); p[t] = exp(s[t] - m'); l = fma(l, c, sum p) (sum in 16 lanes, fixed tree);
   //   acc[d] = acc[d] * c, then for t ascending over the slots from the first to the last visible one:
   //   acc[d] = fma(p[t] * v_scale[t], v[t][d], acc[d])   (16 bit: fma(p[t], v, acc);

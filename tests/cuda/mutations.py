@@ -81,8 +81,8 @@ ROWS = (
     Mutation(
         "a column too many",
         "rows.cuh",
-        "if (c >= a.columns)",
-        "if (c > a.columns)",
+        "if (c >= a.columns) return;",
+        "if (c > a.columns) return;",
         "rows",
         "softcap of 300",
         bundle="rows",
@@ -134,7 +134,7 @@ HEADS = (
     Mutation(
         "the norm does not wait for those who still sum",
         "kv.cuh",
-        "rms_inverse(head, head_dim, eps);\n    sync_warp();",
+        "rms_inverse(head, head_dim, eps);\n  sync_warp();",
         "rms_inverse(head, head_dim, eps);",
         "heads",
         RACE,
@@ -250,8 +250,8 @@ ATTEND = (
     Mutation(
         "the next query comes while the last is read",
         "attend.cuh",
-        "nullptr, a.scale, a.head_dim};\n    sync_warp();",
-        "nullptr, a.scale, a.head_dim};",
+        "nullptr, a.scale, a.head_dim, a.softcap};\n    sync_warp();",
+        "nullptr, a.scale, a.head_dim, a.softcap};",
         "attend",
         RACE,
         "tsan",

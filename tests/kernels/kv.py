@@ -40,11 +40,20 @@ class Cache:
         return self.attend_rows(q, end - 1, end - first, scale, isa)
 
     def attend_rows(
-        self, q: Floats, position: int, window: int, scale: float, isa: str, *, rows: int = 1, apart: bool = False
+        self,
+        q: Floats,
+        position: int,
+        window: int,
+        scale: float,
+        isa: str,
+        *,
+        rows: int = 1,
+        apart: bool = False,
+        softcap: float = 0.0,
     ) -> Floats:
         out = Guarded(q.shape, gap=5)
-        kernel = ATTEND[self.bits]
-        kernel(out.view, self.blocks, self.table, q, position, window, scale, rows=rows, apart=apart, isa=isa)
+        where = (out.view, self.blocks, self.table, q, position, window, scale)
+        ATTEND[self.bits](*where, rows=rows, apart=apart, isa=isa, softcap=softcap)
         out.check()
         return np.array(out.view)
 

@@ -15,9 +15,10 @@ from .kv import PUT, Cache, allowed, block_bytes, filled, in_4_bits, spoiled, st
 ISAS = native.supported_isas()
 
 
-def meaning(cache: Cache, q: Floats, first: int, end: int, scale: float) -> NDArray[np.float64]:
+def meaning(cache: Cache, q: Floats, first: int, end: int, scale: float, softcap: float = 0.0) -> NDArray[np.float64]:
     wide = q.astype(np.float64) if cache.bits == 16 else stored(q, 8)
     scores = scale * wide @ cache.keys[first:end].T
+    scores = softcap * np.tanh(scores / softcap) if softcap else scores
     weights = np.exp(scores - scores.max(1, keepdims=True))
     total: NDArray[np.float64] = weights @ cache.values[first:end] / weights.sum(1, keepdims=True)
     return total
@@ -222,3 +223,20 @@ def test_wrong_sizes_are_refused_at_the_door(rng: Generator) -> None:
     for call, words in calls:
         with pytest.raises(ValueError, match=words):
             call()
+
+
+@pytest.mark.parametrize("bits", [4, 8, 16])
+@pytest.mark.parametrize("rows", [1, 3, 9])
+def test_capped_scores(bits: int, rows: int, rng: Generator) -> None:
+    """c tanh(s / c) flattens: no score is off by more than before, but for the six roundings of its own."""
+    cache = filled(rng, 300, 64, bits)
+    q = rng.normal(size=(2 * rows, 64)).astype(np.float32)
+    scalar = cache.attend_rows(q, 290, 100, 1.0, "scalar", rows=rows, softcap=3.0)
+    for m in range(rows):
+        mine, seen = q[2 * m : 2 * m + 2], (191 + m, 291 + m)
+        exact = tolerance(cache, mine, *seen, 1.0) + 2 * 6 * 3.0 * EPS * float(np.abs(cache.values).max())
+        assert_close(scalar[2 * m : 2 * m + 2], meaning(cache, mine, *seen, 1.0, 3.0), exact)
+    for isa in ISAS:
+        for apart in (False, True):
+            other = cache.attend_rows(q, 290, 100, 1.0, isa, rows=rows, apart=apart, softcap=3.0)
+            assert same_bits(other, scalar), (isa, apart)

@@ -31,6 +31,19 @@ class Shape:
     softcap: float = 0.0
     embed_scale: float = 1.0
     eps: float = 1e-5
+    pre_norm: bool = True
+    layer_norm: bool = False
+    """All norms of the stream are LayerNorm, with biases."""
+    norm_all_heads: bool = False
+    norm_after_rope: bool = False
+    rotary: int = 0
+    """Values of a head that are turned; 0: all."""
+    growth: float = 0.0
+    """Of queries, with the logarithm of each 8 positions."""
+    score_cap: float = 0.0
+    gated: bool = True
+    mlp_bias: bool = False
+    beside: bool = False
 
 
 @dataclass(frozen=True)
@@ -54,6 +67,8 @@ class Model:
     norm: NDArray[np.float32]
     head: Matrix
     inv_freq: Doubles
+    norm_bias: NDArray[np.float32]
+    """Zeros where norms have none."""
 
 
 def random_layer(rng: Generator, s: Shape, window: int) -> Layer:
@@ -68,7 +83,13 @@ def random_layer(rng: Generator, s: Shape, window: int) -> Layer:
     if s.bias:
         extra |= {"bias": vector(q + 2 * kv, 0.0), "o_bias": vector(s.hidden, 0.0)}
     if s.qk_norm:
-        extra |= {"q_norm": vector(s.head_dim), "k_norm": vector(s.head_dim)}
+        sizes = (q, kv) if s.norm_all_heads else (s.head_dim, s.head_dim)
+        extra |= {"q_norm": vector(sizes[0]), "k_norm": vector(sizes[1])}
+    if s.layer_norm:
+        extra |= {"norm_bias": vector(s.hidden, 0.0), "mlp_norm_bias": vector(s.hidden, 0.0)}
+    if s.mlp_bias:
+        extra |= {name: vector(s.ffn, 0.0) for name in ("gate_bias", "up_bias")}
+        extra |= {"down_bias": vector(s.hidden, 0.0)}
     if s.post_norm:
         extra |= {"post_norm": vector(s.hidden), "mlp_post_norm": vector(s.hidden)}
     return Layer(
@@ -93,7 +114,8 @@ def random_model(shape: Shape, seed: int = 0) -> Model:
         layers=tuple(random_layer(rng, s, s.windows[i % len(s.windows)]) for i in range(s.layers)),
         norm=(1 + 0.3 * rng.normal(size=s.hidden)).astype(np.float32),
         head=random_matrix(rng, s.table_kind, s.vocab, s.hidden, s.group),
-        inv_freq=10000.0 ** -(np.arange(s.head_dim // 2) * 2.0 / s.head_dim),
+        inv_freq=10000.0 ** -(np.arange((s.rotary or s.head_dim) // 2) * 2.0 / (s.rotary or s.head_dim)),
+        norm_bias=(0.3 * default_rng(seed + 1).normal(size=s.hidden) * s.layer_norm).astype(np.float32),
     )
 
 
@@ -137,14 +159,24 @@ def rms_norm(x: Doubles, weight: NDArray[np.float32], eps: float) -> Doubles:
     return y
 
 
-def rope(x: Doubles, inv_freq: Doubles) -> Doubles:
-    """x [n, heads, d] at positions 0 .. n-1."""
-    angle = np.arange(len(x))[:, None, None] * inv_freq
-    a, b = np.split(x, 2, axis=-1)
-    return np.concatenate([a * np.cos(angle) - b * np.sin(angle), b * np.cos(angle) + a * np.sin(angle)], axis=-1)
+def stream_norm(x: Doubles, weight: NDArray[np.float32], bias: NDArray[np.float32] | float, s: Shape) -> Doubles:
+    if s.layer_norm:
+        x = x - x.mean(axis=-1, keepdims=True)
+    y: Doubles = rms_norm(x, weight, s.eps) + bias
+    return y
 
 
-def attention(q: Doubles, k: Doubles, v: Doubles, kv_bits: int, window: int) -> Doubles:
+def rope(x: Doubles, inv_freq: Doubles, growth: float = 0.0) -> Doubles:
+    """x [n, heads, d] at positions 0 .. n-1; what has no frequency is left alone."""
+    at = np.arange(len(x))[:, None, None]
+    angle, factor = at * inv_freq, 1 + growth * np.log1p(at // 8)
+    half = len(inv_freq)
+    a, b, rest = np.split(x, [half, 2 * half], axis=-1)
+    cos, sin = np.cos(angle) * factor, np.sin(angle) * factor
+    return np.concatenate([a * cos - b * sin, b * cos + a * sin, rest], axis=-1)
+
+
+def attention(q: Doubles, k: Doubles, v: Doubles, kv_bits: int, window: int, cap: float = 0.0) -> Doubles:
     """q [n, heads, d], k and v [n, kv_heads, d] → [n, heads * d]; every value as the cache keeps it."""
     n, heads, d = q.shape
     if kv_bits == 8:
@@ -155,6 +187,7 @@ def attention(q: Doubles, k: Doubles, v: Doubles, kv_bits: int, window: int) -> 
         k, v = k.astype(np.float16).astype(np.float64), v.astype(np.float16).astype(np.float64)
     shared = heads // k.shape[1]
     scores = np.einsum("ihd,jhd->hij", q, np.repeat(k, shared, axis=1)) / np.sqrt(d)
+    scores = cap * np.tanh(scores / cap) if cap else scores
     ahead = np.arange(n)[None, :] - np.arange(n)[:, None]
     hidden = (ahead > 0) | ((ahead <= -window) if window else False)
     scores = np.where(hidden, -np.inf, scores)
@@ -175,17 +208,34 @@ def activate(x: Doubles, activation: str) -> Doubles:
 def run_layer(layer: Layer, s: Shape, x: Doubles, inv_freq: Doubles, kv_bits: int) -> Doubles:
     n = len(x)
     extra = layer.extra
-    h = rms_norm(x, layer.norm, s.eps)
+    before = x
+    h = stream_norm(x, layer.norm, extra.get("norm_bias", 0.0), s) if s.pre_norm else x
     whole = np.concatenate([linear(m, h) for m in layer.qkv], axis=1) + extra.get("bias", 0.0)
     cut = np.cumsum([s.heads * s.head_dim, s.kv_heads * s.head_dim])
-    q, k, v = (part.reshape(n, -1, s.head_dim) for part in np.split(whole, cut, axis=1))
-    if s.qk_norm:
-        q, k = rms_norm(q, extra["q_norm"], s.eps), rms_norm(k, extra["k_norm"], s.eps)
-    y = attention(rope(q, inv_freq), rope(k, inv_freq), v, kv_bits, layer.window)
+    parts = np.split(whole, cut, axis=1)
+    if s.norm_all_heads:
+        parts[:2] = [rms_norm(part, extra[f"{name}_norm"], s.eps) for part, name in zip(parts, "qk", strict=False)]
+    q, k, v = (part.reshape(n, -1, s.head_dim) for part in parts)
+
+    def by_head(q: Doubles, k: Doubles) -> tuple[Doubles, Doubles]:
+        if not s.qk_norm or s.norm_all_heads:
+            return q, k
+        return rms_norm(q, extra["q_norm"], s.eps), rms_norm(k, extra["k_norm"], s.eps)
+
+    q, k = (q, k) if s.norm_after_rope else by_head(q, k)
+    q, k = rope(q, inv_freq, s.growth), rope(k, inv_freq)
+    q, k = by_head(q, k) if s.norm_after_rope else (q, k)
+    y = attention(q, k, v, kv_bits, layer.window, s.score_cap)
     y = linear(layer.o, y) + extra.get("o_bias", 0.0)
     x = x + (rms_norm(y, extra["post_norm"], s.eps) if s.post_norm else y)
-    h = rms_norm(x, layer.mlp_norm, s.eps)
-    y = linear(layer.down, activate(linear(layer.gate, h), s.activation) * linear(layer.up, h))
+    seen = before if s.beside else x
+    h = stream_norm(seen, layer.mlp_norm, extra.get("mlp_norm_bias", 0.0), s) if s.pre_norm else seen
+    up = linear(layer.up, h) + extra.get("up_bias", 0.0)
+    if s.gated:
+        up = activate(linear(layer.gate, h) + extra.get("gate_bias", 0.0), s.activation) * up
+    else:
+        up = activate(up, s.activation)
+    y = linear(layer.down, up) + extra.get("down_bias", 0.0)
     return x + (rms_norm(y, extra["mlp_post_norm"], s.eps) if s.post_norm else y)
 
 
@@ -202,7 +252,7 @@ def through(model: Model, x: Doubles, kv_bits: int, layers: int) -> Doubles:
 
 def headed(model: Model, x: Doubles) -> Doubles:
     s = model.shape
-    y = linear(model.head, rms_norm(x, model.norm, s.eps))
+    y = linear(model.head, stream_norm(x, model.norm, model.norm_bias, s))
     return s.softcap * np.tanh(y / s.softcap) if s.softcap else y
 
 

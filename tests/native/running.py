@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from localinfer import native
 from tests.native.matrices import Matrix, pack
-from tests.native.meaning import Model
+from tests.native.meaning import Layer, Model, Shape
 
 Floats = NDArray[np.float32]
 Tokens = NDArray[np.int32]
@@ -32,38 +32,58 @@ def build(
     s = model.shape
     program = native.Program(s.hidden, threads, isa, max_rows)
     table = program.rope_table(model.inv_freq, WIDTH * 32)
+    query_table = program.rope_table(model.inv_freq, WIDTH * 32, 1.0, s.growth, 8.0) if s.growth else None
     if mix is None:
         program.embed(pack(model.embed), s.embed_scale)
     else:
         program.mix(pack(mix))
     for layer in model.layers:
-        extra = layer.extra
-        program.attend(
-            norm=layer.norm,
-            eps=s.eps,
-            qkv=pack(*layer.qkv),
-            bias=extra.get("bias"),
-            q_norm=extra.get("q_norm"),
-            k_norm=extra.get("k_norm"),
-            o=pack(layer.o),
-            o_bias=extra.get("o_bias"),
-            post_norm=extra.get("post_norm"),
-            heads=s.heads,
-            kv_heads=s.kv_heads,
-            head_dim=s.head_dim,
-            rope=table,
-            scale=s.head_dim**-0.5,
-            window=layer.window,
-        )
-        gate_up = pack(layer.gate, layer.up, interleave=True)
-        program.gated_mlp(
-            layer.mlp_norm, s.eps, gate_up, s.activation, pack(layer.down), post_norm=extra.get("mlp_post_norm")
-        )
-    program.head(model.norm, s.eps, pack(model.head), s.softcap)
+        add_layer(program, s, layer, table, query_table)
+    norm_bias = model.norm_bias if s.layer_norm else None
+    program.head(model.norm, s.eps, pack(model.head), s.softcap, norm_bias)
     if move is not None:
         move(program)
     program.make_kv(blocks, kv_bits)
     return program
+
+
+def add_layer(program: native.Program, s: Shape, layer: Layer, table: int, query_table: int | None) -> None:
+    """Attention and MLP of one layer."""
+    extra = layer.extra
+    program.attend(
+        norm=layer.norm if s.pre_norm else None,
+        norm_bias=extra.get("norm_bias"),
+        eps=s.eps,
+        qkv=pack(*layer.qkv),
+        bias=extra.get("bias"),
+        q_norm=extra.get("q_norm"),
+        k_norm=extra.get("k_norm"),
+        o=pack(layer.o),
+        o_bias=extra.get("o_bias"),
+        post_norm=extra.get("post_norm"),
+        heads=s.heads,
+        kv_heads=s.kv_heads,
+        head_dim=s.head_dim,
+        rope=table,
+        query_rope=query_table,
+        norm_after_rope=s.norm_after_rope,
+        scale=s.head_dim**-0.5,
+        softcap=s.score_cap,
+        window=layer.window,
+    )
+    program.gated_mlp(
+        layer.mlp_norm if s.pre_norm else None,
+        s.eps,
+        pack(layer.gate, layer.up, interleave=True) if s.gated else pack(layer.up),
+        s.activation,
+        pack(layer.down),
+        post_norm=extra.get("mlp_post_norm"),
+        norm_bias=extra.get("mlp_norm_bias"),
+        gate_bias=extra.get("gate_bias") if s.gated else None,
+        up_bias=extra.get("up_bias"),
+        down_bias=extra.get("down_bias"),
+        beside=s.beside,
+    )
 
 
 @dataclass

@@ -17,6 +17,23 @@ SHAPES = {
     "gemma": Shape(
         kind="int4", post_norm=True, qk_norm=True, activation="gelu_tanh", kv_heads=1, windows=(20, 0), softcap=5.0
     ),
+    "norms after": Shape(
+        pre_norm=False,
+        post_norm=True,
+        qk_norm=True,
+        norm_all_heads=True,
+        bias=True,
+        rotary=16,
+        growth=0.3,
+        score_cap=4.0,
+    ),
+    "norm after rope": Shape(
+        kind="int8", qk_norm=True, norm_after_rope=True, mlp_bias=True, score_cap=9.0, windows=(0, 20)
+    ),
+    "side by side": Shape(
+        layer_norm=True, beside=True, gated=False, mlp_bias=True, bias=True, kv_heads=1, activation="gelu_tanh"
+    ),
+    "bf16 side by side": Shape(kind="bf16", table_kind="bf16", layer_norm=True, beside=True, rotary=24),
 }
 N = 70
 

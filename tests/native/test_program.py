@@ -18,6 +18,17 @@ LAYERS = {
         kind="bf16", table_kind="bf16", post_norm=True, qk_norm=True, activation="gelu_tanh", kv_heads=1,
         windows=(5, 0), embed_scale=9.75, softcap=3.0,
     ),
+    "norms after": Shape(
+        kind="bf16", table_kind="bf16", pre_norm=False, post_norm=True, qk_norm=True, norm_all_heads=True, bias=True,
+        rotary=16, growth=0.3, score_cap=4.0,
+    ),
+    "norm after rope": Shape(
+        kind="bf16", table_kind="bf16", qk_norm=True, norm_after_rope=True, mlp_bias=True, windows=(0, 20)
+    ),
+    "side by side": Shape(
+        kind="bf16", table_kind="bf16", layer_norm=True, beside=True, gated=False, mlp_bias=True, bias=True,
+        kv_heads=1, activation="gelu_tanh", rotary=24,
+    ),
     "odd": Shape(kind="bf16", table_kind="bf16", hidden=70, heads=3, kv_heads=3, head_dim=16, ffn=45, vocab=33),
 }  # fmt: skip
 QUANTIZED = {
@@ -31,7 +42,14 @@ QUANTIZED = {
     "int4_bias": Shape(kind="int4", bias=True, qk_norm=True),
     "int3_post": Shape(kind="int3", post_norm=True, table_kind="int4"),
     "int8_on_bf16": Shape(kind="int8", table_kind="bf16"),
-}
+    "int4_after": Shape(
+        pre_norm=False, post_norm=True, qk_norm=True, norm_all_heads=True, bias=True, growth=0.3, score_cap=4.0,
+        windows=(3,),
+    ),
+    "int8a16_side_by_side": Shape(
+        kind="int8a16", table_kind="int8a16", layer_norm=True, beside=True, gated=False, mlp_bias=True
+    ),
+}  # fmt: skip
 N = 70
 
 

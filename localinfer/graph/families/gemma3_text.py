@@ -8,7 +8,7 @@ import struct
 from collections.abc import Mapping
 from typing import Any
 
-from localinfer.graph.families.layers import attend, decoder, gated_mlp
+from localinfer.graph.families.layers import Style, decoder
 from localinfer.graph.fields import Fields
 from localinfer.graph.ops import Graph
 from localinfer.graph.rope import Rope, rope_from
@@ -49,15 +49,16 @@ def spec(values: Mapping[str, Any]) -> ModelSpec:
 
 def graph(spec: ModelSpec) -> Graph:
     """x += norm(attention(norm(x))); x += norm(mlp(norm(x))); a layer. Every norm multiplies by 1 + w."""
-    before, after = "pre_feedforward_layernorm", "post_feedforward_layernorm"
-    layers = (
-        (
-            attend(spec, layer, qk_norm=True, post_norm="post_attention_layernorm", offset=1.0),
-            gated_mlp(spec, layer, norm=before, post_norm=after, offset=1.0),
-        )
-        for layer in range(spec.layers)
+    return decoder(
+        spec,
+        Style(
+            qk_norm="head",
+            offset=1.0,
+            post_norm="post_attention_layernorm",
+            mlp_norm="pre_feedforward_layernorm",
+            mlp_post_norm="post_feedforward_layernorm",
+        ),
     )
-    return decoder(spec, layers, offset=1.0)
 
 
 def to_bfloat16(value: float) -> float:

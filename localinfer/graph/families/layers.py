@@ -1,61 +1,81 @@
 """The decoder layer that Llama and its descendants share, with the names their checkpoints give its tensors."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Literal
 
 from localinfer.graph.ops import Attend, Embed, Expert, GatedMLP, Graph, Head, LayerOp, Linear, Mixture, Norm
 from localinfer.graph.spec import ModelSpec
 
-_NAMES = {"norm": "input_layernorm", "o": "o_proj", "q_norm": "q_norm", "k_norm": "k_norm"}
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Style:
+    """How the layers of a family differ from Llama's. Norms are named; an empty name is none."""
+
+    norm: str = "input_layernorm"
+    post_norm: str = ""
+    mlp_norm: str = "post_attention_layernorm"
+    mlp_post_norm: str = ""
+    offset: float = 0.0
+    centered: bool = False
+    """All norms of the residual stream are LayerNorm."""
+    qk_norm: Literal["", "head", "after rope", "all"] = ""
+    """Queries and keys are normed: each head, each head after it is rotated, or all heads at once."""
+    q_norm: str = "q_norm"
+    k_norm: str = "k_norm"
+    o: str = "o_proj"
+    gate: str = "gate_proj"
+    """Empty: the MLP is not gated."""
+    up: str = "up_proj"
+    down: str = "down_proj"
+    beside: bool = False
+    """Attention and MLP read the same residual stream."""
+    final_norm: str = "model.norm"
 
 
-def attend(
-    spec: ModelSpec,
-    layer: int,
-    *,
-    qk_norm: bool = False,
-    post_norm: str = "",
-    offset: float = 0.0,
-    names: Mapping[str, str] = _NAMES,
-) -> Attend:
-    """Attention of one layer. `post_norm` is the name of the norm on its output, if there is one; `names` are those of
-    the tensors that families call differently."""
+LLAMA = Style()
+
+
+def attend(spec: ModelSpec, layer: int, style: Style = LLAMA) -> Attend:
+    """Attention of one layer."""
     at = f"model.layers.{layer}"
     q_rows, kv_rows = spec.heads * spec.head_dim, spec.kv_heads * spec.head_dim
+
+    def head_norm(name: str, rows: int) -> Norm | None:
+        size = rows if style.qk_norm == "all" else spec.head_dim
+        return Norm(f"{at}.self_attn.{name}", size, spec.norm_eps, style.offset) if style.qk_norm else None
+
     return Attend(
-        norm=Norm(f"{at}.{names['norm']}", spec.hidden_size, spec.norm_eps, offset),
+        norm=_norm(spec, style, at, style.norm),
         q=Linear(f"{at}.self_attn.q_proj", q_rows, spec.hidden_size, spec.qkv_bias),
         k=Linear(f"{at}.self_attn.k_proj", kv_rows, spec.hidden_size, spec.qkv_bias),
         v=Linear(f"{at}.self_attn.v_proj", kv_rows, spec.hidden_size, spec.qkv_bias),
-        o=Linear(f"{at}.self_attn.{names['o']}", spec.hidden_size, q_rows, spec.o_bias),
+        o=Linear(f"{at}.self_attn.{style.o}", spec.hidden_size, q_rows, spec.o_bias),
         heads=spec.heads,
         kv_heads=spec.kv_heads,
         head_dim=spec.head_dim,
         rope=spec.ropes[layer],
         scale=spec.attention_scale,
-        q_norm=Norm(f"{at}.self_attn.{names['q_norm']}", spec.head_dim, spec.norm_eps, offset) if qk_norm else None,
-        k_norm=Norm(f"{at}.self_attn.{names['k_norm']}", spec.head_dim, spec.norm_eps, offset) if qk_norm else None,
-        post_norm=Norm(f"{at}.{post_norm}", spec.hidden_size, spec.norm_eps, offset) if post_norm else None,
+        q_norm=head_norm(style.q_norm, q_rows),
+        k_norm=head_norm(style.k_norm, kv_rows),
+        post_norm=_norm(spec, style, at, style.post_norm),
+        norm_after_rope=style.qk_norm == "after rope",
+        softcap=spec.attention_softcap,
         window=spec.windows[layer],
     )
 
 
-def gated_mlp(
-    spec: ModelSpec,
-    layer: int,
-    *,
-    norm: str = "post_attention_layernorm",
-    post_norm: str = "",
-    offset: float = 0.0,
-) -> GatedMLP:
-    """The feed-forward half of one layer; `norm` and `post_norm` are names of the norms around it."""
-    at = f"model.layers.{layer}"
+def gated_mlp(spec: ModelSpec, layer: int, style: Style = LLAMA) -> GatedMLP:
+    """The feed-forward half of one layer."""
+    at, hidden, inner, bias = f"model.layers.{layer}", spec.hidden_size, spec.intermediate_size, spec.mlp_bias
     return GatedMLP(
-        norm=Norm(f"{at}.{norm}", spec.hidden_size, spec.norm_eps, offset),
-        gate=Linear(f"{at}.mlp.gate_proj", spec.intermediate_size, spec.hidden_size),
-        up=Linear(f"{at}.mlp.up_proj", spec.intermediate_size, spec.hidden_size),
-        down=Linear(f"{at}.mlp.down_proj", spec.hidden_size, spec.intermediate_size),
+        norm=_norm(spec, style, at, style.norm if style.beside else style.mlp_norm),
+        gate=Linear(f"{at}.mlp.{style.gate}", inner, hidden, bias) if style.gate else None,
+        up=Linear(f"{at}.mlp.{style.up}", inner, hidden, bias),
+        down=Linear(f"{at}.mlp.{style.down}", hidden, inner, bias),
         activation=spec.activation,
-        post_norm=Norm(f"{at}.{post_norm}", spec.hidden_size, spec.norm_eps, offset) if post_norm else None,
+        post_norm=_norm(spec, style, at, style.mlp_post_norm),
+        beside=style.beside,
     )
 
 
@@ -94,11 +114,30 @@ def feed_forward(spec: ModelSpec, layer: int) -> GatedMLP | Mixture:
     return mixture(spec, layer) if has_experts else gated_mlp(spec, layer)
 
 
-def decoder(
-    spec: ModelSpec, layers: Iterable[tuple[LayerOp, ...]], *, offset: float = 0.0, norm: str = "model.norm"
-) -> Graph:
-    """Embedding, `layers`, final `norm` and head; a tied head is the embedding's own matrix."""
+def decoder(spec: ModelSpec, style: Style = LLAMA, layers: Iterable[tuple[LayerOp, ...]] | None = None) -> Graph:
+    """Embedding, `layers` (attention, then the MLP, if nothing else is said), final norm and head; a tied head is the
+    embedding's own matrix.
+
+    What all layers add may be scaled by one number r (`residual_scale`): the stream is then held divided by r, and the
+    epsilon of its norms by r². A norm gives the same of both.
+    """
+    if layers is None:
+        layers = ((attend(spec, i, style), gated_mlp(spec, i, style)) for i in range(spec.layers))
     table = Linear("model.embed_tokens", spec.vocab_size, spec.hidden_size)
     head = table if spec.tied else Linear("lm_head", spec.vocab_size, spec.hidden_size)
-    final = Norm(norm, spec.hidden_size, spec.norm_eps, offset)
-    return Graph(spec, Embed(table, spec.embed_scale), tuple(layers), Head(final, head, spec.logit_softcap))
+    final = _stream_norm(spec, style, style.final_norm)
+    return Graph(
+        spec,
+        Embed(table, spec.embed_scale / spec.residual_scale),
+        tuple(layers),
+        Head(final, head, spec.logit_softcap, spec.logit_scale),
+    )
+
+
+def _norm(spec: ModelSpec, style: Style, at: str, name: str) -> Norm | None:
+    return _stream_norm(spec, style, f"{at}.{name}") if name else None
+
+
+def _stream_norm(spec: ModelSpec, style: Style, name: str) -> Norm:
+    eps = spec.norm_eps / spec.residual_scale**2
+    return Norm(name, spec.hidden_size, eps, style.offset, style.centered, spec.norm_bias)

@@ -7,12 +7,20 @@ feed-forward width, the tied head and the layers with attention otherwise, and s
 from collections.abc import Mapping
 from typing import Any
 
-from localinfer.graph.families.layers import attend, decoder
+from localinfer.graph.families.layers import Style, attend, decoder
 from localinfer.graph.fields import Fields
 from localinfer.graph.ops import DepthwiseConv, GatedMLP, Graph, LayerOp, Linear, Norm, ShortConv
 from localinfer.graph.rope import read_rope
 from localinfer.graph.spec import ModelSpec, read_config, read_sizes, read_tied
 
+_STYLE = Style(
+    norm="operator_norm",
+    o="out_proj",
+    qk_norm="head",
+    q_norm="q_layernorm",
+    k_norm="k_layernorm",
+    final_norm="model.embedding_norm",
+)
 MOST_LENGTH = 16
 """Rows that a convolution may see; published models have 3."""
 
@@ -40,14 +48,13 @@ def spec(values: Mapping[str, Any]) -> ModelSpec:
 def graph(spec: ModelSpec) -> Graph:
     """x += attention or convolution of norm(x); x += mlp(norm(x)); a layer."""
     layers = ((_mixer(spec, layer), _mlp(spec, layer)) for layer in range(spec.layers))
-    return decoder(spec, layers, norm="model.embedding_norm")
+    return decoder(spec, _STYLE, layers)
 
 
 def _mixer(spec: ModelSpec, layer: int) -> LayerOp:
     at, hidden = f"model.layers.{layer}", spec.hidden_size
     if not spec.conv_layers[layer]:
-        names = {"norm": "operator_norm", "o": "out_proj", "q_norm": "q_layernorm", "k_norm": "k_layernorm"}
-        return attend(spec, layer, qk_norm=True, names=names)
+        return attend(spec, layer, _STYLE)
     return ShortConv(
         norm=Norm(f"{at}.operator_norm", hidden, spec.norm_eps),
         in_proj=Linear(f"{at}.conv.in_proj", 3 * hidden, hidden, spec.conv_bias),

@@ -6,7 +6,7 @@ Grouped-query attention, RMSNorm before each half, SwiGLU. Llama 3.1 stretches i
 from collections.abc import Mapping
 from typing import Any
 
-from localinfer.graph.families.layers import attend, decoder, gated_mlp
+from localinfer.graph.families.layers import decoder
 from localinfer.graph.ops import Graph
 from localinfer.graph.rope import read_rope
 from localinfer.graph.spec import ModelSpec, read_activation, read_config, read_sizes, read_tied
@@ -16,7 +16,6 @@ def spec(values: Mapping[str, Any]) -> ModelSpec:
     """Check config.json and read the model's numbers from it."""
     config = read_config(values, "llama")
     sizes = read_sizes(config)
-    config.refuse("mlp_bias", False)
     bias = config.flag("attention_bias")
     return ModelSpec(
         model_type="llama",
@@ -25,6 +24,7 @@ def spec(values: Mapping[str, Any]) -> ModelSpec:
         activation=read_activation(config, "hidden_act"),
         qkv_bias=bias,
         o_bias=bias,
+        mlp_bias=config.has("mlp_bias") and config.flag("mlp_bias"),
         attention_scale=sizes["head_dim"] ** -0.5,
         windows=(0,) * sizes["layers"],
         ropes=(read_rope(config, sizes["head_dim"]),) * sizes["layers"],
@@ -33,4 +33,4 @@ def spec(values: Mapping[str, Any]) -> ModelSpec:
 
 def graph(spec: ModelSpec) -> Graph:
     """x += attention(norm(x)); x += mlp(norm(x)); a layer."""
-    return decoder(spec, ((attend(spec, layer), gated_mlp(spec, layer)) for layer in range(spec.layers)))
+    return decoder(spec)

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
-from localinfer.graph.families import llama
+from localinfer.graph.families.layers import decoder
 from localinfer.graph.ops import Graph
 from localinfer.graph.rope import read_rope
 from localinfer.graph.spec import ModelSpec, read_activation, read_config, read_sizes, read_tied, read_windows
@@ -28,4 +28,4 @@ def spec(values: Mapping[str, Any]) -> ModelSpec:
 
 def graph(spec: ModelSpec) -> Graph:
     """The same layers as Llama's."""
-    return llama.graph(spec)
+    return decoder(spec)

@@ -44,4 +44,4 @@ def graph(spec: ModelSpec) -> Graph:
     """x += attention(norm(x)); x += mixture(norm(x)); a layer."""
     names = ("w1", "w3", "w2")
     halves = (mixture(spec, layer, block="block_sparse_moe", names=names) for layer in range(spec.layers))
-    return decoder(spec, ((attend(spec, layer), half) for layer, half in enumerate(halves)))
+    return decoder(spec, layers=((attend(spec, layer), half) for layer, half in enumerate(halves)))

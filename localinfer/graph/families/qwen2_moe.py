@@ -47,4 +47,4 @@ def spec(values: Mapping[str, Any]) -> ModelSpec:
 
 def graph(spec: ModelSpec) -> Graph:
     """x += attention(norm(x)); x += mixture(norm(x)); a layer."""
-    return decoder(spec, ((attend(spec, layer), feed_forward(spec, layer)) for layer in range(spec.layers)))
+    return decoder(spec, layers=((attend(spec, i), feed_forward(spec, i)) for i in range(spec.layers)))

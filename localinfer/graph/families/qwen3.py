@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
-from localinfer.graph.families.layers import attend, decoder, gated_mlp
+from localinfer.graph.families.layers import Style, decoder
 from localinfer.graph.ops import Graph
 from localinfer.graph.rope import read_rope
 from localinfer.graph.spec import ModelSpec, read_activation, read_config, read_sizes, read_tied, read_upper_windows
@@ -29,5 +29,4 @@ def spec(values: Mapping[str, Any]) -> ModelSpec:
 
 def graph(spec: ModelSpec) -> Graph:
     """x += attention(norm(x)) with normed queries and keys; x += mlp(norm(x)); a layer."""
-    layers = ((attend(spec, layer, qk_norm=True), gated_mlp(spec, layer)) for layer in range(spec.layers))
-    return decoder(spec, layers)
+    return decoder(spec, Style(qk_norm="head"))

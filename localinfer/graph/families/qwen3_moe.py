@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
-from localinfer.graph.families.layers import attend, decoder, feed_forward
+from localinfer.graph.families.layers import Style, attend, decoder, feed_forward
 from localinfer.graph.ops import Graph
 from localinfer.graph.rope import read_rope
 from localinfer.graph.spec import (
@@ -47,5 +47,6 @@ def spec(values: Mapping[str, Any]) -> ModelSpec:
 
 def graph(spec: ModelSpec) -> Graph:
     """x += attention(norm(x)) with normed queries and keys; x += mixture(norm(x)); a layer."""
-    layers = ((attend(spec, layer, qk_norm=True), feed_forward(spec, layer)) for layer in range(spec.layers))
-    return decoder(spec, layers)
+    style = Style(qk_norm="head")
+    layers = ((attend(spec, layer, style), feed_forward(spec, layer)) for layer in range(spec.layers))
+    return decoder(spec, style, layers)

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
-from localinfer.graph.families import llama
+from localinfer.graph.families.layers import decoder
 from localinfer.graph.ops import Graph
 from localinfer.graph.rope import read_rope
 from localinfer.graph.spec import ModelSpec, read_activation, read_config, read_sizes, read_tied
@@ -13,7 +13,6 @@ def spec(values: Mapping[str, Any]) -> ModelSpec:
     """Check config.json and read the model's numbers from it."""
     config = read_config(values, "seed_oss")
     sizes = read_sizes(config)
-    config.refuse("mlp_bias", False)
     return ModelSpec(
         model_type="seed_oss",
         **sizes,
@@ -21,6 +20,7 @@ def spec(values: Mapping[str, Any]) -> ModelSpec:
         activation=read_activation(config, "hidden_act"),
         qkv_bias=config.flag("attention_bias"),
         o_bias=config.flag("attention_out_bias"),
+        mlp_bias=config.has("mlp_bias") and config.flag("mlp_bias"),
         attention_scale=sizes["head_dim"] ** -0.5,
         windows=(0,) * sizes["layers"],
         ropes=(read_rope(config, sizes["head_dim"]),) * sizes["layers"],
@@ -29,4 +29,4 @@ def spec(values: Mapping[str, Any]) -> ModelSpec:
 
 def graph(spec: ModelSpec) -> Graph:
     """The same layers as Llama's; the spec has the biases."""
-    return llama.graph(spec)
+    return decoder(spec)

@@ -3,10 +3,10 @@
 from collections.abc import Mapping
 from typing import Any
 
-from localinfer.graph.families import llama
+from localinfer.graph.families.layers import decoder
 from localinfer.graph.fields import Fields
 from localinfer.graph.ops import Graph
-from localinfer.graph.rope import Rope, read_rope
+from localinfer.graph.rope import read_rope, still
 from localinfer.graph.spec import (
     MOST_LAYERS,
     ModelSpec,
@@ -22,12 +22,11 @@ def spec(values: Mapping[str, Any]) -> ModelSpec:
     """Check config.json and read the model's numbers from it."""
     config = read_config(values, "smollm3")
     sizes = read_sizes(config)
-    config.refuse("mlp_bias", False)
     bias = config.flag("attention_bias")
     rotated = _rotated(config, sizes["layers"])
     sliding = config.flag("use_sliding_window")
-    still = tuple(sliding and config.has("sliding_window") and not one for one in rotated)
-    rope, none = read_rope(config, sizes["head_dim"]), Rope((0.0,) * (sizes["head_dim"] // 2))
+    slides = tuple(sliding and config.has("sliding_window") and not one for one in rotated)
+    rope, none = read_rope(config, sizes["head_dim"]), still(sizes["head_dim"])
     return ModelSpec(
         model_type="smollm3",
         **sizes,
@@ -35,15 +34,16 @@ def spec(values: Mapping[str, Any]) -> ModelSpec:
         activation=read_activation(config, "hidden_act"),
         qkv_bias=bias,
         o_bias=bias,
+        mlp_bias=config.has("mlp_bias") and config.flag("mlp_bias"),
         attention_scale=sizes["head_dim"] ** -0.5,
-        windows=read_windows(config, sizes["layers"], still, on=sliding),
+        windows=read_windows(config, sizes["layers"], slides, on=sliding),
         ropes=tuple(rope if one else none for one in rotated),
     )
 
 
 def graph(spec: ModelSpec) -> Graph:
     """The same layers as Llama's; where nothing rotates all frequencies are 0."""
-    return llama.graph(spec)
+    return decoder(spec)
 
 
 def _rotated(config: Fields, layers: int) -> tuple[bool, ...]:

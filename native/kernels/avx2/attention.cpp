@@ -254,6 +254,7 @@ void soften(Group* group, size_t h, const AttendJob& job, size_t b) {
   const bool all = query.from <= b * kKvBlock && query.to >= (b + 1) * kKvBlock;
   const float before = group->m[h];
   float* at = group->weight[h] + b * kKvBlock;
+  if (job.softcap > 0.0f) cap_softly(at, kKvBlock, job.softcap);
   __m256 seen[4], s[4], p[4];
   __m256 largest = _mm256_set1_ps(before);  // max(s, largest) keeps `largest` where s is NaN
   for (size_t i = 0; i < 4; ++i) {

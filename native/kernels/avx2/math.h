@@ -74,4 +74,15 @@ static inline __m256 gelu_tanh(__m256 x) {
   return _mm256_div_ps(x, _mm256_add_ps(_mm256_set1_ps(1.0f), e));
 }
 
+// n, a multiple of 8, scores: cap * tanh(s / cap).
+static inline void cap_softly(float* s, size_t n, float cap) {
+  const __m256 sign = _mm256_set1_ps(-0.0f), one = _mm256_set1_ps(1.0f), c = _mm256_set1_ps(cap);
+  for (size_t i = 0; i < n; i += 8) {
+    const __m256 x = _mm256_loadu_ps(s + i);
+    const __m256 e = exp8(_mm256_mul_ps(_mm256_set1_ps(-2.0f), _mm256_andnot_ps(sign, _mm256_div_ps(x, c))));
+    const __m256 size = _mm256_mul_ps(c, _mm256_div_ps(_mm256_sub_ps(one, e), _mm256_add_ps(one, e)));
+    _mm256_storeu_ps(s + i, _mm256_add_ps(_mm256_or_ps(size, _mm256_and_ps(x, sign)), _mm256_setzero_ps()));
+  }
+}
+
 }  // namespace avx2

@@ -272,6 +272,7 @@ void soften(Group* group, size_t h, const AttendJob& job) {
   const Query& query = group->query[h];
   const size_t first = query.from / kKvBlock, end = (query.to - 1) / kKvBlock + 1;
   float* s = group->weight[h];
+  if (job.softcap > 0.0f) cap_softly(s + first * kKvBlock, (end - first) * kKvBlock, job.softcap);
   __m512 v[kBlocks];
   for (size_t b = 0; b < kBlocks; ++b) v[b] = _mm512_set1_ps(-HUGE_VALF);
   for (size_t b = first; b < end; ++b)

@@ -51,4 +51,15 @@ static inline __m512 gelu_tanh(__m512 x) {
   return _mm512_div_ps(x, _mm512_add_ps(_mm512_set1_ps(1.0f), e));
 }
 
+// n, a multiple of 16, scores: cap * tanh(s / cap).
+static inline void cap_softly(float* s, size_t n, float cap) {
+  const __m512 sign = _mm512_set1_ps(-0.0f), one = _mm512_set1_ps(1.0f), c = _mm512_set1_ps(cap);
+  for (size_t i = 0; i < n; i += 16) {
+    const __m512 x = _mm512_loadu_ps(s + i);
+    const __m512 e = exp16(_mm512_mul_ps(_mm512_set1_ps(-2.0f), _mm512_andnot_ps(sign, _mm512_div_ps(x, c))));
+    const __m512 size = _mm512_mul_ps(c, _mm512_div_ps(_mm512_sub_ps(one, e), _mm512_add_ps(one, e)));
+    _mm512_storeu_ps(s + i, _mm512_add_ps(_mm512_or_ps(size, _mm512_and_ps(x, sign)), _mm512_setzero_ps()));
+  }
+}
+
 }  // namespace avx512

@@ -14,6 +14,7 @@ enum { kMaxHeadDim = 512, kQueries = 8, kTogether = 4 };
 struct Query {
   const int8_t* q;
   float scale;  // includes the score's
+  float softcap;
   int32_t sum;
   size_t from, to;
   float m, l;
@@ -65,6 +66,7 @@ void scores(float (*s)[kKvBlock], const Query* queries, const uint8_t* block, si
 // Online softmax of one query over the visible slots of a block: their scores become weights, those of all other slots
 // 0; returns the factor c for what was summed before.
 float soften(Query* query, float* s, const uint8_t* block, size_t head_dim, const Visible& visible) {
+  if (query->softcap > 0.0f) avx2::cap_softly(s, kKvBlock, query->softcap);
   __m256 largest = _mm256_set1_ps(query->m);  // max(s, largest) keeps `largest` where s is NaN
   for (int i = 0; i < 4; ++i)
     largest = _mm256_blendv_ps(largest, _mm256_max_ps(_mm256_loadu_ps(s + 8 * i), largest), visible.mask[i]);
@@ -153,6 +155,7 @@ void attend_queries(const AttendJob& job, size_t i0, size_t count) {
     Query& query = queries[i];
     query.q = job.q8 + m * job.ldq + h * job.head_dim;
     query.scale = job.q_scale[m * job.lds + h];
+    query.softcap = job.softcap;
     query.sum = job.q_sum[m * job.lds + h];
     query.from = first > split_start ? first - split_start : 0;
     query.to = (end < split_start + kKvChunk ? end : split_start + kKvChunk) - split_start;

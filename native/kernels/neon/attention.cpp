@@ -46,6 +46,7 @@ struct Query {
   const float* q;
   const int8_t* q8;
   float scale;  // 8 bit: that of q8, which includes the score's
+  float softcap;
   size_t from, to;
   float m, l;
   float* acc;
@@ -53,7 +54,8 @@ struct Query {
 
 struct Cache8 {
   static Query query(const AttendJob& job, size_t m, size_t h) {
-    return {nullptr, job.q8 + m * job.ldq + h * job.head_dim, job.q_scale[m * job.lds + h], 0, 0, 0, 0, nullptr};
+    return {nullptr, job.q8 + m * job.ldq + h * job.head_dim, job.q_scale[m * job.lds + h],
+            job.softcap, 0, 0, 0, 0, nullptr};
   }
 
   // Scores of 16 tokens, of Q queries.
@@ -113,7 +115,7 @@ struct Cache8 {
 
 struct Cache16 {
   static Query query(const AttendJob& job, size_t m, size_t h) {
-    return {job.q + m * job.ldq + h * job.head_dim, nullptr, job.scale, 0, 0, 0, 0, nullptr};
+    return {job.q + m * job.ldq + h * job.head_dim, nullptr, job.scale, job.softcap, 0, 0, 0, 0, nullptr};
   }
 
   template <int Q>
@@ -148,6 +150,7 @@ struct Cache16 {
 // 0; returns the factor c for what was summed before.
 template <class Cache>
 float soften(Query* query, float s[kKvBlock], const uint8_t* block, size_t head_dim, size_t from, size_t to) {
+  if (query->softcap > 0.0f) cap_softly(s, kKvBlock, query->softcap);
   const uint32_t numbers[4] = {0, 1, 2, 3};
   const uint32x4_t number = vld1q_u32(numbers);
   const uint32x4_t first = vdupq_n_u32(static_cast<uint32_t>(from)), end = vdupq_n_u32(static_cast<uint32_t>(to));

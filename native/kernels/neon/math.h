@@ -63,4 +63,15 @@ static inline float32x4_t gelu_tanh(float32x4_t x) {
   return vdivq_f32(x, vaddq_f32(vdupq_n_f32(1.0f), e));
 }
 
+// n, a multiple of 4, scores: cap * tanh(s / cap).
+static inline void cap_softly(float* s, size_t n, float cap) {
+  const float32x4_t one = vdupq_n_f32(1.0f), c = vdupq_n_f32(cap);
+  for (size_t i = 0; i < n; i += 4) {
+    const float32x4_t x = vld1q_f32(s + i);
+    const float32x4_t e = exp4(vmulq_f32(vdupq_n_f32(-2.0f), vabsq_f32(vdivq_f32(x, c))));
+    const float32x4_t size = vmulq_f32(c, vdivq_f32(vsubq_f32(one, e), vaddq_f32(one, e)));
+    vst1q_f32(s + i, vaddq_f32(vbslq_f32(vdupq_n_u32(0x80000000u), x, size), vdupq_n_f32(0.0f)));
+  }
+}
+
 }  // namespace neon

@@ -87,6 +87,7 @@ struct Query {
   const int8_t* q8;
   float scale;
   size_t head_dim;
+  float softcap;
 };
 
 // m: largest score so far, l: sum of weights, acc: weighted sum of values.
@@ -162,6 +163,7 @@ void take_block(Partial* part, const Query& query, const uint8_t* block, size_t 
   float largest = part->m;
   for (size_t t = from; t < to; ++t) {
     s[t] = kind.score(query, block, t);
+    if (query.softcap > 0.0f) s[t] = cap_softly(s[t], query.softcap);
     largest = s[t] > largest ? s[t] : largest;
   }
   const float c = exp1(part->m - largest);
@@ -197,7 +199,7 @@ void attend(const AttendJob& job, const Kind& kind) {
     const size_t first = job.window != 0 && end > job.window ? end - job.window : 0;
     const size_t at = m * job.ldq + h * job.head_dim, one = m * job.ldm + h;
     const Query query = {kind.quantized ? nullptr : job.q + at, kind.quantized ? job.q8 + at : nullptr,
-                         kind.quantized ? job.q_scale[m * job.lds + h] : job.scale, job.head_dim};
+                         kind.quantized ? job.q_scale[m * job.lds + h] : job.scale, job.head_dim, job.softcap};
     Partial part;
     take_split(&part, query, job.blocks, first > split_start ? first - split_start : 0, to - split_start, kind);
     float* acc = job.acc + m * job.lda + h * job.head_dim;

@@ -61,6 +61,13 @@ static inline float gelu_tanh(float x) {
   return x / (1.0f + exp1(u * -1.5957691216057308f));
 }
 
+// cap * tanh(x / cap), tanh(|a|) = (1 - e) / (1 + e), e = exp(-2|a|). Never -0: which zero is largest would depend on the
+// order.
+static inline float cap_softly(float x, float cap) {
+  const float e = exp1(-2.0f * fabsf(x / cap));
+  return copysignf(cap * ((1.0f - e) / (1.0f + e)), x) + 0.0f;
+}
+
 // The fixed tree over 16 partial lanes.
 static inline float add_lanes(const float* l) {
   float t[8];

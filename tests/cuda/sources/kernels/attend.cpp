@@ -23,6 +23,7 @@ struct Attend {
   Random random{5};
   size_t shared = c.heads / c.kv_heads, width = c.heads * c.head_dim, q_ld = width + 12, slots;
   float scale = 0.125f;
+  float softcap() const { return c.window != 0 ? 2.5f : 0.0f; }  // with windows, so that both are run
   Cache cache;
   Array<float> q, q_scale;
   Array<int8_t> q8;
@@ -91,6 +92,7 @@ struct Attend {
     job.heads = 1;
     job.head_dim = c.head_dim;
     job.scale = scale;
+    job.softcap = softcap();
     job.fold = fold;
     for (size_t i = h * shared; i < (h + 1) * shared; ++i) {
       const size_t one = row * c.heads + i, place = one * slots + slot;
@@ -125,6 +127,7 @@ struct Attend {
     a.q8 = c.bits != 16 ? q8.data() : nullptr;
     a.q_scale = c.bits != 16 ? q_scale.data() : nullptr;
     a.scale = scale;
+    a.softcap = softcap();
     a.heads = as_int(c.heads);
     a.kv_heads = as_int(c.kv_heads);
     a.head_dim = as_int(c.head_dim);

@@ -1,4 +1,4 @@
-// rope_append: heads made ready, keys and values put into the cache.
+// norm_all, and rope_append: heads made ready, keys and values put into the cache.
 #include "cache.h"
 
 using namespace check;
@@ -8,6 +8,8 @@ namespace {
 struct RopeCase {
   size_t heads, kv_heads, head_dim, bits;
   bool bias, q_norm, k_norm;
+  size_t half = 0, query_half = 0;  // pairs that are turned; 0: all
+  bool norm_after = false;
 };
 
 // What the kernel changes.
@@ -28,7 +30,8 @@ struct Rope {
   size_t all = c.heads + 2 * c.kv_heads, k_start = round_to(c.heads * c.head_dim, 32),
          v_start = k_start + round_to(c.kv_heads * c.head_dim, 32), qkv_ld = v_start + c.kv_heads * c.head_dim + 9;
   float score_scale = 0.0884f;
-  Array<float> qkv, bias, q_norm, k_norm, table;
+  size_t half = c.half != 0 ? c.half : c.head_dim / 2, query_half = c.query_half != 0 ? c.query_half : half;
+  Array<float> qkv, bias, q_norm, k_norm, table, query_table;
 
   explicit Rope(const RopeCase& given)
       : c(given),
@@ -36,7 +39,8 @@ struct Rope {
         bias(numbers(c.bias ? all * c.head_dim : 0, random)),
         q_norm(numbers(c.q_norm ? c.head_dim : 0, random)),
         k_norm(numbers(c.k_norm ? c.head_dim : 0, random)),
-        table(65 * c.head_dim) {
+        table(65 * 2 * half),
+        query_table(65 * 2 * query_half) {
     for (size_t row = 0; row < at.rows(); ++row) fill_row(row);
   }
 
@@ -50,17 +54,26 @@ struct Rope {
       const Sort sort = row == 0 ? Sort::halfway : kSorts[(i + row) % std::size(kSorts)];
       fill(qkv.data() + row * qkv_ld + start, c.head_dim, random, sort, i < c.heads ? 127.0f : most);
     }
-    for (size_t d = 0; d < c.head_dim; ++d)
-      table[at.position(row) * c.head_dim + d] = row > 0 ? random.even(-1, 1) : d < c.head_dim / 2 ? 1.0f : 0.0f;
+    const auto fill_table = [&](Array<float>& to, size_t pairs) {
+      for (size_t d = 0; d < 2 * pairs; ++d)
+        to[at.position(row) * 2 * pairs + d] = row > 0 ? random.even(-1, 1) : d < pairs ? 1.0f : 0.0f;
+    };
+    fill_table(table, half);
+    fill_table(query_table, query_half);
   }
 
   // Bias, norm and RoPE of head `index` of q | k.
   void finish(float* head, size_t index, size_t row) const {
     const Array<float>& norm = index < c.heads ? q_norm : k_norm;
-    const float* cos = table.data() + at.position(row) * c.head_dim;
+    const size_t pairs = index < c.heads ? query_half : half;
+    const float* cos = (index < c.heads ? query_table : table).data() + at.position(row) * 2 * pairs;
     if (c.bias) scalar::add(head, head, bias.data() + index * c.head_dim, c.head_dim);
-    if (norm.size() != 0) scalar::rms_norm(head, head, norm.data(), c.head_dim, 1e-6f);
-    scalar::rope(head, cos, cos + c.head_dim / 2, c.head_dim);
+    const auto norm_head = [&] {
+      if (norm.size() != 0) scalar::rms_norm(head, head, norm.data(), c.head_dim, 1e-6f);
+    };
+    if (!c.norm_after) norm_head();
+    scalar::rope(head, cos, cos + pairs, 2 * pairs);
+    if (c.norm_after) norm_head();
   }
 
   void expected_query(const State& to, size_t row, size_t h) const {
@@ -102,7 +115,11 @@ struct Rope {
     a.q_norm = maybe(q_norm);
     a.k_norm = maybe(k_norm);
     a.eps = 1e-6f;
+    a.norm_after = c.norm_after;
     a.table = table.data();
+    a.query_table = query_table.data();
+    a.half = as_int(half);
+    a.query_half = as_int(query_half);
     a.heads = as_int(c.heads);
     a.kv_heads = as_int(c.kv_heads);
     a.head_dim = as_int(c.head_dim);
@@ -137,6 +154,31 @@ struct Rope {
   }
 };
 
+void check_norm_all(size_t q, size_t k, bool biased) {
+  name_case("norm_all of %zu and %zu columns%s", q, k, biased ? ", bias" : "");
+  Random random(5);
+  const size_t rows = std::size(kSorts), k_start = round_to(q, 32), ld = k_start + k + 9;
+  const Array<float> qkv = results<float>(reach(rows, ld, k_start + k));
+  const Array<float> bias = numbers(biased ? q + k : 0, random), q_norm = numbers(q, random), k_norm = numbers(k, random);
+  for (size_t m = 0; m < rows; ++m)
+    for (const size_t at : {size_t{0}, k_start}) fill(qkv.data() + m * ld + at, at == 0 ? q : k, random, kSorts[m]);
+  const Array<float> expected = qkv;
+  for (size_t m = 0; m < rows; ++m) {
+    float *queries = expected.data() + m * ld, *keys = queries + k_start;
+    if (biased) scalar::add(queries, queries, bias.data(), q);
+    if (biased) scalar::add(keys, keys, bias.data() + q, k);
+    scalar::rms_norm(queries, queries, q_norm.data(), q, 1e-6f);
+    scalar::rms_norm(keys, keys, k_norm.data(), k, 1e-6f);
+  }
+  under_each_schedule(
+      [&] { return qkv; }, dim3(2, static_cast<unsigned>(rows)), 256, 0,
+      [&](const Array<float>& to) {
+        norm_all({to.data(), as_int(ld), as_int(q), as_int(k_start), as_int(k), biased ? bias.data() : nullptr,
+                  q_norm.data(), k_norm.data(), 1e-6f});
+      },
+      [&](const Array<float>& to) { expect("qkv", to, expected); });
+}
+
 void check_all() {
   const RopeCase cases[] = {{4, 2, 64, 8, false, false, false}, {3, 1, 80, 8, true, true, false},
                             {4, 4, 32, 8, true, false, true},   {2, 1, 128, 8, false, true, true},
@@ -144,11 +186,17 @@ void check_all() {
                             {5, 5, 32, 4, false, true, false},  {2, 1, 128, 4, true, false, false},
                             {4, 2, 64, 16, false, false, false}, {3, 1, 96, 16, true, true, true},
                             {2, 2, 80, 16, true, false, true},  {2, 1, 512, 4, true, true, true},
-                            {2, 1, 16, 8, true, true, true}};
+                            {2, 1, 16, 8, true, true, true},    {3, 1, 96, 4, true, true, true, 36},
+                            {4, 2, 64, 16, false, true, true, 16, 0, true}, {4, 2, 64, 8, true, true, true, 8, 32, true}};
   for (const RopeCase& c : cases) {
-    name_case("rope_append of %zu and %zu heads of %zu, %zu bits%s%s%s", c.heads, c.kv_heads, c.head_dim, c.bits,
-              c.bias ? ", bias" : "", c.q_norm ? ", q norm" : "", c.k_norm ? ", k norm" : "");
+    name_case("rope_append of %zu and %zu heads of %zu, %zu bits%s%s%s%s%s", c.heads, c.kv_heads, c.head_dim, c.bits,
+              c.bias ? ", bias" : "", c.q_norm ? ", q norm" : "", c.k_norm ? ", k norm" : "",
+              c.half != 0 ? ", in part" : "", c.norm_after ? ", normed after" : "");
     Rope(c).run();
+  }
+  for (const bool bias : {false, true}) {
+    check_norm_all(128, 64, bias);
+    check_norm_all(640, 80, bias);
   }
 }
 

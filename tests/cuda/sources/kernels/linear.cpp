@@ -67,7 +67,7 @@ struct NaturalRows {
 
   explicit NaturalRows(const Rows& a) : q(a.rows * a.planes * a.columns) {
     for (size_t i = 0; i < q.size(); ++i) q[i] = a.q[i / a.columns * a.q_ld + place_of(i % a.columns)];
-    rows = {q.data(), a.scale.data(), a.sum.data(), a.columns, a.s_ld};
+    rows = {q.data(), a.scale.data(), a.sum.data(), a.columns, a.s_ld, {}};
   }
 };
 
