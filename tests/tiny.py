@@ -15,25 +15,12 @@ import numpy as np
 from numpy.typing import NDArray
 from safetensors import TensorSpec, serialize_file
 
-Family = Literal[
-    "llama",
-    "mistral",
-    "qwen2",
-    "qwen3",
-    "gemma3_text",
-    "gemma3",
-    "lfm2",
-    "ministral",
-    "mistral3",
-    "mixtral",
-    "qwen2_moe",
-    "qwen3_moe",
-    "seed_oss",
-    "smollm3",
-]
+from tests.tiny_fields import ARCHITECTURES, FAMILY_FIELDS, Json
+from tests.tiny_fields import Family as Family
+from tests.tiny_layers import LAYERS, layered_weights
+
 Dtype = Literal["bfloat16", "float16", "float32"]
 Tensor = NDArray[np.float32]
-Json = dict[str, Any]
 
 DISTINCT: tuple[Family, ...] = (
     "llama",
@@ -48,7 +35,26 @@ DISTINCT: tuple[Family, ...] = (
 )
 """Families that differ in what is computed; the others in what config.json says, and where tensors lie."""
 
-FAMILIES: tuple[Family, ...] = (*DISTINCT, "ministral", "mistral3", "mixtral", "seed_oss", "smollm3")
+FAMILIES: tuple[Family, ...] = (
+    *DISTINCT,
+    "ministral",
+    "mistral3",
+    "mixtral",
+    "seed_oss",
+    "smollm3",
+    "granite",
+    "olmo2",
+    "olmo3",
+    "phi3",
+    "exaone4",
+    "glm4",
+    "hunyuan_v1_dense",
+    "ernie4_5",
+    "cohere2",
+    "starcoder2",
+    "ministral3",
+    "gemma2",
+)
 MIXTURES: tuple[Family, ...] = ("mixtral", "qwen2_moe", "qwen3_moe")
 """Families with experts, which cards and calibration do not know."""
 
@@ -121,103 +127,16 @@ def tiny_config(family: Family, *, dtype: Dtype = "bfloat16", **overrides: Any) 
         **FAMILY_FIELDS[family],
         **overrides,
     }
-    optional = ("pad_token_id", "sliding_window", "bos_token_id", "eos_token_id", "rope_scaling")
+    optional = (
+        "pad_token_id",
+        "sliding_window",
+        "bos_token_id",
+        "eos_token_id",
+        "rope_scaling",
+        "attn_logit_softcapping",
+        "final_logit_softcapping",
+    )
     return {key: value for key, value in config.items() if value is not None or key in optional}
-
-
-ARCHITECTURES: dict[Family, str] = {
-    "llama": "LlamaForCausalLM",
-    "mistral": "MistralForCausalLM",
-    "qwen2": "Qwen2ForCausalLM",
-    "qwen3": "Qwen3ForCausalLM",
-    "gemma3_text": "Gemma3ForCausalLM",
-    "gemma3": "Gemma3ForCausalLM",
-    "lfm2": "Lfm2ForCausalLM",
-    "ministral": "MinistralForCausalLM",
-    "mistral3": "MistralForCausalLM",
-    "mixtral": "MixtralForCausalLM",
-    "qwen2_moe": "Qwen2MoeForCausalLM",
-    "qwen3_moe": "Qwen3MoeForCausalLM",
-    "seed_oss": "SeedOssForCausalLM",
-    "smollm3": "SmolLM3ForCausalLM",
-}
-
-GEMMA3_FIELDS: Json = {
-    "num_hidden_layers": 3,
-    "head_dim": 32,
-    "hidden_activation": "gelu_pytorch_tanh",
-    "query_pre_attn_scalar": 24,
-    "sliding_window": 8,
-    "sliding_window_pattern": 3,
-    "rope_theta": 1000000.0,
-    "rope_local_base_freq": 10000.0,
-    "attention_bias": False,
-    "tie_word_embeddings": True,
-}
-
-FAMILY_FIELDS: dict[Family, Json] = {
-    "llama": {"hidden_act": "silu", "attention_bias": False, "mlp_bias": False},
-    "mistral": {"hidden_act": "silu", "sliding_window": None},
-    "qwen2": {"hidden_act": "silu", "use_sliding_window": False, "sliding_window": 8, "max_window_layers": 1},
-    "qwen3": {
-        "hidden_act": "silu",
-        "head_dim": 32,
-        "attention_bias": False,
-        "use_sliding_window": False,
-        "sliding_window": None,
-        "max_window_layers": 2,
-    },
-    "gemma3_text": GEMMA3_FIELDS,
-    "gemma3": GEMMA3_FIELDS,
-    "ministral": {
-        "hidden_act": "silu",
-        "head_dim": 16,
-        "sliding_window": 8,
-        "layer_types": ["sliding_attention", "full_attention"],
-    },
-    "mistral3": {"hidden_act": "silu", "sliding_window": None},
-    "mixtral": {"hidden_act": "silu", "sliding_window": None, "num_local_experts": 4, "num_experts_per_tok": 2},
-    "qwen2_moe": {
-        "hidden_act": "silu",
-        "use_sliding_window": False,
-        "sliding_window": 8,
-        "max_window_layers": 1,
-        "qkv_bias": True,
-        "num_experts": 6,
-        "num_experts_per_tok": 3,
-        "moe_intermediate_size": 32,
-        "shared_expert_intermediate_size": 96,
-        "norm_topk_prob": False,
-    },
-    "qwen3_moe": {
-        "hidden_act": "silu",
-        "head_dim": 32,
-        "attention_bias": False,
-        "use_sliding_window": False,
-        "sliding_window": None,
-        "num_experts": 8,
-        "num_experts_per_tok": 2,
-        "moe_intermediate_size": 64,
-        "norm_topk_prob": True,
-    },
-    "seed_oss": {"hidden_act": "silu", "head_dim": 32, "attention_bias": True, "attention_out_bias": False},
-    "smollm3": {
-        "hidden_act": "silu",
-        "attention_bias": False,
-        "no_rope_layers": [1, 0],
-        "tie_word_embeddings": True,
-    },
-    "lfm2": {
-        "rms_norm_eps": None,
-        "norm_eps": 1e-6,
-        "num_hidden_layers": 3,
-        "layer_types": ["conv", "full_attention", "conv"],
-        "conv_L_cache": 3,
-        "conv_bias": False,
-        "block_auto_adjust_ff_dim": False,
-        "tie_word_embeddings": True,
-    },
-}
 
 
 def new_spelling(config: Json) -> Json:
@@ -225,6 +144,9 @@ def new_spelling(config: Json) -> Json:
     config = dict(config)
     scaling = dict(config.pop("rope_scaling", None) or {"rope_type": "default"})
     whole = {"rope_theta": config.pop("rope_theta"), **scaling}
+    if config["model_type"] == "olmo3":
+        local = {"rope_theta": 500000.0, "rope_type": "default"}
+        return {**config, "rope_parameters": {"full_attention": whole, "sliding_attention": local}}
     if "rope_local_base_freq" in config:
         local = {"rope_theta": config.pop("rope_local_base_freq"), "rope_type": "default"}
         return {**config, "rope_parameters": {"full_attention": whole, "sliding_attention": local}}
@@ -263,6 +185,8 @@ def random_weights(config: Json, seed: int) -> dict[str, Tensor]:
     """Every tensor of the model as float32, drawn so that attention is sharp and greedy text is not constant."""
     if config["model_type"] == "lfm2":
         return lfm2_weights(config, seed)
+    if config["model_type"] in LAYERS:
+        return layered_weights(config, seed)
     rng = np.random.default_rng(seed)
     gemma, hidden = config["model_type"] == "gemma3_text", int(config["hidden_size"])
     vocab = int(config["vocab_size"])
@@ -293,6 +217,12 @@ def random_weights(config: Json, seed: int) -> dict[str, Tensor]:
             weights[f"{at}self_attn.{name}.weight"] = norm(head_dim)
         for name, rows, cols, gain in feed_forward(config, layer):
             weights[f"{at}{name}.weight"] = linear(rows, cols, gain)
+        for name, rows in (
+            (("gate", int(config["intermediate_size"])), ("up", int(config["intermediate_size"])), ("down", hidden))
+            if config.get("mlp_bias")
+            else ()
+        ):
+            weights[f"{at}mlp.{name}_proj.bias"] = linear(rows, 4)[:, 0]
         extra = ("pre_feedforward_layernorm", "post_feedforward_layernorm") if gemma else ()
         for name in ("input_layernorm", "post_attention_layernorm", *extra):
             weights[f"{at}{name}.weight"] = norm(hidden)

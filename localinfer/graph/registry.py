@@ -1,30 +1,44 @@
 """Which families there are. Adding one: a file in families/, and a line here."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from localinfer.errors import Corrupt, NotSupported
 from localinfer.graph.families import (
+    cohere2,
+    ernie4_5,
+    exaone4,
+    gemma2,
     gemma3,
     gemma3_text,
+    glm4,
+    granite,
+    hunyuan_v1_dense,
     lfm2,
     llama,
     ministral,
+    ministral3,
     mistral,
     mistral3,
     mixtral,
+    olmo2,
+    olmo3,
+    phi3,
     qwen2,
     qwen2_moe,
     qwen3,
     qwen3_moe,
     seed_oss,
     smollm3,
+    starcoder2,
 )
 from localinfer.graph.families.wrapped import text_name
 from localinfer.graph.fields import shown
 from localinfer.graph.ops import Graph
 from localinfer.graph.spec import ModelSpec
+
+Fused = Mapping[str, tuple[str, ...]]
 
 
 def _same(stored: str) -> str | None:
@@ -39,23 +53,37 @@ class Family:
     graph: Callable[[ModelSpec], Graph]
     tensor_name: Callable[[str], str | None] = _same
     """`None` for tensors that are no part of the graph, such as a vision tower."""
+    fused: Fused = field(default_factory=dict)
+    """Stored matrices that are several of the graph's, row after row: the ends of their names, and of the graph's."""
 
 
 _FAMILIES: dict[str, Family] = {
+    "cohere2": Family(cohere2.spec, cohere2.graph),
+    "ernie4_5": Family(ernie4_5.spec, ernie4_5.graph),
+    "exaone4": Family(exaone4.spec, exaone4.graph),
+    "gemma2": Family(gemma2.spec, gemma2.graph),
     "gemma3": Family(gemma3.spec, gemma3.graph, text_name),
     "gemma3_text": Family(gemma3_text.spec, gemma3_text.graph),
+    "glm4": Family(glm4.spec, glm4.graph, fused=glm4.FUSED),
+    "granite": Family(granite.spec, granite.graph),
+    "hunyuan_v1_dense": Family(hunyuan_v1_dense.spec, hunyuan_v1_dense.graph),
     "lfm2": Family(lfm2.spec, lfm2.graph),
     "llama": Family(llama.spec, llama.graph),
     "ministral": Family(ministral.spec, ministral.graph),
+    "ministral3": Family(ministral3.spec, ministral3.graph),
     "mistral": Family(mistral.spec, mistral.graph),
     "mistral3": Family(mistral3.spec, mistral3.graph, text_name),
     "mixtral": Family(mixtral.spec, mixtral.graph),
+    "olmo2": Family(olmo2.spec, olmo2.graph),
+    "olmo3": Family(olmo3.spec, olmo3.graph),
+    "phi3": Family(phi3.spec, phi3.graph, fused=phi3.FUSED),
     "qwen2": Family(qwen2.spec, qwen2.graph),
     "qwen2_moe": Family(qwen2_moe.spec, qwen2_moe.graph),
     "qwen3": Family(qwen3.spec, qwen3.graph),
     "qwen3_moe": Family(qwen3_moe.spec, qwen3_moe.graph),
     "seed_oss": Family(seed_oss.spec, seed_oss.graph),
     "smollm3": Family(smollm3.spec, smollm3.graph),
+    "starcoder2": Family(starcoder2.spec, starcoder2.graph),
 }
 
 

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ from localinfer.errors import Corrupt, NotSupported
 from localinfer.formats.checkpoint_files import StoredTensor, listed, open_tensors
 from localinfer.formats.json_files import read_object
 from localinfer.formats.quantization_said import quantization_said
+from localinfer.graph.fused import told_apart
 from localinfer.graph.layouts import layout_of
 from localinfer.graph.names import EMBEDDING, HEAD, graph_names, harmless
 from localinfer.graph.ops import Graph
@@ -38,12 +40,15 @@ class Checkpoint:
         said = quantization_said(path, self.config)
         self.scheme = read_scheme(said)
         """What is announced of quantization."""
-        self.stored = open_tensors(path)
-        """All tensors by the names they are stored under."""
+        files = open_tensors(path)
+        self.stored: Mapping[str, StoredTensor] = files
+        """All tensors by the names they are stored under, or, of a part of one, would be."""
+        if family.fused:
+            self.stored = told_apart(files, family.fused, family.graph(self.spec).linears())
         self.names = graph_names(self.stored, family.tensor_name, tied=self.spec.tied)
         """The graph's name of each stored tensor; None for what is no part of it."""
         self._tensors = Tensors(self._placed())
-        self._notes = list(self.stored.notes)
+        self._notes = list(files.notes)
         self.own_head: bool = self.spec.tied and self._has_own_head()
         """config.json says that the head is the embedding's matrix, but another one is stored, and used."""
         if self.own_head:

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import gelu, silu
 
-from localinfer.graph.ops import Attend, Expert, GatedMLP, Head, LayerOp, Linear, Mixture, Norm, ShortConv
+from localinfer.graph.ops import Attend, GatedMLP, Head, LayerOp, Linear, Mixture, Norm, ShortConv
 from localinfer.graph.rope import Rope
 from localinfer.graph.spec import Activation
 from localinfer.graph.weights import Checkpoint

@@ -40,7 +40,7 @@ SIZES = (
 NONE_IS_CLEAR = ("mlp_bias", "tie_word_embeddings", "num_key_value_heads", "head_dim")
 """Null is read as none here, also in families whose class in transformers refuses null today, and took it once."""
 
-NEEDED = {("ministral", "head_dim")}
+NEEDED = {("ministral", "head_dim"), ("hunyuan_v1_dense", "head_dim")}
 """Keys without which transformers has no model."""
 
 
@@ -54,14 +54,18 @@ def default_in_transformers(model_type: str, key: str) -> object:
     config = class_of(model_type)()
     ropes = config.rope_parameters
     match key:
-        case "rope_theta" if model_type == "gemma3_text":
+        case "rope_theta" if model_type == "ministral3":
+            return config.default_theta  # beside other settings; alone it has its own
+        case "partial_rotary_factor":
+            return ropes[key]
+        case "rope_theta" if "full_attention" in ropes:
             return ropes["full_attention"]["rope_theta"]
         case "rope_local_base_freq":
             return ropes["sliding_attention"]["rope_theta"]
         case "rope_theta":
             return ropes["rope_theta"]
         case "sliding_window_pattern":
-            return config._sliding_window_pattern
+            return config.layer_types.index("full_attention") + 1
     field = {one.name: one for one in fields(config)}.get(key)
     return None if field is None else field.default
 

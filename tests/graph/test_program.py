@@ -23,7 +23,7 @@ from tests.tiny import make_checkpoint
 # Against an executor with the same roundings, sums are in another order, and now and then that order decides how a
 # value is rounded: one of at least 16 values that are summed is then off by 2^-11 (f16) or 2^-7 (int8) of itself, and
 # rows that see it differ too.
-CLOSE = {16: 1e-3, 8: 0.1}
+CLOSE = {16: 2e-3, 8: 0.1}
 
 
 @pytest.mark.parametrize("variant", VARIANTS)
