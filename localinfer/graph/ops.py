@@ -1,4 +1,5 @@
 """What a model is made of: a few fused operations over named tensors. Plain frozen data, read by several executors.
+Long because all operations stand side by side here.
 
 `x` is the residual stream, [rows, hidden]. A linear layer computes x @ W.T + bias, W [rows, cols]. A norm that is None
 leaves its input alone. Each operation answers the same questions about itself (`Facts`), so that only executors ask
