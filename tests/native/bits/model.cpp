@@ -42,11 +42,11 @@ WeightRef random_weight(Random& random, WeightKind kind, size_t group, std::vect
   return weight;
 }
 
-Norm norm(Random& random) { return {some(random, kHidden, 1.0f), 1e-5f}; }
+Norm norm(Random& random, bool centered = false) { return {some(random, kHidden, 1.0f), 1e-5f, centered, {}}; }
 
 void add_layer(Program& program, Random& random, WeightKind kind, size_t group, size_t rope, size_t layer) {
   AttendOp attend;
-  attend.norm = norm(random);
+  attend.norm = norm(random, layer == 3);
   const size_t q = kHeads * kHeadDim, kv = kKvHeads * kHeadDim;
   attend.qkv = random_weight(random, kind, group, {q, kv, kv}, kHidden);
   attend.o = random_weight(random, kind, group, {kHidden}, q);
@@ -55,7 +55,8 @@ void add_layer(Program& program, Random& random, WeightKind kind, size_t group, 
   attend.heads = kHeads;
   attend.kv_heads = kKvHeads;
   attend.head_dim = kHeadDim;
-  attend.rope = rope;
+  attend.rope = attend.query_rope = rope;
+  if (layer == 1) attend.softcap = 4.0f;
   attend.scale = 0.17f;
   attend.window = layer == 3 ? 70 : 0;
   program.attend(std::move(attend));
@@ -81,7 +82,7 @@ void add_all(Program& program) {
   Random random(11);
   double inv_freq[kHeadDim / 2];
   for (size_t i = 0; i < std::size(inv_freq); ++i) inv_freq[i] = 1.0 / static_cast<double>(1 + i * i);
-  const size_t rope = program.rope_table(inv_freq, std::size(inv_freq), kWidth * kKvBlock, 1.0);
+  const size_t rope = program.rope_table(inv_freq, std::size(inv_freq), kWidth * kKvBlock, 1.0, 0.0, 1.0);
   program.embed({random_weight(random, kBf16, 0, {kVocab}, kHidden), 1.0f});
   add_layer(program, random, kInt4, 32, rope, 0);
   add_layer(program, random, kInt3, 64, rope, 1);
