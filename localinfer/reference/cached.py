@@ -16,8 +16,10 @@ from localinfer.reference.executor import Executor, capped, visible
 class CachedExecutor(Executor):
     """Reads a text in pieces; keys and values of what came before are kept, in bfloat16."""
 
-    def __init__(self, checkpoint: Checkpoint) -> None:
+    def __init__(self, checkpoint: Checkpoint, context: int = 0) -> None:
+        """`context`: tokens that a text may come to; 0: as many as the model was made for."""
         super().__init__(checkpoint)
+        self.context = context or checkpoint.spec.max_context
         self._past: dict[str, tuple[Tensor, Tensor]] = {}
         self._before: dict[str, Tensor] = {}
         self._at = 0

@@ -26,6 +26,8 @@ class Executor:
 
     def __init__(self, checkpoint: Checkpoint) -> None:
         self.checkpoint = checkpoint
+        self.context = 0
+        """Tokens that the text may come to, where RoPE depends on it; 0: those of one call."""
         self._cached: dict[str, Tensor] = {}
 
     @torch.no_grad()
@@ -85,8 +87,8 @@ class Executor:
             x, norm = self.norm(norm, x), None
         x = x.view(x.shape[0], heads, op.head_dim)
         if op.norm_after_rope:
-            return self.norm(norm, rotate(x, op.rope, first, growth))
-        return rotate(self.norm(norm, x), op.rope, first, growth)
+            return self.norm(norm, rotate(x, op.rope, first, growth, self.context))
+        return rotate(self.norm(norm, x), op.rope, first, growth, self.context)
 
     def attention(self, op: Attend, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         """Values [n, heads, head_dim] mixed as queries and keys say, all heads side by side."""
@@ -208,13 +210,14 @@ def capped(scores: Tensor, cap: float) -> Tensor:
     return cap * torch.tanh(scores / cap) if cap else scores
 
 
-def rotate(x: Tensor, rope: Rope, first: int = 0, growth: float = 0.0) -> Tensor:
+def rotate(x: Tensor, rope: Rope, first: int = 0, growth: float = 0.0, context: int = 0) -> Tensor:
     """RoPE on x [n, heads, head_dim]; row i is at position `first` + i. Angles in float64, as in the native tables.
 
-    Frequencies are those of a context that ends with these rows. `growth`: that of queries.
+    Frequencies are those of a context that ends with these rows, or of `context` where that is longer. `growth`: that
+    of queries.
     """
     position = torch.arange(first, first + x.shape[0], dtype=torch.float64)
-    angle = position[:, None] * torch.tensor(rope.frequencies(first + x.shape[0]), dtype=torch.float64)
+    angle = position[:, None] * torch.tensor(rope.frequencies(max(context, first + x.shape[0])), dtype=torch.float64)
     grown = 1 + growth * torch.log1p(torch.floor(position / rope.growth_every))
     factor = rope.attention_factor * grown[:, None, None]
     cos, sin = (f(angle)[:, None, :].mul(factor).float() for f in (torch.cos, torch.sin))

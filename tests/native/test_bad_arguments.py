@@ -118,7 +118,7 @@ def attend_arguments(**change: Any) -> dict[str, Any]:
         ({"kv_heads": 0}, "cannot share 0"),
         ({"heads": 130, "kv_heads": 2}, "65 query heads share one key head"),
         ({"head_dim": 24}, "head_dim is 24"),
-        ({"head_dim": 64}, "RoPE table 0 is for heads of 32, not 64"),
+        ({"head_dim": 16}, "RoPE table 0 turns 32 values, but heads have 16"),
         ({"rope": 1}, "there is no RoPE table 1"),
         ({"heads": 2}, "qkv is 256 x 96, but must be 192 x 96"),
         ({"qkv": pack(random_matrix(RNG, "int4", 256, 96))}, "three stacked parts of 128, 64 and 64"),
@@ -150,7 +150,7 @@ def test_gated_mlp() -> None:
     program.embed(pack(random_matrix(RNG, "int8", 77, 96)))
     with pytest.raises(ValueError, match="activation is 'relu'"):
         program.gated_mlp(norm, 1e-5, both, "relu", down)
-    with pytest.raises(ValueError, match="two interleaved parts"):
+    with pytest.raises(ValueError, match="gate_up must be one part, not interleaved"):
         program.gated_mlp(norm, 1e-5, pack(gate, up), "silu", down)
     with pytest.raises(ValueError, match="down is 96 x 128, but must be 96 x 160"):
         program.gated_mlp(norm, 1e-5, both, "silu", pack(random_matrix(RNG, "int4", 96, 128)))

@@ -22,7 +22,7 @@ def test_it_says_what_the_model_means(variant: str, program: type[CachedExecutor
     said = oracle(variant)
     checkpoint = Checkpoint(said.path)
     exact = logits(checkpoint, said.tokens)
-    naive = program(checkpoint)
+    naive = program(checkpoint, len(said.tokens))
     assert (naive.read(said.tokens, all_rows=True) - exact).abs().mean() < mean
     naive.start()
     pieces = [naive.read(said.tokens[:5], all_rows=True), *(naive.read([token]) for token in said.tokens[5:])]
