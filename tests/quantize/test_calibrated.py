@@ -50,7 +50,7 @@ def test_loses_less_than_rounding(family: Family, tmp_path: Path) -> None:
         said = record(tmp_path / method)
         assert said["recipe"]["method"] == method
         assert len(said["output_error"]) == (0 if method == "rtn" else matrices)
-    assert lost[1] < 1.02 * lost[0]
+    assert lost[1] < 1.05 * lost[0]
     assert lost[2] < 0.85 * lost[0]
     assert lost[3] < 1.1 * lost[0]  # random inputs have no column that matters
     assert lost[4] < 0.85 * lost[0]
