@@ -289,7 +289,7 @@ def test_the_table_looks_like_llama_benchs(tiny: Path, known_memory: float) -> N
     assert re.search(r"\| org/tiny BF16 .*\| pp32 +\| +[0-9.]+ ± [0-9.]+ \|", lines[2])
     assert "tg4@d40" in lines[4]
     assert "reads 10.0 GB/s, " in lines[-1]
-    assert re.fullmatch(r"ready [0-9.]+ s after opening, [0-9.]+ MB of memory at most until then", lines[-2])
+    assert re.fullmatch(r"ready [0-9.]+ s after opening, [0-9.]+ [MG]B of memory at most until then", lines[-2])
     assert text.endswith("\n")
 
 
