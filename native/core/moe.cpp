@@ -34,7 +34,9 @@ class Mixture {
       run_panel(step_, lane_, *op_.router, p, operand, step_.rows, s.router + p * kPanelRows, s.router_ld);
     });
     if (!lane_.sync() || !route()) return false;
-    if (!make_shared_ready(&operand, step_, lane_, gate_up_, from, step_.rows)) return false;
+    // A router of floats leaves the rows normed.
+    const Source normed = op_.router->shape.kind == kBf16 ? Source{s.shared.normed, s.x_ld} : from;
+    if (!make_shared_ready(&operand, step_, lane_, gate_up_, normed, step_.rows)) return false;
     if (step_.rows > 1 && !gather(operand)) return false;
     lane_.phase("gate, up");
     const size_t chunks = chunks_of(op_.experts[0]), most = std::min(count_, step_.rows * op_.top_k);
