@@ -89,6 +89,8 @@ class FormFlags:
 
     def grammar(self) -> "Grammar | None":
         """The same as a chat wants it. Raises `UsageError` for two of them, or a file that cannot be read."""
+        if not self.json_object and self.schema is None and self.regex is None:
+            return None
         from localinfer.engine.grammar import ANY_OBJECT, Grammar
 
         if sum((self.schema is not None, self.json_object, self.regex is not None)) > 1:
@@ -97,7 +99,7 @@ class FormFlags:
             return Grammar("json_schema", schema_text(self.schema))
         if self.regex is not None:
             return Grammar("regex", self.regex)
-        return ANY_OBJECT if self.json_object else None
+        return ANY_OBJECT
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -237,12 +237,7 @@ def plain_document(file: TokenizerFile, *, first: bool) -> dict[str, Any]:
         vocab.update((token.content, token.id) for token in of_text)
         model["vocab"] = vocab
         if any(content in file.document["model"]["vocab"] for content in gone):
-            starts = {content[0] for content in gone}  # most merges hold none of these, which is quickly seen
-            model["merges"] = [
-                merge
-                for merge in model["merges"]
-                if (type(merge) is str and starts.isdisjoint(merge)) or not _touches(merge, gone)
-            ]
+            model["merges"] = _without_parts(model["merges"], gone)
         if model.get("unk_token") in gone:
             model["unk_token"] = gone[model["unk_token"]]
     else:
@@ -260,6 +255,18 @@ def _beyond(file: TokenizerFile, of_text: list[AddedToken]) -> list[list[object]
     lowest = min(score for _, score in file.document["model"]["vocab"])
     after = range(file.model_size, max(words, default=0) + 1)
     return [[words.get(index, f"\0{secrets.token_hex(8)}:{index}"), lowest] for index in after]
+
+
+def _without_parts(merges: list[Any], gone: dict[str, str]) -> list[Any]:
+    """`merges` but those that use or make one of the tokens in `gone`."""
+    starts = {content[0] for content in gone}  # most merges hold none of these, which is quickly seen
+    try:
+        texts = [merge if type(merge) is str else "".join(merge) for merge in merges]
+    except TypeError:  # the library says what is wrong with it
+        return [merge for merge in merges if not _touches(merge, gone)]
+    return [
+        merge for merge, text in zip(merges, texts, strict=True) if starts.isdisjoint(text) or not _touches(merge, gone)
+    ]
 
 
 def _touches(merge: object, gone: dict[str, str]) -> bool:
