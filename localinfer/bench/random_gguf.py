@@ -16,7 +16,7 @@ from localinfer.bench.random_model import SEED, random_tokens_of
 from localinfer.bench.random_values import RandomValues
 from localinfer.errors import NotSupported
 from localinfer.formats.durable import sync, write_failed
-from localinfer.formats.gguf_config import MODEL_TYPES
+from localinfer.formats.gguf_forms import FORMS
 from localinfer.formats.json_files import read_object
 from localinfer.formats.quantization_said import quantization_said
 from localinfer.graph.ops import Graph, Linear
@@ -24,6 +24,8 @@ from localinfer.graph.registry import read_graph
 from localinfer.graph.scheme import read_scheme
 from localinfer.graph.spec import ModelSpec
 from localinfer.hub.checkpoint import RECORD
+
+_KNOWN = ("llama", "qwen2", "qwen3", "gemma3_text")
 
 LAYOUTS: dict[str, tuple[int, "np.dtype[Any]", float]] = {
     "Q4_0": (32, np.dtype([("d", "<f2"), ("q", "u1", 16)]), 4.6),
@@ -72,9 +74,9 @@ def _write(config: dict[str, Any], body: str, path: Path) -> None:
 
     graph = read_graph(config)
     kind = config["model_type"]
-    arch = next((name for name, ours in MODEL_TYPES.items() if ours == kind), None)
-    if arch is None:
+    if kind not in _KNOWN:
         raise NotSupported(f"no GGUF file can be made of a `{kind}` model", hint="name one: `--against-file FILE.gguf`")
+    arch = FORMS[kind].arch
     values = RandomValues(SEED)
     writer = gguf.GGUFWriter(path, arch)
     _describe(writer, graph.spec, config, body)

@@ -1,253 +1,334 @@
-"""What a GGUF file's metadata and tensors are called in a Hugging Face directory.
+"""A GGUF file's metadata as config.json, and its tensors by the names of a Hugging Face directory.
 
-Sources: the GGUF specification and the key and tensor names of the `gguf` package. llama.cpp's converter changes two
-things that are undone here: it reorders the rows of q and k of llama models for its own RoPE, and it adds 1 to Gemma's
-norm weights.
+Sources: the GGUF specification, the keys of the `gguf` package, and the defaults of llama.cpp's loaders.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
-
 from localinfer.errors import Corrupt, NotSupported
 from localinfer.formats.gguf import GgufFile
+from localinfer.formats.gguf_forms import FORMS, Form
 from localinfer.formats.gguf_keys import refuse_keys
+from localinfer.formats.gguf_rope import DIVISORS, LONG, SHORT, rope_scaling, scaling_kind
+from localinfer.formats.gguf_tensors import Renamed, Widths, renamed
+from localinfer.formats.gguf_values import LLAMACPP, bounded, number, positive, refused, windowed_layers
 
-MODEL_TYPES = {"llama": "llama", "qwen2": "qwen2", "qwen3": "qwen3", "gemma3": "gemma3_text"}
-_CLASSES = {
-    "llama": "LlamaForCausalLM",
-    "qwen2": "Qwen2ForCausalLM",
-    "qwen3": "Qwen3ForCausalLM",
-    "gemma3": "Gemma3ForCausalLM",
-}
-_LAYER = {
-    "attn_norm.weight": ("input_layernorm.weight", "norm"),
-    "attn_q.weight": ("self_attn.q_proj.weight", "q"),
-    "attn_k.weight": ("self_attn.k_proj.weight", "kv"),
-    "attn_v.weight": ("self_attn.v_proj.weight", "kv"),
-    "attn_output.weight": ("self_attn.o_proj.weight", "o"),
-    "ffn_gate.weight": ("mlp.gate_proj.weight", "up"),
-    "ffn_up.weight": ("mlp.up_proj.weight", "up"),
-    "ffn_down.weight": ("mlp.down_proj.weight", "down"),
-}
-_BIASES = {
-    "attn_q.bias": ("self_attn.q_proj.bias", "q_bias"),
-    "attn_k.bias": ("self_attn.k_proj.bias", "kv_bias"),
-    "attn_v.bias": ("self_attn.v_proj.bias", "kv_bias"),
-    "attn_output.bias": ("self_attn.o_proj.bias", "norm"),
-}
-_HEAD_NORMS = {
-    "attn_q_norm.weight": ("self_attn.q_norm.weight", "head"),
-    "attn_k_norm.weight": ("self_attn.k_norm.weight", "head"),
-}
-_PLAIN_NORM = {"ffn_norm.weight": ("post_attention_layernorm.weight", "norm")}
-_GEMMA_NORMS = {
-    "post_attention_norm.weight": ("post_attention_layernorm.weight", "norm"),
-    "ffn_norm.weight": ("pre_feedforward_layernorm.weight", "norm"),
-    "post_ffw_norm.weight": ("post_feedforward_layernorm.weight", "norm"),
-}
-_READ_TENSORS = {"llama": {"rope_freqs.weight"}}
-"""Tensors that are read, but not written."""
-_OF_ARCHITECTURE = {
-    "llama": _LAYER | _PLAIN_NORM,
-    "qwen2": _LAYER | _PLAIN_NORM,
-    "qwen3": _LAYER | _PLAIN_NORM | _HEAD_NORMS,
-    "gemma3": _LAYER | _GEMMA_NORMS | _HEAD_NORMS,
-}
+ARCHITECTURES = tuple(dict.fromkeys(form.arch for form in FORMS.values()))
+MOST_EXPERTS = 1 << 10
+MOST_MATRICES = 1 << 18
+"""Of experts, in all layers."""
 
-
-def gguf_names(arch: str, layers: int) -> dict[str, str]:
-    """What a GGUF file of `arch` calls each tensor of a Hugging Face directory."""
-    names = {"model.embed_tokens.weight": "token_embd.weight", "model.norm.weight": "output_norm.weight"}
-    names["lm_head.weight"] = "output.weight"
-    for source, (ours, _) in (_OF_ARCHITECTURE[arch] | _BIASES).items():
-        names |= {f"model.layers.{layer}.{ours}": f"blk.{layer}.{source}" for layer in range(layers)}
-    return names
-
-
-@dataclass(frozen=True, slots=True)
-class Renamed:
-    """One tensor to write: its GGUF name, its name and shape here, and the heads whose rows are reordered (or 0)."""
-
-    source: str
-    name: str
-    shape: tuple[int, ...]
-    rope_heads: int = 0
-    minus_one: bool = False
+Config = dict[str, Any]
 
 
 @dataclass(frozen=True, slots=True)
 class Plan:
     """`config.json` (without token ids) and every tensor, in the order in which they are written."""
 
-    config: dict[str, Any]
+    config: Config
     tensors: tuple[Renamed, ...]
 
 
 def plan_import(file: GgufFile) -> Plan:
     """What to write for `file`. Raises `NotSupported` (architecture, keys, tensors) or `Corrupt` (naming the field)."""
     arch = file.text("general.architecture")
-    if arch not in MODEL_TYPES:
+    if arch not in ARCHITECTURES:
         raise NotSupported(
-            f"{file.path.name}: architecture {arch[:40]!r} is not known; known are {', '.join(MODEL_TYPES)}",
-            hint="run it with `--backend llamacpp`",
+            f"{file.path.name}: architecture {arch[:40]!r} is not known; known are {', '.join(ARCHITECTURES)}",
+            hint=LLAMACPP,
         )
-    config = _config(file, arch)
-    refuse_keys(file, arch, config["head_dim"], config["max_position_embeddings"])
-    tensors = _tensors(file, arch, config)
-    unknown = file.tensors.keys() - {tensor.source for tensor in tensors} - _READ_TENSORS.get(arch, set())
+    model_type = _model_type(file, arch)
+    form = FORMS[model_type]
+    config = _config(file, model_type, form)
+    refuse_keys(file, form, config["head_dim"], config["max_position_embeddings"], scaling_kind(file, arch))
+    tensors = _tensors(file, form, config)
+    read = {DIVISORS} if form.divisors else {SHORT, LONG} if form.arch == "phi3" else set()
+    unknown = file.tensors.keys() - {tensor.source for tensor in tensors} - read
     if unknown:
-        raise NotSupported(
-            f"{file.path.name}: tensor `{min(unknown)}` is not part of a {arch} model as we know it",
-            hint="run it with `--backend llamacpp`",
-        )
+        raise refused(file, f"tensor `{min(unknown)}` is not part of a {arch} model as we know it")
     return Plan(config, tensors)
 
 
-def _bounded(file: GgufFile, key: str, high: int, default: int | None = None, low: int = 1) -> int:
-    """A whole number; one for each layer will do if they are all the same."""
-    found = file.metadata.get(key)
-    if isinstance(found, list) and found:
-        if any(item != found[0] for item in found):
-            raise NotSupported(
-                f"{file.path.name}: `{key}` differs from layer to layer, which is not supported",
-                hint="run it with `--backend llamacpp`",
-            )
-        file.metadata[key] = found[0]
-    value = file.integer(key, default)
-    if not low <= value <= high:
-        raise file.error(f"`{key}` is {value}, but must lie between {low} and {high}")
-    return value
+def _model_type(file: GgufFile, arch: str) -> str:
+    """Which of the types that share an architecture the file has."""
+
+    def says(key: str) -> bool:
+        return file.metadata.get(f"{arch}.{key}") not in (None, 0, 0.0)
+
+    match arch:
+        case "llama":
+            experts = file.metadata.get("llama.expert_count")
+            return "mixtral" if type(experts) is int and experts > 1 else "llama"
+        case "olmo2":
+            return "olmo3" if says("attention.sliding_window") else "olmo2"
+        case "mistral3":
+            stretched = file.metadata.get("mistral3.rope.scaling.type") == "yarn"
+            return "ministral3" if stretched or says("attention.temperature_scale") else "mistral"
+    return next(name for name, form in FORMS.items() if form.arch == arch)
 
 
-def _positive(file: GgufFile, key: str, default: float | None = None) -> float:
-    value = float(f"{file.number(key, default):.7g}")
-    if value <= 0:
-        raise file.error(f"`{key}` is {value}, but must be positive")
-    return value
-
-
-def _config(file: GgufFile, arch: str) -> dict[str, Any]:
-    hidden = _bounded(file, f"{arch}.embedding_length", 1 << 17)
-    heads = _bounded(file, f"{arch}.attention.head_count", 1024)
-    head_dim = _head_dim(file, arch, max(1, hidden // heads), "")
-    if arch == "gemma3" and _head_dim(file, arch, head_dim, "_swa") != head_dim:
-        raise NotSupported(f"{file.path.name}: heads differ in length", hint="use `--backend llamacpp`")
-    config: dict[str, Any] = {
-        "architectures": [_CLASSES[arch]],
-        "model_type": MODEL_TYPES[arch],
+def _config(file: GgufFile, model_type: str, form: Form) -> Config:
+    arch = form.arch
+    hidden = bounded(file, f"{arch}.embedding_length", 1 << 17)
+    heads = bounded(file, f"{arch}.attention.head_count", 1024)
+    head_dim = _head_dim(file, form, max(1, hidden // heads), "")
+    context = bounded(file, f"{arch}.context_length", 1 << 26)
+    turned = bounded(file, f"{arch}.rope.dimension_count", 1024, head_dim)
+    kv_heads, conv_layers = _kv_heads(file, form, heads)
+    config: Config = {
+        "architectures": [form.class_name],
+        "model_type": model_type,
         "hidden_size": hidden,
-        "intermediate_size": _bounded(file, f"{arch}.feed_forward_length", 1 << 20),
-        "num_hidden_layers": _bounded(file, f"{arch}.block_count", 1024),
+        "intermediate_size": bounded(file, f"{arch}.feed_forward_length", 1 << 20),
+        "num_hidden_layers": bounded(file, f"{arch}.block_count", 1024),
         "num_attention_heads": heads,
-        "num_key_value_heads": _bounded(file, f"{arch}.attention.head_count_kv", 1024, heads),
+        "num_key_value_heads": kv_heads,
         "head_dim": head_dim,
-        "max_position_embeddings": _bounded(file, f"{arch}.context_length", 1 << 26),
+        "max_position_embeddings": context,
         "vocab_size": _rows(file, "token_embd.weight"),
-        "rms_norm_eps": _positive(file, f"{arch}.attention.layer_norm_rms_epsilon"),
-        "rope_theta": _positive(file, f"{arch}.rope.freq_base", 10000.0),
-        "rope_scaling": _rope_scaling(file, arch, head_dim),
-        "tie_word_embeddings": "output.weight" not in file.tensors,
-        "attention_bias": arch != "gemma3" and "blk.0.attn_q.bias" in file.tensors,
+        form.eps[1]: positive(file, f"{arch}.{form.eps[0]}"),
+        "rope_theta": positive(file, f"{arch}.rope.freq_base", 10000.0),
+        "rope_scaling": rope_scaling(file, form, turned, context),
+        "tie_word_embeddings": form.no_head or "output.weight" not in file.tensors,
+        "attention_bias": False,
         "torch_dtype": "bfloat16",
+        form.activation[0]: form.activation[1],
     }
-    if arch == "gemma3":
-        config |= _gemma3(file, config)
-    else:
-        config["hidden_act"] = "silu"
+    for name, names in form.optional:
+        config[name] = any(f"blk.0.{source}" in file.tensors for source in names)
+    if conv_layers:
+        config["layer_types"] = ["conv" if one else "full_attention" for one in conv_layers]
+    if turned != head_dim:
+        config["partial_rotary_factor"] = _part(turned, head_dim)
+    if model_type in _MORE:
+        config |= _MORE[model_type](file, arch, config)
     return config
 
 
-def _head_dim(file: GgufFile, arch: str, default: int, layers: str) -> int:
-    """Values of a head in the layers that `layers` names: keys, values and what RoPE turns have one length."""
-    head_dim = _bounded(file, f"{arch}.attention.key_length{layers}", 1024, default)
-    if _bounded(file, f"{arch}.attention.value_length{layers}", 1024, default) != head_dim:
-        raise NotSupported(f"{file.path.name}: keys and values differ in length", hint="use `--backend llamacpp`")
-    if head_dim % 2 or _bounded(file, f"{arch}.rope.dimension_count{layers}", 1024, head_dim) != head_dim:
-        raise NotSupported(f"{file.path.name}: RoPE turns a part of each head only", hint="use `--backend llamacpp`")
+def _head_dim(file: GgufFile, form: Form, default: int, layers: str) -> int:
+    """Values of a head in the layers that `layers` names: keys and values have one length, and RoPE turns all of
+    them unless the form has it otherwise."""
+    arch = form.arch
+    head_dim = bounded(file, f"{arch}.attention.key_length{layers}", 1024, default)
+    if bounded(file, f"{arch}.attention.value_length{layers}", 1024, default) != head_dim:
+        raise refused(file, "keys and values differ in length")
+    turned = bounded(file, f"{arch}.rope.dimension_count{layers}", 1024, head_dim)
+    if head_dim % 2 or turned % 2 or turned > head_dim or (turned != head_dim and not form.partial):
+        raise refused(file, "RoPE turns a part of each head only")
     return head_dim
 
 
-def _gemma3(file: GgufFile, config: dict[str, Any]) -> dict[str, Any]:
+def _part(turned: int, head_dim: int) -> float:
+    part = turned / head_dim
+    return part if int(head_dim * part) == turned else (turned + 0.5) / head_dim
+
+
+def _kv_heads(file: GgufFile, form: Form, heads: int) -> tuple[int, tuple[bool, ...]]:
+    """Key heads, and which layers have none but a convolution."""
+    key = f"{form.arch}.attention.head_count_kv"
+    found: Any = file.metadata.get(key)
+    if not form.conv or not isinstance(found, list):
+        return bounded(file, key, 1024, heads), ()
+    layers = bounded(file, f"{form.arch}.block_count", 1024)
+    if len(found) < layers or not all(type(one) is int and 0 <= one <= 1024 for one in found):
+        raise file.error(f"`{key}` does not say of each layer how many key heads it has")
+    counts = set(found[:layers]) - {0}
+    if len(counts) != 1:
+        raise refused(file, f"`{key}` differs from layer to layer, which is not supported")
+    return counts.pop(), tuple(one == 0 for one in found[:layers])
+
+
+def _gemma3(file: GgufFile, arch: str, config: Config) -> Config:
     layers, heads, head_dim = config["num_hidden_layers"], config["num_attention_heads"], config["head_dim"]
+    if _head_dim(file, FORMS["gemma3_text"], head_dim, "_swa") != head_dim:
+        raise refused(file, "heads differ in length")
     # Of all Gemma 3 models only 27B (62 layers) scales its queries by hidden / heads; the file does not say.
     scalar = config["hidden_size"] // heads if layers == 62 else head_dim
-    window = _bounded(file, "gemma3.attention.sliding_window", 1 << 26, 0, low=0)
-    softcap = file.number("gemma3.final_logit_softcapping", 0.0)
-    if softcap < 0:
-        raise file.error(f"`gemma3.final_logit_softcapping` is {softcap:g}, but must not be negative")
+    window = bounded(file, f"{arch}.attention.sliding_window", 1 << 26, 0, low=0)
     return {
-        "hidden_activation": "gelu_pytorch_tanh",
         "query_pre_attn_scalar": scalar,
         "sliding_window": window or 4096,
-        "layer_types": _layer_types(file, layers) if window else ["full_attention"] * layers,
-        "rope_local_base_freq": _positive(file, "gemma3.rope.freq_base_swa", 10000.0),
+        "layer_types": windowed_layers(file, arch, layers, 6) if window else ["full_attention"] * layers,
+        "rope_local_base_freq": positive(file, f"{arch}.rope.freq_base_swa", 10000.0),
         "attn_logit_softcapping": None,
-        "final_logit_softcapping": softcap or None,
+        "final_logit_softcapping": _cap(file, f"{arch}.final_logit_softcapping", 0.0),
     }
 
 
-def _layer_types(file: GgufFile, layers: int) -> list[str]:
-    """Which layers have a window: one for each, or all but every n-th (0: all)."""
-    found = file.metadata.get("gemma3.attention.sliding_window_pattern", 6)
-    if isinstance(found, list):
-        if len(found) < layers or not all(item in (0, 1) for item in found):
-            raise file.error("`gemma3.attention.sliding_window_pattern` does not say of each layer if it has a window")
-        windowed = [bool(item) for item in found[:layers]]
-    else:
-        every = _bounded(file, "gemma3.attention.sliding_window_pattern", 1024, 6, low=0)
-        windowed = [every == 0 or (i + 1) % every != 0 for i in range(layers)]
-    return ["sliding_attention" if one else "full_attention" for one in windowed]
-
-
-def _rope_scaling(file: GgufFile, arch: str, head_dim: int) -> dict[str, Any] | None:
-    factor = _rope_factor(file, arch)
-    if arch == "llama" and "rope_freqs.weight" in file.tensors:
-        if factor != 1:
-            raise NotSupported(f"{file.path.name}: RoPE is scaled twice", hint="use `--backend llamacpp`")
-        return _llama3_scaling(file, arch, head_dim)
-    return None if factor == 1 else {"rope_type": "linear", "factor": factor}
-
-
-def _rope_factor(file: GgufFile, arch: str) -> float:
-    """What all frequencies are divided by; a file that does not say how it scales them does it linearly."""
-    kind = file.text(f"{arch}.rope.scaling.type", "linear")
-    key = f"{arch}.rope.scaling.factor"
-    if key not in file.metadata:
-        key = f"{arch}.rope.scale_linear"  # as older files call it
-    factor = float(f"{file.number(key, 0.0):.7g}") or 1.0
-    if kind == "none":
-        return 1.0
-    if kind != "linear" and (kind != "yarn" or factor != 1):
-        raise NotSupported(
-            f"{file.path.name}: `{arch}.rope.scaling.type` is {kind[:40]!r}, which is not supported",
-            hint="use `--backend llamacpp`",
-        )
-    if factor < 1:
-        raise NotSupported(f"{file.path.name}: `{key}` is {factor:g}, below 1", hint="use `--backend llamacpp`")
-    return factor
-
-
-def _llama3_scaling(file: GgufFile, arch: str, head_dim: int) -> dict[str, Any]:
-    """Llama 3.x stores the result of its scaling, a divisor per frequency; find the settings that give it."""
-    if file.tensors["rope_freqs.weight"].shape != (head_dim // 2,):
-        raise file.error("`rope_freqs.weight` has the wrong shape")
-    divisors = file.dequantize("rope_freqs.weight").astype(np.float64)
-    factor, low, high, original = float(divisors.max()), 1.0, 4.0, 8192
-    inverse = file.number(f"{arch}.rope.freq_base", 10000.0) ** (-np.arange(0, head_dim, 2) / head_dim)
-    turns = original * inverse / (2 * np.pi)
-    smooth = np.clip((turns - low) / (high - low), 0, 1)
-    expected = 1 / ((1 - smooth) / factor + smooth)
-    if not np.allclose(divisors, expected, rtol=1e-3):
-        raise NotSupported(f"{file.path.name}: its RoPE factors are not Llama 3's", hint="use `--backend llamacpp`")
+def _gemma2(file: GgufFile, arch: str, config: Config) -> Config:
+    layers, heads = config["num_hidden_layers"], config["num_attention_heads"]
+    # Of all Gemma 2 models only 27B (46 layers) scales its queries by hidden / heads; the file does not say.
     return {
-        "rope_type": "llama3",
-        "factor": round(factor, 4),
-        "low_freq_factor": low,
-        "high_freq_factor": high,
-        "original_max_position_embeddings": original,
+        "query_pre_attn_scalar": config["hidden_size"] // heads if layers == 46 else config["head_dim"],
+        "sliding_window": bounded(file, f"{arch}.attention.sliding_window", 1 << 26, 4096),
+        "layer_types": windowed_layers(file, arch, layers, 2),
+        "attn_logit_softcapping": _cap(file, f"{arch}.attn_logit_softcapping", 50.0),
+        "final_logit_softcapping": _cap(file, f"{arch}.final_logit_softcapping", 30.0),
     }
+
+
+def _cap(file: GgufFile, key: str, default: float) -> float | None:
+    cap = number(file, key, default)
+    if cap < 0:
+        raise file.error(f"`{key}` is {cap:g}, but must not be negative")
+    return cap or None
+
+
+def _granite(file: GgufFile, arch: str, config: Config) -> Config:
+    head_scale = float(config["head_dim"] ** -0.5)
+    return {
+        "attention_multiplier": number(file, f"{arch}.attention.scale", 0.0) or head_scale,
+        "embedding_multiplier": number(file, f"{arch}.embedding_scale", 0.0) or 1.0,
+        "residual_multiplier": number(file, f"{arch}.residual_scale", 0.0) or 1.0,
+        "logits_scaling": positive(file, f"{arch}.logit_scale"),
+    }
+
+
+def _smollm3(file: GgufFile, arch: str, config: Config) -> Config:
+    return {"no_rope_layer_interval": 4, "use_sliding_window": False, "sliding_window": None}
+
+
+def _olmo3(file: GgufFile, arch: str, config: Config) -> Config:
+    base = config.pop("rope_theta")
+    full = config.pop("rope_scaling") or {"rope_type": "default"}
+    local = positive(file, f"{arch}.rope.freq_base_swa", base)
+    return {
+        "sliding_window": bounded(file, f"{arch}.attention.sliding_window", 1 << 24),
+        "layer_types": windowed_layers(file, arch, config["num_hidden_layers"], 4),
+        "rope_parameters": {
+            "full_attention": {"rope_theta": base, **full},
+            "sliding_attention": {"rope_theta": local, "rope_type": "default"},
+        },
+    }
+
+
+def _phi3(file: GgufFile, arch: str, config: Config) -> Config:
+    window = bounded(file, f"{arch}.attention.sliding_window", 1 << 26, 0, low=0)
+    scaling = dict(config["rope_scaling"] or {})
+    original = scaling.pop("original_max_position_embeddings", config["max_position_embeddings"])
+    return {
+        "sliding_window": window if 0 < window < config["max_position_embeddings"] else None,
+        "original_max_position_embeddings": original,
+        "rope_scaling": scaling or None,
+    }
+
+
+def _exaone4(file: GgufFile, arch: str, config: Config) -> Config:
+    layers = config["num_hidden_layers"]
+    window = bounded(file, f"{arch}.attention.sliding_window", 1 << 24, 4096 if layers == 64 else 0, low=0)
+    types = windowed_layers(file, arch, layers, 4) if window else ["full_attention"] * layers
+    return {"sliding_window": window or None, "layer_types": types}
+
+
+def _cohere2(file: GgufFile, arch: str, config: Config) -> Config:
+    return {
+        "sliding_window": bounded(file, f"{arch}.attention.sliding_window", 1 << 24),
+        "layer_types": windowed_layers(file, arch, config["num_hidden_layers"], 4),
+        "logit_scale": number(file, f"{arch}.logit_scale") or 1.0,
+    }
+
+
+def _ministral3(file: GgufFile, arch: str, config: Config) -> Config:
+    original = bounded(file, f"{arch}.rope.scaling.original_context_length", 1 << 24, config["max_position_embeddings"])
+    growth = number(file, f"{arch}.attention.temperature_scale", 0.0)
+    scaling = config.pop("rope_scaling") or {"rope_type": "default", "original_max_position_embeddings": original}
+    theta = config.pop("rope_theta")
+    return {
+        "sliding_window": None,
+        "rope_parameters": {"rope_theta": theta, **scaling, "llama_4_scaling_beta": growth},
+    }
+
+
+def _experts(file: GgufFile, arch: str) -> tuple[int, int]:
+    """How many experts there are, and how many a row goes to."""
+    count = bounded(file, f"{arch}.expert_count", MOST_EXPERTS)
+    if 3 * count * bounded(file, f"{arch}.block_count", 1024) > MOST_MATRICES:
+        raise file.error(f"`{arch}.expert_count` is {count}, more than is believable")
+    return count, bounded(file, f"{arch}.expert_used_count", count)
+
+
+def _qwen_moe(file: GgufFile, arch: str, config: Config) -> Config:
+    count, used = _experts(file, arch)
+    inner = bounded(file, f"{arch}.expert_feed_forward_length", 1 << 20, 0, low=0)
+    found: Config = {
+        "num_experts": count,
+        "num_experts_per_tok": used,
+        "moe_intermediate_size": inner or max(1, config["intermediate_size"] // used),
+        "norm_topk_prob": arch == "qwen3moe",
+        "decoder_sparse_step": 1,
+        "mlp_only_layers": [],
+        "use_sliding_window": False,
+    }
+    if arch == "qwen2moe":
+        shared = bounded(file, f"{arch}.expert_shared_feed_forward_length", 1 << 20, 0, low=0)
+        found["shared_expert_intermediate_size"] = shared or config["intermediate_size"]
+    return found
+
+
+def _mixtral(file: GgufFile, arch: str, config: Config) -> Config:
+    count, used = _experts(file, arch)
+    inner = bounded(file, f"{arch}.expert_feed_forward_length", 1 << 20, config["intermediate_size"])
+    if inner != config["intermediate_size"]:
+        raise refused(file, f"`{arch}.expert_feed_forward_length` is not `{arch}.feed_forward_length`")
+    return {"num_local_experts": count, "num_experts_per_tok": used, "sliding_window": None}
+
+
+def _lfm2(file: GgufFile, arch: str, config: Config) -> Config:
+    return {
+        "layer_types": config.get("layer_types", ["full_attention"] * config["num_hidden_layers"]),
+        "conv_L_cache": bounded(file, f"{arch}.shortconv.l_cache", 16, low=2),
+        "conv_bias": False,
+        "block_auto_adjust_ff_dim": False,
+    }
+
+
+def _none(name: str, value: Any) -> Callable[[GgufFile, str, Config], Config]:
+    return lambda file, arch, config: {name: value}
+
+
+_MORE: dict[str, Callable[[GgufFile, str, Config], Config]] = {
+    "gemma3_text": _gemma3,
+    "gemma2": _gemma2,
+    "granite": _granite,
+    "smollm3": _smollm3,
+    "olmo3": _olmo3,
+    "phi3": _phi3,
+    "exaone4": _exaone4,
+    "cohere2": _cohere2,
+    "ministral3": _ministral3,
+    "mistral": _none("sliding_window", None),
+    "qwen2_moe": _qwen_moe,
+    "qwen3_moe": _qwen_moe,
+    "mixtral": _mixtral,
+    "lfm2": _lfm2,
+    "ernie4_5": _none("use_bias", False),
+    "starcoder2": lambda file, arch, config: {"use_bias": True, "sliding_window": None},
+    "seed_oss": _none("attention_out_bias", False),
+    "glm4": lambda file, arch, config: {"partial_rotary_factor": config.get("partial_rotary_factor", 1.0)},
+}
+"""What config.json of a type says beyond what all say."""
+
+
+def widths_of(config: Config) -> Widths:
+    """The shapes' numbers of a config.json that was made here."""
+    types = config.get("layer_types") or ()
+    return Widths(
+        hidden=config["hidden_size"],
+        inner=config["intermediate_size"],
+        vocab=config["vocab_size"],
+        layers=config["num_hidden_layers"],
+        heads=config["num_attention_heads"],
+        kv_heads=config["num_key_value_heads"],
+        head_dim=config["head_dim"],
+        tied=config["tie_word_embeddings"],
+        experts=config.get("num_experts", config.get("num_local_experts", 0)),
+        expert_inner=config.get("moe_intermediate_size", config["intermediate_size"]),
+        shared_inner=config.get("shared_expert_intermediate_size", 0),
+        conv_length=config.get("conv_L_cache", 0),
+        conv_layers=tuple(one == "conv" for one in types) if "conv" in types else (),
+    )
 
 
 def _rows(file: GgufFile, name: str) -> int:
@@ -257,48 +338,15 @@ def _rows(file: GgufFile, name: str) -> int:
     return tensor.shape[0]
 
 
-def _tensors(file: GgufFile, arch: str, config: dict[str, Any]) -> tuple[Renamed, ...]:
-    hidden, vocab, inner = config["hidden_size"], config["vocab_size"], config["intermediate_size"]
-    q = config["num_attention_heads"] * config["head_dim"]
-    kv = config["num_key_value_heads"] * config["head_dim"]
-    shapes = {
-        "norm": (hidden,),
-        "head": (config["head_dim"],),
-        "q": (q, hidden),
-        "kv": (kv, hidden),
-        "o": (hidden, q),
-        "up": (inner, hidden),
-        "down": (hidden, inner),
-        "q_bias": (q,),
-        "kv_bias": (kv,),
-        "table": (vocab, hidden),
-    }
-    needed = ("attn_q.bias", "attn_k.bias", "attn_v.bias") if arch == "qwen2" else ()
-    biases = {key: value for key, value in _BIASES.items() if key in needed or f"blk.0.{key}" in file.tensors}
-    names = _OF_ARCHITECTURE[arch] | biases
-    wanted = [("token_embd.weight", "model.embed_tokens.weight", "table")]
-    for layer in range(config["num_hidden_layers"]):
-        wanted += [(f"blk.{layer}.{key}", f"model.layers.{layer}.{name}", kind) for key, (name, kind) in names.items()]
-    wanted.append(("output_norm.weight", "model.norm.weight", "norm"))
-    if not config["tie_word_embeddings"]:
-        wanted.append(("output.weight", "lm_head.weight", "table"))
-    return tuple(_renamed(file, arch, config, one, shapes[one[2]]) for one in wanted)
-
-
-def _renamed(
-    file: GgufFile, arch: str, config: dict[str, Any], wanted: tuple[str, str, str], shape: tuple[int, ...]
-) -> Renamed:
-    source, name, kind = wanted
-    tensor = file.tensors.get(source)
-    if tensor is None or tensor.shape != shape:
-        what = "is missing" if tensor is None else f"has the shape {list(tensor.shape)}"
-        raise Corrupt(
-            f"{file.path}: tensor `{source}` {what}; the metadata asks for {list(shape)}",
-            hint="download the file again, or another file of the model",
-        )
-    heads = 0
-    if arch == "llama" and kind in ("q", "q_bias"):
-        heads = config["num_attention_heads"]
-    elif arch == "llama" and "attn_k" in source:
-        heads = config["num_key_value_heads"]
-    return Renamed(source, name, shape, heads, minus_one=arch == "gemma3" and kind in ("norm", "head"))
+def _tensors(file: GgufFile, form: Form, config: Config) -> tuple[Renamed, ...]:
+    found = []
+    for one in renamed(form, widths_of(config), lambda source, _: source in file.tensors):
+        tensor = file.tensors.get(one.source)
+        if tensor is None or tensor.shape != one.file_shape:
+            what = "is missing" if tensor is None else f"has the shape {list(tensor.shape)}"
+            raise Corrupt(
+                f"{file.path}: tensor `{one.source}` {what}; the metadata asks for {list(one.file_shape)}",
+                hint="download the file again, or another file of the model",
+            )
+        found.append(one)
+    return tuple(found)

@@ -12,7 +12,8 @@ from localinfer.errors import Corrupt, UsageError
 from localinfer.formats.bf16 import to_bf16
 from localinfer.formats.durable import write_bytes, write_failed, write_json
 from localinfer.formats.gguf import GgufFile
-from localinfer.formats.gguf_config import Plan, Renamed, plan_import
+from localinfer.formats.gguf_config import Plan, plan_import
+from localinfer.formats.gguf_tensors import Renamed
 from localinfer.formats.gguf_tokenizer import GgufTokenizer, read_gguf_tokenizer
 from localinfer.formats.layout import INDEX, SINGLE
 from localinfer.formats.safetensors import write_safetensors
@@ -91,7 +92,8 @@ def import_gguf(
 
 def values_of(file: GgufFile, tensor: Renamed) -> NDArray[np.float32]:
     """The tensor as the original has it, float32. Raises `Corrupt` for NaN and infinity."""
-    values = file.dequantize(tensor.source)
+    raw = file.raw(tensor.source, tensor.first, tensor.first + tensor.rows)
+    values = file.dequantized(tensor.source, raw).reshape(tensor.shape)
     if not np.isfinite(values).all():
         raise not_finite(file, tensor)
     if tensor.minus_one:

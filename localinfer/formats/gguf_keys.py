@@ -8,26 +8,21 @@ from typing import Any
 
 from localinfer.errors import NotSupported
 from localinfer.formats.gguf import GgufFile
+from localinfer.formats.gguf_forms import Form
 
 _READ = {
     *("embedding_length", "feed_forward_length", "block_count", "context_length"),
     *(f"attention.{name}" for name in ("head_count", "head_count_kv", "key_length", "value_length")),
-    *("attention.layer_norm_rms_epsilon", "rope.dimension_count", "rope.freq_base", "rope.scale_linear"),
-    *("rope.scaling.type", "rope.scaling.factor"),
+    *("rope.dimension_count", "rope.freq_base", "rope.scale_linear", "rope.scaling.type", "rope.scaling.factor"),
 }
-_READ_OF = {
-    "gemma3": {
-        *("attention.sliding_window", "attention.sliding_window_pattern", "rope.freq_base_swa"),
-        *("attention.key_length_swa", "attention.value_length_swa", "rope.dimension_count_swa"),
-        "final_logit_softcapping",
-    }
-}
+_READ_WHEN = {"yarn": {"rope.scaling.attn_factor"}, "longrope": {"rope.scaling.attn_factor"}}
+"""By how RoPE is scaled."""
 _WITHOUT_EFFECT = {
-    *("vocab_size", "tensor_data_layout", "attention.layer_norm_epsilon"),
+    *("vocab_size", "tensor_data_layout", "attention.layer_norm_epsilon", "attention.layer_norm_rms_epsilon"),
     *("rope.scaling.finetuned", "rope.scaling.original_context_length"),
     *(f"rope.scaling.yarn_{name}" for name in ("log_multiplier", "beta_fast", "beta_slow", "attn_factor")),
 }
-"""What plays no part in these architectures, or only with a scaling that is refused."""
+"""What is read where it plays a part: the norm's other epsilon does not, nor YaRN's numbers without YaRN."""
 _NEUTRAL: dict[str, tuple[Any, ...]] = {
     "attention.causal": (True,),
     "attention.max_alibi_bias": (0,),
@@ -49,30 +44,32 @@ _NEUTRAL: dict[str, tuple[Any, ...]] = {
     "expert_group_count": (0,),
     "expert_group_used_count": (0,),
     "expert_feed_forward_length": (0,),
+    "expert_gating_func": (0, 1),
+    "expert_weights_scale": (0, 1),
     "expert_shared_feed_forward_length": (0,),
     "leading_dense_block_count": (0,),
     "nextn_predict_layers": (0,),
     "pooling_type": (0,),
     "rope.scaling.alpha": (0,),
     "rope.scaling.attn_factor": (1,),
-    "rope.scaling.yarn_ext_factor": (0, -1),
     "use_parallel_residual": (False,),
 }
 """Values that mean what a file without the key means."""
-_ACTIVATIONS = {"gemma3": ("gelu_pytorch_tanh", "gelu_tanh", "gelu")}
+_GELU = ("gelu_pytorch_tanh", "gelu_tanh", "gelu")
 _SILU = ("silu", "swish", "swiglu")
 
 
-def refuse_keys(file: GgufFile, arch: str, head_dim: int, context: int) -> None:
-    """Raise `NotSupported`, naming the first key of `arch` that would change the result and is not known here."""
+def refuse_keys(file: GgufFile, form: Form, head_dim: int, context: int, scaling: str) -> None:
+    """Raise `NotSupported`, naming the first key that would change the result and is not known here. `scaling`: how
+    RoPE is scaled."""
     if (kind := file.metadata.get("general.type", "model")) != "model":
         raise NotSupported(
             f"{file.path.name}: holds a {str(kind)[:40]!r}, not a model", hint="give the model's own file"
         )
-    known = _READ | _READ_OF.get(arch, set()) | _WITHOUT_EFFECT
+    known = _READ | form.reads | _READ_WHEN.get(scaling, set()) | (_WITHOUT_EFFECT - form.neutral.keys())
     for key, value in file.metadata.items():
-        name = key.removeprefix(f"{arch}.")
-        if name == key or name in known or _is_neutral(arch, name, value, head_dim, context):
+        name = key.removeprefix(f"{form.arch}.")
+        if name == key or name in known or _is_neutral(form, name, value, head_dim, context, scaling):
             continue
         shown = str(value)[:40] if not isinstance(value, list) else f"a list of {len(value)}"
         raise NotSupported(
@@ -81,13 +78,16 @@ def refuse_keys(file: GgufFile, arch: str, head_dim: int, context: int) -> None:
         )
 
 
-def _is_neutral(arch: str, name: str, value: Any, head_dim: int, context: int) -> bool:
+def _is_neutral(form: Form, name: str, value: Any, head_dim: int, context: int, scaling: str) -> bool:
     if name == "attention.scale":
         return type(value) is float and (value == 0 or abs(value * head_dim**0.5 - 1) < 1e-5)
     if name == "attention.sliding_window" and type(value) is int and value >= context:
         return True
     if name == "hidden_activation":
-        return value in _ACTIVATIONS.get(arch, _SILU)
+        return value in (_SILU if form.activation[1] == "silu" else _GELU)
+    if name == "rope.scaling.yarn_ext_factor":
+        return value in ((1, -1) if scaling == "yarn" else (0, -1))
+    neutral = {**_NEUTRAL, **form.neutral}
     if isinstance(value, list):
-        return name in _NEUTRAL and bool(value) and all(item in _NEUTRAL[name] for item in value)
-    return name in _NEUTRAL and value in _NEUTRAL[name]
+        return name in neutral and bool(value) and all(item in neutral[name] for item in value)
+    return name in neutral and value in neutral[name]

@@ -21,7 +21,7 @@ from localinfer.formats.safetensors import write_safetensors
 from localinfer.graph.ops import Linear
 from localinfer.graph.stored import IntLinear, require_finite
 from localinfer.graph.weights import Checkpoint
-from localinfer.quantize.export_names import describe, head_rows, names_of
+from localinfer.quantize.export_names import Stacked, describe, head_rows, tensors_of
 from localinfer.quantize.origin import copied
 from localinfer.quantize.plan import TABLES
 from localinfer.quantize.scales import round_rows
@@ -47,17 +47,22 @@ def export_gguf(source: Path, dest: Path, kind: GgufType | None = None, on_progr
     chosen = kind or _HELD[widest]
     if widest != 16 and _BITS[chosen] < widest:
         raise UsageError(f"weights of {widest} bits do not fit into {chosen}", hint="export the original, or as Q8_0")
-    arch, metadata = describe(checkpoint)
+    form, metadata = describe(checkpoint)
     metadata |= {"general.file_type": _FILE_TYPES[chosen], "general.quantization_version": 2}
     metadata |= tokenizer_metadata(source, checkpoint.spec.vocab_size)
-    names = names_of(arch, checkpoint)
-    tensors = [_matrix(checkpoint, linear, arch, names, chosen) for linear in checkpoint.graph.linears()]
+    linears = {f"{linear.name}.weight": linear for linear in checkpoint.graph.linears()}
     offsets = {f"{norm.name}.weight": norm.offset for norm in checkpoint.graph.norms()}
-    for name, shape in checkpoint.graph.vectors():
-        make = partial(_vector, checkpoint, name, offsets.get(name, 0.0), head_rows(arch, checkpoint, name))
-        tensors.append(Written(names[name], shape, "F32", make))
-    if (divisors := metadata.pop("rope_freqs", None)) is not None:
-        tensors.append(Written("rope_freqs.weight", divisors.shape, "F32", lambda: divisors))
+    tensors = []
+    for one in tensors_of(form, checkpoint):
+        matrices = [linears[part] for part in one.parts if part in linears]
+        if matrices:
+            tensors.append(_matrix(checkpoint, one, matrices, chosen))
+        else:
+            make = partial(_vector, checkpoint, one, offsets.get(one.parts[0], 0.0))
+            tensors.append(Written(one.first.source, one.shape, "F32", make))
+    for name in [key for key in metadata if key.endswith(".weight")]:
+        factors = metadata.pop(name)
+        tensors.append(Written(name, factors.shape, "F32", partial(np.asarray, factors)))
     total, done = sum(one.nbytes for one in tensors), 0
 
     def advance(count: int) -> None:
@@ -66,7 +71,7 @@ def export_gguf(source: Path, dest: Path, kind: GgufType | None = None, on_progr
         if on_progress is not None:
             on_progress(done, total)
 
-    write_gguf(dest, arch, metadata, tensors, advance)
+    write_gguf(dest, form.arch, metadata, tensors, advance)
     return chosen
 
 
@@ -77,17 +82,27 @@ def _must_be_new(dest: Path) -> None:
         raise UsageError(f"{dest.parent}: no such folder", hint="make it first, or choose another place")
 
 
-def _matrix(checkpoint: Checkpoint, linear: Linear, arch: str, names: dict[str, str], chosen: GgufType) -> Written:
-    kind = "Q8_0" if chosen == "Q4_0" and linear.name in TABLES else chosen
-    if linear.cols % BLOCK:
+def _matrix(checkpoint: Checkpoint, one: Stacked, linears: list[Linear], chosen: GgufType) -> Written:
+    """One tensor of one or more matrices, one below the other; a group of experts has a third axis."""
+    kind: str = "Q8_0" if chosen == "Q4_0" and linears[0].name in TABLES else chosen
+    if one.first.is_float:
+        kind = "F32"
+    elif linears[0].cols % BLOCK:
         kind = "F16"  # rows of no whole blocks
-    order = head_rows(arch, checkpoint, f"{linear.name}.weight")
-    make = partial(_weights, checkpoint, linear, kind, order)
-    return Written(names[f"{linear.name}.weight"], (linear.rows, linear.cols), kind, make)
+    order = head_rows(one.first)
+
+    def make() -> NDArray[Any]:
+        parts = [_weights(checkpoint, linear, kind, order) for linear in linears]
+        rows = parts[0] if len(parts) == 1 else np.concatenate(parts)
+        return rows.reshape(*one.shape[:-1], -1)
+
+    return Written(one.first.source, one.shape, kind, make)
 
 
 def _weights(checkpoint: Checkpoint, linear: Linear, kind: str, order: NDArray[np.intp] | None) -> NDArray[Any]:
     rows = slice(None) if order is None else order
+    if kind == "F32":
+        return checkpoint.matrix(linear.name)[rows]
     if kind == "F16":
         with np.errstate(over="ignore"):
             halves = checkpoint.matrix(linear.name)[rows].astype(np.float16)
@@ -101,9 +116,11 @@ def _weights(checkpoint: Checkpoint, linear: Linear, kind: str, order: NDArray[n
     return blocks_of(kind, np.ascontiguousarray(values[rows]), stored.scales[rows])
 
 
-def _vector(checkpoint: Checkpoint, name: str, offset: float, order: NDArray[np.intp] | None) -> NDArray[np.float32]:
-    values = checkpoint.vector(name) + np.float32(offset)
-    return values if order is None else values[order]
+def _vector(checkpoint: Checkpoint, one: Stacked, offset: float) -> NDArray[np.float32]:
+    order = head_rows(one.first)
+    values = checkpoint.vector(one.parts[0]) + np.float32(offset)
+    values = values if order is None else values[order]
+    return values.reshape(one.shape)
 
 
 def export_gptq(source: Path, dest: Path, on_progress: OnProgress | None = None) -> tuple[int, int]:

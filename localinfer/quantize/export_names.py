@@ -1,39 +1,50 @@
 """What a GGUF file says of a graph: its architecture's keys, its tensors' names, and the order of its rows."""
 
+from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from localinfer.errors import NotSupported
-from localinfer.formats.gguf_config import MODEL_TYPES, gguf_names
+from localinfer.formats.gguf_forms import FORMS, Form
+from localinfer.formats.gguf_tensors import Renamed, Widths, renamed
 from localinfer.graph.families.gemma3_text import to_bfloat16
-from localinfer.graph.rope import Rope
+from localinfer.graph.registry import family_for
+from localinfer.graph.spec import ModelSpec
 from localinfer.graph.weights import Checkpoint
+from localinfer.quantize.export_rope import cannot, describe_rope
 
-_ARCHITECTURES = {ours: arch for arch, ours in MODEL_TYPES.items()} | {"mistral": "llama"}
-_ROTATED = "llama"
-"""The architecture whose q and k rows llama.cpp wants in another order, and that may have RoPE divisors."""
-_SLIDING = "gemma3"
-"""The architecture with sliding windows: every sixth layer has none."""
-_EVERY = 6
+_AS_LLAMA = ("mistral", "ministral")
+"""Types that are Llama's to llama.cpp, where they have no windows."""
+_SLIDING = ("gemma3_text", "gemma2", "olmo3", "exaone4", "cohere2", "phi3")
+_ROTATED_BY_WINDOW = ("cohere2", "exaone4")
+_NOT_ROTATED_EVERY = 4
 
 
-def describe(checkpoint: Checkpoint) -> tuple[str, dict[str, Any]]:
-    """The architecture, and all its keys; RoPE divisors as `rope_freqs`. Raises `NotSupported` for what has no key."""
+@dataclass(frozen=True, slots=True)
+class Stacked:
+    """One tensor of the file, and the matrices or vectors of the graph that it is made of, row after row."""
+
+    first: Renamed
+    shape: tuple[int, ...]
+    parts: tuple[str, ...]
+
+
+def form_of(spec: ModelSpec) -> Form:
+    """How llama.cpp has it. Raises `NotSupported` for a type that it does not have."""
+    form = FORMS.get("llama" if spec.model_type in _AS_LLAMA else spec.model_type)
+    if form is None:
+        raise cannot(f"a `{spec.model_type}` model")
+    return form
+
+
+def describe(checkpoint: Checkpoint) -> tuple[Form, dict[str, Any]]:
+    """The form, and all its keys; RoPE divisors and factors as arrays under the names of their tensors. Raises
+    `NotSupported` for what has no key."""
     spec = checkpoint.spec
-    arch = _ARCHITECTURES.get(spec.model_type)
-    if arch is None:
-        raise _cannot(f"a `{spec.model_type}` model")
-    scale = spec.head_dim**-0.5
-    if arch == _SLIDING and spec.layers == 62:
-        scale = (spec.hidden_size / spec.heads) ** -0.5  # the largest one has a scale of its own
-    if abs(spec.attention_scale / scale - 1) > 1e-6:
-        raise _cannot(f"an attention scale of {spec.attention_scale:g}")
-    if spec.logit_softcap and arch != _SLIDING:
-        raise _cannot("a soft cap on logits")
-    if spec.embed_scale != (to_bfloat16(spec.hidden_size**0.5) if arch == _SLIDING else 1.0):
-        raise _cannot(f"an embedding scale of {spec.embed_scale:g}")
+    form = form_of(spec)
+    _refuse(spec, form)
     values: dict[str, Any] = {
         "context_length": spec.max_context,
         "embedding_length": spec.hidden_size,
@@ -43,79 +54,155 @@ def describe(checkpoint: Checkpoint) -> tuple[str, dict[str, Any]]:
         "attention.head_count_kv": spec.kv_heads,
         "attention.key_length": spec.head_dim,
         "attention.value_length": spec.head_dim,
-        "attention.layer_norm_rms_epsilon": spec.norm_eps,
-        "rope.dimension_count": spec.head_dim,
+        form.eps[0]: spec.norm_eps,
         "vocab_size": spec.vocab_size,
     }
+    values |= _scales(spec) | _windows(spec) | _mixture(spec) | _convolution(spec)
+    found = {f"{form.arch}.{key}": value for key, value in values.items()}
+    return form, found | describe_rope(checkpoint, form)
+
+
+def _refuse(spec: ModelSpec, form: Form) -> None:
+    if form.square and spec.heads * spec.head_dim != spec.hidden_size:
+        raise cannot(f"{spec.heads} heads of {spec.head_dim} in a stream of {spec.hidden_size} ({form.arch})")
+    if form.no_head and not spec.tied:
+        raise cannot(f"a head of its own ({form.arch})")
+    scale = spec.head_dim**-0.5
+    if (spec.model_type, spec.layers) in (("gemma3_text", 62), ("gemma2", 46)):
+        scale = (spec.hidden_size // spec.heads) ** -0.5  # the largest ones have a scale of their own
+    if spec.model_type != "granite":
+        if abs(spec.attention_scale / scale - 1) > 1e-6:
+            raise cannot(f"an attention scale of {spec.attention_scale:g}")
+        if spec.residual_scale != 1.0:
+            raise cannot(f"a residual scale of {spec.residual_scale:g}")
+        if spec.logit_scale != 1.0 and spec.model_type != "cohere2":
+            raise cannot(f"a logit scale of {spec.logit_scale:g}")
+    gemma = form.plus_one
+    if spec.logit_softcap and not gemma:
+        raise cannot("a soft cap on logits")
+    if spec.model_type == "gemma2" and not (spec.logit_softcap and spec.attention_softcap):
+        raise cannot("a Gemma 2 without soft caps")
+    usual = to_bfloat16(spec.hidden_size**0.5) if gemma else 1.0
+    if spec.model_type != "granite" and spec.embed_scale != usual:
+        raise cannot(f"an embedding scale of {spec.embed_scale:g}")
+
+
+def _scales(spec: ModelSpec) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    if spec.model_type == "granite":
+        found = {
+            "attention.scale": spec.attention_scale,
+            "embedding_scale": spec.embed_scale,
+            "residual_scale": spec.residual_scale,
+            "logit_scale": 1 / spec.logit_scale,
+        }
+    if spec.model_type == "cohere2":
+        found["logit_scale"] = spec.logit_scale
     if spec.logit_softcap:
-        values["final_logit_softcapping"] = spec.logit_softcap
-    values |= _windows(arch, spec.windows)
-    found = {f"{arch}.{key}": value for key, value in values.items()}
-    full = next(rope for rope, window in zip(spec.ropes, spec.windows, strict=True) if not window)
-    found |= _rope(arch, full, checkpoint.config)
-    if arch == _SLIDING:
-        local = next((rope for rope, window in zip(spec.ropes, spec.windows, strict=True) if window), full)
-        base, factor = _uniform(local)
-        if factor != 1.0:
-            raise _cannot("RoPE scaling in sliding layers")
-        found[f"{arch}.rope.freq_base_swa"] = base
-    return arch, found
+        found["final_logit_softcapping"] = spec.logit_softcap
+    if spec.attention_softcap:
+        found["attn_logit_softcapping"] = spec.attention_softcap
+    return found
 
 
-def _windows(arch: str, windows: tuple[int, ...]) -> dict[str, Any]:
-    if not any(windows) and arch != _SLIDING:
+def _windows(spec: ModelSpec) -> dict[str, Any]:
+    kind, windows = spec.model_type, spec.windows
+    if kind == "smollm3":
+        still = tuple(not any(rope.inv_freq) for rope in spec.ropes)
+        if still != tuple((i + 1) % _NOT_ROTATED_EVERY == 0 for i in range(spec.layers)):
+            raise cannot("layers that do not rotate elsewhere than at every fourth")
+    if not any(windows):
+        if kind in ("gemma2", "cohere2", "olmo3"):
+            raise cannot(f"a `{kind}` model without sliding windows")
+        return {"attention.sliding_window": 0} if kind in ("phi3", "gemma3_text") else {}
+    if kind not in _SLIDING or (kind == "exaone4" and spec.layers != 64):
+        raise cannot("sliding windows in these layers")
+    if kind in _ROTATED_BY_WINDOW and any(
+        any(rope.inv_freq) != bool(window) for rope, window in zip(spec.ropes, windows, strict=True)
+    ):
+        raise cannot("layers that rotate and do not slide")
+    found: dict[str, Any] = {"attention.sliding_window": max(windows)}
+    if kind != "phi3":
+        period = next((i + 1 for i, window in enumerate(windows) if not window), spec.layers + 1)
+        if windows != tuple(max(windows) if (i + 1) % period else 0 for i in range(spec.layers)):
+            raise cannot("sliding windows in these layers")
+        found["attention.sliding_window_pattern"] = period
+    return found
+
+
+def _mixture(spec: ModelSpec) -> dict[str, Any]:
+    of = spec.mixture
+    if of is None:
         return {}
-    size = max(windows)
-    if arch != _SLIDING or any(w != (size if (i + 1) % _EVERY else 0) for i, w in enumerate(windows)):
-        raise _cannot("sliding windows in these layers")
-    return {"attention.sliding_window": size}
+    if not all(of.layers) or of.renormalise != (spec.model_type != "qwen2_moe"):
+        raise cannot("a mixture of this kind")
+    found = {"expert_count": of.experts, "expert_used_count": of.chosen, "expert_feed_forward_length": of.inner}
+    return found | ({"expert_shared_feed_forward_length": of.shared_inner} if of.shared_inner else {})
 
 
-def _rope(arch: str, rope: Rope, config: dict[str, Any]) -> dict[str, Any]:
-    if rope.attention_factor != 1.0:
-        raise _cannot("this RoPE scaling")
-    base, factor = _uniform(rope)
-    if base:
-        scaling = {f"{arch}.rope.scaling.type": "linear", f"{arch}.rope.scaling.factor": factor}
-        return {f"{arch}.rope.freq_base": base} | (scaling if factor != 1.0 else {})
-    if arch != _ROTATED:
-        raise _cannot("RoPE scaled by frequency")
-    inner = config.get("rope_parameters") or config.get("rope_scaling") or {}
-    base = float(config.get("rope_theta") or inner.get("rope_theta", 10000.0))
-    count = len(rope.inv_freq)
-    plain = base ** (-np.arange(count) / count)
-    return {f"{arch}.rope.freq_base": base, "rope_freqs": (plain / np.array(rope.inv_freq)).astype(np.float32)}
+def _convolution(spec: ModelSpec) -> dict[str, Any]:
+    if spec.model_type != "lfm2":
+        return {}
+    heads = [0 if conv else spec.kv_heads for conv in spec.conv_layers]
+    return {"shortconv.l_cache": spec.conv_length, "attention.head_count_kv": heads}
 
 
-def _uniform(rope: Rope) -> tuple[float, float]:
-    """The base, and what all frequencies are divided by; (0, 0) where they are divided by different numbers."""
-    frequencies = np.array(rope.inv_freq)
-    count, factor = len(frequencies), 1 / frequencies[0]
-    base = float((frequencies[1] * factor) ** -count)
-    if not np.allclose(base ** (-np.arange(count) / count) / factor, frequencies, rtol=1e-6, atol=0):
-        return 0.0, 0.0
-    return float(f"{base:.7g}"), float(f"{factor:.7g}")
+def tensors_of(form: Form, checkpoint: Checkpoint) -> list[Stacked]:
+    """Every tensor of the file. Raises `NotSupported` for a tensor of the graph that has no place in it."""
+    graph, spec = checkpoint.graph, checkpoint.spec
+    left = {f"{one.name}.weight" for one in graph.linears()} | {name for name, _ in graph.vectors()}
+    by_source: dict[str, list[Renamed]] = {}
+    tied = spec.tied and not form.own_head
+    for one in renamed(form, _widths(spec, tied), lambda _, name: name in left):
+        by_source.setdefault(one.source, []).append(one)
+    found = []
+    for several in by_source.values():
+        parts = tuple(part for one in several for part in _parts(spec, one.name))
+        if spec.tied and parts == ("lm_head.weight",):
+            parts = ("model.embed_tokens.weight",)
+        found.append(Stacked(several[0], several[0].file_shape, parts))
+    named = {part for one in found for part in one.parts}
+    if missing := sorted(left - named):
+        raise cannot(f"tensor `{missing[0]}`")
+    if missing := sorted(named - left):
+        raise cannot(f"a `{spec.model_type}` model without `{missing[0]}`")
+    return found
 
 
-def names_of(arch: str, checkpoint: Checkpoint) -> dict[str, str]:
-    """The GGUF name of every tensor of the graph. Raises `NotSupported` for one that has none."""
-    names = gguf_names(arch, checkpoint.spec.layers)
-    wanted = [f"{linear.name}.weight" for linear in checkpoint.graph.linears()]
-    for name in (*wanted, *(name for name, _ in checkpoint.graph.vectors())):
-        if name not in names:
-            raise _cannot(f"tensor `{name}`")
-    return names
+def _parts(spec: ModelSpec, name: str) -> Iterator[str]:
+    """The graph's tensors that `name` holds: a directory has some of them as one."""
+    stem, _, ending = name.rpartition(".")
+    fused = family_for(spec.model_type).fused
+    whole = next((one for one in fused if stem.endswith(f".{one}")), None)
+    if whole is None:
+        yield name
+        return
+    for part in fused[whole]:
+        yield f"{stem.removesuffix(whole)}{part}.{ending}"
 
 
-def head_rows(arch: str, checkpoint: Checkpoint, name: str) -> NDArray[np.intp] | None:
+def _widths(spec: ModelSpec, tied: bool) -> Widths:
+    of = spec.mixture
+    return Widths(
+        hidden=spec.hidden_size,
+        inner=spec.intermediate_size,
+        vocab=spec.vocab_size,
+        layers=spec.layers,
+        heads=spec.heads,
+        kv_heads=spec.kv_heads,
+        head_dim=spec.head_dim,
+        tied=tied,
+        experts=of.experts if of else 0,
+        expert_inner=of.inner if of else 0,
+        shared_inner=of.shared_inner if of else 0,
+        conv_length=spec.conv_length,
+        conv_layers=spec.conv_layers,
+    )
+
+
+def head_rows(one: Renamed) -> NDArray[np.intp] | None:
     """Where the rows of q and k come from: llama.cpp turns neighbours together, not halves. None: as they are."""
-    spec = checkpoint.spec
-    heads = {"q_proj": spec.heads, "k_proj": spec.kv_heads}.get(name.split(".")[-2])
-    if arch != _ROTATED or heads is None:
+    if not one.rope_heads:
         return None
-    rows = np.arange(heads * spec.head_dim, dtype=np.intp)
-    return rows.reshape(heads, 2, -1).swapaxes(1, 2).reshape(-1)
-
-
-def _cannot(what: str) -> NotSupported:
-    return NotSupported(f"GGUF has no word for {what}", hint="keep the model in our form, or export it to gptq")
+    rows = np.arange(one.shape[0], dtype=np.intp)
+    return rows.reshape(one.rope_heads, 2, -1).swapaxes(1, 2).reshape(-1)

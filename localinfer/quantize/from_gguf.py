@@ -21,9 +21,9 @@ from localinfer.errors import Corrupt
 from localinfer.formats.compressed import pack, packed_words, quantization_config
 from localinfer.formats.gguf import GgufFile
 from localinfer.formats.gguf_blocks import BLOCK, EXACT_BITS, integers_of
-from localinfer.formats.gguf_config import Renamed
 from localinfer.formats.gguf_import import Bf16, Encoder, Stored, count, in_order, not_finite, read_plan, values_of
 from localinfer.formats.gguf_import import import_gguf as write_model
+from localinfer.formats.gguf_tensors import Renamed
 from localinfer.formats.tokenizer import Tokenizer
 from localinfer.graph.program import load_program
 from localinfer.graph.registry import read_graph
@@ -34,8 +34,9 @@ from localinfer.quantize.scales import round_rows
 OnProgress = Callable[[int, int], None]
 _FLOATS = ("F32", "F16", "BF16", "F64")
 _PIECE = 1 << 20  # weights that one task converts
-_TOGETHER = (("q_proj", "k_proj", "v_proj"), ("gate_proj", "up_proj"))
+_TOGETHER = (("q_proj", "k_proj", "v_proj"), ("gate_proj", "up_proj"), ("w1", "w3"))
 """Matrices that are loaded as one and so have one form, the widest of theirs."""
+_NUMBER = re.compile(r"(?<=\\\.)\d+(?=\\\.)")
 _TRIED = 4
 """Tokens that a new model must be able to say."""
 
@@ -98,7 +99,9 @@ class StoredBits(Encoder):
     def __init__(self, file: GgufFile, tensors: tuple[Renamed, ...]) -> None:
         self._types = {one.name: file.tensors[one.source].type for one in tensors}
         matrices = [one for one in tensors if len(one.shape) == 2]
-        self._bits = {one.name: _bits_of(self._types[one.name], one.shape[1]) for one in matrices}
+        self._bits = {
+            one.name: 16 if one.is_float else _bits_of(self._types[one.name], one.shape[1]) for one in matrices
+        }
         for one in matrices:
             names = _together(one.name)
             widest = max(self._bits[name] for name in names)
@@ -191,14 +194,15 @@ def _together(name: str) -> tuple[str, ...]:
 
 
 def _patterns(modules: dict[str, int], bits: int) -> list[str]:
-    """Patterns for the modules of one form, one for all layers where they agree."""
-    kinds = {name: re.sub(r"^.*\.layers\.\d+\.", "", name) for name in modules}
+    """Patterns for the modules of one form, one for all layers and experts where they agree."""
+    kinds = {name: _NUMBER.sub(r"\\d+", re.escape(re.sub(r"^.*\.layers\.\d+\.", "", name))) for name in modules}
     forms: dict[str, set[int]] = {}
     for name, kind in kinds.items():
         forms.setdefault(kind, set()).add(modules[name])
     chosen = [name for name, width in modules.items() if width == bits]
-    short = {kinds[name] if len(forms[kinds[name]]) == 1 else name for name in chosen}
-    return [f"re:.*{re.escape(name)}$" for name in sorted(short, key=lambda one: (one in TABLES, one))]
+    short = {kinds[name] if len(forms[kinds[name]]) == 1 else re.escape(name) for name in chosen}
+    tables = {re.escape(name) for name in TABLES}
+    return [f"re:.*{name}$" for name in sorted(short, key=lambda one: (one in tables, one))]
 
 
 Piece = tuple[NDArray[np.int32], NDArray[np.float16], float, float]
@@ -220,7 +224,7 @@ def _converted(file: GgufFile, tensor: Renamed, bits: int) -> Iterator[Piece]:
 
 def _piece(file: GgufFile, tensor: Renamed, bits: int, first: int, last: int) -> Piece:
     kind = file.tensors[tensor.source].type
-    raw = file.raw(tensor.source, first, last)
+    raw = file.raw(tensor.source, tensor.first + first, tensor.first + last)
     values = None if kind in ("Q8_0", "Q4_0") else file.dequantized(tensor.source, raw)
     if values is not None and not np.isfinite(values).all():
         raise not_finite(file, tensor)

@@ -116,9 +116,19 @@ def test_an_end_of_turn_of_another_type(cli: Cli, tmp_path: Path, kind: int) -> 
 
 
 def test_yarn(cli: Cli, tmp_path: Path) -> None:
+    source = tiny(tmp_path / "source")
+    yarn = {"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 128}
+    expected = right(source, rope_scaling=yarn)
+    assert expected != right(source)
     extra: Pairs = {"llama.rope.scaling.type": ("str", "yarn"), "llama.rope.scaling.factor": ("f32", 4.0)}
     extra |= {"llama.rope.scaling.original_context_length": ("u32", 128)}
-    refused(cli, as_file(tmp_path, tiny(tmp_path / "source"), extra), "`llama.rope.scaling.type` is 'yarn'")
+    assert answer(cli, as_file(tmp_path, source, extra))["token_ids"] == expected
+
+
+def test_half_a_yarn(cli: Cli, tmp_path: Path) -> None:
+    extra: Pairs = {"llama.rope.scaling.type": ("str", "yarn"), "llama.rope.scaling.factor": ("f32", 4.0)}
+    extra |= {"llama.rope.scaling.yarn_ext_factor": ("f32", 0.5)}
+    refused(cli, as_file(tmp_path, tiny(tmp_path / "source"), extra), "`llama.rope.scaling.yarn_ext_factor` is 0.5")
 
 
 def test_a_merge_that_makes_no_token(cli: Cli, tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from localinfer.formats.checkpoint_files import open_tensors
-from localinfer.formats.gguf_config import _BIASES, _OF_ARCHITECTURE
+from localinfer.formats.gguf_forms import FORMS
 from tests.formats.files import gguf_bytes, gguf_tensor
 
 ARCHITECTURE = {"llama": "llama", "qwen2": "qwen2", "qwen3": "qwen3", "gemma3_text": "gemma3"}
@@ -93,7 +93,9 @@ def _tensors(checkpoint: Path, arch: str) -> list[tuple[str, NDArray[np.float32]
     files = open_tensors(checkpoint)
     names = {"model.embed_tokens.weight": "token_embd.weight", "model.norm.weight": "output_norm.weight"}
     names["lm_head.weight"] = "output.weight"
-    for source, (ours, _) in (_OF_ARCHITECTURE[arch] | _BIASES).items():
+    form = next(form for form in FORMS.values() if form.arch == arch)
+    biases = {source: name for _, group in form.optional for source, name in group.items()}
+    for source, (ours, _) in ({**form.layer, **biases}).items():
         for layer in range(8):
             names[f"model.layers.{layer}.{ours}"] = f"blk.{layer}.{source}"
     return [(names[name], tensor.read()) for name, tensor in files.items()]

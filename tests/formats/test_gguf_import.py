@@ -110,6 +110,18 @@ def test_other_rope_factors_are_refused(tmp_path: Path, tiny: Path, monkeypatch:
 
 
 LINEAR = {"rope_type": "linear", "factor": 4.0}
+YARN = {
+    "rope_type": "yarn",
+    "factor": 4.0,
+    "original_max_position_embeddings": 128,
+    "beta_fast": 32.0,
+    "beta_slow": 1.0,
+}
+IN_YARN: Pairs = {
+    "llama.rope.scaling.type": ("str", "yarn"),
+    "llama.rope.scaling.factor": ("f32", 4.0),
+    "llama.rope.scaling.original_context_length": ("u32", 128),
+}
 SCALED: list[tuple[Pairs, dict[str, Any] | None]] = [
     ({"llama.rope.scaling.type": ("str", "none")}, None),
     ({"llama.rope.scaling.type": ("str", "none"), "llama.rope.scaling.factor": ("f32", 4.0)}, None),
@@ -119,6 +131,13 @@ SCALED: list[tuple[Pairs, dict[str, Any] | None]] = [
     ({"llama.rope.scaling.factor": ("f32", 4.0), "llama.rope.scale_linear": ("f32", 2.0)}, LINEAR),
     ({"llama.rope.scaling.factor": ("f32", 0.0)}, None),
     ({"llama.rope.scaling.type": ("str", "yarn"), "llama.rope.scaling.factor": ("f32", 1.0)}, None),
+    (IN_YARN, YARN),
+    (IN_YARN | {"llama.rope.scaling.yarn_beta_fast": ("f32", 16.0)}, YARN | {"beta_fast": 16.0}),
+    (
+        IN_YARN | {"llama.rope.scaling.yarn_log_multiplier": ("f32", 1.0)},
+        YARN | {"mscale": 1.0, "mscale_all_dim": 1.0},
+    ),
+    (IN_YARN | {"llama.rope.scaling.yarn_attn_factor": ("f32", 1.25)}, YARN | {"attention_factor": 1.25}),
 ]
 
 
@@ -159,10 +178,19 @@ REFUSED: dict[str, tuple[Pairs, type[LocalInferError], str]] = {
     "types too few": ({"tokenizer.ggml.token_type": ("arr", ("i32", [1, 1]))}, Corrupt, "token_type` does not match"),
     "no merges": ({"tokenizer.ggml.merges": ("str", None)}, Corrupt, r"`tokenizer\.ggml\.merges` is missing"),
     "no scores": ({"tokenizer.ggml.model": ("str", "llama")}, Corrupt, r"`tokenizer\.ggml\.scores` is missing"),
-    "yarn": (
-        {"llama.rope.scaling.type": ("str", "yarn"), "llama.rope.scaling.factor": ("f32", 4.0)},
+    "yarn squeezed": (
+        {"llama.rope.scaling.type": ("str", "yarn"), "llama.rope.scaling.factor": ("f32", 0.5)},
         NotSupported,
-        r"`llama\.rope\.scaling\.type` is 'yarn'",
+        "is 0.5, below 1",
+    ),
+    "yarn half": (
+        {
+            "llama.rope.scaling.type": ("str", "yarn"),
+            "llama.rope.scaling.factor": ("f32", 4.0),
+            "llama.rope.scaling.yarn_ext_factor": ("f32", 0.5),
+        },
+        NotSupported,
+        "yarn_ext_factor` is 0.5",
     ),
     "rope squeezed": ({"llama.rope.scaling.factor": ("f32", 0.5)}, NotSupported, "is 0.5, below 1"),
     "merge of no token": ({"tokenizer.ggml.merges": ("arr", ("str", ["a \xff"]))}, NotSupported, "is of no use"),
@@ -170,6 +198,17 @@ REFUSED: dict[str, tuple[Pairs, type[LocalInferError], str]] = {
     "eos after": ({"tokenizer.ggml.add_eos_token": ("bool", True)}, NotSupported, "add_eos_token` is True"),
     "suppressed": ({"tokenizer.ggml.suppress_tokens": ("arr", ("i32", [7]))}, NotSupported, "suppress_tokens` is"),
     "unknown tokenizer key": ({"tokenizer.ggml.nonesuch": ("bool", True)}, NotSupported, "`tokenizer.ggml.nonesuch`"),
+    "experts without a number": ({"llama.expert_count": ("u32", 8)}, Corrupt, "expert_used_count` is missing"),
+    "experts that are not there": (
+        {"llama.expert_count": ("u32", 8), "llama.expert_used_count": ("u32", 2)},
+        Corrupt,
+        r"`blk\.0\.ffn_gate_inp\.weight` is missing",
+    ),
+    "experts too many": (
+        {"llama.expert_count": ("u32", 1 << 20), "llama.expert_used_count": ("u32", 2)},
+        Corrupt,
+        r"`llama\.expert_count` is 1048576",
+    ),
     "a projector": ({"general.type": ("str", "mmproj")}, NotSupported, "holds a 'mmproj', not a model"),
 }  # fmt: skip
 
@@ -209,7 +248,7 @@ def test_keys_that_say_nothing_new(tmp_path: Path, tiny: Path) -> None:
 
 KEYS: Pairs = {
     "attention.causal": ("bool", False),
-    "expert_count": ("u32", 8),
+    "expert_shared_count": ("u32", 1),
     "logit_scale": ("f32", 0.5),
     "embedding_scale": ("f32", 12.0),
     "residual_scale": ("f32", 0.22),

@@ -1,0 +1,331 @@
+"""What GGUF files call the tensors of each model type, and what llama.cpp's converter changes in them.
+
+Sources: the tensor names of the `gguf` package, and llama.cpp's converter and loaders. The converter reorders the rows
+of q and k of some architectures for its own RoPE, adds 1 to Gemma's norm weights, and stacks the matrices of experts.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+Names = Mapping[str, tuple[str, str]]
+"""Tensors of a layer: GGUF name → name in a Hugging Face directory (`{}`: the number of an expert), and kind."""
+
+_ATTENTION: Names = {
+    "attn_q.weight": ("self_attn.q_proj.weight", "q"),
+    "attn_k.weight": ("self_attn.k_proj.weight", "k"),
+    "attn_v.weight": ("self_attn.v_proj.weight", "kv"),
+    "attn_output.weight": ("self_attn.o_proj.weight", "o"),
+}
+_MLP: Names = {
+    "ffn_gate.weight": ("mlp.gate_proj.weight", "up"),
+    "ffn_up.weight": ("mlp.up_proj.weight", "up"),
+    "ffn_down.weight": ("mlp.down_proj.weight", "down"),
+}
+_NORMS: Names = {
+    "attn_norm.weight": ("input_layernorm.weight", "norm"),
+    "ffn_norm.weight": ("post_attention_layernorm.weight", "norm"),
+}
+_AFTER: Names = {
+    "post_attention_norm.weight": ("post_attention_layernorm.weight", "norm"),
+    "post_ffw_norm.weight": ("post_feedforward_layernorm.weight", "norm"),
+}
+_GEMMA_NORMS: Names = {
+    "attn_norm.weight": ("input_layernorm.weight", "norm"),
+    **_AFTER,
+    "ffn_norm.weight": ("pre_feedforward_layernorm.weight", "norm"),
+}
+_HEAD_NORMS: Names = {
+    "attn_q_norm.weight": ("self_attn.q_norm.weight", "head"),
+    "attn_k_norm.weight": ("self_attn.k_norm.weight", "head"),
+}
+_WIDE_NORMS: Names = {
+    "attn_q_norm.weight": ("self_attn.q_norm.weight", "q_norm"),
+    "attn_k_norm.weight": ("self_attn.k_norm.weight", "k_norm"),
+}
+_QKV_BIAS: Names = {
+    "attn_q.bias": ("self_attn.q_proj.bias", "q_bias"),
+    "attn_k.bias": ("self_attn.k_proj.bias", "k_bias"),
+    "attn_v.bias": ("self_attn.v_proj.bias", "kv_bias"),
+}
+_O_BIAS: Names = {"attn_output.bias": ("self_attn.o_proj.bias", "bias")}
+_MLP_BIAS: Names = {
+    "ffn_gate.bias": ("mlp.gate_proj.bias", "up_bias"),
+    "ffn_up.bias": ("mlp.up_proj.bias", "up_bias"),
+    "ffn_down.bias": ("mlp.down_proj.bias", "bias"),
+}
+_LLAMA: Names = {**_NORMS, **_ATTENTION, **_MLP}
+_STARCODER2: Names = {
+    **_NORMS,
+    **_ATTENTION,
+    **_QKV_BIAS,
+    **_O_BIAS,
+    "attn_norm.bias": ("input_layernorm.bias", "norm"),
+    "ffn_norm.bias": ("post_attention_layernorm.bias", "norm"),
+    "ffn_up.weight": ("mlp.c_fc.weight", "up"),
+    "ffn_up.bias": ("mlp.c_fc.bias", "up_bias"),
+    "ffn_down.weight": ("mlp.c_proj.weight", "down"),
+    "ffn_down.bias": ("mlp.c_proj.bias", "bias"),
+}
+_GATE_UP: Names = {
+    "ffn_up.weight": ("mlp.gate_up_proj.weight", "gate_up"),
+    "ffn_down.weight": ("mlp.down_proj.weight", "down"),
+}
+_GLM4: Names = {
+    **_NORMS,
+    **_ATTENTION,
+    **_GATE_UP,
+    "post_attention_norm.weight": ("post_self_attn_layernorm.weight", "norm"),
+    "post_ffw_norm.weight": ("post_mlp_layernorm.weight", "norm"),
+}
+_PHI3: Names = {
+    **_NORMS,
+    "attn_qkv.weight": ("self_attn.qkv_proj.weight", "qkv"),
+    "attn_output.weight": ("self_attn.o_proj.weight", "o"),
+    **_GATE_UP,
+}
+_EXPERTS: Names = {
+    "ffn_gate_inp.weight": ("mlp.gate.weight", "router"),
+    "ffn_gate_exps.weight": ("mlp.experts.{}.gate_proj.weight", "experts_up"),
+    "ffn_up_exps.weight": ("mlp.experts.{}.up_proj.weight", "experts_up"),
+    "ffn_down_exps.weight": ("mlp.experts.{}.down_proj.weight", "experts_down"),
+}
+_SHARED: Names = {
+    "ffn_gate_inp_shexp.weight": ("mlp.shared_expert_gate.weight", "shared_gate"),
+    "ffn_gate_shexp.weight": ("mlp.shared_expert.gate_proj.weight", "shared_up"),
+    "ffn_up_shexp.weight": ("mlp.shared_expert.up_proj.weight", "shared_up"),
+    "ffn_down_shexp.weight": ("mlp.shared_expert.down_proj.weight", "shared_down"),
+}
+_MIXTRAL: Names = {
+    **_NORMS,
+    **_ATTENTION,
+    "ffn_gate_inp.weight": ("block_sparse_moe.gate.weight", "router"),
+    "ffn_gate_exps.weight": ("block_sparse_moe.experts.{}.w1.weight", "experts_up"),
+    "ffn_up_exps.weight": ("block_sparse_moe.experts.{}.w3.weight", "experts_up"),
+    "ffn_down_exps.weight": ("block_sparse_moe.experts.{}.w2.weight", "experts_down"),
+}
+_LFM2: Names = {
+    "attn_norm.weight": ("operator_norm.weight", "norm"),
+    "ffn_norm.weight": ("ffn_norm.weight", "norm"),
+    **_ATTENTION,
+    "attn_output.weight": ("self_attn.out_proj.weight", "o"),
+    "attn_q_norm.weight": ("self_attn.q_layernorm.weight", "head"),
+    "attn_k_norm.weight": ("self_attn.k_layernorm.weight", "head"),
+    "ffn_gate.weight": ("feed_forward.w1.weight", "up"),
+    "ffn_up.weight": ("feed_forward.w3.weight", "up"),
+    "ffn_down.weight": ("feed_forward.w2.weight", "down"),
+}
+_LFM2_CONV: Names = {
+    "shortconv.in_proj.weight": ("conv.in_proj.weight", "conv_in"),
+    "shortconv.conv.weight": ("conv.conv.weight", "conv"),
+    "shortconv.out_proj.weight": ("conv.out_proj.weight", "conv_out"),
+}
+_NORM = ("output_norm.weight", "model.norm.weight", "norm")
+_EXPERT_KEYS = frozenset(("expert_count", "expert_used_count", "expert_feed_forward_length"))
+_WINDOW_KEYS = frozenset(("attention.sliding_window", "attention.sliding_window_pattern"))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Form:
+    """How llama.cpp has one model type. `arch` is its name for it, which several types may share."""
+
+    arch: str
+    class_name: str
+    layer: Names = field(default_factory=lambda: _LLAMA)
+    conv: Names = field(default_factory=dict)
+    """Of layers with a convolution instead of attention."""
+    optional: tuple[tuple[str, Names], ...] = ()
+    """Fields of config.json, and the biases that are there, all of them, where it is true."""
+    final: tuple[tuple[str, str, str], ...] = (_NORM,)
+    rotated: bool = False
+    """llama.cpp turns neighbours together, the original halves: the rows of q and k are in another order."""
+    plus_one: bool = False
+    """Norm weights are stored with 1 added."""
+    eps: tuple[str, str] = ("attention.layer_norm_rms_epsilon", "rms_norm_eps")
+    """The metadata key, and the field of config.json."""
+    activation: tuple[str, str] = ("hidden_act", "silu")
+    own_head: bool = False
+    """llama.cpp wants `output.weight` even where it is the embedding."""
+    no_head: bool = False
+    """llama.cpp knows no head but the embedding."""
+    square: bool = False
+    """llama.cpp wants heads that are together as wide as the stream."""
+    divisors: bool = False
+    """`rope_freqs.weight` is read."""
+    partial: bool = False
+    """A part of each head may be turned."""
+    reads: frozenset[str] = frozenset()
+    """Metadata keys of its own."""
+    neutral: Mapping[str, tuple[Any, ...]] = field(default_factory=dict)
+    """Values of keys that mean what llama.cpp does without asking."""
+
+
+FORMS: dict[str, Form] = {
+    "llama": Form(
+        arch="llama",
+        class_name="LlamaForCausalLM",
+        optional=(("attention_bias", {**_QKV_BIAS, **_O_BIAS}), ("mlp_bias", _MLP_BIAS)),
+        rotated=True,
+        divisors=True,
+    ),
+    "mixtral": Form(
+        arch="llama",
+        class_name="MixtralForCausalLM",
+        layer=_MIXTRAL,
+        rotated=True,
+        reads=_EXPERT_KEYS,
+        neutral={"expert_weights_norm": (True,)},
+    ),
+    "qwen2": Form(arch="qwen2", class_name="Qwen2ForCausalLM", layer={**_LLAMA, **_QKV_BIAS}),
+    "qwen3": Form(
+        arch="qwen3",
+        class_name="Qwen3ForCausalLM",
+        layer={**_LLAMA, **_HEAD_NORMS},
+    ),
+    "qwen2_moe": Form(
+        arch="qwen2moe",
+        class_name="Qwen2MoeForCausalLM",
+        layer={**_NORMS, **_ATTENTION, **_EXPERTS, **_SHARED},
+        optional=(("qkv_bias", _QKV_BIAS),),
+        own_head=True,
+        square=True,
+        reads=_EXPERT_KEYS | {"expert_shared_feed_forward_length"},
+        neutral={"expert_weights_norm": (False,)},
+    ),
+    "qwen3_moe": Form(
+        arch="qwen3moe",
+        class_name="Qwen3MoeForCausalLM",
+        layer={**_NORMS, **_ATTENTION, **_HEAD_NORMS, **_EXPERTS},
+        reads=_EXPERT_KEYS,
+        neutral={"expert_weights_norm": (True,)},
+    ),
+    "gemma3_text": Form(
+        arch="gemma3",
+        class_name="Gemma3ForCausalLM",
+        layer={**_GEMMA_NORMS, **_ATTENTION, **_HEAD_NORMS, **_MLP},
+        plus_one=True,
+        activation=("hidden_activation", "gelu_pytorch_tanh"),
+        reads=_WINDOW_KEYS
+        | {
+            *("rope.freq_base_swa", "rope.dimension_count_swa", "final_logit_softcapping"),
+            *("attention.key_length_swa", "attention.value_length_swa"),
+        },
+    ),
+    "gemma2": Form(
+        arch="gemma2",
+        class_name="Gemma2ForCausalLM",
+        layer={**_GEMMA_NORMS, **_ATTENTION, **_MLP},
+        plus_one=True,
+        activation=("hidden_activation", "gelu_pytorch_tanh"),
+        no_head=True,
+        reads=_WINDOW_KEYS | {"attn_logit_softcapping", "final_logit_softcapping"},
+    ),
+    "granite": Form(
+        arch="granite",
+        class_name="GraniteForCausalLM",
+        optional=(("attention_bias", {**_QKV_BIAS, **_O_BIAS}), ("mlp_bias", _MLP_BIAS)),
+        rotated=True,
+        divisors=True,
+        reads=frozenset(("attention.scale", "embedding_scale", "residual_scale", "logit_scale")),
+        neutral={"rope.scaling.finetuned": (True,)},  # false: nothing is rotated
+    ),
+    "smollm3": Form(
+        arch="smollm3",
+        class_name="SmolLM3ForCausalLM",
+        rotated=True,
+    ),
+    "olmo2": Form(
+        arch="olmo2",
+        class_name="Olmo2ForCausalLM",
+        layer={**_AFTER, **_ATTENTION, **_WIDE_NORMS, **_MLP},
+        own_head=True,
+        square=True,
+    ),
+    "olmo3": Form(
+        arch="olmo2",
+        class_name="Olmo3ForCausalLM",
+        layer={**_AFTER, **_ATTENTION, **_WIDE_NORMS, **_MLP},
+        own_head=True,
+        square=True,
+        reads=_WINDOW_KEYS | {"rope.freq_base_swa"},
+    ),
+    "phi3": Form(
+        arch="phi3",
+        class_name="Phi3ForCausalLM",
+        layer=_PHI3,
+        square=True,
+        partial=True,
+        reads=frozenset(("attention.sliding_window",)),
+    ),
+    "exaone4": Form(
+        arch="exaone4",
+        class_name="Exaone4ForCausalLM",
+        layer={**_AFTER, **_ATTENTION, **_HEAD_NORMS, **_MLP},
+        square=True,
+        divisors=True,
+        reads=_WINDOW_KEYS,
+    ),
+    "glm4": Form(
+        arch="glm4",
+        class_name="Glm4ForCausalLM",
+        layer=_GLM4,
+        optional=(("attention_bias", _QKV_BIAS),),
+        partial=True,
+    ),
+    "hunyuan_v1_dense": Form(
+        arch="hunyuan-dense",
+        class_name="HunYuanDenseV1ForCausalLM",
+        layer={
+            **_LLAMA,
+            "attn_q_norm.weight": ("self_attn.query_layernorm.weight", "head"),
+            "attn_k_norm.weight": ("self_attn.key_layernorm.weight", "head"),
+        },
+    ),
+    "ernie4_5": Form(arch="ernie4_5", class_name="Ernie4_5ForCausalLM"),
+    "cohere2": Form(
+        arch="cohere2",
+        class_name="Cohere2ForCausalLM",
+        layer={"attn_norm.weight": ("input_layernorm.weight", "norm"), **_ATTENTION, **_MLP},
+        eps=("attention.layer_norm_epsilon", "layer_norm_eps"),
+        no_head=True,
+        square=True,
+        reads=_WINDOW_KEYS | {"logit_scale"},
+    ),
+    "starcoder2": Form(
+        arch="starcoder2",
+        class_name="Starcoder2ForCausalLM",
+        layer=_STARCODER2,
+        final=(_NORM, ("output_norm.bias", "model.norm.bias", "norm")),
+        eps=("attention.layer_norm_epsilon", "norm_epsilon"),
+        activation=("hidden_act", "gelu_pytorch_tanh"),
+        square=True,
+    ),
+    "seed_oss": Form(
+        arch="seed_oss",
+        class_name="SeedOssForCausalLM",
+        layer={
+            "attn_norm.weight": ("input_layernorm.weight", "norm"),
+            "post_attention_norm.weight": ("post_attention_layernorm.weight", "norm"),
+            **_ATTENTION,
+            **_MLP,
+        },
+        optional=(("attention_bias", _QKV_BIAS),),
+    ),
+    "mistral": Form(arch="mistral3", class_name="MistralForCausalLM", rotated=True),
+    "ministral3": Form(
+        arch="mistral3",
+        class_name="Ministral3ForCausalLM",
+        rotated=True,
+        reads=frozenset(("attention.temperature_scale",)),
+    ),
+    "lfm2": Form(
+        arch="lfm2",
+        class_name="Lfm2ForCausalLM",
+        layer=_LFM2,
+        conv=_LFM2_CONV,
+        final=(("token_embd_norm.weight", "model.embedding_norm.weight", "norm"),),
+        eps=("attention.layer_norm_rms_epsilon", "norm_eps"),
+        reads=frozenset(("shortconv.l_cache",)),
+    ),
+}
+"""By `model_type` of config.json."""

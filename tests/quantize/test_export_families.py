@@ -1,0 +1,183 @@
+"""Every family as a GGUF file: llama.cpp says the same tokens, and what comes back is what went in."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from localinfer.errors import NotSupported
+from localinfer.formats.gguf import GgufFile
+from localinfer.formats.gguf_import import import_gguf
+from localinfer.formats.tokenizer import Tokenizer
+from localinfer.graph.rope import Rope
+from localinfer.graph.spec import ModelSpec
+from localinfer.graph.weights import Checkpoint
+from localinfer.quantize.export import export_gguf
+from localinfer.quantize.from_gguf import GgufImporter
+from tests.graph.packed import quantized
+from tests.graph.running import load, run
+from tests.tiny import BOS, LLAMA3_ROPE, Family, make_checkpoint
+
+STEPS = 24
+LLAMA3 = LLAMA3_ROPE | {"original_max_position_embeddings": 8192}
+YARN: dict[str, Any] = {"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 64}
+LONG: dict[str, Any] = {
+    "rope_type": "longrope",
+    "short_factor": [1.0 + i / 20 for i in range(12)],
+    "long_factor": [2.0 + i / 3 for i in range(12)],
+}
+MODELS: dict[str, tuple[Family, dict[str, Any]]] = {
+    "llama with yarn": ("llama", {"rope_scaling": YARN}),
+    "llama with biases": ("llama", {"attention_bias": True, "mlp_bias": True}),
+    "qwen2 with yarn": ("qwen2", {"rope_scaling": YARN | {"beta_fast": 8.0, "attention_factor": 1.1}}),
+    "qwen3": ("qwen3", {}),
+    "ministral": ("ministral", {"head_dim": 32, "num_hidden_layers": 4, "layer_types": ["full_attention"] * 4}),
+    "mistral3": ("mistral3", {}),
+    "ministral3": ("ministral3", {}),
+    "mixtral": ("mixtral", {}),
+    "qwen2_moe": ("qwen2_moe", {}),
+    "qwen3_moe": ("qwen3_moe", {}),
+    "seed_oss": ("seed_oss", {"attention_out_bias": False}),
+    "smollm3": ("smollm3", {"num_hidden_layers": 4, "no_rope_layers": None}),
+    "granite": ("granite", {}),
+    "granite with biases": ("granite", {"attention_bias": True, "mlp_bias": True, "rope_scaling": LLAMA3}),
+    "olmo2": ("olmo2", {}),
+    "olmo2, tied": ("olmo2", {"tie_word_embeddings": True}),
+    "olmo3": ("olmo3", {"num_hidden_layers": 4, "rope_theta": 500_000.0}),
+    "olmo3 with yarn": ("olmo3", {"num_hidden_layers": 4, "rope_theta": 500_000.0, "rope_scaling": YARN}),
+    "phi3": ("phi3", {"partial_rotary_factor": 1.0}),
+    "phi3, part of each head": ("phi3", {}),
+    "phi3 with longrope": ("phi3", {"rope_scaling": LONG, "original_max_position_embeddings": 256}),
+    "phi3 with longrope, beyond": ("phi3", {"rope_scaling": LONG, "original_max_position_embeddings": 32}),
+    "exaone4": (
+        "exaone4",
+        {"head_dim": 16, "sliding_window": None, "layer_types": ["full_attention"] * 4, "rope_scaling": LLAMA3},
+    ),
+    "exaone4 with windows": ("exaone4", {"head_dim": 16, "num_hidden_layers": 64}),
+    "glm4": ("glm4", {}),
+    "glm4 without biases": ("glm4", {"attention_bias": False, "tie_word_embeddings": True}),
+    "hunyuan": ("hunyuan_v1_dense", {}),
+    "hunyuan with alpha": (
+        "hunyuan_v1_dense",
+        {"rope_scaling": {"rope_type": "dynamic", "alpha": 50.0, "factor": 1.0}},
+    ),
+    "ernie4_5": ("ernie4_5", {}),
+    "cohere2": ("cohere2", {}),
+    "starcoder2": ("starcoder2", {}),
+    "gemma2": ("gemma2", {"query_pre_attn_scalar": 32}),
+    "lfm2": ("lfm2", {}),
+}
+
+
+def shapes_alike(one: ModelSpec, other: ModelSpec) -> None:
+    """Equal but for how a tied head is told, and the last digits of what GGUF has as float32."""
+    for name in ("hidden_size", "layers", "heads", "kv_heads", "head_dim", "intermediate_size", "vocab_size"):
+        assert getattr(other, name) == getattr(one, name), name
+    for name in ("max_context", "activation", "windows", "qkv_bias", "o_bias", "mlp_bias", "norm_bias", "mixture"):
+        assert getattr(other, name) == getattr(one, name), name
+    for name in ("conv_layers", "conv_length", "conv_bias"):
+        assert getattr(other, name) == getattr(one, name), name
+    for name in ("norm_eps", "attention_scale", "attention_softcap", "embed_scale", "residual_scale"):
+        assert getattr(other, name) == pytest.approx(getattr(one, name), rel=1e-6), name
+    for name in ("logit_scale", "logit_softcap"):
+        assert getattr(other, name) == pytest.approx(getattr(one, name), rel=1e-6), name
+    for rope, back in zip(one.ropes, other.ropes, strict=True):
+        ropes_alike(rope, back)
+
+
+def ropes_alike(one: Rope, other: Rope) -> None:
+    np.testing.assert_allclose(other.inv_freq, one.inv_freq, rtol=2e-6)
+    np.testing.assert_allclose(other.long_inv_freq, one.long_inv_freq, rtol=2e-6)
+    assert other.attention_factor == pytest.approx(one.attention_factor, rel=2e-6)
+    assert (other.interleaved, other.original) == (one.interleaved, one.original)
+    assert other.growth == pytest.approx(one.growth)
+    assert one.growth == 0 or other.growth_every == one.growth_every
+
+
+@pytest.mark.parametrize(("family", "config"), MODELS.values(), ids=MODELS.keys())
+def test_the_same_weights_come_back(tmp_path: Path, family: Family, config: dict[str, Any]) -> None:
+    source = make_checkpoint(tmp_path / "m", family, seed=3, **config)
+    export_gguf(source, tmp_path / "x.gguf")
+    import_gguf(tmp_path / "x.gguf", tmp_path / "back")
+    before, after = Checkpoint(source), Checkpoint(tmp_path / "back")
+    shapes_alike(before.spec, after.spec)
+    for linear in before.graph.linears():
+        np.testing.assert_allclose(after.matrix(linear.name), before.matrix(linear.name), rtol=2**-8, atol=1e-7)
+    for name, _ in before.graph.vectors():
+        np.testing.assert_allclose(after.vector(name), before.vector(name), rtol=2**-8, atol=2**-8)
+    assert {type(op) for op in after.graph.ops} == {type(op) for op in before.graph.ops}
+    assert not after.notes
+
+
+@pytest.mark.parametrize(("family", "config"), MODELS.values(), ids=MODELS.keys())
+def test_llama_cpp_says_the_same_tokens(tmp_path: Path, family: Family, config: dict[str, Any]) -> None:
+    """Greedy, teacher-forced on our own text: every token is llama.cpp's too, but where its two best are near."""
+    llama_cpp = pytest.importorskip("llama_cpp")
+    source = make_checkpoint(tmp_path / "m", family, seed=3, **config)
+    export_gguf(source, tmp_path / "x.gguf")
+    text = Tokenizer(source).encode_text("Hello there, this is a text of some length, and then there is more. " * 2)
+    program = load(source)
+    tokens = [BOS, *text][: 3 * STEPS]
+    for _ in range(STEPS):
+        tokens.append(int(run(program, tokens)[-1].argmax()))
+    ours = run(program, tokens)
+    model = llama_cpp.Llama(str(tmp_path / "x.gguf"), verbose=False, n_ctx=128, logits_all=True, seed=0)
+    model.eval(tokens)
+    theirs = np.array(model.scores[: len(tokens)])
+    model.close()
+    spread = float(theirs.std())
+    assert np.abs(ours - theirs).max() < 0.05 * np.abs(theirs).max() + 0.05 * spread
+    best = np.sort(theirs, axis=1)
+    clear = best[:, -1] - best[:, -2] > 0.1 * spread
+    assert clear.sum() > len(tokens) // 2
+    assert (ours.argmax(axis=1) == theirs.argmax(axis=1))[clear].all()
+
+
+@pytest.mark.parametrize("name", ["mixtral", "qwen2_moe", "phi3", "glm4", "lfm2", "granite", "starcoder2"])
+def test_integers_keep_their_bits(tmp_path: Path, name: str) -> None:
+    family, config = MODELS[name]
+    source = make_checkpoint(tmp_path / "m", family, seed=3, **config)
+    before = Checkpoint(quantized(source, tmp_path / "q", 4, 32)) if "moe" not in name and name != "mixtral" else None
+    export_gguf(source if before is None else before.path, tmp_path / "x.gguf", None if before else "Q4_0")
+    GgufImporter().write(tmp_path / "x.gguf", tmp_path / "back")
+    after = Checkpoint(tmp_path / "back")
+    kept = {one.name for one in after.graph.unquantized}
+    file = GgufFile(tmp_path / "x.gguf")
+    assert {one.type for one in file.tensors.values()} <= {"Q4_0", "Q8_0", "F32", "F16"}
+    for linear in after.graph.linears():
+        bits = 16 if linear.name in kept else 8 if ".layers." not in linear.name else 4
+        assert after.form(linear.name)[0] == bits, linear.name
+        if before is not None:
+            assert np.array_equal(after.matrix(linear.name), before.matrix(linear.name))
+
+
+REFUSED: dict[str, tuple[Family, dict[str, Any], str]] = {
+    "a window": ("ministral3", {"sliding_window": 8}, "sliding windows"),
+    "other layers that do not rotate": ("smollm3", {"no_rope_layers": [0, 1]}, "rotate"),
+    "smollm3 with biases": (
+        "smollm3",
+        {"num_hidden_layers": 4, "no_rope_layers": None, "attention_bias": True},
+        r"_proj\.bias",
+    ),
+    "qwen3 with biases": ("qwen3", {"attention_bias": True}, r"_proj\.bias"),
+    "olmo2 with biases": ("olmo2", {"attention_bias": True}, r"_proj\.bias"),
+    "ernie with biases": ("ernie4_5", {"use_bias": True}, r"_proj\.bias"),
+    "starcoder2 without": ("starcoder2", {"use_bias": False}, "without"),
+    "cohere2, untied": ("cohere2", {"tie_word_embeddings": False}, "a head of its own"),
+    "exaone4 with windows": ("exaone4", {"head_dim": 16}, "sliding windows"),
+    "narrow heads": ("olmo2", {"head_dim": 32}, "4 heads of 32 in a stream of 64"),
+    "a dense layer among mixtures": ("qwen3_moe", {"mlp_only_layers": [0]}, "a mixture of this kind"),
+    "other local rope": ("olmo3", {"rope_theta": 10_000.0}, "other RoPE in sliding layers"),
+    "conv with biases": ("lfm2", {"conv_bias": True}, r"conv\.\S+\.bias"),
+}
+
+
+@pytest.mark.parametrize(("family", "config", "words"), REFUSED.values(), ids=REFUSED.keys())
+def test_what_llama_cpp_would_run_otherwise_is_refused(
+    tmp_path: Path, family: Family, config: dict[str, Any], words: str
+) -> None:
+    source = make_checkpoint(tmp_path / "m", family, **config)
+    with pytest.raises(NotSupported, match=words):
+        export_gguf(source, tmp_path / "x.gguf")
+    assert not (tmp_path / "x.gguf").exists()
