@@ -116,7 +116,8 @@ def _base(settings: Settings, config: Settings, spec: ModelSpec) -> float:
 
 def _divisors(base: float, frequencies: tuple[float, ...]) -> NDArray[np.float32]:
     count = len(frequencies)
-    return (base ** (-np.arange(count) / count) / np.array(frequencies)).astype(np.float32)
+    plain = base ** (-np.arange(count) / count)
+    return np.asarray(plain / np.array(frequencies), np.float32)
 
 
 def uniform(rope: Rope) -> tuple[float, float]:
