@@ -44,7 +44,7 @@ def plan_import(file: GgufFile) -> Plan:
     config = _config(file, model_type, form)
     refuse_keys(file, form, config["head_dim"], config["max_position_embeddings"], scaling_kind(file, arch))
     tensors = _tensors(file, form, config)
-    read = {DIVISORS} if form.divisors else {SHORT, LONG} if form.arch == "phi3" else set()
+    read = {DIVISORS} if form.divisors else {SHORT, LONG} if form.longrope else set()
     unknown = file.tensors.keys() - {tensor.source for tensor in tensors} - read
     if unknown:
         raise refused(file, f"tensor `{min(unknown)}` is not part of a {arch} model as we know it")
@@ -144,8 +144,8 @@ def _gemma3(file: GgufFile, arch: str, config: Config) -> Config:
     layers, heads, head_dim = config["num_hidden_layers"], config["num_attention_heads"], config["head_dim"]
     if _head_dim(file, FORMS["gemma3_text"], head_dim, "_swa") != head_dim:
         raise refused(file, "heads differ in length")
-    # Of all Gemma 3 models only 27B (62 layers) scales its queries by hidden / heads; the file does not say.
-    scalar = config["hidden_size"] // heads if layers == 62 else head_dim
+    # Of all Gemma 3 models only 27B scales its queries by hidden / heads; the file does not say.
+    scalar = config["hidden_size"] // heads if layers == FORMS["gemma3_text"].wide_layers else head_dim
     window = bounded(file, f"{arch}.attention.sliding_window", 1 << 26, 0, low=0)
     return {
         "query_pre_attn_scalar": scalar,
@@ -159,9 +159,9 @@ def _gemma3(file: GgufFile, arch: str, config: Config) -> Config:
 
 def _gemma2(file: GgufFile, arch: str, config: Config) -> Config:
     layers, heads = config["num_hidden_layers"], config["num_attention_heads"]
-    # Of all Gemma 2 models only 27B (46 layers) scales its queries by hidden / heads; the file does not say.
+    wide = layers == FORMS["gemma2"].wide_layers  # 27B alone; the file does not say
     return {
-        "query_pre_attn_scalar": config["hidden_size"] // heads if layers == 46 else config["head_dim"],
+        "query_pre_attn_scalar": config["hidden_size"] // heads if wide else config["head_dim"],
         "sliding_window": bounded(file, f"{arch}.attention.sliding_window", 1 << 26, 4096),
         "layer_types": windowed_layers(file, arch, layers, 2),
         "attn_logit_softcapping": _cap(file, f"{arch}.attn_logit_softcapping", 50.0),
@@ -187,7 +187,7 @@ def _granite(file: GgufFile, arch: str, config: Config) -> Config:
 
 
 def _smollm3(file: GgufFile, arch: str, config: Config) -> Config:
-    return {"no_rope_layer_interval": 4, "use_sliding_window": False, "sliding_window": None}
+    return {"no_rope_layer_interval": FORMS["smollm3"].still_every, "use_sliding_window": False, "sliding_window": None}
 
 
 def _olmo3(file: GgufFile, arch: str, config: Config) -> Config:
@@ -217,7 +217,13 @@ def _phi3(file: GgufFile, arch: str, config: Config) -> Config:
 
 def _exaone4(file: GgufFile, arch: str, config: Config) -> Config:
     layers = config["num_hidden_layers"]
-    window = bounded(file, f"{arch}.attention.sliding_window", 1 << 24, 4096 if layers == 64 else 0, low=0)
+    window = bounded(
+        file,
+        f"{arch}.attention.sliding_window",
+        1 << 24,
+        4096 if layers == FORMS["exaone4"].window_layers else 0,
+        low=0,
+    )
     types = windowed_layers(file, arch, layers, 4) if window else ["full_attention"] * layers
     return {"sliding_window": window or None, "layer_types": types}
 

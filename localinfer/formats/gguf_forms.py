@@ -152,6 +152,22 @@ class Form:
     """llama.cpp wants heads that are together as wide as the stream."""
     divisors: bool = False
     """`rope_freqs.weight` is read."""
+    longrope: bool = False
+    """Factors of frequencies for short and for long contexts are read."""
+    one_base: bool = False
+    """llama.cpp turns sliding layers by the base of the full ones, whatever the file says."""
+    still_every: int = 0
+    """Every n-th layer rotates nothing, in llama.cpp's own code."""
+    still_full: bool = False
+    """Where some layers have a window, those without one rotate nothing."""
+    always_windows: bool = False
+    """llama.cpp takes some layers for sliding ones, whatever the file says."""
+    window_layers: int = 0
+    """Of models with this many layers only llama.cpp reads the window; 0: of all."""
+    wide_layers: int = 0
+    """With this many layers the scale of scores is by the stream's width over the heads, not by a head's width."""
+    logits_divided: bool = False
+    """`logit_scale` divides."""
     partial: bool = False
     """A part of each head may be turned."""
     reads: frozenset[str] = frozenset()
@@ -202,6 +218,7 @@ FORMS: dict[str, Form] = {
     "gemma3_text": Form(
         arch="gemma3",
         class_name="Gemma3ForCausalLM",
+        wide_layers=62,
         layer={**_GEMMA_NORMS, **_ATTENTION, **_HEAD_NORMS, **_MLP},
         plus_one=True,
         activation=("hidden_activation", "gelu_pytorch_tanh"),
@@ -214,6 +231,8 @@ FORMS: dict[str, Form] = {
     "gemma2": Form(
         arch="gemma2",
         class_name="Gemma2ForCausalLM",
+        wide_layers=46,
+        always_windows=True,
         layer={**_GEMMA_NORMS, **_ATTENTION, **_MLP},
         plus_one=True,
         activation=("hidden_activation", "gelu_pytorch_tanh"),
@@ -223,6 +242,7 @@ FORMS: dict[str, Form] = {
     "granite": Form(
         arch="granite",
         class_name="GraniteForCausalLM",
+        logits_divided=True,
         optional=(("attention_bias", {**_QKV_BIAS, **_O_BIAS}), ("mlp_bias", _MLP_BIAS)),
         rotated=True,
         divisors=True,
@@ -232,6 +252,7 @@ FORMS: dict[str, Form] = {
     "smollm3": Form(
         arch="smollm3",
         class_name="SmolLM3ForCausalLM",
+        still_every=4,
         rotated=True,
     ),
     "olmo2": Form(
@@ -244,6 +265,8 @@ FORMS: dict[str, Form] = {
     "olmo3": Form(
         arch="olmo2",
         class_name="Olmo3ForCausalLM",
+        one_base=True,
+        always_windows=True,
         layer={**_AFTER, **_ATTENTION, **_WIDE_NORMS, **_MLP},
         own_head=True,
         square=True,
@@ -252,6 +275,7 @@ FORMS: dict[str, Form] = {
     "phi3": Form(
         arch="phi3",
         class_name="Phi3ForCausalLM",
+        longrope=True,
         layer=_PHI3,
         square=True,
         partial=True,
@@ -260,6 +284,8 @@ FORMS: dict[str, Form] = {
     "exaone4": Form(
         arch="exaone4",
         class_name="Exaone4ForCausalLM",
+        still_full=True,
+        window_layers=64,
         layer={**_AFTER, **_ATTENTION, **_HEAD_NORMS, **_MLP},
         square=True,
         divisors=True,
@@ -285,6 +311,8 @@ FORMS: dict[str, Form] = {
     "cohere2": Form(
         arch="cohere2",
         class_name="Cohere2ForCausalLM",
+        still_full=True,
+        always_windows=True,
         layer={"attn_norm.weight": ("input_layernorm.weight", "norm"), **_ATTENTION, **_MLP},
         eps=("attention.layer_norm_epsilon", "layer_norm_eps"),
         no_head=True,

@@ -101,7 +101,7 @@ def _original(file: GgufFile, arch: str, context: int) -> int:
 
 
 def _longrope(file: GgufFile, form: Form, turned: int, context: int) -> Scaling:
-    if not form.partial or form.arch != "phi3":
+    if not form.longrope:
         raise refused(file, f"`{SHORT}` is there, but a {form.arch} model has no such factors as we know it")
     original = _original(file, form.arch, context)
     found: Scaling = {"rope_type": "longrope"}

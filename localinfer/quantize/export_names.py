@@ -17,9 +17,6 @@ from localinfer.quantize.export_rope import cannot, describe_rope
 
 _AS_LLAMA = ("mistral", "ministral")
 """Types that are Llama's to llama.cpp, where they have no windows."""
-_SLIDING = ("gemma3_text", "gemma2", "olmo3", "exaone4", "cohere2", "phi3")
-_ROTATED_BY_WINDOW = ("cohere2", "exaone4")
-_NOT_ROTATED_EVERY = 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +54,7 @@ def describe(checkpoint: Checkpoint) -> tuple[Form, dict[str, Any]]:
         form.eps[0]: spec.norm_eps,
         "vocab_size": spec.vocab_size,
     }
-    values |= _scales(spec) | _windows(spec) | _mixture(spec) | _convolution(spec)
+    values |= _scales(spec, form) | _windows(spec, form) | _mixture(spec, form) | _convolution(spec, form)
     found = {f"{form.arch}.{key}": value for key, value in values.items()}
     return form, found | describe_rope(checkpoint, form)
 
@@ -67,81 +64,72 @@ def _refuse(spec: ModelSpec, form: Form) -> None:
         raise cannot(f"{spec.heads} heads of {spec.head_dim} in a stream of {spec.hidden_size} ({form.arch})")
     if form.no_head and not spec.tied:
         raise cannot(f"a head of its own ({form.arch})")
-    scale = spec.head_dim**-0.5
-    if (spec.model_type, spec.layers) in (("gemma3_text", 62), ("gemma2", 46)):
-        scale = (spec.hidden_size // spec.heads) ** -0.5  # the largest ones have a scale of their own
-    if spec.model_type != "granite":
-        if abs(spec.attention_scale / scale - 1) > 1e-6:
-            raise cannot(f"an attention scale of {spec.attention_scale:g}")
-        if spec.residual_scale != 1.0:
-            raise cannot(f"a residual scale of {spec.residual_scale:g}")
-        if spec.logit_scale != 1.0 and spec.model_type != "cohere2":
-            raise cannot(f"a logit scale of {spec.logit_scale:g}")
-    gemma = form.plus_one
-    if spec.logit_softcap and not gemma:
-        raise cannot("a soft cap on logits")
-    if spec.model_type == "gemma2" and not (spec.logit_softcap and spec.attention_softcap):
-        raise cannot("a Gemma 2 without soft caps")
-    usual = to_bfloat16(spec.hidden_size**0.5) if gemma else 1.0
-    if spec.model_type != "granite" and spec.embed_scale != usual:
-        raise cannot(f"an embedding scale of {spec.embed_scale:g}")
+    scale = (spec.hidden_size // spec.heads if spec.layers == form.wide_layers else spec.head_dim) ** -0.5
+    usual = to_bfloat16(spec.hidden_size**0.5) if form.plus_one else 1.0
+    numbers = {
+        "attention.scale": ("an attention scale", spec.attention_scale, scale),
+        "embedding_scale": ("an embedding scale", spec.embed_scale, usual),
+        "residual_scale": ("a residual scale", spec.residual_scale, 1.0),
+        "logit_scale": ("a logit scale", spec.logit_scale, 1.0),
+    }
+    for key, (word, value, wanted) in numbers.items():
+        if key not in form.reads and abs(value / wanted - 1) > 1e-6:
+            raise cannot(f"{word} of {value:g}")
+    caps = {"final_logit_softcapping": spec.logit_softcap, "attn_logit_softcapping": spec.attention_softcap}
+    for key, cap in caps.items():
+        if cap and key not in form.reads:
+            raise cannot("a soft cap on logits")
+    if "attn_logit_softcapping" in form.reads and not all(caps.values()):
+        raise cannot(f"a {form.arch} model without soft caps")
 
 
-def _scales(spec: ModelSpec) -> dict[str, Any]:
-    found: dict[str, Any] = {}
-    if spec.model_type == "granite":
-        found = {
-            "attention.scale": spec.attention_scale,
-            "embedding_scale": spec.embed_scale,
-            "residual_scale": spec.residual_scale,
-            "logit_scale": 1 / spec.logit_scale,
-        }
-    if spec.model_type == "cohere2":
-        found["logit_scale"] = spec.logit_scale
-    if spec.logit_softcap:
-        found["final_logit_softcapping"] = spec.logit_softcap
-    if spec.attention_softcap:
-        found["attn_logit_softcapping"] = spec.attention_softcap
-    return found
+def _scales(spec: ModelSpec, form: Form) -> dict[str, Any]:
+    values = {
+        "attention.scale": spec.attention_scale,
+        "embedding_scale": spec.embed_scale,
+        "residual_scale": spec.residual_scale,
+        "logit_scale": 1 / spec.logit_scale if form.logits_divided else spec.logit_scale,
+        "final_logit_softcapping": spec.logit_softcap,
+        "attn_logit_softcapping": spec.attention_softcap,
+    }
+    return {key: value for key, value in values.items() if key in form.reads and value}
 
 
-def _windows(spec: ModelSpec) -> dict[str, Any]:
-    kind, windows = spec.model_type, spec.windows
-    if kind == "smollm3":
-        still = tuple(not any(rope.inv_freq) for rope in spec.ropes)
-        if still != tuple((i + 1) % _NOT_ROTATED_EVERY == 0 for i in range(spec.layers)):
-            raise cannot("layers that do not rotate elsewhere than at every fourth")
+def _windows(spec: ModelSpec, form: Form) -> dict[str, Any]:
+    windows, turning = spec.windows, tuple(any(rope.inv_freq) for rope in spec.ropes)
+    still = tuple(form.still_every > 0 and (i + 1) % form.still_every == 0 for i in range(spec.layers))
+    if form.still_every and turning != tuple(not one for one in still):
+        raise cannot(f"layers that do not rotate elsewhere than at every {form.still_every}th")
+    key = "attention.sliding_window"
     if not any(windows):
-        if kind in ("gemma2", "cohere2", "olmo3"):
-            raise cannot(f"a `{kind}` model without sliding windows")
-        return {"attention.sliding_window": 0} if kind in ("phi3", "gemma3_text") else {}
-    if kind not in _SLIDING or (kind == "exaone4" and spec.layers != 64):
+        if form.always_windows or spec.layers == form.window_layers:
+            raise cannot(f"a {form.arch} model of {spec.layers} layers without sliding windows")
+        return {key: 0} if key in form.reads and not form.window_layers else {}
+    if key not in form.reads or form.window_layers not in (0, spec.layers):
         raise cannot("sliding windows in these layers")
-    if kind in _ROTATED_BY_WINDOW and any(
-        any(rope.inv_freq) != bool(window) for rope, window in zip(spec.ropes, windows, strict=True)
-    ):
+    if form.still_full and turning != tuple(window > 0 for window in windows):
         raise cannot("layers that rotate and do not slide")
-    found: dict[str, Any] = {"attention.sliding_window": max(windows)}
-    if kind != "phi3":
+    found: dict[str, Any] = {key: max(windows)}
+    if f"{key}_pattern" in form.reads:
         period = next((i + 1 for i, window in enumerate(windows) if not window), spec.layers + 1)
         if windows != tuple(max(windows) if (i + 1) % period else 0 for i in range(spec.layers)):
             raise cannot("sliding windows in these layers")
-        found["attention.sliding_window_pattern"] = period
+        found[f"{key}_pattern"] = period
     return found
 
 
-def _mixture(spec: ModelSpec) -> dict[str, Any]:
+def _mixture(spec: ModelSpec, form: Form) -> dict[str, Any]:
     of = spec.mixture
     if of is None:
         return {}
-    if not all(of.layers) or of.renormalise != (spec.model_type != "qwen2_moe"):
+    if not all(of.layers) or of.renormalise not in form.neutral["expert_weights_norm"]:
         raise cannot("a mixture of this kind")
     found = {"expert_count": of.experts, "expert_used_count": of.chosen, "expert_feed_forward_length": of.inner}
     return found | ({"expert_shared_feed_forward_length": of.shared_inner} if of.shared_inner else {})
 
 
-def _convolution(spec: ModelSpec) -> dict[str, Any]:
-    if spec.model_type != "lfm2":
+def _convolution(spec: ModelSpec, form: Form) -> dict[str, Any]:
+    if not form.conv:
         return {}
     heads = [0 if conv else spec.kv_heads for conv in spec.conv_layers]
     return {"shortconv.l_cache": spec.conv_length, "attention.head_count_kv": heads}

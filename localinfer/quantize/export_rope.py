@@ -28,14 +28,14 @@ def describe_rope(checkpoint: Checkpoint, form: Form) -> dict[str, Any]:
     inner = checkpoint.config.get("text_config") or checkpoint.config
     found = _scaled(full, inner, spec, form)
     found["rope.dimension_count"] = 2 * len(full.inv_freq)
-    if spec.model_type == "gemma3_text":
+    if form.one_base:
+        if local is not full and uniform(local) != (found["rope.freq_base"], 1.0):
+            raise cannot("other RoPE in sliding layers")
+    elif "rope.freq_base_swa" in form.reads:
         base, factor = uniform(local)
         if factor != 1.0:
             raise cannot("RoPE scaling in sliding layers")
         found["rope.freq_base_swa"] = base
-    elif spec.model_type == "olmo3":
-        if local is not full and uniform(local) != (found["rope.freq_base"], 1.0):
-            raise cannot("other RoPE in sliding layers")
     elif any(rope != full for rope, _ in turned):
         raise cannot("RoPE that differs from layer to layer")
     tensors = {name: found.pop(name) for name in (DIVISORS, SHORT, LONG) if name in found}
@@ -71,7 +71,7 @@ def _yarn(rope: Rope, settings: Settings, config: Settings, spec: ModelSpec, for
         raise cannot("YaRN that does not cut between whole frequencies")
     factor = float(settings["factor"])
     log_multiplier = 0.0
-    if form.arch == "mistral3" and settings.get("mscale") == 1:
+    if "attention.temperature_scale" in form.reads and settings.get("mscale") == 1:
         log_multiplier = float(settings.get("mscale_all_dim") or 0)
     original = config.get("original_max_position_embeddings") or settings.get("original_max_position_embeddings")
     found = {
@@ -89,7 +89,7 @@ def _yarn(rope: Rope, settings: Settings, config: Settings, spec: ModelSpec, for
 
 
 def _longrope(rope: Rope, base: float, form: Form) -> dict[str, Any]:
-    if form.arch != "phi3":
+    if not form.longrope:
         raise cannot(f"LongRoPE ({form.arch})")
     return {
         "rope.freq_base": base,
