@@ -1,10 +1,12 @@
-"""`python -m localinfer.cli.generate`: writes what is made from the commands, `completions/` and `docs/reference.md`.
+"""`python -m localinfer.cli.generate`: writes what is made from the commands, the catalogue and the registry:
+`completions/`, `docs/reference.md` and `docs/models.md`.
 
 Works in a checkout only. A test fails when what is checked in differs from what this would write.
 """
 
 from pathlib import Path
 
+from localinfer.bench.models_page import models_page
 from localinfer.cli.output import note
 from localinfer.cli.reference import reference
 from localinfer.cli.scripts import FILES, script
@@ -15,7 +17,7 @@ ROOT = Path(__file__).resolve().parents[2]
 def generated() -> dict[Path, str]:
     """Every generated file, by its path from the root of the repository."""
     files = {Path("completions", name): script(shell) for shell, name in FILES.items()}
-    return {**files, Path("docs", "reference.md"): reference()}
+    return {**files, Path("docs", "reference.md"): reference(), Path("docs", "models.md"): models_page()}
 
 
 def main() -> None:

@@ -58,13 +58,14 @@ def estimate(
     kv_bits: int | Sequence[int] = 8,
     free_bytes: int | None = None,
     form: Form | None = None,
+    page_bytes: int | None = None,
 ) -> Fit:
     """What a checkpoint needs, open or at a path; reads no weights.
 
     `context` None is what the engine takes then, and `kv_tokens` None the context for each of `parallel` sequences;
     a step holds at most `rows` rows of one. `free_bytes` None asks the machine. `kv_bits` may be given layer by layer;
     with 4 for all, layers that will keep 8 bits are not known yet and come on top. `form` stands for the widths that
-    matrices would have after quantizing.
+    matrices would have after quantizing; `page_bytes` None asks the machine for the size of its pages.
     Raises what opening a checkpoint raises: `NotFound`, `NotSupported`, `Corrupt`.
     """
     checkpoint = model if isinstance(model, Checkpoint) else Checkpoint(model)
@@ -74,7 +75,11 @@ def estimate(
     needs = held(checkpoint, context=tokens, kv_blocks=blocks, kv_bits=kv_bits, parallel=parallel, form=form)
     # What loading needs beside the weights is given back before the cache is written.
     other = max(needs.step, _loading(checkpoint, form) - needs.kv) + needs.ropes
-    other += RUNTIME_BYTES + _tokenizer(checkpoint.path, checkpoint.spec.vocab_size) + _unfilled(checkpoint, form)
+    other += (
+        RUNTIME_BYTES
+        + _tokenizer(checkpoint.path, checkpoint.spec.vocab_size)
+        + _unfilled(checkpoint, form, page_bytes or _page())
+    )
     free = available_bytes() if free_bytes is None else free_bytes
     kept = needs.kv + needs.states
     return Fit(needs.weights + kept + other, needs.weights, kept, other, free, tokens)
@@ -85,12 +90,15 @@ def context_of(checkpoint: Checkpoint, asked: int | None = None) -> int:
     return asked or min(checkpoint.spec.max_context, DEFAULT_CONTEXT)
 
 
-def _unfilled(checkpoint: Checkpoint, form: Form | None) -> int:
-    """Bytes of the weights' memory that hold nothing, but are there since pages are huge."""
+def _page() -> int:
     try:
-        page = 4096 if "[never]" in PAGES.read_text() else HUGE_PAGE
+        return 4096 if "[never]" in PAGES.read_text() else HUGE_PAGE
     except OSError:
-        page = 4096
+        return 4096
+
+
+def _unfilled(checkpoint: Checkpoint, form: Form | None, page: int) -> int:
+    """Bytes of the weights' memory that hold nothing, but are there since pages are huge."""
     of = form or checkpoint.form
     sizes = [packed_bytes(linear, *of(linear.name)) for linear in checkpoint.graph.linears()]
     held = slab = 0

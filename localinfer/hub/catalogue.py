@@ -43,6 +43,9 @@ class Entry:
     sampling: dict[str, Any] = field(default_factory=dict)
     """What its makers advise (fields of `SamplingParams`) where the repository's own files do not say it."""
 
+    shape: dict[str, Any] = field(default_factory=dict)
+    """The fields of its config.json that size it."""
+
 
 def folder() -> Path:
     """The installed `_models`, or the repository's `models/` in a checkout."""

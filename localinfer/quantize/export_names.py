@@ -15,7 +15,7 @@ from localinfer.graph.spec import ModelSpec
 from localinfer.graph.weights import Checkpoint
 from localinfer.quantize.export_rope import cannot, describe_rope
 
-_AS_LLAMA = ("mistral", "ministral")
+AS_LLAMA = ("mistral", "ministral")
 """Types that are Llama's to llama.cpp, where they have no windows."""
 
 
@@ -30,7 +30,7 @@ class Stacked:
 
 def form_of(spec: ModelSpec) -> Form:
     """How llama.cpp has it. Raises `NotSupported` for a type that it does not have."""
-    form = FORMS.get("llama" if spec.model_type in _AS_LLAMA else spec.model_type)
+    form = FORMS.get("llama" if spec.model_type in AS_LLAMA else spec.model_type)
     if form is None:
         raise cannot(f"a `{spec.model_type}` model")
     return form
