@@ -55,12 +55,23 @@ _localinfer_values() {
         -s|--system) : ;;
         --schema) : ;;
         --regex) : ;;
+        --grammar) : ;;
         -n|--max-tokens) : ;;
         --temp) : ;;
         --top-k) : ;;
         --top-p) : ;;
         --min-p) : ;;
         --repeat-penalty) : ;;
+        --presence-penalty) : ;;
+        --frequency-penalty) : ;;
+        --dry-multiplier) : ;;
+        --dry-base) : ;;
+        --dry-allowed-length) : ;;
+        --top-n-sigma) : ;;
+        --typical-p) : ;;
+        --xtc-probability) : ;;
+        --xtc-threshold) : ;;
+        --logit-bias) : ;;
         --stop) : ;;
         --on-overflow) _localinfer_words error shift ;;
         -c|--ctx-size) : ;;
@@ -69,6 +80,7 @@ _localinfer_values() {
         --prefill-chunk) : ;;
         --kv-tokens) : ;;
         --latency-goal) : ;;
+        --logprobs) : ;;
         --usd-per-kwh) : ;;
         --watts) : ;;
         --hardware-usd) : ;;
@@ -76,6 +88,7 @@ _localinfer_values() {
         --api-model) : ;;
         --kv-disk) : ;;
         -np|--parallel) : ;;
+        --pool) _localinfer_words last mean ;;
         --theme) : ;;
         --host) : ;;
         --port) : ;;
@@ -113,7 +126,7 @@ _localinfer() {
     prev=${typed[${#typed[@]} - 1]}
     command=${typed[1]-}
     case $command in
-        '') _localinfer_words pull list show rm cache import quantize eval export run map chat serve bench fit cost draft doctor config completion --help --version; return ;;
+        '') _localinfer_words pull list show rm cache import quantize eval export run map score embed chat serve bench fit cost draft doctor config completion --help --version; return ;;
         ls) command=list ;;
         cache|draft|config) [[ -n ${typed[2]-} ]] && command="$command ${typed[2]}" && at=3 ;;
     esac
@@ -131,9 +144,11 @@ _localinfer() {
         'quantize') flags='--bits --group --method --calib --tokens --seed --bpw --target-size --refine --time-budget --resume --fresh --name -t --threads --no-report --revision --offline --json -q --quiet -h --help' offer='_localinfer_names models' ;;
         'eval') flags='--against --text --ctx --chunks --plot --backend --kv-bits -t --threads --revision --offline --json -q --quiet -h --help' offer='_localinfer_names models' ;;
         'export') flags='--format --type -o --output --revision --offline --json -q --quiet -h --help' offer='_localinfer_names models' ;;
-        'run') flags='-m --model -p --prompt -f --file -s --system --raw --special --schema --json-object --regex -n --max-tokens --temp --top-k --top-p --min-p --repeat-penalty --seed --stop --on-overflow --lossy -c --ctx-size -t --threads --kv-bits --backend --draft --draft-tokens --prefill-chunk --kv-tokens --latency-goal --revision --offline --json --stats --usd-per-kwh --watts --hardware-usd --hardware-years --api-model --show-drafts --no-remember --kv-disk -q --quiet -h --help' offer='_localinfer_names models' ;;
-        'map') flags='-o --output --resume -s --system --raw --special --ignore-unknown --schema --json-object --regex -n --max-tokens --temp --top-k --top-p --min-p --repeat-penalty --seed --stop -np --parallel -c --ctx-size -t --threads --kv-bits --backend --draft --draft-tokens --prefill-chunk --kv-tokens --latency-goal --revision --offline -q --quiet -h --help' offer='_localinfer_names models' ;;
-        'chat') flags='-m --model --continue -s --system -n --max-tokens --temp --top-k --top-p --min-p --repeat-penalty --seed --stop --on-overflow -c --ctx-size -t --threads --kv-bits --backend --draft --draft-tokens --prefill-chunk --kv-tokens --latency-goal --no-remember --kv-disk --usd-per-kwh --watts --hardware-usd --hardware-years --api-model --revision --offline --theme -h --help' offer='_localinfer_names models' ;;
+        'run') flags='-m --model -p --prompt -f --file -s --system --raw --special --schema --json-object --regex --grammar -n --max-tokens --temp --top-k --top-p --min-p --repeat-penalty --presence-penalty --frequency-penalty --dry-multiplier --dry-base --dry-allowed-length --top-n-sigma --typical-p --xtc-probability --xtc-threshold --logit-bias --seed --stop --on-overflow --lossy -c --ctx-size -t --threads --kv-bits --backend --draft --draft-tokens --prefill-chunk --kv-tokens --latency-goal --revision --offline --json --logprobs --stats --usd-per-kwh --watts --hardware-usd --hardware-years --api-model --show-drafts --no-remember --kv-disk -q --quiet -h --help' offer='_localinfer_names models' ;;
+        'map') flags='-o --output --resume -s --system --raw --special --ignore-unknown --schema --json-object --regex --grammar -n --max-tokens --temp --top-k --top-p --min-p --repeat-penalty --presence-penalty --frequency-penalty --dry-multiplier --dry-base --dry-allowed-length --top-n-sigma --typical-p --xtc-probability --xtc-threshold --logit-bias --seed --stop --logprobs -np --parallel -c --ctx-size -t --threads --kv-bits --backend --draft --draft-tokens --prefill-chunk --kv-tokens --latency-goal --revision --offline -q --quiet -h --help' offer='_localinfer_names models' ;;
+        'score') flags='-o --output --resume --special --logprobs -np --parallel -c --ctx-size -t --threads --kv-bits --backend --draft --draft-tokens --prefill-chunk --kv-tokens --latency-goal --revision --offline -q --quiet -h --help' offer='' ;;
+        'embed') flags='-o --output --resume --pool --unscaled -np --parallel -c --ctx-size -t --threads --kv-bits --backend --draft --draft-tokens --prefill-chunk --kv-tokens --latency-goal --revision --offline -q --quiet -h --help' offer='' ;;
+        'chat') flags='-m --model --continue -s --system -n --max-tokens --temp --top-k --top-p --min-p --repeat-penalty --presence-penalty --frequency-penalty --dry-multiplier --dry-base --dry-allowed-length --top-n-sigma --typical-p --xtc-probability --xtc-threshold --logit-bias --seed --stop --on-overflow -c --ctx-size -t --threads --kv-bits --backend --draft --draft-tokens --prefill-chunk --kv-tokens --latency-goal --no-remember --kv-disk --usd-per-kwh --watts --hardware-usd --hardware-years --api-model --revision --offline --theme -h --help' offer='_localinfer_names models' ;;
         'serve') flags='--host --port --api-key-file --allow-host --allow-origin --keep --queue -np --parallel -c --ctx-size -t --threads --kv-bits --backend --draft --draft-tokens --prefill-chunk --kv-tokens --latency-goal --no-remember --kv-disk --offline -q --quiet -h --help' offer='' ;;
         'bench') flags='-m --model --random --group --head-bits --test -np --parallel --rows --workload --rate --requests --tasks --prompts --ladder --bits --plot --replay -n --max-tokens --reps --against --against-file --compare --max-drop --history --no-history --seed -c --ctx-size -t --threads --kv-bits --backend --draft --draft-tokens --prefill-chunk --kv-tokens --latency-goal --usd-per-kwh --watts --hardware-usd --hardware-years --revision --offline --json -q --quiet -h --help' offer='_localinfer_names models' ;;
         'fit') flags='-c --ctx-size -t --threads --kv-bits --backend --draft --draft-tokens --prefill-chunk --kv-tokens --latency-goal -np --parallel --revision --token --offline --json -h --help' offer='_localinfer_names pullable' ;;
@@ -144,8 +159,8 @@ _localinfer() {
         'doctor') flags='--recalibrate --json -q --quiet -h --help' offer='' ;;
         'config show') flags='--json -h --help' offer='' ;;
         'config keys') flags='--json -h --help' offer='' ;;
-        'config set') flags='-h --help' offer='_localinfer_words schema json-object regex host port api-key-file allow-host allow-origin keep queue model prompt file system raw special ignore-unknown lossy revision ctx-size threads kv-bits backend draft minutes kind texts show-drafts no-remember draft-tokens kv-disk kv-tokens latency-goal prefill-chunk on-overflow max-tokens temp top-k top-p min-p repeat-penalty seed stop bits group method calib tokens no-report bpw target-size refine time-budget resume fresh name format type output token offline json quiet stats yes recalibrate dry-run template usd-per-kwh watts hardware-usd hardware-years api-model tokens-per-day continue theme test rows workload rate requests history no-history tasks prompts ladder replay reps against against-file random head-bits text ctx chunks plot parallel compare max-drop' ;;
-        'config unset') flags='-h --help' offer='_localinfer_words schema json-object regex host port api-key-file allow-host allow-origin keep queue model prompt file system raw special ignore-unknown lossy revision ctx-size threads kv-bits backend draft minutes kind texts show-drafts no-remember draft-tokens kv-disk kv-tokens latency-goal prefill-chunk on-overflow max-tokens temp top-k top-p min-p repeat-penalty seed stop bits group method calib tokens no-report bpw target-size refine time-budget resume fresh name format type output token offline json quiet stats yes recalibrate dry-run template usd-per-kwh watts hardware-usd hardware-years api-model tokens-per-day continue theme test rows workload rate requests history no-history tasks prompts ladder replay reps against against-file random head-bits text ctx chunks plot parallel compare max-drop' ;;
+        'config set') flags='-h --help' offer='_localinfer_words schema json-object grammar regex max-tokens temp top-k top-p min-p repeat-penalty presence-penalty frequency-penalty dry-multiplier dry-base dry-allowed-length top-n-sigma typical-p xtc-probability xtc-threshold logit-bias logprobs pool unscaled seed stop host port api-key-file allow-host allow-origin keep queue model prompt file system raw special ignore-unknown lossy revision ctx-size threads kv-bits backend draft minutes kind texts show-drafts no-remember draft-tokens kv-disk kv-tokens latency-goal prefill-chunk on-overflow bits group method calib tokens no-report bpw target-size refine time-budget resume fresh name format type output token offline json quiet stats yes recalibrate dry-run template usd-per-kwh watts hardware-usd hardware-years api-model tokens-per-day continue theme test rows workload rate requests history no-history tasks prompts ladder replay reps against against-file random head-bits text ctx chunks plot parallel compare max-drop' ;;
+        'config unset') flags='-h --help' offer='_localinfer_words schema json-object grammar regex max-tokens temp top-k top-p min-p repeat-penalty presence-penalty frequency-penalty dry-multiplier dry-base dry-allowed-length top-n-sigma typical-p xtc-probability xtc-threshold logit-bias logprobs pool unscaled seed stop host port api-key-file allow-host allow-origin keep queue model prompt file system raw special ignore-unknown lossy revision ctx-size threads kv-bits backend draft minutes kind texts show-drafts no-remember draft-tokens kv-disk kv-tokens latency-goal prefill-chunk on-overflow bits group method calib tokens no-report bpw target-size refine time-budget resume fresh name format type output token offline json quiet stats yes recalibrate dry-run template usd-per-kwh watts hardware-usd hardware-years api-model tokens-per-day continue theme test rows workload rate requests history no-history tasks prompts ladder replay reps against against-file random head-bits text ctx chunks plot parallel compare max-drop' ;;
         'completion') flags='-h --help' offer='_localinfer_words bash zsh fish' ;;
         *) return ;;
     esac
@@ -155,7 +170,7 @@ _localinfer() {
             continue
         fi
         case $word in
-            --revision|--token|--name|--bits|--group|--method|--calib|--tokens|--seed|--bpw|--target-size|--refine|--time-budget|-t|--threads|--against|--text|--ctx|--chunks|--plot|--backend|--kv-bits|--format|--type|-o|--output|-m|--model|-p|--prompt|-f|--file|-s|--system|--schema|--regex|-n|--max-tokens|--temp|--top-k|--top-p|--min-p|--repeat-penalty|--stop|--on-overflow|-c|--ctx-size|--draft|--draft-tokens|--prefill-chunk|--kv-tokens|--latency-goal|--usd-per-kwh|--watts|--hardware-usd|--hardware-years|--api-model|--kv-disk|-np|--parallel|--theme|--host|--port|--api-key-file|--allow-host|--allow-origin|--keep|--queue|--random|--head-bits|--test|--rows|--workload|--rate|--requests|--tasks|--prompts|--replay|--reps|--against-file|--compare|--max-drop|--tokens-per-day|--minutes|--kind) skip=yes ;;
+            --revision|--token|--name|--bits|--group|--method|--calib|--tokens|--seed|--bpw|--target-size|--refine|--time-budget|-t|--threads|--against|--text|--ctx|--chunks|--plot|--backend|--kv-bits|--format|--type|-o|--output|-m|--model|-p|--prompt|-f|--file|-s|--system|--schema|--regex|--grammar|-n|--max-tokens|--temp|--top-k|--top-p|--min-p|--repeat-penalty|--presence-penalty|--frequency-penalty|--dry-multiplier|--dry-base|--dry-allowed-length|--top-n-sigma|--typical-p|--xtc-probability|--xtc-threshold|--logit-bias|--stop|--on-overflow|-c|--ctx-size|--draft|--draft-tokens|--prefill-chunk|--kv-tokens|--latency-goal|--logprobs|--usd-per-kwh|--watts|--hardware-usd|--hardware-years|--api-model|--kv-disk|-np|--parallel|--pool|--theme|--host|--port|--api-key-file|--allow-host|--allow-origin|--keep|--queue|--random|--head-bits|--test|--rows|--workload|--rate|--requests|--tasks|--prompts|--replay|--reps|--against-file|--compare|--max-drop|--tokens-per-day|--minutes|--kind) skip=yes ;;
             -*) ;;
             *) given=$((given + 1)) ;;
         esac

@@ -443,13 +443,28 @@ def sample(
     repeat_penalty: float,
     seed: int,
     position: int,
+    answer: NDArray[numpy.int32] | None = None,
+    dry: NDArray[numpy.int32] | None = None,
+    presence_penalty: float = 0.0,
+    frequency_penalty: float = 0.0,
+    dry_multiplier: float = 0.0,
+    dry_base: float = 1.75,
+    dry_allowed: int = 2,
+    top_n_sigma: float = 0.0,
+    typical_p: float = 1.0,
+    xtc_probability: float = 0.0,
+    xtc_threshold: float = 0.1,
 ) -> int:
     """
     Choose a token: a pure function of its arguments, the same on every machine.
 
-    Each token of `recent` once has its logit divided by `repeat_penalty` (multiplied when negative), in place. Of the
-    `top_k` largest (0: all), the fewest that together reach `top_p`, and of these those at least `min_p` times as
-    likely as the likeliest, wins argmax(logit / temperature + gumbel(hash(seed, position, token))). Temperature 0
+    Each token of `recent` once has its logit divided by `repeat_penalty` (multiplied when negative); each of `answer`
+    loses `presence_penalty`, and `frequency_penalty` as often as it is there; each that would make a repetition at
+    the end of `dry` longer, `dry_multiplier` * `dry_base` ** (length - `dry_allowed`); all in place. Of the logits
+    within `top_n_sigma` standard deviations of the largest, of the `top_k` largest (0: all), of the most typical that
+    together reach `typical_p`, of the likeliest that together reach `top_p`, of those at least `min_p` times as
+    likely as the likeliest, and (at a share `xtc_probability` of all positions) without those above `xtc_threshold`
+    but the least of them, wins argmax(logit / temperature + gumbel(hash(seed, position, token))). Temperature 0
     takes the lowest index of the largest logit. -1, and nothing is changed, where a logit is NaN or infinite.
     """
 

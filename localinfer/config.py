@@ -1,4 +1,4 @@
-"""Frozen, checked settings, and where their values come from. Each field's docstring is its manual."""
+"""Frozen, checked settings, and where their values come from. Long because each field's docstring is its manual."""
 
 import os
 import re
@@ -14,6 +14,8 @@ KvBits = Literal[16, 8, 4]
 Overflow = Literal["error", "shift"]
 Draft = Literal["auto", "off", "suffix", "lookup", "early", "head", "model"]
 DRAFTS: tuple[Draft, ...] = get_args(Draft)
+Pool = Literal["last", "mean"]
+"""Which tokens of a text its vector is made of."""
 DEFAULT_CONTEXT = 8192
 """Tokens of context when none is asked for and the model could take more."""
 BLOCK_TOKENS = 32
@@ -42,6 +44,24 @@ def texts_of(name: str, value: object) -> tuple[str, ...]:
     if not isinstance(listed, (tuple, list)) or not all(isinstance(one, str) for one in listed):
         raise UsageError(f"{name} is {value!r}, but must be a text or several", hint=f'write it like {name}=("…", "…")')
     return tuple(listed)
+
+
+MOST_TOP = 20
+"""Likeliest tokens that may be asked for with each one."""
+MOST_BIASES = 1024
+"""Tokens whose logits one request may change."""
+
+
+def biases_of(value: Mapping[Any, Any] | Iterable[tuple[Any, Any]]) -> tuple[tuple[int, float], ...]:
+    """Biases by token, in the order of the tokens. Raises `UsageError` for what are none."""
+    pairs = dict(value)
+    if len(pairs) > MOST_BIASES:
+        raise UsageError(f"logit-bias has {len(pairs)} tokens, more than {MOST_BIASES}", hint="name fewer")
+    for token, bias in pairs.items():
+        if type(token) is not int or not 0 <= token < 1 << 31:
+            raise UsageError(f"logit-bias names token {token!r}", hint="name tokens by their numbers, from 0")
+        in_range(f"the logit-bias of token {token}", bias, -100.0, 100.0)
+    return tuple((token, float(pairs[token])) for token in sorted(pairs))
 
 
 def one_of(name: str, value: object, allowed: Sequence[object]) -> None:
@@ -199,6 +219,38 @@ class SamplingParams:
     """Divide the logits of tokens seen in the last 64 by this (multiply when negative); of all seen, where the
     model's own files ask for a penalty, as in transformers. 1 is off."""
 
+    presence_penalty: float = 0.0
+    """Taken once from the logits of tokens that the answer has already."""
+
+    frequency_penalty: float = 0.0
+    """Taken from the logits of tokens that the answer has already, as often as it has them."""
+
+    dry_multiplier: float = 0.0
+    """Taken from the logit of a token that would go on with a repetition (DRY): this much at `dry_allowed_length`
+    tokens, `dry_base` times as much for each one more. 0 is off."""
+
+    dry_base: float = 1.75
+    """How the DRY penalty grows with each token that is repeated."""
+
+    dry_allowed_length: int = 2
+    """Repetitions of fewer tokens cost nothing."""
+
+    top_n_sigma: float = 0.0
+    """Keep tokens whose logit is at most this many standard deviations below the largest. 0 keeps all."""
+
+    typical_p: float = 1.0
+    """Keep the tokens that are nearest to typical and together reach this probability. 1 keeps all."""
+
+    xtc_probability: float = 0.0
+    """At this share of all positions, drop the likeliest tokens but the last that is at least `xtc_threshold` likely
+    (XTC). 0 is off."""
+
+    xtc_threshold: float = 0.1
+    """How likely a token must be for XTC to drop it."""
+
+    logit_bias: tuple[tuple[int, float], ...] = ()
+    """Added to the logits of these tokens, before all else."""
+
     seed: int = 0
     """Same seed, same text."""
 
@@ -217,6 +269,16 @@ class SamplingParams:
         in_range("top-p", self.top_p, 0.0, 1.0)
         in_range("min-p", self.min_p, 0.0, 1.0)
         in_range("repeat-penalty", self.repeat_penalty, 0.01, 100.0)
+        in_range("presence-penalty", self.presence_penalty, -100.0, 100.0)
+        in_range("frequency-penalty", self.frequency_penalty, -100.0, 100.0)
+        in_range("dry-multiplier", self.dry_multiplier, 0.0, 100.0)
+        in_range("dry-base", self.dry_base, 1.0, 100.0)
+        in_range("dry-allowed-length", self.dry_allowed_length, 1, 64)
+        in_range("top-n-sigma", self.top_n_sigma, 0.0, 1000.0)
+        in_range("typical-p", self.typical_p, 0.0, 1.0)
+        in_range("xtc-probability", self.xtc_probability, 0.0, 1.0)
+        in_range("xtc-threshold", self.xtc_threshold, 0.0, 1.0)
+        object.__setattr__(self, "logit_bias", biases_of(self.logit_bias))
         in_range("seed", self.seed, 0, (1 << 64) - 1)
         if self.max_tokens is not None:
             in_range("max-tokens", self.max_tokens, 1, 1 << 20)

@@ -35,6 +35,19 @@ class Progress:
 
 
 @dataclass(frozen=True, slots=True)
+class Scored:
+    """How likely the model held a token to be: natural logarithms of its own likelihoods, before biases, penalties,
+    the temperature and cuts."""
+
+    token: int
+    logprob: float
+    rank: int
+    """So many tokens were likelier."""
+    top: tuple[tuple[int, float], ...] = ()
+    """The likeliest tokens, as many as were asked for, and the same of each."""
+
+
+@dataclass(frozen=True, slots=True)
 class Text:
     """New text, whole characters only. Empty while a character or a stop string may still be incomplete."""
 
@@ -43,6 +56,8 @@ class Text:
     token_ids: tuple[int, ...]
     drafter: str | None = None
     """Who guessed this token, if a guess was right; None for tokens that nobody guessed."""
+    score: Scored | None = None
+    """Of this token, where it was asked for."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,6 +152,8 @@ class Finished:
     """The stop string that ended it, if one did."""
     error: LocalInferError | None = field(default=None)
     """What went wrong, with the reason `error`; the tokens before it stand."""
+    vector: tuple[float, ...] | None = field(default=None)
+    """Of the text, where that was asked for; not of unit length."""
 
     def raise_error(self) -> None:
         """Raise what went wrong, if something did."""

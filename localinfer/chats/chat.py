@@ -29,7 +29,8 @@ class Chat:
     `raw` sends prompts as plain text, without template, system prompt or history; with `special` what spells a control
     token in them is that token, and a begin-of-text token is not written twice. With `on_overflow="shift"` the
     oldest turns are forgotten when the context is full, never the system prompt, and a `Shifted` event says so.
-    `variables` are what else the template may read, such as `enable_thinking`. Answers keep the form of `grammar`.
+    `variables` are what else the template may read, such as `enable_thinking`. Answers keep the form of `grammar`;
+    with `logprobs` each token is scored, and so many of the likeliest beside it.
     """
 
     def __init__(
@@ -44,6 +45,7 @@ class Chat:
         on_overflow: Overflow = "error",
         variables: Mapping[str, Any] | None = None,
         grammar: "Grammar | None" = None,
+        logprobs: int | None = None,
     ) -> None:
         if isinstance(messages, str):
             raise UsageError("`messages` is text, but must be messages", hint='write `[Message("user", "…")]`')
@@ -55,6 +57,7 @@ class Chat:
         self.special = special
         self.on_overflow = on_overflow
         self.grammar = grammar
+        self.logprobs = logprobs
         self._variables = variables
         self.warnings: tuple[str, ...] = ()
         """What the last reply's user should know, such as a doubled begin-of-text token."""
@@ -158,7 +161,8 @@ class Chat:
         marks = self.marks(turns, tokens, keep)
         constraint = self.constraint([*turns, Message("assistant", begun)] if begun else turns, tokens)
         written: list[str] = []
-        stream = self._stream(tokens, keep, marks, constraint, cancelled)
+        known = 0 if self.raw else len(self._known(begun, begun_tokens))
+        stream = self._stream(tokens, keep, marks, constraint, cancelled, known)
         try:
             for event in stream:
                 if isinstance(event, Text):
@@ -178,12 +182,22 @@ class Chat:
         marks: tuple[int, ...],
         constraint: "Constraint | None",
         cancelled: Callable[[], bool],
+        begun: int,
     ) -> Generator[Event, None, None]:
         """The engine's events; asks it to stop once `cancelled()`, or when nobody listens any more."""
         from localinfer.engine.protocol import Request
 
         sampling = replace(self.sampling, seed=(self.sampling.seed + self._retries) % (1 << 64))
-        request = Request(tuple(tokens), sampling, self.on_overflow, keep=keep, marks=marks, constraint=constraint)
+        request = Request(
+            tuple(tokens),
+            sampling,
+            self.on_overflow,
+            keep=keep,
+            marks=marks,
+            begun=begun,
+            constraint=constraint,
+            logprobs=self.logprobs,
+        )
         running: int | None = None  # the handle, as long as there is something to cancel
         try:
             for event in self.engine.stream(request):

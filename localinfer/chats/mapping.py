@@ -3,7 +3,7 @@
 import queue
 import threading
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING
@@ -16,7 +16,7 @@ from localinfer.chats.rows import Asked
 from localinfer.chats.saying import Saying
 from localinfer.chats.thinking import Thinking
 from localinfer.errors import ContextOverflow, LocalInferError, UsageError
-from localinfer.events import Event, Finished, Stats, Text
+from localinfer.events import Event, Finished, Scored, Stats, Text
 
 if TYPE_CHECKING:
     from localinfer.engine.grammar import Grammar
@@ -33,8 +33,16 @@ class Answered:
     """One line's answer, whole when `reason` is there; or `error`."""
 
     asked: Asked
+    model: str = ""
+    """Who answers."""
     text: list[str] = field(default_factory=list)
     token_ids: tuple[int, ...] = ()
+    scores: list[Scored] = field(default_factory=list)
+    """Of the tokens, where they were asked for."""
+    vector: tuple[float, ...] | None = None
+    """Of the text, where that was asked for."""
+    wants_scores: bool = False
+    """Whether those of single tokens are told where a text is scored."""
     reason: str | None = None
     stop: str | None = None
     """The stop string that ended it, if one did."""
@@ -57,6 +65,12 @@ class Manner:
     raw: bool = False
     special: bool = False
     grammar: "Grammar | None" = None
+    logprobs: int | None = None
+
+
+USUAL = Manner()
+Begin = Callable[["Engine", Asked], Answered]
+"""Submits what a line asks for."""
 
 
 class Reader:
@@ -84,11 +98,8 @@ class Reader:
         return found
 
 
-def answer_all(
-    engine: "Engine", lines: Iterator[Asked], *, parallel: int, manner: Manner | None = None
-) -> Iterator[Answered]:
-    """The answer to each of `lines`, in their order, `parallel` of them together."""
-    manner = manner or Manner()
+def answer_all(engine: "Engine", lines: Iterator[Asked], *, parallel: int, begin: "Begin") -> Iterator[Answered]:
+    """The answer to each of `lines`, in their order, `parallel` of them together; `begin` submits one."""
     reader, most = Reader(lines, AHEAD * parallel), AHEAD * parallel
     waiting, ended = deque[Answered](), False
     with engine.driver.here() as driver:
@@ -101,16 +112,17 @@ def answer_all(
                 if asked is None:
                     ended = True
                 else:
-                    waiting.append(_begin(engine, asked, manner))
+                    waiting.append(begin(engine, asked))
             driver.turn()
             while waiting and waiting[0].done:
                 yield waiting.popleft()
 
 
-def _begin(engine: "Engine", asked: Asked, manner: Manner) -> Answered:
+def begin_chat(engine: "Engine", asked: Asked, manner: Manner = USUAL) -> Answered:
+    """Ask for the answer to a line."""
     from localinfer.engine.protocol import Request
 
-    answered = Answered(asked, error=asked.error)
+    answered = Answered(asked, engine.info.model, error=asked.error)
     if asked.error is None:
         raw = manner.raw if asked.raw is None else asked.raw
         special = manner.special if asked.special is None else asked.special
@@ -118,12 +130,13 @@ def _begin(engine: "Engine", asked: Asked, manner: Manner) -> Answered:
             if special and not raw:
                 raise UsageError("`special` goes with `raw`", hint='add `"raw": true`, or leave `special` out')
             system = asked.system or manner.system
-            chat = Chat(engine, system=system, raw=raw, special=special, grammar=manner.grammar)
+            chat = Chat(engine, system=system, raw=raw, special=special, grammar=asked.grammar or manner.grammar)
             prompt = chat.tokens_of_turns(asked.turns, asked.tools)
             marks, constraint = chat.marks(asked.turns, prompt), chat.constraint(asked.turns, prompt)
-            request = Request(tuple(prompt), asked.sampling, marks=marks, constraint=constraint)
+            logprobs = manner.logprobs if asked.logprobs is None else asked.logprobs
+            request = Request(tuple(prompt), asked.sampling, marks=marks, constraint=constraint, logprobs=logprobs)
             answered.apart = None if raw else _apart(engine, asked)
-            engine.driver.submit(request, partial(_hear, answered))
+            engine.driver.submit(request, partial(hear, answered))
         except ContextOverflow as error:
             answered.error = ContextOverflow(error.message, hint=_SHORTER)
         except LocalInferError as error:
@@ -131,15 +144,17 @@ def _begin(engine: "Engine", asked: Asked, manner: Manner) -> Answered:
     return answered
 
 
-def _hear(answered: Answered, events: list[Event]) -> None:
+def hear(answered: Answered, events: list[Event]) -> None:
+    """Keep what was said of a line's answer."""
     for event in events:
         if isinstance(event, Text):
             answered.text.append(event.text)
+            answered.scores += [event.score] if event.score else []
             if answered.apart is not None:
                 answered.calls += answered.apart.push(event).calls
         elif isinstance(event, Finished):
             answered.token_ids, answered.reason, answered.stats = event.token_ids, event.reason, event.stats
-            answered.stop, answered.error = event.stop, event.error
+            answered.stop, answered.error, answered.vector = event.stop, event.error, event.vector
             if answered.apart is not None:
                 answered.calls += answered.apart.finish(event).calls
 

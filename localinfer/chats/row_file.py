@@ -2,23 +2,36 @@
 
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import TYPE_CHECKING, Any, BinaryIO
 
+from localinfer.chats.logprobs import spelled
 from localinfer.chats.mapping import Answered
 from localinfer.chats.rows import Asked
-from localinfer.errors import Changed, Corrupt, LocalInferError, NotFound, UsageError
+from localinfer.errors import Changed, ContextOverflow, Corrupt, LocalInferError, NotFound, UsageError
 from localinfer.formats.durable import write_failed
 
+if TYPE_CHECKING:
+    from localinfer.engine.protocol import Tokenizer
 
-def row_of(answered: Answered) -> dict[str, Any]:
-    """The row of JSON for one line."""
-    asked, stats = answered.asked, answered.stats
+
+def head_of(answered: Answered) -> dict[str, Any]:
+    """What the row of any line begins with, and why it has no answer, if so."""
+    asked = answered.asked
     row: dict[str, Any] = {"id": asked.id, "index": asked.index, "line": asked.line, "request": asked.digest}
+    if (error := answered.error) is not None:
+        row["error"] = {"message": error.message, "hint": error.hint, "exit_code": error.exit_code}
+    return row
+
+
+def row_of(answered: Answered, tokenizer: "Tokenizer") -> dict[str, Any]:
+    """The row of JSON for one line."""
+    if answered.asked.batch:
+        return batch_row(answered, tokenizer)
+    row, stats = head_of(answered), answered.stats
     if answered.error is not None:
-        error = answered.error
-        told = {"message": error.message, "hint": error.hint, "exit_code": error.exit_code}
+        told = row.pop("error")
         return row | {"text": None, "finish_reason": None, "usage": None, "error": told}
     assert stats is not None
     usage = {
@@ -28,7 +41,49 @@ def row_of(answered: Answered) -> dict[str, Any]:
     }
     stop = {} if answered.stop is None else {"stop": answered.stop}
     calls = {"tool_calls": [call.in_openai for call in answered.calls]} if answered.calls else {}
-    return row | {"text": "".join(answered.text), **calls, "finish_reason": answered.reason, **stop, "usage": usage}
+    scores = {"logprobs": spelled(tokenizer, answered.scores)} if answered.scores else {}
+    text = "".join(answered.text)
+    seed = {"seed": answered.asked.sampling.seed}
+    return row | {"text": text, **calls, **scores, "finish_reason": answered.reason, **stop, "usage": usage, **seed}
+
+
+def batch_row(answered: Answered, tokenizer: "Tokenizer") -> dict[str, Any]:
+    """The row for one line of a batch."""
+    asked, stats = answered.asked, answered.stats
+    row = {"id": f"batch_req_{asked.index}_{asked.digest}", "custom_id": asked.id}
+    if (error := answered.error) is not None:
+        code = "context_length_exceeded" if isinstance(error, ContextOverflow) else None
+        status = 400 if error.exit_code in (2, 5, 8) else 500
+        told = {"message": error.message, "type": "invalid_request_error" if status == 400 else "api_error"}
+        return row | _response(row["id"], status, {"error": told | {"param": None, "code": code}})
+    assert stats is not None
+    message: dict[str, Any] = {"role": "assistant", "content": "".join(answered.text)}
+    reason = "length" if answered.reason in ("length", "overflow") else "stop"
+    if answered.calls:
+        message["tool_calls"] = [call.in_openai for call in answered.calls]
+        reason = "tool_calls" if reason == "stop" else reason
+    scores = {"content": spelled(tokenizer, answered.scores), "refusal": None} if answered.scores else None
+    choice = {"index": 0, "message": message, "logprobs": scores, "finish_reason": reason}
+    usage = {
+        "prompt_tokens": stats.prompt_tokens,
+        "completion_tokens": stats.completion_tokens,
+        "total_tokens": stats.prompt_tokens + stats.completion_tokens,
+        "prompt_tokens_details": {"cached_tokens": stats.cached_tokens},
+    }
+    body = {"id": f"chatcmpl-{asked.digest}", "object": "chat.completion", "created": 0, "model": answered.model}
+    return row | _response(row["id"], 200, body | {"choices": [choice], "usage": usage})
+
+
+def _response(request: str, status: int, body: Mapping[str, Any]) -> dict[str, Any]:
+    return {"response": {"status_code": status, "request_id": request, "body": body}, "error": None}
+
+
+def _position(row: dict[str, Any]) -> tuple[int, str]:
+    """The number of the line that a row answers, and its digest."""
+    if "custom_id" in row:
+        index, digest = row["id"].removeprefix("batch_req_").split("_")
+        return int(index), digest
+    return row["index"], row["request"]
 
 
 class RowFile:
@@ -58,8 +113,8 @@ class RowFile:
             asked = next(lines, None)
             try:
                 row = json.loads(line)
-                index, digest = row["index"], row["request"]
-            except (ValueError, KeyError, TypeError, RecursionError):
+                index, digest = _position(row)
+            except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
                 raise Corrupt(
                     f"{self.path}: line {count + 1} is no row of `map`", hint="give another file, or remove it"
                 ) from None

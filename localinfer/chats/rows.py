@@ -1,16 +1,22 @@
 """Lines of JSON that ask for something: what one may say, and what it means. Nothing of it is trusted."""
 
 import hashlib
-from collections.abc import Iterable, Iterator, Mapping
+import json
+import re
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from difflib import get_close_matches
-from typing import Any, BinaryIO, cast
+from typing import TYPE_CHECKING, Any, BinaryIO, cast
 
+from localinfer.chats import batch
 from localinfer.chats.plain_json import object_of, storable, strings
 from localinfer.chats.template import Message, Role
-from localinfer.config import SamplingParams
+from localinfer.config import MOST_TOP, SamplingParams, biases_of
 from localinfer.errors import LocalInferError, UsageError
 from localinfer.text import one_line
+
+if TYPE_CHECKING:
+    from localinfer.engine.grammar import Grammar
 
 ROLES = ("system", "user", "assistant", "tool")
 OF_MESSAGES = {"role", "content", "name", "tool_calls", "tool_call_id", "reasoning_content"}
@@ -23,13 +29,24 @@ SAMPLING = {
     "top_p": ("top_p", float),
     "min_p": ("min_p", float),
     "repeat_penalty": ("repeat_penalty", float),
+    "repetition_penalty": ("repeat_penalty", float),
+    "presence_penalty": ("presence_penalty", float),
+    "frequency_penalty": ("frequency_penalty", float),
+    "dry_multiplier": ("dry_multiplier", float),
+    "dry_base": ("dry_base", float),
+    "dry_allowed_length": ("dry_allowed_length", int),
+    "top_n_sigma": ("top_n_sigma", float),
+    "typical_p": ("typical_p", float),
+    "xtc_probability": ("xtc_probability", float),
+    "xtc_threshold": ("xtc_threshold", float),
     "seed": ("seed", int),
     "max_tokens": ("max_tokens", int),
 }
-"""What a line may say of sampling, the field it stands for, and its kind. `stop` is a string or a list of strings."""
+"""What a line may say of sampling, the field it stands for, and its kind. `stop` is a string or a list of strings,
+`logit_bias` an object of biases by the numbers of tokens."""
 
 _A_MESSAGE = 'write `[{"role": "user", "content": "…"}]`'
-KNOWN = {"id", "prompt", "messages", "tools", "system", "raw", "special", "stop", *SAMPLING}
+KNOWN = {"id", "prompt", "messages", "tools", "system", "raw", "special", "stop", "logit_bias", "logprobs", *SAMPLING}
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +69,12 @@ class Asked:
     """Whether what spells a control token in a raw prompt is that token; None where the line does not say."""
     tools: tuple[Mapping[str, Any], ...] = ()
     """What the model may call, as JSON schemas for the chat template."""
+    logprobs: int | None = None
+    """Likeliest tokens that are told with each one; None where the line does not say."""
+    grammar: "Grammar | None" = None
+    """The form that the line wants of its answer."""
+    batch: bool = False
+    """Whether it came in OpenAI's batch form, and is answered so."""
     error: LocalInferError | None = None
 
 
@@ -80,31 +103,66 @@ def understood(
 ) -> Asked:
     """What `line`, number `number` of the input, asks for; `sampling` holds where it says nothing, `context` is all
     else that decides the answer. Keys that mean nothing are an error unless we `ignore_unknown`."""
+
+    def meant(row: Mapping[str, Any]) -> dict[str, Any]:
+        found: dict[str, Any] = {}
+        identity = json.dumps(row.get("id")) if row.get("id") is not None else line.decode("utf-8", "replace")
+        if batch.is_batch(row):
+            identity = json.dumps(row.get("custom_id"))
+            row, found["grammar"] = batch.unpacked(row)
+            if not ignore_unknown:
+                _refuse_keys(row.keys() - KNOWN, KNOWN | batch.OF_BODY)
+        if not ignore_unknown:
+            _refuse_messages(row)
+        system, turns = _conversation(row)
+        chosen = _sampling(row, replace(sampling, seed=seed_of(sampling.seed, identity)))
+        named = {"raw": _flag(row, "raw"), "special": _flag(row, "special")}
+        more = {"tools": _tools(row), "logprobs": logprobs_of(row)}
+        return {"system": system, "turns": turns, "sampling": chosen, **named, **more, **found}
+
+    known = None if ignore_unknown else KNOWN | batch.KNOWN
+    return asked_of(line, index, number, meant, known=known, limit=limit, context=context)
+
+
+def seed_of(seed: int, identity: str) -> int:
+    """The seed of the line that bears this name, 32 bits: another for each, and the same wherever it stands."""
+    return int.from_bytes(hashlib.sha256(f"{seed}\0{identity}".encode()).digest()[:4], "little")
+
+
+def asked_of(
+    line: bytes,
+    index: int,
+    number: int,
+    meant: Callable[[Mapping[str, Any]], dict[str, Any]],
+    *,
+    known: Iterable[str] | None,
+    limit: int,
+    context: str,
+) -> Asked:
+    """What `line` asks for, by what is `meant` with its object; other keys than those `known` are an error, where
+    these are given."""
     digest = hashlib.sha256(context.encode() + b"\0" + line).hexdigest()[:16]
-    identity = None
+    identity, batched = None, False
     try:
         row = object_of(line, limit, longer="send less, or raise `--ctx-size`")
-        identity = _identity(row)
-        if not ignore_unknown:
-            _refuse_unknown(row)
-        system, turns = _conversation(row)
-        raw, special = _flag(row, "raw"), _flag(row, "special")
-        chosen, tools = _sampling(row, sampling), _tools(row)
-        return Asked(index, number, digest, identity, system, turns, chosen, raw=raw, special=special, tools=tools)
+        batched = batch.is_batch(row)
+        identity = _identity(row, "custom_id" if batched else "id")
+        if known is not None:
+            _refuse_keys(row.keys() - set(known), known)
+        return Asked(index, number, digest, identity, batch=batched, **meant(row))
     except LocalInferError as error:
-        return Asked(index, number, digest, identity, error=error)
+        return Asked(index, number, digest, identity, batch=batched, error=error)
 
 
-def _identity(row: Mapping[str, Any]) -> Any:
+def _identity(row: Mapping[str, Any], name: str) -> Any:
     """What the line calls itself; its answer says the same."""
-    for value in strings(row.get("id")):
-        storable(value, "`id`")
-    return row.get("id")
+    for value in strings(row.get(name)):
+        storable(value, f"`{name}`")
+    return row.get(name)
 
 
-def _refuse_unknown(row: Mapping[str, Any]) -> None:
-    """Raise `UsageError` for keys that mean nothing: a misspelled one would change the answer in silence."""
-    _refuse_keys(row.keys() - KNOWN, KNOWN)
+def _refuse_messages(row: Mapping[str, Any]) -> None:
+    """Raise `UsageError` for keys of messages that mean nothing."""
     messages = row.get("messages")
     for one in messages if isinstance(messages, list) else ():
         if isinstance(one, dict):
@@ -112,6 +170,7 @@ def _refuse_unknown(row: Mapping[str, Any]) -> None:
 
 
 def _refuse_keys(found: Iterable[str], known: Iterable[str]) -> None:
+    """Raise `UsageError` for keys that mean nothing: a misspelled one would change the answer in silence."""
     odd = sorted(found)
     if odd:
         named = ", ".join(f"`{one_line(name, 40)}`" for name in odd[:3]) + (" …" if len(odd) > 3 else "")
@@ -130,9 +189,9 @@ def _flag(row: Mapping[str, Any], name: str) -> bool | None:
 def _conversation(row: Mapping[str, Any]) -> tuple[str | None, tuple[Message, ...]]:
     if ("prompt" in row) == ("messages" in row):
         raise UsageError("the line must have either `prompt` or `messages`", hint='write `{"prompt": "…"}`')
-    system = _text(row, "system") if row.get("system") is not None else None
+    system = text_of(row, "system") if row.get("system") is not None else None
     if "prompt" in row:
-        return system, (Message("user", _text(row, "prompt")),)
+        return system, (Message("user", text_of(row, "prompt")),)
     listed = row["messages"]
     if not isinstance(listed, list) or not listed:
         raise UsageError("`messages` is no list of messages", hint=_A_MESSAGE)
@@ -180,7 +239,8 @@ def _tools(row: Mapping[str, Any]) -> tuple[Mapping[str, Any], ...]:
     return tuple(listed)
 
 
-def _text(row: Mapping[str, Any], name: str) -> str:
+def text_of(row: Mapping[str, Any], name: str) -> str:
+    """The text at `name`, not empty. Raises `UsageError`."""
     if not isinstance(row[name], str) or not row[name].strip():
         raise UsageError(f"`{name}` is no text", hint="write a string that is not empty")
     return storable(row[name], f"`{name}`")
@@ -198,11 +258,31 @@ def _sampling(row: Mapping[str, Any], usual: SamplingParams) -> SamplingParams:
                 hint=f'write `{{"{name}": 1}}`, or leave it out',
             )
         if target in said:
-            raise UsageError("`temp` and `temperature` are the same", hint="leave one out")
+            raise UsageError(f"`{name}` and another key are the same", hint="leave one out")
         said[target] = kind(value) if abs(value) < 1 << 65 else value
     if row.get("stop") is not None:
         listed = [row["stop"]] if isinstance(row["stop"], str) else row["stop"]
         if not isinstance(listed, list) or not all(isinstance(one, str) for one in listed):
             raise UsageError("`stop` is neither a text nor a list of texts", hint='write `{"stop": ["…"]}`')
         said["stop"] = tuple(storable(one, "`stop`") for one in listed)
+    if row.get("logit_bias") is not None:
+        said["logit_bias"] = biases(row["logit_bias"])
     return replace(usual, **said)
+
+
+def logprobs_of(row: Mapping[str, Any]) -> int | None:
+    """Likeliest tokens to be told with each one; None where the line does not say. Raises `UsageError`."""
+    value = row.get("logprobs")
+    if value is not None and (type(value) is not int or not 0 <= value <= MOST_TOP):
+        raise UsageError(f"`logprobs` is no whole number from 0 to {MOST_TOP}", hint='write `{"logprobs": 0}`')
+    return value
+
+
+def biases(value: object) -> tuple[tuple[int, float], ...]:
+    """A JSON object of biases by the numbers of tokens. Raises `UsageError`."""
+    numbers = isinstance(value, dict) and all(
+        isinstance(one, int | float) and not isinstance(one, bool) for one in value.values()
+    )
+    if not isinstance(value, dict) or not numbers or not all(re.fullmatch(r"[0-9]{1,10}", one) for one in value):
+        raise UsageError("`logit_bias` is no object of numbers by tokens", hint='write `{"42": -100}`')
+    return biases_of({int(token): bias for token, bias in value.items()})

@@ -80,8 +80,9 @@ def _follow(events: Iterator[Event], reply: Reply, out: Answer, progress: Progre
         match event:
             case Progress(done=done, total=total):
                 progress("reading the prompt", done, total)
-            case Text(_, text, token_ids, drafter):
+            case Text(_, text, token_ids, drafter, score):
                 progress.clear()
+                reply.scores += [score] if score else []
                 reply.text.append(text)
                 reply.token_ids += token_ids
                 if not json:

@@ -24,6 +24,8 @@ COMMANDS = {
     "export": "export:export",
     "run": "run:run",
     "map": "map_:map_",
+    "score": "score:score",
+    "embed": "embed:embed",
     "chat": "chat:chat",
     "serve": "serve:serve",
     "bench": "bench:bench",

@@ -62,21 +62,28 @@ class SamplingFlags:
     top_p: o.TopP
     min_p: o.MinP
     repeat_penalty: o.RepeatPenalty
+    presence_penalty: o.PresencePenalty
+    frequency_penalty: o.FrequencyPenalty
+    dry_multiplier: o.DryMultiplier
+    dry_base: o.DryBase
+    dry_allowed_length: o.DryAllowedLength
+    top_n_sigma: o.TopNSigma
+    typical_p: o.TypicalP
+    xtc_probability: o.XtcProbability
+    xtc_threshold: o.XtcThreshold
+    logit_bias: o.LogitBias
     seed: o.Seed
     stop: o.Stop
 
     def over(self, advised: SamplingParams) -> SamplingParams:
         """What the model's makers advise, with what the person chose over it."""
-        chosen = {
-            "temperature": self.temp,
-            "top_k": self.top_k,
-            "top_p": self.top_p,
-            "min_p": self.min_p,
-            "repeat_penalty": self.repeat_penalty,
-            "max_tokens": self.max_tokens,
+        given: dict[str, Any] = {"temperature": self.temp} | {
+            one.name: getattr(self, one.name) for one in fields(self) if one.name not in ("temp", "stop", "logit_bias")
         }
-        given = {name: value for name, value in chosen.items() if value is not None}
-        return replace(advised, **given, seed=self.seed, stop=(*advised.stop, *self.stop))  # type: ignore[arg-type]
+        given = {name: value for name, value in given.items() if value is not None}
+        if self.logit_bias:
+            given["logit_bias"] = tuple(map(bias_of, self.logit_bias))
+        return replace(advised, **given, stop=(*advised.stop, *self.stop))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -86,15 +93,22 @@ class FormFlags:
     schema: o.Schema
     json_object: o.JsonObject
     regex: o.Regex
+    grammar: o.Rules
 
-    def grammar(self) -> "Grammar | None":
+    def form(self) -> "Grammar | None":
         """The same as a chat wants it. Raises `UsageError` for two of them, or a file that cannot be read."""
-        if not self.json_object and self.schema is None and self.regex is None:
+        given = (self.schema is not None, self.json_object, self.regex is not None, self.grammar is not None)
+        if not any(given):
             return None
-        from localinfer.engine.grammar import ANY_OBJECT, Grammar
+        from localinfer.engine.grammar import ANY_OBJECT, Grammar, from_rules
 
-        if sum((self.schema is not None, self.json_object, self.regex is not None)) > 1:
-            raise UsageError("an answer has one form", hint="give one of `--schema`, `--json-object` and `--regex`")
+        if sum(given) > 1:
+            raise UsageError(
+                "an answer has one form", hint="give one of `--schema`, `--json-object`, `--regex` and `--grammar`"
+            )
+        if self.grammar is not None:
+            rules = "::=" in self.grammar or "start:" in self.grammar
+            return from_rules(self.grammar if rules else read_text(self.grammar, "a grammar"))
         if self.schema is not None:
             return Grammar("json_schema", schema_text(self.schema))
         if self.regex is not None:
@@ -185,13 +199,27 @@ class RandomFlags:
     head_bits: o.HeadBits
 
 
+def bias_of(word: str) -> tuple[int, float]:
+    """What `TOKEN=BIAS` says. Raises `UsageError`."""
+    token, _, bias = word.partition("=")
+    try:
+        return int(token), float(bias)
+    except ValueError:
+        raise UsageError(
+            f"logit-bias is {word!r}, but must be TOKEN=BIAS", hint="like `--logit-bias 42=-100`"
+        ) from None
+
+
 def schema_text(given: str) -> str:
     """A schema that was given as it is, or the text of the file that holds it."""
+    return given if given.lstrip().startswith("{") else read_text(given, "a JSON schema")
+
+
+def read_text(path: str, what: str) -> str:
+    """The text of the file that holds `what`."""
     from localinfer.chats.files import read_file
 
-    if given.lstrip().startswith("{"):
-        return given
-    return read_file(given, 1024, hint="check the path, or give a JSON schema as it is")
+    return read_file(path, 1024, hint=f"check the path, or give {what} as it is")
 
 
 def spread(function: Callable[..., Any]) -> Callable[..., Any]:

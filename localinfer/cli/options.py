@@ -10,7 +10,29 @@ from localinfer.cli.flags import SETTINGS as SETTINGS
 from localinfer.cli.flags import Count, default_of, flag
 from localinfer.cli.options_forms import JsonObject as JsonObject
 from localinfer.cli.options_forms import Regex as Regex
+from localinfer.cli.options_forms import Rules as Rules
 from localinfer.cli.options_forms import Schema as Schema
+from localinfer.cli.options_sampling import DryAllowedLength as DryAllowedLength
+from localinfer.cli.options_sampling import DryBase as DryBase
+from localinfer.cli.options_sampling import DryMultiplier as DryMultiplier
+from localinfer.cli.options_sampling import FrequencyPenalty as FrequencyPenalty
+from localinfer.cli.options_sampling import LogitBias as LogitBias
+from localinfer.cli.options_sampling import Logprobs as Logprobs
+from localinfer.cli.options_sampling import MaxTokens as MaxTokens
+from localinfer.cli.options_sampling import MinP as MinP
+from localinfer.cli.options_sampling import PoolOf as PoolOf
+from localinfer.cli.options_sampling import PresencePenalty as PresencePenalty
+from localinfer.cli.options_sampling import RepeatPenalty as RepeatPenalty
+from localinfer.cli.options_sampling import Seed as Seed
+from localinfer.cli.options_sampling import Stop as Stop
+from localinfer.cli.options_sampling import Temp as Temp
+from localinfer.cli.options_sampling import TopK as TopK
+from localinfer.cli.options_sampling import TopNSigma as TopNSigma
+from localinfer.cli.options_sampling import TopP as TopP
+from localinfer.cli.options_sampling import TypicalP as TypicalP
+from localinfer.cli.options_sampling import Unscaled as Unscaled
+from localinfer.cli.options_sampling import XtcProbability as XtcProbability
+from localinfer.cli.options_sampling import XtcThreshold as XtcThreshold
 from localinfer.cli.options_serve import AllowHost as AllowHost
 from localinfer.cli.options_serve import AllowOrigin as AllowOrigin
 from localinfer.cli.options_serve import ApiKeyFile as ApiKeyFile
@@ -18,10 +40,7 @@ from localinfer.cli.options_serve import Host as Host
 from localinfer.cli.options_serve import Keep as Keep
 from localinfer.cli.options_serve import Port as Port
 from localinfer.cli.options_serve import Queue as Queue
-from localinfer.config import MOST_DRAFTS, EngineConfig, SamplingParams
-
-BIG = (1 << 64) - 1
-PER_MODEL = "the model's own, else {}"
+from localinfer.config import MOST_DRAFTS, EngineConfig
 
 # What to run
 Model = Annotated[
@@ -202,88 +221,6 @@ OnOverflow = Annotated[
         default="error",
     ),
 ]
-
-# How the next token is chosen
-MaxTokens = Annotated[
-    Count,
-    flag(
-        "max-tokens",
-        "int",
-        "Stop after this many new tokens.",
-        short="-n",
-        low=1,
-        high=1 << 20,
-        shows="as many as the context holds",
-    ),
-]
-Temp = Annotated[
-    float | None,
-    flag(
-        "temp",
-        "float",
-        "0 takes the likeliest token; higher is freer.",
-        low=0,
-        high=100,
-        shows=PER_MODEL.format(default_of(SamplingParams, "temperature")),
-    ),
-]
-TopK = Annotated[
-    Count,
-    flag(
-        "top-k",
-        "int",
-        "Keep the K likeliest tokens; 0 keeps all.",
-        low=0,
-        high=1 << 22,
-        shows=PER_MODEL.format(default_of(SamplingParams, "top_k")),
-    ),
-]
-TopP = Annotated[
-    float | None,
-    flag(
-        "top-p",
-        "float",
-        "Keep the likeliest tokens that together reach this probability; 1 keeps all.",
-        low=0,
-        high=1,
-        shows=PER_MODEL.format(default_of(SamplingParams, "top_p")),
-    ),
-]
-MinP = Annotated[
-    float | None,
-    flag(
-        "min-p",
-        "float",
-        "Drop tokens less likely than this share of the likeliest.",
-        low=0,
-        high=1,
-        shows=PER_MODEL.format(default_of(SamplingParams, "min_p")),
-    ),
-]
-RepeatPenalty = Annotated[
-    float | None,
-    flag(
-        "repeat-penalty",
-        "float",
-        "Make the last 64 tokens (all, if the model asks for a penalty) less likely by this factor; 1 is off.",
-        low=0.01,
-        high=100,
-        shows=PER_MODEL.format(default_of(SamplingParams, "repeat_penalty")),
-    ),
-]
-Seed = Annotated[
-    int,
-    flag(
-        "seed",
-        "int",
-        "Same seed, same text.",
-        low=0,
-        high=BIG,
-        default=default_of(SamplingParams, "seed"),
-        shows="0",
-    ),
-]
-Stop = Annotated[list[str], flag("stop", "list", "Stop before this text; may be repeated.")]
 
 # Making models
 Bits = Annotated[

@@ -9,6 +9,16 @@ Schema = Annotated[
     flag("schema", "text", "Answer with JSON that keeps this JSON schema, given or in a file.", metavar="FILE|JSON"),
 ]
 JsonObject = Annotated[bool, flag("json-object", "flag", "Answer with a JSON object.")]
+Rules = Annotated[
+    str | None,
+    flag(
+        "grammar",
+        "text",
+        "Answer with text of this grammar, given or in a file: Lark's way of writing (`start: …`) or GBNF (`root ::= "
+        "…`).",
+        metavar="FILE|GRAMMAR",
+    ),
+]
 Regex = Annotated[
     str | None, flag("regex", "text", "Answer with text that matches this regular expression, all of it.")
 ]

@@ -34,6 +34,15 @@ NAMES: Mapping[str, str] = {
     "top-p": "top_p",
     "min-p": "min_p",
     "repeat-penalty": "repeat_penalty",
+    "presence-penalty": "presence_penalty",
+    "frequency-penalty": "frequency_penalty",
+    "dry-multiplier": "dry_multiplier",
+    "dry-base": "dry_base",
+    "dry-allowed-length": "dry_allowed_length",
+    "top-n-sigma": "top_n_sigma",
+    "typical-p": "typical_p",
+    "xtc-probability": "xtc_probability",
+    "xtc-threshold": "xtc_threshold",
     "seed": "seed",
     "max-tokens": "max_tokens",
     "stop": "stop",
@@ -132,10 +141,10 @@ class Loop:
 
     def _show(self) -> None:
         system = next((one.content for one in self.chat.messages if one.role == "system"), None)
-        line(f"  {'system':<16}{'' if system is None else system}")
+        line(f"  {'system':<19}{'' if system is None else system}")
         for name, where in NAMES.items():
             value = getattr(self.chat.sampling, where)
-            line(f"  {name:<16}{'' if value in (None, ()) else value if not isinstance(value, tuple) else list(value)}")
+            line(f"  {name:<19}{'' if value in (None, ()) else value if not isinstance(value, tuple) else list(value)}")
 
     def _renew(self, **changes: Any) -> None:
         """The chat again, with another system prompt or other messages."""

@@ -4,7 +4,7 @@ from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from localinfer.errors import LocalInferError
-from localinfer.events import Drafting, Stats, gain_in_words
+from localinfer.events import Drafting, Scored, Stats, gain_in_words
 
 if TYPE_CHECKING:
     from localinfer.chats.chat import Chat
@@ -21,6 +21,8 @@ class Reply:
     joules: float | None = None
     text: list[str] = field(default_factory=list)
     token_ids: list[int] = field(default_factory=list)
+    scores: list[Scored] = field(default_factory=list)
+    """Of the tokens, where they were asked for."""
     finish_reason: str = "cancelled"
     stop: str | None = None
     """The stop string that ended it."""
@@ -34,6 +36,7 @@ class Reply:
 
 def as_json(opened: "Opened", chat: "Chat", reply: Reply, bill: "Bill") -> dict[str, Any]:
     """The object of `run --json`; what is not known is null. Keys may be added, none goes away."""
+    from localinfer.chats.logprobs import spelled
     from localinfer.events import output_hash
 
     info, model, stats = opened.engine.info, opened.model, reply.stats
@@ -43,6 +46,7 @@ def as_json(opened: "Opened", chat: "Chat", reply: Reply, bill: "Bill") -> dict[
         "bits": info.bits,
         "text": "".join(reply.text),
         "token_ids": reply.token_ids,
+        "logprobs": None if chat.logprobs is None else spelled(opened.engine.tokenizer, reply.scores),
         "finish_reason": reply.finish_reason,
         "stop": reply.stop,
         "prompt_tokens": stats.prompt_tokens if stats else None,

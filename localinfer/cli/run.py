@@ -41,6 +41,7 @@ def run(
     revision: o.Revision,
     offline: o.Offline,
     json: o.Json,
+    logprobs: o.Logprobs,
     stats: o.Stats,
     cost: CostFlags,
     show_drafts: o.ShowDrafts,
@@ -62,7 +63,7 @@ def run(
     from localinfer.loading.opening import find, open_model
 
     require_raw(raw=raw, special=special)
-    manner: dict[str, Any] = {"raw": raw, "special": special, "on_overflow": on_overflow, "grammar": form.grammar()}
+    manner = {"raw": raw, "special": special, "on_overflow": on_overflow, **_scored(logprobs, form, json=json)}
     if show_drafts:
         tints_of(sys.stdout)  # refuses a pipe before anything is loaded
     ref, argument = split_words(words or [], model, prompt, ctx.meta[TYPED])
@@ -82,6 +83,13 @@ def run(
         repl.Loop(chat, answer).run() if talks else answer(chat, text)
     if (problem := running.load().disk_problem) and not quiet:  # all is written by now, or never
         note(f"keys and values are not kept on disk: {problem}; `--kv-disk 0` does not try")
+
+
+def _scored(logprobs: int | None, form: FormFlags, *, json: bool) -> dict[str, Any]:
+    """The form of the answer, and whether its tokens are scored. Raises `UsageError`."""
+    if logprobs is not None and not json:
+        raise UsageError("`--logprobs` goes with `--json`", hint="add `--json`")
+    return {"grammar": form.form(), "logprobs": logprobs}
 
 
 def require_raw(*, raw: bool, special: bool) -> None:

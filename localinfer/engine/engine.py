@@ -12,16 +12,19 @@ from typing import TYPE_CHECKING, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from localinfer.config import SamplingParams
+from localinfer.config import MOST_DRAFTS, SamplingParams
+from localinfer.engine.checking import check
 from localinfer.engine.draft_stats import DraftStats
 from localinfer.engine.driver import Driver
 from localinfer.engine.load import Load, load_of
+from localinfer.engine.pooling import Normed, Pooling
 from localinfer.engine.protocol import EngineInfo, Tokenizer
 from localinfer.engine.reply import Reply
-from localinfer.engine.request import Request, not_a_request
+from localinfer.engine.request import Request
 from localinfer.engine.runner import Runner
 from localinfer.engine.sampling import NO_RULES, TokenRules
-from localinfer.errors import ContextOverflow, LocalInferError, NotFinite, UsageError
+from localinfer.engine.scores import scored
+from localinfer.errors import LocalInferError, NotFinite, UsageError
 from localinfer.events import Event, FinishReason, Shifted, Started
 from localinfer.scheduler.scheduler import Scheduler
 from localinfer.scheduler.sequence import Sequence, Work
@@ -47,6 +50,7 @@ class StepEngine:
         tools_template: str | None = None,
         default_sampling: SamplingParams,
         rules: TokenRules = NO_RULES,
+        normed: Normed | None = None,
         context: int,
         longest: int,
         vocab: int,
@@ -66,6 +70,7 @@ class StepEngine:
         self.tools_template = tools_template
         self.default_sampling = default_sampling
         self._rules = rules
+        self._normed = normed  # the norm before the head; None where no hidden rows come
         self.context_size = context
         self._longest = longest  # what the model was made for; `context_size` is what was asked for
         self.scheduler = scheduler
@@ -117,8 +122,10 @@ class StepEngine:
         while self._added:
             reply = self._added.popleft()
             sequence = reply.sequence
+            if reply.pooling is not None:
+                self.runner.want_hidden()
             self._outbox.append(Started(sequence.handle, len(reply.request.prompt), self.context_size))
-            if len(sequence.tokens) >= self.context_size:
+            if len(sequence.tokens) >= self.context_size and reply.pooling is None:
                 self._shift(reply)
             self.scheduler.add(sequence)
         for _ in range(cancelled):
@@ -145,6 +152,10 @@ class StepEngine:
         self._settle(asked, dict(zip((work.sequence.handle for work in batch), chosen, strict=True)), now - started)
         row = 0
         for work, tokens in zip(batch, chosen, strict=True):
+            if self._replies[work.sequence.handle].pooling is not None:
+                self._pool(work, self.runner.hidden[row : row + work.count], now)
+                row += work.count
+                continue
             broken = work.samples and broke_off(work.drafts, tokens)
             if self.speculator is not None and self.speculator.reads and not broken:
                 self._let_read(work, tokens, row)
@@ -172,11 +183,11 @@ class StepEngine:
 
     def _draft(self, batch: list[Work]) -> dict[int, Chain]:
         """Let those be guessed for that decode; gives the guesses of each by its handle."""
-        if self.speculator is None:
+        if self._draft_forced(batch) or self.speculator is None:
             return {}
         asks, indices = list[Ask](), list[int]()
         for index, work in enumerate(batch):
-            if work.count > 1:
+            if work.count > 1 or self._replies[work.sequence.handle].pooling is not None:
                 continue
             room = min(self._replies[work.sequence.handle].room - 1, self.scheduler.spare(work, len(batch)))
             most = min(self.draft_tokens, room)
@@ -192,6 +203,16 @@ class StepEngine:
                 batch[index].drafts = list(itertools.takewhile(lambda token: 0 <= token < self._vocab, chain.tokens))
                 self.scheduler.reserve(batch[index])
         return {ask.handle: chain for ask, chain in zip(asks, chains, strict=True)}
+
+    def _draft_forced(self, batch: list[Work]) -> bool:
+        """Let rows of tokens that are only scored be computed together; False where there are none."""
+        works = [work for work in batch if work.count == 1 and len(self._replies[work.sequence.handle].forced) > 1]
+        for work in works:
+            reply = self._replies[work.sequence.handle]
+            most = min(MOST_DRAFTS // len(works), reply.room - 1, self.scheduler.spare(work, len(batch)))
+            work.drafts = list(reply.forced[: max(0, min(most, len(reply.forced) - 1))])
+            self.scheduler.reserve(work)
+        return bool(works)
 
     def _settle(self, asked: dict[int, Chain], chosen: dict[int, list[int]], seconds: float) -> None:
         """Tell what became of the guesses, and count what they were worth."""
@@ -218,8 +239,21 @@ class StepEngine:
         return chosen
 
     def _verify(self, work: Work, rows: NDArray[np.float32]) -> list[int]:
-        choose = self._chooser(work)
-        return sample_and_match(work.drafts, lambda i, taken: choose(rows[i], taken))
+        choose, reply = self._chooser(work), self._replies[work.sequence.handle]
+        if reply.pooling is not None:
+            return []
+        top, reply.scores = reply.request.logprobs, []
+        if top is None:
+            return sample_and_match(work.drafts, lambda i, taken: choose(rows[i], taken))
+
+        def choose_and_score(i: int, taken: list[int]) -> int | None:
+            before = rows[i].copy()
+            token = choose(rows[i], taken)
+            if token is not None:
+                reply.scores.append(scored(before, token, top))
+            return token
+
+        return sample_and_match(work.drafts, choose_and_score)
 
     def _chooser(self, work: Work) -> Choose:
         """How the text of `work` draws its next tokens: those of drafts and those that check them alike."""
@@ -257,6 +291,20 @@ class StepEngine:
             self._outbox += reply.stats_if_due(now)
         else:
             self._retire(reply, reason, now)
+
+    def _pool(self, work: Work, rows: NDArray[np.float32], now: float) -> None:
+        """Rows of a text that is to be a vector are computed."""
+        reply = self._replies[work.sequence.handle]
+        assert reply.pooling is not None
+        if not np.isfinite(rows).all():
+            self.scheduler.spoil(work, [])
+            self._retire(reply, "error", now, self._not_finite(reply))
+            return
+        reply.pooling.add(work.start, rows, ends=work.samples)
+        self._outbox += reply.progress(work, now)
+        self.scheduler.commit(work, [])
+        if work.samples:
+            self._retire(reply, "stop", now)
 
     def _shift(self, reply: Reply) -> None:
         """Forget about a half of the context, the oldest part after what must be kept, and say so."""
@@ -298,8 +346,11 @@ class StepEngine:
     def add(self, request: Request) -> int:
         """Queue a request; see `Engine.add`."""
         self._check_open()
-        self._check(request)
-        sequence = Sequence(next(self._handles), list(request.prompt), marks=request.marks)
+        longest = self._longest
+        check(request, vocab=self._vocab, context=self.context_size, longest=longest, vectors=self._normed is not None)
+        pooling = Pooling(request.pool, self._normed) if request.pool and self._normed else None
+        whole = request.pool == "mean"
+        sequence = Sequence(next(self._handles), list(request.prompt), marks=request.marks, whole=whole)
         reply = Reply(
             sequence,
             request,
@@ -308,40 +359,11 @@ class StepEngine:
             draft_stats=DraftStats(self.draft_mode) if self.speculator else None,
             rules=self._rules,
             now=self.clock(),
+            pooling=pooling,
         )
         self._replies[sequence.handle] = reply
         self._added.append(reply)
         return sequence.handle
-
-    def _check(self, request: Request) -> None:
-        if not isinstance(request, Request):
-            raise not_a_request(request)
-        n, context = len(request.prompt), self.context_size
-        if n == 0:
-            raise UsageError("the prompt is empty", hint="give it some text")
-        if not 0 <= min(request.prompt) <= max(request.prompt) < self._vocab:
-            bad = min(request.prompt) if min(request.prompt) < 0 else max(request.prompt)
-            raise UsageError(f"the prompt has token {bad}, but the model knows 0 to {self._vocab - 1}")
-        keep = min(request.keep, n)
-        if keep < 0:
-            raise UsageError(f"{keep} tokens cannot be kept", hint="keep 0 or more")
-        if n >= context and request.on_overflow == "error":
-            raise ContextOverflow(
-                f"the prompt has {n} tokens, but the context holds {context} with the answer",
-                hint=self._more_room(n),
-            )
-        if context - keep < 4 and request.on_overflow == "shift":
-            raise ContextOverflow(
-                f"{keep} tokens of the prompt must be kept, but the context holds {context}",
-                hint="raise the context (-c) or shorten the system prompt",
-            )
-
-    def _more_room(self, prompt: int) -> str:
-        """A context that holds the prompt and an answer, if the model was made for one."""
-        forget = "forget the oldest part (--on-overflow shift)"
-        if prompt >= self._longest:
-            return f"{forget}, or shorten the prompt; the model was made for {self._longest} tokens"
-        return f"raise the context (-c {min(prompt + 512, self._longest)}) or {forget}"
 
     def stream(self, request: Request) -> Iterator[Event]:
         """The events of one request; see `Driver.stream`."""

@@ -49,9 +49,9 @@ _SPACE = r"[\x20\x0A\x0D\x09]{1,40}"
 @dataclass(frozen=True, slots=True)
 class Grammar:
     """The form of an answer. `text` is a JSON schema, a regular expression for the whole of it, or rules in Lark's way
-    of writing, one a line, of which `answer` is the whole."""
+    of writing, one a line, of which `start` is the whole (`rules`) or `answer` (`lark`, forms of our own)."""
 
-    kind: Literal["json_schema", "regex", "lark"]
+    kind: Literal["json_schema", "regex", "lark", "rules"]
     text: str
 
     def __post_init__(self) -> None:
@@ -63,7 +63,26 @@ class Grammar:
 
     @property
     def word(self) -> str:
-        return {"json_schema": "schema", "regex": "expression"}.get(self.kind, "form")
+        return {"json_schema": "schema", "regex": "expression", "rules": "grammar"}.get(self.kind, "form")
+
+
+def from_rules(text: str) -> Grammar:
+    """A grammar in Lark's way of writing, with `start`, or in GBNF, with `root`. Raises `UsageError` for what is
+    neither."""
+    from llguidance.gbnf_to_lark import any_to_lark
+
+    given = Grammar("rules", text)
+    try:
+        return Grammar("rules", any_to_lark(given.text)) if given.text.strip() else _nothing()
+    except RecursionError:
+        told = "it has too many brackets in each other"
+    except Exception as error:  # the converter raises plain ones
+        told = one_line(str(error), 200)
+    raise UsageError(f"this grammar is neither Lark nor GBNF: {told}", hint="begin with `start: …` or `root ::= …`")
+
+
+def _nothing() -> Grammar:
+    raise UsageError("the grammar is empty", hint="begin with `start: …` or `root ::= …`")
 
 
 ANY_OBJECT = Grammar("json_schema", '{"type": "object"}')
@@ -180,6 +199,8 @@ def _plain(grammar: Grammar) -> str:
         return LLMatcher.grammar_from_regex(grammar.text)
     if grammar.kind == "lark":
         return LLMatcher.grammar_from_lark(f"start: answer\n{grammar.text}")
+    if grammar.kind == "rules":
+        return LLMatcher.grammar_from_lark(grammar.text)
     return LLMatcher.grammar_from_json_schema(_schema(grammar))
 
 
@@ -187,6 +208,9 @@ def _behind_thinking(grammar: Grammar) -> str:
     """The same, behind the line breaks that models write there."""
     from llguidance import LLMatcher
 
+    if grammar.kind == "rules":  # a grammar in a grammar: names of rules may be the same
+        outer = {"lark_grammar": "start: BREAKS? @answer\nBREAKS: /\\n{1,2}/\n"}
+        return json.dumps({"grammars": [outer, {"name": "answer", "lark_grammar": grammar.text}]})
     if grammar.kind == "lark":
         rules = grammar.text
     elif grammar.kind == "json_schema":

@@ -7,6 +7,7 @@ import json
 import re
 import subprocess
 import sys
+from collections.abc import Iterable
 from functools import lru_cache
 from pathlib import Path
 
@@ -31,8 +32,7 @@ MOST_UNFOLDED = 100_000
 def refuse_explosive(kind: str, text: str) -> None:
     """Raise `UsageError` for a form that takes too long or too much memory to read; each is tried once. One that is
     wrong in another way passes: whoever reads it says why."""
-    schemas = re.findall("%json (.*)", text) if kind == "lark" else [text]
-    for expression in [text] if kind == "regex" else [one for schema in schemas for one in _patterns(schema)]:
+    for expression in _expressions(kind, text):
         if (length := unfolded(expression)) > MOST_UNFOLDED:
             raise UsageError(
                 f"`{one_line(expression, 60)}` has {length} parts with its counts written out, over {MOST_UNFOLDED}",
@@ -57,6 +57,19 @@ def refuse_explosive(kind: str, text: str) -> None:
         raise UsageError(
             f"this form takes more than {CPU_SECONDS} s or {MEMORY_BYTES >> 20} MB to read", hint="simplify it"
         )
+
+
+def _expressions(kind: str, text: str) -> list[str]:
+    """The regular expressions of a form."""
+    if kind == "regex":
+        return [text]
+    if kind == "rules":
+        return [*re.findall(r"/((?:\\.|[^/\\\n])+)/", text), *_patterns_of(re.findall("%json (.*)", text))]
+    return _patterns_of(re.findall("%json (.*)", text) if kind == "lark" else [text])
+
+
+def _patterns_of(schemas: Iterable[str]) -> list[str]:
+    return [one for schema in schemas for one in _patterns(schema)]
 
 
 def unfolded(expression: str) -> int:
@@ -113,8 +126,9 @@ def main() -> None:
     _bound(asked["seconds"])
     text = asked["text"]
     try:
-        if asked["kind"] == "lark":  # tokens by their numbers mean nothing here
-            plain = LLMatcher.grammar_from_lark("start: answer\n" + re.sub(r"<\[[0-9]+\]>", '"x"', text))
+        if asked["kind"] in ("lark", "rules"):  # tokens by their numbers mean nothing here
+            head = "start: answer\n" if asked["kind"] == "lark" else ""
+            plain = LLMatcher.grammar_from_lark(head + re.sub(r"<\[[0-9]+\]>", '"x"', text))
         elif asked["kind"] == "regex":
             plain = LLMatcher.grammar_from_regex(text)
         else:

@@ -98,6 +98,9 @@ class LlamaRunner:
         np.ctypeslib.as_array(batch.n_seq_id, (n,))[:] = 1
         self._slots = [-1] * n
 
+    def want_hidden(self) -> None:
+        """Never asked: what wants it is refused before."""
+
     def forward(self, batch: Sequence[Work]) -> NDArray[np.float32]:
         n = outputs = 0
         for work in batch:

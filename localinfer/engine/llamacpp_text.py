@@ -23,6 +23,7 @@ class LlamaTokenizer:
         attributes = [lib.llama_vocab_get_attr(self._vocab, i) for i in range(self.vocab_size)]
         ends = lib.llama_vocab_is_eog
         self.eos_ids: tuple[int, ...] = tuple(i for i in range(self.vocab_size) if ends(self._vocab, i))
+        self.after: tuple[int, ...] = ()
         special = [i for i, a in enumerate(attributes) if a & (_UNKNOWN | _CONTROL | _USER_DEFINED)]
         self.special_strings: tuple[str, ...] = tuple(filter(None, map(self._text, special)))
         bos, eos = lib.llama_vocab_bos(self._vocab), lib.llama_vocab_eos(self._vocab)

@@ -71,6 +71,7 @@ def _open_native(path: Path, config: EngineConfig, backend: str, name: str, on_p
     from localinfer.engine.ngram_store import open_ngram_store
     from localinfer.engine.runner import NativeRunner
     from localinfer.formats.tokenizer import Tokenizer
+    from localinfer.graph.last_norm import last_norm
     from localinfer.graph.weights import Checkpoint
 
     checkpoint = Checkpoint(path)
@@ -107,6 +108,7 @@ def _open_native(path: Path, config: EngineConfig, backend: str, name: str, on_p
         tools_template=tokenizer.tools_template,
         default_sampling=sampling,
         rules=rules,
+        normed=last_norm(checkpoint),
         context=context,
         longest=checkpoint.spec.max_context,
         vocab=program.vocab,

@@ -5,11 +5,12 @@ from collections.abc import Sequence as Ordered
 from itertools import accumulate
 
 from localinfer.engine.draft_stats import DraftStats
+from localinfer.engine.pooling import Pooling
 from localinfer.engine.protocol import Request, Tokenizer
-from localinfer.engine.sampling import Sampler, TokenRules
+from localinfer.engine.sampling import Sampler, TokenRules, breaker
 from localinfer.engine.stopping import StopScanner
 from localinfer.errors import LocalInferError
-from localinfer.events import Event, Finished, FinishReason, Phase, Progress, Stats, Text
+from localinfer.events import Event, Finished, FinishReason, Phase, Progress, Scored, Stats, Text
 from localinfer.scheduler.sequence import Sequence, Work
 from localinfer.speculation.record import Chain
 
@@ -36,12 +37,19 @@ class Reply:
         draft_stats: DraftStats | None,
         rules: TokenRules,
         now: float,
+        pooling: Pooling | None = None,
     ) -> None:
+        self.pooling = pooling
+        """What makes a vector of the text, where nothing is to be written."""
         self.sequence = sequence
         self.request = request
         self.token_ids: list[int] = []
         matching = request.constraint.begin() if request.constraint else None
-        self.sampler = Sampler(request.sampling, rules, matching, self.token_ids)
+        begun = request.prompt[len(request.prompt) - request.begun :]
+        breaks = breaker(tokenizer.token_bytes)
+        self.sampler = Sampler(request.sampling, rules, matching, self.token_ids, begun, request.forced, breaks)
+        self.scores: list[Scored] = []
+        """Of the tokens of the step under way, where they were asked for."""
         self.stop: str | None = None
         self.keep = min(request.keep, len(sequence.tokens))
         self.dropped = 0
@@ -69,6 +77,11 @@ class Reply:
         limit = self.request.sampling.max_tokens
         room = self._context - len(self.sequence.tokens)
         return room if limit is None else min(room, limit - len(self.token_ids))
+
+    @property
+    def forced(self) -> Ordered[int]:
+        """What is still to come of the tokens that are only scored."""
+        return self.request.forced[len(self.token_ids) :]
 
     @property
     def position(self) -> int:
@@ -108,7 +121,8 @@ class Reply:
                 return used, events, "stop"
             self.token_ids.append(token)
             text, self.stop = self._scanner.push("" if ends_turn else self._stream.push(token))
-            events.append(Text(handle, text, (token,), chain.drafter if used < len(tokens) else None))
+            score = self.scores[used - 1] if self.scores else None
+            events.append(Text(handle, text, (token,), chain.drafter if used < len(tokens) else None, score))
             if self.stop is not None:
                 return used, events, "stop"
             if len(self.token_ids) == sampling.max_tokens:
@@ -125,7 +139,8 @@ class Reply:
                 text += self._scanner.finish()
             if text:
                 events.append(Text(handle, text, ()))
-        events.append(Finished(handle, reason, tuple(self.token_ids), self.stats(now), self.stop, error))
+        vector = self.pooling.vector() if self.pooling and reason == "stop" else None
+        events.append(Finished(handle, reason, tuple(self.token_ids), self.stats(now), self.stop, error, vector))
         return events
 
     def stats_if_due(self, now: float) -> list[Event]:

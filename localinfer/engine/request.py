@@ -1,8 +1,9 @@
 """What is asked of an engine: one text to be continued."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from localinfer.config import Overflow, SamplingParams
+from localinfer.config import MOST_TOP, Overflow, Pool, SamplingParams, in_range
 from localinfer.engine.grammar import Constraint
 from localinfer.errors import UsageError
 
@@ -20,13 +21,34 @@ class Request:
     """Leading prompt tokens that are never forgotten, such as the system prompt."""
     marks: tuple[int, ...] = ()
     """Lengths of beginnings of the prompt that later prompts are likely to share: what is kept of a recurrent state."""
-
+    begun: int = 0
+    """Tokens at the end of the prompt that are the answer's, which is gone on with: penalties count them."""
     constraint: Constraint | None = None
     """The form that the answer keeps."""
+    logprobs: int | None = None
+    """Score each token of the answer, and tell so many of the likeliest beside it."""
+    pool: Pool | None = None
+    """Write nothing: make a vector of the text, of its last token or the mean of all."""
+    forced: tuple[int, ...] = ()
+    """What the answer begins with, whatever the model would say: tokens to be scored."""
 
     def __post_init__(self) -> None:
         if isinstance(self.prompt, (str, bytes)) or isinstance(next(iter(self.prompt), None), str):
             raise not_a_request("text")
+        if self.logprobs is not None:
+            in_range("logprobs", self.logprobs, 0, MOST_TOP)
+
+
+def scoring(tokens: Sequence[int], context: int, top: int) -> Request:
+    """The request that scores `tokens` behind the first `context` of them. Raises `UsageError` where none are left."""
+    if not 0 < context < len(tokens):
+        raise UsageError(
+            f"{len(tokens)} tokens cannot be scored behind the first {context}",
+            hint="give a text of two tokens",
+        )
+    forced = tuple(tokens[context:])
+    chosen = SamplingParams(temperature=0, max_tokens=len(forced), ignore_eos=True)
+    return Request(tuple(tokens[:context]), chosen, logprobs=top, forced=forced)
 
 
 def not_a_request(given: object) -> UsageError:

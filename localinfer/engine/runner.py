@@ -20,6 +20,10 @@ class Runner(Protocol):
         """The residual stream of all rows of the last step, in order; empty where nobody wants it."""
         ...
 
+    def want_hidden(self) -> None:
+        """From the next step on `hidden` is there, where this can be."""
+        ...
+
     def forward(self, batch: Sequence[Work]) -> NDArray[np.float32]:
         """Logits [m, vocab]: for each work that samples, in order, one row for its last known token and one for each
         of its drafts. Valid until the next call. Computing the same rows again is harmless."""
@@ -64,6 +68,11 @@ class NativeRunner:
         """What runs the rows."""
         assert self._program is not None
         return self._program
+
+    def want_hidden(self) -> None:
+        """From the next step on `hidden` is there."""
+        if not len(self.hidden):
+            self.hidden = np.empty((len(self._tokens), self.program.hidden), np.float32)
 
     def forward(self, batch: Sequence[Work]) -> NDArray[np.float32]:
         hidden = self.hidden if len(self.hidden) else None

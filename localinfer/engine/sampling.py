@@ -1,7 +1,8 @@
 """From a row of logits to a token. The draw is native code; what it is keyed by is decided here."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cache
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,6 +14,12 @@ from localinfer.errors import LocalInferError
 
 RECENT = 64
 """Tokens at the end of the text that the repeat penalty looks at."""
+
+DRY_TOKENS = 4096
+"""Tokens at the end of the text in which repetitions are looked for."""
+
+BREAKERS = ("\n", ":", '"', "*")
+"""A token with one of these in its text ends a repetition, as does a control token."""
 
 _NOTHING = np.empty(0, np.int32)
 _NEVER = np.finfo(np.float32).min
@@ -36,6 +43,18 @@ class TokenRules:
 NO_RULES = TokenRules()
 
 
+def breaker(text_of: Callable[[int], bytes]) -> Callable[[int], bool]:
+    """Which tokens end a repetition, by the text of each; one without a text is a control token."""
+    marks = tuple(one.encode() for one in BREAKERS)
+
+    @cache
+    def breaks(token: int) -> bool:
+        text = text_of(token)
+        return not text or any(mark in text for mark in marks)
+
+    return breaks
+
+
 class Sampler:
     """Chooses tokens for one request: a pure function of logits, recent tokens, the request's seed and the position.
 
@@ -48,13 +67,22 @@ class Sampler:
         rules: TokenRules = NO_RULES,
         matching: Matching | None = None,
         answer: Sequence[int] = (),
+        begun: Sequence[int] = (),
+        forced: Sequence[int] = (),
+        breaks: Callable[[int], bool] = lambda _: False,
     ) -> None:
-        """`matching` is the form that the answer keeps; `answer`, its tokens so far, is looked at again each time."""
+        """`matching` is the form that the answer keeps. `answer`, its tokens so far, is looked at again each time;
+        `begun` are those before them that were there, and with `forced` it begins in any case. `breaks` says which
+        tokens end a repetition."""
         self._params, self._rules = params, rules
         self._matching, self._answer = matching, answer
         self.error: LocalInferError | None = None
         """Why the last row gave no token, where that was the form's doing."""
+        self._begun, self._forced, self._breaks = begun, forced, breaks
         self._penalizes = params.repeat_penalty != 1.0
+        self._counts = params.presence_penalty != 0 or params.frequency_penalty != 0
+        self._biased = np.array([token for token, _ in params.logit_bias], np.int64)
+        self._biases = np.array([bias for _, bias in params.logit_bias], np.float32)
         self._never, self._never_first = (np.array(ids, np.int64) for ids in (rules.never, rules.never_first))
 
     def choose(
@@ -64,16 +92,40 @@ class Sampler:
         a logit is NaN or infinite, or all are the same. `logits` [vocab] are used up."""
         if logits[0] == logits[-1] and len(logits) > 1 and (logits == logits[0]).all():
             return None  # a norm hides an overflow: it makes zeros of it
+        at = len(self._answer) + len(taken)
+        if at < len(self._forced):
+            return self._forced[at] if np.isfinite(logits).all() else None
         p = self._params
         recent = _NOTHING
         if self._penalizes:
             recent = np.array(self._looked_at(tokens, taken), np.int32)
+        if len(self._biased):
+            logits[self._biased] += self._biases
         if (self._rules != NO_RULES or self._matching) and np.isfinite(logits).all():
             self._forbid(logits, tokens, taken, first)
             if self._matching is not None and not self._keep_form(self._matching, logits, taken):
                 return None
         token = native.sample(
-            logits, recent, p.temperature, p.top_k, p.top_p, p.min_p, p.repeat_penalty, p.seed, position
+            logits,
+            recent,
+            p.temperature,
+            p.top_k,
+            p.top_p,
+            p.min_p,
+            p.repeat_penalty,
+            p.seed,
+            position,
+            answer=np.array([*self._begun, *self._answer, *taken], np.int32) if self._counts else None,
+            dry=self._repeated(tokens, taken) if p.dry_multiplier else None,
+            presence_penalty=p.presence_penalty,
+            frequency_penalty=p.frequency_penalty,
+            dry_multiplier=p.dry_multiplier,
+            dry_base=p.dry_base,
+            dry_allowed=p.dry_allowed_length,
+            top_n_sigma=p.top_n_sigma,
+            typical_p=p.typical_p,
+            xtc_probability=p.xtc_probability,
+            xtc_threshold=p.xtc_threshold,
         )
         return token if token >= 0 else None
 
@@ -93,6 +145,11 @@ class Sampler:
     def _looked_at(self, tokens: list[int], taken: list[int]) -> list[int]:
         """What the repeat penalty counts, in any order."""
         return list({*tokens, *taken}) if self._rules.penalize_all else (tokens[-RECENT:] + taken)[-RECENT:]
+
+    def _repeated(self, tokens: list[int], taken: list[int]) -> NDArray[np.int32]:
+        """The text in which repetitions are looked for; what ends them is -1."""
+        text = (tokens[-DRY_TOKENS:] + taken)[-DRY_TOKENS:]
+        return np.array([-1 if self._breaks(token) else token for token in text], np.int32)
 
     def _forbid(self, logits: NDArray[np.float32], tokens: list[int], taken: list[int], first: bool) -> None:
         """Give what the rules forbid the lowest score."""

@@ -72,6 +72,8 @@ class Tokenizer:
         before, after = _around(file)
         self.adds_bos: bool = self.bos_id is not None and before == [self.bos_token]
         """Whether a text of its own (not from a chat template) begins with `bos_id`."""
+        self.after: tuple[int, ...] = tuple(ids[one] for one in after if one in ids)
+        """Tokens that stand behind a text whose vector is made, such as the end-of-text token."""
         notes += _unread(config, file, self.chat_templates, before, after, self.adds_bos)
         self.notes: tuple[str, ...] = tuple(notes)
         """What these files say and is not done here, a line each."""

@@ -257,7 +257,7 @@ class _Loader:
         return None if norm is None else self.norm(norm)
 
     def norm_bias(self, norm: Norm | None) -> Vector | None:
-        return None if norm is None else _norm_bias(self.checkpoint, norm)
+        return None if norm is None else norm_bias(self.checkpoint, norm)
 
     def biases(self, *linears: Linear, orders: Orders = _AS_THEY_ARE) -> Vector | None:
         """The biases one after the other; `None` if there are none."""
@@ -284,11 +284,11 @@ def norm_weight(checkpoint: Checkpoint, norm: Norm) -> Vector:
 
 def head_norm(checkpoint: Checkpoint, op: Head) -> tuple[Vector, Vector | None]:
     """Weight and bias of the norm before the head, times what the logits are scaled by."""
-    scale, bias = np.float32(op.scale), _norm_bias(checkpoint, op.norm)
+    scale, bias = np.float32(op.scale), norm_bias(checkpoint, op.norm)
     return norm_weight(checkpoint, op.norm) * scale, None if bias is None else bias * scale
 
 
-def _norm_bias(checkpoint: Checkpoint, norm: Norm) -> Vector | None:
+def norm_bias(checkpoint: Checkpoint, norm: Norm) -> Vector | None:
     """What the native program knows a LayerNorm by: its bias, empty if it has none."""
     if not norm.centered:
         return None

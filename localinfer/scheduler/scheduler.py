@@ -146,7 +146,8 @@ class Scheduler:
             if self.running and not self._fits(sequence):
                 return
             if sequence.lease is None:
-                sequence.lease = self.cache.open(sequence.tokens, sequence.marks)
+                begins = sequence.tokens[:1] if sequence.whole else sequence.tokens
+                sequence.lease = self.cache.open(begins, sequence.marks)
             sequence.computed = sequence.lease.cached
             sequence.preempted = False
             self.running.append(sequence)

@@ -20,6 +20,8 @@ class Sequence:
     """Rows that had been computed when it came, plus its own length: of those that wait, the least is next."""
     marks: tuple[int, ...] = ()
     """Lengths of beginnings that later texts are likely to share."""
+    whole: bool = False
+    """Every row is computed: nothing of it is taken from what earlier texts have left."""
     preempted: bool = False
     """It ran, and waits again because others needed its blocks."""
 

@@ -16,6 +16,7 @@ from starlette.routing import BaseRoute, Route
 from localinfer.errors import explained
 from localinfer.serve import ollama
 from localinfer.serve.anthropic import MESSAGES, count_tokens
+from localinfer.serve.embeddings import embeddings
 from localinfer.serve.errors import WrongMethod, WrongPath, anthropic_form, form_of, openai_form
 from localinfer.serve.fields import Fields
 from localinfer.serve.guard import Guard
@@ -46,6 +47,7 @@ def _routes(service: Service) -> list[BaseRoute]:
     return [
         Route("/v1/chat/completions", Endpoint(service, CHAT), methods=["POST"]),
         Route("/v1/completions", Endpoint(service, TEXT), methods=["POST"]),
+        Route("/v1/embeddings", simple(service, embeddings), methods=["POST"]),
         Route("/v1/models", _models(service)),
         Route("/v1/models/{name:path}", _models(service)),
         Route("/v1/responses", Endpoint(service, RESPONSES), methods=["POST"]),

@@ -53,6 +53,10 @@ class Ask:
     """What else the chat template may read."""
     grammar: Grammar | None = None
     """The form that the answers keep."""
+    logprobs: int | None = None
+    """Likeliest tokens that are told with each one; None where scores are not asked for."""
+    echo: bool = False
+    """Whether the prompts are only scored: their first token is the prompt, the others are the answer."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,12 +92,16 @@ class _Prompt:
 
 
 def _tasks(ask: Ask, prompt: _Prompt, sampling: SamplingParams, engine: "Engine") -> list[Task]:
-    from localinfer.engine.request import Request
+    from localinfer.engine.request import Request, scoring
 
     found = list[Task]()
     for index in range(ask.n):
         chosen = replace(sampling, seed=(sampling.seed + index) % (1 << 64))
-        request = Request(prompt.tokens, chosen, marks=prompt.marks, constraint=prompt.constraint)
+        request = Request(
+            prompt.tokens, chosen, marks=prompt.marks, constraint=prompt.constraint, logprobs=ask.logprobs
+        )
+        if ask.echo:
+            request = scoring(prompt.tokens, 1, ask.logprobs or 0)
         apart = Apart(engine, prompt.saying(), chosen.stop, prompt.hidden or {})
         found.append(Task(request, apart, prompt.hidden is not None))
     return found

@@ -5,7 +5,7 @@ import secrets
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from localinfer.chats.rows import message_of
+from localinfer.chats.rows import biases, message_of
 from localinfer.chats.template import Message
 from localinfer.errors import UsageError
 from localinfer.serve.errors import Refused
@@ -30,11 +30,33 @@ def sampling_of(fields: Fields, *, max_tokens: int | None) -> dict[str, Any]:
         "top_k": _top_k(fields),
         "min_p": fields.number("min_p", 0, 1),
         "repeat_penalty": fields.number("repetition_penalty", 0.01, 100),
+        **penalties_of(fields),
+        "dry_multiplier": fields.number("dry_multiplier", 0, 100),
+        "dry_base": fields.number("dry_base", 1, 100),
+        "dry_allowed_length": fields.whole("dry_allowed_length", 1, 64),
+        "top_n_sigma": fields.number("top_n_sigma", 0, 1000),
+        "typical_p": fields.number("typical_p", 0, 1),
+        "xtc_probability": fields.number("xtc_probability", 0, 1),
+        "xtc_threshold": fields.number("xtc_threshold", 0, 1),
+        "logit_bias": _logit_bias(fields),
         "ignore_eos": fields.flag("ignore_eos") or None,
         "max_tokens": max_tokens,
     }
     chosen = {name: value for name, value in said.items() if value is not None}
     return chosen | {"seed": secrets.randbits(32) if seed is None else seed, "stop": fields.texts("stop")}
+
+
+def penalties_of(fields: Fields) -> dict[str, float | None]:
+    """Those that several protocols know, in OpenAI's bounds."""
+    return {name: fields.number(name, -2, 2) for name in ("presence_penalty", "frequency_penalty")}
+
+
+def _logit_bias(fields: Fields) -> tuple[tuple[int, float], ...] | None:
+    value = fields.take("logit_bias")
+    if value is None:
+        return None
+    with fields.blamed("logit_bias"):
+        return biases(value)
 
 
 def _top_k(fields: Fields) -> int | None:
@@ -108,6 +130,8 @@ def usage_of(answers: Sequence[Answer], n: int = 1) -> dict[str, Any]:
     stats = [answer.stats for answer in answers if answer.stats is not None]
     prompt = sum(one.prompt_tokens for one in stats[::n])
     written = sum(one.completion_tokens for one in stats)
+    if any(answer.echoed for answer in answers):  # nothing was written: the prompt was scored
+        prompt, written = prompt + written, 0
     return {
         "prompt_tokens": prompt,
         "completion_tokens": written,

@@ -12,7 +12,7 @@ from localinfer.chats.calls import Call
 from localinfer.chats.saying import Said
 from localinfer.errors import LocalInferError
 from localinfer.serve.asking import Ask
-from localinfer.serve.common import MOST_TOKENS, conversation_of
+from localinfer.serve.common import MOST_TOKENS, conversation_of, penalties_of
 from localinfer.serve.errors import ollama_form
 from localinfer.serve.fields import Fields
 from localinfer.serve.forms import form_of_ollama
@@ -64,6 +64,8 @@ def _alike(fields: Fields) -> dict[str, Any]:
         "top_p": options.number("top_p", 0, 1),
         "min_p": options.number("min_p", 0, 1),
         "repeat_penalty": options.number("repeat_penalty", 0.01, 100),
+        **penalties_of(options),
+        "typical_p": options.number("typical_p", 0, 1),
         "max_tokens": tokens if tokens is not None and tokens > 0 else None,
     }
     sampling = {name: value for name, value in said.items() if value is not None}
@@ -84,10 +86,8 @@ def _alike(fields: Fields) -> dict[str, Any]:
 
 def _refuse_options(options: Fields) -> None:
     """Refuse what is not supported, but for values that change nothing."""
-    for name in ("presence_penalty", "frequency_penalty", "mirostat"):
-        options.only(name, 0, 0.0)
-    for name in ("typical_p", "tfs_z"):
-        options.only(name, 1, 1.0)
+    options.only("mirostat", 0, 0.0)
+    options.only("tfs_z", 1, 1.0)
     options.only("repeat_last_n", 64)
     options.labels(*_SPEED)
     options.done()

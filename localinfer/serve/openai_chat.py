@@ -4,7 +4,10 @@ from collections.abc import Iterable
 from time import time
 from typing import Any
 
+from localinfer.chats.logprobs import spelled
 from localinfer.chats.saying import Said
+from localinfer.config import MOST_TOP
+from localinfer.engine.protocol import Tokenizer
 from localinfer.errors import LocalInferError
 from localinfer.serve.asking import Ask
 from localinfer.serve.common import (
@@ -30,9 +33,6 @@ DONE = b"data: [DONE]\n\n"
 def refuse_unsupported(fields: Fields) -> None:
     """Fields of OpenAI's that we do not support, but for values that change nothing; and those that only tell who asks
     or what for."""
-    for name in ("presence_penalty", "frequency_penalty"):
-        fields.only(name, 0, 0.0)
-    fields.only("logit_bias", {})
     fields.only("store", False)
     fields.only("service_tier", "auto", "default")
     fields.labels("user", "metadata", "safety_identifier", "prompt_cache_key")
@@ -45,8 +45,7 @@ def understand(fields: Fields) -> tuple[Ask, "Shape"]:
     choice = _choice_of(fields)
     n = fields.whole("n", 1, MOST_ANSWERS) or 1
     refuse_unsupported(fields)
-    fields.only("logprobs", False)
-    fields.only("top_logprobs", 0)
+    logprobs = logprobs_of(fields)
     fields.only("modalities", ["text"])
     fields.only("verbosity", "medium")
     ask = Ask(
@@ -59,8 +58,17 @@ def understand(fields: Fields) -> tuple[Ask, "Shape"]:
         choice=choice,
         variables=variables_of(fields),
         grammar=form_of_chat(fields),
+        logprobs=logprobs,
     )
     return ask, Shape(n, include_usage)
+
+
+def logprobs_of(fields: Fields) -> int | None:
+    """Likeliest tokens to be told with each one; None where no scores are wanted."""
+    wanted, top = fields.flag("logprobs"), fields.whole("top_logprobs", 0, MOST_TOP)
+    if top and not wanted:
+        raise fields.wrong("top_logprobs", "goes with `logprobs` only")
+    return (top or 0) if wanted else None
 
 
 def streaming(fields: Fields) -> tuple[bool, bool]:
@@ -115,15 +123,17 @@ class Shape:
     def __init__(self, n: int, include_usage: bool) -> None:
         self._n, self._include_usage = n, include_usage
         self._head: dict[str, Any] = {}
-        self._calls = [0] * n
+        self._calls, self._scored = [0] * n, [0] * n
+        self._answers = list[Answer]()
+        self._tokenizer: Tokenizer | None = None
 
     def whole(self, held: Held, answers: list[Answer]) -> dict[str, Any]:
-        choices = [_choice(index, answer) for index, answer in enumerate(answers)]
-        self._begin(held, "chat.completion")
+        self._begin(held, "chat.completion", answers)
+        choices = [_choice(index, answer) | {"logprobs": self._logprobs(index)} for index, answer in enumerate(answers)]
         return {**self._head, "choices": choices, "usage": usage_of(answers, self._n)}
 
     def begin(self, held: Held, answers: list[Answer]) -> Iterable[bytes]:
-        self._begin(held, "chat.completion.chunk")
+        self._begin(held, "chat.completion.chunk", answers)
         return [self._chunk(index, {"role": "assistant", "content": ""}) for index in range(len(answers))]
 
     def said(self, index: int, said: Said) -> Iterable[bytes]:
@@ -146,11 +156,18 @@ class Shape:
     def failed(self, error: LocalInferError) -> bytes:
         return sse(openai_form(error)) + DONE
 
-    def _begin(self, held: Held, kind: str) -> None:
+    def _logprobs(self, index: int) -> dict[str, Any] | None:
+        """The scores of answer `index` that were not told yet."""
+        fresh = self._answers[index].scores[self._scored[index] :]
+        self._scored[index] += len(fresh)
+        return {"content": spelled(self._tokenizer, fresh), "refusal": None} if fresh and self._tokenizer else None
+
+    def _begin(self, held: Held, kind: str, answers: list[Answer]) -> None:
+        self._answers, self._tokenizer = answers, held.engine.tokenizer
         self._head = {"id": new_id("chatcmpl-"), "object": kind, "created": int(time()), "model": held.served.name}
 
     def _chunk(self, index: int, delta: dict[str, Any], finish: str | None = None) -> bytes:
-        choice = {"index": index, "delta": delta, "logprobs": None, "finish_reason": finish}
+        choice = {"index": index, "delta": delta, "logprobs": self._logprobs(index), "finish_reason": finish}
         usage = {"usage": None} if self._include_usage else {}
         return sse({**self._head, "choices": [choice], **usage})
 
@@ -165,7 +182,6 @@ def _choice(index: int, answer: Answer) -> dict[str, Any]:
     return {
         "index": index,
         "message": message,
-        "logprobs": None,
         "finish_reason": finish_of(answer),
         "stop_reason": answer.stop,
     }

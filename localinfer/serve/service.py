@@ -1,14 +1,16 @@
 """What all requests of a server share: its models, its queue, its counts and its log."""
 
 import asyncio
-from collections.abc import AsyncIterator, Iterable, Iterator
+from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from time import perf_counter
 
+from localinfer.engine.request import Request
 from localinfer.errors import ContextOverflow
+from localinfer.events import Finished
 from localinfer.loading.tell import Tell
 from localinfer.serve.asking import Ask, tasks_of
-from localinfer.serve.errors import Busy
+from localinfer.serve.errors import Busy, Closing
 from localinfer.serve.metrics import Metrics
 from localinfer.serve.models import Held, Models
 from localinfer.serve.writing import Answer, Writing
@@ -50,6 +52,29 @@ class Service:
                 finally:
                     writing.close()
                     self._count(held, writing.answers, perf_counter() - begun)
+
+    async def vectors(self, held: Held, requests: Sequence[Request]) -> list[tuple[float, ...]]:
+        """The vectors that `requests` ask for. They take turns with texts that are written, and only so many wait as
+        run together. Raises `Busy` for a full queue, what the engine raises, and `Closing`."""
+        with self._place(held, 1):
+            gate = asyncio.Semaphore(self._parallel)
+            found: dict[int, tuple[float, ...]] = {}
+
+            async def one(index: int, request: Request) -> None:
+                async with gate:
+                    async for event in held.engine.driver.astream(request):
+                        if self.ends.is_set():
+                            raise Closing("the server ends")
+                        if isinstance(event, Finished) and event.vector is not None:
+                            found[index] = event.vector
+
+            tasks = [asyncio.create_task(one(index, request)) for index, request in enumerate(requests)]
+            try:
+                await asyncio.gather(*tasks)
+            finally:
+                for task in tasks:
+                    task.cancel()
+            return [found[index] for index in range(len(requests))]
 
     def note(self, text: str) -> None:
         """One line of log."""

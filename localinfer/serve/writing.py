@@ -10,7 +10,7 @@ from localinfer.chats.apart import joined
 from localinfer.chats.calls import Call
 from localinfer.chats.saying import Said
 from localinfer.engine.protocol import Engine
-from localinfer.events import Event, Finished, FinishReason, Stats, Text
+from localinfer.events import Event, Finished, FinishReason, Scored, Stats, Text
 from localinfer.serve.asking import Task
 
 
@@ -20,6 +20,8 @@ class Answer:
 
     seed: int
     prompt_tokens: int
+    echoed: str = ""
+    """What of the prompt stands before the content."""
     content: str = ""
     reasoning: str = ""
     calls: list[Call] = field(default_factory=list)
@@ -28,6 +30,8 @@ class Answer:
     stop: str | None = None
     """The stop string that ended it."""
     token_ids: tuple[int, ...] = ()
+    scores: list[Scored] = field(default_factory=list)
+    """Of the tokens so far, where they were asked for."""
     reasoning_tokens: int = 0
     stats: Stats | None = None
 
@@ -51,7 +55,7 @@ class Writing:
         self._tasks = tasks
         self._cut = set[int]()
         """Texts that have said enough, and are only waited for to end."""
-        self.answers = [Answer(task.request.sampling.seed, len(task.request.prompt)) for task in tasks]
+        self.answers = [_begun(engine, task) for task in tasks]
         loop = asyncio.get_running_loop()
 
         def put(index: int, said: list[Event] | BaseException) -> None:
@@ -95,6 +99,7 @@ class Writing:
             match event:
                 case Text() if index not in self._cut:
                     answer.reasoning_tokens += len(event.token_ids) if apart.saying.reasons else 0
+                    answer.scores += [event.score] if event.score else []
                     parts.append(apart.push(event))
                     if self._one_call and parts[-1].calls:
                         self._cut.add(index)
@@ -113,3 +118,10 @@ class Writing:
             said = replace(said, calls=said.calls[: 1 - len(answer.calls)])
         answer.add(said)
         return said
+
+
+def _begun(engine: Engine, task: Task) -> Answer:
+    """An answer that says nothing yet; one that only scores its prompt begins with the prompt's first token."""
+    request = task.request
+    echoed = engine.tokenizer.decode(request.prompt, specials=True) if request.forced else ""
+    return Answer(request.sampling.seed, len(request.prompt), echoed)

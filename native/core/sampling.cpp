@@ -5,11 +5,13 @@
 #include <bit>
 #include <cmath>
 #include <limits>
+#include <utility>
 #include <vector>
 
 namespace {
 
 constexpr float kNever = -std::numeric_limits<float>::infinity();
+constexpr double kForbiddenFloor = static_cast<double>(kForbidden);
 constexpr double kLn2 = 0.693147180559945309417;
 
 struct Candidate {
@@ -48,15 +50,62 @@ double gumbel_bound(uint64_t draw) {
   return (zeros + 1) * kLn2 + 1e-9;
 }
 
-void penalize(float* logits, size_t vocab, const int32_t* recent, size_t n_recent, float penalty) {
+std::vector<int32_t> sorted_tokens(const Tokens& tokens, size_t vocab) {
+  std::vector<int32_t> found;
+  for (size_t i = 0; i < tokens.size; ++i)
+    if (tokens.data[i] >= 0 && static_cast<size_t>(tokens.data[i]) < vocab) found.push_back(tokens.data[i]);
+  std::sort(found.begin(), found.end());
+  return found;
+}
+
+void penalize(float* logits, size_t vocab, const Tokens& recent, float penalty) {
   if (penalty == 1.0f) return;
-  std::vector<int32_t> once(recent, recent + n_recent);
-  std::sort(once.begin(), once.end());
+  std::vector<int32_t> once = sorted_tokens(recent, vocab);
   once.erase(std::unique(once.begin(), once.end()), once.end());
   for (const int32_t token : once) {
-    if (token < 0 || static_cast<size_t>(token) >= vocab) continue;
     float& logit = logits[token];
     logit = logit > 0 ? logit / penalty : logit * penalty;
+  }
+}
+
+void penalize_counts(float* logits, size_t vocab, const Tokens& answer, float presence, float frequency) {
+  if (presence == 0 && frequency == 0) return;
+  const std::vector<int32_t> all = sorted_tokens(answer, vocab);
+  for (size_t i = 0, next = 0; i < all.size(); i = next) {
+    while (next < all.size() && all[next] == all[i]) ++next;
+    logits[all[i]] -= presence + frequency * static_cast<float>(next - i);
+  }
+}
+
+// Repetitions count up to this length: beyond it the penalty is beyond all logits anyway.
+constexpr size_t kLongestRepetition = 64;
+
+// How many tokens before `at` are those before the end of `text`.
+size_t repetition(const Tokens& text, size_t at) {
+  size_t n = 0;
+  while (n < at && n < kLongestRepetition && text.data[at - 1 - n] >= 0 &&
+         text.data[at - 1 - n] == text.data[text.size - 1 - n])
+    ++n;
+  return n;
+}
+
+// "Don't repeat yourself", as p-e-w described it in text-generation-webui (pull request 5677).
+void penalize_repetitions(float* logits, size_t vocab, const Tokens& text, const SamplingSettings& settings) {
+  if (settings.dry_multiplier == 0 || text.size < 2) return;
+  std::vector<std::pair<int32_t, size_t>> longer;  // a token, and the repetition that it would make longer
+  for (size_t at = 1; at < text.size; ++at) {
+    const int32_t next = text.data[at];
+    const size_t n = next < 0 || static_cast<size_t>(next) >= vocab ? 0 : repetition(text, at);
+    if (n > 0 && n >= settings.dry_allowed) longer.emplace_back(next, n);
+  }
+  std::sort(longer.begin(), longer.end());
+  for (size_t i = 0; i < longer.size(); ++i) {
+    const auto [token, n] = longer[i];
+    if (i + 1 < longer.size() && longer[i + 1].first == token) continue;  // the longest one counts
+    double penalty = settings.dry_multiplier;
+    for (size_t more = settings.dry_allowed; more < n; ++more) penalty *= static_cast<double>(settings.dry_base);
+    const double left = static_cast<double>(logits[token]) - penalty;
+    logits[token] = static_cast<float>(std::max(left, static_cast<double>(std::numeric_limits<float>::lowest())));
   }
 }
 
@@ -134,6 +183,92 @@ std::vector<Candidate> likeliest(const float* logits, size_t vocab, float top, s
   return candidates;
 }
 
+// The lowest logit within `n` standard deviations of `top`.
+double sigma_floor(const float* logits, size_t vocab, float top, double n) {
+  double sum = 0, squares = 0, count = 0;
+  for (size_t i = 0; i < vocab; ++i)
+    if (logits[i] > kForbidden) sum += static_cast<double>(logits[i]), ++count;
+  const double mean = sum / std::max(count, 1.0);
+  for (size_t i = 0; i < vocab; ++i) {
+    const double gap = static_cast<double>(logits[i]) - mean;
+    if (logits[i] > kForbidden) squares += gap * gap;
+  }
+  return static_cast<double>(top) - n * std::sqrt(squares / std::max(count, 1.0));
+}
+
+double total_weight(const std::vector<Candidate>& sorted) {
+  double total = 0;
+  for (const Candidate& c : sorted) total += weight(c.logit, sorted[0].logit);
+  return total;
+}
+
+// Locally typical sampling (Meister et al. 2022). `sorted` stays so.
+void keep_typical(std::vector<Candidate>& sorted, double p) {
+  struct Typical {
+    double distance;
+    Candidate candidate;
+    double share;
+  };
+  const double total = total_weight(sorted), log_total = portable_log(total);
+  const auto information = [&](const Candidate& c) {
+    return log_total + static_cast<double>(sorted[0].logit) - static_cast<double>(c.logit);
+  };
+  double entropy = 0;
+  for (const Candidate& c : sorted) {
+    const double share = weight(c.logit, sorted[0].logit) / total;
+    if (share > 0) entropy += share * information(c);
+  }
+  std::vector<Typical> order;
+  for (const Candidate& c : sorted) {
+    const double share = weight(c.logit, sorted[0].logit) / total;
+    order.push_back({std::abs(information(c) - entropy), c, share});
+  }
+  std::sort(order.begin(), order.end(), [](const Typical& a, const Typical& b) {
+    return a.distance < b.distance || (a.distance == b.distance && before(a.candidate, b.candidate));
+  });
+  double sum = 0;
+  sorted.clear();
+  for (const Typical& one : order) {
+    sorted.push_back(one.candidate);
+    sum += one.share;
+    if (sum >= p) break;
+  }
+  std::sort(sorted.begin(), sorted.end(), before);
+}
+
+constexpr uint64_t kXtcDraw = uint64_t{1} << 40;  // no token
+
+// "Exclude top choices", as p-e-w described it in text-generation-webui (pull request 6335).
+void exclude_top(std::vector<Candidate>& sorted, double probability, double threshold, uint64_t seed,
+                 uint64_t position) {
+  const double draw = static_cast<double>(hash(seed, position, kXtcDraw) >> 11) / static_cast<double>(kUnit);
+  if (draw >= probability) return;
+  const double total = total_weight(sorted);
+  size_t n = 0;
+  while (n < sorted.size() && weight(sorted[n].logit, sorted[0].logit) >= threshold * total) ++n;
+  if (n > 1) sorted.erase(sorted.begin(), sorted.begin() + static_cast<ptrdiff_t>(n - 1));
+}
+
+// All cuts, one after the other; descending.
+std::vector<Candidate> left_over(const float* logits, size_t vocab, float top, const SamplingSettings& s,
+                                 uint64_t seed, uint64_t position) {
+  const double floor = s.top_n_sigma > 0 ? sigma_floor(logits, vocab, top, s.top_n_sigma) : kForbiddenFloor;
+  std::vector<Candidate> sorted;
+  for (size_t i = 0; i < vocab; ++i)
+    if (static_cast<double>(logits[i]) >= floor) sorted.push_back({logits[i], static_cast<uint32_t>(i)});
+  if (sorted.empty()) sorted = largest(logits, vocab, 1);  // all are forbidden
+  const size_t most = s.top_k > 0 ? std::min(s.top_k, sorted.size()) : sorted.size();
+  std::partial_sort(sorted.begin(), sorted.begin() + static_cast<ptrdiff_t>(most), sorted.end(), before);
+  sorted.resize(most);
+  if (s.typical_p < 1) keep_typical(sorted, s.typical_p);
+  if (s.top_p < 1)
+    if (const size_t n = reach(sorted, s.top_p * total_weight(sorted)); n > 0) sorted.resize(n);
+  const double least = s.min_p > 0 ? static_cast<double>(sorted[0].logit) + portable_log(s.min_p) : kForbiddenFloor;
+  while (sorted.size() > 1 && static_cast<double>(sorted.back().logit) < least) sorted.pop_back();
+  if (s.xtc_probability > 0) exclude_top(sorted, s.xtc_probability, s.xtc_threshold, seed, position);
+  return sorted;
+}
+
 // Follows the largest score; sees at once that most tokens cannot reach it, and computes no logarithm for them.
 class Race {
  public:
@@ -186,13 +321,19 @@ double portable_exp(double x) {
   return sum * std::bit_cast<double>(static_cast<uint64_t>(static_cast<int64_t>(n) + 1023) << 52);
 }
 
-int64_t sample(float* logits, size_t vocab, const int32_t* recent, size_t n_recent, const SamplingSettings& settings,
-               uint64_t seed, uint64_t position) {
+int64_t sample(float* logits, size_t vocab, const KnownText& known, const SamplingSettings& settings, uint64_t seed,
+               uint64_t position) {
   if (!all_finite(logits, vocab)) return -1;
-  penalize(logits, vocab, recent, n_recent, settings.repeat_penalty);
+  penalize(logits, vocab, known.recent, settings.repeat_penalty);
+  penalize_counts(logits, vocab, known.answer, settings.presence_penalty, settings.frequency_penalty);
+  penalize_repetitions(logits, vocab, known.dry, settings);
   const Candidate top = largest(logits, vocab, 1)[0];
   if (settings.temperature <= 0 || std::isinf(top.logit)) return top.token;
   Race race(static_cast<double>(settings.temperature), seed, position);
+  if (settings.top_n_sigma > 0 || settings.typical_p < 1 || settings.xtc_probability > 0) {
+    for (const Candidate& c : left_over(logits, vocab, top.logit, settings, seed, position)) race.enter(c.logit, c.token);
+    return race.winner();
+  }
   // log of the smallest likelihood kept, against the likeliest.
   const double floor = settings.min_p > 0
                            ? static_cast<double>(top.logit) + portable_log(settings.min_p)

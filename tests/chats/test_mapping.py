@@ -4,11 +4,12 @@ import json
 import threading
 import time
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import pytest
 
-from localinfer.chats.mapping import AHEAD, Answered, Manner, answer_all
+from localinfer.chats.mapping import AHEAD, Answered, Manner, answer_all, begin_chat
 from localinfer.chats.rows import Asked, understood
 from localinfer.config import SamplingParams
 from tests.engine.running import open_tiny
@@ -34,7 +35,7 @@ def asked(rows: Iterator[object]) -> Iterator[Asked]:
 
 def run(model: Path, rows: list[object], parallel: int) -> list[Answered]:
     with open_tiny(model, parallel=parallel) as engine:
-        return list(answer_all(engine, asked(iter(rows)), parallel=parallel, manner=RAW))
+        return list(answer_all(engine, asked(iter(rows)), parallel=parallel, begin=partial(begin_chat, manner=RAW)))
 
 
 def test_answers_come_in_order_and_are_those_of_each_alone(model: Path) -> None:
@@ -64,7 +65,7 @@ def test_no_more_is_taken_in_than_is_needed(model: Path) -> None:
             yield {"prompt": "x", "max_tokens": 2}
 
     with open_tiny(model, parallel=2) as engine:
-        answers = answer_all(engine, asked(endless()), parallel=2, manner=RAW)
+        answers = answer_all(engine, asked(endless()), parallel=2, begin=partial(begin_chat, manner=RAW))
         for _ in range(3):
             next(answers)
         time.sleep(0.3)
@@ -80,7 +81,7 @@ def test_a_line_is_answered_while_the_next_one_is_waited_for(model: Path) -> Non
         yield LINES[1]
 
     with open_tiny(model, parallel=2) as engine:
-        answers = answer_all(engine, asked(slow()), parallel=2, manner=RAW)
+        answers = answer_all(engine, asked(slow()), parallel=2, begin=partial(begin_chat, manner=RAW))
         assert next(answers).reason is not None
         go_on.set()
         assert len(list(answers)) == 1
@@ -92,4 +93,4 @@ def test_what_reading_raises_is_raised(model: Path) -> None:
         raise OSError("gone")
 
     with open_tiny(model, parallel=2) as engine, pytest.raises(OSError, match="gone"):
-        list(answer_all(engine, asked(broken()), parallel=2, manner=RAW))
+        list(answer_all(engine, asked(broken()), parallel=2, begin=partial(begin_chat, manner=RAW)))

@@ -1,11 +1,12 @@
 """Chats with models that have recurrent layers read no more anew than other chats do, but for a part of a block."""
 
+from functools import partial
 from pathlib import Path
 
 import pytest
 
 from localinfer.chats.chat import Chat
-from localinfer.chats.mapping import Manner, answer_all
+from localinfer.chats.mapping import Manner, answer_all, begin_chat
 from localinfer.chats.rows import Asked
 from localinfer.chats.template import Message
 from localinfer.config import EngineConfig, SamplingParams
@@ -63,6 +64,8 @@ def test_another_answer_to_the_same_prompt(path: Path) -> None:
 def test_lines_of_a_map_share_their_system_prompt(path: Path) -> None:
     with opened(path) as engine:
         lines = [Asked(i, i, "", turns=(Message("user", f"{i} is a number"),), sampling=SAMPLING) for i in range(4)]
-        done = list(answer_all(engine, iter(lines), parallel=1, manner=Manner(system=SYSTEM)))
+        done = list(
+            answer_all(engine, iter(lines), parallel=1, begin=partial(begin_chat, manner=Manner(system=SYSTEM)))
+        )
         shared = len(engine.tokenizer.encode_text(SYSTEM)) // 32 * 32
     assert all(one.stats is not None and one.stats.cached_tokens >= shared for one in done[1:])

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from localinfer.chats.rows import Asked, lines_of, understood
+from localinfer.chats.rows import Asked, lines_of, seed_of, understood
 from localinfer.chats.template import Message
 from localinfer.config import SamplingParams
 
@@ -23,7 +23,8 @@ def ask(row: Any, *, context: str = "", limit: int = 1 << 16) -> Asked:
 def test_a_prompt_and_what_it_wants() -> None:
     found = ask({"id": [1, "x"], "prompt": "hello", "system": "be brief", "temperature": 0, "top_k": 5, "stop": "\n"})
     assert (found.index, found.id, found.system, found.turns) == (7, [1, "x"], "be brief", (Message("user", "hello"),))
-    assert found.sampling == SamplingParams(temperature=0.0, top_k=5, stop=("\n",), max_tokens=9, seed=3)
+    seed = seed_of(3, '[1, "x"]')
+    assert found.sampling == SamplingParams(temperature=0.0, top_k=5, stop=("\n",), max_tokens=9, seed=seed)
     assert (found.error, found.line) == (None, 9)
 
 
@@ -113,6 +114,9 @@ USER = {"role": "user", "content": "x"}
         ({"prompt": "x", "top_k": True}, "`top_k` is 'True'"),
         ({"prompt": "x", "temperature": -1}, "temp is -1.0"),
         ({"prompt": "x", "temp": 1, "temperature": 1}, "are the same"),
+        ({"prompt": "x", "repeat_penalty": 1, "repetition_penalty": 1}, "are the same"),
+        ({"prompt": "x", "logit_bias": {"a": 1}}, "no object of numbers by tokens"),
+        ({"prompt": "x", "logit_bias": {"1": 200}}, "must lie between -100.0 and 100.0"),
         ({"prompt": "x", "max_tokens": 0}, "max-tokens is 0"),
         ({"prompt": "x", "seed": 10**30}, "seed is 1000"),
         ({"prompt": "x", "stop": 5}, "`stop` is neither"),

@@ -37,6 +37,19 @@ def test_run_keeps_an_expression(cli: Cli, tiny: Path) -> None:
     assert re.fullmatch(r"v[0-9]+\.[0-9]{2}\n", ran.out)
 
 
+@pytest.mark.parametrize("way", ["gbnf", "lark"])
+def test_run_keeps_a_grammar_given_or_in_a_file(cli: Cli, tiny: Path, tmp_path: Path, way: str) -> None:
+    gbnf = 'root ::= word (" " word){1,3}\nword ::= "a" [b-d]+ "!" # no end\n'
+    lark = 'start: word (" " word){1,3}\nword: "a" /[b-d]+/ "!"\n'
+    given = gbnf if way == "gbnf" else lark
+    file = tmp_path / "words"
+    file.write_text(given, encoding="utf-8")
+    flags = ("-q", "--temp", "1", "-n", "400")
+    texts = [cli("run", str(tiny), "hi", "--grammar", one, *flags).out for one in (given, str(file))]
+    assert re.fullmatch(r"a[b-d]+!( a[b-d]+!){1,3}\n", texts[0])
+    assert texts[0] == texts[1]
+
+
 def test_each_row_of_map_keeps_it(cli: Cli, tiny: Path) -> None:
     lines = "".join(json.dumps({"prompt": f"point {n}", "temperature": 1, "seed": n}) + "\n" for n in range(6))
     ran = cli("map", str(tiny), "--schema", json.dumps(POINT), "-q", stdin=lines.encode())
@@ -53,6 +66,13 @@ def test_each_row_of_map_keeps_it(cli: Cli, tiny: Path) -> None:
         (["--regex", "(a"], "cannot be kept"),
         (["--schema", '{"type": "string", "minLength": 2, "maxLength": 1}'], "cannot be kept"),
         (["--schema", "{"], "no JSON"),
+        (["--grammar", "root ::= (a"], "neither Lark nor GBNF"),
+        (["--grammar", "root ::= nobody"], "neither Lark nor GBNF"),
+        (["--grammar", "start: nobody"], "cannot be kept"),
+        (["--grammar", "start: /(a{1000}){1000}/"], "counts written out"),
+        (["--grammar", "root ::= " + "(" * 5000], "neither Lark nor GBNF"),
+        (["--grammar", "start: start"], "cannot be kept"),
+        (["--grammar", 'start: "a"', "--regex", "a"], "one form"),
     ],
 )
 def test_what_cannot_be_kept_is_told_and_nothing_is_said(cli: Cli, tiny: Path, flags: list[str], told: str) -> None:

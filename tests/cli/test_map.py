@@ -25,7 +25,7 @@ def test_lines_in_lines_out(cli: Cli, mine: str) -> None:
     assert ran.code == 0, ran.err
     rows = [json.loads(line) for line in ran.out.splitlines()]
     assert [(row["id"], row["index"]) for row in rows] == [(f"n{i}", i) for i in range(12)]
-    assert rows[0].keys() == {"id", "index", "line", "request", "text", "finish_reason", "usage"}
+    assert rows[0].keys() == {"id", "index", "line", "request", "text", "finish_reason", "usage", "seed"}
     assert [row["usage"]["completion_tokens"] for row in rows] == [row["max_tokens"] for row in FEW]
     assert f"12 lines; {sum(3 + i % 5 for i in range(12))} tokens in" in ran.err
 
@@ -229,3 +229,104 @@ def test_ctrl_c_keeps_whole_rows_and_says_how_to_go_on(tiny: Path, tmp_path: Pat
     assert ran.returncode == 130
     assert "the same command with `--resume` goes on" in said
     assert all(json.loads(line) for line in out.read_bytes().splitlines())
+
+
+def test_scores_of_tokens(cli: Cli, mine: str) -> None:
+    ran = cli("map", mine, "-q", "--logprobs", "2", stdin=text([FEW[0], {**FEW[1], "logprobs": 0}]))
+    first, second = (json.loads(line) for line in ran.out.splitlines())
+    assert [len(one["top_logprobs"]) for one in first["logprobs"]] == [2] * 3
+    assert [len(one["top_logprobs"]) for one in second["logprobs"]] == [0] * 4
+    assert bytes(byte for one in first["logprobs"] for byte in one["bytes"]).decode("utf-8", "replace")
+    told = json.loads(cli("run", mine, str(FEW[0]["prompt"]), "-n", "3", "--json", "--logprobs", "2").out)
+    assert told["logprobs"] == first["logprobs"]
+    assert cli("run", mine, "x", "--logprobs", "2").code == 2
+
+
+def test_given_texts_are_scored(cli: Cli, mine: str, tmp_path: Path) -> None:
+    said = json.loads(cli("run", mine, "--raw", "tell me", "-n", "6", "--temp", "0", "--json", "--logprobs", "0").out)
+    lines = text(
+        [
+            {"id": 1, "context": "tell me", "continuation": said["text"], "logprobs": 0},
+            {"text": "tell me nothing"},
+            {"text": "x", "context": "y"},
+            {"text": "a"},
+            {"text": "ab", "temperature": 1},
+        ]
+    )
+    ran = cli("score", mine, "-q", stdin=lines)
+    rows = [json.loads(line) for line in ran.out.splitlines()]
+    assert ran.code == 2
+    assert ["error" in row for row in rows] == [False, False, True, True, True]
+    assert rows[0]["greedy"]
+    assert rows[0]["logprob"] == pytest.approx(sum(one["logprob"] for one in said["logprobs"]), abs=1e-3)
+    assert rows[1].keys() == {"id", "index", "line", "request", "tokens", "logprob", "perplexity", "greedy"}
+    kept = tmp_path / "rows.jsonl"
+    assert cli("score", mine, "-q", "-np", "1", "-o", str(kept), stdin=lines).code == 2
+    assert kept.read_bytes() == ran.out.encode()
+    kept.write_bytes(kept.read_bytes()[:-40])
+    assert cli("score", mine, "-q", "-o", str(kept), "--resume", stdin=lines).code == 2
+    assert kept.read_bytes() == ran.out.encode()
+
+
+def test_texts_become_vectors(cli: Cli, mine: str) -> None:
+    lines = text([{"id": "a", "text": "the cat"}, {"text": "the dog"}, {"text": "the cat"}, {"prompt": "x"}])
+    ran = cli("embed", mine, "-q", "--pool", "mean", stdin=lines)
+    rows = [json.loads(line) for line in ran.out.splitlines()]
+    assert ran.code == 2
+    assert "error" in rows[3]
+    assert rows[0].keys() == {"id", "index", "line", "request", "tokens", "embedding"}
+    assert rows[0]["embedding"] == rows[2]["embedding"] != rows[1]["embedding"]
+    assert sum(value * value for value in rows[0]["embedding"]) == pytest.approx(1)
+    unscaled = json.loads(cli("embed", mine, "-q", "--unscaled", stdin=text([{"text": "the cat"}])).out)
+    assert sum(value * value for value in unscaled["embedding"]) != pytest.approx(1)
+
+
+BATCH = [
+    {
+        "custom_id": f"c{i}",
+        "method": "POST",
+        "url": "/v1/chat/completions",
+        "body": {"model": "any", "messages": [{"role": "user", "content": f"tell me {i} things"}], "max_tokens": 5},
+    }
+    for i in range(4)
+]
+
+
+def test_the_batch_form_of_openai(cli: Cli, mine: str, tmp_path: Path) -> None:
+    from openai.types.chat import ChatCompletion
+
+    asked = [*BATCH, {**BATCH[0], "url": "/v1/images"}, {**BATCH[0], "body": {**BATCH[0]["body"], "tempo": 1}}]  # type: ignore[dict-item]
+    asked[1] = {**BATCH[1], "body": {**BATCH[1]["body"], "logprobs": True, "top_logprobs": 2}}  # type: ignore[dict-item]
+    shape = {"type": "json_schema", "json_schema": {"name": "x", "schema": {"enum": [["a"]]}}}
+    asked[2] = {**BATCH[2], "body": {**BATCH[2]["body"], "response_format": shape, "max_tokens": 60}}  # type: ignore[dict-item]
+    ran = cli("map", mine, "-q", stdin=text(asked))
+    rows = [json.loads(line) for line in ran.out.splitlines()]
+    assert ran.code == 2
+    assert [row["custom_id"] for row in rows] == ["c0", "c1", "c2", "c3", "c0", "c0"]
+    assert [row["response"]["status_code"] for row in rows] == [200, 200, 200, 200, 400, 400]
+    whole = [ChatCompletion.model_validate(row["response"]["body"]) for row in rows[:4]]
+    assert next(one.usage.completion_tokens for one in whole if one.usage) == 5
+    assert whole[1].choices[0].logprobs is not None
+    assert json.loads(whole[2].choices[0].message.content or "") == ["a"]
+    same = cli("map", mine, "-q", stdin=text([{"id": "c3", "messages": BATCH[3]["body"]["messages"], "max_tokens": 5}]))  # type: ignore[index]
+    assert json.loads(same.out)["text"] == whole[3].choices[0].message.content
+    kept = tmp_path / "rows.jsonl"
+    assert cli("map", mine, "-q", "-o", str(kept), stdin=text(asked)).code == 2
+    whole_file = kept.read_bytes()
+    kept.write_bytes(whole_file[:-30])
+    assert cli("map", mine, "-q", "-o", str(kept), "--resume", stdin=text(asked)).code == 2
+    assert kept.read_bytes() == whole_file
+
+
+def test_a_split_changes_no_answer(cli: Cli, mine: str) -> None:
+    lines: list[object] = [{"id": i, "prompt": "tell me", "max_tokens": 12, "temperature": 1.5} for i in range(6)]
+    lines += [{"prompt": f"say {i}", "max_tokens": 12, "temperature": 1.5} for i in range(3)]
+
+    def said(rows: Sequence[object], *flags: str) -> list[tuple[str, int]]:
+        ran = cli("map", mine, "-q", *flags, stdin=text(rows))
+        return [(row["text"], row["seed"]) for row in map(json.loads, ran.out.splitlines())]
+
+    whole = said(lines)
+    assert len(set(whole)) == 9
+    assert said(lines[5:]) + said(lines[:5]) == whole[5:] + whole[:5]
+    assert not set(said(lines, "--seed", "1")) & set(whole)

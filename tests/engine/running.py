@@ -39,6 +39,9 @@ class Passing:
     def hidden(self) -> NDArray[np.float32]:
         return self.inner.hidden
 
+    def want_hidden(self) -> None:
+        self.inner.want_hidden()
+
     def close(self) -> None:
         self.inner.close()
 

@@ -31,11 +31,24 @@ SAMPLINGS = {
     "hot": SamplingParams(
         temperature=1.3, top_k=0, top_p=1.0, repeat_penalty=1.2, seed=9, max_tokens=30, ignore_eos=True
     ),
+    "held back": SamplingParams(
+        temperature=0.4,
+        presence_penalty=0.2,
+        frequency_penalty=0.1,
+        dry_multiplier=0.3,
+        top_n_sigma=2.5,
+        typical_p=0.95,
+        xtc_probability=0.3,
+        logit_bias=((101, 0.5), (32, -1.0)),
+        seed=5,
+        max_tokens=30,
+        ignore_eos=True,
+    ),
     "ends": SamplingParams(temperature=0.9, seed=4, max_tokens=30, stop=("e", "th")),
 }
 WHO = ["suffix", "lookup", "model", "early", "oracle", "anti-oracle", "end of turn", "not in the vocabulary", "all"]
 EVERY = list(product(WHO, (1, 2, 5, 16, 31), (4, 8, 16), (1, 3, 8), (8, 32, 256), SAMPLINGS, (True, False)))
-CASES = random.Random(17).sample(EVERY, 80)
+CASES = random.Random(17).sample(EVERY, 90)
 
 
 @pytest.fixture(scope="module", autouse=True)

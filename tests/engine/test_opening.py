@@ -131,6 +131,7 @@ def test_no_memory_is_said_with_the_size(tmp_path: Path) -> None:
         ({"do_sample": True, "top_k": 64, "min_p": 0.1}, SamplingParams(top_k=64, min_p=0.1)),
         ({"do_sample": False, "temperature": 0.6}, SamplingParams(temperature=0)),
         ({"repetition_penalty": 1.1, "temperature": None}, SamplingParams(repeat_penalty=1.1)),
+        ({"typical_p": 0.9}, SamplingParams(typical_p=0.9)),
         ({"temperature": 1, "unknown": [1]}, SamplingParams(temperature=1)),
         ({"max_new_tokens": 7, "stop_strings": "END"}, SamplingParams(max_tokens=7, stop=("END",))),
         ({"max_new_tokens": 1 << 30, "stop_strings": ["a", "b"]}, SamplingParams(stop=("a", "b"))),

@@ -178,6 +178,112 @@ def test_penalty() -> None:
     assert np.array_equal(changed, np.array([1.0, 1.5, -2.0, 0.0], np.float32))
 
 
+def test_counted_penalties() -> None:
+    logits = np.array([2.0, 1.5, -1.0, 0.0], np.float32)
+    answer = np.array([0, 2, 0, 400, -1], np.int32)
+    settings = PLAIN | {"temperature": 0.0, "presence_penalty": 0.5, "frequency_penalty": 0.25, "answer": answer}
+    assert native.sample(logits, NONE, **settings) == 1
+    assert np.array_equal(logits, np.array([1.0, 1.5, -1.75, 0.0], np.float32))
+
+
+def longest_repetition(text: list[int], token: int) -> int:
+    """Tokens before an earlier `token` that are those at the end of `text`, at most; `-1` equals nothing."""
+    found = [0]
+    for at in range(1, len(text)):
+        n = 0
+        while text[at] == token and n < at and text[at - 1 - n] == text[-1 - n] != -1:
+            n += 1
+        found.append(n)
+    return max(found)
+
+
+@pytest.mark.parametrize("allowed", [1, 2, 4])
+def test_repetitions_cost(allowed: int) -> None:
+    rng = default_rng(allowed)
+    for _ in range(50):
+        text = rng.integers(-1, 4, rng.integers(0, 40)).astype(np.int32)
+        logits = rng.normal(0, 1, 4).astype(np.float32)
+        lengths = np.array([longest_repetition(text.tolist(), token) for token in range(4)])
+        cost = np.where(lengths >= allowed, 0.5 * 2.0 ** (lengths - allowed), 0)
+        wanted = logits - cost
+        settings = PLAIN | {"dry_multiplier": 0.5, "dry_base": 2.0, "dry_allowed": allowed, "dry": text}
+        native.sample(logits, NONE, **settings)
+        assert np.allclose(logits, wanted, atol=1e-5)
+
+
+def test_a_long_repetition_costs_no_more_than_all() -> None:
+    logits = np.zeros(3, np.float32)
+    settings = PLAIN | {"temperature": 0.0, "dry_multiplier": 100.0, "dry_base": 100.0}
+    assert native.sample(logits, NONE, **settings, dry=np.zeros(5000, np.int32)) == 1
+    assert np.isfinite(logits).all()
+
+
+def cut(logits: Floats, sigma: float, top_k: int, typical: float, top_p: float, min_p: float) -> list[int]:
+    """Tokens that pass all cuts, by sorting everything; descending."""
+    order = np.lexsort((np.arange(len(logits)), -logits.astype(np.float64)))
+    if sigma:
+        order = order[logits[order] >= logits.max() - sigma * logits.std(dtype=np.float64)]
+    order = order[: top_k or None]
+    if typical < 1:
+        p = softmax(logits[order].astype(np.float64))
+        entropy = -(p * np.log(p)).sum()
+        by_type = np.argsort(np.abs(-np.log(p) - entropy), kind="stable")
+        n = int(np.searchsorted(np.cumsum(p[by_type]), typical)) + 1
+        order = order[np.sort(by_type[:n])]
+    p = softmax(logits[order].astype(np.float64))
+    order = order[: int(np.searchsorted(np.cumsum(p), top_p)) + 1]
+    return [int(i) for i in order if logits[i] >= logits[order].max() + np.log(max(min_p, 1e-300))]
+
+
+@pytest.mark.parametrize(
+    "cuts",
+    [
+        {"top_n_sigma": 1.0},
+        {"top_n_sigma": 2.0, "top_k": 4},
+        {"typical_p": 0.3},
+        {"typical_p": 0.6, "top_k": 8},
+        {"typical_p": 0.9, "top_p": 0.7},
+        {"top_n_sigma": 1.5, "typical_p": 0.8, "top_p": 0.9, "min_p": 0.2, "top_k": 12},
+    ],
+    ids=str,
+)
+def test_cuts_follow_one_another(cuts: dict[str, Any]) -> None:
+    names = ("top_n_sigma", "top_k", "typical_p", "top_p", "min_p")
+    usual = {"top_n_sigma": 0.0, "top_k": 0, "typical_p": 1.0, "top_p": 1.0, "min_p": 0.0}
+    for case in range(5):
+        logits = default_rng(case).normal(0, 1.5, 20).astype(np.float32)
+        counts = seen_over(logits, 400, temperature=30.0, **cuts)
+        wanted = cut(logits, *((usual | cuts)[name] for name in names))
+        assert [int(i) for i in np.nonzero(counts)[0]] == sorted(wanted)
+
+
+def test_a_cut_that_cuts_nothing_changes_nothing() -> None:
+    for position in range(200):
+        logits = default_rng(position).normal(0, 3, 100).astype(np.float32)
+        settings: dict[str, Any] = {"top_k": 60, "top_p": 0.99, "min_p": 0.001, "position": position}
+        assert draw(logits, **settings) == draw(logits, **settings, top_n_sigma=100.0)
+
+
+def test_top_choices_are_excluded_at_their_share_of_positions() -> None:
+    logits = np.log(np.array([0.4, 0.3, 0.2, 0.1], np.float32))
+    n = 4000
+    always = seen_over(logits, n, xtc_probability=1.0, xtc_threshold=0.15)
+    assert always[:2].sum() == 0
+    assert abs(always[2] / n - 2 / 3) < 0.03
+    sometimes = seen_over(logits, n, xtc_probability=0.5, xtc_threshold=0.15)
+    assert abs(sometimes[0] / n - 0.2) < 0.03
+    assert np.array_equal(seen_over(logits, 99, xtc_probability=1.0, xtc_threshold=0.5), seen_over(logits, 99))
+
+
+def test_what_is_forbidden_counts_for_nothing() -> None:
+    lowest = np.finfo(np.float32).min
+    logits = np.array([1, lowest, 0.9, lowest, -3, lowest], np.float32)
+    every: list[dict[str, Any]] = [{"top_n_sigma": 0.5}, {"typical_p": 0.9}, {"xtc_probability": 1.0}]
+    for cuts in every:
+        assert set(np.nonzero(seen_over(logits, 200, temperature=50.0, **cuts))[0]) <= {0, 2, 4}
+    assert draw(np.full(5, lowest, np.float32), top_n_sigma=1.0) == 0
+
+
 @pytest.mark.parametrize("temperature", [0.0, 1.0])
 @pytest.mark.parametrize("filters", [{}, {"top_k": 3}, {"top_p": 0.9}, {"min_p": 0.1}], ids=str)
 @pytest.mark.parametrize("bad", [np.nan, -np.nan, np.inf, -np.inf], ids=["NaN", "-NaN", "inf", "-inf"])
@@ -226,6 +332,11 @@ def test_skipping_hopeless_tokens_changes_nothing() -> None:
         ({"top_p": 1.5}, "top_p is 1.5"),
         ({"min_p": -0.1}, "min_p is -0.1"),
         ({"repeat_penalty": 0.0}, "repeat_penalty is 0"),
+        ({"typical_p": 2.0}, "typical_p is 2"),
+        ({"xtc_probability": float("nan")}, "xtc_probability is"),
+        ({"top_n_sigma": -1.0}, "top_n_sigma is -1"),
+        ({"dry_base": 0.5}, "dry_base is 0.5"),
+        ({"presence_penalty": float("inf")}, "presence_penalty is inf"),
     ],
 )
 def test_bad_settings(change: dict[str, Any], says: str) -> None:

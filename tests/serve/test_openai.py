@@ -1,6 +1,7 @@
 """OpenAI's own client, against a server in a process of its own."""
 
 import json
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -126,9 +127,15 @@ def test_models_are_listed_and_others_refused(client: openai.OpenAI, tiny: Path)
 
 
 REFUSED = [
-    ({"logprobs": True}, "logprobs"),
-    ({"presence_penalty": 0.5}, "presence_penalty"),
-    ({"logit_bias": {"5": 1}}, "logit_bias"),
+    ({"logprobs": 3}, "logprobs"),
+    ({"top_logprobs": 3}, "top_logprobs"),
+    ({"logprobs": True, "top_logprobs": 21}, "top_logprobs"),
+    ({"presence_penalty": 2.5}, "presence_penalty"),
+    ({"frequency_penalty": "much"}, "frequency_penalty"),
+    ({"logit_bias": {"5": 101}}, "logit_bias"),
+    ({"logit_bias": {"five": 1}}, "logit_bias"),
+    ({"logit_bias": [5]}, "logit_bias"),
+    ({"xtc_probability": 1.5}, "xtc_probability"),
     ({"n": 0}, "n"),
     ({"n": 1.5}, "n"),
     ({"max_tokens": 5, "max_completion_tokens": 6}, "max_tokens"),
@@ -180,6 +187,74 @@ def test_null_and_harmless_values_are_taken(server: Server, tiny: Path) -> None:
     assert server.post("/v1/chat/completions", body).status_code == 200
 
 
+def test_scores_whole_and_streamed(client: openai.OpenAI, tiny: Path) -> None:
+    asked: Any = {"model": str(tiny), "messages": HELLO, "max_tokens": 6, "seed": 3, "extra_body": {"ignore_eos": True}}
+    whole = client.chat.completions.create(**asked, logprobs=True, top_logprobs=3).choices[0]
+    assert whole.logprobs is not None
+    assert whole.logprobs.content is not None
+    assert [len(one.top_logprobs) for one in whole.logprobs.content] == [3] * 6
+    spelled = b"".join(bytes(one.bytes or []) for one in whole.logprobs.content)
+    assert spelled.decode("utf-8", "replace").rstrip("\ufffd") == (whole.message.content or "").rstrip("\ufffd")
+    assert all(one.logprob < 0 for one in whole.logprobs.content)
+    streamed = client.chat.completions.create(**asked, logprobs=True, top_logprobs=3, stream=True)
+    pieces = [choice.logprobs.content or [] for chunk in streamed for choice in chunk.choices if choice.logprobs]
+    assert [one for piece in pieces for one in piece] == whole.logprobs.content
+    assert client.chat.completions.create(**asked).choices[0].logprobs is None
+
+
+def test_prompts_are_scored_by_echo(client: openai.OpenAI, tiny: Path) -> None:
+    text = "the cat sat"
+    echoed = client.completions.create(model=str(tiny), prompt=[text, "abc"], max_tokens=0, echo=True, logprobs=1)
+    assert [choice.text for choice in echoed.choices] == [text, "abc"]
+    scores = echoed.choices[0].logprobs
+    assert scores is not None
+    assert scores.tokens is not None
+    assert scores.token_logprobs is not None
+    assert "".join(scores.tokens) == text
+    assert scores.token_logprobs[0] is None
+    assert all(one < 0 for one in scores.token_logprobs[1:])
+    assert scores.text_offset == [len("".join(scores.tokens[:i])) for i in range(len(scores.tokens))]
+    assert echoed.usage is not None
+    other = echoed.choices[1].logprobs
+    assert other is not None
+    read = len(scores.tokens) + len(other.tokens or [])
+    assert (echoed.usage.prompt_tokens, echoed.usage.completion_tokens) == (read, 0)
+    with pytest.raises(openai.BadRequestError):
+        client.completions.create(model=str(tiny), prompt=text, max_tokens=1, echo=True, logprobs=1)
+
+
+def test_the_best_of_several(client: openai.OpenAI, tiny: Path) -> None:
+    asked: Any = {"model": str(tiny), "prompt": "the cat", "max_tokens": 8, "seed": 5, "temperature": 1.5}
+    asked["extra_body"] = {"ignore_eos": True}
+    every = client.completions.create(**asked, n=5, logprobs=0).choices
+    best = client.completions.create(**asked, n=2, best_of=5).choices
+    means = {one.text: sum(one.logprobs.token_logprobs or []) for one in every if one.logprobs}
+    assert [one.text for one in best] == sorted(means, key=lambda text: -means[text])[:2]
+    assert best[0].logprobs is None
+    with pytest.raises(openai.BadRequestError):
+        client.completions.create(**asked, n=3, best_of=2)
+
+
+def test_penalties_and_biases_change_the_answer(client: openai.OpenAI, server: Server, tiny: Path) -> None:
+    def said(**more: Any) -> list[int]:
+        text = client.completions.create(
+            model=str(tiny), prompt="the cat", max_tokens=12, temperature=0, **more
+        ).choices[0].text  # fmt: skip
+        tokens: list[int] = server.post("/tokenize", {"model": str(tiny), "prompt": text}).json()["tokens"]
+        return tokens
+
+    assert said(logit_bias={"120": 100}) == [120] * 12  # letters are tokens here
+    hindered = said(logit_bias={"120": 100}, frequency_penalty=2, extra_body={"ignore_eos": True})
+    assert hindered == [120] * 12  # 24 of 100
+    dry = said(logit_bias={"120": 50}, extra_body={"dry_multiplier": 100, "dry_allowed_length": 1})
+    assert all(pair != (120, 120) for pair in pairwise(dry[2:]))
+    beyond = server.post(
+        "/v1/completions", {"model": str(tiny), "prompt": "x", "logit_bias": {"99999": 1}}
+    )  # fmt: skip
+    assert beyond.status_code == 400
+    assert "99999" in beyond.json()["error"]["message"]
+
+
 def test_tokens_there_and_back(server: Server, tiny: Path) -> None:
     found = server.post("/tokenize", {"model": str(tiny), "prompt": "the cat", "return_token_strs": True}).json()
     assert found["count"] == len(found["tokens"])
@@ -189,3 +264,26 @@ def test_tokens_there_and_back(server: Server, tiny: Path) -> None:
     text = server.post("/detokenize", {"model": str(tiny), "tokens": chat["tokens"]}).json()["prompt"]
     assert text == "<|im_start|>user\nhello there<|im_end|>\n<|im_start|>assistant\n"
     assert server.post("/detokenize", {"model": str(tiny), "tokens": [-1]}).status_code == 400
+
+
+def test_texts_become_vectors(client: openai.OpenAI, server: Server, tiny: Path) -> None:
+    texts = ["the cat sat", "on the mat", "the cat sat"]
+    found = client.embeddings.create(model=str(tiny), input=texts)
+    vectors = [one.embedding for one in found.data]
+    assert vectors[0] == vectors[2] != vectors[1]
+    assert sum(value * value for value in vectors[0]) == pytest.approx(1)
+    counts = [server.post("/tokenize", {"model": str(tiny), "prompt": text}).json()["count"] for text in texts]
+    assert found.usage.prompt_tokens == sum(counts)
+    plain = client.embeddings.create(model=str(tiny), input=texts[0], encoding_format="float").data[0].embedding
+    assert plain == pytest.approx(vectors[0], abs=1e-6)
+    short = client.embeddings.create(model=str(tiny), input=texts[0], dimensions=8).data[0].embedding
+    assert len(short) == 8
+    assert sum(value * value for value in short) == pytest.approx(1)
+    refused: list[tuple[dict[str, Any], str]] = [
+        ({"input": ""}, "input"), ({"input": [1.5]}, "input"), ({"dimensions": 9999}, "dimensions"),
+        ({"pool": "cls"}, "pool"), ({"input": "x" * 9000}, ""),
+    ]  # fmt: skip
+    for more, field in refused:
+        answer = server.post("/v1/embeddings", {"model": str(tiny), "input": "x", **more})
+        assert answer.status_code == 400
+        assert field == "" or answer.json()["error"]["param"] == field

@@ -21,6 +21,7 @@ class Bytes:
 
     vocab_size = 256
     eos_ids: tuple[int, ...] = ()
+    after: tuple[int, ...] = ()
     bos_id: int | None = None
     bos_token = ""
     eos_token = ""

@@ -150,7 +150,7 @@ uint64_t write_together(Program& program, const char* isa, uint64_t hash) {
     rows.run(program, tables, 1, isa);
     hash = hashed(hash, rows.logits);
     const SamplingSettings settings{0.8f, texts, 0.9, 0.01, 1.1f};
-    hash = (hash ^ static_cast<uint64_t>(sample(rows.logits.data(), kVocab, rows.tokens.data(), texts, settings, 7, texts))) *
+    hash = (hash ^ static_cast<uint64_t>(sample(rows.logits.data(), kVocab, {{rows.tokens.data(), texts}, {}, {}}, settings, 7, texts))) *
            0x100000001b3u;
   }
   return hash;

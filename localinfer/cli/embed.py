@@ -1,0 +1,65 @@
+"""`embed`: texts as vectors."""
+
+from typing import Annotated
+
+import typer
+
+from localinfer.cli import options as o
+from localinfer.cli.bundles import EngineFlags
+from localinfer.cli.telling import Terminal
+
+Ref = Annotated[str, typer.Argument(metavar="MODEL", help="The model.")]
+Lines = Annotated[
+    str | None, typer.Argument(metavar="[FILE]", help="A line of JSON for each text; `-` or none: standard input.")
+]
+
+
+def embed(
+    ref: Ref,
+    lines: Lines = None,
+    *,
+    output: o.Output,
+    resume: o.Resume,
+    pool: o.PoolOf,
+    unscaled: o.Unscaled,
+    parallel: o.Parallel,
+    engine: EngineFlags,
+    revision: o.Revision,
+    offline: o.Offline,
+    quiet: o.Quiet,
+) -> None:
+    """Turn texts into vectors: JSON lines in, JSON lines out, in their order.
+
+    A line has `text`, and perhaps `id`; a row has the `embedding`, of length 1 unless `--unscaled`, and the `tokens`
+    that were read. It is made of what the model holds behind its last layer: of the last token, or of the mean of all.
+    Models that were made for this, such as Qwen3-Embedding, want `last`, and an instruction before a query. Texts
+    stand as they are, without the chat template.
+    """
+    from contextlib import ExitStack
+    from dataclasses import replace
+    from functools import partial
+
+    from localinfer import __version__
+    from localinfer.chats.embedding import begin_vector, understood_text, vector_row
+    from localinfer.chats.files import BYTES_PER_TOKEN
+    from localinfer.chats.rows import lines_of
+    from localinfer.cli.lines import Job, opened_lines, opened_rows, together_of
+    from localinfer.loading.opening import find, open_model
+
+    together = together_of(parallel)
+    with ExitStack() as held:
+        stream, total = opened_lines(lines, held)
+        found = find(ref, revision=revision, offline=offline, tell=Terminal(quiet))
+        rows = opened_rows(output, held, resume=resume)
+        config = replace(engine.config(draft="off"), parallel=together)
+        opened = open_model(found, config, backend=engine.backend, tell=Terminal(quiet))
+        running = held.enter_context(opened.engine)
+        info, limit = running.info, running.context_size * BYTES_PER_TOKEN
+        decides = f"embed {__version__} {found.ref} {found.revision} {info.kv_layers or info.kv_bits} {info.backend}"
+        decides += f" {running.context_size} {pool} {unscaled}"
+        asked = (
+            understood_text(line, index, number, limit=limit, context=decides)
+            for index, (number, line) in enumerate(lines_of(stream, limit))
+        )
+        begin, row = partial(begin_vector, pool=pool), partial(vector_row, raw=unscaled)
+        Job(running, rows, total, together, begin, row, quiet).run(asked)

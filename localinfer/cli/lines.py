@@ -1,0 +1,137 @@
+"""Commands over lines of JSON: where lines come from, where rows go, and what is told meanwhile."""
+
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, BinaryIO
+
+from localinfer.errors import NotFound, UsageError
+
+if TYPE_CHECKING:
+    from contextlib import ExitStack
+
+    from localinfer.chats.mapping import Answered, Begin
+    from localinfer.chats.row_file import RowFile
+    from localinfer.chats.rows import Asked
+    from localinfer.cli.progress import Progress
+    from localinfer.engine.protocol import Engine, Tokenizer
+
+TOGETHER = 8
+"""Lines that are answered together unless said otherwise."""
+
+
+def together_of(parallel: list[str]) -> int:
+    """How many lines are answered together. Raises `UsageError`."""
+    from localinfer.cli.counts import one_count
+    from localinfer.config import in_range
+
+    together = one_count("parallel", parallel, TOGETHER)
+    in_range("parallel", together, 1, 64)
+    return together
+
+
+def opened_rows(output: str | None, held: "ExitStack", *, resume: bool) -> "RowFile | None":
+    """The file that rows go to; None for standard output. It is closed by `held`."""
+    from contextlib import closing
+
+    from localinfer.chats.row_file import RowFile
+
+    output = None if output == "-" else output
+    if resume and not output:
+        raise UsageError("`--resume` needs the file that the stopped run wrote", hint="name it: `-o FILE --resume`")
+    return held.enter_context(closing(RowFile(Path(output).expanduser(), resume=resume))) if output else None
+
+
+def opened_lines(name: str | None, held: "ExitStack") -> tuple[BinaryIO, int]:
+    """Where lines come from, and how many there are; 0 when that cannot be told before. A file is closed by `held`."""
+    from localinfer.cli.output import is_terminal, note
+
+    if name is None or name == "-":
+        if sys.stdin is None or sys.stdin.closed:
+            raise UsageError("standard input is closed", hint="pipe lines in, or name a file")
+        if is_terminal(sys.stdin):
+            note("reading lines from the terminal; Ctrl-D ends them")
+        return sys.stdin.buffer, 0
+    try:
+        file = held.enter_context(Path(name).expanduser().open("rb"))
+        total = sum(1 for line in file if line.strip()) if file.seekable() else 0
+        if file.seekable():
+            file.seek(0)
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or str(error)
+        raise NotFound(f"{name}: {reason.lower()}", hint="check the path") from None
+    return file, total
+
+
+class Job:
+    """Answers lines, writes rows, and tells how far it is."""
+
+    def __init__(
+        self,
+        engine: "Engine",
+        rows: "RowFile | None",
+        total: int,
+        parallel: int,
+        begin: "Begin",
+        row_of: "Callable[[Answered, Tokenizer], dict[str, Any]]",
+        quiet: bool,
+    ) -> None:
+        self._engine, self._rows, self._total, self._parallel = engine, rows, total, parallel
+        self._begin, self._row_of, self._quiet = begin, row_of, quiet
+        self._done = self._earlier = self._errors = self._tokens = 0
+        self._first: Answered | None = None
+
+    def run(self, lines: "Iterator[Asked]") -> None:
+        """Raises an error of the first failed line's kind when there was one."""
+        from localinfer.chats.mapping import answer_all
+        from localinfer.chats.row_file import failed
+        from localinfer.cli.progress import Progress
+
+        started = time.perf_counter()
+        try:
+            if self._rows is not None:
+                self._done = self._earlier = self._rows.kept(lines)
+            with Progress(long=True, quiet=self._quiet) as progress:
+                answers = answer_all(self._engine, lines, parallel=self._parallel, begin=self._begin)
+                progress("answering", self._done, self._total)
+                for answered in answers:
+                    self._take(answered, progress)
+        except KeyboardInterrupt:
+            self._note_stopped()
+            raise
+        self._note_end(time.perf_counter() - started)
+        if self._first is not None:
+            raise failed(self._first, self._errors, self._done)
+
+    def _take(self, answered: "Answered", progress: "Progress") -> None:
+        """Write one row."""
+        from localinfer.cli.output import show_json
+
+        self._done += 1
+        self._tokens += len(answered.token_ids)
+        if answered.error is not None:
+            self._errors += 1
+            self._first = self._first or answered
+        row = self._row_of(answered, self._engine.tokenizer)
+        if self._rows is not None:
+            self._rows.write(row)
+        else:
+            progress.clear()
+            show_json(row)
+        progress("answering", self._done, self._total)
+
+    def _note_end(self, seconds: float) -> None:
+        from localinfer.cli.output import note
+
+        if self._quiet:
+            return
+        earlier = f", {self._earlier} of them from before" if self._earlier else ""
+        speed = f"{self._tokens} tokens in {seconds:.1f} s, {self._tokens / max(seconds, 1e-9):.0f} a second"
+        note(f"{self._done} lines{earlier}; {speed} with {self._parallel} together")
+
+    def _note_stopped(self) -> None:
+        from localinfer.cli.output import note
+
+        if self._rows is not None and not self._quiet:
+            note(f"{self._done} rows are in {self._rows.path}; the same command with `--resume` goes on")
