@@ -208,6 +208,7 @@ complete -c localinfer -n '__localinfer_in run' -s h -l help -d 'Show this messa
 
 # map
 complete -c localinfer -n '__localinfer_in map' -a '(__localinfer_names models)'
+complete -c localinfer -n '__localinfer_in map' -l in-column -x -d 'FILE is a table (`.csv`, `.tsv`): answer the texts of this column. `id` is the column of this name, or the number of the row.'
 complete -c localinfer -n '__localinfer_in map' -s o -l output -r -F -d 'Write it to this place.'
 complete -c localinfer -n '__localinfer_in map' -l resume -d 'Go on with a stopped run, and refuse other settings than it had.'
 complete -c localinfer -n '__localinfer_in map' -s s -l system -x -d 'The system prompt.'
@@ -253,6 +254,7 @@ complete -c localinfer -n '__localinfer_in map' -s q -l quiet -d 'No progress an
 complete -c localinfer -n '__localinfer_in map' -s h -l help -d 'Show this message and exit.'
 
 # score
+complete -c localinfer -n '__localinfer_in score' -l in-column -x -d 'FILE is a table (`.csv`, `.tsv`): answer the texts of this column. `id` is the column of this name, or the number of the row.'
 complete -c localinfer -n '__localinfer_in score' -s o -l output -r -F -d 'Write it to this place.'
 complete -c localinfer -n '__localinfer_in score' -l resume -d 'Go on with a stopped run, and refuse other settings than it had.'
 complete -c localinfer -n '__localinfer_in score' -l special -d 'With --raw: text that spells a control token, such as `<|im_end|>`, is that token. Only for prompts that you trust: whoever writes them can write as the system or the model.'
@@ -273,6 +275,7 @@ complete -c localinfer -n '__localinfer_in score' -s q -l quiet -d 'No progress 
 complete -c localinfer -n '__localinfer_in score' -s h -l help -d 'Show this message and exit.'
 
 # embed
+complete -c localinfer -n '__localinfer_in embed' -l in-column -x -d 'FILE is a table (`.csv`, `.tsv`): answer the texts of this column. `id` is the column of this name, or the number of the row.'
 complete -c localinfer -n '__localinfer_in embed' -s o -l output -r -F -d 'Write it to this place.'
 complete -c localinfer -n '__localinfer_in embed' -l resume -d 'Go on with a stopped run, and refuse other settings than it had.'
 complete -c localinfer -n '__localinfer_in embed' -l pool -x -a 'last mean' -d 'What a vector is made of: the last token, or the mean of all. [default: last]'
@@ -488,11 +491,11 @@ complete -c localinfer -n '__localinfer_in config keys' -l json -d 'Print JSON o
 complete -c localinfer -n '__localinfer_in config keys' -s h -l help -d 'Show this message and exit.'
 
 # config set
-complete -c localinfer -n '__localinfer_in config set' -a 'schema json-object grammar regex max-tokens temp top-k top-p min-p repeat-penalty presence-penalty frequency-penalty dry-multiplier dry-base dry-allowed-length top-n-sigma typical-p xtc-probability xtc-threshold logit-bias logprobs pool unscaled seed stop host port api-key-file allow-host allow-origin keep queue model prompt file system raw special ignore-unknown lossy revision ctx-size threads kv-bits backend draft minutes kind texts show-drafts no-remember draft-tokens kv-disk kv-tokens latency-goal prefill-chunk on-overflow bits group method calib tokens no-report bpw target-size refine time-budget resume fresh name format type output token offline json quiet stats yes recalibrate dry-run template usd-per-kwh watts hardware-usd hardware-years api-model tokens-per-day continue theme test rows workload rate requests history no-history tasks prompts ladder replay reps against against-file random head-bits text ctx chunks plot parallel compare max-drop'
+complete -c localinfer -n '__localinfer_in config set' -a 'schema json-object in-column grammar regex max-tokens temp top-k top-p min-p repeat-penalty presence-penalty frequency-penalty dry-multiplier dry-base dry-allowed-length top-n-sigma typical-p xtc-probability xtc-threshold logit-bias logprobs pool unscaled seed stop host port api-key-file allow-host allow-origin keep queue model prompt file system raw special ignore-unknown lossy revision ctx-size threads kv-bits backend draft minutes kind texts show-drafts no-remember draft-tokens kv-disk kv-tokens latency-goal prefill-chunk on-overflow bits group method calib tokens no-report bpw target-size refine time-budget resume fresh name format type output token offline json quiet stats yes recalibrate dry-run template usd-per-kwh watts hardware-usd hardware-years api-model tokens-per-day continue theme test rows workload rate requests history no-history tasks prompts ladder replay reps against against-file random head-bits text ctx chunks plot parallel compare max-drop'
 complete -c localinfer -n '__localinfer_in config set' -s h -l help -d 'Show this message and exit.'
 
 # config unset
-complete -c localinfer -n '__localinfer_in config unset' -a 'schema json-object grammar regex max-tokens temp top-k top-p min-p repeat-penalty presence-penalty frequency-penalty dry-multiplier dry-base dry-allowed-length top-n-sigma typical-p xtc-probability xtc-threshold logit-bias logprobs pool unscaled seed stop host port api-key-file allow-host allow-origin keep queue model prompt file system raw special ignore-unknown lossy revision ctx-size threads kv-bits backend draft minutes kind texts show-drafts no-remember draft-tokens kv-disk kv-tokens latency-goal prefill-chunk on-overflow bits group method calib tokens no-report bpw target-size refine time-budget resume fresh name format type output token offline json quiet stats yes recalibrate dry-run template usd-per-kwh watts hardware-usd hardware-years api-model tokens-per-day continue theme test rows workload rate requests history no-history tasks prompts ladder replay reps against against-file random head-bits text ctx chunks plot parallel compare max-drop'
+complete -c localinfer -n '__localinfer_in config unset' -a 'schema json-object in-column grammar regex max-tokens temp top-k top-p min-p repeat-penalty presence-penalty frequency-penalty dry-multiplier dry-base dry-allowed-length top-n-sigma typical-p xtc-probability xtc-threshold logit-bias logprobs pool unscaled seed stop host port api-key-file allow-host allow-origin keep queue model prompt file system raw special ignore-unknown lossy revision ctx-size threads kv-bits backend draft minutes kind texts show-drafts no-remember draft-tokens kv-disk kv-tokens latency-goal prefill-chunk on-overflow bits group method calib tokens no-report bpw target-size refine time-budget resume fresh name format type output token offline json quiet stats yes recalibrate dry-run template usd-per-kwh watts hardware-usd hardware-years api-model tokens-per-day continue theme test rows workload rate requests history no-history tasks prompts ladder replay reps against against-file random head-bits text ctx chunks plot parallel compare max-drop'
 complete -c localinfer -n '__localinfer_in config unset' -s h -l help -d 'Show this message and exit.'
 
 # completion

@@ -6,7 +6,7 @@ import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from difflib import get_close_matches
-from typing import TYPE_CHECKING, Any, BinaryIO, cast
+from typing import TYPE_CHECKING, Any, Protocol, cast
 
 from localinfer.chats import batch
 from localinfer.chats.plain_json import object_of, storable, strings
@@ -78,7 +78,13 @@ class Asked:
     error: LocalInferError | None = None
 
 
-def lines_of(stream: BinaryIO, limit: int) -> Iterator[tuple[int, bytes]]:
+class LineSource(Protocol):
+    """What lines are read from."""
+
+    def readline(self, size: int = -1, /) -> bytes: ...
+
+
+def lines_of(stream: LineSource, limit: int) -> Iterator[tuple[int, bytes]]:
     """Lines that are not blank, without their ends, each with its number from 1. Of one longer than `limit` bytes,
     `limit` + 1 are kept."""
     number = 0

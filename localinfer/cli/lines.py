@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from localinfer.chats.mapping import Answered, Begin
     from localinfer.chats.row_file import RowFile
     from localinfer.chats.rows import Asked
+    from localinfer.chats.tables import TableFile, TableLines
     from localinfer.cli.progress import Progress
     from localinfer.engine.protocol import Engine, Tokenizer
 
@@ -31,20 +32,38 @@ def together_of(parallel: list[str]) -> int:
     return together
 
 
-def opened_rows(output: str | None, held: "ExitStack", *, resume: bool) -> "RowFile | None":
+def opened_rows(output: str | None, held: "ExitStack", *, resume: bool) -> "RowFile | TableFile | None":
     """The file that rows go to; None for standard output. It is closed by `held`."""
     from contextlib import closing
 
     from localinfer.chats.row_file import RowFile
+    from localinfer.chats.tables import TableFile, is_table
 
     output = None if output == "-" else output
+    if output and is_table(output):
+        if resume:
+            raise UsageError("a table is not resumed", hint="write lines of JSON: `-o FILE.jsonl`")
+        return held.enter_context(closing(TableFile(Path(output).expanduser())))
     if resume and not output:
         raise UsageError("`--resume` needs the file that the stopped run wrote", hint="name it: `-o FILE --resume`")
     return held.enter_context(closing(RowFile(Path(output).expanduser(), resume=resume))) if output else None
 
 
-def opened_lines(name: str | None, held: "ExitStack") -> tuple[BinaryIO, int]:
-    """Where lines come from, and how many there are; 0 when that cannot be told before. A file is closed by `held`."""
+def opened_lines(
+    name: str | None, held: "ExitStack", column: str | None = None, key: str = "prompt"
+) -> "tuple[BinaryIO | TableLines, int]":
+    """Where lines come from, and how many there are; 0 when that cannot be told before. A file is closed by `held`. The
+    `column` of a table becomes lines that have it at `key`."""
+    from contextlib import closing
+
+    from localinfer.chats.tables import TableLines, is_table
+
+    if name is not None and is_table(name):
+        if column is None:
+            raise UsageError(f"{name} is a table", hint="say which column holds the texts: `--in-column NAME`")
+        return held.enter_context(closing(TableLines(Path(name).expanduser(), column, key))), 0
+    if column is not None:
+        raise UsageError("`--in-column` is for tables", hint="name a file that ends in `.csv` or `.tsv`")
     from localinfer.cli.output import is_terminal, note
 
     if name is None or name == "-":
@@ -70,7 +89,7 @@ class Job:
     def __init__(
         self,
         engine: "Engine",
-        rows: "RowFile | None",
+        rows: "RowFile | TableFile | None",
         total: int,
         parallel: int,
         begin: "Begin",
@@ -85,12 +104,12 @@ class Job:
     def run(self, lines: "Iterator[Asked]") -> None:
         """Raises an error of the first failed line's kind when there was one."""
         from localinfer.chats.mapping import answer_all
-        from localinfer.chats.row_file import failed
+        from localinfer.chats.row_file import RowFile, failed
         from localinfer.cli.progress import Progress
 
         started = time.perf_counter()
         try:
-            if self._rows is not None:
+            if isinstance(self._rows, RowFile):
                 self._done = self._earlier = self._rows.kept(lines)
             with Progress(long=True, quiet=self._quiet) as progress:
                 answers = answer_all(self._engine, lines, parallel=self._parallel, begin=self._begin)
@@ -131,7 +150,8 @@ class Job:
         note(f"{self._done} lines{earlier}; {speed} with {self._parallel} together")
 
     def _note_stopped(self) -> None:
+        from localinfer.chats.row_file import RowFile
         from localinfer.cli.output import note
 
-        if self._rows is not None and not self._quiet:
+        if isinstance(self._rows, RowFile) and not self._quiet:
             note(f"{self._done} rows are in {self._rows.path}; the same command with `--resume` goes on")

@@ -1,7 +1,7 @@
 """`map`: a line of JSON in, a line of JSON out, many at once."""
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Annotated, BinaryIO
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -10,7 +10,7 @@ from localinfer.cli.bundles import EngineFlags, FormFlags, SamplingFlags
 from localinfer.cli.telling import Terminal
 
 if TYPE_CHECKING:
-    from localinfer.chats.rows import Asked
+    from localinfer.chats.rows import Asked, LineSource
     from localinfer.config import SamplingParams
     from localinfer.loading.opening import Opened
 
@@ -24,6 +24,7 @@ def map_(
     ref: Ref,
     lines: Lines = None,
     *,
+    in_column: o.InColumn,
     output: o.Output,
     resume: o.Resume,
     system: o.System,
@@ -64,7 +65,7 @@ def map_(
     require_raw(raw=raw, special=special)
     grammar, together = form.form(), together_of(parallel)
     with ExitStack() as held:
-        stream, total = opened_lines(lines, held)
+        stream, total = opened_lines(lines, held, in_column)
         found = find(ref, revision=revision, offline=offline, tell=Terminal(quiet))
         rows = opened_rows(output, held, resume=resume)
         config = replace(engine.config(), parallel=together)
@@ -77,7 +78,7 @@ def map_(
 
 
 def _asked(
-    stream: BinaryIO, opened: "Opened", usual: "SamplingParams", more: str, *, ignore_unknown: bool
+    stream: "LineSource", opened: "Opened", usual: "SamplingParams", more: str, *, ignore_unknown: bool
 ) -> "Iterator[Asked]":
     """What each line asks for. Whatever decides an answer is in its digest, so that a resumed run is one run."""
     from localinfer import __version__

@@ -9,6 +9,16 @@ Schema = Annotated[
     flag("schema", "text", "Answer with JSON that keeps this JSON schema, given or in a file.", metavar="FILE|JSON"),
 ]
 JsonObject = Annotated[bool, flag("json-object", "flag", "Answer with a JSON object.")]
+InColumn = Annotated[
+    str | None,
+    flag(
+        "in-column",
+        "text",
+        "FILE is a table (`.csv`, `.tsv`): answer the texts of this column. `id` is the column of this name, or the "
+        "number of the row.",
+        metavar="NAME",
+    ),
+]
 Rules = Annotated[
     str | None,
     flag(

@@ -18,6 +18,7 @@ def score(
     ref: Ref,
     lines: Lines = None,
     *,
+    in_column: o.InColumn,
     output: o.Output,
     resume: o.Resume,
     special: o.Special,
@@ -48,7 +49,7 @@ def score(
 
     together = together_of(parallel)
     with ExitStack() as held:
-        stream, total = opened_lines(lines, held)
+        stream, total = opened_lines(lines, held, in_column, "text")
         found = find(ref, revision=revision, offline=offline, tell=Terminal(quiet))
         rows = opened_rows(output, held, resume=resume)
         config = replace(engine.config(draft="off"), parallel=together)

@@ -1,5 +1,6 @@
 """`map`: lines in, lines out; stopped and resumed, the same bytes."""
 
+import csv
 import json
 import signal
 import subprocess
@@ -330,3 +331,42 @@ def test_a_split_changes_no_answer(cli: Cli, mine: str) -> None:
     assert len(set(whole)) == 9
     assert said(lines[5:]) + said(lines[:5]) == whole[5:] + whole[:5]
     assert not set(said(lines, "--seed", "1")) & set(whole)
+
+
+def test_tables_in_and_out(cli: Cli, mine: str, tmp_path: Path) -> None:
+    table, out = tmp_path / "asked.csv", tmp_path / "said.tsv"
+    table.write_text('\ufeffid,note,question\na,x,"tell me, now"\nb,y,\nc,z,"two\nlines"\n', encoding="utf-8")
+    ran = cli("map", mine, str(table), "--in-column", "question", "-n", "4", "-q", "-o", str(out))
+    assert ran.code == 2  # the second row has no text
+    with out.open(encoding="utf-8", newline="") as file:
+        rows = list(csv.DictReader(file, delimiter="\t"))
+    assert [row["id"] for row in rows] == ["a", "b", "c"]
+    lines = text([{"id": "a", "prompt": "tell me, now"}, {"id": "c", "prompt": "two\nlines"}])
+    same = [json.loads(line) for line in cli("map", mine, "-n", "4", "-q", stdin=lines).out.splitlines()]
+    assert [rows[0]["text"], rows[2]["text"]] == [row["text"] for row in same]
+    assert json.loads(rows[0]["usage"]) == same[0]["usage"]
+    assert json.loads(rows[1]["error"])["exit_code"] == 2
+    vectors = cli("embed", mine, str(table), "--in-column", "note", "-q").out.splitlines()
+    assert [json.loads(line)["id"] for line in vectors] == ["a", "b", "c"]
+    assert cli("map", mine, str(table), "--in-column", "question", "-o", str(out)).code == 2  # it is there
+
+
+@pytest.mark.parametrize(
+    ("content", "flags", "told"),
+    [
+        (b"a,b\n1,2\n", ["--in-column", "c"], "has no column `c`"),
+        (b"a,b\n1,2\n", [], "is a table"),
+        (b"", ["--in-column", "a"], "has no column"),
+        (b"a\n\xff\xfe\n", ["--in-column", "a"], "is not UTF-8"),
+        (b'a\n"open', ["--in-column", "a"], "is no table"),
+        (b"a\nx\n", ["--in-column", "a", "-o", "x.csv", "--resume"], "not resumed"),
+    ],
+)
+def test_what_is_no_table_is_told(
+    cli: Cli, mine: str, tmp_path: Path, content: bytes, flags: list[str], told: str
+) -> None:
+    table = tmp_path / "asked.csv"
+    table.write_bytes(content)
+    ran = cli("map", mine, str(table), "-q", *flags)
+    assert ran.code == 2
+    assert told in ran.err

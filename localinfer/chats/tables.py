@@ -1,0 +1,109 @@
+"""Tables as lines of JSON, and rows of JSON as a table: CSV, or TSV, with names of columns in its first line."""
+
+import csv
+import json
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any, TextIO
+
+from localinfer.errors import LocalInferError, NotFound, UsageError
+from localinfer.formats.durable import write_failed
+from localinfer.text import one_line
+
+DELIMITERS = {".csv": ",", ".tsv": "\t"}
+MOST_CHARACTERS = 1 << 26
+"""Of one cell."""
+
+
+def is_table(name: str) -> bool:
+    return Path(name).suffix.lower() in DELIMITERS
+
+
+class TableLines:
+    """Reads `column` of a table as lines of JSON that have it at `key`, with an `id`: the column of this name, else the
+    number of the row from 0. Raises `NotFound` for a file that cannot be read, `UsageError` for no such column."""
+
+    def __init__(self, path: Path, column: str, key: str) -> None:
+        self._path, self._column, self._key = path, column, key
+        csv.field_size_limit(MOST_CHARACTERS)
+        try:
+            self._file: TextIO = path.open(encoding="utf-8-sig", newline="")
+        except OSError as error:
+            raise NotFound(f"{path}: {str(error.strerror).lower()}", hint="check the path") from None
+        self._left = b""
+        reader = csv.DictReader(self._file, delimiter=DELIMITERS[path.suffix.lower()], strict=True)
+        try:
+            names = self._tried(lambda: reader.fieldnames) or ()
+            if column not in names:
+                known = ", ".join(one_line(str(name), 40) for name in names[:10]) or "none"
+                raise UsageError(f"{path} has no column `{one_line(column, 40)}`", hint=f"its columns: {known}")
+        except LocalInferError:
+            self.close()
+            raise
+        self._rows = self._lines(reader)
+
+    def readline(self, size: int = -1, /) -> bytes:
+        """The next line, or so many bytes of it; empty at the end. Raises `UsageError` for what is no table."""
+        if not self._left:
+            self._left = self._tried(lambda: next(self._rows, b""))
+        size = len(self._left) if size < 0 else size
+        found, self._left = self._left[:size], self._left[size:]
+        return found
+
+    def close(self) -> None:
+        self._file.close()
+
+    def _lines(self, reader: "csv.DictReader[str]") -> Iterator[bytes]:
+        for number, row in enumerate(reader):
+            identity = row.get("id") if self._column != "id" else None
+            line = {"id": number if identity is None else identity, self._key: row.get(self._column)}
+            yield json.dumps(line, ensure_ascii=False).encode("utf-8", "surrogatepass") + b"\n"
+
+    def _tried(self, call: Any) -> Any:
+        try:
+            return call()
+        except UnicodeDecodeError:
+            what = "is not UTF-8"
+        except csv.Error as error:
+            what = f"is no table: {one_line(str(error), 80)}"
+        raise UsageError(f"{self._path} {what}", hint="write it as UTF-8, its cells quoted where they need it")
+
+
+class TableFile:
+    """Rows as lines of a table, whose columns are those of the first one and `error`; what is no text or number is
+    JSON. Raises `UsageError` for a file that is there."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        try:
+            self._file = path.open("x", encoding="utf-8", newline="")
+        except FileExistsError:
+            raise UsageError(f"{path} is there already", hint="remove it first; a table is not resumed") from None
+        except OSError as error:
+            raise NotFound(f"{path}: {str(error.strerror).lower()}", hint="check the path after `-o`") from None
+        self._writer = csv.writer(self._file, delimiter=DELIMITERS[path.suffix.lower()], lineterminator="\n")
+        self._columns: tuple[str, ...] = ()
+
+    def write(self, row: Mapping[str, Any]) -> None:
+        """Add one row. Raises `DoesNotFit` when the disk is full."""
+        try:
+            if not self._columns:
+                self._columns = (*(name for name in row if name != "error"), "error")
+                self._writer.writerow(self._columns)
+            self._writer.writerow([_cell(row.get(name)) for name in self._columns])
+            self._file.flush()
+        except OSError as error:
+            raise write_failed(self.path, 0, error) from error
+
+    def close(self) -> None:
+        """Let the file go."""
+        try:
+            self._file.close()
+        except OSError as error:
+            raise write_failed(self.path, 0, error) from error
+
+
+def _cell(value: Any) -> str | int | float:
+    if value is None:
+        return ""
+    return value if isinstance(value, str | int | float) and not isinstance(value, bool) else json.dumps(value)
