@@ -60,7 +60,7 @@ def biases_of(value: Mapping[Any, Any] | Iterable[tuple[Any, Any]]) -> tuple[tup
     for token, bias in pairs.items():
         if type(token) is not int or not 0 <= token < 1 << 31:
             raise UsageError(f"logit-bias names token {token!r}", hint="name tokens by their numbers, from 0")
-        in_range(f"the logit-bias of token {token}", bias, -100.0, 100.0)
+        in_range("logit-bias", bias, -100.0, 100.0)
     return tuple((token, float(pairs[token])) for token in sorted(pairs))
 
 
