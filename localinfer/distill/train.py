@@ -22,7 +22,7 @@ from localinfer.events import OnProgress
 from localinfer.formats.tokenizer import Tokenizer
 from localinfer.graph.program import head_norm
 from localinfer.graph.weights import Checkpoint
-from localinfer.quantize.calibrated import threads as torch_threads
+from localinfer.quantize.torch_threads import threads as torch_threads
 
 VOCABULARY = 4096
 """Tokens that a head may guess."""

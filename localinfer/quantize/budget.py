@@ -8,10 +8,10 @@ from numpy.typing import NDArray
 
 from localinfer.errors import UsageError, size
 from localinfer.graph.weights import Checkpoint
-from localinfer.quantize.calibrated import threads
 from localinfer.quantize.mixed import Option, choose, forms
 from localinfer.quantize.plan import Job, Plan, body_of, make_plan
 from localinfer.quantize.sensitivity import sensitivities
+from localinfer.quantize.torch_threads import threads
 
 
 def mixed_plan(

@@ -1,7 +1,6 @@
 """The layers of a plan, quantized one after the other by what calibration text does in them."""
 
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,7 +18,7 @@ from localinfer.graph.weights import Checkpoint
 from localinfer.quantize import awq, gptq
 from localinfer.quantize.layer import Stored, copied, stored, too_large
 from localinfer.quantize.plan import TABLE_BITS, Job, Method, Plan
-from localinfer.quantize.stream import Rounding, Stage, Stream
+from localinfer.quantize.stream import Moments, Rounding, Stage, Stream
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,19 +65,26 @@ class Layers:
         made = Made({}, {}, {}, ())
         notes: list[str] = []
 
-        def fit(op: LayerOp, stage: Stage, moments: Tensor, apart: Tensor | None) -> dict[str, Tensor]:
+        def fit(op: LayerOp, stage: Stage, inputs: Moments) -> dict[str, Tensor]:
             results: dict[str, Tensor] = {}
             jobs = [self._jobs[linear.name] for linear in stage]
             weights = torch.cat([self.stream.original.weight(linear) for linear in stage])
-            weights = weights if apart is None else gptq.moved(weights, moments, apart)
+            moments, factor = inputs.second, None
+            if self._follows():
+                factor = gptq.factored(moments, jobs[0].group)
+                weights = gptq.moved(weights, factor, apart=inputs.apart, missing=inputs.missing)
             try:
                 norm = self._foldable(op)
                 if self.method.startswith("awq") and stage[0] == op.linears()[0] and norm is not None:
                     scale, results = self._folded(norm, awq.channel_scales(weights, moments, *self._form(jobs)))
                     weights, moments = awq.scaled(weights, moments, scale)
+                    factor = None
                     made.tensors.update({self._stored[name]: ("F32", v.numpy()) for name, v in results.items()})
-                rounding = gptq.fit if self._follows() else gptq.fit_nearest
-                fitted = rounding(weights, moments, *self._form(jobs))
+                form = self._form(jobs)
+                follows = self._follows()
+                fitted = (
+                    gptq.fit(weights, moments, *form, factor) if follows else gptq.fit_nearest(weights, moments, *form)
+                )
             except OverflowError as error:
                 raise too_large(jobs[0], error) from error
             if fitted.note:
@@ -165,17 +171,6 @@ def _ratio(error: Any, power: Any) -> float:
     """The root of the ratio of two sums, summed in double precision."""
     above, below = (float(np.asarray(x, np.float64).sum()) for x in (error, power))
     return float(np.sqrt(max(above, 0) / below)) if below > 0 else 0.0
-
-
-@contextmanager
-def threads(count: int) -> Iterator[None]:
-    """torch on that many threads."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(count)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
 
 
 def arithmetic() -> dict[str, str]:

@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 FORMAT = 1
 """Of `localinfer.json`."""
 
-CALIBRATED = 1
+CALIBRATED = 2
 """Counts the changes of the numerics of calibrated methods: a run is not resumed with others."""
 
 
@@ -177,7 +177,8 @@ def _calibrated(
     if tokens is None:
         yield None
         return
-    from localinfer.quantize.calibrated import Layers, threads
+    from localinfer.quantize.calibrated import Layers
+    from localinfer.quantize.torch_threads import threads
 
     with threads(workers):
         yield lambda: Layers(source, plan, tokens, partial / plan.file_name(0), partial)

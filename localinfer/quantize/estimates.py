@@ -16,8 +16,12 @@ from localinfer.quantize.speeds import FIT_COLUMNS, Speeds
 
 LEAST_TOKENS = LEAST_SEQUENCES * LENGTH
 
-SMALL_FIT = 4
-"""Multiply-adds of a fit beside its loops, for each weight and column."""
+FIT = 6
+"""Multiply-adds of a fit beside its loops, for each weight and column: feedback, descent, what is moved and what it
+costs."""
+
+FOLLOWED = 1.5
+"""Those of the second moments for each token and pair of columns, with the original beside; half of one without."""
 
 BACKWARD = 5
 """Passes through the layers that a step of training takes: both models forward, and one backward."""
@@ -79,12 +83,13 @@ class Costs:
     def layer(self, method: Method, tokens: int) -> float:
         """One layer by a calibrated method, beyond rounding it."""
         follows = method.endswith("gptq")
-        stream = tokens * (2 * (1 + follows) * self.body / self.layers + 2 * sum(cols**2 for _, cols in self.widths))
+        stream = tokens * (1 + follows) * self.body / self.layers
         fits = 0.0
         for rows, cols in self.widths:
-            exact = (SMALL_FIT * rows * cols**2 + cols**3) / self.speeds.multiply
-            loops = self.speeds.fit_s * cols / FIT_COLUMNS
-            fits += exact + loops if follows else SMALL_FIT * rows * cols / self.speeds.rounding
+            stream += tokens * cols**2 * FOLLOWED * follows
+            exact = (FIT * rows * cols**2 + cols**3 / 2) * follows / self.speeds.multiply
+            loops = self.speeds.fit_s * cols / FIT_COLUMNS if follows else 0.0
+            fits += exact + loops + (1 + follows) * rows * cols / self.speeds.rounding
         return SAFETY * (stream / self.speeds.multiply + fits)
 
     def tokens(self, method: Method, wanted: int, seconds: float) -> int:

@@ -2,13 +2,18 @@
 
 What is minimized for each row w of a matrix is (w - v) H (w - v), v the row as it will be stored and H the mean of
 x x' over the layer's inputs as the kernels will see them. GPTQ (Frantar et al., 2022) rounds column by column and moves
-what each rounding costs into the columns still to come. Two things differ from its first code: whole groups are taken
-in the order of their importance, so the stored order stays as it is, and each group's scales are searched when its turn
-comes, from the weights as moved by then. The descent that follows goes round the groups and changes one scale or one
-integer at a time to the best value given all others (QuantEase, Behdin et al., 2023), so it can only improve.
+what each rounding costs into the columns still to come. With H = R R', R upper triangular, that is: each column is
+rounded from its weight and from what the errors before it leave for it, so no inverse is needed (QuIP, Chee et al.,
+2023). Two things differ from the first code: whole groups are taken in the order of their importance, so the stored
+order stays as it is, and each group's scales are searched when its turn comes, from the weights as moved by then. The
+descent that follows goes round the groups and changes one scale or one integer at a time to the best value given all
+others (QuantEase, Behdin et al., 2023), so it can only improve. Rows do not depend on each other: parts of them are
+rounded side by side.
 """
 
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -16,21 +21,28 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from localinfer.quantize.scales import LARGEST_SCALE, Floats, group_scales, require_scalable, round_rows
+from localinfer.quantize.torch_threads import threads
 
 DAMPING = 0.03
 """Added to the diagonal of H, as a share of its mean; doubled until H can be factored."""
 
-RIDGE = 0.05
-"""The same where weights are moved to make up for inputs that are off."""
-
 MOVED = 0.5
-"""How much of that way they go. Measured as KL divergence on other text: all of it loses what half of it wins, since
-the way is learned from few tokens."""
+"""How much of the way to the original's outputs weights go. Measured as KL divergence on other text: all of it loses
+what half of it wins, since the way is learned from few tokens."""
 
 MOST_DAMPING = 1.0
 SWEEPS = 3
+TOGETHER = 256
+"""Columns, about, for which what all others did is added up at once."""
+
+MOST_ROWS, LEAST_ROWS = 2048, 128
+"""Of a part; between them as many as keep all threads busy."""
+
 BAD_INPUTS = "its inputs hold NaN or infinity: rounded to the nearest"
 NO_FACTOR = "the second moments of its inputs cannot be factored: rounded to the nearest"
+
+Quantized = tuple[Tensor, Tensor]
+"""Integers [N, K] and scales [N, K / group], both as float32."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,51 +57,74 @@ class Fitted:
     """What went wrong on the way, if something did."""
 
 
-def fit(weights: Tensor, hessian: Tensor, bits: int, group: int, *, sweeps: int = SWEEPS) -> Fitted:
-    """Round float32 `weights` [N, K] for inputs of `hessian` [K, K]; `group` divides K.
+@dataclass(frozen=True, slots=True)
+class Factor:
+    """H of the columns in `order` [K], with `damping` added to its diagonal, is R R'; `upper` [K, K] is R."""
+
+    order: Tensor
+    damping: float
+    upper: Tensor
+
+
+def fit(
+    weights: Tensor, hessian: Tensor, bits: int, group: int, factor: Factor | None = None, *, sweeps: int = SWEEPS
+) -> Fitted:
+    """Round float32 `weights` [N, K] for inputs of `hessian` [K, K]; `group` divides K. `factor`: its, if known.
 
     Row by row the result is never worse than importance-weighted rounding to the nearest. An H that is not finite or
     cannot be factored leaves that rounding, and says so in `note`. Raises `OverflowError` for weights beyond float16.
     """
     require_scalable(weights.numpy(), bits)
-    if not bool(torch.isfinite(hessian).all()):
-        return _fitted(weights, torch.eye(len(hessian)), *nearest(weights, None, bits, group), BAD_INPUTS)
+    known = factor or factored(hessian, group)
+    if known is None:
+        plain = fit_nearest(weights, hessian, bits, group)
+        return plain if plain.note else replace(plain, note=NO_FACTOR)
     importance = hessian.diagonal().clamp_min(0)
-    plain_q, plain_s = nearest(weights, importance, bits, group)
-    order = order_of_groups(importance, group)
-    factored = factor(hessian[order][:, order])
-    if factored is None:
-        return _fitted(weights, hessian, plain_q, plain_s, NO_FACTOR)
-    damping, upper = factored
-    q, s = with_feedback(weights, upper, order, bits, group)
-    q, s = descend(weights, hessian + torch.eye(len(hessian)) * damping, q, s, bits, sweeps)
-    worse = cost(weights, q, s, hessian) > cost(weights, plain_q, plain_s, hessian)
-    q[worse], s[worse] = plain_q[worse], plain_s[worse]
-    return _fitted(weights, hessian, q, s)
+
+    def part(rows: Tensor) -> Fitted:
+        q, s = with_feedback(rows, known, bits, group)
+        q, s = descend(rows, hessian, q, s, bits, sweeps, known.damping)
+        error = _factored_cost(rows - dequantized(q, s), known)
+        plain_q, plain_s = nearest(rows, importance, bits, group)
+        plain_error = _factored_cost(rows - dequantized(plain_q, plain_s), known)
+        worse = error > plain_error
+        q[worse], s[worse], error[worse] = plain_q[worse], plain_s[worse], plain_error[worse]
+        return _fitted(q, s, error, _factored_cost(rows, known))
+
+    return _side_by_side(part, weights)
 
 
-def moved(weights: Tensor, hessian: Tensor, apart: Tensor, share: float = MOVED) -> Tensor:
+def moved(
+    weights: Tensor,
+    factor: Factor | None,
+    *,
+    apart: Tensor | None = None,
+    missing: Tensor | None = None,
+    share: float = MOVED,
+) -> Tensor:
     """The weights on their way to those that come nearest to the original outputs from inputs that are off already.
 
-    `apart` [K, K] is the mean of (t - x) x', t being the inputs of the original model and x those of the quantized one.
-    The weights stay as they are where that is not finite.
+    `apart` [K, K] is the mean of (t - x) x', t being the inputs of the original model and x those of the quantized one,
+    of which `factor` is; or `missing` [N, K] is that of W (t - x) x'. The weights stay as they are without a factor,
+    and where that is not finite.
     """
-    ridge = RIDGE * float(hessian.diagonal().mean())
-    if not (ridge > 0 and bool(torch.isfinite(hessian).all()) and bool(torch.isfinite(apart).all())):
+    known = apart if missing is None else missing
+    if factor is None or known is None or not bool(torch.isfinite(known).all()):
         return weights
-    lower, failed = torch.linalg.cholesky_ex(hessian + torch.eye(len(hessian)) * ridge)
-    if failed:
-        return weights
-    shift = torch.cholesky_solve(apart.T, lower).T
-    return weights + share * (weights @ shift)
+    ordered = torch.linalg.solve_triangular(factor.upper.T, known[:, factor.order], upper=False, left=False)
+    shift = torch.empty_like(known)
+    shift[:, factor.order] = torch.linalg.solve_triangular(factor.upper, ordered, upper=True, left=False)
+    return weights.add(weights @ shift if missing is None else shift, alpha=share)
 
 
 def fit_nearest(weights: Tensor, hessian: Tensor, bits: int, group: int) -> Fitted:
     """Round each weight by itself, with scales that weigh each column by the mean square of its input."""
     require_scalable(weights.numpy(), bits)
-    if not bool(torch.isfinite(hessian).all()):
-        return _fitted(weights, torch.eye(len(hessian)), *nearest(weights, None, bits, group), BAD_INPUTS)
-    return _fitted(weights, hessian, *nearest(weights, hessian.diagonal().clamp_min(0), bits, group))
+    usable = bool(torch.isfinite(hessian).all())
+    hessian = hessian if usable else torch.eye(len(hessian))
+    q, s = nearest(weights, hessian.diagonal().clamp_min(0) if usable else None, bits, group)
+    error, power = cost(weights, q, s, hessian), _cost(weights, hessian)
+    return _fitted(q, s, error, power, "" if usable else BAD_INPUTS)
 
 
 def nearest(weights: Tensor, importance: Tensor | None, bits: int, group: int) -> tuple[Tensor, Tensor]:
@@ -107,77 +142,94 @@ def order_of_groups(importance: Tensor, group: int) -> Tensor:
     return (within + torch.arange(len(by_group))[:, None] * group)[first].flatten()
 
 
-def factor(hessian: Tensor) -> tuple[float, Tensor] | None:
-    """What had to be added to the diagonal of H, and U with U' U = inverse of that; `None` if nothing helps."""
-    mean = float(hessian.diagonal().mean())
-    share = DAMPING
+def factored(hessian: Tensor, group: int) -> Factor | None:
+    """H with as little added to its diagonal as lets it be factored; `None` if nothing helps, or it is not finite."""
+    if not bool(torch.isfinite(hessian).all()):
+        return None
+    order = order_of_groups(hessian.diagonal().clamp_min(0), group)
+    backwards = order.flip(0)  # the lower factor of the columns turned round is the upper one, turned round
+    turned = hessian[backwards][:, backwards]
+    mean, share = float(hessian.diagonal().mean()), DAMPING
     while mean > 0 and share <= MOST_DAMPING:
         for kind in (torch.float32, torch.float64):
-            lower, failed = torch.linalg.cholesky_ex(
-                hessian.to(kind) + torch.eye(len(hessian), dtype=kind) * share * mean
-            )
-            if failed:
-                continue
-            upper, failed = torch.linalg.cholesky_ex(torch.cholesky_inverse(lower), upper=True)
-            if not failed and bool(torch.isfinite(upper).all()):
-                return share * mean, upper.float()
+            damped = turned.to(kind, copy=True)
+            damped.diagonal().add_(share * mean)
+            lower, failed = torch.linalg.cholesky_ex(damped)
+            if not failed and bool(torch.isfinite(lower.diagonal()).all()):
+                return Factor(order, share * mean, lower.float().flip(0, 1))
         share *= 2
     return None
 
 
-def with_feedback(weights: Tensor, upper: Tensor, order: Tensor, bits: int, group: int) -> tuple[Tensor, Tensor]:
-    """GPTQ. `upper` is U of the columns in `order`; a later column takes up what rounding an earlier one has cost."""
+def with_feedback(weights: Tensor, factor: Factor, bits: int, group: int) -> Quantized:
+    """GPTQ: a column takes up what rounding the earlier ones, in the factor's order, has cost."""
     half = float(1 << (bits - 1))
-    left = weights[:, order]
-    q, s = torch.empty_like(left), torch.empty(len(left), left.shape[1] // group)
-    strength = upper.diagonal().pow(-2)  # of an error that later columns take up as well as they can
-    for first in range(0, left.shape[1], group):
-        block, last = left[:, first : first + group].clone(), first + group
-        part, errors = upper[first:last, first:last], torch.empty_like(block)
-        scales = group_scales(block.T.contiguous().numpy(), bits, strength[first:last].numpy())
-        scale = torch.from_numpy(scales).float()
-        step = torch.where(scale == 0, torch.inf, scale)
-        for j in range(group):
-            column = block[:, j]
-            integer = torch.clamp(torch.round(column / step), -half, half - 1)
-            q[:, first + j] = integer
-            error = (column - integer * scale) / part[j, j]
-            errors[:, j] = error
-            block[:, j:] -= error[:, None] * part[j, j:]
-        s[:, int(order[first]) // group] = scale
-        left[:, last:] -= errors @ upper[first:last, last:]
-    back = torch.empty_like(q)
-    back[:, order] = q
-    return back, s
-
-
-def descend(weights: Tensor, hessian: Tensor, q: Tensor, s: Tensor, bits: int, sweeps: int) -> tuple[Tensor, Tensor]:
-    """Go round the groups `sweeps` times: each scale, then each integer, becomes the best one given all the others."""
-    group, half = weights.shape[1] // s.shape[1], float(1 << (bits - 1))
-    q, s = q.clone(), s.clone()
-    left = weights - dequantized(q, s)
-    for _ in range(sweeps):
-        for number in range(s.shape[1]):
-            part = slice(number * group, (number + 1) * group)
-            inner, integers = hessian[part, part], q[:, part].clone()
-            slope = left @ hessian[:, part]
-            scale = _refitted(s[:, number], integers, slope, inner)
-            moved = (scale - s[:, number])[:, None] * integers
-            slope -= moved @ inner
+    upper, order = factor.upper, factor.order
+    own = upper.diagonal()
+    strength = own.square()  # of an error that later columns take up as well as they can
+    off = weights[:, order].T.contiguous()  # [K, N]: weights, and errors once they are rounded
+    q = torch.empty_like(off)
+    s = torch.empty(len(off) // group, off.shape[1])
+    for start, end in _blocks(len(off), group):
+        wanted = (upper[:start, start:end].T @ off[:start]).div_(own[start:end, None]).add_(off[start:end])
+        for first in range(start, end, group):
+            last = first + group
+            block = wanted[first - start : last - start]
+            block.addmm_((upper[start:first, first:last] / own[first:last]).T, off[start:first])
+            scale = torch.from_numpy(group_scales(block.numpy(), bits, strength[first:last].numpy())).float()
             step = torch.where(scale == 0, torch.inf, scale)
+            left = upper[first:last, first:last] / own[first:last]
             for j in range(group):
-                best = torch.round(integers[:, j] + slope[:, j] / (inner[j, j] * step))
-                change = torch.clamp(best, -half, half - 1) - integers[:, j]
-                integers[:, j] += change
-                slope -= (change * scale)[:, None] * inner[j]
-            q[:, part], s[:, number] = integers, scale
-            left[:, part] = weights[:, part] - integers * scale[:, None]
-    return q, s
+                integer = torch.div(block[j], step, out=q[first + j]).round_().clamp_(-half, half - 1)
+                off[first + j].addcmul_(integer, scale, value=-1)
+                block[j + 1 :].addr_(left[j, j + 1 :], off[first + j])
+            s[int(order[first]) // group] = scale
+    back = torch.empty_like(weights)
+    back[:, order] = q.T
+    return back, s.T.contiguous()
+
+
+def descend(
+    weights: Tensor, hessian: Tensor, q: Tensor, s: Tensor, bits: int, sweeps: int, damping: float = 0.0
+) -> Quantized:
+    """Go round the groups `sweeps` times: each scale, then each integer, becomes the best one given all the others.
+
+    `damping` counts as added to the diagonal of `hessian`.
+    """
+    group, half = weights.shape[1] // s.shape[1], float(1 << (bits - 1))
+    off = (weights - dequantized(q, s)).T.contiguous()  # [K, N]
+    q, s = q.T.contiguous(), s.T.contiguous()
+    for start, end in [block for _ in range(sweeps) for block in _blocks(len(off), group)]:
+        slopes = torch.addmm(off[start:end], hessian[start:end], off, beta=damping)
+        for first in range(start, end, group):
+            last = first + group
+            inner = hessian[first:last, first:last].clone()
+            inner.diagonal().add_(damping)
+            integers, scale = q[first:last], s[first // group]
+            before = integers * scale
+            s[first // group] = _best_given_others(integers, scale, slopes[first - start : last - start], inner, half)
+            change = before - integers * s[first // group]
+            off[first:last] += change
+            slopes[last - start :].addmm_(hessian[last:end, first:last], change)
+    return q.T.contiguous(), s.T.contiguous()
+
+
+def _best_given_others(integers: Tensor, scale: Tensor, slope: Tensor, inner: Tensor, half: float) -> Tensor:
+    """The best scale [N] of one group, which is returned, and then integers [group, N], which are changed in place."""
+    new = _refitted(scale, integers, slope, inner)
+    slope -= inner @ ((new - scale) * integers)
+    step = torch.where(new == 0, torch.inf, new)
+    for j in range(len(integers)):
+        best = torch.div(slope[j], step * inner[j, j]).add_(integers[j]).round_().clamp_(-half, half - 1)
+        change = (best - integers[j]).mul_(new)
+        integers[j] = best
+        slope[j + 1 :].addr_(inner[j, j + 1 :], change, alpha=-1)
+    return new
 
 
 def _refitted(scale: Tensor, integers: Tensor, slope: Tensor, inner: Tensor) -> Tensor:
     """The best scale of one group in each row, as float16 has it; zero stays zero."""
-    curve, pull = ((integers @ inner) * integers).sum(1), (integers * slope).sum(1)
+    curve, pull = ((inner @ integers) * integers).sum(0), (integers * slope).sum(0)
     better = (scale + pull / curve).clamp(-LARGEST_SCALE, LARGEST_SCALE).half().float()
     change = better - scale
     # Rounding to float16 may have carried it past the far side of the valley.
@@ -187,8 +239,19 @@ def _refitted(scale: Tensor, integers: Tensor, slope: Tensor, inner: Tensor) -> 
 
 def cost(weights: Tensor, q: Tensor, s: Tensor, hessian: Tensor) -> Tensor:
     """d H d of each row."""
-    d = weights - dequantized(q, s)
+    return _cost(weights - dequantized(q, s), hessian)
+
+
+def _cost(d: Tensor, hessian: Tensor) -> Tensor:
     return ((d @ hessian) * d).sum(1)
+
+
+def _factored_cost(d: Tensor, factor: Factor) -> Tensor:
+    """d H d of each row [N, K], as |d R|² without the damping: half the work."""
+    ordered, total = d[:, factor.order], -factor.damping * d.square().sum(1)
+    for start, end in _blocks(d.shape[1], TOGETHER):
+        total += (ordered[:, :end] @ factor.upper[:end, start:end]).square_().sum(1)
+    return total.clamp_min_(0)
 
 
 def dequantized(q: Tensor, s: Tensor) -> Tensor:
@@ -197,11 +260,25 @@ def dequantized(q: Tensor, s: Tensor) -> Tensor:
     return (q.view(rows, s.shape[1], -1) * s[:, :, None]).view(rows, columns)
 
 
-def _fitted(weights: Tensor, hessian: Tensor, q: Tensor, s: Tensor, note: str = "") -> Fitted:
+def _blocks(columns: int, group: int) -> Iterator[tuple[int, int]]:
+    """Whole groups of all columns, about `TOGETHER` columns each: first, last + 1."""
+    wide = group * max(1, TOGETHER // group)
+    return ((first, min(first + wide, columns)) for first in range(0, columns, wide))
+
+
+def _side_by_side(fit_part: Callable[[Tensor], Fitted], weights: Tensor) -> Fitted:
+    """`fit_part` of all rows, as many at once as torch has threads here."""
+    workers = torch.get_num_threads()
+    rows = min(MOST_ROWS, max(LEAST_ROWS, -(-len(weights) // workers)))
+    with threads(1), ThreadPoolExecutor(workers, thread_name_prefix="fit") as pool:
+        parts = list(pool.map(fit_part, torch.split(weights, rows)))
     return Fitted(
-        values=q.to(torch.int8).numpy(),
-        scales=s.half().numpy(),
-        error=cost(weights, q, s, hessian).numpy(),
-        power=((weights @ hessian) * weights).sum(1).numpy(),
-        note=note,
+        values=np.concatenate([part.values for part in parts]),
+        scales=np.concatenate([part.scales for part in parts]),
+        error=np.concatenate([part.error for part in parts]),
+        power=np.concatenate([part.power for part in parts]),
     )
+
+
+def _fitted(q: Tensor, s: Tensor, error: Tensor, power: Tensor, note: str = "") -> Fitted:
+    return Fitted(q.to(torch.int8).numpy(), s.half().numpy(), error.numpy(), power.numpy(), note)

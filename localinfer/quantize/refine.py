@@ -161,8 +161,8 @@ class _Training:
         self, on_progress: Callable[[int, int], None], clock: Callable[[], float]
     ) -> tuple[dict[str, NDArray[Any]], dict[str, Any]]:
         """The tensors that changed, by the graph's names (none if nothing was gained), and what is to be said of it."""
-        from localinfer.quantize.calibrated import threads
         from localinfer.quantize.distill import Distillation
+        from localinfer.quantize.torch_threads import threads
 
         began = clock()
         file, saved, pause = self.partial / STATE, began, SAVE_S

@@ -101,8 +101,8 @@ def _of_torch() -> tuple[float, float]:
     """By one thread."""
     import torch
 
-    from localinfer.quantize.calibrated import threads
     from localinfer.quantize.gptq import fit
+    from localinfer.quantize.torch_threads import threads
 
     with threads(1):
         square = torch.randn(SIDE, SIDE, generator=torch.Generator().manual_seed(0))

@@ -9,8 +9,8 @@ with its quantized weights gives the same numbers, so a run that was stopped nee
 
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from functools import partial
-from itertools import repeat
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
+from torch.nn.functional import scaled_dot_product_attention
 
 from localinfer.graph.ops import Attend, GatedMLP, LayerOp, Linear, ShortConv
 from localinfer.graph.weights import Checkpoint
@@ -29,9 +30,25 @@ IN_MEMORY = 1 << 30
 Stage = tuple[Linear, ...]
 """Matrices with one input, rounded together."""
 
-Fit = Callable[[LayerOp, Stage, Tensor, Tensor | None], dict[str, Tensor]]
-"""Is given an operation, the matrices of a stage of it, the mean of x x' over their inputs x, and that of (t - x) x',
-t the original model's inputs; returns the matrices as quantized, and vectors that changed with them."""
+TOGETHER = 512
+"""Columns of second moments that are added to at once."""
+
+
+@dataclass(frozen=True, slots=True)
+class Moments:
+    """Of the inputs x of a stage: `second` [K, K], the mean of x x'.
+
+    Where the original model, whose inputs are t, is followed, also `apart` [K, K], the mean of (t - x) x', or of a
+    single matrix W [N, K] `missing` [N, K], that of W (t - x) x'.
+    """
+
+    second: Tensor
+    apart: Tensor | None = None
+    missing: Tensor | None = None
+
+
+Fit = Callable[[LayerOp, Stage, Moments], dict[str, Tensor]]
+"""Is given an operation and the matrices of a stage of it; returns them as quantized, and vectors that changed."""
 
 Inputs = Callable[[Tensor], Tensor]
 Again = Callable[[], Iterable[Tensor]]
@@ -48,7 +65,17 @@ def rounded(x: Tensor, rounding: Rounding) -> Tensor:
     return (integers * (largest / top)).reshape(x.shape)
 
 
-class Stream(Executor):
+class Reader(Executor):
+    """Runs the original model, faster than the reference where attention is plain."""
+
+    def attention(self, op: Attend, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        if op.softcap or (op.window and op.window < len(q)):
+            return super().attention(op, q, k, v)
+        q, k, v = q.transpose(0, 1), k.transpose(0, 1), v.transpose(0, 1)
+        return scaled_dot_product_attention(q, k, v, is_causal=True, scale=op.scale).transpose(0, 1).flatten(1)
+
+
+class Stream(Reader):
     """The residual stream of `tokens` [sequences, length] at one layer after another.
 
     `table` [tokens of the vocabulary that occur, hidden] holds the embeddings as stored, scaled; `roundings` says for
@@ -66,10 +93,11 @@ class Stream(Executor):
         follow: bool = True,
     ) -> None:
         super().__init__(checkpoint)
-        self.original = Executor(checkpoint)
+        self.original = Reader(checkpoint)
         self.roundings = roundings
         self._scratch = scratch
-        self._held: dict[str, Tensor] = {}
+        self._held: dict[bool, Tensor] = {}
+        self._latest: tuple[Tensor, Rounding, Tensor] | None = None
         sequences, length = tokens.shape
         shape = (sequences, length, checkpoint.spec.hidden_size)
         self.x = _space(shape, scratch)
@@ -89,13 +117,12 @@ class Stream(Executor):
         is called with each sequence, and ends it by raising."""
         self._look = look
         for op, holds in _with_holds(ops):
-            first, last = _stages(self, op)
-            true_first, true_last = _stages(self.original, op)
-            moments = self._moments(first[0][0], self._through(first[1]), self._true(true_first[1]))
-            self.put(fit(op, first[0], *moments))
-            inputs, true = self._cached_if_small(last), self._cached_if_small(true_last, original=True)
-            self.put(fit(op, last[0], *self._moments(last[0][0], inputs, true)))
-            self._advance(op, inputs, true, holds)
+            (first, normed), (last, inner) = _stages(self, op)
+            (_, true_normed), (_, true_inner) = _stages(self.original, op)
+            self.put(fit(op, first, self._shared_moments(first[0], normed, true_normed)))
+            inputs = self._cached_if_small(last[0], inner)
+            self.put(fit(op, last, self._last_moments(op, last[0], inputs, true_inner, holds)))
+            self._advance(self, op, inputs(), holds)
         self.forget()
 
     @torch.no_grad()
@@ -103,8 +130,9 @@ class Stream(Executor):
         """Take the stream through a layer that is quantized already."""
         self.put(matrices)
         for op, holds in _with_holds(ops):
-            inputs = self._through(_stages(self, op)[1][1])
-            self._advance(op, inputs, self._true(_stages(self.original, op)[1][1]), holds)
+            self._advance(self, op, self._each(_stages(self, op)[1][1], self.x), holds)
+            if self.true is not None:
+                self._advance(self.original, op, self._each(_stages(self.original, op)[1][1], self.true), holds)
         self.forget()
 
     def put(self, tensors: Mapping[str, Tensor]) -> None:
@@ -114,66 +142,106 @@ class Stream(Executor):
     def forget(self) -> None:
         """Let go of the weights of the layer."""
         self._cached.clear()
+        self._latest = None
         self.original.forget()
 
     def linear(self, linear: Linear, x: Tensor) -> Tensor:
-        return super().linear(linear, rounded(x, self.roundings[linear.name]))
+        return super().linear(linear, self._seen(linear, x))
+
+    def _seen(self, linear: Linear, x: Tensor) -> Tensor:
+        """`x` as `linear` sees it; kept for the next matrix, which may read the same."""
+        rounding = self.roundings[linear.name]
+        if self._latest is None or self._latest[0] is not x or self._latest[1] != rounding:
+            self._latest = (x, rounding, rounded(x, rounding))
+        return self._latest[2]
 
     def _through(self, inputs: Inputs) -> Again:
         """The inputs of a stage for all sequences, computed each time they are asked for."""
         return lambda: self._each(inputs, self.x)
-
-    def _true(self, inputs: Inputs) -> Again | None:
-        """The same in the original model."""
-        true = self.true
-        return None if true is None else lambda: self._each(inputs, true)
 
     def _each(self, inputs: Inputs, stream: Tensor) -> Iterator[Tensor]:
         for x in stream:
             self._look()
             yield inputs(x)
 
-    def _cached_if_small(self, stage: tuple[Stage, Inputs], original: bool = False) -> Again | None:
-        """As `_through` or `_true`, computed once if there is room for them."""
-        again = self._true(stage[1]) if original else self._through(stage[1])
-        if again is None or 4 * self.x.shape[0] * self.x.shape[1] * stage[0][0].cols > IN_MEMORY:
-            return again
-        cached = list(again())
+    def _cached_if_small(self, linear: Linear, inputs: Inputs) -> Again:
+        """As `_through`, computed once if there is room for them."""
+        if 4 * self.x.shape[0] * self.x.shape[1] * linear.cols > IN_MEMORY:
+            return self._through(inputs)
+        cached = list(self._each(inputs, self.x))
         return lambda: cached
 
-    def _moments(self, linear: Linear, inputs: Again | None, true: Again | None) -> tuple[Tensor, Tensor | None]:
-        assert inputs is not None
-        total = torch.zeros(linear.cols, linear.cols)
-        apart = torch.zeros(linear.cols, linear.cols) if true else None
+    def _shared_moments(self, linear: Linear, inputs: Inputs, true_inputs: Inputs) -> Moments:
+        """Of a stage whose first matrix is `linear`."""
+        second = torch.zeros(linear.cols, linear.cols)
+        apart = None if self.true is None else torch.zeros_like(second)
+        for number, x in enumerate(self._each(inputs, self.x)):
+            seen = self._seen(linear, x)
+            _add_square(second, seen)
+            if self.true is not None and apart is not None:
+                apart.addmm_((true_inputs(self.true[number]) - seen).T, seen)
         count = self.x.shape[0] * self.x.shape[1]
-        originals = true() if true else repeat(None)
-        for x, t in zip(inputs(), originals, strict=False):
-            seen = rounded(x, self.roundings[linear.name])
-            total.addmm_(seen.T, seen)
-            if apart is not None and t is not None:
-                apart.addmm_((t - seen).T, seen)
-        return total / count, None if apart is None else apart / count
+        return Moments(_whole(second) / count, None if apart is None else apart / count)
 
-    def _advance(self, op: LayerOp, inputs: Again | None, true: Again | None, holds: bool) -> None:
-        """Add to the streams what `op` makes of the inputs of its last stage; `holds`: once the next one adds to them,
-        which reads the same."""
+    def _last_moments(self, op: LayerOp, linear: Linear, inputs: Again, true_inputs: Inputs, holds: bool) -> Moments:
+        """Of the last stage of `op`, its only matrix `linear`; takes the original's stream through `op`."""
+        second, count = torch.zeros(linear.cols, linear.cols), self.x.shape[0] * self.x.shape[1]
+        if self.true is None:
+            for x in inputs():
+                _add_square(second, self._seen(linear, x))
+            return Moments(_whole(second) / count)
+        missing = torch.zeros(linear.rows, linear.cols)
+        true = self._each(true_inputs, self.true)
+
+        def true_outputs() -> Iterator[Tensor]:
+            for x, t in zip(inputs(), true, strict=True):
+                seen, wanted = self._seen(linear, x), self.original.linear(linear, t)
+                _add_square(second, seen)
+                missing.addmm_((wanted - self.original.linear(linear, seen)).T, seen)
+                yield wanted
+
+        self._add(self.original, op, true_outputs(), holds)
+        return Moments(_whole(second) / count, missing=missing / count)
+
+    def _advance(self, model: Executor, op: LayerOp, inputs: Iterable[Tensor], holds: bool) -> None:
+        """Take a stream through `op`, of whose last stage `inputs` are the inputs."""
         ((last,),) = op.fused()[1:]
-        for name, stream, model, seen in (("x", self.x, self, inputs), ("true", self.true, self.original, true)):
-            if stream is None or seen is None:
-                continue
-            held = self._held.pop(name, None)
-            to = _space(tuple(stream.shape), self._scratch) if holds else stream
-            for number, given in enumerate(seen()):
-                self._look()
-                added = model.norm(op.output_norm(), model.linear(last, given))
-                if holds:
-                    to[number] = added
-                    continue
-                if held is not None:
-                    to[number] += held[number]
-                to[number] += added
+        self._add(model, op, (model.linear(last, given) for given in inputs), holds)
+
+    def _add(self, model: Executor, op: LayerOp, outputs: Iterable[Tensor], holds: bool) -> None:
+        """Add to the stream of `model` the `outputs` of the last stage of `op`; `holds`: once the next operation adds
+        to it, which reads the same."""
+        mine = model is self
+        stream = self.x if mine else self.true
+        assert stream is not None
+        held = self._held.pop(mine, None)
+        to = _space(tuple(stream.shape), self._scratch) if holds else stream
+        for number, output in enumerate(outputs):
+            self._look()
+            added = model.norm(op.output_norm(), output)
             if holds:
-                self._held[name] = to
+                to[number] = added
+                continue
+            if held is not None:
+                to[number] += held[number]
+            to[number] += added
+        if holds:
+            self._held[mine] = to
+
+
+def _add_square(total: Tensor, x: Tensor) -> None:
+    """Add x' x of `x` [n, K] to `total` [K, K], on and above its diagonal."""
+    for first in range(0, len(total), TOGETHER):
+        last = first + TOGETHER
+        total[:last, first:last].addmm_(x[:, :last].T, x[:, first:last])
+
+
+def _whole(total: Tensor) -> Tensor:
+    """`total`, of which only what is on and above the diagonal was added to, mirrored in place."""
+    for first in range(TOGETHER, len(total), TOGETHER):
+        last = first + TOGETHER
+        total[first:last, :first] = total[:first, first:last].T
+    return total
 
 
 INNER: Mapping[type[LayerOp], Callable[[Executor], Callable[[Any, Tensor], Tensor]]] = {

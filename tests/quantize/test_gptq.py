@@ -138,12 +138,12 @@ def test_what_cannot_be_used_is_named(hessian: Tensor, note: str) -> None:
 def test_hard_to_factor_takes_more_damping() -> None:
     hessian = torch.eye(64)
     hessian[0, 1] = hessian[1, 0] = 1.2  # one eigenvalue is -0.2
-    found = gptq.factor(hessian)
+    found = gptq.factored(hessian, GROUP)
     assert found is not None
-    damping, upper = found
-    assert 0.2 < damping < 0.5
-    inverse = torch.linalg.inv(hessian + damping * torch.eye(64))
-    torch.testing.assert_close(upper.T @ upper, inverse, rtol=1e-3, atol=1e-3)
+    assert 0.2 < found.damping < 0.5
+    assert (found.upper.tril(-1) == 0).all()
+    damped = hessian[found.order][:, found.order] + found.damping * torch.eye(64)
+    torch.testing.assert_close(found.upper @ found.upper.T, damped, rtol=1e-3, atol=1e-3)
 
 
 def test_zero_and_huge_weights() -> None:
@@ -168,11 +168,13 @@ def test_weights_move_to_make_up_for_inputs_that_are_off() -> None:
     )
     seen = true * torch.linspace(0.5, 1, 128)
     hessian, apart = seen.T @ seen / 3000, (true - seen).T @ seen / 3000
-    moved, half = gptq.moved(weights, hessian, apart, 1.0), gptq.moved(weights, hessian, apart)
+    factor = gptq.factored(hessian, GROUP)
+    moved, half = gptq.moved(weights, factor, apart=apart, share=1.0), gptq.moved(weights, factor, apart=apart)
     before, after, between = ((true @ weights.T - seen @ w.T).pow(2).sum() for w in (weights, moved, half))
     assert after < 0.05 * before
     assert between < 0.4 * before
-    assert (gptq.moved(weights, hessian, torch.zeros(128, 128)) == weights).all()
+    torch.testing.assert_close(gptq.moved(weights, factor, missing=weights @ apart), half, rtol=1e-3, atol=1e-5)
+    assert (gptq.moved(weights, factor, apart=torch.zeros(128, 128)) == weights).all()
     for bad in (torch.full((128, 128), float("nan")), torch.full((128, 128), float("inf"))):
-        assert gptq.moved(weights, hessian, bad) is weights
-        assert gptq.moved(weights, bad, apart) is weights
+        assert gptq.moved(weights, factor, apart=bad) is weights
+        assert gptq.moved(weights, gptq.factored(bad, GROUP), apart=apart) is weights
