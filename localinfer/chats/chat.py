@@ -58,7 +58,7 @@ class Chat:
         self.on_overflow = on_overflow
         self.grammar = grammar
         self.logprobs = logprobs
-        self._variables = variables
+        self.variables = variables
         self.warnings: tuple[str, ...] = ()
         """What the last reply's user should know, such as a doubled begin-of-text token."""
         self._system = [Message("system", system)] if system else []
@@ -274,7 +274,7 @@ class Chat:
             continue_final=continue_final,
             tools=tools or None,
             special_tokens=tokenizer.special_tokens,
-            variables=self._variables,
+            variables=self.variables,
         )
 
     def _raw_tokens(self, text: str) -> list[int]:

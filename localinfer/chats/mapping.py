@@ -12,9 +12,11 @@ from localinfer.chats.apart import Apart, written_by
 from localinfer.chats.calls import Call, Calls
 from localinfer.chats.chat import Chat
 from localinfer.chats.checks import checker
+from localinfer.chats.forms import thinks
 from localinfer.chats.rows import Asked
 from localinfer.chats.saying import Saying
 from localinfer.chats.thinking import Thinking
+from localinfer.chats.thinking_switch import thinking_variables
 from localinfer.errors import ContextOverflow, LocalInferError, UsageError
 from localinfer.events import Event, Finished, Scored, Stats, Text
 
@@ -47,6 +49,9 @@ class Answered:
     stop: str | None = None
     """The stop string that ended it, if one did."""
     stats: Stats | None = None
+    thinking: Thinking | None = None
+    """What leaves the thinking out of the text; None: all is text."""
+    reasoning: list[str] = field(default_factory=list)
     apart: Apart | None = None
     """What finds calls of tools in it, where there are tools and the model's way to call them is known."""
     calls: list[Call] = field(default_factory=list)
@@ -55,6 +60,18 @@ class Answered:
     @property
     def done(self) -> bool:
         return self.reason is not None or self.error is not None
+
+    def keep(self, text: str) -> None:
+        """The next piece of what the model says."""
+        self._add(*(self.thinking.push(text) if self.thinking else ("", text)))
+
+    def end(self) -> None:
+        """Nothing follows."""
+        self._add(*(self.thinking.finish() if self.thinking else ("", "")))
+
+    def _add(self, reasoning: str, content: str) -> None:
+        self.reasoning.append(reasoning)
+        self.text.append(content)
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,6 +83,9 @@ class Manner:
     special: bool = False
     grammar: "Grammar | None" = None
     logprobs: int | None = None
+    think: bool | None = None
+    """None: as the model's chat template has it."""
+    show_thinking: bool = False
 
 
 USUAL = Manner()
@@ -130,11 +150,15 @@ def begin_chat(engine: "Engine", asked: Asked, manner: Manner = USUAL) -> Answer
             if special and not raw:
                 raise UsageError("`special` goes with `raw`", hint='add `"raw": true`, or leave `special` out')
             system = asked.system or manner.system
-            chat = Chat(engine, system=system, raw=raw, special=special, grammar=asked.grammar or manner.grammar)
+            grammar = asked.grammar or manner.grammar
+            variables = {} if raw else thinking_variables(engine.chat_template, manner.think)
+            chat = Chat(engine, system=system, raw=raw, special=special, grammar=grammar, variables=variables)
             prompt = chat.tokens_of_turns(asked.turns, asked.tools)
             marks, constraint = chat.marks(asked.turns, prompt), chat.constraint(asked.turns, prompt)
             logprobs = manner.logprobs if asked.logprobs is None else asked.logprobs
             request = Request(tuple(prompt), asked.sampling, marks=marks, constraint=constraint, logprobs=logprobs)
+            begun = None if raw or manner.show_thinking else thinks(engine, prompt)
+            answered.thinking = None if begun is None else Thinking(begun=begun)
             answered.apart = None if raw else _apart(engine, asked)
             engine.driver.submit(request, partial(hear, answered))
         except ContextOverflow as error:
@@ -148,13 +172,14 @@ def hear(answered: Answered, events: list[Event]) -> None:
     """Keep what was said of a line's answer."""
     for event in events:
         if isinstance(event, Text):
-            answered.text.append(event.text)
+            answered.keep(event.text)
             answered.scores += [event.score] if event.score else []
             if answered.apart is not None:
                 answered.calls += answered.apart.push(event).calls
         elif isinstance(event, Finished):
             answered.token_ids, answered.reason, answered.stats = event.token_ids, event.reason, event.stats
             answered.stop, answered.error, answered.vector = event.stop, event.error, event.vector
+            answered.end()
             if answered.apart is not None:
                 answered.calls += answered.apart.finish(event).calls
 

@@ -44,7 +44,17 @@ def row_of(answered: Answered, tokenizer: "Tokenizer") -> dict[str, Any]:
     scores = {"logprobs": spelled(tokenizer, answered.scores)} if answered.scores else {}
     text = "".join(answered.text)
     seed = {"seed": answered.asked.sampling.seed}
-    return row | {"text": text, **calls, **scores, "finish_reason": answered.reason, **stop, "usage": usage, **seed}
+    thought = {"reasoning": reasoning} if (reasoning := "".join(answered.reasoning)) else {}
+    return row | {
+        "text": text,
+        **thought,
+        **calls,
+        **scores,
+        "finish_reason": answered.reason,
+        **stop,
+        "usage": usage,
+        **seed,
+    }
 
 
 def batch_row(answered: Answered, tokenizer: "Tokenizer") -> dict[str, Any]:
@@ -58,6 +68,8 @@ def batch_row(answered: Answered, tokenizer: "Tokenizer") -> dict[str, Any]:
         return row | _response(row["id"], status, {"error": told | {"param": None, "code": code}})
     assert stats is not None
     message: dict[str, Any] = {"role": "assistant", "content": "".join(answered.text)}
+    if reasoning := "".join(answered.reasoning):
+        message["reasoning_content"] = reasoning
     reason = "length" if answered.reason in ("length", "overflow") else "stop"
     if answered.calls:
         message["tool_calls"] = [call.in_openai for call in answered.calls]

@@ -3,6 +3,9 @@
 from collections.abc import Iterator
 
 from localinfer.chats.chat import Chat
+from localinfer.chats.forms import thinks
+from localinfer.chats.saying import Saying
+from localinfer.chats.thinking import Thinking
 from localinfer.cli.bundles import CostFlags
 from localinfer.cli.output import Answer, note, note_tinted, show_json
 from localinfer.cli.progress import Progress as ProgressLine
@@ -27,13 +30,15 @@ def show_answer(
     cost: CostFlags,
     offer: Offer | None = None,
     tints: Tints | None = None,
+    show_thinking: bool = False,
 ) -> None:
-    """Answer `prompt` on standard output.
+    """Answer `prompt` on standard output, without what the model thinks first unless that is to be shown.
 
     Ctrl-C ends the answer where it is: what was written stays, JSON is still whole, then `KeyboardInterrupt` goes on.
     Raises `ContextOverflow` after the text if the context filled up, `NotFinite` if the model computed NaN.
     """
     reply, out, interrupted = Reply(with_card(start_meter(cost.watts), opened.engine.info.card)), Answer(tints), False
+    reply.apart = None if show_thinking else _apart(chat, prompt)
     events = chat.reply(prompt, cancelled=lambda: interrupted)
     with opened.engine.driver.here():
         try:
@@ -53,7 +58,7 @@ def show_answer(
     if tints is not None and not json:
         note_tinted(tints.legend())
     if stats and reply.stats is not None:
-        note(as_line(opened, reply.stats))
+        note(as_line(opened, reply.stats, reply.thinking_tokens, reply.thinking_s))
         note(bill(reply, cost, offer).in_words())
     if interrupted:
         raise KeyboardInterrupt
@@ -74,6 +79,12 @@ def bill(reply: Reply, cost: CostFlags, offer: Offer | None) -> Bill:
     )
 
 
+def _apart(chat: Chat, prompt: str) -> Saying | None:
+    """What tells thinking from the answer; None for a model that does not mark it."""
+    begun = None if chat.raw else thinks(chat.engine, chat.tokens_of(prompt))
+    return None if begun is None else Saying(Thinking(begun=begun))
+
+
 def _follow(events: Iterator[Event], reply: Reply, out: Answer, progress: ProgressLine, *, json: bool) -> None:
     """Write text as it comes and keep what the end needs."""
     for event in events:
@@ -81,12 +92,14 @@ def _follow(events: Iterator[Event], reply: Reply, out: Answer, progress: Progre
             case Progress(done=done, total=total):
                 progress("reading the prompt", done, total)
             case Text(_, text, token_ids, drafter, score):
-                progress.clear()
                 reply.scores += [score] if score else []
-                reply.text.append(text)
-                reply.token_ids += token_ids
-                if not json:
-                    out.write(text, drafter, len(token_ids))
+                said = reply.take(text, token_ids)
+                if said.reasoning and not said.content:
+                    progress("thinking", len(reply.token_ids), 0)
+                else:
+                    progress.clear()
+                if said.content and not json:
+                    out.write(said.content, drafter, len(token_ids))
             case Shifted(_, dropped, kept):
                 progress.clear()
                 note(f"the context is full: the oldest {dropped} tokens were forgotten, {kept} are kept")
@@ -97,6 +110,8 @@ def _follow(events: Iterator[Event], reply: Reply, out: Answer, progress: Progre
                 reply.finish_reason, reply.stats, reply.stop = event.reason, event.stats, event.stop
                 reply.token_ids = list(event.token_ids)
                 reply.read_meter()
+                if (rest := reply.rest().content) and not json:
+                    out.write(rest)
 
 
 def _mention_end(opened: Opened, chat: Chat, reply: Reply, *, quiet: bool) -> None:
@@ -108,5 +123,7 @@ def _mention_end(opened: Opened, chat: Chat, reply: Reply, *, quiet: bool) -> No
             f"the context of {opened.engine.context_size} tokens is full after {len(reply.token_ids)} new tokens",
             hint="raise `--ctx-size`, or add `--on-overflow shift` to forget the oldest text",
         )
+    if reply.is_all_thinking and not quiet:
+        note("the answer ended inside its thinking, which `--show-thinking` shows and `--no-think` leaves out")
     if reply.finish_reason == "length" and not quiet:
         note(f"stopped after {chat.sampling.max_tokens} tokens, as asked; `--max-tokens` sets it")

@@ -1,7 +1,7 @@
 """Flags that several commands share, as plain frozen values with what they mean to the rest of the program."""
 
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields, is_dataclass, replace
 from functools import wraps
 from inspect import Parameter
@@ -114,6 +114,27 @@ class FormFlags:
         if self.regex is not None:
             return Grammar("regex", self.regex)
         return ANY_OBJECT
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ThinkingFlags:
+    """Whether a model thinks before it answers, and whether that is shown."""
+
+    think: o.Think
+    no_think: o.NoThink
+    show_thinking: o.ShowThinking
+
+    def wanted(self) -> bool | None:
+        """None: as the model's chat template has it. Raises `UsageError` for both at once."""
+        if self.think and self.no_think:
+            raise UsageError("`--think` and `--no-think` do not go together", hint="give one of them")
+        return True if self.think else False if self.no_think else None
+
+    def variables(self, template: str | None) -> Mapping[str, Any]:
+        """What to tell the chat template. Raises `NotSupported` where it has no such switch."""
+        from localinfer.chats.thinking_switch import thinking_variables
+
+        return thinking_variables(template, self.wanted())
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

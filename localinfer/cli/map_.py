@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from localinfer.cli import options as o
-from localinfer.cli.bundles import EngineFlags, FormFlags, SamplingFlags
+from localinfer.cli.bundles import EngineFlags, FormFlags, SamplingFlags, ThinkingFlags
 from localinfer.cli.telling import Terminal
 
 if TYPE_CHECKING:
@@ -32,6 +32,7 @@ def map_(
     special: o.Special,
     ignore_unknown: o.IgnoreUnknown,
     form: FormFlags,
+    thinking: ThinkingFlags,
     sampling: SamplingFlags,
     logprobs: o.Logprobs,
     parallel: o.Parallel,
@@ -49,7 +50,8 @@ def map_(
     with other keys, unless they are to be ignored.
     A line in OpenAI's batch form (`custom_id` and a request to `/v1/chat/completions`) gets a row in that form. The
     seed of a line that names none comes of `--seed` and its `id`, or of the line itself where it has none.
-    A row has the number of its line in the input, as `line`, and calls of the line's tools as `tool_calls`.
+    A row has the number of its line in the input, as `line`, calls of the line's tools as `tool_calls`, and what the
+    model thought as `reasoning`, unless that is to be shown in the text.
     Eight are answered together unless `--parallel` says otherwise; no answer depends on it. `-o -` is standard output.
     """
     from contextlib import ExitStack
@@ -62,7 +64,7 @@ def map_(
     from localinfer.cli.run import require_raw
     from localinfer.loading.opening import find, open_model
 
-    require_raw(raw=raw, special=special)
+    require_raw(raw=raw, special=special, think=thinking.wanted())
     grammar, together = form.form(), together_of(parallel)
     with ExitStack() as held:
         stream, total = opened_lines(lines, held, in_column)
@@ -71,7 +73,8 @@ def map_(
         config = replace(engine.config(), parallel=together)
         opened = open_model(found, config, backend=engine.backend, tell=Terminal(quiet))
         running = held.enter_context(opened.engine)
-        usual, manner = sampling.over(running.default_sampling), Manner(system, raw, special, grammar, logprobs)
+        usual, thinks = sampling.over(running.default_sampling), (thinking.wanted(), thinking.show_thinking)
+        manner = Manner(system, raw, special, grammar, logprobs, *thinks)
         asked = _asked(stream, opened, usual, f"{manner!r} {ignore_unknown}", ignore_unknown=ignore_unknown)
         job = Job(running, rows, total, together, partial(begin_chat, manner=manner), row_of, quiet)
         job.run(asked)

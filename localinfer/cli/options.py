@@ -41,6 +41,9 @@ from localinfer.cli.options_serve import Host as Host
 from localinfer.cli.options_serve import Keep as Keep
 from localinfer.cli.options_serve import Port as Port
 from localinfer.cli.options_serve import Queue as Queue
+from localinfer.cli.options_thinking import NoThink as NoThink
+from localinfer.cli.options_thinking import ShowThinking as ShowThinking
+from localinfer.cli.options_thinking import Think as Think
 from localinfer.config import MOST_DRAFTS, EngineConfig
 
 # What to run

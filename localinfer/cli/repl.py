@@ -11,6 +11,7 @@ from difflib import get_close_matches
 from typing import Any
 
 from localinfer.chats.chat import Chat
+from localinfer.chats.thinking_switch import thinking_variables
 from localinfer.cli.options import SETTINGS
 from localinfer.cli.output import line, note, show_error
 from localinfer.errors import LocalInferError, UsageError
@@ -21,6 +22,7 @@ QUOTES = '"""'
 HELP = """\
   /bye                leave; so does Ctrl-D on an empty line
   /clear              forget the conversation
+  /think on|off|auto  let the model think first, or not, or as its template has it
   /set                show what can be set, and its value
   /set NAME VALUE     change it, such as `/set temp 0.2` or `/set system Be brief.`
   /?                  this list
@@ -49,7 +51,7 @@ NAMES: Mapping[str, str] = {
 }
 """What `/set` knows beside `system`: a flag's name, and the field of `SamplingParams`."""
 
-COMMANDS = ("/bye", "/exit", "/quit", "/clear", "/set", "/?", "/help")
+COMMANDS = ("/bye", "/exit", "/quit", "/clear", "/think", "/set", "/?", "/help")
 
 
 @dataclass(slots=True)
@@ -111,6 +113,8 @@ class Loop:
         elif name == "/clear":
             self._renew(messages=())
             note("the conversation is forgotten")
+        elif name == "/think":
+            self._think(rest.strip())
         elif name == "/set":
             self._set(rest)
         elif name in ("/?", "/help"):
@@ -120,6 +124,14 @@ class Loop:
             raise UsageError(
                 f"there is no command `{name}`", hint=f"did you mean `{near[0]}`?" if near else "`/?` lists them"
             )
+
+    def _think(self, word: str) -> None:
+        """Turn the switch of the model's chat template."""
+        if word not in (choices := {"on": True, "off": False, "auto": None}):
+            raise UsageError("`/think` takes on, off or auto", hint="write it like `/think off`")
+        if self.chat.raw:
+            raise UsageError("`/think` goes through the chat template, which `--raw` leaves out")
+        self._renew(variables=thinking_variables(self.chat.engine.chat_template, choices[word]))
 
     def _set(self, words: str) -> None:
         """`NAME VALUE`; without a name all are shown."""
@@ -151,7 +163,7 @@ class Loop:
         old = self.chat
         system = next((one.content for one in old.messages if one.role == "system"), None)
         turns = tuple(one for one in old.messages if one.role != "system")
-        said: dict[str, Any] = {"system": system, "messages": turns} | changes
+        said: dict[str, Any] = {"system": system, "messages": turns, "variables": old.variables} | changes
         self.chat = Chat(
             old.engine,
             system=said["system"] or None,
@@ -160,6 +172,8 @@ class Loop:
             raw=old.raw,
             special=old.special,
             on_overflow=old.on_overflow,
+            variables=said["variables"],
+            grammar=old.grammar,
         )
 
 

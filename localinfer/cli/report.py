@@ -1,8 +1,11 @@
 """What a run was like: the object of `run --json` and the line of `--stats`."""
 
+import time
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from localinfer.chats.saying import Said, Saying
 from localinfer.errors import LocalInferError
 from localinfer.events import Drafting, Scored, Stats, gain_in_words
 
@@ -29,6 +32,41 @@ class Reply:
     stats: Stats | None = None
     error: LocalInferError | None = None
 
+    apart: Saying | None = None
+    """What tells thinking from the answer; None: all is the answer."""
+    reasoning: list[str] = field(default_factory=list)
+    thinking_tokens: int = 0
+    """Up to the mark that ends it."""
+    thinking_s: float = 0.0
+    _began: float = 0.0
+
+    def take(self, text: str, token_ids: Sequence[int]) -> Said:
+        """The next piece of what the model says; returns what of it is sure."""
+        self.token_ids += token_ids
+        if self.apart is None:
+            self.text.append(text)
+            return Said(text)
+        inside = self.apart.reasons
+        self._began = self._began or time.monotonic()
+        said = self._keep(self.apart.push(text))
+        if inside or self.apart.reasons or said.reasoning:
+            self.thinking_tokens, self.thinking_s = len(self.token_ids), time.monotonic() - self._began
+        return said
+
+    def rest(self) -> Said:
+        """What was held back, at the end."""
+        return self._keep(self.apart.finish()) if self.apart is not None else Said()
+
+    def _keep(self, said: Said) -> Said:
+        self.text += [said.content] * bool(said.content)
+        self.reasoning += [said.reasoning] * bool(said.reasoning)
+        return said
+
+    @property
+    def is_all_thinking(self) -> bool:
+        """Whether nothing came behind it."""
+        return bool(self.thinking_tokens) and not any(self.text)
+
     def read_meter(self) -> None:
         """Keep the joules so far; asked for often, since the counters wrap."""
         self.joules = self.meter.joules() if self.meter else None
@@ -45,17 +83,20 @@ def as_json(opened: "Opened", chat: "Chat", reply: Reply, bill: "Bill") -> dict[
         "revision": model.revision,
         "bits": info.bits,
         "text": "".join(reply.text),
+        "reasoning": None if reply.apart is None else "".join(reply.reasoning),
         "token_ids": reply.token_ids,
         "logprobs": None if chat.logprobs is None else spelled(opened.engine.tokenizer, reply.scores),
         "finish_reason": reply.finish_reason,
         "stop": reply.stop,
         "prompt_tokens": stats.prompt_tokens if stats else None,
         "completion_tokens": len(reply.token_ids),
+        "thinking_tokens": reply.thinking_tokens,
         "timings": {
             "load_s": opened.load_s,
             "ttft_s": stats.ttft_s if stats else None,
             "prefill_tok_s": stats.prefill_tok_s if stats else None,
             "decode_tok_s": stats.decode_tok_s if stats else None,
+            "thinking_s": reply.thinking_s,
             "total_s": stats.total_s if stats else None,
         },
         "sampling": asdict(chat.sampling),
@@ -98,7 +139,7 @@ def _speculation(stats: Stats | None) -> dict[str, Any]:
     }
 
 
-def as_line(opened: "Opened", stats: Stats) -> str:
+def as_line(opened: "Opened", stats: Stats, thinking_tokens: int = 0, thinking_s: float = 0.0) -> str:
     """The figures of `--stats` for a person."""
     parts = [
         f"load {opened.load_s:.2f} s",
@@ -108,6 +149,8 @@ def as_line(opened: "Opened", stats: Stats) -> str:
         f"context {stats.context_used} of {stats.context_size}",
         f"total {stats.total_s:.2f} s",
     ]
+    if thinking_tokens:
+        parts.insert(4, f"of them thinking {thinking_tokens} tokens in {thinking_s:.2f} s")
     if stats.drafting is not None:
         parts.insert(4, drafts_in_words(stats.drafting))
     return "; ".join(parts)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from localinfer.cli import options as o
-from localinfer.cli.bundles import CostFlags, EngineFlags, FormFlags, SamplingFlags
+from localinfer.cli.bundles import CostFlags, EngineFlags, FormFlags, SamplingFlags, ThinkingFlags
 from localinfer.cli.command import TYPED
 from localinfer.cli.telling import Terminal
 from localinfer.config import DEFAULT_CONTEXT
@@ -16,6 +16,7 @@ from localinfer.errors import UsageError
 
 if TYPE_CHECKING:
     from localinfer.cost.apis import Offer
+    from localinfer.engine.protocol import Engine
 
 Words = Annotated[
     list[str] | None,
@@ -34,6 +35,7 @@ def run(
     raw: o.Raw,
     special: o.Special,
     form: FormFlags,
+    thinking: ThinkingFlags,
     sampling: SamplingFlags,
     on_overflow: o.OnOverflow,
     lossy: o.Lossy,
@@ -52,17 +54,16 @@ def run(
     """Answer one prompt, then stop; without one, on a terminal, ask for prompts until Ctrl-D.
 
     Files come first, then what is piped in, then PROMPT. The answer goes to standard output as it is written,
-    everything else to standard error.
+    everything else to standard error. What a model thinks first is left out, unless it is to be shown.
     """
     from localinfer.chats.chat import Chat
     from localinfer.cli import repl
     from localinfer.cli.answer import show_answer
-    from localinfer.cli.output import note
     from localinfer.cli.prompt import read_prompt
     from localinfer.cli.tints import tints_of
     from localinfer.loading.opening import find, open_model
 
-    require_raw(raw=raw, special=special)
+    require_raw(raw=raw, special=special, think=thinking.wanted())
     manner = {"raw": raw, "special": special, "on_overflow": on_overflow, **_scored(logprobs, form, json=json)}
     if show_drafts:
         tints_of(sys.stdout)  # refuses a pipe before anything is loaded
@@ -70,18 +71,26 @@ def run(
     talks = repl.is_wanted(argument is not None, file, json)
     text = "" if talks else read_prompt(argument, file, lossy=lossy, context=engine.ctx_size or DEFAULT_CONTEXT)
     found = find(ref, revision=revision, offline=offline, tell=Terminal(quiet))
-    offer = offer_for(found.name, cost.api_model) if json or stats else None
+    shown: dict[str, Any] = {"json": json, "stats": stats, "quiet": quiet, "show_thinking": thinking.show_thinking}
+    shown["offer"] = offer_for(found.name, cost.api_model) if json or stats else None
     config = engine.config(remember=not no_remember, kv_disk=kv_disk)
     opened = open_model(found, config, backend=engine.backend, tell=Terminal(quiet))
     with opened.engine as running:
+        manner["variables"] = thinking.variables(running.chat_template)
         chat = Chat(running, system=system, sampling=sampling.over(running.default_sampling), **manner)
 
         def answer(chat: Chat, text: str) -> None:
-            fresh = tints_of(sys.stdout) if show_drafts else None
-            show_answer(opened, chat, text, json=json, stats=stats, cost=cost, offer=offer, tints=fresh, quiet=quiet)
+            show_answer(opened, chat, text, tints=tints_of(sys.stdout) if show_drafts else None, cost=cost, **shown)
 
         repl.Loop(chat, answer).run() if talks else answer(chat, text)
-    if (problem := running.load().disk_problem) and not quiet:  # all is written by now, or never
+    _tell_of_disk(running, quiet=quiet)
+
+
+def _tell_of_disk(engine: "Engine", *, quiet: bool) -> None:
+    """Say that nothing is kept on disk, if that is so: all is written by now, or never."""
+    from localinfer.cli.output import note
+
+    if (problem := engine.load().disk_problem) and not quiet:
         note(f"keys and values are not kept on disk: {problem}; `--kv-disk 0` does not try")
 
 
@@ -92,8 +101,13 @@ def _scored(logprobs: int | None, form: FormFlags, *, json: bool) -> dict[str, A
     return {"grammar": form.form(), "logprobs": logprobs}
 
 
-def require_raw(*, raw: bool, special: bool) -> None:
-    """Raise `UsageError` where `--special` would change nothing."""
+def require_raw(*, raw: bool, special: bool, think: bool | None = None) -> None:
+    """Raise `UsageError` where `--special`, or a switch of the chat template, would change nothing."""
+    if raw and think is not None:
+        raise UsageError(
+            "`--think` and `--no-think` go through the chat template, which `--raw` leaves out",
+            hint="leave `--raw` out",
+        )
     if special and not raw:
         raise UsageError(
             "`--special` goes with `--raw`: a chat template writes control tokens itself", hint="add `--raw`"
