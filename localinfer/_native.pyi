@@ -158,6 +158,7 @@ class Program:
         query_rope: int | None = None,
         norm_after_rope: bool = False,
         softcap: float = 0.0,
+        sinks: NDArray[numpy.float32] | None = None,
     ) -> None:
         """
         x += o(attention(q, k, v of norm(x))), `post_norm` before the sum if there is one.
@@ -168,7 +169,7 @@ class Program:
         many values as all heads have, all at once; all with the same `eps`; `rope` is a table's number, which turns the
         first values of each head, `query_rope` that of queries if it is another one; `scale` multiplies q . k, and
         `softcap` c makes c tanh(score / c) of that; `window` is how many tokens a query sees, itself included, 0 for
-        all.
+        all. `sinks` [heads] are scores that take part in the softmax and have no values.
         """
 
     def gated_mlp(
@@ -222,12 +223,24 @@ class Program:
         shared: tuple[Weight, Weight] | None = None,
         shared_gated: bool = False,
         post_norm: NDArray[numpy.float32] | None = None,
+        router_bias: NDArray[numpy.float32] | None = None,
+        gate_bias: NDArray[numpy.float32] | None = None,
+        up_bias: NDArray[numpy.float32] | None = None,
+        down_bias: NDArray[numpy.float32] | None = None,
+        groups: int = 1,
+        top_groups: int = 1,
+        least_sum: float = 0.0,
+        limit: float = 0.0,
+        alpha: float = 0.0,
     ) -> None:
         """
         x += the sum over the `top_k` experts that a row's `router` chose, ascending, of weight * down(act(gate) *
         up), each a pair of gate_up (interleaved) and down; weights are the scores (`softmax` over all, `sigmoid`),
         renormalised to a sum of 1 or not, times `scale`. The shared expert takes every row, by the sigmoid of the
-        router's second part with `shared_gated`.
+        router's second part with `shared_gated`. `choice_bias` is added to scores where experts are chosen only;
+        with `groups` only experts of the `top_groups` groups are whose best two sum to the most. Weights are
+        divided by `least_sum` at least. Biases of experts are [experts, rows]. With `limit` an expert is
+        down(g * sigmoid(alpha * g) * (u + 1)), g = min(gate, limit), u = up within +-limit.
         """
 
     def head(

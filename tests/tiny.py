@@ -54,8 +54,22 @@ FAMILIES: tuple[Family, ...] = (
     "starcoder2",
     "ministral3",
     "gemma2",
+    "olmoe",
+    "granitemoe",
+    "ernie4_5_moe",
+    "glm4_moe",
+    "gpt_oss",
 )
-MIXTURES: tuple[Family, ...] = ("mixtral", "qwen2_moe", "qwen3_moe")
+MIXTURES: tuple[Family, ...] = (
+    "mixtral",
+    "qwen2_moe",
+    "qwen3_moe",
+    "olmoe",
+    "granitemoe",
+    "ernie4_5_moe",
+    "glm4_moe",
+    "gpt_oss",
+)
 """Families with experts, which cards and calibration do not know."""
 
 SPECIALS = {"<|bos|>": 256, "<|im_start|>": 257, "<|im_end|>": 258}

@@ -11,6 +11,7 @@ from tempfile import TemporaryDirectory
 from localinfer.bench.measured import forms_of
 from localinfer.cost.fit import HUGE_PAGE, context_of, estimate
 from localinfer.formats.gguf_forms import FORMS
+from localinfer.graph.families.wrapped import text_name
 from localinfer.graph.registry import family_for, known_families, read_graph
 from localinfer.graph.weights import Checkpoint
 from localinfer.hub.catalogue import Entry, entries
@@ -67,7 +68,9 @@ def _said(model_type: str) -> str:
 
 def _gguf_name(model_type: str) -> str:
     name = "llama" if model_type in AS_LLAMA else model_type
-    return f"`{FORMS[name].arch}`" if name in FORMS else "by its text half's type"
+    if name in FORMS:
+        return f"`{FORMS[name].arch}`"
+    return "by its text half's type" if family_for(model_type).tensor_name is text_name else "not known"
 
 
 def _sizes() -> Iterator[str]:

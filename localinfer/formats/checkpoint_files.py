@@ -26,6 +26,11 @@ class StoredTensor:
     name: str
     info: TensorInfo
 
+    @property
+    def in_one_piece(self) -> bool:
+        """Whether its values lie in the file as it is read, from `info.begin` on."""
+        return True
+
     def read(self) -> NDArray[Any]:
         """The whole tensor as a new array (BF16 as uint16)."""
         return self.file.read(self.name)

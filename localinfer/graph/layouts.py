@@ -16,6 +16,7 @@ from localinfer.formats.checkpoint_files import StoredTensor
 from localinfer.formats.compressed import pack, packed_words, unpack
 from localinfer.formats.fp8 import from_e4m3
 from localinfer.formats.gptq import rows_of, zeros_of
+from localinfer.graph.mxfp4 import Mxfp4
 from localinfer.graph.ops import Linear
 from localinfer.graph.scheme import BITS, GROUPS, Integers, Scheme
 from localinfer.graph.stored import Bf16Linear, IntLinear, StoredLinear, narrow, require_finite
@@ -56,6 +57,8 @@ def layout_of(tensors: Tensors, linear: Linear, scheme: Scheme) -> Layout:
     name = linear.name
     if f"{name}.weight_packed" in tensors:
         return _Packed(tensors, linear, scheme)
+    if f"{name}.weight_blocks" in tensors and scheme.method == "mxfp4":
+        return Mxfp4(tensors, linear)
     if f"{name}.qweight" in tensors and scheme.method in ("gptq", "awq"):
         return (_Gptq if scheme.method == "gptq" else _Awq)(tensors, linear, scheme)
     if tensors.dtype(f"{name}.weight") == "F8_E4M3" and scheme.floats:
@@ -86,7 +89,8 @@ class _Plain:
         return Bf16Linear(narrow(self.name, self.tensors.float32(self.name)))
 
     def on_disk(self) -> OnDisk | None:
-        return (self.tensors.stored[self.name], None) if self.tensors.dtype(self.name) == "BF16" else None
+        stored = self.tensors.stored[self.name]
+        return (stored, None) if stored.info.dtype == "BF16" and stored.in_one_piece else None
 
 
 class _Fp8:

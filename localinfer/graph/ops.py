@@ -12,7 +12,7 @@ from itertools import chain
 from math import prod
 
 from localinfer.graph.rope import Rope
-from localinfer.graph.spec import Activation, ModelSpec
+from localinfer.graph.spec import Activation, ModelSpec, Routing
 from localinfer.graph.states import KvState, SlotState, State
 
 
@@ -149,7 +149,8 @@ class Attend(Facts):
 
     Their norms are of each head, or, with the size of all heads together, of all at once; `norm_after_rope`: they are
     normed after they are rotated. score = scale * q.k; with `softcap` c > 0, c * tanh(score / c). With `window` w > 0,
-    position p sees p-w+1..p, else 0..p.
+    position p sees p-w+1..p, else 0..p. `sinks` names a vector [heads]: of each head one more score in the softmax,
+    which has no value (gpt-oss; OpenAI, 2025).
     """
 
     norm: Norm | None
@@ -168,6 +169,7 @@ class Attend(Facts):
     norm_after_rope: bool = False
     softcap: float = 0.0
     window: int = 0
+    sinks: str = ""
 
     def fused(self) -> tuple[tuple[Linear, ...], ...]:
         return (self.q, self.k, self.v), (self.o,)
@@ -180,6 +182,9 @@ class Attend(Facts):
 
     def output_norm(self) -> Norm | None:
         return self.post_norm
+
+    def vectors(self) -> tuple[tuple[str, tuple[int, ...]], ...]:
+        return ((self.sinks, (self.heads,)),) if self.sinks else ()
 
     def state(self) -> KvState:
         return KvState(self.kv_heads, self.head_dim, self.window)
@@ -269,17 +274,22 @@ class Expert:
 class Mixture(Facts):
     """x = x + the sum over the `chosen` experts of weight * expert(norm(x)), in ascending order of the experts.
 
-    Scores are softmax(router(norm(x))) over all experts, and the largest are chosen, of equal ones the lower. The
-    weight is the score; with `renormalise` the weights of a row are divided by their sum. The shared expert, if there
-    is one, is added last for every row, times sigmoid(shared_gate(norm(x))) (Qwen1.5-MoE; Qwen team, 2024).
+    Scores are softmax or sigmoid of router(norm(x)), and the largest are chosen, of equal ones the lower; `routing`
+    says more. The shared expert, if there is one, is added last for every row, times sigmoid(shared_gate(norm(x)))
+    where it has a gate (Qwen1.5-MoE; Qwen team, 2024).
     """
 
     norm: Norm
     router: Linear
     experts: tuple[Expert, ...]
     chosen: int
-    renormalise: bool
+    routing: Routing
+    choice_bias: tuple[str, tuple[int, ...]] | None = None
+    """Name and shape of what is added to the scores where experts are chosen, not where they are weighed."""
     activation: Activation = "silu"
+    clamp: tuple[float, float] | None = None
+    """(limit, alpha): an expert is down(g * sigmoid(alpha * g) * (u + 1)) instead, g = min(gate(x), limit), u = up(x)
+    within +-limit (gpt-oss; OpenAI, 2025)."""
     shared: Expert | None = None
     shared_gate: Linear | None = None
 
@@ -292,6 +302,9 @@ class Mixture(Facts):
 
     def input_norm(self) -> Norm:
         return self.norm
+
+    def vectors(self) -> tuple[tuple[str, tuple[int, ...]], ...]:
+        return () if self.choice_bias is None else (self.choice_bias,)
 
     def unquantized(self) -> tuple[Linear, ...]:
         return (self.router,) if self.shared_gate is None else (self.router, self.shared_gate)
@@ -387,6 +400,10 @@ class Graph:
     def parameters(self) -> int:
         """How many numbers the model holds."""
         return _numbers(self.linears()) + self.vector_values()
+
+    def active_parameters(self) -> int:
+        """How many numbers of matrices one row is multiplied by."""
+        return sum(op.flops(1) for op in self.ops) // 2
 
     def states(self) -> tuple[State, ...]:
         """What a sequence keeps, of each operation that keeps something."""

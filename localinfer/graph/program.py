@@ -1,6 +1,6 @@
 """From a checkpoint to a program that runs: each matrix is packed for the kernels as it is read."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import ExitStack
 from typing import Any, Literal
 
@@ -137,6 +137,7 @@ class _Loader:
             scale=op.scale,
             softcap=op.softcap,
             window=op.window,
+            sinks=self.checkpoint.vector(op.sinks) if op.sinks else None,
         )
 
     def gated_mlp(self, op: GatedMLP) -> None:
@@ -174,10 +175,20 @@ class _Loader:
             router=self.pack(*op.unquantized()),
             experts=[self.expert(one) for one in op.experts],
             top_k=op.chosen,
-            score="softmax",
-            renormalise=op.renormalise,
-            scale=1.0,
+            score=op.routing.score,
+            renormalise=op.routing.renormalise,
+            least_sum=op.routing.least_sum,
+            scale=op.routing.scale,
+            groups=op.routing.groups,
+            top_groups=op.routing.chosen_groups,
+            choice_bias=self.checkpoint.vector(op.choice_bias[0]).reshape(-1) if op.choice_bias else None,
+            router_bias=self.biases(op.router),
+            gate_bias=self.table_of_biases(one.gate for one in op.experts),
+            up_bias=self.table_of_biases(one.up for one in op.experts),
+            down_bias=self.table_of_biases(one.down for one in op.experts),
             activation=op.activation,
+            limit=op.clamp[0] if op.clamp else 0.0,
+            alpha=op.clamp[1] if op.clamp else 0.0,
             shared=self.expert(op.shared) if op.shared else None,
             shared_gated=op.shared_gate is not None,
         )
@@ -266,6 +277,11 @@ class _Loader:
         parts = [self.checkpoint.vector(f"{linear.name}.bias") for linear in linears]
         in_order = zip(linears, parts, strict=True)
         return np.concatenate([part[orders.get(linear.name, slice(None))] for linear, part in in_order])
+
+    def table_of_biases(self, linears: Iterable[Linear]) -> NDArray[np.float32] | None:
+        """The biases of matrices of one size, one a row; `None` if there are none."""
+        found = [bias for linear in linears if (bias := self.biases(linear)) is not None]
+        return np.stack(found) if found else None
 
     def rope(self, rope: Rope, growth: float = 0.0) -> int:
         """The program's table of these frequencies, made once."""

@@ -8,12 +8,16 @@ from localinfer.errors import Corrupt, NotSupported
 from localinfer.graph.families import (
     cohere2,
     ernie4_5,
+    ernie4_5_moe,
     exaone4,
     gemma2,
     gemma3,
     gemma3_text,
     glm4,
+    glm4_moe,
+    gpt_oss,
     granite,
+    granitemoe,
     hunyuan_v1_dense,
     lfm2,
     llama,
@@ -24,6 +28,7 @@ from localinfer.graph.families import (
     mixtral,
     olmo2,
     olmo3,
+    olmoe,
     phi3,
     qwen2,
     qwen2_moe,
@@ -37,6 +42,7 @@ from localinfer.graph.families.wrapped import text_name
 from localinfer.graph.fields import shown
 from localinfer.graph.ops import Graph
 from localinfer.graph.spec import ModelSpec
+from localinfer.graph.stacked import STACKED, Stacks
 
 Fused = Mapping[str, tuple[str, ...]]
 
@@ -55,17 +61,23 @@ class Family:
     """`None` for tensors that are no part of the graph, such as a vision tower."""
     fused: Fused = field(default_factory=dict)
     """Stored matrices that are several of the graph's, row after row: the ends of their names, and of the graph's."""
+    stacked: Stacks = field(default_factory=lambda: STACKED)
+    """Stored tensors that hold something of all experts of a layer."""
 
 
 _FAMILIES: dict[str, Family] = {
     "cohere2": Family(cohere2.spec, cohere2.graph),
     "ernie4_5": Family(ernie4_5.spec, ernie4_5.graph),
+    "ernie4_5_moe": Family(ernie4_5_moe.spec, ernie4_5_moe.graph, ernie4_5_moe.tensor_name),
     "exaone4": Family(exaone4.spec, exaone4.graph),
     "gemma2": Family(gemma2.spec, gemma2.graph),
     "gemma3": Family(gemma3.spec, gemma3.graph, text_name),
     "gemma3_text": Family(gemma3_text.spec, gemma3_text.graph),
     "glm4": Family(glm4.spec, glm4.graph, fused=glm4.FUSED),
+    "glm4_moe": Family(glm4_moe.spec, glm4_moe.graph),
+    "gpt_oss": Family(gpt_oss.spec, gpt_oss.graph, stacked=gpt_oss.STACKED),
     "granite": Family(granite.spec, granite.graph),
+    "granitemoe": Family(granitemoe.spec, granitemoe.graph, granitemoe.tensor_name, stacked=granitemoe.STACKED),
     "hunyuan_v1_dense": Family(hunyuan_v1_dense.spec, hunyuan_v1_dense.graph),
     "lfm2": Family(lfm2.spec, lfm2.graph),
     "llama": Family(llama.spec, llama.graph),
@@ -73,9 +85,10 @@ _FAMILIES: dict[str, Family] = {
     "ministral3": Family(ministral3.spec, ministral3.graph),
     "mistral": Family(mistral.spec, mistral.graph),
     "mistral3": Family(mistral3.spec, mistral3.graph, text_name),
-    "mixtral": Family(mixtral.spec, mixtral.graph),
+    "mixtral": Family(mixtral.spec, mixtral.graph, mixtral.tensor_name, stacked=mixtral.STACKED),
     "olmo2": Family(olmo2.spec, olmo2.graph),
     "olmo3": Family(olmo3.spec, olmo3.graph),
+    "olmoe": Family(olmoe.spec, olmoe.graph),
     "phi3": Family(phi3.spec, phi3.graph, fused=phi3.FUSED),
     "qwen2": Family(qwen2.spec, qwen2.graph),
     "qwen2_moe": Family(qwen2_moe.spec, qwen2_moe.graph),

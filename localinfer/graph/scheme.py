@@ -1,4 +1,4 @@
-"""How config.json says the weights were quantized: compressed-tensors, GPTQ, AWQ, or eight-bit floats."""
+"""How config.json says the weights were quantized: compressed-tensors, GPTQ, AWQ, or floats of eight or four bits."""
 
 from dataclasses import dataclass
 from typing import Literal
@@ -10,7 +10,7 @@ BITS = (3, 4, 8)
 GROUPS = (32, 64, 128)
 LONGEST_BLOCK = 1 << 16
 
-Method = Literal["none", "compressed-tensors", "gptq", "awq", "fp8"]
+Method = Literal["none", "compressed-tensors", "gptq", "awq", "fp8", "mxfp4"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +52,13 @@ def read_scheme(said: Said | None) -> Scheme:
         return Scheme()
     file, values = said
     settings = Fields(values, "quantization_config." if file == "config.json" else "", file=file)
-    known = {"compressed-tensors": _compressed, "gptq": _gptq, "awq": _awq, "fp8": _fp8}
+    known = {
+        "compressed-tensors": _compressed,
+        "gptq": _gptq,
+        "awq": _awq,
+        "fp8": _fp8,
+        "mxfp4": lambda _: Scheme("mxfp4"),
+    }
     _one_of(settings, "quant_method", tuple(known))
     return known[settings.values["quant_method"]](settings)
 

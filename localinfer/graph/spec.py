@@ -38,6 +38,8 @@ class ModelSpec:
     o_bias: bool = False
     mlp_bias: bool = False
     norm_bias: bool = False
+    qk_norm: bool = False
+    """Queries and keys are normed, in families where config.json says so."""
     attention_scale: float
     attention_softcap: float = 0.0
     """0 is none."""
@@ -72,9 +74,31 @@ class MixtureSpec:
     """Experts that a row goes to."""
     inner: int
     """Width of an expert."""
-    renormalise: bool
+    routing: "Routing"
     shared_inner: int = 0
-    """Width of the expert that every row goes to, by a gate of its own; 0: there is none."""
+    """Width of the expert that every row goes to; 0: there is none."""
+    bias: bool = False
+    """Router and experts have biases."""
+    clamp: tuple[float, float] | None = None
+    """`Mixture.clamp`."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Routing:
+    """How scores of experts become a choice and weights.
+
+    With `groups` > 1 experts in a row are a group, and only those of the `chosen_groups` groups can be chosen whose
+    best two sum to the most (DeepSeek-V3; DeepSeek, 2024). With `renormalise` the weights of a row are divided by their
+    sum, by `least_sum` at least: a softmax over all that is renormalised is one over the chosen.
+    """
+
+    score: Literal["softmax", "sigmoid"] = "softmax"
+    renormalise: bool = False
+    least_sum: float = 0.0
+    scale: float = 1.0
+    """Of all weights."""
+    groups: int = 1
+    chosen_groups: int = 1
 
 
 class Sizes(TypedDict):
@@ -168,12 +192,14 @@ def read_upper_windows(config: Fields, layers: int) -> tuple[int, ...]:
     return read_windows(config, layers, upper, on=on)
 
 
-def read_mixture(config: Fields, experts: str, inner: str, **more: Any) -> MixtureSpec:
+def read_mixture(
+    config: Fields, experts: str, inner: str, *, chosen_as: str = "num_experts_per_tok", **more: Any
+) -> MixtureSpec:
     """A mixture whose number of experts and their width are called `experts` and `inner`."""
     count = config.integer(experts, 1, 1 << 12)
-    chosen = config.integer("num_experts_per_tok", 1, 64)
+    chosen = config.integer(chosen_as, 1, 64)
     if chosen > count:
-        raise config.bad("num_experts_per_tok", f"at most {experts} ({count})")
+        raise config.bad(chosen_as, f"at most {experts} ({count})")
     return MixtureSpec(experts=count, chosen=chosen, inner=config.integer(inner, 1, 1 << 20), **more)
 
 

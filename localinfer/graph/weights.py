@@ -21,6 +21,7 @@ from localinfer.graph.ops import Graph
 from localinfer.graph.registry import family_for
 from localinfer.graph.scheme import read_scheme
 from localinfer.graph.spec import ModelSpec
+from localinfer.graph.stacked import unstacked
 from localinfer.graph.stored import StoredLinear
 from localinfer.graph.tensors import AGAIN, FLOATS, Tensors
 
@@ -43,8 +44,11 @@ class Checkpoint:
         files = open_tensors(path)
         self.stored: Mapping[str, StoredTensor] = files
         """All tensors by the names they are stored under, or, of a part of one, would be."""
+        if self.spec.mixture is not None:
+            linears = family.graph(self.spec).linears()
+            self.stored = unstacked(files, family.stacked, self.spec.mixture.experts, linears)
         if family.fused:
-            self.stored = told_apart(files, family.fused, family.graph(self.spec).linears())
+            self.stored = told_apart(self.stored, family.fused, family.graph(self.spec).linears())
         self.names = graph_names(self.stored, family.tensor_name, tied=self.spec.tied)
         """The graph's name of each stored tensor; None for what is no part of it."""
         self._tensors = Tensors(self._placed())

@@ -122,7 +122,7 @@ def _mixture(spec: ModelSpec, form: Form) -> dict[str, Any]:
     of = spec.mixture
     if of is None:
         return {}
-    if not all(of.layers) or of.renormalise not in form.neutral["expert_weights_norm"]:
+    if not all(of.layers) or of.routing.renormalise not in form.neutral["expert_weights_norm"]:
         raise cannot("a mixture of this kind")
     found = {"expert_count": of.experts, "expert_used_count": of.chosen, "expert_feed_forward_length": of.inner}
     return found | ({"expert_shared_feed_forward_length": of.shared_inner} if of.shared_inner else {})

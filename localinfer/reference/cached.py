@@ -46,11 +46,11 @@ class CachedExecutor(Executor):
             k, v = torch.cat((before[0], k)), torch.cat((before[1], v))
         self._past[op.q.name] = (k, v)
         mask = visible(self._at + n, op.window)[self._at :]
-        if op.softcap:
+        if op.softcap or op.sinks:
             shared = op.heads // op.kv_heads
             k, v = (part.repeat_interleave(shared, dim=1) for part in (k, v))
             scores = capped(torch.einsum("qhd,khd->hqk", q, k) * op.scale, op.softcap)
-            weights = scores.masked_fill(~mask, float("-inf")).softmax(dim=-1)
+            weights = self.shares(op, scores.masked_fill(~mask, float("-inf")))
             return torch.einsum("hqk,khd->qhd", weights, v).reshape(n, -1)
         out = torch.nn.functional.scaled_dot_product_attention(
             q.transpose(0, 1)[None],

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import gelu, silu
 
-from localinfer.graph.ops import Attend, GatedMLP, Head, LayerOp, Linear, Mixture, Norm, ShortConv
+from localinfer.graph.ops import Attend, Expert, GatedMLP, Head, LayerOp, Linear, Mixture, Norm, ShortConv
 from localinfer.graph.rope import Rope
 from localinfer.graph.spec import Activation
 from localinfer.graph.weights import Checkpoint
@@ -95,8 +95,15 @@ class Executor:
         n = q.shape[0]
         scores = capped(torch.einsum("qhd,khd->hqk", q, k) * op.scale, op.softcap)
         scores = scores.masked_fill(~visible(n, op.window), float("-inf"))
-        out = torch.einsum("hqk,khd->qhd", scores.softmax(dim=-1), v)
+        out = torch.einsum("hqk,khd->qhd", self.shares(op, scores), v)
         return out.reshape(n, -1)
+
+    def shares(self, op: Attend, scores: Tensor) -> Tensor:
+        """The softmax of scores [heads, n, tokens]; a sink takes its share, which goes nowhere."""
+        if not op.sinks:
+            return scores.softmax(dim=-1)
+        sinks = self.vector(op.sinks).to(scores.dtype)[:, None, None].expand(-1, scores.shape[1], 1)
+        return torch.cat((scores, sinks), dim=-1).softmax(dim=-1)[..., :-1]
 
     def gated_mlp(self, op: GatedMLP, x: Tensor) -> Tensor:
         """What the feed-forward half adds to the residual stream `x` [n, hidden]."""
@@ -116,22 +123,44 @@ class Executor:
     def mixture(self, op: Mixture, x: Tensor) -> Tensor:
         """What the experts add to the residual stream `x` [n, hidden]."""
         normed = self.norm(op.norm, x)
-        scores = self.linear(op.router, normed).float().softmax(dim=-1)
-        weights, chosen = torch.sort(scores, dim=-1, descending=True, stable=True)
-        weights, chosen = weights[:, : op.chosen], chosen[:, : op.chosen]
-        if op.renormalise:
-            weights = weights / weights.sum(dim=-1, keepdim=True)
+        weights, chosen = self.routed(op, self.linear(op.router, normed).float())
         total = torch.zeros_like(normed)
         for number, expert in enumerate(op.experts):
             rows, at = torch.where(chosen == number)
             if len(rows):
-                made = self.linear(expert.down, self.gated(expert.gate, expert.up, op.activation, normed[rows]))
+                made = self.linear(expert.down, self.expert(op, expert, normed[rows]))
                 total[rows] += weights[rows, at, None].to(made.dtype) * made
         if op.shared is not None:
-            made = self.linear(op.shared.down, self.gated(op.shared.gate, op.shared.up, op.activation, normed))
+            made = self.linear(op.shared.down, self.expert(op, op.shared, normed))
             gate = 1.0 if op.shared_gate is None else self.linear(op.shared_gate, normed).sigmoid()
             total += gate * made
         return total
+
+    def routed(self, op: Mixture, logits: Tensor) -> tuple[Tensor, Tensor]:
+        """Of router logits [n, experts] the weights and numbers of the chosen experts, [n, chosen] each."""
+        routing = op.routing
+        scores = logits.softmax(dim=-1) if routing.score == "softmax" else logits.sigmoid()
+        worth = scores if op.choice_bias is None else scores + self.vector(op.choice_bias[0]).reshape(-1)
+        if routing.groups > 1:
+            grouped = worth.view(len(worth), routing.groups, -1)
+            best = grouped.topk(2, dim=-1).values.sum(dim=-1)
+            kept = best.sort(dim=-1, descending=True, stable=True).indices[:, : routing.chosen_groups]
+            outside = torch.ones_like(best, dtype=torch.bool).scatter_(1, kept, False)
+            worth = grouped.masked_fill(outside[..., None], float("-inf")).flatten(1)
+        chosen = torch.sort(worth, dim=-1, descending=True, stable=True).indices[:, : op.chosen]
+        weights = scores.gather(1, chosen)
+        if routing.renormalise:
+            weights = weights / weights.sum(dim=-1, keepdim=True).clamp(min=routing.least_sum)
+        return weights * routing.scale, chosen
+
+    def expert(self, op: Mixture, expert: Expert, normed: Tensor) -> Tensor:
+        """Activated gates times ups of rows that are normed: the input of `expert.down`."""
+        if op.clamp is None:
+            return self.gated(expert.gate, expert.up, op.activation, normed)
+        limit, alpha = op.clamp
+        gate = self.linear(expert.gate, normed).clamp(max=limit)
+        up = self.linear(expert.up, normed).clamp(min=-limit, max=limit)
+        return gate * torch.sigmoid(alpha * gate) * (up + 1)
 
     def short_conv(self, op: ShortConv, x: Tensor) -> Tensor:
         """What a gated short convolution adds to the residual stream `x` [n, hidden]."""

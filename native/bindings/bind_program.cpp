@@ -18,6 +18,7 @@ namespace {
 
 using Values = Vector<const float>;
 using MaybeValues = std::optional<Values>;
+using MaybeTable = std::optional<Matrix<const float>>;
 using Integers = Vector<const int32_t>;
 using Table = Matrix<const int32_t>;
 using Tables = Cube<const int32_t>;
@@ -50,12 +51,13 @@ void attend(Program& program, const MaybeValues& norm, float eps, std::shared_pt
             const MaybeValues& q_norm, const MaybeValues& k_norm, std::shared_ptr<Weight> o, const MaybeValues& o_bias,
             const MaybeValues& post_norm, size_t heads, size_t kv_heads, size_t head_dim, size_t rope, float scale,
             size_t window, const MaybeValues& norm_bias, std::optional<size_t> query_rope, bool norm_after_rope,
-            float softcap) {
+            float softcap, const MaybeValues& sinks) {
   AttendOp op;
   op.norm = make_norm(norm, eps, norm_bias);
   op.norm_after_rope = norm_after_rope;
   op.query_rope = query_rope.value_or(rope);
   op.softcap = softcap;
+  op.sinks = to_vector(sinks);
   op.qkv = std::move(qkv);
   op.bias = to_vector(bias);
   op.q_norm = to_vector(q_norm);
@@ -111,14 +113,29 @@ void short_conv(Program& program, const Values& norm, float eps, std::shared_ptr
 }
 
 MoeOp::Expert make_expert(const std::pair<std::shared_ptr<Weight>, std::shared_ptr<Weight>>& pair) {
-  return {pair.first, pair.second};
+  MoeOp::Expert expert;
+  expert.gate_up = pair.first;
+  expert.down = pair.second;
+  return expert;
+}
+
+// Row i of the table is of expert i.
+void put_rows(std::vector<MoeOp::Expert>& experts, Floats MoeOp::Expert::*field, const MaybeTable& table) {
+  if (!table) return;
+  REQUIRE(table->shape(0) == experts.size(), "biases of %zu experts, but there are %zu", table->shape(0),
+          experts.size());
+  const size_t columns = table->shape(1);
+  for (size_t i = 0; i < experts.size(); ++i)
+    (experts[i].*field).assign(table->data() + i * columns, table->data() + (i + 1) * columns);
 }
 
 void moe(Program& program, const Values& norm, float eps, std::shared_ptr<Weight> router,
          const std::vector<std::pair<std::shared_ptr<Weight>, std::shared_ptr<Weight>>>& experts, size_t top_k,
          const std::string& score, bool renormalise, float scale, const std::string& activation,
          const MaybeValues& choice_bias, const std::optional<std::pair<std::shared_ptr<Weight>, std::shared_ptr<Weight>>>& shared,
-         bool shared_gated, const MaybeValues& post_norm) {
+         bool shared_gated, const MaybeValues& post_norm, const MaybeValues& router_bias, const MaybeTable& gate_bias,
+         const MaybeTable& up_bias, const MaybeTable& down_bias, size_t groups, size_t top_groups, float least_sum,
+         float limit, float alpha) {
   REQUIRE(score == "softmax" || score == "sigmoid", "scores are '%.40s', but must be softmax or sigmoid", score.c_str());
   MoeOp op;
   op.norm = make_norm(norm, eps);
@@ -128,7 +145,16 @@ void moe(Program& program, const Values& norm, float eps, std::shared_ptr<Weight
   op.score = score == "softmax" ? MoeOp::kSoftmax : MoeOp::kSigmoid;
   op.renormalise = renormalise;
   op.scale = scale;
+  op.router_bias = to_vector(router_bias);
+  op.groups = groups;
+  op.top_groups = top_groups;
+  op.least_sum = least_sum;
+  op.limit = limit;
+  op.alpha = alpha;
   for (const auto& expert : experts) op.experts.push_back(make_expert(expert));
+  put_rows(op.experts, &MoeOp::Expert::gate_bias, gate_bias);
+  put_rows(op.experts, &MoeOp::Expert::up_bias, up_bias);
+  put_rows(op.experts, &MoeOp::Expert::down_bias, down_bias);
   if (shared) op.shared = make_expert(*shared);
   op.shared_gated = shared_gated;
   op.activation = make_activation(activation);
@@ -260,7 +286,7 @@ constexpr const char* kAttendHelp =
     "many values as all heads have, all at once; all with the same `eps`; `rope` is a table's number, which turns the\n"
     "first values of each head, `query_rope` that of queries if it is another one; `scale` multiplies q . k, and\n"
     "`softcap` c makes c tanh(score / c) of that; `window` is how many tokens a query sees, itself included, 0 for\n"
-    "all.";
+    "all. `sinks` [heads] are scores that take part in the softmax and have no values.";
 
 constexpr const char* kStepHelp =
     "Run `tokens` (n of them) through the program, and write the logits of rows `out_rows` (ascending).\n\n"
@@ -304,7 +330,7 @@ void bind_program(nb::module_& m) {
            "q_norm"_a.noconvert().none(), "k_norm"_a.noconvert().none(), "o"_a, "o_bias"_a.noconvert().none(),
            "post_norm"_a.noconvert().none(), "heads"_a, "kv_heads"_a, "head_dim"_a, "rope"_a, "scale"_a,
            "window"_a = 0, "norm_bias"_a.noconvert() = nb::none(), "query_rope"_a = nb::none(),
-           "norm_after_rope"_a = false, "softcap"_a = 0.0f, kAttendHelp)
+           "norm_after_rope"_a = false, "softcap"_a = 0.0f, "sinks"_a.noconvert() = nb::none(), kAttendHelp)
       .def("gated_mlp", &gated_mlp, "norm"_a.noconvert().none(), "eps"_a, "gate_up"_a, "activation"_a, "down"_a,
            "post_norm"_a.noconvert() = nb::none(), "norm_bias"_a.noconvert() = nb::none(),
            "gate_bias"_a.noconvert() = nb::none(), "up_bias"_a.noconvert() = nb::none(),
@@ -319,10 +345,16 @@ void bind_program(nb::module_& m) {
       .def("moe", &moe, "norm"_a.noconvert(), "eps"_a, "router"_a, "experts"_a, "top_k"_a, "score"_a, "renormalise"_a,
            "scale"_a, "activation"_a, "choice_bias"_a.noconvert() = nb::none(), "shared"_a = nb::none(),
            "shared_gated"_a = false, "post_norm"_a.noconvert() = nb::none(),
+           "router_bias"_a.noconvert() = nb::none(), "gate_bias"_a.noconvert() = nb::none(),
+           "up_bias"_a.noconvert() = nb::none(), "down_bias"_a.noconvert() = nb::none(), "groups"_a = 1,
+           "top_groups"_a = 1, "least_sum"_a = 0.0f, "limit"_a = 0.0f, "alpha"_a = 0.0f,
            "x += the sum over the `top_k` experts that a row's `router` chose, ascending, of weight * down(act(gate) *\n"
            "up), each a pair of gate_up (interleaved) and down; weights are the scores (`softmax` over all, `sigmoid`),\n"
            "renormalised to a sum of 1 or not, times `scale`. The shared expert takes every row, by the sigmoid of the\n"
-           "router's second part with `shared_gated`.")
+           "router's second part with `shared_gated`. `choice_bias` is added to scores where experts are chosen only;\n"
+           "with `groups` only experts of the `top_groups` groups are whose best two sum to the most. Weights are\n"
+           "divided by `least_sum` at least. Biases of experts are [experts, rows]. With `limit` an expert is\n"
+           "down(g * sigmoid(alpha * g) * (u + 1)), g = min(gate, limit), u = up within +-limit.")
       .def("head", &head, "norm"_a.noconvert(), "eps"_a, "weight"_a, "softcap"_a = 0.0f,
            "norm_bias"_a.noconvert() = nb::none(),
            "logits = weight * norm(x); with `softcap` c, c * tanh(logits / c).")

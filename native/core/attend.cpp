@@ -229,8 +229,18 @@ class Attention {
   void finish(const Tile& tile, size_t h) const {
     for (size_t row = tile.row; row < tile.row + tile.rows; ++row) {
       const Partial at = result(row, h);
+      if (!op_.sinks.empty()) add_sinks(at, h);
       step_.k.attend_finish(at.acc, at.l, shared_, op_.head_dim);
       if (takes_groups(*op_.o, width_)) produce(step_, *op_.o, row, h * width_, at.acc, width_);
+    }
+  }
+
+  // l += exp(sink - m): a score more, which has no value.
+  void add_sinks(const Partial& at, size_t h) const {
+    for (size_t i = 0; i < shared_; ++i) {
+      float weight = op_.sinks[h * shared_ + i] - at.m[i];
+      step_.k.exp(&weight, &weight, 1);
+      at.l[i] += weight;
     }
   }
 

@@ -86,11 +86,40 @@ class Mixture {
     return lane_.sync();
   }
 
-  // The scores of row m become its top_k experts with their weights. Of equal scores the lower expert is chosen; NaN is
-  // below all numbers, and stays NaN as a weight.
+  // What an expert is chosen by. NaN is below all numbers.
+  float worth(const float* score, size_t e) const {
+    const float value = op_.choice_bias.empty() ? score[e] : score[e] + op_.choice_bias[e];
+    return value == value ? value : -HUGE_VALF;
+  }
+
+  // Marks the top_groups groups whose best two experts sum to the most; of equal ones the lower.
+  void choose_groups(const float* score, bool* chosen) const {
+    float sums[MoeOp::kMostGroups];
+    const size_t size = count_ / op_.groups;
+    for (size_t g = 0; g < op_.groups; ++g) {
+      float best = -HUGE_VALF, second = -HUGE_VALF;
+      for (size_t e = g * size; e < (g + 1) * size; ++e) {
+        const float value = worth(score, e);
+        second = std::max(second, std::min(best, value));
+        best = std::max(best, value);
+      }
+      sums[g] = best + second;
+      chosen[g] = false;
+    }
+    for (size_t n = 0; n < op_.top_groups; ++n) {
+      size_t best = op_.groups;
+      for (size_t g = 0; g < op_.groups; ++g)
+        if (!chosen[g] && (best == op_.groups || sums[g] > sums[best])) best = g;
+      chosen[best] = true;
+    }
+  }
+
+  // The scores of row m become its top_k experts with their weights. Of equal scores the lower expert is chosen; NaN
+  // stays NaN as a weight.
   void choose(size_t m) {
     const Scratch& s = step_.s;
     float* score = s.router + m * s.router_ld;
+    if (!op_.router_bias.empty()) step_.k.add(score, score, op_.router_bias.data(), count_);
     if (op_.score == MoeOp::kSoftmax) {
       float largest = -HUGE_VALF, sum = 0;
       for (size_t e = 0; e < count_; ++e) largest = score[e] > largest ? score[e] : largest;
@@ -103,14 +132,13 @@ class Mixture {
     }
     size_t* expert = s.routes.expert + m * op_.top_k;
     float* weight = s.routes.weight + m * op_.top_k;
-    const auto worth = [&](size_t e) {
-      const float value = op_.choice_bias.empty() ? score[e] : score[e] + op_.choice_bias[e];
-      return value == value ? value : -HUGE_VALF;
-    };
+    bool in_group[MoeOp::kMostGroups] = {true};
+    if (op_.groups > 1) choose_groups(score, in_group);
     size_t chosen = 0;
     for (size_t e = 0; e < count_; ++e) {  // the chosen so far, best first
+      if (!in_group[e / (count_ / op_.groups)]) continue;
       size_t at = chosen;
-      while (at > 0 && worth(expert[at - 1]) < worth(e)) --at;
+      while (at > 0 && worth(score, expert[at - 1]) < worth(score, e)) --at;
       if (at >= op_.top_k) continue;
       chosen = std::min(chosen + 1, op_.top_k);
       for (size_t i = chosen - 1; i > at; --i) expert[i] = expert[i - 1];
@@ -118,6 +146,7 @@ class Mixture {
     }
     float sum = 0;
     for (size_t i = 0; i < op_.top_k; ++i) sum += score[expert[i]];
+    sum = sum < op_.least_sum ? op_.least_sum : sum;
     for (size_t i = 0; i < op_.top_k; ++i) {
       const float value = score[expert[i]];
       weight[i] = (op_.renormalise ? value / sum : value) * op_.scale;
@@ -176,12 +205,36 @@ class Mixture {
       run_panel(step_, lane_, *expert.gate_up, (2 * column + j) / kPanelRows, operand, rows, out + j, s.panel_ld);
     for (size_t m = 0; m < rows; ++m, out += s.panel_ld) {
       float values[kWidestGroup];
-      for (size_t j = 0; j < n; j += kPanelRows)
-        step_.k.gated(values + j, out + 2 * j, out + 2 * j + kPanelRows, kPanelRows, op_.activation);
+      for (size_t j = 0; j < n; j += kPanelRows) {
+        float *gate = out + 2 * j, *up = gate + kPanelRows;
+        if (!expert.gate_bias.empty()) {
+          step_.k.add(gate, gate, expert.gate_bias.data() + column + j, kPanelRows);
+          step_.k.add(up, up, expert.up_bias.data() + column + j, kPanelRows);
+        }
+        if (op_.limit > 0)
+          clamped(values + j, gate, up);
+        else
+          step_.k.gated(values + j, gate, up, kPanelRows, op_.activation);
+      }
       if (quantized_)
         quantize_columns(step_, expert.down->shape, s.expert_rows, first + m, column, values, n);
       else
         std::copy_n(values, n, s.expert_hidden + (first + m) * s.hidden_ld + column);
+    }
+  }
+
+  // out = g * sigmoid(alpha * g) * (u + 1) of the clamped gates and ups of one panel; NaN stays NaN.
+  void clamped(float* out, const float* gate, const float* up) const {
+    const float limit = op_.limit;
+    float g[kPanelRows], e[kPanelRows];
+    for (size_t i = 0; i < kPanelRows; ++i) {
+      g[i] = gate[i] > limit ? limit : gate[i];
+      e[i] = -(op_.alpha * g[i]);
+    }
+    step_.k.exp(e, e, kPanelRows);
+    for (size_t i = 0; i < kPanelRows; ++i) {
+      const float u = up[i] > limit ? limit : up[i] < -limit ? -limit : up[i];
+      out[i] = g[i] / (1.0f + e[i]) * (u + 1.0f);
     }
   }
 
@@ -205,8 +258,12 @@ class Mixture {
       const size_t rows = s.routes.first[expert + 1] - first;
       Operand operand = hidden_rows(first);
       run_panel(step_, lane_, *op_.experts[expert].down, p, operand, rows, part, kPanelRows);
-      for (size_t m = 0; m < rows; ++m)
-        add(sums + s.routes.row[first + m] * kPanelRows, part + m * kPanelRows, s.routes.row_weight[first + m]);
+      const Floats& bias = op_.experts[expert].down_bias;
+      for (size_t m = 0; m < rows; ++m) {
+        float* one = part + m * kPanelRows;
+        if (!bias.empty()) step_.k.add(one, one, bias.data() + column, kPanelRows);
+        add(sums + s.routes.row[first + m] * kPanelRows, one, s.routes.row_weight[first + m]);
+      }
     }
     if (op_.shared.down != nullptr) {
       Operand operand = hidden_rows(pairs());

@@ -143,6 +143,7 @@ void Program::attend(AttendOp op) {
   }
   check_optional(op.o_bias, hidden_, "the bias of o");
   check_optional(op.post_norm, hidden_, "the norm after attention");
+  check_optional(op.sinks, op.heads, "sinks");
   REQUIRE(op.softcap >= 0 && std::isfinite(op.softcap), "softcap is %g", static_cast<double>(op.softcap));
   op.layer = layers_.size();
   op.group = static_cast<size_t>(std::find(windows_.begin(), windows_.end(), op.window) - windows_.begin());
@@ -214,10 +215,17 @@ void Program::moe(MoeOp op) {
               what);
     }
   };
-  for (const MoeOp::Expert& expert : op.experts) {
+  for (MoeOp::Expert& expert : op.experts) {
     check(expert, "an expert");
     REQUIRE(expert.down->shape.cols == op.experts[0].down->shape.cols, "experts of %zu and %zu columns",
             op.experts[0].down->shape.cols, expert.down->shape.cols);
+    REQUIRE(expert.gate_bias.empty() == expert.up_bias.empty() && expert.up_bias.empty() == expert.down_bias.empty(),
+            "an expert with some of its biases");
+    for (Floats* bias : {&expert.gate_bias, &expert.up_bias, &expert.down_bias}) {
+      if (bias->empty()) continue;
+      check_length(*bias, bias == &expert.down_bias ? hidden_ : expert.down->shape.cols, "the bias of an expert");
+      bias->resize(round_up(bias->size(), kPanelRows));
+    }
   }
   if (op.shared.down != nullptr) check(op.shared, "the shared expert");
   check_weight(op.router, count + op.shared_gated, hidden_, "the router");
@@ -225,7 +233,17 @@ void Program::moe(MoeOp op) {
           count);
   REQUIRE(!op.shared_gated || op.shared.down != nullptr, "a gate of a shared expert that is missing");
   check_length(op.norm.weight, hidden_, "the norm before the experts");
+  check_optional(op.router_bias, count, "the bias of the router");
   check_optional(op.choice_bias, count, "the bias of the choice");
+  REQUIRE(op.groups > 0 && op.groups <= MoeOp::kMostGroups && count % op.groups == 0,
+          "%zu experts in %zu groups, of which there are up to %zu", count, op.groups, MoeOp::kMostGroups);
+  REQUIRE(op.groups == 1 || count / op.groups >= 2, "groups of one expert");
+  REQUIRE(op.top_groups > 0 && op.top_groups <= op.groups && op.top_k <= op.top_groups * (count / op.groups),
+          "%zu experts out of %zu of %zu groups", op.top_k, op.top_groups, op.groups);
+  REQUIRE(op.least_sum >= 0 && std::isfinite(op.least_sum), "the least sum of weights is %g",
+          static_cast<double>(op.least_sum));
+  REQUIRE(op.limit >= 0 && std::isfinite(op.limit) && std::isfinite(op.alpha), "a limit of %g and an alpha of %g",
+          static_cast<double>(op.limit), static_cast<double>(op.alpha));
   check_optional(op.post_norm, hidden_, "the norm after the experts");
   REQUIRE(std::isfinite(op.scale), "the experts' scale is %g", static_cast<double>(op.scale));
   ops_.emplace_back(std::move(op));

@@ -63,6 +63,7 @@ struct AttendOp {
   bool norm_after_rope = false;
   WeightRef o;
   Floats o_bias, post_norm;
+  Floats sinks;  // of each head a score that takes part in the softmax and has no value; or empty
   size_t heads = 0, kv_heads = 0, head_dim = 0;
   size_t rope = 0, query_rope = 0;  // tables for keys and for queries, of the first values of a head
   float scale = 0;
@@ -106,19 +107,27 @@ struct ShortConvOp {
 struct MoeOp {
   struct Expert {
     WeightRef gate_up, down;
+    Floats gate_bias, up_bias, down_bias;  // all or none; padded to whole panels
   };
   enum Score { kSoftmax, kSigmoid };
+  static constexpr size_t kMostGroups = 64;
   Norm norm;
   WeightRef router;    // rows: the experts; a second part of one row is the gate of the shared expert
+  Floats router_bias;  // added to what the router gives
   Floats choice_bias;  // added to the scores where experts are chosen, not where they are weighed
+  // Experts in a row are a group. Only those of the `top_groups` groups are chosen whose best two sum to the most.
+  size_t groups = 1, top_groups = 1;
   size_t top_k = 0;
   Score score = kSoftmax;
   bool renormalise = false;  // weights of a row sum to 1
+  float least_sum = 0;       // what they are divided by at least
   float scale = 1;           // of the weights
   std::vector<Expert> experts;
   Expert shared;
   bool shared_gated = false;  // by the sigmoid of its gate
   Activation activation = kSilu;
+  float limit = 0;  // above 0, instead of that: g * sigmoid(alpha * g) * (u + 1), g = min(gate, limit), u = up clamped
+  float alpha = 0;
   Floats post_norm;
 };
 

@@ -17,6 +17,7 @@ Model::Model(std::shared_ptr<const Session> session, const Program& program, siz
     ropes.push_back(memory_.back().as<float>());
   }
   const Cases put_op{[&](const AttendOp& op) {
+                       if (!op.sinks.empty()) refuse("a card has no kernels for attention sinks");
                        OpOnCard on;
                        on.first = put(op.qkv);
                        on.second = put(op.o);

@@ -76,10 +76,25 @@ def run_transformers(path: Path, prompt: list[int], steps: int) -> tuple[list[in
         )
         leads = list[float]()
         for module in model.modules():
-            if type(module).__name__.endswith("TopKRouter"):
-                module.register_forward_hook(lambda _, __, found, k=module.top_k: leads.append(_lead(found[0], k)))
+            if type(module).__name__.lower().endswith("topkrouter"):
+                module.register_forward_hook(lambda router, __, found: leads.append(_router_lead(router, found[0])))
         logits = model(out).logits[0]
     return out[0].tolist(), logits.numpy(), min(leads, default=np.inf)
+
+
+def _router_lead(router: Any, logits: Any) -> float:
+    """The least lead of what the router chooses by, groups of experts included."""
+    worth = logits
+    if hasattr(router, "moe_statics"):
+        worth = router.moe_statics(logits.softmax(dim=-1))
+    elif hasattr(router, "e_score_correction_bias"):
+        worth = logits.sigmoid() + router.e_score_correction_bias
+    if getattr(router, "num_group", 1) == 1:
+        return _lead(worth, router.top_k)
+    grouped = worth.view(len(worth), router.num_group, -1)
+    best = grouped.topk(2, dim=-1).values.sum(dim=-1)
+    kept = best.topk(router.topk_group, dim=-1).indices[..., None].expand(-1, -1, grouped.shape[-1])
+    return min(_lead(best, router.topk_group), _lead(grouped.gather(1, kept).flatten(1), router.top_k))
 
 
 def _lead(scores: Any, chosen: int) -> float:

@@ -1,7 +1,7 @@
 """The decoder layer that Llama and its descendants share, with the names their checkpoints give its tensors."""
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
 from localinfer.graph.ops import Attend, Embed, Expert, GatedMLP, Graph, Head, LayerOp, Linear, Mixture, Norm
@@ -31,8 +31,28 @@ class Style:
     beside: bool = False
     """Attention and MLP read the same residual stream."""
     final_norm: str = "model.norm"
+    sinks: bool = False
+    """Heads have attention sinks."""
+    mixture: "MixtureStyle" = field(default_factory=lambda: QWEN_MIXTURE)
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MixtureStyle:
+    """What the tensors of a mixture are called."""
+
+    block: str = "mlp"
+    router: str = "gate"
+    expert: tuple[str, str, str] = ("gate_proj", "up_proj", "down_proj")
+    shared: str = "shared_expert"
+    shared_gate: str = "shared_expert_gate"
+    """Empty: the shared expert has no gate."""
+    choice_bias: str = ""
+    """Empty: there is none."""
+    choice_bias_is_row: bool = False
+    """It is a matrix of one row."""
+
+
+QWEN_MIXTURE = MixtureStyle()
 LLAMA = Style()
 
 
@@ -62,6 +82,7 @@ def attend(spec: ModelSpec, layer: int, style: Style = LLAMA) -> Attend:
         norm_after_rope=style.qk_norm == "after rope",
         softcap=spec.attention_softcap,
         window=spec.windows[layer],
+        sinks=f"{at}.self_attn.sinks" if style.sinks else "",
     )
 
 
@@ -79,39 +100,38 @@ def gated_mlp(spec: ModelSpec, layer: int, style: Style = LLAMA) -> GatedMLP:
     )
 
 
-def mixture(
-    spec: ModelSpec,
-    layer: int,
-    *,
-    block: str = "mlp",
-    names: tuple[str, str, str] = ("gate_proj", "up_proj", "down_proj"),
-) -> Mixture:
-    """The feed-forward half of one layer as a mixture; `names` are those of an expert's matrices."""
-    of = spec.mixture
+def mixture(spec: ModelSpec, layer: int, style: Style = LLAMA) -> Mixture:
+    """The feed-forward half of one layer as a mixture."""
+    of, called = spec.mixture, style.mixture
     assert of is not None
-    at, hidden = f"model.layers.{layer}.{block}", spec.hidden_size
+    at, hidden = f"model.layers.{layer}.{called.block}", spec.hidden_size
 
-    def expert(name: str, inner: int) -> Expert:
-        gate, up, down = (f"{name}.{part}" for part in names)
-        return Expert(Linear(gate, inner, hidden), Linear(up, inner, hidden), Linear(down, hidden, inner))
+    def expert(name: str, inner: int, bias: bool) -> Expert:
+        gate, up, down = (f"{name}.{part}" for part in called.expert)
+        rows = Linear(gate, inner, hidden, bias), Linear(up, inner, hidden, bias)
+        return Expert(*rows, Linear(down, hidden, inner, bias))
 
-    shared = of.shared_inner > 0
+    shape = (1, of.experts) if called.choice_bias_is_row else (of.experts,)
+    norm = _norm(spec, style, f"model.layers.{layer}", style.mlp_norm)
+    assert norm is not None
     return Mixture(
-        norm=Norm(f"model.layers.{layer}.post_attention_layernorm", hidden, spec.norm_eps),
-        router=Linear(f"{at}.gate", of.experts, hidden),
-        experts=tuple(expert(f"{at}.experts.{number}", of.inner) for number in range(of.experts)),
+        norm=norm,
+        router=Linear(f"{at}.{called.router}", of.experts, hidden, of.bias),
+        experts=tuple(expert(f"{at}.experts.{number}", of.inner, of.bias) for number in range(of.experts)),
         chosen=of.chosen,
-        renormalise=of.renormalise,
+        routing=of.routing,
+        choice_bias=(f"{at}.{called.choice_bias}", shape) if called.choice_bias else None,
         activation=spec.activation,
-        shared=expert(f"{at}.shared_expert", of.shared_inner) if shared else None,
-        shared_gate=Linear(f"{at}.shared_expert_gate", 1, hidden) if shared else None,
+        clamp=of.clamp,
+        shared=expert(f"{at}.{called.shared}", of.shared_inner, False) if of.shared_inner else None,
+        shared_gate=Linear(f"{at}.{called.shared_gate}", 1, hidden) if of.shared_inner and called.shared_gate else None,
     )
 
 
-def feed_forward(spec: ModelSpec, layer: int) -> GatedMLP | Mixture:
-    """A mixture in the layers that have one, else one half for all rows, in Qwen's names."""
+def feed_forward(spec: ModelSpec, layer: int, style: Style = LLAMA) -> GatedMLP | Mixture:
+    """A mixture in the layers that have one, else one half for all rows."""
     has_experts = spec.mixture is not None and spec.mixture.layers[layer]
-    return mixture(spec, layer) if has_experts else gated_mlp(spec, layer)
+    return mixture(spec, layer, style) if has_experts else gated_mlp(spec, layer, style)
 
 
 def decoder(spec: ModelSpec, style: Style = LLAMA, layers: Iterable[tuple[LayerOp, ...]] | None = None) -> Graph:
@@ -122,7 +142,7 @@ def decoder(spec: ModelSpec, style: Style = LLAMA, layers: Iterable[tuple[LayerO
     epsilon of its norms by r². A norm gives the same of both.
     """
     if layers is None:
-        layers = ((attend(spec, i, style), gated_mlp(spec, i, style)) for i in range(spec.layers))
+        layers = ((attend(spec, i, style), feed_forward(spec, i, style)) for i in range(spec.layers))
     table = Linear("model.embed_tokens", spec.vocab_size, spec.hidden_size)
     head = table if spec.tied else Linear("lm_head", spec.vocab_size, spec.hidden_size)
     final = _stream_norm(spec, style, style.final_norm)

@@ -3,18 +3,32 @@
 from collections.abc import Mapping
 from typing import Any
 
-from localinfer.graph.families.layers import attend, decoder, mixture
+from localinfer.graph.families.layers import MixtureStyle, Style, decoder
 from localinfer.graph.ops import Graph
 from localinfer.graph.rope import read_rope
 from localinfer.graph.spec import (
     MOST_CONTEXT,
     ModelSpec,
+    Routing,
     read_activation,
     read_config,
     read_mixture,
     read_sizes,
     read_tied,
 )
+from localinfer.graph.stacked import Stack
+
+STYLE = Style(mixture=MixtureStyle(block="block_sparse_moe", expert=("w1", "w3", "w2")))
+STACKED = {
+    "experts.gate_up_proj": Stack(("w1.weight", "w3.weight")),
+    "experts.down_proj": Stack(("w2.weight",)),
+}
+"""Tensors of all experts of a layer."""
+
+
+def tensor_name(stored: str) -> str:
+    """The graph's name of a stored tensor; since its version 5 transformers calls the block `mlp`."""
+    return stored.replace(".mlp.", ".block_sparse_moe.")
 
 
 def spec(values: Mapping[str, Any]) -> ModelSpec:
@@ -35,13 +49,11 @@ def spec(values: Mapping[str, Any]) -> ModelSpec:
             "num_experts" if "num_experts" in values else "num_local_experts",
             "intermediate_size",
             layers=(True,) * sizes["layers"],
-            renormalise=True,
+            routing=Routing(renormalise=True),
         ),
     )
 
 
 def graph(spec: ModelSpec) -> Graph:
     """x += attention(norm(x)); x += mixture(norm(x)); a layer."""
-    names = ("w1", "w3", "w2")
-    halves = (mixture(spec, layer, block="block_sparse_moe", names=names) for layer in range(spec.layers))
-    return decoder(spec, layers=((attend(spec, layer), half) for layer, half in enumerate(halves)))
+    return decoder(spec, STYLE)

@@ -3,11 +3,12 @@
 from collections.abc import Mapping
 from typing import Any
 
-from localinfer.graph.families.layers import attend, decoder, feed_forward
+from localinfer.graph.families.layers import decoder
 from localinfer.graph.ops import Graph
 from localinfer.graph.rope import read_rope
 from localinfer.graph.spec import (
     ModelSpec,
+    Routing,
     read_activation,
     read_config,
     read_mixture,
@@ -39,7 +40,7 @@ def spec(values: Mapping[str, Any]) -> ModelSpec:
             "num_experts",
             "moe_intermediate_size",
             layers=read_sparse_layers(config, sizes["layers"]),
-            renormalise=config.flag("norm_topk_prob"),
+            routing=Routing(renormalise=config.flag("norm_topk_prob")),
             shared_inner=config.integer("shared_expert_intermediate_size", 1, 1 << 20),
         ),
     )
@@ -47,4 +48,4 @@ def spec(values: Mapping[str, Any]) -> ModelSpec:
 
 def graph(spec: ModelSpec) -> Graph:
     """x += attention(norm(x)); x += mixture(norm(x)); a layer."""
-    return decoder(spec, layers=((attend(spec, i), feed_forward(spec, i)) for i in range(spec.layers)))
+    return decoder(spec)

@@ -3,12 +3,13 @@
 from collections.abc import Mapping
 from typing import Any
 
-from localinfer.graph.families.layers import Style, attend, decoder, feed_forward
+from localinfer.graph.families.layers import Style, decoder
 from localinfer.graph.ops import Graph
 from localinfer.graph.rope import read_rope
 from localinfer.graph.spec import (
     MOST_CONTEXT,
     ModelSpec,
+    Routing,
     read_activation,
     read_config,
     read_mixture,
@@ -40,13 +41,11 @@ def spec(values: Mapping[str, Any]) -> ModelSpec:
             "num_local_experts" if "num_local_experts" in values else "num_experts",
             "moe_intermediate_size",
             layers=read_sparse_layers(config, sizes["layers"]),
-            renormalise=config.flag("norm_topk_prob"),
+            routing=Routing(renormalise=config.flag("norm_topk_prob")),
         ),
     )
 
 
 def graph(spec: ModelSpec) -> Graph:
     """x += attention(norm(x)) with normed queries and keys; x += mixture(norm(x)); a layer."""
-    style = Style(qk_norm="head")
-    layers = ((attend(spec, layer, style), feed_forward(spec, layer)) for layer in range(spec.layers))
-    return decoder(spec, style, layers)
+    return decoder(spec, Style(qk_norm="head"))
