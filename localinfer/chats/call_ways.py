@@ -33,6 +33,8 @@ class Way:
     """Takes what stands between the marks. Raises one of `BROKEN`."""
     marks: tuple[str, ...] = ()
     """Further strings that may be special tokens and mean something within a call."""
+    told_by: str = ""
+    """What shows that a model writes so, where the opening mark is not what it writes itself."""
     bare: bool = False
     """Whether an answer that begins with a brace is a call, too."""
 
@@ -41,7 +43,8 @@ def way_of(template: str | None, specials: Iterable[str]) -> Way | None:
     """How a model with this template and these special tokens writes calls; None where that is not known."""
     known = set(specials)
     for way in WAYS:
-        if way.opening in known or way.opening in (template or ""):
+        mark = way.told_by or way.opening
+        if mark in known or mark in (template or ""):
             return way
     return None
 
@@ -216,6 +219,7 @@ def _object(value: Any) -> dict[str, Any]:
 
 
 WAYS = (
+    Way("harmony", "<tool_call>", "</tool_call>", _hermes, told_by="<|channel|>"),
     Way("lfm2", "<|tool_call_start|>", "<|tool_call_end|>", _python),
     Way("gemma4", "<|tool_call>", "<tool_call|>", _gemma('<|"|>'), marks=('<|"|>',)),
     Way("functiongemma", "<start_function_call>", "<end_function_call>", _gemma("<escape>"), marks=("<escape>",)),

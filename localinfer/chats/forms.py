@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 
 from localinfer.chats.thinking import CLOSING, OPENING
 from localinfer.errors import NotSupported
+from localinfer.formats.channels import CHANNEL, MESSAGE
 
 if TYPE_CHECKING:
     from localinfer.engine.grammar import Constraint, Grammar, Marks
@@ -21,14 +22,26 @@ def constraint_of(grammar: "Grammar", engine: "Engine", prompt: Sequence[int], *
 
 def thinks(engine: "Engine", prompt: Sequence[int]) -> bool | None:
     """Whether the answer to this prompt begins inside its reasoning; None for a model that does not mark reasoning."""
+    if speaks_in_channels(engine):
+        return False
     if CLOSING not in (engine.chat_template or ""):
         return None
     return engine.tokenizer.decode(prompt[-16:], specials=True).rstrip().endswith(OPENING)
 
 
+def speaks_in_channels(engine: "Engine") -> bool:
+    """Whether answers are messages in channels (harmony)."""
+    return CHANNEL in engine.tokenizer.special_strings and MESSAGE in engine.tokenizer.special_strings
+
+
 def _marks(engine: "Engine", prompt: Sequence[int]) -> "Marks | None":
     from localinfer.engine.grammar import Marks
 
+    if speaks_in_channels(engine):
+        raise NotSupported(
+            "a form of the answer is not possible with a model that answers in channels",
+            hint="leave the form out, or use another model",
+        )
     begun = thinks(engine, prompt)
     if begun is None:
         return None

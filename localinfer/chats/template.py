@@ -16,7 +16,9 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Literal, cast
 
 from localinfer.chats import sandbox
+from localinfer.chats.thinking import Thinking
 from localinfer.errors import LocalInferError, NotSupported, UsageError
+from localinfer.formats.channels import CHANNEL
 
 if TYPE_CHECKING:
     from localinfer.formats.tokenizer import Tokenizer
@@ -115,6 +117,8 @@ def render(
     if not template:
         raise NotSupported("this model has no chat template", hint="send plain text with `--raw`")
     turns = [_as_templates_read(one.fields if isinstance(one, Message) else one) for one in messages]
+    if CHANNEL in template:
+        turns = [_without_reasoning(turn) for turn in turns]
     if any(isinstance(turn.get("content"), list) for turn in turns) and not reads_parts(template):
         turns = [_joined(turn) for turn in turns]
     given = {**(variables or {}), "messages": turns, "tools": tools, "documents": documents}
@@ -172,6 +176,17 @@ def _as_templates_read(message: Mapping[str, Any]) -> dict[str, Any]:
     if reasoning is not None:
         turn = {"thinking": reasoning, **turn, "reasoning_content": reasoning}
     return turn
+
+
+def _without_reasoning(turn: dict[str, Any]) -> dict[str, Any]:
+    """An answer with its reasoning in a field of its own, for templates that know no marks of it."""
+    content = turn.get("content")
+    if turn.get("role") != "assistant" or not isinstance(content, str):
+        return turn
+    thinking = Thinking()
+    parts = (thinking.push(content), thinking.finish())
+    reasoning, rest = ("".join(part) for part in zip(*parts, strict=True))
+    return {"thinking": reasoning, **turn, "content": rest} if reasoning else turn
 
 
 def _joined(turn: dict[str, Any]) -> dict[str, Any]:

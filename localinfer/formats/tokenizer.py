@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from localinfer.errors import Corrupt, NotSupported, UsageError
+from localinfer.formats.channels import Channels, marks_of
 from localinfer.formats.chat_templates import DEFAULT, WITH_TOOLS, read_templates
 from localinfer.formats.json_files import shown
 from localinfer.formats.token_bytes import StreamDecoder, TokenBytes
@@ -56,6 +57,7 @@ class Tokenizer:
         self._ids = {token.content: token.id for token in file.added}
         self._added = {token.content: token for token in file.added if not file.is_text(token)}
         self._finder = _Finder(self._added)
+        self._channels = marks_of(self._ids.get)
         self._first = _load(path, plain_document(file, first=True))
         self._later = self._first
         if '"first"' in json.dumps(file.document.get("pre_tokenizer")):
@@ -113,13 +115,14 @@ class Tokenizer:
 
     def decode(self, ids: Iterable[int], *, specials: bool = False) -> str:
         """The text of `ids`; special tokens are left out unless `specials`, broken UTF-8 becomes U+FFFD."""
-        decoder = self.stream(specials=specials)
+        decoder = StreamDecoder(self._table, specials=specials)
         return decoder.push_all(ids) + decoder.finish()
 
-    def stream(self, *, specials: bool = False, continues: bool = False) -> StreamDecoder:
+    def stream(self, *, specials: bool = False, continues: bool = False) -> StreamDecoder | Channels:
         """A decoder for tokens that come one by one. `continues`: the text goes on after a prompt, so a space that
-        SentencePiece puts before a first word is kept."""
-        return StreamDecoder(self._table, specials=specials, continues=continues)
+        SentencePiece puts before a first word is kept, and channels of an answer are read (`formats/channels.py`)."""
+        plain = StreamDecoder(self._table, specials=specials, continues=continues)
+        return Channels(plain, self._channels) if continues and self._channels and not specials else plain
 
     def token_bytes(self, token: int, *, specials: bool = False) -> bytes:
         """What a token adds to a text; nothing for a special one, unless `specials`, and for an id nobody defined."""
