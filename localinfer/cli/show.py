@@ -1,12 +1,15 @@
 """`show`: all about one model."""
 
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from localinfer.cli import options as o
-from localinfer.errors import NotFound, size
+from localinfer.errors import LocalInferError, NotFound, size
 from localinfer.text import one_line
+
+if TYPE_CHECKING:
+    from localinfer.hub.model import LocalModel
 
 Ref = Annotated[str, typer.Argument(metavar="REF", help="A model of `localinfer list`, an alias, a directory or file.")]
 
@@ -28,7 +31,7 @@ def show(ref: Ref, *, template: o.Template, revision: o.Revision, json: o.Json) 
             raise NotFound(f"`{model.ref}` has no chat template", hint="use `run --raw` with it")
         write(about["template"].rstrip("\n") + "\n")
         return
-    row: dict[str, Any] = {**as_row(model), **about}
+    row: dict[str, Any] = {**as_row(model), **about, **_experts(model)}
     if json:
         show_json(row)
         return
@@ -37,6 +40,28 @@ def show(ref: Ref, *, template: o.Template, revision: o.Revision, json: o.Json) 
     for key, value in row.items():
         if value not in (None, [], ""):
             line(f"{key.replace('_', ' '):<18}{_words(value)}")
+
+
+def _experts(model: "LocalModel") -> dict[str, Any]:
+    """Of a mixture of experts, how many numbers it holds, and how many of them one token is multiplied by."""
+    from localinfer.formats.json_files import read_object
+    from localinfer.formats.layout import CONFIG
+    from localinfer.graph.registry import read_graph
+
+    if model.kind == "gguf":
+        return {}
+    try:
+        graph = read_graph(read_object(model.path / CONFIG))
+    except LocalInferError:
+        return {}  # `problem` has it, or the native engine does not know the family
+    if graph.spec.mixture is None:
+        return {}
+    total = graph.parameters()
+    return {
+        "parameters": total,
+        "active_parameters": graph.active_parameters(),
+        "bits_per_weight": round(model.size_bytes * 8 / total, 2),
+    }
 
 
 def _words(value: Any) -> str:

@@ -10,6 +10,7 @@ import pytest
 
 from tests.cli.conftest import Cli
 from tests.hub.fake_hub import FakeHub, fake_hub
+from tests.tiny import make_checkpoint
 
 ROW = {"ref", "name", "variant", "kind", "source", "revision", "size_bytes", "path", "modified"}
 
@@ -92,6 +93,16 @@ def test_show(cli: Cli, mine: str) -> None:
     assert "architecture      llama\n" in text
     assert "template          yes (`--template` prints it)\n" in text
     assert cli("show", mine, "--template").out == about["template"].rstrip("\n") + "\n"
+
+
+def test_show_of_a_mixture(cli: Cli, tmp_path: Path) -> None:
+    """Three of eight experts of two layers, attention and the head; the embedding is looked up."""
+    path = make_checkpoint(tmp_path / "m", "olmoe")
+    about = json.loads(cli("show", str(path), "--json").out)
+    layer = 2 * 64 * 64 + 2 * 32 * 64 + 8 * 64
+    assert about["active_parameters"] == 2 * (layer + 3 * 3 * 64 * 128) + 320 * 64
+    assert about["parameters"] == 2 * (layer + 8 * 3 * 64 * 128 + 64 + 32 + 2 * 64) + 2 * 320 * 64 + 64
+    assert "active parameters 167936\n" in cli("show", str(path)).out
 
 
 def test_show_without_a_template(cli: Cli, mine: str, tiny: Path, tmp_path: Path) -> None:
