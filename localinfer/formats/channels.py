@@ -7,7 +7,7 @@ An answer is messages: `<|channel|>`, a header such as `analysis`, `final` or `c
 
 import json
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Literal, Protocol
 
 START, CHANNEL, MESSAGE, END, CALL = "<|start|>", "<|channel|>", "<|message|>", "<|end|>", "<|call|>"
@@ -56,6 +56,10 @@ class Channels:
         header = "" if self._at == "body" else self._header
         self._at, self._header = "header", f"{header} " if mark == CHANNEL else ""
         return begun
+
+    def push_all(self, tokens: Iterable[int]) -> str:
+        """The text that all `tokens` make sure."""
+        return "".join(map(self.push, tokens))
 
     def finish(self) -> str:
         """What was held back; a call that is open ends."""

@@ -1,5 +1,6 @@
 """How config.json says the weights were quantized: compressed-tensors, GPTQ, AWQ, or floats of eight or four bits."""
 
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Literal
 
@@ -52,7 +53,7 @@ def read_scheme(said: Said | None) -> Scheme:
         return Scheme()
     file, values = said
     settings = Fields(values, "quantization_config." if file == "config.json" else "", file=file)
-    known = {
+    known: Mapping[str, Callable[[Fields], Scheme]] = {
         "compressed-tensors": _compressed,
         "gptq": _gptq,
         "awq": _awq,

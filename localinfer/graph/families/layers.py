@@ -1,11 +1,27 @@
 """The decoder layer that Llama and its descendants share, with the names their checkpoints give its tensors."""
 
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Literal
 
 from localinfer.graph.ops import Attend, Embed, Expert, GatedMLP, Graph, Head, LayerOp, Linear, Mixture, Norm
 from localinfer.graph.spec import ModelSpec
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MixtureStyle:
+    """What the tensors of a mixture are called."""
+
+    block: str = "mlp"
+    router: str = "gate"
+    expert: tuple[str, str, str] = ("gate_proj", "up_proj", "down_proj")
+    shared: str = "shared_expert"
+    shared_gate: str = "shared_expert_gate"
+    """Empty: the shared expert has no gate."""
+    choice_bias: str = ""
+    """Empty: there is none."""
+    choice_bias_is_row: bool = False
+    """It is a matrix of one row."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -33,26 +49,9 @@ class Style:
     final_norm: str = "model.norm"
     sinks: bool = False
     """Heads have attention sinks."""
-    mixture: "MixtureStyle" = field(default_factory=lambda: QWEN_MIXTURE)
+    mixture: MixtureStyle = MixtureStyle()
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class MixtureStyle:
-    """What the tensors of a mixture are called."""
-
-    block: str = "mlp"
-    router: str = "gate"
-    expert: tuple[str, str, str] = ("gate_proj", "up_proj", "down_proj")
-    shared: str = "shared_expert"
-    shared_gate: str = "shared_expert_gate"
-    """Empty: the shared expert has no gate."""
-    choice_bias: str = ""
-    """Empty: there is none."""
-    choice_bias_is_row: bool = False
-    """It is a matrix of one row."""
-
-
-QWEN_MIXTURE = MixtureStyle()
 LLAMA = Style()
 
 
