@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from localinfer.cli import options as o
-from localinfer.errors import LocalInferError, NotFound, size
+from localinfer.errors import NotFound, size
 from localinfer.text import one_line
 
 if TYPE_CHECKING:
@@ -44,24 +44,13 @@ def show(ref: Ref, *, template: o.Template, revision: o.Revision, json: o.Json) 
 
 def _experts(model: "LocalModel") -> dict[str, Any]:
     """Of a mixture of experts, how many numbers it holds, and how many of them one token is multiplied by."""
-    from localinfer.formats.json_files import read_object
-    from localinfer.formats.layout import CONFIG
-    from localinfer.graph.registry import read_graph
+    from localinfer.cost.experts import experts_of
 
-    if model.kind == "gguf":
+    found = None if model.kind == "gguf" else experts_of(model.path)
+    if found is None:
         return {}
-    try:
-        graph = read_graph(read_object(model.path / CONFIG))
-    except LocalInferError:
-        return {}  # `problem` has it, or the native engine does not know the family
-    if graph.spec.mixture is None:
-        return {}
-    total = graph.parameters()
-    return {
-        "parameters": total,
-        "active_parameters": graph.active_parameters(),
-        "bits_per_weight": round(model.size_bytes * 8 / total, 2),
-    }
+    bits = round(model.size_bytes * 8 / found[0], 2)
+    return {"parameters": found[0], "active_parameters": found[1], "bits_per_weight": bits}
 
 
 def _words(value: Any) -> str:
