@@ -1,4 +1,5 @@
-// The program: every argument is checked here or in the core before the GIL is let go.
+// The program: every argument is checked here or in the core before the GIL is let go. Long because every operation's
+// arguments and their documentation stand side by side.
 #include <nanobind/stl/pair.h>
 #include <nanobind/stl/shared_ptr.h>
 #include <nanobind/stl/string.h>
