@@ -12,6 +12,7 @@ from typing import Any
 from localinfer.chats import sandbox
 from localinfer.chats.thinking import CLOSING
 from localinfer.errors import LocalInferError, NotSupported
+from localinfer.formats.channels import CHANNEL
 
 _SWITCHES: tuple[tuple[str, Any, Any], ...] = (
     ("enable_thinking", True, False),
@@ -54,7 +55,7 @@ def thinking_variables(template: str | None, think: bool | None) -> Mapping[str,
     if (switch := switch_of(template)) is not None:
         name, on, off = switch
         return {name: on if think else off}
-    if think == (CLOSING in template):
+    if think == (CLOSING in template or CHANNEL in template):
         return {}  # it does so without being told
     what = "always thinks" if not think else "does not think"
     raise NotSupported(

@@ -10,6 +10,8 @@ from localinfer.chats.calls import Calls
 from localinfer.chats.saying import Said, Saying
 from localinfer.chats.template import Message, render
 from localinfer.chats.thinking import Thinking
+from localinfer.chats.thinking_switch import thinking_variables
+from localinfer.errors import NotSupported
 from localinfer.formats.channels import MARKS
 from localinfer.formats.tokenizer import Tokenizer
 from tests.tiny import make_checkpoint, write_json
@@ -96,6 +98,13 @@ def test_a_call_is_found(tokenizer: Tokenizer) -> None:
     assert [(call.name, dict(call.arguments)) for one in said for call in one.calls] == [
         ("get_weather", {"city": "Bern"})
     ]
+
+
+def test_it_always_thinks() -> None:
+    template = (TEMPLATES / "trl/gptoss.jinja").read_text(encoding="utf-8")
+    assert thinking_variables(template, True) == {}
+    with pytest.raises(NotSupported, match="always thinks"):
+        thinking_variables(template, False)
 
 
 @pytest.mark.parametrize("file", ["trl/gptoss.jinja", "xinference/gpt-oss.jinja"])
