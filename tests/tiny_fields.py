@@ -34,6 +34,10 @@ Family = Literal[
     "ernie4_5_moe",
     "glm4_moe",
     "gpt_oss",
+    "qwen3_5",
+    "qwen3_5_text",
+    "qwen3_next",
+    "olmo_hybrid",
 ]
 Json = dict[str, Any]
 
@@ -69,6 +73,10 @@ ARCHITECTURES: dict[Family, str] = {
     "ernie4_5_moe": "Ernie4_5_MoeForCausalLM",
     "glm4_moe": "Glm4MoeForCausalLM",
     "gpt_oss": "GptOssForCausalLM",
+    "qwen3_5": "Qwen3_5ForCausalLM",
+    "qwen3_5_text": "Qwen3_5ForCausalLM",
+    "qwen3_next": "Qwen3NextForCausalLM",
+    "olmo_hybrid": "OlmoHybridForCausalLM",
 }
 
 GEMMA3_FIELDS: Json = {
@@ -84,7 +92,33 @@ GEMMA3_FIELDS: Json = {
     "tie_word_embeddings": True,
 }
 
+DELTA_FIELDS: Json = {
+    "hidden_act": "silu",
+    "num_hidden_layers": 3,
+    "head_dim": 32,
+    "attention_bias": False,
+    "layer_types": ["linear_attention", "full_attention", "linear_attention"],
+    "linear_conv_kernel_dim": 4,
+    "linear_num_key_heads": 2,
+    "linear_num_value_heads": 4,
+    "linear_key_head_dim": 16,
+    "linear_value_head_dim": 32,
+}
+
 FAMILY_FIELDS: dict[Family, Json] = {
+    "qwen3_5": DELTA_FIELDS,
+    "qwen3_5_text": DELTA_FIELDS,
+    "qwen3_next": {
+        **DELTA_FIELDS,
+        "num_hidden_layers": 2,
+        "layer_types": ["linear_attention", "full_attention"],
+        "num_experts": 4,
+        "num_experts_per_tok": 2,
+        "moe_intermediate_size": 32,
+        "shared_expert_intermediate_size": 96,
+        "norm_topk_prob": True,
+    },
+    "olmo_hybrid": {**DELTA_FIELDS, "head_dim": None, "linear_num_key_heads": 4, "linear_allow_neg_eigval": True},
     "llama": {"hidden_act": "silu", "attention_bias": False, "mlp_bias": False},
     "mistral": {"hidden_act": "silu", "sliding_window": None},
     "qwen2": {"hidden_act": "silu", "use_sliding_window": False, "sliding_window": 8, "max_window_layers": 1},

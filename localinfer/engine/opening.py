@@ -166,7 +166,9 @@ def _load(
     from localinfer.graph.program import load_program
 
     graph = checkpoint.graph
-    missing = "recurrent layers" if graph.slot_bytes else "mixtures of experts" if graph.spec.mixture else ""
+    lacks = {"recurrent layers": graph.slot_bytes, "mixtures of experts": graph.spec.mixture}
+    lacks["gates of attention"] = graph.spec.attention_gate
+    missing = next((name for name, there in lacks.items() if there), "")
     if placement.card is not None and missing:
         raise NotSupported(f"{missing} have no kernels for cards yet", hint="use `--backend cpu`")
     return load_program(

@@ -1,10 +1,13 @@
 """What the graph calls a stored tensor, and which stored tensors nobody needs."""
 
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator, Mapping
+
+from localinfer.formats.checkpoint_files import listed
 
 EMBEDDING, HEAD = "model.embed_tokens.", "lm_head."
 _BARE = ("embed_tokens.", "layers.", "norm.")
+_AHEAD = "mtp."
 
 _HARMLESS = re.compile(
     r"(^|\.)("
@@ -24,6 +27,22 @@ _HARMLESS = re.compile(
 def harmless(name: str) -> bool:
     """Whether the answer is the same without the tensor `name`."""
     return _HARMLESS.search(name) is not None
+
+
+def text_alone(stored: str) -> str | None:
+    """The name of a tensor, None for heads that guess several tokens ahead (multi-token prediction)."""
+    return None if stored.startswith(_AHEAD) else stored
+
+
+def notes_of(names: Mapping[str, str | None]) -> Iterator[str]:
+    """What to tell of the tensors that are no part of the graph."""
+    left = sorted(stored for stored, name in names.items() if name is None)
+    ahead = [stored for stored in left if stored.startswith(_AHEAD)]
+    seeing = [stored for stored in left if not stored.startswith(_AHEAD)]
+    if ahead:
+        yield f"{listed(ahead)}: the head that guesses tokens ahead is not run"
+    if seeing:
+        yield f"{listed(seeing)}: the half that sees pictures is not run, text alone is"
 
 
 def graph_names(

@@ -150,7 +150,8 @@ class Attend(Facts):
     Their norms are of each head, or, with the size of all heads together, of all at once; `norm_after_rope`: they are
     normed after they are rotated. score = scale * q.k; with `softcap` c > 0, c * tanh(score / c). With `window` w > 0,
     position p sees p-w+1..p, else 0..p. `sinks` names a vector [heads]: of each head one more score in the softmax,
-    which has no value (gpt-oss; OpenAI, 2025).
+    which has no value (gpt-oss; OpenAI, 2025). `gated`: q has twice the rows, of each head its query and then its
+    gates, whose sigmoid multiplies what o reads (Qwen3-Next; Qwen team, 2025).
     """
 
     norm: Norm | None
@@ -170,6 +171,7 @@ class Attend(Facts):
     softcap: float = 0.0
     window: int = 0
     sinks: str = ""
+    gated: bool = False
 
     def fused(self) -> tuple[tuple[Linear, ...], ...]:
         return (self.q, self.k, self.v), (self.o,)
@@ -258,6 +260,64 @@ class ShortConv(Facts):
         return 4 * self.conv.channels
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DeltaNet(Facts):
+    """x = x + out_proj(out_norm(o) * silu(z)), o by the gated delta rule (Yang et al., 2025); rows of `inputs` are q,
+    k, v and z, those of `gates` b and a, of norm(x). With `by_key_head` the rows of each lie key head by key head.
+
+    q, k and v go through a causal convolution of each column and SiLU; q and k of a head are divided by their length, q
+    also by sqrt(key_dim). Value head h has a state S [key_dim, value_dim] and the key head h // (value_heads / heads):
+    S = decay * S; S = S + k (beta * (v - k S))'; o = q S. beta = beta_scale * sigmoid(b); decay = exp(-exp(`rates`) *
+    softplus(a + `dt_bias`)).
+    """
+
+    norm: Norm
+    inputs: tuple[Linear, ...]
+    gates: tuple[Linear, ...]
+    convs: tuple[DepthwiseConv, ...]
+    """That of q, k and v together, or one of each."""
+    rates: str
+    dt_bias: str
+    out_norm: Norm
+    out_proj: Linear
+    heads: int
+    value_heads: int
+    key_dim: int
+    value_dim: int
+    beta_scale: float = 1.0
+    by_key_head: bool = False
+
+    def fused(self) -> tuple[tuple[Linear, ...], ...]:
+        return self.inputs, self.gates, (self.out_proj,)
+
+    def norms(self) -> tuple[Norm, ...]:
+        return (self.norm, self.out_norm)
+
+    def unquantized(self) -> tuple[Linear, ...]:
+        return self.gates
+
+    def input_norm(self) -> Norm:
+        return self.norm
+
+    def vectors(self) -> tuple[tuple[str, tuple[int, ...]], ...]:
+        taps = chain(*(conv.vectors() for conv in self.convs))
+        return (*taps, (self.rates, (self.value_heads,)), (self.dt_bias, (self.value_heads,)))
+
+    def state(self) -> SlotState:
+        rows = self.value_heads * self.value_dim
+        matrices = rows * self.key_dim
+        kept = self.channels + self.heads * self.key_dim + rows + self.value_heads
+        return SlotState((self.convs[0].length - 1) * self.channels + matrices, kept)
+
+    def width(self) -> int:
+        return self.channels + 2 * self.out_proj.cols + 2 * self.value_heads
+
+    @property
+    def channels(self) -> int:
+        """Columns of q, k and v together."""
+        return 2 * self.heads * self.key_dim + self.value_heads * self.value_dim
+
+
 @dataclass(frozen=True, slots=True)
 class Expert:
     """down(activation(gate(x)) * up(x)), one of many."""
@@ -342,7 +402,7 @@ class Head(Facts):
         return (self.norm,)
 
 
-LayerOp = Attend | GatedMLP | ShortConv | Mixture
+LayerOp = Attend | GatedMLP | ShortConv | DeltaNet | Mixture
 """What adds to the residual stream; a layer is two of them."""
 
 Op = Embed | LayerOp | Head

@@ -12,7 +12,20 @@ from localinfer.config import KvBits
 from localinfer.errors import DoesNotFit, NotSupported
 from localinfer.formats.safetensors import SafetensorsFile
 from localinfer.graph.kv_bits import choose_bits, probe_length, probe_text, require_4_bit
-from localinfer.graph.ops import Attend, Embed, Expert, GatedMLP, Head, Linear, Mixture, Norm, Op, ShortConv
+from localinfer.graph.ops import (
+    Attend,
+    DeltaNet,
+    DepthwiseConv,
+    Embed,
+    Expert,
+    GatedMLP,
+    Head,
+    Linear,
+    Mixture,
+    Norm,
+    Op,
+    ShortConv,
+)
 from localinfer.graph.rope import Rope
 from localinfer.graph.stored import Bf16Linear, IntLinear, Order
 from localinfer.graph.weights import Checkpoint
@@ -117,6 +130,8 @@ class _Loader:
 
     def attend(self, op: Attend) -> None:
         orders = {linear.name: _order(op, linear.rows) for linear in (op.q, op.k) if op.rope.interleaved}
+        if op.gated:
+            orders[op.q.name] = _gates_last(op)
         self.program.attend(
             norm=self.optional_norm(op.norm),
             norm_bias=self.norm_bias(op.norm),
@@ -138,6 +153,7 @@ class _Loader:
             softcap=op.softcap,
             window=op.window,
             sinks=self.checkpoint.vector(op.sinks) if op.sinks else None,
+            gated=op.gated,
         )
 
     def gated_mlp(self, op: GatedMLP) -> None:
@@ -156,16 +172,43 @@ class _Loader:
         )
 
     def short_conv(self, op: ShortConv) -> None:
-        taps = self.checkpoint.vector(f"{op.conv.name}.weight").reshape(op.conv.channels, op.conv.length)
         self.program.short_conv(
             norm=self.norm(op.norm),
             eps=op.norm.eps,
             in_=self.pack(op.in_proj),
             in_bias=self.biases(op.in_proj),
-            taps=np.ascontiguousarray(taps.T).reshape(-1),
+            taps=np.ascontiguousarray(self.taps(op.conv)).reshape(-1),
             taps_bias=self.checkpoint.vector(f"{op.conv.name}.bias") if op.conv.bias else None,
             out=self.pack(op.out_proj),
             out_bias=self.biases(op.out_proj),
+        )
+
+    def taps(self, conv: DepthwiseConv) -> Vector:
+        """[length, channels], the oldest row's first."""
+        return self.checkpoint.vector(f"{conv.name}.weight").reshape(conv.channels, conv.length).T
+
+    def delta_net(self, op: DeltaNet) -> None:
+        each = op.value_heads // op.heads
+        sizes = (op.key_dim, op.key_dim, each * op.value_dim, each * op.value_dim)
+        taps = np.concatenate([self.taps(conv) for conv in op.convs], axis=1)
+        rates = np.exp(self.checkpoint.vector(op.rates).astype(np.float64))
+        self.program.delta_net(
+            norm=self.norm(op.norm),
+            eps=op.norm.eps,
+            in_=self.pack(*op.inputs, orders=_by_part(op, op.inputs, sizes)),
+            gates=self.pack(*op.gates, orders=_by_part(op, op.gates, (each, each))),
+            taps=taps.reshape(-1),
+            taps_bias=None,
+            decay_rate=rates,
+            dt_bias=self.checkpoint.vector(op.dt_bias),
+            beta_scale=op.beta_scale,
+            out_norm=self.norm(op.out_norm),
+            out_norm_eps=op.out_norm.eps,
+            out=self.pack(op.out_proj),
+            heads=op.heads,
+            value_heads=op.value_heads,
+            key_dim=op.key_dim,
+            value_dim=op.value_dim,
         )
 
     def mixture(self, op: Mixture) -> None:
@@ -327,6 +370,22 @@ def _order(op: Attend, rows: int) -> Order:
     return order
 
 
+def _gates_last(op: Attend) -> Order:
+    """Where the rows of q come from, so that all queries come before all gates."""
+    rows = np.arange(op.q.rows).reshape(op.heads, 2, op.head_dim)
+    order: Order = rows.transpose(1, 0, 2).reshape(-1)
+    return order
+
+
+def _by_part(op: DeltaNet, linears: Sequence[Linear], sizes: Sequence[int]) -> Orders:
+    """The same for rows of which each key head has parts of `sizes`: the parts of all heads together."""
+    if not op.by_key_head:
+        return _AS_THEY_ARE
+    (linear,) = linears
+    rows = np.split(np.arange(linear.rows).reshape(op.heads, -1), np.cumsum(sizes)[:-1], axis=1)
+    return {linear.name: np.concatenate([part.reshape(-1) for part in rows])}
+
+
 def _ordered(norm: Vector | None, op: Attend) -> Vector | None:
     return norm[_order(op, norm.size)] if norm is not None and op.rope.interleaved else norm
 
@@ -336,6 +395,7 @@ ADD: Mapping[type[Op], Callable[[_Loader, Any], None]] = {
     Attend: _Loader.attend,
     GatedMLP: _Loader.gated_mlp,
     ShortConv: _Loader.short_conv,
+    DeltaNet: _Loader.delta_net,
     Mixture: _Loader.mixture,
     Head: _Loader.head,
 }

@@ -29,17 +29,22 @@ from localinfer.graph.families import (
     olmo2,
     olmo3,
     olmoe,
+    olmo_hybrid,
     phi3,
     qwen2,
     qwen2_moe,
     qwen3,
+    qwen3_5,
+    qwen3_5_text,
     qwen3_moe,
+    qwen3_next,
     seed_oss,
     smollm3,
     starcoder2,
 )
 from localinfer.graph.families.wrapped import text_name
 from localinfer.graph.fields import shown
+from localinfer.graph.names import text_alone
 from localinfer.graph.ops import Graph
 from localinfer.graph.spec import ModelSpec
 from localinfer.graph.stacked import STACKED, Stacks
@@ -89,11 +94,15 @@ _FAMILIES: dict[str, Family] = {
     "olmo2": Family(olmo2.spec, olmo2.graph),
     "olmo3": Family(olmo3.spec, olmo3.graph),
     "olmoe": Family(olmoe.spec, olmoe.graph),
+    "olmo_hybrid": Family(olmo_hybrid.spec, olmo_hybrid.graph, olmo_hybrid.tensor_name),
     "phi3": Family(phi3.spec, phi3.graph, fused=phi3.FUSED),
     "qwen2": Family(qwen2.spec, qwen2.graph),
     "qwen2_moe": Family(qwen2_moe.spec, qwen2_moe.graph),
     "qwen3": Family(qwen3.spec, qwen3.graph),
+    "qwen3_5": Family(qwen3_5.spec, qwen3_5.graph, text_name),
+    "qwen3_5_text": Family(qwen3_5_text.spec, qwen3_5_text.graph, text_name),
     "qwen3_moe": Family(qwen3_moe.spec, qwen3_moe.graph),
+    "qwen3_next": Family(qwen3_next.spec, qwen3_next.graph, text_alone),
     "seed_oss": Family(seed_oss.spec, seed_oss.graph),
     "smollm3": Family(smollm3.spec, smollm3.graph),
     "starcoder2": Family(starcoder2.spec, starcoder2.graph),

@@ -12,6 +12,8 @@ from localinfer.graph.rope import Rope
 MOST_LAYERS = 1024
 MOST_VOCABULARY = 1 << 22
 MOST_CONTEXT = 1 << 24
+MOST_DELTA_HEAD = 512
+MOST_DELTA_CONV = 8
 Activation = Literal["silu", "gelu_tanh"]
 _ACTIVATIONS = {"silu": "silu", "swish": "silu", "gelu_pytorch_tanh": "gelu_tanh"}
 
@@ -57,10 +59,30 @@ class ModelSpec:
     conv_length: int = 0
     """Rows that such a convolution sees."""
     conv_bias: bool = False
+    delta: "DeltaSpec | None" = None
+    """Of layers with a gated delta net instead of attention; None: no layer has one."""
+    attention_gate: bool = False
+    """The output of attention is multiplied by gates."""
     mixture: "MixtureSpec | None" = None
     """Of layers with a mixture of experts; None: no layer has one."""
     eos_token_ids: tuple[int, ...] = ()
     bos_token_id: int | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DeltaSpec:
+    """The numbers of gated delta nets."""
+
+    layers: tuple[bool, ...] = field(repr=False)
+    """Which layers have one."""
+    heads: int
+    """Of queries and keys."""
+    value_heads: int
+    key_dim: int
+    value_dim: int
+    conv_length: int
+    """Rows that their convolution sees."""
+    beta_scale: float = 1.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -201,6 +223,36 @@ def read_mixture(
     if chosen > count:
         raise config.bad(chosen_as, f"at most {experts} ({count})")
     return MixtureSpec(experts=count, chosen=chosen, inner=config.integer(inner, 1, 1 << 20), **more)
+
+
+def read_delta(
+    config: Fields, layers: tuple[bool, ...], sizes: tuple[int, int, int, int] | None = None, beta_scale: float = 1.0
+) -> DeltaSpec:
+    """Gated delta nets in these layers; `sizes` stand for heads of keys and of values, and the size of each, where they
+    are null."""
+    names = ("linear_num_key_heads", "linear_num_value_heads", "linear_key_head_dim", "linear_value_head_dim")
+    tops = (1024, 1024, MOST_DELTA_HEAD, MOST_DELTA_HEAD)
+    heads, value_heads, key_dim, value_dim = (
+        sizes[i] if sizes and not config.has(name) else config.integer(name, 1, top)
+        for i, (name, top) in enumerate(zip(names, tops, strict=True))
+    )
+    if value_heads % heads:
+        raise config.bad(names[1], f"a multiple of {names[0]} ({heads})")
+    for name, dim in zip(names[2:], (key_dim, value_dim), strict=True):
+        if dim % 16 or not 16 <= dim <= MOST_DELTA_HEAD:
+            raise NotSupported(
+                f"`{name}` is {dim}, which is not supported, only multiples of 16 up to {MOST_DELTA_HEAD}",
+                hint="use its GGUF file with `--backend llamacpp`",
+            )
+    return DeltaSpec(
+        layers=layers,
+        heads=heads,
+        value_heads=value_heads,
+        key_dim=key_dim,
+        value_dim=value_dim,
+        conv_length=config.integer("linear_conv_kernel_dim", 2, MOST_DELTA_CONV),
+        beta_scale=beta_scale,
+    )
 
 
 def read_sparse_layers(config: Fields, layers: int) -> tuple[bool, ...]:

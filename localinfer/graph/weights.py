@@ -16,7 +16,7 @@ from localinfer.formats.json_files import read_object
 from localinfer.formats.quantization_said import quantization_said
 from localinfer.graph.fused import told_apart
 from localinfer.graph.layouts import layout_of
-from localinfer.graph.names import EMBEDDING, HEAD, graph_names, harmless
+from localinfer.graph.names import EMBEDDING, HEAD, graph_names, harmless, notes_of
 from localinfer.graph.ops import Graph
 from localinfer.graph.registry import family_for
 from localinfer.graph.scheme import read_scheme
@@ -52,7 +52,7 @@ class Checkpoint:
         self.names = graph_names(self.stored, family.tensor_name, tied=self.spec.tied)
         """The graph's name of each stored tensor; None for what is no part of it."""
         self._tensors = Tensors(self._placed())
-        self._notes = list(files.notes)
+        self._notes = [*files.notes, *notes_of(self.names)]
         self.own_head: bool = self.spec.tied and self._has_own_head()
         """config.json says that the head is the embedding's matrix, but another one is stored, and used."""
         if self.own_head:

@@ -27,7 +27,7 @@ LARGE_MODEL = 4_000_000_000
 
 _LAYER = re.compile(r"\.layers\.(\d+)\.")
 _BODY = r"re:.*\.layers\.\d+\.(self_attn\.[qkvo]|mlp\.(gate|up|down))_proj$"
-_OTHER_PARTS = ("re:.*vision.*", "re:.*multi_modal.*")
+_OTHER_PARTS = ("re:.*vision.*", "re:.*visual.*", "re:.*multi_modal.*", "re:^mtp.*")
 
 
 @dataclass(frozen=True, slots=True)

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn.functional import scaled_dot_product_attention
 
-from localinfer.graph.ops import Attend, GatedMLP, LayerOp, Linear, ShortConv
+from localinfer.graph.ops import Attend, DeltaNet, GatedMLP, LayerOp, Linear, ShortConv
 from localinfer.graph.weights import Checkpoint
 from localinfer.reference.executor import Executor
 
@@ -149,7 +149,9 @@ class Stream(Reader):
         return super().linear(linear, self._seen(linear, x))
 
     def _seen(self, linear: Linear, x: Tensor) -> Tensor:
-        """`x` as `linear` sees it; kept for the next matrix, which may read the same."""
+        """`x` as `linear` sees it, which may be one of floats; kept for the next matrix, which may read the same."""
+        if linear.name not in self.roundings:
+            return x
         rounding = self.roundings[linear.name]
         if self._latest is None or self._latest[0] is not x or self._latest[1] != rounding:
             self._latest = (x, rounding, rounded(x, rounding))
@@ -205,7 +207,7 @@ class Stream(Reader):
 
     def _advance(self, model: Executor, op: LayerOp, inputs: Iterable[Tensor], holds: bool) -> None:
         """Take a stream through `op`, of whose last stage `inputs` are the inputs."""
-        ((last,),) = op.fused()[1:]
+        (last,) = op.fused()[-1]
         self._add(model, op, (model.linear(last, given) for given in inputs), holds)
 
     def _add(self, model: Executor, op: LayerOp, outputs: Iterable[Tensor], holds: bool) -> None:
@@ -248,13 +250,14 @@ INNER: Mapping[type[LayerOp], Callable[[Executor], Callable[[Any, Tensor], Tenso
     Attend: lambda model: model.mixed,
     GatedMLP: lambda model: model.hidden,
     ShortConv: lambda model: model.convolved,
+    DeltaNet: lambda model: model.corrected,
 }
 """What computes the input of an operation's last stage from the residual stream."""
 
 
 def _stages(model: Executor, op: LayerOp) -> tuple[tuple[Stage, Inputs], tuple[Stage, Inputs]]:
     """The two stages of `op`, and how the input of each comes from the residual stream in `model`."""
-    first, last = op.fused()
+    first, *_, last = op.fused()
     return (first, partial(model.norm, op.input_norm())), (last, partial(INNER[type(op)](model), op))
 
 

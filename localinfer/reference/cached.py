@@ -8,9 +8,9 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from localinfer.graph.ops import Attend, Linear, Norm, ShortConv
+from localinfer.graph.ops import Attend, DeltaNet, DepthwiseConv, Linear, Norm
 from localinfer.graph.weights import Checkpoint
-from localinfer.reference.executor import Executor, capped, visible
+from localinfer.reference.executor import Executor, capped, delta_rule, visible
 
 
 class CachedExecutor(Executor):
@@ -39,8 +39,13 @@ class CachedExecutor(Executor):
 
     def mixed(self, op: Attend, x: Tensor) -> Tensor:
         """As the meaning of attention has it, over the cache and these rows."""
-        n = x.shape[0]
-        q, k, v = (part.to(x.dtype) for part in self.projected(op, x, self._at))
+        *heads, gates = self.projected(op, x, self._at)
+        out = self.attended(op, *(part.to(x.dtype) for part in heads))
+        return out if gates is None else out * gates.sigmoid()
+
+    def attended(self, op: Attend, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        """What these rows see, all heads side by side."""
+        n = q.shape[0]
         if op.q.name in self._past:
             before = self._past[op.q.name]
             k, v = torch.cat((before[0], k)), torch.cat((before[1], v))
@@ -62,11 +67,17 @@ class CachedExecutor(Executor):
         )
         return out[0].transpose(0, 1).reshape(n, -1)
 
-    def conv(self, op: ShortConv, x: Tensor) -> Tensor:
+    def conv(self, conv: DepthwiseConv, x: Tensor) -> Tensor:
         """The convolution over these rows and the last ones before them."""
-        before = self._before.get(op.conv.name, x.new_zeros(op.conv.length - 1, op.conv.channels))
-        self._before[op.conv.name] = torch.cat((before, x))[1 - op.conv.length :]
-        return self.conv_after(op, before, x)
+        before = self._before.get(conv.name, x.new_zeros(conv.length - 1, conv.channels))
+        self._before[conv.name] = torch.cat((before, x))[1 - conv.length :]
+        return self.conv_after(conv, before, x)
+
+    def recurrence(self, op: DeltaNet, q: Tensor, k: Tensor, v: Tensor, decay: Tensor, beta: Tensor) -> Tensor:
+        """The same on the states, float32, that the rows before left."""
+        state = self._before.get(op.rates, v.new_zeros(op.value_heads, op.key_dim, op.value_dim))
+        read, self._before[op.rates] = delta_rule(state, q, k, v, decay, beta)
+        return read
 
     def norm(self, norm: Norm | None, x: Tensor) -> Tensor:
         """In float32, then narrow again, as every 16-bit program does it."""

@@ -4,13 +4,26 @@ Slow on purpose. Everything faster is compared with this.
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from itertools import accumulate
 from typing import Any, Literal
 
 import torch
 from torch import Tensor
-from torch.nn.functional import gelu, silu
+from torch.nn.functional import gelu, silu, softplus
 
-from localinfer.graph.ops import Attend, Expert, GatedMLP, Head, LayerOp, Linear, Mixture, Norm, ShortConv
+from localinfer.graph.ops import (
+    Attend,
+    DeltaNet,
+    DepthwiseConv,
+    Expert,
+    GatedMLP,
+    Head,
+    LayerOp,
+    Linear,
+    Mixture,
+    Norm,
+    ShortConv,
+)
 from localinfer.graph.rope import Rope
 from localinfer.graph.spec import Activation
 from localinfer.graph.weights import Checkpoint
@@ -66,18 +79,23 @@ class Executor:
 
     def mixed(self, op: Attend, x: Tensor) -> Tensor:
         """The values that attention mixed, all heads side by side: the input of `op.o`."""
-        q, k, v = self.projected(op, x)
+        q, k, v, gates = self.projected(op, x)
         q, k, v = self.rounded("q", q), self.rounded("k", k), self.rounded("v", v)
         shared = op.heads // op.kv_heads  # that many query heads, in a row, read one key head
-        return self.attention(op, q, k.repeat_interleave(shared, dim=1), v.repeat_interleave(shared, dim=1))
+        out = self.attention(op, q, k.repeat_interleave(shared, dim=1), v.repeat_interleave(shared, dim=1))
+        return out if gates is None else out * gates.sigmoid()
 
-    def projected(self, op: Attend, x: Tensor, first: int = 0) -> tuple[Tensor, Tensor, Tensor]:
-        """Queries, keys and values [n, heads, head_dim] of rows that stand at positions `first` and on."""
+    def projected(self, op: Attend, x: Tensor, first: int = 0) -> tuple[Tensor, Tensor, Tensor, Tensor | None]:
+        """Queries, keys and values [n, heads, head_dim] of rows that stand at positions `first` and on, and gates
+        [n, heads * head_dim] if there are such."""
         n = x.shape[0]
         normed = self.norm(op.norm, x)
-        q = self.ready_heads(op, op.q_norm, self.linear(op.q, normed), op.heads, first, op.rope.growth)
+        q, gates = self.linear(op.q, normed), None
+        if op.gated:
+            q, gates = (part.reshape(n, -1) for part in q.view(n, op.heads, -1).chunk(2, dim=-1))
+        q = self.ready_heads(op, op.q_norm, q, op.heads, first, op.rope.growth)
         k = self.ready_heads(op, op.k_norm, self.linear(op.k, normed), op.kv_heads, first)
-        return q, k, self.linear(op.v, normed).view(n, op.kv_heads, op.head_dim)
+        return q, k, self.linear(op.v, normed).view(n, op.kv_heads, op.head_dim), gates
 
     def ready_heads(
         self, op: Attend, norm: Norm | None, x: Tensor, heads: int, first: int, growth: float = 0.0
@@ -169,18 +187,51 @@ class Executor:
     def convolved(self, op: ShortConv, x: Tensor) -> Tensor:
         """The gated result of the convolution: the input of `op.out_proj`."""
         b, c, u = self.linear(op.in_proj, self.norm(op.norm, x)).chunk(3, dim=-1)
-        return c * self.conv(op, b * u)
+        return c * self.conv(op.conv, b * u)
 
-    def conv(self, op: ShortConv, x: Tensor) -> Tensor:
+    def conv(self, conv: DepthwiseConv, x: Tensor) -> Tensor:
         """The convolution over rows `x` [n, channels], which begin the text."""
-        return self.conv_after(op, x.new_zeros(op.conv.length - 1, op.conv.channels), x)
+        return self.conv_after(conv, x.new_zeros(conv.length - 1, conv.channels), x)
 
-    def conv_after(self, op: ShortConv, before: Tensor, x: Tensor) -> Tensor:
+    def conv_after(self, conv: DepthwiseConv, before: Tensor, x: Tensor) -> Tensor:
         """The same after the rows `before` [length - 1, channels]."""
-        taps = self.vector(f"{op.conv.name}.weight")[:, 0].to(x.dtype)
-        bias = self.vector(f"{op.conv.name}.bias").to(x.dtype) if op.conv.bias else 0
-        windows = torch.cat((before, x)).unfold(0, op.conv.length, 1)  # [n, channels, length]
+        taps = self.vector(f"{conv.name}.weight")[:, 0].to(x.dtype)
+        bias = self.vector(f"{conv.name}.bias").to(x.dtype) if conv.bias else 0
+        windows = torch.cat((before, x)).unfold(0, conv.length, 1)  # [n, channels, length]
         return (windows * taps).sum(-1) + bias
+
+    def delta_net(self, op: DeltaNet, x: Tensor) -> Tensor:
+        """What a gated delta net adds to the residual stream `x` [n, hidden]."""
+        return self.linear(op.out_proj, self.corrected(op, x))
+
+    def corrected(self, op: DeltaNet, x: Tensor) -> Tensor:
+        """What its heads read, normed and gated: the input of `op.out_proj`."""
+        n, normed = x.shape[0], self.norm(op.norm, x)
+        keys, values, each = op.heads * op.key_dim, op.value_heads * op.value_dim, op.value_heads // op.heads
+        of_key_head = (op.key_dim, op.key_dim, each * op.value_dim, each * op.value_dim)
+        q, k, v, z = self.parts_of(op, op.inputs, normed, of_key_head)
+        b, a = (part.float() for part in self.parts_of(op, op.gates, normed, (each, each)))
+        columns = cut(torch.cat((q, k, v), dim=-1), [conv.channels for conv in op.convs])
+        convolved = [self.conv(conv, part) for conv, part in zip(op.convs, columns, strict=True)]
+        mixed = silu(torch.cat(convolved, dim=-1)).float()
+        q, k, v = cut(mixed, (keys, keys, values))
+        q, k = (unit(part.view(n, op.heads, op.key_dim)).repeat_interleave(each, dim=1) for part in (q, k))
+        decay = torch.exp(-self.vector(op.rates).exp() * softplus(a + self.vector(op.dt_bias)))
+        beta, v = op.beta_scale * b.sigmoid(), v.view(n, -1, op.value_dim)
+        read = self.recurrence(op, q * op.key_dim**-0.5, k, v, decay, beta)
+        out: Tensor = self.norm(op.out_norm, read).to(x.dtype).reshape(n, -1) * silu(z)
+        return out
+
+    def parts_of(self, op: DeltaNet, linears: tuple[Linear, ...], normed: Tensor, sizes: tuple[int, ...]) -> list[Tensor]:
+        """The parts [n, ...] of the rows of `linears`, of which each key head has so many columns."""
+        x = torch.cat([self.linear(one, normed) for one in linears], dim=-1)
+        if not op.by_key_head:
+            return cut(x, [op.heads * size for size in sizes])
+        return [part.reshape(x.shape[0], -1) for part in cut(x.view(x.shape[0], op.heads, -1), sizes)]
+
+    def recurrence(self, op: DeltaNet, q: Tensor, k: Tensor, v: Tensor, decay: Tensor, beta: Tensor) -> Tensor:
+        """What value heads read of their states, [n, value heads, value_dim]; the text begins here."""
+        return delta_rule(v.new_zeros(op.value_heads, op.key_dim, op.value_dim), q, k, v, decay, beta)[0]
 
     def head(self, op: Head, x: Tensor) -> Tensor:
         """Scores [n, vocab] of the residual stream `x` [n, hidden]."""
@@ -229,9 +280,32 @@ ADDED: Mapping[type[LayerOp], Callable[[Executor, Any, Tensor], Tensor]] = {
     Attend: Executor.attend,
     GatedMLP: Executor.gated_mlp,
     ShortConv: Executor.short_conv,
+    DeltaNet: Executor.delta_net,
     Mixture: Executor.mixture,
 }
 """What runs each kind of operation."""
+
+
+def cut(x: Tensor, sizes: Sequence[int]) -> list[Tensor]:
+    """`x` [..., sum of sizes] in parts of these sizes."""
+    return list(x.tensor_split(list(accumulate(sizes))[:-1], dim=-1))
+
+
+def unit(x: Tensor) -> Tensor:
+    """Vectors divided by their length, which is a little larger than it is."""
+    return x * torch.rsqrt(x.pow(2).sum(-1, keepdim=True) + 1e-6)
+
+
+def delta_rule(state: Tensor, q: Tensor, k: Tensor, v: Tensor, decay: Tensor, beta: Tensor) -> tuple[Tensor, Tensor]:
+    """Rows q, k [n, heads, key_dim] and v [n, heads, value_dim] through `state` [heads, key_dim, value_dim], with decay
+    and beta [n, heads]: what they read, [n, heads, value_dim], and the state after them."""
+    read = []
+    for i in range(len(q)):
+        state = state * decay[i, :, None, None]
+        change = beta[i, :, None] * (v[i] - torch.einsum("hkv,hk->hv", state, k[i]))
+        state = state + k[i, :, :, None] * change[:, None, :]
+        read.append(torch.einsum("hkv,hk->hv", state, q[i]))
+    return torch.stack(read), state
 
 
 def capped(scores: Tensor, cap: float) -> Tensor:

@@ -170,6 +170,35 @@ void exp_values(Vector<float> out, Vector<const float> x, const std::string& isa
   kernels.exp(out.data(), x.data(), x.shape(0));
 }
 
+void require_state(const Matrix<float>& to, const Matrix<const float>& from, size_t keys, size_t values) {
+  require(keys >= 16 && keys % 16 == 0 && values >= 16 && values % 16 == 0,
+          "delta rule: heads of %zu and %zu values, must be multiples of 16", keys, values);
+  require(to.shape(0) == keys && to.shape(1) == values && from.shape(0) == keys && from.shape(1) == values,
+          "delta rule: states must be [%zu, %zu]", keys, values);
+  require(row_stride(to, "to") == values && row_stride(from, "from") == values, "delta rule: rows must follow each other");
+}
+
+void delta_rule(Matrix<float> to, Matrix<const float> from, Vector<float> out, Vector<float> delta,
+                Vector<const float> q, Vector<const float> k, Vector<const float> v, float decay, float beta,
+                const std::string& isa) {
+  require_state(to, from, k.shape(0), v.shape(0));
+  require_same_size(q, "q", k, "k");
+  require_same_size(out, "out", v, "v");
+  require_same_size(delta, "delta", v, "v");
+  const KernelTable& kernels = kernels_for(isa);
+  nb::gil_scoped_release unlocked;
+  kernels.delta_rule(to.data(), from.data(), out.data(), delta.data(), q.data(), k.data(), v.data(), decay, beta,
+                     k.shape(0), v.shape(0));
+}
+
+void delta_replay(Matrix<float> to, Matrix<const float> from, Vector<const float> k, Vector<const float> delta,
+                  float decay, const std::string& isa) {
+  require_state(to, from, k.shape(0), delta.shape(0));
+  const KernelTable& kernels = kernels_for(isa);
+  nb::gil_scoped_release unlocked;
+  kernels.delta_replay(to.data(), from.data(), k.data(), delta.data(), decay, k.shape(0), delta.shape(0));
+}
+
 size_t kv_block_bytes(size_t head_dim, size_t bits) {
   const size_t step = bits == 4 ? 32 : 16;
   require(head_dim >= step && head_dim <= 512 && head_dim % step == 0,
@@ -329,6 +358,12 @@ void bind_vector(nb::module_& m) {
         "Rotate one head x [d] in place by the angles whose cos and sin [d / 2] are given; halves are paired.");
   m.def("gated", gated, "out"_a.noconvert(), "gate"_a, "up"_a, "activation"_a, nb::kw_only(), "isa"_a = "",
         "out [n] = activation(gate) * up; activation is 'silu' or 'gelu_tanh'.");
+  m.def("delta_rule", delta_rule, "to"_a.noconvert(), "from_"_a, "out"_a.noconvert(), "delta"_a.noconvert(), "q"_a, "k"_a,
+        "v"_a, "decay"_a, "beta"_a, nb::kw_only(), "isa"_a = "",
+        "One row through a head's state [keys, values]: delta = beta * (v - decay * k from), to = decay * from + k delta,\n"
+        "out = q to. `to` may be `from_`.");
+  m.def("delta_replay", delta_replay, "to"_a.noconvert(), "from_"_a, "k"_a, "delta"_a, "decay"_a, nb::kw_only(),
+        "isa"_a = "", "to = decay * from + k delta, as `delta_rule` makes it.");
   m.def("add", add, "out"_a.noconvert(), "a"_a, "b"_a, nb::kw_only(), "isa"_a = "", "out [n] = a + b.");
   m.def("argmax", argmax, "x"_a, nb::kw_only(), "isa"_a = "", "Lowest index of the largest value; NaN is smallest.");
   m.def("exp", exp_values, "out"_a.noconvert(), "x"_a, nb::kw_only(), "isa"_a = "", "out [n] = exp(x).");

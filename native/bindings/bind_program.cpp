@@ -52,8 +52,9 @@ void attend(Program& program, const MaybeValues& norm, float eps, std::shared_pt
             const MaybeValues& q_norm, const MaybeValues& k_norm, std::shared_ptr<Weight> o, const MaybeValues& o_bias,
             const MaybeValues& post_norm, size_t heads, size_t kv_heads, size_t head_dim, size_t rope, float scale,
             size_t window, const MaybeValues& norm_bias, std::optional<size_t> query_rope, bool norm_after_rope,
-            float softcap, const MaybeValues& sinks) {
+            float softcap, const MaybeValues& sinks, bool gated) {
   AttendOp op;
+  op.gated = gated;
   op.norm = make_norm(norm, eps, norm_bias);
   op.norm_after_rope = norm_after_rope;
   op.query_rope = query_rope.value_or(rope);
@@ -111,6 +112,34 @@ void short_conv(Program& program, const Values& norm, float eps, std::shared_ptr
   op.out = std::move(out);
   op.out_bias = to_vector(out_bias);
   program.short_conv(std::move(op));
+}
+
+void delta_net(Program& program, const Values& norm, float eps, std::shared_ptr<Weight> in, std::shared_ptr<Weight> gates,
+               const Values& taps, const MaybeValues& taps_bias, Vector<const double> decay_rate, const Values& dt_bias,
+               float beta_scale, const Values& out_norm, float out_norm_eps, std::shared_ptr<Weight> out, size_t heads,
+               size_t value_heads, size_t key_dim, size_t value_dim) {
+  for (const size_t size : {heads, value_heads, key_dim, value_dim})
+    REQUIRE(size > 0 && size <= 4096, "heads or their sizes of %zu", size);
+  DeltaOp op;
+  op.norm = make_norm(norm, eps);
+  op.in = std::move(in);
+  op.gates = std::move(gates);
+  op.heads = heads;
+  op.value_heads = value_heads;
+  op.key_dim = key_dim;
+  op.value_dim = value_dim;
+  REQUIRE(taps.shape(0) % op.channels() == 0, "%zu taps of %zu channels", taps.shape(0), op.channels());
+  op.length = taps.shape(0) / op.channels();
+  op.taps = to_vector(taps);
+  op.taps_bias = to_vector(taps_bias);
+  op.decay_rate.assign(decay_rate.data(), decay_rate.data() + decay_rate.shape(0));
+  op.dt_bias = to_vector(dt_bias);
+  op.beta_scale = beta_scale;
+  op.out_norm = to_vector(out_norm);
+  REQUIRE(out_norm_eps >= 0 && out_norm_eps <= 1, "the epsilon of a norm is %g", static_cast<double>(out_norm_eps));
+  op.out_norm_eps = out_norm_eps;
+  op.out = std::move(out);
+  program.delta_net(std::move(op));
 }
 
 MoeOp::Expert make_expert(const std::pair<std::shared_ptr<Weight>, std::shared_ptr<Weight>>& pair) {
@@ -287,7 +316,8 @@ constexpr const char* kAttendHelp =
     "many values as all heads have, all at once; all with the same `eps`; `rope` is a table's number, which turns the\n"
     "first values of each head, `query_rope` that of queries if it is another one; `scale` multiplies q . k, and\n"
     "`softcap` c makes c tanh(score / c) of that; `window` is how many tokens a query sees, itself included, 0 for\n"
-    "all. `sinks` [heads] are scores that take part in the softmax and have no values.";
+    "all. `sinks` [heads] are scores that take part in the softmax and have no values. `gated`: the first part of\n"
+    "qkv is the queries, then as many gates, whose sigmoid multiplies what o reads.";
 
 constexpr const char* kStepHelp =
     "Run `tokens` (n of them) through the program, and write the logits of rows `out_rows` (ascending).\n\n"
@@ -331,7 +361,8 @@ void bind_program(nb::module_& m) {
            "q_norm"_a.noconvert().none(), "k_norm"_a.noconvert().none(), "o"_a, "o_bias"_a.noconvert().none(),
            "post_norm"_a.noconvert().none(), "heads"_a, "kv_heads"_a, "head_dim"_a, "rope"_a, "scale"_a,
            "window"_a = 0, "norm_bias"_a.noconvert() = nb::none(), "query_rope"_a = nb::none(),
-           "norm_after_rope"_a = false, "softcap"_a = 0.0f, "sinks"_a.noconvert() = nb::none(), kAttendHelp)
+           "norm_after_rope"_a = false, "softcap"_a = 0.0f, "sinks"_a.noconvert() = nb::none(), "gated"_a = false,
+           kAttendHelp)
       .def("gated_mlp", &gated_mlp, "norm"_a.noconvert().none(), "eps"_a, "gate_up"_a, "activation"_a, "down"_a,
            "post_norm"_a.noconvert() = nb::none(), "norm_bias"_a.noconvert() = nb::none(),
            "gate_bias"_a.noconvert() = nb::none(), "up_bias"_a.noconvert() = nb::none(),
@@ -343,6 +374,14 @@ void bind_program(nb::module_& m) {
            "taps"_a.noconvert(), "taps_bias"_a.noconvert().none(), "out"_a, "out_bias"_a.noconvert().none(),
            "x += out(c * conv(b * u)), b, c and u the three thirds of `in_` * norm(x); conv is causal, by column,\n"
            "with `taps` [length * hidden], the oldest row's first.")
+      .def("delta_net", &delta_net, "norm"_a.noconvert(), "eps"_a, "in_"_a, "gates"_a, "taps"_a.noconvert(),
+           "taps_bias"_a.noconvert().none(), "decay_rate"_a.noconvert(), "dt_bias"_a.noconvert(), "beta_scale"_a,
+           "out_norm"_a.noconvert(), "out_norm_eps"_a, "out"_a, "heads"_a, "value_heads"_a, "key_dim"_a, "value_dim"_a,
+           "x += out(out_norm(o) * silu(z)), o what value heads read of their states by the gated delta rule; q, k, v and\n"
+           "z are the rows of `in_` * norm(x), b and a those of `gates`. q, k and v go through a causal convolution with\n"
+           "`taps` [length * channels], the oldest row's first, and SiLU; q and k of a head get length 1, q also\n"
+           "1 / sqrt(key_dim); beta is `beta_scale` * sigmoid(b), and a row keeps exp(-`decay_rate` * softplus(a +\n"
+           "`dt_bias`)) of a state.")
       .def("moe", &moe, "norm"_a.noconvert(), "eps"_a, "router"_a, "experts"_a, "top_k"_a, "score"_a, "renormalise"_a,
            "scale"_a, "activation"_a, "choice_bias"_a.noconvert() = nb::none(), "shared"_a = nb::none(),
            "shared_gated"_a = false, "post_norm"_a.noconvert() = nb::none(),

@@ -231,6 +231,7 @@ class Attention {
       const Partial at = result(row, h);
       if (!op_.sinks.empty()) add_sinks(at, h);
       step_.k.attend_finish(at.acc, at.l, shared_, op_.head_dim);
+      if (op_.gated) gate(row, h, at.acc);
       if (takes_groups(*op_.o, width_)) produce(step_, *op_.o, row, h * width_, at.acc, width_);
     }
   }
@@ -242,6 +243,14 @@ class Attention {
       step_.k.exp(&weight, &weight, 1);
       at.l[i] += weight;
     }
+  }
+
+  // Times the sigmoid of its gates, which are lost.
+  void gate(size_t row, size_t h, float* acc) const {
+    float* e = qkv(row) + op_.heads * op_.head_dim + h * width_;
+    for (size_t i = 0; i < width_; ++i) e[i] = -e[i];
+    step_.k.exp(e, e, width_);
+    for (size_t i = 0; i < width_; ++i) acc[i] *= 1.0f / (1.0f + e[i]);
   }
 
   // Split number `i` of this wave of a split tile; `group` counts tiles times KV heads. Whoever is last merges.

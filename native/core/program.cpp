@@ -129,10 +129,11 @@ void Program::attend(AttendOp op) {
     REQUIRE(2 * ropes_[rope].half <= op.head_dim, "RoPE table %zu turns %zu values, but heads have %zu", rope,
             2 * ropes_[rope].half, op.head_dim);
   }
-  const size_t q = op.heads * op.head_dim, kv = op.kv_heads * op.head_dim;
-  check_weight(op.qkv, q + 2 * kv, hidden_, "qkv");
-  REQUIRE((op.qkv->shape.parts == std::vector<size_t>{q, kv, kv} && !op.qkv->shape.interleaved),
-          "qkv must be three stacked parts of %zu, %zu and %zu rows", q, kv, kv);
+  const size_t q = op.heads * op.head_dim, kv = op.kv_heads * op.head_dim, q_part = op.gated ? 2 * q : q;
+  check_weight(op.qkv, q_part + 2 * kv, hidden_, "qkv");
+  REQUIRE((op.qkv->shape.parts == std::vector<size_t>{q_part, kv, kv} && !op.qkv->shape.interleaved),
+          "qkv must be three stacked parts of %zu, %zu and %zu rows", q_part, kv, kv);
+  REQUIRE(!op.gated || op.bias.empty(), "attention with gates and a bias of qkv");
   check_weight(op.o, hidden_, q, "o");
   check_stacked(op.o, "o");
   if (op.norm.get() != nullptr) check_norm(op.norm, hidden_, "the norm before attention");
@@ -194,6 +195,48 @@ void Program::short_conv(ShortConvOp op) {
   op.state = states_.size();
   layer_ops_.push_back(ops_.size());
   states_.push_back({(op.length - 1) * hidden_, hidden_});
+  ops_.emplace_back(std::move(op));
+}
+
+void Program::delta_net(DeltaOp op) {
+  require_open("delta_net");
+  REQUIRE(op.heads > 0 && op.value_heads > 0 && op.value_heads <= 1024 && op.value_heads % op.heads == 0,
+          "%zu value heads cannot share %zu key heads", op.value_heads, op.heads);
+  for (const size_t size : {op.key_dim, op.value_dim})
+    REQUIRE(size >= 16 && size <= kMostDeltaHead && size % 16 == 0,
+            "heads of a delta net of %zu values, but they are multiples of 16 up to %zu", size, kMostDeltaHead);
+  REQUIRE(op.length >= 2 && op.length <= kMostDeltaLength, "a convolution over %zu rows, but 2 to %zu are possible",
+          op.length, kMostDeltaLength);
+  const size_t keys = op.heads * op.key_dim, values = op.value_heads * op.value_dim, channels = op.channels();
+  check_weight(op.in, channels + values, hidden_, "in");
+  check_weight(op.gates, 2 * op.value_heads, hidden_, "gates");
+  REQUIRE(!op.in->shape.interleaved && !op.gates->shape.interleaved && op.gates->shape.parts.size() <= 2 &&
+              (op.gates->shape.parts.size() == 1 || op.gates->shape.parts[0] == op.value_heads),
+          "in and gates must be stacked");
+  size_t end = 0;
+  for (const size_t part : op.in->shape.parts) {
+    end += part;
+    REQUIRE(end == keys || end == 2 * keys || end == channels || end == channels + values,
+            "a part of in ends at row %zu, inside of q, k, v or z", end);
+  }
+  check_weight(op.out, hidden_, values, "out");
+  check_stacked(op.out, "out");
+  check_norm(op.norm, hidden_, "the norm before the delta net");
+  check_length(op.taps, op.length * channels, "taps");
+  check_optional(op.taps_bias, channels, "the bias of the convolution");
+  check_length(op.dt_bias, op.value_heads, "dt_bias");
+  REQUIRE(op.decay_rate.size() == op.value_heads, "%zu rates of decay for %zu heads", op.decay_rate.size(),
+          op.value_heads);
+  for (const double rate : op.decay_rate) REQUIRE(rate >= 0 && std::isfinite(rate), "a rate of decay of %g", rate);
+  check_length(op.out_norm, op.value_dim, "the norm of the heads");
+  REQUIRE(op.beta_scale > 0 && op.beta_scale <= 2, "beta up to %g", static_cast<double>(op.beta_scale));
+  op.ones.assign(std::max(op.key_dim, op.value_dim), 1.0f);
+  const auto dim = static_cast<double>(op.key_dim);  // rms_norm gives vectors the length sqrt(dim)
+  op.key_length.assign(op.key_dim, static_cast<float>(1 / std::sqrt(dim)));
+  op.query_length.assign(op.key_dim, static_cast<float>(1 / dim));
+  op.state = states_.size();
+  layer_ops_.push_back(ops_.size());
+  states_.push_back({op.state_size(), op.row_size()});
   ops_.emplace_back(std::move(op));
 }
 
@@ -273,6 +316,9 @@ void each_weight(AnyOp& op, const F& f) {
       both(one.gate_up, one.down);
     } else if constexpr (std::is_same_v<Kind, ShortConvOp>) {
       both(one.in, one.out);
+    } else if constexpr (std::is_same_v<Kind, DeltaOp>) {
+      both(one.in, one.gates);
+      f(one.out);
     } else {
       static_assert(std::is_same_v<Kind, MoeOp>);
       f(one.router);

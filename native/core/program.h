@@ -71,6 +71,7 @@ struct AttendOp {
   size_t window = 0;  // tokens that a query sees, itself included; 0: all
   size_t layer = 0;   // of the KV cache; set by Program
   size_t group = 0;   // of the KV cache: layers of the same window; set by Program
+  bool gated = false;  // the first part of qkv is queries, then as many gates, by whose sigmoid o's inputs are multiplied
   bool aside = false;  // the MLP after it reads the same x, and adds both results; set by Program
   bool norms_all() const {
     return heads > 1 && !norm_after_rope && q_norm.size() == heads * head_dim && k_norm.size() == kv_heads * head_dim;
@@ -131,8 +132,39 @@ struct MoeOp {
   Floats post_norm;
 };
 
+constexpr size_t kMostDeltaHead = 512, kMostDeltaLength = 8;
+
+// x += out(norm(o) * silu(z)), o being what value heads read of their states by the gated delta rule (Yang et al., 2025).
+// q | k | v | z are the rows of `in` times norm(x), the rows of `gates` those of b | a. q, k and v go through a causal
+// convolution by column and SiLU; q and k of each head get length 1, q also 1 / sqrt(key_dim). Of a value head,
+// beta = beta_scale * sigmoid(b) and decay = exp(-decay_rate * softplus(a + dt_bias)).
+struct DeltaOp {
+  Norm norm;
+  WeightRef in, gates;
+  size_t heads = 0, value_heads = 0;  // several value heads in a row share a head of q and k
+  size_t key_dim = 0, value_dim = 0;
+  size_t length = 0;      // rows that the convolution sees
+  Floats taps, taps_bias;  // [length][channels], the oldest row's first; [channels] or empty
+  std::vector<double> decay_rate;
+  Floats dt_bias;
+  float beta_scale = 1;
+  Floats out_norm;  // of value_dim values, for each head
+  float out_norm_eps = 0;
+  WeightRef out;
+  Floats ones, query_length, key_length;  // set by Program
+  size_t state = 0;                       // of the state cache; set by Program
+
+  size_t channels() const { return 2 * heads * key_dim + value_heads * value_dim; }  // that are convolved
+  size_t channel_of_value(size_t h) const { return 2 * heads * key_dim + h * value_dim; }
+  size_t column(size_t row) const;       // where row `row` of q | k | v | z lies among the panels of `in`
+  size_t gate_column(size_t row) const;  // the same of b | a
+  size_t inputs_size() const { return (length - 1) * channels(); }
+  size_t state_size() const { return inputs_size() + value_heads * key_dim * value_dim; }
+  size_t row_size() const { return channels() + heads * key_dim + value_heads * (value_dim + 1); }
+};
+
 // What a layer is made of. A new kind is handled wherever one is visited with Cases, or does not compile.
-using Op = std::variant<AttendOp, MlpOp, ShortConvOp, MoeOp>;
+using Op = std::variant<AttendOp, MlpOp, ShortConvOp, MoeOp, DeltaOp>;
 
 template <class... Each>
 struct Cases : Each... {
@@ -229,6 +261,7 @@ struct Scratch {
   };
   Routes routes{};
   size_t most_experts = 0, top_k = 0, router_ld = 0;  // of any mixture
+  size_t delta_state = 0;  // floats of a head of any delta net
   bool shares_expert = false, floats_in_experts = false;
   float* router = nullptr;         // [rows][router_ld]
   Quantized gathered{};            // [rows * top_k]: their inputs, by expert
@@ -245,6 +278,7 @@ struct Scratch {
     int32_t* query_sum;
     float* room;               // of AttendJob
     float* sums;               // [rows][32]: of a mixture's panel
+    float* state;              // of a head of a delta net, after drafted rows
   };
   std::vector<PerThread> per_thread;  // one a thread
 };
@@ -266,6 +300,7 @@ class Program {
   void gated_mlp(MlpOp op);
   void short_conv(ShortConvOp op);
   void moe(MoeOp op);
+  void delta_net(DeltaOp op);
   void head(HeadOp op);
   // Last: the program is complete. Again: an empty cache of another size. `blocks` are those of each KV group, `bits` those
   // of each layer.
@@ -353,6 +388,7 @@ class Program {
   size_t op_of_layer(size_t layer) const;  // where it begins in ops_; past the last: their end
   bool run(const StepInput& input, const KvCache& kv, StateCache& state, KvProbe* probe, const Interrupted& interrupted);
   bool moves_state(const StepInput& input) const;
+  void advance_heads(size_t slot, size_t rows);
   void require_location(size_t place, size_t bytes) const;
   std::vector<KvCache::Layer> layers_of(const std::vector<size_t>& bits) const;
   bool run_on_device(const StepInput& input, const Interrupted& interrupted);

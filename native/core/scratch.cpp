@@ -76,6 +76,7 @@ size_t take_all(Scratch& s, uint8_t* start, size_t rows) {
     layout.take(&mine.query_sum, s.heads_ld);
     layout.take(&mine.room, kAttendRoom);
     if (s.most_experts > 0) layout.take(&mine.sums, rows * kPanelRows);
+    if (s.delta_state > 0) layout.take(&mine.state, s.delta_state);
   }
   return layout.used();
 }
@@ -111,6 +112,11 @@ void Program::lay_out_scratch() {
                           s.hidden_ld = std::max(s.hidden_ld, one->gate_up->panels / 2 * kPanelRows);
                           s.panel_ld = std::max(s.panel_ld, 2 * one->down->shape.group);
                         }
+                      },
+                      [&](const DeltaOp& op) {
+                        s.qkv_ld = std::max(s.qkv_ld, (op.in->panels + op.gates->panels) * kPanelRows);
+                        s.attended_ld = std::max(s.attended_ld, op.value_heads * op.value_dim);
+                        s.delta_state = std::max(s.delta_state, op.key_dim * op.value_dim);
                       },
                       [&](const ShortConvOp& op) {
                         s.qkv_ld = std::max(s.qkv_ld, op.in->panels * kPanelRows);

@@ -1,6 +1,7 @@
 # The core: everything of the engine but its kernels and its bindings.
 set(CORE_SOURCES
   ${CMAKE_CURRENT_LIST_DIR}/attend.cpp
+  ${CMAKE_CURRENT_LIST_DIR}/delta_net.cpp
   ${CMAKE_CURRENT_LIST_DIR}/error.cpp
   ${CMAKE_CURRENT_LIST_DIR}/kernel_speed.cpp
   ${CMAKE_CURRENT_LIST_DIR}/kv_cache.cpp

@@ -20,11 +20,33 @@ void Program::advance_state(size_t slot, size_t rows) {
   StateCache::Slot& at = state_.slot(slot);
   REQUIRE(rows <= at.kept, "%zu drafted rows are right, but %zu are kept", rows, at.kept);
   if (rows == 0) return;
+  advance_heads(slot, rows);
   const Cases move_on{[](const AttendOp&) {}, [](const MlpOp&) {}, [](const MoeOp&) {},
+                      [&](const DeltaOp& op) { advance(op, state_.at(op.state, slot), at.kept, rows); },
                       [&](const ShortConvOp& op) { advance(op, state_.at(op.state, slot), hidden_, at.kept, rows); }};
   for (const Op& op : ops_) std::visit(move_on, op);
   at.position += static_cast<int64_t>(rows);
   at.kept -= rows;
+}
+
+// The matrices of delta nets, head by head over the threads.
+void Program::advance_heads(size_t slot, size_t rows) {
+  std::vector<std::pair<const DeltaOp*, size_t>> heads;
+  for (const Op& op : ops_)
+    if (const auto* delta = std::get_if<DeltaOp>(&op))
+      for (size_t h = 0; h < delta->value_heads; ++h) heads.emplace_back(delta, h);
+  if (heads.empty()) return;
+  const Interrupted never;
+  Team team(pool_, never);
+  pool_.help([&](size_t id) {
+    Lane lane(team, id, pool_.threads());
+    lane.share(heads.size(), [&](size_t i) {
+      const auto [op, h] = heads[i];
+      advance_head(*op, kernels_, state_.at(op->state, slot), rows, h);
+    });
+    (void)lane.sync();
+    return lane.gave_up_core();
+  });
 }
 
 void Program::require_location(size_t location, size_t bytes) const {

@@ -129,6 +129,7 @@ bool Step::run(Lane& lane) const {
     const Cases run_op{[&](const AttendOp& op) { return lane.operation("attend"), run_attend(op, *this, lane); },
                        [&](const MlpOp& op) { return lane.operation("mlp"), run_mlp(op, *this, lane); },
                        [&](const MoeOp& op) { return lane.operation("experts"), run_moe(op, *this, lane); },
+                       [&](const DeltaOp& op) { return lane.operation("delta"), run_delta_net(op, *this, lane); },
                        [&](const ShortConvOp& op) { return lane.operation("conv"), run_short_conv(op, *this, lane); }};
     if (!std::visit(run_op, program.ops_[i])) return false;
   }

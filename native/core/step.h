@@ -177,7 +177,11 @@ struct Step {
 [[nodiscard]] bool run_mlp(const MlpOp& op, const Step& step, Lane& lane);
 [[nodiscard]] bool run_moe(const MoeOp& op, const Step& step, Lane& lane);
 [[nodiscard]] bool run_short_conv(const ShortConvOp& op, const Step& step, Lane& lane);
+[[nodiscard]] bool run_delta_net(const DeltaOp& op, const Step& step, Lane& lane);
 [[nodiscard]] bool run_head(const Step& step, Lane& lane);
 
 // Of `kept` drafted rows behind a state of this width, the first `rows` are right: the state moves on by them.
 void advance(const ShortConvOp& op, float* state, size_t width, size_t kept, size_t rows);
+// Of a delta net first the value heads, each alone.
+void advance_head(const DeltaOp& op, const KernelTable& k, float* state, size_t rows, size_t h);
+void advance(const DeltaOp& op, float* state, size_t kept, size_t rows);

@@ -23,6 +23,7 @@ Model::Model(std::shared_ptr<const Session> session, const Program& program, siz
                        on.second = put(op.o);
                        on.norm = put(op.norm.weight);
                        on.norm_bias = put(op.norm.bias);
+                       if (op.gated) refuse("a card has no kernels for gates of attention");
                        on.bias = put(op.bias);
                        on.q_norm = put(op.q_norm);
                        on.k_norm = put(op.k_norm);
@@ -46,6 +47,7 @@ Model::Model(std::shared_ptr<const Session> session, const Program& program, siz
                        return on;
                      },
                      [](const ShortConvOp&) -> OpOnCard { refuse("a card has no kernels for short convolutions"); },
+                     [](const DeltaOp&) -> OpOnCard { refuse("a card has no kernels for delta nets"); },
                      [](const MoeOp&) -> OpOnCard { refuse("a card has no kernels for mixtures of experts"); }};
   for (const Op& op : parts.ops) ops.push_back(std::visit(put_op, op));
   head = put(parts.head.weight);

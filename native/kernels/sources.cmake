@@ -8,6 +8,7 @@ set(KERNEL_COMMON_FLAGS -ffp-contract=off -fno-math-errno)
 set(KERNEL_SCALAR_SOURCES
   ${CMAKE_CURRENT_LIST_DIR}/dispatch.cpp
   ${CMAKE_CURRENT_LIST_DIR}/scalar/attention.cpp
+  ${CMAKE_CURRENT_LIST_DIR}/scalar/delta.cpp
   ${CMAKE_CURRENT_LIST_DIR}/scalar/fill.cpp
   ${CMAKE_CURRENT_LIST_DIR}/scalar/linear.cpp
   ${CMAKE_CURRENT_LIST_DIR}/scalar/vector.cpp)
@@ -39,6 +40,7 @@ endif()
 if(CMAKE_SYSTEM_PROCESSOR MATCHES "^(x86_64|AMD64|amd64)$")
   set(KERNEL_AVX2_SOURCES
     ${CMAKE_CURRENT_LIST_DIR}/avx2/attention.cpp
+    ${CMAKE_CURRENT_LIST_DIR}/avx2/delta.cpp
     ${CMAKE_CURRENT_LIST_DIR}/avx2/fill.cpp
     ${CMAKE_CURRENT_LIST_DIR}/avx2/kv_put.cpp
     ${CMAKE_CURRENT_LIST_DIR}/avx2/linear_bf16.cpp
@@ -46,6 +48,7 @@ if(CMAKE_SYSTEM_PROCESSOR MATCHES "^(x86_64|AMD64|amd64)$")
     ${CMAKE_CURRENT_LIST_DIR}/avx2/vector.cpp)
   set(KERNEL_AVX512_SOURCES
     ${CMAKE_CURRENT_LIST_DIR}/avx512/attention.cpp
+    ${CMAKE_CURRENT_LIST_DIR}/avx512/delta.cpp
     ${CMAKE_CURRENT_LIST_DIR}/avx512/fill.cpp
     ${CMAKE_CURRENT_LIST_DIR}/avx512/kv_put.cpp
     ${CMAKE_CURRENT_LIST_DIR}/avx512/linear_bf16.cpp
@@ -62,6 +65,7 @@ if(CMAKE_SYSTEM_PROCESSOR MATCHES "^(x86_64|AMD64|amd64)$")
 elseif(CMAKE_SYSTEM_PROCESSOR MATCHES "^(aarch64|arm64|ARM64)$")
   set(KERNEL_NEON_SOURCES
     ${CMAKE_CURRENT_LIST_DIR}/neon/attention.cpp
+    ${CMAKE_CURRENT_LIST_DIR}/neon/delta.cpp
     ${CMAKE_CURRENT_LIST_DIR}/neon/fill.cpp
     ${CMAKE_CURRENT_LIST_DIR}/neon/linear_bf16.cpp
     ${CMAKE_CURRENT_LIST_DIR}/neon/linear_int.cpp

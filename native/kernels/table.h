@@ -145,6 +145,15 @@ struct KernelTable {
                        size_t head_dim);
   // After the last split: A[d] = A[d] / L.
   void (*attend_finish)(float* A, const float* L, size_t heads, size_t head_dim);
+
+  // The gated delta rule on one head's state [key_dim][value_dim], both multiples of 16. Of each column j, i ascending:
+  // sum = fma(from[i][j], k[i], sum) from 0; delta[j] = beta * fma(-decay, sum, v[j]);
+  // to[i][j] = fma(decay, from[i][j], k[i] * delta[j]); out[j] = fma(to[i][j], q[i], out[j]) from 0. to may be from.
+  void (*delta_rule)(float* to, const float* from, float* out, float* delta, const float* q, const float* k,
+                     const float* v, float decay, float beta, size_t key_dim, size_t value_dim);
+  // `to` of that from its k, delta and decay: the same bits.
+  void (*delta_replay)(float* to, const float* from, const float* k, const float* delta, float decay, size_t key_dim,
+                       size_t value_dim);
 };
 
 // Each overwrites what it does better. fill_scalar fills everything.

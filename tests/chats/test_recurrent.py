@@ -33,7 +33,7 @@ def reused(chat: Chat, prompt: str) -> tuple[int, int]:
     return started.prompt_tokens, finished.stats.cached_tokens
 
 
-@pytest.fixture(scope="module", params=["llama", "lfm2"])
+@pytest.fixture(scope="module", params=["llama", "lfm2", "qwen3_5_text"])
 def path(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return make_checkpoint(tmp_path_factory.mktemp("chat") / "m", request.param, seed=11)
 

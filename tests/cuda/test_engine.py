@@ -13,7 +13,7 @@ from localinfer.quantize.checkpoint import quantize_checkpoint
 from localinfer.speculation.lookup import LookupDrafter
 from localinfer.speculation.suffix import SuffixDrafter
 from tests.engine.running import GREEDY, SAMPLED, Eager, make_prompts, run_all, run_one
-from tests.tiny import DISTINCT, MIXTURES, Family, make_checkpoint
+from tests.tiny import DISTINCT, MIXTURES, RECURRENT, Family, make_checkpoint
 
 pytestmark = pytest.mark.xdist_group("cuda")
 
@@ -31,7 +31,9 @@ def said(engine: StepEngine, prompts: Sequence[Sequence[int]], sampling: Samplin
 
 
 @pytest.mark.parametrize("graphs", ["graphs", "eager"])
-@pytest.mark.parametrize("family", [name for name in DISTINCT if name not in ("lfm2", *MIXTURES)])  # no kernels there
+@pytest.mark.parametrize(
+    "family", [name for name in DISTINCT if name not in (*RECURRENT, *MIXTURES)]
+)  # no kernels there
 def test_every_family_says_the_same(
     family: Family, graphs: str, tmp_path: Path, proved: Card, monkeypatch: pytest.MonkeyPatch
 ) -> None:

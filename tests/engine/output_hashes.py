@@ -29,7 +29,7 @@ from tests.engine.running import Eager, make_prompts, open_tiny, rows_of, run_al
 from tests.engine.test_equality_sweep import drafters
 from tests.graph.packed import quantized
 from tests.graph.variants import VARIANTS, make_variant
-from tests.tiny import DISTINCT
+from tests.tiny import DISTINCT, RECURRENT
 
 HASHES = Path(__file__).with_name("output_hashes.json")
 WIDTHS = {"BF16": 16, "INT8": 8, "INT4": 4, "INT3": 3}
@@ -81,7 +81,7 @@ def some_way(case: Case, isa: str, seed: int) -> Way:
     """A way that depends on the case, the kernel set and the seed alone."""
     rng = random.Random(f"{case} {isa} {seed}")
     drafts = ("off", "suffix", "lookup", "early", "oracle", "model", "all")
-    draft = rng.choice([one for one in drafts if not case.model.startswith("lfm2") or one not in RECURRENT_LACKS])
+    draft = rng.choice([one for one in drafts if not case.model.startswith(RECURRENT) or one not in RECURRENT_LACKS])
     return Way(
         isa, rng.choice((1, 2)), rng.choice((7, 32, 100, CONTEXT)), rng.choice((1, 3)), draft, rng.random() < 0.5
     )

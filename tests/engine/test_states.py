@@ -37,9 +37,9 @@ def all_layers_bear_4_bits() -> Iterator[None]:
         yield
 
 
-@pytest.fixture(scope="module")
-def hybrid(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return make_checkpoint(tmp_path_factory.mktemp("hybrid") / "m", "lfm2", seed=11, head_dim=32)
+@pytest.fixture(scope="module", params=["lfm2", "qwen3_5_text"])
+def hybrid(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_checkpoint(tmp_path_factory.mktemp("hybrid") / "m", request.param, seed=11, head_dim=32)
 
 
 @pytest.fixture(scope="module")

@@ -73,7 +73,7 @@ def default_in_transformers(model_type: str, key: str) -> object:
             return ropes["sliding_attention"]["rope_theta"]
         case "rope_theta":
             return ropes["rope_theta"]
-        case "sliding_window_pattern":
+        case "sliding_window_pattern" | "full_attention_interval":
             return config.layer_types.index("full_attention") + 1
     field = {one.name: one for one in fields(config)}.get(key)
     return None if field is None else field.default
@@ -138,7 +138,12 @@ def fitting(family: str, key: str, how: str) -> dict[str, Any]:
     match key, how:
         case "num_attention_heads", "absent":
             heads = default
-            return {key: heads, "num_key_value_heads": 4, "hidden_size": 16 * heads, "head_dim": 16}
+            return {
+                key: heads,
+                "num_key_value_heads": 4 if heads % 4 == 0 else 2,
+                "hidden_size": 16 * heads,
+                "head_dim": 16,
+            }
         case "num_key_value_heads", "absent" if default:
             return {key: default, "num_attention_heads": default, "hidden_size": 16 * default, "head_dim": 16}
         case "num_key_value_heads", _:
@@ -147,6 +152,16 @@ def fitting(family: str, key: str, how: str) -> dict[str, Any]:
             return {key: default or 16}
         case "head_dim", _:
             return {key: 16}
+        case (("layer_types" | "full_attention_interval"), _) if "linear_num_key_heads" in DEFAULTS[family]:
+            return {"num_hidden_layers": 4, "layer_types": ["linear_attention"] * 3 + ["full_attention"]}
+        case "linear_num_key_heads", "absent" if default:
+            return {key: default, "linear_num_value_heads": default}
+        case "linear_key_head_dim", _ if family == "olmo_hybrid":
+            return {key: 48, "hidden_size": 256}
+        case (("linear_num_value_heads" | "linear_key_head_dim" | "linear_value_head_dim"), "absent") if default:
+            return {key: default}
+        case "num_experts_per_tok", "absent" if family == "qwen3_next":
+            return {"num_experts": 12}
         case "layer_types", _ if family == "lfm2":
             return {key: ["full_attention"] * 3}
         case "block_auto_adjust_ff_dim", "absent":
@@ -191,7 +206,7 @@ def test_sizes_that_are_left_out(family: str) -> None:
 
 LINEAR = {"rope_type": "linear", "factor": 4.0}
 LLAMA3_BARE = {key: value for key, value in LLAMA3_ROPE.items() if key != "original_max_position_embeddings"}
-FULL, SLIDING = "full_attention", "sliding_attention"
+FULL, SLIDING, LINEAR_LAYER = "full_attention", "sliding_attention", "linear_attention"
 
 
 @pytest.mark.parametrize(
@@ -242,6 +257,15 @@ FULL, SLIDING = "full_attention", "sliding_attention"
         ("gemma3_text", {}, {"rope_parameters": {FULL: {"rope_theta": 500.0, **LINEAR}}}),
         ("gemma3_text", {}, {"rope_scaling": {**LINEAR, "rope_theta": 500.0}}),
         ("gemma3", {}, {"tie_word_embeddings": True}),
+        ("qwen3_5", {}, {"tie_word_embeddings": ABSENT}),
+        ("qwen3_5_text", {"partial_rotary_factor": 0.5}, {}),
+        ("qwen3_5_text", {}, {"rope_parameters": {"rope_theta": 500.0, "mrope_section": [2, 1, 1]}}),
+        ("qwen3_5_text", {"layer_types": [LINEAR_LAYER, LINEAR_LAYER, FULL]}, {}),
+        ("qwen3_5_text", {}, {"layer_types": [LINEAR_LAYER, SLIDING, FULL]}),
+        ("qwen3_next", {}, {"norm_topk_prob": False}),
+        ("olmo_hybrid", {}, {"linear_allow_neg_eigval": False}),
+        ("olmo_hybrid", {"attention_bias": False}, {"rope_parameters": {"rope_type": "default", "rope_theta": None}}),
+        ("olmo_hybrid", {}, {"layer_types": [LINEAR_LAYER] * 3}),
         ("gemma3", {}, {"architectures": ABSENT}),
     ],
     ids=str,
@@ -269,6 +293,10 @@ def test_the_outer_object_says_whether_the_head_is_tied(tmp_path: Path) -> None:
         ("qwen3", {"is_encoder_decoder": True}),
         ("gemma3_text", {"use_bidirectional_attention": True}),
         ("mistral", {"layer_types": ["full_attention", "full_attention"]}),
+        ("qwen3_5_text", {"attention_bias": True}),
+        ("qwen3_5_text", {"attn_output_gate": False}),
+        ("qwen3_next", {"hidden_act": "gelu"}),
+        ("qwen3_next", {"linear_key_head_dim": 24}),
     ],
 )
 def test_keys_that_change_the_answer_and_are_not_run(tmp_path: Path, family: Family, said: dict[str, Any]) -> None:

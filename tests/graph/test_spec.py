@@ -113,11 +113,14 @@ def test_a_graph_is_embedding_layers_head(family: Family) -> None:
     config = tiny_config(family)
     graph = read_graph(nested(family, config) if family in NESTED else config)
     assert [len(layer) for layer in graph.layers] == [2] * graph.spec.layers
-    if family != "lfm2":
+    recurrent = graph.spec.delta.layers if graph.spec.delta else graph.spec.conv_layers
+    if not recurrent:
         assert [state.window for state in graph.kv()] == list(graph.spec.windows)
     names = [linear.name for linear in graph.linears()]
     attention = 6 if family == "starcoder2" else 7  # its MLP has no gate
-    in_layers = sum(5 if graph.spec.conv_layers[i : i + 1] == (True,) else attention for i in range(graph.spec.layers))
+    mixers = {"olmo_hybrid": 7, "qwen3_5": 5, "qwen3_5_text": 5, "qwen3_next": 3}  # matrices of a delta net
+    other = 3 + mixers.get(family, 2)
+    in_layers = sum(other if recurrent[i : i + 1] == (True,) else attention for i in range(graph.spec.layers))
     assert len(names) == len(set(names))
     if graph.spec.mixture is None:
         assert len(names) == in_layers + (1 if graph.spec.tied else 2)

@@ -14,7 +14,7 @@ from localinfer.formats.compressed import dequantize, pack, quantization_config
 from localinfer.formats.safetensors import SafetensorsFile, write_safetensors
 from localinfer.graph.stored import Bf16Linear, IntLinear, narrow, widen
 from localinfer.graph.weights import Checkpoint
-from tests.tiny import make_checkpoint, random_weights, tiny_config
+from tests.tiny import Family, make_checkpoint, random_weights, tiny_config
 
 Tensors = dict[str, tuple[str, NDArray[Any]]]
 Q = "model.layers.0.self_attn.q_proj"
@@ -377,3 +377,17 @@ def test_a_directory_that_is_no_model(tmp_path: Path) -> None:
         Checkpoint(tmp_path / "nowhere")
     with pytest.raises(NotFound):
         Checkpoint(tmp_path)
+
+
+@pytest.mark.parametrize("family", ["qwen3_5", "qwen3_5_text", "qwen3_next"])
+def test_what_sees_pictures_or_guesses_ahead_is_passed_over_and_said(tmp_path: Path, family: Family) -> None:
+    path = make_checkpoint(tmp_path, family)
+    file = SafetensorsFile(path / "model.safetensors")
+    tensors = {name: (info.dtype, file.read(name)) for name, info in file.tensors.items()}
+    extra = ["mtp.fc.weight", "mtp.layers.0.mlp.up_proj.weight"]
+    extra += ["model.visual.patch_embed.proj.weight"] if family == "qwen3_5" else []
+    tensors |= {name: ("F32", np.zeros((4, 4), np.float32)) for name in extra}
+    write_safetensors(path / "model.safetensors", tensors)
+    notes = Checkpoint(path).notes
+    assert [name for name in extra if any(f"`{name}`" in note for note in notes)] == extra
+    assert len(notes) == (2 if family == "qwen3_5" else 1)

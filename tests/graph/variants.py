@@ -337,6 +337,26 @@ VARIANTS: dict[str, dict[str, Any]] = {
         "swiglu_limit": 7.0,
         "rope_scaling": {"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 128},
         "tie_word_embeddings": True,
+    "qwen3_5": {"family": "qwen3_5", "seed": 8},
+    "qwen3_5_text": {"family": "qwen3_5_text", "seed": 8, "rope_spelling": "new"},
+    "qwen3_5_text-tied": {
+        "family": "qwen3_5_text",
+        "seed": 1,
+        "tie_word_embeddings": True,
+        "linear_num_value_heads": 2,
+        "linear_value_head_dim": 48,
+        "linear_conv_kernel_dim": 3,
+        "num_key_value_heads": 1,
+        "partial_rotary_factor": 0.5,
+    },
+    "qwen3_next": {"family": "qwen3_next", "seed": 17},
+    "olmo_hybrid": {"family": "olmo_hybrid", "seed": 0},
+    "olmo_hybrid-still": {
+        "family": "olmo_hybrid",
+        "seed": 9,
+        "linear_allow_neg_eigval": False,
+        "linear_num_key_heads": 2,
+        "rope_scaling": {"rope_type": "default", "rope_theta": None},
     },
 }
 

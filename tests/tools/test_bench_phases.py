@@ -11,7 +11,10 @@ from tests.tiny import make_checkpoint
 from tools import bench_phases
 
 
-@pytest.mark.parametrize(("family", "operations"), [("llama", {"attend"}), ("lfm2", {"attend", "conv"})])
+@pytest.mark.parametrize(
+    ("family", "operations"),
+    [("llama", {"attend"}), ("lfm2", {"attend", "conv"}), ("qwen3_5_text", {"attend", "delta"})],
+)
 def test_every_operation_is_there(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], family: str, operations: set[str]
 ) -> None:

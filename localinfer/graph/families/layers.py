@@ -4,7 +4,20 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Literal
 
-from localinfer.graph.ops import Attend, Embed, Expert, GatedMLP, Graph, Head, LayerOp, Linear, Mixture, Norm
+from localinfer.graph.ops import (
+    Attend,
+    DeltaNet,
+    DepthwiseConv,
+    Embed,
+    Expert,
+    GatedMLP,
+    Graph,
+    Head,
+    LayerOp,
+    Linear,
+    Mixture,
+    Norm,
+)
 from localinfer.graph.spec import ModelSpec
 
 
@@ -66,7 +79,7 @@ def attend(spec: ModelSpec, layer: int, style: Style = LLAMA) -> Attend:
 
     return Attend(
         norm=_norm(spec, style, at, style.norm),
-        q=Linear(f"{at}.self_attn.q_proj", q_rows, spec.hidden_size, spec.qkv_bias),
+        q=Linear(f"{at}.self_attn.q_proj", q_rows * (2 if spec.attention_gate else 1), spec.hidden_size, spec.qkv_bias),
         k=Linear(f"{at}.self_attn.k_proj", kv_rows, spec.hidden_size, spec.qkv_bias),
         v=Linear(f"{at}.self_attn.v_proj", kv_rows, spec.hidden_size, spec.qkv_bias),
         o=Linear(f"{at}.self_attn.{style.o}", spec.hidden_size, q_rows, spec.o_bias),
@@ -82,6 +95,45 @@ def attend(spec: ModelSpec, layer: int, style: Style = LLAMA) -> Attend:
         softcap=spec.attention_softcap,
         window=spec.windows[layer],
         sinks=f"{at}.self_attn.sinks" if style.sinks else "",
+        gated=spec.attention_gate,
+    )
+
+
+def delta_net(
+    spec: ModelSpec,
+    layer: int,
+    style: Style = LLAMA,
+    *,
+    inputs: tuple[tuple[str, int], ...],
+    gates: tuple[str, ...],
+    out: tuple[str, str] = ("norm", "out_proj"),
+    out_eps: float | None = None,
+    by_key_head: bool = False,
+    conv_each: bool = False,
+) -> DeltaNet:
+    """A gated delta net instead of attention. `inputs` are names and rows of its matrices, `gates` the names of those
+    of b and a, `out` those of norm and matrix behind it; with `conv_each` q, k and v have a convolution each."""
+    of = spec.delta
+    assert of is not None
+    at = f"model.layers.{layer}.linear_attn"
+    keys, values = of.heads * of.key_dim, of.value_heads * of.value_dim
+    each = {"q_conv1d": keys, "k_conv1d": keys, "v_conv1d": values}
+    sizes = each if conv_each else {"conv1d": 2 * keys + values}
+    return DeltaNet(
+        norm=_stream_norm(spec, style, f"model.layers.{layer}.{style.norm}"),
+        inputs=tuple(Linear(f"{at}.{name}", rows, spec.hidden_size) for name, rows in inputs),
+        gates=tuple(Linear(f"{at}.{name}", 2 * of.value_heads // len(gates), spec.hidden_size) for name in gates),
+        convs=tuple(DepthwiseConv(f"{at}.{name}", size, of.conv_length) for name, size in sizes.items()),
+        rates=f"{at}.A_log",
+        dt_bias=f"{at}.dt_bias",
+        out_norm=Norm(f"{at}.{out[0]}", of.value_dim, spec.norm_eps if out_eps is None else out_eps),
+        out_proj=Linear(f"{at}.{out[1]}", spec.hidden_size, of.value_heads * of.value_dim),
+        heads=of.heads,
+        value_heads=of.value_heads,
+        key_dim=of.key_dim,
+        value_dim=of.value_dim,
+        beta_scale=of.beta_scale,
+        by_key_head=by_key_head,
     )
 
 

@@ -4,29 +4,33 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from localinfer.graph.fields import Fields
+from localinfer.graph.names import text_alone
 from localinfer.graph.spec import ModelSpec
 
 _IDS = ("eos_token_id", "bos_token_id")
-_PICTURES = ("vision_tower.", "multi_modal_projector.", "model.vision_tower.", "model.multi_modal_projector.")
+_HALVES = ("vision_tower.", "multi_modal_projector.", "visual.")
+_PICTURES = (*_HALVES, *(f"model.{half}" for half in _HALVES))
 
 
-def text_spec(values: Mapping[str, Any], spec: Callable[[Mapping[str, Any]], ModelSpec]) -> ModelSpec:
+def text_spec(
+    values: Mapping[str, Any], spec: Callable[[Mapping[str, Any]], ModelSpec], *, tied: bool = True
+) -> ModelSpec:
     """The spec of `text_config`. Token ids that it leaves out are those of the outer object, which alone says whether
-    the head is tied."""
+    the head is tied; `tied` where it does not."""
     config = Fields(values)
     if not config.has("text_config"):
         raise config.bad("text_config", "an object")
     text = dict(config.table("text_config").values)
     text |= {name: values[name] for name in _IDS if text.get(name) is None and name in values}
-    text["tie_word_embeddings"] = values.get("tie_word_embeddings", True)
+    text["tie_word_embeddings"] = values.get("tie_word_embeddings", tied)
     return spec(text)
 
 
 def text_name(stored: str) -> str | None:
-    """The name of a stored tensor in the text model; `None` for the picture half. Two layouts are in use."""
+    """The name of a stored tensor in the text model; `None` for what is no part of it. Two layouts are in use."""
     for prefix, ours in (("language_model.lm_head.", "lm_head."), ("language_model.model.", "model.")):
         if stored.startswith(prefix):
             return ours + stored.removeprefix(prefix)
     if stored.startswith("model.language_model."):
         return "model." + stored.removeprefix("model.language_model.")
-    return None if stored.startswith(_PICTURES) else stored
+    return None if stored.startswith(_PICTURES) else text_alone(stored)

@@ -26,4 +26,6 @@ void fill_avx2(KernelTable* table) {
   table->attend_4 = avx2::attend_4;
   table->attend_merge = avx2::attend_merge;
   table->attend_finish = avx2::attend_finish;
+  table->delta_rule = avx2::delta_rule;
+  table->delta_replay = avx2::delta_replay;
 }

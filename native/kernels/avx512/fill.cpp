@@ -26,4 +26,6 @@ void fill_avx512(KernelTable* table) {
   table->attend_4 = avx512::attend_4;
   table->attend_merge = avx512::attend_merge;
   table->attend_finish = avx512::attend_finish;
+  table->delta_rule = avx512::delta_rule;
+  table->delta_replay = avx512::delta_replay;
 }

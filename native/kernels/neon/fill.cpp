@@ -21,4 +21,6 @@ void fill_neon(KernelTable* table) {
   table->attend_16 = neon::attend_16;
   table->attend_merge = neon::attend_merge;
   table->attend_finish = neon::attend_finish;
+  table->delta_rule = neon::delta_rule;
+  table->delta_replay = neon::delta_replay;
 }

@@ -25,5 +25,9 @@ void attend_16(const AttendJob* job);
 void attend_merge(float* M, float* L, float* A, const float* m, const float* l, const float* acc, size_t heads,
                   size_t head_dim);
 void attend_finish(float* A, const float* L, size_t heads, size_t head_dim);
+void delta_rule(float* to, const float* from, float* out, float* delta, const float* q, const float* k, const float* v,
+                float decay, float beta, size_t key_dim, size_t value_dim);
+void delta_replay(float* to, const float* from, const float* k, const float* delta, float decay, size_t key_dim,
+                  size_t value_dim);
 
 }  // namespace neon

@@ -24,4 +24,6 @@ void fill_scalar(KernelTable* table) {
   table->attend_4 = scalar::attend_4;
   table->attend_merge = scalar::attend_merge;
   table->attend_finish = scalar::attend_finish;
+  table->delta_rule = scalar::delta_rule;
+  table->delta_replay = scalar::delta_replay;
 }
