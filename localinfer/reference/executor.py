@@ -222,7 +222,9 @@ class Executor:
         out: Tensor = self.norm(op.out_norm, read).to(x.dtype).reshape(n, -1) * silu(z)
         return out
 
-    def parts_of(self, op: DeltaNet, linears: tuple[Linear, ...], normed: Tensor, sizes: tuple[int, ...]) -> list[Tensor]:
+    def parts_of(
+        self, op: DeltaNet, linears: tuple[Linear, ...], normed: Tensor, sizes: tuple[int, ...]
+    ) -> list[Tensor]:
         """The parts [n, ...] of the rows of `linears`, of which each key head has so many columns."""
         x = torch.cat([self.linear(one, normed) for one in linears], dim=-1)
         if not op.by_key_head:
