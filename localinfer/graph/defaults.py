@@ -3,6 +3,7 @@
 Long because every family's keys stand here.
 
 The tests hold every line against the installed transformers, and every key its classes know against these tables.
+Long because each family has its table here.
 """
 
 from collections.abc import Mapping

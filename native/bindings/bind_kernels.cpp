@@ -175,7 +175,7 @@ void require_state(const Matrix<float>& to, const Matrix<const float>& from, siz
           "delta rule: heads of %zu and %zu values, must be multiples of 16", keys, values);
   require(to.shape(0) == keys && to.shape(1) == values && from.shape(0) == keys && from.shape(1) == values,
           "delta rule: states must be [%zu, %zu]", keys, values);
-  require(row_stride(to, "to") == values && row_stride(from, "from") == values, "delta rule: rows must follow each other");
+  require(row_stride(to, "to") == values && row_stride(from, "from") == values, "delta rule: rows with gaps");
 }
 
 void delta_rule(Matrix<float> to, Matrix<const float> from, Vector<float> out, Vector<float> delta,
@@ -194,9 +194,8 @@ void delta_rule(Matrix<float> to, Matrix<const float> from, Vector<float> out, V
 void delta_replay(Matrix<float> to, Matrix<const float> from, Vector<const float> k, Vector<const float> delta,
                   float decay, const std::string& isa) {
   require_state(to, from, k.shape(0), delta.shape(0));
-  const KernelTable& kernels = kernels_for(isa);
-  nb::gil_scoped_release unlocked;
-  kernels.delta_replay(to.data(), from.data(), k.data(), delta.data(), decay, k.shape(0), delta.shape(0));
+  const nb::gil_scoped_release unlocked;
+  kernels_for(isa).delta_replay(to.data(), from.data(), k.data(), delta.data(), decay, k.shape(0), delta.shape(0));
 }
 
 size_t kv_block_bytes(size_t head_dim, size_t bits) {

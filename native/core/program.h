@@ -1,5 +1,6 @@
 // A model as the native code sees it: embed, then attend and gated_mlp in turn, then head; weights, scratch memory, the
-// KV cache and the threads that run it. `step` moves any number of rows (tokens) through all of it.
+// KV cache and the threads that run it. `step` moves any number of rows (tokens) through all of it. Long because all
+// operations stand side by side here.
 #pragma once
 #include <algorithm>
 #include <atomic>
