@@ -337,6 +337,7 @@ VARIANTS: dict[str, dict[str, Any]] = {
         "swiglu_limit": 7.0,
         "rope_scaling": {"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 128},
         "tie_word_embeddings": True,
+    },
     "qwen3_5": {"family": "qwen3_5", "seed": 8},
     "qwen3_5_text": {"family": "qwen3_5_text", "seed": 8, "rope_spelling": "new"},
     "qwen3_5_text-tied": {
