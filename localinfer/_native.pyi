@@ -159,6 +159,7 @@ class Program:
         norm_after_rope: bool = False,
         softcap: float = 0.0,
         sinks: NDArray[numpy.float32] | None = None,
+        gated: bool = False,
     ) -> None:
         """
         x += o(attention(q, k, v of norm(x))), `post_norm` before the sum if there is one.
@@ -169,7 +170,8 @@ class Program:
         many values as all heads have, all at once; all with the same `eps`; `rope` is a table's number, which turns the
         first values of each head, `query_rope` that of queries if it is another one; `scale` multiplies q . k, and
         `softcap` c makes c tanh(score / c) of that; `window` is how many tokens a query sees, itself included, 0 for
-        all. `sinks` [heads] are scores that take part in the softmax and have no values.
+        all. `sinks` [heads] are scores that take part in the softmax and have no values. `gated`: the first part of
+        qkv is the queries, then as many gates, whose sigmoid multiplies what o reads.
         """
 
     def gated_mlp(
@@ -206,6 +208,33 @@ class Program:
         """
         x += out(c * conv(b * u)), b, c and u the three thirds of `in_` * norm(x); conv is causal, by column,
         with `taps` [length * hidden], the oldest row's first.
+        """
+
+    def delta_net(
+        self,
+        norm: NDArray[numpy.float32],
+        eps: float,
+        in_: Weight,
+        gates: Weight,
+        taps: NDArray[numpy.float32],
+        taps_bias: NDArray[numpy.float32] | None,
+        decay_rate: NDArray[numpy.float64],
+        dt_bias: NDArray[numpy.float32],
+        beta_scale: float,
+        out_norm: NDArray[numpy.float32],
+        out_norm_eps: float,
+        out: Weight,
+        heads: int,
+        value_heads: int,
+        key_dim: int,
+        value_dim: int,
+    ) -> None:
+        """
+        x += out(out_norm(o) * silu(z)), o what value heads read of their states by the gated delta rule; q, k, v and
+        z are the rows of `in_` * norm(x), b and a those of `gates`. q, k and v go through a causal convolution with
+        `taps` [length * channels], the oldest row's first, and SiLU; q and k of a head get length 1, q also
+        1 / sqrt(key_dim); beta is `beta_scale` * sigmoid(b), and a row keeps exp(-`decay_rate` * softplus(a +
+        `dt_bias`)) of a state.
         """
 
     def moe(
@@ -661,6 +690,35 @@ def gated(
     isa: str = "",
 ) -> None:
     """out [n] = activation(gate) * up; activation is 'silu' or 'gelu_tanh'."""
+
+def delta_rule(
+    to: NDArray[numpy.float32],
+    from_: NDArray[numpy.float32],
+    out: NDArray[numpy.float32],
+    delta: NDArray[numpy.float32],
+    q: NDArray[numpy.float32],
+    k: NDArray[numpy.float32],
+    v: NDArray[numpy.float32],
+    decay: float,
+    beta: float,
+    *,
+    isa: str = "",
+) -> None:
+    """
+    One row through a head's state [keys, values]: delta = beta * (v - decay * k from), to = decay * from + k delta,
+    out = q to. `to` may be `from_`.
+    """
+
+def delta_replay(
+    to: NDArray[numpy.float32],
+    from_: NDArray[numpy.float32],
+    k: NDArray[numpy.float32],
+    delta: NDArray[numpy.float32],
+    decay: float,
+    *,
+    isa: str = "",
+) -> None:
+    """to = decay * from + k delta, as `delta_rule` makes it."""
 
 def add(out: NDArray[numpy.float32], a: NDArray[numpy.float32], b: NDArray[numpy.float32], *, isa: str = "") -> None:
     """out [n] = a + b."""
