@@ -190,16 +190,14 @@ class _Loader:
     def delta_net(self, op: DeltaNet) -> None:
         each = op.value_heads // op.heads
         sizes = (op.key_dim, op.key_dim, each * op.value_dim, each * op.value_dim)
-        taps = np.concatenate([self.taps(conv) for conv in op.convs], axis=1)
-        rates = np.exp(self.checkpoint.vector(op.rates).astype(np.float64))
         self.program.delta_net(
             norm=self.norm(op.norm),
             eps=op.norm.eps,
             in_=self.pack(*op.inputs, orders=_by_part(op, op.inputs, sizes)),
             gates=self.pack(*op.gates, orders=_by_part(op, op.gates, (each, each))),
-            taps=taps.reshape(-1),
+            taps=np.concatenate([self.taps(conv) for conv in op.convs], axis=1).reshape(-1),
             taps_bias=None,
-            decay_rate=rates,
+            decay_rate=np.exp(self.checkpoint.vector(op.rates).astype(np.float64)),
             dt_bias=self.checkpoint.vector(op.dt_bias),
             beta_scale=op.beta_scale,
             out_norm=self.norm(op.out_norm),
