@@ -160,6 +160,8 @@ class Program:
         softcap: float = 0.0,
         sinks: NDArray[numpy.float32] | None = None,
         gated: bool = False,
+        v_norm: NDArray[numpy.float32] | None = None,
+        kv_of: int | None = None,
     ) -> None:
         """
         x += o(attention(q, k, v of norm(x))), `post_norm` before the sum if there is one.
@@ -170,8 +172,9 @@ class Program:
         many values as all heads have, all at once; all with the same `eps`; `rope` is a table's number, which turns the
         first values of each head, `query_rope` that of queries if it is another one; `scale` multiplies q . k, and
         `softcap` c makes c tanh(score / c) of that; `window` is how many tokens a query sees, itself included, 0 for
-        all. `sinks` [heads] are scores that take part in the softmax and have no values. `gated`: the first part of
-        qkv is the queries, then as many gates, whose sigmoid multiplies what o reads.
+        all. `sinks` [heads] are scores that take part in the softmax and have no values. `qkv` of two parts: values
+        are the keys, before these are normed; `v_norm` norms each head of the values. `kv_of`: keys and values are
+        those of that layer, counted over the layers that have such, and `qkv` is q alone.
         """
 
     def gated_mlp(
@@ -187,11 +190,34 @@ class Program:
         up_bias: NDArray[numpy.float32] | None = None,
         down_bias: NDArray[numpy.float32] | None = None,
         beside: bool = False,
+        scale: float = 1.0,
     ) -> None:
         """
         x += down(act(gate) * up), gate and up of norm(x), interleaved, or down(act(up)), with up alone in `gate_up`;
         `activation` is `silu` or `gelu_tanh`; norms as in `attend`. `beside`: it reads the x that the attention
-        before it reads, and then both are added.
+        before it reads, and then both are added. Last of all x is multiplied by `scale`.
+        """
+
+    def layer_inputs(
+        self, table: Weight, scale: float, project: Weight, norm: NDArray[numpy.float32], eps: float
+    ) -> None:
+        """
+        After `embed`: what each layer gets of a token, in parts of as many values as `norm` has. Part i is
+        norm(part i of project * x) + row(token) of `table` * scale.
+        """
+
+    def layer_input(
+        self,
+        gate: Weight,
+        activation: str,
+        project: Weight,
+        post_norm: NDArray[numpy.float32] | None,
+        eps: float,
+        scale: float = 1.0,
+    ) -> None:
+        """
+        x = (x + project(act(gate * x) * part)) * scale, `post_norm` before the sum if there is one; `part` is the
+        next one of `layer_inputs`.
         """
 
     def short_conv(
@@ -362,7 +388,8 @@ class Program:
         stays usable.
         Only layers `begin` to `end` - 1 run (`end` 0: to the last); the head follows in any case. A program that
         begins with `mix` needs `inputs` [n, its columns], and with `begin` > 0 any needs the residual stream there,
-        [n, hidden]; tokens then mean nothing. `hidden` [n, hidden] is given the stream of all rows after these layers.
+        [n, hidden]; tokens then mean nothing, but for `layer_inputs`.
+        `hidden` [n, hidden] is given the stream of all rows after these layers.
         With recurrent operations `drafted` [sequences] says how many of a sequence's last rows are drafts; the others
         move its state on, and a later step goes on where they end (`advance_state`), or at position 0.
         Raises ValueError, with the numbers, for anything out of range, RuntimeError when a step is running already.

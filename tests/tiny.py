@@ -18,6 +18,7 @@ from safetensors import TensorSpec, serialize_file
 from tests.tiny_delta import DELTA, delta_weights
 from tests.tiny_fields import ARCHITECTURES, FAMILY_FIELDS, Json
 from tests.tiny_fields import Family as Family
+from tests.tiny_gemma4 import gemma4_weights
 from tests.tiny_layers import LAYERS, layered_weights
 
 Dtype = Literal["bfloat16", "float16", "float32"]
@@ -64,6 +65,10 @@ FAMILIES: tuple[Family, ...] = (
     "qwen3_5",
     "qwen3_next",
     "olmo_hybrid",
+    "gemma4_text",
+    "gemma4",
+    "gemma4_unified",
+    "gemma4_unified_text",
 )
 MIXTURES: tuple[Family, ...] = (
     "mixtral",
@@ -79,6 +84,9 @@ MIXTURES: tuple[Family, ...] = (
 """Families with experts, which cards and calibration do not know."""
 RECURRENT: tuple[Family, ...] = ("lfm2", "qwen3_5", "qwen3_5_text", "qwen3_next", "olmo_hybrid")
 """Families with recurrent layers, which cards do not know."""
+
+UNCALIBRATED: tuple[Family, ...] = (*MIXTURES, "gemma4_text", "gemma4")
+"""Families that no calibration knows."""
 
 SPECIALS = {"<|bos|>": 256, "<|im_start|>": 257, "<|im_end|>": 258}
 BOS, IM_START, IM_END = SPECIALS.values()
@@ -118,20 +126,13 @@ def make_checkpoint(
     whole = new_spelling(text) if rope_spelling == "new" else text
     if family in NESTED:
         whole = nested(family, whole)
-        weights = {stored_name(family, name): value for name, value in weights.items()}
+        weights = {nested_name(family, name): value for name, value in weights.items()}
     path.mkdir(parents=True, exist_ok=True)
     write_json(path / "config.json", whole)
     write_json(path / "generation_config.json", {"bos_token_id": BOS, "eos_token_id": [IM_END], "do_sample": False})
     write_tokenizer(path, int(text["vocab_size"]))
     write_weights(path, weights, dtype, shards)
     return path
-
-
-def stored_name(family: Family, name: str) -> str:
-    """The name of a tensor of the text half in the file of a nested `family`."""
-    if family == "qwen3_5":
-        return name.replace("model.", "model.language_model.", 1) if name.startswith("model.") else name
-    return f"language_model.{name}"
 
 
 def tiny_config(family: Family, *, dtype: Dtype = "bfloat16", **overrides: Any) -> Json:
@@ -186,25 +187,35 @@ NESTED: dict[Family, tuple[str, str]] = {
     "gemma3": ("gemma3_text", "Gemma3"),
     "mistral3": ("mistral", "Mistral3"),
     "qwen3_5": ("qwen3_5_text", "Qwen3_5"),
+    "gemma4": ("gemma4_text", "Gemma4"),
+    "gemma4_unified": ("gemma4_unified_text", "Gemma4Unified"),
 }
 """Of families that also see pictures, the type of the text half, and how their classes begin."""
 
 
+def nested_name(family: Family, name: str) -> str:
+    """What a tensor of the text half is called in the whole."""
+    if not family.startswith(("gemma4", "qwen3_5")):
+        return f"language_model.{name}"
+    return name.replace("model.", "model.language_model.", 1) if name.startswith("model.") else name
+
+
 def nested(family: Family, text: Json) -> Json:
     """A multimodal config around `text`; the picture half is there in name only."""
-    if family == "qwen3_5":
+    vision: Json | None = {
+        "model_type": "siglip_vision_model" if family == "gemma3" else "pixtral",
+        "hidden_size": 32,
+        "intermediate_size": 32,
+        "num_hidden_layers": 1,
+        "num_attention_heads": 2,
+        "image_size": 28,
+        "patch_size": 14,
+    }
+    if family.startswith("gemma4"):
+        vision = None
+    elif family == "qwen3_5":
         sizes = {"depth": 1, "hidden_size": 32, "intermediate_size": 32, "num_heads": 2}
-        vision: Json = {"model_type": "qwen3_5_vision", **sizes}
-    else:
-        vision = {
-            "model_type": "siglip_vision_model" if family == "gemma3" else "pixtral",
-            "hidden_size": 32,
-            "intermediate_size": 32,
-            "num_hidden_layers": 1,
-            "num_attention_heads": 2,
-            "image_size": 28,
-            "patch_size": 14,
-        }
+        vision = {"model_type": "qwen3_5_vision", **sizes}
     unsaid = family == "qwen3_5"  # where it is left out, the head is not tied
     return {
         **({"tie_word_embeddings": text["tie_word_embeddings"]} if text["tie_word_embeddings"] == unsaid else {}),
@@ -225,6 +236,8 @@ def random_weights(config: Json, seed: int) -> dict[str, Tensor]:
         return lfm2_weights(config, seed)
     if config["model_type"] in DELTA:
         return delta_weights(config, seed)
+    if config["model_type"].startswith("gemma4"):
+        return gemma4_weights(config, seed)
     if config["model_type"] in LAYERS:
         return layered_weights(config, seed)
     rng = np.random.default_rng(seed)

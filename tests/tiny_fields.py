@@ -2,6 +2,8 @@
 
 from typing import Any, Literal
 
+from tests.tiny_gemma4 import GEMMA4_FIELDS, UNIFIED_FIELDS
+
 Family = Literal[
     "llama",
     "mistral",
@@ -38,6 +40,10 @@ Family = Literal[
     "qwen3_5_text",
     "qwen3_next",
     "olmo_hybrid",
+    "gemma4_text",
+    "gemma4",
+    "gemma4_unified",
+    "gemma4_unified_text",
 ]
 Json = dict[str, Any]
 
@@ -77,6 +83,10 @@ ARCHITECTURES: dict[Family, str] = {
     "qwen3_5_text": "Qwen3_5ForCausalLM",
     "qwen3_next": "Qwen3NextForCausalLM",
     "olmo_hybrid": "OlmoHybridForCausalLM",
+    "gemma4_text": "Gemma4ForCausalLM",
+    "gemma4": "Gemma4ForCausalLM",
+    "gemma4_unified": "Gemma4UnifiedForCausalLM",
+    "gemma4_unified_text": "Gemma4UnifiedForCausalLM",
 }
 
 GEMMA3_FIELDS: Json = {
@@ -303,6 +313,10 @@ FAMILY_FIELDS: dict[Family, Json] = {
             "original_max_position_embeddings": 64,
         },
     },
+    "gemma4_text": GEMMA4_FIELDS,
+    "gemma4": GEMMA4_FIELDS,
+    "gemma4_unified": UNIFIED_FIELDS,
+    "gemma4_unified_text": UNIFIED_FIELDS,
     "lfm2": {
         "rms_norm_eps": None,
         "norm_eps": 1e-6,

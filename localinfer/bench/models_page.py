@@ -11,7 +11,7 @@ from tempfile import TemporaryDirectory
 from localinfer.bench.measured import forms_of
 from localinfer.cost.fit import HUGE_PAGE, context_of, estimate
 from localinfer.formats.gguf_forms import FORMS
-from localinfer.graph.defaults import DEFAULTS
+from localinfer.graph.families.wrapped import text_name
 from localinfer.graph.registry import family_for, known_families, read_graph
 from localinfer.graph.weights import Checkpoint
 from localinfer.hub.catalogue import Entry, entries
@@ -31,8 +31,8 @@ a test fails when it is not current.
 ## Families
 
 What `model_type` of config.json may be, and what llama.cpp calls it in a GGUF file, from which
-`import` and to which `export` translate. Mixtures of experts and models with
-recurrent layers (LFM2, Qwen3.5, Qwen3-Next, OLMo-Hybrid) run on processors only.
+`import` and to which `export` translate. Mixtures of experts, models with recurrent layers (LFM2,
+Qwen3.5, Qwen3-Next, OLMo-Hybrid) and Gemma 4 run on processors only.
 
 | `model_type` | models | in GGUF |
 |---|---|---|
@@ -71,7 +71,9 @@ def _gguf_name(model_type: str) -> str:
     name = "llama" if model_type in AS_LLAMA else model_type
     if name in FORMS:
         return f"`{FORMS[name].arch}`"
-    return "not known" if name in DEFAULTS else "by its text half's type"
+    inner = f"{name}_text"
+    half = inner in FORMS if inner in known_families() else family_for(name).tensor_name is text_name
+    return "by its text half's type" if half else "not known"
 
 
 def _sizes() -> Iterator[str]:

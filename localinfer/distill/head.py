@@ -34,8 +34,8 @@ class HeadModel(nn.Module):
                     break
         else:
             raise NotSupported("a draft head begins as a layer of attention, then a gated MLP, and the model has none")
-        names = {"q": attend.q, "k": attend.k, "v": attend.v, "o": attend.o, "up": mlp.up, "down": mlp.down}
-        names |= {"gate": mlp.gate} if mlp.gate is not None else {}
+        every = {"q": attend.q, "k": attend.k, "v": attend.v, "o": attend.o, "up": mlp.up, "down": mlp.down}
+        names = {name: one for name, one in {**every, "gate": mlp.gate}.items() if one is not None}
         plain = _is_plain(attend, mlp)
         self.matrices = nn.ParameterDict()
         for name, shape in shapes_of(target, self.spec.intermediate_size).items():

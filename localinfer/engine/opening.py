@@ -165,10 +165,7 @@ def _load(
     from localinfer.graph.memory import snapshots
     from localinfer.graph.program import load_program
 
-    graph = checkpoint.graph
-    lacks = {"recurrent layers": graph.slot_bytes, "mixtures of experts": graph.spec.mixture}
-    lacks["gates of attention"] = graph.spec.attention_gate
-    missing = next((name for name, there in lacks.items() if there), "")
+    missing = checkpoint.graph.not_on_cards
     if placement.card is not None and missing:
         raise NotSupported(f"{missing} have no kernels for cards yet", hint="use `--backend cpu`")
     return load_program(

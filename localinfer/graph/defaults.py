@@ -475,6 +475,42 @@ _OLMO_HYBRID: Keys = {
     "linear_conv_kernel_dim": 4,
     "linear_allow_neg_eigval": True,
 }
+_GEMMA4_UNIFIED: Keys = {
+    "vocab_size": 262_144,
+    "hidden_size": 2304,
+    "intermediate_size": 9216,
+    "num_hidden_layers": 30,
+    "num_attention_heads": 8,
+    "num_key_value_heads": 4,
+    "head_dim": 256,
+    "hidden_activation": "gelu_pytorch_tanh",
+    "max_position_embeddings": 262_144,
+    "rms_norm_eps": 1e-6,
+    "tie_word_embeddings": True,
+    "attention_bias": False,
+    "sliding_window": 1024,
+    "layer_types": None,
+    "final_logit_softcapping": None,
+    "use_bidirectional_attention": "vision",
+    "attention_k_eq_v": False,
+    "num_kv_shared_layers": 0,
+    "use_double_wide_mlp": False,
+    "global_head_dim": 512,
+    "num_global_key_value_heads": None,
+    "per_layer_config": None,
+}
+_GEMMA4: Keys = {
+    **_GEMMA4_UNIFIED,
+    "max_position_embeddings": 131_072,
+    "sliding_window": 512,
+    "use_bidirectional_attention": None,
+    "vocab_size_per_layer_input": 262_144,
+    "hidden_size_per_layer_input": 256,
+    "enable_moe_block": False,
+    "num_experts": None,  # without the block these three mean nothing
+    "top_k_experts": None,
+    "moe_intermediate_size": None,
+}
 
 DEFAULTS: Mapping[str, Keys] = {
     "llama": _LLAMA,
@@ -482,6 +518,8 @@ DEFAULTS: Mapping[str, Keys] = {
     "qwen2": _QWEN2,
     "qwen3": {**_QWEN2, "head_dim": 128, "attention_bias": False},
     "gemma3_text": _GEMMA3,
+    "gemma4_text": _GEMMA4,
+    "gemma4_unified_text": _GEMMA4_UNIFIED,
     "lfm2": _LFM2,
     "cohere2": _COHERE2,
     "ernie4_5": _ERNIE,

@@ -22,9 +22,10 @@ PROBE_TOKENS = 256
 
 def require_4_bit(spec: ModelSpec) -> None:
     """Raise `NotSupported` when the heads' values cannot be grouped by 32."""
-    if spec.head_dim % 32:
+    odd = next((dim for dim in (spec.head_dim, *(shape.head_dim for shape in spec.shapes)) if dim % 32), 0)
+    if odd:
         raise NotSupported(
-            f"a 4-bit cache is for heads of a multiple of 32 values, and this model's have {spec.head_dim}",
+            f"a 4-bit cache is for heads of a multiple of 32 values, and this model's have {odd}",
             hint="use `--kv-bits 8`",
         )
 

@@ -29,6 +29,7 @@ class Linear:
 @dataclass(frozen=True, slots=True)
 class Norm:
     """RMSNorm: x / sqrt(mean(x^2) + eps) * (w + offset), w the vector `name`.weight [size]. Gemma's offset is 1.
+    Without a name there is no w: x / sqrt(mean(x^2) + eps).
 
     `centered` makes it LayerNorm: x - mean(x) for x. With `bias` `name`.bias [size] is added.
     """
@@ -42,6 +43,8 @@ class Norm:
 
     def vectors(self) -> tuple[tuple[str, tuple[int, ...]], ...]:
         """Its tensors with their shapes."""
+        if not self.name:
+            return ()
         weight = (f"{self.name}.weight", (self.size,))
         return (weight, (f"{self.name}.bias", (self.size,))) if self.bias else (weight,)
 
@@ -82,7 +85,7 @@ class Facts:
         return tuple(chain(*self.fused()))
 
     def norms(self) -> tuple[Norm, ...]:
-        """Its norms in the order of use."""
+        """Its norms that have weights, in the order of use."""
         return ()
 
     def unquantized(self) -> tuple[Linear, ...]:
@@ -104,6 +107,11 @@ class Facts:
     def output_norm(self) -> Norm | None:
         """The norm of what it adds to the residual stream."""
         return None
+
+    def stream_scale(self) -> str:
+        """The tensor [1] that the residual stream is multiplied by once the operation has added to it; "": there is
+        none."""
+        return ""
 
     def state(self) -> State | None:
         """What a sequence keeps for it from step to step."""
@@ -144,20 +152,54 @@ class Embed(Facts):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class LayerInputs(Facts):
+    """What a token gives to each layer beside the stream: of layer i, part i of
+    (norm(project(x) * project_scale) + table[token] * table_scale) * scale, x the embedding, parts of the norm's size
+    (Gemma 3n; Gemma Team, 2025)."""
+
+    table: Linear
+    table_scale: float
+    project: Linear
+    project_scale: float
+    norm: Norm
+    scale: float
+
+    def fused(self) -> tuple[tuple[Linear, ...], ...]:
+        return (self.table,), (self.project,)
+
+    def norms(self) -> tuple[Norm, ...]:
+        return (self.norm,)
+
+    def unquantized(self) -> tuple[Linear, ...]:
+        return (self.project,)
+
+    def traffic(self, rows: int) -> tuple[tuple[Linear, float], ...]:
+        return (self.table, min(1.0, rows / self.table.rows)), (self.project, 1.0)
+
+    def flops(self, rows: int) -> int:
+        return 2 * rows * _numbers((self.project,))
+
+    def width(self) -> int:
+        return 2 * self.table.cols
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Attend(Facts):
     """x = x + post_norm(o(attention(norm(x)))); queries and keys are normed (if at all), then rotated.
 
     Their norms are of each head, or, with the size of all heads together, of all at once; `norm_after_rope`: they are
-    normed after they are rotated. score = scale * q.k; with `softcap` c > 0, c * tanh(score / c). With `window` w > 0,
-    position p sees p-w+1..p, else 0..p. `sinks` names a vector [heads]: of each head one more score in the softmax,
-    which has no value (gpt-oss; OpenAI, 2025). `gated`: q has twice the rows, of each head its query and then its
-    gates, whose sigmoid multiplies what o reads (Qwen3-Next; Qwen team, 2025).
+    normed after they are rotated. Without `v` values are the keys before both; `v_norm` norms each head of them.
+    Without `k` keys and values are those of number `kv_of` of the operations that keep some. score = scale * q.k; with
+    `softcap` c > 0, c * tanh(score / c). With `window` w > 0, position p sees p-w+1..p, else 0..p. `sinks` names a
+    vector [heads]: of each head one more score in the softmax, which has no value (gpt-oss; OpenAI, 2025). `gated`: q
+    has twice the rows, of each head its query and then its gates, whose sigmoid multiplies what o reads (Qwen3-Next;
+    Qwen team, 2025).
     """
 
     norm: Norm | None
     q: Linear
-    k: Linear
-    v: Linear
+    k: Linear | None
+    v: Linear | None
     o: Linear
     heads: int
     kv_heads: int
@@ -166,7 +208,9 @@ class Attend(Facts):
     scale: float
     q_norm: Norm | None = None
     k_norm: Norm | None = None
+    v_norm: Norm | None = None
     post_norm: Norm | None = None
+    kv_of: int = -1
     norm_after_rope: bool = False
     softcap: float = 0.0
     window: int = 0
@@ -174,10 +218,15 @@ class Attend(Facts):
     gated: bool = False
 
     def fused(self) -> tuple[tuple[Linear, ...], ...]:
-        return (self.q, self.k, self.v), (self.o,)
+        return self.qkv(), (self.o,)
+
+    def qkv(self) -> tuple[Linear, ...]:
+        """Those that there are of the matrices of queries, keys and values."""
+        return tuple(linear for linear in (self.q, self.k, self.v) if linear is not None)
 
     def norms(self) -> tuple[Norm, ...]:
-        return tuple(n for n in (self.norm, self.q_norm, self.k_norm, self.post_norm) if n is not None)
+        every = (self.norm, self.q_norm, self.k_norm, self.post_norm)
+        return tuple(norm for norm in every if norm is not None)
 
     def input_norm(self) -> Norm | None:
         return self.norm
@@ -188,21 +237,22 @@ class Attend(Facts):
     def vectors(self) -> tuple[tuple[str, tuple[int, ...]], ...]:
         return ((self.sinks, (self.heads,)),) if self.sinks else ()
 
-    def state(self) -> KvState:
-        return KvState(self.kv_heads, self.head_dim, self.window)
+    def state(self) -> KvState | None:
+        return None if self.k is None else KvState(self.kv_heads, self.head_dim, self.window)
 
     def ropes(self) -> tuple[Rope, ...]:
         return (self.rope,)
 
     def width(self) -> int:
-        return 2 * self.q.rows + self.k.rows + self.v.rows
+        return 2 * self.q.rows + 2 * self.kv_heads * self.head_dim
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GatedMLP(Facts):
     """x = x + post_norm(down(activation(gate(norm(x))) * up(norm(x)))); without a gate, activation(up(norm(x))).
 
-    `beside`: the x that is normed is that of the attention before it, to whose sum the result is added.
+    `beside`: the x that is normed is that of the attention before it, to whose sum the result is added. `scale`:
+    a tensor [1] that x is multiplied by last of all.
     """
 
     norm: Norm | None
@@ -212,9 +262,16 @@ class GatedMLP(Facts):
     activation: Activation = "silu"
     post_norm: Norm | None = None
     beside: bool = False
+    scale: str = ""
 
     def fused(self) -> tuple[tuple[Linear, ...], ...]:
         return (self.up,) if self.gate is None else (self.gate, self.up), (self.down,)
+
+    def stream_scale(self) -> str:
+        return self.scale
+
+    def vectors(self) -> tuple[tuple[str, tuple[int, ...]], ...]:
+        return ((self.scale, (1,)),) if self.scale else ()
 
     def reads_before(self) -> bool:
         return self.beside
@@ -230,6 +287,40 @@ class GatedMLP(Facts):
 
     def width(self) -> int:
         return 2 * self.up.rows
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LayerInput(Facts):
+    """x = (x + post_norm(project(activation(gate(x)) * part))) * scale; `part` is number `layer` of `LayerInputs`,
+    `scale` a tensor [1]."""
+
+    layer: int
+    gate: Linear
+    project: Linear
+    activation: Activation
+    post_norm: Norm
+    scale: str
+
+    def fused(self) -> tuple[tuple[Linear, ...], ...]:
+        return (self.gate,), (self.project,)
+
+    def norms(self) -> tuple[Norm, ...]:
+        return (self.post_norm,)
+
+    def unquantized(self) -> tuple[Linear, ...]:
+        return self.linears()
+
+    def output_norm(self) -> Norm:
+        return self.post_norm
+
+    def stream_scale(self) -> str:
+        return self.scale
+
+    def vectors(self) -> tuple[tuple[str, tuple[int, ...]], ...]:
+        return ((self.scale, (1,)),)
+
+    def width(self) -> int:
+        return self.gate.rows
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -402,10 +493,10 @@ class Head(Facts):
         return (self.norm,)
 
 
-LayerOp = Attend | GatedMLP | ShortConv | DeltaNet | Mixture
-"""What adds to the residual stream; a layer is two of them."""
+LayerOp = Attend | GatedMLP | ShortConv | DeltaNet | Mixture | LayerInput
+"""What adds to the residual stream; a layer is two of them, or three."""
 
-Op = Embed | LayerOp | Head
+Op = Embed | LayerInputs | LayerOp | Head
 
 
 @dataclass(frozen=True, slots=True)
@@ -416,6 +507,7 @@ class Graph:
     embed: Embed = field(repr=False)
     layers: tuple[tuple[LayerOp, ...], ...] = field(repr=False)
     head: Head = field(repr=False)
+    inputs: LayerInputs | None = field(default=None, repr=False)
 
     @property
     def body(self) -> tuple[LayerOp, ...]:
@@ -425,17 +517,45 @@ class Graph:
     @property
     def ops(self) -> tuple[Op, ...]:
         """All operations."""
-        return (self.embed, *self.body, self.head)
+        return (self.embed, *(() if self.inputs is None else (self.inputs,)), *self.body, self.head)
 
     @property
     def unquantized(self) -> set[Linear]:
-        """The matrices of layers that stay floats in a quantized model."""
-        return {linear for op in self.body for linear in op.unquantized()}
+        """The matrices that stay floats in a quantized model."""
+        return {linear for op in self.ops for linear in op.unquantized()}
 
     @property
     def tables(self) -> set[Linear]:
-        """The matrices of embedding and head, which are one if they are tied."""
-        return {self.embed.table, self.head.table}
+        """The matrices of embedding and head, which are one if they are tied, and the table of inputs by layer."""
+        return {self.embed.table, self.head.table, *(() if self.inputs is None else (self.inputs.table,))}
+
+    @property
+    def not_calibrated(self) -> str:
+        """What no method that reads calibration text knows, or ""."""
+        if self.spec.mixture is not None:
+            return "a mixture of experts"
+        if self.inputs is not None:
+            return "a model with inputs by layer"
+        return "a model with keys and values that layers share" if self.shares_kv else ""
+
+    @property
+    def not_on_cards(self) -> str:
+        """What cards have no kernels for, or ""."""
+        if self.slot_bytes:
+            return "recurrent layers"
+        if self.spec.mixture is not None:
+            return "mixtures of experts"
+        if self.inputs is not None:
+            return "inputs by layer"
+        attends = [op for op in self.body if isinstance(op, Attend)]
+        if any(op.v is None or op.v_norm is not None for op in attends):
+            return "keys and values that are shared, or values that are normed,"
+        return "numbers on the residual stream" if any(op.stream_scale() for op in self.body) else ""
+
+    @property
+    def shares_kv(self) -> bool:
+        """Whether some layers read keys and values of others."""
+        return any(isinstance(op, Attend) and op.k is None for op in self.body)
 
     def linears(self) -> Iterator[Linear]:
         """Every matrix once, in the order of use; a tied head is the embedding's own matrix."""

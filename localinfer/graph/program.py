@@ -20,6 +20,8 @@ from localinfer.graph.ops import (
     Expert,
     GatedMLP,
     Head,
+    LayerInput,
+    LayerInputs,
     Linear,
     Mixture,
     Norm,
@@ -129,15 +131,16 @@ class _Loader:
         self.program.embed(self.table(op.table), op.scale)
 
     def attend(self, op: Attend) -> None:
-        orders = {linear.name: _order(op, linear.rows) for linear in (op.q, op.k) if op.rope.interleaved}
+        turned = [linear for linear in (op.q, op.k) if linear is not None and op.rope.interleaved]
+        orders = {linear.name: _order(op, linear.rows) for linear in turned}
         if op.gated:
             orders[op.q.name] = _gates_last(op)
         self.program.attend(
             norm=self.optional_norm(op.norm),
             norm_bias=self.norm_bias(op.norm),
             eps=_eps(op),
-            qkv=self.pack(op.q, op.k, op.v, orders=orders),
-            bias=self.biases(op.q, op.k, op.v, orders=orders),
+            qkv=self.pack(*op.qkv(), orders=orders),
+            bias=self.biases(*op.qkv(), orders=orders),
             q_norm=_ordered(self.optional_norm(op.q_norm), op),
             k_norm=_ordered(self.optional_norm(op.k_norm), op),
             norm_after_rope=op.norm_after_rope,
@@ -154,6 +157,8 @@ class _Loader:
             window=op.window,
             sinks=self.checkpoint.vector(op.sinks) if op.sinks else None,
             gated=op.gated,
+            v_norm=self.optional_norm(op.v_norm),
+            kv_of=op.kv_of if op.k is None else None,
         )
 
     def gated_mlp(self, op: GatedMLP) -> None:
@@ -169,7 +174,32 @@ class _Loader:
             down_bias=self.biases(op.down),
             post_norm=self.optional_norm(op.post_norm),
             beside=op.beside,
+            scale=self.stream_scale(op),
         )
+
+    def layer_inputs(self, op: LayerInputs) -> None:
+        """A number on what is normed is one on the epsilon."""
+        self.program.layer_inputs(
+            table=self.pack(op.table),
+            scale=op.table_scale * op.scale,
+            project=self.pack(op.project),
+            norm=self.norm(op.norm) * np.float32(op.scale),
+            eps=op.norm.eps / op.project_scale**2,
+        )
+
+    def layer_input(self, op: LayerInput) -> None:
+        self.program.layer_input(
+            gate=self.pack(op.gate),
+            activation=op.activation,
+            project=self.pack(op.project),
+            post_norm=self.norm(op.post_norm),
+            eps=op.post_norm.eps,
+            scale=self.stream_scale(op),
+        )
+
+    def stream_scale(self, op: Op) -> float:
+        name = op.stream_scale()
+        return float(self.checkpoint.vector(name)[0]) if name else 1.0
 
     def short_conv(self, op: ShortConv) -> None:
         self.program.short_conv(
@@ -335,7 +365,9 @@ class _Loader:
 
 
 def norm_weight(checkpoint: Checkpoint, norm: Norm) -> Vector:
-    """The norm's weight, with its offset added once and for all."""
+    """The norm's weight, with its offset added once and for all; ones if it has none."""
+    if not norm.name:
+        return np.ones(norm.size, np.float32)
     return checkpoint.vector(f"{norm.name}.weight") + np.float32(norm.offset)
 
 
@@ -395,6 +427,8 @@ ADD: Mapping[type[Op], Callable[[_Loader, Any], None]] = {
     ShortConv: _Loader.short_conv,
     DeltaNet: _Loader.delta_net,
     Mixture: _Loader.mixture,
+    LayerInputs: _Loader.layer_inputs,
+    LayerInput: _Loader.layer_input,
     Head: _Loader.head,
 }
 """What adds each kind of operation to a program."""

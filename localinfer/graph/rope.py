@@ -107,6 +107,16 @@ def rope_from(
     return Rope(tuple(_llama3(f, factor, low, high, context) for f in plain))
 
 
+def proportional(settings: Fields, head_dim: int) -> Rope:
+    """The first `partial_rotary_factor` of a head's pairs is turned, by frequencies of the whole head; the others stand
+    still (Gemma 4)."""
+    theta = settings.number("rope_theta", 1.0, 1e15)
+    factor = settings.number("factor", 1.0, _HIGHEST, 1.0)
+    part = settings.number("partial_rotary_factor", 0.0, 1.0, 1.0)
+    turned, half = int(part * head_dim // 2), head_dim // 2
+    return Rope(tuple(theta ** (-2.0 * i / head_dim) / factor if i < turned else 0.0 for i in range(half)))
+
+
 def _original_context(settings: Fields, config: Fields) -> float:
     """Where it is left out, the model's own; one beside the settings goes before theirs."""
     name = "original_max_position_embeddings"

@@ -63,6 +63,12 @@ class ModelSpec:
     """Of layers with a gated delta net instead of attention; None: no layer has one."""
     attention_gate: bool = False
     """The output of attention is multiplied by gates."""
+    shapes: "tuple[LayerShape, ...]" = field(default=(), repr=False)
+    """Of each layer where they differ; empty: all are as the numbers above say."""
+    layer_inputs: int = 0
+    """Values that a token gives to each layer beside the stream; 0: none."""
+    layer_inputs_vocab: int = 0
+    """Tokens that have such."""
     mixture: "MixtureSpec | None" = None
     """Of layers with a mixture of experts; None: no layer has one."""
     eos_token_ids: tuple[int, ...] = ()
@@ -83,6 +89,20 @@ class DeltaSpec:
     conv_length: int
     """Rows that their convolution sees."""
     beta_scale: float = 1.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LayerShape:
+    """The numbers of one layer where layers differ."""
+
+    kv_heads: int
+    head_dim: int
+    inner: int
+    """Width of the feed-forward half."""
+    has_values: bool = True
+    """Values have a matrix of their own, else they are the keys before these are normed."""
+    kv_of: int = -1
+    """The layer whose keys and values this one reads; -1: its own."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -166,7 +186,7 @@ def read_sizes(config: Fields, *, norm_eps: str = "rms_norm_eps", inner: str | N
         raise config.bad("hidden_size", f"a multiple of num_attention_heads ({n_heads})")
     else:
         dim = hidden // n_heads
-    _kernels_can(dim, n_heads // n_kv_heads)
+    require_kernels(dim, n_heads // n_kv_heads)
     vocab = config.integer("vocab_size", 1, MOST_VOCABULARY)
     return Sizes(
         hidden_size=hidden,
@@ -274,7 +294,8 @@ def _token_ids(config: Fields, name: str, vocab: int) -> tuple[int, ...]:
     return tuple(ids)
 
 
-def _kernels_can(head_dim: int, group: int) -> None:
+def require_kernels(head_dim: int, group: int) -> None:
+    """Raise `NotSupported` for heads of a size, or that share a key head with so many, that no kernel has."""
     hint = "use its GGUF file with `--backend llamacpp`"
     if head_dim % 16 or head_dim > 512:
         raise NotSupported(f"heads of {head_dim} values are not supported, only multiples of 16 up to 512", hint=hint)

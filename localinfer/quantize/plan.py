@@ -3,6 +3,7 @@
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from math import gcd
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -15,8 +16,8 @@ from localinfer.quantize.torch_installed import has_torch
 
 GROUPS = (32, 64, 128)
 TABLE_BITS = 8
-TABLES = ("model.embed_tokens", "lm_head")
-"""Embedding and head, which get `TABLE_BITS`."""
+TABLES = ("model.embed_tokens", "lm_head", "model.embed_tokens_per_layer")
+"""Embedding, head and the table of inputs by layer, which get `TABLE_BITS`."""
 
 Method = Literal["rtn", "imatrix", "awq", "gptq", "awq+gptq"]
 METHODS: tuple[Method, ...] = get_args(Method)
@@ -27,7 +28,7 @@ LARGE_MODEL = 4_000_000_000
 
 _LAYER = re.compile(r"\.layers\.(\d+)\.")
 _BODY = r"re:.*\.layers\.\d+\.(self_attn\.[qkvo]|mlp\.(gate|up|down))_proj$"
-_OTHER_PARTS = ("re:.*vision.*", "re:.*visual.*", "re:.*multi_modal.*", "re:^mtp.*")
+_OTHER_PARTS = ("re:.*vision.*", "re:.*visual.*", "re:.*audio.*", "re:.*multi_modal.*", "re:^mtp.*")
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,8 +94,9 @@ def default_method(bits: int, source: Path) -> tuple[Method, str]:
     """The method that loses least at that width, and a remark if it is not the one we would take."""
     if bits == TABLE_BITS:
         return "rtn", ""  # others gain nothing that can be measured
-    if Checkpoint(source).spec.mixture is not None:
-        return "rtn", "rounded without calibration: of a mixture of experts no method of ours calibrates each"
+    lacking = Checkpoint(source).graph.not_calibrated
+    if lacking:
+        return "rtn", f"rounded without calibration: no method of ours calibrates {lacking}"
     if not has_torch():
         return "rtn", "rounded without calibration: for less loss `pip install localinfer[quantize]`"
     return "gptq", ""
@@ -112,9 +114,10 @@ def make_plan(
     checkpoint = Checkpoint(source)
     if checkpoint.scheme.method != "none":
         raise NotSupported(f"{source}: is quantized already", hint="quantize the original model")
-    if checkpoint.spec.mixture is not None and (method != "rtn" or mix):
+    lacking = checkpoint.graph.not_calibrated
+    if lacking and (method != "rtn" or mix):
         raise NotSupported(
-            f"{method if not mix else 'mixed bits'}: a mixture of experts is rounded without calibration only",
+            f"{method if not mix else 'mixed bits'}: {lacking} is rounded without calibration only",
             hint="use `--method rtn`, with one width for all layers",
         )
     body = body_of(checkpoint.graph)
@@ -161,7 +164,8 @@ def choose_groups(graph: Graph, bits: int, group: int | None) -> tuple[int, int,
     Raises `UsageError` for a group that does not divide every matrix.
     """
     chosen, notes = _choose_group(body_of(graph), bits, group, graph.parameters())
-    return chosen, chosen if bits == TABLE_BITS else _table_group(graph.spec.hidden_size), notes
+    columns = gcd(*(table.cols for table in graph.tables))
+    return chosen, chosen if bits == TABLE_BITS else _table_group(columns), notes
 
 
 def describe(
@@ -181,6 +185,7 @@ def describe(
         }
         bodies = [(by_form[form], *form) for form in by_form]
     targets = ["re:.*embed_tokens$"] if tied else ["re:.*embed_tokens$", "re:.*lm_head$"]
+    targets += ["re:.*embed_tokens_per_layer$"] if graph.inputs is not None else []
     return quantization_config([*bodies, (targets, *tables)], [*(["lm_head"] if tied else []), *ignored])
 
 

@@ -87,8 +87,9 @@ def refine_checkpoint(
     require_torch_for("rtn", mixed=False, refine=True)
     if settings.get("bits") == TABLE_BITS:
         raise UsageError("8 bits lose too little to be refined", hint="leave out `--refine`")
-    if Checkpoint(source).spec.mixture is not None:
-        raise NotSupported("a mixture of experts cannot be refined yet", hint="leave out `--refine`")
+    lacking = Checkpoint(source).graph.not_calibrated
+    if lacking:
+        raise NotSupported(f"{lacking} cannot be refined yet", hint="leave out `--refine`")
     if dest.exists():
         raise UsageError(f"{dest} is there already", hint="remove it first, or use it")
     started = clock()

@@ -88,7 +88,7 @@ class _Probe(Executor):
             self.forget()
             for op in ops:
                 passed.append(streams)
-                streams = [x + self.added(op, x) for x in streams]
+                streams = [self.joined(op, x, self.added(op, x)) for x in streams]
                 self.forget()
         gradients: list[Tensor] = []
         for x in streams:
@@ -107,7 +107,7 @@ class _Probe(Executor):
         for stream, gradient in zip(streams, gradients, strict=True):
             self._noted.clear()
             x = stream.detach().requires_grad_()
-            out = x + self.added(op, x)
+            out = self.joined(op, x, self.added(op, x))
             names = list(self._noted)
             slopes = torch.autograd.grad(out, [x, *(self._noted[name][1] for name in names)], gradient)
             before.append(slopes[0])

@@ -226,7 +226,7 @@ class Stream(Reader):
                 continue
             if held is not None:
                 to[number] += held[number]
-            to[number] += added
+            to[number] = model.joined(op, to[number], added)
         if holds:
             self._held[mine] = to
 

@@ -18,6 +18,7 @@ from localinfer.graph.ops import (
     Expert,
     GatedMLP,
     Head,
+    LayerInput,
     LayerOp,
     Linear,
     Mixture,
@@ -42,6 +43,9 @@ class Executor:
         self.context = 0
         """Tokens that the text may come to, where RoPE depends on it; 0: those of one call."""
         self._cached: dict[str, Tensor] = {}
+        self._inputs: Tensor | None = None
+        self._shares_kv = checkpoint.graph.shares_kv
+        self._kept: list[tuple[Tensor, Tensor]] = []
 
     @torch.no_grad()
     def logits(self, token_ids: Sequence[int]) -> Tensor:
@@ -61,13 +65,39 @@ class Executor:
         """The residual stream [n, hidden] after these operations."""
         before = x
         for op in ops:
-            before, x = x, x + self.added(op, before if op.reads_before() else x)
+            before, x = x, self.joined(op, x, self.added(op, before if op.reads_before() else x))
         return x
+
+    def joined(self, op: LayerOp, x: Tensor, added: Tensor) -> Tensor:
+        """The residual stream after `op`, which adds this to it."""
+        name = op.stream_scale()
+        return (x + added) * self.vector(name).to(x.dtype) if name else x + added
 
     def embedded(self, ids: Tensor) -> Tensor:
         """Token ids [n] to the first residual stream [n, hidden]."""
         embed = self.checkpoint.graph.embed
-        return self.weight(embed.table)[ids] * embed.scale
+        x = self.weight(embed.table)[ids] * embed.scale
+        self._kept = []
+        self._inputs = self.layer_inputs(ids, x)
+        return x
+
+    def layer_inputs(self, ids: Tensor, x: Tensor) -> Tensor | None:
+        """What these tokens give to each layer, [n, layers, size]; x their embedding."""
+        op = self.checkpoint.graph.inputs
+        if op is None:
+            return None
+        shape = (len(ids), -1, op.norm.size)
+        projected = (self.linear(op.project, x) * op.project_scale).view(shape)
+        tokens = (self.weight(op.table)[ids] * op.table_scale).view(shape)
+        return (self.norm(op.norm, projected) + tokens) * op.scale
+
+    def layer_input(self, op: LayerInput, x: Tensor) -> Tensor:
+        """What a layer's own input adds to the residual stream `x` [n, hidden]."""
+        assert self._inputs is not None
+        part = self._inputs[:, op.layer]
+        return self.norm(
+            op.post_norm, self.linear(op.project, activated(op.activation, self.linear(op.gate, x)) * part)
+        )
 
     def added(self, op: LayerOp, x: Tensor) -> Tensor:
         """What `op` adds to the residual stream `x` [n, hidden]."""
@@ -94,8 +124,15 @@ class Executor:
         if op.gated:
             q, gates = (part.reshape(n, -1) for part in q.view(n, op.heads, -1).chunk(2, dim=-1))
         q = self.ready_heads(op, op.q_norm, q, op.heads, first, op.rope.growth)
-        k = self.ready_heads(op, op.k_norm, self.linear(op.k, normed), op.kv_heads, first)
-        return q, k, self.linear(op.v, normed).view(n, op.kv_heads, op.head_dim), gates
+        if op.k is None:
+            return q, *self._kept[op.kv_of], gates
+        keys = self.linear(op.k, normed)
+        k = self.ready_heads(op, op.k_norm, keys, op.kv_heads, first)
+        values = keys if op.v is None else self.linear(op.v, normed)
+        v = self.norm(op.v_norm, values.view(n, op.kv_heads, op.head_dim))
+        if self._shares_kv:
+            self._kept.append((k, v))
+        return q, k, v, gates
 
     def ready_heads(
         self, op: Attend, norm: Norm | None, x: Tensor, heads: int, first: int, growth: float = 0.0
@@ -135,7 +172,7 @@ class Executor:
     def gated(self, gate: Linear | None, up: Linear, activation: Activation, normed: Tensor) -> Tensor:
         """Activated gates times ups of rows that are normed; without a gate, activated ups."""
         x = self.linear(up if gate is None else gate, normed)
-        x = silu(x) if activation == "silu" else gelu(x, approximate="tanh")
+        x = activated(activation, x)
         return x if gate is None else x * self.linear(up, normed)
 
     def mixture(self, op: Mixture, x: Tensor) -> Tensor:
@@ -251,6 +288,8 @@ class Executor:
         if norm.centered:
             x = x - x.mean(-1, keepdim=True)
         inverse = torch.rsqrt(x.pow(2).mean(-1, keepdim=True) + norm.eps)
+        if not norm.name:
+            return x * inverse
         normed = x * inverse * (self.vector(f"{norm.name}.weight") + norm.offset)
         return normed + self.vector(f"{norm.name}.bias") if norm.bias else normed
 
@@ -284,6 +323,7 @@ ADDED: Mapping[type[LayerOp], Callable[[Executor, Any, Tensor], Tensor]] = {
     ShortConv: Executor.short_conv,
     DeltaNet: Executor.delta_net,
     Mixture: Executor.mixture,
+    LayerInput: Executor.layer_input,
 }
 """What runs each kind of operation."""
 
@@ -308,6 +348,11 @@ def delta_rule(state: Tensor, q: Tensor, k: Tensor, v: Tensor, decay: Tensor, be
         state = state + k[i, :, :, None] * change[:, None, :]
         read.append(torch.einsum("hkv,hk->hv", state, q[i]))
     return torch.stack(read), state
+
+
+def activated(activation: Activation, x: Tensor) -> Tensor:
+    """SiLU, or GELU by tanh."""
+    return silu(x) if activation == "silu" else gelu(x, approximate="tanh")
 
 
 def capped(scores: Tensor, cap: float) -> Tensor:

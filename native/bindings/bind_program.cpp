@@ -7,6 +7,7 @@
 #include <nanobind/stl/vector.h>
 
 #include <algorithm>
+#include <cmath>
 
 #include "bindings/arrays.h"
 #include "bindings/bindings.h"
@@ -52,9 +53,13 @@ void attend(Program& program, const MaybeValues& norm, float eps, std::shared_pt
             const MaybeValues& q_norm, const MaybeValues& k_norm, std::shared_ptr<Weight> o, const MaybeValues& o_bias,
             const MaybeValues& post_norm, size_t heads, size_t kv_heads, size_t head_dim, size_t rope, float scale,
             size_t window, const MaybeValues& norm_bias, std::optional<size_t> query_rope, bool norm_after_rope,
-            float softcap, const MaybeValues& sinks, bool gated) {
+            float softcap, const MaybeValues& sinks, bool gated, const MaybeValues& v_norm,
+            std::optional<size_t> kv_of) {
   AttendOp op;
   op.gated = gated;
+  op.v_norm = to_vector(v_norm);
+  op.borrows = kv_of.has_value();
+  op.layer = kv_of.value_or(0);
   op.norm = make_norm(norm, eps, norm_bias);
   op.norm_after_rope = norm_after_rope;
   op.query_rope = query_rope.value_or(rope);
@@ -84,8 +89,9 @@ Activation make_activation(const std::string& name) {
 void gated_mlp(Program& program, const MaybeValues& norm, float eps, std::shared_ptr<Weight> gate_up,
                const std::string& activation, std::shared_ptr<Weight> down, const MaybeValues& post_norm,
                const MaybeValues& norm_bias, const MaybeValues& gate_bias, const MaybeValues& up_bias,
-               const MaybeValues& down_bias, bool beside) {
+               const MaybeValues& down_bias, bool beside, float scale) {
   MlpOp op;
+  op.scale = scale;
   op.norm = make_norm(norm, eps, norm_bias);
   op.gate_bias = to_vector(gate_bias);
   op.up_bias = to_vector(up_bias);
@@ -96,6 +102,25 @@ void gated_mlp(Program& program, const MaybeValues& norm, float eps, std::shared
   op.down = std::move(down);
   op.post_norm = to_vector(post_norm);
   program.gated_mlp(std::move(op));
+}
+
+void layer_inputs(Program& program, std::shared_ptr<Weight> table, float scale, std::shared_ptr<Weight> project,
+                  const Values& norm, float eps) {
+  REQUIRE(eps >= 0 && std::isfinite(eps), "the epsilon of a norm is %g", static_cast<double>(eps));
+  program.layer_inputs({std::move(table), scale, std::move(project), to_vector(norm), eps});
+}
+
+void layer_input(Program& program, std::shared_ptr<Weight> gate, const std::string& activation,
+                 std::shared_ptr<Weight> project, const MaybeValues& post_norm, float eps, float scale) {
+  REQUIRE(eps >= 0 && eps <= 1, "the epsilon of a norm is %g", static_cast<double>(eps));
+  LayerInputOp op;
+  op.gate = std::move(gate);
+  op.activation = make_activation(activation);
+  op.project = std::move(project);
+  op.post_norm = to_vector(post_norm);
+  op.eps = eps;
+  op.scale = scale;
+  program.layer_input(std::move(op));
 }
 
 void short_conv(Program& program, const Values& norm, float eps, std::shared_ptr<Weight> in, const MaybeValues& in_bias,
@@ -317,7 +342,9 @@ constexpr const char* kAttendHelp =
     "first values of each head, `query_rope` that of queries if it is another one; `scale` multiplies q . k, and\n"
     "`softcap` c makes c tanh(score / c) of that; `window` is how many tokens a query sees, itself included, 0 for\n"
     "all. `sinks` [heads] are scores that take part in the softmax and have no values. `gated`: the first part of\n"
-    "qkv is the queries, then as many gates, whose sigmoid multiplies what o reads.";
+    "qkv is the queries, then as many gates, whose sigmoid multiplies what o reads. `qkv` of two parts: values\n"
+    "are the keys, before these are normed; `v_norm` norms each head of the values. `kv_of`: keys and values are\n"
+    "those of that layer, counted over the layers that have such, and `qkv` is q alone.";
 
 constexpr const char* kStepHelp =
     "Run `tokens` (n of them) through the program, and write the logits of rows `out_rows` (ascending).\n\n"
@@ -329,7 +356,8 @@ constexpr const char* kStepHelp =
     "stays usable.\n"
     "Only layers `begin` to `end` - 1 run (`end` 0: to the last); the head follows in any case. A program that\n"
     "begins with `mix` needs `inputs` [n, its columns], and with `begin` > 0 any needs the residual stream there,\n"
-    "[n, hidden]; tokens then mean nothing. `hidden` [n, hidden] is given the stream of all rows after these layers.\n"
+    "[n, hidden]; tokens then mean nothing, but for `layer_inputs`.\n"
+    "`hidden` [n, hidden] is given the stream of all rows after these layers.\n"
     "With recurrent operations `drafted` [sequences] says how many of a sequence's last rows are drafts; the others\n"
     "move its state on, and a later step goes on where they end (`advance_state`), or at position 0.\n"
     "Raises ValueError, with the numbers, for anything out of range, RuntimeError when a step is running already.";
@@ -362,14 +390,21 @@ void bind_program(nb::module_& m) {
            "post_norm"_a.noconvert().none(), "heads"_a, "kv_heads"_a, "head_dim"_a, "rope"_a, "scale"_a,
            "window"_a = 0, "norm_bias"_a.noconvert() = nb::none(), "query_rope"_a = nb::none(),
            "norm_after_rope"_a = false, "softcap"_a = 0.0f, "sinks"_a.noconvert() = nb::none(), "gated"_a = false,
-           kAttendHelp)
+           "v_norm"_a.noconvert() = nb::none(), "kv_of"_a = nb::none(), kAttendHelp)
       .def("gated_mlp", &gated_mlp, "norm"_a.noconvert().none(), "eps"_a, "gate_up"_a, "activation"_a, "down"_a,
            "post_norm"_a.noconvert() = nb::none(), "norm_bias"_a.noconvert() = nb::none(),
            "gate_bias"_a.noconvert() = nb::none(), "up_bias"_a.noconvert() = nb::none(),
-           "down_bias"_a.noconvert() = nb::none(), "beside"_a = false,
+           "down_bias"_a.noconvert() = nb::none(), "beside"_a = false, "scale"_a = 1.0f,
            "x += down(act(gate) * up), gate and up of norm(x), interleaved, or down(act(up)), with up alone in `gate_up`;\n"
            "`activation` is `silu` or `gelu_tanh`; norms as in `attend`. `beside`: it reads the x that the attention\n"
-           "before it reads, and then both are added.")
+           "before it reads, and then both are added. Last of all x is multiplied by `scale`.")
+      .def("layer_inputs", &layer_inputs, "table"_a, "scale"_a, "project"_a, "norm"_a.noconvert(), "eps"_a,
+           "After `embed`: what each layer gets of a token, in parts of as many values as `norm` has. Part i is\n"
+           "norm(part i of project * x) + row(token) of `table` * scale.")
+      .def("layer_input", &layer_input, "gate"_a, "activation"_a, "project"_a, "post_norm"_a.noconvert().none(), "eps"_a,
+           "scale"_a = 1.0f,
+           "x = (x + project(act(gate * x) * part)) * scale, `post_norm` before the sum if there is one; `part` is the\n"
+           "next one of `layer_inputs`.")
       .def("short_conv", &short_conv, "norm"_a.noconvert(), "eps"_a, "in_"_a, "in_bias"_a.noconvert().none(),
            "taps"_a.noconvert(), "taps_bias"_a.noconvert().none(), "out"_a, "out_bias"_a.noconvert().none(),
            "x += out(c * conv(b * u)), b, c and u the three thirds of `in_` * norm(x); conv is causal, by column,\n"

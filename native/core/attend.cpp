@@ -21,8 +21,10 @@ class Attention {
         per_thread_(step.s.per_thread[lane.id()]),
         shared_(op.heads / op.kv_heads),
         width_(shared_ * op.head_dim),
-        k_start_(op.qkv->shape.panel_of(1, 0) * kPanelRows),
-        v_start_(op.qkv->shape.panel_of(2, 0) * kPanelRows),
+        k_start_(op.borrows ? 0 : op.qkv->shape.panel_of(1, 0) * kPanelRows),
+        v_start_(op.borrows              ? 0
+                 : op.keys_are_values() ? op.qkv->panels * kPanelRows  // a copy behind what the weight gave
+                                        : op.qkv->shape.panel_of(2, 0) * kPanelRows),
         bits_(kv.bits(op.layer)),
         score_scale_(bits_ == 4 ? op.scale / static_cast<float>(op.head_dim & -op.head_dim) : op.scale) {}
 
@@ -97,14 +99,17 @@ class Attention {
     }
   }
 
-  // Writes key and value of KV head h into the cache.
+  // Writes key and value of KV head h into the cache, unless another layer has done so.
   void put(size_t row, size_t h) const {
+    if (op_.borrows) return;
     const KernelTable& k = step_.k;
     float* key = qkv(row) + k_start_ + h * op_.head_dim;
     float* value = qkv(row) + v_start_ + h * op_.head_dim;
+    if (op_.keys_are_values()) std::copy_n(key, op_.head_dim, value);
     finish_head(key, op_.heads + h, op_.k_norm, step_.rope(op_.rope), position(row));
-    if (!op_.bias.empty())
-      k.add(value, value, op_.bias.data() + (op_.heads + op_.kv_heads + h) * op_.head_dim, op_.head_dim);
+    const size_t head = op_.heads + (op_.keys_are_values() ? 0 : op_.kv_heads) + h;
+    if (!op_.bias.empty()) k.add(value, value, op_.bias.data() + head * op_.head_dim, op_.head_dim);
+    if (!op_.v_norm.empty()) k.rms_norm(value, value, op_.v_norm.data(), op_.head_dim, op_.norm.eps);
     if (bits_ == 4) k.rotate(key, op_.head_dim);
     uint8_t* block = kv_.block(op_.layer, table(row)[position(row) / kKvBlock], h);
     const auto kv_put = bits_ == 4 ? k.kv_put_4 : bits_ == 8 ? k.kv_put_8 : k.kv_put_16;
@@ -125,7 +130,9 @@ class Attention {
     size_t total = 0;
     for (size_t row = 0; row < step_.rows; ++tiles_) {
       size_t rows = 1;
-      while (row + rows < step_.rows && rows < most && step_.sequences[row + rows] == step_.sequences[row]) ++rows;
+      while (row + rows < step_.rows && rows < most && step_.sequences[row + rows] == step_.sequences[row] &&
+             position(row + rows) == position(row) + rows)
+        ++rows;
       Tile& tile = per_thread_.tiles[tiles_] = {row, rows, first_seen(position(row), op_.window) / kKvChunk,
                                          position(row + rows - 1) / kKvChunk + 1};
       total += tile.rows * (tile.end_split - tile.first_split) * op_.kv_heads;
@@ -322,7 +329,8 @@ bool attend_from_both(const AttendOp& op, const Step& step, Lane& lane) {
       error += off * off;
       all += value * value;
     }
-    probe.rows[op.layer * probe.count + step.first + row] = {error, all};
+    KvProbe::Row& sum = probe.rows[op.layer * probe.count + step.first + row];  // with all who read the layer's cache
+    sum = {sum.error + error, sum.all + all};
   });
   return lane.sync();
 }

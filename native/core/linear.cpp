@@ -110,8 +110,17 @@ void run_panel(const Step& step, const Lane& lane, const Weight& weight, size_t 
   }
 }
 
+namespace {
+
+void times(float* x, size_t n, float scale) {
+  if (scale == 1) return;
+  for (size_t i = 0; i < n; ++i) x[i] *= scale;
+}
+
+}  // namespace
+
 bool add_to_stream(const Step& step, Lane& lane, const Weight& weight, Operand& operand, const Floats& bias,
-                   const Floats& post_norm, float eps, To to) {
+                   const Floats& post_norm, float eps, To to, float scale) {
   const Scratch& s = step.s;
   const KernelTable& k = step.k;
   lane.phase("out");
@@ -125,17 +134,19 @@ bool add_to_stream(const Step& step, Lane& lane, const Weight& weight, Operand& 
       if (!bias.empty()) k.add(part, part, bias.data() + column, width);
       float* y = s.y + m * s.x_ld + column;
       if (to == To::kStreamWithAside) k.add(x, x, y, width);
-      if (post_norm.empty() && to != To::kAside)
+      if (post_norm.empty() && to != To::kAside) {
         k.add(x, x, part, width);
-      else
+        times(x, width, scale);
+      } else {
         std::copy_n(part, width, y);
+      }
     }
   });
   if (!lane.sync()) return false;
-  return post_norm.empty() || add_normed(step, lane, post_norm, eps, s.y);
+  return post_norm.empty() || add_normed(step, lane, post_norm, eps, s.y, scale);
 }
 
-bool add_normed(const Step& step, Lane& lane, const Floats& norm, float eps, float* y) {
+bool add_normed(const Step& step, Lane& lane, const Floats& norm, float eps, float* y, float scale) {
   const Scratch& s = step.s;
   lane.phase("post-norm");
   lane.share(step.rows, [&](size_t m) {
@@ -143,6 +154,7 @@ bool add_normed(const Step& step, Lane& lane, const Floats& norm, float eps, flo
     float* x = s.x + m * s.x_ld;
     step.k.rms_norm(row, row, norm.data(), step.hidden, eps);
     step.k.add(x, x, row, step.hidden);
+    times(x, step.hidden, scale);
   });
   return lane.sync();
 }

@@ -49,9 +49,10 @@ void run_panel(const Step& step, const Lane& lane, const Weight& weight, size_t 
 // Where the result of an operation goes. kAside: to y, for the operation after it, which adds both.
 enum class To { kStream, kAside, kStreamWithAside };
 
-// x += weight * operand (+ bias), through `post_norm` if there is one. Ends its last phase. False: leave.
+// x += weight * operand (+ bias), through `post_norm` if there is one, then x *= scale. Ends its last phase. False: leave.
 [[nodiscard]] bool add_to_stream(const Step& step, Lane& lane, const Weight& weight, Operand& operand,
-                                 const Floats& bias, const Floats& post_norm, float eps, To to = To::kStream);
+                                 const Floats& bias, const Floats& post_norm, float eps, To to = To::kStream,
+                                 float scale = 1);
 
-// x += norm(y), row by row; y is overwritten. False: leave.
-[[nodiscard]] bool add_normed(const Step& step, Lane& lane, const Floats& norm, float eps, float* y);
+// x = (x + norm(y)) * scale, row by row; y is overwritten. False: leave.
+[[nodiscard]] bool add_normed(const Step& step, Lane& lane, const Floats& norm, float eps, float* y, float scale = 1);

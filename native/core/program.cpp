@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <array>
 #include <cmath>
+#include <numeric>
 #include <system_error>
 #include <utility>
 
@@ -103,6 +104,41 @@ void Program::embed_rows(const int32_t* tokens, size_t n, float* out) const {
   }
 }
 
+void Program::layer_inputs(LayerInputsOp op) {
+  require_open("layer_inputs");
+  REQUIRE(ops_.empty() && embed_.weight != nullptr && layer_inputs_.table == nullptr,
+          "layer_inputs must follow embed, once");
+  REQUIRE(op.table != nullptr && op.project != nullptr, "the table or the projection of layer_inputs is missing");
+  REQUIRE(op.size() > 0 && op.size() % kPanelRows == 0, "inputs of %zu values, but they must be a multiple of %d",
+          op.size(), kPanelRows);
+  const size_t all = op.table->shape.cols;
+  REQUIRE(all % op.size() == 0 && all <= kMaxWidth, "rows of %zu values are not parts of %zu", all, op.size());
+  check_weight(op.table, op.table->shape.rows(), all, "the table of layer_inputs");
+  check_stacked(op.table, "the table of layer_inputs");
+  REQUIRE(op.table->shape.rows() >= embed_.weight->shape.rows(), "a table of %zu tokens, but the embedding has %zu",
+          op.table->shape.rows(), embed_.weight->shape.rows());
+  check_weight(op.project, all, hidden_, "the projection of layer_inputs");
+  check_stacked(op.project, "the projection of layer_inputs");
+  REQUIRE(std::isfinite(op.scale), "the scale of layer_inputs is %g", static_cast<double>(op.scale));
+  layer_inputs_ = std::move(op);
+}
+
+void Program::layer_input(LayerInputOp op) {
+  require_open("layer_input");
+  const size_t size = layer_inputs_.size();
+  REQUIRE(size > 0 && !ops_.empty(), "layer_input without layer_inputs, or before any layer");
+  REQUIRE((layer_input_ops_ + 1) * size <= layer_inputs_.table->shape.cols, "layer_input number %zu, but there are %zu",
+          layer_input_ops_ + 1, layer_inputs_.table->shape.cols / size);
+  check_weight(op.gate, size, hidden_, "the gate of layer_input");
+  check_stacked(op.gate, "the gate of layer_input");
+  check_weight(op.project, hidden_, size, "the projection of layer_input");
+  check_stacked(op.project, "the projection of layer_input");
+  check_optional(op.post_norm, hidden_, "the norm after layer_input");
+  REQUIRE(std::isfinite(op.scale), "the stream is scaled by %g", static_cast<double>(op.scale));
+  op.part = layer_input_ops_++;
+  ops_.emplace_back(std::move(op));
+}
+
 void Program::mix(MixOp op) {
   REQUIRE(embed_.weight == nullptr && mix_.weight == nullptr, "mix where there is an embedding or a mix already");
   REQUIRE(op.weight != nullptr, "the weight of mix is missing");
@@ -130,14 +166,21 @@ void Program::attend(AttendOp op) {
             2 * ropes_[rope].half, op.head_dim);
   }
   const size_t q = op.heads * op.head_dim, kv = op.kv_heads * op.head_dim, q_part = op.gated ? 2 * q : q;
-  check_weight(op.qkv, q_part + 2 * kv, hidden_, "qkv");
-  REQUIRE((op.qkv->shape.parts == std::vector<size_t>{q_part, kv, kv} && !op.qkv->shape.interleaved),
-          "qkv must be three stacked parts of %zu, %zu and %zu rows", q_part, kv, kv);
+  REQUIRE(op.qkv != nullptr, "qkv is missing");
+  std::vector<size_t> parts{q_part};
+  if (!op.borrows) parts.resize(op.keys_are_values() ? 2 : 3, kv);
+  const size_t rows = std::accumulate(parts.begin(), parts.end(), size_t{0});
+  check_weight(op.qkv, rows, hidden_, "qkv");
+  REQUIRE(op.qkv->shape.parts == parts && !op.qkv->shape.interleaved,
+          "qkv must be %zu stacked parts, of %zu rows, and the others of %zu", parts.size(), q_part, kv);
   REQUIRE(!op.gated || op.bias.empty(), "attention with gates and a bias of qkv");
   check_weight(op.o, hidden_, q, "o");
   check_stacked(op.o, "o");
   if (op.norm.get() != nullptr) check_norm(op.norm, hidden_, "the norm before attention");
-  check_optional(op.bias, q + 2 * kv, "the bias of qkv");
+  check_optional(op.bias, rows, "the bias of qkv");
+  check_optional(op.v_norm, op.head_dim, "v_norm");
+  REQUIRE(!op.norms_all() || parts.size() == 3, "a norm of all heads at once needs keys and values of their own");
+  REQUIRE(!op.borrows || (op.k_norm.empty() && op.v_norm.empty()), "keys and values of another layer are normed there");
   if (!op.norms_all()) {
     check_optional(op.q_norm, op.head_dim, "q_norm");
     check_optional(op.k_norm, op.head_dim, "k_norm");
@@ -146,11 +189,20 @@ void Program::attend(AttendOp op) {
   check_optional(op.post_norm, hidden_, "the norm after attention");
   check_optional(op.sinks, op.heads, "sinks");
   REQUIRE(op.softcap >= 0 && std::isfinite(op.softcap), "softcap is %g", static_cast<double>(op.softcap));
-  op.layer = layers_.size();
   op.group = static_cast<size_t>(std::find(windows_.begin(), windows_.end(), op.window) - windows_.begin());
-  if (op.group == windows_.size()) windows_.push_back(op.window);
+  if (op.borrows) {
+    REQUIRE(op.layer < layers_.size(), "keys and values of layer %zu, but there are %zu before", op.layer,
+            layers_.size());
+    const KvCache::Layer& from = layers_[op.layer];
+    REQUIRE(from.kv_heads == op.kv_heads && from.head_dim == op.head_dim && from.group == op.group,
+            "keys and values of layer %zu are not like this one's: heads, their size and the window must be the same",
+            op.layer);
+  } else {
+    if (op.group == windows_.size()) windows_.push_back(op.window);
+    op.layer = layers_.size();
+    layers_.push_back({op.kv_heads, op.head_dim, 0, op.group});
+  }
   layer_ops_.push_back(ops_.size());
-  layers_.push_back({op.kv_heads, op.head_dim, 0, op.group});
   ops_.emplace_back(std::move(op));
 }
 
@@ -171,10 +223,11 @@ void Program::gated_mlp(MlpOp op) {
           "gate and up have a bias each, or neither has one");
   check_optional(op.down_bias, hidden_, "the bias of down");
   check_optional(op.post_norm, hidden_, "the norm after the MLP");
+  REQUIRE(std::isfinite(op.scale), "the stream is scaled by %g", static_cast<double>(op.scale));
   if (op.beside) {
     auto* before = ops_.empty() ? nullptr : std::get_if<AttendOp>(&ops_.back());
-    REQUIRE(before != nullptr && before->post_norm.empty() && op.post_norm.empty(),
-            "an MLP beside something else than attention, or with a norm after either");
+    REQUIRE(before != nullptr && before->post_norm.empty() && op.post_norm.empty() && op.scale == 1,
+            "an MLP beside something else than attention, or with a norm or a scale after either");
     before->aside = true;
   }
   ops_.emplace_back(std::move(op));
@@ -298,7 +351,15 @@ void Program::head(HeadOp op) {
   check_weight(op.weight, op.weight->shape.rows(), hidden_, "the head");
   check_stacked(op.weight, "the head");
   check_norm(op.norm, hidden_, "the norm before the head");
+  REQUIRE(layer_inputs_.table == nullptr || layer_input_ops_ * layer_inputs_.size() == layer_inputs_.table->shape.cols,
+          "%zu of %zu layer inputs are used", layer_input_ops_, layer_inputs_.table->shape.cols / layer_inputs_.size());
   REQUIRE(op.softcap >= 0 && std::isfinite(op.softcap), "softcap is %g", static_cast<double>(op.softcap));
+  const auto borrows = [&](size_t at) {
+    const auto* attend = std::get_if<AttendOp>(&ops_[at]);
+    return attend != nullptr && attend->borrows;
+  };
+  tail_ = ops_.size();
+  for (auto at = layer_ops_.rbegin(); at != layer_ops_.rend() && borrows(*at); ++at) tail_ = *at;
   head_ = std::move(op);
 }
 
@@ -319,6 +380,8 @@ void each_weight(AnyOp& op, const F& f) {
     } else if constexpr (std::is_same_v<Kind, DeltaOp>) {
       both(one.in, one.gates);
       f(one.out);
+    } else if constexpr (std::is_same_v<Kind, LayerInputOp>) {
+      both(one.gate, one.project);
     } else {
       static_assert(std::is_same_v<Kind, MoeOp>);
       f(one.router);
@@ -332,7 +395,8 @@ void each_weight(AnyOp& op, const F& f) {
 }  // namespace
 
 std::set<const Weight*> Program::weights() const {
-  std::set<const Weight*> seen{embed_.weight.get(), mix_.weight.get(), head_.weight.get()};  // tied ones count once
+  std::set<const Weight*> seen{embed_.weight.get(), mix_.weight.get(), head_.weight.get(),  // tied ones count once
+                               layer_inputs_.table.get(), layer_inputs_.project.get()};
   for (const Op& op : ops_) each_weight(op, [&](const WeightRef& weight) { seen.insert(weight.get()); });
   seen.erase(nullptr);
   return seen;
@@ -356,6 +420,7 @@ void Program::move_to(std::unique_ptr<Device> device) {
   REQUIRE(head_.weight != nullptr, "a device before head");
   REQUIRE(device_ == nullptr, "a device a second time");
   REQUIRE(states_.empty(), "a device has no kernels for recurrent operations");
+  REQUIRE(layer_inputs_.table == nullptr, "a device has no kernels for inputs by layer");
   REQUIRE(kv_.blocks().empty(), "a device after make_kv");
   device_ = std::move(device);
   if (mix_.weight != nullptr) drop_values(mix_.weight);

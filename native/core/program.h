@@ -50,6 +50,17 @@ struct EmbedOp {
   float scale = 1;
 };
 
+// What every token gives to each layer beside the stream: part i of `size` values is norm(part i of project * x) +
+// row(token) * scale, x the embedding. LayerInputOp reads its own part.
+struct LayerInputsOp {
+  WeightRef table;
+  float scale = 1;
+  WeightRef project;
+  Floats norm;  // of a part
+  float eps = 0;
+  size_t size() const { return norm.size(); }
+};
+
 // A program may begin with this instead of an embedding: x = weight * input, rows of numbers that the caller brings.
 struct MixOp {
   WeightRef weight;
@@ -61,6 +72,7 @@ struct AttendOp {
   WeightRef qkv;
   Floats bias;  // given as q | k | v, unpadded
   Floats q_norm, k_norm;  // of head_dim values: of each head; of all heads' values: of all of them at once
+  Floats v_norm;          // of head_dim values
   bool norm_after_rope = false;
   WeightRef o;
   Floats o_bias, post_norm;
@@ -70,10 +82,12 @@ struct AttendOp {
   float scale = 0;
   float softcap = 0;  // of scores; 0: none
   size_t window = 0;  // tokens that a query sees, itself included; 0: all
-  size_t layer = 0;   // of the KV cache; set by Program
+  bool borrows = false;  // `layer` is another operation's, which writes the keys and values that this one reads
+  size_t layer = 0;   // of the KV cache; set by Program, unless it borrows
   size_t group = 0;   // of the KV cache: layers of the same window; set by Program
   bool gated = false;  // the first part of qkv is queries, then as many gates, by whose sigmoid o's inputs are multiplied
   bool aside = false;  // the MLP after it reads the same x, and adds both results; set by Program
+  bool keys_are_values() const { return qkv->shape.parts.size() == 2; }  // before they are normed
   bool norms_all() const {
     return heads > 1 && !norm_after_rope && q_norm.size() == heads * head_dim && k_norm.size() == kv_heads * head_dim;
   }
@@ -88,7 +102,19 @@ struct MlpOp {
   WeightRef down;
   Floats down_bias, post_norm;
   bool beside = false;  // reads what the attention before it reads
+  float scale = 1;      // of the stream, once all is added
   bool gated() const { return gate_up->shape.interleaved; }
+};
+
+// x = (x + [post_norm] project(act(gate * x) * part)) * scale, `part` the layer's own of what LayerInputsOp makes.
+struct LayerInputOp {
+  WeightRef gate;
+  Activation activation = kSilu;
+  WeightRef project;
+  Floats post_norm;
+  float eps = 0;
+  float scale = 1;
+  size_t part = 0;  // set by Program: they are taken in turn
 };
 
 // x += out(c * conv(b * u)); b | c | u are the rows of `in` times norm(x), conv is causal and by column.
@@ -165,7 +191,7 @@ struct DeltaOp {
 };
 
 // What a layer is made of. A new kind is handled wherever one is visited with Cases, or does not compile.
-using Op = std::variant<AttendOp, MlpOp, ShortConvOp, MoeOp, DeltaOp>;
+using Op = std::variant<AttendOp, MlpOp, ShortConvOp, MoeOp, DeltaOp, LayerInputOp>;
 
 template <class... Each>
 struct Cases : Each... {
@@ -225,6 +251,7 @@ struct Scratch {
   float* qkv = nullptr;       // [rows][qkv_ld]
   float* attended = nullptr;  // [rows][attended_ld]
   float* hidden = nullptr;    // [rows][hidden_ld]: act(gate) * up
+  float* inputs = nullptr;    // [rows][inputs_ld]: what LayerInputsOp makes
   // Attention: queries made ready for a quantized cache, [rows][attended_ld]; of each [rows][heads_ld]: the scale of
   // the query, the sum of its q, the softmax's m and l; results of KV splits that are not merged yet, and their number.
   int8_t* q8 = nullptr;
@@ -236,7 +263,7 @@ struct Scratch {
   struct Tile {
     size_t row, rows, first_split, end_split;
   };
-  size_t x_ld = 0, qkv_ld = 0, attended_ld = 0, hidden_ld = 0, panel_ld = 2 * kPanelRows;
+  size_t x_ld = 0, qkv_ld = 0, attended_ld = 0, hidden_ld = 0, inputs_ld = 0, panel_ld = 2 * kPanelRows;
   // Rows made ready for a weight: quantized, or normed only. Shared by all threads, or, when there are few rows, one
   // copy a thread.
   struct Quantized {
@@ -271,6 +298,7 @@ struct Scratch {
   struct PerThread {
     Quantized few;             // kFewRows rows
     float* row;                // one row of x_ld
+    float* wide;               // one row of inputs_ld
     float* panel;              // [rows][panel_ld]: output of one panel, or of the gates and ups of one group of down
     Tile* tiles;               // at most one a row
     float* query;              // the query heads of one KV head, and made ready for a quantized cache
@@ -296,9 +324,11 @@ class Program {
   size_t rope_table(const double* inv_freq, size_t half, size_t positions, double attention_factor, double growth,
                     double every);
   void embed(EmbedOp op);
+  void layer_inputs(LayerInputsOp op);  // after embed
   void mix(MixOp op);
   void attend(AttendOp op);
   void gated_mlp(MlpOp op);
+  void layer_input(LayerInputOp op);
   void short_conv(ShortConvOp op);
   void moe(MoeOp op);
   void delta_net(DeltaOp op);
@@ -413,6 +443,9 @@ class Program {
   Pool pool_;
   std::vector<RopeTable> ropes_;
   EmbedOp embed_;
+  LayerInputsOp layer_inputs_;
+  size_t layer_input_ops_ = 0;
+  size_t tail_ = 0;  // in ops_: from here on nothing is kept, so that rows without logits may be left out
   MixOp mix_;
   std::vector<Op> ops_;
   HeadOp head_;

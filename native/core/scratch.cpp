@@ -56,6 +56,7 @@ size_t take_all(Scratch& s, uint8_t* start, size_t rows) {
   layout.take(&s.qkv, rows * s.qkv_ld);
   layout.take(&s.attended, rows * s.attended_ld);
   layout.take(&s.hidden, rows * s.hidden_ld);
+  if (s.inputs_ld > 0) layout.take(&s.inputs, rows * s.inputs_ld);
   layout.take(&s.q8, rows * s.attended_ld);
   for (float** values : {&s.q_scale, &s.m, &s.l}) layout.take(values, rows * s.heads_ld);
   layout.take(&s.q_sum, rows * s.heads_ld);
@@ -68,6 +69,7 @@ size_t take_all(Scratch& s, uint8_t* start, size_t rows) {
     take_quantized(layout, s, mine.few, kFewRows);
     layout.take(&mine.few.normed, kFewRows * s.x_ld);
     layout.take(&mine.row, s.x_ld);
+    if (s.inputs_ld > 0) layout.take(&mine.wide, s.inputs_ld);
     layout.take(&mine.panel, rows * s.panel_ld);
     layout.take(&mine.tiles, rows);
     layout.take(&mine.query, s.attended_ld);
@@ -89,7 +91,8 @@ void Program::lay_out_scratch() {
   size_t widest = hidden_, head_dim = 0;
   max_positions_ = size_t{1} << 24;
   const Cases measure{[&](const AttendOp& op) {
-                        s.qkv_ld = std::max(s.qkv_ld, op.qkv->panels * kPanelRows);
+                        const size_t copied = op.keys_are_values() ? op.kv_heads * op.head_dim : 0;
+                        s.qkv_ld = std::max(s.qkv_ld, op.qkv->panels * kPanelRows + copied);
                         s.attended_ld = std::max(s.attended_ld, op.heads * op.head_dim);
                         s.heads_ld = std::max(s.heads_ld, op.heads);
                         head_dim = std::max(head_dim, op.head_dim);
@@ -118,11 +121,16 @@ void Program::lay_out_scratch() {
                         s.attended_ld = std::max(s.attended_ld, op.value_heads * op.value_dim);
                         s.delta_state = std::max(s.delta_state, op.key_dim * op.value_dim);
                       },
+                      [&](const LayerInputOp& op) {
+                        s.hidden_ld = std::max(s.hidden_ld, op.gate->panels * kPanelRows);
+                        s.panel_ld = std::max(s.panel_ld, op.project->shape.group);
+                      },
                       [&](const ShortConvOp& op) {
                         s.qkv_ld = std::max(s.qkv_ld, op.in->panels * kPanelRows);
                         s.hidden_ld = std::max(s.hidden_ld, s.x_ld);
                       }};
   for (const Op& op : ops_) std::visit(measure, op);
+  if (layer_inputs_.table != nullptr) s.inputs_ld = layer_inputs_.table->shape.cols;
   widest = std::max({widest, s.attended_ld, s.hidden_ld, input_columns(0)});
   s.q_ld = round_up(widest, kLine);
   s.scale_ld = round_up(widest, 32) / 32;

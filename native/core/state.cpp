@@ -21,7 +21,7 @@ void Program::advance_state(size_t slot, size_t rows) {
   REQUIRE(rows <= at.kept, "%zu drafted rows are right, but %zu are kept", rows, at.kept);
   if (rows == 0) return;
   advance_heads(slot, rows);
-  const Cases move_on{[](const AttendOp&) {}, [](const MlpOp&) {}, [](const MoeOp&) {},
+  const Cases move_on{[](const AttendOp&) {}, [](const MlpOp&) {}, [](const MoeOp&) {}, [](const LayerInputOp&) {},
                       [&](const DeltaOp& op) { advance(op, state_.at(op.state, slot), at.kept, rows); },
                       [&](const ShortConvOp& op) { advance(op, state_.at(op.state, slot), hidden_, at.kept, rows); }};
   for (const Op& op : ops_) std::visit(move_on, op);

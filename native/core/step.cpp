@@ -1,7 +1,9 @@
 #include "core/step.h"
 
+#include <algorithm>
 #include <cmath>
 #include <numeric>
+#include <optional>
 
 #include "core/error.h"
 #include "kernels/block.h"
@@ -121,18 +123,78 @@ void Program::set_prefetch(size_t bytes) {
   prefetch_ = bytes;
 }
 
-bool Step::run(Lane& lane) const {
+bool Step::enter(Lane& lane) const {
+  const bool by_layer = layer_inputs().table != nullptr && begin < end;
+  if (by_layer && !(run_embed(*this, lane) && run_layer_inputs(*this, lane))) return false;
+  if (begin > 0) return take_stream(*this, lane);
+  return by_layer || (mix().weight != nullptr ? run_mix : run_embed)(*this, lane);
+}
+
+bool Step::narrows() const {
+  return program.tail_ < end && outs < rows && hidden_out == nullptr && probe == nullptr;
+}
+
+Step Step::narrowed(std::vector<int32_t>* room) const {
+  room->resize(4 * outs);
+  Step few = *this;
+  int32_t* at = room->data();
+  for (const int32_t** numbers : {&few.tokens, &few.positions, &few.sequences}) {
+    for (size_t i = 0; i < outs; ++i) at[i] = (*numbers)[static_cast<size_t>(out_rows[i]) - first];
+    *numbers = at;
+    at += outs;
+  }
+  std::iota(at, at + outs, 0);
+  few.out_rows = at;
+  few.rows = outs;
+  few.first = 0;
+  few.apart = each_alone(few.sequences, outs);
+  return few;
+}
+
+namespace {
+
+// Rows whose logits are wanted move to the front, in their order: none is overwritten before it was read.
+bool pick_rows(const Step& step, Lane& lane) {
+  lane.phase("pick rows");
+  lane.share(1, [&](size_t) {
+    const Scratch& s = step.s;
+    for (size_t i = 0; i < step.outs; ++i) {
+      const size_t row = static_cast<size_t>(step.out_rows[i]) - step.first;
+      if (row == i) continue;
+      std::copy_n(s.x + row * s.x_ld, s.x_ld, s.x + i * s.x_ld);
+      std::copy_n(s.inputs + row * s.inputs_ld, s.inputs_ld, s.inputs + i * s.inputs_ld);
+    }
+  });
+  return lane.sync();
+}
+
+}  // namespace
+
+bool Step::run(Lane& lane, const Step* tail) const {
   lane.operation("start");
-  const auto enter = begin > 0 ? take_stream : mix().weight != nullptr ? run_mix : run_embed;
-  if (!enter(*this, lane)) return false;
-  for (size_t i = begin; i < end; ++i) {
+  if (!enter(lane)) return false;
+  if (tail == nullptr) return run_ops(begin, end, lane) && leave(lane);
+  const size_t cut = std::max(begin, program.tail_);
+  if (!run_ops(begin, cut, lane) || !pick_rows(*this, lane)) return false;
+  return (tail->rows == 0 || tail->run_ops(cut, end, lane)) && tail->leave(lane);
+}
+
+bool Step::run_ops(size_t from, size_t to, Lane& lane) const {
+  for (size_t i = from; i < to; ++i) {
     const Cases run_op{[&](const AttendOp& op) { return lane.operation("attend"), run_attend(op, *this, lane); },
                        [&](const MlpOp& op) { return lane.operation("mlp"), run_mlp(op, *this, lane); },
+                       [&](const LayerInputOp& op) {
+                         return lane.operation("layer input"), run_layer_input(op, *this, lane);
+                       },
                        [&](const MoeOp& op) { return lane.operation("experts"), run_moe(op, *this, lane); },
                        [&](const DeltaOp& op) { return lane.operation("delta"), run_delta_net(op, *this, lane); },
                        [&](const ShortConvOp& op) { return lane.operation("conv"), run_short_conv(op, *this, lane); }};
     if (!std::visit(run_op, program.ops_[i])) return false;
   }
+  return true;
+}
+
+bool Step::leave(Lane& lane) const {
   if (hidden_out != nullptr && !give_stream(*this, lane)) return false;
   lane.operation("head");
   return run_head(*this, lane);
@@ -157,13 +219,17 @@ bool Program::run(const StepInput& input, const KvCache& kv, StateCache& state, 
   std::vector<Step> pieces;
   for (size_t first = 0; first < input.rows; first += max_rows_)
     pieces.emplace_back(*this, input, kv, state, probe, first, std::min(max_rows_, input.rows - first));
+  std::vector<std::vector<int32_t>> rooms(pieces.size());
+  std::vector<std::optional<Step>> tails(pieces.size());
+  for (size_t i = 0; i < pieces.size(); ++i)
+    if (pieces[i].narrows()) tails[i].emplace(pieces[i].narrowed(&rooms[i]));
   phase_times_.clear();
   Team team(pool_, interrupted, times_phases_ ? &phase_times_ : nullptr);
   bool finished = true;  // all threads leave when one sees the interrupt; the calling one says how it ended
   pool_.help([&](size_t id) {
     Lane lane(team, id, pool_.threads());
     bool go_on = true;
-    for (const Step& piece : pieces) go_on = go_on && piece.run(lane);
+    for (size_t i = 0; i < pieces.size(); ++i) go_on = go_on && pieces[i].run(lane, tails[i] ? &*tails[i] : nullptr);
     if (id == 0) finished = go_on, phases_ = lane.phases();
     return lane.gave_up_core();
   });

@@ -161,8 +161,17 @@ struct Step {
   bool apart;  // no two rows are of one sequence
   size_t prefetch;  // of weights, by one row
 
-  bool run(Lane& lane) const;  // false: interrupted
+  // False: interrupted. `tail`: the rows of this piece that go on where nothing is kept any more, or null: all do.
+  bool run(Lane& lane, const Step* tail) const;
+  bool enter(Lane& lane) const;  // what is there before the first layer
+  bool run_ops(size_t from, size_t to, Lane& lane) const;
+  bool leave(Lane& lane) const;
+  // Whether rows can be left out from Program::tail_ on; and the piece of those whose logits are wanted, whose numbers
+  // lie in `room`.
+  bool narrows() const;
+  Step narrowed(std::vector<int32_t>* room) const;
   const EmbedOp& embed() const { return program.embed_; }
+  const LayerInputsOp& layer_inputs() const { return program.layer_inputs_; }
   const MixOp& mix() const { return program.mix_; }
   const HeadOp& head() const { return program.head_; }
   const RopeTable& rope(size_t i) const { return program.ropes_[i]; }
@@ -170,11 +179,13 @@ struct Step {
 
 // The phases of one op. False: interrupted.
 [[nodiscard]] bool run_embed(const Step& step, Lane& lane);
+[[nodiscard]] bool run_layer_inputs(const Step& step, Lane& lane);
 [[nodiscard]] bool run_mix(const Step& step, Lane& lane);
 [[nodiscard]] bool take_stream(const Step& step, Lane& lane);  // x = inputs
 [[nodiscard]] bool give_stream(const Step& step, Lane& lane);  // hidden_out = x
 [[nodiscard]] bool run_attend(const AttendOp& op, const Step& step, Lane& lane);
 [[nodiscard]] bool run_mlp(const MlpOp& op, const Step& step, Lane& lane);
+[[nodiscard]] bool run_layer_input(const LayerInputOp& op, const Step& step, Lane& lane);
 [[nodiscard]] bool run_moe(const MoeOp& op, const Step& step, Lane& lane);
 [[nodiscard]] bool run_short_conv(const ShortConvOp& op, const Step& step, Lane& lane);
 [[nodiscard]] bool run_delta_net(const DeltaOp& op, const Step& step, Lane& lane);

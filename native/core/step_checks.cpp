@@ -63,7 +63,8 @@ void Program::check_layers(const StepInput& input) const {
 }
 
 void Program::check_rows(const StepInput& input) const {
-  const auto tokens = static_cast<int64_t>(input.inputs == nullptr ? embed_.weight->shape.rows() : 0);
+  const bool asks = input.inputs == nullptr || layer_inputs_.table != nullptr;
+  const auto tokens = static_cast<int64_t>(asks ? embed_.weight->shape.rows() : 0);
   for (size_t i = 0; i < input.rows; ++i) {
     REQUIRE(tokens == 0 || (input.tokens[i] >= 0 && input.tokens[i] < tokens), "row %zu: token %d is not below %lld", i,
             input.tokens[i], static_cast<long long>(tokens));

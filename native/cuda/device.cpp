@@ -64,7 +64,8 @@ void CudaDevice::lay_out_scratch() {
                           query_ = std::max(query_, op.heads * op.head_dim);
                         },
                         [&](const MlpOp&) { gate_up_ld_ = std::max(gate_up_ld_, out); },
-                        [](const ShortConvOp&) {}, [](const DeltaOp&) {},  // refused by Model
+                        [](const LayerInputOp&) {},  // these are refused by Model
+                        [](const ShortConvOp&) {}, [](const DeltaOp&) {},
                         [](const MoeOp&) {}};
     std::visit(measure, parts.ops[i]);
   }

@@ -64,7 +64,8 @@ void CudaDevice::enqueue_layers(const Piece& piece) {
   for (size_t i = piece.begin; i < piece.end; ++i) {
     const Cases enqueue{[&](const AttendOp& op) { attend(piece, op, model_.ops[i], pending); },
                         [&](const MlpOp& op) { mlp(piece, op, model_.ops[i], pending); },
-                        [](const ShortConvOp&) {}, [](const DeltaOp&) {},  // refused by Model
+                        [](const LayerInputOp&) {},  // these are refused by Model
+                        [](const ShortConvOp&) {}, [](const DeltaOp&) {},
                         [](const MoeOp&) {}};
     std::visit(enqueue, parts.ops[i]);
   }

@@ -18,6 +18,8 @@ Model::Model(std::shared_ptr<const Session> session, const Program& program, siz
   }
   const Cases put_op{[&](const AttendOp& op) {
                        if (!op.sinks.empty()) refuse("a card has no kernels for attention sinks");
+                       if (op.borrows || op.keys_are_values() || !op.v_norm.empty())
+                         refuse("a card has no kernels for keys and values that layers share, or values that are normed");
                        OpOnCard on;
                        on.first = put(op.qkv);
                        on.second = put(op.o);
@@ -34,6 +36,7 @@ Model::Model(std::shared_ptr<const Session> session, const Program& program, siz
                        return on;
                      },
                      [&](const MlpOp& op) {
+                       if (op.scale != 1) refuse("a card has no kernels that scale the residual stream");
                        OpOnCard on;
                        on.first = put(op.gate_up);
                        on.second = put(op.down);
@@ -46,6 +49,7 @@ Model::Model(std::shared_ptr<const Session> session, const Program& program, siz
                        on.post_norm = put(op.post_norm);
                        return on;
                      },
+                     [](const LayerInputOp&) -> OpOnCard { refuse("a card has no kernels for inputs by layer"); },
                      [](const ShortConvOp&) -> OpOnCard { refuse("a card has no kernels for short convolutions"); },
                      [](const DeltaOp&) -> OpOnCard { refuse("a card has no kernels for delta nets"); },
                      [](const MoeOp&) -> OpOnCard { refuse("a card has no kernels for mixtures of experts"); }};

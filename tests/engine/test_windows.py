@@ -35,6 +35,8 @@ CONTEXT, WINDOW = 448, 40
 MODELS: dict[str, dict[str, Any]] = {
     "some slide": {"family": "gemma3_text", "seed": 2, "sliding_window": WINDOW},
     "all slide": {"family": "mistral", "seed": 8, "sliding_window": WINDOW, "head_dim": 32},
+    "some borrow": {"family": "gemma4_text", "seed": 8, "sliding_window": WINDOW},
+    "keys are values": {"family": "gemma4_unified", "seed": 5, "sliding_window": WINDOW},
 }
 SAMPLING = SamplingParams(temperature=0.7, top_k=40, top_p=0.95, seed=3, max_tokens=50, ignore_eos=True)
 LONG = SamplingParams(temperature=0, max_tokens=70, ignore_eos=True)

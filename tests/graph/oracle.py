@@ -61,7 +61,11 @@ def transformers_model(path: Path) -> Any:
     words.set_verbosity_error()
     words.disable_progress_bar()
     kind = json.loads((path / "config.json").read_text())["model_type"]
-    classes: Any = transformers.AutoModelForImageTextToText if kind == "mistral3" else transformers.AutoModelForCausalLM
+    classes: Any = (
+        transformers.AutoModelForImageTextToText
+        if kind in ("mistral3", "gemma4", "gemma4_unified")
+        else transformers.AutoModelForCausalLM
+    )
     return classes.from_pretrained(path, dtype=torch.float32)
 
 

@@ -36,6 +36,7 @@ SIZES = (
     "n_routed_experts",
     "moe_intermediate_size",
     "shared_expert_intermediate_size",
+    "vocab_size_per_layer_input",
 )
 """Left out, these make a model of gigabytes; the table alone is compared."""
 
@@ -67,6 +68,8 @@ def default_in_transformers(model_type: str, key: str) -> object:
             return config.default_theta  # beside other settings; alone it has its own
         case "partial_rotary_factor":
             return ropes[key]
+        case "global_head_dim":
+            return config.per_layer_config["full_attention"].head_dim
         case "rope_theta" if "full_attention" in ropes:
             return ropes["full_attention"]["rope_theta"]
         case "rope_local_base_freq":
@@ -166,6 +169,15 @@ def fitting(family: str, key: str, how: str) -> dict[str, Any]:
             return {key: ["full_attention"] * 3}
         case "block_auto_adjust_ff_dim", "absent":
             return {key: default}
+        case (
+            ("global_head_dim" | "hidden_size_per_layer_input" | "num_kv_shared_layers" | "attention_k_eq_v"),
+            "absent",
+        ):
+            return {key: default}
+        case (("use_double_wide_mlp" | "num_global_key_value_heads"), "absent"):
+            return {key: default}
+        case "layer_types", "absent" if family.startswith("gemma4"):
+            return {key: None, "num_kv_shared_layers": 0}
         case "tie_word_embeddings", _:
             return {key: default if how == "absent" else False}
         case (("sliding_window" | "max_window_layers" | "layer_types"), _) if family.startswith("qwen"):
@@ -256,6 +268,34 @@ FULL, SLIDING, LINEAR_LAYER = "full_attention", "sliding_attention", "linear_att
         ("gemma3_text", {}, {"rope_parameters": {FULL: {"rope_theta": 500.0}}, "rope_scaling": LINEAR}),
         ("gemma3_text", {}, {"rope_parameters": {FULL: {"rope_theta": 500.0, **LINEAR}}}),
         ("gemma3_text", {}, {"rope_scaling": {**LINEAR, "rope_theta": 500.0}}),
+        ("gemma4_text", {}, {"per_layer_config": {i: {"head_dim": 64} for i in ("1", "3", "05")}}),
+        ("gemma4_text", {}, {"per_layer_config": {"1": {"head_dim": 64}, "3": {"head_dim": 64}}}),
+        ("gemma4_text", {"global_head_dim": 32}, {"per_layer_config": {}}),
+        ("gemma4_text", {}, {"per_layer_config": {"1": {"head_dim": 64, "num_attention_heads": 2}}}),
+        ("gemma4_text", {"num_global_key_value_heads": 1}, {}),
+        ("gemma4_text", {}, {"layer_types": [SLIDING, FULL, SLIDING, FULL, FULL, SLIDING]}),
+        ("gemma4_text", {"num_kv_shared_layers": 5}, {}),
+        ("gemma4_text", {}, {"num_kv_shared_layers": 6}),
+        ("gemma4_text", {}, {"use_bidirectional_attention": "vision"}),
+        ("gemma4_text", {}, {"use_bidirectional_attention": False}),
+        ("gemma4_text", {}, {"rope_parameters": {FULL: {"rope_type": "proportional", "rope_theta": 100.0}}}),
+        ("gemma4_text", {}, {"rope_parameters": {kind: {"rope_theta": 100.0} for kind in (FULL, SLIDING)}}),
+        (
+            "gemma4_text",
+            {},
+            {
+                "rope_parameters": {
+                    FULL: {
+                        "rope_type": "proportional",
+                        "rope_theta": 100.0,
+                        "partial_rotary_factor": 0.3,
+                        "factor": 4.0,
+                    },
+                    SLIDING: {"rope_type": "default", "rope_theta": 50.0, "partial_rotary_factor": 0.5},
+                }
+            },
+        ),
+        ("gemma4_unified_text", {}, {"hidden_size_per_layer_input": 64, "enable_moe_block": True}),
         ("gemma3", {}, {"tie_word_embeddings": True}),
         ("qwen3_5", {}, {"tie_word_embeddings": ABSENT}),
         ("qwen3_5_text", {"partial_rotary_factor": 0.5}, {}),
@@ -292,6 +332,8 @@ def test_the_outer_object_says_whether_the_head_is_tied(tmp_path: Path) -> None:
         ("llama", {"per_layer_config": {"0": {"num_attention_heads": 2}}}),
         ("qwen3", {"is_encoder_decoder": True}),
         ("gemma3_text", {"use_bidirectional_attention": True}),
+        ("gemma4_text", {"use_bidirectional_attention": "all"}),
+        ("gemma4_text", {"enable_moe_block": True, "num_experts": 4, "top_k_experts": 2, "moe_intermediate_size": 32}),
         ("mistral", {"layer_types": ["full_attention", "full_attention"]}),
         ("qwen3_5_text", {"attention_bias": True}),
         ("qwen3_5_text", {"attn_output_gate": False}),

@@ -52,7 +52,7 @@ def test_llama3_keeps_the_fast_divides_the_slow_and_blends_between() -> None:
 @pytest.mark.parametrize(
     "scaling", [None, {"rope_type": "default"}, {"rope_type": "linear", "factor": 2.0}, LLAMA3_ROPE]
 )
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("family", [family for family in FAMILIES if not family.startswith("gemma4")])
 def test_both_spellings_say_the_same(family: Family, scaling: dict[str, Any] | None) -> None:
     if family == "ministral3":  # has no meaning without these
         scaling = {**(scaling or {"rope_type": "default"}), "llama_4_scaling_beta": 0.1}

@@ -121,7 +121,7 @@ def attend_arguments(**change: Any) -> dict[str, Any]:
         ({"head_dim": 16}, "RoPE table 0 turns 32 values, but heads have 16"),
         ({"rope": 1}, "there is no RoPE table 1"),
         ({"heads": 2}, "qkv is 256 x 96, but must be 192 x 96"),
-        ({"qkv": pack(random_matrix(RNG, "int4", 256, 96))}, "three stacked parts of 128, 64 and 64"),
+        ({"qkv": pack(random_matrix(RNG, "int4", 256, 96))}, "3 stacked parts, of 128 rows, and the others of 64"),
         ({"o": pack(random_matrix(RNG, "int4", 96, 96))}, "o is 96 x 96, but must be 96 x 128"),
         ({"norm": np.ones(95, np.float32)}, "has 95 values, but 96 are needed"),
         ({"bias": np.ones(255, np.float32)}, "the bias of qkv has 255 values, but 256"),

@@ -16,7 +16,7 @@ from localinfer.quantize import CalibrationText, Method, quantize_checkpoint, st
 from localinfer.quantize.calibration import calibration
 from localinfer.reference.executor import Executor, logits
 from tests.quantize.trees import read_tensor, record, replace_tensor, tree
-from tests.tiny import FAMILIES, MIXTURES, Family, make_checkpoint
+from tests.tiny import FAMILIES, UNCALIBRATED, Family, make_checkpoint
 
 TEXT = CalibrationText(tokens=4096, render=conversation)
 METHODS: tuple[Method, ...] = ("imatrix", "gptq", "awq", "awq+gptq")
@@ -35,7 +35,7 @@ def whole(source: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return dest
 
 
-@pytest.mark.parametrize("family", [family for family in FAMILIES if family not in MIXTURES])
+@pytest.mark.parametrize("family", [family for family in FAMILIES if family not in UNCALIBRATED])
 def test_loses_less_than_rounding(family: Family, tmp_path: Path) -> None:
     """Logits on text that was not calibrated on; each method better than the one before it."""
     model = make_checkpoint(tmp_path / "m", family)

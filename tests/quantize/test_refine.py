@@ -35,7 +35,7 @@ from localinfer.quantize.student import Student
 from localinfer.quantize.time_plan import Effort
 from localinfer.reference.executor import Executor, logits
 from tests.quantize.trees import read_tensor, record, tree
-from tests.tiny import FAMILIES, MIXTURES, Family, make_checkpoint
+from tests.tiny import FAMILIES, UNCALIBRATED, Family, make_checkpoint
 
 TEXT = CalibrationText(tokens=2048, render=conversation)
 SETTINGS = {"bits": 3, "method": "imatrix"}
@@ -86,7 +86,7 @@ def divergence(model: Path, source: Path, ids: list[int]) -> float:
 
 
 @pytest.mark.parametrize("method", REFINING)
-@pytest.mark.parametrize("family", [family for family in FAMILIES if family not in MIXTURES])
+@pytest.mark.parametrize("family", [family for family in FAMILIES if family not in UNCALIBRATED])
 def test_closer_to_the_original(family: Family, method: Refining, tmp_path: Path) -> None:
     """On text it was not trained on; forms and shapes stay as they were, and with `kl` every integer."""
     model = make_checkpoint(tmp_path / "m", family)

@@ -13,12 +13,13 @@ from localinfer.graph.ops import (
     GatedMLP,
     Graph,
     Head,
+    LayerInputs,
     LayerOp,
     Linear,
     Mixture,
     Norm,
 )
-from localinfer.graph.spec import ModelSpec
+from localinfer.graph.spec import LayerShape, ModelSpec
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -52,6 +53,8 @@ class Style:
     """Queries and keys are normed: each head, each head after it is rotated, or all heads at once."""
     q_norm: str = "q_norm"
     k_norm: str = "k_norm"
+    norms_values: bool = False
+    """Each head of the values is normed, without a weight."""
     o: str = "o_proj"
     gate: str = "gate_proj"
     """Empty: the MLP is not gated."""
@@ -59,6 +62,8 @@ class Style:
     down: str = "down_proj"
     beside: bool = False
     """Attention and MLP read the same residual stream."""
+    scale: str = ""
+    """Of the stream at the end of each layer."""
     final_norm: str = "model.norm"
     sinks: bool = False
     """Heads have attention sinks."""
@@ -70,26 +75,32 @@ LLAMA = Style()
 
 def attend(spec: ModelSpec, layer: int, style: Style = LLAMA) -> Attend:
     """Attention of one layer."""
-    at = f"model.layers.{layer}"
-    q_rows, kv_rows = spec.heads * spec.head_dim, spec.kv_heads * spec.head_dim
+    at, shape = f"model.layers.{layer}", shape_of(spec, layer)
+    q_rows, kv_rows = spec.heads * shape.head_dim, shape.kv_heads * shape.head_dim
+    own = shape.kv_of < 0
 
     def head_norm(name: str, rows: int) -> Norm | None:
-        size = rows if style.qk_norm == "all" else spec.head_dim
+        size = rows if style.qk_norm == "all" else shape.head_dim
         return Norm(f"{at}.self_attn.{name}", size, spec.norm_eps, style.offset) if style.qk_norm else None
+
+    def keys_or_values(name: str) -> Linear:
+        return Linear(f"{at}.self_attn.{name}", kv_rows, spec.hidden_size, spec.qkv_bias)
 
     return Attend(
         norm=_norm(spec, style, at, style.norm),
         q=Linear(f"{at}.self_attn.q_proj", q_rows * (2 if spec.attention_gate else 1), spec.hidden_size, spec.qkv_bias),
-        k=Linear(f"{at}.self_attn.k_proj", kv_rows, spec.hidden_size, spec.qkv_bias),
-        v=Linear(f"{at}.self_attn.v_proj", kv_rows, spec.hidden_size, spec.qkv_bias),
+        k=keys_or_values("k_proj") if own else None,
+        v=keys_or_values("v_proj") if own and shape.has_values else None,
         o=Linear(f"{at}.self_attn.{style.o}", spec.hidden_size, q_rows, spec.o_bias),
         heads=spec.heads,
-        kv_heads=spec.kv_heads,
-        head_dim=spec.head_dim,
+        kv_heads=shape.kv_heads,
+        head_dim=shape.head_dim,
         rope=spec.ropes[layer],
         scale=spec.attention_scale,
         q_norm=head_norm(style.q_norm, q_rows),
-        k_norm=head_norm(style.k_norm, kv_rows),
+        k_norm=head_norm(style.k_norm, kv_rows) if own else None,
+        v_norm=Norm("", shape.head_dim, spec.norm_eps) if own and style.norms_values else None,
+        kv_of=shape.kv_of,
         post_norm=_norm(spec, style, at, style.post_norm),
         norm_after_rope=style.qk_norm == "after rope",
         softcap=spec.attention_softcap,
@@ -139,7 +150,7 @@ def delta_net(
 
 def gated_mlp(spec: ModelSpec, layer: int, style: Style = LLAMA) -> GatedMLP:
     """The feed-forward half of one layer."""
-    at, hidden, inner, bias = f"model.layers.{layer}", spec.hidden_size, spec.intermediate_size, spec.mlp_bias
+    at, hidden, inner, bias = f"model.layers.{layer}", spec.hidden_size, shape_of(spec, layer).inner, spec.mlp_bias
     return GatedMLP(
         norm=_norm(spec, style, at, style.norm if style.beside else style.mlp_norm),
         gate=Linear(f"{at}.mlp.{style.gate}", inner, hidden, bias) if style.gate else None,
@@ -148,7 +159,15 @@ def gated_mlp(spec: ModelSpec, layer: int, style: Style = LLAMA) -> GatedMLP:
         activation=spec.activation,
         post_norm=_norm(spec, style, at, style.mlp_post_norm),
         beside=style.beside,
+        scale=f"{at}.{style.scale}" if style.scale else "",
     )
+
+
+def shape_of(spec: ModelSpec, layer: int) -> LayerShape:
+    """The numbers of one layer."""
+    if spec.shapes:
+        return spec.shapes[layer]
+    return LayerShape(kv_heads=spec.kv_heads, head_dim=spec.head_dim, inner=spec.intermediate_size)
 
 
 def mixture(spec: ModelSpec, layer: int, style: Style = LLAMA) -> Mixture:
@@ -185,7 +204,12 @@ def feed_forward(spec: ModelSpec, layer: int, style: Style = LLAMA) -> GatedMLP 
     return mixture(spec, layer, style) if has_experts else gated_mlp(spec, layer, style)
 
 
-def decoder(spec: ModelSpec, style: Style = LLAMA, layers: Iterable[tuple[LayerOp, ...]] | None = None) -> Graph:
+def decoder(
+    spec: ModelSpec,
+    style: Style = LLAMA,
+    layers: Iterable[tuple[LayerOp, ...]] | None = None,
+    inputs: LayerInputs | None = None,
+) -> Graph:
     """Embedding, `layers` (attention, then the MLP, if nothing else is said), final norm and head; a tied head is the
     embedding's own matrix.
 
@@ -202,6 +226,7 @@ def decoder(spec: ModelSpec, style: Style = LLAMA, layers: Iterable[tuple[LayerO
         Embed(table, spec.embed_scale / spec.residual_scale),
         tuple(layers),
         Head(final, head, spec.logit_softcap, spec.logit_scale),
+        inputs,
     )
 
 

@@ -8,8 +8,17 @@ from localinfer.graph.names import text_alone
 from localinfer.graph.spec import ModelSpec
 
 _IDS = ("eos_token_id", "bos_token_id")
-_HALVES = ("vision_tower.", "multi_modal_projector.", "visual.")
-_PICTURES = (*_HALVES, *(f"model.{half}" for half in _HALVES))
+_OTHERS = (
+    "vision_tower.",
+    "multi_modal_projector.",
+    "visual.",
+    "audio_tower.",
+    "embed_vision.",
+    "embed_audio.",
+    "vision_embedder.",
+)
+_PICTURES = (*_OTHERS, *(f"model.{name}" for name in _OTHERS))
+"""And sounds."""
 
 
 def text_spec(
