@@ -93,8 +93,9 @@ def test_towers_and_copies_of_shared_keys_are_passed_over_and_said(tmp_path: Pat
         tensors[name] = ("BF16", unused)
     write_safetensors(tmp_path / "model.safetensors", tensors)
     assert greedy(load(tmp_path)) == said.greedy
-    (note,) = Checkpoint(tmp_path).notes
-    assert "layers.5.self_attn.k_proj" in note
+    towers, copies = Checkpoint(tmp_path).notes
+    assert "vision_tower" in towers
+    assert "layers.5.self_attn.k_proj" in copies
 
 
 @pytest.mark.parametrize(
