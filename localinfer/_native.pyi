@@ -172,7 +172,8 @@ class Program:
         many values as all heads have, all at once; all with the same `eps`; `rope` is a table's number, which turns the
         first values of each head, `query_rope` that of queries if it is another one; `scale` multiplies q . k, and
         `softcap` c makes c tanh(score / c) of that; `window` is how many tokens a query sees, itself included, 0 for
-        all. `sinks` [heads] are scores that take part in the softmax and have no values. `qkv` of two parts: values
+        all. `sinks` [heads] are scores that take part in the softmax and have no values. `gated`: the first part of
+        qkv is the queries, then as many gates, whose sigmoid multiplies what o reads. `qkv` of two parts: values
         are the keys, before these are normed; `v_norm` norms each head of the values. `kv_of`: keys and values are
         those of that layer, counted over the layers that have such, and `qkv` is q alone.
         """

@@ -72,7 +72,8 @@ def _gguf_name(model_type: str) -> str:
     if name in FORMS:
         return f"`{FORMS[name].arch}`"
     inner = f"{name}_text"
-    half = inner in FORMS if inner in known_families() else family_for(name).tensor_name is text_name
+    wraps = not name.endswith("_text") and family_for(name).tensor_name is text_name
+    half = inner in FORMS if inner in known_families() else wraps
     return "by its text half's type" if half else "not known"
 
 
