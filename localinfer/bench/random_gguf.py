@@ -19,7 +19,8 @@ from localinfer.formats.durable import sync, write_failed
 from localinfer.formats.gguf_forms import FORMS
 from localinfer.formats.json_files import read_object
 from localinfer.formats.quantization_said import quantization_said
-from localinfer.graph.ops import Graph, Linear
+from localinfer.graph.graph import Graph
+from localinfer.graph.ops import Linear
 from localinfer.graph.registry import read_graph
 from localinfer.graph.scheme import read_scheme
 from localinfer.graph.spec import ModelSpec

@@ -20,7 +20,8 @@ from localinfer.formats.compressed import packed_words
 from localinfer.formats.durable import sync, write_bytes, write_failed, write_json
 from localinfer.formats.layout import INDEX
 from localinfer.formats.safetensors import write_safetensors
-from localinfer.graph.ops import Graph, Linear
+from localinfer.graph.graph import Graph
+from localinfer.graph.ops import Linear
 from localinfer.graph.registry import read_graph
 from localinfer.hub.cache import made_model, variant_dir
 from localinfer.hub.checkpoint import RECORD

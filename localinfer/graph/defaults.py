@@ -1,7 +1,5 @@
 """What a key means that config.json leaves out, by `model_type`: the defaults of transformers' configuration classes.
 
-Long because every family's keys stand here.
-
 The tests hold every line against the installed transformers, and every key its classes know against these tables.
 Long because each family has its table here.
 """

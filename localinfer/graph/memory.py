@@ -8,8 +8,9 @@ from dataclasses import dataclass
 
 from localinfer import native
 from localinfer.config import BLOCK_TOKENS, MOST_DRAFTS
+from localinfer.graph.graph import Graph
 from localinfer.graph.kv_bits import require_4_bit
-from localinfer.graph.ops import Graph, Linear
+from localinfer.graph.ops import Linear
 from localinfer.graph.weights import Checkpoint
 
 STEP_ROWS = 256

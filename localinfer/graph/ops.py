@@ -6,13 +6,12 @@ leaves its input alone. Each operation answers the same questions about itself (
 which one it is.
 """
 
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
+from collections.abc import Iterable
+from dataclasses import dataclass
 from itertools import chain
-from math import prod
 
 from localinfer.graph.rope import Rope
-from localinfer.graph.spec import Activation, ModelSpec, Routing
+from localinfer.graph.spec import Activation, Routing
 from localinfer.graph.states import KvState, SlotState, State
 
 
@@ -67,7 +66,7 @@ class DepthwiseConv:
         return (taps, (f"{self.name}.bias", (self.channels,))) if self.bias else (taps,)
 
 
-def _numbers(linears: Iterable[Linear]) -> int:
+def numbers(linears: Iterable[Linear]) -> int:
     return sum(linear.rows * linear.cols for linear in linears)
 
 
@@ -113,6 +112,14 @@ class Facts:
         none."""
         return ""
 
+    def not_on_cards(self) -> str:
+        """What of it cards have no kernels for, or ""."""
+        return "numbers on the residual stream" if self.stream_scale() else ""
+
+    def borrows(self) -> bool:
+        """Whether it reads keys and values that another operation keeps."""
+        return False
+
     def state(self) -> State | None:
         """What a sequence keeps for it from step to step."""
         return None
@@ -127,7 +134,7 @@ class Facts:
 
     def flops(self, rows: int) -> int:
         """Multiplications and additions of its matrices in a step of so many rows."""
-        return 2 * rows * _numbers(self.linears())
+        return 2 * rows * numbers(self.linears())
 
     def width(self) -> int:
         """Values of a row that it holds at once, beside the residual stream."""
@@ -177,7 +184,10 @@ class LayerInputs(Facts):
         return (self.table, min(1.0, rows / self.table.rows)), (self.project, 1.0)
 
     def flops(self, rows: int) -> int:
-        return 2 * rows * _numbers((self.project,))
+        return 2 * rows * numbers((self.project,))
+
+    def not_on_cards(self) -> str:
+        return "inputs by layer"
 
     def width(self) -> int:
         return 2 * self.table.cols
@@ -219,6 +229,14 @@ class Attend(Facts):
 
     def fused(self) -> tuple[tuple[Linear, ...], ...]:
         return self.qkv(), (self.o,)
+
+    def not_on_cards(self) -> str:
+        if self.v is None or self.v_norm is not None:
+            return "keys and values that are shared, or values that are normed,"
+        return "gates of attention" if self.gated else ""
+
+    def borrows(self) -> bool:
+        return self.k is None
 
     def qkv(self) -> tuple[Linear, ...]:
         """Those that there are of the matrices of queries, keys and values."""
@@ -319,6 +337,9 @@ class LayerInput(Facts):
     def vectors(self) -> tuple[tuple[str, tuple[int, ...]], ...]:
         return ((self.scale, (1,)),)
 
+    def not_on_cards(self) -> str:
+        return "inputs by layer"
+
     def width(self) -> int:
         return self.gate.rows
 
@@ -346,6 +367,9 @@ class ShortConv(Facts):
 
     def state(self) -> SlotState:
         return SlotState((self.conv.length - 1) * self.conv.channels, self.conv.channels)
+
+    def not_on_cards(self) -> str:
+        return "recurrent layers"
 
     def width(self) -> int:
         return 4 * self.conv.channels
@@ -399,6 +423,9 @@ class DeltaNet(Facts):
         matrices = rows * self.key_dim
         kept = self.channels + self.heads * self.key_dim + rows + self.value_heads
         return SlotState((self.convs[0].length - 1) * self.channels + matrices, kept)
+
+    def not_on_cards(self) -> str:
+        return "recurrent layers"
 
     def width(self) -> int:
         return self.channels + 2 * self.out_proj.cols + 2 * self.value_heads
@@ -469,8 +496,11 @@ class Mixture(Facts):
 
     def flops(self, rows: int) -> int:
         always = (*self.unquantized(), *(self.shared.linears() if self.shared else ()))
-        one, used = (_numbers(linears) for linears in (self.experts[0].linears(), always))
+        one, used = (numbers(linears) for linears in (self.experts[0].linears(), always))
         return 2 * rows * (self.chosen * one + used)
+
+    def not_on_cards(self) -> str:
+        return "mixtures of experts"
 
     def width(self) -> int:
         inner = self.chosen * (self.experts[0].gate.rows + self.router.cols)  # what goes in and what is made of it
@@ -497,114 +527,3 @@ LayerOp = Attend | GatedMLP | ShortConv | DeltaNet | Mixture | LayerInput
 """What adds to the residual stream; a layer is two of them, or three."""
 
 Op = Embed | LayerInputs | LayerOp | Head
-
-
-@dataclass(frozen=True, slots=True)
-class Graph:
-    """The operations in the order they run."""
-
-    spec: ModelSpec
-    embed: Embed = field(repr=False)
-    layers: tuple[tuple[LayerOp, ...], ...] = field(repr=False)
-    head: Head = field(repr=False)
-    inputs: LayerInputs | None = field(default=None, repr=False)
-
-    @property
-    def body(self) -> tuple[LayerOp, ...]:
-        """The operations of all layers."""
-        return tuple(chain(*self.layers))
-
-    @property
-    def ops(self) -> tuple[Op, ...]:
-        """All operations."""
-        return (self.embed, *(() if self.inputs is None else (self.inputs,)), *self.body, self.head)
-
-    @property
-    def unquantized(self) -> set[Linear]:
-        """The matrices that stay floats in a quantized model."""
-        return {linear for op in self.ops for linear in op.unquantized()}
-
-    @property
-    def tables(self) -> set[Linear]:
-        """The matrices of embedding and head, which are one if they are tied, and the table of inputs by layer."""
-        return {self.embed.table, self.head.table, *(() if self.inputs is None else (self.inputs.table,))}
-
-    @property
-    def not_calibrated(self) -> str:
-        """What no method that reads calibration text knows, or ""."""
-        if self.spec.mixture is not None:
-            return "a mixture of experts"
-        if self.inputs is not None:
-            return "a model with inputs by layer"
-        return "a model with keys and values that layers share" if self.shares_kv else ""
-
-    @property
-    def not_on_cards(self) -> str:
-        """What cards have no kernels for, or ""."""
-        if self.slot_bytes:
-            return "recurrent layers"
-        if self.spec.mixture is not None:
-            return "mixtures of experts"
-        if self.inputs is not None:
-            return "inputs by layer"
-        attends = [op for op in self.body if isinstance(op, Attend)]
-        if any(op.v is None or op.v_norm is not None for op in attends):
-            return "keys and values that are shared, or values that are normed,"
-        return "numbers on the residual stream" if any(op.stream_scale() for op in self.body) else ""
-
-    @property
-    def shares_kv(self) -> bool:
-        """Whether some layers read keys and values of others."""
-        return any(isinstance(op, Attend) and op.k is None for op in self.body)
-
-    def linears(self) -> Iterator[Linear]:
-        """Every matrix once, in the order of use; a tied head is the embedding's own matrix."""
-        yield from {linear.name: linear for op in self.ops for linear in op.linears()}.values()
-
-    def norms(self) -> Iterator[Norm]:
-        """Every norm once, in the order of use."""
-        yield from dict.fromkeys(chain(*(op.norms() for op in self.ops)))
-
-    def vectors(self) -> Iterator[tuple[str, tuple[int, ...]]]:
-        """Every tensor that is no matrix, such as norm weights and biases, as (tensor name, shape)."""
-        yield from chain.from_iterable(norm.vectors() for norm in self.norms())
-        for linear in self.linears():
-            if linear.bias:
-                yield f"{linear.name}.bias", (linear.rows,)
-        yield from chain(*(op.vectors() for op in self.ops))
-
-    def vector_values(self) -> int:
-        """How many numbers these hold."""
-        return sum(prod(shape) for _, shape in self.vectors())
-
-    def parameters(self) -> int:
-        """How many numbers the model holds."""
-        return _numbers(self.linears()) + self.vector_values()
-
-    def active_parameters(self) -> int:
-        """How many numbers of matrices one row is multiplied by."""
-        return sum(op.flops(1) for op in self.ops) // 2
-
-    def states(self) -> tuple[State, ...]:
-        """What a sequence keeps, of each operation that keeps something."""
-        return tuple(state for op in self.ops if (state := op.state()) is not None)
-
-    def kv(self) -> tuple[KvState, ...]:
-        """Of `states()` those of keys and values."""
-        return tuple(state for state in self.states() if isinstance(state, KvState))
-
-    def kv_windows(self) -> tuple[int, ...]:
-        """The windows of the groups of layers that look back equally far (`Program.kv_windows`)."""
-        return tuple(dict.fromkeys(state.window for state in self.kv())) or (0,)
-
-    @property
-    def slot_bytes(self) -> int:
-        """Bytes that a sequence keeps whatever its length; 0 for a model without recurrent operations."""
-        return sum(state.bytes_per_sequence for state in self.states())
-
-    def traffic(self, rows: int) -> dict[Linear, float]:
-        """Every matrix with the part of it that a step of so many rows reads."""
-        read: dict[Linear, float] = {}
-        for linear, part in chain(*(op.traffic(rows) for op in self.ops)):
-            read[linear] = max(part, read.get(linear, 0.0))
-        return read

@@ -1,4 +1,6 @@
-"""From a checkpoint to a program that runs: each matrix is packed for the kernels as it is read."""
+"""From a checkpoint to a program that runs: each matrix is packed for the kernels as it is read.
+Long because each operation has its part here.
+"""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import ExitStack

@@ -47,8 +47,8 @@ from localinfer.graph.families import (
 )
 from localinfer.graph.families.wrapped import text_name
 from localinfer.graph.fields import shown
+from localinfer.graph.graph import Graph
 from localinfer.graph.names import text_alone
-from localinfer.graph.ops import Graph
 from localinfer.graph.spec import ModelSpec
 from localinfer.graph.stacked import STACKED, Stacks
 

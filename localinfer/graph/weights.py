@@ -15,9 +15,9 @@ from localinfer.formats.checkpoint_files import StoredTensor, listed, open_tenso
 from localinfer.formats.json_files import read_object
 from localinfer.formats.quantization_said import quantization_said
 from localinfer.graph.fused import told_apart
+from localinfer.graph.graph import Graph
 from localinfer.graph.layouts import layout_of
 from localinfer.graph.names import EMBEDDING, HEAD, graph_names, harmless, notes_of
-from localinfer.graph.ops import Graph
 from localinfer.graph.registry import family_for
 from localinfer.graph.scheme import read_scheme
 from localinfer.graph.spec import ModelSpec

@@ -10,7 +10,7 @@ from typing import Any, Literal, get_args
 from localinfer.errors import NotSupported, UsageError
 from localinfer.formats.checkpoint_files import StoredTensor
 from localinfer.formats.compressed import packed_words, quantization_config
-from localinfer.graph.ops import Graph
+from localinfer.graph.graph import Graph
 from localinfer.graph.weights import Checkpoint
 from localinfer.quantize.torch_installed import has_torch
 

@@ -1,4 +1,5 @@
-// Building a program: every shape is checked here, so that running it checks nothing.
+// Building a program: every shape is checked here, so that running it checks nothing. Long because
+// each operation has its checks here.
 #include "core/program.h"
 
 #include <algorithm>

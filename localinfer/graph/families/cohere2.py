@@ -6,7 +6,7 @@ from typing import Any
 
 from localinfer.graph.families.layers import Style, decoder
 from localinfer.graph.fields import Fields
-from localinfer.graph.ops import Graph
+from localinfer.graph.graph import Graph
 from localinfer.graph.rope import read_rope, still
 from localinfer.graph.spec import (
     MOST_LAYERS,

@@ -6,7 +6,7 @@ from typing import Any
 
 from localinfer.graph.families.gemma3_text import to_bfloat16
 from localinfer.graph.families.layers import Style, decoder
-from localinfer.graph.ops import Graph
+from localinfer.graph.graph import Graph
 from localinfer.graph.rope import read_rope
 from localinfer.graph.spec import ModelSpec, read_activation, read_config, read_sizes, read_tied, read_windows
 

@@ -5,7 +5,7 @@ from typing import Any
 
 from localinfer.graph.families import gemma3_text
 from localinfer.graph.families.wrapped import text_spec
-from localinfer.graph.ops import Graph
+from localinfer.graph.graph import Graph
 from localinfer.graph.spec import ModelSpec
 
 

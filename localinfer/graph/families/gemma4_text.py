@@ -12,7 +12,8 @@ from typing import Any
 from localinfer.graph.families.gemma3_text import to_bfloat16
 from localinfer.graph.families.layers import Style, attend, decoder, gated_mlp
 from localinfer.graph.fields import Fields
-from localinfer.graph.ops import Graph, LayerInput, LayerInputs, LayerOp, Linear, Norm
+from localinfer.graph.graph import Graph
+from localinfer.graph.ops import LayerInput, LayerInputs, LayerOp, Linear, Norm
 from localinfer.graph.rope import Rope, proportional, rope_from
 from localinfer.graph.spec import (
     LayerShape,

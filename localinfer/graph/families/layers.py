@@ -4,6 +4,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Literal
 
+from localinfer.graph.graph import Graph
 from localinfer.graph.ops import (
     Attend,
     DeltaNet,
@@ -11,7 +12,6 @@ from localinfer.graph.ops import (
     Embed,
     Expert,
     GatedMLP,
-    Graph,
     Head,
     LayerInputs,
     LayerOp,

@@ -9,7 +9,8 @@ from typing import Any
 
 from localinfer.graph.families.layers import Style, attend, decoder
 from localinfer.graph.fields import Fields
-from localinfer.graph.ops import DepthwiseConv, GatedMLP, Graph, LayerOp, Linear, Norm, ShortConv
+from localinfer.graph.graph import Graph
+from localinfer.graph.ops import DepthwiseConv, GatedMLP, LayerOp, Linear, Norm, ShortConv
 from localinfer.graph.rope import read_rope
 from localinfer.graph.spec import ModelSpec, read_config, read_sizes, read_tied
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from localinfer.graph.families.layers import decoder
 from localinfer.graph.fields import Fields
-from localinfer.graph.ops import Graph
+from localinfer.graph.graph import Graph
 from localinfer.graph.rope import Rope, read_rope, rope_settings
 from localinfer.graph.spec import MOST_CONTEXT, ModelSpec, read_activation, read_config, read_sizes, read_tied
 

@@ -7,7 +7,7 @@ from typing import Any
 from localinfer.graph.families import ministral3, mistral
 from localinfer.graph.families.wrapped import text_spec
 from localinfer.graph.fields import Fields
-from localinfer.graph.ops import Graph
+from localinfer.graph.graph import Graph
 from localinfer.graph.spec import ModelSpec
 
 

@@ -7,7 +7,7 @@ from typing import Any
 from localinfer.graph.families import olmo2
 from localinfer.graph.families.layers import decoder
 from localinfer.graph.fields import Fields
-from localinfer.graph.ops import Graph
+from localinfer.graph.graph import Graph
 from localinfer.graph.rope import Rope, rope_from
 from localinfer.graph.spec import ModelSpec, read_activation, read_config, read_sizes, read_tied, read_windows
 

@@ -9,7 +9,8 @@ from typing import Any
 from localinfer.graph.families import olmo2
 from localinfer.graph.families.layers import LLAMA, attend, decoder, delta_net, gated_mlp
 from localinfer.graph.fields import Fields
-from localinfer.graph.ops import Graph, LayerOp
+from localinfer.graph.graph import Graph
+from localinfer.graph.ops import LayerOp
 from localinfer.graph.rope import read_rope, rope_settings, still
 from localinfer.graph.spec import ModelSpec, read_activation, read_config, read_delta, read_sizes, read_tied
 

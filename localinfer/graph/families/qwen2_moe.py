@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from localinfer.graph.families.layers import decoder
-from localinfer.graph.ops import Graph
+from localinfer.graph.graph import Graph
 from localinfer.graph.rope import read_rope
 from localinfer.graph.spec import (
     ModelSpec,

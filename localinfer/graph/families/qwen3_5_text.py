@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from localinfer.graph.families import qwen3_next
-from localinfer.graph.ops import Graph
+from localinfer.graph.graph import Graph
 from localinfer.graph.spec import ModelSpec, read_config
 
 

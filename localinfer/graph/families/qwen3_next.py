@@ -8,7 +8,8 @@ from typing import Any
 
 from localinfer.graph.families.layers import Style, attend, decoder, delta_net, feed_forward
 from localinfer.graph.fields import Fields
-from localinfer.graph.ops import Graph, LayerOp
+from localinfer.graph.graph import Graph
+from localinfer.graph.ops import LayerOp
 from localinfer.graph.rope import read_rope
 from localinfer.graph.spec import (
     MOST_LAYERS,
