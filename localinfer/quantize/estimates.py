@@ -86,7 +86,7 @@ class Costs:
         stream = tokens * (1 + follows) * self.body / self.layers
         fits = 0.0
         for rows, cols in self.widths:
-            stream += tokens * cols**2 * FOLLOWED * follows
+            stream += tokens * cols**2 * FOLLOWED * (1 if follows else 0.5)
             exact = (FIT * rows * cols**2 + cols**3 / 2) * follows / self.speeds.multiply
             loops = self.speeds.fit_s * cols / FIT_COLUMNS if follows else 0.0
             fits += exact + loops + (1 + follows) * rows * cols / self.speeds.rounding
