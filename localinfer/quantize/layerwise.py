@@ -61,7 +61,8 @@ class Layerwise:
         ops, student, moving = self._layers[layer], self.student, self.moving
         with torch.no_grad():
             self._true = [self.teacher.after(ops, x) for x in self._true]
-        matrices = [linear.name for op in ops for linear in op.linears()]
+        every = (linear.name for op in ops for linear in op.linears())
+        matrices = [name for name in every if name in student.integers]
         norms = dict.fromkeys(f"{norm.name}.weight" for op in ops for norm in op.norms())
         names = [*matrices, *norms]
         indices = torch.cat([torch.arange(*student.ranges[name].indices(len(change))) for name in names])

@@ -111,10 +111,12 @@ class Student(Runner):
         self.bits: dict[str, int] = {}
         self.learn: Learn | None = None
         self._tables = {linear.name for linear in tables}
+        floats = model.graph.unquantized
+        self._floats = {linear.name for linear in floats}
         self._matrices: dict[str, Tensor] = {}
         self._last: tuple[Tensor, Tensor] | None = None
         firsts: dict[str, Tensor] = {}
-        body = [linear for linear in model.graph.linears() if linear not in tables]
+        body = [linear for linear in model.graph.linears() if linear not in tables | floats]
         self.numbers = torch.empty(sum(linear.rows * linear.cols for linear in body), dtype=torch.int8)
         at = 0
         for linear in body:
@@ -176,6 +178,8 @@ class Student(Runner):
         return again
 
     def linear(self, linear: Linear, x: Tensor) -> Tensor:
+        if linear.name in self._floats:
+            return super().linear(linear, x)
         seen = self._seen(x, self.checkpoint.form(linear.name)[1])
         if linear.name in self._tables:
             return super().linear(linear, seen)

@@ -281,13 +281,13 @@ class Few:
     total, used, free = 10, 9, 1000
 
 
-def test_experts_are_refused_by_name(cli: Cli, own: MakeOwn) -> None:
+def test_an_unknown_family_is_refused_by_name(cli: Cli, own: MakeOwn) -> None:
     folder = own()
     config = json.loads((folder / "config.json").read_text())
-    (folder / "config.json").write_text(json.dumps(config | {"model_type": "gpt_oss"}))
+    (folder / "config.json").write_text(json.dumps(config | {"model_type": "deepseek_v3"}))
     ran = cli("quantize", "me/tiny", *GPTQ)
     assert (ran.code, ran.out) == (5, "")
-    assert "gpt_oss" in ran.err
+    assert "deepseek_v3" in ran.err
 
 
 def test_an_alias_goes_on_with_its_advised_form(cli: Cli, mine: str, isolated: Path) -> None:

@@ -8,6 +8,7 @@ from localinfer.reference.cached import CachedExecutor
 from localinfer.reference.executor import Executor, logits
 from tests.graph.oracle import oracle
 from tests.graph.variants import VARIANTS
+from tests.tiny import MIXTURES
 
 
 class Wide(CachedExecutor):
@@ -20,6 +21,8 @@ class Wide(CachedExecutor):
 @pytest.mark.parametrize(("program", "mean"), [(Wide, 1e-5), (CachedExecutor, 10 * 2.0**-7)])
 def test_it_says_what_the_model_means(variant: str, program: type[CachedExecutor], mean: float) -> None:
     said = oracle(variant)
+    if program is CachedExecutor and VARIANTS[variant]["family"] in MIXTURES:
+        mean *= 2  # rounded scores choose other experts now and then
     checkpoint = Checkpoint(said.path)
     exact = logits(checkpoint, said.tokens)
     naive = program(checkpoint, len(said.tokens))
