@@ -231,13 +231,15 @@ class TimeStep(Protocol):
 
 def _stepper(program: "native.Program", clock: Callable[[], float]) -> TimeStep:
     """Steps in the first blocks of the cache."""
+    import mmap
+
     import numpy as np
 
     most = max(ROWS)
     tokens = (np.arange(most, dtype=np.int32) * 7919 + 1) % np.int32(program.vocab)
     count, sequence = np.arange(most, dtype=np.int32), np.zeros(most, np.int32)
-    logits = np.empty((most, program.vocab), np.float32)
-
+    # A map of its own: malloc would keep the megabytes for later.
+    logits = np.frombuffer(mmap.mmap(-1, 4 * most * program.vocab), np.float32).reshape(most, program.vocab)
     pools = np.array(program.kv_blocks, np.int32)[:, None, None]
 
     def time_step(rows: int, depth: int = 0) -> float:
