@@ -141,7 +141,7 @@ def _write(form: RandomForm, folder: Path, total: int, on_progress: OnBytes) -> 
     units = list(_units(graph))
     done = 0
     for number, (linears, vectors) in enumerate(units, 1):
-        tensors: Tensors = {name: ("F32", _vector(values, name, shape)) for name, shape in vectors}
+        tensors: Tensors = {name: ("F32", random_vector(name, shape)) for name, shape in vectors}
         for linear in linears:
             tensors |= _matrix(values, form.of(linear, graph), linear)
         file = f"model-{number:05d}-of-{len(units):05d}.safetensors"
@@ -186,7 +186,7 @@ def _stored_bytes(form: tuple[int, int], linear: Linear) -> int:
     return linear.rows * (4 * packed_words(linear.cols, bits) + 2 * (linear.cols // group))
 
 
-def _vector(values: RandomValues, name: str, shape: tuple[int, ...]) -> NDArray[np.float32]:
+def random_vector(name: str, shape: tuple[int, ...]) -> NDArray[np.float32]:
     """Biases of 0 and norms of 1, which change no speed and keep activations sane; convolutions that take a mean."""
     if name.endswith(".bias"):
         return np.zeros(shape, np.float32)

@@ -10,7 +10,6 @@ from numpy.typing import NDArray
 
 from localinfer.errors import Corrupt, NotSupported
 from localinfer.formats.durable import sync, write_failed
-from localinfer.formats.gguf_blocks import BLOCK, BLOCK_BYTES
 from localinfer.formats.gguf_pretokenizers import PATTERN_NAMES
 from localinfer.formats.json_files import TOKENIZER_LIMIT, read_object
 from localinfer.formats.tokenizer import Tokenizer
@@ -33,11 +32,19 @@ class Written:
 
     @property
     def nbytes(self) -> int:
-        count = int(np.prod(self.shape, dtype=np.int64))
-        return count // BLOCK * BLOCK_BYTES[self.type] if self.type in BLOCK_BYTES else count * _SIZES[self.type]
+        block, size = block_size(self.type)
+        return int(np.prod(self.shape, dtype=np.int64)) // block * size
 
 
-_SIZES = {"F32": 4, "F16": 2}
+def block_size(kind: str) -> tuple[int, int]:
+    """Weights of a block of ggml's type `kind`, and its bytes."""
+    import gguf
+
+    block, size = gguf.GGML_QUANT_SIZES[gguf.GGMLQuantizationType[kind]]
+    return block, size
+
+
+_PLAIN: dict[str, type[np.floating[Any]]] = {"F32": np.float32, "F16": np.float16}
 
 
 def write_gguf(
@@ -52,11 +59,11 @@ def write_gguf(
         for key, value in metadata.items():
             _add(writer, key, value)
         for one in tensors:
-            kind = gguf.GGMLQuantizationType[one.type]
-            blocks = one.type in BLOCK_BYTES
-            shape = (*one.shape[:-1], one.shape[-1] // BLOCK * BLOCK_BYTES[one.type]) if blocks else one.shape
-            dtype = np.dtype(np.uint8 if blocks else {"F32": np.float32, "F16": np.float16}[one.type])
-            writer.add_tensor_info(one.name, shape, dtype, one.nbytes, kind)
+            block, size = block_size(one.type)
+            plain = one.type in _PLAIN
+            shape = one.shape if plain else (*one.shape[:-1], one.shape[-1] // block * size)
+            dtype = np.dtype(_PLAIN[one.type] if plain else np.uint8)
+            writer.add_tensor_info(one.name, shape, dtype, one.nbytes, gguf.GGMLQuantizationType[one.type])
         writer.write_header_to_file()
         writer.write_kv_data_to_file()
         writer.write_ti_data_to_file()

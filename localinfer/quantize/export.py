@@ -60,9 +60,7 @@ def export_gguf(source: Path, dest: Path, kind: GgufType | None = None, on_progr
         else:
             make = partial(_vector, checkpoint, one, offsets.get(one.parts[0], 0.0))
             tensors.append(Written(one.first.source, one.shape, "F32", make))
-    for name in [key for key in metadata if key.endswith(".weight")]:
-        factors = metadata.pop(name)
-        tensors.append(Written(name, factors.shape, "F32", partial(np.asarray, factors)))
+    tensors += factors_of(metadata)
     total, done = sum(one.nbytes for one in tensors), 0
 
     def advance(count: int) -> None:
@@ -73,6 +71,13 @@ def export_gguf(source: Path, dest: Path, kind: GgufType | None = None, on_progr
 
     write_gguf(dest, form.arch, metadata, tensors, advance)
     return chosen
+
+
+def factors_of(metadata: dict[str, Any]) -> list[Written]:
+    """Take the arrays that `describe` gives under the names of tensors out of `metadata`."""
+    names = [key for key in metadata if key.endswith(".weight")]
+    arrays = {name: metadata.pop(name) for name in names}
+    return [Written(name, array.shape, "F32", partial(np.asarray, array)) for name, array in arrays.items()]
 
 
 def _must_be_new(dest: Path) -> None:
