@@ -281,6 +281,18 @@ def _mixtral(file: GgufFile, arch: str, config: Config) -> Config:
     return {"num_local_experts": count, "num_experts_per_tok": used, "sliding_window": None}
 
 
+def _olmoe(file: GgufFile, arch: str, config: Config) -> Config:
+    count, used = _experts(file, arch)
+    inner = bounded(file, f"{arch}.expert_feed_forward_length", 1 << 20, config["intermediate_size"])
+    return {"intermediate_size": inner, "num_experts": count, "num_experts_per_tok": used, "norm_topk_prob": False}
+
+
+def _granitemoe(file: GgufFile, arch: str, config: Config) -> Config:
+    mixture = _mixtral(file, arch, config)
+    del mixture["sliding_window"]
+    return mixture | _granite(file, arch, config)
+
+
 def _lfm2(file: GgufFile, arch: str, config: Config) -> Config:
     return {
         "layer_types": config.get("layer_types", ["full_attention"] * config["num_hidden_layers"]),
@@ -308,6 +320,8 @@ _MORE: dict[str, Callable[[GgufFile, str, Config], Config]] = {
     "qwen2_moe": _qwen_moe,
     "qwen3_moe": _qwen_moe,
     "mixtral": _mixtral,
+    "olmoe": _olmoe,
+    "granitemoe": _granitemoe,
     "lfm2": _lfm2,
     "ernie4_5": _none("use_bias", False),
     "starcoder2": lambda file, arch, config: {"use_bias": True, "sliding_window": None},

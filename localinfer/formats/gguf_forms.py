@@ -90,6 +90,10 @@ _EXPERTS: Names = {
     "ffn_up_exps.weight": ("mlp.experts.{}.up_proj.weight", "experts_up"),
     "ffn_down_exps.weight": ("mlp.experts.{}.down_proj.weight", "experts_down"),
 }
+_GRANITE_EXPERTS: Names = {
+    source: (name.replace("mlp.gate.", "mlp.router.").replace("mlp.", "block_sparse_moe."), kind)
+    for source, (name, kind) in _EXPERTS.items()
+}
 _SHARED: Names = {
     "ffn_gate_inp_shexp.weight": ("mlp.shared_expert_gate.weight", "shared_gate"),
     "ffn_gate_shexp.weight": ("mlp.shared_expert.gate_proj.weight", "shared_up"),
@@ -150,6 +154,8 @@ class Form:
     """llama.cpp knows no head but the embedding."""
     square: bool = False
     """llama.cpp wants heads that are together as wide as the stream."""
+    ungrouped: bool = False
+    """llama.cpp wants a key head for each query head."""
     divisors: bool = False
     """`rope_freqs.weight` is read."""
     longrope: bool = False
@@ -214,6 +220,26 @@ FORMS: dict[str, Form] = {
         layer={**_NORMS, **_ATTENTION, **_HEAD_NORMS, **_EXPERTS},
         reads=_EXPERT_KEYS,
         neutral={"expert_weights_norm": (True,)},
+    ),
+    "olmoe": Form(
+        arch="olmoe",
+        class_name="OlmoeForCausalLM",
+        layer={**_NORMS, **_ATTENTION, **_WIDE_NORMS, **_EXPERTS},
+        own_head=True,
+        square=True,
+        ungrouped=True,
+        reads=_EXPERT_KEYS,
+        neutral={"expert_weights_norm": (False,)},
+    ),
+    "granitemoe": Form(
+        arch="granitemoe",
+        class_name="GraniteMoeForCausalLM",
+        logits_divided=True,
+        layer={**_NORMS, **_ATTENTION, **_GRANITE_EXPERTS},
+        rotated=True,
+        divisors=True,
+        reads=_EXPERT_KEYS | {"attention.scale", "embedding_scale", "residual_scale", "logit_scale"},
+        neutral={"rope.scaling.finetuned": (True,), "expert_weights_norm": (True,)},
     ),
     "gemma3_text": Form(
         arch="gemma3",

@@ -62,6 +62,8 @@ def describe(checkpoint: Checkpoint) -> tuple[Form, dict[str, Any]]:
 def _refuse(spec: ModelSpec, form: Form) -> None:
     if form.square and spec.heads * spec.head_dim != spec.hidden_size:
         raise cannot(f"{spec.heads} heads of {spec.head_dim} in a stream of {spec.hidden_size} ({form.arch})")
+    if form.ungrouped and spec.kv_heads != spec.heads:
+        raise cannot(f"{spec.kv_heads} key heads for {spec.heads} query heads ({form.arch})")
     if form.no_head and not spec.tied:
         raise cannot(f"a head of its own ({form.arch})")
     scale = (spec.hidden_size // spec.heads if spec.layers == form.wide_layers else spec.head_dim) ** -0.5
