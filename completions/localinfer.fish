@@ -34,6 +34,8 @@ complete -c localinfer -n __fish_use_subcommand -a score -d 'Tell how likely the
 complete -c localinfer -n __fish_use_subcommand -a embed -d 'Turn texts into vectors: JSON lines in, JSON lines out, in their order.'
 complete -c localinfer -n __fish_use_subcommand -a chat -d 'Talk to models in the terminal, in as many panes as fit. Every chat is kept.'
 complete -c localinfer -n __fish_use_subcommand -a serve -d 'Serve models to other programs until Ctrl-C, over HTTP as OpenAI, Anthropic and Ollama do.'
+complete -c localinfer -n __fish_use_subcommand -a ps -d 'List the servers of yours that run: their models, what memory these take, and what they do.'
+complete -c localinfer -n __fish_use_subcommand -a stop -d 'End a server of yours when all that it was asked has been answered.'
 complete -c localinfer -n __fish_use_subcommand -a bench -d 'Measure tokens a second, latency, and the share of the memory\'s bandwidth.'
 complete -c localinfer -n __fish_use_subcommand -a fit -d 'Show what a model needs in each width, what is free, and how fast it will be.'
 complete -c localinfer -n __fish_use_subcommand -a cost -d 'Show what a million tokens cost here, on machines to buy or rent, and at providers; and which pays when.'
@@ -206,6 +208,7 @@ complete -c localinfer -n '__localinfer_in run' -l api-model -x -d 'What to comp
 complete -c localinfer -n '__localinfer_in run' -l show-drafts -d 'Tint each token by who guessed it, and count them at the end. Terminals only.'
 complete -c localinfer -n '__localinfer_in run' -l no-remember -d 'Keep neither tokens of this text to guess from later (`localinfer draft rm --texts` deletes those of earlier ones) nor its keys and values.'
 complete -c localinfer -n '__localinfer_in run' -l kv-disk -x -d 'Gigabytes of keys and values of earlier texts to keep on disk, privately, so that they need not be read anew; 0 keeps none, as does `--no-remember`. `localinfer cache prune` deletes them. [default: 4.0]'
+complete -c localinfer -n '__localinfer_in run' -l no-server -d 'Load the model here, also where a server of yours has it open.'
 complete -c localinfer -n '__localinfer_in run' -s q -l quiet -d 'No progress and no notes on standard error.'
 complete -c localinfer -n '__localinfer_in run' -s h -l help -d 'Show this message and exit.'
 
@@ -254,6 +257,7 @@ complete -c localinfer -n '__localinfer_in map' -l draft-tokens -x -d 'Most toke
 complete -c localinfer -n '__localinfer_in map' -l prefill-chunk -x -d 'Prompt tokens read in one step. [default: 256]'
 complete -c localinfer -n '__localinfer_in map' -l kv-tokens -x -d 'Tokens that the KV cache holds for all texts together; each may use them all, up to its context. [default: the context for each text, for four at the most]'
 complete -c localinfer -n '__localinfer_in map' -l latency-goal -x -d 'Milliseconds that a step may take while an answer is written; prompts of others are read in pieces that fit. [default: 120]'
+complete -c localinfer -n '__localinfer_in map' -l no-server -d 'Load the model here, also where a server of yours has it open.'
 complete -c localinfer -n '__localinfer_in map' -l revision -x -d 'Commit, branch or tag of the repository.'
 complete -c localinfer -n '__localinfer_in map' -l offline -d 'Use only what is on this machine.'
 complete -c localinfer -n '__localinfer_in map' -s q -l quiet -d 'No progress and no notes on standard error.'
@@ -336,6 +340,7 @@ complete -c localinfer -n '__localinfer_in chat' -l kv-tokens -x -d 'Tokens that
 complete -c localinfer -n '__localinfer_in chat' -l latency-goal -x -d 'Milliseconds that a step may take while an answer is written; prompts of others are read in pieces that fit. [default: 120]'
 complete -c localinfer -n '__localinfer_in chat' -l no-remember -d 'Keep neither tokens of this text to guess from later (`localinfer draft rm --texts` deletes those of earlier ones) nor its keys and values.'
 complete -c localinfer -n '__localinfer_in chat' -l kv-disk -x -d 'Gigabytes of keys and values of earlier texts to keep on disk, privately, so that they need not be read anew; 0 keeps none, as does `--no-remember`. `localinfer cache prune` deletes them. [default: 4.0]'
+complete -c localinfer -n '__localinfer_in chat' -l no-server -d 'Load the model here, also where a server of yours has it open.'
 complete -c localinfer -n '__localinfer_in chat' -l usd-per-kwh -x -d 'Price of electricity, US dollars. [default: 0.2]'
 complete -c localinfer -n '__localinfer_in chat' -l watts -x -d 'What this machine draws while it works, measured at the socket. [default: the processor\'s counters, else an estimate that is marked]'
 complete -c localinfer -n '__localinfer_in chat' -l hardware-usd -x -d 'What this machine cost, US dollars. [default: nothing: it is there]'
@@ -369,6 +374,15 @@ complete -c localinfer -n '__localinfer_in serve' -l kv-disk -x -d 'Gigabytes of
 complete -c localinfer -n '__localinfer_in serve' -l offline -d 'Use only what is on this machine.'
 complete -c localinfer -n '__localinfer_in serve' -s q -l quiet -d 'No progress and no notes on standard error.'
 complete -c localinfer -n '__localinfer_in serve' -s h -l help -d 'Show this message and exit.'
+
+# ps
+complete -c localinfer -n '__localinfer_in ps' -l json -d 'Print JSON on standard output.'
+complete -c localinfer -n '__localinfer_in ps' -s h -l help -d 'Show this message and exit.'
+
+# stop
+complete -c localinfer -n '__localinfer_in stop' -l json -d 'Print JSON on standard output.'
+complete -c localinfer -n '__localinfer_in stop' -s q -l quiet -d 'No progress and no notes on standard error.'
+complete -c localinfer -n '__localinfer_in stop' -s h -l help -d 'Show this message and exit.'
 
 # bench
 complete -c localinfer -n '__localinfer_in bench' -a '(__localinfer_names models)'
@@ -497,11 +511,11 @@ complete -c localinfer -n '__localinfer_in config keys' -l json -d 'Print JSON o
 complete -c localinfer -n '__localinfer_in config keys' -s h -l help -d 'Show this message and exit.'
 
 # config set
-complete -c localinfer -n '__localinfer_in config set' -a 'schema json-object in-column grammar regex max-tokens temp top-k top-p min-p repeat-penalty presence-penalty frequency-penalty dry-multiplier dry-base dry-allowed-length top-n-sigma typical-p xtc-probability xtc-threshold logit-bias logprobs pool unscaled seed stop host port api-key-file allow-host allow-origin keep queue think no-think show-thinking model prompt file system raw special ignore-unknown lossy revision ctx-size threads kv-bits backend draft minutes kind texts show-drafts no-remember draft-tokens kv-disk kv-tokens latency-goal prefill-chunk on-overflow bits group method calib tokens no-report bpw target-size refine time-budget resume fresh name format type output token offline json quiet stats yes recalibrate dry-run template usd-per-kwh watts hardware-usd hardware-years api-model tokens-per-day continue theme test rows workload rate requests history no-history tasks prompts ladder replay reps against against-file random head-bits text ctx chunks plot parallel compare max-drop'
+complete -c localinfer -n '__localinfer_in config set' -a 'schema json-object in-column grammar regex max-tokens temp top-k top-p min-p repeat-penalty presence-penalty frequency-penalty dry-multiplier dry-base dry-allowed-length top-n-sigma typical-p xtc-probability xtc-threshold logit-bias logprobs pool unscaled seed stop host port api-key-file allow-host allow-origin keep queue no-server think no-think show-thinking model prompt file system raw special ignore-unknown lossy revision ctx-size threads kv-bits backend draft minutes kind texts show-drafts no-remember draft-tokens kv-disk kv-tokens latency-goal prefill-chunk on-overflow bits group method calib tokens no-report bpw target-size refine time-budget resume fresh name format type output token offline json quiet stats yes recalibrate dry-run template usd-per-kwh watts hardware-usd hardware-years api-model tokens-per-day continue theme test rows workload rate requests history no-history tasks prompts ladder replay reps against against-file random head-bits text ctx chunks plot parallel compare max-drop'
 complete -c localinfer -n '__localinfer_in config set' -s h -l help -d 'Show this message and exit.'
 
 # config unset
-complete -c localinfer -n '__localinfer_in config unset' -a 'schema json-object in-column grammar regex max-tokens temp top-k top-p min-p repeat-penalty presence-penalty frequency-penalty dry-multiplier dry-base dry-allowed-length top-n-sigma typical-p xtc-probability xtc-threshold logit-bias logprobs pool unscaled seed stop host port api-key-file allow-host allow-origin keep queue think no-think show-thinking model prompt file system raw special ignore-unknown lossy revision ctx-size threads kv-bits backend draft minutes kind texts show-drafts no-remember draft-tokens kv-disk kv-tokens latency-goal prefill-chunk on-overflow bits group method calib tokens no-report bpw target-size refine time-budget resume fresh name format type output token offline json quiet stats yes recalibrate dry-run template usd-per-kwh watts hardware-usd hardware-years api-model tokens-per-day continue theme test rows workload rate requests history no-history tasks prompts ladder replay reps against against-file random head-bits text ctx chunks plot parallel compare max-drop'
+complete -c localinfer -n '__localinfer_in config unset' -a 'schema json-object in-column grammar regex max-tokens temp top-k top-p min-p repeat-penalty presence-penalty frequency-penalty dry-multiplier dry-base dry-allowed-length top-n-sigma typical-p xtc-probability xtc-threshold logit-bias logprobs pool unscaled seed stop host port api-key-file allow-host allow-origin keep queue no-server think no-think show-thinking model prompt file system raw special ignore-unknown lossy revision ctx-size threads kv-bits backend draft minutes kind texts show-drafts no-remember draft-tokens kv-disk kv-tokens latency-goal prefill-chunk on-overflow bits group method calib tokens no-report bpw target-size refine time-budget resume fresh name format type output token offline json quiet stats yes recalibrate dry-run template usd-per-kwh watts hardware-usd hardware-years api-model tokens-per-day continue theme test rows workload rate requests history no-history tasks prompts ladder replay reps against against-file random head-bits text ctx chunks plot parallel compare max-drop'
 complete -c localinfer -n '__localinfer_in config unset' -s h -l help -d 'Show this message and exit.'
 
 # completion

@@ -1,6 +1,8 @@
 """Where things are kept: the only reader of HOME, XDG and LOCALINFER_HOME."""
 
+import hashlib
 import os
+import warnings
 from pathlib import Path
 
 import platformdirs
@@ -70,6 +72,16 @@ def cuda_dir() -> Path:
 def kv_dir() -> Path:
     """Keys and values of earlier chats, private: `<model>/<two letters>/<name>`."""
     return home() / "kv"
+
+
+def runtime_dir() -> Path:
+    """Sockets of servers that run. A home of its own has servers of its own; paths of sockets must be short."""
+    with warnings.catch_warnings(action="ignore"):  # where the system has none, a folder of the user's in /tmp will do
+        folder = Path(platformdirs.user_runtime_dir("localinfer"))
+    if os.environ.get("LOCALINFER_HOME"):
+        name = hashlib.sha256(os.fsencode(home().absolute())).hexdigest()[:12]
+        folder = folder.with_name(f"{folder.name}-{name}")
+    return folder
 
 
 def config_file() -> Path:

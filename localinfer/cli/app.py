@@ -28,6 +28,8 @@ COMMANDS = {
     "embed": "embed:embed",
     "chat": "chat:chat",
     "serve": "serve:serve",
+    "ps": "ps:ps",
+    "stop": "ps:stop",
     "bench": "bench:bench",
     "fit": "fit:fit",
     "cost": "cost:cost",

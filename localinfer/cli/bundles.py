@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields, is_dataclass, replace
 from functools import wraps
 from inspect import Parameter
-from typing import TYPE_CHECKING, Any, cast, get_type_hints
+from typing import TYPE_CHECKING, Any, TypedDict, cast, get_type_hints
 
 from localinfer.cli import options as o
 from localinfer.config import EngineConfig, KvBits, SamplingParams
@@ -50,6 +50,31 @@ class EngineFlags:
             kv_disk_gb=kv_disk if remember else 0.0,
         )
         return with_draft(config, draft or self.draft)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TraceFlags:
+    """What an answer leaves behind, and whether a server may give it."""
+
+    no_remember: o.NoRemember
+    kv_disk: o.KvDisk
+    no_server: o.NoServer
+
+    def config(self, engine: EngineFlags) -> EngineConfig:
+        """Of an engine of our own."""
+        return engine.config(remember=not self.no_remember, kv_disk=self.kv_disk)
+
+    @property
+    def way(self) -> "Way":
+        """How to connect to a server."""
+        return {"server": not self.no_server, "private": self.no_remember or not self.kv_disk}
+
+
+class Way(TypedDict):
+    """The same words as those of `connect_or_open`."""
+
+    server: bool
+    private: bool
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from localinfer.cli import options as o
-from localinfer.cli.bundles import CostFlags, EngineFlags, SamplingFlags
+from localinfer.cli.bundles import CostFlags, EngineFlags, SamplingFlags, TraceFlags
 from localinfer.cli.telling import Terminal
 from localinfer.errors import LocalInferError, UsageError
 
@@ -38,8 +38,7 @@ def chat(
     sampling: SamplingFlags,
     on_overflow: o.OnOverflow,
     engine: EngineFlags,
-    no_remember: o.NoRemember,
-    kv_disk: o.KvDisk,
+    trace: TraceFlags,
     cost: CostFlags,
     revision: o.Revision,
     offline: o.Offline,
@@ -51,6 +50,7 @@ def chat(
     from localinfer.cost.apis import would_charge
     from localinfer.hub.cache import list_models
     from localinfer.loading import opening as loading
+    from localinfer.loading.connecting import connect_or_open
     from localinfer.loading.tell import Tell
     from localinfer.paths import chats_file, screen_file
     from localinfer.tui.app import run_app
@@ -58,7 +58,7 @@ def chat(
 
     if cost.api_model:
         would_charge("", cost.api_model)  # a wrong name is told before the app opens
-    config = replace(engine.config(remember=not no_remember, kv_disk=kv_disk), parallel=MOST_PANES)
+    config = replace(trace.config(engine), parallel=MOST_PANES)
     with ChatStore(chats_file()) as store:
         latest = store.latest() if continue_ and not names and not model else None
         layout = _left(latest)
@@ -70,7 +70,7 @@ def chat(
         def open_model(ref: str, progress: "OnProgress") -> "Engine":
             tell = Tell(progress)
             installed = known.get(ref) or loading.find(ref, offline=offline, tell=tell)
-            running = loading.open_model(installed, config, backend=engine.backend, tell=tell).engine
+            running = connect_or_open(installed, config, backend=engine.backend, **trace.way, tell=tell).engine
             running.default_sampling = sampling.over(running.default_sampling)
             return running
 

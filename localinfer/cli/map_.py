@@ -37,6 +37,7 @@ def map_(
     logprobs: o.Logprobs,
     parallel: o.Parallel,
     engine: EngineFlags,
+    no_server: o.NoServer,
     revision: o.Revision,
     offline: o.Offline,
     quiet: o.Quiet,
@@ -62,16 +63,17 @@ def map_(
     from localinfer.chats.row_file import row_of
     from localinfer.cli.lines import Job, opened_lines, opened_rows, together_of
     from localinfer.cli.run import require_raw
-    from localinfer.loading.opening import find, open_model
+    from localinfer.loading.connecting import connect_or_open
+    from localinfer.loading.opening import find
 
     require_raw(raw=raw, special=special, think=thinking.wanted())
-    grammar, together = form.form(), together_of(parallel)
+    grammar, together, tell = form.form(), together_of(parallel), Terminal(quiet)
     with ExitStack() as held:
         stream, total = opened_lines(lines, held, in_column)
-        found = find(ref, revision=revision, offline=offline, tell=Terminal(quiet))
-        rows = opened_rows(output, held, resume=resume)
+        found, rows = find(ref, revision=revision, offline=offline, tell=tell), opened_rows(output, held, resume=resume)
         config = replace(engine.config(), parallel=together)
-        opened = open_model(found, config, backend=engine.backend, tell=Terminal(quiet))
+        where = partial(connect_or_open, server=not no_server, private=True, tell=tell)
+        opened = where(found, config, backend=engine.backend)
         running = held.enter_context(opened.engine)
         usual, thinks = sampling.over(running.default_sampling), (thinking.wanted(), thinking.show_thinking)
         manner = Manner(system, raw, special, grammar, logprobs, *thinks)

@@ -39,6 +39,7 @@ from localinfer.cli.options_serve import AllowOrigin as AllowOrigin
 from localinfer.cli.options_serve import ApiKeyFile as ApiKeyFile
 from localinfer.cli.options_serve import Host as Host
 from localinfer.cli.options_serve import Keep as Keep
+from localinfer.cli.options_serve import NoServer as NoServer
 from localinfer.cli.options_serve import Port as Port
 from localinfer.cli.options_serve import Queue as Queue
 from localinfer.cli.options_thinking import NoThink as NoThink

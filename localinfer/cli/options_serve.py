@@ -28,3 +28,7 @@ Queue = Annotated[
     int,
     flag("queue", "int", "Texts of a model that may wait; more are told to come again.", low=0, high=4096, default=64),
 ]
+NoServer = Annotated[
+    bool,
+    flag("no-server", "flag", "Load the model here, also where a server of yours has it open."),
+]

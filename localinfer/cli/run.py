@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from localinfer.cli import options as o
-from localinfer.cli.bundles import CostFlags, EngineFlags, FormFlags, SamplingFlags, ThinkingFlags
+from localinfer.cli.bundles import CostFlags, EngineFlags, FormFlags, SamplingFlags, ThinkingFlags, TraceFlags
 from localinfer.cli.command import TYPED
 from localinfer.cli.telling import Terminal
 from localinfer.config import DEFAULT_CONTEXT
@@ -47,8 +47,7 @@ def run(
     stats: o.Stats,
     cost: CostFlags,
     show_drafts: o.ShowDrafts,
-    no_remember: o.NoRemember,
-    kv_disk: o.KvDisk,
+    trace: TraceFlags,
     quiet: o.Quiet,
 ) -> None:
     """Answer one prompt, then stop; without one, on a terminal, ask for prompts until Ctrl-D.
@@ -61,7 +60,8 @@ def run(
     from localinfer.cli.answer import show_answer
     from localinfer.cli.prompt import read_prompt
     from localinfer.cli.tints import tints_of
-    from localinfer.loading.opening import find, open_model
+    from localinfer.loading.connecting import connect_or_open
+    from localinfer.loading.opening import find
 
     require_raw(raw=raw, special=special, think=thinking.wanted())
     manner = {"raw": raw, "special": special, "on_overflow": on_overflow, **_scored(logprobs, form, json=json)}
@@ -73,8 +73,7 @@ def run(
     found = find(ref, revision=revision, offline=offline, tell=Terminal(quiet))
     shown: dict[str, Any] = {"json": json, "stats": stats, "quiet": quiet, "show_thinking": thinking.show_thinking}
     shown["offer"] = offer_for(found.name, cost.api_model) if json or stats else None
-    config = engine.config(remember=not no_remember, kv_disk=kv_disk)
-    opened = open_model(found, config, backend=engine.backend, tell=Terminal(quiet))
+    opened = connect_or_open(found, trace.config(engine), backend=engine.backend, **trace.way, tell=Terminal(quiet))
     with opened.engine as running:
         manner["variables"] = thinking.variables(running.chat_template)
         chat = Chat(running, system=system, sampling=sampling.over(running.default_sampling), **manner)
@@ -83,7 +82,8 @@ def run(
             show_answer(opened, chat, text, tints=tints_of(sys.stdout) if show_drafts else None, cost=cost, **shown)
 
         repl.Loop(chat, answer).run() if talks else answer(chat, text)
-    _tell_of_disk(running, quiet=quiet)
+    if not opened.elsewhere:
+        _tell_of_disk(running, quiet=quiet)
 
 
 def _tell_of_disk(engine: "Engine", *, quiet: bool) -> None:

@@ -59,6 +59,7 @@ def serve(
             f"a server needs packages that are not installed: {error}", hint="run `pip install 'localinfer[serve]'`"
         ) from None
     from localinfer.serve.models import Models
+    from localinfer.serve.pipes import Pipes, about
     from localinfer.serve.service import Service
 
     entrance = running.Door(door.host, door.port, tuple(door.allow_host), tuple(door.allow_origin), _key(door))
@@ -67,6 +68,7 @@ def serve(
     _warn_open(entrance.host, entrance.key, tell)
     models = Models(served or None, config, backend=engine.backend, keep_s=keep_s, tell=tell)
     service = Service(models, parallel=together, queue=queue, tell=tell)
+    pipes = Pipes(service, about(running.url_of(found), config, engine.backend))
 
     async def main() -> int:
         from localinfer.cli.output import line
@@ -74,7 +76,7 @@ def serve(
         try:
             if served:
                 await models.open(served[0])
-            return await running.run(service, entrance, found, lambda: line(running.url_of(found)))
+            return await running.run(service, entrance, found, lambda: line(running.url_of(found)), pipes)
         finally:
             await models.close()
 

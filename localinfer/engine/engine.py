@@ -336,7 +336,7 @@ class StepEngine:
     def _retire(self, reply: Reply, reason: FinishReason, now: float, error: LocalInferError | None = None) -> None:
         sequence = reply.sequence
         self.scheduler.remove(sequence)
-        if self._remember is not None and reply.token_ids:
+        if self._remember is not None and reply.token_ids and reply.request.remember:
             self._remember(sequence.tokens)
         if self.speculator is not None:
             self.speculator.forget(sequence.handle)
@@ -351,6 +351,7 @@ class StepEngine:
         pooling = Pooling(request.pool, self._normed) if request.pool and self._normed else None
         whole = request.pool == "mean"
         sequence = Sequence(next(self._handles), list(request.prompt), marks=request.marks, whole=whole)
+        sequence.private = not request.remember
         reply = Reply(
             sequence,
             request,

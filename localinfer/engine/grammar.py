@@ -14,6 +14,7 @@ from weakref import WeakKeyDictionary, ref
 import numpy as np
 from numpy.typing import NDArray
 
+from localinfer.engine.elsewhere import Elsewhere
 from localinfer.engine.grammar_probe import refuse_explosive
 from localinfer.errors import LocalInferError, NotSupported, UsageError
 from localinfer.text import one_line
@@ -109,7 +110,7 @@ class Constraint:
 
     def __init__(self, grammar: Grammar, tokenizer: Tokenizer, marks: Marks | None = None) -> None:
         refuse_explosive(grammar.kind, grammar.text)
-        self.marks = marks
+        self.grammar, self.marks = grammar, marks
         self.eos, self.vocab_size = frozenset(tokenizer.eos_ids), tokenizer.vocab_size
         self._tokens = _known_tokenizer(tokenizer)
         begun = marks is not None and marks.begun
@@ -136,6 +137,13 @@ class Constraint:
             told = one_line(matcher.get_error(), 300)
             raise UsageError(f"this {grammar.word} cannot be kept: {told}", hint="simplify it")
         return matcher
+
+
+class Unread(Constraint):
+    """A form that is to be read elsewhere."""
+
+    def __init__(self, grammar: Grammar, marks: Marks | None) -> None:
+        self.grammar, self.marks = grammar, marks
 
 
 class Matching:
@@ -246,6 +254,8 @@ MOST_KEPT = 16
 
 def read(grammar: Grammar, tokenizer: Tokenizer, marks: Marks | None = None) -> Constraint:
     """The form for this tokenizer, which is read if it was not used of late. Raises as `Constraint` does."""
+    if isinstance(tokenizer, Elsewhere):
+        return Unread(grammar, marks)
     kept = _read_of_late.setdefault(tokenizer, OrderedDict())
     found = kept.pop((grammar, marks), None) or Constraint(grammar, tokenizer, marks)
     kept[grammar, marks] = found

@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING, Literal, Protocol, Self
 from localinfer.config import SamplingParams
 from localinfer.engine.driver import Driver
 from localinfer.engine.request import Request as Request  # for those who know an engine by its protocol
-from localinfer.engine.step_timing import StepTiming
 from localinfer.events import Event
 
 if TYPE_CHECKING:
     from localinfer.engine.load import Load
+    from localinfer.engine.step_timing import StepTiming
 
 
 class TextStream(Protocol):
@@ -74,7 +74,7 @@ class EngineInfo:
     """Bits of each layer's cache: with `kv_bits` 4, layers that do not bear it keep 8. Empty where it is not known."""
     state_bytes: int = 0
     """Of one sequence's recurrent state; 0 for a model that has none."""
-    step_timing: StepTiming | None = None
+    step_timing: "StepTiming | None" = None
     """Seconds of a step by its rows; None where they are not measured."""
     backend_why: str = ""
     """Why this backend was chosen, in words that go after `as`; empty where it was asked for."""

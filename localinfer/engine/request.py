@@ -2,10 +2,13 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 from localinfer.config import MOST_TOP, Overflow, Pool, SamplingParams, in_range
-from localinfer.engine.grammar import Constraint
 from localinfer.errors import UsageError
+
+if TYPE_CHECKING:
+    from localinfer.engine.grammar import Constraint
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,7 +26,7 @@ class Request:
     """Lengths of beginnings of the prompt that later prompts are likely to share: what is kept of a recurrent state."""
     begun: int = 0
     """Tokens at the end of the prompt that are the answer's, which is gone on with: penalties count them."""
-    constraint: Constraint | None = None
+    constraint: "Constraint | None" = None
     """The form that the answer keeps."""
     logprobs: int | None = None
     """Score each token of the answer, and tell so many of the likeliest beside it."""
@@ -31,6 +34,8 @@ class Request:
     """Write nothing: make a vector of the text, of its last token or the mean of all."""
     forced: tuple[int, ...] = ()
     """What the answer begins with, whatever the model would say: tokens to be scored."""
+    remember: bool = True
+    """Whether its text may be left on disk, where the engine leaves texts there."""
 
     def __post_init__(self) -> None:
         if isinstance(self.prompt, (str, bytes)) or isinstance(next(iter(self.prompt), None), str):

@@ -175,9 +175,10 @@ class PagedCache:
         names, at = lease.short, len(lease.links)
         lease.short = ()
         for group, table, name in zip(self.groups, lease.tables, names, strict=False):
-            if group.disk is not None and at < len(table):
+            if group.disk is not None and at < len(table) and not lease.private:
                 group.disk.keep(name, table[at], at)
-        if self.states is not None and self.states.disk is not None and lease.newest in self.states:
+        on_disk = self.states is not None and self.states.disk is not None and not lease.private
+        if self.states is not None and on_disk and lease.newest in self.states:
             self.states.keep(lease.newest, lease.newest_name, at)
         lease.links.clear()
         self._release(lease, 0)
@@ -308,7 +309,7 @@ class PagedCache:
         """Keep `new` blocks, each its place and its group, on disk as well."""
         for number, group in enumerate(self.groups):
             mine = [at for at, its in new if its == number]
-            if mine and group.disk is not None:
+            if mine and group.disk is not None and not lease.private:
                 names = group.disk.names(tokens, end)
                 group.disk.used(names)
                 for at in mine:
@@ -329,7 +330,7 @@ class PagedCache:
             if lease.newest != ROOT:
                 states.forget(lease.newest)
             lease.newest, lease.newest_name = (ROOT, b"") if marked else (lease.links[-1], name)
-            if marked:
+            if marked and not lease.private:
                 states.keep(lease.links[-1], name, end // BLOCK_TOKENS)
         states.advance(lease.slot, computed - end)
 

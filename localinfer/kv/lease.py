@@ -32,6 +32,8 @@ class Lease:
     """The link after whose block the newest state of generated text is kept; ROOT: there is none."""
     newest_name: bytes = b""
     """Its name on disk."""
+    private: bool = False
+    """Nothing of it goes to disk."""
     sent: int = 0
     """How many blocks of each table the runner already has; lowered here when they are taken back."""
 

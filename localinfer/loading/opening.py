@@ -1,28 +1,19 @@
 """From a model's name to a running engine: the one way to it, for commands, the app and Python."""
 
 import time
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from localinfer.config import EngineConfig, SamplingParams
 from localinfer.errors import LocalInferError, NotFound, size
 from localinfer.hub.model import LocalModel
 from localinfer.loading.fitting import check_fit
+from localinfer.loading.opened import Opened as Opened
 from localinfer.loading.tell import Tell
 
 if TYPE_CHECKING:
     from localinfer.engine.protocol import Engine, EngineInfo
     from localinfer.hub.catalogue import Entry
-
-
-@dataclass(frozen=True, slots=True)
-class Opened:
-    """An engine that is ready, and what it took."""
-
-    engine: "Engine"
-    model: LocalModel
-    load_s: float
-    """Seconds from the weights' first byte to ready."""
 
 
 def find(ref: str, *, revision: str | None = None, offline: bool = False, tell: Tell) -> LocalModel:

@@ -148,6 +148,7 @@ class Scheduler:
             if sequence.lease is None:
                 begins = sequence.tokens[:1] if sequence.whole else sequence.tokens
                 sequence.lease = self.cache.open(begins, sequence.marks)
+                sequence.lease.private = sequence.private
             sequence.computed = sequence.lease.cached
             sequence.preempted = False
             self.running.append(sequence)

@@ -22,6 +22,8 @@ class Sequence:
     """Lengths of beginnings that later texts are likely to share."""
     whole: bool = False
     """Every row is computed: nothing of it is taken from what earlier texts have left."""
+    private: bool = False
+    """Nothing of it is left on disk."""
     preempted: bool = False
     """It ran, and waits again because others needed its blocks."""
 

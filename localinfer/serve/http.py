@@ -113,7 +113,7 @@ class _Exchange:
         try:
             ask, self._shape = await self._understood()
             self._model = ask.model
-            await self._while_wanted(self._answer(ask, self._shape))
+            await while_wanted(self._answer(ask, self._shape), self._receive, self._service.ends)
             ended = ""
         except ClientDisconnect:
             pass
@@ -175,21 +175,6 @@ class _Exchange:
         except TimeoutError:
             raise _Stalled from None
 
-    async def _while_wanted(self, work: Coroutine[Any, Any, None]) -> None:
-        """Await `work`; cancel it when the client leaves, or the server ends. Raises what ended it."""
-        working = asyncio.ensure_future(work)
-        left = asyncio.ensure_future(_until_left(self._receive))
-        ends = asyncio.ensure_future(self._service.ends.wait())
-        try:
-            await asyncio.wait({working, left, ends}, return_when=asyncio.FIRST_COMPLETED)
-            if working.done():
-                return working.result()
-            await _cancelled(working)
-            raise ClientDisconnect if left.done() else Closing("the server ends")
-        finally:
-            for task in (working, left, ends):
-                await _cancelled(task)
-
     async def _refuse(self, error: LocalInferError) -> str:
         """Tell the client what went wrong, if it still can be told."""
         try:
@@ -213,6 +198,22 @@ class _Exchange:
 
 class _Stalled(Exception):  # not an error: nobody is there to be told
     """The client takes nothing."""
+
+
+async def while_wanted(work: Coroutine[Any, Any, None], receive: Receive, ends: asyncio.Event) -> None:
+    """Await `work`; cancel it when the client leaves, or the server ends. Raises what ended it."""
+    working = asyncio.ensure_future(work)
+    left = asyncio.ensure_future(_until_left(receive))
+    ending = asyncio.ensure_future(ends.wait())
+    try:
+        await asyncio.wait({working, left, ending}, return_when=asyncio.FIRST_COMPLETED)
+        if working.done():
+            return working.result()
+        await _cancelled(working)
+        raise ClientDisconnect if left.done() else Closing("the server ends")
+    finally:
+        for task in (working, left, ending):
+            await _cancelled(task)
 
 
 async def _until_left(receive: Receive) -> None:

@@ -11,7 +11,10 @@ import uvicorn
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from localinfer.errors import NotFound, UsageError
+from localinfer.remote.sockets import POSSIBLE
+from localinfer.remote.sockets import listen as listen_inside
 from localinfer.serve.app import make_app
+from localinfer.serve.pipes import Pipes, by_door
 from localinfer.serve.service import Service
 
 MOST_CONNECTIONS = 512
@@ -69,12 +72,15 @@ def url_of(found: socket.socket) -> str:
     return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
 
 
-async def run(service: Service, door: Door, found: socket.socket, ready: Callable[[], object]) -> int:
-    """Serve on `found` until a signal comes, then end all texts and close all models; gives the signal's number.
-    `ready` is called when the first request can be taken."""
+async def run(
+    service: Service, door: Door, found: socket.socket, ready: Callable[[], object], pipes: Pipes | None = None
+) -> int:
+    """Serve on `found`, and `pipes`, if there are any, on this user's own socket, until a signal comes or `stop` is
+    asked for. Then all texts end, all models are closed, and the signal's number is given. `ready` is called when the
+    first request can be taken."""
     app = make_app(service, hosts=door.hosts, origins=door.origins, key=door.key)
     config = uvicorn.Config(
-        app,
+        by_door(pipes.app(), app) if pipes else app,
         loop="asyncio",
         http=_Protocol,
         ws="none",
@@ -88,12 +94,35 @@ async def run(service: Service, door: Door, found: socket.socket, ready: Callabl
         timeout_graceful_shutdown=LAST_WORDS_S,
     )
     server = _Server(config, service, ready)
-    try:
-        await server.serve(sockets=[found])
-    finally:
-        found.close()
-        await service.models.close()
+    leaving = asyncio.create_task(server.leave())
+    with _own_socket(service, wanted=pipes is not None) as own:
+        try:
+            await server.serve(sockets=[found, *own])
+        finally:
+            leaving.cancel()
+            found.close()
+            await service.models.close()
     return server.signal
+
+
+@contextlib.contextmanager
+def _own_socket(service: Service, *, wanted: bool) -> Iterator[list[socket.socket]]:
+    """The socket for pipes of this user, for as long as this is entered; none where there can be none, which is told.
+    Its file goes last, so that whoever asked for the end sees it."""
+    if not (wanted and POSSIBLE):
+        yield []
+        return
+    try:
+        own, path = listen_inside()
+    except NotFound as error:
+        service.note(f"`run`, `map` and `chat` do not find this server: {error.message}")
+        yield []
+        return
+    try:
+        yield [own]
+    finally:
+        own.close()
+        path.unlink(missing_ok=True)
 
 
 class _Protocol(H11Protocol):
@@ -144,6 +173,11 @@ class _Server(uvicorn.Server):
         finally:
             for number in signals:
                 loop.remove_signal_handler(number)
+
+    async def leave(self) -> None:
+        """End when all that was asked has been answered, once nothing new is taken."""
+        await self._service.left.wait()
+        self.should_exit = True
 
     def _end(self, number: int) -> None:
         self.force_exit = self.should_exit

@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import ExitStack, asynccontextmanager, contextmanager
 from time import perf_counter
 
 from localinfer.engine.request import Request
@@ -18,6 +18,9 @@ from localinfer.serve.writing import Answer, Writing
 LONGEST_WAIT_S = 60
 """Seconds at most that somebody is told to wait."""
 
+ASK_AGAIN_S = 0.05
+"""Seconds after which a pipe looks again for a place."""
+
 
 class Service:
     """Answers what is asked, whatever protocol it came in. `queue` is how many texts of a model may wait beside the
@@ -29,6 +32,13 @@ class Service:
         self._text_s = 1.0  # what a text took of late, on average
         self.ends = asyncio.Event()
         """Set when the server is to end: whatever is being written ends, too."""
+        self.left = asyncio.Event()
+        """Set when nothing new is taken and all that was asked has been answered."""
+        self.is_closing = False
+        self.asked = 0
+        """Requests so far."""
+        self.texts = 0
+        """Texts that run or wait, of all models."""
 
     @asynccontextmanager
     async def writing(self, ask: Ask) -> AsyncIterator[tuple[Held, Writing]]:
@@ -51,7 +61,7 @@ class Service:
                     yield held, writing
                 finally:
                     writing.close()
-                    self._count(held, writing.answers, perf_counter() - begun)
+                    self.count(held, writing.answers, perf_counter() - begun)
 
     async def vectors(self, held: Held, requests: Sequence[Request]) -> list[tuple[float, ...]]:
         """The vectors that `requests` ask for. They take turns with texts that are written, and only so many wait as
@@ -76,13 +86,43 @@ class Service:
                     task.cancel()
             return [found[index] for index in range(len(requests))]
 
+    @asynccontextmanager
+    async def place(self, held: Held) -> AsyncIterator[None]:
+        """A place for one text of this user's own pipes, which wait for it. Raises `Closing`."""
+        with ExitStack() as stack:
+            while True:
+                try:
+                    stack.enter_context(self._place(held, 1))
+                    break
+                except Busy:
+                    await asyncio.sleep(ASK_AGAIN_S)
+            yield
+
+    def close_door(self) -> None:
+        """Take nothing new; `left` is set when the last text has ended."""
+        self.is_closing = True
+        self._say_if_left()
+
+    def _say_if_left(self) -> None:
+        if self.is_closing and not self.texts:
+            self.left.set()
+
+    def count(self, held: Held, answers: Iterable[Answer], seconds: float | None = None) -> None:
+        """These have ended; of late a text took `seconds`, if that is known."""
+        for answer in answers:
+            self.metrics.count(held.served.name, answer)
+            if answer.reason is not None and seconds is not None:
+                self._text_s += 0.1 * (seconds - self._text_s)
+
     def note(self, text: str) -> None:
         """One line of log."""
         self._tell.note(text)
 
     @contextmanager
     def _place(self, held: Held, texts: int) -> Iterator[None]:
-        """Room in the queue for so many texts."""
+        """Room in the queue for so many texts. Raises `Busy`, and `Closing` where nothing new is taken."""
+        if self.is_closing:
+            raise Closing("the server ends")
         most = self._parallel + self._queue
         if held.texts + texts > most:
             seconds = round(self._text_s * max(1, held.texts / self._parallel))
@@ -91,16 +131,14 @@ class Service:
                 retry_after=min(max(1, seconds), LONGEST_WAIT_S),
             )
         held.texts += texts
+        self.texts += texts
+        self.asked += 1
         try:
             yield
         finally:
             held.texts -= texts
-
-    def _count(self, held: Held, answers: Iterable[Answer], seconds: float) -> None:
-        for answer in answers:
-            self.metrics.count(held.served.name, answer)
-            if answer.reason is not None:
-                self._text_s += 0.1 * (seconds - self._text_s)
+            self.texts -= texts
+            self._say_if_left()
 
 
 def in_words(answers: Iterable[Answer], default: str) -> str:

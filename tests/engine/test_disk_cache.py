@@ -14,7 +14,7 @@ from localinfer.engine.disk_cache import NAME_BYTES, DiskCache
 from localinfer.engine.engine import StepEngine
 from localinfer.engine.protocol import Request
 from localinfer.events import Finished
-from localinfer.paths import kv_dir
+from localinfer.paths import kv_dir, texts_dir
 from tests.engine.running import GREEDY, SAMPLED, open_tiny
 from tests.tiny import make_checkpoint
 
@@ -183,6 +183,17 @@ def test_a_text_is_taken_up_in_another_process(models: tuple[Path, Path], kv_bit
         assert again.stats.prompt_tokens - again.stats.cached_tokens <= 31
         load = engine.load()
         assert load.used == 0
+
+
+def test_a_request_may_leave_nothing(models: tuple[Path, Path]) -> None:
+    recurrent = make_checkpoint(models[0].parent / "r", "lfm2", seed=11, head_dim=32)
+    for model in (models[0], recurrent):
+        for remember in (False, True):
+            before = {path: path.stat().st_size for folder in (kv_dir(), texts_dir()) for path in files(folder)}
+            with open_tiny(model, draft="suffix", remember=True, kv_disk_gb=1, parallel=2) as engine:
+                list(engine.stream(Request(tuple(range(3, 103)), SAMPLED, marks=(64,), remember=remember)))
+            kept = {path: path.stat().st_size for folder in (kv_dir(), texts_dir()) for path in files(folder)}
+            assert (kept != before) == remember
 
 
 def test_nothing_is_found_by_other_models_and_settings(models: tuple[Path, Path]) -> None:
