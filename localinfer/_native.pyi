@@ -286,6 +286,7 @@ class Program:
         groups: int = 1,
         top_groups: int = 1,
         least_sum: float = 0.0,
+        added_sum: float = 0.0,
         limit: float = 0.0,
         alpha: float = 0.0,
     ) -> None:
@@ -295,8 +296,8 @@ class Program:
         renormalised to a sum of 1 or not, times `scale`. The shared expert takes every row, by the sigmoid of the
         router's second part with `shared_gated`. `choice_bias` is added to scores where experts are chosen only;
         with `groups` only experts of the `top_groups` groups are whose best two sum to the most. Weights are
-        divided by `least_sum` at least. Biases of experts are [experts, rows]. With `limit` an expert is
-        down(g * sigmoid(alpha * g) * (u + 1)), g = min(gate, limit), u = up within +-limit.
+        divided by their sum, `least_sum` at least, plus `added_sum`. Biases of experts are [experts, rows]. With
+        `limit` an expert is down(g * sigmoid(alpha * g) * (u + 1)), g = min(gate, limit), u = up within +-limit.
         """
 
     def head(

@@ -69,6 +69,9 @@ FAMILIES: tuple[Family, ...] = (
     "gemma4",
     "gemma4_unified",
     "gemma4_unified_text",
+    "qwen3_5_moe",
+    "qwen3_5_moe_text",
+    "lfm2_moe",
 )
 MIXTURES: tuple[Family, ...] = (
     "mixtral",
@@ -80,9 +83,21 @@ MIXTURES: tuple[Family, ...] = (
     "glm4_moe",
     "gpt_oss",
     "qwen3_next",
+    "qwen3_5_moe",
+    "qwen3_5_moe_text",
+    "lfm2_moe",
 )
 """Families with experts, which cards and calibration do not know."""
-RECURRENT: tuple[Family, ...] = ("lfm2", "qwen3_5", "qwen3_5_text", "qwen3_next", "olmo_hybrid")
+RECURRENT: tuple[Family, ...] = (
+    "lfm2",
+    "lfm2_moe",
+    "qwen3_5",
+    "qwen3_5_text",
+    "qwen3_5_moe",
+    "qwen3_5_moe_text",
+    "qwen3_next",
+    "olmo_hybrid",
+)
 """Families with recurrent layers, which cards do not know."""
 
 UNCALIBRATED: tuple[Family, ...] = (*MIXTURES, "gemma4_text", "gemma4")
@@ -187,6 +202,7 @@ NESTED: dict[Family, tuple[str, str]] = {
     "gemma3": ("gemma3_text", "Gemma3"),
     "mistral3": ("mistral", "Mistral3"),
     "qwen3_5": ("qwen3_5_text", "Qwen3_5"),
+    "qwen3_5_moe": ("qwen3_5_moe_text", "Qwen3_5Moe"),
     "gemma4": ("gemma4_text", "Gemma4"),
     "gemma4_unified": ("gemma4_unified_text", "Gemma4Unified"),
 }
@@ -213,10 +229,10 @@ def nested(family: Family, text: Json) -> Json:
     }
     if family.startswith("gemma4"):
         vision = None
-    elif family == "qwen3_5":
+    elif family in ("qwen3_5", "qwen3_5_moe"):
         sizes = {"depth": 1, "hidden_size": 32, "intermediate_size": 32, "num_heads": 2}
-        vision = {"model_type": "qwen3_5_vision", **sizes}
-    unsaid = family == "qwen3_5"  # where it is left out, the head is not tied
+        vision = {"model_type": f"{family}_vision", **sizes}
+    unsaid = family.startswith("qwen3_5")  # where it is left out, the head is not tied
     return {
         **({"tie_word_embeddings": text["tie_word_embeddings"]} if text["tie_word_embeddings"] == unsaid else {}),
         "architectures": [f"{NESTED[family][1]}ForConditionalGeneration"],
@@ -232,7 +248,7 @@ def nested(family: Family, text: Json) -> Json:
 
 def random_weights(config: Json, seed: int) -> dict[str, Tensor]:
     """Every tensor of the model as float32, drawn so that attention is sharp and greedy text is not constant."""
-    if config["model_type"] == "lfm2":
+    if config["model_type"] in ("lfm2", "lfm2_moe"):
         return lfm2_weights(config, seed)
     if config["model_type"] in DELTA:
         return delta_weights(config, seed)
@@ -315,7 +331,7 @@ def lfm2_weights(config: Json, seed: int) -> dict[str, Tensor]:
     hidden, inner, vocab = (int(config[key]) for key in ("hidden_size", "intermediate_size", "vocab_size"))
     head_dim = int(config.get("head_dim") or hidden // int(config["num_attention_heads"]))
     q_rows, kv_rows = (int(config[f"num_{key}_heads"]) * head_dim for key in ("attention", "key_value"))
-    if config["block_auto_adjust_ff_dim"]:
+    if config.get("block_auto_adjust_ff_dim"):
         inner = -(-(2 * inner // 3) // 256) * 256
     bias, length = bool(config["conv_bias"]), int(config["conv_L_cache"])
 
@@ -340,14 +356,33 @@ def lfm2_weights(config: Json, seed: int) -> dict[str, Tensor]:
                 weights[f"{at}self_attn.{name}.weight"] = linear(rows, cols, 2.0)
             for name in ("q_layernorm", "k_layernorm"):
                 weights[f"{at}self_attn.{name}.weight"] = norm(head_dim)
-        for name, (rows, cols) in {"w1": (inner, hidden), "w3": (inner, hidden), "w2": (hidden, inner)}.items():
-            weights[f"{at}feed_forward.{name}.weight"] = linear(rows, cols)
+        for name, (rows, cols, gain) in lfm2_halves(config, layer, inner).items():
+            weights[f"{at}feed_forward.{name}.weight"] = linear(rows, cols, gain)
+        if config.get("use_expert_bias") and layer >= int(config["num_dense_layers"]):
+            drawn = rng.standard_normal(int(config["num_experts"])) * 0.2
+            weights[f"{at}feed_forward.expert_bias"] = np.asarray(drawn, np.float32)
         for name in ("operator_norm", "ffn_norm"):
             weights[f"{at}{name}.weight"] = norm(hidden)
     weights["model.embedding_norm.weight"] = norm(hidden)
     if not config["tie_word_embeddings"]:
         weights["lm_head.weight"] = linear(vocab, hidden, 2.0)
     return weights
+
+
+def lfm2_halves(config: Json, layer: int, inner: int) -> dict[str, tuple[int, int, float]]:
+    """Rows, columns and gains of the matrices of a layer's feed-forward half."""
+    hidden = int(config["hidden_size"])
+
+    def half(at: str, width: int) -> dict[str, tuple[int, int, float]]:
+        shapes = {"w1": (width, hidden), "w3": (width, hidden), "w2": (hidden, width)}
+        return {f"{at}{name}": (*shape, 1.5) for name, shape in shapes.items()}
+
+    if layer < int(config.get("num_dense_layers", layer + 1)):
+        return half("", inner)
+    found: dict[str, tuple[int, int, float]] = {"gate": (int(config["num_experts"]), hidden, 0.7)}
+    for number in range(int(config["num_experts"])):
+        found |= half(f"experts.{number}.", int(config["moe_intermediate_size"]))
+    return found
 
 
 def to_bfloat16(values: Tensor) -> NDArray[np.uint16]:

@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 
 Tensor = NDArray[np.float32]
 Json = dict[str, Any]
-DELTA = ("qwen3_5_text", "qwen3_next", "olmo_hybrid")
+DELTA = ("qwen3_5_text", "qwen3_5_moe_text", "qwen3_next", "olmo_hybrid")
 
 
 def delta_weights(config: Json, seed: int) -> dict[str, Tensor]:
@@ -59,12 +59,18 @@ class _Maker:
         self.linear(f"{at}.down_proj", self.hidden, width)
 
     def feed_forward(self, at: str) -> None:
-        if self.kind != "qwen3_next":
+        if "num_experts" not in self.config:
             self.mlp(at, int(self.config["intermediate_size"]))
             return
-        self.linear(f"{at}.gate", int(self.config["num_experts"]), self.hidden, 2.0)
-        for number in range(int(self.config["num_experts"])):
-            self.mlp(f"{at}.experts.{number}", int(self.config["moe_intermediate_size"]))
+        count, width = int(self.config["num_experts"]), int(self.config["moe_intermediate_size"])
+        self.linear(f"{at}.gate", count, self.hidden, 2.0)
+        if self.kind == "qwen3_5_moe_text":  # published with all experts of a layer in one tensor
+            for name, rows, cols in (("gate_up", 2 * width, self.hidden), ("down", self.hidden, width)):
+                drawn = self.rng.standard_normal((count, rows, cols)) * (1.5 / np.sqrt(cols))
+                self.put(f"{at}.experts.{name}_proj", drawn)
+        else:
+            for number in range(count):
+                self.mlp(f"{at}.experts.{number}", width)
         self.mlp(f"{at}.shared_expert", int(self.config["shared_expert_intermediate_size"]))
         self.linear(f"{at}.shared_expert_gate", 1, self.hidden, 2.0)
 
@@ -82,13 +88,11 @@ class _Maker:
         names = ("linear_num_key_heads", "linear_num_value_heads", "linear_key_head_dim", "linear_value_head_dim")
         key_heads, value_heads, key_dim, value_dim = (int(self.config[name]) for name in names)
         keys, values, length = key_heads * key_dim, value_heads * value_dim, int(self.config["linear_conv_kernel_dim"])
+        apart = {"in_proj_qkv": 2 * keys + values, "in_proj_z": values}
+        apart |= {"in_proj_b": value_heads, "in_proj_a": value_heads}
         matrices = {
-            "qwen3_5_text": {
-                "in_proj_qkv": 2 * keys + values,
-                "in_proj_z": values,
-                "in_proj_b": value_heads,
-                "in_proj_a": value_heads,
-            },
+            "qwen3_5_text": apart,
+            "qwen3_5_moe_text": apart,
             "qwen3_next": {"in_proj_qkvz": 2 * keys + 2 * values, "in_proj_ba": 2 * value_heads},
             "olmo_hybrid": {
                 "q_proj": keys,

@@ -44,6 +44,9 @@ Family = Literal[
     "gemma4",
     "gemma4_unified",
     "gemma4_unified_text",
+    "qwen3_5_moe",
+    "qwen3_5_moe_text",
+    "lfm2_moe",
 ]
 Json = dict[str, Any]
 
@@ -87,6 +90,9 @@ ARCHITECTURES: dict[Family, str] = {
     "gemma4": "Gemma4ForCausalLM",
     "gemma4_unified": "Gemma4UnifiedForCausalLM",
     "gemma4_unified_text": "Gemma4UnifiedForCausalLM",
+    "qwen3_5_moe": "Qwen3_5MoeForCausalLM",
+    "qwen3_5_moe_text": "Qwen3_5MoeForCausalLM",
+    "lfm2_moe": "Lfm2MoeForCausalLM",
 }
 
 GEMMA3_FIELDS: Json = {
@@ -115,7 +121,38 @@ DELTA_FIELDS: Json = {
     "linear_value_head_dim": 32,
 }
 
+DELTA_MOE_FIELDS: Json = {
+    **DELTA_FIELDS,
+    "intermediate_size": None,
+    "num_experts": 8,
+    "num_experts_per_tok": 2,
+    "moe_intermediate_size": 32,
+    "shared_expert_intermediate_size": 64,
+}
+
+LFM2_FIELDS: Json = {
+    "rms_norm_eps": None,
+    "norm_eps": 1e-6,
+    "num_hidden_layers": 3,
+    "layer_types": ["conv", "full_attention", "conv"],
+    "conv_L_cache": 3,
+    "conv_bias": False,
+    "tie_word_embeddings": True,
+}
+
 FAMILY_FIELDS: dict[Family, Json] = {
+    "qwen3_5_moe": DELTA_MOE_FIELDS,
+    "qwen3_5_moe_text": DELTA_MOE_FIELDS,
+    "lfm2_moe": {
+        **LFM2_FIELDS,
+        "moe_intermediate_size": 32,
+        "num_dense_layers": 1,
+        "num_experts": 8,
+        "num_experts_per_tok": 3,
+        "use_expert_bias": True,
+        "norm_topk_prob": True,
+        "routed_scaling_factor": 1.0,
+    },
     "qwen3_5": DELTA_FIELDS,
     "qwen3_5_text": DELTA_FIELDS,
     "qwen3_next": {
@@ -317,14 +354,5 @@ FAMILY_FIELDS: dict[Family, Json] = {
     "gemma4": GEMMA4_FIELDS,
     "gemma4_unified": UNIFIED_FIELDS,
     "gemma4_unified_text": UNIFIED_FIELDS,
-    "lfm2": {
-        "rms_norm_eps": None,
-        "norm_eps": 1e-6,
-        "num_hidden_layers": 3,
-        "layer_types": ["conv", "full_attention", "conv"],
-        "conv_L_cache": 3,
-        "conv_bias": False,
-        "block_auto_adjust_ff_dim": False,
-        "tie_word_embeddings": True,
-    },
+    "lfm2": {**LFM2_FIELDS, "block_auto_adjust_ff_dim": False},
 }

@@ -6,16 +6,10 @@ Long because each family has its table here.
 
 from collections.abc import Mapping
 
-Keys = Mapping[str, object]
+from localinfer.graph.defaults_recurrent import DECODER, RECURRENT, Keys
 
-_DECODER: Keys = {
-    "rms_norm_eps": 1e-6,
-    "hidden_act": "silu",
-    "tie_word_embeddings": False,
-    "rope_theta": 10_000.0,
-}
 _LLAMA: Keys = {
-    **_DECODER,
+    **DECODER,
     "vocab_size": 32_000,
     "hidden_size": 4096,
     "intermediate_size": 11_008,
@@ -28,7 +22,7 @@ _LLAMA: Keys = {
     "mlp_bias": False,
 }
 _MISTRAL: Keys = {
-    **_DECODER,
+    **DECODER,
     "vocab_size": 32_000,
     "hidden_size": 4096,
     "intermediate_size": 14_336,
@@ -40,7 +34,7 @@ _MISTRAL: Keys = {
     "sliding_window": 4096,
 }
 _QWEN2: Keys = {
-    **_DECODER,
+    **DECODER,
     "vocab_size": 151_936,
     "hidden_size": 4096,
     "intermediate_size": 22_016,
@@ -78,7 +72,7 @@ _GEMMA3: Keys = {
 
 _MINISTRAL: Keys = {**_MISTRAL, "layer_types": None}
 _SEED_OSS: Keys = {
-    **_DECODER,
+    **DECODER,
     "vocab_size": 155_136,
     "hidden_size": 4096,
     "intermediate_size": 27_648,
@@ -92,7 +86,7 @@ _SEED_OSS: Keys = {
     "mlp_bias": False,
 }
 _QWEN_MOE: Keys = {
-    **_DECODER,
+    **DECODER,
     "vocab_size": 151_936,
     "hidden_size": 2048,
     "num_hidden_layers": 24,
@@ -136,7 +130,7 @@ _MIXTRAL: Keys = {
     "num_local_experts": 8,
 }
 _SMOLLM3: Keys = {
-    **_DECODER,
+    **DECODER,
     "vocab_size": 128_256,
     "hidden_size": 2048,
     "intermediate_size": 11_008,
@@ -154,25 +148,6 @@ _SMOLLM3: Keys = {
     "attention_bias": False,
     "mlp_bias": False,
 }
-_LFM2: Keys = {
-    "vocab_size": 65_536,
-    "hidden_size": 2560,
-    "intermediate_size": 12_288,
-    "num_hidden_layers": 32,
-    "num_attention_heads": 32,
-    "num_key_value_heads": 8,
-    "max_position_embeddings": 128_000,
-    "norm_eps": 1e-5,
-    "tie_word_embeddings": True,
-    "rope_theta": 1_000_000.0,
-    "conv_bias": False,
-    "conv_L_cache": 3,
-    "block_multiple_of": 256,
-    "block_ffn_dim_multiplier": 1.0,
-    "block_auto_adjust_ff_dim": True,
-    "full_attn_idxs": None,
-    "layer_types": None,
-}
 
 _GRANITE: Keys = {
     **_LLAMA,
@@ -182,7 +157,7 @@ _GRANITE: Keys = {
     "attention_multiplier": 1.0,
 }
 _OLMO2: Keys = {
-    **_DECODER,
+    **DECODER,
     "vocab_size": 50_304,
     "hidden_size": 4096,
     "intermediate_size": 11_008,
@@ -196,7 +171,7 @@ _OLMO2: Keys = {
 }
 _OLMO3: Keys = {**_OLMO2, "rope_theta": 500_000.0, "sliding_window": 4096, "layer_types": None}
 _PHI3: Keys = {
-    **_DECODER,
+    **DECODER,
     "vocab_size": 32_064,
     "hidden_size": 3072,
     "intermediate_size": 8192,
@@ -209,7 +184,7 @@ _PHI3: Keys = {
     "sliding_window": None,
 }
 _EXAONE4: Keys = {
-    **_DECODER,
+    **DECODER,
     "vocab_size": 102_400,
     "hidden_size": 4096,
     "intermediate_size": 16_384,
@@ -223,7 +198,7 @@ _EXAONE4: Keys = {
     "layer_types": None,
 }
 _GLM4: Keys = {
-    **_DECODER,
+    **DECODER,
     "vocab_size": 151_552,
     "hidden_size": 4096,
     "intermediate_size": 13_696,
@@ -237,7 +212,7 @@ _GLM4: Keys = {
     "attention_bias": True,
 }
 _HUNYUAN: Keys = {
-    **_DECODER,
+    **DECODER,
     "vocab_size": 290_943,
     "hidden_size": 4096,
     "intermediate_size": 11_008,
@@ -250,7 +225,7 @@ _HUNYUAN: Keys = {
     "attention_bias": False,
 }
 _ERNIE: Keys = {
-    **_DECODER,
+    **DECODER,
     "vocab_size": 103_424,
     "hidden_size": 1024,
     "intermediate_size": 3072,
@@ -298,7 +273,7 @@ _STARCODER2: Keys = {
     "tie_word_embeddings": True,
 }
 _MINISTRAL3: Keys = {
-    **_DECODER,
+    **DECODER,
     "vocab_size": 131_072,
     "hidden_size": 4096,
     "intermediate_size": 14_336,
@@ -331,7 +306,7 @@ _GEMMA2: Keys = {
     "attn_logit_softcapping": 50.0,
 }
 _OLMOE: Keys = {
-    **_DECODER,
+    **DECODER,
     "vocab_size": 50_304,
     "hidden_size": 2048,
     "intermediate_size": 2048,
@@ -352,7 +327,7 @@ _GRANITEMOE: Keys = {
     "num_experts_per_tok": 2,
 }
 _ERNIE_MOE: Keys = {
-    **_DECODER,
+    **DECODER,
     "vocab_size": 103_424,
     "hidden_size": 2560,
     "intermediate_size": 12_288,
@@ -374,7 +349,7 @@ _ERNIE_MOE: Keys = {
     "moe_norm_min": 1e-12,
 }
 _GLM4_MOE: Keys = {
-    **_DECODER,
+    **DECODER,
     "vocab_size": 151_552,
     "hidden_size": 4096,
     "intermediate_size": 10_944,
@@ -397,7 +372,7 @@ _GLM4_MOE: Keys = {
     "use_qk_norm": False,
 }
 _GPT_OSS: Keys = {
-    **_DECODER,
+    **DECODER,
     "vocab_size": 201_088,
     "hidden_size": 2880,
     "intermediate_size": 2880,
@@ -417,62 +392,6 @@ _GPT_OSS: Keys = {
     "swiglu_limit": 7.0,
 }
 
-_QWEN_DELTA: Keys = {
-    **_DECODER,
-    "num_attention_heads": 16,
-    "max_position_embeddings": 32_768,
-    "head_dim": 256,
-    "attention_bias": False,
-    "partial_rotary_factor": 0.25,
-    "layer_types": None,
-    "full_attention_interval": 4,
-    "linear_conv_kernel_dim": 4,
-    "linear_key_head_dim": 128,
-    "linear_value_head_dim": 128,
-    "linear_num_key_heads": 16,
-    "linear_num_value_heads": 32,
-}
-_QWEN3_NEXT: Keys = {
-    **_QWEN_DELTA,
-    "vocab_size": 151_936,
-    "hidden_size": 2048,
-    "intermediate_size": 5632,
-    "num_hidden_layers": 48,
-    "num_key_value_heads": 2,
-    "decoder_sparse_step": 1,
-    "mlp_only_layers": None,
-    "moe_intermediate_size": 512,
-    "shared_expert_intermediate_size": 512,
-    "num_experts_per_tok": 10,
-    "num_experts": 512,
-    "norm_topk_prob": True,
-}
-_QWEN3_5: Keys = {
-    **_QWEN_DELTA,
-    "vocab_size": 248_320,
-    "hidden_size": 4096,
-    "intermediate_size": 12_288,
-    "num_hidden_layers": 32,
-    "num_key_value_heads": 4,
-}
-_OLMO_HYBRID: Keys = {
-    **_DECODER,
-    "vocab_size": 100_352,
-    "hidden_size": 3840,
-    "intermediate_size": 11_008,
-    "num_hidden_layers": 32,
-    "num_attention_heads": 30,
-    "num_key_value_heads": None,
-    "max_position_embeddings": 65_536,
-    "attention_bias": False,
-    "layer_types": None,
-    "linear_num_key_heads": None,
-    "linear_num_value_heads": None,
-    "linear_key_head_dim": None,
-    "linear_value_head_dim": None,
-    "linear_conv_kernel_dim": 4,
-    "linear_allow_neg_eigval": True,
-}
 _GEMMA4_UNIFIED: Keys = {
     "vocab_size": 262_144,
     "hidden_size": 2304,
@@ -511,6 +430,7 @@ _GEMMA4: Keys = {
 }
 
 DEFAULTS: Mapping[str, Keys] = {
+    **RECURRENT,
     "llama": _LLAMA,
     "mistral": _MISTRAL,
     "qwen2": _QWEN2,
@@ -518,7 +438,6 @@ DEFAULTS: Mapping[str, Keys] = {
     "gemma3_text": _GEMMA3,
     "gemma4_text": _GEMMA4,
     "gemma4_unified_text": _GEMMA4_UNIFIED,
-    "lfm2": _LFM2,
     "cohere2": _COHERE2,
     "ernie4_5": _ERNIE,
     "ernie4_5_moe": _ERNIE_MOE,
@@ -534,15 +453,12 @@ DEFAULTS: Mapping[str, Keys] = {
     "olmo2": _OLMO2,
     "olmo3": _OLMO3,
     "olmoe": _OLMOE,
-    "olmo_hybrid": _OLMO_HYBRID,
     "phi3": _PHI3,
     "starcoder2": _STARCODER2,
     "ministral": _MINISTRAL,
     "mixtral": _MIXTRAL,
     "qwen2_moe": _QWEN2_MOE,
-    "qwen3_5_text": _QWEN3_5,
     "qwen3_moe": _QWEN3_MOE,
-    "qwen3_next": _QWEN3_NEXT,
     "seed_oss": _SEED_OSS,
     "smollm3": _SMOLLM3,
 }

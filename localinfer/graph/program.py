@@ -251,6 +251,7 @@ class _Loader:
             score=op.routing.score,
             renormalise=op.routing.renormalise,
             least_sum=op.routing.least_sum,
+            added_sum=op.routing.added_sum,
             scale=op.routing.scale,
             groups=op.routing.groups,
             top_groups=op.routing.chosen_groups,

@@ -121,6 +121,8 @@ class MixtureSpec:
     """Width of the expert that every row goes to; 0: there is none."""
     bias: bool = False
     """Router and experts have biases."""
+    choice_bias: bool = False
+    """Experts are chosen by scores and a bias, in families where config.json says so."""
     clamp: tuple[float, float] | None = None
     """`Mixture.clamp`."""
 
@@ -131,12 +133,13 @@ class Routing:
 
     With `groups` > 1 experts in a row are a group, and only those of the `chosen_groups` groups can be chosen whose
     best two sum to the most (DeepSeek-V3; DeepSeek, 2024). With `renormalise` the weights of a row are divided by their
-    sum, by `least_sum` at least: a softmax over all that is renormalised is one over the chosen.
+    sum, `least_sum` at least, plus `added_sum`: a softmax over all that is renormalised is one over the chosen.
     """
 
     score: Literal["softmax", "sigmoid"] = "softmax"
     renormalise: bool = False
     least_sum: float = 0.0
+    added_sum: float = 0.0
     scale: float = 1.0
     """Of all weights."""
     groups: int = 1

@@ -205,7 +205,7 @@ class Executor:
         chosen = torch.sort(worth, dim=-1, descending=True, stable=True).indices[:, : op.chosen]
         weights = scores.gather(1, chosen)
         if routing.renormalise:
-            weights = weights / weights.sum(dim=-1, keepdim=True).clamp(min=routing.least_sum)
+            weights = weights / (weights.sum(dim=-1, keepdim=True).clamp(min=routing.least_sum) + routing.added_sum)
         return weights * routing.scale, chosen
 
     def expert(self, op: Mixture, expert: Expert, normed: Tensor) -> Tensor:

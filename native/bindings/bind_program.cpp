@@ -190,7 +190,7 @@ void moe(Program& program, const Values& norm, float eps, std::shared_ptr<Weight
          const MaybeValues& choice_bias, const std::optional<std::pair<std::shared_ptr<Weight>, std::shared_ptr<Weight>>>& shared,
          bool shared_gated, const MaybeValues& post_norm, const MaybeValues& router_bias, const MaybeTable& gate_bias,
          const MaybeTable& up_bias, const MaybeTable& down_bias, size_t groups, size_t top_groups, float least_sum,
-         float limit, float alpha) {
+         float added_sum, float limit, float alpha) {
   REQUIRE(score == "softmax" || score == "sigmoid", "scores are '%.40s', but must be softmax or sigmoid", score.c_str());
   MoeOp op;
   op.norm = make_norm(norm, eps);
@@ -204,6 +204,7 @@ void moe(Program& program, const Values& norm, float eps, std::shared_ptr<Weight
   op.groups = groups;
   op.top_groups = top_groups;
   op.least_sum = least_sum;
+  op.added_sum = added_sum;
   op.limit = limit;
   op.alpha = alpha;
   for (const auto& expert : experts) op.experts.push_back(make_expert(expert));
@@ -422,14 +423,14 @@ void bind_program(nb::module_& m) {
            "shared_gated"_a = false, "post_norm"_a.noconvert() = nb::none(),
            "router_bias"_a.noconvert() = nb::none(), "gate_bias"_a.noconvert() = nb::none(),
            "up_bias"_a.noconvert() = nb::none(), "down_bias"_a.noconvert() = nb::none(), "groups"_a = 1,
-           "top_groups"_a = 1, "least_sum"_a = 0.0f, "limit"_a = 0.0f, "alpha"_a = 0.0f,
+           "top_groups"_a = 1, "least_sum"_a = 0.0f, "added_sum"_a = 0.0f, "limit"_a = 0.0f, "alpha"_a = 0.0f,
            "x += the sum over the `top_k` experts that a row's `router` chose, ascending, of weight * down(act(gate) *\n"
            "up), each a pair of gate_up (interleaved) and down; weights are the scores (`softmax` over all, `sigmoid`),\n"
            "renormalised to a sum of 1 or not, times `scale`. The shared expert takes every row, by the sigmoid of the\n"
            "router's second part with `shared_gated`. `choice_bias` is added to scores where experts are chosen only;\n"
            "with `groups` only experts of the `top_groups` groups are whose best two sum to the most. Weights are\n"
-           "divided by `least_sum` at least. Biases of experts are [experts, rows]. With `limit` an expert is\n"
-           "down(g * sigmoid(alpha * g) * (u + 1)), g = min(gate, limit), u = up within +-limit.")
+           "divided by their sum, `least_sum` at least, plus `added_sum`. Biases of experts are [experts, rows]. With\n"
+           "`limit` an expert is down(g * sigmoid(alpha * g) * (u + 1)), g = min(gate, limit), u = up within +-limit.")
       .def("head", &head, "norm"_a.noconvert(), "eps"_a, "weight"_a, "softcap"_a = 0.0f,
            "norm_bias"_a.noconvert() = nb::none(),
            "logits = weight * norm(x); with `softcap` c, c * tanh(logits / c).")

@@ -146,7 +146,7 @@ class Mixture {
     }
     float sum = 0;
     for (size_t i = 0; i < op_.top_k; ++i) sum += score[expert[i]];
-    sum = sum < op_.least_sum ? op_.least_sum : sum;
+    sum = (sum < op_.least_sum ? op_.least_sum : sum) + op_.added_sum;
     for (size_t i = 0; i < op_.top_k; ++i) {
       const float value = score[expert[i]];
       weight[i] = (op_.renormalise ? value / sum : value) * op_.scale;

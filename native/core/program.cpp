@@ -339,6 +339,8 @@ void Program::moe(MoeOp op) {
           "%zu experts out of %zu of %zu groups", op.top_k, op.top_groups, op.groups);
   REQUIRE(op.least_sum >= 0 && std::isfinite(op.least_sum), "the least sum of weights is %g",
           static_cast<double>(op.least_sum));
+  REQUIRE(op.added_sum >= 0 && std::isfinite(op.added_sum), "%g more than the sum of weights",
+          static_cast<double>(op.added_sum));
   REQUIRE(op.limit >= 0 && std::isfinite(op.limit) && std::isfinite(op.alpha), "a limit of %g and an alpha of %g",
           static_cast<double>(op.limit), static_cast<double>(op.alpha));
   check_optional(op.post_norm, hidden_, "the norm after the experts");

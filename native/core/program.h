@@ -149,6 +149,7 @@ struct MoeOp {
   Score score = kSoftmax;
   bool renormalise = false;  // weights of a row sum to 1
   float least_sum = 0;       // what they are divided by at least
+  float added_sum = 0;       // and what is added to that
   float scale = 1;           // of the weights
   std::vector<Expert> experts;
   Expert shared;

@@ -81,16 +81,18 @@ def run_transformers(path: Path, prompt: list[int], steps: int) -> tuple[list[in
         leads = list[float]()
         for module in model.modules():
             if type(module).__name__.lower().endswith("topkrouter"):
-                module.register_forward_hook(lambda router, __, found: leads.append(_router_lead(router, found[0])))
+                module.register_forward_hook(lambda *of: leads.append(_router_lead(of[0], of[1], of[2][0])))
         logits = model(out).logits[0]
     return out[0].tolist(), logits.numpy(), min(leads, default=np.inf)
 
 
-def _router_lead(router: Any, logits: Any) -> float:
+def _router_lead(router: Any, given: Any, logits: Any) -> float:
     """The least lead of what the router chooses by, groups of experts included."""
     worth = logits
     if hasattr(router, "moe_statics"):
         worth = router.moe_statics(logits.softmax(dim=-1))
+    elif getattr(router, "use_expert_bias", False):  # handed in by the block around it
+        worth = logits.sigmoid() + given[1]
     elif hasattr(router, "e_score_correction_bias"):
         worth = logits.sigmoid() + router.e_score_correction_bias
     if getattr(router, "num_group", 1) == 1:

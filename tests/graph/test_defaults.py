@@ -50,7 +50,7 @@ SEEDS = {
 }
 """Of tiny models that choose experts at a near tie with the usual seed, when a key is left out."""
 
-NEEDED = {("ministral", "head_dim"), ("hunyuan_v1_dense", "head_dim")}
+NEEDED = {("ministral", "head_dim"), ("hunyuan_v1_dense", "head_dim"), ("lfm2_moe", "layer_types")}
 """Keys without which transformers has no model."""
 
 
@@ -167,7 +167,7 @@ def fitting(family: str, key: str, how: str) -> dict[str, Any]:
             return {"num_experts": 12}
         case "layer_types", _ if family == "lfm2":
             return {key: ["full_attention"] * 3}
-        case "block_auto_adjust_ff_dim", "absent":
+        case (("block_auto_adjust_ff_dim" | "num_dense_layers"), "absent"):
             return {key: default}
         case (
             ("global_head_dim" | "hidden_size_per_layer_input" | "num_kv_shared_layers" | "attention_k_eq_v"),
@@ -206,11 +206,12 @@ def test_a_key_that_is_null(tmp_path: Path, family: Family, key: str) -> None:
 def test_sizes_that_are_left_out(family: str) -> None:
     bare = {"model_type": family, "head_dim": 128}  # 2304 over 8 heads would be no width of ours
     bare |= {"block_auto_adjust_ff_dim": False} if family == "lfm2" else {}
+    bare |= {"layer_types": ["conv"] * 32} if family == "lfm2_moe" else {}
     spec, config = read_graph(bare).spec, class_of(family)()
     assert (spec.vocab_size, spec.hidden_size, spec.intermediate_size, spec.layers, spec.kv_heads) == (
         config.vocab_size,
         config.hidden_size,
-        config.intermediate_size,
+        config.moe_intermediate_size if family == "qwen3_5_moe_text" else config.intermediate_size,
         config.num_hidden_layers,
         config.num_key_value_heads,
     )

@@ -16,7 +16,7 @@ from tests.tiny import Family, make_checkpoint
 
 
 @pytest.mark.parametrize(
-    "family", ["mixtral", "qwen2_moe", "qwen3_moe", "olmoe", "granitemoe", "ernie4_5_moe", "glm4_moe"]
+    "family", ["mixtral", "qwen2_moe", "qwen3_moe", "olmoe", "granitemoe", "ernie4_5_moe", "glm4_moe", "lfm2_moe"]
 )
 def test_as_transformers_holds_them(tmp_path: Path, family: Family) -> None:
     path = make_checkpoint(tmp_path / "m", family)

@@ -3,7 +3,7 @@
 The seeds are the first ones whose greedy text, as transformers writes it, never stands at a near tie: the best token
 leads by at least `LEAD` of the spread of the logits at all 64 steps. Below that, rounding alone may choose another
 token. Of later families' texts, five tokens at least differ. Our own results had no say in the choice, and the lead is
-asserted in the tests.
+asserted in the tests. Long because each family's variants stand here.
 """
 
 from pathlib import Path
@@ -386,6 +386,20 @@ VARIANTS: dict[str, dict[str, Any]] = {
         "num_key_value_heads": 1,
     },
     "gemma4_unified": {"family": "gemma4_unified", "seed": 5},
+    "qwen3_5_moe": {"family": "qwen3_5_moe", "seed": 7},
+    "qwen3_5_moe_text": {"family": "qwen3_5_moe_text", "seed": 70, "rope_spelling": "new", "num_key_value_heads": 1},
+    "lfm2_moe": {"family": "lfm2_moe", "seed": 26},
+    "lfm2_moe-plain": {
+        "family": "lfm2_moe",
+        "seed": 27,
+        "use_expert_bias": False,
+        "norm_topk_prob": False,
+        "routed_scaling_factor": 1.5,
+        "conv_bias": True,
+        "num_dense_layers": 0,
+        "tie_word_embeddings": False,
+        "rope_spelling": "new",
+    },
 }
 
 

@@ -14,7 +14,7 @@ from localinfer.graph.ops import DepthwiseConv, GatedMLP, LayerOp, Linear, Norm,
 from localinfer.graph.rope import read_rope
 from localinfer.graph.spec import ModelSpec, read_config, read_sizes, read_tied
 
-_STYLE = Style(
+STYLE = Style(
     norm="operator_norm",
     o="out_proj",
     qk_norm="head",
@@ -48,14 +48,15 @@ def spec(values: Mapping[str, Any]) -> ModelSpec:
 
 def graph(spec: ModelSpec) -> Graph:
     """x += attention or convolution of norm(x); x += mlp(norm(x)); a layer."""
-    layers = ((_mixer(spec, layer), _mlp(spec, layer)) for layer in range(spec.layers))
-    return decoder(spec, _STYLE, layers)
+    layers = ((mixer(spec, layer), mlp(spec, layer)) for layer in range(spec.layers))
+    return decoder(spec, STYLE, layers)
 
 
-def _mixer(spec: ModelSpec, layer: int) -> LayerOp:
+def mixer(spec: ModelSpec, layer: int) -> LayerOp:
+    """Attention or convolution of one layer."""
     at, hidden = f"model.layers.{layer}", spec.hidden_size
     if not spec.conv_layers[layer]:
-        return attend(spec, layer, _STYLE)
+        return attend(spec, layer, STYLE)
     return ShortConv(
         norm=Norm(f"{at}.operator_norm", hidden, spec.norm_eps),
         in_proj=Linear(f"{at}.conv.in_proj", 3 * hidden, hidden, spec.conv_bias),
@@ -64,7 +65,8 @@ def _mixer(spec: ModelSpec, layer: int) -> LayerOp:
     )
 
 
-def _mlp(spec: ModelSpec, layer: int) -> GatedMLP:
+def mlp(spec: ModelSpec, layer: int) -> GatedMLP:
+    """The feed-forward half of one layer."""
     at, hidden, inner = f"model.layers.{layer}", spec.hidden_size, spec.intermediate_size
     return GatedMLP(
         norm=Norm(f"{at}.ffn_norm", hidden, spec.norm_eps),

@@ -1,0 +1,19 @@
+"""Qwen3.5 and 3.6 with experts, which see pictures: the text half, which is `qwen3_5_moe_text` in a nested config."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from localinfer.graph.families import qwen3_5_moe_text
+from localinfer.graph.families.wrapped import text_spec
+from localinfer.graph.graph import Graph
+from localinfer.graph.spec import ModelSpec
+
+
+def spec(values: Mapping[str, Any]) -> ModelSpec:
+    """The spec of the text model."""
+    return text_spec(values, qwen3_5_moe_text.spec, tied=False)
+
+
+def graph(spec: ModelSpec) -> Graph:
+    """The graph of the text model."""
+    return qwen3_5_moe_text.graph(spec)
