@@ -8,6 +8,7 @@ from typing import Any
 from typer import TyperException
 from typer.core import TyperCommand, TyperGroup
 
+from localinfer.cli.examples import EXAMPLES
 from localinfer.cli.options import SETTINGS
 from localinfer.config import Setting, load_config, unknown_variables
 from localinfer.errors import UsageError
@@ -73,6 +74,9 @@ class Command(TyperCommand):
             if rows:
                 with formatter.section(title):
                     formatter.write_dl(rows)
+        with formatter.section("Examples"):
+            for line in EXAMPLES[ctx.command_path.removeprefix("localinfer ")]:
+                formatter.write(f"  {line}\n")
 
 
 class PlainCommand(Command):

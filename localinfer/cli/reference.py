@@ -1,5 +1,6 @@
 """`docs/reference.md`: every command and every flag, as the help pages have them."""
 
+from localinfer.cli.examples import EXAMPLES
 from localinfer.cli.options import SETTINGS
 from localinfer.cli.words import Flag, Words, all_words
 from localinfer.config import SPECIAL
@@ -25,6 +26,7 @@ def _command(command: Words) -> str:
     lines = [f"## {command.name}", "", f"```\n{usage}\n```", "", _unwrapped(command.manual), ""]
     lines += [f"- `{name}`: {text}" for name, text in command.arguments]
     lines += [f"- {_names(flag)}: {flag.help}" for flag in command.flags]
+    lines += ["", "```sh", *EXAMPLES[command.name], "```"]
     return "\n".join(lines) + "\n"
 
 
