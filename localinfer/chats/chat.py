@@ -15,6 +15,7 @@ from localinfer.events import Event, Finished, Shifted, Started, Text
 if TYPE_CHECKING:
     from localinfer.engine.grammar import Constraint, Grammar
     from localinfer.engine.protocol import Engine
+    from localinfer.engine.request import Request
 
 CHARS_PER_TOKEN = 256
 """No vocabulary has longer tokens in use; text beyond context x this is refused before it is tokenized."""
@@ -142,6 +143,37 @@ class Chat:
         except LocalInferError:  # some templates refuse turns that follow so
             return ()
 
+    def requests(self, prompt: str, count: int) -> "list[Request]":
+        """What `count` answers to `prompt` are asked by; their seeds follow one another. Nothing joins `messages`.
+        Raises as `reply` does."""
+        turns = [*self._turns, Message("user", prompt)]
+        tokens, _ = self._fit(turns)
+        keep = self._prefix_tokens(turns, tokens) if self.on_overflow == "shift" else 0
+        marks, constraint = self.marks(turns, tokens, keep), self.constraint(turns, tokens)
+        return [self._request(tokens, keep, marks, constraint, 0, attempt) for attempt in range(count)]
+
+    def _request(
+        self,
+        tokens: list[int],
+        keep: int,
+        marks: tuple[int, ...],
+        constraint: "Constraint | None",
+        begun: int,
+        attempt: int,
+    ) -> "Request":
+        from localinfer.engine.request import Request
+
+        return Request(
+            tuple(tokens),
+            replace(self.sampling, seed=(self.sampling.seed + attempt) % (1 << 64)),
+            self.on_overflow,
+            keep=keep,
+            marks=marks,
+            begun=begun,
+            constraint=constraint,
+            logprobs=self.logprobs,
+        )
+
     def constraint(self, turns: Sequence[Message], tokens: Sequence[int]) -> "Constraint | None":
         """The form of the answer to `turns`, which are `tokens`. Raises `UsageError` for one that cannot be kept."""
         from localinfer.chats.forms import constraint_of
@@ -185,19 +217,7 @@ class Chat:
         begun: int,
     ) -> Generator[Event, None, None]:
         """The engine's events; asks it to stop once `cancelled()`, or when nobody listens any more."""
-        from localinfer.engine.protocol import Request
-
-        sampling = replace(self.sampling, seed=(self.sampling.seed + self._retries) % (1 << 64))
-        request = Request(
-            tuple(tokens),
-            sampling,
-            self.on_overflow,
-            keep=keep,
-            marks=marks,
-            begun=begun,
-            constraint=constraint,
-            logprobs=self.logprobs,
-        )
+        request = self._request(tokens, keep, marks, constraint, begun, self._retries)
         running: int | None = None  # the handle, as long as there is something to cancel
         try:
             for event in self.engine.stream(request):

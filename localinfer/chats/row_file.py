@@ -3,6 +3,7 @@
 import json
 import os
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
@@ -16,6 +17,17 @@ if TYPE_CHECKING:
     from localinfer.engine.protocol import Tokenizer
 
 
+@dataclass(frozen=True, slots=True)
+class Done:
+    """A line that is done with, and its row."""
+
+    asked: Asked
+    row: dict[str, Any]
+    tokens: int = 0
+    """New ones that were written for it."""
+    error: LocalInferError | None = None
+
+
 def head_of(answered: Answered) -> dict[str, Any]:
     """What the row of any line begins with, and why it has no answer, if so."""
     asked = answered.asked
@@ -27,12 +39,11 @@ def head_of(answered: Answered) -> dict[str, Any]:
 
 def row_of(answered: Answered, tokenizer: "Tokenizer") -> dict[str, Any]:
     """The row of JSON for one line."""
+    if answered.error is not None:
+        return error_row(answered)
     if answered.asked.batch:
         return batch_row(answered, tokenizer)
     row, stats = head_of(answered), answered.stats
-    if answered.error is not None:
-        told = row.pop("error")
-        return row | {"text": None, "finish_reason": None, "usage": None, "error": told}
     assert stats is not None
     usage = {
         "prompt_tokens": stats.prompt_tokens,
@@ -57,15 +68,30 @@ def row_of(answered: Answered, tokenizer: "Tokenizer") -> dict[str, Any]:
     }
 
 
+def error_row(answered: Answered) -> dict[str, Any]:
+    """The row of a line that has no answer."""
+    asked, error = answered.asked, answered.error
+    assert error is not None
+    if not asked.batch:
+        row = head_of(answered)
+        told = row.pop("error")
+        return row | {"text": None, "finish_reason": None, "usage": None, "error": told}
+    code = "context_length_exceeded" if isinstance(error, ContextOverflow) else None
+    status = 400 if error.exit_code in (2, 5, 8) else 500
+    what = {"message": error.message, "type": "invalid_request_error" if status == 400 else "api_error"}
+    return response_row(asked, status, {"error": what | {"param": None, "code": code}})
+
+
+def response_row(asked: Asked, status: int, body: Mapping[str, Any]) -> dict[str, Any]:
+    """The row for one line of a batch: the response of a server."""
+    name = f"batch_req_{asked.index}_{asked.digest}"
+    response = {"status_code": status, "request_id": name, "body": body}
+    return {"id": name, "custom_id": asked.id, "response": response, "error": None}
+
+
 def batch_row(answered: Answered, tokenizer: "Tokenizer") -> dict[str, Any]:
-    """The row for one line of a batch."""
+    """The row for one line of a batch that has an answer."""
     asked, stats = answered.asked, answered.stats
-    row = {"id": f"batch_req_{asked.index}_{asked.digest}", "custom_id": asked.id}
-    if (error := answered.error) is not None:
-        code = "context_length_exceeded" if isinstance(error, ContextOverflow) else None
-        status = 400 if error.exit_code in (2, 5, 8) else 500
-        told = {"message": error.message, "type": "invalid_request_error" if status == 400 else "api_error"}
-        return row | _response(row["id"], status, {"error": told | {"param": None, "code": code}})
     assert stats is not None
     message: dict[str, Any] = {"role": "assistant", "content": "".join(answered.text)}
     if reasoning := "".join(answered.reasoning):
@@ -83,11 +109,7 @@ def batch_row(answered: Answered, tokenizer: "Tokenizer") -> dict[str, Any]:
         "prompt_tokens_details": {"cached_tokens": stats.cached_tokens},
     }
     body = {"id": f"chatcmpl-{asked.digest}", "object": "chat.completion", "created": 0, "model": answered.model}
-    return row | _response(row["id"], 200, body | {"choices": [choice], "usage": usage})
-
-
-def _response(request: str, status: int, body: Mapping[str, Any]) -> dict[str, Any]:
-    return {"response": {"status_code": status, "request_id": request, "body": body}, "error": None}
+    return response_row(asked, 200, body | {"choices": [choice], "usage": usage})
 
 
 def _position(row: dict[str, Any]) -> tuple[int, str]:
@@ -161,7 +183,7 @@ class RowFile:
             raise write_failed(self.path, 0, error) from error
 
 
-def failed(first: Answered, errors: int, total: int) -> LocalInferError:
+def failed(first: Done, errors: int, total: int) -> LocalInferError:
     """What to end with when some lines had no answer: an error of the first one's kind."""
     assert first.error is not None
     return type(first.error)(

@@ -63,6 +63,8 @@ class Asked:
     turns: tuple[Message, ...] = ()
     """The conversation without its system prompt; a last one of the assistant's is to be gone on with."""
     sampling: SamplingParams = field(default_factory=SamplingParams)
+    said: tuple[str, ...] = ()
+    """The fields of `sampling` that the line itself sets."""
     raw: bool | None = None
     """Whether the prompt goes without the chat template; None where the line does not say."""
     special: bool | None = None
@@ -121,10 +123,11 @@ def understood(
         if not ignore_unknown:
             _refuse_messages(row)
         system, turns = _conversation(row)
-        chosen = _sampling(row, replace(sampling, seed=seed_of(sampling.seed, identity)))
+        said = _sampling(row)
+        chosen = replace(sampling, **{"seed": seed_of(sampling.seed, identity), **said})
         named = {"raw": _flag(row, "raw"), "special": _flag(row, "special")}
         more = {"tools": _tools(row), "logprobs": logprobs_of(row)}
-        return {"system": system, "turns": turns, "sampling": chosen, **named, **more, **found}
+        return {"system": system, "turns": turns, "sampling": chosen, "said": tuple(said), **named, **more, **found}
 
     known = None if ignore_unknown else KNOWN | batch.KNOWN
     return asked_of(line, index, number, meant, known=known, limit=limit, context=context)
@@ -252,7 +255,8 @@ def text_of(row: Mapping[str, Any], name: str) -> str:
     return storable(row[name], f"`{name}`")
 
 
-def _sampling(row: Mapping[str, Any], usual: SamplingParams) -> SamplingParams:
+def _sampling(row: Mapping[str, Any]) -> dict[str, Any]:
+    """What the line says of `SamplingParams`."""
     said: dict[str, Any] = {}
     for name, (target, kind) in SAMPLING.items():
         value = row.get(name)
@@ -273,7 +277,7 @@ def _sampling(row: Mapping[str, Any], usual: SamplingParams) -> SamplingParams:
         said["stop"] = tuple(storable(one, "`stop`") for one in listed)
     if row.get("logit_bias") is not None:
         said["logit_bias"] = biases(row["logit_bias"])
-    return replace(usual, **said)
+    return said
 
 
 def logprobs_of(row: Mapping[str, Any]) -> int | None:

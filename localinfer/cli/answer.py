@@ -38,7 +38,7 @@ def show_answer(
     Raises `ContextOverflow` after the text if the context filled up, `NotFinite` if the model computed NaN.
     """
     reply, out, interrupted = Reply(with_card(start_meter(cost.watts), opened.engine.info.card)), Answer(tints), False
-    reply.apart = None if show_thinking else _apart(chat, prompt)
+    reply.apart = None if show_thinking else apart_of(chat, prompt)
     events = chat.reply(prompt, cancelled=lambda: interrupted)
     with opened.engine.driver.here():
         try:
@@ -58,11 +58,11 @@ def show_answer(
     if tints is not None and not json:
         note_tinted(tints.legend())
     if stats and reply.stats is not None:
-        note(as_line(opened, reply.stats, reply.thinking_tokens, reply.thinking_s))
+        note(as_line(opened, reply.stats, chat.sampling.seed, reply.thinking_tokens, reply.thinking_s))
         note(bill(reply, cost, offer).in_words())
     if interrupted:
         raise KeyboardInterrupt
-    _mention_end(opened, chat, reply, quiet=quiet)
+    mention_end(opened, chat, reply, quiet=quiet)
 
 
 def bill(reply: Reply, cost: CostFlags, offer: Offer | None) -> Bill:
@@ -79,7 +79,7 @@ def bill(reply: Reply, cost: CostFlags, offer: Offer | None) -> Bill:
     )
 
 
-def _apart(chat: Chat, prompt: str) -> Saying | None:
+def apart_of(chat: Chat, prompt: str) -> Saying | None:
     """What tells thinking from the answer; None for a model that does not mark it."""
     begun = None if chat.raw else thinks(chat.engine, chat.tokens_of(prompt))
     return None if begun is None else Saying(Thinking(begun=begun))
@@ -114,7 +114,7 @@ def _follow(events: Iterator[Event], reply: Reply, out: Answer, progress: Progre
                     out.write(rest)
 
 
-def _mention_end(opened: Opened, chat: Chat, reply: Reply, *, quiet: bool) -> None:
+def mention_end(opened: Opened, chat: Chat, reply: Reply, *, quiet: bool) -> None:
     """Say when the answer is not whole; a full context is an error, and so is NaN."""
     if reply.error is not None:
         raise reply.error

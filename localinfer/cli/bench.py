@@ -71,7 +71,7 @@ def bench(
     Prompts are random tokens, the same for the same seed; with `--tasks` or `--prompts` they are real ones, answered to
     the end, with drafts and without in turn. Each line ends with a hash of the tokens that came out.
     """
-    name, streams = name or model, counts("parallel", parallel)
+    name, streams, seed = name or model, counts("parallel", parallel), seed or 0
     answers, keep = bool(tasks or prompts), partial(keep_result, no_history=history.no_history)
     asked = mode_of(history=history.history, ladder=ladder.ladder, answers=answers, workload=workload.workload)
     refuse_others(asked, ctx.meta[TYPED])

@@ -5,6 +5,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields, is_dataclass, replace
 from functools import wraps
 from inspect import Parameter
+from secrets import randbits
 from typing import TYPE_CHECKING, Any, TypedDict, cast, get_type_hints
 
 from localinfer.cli import options as o
@@ -14,6 +15,8 @@ from localinfer.errors import UsageError
 
 if TYPE_CHECKING:
     from localinfer.engine.grammar import Grammar
+    from localinfer.loading.opening import Opened
+    from localinfer.loading.tell import Tell
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -60,9 +63,9 @@ class TraceFlags:
     kv_disk: o.KvDisk
     no_server: o.NoServer
 
-    def config(self, engine: EngineFlags) -> EngineConfig:
+    def config(self, engine: EngineFlags, parallel: int = 1) -> EngineConfig:
         """Of an engine of our own."""
-        return engine.config(remember=not self.no_remember, kv_disk=self.kv_disk)
+        return engine.config(remember=not self.no_remember, kv_disk=self.kv_disk, parallel=parallel)
 
     @property
     def way(self) -> "Way":
@@ -109,6 +112,64 @@ class SamplingFlags:
         if self.logit_bias:
             given["logit_bias"] = tuple(map(bias_of, self.logit_bias))
         return replace(advised, **given, stop=(*advised.stop, *self.stop))
+
+    def given(self) -> tuple[str, ...]:
+        """The fields of `SamplingParams` that the person chose."""
+        chosen = [one.name for one in fields(self) if getattr(self, one.name) not in (None, (), [])]
+        return tuple("temperature" if name == "temp" else name for name in chosen)
+
+    def drawn(self, advised: SamplingParams) -> SamplingParams:
+        """The same, with a seed that is drawn where none was given and one matters."""
+        found = self.over(advised)
+        return found if self.seed is not None or not found.temperature else replace(found, seed=randbits(32))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WhereFlags:
+    """Where a model comes from, for texts of which nothing is kept."""
+
+    no_server: o.NoServer
+    revision: o.Revision
+    offline: o.Offline
+
+    def opened(self, ref: str, engine: EngineFlags, parallel: int, tell: "Tell") -> "Opened":
+        """The model `ref`, of a server or opened here."""
+        from localinfer.loading.connecting import connect_or_open
+        from localinfer.loading.opening import find
+
+        found = find(ref, revision=self.revision, offline=self.offline, tell=tell)
+        config, way = engine.config(parallel=parallel), Way(server=not self.no_server, private=True)
+        return connect_or_open(found, config, backend=engine.backend, **way, tell=tell)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EndpointFlags:
+    """Servers that are to answer."""
+
+    endpoint: o.Endpoint
+    endpoint_model: o.EndpointModel
+    endpoint_key_env: o.EndpointKeyEnv
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SeveralFlags:
+    """How many answers to one prompt."""
+
+    samples: o.Samples
+    best_of: o.BestOf
+
+    def counts(self, *, alone: bool) -> tuple[int, int]:
+        """How many are shown, and how many are written. Raises `UsageError`; `alone`: only one can be."""
+        shown = self.samples or 1
+        written = self.best_of or shown
+        if written < shown:
+            raise UsageError(f"the best {shown} of {written} answers cannot be shown", hint="raise `--best-of`")
+        if alone and written > 1:
+            raise UsageError(
+                "several answers go with a prompt that is given, and not with `--show-drafts`",
+                hint="give the prompt, or leave out `--samples` and `--best-of`",
+            )
+        return shown, written
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -56,7 +56,7 @@ def train(
 
     with Progress(long=True, quiet=quiet) as progress:
         left = partial(plan.left, "writing")
-        tokens, step_s = training_text(found, files, left, seed=seed, threads=threads or 0, progress=progress)
+        tokens, step_s = training_text(found, files, left, seed=seed or 0, threads=threads or 0, progress=progress)
         result = train_drafter(
             found.path,
             found.ref,
@@ -64,7 +64,7 @@ def train(
             step_s,
             kind=kind,
             seconds=max(1e-3, plan.left("learning")),
-            seed=seed,
+            seed=seed or 0,
             threads=threads or 0,
             on_progress=progress,
         )

@@ -44,7 +44,7 @@ def embed(
     from localinfer.chats.embedding import begin_vector, understood_text, vector_row
     from localinfer.chats.files import BYTES_PER_TOKEN
     from localinfer.chats.rows import lines_of
-    from localinfer.cli.lines import Job, opened_lines, opened_rows, together_of
+    from localinfer.cli.lines import Job, by_engine, opened_lines, opened_rows, together_of
     from localinfer.loading.opening import find, open_model
 
     together = together_of(parallel)
@@ -63,4 +63,4 @@ def embed(
             for index, (number, line) in enumerate(lines_of(stream, limit))
         )
         begin, row = partial(begin_vector, pool=pool), partial(vector_row, raw=unscaled)
-        Job(running, rows, total, together, begin, row, quiet).run(asked)
+        Job(rows, total, together, by_engine(running, begin, row, together), quiet).run(asked)

@@ -12,11 +12,14 @@ if TYPE_CHECKING:
     from contextlib import ExitStack
 
     from localinfer.chats.mapping import Answered, Begin
-    from localinfer.chats.row_file import RowFile
+    from localinfer.chats.row_file import Done, RowFile
     from localinfer.chats.rows import Asked
     from localinfer.chats.tables import TableFile, TableLines
     from localinfer.cli.progress import Progress
     from localinfer.engine.protocol import Engine, Tokenizer
+
+Answers = Callable[["Iterator[Asked]"], "Iterator[Done]"]
+"""Answers lines, in their order."""
 
 TOGETHER = 8
 """Lines that are answered together unless said otherwise."""
@@ -83,27 +86,33 @@ def opened_lines(
     return file, total
 
 
+def by_engine(
+    engine: "Engine", begin: "Begin", row_of: "Callable[[Answered, Tokenizer], dict[str, Any]]", parallel: int
+) -> "Answers":
+    """What answers lines by an engine, `parallel` of them together; `begin` submits one."""
+    from localinfer.chats.mapping import answer_all
+    from localinfer.chats.row_file import Done
+
+    def answers(lines: "Iterator[Asked]") -> "Iterator[Done]":
+        for one in answer_all(engine, lines, parallel=parallel, begin=begin):
+            yield Done(one.asked, row_of(one, engine.tokenizer), len(one.token_ids), one.error)
+
+    return answers
+
+
 class Job:
     """Answers lines, writes rows, and tells how far it is."""
 
     def __init__(
-        self,
-        engine: "Engine",
-        rows: "RowFile | TableFile | None",
-        total: int,
-        parallel: int,
-        begin: "Begin",
-        row_of: "Callable[[Answered, Tokenizer], dict[str, Any]]",
-        quiet: bool,
+        self, rows: "RowFile | TableFile | None", total: int, parallel: int, answers: "Answers", quiet: bool
     ) -> None:
-        self._engine, self._rows, self._total, self._parallel = engine, rows, total, parallel
-        self._begin, self._row_of, self._quiet = begin, row_of, quiet
+        self._rows, self._total, self._parallel = rows, total, parallel
+        self._answers, self._quiet = answers, quiet
         self._done = self._earlier = self._errors = self._tokens = 0
-        self._first: Answered | None = None
+        self._first: Done | None = None
 
     def run(self, lines: "Iterator[Asked]") -> None:
         """Raises an error of the first failed line's kind when there was one."""
-        from localinfer.chats.mapping import answer_all
         from localinfer.chats.row_file import RowFile, failed
         from localinfer.cli.progress import Progress
 
@@ -112,10 +121,9 @@ class Job:
             if isinstance(self._rows, RowFile):
                 self._done = self._earlier = self._rows.kept(lines)
             with Progress(long=True, quiet=self._quiet) as progress:
-                answers = answer_all(self._engine, lines, parallel=self._parallel, begin=self._begin)
                 progress("answering", self._done, self._total)
-                for answered in answers:
-                    self._take(answered, progress)
+                for done in self._answers(lines):
+                    self._take(done, progress)
         except KeyboardInterrupt:
             self._note_stopped()
             raise
@@ -123,21 +131,20 @@ class Job:
         if self._first is not None:
             raise failed(self._first, self._errors, self._done)
 
-    def _take(self, answered: "Answered", progress: "Progress") -> None:
+    def _take(self, done: "Done", progress: "Progress") -> None:
         """Write one row."""
         from localinfer.cli.output import show_json
 
         self._done += 1
-        self._tokens += len(answered.token_ids)
-        if answered.error is not None:
+        self._tokens += done.tokens
+        if done.error is not None:
             self._errors += 1
-            self._first = self._first or answered
-        row = self._row_of(answered, self._engine.tokenizer)
+            self._first = self._first or done
         if self._rows is not None:
-            self._rows.write(row)
+            self._rows.write(done.row)
         else:
             progress.clear()
-            show_json(row)
+            show_json(done.row)
         progress("answering", self._done, self._total)
 
     def _note_end(self, seconds: float) -> None:

@@ -6,11 +6,16 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from localinfer.cli import options as o
-from localinfer.cli.bundles import EngineFlags, FormFlags, SamplingFlags, ThinkingFlags
+from localinfer.cli.bundles import EndpointFlags, EngineFlags, FormFlags, SamplingFlags, ThinkingFlags, WhereFlags
+from localinfer.cli.command import TYPED
 from localinfer.cli.telling import Terminal
 
 if TYPE_CHECKING:
+    from contextlib import ExitStack
+
+    from localinfer.chats.mapping import Manner
     from localinfer.chats.rows import Asked, LineSource
+    from localinfer.cli.lines import Answers
     from localinfer.config import SamplingParams
     from localinfer.loading.opening import Opened
 
@@ -21,6 +26,7 @@ Lines = Annotated[
 
 
 def map_(
+    ctx: typer.Context,
     ref: Ref,
     lines: Lines = None,
     *,
@@ -37,9 +43,8 @@ def map_(
     logprobs: o.Logprobs,
     parallel: o.Parallel,
     engine: EngineFlags,
-    no_server: o.NoServer,
-    revision: o.Revision,
-    offline: o.Offline,
+    where: WhereFlags,
+    endpoints: EndpointFlags,
     quiet: o.Quiet,
 ) -> None:
     """Answer many prompts together: JSON lines in, JSON lines out, in their order.
@@ -54,32 +59,52 @@ def map_(
     A row has the number of its line in the input, as `line`, calls of the line's tools as `tool_calls`, and what the
     model thought as `reasoning`, unless that is to be shown in the text.
     Eight are answered together unless `--parallel` says otherwise; no answer depends on it. `-o -` is standard output.
+    With `--endpoint` MODEL is a model of that server, which is told what lines and flags say of sampling, and a seed.
     """
     from contextlib import ExitStack
-    from dataclasses import replace
-    from functools import partial
 
-    from localinfer.chats.mapping import Manner, begin_chat
-    from localinfer.chats.row_file import row_of
+    from localinfer.chats.mapping import Manner
+    from localinfer.cli.elsewhere import elsewhere, refuse_flags
     from localinfer.cli.lines import Job, opened_lines, opened_rows, together_of
     from localinfer.cli.run import require_raw
-    from localinfer.loading.connecting import connect_or_open
-    from localinfer.loading.opening import find
 
     require_raw(raw=raw, special=special, think=thinking.wanted())
-    grammar, together, tell = form.form(), together_of(parallel), Terminal(quiet)
+    together, thinks = together_of(parallel), (thinking.wanted(), thinking.show_thinking)
+    manner = Manner(system, raw, special, form.form(), logprobs, *thinks)
     with ExitStack() as held:
         stream, total = opened_lines(lines, held, in_column)
-        found, rows = find(ref, revision=revision, offline=offline, tell=tell), opened_rows(output, held, resume=resume)
-        config = replace(engine.config(), parallel=together)
-        where = partial(connect_or_open, server=not no_server, private=True, tell=tell)
-        opened = where(found, config, backend=engine.backend)
-        running = held.enter_context(opened.engine)
-        usual, thinks = sampling.over(running.default_sampling), (thinking.wanted(), thinking.show_thinking)
-        manner = Manner(system, raw, special, grammar, logprobs, *thinks)
-        asked = _asked(stream, opened, usual, f"{manner!r} {ignore_unknown}", ignore_unknown=ignore_unknown)
-        job = Job(running, rows, total, together, partial(begin_chat, manner=manner), row_of, quiet)
-        job.run(asked)
+        more = (stream, sampling, manner, together)
+        rows = opened_rows(output, held, resume=resume)
+        if endpoints.endpoint:
+            refuse_flags(ctx.meta[TYPED])
+            asked, answers = elsewhere(held, endpoints, ref, *more, ignore_unknown=ignore_unknown)
+        else:
+            opened = where.opened(ref, engine, together, Terminal(quiet))
+            asked, answers = _here(held, opened, *more, ignore_unknown=ignore_unknown)
+        Job(rows, total, together, answers, quiet).run(asked)
+
+
+def _here(
+    held: "ExitStack",
+    opened: "Opened",
+    stream: "LineSource",
+    sampling: SamplingFlags,
+    manner: "Manner",
+    together: int,
+    *,
+    ignore_unknown: bool,
+) -> "tuple[Iterator[Asked], Answers]":
+    """What each line asks for, and the engine that answers them, which `held` closes."""
+    from functools import partial
+
+    from localinfer.chats.mapping import begin_chat
+    from localinfer.chats.row_file import row_of
+    from localinfer.cli.lines import by_engine
+
+    running = held.enter_context(opened.engine)
+    usual = sampling.over(running.default_sampling)
+    asked = _asked(stream, opened, usual, f"{manner!r} {ignore_unknown}", ignore_unknown=ignore_unknown)
+    return asked, by_engine(running, partial(begin_chat, manner=manner), row_of, together)
 
 
 def _asked(

@@ -13,6 +13,7 @@ from localinfer.cli.options_forms import JsonObject as JsonObject
 from localinfer.cli.options_forms import Regex as Regex
 from localinfer.cli.options_forms import Rules as Rules
 from localinfer.cli.options_forms import Schema as Schema
+from localinfer.cli.options_sampling import BestOf as BestOf
 from localinfer.cli.options_sampling import DryAllowedLength as DryAllowedLength
 from localinfer.cli.options_sampling import DryBase as DryBase
 from localinfer.cli.options_sampling import DryMultiplier as DryMultiplier
@@ -24,6 +25,7 @@ from localinfer.cli.options_sampling import MinP as MinP
 from localinfer.cli.options_sampling import PoolOf as PoolOf
 from localinfer.cli.options_sampling import PresencePenalty as PresencePenalty
 from localinfer.cli.options_sampling import RepeatPenalty as RepeatPenalty
+from localinfer.cli.options_sampling import Samples as Samples
 from localinfer.cli.options_sampling import Seed as Seed
 from localinfer.cli.options_sampling import Stop as Stop
 from localinfer.cli.options_sampling import Temp as Temp
@@ -37,6 +39,9 @@ from localinfer.cli.options_sampling import XtcThreshold as XtcThreshold
 from localinfer.cli.options_serve import AllowHost as AllowHost
 from localinfer.cli.options_serve import AllowOrigin as AllowOrigin
 from localinfer.cli.options_serve import ApiKeyFile as ApiKeyFile
+from localinfer.cli.options_serve import Endpoint as Endpoint
+from localinfer.cli.options_serve import EndpointKeyEnv as EndpointKeyEnv
+from localinfer.cli.options_serve import EndpointModel as EndpointModel
 from localinfer.cli.options_serve import Host as Host
 from localinfer.cli.options_serve import Keep as Keep
 from localinfer.cli.options_serve import NoServer as NoServer

@@ -206,15 +206,36 @@ PoolOf = Annotated[
 ]
 Unscaled = Annotated[bool, flag("unscaled", "flag", "Leave vectors as long as they are.")]
 Seed = Annotated[
-    int,
+    Count,
     flag(
         "seed",
         "int",
         "Same seed, same text.",
         low=0,
         high=BIG,
-        default=default_of(SamplingParams, "seed"),
-        shows="0",
+        shows="0; for `run` drawn anew each time, and told by --json and --stats",
+    ),
+]
+Samples = Annotated[
+    Count,
+    flag(
+        "samples",
+        "int",
+        "Write so many answers together, with seeds one after the other; a line of JSON each with --json.",
+        low=1,
+        high=64,
+        shows="1",
+    ),
+]
+BestOf = Annotated[
+    Count,
+    flag(
+        "best-of",
+        "int",
+        "Write so many answers together, and show the likeliest: that with the best mean log-likelihood of its tokens.",
+        low=1,
+        high=64,
+        shows="as many as are shown",
     ),
 ]
 Stop = Annotated[list[str], flag("stop", "list", "Stop before this text; may be repeated.")]

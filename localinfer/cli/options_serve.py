@@ -32,3 +32,19 @@ NoServer = Annotated[
     bool,
     flag("no-server", "flag", "Load the model here, also where a server of yours has it open."),
 ]
+Endpoint = Annotated[
+    list[str],
+    flag(
+        "endpoint",
+        "list",
+        "Let this OpenAI-compatible server answer; may be repeated, and each gets its share.",
+        metavar="URL",
+    ),
+]
+EndpointModel = Annotated[
+    str | None, flag("endpoint-model", "text", "What the endpoint calls the model.", shows="MODEL")
+]
+EndpointKeyEnv = Annotated[
+    str | None,
+    flag("endpoint-key-env", "text", "The environment variable that holds the endpoint's key.", metavar="NAME"),
+]

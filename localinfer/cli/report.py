@@ -11,6 +11,7 @@ from localinfer.events import Drafting, Scored, Stats, gain_in_words
 
 if TYPE_CHECKING:
     from localinfer.chats.chat import Chat
+    from localinfer.config import SamplingParams
     from localinfer.cost.bill import Bill
     from localinfer.cost.energy import Meter
     from localinfer.loading.opening import Opened
@@ -72,12 +73,16 @@ class Reply:
         self.joules = self.meter.joules() if self.meter else None
 
 
-def as_json(opened: "Opened", chat: "Chat", reply: Reply, bill: "Bill") -> dict[str, Any]:
-    """The object of `run --json`; what is not known is null. Keys may be added, none goes away."""
+def as_json(
+    opened: "Opened", chat: "Chat", reply: Reply, bill: "Bill", *, sampling: "SamplingParams | None" = None
+) -> dict[str, Any]:
+    """The object of `run --json`; what is not known is null. Keys may be added, none goes away. `sampling` is the
+    answer's, where it is not the chat's."""
     from localinfer.chats.logprobs import spelled
     from localinfer.events import output_hash
 
     info, model, stats = opened.engine.info, opened.model, reply.stats
+    sampling = sampling or chat.sampling
     return {
         "model": model.ref,
         "revision": model.revision,
@@ -99,7 +104,7 @@ def as_json(opened: "Opened", chat: "Chat", reply: Reply, bill: "Bill") -> dict[
             "thinking_s": reply.thinking_s,
             "total_s": stats.total_s if stats else None,
         },
-        "sampling": asdict(chat.sampling),
+        "sampling": asdict(sampling),
         "speculation": _speculation(stats),
         "energy": {"joules": bill.joules, "source": bill.source},
         "cost": {
@@ -114,7 +119,7 @@ def as_json(opened: "Opened", chat: "Chat", reply: Reply, bill: "Bill") -> dict[
             "threads": info.threads,
             "kv_bits": info.kv_bits,
             "kv_8_bit_layers": [i for i, bits in enumerate(info.kv_layers) if info.kv_bits < bits],
-            "seed": chat.sampling.seed,
+            "seed": sampling.seed,
         },
         "output_hash": output_hash(reply.token_ids),
     }
@@ -139,7 +144,7 @@ def _speculation(stats: Stats | None) -> dict[str, Any]:
     }
 
 
-def as_line(opened: "Opened", stats: Stats, thinking_tokens: int = 0, thinking_s: float = 0.0) -> str:
+def as_line(opened: "Opened", stats: Stats, seed: int, thinking_tokens: int = 0, thinking_s: float = 0.0) -> str:
     """The figures of `--stats` for a person."""
     parts = [
         f"load {opened.load_s:.2f} s",
@@ -148,6 +153,7 @@ def as_line(opened: "Opened", stats: Stats, thinking_tokens: int = 0, thinking_s
         f"answer {stats.completion_tokens} tokens{_speed(stats.decode_tok_s)}",
         f"context {stats.context_used} of {stats.context_size}",
         f"total {stats.total_s:.2f} s",
+        f"seed {seed}",
     ]
     if thinking_tokens:
         parts.insert(4, f"of them thinking {thinking_tokens} tokens in {thinking_s:.2f} s")

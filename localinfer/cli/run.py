@@ -8,7 +8,15 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from localinfer.cli import options as o
-from localinfer.cli.bundles import CostFlags, EngineFlags, FormFlags, SamplingFlags, ThinkingFlags, TraceFlags
+from localinfer.cli.bundles import (
+    CostFlags,
+    EngineFlags,
+    FormFlags,
+    SamplingFlags,
+    SeveralFlags,
+    ThinkingFlags,
+    TraceFlags,
+)
 from localinfer.cli.command import TYPED
 from localinfer.cli.telling import Terminal
 from localinfer.config import DEFAULT_CONTEXT
@@ -16,7 +24,7 @@ from localinfer.errors import UsageError
 
 if TYPE_CHECKING:
     from localinfer.cost.apis import Offer
-    from localinfer.engine.protocol import Engine
+    from localinfer.loading.opening import Opened
 
 Words = Annotated[
     list[str] | None,
@@ -37,6 +45,7 @@ def run(
     form: FormFlags,
     thinking: ThinkingFlags,
     sampling: SamplingFlags,
+    several: SeveralFlags,
     on_overflow: o.OnOverflow,
     lossy: o.Lossy,
     engine: EngineFlags,
@@ -57,8 +66,8 @@ def run(
     """
     from localinfer.chats.chat import Chat
     from localinfer.cli import repl
-    from localinfer.cli.answer import show_answer
     from localinfer.cli.prompt import read_prompt
+    from localinfer.cli.samples import answering
     from localinfer.cli.tints import tints_of
     from localinfer.loading.connecting import connect_or_open
     from localinfer.loading.opening import find
@@ -70,27 +79,24 @@ def run(
     ref, argument = split_words(words or [], model, prompt, ctx.meta[TYPED])
     talks = repl.is_wanted(argument is not None, file, json)
     text = "" if talks else read_prompt(argument, file, lossy=lossy, context=engine.ctx_size or DEFAULT_CONTEXT)
-    found = find(ref, revision=revision, offline=offline, tell=Terminal(quiet))
+    counts, tell = several.counts(alone=talks or show_drafts), Terminal(quiet)
+    found = find(ref, revision=revision, offline=offline, tell=tell)
     shown: dict[str, Any] = {"json": json, "stats": stats, "quiet": quiet, "show_thinking": thinking.show_thinking}
-    shown["offer"] = offer_for(found.name, cost.api_model) if json or stats else None
-    opened = connect_or_open(found, trace.config(engine), backend=engine.backend, **trace.way, tell=Terminal(quiet))
+    shown |= {"cost": cost, "offer": offer_for(found.name, cost.api_model) if json or stats else None}
+    opened = connect_or_open(found, trace.config(engine, counts[1]), backend=engine.backend, **trace.way, tell=tell)
     with opened.engine as running:
         manner["variables"] = thinking.variables(running.chat_template)
-        chat = Chat(running, system=system, sampling=sampling.over(running.default_sampling), **manner)
-
-        def answer(chat: Chat, text: str) -> None:
-            show_answer(opened, chat, text, tints=tints_of(sys.stdout) if show_drafts else None, cost=cost, **shown)
-
+        chat = Chat(running, system=system, sampling=sampling.drawn(running.default_sampling), **manner)
+        answer = answering(opened, counts, drafts=show_drafts, **shown)
         repl.Loop(chat, answer).run() if talks else answer(chat, text)
-    if not opened.elsewhere:
-        _tell_of_disk(running, quiet=quiet)
+    _tell_of_disk(opened, quiet=quiet)
 
 
-def _tell_of_disk(engine: "Engine", *, quiet: bool) -> None:
-    """Say that nothing is kept on disk, if that is so: all is written by now, or never."""
+def _tell_of_disk(opened: "Opened", *, quiet: bool) -> None:
+    """Say that nothing is kept on disk, if that is so: all is written by now, or never. A server's is its affair."""
     from localinfer.cli.output import note
 
-    if (problem := engine.load().disk_problem) and not quiet:
+    if not opened.elsewhere and (problem := opened.engine.load().disk_problem) and not quiet:
         note(f"keys and values are not kept on disk: {problem}; `--kv-disk 0` does not try")
 
 

@@ -44,7 +44,7 @@ def score(
     from localinfer.chats.files import BYTES_PER_TOKEN
     from localinfer.chats.rows import lines_of
     from localinfer.chats.scoring import begin_score, score_row, understood_score
-    from localinfer.cli.lines import Job, opened_lines, opened_rows, together_of
+    from localinfer.cli.lines import Job, by_engine, opened_lines, opened_rows, together_of
     from localinfer.loading.opening import find, open_model
 
     together = together_of(parallel)
@@ -63,4 +63,4 @@ def score(
             for index, (number, line) in enumerate(lines_of(stream, limit))
         )
         begin = partial(begin_score, special=special, logprobs=logprobs)
-        Job(running, rows, total, together, begin, score_row, quiet).run(asked)
+        Job(rows, total, together, by_engine(running, begin, score_row, together), quiet).run(asked)

@@ -5,6 +5,7 @@ from time import time
 from typing import Any
 
 from localinfer.chats.logprobs import spelled
+from localinfer.chats.samples import best, mean_logprob
 from localinfer.chats.saying import Said
 from localinfer.config import MOST_TOP
 from localinfer.engine.protocol import Tokenizer
@@ -112,11 +113,8 @@ class Shape:
         if self._best_of == self._n:
             return list(those)
 
-        def mean(index: int) -> float:
-            scores = answers[index].scores
-            return sum(one.logprob for one in scores) / max(1, len(scores))
-
-        return sorted(those, key=lambda index: -mean(index))[: self._n]
+        means = [mean_logprob(answers[index].scores) for index in those]
+        return [those[number] for number in best(means, self._n)]
 
     def _logprobs(self, index: int) -> dict[str, Any] | None:
         """The scores of answer `index` that were not told yet, as completions spell them."""
