@@ -11,15 +11,22 @@ from localinfer.errors import Corrupt, NotSupported
 from localinfer.formats.gguf import GgufFile
 from localinfer.formats.gguf_forms import FORMS, Form
 from localinfer.formats.gguf_keys import refuse_keys
+from localinfer.formats.gguf_recurrent import RECURRENT
 from localinfer.formats.gguf_rope import DIVISORS, LONG, SHORT, rope_scaling, scaling_kind
 from localinfer.formats.gguf_tensors import Renamed, Widths, renamed
-from localinfer.formats.gguf_values import LLAMACPP, bounded, number, positive, refused, windowed_layers
+from localinfer.formats.gguf_values import (
+    LLAMACPP,
+    ahead,
+    bounded,
+    experts,
+    layers_of,
+    number,
+    positive,
+    refused,
+    windowed_layers,
+)
 
 ARCHITECTURES = tuple(dict.fromkeys(form.arch for form in FORMS.values()))
-MOST_EXPERTS = 1 << 10
-MOST_MATRICES = 1 << 18
-"""Of experts, in all layers."""
-
 Config = dict[str, Any]
 
 
@@ -46,6 +53,7 @@ def plan_import(file: GgufFile) -> Plan:
     tensors = _tensors(file, form, config)
     read = {DIVISORS} if form.divisors else {SHORT, LONG} if form.longrope else set()
     unknown = file.tensors.keys() - {tensor.source for tensor in tensors} - read
+    unknown -= ahead(file, arch)
     if unknown:
         raise refused(file, f"tensor `{min(unknown)}` is not part of a {arch} model as we know it")
     return Plan(config, tensors)
@@ -81,8 +89,8 @@ def _config(file: GgufFile, model_type: str, form: Form) -> Config:
         "architectures": [form.class_name],
         "model_type": model_type,
         "hidden_size": hidden,
-        "intermediate_size": bounded(file, f"{arch}.feed_forward_length", 1 << 20),
-        "num_hidden_layers": bounded(file, f"{arch}.block_count", 1024),
+        "intermediate_size": bounded(file, f"{arch}.{_inner_key(file, arch)}", 1 << 20),
+        "num_hidden_layers": layers_of(file, arch),
         "num_attention_heads": heads,
         "num_key_value_heads": kv_heads,
         "head_dim": head_dim,
@@ -107,6 +115,14 @@ def _config(file: GgufFile, model_type: str, form: Form) -> Config:
     return config
 
 
+def _inner_key(file: GgufFile, arch: str) -> str:
+    """A model all of whose layers have experts may say no other width."""
+    return next(
+        (key for key in ("feed_forward_length", "expert_feed_forward_length") if f"{arch}.{key}" in file.metadata),
+        "feed_forward_length",
+    )
+
+
 def _head_dim(file: GgufFile, form: Form, default: int, layers: str) -> int:
     """Values of a head in the layers that `layers` names: keys and values have one length, and RoPE turns all of
     them unless the form has it otherwise."""
@@ -129,9 +145,9 @@ def _kv_heads(file: GgufFile, form: Form, heads: int) -> tuple[int, tuple[bool, 
     """Key heads, and which layers have none but a convolution."""
     key = f"{form.arch}.attention.head_count_kv"
     found: Any = file.metadata.get(key)
-    if not form.conv or not isinstance(found, list):
+    if not form.recurrent or not isinstance(found, list):
         return bounded(file, key, 1024, heads), ()
-    layers = bounded(file, f"{form.arch}.block_count", 1024)
+    layers = layers_of(file, form.arch)
     if len(found) < layers or not all(type(one) is int and 0 <= one <= 1024 for one in found):
         raise file.error(f"`{key}` does not say of each layer how many key heads it has")
     counts = set(found[:layers]) - {0}
@@ -247,16 +263,8 @@ def _ministral3(file: GgufFile, arch: str, config: Config) -> Config:
     }
 
 
-def _experts(file: GgufFile, arch: str) -> tuple[int, int]:
-    """How many experts there are, and how many a row goes to."""
-    count = bounded(file, f"{arch}.expert_count", MOST_EXPERTS)
-    if 3 * count * bounded(file, f"{arch}.block_count", 1024) > MOST_MATRICES:
-        raise file.error(f"`{arch}.expert_count` is {count}, more than is believable")
-    return count, bounded(file, f"{arch}.expert_used_count", count)
-
-
 def _qwen_moe(file: GgufFile, arch: str, config: Config) -> Config:
-    count, used = _experts(file, arch)
+    count, used = experts(file, arch)
     inner = bounded(file, f"{arch}.expert_feed_forward_length", 1 << 20, 0, low=0)
     found: Config = {
         "num_experts": count,
@@ -274,7 +282,7 @@ def _qwen_moe(file: GgufFile, arch: str, config: Config) -> Config:
 
 
 def _mixtral(file: GgufFile, arch: str, config: Config) -> Config:
-    count, used = _experts(file, arch)
+    count, used = experts(file, arch)
     inner = bounded(file, f"{arch}.expert_feed_forward_length", 1 << 20, config["intermediate_size"])
     if inner != config["intermediate_size"]:
         raise refused(file, f"`{arch}.expert_feed_forward_length` is not `{arch}.feed_forward_length`")
@@ -282,7 +290,7 @@ def _mixtral(file: GgufFile, arch: str, config: Config) -> Config:
 
 
 def _olmoe(file: GgufFile, arch: str, config: Config) -> Config:
-    count, used = _experts(file, arch)
+    count, used = experts(file, arch)
     inner = bounded(file, f"{arch}.expert_feed_forward_length", 1 << 20, config["intermediate_size"])
     return {"intermediate_size": inner, "num_experts": count, "num_experts_per_tok": used, "norm_topk_prob": False}
 
@@ -291,15 +299,6 @@ def _granitemoe(file: GgufFile, arch: str, config: Config) -> Config:
     mixture = _mixtral(file, arch, config)
     del mixture["sliding_window"]
     return mixture | _granite(file, arch, config)
-
-
-def _lfm2(file: GgufFile, arch: str, config: Config) -> Config:
-    return {
-        "layer_types": config.get("layer_types", ["full_attention"] * config["num_hidden_layers"]),
-        "conv_L_cache": bounded(file, f"{arch}.shortconv.l_cache", 16, low=2),
-        "conv_bias": False,
-        "block_auto_adjust_ff_dim": False,
-    }
 
 
 def _none(name: str, value: Any) -> Callable[[GgufFile, str, Config], Config]:
@@ -322,7 +321,7 @@ _MORE: dict[str, Callable[[GgufFile, str, Config], Config]] = {
     "mixtral": _mixtral,
     "olmoe": _olmoe,
     "granitemoe": _granitemoe,
-    "lfm2": _lfm2,
+    **RECURRENT,
     "ernie4_5": _none("use_bias", False),
     "starcoder2": lambda file, arch, config: {"use_bias": True, "sliding_window": None},
     "seed_oss": _none("attention_out_bias", False),
@@ -346,8 +345,13 @@ def widths_of(config: Config) -> Widths:
         experts=config.get("num_experts") or config.get("num_local_experts") or 0,
         expert_inner=config.get("moe_intermediate_size") or config["intermediate_size"],
         shared_inner=config.get("shared_expert_intermediate_size", 0),
-        conv_length=config.get("conv_L_cache", 0),
-        conv_layers=tuple(one == "conv" for one in types) if "conv" in types else (),
+        dense_layers=config.get("num_dense_layers", 0),
+        conv_length=config.get("conv_L_cache") or config.get("linear_conv_kernel_dim", 0),
+        recurrent=tuple(one in ("conv", "linear_attention") for one in types),
+        key_heads=config.get("linear_num_key_heads", 0),
+        value_heads=config.get("linear_num_value_heads", 0),
+        key_dim=config.get("linear_key_head_dim", 0),
+        value_dim=config.get("linear_value_head_dim", 0),
     )
 
 

@@ -1,7 +1,8 @@
 """What GGUF files call the tensors of each model type, and what llama.cpp's converter changes in them.
 
 Sources: the tensor names of the `gguf` package, and llama.cpp's converter and loaders. The converter reorders the rows
-of q and k of some architectures for its own RoPE, adds 1 to Gemma's norm weights, and stacks the matrices of experts.
+of q and k of some architectures for its own RoPE, adds 1 to Gemma's and Qwen's norm weights, stacks the matrices of
+experts, and puts the value heads of delta nets in another order. Long because each type has its form here.
 """
 
 from collections.abc import Mapping
@@ -124,6 +125,43 @@ _LFM2_CONV: Names = {
     "shortconv.conv.weight": ("conv.conv.weight", "conv"),
     "shortconv.out_proj.weight": ("conv.out_proj.weight", "conv_out"),
 }
+_SIGMOID_EXPERTS: Names = {
+    "ffn_gate_inp.weight": ("feed_forward.gate.weight", "router"),
+    "exp_probs_b.bias": ("feed_forward.expert_bias", "choice"),
+    "ffn_gate_exps.weight": ("feed_forward.experts.{}.w1.weight", "experts_up"),
+    "ffn_up_exps.weight": ("feed_forward.experts.{}.w3.weight", "experts_up"),
+    "ffn_down_exps.weight": ("feed_forward.experts.{}.w2.weight", "experts_down"),
+}
+_QWEN_NORMS: Names = {
+    "attn_norm.weight": ("input_layernorm.weight", "norm"),
+    "post_attention_norm.weight": ("post_attention_layernorm.weight", "norm"),
+}
+_GATED_ATTENTION: Names = {**_ATTENTION, "attn_q.weight": ("self_attn.q_proj.weight", "gated_q"), **_HEAD_NORMS}
+_RECURRENCE: Names = {
+    "ssm_conv1d.weight": ("linear_attn.conv1d.weight", "delta_conv"),
+    "ssm_dt.bias": ("linear_attn.dt_bias", "delta_heads"),
+    "ssm_a": ("linear_attn.A_log", "delta_rates"),
+    "ssm_norm.weight": ("linear_attn.norm.weight", "delta_norm"),
+    "ssm_out.weight": ("linear_attn.out_proj.weight", "delta_out"),
+}
+_DELTA: Names = {
+    "attn_qkv.weight": ("linear_attn.in_proj_qkv.weight", "delta_qkv"),
+    "attn_gate.weight": ("linear_attn.in_proj_z.weight", "delta_z"),
+    "ssm_beta.weight": ("linear_attn.in_proj_b.weight", "delta_gate"),
+    "ssm_alpha.weight": ("linear_attn.in_proj_a.weight", "delta_gate"),
+    **_RECURRENCE,
+}
+_FUSED_DELTA: Names = {
+    "ssm_in.weight": ("linear_attn.in_proj_qkvz.weight", "delta_qkvz"),
+    "ssm_ba.weight": ("linear_attn.in_proj_ba.weight", "delta_gates"),
+    **_RECURRENCE,
+}
+_DELTA_KEYS = frozenset(
+    (
+        *("ssm.conv_kernel", "ssm.state_size", "ssm.group_count", "ssm.time_step_rank", "ssm.inner_size"),
+        *("full_attention_interval", "rope.dimension_sections", "nextn_predict_layers"),
+    )
+)
 _NORM = ("output_norm.weight", "model.norm.weight", "norm")
 _EXPERT_KEYS = frozenset(("expert_count", "expert_used_count", "expert_feed_forward_length"))
 _WINDOW_KEYS = frozenset(("attention.sliding_window", "attention.sliding_window_pattern"))
@@ -136,8 +174,10 @@ class Form:
     arch: str
     class_name: str
     layer: Names = field(default_factory=lambda: _LLAMA)
-    conv: Names = field(default_factory=dict)
-    """Of layers with a convolution instead of attention."""
+    recurrent: Names = field(default_factory=dict)
+    """Of layers with a convolution or a delta net instead of attention."""
+    dense: Names = field(default_factory=dict)
+    """Of the first layers, which have no experts."""
     optional: tuple[tuple[str, Names], ...] = ()
     """Fields of config.json, and the biases that are there, all of them, where it is true."""
     final: tuple[tuple[str, str, str], ...] = (_NORM,)
@@ -176,6 +216,12 @@ class Form:
     """`logit_scale` divides."""
     partial: bool = False
     """A part of each head may be turned."""
+    sections: bool = False
+    """llama.cpp wants to know which frequencies belong to which axis of a picture."""
+    tiled: bool = False
+    """The value heads that share a key head do not stand together, but key heads take turns."""
+    sigmoid: bool = False
+    """Scores of experts are sigmoids."""
     reads: frozenset[str] = frozenset()
     """Metadata keys of its own."""
     neutral: Mapping[str, tuple[Any, ...]] = field(default_factory=dict)
@@ -376,10 +422,55 @@ FORMS: dict[str, Form] = {
         arch="lfm2",
         class_name="Lfm2ForCausalLM",
         layer=_LFM2,
-        conv=_LFM2_CONV,
+        recurrent=_LFM2_CONV,
         final=(("token_embd_norm.weight", "model.embedding_norm.weight", "norm"),),
         eps=("attention.layer_norm_rms_epsilon", "norm_eps"),
         reads=frozenset(("shortconv.l_cache",)),
+    ),
+    "lfm2_moe": Form(
+        arch="lfm2moe",
+        class_name="Lfm2MoeForCausalLM",
+        layer={**{key: value for key, value in _LFM2.items() if value[1] not in ("up", "down")}, **_SIGMOID_EXPERTS},
+        recurrent=_LFM2_CONV,
+        dense={key: value for key, value in _LFM2.items() if value[1] in ("up", "down")},
+        final=(("token_embd_norm.weight", "model.embedding_norm.weight", "norm"),),
+        eps=("attention.layer_norm_rms_epsilon", "norm_eps"),
+        sigmoid=True,
+        reads=_EXPERT_KEYS | {"shortconv.l_cache", "leading_dense_block_count"},
+        neutral={"expert_weights_norm": (True,), "expert_gating_func": (2,)},
+    ),
+    "qwen3_5_text": Form(
+        arch="qwen35",
+        class_name="Qwen3_5ForCausalLM",
+        layer={**_QWEN_NORMS, **_GATED_ATTENTION, **_MLP},
+        recurrent=_DELTA,
+        plus_one=True,
+        partial=True,
+        sections=True,
+        tiled=True,
+        reads=_DELTA_KEYS,
+    ),
+    "qwen3_5_moe_text": Form(
+        arch="qwen35moe",
+        class_name="Qwen3_5MoeForCausalLM",
+        layer={**_QWEN_NORMS, **_GATED_ATTENTION, **_EXPERTS, **_SHARED},
+        recurrent=_DELTA,
+        plus_one=True,
+        partial=True,
+        sections=True,
+        tiled=True,
+        reads=_DELTA_KEYS | _EXPERT_KEYS | {"expert_shared_feed_forward_length"},
+        neutral={"expert_weights_norm": (True,)},
+    ),
+    "qwen3_next": Form(
+        arch="qwen3next",
+        class_name="Qwen3NextForCausalLM",
+        layer={**_QWEN_NORMS, **_GATED_ATTENTION, **_EXPERTS, **_SHARED},
+        recurrent=_FUSED_DELTA,
+        plus_one=True,
+        partial=True,
+        reads=_DELTA_KEYS | _EXPERT_KEYS | {"expert_shared_feed_forward_length"},
+        neutral={"expert_weights_norm": (True,)},
     ),
 }
 """By `model_type` of config.json."""

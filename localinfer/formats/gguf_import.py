@@ -98,11 +98,20 @@ def values_of(file: GgufFile, tensor: Renamed) -> NDArray[np.float32]:
         raise not_finite(file, tensor)
     if tensor.minus_one:
         values = values - np.float32(1)
+    if tensor.is_rate:
+        if not (values < 0).all():
+            raise Corrupt(
+                f"{file.path}: `{tensor.source}` holds rates that do not decay", hint="download the file again"
+            )
+        values = np.log(-values)
     return in_order(values, tensor)
 
 
 def in_order(values: NDArray[Any], tensor: Renamed) -> NDArray[Any]:
-    """Rows of one head: (pair, side) as llama.cpp's RoPE has them → (side, pair) as the original has them."""
+    """Rows of one head: (pair, side) as llama.cpp's RoPE has them → (side, pair) as the original has them; and value
+    heads of delta nets. Columns may be packed, or groups."""
+    if tensor.tiles:
+        return tensor.tiles.here(values)
     if not tensor.rope_heads:
         return values
     return values.reshape(tensor.rope_heads, -1, 2, *values.shape[1:]).swapaxes(1, 2).reshape(values.shape)

@@ -3,12 +3,17 @@
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from math import prod
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
 
 from localinfer.formats.gguf_forms import Form
 
 _EMBEDDING = ("token_embd.weight", "model.embed_tokens.weight", "table")
 _HEAD = ("output.weight", "lm_head.weight", "table")
-_OF_ATTENTION = ("q", "k", "kv", "o", "head")
+_OF_ATTENTION = ("q", "gated_q", "k", "kv", "o", "head")
+_OF_EXPERTS = ("router", "choice", "experts_up", "experts_down")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -26,8 +31,41 @@ class Widths:
     experts: int = 0
     expert_inner: int = 0
     shared_inner: int = 0
+    dense_layers: int = 0
+    """The first so many have no experts."""
     conv_length: int = 0
-    conv_layers: tuple[bool, ...] = ()
+    recurrent: tuple[bool, ...] = ()
+    """Of each layer, whether it has a convolution or a delta net; empty: none has."""
+    key_heads: int = 0
+    """Of delta nets, as the three after it."""
+    value_heads: int = 0
+    key_dim: int = 0
+    value_dim: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Tiles:
+    """Along `axis`, from number `first` on, `heads` times `each` parts of one size lie head by head here, and in the
+    file the first parts of all heads, then the second ones."""
+
+    axis: int
+    first: int
+    heads: int
+    each: int
+
+    def in_file(self, values: NDArray[Any]) -> NDArray[Any]:
+        """As the file has them; columns may be packed."""
+        return self._swapped(values, (self.heads, self.each))
+
+    def here(self, values: NDArray[Any]) -> NDArray[Any]:
+        """The other way round."""
+        return self._swapped(values, (self.each, self.heads))
+
+    def _swapped(self, values: NDArray[Any], split: tuple[int, int]) -> NDArray[Any]:
+        moved = np.moveaxis(values, self.axis, 0)
+        head, rest = moved[: self.first], moved[self.first :]
+        parts = rest.reshape(*split, -1, *rest.shape[1:]).swapaxes(0, 1).reshape(rest.shape)
+        return np.ascontiguousarray(np.moveaxis(np.concatenate([head, parts]), 0, self.axis))
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +84,9 @@ class Renamed:
     """Its first row there: the experts of a layer are one tensor."""
     is_float: bool = False
     """It is small, decides much, and is not quantized."""
+    tiles: Tiles | None = None
+    is_rate: bool = False
+    """The file has -exp of it."""
 
     @property
     def rows(self) -> int:
@@ -69,8 +110,10 @@ def renamed(form: Form, widths: Widths, present: Callable[[str, str], bool]) -> 
     }
     for layer in range(widths.layers):
         names = {**form.layer, **optional}
-        if widths.conv_layers and widths.conv_layers[layer]:
-            names = {**{key: value for key, value in names.items() if value[1] not in _OF_ATTENTION}, **form.conv}
+        if widths.recurrent and widths.recurrent[layer]:
+            names = {**{key: value for key, value in names.items() if value[1] not in _OF_ATTENTION}, **form.recurrent}
+        if layer < widths.dense_layers:
+            names = {**{key: value for key, value in names.items() if value[1] not in _OF_EXPERTS}, **form.dense}
         for source, (name, kind) in names.items():
             one = _one(form, widths, f"blk.{layer}.{source}", f"model.layers.{layer}.{name}", kind)
             if "{}" not in name:
@@ -114,10 +157,17 @@ def _one(form: Form, widths: Widths, source: str, name: str, kind: str) -> Renam
         "conv_in": (3 * hidden, hidden),
         "conv": (hidden, 1, widths.conv_length),
         "conv_out": (hidden, hidden),
+        "gated_q": (2 * q, hidden),
+        "choice": (widths.experts,),
+        **_of_delta_nets(widths),
         "table": (widths.vocab, hidden),
     }
     shape = shapes[kind]
-    stored = {"shared_gate": (hidden,), "conv": (hidden, widths.conv_length)}.get(kind, ())
+    stored = {
+        "shared_gate": (hidden,),
+        "conv": (hidden, widths.conv_length),
+        "delta_conv": (shape[0], shape[-1]),
+    }.get(kind, ())
     if "{}" in name:
         stored = (widths.experts, *shape)
     heads = {"q": widths.heads, "q_bias": widths.heads, "k": widths.kv_heads, "k_bias": widths.kv_heads}.get(kind, 0)
@@ -128,5 +178,37 @@ def _one(form: Form, widths: Widths, source: str, name: str, kind: str) -> Renam
         rope_heads=heads if form.rotated else 0,
         minus_one=form.plus_one and kind in ("norm", "head"),
         stored=stored,
-        is_float=kind in ("router", "shared_gate"),
+        is_float=kind in ("router", "shared_gate", "delta_gate", "delta_gates"),
+        tiles=_tiles(widths, kind) if form.tiled else None,
+        is_rate=kind == "delta_rates",
     )
+
+
+def _of_delta_nets(widths: Widths) -> dict[str, tuple[int, ...]]:
+    hidden, values = widths.hidden, widths.value_heads * widths.value_dim
+    channels = 2 * widths.key_heads * widths.key_dim + values
+    return {
+        "delta_qkv": (channels, hidden),
+        "delta_z": (values, hidden),
+        "delta_qkvz": (channels + values, hidden),
+        "delta_gate": (widths.value_heads, hidden),
+        "delta_gates": (2 * widths.value_heads, hidden),
+        "delta_conv": (channels, 1, widths.conv_length),
+        "delta_heads": (widths.value_heads,),
+        "delta_rates": (widths.value_heads,),
+        "delta_norm": (widths.value_dim,),
+        "delta_out": (hidden, values),
+    }
+
+
+def _tiles(widths: Widths, kind: str) -> Tiles | None:
+    """How the value heads of this kind of tensor lie, after the rows of q and k or alone."""
+    keys = 2 * widths.key_heads * widths.key_dim
+    if widths.key_heads == widths.value_heads:
+        return None
+    first = {"delta_qkv": keys, "delta_conv": keys, "delta_out": 0}
+    first |= dict.fromkeys(("delta_z", "delta_gate", "delta_heads", "delta_rates"), 0)
+    if kind not in first:
+        return None
+    heads = widths.key_heads
+    return Tiles(1 if kind == "delta_out" else 0, first[kind], heads, widths.value_heads // heads)

@@ -6,6 +6,9 @@ from localinfer.errors import NotSupported
 from localinfer.formats.gguf import GgufFile
 
 LLAMACPP = "run it with `--backend llamacpp`"
+MOST_EXPERTS = 1 << 10
+MOST_MATRICES = 1 << 18
+"""Of experts, in all layers."""
 
 
 def bounded(file: GgufFile, key: str, high: int, default: int | None = None, low: int = 1) -> int:
@@ -32,6 +35,27 @@ def positive(file: GgufFile, key: str, default: float | None = None) -> float:
     if value <= 0:
         raise file.error(f"`{key}` is {value}, but must be positive")
     return value
+
+
+def layers_of(file: GgufFile, arch: str) -> int:
+    """The layers of the model: those that guess tokens ahead come after them and are not run."""
+    count = bounded(file, f"{arch}.block_count", 1024)
+    return count - bounded(file, f"{arch}.nextn_predict_layers", count - 1, 0, low=0)
+
+
+def ahead(file: GgufFile, arch: str) -> set[str]:
+    """The tensors of the layers that guess tokens ahead."""
+    layers = range(layers_of(file, arch), bounded(file, f"{arch}.block_count", 1024))
+    starts = tuple(f"blk.{layer}." for layer in layers)
+    return {name for name in file.tensors if name.startswith(starts)} if starts else set()
+
+
+def experts(file: GgufFile, arch: str) -> tuple[int, int]:
+    """How many experts there are, and how many a row goes to."""
+    count = bounded(file, f"{arch}.expert_count", MOST_EXPERTS)
+    if 3 * count * bounded(file, f"{arch}.block_count", 1024) > MOST_MATRICES:
+        raise file.error(f"`{arch}.expert_count` is {count}, more than is believable")
+    return count, bounded(file, f"{arch}.expert_used_count", count)
 
 
 def windowed_layers(file: GgufFile, arch: str, layers: int, every: int) -> list[str]:

@@ -21,7 +21,7 @@ from localinfer.formats.safetensors import write_safetensors
 from localinfer.graph.ops import Linear
 from localinfer.graph.stored import IntLinear, require_finite
 from localinfer.graph.weights import Checkpoint
-from localinfer.quantize.export_names import Stacked, describe, head_rows, tensors_of
+from localinfer.quantize.export_names import Stacked, describe, in_file_order, tensors_of
 from localinfer.quantize.origin import copied
 from localinfer.quantize.plan import TABLES
 from localinfer.quantize.scales import round_rows
@@ -92,40 +92,52 @@ def _matrix(checkpoint: Checkpoint, one: Stacked, linears: list[Linear], chosen:
     kind: str = "Q8_0" if chosen == "Q4_0" and linears[0].name in TABLES else chosen
     if one.first.is_float:
         kind = "F32"
-    elif linears[0].cols % BLOCK:
+    elif linears[0].cols % BLOCK or _splits_groups(checkpoint, one):
         kind = "F16"  # rows of no whole blocks
-    order = head_rows(one.first)
 
     def make() -> NDArray[Any]:
-        parts = [_weights(checkpoint, linear, kind, order) for linear in linears]
+        parts = [_weights(checkpoint, one, linear, kind) for linear in linears]
         rows = parts[0] if len(parts) == 1 else np.concatenate(parts)
         return rows.reshape(*one.shape[:-1], -1)
 
     return Written(one.first.source, one.shape, kind, make)
 
 
-def _weights(checkpoint: Checkpoint, linear: Linear, kind: str, order: NDArray[np.intp] | None) -> NDArray[Any]:
-    rows = slice(None) if order is None else order
-    if kind == "F32":
-        return checkpoint.matrix(linear.name)[rows]
-    if kind == "F16":
-        with np.errstate(over="ignore"):
-            halves = checkpoint.matrix(linear.name)[rows].astype(np.float16)
-        require_finite(f"{linear.name}.weight", halves)
-        return halves
+def _splits_groups(checkpoint: Checkpoint, one: Stacked) -> bool:
+    """Whether columns are in another order there, in parts that are no whole groups."""
+    tiles = one.first.tiles
+    if tiles is None or tiles.axis != 1:
+        return False
+    group = max(BLOCK, checkpoint.form(one.parts[0].removesuffix(".weight"))[1])
+    return one.first.shape[1] // (tiles.heads * tiles.each) % group != 0
+
+
+def _weights(checkpoint: Checkpoint, one: Stacked, linear: Linear, kind: str) -> NDArray[Any]:
+    if kind in ("F32", "F16"):
+        values = in_file_order(one.first, checkpoint.matrix(linear.name))
+        return values if kind == "F32" else _halves(linear.name, values)
     if checkpoint.form(linear.name)[0] == 16:
         rounded = round_rows(checkpoint.matrix(linear.name), _BITS[kind], BLOCK)
-        return blocks_of(kind, rounded.values[rows], rounded.scales[rows])
-    stored = cast(IntLinear, checkpoint.linear(linear.name))
-    values = unpack(stored.packed, stored.bits, stored.cols)
-    return blocks_of(kind, np.ascontiguousarray(values[rows]), stored.scales[rows])
+        integers, scales = rounded.values, rounded.scales
+    else:
+        stored = cast(IntLinear, checkpoint.linear(linear.name))
+        integers, scales = unpack(stored.packed, stored.bits, stored.cols), stored.scales
+    integers, scales = in_file_order(one.first, integers), in_file_order(one.first, scales)
+    return blocks_of(kind, np.ascontiguousarray(integers), np.ascontiguousarray(scales))
+
+
+def _halves(name: str, values: NDArray[np.float32]) -> NDArray[np.float16]:
+    with np.errstate(over="ignore"):
+        halves = values.astype(np.float16)
+    require_finite(f"{name}.weight", halves)
+    return halves
 
 
 def _vector(checkpoint: Checkpoint, one: Stacked, offset: float) -> NDArray[np.float32]:
-    order = head_rows(one.first)
     values = checkpoint.vector(one.parts[0]) + np.float32(offset)
-    values = values if order is None else values[order]
-    return values.reshape(one.shape)
+    if one.first.is_rate:
+        values = -np.exp(values)
+    return in_file_order(one.first, values).reshape(one.shape)
 
 
 def export_gptq(source: Path, dest: Path, on_progress: OnProgress | None = None) -> tuple[int, int]:
@@ -188,7 +200,7 @@ def _write_gptq(checkpoint: Checkpoint, folder: Path, bits: int, group: int, on_
     }
     for count, one in enumerate(linears, 1):
         if one.name in TABLES:
-            tensors[f"{one.name}.weight"] = ("F16", _weights(checkpoint, one, "F16", None))
+            tensors[f"{one.name}.weight"] = ("F16", _halves(one.name, checkpoint.matrix(one.name)))
         else:
             stored = cast(IntLinear, checkpoint.linear(one.name))
             parts = to_gptq(stored.packed, stored.scales, bits, group, one.cols)

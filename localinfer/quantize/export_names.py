@@ -4,14 +4,13 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 from numpy.typing import NDArray
 
 from localinfer.formats.gguf_forms import FORMS, Form
 from localinfer.formats.gguf_tensors import Renamed, Widths, renamed
 from localinfer.graph.families.gemma3_text import to_bfloat16
 from localinfer.graph.registry import family_for
-from localinfer.graph.spec import ModelSpec
+from localinfer.graph.spec import MixtureSpec, ModelSpec
 from localinfer.graph.weights import Checkpoint
 from localinfer.quantize.export_rope import cannot, describe_rope
 
@@ -54,7 +53,8 @@ def describe(checkpoint: Checkpoint) -> tuple[Form, dict[str, Any]]:
         form.eps[0]: spec.norm_eps,
         "vocab_size": spec.vocab_size,
     }
-    values |= _scales(spec, form) | _windows(spec, form) | _mixture(spec, form) | _convolution(spec, form)
+    values |= _scales(spec, form) | _windows(spec, form) | _mixture(spec, form) | _delta(spec, form)
+    values |= _convolution(spec, form)
     found = {f"{form.arch}.{key}": value for key, value in values.items()}
     return form, found | describe_rope(checkpoint, form)
 
@@ -67,7 +67,7 @@ def _refuse(spec: ModelSpec, form: Form) -> None:
     if form.no_head and not spec.tied:
         raise cannot(f"a head of its own ({form.arch})")
     scale = (spec.hidden_size // spec.heads if spec.layers == form.wide_layers else spec.head_dim) ** -0.5
-    usual = to_bfloat16(spec.hidden_size**0.5) if form.plus_one else 1.0
+    usual = to_bfloat16(spec.hidden_size**0.5) if form.arch.startswith("gemma") else 1.0
     numbers = {
         "attention.scale": ("an attention scale", spec.attention_scale, scale),
         "embedding_scale": ("an embedding scale", spec.embed_scale, usual),
@@ -124,14 +124,46 @@ def _mixture(spec: ModelSpec, form: Form) -> dict[str, Any]:
     of = spec.mixture
     if of is None:
         return {}
-    if not all(of.layers) or of.routing.renormalise not in form.neutral["expert_weights_norm"]:
+    routing, dense = of.routing, _dense(of)
+    if of.layers != tuple(layer >= dense for layer in range(spec.layers)) or (dense and not form.dense):
         raise cannot("a mixture of this kind")
-    found = {"expert_count": of.experts, "expert_used_count": of.chosen, "expert_feed_forward_length": of.inner}
+    if routing.renormalise not in form.neutral["expert_weights_norm"] or routing.scale != 1.0:
+        raise cannot("a mixture of this kind")
+    found: dict[str, Any] = {"leading_dense_block_count": dense} if form.dense else {}
+    found |= {"expert_gating_func": 2} if form.sigmoid else {}
+    found |= {"expert_count": of.experts, "expert_used_count": of.chosen, "expert_feed_forward_length": of.inner}
     return found | ({"expert_shared_feed_forward_length": of.shared_inner} if of.shared_inner else {})
 
 
+def _dense(of: MixtureSpec) -> int:
+    """How many layers come before the first with experts."""
+    return of.layers.index(True) if any(of.layers) else len(of.layers)
+
+
+def _delta(spec: ModelSpec, form: Form) -> dict[str, Any]:
+    of = spec.delta
+    if of is None:
+        return {}
+    every = of.layers.index(False) + 1 if not all(of.layers) else spec.layers + 1
+    if of.layers != tuple((layer + 1) % every != 0 for layer in range(spec.layers)):
+        raise cannot("delta nets in these layers")
+    if of.key_dim != of.value_dim:
+        raise cannot(f"delta nets with keys of {of.key_dim} and values of {of.value_dim}")
+    turned = len(spec.ropes[0].inv_freq)
+    axes = [(turned + 2 - axis) // 3 for axis in range(3)]
+    return {
+        "ssm.conv_kernel": of.conv_length,
+        "ssm.state_size": of.key_dim,
+        "ssm.group_count": of.heads,
+        "ssm.time_step_rank": of.value_heads,
+        "ssm.inner_size": of.value_heads * of.value_dim,
+        "full_attention_interval": every,
+        **({"rope.dimension_sections": [*axes, 0]} if form.sections else {}),
+    }
+
+
 def _convolution(spec: ModelSpec, form: Form) -> dict[str, Any]:
-    if not form.conv:
+    if not spec.conv_layers:
         return {}
     heads = [0 if conv else spec.kv_heads for conv in spec.conv_layers]
     return {"shortconv.l_cache": spec.conv_length, "attention.head_count_kv": heads}
@@ -185,14 +217,21 @@ def _widths(spec: ModelSpec, tied: bool) -> Widths:
         experts=of.experts if of else 0,
         expert_inner=of.inner if of else 0,
         shared_inner=of.shared_inner if of else 0,
-        conv_length=spec.conv_length,
-        conv_layers=spec.conv_layers,
+        dense_layers=_dense(of) if of else 0,
+        conv_length=spec.delta.conv_length if spec.delta else spec.conv_length,
+        recurrent=spec.delta.layers if spec.delta else spec.conv_layers,
+        key_heads=spec.delta.heads if spec.delta else 0,
+        value_heads=spec.delta.value_heads if spec.delta else 0,
+        key_dim=spec.delta.key_dim if spec.delta else 0,
+        value_dim=spec.delta.value_dim if spec.delta else 0,
     )
 
 
-def head_rows(one: Renamed) -> NDArray[np.intp] | None:
-    """Where the rows of q and k come from: llama.cpp turns neighbours together, not halves. None: as they are."""
+def in_file_order(one: Renamed, values: NDArray[Any]) -> NDArray[Any]:
+    """Rows of q and k, of which llama.cpp turns neighbours together, not halves, and value heads of delta nets in the
+    order of the file; columns may be packed, or groups."""
+    if one.tiles:
+        return one.tiles.in_file(values)
     if not one.rope_heads:
-        return None
-    rows = np.arange(one.shape[0], dtype=np.intp)
-    return rows.reshape(one.rope_heads, 2, -1).swapaxes(1, 2).reshape(-1)
+        return values
+    return values.reshape(one.rope_heads, 2, -1, *values.shape[1:]).swapaxes(1, 2).reshape(values.shape)

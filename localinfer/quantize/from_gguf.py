@@ -34,7 +34,7 @@ from localinfer.quantize.scales import round_rows
 OnProgress = Callable[[int, int], None]
 _FLOATS = ("F32", "F16", "BF16", "F64")
 _PIECE = 1 << 20  # weights that one task converts
-_TOGETHER = (("q_proj", "k_proj", "v_proj"), ("gate_proj", "up_proj"), ("w1", "w3"))
+_TOGETHER = (("q_proj", "k_proj", "v_proj"), ("gate_proj", "up_proj"), ("w1", "w3"), ("in_proj_qkv", "in_proj_z"))
 """Matrices that are loaded as one and so have one form, the widest of theirs."""
 _NUMBER = re.compile(r"(?<=\\\.)\d+(?=\\\.)")
 _TRIED = 4
@@ -100,7 +100,8 @@ class StoredBits(Encoder):
         self._types = {one.name: file.tensors[one.source].type for one in tensors}
         matrices = [one for one in tensors if len(one.shape) == 2]
         self._bits = {
-            one.name: 16 if one.is_float else _bits_of(self._types[one.name], one.shape[1]) for one in matrices
+            one.name: 16 if one.is_float or _splits_groups(one) else _bits_of(self._types[one.name], one.shape[1])
+            for one in matrices
         }
         for one in matrices:
             names = _together(one.name)
@@ -182,6 +183,12 @@ def _bits_of(kind: str, columns: int) -> int:
     if kind in _FLOATS or columns % BLOCK:
         return 16
     return EXACT_BITS.get(kind, 8)
+
+
+def _splits_groups(tensor: Renamed) -> bool:
+    """Whether columns are in another order here, in parts that are no whole groups."""
+    tiles = tensor.tiles
+    return tiles is not None and tiles.axis == 1 and tensor.shape[1] // (tiles.heads * tiles.each) % BLOCK != 0
 
 
 def _together(name: str) -> tuple[str, ...]:
