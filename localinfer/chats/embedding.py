@@ -2,11 +2,10 @@
 
 import math
 from collections.abc import Mapping, Sequence
-from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from localinfer.chats.chat import Chat
-from localinfer.chats.mapping import Answered, hear
+from localinfer.chats.mapping import Answered
 from localinfer.chats.row_file import head_of
 from localinfer.chats.rows import Asked, asked_of, text_of
 from localinfer.chats.template import Message
@@ -43,13 +42,13 @@ def vector_request(engine: "Engine", text: str | Sequence[int], pool: Pool) -> "
 
 
 def begin_vector(engine: "Engine", asked: Asked, *, pool: Pool) -> Answered:
-    """Ask for the vector of a line's text."""
-    answered = Answered(asked, error=asked.error)
+    """What is asked for the vector of a line's text."""
+    answered = Answered(asked, error=asked.error, shorter="shorten the text, or raise `--ctx-size`")
     if asked.error is None:
         try:
-            engine.driver.submit(vector_request(engine, asked.turns[0].content, pool), partial(hear, answered))
+            answered.request = vector_request(engine, asked.turns[0].content, pool)
         except ContextOverflow as error:
-            answered.error = ContextOverflow(error.message, hint="shorten the text, or raise `--ctx-size`")
+            answered.error = ContextOverflow(error.message, hint=answered.shorter)
         except LocalInferError as error:
             answered.error = error
     return answered

@@ -18,11 +18,12 @@ from localinfer.chats.saying import Saying
 from localinfer.chats.thinking import Thinking
 from localinfer.chats.thinking_switch import thinking_variables
 from localinfer.errors import ContextOverflow, LocalInferError, UsageError
-from localinfer.events import Event, Finished, Scored, Stats, Text
+from localinfer.events import Event, Finished, Progress, Scored, Stats, Text
 
 if TYPE_CHECKING:
     from localinfer.engine.grammar import Grammar
     from localinfer.engine.protocol import Engine
+    from localinfer.engine.request import Request
 
 AHEAD = 4
 """Times as many lines as run together are taken in at most, counted from the oldest that is not answered."""
@@ -37,6 +38,12 @@ class Answered:
     asked: Asked
     model: str = ""
     """Who answers."""
+    request: "Request | None" = None
+    """What the engine is asked."""
+    read: int = 0
+    """Tokens of its prompt that are in the cache."""
+    shorter: str = _SHORTER
+    """What to do where it is too long."""
     text: list[str] = field(default_factory=list)
     token_ids: tuple[int, ...] = ()
     scores: list[Scored] = field(default_factory=list)
@@ -90,7 +97,7 @@ class Manner:
 
 USUAL = Manner()
 Begin = Callable[["Engine", Asked], Answered]
-"""Submits what a line asks for."""
+"""Says what is to be asked for a line, or why it cannot be."""
 
 
 class Reader:
@@ -119,9 +126,12 @@ class Reader:
 
 
 def answer_all(engine: "Engine", lines: Iterator[Asked], *, parallel: int, begin: "Begin") -> Iterator[Answered]:
-    """The answer to each of `lines`, in their order, `parallel` of them together; `begin` submits one."""
-    reader, most = Reader(lines, AHEAD * parallel), AHEAD * parallel
-    waiting, ended = deque[Answered](), False
+    """The answer to each of `lines`, in their order, `parallel` of them together; `begin` says what is asked. Lines
+    that begin alike are asked one behind the other, once what they share is read."""
+    from localinfer.chats.ordering import Ordering
+
+    reader, most, ordering = Reader(lines, AHEAD * parallel), AHEAD * parallel, Ordering(parallel)
+    waiting, fresh, running, ended = deque[Answered](), list[Answered](), list[Answered](), False
     with engine.driver.here() as driver:
         while waiting or not ended:
             while not ended and len(waiting) < most:
@@ -133,13 +143,32 @@ def answer_all(engine: "Engine", lines: Iterator[Asked], *, parallel: int, begin
                     ended = True
                 else:
                     waiting.append(begin(engine, asked))
+                    fresh += [waiting[-1]] * (not waiting[-1].done)
+            while len(running) < parallel and (one := ordering.next(fresh, running)) is not None:
+                fresh.remove(one)
+                _submit(engine, one)
+                running.append(one)
             driver.turn()
+            for one in running:
+                if one.done:
+                    ordering.ended(one)
+            running = [one for one in running if not one.done]
             while waiting and waiting[0].done:
                 yield waiting.popleft()
 
 
+def _submit(engine: "Engine", answered: Answered) -> None:
+    assert answered.request is not None
+    try:
+        engine.driver.submit(answered.request, partial(hear, answered))
+    except ContextOverflow as error:
+        answered.error = ContextOverflow(error.message, hint=answered.shorter)
+    except LocalInferError as error:
+        answered.error = error
+
+
 def begin_chat(engine: "Engine", asked: Asked, manner: Manner = USUAL) -> Answered:
-    """Ask for the answer to a line."""
+    """What is asked for the answer to a line."""
     from localinfer.engine.protocol import Request
 
     answered = Answered(asked, engine.info.model, error=asked.error)
@@ -156,13 +185,14 @@ def begin_chat(engine: "Engine", asked: Asked, manner: Manner = USUAL) -> Answer
             prompt = chat.tokens_of_turns(asked.turns, asked.tools)
             marks, constraint = chat.marks(asked.turns, prompt), chat.constraint(asked.turns, prompt)
             logprobs = manner.logprobs if asked.logprobs is None else asked.logprobs
-            request = Request(tuple(prompt), asked.sampling, marks=marks, constraint=constraint, logprobs=logprobs)
+            answered.request = Request(
+                tuple(prompt), asked.sampling, marks=marks, constraint=constraint, logprobs=logprobs
+            )
             begun = None if raw or manner.show_thinking else thinks(engine, prompt)
             answered.thinking = None if begun is None else Thinking(begun=begun)
             answered.apart = None if raw else _apart(engine, asked)
-            engine.driver.submit(request, partial(hear, answered))
         except ContextOverflow as error:
-            answered.error = ContextOverflow(error.message, hint=_SHORTER)
+            answered.error = ContextOverflow(error.message, hint=answered.shorter)
         except LocalInferError as error:
             answered.error = error
     return answered
@@ -171,7 +201,10 @@ def begin_chat(engine: "Engine", asked: Asked, manner: Manner = USUAL) -> Answer
 def hear(answered: Answered, events: list[Event]) -> None:
     """Keep what was said of a line's answer."""
     for event in events:
-        if isinstance(event, Text):
+        if isinstance(event, Progress):
+            answered.read = event.done
+        elif isinstance(event, Text):
+            answered.read = len(answered.request.prompt) if answered.request else 0
             answered.keep(event.text)
             answered.scores += [event.score] if event.score else []
             if answered.apart is not None:

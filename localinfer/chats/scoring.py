@@ -2,12 +2,11 @@
 
 import math
 from collections.abc import Mapping
-from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from localinfer.chats.chat import Chat, shared
 from localinfer.chats.logprobs import spelled
-from localinfer.chats.mapping import Answered, hear
+from localinfer.chats.mapping import Answered
 from localinfer.chats.row_file import head_of
 from localinfer.chats.rows import Asked, asked_of, logprobs_of, text_of
 from localinfer.chats.template import Message
@@ -34,18 +33,18 @@ def _meant(row: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def begin_score(engine: "Engine", asked: Asked, *, special: bool = False, logprobs: int | None = None) -> Answered:
-    """Ask for the scores of a line."""
+    """What is asked for the scores of a line."""
     from localinfer.engine.request import scoring
 
-    answered = Answered(asked, error=asked.error)
+    answered = Answered(asked, error=asked.error, shorter="shorten the text, or raise `--ctx-size`")
     if asked.error is None:
         top = logprobs if asked.logprobs is None else asked.logprobs
         answered.wants_scores = top is not None
         try:
             tokens, known = _tokens(engine, [turn.content for turn in asked.turns], special=special)
-            engine.driver.submit(scoring(tokens, known, top or 0), partial(hear, answered))
+            answered.request = scoring(tokens, known, top or 0)
         except ContextOverflow as error:
-            answered.error = ContextOverflow(error.message, hint="shorten the text, or raise `--ctx-size`")
+            answered.error = ContextOverflow(error.message, hint=answered.shorter)
         except LocalInferError as error:
             answered.error = error
     return answered

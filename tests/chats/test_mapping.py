@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from localinfer.chats.mapping import AHEAD, Answered, Manner, answer_all, begin_chat
+from localinfer.chats.ordering import blocks_alike
 from localinfer.chats.rows import Asked, understood
 from localinfer.config import SamplingParams
 from tests.engine.running import open_tiny
@@ -45,6 +46,27 @@ def test_answers_come_in_order_and_are_those_of_each_alone(model: Path) -> None:
         (a.token_ids, "".join(a.text), a.reason) for a in alone
     ]
     assert len({a.token_ids for a in together}) > 30
+
+
+def test_what_lines_begin_with_is_read_once_and_changes_no_answer(model: Path) -> None:
+    """Three beginnings in turn, four lines together: each beginning is read by one line, whoever comes first."""
+    begins = [" ".join(f"{word}{n}" for n in range(40)) for word in ("red", "green", "blue")]
+    rows = [{"prompt": f"{begins[n % 3]} {n}", "max_tokens": 4, "temperature": 1.0} for n in range(15)]
+    found, alone = run(model, [*rows], 4), run(model, [*rows], 1)
+    assert [a.asked.index for a in found] == list(range(15))
+    assert [a.token_ids for a in found] == [a.token_ids for a in alone]
+    cached = [a.stats.cached_tokens for a in found if a.stats]
+    shortest = min(len(begin) for begin in begins) // 2
+    assert len(cached) == 15
+    assert sum(tokens < shortest for tokens in cached) == 3
+
+
+def test_beginnings_are_compared_in_blocks() -> None:
+    one = list(range(200))
+    for same in (0, 31, 32, 63, 64, 150, 200):
+        other = one[:same] + [-1] * (200 - same)
+        assert blocks_alike(one, other) == same // 32
+        assert blocks_alike(one, one[:same]) == same // 32
 
 
 def test_what_cannot_be_answered_stands_in_its_place(model: Path) -> None:

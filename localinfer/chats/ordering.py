@@ -1,0 +1,56 @@
+"""Which of the lines that wait is asked next, so that what several begin with is read once."""
+
+from collections import deque
+from collections.abc import Sequence
+
+from localinfer.chats.mapping import Answered
+from localinfer.config import BLOCK_TOKENS
+
+
+class Ordering:
+    """Looks at the beginnings of prompts, in whole blocks of the cache. Remembers the latest that were read."""
+
+    def __init__(self, parallel: int) -> None:
+        self._known = deque[Answered](maxlen=2 * parallel)
+        self._alike: dict[int, dict[int, int]] = {}  # of each line that waits, with each that was asked
+
+    def next(self, waiting: Sequence[Answered], running: Sequence[Answered]) -> Answered | None:
+        """The one of `waiting` that has most of its beginning in the cache, of equals the first; none that had more of
+        it there if it waited for what one of `running` reads. None if all do better to wait."""
+        best, most = None, -1
+        for one in waiting:
+            here = max((self._blocks(one, other) for other in self._known), default=0)
+            soon = 0
+            for other in running:
+                shared, read = self._blocks(one, other), other.read // BLOCK_TOKENS
+                here, soon = max(here, min(shared, read)), max(soon, shared)
+            if here >= soon and here > most:
+                best, most = one, here
+        if best is not None:
+            self._alike.pop(best.asked.index, None)
+        return best
+
+    def ended(self, one: Answered) -> None:
+        """This one has been read; its beginning may be found for some time."""
+        self._known.append(one)
+
+    def _blocks(self, one: Answered, other: Answered) -> int:
+        found = self._alike.setdefault(one.asked.index, {})
+        if other.asked.index not in found:
+            assert one.request is not None
+            assert other.request is not None
+            found[other.asked.index] = blocks_alike(one.request.prompt, other.request.prompt)
+        return found[other.asked.index]
+
+
+def blocks_alike(one: Sequence[int], other: Sequence[int]) -> int:
+    """How many whole blocks both begin with."""
+    low, high = 0, min(len(one), len(other)) // BLOCK_TOKENS
+    while low < high:
+        middle = (low + high + 1) // 2
+        start, end = low * BLOCK_TOKENS, middle * BLOCK_TOKENS
+        if one[start:end] == other[start:end]:
+            low = middle
+        else:
+            high = middle - 1
+    return low
