@@ -216,7 +216,7 @@ complete -c localinfer -n '__localinfer_in run' -s h -l help -d 'Show this messa
 
 # map
 complete -c localinfer -n '__localinfer_in map' -a '(__localinfer_names models)'
-complete -c localinfer -n '__localinfer_in map' -l in-column -x -d 'FILE is a table (`.csv`, `.tsv`): answer the texts of this column. `id` is the column of this name, or the number of the row.'
+complete -c localinfer -n '__localinfer_in map' -l in-column -x -d 'FILE is a table (`.csv`, `.tsv`, `.parquet`): answer the texts of this column. `id` is the column of this name, or the number of the row.'
 complete -c localinfer -n '__localinfer_in map' -s o -l output -r -F -d 'Write it to this place.'
 complete -c localinfer -n '__localinfer_in map' -l resume -d 'Go on with a stopped run, and refuse other settings than it had.'
 complete -c localinfer -n '__localinfer_in map' -s s -l system -x -d 'The system prompt.'
@@ -269,7 +269,7 @@ complete -c localinfer -n '__localinfer_in map' -s q -l quiet -d 'No progress an
 complete -c localinfer -n '__localinfer_in map' -s h -l help -d 'Show this message and exit.'
 
 # score
-complete -c localinfer -n '__localinfer_in score' -l in-column -x -d 'FILE is a table (`.csv`, `.tsv`): answer the texts of this column. `id` is the column of this name, or the number of the row.'
+complete -c localinfer -n '__localinfer_in score' -l in-column -x -d 'FILE is a table (`.csv`, `.tsv`, `.parquet`): answer the texts of this column. `id` is the column of this name, or the number of the row.'
 complete -c localinfer -n '__localinfer_in score' -s o -l output -r -F -d 'Write it to this place.'
 complete -c localinfer -n '__localinfer_in score' -l resume -d 'Go on with a stopped run, and refuse other settings than it had.'
 complete -c localinfer -n '__localinfer_in score' -l special -d 'With --raw: text that spells a control token, such as `<|im_end|>`, is that token. Only for prompts that you trust: whoever writes them can write as the system or the model.'
@@ -290,7 +290,7 @@ complete -c localinfer -n '__localinfer_in score' -s q -l quiet -d 'No progress 
 complete -c localinfer -n '__localinfer_in score' -s h -l help -d 'Show this message and exit.'
 
 # embed
-complete -c localinfer -n '__localinfer_in embed' -l in-column -x -d 'FILE is a table (`.csv`, `.tsv`): answer the texts of this column. `id` is the column of this name, or the number of the row.'
+complete -c localinfer -n '__localinfer_in embed' -l in-column -x -d 'FILE is a table (`.csv`, `.tsv`, `.parquet`): answer the texts of this column. `id` is the column of this name, or the number of the row.'
 complete -c localinfer -n '__localinfer_in embed' -s o -l output -r -F -d 'Write it to this place.'
 complete -c localinfer -n '__localinfer_in embed' -l resume -d 'Go on with a stopped run, and refuse other settings than it had.'
 complete -c localinfer -n '__localinfer_in embed' -l pool -x -a 'last mean' -d 'What a vector is made of: the last token, or the mean of all. [default: last]'

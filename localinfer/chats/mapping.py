@@ -13,6 +13,7 @@ from localinfer.chats.calls import Call, Calls
 from localinfer.chats.chat import Chat
 from localinfer.chats.checks import checker
 from localinfer.chats.forms import thinks
+from localinfer.chats.ordering import Ordering
 from localinfer.chats.rows import Asked
 from localinfer.chats.saying import Saying
 from localinfer.chats.thinking import Thinking
@@ -67,6 +68,16 @@ class Answered:
     @property
     def done(self) -> bool:
         return self.reason is not None or self.error is not None
+
+    @property
+    def index(self) -> int:
+        """The number of its line."""
+        return self.asked.index
+
+    @property
+    def prompt(self) -> tuple[int, ...]:
+        """The tokens that the engine reads; none for what is not asked."""
+        return self.request.prompt if self.request else ()
 
     def keep(self, text: str) -> None:
         """The next piece of what the model says."""
@@ -128,9 +139,7 @@ class Reader:
 def answer_all(engine: "Engine", lines: Iterator[Asked], *, parallel: int, begin: "Begin") -> Iterator[Answered]:
     """The answer to each of `lines`, in their order, `parallel` of them together; `begin` says what is asked. Lines
     that begin alike are asked one behind the other, once what they share is read."""
-    from localinfer.chats.ordering import Ordering
-
-    reader, most, ordering = Reader(lines, AHEAD * parallel), AHEAD * parallel, Ordering(parallel)
+    reader, most, ordering = Reader(lines, AHEAD * parallel), AHEAD * parallel, Ordering[Answered](parallel)
     waiting, fresh, running, ended = deque[Answered](), list[Answered](), list[Answered](), False
     with engine.driver.here() as driver:
         while waiting or not ended:
@@ -204,7 +213,7 @@ def hear(answered: Answered, events: list[Event]) -> None:
         if isinstance(event, Progress):
             answered.read = event.done
         elif isinstance(event, Text):
-            answered.read = len(answered.request.prompt) if answered.request else 0
+            answered.read = len(answered.prompt)
             answered.keep(event.text)
             answered.scores += [event.score] if event.score else []
             if answered.apart is not None:

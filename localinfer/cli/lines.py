@@ -12,11 +12,14 @@ if TYPE_CHECKING:
     from contextlib import ExitStack
 
     from localinfer.chats.mapping import Answered, Begin
+    from localinfer.chats.parquet import ParquetFile, ParquetLines
     from localinfer.chats.row_file import Done, RowFile
     from localinfer.chats.rows import Asked
     from localinfer.chats.tables import TableFile, TableLines
     from localinfer.cli.progress import Progress
     from localinfer.engine.protocol import Engine, Tokenizer
+
+    Rows = RowFile | TableFile | ParquetFile
 
 Answers = Callable[["Iterator[Asked]"], "Iterator[Done]"]
 """Answers lines, in their order."""
@@ -35,18 +38,20 @@ def together_of(parallel: list[str]) -> int:
     return together
 
 
-def opened_rows(output: str | None, held: "ExitStack", *, resume: bool) -> "RowFile | TableFile | None":
+def opened_rows(output: str | None, held: "ExitStack", *, resume: bool) -> "Rows | None":
     """The file that rows go to; None for standard output. It is closed by `held`."""
     from contextlib import closing
 
+    from localinfer.chats.parquet import ParquetFile, is_parquet
     from localinfer.chats.row_file import RowFile
     from localinfer.chats.tables import TableFile, is_table
 
     output = None if output == "-" else output
-    if output and is_table(output):
+    if output and (is_table(output) or is_parquet(output)):
         if resume:
             raise UsageError("a table is not resumed", hint="write lines of JSON: `-o FILE.jsonl`")
-        return held.enter_context(closing(TableFile(Path(output).expanduser())))
+        table = ParquetFile if is_parquet(output) else TableFile
+        return held.enter_context(closing(table(Path(output).expanduser())))
     if resume and not output:
         raise UsageError("`--resume` needs the file that the stopped run wrote", hint="name it: `-o FILE --resume`")
     return held.enter_context(closing(RowFile(Path(output).expanduser(), resume=resume))) if output else None
@@ -54,19 +59,23 @@ def opened_rows(output: str | None, held: "ExitStack", *, resume: bool) -> "RowF
 
 def opened_lines(
     name: str | None, held: "ExitStack", column: str | None = None, key: str = "prompt"
-) -> "tuple[BinaryIO | TableLines, int]":
+) -> "tuple[BinaryIO | TableLines | ParquetLines, int]":
     """Where lines come from, and how many there are; 0 when that cannot be told before. A file is closed by `held`. The
     `column` of a table becomes lines that have it at `key`."""
     from contextlib import closing
 
+    from localinfer.chats.parquet import ParquetLines, is_parquet
     from localinfer.chats.tables import TableLines, is_table
 
-    if name is not None and is_table(name):
+    if name is not None and (is_table(name) or is_parquet(name)):
         if column is None:
             raise UsageError(f"{name} is a table", hint="say which column holds the texts: `--in-column NAME`")
+        if is_parquet(name):
+            lines = held.enter_context(closing(ParquetLines(Path(name).expanduser(), column, key)))
+            return lines, lines.total
         return held.enter_context(closing(TableLines(Path(name).expanduser(), column, key))), 0
     if column is not None:
-        raise UsageError("`--in-column` is for tables", hint="name a file that ends in `.csv` or `.tsv`")
+        raise UsageError("`--in-column` is for tables", hint="name a file that ends in `.csv`, `.tsv` or `.parquet`")
     from localinfer.cli.output import is_terminal, note
 
     if name is None or name == "-":
@@ -104,7 +113,12 @@ class Job:
     """Answers lines, writes rows, and tells how far it is."""
 
     def __init__(
-        self, rows: "RowFile | TableFile | None", total: int, parallel: int, answers: "Answers", quiet: bool
+        self,
+        rows: "Rows | None",
+        total: int,
+        parallel: int,
+        answers: "Answers",
+        quiet: bool,
     ) -> None:
         self._rows, self._total, self._parallel = rows, total, parallel
         self._answers, self._quiet = answers, quiet

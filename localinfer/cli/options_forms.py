@@ -14,8 +14,8 @@ InColumn = Annotated[
     flag(
         "in-column",
         "text",
-        "FILE is a table (`.csv`, `.tsv`): answer the texts of this column. `id` is the column of this name, or the "
-        "number of the row.",
+        "FILE is a table (`.csv`, `.tsv`, `.parquet`): answer the texts of this column. `id` is the column of this "
+        "name, or the number of the row.",
         metavar="NAME",
     ),
 ]
