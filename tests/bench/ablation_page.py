@@ -1,4 +1,4 @@
-"""Put the ablations of docs/perf into the README: `python -m tests.bench.ablation_page`."""
+"""Put the ablations of docs/perf into docs/guides/cost.md: `python -m tests.bench.ablation_page`."""
 
 import json
 import re
@@ -25,5 +25,5 @@ def page(text: str) -> str:
 
 
 if __name__ == "__main__":
-    readme = ROOT / "README.md"
-    readme.write_text(page(readme.read_text(encoding="utf-8")), encoding="utf-8")
+    cost = ROOT / "docs/guides/cost.md"
+    cost.write_text(page(cost.read_text(encoding="utf-8")), encoding="utf-8")

@@ -185,7 +185,7 @@ def kept() -> Callable[[str], dict[str, Any]]:
 
 @pytest.mark.parametrize("name", ["starter", "qwen2-1.5b"])
 def test_the_page_shows_what_was_kept(name: str, kept: Callable[[str], dict[str, Any]]) -> None:
-    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    text = (ROOT / "docs/guides/cost.md").read_text(encoding="utf-8")
     assert ablation_table(kept(name)) in text
     assert kept(name)["command"] in text
     assert page(text) == text, "run `python -m tests.bench.ablation_page`"

@@ -29,7 +29,7 @@ Scripted = Callable[..., ChatApp]
 SIZE = (120, 40)
 
 
-def test_every_key_is_on_the_card_and_in_the_readme() -> None:
+def test_every_key_is_on_the_card_and_on_the_page() -> None:
     """Whoever reads either knows all of them."""
     listed = " ".join(keys for keys, _ in KEYS).split()
     for binding in (one for one in BINDINGS if isinstance(one, Binding)):
@@ -38,8 +38,8 @@ def test_every_key_is_on_the_card_and_in_the_readme() -> None:
             way, way.title().replace("Arrows", "arrows")
         )
         assert name in listed
-    readme = (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8")
-    rows = re.search(r"\| key \| does \|\n\|---\|---\|\n((?:\|.*\n)+)", readme)
+    page = (Path(__file__).parents[2] / "docs/start/panes.md").read_text(encoding="utf-8")
+    rows = re.search(r"\| key \| does \|\n\|---\|---\|\n((?:\|.*\n)+)", page)
     assert rows
     assert rows[1].splitlines() == [f"| {keys.replace('  ', ', ')} | {does} |" for keys, does in KEYS]
 
