@@ -15,7 +15,7 @@ class Weight:
 
     @property
     def kind(self) -> str:
-        """`int4`, `int3`, `int8` or `bf16`."""
+        """`int4`, `int3`, `int8`, `affine4` or `bf16`."""
 
     @property
     def rows(self) -> int:
@@ -28,6 +28,12 @@ class Weight:
     @property
     def group(self) -> int:
         """Columns that share a scale; 0 for bf16."""
+
+    @property
+    def wide(self) -> int:
+        """
+        Columns of affine weights that share scale and minimum, which each group has factors of; else 0.
+        """
 
     @property
     def activation_bits(self) -> int:
@@ -46,11 +52,12 @@ class Weight:
         Raises ValueError when there is no such row.
         """
 
-def packed_bytes(bits: int, group: int, cols: int, rows: Sequence[int]) -> int:
+def packed_bytes(bits: int, group: int, cols: int, rows: Sequence[int], wide: int = 0) -> int:
     """
     Bytes that matrices of `cols` columns, stacked, take when packed, padding included; `rows` are those of each.
 
-    `bits` 3, 4, 8, or 16 for bf16, with `group` 0. Raises ValueError for a shape that cannot be packed.
+    `bits` 3, 4, 8, or 16 for bf16, with `group` 0; `wide` of affine weights. Raises ValueError for a
+    shape that cannot be packed.
     """
 
 def pack_bf16(parts: Sequence[NDArray[numpy.uint16]], interleave: bool = False, threads: int = 0) -> Weight:
@@ -75,6 +82,21 @@ def pack_int(
     / 32)], float16 scales [rows, cols / group]); bits 3, 4 or 8, group 32, 64 or 128.
 
     `activation_bits` is 8, or, for weights of 8 bits, 16: twice the work, activations 256 times as fine.
+    Parts and errors as in `pack_bf16`.
+    """
+
+def pack_affine(
+    group: int,
+    wide: int,
+    parts: Sequence[tuple[NDArray[numpy.int32], NDArray[numpy.float16], NDArray[numpy.float16], NDArray[numpy.uint8]]],
+    interleave: bool = False,
+    threads: int = 0,
+) -> Weight:
+    """
+    Pack matrices of weights scale * factor * q + minimum * factor, q in [0, 15], each (int32 words
+    [rows, cols / 8], float16 scales and minima [rows, cols / wide], uint8 factors [rows, 2 * cols / group]: of
+    each group the scale's, then the minimum's); group 32, 64 or 128, `wide` that times 1, 2, 4 or 8.
+
     Parts and errors as in `pack_bf16`.
     """
 
@@ -611,10 +633,12 @@ def linear_seconds(
     threads: int = 0,
     repeats: int = 1,
     passes: int = 5,
+    wide: int = 0,
 ) -> tuple[int, list[float]]:
     """
     Multiply `rows` rows with panels of at least `bytes` bytes, each thread its own part, `repeats` times a pass:
     (bytes that a pass reads, seconds of each pass). With 0 rows the panels are only read, word by word.
+    With `wide`, weights of 4 bits are affine, and so many columns share scale and minimum.
 
     Raises ValueError for shapes that no kernel takes, MemoryError with the size.
     """
@@ -668,6 +692,20 @@ def linear_i8(
 ) -> None:
     """
     out [rows, 32] = one panel times quantized rows: q [rows, k], scale and sum [rows, k / group].
+    """
+
+def linear_a4(
+    out: NDArray[numpy.float32],
+    panel: NDArray[numpy.uint8],
+    q: NDArray[numpy.int8],
+    scale: NDArray[numpy.float32],
+    sum: NDArray[numpy.int32],
+    wide: int,
+    *,
+    isa: str = "",
+) -> None:
+    """
+    The same of one panel of affine weights, `wide` columns of which share scale and minimum.
     """
 
 def quantize_16(

@@ -18,8 +18,18 @@ from localinfer import native
 FROM_MEMORY, FROM_CACHE = 64 << 20, 96 << 10
 """Bytes of weights, the second of each thread."""
 
-KINDS = (("INT4", 4, 8), ("INT3", 3, 8), ("INT8", 8, 8), ("INT8 x 16", 8, 16), ("BF16", 16, 0))
-"""Name, bits of a weight, bits of an activation (0: float32)."""
+KINDS = (
+    ("INT4", 4, 8, 0),
+    ("INT4 affine", 4, 8, 1),
+    ("INT4 wide", 4, 8, 256),
+    ("INT3", 3, 8, 0),
+    ("INT8", 8, 8, 0),
+    ("INT8 x 16", 8, 16, 0),
+    ("BF16", 16, 0, 0),
+)
+"""Name, bits of a weight, bits of an activation (0: float32), columns that share a minimum (1: a group; 0:
+there is none)."""
+Kind = tuple[str, int, int, int]
 
 
 @dataclass(frozen=True)
@@ -39,11 +49,9 @@ class Cell:
     """Share of the multipliers' peak; 0 where nothing is known of it."""
 
 
-def speed_of(
-    isa: str, kind: tuple[str, int, int], rows: int, threads: int, where: str, args: argparse.Namespace
-) -> float:
+def speed_of(isa: str, kind: Kind, rows: int, threads: int, where: str, args: argparse.Namespace) -> float:
     """Gigabytes a second of one pass."""
-    _, bits, activation_bits = kind
+    _, bits, activation_bits, wide = kind
     small = where == "cache"
     size = FROM_CACHE * threads if small else FROM_MEMORY
     nbytes, (*_, taken) = native.linear_seconds(
@@ -57,6 +65,7 @@ def speed_of(
         threads,
         repeats=64 if small else 1,
         passes=2,  # the first one warms up
+        wide=wide and max(wide, args.group),
     )
     return nbytes / taken / 1e9
 
@@ -72,9 +81,7 @@ def cells(args: argparse.Namespace) -> Iterator[Cell]:
                     yield from _cells_of(isa, kind, where, count, peak[count], args)
 
 
-def _cells_of(
-    isa: str, kind: tuple[str, int, int], where: str, threads: int, peak: float, args: argparse.Namespace
-) -> Iterator[Cell]:
+def _cells_of(isa: str, kind: Kind, where: str, threads: int, peak: float, args: argparse.Namespace) -> Iterator[Cell]:
     rows = (0, *args.rows)
     found: dict[int, list[float]] = {row: [] for row in rows}
     for _ in range(args.passes):
@@ -100,14 +107,14 @@ def main(argv: Sequence[str] | None = None) -> None:
     args = parser.parse_args(argv)
     cpu = native.cpu()
     sys.stdout.write(f"{cpu['vendor']} {cpu['model']}, {native.physical_cores()} cores\n")
-    sys.stdout.write("kernels  weights    rows threads from        GB/s  of a read  of the int8 peak\n")
+    sys.stdout.write("kernels  weights       rows threads from        GB/s  of a read  of the int8 peak\n")
     found: list[Cell] = []
     for cell in cells(args):
         found.append(cell)
         what = "read" if cell.rows == 0 else str(cell.rows)
         peak = f"{cell.of_peak:17.0%}" if cell.of_peak else ""
         sys.stdout.write(
-            f"{cell.isa:<8} {cell.kind:<10} {what:>4} {cell.threads:>7} {cell.where:<8} {cell.gb_s:>8.1f} "
+            f"{cell.isa:<8} {cell.kind:<13} {what:>4} {cell.threads:>7} {cell.where:<8} {cell.gb_s:>8.1f} "
             f"{cell.of_read:>10.0%} {peak}\n"
         )
         sys.stdout.flush()

@@ -49,8 +49,8 @@ def weights_read(checkpoint: Checkpoint, form: Form | None = None) -> dict[int, 
     graph, of = checkpoint.graph, form or checkpoint.form
     by_bits = {16: 4 * graph.vector_values()}
     for linear, part in graph.traffic(1).items():
-        bits, group = of(linear.name)
-        by_bits[bits] = by_bits.get(bits, 0) + int(packed_bytes(linear, bits, group) * part)
+        bits, *by = of(linear.name)
+        by_bits[bits] = by_bits.get(bits, 0) + int(packed_bytes(linear, bits, *by) * part)
     return by_bits
 
 

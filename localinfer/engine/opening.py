@@ -165,7 +165,7 @@ def _load(
     from localinfer.graph.memory import snapshots
     from localinfer.graph.program import load_program
 
-    missing = checkpoint.graph.not_on_cards
+    missing = checkpoint.not_on_cards
     if placement.card is not None and missing:
         raise NotSupported(f"{missing} have no kernels for cards yet", hint="use `--backend cpu`")
     return load_program(

@@ -15,6 +15,9 @@ from localinfer.errors import Corrupt
 
 BITS = (3, 4, 8)
 
+MINIMA = "packed-with-minima"
+"""Our own `format` of 4 bits with minima (graph/affine.py), which other programs do not know."""
+
 
 def packed_words(columns: int, bits: int) -> int:
     """How many int32 words hold one row."""
@@ -99,12 +102,12 @@ def dequantize(values: NDArray[np.int8], scales: NDArray[np.float16]) -> NDArray
     return (grouped * scales.astype(np.float32)[:, :, None]).reshape(rows, columns)
 
 
-def config_group(targets: Sequence[str], bits: int, group: int) -> dict[str, Any]:
-    """One entry of `config_groups`: weight-only integers, symmetric, one scale per `group` values."""
+def config_group(targets: Sequence[str], bits: int, group: int, minima: bool = False) -> dict[str, Any]:
+    """One entry of `config_groups`: weight-only integers, one scale per `group` values; symmetric, or with `minima`."""
     weights = {
         "num_bits": bits,
         "type": "int",
-        "symmetric": True,
+        "symmetric": not minima,
         "strategy": "group",
         "group_size": group,
         "dynamic": False,
@@ -118,15 +121,19 @@ def config_group(targets: Sequence[str], bits: int, group: int) -> dict[str, Any
         "weights": weights,
         "input_activations": None,
         "output_activations": None,
-        "format": "pack-quantized",
+        "format": MINIMA if minima else "pack-quantized",
     }
 
 
-def quantization_config(groups: Sequence[tuple[Sequence[str], int, int]], ignore: Sequence[str] = ()) -> dict[str, Any]:
-    """What `config.json` says of `[(targets, bits, group), ...]`; targets are module names or `re:` patterns."""
+Group = tuple[Sequence[str], int, int] | tuple[Sequence[str], int, int, bool]
+
+
+def quantization_config(groups: Sequence[Group], ignore: Sequence[str] = ()) -> dict[str, Any]:
+    """What `config.json` says of `[(targets, bits, group, minima), ...]`; targets are modules or `re:` patterns."""
+    minima = any(len(one) == 4 and one[3] for one in groups)
     return {
         "quant_method": "compressed-tensors",
-        "format": "pack-quantized",
+        "format": "mixed-precision" if minima else "pack-quantized",
         "quantization_status": "compressed",
         "global_compression_ratio": None,
         "kv_cache_scheme": None,

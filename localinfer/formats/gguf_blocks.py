@@ -1,8 +1,11 @@
 """Integers with scales as ggml's blocks of weights have them.
 
 Q8_0 and Q4_0 hold `integer * float16` just as our files do, 32 weights a block. In some other types, too, every weight
-is a small integer times the float16 of its block.
+is a small integer times the float16 of its block. Q4_1 and Q4_K have minima: a weight is `scale * factor * q +
+minimum * factor`, as a form of ours has it as well (graph/affine.py).
 """
+
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -64,3 +67,67 @@ def integers_of(
     if not fits.all():
         raise ValueError(f"{kind} that is not integers times scales")
     return integers.astype(np.int8), scales
+
+
+AFFINE = {"Q4_1": 32, "Q4_K": 256}
+"""Types of 4 bits with minima, and the columns that share a scale and a minimum."""
+
+STORED = {"Q4_1": 20, "Q4_K": 144}
+"""Bytes of a block of these."""
+
+
+@dataclass(frozen=True, slots=True)
+class Affine:
+    """Rows of a type in `AFFINE`: `q` int8 [N, K] in [0, 15]; scales and minima float16 [N, K / wide]; `factors` uint8
+    [N, K / 32, 2], the scale's and the minimum's."""
+
+    q: NDArray[np.int8]
+    scales: NDArray[np.float16]
+    minima: NDArray[np.float16]
+    factors: NDArray[np.uint8]
+
+
+def affine_of(kind: str, raw: NDArray[np.uint8]) -> Affine:
+    """The bytes of rows, uint8 [N, bytes]. Raises `ValueError` for a scale or minimum that is no number."""
+    rows = len(raw)
+    blocks = raw.reshape(rows, -1, STORED[kind])
+    halves = np.ascontiguousarray(blocks[:, :, :4]).view("<f2").astype(np.float16, copy=False)
+    if not np.isfinite(halves).all():
+        raise ValueError(f"{kind} with scales that are no numbers")
+    scales, minima = np.ascontiguousarray(halves[:, :, 0]), np.ascontiguousarray(halves[:, :, 1])
+    if kind == "Q4_1":
+        packed, factors = blocks[:, :, None, 4:], np.ones((rows, blocks.shape[1], 2), np.uint8)
+    else:
+        packed, factors = blocks[:, :, 16:].reshape(rows, -1, 4, BLOCK), _unpacked_factors(blocks[:, :, 4:16])
+        minima = -minima
+    q = np.concatenate([packed & 15, packed >> 4], axis=3)
+    return Affine(q.view(np.int8).reshape(rows, -1), scales, minima, factors)
+
+
+def affine_blocks_of(kind: str, affine: Affine) -> NDArray[np.uint8]:
+    """The inverse: uint8 [N, bytes]. No weight changes."""
+    rows, count = affine.scales.shape
+    halves = np.stack([affine.scales, -affine.minima if kind == "Q4_K" else affine.minima], axis=2)
+    parts = [np.ascontiguousarray(halves.astype("<f2")).view(np.uint8)]
+    if kind == "Q4_K":
+        parts.append(_packed_factors(affine.factors.reshape(rows, count, 8, 2)))
+    q = affine.q.view(np.uint8).reshape(rows, count, -1, 2, 16 if kind == "Q4_1" else BLOCK)
+    nibbles: NDArray[np.uint8] = q[:, :, :, 0] | q[:, :, :, 1] << np.uint8(4)
+    parts.append(nibbles.reshape(rows, count, -1))
+    return np.concatenate(parts, axis=2).reshape(rows, -1)
+
+
+def _unpacked_factors(raw: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """Q4_K's 12 bytes a block, [N, blocks, 12], are eight pairs of 6 bits: uint8 [N, 8 * blocks, 2]."""
+    a, b, c = raw[:, :, :4], raw[:, :, 4:8], raw[:, :, 8:]
+    scale = np.concatenate([a & 63, (c & 15) | (a >> 6) << 4], axis=2)
+    minimum = np.concatenate([b & 63, (c >> 4) | (b >> 6) << 4], axis=2)
+    return np.stack([scale, minimum], axis=3).reshape(len(raw), -1, 2)
+
+
+def _packed_factors(factors: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """The inverse: uint8 [N, blocks, 8, 2] to [N, blocks, 12]."""
+    low, high = factors[:, :, :4], factors[:, :, 4:]
+    ends = low | (high >> 4) << 6
+    middle = (high[..., 0] & 15) | (high[..., 1] & 15) << 4
+    return np.concatenate([ends[..., 0], ends[..., 1], middle], axis=2)

@@ -1,11 +1,11 @@
 """The ways in which a matrix may be stored, each checked from its headers and read into what the kernels take.
 
-Weights with zero points have no kernels of their own: `scale * (q - zero)` is an integer times the same scale, and the
-next wider integers hold it exactly. Eight-bit floats become bfloat16.
+Weights of 4 bits with zero points run as they are. Those of 3 bits have no kernels of their own: `scale * (q - zero)`
+is an integer times the same scale, and 4 bits hold it exactly. Eight-bit floats become bfloat16.
 """
 
 from abc import ABC, abstractmethod
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,17 +16,16 @@ from localinfer.formats.checkpoint_files import StoredTensor
 from localinfer.formats.compressed import pack, packed_words, unpack
 from localinfer.formats.fp8 import from_e4m3
 from localinfer.formats.gptq import rows_of, zeros_of
+from localinfer.graph.affine import Minima, of_zero_points
 from localinfer.graph.mxfp4 import Mxfp4
 from localinfer.graph.ops import Linear
 from localinfer.graph.scheme import BITS, GROUPS, Integers, Scheme
-from localinfer.graph.stored import Bf16Linear, IntLinear, StoredLinear, narrow, require_finite
+from localinfer.graph.stored import AffineLinear, Bf16Linear, Form, IntLinear, StoredLinear, narrow, require_finite
 from localinfer.graph.tensors import AGAIN, FLOATS, Tensors, wrong_shape
 
 Floats = NDArray[np.float32]
+Number = TypeVar("Number", bound=np.generic)
 OnDisk = tuple[StoredTensor, StoredTensor | None]
-
-WIDER = {3: 4, 4: 8}
-"""Bits that hold the difference of two unsigned integers of 3 or 4 bits."""
 
 _PIECE = 1 << 20  # values converted at once
 
@@ -36,8 +35,7 @@ class Layout(Protocol):
 
     parts: tuple[str, ...]
     """Its tensors' full names."""
-    form: tuple[int, int]
-    """(bits, group) as the kernels will have it; (16, 0) for bfloat16."""
+    form: Form
     copies: int
     """How many times the stored bytes exist at once, at worst, while it is read."""
     note: str
@@ -55,6 +53,8 @@ class Layout(Protocol):
 def layout_of(tensors: Tensors, linear: Linear, scheme: Scheme) -> Layout:
     """Which of the ways the headers show, with every shape compared. Reads no weights."""
     name = linear.name
+    if f"{name}.weight_min" in tensors and scheme.minima:
+        return Minima(tensors, linear)
     if f"{name}.weight_packed" in tensors:
         return _Packed(tensors, linear, scheme)
     if f"{name}.weight_blocks" in tensors and scheme.method == "mxfp4":
@@ -72,7 +72,7 @@ class _Plain:
     """`weight` in a float type. float16 and float32 are rounded to bfloat16."""
 
     parts: tuple[str, ...]
-    form: tuple[int, int] = (16, 0)
+    form: Form = (16, 0)
     note: str = ""
 
     def __init__(self, tensors: Tensors, linear: Linear) -> None:
@@ -97,7 +97,7 @@ class _Fp8:
     """`weight` in e4m3, scaled as a whole, by rows, or by blocks."""
 
     parts: tuple[str, ...]
-    form: tuple[int, int] = (16, 0)
+    form: Form = (16, 0)
     copies: int = 3
     note: str = "FP8 weights are held as bf16, to 9 bits exact: twice the bytes"
 
@@ -153,7 +153,7 @@ class _Integer(ABC):
     """What all integers share: the announced scheme that the shape of the scales belongs to."""
 
     parts: tuple[str, ...]
-    form: tuple[int, int]
+    form: Form
     copies: int = 2
     note: str = ""
 
@@ -183,27 +183,35 @@ class _Integer(ABC):
                 f"`{linear.name}` has rows of {linear.cols} integers, which is no multiple of {GROUPS[0]}",
                 hint="use the unquantized model",
             )
-        self.form = (bits if self.kind.symmetric else WIDER[bits], group)
-        if not self.kind.symmetric:
-            self.copies = 12
-            much = "exactly" if self.form[0] == 4 else "exactly: twice the bytes"
-            self.note = f"{bits}-bit weights with zero points are held as INT{self.form[0]}, {much}"
-
-    def spread(self, scales: NDArray[np.float16]) -> NDArray[np.float16]:
-        """Scales [rows, stored groups] by the kernels' groups."""
-        return np.repeat(scales, self.stored_group // self.form[1], axis=1)
-
-    def difference(self, q: NDArray[np.int8], zeros: NDArray[np.int16]) -> NDArray[np.int32]:
-        """q [rows, cols] less its group's zero point [rows, groups], packed for the wider integers."""
-        q = q.reshape(*zeros.shape, -1)
-        q -= zeros.astype(np.int8)[:, :, None]
-        return pack(q.reshape(self.linear.rows, self.linear.cols), self.form[0])
+        self.group = group
+        self.form = (bits, group)
+        if not self.kind.symmetric and bits == 4:
+            self.form, self.copies = (4, group, group), 4
+        elif not self.kind.symmetric:
+            self.form, self.copies = (4, group), 12
+            self.note = "3-bit weights with zero points are held as INT4, exactly"
 
     def linear_of(self, packed: NDArray[np.int32], scales: NDArray[np.float16]) -> IntLinear:
-        return IntLinear(*self.form, self.linear.cols, packed, self.spread(scales))
+        """Scales [rows, stored groups] are spread to the kernels' groups."""
+        return IntLinear(self.form[0], self.group, self.linear.cols, packed, self._spread(scales))
+
+    def with_zeros(
+        self, packed: NDArray[np.int32], scales: NDArray[np.float16], zeros: NDArray[np.integer]
+    ) -> IntLinear | AffineLinear:
+        """The same with zero points, which are `zeros` [rows, stored groups] above the middle."""
+        if self.kind.bits == 4:
+            return of_zero_points(
+                self.group, self.linear.cols, packed, self._spread(scales), self._spread(zeros.astype(np.int16) + 8)
+            )
+        q = np.ascontiguousarray(unpack(packed, 3, self.linear.cols)).reshape(*zeros.shape, -1)
+        q -= zeros.astype(np.int8)[:, :, None]
+        return self.linear_of(pack(q.reshape(self.linear.rows, self.linear.cols), 4), scales)
+
+    def _spread(self, values: NDArray[Number]) -> NDArray[Number]:
+        return np.repeat(values, self.stored_group // self.group, axis=1)
 
     @abstractmethod
-    def read(self) -> IntLinear:
+    def read(self) -> IntLinear | AffineLinear:
         """The matrix as the kernels take it."""
 
     def on_disk(self) -> OnDisk | None:
@@ -241,7 +249,7 @@ class _Packed(_Integer):
         else:
             tensors.require(self.zeros, (packed_words(linear.rows, bits), groups), ("I32",))
 
-    def read(self) -> IntLinear:
+    def read(self) -> IntLinear | AffineLinear:
         self._check_said()
         scales = self.tensors.halves(self.scale)
         packed = self.tensors.read(self.packed)
@@ -252,11 +260,10 @@ class _Packed(_Integer):
             zeros = unpack(np.ascontiguousarray(zeros.T), self.kind.bits, self.linear.rows).T
         elif not (abs(zeros.astype(np.int16) * 2 + 1) < 1 << self.kind.bits).all():
             raise Corrupt(f"tensor `{self.zeros}` holds more than {self.kind.bits} bits", hint=AGAIN)
-        q = unpack(packed, self.kind.bits, self.linear.cols)
-        return self.linear_of(self.difference(np.ascontiguousarray(q), zeros.astype(np.int16)), scales)
+        return self.with_zeros(packed, scales, zeros)
 
     def on_disk(self) -> OnDisk | None:
-        as_stored = self.kind.symmetric and self.form[1] == self.stored_group
+        as_stored = self.kind.symmetric and self.group == self.stored_group
         if not as_stored or self.tensors.dtype(self.scale) != "F16":
             return None
         self._check_said()
@@ -300,7 +307,7 @@ class _Gptq(_Integer):
             tensors.require(self.order, (linear.cols,), ("I32",))
             self.parts += (self.order,)
 
-    def read(self) -> IntLinear:
+    def read(self) -> IntLinear | AffineLinear:
         rows, cols = self.linear.rows, self.linear.cols
         if self.order in self.tensors:
             given = np.arange(cols, dtype=np.int32) // np.int32(self.stored_group)
@@ -310,8 +317,7 @@ class _Gptq(_Integer):
         zeros = zeros_of(self.tensors.read(self.zeros), self.kind.bits, rows, self.stored_less)
         packed = rows_of(self.tensors.read(self.words))
         if not self.kind.symmetric:
-            q = unpack(packed, self.kind.bits, cols)
-            return self.linear_of(self.difference(np.ascontiguousarray(q), zeros), scales)
+            return self.with_zeros(packed, scales, zeros)
         if self.may_be_v2 and (zeros == 1).all():  # the second version stores them as they are
             zeros -= np.int16(1)
             self.note = "GPTQ's zero points are read as its second version stores them, which config.json does not name"
@@ -338,12 +344,13 @@ class _Awq(_Integer):
         tensors.require(self.words, (linear.cols, linear.rows // 8), ("I32",))
         tensors.require(self.zeros, (linear.cols // self.stored_group, linear.rows // 8), ("I32",))
         self.parts = (self.words, self.zeros, self.scale)
+        self.copies = 12
 
-    def read(self) -> IntLinear:
+    def read(self) -> IntLinear | AffineLinear:
         q = np.ascontiguousarray(unpack_awq(self.tensors.read(self.words)).T)
         zeros = np.ascontiguousarray(unpack_awq(self.tensors.read(self.zeros)).T)
         scales = np.ascontiguousarray(self.tensors.halves(self.scale).T)
-        return self.linear_of(self.difference(q, zeros.astype(np.int16)), scales)
+        return self.with_zeros(pack(q - np.int8(8), 4), scales, zeros - np.int8(8))
 
 
 def _reordered(name: str, tensor: str) -> NotSupported:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from localinfer import native
 from localinfer.config import BLOCK_TOKENS, MOST_DRAFTS
+from localinfer.graph import stored
 from localinfer.graph.graph import Graph
 from localinfer.graph.kv_bits import require_4_bit
 from localinfer.graph.ops import Linear
@@ -23,8 +24,8 @@ MOST_SNAPSHOTS = 64
 SNAPSHOT_BYTES = 256 << 20
 """Of all snapshots, where fewer than `MOST_SNAPSHOTS` take more."""
 
-Form = Callable[[str], tuple[int, int]]
-"""(bits, group) of the matrix of this name."""
+Form = Callable[[str], stored.Form]
+"""That of the matrix of this name."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,9 +88,9 @@ def states_bytes(graph: Graph, parallel: int) -> int:
     return parallel * (graph.slot_bytes + MOST_DRAFTS * rows) + snapshots(graph, parallel) * graph.slot_bytes
 
 
-def packed_bytes(linear: Linear, bits: int, group: int) -> int:
+def packed_bytes(linear: Linear, bits: int, group: int, wide: int = 0) -> int:
     """Bytes of a matrix as the kernels hold it, padding included."""
-    return native.packed_bytes(bits, group, linear.cols, [linear.rows])
+    return native.packed_bytes(bits, group, linear.cols, [linear.rows], wide)
 
 
 def kv_bytes(graph: Graph, kv_bits: int | Sequence[int]) -> tuple[int, ...]:

@@ -9,7 +9,7 @@ import numpy as np
 from localinfer.errors import Corrupt
 from localinfer.formats.compressed import pack
 from localinfer.graph.ops import Linear
-from localinfer.graph.stored import IntLinear
+from localinfer.graph.stored import Form, IntLinear
 from localinfer.graph.tensors import AGAIN, Tensors
 
 BLOCK = 32
@@ -27,7 +27,7 @@ _LEAST, _MOST = -24, 15
 class Mxfp4:
     """`weight_blocks` [rows, blocks, 16] and `weight_scales` [rows, blocks], bytes."""
 
-    form: tuple[int, int] = (8, BLOCK)
+    form: Form = (8, BLOCK)
     copies: int = 8
     note: str = "MXFP4 weights are held as INT8 by 32, exactly: twice the bytes"
 
@@ -62,7 +62,7 @@ class Mxfp4:
                 self.note = "MXFP4 weights are held as INT8 by 32, exactly but for those below 4e-7: twice the bytes"
             twice = np.rint(np.ldexp(twice.astype(np.float32), shift[:, :, None])).astype(np.int8)
         scales = np.ldexp(np.float32(1), power - shift).astype(np.float16)
-        return IntLinear(*self.form, self.linear.cols, pack(twice.reshape(self.linear.rows, -1), 8), scales)
+        return IntLinear(8, BLOCK, self.linear.cols, pack(twice.reshape(self.linear.rows, -1), 8), scales)
 
     def on_disk(self) -> None:
         """Nothing lies as the kernels take it."""

@@ -31,7 +31,7 @@ from localinfer.graph.ops import (
     ShortConv,
 )
 from localinfer.graph.rope import Rope
-from localinfer.graph.stored import Bf16Linear, IntLinear, Order
+from localinfer.graph.stored import AffineLinear, Bf16Linear, IntLinear, Order
 from localinfer.graph.weights import Checkpoint
 
 Vector = NDArray[np.float32]
@@ -284,7 +284,7 @@ class _Loader:
         """One weight of the rows of all `linears`, for one pass over the activations."""
         forms = [self.checkpoint.form(linear.name) for linear in linears]
         if len(set(forms)) > 1:
-            kinds = ("bf16" if bits == 16 else f"int{bits} by {group}" for bits, group in forms)
+            kinds = ("bf16" if bits == 16 else f"int{bits} by {' of '.join(map(str, by))}" for bits, *by in forms)
             names = ", ".join(f"`{linear.name}` {kind}" for linear, kind in zip(linears, kinds, strict=True))
             raise NotSupported(
                 f"matrices that are used together are quantized differently: {names}",
@@ -300,7 +300,7 @@ class _Loader:
 
     def from_files(self, linears: tuple[Linear, ...], interleave: bool) -> native.Weight | None:
         """Packed as it is read. None: it lies in another form, or the reader met something that must be named."""
-        bits, group = self.checkpoint.form(linears[0].name)
+        bits, group = self.checkpoint.form(linears[0].name)[:2]
         with ExitStack() as stack:
             handles: dict[SafetensorsFile, int] = {}
             parts = []
@@ -325,7 +325,10 @@ class _Loader:
         bf16 = [part.values for part in parts if isinstance(part, Bf16Linear)]
         if bf16:
             return native.pack_bf16(bf16, interleave=interleave, threads=self.threads)
-        bits, group = self.checkpoint.form(linears[0].name)
+        bits, group, *wide = self.checkpoint.form(linears[0].name)
+        if wide:
+            affine = [part.arrays() for part in parts if isinstance(part, AffineLinear)]
+            return native.pack_affine(group, wide[0], affine, interleave=interleave, threads=self.threads)
         packed = [(part.packed, part.scales) for part in parts if isinstance(part, IntLinear)]
         return native.pack_int(
             bits, group, packed, interleave=interleave, threads=self.threads, activation_bits=self.activations(bits)

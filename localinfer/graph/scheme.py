@@ -4,6 +4,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Literal
 
+from localinfer.formats.compressed import MINIMA
 from localinfer.formats.quantization_said import Said
 from localinfer.graph.fields import Fields
 
@@ -32,6 +33,8 @@ class Scheme:
 
     method: Method = "none"
     integers: frozenset[Integers] = frozenset()
+    minima: bool = False
+    """Whether some weights have minima, in our own form."""
     floats: bool = False
     """Whether some weights are e4m3 floats."""
     block: tuple[int, int] | None = None
@@ -65,12 +68,12 @@ def read_scheme(said: Said | None) -> Scheme:
 
 
 def _compressed(settings: Fields) -> Scheme:
-    formats = ("pack-quantized", "int-quantized", "float-quantized", "naive-quantized")
+    formats = ("pack-quantized", "int-quantized", "float-quantized", "naive-quantized", MINIMA)
     _one_of(settings, "format", (*formats, "mixed-precision"))
     settings.table("sparsity_config").refuse("format", "dense")
     # How keys and values were to be cached (`kv_cache_scheme`) is not read: our cache has its own forms.
     groups = settings.table("config_groups")
-    integers, floats, block = set(), False, None
+    integers, minima, floats, block = set(), False, False, None
     for name in groups.values:
         group = groups.table(name)
         if group.has("format"):
@@ -80,12 +83,13 @@ def _compressed(settings: Fields) -> Scheme:
         weights = group.table("weights")
         _one_of(weights, "type", ("int", "float"))
         weights.refuse("dynamic", False)
+        minima |= group.values.get("format") == MINIMA
         if weights.values["type"] == "float":
             floats = True
             block = _float_block(weights) or block
         else:
             integers.add(_integers(weights))
-    return Scheme("compressed-tensors", frozenset(integers), floats, block)
+    return Scheme("compressed-tensors", frozenset(integers), minima, floats, block)
 
 
 def _integers(weights: Fields) -> Integers:

@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from localinfer.errors import Corrupt
 from localinfer.formats.bf16 import to_bf16
-from localinfer.formats.compressed import dequantize, unpack
+from localinfer.formats.compressed import dequantize, pack, unpack
 
 Order = NDArray[np.intp]
 _PIECE = 1 << 20  # values handled at once, so that temporaries stay small
@@ -68,7 +68,66 @@ class IntLinear:
         return dequantize(unpack(self.packed, self.bits, self.cols), self.scales)
 
 
-StoredLinear = Bf16Linear | IntLinear
+@dataclass(frozen=True, slots=True)
+class AffineLinear:
+    """A matrix of weights `scale * factor * q + minimum * factor`, q in [0, 15].
+
+    `packed` as in formats/compressed.py; scales and minima [rows, cols / wide]; `factors` [rows, cols / group, 2], of
+    each group the scale's, then the minimum's.
+    """
+
+    group: int
+    wide: int
+    cols: int
+    packed: NDArray[np.int32]
+    scales: NDArray[np.float16]
+    minima: NDArray[np.float16]
+    factors: NDArray[np.uint8]
+
+    kind = "affine4"
+    bits = 4
+
+    @property
+    def rows(self) -> int:
+        return int(self.packed.shape[0])
+
+    def rows_in(self, order: Order | None) -> "AffineLinear":
+        """The same matrix with row `order`[i] at i; None: as it is."""
+        if order is None:
+            return self
+        parts = {name: getattr(self, name)[order] for name in ("packed", "scales", "minima", "factors")}
+        return replace(self, **parts)
+
+    def arrays(self) -> tuple[NDArray[np.int32], NDArray[np.float16], NDArray[np.float16], NDArray[np.uint8]]:
+        """As the native code packs it: the factors as [rows, 2 * groups]."""
+        return self.packed, self.scales, self.minima, self.factors.reshape(self.rows, -1)
+
+    def float32(self) -> NDArray[np.float32]:
+        """The same numbers as float32 [rows, cols], rounded once."""
+        q = (unpack(self.packed, 4, self.cols) + np.int8(8)).reshape(*self.factors.shape[:2], self.group)
+        out = q.astype(np.float32)
+        out *= self._of_groups(self.scales, 0)
+        out += self._of_groups(self.minima, 1)
+        return out.reshape(self.rows, self.cols)
+
+    def _of_groups(self, halves: NDArray[np.float16], part: int) -> NDArray[np.float32]:
+        """Scales or minima of the groups, exactly: [rows, groups, 1]."""
+        wide = np.repeat(halves.astype(np.float32), self.wide // self.group, axis=1)
+        wide *= self.factors[:, :, part]
+        return wide[:, :, None]
+
+    def widened(self) -> IntLinear | None:
+        """The same numbers in 8 bits, where the minimum is a whole multiple of the scale, as with zero points."""
+        if self.wide != self.group or (self.factors[:, :, 0] != 1).any() or (self.minima != -self.scales).any():
+            return None
+        q = (unpack(self.packed, 4, self.cols) + np.int8(8)).reshape(*self.factors.shape[:2], self.group)
+        q -= self.factors[:, :, 1:].astype(np.int8)
+        return IntLinear(8, self.group, self.cols, pack(q.reshape(self.rows, self.cols), 8), self.scales)
+
+
+StoredLinear = Bf16Linear | IntLinear | AffineLinear
+Form = tuple[int, int] | tuple[int, int, int]
+"""(bits, group) of a matrix as it runs, (16, 0) for bfloat16; with minima, the columns that share theirs as well."""
 
 
 def widen(bits: NDArray[np.uint16]) -> NDArray[np.float32]:

@@ -14,6 +14,7 @@ from localinfer.errors import Corrupt, NotSupported
 from localinfer.formats.checkpoint_files import StoredTensor, listed, open_tensors
 from localinfer.formats.json_files import read_object
 from localinfer.formats.quantization_said import quantization_said
+from localinfer.graph.affine import Minima
 from localinfer.graph.fused import told_apart
 from localinfer.graph.graph import Graph
 from localinfer.graph.layouts import layout_of
@@ -22,7 +23,7 @@ from localinfer.graph.registry import family_for
 from localinfer.graph.scheme import read_scheme
 from localinfer.graph.spec import ModelSpec
 from localinfer.graph.stacked import unstacked
-from localinfer.graph.stored import StoredLinear
+from localinfer.graph.stored import Form, StoredLinear
 from localinfer.graph.tensors import AGAIN, FLOATS, Tensors
 
 
@@ -95,9 +96,19 @@ class Checkpoint:
         """Bytes that exist at once, at worst, while the matrix `name` is read."""
         return self._layouts[name].copies * self.stored_bytes(name)
 
-    def form(self, name: str) -> tuple[int, int]:
-        """(bits, group) of the matrix `name` as it runs, from the headers alone; (16, 0) for all that are floats."""
+    def form(self, name: str) -> Form:
+        """Of the matrix `name` as it runs, from the headers alone."""
         return self._layouts[name].form
+
+    def has_minima(self, name: str) -> bool:
+        """Whether the matrix `name` is stored with minima, which are no multiples of its scales."""
+        return isinstance(self._layouts[name], Minima)
+
+    @property
+    def not_on_cards(self) -> str:
+        """What cards have no kernels for, or ""."""
+        affine = any(len(layout.form) == 3 for layout in self._layouts.values())
+        return self.graph.not_on_cards or ("4-bit weights with zero points or minima" if affine else "")
 
     def on_disk(self, name: str) -> tuple[StoredTensor, StoredTensor | None] | None:
         """Where the values and the scales of the matrix `name` lie, if they lie as the kernels take them; else None.

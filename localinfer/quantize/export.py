@@ -12,14 +12,14 @@ from numpy.typing import NDArray
 from localinfer.errors import NotSupported, UsageError
 from localinfer.formats.compressed import unpack
 from localinfer.formats.durable import sync, write_bytes, write_failed, write_json
-from localinfer.formats.gguf_blocks import BLOCK, blocks_of
+from localinfer.formats.gguf_blocks import BLOCK, Affine, affine_blocks_of, blocks_of
 from localinfer.formats.gguf_writing import Written, tokenizer_metadata, write_gguf
 from localinfer.formats.gptq import to_gptq
 from localinfer.formats.json_files import TOKENIZER_LIMIT, read_bytes
 from localinfer.formats.layout import INDEX
 from localinfer.formats.safetensors import write_safetensors
 from localinfer.graph.ops import Linear
-from localinfer.graph.stored import IntLinear, require_finite
+from localinfer.graph.stored import AffineLinear, IntLinear, require_finite
 from localinfer.graph.weights import Checkpoint
 from localinfer.quantize.export_names import Stacked, describe, in_file_order, tensors_of
 from localinfer.quantize.origin import copied
@@ -32,18 +32,21 @@ OnProgress = Callable[[int, int], None]
 _BITS = {"Q4_0": 4, "Q8_0": 8, "F16": 16}
 _FILE_TYPES = {"F16": 1, "Q4_0": 2, "Q8_0": 7}  # general.file_type
 _HELD: dict[int, GgufType] = {3: "Q4_0", 4: "Q4_0", 8: "Q8_0", 16: "F16"}
+_MINIMA = {32: "Q4_1", 256: "Q4_K"}  # by the columns that share a minimum
 SHARD_BYTES = 1 << 30
 
 
 def export_gguf(source: Path, dest: Path, kind: GgufType | None = None, on_progress: OnProgress | None = None) -> str:
     """Write the model in `source` as the GGUF file `dest`; returns the type of the layers' weights.
 
-    `kind` None is the smallest that changes no integer; embedding and head are never narrower than Q8_0. Raises
+    `kind` None is the smallest that changes no integer; embedding and head are never narrower than Q8_0, and weights
+    with minima go back into the type they came from unless `kind` is F16. Raises
     `UsageError` (dest exists, integers wider than `kind`), `NotSupported` (what GGUF cannot say), `DoesNotFit`.
     """
     _must_be_new(dest)
     checkpoint = Checkpoint(source)
-    widest = max(checkpoint.form(one.name)[0] for one in checkpoint.graph.linears() if one.name not in TABLES)
+    layers = [one for one in checkpoint.graph.linears() if one.name not in TABLES]
+    widest = max(_bits(checkpoint, one) for one in layers)
     chosen = kind or _HELD[widest]
     if widest != 16 and _BITS[chosen] < widest:
         raise UsageError(f"weights of {widest} bits do not fit into {chosen}", hint="export the original, or as Q8_0")
@@ -94,6 +97,8 @@ def _matrix(checkpoint: Checkpoint, one: Stacked, linears: list[Linear], chosen:
         kind = "F32"
     elif linears[0].cols % BLOCK or _splits_groups(checkpoint, one):
         kind = "F16"  # rows of no whole blocks
+    elif chosen != "F16" and checkpoint.has_minima(linears[0].name):
+        kind = _MINIMA[checkpoint.form(linears[0].name)[-1]]
 
     def make() -> NDArray[Any]:
         parts = [_weights(checkpoint, one, linear, kind) for linear in linears]
@@ -108,8 +113,9 @@ def _splits_groups(checkpoint: Checkpoint, one: Stacked) -> bool:
     tiles = one.first.tiles
     if tiles is None or tiles.axis != 1:
         return False
-    group = max(BLOCK, checkpoint.form(one.parts[0].removesuffix(".weight"))[1])
-    return one.first.shape[1] // (tiles.heads * tiles.each) % group != 0
+    name = one.parts[0].removesuffix(".weight")
+    group = max(BLOCK, checkpoint.form(name)[1])
+    return checkpoint.has_minima(name) or one.first.shape[1] // (tiles.heads * tiles.each) % group != 0
 
 
 def _weights(checkpoint: Checkpoint, one: Stacked, linear: Linear, kind: str) -> NDArray[Any]:
@@ -120,8 +126,11 @@ def _weights(checkpoint: Checkpoint, one: Stacked, linear: Linear, kind: str) ->
         rounded = round_rows(checkpoint.matrix(linear.name), _BITS[kind], BLOCK)
         integers, scales = rounded.values, rounded.scales
     else:
-        stored = cast(IntLinear, checkpoint.linear(linear.name))
+        stored = _integers(checkpoint, linear)
         integers, scales = unpack(stored.packed, stored.bits, stored.cols), stored.scales
+        if isinstance(stored, AffineLinear):
+            parts = (integers + np.int8(8), scales, stored.minima, stored.factors)
+            return affine_blocks_of(kind, Affine(*(in_file_order(one.first, part) for part in parts)))
     integers, scales = in_file_order(one.first, integers), in_file_order(one.first, scales)
     return blocks_of(kind, np.ascontiguousarray(integers), np.ascontiguousarray(scales))
 
@@ -131,6 +140,18 @@ def _halves(name: str, values: NDArray[np.float32]) -> NDArray[np.float16]:
         halves = values.astype(np.float16)
     require_finite(f"{name}.weight", halves)
     return halves
+
+
+def _bits(checkpoint: Checkpoint, linear: Linear) -> int:
+    """Bits of the integers that hold it with scales alone: 8 where it has zero points."""
+    form = checkpoint.form(linear.name)
+    return 8 if len(form) == 3 and not checkpoint.has_minima(linear.name) else form[0]
+
+
+def _integers(checkpoint: Checkpoint, linear: Linear) -> IntLinear | AffineLinear:
+    """The matrix, by scales alone where it has zero points."""
+    stored = cast(IntLinear | AffineLinear, checkpoint.linear(linear.name))
+    return stored.widened() or stored if isinstance(stored, AffineLinear) else stored
 
 
 def _vector(checkpoint: Checkpoint, one: Stacked, offset: float) -> NDArray[np.float32]:
@@ -148,7 +169,10 @@ def export_gptq(source: Path, dest: Path, on_progress: OnProgress | None = None)
     """
     _must_be_new(dest)
     checkpoint = Checkpoint(source)
-    forms = {checkpoint.form(one.name) for one in checkpoint.graph.linears() if one.name not in TABLES}
+    layers = [one for one in checkpoint.graph.linears() if one.name not in TABLES]
+    if any(checkpoint.has_minima(one.name) for one in layers):
+        raise NotSupported("these weights have minima, which GPTQ has not", hint="export them as gguf")
+    forms = {(_bits(checkpoint, one), checkpoint.form(one.name)[1]) for one in layers}
     bits, group = min(forms)
     if bits == 16:
         raise NotSupported("these weights are no integers", hint="`localinfer quantize` it first, then export that")
@@ -202,7 +226,7 @@ def _write_gptq(checkpoint: Checkpoint, folder: Path, bits: int, group: int, on_
         if one.name in TABLES:
             tensors[f"{one.name}.weight"] = ("F16", _halves(one.name, checkpoint.matrix(one.name)))
         else:
-            stored = cast(IntLinear, checkpoint.linear(one.name))
+            stored = cast(IntLinear, _integers(checkpoint, one))
             parts = to_gptq(stored.packed, stored.scales, bits, group, one.cols)
             tensors |= {f"{one.name}.{part}": value for part, value in parts.items()}
         done += one.rows * one.cols

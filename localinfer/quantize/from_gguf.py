@@ -1,8 +1,9 @@
 """`import`: the weights of a GGUF file keep their bits.
 
 Types whose weights are integers times a float16 (Q8_0, Q4_0, Q5_0, IQ4_NL, Q3_K) become our integers, each weight as
-it is. All others of at most 8 bits are rounded to INT8 by groups of 32, the next wider form and of those the one that
-loses least; floats become bf16. What was made is opened, loaded and asked for a few tokens before it counts.
+it is; so do those of 4 bits with minima (Q4_1, Q4_K). All others of at most 8 bits are rounded to INT8 by groups of 32,
+the next wider form and of those the one that loses least; floats become bf16. What was made is opened, loaded and asked
+for a few tokens before it counts.
 """
 
 import os
@@ -12,7 +13,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from math import prod
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,7 +21,7 @@ from numpy.typing import NDArray
 from localinfer.errors import Corrupt
 from localinfer.formats.compressed import pack, packed_words, quantization_config
 from localinfer.formats.gguf import GgufFile
-from localinfer.formats.gguf_blocks import BLOCK, EXACT_BITS, integers_of
+from localinfer.formats.gguf_blocks import AFFINE, BLOCK, EXACT_BITS, affine_of, integers_of
 from localinfer.formats.gguf_import import Bf16, Encoder, Stored, count, in_order, not_finite, read_plan, values_of
 from localinfer.formats.gguf_import import import_gguf as write_model
 from localinfer.formats.gguf_tensors import Renamed
@@ -37,6 +38,9 @@ _PIECE = 1 << 20  # weights that one task converts
 _TOGETHER = (("q_proj", "k_proj", "v_proj"), ("gate_proj", "up_proj"), ("w1", "w3"), ("in_proj_qkv", "in_proj_z"))
 """Matrices that are loaded as one and so have one form, the widest of theirs."""
 _NUMBER = re.compile(r"(?<=\\\.)\d+(?=\\\.)")
+_Form = tuple[int, int]
+"""Bits, and with minima the columns that share theirs, else 0."""
+_FLOAT: _Form = (16, 0)
 _TRIED = 4
 """Tokens that a new model must be able to say."""
 
@@ -99,54 +103,57 @@ class StoredBits(Encoder):
     def __init__(self, file: GgufFile, tensors: tuple[Renamed, ...]) -> None:
         self._types = {one.name: file.tensors[one.source].type for one in tensors}
         matrices = [one for one in tensors if len(one.shape) == 2]
-        self._bits = {
-            one.name: 16 if one.is_float or _splits_groups(one) else _bits_of(self._types[one.name], one.shape[1])
-            for one in matrices
-        }
+        self._forms = {one.name: _form_of(self._types[one.name], one) for one in matrices}
         for one in matrices:
             names = _together(one.name)
-            widest = max(self._bits[name] for name in names)
-            self._bits |= dict.fromkeys(names, widest)
-        self._losses: dict[tuple[str, int], _Loss] = {}
+            if len({self._forms[name] for name in names}) > 1:
+                widest = max(8, *(self._forms[name][0] for name in names))
+                self._forms |= dict.fromkeys(names, (widest, 0))
+        self._losses: dict[tuple[str, _Form], _Loss] = {}
         self.errors: dict[str, float] = {}
         """Relative error of each matrix that was rounded, root mean square."""
 
     @property
     def narrowest(self) -> int:
         """Bits of the narrowest matrix, by which the form is called."""
-        return min(self._bits.values())
+        return min(bits for bits, _ in self._forms.values())
 
     @property
     def quantization(self) -> dict[str, Any] | None:
-        forms = sorted({bits for bits in self._bits.values() if bits != 16})
+        forms = sorted({form for form in self._forms.values() if form != _FLOAT})
         if not forms:
             return None
-        modules = {name.removesuffix(".weight"): bits for name, bits in self._bits.items()}
-        ignored = [name for name, bits in modules.items() if bits == 16]
+        modules = {name.removesuffix(".weight"): form for name, form in self._forms.items()}
+        ignored = [name for name, form in modules.items() if form == _FLOAT]
         ignored += ["lm_head"] if "lm_head" not in modules else []
-        return quantization_config([(_patterns(modules, bits), bits, BLOCK) for bits in forms], ignored)
+        groups = [(_patterns(modules, form), form[0], BLOCK, form[1] > 0) for form in forms]
+        return quantization_config(groups, ignored)
 
     def nbytes(self, tensor: Renamed) -> int:
-        bits = self._bits.get(tensor.name, 32)
+        bits, wide = self._forms.get(tensor.name, (32, 0))
         if bits >= 16:
             return count(tensor) * bits // 8
         rows, columns = tensor.shape
+        if wide:
+            return rows * (columns // 2 + 4 * columns // wide + 2 * columns // BLOCK)
         return rows * (4 * packed_words(columns, bits) + 2 * columns // BLOCK) + 16
 
     def encode(self, file: GgufFile, tensor: Renamed) -> Stored:
-        bits = self._bits.get(tensor.name)
-        if bits is None:
+        if tensor.name not in self._forms:
             return {tensor.name: ("F32", values_of(file, tensor))}  # exact, whatever float it was
+        bits, wide = self._forms[tensor.name]
         if bits == 16:
             return self._as_bf16(file, tensor)
+        if wide:
+            return self._with_minima(file, tensor)
         packed, scales = [], []
         loss = _Loss()
-        for part, group_scales, error, power in _converted(file, tensor, bits):
+        for part, group_scales, error, power in _pieces(tensor, lambda rows: _piece(file, tensor, bits, *rows)):
             packed.append(part)
             scales.append(group_scales)
             loss.error += error
             loss.power += power
-        self._note(tensor, bits, loss)
+        self._note(tensor, loss)
         module = tensor.name.removesuffix(".weight")
         return {
             f"{module}.weight_packed": ("I32", in_order(np.concatenate(packed), tensor)),
@@ -156,10 +163,10 @@ class StoredBits(Encoder):
 
     def notes(self) -> Iterator[str]:
         """What became of each type, and what that cost."""
-        for (kind, bits), loss in sorted(self._losses.items()):
+        for (kind, (bits, wide)), loss in sorted(self._losses.items()):
             if kind == "BF16":
                 continue
-            form = "bf16" if bits == 16 else f"INT{bits} by groups of {BLOCK}"
+            form = "bf16" if bits == 16 else f"INT{bits} by groups of {BLOCK}{' with minima' if wide else ''}"
             cost = f"a relative error of {loss.relative:.2%}" if loss.error else "exactly"
             yield f"{kind} became {form}: {cost}"
 
@@ -168,21 +175,32 @@ class StoredBits(Encoder):
         stored = Bf16().encode(file, tensor)
         bits = stored[tensor.name][1].astype(np.uint32) << 16
         loss = _Loss(*_squares(values - bits.view(np.float32), values))
-        self._note(tensor, 16, loss)
+        self._note(tensor, loss)
         return stored
 
-    def _note(self, tensor: Renamed, bits: int, loss: _Loss) -> None:
+    def _with_minima(self, file: GgufFile, tensor: Renamed) -> Stored:
+        pieces = list(_pieces(tensor, lambda rows: _affine_piece(file, tensor, *rows)))
+        self._note(tensor, _Loss(0.0, 1.0))
+        module = tensor.name.removesuffix(".weight")
+        kinds = {"weight_packed": "I32", "weight_scale": "F16", "weight_min": "F16", "weight_factors": "U8"}
+        return {
+            f"{module}.{part}": (kind, in_order(np.concatenate(arrays), tensor))
+            for (part, kind), arrays in zip(kinds.items(), zip(*pieces, strict=True), strict=True)
+        }
+
+    def _note(self, tensor: Renamed, loss: _Loss) -> None:
         if loss.error:
             self.errors[tensor.name] = float(f"{loss.relative:.6g}")
-        total = self._losses.setdefault((self._types[tensor.name], bits), _Loss())
+        total = self._losses.setdefault((self._types[tensor.name], self._forms[tensor.name]), _Loss())
         total.error += loss.error
         total.power += loss.power
 
 
-def _bits_of(kind: str, columns: int) -> int:
-    if kind in _FLOATS or columns % BLOCK:
-        return 16
-    return EXACT_BITS.get(kind, 8)
+def _form_of(kind: str, tensor: Renamed) -> _Form:
+    if tensor.is_float or kind in _FLOATS or tensor.shape[1] % BLOCK or _splits_groups(tensor):
+        return _FLOAT
+    moved = tensor.tiles is not None and tensor.tiles.axis == 1  # columns, away from those of their minimum
+    return (4, AFFINE[kind]) if kind in AFFINE and not moved else (EXACT_BITS.get(kind, 8), 0)
 
 
 def _splits_groups(tensor: Renamed) -> bool:
@@ -200,28 +218,29 @@ def _together(name: str) -> tuple[str, ...]:
     return (name,)
 
 
-def _patterns(modules: dict[str, int], bits: int) -> list[str]:
+def _patterns(modules: dict[str, _Form], form: _Form) -> list[str]:
     """Patterns for the modules of one form, one for all layers and experts where they agree."""
     kinds = {name: _NUMBER.sub(r"\\d+", re.escape(re.sub(r"^.*\.layers\.\d+\.", "", name))) for name in modules}
-    forms: dict[str, set[int]] = {}
+    forms: dict[str, set[_Form]] = {}
     for name, kind in kinds.items():
         forms.setdefault(kind, set()).add(modules[name])
-    chosen = [name for name, width in modules.items() if width == bits]
+    chosen = [name for name, one in modules.items() if one == form]
     short = {kinds[name] if len(forms[kinds[name]]) == 1 else re.escape(name) for name in chosen}
     tables = {re.escape(name) for name in TABLES}
     return [f"re:.*{name}$" for name in sorted(short, key=lambda one: (one in tables, one))]
 
 
+Converted = TypeVar("Converted")
 Piece = tuple[NDArray[np.int32], NDArray[np.float16], float, float]
 
 
-def _converted(file: GgufFile, tensor: Renamed, bits: int) -> Iterator[Piece]:
-    """Rows as packed integers and scales, with the squares of errors and of weights, piece by piece in order."""
+def _pieces(tensor: Renamed, convert: Callable[[tuple[int, int]], Converted]) -> Iterator[Converted]:
+    """What `convert` makes of rows [first, last), piece by piece in order."""
     rows, columns = tensor.shape
     step = max(1, _PIECE // columns)
     starts = range(0, rows, step)
     with ThreadPoolExecutor(os.cpu_count() or 1, thread_name_prefix="import") as pool:
-        tasks = [pool.submit(_piece, file, tensor, bits, first, min(rows, first + step)) for first in starts]
+        tasks = [pool.submit(convert, (first, min(rows, first + step))) for first in starts]
         try:
             for task in tasks:
                 yield task.result()
@@ -229,7 +248,18 @@ def _converted(file: GgufFile, tensor: Renamed, bits: int) -> Iterator[Piece]:
             pool.shutdown(wait=True, cancel_futures=True)
 
 
+def _affine_piece(file: GgufFile, tensor: Renamed, first: int, last: int) -> tuple[NDArray[Any], ...]:
+    """Words, scales, minima and factors."""
+    raw = file.raw(tensor.source, tensor.first + first, tensor.first + last)
+    try:
+        affine = affine_of(file.tensors[tensor.source].type, raw)
+    except ValueError as error:
+        raise not_finite(file, tensor) from error
+    return pack(affine.q - np.int8(8), 4), affine.scales, affine.minima, affine.factors
+
+
 def _piece(file: GgufFile, tensor: Renamed, bits: int, first: int, last: int) -> Piece:
+    """Rows as packed integers and scales, with the squares of errors and of weights."""
     kind = file.tensors[tensor.source].type
     raw = file.raw(tensor.source, tensor.first + first, tensor.first + last)
     values = None if kind in ("Q8_0", "Q4_0") else file.dequantized(tensor.source, raw)

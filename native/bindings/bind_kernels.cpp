@@ -1,6 +1,6 @@
 // One Python function a kernel. Shapes and sizes are checked here, at the door; then the GIL is let go.
 // Matrices may have rows further apart than their length; everything else is contiguous. Outputs are never converted:
-// a wrong dtype is an error, not a silent copy.
+// a wrong dtype is an error, not a silent copy. Long because each kernel has its door here.
 #include <nanobind/nanobind.h>
 #include <nanobind/ndarray.h>
 #include <nanobind/stl/string.h>
@@ -14,6 +14,7 @@
 
 #include "bindings/bindings.h"
 #include "core/attend.h"
+#include "core/weight.h"
 #include "kernels/dispatch.h"
 
 namespace nb = nanobind;
@@ -104,6 +105,25 @@ void linear_int(Matrix<float> out, Vector<const uint8_t> panel, Matrix<const int
   const KernelTable& kernels = kernels_for(isa);
   nb::gil_scoped_release unlocked;
   (kernels.*kernel)(out.data(), ldo, panel.data(), k, group, &a, rows);
+}
+
+void linear_a4(Matrix<float> out, Vector<const uint8_t> panel, Matrix<const int8_t> q, Matrix<const float> scale,
+               Matrix<const int32_t> sum, size_t wide, const std::string& isa) {
+  const size_t rows = q.shape(0), k = q.shape(1), groups = scale.shape(1);
+  require(out.shape(0) == rows && out.shape(1) == kPanelRows, "linear: out must be [%zu, 32]", rows);
+  require(scale.shape(0) == rows && sum.shape(0) == rows && sum.shape(1) == groups,
+          "linear: q, scale and sum must have the same rows, scale and sum the same groups");
+  require(groups > 0 && k > 0 && k % groups == 0, "linear: %zu columns do not make %zu groups", k, groups);
+  WeightShape shape{kAffine4, k, k / groups, {kPanelRows}, false, wide, 8};
+  check_shape(shape);
+  require(panel.shape(0) == shape.bytes(), "linear: panel has %zu bytes, %zu expected", panel.shape(0), shape.bytes());
+  require_aligned(panel.data(), "panel");
+  const size_t lds = row_stride(scale, "scale"), ldo = row_stride(out, "out");
+  require(lds == row_stride(sum, "sum"), "linear: rows of scale and sum must be equally far apart");
+  const ActRows a{q.data(), scale.data(), sum.data(), row_stride(q, "q"), lds, 0};
+  const KernelTable& kernels = kernels_for(isa);
+  nb::gil_scoped_release unlocked;
+  kernels.linear_a4(out.data(), ldo, panel.data(), k, shape.group, wide, &a, rows);
 }
 
 void linear_bf16(Matrix<float> out, Vector<const uint8_t> panel, Matrix<const float> x, const std::string& isa) {
@@ -340,6 +360,8 @@ void bind_linear(nb::module_& m) {
   linear("linear_i4", linear_int<&KernelTable::linear_i4, 4>);
   linear("linear_i3", linear_int<&KernelTable::linear_i3, 3>);
   linear("linear_i8", linear_int<&KernelTable::linear_i8, 8>);
+  m.def("linear_a4", linear_a4, "out"_a.noconvert(), "panel"_a, "q"_a, "scale"_a, "sum"_a, "wide"_a, nb::kw_only(),
+        "isa"_a = "", "The same of one panel of affine weights, `wide` columns of which share scale and minimum.");
   m.def("quantize_16", quantize_16, "planes"_a.noconvert(), "scale"_a.noconvert(), "sum"_a.noconvert(), "x"_a,
         nb::kw_only(), "isa"_a = "",
         "Quantize x [k] to 16 bits, 255 * planes[0] + planes[1] (int8 [2, k]), with one scale and one sum a group.");

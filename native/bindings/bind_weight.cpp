@@ -48,7 +48,7 @@ std::shared_ptr<Weight> make_int(size_t bits, size_t group, const std::vector<In
                                  size_t threads, size_t activation_bits) {
   REQUIRE(!arrays.empty(), "a weight needs at least one part");
   REQUIRE(group == 32 || group == 64 || group == 128, "group is %zu, but must be 32, 64 or 128", group);
-  WeightShape shape{kind_of(bits), std::get<1>(arrays[0]).shape(1) * group, group, {}, interleave,
+  WeightShape shape{kind_of(bits), std::get<1>(arrays[0]).shape(1) * group, group, {}, interleave, 0,
                     activation_bits};
   std::vector<StoredPart> parts;
   for (const auto& [words, scales] : arrays) {
@@ -67,11 +67,37 @@ std::shared_ptr<Weight> make_int(size_t bits, size_t group, const std::vector<In
   return pack(shape, parts, pool);
 }
 
+using AffineArrays = std::tuple<Matrix<const int32_t>, Matrix<const Half>, Matrix<const Half>, Matrix<const uint8_t>>;
+
+std::shared_ptr<Weight> make_affine(size_t group, size_t wide, const std::vector<AffineArrays>& arrays, bool interleave,
+                                    size_t threads) {
+  REQUIRE(!arrays.empty(), "a weight needs at least one part");
+  const size_t cols = std::get<0>(arrays[0]).shape(1) * 8;
+  check_shape({kAffine4, cols, group, {1}, false, wide, 8});
+  const size_t count = cols / wide, groups = cols / group;
+  WeightShape shape{kAffine4, cols, group, {}, interleave, wide, 8};
+  std::vector<StoredPart> parts;
+  for (const auto& [words, scales, minima, factors] : arrays) {
+    const size_t rows = words.shape(0);
+    REQUIRE(words.shape(1) * 8 == cols, "parts of %zu and %zu columns cannot be stacked", cols, words.shape(1) * 8);
+    shape.parts.push_back(rows);
+    REQUIRE(scales.shape(0) == rows && minima.shape(0) == rows && scales.shape(1) == count && minima.shape(1) == count,
+            "scales and minima must be [%zu, %zu]", rows, count);
+    REQUIRE(factors.shape(0) == rows && factors.shape(1) == 2 * groups, "factors must be [%zu, %zu]", rows, 2 * groups);
+    parts.push_back({in_memory(words.data()), in_memory(scales.data()), in_memory(minima.data()),
+                     in_memory(factors.data())});
+  }
+  const nb::gil_scoped_release unlocked;
+  Pool pool(thread_count(threads));
+  return pack(shape, parts, pool);
+}
+
 using FileParts = std::vector<std::tuple<size_t, int, uint64_t, int, uint64_t>>;
 
 std::shared_ptr<Weight> make_from_files(Program& program, size_t bits, size_t group, size_t cols, const FileParts& files,
                                         bool interleave, size_t activation_bits) {
-  WeightShape shape{bits == 16 ? kBf16 : kind_of(bits), cols, group, {}, interleave, bits == 16 ? 0 : activation_bits};
+  const WeightKind kind = bits == 16 ? kBf16 : kind_of(bits);
+  WeightShape shape{kind, cols, group, {}, interleave, 0, bits == 16 ? 0 : activation_bits};
   std::vector<StoredPart> parts;
   for (const auto& [rows, values, values_at, scales, scales_at] : files) {
     shape.parts.push_back(rows);
@@ -81,8 +107,10 @@ std::shared_ptr<Weight> make_from_files(Program& program, size_t bits, size_t gr
   return program.pack_weight(shape, parts);
 }
 
-size_t packed_bytes(size_t bits, size_t group, size_t cols, const std::vector<size_t>& rows) {
-  const WeightShape shape{bits == 16 ? kBf16 : kind_of(bits), cols, group, rows, false, bits == 16 ? size_t{0} : 8};
+size_t packed_bytes(size_t bits, size_t group, size_t cols, const std::vector<size_t>& rows, size_t wide) {
+  REQUIRE(wide == 0 || bits == 4, "affine weights have 4 bits, not %zu", bits);
+  const WeightKind kind = wide != 0 ? kAffine4 : bits == 16 ? kBf16 : kind_of(bits);
+  const WeightShape shape{kind, cols, group, rows, false, wide, bits == 16 ? size_t{0} : 8};
   check_shape(shape);
   return shape.bytes();
 }
@@ -98,19 +126,22 @@ Vector<float> read_row(const Weight& weight, size_t row) {
 
 void bind_weight(nb::module_& m) {
   nb::class_<Weight>(m, "Weight", "A matrix packed for the kernels, in memory of its own. Immutable.")
-      .def_prop_ro("kind", [](const Weight& w) { return kind_name(w.shape.kind); }, "`int4`, `int3`, `int8` or `bf16`.")
+      .def_prop_ro("kind", [](const Weight& w) { return kind_name(w.shape.kind); }, "`int4`, `int3`, `int8`, `affine4` or `bf16`.")
       .def_prop_ro("rows", [](const Weight& w) { return w.shape.rows(); }, "Rows of all parts, without padding.")
       .def_prop_ro("cols", [](const Weight& w) { return w.shape.cols; }, "Columns.")
       .def_prop_ro("group", [](const Weight& w) { return w.shape.group; }, "Columns that share a scale; 0 for bf16.")
+      .def_prop_ro("wide", [](const Weight& w) { return w.shape.wide; },
+                   "Columns of affine weights that share scale and minimum, which each group has factors of; else 0.")
       .def_prop_ro("activation_bits", [](const Weight& w) { return w.shape.activation_bits; },
                    "Bits of the integers that its activations are rounded to, 8 or 16; 0 for bf16.")
       .def_prop_ro("nbytes", &Weight::bytes, "Bytes in memory, padding included.")
       .def("row", &read_row, "i"_a,
            "Row `i` as float32, dequantized. Rows count over the parts in the order they were given.\n\n"
            "Raises ValueError when there is no such row.");
-  m.def("packed_bytes", &packed_bytes, "bits"_a, "group"_a, "cols"_a, "rows"_a,
+  m.def("packed_bytes", &packed_bytes, "bits"_a, "group"_a, "cols"_a, "rows"_a, "wide"_a = 0,
         "Bytes that matrices of `cols` columns, stacked, take when packed, padding included; `rows` are those of each.\n\n"
-        "`bits` 3, 4, 8, or 16 for bf16, with `group` 0. Raises ValueError for a shape that cannot be packed.");
+        "`bits` 3, 4, 8, or 16 for bf16, with `group` 0; `wide` of affine weights. Raises ValueError for a\n"
+        "shape that cannot be packed.");
   m.def("pack_bf16", &make_bf16, "parts"_a.noconvert(), "interleave"_a = false, "threads"_a = 0,
         "Pack bf16 matrices (as uint16, each [rows, cols]), stacked by rows, every part padded to whole panels.\n\n"
         "With `interleave`, two parts of equal shape alternate by panels (gate, up). `threads` 0: one a physical core.\n"
@@ -120,6 +151,11 @@ void bind_weight(nb::module_& m) {
         "Pack integer matrices in compressed-tensors `pack-quantized` form, each (int32 words [rows, ceil(cols * bits\n"
         "/ 32)], float16 scales [rows, cols / group]); bits 3, 4 or 8, group 32, 64 or 128.\n\n"
         "`activation_bits` is 8, or, for weights of 8 bits, 16: twice the work, activations 256 times as fine.\n"
+        "Parts and errors as in `pack_bf16`.");
+  m.def("pack_affine", &make_affine, "group"_a, "wide"_a, "parts"_a.noconvert(), "interleave"_a = false, "threads"_a = 0,
+        "Pack matrices of weights scale * factor * q + minimum * factor, q in [0, 15], each (int32 words\n"
+        "[rows, cols / 8], float16 scales and minima [rows, cols / wide], uint8 factors [rows, 2 * cols / group]: of\n"
+        "each group the scale's, then the minimum's); group 32, 64 or 128, `wide` that times 1, 2, 4 or 8.\n\n"
         "Parts and errors as in `pack_bf16`.");
   m.def("pack_files", &make_from_files, "program"_a, "bits"_a, "group"_a, "cols"_a, "parts"_a,
         "interleave"_a = false, "activation_bits"_a = 8,

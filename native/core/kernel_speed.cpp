@@ -38,6 +38,7 @@ void multiply(const KernelTable& k, const LinearTest& test, const WeightShape& s
     case kInt8:
       return (shape.planes() == 2 ? k.linear_i8_16 : k.linear_i8)(out, kPanelRows, panel, test.cols, test.group, &a,
                                                                   test.rows);
+    case kAffine4: return k.linear_a4(out, kPanelRows, panel, test.cols, test.group, test.wide, &a, test.rows);
     case kBf16: return k.linear_bf16(out, kPanelRows, panel, test.cols, rows.x.data(), test.cols, test.rows);
   }
 }
@@ -50,6 +51,7 @@ LinearTimes linear_times(const KernelTable& kernels, const LinearTest& test) {
   shape.cols = test.cols;
   shape.group = test.kind == kBf16 ? 0 : test.group;
   shape.parts = {kPanelRows};
+  shape.wide = test.wide;
   shape.activation_bits = test.kind == kBf16 ? 0 : test.activation_bits;
   check_shape(shape);
   REQUIRE(test.rows <= 4096 && test.repeats > 0 && test.passes > 0 && test.passes <= 1000, "%zu rows, %zu passes",

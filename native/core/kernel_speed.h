@@ -15,6 +15,7 @@ struct LinearTest {
   size_t threads = 1;
   size_t repeats = 1;   // walks over the panels that make a pass
   size_t passes = 5;
+  size_t wide = 0;      // of affine weights
 };
 
 struct LinearTimes {

@@ -60,26 +60,48 @@ void spread_planes(uint32_t* words) {
 struct PanelRows {
   const uint8_t* values;
   const uint8_t* scales;
+  const uint8_t* minima;   // affine: both
+  const uint8_t* factors;
   size_t count;  // up to 32; rows past it are zero already, which is what padding needs: its scale is 0
 };
 
+// What affine weights have before their tiles.
+void pack_lines(uint8_t* panel, const WeightShape& shape, const PanelRows& rows) {
+  const size_t count = shape.cols / shape.wide;
+  const auto* scales = reinterpret_cast<const uint16_t*>(rows.scales);
+  const auto* minima = reinterpret_cast<const uint16_t*>(rows.minima);
+  auto* to = reinterpret_cast<uint16_t*>(panel);
+  for (size_t i = 0; i < count; ++i, to += 2 * kPanelRows)
+    for (size_t r = 0; r < rows.count; ++r) {
+      to[r] = scales[r * count + i];
+      to[kPanelRows + r] = minima[r * count + i];
+    }
+}
+
 void pack_panel_int(uint8_t* panel, const WeightShape& shape, const PanelRows& rows) {
+  const bool affine = shape.kind == kAffine4;
+  if (affine) pack_lines(panel, shape, rows);
   const size_t group = shape.group, groups = shape.cols / group;
   const size_t words = group * bits_of(shape.kind) / 32;  // of a row and group
-  const size_t run = shape.kind == kInt4 ? 1 : shape.kind == kInt3 ? 3 : 2;  // words of a row in a run
+  const size_t run = bits_of(shape.kind) == 4 ? 1 : shape.kind == kInt3 ? 3 : 2;  // words of a row in a run
   const size_t ld = row_bytes(shape) / 4;
   const auto* values = reinterpret_cast<const uint32_t*>(rows.values);
   const auto* scales = reinterpret_cast<const uint16_t*>(rows.scales);
-  auto* lines = reinterpret_cast<uint32_t*>(panel);
+  auto* lines = reinterpret_cast<uint32_t*>(panel + shape.lines_bytes());
   for (size_t g = 0; g < groups; ++g) {
     auto* to = reinterpret_cast<uint16_t*>(lines);
-    for (size_t r = 0; r < rows.count; ++r) to[r] = scales[r * groups + g];
+    auto* bytes = reinterpret_cast<uint8_t*>(lines);
+    for (size_t r = 0; r < rows.count && affine; ++r) {
+      bytes[r] = rows.factors[(r * groups + g) * 2];
+      bytes[kPanelRows + r] = rows.factors[(r * groups + g) * 2 + 1];
+    }
+    for (size_t r = 0; r < rows.count && !affine; ++r) to[r] = scales[r * groups + g];
     lines += kBlock;
     for (size_t j = 0; j < words; j += run)
       for (size_t start = 0; start < kPanelRows; start += kBlock, lines += kBlock * run) {
         if (start >= rows.count) continue;
         gather(lines, values + start * ld + g * words + j, ld, run, std::min(kBlock, rows.count - start));
-        if (shape.kind == kInt4) interleave_nibbles(lines, kBlock);
+        if (bits_of(shape.kind) == 4) interleave_nibbles(lines, kBlock);
         if (shape.kind == kInt3) spread_planes(lines);
       }
   }
@@ -129,7 +151,7 @@ struct Packer {
   const std::vector<StoredPart>& parts;
   Weight& weight;
   size_t value_bytes = row_bytes(shape);
-  size_t scale_bytes = shape.kind == kBf16 ? 0 : shape.cols / shape.group * 2;
+  size_t scale_bytes = shape.kind == kBf16 ? 0 : shape.cols / (shape.kind == kAffine4 ? shape.wide : shape.group) * 2;
 
   size_t buffer_bytes() const { return kPanelRows * (value_bytes + scale_bytes); }
 
@@ -148,6 +170,10 @@ struct Packer {
     buffer += kPanelRows * value_bytes;
     rows.scales = take_rows(parts[p].scales, scale_bytes, first, rows.count, buffer, 0x7c00);
     if (rows.scales == nullptr) return false;
+    if (shape.kind == kAffine4) {
+      rows.minima = parts[p].minima.memory + first * scale_bytes;
+      rows.factors = parts[p].factors.memory + first * (shape.cols / shape.group * 2);
+    }
     pack_panel_int(panel, shape, rows);
     return true;
   }

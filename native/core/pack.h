@@ -17,10 +17,12 @@ struct StoredRows {
 
 // One matrix, as long as the shape says (the caller has checked). bf16: its values. Integers as in compressed-tensors
 // `pack-quantized`: value + 2^(bits-1), `bits` wide, a little-endian bit stream along the row inside 32-bit words; the
-// scales are float16, one a group.
+// scales are float16, one a group. Affine: the scales are [columns / wide], the minima float16 as they, and the factors
+// bytes [groups][2], the scale's first. Only read from memory.
 struct StoredPart {
   StoredRows values;
   StoredRows scales{};
+  StoredRows minima{}, factors{};
 };
 
 // Packs shape.parts.size() parts on the threads of `pool`. Each thread takes first the panels that it will compute

@@ -30,9 +30,9 @@ int tile_value(WeightKind kind, const uint8_t* tile, size_t r, size_t k) {
   const size_t block = r / 16, lane = (r % 16) * 4;
   const uint8_t* data = tile + 2 * kPanelRows;
   if (kind == kInt8) return data[(k / 8 * 4 + block * 2 + k / 4 % 2) * 64 + lane + k % 4] - 128;
-  if (kind == kInt4) {
+  if (kind == kInt4 || kind == kAffine4) {
     const uint8_t pair = data[(k / 8 * 2 + block) * 64 + lane + k % 4];
-    return (k % 8 < 4 ? pair & 15 : pair >> 4) - 8;
+    return (k % 8 < 4 ? pair & 15 : pair >> 4) - (kind == kInt4 ? 8 : 0);
   }
   const uint8_t* plane = data + (k / 32 * 2 + block) * 192 + lane + k % 4;
   const int l0 = plane[0], l1 = plane[64], h = plane[128];
@@ -55,13 +55,15 @@ const char* kind_name(WeightKind kind) {
     case kInt4: return "int4";
     case kInt3: return "int3";
     case kInt8: return "int8";
+    case kAffine4: return "affine4";
     default: return "bf16";
   }
 }
 
 size_t bits_of(WeightKind kind) {
   switch (kind) {
-    case kInt4: return 4;
+    case kInt4:
+    case kAffine4: return 4;
     case kInt3: return 3;
     case kInt8: return 8;
     default: return 16;
@@ -91,8 +93,10 @@ size_t WeightShape::panels() const {
 
 size_t WeightShape::panel_bytes() const {
   if (kind == kBf16) return cols * 2 * kPanelRows;
-  return cols / group * (2 * kPanelRows + kPanelRows * group * bits_of(kind) / 8);
+  return lines_bytes() + cols / group * (2 * kPanelRows + kPanelRows * group * bits_of(kind) / 8);
 }
+
+size_t WeightShape::lines_bytes() const { return kind == kAffine4 ? cols / wide * 4 * kPanelRows : 0; }
 
 size_t WeightShape::panel_of(size_t part, size_t i) const {
   if (interleaved) return 2 * i + part;
@@ -114,6 +118,11 @@ void check_shape(const WeightShape& shape) {
             shape.group);
     REQUIRE(shape.cols % shape.group == 0, "%zu columns are not whole groups of %zu", shape.cols, shape.group);
   }
+  if (shape.kind == kAffine4)
+    REQUIRE(shape.wide >= shape.group && shape.wide <= 8 * shape.group && shape.wide % shape.group == 0 &&
+                (shape.wide & (shape.wide - 1)) == 0 && shape.cols % shape.wide == 0,
+            "%zu columns share a scale, but must be the group of %zu times 1, 2, 4 or 8, and divide %zu", shape.wide,
+            shape.group, shape.cols);
   if (shape.kind != kBf16)
     REQUIRE(shape.activation_bits == 8 || (shape.activation_bits == 16 && shape.kind == kInt8),
             "activation_bits is %zu, but must be 8, or 16 for int8 weights; these are %s", shape.activation_bits,
@@ -133,10 +142,19 @@ void Weight::row(size_t row, float* out) const {
     for (size_t k = 0; k < shape.cols; ++k) out[k] = bf16_to_float(read_u16(at + 2 * (k * kPanelRows + r)));
     return;
   }
-  const size_t tile_bytes = panel_bytes / (shape.cols / shape.group);
+  const uint8_t* lines = at;
+  at += shape.lines_bytes();
+  const size_t tile_bytes = (panel_bytes - shape.lines_bytes()) / (shape.cols / shape.group);
   for (size_t k = 0; k < shape.cols; k += shape.group, at += tile_bytes) {
-    const float scale = half_to_float(read_u16(at + 2 * r));
-    for (size_t i = 0; i < shape.group; ++i)
-      out[k + i] = static_cast<float>(tile_value(shape.kind, at, r, i)) * scale;
+    float scale = half_to_float(read_u16(at + 2 * r)), minimum = 0;
+    if (shape.kind == kAffine4) {
+      const uint8_t* line = lines + k / shape.wide * 4 * kPanelRows + 2 * r;
+      scale = half_to_float(read_u16(line)) * static_cast<float>(at[r]);
+      minimum = half_to_float(read_u16(line + 2 * kPanelRows)) * static_cast<float>(at[kPanelRows + r]);
+    }
+    for (size_t i = 0; i < shape.group; ++i) {
+      const float value = static_cast<float>(tile_value(shape.kind, at, r, i)) * scale;
+      out[k + i] = shape.kind == kAffine4 ? value + minimum : value;
+    }
   }
 }

@@ -16,11 +16,13 @@ struct WeightShape {
   size_t group = 0;  // 0 for bf16
   std::vector<size_t> parts;
   bool interleaved = false;
+  size_t wide = 0;  // affine only: columns that share what is multiplied by factors
   size_t activation_bits = 0;  // of the integers that activations become: 8; 16 (int8 only); 0 for bf16
 
   size_t rows() const;
   size_t panels() const;       // of all parts
   size_t panel_bytes() const;
+  size_t lines_bytes() const;  // before the tiles of a panel: of affine weights
   size_t bytes() const { return panels() * panel_bytes(); }  // packed
   size_t planes() const { return activation_bits == 16 ? 2 : 1; }  // rows of q that a row of activations takes
   // The panel that holds row 32*i of part `part`.
@@ -41,7 +43,7 @@ struct Weight {
 
   size_t bytes() const { return panels * panel_bytes; }
   const uint8_t* panel(size_t i) const { return memory.data + i * panel_bytes; }
-  // Writes row `row` (counted over the parts as they were given, unpadded) as float32: value times scale.
+  // Writes row `row` (counted over the parts as they were given, unpadded) as float32: value times scale (+ minimum).
   void row(size_t row, float* out) const;
 };
 

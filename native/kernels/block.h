@@ -16,6 +16,9 @@
 //       int8: two vectors of 64 bytes, 8 columns; byte r*4+t of vector v of run j holds column 8j+4v+t; stored q+128,
 //             q in [-128, 127].
 //   group is 32, 64 or 128 and divides K. Rows past N have scale 0.
+//   affine4: before the tiles, for each `wide` columns (group times 1, 2, 4 or 8, a divisor of K), a line of
+//     [32 x f16 scale][32 x f16 minimum]. A tile is that of int4, but begins with [32 x u8 factor of the scale]
+//     [32 x u8 factor of the minimum]; stored q, in [0, 15]. A weight is scale * factor * q + minimum * factor.
 //   bf16: K lines of 64 bytes; line k holds column k of the 32 rows. Any K.
 //
 // KV BLOCK: 32 tokens of one layer and one KV head; head_dim is a multiple of 16. 64-byte aligned, in this order:
@@ -29,6 +32,6 @@
 
 enum { kPanelRows = 32, kKvBlock = 32, kKvChunk = 256 };
 
-enum WeightKind { kInt4 = 0, kInt3 = 1, kInt8 = 2, kBf16 = 3 };
+enum WeightKind { kInt4 = 0, kInt3 = 1, kInt8 = 2, kBf16 = 3, kAffine4 = 4 };
 
 enum Activation { kSilu = 0, kGeluTanh = 1 };

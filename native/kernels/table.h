@@ -88,6 +88,10 @@ struct KernelTable {
   // Rows of 16 bits: dot = 255 * dot(w, high) + dot(w, low), at most 128 * 128 * 32512 < 2^29; float(dot) is rounded.
   void (*linear_i8_16)(float* out, size_t ldo, const uint8_t* panel, size_t k, size_t group, const ActRows* a,
                        size_t rows);
+  // Affine weights: with s = scale * factor and t = minimum * factor of a group, both exact,
+  // acc = fma(float(dot), s * a_scale, acc), then acc = fma(float(sum), t * a_scale, acc).
+  void (*linear_a4)(float* out, size_t ldo, const uint8_t* panel, size_t k, size_t group, size_t wide, const ActRows* a,
+                    size_t rows);
   // Float activations x[m*ldx + k]; per output, k ascending: acc = fma(x, w, acc).
   void (*linear_bf16)(float* out, size_t ldo, const uint8_t* panel, size_t k, const float* x, size_t ldx, size_t rows);
 

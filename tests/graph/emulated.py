@@ -24,7 +24,7 @@ class Emulated(Executor):
         self.most = 32512 if activation_bits(checkpoint) == 16 else 127
 
     def linear(self, linear: Linear, x: Tensor) -> Tensor:
-        bits, group = self.checkpoint.form(linear.name)
+        bits, group, *_ = self.checkpoint.form(linear.name)
         return super().linear(linear, x if bits == 16 else to_integers(x, group, self.most))
 
     def rounded(self, what: Literal["q", "k", "v"], x: Tensor) -> Tensor:

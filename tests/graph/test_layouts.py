@@ -9,35 +9,40 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from localinfer import native
 from localinfer.errors import Corrupt, LocalInferError, NotSupported
 from localinfer.formats.compressed import pack, quantization_config
 from localinfer.formats.safetensors import write_safetensors
-from localinfer.graph.stored import IntLinear, narrow, widen
+from localinfer.graph.memory import packed_bytes, weights_bytes
+from localinfer.graph.stored import AffineLinear, Form, IntLinear, narrow, widen
 from localinfer.graph.weights import Checkpoint
 from tests.graph import foreign
-from tests.graph.oracle import PROMPT
+from tests.graph.emulated import Emulated
+from tests.graph.oracle import PROMPT, assert_close
 from tests.graph.running import load, run
 from tests.tiny import make_checkpoint
 
 Make = Callable[[Path], foreign.Meaning]
 Q = "model.layers.0.self_attn.q_proj"
 
-WAYS: dict[str, tuple[Make, tuple[int, int]]] = {
+WAYS: dict[str, tuple[Make, Form]] = {
     "gptq": (lambda path: foreign.gptq(path, 4, 32, symmetric=True, version=1), (4, 32)),
     "gptq v2": (lambda path: foreign.gptq(path, 4, 64, symmetric=True, version=2), (4, 64)),
     "gptq 3 bits": (lambda path: foreign.gptq(path, 3, 32, symmetric=True, version=1), (3, 32)),
     "gptq 8 bits": (lambda path: foreign.gptq(path, 8, 32, symmetric=True, version=1), (8, 32)),
     "gptq by rows": (lambda path: foreign.gptq(path, 4, 0, symmetric=True, version=1), (4, 64)),
-    "gptq zeros": (lambda path: foreign.gptq(path, 4, 32, symmetric=False, version=1), (8, 32)),
-    "gptq v2 zeros": (lambda path: foreign.gptq(path, 4, 32, symmetric=False, version=2), (8, 32)),
+    "gptq zeros": (lambda path: foreign.gptq(path, 4, 32, symmetric=False, version=1), (4, 32, 32)),
+    "gptq v2 zeros": (lambda path: foreign.gptq(path, 4, 32, symmetric=False, version=2), (4, 32, 32)),
     "gptq 3 bits zeros": (lambda path: foreign.gptq(path, 3, 64, symmetric=False, version=1), (4, 64)),
-    "awq": (lambda path: foreign.awq(path, 32), (8, 32)),
-    "awq by rows": (lambda path: foreign.awq(path, 0), (8, 64)),
+    "awq": (lambda path: foreign.awq(path, 32), (4, 32, 32)),
+    "awq by rows": (lambda path: foreign.awq(path, 0), (4, 64, 64)),
     "packed": (lambda path: foreign.compressed(path, 4, 32, symmetric=True), (4, 32)),
-    "packed zeros": (lambda path: foreign.compressed(path, 4, 32, symmetric=False), (8, 32)),
+    "packed zeros": (lambda path: foreign.compressed(path, 4, 32, symmetric=False), (4, 32, 32)),
     "packed 3 bits zeros": (lambda path: foreign.compressed(path, 3, 64, symmetric=False), (4, 64)),
-    "packed zeros by rows": (lambda path: foreign.compressed(path, 4, 0, symmetric=False), (8, 64)),
-    "packed plain zeros": (lambda path: foreign.compressed(path, 4, 32, symmetric=False, packed_zeros=False), (8, 32)),
+    "packed zeros by rows": (lambda path: foreign.compressed(path, 4, 0, symmetric=False), (4, 64, 64)),
+    "packed plain zeros": (
+        lambda path: foreign.compressed(path, 4, 32, symmetric=False, packed_zeros=False), (4, 32, 32)
+    ),
     "packed by rows": (lambda path: foreign.compressed(path, 8, 0, symmetric=True), (8, 64)),
     "bytes": (lambda path: foreign.compressed(path, 8, 0, symmetric=True, form="int-quantized"), (8, 64)),
 }  # fmt: skip
@@ -53,9 +58,8 @@ def test_integers_mean_what_they_meant(tmp_path: Path, way: str) -> None:
     for name, matrix in meaning.items():
         assert np.array_equal(checkpoint.matrix(name), matrix)
         assert checkpoint.stored_bytes(name) <= checkpoint.reading_bytes(name)
-    wider = "zeros" in way or "awq" in way
-    assert len(checkpoint.notes) == wider
-    assert all(f"zero points are held as INT{form[0]}, exactly" in note for note in checkpoint.notes)
+    wider = ("3-bit weights with zero points are held as INT4, exactly",)
+    assert checkpoint.notes == (wider if "3 bits zeros" in way else ())
 
 
 @pytest.mark.parametrize("said", [{}, {"checkpoint_format": "gptq"}], ids=str)
@@ -73,12 +77,27 @@ def test_symmetric_zeros_tell_gptq_s_second_version(tmp_path: Path, said: dict[s
     assert "second version" in note
 
 
-@pytest.mark.parametrize("way", ["gptq", "gptq 3 bits zeros", "awq", "packed zeros", "packed by rows", "bytes"])
+@pytest.mark.parametrize("way", ["gptq", "gptq 3 bits zeros", "packed by rows", "bytes"])
 def test_the_native_engine_gives_the_bits_of_our_own_form(tmp_path: Path, way: str) -> None:
     path = make_checkpoint(tmp_path / "m", "llama")
     WAYS[way][0](path)
     ours = twin(path, tmp_path / "ours")
     assert np.array_equal(run(load(path), PROMPT), run(load(ours), PROMPT))
+
+
+@pytest.mark.parametrize("way", ["gptq zeros", "awq by rows", "packed zeros"])
+def test_zero_points_run_at_their_own_bits(tmp_path: Path, way: str) -> None:
+    """Against the executor with the native roundings: what is left is the order of sums."""
+    path = make_checkpoint(tmp_path / "m", "llama")
+    WAYS[way][0](path)
+    program, checkpoint = load(path), Checkpoint(path)
+    emulated = Emulated(checkpoint, 16).logits(PROMPT).numpy()
+    assert_close(run(program, PROMPT)[:8], emulated[:8], 0.02)
+    assert program.weight_bytes == weights_bytes(checkpoint) - 4 * checkpoint.graph.vector_values()
+    q = next(linear for linear in checkpoint.graph.linears() if linear.name == Q)
+    assert packed_bytes(q, *checkpoint.form(Q)) < 0.7 * packed_bytes(q, 8, checkpoint.form(Q)[1])
+    for isa in native.supported_isas():
+        assert np.array_equal(run(load(path, isa=isa), PROMPT), run(program, PROMPT))
 
 
 @pytest.mark.parametrize("scaled", ["tensor", "row", "block"])
@@ -101,8 +120,8 @@ def test_the_command_line_says_so(tmp_path: Path) -> None:
     path = make_checkpoint(tmp_path / "m", "llama")
     foreign.awq(path, 32)
     engine = open_engine(path, EngineConfig(context=64))
-    assert engine.info.notes == ("4-bit weights with zero points are held as INT8, exactly: twice the bytes",)
-    assert engine.info.bits == "INT8"
+    assert engine.info.notes == ()
+    assert engine.info.bits == "INT4"
 
 
 def twin(path: Path, dest: Path) -> Path:
@@ -116,9 +135,13 @@ def twin(path: Path, dest: Path) -> Path:
         if form[0] == 16:
             tensors[f"{linear.name}.weight"] = ("F32", matrix)
             continue
-        forms.add(form)
         stored = checkpoint.linear(linear.name)
+        if isinstance(stored, AffineLinear):
+            form, wider = (8, form[1]), stored.widened()
+            assert wider is not None
+            stored = wider
         assert isinstance(stored, IntLinear)
+        forms.add(form[:2])
         scales = stored.scales
         groups = matrix.reshape(linear.rows, -1, form[1])
         q = np.rint(groups / np.where(scales == 0, 1, scales).astype(np.float32)[:, :, None]).astype(np.int8)

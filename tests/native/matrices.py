@@ -1,6 +1,7 @@
 """Random weight matrices: as the numbers they mean, and as they lie on disk."""
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.random import Generator
@@ -8,19 +9,20 @@ from numpy.typing import NDArray
 
 from localinfer import native
 
-BITS = {"int3": 3, "int4": 4, "int8": 8, "int8a16": 8}
+BITS = {"int3": 3, "int4": 4, "int8": 8, "int8a16": 8, "affine4": 4}
 """Bits of the weights; `int8a16` meets activations of 16 bits."""
 Doubles = NDArray[np.float64]
 
 
 @dataclass(frozen=True)
 class Matrix:
-    """[rows, cols]; `values` are exact: integer times scale, or bf16."""
+    """[rows, cols]; `values` are exact: integer times scale, or bf16. Affine: with `wide`, minima and factors."""
 
     kind: str
     group: int
     values: Doubles
-    stored: tuple[NDArray[np.int32], NDArray[np.float16]] | NDArray[np.uint16]
+    stored: tuple[Any, ...] | NDArray[np.uint16]
+    wide: int = 0
 
 
 def pack_words(q: NDArray[np.int64], bits: int) -> NDArray[np.int32]:
@@ -39,6 +41,8 @@ def random_matrix(rng: Generator, kind: str, rows: int, cols: int, group: int = 
         bits = (rng.normal(0, size, (rows, cols)).astype(np.float32).view(np.uint32) >> 16).astype(np.uint16)
         exact = (bits.astype(np.uint32) << 16).view(np.float32).astype(np.float64)
         return Matrix(kind, 0, exact, bits)
+    if kind == "affine4":
+        return random_affine(rng, rows, cols, group, size)
     half = 1 << (BITS[kind] - 1)
     q = rng.integers(-half, half, (rows, cols))
     scales = (rng.uniform(0.5, 2.0, (rows, cols // group)) * 1.7 * size / half).astype(np.float16)
@@ -47,11 +51,26 @@ def random_matrix(rng: Generator, kind: str, rows: int, cols: int, group: int = 
     return Matrix(kind, group, exact, (pack_words(q, BITS[kind]), scales))
 
 
+def random_affine(rng: Generator, rows: int, cols: int, group: int, size: float) -> Matrix:
+    """As many groups share scale and minimum as the columns allow; every q and every factor occurs."""
+    per = next(n for n in (8, 4, 2, 1) if cols % (n * group) == 0)
+    q = rng.integers(0, 16, (rows, cols))
+    factors = rng.integers(0, 64, (rows, cols // group, 2)).astype(np.uint8)
+    sizes = rng.uniform(0.5, 2.0, (2, rows, cols // group // per)) * size / 32
+    halves = (sizes * np.array([0.2, -1.6])[:, None, None]).astype(np.float16)
+    wide = np.repeat(halves.astype(np.float64), per, axis=2) * factors.transpose(2, 0, 1)
+    scale, minimum = np.repeat(wide, group, axis=2).astype(np.float64)
+    stored = (pack_words(q - 8, 4), *halves, factors.reshape(rows, -1))
+    return Matrix("affine4", group, q * scale + minimum, stored, per * group)
+
+
 def pack(*parts: Matrix, interleave: bool = False, threads: int = 1) -> native.Weight:
     """The parts stacked by rows, in the kernels' panels."""
     first = parts[0]
     if first.kind == "bf16":
         return native.pack_bf16([p.stored for p in parts if isinstance(p.stored, np.ndarray)], interleave, threads)
     pairs = [p.stored for p in parts if isinstance(p.stored, tuple)]
+    if first.kind == "affine4":
+        return native.pack_affine(first.group, first.wide, pairs, interleave, threads)
     activations = 16 if first.kind == "int8a16" else 8
     return native.pack_int(BITS[first.kind], first.group, pairs, interleave, threads, activation_bits=activations)

@@ -11,18 +11,18 @@ from tests.native.matrices import BITS, pack, random_matrix
 from tests.native.meaning import Shape, random_model
 from tests.native.running import build
 
-FORMS = [("bf16", 0), *product(("int3", "int4", "int8"), (32, 64, 128))]
+FORMS = [("bf16", 0), *product(("int3", "int4", "int8", "affine4"), (32, 64, 128))]
 
 
 @pytest.mark.parametrize(("kind", "group"), FORMS)
 @pytest.mark.parametrize("rows", [[1], [32], [33], [40, 7, 96]], ids=str)
 def test_bytes_of_a_packed_matrix(kind: str, group: int, rows: list[int]) -> None:
     weight = pack(*(random_matrix(default_rng(0), kind, n, 256, group or 32) for n in rows))
-    assert native.packed_bytes(BITS.get(kind, 16), group, 256, rows) == weight.nbytes
+    assert native.packed_bytes(BITS.get(kind, 16), group, 256, rows, weight.wide) == weight.nbytes
 
 
 @pytest.mark.parametrize("isa", native.supported_isas())
-@pytest.mark.parametrize("kind", ["bf16", "int3", "int4", "int8"])
+@pytest.mark.parametrize("kind", ["bf16", "int3", "int4", "int8", "affine4"])
 def test_bytes_of_the_weights_of_a_program(kind: str, isa: str) -> None:
     model = random_model(Shape(kind=kind))
     program = build(model, isa=isa)
@@ -30,7 +30,7 @@ def test_bytes_of_the_weights_of_a_program(kind: str, isa: str) -> None:
     said = 0
     for matrix in (model.embed, *body, model.head):
         rows, cols = matrix.values.shape
-        said += native.packed_bytes(BITS.get(matrix.kind, 16), matrix.group, cols, [rows])
+        said += native.packed_bytes(BITS.get(matrix.kind, 16), matrix.group, cols, [rows], matrix.wide)
     assert program.weight_bytes == said
 
 

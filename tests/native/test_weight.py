@@ -10,9 +10,10 @@ from localinfer import native
 from tests.native.matrices import BITS, Matrix, pack, pack_words, random_matrix
 
 KINDS = ["int3", "int4", "int8", "bf16"]
+ALL = [*KINDS, "affine4"]
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", ALL)
 @pytest.mark.parametrize("group", [32, 64, 128])
 @pytest.mark.parametrize("rows", [1, 31, 32, 33, 100])
 @pytest.mark.parametrize("threads", [1, 3])
@@ -24,7 +25,7 @@ def test_rows_come_back(kind: str, group: int, rows: int, threads: int) -> None:
     assert np.array_equal(seen, matrix.values.astype(np.float32))  # integer times f16: exact in float32
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", ALL)
 def test_parts_keep_their_order(kind: str) -> None:
     rng = default_rng(5)
     parts = [random_matrix(rng, kind, rows, 64) for rows in (40, 7, 33)]
@@ -33,7 +34,7 @@ def test_parts_keep_their_order(kind: str) -> None:
     assert np.array_equal(seen, np.concatenate([p.values for p in parts]).astype(np.float32))
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", ALL)
 def test_interleaved_parts_keep_their_order(kind: str) -> None:
     rng = default_rng(6)
     gate, up = random_matrix(rng, kind, 75, 64), random_matrix(rng, kind, 75, 64)
@@ -144,6 +145,27 @@ def test_shapes_that_disagree(
 ) -> None:
     with pytest.raises(ValueError, match=says):
         native.pack_int(bits, group, [(np.zeros(words, np.int32), np.zeros(scales, np.float16))])
+
+
+@pytest.mark.parametrize(
+    ("group", "wide", "scales", "factors", "says"),
+    [
+        (32, 96, (4, 1), (4, 6), "96 columns share a scale"),
+        (32, 512, (4, 1), (4, 6), "512 columns share a scale"),
+        (32, 128, (4, 1), (4, 6), "128 columns share a scale, .* divide 96"),
+        (32, 32, (4, 2), (4, 6), r"minima must be \[4, 3\]"),
+        (32, 32, (4, 3), (4, 3), r"factors must be \[4, 6\]"),
+        (48, 48, (4, 2), (4, 4), "group is 48"),
+        (0, 0, (4, 2), (4, 4), "group is 0"),
+    ],
+)
+def test_affine_shapes_that_disagree(
+    group: int, wide: int, scales: tuple[int, int], factors: tuple[int, int], says: str
+) -> None:
+    halves = np.zeros(scales, np.float16)
+    part = (np.zeros((4, 12), np.int32), halves, halves, np.zeros(factors, np.uint8))
+    with pytest.raises(ValueError, match=says):
+        native.pack_affine(group, wide, [part])
 
 
 @pytest.mark.parametrize(("bits", "activation_bits"), [(3, 16), (4, 16), (8, 0), (8, 12)])

@@ -9,12 +9,15 @@ import pytest
 from localinfer.errors import Corrupt, LocalInferError, NotSupported
 from localinfer.formats.compressed import unpack
 from localinfer.formats.gguf import GgufFile
-from localinfer.formats.gguf_blocks import EXACT_BITS
+from localinfer.formats.gguf_blocks import AFFINE, EXACT_BITS
 from localinfer.formats.gguf_import import in_order
+from localinfer.formats.safetensors import SafetensorsFile, write_safetensors
 from localinfer.formats.tokenizer import Tokenizer
+from localinfer.graph.memory import weights_bytes
+from localinfer.graph.program import load_program
 from localinfer.graph.stored import IntLinear
 from localinfer.graph.weights import Checkpoint
-from localinfer.quantize.export import export_gguf
+from localinfer.quantize.export import export_gguf, export_gptq
 from localinfer.quantize.from_gguf import GgufImporter, StoredBits, try_out
 from tests.formats.files import write
 from tests.formats.gguf_models import Kinds, gguf_of
@@ -24,6 +27,7 @@ from tests.tiny import BOS, Family, make_checkpoint
 
 WIDE: dict[str, Any] = {"hidden_size": 256, "intermediate_size": 512, "head_dim": 64}
 """Sizes that blocks of 256 divide."""
+FLAT: dict[str, Any] = {"F16": np.float16, "U8": np.uint8, "I32": np.int32}
 SIX_LAYERS = {"num_hidden_layers": 6, "sliding_window_pattern": 6, "query_pre_attn_scalar": 32}
 EXPORTED: list[tuple[Family, dict[str, Any]]] = [
     ("llama", {}),
@@ -32,7 +36,7 @@ EXPORTED: list[tuple[Family, dict[str, Any]]] = [
     ("gemma3_text", SIX_LAYERS),
 ]
 EXACT = [kind for kind in EXACT_BITS if kind not in ("Q8_0", "Q4_0")]
-ROUNDED = ["Q4_1", "Q5_1", "Q2_K", "Q4_K", "Q5_K", "Q6_K", "IQ4_XS", "IQ3_S", "IQ2_XXS"]
+ROUNDED = ["Q5_1", "Q2_K", "Q5_K", "Q6_K", "IQ4_XS", "IQ3_S", "IQ2_XXS"]
 
 
 def imported(
@@ -84,6 +88,61 @@ def test_other_types_that_our_integers_hold(tmp_path: Path, kind: str) -> None:
         assert checkpoint.form(name) == (EXACT_BITS[kind], 32)
         assert np.array_equal(checkpoint.matrix(name), meant(file, checkpoint, name))
     assert told["error"] == {}
+
+
+@pytest.mark.parametrize("kind", ["Q4_1", "Q4_K"])
+def test_minima_are_kept_and_go_back(tmp_path: Path, kind: str) -> None:
+    """Bit for bit: as the file means them, packed, and exported again; and with these the text goes on."""
+    kinds = {"*ffn*": kind, "*attn_[qk]*": kind, "token_embd*": kind, "*": "Q8_0"}
+    file, checkpoint, told = imported(tmp_path, kinds, **WIDE)
+    at = "model.layers.1"
+    for name in (f"{at}.mlp.up_proj", f"{at}.mlp.down_proj", "model.embed_tokens"):
+        assert checkpoint.form(name) == (4, 32, AFFINE[kind])
+        assert np.array_equal(checkpoint.matrix(name), meant(file, checkpoint, name))
+    assert checkpoint.form(f"{at}.self_attn.q_proj") == (8, 32)  # v has 8 bits, and the three are loaded as one
+    assert f"{kind} became INT4 by groups of 32 with minima: exactly" in told["notes"]
+    weight = load_program(checkpoint, context=64, kv_blocks=2).weight_bytes
+    assert weight == weights_bytes(checkpoint) - 4 * checkpoint.graph.vector_values()
+    export_gguf(tmp_path / "back", tmp_path / "y.gguf")
+    again = GgufFile(tmp_path / "y.gguf")
+    for name in ("blk.0.ffn_gate.weight", "blk.1.ffn_down.weight", "token_embd.weight"):
+        assert again.tensors[name].type == kind
+        assert np.array_equal(again.raw(name), file.raw(name))
+    with pytest.raises(NotSupported, match="minima, which GPTQ has not"):
+        export_gptq(tmp_path / "back", tmp_path / "g")
+
+
+def test_q_and_k_with_minima_as_well(tmp_path: Path) -> None:
+    """Rows that llama.cpp has in another order, with all that belongs to them."""
+    file, checkpoint, _ = imported(tmp_path, {"*": "Q4_K"}, **WIDE)
+    for part in ("q_proj", "k_proj", "v_proj"):
+        name = f"model.layers.0.self_attn.{part}"
+        assert checkpoint.form(name) == (4, 32, 256)
+        assert np.array_equal(checkpoint.matrix(name), meant(file, checkpoint, name))
+    export_gguf(tmp_path / "back", tmp_path / "y.gguf")
+    assert np.array_equal(GgufFile(tmp_path / "y.gguf").raw("blk.0.attn_q.weight"), file.raw("blk.0.attn_q.weight"))
+
+
+@pytest.mark.parametrize(
+    ("part", "kind", "shape", "words"),
+    [
+        ("weight_scale", "F16", (512, 2), r"weight_scale` is \[512, 2\] for a matrix \[512, 256\] with minima"),
+        ("weight_min", "F16", (512, 8), r"weight_min` is \[512, 8\]"),
+        ("weight_factors", "U8", (512, 16), r"weight_factors` is \[512, 16\]"),
+        ("weight_packed", "I32", (512, 31), r"weight_packed` is \[512, 31\]"),
+        ("weight_factors", "", (), "weight_factors` is missing"),
+    ],
+)
+def test_minima_that_do_not_fit(tmp_path: Path, part: str, kind: str, shape: tuple[int, ...], words: str) -> None:
+    imported(tmp_path, {"*": "Q4_K"}, **WIDE)
+    path = tmp_path / "back" / "model.safetensors"
+    stored = SafetensorsFile(path)
+    tensors = {name: (info.dtype, stored.read(name)) for name, info in stored.tensors.items()}
+    name = f"model.layers.0.mlp.up_proj.{part}"
+    tensors.pop(name)
+    write_safetensors(path, tensors | ({name: (kind, np.zeros(shape, FLAT[kind]))} if kind else {}))
+    with pytest.raises(Corrupt, match=words):
+        Checkpoint(tmp_path / "back")
 
 
 @pytest.mark.parametrize("kind", ROUNDED)

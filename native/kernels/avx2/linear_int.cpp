@@ -3,6 +3,7 @@
 // saturating; nothing here can reach that:
 //   INT4, INT3: eight products of a lane are at most 8 * 2 * 15 * 127 = 30480.
 // INT8 would, so it takes vpmaddwd on words: a dot is at most 128 * 255 * 32512 < 2^31.
+// Long because all kinds share their walks, and nothing inline is shared between folders.
 #include "kernels.h"
 #include "math.h"
 
@@ -75,6 +76,7 @@ inline __attribute__((always_inline)) void small_dot(__m256i (*dot)[M], const ui
 }
 
 struct Int4 {
+  static constexpr bool kAffine = false;
   static constexpr size_t kPlanes = 1;
   static constexpr size_t kBits = 4;
   static constexpr int kOffsetBits = 3;  // what is stored is 1 << that more than the value
@@ -83,7 +85,12 @@ struct Int4 {
   static __m256i values(const uint8_t* at, size_t j, size_t half) { return nibbles<15>(vector_at(at + 128 * j), half); }
 };
 
+struct Affine4 : Int4 {
+  static constexpr bool kAffine = true;
+};
+
 struct Int3 {
+  static constexpr bool kAffine = false;
   static constexpr size_t kPlanes = 1;
   static constexpr size_t kBits = 3;
   static constexpr int kOffsetBits = 2;
@@ -105,6 +112,7 @@ struct Int3 {
 // Values of a Kind of 4 bits or less, unpacked once for many rows: a byte each, in the order of int8 panels.
 template <class Kind>
 struct Unpacked {
+  static constexpr bool kAffine = Kind::kAffine;
   static constexpr size_t kPlanes = 1;
   static constexpr size_t kBits = 8;
   static constexpr int kOffsetBits = Kind::kOffsetBits;
@@ -163,6 +171,7 @@ void store_words(int16_t* to, __m256i x) {
 }
 
 struct Int8 {
+  static constexpr bool kAffine = false;
   static constexpr size_t kPlanes = 1;
   static constexpr size_t kBits = 8;
   static constexpr int kOffsetBits = 7;
@@ -184,6 +193,50 @@ struct Int8Of16 : Int8 {
 
 template <class Kind>
 constexpr bool kWide = Kind::kOffsetBits == 7;
+
+// Where the scales of a group lie: at its tile; of affine weights the tile has factors of what the line has.
+struct Scales {
+  const uint8_t* tile;
+  const uint8_t* line;
+};
+
+__m256 halves_at(const uint8_t* at) { return _mm256_cvtph_ps(_mm_load_si128(reinterpret_cast<const __m128i*>(at))); }
+
+// Of one octet: factors, and what they are factors of.
+__m256 factored(const uint8_t* factors, const uint8_t* halves) {
+  const __m256i wide = _mm256_cvtepu8_epi32(_mm_loadl_epi64(reinterpret_cast<const __m128i*>(factors)));
+  return _mm256_mul_ps(halves_at(halves), _mm256_cvtepi32_ps(wide));
+}
+
+template <class Kind>
+__m256 scale_of(const Scales& at, size_t octet) {
+  if constexpr (Kind::kAffine) return factored(at.tile + 8 * octet, at.line + 16 * octet);
+  return halves_at(at.tile + 16 * octet);
+}
+
+__m256 minimum_of(const Scales& at, size_t octet) {
+  return factored(at.tile + kPanelRows + 8 * octet, at.line + 2 * kPanelRows + 16 * octet);
+}
+
+// A group's dots of one octet and row as products with its scale, added to those before.
+template <class Kind>
+__m256 with_group(__m256 acc, __m256i dot, int32_t sum, __m256 w_scale, __m256 scale) {
+  if constexpr (!Kind::kAffine)
+    dot = _mm256_sub_epi32(dot, _mm256_slli_epi32(_mm256_set1_epi32(sum), Kind::kOffsetBits));
+  return _mm256_fmadd_ps(_mm256_cvtepi32_ps(dot), _mm256_mul_ps(w_scale, scale), acc);
+}
+
+__m256 with_minimum(__m256 acc, int32_t sum, __m256 minimum, __m256 scale) {
+  return _mm256_fmadd_ps(_mm256_set1_ps(static_cast<float>(sum)), _mm256_mul_ps(minimum, scale), acc);
+}
+
+// The tiles of a panel, and the lines before them, one for each 1 << shift groups.
+struct Tiles {
+  const uint8_t* tile;
+  const uint8_t* lines;
+  int shift;
+  const uint8_t* line(size_t g) const { return lines + (g >> shift) * 4 * kPanelRows; }
+};
 
 // How far ahead many rows ask for weights, a tile at a time. One row uses them up sooner, and asks line by line.
 constexpr size_t kAhead = 8192;
@@ -238,10 +291,11 @@ inline __attribute__((always_inline)) void one_wide_dot(__m256i (&dot)[4], const
 
 // One row and the whole panel. What decode does: it walks straight through the weights, and asks for them ahead.
 template <class Kind>
-void one_row(float* out, const uint8_t* tile, size_t groups, size_t group, const ActRows& a) {
+void one_row(float* out, const Tiles& tiles, size_t groups, size_t group, const ActRows& a) {
   alignas(64) float acc[kPanelRows];
   for (size_t i = 0; i < kPanelRows; i += 8) _mm256_store_ps(acc + i, _mm256_setzero_ps());
   const int8_t* q = a.q;
+  const uint8_t* tile = tiles.tile;
   for (size_t g = 0; g < groups; ++g, tile += 64 + 4 * group * Kind::kBits, q += group) {
     __m256i dot[4];
 #pragma GCC unroll 4
@@ -254,30 +308,30 @@ void one_row(float* out, const uint8_t* tile, size_t groups, size_t group, const
     } else {
       one_row_dot<Kind>(dot, tile + 64, q, group, a.prefetch);
     }
-    const __m256i offset = _mm256_slli_epi32(_mm256_set1_epi32(a.sum[g]), Kind::kOffsetBits);
     const __m256 scale = _mm256_set1_ps(a.scale[g]);
-    const auto* scales = reinterpret_cast<const __m128i*>(tile);
+    const Scales scales{tile, tiles.line(g)};
 #pragma GCC unroll 4
     for (size_t octet = 0; octet < 4; ++octet) {
       float* at = acc + 8 * octet;
-      const __m256 products = _mm256_cvtepi32_ps(_mm256_sub_epi32(dot[octet], offset));
-      const __m256 w_scale = _mm256_cvtph_ps(_mm_load_si128(scales + octet));
-      _mm256_store_ps(at, _mm256_fmadd_ps(products, _mm256_mul_ps(w_scale, scale), _mm256_load_ps(at)));
+      __m256 sums = with_group<Kind>(_mm256_load_ps(at), dot[octet], a.sum[g], scale_of<Kind>(scales, octet), scale);
+      if constexpr (Kind::kAffine) sums = with_minimum(sums, a.sum[g], minimum_of(scales, octet), scale);
+      _mm256_store_ps(at, sums);
     }
   }
   for (size_t i = 0; i < kPanelRows; i += 8) _mm256_storeu_ps(out + i, _mm256_load_ps(acc + i));
 }
 
 // One group of M rows: acc[m][32 panel rows] = fma(float(dot), w_scale * a_scale, acc). q, a_scale and sum are at the
-// group's place in the first row; `halves` are the weights' scales, w their values. `single` as for small_dot.
+// group's place in the first row; w are the weights' values. `single` as for small_dot.
 template <class Kind, int M, bool single>
-__attribute__((noinline)) void one_group(float* acc, const uint8_t* halves, const uint8_t* w, const int8_t* q, const float* a_scale,
-               const int32_t* sum, const ActRows& a, size_t group) {
+__attribute__((noinline)) void one_group(float* acc, const uint8_t* tile, const uint8_t* w, const int8_t* q, const float* a_scale,
+               const int32_t* sum, const ActRows& a, size_t group, const uint8_t* line) {
+  const Scales scales{tile, line};
   int16_t words[kWide<Kind> ? M * kGroup : 1];
   if constexpr (kWide<Kind>)
     for (int m = 0; m < M; ++m) Kind::widen(words + m * kGroup, q + Kind::kPlanes * m * a.ldq, a.ldq, group);
 #pragma GCC unroll 1
-  for (size_t block = 0; block < 2; ++block, w += Kind::kRun, acc += 16, halves += 32) {
+  for (size_t block = 0; block < 2; ++block, w += Kind::kRun, acc += 16) {
     __m256i dot[2][M];
 #pragma GCC unroll 4
     for (int m = 0; m < M; ++m) dot[0][m] = dot[1][m] = _mm256_setzero_si256();
@@ -286,17 +340,25 @@ __attribute__((noinline)) void one_group(float* acc, const uint8_t* halves, cons
       wide_dot<M>(dot, w, words, group);
     else
       small_dot<Kind, M, single>(dot, w, q, a.ldq, group);
-    const auto* scales = reinterpret_cast<const __m128i*>(halves);
-    const __m256 w_scale[2] = {_mm256_cvtph_ps(_mm_load_si128(scales)), _mm256_cvtph_ps(_mm_load_si128(scales + 1))};
+    const __m256 w_scale[2] = {scale_of<Kind>(scales, 2 * block), scale_of<Kind>(scales, 2 * block + 1)};
 #pragma GCC unroll 4
     for (int m = 0; m < M; ++m) {
-      const __m256i offset = _mm256_slli_epi32(_mm256_set1_epi32(sum[m * a.lds]), Kind::kOffsetBits);
       const __m256 scale = _mm256_set1_ps(a_scale[m * a.lds]);
 #pragma GCC unroll 2
       for (size_t octet = 0; octet < 2; ++octet) {
         float* at = acc + m * kPanelRows + 8 * octet;
-        const __m256 products = _mm256_cvtepi32_ps(_mm256_sub_epi32(dot[octet][m], offset));
-        _mm256_store_ps(at, _mm256_fmadd_ps(products, _mm256_mul_ps(w_scale[octet], scale), _mm256_load_ps(at)));
+        _mm256_store_ps(at, with_group<Kind>(_mm256_load_ps(at), dot[octet][m], sum[m * a.lds], w_scale[octet], scale));
+      }
+    }
+    if constexpr (!Kind::kAffine) continue;
+    const __m256 minimum[2] = {minimum_of(scales, 2 * block), minimum_of(scales, 2 * block + 1)};
+#pragma GCC unroll 4
+    for (int m = 0; m < M; ++m) {
+      const __m256 scale = _mm256_set1_ps(a_scale[m * a.lds]);
+#pragma GCC unroll 2
+      for (size_t octet = 0; octet < 2; ++octet) {
+        float* at = acc + m * kPanelRows + 8 * octet;
+        _mm256_store_ps(at, with_minimum(_mm256_load_ps(at), sum[m * a.lds], minimum[octet], scale));
       }
     }
   }
@@ -304,8 +366,9 @@ __attribute__((noinline)) void one_group(float* acc, const uint8_t* halves, cons
 
 // One group of any number of rows, in blocks of nearly equal size.
 template <class Kind, bool single>
-void one_tile(float* acc, const uint8_t* halves, const uint8_t* w, size_t g, size_t group, const ActRows& a, size_t m0,
+void one_tile(float* acc, const Scales& scales, const uint8_t* w, size_t g, size_t group, const ActRows& a, size_t m0,
               size_t rows) {
+  const uint8_t* tile = scales.tile;
   for (size_t m = 0, blocks = (rows + kMost - 1) / kMost; blocks > 0; --blocks) {
     const size_t taken = (rows - m) / blocks;
     float* to = acc + m * kPanelRows;
@@ -313,10 +376,10 @@ void one_tile(float* acc, const uint8_t* halves, const uint8_t* w, size_t g, siz
     const float* scale = a.scale + (m0 + m) * a.lds + g;
     const int32_t* sum = a.sum + (m0 + m) * a.lds + g;
     switch (taken) {
-      case 1: one_group<Kind, 1, single>(to, halves, w, q, scale, sum, a, group); break;
-      case 2: one_group<Kind, 2, single>(to, halves, w, q, scale, sum, a, group); break;
-      case 3: one_group<Kind, 3, single>(to, halves, w, q, scale, sum, a, group); break;
-      default: one_group<Kind, kMost, single>(to, halves, w, q, scale, sum, a, group); break;
+      case 1: one_group<Kind, 1, single>(to, tile, w, q, scale, sum, a, group, scales.line); break;
+      case 2: one_group<Kind, 2, single>(to, tile, w, q, scale, sum, a, group, scales.line); break;
+      case 3: one_group<Kind, 3, single>(to, tile, w, q, scale, sum, a, group, scales.line); break;
+      default: one_group<Kind, kMost, single>(to, tile, w, q, scale, sum, a, group, scales.line); break;
     }
     m += taken;
   }
@@ -326,22 +389,24 @@ constexpr size_t kWalk = 32;  // rows that go through the panel together: their 
 
 // All rows use a tile while it, unpacked, lies in the first level cache.
 template <class Kind, bool single>
-void walk(float* out, size_t ldo, const uint8_t* tile, size_t groups, size_t group, const ActRows& a, size_t m0,
+void walk(float* out, size_t ldo, const Tiles& tiles, size_t groups, size_t group, const ActRows& a, size_t m0,
           size_t rows) {
   alignas(64) float acc[kWalk * kPanelRows];
   for (size_t i = 0; i < rows * kPanelRows; i += 8) _mm256_store_ps(acc + i, _mm256_setzero_ps());
   const size_t bytes = 64 + 4 * group * Kind::kBits;
+  const uint8_t* tile = tiles.tile;
   for (size_t g = 0; g < groups; ++g, tile += bytes) {
     prefetch(tile, bytes);
+    const Scales scales{tile, tiles.line(g)};
     if constexpr (Kind::kBits < 8) {
       if (rows > Kind::kFew) {
         alignas(64) uint8_t values[kPanelRows * kGroup];
         unpack<Kind>(values, tile + 64, group);
-        one_tile<Unpacked<Kind>, single>(acc, tile, values, g, group, a, m0, rows);
+        one_tile<Unpacked<Kind>, single>(acc, scales, values, g, group, a, m0, rows);
         continue;
       }
     }
-    one_tile<Kind, single>(acc, tile, tile + 64, g, group, a, m0, rows);
+    one_tile<Kind, single>(acc, scales, tile + 64, g, group, a, m0, rows);
   }
   for (size_t m = 0; m < rows; ++m)
     for (size_t i = 0; i < kPanelRows; i += 8)
@@ -349,11 +414,16 @@ void walk(float* out, size_t ldo, const uint8_t* tile, size_t groups, size_t gro
 }
 
 template <class Kind>
-void linear(float* out, size_t ldo, const uint8_t* panel, size_t k, size_t group, const ActRows* a, size_t rows) {
+void linear(float* out, size_t ldo, const Tiles& tiles, size_t k, size_t group, const ActRows* a, size_t rows) {
   const auto some = group == 32 && !kWide<Kind> ? walk<Kind, true> : walk<Kind, false>;
-  if (rows == 1) return one_row<Kind>(out, panel, k / group, group, *a);
+  if (rows == 1) return one_row<Kind>(out, tiles, k / group, group, *a);
   for (size_t m = 0; m < rows; m += kWalk)
-    some(out + m * ldo, ldo, panel, k / group, group, *a, m, rows - m < kWalk ? rows - m : kWalk);
+    some(out + m * ldo, ldo, tiles, k / group, group, *a, m, rows - m < kWalk ? rows - m : kWalk);
+}
+
+template <class Kind>
+void linear(float* out, size_t ldo, const uint8_t* panel, size_t k, size_t group, const ActRows* a, size_t rows) {
+  linear<Kind>(out, ldo, Tiles{panel, panel, 0}, k, group, a, rows);
 }
 
 }  // namespace
@@ -372,6 +442,12 @@ void linear_i8(float* out, size_t ldo, const uint8_t* panel, size_t k, size_t gr
 
 void linear_i8_16(float* out, size_t ldo, const uint8_t* panel, size_t k, size_t group, const ActRows* a, size_t rows) {
   linear<Int8Of16>(out, ldo, panel, k, group, a, rows);
+}
+
+void linear_a4(float* out, size_t ldo, const uint8_t* panel, size_t k, size_t group, size_t wide, const ActRows* a,
+               size_t rows) {
+  const int shift = __builtin_ctzll(wide / group);
+  linear<Affine4>(out, ldo, Tiles{panel + k / wide * 4 * kPanelRows, panel, shift}, k, group, a, rows);
 }
 
 size_t int8_peak(size_t rounds) {

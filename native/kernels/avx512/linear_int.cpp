@@ -27,12 +27,18 @@ struct Nibbles {
 };
 
 struct Int4 : Nibbles<15> {
+  static constexpr bool kAffine = false;
   static constexpr size_t kBits = 4;
   static constexpr int kOffset = 8;
   static constexpr size_t kRun = 64;  // bytes of one row block before those of the other
   static __m512i source(const uint8_t* at, size_t j) { return _mm512_load_si512(at + 128 * j); }
   static Pair packed(const uint8_t* at, size_t j) { return Nibbles::packed(source(at, j)); }
   static Pair split(const uint8_t* at, size_t j) { return Nibbles::split(source(at, j)); }
+};
+
+struct Affine4 : Int4 {
+  static constexpr bool kAffine = true;
+  static constexpr int kOffset = 0;
 };
 
 // Takes bits of `a` where the mask is set, of `b` elsewhere.
@@ -42,6 +48,7 @@ __m512i select(__m512i a, __m512i b) {
 }
 
 struct Int3 : Nibbles<7> {
+  static constexpr bool kAffine = false;
   static constexpr size_t kBits = 3;
   static constexpr int kOffset = 4;
   static constexpr size_t kRun = 192;
@@ -62,6 +69,7 @@ struct Int3 : Nibbles<7> {
 };
 
 struct Int8 {
+  static constexpr bool kAffine = false;
   static constexpr int kPlanes = 1;
   static constexpr size_t kBits = 8;
   static constexpr int kOffset = 128;
@@ -88,8 +96,32 @@ __m512i four(const int8_t* a) {
   return _mm512_set1_epi32(word);
 }
 
-__m512 scales(const uint8_t* tile, int block) {
-  return _mm512_cvtph_ps(_mm256_load_si256(reinterpret_cast<const __m256i*>(tile) + block));
+__m512 halves_at(const uint8_t* at) {
+  return _mm512_cvtph_ps(_mm256_load_si256(reinterpret_cast<const __m256i*>(at)));
+}
+
+// The tiles of a panel, and the lines of affine ones before them, one for each 1 << shift groups.
+struct Tiles {
+  const uint8_t* tile;
+  const uint8_t* lines;
+  int shift;
+  const uint8_t* line(size_t g) const { return lines + (g >> shift) * 4 * kPanelRows; }
+};
+
+// Of one row block: factors, and what they are factors of.
+__m512 factored(const uint8_t* factors, const uint8_t* halves) {
+  const __m512i wide = _mm512_cvtepu8_epi32(_mm_load_si128(reinterpret_cast<const __m128i*>(factors)));
+  return _mm512_mul_ps(halves_at(halves), _mm512_cvtepi32_ps(wide));
+}
+
+template <class Kind>
+__m512 scales(const uint8_t* tile, const uint8_t* line, int block) {
+  if constexpr (Kind::kAffine) return factored(tile + 16 * block, line + 32 * block);
+  return halves_at(tile + 32 * block);
+}
+
+__m512 minima(const uint8_t* tile, const uint8_t* line, int block) {
+  return factored(tile + kPanelRows + 16 * block, line + 2 * kPanelRows + 32 * block);
 }
 
 // How far ahead weights are asked for, into the second level cache. Only where a tile is worked on for longer than it
@@ -104,8 +136,9 @@ void prefetch(const uint8_t* tile) {
 
 // One row. High values keep their place in the byte and have their own accumulator: no shift a vector, one a group.
 template <class Kind, size_t group>
-void one_row(float* out, const uint8_t* tile, size_t groups, const int8_t* q, const float* scale, const int32_t* sum) {
+void one_row(float* out, const Tiles& tiles, size_t groups, const int8_t* q, const float* scale, const int32_t* sum) {
   constexpr size_t kTile = 64 + 4 * group * Kind::kBits;
+  const uint8_t* tile = tiles.tile;
   __m512 f0 = _mm512_setzero_ps();
   __m512 f1 = _mm512_setzero_ps();
   for (size_t g = 0; g < groups; ++g, tile += kTile, q += group) {
@@ -129,8 +162,13 @@ void one_row(float* out, const uint8_t* tile, size_t groups, const int8_t* q, co
     const __m512i dot0 = _mm512_add_epi32(low0, _mm512_srai_epi32(high0, Kind::kHighShift));
     const __m512i dot1 = _mm512_add_epi32(low1, _mm512_srai_epi32(high1, Kind::kHighShift));
     const __m512 s = _mm512_set1_ps(scale[g]);
-    f0 = _mm512_fmadd_ps(_mm512_cvtepi32_ps(dot0), _mm512_mul_ps(scales(tile, 0), s), f0);
-    f1 = _mm512_fmadd_ps(_mm512_cvtepi32_ps(dot1), _mm512_mul_ps(scales(tile, 1), s), f1);
+    const uint8_t* line = tiles.line(g);
+    f0 = _mm512_fmadd_ps(_mm512_cvtepi32_ps(dot0), _mm512_mul_ps(scales<Kind>(tile, line, 0), s), f0);
+    f1 = _mm512_fmadd_ps(_mm512_cvtepi32_ps(dot1), _mm512_mul_ps(scales<Kind>(tile, line, 1), s), f1);
+    if constexpr (!Kind::kAffine) continue;
+    const __m512 all = _mm512_set1_ps(static_cast<float>(sum[g]));
+    f0 = _mm512_fmadd_ps(all, _mm512_mul_ps(minima(tile, line, 0), s), f0);
+    f1 = _mm512_fmadd_ps(all, _mm512_mul_ps(minima(tile, line, 1), s), f1);
   }
   _mm512_storeu_ps(out, f0);
   _mm512_storeu_ps(out + 16, f1);
@@ -149,8 +187,9 @@ struct Rows {
 // M rows of q at once: weights are unpacked once and used M times, one integer accumulator a row and row block. With
 // two planes, rows 2m and 2m + 1 are one row of activations, and the low one takes the weights' offset off.
 template <class Kind, size_t group, int M>
-void some_rows(float* out, size_t ldo, const uint8_t* tile, size_t groups, const Rows& a) {
+void some_rows(float* out, size_t ldo, const Tiles& tiles, size_t groups, const Rows& a) {
   constexpr size_t kTile = 64 + 4 * group * Kind::kBits;
+  const uint8_t* tile = tiles.tile;
   constexpr int planes = Kind::kPlanes;
   constexpr int rows = M / planes;
   __m512 f[2][rows];
@@ -179,8 +218,9 @@ void some_rows(float* out, size_t ldo, const uint8_t* tile, size_t groups, const
         c[1][m] = _mm512_dpbusd_epi32(c[1][m], y.high, high);
       }
     }
-    const __m512 s0 = scales(tile, 0);
-    const __m512 s1 = scales(tile, 1);
+    const uint8_t* line = tiles.line(g);
+    const __m512 s0 = scales<Kind>(tile, line, 0);
+    const __m512 s1 = scales<Kind>(tile, line, 1);
 #pragma GCC unroll 16
     for (int m = 0; m < rows; ++m) {
       const __m512i dot0 = planes == 1 ? c[0][m] : joined(c[0][2 * m], c[0][2 * m + 1]);
@@ -188,6 +228,16 @@ void some_rows(float* out, size_t ldo, const uint8_t* tile, size_t groups, const
       const __m512 s = _mm512_set1_ps(a.scale[m * a.lds + g]);
       f[0][m] = _mm512_fmadd_ps(_mm512_cvtepi32_ps(dot0), _mm512_mul_ps(s0, s), f[0][m]);
       f[1][m] = _mm512_fmadd_ps(_mm512_cvtepi32_ps(dot1), _mm512_mul_ps(s1, s), f[1][m]);
+    }
+    if constexpr (!Kind::kAffine) continue;
+    const __m512 t0 = minima(tile, line, 0);
+    const __m512 t1 = minima(tile, line, 1);
+#pragma GCC unroll 16
+    for (int m = 0; m < rows; ++m) {
+      const __m512 s = _mm512_set1_ps(a.scale[m * a.lds + g]);
+      const __m512 all = _mm512_set1_ps(static_cast<float>(a.sum[m * a.lds + g]));
+      f[0][m] = _mm512_fmadd_ps(all, _mm512_mul_ps(t0, s), f[0][m]);
+      f[1][m] = _mm512_fmadd_ps(all, _mm512_mul_ps(t1, s), f[1][m]);
     }
   }
   for (int m = 0; m < rows; ++m) {
@@ -200,7 +250,7 @@ constexpr size_t kMost = 8;  // rows of q in one block: 16 integer accumulators,
 
 // Row blocks of nearly equal size walk the panel one after the other; after the first walk it lies in the cache.
 template <class Kind, size_t group>
-void all_rows(float* out, size_t ldo, const uint8_t* panel, size_t groups, const ActRows& a, size_t rows) {
+void all_rows(float* out, size_t ldo, const Tiles& panel, size_t groups, const ActRows& a, size_t rows) {
   constexpr size_t planes = Kind::kPlanes;
   constexpr size_t most = kMost / planes;
   for (size_t m = 0, blocks = (rows + most - 1) / most; blocks > 0; --blocks) {
@@ -230,12 +280,17 @@ void all_rows(float* out, size_t ldo, const uint8_t* panel, size_t groups, const
 }
 
 template <class Kind>
-void linear(float* out, size_t ldo, const uint8_t* panel, size_t k, size_t group, const ActRows* a, size_t rows) {
+void linear(float* out, size_t ldo, const Tiles& panel, size_t k, size_t group, const ActRows* a, size_t rows) {
   switch (group) {
     case 32: return all_rows<Kind, 32>(out, ldo, panel, k / 32, *a, rows);
     case 64: return all_rows<Kind, 64>(out, ldo, panel, k / 64, *a, rows);
     default: return all_rows<Kind, 128>(out, ldo, panel, k / 128, *a, rows);
   }
+}
+
+template <class Kind>
+void linear(float* out, size_t ldo, const uint8_t* panel, size_t k, size_t group, const ActRows* a, size_t rows) {
+  linear<Kind>(out, ldo, Tiles{panel, panel, 0}, k, group, a, rows);
 }
 
 }  // namespace
@@ -254,6 +309,12 @@ void linear_i8(float* out, size_t ldo, const uint8_t* panel, size_t k, size_t gr
 
 void linear_i8_16(float* out, size_t ldo, const uint8_t* panel, size_t k, size_t group, const ActRows* a, size_t rows) {
   linear<Int8Of16>(out, ldo, panel, k, group, a, rows);
+}
+
+void linear_a4(float* out, size_t ldo, const uint8_t* panel, size_t k, size_t group, size_t wide, const ActRows* a,
+               size_t rows) {
+  const Tiles tiles{panel + k / wide * 4 * kPanelRows, panel, __builtin_ctzll(wide / group)};
+  linear<Affine4>(out, ldo, tiles, k, group, a, rows);
 }
 
 size_t int8_peak(size_t rounds) {

@@ -40,6 +40,7 @@ __m256i select(__m256i a, __m256i b) {
 
 // A kind gives columns 8j .. 8j+7 of the 32 columns at `at`, for the octet whose bytes `at` points to.
 struct Int4 {
+  static constexpr bool kAffine = false;
   static constexpr int kPlanes = 1;  // rows of q that one row of activations takes
   static constexpr size_t kBits = 4;
   static constexpr int kOffset = 8;
@@ -47,7 +48,13 @@ struct Int4 {
   static Pair pair(const uint8_t* at, size_t j) { return nibbles<15>(vector_at(at + 128 * j)); }
 };
 
+struct Affine4 : Int4 {
+  static constexpr bool kAffine = true;
+  static constexpr int kOffset = 0;
+};
+
 struct Int3 {
+  static constexpr bool kAffine = false;
   static constexpr int kPlanes = 1;
   static constexpr size_t kBits = 3;
   static constexpr int kOffset = 4;
@@ -66,6 +73,7 @@ struct Int3 {
 };
 
 struct Int8 {
+  static constexpr bool kAffine = false;
   static constexpr int kPlanes = 1;
   static constexpr size_t kBits = 8;
   static constexpr int kOffset = 128;
@@ -80,6 +88,7 @@ struct Int8Of16 : Int8 {
 // Values of a Kind, unpacked for many rows: a byte each, in the order of int8 panels.
 template <class Kind>
 struct Unpacked : Int8 {
+  static constexpr bool kAffine = Kind::kAffine;
   static constexpr int kOffset = Kind::kOffset;
 };
 
@@ -90,7 +99,28 @@ struct Groups {
   const uint8_t* w;
   size_t w_bytes;
   size_t first, count, group;
+  const uint8_t* lines;  // of affine weights, one for each 1 << shift groups of the panel
+  int shift;
+  const uint8_t* line(size_t g) const { return lines + ((first + g) >> shift) * 4 * kPanelRows; }
 };
+
+__m256 halves_at(const uint8_t* at) { return _mm256_cvtph_ps(_mm_load_si128(reinterpret_cast<const __m128i*>(at))); }
+
+// Of one octet: factors, and what they are factors of.
+__m256 factored(const uint8_t* factors, const uint8_t* halves) {
+  const __m256i wide = _mm256_cvtepu8_epi32(_mm_loadl_epi64(reinterpret_cast<const __m128i*>(factors)));
+  return _mm256_mul_ps(halves_at(halves), _mm256_cvtepi32_ps(wide));
+}
+
+template <class Kind>
+__m256 scale_of(const uint8_t* tile, const uint8_t* line, int octet) {
+  if constexpr (Kind::kAffine) return factored(tile + 8 * octet, line + 16 * octet);
+  return halves_at(tile + 16 * octet);
+}
+
+__m256 minimum_of(const uint8_t* tile, const uint8_t* line, int octet) {
+  return factored(tile + kPanelRows + 8 * octet, line + 2 * kPanelRows + 16 * octet);
+}
 
 // How far ahead many rows ask for weights. One row asks as it is told.
 constexpr size_t kAhead = 8192;
@@ -150,12 +180,19 @@ void some_rows(float* out, size_t ldo, const Groups& some, const ActRows& a, siz
         }
 #pragma GCC unroll 4
       for (int v = 0; v < V; ++v) {
-        const __m256 s = _mm256_cvtph_ps(_mm_load_si128(reinterpret_cast<const __m128i*>(tile) + v0 + v));
+        const __m256 s = scale_of<Kind>(tile, some.line(g), v0 + v);
 #pragma GCC unroll 4
         for (int m = 0; m < rows; ++m) {
           const __m256i joint = planes == 1 ? dot[v][m] : joined(dot[v][2 * m], dot[v][2 * m + 1]);
           const __m256 both = _mm256_mul_ps(s, _mm256_set1_ps(scale[m * a.lds + g]));
           f[v0 + v][m] = _mm256_fmadd_ps(_mm256_cvtepi32_ps(joint), both, f[v0 + v][m]);
+        }
+        if constexpr (!Kind::kAffine) continue;
+        const __m256 t = minimum_of(tile, some.line(g), v0 + v);
+#pragma GCC unroll 4
+        for (int m = 0; m < rows; ++m) {
+          const __m256 both = _mm256_mul_ps(t, _mm256_set1_ps(scale[m * a.lds + g]));
+          f[v0 + v][m] = _mm256_fmadd_ps(_mm256_set1_ps(static_cast<float>(sum[m * a.lds + g])), both, f[v0 + v][m]);
         }
       }
     }
@@ -189,9 +226,11 @@ void all_rows(float* out, size_t ldo, const Groups& some, const ActRows& a, size
 }
 
 template <class Kind>
-void linear(float* out, size_t ldo, const uint8_t* panel, size_t k, size_t group, const ActRows* a, size_t rows) {
+void linear(float* out, size_t ldo, const uint8_t* panel, size_t k, size_t group, const ActRows* a, size_t rows,
+            const uint8_t* lines = nullptr, int shift = 0) {
   const size_t tile_bytes = 2 * kPanelRows + 4 * group * Kind::kBits;
-  all_rows<Kind>(out, ldo, {panel, tile_bytes, panel + 2 * kPanelRows, tile_bytes, 0, k / group, group}, *a, rows);
+  const Groups all{panel, tile_bytes, panel + 2 * kPanelRows, tile_bytes, 0, k / group, group, lines, shift};
+  all_rows<Kind>(out, ldo, all, *a, rows);
 }
 
 template <class Kind>
@@ -212,11 +251,12 @@ constexpr size_t kFewRows = 2;    // up to here weights are unpacked in register
 
 // Kinds of 4 bits or less.
 template <class Kind>
-void linear_small(float* out, size_t ldo, const uint8_t* panel, size_t k, size_t group, const ActRows* a, size_t rows) {
-  if (rows <= kFewRows) return linear<Kind>(out, ldo, panel, k, group, a, rows);
+void linear_small(float* out, size_t ldo, const uint8_t* panel, size_t k, size_t group, const ActRows* a, size_t rows,
+                  const uint8_t* lines = nullptr, int shift = 0) {
+  if (rows <= kFewRows) return linear<Kind>(out, ldo, panel, k, group, a, rows, lines, shift);
   alignas(64) uint8_t w[kPanelRows * kColumns];
   const size_t w_bytes = kPanelRows * group, most = kColumns / group, groups = k / group;
-  Groups some{panel, 2 * kPanelRows + 4 * group * Kind::kBits, w, w_bytes, 0, 0, group};
+  Groups some{panel, 2 * kPanelRows + 4 * group * Kind::kBits, w, w_bytes, 0, 0, group, lines, shift};
   for (; some.first < groups; some.first += some.count) {
     some.count = groups - some.first < most ? groups - some.first : most;
     some.tile = panel + some.first * some.tile_bytes;
@@ -245,6 +285,12 @@ void linear_i8(float* out, size_t ldo, const uint8_t* panel, size_t k, size_t gr
 
 void linear_i8_16(float* out, size_t ldo, const uint8_t* panel, size_t k, size_t group, const ActRows* a, size_t rows) {
   linear<Int8Of16>(out, ldo, panel, k, group, a, rows);
+}
+
+void linear_a4(float* out, size_t ldo, const uint8_t* panel, size_t k, size_t group, size_t wide, const ActRows* a,
+               size_t rows) {
+  const uint8_t* tiles = panel + k / wide * 4 * kPanelRows;
+  linear_small<Affine4>(out, ldo, tiles, k, group, a, rows, panel, __builtin_ctzll(wide / group));
 }
 
 size_t int8_peak(size_t rounds) {

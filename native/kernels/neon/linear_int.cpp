@@ -9,13 +9,20 @@ namespace neon {
 namespace {
 
 struct Int4 {
+  static constexpr bool kAffine = false;
   static constexpr int kPlanes = 1;  // rows of q that one row of activations takes
   static constexpr size_t kBits = 4;
   static constexpr int kOffset = 8;
   static Pair pair(const uint8_t* at, int j) { return pair_i4(at, j); }
 };
 
+struct Affine4 : Int4 {
+  static constexpr bool kAffine = true;
+  static constexpr int kOffset = 0;
+};
+
 struct Int3 {
+  static constexpr bool kAffine = false;
   static constexpr int kPlanes = 1;
   static constexpr size_t kBits = 3;
   static constexpr int kOffset = 4;
@@ -23,6 +30,7 @@ struct Int3 {
 };
 
 struct Int8 {
+  static constexpr bool kAffine = false;
   static constexpr int kPlanes = 1;
   static constexpr size_t kBits = 8;
   static constexpr int kOffset = 0;  // unpacking takes it off
@@ -70,13 +78,28 @@ inline __attribute__((always_inline)) void group_dot(int32x4_t dot[V][M], const 
 
 constexpr size_t kAhead = 8192;  // how far ahead weights are asked for
 
+// The tiles of a panel, and the lines of affine ones before them, one for each 1 << shift groups.
+struct Tiles {
+  const uint8_t* tile;
+  const uint8_t* lines;
+  int shift;
+  const uint8_t* line(size_t g) const { return lines + (g >> shift) * 4 * kPanelRows; }
+};
+
+template <class Kind>
+float32x4_t scale_of(const uint8_t* tile, const uint8_t* line, int v) {
+  if constexpr (Kind::kAffine) return factored(tile + 4 * v, line + 8 * v);
+  return halves_at(tile + 8 * v);
+}
+
 // M rows of q at once. Sixteen dots lie in registers: of eight, four or two vectors of panel rows; the float sums wait
 // in the nearest cache for the end of their group. With two planes, rows 2m and 2m + 1 are one row of activations.
 template <class Kind, int M>
-void some_rows(float* out, size_t ldo, const uint8_t* tile, size_t groups, size_t group, const ActRows& a, size_t m0) {
+void some_rows(float* out, size_t ldo, const Tiles& tiles, size_t groups, size_t group, const ActRows& a, size_t m0) {
   constexpr int rows = M / Kind::kPlanes;
   constexpr int V = M <= 2 ? 8 : M <= 4 ? 4 : 2;
   const size_t tile_bytes = 64 + 4 * group * Kind::kBits;
+  const uint8_t* tile = tiles.tile;
   const float* scale = a.scale + m0 * a.lds;
   const int32_t* sum = a.sum + m0 * a.lds;
   const int8_t* q = a.q + m0 * Kind::kPlanes * a.ldq;
@@ -95,12 +118,18 @@ void some_rows(float* out, size_t ldo, const uint8_t* tile, size_t groups, size_
       group_dot<Kind, V, M>(dot, tile + 64 + (v0 / 4) * run_bytes(Kind::kBits) + (v0 % 4) * 16, q, a.ldq, group);
 #pragma GCC unroll 8
       for (int v = 0; v < V; ++v) {
-        const uint16x4_t halves = vld1_u16(reinterpret_cast<const uint16_t*>(tile) + 4 * (v0 + v));
-        const float32x4_t s = vcvt_f32_f16(vreinterpret_f16_u16(halves));
+        const float32x4_t s = scale_of<Kind>(tile, tiles.line(g), v0 + v);
 #pragma GCC unroll 8
         for (int m = 0; m < rows; ++m) {
           const int32x4_t joint = Kind::kPlanes == 1 ? dot[v][m] : joined(dot[v][2 * m], dot[v][2 * m + 1]);
           f[v0 + v][m] = vfmaq_f32(f[v0 + v][m], vcvtq_f32_s32(joint), vmulq_n_f32(s, scale[m * a.lds + g]));
+        }
+        if constexpr (!Kind::kAffine) continue;
+        const float32x4_t t = minimum_of(tile, tiles.line(g), v0 + v);
+#pragma GCC unroll 8
+        for (int m = 0; m < rows; ++m) {
+          const float32x4_t all = vdupq_n_f32(static_cast<float>(sum[m * a.lds + g]));
+          f[v0 + v][m] = vfmaq_f32(f[v0 + v][m], all, vmulq_n_f32(t, scale[m * a.lds + g]));
         }
       }
     }
@@ -113,7 +142,7 @@ constexpr size_t kMost = 8;  // rows of q in one block: 16 dots, 8 activations, 
 
 // Row blocks of nearly equal size walk the panel one after the other; after the first walk it lies in the cache.
 template <class Kind>
-void linear(float* out, size_t ldo, const uint8_t* panel, size_t k, size_t group, const ActRows* a, size_t rows) {
+void linear(float* out, size_t ldo, const Tiles& panel, size_t k, size_t group, const ActRows* a, size_t rows) {
   constexpr int P = Kind::kPlanes;
   constexpr size_t most = kMost / P;
   for (size_t m = 0, blocks = (rows + most - 1) / most; blocks > 0; --blocks) {
@@ -141,6 +170,11 @@ void linear(float* out, size_t ldo, const uint8_t* panel, size_t k, size_t group
   }
 }
 
+template <class Kind>
+void linear(float* out, size_t ldo, const uint8_t* panel, size_t k, size_t group, const ActRows* a, size_t rows) {
+  linear<Kind>(out, ldo, Tiles{panel, panel, 0}, k, group, a, rows);
+}
+
 }  // namespace
 
 void linear_i4(float* out, size_t ldo, const uint8_t* panel, size_t k, size_t group, const ActRows* a, size_t rows) {
@@ -157,6 +191,12 @@ void linear_i8(float* out, size_t ldo, const uint8_t* panel, size_t k, size_t gr
 
 void linear_i8_16(float* out, size_t ldo, const uint8_t* panel, size_t k, size_t group, const ActRows* a, size_t rows) {
   linear<Int8Of16>(out, ldo, panel, k, group, a, rows);
+}
+
+void linear_a4(float* out, size_t ldo, const uint8_t* panel, size_t k, size_t group, size_t wide, const ActRows* a,
+               size_t rows) {
+  const Tiles tiles{panel + k / wide * 4 * kPanelRows, panel, __builtin_ctzll(wide / group)};
+  linear<Affine4>(out, ldo, tiles, k, group, a, rows);
 }
 
 size_t int8_peak(size_t rounds) {

@@ -45,4 +45,21 @@ static inline Pair pair_i8(const uint8_t* at, int j) {
   return {made_signed(at + 256 * j), made_signed(at + 256 * j + 64)};
 }
 
+static inline float32x4_t halves_at(const uint8_t* at) {
+  return vcvt_f32_f16(vreinterpret_f16_u16(vld1_u16(reinterpret_cast<const uint16_t*>(at))));
+}
+
+// Of four panel rows of affine weights: factors, and what they are factors of.
+static inline float32x4_t factored(const uint8_t* factors, const uint8_t* halves) {
+  uint32_t four;
+  __builtin_memcpy(&four, factors, sizeof four);
+  const uint16x4_t wide = vget_low_u16(vmovl_u8(vreinterpret_u8_u32(vdup_n_u32(four))));
+  return vmulq_f32(halves_at(halves), vcvtq_f32_u32(vmovl_u16(wide)));
+}
+
+// Of the v-th four rows: their minimum in the group of the tile.
+static inline float32x4_t minimum_of(const uint8_t* tile, const uint8_t* line, size_t v) {
+  return factored(tile + 32 + 4 * v, line + 64 + 8 * v);
+}
+
 }  // namespace neon

@@ -5,5 +5,6 @@ void fill_neon_i8mm(KernelTable* table) {
   table->linear_i3 = neon_i8mm::linear_i3;
   table->linear_i8 = neon_i8mm::linear_i8;
   table->linear_i8_16 = neon_i8mm::linear_i8_16;
+  table->linear_a4 = neon_i8mm::linear_a4;
   table->int8_peak = neon_i8mm::int8_peak;
 }

@@ -9,13 +9,20 @@ namespace {
 using neon::Pair;
 
 struct Int4 {
+  static constexpr bool kAffine = false;
   static constexpr int kPlanes = 1;  // rows of q that one row of activations takes
   static constexpr size_t kBits = 4;
   static constexpr int kOffset = 8;
   static Pair pair(const uint8_t* at, int j) { return neon::pair_i4(at, j); }
 };
 
+struct Affine4 : Int4 {
+  static constexpr bool kAffine = true;
+  static constexpr int kOffset = 0;
+};
+
 struct Int3 {
+  static constexpr bool kAffine = false;
   static constexpr int kPlanes = 1;
   static constexpr size_t kBits = 3;
   static constexpr int kOffset = 4;
@@ -23,6 +30,7 @@ struct Int3 {
 };
 
 struct Int8 {
+  static constexpr bool kAffine = false;
   static constexpr int kPlanes = 1;
   static constexpr size_t kBits = 8;
   static constexpr int kOffset = 0;  // unpacking takes it off
@@ -42,6 +50,8 @@ struct Slice {
   size_t tile_bytes;
   size_t groups, group;
   size_t first;  // the first one's number in the panel
+  const uint8_t* lines;  // of affine weights, one for each 1 << shift groups of the panel
+  int shift;
   alignas(64) int8_t w[kPanelRows * kColumns];
 };
 
@@ -66,11 +76,27 @@ void unpack(Slice* slice) {
   }
 }
 
+// The scales of four panel rows, and of affine weights their minima.
+struct Four {
+  float32x4_t scale, minimum;
+};
+
+template <class Kind>
+Four four_of(const Slice& slice, size_t g, size_t v) {
+  const uint8_t* tile = slice.tile + g * slice.tile_bytes;
+  if constexpr (!Kind::kAffine) return {neon::halves_at(tile + 8 * v), vdupq_n_f32(0.0f)};
+  const uint8_t* line = slice.lines + ((slice.first + g) >> slice.shift) * 4 * kPanelRows;
+  return {neon::factored(tile + 4 * v, line + 8 * v), neon::minimum_of(tile, line, v)};
+}
+
 // One group's dots of four panel rows, of activation row m, are added to what the groups before gave.
-void add_group(float* out, bool first, int32x4_t dot, const uint8_t* scales, float a_scale) {
-  const float32x4_t s = vcvt_f32_f16(vreinterpret_f16_u16(vld1_u16(reinterpret_cast<const uint16_t*>(scales))));
-  const float32x4_t before = first ? vdupq_n_f32(0.0f) : vld1q_f32(out);
-  vst1q_f32(out, vfmaq_f32(before, vcvtq_f32_s32(dot), vmulq_n_f32(s, a_scale)));
+template <class Kind>
+void add_group(float* out, bool first, int32x4_t dot, const Four& of, float a_scale, int32_t sum) {
+  float32x4_t acc = first ? vdupq_n_f32(0.0f) : vld1q_f32(out);
+  acc = vfmaq_f32(acc, vcvtq_f32_s32(dot), vmulq_n_f32(of.scale, a_scale));
+  if constexpr (Kind::kAffine)
+    acc = vfmaq_f32(acc, vdupq_n_f32(static_cast<float>(sum)), vmulq_n_f32(of.minimum, a_scale));
+  vst1q_f32(out, acc);
 }
 
 // P pairs of rows of q: two rows of activations, or the two planes of one. The second row of the last pair may be
@@ -123,16 +149,16 @@ void one_group(const Rows<Kind, P>& rows, const Slice& slice, size_t g, size_t h
 #pragma GCC unroll 2
     for (size_t u = 0; u < 2; ++u) {
       const size_t row = 8 * h + 4 * u;
-      const uint8_t* scales = slice.tile + g * slice.tile_bytes + 2 * row;
+      const Four of = four_of<Kind>(slice, g, row / 4);
       const int32x4_t even = vuzp1q_s32(dot[2 * u][p], dot[2 * u + 1][p]);
       const int32x4_t odd = vuzp2q_s32(dot[2 * u][p], dot[2 * u + 1][p]);
       if (Kind::kPlanes == 2) {
-        add_group(rows.out[p][0] + row, first, vmlaq_n_s32(odd, even, 255), scales, rows.scale[p][0][number]);
+        add_group<Kind>(rows.out[p][0] + row, first, vmlaq_n_s32(odd, even, 255), of, rows.scale[p][0][number], 0);
         continue;
       }
-      add_group(rows.out[p][0] + row, first, even, scales, rows.scale[p][0][number]);
+      add_group<Kind>(rows.out[p][0] + row, first, even, of, rows.scale[p][0][number], rows.sum[p][0][number]);
       if (rows.out[p][1] != rows.out[p][0])
-        add_group(rows.out[p][1] + row, first, odd, scales, rows.scale[p][1][number]);
+        add_group<Kind>(rows.out[p][1] + row, first, odd, of, rows.scale[p][1][number], rows.sum[p][1][number]);
     }
 }
 
@@ -162,8 +188,11 @@ void all_rows(float* out, size_t ldo, const Slice& slice, const ActRows& a, size
 }
 
 template <class Kind>
-void linear(float* out, size_t ldo, const uint8_t* panel, size_t k, size_t group, const ActRows* a, size_t rows) {
+void linear(float* out, size_t ldo, const uint8_t* panel, size_t k, size_t group, const ActRows* a, size_t rows,
+            const uint8_t* lines = nullptr, int shift = 0) {
   Slice slice;
+  slice.lines = lines;
+  slice.shift = shift;
   slice.group = group;
   slice.tile_bytes = 2 * kPanelRows + 4 * group * Kind::kBits;
   const size_t groups = k / group;
@@ -196,6 +225,13 @@ void linear_i8(float* out, size_t ldo, const uint8_t* panel, size_t k, size_t gr
 void linear_i8_16(float* out, size_t ldo, const uint8_t* panel, size_t k, size_t group, const ActRows* a, size_t rows) {
   if (rows == 1) return neon::linear_i8_16(out, ldo, panel, k, group, a, rows);
   linear<Int8Of16>(out, ldo, panel, k, group, a, rows);
+}
+
+void linear_a4(float* out, size_t ldo, const uint8_t* panel, size_t k, size_t group, size_t wide, const ActRows* a,
+               size_t rows) {
+  if (rows == 1) return neon::linear_a4(out, ldo, panel, k, group, wide, a, rows);
+  const uint8_t* tiles = panel + k / wide * 4 * kPanelRows;
+  linear<Affine4>(out, ldo, tiles, k, group, a, rows, panel, __builtin_ctzll(wide / group));
 }
 
 size_t int8_peak(size_t rounds) {

@@ -83,6 +83,36 @@ void linear_i8_16(float* out, size_t ldo, const uint8_t* panel, size_t k, size_t
   linear_int(out, ldo, panel, k, group, a, rows, 8, dot_i8, 2);
 }
 
+static float half_at(const uint8_t* at) {
+  uint16_t half;
+  memcpy(&half, at, sizeof half);
+  return from_f16(half);
+}
+
+void linear_a4(float* out, size_t ldo, const uint8_t* panel, size_t k, size_t group, size_t wide, const ActRows* a,
+               size_t rows) {
+  const uint8_t* tiles = panel + k / wide * 4 * kPanelRows;
+  const size_t tile_bytes = 2 * kPanelRows + kPanelRows * group / 2;
+  for (size_t m = 0; m < rows; ++m) {
+    float acc[kPanelRows] = {};
+    for (size_t g = 0; g < k / group; ++g) {
+      const uint8_t* line = panel + g * group / wide * 4 * kPanelRows;
+      const uint8_t* tile = tiles + g * tile_bytes;
+      const float a_scale = a->scale[m * a->lds + g];
+      const float sum = static_cast<float>(a->sum[m * a->lds + g]);
+      int32_t dot[kPanelRows] = {};
+      dot_i4(dot, tile + 2 * kPanelRows, a->q + m * a->ldq + g * group, group);
+      for (size_t r = 0; r < kPanelRows; ++r) {
+        const float scale = half_at(line + 2 * r) * static_cast<float>(tile[r]);
+        const float minimum = half_at(line + 2 * (kPanelRows + r)) * static_cast<float>(tile[kPanelRows + r]);
+        acc[r] = fmaf(static_cast<float>(dot[r]), scale * a_scale, acc[r]);
+        acc[r] = fmaf(sum, minimum * a_scale, acc[r]);
+      }
+    }
+    memcpy(out + m * ldo, acc, sizeof acc);
+  }
+}
+
 void linear_bf16(float* out, size_t ldo, const uint8_t* panel, size_t k, const float* x, size_t ldx, size_t rows) {
   for (size_t m = 0; m < rows; ++m) {
     float acc[kPanelRows] = {};

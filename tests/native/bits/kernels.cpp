@@ -117,6 +117,34 @@ void compare_int(const KernelTable& table, const KernelTable& scalar, const Kind
   }
 }
 
+// Affine weights, `per` groups of which share a line.
+void compare_affine(const KernelTable& table, const KernelTable& scalar, size_t group, size_t groups, size_t per,
+                    int extreme) {
+  Random random(group * 1000 + groups * 10 + per);
+  const size_t k = group * groups, tile_bytes = 64 + 16 * group, lines = groups / per;
+  Aligned panel(lines * 128 + groups * tile_bytes);
+  fill_panel(random, panel.data(), 2 * lines, 64);
+  uint8_t* tiles = panel.data() + lines * 128;
+  for (size_t i = 0; i < groups * tile_bytes; ++i)
+    tiles[i] = static_cast<uint8_t>(extreme != 0 ? 0xff : random.bits());
+  std::vector<int8_t> q(kMostRows * k);
+  for (int8_t& v : q)
+    v = static_cast<int8_t>(extreme != 0 ? extreme * 127 : static_cast<int>(random.below(255)) - 127);
+  std::vector<int32_t> sum(kMostRows * groups);
+  for (size_t i = 0; i < q.size(); ++i) sum[i / group] += q[i];
+  const Floats scale = extreme != 0 ? some(random, sum.size(), 1.0f) : strange(random, sum.size());
+  const ActRows a{q.data(), scale.data(), sum.data(), k, groups, 0};
+  Output<float> meant(kMostRows, kPanelRows);
+  scalar.linear_a4(meant.data(), meant.ld(), panel.data(), k, group, per * group, &a, kMostRows);
+  for (const size_t rows : kRowCounts) {
+    Output<float> seen(rows, kPanelRows);
+    table.linear_a4(seen.data(), seen.ld(), panel.data(), k, group, per * group, &a, rows);
+    bool ok = seen.kept_to_itself();
+    for (size_t m = 0; m < rows; ++m) ok = ok && same(seen.row(m), meant.row(m), kPanelRows);
+    expect(ok, table.isa, named("linear_a4", group, groups, rows));
+  }
+}
+
 void compare_bf16(const KernelTable& table, const KernelTable& scalar, size_t k) {
   Random random(k);
   Aligned panel(64 * k);
@@ -171,5 +199,11 @@ void compare_linear(const KernelTable& table, const KernelTable& scalar) {
       compare_int(table, scalar, kind, group, 2, -1);
     }
   }
+  for (const size_t group : {32u, 64u, 128u})
+    for (const size_t per : {1u, 2u, 8u}) {
+      compare_affine(table, scalar, group, 3 * per, per, 0);
+      compare_affine(table, scalar, group, (576 / group / per + 1) * per, per, 0);
+      for (const int extreme : {1, -1}) compare_affine(table, scalar, group, 2 * per, per, extreme);
+    }
   for (const size_t k : {1u, 7u, 32u, 200u}) compare_bf16(table, scalar, k);
 }
