@@ -84,6 +84,11 @@ def runtime_dir() -> Path:
     return folder
 
 
+def merged_dir() -> Path:
+    """Models with adapters merged in, a folder each; they can be made again."""
+    return home() / "merged"
+
+
 def config_file() -> Path:
     """The user's settings, TOML. `LOCALINFER_CONFIG` names another file."""
     override = os.environ.get("LOCALINFER_CONFIG")

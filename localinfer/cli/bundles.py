@@ -128,16 +128,19 @@ class SamplingFlags:
 class WhereFlags:
     """Where a model comes from, for texts of which nothing is kept."""
 
+    adapter: o.Adapter
     no_server: o.NoServer
     revision: o.Revision
     offline: o.Offline
 
     def opened(self, ref: str, engine: EngineFlags, parallel: int, tell: "Tell") -> "Opened":
         """The model `ref`, of a server or opened here."""
+        from localinfer.loading.adapting import adapted
         from localinfer.loading.connecting import connect_or_open
         from localinfer.loading.opening import find
 
         found = find(ref, revision=self.revision, offline=self.offline, tell=tell)
+        found = adapted(found, self.adapter, tell=tell)
         config, way = engine.config(parallel=parallel), Way(server=not self.no_server, private=True)
         return connect_or_open(found, config, backend=engine.backend, **way, tell=tell)
 

@@ -22,7 +22,7 @@ LINE_BYTES = 16 << 20
 
 OF_MODELS = {
     *("raw", "special", "ctx-size", "threads", "kv-bits", "backend", "draft", "draft-tokens", "prefill-chunk"),
-    *("kv-tokens", "latency-goal", "no-server", "revision", "offline", "show-thinking", "regex", "grammar"),
+    *("adapter", "kv-tokens", "latency-goal", "no-server", "revision", "offline", "show-thinking", "regex", "grammar"),
 }
 """Flags that mean nothing where another server answers."""
 

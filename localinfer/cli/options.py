@@ -8,6 +8,7 @@ from typing import Annotated, Literal
 
 from localinfer.cli.flags import SETTINGS as SETTINGS
 from localinfer.cli.flags import Count, default_of, flag
+from localinfer.cli.options_forms import Adapter as Adapter
 from localinfer.cli.options_forms import InColumn as InColumn
 from localinfer.cli.options_forms import JsonObject as JsonObject
 from localinfer.cli.options_forms import Regex as Regex

@@ -32,3 +32,13 @@ Rules = Annotated[
 Regex = Annotated[
     str | None, flag("regex", "text", "Answer with text that matches this regular expression, all of it.")
 ]
+Adapter = Annotated[
+    list[str],
+    flag(
+        "adapter",
+        "list",
+        "Add this LoRA adapter (PEFT's form) to the weights, WEIGHT times; may be repeated. The merged model is made "
+        "once and kept until `cache prune`.",
+        metavar="DIR[=WEIGHT]",
+    ),
+]

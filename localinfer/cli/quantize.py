@@ -38,6 +38,7 @@ def quantize(
     resume: o.Resume,
     fresh: o.Fresh,
     name: o.Name,
+    adapter: o.Adapter,
     threads: o.Threads,
     no_report: o.NoReport,
     revision: o.Revision,
@@ -58,7 +59,7 @@ def quantize(
     _require_one("`--bpw` and `--target-size`", bpw, target_size)
     _require_one("`--resume` and `--fresh`", resume, fresh)
     source = original(ref, revision=revision, offline=offline, quiet=quiet)
-    name = name or source.name
+    source, name = _adapted(source, adapter, name, quiet=quiet), name or source.name
     made, dest = _location(name, width)
     report, plan = make_small(
         source,
@@ -172,6 +173,15 @@ def measured(
             raise
     keep_quality(dest, quality.figures())
     return quality
+
+
+def _adapted(source: LocalModel, adapters: list[str], name: str | None, *, quiet: bool) -> LocalModel:
+    """The original with the adapters in it. Raises `UsageError` where the result would bear the original's name."""
+    from localinfer.loading.adapting import adapted
+
+    if adapters and (name is None or name == source.name):
+        raise UsageError("with adapters it is another model", hint="give it a name: `--name me/mine`")
+    return adapted(source, adapters, tell=Terminal(quiet))
 
 
 def original(ref: str, *, revision: str | None, offline: bool, quiet: bool) -> LocalModel:

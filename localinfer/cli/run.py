@@ -49,6 +49,7 @@ def run(
     on_overflow: o.OnOverflow,
     lossy: o.Lossy,
     engine: EngineFlags,
+    adapter: o.Adapter,
     revision: o.Revision,
     offline: o.Offline,
     json: o.Json,
@@ -69,6 +70,7 @@ def run(
     from localinfer.cli.prompt import read_prompt
     from localinfer.cli.samples import answering
     from localinfer.cli.tints import tints_of
+    from localinfer.loading.adapting import adapted
     from localinfer.loading.connecting import connect_or_open
     from localinfer.loading.opening import find
 
@@ -80,7 +82,7 @@ def run(
     talks = repl.is_wanted(argument is not None, file, json)
     text = "" if talks else read_prompt(argument, file, lossy=lossy, context=engine.ctx_size or DEFAULT_CONTEXT)
     counts, tell = several.counts(alone=talks or show_drafts), Terminal(quiet)
-    found = find(ref, revision=revision, offline=offline, tell=tell)
+    found = adapted(find(ref, revision=revision, offline=offline, tell=tell), adapter, tell=tell)
     shown: dict[str, Any] = {"json": json, "stats": stats, "quiet": quiet, "show_thinking": thinking.show_thinking}
     shown |= {"cost": cost, "offer": offer_for(found.name, cost.api_model) if json or stats else None}
     opened = connect_or_open(found, trace.config(engine, counts[1]), backend=engine.backend, **trace.way, tell=tell)

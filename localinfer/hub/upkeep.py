@@ -14,7 +14,7 @@ from localinfer.hub.model import LocalModel
 from localinfer.hub.names import COMMIT, SHA256
 from localinfer.hub.removal import bytes_below, delete
 from localinfer.hub.unfinished import is_held, newest
-from localinfer.paths import drafters_dir, hub_cache_dir, kv_dir, models_dir
+from localinfer.paths import drafters_dir, hub_cache_dir, kv_dir, merged_dir, models_dir
 
 Progress = Callable[[int, int], None]
 IDLE = 24 * 3600.0
@@ -86,10 +86,10 @@ def _recorded_hashes(directory: Path) -> dict[str, str]:
 
 
 def prune(*, dry_run: bool = False, now: float | None = None) -> list[Leftover]:
-    """Delete partial files idle for a day, folders that never became a model, and all KV blocks; with `dry_run` only
-    list them. What a process is at work on stays."""
+    """Delete partial files idle for a day, folders that never became a model, merged models and all KV blocks; with
+    `dry_run` only list them. What a process is at work on stays."""
     clock = time.time() if now is None else now
-    found = [*_in_downloads(clock), *_in_ours(clock), *_in_drafters(clock), *_in_kv()]
+    found = [*_in_downloads(clock), *_in_ours(clock), *_in_drafters(clock), *_in_kv(), *_merged()]
     if not dry_run:
         for leftover in found:
             delete(leftover.path)
@@ -104,6 +104,13 @@ def _in_kv() -> Iterator[Leftover]:
     for folder in sorted(kv_dir().glob("*")):
         if folder.is_dir() and not folder.is_symlink():
             yield Leftover(folder, "keys and values of earlier texts", bytes_below(folder))
+
+
+def _merged() -> Iterator[Leftover]:
+    """Models with adapters in them can always be made again."""
+    for folder in sorted(merged_dir().glob("*")):
+        if folder.is_dir() and not folder.is_symlink():
+            yield Leftover(folder, "a model merged with adapters", bytes_below(folder))
 
 
 def _in_downloads(clock: float) -> Iterator[Leftover]:
