@@ -15,6 +15,15 @@ OnProgress = Callable[[str, int, int], None]
 
 
 @dataclass(frozen=True, slots=True)
+class Speed:
+    """How fast a long job goes, in `unit` a second, and the seconds to its end; None where nobody knows."""
+
+    per_second: float
+    seconds_left: float | None
+    unit: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class Started:
     """The request was accepted; nothing has been computed yet."""
 

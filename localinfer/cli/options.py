@@ -260,7 +260,7 @@ Method = Annotated[
         "text",
         "How integers are chosen: `rtn` from the weights alone, all others by calibrating too.",
         choices=("rtn", "imatrix", "awq", "gptq", "awq+gptq"),
-        shows="gptq; rtn for 8 bits",
+        shows="by --effort: gptq; rtn for 8 bits",
     ),
 ]
 Calib = Annotated[
@@ -272,7 +272,21 @@ Calib = Annotated[
         metavar="FILE|self",
     ),
 ]
-Tokens = Annotated[int, flag("tokens", "int", "Most tokens to calibrate on.", low=1, high=1 << 22, default=32768)]
+Tokens = Annotated[
+    int | None,
+    flag("tokens", "int", "Most tokens to calibrate on.", low=1, high=1 << 22, shows="by --effort; else 32768"),
+]
+Effort = Annotated[
+    Literal["quick", "default", "best"] | None,
+    flag(
+        "effort",
+        "text",
+        "What to spend: `quick` scales weighted by little text, minutes for a billion weights; `default` the method "
+        "that loses least for its time; `best` more text, then --refine. Below 8 bits.",
+        choices=("quick", "default", "best"),
+        shows="default",
+    ),
+]
 NoReport = Annotated[bool, flag("no-report", "flag", "Do not measure what it lost.")]
 Bpw = Annotated[
     float | None,
@@ -290,7 +304,8 @@ TargetSize = Annotated[
 ]
 _REFINE = "Then train it to answer more like the original: `kl` the scales, `qat` the weights too."
 Refine = Annotated[
-    Literal["none", "kl", "qat"], flag("refine", "text", _REFINE, choices=("none", "kl", "qat"), default="none")
+    Literal["none", "kl", "qat"] | None,
+    flag("refine", "text", _REFINE, choices=("none", "kl", "qat"), shows="none; kl with --effort best"),
 ]
 TimeBudget = Annotated[
     str | None,

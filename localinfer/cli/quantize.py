@@ -1,5 +1,6 @@
 """`quantize`: make a model small."""
 
+import time
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
@@ -15,9 +16,7 @@ from localinfer.hub.model import LocalModel
 
 if TYPE_CHECKING:
     from localinfer.evaluate import Quality
-    from localinfer.loading.making import Limit
-    from localinfer.quantize import QuantizeReport
-    from localinfer.quantize.time_plan import TimePlan
+    from localinfer.loading.making import Limit, Making
 
 Ref = Annotated[str, typer.Argument(metavar="REF", help="The original: a model of `localinfer list`, or `starter`.")]
 
@@ -27,6 +26,7 @@ def quantize(
     *,
     bits: o.Bits,
     group: o.Group,
+    effort: o.Effort,
     method: o.Method,
     calib: o.Calib,
     tokens: o.Tokens,
@@ -52,34 +52,35 @@ def quantize(
     code 9). At the end it is measured against the original on a text that is used for nothing else.
     """
     from localinfer.loading.making import Limit, make_small
+    from localinfer.quantize.recipe import Asked
 
     seconds = seconds_of(time_budget, "--time-budget") if time_budget else 0.0
     limit = Limit(seconds, report=not no_report, started=output.begun)
     width, threads = _width(bits, ref), threads or 0
     _require_one("`--bpw` and `--target-size`", bpw, target_size)
     _require_one("`--resume` and `--fresh`", resume, fresh)
+    asked = Asked(effort, method, tokens, refine)
     source = original(ref, revision=revision, offline=offline, quiet=quiet)
     source, name = _adapted(source, adapter, name, quiet=quiet), name or source.name
     made, dest = _location(name, width)
-    report, plan = make_small(
+    tell = Terminal(quiet, json=json)
+    making = make_small(
         source,
         width,
         group=int(group) if group else None,
-        method=method,
+        asked=asked,
         calib=calib,
-        tokens=tokens,
         seed=seed or 0,
         bits_per_weight=bpw,
         target_bytes=bytes_of(target_size, "--target-size") if target_size else None,
-        refine=None if refine == "none" else refine,
         limit=limit,
         name=name,
         threads=threads,
         earlier="resume" if resume else "fresh" if fresh else "auto",
-        tell=Terminal(quiet),
+        tell=tell,
     )
-    quality = None if no_report else measured(source, made, dest, plan=plan, threads=threads, quiet=quiet)
-    show(report, quality, {"ref": made, "path": str(dest), "source": source.ref}, json=json, quiet=quiet)
+    quality = None if no_report else measured(source, made, dest, making, threads=threads, tell=tell)
+    show(making, quality, {"ref": made, "path": str(dest), "source": source.ref}, json=json, quiet=quiet)
     if limit.seconds and not quiet:
         _tell_late(limit)
 
@@ -118,13 +119,15 @@ def _location(name: str, bits: int) -> tuple[str, Path]:
     return made, variant_dir(name, variant)
 
 
-def show(report: "QuantizeReport", quality: "Quality | None", made: dict[str, str], *, json: bool, quiet: bool) -> None:
+def show(making: "Making", quality: "Quality | None", made: dict[str, str], *, json: bool, quiet: bool) -> None:
     """Print what was made and what it lost."""
     from localinfer.cli.output import line, note, show_json
 
+    report = making.report
     if json:
         figures = quality.figures() if quality else {}
-        show_json({**made, **asdict(report), **figures})
+        how = {**asdict(making.recipe), "expected_s": making.expected_s or None}
+        show_json({**made, **how, **asdict(report), **figures})
         return
     for remark in report.notes if not quiet else ():
         note(remark)
@@ -139,21 +142,19 @@ def show(report: "QuantizeReport", quality: "Quality | None", made: dict[str, st
 
 
 def measured(
-    source: LocalModel, made: str, dest: Path, *, plan: "TimePlan | None", threads: int, quiet: bool
+    source: LocalModel, made: str, dest: Path, making: "Making", *, threads: int, tell: Terminal
 ) -> "Quality | None":
-    """What `made` lost, on as much text as `plan` has time for, kept beside it; None where that is no time, or, with a
-    note, where both models do not fit into memory together."""
-    from localinfer.cli.output import note
-    from localinfer.cli.progress import Progress
+    """What `made` lost, on as much text as its plan or its effort has time for, kept beside it; None where that is no
+    time, or, with a note, where both models do not fit into memory together."""
     from localinfer.evaluate import report_on
-    from localinfer.loading.making import no_end
     from localinfer.quantize.report import keep_quality
 
+    plan, until = making.plan, time.monotonic() + making.report_s
     if plan is not None and not plan.schedule.has("report"):
         return None
-    left = partial(plan.left, "report") if plan is not None else no_end
+    left = partial(plan.left, "report") if plan is not None else lambda: until - time.monotonic()
     later = f"`localinfer eval {made} --against {source.ref}` measures it"
-    with Progress(long=True, quiet=quiet) as progress:
+    with tell.progress(long=True) as progress:
         try:
             quality = report_on(
                 dest,
@@ -164,12 +165,10 @@ def measured(
                 on_progress=progress,
             )
         except DoesNotFit as error:
-            progress.clear()
-            note(f"not measured: {error.message}; {later}")
+            tell.warn(f"not measured: {error.message}; {later}")
             return None
         except KeyboardInterrupt:
-            progress.clear()
-            note(f"interrupted; `{made}` is made, but was not measured; {later}")
+            tell.warn(f"interrupted; `{made}` is made, but was not measured; {later}")
             raise
     keep_quality(dest, quality.figures())
     return quality

@@ -4,16 +4,16 @@ from contextlib import AbstractContextManager
 
 from localinfer.cli.output import note
 from localinfer.cli.progress import Progress
-from localinfer.events import OnProgress
+from localinfer.events import OnProgress, Speed
 from localinfer.loading.tell import Tell
 
 
 class Terminal(Tell):
-    """Notes and progress on standard error; with `quiet` warnings alone."""
+    """Notes and progress on standard error; with `quiet` warnings alone. `json`: progress as lines of JSON."""
 
-    def __init__(self, quiet: bool) -> None:
+    def __init__(self, quiet: bool, *, json: bool = False) -> None:
         super().__init__()
-        self._quiet = quiet
+        self._quiet, self._json = quiet, json
         self._line = Progress(quiet=True)
 
     def note(self, text: str) -> None:
@@ -24,6 +24,9 @@ class Terminal(Tell):
         self._line.clear()
         note(text)
 
+    def speed(self, speed: Speed) -> None:
+        self._line.speed = speed
+
     def progress(self, *, long: bool = False, in_bytes: bool = False) -> AbstractContextManager[OnProgress]:
-        self._line = Progress(quiet=self._quiet, long=long, in_bytes=in_bytes)
+        self._line = Progress(quiet=self._quiet, long=long, in_bytes=in_bytes, json=self._json)
         return self._line

@@ -2,7 +2,7 @@
 
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -13,9 +13,11 @@ from localinfer.hub.model import LocalModel, variant_of_bits
 from localinfer.loading.tell import Tell
 
 if TYPE_CHECKING:
-    from localinfer.quantize import CalibrationText, Earlier, Method, QuantizeReport, Refining
+    from localinfer.quantize import CalibrationText, Earlier, QuantizeReport, Refining
+    from localinfer.quantize.pace import Expected
+    from localinfer.quantize.recipe import Asked, Recipe
     from localinfer.quantize.speeds import Speeds
-    from localinfer.quantize.time_plan import TimePlan
+    from localinfer.quantize.time_plan import TimePlan, Wish
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,45 +32,67 @@ class Limit:
     speeds: "Speeds | None" = None
 
 
+SHORT_REPORT_S = 20.0
+
+BUSY = 0.8
+"""Share of the processors below which it is said that other programs use them."""
+
+LONG_BYTES = 32 << 20
+"""Of a source, from which on quantizing takes long enough to say beforehand how long."""
+
+
+@dataclass(frozen=True, slots=True)
+class Making:
+    """What was made: the report, how it was made, and the seconds that were expected of each phase, if any were."""
+
+    report: "QuantizeReport"
+    recipe: "Recipe"
+    expected_s: Mapping[str, float]
+    plan: "TimePlan | None"
+    """How the time was divided, where it was limited."""
+    report_s: float = math.inf
+    """Seconds that measuring what it lost is worth, where no plan says that."""
+
+
 def make_small(
     source: LocalModel,
     bits: int,
     *,
     group: int | None = None,
-    method: "Method | None" = None,
+    asked: "Asked | None" = None,
     calib: Sequence[str] = (),
-    tokens: int | None = None,
     seed: int = 0,
     bits_per_weight: float | None = None,
     target_bytes: int | None = None,
-    refine: "Refining | None" = None,
     limit: Limit | None = None,
     name: str | None = None,
     threads: int = 0,
     earlier: "Earlier" = "auto",
     tell: Tell,
-) -> "tuple[QuantizeReport, TimePlan | None]":
+) -> Making:
     """Quantize `source` to `name:INT<bits>` among our models. Ctrl-C keeps what is done and says so.
 
-    `method` None is what loses least at that width; `calib` (files, or `self` for the model's own words), `tokens` and
-    `seed` say what it calibrates on. `refine` then trains it. `limit` is planned before anything is done: what cannot
-    be done in it is refused or shortened, and said. `earlier`: what becomes of a stopped run.
+    `asked` None is the default effort. `calib` (files, or `self` for the model's own words) and `seed` say what is
+    calibrated on. `limit` is planned before anything is done: what cannot be done in it is refused or shortened, and
+    said; without one it is said how long all takes here. `earlier`: what becomes of a stopped run.
     """
     from localinfer.chats.template import conversation
     from localinfer.hub.cache import variant_dir
     from localinfer.loading.self_calibration import calibration_files, forget_words
-    from localinfer.quantize import DEFAULT_TOKENS, CalibrationText
+    from localinfer.quantize import CalibrationText
+    from localinfer.quantize.recipe import Asked
     from localinfer.quantize.report import keep_report
-    from localinfer.quantize.torch_installed import require_torch_for
 
     name, limit = name or source.name, limit or Limit()
     made = f"{name}:{variant_of_bits(bits)}"
     mixed = bits_per_weight is not None or target_bytes is not None
-    require_torch_for(method or "rtn", mixed=mixed, refine=refine is not None)
-    method = method or _usual_method(bits, source.path, tell)
-    text = CalibrationText(tokens or DEFAULT_TOKENS, seed, (), conversation)
+    recipe = _recipe(source, bits, asked or Asked(), mixed=mixed, tell=tell)
+    method, refine = recipe.method, recipe.refine
+    text = CalibrationText(recipe.tokens, seed, (), conversation)
     sizes = {"bits_per_weight": bits_per_weight, "target_bytes": target_bytes}
-    plan = _planned(source, bits, method, text, limit, calib, mixed=mixed, refine=refine, threads=threads, tell=tell)
+    wish = _wish(recipe, bits, calib, mixed=mixed, report=limit.report)
+    plan = _planned(source, wish, limit, threads, tell)
+    expected_s, expected = _told(source, wish, recipe, limit, threads, tell)
     dest = variant_dir(name, variant_of_bits(bits))
     if plan is not None:
         method = method if plan.schedule.has("layers") else "rtn"
@@ -82,13 +106,49 @@ def make_small(
                 more: dict[str, Any] = {"refine": refine is not None, "left": left, "progress": progress}
                 text = replace(text, files=calibration_files(source, dest, calib, text, **limits, **more))
             limits |= {"say": tell.note, "clock": limit.clock}
-            report = _made(source.path, dest, made, settings, text, limits, plan, refine, progress)
+            quantizing = {"on_speed": tell.speed} | (plan.quantizing() if plan else {"expected": expected})
+            report = _made(source.path, dest, made, settings, text, limits, quantizing, plan, refine, progress)
         except KeyboardInterrupt:
             tell.warn("interrupted; the same command goes on where it stopped")
             raise
     keep_report(dest, report)
     forget_words(dest)
-    return report, plan
+    return Making(report, recipe, expected_s, plan, _report_seconds(recipe, report.seconds))
+
+
+def _recipe(source: LocalModel, bits: int, asked: "Asked", *, mixed: bool, tell: Tell) -> "Recipe":
+    """What is `asked` for, for `source`. Raises `NotSupported` where torch is lacking for that."""
+    from localinfer.graph.weights import Checkpoint
+    from localinfer.quantize.plan import TABLE_BITS
+    from localinfer.quantize.recipe import RECIPES, recipe_of
+    from localinfer.quantize.torch_installed import require_torch_for
+
+    recipe, remark = recipe_of(asked, bits, source.path)
+    if remark:
+        tell.note(remark)
+    best = asked.effort == "best" and bits != TABLE_BITS and not Checkpoint(source.path).graph.not_calibrated
+    wanted = asked.method or (RECIPES["best"].method if best else "rtn")
+    require_torch_for(wanted, mixed=mixed, refine=recipe.refine is not None)
+    return recipe
+
+
+def _wish(recipe: "Recipe", bits: int, calib: Sequence[str], *, mixed: bool, report: bool) -> "Wish":
+    """What is to be done, for those who estimate it."""
+    from localinfer.loading.self_calibration import SELF
+    from localinfer.quantize.calibration import about_tokens
+    from localinfer.quantize.estimates import LEAST_TOKENS
+    from localinfer.quantize.time_plan import Wish
+
+    sides: dict[str, Any] = {"mixed": mixed, "refine": recipe.refine or "", "report": report}
+    if SELF in calib:
+        return Wish(bits, recipe.method, recipe.tokens, speaks=True, **sides)
+    most = max(LEAST_TOKENS, about_tokens([Path(name).expanduser() for name in calib]))
+    return Wish(bits, recipe.method, min(recipe.tokens, most), most=most, **sides)
+
+
+def _report_seconds(recipe: "Recipe", made_in: float) -> float:
+    """How long to measure what was made in so many seconds: after `quick` no longer than that, or a little."""
+    return max(SHORT_REPORT_S, made_in) if recipe.effort == "quick" else math.inf
 
 
 def _tokens(plan: "TimePlan", dest: Path, earlier: "Earlier") -> int:
@@ -104,26 +164,12 @@ def no_end() -> float:
     return math.inf
 
 
-def _planned(
-    source: LocalModel,
-    bits: int,
-    method: "Method",
-    text: "CalibrationText",
-    limit: Limit,
-    calib: Sequence[str],
-    *,
-    mixed: bool,
-    refine: "Refining | None",
-    threads: int,
-    tell: Tell,
-) -> "TimePlan | None":
+def _planned(source: LocalModel, wish: "Wish", limit: Limit, threads: int, tell: Tell) -> "TimePlan | None":
     """How the time is divided, said where something is shortened; None without a limit."""
-    from localinfer.loading.self_calibration import SELF
-    from localinfer.quantize.time_plan import Wish, plan_time, workers_of
+    from localinfer.quantize.time_plan import plan_time, workers_of
 
     if not limit.seconds:
         return None
-    wish = Wish(bits, method, text.tokens, mixed=mixed, refine=refine or "", speaks=SELF in calib, report=limit.report)
     plan = plan_time(
         source.path,
         wish,
@@ -138,13 +184,37 @@ def _planned(
     return plan
 
 
-def _usual_method(bits: int, source: Path, tell: Tell) -> "Method":
-    from localinfer.quantize import default_method
+def _told(
+    source: LocalModel,
+    wish: "Wish",
+    recipe: "Recipe",
+    limit: Limit,
+    threads: int,
+    tell: Tell,
+) -> "tuple[dict[str, float], Expected | None]":
+    """Say how it will be made, and without a limit how long that takes here; the seconds of each phase, and what a
+    layer and a weight are expected to take."""
+    from localinfer.graph.weights import Checkpoint
+    from localinfer.quantize.estimates import Costs
+    from localinfer.quantize.schedule import in_seconds
+    from localinfer.quantize.speeds import measure_speeds
+    from localinfer.quantize.time_plan import expected_layer, expected_seconds, workers_of
 
-    method, remark = default_method(bits, source)
-    if remark:
-        tell.note(remark)
-    return method
+    how = f"INT{wish.bits} by {recipe.words}"
+    if limit.seconds or (limit.speeds is None and Checkpoint(source.path).nbytes < LONG_BYTES):
+        tell.note(how)
+        return {}, None
+    calibrates = wish.method != "rtn" or wish.mixed or bool(wish.refine)
+    speeds = limit.speeds or measure_speeds(workers_of(threads), torch=calibrates)
+    costs = Costs.of(source.path, wish.bits, speeds)
+    phases = expected_seconds(costs, wish)
+    if "report" in phases:
+        before = sum(phases.values()) - phases["report"]
+        phases["report"] = min(phases["report"], _report_seconds(recipe, before))
+    parts = ", ".join(f"{name} {in_seconds(seconds)}" for name, seconds in phases.items())
+    busy = f"; other programs leave {speeds.share:.0%} of the processors" if speeds.share < BUSY else ""
+    tell.note(f"{how}: about {in_seconds(sum(phases.values()))} here ({parts}){busy}")
+    return phases, expected_layer(costs, wish)
 
 
 def _made(
@@ -154,6 +224,7 @@ def _made(
     settings: dict[str, Any],
     text: "CalibrationText",
     limits: dict[str, Any],
+    quantizing: dict[str, Any],
     plan: "TimePlan | None",
     refine: "Refining | None",
     progress: OnProgress,
@@ -165,9 +236,10 @@ def _made(
         return lambda done, total: progress(f"{what} {name}", done, total)
 
     def make(where: Path) -> "QuantizeReport":
-        time = plan.quantizing() if plan is not None else {}
         on_progress = telling("quantizing to")
-        return quantize_checkpoint(source, where, text=text, on_progress=on_progress, **time, **limits, **settings)
+        return quantize_checkpoint(
+            source, where, text=text, on_progress=on_progress, **quantizing, **limits, **settings
+        )
 
     if not refine:
         return make(dest)

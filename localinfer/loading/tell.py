@@ -2,7 +2,7 @@
 
 from contextlib import AbstractContextManager, nullcontext
 
-from localinfer.events import OnProgress
+from localinfer.events import OnProgress, Speed
 
 
 def _nothing(_phase: str, _done: int, _total: int) -> None:
@@ -20,6 +20,9 @@ class Tell:
 
     def warn(self, text: str) -> None:
         """One line that a person must read."""
+
+    def speed(self, speed: Speed) -> None:
+        """How fast the job goes whose progress is told next."""
 
     def progress(self, *, long: bool = False, in_bytes: bool = False) -> AbstractContextManager[OnProgress]:
         """What tells how far a job is while it is entered; a `long` job says more than a short one."""

@@ -25,6 +25,9 @@ DEFAULT_TOKENS = 32768
 LEAST_SEQUENCES = 4
 """Below that, the second moments of the inputs say more about the text than about the model."""
 
+BYTES_A_TOKEN = 3
+"""Of text of many kinds, about."""
+
 LARGEST_FILE = 64 << 20
 
 Turns = Sequence[tuple[str, str]]
@@ -78,6 +81,16 @@ def calibration(
         )
     rng.shuffle(chosen)
     return np.array(chosen, np.int32)
+
+
+def about_tokens(files: Sequence[Path] = ()) -> int:
+    """How many tokens the text of `files` (none: our own) has, going by its bytes; files that are not there have none.
+
+    `calibration` counts them; this is for estimates.
+    """
+    folder = resources.files("localinfer.quantize") / "data"
+    sizes = [path.stat().st_size for path in files if path.is_file()]
+    return sum(sizes if files else (len((folder / name).read_bytes()) for name in SHARES)) // BYTES_A_TOKEN
 
 
 def _bundled() -> list[tuple[str, bytes, float]]:

@@ -15,12 +15,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from localinfer.errors import Corrupt, DoesNotFit, UsageError, size
+from localinfer.events import Speed
 from localinfer.formats.durable import sync, write_bytes, write_json
 from localinfer.formats.json_files import TOKENIZER_LIMIT, read_bytes, read_object
 from localinfer.formats.layout import INDEX
 from localinfer.formats.safetensors import write_safetensors
 from localinfer.formats.tokenizer import Tokenizer
 from localinfer.quantize.calibration import CalibrationText, calibration
+from localinfer.quantize.forecast import Forecast, Kind
 from localinfer.quantize.journal import Earlier, Journal, locked, publish, sha256
 from localinfer.quantize.layer import quantize_unit
 from localinfer.quantize.origin import Origin, copied
@@ -35,7 +37,7 @@ if TYPE_CHECKING:
 FORMAT = 1
 """Of `localinfer.json`."""
 
-CALIBRATED = 2
+CALIBRATED = 3
 """Counts the changes of the numerics of calibrated methods: a run is not resumed with others."""
 
 
@@ -54,6 +56,7 @@ def quantize_checkpoint(
     expected: Expected | None = None,
     earlier: Earlier = "auto",
     on_progress: Callable[[int, int], None] | None = None,
+    on_speed: Callable[[Speed], None] = lambda speed: None,
     say: Callable[[str], None] = lambda text: None,
     clock: Callable[[], float] = time.monotonic,
 ) -> QuantizeReport:
@@ -61,18 +64,17 @@ def quantize_checkpoint(
 
     Embedding and head get 8 bits. Stopped at any time (Ctrl-C, kill, disk full), the same call goes on and gives the
     same bytes; `earlier` as `Journal` has it. `group` None chooses; `threads` 0 takes all. `on_progress(done, total)`
-    counts weights, `say` is told what a person should know meanwhile. Every `method` but `rtn` calibrates, on `text`
-    (None: our own), for `seconds` at most if not 0: layers without time are rounded, going by `expected` at first. With
-    `bits_per_weight` (of the layers) or `target_bytes` (of all) the fused groups get different widths, from `bits` up.
+    counts weights, `on_speed` is told before how fast that goes, `say` what a person should know meanwhile. Every
+    `method` but `rtn` calibrates, on `text` (None: our own), for `seconds` at most if not 0: layers without time are
+    rounded. What is `expected` counts until a layer is measured. With `bits_per_weight` (of the layers) or
+    `target_bytes` (of all) the fused groups get different widths, from `bits` up.
 
-    Raises `UsageError` (dest exists, group does not divide, no mix is of that size, text too short, another process is
-    at it), `NotSupported` (architecture, quantized source, no torch), `Corrupt` (NaN, infinity, damage), `DoesNotFit`
-    (disk), `Changed` (the source is not what it was when the run began).
+    Raises `UsageError` (dest exists, group does not divide, no mix is of that size, text too short, another process),
+    `NotSupported` (architecture, quantized, no torch), `Corrupt` (NaN, damage), `DoesNotFit`, `Changed` (source).
     """
     started = clock()
     source, dest = source.resolve(), dest.absolute()
-    if dest.exists():
-        raise UsageError(f"{dest} is there already", hint="remove it first, or use it")
+    _require_new(dest, "remove it first, or use it")
     workers = threads or os.cpu_count() or 1
     plan = make_plan(source, bits, group, method)
     tokens = _tokens(source, text, plan, mixed=bits_per_weight is not None or target_bytes is not None)
@@ -81,16 +83,16 @@ def quantize_checkpoint(
     with locked(partial):
         if dest.exists():
             shutil.rmtree(partial, ignore_errors=True)
-            raise UsageError(f"{dest} is there already", hint="another process has just made it; use it")
-        origin = Origin(source)
-        settings = _settings(plan, tokens, workers)
+        _require_new(dest, "another process has just made it; use it")
+        origin, settings = Origin(source), _settings(plan, tokens, workers)
         journal = Journal(partial, settings, origin.said, earlier=earlier, say=say)
-        resumed = len(journal.finished)
-        pace = Pace(plan, seconds, journal.finished, started, clock, say, expected)
+        pace, resumed = Pace(plan, seconds, journal.finished, started, clock, say, expected), len(journal.finished)
         _must_fit(partial, plan, journal)
         try:
             with _calibrated(source, plan, None if method == "rtn" else tokens, partial, workers) as open_layers:
-                _Writing(plan, partial, journal, origin, pace, on_progress).run(workers, open_layers)
+                forecast = _forecast(plan, journal, expected, clock)
+                heard = (on_progress or (lambda done, total: None), on_speed)
+                _Writing(plan, partial, journal, origin, pace, forecast, heard).run(workers, open_layers)
         except Corrupt:
             origin.require_unchanged()  # if it has, what is finished was made before
             shutil.rmtree(partial, ignore_errors=True)  # going on could not help
@@ -99,6 +101,11 @@ def quantize_checkpoint(
         publish(partial, dest)
     plan = replace(plan, notes=(*plan.notes, *_notes(plan, journal)))
     return make_report(plan, journal.finished, dest, resumed, clock() - started)
+
+
+def _require_new(dest: Path, hint: str) -> None:
+    if dest.exists():
+        raise UsageError(f"{dest} is there already", hint=hint)
 
 
 def _settings(plan: Plan, tokens: NDArray[np.int32] | None, workers: int) -> dict[str, Any]:
@@ -194,11 +201,12 @@ class _Writing:
         journal: Journal,
         origin: Origin,
         pace: Pace,
-        on_progress: Callable[[int, int], None] | None,
+        forecast: Forecast,
+        told: tuple[Callable[[int, int], None], Callable[[Speed], None]],
     ) -> None:
         self._plan, self._partial, self._journal = plan, partial, journal
-        self._origin, self._pace = origin, pace
-        self._on_progress = on_progress or (lambda done, total: None)
+        self._origin, self._pace, self._forecast = origin, pace, forecast
+        self._on_progress, self._on_speed = told
         self._done = 0
         self._layers: Layers | None = None
         self._hurried = self._calibrates = False
@@ -211,12 +219,15 @@ class _Writing:
                 for number, unit in enumerate(self._plan.units):
                     if number == 1 and open_layers and not self._pace.too_late():
                         self._layers = open_layers()
-                    self._unit(self._plan.file_name(number), unit, pool)
+                    self._forecast.begin(number)
+                    self._unit(number, unit, pool)
+                    self._forecast.end()
             except BaseException:
                 pool.shutdown(wait=False, cancel_futures=True)
                 raise
 
-    def _unit(self, name: str, unit: tuple[Job, ...], pool: Executor) -> None:
+    def _unit(self, number: int, unit: tuple[Job, ...], pool: Executor) -> None:
+        name = self._plan.file_name(number)
         ops = self._layers.ops(unit) if self._layers else []
         layer = bool(ops) or (self._calibrates and holds_layer(unit))
         weights = sum(job.weights for job in unit)
@@ -232,7 +243,7 @@ class _Writing:
         made = None
         if self._layers and ops and not self._hurried:
             try:
-                made = self._layers.quantize(unit, ops, self._advance, self._pace.require_time)
+                made = self._layers.quantize(unit, ops, self._advance, self._look)
             except TooLate:
                 self._hurried, self._layers = True, None
                 self._advance(done - self._done)
@@ -241,6 +252,8 @@ class _Writing:
             entry |= {"output_error": _short(made.output_errors), "notes": list(made.notes)}
             self._pace.fitted(self._layers_left(name))
         else:
+            if layer:
+                self._forecast.begin(number, "rounded")
             tensors, errors = quantize_unit(unit, pool, self._advance, self._pace.in_haste)
             entry |= ({HURRIED: True} if layer else {}) | ({HASTE: True} if self._pace.haste else {})
             self._pace.rounded()
@@ -256,10 +269,32 @@ class _Writing:
         todo = [unit for file, unit in units if file > name and file not in self._journal.finished]
         return sum(bool(self._layers.ops(unit)) for unit in todo)
 
+    def _look(self) -> None:
+        self._pace.require_time()
+        self._tell()
+
     def _advance(self, count: int) -> None:
         self._done += count
         self._pace.advance(count)
+        self._forecast.advance(count)
+        self._tell()
+
+    def _tell(self) -> None:
+        self._on_speed(self._forecast.speed)
         self._on_progress(self._done, self._plan.weights)
+
+
+def _forecast(plan: Plan, journal: Journal, expected: Expected | None, clock: Callable[[], float]) -> Forecast:
+    """Of what is still to do; finished files cost nothing, but that calibrated layers are gone over again."""
+    kinds: list[Kind] = []
+    for number, unit in enumerate(plan.units):
+        fitted = plan.method != "rtn" and holds_layer(unit)
+        finished = plan.file_name(number) in journal.finished
+        kinds.append(("again" if finished else "fitted") if fitted else "rounded")
+    sizes = [sum(job.weights for job in unit) for unit in plan.units]
+    done = (plan.file_name(number) in journal.finished for number in range(len(sizes)))
+    counted = [0 if was and kind == "rounded" else size for was, kind, size in zip(done, kinds, sizes, strict=True)]
+    return Forecast(counted, kinds, expected, clock)
 
 
 def holds_layer(unit: tuple[Job, ...]) -> bool:

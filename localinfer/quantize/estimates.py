@@ -20,8 +20,15 @@ FIT = 6
 """Multiply-adds of a fit beside its loops, for each weight and column: feedback, descent, what is moved and what it
 costs."""
 
+MEASURED_ROWS = 512
+"""Rows of which a method without feedback measures what it costs."""
+
+TRIED_SCALES, TRIED_ROWS = 11, 256
+"""Powers that `awq` tries for the channels of a stage, on so many rows."""
+
 FOLLOWED = 1.5
-"""Those of the second moments for each token and pair of columns, with the original beside; half of one without."""
+"""Those of the second moments for each token and pair of columns, with the original beside; half of one without, and
+none for the last stage of an operation."""
 
 BACKWARD = 5
 """Passes through the layers that a step of training takes: both models forward, and one backward."""
@@ -85,12 +92,20 @@ class Costs:
         follows = method.endswith("gptq")
         stream = tokens * (1 + follows) * self.body / self.layers
         fits = 0.0
-        for rows, cols in self.widths:
-            stream += tokens * cols**2 * FOLLOWED * (1 if follows else 0.5)
+        for number, (rows, cols) in enumerate(self.widths):
+            squares = FOLLOWED if follows else 0.5 * (number % 2 == 0)  # the last stage of an operation needs none
+            stream += tokens * cols**2 * squares
             exact = (FIT * rows * cols**2 + cols**3 / 2) * follows / self.speeds.multiply
             loops = self.speeds.fit_s * cols / FIT_COLUMNS if follows else 0.0
             fits += exact + loops + (1 + follows) * rows * cols / self.speeds.rounding
+            fits += 2 * min(rows, MEASURED_ROWS) * cols**2 * (squares == 0.5) / self.speeds.multiply
+        if method.startswith("awq"):
+            fits += sum(self._scaled(cols) for _, cols in self.widths[::2])
         return SAFETY * (stream / self.speeds.multiply + fits)
+
+    def _scaled(self, cols: int) -> float:
+        """Trying channel scales for a stage of `cols` columns."""
+        return TRIED_SCALES * TRIED_ROWS * cols * (1 / self.speeds.rounding + cols / self.speeds.multiply)
 
     def tokens(self, method: Method, wanted: int, seconds: float) -> int:
         """How many of `wanted` tokens can be calibrated on so that all layers fit into `seconds`; whole sequences."""

@@ -38,6 +38,9 @@ TOGETHER = 256
 MOST_ROWS, LEAST_ROWS = 2048, 128
 """Of a part; between them as many as keep all threads busy."""
 
+MEASURED_ROWS = 512
+"""Rows, at most about, spread over the matrix, that tell what rounding to the nearest costs its output."""
+
 BAD_INPUTS = "its inputs hold NaN or infinity: rounded to the nearest"
 NO_FACTOR = "the second moments of its inputs cannot be factored: rounded to the nearest"
 
@@ -118,12 +121,19 @@ def moved(
 
 
 def fit_nearest(weights: Tensor, hessian: Tensor, bits: int, group: int) -> Fitted:
-    """Round each weight by itself, with scales that weigh each column by the mean square of its input."""
+    """Round each weight by itself, with scales that weigh each column by the mean square of its input.
+
+    `hessian` may be its diagonal [K] alone; then inputs count as independent of each other in what it costs. That is
+    measured of some rows of a large matrix, and is 0 of all others, as their power is.
+    """
     require_scalable(weights.numpy(), bits)
     usable = bool(torch.isfinite(hessian).all())
-    hessian = hessian if usable else torch.eye(len(hessian))
-    q, s = nearest(weights, hessian.diagonal().clamp_min(0) if usable else None, bits, group)
-    error, power = cost(weights, q, s, hessian), _cost(weights, hessian)
+    hessian = hessian if usable else torch.ones(len(hessian))
+    importance = (hessian.diagonal() if hessian.dim() == 2 else hessian).clamp_min(0) if usable else None
+    q, s = nearest(weights, importance, bits, group)
+    some = slice(None, None, -(-len(weights) // MEASURED_ROWS))
+    error, power = torch.zeros(len(weights)), torch.zeros(len(weights))
+    error[some], power[some] = cost(weights[some], q[some], s[some], hessian), _cost(weights[some], hessian)
     return _fitted(q, s, error, power, "" if usable else BAD_INPUTS)
 
 
@@ -243,7 +253,7 @@ def cost(weights: Tensor, q: Tensor, s: Tensor, hessian: Tensor) -> Tensor:
 
 
 def _cost(d: Tensor, hessian: Tensor) -> Tensor:
-    return ((d @ hessian) * d).sum(1)
+    return ((d @ hessian) * d).sum(1) if hessian.dim() == 2 else d.square() @ hessian
 
 
 def _factored_cost(d: Tensor, factor: Factor) -> Tensor:

@@ -36,7 +36,8 @@ TOGETHER = 512
 
 @dataclass(frozen=True, slots=True)
 class Moments:
-    """Of the inputs x of a stage: `second` [K, K], the mean of x x'.
+    """Of the inputs x of a stage: `second` [K, K], the mean of x x'; of a last stage its diagonal [K] alone where the
+    original is not followed, since nothing else is asked of it.
 
     Where the original model, whose inputs are t, is followed, also `apart` [K, K], the mean of (t - x) x', or of a
     single matrix W [N, K] `missing` [N, K], that of W (t - x) x'.
@@ -187,11 +188,13 @@ class Stream(Reader):
 
     def _last_moments(self, op: LayerOp, linear: Linear, inputs: Again, true_inputs: Inputs, holds: bool) -> Moments:
         """Of the last stage of `op`, its only matrix `linear`; takes the original's stream through `op`."""
-        second, count = torch.zeros(linear.cols, linear.cols), self.x.shape[0] * self.x.shape[1]
+        count = self.x.shape[0] * self.x.shape[1]
         if self.true is None:
+            squares = torch.zeros(linear.cols)
             for x in inputs():
-                _add_square(second, self._seen(linear, x))
-            return Moments(_whole(second) / count)
+                squares += self._seen(linear, x).square().sum(0)
+            return Moments(squares / count)
+        second = torch.zeros(linear.cols, linear.cols)
         missing = torch.zeros(linear.rows, linear.cols)
         true = self._each(true_inputs, self.true)
 

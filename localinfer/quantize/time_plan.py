@@ -45,11 +45,13 @@ class Wish:
     speaks: bool = False
     """Whether the original writes the text."""
     report: bool = True
+    most: int = 1 << 40
+    """Tokens that the text has, about."""
 
     @property
     def text_tokens(self) -> int:
         """Of all text that is read."""
-        return self.tokens * (MORE_TEXT if self.refine else 1)
+        return min(self.most, self.tokens * (MORE_TEXT if self.refine else 1))
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,6 +127,17 @@ def plan_time(
         costs = replace(costs, speeds=measure_speeds(workers, torch=True))
         schedule = divided(costs)
     return _plan(costs, wish, schedule, started, clock)
+
+
+def expected_seconds(costs: Costs, wish: Wish) -> dict[str, float]:
+    """What each phase of `wish` is expected to take, all of it, without a limit and without the safety of one."""
+    return {phase.name: phase.full / SAFETY for phase in _phases(costs, wish, loaded=True)}
+
+
+def expected_layer(costs: Costs, wish: Wish) -> Expected:
+    """The same of one layer by the method, and of one weight rounded to the nearest."""
+    layer = costs.layer(wish.method, wish.tokens) if wish.method != "rtn" else 0.0
+    return Expected(layer / SAFETY, costs.rounding() / SAFETY / costs.weights)
 
 
 def _phases(costs: Costs, wish: Wish, *, loaded: bool) -> list[Phase]:

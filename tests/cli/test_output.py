@@ -9,6 +9,7 @@ import pytest
 
 from localinfer.cli import output
 from localinfer.cli.progress import Progress
+from localinfer.events import Speed
 
 
 class Terminal(io.StringIO):
@@ -84,6 +85,30 @@ def test_a_long_job_says_how_long_it_will_take(monkeypatch: pytest.MonkeyPatch) 
     assert drawn[:2] == ["making    0 %", "making   40 %"]
     assert drawn[3].startswith("making   51 %  31 s left")
     assert drawn[5] == "making   53 %  24 min left"
+
+
+def test_a_job_that_knows_its_speed_says_it(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with Progress(long=True, json=True, clock=lambda: 5.0) as progress:
+        progress.speed = Speed(2_345_678.0, 90.04, "weights")
+        progress("making", 1, 10)
+        progress("measuring", 1, 10)
+    told = [json.loads(line) for line in capsys.readouterr().err.splitlines()]
+    assert told[0] == {
+        "event": "progress",
+        "phase": "making",
+        "done": 1,
+        "total": 10,
+        "per_second": 2346000,
+        "seconds_left": 90.0,
+    }
+    assert told[1]["seconds_left"] is None, "the speed was that of another phase"
+    terminal = on_terminal(monkeypatch)
+    with Progress(long=True) as progress:
+        progress.speed = Speed(2_345_678.0, 90.04, "weights")
+        progress("making", 1, 10)
+    assert "making   10 %  2.3 M weights/s" in terminal.getvalue()
 
 
 def test_progress_elsewhere_is_a_line_a_phase_or_nothing(capsys: pytest.CaptureFixture[str]) -> None:

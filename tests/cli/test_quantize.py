@@ -339,6 +339,36 @@ def test_a_limit_that_was_not_kept_is_told(cli: Cli, mine: str, monkeypatch: pyt
         assert cli("rm", f"{mine}:INT8", "-y").code == 0
 
 
+def test_effort_chooses_and_says_how_long_it_takes(cli: Cli, mine: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What was chosen and expected stands in the answer; how far it is comes as lines of JSON."""
+    monkeypatch.setattr(making, "LONG_BYTES", 0)
+    ran = cli("quantize", mine, "--bits", "4", "--effort", "quick", "--tokens", "2048", "--no-report", "--json")
+    assert ran.code == 0
+    told = json.loads(ran.out)
+    assert (told["effort"], told["method"], told["tokens"], told["refine"]) == ("quick", "awq", 2048, None)
+    assert told["expected_s"].keys() == {"rounding", "layers"}
+    lines = ran.err.splitlines()
+    assert lines[0].startswith("INT4 by awq on 2048 tokens (--effort quick): about ")
+    events = [json.loads(line) for line in lines if line.startswith("{")]
+    assert {event["event"] for event in events} == {"progress"}
+    assert all(event["seconds_left"] is not None for event in events)
+    assert events[-1]["done"] == events[-1]["total"] == told["weights"]
+    assert events[-1]["per_second"] > 0
+
+
+def test_effort_and_method_are_one_choice(cli: Cli, mine: str) -> None:
+    ran = cli("quantize", mine, "--bits", "4", "--effort", "quick", "--method", "gptq")
+    assert ran.code == 2
+    assert "--effort quick" in ran.err
+    assert "--method awq --tokens 4096" in ran.err
+
+
+def test_eight_bits_are_rounded_whatever_the_effort(cli: Cli, mine: str) -> None:
+    ran = cli("quantize", mine, "--bits", "8", "--effort", "best", "--no-report", "--json")
+    assert ran.code == 0
+    assert json.loads(ran.out)["method"] == "rtn"
+
+
 @pytest.mark.parametrize("limit", [(), ("--time-budget", "100s")])
 @pytest.mark.parametrize(
     "asked",
@@ -346,6 +376,7 @@ def test_a_limit_that_was_not_kept_is_told(cli: Cli, mine: str, monkeypatch: pyt
         ("--bits", "4", "--method", "gptq"),
         ("--bits", "4", "--method", "gptq", "--calib", "self"),
         ("--bits", "4", "--refine", "kl"),
+        ("--bits", "4", "--effort", "best"),
         ("--bits", "3", "--bpw", "3.5"),
     ],
 )

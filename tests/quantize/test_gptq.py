@@ -43,6 +43,20 @@ def test_independent_inputs_round_to_the_nearest(bits: int) -> None:
     assert gptq.fit(weights, eye, bits, GROUP).error.sum() <= fitted.error.sum() * (1 + 1e-6)
 
 
+def test_a_diagonal_is_enough_for_the_nearest() -> None:
+    """The same integers, and the cost of inputs that are independent; of a tall matrix by some of its rows."""
+    weights, power = matrix(), moments().diagonal().clone()
+    whole, alone = gptq.fit_nearest(weights, power.diag(), 4, GROUP), gptq.fit_nearest(weights, power, 4, GROUP)
+    assert (whole.values == alone.values).all()
+    assert (whole.scales == alone.scales).all()
+    assert alone.error == pytest.approx(whole.error, rel=1e-4)
+    tall = gptq.fit_nearest(weights.repeat(2 * gptq.MEASURED_ROWS // len(weights) + 2, 1), power, 4, GROUP)
+    measured = tall.power > 0
+    assert gptq.MEASURED_ROWS // 2 < measured.sum() <= gptq.MEASURED_ROWS + 1
+    every = alone.error.sum() / alone.power.sum()
+    assert tall.error.sum() / tall.power.sum() == pytest.approx(every, rel=0.2)
+
+
 @pytest.mark.parametrize("bits", [3, 4, 8])
 def test_correlated_inputs(bits: int) -> None:
     """Each row at least as good as rounding it, all together far better; integers and scales as they are stored."""
