@@ -276,6 +276,17 @@ Tokens = Annotated[
     int | None,
     flag("tokens", "int", "Most tokens to calibrate on.", low=1, high=1 << 22, shows="by --effort; else 32768"),
 ]
+QuantizedHead = Annotated[
+    Literal["bf16", "8", "4"],
+    flag(
+        "head",
+        "text",
+        "Bits of the head. With 4 it is calibrated, and apart from an embedding that is the same matrix; with bf16 it "
+        "stays as it is.",
+        choices=("bf16", "8", "4"),
+        default="8",
+    ),
+]
 Effort = Annotated[
     Literal["quick", "default", "best"] | None,
     flag(

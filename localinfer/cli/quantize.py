@@ -17,6 +17,9 @@ from localinfer.hub.model import LocalModel
 if TYPE_CHECKING:
     from localinfer.evaluate import Quality
     from localinfer.loading.making import Limit, Making
+    from localinfer.quantize.plan import HeadBits
+
+HEADS: "dict[str, HeadBits]" = {"bf16": 16, "8": 8, "4": 4}
 
 Ref = Annotated[str, typer.Argument(metavar="REF", help="The original: a model of `localinfer list`, or `starter`.")]
 
@@ -26,6 +29,7 @@ def quantize(
     *,
     bits: o.Bits,
     group: o.Group,
+    head: o.QuantizedHead,
     effort: o.Effort,
     method: o.Method,
     calib: o.Calib,
@@ -48,26 +52,25 @@ def quantize(
 ) -> None:
     """Make a model smaller and faster; it is kept as `REF:INT4` and the like.
 
-    Embedding and head get 8 bits. Stopped half-way, the same command goes on, unless the original has changed (exit
+    The embedding gets 8 bits. Stopped half-way, the same command goes on, unless the original has changed (exit
     code 9). At the end it is measured against the original on a text that is used for nothing else.
     """
     from localinfer.loading.making import Limit, make_small
     from localinfer.quantize.recipe import Asked
 
-    seconds = seconds_of(time_budget, "--time-budget") if time_budget else 0.0
-    limit = Limit(seconds, report=not no_report, started=output.begun)
+    limit = Limit(_seconds(time_budget), report=not no_report, started=output.begun)
     width, threads = _width(bits, ref), threads or 0
     _require_one("`--bpw` and `--target-size`", bpw, target_size)
     _require_one("`--resume` and `--fresh`", resume, fresh)
     asked = Asked(effort, method, tokens, refine)
     source = original(ref, revision=revision, offline=offline, quiet=quiet)
     source, name = _adapted(source, adapter, name, quiet=quiet), name or source.name
-    made, dest = _location(name, width)
-    tell = Terminal(quiet, json=json)
+    (made, dest), tell = _location(name, width), Terminal(quiet, json=json)
     making = make_small(
         source,
         width,
         group=int(group) if group else None,
+        head=HEADS[head],
         asked=asked,
         calib=calib,
         seed=seed or 0,
@@ -81,7 +84,7 @@ def quantize(
     )
     quality = None if no_report else measured(source, made, dest, making, threads=threads, tell=tell)
     show(making, quality, {"ref": made, "path": str(dest), "source": source.ref}, json=json, quiet=quiet)
-    if limit.seconds and not quiet:
+    if not quiet:
         _tell_late(limit)
 
 
@@ -92,8 +95,14 @@ def _width(bits: str | None, ref: str) -> int:
     return int(bits)
 
 
+def _seconds(time_budget: str | None) -> float:
+    return seconds_of(time_budget, "--time-budget") if time_budget else 0.0
+
+
 def _tell_late(limit: "Limit") -> None:
     """Say so if it took longer than allowed."""
+    if not limit.seconds:
+        return
     from localinfer.cli.output import note
     from localinfer.quantize.schedule import too_long
     from localinfer.quantize.time_plan import FLAG

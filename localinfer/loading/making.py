@@ -15,6 +15,7 @@ from localinfer.loading.tell import Tell
 if TYPE_CHECKING:
     from localinfer.quantize import CalibrationText, Earlier, QuantizeReport, Refining
     from localinfer.quantize.pace import Expected
+    from localinfer.quantize.plan import HeadBits
     from localinfer.quantize.recipe import Asked, Recipe
     from localinfer.quantize.speeds import Speeds
     from localinfer.quantize.time_plan import TimePlan, Wish
@@ -59,6 +60,7 @@ def make_small(
     bits: int,
     *,
     group: int | None = None,
+    head: "HeadBits" = 8,
     asked: "Asked | None" = None,
     calib: Sequence[str] = (),
     seed: int = 0,
@@ -83,21 +85,20 @@ def make_small(
     from localinfer.quantize.recipe import Asked
     from localinfer.quantize.report import keep_report
 
-    name, limit = name or source.name, limit or Limit()
-    made = f"{name}:{variant_of_bits(bits)}"
+    name, limit, variant = name or source.name, limit or Limit(), variant_of_bits(bits)
     mixed = bits_per_weight is not None or target_bytes is not None
     recipe = _recipe(source, bits, asked or Asked(), mixed=mixed, tell=tell)
     method, refine = recipe.method, recipe.refine
     text = CalibrationText(recipe.tokens, seed, (), conversation)
-    sizes = {"bits_per_weight": bits_per_weight, "target_bytes": target_bytes}
-    wish = _wish(recipe, bits, calib, mixed=mixed, report=limit.report)
+    wish = _wish(recipe, bits, calib, mixed=mixed, head=head, report=limit.report)
     plan = _planned(source, wish, limit, threads, tell)
     expected_s, expected = _told(source, wish, recipe, limit, threads, tell)
-    dest = variant_dir(name, variant_of_bits(bits))
+    made, dest = f"{name}:{variant}", variant_dir(name, variant)
     if plan is not None:
         method = method if plan.schedule.has("layers") else "rtn"
         text = replace(text, tokens=_tokens(plan, dest, earlier))
-    settings: dict[str, Any] = {"bits": bits, "group": group, "method": method} | sizes
+    settings: dict[str, Any] = {"bits": bits, "group": group, "head": head, "method": method}
+    settings |= {"bits_per_weight": bits_per_weight, "target_bytes": target_bytes}
     limits: dict[str, Any] = {"threads": threads, "earlier": earlier}
     with tell.progress(long=True) as progress:
         try:
@@ -132,14 +133,14 @@ def _recipe(source: LocalModel, bits: int, asked: "Asked", *, mixed: bool, tell:
     return recipe
 
 
-def _wish(recipe: "Recipe", bits: int, calib: Sequence[str], *, mixed: bool, report: bool) -> "Wish":
+def _wish(recipe: "Recipe", bits: int, calib: Sequence[str], *, mixed: bool, head: int, report: bool) -> "Wish":
     """What is to be done, for those who estimate it."""
     from localinfer.loading.self_calibration import SELF
     from localinfer.quantize.calibration import about_tokens
     from localinfer.quantize.estimates import LEAST_TOKENS
     from localinfer.quantize.time_plan import Wish
 
-    sides: dict[str, Any] = {"mixed": mixed, "refine": recipe.refine or "", "report": report}
+    sides: dict[str, Any] = {"mixed": mixed, "refine": recipe.refine or "", "head": head, "report": report}
     if SELF in calib:
         return Wish(bits, recipe.method, recipe.tokens, speaks=True, **sides)
     most = max(LEAST_TOKENS, about_tokens([Path(name).expanduser() for name in calib]))

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from localinfer.errors import UsageError, size
 from localinfer.graph.weights import Checkpoint
 from localinfer.quantize.mixed import Option, choose, forms
-from localinfer.quantize.plan import Job, Plan, body_of, make_plan
+from localinfer.quantize.plan import Job, Plan, body_of, graph_name, make_plan
 from localinfer.quantize.sensitivity import sensitivities
 from localinfer.quantize.torch_threads import threads
 
@@ -27,7 +27,7 @@ def mixed_plan(
     No matrix gets fewer bits than `plan` gives it. Raises `UsageError` when no mix has that size, with the bounds.
     """
     checkpoint = Checkpoint(source)
-    jobs = {(checkpoint.names[job.tensor.name] or "").removesuffix(".weight"): job for job in plan.jobs}
+    jobs = {graph_name(checkpoint, job).removesuffix(".weight"): job for job in plan.jobs}
     body = body_of(checkpoint.graph)
     weights = sum(jobs[name].weights for name in body)
     others = plan.nbytes - sum(jobs[name].nbytes for name in body)
@@ -57,7 +57,7 @@ def mixed_plan(
     ]
     chosen = choose(options, budget)
     mix = {name: option.form for (names, _), option in zip(costs, chosen, strict=True) for name in names}
-    return make_plan(source, plan.bits, plan.group, plan.method, mix)
+    return make_plan(source, plan.bits, plan.group, plan.method, mix, plan.head)
 
 
 def _group_bytes(jobs: dict[str, Job], names: Sequence[str], form: tuple[int, int]) -> int:

@@ -1,7 +1,8 @@
 """The layers of a plan, quantized one after the other by what calibration text does in them."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +18,11 @@ from localinfer.graph.stored import widen
 from localinfer.graph.weights import Checkpoint
 from localinfer.quantize import awq, gptq
 from localinfer.quantize.layer import Stored, copied, stored, too_large
-from localinfer.quantize.plan import TABLE_BITS, Job, Method, Plan
-from localinfer.quantize.stream import Moments, Rounding, Stage, Stream
+from localinfer.quantize.plan import HEAD, TABLE_BITS, Job, Method, Plan, graph_name
+from localinfer.quantize.stream import Moments, Reader, Rounding, Stage, Stream
+
+HEAD_ROWS = 1 << 14
+"""Rows of the head that are fitted at once."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,11 +45,13 @@ class Layers:
     def __init__(self, source: Path, plan: Plan, tokens: NDArray[np.int32], tables: Path, scratch: Path) -> None:
         self.checkpoint = Checkpoint(source)
         self.method: Method = plan.method
-        names = self.checkpoint.names
-        self._stored = {names[job.tensor.name]: job.tensor.name for job in plan.jobs}
-        self._jobs = {(names[job.tensor.name] or "").removesuffix(".weight"): job for job in plan.jobs if job.bits}
-        top = 32512 if plan.bits == TABLE_BITS else 127  # as graph/program.py chooses them
-        roundings: dict[str, Rounding] = {name: (top, job.group) for name, job in self._jobs.items()}
+        names = {job.tensor.name: graph_name(self.checkpoint, job) for job in plan.jobs}
+        self._stored = {name: stored for stored, name in names.items()}
+        self._jobs = {names[job.tensor.name].removesuffix(".weight"): job for job in plan.jobs if job.bits}
+        tops = {TABLE_BITS: 32512 if plan.bits == TABLE_BITS else 127}  # as graph/program.py chooses them
+        roundings: dict[str, Rounding] = {
+            name: (tops.get(job.bits, 127), job.group) for name, job in self._jobs.items()
+        }
         self.stream = Stream(self.checkpoint, tokens, self._embedder(tables), roundings, scratch, self._follows())
 
     def ops(self, unit: Sequence[Job]) -> list[LayerOp]:
@@ -110,6 +116,36 @@ class Layers:
                 on_weights(job.weights)
         return Made(made.tensors, made.errors, made.output_errors, tuple(notes))
 
+    def quantize_head(self, job: Job, on_weights: Callable[[int], None], look: Callable[[], None]) -> Made:
+        """Quantize the head for what comes out of the layers, once the stream has passed all. Raises as `quantize`."""
+        head = self.checkpoint.graph.head
+        inputs = self.stream.head_moments(head, replace(head.table, name=HEAD), look)
+        factor = gptq.factored(inputs.second, job.group) if self._follows() else None
+        whole = self.stream.original.weight(head.table)
+        parts, errors = list[gptq.Fitted](), [0.0, 0.0]
+        for rows in torch.split(whole, HEAD_ROWS):
+            look()
+            weights = gptq.moved(rows, factor, apart=inputs.apart)
+            try:
+                follows, form = self._follows(), self._form([job])
+                fit = partial(gptq.fit, factor=factor) if follows else gptq.fit_nearest
+                parts.append(fit(weights, inputs.second, *form))
+            except OverflowError as error:
+                raise too_large(job, error) from error
+            off = weights - torch.from_numpy(dequantize(parts[-1].values, parts[-1].scales))
+            errors = [errors[0] + float(off.pow(2).sum()), errors[1] + float(weights.pow(2).sum())]
+            on_weights(rows.numel())
+        values, scales = (np.concatenate([getattr(part, name) for part in parts]) for name in ("values", "scales"))
+        lost, power = (np.concatenate([getattr(part, name) for part in parts]) for name in ("error", "power"))
+        notes = dict.fromkeys(f"`{job.tensor.name}`: {part.note}" for part in parts if part.note)
+        name = job.tensor.name
+        return Made(
+            stored(job, pack(values, job.bits), scales),
+            {name: _ratio(errors[0], errors[1])},
+            {name: _ratio(lost, power)},
+            tuple(notes),
+        )
+
     def pass_over(self, ops: Sequence[LayerOp], file: Path) -> None:
         """Take the stream through a layer that is quantized in `file` already."""
         written = SafetensorsFile(file)
@@ -151,6 +187,9 @@ class Layers:
 
     def _embedder(self, file: Path) -> Callable[[NDArray[np.int32]], Tensor]:
         embed = self.checkpoint.graph.embed
+        if embed.table.name not in self._jobs:
+            whole = Reader(self.checkpoint).weight(embed.table)
+            return lambda ids: whole[torch.from_numpy(ids).long()] * embed.scale
         job = self._jobs[embed.table.name]
         written = SafetensorsFile(file)
         packed, scales = (written.read(f"{job.module}.{part}") for part in ("weight_packed", "weight_scale"))

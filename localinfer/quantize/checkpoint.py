@@ -4,7 +4,7 @@ import hashlib
 import os
 import shutil
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import replace
@@ -27,12 +27,13 @@ from localinfer.quantize.journal import Earlier, Journal, locked, publish, sha25
 from localinfer.quantize.layer import quantize_unit
 from localinfer.quantize.origin import Origin, copied
 from localinfer.quantize.pace import HASTE, HURRIED, Expected, Pace, TooLate, hurried
-from localinfer.quantize.plan import Job, Method, Plan, make_plan
+from localinfer.quantize.plan import HEAD, TABLE_BITS, HeadBits, Job, Method, Plan, make_plan
 from localinfer.quantize.report import QuantizeReport, make_report
 from localinfer.quantize.torch_installed import require_torch_for
 
 if TYPE_CHECKING:
-    from localinfer.quantize.calibrated import Layers
+    from localinfer.graph.ops import LayerOp
+    from localinfer.quantize.calibrated import Layers, Made
 
 FORMAT = 1
 """Of `localinfer.json`."""
@@ -47,6 +48,7 @@ def quantize_checkpoint(
     *,
     bits: Literal[8, 4, 3],
     group: int | None = None,
+    head: HeadBits = TABLE_BITS,
     method: Method = "rtn",
     text: CalibrationText | None = None,
     bits_per_weight: float | None = None,
@@ -62,21 +64,21 @@ def quantize_checkpoint(
 ) -> QuantizeReport:
     """Write the model in `source` with `bits` a weight to `dest`, which appears whole or not at all.
 
-    Embedding and head get 8 bits. Stopped at any time (Ctrl-C, kill, disk full), the same call goes on and gives the
-    same bytes; `earlier` as `Journal` has it. `group` None chooses; `threads` 0 takes all. `on_progress(done, total)`
-    counts weights, `on_speed` is told before how fast that goes, `say` what a person should know meanwhile. Every
-    `method` but `rtn` calibrates, on `text` (None: our own), for `seconds` at most if not 0: layers without time are
-    rounded. What is `expected` counts until a layer is measured. With `bits_per_weight` (of the layers) or
-    `target_bytes` (of all) the fused groups get different widths, from `bits` up.
+    The embedding gets 8 bits, the head as `HeadBits` has it. Stopped at any time (Ctrl-C, kill, disk full), the same
+    call goes on and gives the same bytes; `earlier` as `Journal` has it. `group` None chooses; `threads` 0 takes all.
+    `on_progress(done, total)` counts weights, `on_speed` is told before how fast that goes, `say` what a person should
+    know meanwhile. Every `method` but `rtn` calibrates, on `text` (None: our own), for `seconds` at most if not 0:
+    layers without time are rounded. What is `expected` counts until a layer is measured. With `bits_per_weight` (of the
+    layers) or `target_bytes` (of all) the fused groups get different widths, from `bits` up.
 
     Raises `UsageError` (dest exists, group does not divide, no mix is of that size, text too short, another process),
     `NotSupported` (architecture, quantized, no torch), `Corrupt` (NaN, damage), `DoesNotFit`, `Changed` (source).
     """
-    started = clock()
+    started, heard = clock(), (on_progress or (lambda done, total: None), on_speed)
     source, dest = source.resolve(), dest.absolute()
     _require_new(dest, "remove it first, or use it")
     workers = threads or os.cpu_count() or 1
-    plan = make_plan(source, bits, group, method)
+    plan = make_plan(source, bits, group, method, head=head)
     tokens = _tokens(source, text, plan, mixed=bits_per_weight is not None or target_bytes is not None)
     plan = _mixed(source, plan, tokens, bits_per_weight, target_bytes, workers)
     partial = dest.with_name(dest.name + ".partial")
@@ -91,7 +93,6 @@ def quantize_checkpoint(
         try:
             with _calibrated(source, plan, None if method == "rtn" else tokens, partial, workers) as open_layers:
                 forecast = _forecast(plan, journal, expected, clock)
-                heard = (on_progress or (lambda done, total: None), on_speed)
                 _Writing(plan, partial, journal, origin, pace, forecast, heard).run(workers, open_layers)
         except Corrupt:
             origin.require_unchanged()  # if it has, what is finished was made before
@@ -115,6 +116,7 @@ def _settings(plan: Plan, tokens: NDArray[np.int32] | None, workers: int) -> dic
         "bits": plan.bits,
         "group": plan.group,
         "table_group": plan.table_group,
+        "head": plan.head,
         "method": plan.method,
         "rounding": "signed scale, least squares",
         "forms": {job.tensor.name: [job.bits, job.group] for job in plan.jobs if job.bits and plan.mixed},
@@ -236,24 +238,21 @@ class _Writing:
                 self._layers.pass_over(ops, self._partial / name)
             self._advance(weights)
             return
-        begun, done = self._pace.used, self._done
+        begun = self._pace.used
         self._pace.begin()
         entry: dict[str, Any] = {"file": name}
         self._hurried = self._hurried or (layer and self._pace.too_late())
-        made = None
-        if self._layers and ops and not self._hurried:
-            try:
-                made = self._layers.quantize(unit, ops, self._advance, self._look)
-            except TooLate:
-                self._hurried, self._layers = True, None
-                self._advance(done - self._done)
+        made = self._made(unit, ops)
         if made is not None:
             tensors, errors = made.tensors, made.errors
             entry |= {"output_error": _short(made.output_errors), "notes": list(made.notes)}
-            self._pace.fitted(self._layers_left(name))
+            if layer:
+                self._pace.fitted(self._layers_left(name))
         else:
             if layer:
                 self._forecast.begin(number, "rounded")
+            if self._calibrates and holds_narrow_head(unit):
+                entry |= {"notes": ["no time for the head: rounded to the nearest"]}
             tensors, errors = quantize_unit(unit, pool, self._advance, self._pace.in_haste)
             entry |= ({HURRIED: True} if layer else {}) | ({HASTE: True} if self._pace.haste else {})
             self._pace.rounded()
@@ -261,6 +260,20 @@ class _Writing:
         self._origin.require_unchanged()
         entry |= {"sha256": sha256(self._partial / name), "tensors": sorted(tensors), "error": _short(errors)}
         self._journal.add(entry | {"seconds": self._pace.used - begun})
+
+    def _made(self, unit: tuple[Job, ...], ops: "Sequence[LayerOp]") -> "Made | None":
+        """What the method makes of a layer or a head; None where it does not calibrate this, or has no time."""
+        layers, done = self._layers, self._done
+        if layers is None or self._hurried or not (ops or holds_narrow_head(unit)):
+            return None
+        try:
+            if ops:
+                return layers.quantize(unit, ops, self._advance, self._look)
+            return layers.quantize_head(unit[0], self._advance, self._look)
+        except TooLate:
+            self._hurried, self._layers = True, None
+            self._advance(done - self._done)
+            return None
 
     def _layers_left(self, name: str) -> int:
         """Layers after the file `name` that are not finished."""
@@ -290,11 +303,17 @@ def _forecast(plan: Plan, journal: Journal, expected: Expected | None, clock: Ca
     for number, unit in enumerate(plan.units):
         fitted = plan.method != "rtn" and holds_layer(unit)
         finished = plan.file_name(number) in journal.finished
-        kinds.append(("again" if finished else "fitted") if fitted else "rounded")
+        head = plan.method != "rtn" and holds_narrow_head(unit) and not finished
+        kinds.append("head" if head else ("again" if finished else "fitted") if fitted else "rounded")
     sizes = [sum(job.weights for job in unit) for unit in plan.units]
     done = (plan.file_name(number) in journal.finished for number in range(len(sizes)))
     counted = [0 if was and kind == "rounded" else size for was, kind, size in zip(done, kinds, sizes, strict=True)]
     return Forecast(counted, kinds, expected, clock)
+
+
+def holds_narrow_head(unit: tuple[Job, ...]) -> bool:
+    """Whether this is the head, in so few bits that methods calibrate it."""
+    return len(unit) == 1 and 0 < unit[0].bits < TABLE_BITS and unit[0].module.endswith(HEAD)
 
 
 def holds_layer(unit: tuple[Job, ...]) -> bool:

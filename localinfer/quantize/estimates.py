@@ -103,6 +103,12 @@ class Costs:
             fits += sum(self._scaled(cols) for _, cols in self.widths[::2])
         return SAFETY * (stream / self.speeds.multiply + fits)
 
+    def narrow_head(self, method: Method, tokens: int) -> float:
+        """The head by a calibrated method, in fewer bits than tables have."""
+        follows, hidden = method.endswith("gptq"), self.widths[0][1]
+        exact = FIT * self.head * hidden * follows + tokens * hidden**2 * (FOLLOWED if follows else 0.5)
+        return SAFETY * (exact / self.speeds.multiply + (1 + follows) * self.head / self.speeds.rounding)
+
     def _scaled(self, cols: int) -> float:
         """Trying channel scales for a stage of `cols` columns."""
         return TRIED_SCALES * TRIED_ROWS * cols * (1 / self.speeds.rounding + cols / self.speeds.multiply)

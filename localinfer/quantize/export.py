@@ -39,8 +39,8 @@ SHARD_BYTES = 1 << 30
 def export_gguf(source: Path, dest: Path, kind: GgufType | None = None, on_progress: OnProgress | None = None) -> str:
     """Write the model in `source` as the GGUF file `dest`; returns the type of the layers' weights.
 
-    `kind` None is the smallest that changes no integer; embedding and head are never narrower than Q8_0, and weights
-    with minima go back into the type they came from unless `kind` is F16. Raises
+    `kind` None is the smallest that changes no integer; embedding and head are Q8_0 unless they are narrower, and
+    weights with minima go back into the type they came from unless `kind` is F16. Raises
     `UsageError` (dest exists, integers wider than `kind`), `NotSupported` (what GGUF cannot say), `DoesNotFit`.
     """
     _must_be_new(dest)
@@ -92,7 +92,8 @@ def _must_be_new(dest: Path) -> None:
 
 def _matrix(checkpoint: Checkpoint, one: Stacked, linears: list[Linear], chosen: GgufType) -> Written:
     """One tensor of one or more matrices, one below the other; a group of experts has a third axis."""
-    kind: str = "Q8_0" if chosen == "Q4_0" and linears[0].name in TABLES else chosen
+    wide = linears[0].name in TABLES and checkpoint.form(linears[0].name)[0] > _BITS["Q4_0"]
+    kind: str = "Q8_0" if chosen == "Q4_0" and wide else chosen
     if one.first.is_float:
         kind = "F32"
     elif linears[0].cols % BLOCK or _splits_groups(checkpoint, one):

@@ -6,13 +6,14 @@ Files of layers that a method calibrates take many times what others take, so we
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, get_args
 
 from localinfer.events import Speed
 from localinfer.quantize.pace import Expected
 
-Kind = Literal["rounded", "fitted", "again"]
-"""Of a file: rounded to the nearest, by a method that calibrates, or finished before and only gone over again."""
+Kind = Literal["rounded", "fitted", "again", "head"]
+"""Of a file: rounded to the nearest, a layer or a head by a method that calibrates, or a layer that was finished before
+and is only gone over again."""
 
 UNIT = "weights"
 
@@ -41,7 +42,7 @@ class Forecast:
     ) -> None:
         self._weights, self._kinds, self._clock = list(weights), list(kinds), clock
         self._expected = expected
-        self._seen: dict[Kind, _Seen] = {"rounded": _Seen(), "fitted": _Seen(), "again": _Seen()}
+        self._seen: dict[Kind, _Seen] = {kind: _Seen() for kind in get_args(Kind)}
         self._file, self._begun, self._done = 0, clock(), 0
 
     def begin(self, file: int, kind: Kind | None = None) -> None:
@@ -96,4 +97,6 @@ class Forecast:
             return 0.0
         if self._kinds[file] == "rounded":
             return self._expected.weight_s * self._weights[file]
+        if self._kinds[file] == "head":
+            return self._expected.head_s
         return self._expected.layer_s * (AGAIN if self._kinds[file] == "again" else 1)

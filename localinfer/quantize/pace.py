@@ -34,6 +34,8 @@ class Expected:
     """Of one layer by the method."""
     weight_s: float = 0.0
     """Of one weight rounded to the nearest."""
+    head_s: float = 0.0
+    """Of the head by the method."""
 
 
 class Pace:

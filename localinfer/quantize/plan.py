@@ -5,7 +5,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from math import gcd
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, Final, Literal, get_args
+
+from numpy.typing import NDArray
 
 from localinfer.errors import NotSupported, UsageError
 from localinfer.formats.checkpoint_files import StoredTensor
@@ -15,9 +17,16 @@ from localinfer.graph.weights import Checkpoint
 from localinfer.quantize.torch_installed import has_torch
 
 GROUPS = (32, 64, 128)
-TABLE_BITS = 8
+FLOAT_BITS: Final = 16
+TABLE_BITS: Final = 8
 TABLES = ("model.embed_tokens", "lm_head", "model.embed_tokens_per_layer")
 """Embedding, head and the table of inputs by layer, which get `TABLE_BITS`."""
+
+HEAD = "lm_head"
+
+HeadBits = Literal[16, 8, 4]
+"""Bits of the head: 16 leaves its floats, and with them the embedding's where both are one matrix. With 4 a head that
+is the embedding's matrix becomes one of its own, and the embedding stays as the table that it is for lookups."""
 
 Method = Literal["rtn", "imatrix", "awq", "gptq", "awq+gptq"]
 METHODS: tuple[Method, ...] = get_args(Method)
@@ -29,6 +38,19 @@ LARGE_MODEL = 4_000_000_000
 _LAYER = re.compile(r"\.layers\.(\d+)\.")
 _BODY = r"re:.*\.layers\.\d+\.(self_attn\.[qkvo]|mlp\.(gate|up|down))_proj$"
 _OTHER_PARTS = ("re:.*vision.*", "re:.*visual.*", "re:.*audio.*", "re:.*multi_modal.*", "re:^mtp.*")
+
+
+@dataclass(frozen=True, slots=True)
+class Copy(StoredTensor):
+    """A tensor that is to be stored under another name as well."""
+
+    of: StoredTensor
+
+    def read(self) -> NDArray[Any]:
+        return self.of.read()
+
+    def read_rows(self, first: int, last: int | None) -> NDArray[Any]:
+        return self.of.read_rows(first, last)
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,6 +91,7 @@ class Plan:
     bits: int
     group: int
     table_group: int
+    head: HeadBits
     layers: int
     method: Method
     mixed: bool
@@ -103,7 +126,12 @@ def default_method(bits: int, source: Path) -> tuple[Method, str]:
 
 
 def make_plan(
-    source: Path, bits: int, group: int | None, method: Method = "rtn", mix: Mapping[str, tuple[int, int]] | None = None
+    source: Path,
+    bits: int,
+    group: int | None,
+    method: Method = "rtn",
+    mix: Mapping[str, tuple[int, int]] | None = None,
+    head: HeadBits = TABLE_BITS,
 ) -> Plan:
     """Read the headers of `source` and plan. `group` None: chosen, and said in `notes` if not the usual one. `mix`
     gives (bits, group) for each matrix of the layers; matrices that are loaded as one must have the same.
@@ -122,34 +150,67 @@ def make_plan(
         )
     body = body_of(checkpoint.graph)
     chosen, table_group, notes = choose_groups(checkpoint.graph, bits, group)
+    tied, table = checkpoint.spec.tied, (TABLE_BITS, table_group)
+    forms = _table_forms(head, chosen, table_group, tied=tied)
     jobs: list[tuple[tuple[int, int], Job]] = []
     others = False
     for stored, tensor in sorted(checkpoint.stored.items()):
         name = checkpoint.names[stored]
         others = others or name is None
         module = (name or "").removesuffix(".weight")
-        if module == "lm_head" and checkpoint.spec.tied:
+        if module == HEAD and tied:
             continue  # a copy of the embedding
         where = _layer_of(name)
         if name is not None and module in body:
             jobs.append((where, Job(tensor, *(mix[module] if mix else (bits, chosen)))))
         elif name is not None and module in TABLES:
-            jobs.append((where, Job(tensor, TABLE_BITS, table_group)))
+            jobs.append((where, Job(tensor, *forms[module])))
+            if module == TABLES[0] and tied and head < TABLE_BITS:
+                jobs.append((_layer_of(f"{HEAD}.weight"), Job(_as_head(tensor), *forms[HEAD])))
         else:
             jobs.append((where, Job(tensor)))
     folders = sorted({where for where, _ in jobs})
-    said = describe(checkpoint.graph, (bits, chosen), (TABLE_BITS, table_group), _OTHER_PARTS if others else (), mix)
+    said = describe(checkpoint.graph, (bits, chosen), table, _OTHER_PARTS if others else (), mix, forms[HEAD])
     return Plan(
         units=tuple(tuple(job for at, job in jobs if at == where) for where in folders),
-        config={"quantization_config": said} | ({"tie_word_embeddings": False} if checkpoint.own_head else {}),
+        config={"quantization_config": said} | _untied(checkpoint, apart=head < TABLE_BITS),
         bits=bits,
         group=chosen,
         table_group=table_group,
+        head=head,
         layers=checkpoint.spec.layers,
         method=method,
         mixed=mix is not None,
         notes=tuple(notes),
     )
+
+
+def _as_head(table: StoredTensor) -> Copy:
+    """The embedding, to be stored as the head."""
+    part = "language_model." if table.name.startswith("language_model.") else ""
+    return Copy(table.file, f"{part}{HEAD}.weight", table.info, table)
+
+
+def graph_name(checkpoint: Checkpoint, job: Job) -> str:
+    """The graph's name of the tensor that `job` writes; "" of what is no part of the graph."""
+    if isinstance(job.tensor, Copy):
+        return f"{HEAD}.weight"
+    return checkpoint.names[job.tensor.name] or ""
+
+
+def _table_forms(head: HeadBits, group: int, table_group: int, *, tied: bool) -> dict[str, tuple[int, int]]:
+    """(bits, group) of each of `TABLES`; no bits leave it as it is."""
+    table = (TABLE_BITS, table_group)
+    forms = dict.fromkeys(TABLES, table) | {HEAD: {FLOAT_BITS: (0, 0), TABLE_BITS: table}.get(head, (head, group))}
+    return forms | ({TABLES[0]: forms[HEAD]} if tied and head == FLOAT_BITS else {})
+
+
+def _untied(checkpoint: Checkpoint, *, apart: bool) -> dict[str, bool]:
+    """What config.json says of a head that has a matrix of its own, though the source's may say otherwise."""
+    if not checkpoint.own_head and not (apart and checkpoint.spec.tied):
+        return {}
+    said = ("tie_word_embeddings", *(("tie_embedding",) if "tie_embedding" in checkpoint.config else ()))
+    return dict.fromkeys(said, False)
 
 
 def body_of(graph: Graph) -> dict[str, int]:
@@ -174,8 +235,10 @@ def describe(
     tables: tuple[int, int],
     ignored: Sequence[str] = (),
     mix: Mapping[str, tuple[int, int]] | None = None,
+    head: tuple[int, int] | None = None,
 ) -> dict[str, Any]:
-    """What config.json says of layers in `body` and of embedding and head in `tables`, each (bits, group)."""
+    """What config.json says of layers in `body` and of embedding and head in `tables`, each (bits, group), or of a head
+    in another form than the embedding; no bits are floats."""
     tied, names = graph.spec.tied, body_of(graph)
     bodies: list[tuple[list[str], int, int]] = [(_targets(names), *body)]
     ignored = [*ignored, *(_targets(one.name for one in graph.unquantized) if graph.unquantized else ())]
@@ -184,9 +247,14 @@ def describe(
             form: [f"re:.*{re.escape(name)}$" for name in mix if mix[name] == form] for form in sorted({*mix.values()})
         }
         bodies = [(by_form[form], *form) for form in by_form]
-    targets = ["re:.*embed_tokens$"] if tied else ["re:.*embed_tokens$", "re:.*lm_head$"]
+    head = head or tables
+    plain_table = tied and not head[0]
+    targets = [] if plain_table else ["re:.*embed_tokens$"]
+    targets += ["re:.*lm_head$"] if head == tables and not tied else []
     targets += ["re:.*embed_tokens_per_layer$"] if graph.inputs is not None else []
-    return quantization_config([*bodies, (targets, *tables)], [*(["lm_head"] if tied else []), *ignored])
+    apart = [(["re:.*lm_head$"], *head)] if head[0] and head != tables else []
+    whole = (["re:.*embed_tokens$"] if plain_table else []) + ([HEAD] if not head[0] or (tied and not apart) else [])
+    return quantization_config([*bodies, *([(targets, *tables)] if targets else []), *apart], [*whole, *ignored])
 
 
 def _targets(names: Iterable[str]) -> list[str]:

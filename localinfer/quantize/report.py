@@ -27,6 +27,7 @@ class QuantizeReport:
     group: int
     table_bits: int
     table_group: int
+    head_bits: int
     layers: int
     resumed_files: int
     weights: int
@@ -92,8 +93,10 @@ def tell_errors_again(source: Path, before: Path, made: Path) -> dict[str, float
     folded = folds(original, Checkpoint(before))
     record, errors = read_object(made / RECORD), {}
     for stored in record["error"]:
-        name = (original.names.get(stored) or stored).removesuffix(".weight")
-        wanted = original.matrix(name) * folded.get(name, 1)
+        head = stored.endswith("lm_head.weight")
+        name = "lm_head" if head else (original.names.get(stored) or stored).removesuffix(".weight")
+        table = "model.embed_tokens" if head and original.spec.tied else name
+        wanted = original.matrix(table) * folded.get(name, 1)
         power = float(np.square(wanted, dtype=np.float64).sum())
         off = float(np.square(wanted - after.matrix(name), dtype=np.float64).sum())
         errors[stored] = float(f"{math.sqrt(off / power) if power else 0.0:.6g}")
@@ -128,6 +131,7 @@ def make_report(
         group=plan.group,
         table_bits=8,
         table_group=plan.table_group,
+        head_bits=plan.head,
         layers=plan.layers,
         resumed_files=resumed,
         weights=weights,

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn.functional import scaled_dot_product_attention
 
-from localinfer.graph.ops import Attend, DeltaNet, GatedMLP, LayerOp, Linear, ShortConv
+from localinfer.graph.ops import Attend, DeltaNet, GatedMLP, Head, LayerOp, Linear, ShortConv
 from localinfer.graph.weights import Checkpoint
 from localinfer.reference.executor import Executor
 
@@ -125,6 +125,13 @@ class Stream(Reader):
             self.put(fit(op, last, self._last_moments(op, last[0], inputs, true_inner, holds)))
             self._advance(self, op, inputs(), holds)
         self.forget()
+
+    @torch.no_grad()
+    def head_moments(self, head: Head, linear: Linear, look: Callable[[], None] = lambda: None) -> Moments:
+        """Of the inputs of `head`, as its matrix `linear` sees them, once the stream has passed all layers."""
+        self._look = look
+        inputs, true_inputs = (partial(model.norm, head.norm) for model in (self, self.original))
+        return self._shared_moments(linear, inputs, true_inputs)
 
     @torch.no_grad()
     def pass_over(self, ops: Sequence[LayerOp], matrices: Mapping[str, Tensor]) -> None:

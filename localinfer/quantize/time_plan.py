@@ -9,7 +9,7 @@ from typing import Any
 from localinfer.quantize.calibration import LENGTH
 from localinfer.quantize.estimates import LEAST_TOKENS, Costs
 from localinfer.quantize.pace import Expected
-from localinfer.quantize.plan import Method
+from localinfer.quantize.plan import TABLE_BITS, Method
 from localinfer.quantize.schedule import SAFETY, Clock, Phase, Running, Schedule, in_seconds, largest, scheduled
 from localinfer.quantize.speeds import Speeds, measure_speeds
 
@@ -45,6 +45,8 @@ class Wish:
     speaks: bool = False
     """Whether the original writes the text."""
     report: bool = True
+    head: int = TABLE_BITS
+    """Bits of the head."""
     most: int = 1 << 40
     """Tokens that the text has, about."""
 
@@ -137,7 +139,8 @@ def expected_seconds(costs: Costs, wish: Wish) -> dict[str, float]:
 def expected_layer(costs: Costs, wish: Wish) -> Expected:
     """The same of one layer by the method, and of one weight rounded to the nearest."""
     layer = costs.layer(wish.method, wish.tokens) if wish.method != "rtn" else 0.0
-    return Expected(layer / SAFETY, costs.rounding() / SAFETY / costs.weights)
+    head = costs.narrow_head(wish.method, wish.tokens)
+    return Expected(layer / SAFETY, costs.rounding() / SAFETY / costs.weights, head / SAFETY)
 
 
 def _phases(costs: Costs, wish: Wish, *, loaded: bool) -> list[Phase]:
@@ -157,7 +160,8 @@ def _phases(costs: Costs, wish: Wish, *, loaded: bool) -> list[Phase]:
     if wish.method != "rtn":
         least, full = (costs.layer(wish.method, tokens) for tokens in (LEAST_TOKENS, wish.tokens))
         least += 0.0 if needed else loading
-        found.append(Phase("layers", least, max(least, costs.layers * full), needed=False))
+        head = costs.narrow_head(wish.method, wish.tokens) if wish.head < TABLE_BITS else 0.0
+        found.append(Phase("layers", least, max(least, costs.layers * full + head), needed=False))
     if wish.refine:
         least = _refining(costs, wish, Effort(1, 1, 0)) + 2 * costs.step()
         refined = _refining(costs, wish, Effort()) + 2 * wish.text_tokens / LENGTH * costs.step()

@@ -85,6 +85,17 @@ def test_one_layer_leaves_no_trace(llama: Path, sampling: SamplingParams) -> Non
     assert sum(text.finished.stats.drafted for text in found) > 5
 
 
+def test_early_layers_guess_through_a_head_of_its_own(tmp_path: Path) -> None:
+    """Of four bits, made of a table that was the head's as well."""
+    source = make_checkpoint(tmp_path / "source", "llama", seed=1, tie_word_embeddings=True)
+    quantize_checkpoint(source, tmp_path / "q", bits=4, head=4, method="rtn")
+    wanted = plain(tmp_path / "q", SAMPLINGS["greedy"])
+    with with_early(tmp_path / "q", Checkpoint(source).spec.layers) as engine:
+        found = [run_one(engine, prompt, SAMPLINGS["greedy"]) for prompt in PROMPTS]
+    assert [text.token_ids for text in found] == wanted
+    assert all(text.finished.stats.accepted == text.finished.stats.drafted > 5 for text in found)
+
+
 @pytest.mark.parametrize("sampling", [SAMPLINGS["greedy"], SAMPLINGS["sampled"]], ids=["greedy", "sampled"])
 def test_a_narrower_self_guesses_for_its_original(tmp_path: Path, llama: Path, sampling: SamplingParams) -> None:
     """And in company: four texts at once, one of them longer than what is read in a step."""
