@@ -4,7 +4,7 @@ import time
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
@@ -17,7 +17,9 @@ from localinfer.hub.model import LocalModel
 if TYPE_CHECKING:
     from localinfer.evaluate import Quality
     from localinfer.loading.making import Limit, Making
+    from localinfer.quantize import Method
     from localinfer.quantize.plan import HeadBits
+    from localinfer.quantize.recipe import Asked, Effort
 
 HEADS: "dict[str, HeadBits]" = {"bf16": 16, "8": 8, "4": 4}
 
@@ -56,13 +58,12 @@ def quantize(
     code 9). At the end it is measured against the original on a text that is used for nothing else.
     """
     from localinfer.loading.making import Limit, make_small
-    from localinfer.quantize.recipe import Asked
 
     limit = Limit(_seconds(time_budget), report=not no_report, started=output.begun)
     width, threads = _width(bits, ref), threads or 0
     _require_one("`--bpw` and `--target-size`", bpw, target_size)
     _require_one("`--resume` and `--fresh`", resume, fresh)
-    asked = Asked(effort, method, tokens, refine)
+    asked = _asked(effort, method, tokens, refine)
     source = original(ref, revision=revision, offline=offline, quiet=quiet)
     source, name = _adapted(source, adapter, name, quiet=quiet), name or source.name
     (made, dest), tell = _location(name, width), Terminal(quiet, json=json)
@@ -84,8 +85,7 @@ def quantize(
     )
     quality = None if no_report else measured(source, made, dest, making, threads=threads, tell=tell)
     show(making, quality, {"ref": made, "path": str(dest), "source": source.ref}, json=json, quiet=quiet)
-    if not quiet:
-        _tell_late(limit)
+    _tell_late(limit, quiet=quiet)
 
 
 def _width(bits: str | None, ref: str) -> int:
@@ -99,9 +99,18 @@ def _seconds(time_budget: str | None) -> float:
     return seconds_of(time_budget, "--time-budget") if time_budget else 0.0
 
 
-def _tell_late(limit: "Limit") -> None:
+def _asked(
+    effort: "Effort | None", method: "Method | None", tokens: int | None, refine: Literal["none", "kl", "qat"] | None
+) -> "Asked":
+    """What flags ask for, together."""
+    from localinfer.quantize.recipe import Asked
+
+    return Asked(effort, method, tokens, refine)
+
+
+def _tell_late(limit: "Limit", *, quiet: bool) -> None:
     """Say so if it took longer than allowed."""
-    if not limit.seconds:
+    if not limit.seconds or quiet:
         return
     from localinfer.cli.output import note
     from localinfer.quantize.schedule import too_long
