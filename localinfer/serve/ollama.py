@@ -9,7 +9,9 @@ from typing import Any
 
 from localinfer import __version__
 from localinfer.chats.calls import Call
+from localinfer.chats.logprobs import spelled
 from localinfer.chats.saying import Said
+from localinfer.engine.protocol import Tokenizer
 from localinfer.errors import LocalInferError
 from localinfer.serve.asking import Ask
 from localinfer.serve.common import MOST_TOKENS, conversation_of, penalties_of
@@ -18,6 +20,7 @@ from localinfer.serve.fields import Fields
 from localinfer.serve.forms import form_of_ollama
 from localinfer.serve.http import Dialect, compact
 from localinfer.serve.models import Held, Served
+from localinfer.serve.openai_chat import logprobs_of
 from localinfer.serve.service import Service
 from localinfer.serve.tools import Choice, tools_of
 from localinfer.serve.writing import Answer
@@ -81,6 +84,7 @@ def _alike(fields: Fields) -> dict[str, Any]:
         "context": context,
         "variables": _thinking(fields),
         "grammar": form_of_ollama(fields),
+        "logprobs": logprobs_of(fields),
     }
 
 
@@ -135,16 +139,18 @@ class Shape:
     def __init__(self, *, chat: bool) -> None:
         self._chat = chat
         self._model = ""
+        self._answers, self._scored = list[Answer](), 0
+        self._tokenizer: Tokenizer | None = None
 
     def whole(self, held: Held, answers: list[Answer]) -> dict[str, Any]:
-        self._model = held.served.name
+        self._begin(held, answers)
         if not answers:
             return self._row(Said()) | {"done": True, "done_reason": "load"}
         answer = answers[0]
         return self._row(Said(answer.content, answer.reasoning, tuple(answer.calls))) | _counts(answer)
 
     def begin(self, held: Held, answers: list[Answer]) -> Iterable[bytes]:
-        self._model = held.served.name
+        self._begin(held, answers)
         return ()
 
     def said(self, index: int, said: Said) -> Iterable[bytes]:
@@ -159,14 +165,24 @@ class Shape:
     def failed(self, error: LocalInferError) -> bytes:
         return self._line(ollama_form(error))
 
+    def _begin(self, held: Held, answers: list[Answer]) -> None:
+        self._model, self._answers, self._tokenizer = held.served.name, answers, held.engine.tokenizer
+
+    def _logprobs(self) -> dict[str, Any]:
+        """The scores that were not told yet."""
+        fresh = self._answers[0].scores[self._scored :] if self._answers else []
+        self._scored += len(fresh)
+        return {"logprobs": spelled(self._tokenizer, fresh)} if fresh and self._tokenizer else {}
+
     def _row(self, said: Said) -> dict[str, Any]:
         created = datetime.now(UTC).isoformat().replace("+00:00", "Z")
         head = {"model": self._model, "created_at": created, "done": False}
         thinking = {"thinking": said.reasoning} if said.reasoning else {}
         if not self._chat:
-            return {**head, "response": said.content, **thinking}
+            return {**head, "response": said.content, **thinking, **self._logprobs()}
         calls = {"tool_calls": [_call(call) for call in said.calls]} if said.calls else {}
-        return {**head, "message": {"role": "assistant", "content": said.content, **thinking, **calls}}
+        message = {"role": "assistant", "content": said.content, **thinking, **calls}
+        return {**head, "message": message, **self._logprobs()}
 
     def _line(self, row: Mapping[str, Any]) -> bytes:
         return (compact(row) + "\n").encode()

@@ -287,3 +287,19 @@ def test_texts_become_vectors(client: openai.OpenAI, server: Server, tiny: Path)
         answer = server.post("/v1/embeddings", {"model": str(tiny), "input": "x", **more})
         assert answer.status_code == 400
         assert field == "" or answer.json()["error"]["param"] == field
+
+
+def test_ollama_is_told_the_scores_that_openai_is_told(server: Server, tiny: Path) -> None:
+    messages = [{"role": "user", "content": "hello"}]
+    same = {"model": str(tiny), "messages": messages, "logprobs": True, "top_logprobs": 2}
+    ours = server.post("/v1/chat/completions", same | {"seed": 4, "temperature": 1, "max_tokens": 9}).json()
+    wanted = ours["choices"][0]["logprobs"]["content"]
+    options = {"seed": 4, "temperature": 1, "num_predict": 9}
+    whole = server.post("/api/chat", same | {"options": options, "stream": False}).json()
+    assert whole["logprobs"] == wanted
+    streamed = server.post("/api/chat", same | {"options": options}).text.splitlines()
+    assert [one for line in streamed for one in json.loads(line).get("logprobs", ())] == wanted
+    plain = {"model": str(tiny), "prompt": "hello", "stream": False, "options": options}
+    assert "logprobs" not in server.post("/api/generate", plain).json()
+    assert server.post("/api/generate", plain | {"logprobs": True}).json()["logprobs"]
+    assert server.post("/api/generate", plain | {"top_logprobs": 2}).status_code == 400
