@@ -19,7 +19,7 @@ from localinfer.formats.json_files import TOKENIZER_LIMIT, read_bytes
 from localinfer.formats.layout import INDEX
 from localinfer.formats.safetensors import write_safetensors
 from localinfer.graph.ops import Linear
-from localinfer.graph.stored import AffineLinear, IntLinear, require_finite
+from localinfer.graph.stored import AffineLinear, IntLinear, Mxfp4Linear, require_finite
 from localinfer.graph.weights import Checkpoint
 from localinfer.quantize.export_names import Stacked, describe, in_file_order, tensors_of
 from localinfer.quantize.origin import copied
@@ -144,15 +144,15 @@ def _halves(name: str, values: NDArray[np.float32]) -> NDArray[np.float16]:
 
 
 def _bits(checkpoint: Checkpoint, linear: Linear) -> int:
-    """Bits of the integers that hold it with scales alone: 8 where it has zero points."""
+    """Bits of the integers that hold it with scales alone: 8 where it has zero points, and of MXFP4."""
     form = checkpoint.form(linear.name)
     return 8 if len(form) == 3 and not checkpoint.has_minima(linear.name) else form[0]
 
 
 def _integers(checkpoint: Checkpoint, linear: Linear) -> IntLinear | AffineLinear:
-    """The matrix, by scales alone where it has zero points."""
-    stored = cast(IntLinear | AffineLinear, checkpoint.linear(linear.name))
-    return stored.widened() or stored if isinstance(stored, AffineLinear) else stored
+    """The matrix, by scales alone where it has zero points or is MXFP4."""
+    stored = cast(IntLinear | AffineLinear | Mxfp4Linear, checkpoint.linear(linear.name))
+    return stored if isinstance(stored, IntLinear) else stored.widened() or cast(AffineLinear, stored)
 
 
 def _vector(checkpoint: Checkpoint, one: Stacked, offset: float) -> NDArray[np.float32]:
