@@ -32,7 +32,7 @@ OnProgress = Callable[[int, int], None]
 _BITS = {"Q4_0": 4, "Q8_0": 8, "F16": 16}
 _FILE_TYPES = {"F16": 1, "Q4_0": 2, "Q8_0": 7}  # general.file_type
 _HELD: dict[int, GgufType] = {3: "Q4_0", 4: "Q4_0", 8: "Q8_0", 16: "F16"}
-_MINIMA = {32: "Q4_1", 256: "Q4_K"}  # by the columns that share a minimum
+_MINIMA = {"32": "Q4_1", "256": "Q4_K"}  # by the columns that share a minimum
 SHARD_BYTES = 1 << 30
 
 
@@ -99,7 +99,7 @@ def _matrix(checkpoint: Checkpoint, one: Stacked, linears: list[Linear], chosen:
     elif linears[0].cols % BLOCK or _splits_groups(checkpoint, one):
         kind = "F16"  # rows of no whole blocks
     elif chosen != "F16" and checkpoint.has_minima(linears[0].name):
-        kind = _MINIMA[checkpoint.form(linears[0].name)[-1]]
+        kind = _MINIMA[str(checkpoint.form(linears[0].name)[-1])]
 
     def make() -> NDArray[Any]:
         parts = [_weights(checkpoint, one, linear, kind) for linear in linears]
