@@ -15,7 +15,7 @@ class Weight:
 
     @property
     def kind(self) -> str:
-        """`int4`, `int3`, `int8`, `affine4`, `mxfp4` or `bf16`."""
+        """`int4`, `int3`, `int8`, `affine4` or `bf16`."""
 
     @property
     def rows(self) -> int:
@@ -52,7 +52,7 @@ class Weight:
         Raises ValueError when there is no such row.
         """
 
-def packed_bytes(bits: int, group: int, cols: int, rows: Sequence[int], wide: int = 0, mxfp4: bool = False) -> int:
+def packed_bytes(bits: int, group: int, cols: int, rows: Sequence[int], wide: int = 0) -> int:
     """
     Bytes that matrices of `cols` columns, stacked, take when packed, padding included; `rows` are those of each.
 
@@ -98,14 +98,6 @@ def pack_affine(
     each group the scale's, then the minimum's); group 32, 64 or 128, `wide` that times 1, 2, 4 or 8.
 
     Parts and errors as in `pack_bf16`.
-    """
-
-def pack_mxfp4(
-    parts: Sequence[tuple[NDArray[numpy.int32], NDArray[numpy.uint8]]], interleave: bool = False, threads: int = 0
-) -> Weight:
-    """
-    Pack 4-bit floats, each (int32 words of codes [rows, cols / 8], uint8 e [rows, cols / 32]): a weight is twice the
-    number of its code, times 2 to the power of e - 127; 0 where e is 0. Parts and errors as in `pack_bf16`.
     """
 
 def pack_files(
@@ -192,6 +184,7 @@ class Program:
         gated: bool = False,
         v_norm: NDArray[numpy.float32] | None = None,
         kv_of: int | None = None,
+        out_scale: float = 1.0,
     ) -> None:
         """
         x += o(attention(q, k, v of norm(x))), `post_norm` before the sum if there is one.
@@ -205,7 +198,8 @@ class Program:
         all. `sinks` [heads] are scores that take part in the softmax and have no values. `gated`: the first part of
         qkv is the queries, then as many gates, whose sigmoid multiplies what o reads. `qkv` of two parts: values
         are the keys, before these are normed; `v_norm` norms each head of the values. `kv_of`: keys and values are
-        those of that layer, counted over the layers that have such, and `qkv` is q alone.
+        those of that layer, counted over the layers that have such, and `qkv` is q alone. What o reads is multiplied
+        by `out_scale`.
         """
 
     def gated_mlp(
@@ -221,12 +215,14 @@ class Program:
         up_bias: NDArray[numpy.float32] | None = None,
         down_bias: NDArray[numpy.float32] | None = None,
         beside: bool = False,
+        inner_scale: float = 1.0,
         scale: float = 1.0,
     ) -> None:
         """
         x += down(act(gate) * up), gate and up of norm(x), interleaved, or down(act(up)), with up alone in `gate_up`;
-        `activation` is `silu` or `gelu_tanh`; norms as in `attend`. `beside`: it reads the x that the attention
-        before it reads, and then both are added. Last of all x is multiplied by `scale`.
+        `activation` is `silu`, `gelu_tanh` or `relu2`, the square of relu; norms as in `attend`. What down reads is
+        multiplied by `inner_scale`. `beside`: it reads the x that the attention before it reads, and then both are
+        added. Last of all x is multiplied by `scale`.
         """
 
     def layer_inputs(
@@ -292,6 +288,41 @@ class Program:
         `taps` [length * channels], the oldest row's first, and SiLU; q and k of a head get length 1, q also
         1 / sqrt(key_dim); beta is `beta_scale` * sigmoid(b), and a row keeps exp(-`decay_rate` * softplus(a +
         `dt_bias`)) of a state.
+        """
+
+    def mamba2(
+        self,
+        norm: NDArray[numpy.float32],
+        eps: float,
+        in_: Weight,
+        dt: Weight,
+        taps: NDArray[numpy.float32],
+        taps_bias: NDArray[numpy.float32] | None,
+        decay_rate: NDArray[numpy.float64],
+        dt_bias: NDArray[numpy.float32],
+        skip: NDArray[numpy.float32],
+        dt_low: float,
+        dt_high: float,
+        dt_scale: float,
+        z_scale: float,
+        out_norm: NDArray[numpy.float32] | None,
+        out_norm_eps: float,
+        norm_groups: int,
+        norm_before_gate: bool,
+        out_scale: float,
+        out: Weight,
+        groups: int,
+        heads: int,
+        state: int,
+        head_dim: int,
+        beside: bool = False,
+    ) -> None:
+        """
+        x += out(y), y = norm((C S + `skip` * u) * silu(`z_scale` * z)) * `out_scale`; C, B, u and z are the rows of
+        `in_` * norm(x). C, B and u go through a causal convolution as in `delta_net`. A row's step d is
+        softplus(`dt_scale` * `dt` * norm(x) + `dt_bias`) within [`dt_low`, `dt_high`], and a head's state
+        [state, head_dim] S = exp(-`decay_rate` * d) * S + B (d * u)'. `out_norm` is of each of `norm_groups` groups of
+        columns, 0: there is none; or before silu. `beside` as in `gated_mlp`.
         """
 
     def moe(
@@ -642,7 +673,6 @@ def linear_seconds(
     repeats: int = 1,
     passes: int = 5,
     wide: int = 0,
-    mxfp4: bool = False,
 ) -> tuple[int, list[float]]:
     """
     Multiply `rows` rows with panels of at least `bytes` bytes, each thread its own part, `repeats` times a pass:
@@ -691,19 +721,6 @@ def linear_i3(
     """
 
 def linear_i8(
-    out: NDArray[numpy.float32],
-    panel: NDArray[numpy.uint8],
-    q: NDArray[numpy.int8],
-    scale: NDArray[numpy.float32],
-    sum: NDArray[numpy.int32],
-    *,
-    isa: str = "",
-) -> None:
-    """
-    out [rows, 32] = one panel times quantized rows: q [rows, k], scale and sum [rows, k / group].
-    """
-
-def linear_mx4(
     out: NDArray[numpy.float32],
     panel: NDArray[numpy.uint8],
     q: NDArray[numpy.int8],
@@ -797,6 +814,19 @@ def delta_rule(
     One row through a head's state [keys, values]: delta = beta * (v - decay * k from), to = decay * from + k delta,
     out = q to. `to` may be `from_`.
     """
+
+def delta_scan(
+    to: NDArray[numpy.float32],
+    from_: NDArray[numpy.float32],
+    out: NDArray[numpy.float32],
+    delta: NDArray[numpy.float32],
+    q: NDArray[numpy.float32],
+    k: NDArray[numpy.float32],
+    decay: float,
+    *,
+    isa: str = "",
+) -> None:
+    """to = decay * from + k delta, out = q to, as `delta_rule` makes them."""
 
 def delta_replay(
     to: NDArray[numpy.float32],

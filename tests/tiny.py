@@ -20,6 +20,7 @@ from tests.tiny_fields import ARCHITECTURES, FAMILY_FIELDS, Json
 from tests.tiny_fields import Family as Family
 from tests.tiny_gemma4 import gemma4_weights
 from tests.tiny_layers import LAYERS, layered_weights
+from tests.tiny_mamba import MAMBA, mamba_weights
 
 Dtype = Literal["bfloat16", "float16", "float32"]
 Tensor = NDArray[np.float32]
@@ -72,6 +73,8 @@ FAMILIES: tuple[Family, ...] = (
     "qwen3_5_moe",
     "qwen3_5_moe_text",
     "lfm2_moe",
+    "granitemoehybrid",
+    "falcon_h1",
 )
 MIXTURES: tuple[Family, ...] = (
     "mixtral",
@@ -86,11 +89,14 @@ MIXTURES: tuple[Family, ...] = (
     "qwen3_5_moe",
     "qwen3_5_moe_text",
     "lfm2_moe",
+    "granitemoehybrid",
 )
 """Families with experts, which cards and calibration do not know."""
 RECURRENT: tuple[Family, ...] = (
     "lfm2",
     "lfm2_moe",
+    "granitemoehybrid",
+    "falcon_h1",
     "qwen3_5",
     "qwen3_5_text",
     "qwen3_5_moe",
@@ -250,6 +256,8 @@ def random_weights(config: Json, seed: int) -> dict[str, Tensor]:
     """Every tensor of the model as float32, drawn so that attention is sharp and greedy text is not constant."""
     if config["model_type"] in ("lfm2", "lfm2_moe"):
         return lfm2_weights(config, seed)
+    if config["model_type"] in MAMBA:
+        return mamba_weights(config, seed)
     if config["model_type"] in DELTA:
         return delta_weights(config, seed)
     if config["model_type"].startswith("gemma4"):

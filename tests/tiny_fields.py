@@ -3,6 +3,7 @@
 from typing import Any, Literal
 
 from tests.tiny_gemma4 import GEMMA4_FIELDS, UNIFIED_FIELDS
+from tests.tiny_mamba import FALCON_FIELDS, GRANITE_FIELDS
 
 Family = Literal[
     "llama",
@@ -47,6 +48,8 @@ Family = Literal[
     "qwen3_5_moe",
     "qwen3_5_moe_text",
     "lfm2_moe",
+    "granitemoehybrid",
+    "falcon_h1",
 ]
 Json = dict[str, Any]
 
@@ -93,6 +96,8 @@ ARCHITECTURES: dict[Family, str] = {
     "qwen3_5_moe": "Qwen3_5MoeForCausalLM",
     "qwen3_5_moe_text": "Qwen3_5MoeForCausalLM",
     "lfm2_moe": "Lfm2MoeForCausalLM",
+    "granitemoehybrid": "GraniteMoeHybridForCausalLM",
+    "falcon_h1": "FalconH1ForCausalLM",
 }
 
 GEMMA3_FIELDS: Json = {
@@ -141,6 +146,8 @@ LFM2_FIELDS: Json = {
 }
 
 FAMILY_FIELDS: dict[Family, Json] = {
+    "granitemoehybrid": GRANITE_FIELDS,
+    "falcon_h1": FALCON_FIELDS,
     "qwen3_5_moe": DELTA_MOE_FIELDS,
     "qwen3_5_moe_text": DELTA_MOE_FIELDS,
     "lfm2_moe": {

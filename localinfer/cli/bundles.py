@@ -264,9 +264,8 @@ class RivalFlags:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WorkloadFlags:
-    """What is timed instead of tests: requests of mixed lengths, or new processes."""
+    """Requests of mixed lengths instead of tests."""
 
-    startup: o.Startup
     workload: o.Workload
     rate: o.Rate
     requests: o.Requests

@@ -488,6 +488,8 @@ HARMLESS = frozenset(
         "initializer_range",
         "label2id",
         "num_mtp_layers",
+        "mamba_chunk_size",
+        "num_logits_to_keep",
         "linear_a_log_max",
         "linear_a_log_min",
         "linear_dt_init_floor",

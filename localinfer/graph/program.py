@@ -25,13 +25,14 @@ from localinfer.graph.ops import (
     LayerInput,
     LayerInputs,
     Linear,
+    Mamba2,
     Mixture,
     Norm,
     Op,
     ShortConv,
 )
 from localinfer.graph.rope import Rope
-from localinfer.graph.stored import AffineLinear, Bf16Linear, Form, IntLinear, Mxfp4Linear, Order
+from localinfer.graph.stored import AffineLinear, Bf16Linear, IntLinear, Order
 from localinfer.graph.weights import Checkpoint
 
 Vector = NDArray[np.float32]
@@ -161,6 +162,7 @@ class _Loader:
             gated=op.gated,
             v_norm=self.optional_norm(op.v_norm),
             kv_of=op.kv_of if op.k is None else None,
+            out_scale=op.out_scale,
         )
 
     def gated_mlp(self, op: GatedMLP) -> None:
@@ -176,6 +178,7 @@ class _Loader:
             down_bias=self.biases(op.down),
             post_norm=self.optional_norm(op.post_norm),
             beside=op.beside,
+            inner_scale=op.inner_scale,
             scale=self.stream_scale(op),
         )
 
@@ -241,6 +244,43 @@ class _Loader:
             value_dim=op.value_dim,
         )
 
+    def mamba2(self, op: Mamba2) -> None:
+        """The convolution's columns are brought into the order of `inputs`; scales before it go into its taps, and the
+        last one into the norm behind the heads, where there is one."""
+        z, u, b, c, dt = op.scales
+        inner, states = op.heads * op.head_dim, op.groups * op.state_dim
+        order = np.roll(np.arange(op.conv.channels), -inner).reshape(-1)
+        order = np.concatenate([order[states : 2 * states], order[:states], order[2 * states :]])
+        scales = np.repeat(np.array([c, b, u], np.float32), (states, states, inner))
+        low, high = op.dt_limit
+        norm = None if op.out_norm is None else self.norm(op.out_norm)
+        self.program.mamba2(
+            norm=self.norm(op.norm),
+            eps=op.norm.eps,
+            in_=self.pack(*op.inputs),
+            dt=self.pack(op.dt),
+            taps=np.ascontiguousarray(self.taps(op.conv)[:, order] * scales).reshape(-1),
+            taps_bias=self.checkpoint.vector(f"{op.conv.name}.bias")[order] if op.conv.bias else None,
+            decay_rate=np.exp(self.checkpoint.vector(op.rates).astype(np.float64)),
+            dt_bias=self.checkpoint.vector(op.dt_bias),
+            skip=self.checkpoint.vector(op.skip),
+            dt_low=low,
+            dt_high=high,
+            dt_scale=dt,
+            z_scale=z,
+            out_norm=None if norm is None else norm * np.float32(1.0 if op.norm_before_gate else op.out_scale),
+            out_norm_eps=op.norm.eps if op.out_norm is None else op.out_norm.eps,
+            norm_groups=op.norm_groups,
+            norm_before_gate=op.norm_before_gate,
+            out_scale=op.out_scale if norm is None or op.norm_before_gate else 1.0,
+            out=self.pack(op.out_proj),
+            groups=op.groups,
+            heads=op.heads,
+            state=op.state_dim,
+            head_dim=op.head_dim,
+            beside=op.beside,
+        )
+
     def mixture(self, op: Mixture) -> None:
         self.program.moe(
             norm=self.norm(op.norm),
@@ -284,7 +324,7 @@ class _Loader:
         """One weight of the rows of all `linears`, for one pass over the activations."""
         forms = [self.checkpoint.form(linear.name) for linear in linears]
         if len(set(forms)) > 1:
-            kinds = (_called(form) for form in forms)
+            kinds = ("bf16" if bits == 16 else f"int{bits} by {' of '.join(map(str, by))}" for bits, *by in forms)
             names = ", ".join(f"`{linear.name}` {kind}" for linear, kind in zip(linears, kinds, strict=True))
             raise NotSupported(
                 f"matrices that are used together are quantized differently: {names}",
@@ -325,14 +365,10 @@ class _Loader:
         bf16 = [part.values for part in parts if isinstance(part, Bf16Linear)]
         if bf16:
             return native.pack_bf16(bf16, interleave=interleave, threads=self.threads)
-        affine = [part for part in parts if isinstance(part, AffineLinear)]
-        if affine:
-            arrays = [part.arrays() for part in affine]
-            return native.pack_affine(affine[0].group, affine[0].wide, arrays, interleave, self.threads)
-        floats = [part.arrays() for part in parts if isinstance(part, Mxfp4Linear)]
-        if floats:
-            return native.pack_mxfp4(floats, interleave, self.threads)
-        bits, group = self.checkpoint.form(linears[0].name)[:2]
+        bits, group, *wide = self.checkpoint.form(linears[0].name)
+        if wide:
+            affine = [part.arrays() for part in parts if isinstance(part, AffineLinear)]
+            return native.pack_affine(group, wide[0], affine, interleave=interleave, threads=self.threads)
         packed = [(part.packed, part.scales) for part in parts if isinstance(part, IntLinear)]
         return native.pack_int(
             bits, group, packed, interleave=interleave, threads=self.threads, activation_bits=self.activations(bits)
@@ -374,19 +410,12 @@ class _Loader:
         return self.ropes[key]
 
 
-def _called(form: Form) -> str:
-    if form[0] == 16:
-        return "bf16"
-    if len(form) == 3:
-        return "mxfp4" if form[2] == "mxfp4" else f"int4 by {form[1]} with minima"
-    return f"int{form[0]} by {form[1]}"
-
-
 def norm_weight(checkpoint: Checkpoint, norm: Norm) -> Vector:
-    """The norm's weight, with its offset added once and for all; ones if it has none."""
+    """The norm's weight, with its offset and scale applied once and for all; ones if it has none."""
     if not norm.name:
         return np.ones(norm.size, np.float32)
-    return checkpoint.vector(f"{norm.name}.weight") + np.float32(norm.offset)
+    weight = checkpoint.vector(f"{norm.name}.weight") + np.float32(norm.offset)
+    return weight if norm.scale == 1.0 else weight * np.float32(norm.scale)
 
 
 def head_norm(checkpoint: Checkpoint, op: Head) -> tuple[Vector, Vector | None]:
@@ -444,6 +473,7 @@ ADD: Mapping[type[Op], Callable[[_Loader, Any], None]] = {
     GatedMLP: _Loader.gated_mlp,
     ShortConv: _Loader.short_conv,
     DeltaNet: _Loader.delta_net,
+    Mamba2: _Loader.mamba2,
     Mixture: _Loader.mixture,
     LayerInputs: _Loader.layer_inputs,
     LayerInput: _Loader.layer_input,

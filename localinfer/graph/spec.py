@@ -14,7 +14,7 @@ MOST_VOCABULARY = 1 << 22
 MOST_CONTEXT = 1 << 24
 MOST_DELTA_HEAD = 512
 MOST_DELTA_CONV = 8
-Activation = Literal["silu", "gelu_tanh"]
+Activation = Literal["silu", "gelu_tanh", "relu2"]
 _ACTIVATIONS = {"silu": "silu", "swish": "silu", "gelu_pytorch_tanh": "gelu_tanh"}
 
 
@@ -43,6 +43,12 @@ class ModelSpec:
     qk_norm: bool = False
     """Queries and keys are normed, in families where config.json says so."""
     attention_scale: float
+    attention_in: float = 1.0
+    """Of what attention reads, behind its norm."""
+    attention_out: float = 1.0
+    """Of what attention gives."""
+    mlp_scales: tuple[float, float] = (1.0, 1.0)
+    """Of what the gates of the MLP give before they are activated, and of what the MLP gives."""
     attention_softcap: float = 0.0
     """0 is none."""
     embed_scale: float = 1.0
@@ -61,6 +67,10 @@ class ModelSpec:
     conv_bias: bool = False
     delta: "DeltaSpec | None" = None
     """Of layers with a gated delta net instead of attention; None: no layer has one."""
+    mamba: "MambaSpec | None" = None
+    """Of layers with Mamba-2 instead of attention, or beside it; None: no layer has one."""
+    shared_inner: int = 0
+    """Width of the feed-forward half that stands where others have experts."""
     attention_gate: bool = False
     """The output of attention is multiplied by gates."""
     shapes: "tuple[LayerShape, ...]" = field(default=(), repr=False)
@@ -89,6 +99,28 @@ class DeltaSpec:
     conv_length: int
     """Rows that their convolution sees."""
     beta_scale: float = 1.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MambaSpec:
+    """The numbers of Mamba-2."""
+
+    layers: tuple[bool, ...] = field(repr=False)
+    """Which layers have one."""
+    heads: int
+    groups: int
+    state: int
+    """Numbers of a column's state."""
+    head_dim: int
+    conv_length: int
+    conv_bias: bool
+    dt_limit: tuple[float, float]
+    norm_groups: int
+    """Of the norm of what heads give; 0: there is none."""
+    norm_before_gate: bool = False
+    in_scale: float = 1.0
+    scales: tuple[float, ...] = (1.0,) * 5
+    out_scale: float = 1.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

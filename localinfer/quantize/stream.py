@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn.functional import scaled_dot_product_attention
 
-from localinfer.graph.ops import Attend, DeltaNet, GatedMLP, Head, LayerOp, Linear, ShortConv
+from localinfer.graph.ops import Attend, DeltaNet, GatedMLP, Head, LayerOp, Linear, Mamba2, ShortConv
 from localinfer.graph.weights import Checkpoint
 from localinfer.reference.executor import Executor
 
@@ -261,6 +261,7 @@ INNER: Mapping[type[LayerOp], Callable[[Executor], Callable[[Any, Tensor], Tenso
     GatedMLP: lambda model: model.hidden,
     ShortConv: lambda model: model.convolved,
     DeltaNet: lambda model: model.corrected,
+    Mamba2: lambda model: model.scanned,
 }
 """What computes the input of an operation's last stage from the residual stream."""
 

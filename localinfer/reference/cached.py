@@ -8,9 +8,9 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from localinfer.graph.ops import Attend, DeltaNet, DepthwiseConv, Linear, Norm
+from localinfer.graph.ops import Attend, DeltaNet, DepthwiseConv, Linear, Mamba2, Norm
 from localinfer.graph.weights import Checkpoint
-from localinfer.reference.executor import Executor, capped, delta_rule, visible
+from localinfer.reference.executor import Executor, capped, delta_rule, scan_rule, visible
 
 
 class CachedExecutor(Executor):
@@ -77,6 +77,11 @@ class CachedExecutor(Executor):
         """The same on the states, float32, that the rows before left."""
         state = self._before.get(op.rates, v.new_zeros(op.value_heads, op.key_dim, op.value_dim))
         read, self._before[op.rates] = delta_rule(state, q, k, v, decay, beta)
+        return read
+
+    def scan(self, op: Mamba2, q: Tensor, k: Tensor, change: Tensor, decay: Tensor) -> Tensor:
+        state = self._before.get(op.rates, change.new_zeros(op.heads, op.state_dim, op.head_dim))
+        read, self._before[op.rates] = scan_rule(state, q, k, change, decay)
         return read
 
     def norm(self, norm: Norm | None, x: Tensor) -> Tensor:

@@ -1,6 +1,6 @@
 """The meaning of the operations, in plain torch and float32: an op at a time, the whole text at once, no cache.
 
-Slow on purpose. Everything faster is compared with this.
+Slow on purpose. Everything faster is compared with this. Long because each operation has its meaning here.
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -21,6 +21,7 @@ from localinfer.graph.ops import (
     LayerInput,
     LayerOp,
     Linear,
+    Mamba2,
     Mixture,
     Norm,
     ShortConv,
@@ -113,7 +114,8 @@ class Executor:
         q, k, v = self.rounded("q", q), self.rounded("k", k), self.rounded("v", v)
         shared = op.heads // op.kv_heads  # that many query heads, in a row, read one key head
         out = self.attention(op, q, k.repeat_interleave(shared, dim=1), v.repeat_interleave(shared, dim=1))
-        return out if gates is None else out * gates.sigmoid()
+        out = out if gates is None else out * gates.sigmoid()
+        return out if op.out_scale == 1.0 else out * op.out_scale
 
     def projected(self, op: Attend, x: Tensor, first: int = 0) -> tuple[Tensor, Tensor, Tensor, Tensor | None]:
         """Queries, keys and values [n, heads, head_dim] of rows that stand at positions `first` and on, and gates
@@ -167,7 +169,8 @@ class Executor:
     def hidden(self, op: GatedMLP, x: Tensor) -> Tensor:
         """Activated gates times ups: the input of `op.down`."""
         normed = self.norm(op.norm, x)
-        return self.gated(op.gate, op.up, op.activation, normed)
+        inner = self.gated(op.gate, op.up, op.activation, normed)
+        return inner if op.inner_scale == 1.0 else inner * op.inner_scale
 
     def gated(self, gate: Linear | None, up: Linear, activation: Activation, normed: Tensor) -> Tensor:
         """Activated gates times ups of rows that are normed; without a gate, activated ups."""
@@ -272,6 +275,40 @@ class Executor:
         """What value heads read of their states, [n, value heads, value_dim]; the text begins here."""
         return delta_rule(v.new_zeros(op.value_heads, op.key_dim, op.value_dim), q, k, v, decay, beta)[0]
 
+    def mamba2(self, op: Mamba2, x: Tensor) -> Tensor:
+        """What Mamba-2 adds to the residual stream `x` [n, hidden]."""
+        return self.linear(op.out_proj, self.scanned(op, x))
+
+    def scanned(self, op: Mamba2, x: Tensor) -> Tensor:
+        """What its heads give, normed and gated: the input of `op.out_proj`."""
+        n, normed = x.shape[0], self.norm(op.norm, x)
+        inner, states, each = op.heads * op.head_dim, op.groups * op.state_dim, op.heads // op.groups
+        by_z, by_u, by_b, by_c, by_dt = op.scales
+        c, b, u, z = (self.linear(one, normed) for one in op.inputs)
+        columns = torch.cat((u * by_u, b * by_b, c * by_c), dim=-1)
+        u, b, c = cut(silu(self.conv(op.conv, columns)).float(), (inner, states, states))
+        b, c = (part.view(n, op.groups, -1).repeat_interleave(each, dim=1) for part in (b, c))
+        u = u.view(n, op.heads, -1)
+        step = softplus(self.linear(op.dt, normed).float() * by_dt + self.vector(op.dt_bias)).clamp(*op.dt_limit)
+        decay = torch.exp(-self.vector(op.rates).exp() * step)
+        out = self.scan(op, c, b, step[..., None] * u, decay) + self.vector(op.skip)[:, None] * u
+        return self.behind_heads(op, out.reshape(n, -1), silu(z.float() * by_z)).to(x.dtype)
+
+    def behind_heads(self, op: Mamba2, out: Tensor, gates: Tensor) -> Tensor:
+        """What heads give [n, heads * head_dim], normed and gated."""
+        if op.out_norm is None:
+            return out * gates * op.out_scale
+        weight = self.vector(f"{op.out_norm.name}.weight")
+        out = out if op.norm_before_gate else out * gates
+        grouped = out.view(len(out), op.norm_groups, -1)
+        inverse = torch.rsqrt(grouped.pow(2).mean(-1, keepdim=True) + op.out_norm.eps)
+        out = (grouped * inverse).flatten(1) * weight * op.out_scale
+        return out * gates if op.norm_before_gate else out
+
+    def scan(self, op: Mamba2, q: Tensor, k: Tensor, change: Tensor, decay: Tensor) -> Tensor:
+        """What heads read of their states, [n, heads, head_dim]; the text begins here."""
+        return scan_rule(change.new_zeros(op.heads, op.state_dim, op.head_dim), q, k, change, decay)[0]
+
     def head(self, op: Head, x: Tensor) -> Tensor:
         """Scores [n, vocab] of the residual stream `x` [n, hidden]."""
         return capped(self.linear(op.table, self.norm(op.norm, x)) * op.scale, op.softcap)
@@ -290,7 +327,7 @@ class Executor:
         inverse = torch.rsqrt(x.pow(2).mean(-1, keepdim=True) + norm.eps)
         if not norm.name:
             return x * inverse
-        normed = x * inverse * (self.vector(f"{norm.name}.weight") + norm.offset)
+        normed = x * inverse * ((self.vector(f"{norm.name}.weight") + norm.offset) * norm.scale)
         return normed + self.vector(f"{norm.name}.bias") if norm.bias else normed
 
     def rounded(self, what: Literal["q", "k", "v"], x: Tensor) -> Tensor:
@@ -322,6 +359,7 @@ ADDED: Mapping[type[LayerOp], Callable[[Executor, Any, Tensor], Tensor]] = {
     GatedMLP: Executor.gated_mlp,
     ShortConv: Executor.short_conv,
     DeltaNet: Executor.delta_net,
+    Mamba2: Executor.mamba2,
     Mixture: Executor.mixture,
     LayerInput: Executor.layer_input,
 }
@@ -350,8 +388,19 @@ def delta_rule(state: Tensor, q: Tensor, k: Tensor, v: Tensor, decay: Tensor, be
     return torch.stack(read), state
 
 
+def scan_rule(state: Tensor, q: Tensor, k: Tensor, change: Tensor, decay: Tensor) -> tuple[Tensor, Tensor]:
+    """The same without a correction: `change` [n, heads, value_dim] is what k writes."""
+    read = []
+    for i in range(len(q)):
+        state = state * decay[i, :, None, None] + k[i, :, :, None] * change[i, :, None, :]
+        read.append(torch.einsum("hkv,hk->hv", state, q[i]))
+    return torch.stack(read), state
+
+
 def activated(activation: Activation, x: Tensor) -> Tensor:
-    """SiLU, or GELU by tanh."""
+    """SiLU, GELU by tanh, or the square of ReLU."""
+    if activation == "relu2":
+        return x.relu().square()
     return silu(x) if activation == "silu" else gelu(x, approximate="tanh")
 
 

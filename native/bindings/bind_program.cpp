@@ -54,10 +54,11 @@ void attend(Program& program, const MaybeValues& norm, float eps, std::shared_pt
             const MaybeValues& post_norm, size_t heads, size_t kv_heads, size_t head_dim, size_t rope, float scale,
             size_t window, const MaybeValues& norm_bias, std::optional<size_t> query_rope, bool norm_after_rope,
             float softcap, const MaybeValues& sinks, bool gated, const MaybeValues& v_norm,
-            std::optional<size_t> kv_of) {
+            std::optional<size_t> kv_of, float out_scale) {
   AttendOp op;
   op.gated = gated;
   op.v_norm = to_vector(v_norm);
+  op.out_scale = out_scale;
   op.borrows = kv_of.has_value();
   op.layer = kv_of.value_or(0);
   op.norm = make_norm(norm, eps, norm_bias);
@@ -89,8 +90,9 @@ Activation make_activation(const std::string& name) {
 void gated_mlp(Program& program, const MaybeValues& norm, float eps, std::shared_ptr<Weight> gate_up,
                const std::string& activation, std::shared_ptr<Weight> down, const MaybeValues& post_norm,
                const MaybeValues& norm_bias, const MaybeValues& gate_bias, const MaybeValues& up_bias,
-               const MaybeValues& down_bias, bool beside, float scale) {
+               const MaybeValues& down_bias, bool beside, float inner_scale, float scale) {
   MlpOp op;
+  op.inner_scale = inner_scale;
   op.scale = scale;
   op.norm = make_norm(norm, eps, norm_bias);
   op.gate_bias = to_vector(gate_bias);
@@ -98,7 +100,8 @@ void gated_mlp(Program& program, const MaybeValues& norm, float eps, std::shared
   op.down_bias = to_vector(down_bias);
   op.beside = beside;
   op.gate_up = std::move(gate_up);
-  op.activation = make_activation(activation);
+  op.squares = activation == "relu2";
+  op.activation = op.squares ? kSilu : make_activation(activation);
   op.down = std::move(down);
   op.post_norm = to_vector(post_norm);
   program.gated_mlp(std::move(op));
@@ -139,10 +142,12 @@ void short_conv(Program& program, const Values& norm, float eps, std::shared_ptr
   program.short_conv(std::move(op));
 }
 
-void delta_net(Program& program, const Values& norm, float eps, std::shared_ptr<Weight> in, std::shared_ptr<Weight> gates,
-               const Values& taps, const MaybeValues& taps_bias, Vector<const double> decay_rate, const Values& dt_bias,
-               float beta_scale, const Values& out_norm, float out_norm_eps, std::shared_ptr<Weight> out, size_t heads,
-               size_t value_heads, size_t key_dim, size_t value_dim) {
+// What delta nets and Mamba-2 share.
+DeltaOp make_recurrence(const Values& norm, float eps, std::shared_ptr<Weight> in, std::shared_ptr<Weight> gates,
+                        const Values& taps, const MaybeValues& taps_bias, Vector<const double> decay_rate,
+                        const Values& dt_bias, const MaybeValues& out_norm, float out_norm_eps,
+                        std::shared_ptr<Weight> out, size_t heads, size_t value_heads, size_t key_dim,
+                        size_t value_dim) {
   for (const size_t size : {heads, value_heads, key_dim, value_dim})
     REQUIRE(size > 0 && size <= 4096, "heads or their sizes of %zu", size);
   DeltaOp op;
@@ -159,11 +164,33 @@ void delta_net(Program& program, const Values& norm, float eps, std::shared_ptr<
   op.taps_bias = to_vector(taps_bias);
   op.decay_rate.assign(decay_rate.data(), decay_rate.data() + decay_rate.shape(0));
   op.dt_bias = to_vector(dt_bias);
-  op.beta_scale = beta_scale;
   op.out_norm = to_vector(out_norm);
   REQUIRE(out_norm_eps >= 0 && out_norm_eps <= 1, "the epsilon of a norm is %g", static_cast<double>(out_norm_eps));
   op.out_norm_eps = out_norm_eps;
   op.out = std::move(out);
+  return op;
+}
+
+void delta_net(Program& program, const Values& norm, float eps, std::shared_ptr<Weight> in, std::shared_ptr<Weight> gates,
+               const Values& taps, const MaybeValues& taps_bias, Vector<const double> decay_rate, const Values& dt_bias,
+               float beta_scale, const Values& out_norm, float out_norm_eps, std::shared_ptr<Weight> out, size_t heads,
+               size_t value_heads, size_t key_dim, size_t value_dim) {
+  DeltaOp op = make_recurrence(norm, eps, std::move(in), std::move(gates), taps, taps_bias, decay_rate, dt_bias, out_norm,
+                               out_norm_eps, std::move(out), heads, value_heads, key_dim, value_dim);
+  op.beta_scale = beta_scale;
+  program.delta_net(std::move(op));
+}
+
+void mamba2(Program& program, const Values& norm, float eps, std::shared_ptr<Weight> in, std::shared_ptr<Weight> dt,
+            const Values& taps, const MaybeValues& taps_bias, Vector<const double> decay_rate, const Values& dt_bias,
+            const Values& skip, double dt_low, double dt_high, float dt_scale, float z_scale, const MaybeValues& out_norm,
+            float out_norm_eps, size_t norm_groups, bool norm_before_gate, float out_scale, std::shared_ptr<Weight> out,
+            size_t groups, size_t heads, size_t state, size_t head_dim, bool beside) {
+  DeltaOp op = make_recurrence(norm, eps, std::move(in), std::move(dt), taps, taps_bias, decay_rate, dt_bias, out_norm,
+                               out_norm_eps, std::move(out), groups, heads, state, head_dim);
+  op.scan = {to_vector(skip), dt_low, dt_high, dt_scale, z_scale, out_scale, norm_groups, norm_before_gate};
+  REQUIRE(op.scans(), "a skip of %zu heads", size_t{0});
+  op.beside = beside;
   program.delta_net(std::move(op));
 }
 
@@ -345,7 +372,8 @@ constexpr const char* kAttendHelp =
     "all. `sinks` [heads] are scores that take part in the softmax and have no values. `gated`: the first part of\n"
     "qkv is the queries, then as many gates, whose sigmoid multiplies what o reads. `qkv` of two parts: values\n"
     "are the keys, before these are normed; `v_norm` norms each head of the values. `kv_of`: keys and values are\n"
-    "those of that layer, counted over the layers that have such, and `qkv` is q alone.";
+    "those of that layer, counted over the layers that have such, and `qkv` is q alone. What o reads is multiplied\n"
+    "by `out_scale`.";
 
 constexpr const char* kStepHelp =
     "Run `tokens` (n of them) through the program, and write the logits of rows `out_rows` (ascending).\n\n"
@@ -391,14 +419,15 @@ void bind_program(nb::module_& m) {
            "post_norm"_a.noconvert().none(), "heads"_a, "kv_heads"_a, "head_dim"_a, "rope"_a, "scale"_a,
            "window"_a = 0, "norm_bias"_a.noconvert() = nb::none(), "query_rope"_a = nb::none(),
            "norm_after_rope"_a = false, "softcap"_a = 0.0f, "sinks"_a.noconvert() = nb::none(), "gated"_a = false,
-           "v_norm"_a.noconvert() = nb::none(), "kv_of"_a = nb::none(), kAttendHelp)
+           "v_norm"_a.noconvert() = nb::none(), "kv_of"_a = nb::none(), "out_scale"_a = 1.0f, kAttendHelp)
       .def("gated_mlp", &gated_mlp, "norm"_a.noconvert().none(), "eps"_a, "gate_up"_a, "activation"_a, "down"_a,
            "post_norm"_a.noconvert() = nb::none(), "norm_bias"_a.noconvert() = nb::none(),
            "gate_bias"_a.noconvert() = nb::none(), "up_bias"_a.noconvert() = nb::none(),
-           "down_bias"_a.noconvert() = nb::none(), "beside"_a = false, "scale"_a = 1.0f,
+           "down_bias"_a.noconvert() = nb::none(), "beside"_a = false, "inner_scale"_a = 1.0f, "scale"_a = 1.0f,
            "x += down(act(gate) * up), gate and up of norm(x), interleaved, or down(act(up)), with up alone in `gate_up`;\n"
-           "`activation` is `silu` or `gelu_tanh`; norms as in `attend`. `beside`: it reads the x that the attention\n"
-           "before it reads, and then both are added. Last of all x is multiplied by `scale`.")
+           "`activation` is `silu`, `gelu_tanh` or `relu2`, the square of relu; norms as in `attend`. What down reads is\n"
+           "multiplied by `inner_scale`. `beside`: it reads the x that the attention before it reads, and then both are\n"
+           "added. Last of all x is multiplied by `scale`.")
       .def("layer_inputs", &layer_inputs, "table"_a, "scale"_a, "project"_a, "norm"_a.noconvert(), "eps"_a,
            "After `embed`: what each layer gets of a token, in parts of as many values as `norm` has. Part i is\n"
            "norm(part i of project * x) + row(token) of `table` * scale.")
@@ -418,6 +447,16 @@ void bind_program(nb::module_& m) {
            "`taps` [length * channels], the oldest row's first, and SiLU; q and k of a head get length 1, q also\n"
            "1 / sqrt(key_dim); beta is `beta_scale` * sigmoid(b), and a row keeps exp(-`decay_rate` * softplus(a +\n"
            "`dt_bias`)) of a state.")
+      .def("mamba2", &mamba2, "norm"_a.noconvert(), "eps"_a, "in_"_a, "dt"_a, "taps"_a.noconvert(),
+           "taps_bias"_a.noconvert().none(), "decay_rate"_a.noconvert(), "dt_bias"_a.noconvert(), "skip"_a.noconvert(),
+           "dt_low"_a, "dt_high"_a, "dt_scale"_a, "z_scale"_a, "out_norm"_a.noconvert().none(), "out_norm_eps"_a,
+           "norm_groups"_a, "norm_before_gate"_a, "out_scale"_a, "out"_a, "groups"_a, "heads"_a, "state"_a, "head_dim"_a,
+           "beside"_a = false,
+           "x += out(y), y = norm((C S + `skip` * u) * silu(`z_scale` * z)) * `out_scale`; C, B, u and z are the rows of\n"
+           "`in_` * norm(x). C, B and u go through a causal convolution as in `delta_net`. A row's step d is\n"
+           "softplus(`dt_scale` * `dt` * norm(x) + `dt_bias`) within [`dt_low`, `dt_high`], and a head's state\n"
+           "[state, head_dim] S = exp(-`decay_rate` * d) * S + B (d * u)'. `out_norm` is of each of `norm_groups` groups of\n"
+           "columns, 0: there is none; or before silu. `beside` as in `gated_mlp`.")
       .def("moe", &moe, "norm"_a.noconvert(), "eps"_a, "router"_a, "experts"_a, "top_k"_a, "score"_a, "renormalise"_a,
            "scale"_a, "activation"_a, "choice_bias"_a.noconvert() = nb::none(), "shared"_a = nb::none(),
            "shared_gated"_a = false, "post_norm"_a.noconvert() = nb::none(),

@@ -239,6 +239,8 @@ class Attention {
       if (!op_.sinks.empty()) add_sinks(at, h);
       step_.k.attend_finish(at.acc, at.l, shared_, op_.head_dim);
       if (op_.gated) gate(row, h, at.acc);
+      if (op_.out_scale != 1)
+        for (size_t i = 0; i < width_; ++i) at.acc[i] *= op_.out_scale;
       if (takes_groups(*op_.o, width_)) produce(step_, *op_.o, row, h * width_, at.acc, width_);
     }
   }

@@ -1,6 +1,6 @@
 // Gated delta nets: x += out(norm(o) * silu(z)). A causal convolution over q, k and v; then each value head has a matrix
 // that every row decays, corrects and reads. Rows walk through a head's state in order, while it is in the core's cache;
-// heads are shared over the threads.
+// heads are shared over the threads. Mamba-2 is the same without a correction, and normed over groups of heads.
 #include <algorithm>
 #include <cmath>
 #include <cstring>
@@ -54,7 +54,7 @@ class DeltaNet {
         k_(step.k),
         lane_(lane),
         gates_at_(op.in->panels * kPanelRows),
-        takes_groups_(takes_groups(*op.out, op.value_dim)) {}
+        takes_groups_(takes_groups(*op.out, op.value_dim) && op.scan.norm_groups == 0) {}
 
   // False: leave the step.
   bool run() {
@@ -65,16 +65,22 @@ class DeltaNet {
       convolve(op_.channel_of_value(i - 2 * op_.heads), op_.value_dim, i);
     });
     if (!lane_.sync()) return false;
-    lane_.phase("delta rule");
+    lane_.phase(op_.scans() ? "scan" : "delta rule");
     lane_.share(op_.value_heads, [&](size_t h) { walk(h); });
     if (!lane_.sync()) return false;
+    if (op_.scan.norm_groups > 0) {
+      lane_.phase("norm");
+      lane_.share(step_.rows * op_.scan.norm_groups, [&](size_t i) { norm_group(i); });
+      if (!lane_.sync()) return false;
+    }
     Operand operand;
     const Scratch& s = step_.s;
     if (takes_groups_)
       operand = produced(step_);
     else if (!make_ready(&operand, step_, lane_, *op_.out, {s.attended, s.attended_ld}, step_.rows))
       return false;
-    return add_to_stream(step_, lane_, *op_.out, operand, {}, {}, op_.norm.eps);
+    const To to = op_.beside ? To::kStreamWithAside : To::kStream;
+    return add_to_stream(step_, lane_, *op_.out, operand, {}, {}, op_.norm.eps, to);
   }
 
  private:
@@ -133,7 +139,7 @@ class DeltaNet {
         for (size_t i = 0; i < n; ++i) x[i] += tap[i] * before[i];
       }
       k_.gated(x, x, op_.ones.data(), n, kSilu);
-      if (head < 2 * op_.heads) {
+      if (head < 2 * op_.heads && !op_.scans()) {
         const Floats& length = head < op_.heads ? op_.query_length : op_.key_length;
         k_.rms_norm(x, x, length.data(), n, kLengthEps / static_cast<float>(n));
       }
@@ -178,17 +184,53 @@ class DeltaNet {
       const float *from = at > 0 ? own : matrix, *x = row(m);
       if (at > 0 && !goes_on(m))
         for (size_t i = 0; i < static_cast<size_t>(at); ++i) now.replay(k_, own, i == 0 ? matrix : own, i, h);
-      const float decay = decay_of(x, h), beta = beta_of(x, h);
-      k_.delta_rule(at < 0 ? matrix : own, from, out, delta, x + q, x + key, x + v, decay, beta, op_.key_dim, dv);
+      float* const next = at < 0 ? matrix : own;
+      const float rate = op_.scans() ? dt_of(x, h) : beta_of(x, h);
+      const float decay = op_.scans() ? decay_by(-op_.decay_rate[h] * static_cast<double>(rate)) : decay_of(x, h);
+      if (op_.scans()) {
+        for (size_t j = 0; j < dv; ++j) delta[j] = rate * x[v + j];
+        k_.delta_scan(next, from, out, delta, x + q, x + key, decay, op_.key_dim, dv);
+        for (size_t j = 0; j < dv; ++j) out[j] += op_.scan.skip[h] * x[v + j];
+      } else {
+        k_.delta_rule(next, from, out, delta, x + q, x + key, x + v, decay, rate, op_.key_dim, dv);
+      }
       if (at >= 0) {
         std::copy_n(delta, dv, now.kept_delta(static_cast<size_t>(at), h));
         *now.kept_decay(static_cast<size_t>(at), h) = decay;
       }
       float* to = takes_groups_ ? out : s.attended + m * s.attended_ld + h * dv;
-      k_.rms_norm(out, out, op_.out_norm.data(), dv, op_.out_norm_eps);
-      k_.gated(to, x + z, out, dv, kSilu);
+      if (op_.scans()) {
+        if (op_.scan.norm_before_gate)
+          std::copy_n(out, dv, to);
+        else
+          gate(to, x + z, out, dv);
+      } else {
+        k_.rms_norm(out, out, op_.out_norm.data(), dv, op_.out_norm_eps);
+        k_.gated(to, x + z, out, dv, kSilu);
+      }
       if (takes_groups_) produce(step_, *op_.out, m, h * dv, to, dv);
     }
+  }
+
+  // to = values * silu(z) of n columns, at the scales of Mamba-2.
+  void gate(float* to, const float* z, const float* values, size_t n) const {
+    float scaled[kMostDeltaHead];
+    for (size_t j = 0; j < n; ++j) scaled[j] = op_.scan.z_scale * z[j];
+    k_.gated(to, scaled, values, n, kSilu);
+    if (op_.scan.out_scale != 1)
+      for (size_t j = 0; j < n; ++j) to[j] *= op_.scan.out_scale;
+  }
+
+  // Group i counts over all rows.
+  void norm_group(size_t i) const {
+    const size_t groups = op_.scan.norm_groups, n = op_.value_heads * op_.value_dim / groups;
+    const size_t m = i / groups, first = i % groups * n;
+    float* values = step_.s.attended + m * step_.s.attended_ld + first;
+    k_.rms_norm(values, values, op_.out_norm.data() + first, n, op_.out_norm_eps);
+    if (!op_.scan.norm_before_gate) return;
+    for (size_t j = first; j < first + n; j += op_.value_dim)
+      gate(values + j - first, row(m) + op_.column(op_.channels() + j), values + j - first,
+           std::min(op_.value_dim, first + n - j));
   }
 
   float beta_of(const float* x, size_t h) const {
@@ -199,9 +241,19 @@ class DeltaNet {
 
   float decay_of(const float* x, size_t h) const {
     const float a = x[gates_at_ + op_.gate_column(op_.value_heads + h)] + op_.dt_bias[h];
-    auto g = static_cast<float>(-op_.decay_rate[h] * softplus(k_, a));
+    return decay_by(-op_.decay_rate[h] * softplus(k_, a));
+  }
+
+  float decay_by(double exponent) const {
+    auto g = static_cast<float>(exponent);
     k_.exp(&g, &g, 1);
     return g;
+  }
+
+  // The step of Mamba-2's head h.
+  float dt_of(const float* x, size_t h) const {
+    const double dt = softplus(k_, op_.scan.dt_scale * x[gates_at_ + op_.gate_column(h)] + op_.dt_bias[h]);
+    return static_cast<float>(std::clamp(dt, op_.scan.dt_low, op_.scan.dt_high));
   }
 
   const DeltaOp& op_;

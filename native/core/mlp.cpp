@@ -13,6 +13,14 @@ constexpr auto kOnes = [] {
   return ones;
 }();
 
+// relu(gate)² * up of a panel.
+void square(float* out, const float* gate, const float* up) {
+  for (size_t i = 0; i < kPanelRows; ++i) {
+    const float x = gate[i] < 0 ? 0.0f : gate[i];
+    out[i] = x * x * up[i];
+  }
+}
+
 // `n` columns of act(gate) * up, or of act(up), from column `first` on, whole panels; handed row by row to put(m, values).
 template <class F>
 void gate_and_up(const MlpOp& op, const Step& step, const Lane& lane, Operand& operand, size_t first, size_t n,
@@ -31,7 +39,12 @@ void gate_and_up(const MlpOp& op, const Step& step, const Lane& lane, Operand& o
       float *gate = out + both * i, *up = gate + (both - 1) * kPanelRows;
       add_bias(up, op.up_bias, first + i);
       if (op.gated()) add_bias(gate, op.gate_bias, first + i);
-      step.k.gated(values + i, gate, op.gated() ? up : kOnes.data(), kPanelRows, op.activation);
+      if (op.squares)
+        square(values + i, gate, op.gated() ? up : kOnes.data());
+      else
+        step.k.gated(values + i, gate, op.gated() ? up : kOnes.data(), kPanelRows, op.activation);
+      if (op.inner_scale != 1)
+        for (size_t j = i; j < i + kPanelRows; ++j) values[j] *= op.inner_scale;
     }
     put(m, values);
   }

@@ -225,13 +225,20 @@ void Program::gated_mlp(MlpOp op) {
   check_optional(op.down_bias, hidden_, "the bias of down");
   check_optional(op.post_norm, hidden_, "the norm after the MLP");
   REQUIRE(std::isfinite(op.scale), "the stream is scaled by %g", static_cast<double>(op.scale));
+  REQUIRE(std::isfinite(op.inner_scale), "the input of down is scaled by %g", static_cast<double>(op.inner_scale));
   if (op.beside) {
-    auto* before = ops_.empty() ? nullptr : std::get_if<AttendOp>(&ops_.back());
-    REQUIRE(before != nullptr && before->post_norm.empty() && op.post_norm.empty() && op.scale == 1,
-            "an MLP beside something else than attention, or with a norm or a scale after either");
-    before->aside = true;
+    REQUIRE(op.post_norm.empty() && op.scale == 1, "an MLP beside attention with a norm or a scale after it");
+    put_aside();
   }
   ops_.emplace_back(std::move(op));
+}
+
+// The last operation, which must be attention, leaves it to the next one to add what both make.
+void Program::put_aside() {
+  auto* before = ops_.empty() ? nullptr : std::get_if<AttendOp>(&ops_.back());
+  REQUIRE(before != nullptr && before->post_norm.empty(),
+          "an operation beside something else than attention, or beside one with a norm after it");
+  before->aside = true;
 }
 
 void Program::short_conv(ShortConvOp op) {
@@ -252,6 +259,22 @@ void Program::short_conv(ShortConvOp op) {
   ops_.emplace_back(std::move(op));
 }
 
+namespace {
+
+void check_scan(const DeltaOp& op) {
+  const ScanRule& scan = op.scan;
+  const size_t values = op.value_heads * op.value_dim;
+  check_length(scan.skip, op.value_heads, "skip");
+  REQUIRE(scan.dt_low >= 0 && scan.dt_low <= scan.dt_high, "steps within [%g, %g]", scan.dt_low, scan.dt_high);
+  for (const float number : {scan.dt_scale, scan.z_scale, scan.out_scale})
+    REQUIRE(std::isfinite(number), "a scale of %g", static_cast<double>(number));
+  if (scan.norm_groups == 0) return;
+  REQUIRE(values % scan.norm_groups == 0, "%zu values in %zu groups", values, scan.norm_groups);
+  check_length(op.out_norm, values, "the norm of all heads");
+}
+
+}  // namespace
+
 void Program::delta_net(DeltaOp op) {
   require_open("delta_net");
   REQUIRE(op.heads > 0 && op.value_heads > 0 && op.value_heads <= 1024 && op.value_heads % op.heads == 0,
@@ -263,7 +286,7 @@ void Program::delta_net(DeltaOp op) {
           op.length, kMostDeltaLength);
   const size_t keys = op.heads * op.key_dim, values = op.value_heads * op.value_dim, channels = op.channels();
   check_weight(op.in, channels + values, hidden_, "in");
-  check_weight(op.gates, 2 * op.value_heads, hidden_, "gates");
+  check_weight(op.gates, (op.scans() ? 1 : 2) * op.value_heads, hidden_, "gates");
   REQUIRE(!op.in->shape.interleaved && !op.gates->shape.interleaved && op.gates->shape.parts.size() <= 2 &&
               (op.gates->shape.parts.size() == 1 || op.gates->shape.parts[0] == op.value_heads),
           "in and gates must be stacked");
@@ -282,14 +305,18 @@ void Program::delta_net(DeltaOp op) {
   REQUIRE(op.decay_rate.size() == op.value_heads, "%zu rates of decay for %zu heads", op.decay_rate.size(),
           op.value_heads);
   for (const double rate : op.decay_rate) REQUIRE(rate >= 0 && std::isfinite(rate), "a rate of decay of %g", rate);
-  check_length(op.out_norm, op.value_dim, "the norm of the heads");
+  if (op.scans())
+    check_scan(op);
+  else
+    check_length(op.out_norm, op.value_dim, "the norm of the heads");
   REQUIRE(op.beta_scale > 0 && op.beta_scale <= 2, "beta up to %g", static_cast<double>(op.beta_scale));
+  if (op.beside) put_aside();
   op.ones.assign(std::max(op.key_dim, op.value_dim), 1.0f);
   const auto dim = static_cast<double>(op.key_dim);  // rms_norm gives vectors the length sqrt(dim)
   op.key_length.assign(op.key_dim, static_cast<float>(1 / std::sqrt(dim)));
   op.query_length.assign(op.key_dim, static_cast<float>(1 / dim));
   op.state = states_.size();
-  layer_ops_.push_back(ops_.size());
+  if (!op.beside) layer_ops_.push_back(ops_.size());
   states_.push_back({op.state_size(), op.row_size()});
   ops_.emplace_back(std::move(op));
 }

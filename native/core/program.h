@@ -86,7 +86,8 @@ struct AttendOp {
   size_t layer = 0;   // of the KV cache; set by Program, unless it borrows
   size_t group = 0;   // of the KV cache: layers of the same window; set by Program
   bool gated = false;  // the first part of qkv is queries, then as many gates, by whose sigmoid o's inputs are multiplied
-  bool aside = false;  // the MLP after it reads the same x, and adds both results; set by Program
+  bool aside = false;  // the operation after it reads the same x, and adds both results; set by Program
+  float out_scale = 1;  // of what o reads
   bool keys_are_values() const { return qkv->shape.parts.size() == 2; }  // before they are normed
   bool norms_all() const {
     return heads > 1 && !norm_after_rope && q_norm.size() == heads * head_dim && k_norm.size() == kv_heads * head_dim;
@@ -102,7 +103,9 @@ struct MlpOp {
   WeightRef down;
   Floats down_bias, post_norm;
   bool beside = false;  // reads what the attention before it reads
-  float scale = 1;      // of the stream, once all is added
+  bool squares = false;   // the activation is relu(x)²
+  float inner_scale = 1;  // of what down reads
+  float scale = 1;        // of the stream, once all is added
   bool gated() const { return gate_up->shape.interleaved; }
 };
 
@@ -162,6 +165,17 @@ struct MoeOp {
 
 constexpr size_t kMostDeltaHead = 512, kMostDeltaLength = 8;
 
+// Mamba-2 (Dao and Gu, 2024) is the same without a correction: q, k and v are its C, B and x, heads its groups. Of a head,
+// dt = softplus(dt_scale * a + dt_bias) within [dt_low, dt_high], decay = exp(-decay_rate * dt), delta = dt * v and
+// o = q S + skip * v; what goes into `out` is o * silu(z_scale * z), normed by group or not, times `out_scale`.
+struct ScanRule {
+  Floats skip;  // of each head; empty: it is a delta net
+  double dt_low = 0, dt_high = 0;
+  float dt_scale = 1, z_scale = 1, out_scale = 1;
+  size_t norm_groups = 0;        // of out_norm, which has a weight for each value; 0: no norm
+  bool norm_before_gate = false;
+};
+
 // x += out(norm(o) * silu(z)), o being what value heads read of their states by the gated delta rule (Yang et al., 2025).
 // q | k | v | z are the rows of `in` times norm(x), the rows of `gates` those of b | a. q, k and v go through a causal
 // convolution by column and SiLU; q and k of each head get length 1, q also 1 / sqrt(key_dim). Of a value head,
@@ -176,12 +190,15 @@ struct DeltaOp {
   std::vector<double> decay_rate;
   Floats dt_bias;
   float beta_scale = 1;
-  Floats out_norm;  // of value_dim values, for each head
+  Floats out_norm;  // of value_dim values, for each head; of all heads' values for Mamba-2
   float out_norm_eps = 0;
   WeightRef out;
+  ScanRule scan;
+  bool beside = false;                    // reads what the attention before it reads
   Floats ones, query_length, key_length;  // set by Program
   size_t state = 0;                       // of the state cache; set by Program
 
+  bool scans() const { return !scan.skip.empty(); }
   size_t channels() const { return 2 * heads * key_dim + value_heads * value_dim; }  // that are convolved
   size_t channel_of_value(size_t h) const { return 2 * heads * key_dim + h * value_dim; }
   size_t column(size_t row) const;       // where row `row` of q | k | v | z lies among the panels of `in`
@@ -416,6 +433,7 @@ class Program {
  private:
   friend struct Step;
   void require_open(const char* what) const;
+  void put_aside();
   void require_block(size_t block, size_t bytes, size_t group) const;
   size_t op_of_layer(size_t layer) const;  // where it begins in ops_; past the last: their end
   bool run(const StepInput& input, const KvCache& kv, StateCache& state, KvProbe* probe, const Interrupted& interrupted);

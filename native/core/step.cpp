@@ -187,7 +187,9 @@ bool Step::run_ops(size_t from, size_t to, Lane& lane) const {
                          return lane.operation("layer input"), run_layer_input(op, *this, lane);
                        },
                        [&](const MoeOp& op) { return lane.operation("experts"), run_moe(op, *this, lane); },
-                       [&](const DeltaOp& op) { return lane.operation("delta"), run_delta_net(op, *this, lane); },
+                       [&](const DeltaOp& op) {
+                         return lane.operation(op.scans() ? "mamba" : "delta"), run_delta_net(op, *this, lane);
+                       },
                        [&](const ShortConvOp& op) { return lane.operation("conv"), run_short_conv(op, *this, lane); }};
     if (!std::visit(run_op, program.ops_[i])) return false;
   }

@@ -25,7 +25,8 @@ Model::Model(std::shared_ptr<const Session> session, const Program& program, siz
                        on.second = put(op.o);
                        on.norm = put(op.norm.weight);
                        on.norm_bias = put(op.norm.bias);
-                       if (op.gated) refuse("a card has no kernels for gates of attention");
+                       if (op.gated || op.out_scale != 1)
+                         refuse("a card has no kernels for gates or scales of what attention gives");
                        on.bias = put(op.bias);
                        on.q_norm = put(op.q_norm);
                        on.k_norm = put(op.k_norm);
@@ -37,6 +38,7 @@ Model::Model(std::shared_ptr<const Session> session, const Program& program, siz
                      },
                      [&](const MlpOp& op) {
                        if (op.scale != 1) refuse("a card has no kernels that scale the residual stream");
+                       if (op.squares || op.inner_scale != 1) refuse("a card has no kernels for relu2 or scales of MLPs");
                        OpOnCard on;
                        on.first = put(op.gate_up);
                        on.second = put(op.down);
@@ -64,7 +66,7 @@ WeightOnCard Model::put(const WeightRef& weight) {
   const auto found = seen_.find(weight.get());
   if (found != seen_.end()) return found->second;
   const WeightShape& shape = weight->shape;
-  REQUIRE(shape.kind != kAffine4 && shape.kind != kMxfp4, "cards have no kernels for %s weights", kind_name(shape.kind));
+  REQUIRE(shape.kind != kAffine4, "cards have no kernels for affine weights");
   const PackedSizes sizes = packed_sizes(shape);
   const size_t scales_at = round_up(sizes.values, 256), total = scales_at + sizes.scales;
   const Memory staging(total, "weights on their way to the card");

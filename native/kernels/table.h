@@ -92,8 +92,6 @@ struct KernelTable {
   // acc = fma(float(dot), s * a_scale, acc), then acc = fma(float(sum), t * a_scale, acc).
   void (*linear_a4)(float* out, size_t ldo, const uint8_t* panel, size_t k, size_t group, size_t wide, const ActRows* a,
                     size_t rows);
-  // MXFP4: dot is that of t(c), the scale of a weight 2^(e - 127), or 0 where e is 0; k is whole groups of 32.
-  void (*linear_mx4)(float* out, size_t ldo, const uint8_t* panel, size_t k, size_t group, const ActRows* a, size_t rows);
   // Float activations x[m*ldx + k]; per output, k ascending: acc = fma(x, w, acc).
   void (*linear_bf16)(float* out, size_t ldo, const uint8_t* panel, size_t k, const float* x, size_t ldx, size_t rows);
 
@@ -157,7 +155,10 @@ struct KernelTable {
   // to[i][j] = fma(decay, from[i][j], k[i] * delta[j]); out[j] = fma(to[i][j], q[i], out[j]) from 0. to may be from.
   void (*delta_rule)(float* to, const float* from, float* out, float* delta, const float* q, const float* k,
                      const float* v, float decay, float beta, size_t key_dim, size_t value_dim);
-  // `to` of that from its k, delta and decay: the same bits.
+  // `to` and `out` of that from its q, k, delta and decay: the same bits.
+  void (*delta_scan)(float* to, const float* from, float* out, const float* delta, const float* q, const float* k,
+                     float decay, size_t key_dim, size_t value_dim);
+  // `to` alone.
   void (*delta_replay)(float* to, const float* from, const float* k, const float* delta, float decay, size_t key_dim,
                        size_t value_dim);
 };

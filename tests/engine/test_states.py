@@ -37,7 +37,7 @@ def all_layers_bear_4_bits() -> Iterator[None]:
         yield
 
 
-@pytest.fixture(scope="module", params=["lfm2", "qwen3_5_text"])
+@pytest.fixture(scope="module", params=["lfm2", "qwen3_5_text", "granitemoehybrid"])
 def hybrid(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return make_checkpoint(tmp_path_factory.mktemp("hybrid") / "m", request.param, seed=11, head_dim=32)
 

@@ -16,6 +16,7 @@ from localinfer.graph.registry import known_families, read_graph
 from tests.graph.oracle import assert_close, transformers_model
 from tests.graph.running import load, run
 from tests.tiny import BOS, LLAMA3_ROPE, NESTED, Family, make_checkpoint, write_json
+from tests.tiny_mamba import MAMBA
 
 
 class _Absent:
@@ -37,6 +38,7 @@ SIZES = (
     "moe_intermediate_size",
     "shared_expert_intermediate_size",
     "vocab_size_per_layer_input",
+    "shared_intermediate_size",
 )
 """Left out, these make a model of gigabytes; the table alone is compared."""
 
@@ -44,13 +46,19 @@ NONE_IS_CLEAR = ("mlp_bias", "tie_word_embeddings", "num_key_value_heads", "head
 """Null is read as none here, also in families whose class in transformers refuses null today, and took it once."""
 
 SEEDS = {
+    ("granitemoehybrid", "residual_multiplier"): 1,
     ("ernie4_5_moe", "num_attention_heads"): 3,
     ("ernie4_5_moe", "rope_theta"): 4,
     ("gpt_oss", "num_key_value_heads"): 2,
 }
 """Of tiny models that choose experts at a near tie with the usual seed, when a key is left out."""
 
-NEEDED = {("ministral", "head_dim"), ("hunyuan_v1_dense", "head_dim"), ("lfm2_moe", "layer_types")}
+NEEDED = {
+    ("ministral", "head_dim"),
+    ("hunyuan_v1_dense", "head_dim"),
+    ("lfm2_moe", "layer_types"),
+    ("granitemoehybrid", "layer_types"),
+}
 """Keys without which transformers has no model."""
 
 
@@ -139,6 +147,8 @@ def fitting(family: str, key: str, how: str) -> dict[str, Any]:
     default: Any = DEFAULTS[family][key]
     heads = 4
     match key, how:
+        case _, _ if family in MAMBA and (fit := mamba_fitting(family, key, how)):
+            return fit
         case "num_attention_heads", "absent":
             heads = default
             return {
@@ -186,6 +196,25 @@ def fitting(family: str, key: str, how: str) -> dict[str, Any]:
             return {}
 
 
+def mamba_fitting(family: str, key: str, how: str) -> dict[str, Any]:
+    """The same for families with Mamba-2, whose heads are together as wide as config.json says twice."""
+    if how == "null":
+        return {}
+    wide: dict[str, dict[str, Any]] = {
+        "num_attention_heads": {key: 32, "num_key_value_heads": 4, "hidden_size": 512, "head_dim": 16},
+        "mamba_n_heads": {key: 128, "mamba_d_head": 16},
+        "mamba_d_ssm": {key: 1024, "mamba_n_heads": 64},
+        "mamba_d_state": {key: 256},
+        "mamba_n_groups": {key: 1},
+    }
+    if family == "granitemoehybrid":
+        wide["num_attention_heads"] |= {"mamba_n_heads": 32}
+        wide["mamba_n_heads"] |= {"hidden_size": 1024, "head_dim": 16}
+    else:
+        wide["mamba_n_heads"] |= {"mamba_d_ssm": 2048}
+    return wide.get(key, {})
+
+
 @pytest.mark.parametrize(
     ("family", "key"), [(family, key) for family in DEFAULTS for key in DEFAULTS[family] if key not in SIZES]
 )
@@ -207,6 +236,8 @@ def test_sizes_that_are_left_out(family: str) -> None:
     bare = {"model_type": family, "head_dim": 128}  # 2304 over 8 heads would be no width of ours
     bare |= {"block_auto_adjust_ff_dim": False} if family == "lfm2" else {}
     bare |= {"layer_types": ["conv"] * 32} if family == "lfm2_moe" else {}
+    bare |= {"layer_types": ["mamba", "attention"] * 16} if family == "granitemoehybrid" else {}
+    bare |= {"mamba_d_ssm": 2048} if family == "falcon_h1" else {}
     spec, config = read_graph(bare).spec, class_of(family)()
     assert (spec.vocab_size, spec.hidden_size, spec.intermediate_size, spec.layers, spec.kv_heads) == (
         config.vocab_size,

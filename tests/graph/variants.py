@@ -400,6 +400,29 @@ VARIANTS: dict[str, dict[str, Any]] = {
         "tie_word_embeddings": False,
         "rope_spelling": "new",
     },
+    "granitemoehybrid": {"family": "granitemoehybrid", "seed": 4},
+    "granitemoehybrid-dense": {
+        "family": "granitemoehybrid",
+        "seed": 5,
+        "num_local_experts": 0,
+        "mamba_n_groups": 2,
+        "mamba_conv_bias": False,
+        "mamba_d_conv": 3,
+        "position_embedding_type": "rope",
+        "residual_multiplier": 0.8,
+        "tie_word_embeddings": True,
+        "rope_spelling": "new",
+    },
+    "falcon_h1": {"family": "falcon_h1", "seed": 1},
+    "falcon_h1-normed": {
+        "family": "falcon_h1",
+        "seed": 8,
+        "mamba_rms_norm": True,
+        "mamba_norm_before_gate": True,
+        "tie_word_embeddings": True,
+        "rope_spelling": "new",
+    },
+    "falcon_h1-gated": {"family": "falcon_h1", "seed": 3, "mamba_rms_norm": True, "num_key_value_heads": 1},
 }
 
 

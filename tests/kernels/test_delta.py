@@ -43,6 +43,29 @@ def test_delta_rule(keys: int, values: int, offset: int, rng: Generator) -> None
     assert_close(np.array(out.view), q @ meant, np.abs(q) @ (moved + (keys + 1) * EPS * np.abs(meant)))
 
 
+@pytest.mark.parametrize(("keys", "values"), SIZES)
+def test_delta_scan(keys: int, values: int, rng: Generator) -> None:
+    """What Mamba-2 does: the change is given."""
+    state = rng.normal(size=(keys, values)).astype(np.float32)
+    q, k = ((rng.normal(size=keys) / keys**0.5).astype(np.float32) for _ in range(2))
+    delta, decay = rng.normal(size=values).astype(np.float32), 0.8125
+    seen: list[list[bytes]] = []
+    for isa in ISAS:
+        to, replayed = (Guarded((keys, values)) for _ in range(2))
+        out = Guarded((values,))
+        native.delta_scan(to.view, state, out.view, delta, q, k, decay, isa=isa)
+        native.delta_replay(replayed.view, state, k, delta, decay, isa=isa)
+        for one in (to, replayed, out):
+            one.check()
+        assert same_bits(np.array(to.view), np.array(replayed.view))
+        seen.append([np.array(one.view).tobytes() for one in (to, out)])
+    assert all(one == seen[0] for one in seen)
+    meant = decay * state.astype(np.float64) + np.outer(k, delta.astype(np.float64))
+    off = 3 * EPS * (np.abs(decay * state) + np.abs(np.outer(k, delta)))
+    assert_close(np.array(to.view), meant, off)
+    assert_close(np.array(out.view), q @ meant, np.abs(q) @ (off + (keys + 1) * EPS * np.abs(meant)))
+
+
 @pytest.mark.parametrize("broken", [np.nan, np.inf, -np.inf])
 def test_what_is_not_finite_stays_so_on_every_isa(broken: float, rng: Generator) -> None:
     state = rng.normal(size=(32, 64)).astype(np.float32)

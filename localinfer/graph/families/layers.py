@@ -1,7 +1,7 @@
 """The decoder layer that Llama and its descendants share, with the names their checkpoints give its tensors."""
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from localinfer.graph.graph import Graph
@@ -16,6 +16,7 @@ from localinfer.graph.ops import (
     LayerInputs,
     LayerOp,
     Linear,
+    Mamba2,
     Mixture,
     Norm,
 )
@@ -60,6 +61,7 @@ class Style:
     """Empty: the MLP is not gated."""
     up: str = "up_proj"
     down: str = "down_proj"
+    mlp_block: str = "mlp"
     beside: bool = False
     """Attention and MLP read the same residual stream."""
     scale: str = ""
@@ -148,14 +150,46 @@ def delta_net(
     )
 
 
+def mamba2(spec: ModelSpec, layer: int, style: Style = LLAMA, *, block: str = "mamba", beside: bool = False) -> Mamba2:
+    """Mamba-2 instead of attention, or beside it."""
+    of = spec.mamba
+    assert of is not None
+    at, hidden = f"model.layers.{layer}.{block}", spec.hidden_size
+    inner, states = of.heads * of.head_dim, of.groups * of.state
+    rows = {"c": states, "b": states, "x": inner, "z": inner}
+    norm = _stream_norm(spec, style, f"model.layers.{layer}.{style.norm}")
+    return Mamba2(
+        norm=replace(norm, scale=of.in_scale),
+        inputs=tuple(Linear(f"{at}.in_{part}", size, hidden) for part, size in rows.items()),
+        dt=Linear(f"{at}.in_dt", of.heads, hidden),
+        conv=DepthwiseConv(f"{at}.conv1d", inner + 2 * states, of.conv_length, of.conv_bias),
+        rates=f"{at}.A_log",
+        dt_bias=f"{at}.dt_bias",
+        skip=f"{at}.D",
+        out_norm=Norm(f"{at}.norm", inner, spec.norm_eps) if of.norm_groups else None,
+        out_proj=Linear(f"{at}.out_proj", hidden, inner),
+        heads=of.heads,
+        groups=of.groups,
+        state_dim=of.state,
+        head_dim=of.head_dim,
+        dt_limit=of.dt_limit,
+        norm_groups=of.norm_groups,
+        norm_before_gate=of.norm_before_gate,
+        scales=of.scales,
+        out_scale=of.out_scale,
+        beside=beside,
+    )
+
+
 def gated_mlp(spec: ModelSpec, layer: int, style: Style = LLAMA) -> GatedMLP:
     """The feed-forward half of one layer."""
     at, hidden, inner, bias = f"model.layers.{layer}", spec.hidden_size, shape_of(spec, layer).inner, spec.mlp_bias
+    block = f"{at}.{style.mlp_block}"
     return GatedMLP(
         norm=_norm(spec, style, at, style.norm if style.beside else style.mlp_norm),
-        gate=Linear(f"{at}.mlp.{style.gate}", inner, hidden, bias) if style.gate else None,
-        up=Linear(f"{at}.mlp.{style.up}", inner, hidden, bias),
-        down=Linear(f"{at}.mlp.{style.down}", hidden, inner, bias),
+        gate=Linear(f"{block}.{style.gate}", inner, hidden, bias) if style.gate else None,
+        up=Linear(f"{block}.{style.up}", inner, hidden, bias),
+        down=Linear(f"{block}.{style.down}", hidden, inner, bias),
         activation=spec.activation,
         post_norm=_norm(spec, style, at, style.mlp_post_norm),
         beside=style.beside,

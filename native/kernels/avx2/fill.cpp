@@ -10,7 +10,6 @@ void fill_avx2(KernelTable* table) {
   table->linear_i8 = avx2::linear_i8;
   table->linear_i8_16 = avx2::linear_i8_16;
   table->linear_a4 = avx2::linear_a4;
-  table->linear_mx4 = avx2::linear_mx4;
   table->linear_bf16 = avx2::linear_bf16;
   table->int8_peak = avx2::int8_peak;
   table->rms_norm = avx2::rms_norm;
@@ -29,5 +28,6 @@ void fill_avx2(KernelTable* table) {
   table->attend_merge = avx2::attend_merge;
   table->attend_finish = avx2::attend_finish;
   table->delta_rule = avx2::delta_rule;
+  table->delta_scan = avx2::delta_scan;
   table->delta_replay = avx2::delta_replay;
 }

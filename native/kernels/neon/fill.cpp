@@ -8,7 +8,6 @@ void fill_neon(KernelTable* table) {
   table->linear_i8 = neon::linear_i8;
   table->linear_i8_16 = neon::linear_i8_16;
   table->linear_a4 = neon::linear_a4;
-  table->linear_mx4 = neon::linear_mx4;
   table->linear_bf16 = neon::linear_bf16;
   table->int8_peak = neon::int8_peak;
   table->rms_norm = neon::rms_norm;
@@ -24,5 +23,6 @@ void fill_neon(KernelTable* table) {
   table->attend_merge = neon::attend_merge;
   table->attend_finish = neon::attend_finish;
   table->delta_rule = neon::delta_rule;
+  table->delta_scan = neon::delta_scan;
   table->delta_replay = neon::delta_replay;
 }

@@ -10,7 +10,6 @@ void linear_i4(float* out, size_t ldo, const uint8_t* panel, size_t k, size_t gr
 void linear_i3(float* out, size_t ldo, const uint8_t* panel, size_t k, size_t group, const ActRows* a, size_t rows);
 void linear_i8(float* out, size_t ldo, const uint8_t* panel, size_t k, size_t group, const ActRows* a, size_t rows);
 void linear_i8_16(float* out, size_t ldo, const uint8_t* panel, size_t k, size_t group, const ActRows* a, size_t rows);
-void linear_mx4(float* out, size_t ldo, const uint8_t* panel, size_t k, size_t group, const ActRows* a, size_t rows);
 void linear_a4(float* out, size_t ldo, const uint8_t* panel, size_t k, size_t group, size_t wide, const ActRows* a,
                size_t rows);
 void linear_bf16(float* out, size_t ldo, const uint8_t* panel, size_t k, const float* x, size_t ldx, size_t rows);
@@ -30,6 +29,8 @@ void attend_merge(float* M, float* L, float* A, const float* m, const float* l, 
 void attend_finish(float* A, const float* L, size_t heads, size_t head_dim);
 void delta_rule(float* to, const float* from, float* out, float* delta, const float* q, const float* k, const float* v,
                 float decay, float beta, size_t key_dim, size_t value_dim);
+void delta_scan(float* to, const float* from, float* out, const float* delta, const float* q, const float* k, float decay,
+                size_t key_dim, size_t value_dim);
 void delta_replay(float* to, const float* from, const float* k, const float* delta, float decay, size_t key_dim,
                   size_t value_dim);
 

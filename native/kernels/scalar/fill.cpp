@@ -8,7 +8,6 @@ void fill_scalar(KernelTable* table) {
   table->linear_i8 = scalar::linear_i8;
   table->linear_i8_16 = scalar::linear_i8_16;
   table->linear_a4 = scalar::linear_a4;
-  table->linear_mx4 = scalar::linear_mx4;
   table->linear_bf16 = scalar::linear_bf16;
   table->int8_peak = scalar::int8_peak;
   table->rms_norm = scalar::rms_norm;
@@ -27,5 +26,6 @@ void fill_scalar(KernelTable* table) {
   table->attend_merge = scalar::attend_merge;
   table->attend_finish = scalar::attend_finish;
   table->delta_rule = scalar::delta_rule;
+  table->delta_scan = scalar::delta_scan;
   table->delta_replay = scalar::delta_replay;
 }
