@@ -15,7 +15,7 @@ class Weight:
 
     @property
     def kind(self) -> str:
-        """`int4`, `int3`, `int8`, `affine4` or `bf16`."""
+        """`int4`, `int3`, `int8`, `affine4`, `mxfp4` or `bf16`."""
 
     @property
     def rows(self) -> int:
@@ -52,7 +52,7 @@ class Weight:
         Raises ValueError when there is no such row.
         """
 
-def packed_bytes(bits: int, group: int, cols: int, rows: Sequence[int], wide: int = 0) -> int:
+def packed_bytes(bits: int, group: int, cols: int, rows: Sequence[int], wide: int = 0, mxfp4: bool = False) -> int:
     """
     Bytes that matrices of `cols` columns, stacked, take when packed, padding included; `rows` are those of each.
 
@@ -98,6 +98,14 @@ def pack_affine(
     each group the scale's, then the minimum's); group 32, 64 or 128, `wide` that times 1, 2, 4 or 8.
 
     Parts and errors as in `pack_bf16`.
+    """
+
+def pack_mxfp4(
+    parts: Sequence[tuple[NDArray[numpy.int32], NDArray[numpy.uint8]]], interleave: bool = False, threads: int = 0
+) -> Weight:
+    """
+    Pack 4-bit floats, each (int32 words of codes [rows, cols / 8], uint8 e [rows, cols / 32]): a weight is twice the
+    number of its code, times 2 to the power of e - 127; 0 where e is 0. Parts and errors as in `pack_bf16`.
     """
 
 def pack_files(
@@ -673,6 +681,7 @@ def linear_seconds(
     repeats: int = 1,
     passes: int = 5,
     wide: int = 0,
+    mxfp4: bool = False,
 ) -> tuple[int, list[float]]:
     """
     Multiply `rows` rows with panels of at least `bytes` bytes, each thread its own part, `repeats` times a pass:
@@ -721,6 +730,19 @@ def linear_i3(
     """
 
 def linear_i8(
+    out: NDArray[numpy.float32],
+    panel: NDArray[numpy.uint8],
+    q: NDArray[numpy.int8],
+    scale: NDArray[numpy.float32],
+    sum: NDArray[numpy.int32],
+    *,
+    isa: str = "",
+) -> None:
+    """
+    out [rows, 32] = one panel times quantized rows: q [rows, k], scale and sum [rows, k / group].
+    """
+
+def linear_mx4(
     out: NDArray[numpy.float32],
     panel: NDArray[numpy.uint8],
     q: NDArray[numpy.int8],

@@ -22,13 +22,14 @@ KINDS = (
     ("INT4", 4, 8, 0),
     ("INT4 affine", 4, 8, 1),
     ("INT4 wide", 4, 8, 256),
+    ("MXFP4", 4, 8, -1),
     ("INT3", 3, 8, 0),
     ("INT8", 8, 8, 0),
     ("INT8 x 16", 8, 16, 0),
     ("BF16", 16, 0, 0),
 )
 """Name, bits of a weight, bits of an activation (0: float32), columns that share a minimum (1: a group; 0:
-there is none)."""
+there is none; -1: MXFP4, by 32)."""
 Kind = tuple[str, int, int, int]
 
 
@@ -59,13 +60,14 @@ def speed_of(isa: str, kind: Kind, rows: int, threads: int, where: str, args: ar
         bits,
         activation_bits,
         args.columns,
-        0 if bits == 16 else args.group,
+        0 if bits == 16 else 32 if wide < 0 else args.group,
         rows,
         size,
         threads,
         repeats=64 if small else 1,
         passes=2,  # the first one warms up
-        wide=wide and max(wide, args.group),
+        wide=max(wide, args.group) if wide > 0 else 0,
+        mxfp4=wide < 0,
     )
     return nbytes / taken / 1e9
 

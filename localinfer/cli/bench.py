@@ -73,23 +73,25 @@ def bench(
     """
     name, streams, seed = name or model, counts("parallel", parallel), seed or 0
     answers, keep = bool(tasks or prompts), partial(keep_result, no_history=history.no_history)
-    asked = mode_of(history=history.history, ladder=ladder.ladder, answers=answers, workload=workload.workload)
-    refuse_others(asked, ctx.meta[TYPED])
+    mode = mode_of(history.history, ladder.ladder, workload.startup, answers, workload.workload)
+    refuse_others(mode, ctx.meta[TYPED])
     if history.history:
         show_history(name, json=json)
         return
     if ladder.ladder:
-        how: dict[str, Any] = {"seed": seed, "revision": revision, "offline": offline, "json": json, "quiet": quiet}
-        show_ablation(name, weights, ladder, streams, max_tokens, reps, engine, cost, how | {"keep": keep})
+        settings = {"seed": seed, "revision": revision, "offline": offline, "json": json, "quiet": quiet, "keep": keep}
+        show_ablation(name, weights, ladder, streams, max_tokens, reps, engine, cost, settings)
         return
     found = subject(name, weights, revision=revision, offline=offline, quiet=quiet)
+    if workload.startup:
+        show_startup(found, reps if "reps" in ctx.meta[TYPED] else 10, json=json, quiet=quiet)
+        return
     ways = drafting_ways(engine, typed="draft" in ctx.meta[TYPED] or engine.draft != "auto")
     if answers:
         some = chosen_prompts(tasks, prompts)
         answer_prompts(found, some, ways, max_tokens, engine.backend, keep, json=json, quiet=quiet)
         return
-    peers = peer_names(rival.against, workload.workload)
-    peer = peer_file(found, rival.against, rival.against_file)
+    peers, peer = peer_names(rival.against, workload.workload), peer_file(found, rival.against, rival.against_file)
     if workload.workload is not None:
         run_workload(found, ways, workload, streams, reps, seed, peer, cost, keep, json=json)
         return
@@ -97,9 +99,24 @@ def bench(
     tests, steps = usual_tests(test, streams), counts("rows", rows)
     earlier = earlier_report(rival.compare, rival.max_drop, found.ref, names_of(tests, ways, steps))
     report = measured(found, tests, ways, peer, how | {"rows": steps, "peers": peers}, quiet=quiet)
-    keep(report.to_json())
-    show_report(report, json=json)
+    show_report(report, keep, json=json)
     say_changes(report, earlier, rival.compare or "", rival.max_drop)
+
+
+def show_startup(model: LocalModel, processes: int, *, json: bool, quiet: bool) -> None:
+    """`--startup`: seconds of new processes, a line for each command."""
+    from localinfer.bench.startup import time_startup
+    from localinfer.cli.output import line, show_json
+    from localinfer.cli.progress import Progress
+
+    with Progress(quiet=quiet) as progress:
+        found = time_startup(model.ref, processes, progress)
+    if json:
+        show_json({"startup": [one.to_json() for one in found]})
+        return
+    for one in found:
+        least, most = min(one.seconds), max(one.seconds)
+        line(f"{one.median:.2f} s ({least:.2f} to {most:.2f}, {len(one.seconds)} processes)  {one.command}")
 
 
 def usual_tests(test: list[str], streams: list[int]) -> "list[BenchTest]":
@@ -191,11 +208,12 @@ def measured(
         )
 
 
-def show_report(report: "BenchReport", *, json: bool) -> None:
-    """The table, or JSON."""
+def show_report(report: "BenchReport", keep: Keep, *, json: bool) -> None:
+    """Keep it, and show the table, or JSON."""
     from localinfer.bench.report import table
     from localinfer.cli.output import line, show_json
 
+    keep(report.to_json())
     show_json(report.to_json()) if json else line(table(report).rstrip("\n"))
 
 

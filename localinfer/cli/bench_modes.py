@@ -27,15 +27,18 @@ MODES: Mapping[str, Collection[str]] = {
     "`--ladder`": _USUAL | _COST | _TURNS | {"ladder", "bits", "plot", "replay", "max-tokens", "draft-tokens"},
     "`--workload mixed`": _USUAL | _RIVAL | _TURNS | {"workload"},
     "`--workload poisson`": _USUAL | _COST | {"workload", "rate", "requests", "parallel", "seed", "draft"},
+    "`--startup`": _SUBJECT - {"no-history"} | {"startup", "reps"},
     "`--history`": {"history"},
 }
 """The flags that each takes."""
 
 
-def mode_of(*, history: bool, ladder: bool, answers: bool, workload: str | None) -> str:
+def mode_of(history: bool, ladder: bool, startup: bool, answers: bool, workload: str | None) -> str:
     """The key of `MODES` that was asked for."""
     if history or ladder:
         return "`--history`" if history else "`--ladder`"
+    if startup:
+        return "`--startup`"
     if answers:
         return TASKS
     return TESTS if workload is None else f"`--workload {workload}`"

@@ -264,8 +264,9 @@ class RivalFlags:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WorkloadFlags:
-    """Requests of mixed lengths instead of tests."""
+    """What is timed instead of tests: requests of mixed lengths, or new processes."""
 
+    startup: o.Startup
     workload: o.Workload
     rate: o.Rate
     requests: o.Requests

@@ -465,6 +465,15 @@ Prompts = Annotated[
     str | None,
     flag("prompts", "text", 'Answer those of a file: a line each like {"task": "…", "prompt": "…"}.', metavar="FILE"),
 ]
+Startup = Annotated[
+    bool,
+    flag(
+        "startup",
+        "flag",
+        "Time new processes instead, ten unless --reps says otherwise: until `--help` stands, and until MODEL has "
+        "said one token.",
+    ),
+]
 Ladder = Annotated[
     bool,
     flag(

@@ -20,7 +20,7 @@ from localinfer.formats.safetensors import SafetensorsFile, write_safetensors
 from localinfer.graph.program import Move, head_norm
 from localinfer.graph.rope import Rope
 from localinfer.graph.spec import ModelSpec
-from localinfer.graph.stored import AffineLinear, Bf16Linear, StoredLinear, require_finite
+from localinfer.graph.stored import AffineLinear, Bf16Linear, Mxfp4Linear, StoredLinear, require_finite
 from localinfer.graph.weights import Checkpoint
 from localinfer.paths import drafters_dir
 
@@ -213,6 +213,8 @@ def _rows(matrix: StoredLinear, ids: NDArray[np.int32], threads: int) -> native.
     if isinstance(matrix, AffineLinear):
         some = matrix.rows_in(ids.astype(np.intp)).arrays()
         return native.pack_affine(matrix.group, matrix.wide, [some], threads=threads)
+    if isinstance(matrix, Mxfp4Linear):
+        return native.pack_mxfp4([matrix.rows_in(ids.astype(np.intp)).arrays()], threads=threads)
     part = (np.ascontiguousarray(matrix.packed[ids]), np.ascontiguousarray(matrix.scales[ids]))
     return native.pack_int(matrix.bits, matrix.group, [part], threads=threads, activation_bits=8)
 

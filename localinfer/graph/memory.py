@@ -5,6 +5,7 @@ The native code, which allocates it, says how matrices and the KV cache lie; not
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 from localinfer import native
 from localinfer.config import BLOCK_TOKENS, MOST_DRAFTS
@@ -88,8 +89,10 @@ def states_bytes(graph: Graph, parallel: int) -> int:
     return parallel * (graph.slot_bytes + MOST_DRAFTS * rows) + snapshots(graph, parallel) * graph.slot_bytes
 
 
-def packed_bytes(linear: Linear, bits: int, group: int, wide: int = 0) -> int:
+def packed_bytes(linear: Linear, bits: int, group: int, wide: int | Literal["mxfp4"] = 0) -> int:
     """Bytes of a matrix as the kernels hold it, padding included."""
+    if wide == "mxfp4":
+        return native.packed_bytes(bits, group, linear.cols, [linear.rows], mxfp4=True)
     return native.packed_bytes(bits, group, linear.cols, [linear.rows], wide)
 
 

@@ -32,7 +32,7 @@ from localinfer.graph.ops import (
     ShortConv,
 )
 from localinfer.graph.rope import Rope
-from localinfer.graph.stored import AffineLinear, Bf16Linear, IntLinear, Order
+from localinfer.graph.stored import AffineLinear, Bf16Linear, Form, IntLinear, Mxfp4Linear, Order
 from localinfer.graph.weights import Checkpoint
 
 Vector = NDArray[np.float32]
@@ -324,7 +324,7 @@ class _Loader:
         """One weight of the rows of all `linears`, for one pass over the activations."""
         forms = [self.checkpoint.form(linear.name) for linear in linears]
         if len(set(forms)) > 1:
-            kinds = ("bf16" if bits == 16 else f"int{bits} by {' of '.join(map(str, by))}" for bits, *by in forms)
+            kinds = (_called(form) for form in forms)
             names = ", ".join(f"`{linear.name}` {kind}" for linear, kind in zip(linears, kinds, strict=True))
             raise NotSupported(
                 f"matrices that are used together are quantized differently: {names}",
@@ -365,10 +365,14 @@ class _Loader:
         bf16 = [part.values for part in parts if isinstance(part, Bf16Linear)]
         if bf16:
             return native.pack_bf16(bf16, interleave=interleave, threads=self.threads)
-        bits, group, *wide = self.checkpoint.form(linears[0].name)
-        if wide:
-            affine = [part.arrays() for part in parts if isinstance(part, AffineLinear)]
-            return native.pack_affine(group, wide[0], affine, interleave=interleave, threads=self.threads)
+        affine = [part for part in parts if isinstance(part, AffineLinear)]
+        if affine:
+            arrays = [part.arrays() for part in affine]
+            return native.pack_affine(affine[0].group, affine[0].wide, arrays, interleave, self.threads)
+        floats = [part.arrays() for part in parts if isinstance(part, Mxfp4Linear)]
+        if floats:
+            return native.pack_mxfp4(floats, interleave, self.threads)
+        bits, group = self.checkpoint.form(linears[0].name)[:2]
         packed = [(part.packed, part.scales) for part in parts if isinstance(part, IntLinear)]
         return native.pack_int(
             bits, group, packed, interleave=interleave, threads=self.threads, activation_bits=self.activations(bits)
@@ -408,6 +412,14 @@ class _Loader:
             factors = (rope.attention_factor, growth, rope.growth_every)
             self.ropes[key] = self.program.rope_table(frequencies, self.context, *factors)
         return self.ropes[key]
+
+
+def _called(form: Form) -> str:
+    if form[0] == 16:
+        return "bf16"
+    if len(form) == 3:
+        return "mxfp4" if form[2] == "mxfp4" else f"int4 by {form[1]} with minima"
+    return f"int{form[0]} by {form[1]}"
 
 
 def norm_weight(checkpoint: Checkpoint, norm: Norm) -> Vector:

@@ -1,7 +1,7 @@
 """Tensors as they come from disk: checked for NaN and infinity, as bfloat16, as float32, or as packed integers."""
 
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -125,8 +125,66 @@ class AffineLinear:
         return IntLinear(8, self.group, self.cols, pack(q.reshape(self.rows, self.cols), 8), self.scales)
 
 
-StoredLinear = Bf16Linear | IntLinear | AffineLinear
-Form = tuple[int, int] | tuple[int, int, int]
+TWICE = np.array([0, 1, 2, 3, 4, 6, 8, 12, 0, -1, -2, -3, -4, -6, -8, -12], np.int8)
+"""Twice the number of a code of MXFP4."""
+_LEAST, _MOST = -24, 15
+"""Powers of two that a float16 can be."""
+
+
+@dataclass(frozen=True, slots=True)
+class Mxfp4Linear:
+    """A matrix of 4-bit floats: `codes` int32 [rows, cols / 8], eight in a word, the first lowest.
+
+    A weight is twice its code's number times 2 to the power of `exponents` (uint8 [rows, cols / 32]) less 127, and 0
+    where that byte is 0.
+    """
+
+    cols: int
+    codes: NDArray[np.int32]
+    exponents: NDArray[np.uint8]
+
+    kind = "mxfp4"
+    bits = 4
+    group = 32
+
+    @property
+    def rows(self) -> int:
+        return int(self.codes.shape[0])
+
+    def rows_in(self, order: Order | None) -> "Mxfp4Linear":
+        """The same matrix with row `order`[i] at i; None: as it is."""
+        return self if order is None else replace(self, codes=self.codes[order], exponents=self.exponents[order])
+
+    def arrays(self) -> tuple[NDArray[np.int32], NDArray[np.uint8]]:
+        """As the native code packs it."""
+        return self.codes, self.exponents
+
+    def float32(self) -> NDArray[np.float32]:
+        """The same numbers as float32 [rows, cols], exactly."""
+        values = np.ldexp(self._twice().astype(np.float32), self.exponents.astype(np.int32)[:, :, None] - 127)
+        values[self.exponents == 0] = 0
+        return values.reshape(self.rows, self.cols)
+
+    def widened(self) -> IntLinear:
+        """The same numbers in 8 bits by 32, those below 2^-24 rounded to a multiple of it. Raises `Corrupt` for weights
+        that no scales hold."""
+        twice, power = self._twice(), self.exponents.astype(np.int32) - 127
+        power[~twice.any(axis=2)] = 0
+        shift = power - np.clip(power, _LEAST, _MOST)
+        if (shift > 3).any():
+            raise Corrupt("weights in MXFP4 are too large for integers of 8 bits", hint="use another quantization")
+        if shift.any():
+            twice = np.rint(np.ldexp(twice.astype(np.float32), shift[:, :, None])).astype(np.int8)
+        scales = np.ldexp(np.float32(1), power - shift).astype(np.float16)
+        return IntLinear(8, self.group, self.cols, pack(twice.reshape(self.rows, self.cols), 8), scales)
+
+    def _twice(self) -> NDArray[np.int8]:
+        twice: NDArray[np.int8] = TWICE[unpack(self.codes, 4, self.cols) + np.int8(8)]
+        return twice.reshape(self.rows, -1, self.group)
+
+
+StoredLinear = Bf16Linear | IntLinear | AffineLinear | Mxfp4Linear
+Form = tuple[int, int] | tuple[int, int, int] | tuple[int, int, Literal["mxfp4"]]
 """(bits, group) of a matrix as it runs, (16, 0) for bfloat16; with minima, the columns that share theirs as well."""
 
 

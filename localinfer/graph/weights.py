@@ -107,8 +107,9 @@ class Checkpoint:
     @property
     def not_on_cards(self) -> str:
         """What cards have no kernels for, or ""."""
-        affine = any(len(layout.form) == 3 for layout in self._layouts.values())
-        return self.graph.not_on_cards or ("4-bit weights with zero points or minima" if affine else "")
+        forms = {layout.form[2] for layout in self._layouts.values() if len(layout.form) == 3}
+        lacking = "weights in MXFP4" if "mxfp4" in forms else "4-bit weights with zero points or minima"
+        return self.graph.not_on_cards or (lacking if forms else "")
 
     def on_disk(self, name: str) -> tuple[StoredTensor, StoredTensor | None] | None:
         """Where the values and the scales of the matrix `name` lie, if they lie as the kernels take them; else None.

@@ -19,7 +19,7 @@ from localinfer.formats.json_files import TOKENIZER_LIMIT, read_bytes
 from localinfer.formats.layout import INDEX
 from localinfer.formats.safetensors import write_safetensors
 from localinfer.graph.ops import Linear
-from localinfer.graph.stored import AffineLinear, IntLinear, require_finite
+from localinfer.graph.stored import AffineLinear, IntLinear, Mxfp4Linear, require_finite
 from localinfer.graph.weights import Checkpoint
 from localinfer.quantize.export_names import Stacked, describe, in_file_order, tensors_of
 from localinfer.quantize.origin import copied
@@ -32,7 +32,7 @@ OnProgress = Callable[[int, int], None]
 _BITS = {"Q4_0": 4, "Q8_0": 8, "F16": 16}
 _FILE_TYPES = {"F16": 1, "Q4_0": 2, "Q8_0": 7}  # general.file_type
 _HELD: dict[int, GgufType] = {3: "Q4_0", 4: "Q4_0", 8: "Q8_0", 16: "F16"}
-_MINIMA = {32: "Q4_1", 256: "Q4_K"}  # by the columns that share a minimum
+_MINIMA = {"32": "Q4_1", "256": "Q4_K"}  # by the columns that share a minimum
 SHARD_BYTES = 1 << 30
 
 
@@ -99,7 +99,7 @@ def _matrix(checkpoint: Checkpoint, one: Stacked, linears: list[Linear], chosen:
     elif linears[0].cols % BLOCK or _splits_groups(checkpoint, one):
         kind = "F16"  # rows of no whole blocks
     elif chosen != "F16" and checkpoint.has_minima(linears[0].name):
-        kind = _MINIMA[checkpoint.form(linears[0].name)[-1]]
+        kind = _MINIMA[str(checkpoint.form(linears[0].name)[-1])]
 
     def make() -> NDArray[Any]:
         parts = [_weights(checkpoint, one, linear, kind) for linear in linears]
@@ -144,15 +144,15 @@ def _halves(name: str, values: NDArray[np.float32]) -> NDArray[np.float16]:
 
 
 def _bits(checkpoint: Checkpoint, linear: Linear) -> int:
-    """Bits of the integers that hold it with scales alone: 8 where it has zero points."""
+    """Bits of the integers that hold it with scales alone: 8 where it has zero points, and of MXFP4."""
     form = checkpoint.form(linear.name)
     return 8 if len(form) == 3 and not checkpoint.has_minima(linear.name) else form[0]
 
 
 def _integers(checkpoint: Checkpoint, linear: Linear) -> IntLinear | AffineLinear:
-    """The matrix, by scales alone where it has zero points."""
-    stored = cast(IntLinear | AffineLinear, checkpoint.linear(linear.name))
-    return stored.widened() or stored if isinstance(stored, AffineLinear) else stored
+    """The matrix, by scales alone where it has zero points or is MXFP4."""
+    stored = cast(IntLinear | AffineLinear | Mxfp4Linear, checkpoint.linear(linear.name))
+    return stored if isinstance(stored, IntLinear) else stored.widened() or cast(AffineLinear, stored)
 
 
 def _vector(checkpoint: Checkpoint, one: Stacked, offset: float) -> NDArray[np.float32]:

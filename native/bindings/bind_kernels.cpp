@@ -82,7 +82,7 @@ void quantize_16(Matrix<int8_t> planes, Vector<float> scale, Vector<int32_t> sum
   kernels.quantize_16(planes.data(), low, scale.data(), sum.data(), x.data(), k, k / groups);
 }
 
-template <auto KernelTable::*kernel, size_t bits, size_t planes = 1>
+template <auto KernelTable::*kernel, size_t bits, size_t planes = 1, bool mxfp4 = false>
 void linear_int(Matrix<float> out, Vector<const uint8_t> panel, Matrix<const int8_t> q, Matrix<const float> scale,
                 Matrix<const int32_t> sum, const std::string& isa) {
   const size_t rows = q.shape(0) / planes;
@@ -95,7 +95,10 @@ void linear_int(Matrix<float> out, Vector<const uint8_t> panel, Matrix<const int
   require(groups > 0 && k > 0 && k % groups == 0, "linear: %zu columns do not make %zu groups", k, groups);
   const size_t group = k / groups;
   require(group == 32 || group == 64 || group == 128, "linear: group is %zu, must be 32, 64 or 128", group);
-  const size_t bytes = groups * (2 * kPanelRows + kPanelRows * group * bits / 8);
+  const WeightKind kind = mxfp4 ? kMxfp4 : bits == 3 ? kInt3 : bits == 4 ? kInt4 : kInt8;
+  const WeightShape shape{kind, k, group, {kPanelRows}, false, 0, 8 * planes};
+  check_shape(shape);
+  const size_t bytes = shape.bytes();
   require(panel.shape(0) == bytes, "linear: panel has %zu bytes, %zu expected", panel.shape(0), bytes);
   require_aligned(panel.data(), "panel");
   const size_t lds = row_stride(scale, "scale");
@@ -370,6 +373,7 @@ void bind_linear(nb::module_& m) {
   linear("linear_i4", linear_int<&KernelTable::linear_i4, 4>);
   linear("linear_i3", linear_int<&KernelTable::linear_i3, 3>);
   linear("linear_i8", linear_int<&KernelTable::linear_i8, 8>);
+  linear("linear_mx4", linear_int<&KernelTable::linear_mx4, 4, 1, true>);
   m.def("linear_a4", linear_a4, "out"_a.noconvert(), "panel"_a, "q"_a, "scale"_a, "sum"_a, "wide"_a, nb::kw_only(),
         "isa"_a = "", "The same of one panel of affine weights, `wide` columns of which share scale and minimum.");
   m.def("quantize_16", quantize_16, "planes"_a.noconvert(), "scale"_a.noconvert(), "sum"_a.noconvert(), "x"_a,

@@ -92,6 +92,25 @@ std::shared_ptr<Weight> make_affine(size_t group, size_t wide, const std::vector
   return pack(shape, parts, pool);
 }
 
+using CodeArrays = std::tuple<Matrix<const int32_t>, Matrix<const uint8_t>>;
+
+std::shared_ptr<Weight> make_mxfp4(const std::vector<CodeArrays>& arrays, bool interleave, size_t threads) {
+  REQUIRE(!arrays.empty(), "a weight needs at least one part");
+  WeightShape shape{kMxfp4, std::get<1>(arrays[0]).shape(1) * 32, 32, {}, interleave, 0, 8};
+  std::vector<StoredPart> parts;
+  for (const auto& [words, exponents] : arrays) {
+    REQUIRE(words.shape(1) * 8 == shape.cols && exponents.shape(1) * 32 == shape.cols,
+            "%zu words and %zu exponents a row do not make %zu columns", words.shape(1), exponents.shape(1), shape.cols);
+    REQUIRE(words.shape(0) == exponents.shape(0), "%zu rows of codes, but %zu rows of exponents", words.shape(0),
+            exponents.shape(0));
+    shape.parts.push_back(words.shape(0));
+    parts.push_back({in_memory(words.data()), in_memory(exponents.data())});
+  }
+  const nb::gil_scoped_release unlocked;
+  Pool pool(thread_count(threads));
+  return pack(shape, parts, pool);
+}
+
 using FileParts = std::vector<std::tuple<size_t, int, uint64_t, int, uint64_t>>;
 
 std::shared_ptr<Weight> make_from_files(Program& program, size_t bits, size_t group, size_t cols, const FileParts& files,
@@ -107,9 +126,10 @@ std::shared_ptr<Weight> make_from_files(Program& program, size_t bits, size_t gr
   return program.pack_weight(shape, parts);
 }
 
-size_t packed_bytes(size_t bits, size_t group, size_t cols, const std::vector<size_t>& rows, size_t wide) {
-  REQUIRE(wide == 0 || bits == 4, "affine weights have 4 bits, not %zu", bits);
-  const WeightKind kind = wide != 0 ? kAffine4 : bits == 16 ? kBf16 : kind_of(bits);
+size_t packed_bytes(size_t bits, size_t group, size_t cols, const std::vector<size_t>& rows, size_t wide,
+                    bool mxfp4) {
+  REQUIRE((wide == 0 && !mxfp4) || bits == 4, "affine weights and MXFP4 have 4 bits, not %zu", bits);
+  const WeightKind kind = mxfp4 ? kMxfp4 : wide != 0 ? kAffine4 : bits == 16 ? kBf16 : kind_of(bits);
   const WeightShape shape{kind, cols, group, rows, false, wide, bits == 16 ? size_t{0} : 8};
   check_shape(shape);
   return shape.bytes();
@@ -126,7 +146,7 @@ Vector<float> read_row(const Weight& weight, size_t row) {
 
 void bind_weight(nb::module_& m) {
   nb::class_<Weight>(m, "Weight", "A matrix packed for the kernels, in memory of its own. Immutable.")
-      .def_prop_ro("kind", [](const Weight& w) { return kind_name(w.shape.kind); }, "`int4`, `int3`, `int8`, `affine4` or `bf16`.")
+      .def_prop_ro("kind", [](const Weight& w) { return kind_name(w.shape.kind); }, "`int4`, `int3`, `int8`, `affine4`, `mxfp4` or `bf16`.")
       .def_prop_ro("rows", [](const Weight& w) { return w.shape.rows(); }, "Rows of all parts, without padding.")
       .def_prop_ro("cols", [](const Weight& w) { return w.shape.cols; }, "Columns.")
       .def_prop_ro("group", [](const Weight& w) { return w.shape.group; }, "Columns that share a scale; 0 for bf16.")
@@ -138,7 +158,7 @@ void bind_weight(nb::module_& m) {
       .def("row", &read_row, "i"_a,
            "Row `i` as float32, dequantized. Rows count over the parts in the order they were given.\n\n"
            "Raises ValueError when there is no such row.");
-  m.def("packed_bytes", &packed_bytes, "bits"_a, "group"_a, "cols"_a, "rows"_a, "wide"_a = 0,
+  m.def("packed_bytes", &packed_bytes, "bits"_a, "group"_a, "cols"_a, "rows"_a, "wide"_a = 0, "mxfp4"_a = false,
         "Bytes that matrices of `cols` columns, stacked, take when packed, padding included; `rows` are those of each.\n\n"
         "`bits` 3, 4, 8, or 16 for bf16, with `group` 0; `wide` of affine weights. Raises ValueError for a\n"
         "shape that cannot be packed.");
@@ -157,6 +177,9 @@ void bind_weight(nb::module_& m) {
         "[rows, cols / 8], float16 scales and minima [rows, cols / wide], uint8 factors [rows, 2 * cols / group]: of\n"
         "each group the scale's, then the minimum's); group 32, 64 or 128, `wide` that times 1, 2, 4 or 8.\n\n"
         "Parts and errors as in `pack_bf16`.");
+  m.def("pack_mxfp4", &make_mxfp4, "parts"_a.noconvert(), "interleave"_a = false, "threads"_a = 0,
+        "Pack 4-bit floats, each (int32 words of codes [rows, cols / 8], uint8 e [rows, cols / 32]): a weight is twice the\n"
+        "number of its code, times 2 to the power of e - 127; 0 where e is 0. Parts and errors as in `pack_bf16`.");
   m.def("pack_files", &make_from_files, "program"_a, "bits"_a, "group"_a, "cols"_a, "parts"_a,
         "interleave"_a = false, "activation_bits"_a = 8,
         "Pack matrices straight from open files, on the threads of the `program` they are for.\n\n"

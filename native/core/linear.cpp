@@ -107,6 +107,7 @@ void run_panel(const Step& step, const Lane& lane, const Weight& weight, size_t 
       return linear(out, ldo, data, shape.cols, shape.group, &operand.q, rows);
     }
     case kAffine4: return k.linear_a4(out, ldo, data, shape.cols, shape.group, shape.wide, &operand.q, rows);
+    case kMxfp4: return k.linear_mx4(out, ldo, data, shape.cols, shape.group, &operand.q, rows);
     case kBf16: return k.linear_bf16(out, ldo, data, shape.cols, operand.x, operand.ldx, rows);
   }
 }

@@ -78,9 +78,17 @@ void pack_lines(uint8_t* panel, const WeightShape& shape, const PanelRows& rows)
     }
 }
 
+// The same of MXFP4.
+void pack_exponents(uint8_t* panel, const WeightShape& shape, const PanelRows& rows) {
+  const size_t groups = shape.cols / shape.group;
+  for (size_t g = 0; g < groups; ++g, panel += kPanelRows)
+    for (size_t r = 0; r < rows.count; ++r) panel[r] = rows.scales[r * groups + g];
+}
+
 void pack_panel_int(uint8_t* panel, const WeightShape& shape, const PanelRows& rows) {
-  const bool affine = shape.kind == kAffine4;
+  const bool affine = shape.kind == kAffine4, integers = !affine && shape.kind != kMxfp4;
   if (affine) pack_lines(panel, shape, rows);
+  if (shape.kind == kMxfp4) pack_exponents(panel, shape, rows);
   const size_t group = shape.group, groups = shape.cols / group;
   const size_t words = group * bits_of(shape.kind) / 32;  // of a row and group
   const size_t run = bits_of(shape.kind) == 4 ? 1 : shape.kind == kInt3 ? 3 : 2;  // words of a row in a run
@@ -95,8 +103,8 @@ void pack_panel_int(uint8_t* panel, const WeightShape& shape, const PanelRows& r
       bytes[r] = rows.factors[(r * groups + g) * 2];
       bytes[kPanelRows + r] = rows.factors[(r * groups + g) * 2 + 1];
     }
-    for (size_t r = 0; r < rows.count && !affine; ++r) to[r] = scales[r * groups + g];
-    lines += kBlock;
+    for (size_t r = 0; r < rows.count && integers; ++r) to[r] = scales[r * groups + g];
+    if (shape.kind != kMxfp4) lines += kBlock;
     for (size_t j = 0; j < words; j += run)
       for (size_t start = 0; start < kPanelRows; start += kBlock, lines += kBlock * run) {
         if (start >= rows.count) continue;
@@ -151,7 +159,13 @@ struct Packer {
   const std::vector<StoredPart>& parts;
   Weight& weight;
   size_t value_bytes = row_bytes(shape);
-  size_t scale_bytes = shape.kind == kBf16 ? 0 : shape.cols / (shape.kind == kAffine4 ? shape.wide : shape.group) * 2;
+  size_t scale_bytes = bytes_of_scales();
+
+  size_t bytes_of_scales() const {
+    if (shape.kind == kBf16) return 0;
+    if (shape.kind == kMxfp4) return shape.cols / shape.group;
+    return shape.cols / (shape.kind == kAffine4 ? shape.wide : shape.group) * 2;
+  }
 
   size_t buffer_bytes() const { return kPanelRows * (value_bytes + scale_bytes); }
 

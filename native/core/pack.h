@@ -18,7 +18,7 @@ struct StoredRows {
 // One matrix, as long as the shape says (the caller has checked). bf16: its values. Integers as in compressed-tensors
 // `pack-quantized`: value + 2^(bits-1), `bits` wide, a little-endian bit stream along the row inside 32-bit words; the
 // scales are float16, one a group. Affine: the scales are [columns / wide], the minima float16 as they, and the factors
-// bytes [groups][2], the scale's first. Only read from memory.
+// bytes [groups][2], the scale's first; MXFP4: the scales are bytes [groups], e of block.h. Both only from memory.
 struct StoredPart {
   StoredRows values;
   StoredRows scales{};

@@ -28,11 +28,14 @@ uint16_t read_u16(const uint8_t* at) {
 // The stored value, without its offset, of row `r` of the panel, `k` columns into the tile at `tile`.
 int tile_value(WeightKind kind, const uint8_t* tile, size_t r, size_t k) {
   const size_t block = r / 16, lane = (r % 16) * 4;
-  const uint8_t* data = tile + 2 * kPanelRows;
+  const uint8_t* data = tile + (kind == kMxfp4 ? 0 : 2 * kPanelRows);
   if (kind == kInt8) return data[(k / 8 * 4 + block * 2 + k / 4 % 2) * 64 + lane + k % 4] - 128;
-  if (kind == kInt4 || kind == kAffine4) {
+  if (bits_of(kind) == 4) {
     const uint8_t pair = data[(k / 8 * 2 + block) * 64 + lane + k % 4];
-    return (k % 8 < 4 ? pair & 15 : pair >> 4) - (kind == kInt4 ? 8 : 0);
+    const int code = k % 8 < 4 ? pair & 15 : pair >> 4;
+    constexpr int twice[] = {0, 1, 2, 3, 4, 6, 8, 12};
+    if (kind == kMxfp4) return code < 8 ? twice[code] : -twice[code - 8];
+    return code - (kind == kInt4 ? 8 : 0);
   }
   const uint8_t* plane = data + (k / 32 * 2 + block) * 192 + lane + k % 4;
   const int l0 = plane[0], l1 = plane[64], h = plane[128];
@@ -56,6 +59,7 @@ const char* kind_name(WeightKind kind) {
     case kInt3: return "int3";
     case kInt8: return "int8";
     case kAffine4: return "affine4";
+    case kMxfp4: return "mxfp4";
     default: return "bf16";
   }
 }
@@ -63,7 +67,8 @@ const char* kind_name(WeightKind kind) {
 size_t bits_of(WeightKind kind) {
   switch (kind) {
     case kInt4:
-    case kAffine4: return 4;
+    case kAffine4:
+    case kMxfp4: return 4;
     case kInt3: return 3;
     case kInt8: return 8;
     default: return 16;
@@ -93,10 +98,17 @@ size_t WeightShape::panels() const {
 
 size_t WeightShape::panel_bytes() const {
   if (kind == kBf16) return cols * 2 * kPanelRows;
-  return lines_bytes() + cols / group * (2 * kPanelRows + kPanelRows * group * bits_of(kind) / 8);
+  return lines_bytes() + cols / group * tile_bytes();
 }
 
-size_t WeightShape::lines_bytes() const { return kind == kAffine4 ? cols / wide * 4 * kPanelRows : 0; }
+size_t WeightShape::lines_bytes() const {
+  if (kind == kMxfp4) return (cols / group + 1) / 2 * 2 * kPanelRows;
+  return kind == kAffine4 ? cols / wide * 4 * kPanelRows : 0;
+}
+
+size_t WeightShape::tile_bytes() const {
+  return (kind == kMxfp4 ? 0 : 2 * kPanelRows) + kPanelRows * group * bits_of(kind) / 8;
+}
 
 size_t WeightShape::panel_of(size_t part, size_t i) const {
   if (interleaved) return 2 * i + part;
@@ -118,6 +130,7 @@ void check_shape(const WeightShape& shape) {
             shape.group);
     REQUIRE(shape.cols % shape.group == 0, "%zu columns are not whole groups of %zu", shape.cols, shape.group);
   }
+  if (shape.kind == kMxfp4) REQUIRE(shape.group == 32, "group is %zu, but that of MXFP4 is 32", shape.group);
   if (shape.kind == kAffine4)
     REQUIRE(shape.wide >= shape.group && shape.wide <= 8 * shape.group && shape.wide % shape.group == 0 &&
                 (shape.wide & (shape.wide - 1)) == 0 && shape.cols % shape.wide == 0,
@@ -144,10 +157,12 @@ void Weight::row(size_t row, float* out) const {
   }
   const uint8_t* lines = at;
   at += shape.lines_bytes();
-  const size_t tile_bytes = (panel_bytes - shape.lines_bytes()) / (shape.cols / shape.group);
-  for (size_t k = 0; k < shape.cols; k += shape.group, at += tile_bytes) {
+  for (size_t k = 0; k < shape.cols; k += shape.group, at += shape.tile_bytes()) {
     float scale = half_to_float(read_u16(at + 2 * r)), minimum = 0;
-    if (shape.kind == kAffine4) {
+    if (shape.kind == kMxfp4) {
+      const uint32_t bits = static_cast<uint32_t>(lines[k / shape.group * kPanelRows + r]) << 23;
+      std::memcpy(&scale, &bits, sizeof scale);
+    } else if (shape.kind == kAffine4) {
       const uint8_t* line = lines + k / shape.wide * 4 * kPanelRows + 2 * r;
       scale = half_to_float(read_u16(line)) * static_cast<float>(at[r]);
       minimum = half_to_float(read_u16(line + 2 * kPanelRows)) * static_cast<float>(at[kPanelRows + r]);

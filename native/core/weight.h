@@ -22,7 +22,8 @@ struct WeightShape {
   size_t rows() const;
   size_t panels() const;       // of all parts
   size_t panel_bytes() const;
-  size_t lines_bytes() const;  // before the tiles of a panel: of affine weights
+  size_t lines_bytes() const;  // before the tiles of a panel: of affine weights and MXFP4
+  size_t tile_bytes() const;   // of integers and MXFP4
   size_t bytes() const { return panels() * panel_bytes(); }  // packed
   size_t planes() const { return activation_bits == 16 ? 2 : 1; }  // rows of q that a row of activations takes
   // The panel that holds row 32*i of part `part`.

@@ -19,6 +19,9 @@
 //   affine4: before the tiles, for each `wide` columns (group times 1, 2, 4 or 8, a divisor of K), a line of
 //     [32 x f16 scale][32 x f16 minimum]. A tile is that of int4, but begins with [32 x u8 factor of the scale]
 //     [32 x u8 factor of the minimum]; stored q, in [0, 15]. A weight is scale * factor * q + minimum * factor.
+//   mxfp4: before the tiles, for each group of 32 columns, [32 x u8 e], their bytes rounded up to 64. A tile is the
+//     values of int4's; a nibble c stands for t(c) = 0, 1, 2, 3, 4, 6, 8, 12, then the same negative. A weight is
+//     t(c) * 2^(e - 127), and 0 where e is 0.
 //   bf16: K lines of 64 bytes; line k holds column k of the 32 rows. Any K.
 //
 // KV BLOCK: 32 tokens of one layer and one KV head; head_dim is a multiple of 16. 64-byte aligned, in this order:
@@ -32,6 +35,6 @@
 
 enum { kPanelRows = 32, kKvBlock = 32, kKvChunk = 256 };
 
-enum WeightKind { kInt4 = 0, kInt3 = 1, kInt8 = 2, kBf16 = 3, kAffine4 = 4 };
+enum WeightKind { kInt4 = 0, kInt3 = 1, kInt8 = 2, kBf16 = 3, kAffine4 = 4, kMxfp4 = 5 };
 
 enum Activation { kSilu = 0, kGeluTanh = 1 };

@@ -92,6 +92,8 @@ struct KernelTable {
   // acc = fma(float(dot), s * a_scale, acc), then acc = fma(float(sum), t * a_scale, acc).
   void (*linear_a4)(float* out, size_t ldo, const uint8_t* panel, size_t k, size_t group, size_t wide, const ActRows* a,
                     size_t rows);
+  // MXFP4: dot is that of t(c), the scale of a weight 2^(e - 127), or 0 where e is 0; k is whole groups of 32.
+  void (*linear_mx4)(float* out, size_t ldo, const uint8_t* panel, size_t k, size_t group, const ActRows* a, size_t rows);
   // Float activations x[m*ldx + k]; per output, k ascending: acc = fma(x, w, acc).
   void (*linear_bf16)(float* out, size_t ldo, const uint8_t* panel, size_t k, const float* x, size_t ldx, size_t rows);
 

@@ -179,3 +179,13 @@ def test_a_workload_of_mixed_lengths_says_the_same_in_all_ways(
     ):
         ran = cli("bench", str(tiny), *wrong)
         assert (ran.code, "hint" in ran.err) == (2, True)
+
+
+def test_startup_times_new_processes(cli: Cli, mine: str) -> None:
+    found = json.loads(cli("bench", mine, "--startup", "--reps", "2", "--json").out)["startup"]
+    assert [one["command"] for one in found] == [
+        "localinfer --help",
+        f"localinfer run {mine}:BF16 hi -n 1 --quiet --no-remember --no-server",
+    ]
+    assert all(len(one["seconds"]) == 2 and 0 < min(one["seconds"]) <= one["median"] for one in found)
+    assert "`--parallel` means nothing to `--startup`" in cli("bench", mine, "--startup", "-np", "4").err

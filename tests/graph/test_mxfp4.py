@@ -8,8 +8,12 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from localinfer import native
 from localinfer.errors import Corrupt
 from localinfer.formats.safetensors import SafetensorsFile, write_safetensors
+from localinfer.graph.memory import packed_bytes
+from localinfer.graph.ops import Linear
+from localinfer.graph.stored import Mxfp4Linear
 from localinfer.graph.weights import Checkpoint
 from tests.graph.emulated import Emulated
 from tests.graph.oracle import PROMPT, assert_close, run_transformers
@@ -55,8 +59,8 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_means_what_transformers_makes_of_it(model: Path) -> None:
     tokens, logits, _ = run_transformers(model, PROMPT, 32)
     checkpoint = Checkpoint(model)
-    assert checkpoint.form("model.layers.0.mlp.experts.3.up_proj") == (8, 32)
-    assert checkpoint.notes == ("MXFP4 weights are held as INT8 by 32, exactly: twice the bytes",)
+    assert checkpoint.form("model.layers.0.mlp.experts.3.up_proj") == (4, 32, "mxfp4")
+    assert checkpoint.notes == ()
     from localinfer.reference.executor import Executor
 
     assert_close(Executor(checkpoint).logits(tokens).numpy(), logits, 1e-4)
@@ -78,17 +82,23 @@ def test_every_number_is_exact(model: Path) -> None:
 
 @pytest.mark.parametrize("scale", [0, 90, 100, 103, 104, 127, 142, 143, 146])
 def test_the_smallest_and_the_largest_scales(tmp_path: Path, scale: int) -> None:
-    """Exact from 2^-24 on for twice the value; below, to the nearest multiple of it."""
+    """Exact, and in 8 bits from 2^-24 on for twice the value; below, to the nearest multiple of it."""
     path = make_mxfp4(tmp_path / "m")
     name = "model.layers.0.mlp.experts.down_proj"
     blocks = np.zeros((8, 64, 4, 16), np.uint8)
     blocks[:, :, :, :8] = np.arange(0, 256, 32, dtype=np.uint8) | np.arange(8, dtype=np.uint8)
     with_tensor(path, f"{name}_blocks", lambda x: blocks)
     with_tensor(path, f"{name}_scales", lambda x: np.full_like(x, scale))
-    seen = Checkpoint(path).matrix("model.layers.0.mlp.experts.2.down_proj").astype(np.float64)
+    linear = Checkpoint(path).linear("model.layers.0.mlp.experts.2.down_proj")
+    assert isinstance(linear, Mxfp4Linear)
+    seen, wide = linear.float32().astype(np.float64), linear.widened().float32().astype(np.float64)
     codes = np.stack([blocks & 15, blocks >> 4], axis=-1).reshape(8, 64, -1)
     meant = VALUES[codes[2]].astype(np.float64) * 2.0 ** (scale - 127)
-    assert np.array_equal(seen, meant if scale >= 104 else np.rint(meant * 2.0**24) * 2.0**-24)
+    assert np.array_equal(seen, meant if scale > 1 else 0 * meant)
+    assert np.array_equal(wide, meant if scale >= 104 else np.rint(meant * 2.0**24) * 2.0**-24)
+    weight = native.pack_mxfp4([linear.arrays()])
+    assert np.array_equal(np.stack([weight.row(i) for i in range(linear.rows)]), seen)
+    assert weight.nbytes == packed_bytes(Linear("", linear.rows, linear.cols), 4, 32, "mxfp4")
 
 
 def test_a_scale_that_no_weight_has(tmp_path: Path) -> None:

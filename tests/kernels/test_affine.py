@@ -1,4 +1,5 @@
-"""Affine panels times rows: the meaning in double precision, the scalar bits on every kernel set, the door."""
+"""Panels of affine weights and of MXFP4 times rows: the meaning in double precision, the scalar bits on every kernel
+set, those of integers of 8 bits, the door."""
 
 import numpy as np
 import pytest
@@ -8,7 +9,7 @@ from numpy.typing import NDArray
 from localinfer import _native as native
 
 from .arrays import EPS, Bytes, Floats, Guarded, aligned, assert_close, same_bits
-from .panels import plane_bytes
+from .panels import int_panel, plane_bytes
 from .test_linear import ROWS
 
 Rows = tuple[NDArray[np.int8], Floats, NDArray[np.int32]]
@@ -70,8 +71,6 @@ def test_meaning_and_the_same_bits_for_any_number_of_rows(group: int, per: int, 
 @pytest.mark.parametrize("isa", native.supported_isas())
 def test_zero_points_give_what_eight_bits_give(isa: str, rng: Generator) -> None:
     """`scale * (q - zero)`, in numbers that no sum rounds: the same as integers of 8 bits."""
-    from .panels import int_panel
-
     q, zeros = rng.integers(0, 16, (32, 256)), rng.integers(0, 17, (32, 2))
     scales = np.exp2(rng.integers(-6, 0, (32, 2))).astype(np.float16)
     activations, _, sums = some_rows(rng, 9, 256, 128)
@@ -82,6 +81,36 @@ def test_zero_points_give_what_eight_bits_give(isa: str, rng: Generator) -> None
     expected = np.zeros((9, 32), np.float32)
     native.linear_i8(expected, wide, activations, ones, sums, isa="scalar")
     assert np.array_equal(run(panel, (activations, ones, sums), 128, isa, 9), expected)
+
+
+@pytest.mark.parametrize("isa", native.supported_isas())
+@pytest.mark.parametrize("groups", [1, 4, 7])
+def test_mxfp4_gives_the_bits_of_eight_bits(groups: int, isa: str, rng: Generator) -> None:
+    """Twice the numbers are integers, and the powers float16."""
+    numbers = np.array([0, 1, 2, 3, 4, 6, 8, 12])
+    codes = rng.integers(0, 16, (32, 32 * groups))
+    codes[:16, :32], codes[16:, :32] = 7, 15
+    powers = rng.integers(-24, 16, (32, groups))
+    stored = codes.reshape(2, 16, groups, 32)
+    lines = np.zeros((groups + 1 & ~1, 32), np.uint8)
+    lines[:groups] = (powers + 127).T
+    tiles = [plane_bytes(stored[block, :, g], 4).reshape(-1, 64) for g in range(groups) for block in range(2)]
+    joined = np.concatenate(
+        [lines.ravel(), *(np.stack(two, 1).ravel() for two in zip(tiles[::2], tiles[1::2], strict=True))]
+    )
+    panel = aligned(joined.size)
+    panel[:] = joined
+    wide = int_panel(
+        np.concatenate([numbers, -numbers])[codes], np.exp2(powers.astype(np.float32)).astype(np.float16), 8
+    )
+    q, scale, sums = some_rows(rng, max(ROWS), 32 * groups, 32)
+    alone = np.zeros((max(ROWS), 32), np.float32)
+    native.linear_i8(alone, wide, q, scale, sums, isa="scalar")
+    for count in ROWS:
+        out = Guarded((count, 32), gap=3)
+        native.linear_mx4(out.view, panel, q[:count], scale[:count], sums[:count], isa=isa)
+        out.check()
+        assert same_bits(np.array(out.view), alone[:count]), f"{count} rows"
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from localinfer import native
 
-BITS = {"int3": 3, "int4": 4, "int8": 8, "int8a16": 8, "affine4": 4}
+BITS = {"int3": 3, "int4": 4, "int8": 8, "int8a16": 8, "affine4": 4, "mxfp4": 4}
 """Bits of the weights; `int8a16` meets activations of 16 bits."""
 Doubles = NDArray[np.float64]
 
@@ -43,6 +43,8 @@ def random_matrix(rng: Generator, kind: str, rows: int, cols: int, group: int = 
         return Matrix(kind, 0, exact, bits)
     if kind == "affine4":
         return random_affine(rng, rows, cols, group, size)
+    if kind == "mxfp4":
+        return random_mxfp4(rng, rows, cols, size)
     half = 1 << (BITS[kind] - 1)
     q = rng.integers(-half, half, (rows, cols))
     scales = (rng.uniform(0.5, 2.0, (rows, cols // group)) * 1.7 * size / half).astype(np.float16)
@@ -64,12 +66,25 @@ def random_affine(rng: Generator, rows: int, cols: int, group: int, size: float)
     return Matrix("affine4", group, q * scale + minimum, stored, per * group)
 
 
+def random_mxfp4(rng: Generator, rows: int, cols: int, size: float) -> Matrix:
+    """Every code occurs, and a power of none."""
+    numbers = np.array([0, 1, 2, 3, 4, 6, 8, 12])
+    codes = rng.integers(0, 16, (rows, cols))
+    powers = rng.integers(-3, 0, (rows, cols // 32)) + int(np.log2(size / 4))
+    powers[0, 0] = -127
+    scale = np.where(powers == -127, 0, np.exp2(powers.astype(np.float64)))
+    exact = np.concatenate([numbers, -numbers])[codes] * np.repeat(scale, 32, axis=1)
+    return Matrix("mxfp4", 32, exact, (pack_words(codes - 8, 4), (powers + 127).astype(np.uint8)))
+
+
 def pack(*parts: Matrix, interleave: bool = False, threads: int = 1) -> native.Weight:
     """The parts stacked by rows, in the kernels' panels."""
     first = parts[0]
     if first.kind == "bf16":
         return native.pack_bf16([p.stored for p in parts if isinstance(p.stored, np.ndarray)], interleave, threads)
     pairs = [p.stored for p in parts if isinstance(p.stored, tuple)]
+    if first.kind == "mxfp4":
+        return native.pack_mxfp4(pairs, interleave, threads)
     if first.kind == "affine4":
         return native.pack_affine(first.group, first.wide, pairs, interleave, threads)
     activations = 16 if first.kind == "int8a16" else 8

@@ -11,6 +11,7 @@ SHAPES = {
     "int4": Shape(kind="int4"),
     "int3": Shape(kind="int3", qk_norm=True),
     "int8": Shape(kind="int8", bias=True),
+    "mxfp4": Shape(kind="mxfp4", table_kind="mxfp4", ffn=96),
     "affine4": Shape(kind="affine4", table_kind="affine4", hidden=128, ffn=96),
     "int8a16": Shape(kind="int8a16", table_kind="int8a16", group=64, hidden=128, ffn=192),
     "int8a16_on_int8": Shape(kind="int8a16", bias=True),

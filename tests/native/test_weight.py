@@ -43,6 +43,21 @@ def test_interleaved_parts_keep_their_order(kind: str) -> None:
     assert np.array_equal(seen, np.concatenate([gate.values, up.values]).astype(np.float32))
 
 
+def test_mxfp4_comes_back() -> None:
+    rng = default_rng(8)
+    gate, up = (random_matrix(rng, "mxfp4", 75, 96) for _ in range(2))
+    for interleave in (False, True):
+        weight = pack(gate, up, interleave=interleave, threads=2)
+        seen = np.stack([weight.row(i) for i in range(150)])
+        assert np.array_equal(seen, np.concatenate([gate.values, up.values]).astype(np.float32))
+    assert (weight.kind, weight.group) == ("mxfp4", 32)
+    assert weight.nbytes == 192 * 48 + 6 * 128 == native.packed_bytes(4, 32, 96, [75, 75], mxfp4=True)
+    with pytest.raises(ValueError, match="group is 64, but that of MXFP4 is 32"):
+        native.packed_bytes(4, 64, 128, [75], mxfp4=True)
+    with pytest.raises(ValueError, match="12 words and 2 exponents a row do not make 64 columns"):
+        native.pack_mxfp4([(np.zeros((4, 12), np.int32), np.zeros((4, 2), np.uint8))])
+
+
 @pytest.mark.parametrize("kind", KINDS)
 def test_size_in_memory_counts_padding(kind: str) -> None:
     matrix = random_matrix(default_rng(0), kind, 33, 128, 64)

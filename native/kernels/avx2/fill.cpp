@@ -10,6 +10,7 @@ void fill_avx2(KernelTable* table) {
   table->linear_i8 = avx2::linear_i8;
   table->linear_i8_16 = avx2::linear_i8_16;
   table->linear_a4 = avx2::linear_a4;
+  table->linear_mx4 = avx2::linear_mx4;
   table->linear_bf16 = avx2::linear_bf16;
   table->int8_peak = avx2::int8_peak;
   table->rms_norm = avx2::rms_norm;

@@ -2,6 +2,7 @@
 // each activation. vpmaddubsw multiplies unsigned weights with signed activations and adds two neighbours in 16 bits,
 // saturating; nothing here can reach that:
 //   INT4, INT3: eight products of a lane are at most 8 * 2 * 15 * 127 = 30480.
+//   MXFP4: four are at most 4 * 2 * 24 * 127 = 24384, so its sums are widened after 16 columns.
 // INT8 would, so it takes vpmaddwd on words: a dot is at most 128 * 255 * 32512 < 2^31.
 // Long because all kinds share their walks, and nothing inline is shared between folders.
 #include "kernels.h"
@@ -49,37 +50,41 @@ __m256i select(__m256i a, __m256i b) {
 template <class Kind, int M, bool single>
 inline __attribute__((always_inline)) void small_dot(__m256i (*dot)[M], const uint8_t* at, const int8_t* q, size_t ldq,
                                                      size_t group) {
-  for (size_t k = 0; k < (single ? 32 : group); k += 32, at += 128 * Kind::kBits, q += 32) {
-    __m256i sum[2][M];
-#pragma GCC unroll 4
-    for (int m = 0; m < M; ++m) sum[0][m] = sum[1][m] = _mm256_setzero_si256();
-#pragma GCC unroll 4
-    for (size_t j = 0; j < 4; ++j)
+  for (size_t k = 0; k < (single ? 32 : group); k += 32, at += 128 * Kind::kBits, q += 32)
 #pragma GCC unroll 2
-      for (size_t half = 0; half < 2; ++half) {
-        const __m256i x = Kind::values(at, j, half), y = Kind::values(at + 32, j, half);
+    for (size_t first = 0; first < 4; first += Kind::kEights) {
+      __m256i sum[2][M];
 #pragma GCC unroll 4
-        for (int m = 0; m < M; ++m) {
-          const __m256i a = four(q + m * ldq + 8 * j + 4 * half);
-          add_bytes(sum[0][m], x, a);
-          add_bytes(sum[1][m], y, a);
+      for (int m = 0; m < M; ++m) sum[0][m] = sum[1][m] = _mm256_setzero_si256();
+#pragma GCC unroll 4
+      for (size_t j = first; j < first + Kind::kEights; ++j)
+#pragma GCC unroll 2
+        for (size_t half = 0; half < 2; ++half) {
+          const __m256i x = Kind::values(at, j, half), y = Kind::values(at + 32, j, half);
+#pragma GCC unroll 4
+          for (int m = 0; m < M; ++m) {
+            const __m256i a = four(q + m * ldq + 8 * j + 4 * half);
+            add_bytes(sum[0][m], x, a);
+            add_bytes(sum[1][m], y, a);
+          }
         }
-      }
 #pragma GCC unroll 4
-    for (int m = 0; m < M; ++m)
+      for (int m = 0; m < M; ++m)
 #pragma GCC unroll 2
-      for (int octet = 0; octet < 2; ++octet) {
-        const __m256i words = _mm256_madd_epi16(sum[octet][m], _mm256_set1_epi16(1));
-        dot[octet][m] = single ? words : _mm256_add_epi32(dot[octet][m], words);
-      }
-  }
+        for (int octet = 0; octet < 2; ++octet) {
+          const __m256i words = _mm256_madd_epi16(sum[octet][m], _mm256_set1_epi16(1));
+          dot[octet][m] = single && first == 0 ? words : _mm256_add_epi32(dot[octet][m], words);
+        }
+    }
 }
 
 struct Int4 {
+  static constexpr size_t kHeader = 64;  // bytes of a tile before its values
+  static constexpr size_t kEights = 4;   // how many eight columns are added up in 16 bits
   static constexpr bool kAffine = false;
   static constexpr size_t kPlanes = 1;
   static constexpr size_t kBits = 4;
-  static constexpr int kOffsetBits = 3;  // what is stored is 1 << that more than the value
+  static constexpr int kOffset = 8;  // what is stored is that more than the value
   static constexpr size_t kRun = 64;  // bytes of one row block before those of the other
   static constexpr size_t kFew = 16;  // rows up to which taking values apart each time is cheaper than storing them
   static __m256i values(const uint8_t* at, size_t j, size_t half) { return nibbles<15>(vector_at(at + 128 * j), half); }
@@ -89,11 +94,23 @@ struct Affine4 : Int4 {
   static constexpr bool kAffine = true;
 };
 
+struct Mxfp4 : Int4 {
+  static constexpr size_t kHeader = 0;
+  static constexpr size_t kEights = 2;
+  static constexpr int kOffset = 12;
+  static __m256i values(const uint8_t* at, size_t j, size_t half) {
+    const __m256i table = _mm256_broadcastsi128_si256(_mm_setr_epi8(12, 13, 14, 15, 16, 18, 20, 24, 12, 11, 10, 9, 8, 6, 4, 0));
+    return _mm256_shuffle_epi8(table, Int4::values(at, j, half));
+  }
+};
+
 struct Int3 {
+  static constexpr size_t kHeader = 64;
+  static constexpr size_t kEights = 4;
   static constexpr bool kAffine = false;
   static constexpr size_t kPlanes = 1;
   static constexpr size_t kBits = 3;
-  static constexpr int kOffsetBits = 2;
+  static constexpr int kOffset = 4;
   static constexpr size_t kRun = 192;
   static constexpr size_t kFew = 4;
   static __m256i values(const uint8_t* planes, size_t j, size_t half) {
@@ -115,7 +132,9 @@ struct Unpacked {
   static constexpr bool kAffine = Kind::kAffine;
   static constexpr size_t kPlanes = 1;
   static constexpr size_t kBits = 8;
-  static constexpr int kOffsetBits = Kind::kOffsetBits;
+  static constexpr int kOffset = Kind::kOffset;
+  static constexpr size_t kHeader = Kind::kHeader;
+  static constexpr size_t kEights = Kind::kEights;
   static constexpr size_t kRun = 128;
   static __m256i values(const uint8_t* at, size_t j, size_t half) { return vector_at(at + 256 * j + 64 * half); }
 };
@@ -171,10 +190,11 @@ void store_words(int16_t* to, __m256i x) {
 }
 
 struct Int8 {
+  static constexpr size_t kHeader = 64;
   static constexpr bool kAffine = false;
   static constexpr size_t kPlanes = 1;
   static constexpr size_t kBits = 8;
-  static constexpr int kOffsetBits = 7;
+  static constexpr int kOffset = 128;
   static constexpr size_t kRun = 128;
   static void widen(int16_t* to, const int8_t* q, size_t, size_t group) {
     for (size_t k = 0; k < group; k += 16) store_words(to + k, widened(q + k));
@@ -192,7 +212,7 @@ struct Int8Of16 : Int8 {
 };
 
 template <class Kind>
-constexpr bool kWide = Kind::kOffsetBits == 7;
+constexpr bool kWide = Kind::kOffset == 128;
 
 // Where the scales of a group lie: at its tile; of affine weights the tile has factors of what the line has.
 struct Scales {
@@ -211,6 +231,10 @@ __m256 factored(const uint8_t* factors, const uint8_t* halves) {
 template <class Kind>
 __m256 scale_of(const Scales& at, size_t octet) {
   if constexpr (Kind::kAffine) return factored(at.tile + 8 * octet, at.line + 16 * octet);
+  if constexpr (Kind::kHeader == 0) {
+    const __m128i exponents = _mm_loadl_epi64(reinterpret_cast<const __m128i*>(at.line + 8 * octet));
+    return _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_cvtepu8_epi32(exponents), 23));
+  }
   return halves_at(at.tile + 16 * octet);
 }
 
@@ -222,7 +246,7 @@ __m256 minimum_of(const Scales& at, size_t octet) {
 template <class Kind>
 __m256 with_group(__m256 acc, __m256i dot, int32_t sum, __m256 w_scale, __m256 scale) {
   if constexpr (!Kind::kAffine)
-    dot = _mm256_sub_epi32(dot, _mm256_slli_epi32(_mm256_set1_epi32(sum), Kind::kOffsetBits));
+    dot = _mm256_sub_epi32(dot, _mm256_set1_epi32(Kind::kOffset * sum));
   return _mm256_fmadd_ps(_mm256_cvtepi32_ps(dot), _mm256_mul_ps(w_scale, scale), acc);
 }
 
@@ -230,12 +254,13 @@ __m256 with_minimum(__m256 acc, int32_t sum, __m256 minimum, __m256 scale) {
   return _mm256_fmadd_ps(_mm256_set1_ps(static_cast<float>(sum)), _mm256_mul_ps(minimum, scale), acc);
 }
 
-// The tiles of a panel, and the lines before them, one for each 1 << shift groups.
+// The tiles of a panel, and the lines before them, one of so many bytes for each 1 << shift groups.
 struct Tiles {
   const uint8_t* tile;
   const uint8_t* lines;
   int shift;
-  const uint8_t* line(size_t g) const { return lines + (g >> shift) * 4 * kPanelRows; }
+  size_t bytes;
+  const uint8_t* line(size_t g) const { return lines + (g >> shift) * bytes; }
 };
 
 // How far ahead many rows ask for weights, a tile at a time. One row uses them up sooner, and asks line by line.
@@ -256,21 +281,25 @@ inline __attribute__((always_inline)) void one_row_dot(__m256i (&dot)[4], const 
                                                        size_t ahead) {
   for (size_t k = 0; k < group; k += 32, w += 128 * Kind::kBits, q += 32) {
     prefetch_for_one(w, 128 * Kind::kBits, ahead);
-    __m256i sum[4];
-#pragma GCC unroll 4
-    for (auto& one : sum) one = _mm256_setzero_si256();
     constexpr bool byColumns = Kind::kRun == 64;  // else a row block has its run of 32 columns before the other
-#pragma GCC unroll 16
-    for (size_t i = 0; i < 16; ++i) {
-      const size_t j = byColumns ? i / 4 : i % 4, octet = byColumns ? i % 4 : i / 4;
-      const uint8_t* at = w + octet / 2 * Kind::kRun + octet % 2 * 32;
+    static_assert(byColumns || Kind::kEights == 4);
 #pragma GCC unroll 2
-      for (size_t half = 0; half < 2; ++half)
-        add_bytes(sum[octet], Kind::values(at, j, half), four(q + 8 * j + 4 * half));
-    }
+    for (size_t first = 0; first < 4; first += Kind::kEights) {
+      __m256i sum[4];
 #pragma GCC unroll 4
-    for (size_t octet = 0; octet < 4; ++octet)
-      dot[octet] = _mm256_add_epi32(dot[octet], _mm256_madd_epi16(sum[octet], _mm256_set1_epi16(1)));
+      for (auto& one : sum) one = _mm256_setzero_si256();
+#pragma GCC unroll 16
+      for (size_t i = 0; i < 4 * Kind::kEights; ++i) {
+        const size_t j = byColumns ? first + i / 4 : i % 4, octet = byColumns ? i % 4 : i / 4;
+        const uint8_t* at = w + octet / 2 * Kind::kRun + octet % 2 * 32;
+#pragma GCC unroll 2
+        for (size_t half = 0; half < 2; ++half)
+          add_bytes(sum[octet], Kind::values(at, j, half), four(q + 8 * j + 4 * half));
+      }
+#pragma GCC unroll 4
+      for (size_t octet = 0; octet < 4; ++octet)
+        dot[octet] = _mm256_add_epi32(dot[octet], _mm256_madd_epi16(sum[octet], _mm256_set1_epi16(1)));
+    }
   }
 }
 
@@ -296,17 +325,17 @@ void one_row(float* out, const Tiles& tiles, size_t groups, size_t group, const 
   for (size_t i = 0; i < kPanelRows; i += 8) _mm256_store_ps(acc + i, _mm256_setzero_ps());
   const int8_t* q = a.q;
   const uint8_t* tile = tiles.tile;
-  for (size_t g = 0; g < groups; ++g, tile += 64 + 4 * group * Kind::kBits, q += group) {
+  for (size_t g = 0; g < groups; ++g, tile += Kind::kHeader + 4 * group * Kind::kBits, q += group) {
     __m256i dot[4];
 #pragma GCC unroll 4
     for (auto& one : dot) one = _mm256_setzero_si256();
-    prefetch_for_one(tile, 64, a.prefetch);
-    if constexpr (Kind::kOffsetBits == 7) {
+    prefetch_for_one(tile, Kind::kHeader, a.prefetch);
+    if constexpr (Kind::kOffset == 128) {
       int16_t words[kGroup];
       Kind::widen(words, q, a.ldq, group);
-      one_wide_dot(dot, tile + 64, words, group, a.prefetch);
+      one_wide_dot(dot, tile + Kind::kHeader, words, group, a.prefetch);
     } else {
-      one_row_dot<Kind>(dot, tile + 64, q, group, a.prefetch);
+      one_row_dot<Kind>(dot, tile + Kind::kHeader, q, group, a.prefetch);
     }
     const __m256 scale = _mm256_set1_ps(a.scale[g]);
     const Scales scales{tile, tiles.line(g)};
@@ -393,7 +422,7 @@ void walk(float* out, size_t ldo, const Tiles& tiles, size_t groups, size_t grou
           size_t rows) {
   alignas(64) float acc[kWalk * kPanelRows];
   for (size_t i = 0; i < rows * kPanelRows; i += 8) _mm256_store_ps(acc + i, _mm256_setzero_ps());
-  const size_t bytes = 64 + 4 * group * Kind::kBits;
+  const size_t bytes = Kind::kHeader + 4 * group * Kind::kBits;
   const uint8_t* tile = tiles.tile;
   for (size_t g = 0; g < groups; ++g, tile += bytes) {
     prefetch(tile, bytes);
@@ -401,12 +430,12 @@ void walk(float* out, size_t ldo, const Tiles& tiles, size_t groups, size_t grou
     if constexpr (Kind::kBits < 8) {
       if (rows > Kind::kFew) {
         alignas(64) uint8_t values[kPanelRows * kGroup];
-        unpack<Kind>(values, tile + 64, group);
+        unpack<Kind>(values, tile + Kind::kHeader, group);
         one_tile<Unpacked<Kind>, single>(acc, scales, values, g, group, a, m0, rows);
         continue;
       }
     }
-    one_tile<Kind, single>(acc, scales, tile + 64, g, group, a, m0, rows);
+    one_tile<Kind, single>(acc, scales, tile + Kind::kHeader, g, group, a, m0, rows);
   }
   for (size_t m = 0; m < rows; ++m)
     for (size_t i = 0; i < kPanelRows; i += 8)
@@ -423,7 +452,7 @@ void linear(float* out, size_t ldo, const Tiles& tiles, size_t k, size_t group, 
 
 template <class Kind>
 void linear(float* out, size_t ldo, const uint8_t* panel, size_t k, size_t group, const ActRows* a, size_t rows) {
-  linear<Kind>(out, ldo, Tiles{panel, panel, 0}, k, group, a, rows);
+  linear<Kind>(out, ldo, Tiles{panel, panel, 0, 0}, k, group, a, rows);
 }
 
 }  // namespace
@@ -447,7 +476,12 @@ void linear_i8_16(float* out, size_t ldo, const uint8_t* panel, size_t k, size_t
 void linear_a4(float* out, size_t ldo, const uint8_t* panel, size_t k, size_t group, size_t wide, const ActRows* a,
                size_t rows) {
   const int shift = __builtin_ctzll(wide / group);
-  linear<Affine4>(out, ldo, Tiles{panel + k / wide * 4 * kPanelRows, panel, shift}, k, group, a, rows);
+  linear<Affine4>(out, ldo, Tiles{panel + k / wide * 4 * kPanelRows, panel, shift, 4 * kPanelRows}, k, group, a, rows);
+}
+
+void linear_mx4(float* out, size_t ldo, const uint8_t* panel, size_t k, size_t group, const ActRows* a, size_t rows) {
+  const size_t lines = (k / group + 1) / 2 * 2 * kPanelRows;
+  linear<Mxfp4>(out, ldo, Tiles{panel + lines, panel, 0, kPanelRows}, k, group, a, rows);
 }
 
 size_t int8_peak(size_t rounds) {

@@ -10,6 +10,7 @@ void fill_avx512(KernelTable* table) {
   table->linear_i8 = avx512::linear_i8;
   table->linear_i8_16 = avx512::linear_i8_16;
   table->linear_a4 = avx512::linear_a4;
+  table->linear_mx4 = avx512::linear_mx4;
   table->linear_bf16 = avx512::linear_bf16;
   table->int8_peak = avx512::int8_peak;
   table->rms_norm = avx512::rms_norm;

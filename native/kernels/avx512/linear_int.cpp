@@ -27,6 +27,7 @@ struct Nibbles {
 };
 
 struct Int4 : Nibbles<15> {
+  static constexpr size_t kHeader = 64;  // bytes of a tile before its values
   static constexpr bool kAffine = false;
   static constexpr size_t kBits = 4;
   static constexpr int kOffset = 8;
@@ -41,6 +42,19 @@ struct Affine4 : Int4 {
   static constexpr int kOffset = 0;
 };
 
+struct Mxfp4 : Int4 {
+  static constexpr size_t kHeader = 0;
+  static constexpr int kOffset = 12;
+  static constexpr int kHighShift = 0;
+  static Pair packed(const uint8_t* at, size_t j) { return split(at, j); }
+  static Pair split(const uint8_t* at, size_t j) {
+    const __m128i values = _mm_setr_epi8(12, 13, 14, 15, 16, 18, 20, 24, 12, 11, 10, 9, 8, 6, 4, 0);
+    const __m512i table = _mm512_broadcast_i32x4(values);
+    const Pair codes = Int4::split(at, j);
+    return {_mm512_shuffle_epi8(table, codes.low), _mm512_shuffle_epi8(table, codes.high)};
+  }
+};
+
 // Takes bits of `a` where the mask is set, of `b` elsewhere.
 template <int mask>
 __m512i select(__m512i a, __m512i b) {
@@ -48,6 +62,7 @@ __m512i select(__m512i a, __m512i b) {
 }
 
 struct Int3 : Nibbles<7> {
+  static constexpr size_t kHeader = 64;
   static constexpr bool kAffine = false;
   static constexpr size_t kBits = 3;
   static constexpr int kOffset = 4;
@@ -69,6 +84,7 @@ struct Int3 : Nibbles<7> {
 };
 
 struct Int8 {
+  static constexpr size_t kHeader = 64;
   static constexpr bool kAffine = false;
   static constexpr int kPlanes = 1;
   static constexpr size_t kBits = 8;
@@ -100,12 +116,13 @@ __m512 halves_at(const uint8_t* at) {
   return _mm512_cvtph_ps(_mm256_load_si256(reinterpret_cast<const __m256i*>(at)));
 }
 
-// The tiles of a panel, and the lines of affine ones before them, one for each 1 << shift groups.
+// The tiles of a panel, and the lines before them, one of so many bytes for each 1 << shift groups.
 struct Tiles {
   const uint8_t* tile;
   const uint8_t* lines;
   int shift;
-  const uint8_t* line(size_t g) const { return lines + (g >> shift) * 4 * kPanelRows; }
+  size_t bytes;
+  const uint8_t* line(size_t g) const { return lines + (g >> shift) * bytes; }
 };
 
 // Of one row block: factors, and what they are factors of.
@@ -117,6 +134,10 @@ __m512 factored(const uint8_t* factors, const uint8_t* halves) {
 template <class Kind>
 __m512 scales(const uint8_t* tile, const uint8_t* line, int block) {
   if constexpr (Kind::kAffine) return factored(tile + 16 * block, line + 32 * block);
+  if constexpr (Kind::kHeader == 0) {
+    const __m128i exponents = _mm_load_si128(reinterpret_cast<const __m128i*>(line) + block);
+    return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu8_epi32(exponents), 23));
+  }
   return halves_at(tile + 32 * block);
 }
 
@@ -137,13 +158,13 @@ void prefetch(const uint8_t* tile) {
 // One row. High values keep their place in the byte and have their own accumulator: no shift a vector, one a group.
 template <class Kind, size_t group>
 void one_row(float* out, const Tiles& tiles, size_t groups, const int8_t* q, const float* scale, const int32_t* sum) {
-  constexpr size_t kTile = 64 + 4 * group * Kind::kBits;
+  constexpr size_t kTile = Kind::kHeader + 4 * group * Kind::kBits;
   const uint8_t* tile = tiles.tile;
   __m512 f0 = _mm512_setzero_ps();
   __m512 f1 = _mm512_setzero_ps();
   for (size_t g = 0; g < groups; ++g, tile += kTile, q += group) {
     if constexpr (Kind::kBits == 3) prefetch<kTile>(tile);
-    const uint8_t* w = tile + 64;
+    const uint8_t* w = tile + Kind::kHeader;
     __m512i low0 = _mm512_set1_epi32(-Kind::kOffset * sum[g]);
     __m512i low1 = low0;
     __m512i high0 = _mm512_setzero_si512();
@@ -188,7 +209,7 @@ struct Rows {
 // two planes, rows 2m and 2m + 1 are one row of activations, and the low one takes the weights' offset off.
 template <class Kind, size_t group, int M>
 void some_rows(float* out, size_t ldo, const Tiles& tiles, size_t groups, const Rows& a) {
-  constexpr size_t kTile = 64 + 4 * group * Kind::kBits;
+  constexpr size_t kTile = Kind::kHeader + 4 * group * Kind::kBits;
   const uint8_t* tile = tiles.tile;
   constexpr int planes = Kind::kPlanes;
   constexpr int rows = M / planes;
@@ -196,7 +217,7 @@ void some_rows(float* out, size_t ldo, const Tiles& tiles, size_t groups, const 
   for (int m = 0; m < rows; ++m) f[0][m] = f[1][m] = _mm512_setzero_ps();
   for (size_t g = 0; g < groups; ++g, tile += kTile) {
     if constexpr (M > 2) prefetch<kTile>(tile);
-    const uint8_t* w = tile + 64;
+    const uint8_t* w = tile + Kind::kHeader;
     const int8_t* q = a.q + g * group;
     __m512i c[2][M];
 #pragma GCC unroll 16
@@ -290,7 +311,7 @@ void linear(float* out, size_t ldo, const Tiles& panel, size_t k, size_t group, 
 
 template <class Kind>
 void linear(float* out, size_t ldo, const uint8_t* panel, size_t k, size_t group, const ActRows* a, size_t rows) {
-  linear<Kind>(out, ldo, Tiles{panel, panel, 0}, k, group, a, rows);
+  linear<Kind>(out, ldo, Tiles{panel, panel, 0, 0}, k, group, a, rows);
 }
 
 }  // namespace
@@ -313,8 +334,13 @@ void linear_i8_16(float* out, size_t ldo, const uint8_t* panel, size_t k, size_t
 
 void linear_a4(float* out, size_t ldo, const uint8_t* panel, size_t k, size_t group, size_t wide, const ActRows* a,
                size_t rows) {
-  const Tiles tiles{panel + k / wide * 4 * kPanelRows, panel, __builtin_ctzll(wide / group)};
+  const Tiles tiles{panel + k / wide * 4 * kPanelRows, panel, __builtin_ctzll(wide / group), 4 * kPanelRows};
   linear<Affine4>(out, ldo, tiles, k, group, a, rows);
+}
+
+void linear_mx4(float* out, size_t ldo, const uint8_t* panel, size_t k, size_t group, const ActRows* a, size_t rows) {
+  const Tiles tiles{panel + (k / group + 1) / 2 * 2 * kPanelRows, panel, 0, kPanelRows};
+  linear<Mxfp4>(out, ldo, tiles, k, group, a, rows);
 }
 
 size_t int8_peak(size_t rounds) {

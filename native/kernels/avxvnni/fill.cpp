@@ -8,6 +8,7 @@ void fill_avxvnni(KernelTable* table) {
   table->linear_i8 = avxvnni::linear_i8;
   table->linear_i8_16 = avxvnni::linear_i8_16;
   table->linear_a4 = avxvnni::linear_a4;
+  table->linear_mx4 = avxvnni::linear_mx4;
   table->int8_peak = avxvnni::int8_peak;
   table->attend_8 = avxvnni::attend_8;
 }

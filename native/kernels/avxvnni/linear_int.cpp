@@ -40,6 +40,7 @@ __m256i select(__m256i a, __m256i b) {
 
 // A kind gives columns 8j .. 8j+7 of the 32 columns at `at`, for the octet whose bytes `at` points to.
 struct Int4 {
+  static constexpr size_t kHeader = 64;  // bytes of a tile before its values
   static constexpr bool kAffine = false;
   static constexpr int kPlanes = 1;  // rows of q that one row of activations takes
   static constexpr size_t kBits = 4;
@@ -53,7 +54,19 @@ struct Affine4 : Int4 {
   static constexpr int kOffset = 0;
 };
 
+struct Mxfp4 : Int4 {
+  static constexpr size_t kHeader = 0;
+  static constexpr int kOffset = 12;
+  static Pair pair(const uint8_t* at, size_t j) {
+    const __m128i values = _mm_setr_epi8(12, 13, 14, 15, 16, 18, 20, 24, 12, 11, 10, 9, 8, 6, 4, 0);
+    const __m256i table = _mm256_broadcastsi128_si256(values);
+    const Pair codes = Int4::pair(at, j);
+    return {_mm256_shuffle_epi8(table, codes.low), _mm256_shuffle_epi8(table, codes.high)};
+  }
+};
+
 struct Int3 {
+  static constexpr size_t kHeader = 64;
   static constexpr bool kAffine = false;
   static constexpr int kPlanes = 1;
   static constexpr size_t kBits = 3;
@@ -73,6 +86,7 @@ struct Int3 {
 };
 
 struct Int8 {
+  static constexpr size_t kHeader = 64;
   static constexpr bool kAffine = false;
   static constexpr int kPlanes = 1;
   static constexpr size_t kBits = 8;
@@ -88,6 +102,7 @@ struct Int8Of16 : Int8 {
 // Values of a Kind, unpacked for many rows: a byte each, in the order of int8 panels.
 template <class Kind>
 struct Unpacked : Int8 {
+  static constexpr size_t kHeader = Kind::kHeader;
   static constexpr bool kAffine = Kind::kAffine;
   static constexpr int kOffset = Kind::kOffset;
 };
@@ -99,9 +114,10 @@ struct Groups {
   const uint8_t* w;
   size_t w_bytes;
   size_t first, count, group;
-  const uint8_t* lines;  // of affine weights, one for each 1 << shift groups of the panel
+  const uint8_t* lines;  // before the tiles: one of `line_bytes` for each 1 << shift groups of the panel
   int shift;
-  const uint8_t* line(size_t g) const { return lines + ((first + g) >> shift) * 4 * kPanelRows; }
+  size_t line_bytes;
+  const uint8_t* line(size_t g) const { return lines + ((first + g) >> shift) * line_bytes; }
 };
 
 __m256 halves_at(const uint8_t* at) { return _mm256_cvtph_ps(_mm_load_si128(reinterpret_cast<const __m128i*>(at))); }
@@ -115,6 +131,10 @@ __m256 factored(const uint8_t* factors, const uint8_t* halves) {
 template <class Kind>
 __m256 scale_of(const uint8_t* tile, const uint8_t* line, int octet) {
   if constexpr (Kind::kAffine) return factored(tile + 8 * octet, line + 16 * octet);
+  if constexpr (Kind::kHeader == 0) {
+    const __m128i exponents = _mm_loadl_epi64(reinterpret_cast<const __m128i*>(line + 8 * octet));
+    return _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_cvtepu8_epi32(exponents), 23));
+  }
   return halves_at(tile + 16 * octet);
 }
 
@@ -227,9 +247,10 @@ void all_rows(float* out, size_t ldo, const Groups& some, const ActRows& a, size
 
 template <class Kind>
 void linear(float* out, size_t ldo, const uint8_t* panel, size_t k, size_t group, const ActRows* a, size_t rows,
-            const uint8_t* lines = nullptr, int shift = 0) {
-  const size_t tile_bytes = 2 * kPanelRows + 4 * group * Kind::kBits;
-  const Groups all{panel, tile_bytes, panel + 2 * kPanelRows, tile_bytes, 0, k / group, group, lines, shift};
+            const uint8_t* lines, int shift, size_t line_bytes) {
+  const size_t tile_bytes = Kind::kHeader + 4 * group * Kind::kBits;
+  const uint8_t* w = panel + Kind::kHeader;
+  const Groups all{panel, tile_bytes, w, tile_bytes, 0, k / group, group, lines, shift, line_bytes};
   all_rows<Kind>(out, ldo, all, *a, rows);
 }
 
@@ -252,18 +273,18 @@ constexpr size_t kFewRows = 2;    // up to here weights are unpacked in register
 // Kinds of 4 bits or less.
 template <class Kind>
 void linear_small(float* out, size_t ldo, const uint8_t* panel, size_t k, size_t group, const ActRows* a, size_t rows,
-                  const uint8_t* lines = nullptr, int shift = 0) {
-  if (rows <= kFewRows) return linear<Kind>(out, ldo, panel, k, group, a, rows, lines, shift);
+                  const uint8_t* lines = nullptr, int shift = 0, size_t line_bytes = 0) {
+  if (rows <= kFewRows) return linear<Kind>(out, ldo, panel, k, group, a, rows, lines, shift, line_bytes);
   alignas(64) uint8_t w[kPanelRows * kColumns];
   const size_t w_bytes = kPanelRows * group, most = kColumns / group, groups = k / group;
-  Groups some{panel, 2 * kPanelRows + 4 * group * Kind::kBits, w, w_bytes, 0, 0, group, lines, shift};
+  Groups some{panel, Kind::kHeader + 4 * group * Kind::kBits, w, w_bytes, 0, 0, group, lines, shift, line_bytes};
   for (; some.first < groups; some.first += some.count) {
     some.count = groups - some.first < most ? groups - some.first : most;
     some.tile = panel + some.first * some.tile_bytes;
     for (size_t g = 0; g < some.count; ++g) {
       const uint8_t* tile = some.tile + g * some.tile_bytes;
       prefetch(tile, some.tile_bytes);
-      unpack<Kind>(w + g * w_bytes, tile + 2 * kPanelRows, group);
+      unpack<Kind>(w + g * w_bytes, tile + Kind::kHeader, group);
     }
     all_rows<Unpacked<Kind>>(out, ldo, some, *a, rows);
   }
@@ -280,17 +301,23 @@ void linear_i3(float* out, size_t ldo, const uint8_t* panel, size_t k, size_t gr
 }
 
 void linear_i8(float* out, size_t ldo, const uint8_t* panel, size_t k, size_t group, const ActRows* a, size_t rows) {
-  linear<Int8>(out, ldo, panel, k, group, a, rows);
+  linear<Int8>(out, ldo, panel, k, group, a, rows, nullptr, 0, 0);
 }
 
 void linear_i8_16(float* out, size_t ldo, const uint8_t* panel, size_t k, size_t group, const ActRows* a, size_t rows) {
-  linear<Int8Of16>(out, ldo, panel, k, group, a, rows);
+  linear<Int8Of16>(out, ldo, panel, k, group, a, rows, nullptr, 0, 0);
 }
 
 void linear_a4(float* out, size_t ldo, const uint8_t* panel, size_t k, size_t group, size_t wide, const ActRows* a,
                size_t rows) {
   const uint8_t* tiles = panel + k / wide * 4 * kPanelRows;
-  linear_small<Affine4>(out, ldo, tiles, k, group, a, rows, panel, __builtin_ctzll(wide / group));
+  linear_small<Affine4>(out, ldo, tiles, k, group, a, rows, panel, __builtin_ctzll(wide / group),
+                        4 * kPanelRows);
+}
+
+void linear_mx4(float* out, size_t ldo, const uint8_t* panel, size_t k, size_t group, const ActRows* a, size_t rows) {
+  const uint8_t* tiles = panel + (k / group + 1) / 2 * 2 * kPanelRows;
+  linear_small<Mxfp4>(out, ldo, tiles, k, group, a, rows, panel, 0, kPanelRows);
 }
 
 size_t int8_peak(size_t rounds) {

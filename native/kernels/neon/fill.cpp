@@ -8,6 +8,7 @@ void fill_neon(KernelTable* table) {
   table->linear_i8 = neon::linear_i8;
   table->linear_i8_16 = neon::linear_i8_16;
   table->linear_a4 = neon::linear_a4;
+  table->linear_mx4 = neon::linear_mx4;
   table->linear_bf16 = neon::linear_bf16;
   table->int8_peak = neon::int8_peak;
   table->rms_norm = neon::rms_norm;

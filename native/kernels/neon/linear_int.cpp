@@ -9,6 +9,7 @@ namespace neon {
 namespace {
 
 struct Int4 {
+  static constexpr size_t kHeader = 64;  // bytes of a tile before its values
   static constexpr bool kAffine = false;
   static constexpr int kPlanes = 1;  // rows of q that one row of activations takes
   static constexpr size_t kBits = 4;
@@ -21,7 +22,14 @@ struct Affine4 : Int4 {
   static constexpr int kOffset = 0;
 };
 
+struct Mxfp4 : Int4 {
+  static constexpr size_t kHeader = 0;
+  static constexpr int kOffset = 0;
+  static Pair pair(const uint8_t* at, int j) { return pair_mx4(at, j); }
+};
+
 struct Int3 {
+  static constexpr size_t kHeader = 64;
   static constexpr bool kAffine = false;
   static constexpr int kPlanes = 1;
   static constexpr size_t kBits = 3;
@@ -30,6 +38,7 @@ struct Int3 {
 };
 
 struct Int8 {
+  static constexpr size_t kHeader = 64;
   static constexpr bool kAffine = false;
   static constexpr int kPlanes = 1;
   static constexpr size_t kBits = 8;
@@ -78,17 +87,19 @@ inline __attribute__((always_inline)) void group_dot(int32x4_t dot[V][M], const 
 
 constexpr size_t kAhead = 8192;  // how far ahead weights are asked for
 
-// The tiles of a panel, and the lines of affine ones before them, one for each 1 << shift groups.
+// The tiles of a panel, and the lines before them, one of so many bytes for each 1 << shift groups.
 struct Tiles {
   const uint8_t* tile;
   const uint8_t* lines;
   int shift;
-  const uint8_t* line(size_t g) const { return lines + (g >> shift) * 4 * kPanelRows; }
+  size_t bytes;
+  const uint8_t* line(size_t g) const { return lines + (g >> shift) * bytes; }
 };
 
 template <class Kind>
 float32x4_t scale_of(const uint8_t* tile, const uint8_t* line, int v) {
   if constexpr (Kind::kAffine) return factored(tile + 4 * v, line + 8 * v);
+  if constexpr (Kind::kHeader == 0) return powers_at(line + 4 * v);
   return halves_at(tile + 8 * v);
 }
 
@@ -98,7 +109,7 @@ template <class Kind, int M>
 void some_rows(float* out, size_t ldo, const Tiles& tiles, size_t groups, size_t group, const ActRows& a, size_t m0) {
   constexpr int rows = M / Kind::kPlanes;
   constexpr int V = M <= 2 ? 8 : M <= 4 ? 4 : 2;
-  const size_t tile_bytes = 64 + 4 * group * Kind::kBits;
+  const size_t tile_bytes = Kind::kHeader + 4 * group * Kind::kBits;
   const uint8_t* tile = tiles.tile;
   const float* scale = a.scale + m0 * a.lds;
   const int32_t* sum = a.sum + m0 * a.lds;
@@ -115,7 +126,8 @@ void some_rows(float* out, size_t ldo, const Tiles& tiles, size_t groups, size_t
 #pragma GCC unroll 8
         for (int m = 0; m < M; ++m)
           dot[v][m] = vdupq_n_s32(Kind::kOffset == 0 ? 0 : -Kind::kOffset * sum[m * a.lds + g]);
-      group_dot<Kind, V, M>(dot, tile + 64 + (v0 / 4) * run_bytes(Kind::kBits) + (v0 % 4) * 16, q, a.ldq, group);
+      const uint8_t* w = tile + Kind::kHeader + (v0 / 4) * run_bytes(Kind::kBits) + (v0 % 4) * 16;
+      group_dot<Kind, V, M>(dot, w, q, a.ldq, group);
 #pragma GCC unroll 8
       for (int v = 0; v < V; ++v) {
         const float32x4_t s = scale_of<Kind>(tile, tiles.line(g), v0 + v);
@@ -172,7 +184,7 @@ void linear(float* out, size_t ldo, const Tiles& panel, size_t k, size_t group, 
 
 template <class Kind>
 void linear(float* out, size_t ldo, const uint8_t* panel, size_t k, size_t group, const ActRows* a, size_t rows) {
-  linear<Kind>(out, ldo, Tiles{panel, panel, 0}, k, group, a, rows);
+  linear<Kind>(out, ldo, Tiles{panel, panel, 0, 0}, k, group, a, rows);
 }
 
 }  // namespace
@@ -195,8 +207,13 @@ void linear_i8_16(float* out, size_t ldo, const uint8_t* panel, size_t k, size_t
 
 void linear_a4(float* out, size_t ldo, const uint8_t* panel, size_t k, size_t group, size_t wide, const ActRows* a,
                size_t rows) {
-  const Tiles tiles{panel + k / wide * 4 * kPanelRows, panel, __builtin_ctzll(wide / group)};
+  const Tiles tiles{panel + k / wide * 4 * kPanelRows, panel, __builtin_ctzll(wide / group), 4 * kPanelRows};
   linear<Affine4>(out, ldo, tiles, k, group, a, rows);
+}
+
+void linear_mx4(float* out, size_t ldo, const uint8_t* panel, size_t k, size_t group, const ActRows* a, size_t rows) {
+  const Tiles tiles{panel + (k / group + 1) / 2 * 2 * kPanelRows, panel, 0, kPanelRows};
+  linear<Mxfp4>(out, ldo, tiles, k, group, a, rows);
 }
 
 size_t int8_peak(size_t rounds) {

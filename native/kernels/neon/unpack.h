@@ -25,6 +25,14 @@ static inline uint8x16_t select(uint8_t mask, uint8x16_t a, uint8x16_t b) { retu
 
 static inline Pair pair_i4(const uint8_t* at, int j) { return nibbles(vld1q_u8(at + 128 * j), 15); }
 
+// MXFP4: twice the values.
+static inline Pair pair_mx4(const uint8_t* at, int j) {
+  static const int8_t twice[16] = {0, 1, 2, 3, 4, 6, 8, 12, 0, -1, -2, -3, -4, -6, -8, -12};
+  const int8x16_t table = vld1q_s8(twice);
+  const Pair codes = pair_i4(at, j);
+  return {vqtbl1q_s8(table, vreinterpretq_u8_s8(codes.low)), vqtbl1q_s8(table, vreinterpretq_u8_s8(codes.high))};
+}
+
 static inline Pair pair_i3(const uint8_t* at, int j) {
   const uint8x16_t l0 = vld1q_u8(at);
   const uint8x16_t l1 = vld1q_u8(at + 64);
@@ -55,6 +63,14 @@ static inline float32x4_t factored(const uint8_t* factors, const uint8_t* halves
   __builtin_memcpy(&four, factors, sizeof four);
   const uint16x4_t wide = vget_low_u16(vmovl_u8(vreinterpret_u8_u32(vdup_n_u32(four))));
   return vmulq_f32(halves_at(halves), vcvtq_f32_u32(vmovl_u16(wide)));
+}
+
+// Of four panel rows of MXFP4: their scales.
+static inline float32x4_t powers_at(const uint8_t* exponents) {
+  uint32_t four;
+  __builtin_memcpy(&four, exponents, sizeof four);
+  const uint16x4_t wide = vget_low_u16(vmovl_u8(vreinterpret_u8_u32(vdup_n_u32(four))));
+  return vreinterpretq_f32_u32(vshlq_n_u32(vmovl_u16(wide), 23));
 }
 
 // Of the v-th four rows: their minimum in the group of the tile.

@@ -9,6 +9,7 @@ namespace {
 using neon::Pair;
 
 struct Int4 {
+  static constexpr size_t kHeader = 64;  // bytes of a tile before its values
   static constexpr bool kAffine = false;
   static constexpr int kPlanes = 1;  // rows of q that one row of activations takes
   static constexpr size_t kBits = 4;
@@ -21,7 +22,14 @@ struct Affine4 : Int4 {
   static constexpr int kOffset = 0;
 };
 
+struct Mxfp4 : Int4 {
+  static constexpr size_t kHeader = 0;
+  static constexpr int kOffset = 0;
+  static Pair pair(const uint8_t* at, int j) { return neon::pair_mx4(at, j); }
+};
+
 struct Int3 {
+  static constexpr size_t kHeader = 64;
   static constexpr bool kAffine = false;
   static constexpr int kPlanes = 1;
   static constexpr size_t kBits = 3;
@@ -30,6 +38,7 @@ struct Int3 {
 };
 
 struct Int8 {
+  static constexpr size_t kHeader = 64;
   static constexpr bool kAffine = false;
   static constexpr int kPlanes = 1;
   static constexpr size_t kBits = 8;
@@ -50,8 +59,9 @@ struct Slice {
   size_t tile_bytes;
   size_t groups, group;
   size_t first;  // the first one's number in the panel
-  const uint8_t* lines;  // of affine weights, one for each 1 << shift groups of the panel
+  const uint8_t* lines;  // before the tiles: one of `line_bytes` for each 1 << shift groups of the panel
   int shift;
+  size_t line_bytes;
   alignas(64) int8_t w[kPanelRows * kColumns];
 };
 
@@ -61,7 +71,7 @@ void unpack(Slice* slice) {
   for (size_t g = 0; g < slice->groups; ++g, tile += slice->tile_bytes) {
     for (size_t i = 0; i < slice->tile_bytes; i += 64) __builtin_prefetch(tile + kAhead + i, 0, 2);
     for (size_t v = 0; v < 8; ++v) {  // four panel rows
-      const uint8_t* at = tile + 64 + (v / 4) * neon::run_bytes(Kind::kBits) + (v % 4) * 16;
+      const uint8_t* at = tile + Kind::kHeader + (v / 4) * neon::run_bytes(Kind::kBits) + (v % 4) * 16;
       int8_t* to = slice->w + (g * kPanelRows + v / 2 * 8) * slice->group + v % 2 * 32;
       for (size_t i = 0; i < slice->group; i += 32, at += 128 * Kind::kBits)
 #pragma GCC unroll 4
@@ -84,8 +94,9 @@ struct Four {
 template <class Kind>
 Four four_of(const Slice& slice, size_t g, size_t v) {
   const uint8_t* tile = slice.tile + g * slice.tile_bytes;
-  if constexpr (!Kind::kAffine) return {neon::halves_at(tile + 8 * v), vdupq_n_f32(0.0f)};
-  const uint8_t* line = slice.lines + ((slice.first + g) >> slice.shift) * 4 * kPanelRows;
+  if constexpr (!Kind::kAffine && Kind::kHeader != 0) return {neon::halves_at(tile + 8 * v), vdupq_n_f32(0.0f)};
+  const uint8_t* line = slice.lines + ((slice.first + g) >> slice.shift) * slice.line_bytes;
+  if constexpr (!Kind::kAffine) return {neon::powers_at(line + 4 * v), vdupq_n_f32(0.0f)};
   return {neon::factored(tile + 4 * v, line + 8 * v), neon::minimum_of(tile, line, v)};
 }
 
@@ -189,12 +200,13 @@ void all_rows(float* out, size_t ldo, const Slice& slice, const ActRows& a, size
 
 template <class Kind>
 void linear(float* out, size_t ldo, const uint8_t* panel, size_t k, size_t group, const ActRows* a, size_t rows,
-            const uint8_t* lines = nullptr, int shift = 0) {
+            const uint8_t* lines = nullptr, int shift = 0, size_t line_bytes = 0) {
   Slice slice;
   slice.lines = lines;
   slice.shift = shift;
+  slice.line_bytes = line_bytes;
   slice.group = group;
-  slice.tile_bytes = 2 * kPanelRows + 4 * group * Kind::kBits;
+  slice.tile_bytes = Kind::kHeader + 4 * group * Kind::kBits;
   const size_t groups = k / group;
   for (slice.first = 0; slice.first < groups; slice.first += slice.groups) {
     slice.tile = panel + slice.first * slice.tile_bytes;
@@ -231,7 +243,13 @@ void linear_a4(float* out, size_t ldo, const uint8_t* panel, size_t k, size_t gr
                size_t rows) {
   if (rows == 1) return neon::linear_a4(out, ldo, panel, k, group, wide, a, rows);
   const uint8_t* tiles = panel + k / wide * 4 * kPanelRows;
-  linear<Affine4>(out, ldo, tiles, k, group, a, rows, panel, __builtin_ctzll(wide / group));
+  linear<Affine4>(out, ldo, tiles, k, group, a, rows, panel, __builtin_ctzll(wide / group), 4 * kPanelRows);
+}
+
+void linear_mx4(float* out, size_t ldo, const uint8_t* panel, size_t k, size_t group, const ActRows* a, size_t rows) {
+  if (rows == 1) return neon::linear_mx4(out, ldo, panel, k, group, a, rows);
+  const uint8_t* tiles = panel + (k / group + 1) / 2 * 2 * kPanelRows;
+  linear<Mxfp4>(out, ldo, tiles, k, group, a, rows, panel, 0, kPanelRows);
 }
 
 size_t int8_peak(size_t rounds) {

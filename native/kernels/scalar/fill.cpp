@@ -8,6 +8,7 @@ void fill_scalar(KernelTable* table) {
   table->linear_i8 = scalar::linear_i8;
   table->linear_i8_16 = scalar::linear_i8_16;
   table->linear_a4 = scalar::linear_a4;
+  table->linear_mx4 = scalar::linear_mx4;
   table->linear_bf16 = scalar::linear_bf16;
   table->int8_peak = scalar::int8_peak;
   table->rms_norm = scalar::rms_norm;

@@ -113,6 +113,30 @@ void linear_a4(float* out, size_t ldo, const uint8_t* panel, size_t k, size_t gr
   }
 }
 
+void linear_mx4(float* out, size_t ldo, const uint8_t* panel, size_t k, size_t group, const ActRows* a, size_t rows) {
+  static const int8_t twice[16] = {0, 1, 2, 3, 4, 6, 8, 12, 0, -1, -2, -3, -4, -6, -8, -12};
+  const uint8_t* tiles = panel + (k / group + 1) / 2 * 2 * kPanelRows;
+  for (size_t m = 0; m < rows; ++m) {
+    float acc[kPanelRows] = {};
+    for (size_t g = 0; g < k / group; ++g) {
+      const int8_t* q = a->q + m * a->ldq + g * group;
+      const uint8_t* tile = tiles + g * kPanelRows * group / 2;
+      for (size_t r = 0; r < kPanelRows; ++r) {
+        int32_t dot = 0;
+        for (size_t i = 0; i < group; ++i) {
+          const int pair = tile[(i / 8 * 2 + r / 16) * 64 + (r % 16) * 4 + i % 4];
+          dot += twice[i % 8 < 4 ? pair & 15 : pair >> 4] * q[i];
+        }
+        const uint32_t bits = static_cast<uint32_t>(panel[g * kPanelRows + r]) << 23;
+        float scale;
+        memcpy(&scale, &bits, sizeof scale);
+        acc[r] = fmaf(static_cast<float>(dot), scale * a->scale[m * a->lds + g], acc[r]);
+      }
+    }
+    memcpy(out + m * ldo, acc, sizeof acc);
+  }
+}
+
 void linear_bf16(float* out, size_t ldo, const uint8_t* panel, size_t k, const float* x, size_t ldx, size_t rows) {
   for (size_t m = 0; m < rows; ++m) {
     float acc[kPanelRows] = {};

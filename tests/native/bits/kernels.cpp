@@ -145,6 +145,31 @@ void compare_affine(const KernelTable& table, const KernelTable& scalar, size_t 
   }
 }
 
+// MXFP4: extremes are codes 7 and 15, the numbers 12 and -12.
+void compare_mxfp4(const KernelTable& table, const KernelTable& scalar, size_t groups, int extreme) {
+  Random random(groups);
+  const size_t k = 32 * groups, lines = (groups + 1) / 2 * 64;
+  Aligned panel(lines + groups * 512);
+  for (size_t i = 0; i < lines; ++i) panel.data()[i] = static_cast<uint8_t>(extreme != 0 ? 127 : random.bits());
+  for (size_t i = 0; i < groups * 512; ++i)
+    panel.data()[lines + i] = static_cast<uint8_t>(extreme > 0 ? 0x77 : extreme < 0 ? 0xff : random.bits());
+  std::vector<int8_t> q(kMostRows * k);
+  for (int8_t& v : q) v = static_cast<int8_t>(extreme != 0 ? 127 : static_cast<int>(random.below(255)) - 127);
+  std::vector<int32_t> sum(kMostRows * groups);
+  for (size_t i = 0; i < q.size(); ++i) sum[i / 32] += q[i];
+  const Floats scale = extreme != 0 ? some(random, sum.size(), 1.0f) : strange(random, sum.size());
+  const ActRows a{q.data(), scale.data(), sum.data(), k, groups, 0};
+  Output<float> meant(kMostRows, kPanelRows);
+  scalar.linear_mx4(meant.data(), meant.ld(), panel.data(), k, 32, &a, kMostRows);
+  for (const size_t rows : kRowCounts) {
+    Output<float> seen(rows, kPanelRows);
+    table.linear_mx4(seen.data(), seen.ld(), panel.data(), k, 32, &a, rows);
+    bool ok = seen.kept_to_itself();
+    for (size_t m = 0; m < rows; ++m) ok = ok && same(seen.row(m), meant.row(m), kPanelRows);
+    expect(ok, table.isa, named("linear_mx4", groups, rows));
+  }
+}
+
 void compare_bf16(const KernelTable& table, const KernelTable& scalar, size_t k) {
   Random random(k);
   Aligned panel(64 * k);
@@ -199,6 +224,8 @@ void compare_linear(const KernelTable& table, const KernelTable& scalar) {
       compare_int(table, scalar, kind, group, 2, -1);
     }
   }
+  for (const size_t groups : {1u, 3u, 19u}) compare_mxfp4(table, scalar, groups, 0);
+  for (const int extreme : {1, -1}) compare_mxfp4(table, scalar, 4, extreme);
   for (const size_t group : {32u, 64u, 128u})
     for (const size_t per : {1u, 2u, 8u}) {
       compare_affine(table, scalar, group, 3 * per, per, 0);
