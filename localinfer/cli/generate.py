@@ -1,5 +1,5 @@
 """`python -m localinfer.cli.generate`: writes what is made from the commands, the catalogue and the registry:
-`completions/`, `docs/reference.md` and `docs/models.md`.
+`completions/`, `docs/reference/commands.md` and `docs/guides/models.md`.
 
 Works in a checkout only. A test fails when what is checked in differs from what this would write.
 """
@@ -17,7 +17,8 @@ ROOT = Path(__file__).resolve().parents[2]
 def generated() -> dict[Path, str]:
     """Every generated file, by its path from the root of the repository."""
     files = {Path("completions", name): script(shell) for shell, name in FILES.items()}
-    return {**files, Path("docs", "reference.md"): reference(), Path("docs", "models.md"): models_page()}
+    docs = {Path("reference", "commands.md"): reference(), Path("guides", "models.md"): models_page()}
+    return files | {"docs" / name: text for name, text in docs.items()}
 
 
 def main() -> None:

@@ -1,4 +1,4 @@
-"""`docs/reference.md`: every command and every flag, as the help pages have them."""
+"""`docs/reference/commands.md`: every command and every flag, as the help pages have them."""
 
 from localinfer.cli.examples import EXAMPLES
 from localinfer.cli.options import SETTINGS

@@ -40,7 +40,7 @@ def serve(
 
     The address goes to standard output when the first request can be taken, then one line a request to standard error.
     Models are opened when they are asked for, and closed when idle. A key is wanted where `--api-key-file` or the
-    variable LOCALINFER_API_KEY gives one. See docs/serve.md.
+    variable LOCALINFER_API_KEY gives one. See docs/guides/serve.md.
     """
     import asyncio
 

@@ -34,7 +34,7 @@ OFTEN = 3
 
 REACHED = 0.15
 """Multiply-adds of a text that is read for each int8 operation that the processor could do; INT4 reaches three times
-that, weights of 16 bits about this (docs/perf)."""
+that, weights of 16 bits about this (docs/inside/perf)."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -132,4 +132,4 @@ async def _no_route(request: Request, error: Exception) -> Response:
     status = error.status_code if isinstance(error, HTTPException) else HTTPStatus.NOT_FOUND
     if status == HTTPStatus.METHOD_NOT_ALLOWED:
         return refusal(WrongMethod(f"`{request.method}` does not go with `{path}`"), form_of(path))
-    return refusal(WrongPath(f"nothing is served at `{path}`", hint="see `docs/serve.md`"), form_of(path))
+    return refusal(WrongPath(f"nothing is served at `{path}`", hint="see `docs/guides/serve.md`"), form_of(path))

@@ -1,4 +1,4 @@
-"""Put the ablations of docs/perf into docs/guides/cost.md: `python -m tests.bench.ablation_page`."""
+"""Put the ablations of docs/inside/perf into docs/guides/cost.md: `python -m tests.bench.ablation_page`."""
 
 import json
 import re
@@ -12,7 +12,7 @@ NAMES = ("starter", "qwen2-1.5b")
 
 def part(name: str) -> str:
     """What the page says of one ablation: the command, and its table."""
-    report = json.loads((ROOT / "docs/perf" / f"ladder-{name}.json").read_text(encoding="utf-8"))
+    report = json.loads((ROOT / "docs/inside/perf" / f"ladder-{name}.json").read_text(encoding="utf-8"))
     return f"<!-- ladder {name} -->\n`{report['command']}`\n\n{ablation_table(report)}<!-- end -->"
 
 

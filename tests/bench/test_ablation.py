@@ -180,7 +180,7 @@ def test_a_picture(tmp_path: Path, ending: str, kept: Callable[[str], dict[str, 
 @pytest.fixture
 def kept() -> Callable[[str], dict[str, Any]]:
     """A report that is kept beside the pages."""
-    return lambda name: json.loads((ROOT / "docs/perf" / f"ladder-{name}.json").read_text(encoding="utf-8"))
+    return lambda name: json.loads((ROOT / "docs/inside/perf" / f"ladder-{name}.json").read_text(encoding="utf-8"))
 
 
 @pytest.mark.parametrize("name", ["starter", "qwen2-1.5b"])

@@ -1,4 +1,4 @@
-"""What `docs/models.md` is made of; that it is current is tested with the other generated files."""
+"""What `docs/guides/models.md` is made of; that it is current is tested with the other generated files."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""The starter model, real weights: what INT8 and INT4 do to its text. The ten prompts are docs/answers.md's."""
+"""The starter model, real weights: what INT8 and INT4 do to its text. The ten prompts are docs/inside/answers.md's."""
 
 from pathlib import Path
 

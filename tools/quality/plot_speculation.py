@@ -1,10 +1,10 @@
-"""The picture in docs/speculation.md, of the last line kept: python -m tools.quality.plot_speculation OUT.svg"""
+"""The picture in docs/guides/speculate.md, of the last line kept: python -m tools.quality.plot_speculation OUT.svg"""
 
 import json
 import sys
 from pathlib import Path
 
-RESULTS = Path(__file__).parents[2] / "docs" / "perf" / "speculation.jsonl"
+RESULTS = Path(__file__).parents[2] / "docs" / "inside" / "perf" / "speculation.jsonl"
 
 
 def main() -> None:

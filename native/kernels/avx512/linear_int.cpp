@@ -147,7 +147,7 @@ __m512 minima(const uint8_t* tile, const uint8_t* line, int block) {
 
 // How far ahead weights are asked for, into the second level cache. Only where a tile is worked on for longer than it
 // takes to read it: there the processor's own prefetcher, which follows what is read, comes late. Elsewhere (one
-// and two rows) it brings up to half as much again from memory as asking does (Zen 4: docs/perf).
+// and two rows) it brings up to half as much again from memory as asking does (Zen 4: docs/inside/perf).
 constexpr size_t kAhead = 16384;
 
 template <size_t bytes>

@@ -1,0 +1,40 @@
+"""Every link of every document leads somewhere, and every page is on the site."""
+
+import re
+from pathlib import Path
+
+ROOT = Path(__file__).parents[2]
+PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
+LINK = re.compile(r"\]\(([^)\s]+)\)")
+
+
+def broken(page: Path) -> list[str]:
+    """Links of a page to files that are not there, or to headings that are not."""
+    found = []
+    for link in LINK.findall(re.sub(r"```.*?```|`[^`\n]*`", "", page.read_text(encoding="utf-8"), flags=re.DOTALL)):
+        target, _, anchor = link.partition("#")
+        if "://" in target or link.startswith("mailto:"):
+            continue
+        file = (page.parent / target).resolve() if target else page
+        if not file.exists() or (anchor and anchor not in anchors(file)):
+            found.append(link)
+    return found
+
+
+def anchors(page: Path) -> set[str]:
+    """What the headings of a page are called in links."""
+    heads = re.findall(r"^#+ (.+)$", page.read_text(encoding="utf-8"), re.MULTILINE)
+    return {re.sub(r"[^\w -]", "", head).strip().lower().replace(" ", "-") for head in heads}
+
+
+def test_links_lead_somewhere(tmp_path: Path) -> None:
+    assert {str(page.relative_to(ROOT)): links for page in PAGES if (links := broken(page))} == {}
+    page = tmp_path / "page.md"
+    page.write_text("[a](b.md) [c](page.md#nowhere) [d](#here)\n\n# Here\n", encoding="utf-8")
+    assert broken(page) == ["b.md", "page.md#nowhere"]
+
+
+def test_every_page_is_on_the_site() -> None:
+    site = (ROOT / "mkdocs.yml").read_text(encoding="utf-8")
+    listed = set(re.findall(r"- ([\w./-]+\.md)$", site, re.MULTILINE))
+    assert listed == {str(page.relative_to(ROOT / "docs")) for page in (ROOT / "docs").rglob("*.md")}
