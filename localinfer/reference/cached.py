@@ -10,7 +10,7 @@ from torch import Tensor
 
 from localinfer.graph.ops import Attend, DeltaNet, DepthwiseConv, Linear, Mamba2, Norm
 from localinfer.graph.weights import Checkpoint
-from localinfer.reference.executor import Executor, capped, delta_rule, scan_rule, visible
+from localinfer.reference.executor import Executor, capped, delta_rule, gated_heads, scan_rule, visible
 
 
 class CachedExecutor(Executor):
@@ -41,7 +41,7 @@ class CachedExecutor(Executor):
         """As the meaning of attention has it, over the cache and these rows."""
         *heads, gates = self.projected(op, x, self._at)
         out = self.attended(op, *(part.to(x.dtype) for part in heads))
-        return out if gates is None else out * gates.sigmoid()
+        return gated_heads(op, out, gates)
 
     def attended(self, op: Attend, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         """What these rows see, all heads side by side."""

@@ -114,8 +114,7 @@ class Executor:
         q, k, v = self.rounded("q", q), self.rounded("k", k), self.rounded("v", v)
         shared = op.heads // op.kv_heads  # that many query heads, in a row, read one key head
         out = self.attention(op, q, k.repeat_interleave(shared, dim=1), v.repeat_interleave(shared, dim=1))
-        out = out if gates is None else out * gates.sigmoid()
-        return out if op.out_scale == 1.0 else out * op.out_scale
+        return gated_heads(op, out, gates)
 
     def projected(self, op: Attend, x: Tensor, first: int = 0) -> tuple[Tensor, Tensor, Tensor, Tensor | None]:
         """Queries, keys and values [n, heads, head_dim] of rows that stand at positions `first` and on, and gates
@@ -386,6 +385,12 @@ def delta_rule(state: Tensor, q: Tensor, k: Tensor, v: Tensor, decay: Tensor, be
         state = state + k[i, :, :, None] * change[:, None, :]
         read.append(torch.einsum("hkv,hk->hv", state, q[i]))
     return torch.stack(read), state
+
+
+def gated_heads(op: Attend, out: Tensor, gates: Tensor | None) -> Tensor:
+    """What heads give, [n, heads * head_dim], at its scale and times the sigmoid of its gates."""
+    out = out if gates is None else out * gates.sigmoid()
+    return out if op.out_scale == 1.0 else out * op.out_scale
 
 
 def scan_rule(state: Tensor, q: Tensor, k: Tensor, change: Tensor, decay: Tensor) -> tuple[Tensor, Tensor]:
