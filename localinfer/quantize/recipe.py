@@ -42,8 +42,8 @@ RECIPES: dict[Effort, Recipe] = {
     "default": Recipe("gptq", DEFAULT_TOKENS, effort="default"),
     "best": Recipe("awq+gptq", DEFAULT_TOKENS * 3 // 2, "kl", "best"),
 }
-"""Of 4 and 3 bits; docs/guides/quantize.md has what each costs and loses. `best` leaves some of our own text unread,
-for the training to be judged by."""
+"""Of 4 and 3 bits; docs/inside/quantization.md has what each costs and loses. `best` leaves some of our own text
+unread, for the training to be judged by."""
 
 
 @dataclass(frozen=True, slots=True)
