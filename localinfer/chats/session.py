@@ -7,6 +7,7 @@ from localinfer.chats.chat import Chat
 from localinfer.chats.lease import Lease
 from localinfer.chats.recording import Position, Recorder
 from localinfer.chats.store import ChatStore, SavedChat
+from localinfer.chats.thinking_switch import thinking_variables
 from localinfer.chats.turns import SavedTurn, as_held
 from localinfer.config import Overflow, SamplingParams
 from localinfer.errors import LocalInferError, UsageError
@@ -39,6 +40,8 @@ class ChatSession:
         self.model = model
         self.system = system
         self.sampling = sampling
+        self.think: bool | None = None
+        """Whether the model is to think before it answers; None: as its template has it."""
         self.on_overflow = on_overflow
         self.unsent = ""
         """A prompt that was sent but never answered, because the program ended; it belongs back in the prompt box."""
@@ -98,7 +101,7 @@ class ChatSession:
 
     def use_model(self, model: str, engine: "Engine") -> None:
         """From here on this model answers. Its own advice on sampling holds again."""
-        self.sampling = None
+        self.sampling = self.think = None
         self.model = model
         self.attach(engine)
 
@@ -115,6 +118,13 @@ class ChatSession:
         """From the next answer on, tokens are chosen like this."""
         self.sampling = sampling
         self._attached().sampling = sampling
+
+    def use_thinking(self, think: bool | None) -> None:
+        """From the next answer on the model thinks first, or does not, or as its template has it. Raises
+        `NotSupported` where its template has no switch for that."""
+        chat = self._attached()
+        chat.variables = thinking_variables(chat.engine.chat_template, think)
+        self.think = think
 
     def set_title(self, title: str) -> None:
         """Name the chat. Raises `UsageError` while there is nothing to name."""
@@ -297,6 +307,7 @@ class ChatSession:
             messages=[turn.message for turn in turns],
             sampling=self.sampling,
             on_overflow=self.on_overflow,
+            variables=thinking_variables(engine.chat_template, self.think),
         )
 
     def _asking(self) -> Chat:

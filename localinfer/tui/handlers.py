@@ -115,6 +115,22 @@ async def _set(_screen: ChatScreen, pane: ChatPane, argument: str) -> None:
         pane.say(f"from the next answer on: {name} {value.strip() or 'none'}")
 
 
+_THINK = {"on": True, "off": False, "auto": None}
+
+
+def _thinks(_screen: ChatScreen, begin: str) -> Sequence[str]:
+    return [word for word in _THINK if word.startswith(begin)]
+
+
+@_command("think", "let the model think first, or not, or as its template has it", "on|off|auto", words=_thinks)
+async def _think(_screen: ChatScreen, pane: ChatPane, word: str) -> None:
+    if word not in _THINK:
+        raise UsageError("`/think` takes on, off or auto", hint="write it like `/think off`")
+    if not pane.occupied():
+        pane.session.use_thinking(_THINK[word])
+        pane.say(f"from the next answer on: thinking {word}")
+
+
 @_command("save", "name this chat; every chat is kept by itself", "TITLE")
 async def _save(_screen: ChatScreen, pane: ChatPane, title: str) -> None:
     pane.session.set_title(one_line(title, 60))

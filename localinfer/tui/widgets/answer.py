@@ -1,5 +1,6 @@
 """What the model says, drawn while it says it: each line once, and again only where the width changes."""
 
+import re
 from bisect import bisect_right
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -12,10 +13,15 @@ from textual.selection import Selection
 from textual.strip import Strip
 from textual.widget import Widget
 
+from localinfer.chats.thinking import CLOSING, Thinking
 from localinfer.text import StreamCleaner
 from localinfer.tui.blocks import PROSE, Block
 from localinfer.tui.document import Document
 from localinfer.tui.inline import EMPTY, Flow, Line
+from localinfer.tui.thought import Thought
+
+_CLOSED = re.compile(rf"(?:^|\n){re.escape(CLOSING)}")
+"""Where a thought ends that began in the prompt."""
 
 TINTS = {"suffix": "$primary", "lookup": "$accent", "head": "$success", "early": "$warning", "model": "$secondary"}
 """The colours of those who guess."""
@@ -174,13 +180,13 @@ def _joined(lines: Sequence[Line]) -> str:
 
 
 class Answer(Drawn):
-    """What the model says, as Markdown."""
+    """What the model says, as Markdown; what it thinks before that is folded."""
 
     def __init__(self, text: str = "") -> None:
         super().__init__()
         self._cleaner = StreamCleaner()
-        self._document = Document()
         self._source: list[str] = []
+        self._begin(inside=False)
         if text:
             self.write(text)
             self.finish()
@@ -199,16 +205,48 @@ class Answer(Drawn):
         """Add a piece, whoever guessed it."""
         text = self._cleaner.push(piece)
         self._source.append(text)
-        self._document.feed(text)
+        self._take(*self._thinking.push(text))
         self.redraw()
 
     def finish(self) -> None:
         """No more pieces."""
+        self._take(*self._thinking.finish())
+        self._thought.over = True
         self._document.finish()
         self.redraw()
 
+    def _begin(self, *, inside: bool) -> None:
+        """Nothing is drawn yet; `inside`: the prompt ended where the model thinks already."""
+        self._thinking = Thinking(begun=inside)
+        self._thought = Thought()
+        self._document = Document()
+        self._content = ""  # the end of what was fed, in which a mark may begin
+
+    def _take(self, thought: str, content: str) -> None:
+        if thought:
+            self._thought.add(thought)
+        self._thought.over = not self._thinking.inside
+        if not content:
+            return
+        if not self._thought and _CLOSED.search(self._content + content):
+            self._begin(inside=True)
+            self._page = _Page()
+            self._take(*self._thinking.push(self.source))
+            return
+        self._content = (self._content + content)[-len(CLOSING) - 1 :]
+        self._document.feed(content)
+
     def blocks(self) -> tuple[Sequence[Block], Sequence[Block]]:
-        return self._document.closed, self._document.open
+        closed, opened = self._document.closed, self._document.open
+        if not self._thought:
+            return closed, opened
+        return ([self._thought, *closed], opened) if self._thought.over else ((), (self._thought,))
+
+    def action_fold(self) -> None:
+        """Show the thinking, or hide it again."""
+        self._thought.unfolded = not self._thought.unfolded
+        self._page = _Page()
+        self.redraw()
 
     def action_copy_code(self, number: int) -> None:
         codes = self.codes
