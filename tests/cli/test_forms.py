@@ -44,7 +44,7 @@ def test_run_keeps_a_grammar_given_or_in_a_file(cli: Cli, tiny: Path, tmp_path: 
     given = gbnf if way == "gbnf" else lark
     file = tmp_path / "words"
     file.write_text(given, encoding="utf-8")
-    flags = ("-q", "--temp", "1", "-n", "400")
+    flags = ("-q", "--temp", "1", "--seed", "3", "-n", "400")
     texts = [cli("run", str(tiny), "hi", "--grammar", one, *flags).out for one in (given, str(file))]
     assert re.fullmatch(r"a[b-d]+!( a[b-d]+!){1,3}\n", texts[0])
     assert texts[0] == texts[1]

@@ -44,7 +44,7 @@ def test_each_source_wins_over_the_one_before(file: Path) -> None:
     env = {"LOCALINFER_TEMP": "0.25", "LOCALINFER_TOP_K": "7", "LOCALINFER_SEED": ""}
     values = load_config(SETTINGS, {"top-k": "9"}, file=file, env=env)
     assert values["kv-bits"] == Value("8", "default")
-    assert values["seed"] == Value(0, "default")  # an empty variable is none
+    assert values["seed"] == Value(None, "default")  # an empty variable is none
     assert values["threads"] == Value(3, f"{file}:2")
     assert values["stop"] == Value(("a", "b"), f"{file}:4")
     assert values["quiet"] == Value(True, f"{file}:5")
