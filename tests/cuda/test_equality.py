@@ -21,17 +21,28 @@ WIDE = {
 }
 
 
+PROCESSORS_ONLY = ("affine4", "mxfp4")
+"""Kinds of weights that have no kernels for cards."""
+
+
 def feed(model: Model, tokens: np.ndarray, chunk: int, kv_bits: int, move: Move | None = None) -> np.ndarray:
     return Runner(build(model, kv_bits=kv_bits, move=move)).feed(tokens, chunk)
 
 
 @pytest.mark.parametrize("kv_bits", [4, 8, 16])
-@pytest.mark.parametrize("name", SHAPES)
+@pytest.mark.parametrize("name", [name for name in SHAPES if name not in PROCESSORS_ONLY])
 def test_every_kind_and_every_number_of_rows(name: str, kv_bits: int, move: Move) -> None:
     model = random_model(SHAPES[name])
     for chunk in (1, 2, 3, 4, 7, 16, 32, 70):
         tokens = some_tokens(70 if chunk > 4 else 9, model.shape.vocab)
         assert np.array_equal(feed(model, tokens, chunk, kv_bits, move), feed(model, tokens, chunk, kv_bits)), chunk
+
+
+@pytest.mark.parametrize("name", PROCESSORS_ONLY)
+def test_a_kind_without_kernels_is_refused_by_name(name: str, move: Move) -> None:
+    model = random_model(SHAPES[name])
+    with pytest.raises(ValueError, match=f"cards have no kernels for {name} weights"):
+        feed(model, some_tokens(9, model.shape.vocab), 1, 8, move)
 
 
 @pytest.mark.parametrize("schedule", [0, 1, 2, 7])
