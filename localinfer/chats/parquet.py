@@ -6,6 +6,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+from localinfer.chats.tables import ColumnLines
 from localinfer.errors import LocalInferError, NotFound, NotSupported, UsageError
 from localinfer.formats.durable import write_failed
 from localinfer.text import one_line
@@ -19,7 +20,7 @@ def is_parquet(name: str) -> bool:
     return Path(name).suffix.lower() == SUFFIX
 
 
-class ParquetLines:
+class ParquetLines(ColumnLines):
     """Reads `column` of a file as lines of JSON that have it at `key`, with an `id`: the column of this name, else the
     number of the row from 0. Raises `NotFound` for a file that cannot be read, `UsageError` for no such column."""
 
@@ -28,20 +29,13 @@ class ParquetLines:
         self._file = self._tried(lambda: _pyarrow().ParquetFile(path))
         self.total: int = self._file.metadata.num_rows
         names = self._file.schema_arrow.names
-        if column not in names:
+        try:
+            self._require(column, names)
+        except UsageError:
             self.close()
-            known = ", ".join(one_line(str(name), 40) for name in names[:10]) or "none"
-            raise UsageError(f"{path} has no column `{one_line(column, 40)}`", hint=f"its columns: {known}")
+            raise
         self._columns = [column, *(["id"] if "id" in names and column != "id" else [])]
-        self._left, self._rows = b"", self._lines()
-
-    def readline(self, size: int = -1, /) -> bytes:
-        """The next line, or so many bytes of it; empty at the end. Raises `UsageError` for what cannot be read."""
-        if not self._left:
-            self._left = self._tried(lambda: next(self._rows, b""))
-        size = len(self._left) if size < 0 else size
-        found, self._left = self._left[:size], self._left[size:]
-        return found
+        self._rows = self._lines()
 
     def close(self) -> None:
         self._file.close()

@@ -2,7 +2,7 @@
 
 import csv
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -19,7 +19,32 @@ def is_table(name: str) -> bool:
     return Path(name).suffix.lower() in DELIMITERS
 
 
-class TableLines:
+class ColumnLines:
+    """Rows of a file that has columns, line by line; a kind of file gives `_rows` and says what cannot be read."""
+
+    _path: Path
+    _left = b""
+    _rows: Iterator[bytes]
+
+    def _tried(self, call: Any) -> Any:
+        """Run `call`. Raises `UsageError` for what cannot be read."""
+        raise NotImplementedError
+
+    def _require(self, column: str, names: Sequence[Any]) -> None:
+        if column not in names:
+            known = ", ".join(one_line(str(name), 40) for name in names[:10]) or "none"
+            raise UsageError(f"{self._path} has no column `{one_line(column, 40)}`", hint=f"its columns: {known}")
+
+    def readline(self, size: int = -1, /) -> bytes:
+        """The next line, or so many bytes of it; empty at the end. Raises `UsageError` for what cannot be read."""
+        if not self._left:
+            self._left = self._tried(lambda: next(self._rows, b""))
+        size = len(self._left) if size < 0 else size
+        found, self._left = self._left[:size], self._left[size:]
+        return found
+
+
+class TableLines(ColumnLines):
     """Reads `column` of a table as lines of JSON that have it at `key`, with an `id`: the column of this name, else the
     number of the row from 0. Raises `NotFound` for a file that cannot be read, `UsageError` for no such column."""
 
@@ -30,25 +55,13 @@ class TableLines:
             self._file: TextIO = path.open(encoding="utf-8-sig", newline="")
         except OSError as error:
             raise NotFound(f"{path}: {str(error.strerror).lower()}", hint="check the path") from None
-        self._left = b""
         reader = csv.DictReader(self._file, delimiter=DELIMITERS[path.suffix.lower()], strict=True)
         try:
-            names = self._tried(lambda: reader.fieldnames) or ()
-            if column not in names:
-                known = ", ".join(one_line(str(name), 40) for name in names[:10]) or "none"
-                raise UsageError(f"{path} has no column `{one_line(column, 40)}`", hint=f"its columns: {known}")
+            self._require(column, self._tried(lambda: reader.fieldnames) or ())
         except LocalInferError:
             self.close()
             raise
         self._rows = self._lines(reader)
-
-    def readline(self, size: int = -1, /) -> bytes:
-        """The next line, or so many bytes of it; empty at the end. Raises `UsageError` for what is no table."""
-        if not self._left:
-            self._left = self._tried(lambda: next(self._rows, b""))
-        size = len(self._left) if size < 0 else size
-        found, self._left = self._left[:size], self._left[size:]
-        return found
 
     def close(self) -> None:
         self._file.close()

@@ -10,10 +10,8 @@ DECODER: Keys = {
     "tie_word_embeddings": False,
     "rope_theta": 10_000.0,
 }
-_LFM2: Keys = {
+_LFM: Keys = {
     "vocab_size": 65_536,
-    "hidden_size": 2560,
-    "intermediate_size": 12_288,
     "num_hidden_layers": 32,
     "num_attention_heads": 32,
     "num_key_value_heads": 8,
@@ -23,25 +21,21 @@ _LFM2: Keys = {
     "rope_theta": 1_000_000.0,
     "conv_bias": False,
     "conv_L_cache": 3,
+    "layer_types": None,
+}
+_LFM2: Keys = {
+    **_LFM,
+    "hidden_size": 2560,
+    "intermediate_size": 12_288,
     "block_multiple_of": 256,
     "block_ffn_dim_multiplier": 1.0,
     "block_auto_adjust_ff_dim": True,
     "full_attn_idxs": None,
-    "layer_types": None,
 }
 _LFM2_MOE: Keys = {
-    "vocab_size": 65_536,
+    **_LFM,
     "hidden_size": 2048,
     "intermediate_size": 7168,
-    "num_hidden_layers": 32,
-    "num_attention_heads": 32,
-    "num_key_value_heads": 8,
-    "max_position_embeddings": 128_000,
-    "norm_eps": 1e-5,
-    "tie_word_embeddings": True,
-    "rope_theta": 1_000_000.0,
-    "conv_bias": False,
-    "conv_L_cache": 3,
     "moe_intermediate_size": 1792,
     "num_dense_layers": 2,
     "num_experts": 32,
@@ -49,7 +43,6 @@ _LFM2_MOE: Keys = {
     "use_expert_bias": True,
     "norm_topk_prob": True,
     "routed_scaling_factor": 1.0,
-    "layer_types": None,
 }
 _QWEN_DELTA: Keys = {
     **DECODER,

@@ -74,9 +74,9 @@ def make_small(
 ) -> Making:
     """Quantize `source` to `name:INT<bits>` among our models. Ctrl-C keeps what is done and says so.
 
-    `asked` None is the default effort. `calib` (files, or `self` for the model's own words) and `seed` say what is
-    calibrated on. `limit` is planned before anything is done: what cannot be done in it is refused or shortened, and
-    said; without one it is said how long all takes here. `earlier`: what becomes of a stopped run.
+    `asked` None is the default effort. `calib` (files, or `self` for text that the model writes itself) and `seed` say
+    what is calibrated on. `limit` is planned before anything is done: what cannot be done in it is refused or
+    shortened, and said; without one it is said how long all takes here. `earlier`: what becomes of a stopped run.
     """
     from localinfer.chats.template import conversation
     from localinfer.hub.cache import variant_dir

@@ -9,7 +9,6 @@ from localinfer import __version__
 from localinfer.config import EngineConfig
 from localinfer.errors import LocalInferError
 from localinfer.hub.model import LocalModel
-from localinfer.remote.link import ask
 from localinfer.remote.sockets import servers
 
 FREE = ("parallel", "remember", "kv_disk_gb", "reuse")
@@ -41,6 +40,8 @@ def running() -> list[Server]:
     """All servers of this user that answer, the newest first."""
     found = list[Server]()
     for path in servers():
+        from localinfer.remote.link import ask  # HTTP takes time to import, and mostly no server runs
+
         try:
             found.append(Server(path, ask(path, "/pipe")))
         except LocalInferError:

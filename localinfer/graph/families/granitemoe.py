@@ -4,6 +4,7 @@ softmax over the chosen experts."""
 from collections.abc import Mapping
 from typing import Any
 
+from localinfer.graph.families.granite import common
 from localinfer.graph.families.layers import MixtureStyle, Style, decoder
 from localinfer.graph.graph import Graph
 from localinfer.graph.rope import read_rope
@@ -36,7 +37,7 @@ def spec(values: Mapping[str, Any]) -> ModelSpec:
     """Check config.json and read the model's numbers from it."""
     config = read_config(values, "granitemoe")
     sizes = read_sizes(config)
-    bias, scale = config.flag("attention_bias"), sizes["head_dim"] ** -0.5
+    scale = sizes["head_dim"] ** -0.5
     if config.has("attention_multiplier"):
         scale = config.number("attention_multiplier", 1e-6, 1e6)
     return ModelSpec(
@@ -44,12 +45,8 @@ def spec(values: Mapping[str, Any]) -> ModelSpec:
         **sizes,
         tied=read_tied(config),
         activation=read_activation(config, "hidden_act"),
-        qkv_bias=bias,
-        o_bias=bias,
+        **common(config),
         attention_scale=scale,
-        embed_scale=config.number("embedding_multiplier", 1e-6, 1e6),
-        residual_scale=config.number("residual_multiplier", 1e-3, 1e3),
-        logit_scale=1 / config.number("logits_scaling", 1e-6, 1e6),
         windows=(0,) * sizes["layers"],
         ropes=(read_rope(config, sizes["head_dim"]),) * sizes["layers"],
         mixture=read_mixture(

@@ -4,6 +4,7 @@ Feed-forward halves have a shared expert, and others beside it or not."""
 from collections.abc import Mapping
 from typing import Any
 
+from localinfer.graph.families.granite import common
 from localinfer.graph.families.layers import MixtureStyle, Style, attend, decoder, mamba2, mixture
 from localinfer.graph.families.mamba import FUSED as MAMBA
 from localinfer.graph.families.mamba import read_mamba, recurrent_layers
@@ -51,7 +52,7 @@ def spec(values: Mapping[str, Any]) -> ModelSpec:
     """Check config.json and read the model's numbers from it."""
     config = read_config(values, "granitemoehybrid")
     sizes = read_sizes(config)
-    bias, scale = config.flag("attention_bias"), sizes["head_dim"] ** -0.5
+    scale = sizes["head_dim"] ** -0.5
     if config.has("attention_multiplier"):
         scale = config.number("attention_multiplier", 1e-6, 1e6)
     inner = config.integer("mamba_expand", 1, 64) * sizes["hidden_size"]
@@ -61,12 +62,8 @@ def spec(values: Mapping[str, Any]) -> ModelSpec:
         **sizes,
         tied=read_tied(config),
         activation=read_activation(config, "hidden_act"),
-        qkv_bias=bias,
-        o_bias=bias,
+        **common(config),
         attention_scale=scale,
-        embed_scale=config.number("embedding_multiplier", 1e-6, 1e6),
-        residual_scale=config.number("residual_multiplier", 1e-3, 1e3),
-        logit_scale=1 / config.number("logits_scaling", 1e-6, 1e6),
         windows=(0,) * sizes["layers"],
         ropes=(_rope(config, sizes["head_dim"]),) * sizes["layers"],
         mamba=read_mamba(config, linear, inner, norm_groups=config.integer("mamba_n_groups", 1, 1024)),
