@@ -144,6 +144,8 @@ class Stats:
     total_s: float = 0.0
     drafted: int = 0
     accepted: int = 0
+    jumped: int = 0
+    """Tokens that the form of the answer left no choice of, computed together with the one before them."""
     steps: int = 0
     drafting: Drafting | None = None
     """None where drafts are off."""

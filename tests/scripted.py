@@ -49,13 +49,14 @@ def make_scripted(
 def _add_pieces(path: Path, pieces: Sequence[str], specials: Sequence[str]) -> dict[str, int]:
     document = json.loads((path / "tokenizer.json").read_text(encoding="utf-8"))
     vocab, letters = document["model"]["vocab"], byte_letters()
-    flags = {"single_word": False, "lstrip": False, "rstrip": False, "normalized": False, "special": True}
+    flags = {"single_word": False, "lstrip": False, "rstrip": False, "normalized": False}
     ids = dict[str, int]()
     for at, piece in enumerate(pieces, len(vocab)):
         assert piece not in ids, f"{piece!r} stands twice"
         ids[piece] = at
         if piece in specials:
-            document["added_tokens"].append({"id": at, "content": piece, **flags})
+            special = piece not in ("<think>", "</think>")  # which are text, in models that have them
+            document["added_tokens"].append({"id": at, "content": piece, "special": special, **flags})
             vocab[piece] = at
         else:
             vocab["".join(letters[byte] for byte in piece.encode())] = at

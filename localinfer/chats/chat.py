@@ -174,15 +174,18 @@ class Chat:
             logprobs=self.logprobs,
         )
 
-    def constraint(self, turns: Sequence[Message], tokens: Sequence[int]) -> "Constraint | None":
-        """The form of the answer to `turns`, which are `tokens`. Raises `UsageError` for one that cannot be kept."""
+    def constraint(
+        self, turns: Sequence[Message], tokens: Sequence[int], budget: int | None = None
+    ) -> "Constraint | None":
+        """The form of the answer to `turns`, which are `tokens`, with at most `budget` tokens of reasoning. Raises
+        `UsageError` for one that cannot be kept."""
         from localinfer.chats.forms import constraint_of
 
-        if self.grammar is None:
-            return None
         if turns[-1].role == "assistant":
+            if self.grammar is None:
+                return None
             raise UsageError("an answer that was begun cannot be given a form", hint="ask anew, or leave the form out")
-        return constraint_of(self.grammar, self.engine, tokens, raw=self.raw)
+        return constraint_of(self.grammar, self.engine, tokens, raw=self.raw, budget=budget)
 
     def _answer(
         self, turns: list[Message], cancelled: Callable[[], bool], begun: str = "", begun_tokens: Sequence[int] = ()

@@ -12,12 +12,27 @@ if TYPE_CHECKING:
     from localinfer.engine.protocol import Engine
 
 
-def constraint_of(grammar: "Grammar", engine: "Engine", prompt: Sequence[int], *, raw: bool = False) -> "Constraint":
-    """`grammar`, read for the answer to `prompt`; `raw` prompts have no reasoning behind them. Raises `UsageError` for
-    one that cannot be kept, before anything is computed."""
+def constraint_of(
+    grammar: "Grammar | None",
+    engine: "Engine",
+    prompt: Sequence[int],
+    *,
+    raw: bool = False,
+    budget: int | None = None,
+) -> "Constraint | None":
+    """`grammar`, read for the answer to `prompt`, with at most `budget` tokens of reasoning; None where nothing is to
+    be kept. `raw` prompts have no reasoning behind them. Raises `UsageError` for one that cannot be kept, before
+    anything is computed."""
     from localinfer.engine.grammar import read
 
-    return read(grammar, engine.tokenizer, None if raw else _marks(engine, prompt))
+    if grammar is None and budget is None:
+        return None
+    marks = None if raw else _marks(engine, prompt)
+    if budget is not None and marks is None and not raw and thinks(engine, prompt) is not None:
+        raise NotSupported(f"`{CLOSING}` is no token of this model's, so its reasoning cannot be ended")
+    if grammar is None and marks is None:
+        return None  # it does not think, or does not mark it
+    return read(grammar, engine.tokenizer, marks, budget)
 
 
 def thinks(engine: "Engine", prompt: Sequence[int]) -> bool | None:
@@ -39,8 +54,8 @@ def _marks(engine: "Engine", prompt: Sequence[int]) -> "Marks | None":
 
     if speaks_in_channels(engine):
         raise NotSupported(
-            "a form of the answer is not possible with a model that answers in channels",
-            hint="leave the form out, or use another model",
+            "a form of the answer, or a budget of thinking, is not possible with a model that answers in channels",
+            hint="leave it out, or use another model",
         )
     begun = thinks(engine, prompt)
     if begun is None:

@@ -96,6 +96,7 @@ def as_json(
         "prompt_tokens": stats.prompt_tokens if stats else None,
         "completion_tokens": len(reply.token_ids),
         "thinking_tokens": reply.thinking_tokens,
+        "jumped_tokens": stats.jumped if stats else None,
         "timings": {
             "load_s": opened.load_s,
             "ttft_s": stats.ttft_s if stats else None,

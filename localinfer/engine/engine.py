@@ -19,7 +19,7 @@ from localinfer.engine.driver import Driver
 from localinfer.engine.load import Load, load_of
 from localinfer.engine.pooling import Normed, Pooling
 from localinfer.engine.protocol import EngineInfo, Tokenizer
-from localinfer.engine.reply import Reply
+from localinfer.engine.reply import CERTAIN, Reply
 from localinfer.engine.request import Request
 from localinfer.engine.runner import Runner
 from localinfer.engine.sampling import NO_RULES, TokenRules
@@ -141,7 +141,8 @@ class StepEngine:
         started = self.clock()
         for work in batch:
             self._replies[work.sequence.handle].admit(started)
-        asked = self._draft(batch)
+        jumps = self._jump(batch)
+        asked = {} if jumps else self._draft(batch)
         if asked:
             started = self.clock()
         logits = self._forward(batch)
@@ -160,7 +161,7 @@ class StepEngine:
             if self.speculator is not None and self.speculator.reads and not broken:
                 self._let_read(work, tokens, row)
             row += work.count + len(work.drafts)
-            self._commit(work, tokens, asked.get(work.sequence.handle, NO_CHAIN), now, broken=broken)
+            self._commit(work, tokens, (jumps or asked).get(work.sequence.handle, NO_CHAIN), now, broken=broken)
 
     def _forward(self, batch: list[Work]) -> NDArray[np.float32]:
         """One call, GIL released. If it is interrupted, no text has moved; recurrent states go back to their last
@@ -183,7 +184,7 @@ class StepEngine:
 
     def _draft(self, batch: list[Work]) -> dict[int, Chain]:
         """Let those be guessed for that decode; gives the guesses of each by its handle."""
-        if self._draft_forced(batch) or self.speculator is None:
+        if self.speculator is None:
             return {}
         asks, indices = list[Ask](), list[int]()
         for index, work in enumerate(batch):
@@ -204,15 +205,16 @@ class StepEngine:
                 self.scheduler.reserve(batch[index])
         return {ask.handle: chain for ask, chain in zip(asks, chains, strict=True)}
 
-    def _draft_forced(self, batch: list[Work]) -> bool:
-        """Let rows of tokens that are only scored be computed together; False where there are none."""
-        works = [work for work in batch if work.count == 1 and len(self._replies[work.sequence.handle].forced) > 1]
-        for work in works:
-            reply = self._replies[work.sequence.handle]
-            most = min(MOST_DRAFTS // len(works), reply.room - 1, self.scheduler.spare(work, len(batch)))
-            work.drafts = list(reply.forced[: max(0, min(most, len(reply.forced) - 1))])
+    def _jump(self, batch: list[Work]) -> dict[int, Chain]:
+        """Let rows of tokens that are certain be computed together; these tokens, by handle."""
+        works = [(work, self._replies[work.sequence.handle]) for work in batch if work.count == 1]
+        runs = [(work, reply, run) for work, reply in works if (run := reply.certain)]
+        for work, reply, run in runs:
+            most = min(MOST_DRAFTS // len(runs), reply.room - 1, self.scheduler.spare(work, len(batch)))
+            work.drafts = list(run[: max(0, most)])
             self.scheduler.reserve(work)
-        return bool(works)
+        chains = (Chain(CERTAIN, tuple(work.drafts)) if not one.request.forced else NO_CHAIN for work, one, _ in runs)
+        return dict(zip((work.sequence.handle for work, _, _ in runs), chains, strict=True))
 
     def _settle(self, asked: dict[int, Chain], chosen: dict[int, list[int]], seconds: float) -> None:
         """Tell what became of the guesses, and count what they were worth."""
@@ -346,12 +348,11 @@ class StepEngine:
     def add(self, request: Request) -> int:
         """Queue a request; see `Engine.add`."""
         self._check_open()
-        longest = self._longest
-        check(request, vocab=self._vocab, context=self.context_size, longest=longest, vectors=self._normed is not None)
+        bounds = {"vocab": self._vocab, "context": self.context_size, "longest": self._longest}
+        check(request, **bounds, vectors=self._normed is not None)
         pooling = Pooling(request.pool, self._normed) if request.pool and self._normed else None
-        whole = request.pool == "mean"
-        sequence = Sequence(next(self._handles), list(request.prompt), marks=request.marks, whole=whole)
-        sequence.private = not request.remember
+        sequence = Sequence(next(self._handles), list(request.prompt), marks=request.marks)
+        sequence.whole, sequence.private = request.pool == "mean", not request.remember
         reply = Reply(
             sequence,
             request,

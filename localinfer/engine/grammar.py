@@ -7,14 +7,17 @@ as all else does that the sampler looks at. The automata are llguidance's.
 import json
 from collections import OrderedDict
 from collections.abc import Sequence
+from copy import copy
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal, Protocol
+from itertools import takewhile
+from typing import TYPE_CHECKING, Any, Literal, Protocol, Self
 from weakref import WeakKeyDictionary, ref
 
 import numpy as np
 from numpy.typing import NDArray
 
 from localinfer.engine.elsewhere import Elsewhere
+from localinfer.engine.grammar_formats import narrowed
 from localinfer.engine.grammar_probe import refuse_explosive
 from localinfer.errors import LocalInferError, NotSupported, UsageError
 from localinfer.text import one_line
@@ -105,17 +108,29 @@ class Marks:
 
 
 class Constraint:
-    """A form that was read for one tokenizer; requests may share it. Raises `UsageError` for one that cannot be read,
-    is too large, or that nothing keeps; `NotSupported` for a tokenizer without a token that ends an answer."""
+    """A form that was read for one tokenizer; requests may share it. Without a `grammar` only the reasoning is bounded.
+    Raises `UsageError` for one that cannot be read, is too large, or that nothing keeps; `NotSupported` for a tokenizer
+    without a token that ends an answer."""
 
-    def __init__(self, grammar: Grammar, tokenizer: Tokenizer, marks: Marks | None = None) -> None:
-        refuse_explosive(grammar.kind, grammar.text)
+    budget: int | None = None
+    """Tokens that the reasoning may have; None for any number."""
+
+    def __init__(self, grammar: Grammar | None, tokenizer: Tokenizer, marks: Marks | None = None) -> None:
         self.grammar, self.marks = grammar, marks
         self.eos, self.vocab_size = frozenset(tokenizer.eos_ids), tokenizer.vocab_size
+        if grammar is None:
+            return
+        refuse_explosive(grammar.kind, grammar.text)
         self._tokens = _known_tokenizer(tokenizer)
         begun = marks is not None and marks.begun
         self._direct = None if begun else self._read(grammar, _plain(grammar))
         self._later = self._read(grammar, _behind_thinking(grammar)) if marks else None
+
+    def within(self, budget: int | None) -> Self:
+        """The same with a bound on the reasoning."""
+        found = copy(self)
+        found.budget = budget
+        return found
 
     def begin(self) -> "Matching":
         """For one answer."""
@@ -142,7 +157,7 @@ class Constraint:
 class Unread(Constraint):
     """A form that is to be read elsewhere."""
 
-    def __init__(self, grammar: Grammar, marks: Marks | None) -> None:
+    def __init__(self, grammar: Grammar | None, marks: Marks | None) -> None:
         self.grammar, self.marks = grammar, marks
 
 
@@ -160,14 +175,42 @@ class Matching:
         constraint, marks = self._constraint, self._constraint.marks
         if not constraint.eos.isdisjoint(answer):
             return None
-        begin = 0
-        if marks is not None and (marks.begun or (answer and answer[0] == marks.opening)):
-            if marks.closing not in answer:
-                return None
-            begin = answer.index(marks.closing) + 1
+        begin = self._begins(answer)
+        if begin is None:
+            return self._thought(answer)
+        if constraint.grammar is None:
+            return None
         found = self._mask(list(answer[begin:]), later=begin > 0)
         if marks is not None and not answer and marks.opening is not None:
             found[marks.opening] = True
+        return found
+
+    def forced(self, answer: Sequence[int]) -> list[int]:
+        """The tokens that must follow those of `answer`, as its tokenizer would cut them; none where there is a choice,
+        and none that ends the answer. A function of `answer` alone."""
+        constraint, marks = self._constraint, self._constraint.marks
+        begin = self._begins(answer)
+        may_think = marks is not None and marks.opening is not None and not answer
+        if begin is None or may_think or constraint.grammar is None or not constraint.eos.isdisjoint(answer):
+            return []
+        run = self._at(list(answer[begin:]), later=begin > 0).compute_ff_tokens()
+        return list(takewhile(lambda token: token not in constraint.eos, run))
+
+    def _begins(self, answer: Sequence[int]) -> int | None:
+        """How many tokens stand before what has a form; None while the model thinks."""
+        marks = self._constraint.marks
+        if marks is None or not (marks.begun or (answer and answer[0] == marks.opening)):
+            return 0
+        return answer.index(marks.closing) + 1 if marks.closing in answer else None
+
+    def _thought(self, answer: Sequence[int]) -> NDArray[np.bool_] | None:
+        """What may follow within the reasoning: anything, or its end where its tokens are spent."""
+        constraint, marks = self._constraint, self._constraint.marks
+        assert marks is not None
+        if constraint.budget is None or len(answer) - (not marks.begun) < constraint.budget:
+            return None
+        found = np.zeros(constraint.vocab_size, np.bool_)
+        found[marks.closing] = True
         return found
 
     def _mask(self, text: list[int], *, later: bool) -> NDArray[np.bool_]:
@@ -245,26 +288,31 @@ def _schema(grammar: Grammar) -> str:
         raise UsageError(f"the schema is no JSON: {one_line(str(error), 100)}", hint="give a JSON schema") from None
     if not isinstance(schema, dict | bool):
         raise UsageError("the schema is neither an object nor true or false", hint="give a JSON schema")
-    return json.dumps({**schema, "x-guidance": {"whitespace_pattern": _SPACE}} if isinstance(schema, dict) else schema)
+    if isinstance(schema, bool):
+        return grammar.text
+    return json.dumps({**narrowed(schema), "x-guidance": {"whitespace_pattern": _SPACE}})
 
 
 MOST_KEPT = 16
 """Forms that are kept for a model, so that each is read once for many answers."""
 
 
-def read(grammar: Grammar, tokenizer: Tokenizer, marks: Marks | None = None) -> Constraint:
-    """The form for this tokenizer, which is read if it was not used of late. Raises as `Constraint` does."""
+def read(
+    grammar: Grammar | None, tokenizer: Tokenizer, marks: Marks | None = None, budget: int | None = None
+) -> Constraint:
+    """The form for this tokenizer, which is read if it was not used of late; `budget` is how many tokens the reasoning
+    before it may have. Raises as `Constraint` does."""
     if isinstance(tokenizer, Elsewhere):
-        return Unread(grammar, marks)
+        return Unread(grammar, marks).within(budget)
     kept = _read_of_late.setdefault(tokenizer, OrderedDict())
     found = kept.pop((grammar, marks), None) or Constraint(grammar, tokenizer, marks)
     kept[grammar, marks] = found
     if len(kept) > MOST_KEPT:
         kept.popitem(last=False)
-    return found
+    return found if budget is None else found.within(budget)
 
 
-_read_of_late: "WeakKeyDictionary[Tokenizer, OrderedDict[tuple[Grammar, Marks | None], Constraint]]" = (
+_read_of_late: "WeakKeyDictionary[Tokenizer, OrderedDict[tuple[Grammar | None, Marks | None], Constraint]]" = (
     WeakKeyDictionary()
 )
 _tokenizers: "WeakKeyDictionary[Tokenizer, LLTokenizer]" = WeakKeyDictionary()

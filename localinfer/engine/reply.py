@@ -14,6 +14,9 @@ from localinfer.events import Event, Finished, FinishReason, Phase, Progress, Sc
 from localinfer.scheduler.sequence import Sequence, Work
 from localinfer.speculation.record import Chain
 
+CERTAIN = "form"
+"""Who is told to have guessed the tokens that a form leaves no choice of."""
+
 RECENT_S = 2.0
 """The speed shown as recent is that of the last seconds."""
 
@@ -61,9 +64,8 @@ class Reply:
         self._scanner = StopScanner(request.sampling.stop)
         self._context = context
         self._prompt_tokens = len(sequence.tokens)
-        self._cached = self._read = self._sampled = self._sampled_first = self._drafted = self._accepted = (
-            self._steps
-        ) = 0
+        self._cached = self._read = self._sampled = self._sampled_first = self._steps = 0
+        self._drafted = self._accepted = self._jumped = 0
         self._added = self._latest = now
         self._admitted: float | None = None
         self._first: float | None = None
@@ -82,6 +84,12 @@ class Reply:
     def forced(self) -> Ordered[int]:
         """What is still to come of the tokens that are only scored."""
         return self.request.forced[len(self.token_ids) :]
+
+    @property
+    def certain(self) -> Ordered[int]:
+        """Tokens that are known before they are computed: all but the last of those that are only scored, or what the
+        form leaves no choice of."""
+        return self.forced[:-1] if self.request.forced else self.sampler.certain()
 
     @property
     def position(self) -> int:
@@ -112,7 +120,7 @@ class Reply:
     def take(self, tokens: Ordered[int], chain: Chain, now: float) -> tuple[int, list[Event], FinishReason | None]:
         """What follows from these new tokens, all but the last of which `chain` has guessed: how many of them count,
         what to say, and why it is over if it is."""
-        self._count_step(len(tokens), len(chain.tokens), now)
+        self._count_step(len(tokens), chain, now)
         events: list[Event] = []
         handle, sampling = self.sequence.handle, self.request.sampling
         for used, token in enumerate(tokens, 1):
@@ -175,11 +183,12 @@ class Reply:
             total_s=now - self._added,
             drafted=self._drafted,
             accepted=self._accepted,
+            jumped=self._jumped,
             steps=self._steps,
             drafting=self.draft_stats.told() if self.draft_stats else None,
         )
 
-    def _count_step(self, sampled: int, drafted: int, now: float) -> None:
+    def _count_step(self, sampled: int, chain: Chain, now: float) -> None:
         if self._first is None:
             self._first = self._stats_due = now
             self._sampled_first = sampled
@@ -188,8 +197,11 @@ class Reply:
         self._latest = now
         self._steps += 1
         self._sampled += sampled
-        self._drafted += drafted
-        self._accepted += sampled - 1
+        if chain.drafter == CERTAIN:
+            self._jumped += sampled - 1
+        else:
+            self._drafted += len(chain.tokens)
+            self._accepted += sampled - 1
         self._recent.append((now, self._sampled))
         while len(self._recent) > 2 and self._recent[0][0] < now - RECENT_S:
             self._recent.popleft()

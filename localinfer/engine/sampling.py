@@ -102,8 +102,10 @@ class Sampler:
         if len(self._biased):
             logits[self._biased] += self._biases
         if (self._rules != NO_RULES or self._matching) and np.isfinite(logits).all():
+            if run := self.certain(taken):
+                return run[0]
             self._forbid(logits, tokens, taken, first)
-            if self._matching is not None and not self._keep_form(self._matching, logits, taken):
+            if self.error or (self._matching is not None and not self._keep_form(self._matching, logits, taken)):
                 return None
         token = native.sample(
             logits,
@@ -128,6 +130,16 @@ class Sampler:
             xtc_threshold=p.xtc_threshold,
         )
         return token if token >= 0 else None
+
+    def certain(self, taken: Sequence[int] = ()) -> list[int]:
+        """What the form alone lets follow the answer so far and `taken`."""
+        if self._matching is None:
+            return []
+        try:
+            return self._matching.forced([*self._answer, *taken])
+        except LocalInferError as error:
+            self.error = error
+            return []
 
     def _keep_form(self, matching: Matching, logits: NDArray[np.float32], taken: list[int]) -> bool:
         """Give what breaks the form the lowest score; False where the form is lost."""

@@ -31,7 +31,7 @@ def of_request(request: "Request") -> dict[str, Any]:
     row: dict[str, Any] = {name: getattr(request, name) for name in names}
     row["sampling"] = asdict(request.sampling)
     if (form := request.constraint) is not None:
-        row["form"] = asdict(form.grammar)
+        row["form"], row["budget"] = form.grammar and asdict(form.grammar), form.budget
         row["around"] = asdict(form.marks) if form.marks is not None else None
     return row
 
@@ -42,9 +42,11 @@ def request_from(row: Mapping[str, Any], tokenizer: "Tokenizer") -> "Request":
     from localinfer.engine.request import Request
 
     constraint = None
-    if (form := row.get("form")) is not None:
-        around = row.get("around")
-        constraint = read(Grammar(**form), tokenizer, None if around is None else Marks(**around))
+    if "form" in row:
+        form, around = row["form"], row["around"]
+        grammar = None if form is None else Grammar(**form)
+        marks = None if around is None else Marks(**around)
+        constraint = read(grammar, tokenizer, marks, row["budget"])
     return Request(
         tuple(row["prompt"]),
         sampling_from(row["sampling"]),

@@ -13,6 +13,7 @@ from localinfer.serve.errors import Refused, anthropic_form
 from localinfer.serve.fields import Fields
 from localinfer.serve.http import Dialect, sse
 from localinfer.serve.models import Held
+from localinfer.serve.openai_chat import EFFORTS, effort_of
 from localinfer.serve.service import Service
 from localinfer.serve.tools import Choice, choice_of, tool
 from localinfer.serve.writing import Answer
@@ -40,7 +41,7 @@ def _ask(fields: Fields, max_tokens: int | None) -> Ask:
         system=system,
         turns=turns,
         choice=choice,
-        variables=_thinking(fields),
+        **_thinking(fields),
     )
 
 
@@ -133,16 +134,20 @@ def _choice_of(fields: Fields) -> Choice:
 
 
 def _thinking(fields: Fields) -> dict[str, Any]:
-    """What the chat template is told of thinking."""
+    """Whether the model is to think, and how much: a budget, and the effort."""
+    output = fields.inner("output_config") or Fields({}, "output_config")
+    found = effort_of(output.one_of("effort", *EFFORTS[2:]))
+    output.done()
     thinking = fields.inner("thinking")
     if thinking is None:
-        return {}
-    kind = thinking.take("type")
+        return found
+    kind = thinking.one_of("type", "adaptive", "disabled", "enabled")
+    budget = thinking.whole("budget_tokens", 1, MOST_TOKENS)
     thinking.labels("display")
     thinking.done()
-    if kind not in ("adaptive", "disabled"):
-        raise thinking.wrong("type", "must be `adaptive` or `disabled`", hint="thinking has no budget here")
-    return {"enable_thinking": False} if kind == "disabled" else {}
+    if (kind == "enabled") != (budget is not None):
+        raise thinking.wrong("budget_tokens", "goes with the type `enabled`, and only with it")
+    return found | {"think": {"disabled": False, "enabled": True}.get(kind or ""), "budget": budget}
 
 
 def _stop_of(answer: Answer) -> dict[str, Any]:
@@ -177,6 +182,9 @@ class Shape:
             content.append({"type": "text", "text": answer.content})
         content += [_block(call) | {"input": call.arguments} for call in answer.calls]
         return {**_message(held), "content": content, **_stop_of(answer), "usage": _usage(answer)}
+
+    def read(self, index: int, answer: Answer) -> Iterable[bytes]:
+        return ()
 
     def begin(self, held: Held, answers: list[Answer]) -> Iterable[bytes]:
         message = {**_message(held), "content": [], "stop_reason": None, "stop_sequence": None}

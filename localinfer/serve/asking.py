@@ -13,6 +13,7 @@ from localinfer.chats.forms import thinks
 from localinfer.chats.saying import Saying
 from localinfer.chats.template import Message
 from localinfer.chats.thinking import CLOSING, Thinking
+from localinfer.chats.thinking_switch import thinking_variables
 from localinfer.config import SamplingParams
 from localinfer.engine.grammar import Grammar
 from localinfer.errors import ContextOverflow
@@ -51,6 +52,12 @@ class Ask:
     """The tools, and whether one must be called."""
     variables: Mapping[str, Any] = field(default_factory=dict)
     """What else the chat template may read."""
+    think: bool | None = None
+    """Whether the model is to think before it answers; None leaves that to its chat template."""
+    budget: int | None = None
+    """Tokens that its reasoning may have; None for any number."""
+    progress: bool = False
+    """Whether a stream tells how much of a prompt has been read."""
     grammar: Grammar | None = None
     """The form that the answers keep."""
     logprobs: int | None = None
@@ -128,7 +135,7 @@ def _conversation(ask: Ask, engine: "Engine") -> _Prompt:
     if written and ask.choice.forced:
         with blamed("tool_choice"):
             grammar, field = forced(written, ask.choice.forced), "tool_choice"
-    variables = _read_variables(ask.variables, template)
+    variables = template_variables(template, ask.variables, ask.think)
     chat = Chat(engine, system=ask.system, variables=variables, grammar=grammar)
     _refuse_much(ask.turns, engine)
     tokens = chat.tokens_of_turns(ask.turns, tools)
@@ -139,20 +146,22 @@ def _conversation(ask: Ask, engine: "Engine") -> _Prompt:
         return Saying(thinking, Calls(written.way, check) if written else None)
 
     with blamed(field):
-        constraint = chat.constraint(ask.turns, tokens)
+        constraint = chat.constraint(ask.turns, tokens, ask.budget)
     marks = chat.marks(ask.turns, tokens)
     return _Prompt(tuple(tokens), saying, marks, constraint, written.hidden if written else None)
 
 
-def _read_variables(variables: Mapping[str, Any], template: str) -> dict[str, Any]:
-    """Those that the template reads. Raises `Refused` for others, but for thinking switched off where there is none."""
+def template_variables(template: str, variables: Mapping[str, Any], think: bool | None) -> dict[str, Any]:
+    """What the template is told: `variables`, and to think or not. Raises `Refused` for those that it does not read,
+    but for thinking switched off where there is none; `NotSupported` where it has no switch."""
     found = dict(variables)
-    for name, value in variables.items():
-        if name not in template and name == "enable_thinking" and value is False and CLOSING not in template:
-            del found[name]
-        elif name not in template:
+    if found.get("enable_thinking") is False and CLOSING not in template:
+        del found["enable_thinking"]
+    for name in found:
+        if name not in template:
             raise Refused(name, f"this model's chat template does not read `{name}`", hint="leave it out")
-    return found
+    with blamed("thinking"):
+        return {**found, **thinking_variables(template, think)}
 
 
 def _refuse_much(turns: Sequence[Message], engine: "Engine") -> None:

@@ -1,27 +1,83 @@
 """The form of an answer, as protocols ask for it."""
 
 import json
+import re
 from typing import Any
 
-from localinfer.engine.grammar import ANY_OBJECT, Grammar
+from localinfer.engine.grammar import ANY_OBJECT, Grammar, from_rules
 from localinfer.serve.fields import Fields, blamed
+
+MOST_CHOICES = 1024
+"""Texts of which an answer may be one."""
 
 
 def form_of_chat(fields: Fields) -> Grammar | None:
-    """`response_format`: text, any JSON object, or a schema in an object of its own."""
-    form = fields.inner("response_format")
+    """The form that a request asks for, in OpenAI's words, vLLM's or llama.cpp's; in one of them only."""
+    found = [
+        *_openai(fields.inner("response_format")),
+        *_vllm(fields.inner("structured_outputs")),
+        *_grammar(fields, "grammar"),
+        *_schema_in(fields, "json_schema"),
+    ]
+    if len(found) > 1:
+        raise fields.wrong("response_format", f"is one of {len(found)} forms of the answer", hint="give one of them")
+    return found[0] if found else None
+
+
+def _openai(form: Fields | None) -> list[Grammar]:
+    """`response_format`: text, any JSON object, a schema in an object of its own, or beside `json_object`."""
     if form is None:
-        return None
+        return []
     kind = form.one_of("type", "text", "json_object", "json_schema")
     inner = form.inner("json_schema")
+    beside = _schema_in(form, "schema") if kind == "json_object" else []
     form.done()
     if kind is None:
         raise form.wrong("type", "is missing")
     if kind != "json_schema":
-        return ANY_OBJECT if kind == "json_object" else None
+        return beside or ([ANY_OBJECT] if kind == "json_object" else [])
     if inner is None:
         raise form.wrong("json_schema", "is missing")
-    return _named_schema(inner)
+    return [_named_schema(inner)]
+
+
+def _vllm(form: Fields | None) -> list[Grammar]:
+    """`structured_outputs`: one of a schema, any JSON object, an expression, choices, or a grammar."""
+    if form is None:
+        return []
+    found = [*_schema_in(form, "json"), *_grammar(form, "grammar"), *_choices(form)]
+    if expression := form.text("regex"):
+        with form.blamed("regex"):
+            found.append(Grammar("regex", expression))
+    if form.flag("json_object"):
+        found.append(ANY_OBJECT)
+    form.done()
+    if len(found) != 1:
+        raise form.wrong("json", f"is one of {len(found)} forms", hint="give one of json, regex, choice and grammar")
+    return found
+
+
+def _schema_in(fields: Fields, name: str) -> list[Grammar]:
+    value = fields.take(name)
+    if isinstance(value, str):  # vLLM takes it as text, too
+        with fields.blamed(name):
+            return [Grammar("json_schema", value)]
+    return [] if value is None else [_schema(fields, name, value)]
+
+
+def _grammar(fields: Fields, name: str) -> list[Grammar]:
+    """Rules as Lark or GBNF has them."""
+    text = fields.text(name)
+    if not text:
+        return []
+    with fields.blamed(name):
+        return [from_rules(text)]
+
+
+def _choices(fields: Fields) -> list[Grammar]:
+    texts = fields.texts("choice", MOST_CHOICES)
+    with fields.blamed("choice"):
+        return [Grammar("regex", "|".join(re.escape(one) for one in texts))] if texts else []
 
 
 def form_of_response(text: Fields) -> Grammar | None:

@@ -50,6 +50,10 @@ class Shape(Protocol):
         """What a stream begins with."""
         ...
 
+    def read(self, index: int, answer: Answer) -> Iterable[bytes]:
+        """More of the prompt of answer `index` has been read."""
+        ...
+
     def said(self, index: int, said: Said) -> Iterable[bytes]:
         """A piece of answer `index`."""
         ...
@@ -135,7 +139,7 @@ class _Exchange:
         async with self._service.writing(ask) as (held, self._writing):
             self._model = held.served.name
             if ask.stream:
-                await self._stream(self._frames(held, self._writing, shape), shape)
+                await self._stream(self._frames(held, self._writing, shape, progress=ask.progress), shape)
             else:
                 async with aclosing(self._writing.pieces()) as pieces:
                     async for _ in pieces:
@@ -144,13 +148,20 @@ class _Exchange:
                 whole = shape.whole(held, self._writing.answers)
                 await JSONResponse(whole)(self._scope, self._receive, self._bounded_send)
 
-    async def _frames(self, held: Held, writing: Writing, shape: Shape) -> AsyncGenerator[bytes, None]:
+    async def _frames(
+        self, held: Held, writing: Writing, shape: Shape, *, progress: bool
+    ) -> AsyncGenerator[bytes, None]:
         for frame in shape.begin(held, writing.answers):
             yield frame
         async with aclosing(writing.pieces()) as pieces:
             async for index, said in pieces:
                 answer = writing.answers[index]
-                frames = shape.said(index, said) if said else shape.ended(index, answer)
+                if said:
+                    frames = shape.said(index, said)
+                elif answer.reason is not None:
+                    frames = shape.ended(index, answer)
+                else:
+                    frames = shape.read(index, answer) if progress else ()
                 for frame in frames:
                     yield frame
         for frame in shape.end(writing.answers):

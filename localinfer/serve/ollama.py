@@ -20,7 +20,7 @@ from localinfer.serve.fields import Fields
 from localinfer.serve.forms import form_of_ollama
 from localinfer.serve.http import Dialect, compact
 from localinfer.serve.models import Held, Served
-from localinfer.serve.openai_chat import logprobs_of
+from localinfer.serve.openai_chat import effort_of, logprobs_of
 from localinfer.serve.service import Service
 from localinfer.serve.tools import Choice, tools_of
 from localinfer.serve.writing import Answer
@@ -82,7 +82,7 @@ def _alike(fields: Fields) -> dict[str, Any]:
         "stream": fields.flag("stream", True),
         "keep_s": _keep(fields),
         "context": context,
-        "variables": _thinking(fields),
+        **_thinking(fields),
         "grammar": form_of_ollama(fields),
         "logprobs": logprobs_of(fields),
     }
@@ -102,9 +102,9 @@ def _thinking(fields: Fields) -> dict[str, Any]:
     if value is None:
         return {}
     if isinstance(value, bool):
-        return {"enable_thinking": value}
+        return {"think": value}
     if value in ("low", "medium", "high", "max"):
-        return {"reasoning_effort": value}
+        return effort_of(value)
     raise fields.wrong("think", "must be true, false, low, medium, high or max")
 
 
@@ -151,6 +151,9 @@ class Shape:
 
     def begin(self, held: Held, answers: list[Answer]) -> Iterable[bytes]:
         self._begin(held, answers)
+        return ()
+
+    def read(self, index: int, answer: Answer) -> Iterable[bytes]:
         return ()
 
     def said(self, index: int, said: Said) -> Iterable[bytes]:

@@ -30,6 +30,18 @@ from localinfer.serve.writing import Answer
 DONE = b"data: [DONE]\n\n"
 
 
+def progress_in_words(answer: Answer) -> dict[str, Any]:
+    """How much of the prompt has been read, as llama.cpp tells it."""
+    return {
+        "prompt_progress": {
+            "total": answer.prompt_tokens,
+            "cache": answer.found,
+            "processed": answer.read,
+            "time_ms": round(1000 * answer.read_s),
+        }
+    }
+
+
 def refuse_unsupported(fields: Fields) -> None:
     """Fields of OpenAI's that we do not support, but for values that change nothing; and those that only tell who asks
     or what for."""
@@ -56,7 +68,8 @@ def understand(fields: Fields) -> tuple[Ask, "Shape"]:
         system=system,
         turns=turns,
         choice=choice,
-        variables=variables_of(fields),
+        **thinking_of(fields),
+        progress=progress_of(fields, stream=stream),
         grammar=form_of_chat(fields),
         logprobs=logprobs,
     )
@@ -85,13 +98,32 @@ def streaming(fields: Fields) -> tuple[bool, bool]:
     return stream, include_usage
 
 
-def variables_of(fields: Fields) -> dict[str, Any]:
-    """What the chat template may read: `chat_template_kwargs`, and the effort of thinking."""
-    found: dict[str, Any] = fields.plain_object("chat_template_kwargs")
-    effort = fields.one_of("reasoning_effort", "none", "minimal", "low", "medium", "high", "xhigh")
+def progress_of(fields: Fields, *, stream: bool) -> bool:
+    """`return_progress`, llama.cpp's word."""
+    wanted = fields.flag("return_progress")
+    if wanted and not stream:
+        raise fields.wrong("return_progress", "goes with `stream` only")
+    return wanted
+
+
+EFFORTS = ("none", "minimal", "low", "medium", "high", "xhigh", "max")
+
+
+def effort_of(effort: str | None) -> dict[str, Any]:
+    """The effort of thinking, as `Ask` has it."""
     if effort == "none":
-        return {**found, "enable_thinking": False}
-    return found if effort is None else {**found, "reasoning_effort": effort}
+        return {"think": False}
+    return {} if effort is None else {"variables": {"reasoning_effort": effort}}
+
+
+def thinking_of(fields: Fields) -> dict[str, Any]:
+    """Effort and budget of thinking (by vLLM's name and llama.cpp's, -1 for any), and what else the chat template may
+    read."""
+    found = effort_of(fields.one_of("reasoning_effort", *EFFORTS))
+    variables = {**fields.plain_object("chat_template_kwargs"), **found.get("variables", {})}
+    names = ("thinking_token_budget", "thinking_budget_tokens")
+    budgets = [value for name in names if (value := fields.whole(name, -1, MOST_TOKENS)) not in (None, -1)]
+    return found | {"variables": variables, "budget": min(budgets, default=None)}
 
 
 def _max_tokens(fields: Fields) -> int | None:
@@ -132,6 +164,9 @@ class Shape:
         choices = [_choice(index, answer) | {"logprobs": self._logprobs(index)} for index, answer in enumerate(answers)]
         return {**self._head, "choices": choices, "usage": usage_of(answers, self._n)}
 
+    def read(self, index: int, answer: Answer) -> Iterable[bytes]:
+        return [self._chunk(index, {}, **progress_in_words(answer))]
+
     def begin(self, held: Held, answers: list[Answer]) -> Iterable[bytes]:
         self._begin(held, "chat.completion.chunk", answers)
         return [self._chunk(index, {"role": "assistant", "content": ""}) for index in range(len(answers))]
@@ -166,10 +201,10 @@ class Shape:
         self._answers, self._tokenizer = answers, held.engine.tokenizer
         self._head = {"id": new_id("chatcmpl-"), "object": kind, "created": int(time()), "model": held.served.name}
 
-    def _chunk(self, index: int, delta: dict[str, Any], finish: str | None = None) -> bytes:
+    def _chunk(self, index: int, delta: dict[str, Any], finish: str | None = None, **more: Any) -> bytes:
         choice = {"index": index, "delta": delta, "logprobs": self._logprobs(index), "finish_reason": finish}
         usage = {"usage": None} if self._include_usage else {}
-        return sse({**self._head, "choices": [choice], **usage})
+        return sse({**self._head, "choices": [choice], **usage, **more})
 
 
 def _choice(index: int, answer: Answer) -> dict[str, Any]:

@@ -17,7 +17,7 @@ from localinfer.serve.fields import Fields
 from localinfer.serve.forms import form_of_chat
 from localinfer.serve.http import Dialect, sse
 from localinfer.serve.models import Held
-from localinfer.serve.openai_chat import DONE, refuse_unsupported, streaming
+from localinfer.serve.openai_chat import DONE, progress_in_words, progress_of, refuse_unsupported, streaming
 from localinfer.serve.writing import Answer
 
 DEFAULT_TOKENS = 16
@@ -50,6 +50,7 @@ def understand(fields: Fields) -> tuple[Ask, "Shape"]:
         stream=stream,
         prompts=prompts,
         special=fields.flag("special"),
+        progress=progress_of(fields, stream=stream),
         grammar=form_of_chat(fields),
         logprobs=0 if best_of > n and logprobs is None else logprobs,
         echo=echo,
@@ -139,6 +140,9 @@ class Shape:
         self._begin(held, answers)
         return ()
 
+    def read(self, index: int, answer: Answer) -> Iterable[bytes]:
+        return [self._chunk(index, "", None, **progress_in_words(answer))]
+
     def said(self, index: int, said: Said) -> Iterable[bytes]:
         return [self._chunk(index, said.content, None)]
 
@@ -153,8 +157,9 @@ class Shape:
     def failed(self, error: LocalInferError) -> bytes:
         return sse(openai_form(error)) + DONE
 
-    def _chunk(self, index: int, text: str, finish: str | None) -> bytes:
-        return sse({**self._head, "choices": [_choice(index, text, finish) | {"logprobs": self._logprobs(index)}]})
+    def _chunk(self, index: int, text: str, finish: str | None, **more: Any) -> bytes:
+        choice = _choice(index, text, finish) | {"logprobs": self._logprobs(index)}
+        return sse({**self._head, "choices": [choice], **more})
 
     def _begin(self, held: Held, answers: list[Answer]) -> None:
         self._answers, self._tokenizer = answers, held.engine.tokenizer

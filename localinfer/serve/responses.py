@@ -5,7 +5,10 @@ from time import time
 from typing import Any
 
 from localinfer.chats.calls import Call
+from localinfer.chats.logprobs import spelled
 from localinfer.chats.saying import Said
+from localinfer.config import MOST_TOP
+from localinfer.engine.protocol import Tokenizer
 from localinfer.errors import LocalInferError
 from localinfer.serve.asking import Ask
 from localinfer.serve.common import MOST_TOKENS, conversation_of, new_id, sampling_of
@@ -14,6 +17,7 @@ from localinfer.serve.fields import Fields
 from localinfer.serve.forms import form_of_response
 from localinfer.serve.http import Dialect, sse
 from localinfer.serve.models import Held
+from localinfer.serve.openai_chat import EFFORTS, effort_of
 from localinfer.serve.tools import Choice, choice_of, tool
 from localinfer.serve.writing import Answer
 
@@ -31,8 +35,7 @@ def understand(fields: Fields) -> tuple[Ask, "Shape"]:
     fields.only("background", False)
     fields.only("truncation", "disabled")
     fields.only("service_tier", "auto", "default")
-    fields.only("include", [])
-    fields.only("top_logprobs", 0)
+    logprobs = _logprobs_of(fields)
     fields.labels("user", "metadata", "safety_identifier", "prompt_cache_key")
     text = fields.inner("text") or Fields({}, "text")
     grammar = form_of_response(text)
@@ -45,8 +48,9 @@ def understand(fields: Fields) -> tuple[Ask, "Shape"]:
         system=system,
         turns=turns,
         choice=choice,
-        variables=_effort(fields),
+        **_effort(fields),
         grammar=grammar,
+        logprobs=logprobs,
     )
     settings = {
         "instructions": instructions,
@@ -58,6 +62,7 @@ def understand(fields: Fields) -> tuple[Ask, "Shape"]:
         "tools": fields.objects("tools"),
         "metadata": fields.take("metadata") or {},
         "text": {"format": {"type": "text"}} if grammar is None else fields.take("text"),
+        "top_logprobs": logprobs or 0,
     }
     return ask, Shape(settings)
 
@@ -66,12 +71,22 @@ def _effort(fields: Fields) -> Json:
     reasoning = fields.inner("reasoning")
     if reasoning is None:
         return {}
-    effort = reasoning.one_of("effort", "none", "minimal", "low", "medium", "high", "xhigh")
+    effort = reasoning.one_of("effort", *EFFORTS)
     reasoning.only("summary", "auto")
     reasoning.done()
-    if effort == "none":
-        return {"enable_thinking": False}
-    return {} if effort is None else {"reasoning_effort": effort}
+    return effort_of(effort)
+
+
+_LOGPROBS = "message.output_text.logprobs"
+
+
+def _logprobs_of(fields: Fields) -> int | None:
+    """Likeliest tokens to be told with each one of the text; None where no scores are wanted."""
+    top = fields.whole("top_logprobs", 0, MOST_TOP)
+    include = set(fields.texts("include"))
+    if odd := sorted(include - {_LOGPROBS, "reasoning.encrypted_content"}):
+        raise fields.wrong("include", f"has `{odd[0][:80]}`, which is not supported here", hint="leave it out")
+    return top or 0 if top or _LOGPROBS in include else None
 
 
 def _choice_of(fields: Fields) -> Choice:
@@ -154,25 +169,30 @@ class Shape:
     def __init__(self, settings: Json) -> None:
         self._settings = settings
         self._head: Json = {}
-        self._sent = 0
+        self._answers = list[Answer]()
+        self._tokenizer: Tokenizer | None = None
+        self._sent = self._scored = 0
         self._items = list[Json]()
         self._open = False
         """Whether the last item is still being written."""
 
     def whole(self, held: Held, answers: list[Answer]) -> Json:
-        self._begin(held)
+        self._begin(held, answers)
         answer = answers[0]
         if answer.reasoning:
             self._items.append(_reasoning(answer.reasoning))
         if answer.content or not answer.calls:
-            self._items.append(_message(answer.content))
+            self._items.append(_message(answer.content, self._fresh_scores()))
         self._items += [_call(call) for call in answer.calls]
         return self._response(answer)
 
     def begin(self, held: Held, answers: list[Answer]) -> Iterable[bytes]:
-        self._begin(held)
+        self._begin(held, answers)
         for kind in ("created", "in_progress"):
             yield self._event(f"response.{kind}", response=self._response(None))
+
+    def read(self, index: int, answer: Answer) -> Iterable[bytes]:
+        return ()
 
     def said(self, index: int, said: Said) -> Iterable[bytes]:
         if said.reasoning:
@@ -195,7 +215,14 @@ class Shape:
         told = openai_form(error)["error"]
         return self._event("error", code=told["code"] or told["type"], message=told["message"], param=told["param"])
 
-    def _begin(self, held: Held) -> None:
+    def _fresh_scores(self) -> list[Json]:
+        """The scores of the text that were not told yet."""
+        fresh = self._answers[0].content_scores[self._scored :]
+        self._scored += len(fresh)
+        return spelled(self._tokenizer, fresh) if fresh and self._tokenizer else []
+
+    def _begin(self, held: Held, answers: list[Answer]) -> None:
+        self._answers, self._tokenizer = answers, held.engine.tokenizer
         self._head = {"id": new_id("resp_"), "object": "response", "created_at": int(time())}
         self._head |= {"model": held.served.name, "error": None, "store": False, "previous_response_id": None}
 
@@ -217,8 +244,13 @@ class Shape:
             self._items[-1] = item
             if item["type"] == "message":
                 yield self._of_item("response.content_part.added", content_index=0, part={**part})
-        self._items[-1]["content"][0]["text"] += text
-        yield self._of_item(f"response.{self._stream()}.delta", content_index=0, delta=text, **self._no_logprobs())
+        part = self._items[-1]["content"][0]
+        part["text"] += text
+        scores: Json = {}
+        if self._items[-1]["type"] == "message":
+            scores["logprobs"] = self._fresh_scores()
+            part["logprobs"] += scores["logprobs"]
+        yield self._of_item(f"response.{self._stream()}.delta", content_index=0, delta=text, **scores)
 
     def _called(self, call: Call) -> Iterable[bytes]:
         item = _call(call)
@@ -239,9 +271,8 @@ class Shape:
         if not self._open:
             return
         part = self._items[-1]["content"][0]
-        yield self._of_item(
-            f"response.{self._stream()}.done", content_index=0, text=part["text"], **self._no_logprobs()
-        )
+        scores = {"logprobs": part["logprobs"]} if "logprobs" in part else {}
+        yield self._of_item(f"response.{self._stream()}.done", content_index=0, text=part["text"], **scores)
         if self._items[-1]["type"] == "message":
             yield self._of_item("response.content_part.done", content_index=0, part=part)
         yield from self._done()
@@ -252,9 +283,6 @@ class Shape:
 
     def _stream(self) -> str:
         return "output_text" if self._items[-1]["type"] == "message" else "reasoning_text"
-
-    def _no_logprobs(self) -> Json:
-        return {"logprobs": []} if self._items[-1]["type"] == "message" else {}
 
     def _of_item(self, kind: str, **fields: Any) -> bytes:
         """An event of the last item."""
@@ -270,8 +298,8 @@ def _reasoning(text: str) -> Json:
     return {"type": "reasoning", "id": new_id("rs_"), "summary": [], "content": [part], "status": "completed"}
 
 
-def _message(text: str) -> Json:
-    part = {"type": "output_text", "text": text, "annotations": [], "logprobs": []}
+def _message(text: str, scores: Iterable[Json] = ()) -> Json:
+    part = {"type": "output_text", "text": text, "annotations": [], "logprobs": list(scores)}
     return {"type": "message", "id": new_id("msg_"), "role": "assistant", "status": "completed", "content": [part]}
 
 

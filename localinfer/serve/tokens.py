@@ -5,9 +5,10 @@ from typing import Any
 
 from localinfer.chats.chat import Chat
 from localinfer.errors import ContextOverflow
+from localinfer.serve.asking import template_variables
 from localinfer.serve.common import conversation_of
 from localinfer.serve.fields import Fields
-from localinfer.serve.openai_chat import variables_of
+from localinfer.serve.openai_chat import thinking_of
 from localinfer.serve.service import Service
 from localinfer.serve.tools import tools_of
 
@@ -18,7 +19,7 @@ async def tokenize(service: Service, fields: Fields) -> dict[str, Any]:
     """The tokens of `prompt`, or of `messages` as the model would read them."""
     model, prompt = fields.needed_text("model"), fields.text("prompt")
     listed, add_bos = fields.objects("messages"), fields.flag("add_special_tokens", True)
-    tools, variables = tools_of(fields.objects("tools")), variables_of(fields)
+    tools, thinking = tools_of(fields.objects("tools")), thinking_of(fields)
     spelled = fields.flag("return_token_strs")
     fields.done()
     if (prompt is None) == (not listed):
@@ -32,6 +33,8 @@ async def tokenize(service: Service, fields: Fields) -> dict[str, Any]:
                     raise ContextOverflow(f"the prompt has {len(prompt)} characters, which is too much")
                 return Chat(engine, raw=True).tokens_of(prompt) if add_bos else engine.tokenizer.encode_text(prompt)
             system, turns = conversation_of(listed)
+            template = (engine.tools_template if tools else None) or engine.chat_template or ""
+            variables = template_variables(template, thinking["variables"], thinking.get("think"))
             return Chat(engine, system=system, variables=variables).tokens_of_turns(turns, tools)
 
         found = await asyncio.to_thread(ids)

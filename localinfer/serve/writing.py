@@ -5,12 +5,13 @@ from collections.abc import AsyncGenerator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from functools import partial
+from time import perf_counter
 
 from localinfer.chats.apart import joined
 from localinfer.chats.calls import Call
 from localinfer.chats.saying import Said
 from localinfer.engine.protocol import Engine
-from localinfer.events import Event, Finished, FinishReason, Scored, Stats, Text
+from localinfer.events import Event, Finished, FinishReason, Progress, Scored, Stats, Text
 from localinfer.serve.asking import Task
 
 
@@ -32,6 +33,14 @@ class Answer:
     token_ids: tuple[int, ...] = ()
     scores: list[Scored] = field(default_factory=list)
     """Of the tokens so far, where they were asked for."""
+    content_scores: list[Scored] = field(default_factory=list)
+    """Of the tokens that the content is made of."""
+    read: int = 0
+    """Tokens of the prompt that have been read or found."""
+    found: int = 0
+    """Of them, those that were found in the cache."""
+    read_s: float = 0.0
+    """Seconds from the request until so many had been read."""
     reasoning_tokens: int = 0
     stats: Stats | None = None
 
@@ -56,6 +65,9 @@ class Writing:
         self._cut = set[int]()
         """Texts that have said enough, and are only waited for to end."""
         self.answers = [_begun(engine, task) for task in tasks]
+        self._pending: list[list[Scored]] = [[] for _ in tasks]
+        """Scores of tokens whose text is held back."""
+        self._begun = perf_counter()
         loop = asyncio.get_running_loop()
 
         def put(index: int, said: list[Event] | BaseException) -> None:
@@ -71,8 +83,8 @@ class Writing:
             raise
 
     async def pieces(self) -> AsyncGenerator[tuple[int, Said], None]:
-        """What the texts say, each piece with the number of its text; an empty one when a text has ended. Raises what
-        broke a step, and `NotFinite`."""
+        """What the texts say, each piece with the number of its text; an empty one when a text has ended, or more of
+        its prompt was read. Raises what broke a step, and `NotFinite`."""
         while self._handles:
             index, heard = await self._heard.get()
             if isinstance(heard, BaseException):
@@ -80,9 +92,12 @@ class Writing:
                 raise heard
             calls = self._tasks[index].calls
             said = await asyncio.to_thread(self._read, index, heard) if calls else self._read(index, heard)
+            ended = self.answers[index].reason is not None
+            if not ended and any(isinstance(one, Progress) for one in heard):
+                yield index, Said()
             if said:
                 yield index, said
-            if self.answers[index].reason is not None:
+            if ended:
                 yield index, Said()
 
     def close(self) -> None:
@@ -97,10 +112,17 @@ class Writing:
         parts = list[Said]()
         for event in events:
             match event:
+                case Progress():
+                    answer.found = answer.found if answer.read else event.done - event.computed
+                    answer.read, answer.read_s = event.done, perf_counter() - self._begun
                 case Text() if index not in self._cut:
-                    answer.reasoning_tokens += len(event.token_ids) if apart.saying.reasons else 0
-                    answer.scores += [event.score] if event.score else []
+                    reasons = apart.saying.reasons
+                    answer.reasoning_tokens += len(event.token_ids) if reasons else 0
                     parts.append(apart.push(event))
+                    if event.score:
+                        answer.scores.append(event.score)
+                        self._pending[index] += [] if reasons else [event.score]
+                        self._give_out(index, parts[-1])
                     if self._one_call and parts[-1].calls:
                         self._cut.add(index)
                         self._engine.cancel(event.handle)
@@ -111,6 +133,7 @@ class Writing:
                     event.raise_error()
                     if index not in self._cut:
                         parts.append(apart.finish(event))
+                        self._give_out(index, parts[-1])
                     answer.reason = "stop" if index in self._cut else event.reason
                     answer.token_ids, answer.stats, answer.stop = event.token_ids, event.stats, event.stop
         said = joined(parts)
@@ -118,6 +141,12 @@ class Writing:
             said = replace(said, calls=said.calls[: 1 - len(answer.calls)])
         answer.add(said)
         return said
+
+    def _give_out(self, index: int, said: Said) -> None:
+        """Count the scores that wait as those of the content, where the piece that they have come to is content."""
+        if said:
+            self.answers[index].content_scores += self._pending[index] if said.content else []
+            self._pending[index] = []
 
 
 def _begun(engine: Engine, task: Task) -> Answer:

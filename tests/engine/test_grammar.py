@@ -19,6 +19,7 @@ from localinfer.config import EngineConfig, SamplingParams
 from localinfer.engine import grammar as grammar_module
 from localinfer.engine import grammar_probe
 from localinfer.engine.grammar import Constraint, FormLost, Grammar, Marks, read
+from localinfer.engine.grammar_formats import narrowed
 from localinfer.engine.opening import open_engine
 from localinfer.engine.protocol import Engine
 from localinfer.engine.request import Request
@@ -203,6 +204,53 @@ def test_an_answer_that_was_begun_gets_no_form(tiny: Path) -> None:
         chat = Chat(engine, messages=[Message("user", "hi"), Message("assistant", "so")], grammar=DATE)
         with pytest.raises(UsageError, match="begun"):
             list(chat.go_on())
+
+
+FORCED = Grammar("json_schema", json.dumps({"enum": ["aaaaaaaaaa-one", "aaaaaaaaaa-two", "bbbbbbbbbb"]}))
+
+
+def test_what_a_form_leaves_no_choice_of_needs_no_step(tiny: Path) -> None:
+    """The tokens are those of a step each; they are counted apart from guesses."""
+    with opened(tiny) as engine:
+        chat, constraint = Chat(engine), Constraint(FORCED, engine.tokenizer)
+        for seed in range(3):
+            request = Request(tuple(chat.tokens_of("hi")), replace(FREE, seed=seed), constraint=constraint)
+            *_, last = engine.stream(request)
+            assert isinstance(last, Finished)
+            assert last.stats.jumped > 5
+            assert (last.stats.drafted, last.stats.accepted) == (0, 0)
+            assert last.stats.steps + last.stats.jumped == len(last.token_ids) + (last.reason == "stop")
+            matching = constraint.begin()
+            for at in range(len(last.token_ids)):
+                run = matching.forced(last.token_ids[:at])
+                assert run[:1] == list(last.token_ids[at : at + 1]) or not run
+                allowed = constraint.begin().allowed(last.token_ids[:at])
+                assert allowed is not None
+                assert allowed[last.token_ids[at]]
+
+
+DAYS = {
+    "date": ("2024-02-29", "2023-02-29", "2023-04-31", "2000-02-29", "1900-02-29"),
+    "time": ("23:59:59Z", "12:00:60Z", "08:30:06.283+00:20", "24:00:00Z", "08:30:06"),
+    "date-time": ("1998-12-31T23:59:59Z", "1998-12-31T23:58:60Z", "1990-02-31T15:59:59Z", "2020-02-29T00:00:00-08:00"),
+}
+
+
+@pytest.mark.parametrize("kind", DAYS)
+def test_what_keeps_a_format_of_time_is_one(tiny: Path, kind: str) -> None:
+    validator = jsonschema_rs.validator_for({"format": kind}, validate_formats=True)
+    schema = {"type": "object", "properties": {"format": {"allOf": [{"format": kind}]}}, "required": ["format"]}
+    with opened(tiny) as engine:
+        constraint = Constraint(Grammar("json_schema", json.dumps(schema)), engine.tokenizer)
+        for text in DAYS[kind]:
+            ids = engine.tokenizer.encode_text(json.dumps({"format": text}))
+            kept = constraint.matcher(later=False).validate_tokens(ids) == len(ids)
+            assert kept == validator.is_valid(text), text
+
+
+def test_data_in_a_schema_is_no_schema() -> None:
+    data = {"const": {"format": "time"}, "default": {"format": "date"}, "properties": {"const": {"format": "x"}}}
+    assert narrowed(data) == data
 
 
 THOUGHT = ["<think>", "hm, a ", "date", "</think>", "\n\n"]

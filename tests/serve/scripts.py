@@ -56,3 +56,17 @@ def make_caller(path: Path, way: str, calls: list[str] | None = None) -> Path:
     scripts = {"\n": pieces, " ": ANSWER, "\t": PLAIN}
     template = TEMPLATE % MARKS.get(way, "")
     return make_scripted(path, scripts, template + "{# </think> #}", specials)
+
+
+THOUGHT = ["<think>", "The ", "user ", "greets ", "me.", "</think>", "\n\n", "Good ", "day."]
+"""What a thinker says where it may think; its marks are tokens of their own."""
+
+
+def make_thinker(path: Path) -> Path:
+    """A model that thinks, unless `enable_thinking` is false."""
+    template = (
+        TEMPLATE.replace("%%", "%").partition("{% if add_generation_prompt")[0].partition("{% endif %}{% endif %}")[2]
+    )
+    switch = "{{ ' ' if enable_thinking is defined and not enable_thinking else '\t' }}"
+    ending = f"{{% if add_generation_prompt %}}<|im_start|>assistant{switch}{{% endif %}}{{# </think> #}}"
+    return make_scripted(path, {" ": ANSWER, "\t": THOUGHT}, template + ending, ["<think>", "</think>"])

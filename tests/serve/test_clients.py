@@ -74,12 +74,26 @@ class TestAnthropic:
         stopped = client.messages.create(**asked, max_tokens=50, stop_sequences=["day"])
         assert (stopped.stop_reason, stopped.stop_sequence) == ("stop_sequence", "day")
         with pytest.raises(anthropic.BadRequestError, match="thinking"):
-            client.messages.create(**asked, max_tokens=50, thinking={"type": "enabled", "budget_tokens": 1024})
+            client.messages.create(**asked, max_tokens=50, thinking={"type": "enabled"})
+        with pytest.raises(anthropic.BadRequestError, match="reasoning_effort"):
+            client.messages.create(**asked, max_tokens=50, output_config={"effort": "low"})
         picture: Any = [{"type": "image", "source": {"type": "url", "url": "x"}}]
         with pytest.raises(anthropic.BadRequestError, match=r"messages\.0\.content"):
             client.messages.create(**asked | {"messages": [{"role": "user", "content": picture}]}, max_tokens=5)
         with pytest.raises(anthropic.NotFoundError):
             client.messages.create(**asked | {"model": "nobody"}, max_tokens=5)
+
+    def test_a_budget_of_thinking(self, client: Any, models: dict[str, str]) -> None:
+        """The thinker would think four tokens; it is made to end after so many, and answers then."""
+        asked: Any = {"model": models["thinker"], "messages": [{"role": "user", "content": "x"}], "max_tokens": 50}
+        asked["extra_body"] = {"temperature": 0}
+        for budget, thought in ((1024, "The user greets me."), (2, "The user ")):
+            message = client.messages.create(**asked, thinking={"type": "enabled", "budget_tokens": budget})
+            assert [block.type for block in message.content] == ["thinking", "text"]
+            assert message.content[0].thinking.rstrip() == thought.rstrip()
+            assert message.content[1].text == "Good day."
+        silent = client.messages.create(**asked, thinking={"type": "disabled"})
+        assert [block.text for block in silent.content] == ["It is sunny in Paris."]
 
 
 class TestOllama:
@@ -166,6 +180,25 @@ class TestResponses:
         assert kinds[:2] == ["response.created", "response.in_progress"]
         assert kinds[-1] == "response.completed"
         assert kinds.count("response.output_text.delta") > 1
+
+    def test_scores_of_the_text_alone(self, client: Any, models: dict[str, str]) -> None:
+        asked: Any = {"model": models["thinker"], "input": QUESTION, "temperature": 0, "top_logprobs": 2}
+        asked["include"] = ["message.output_text.logprobs"]
+        whole = client.responses.create(**asked)
+        with client.responses.stream(**asked) as stream:
+            deltas = [event for event in stream if event.type == "response.output_text.delta"]
+            streamed = stream.get_final_response()
+        for response in (whole, streamed):
+            (part,) = response.output[-1].content
+            assert part.text == "Good day."
+            assert [one.token for one in part.logprobs] == ["\n\n", "Good ", "day."]
+            assert [len(one.top_logprobs) for one in part.logprobs] == [2] * 3
+            assert all(one.logprob <= 0 for one in part.logprobs)
+        assert [one.token for event in deltas for one in event.logprobs] == ["\n\n", "Good ", "day."]
+        told = client.responses.create(**asked | {"include": [], "top_logprobs": None}).output[-1].content[0]
+        assert told.logprobs == []
+        with pytest.raises(openai.BadRequestError, match="include"):
+            client.responses.create(**asked | {"include": ["file_search_call.results"]})
 
     @pytest.mark.parametrize("stream", [False, True])
     def test_a_call_and_its_result(self, client: Any, models: dict[str, str], stream: bool) -> None:

@@ -1,6 +1,7 @@
 """Answers that keep a form, as each protocol asks for one; the text is that of `run`."""
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -64,6 +65,45 @@ def test_the_text_is_what_run_says(server: Server, tiny: Path) -> None:
     body = {"model": str(tiny), "messages": HELLO, "seed": 5, "temperature": 1, "response_format": form}
     answer = server.post("/v1/chat/completions", body).json()
     assert answer["choices"][0]["message"]["content"] == wanted
+
+
+GBNF = 'root ::= "(" [0-9] ("," [0-9])* ")"'
+FORMS: list[tuple[dict[str, Any], str]] = [
+    ({"structured_outputs": {"regex": "[ab]{3}c"}}, "[ab]{3}c"),
+    ({"structured_outputs": {"choice": ["so - so", "a\nb", "é?", "{x}"]}}, r"so - so|a\nb|é\?|\{x\}"),
+    ({"structured_outputs": {"grammar": 'start: "<" /[0-9]{2}/ ">"'}}, "<[0-9]{2}>"),
+    ({"structured_outputs": {"json": '{"type": "boolean"}'}}, "true|false"),
+    ({"grammar": GBNF}, r"\([0-9](,[0-9])*\)"),
+    ({"json_schema": {"enum": ["x", 7]}}, '"x"|7'),
+    ({"response_format": {"type": "json_object", "schema": {"const": [1]}}}, r"\[\s*1\s*\]"),
+]
+
+
+@pytest.mark.parametrize(("more", "wanted"), FORMS, ids=lambda value: str(value)[:40])
+def test_forms_as_vllm_and_llama_cpp_spell_them(server: Server, tiny: Path, more: Any, wanted: str) -> None:
+    for seed in range(3):
+        body = {"model": str(tiny), "messages": HELLO, "temperature": 1, "seed": seed, "max_tokens": 300, **more}
+        answer = server.post("/v1/chat/completions", body).json()["choices"][0]
+        assert re.fullmatch(wanted, answer["message"]["content"]) or answer["finish_reason"] == "length", answer
+    prompt = server.post("/v1/completions", {"model": str(tiny), "prompt": "x", "max_tokens": 300, **more}).json()
+    assert re.fullmatch(wanted, prompt["choices"][0]["text"]) or prompt["choices"][0]["finish_reason"] == "length"
+
+
+WRONG: list[tuple[dict[str, Any], str]] = [
+    ({"grammar": "nonsense"}, "grammar"),
+    ({"structured_outputs": {}}, "structured_outputs.json"),
+    ({"structured_outputs": {"regex": "a", "choice": ["b"]}}, "structured_outputs.json"),
+    ({"structured_outputs": {"structural_tag": "x"}}, "structured_outputs.structural_tag"),
+    ({"structured_outputs": {"choice": []}}, "structured_outputs.json"),
+    ({"grammar": GBNF, "response_format": {"type": "json_object"}}, "response_format"),
+    ({"guided_json": {}}, "guided_json"),
+]
+
+
+@pytest.mark.parametrize(("more", "field"), WRONG, ids=lambda value: str(value)[:40])
+def test_a_form_that_is_none_is_refused_by_name(server: Server, tiny: Path, more: Any, field: str) -> None:
+    answer = server.post("/v1/chat/completions", {"model": str(tiny), "messages": HELLO, **more})
+    assert (answer.status_code, answer.json()["error"]["param"]) == (400, field), answer.text
 
 
 REFUSED: list[tuple[dict[str, Any], str]] = [

@@ -187,6 +187,25 @@ def test_null_and_harmless_values_are_taken(server: Server, tiny: Path) -> None:
     assert server.post("/v1/chat/completions", body).status_code == 200
 
 
+def test_a_stream_tells_how_much_of_the_prompt_is_read(server: Server, tiny: Path) -> None:
+    text = "word " * 400
+    asked: Any = {"model": str(tiny), "max_tokens": 2, "stream": True, "return_progress": True}
+    for path, more in (
+        ("/v1/chat/completions", {"messages": [{"role": "user", "content": text}]}),
+        ("/v1/completions", {"prompt": text + "more"}),
+    ):
+        lines = server.post(path, asked | more).text.split("\n\n")
+        rows = [json.loads(line[6:]) for line in lines if line.startswith("data: {")]
+        told = [row["prompt_progress"] for row in rows if "prompt_progress" in row]
+        assert len(told) > 1
+        assert all(set(one) == {"total", "cache", "processed", "time_ms"} for one in told)
+        assert [one["processed"] for one in told] == sorted(one["processed"] for one in told)
+        assert told[-1]["processed"] == told[-1]["total"]
+        assert "prompt_progress" not in rows[-1]
+    plain = server.post("/v1/chat/completions", asked | {"stream": False, "messages": HELLO})
+    assert (plain.status_code, plain.json()["error"]["param"]) == (400, "return_progress")
+
+
 def test_scores_whole_and_streamed(client: openai.OpenAI, tiny: Path) -> None:
     asked: Any = {"model": str(tiny), "messages": HELLO, "max_tokens": 6, "seed": 3, "extra_body": {"ignore_eos": True}}
     whole = client.chat.completions.create(**asked, logprobs=True, top_logprobs=3).choices[0]

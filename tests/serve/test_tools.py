@@ -9,7 +9,7 @@ import openai
 import pytest
 
 from tests.serve.conftest import PATIENCE_S, Server, serving, until
-from tests.serve.scripts import BROKEN, CALLS, make_caller
+from tests.serve.scripts import BROKEN, CALLS, make_caller, make_thinker
 
 pytestmark = pytest.mark.xdist_group("serve")
 
@@ -22,6 +22,7 @@ ASKED: list[Any] = [{"role": "user", "content": "How is the weather in Paris?"}]
 def models(folder: Path) -> dict[str, str]:
     made = {way: make_caller(folder / "callers" / way, way) for way in CALLS}
     made["broken"] = make_caller(folder / "callers" / "broken", "hermes", BROKEN)
+    made["thinker"] = make_thinker(folder / "callers" / "thinker")
     return {way: str(path) for way, path in made.items()}
 
 

@@ -1,0 +1,40 @@
+"""Formats of strings that llguidance takes more loosely than they are: a second 60 in any minute, a 29th of February in
+any year. A pattern of ours beside the format leaves these out."""
+
+from typing import Any
+
+_HOURS = "(?:[01][0-9]|2[0-3])"
+_TIME = rf"{_HOURS}:[0-5][0-9]:[0-5][0-9](?:\.[0-9]{{1,9}})?(?:Z|[+-]{_HOURS}:[0-5][0-9])"
+_LEAP = "(?:[12][0-9](?:0[48]|[2468][048]|[13579][26])|(?:1[26]|2[048])00)"
+_DAY = "(?:0[1-9]|1[0-9]|2[0-8])"
+_DATE = (
+    f"(?:[12][0-9]{{3}}-(?:(?:0[1-9]|1[0-2])-{_DAY}|(?:0[13-9]|1[0-2])-(?:29|30)|(?:0[13578]|1[02])-31)|{_LEAP}-02-29)"
+)
+PATTERNS = {"time": f"^{_TIME}$", "date": f"^{_DATE}$", "date-time": f"^{_DATE}T{_TIME}$"}
+"""Of RFC 3339, without leap seconds, and years from 1000 to 2999."""
+
+_DATA = ("const", "enum", "default", "examples")
+"""Keywords whose values are data, not schemas."""
+
+_NAMED = ("properties", "patternProperties", "$defs", "definitions", "dependentSchemas")
+"""Keywords with schemas under names of the schema's own."""
+
+
+def narrowed(schema: Any) -> Any:
+    """The schema with a pattern beside each format of `PATTERNS`; what keeps it keeps the schema that was given."""
+    if isinstance(schema, list):
+        return [narrowed(one) for one in schema]
+    if not isinstance(schema, dict):
+        return schema
+    found = {key: value if key in _DATA else _inside(key, value) for key, value in schema.items()}
+    pattern = PATTERNS.get(kind) if isinstance(kind := schema.get("format"), str) else None
+    if pattern is not None:
+        others = found.get("allOf", [])
+        found["allOf"] = [*(others if isinstance(others, list) else [others]), {"pattern": pattern}]
+    return found
+
+
+def _inside(key: str, value: Any) -> Any:
+    if key in _NAMED and isinstance(value, dict):
+        return {name: narrowed(one) for name, one in value.items()}
+    return narrowed(value)
