@@ -30,6 +30,11 @@ _shared = _Checker()
 atexit.register(_shared.close)
 
 
+def keeps(schema: str, value: Mapping[str, Any]) -> bool:
+    """Whether an object keeps a JSON schema. What takes too long does not."""
+    return _shared.keeps(schema, value)
+
+
 def checker(tools: Sequence[Mapping[str, Any]]) -> Check:
     """Whether a call names one of `tools`, written as OpenAI does, and keeps its schema. Raises `UsageError` for a
     schema that is none. Asking takes a moment, and two seconds where a schema is hostile."""

@@ -48,21 +48,21 @@ _MAPPING = {"x86_64": (9, 10), "aarch64": (222, 226)}
 _AUDIT = {"x86_64": 0xC000003E, "aarch64": 0xC00000B7}
 
 
-def lock() -> list[str]:
+def lock(*, cpu_seconds: int = CPU_SECONDS) -> list[str]:
     """Give everything up; the measures that are in force, such as `Landlock 7`. Never raises: an old kernel has fewer.
 
-    Modules must be loaded before. Memory is limited to `MEMORY_BYTES`, processor time to `CPU_SECONDS`.
+    Modules must be loaded before. Memory is limited to `MEMORY_BYTES`, processor time to `cpu_seconds`.
     """
     held: list[str] = []
     linux = sys.platform == "linux" and sys.byteorder == "little"
     if linux and _libc().prctl(_PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) == 0:
         if version := _landlock():
             held.append(f"Landlock {version}")
-        held += _limits()
+        held += _limits(cpu_seconds)
         if _seccomp():
             held.append("seccomp")
         return held
-    return held + _limits()
+    return held + _limits(cpu_seconds)
 
 
 def _libc() -> ctypes.CDLL:
@@ -86,10 +86,10 @@ def _landlock() -> int:
     return version if restricted else 0
 
 
-def _limits() -> list[str]:
+def _limits(cpu_seconds: int = CPU_SECONDS) -> list[str]:
     if resource is None:
         return []
-    wanted = {"CORE": 0, "AS": MEMORY_BYTES, "CPU": CPU_SECONDS, "FSIZE": 0, "NPROC": 0, "NOFILE": 0}
+    wanted = {"CORE": 0, "AS": MEMORY_BYTES, "CPU": cpu_seconds, "FSIZE": 0, "NPROC": 0, "NOFILE": 0}
     held = []
     for name, most in wanted.items():
         try:

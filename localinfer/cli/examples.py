@@ -44,7 +44,7 @@ EXAMPLES: dict[str, tuple[str, str, str]] = {
     "eval": (
         "localinfer eval starter:INT4 --against starter",
         "localinfer eval starter starter:INT4 --text notes.txt --ctx 128",
-        "localinfer eval starter:INT4 --against starter --json",
+        "localinfer eval starter:INT4 --against starter --tasks all --json",
     ),
     "export": (
         "localinfer export starter:INT4 --format gguf",

@@ -457,9 +457,13 @@ Tasks = Annotated[
     flag(
         "tasks",
         "list",
-        "Answer real prompts instead: code-edit, summary, retrieval, chat, new-code, or all.",
+        "For `bench`: answer real prompts instead: code-edit, summary, retrieval, chat, new-code, or all. For `eval`: "
+        "count right answers instead: arithmetic, code, needle, json, or all.",
         metavar="TASK,TASK",
     ),
+]
+Items = Annotated[
+    int, flag("items", "int", "Questions of each of `--tasks`, the first of them.", low=1, high=100, default=100)
 ]
 Prompts = Annotated[
     str | None,

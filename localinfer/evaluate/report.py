@@ -12,9 +12,13 @@ from localinfer.evaluate.quality import Quality
 
 def to_json(qualities: Sequence[Quality]) -> dict[str, Any] | list[dict[str, Any]]:
     """One model's figures as one object, those of several as a list; each with this process's `peak_bytes`."""
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
-    rows = [asdict(quality) | {"peak_bytes": peak} for quality in qualities]
+    rows = [asdict(quality) | {"peak_bytes": peak_bytes()} for quality in qualities]
     return rows[0] if len(rows) == 1 else rows
+
+
+def peak_bytes() -> int:
+    """Most memory that this process has had."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
 
 
 def table(qualities: Sequence[Quality]) -> str:
@@ -31,7 +35,7 @@ def table(qualities: Sequence[Quality]) -> str:
         "" if quality.kld_p99 is None else f"{quality.kld_p99:.4f}",
         "" if quality.top1_agreement is None else f"{quality.top1_agreement:.2%} ± {quality.top1_se:.2%}",
     ] for quality in qualities]  # fmt: skip
-    return _aligned([head, *lines]) + "\n" + conditions(qualities[0])
+    return aligned([head, *lines]) + "\n" + conditions(qualities[0])
 
 
 def conditions(quality: Quality) -> str:
@@ -59,7 +63,7 @@ def in_a_line(quality: Quality) -> str:
     )
 
 
-def _aligned(cells: list[list[str]]) -> str:
+def aligned(cells: list[list[str]]) -> str:
     """The first column to the left, figures to the right."""
     widths = [max(len(line[i]) for line in cells) for i in range(len(cells[0]))]
     rule = ["-" * widths[0], *("-" * (width - 1) + ":" for width in widths[1:])]

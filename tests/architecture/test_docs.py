@@ -43,6 +43,6 @@ def test_every_page_is_on_the_site() -> None:
 def test_every_decision_has_its_number_and_is_listed() -> None:
     folder = ROOT / "docs" / "inside" / "decisions"
     names = sorted(page.name for page in folder.glob("[0-9]*.md"))
-    assert [name[:4] for name in names] == [f"{number:04}" for number in range(1, len(names) + 1)]
+    assert len({name[:4] for name in names}) == len(names)  # numbers are given out beforehand: some may be open
     listed = re.findall(r"\]\((\d{4}-[\w-]+\.md)\)", (folder / "README.md").read_text(encoding="utf-8"))
     assert listed == names

@@ -24,7 +24,7 @@ NOT_RUN = {
     "localinfer quantize starter --bits 4": "calibrates on our own text",
     "localinfer quantize starter --bits 4 --calib notes.txt": "asks for a longer text",
     "localinfer eval starter:INT4 --against starter": "reads our own text",
-    "localinfer eval starter:INT4 --against starter --json": "reads our own text",
+    "localinfer eval starter:INT4 --against starter --tasks all --json": "answers for a while",
     "localinfer fit Qwen/Qwen3-8B --kv-bits 4": "asks the network",
     "localinfer doctor": "measures the machine",
     "localinfer doctor --json": "measures the machine",
