@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 from textual.app import App
 from textual.pilot import Pilot
+from textual.widgets import TextArea
 
 from localinfer.chats.store import ChatStore
 from localinfer.errors import LocalInferError
@@ -17,6 +18,9 @@ from localinfer.tui.workers import OpenEngine
 from tests.tui.scripted import ScriptedEngine
 
 Script = Sequence[str | LocalInferError]
+
+TYPED = 8
+"""Keys, at most, that `say` types one by one."""
 
 
 @pytest.fixture
@@ -89,6 +93,11 @@ async def press(pilot: Pilot[None], *keys: str) -> None:
 
 
 async def say(pilot: Pilot[None], text: str) -> None:
-    """Type a prompt, send it and wait for the whole answer."""
-    await pilot.press(*text, "enter")
+    """Type a prompt, send it and wait for the whole answer. The beginning of a long one is put in at once: every key
+    waits until the screen has drawn it."""
+    typed = 0
+    if isinstance(field := pilot.app.focused, TextArea) and len(text) > TYPED:
+        typed = len(text) - TYPED
+        field.insert(text[:typed])
+    await pilot.press(*text[typed:], "enter")
     await settle(pilot)

@@ -181,7 +181,9 @@ async def test_the_present_model_may_be_wished_back(store_path: Path) -> None:
         await pilot.press(*"/model a", "enter")
         await pilot.pause(0.1)
         assert status(app).phase == "ready"
-        await say(pilot, "x")
+        await pilot.press("x", "enter")
+        await still(pilot)  # while the other model is still being opened
+        assert turns(app) == ["x", "a says this"]
         shop.wait.set()
         await settle(pilot)
         assert app.pane.session.model == "a"

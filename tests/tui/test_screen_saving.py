@@ -13,7 +13,7 @@ from localinfer.engine.protocol import Engine
 from localinfer.tui.app import ChatApp
 from localinfer.tui.workers import LoadProgress
 from tests.tui.app_state import said
-from tests.tui.conftest import press, quiet_app, say, settle
+from tests.tui.conftest import press, quiet_app, say, settle, still
 from tests.tui.scripted import ScriptedEngine
 
 SIZE = (122, 40)
@@ -205,7 +205,8 @@ async def test_a_prompt_that_waits_for_its_model_is_kept(store_path: Path, tmp_p
 
     app = quiet_app(opened, store_path, state_file=file)
     async with app.run_test(size=SIZE) as pilot:
-        await press(pilot, *"closed", "enter", "f5", *"sent", "enter", *"typed")
+        await pilot.press(*"closed", "enter", "f5", *"sent", "enter", *"typed")
+        await still(pilot)
         await app.chats.close(app.chats.panes[0])
         app.chats.keep()  # as every two seconds, or before the end
         go_on.set()
