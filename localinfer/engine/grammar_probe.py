@@ -77,7 +77,7 @@ def unfolded(expression: str) -> int:
     sizes, last, at = [0], 0, 0
     while at < len(expression):
         if count := _COUNT.match(expression, at):
-            factor = max(int(number) for number in count.groups(default="0"))
+            factor = max(int(number or 0) for number in count.groups())
             sizes[-1] += last * max(0, factor - 1)
             last *= max(1, factor)
             at = count.end()

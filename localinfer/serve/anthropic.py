@@ -20,6 +20,9 @@ from localinfer.serve.writing import Answer
 
 _TOOL_FIELDS = {"type", "name", "description", "input_schema", "cache_control", "strict", "eager_input_streaming"}
 
+_KEEPS_ALL = [{"edits": [{"type": "clear_thinking_20251015", "keep": "all"}]}]
+"""How a conversation may be cut, in words that cut nothing."""
+
 
 def understand(fields: Fields) -> tuple[Ask, "Shape"]:
     """The request, and how its answer is spelled. Raises `Refused`."""
@@ -33,6 +36,7 @@ def _ask(fields: Fields, max_tokens: int | None) -> Ask:
     choice = _choice_of(fields)
     sampling = sampling_of(fields, max_tokens=max_tokens)
     fields.only("service_tier", "auto", "standard_only")
+    fields.only("context_management", {"edits": []}, *_KEEPS_ALL)
     fields.labels("metadata", "cache_control")
     return Ask(
         model=fields.needed_text("model"),
@@ -73,7 +77,7 @@ def _messages(listed: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     for at, message in enumerate(listed):
         role, content, where = message.get("role"), message.get("content"), f"messages.{at}"
         odd = sorted(message.keys() - {"role", "content"})
-        if role not in ("user", "assistant") or odd:
+        if role not in ("user", "assistant", "system") or odd:
             name = odd[0][:80] if odd else "role"
             raise Refused(f"{where}.{name}", f"`{where}.{name}` is not supported here")
         if isinstance(content, str):
@@ -136,7 +140,8 @@ def _choice_of(fields: Fields) -> Choice:
 def _thinking(fields: Fields) -> dict[str, Any]:
     """Whether the model is to think, and how much: a budget, and the effort."""
     output = fields.inner("output_config") or Fields({}, "output_config")
-    found = effort_of(output.one_of("effort", *EFFORTS[2:]))
+    effort = output.one_of("effort", *EFFORTS[2:])
+    found = effort_of(None if effort == "high" else effort)  # which is what leaving it out means
     output.done()
     thinking = fields.inner("thinking")
     if thinking is None:

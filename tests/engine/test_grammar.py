@@ -161,6 +161,13 @@ def test_what_cannot_be_kept_is_refused_before_anything_is_computed(
         assert engine.load().running == engine.load().waiting == 0
 
 
+def test_counts_without_an_upper_bound_are_taken(tiny: Path) -> None:
+    with opened(tiny) as engine:
+        matcher = Constraint(Grammar("regex", "a{2,}b"), engine.tokenizer).matcher(later=False)
+        texts = [engine.tokenizer.encode_text(text) for text in ("aab", "aaaaab", "ab")]
+        assert [matcher.validate_tokens(ids) == len(ids) for ids in texts] == [True, True, False]
+
+
 def test_a_form_that_takes_for_ever_to_read_is_given_up(tiny: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(grammar_probe, "CPU_SECONDS", 1)
     with opened(tiny) as engine, pytest.raises(UsageError, match="takes more than"):

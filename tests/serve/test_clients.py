@@ -83,6 +83,18 @@ class TestAnthropic:
         with pytest.raises(anthropic.NotFoundError):
             client.messages.create(**asked | {"model": "nobody"}, max_tokens=5)
 
+    def test_what_coding_agents_send_beside(self, client: Any, models: dict[str, str]) -> None:
+        asked: Any = {"model": models["hermes"], "max_tokens": 50, "thinking": {"type": "adaptive"}}
+        system = {"role": "system", "content": "A word from outside."}
+        asked["messages"] = [{"role": "user", "content": QUESTION}, system]
+        edits = {"edits": [{"type": "clear_thinking_20251015", "keep": "all"}]}
+        more: Any = {"temperature": 0, "context_management": edits}
+        message = client.messages.create(**asked, output_config={"effort": "high"}, extra_body=more)
+        assert [block.text for block in message.content if block.type == "text"] == [SAID[1]]
+        more["context_management"] = {"edits": [{"type": "clear_tool_uses_20250919"}]}
+        with pytest.raises(anthropic.BadRequestError, match="context_management"):
+            client.messages.create(**asked, extra_body=more)
+
     def test_a_budget_of_thinking(self, client: Any, models: dict[str, str]) -> None:
         """The thinker would think four tokens; it is made to end after so many, and answers then."""
         asked: Any = {"model": models["thinker"], "messages": [{"role": "user", "content": "x"}], "max_tokens": 50}
