@@ -110,19 +110,16 @@ def pack_mxfp4(
 
 def pack_files(
     program: Program,
-    bits: int,
-    group: int,
-    cols: int,
-    parts: Sequence[tuple[int, int, int, int, int]],
-    interleave: bool = False,
-    activation_bits: int = 8,
-) -> Weight:
+    jobs: Sequence[tuple[int, int, int, Sequence[tuple[int, int, int, int, int]], bool, int]],
+    on_packed: Callable[[int], object] | None = None,
+) -> list[Weight | None]:
     """
-    Pack matrices straight from open files, on the threads of the `program` they are for.
+    Pack matrices straight from open files, on the threads of the `program` they are for; Python runs meanwhile.
 
-    A part is (rows, file of the values, their first byte, file of the scales, their first byte); `bits` 16 is
-    bf16, with `group` 0 and no scales. The rest as in `pack_int`. None when a file cannot be read as far as that,
-    or holds NaN or infinity.
+    A job, one weight, is (bits, group, columns, parts, interleave, bits of activations); a part is (rows, file of
+    the values, their first byte, file of the scales, their first byte). `bits` 16 is bf16, with `group` 0 and no
+    scales. The rest as in `pack_int`. A weight is None when a file cannot be read as far as that, or holds NaN or
+    infinity. `on_packed` is told five times a second at most how many weights are done; what it raises ends it.
     """
 
 def kv_block_bytes(kv_heads: int, head_dim: int, bits: int) -> int:
@@ -473,6 +470,17 @@ class Program:
         """
         Of the last step, phase by phase: operation, what it did, seconds that the calling thread was busy, and
         seconds it waited for the others. Empty unless `time_phases`.
+        """
+
+    def watch(self, weight: Weight) -> None:
+        """
+        From now on steps on the CPU add up the squares of what `weight`, one of bf16, is multiplied with; what was
+        added before is forgotten. Raises ValueError for another weight, RuntimeError while a step is running.
+        """
+
+    def squares(self, weight: Weight) -> NDArray[numpy.float64]:
+        """
+        The sums, float64 [columns], over all rows since `watch`. Raises ValueError where it is not watched.
         """
 
     def set_threads(self, threads: int) -> None:

@@ -64,6 +64,11 @@ def texts_dir() -> Path:
     return home() / "texts"
 
 
+def tokenizers_dir() -> Path:
+    """Tokenizers as they were read and checked, a file each; they can be made again."""
+    return home() / "tokenizers"
+
+
 def cuda_dir() -> Path:
     """Kernels compiled for this machine's cards, and which cards have passed their test."""
     return home() / "cuda"

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from localinfer.errors import NotFound, NotSupported, UsageError
+from localinfer.extras import install_command
 from localinfer.formats.durable import write_bytes
 
 if TYPE_CHECKING:
@@ -29,7 +30,7 @@ def require_picture(path: Path, endings: Sequence[str] = ENDINGS) -> None:
     if importlib.util.find_spec("matplotlib") is None:
         raise NotSupported(
             "drawing needs matplotlib, which is not installed",
-            hint="`pip install localinfer[plot]`, or leave out `--plot`; `--json` prints the same figures",
+            hint=f"run `{install_command('plot')}`, or leave out `--plot`; `--json` prints the same figures",
         )
     if not path.absolute().parent.is_dir():
         raise NotFound(f"{path.parent}: no such folder", hint="make it first, or draw into another folder")

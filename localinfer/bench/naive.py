@@ -13,6 +13,7 @@ import numpy as np
 from localinfer.bench.measure import Clock
 from localinfer.errors import NotSupported
 from localinfer.evaluate.measures import Logits
+from localinfer.extras import install_command
 
 
 class Naive(Protocol):
@@ -41,7 +42,7 @@ def open_naive(path: Path, threads: int, *, plain: bool = False) -> Naive:
     """
     if importlib.util.find_spec("torch") is None:
         raise NotSupported(
-            "the naive way runs in torch, which is not installed", hint="`pip install localinfer[quantize]`"
+            "the naive way runs in torch, which is not installed", hint=f"run `{install_command('quantize')}`"
         )
     import torch
 

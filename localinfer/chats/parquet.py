@@ -8,6 +8,7 @@ from typing import Any
 
 from localinfer.chats.tables import ColumnLines
 from localinfer.errors import LocalInferError, NotFound, NotSupported, UsageError
+from localinfer.extras import install_command
 from localinfer.formats.durable import write_failed
 from localinfer.text import one_line
 
@@ -155,7 +156,7 @@ def _pyarrow() -> ModuleType:
         import pyarrow.parquet  # type: ignore[import-untyped]
     except ImportError as error:
         raise NotSupported(
-            f"Parquet needs a package that is not installed: {error}", hint="run `pip install 'localinfer[parquet]'`"
+            f"Parquet needs a package that is not installed: {error}", hint=f"run `{install_command('parquet')}`"
         ) from None
     found: ModuleType = pyarrow.parquet
     return found

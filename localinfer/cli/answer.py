@@ -1,6 +1,7 @@
 """Shows one answer: text as it comes, or one JSON object; then, if asked, how fast it was."""
 
 from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
 from localinfer.chats.chat import Chat
 from localinfer.chats.forms import thinks
@@ -11,12 +12,13 @@ from localinfer.cli.output import Answer, note, note_tinted, show_json
 from localinfer.cli.progress import Progress as ProgressLine
 from localinfer.cli.report import Reply, as_json, as_line
 from localinfer.cli.tints import Tints
-from localinfer.cost.apis import Offer
-from localinfer.cost.bill import Bill, bill_of
-from localinfer.cost.energy import source_of, start_meter, with_card
 from localinfer.errors import ContextOverflow, NotFinite
 from localinfer.events import Event, Finished, Progress, Shifted, Stats, Text
 from localinfer.loading.opening import Opened
+
+if TYPE_CHECKING:
+    from localinfer.cost.apis import Offer
+    from localinfer.cost.bill import Bill
 
 
 def show_answer(
@@ -28,7 +30,7 @@ def show_answer(
     stats: bool,
     quiet: bool,
     cost: CostFlags,
-    offer: Offer | None = None,
+    offer: "Offer | None" = None,
     tints: Tints | None = None,
     show_thinking: bool = False,
 ) -> None:
@@ -37,7 +39,11 @@ def show_answer(
     Ctrl-C ends the answer where it is: what was written stays, JSON is still whole, then `KeyboardInterrupt` goes on.
     Raises `ContextOverflow` after the text if the context filled up, `NotFinite` if the model computed NaN.
     """
-    reply, out, interrupted = Reply(with_card(start_meter(cost.watts), opened.engine.info.card)), Answer(tints), False
+    reply, out, interrupted = Reply(None), Answer(tints), False
+    if json or stats:
+        from localinfer.cost.energy import start_meter, with_card
+
+        reply.meter = with_card(start_meter(cost.watts), opened.engine.info.card)
     reply.apart = None if show_thinking else apart_of(chat, prompt)
     events = chat.reply(prompt, cancelled=lambda: interrupted)
     with opened.engine.driver.here():
@@ -65,8 +71,11 @@ def show_answer(
     mention_end(opened, chat, reply, quiet=quiet)
 
 
-def bill(reply: Reply, cost: CostFlags, offer: Offer | None) -> Bill:
+def bill(reply: Reply, cost: CostFlags, offer: "Offer | None") -> "Bill":
     """What the answer cost here, and would have cost elsewhere."""
+    from localinfer.cost.bill import bill_of
+    from localinfer.cost.energy import source_of
+
     stats = reply.stats
     return bill_of(
         reply.joules,

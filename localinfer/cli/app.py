@@ -1,14 +1,10 @@
-"""The program's commands, and how a command line finds its one. Only the command that is called gets imported."""
+"""The program's commands, and how a command line finds its one. Only the command that is called gets imported, and for
+the pages that list them none at all."""
 
 from collections.abc import Callable
-from difflib import get_close_matches
 from importlib import import_module
-from typing import Annotated, Any
+from typing import Any
 
-import typer
-
-from localinfer.cli.bundles import spread
-from localinfer.cli.command import Command, Pages, PlainCommand
 from localinfer.errors import UsageError
 
 COMMANDS = {
@@ -57,13 +53,7 @@ ALIASES = {"ls": "list"}
 PLAIN = {"doctor", "completion", "config show", "config keys", "config set", "config unset"}
 """Commands that must work when the settings file does not."""
 
-EPILOG = (
-    "Exit codes: 0 done, 1 a bug of ours, 2 usage, 3 does not fit, 4 not found or not allowed, 5 not supported, "
-    "6 network, 7 corrupt, 8 context overflow, 9 changed since, 130 interrupted."
-)
-
 HELP = ["-h", "--help"]
-CONTEXT = {"help_option_names": HELP}
 
 
 def call(argv: list[str]) -> int:
@@ -81,12 +71,22 @@ def call(argv: list[str]) -> int:
     group, rest = (first, argv[1:]) if first in GROUPS else ("", argv)
     if rest and rest[0] not in HELP:
         raise _unknown(group, rest[0])
-    return _main(page(group), ["--help"], f"localinfer {group}".strip())
+    from localinfer.cli.output import write
+    from localinfer.cli.pages import page
+
+    write(page(group))
+    return 0
 
 
 def single(name: str) -> Any:
     """One command, ready to be called; its type is a private one of Typer."""
-    app = typer.Typer(add_completion=False, rich_markup_mode=None, context_settings=CONTEXT)
+    import typer
+
+    from localinfer.cli.bundles import spread
+    from localinfer.cli.command import Command, PlainCommand
+
+    context = {"help_option_names": HELP}
+    app = typer.Typer(add_completion=False, rich_markup_mode=None, context_settings=context)
     app.command(name=name, cls=PlainCommand if name in PLAIN else Command)(spread(function_of(name)))
     return typer.main.get_command(app)
 
@@ -98,56 +98,15 @@ def function_of(name: str) -> Callable[..., None]:
     return found
 
 
-def page(group: str) -> Any:
-    """The program (`""`), or the commands of two words that begin with `group`, for the help page only."""
-    app = typer.Typer(
-        cls=Pages,
-        add_completion=False,
-        rich_markup_mode=None,
-        context_settings=CONTEXT,
-        epilog=None if group else EPILOG,
-        help=GROUPS.get(group, "Run language models on your own machine."),
-    )
-    app.callback()(_program if not group else _nothing)
-    for word, text in summaries(group).items():
-        app.command(name=word, help=text)(_nothing)
-    return typer.main.get_command(app)
-
-
-def summaries(group: str) -> dict[str, str]:
-    """The words that may come next, and the one line for each."""
-    found: dict[str, str] = {}
-    for name in COMMANDS:
-        first, _, second = name.partition(" ")
-        if not group:
-            found[first] = GROUPS.get(first) or _summary(name)
-        elif first == group:
-            found[second] = _summary(name)
-    return found
-
-
-def _summary(name: str) -> str:
-    text = function_of(name).__doc__ or ""
-    return " ".join(text.partition("\n\n")[0].split())
-
-
-def _program(
-    version: Annotated[bool, typer.Option("--version", help="Print the version and leave.")] = False,
-) -> None:
-    pass
-
-
-def _nothing() -> None:
-    pass
-
-
 def _main(command: Any, args: list[str], name: str) -> int:
     code = command.main(args=args, prog_name=name, standalone_mode=False)
     return code if isinstance(code, int) else 0
 
 
 def _unknown(group: str, word: str) -> UsageError:
-    known = list(summaries(group))
+    from difflib import get_close_matches
+
+    known = list(dict.fromkeys(name.partition(" ")[2 if group else 0] for name in COMMANDS if name.startswith(group)))
     near = get_close_matches(word, known, n=1, cutoff=0.5)
     program = f"localinfer {group}".strip()
     if word.startswith("-"):

@@ -6,7 +6,7 @@ The types of contexts, parameters and formatters are Typer's private ones, hence
 from typing import Any
 
 from typer import TyperException
-from typer.core import TyperCommand, TyperGroup
+from typer.core import TyperCommand
 
 from localinfer.cli.examples import EXAMPLES
 from localinfer.cli.options import SETTINGS
@@ -83,15 +83,6 @@ class PlainCommand(Command):
     """A command that reads its flags only."""
 
     use_sources = False
-
-
-class Pages(TyperGroup):
-    """A group that is only there for its help page; calls go to single commands directly."""
-
-    def format_commands(self, ctx: Any, formatter: Any) -> None:
-        """Every command with its whole first line."""
-        with formatter.section("Commands"):
-            formatter.write_dl([(name, first_line(command)) for name, command in self.commands.items()])
 
 
 def first_line(command: Any) -> str:

@@ -65,6 +65,7 @@ def run(
     Files come first, then what is piped in, then PROMPT. The answer goes to standard output as it is written,
     everything else to standard error. What a model thinks first is left out, unless it is to be shown.
     """
+    from localinfer.chats import sandbox
     from localinfer.chats.chat import Chat
     from localinfer.cli import repl
     from localinfer.cli.prompt import read_prompt
@@ -78,6 +79,8 @@ def run(
     manner = {"raw": raw, "special": special, "on_overflow": on_overflow, **_scored(logprobs, form, json=json)}
     if show_drafts:
         tints_of(sys.stdout)  # refuses a pipe before anything is loaded
+    if not raw:
+        sandbox.prepare()  # it starts while all else is read and loaded
     ref, argument = split_words(words or [], model, prompt, ctx.meta[TYPED])
     talks = repl.is_wanted(argument is not None, file, json)
     text = "" if talks else read_prompt(argument, file, lossy=lossy, context=engine.ctx_size or DEFAULT_CONTEXT)

@@ -9,6 +9,7 @@ from localinfer.cli import options as o
 from localinfer.cli.bundles import DoorFlags, EngineFlags
 from localinfer.cli.telling import Terminal
 from localinfer.errors import NotFound, NotSupported, UsageError
+from localinfer.extras import install_command
 
 if TYPE_CHECKING:
     from localinfer.loading.tell import Tell
@@ -56,7 +57,7 @@ def serve(
         import localinfer.serve.running as running
     except ImportError as error:
         raise NotSupported(
-            f"a server needs packages that are not installed: {error}", hint="run `pip install 'localinfer[serve]'`"
+            f"a server needs packages that are not installed: {error}", hint=f"run `{install_command('serve')}`"
         ) from None
     from localinfer.serve.models import Models
     from localinfer.serve.pipes import Pipes, about

@@ -4,7 +4,6 @@ The same open model is looked for by name at every provider that the data knows;
 comparison that flatters us least.
 """
 
-import importlib.metadata
 import re
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
@@ -114,6 +113,8 @@ def _prices(model: Any, at: datetime) -> tuple[float, float] | None:
 
 
 def _version() -> str:
+    import importlib.metadata  # slow to import
+
     return importlib.metadata.version("genai-prices")
 
 

@@ -9,6 +9,7 @@ from typing import Any
 
 from localinfer.engine.llamacpp_library import Llama, listen_to
 from localinfer.errors import NotSupported
+from localinfer.extras import install_command
 
 _POINTER, _INT = ctypes.c_void_p, ctypes.c_int32
 _MORE: dict[str, tuple[Any, tuple[Any, ...]]] = {
@@ -84,7 +85,7 @@ class IkLlama(Llama):
         except (ImportError, OSError, AttributeError) as error:
             raise NotSupported(
                 f"ik_llama.cpp is not installed ({error})",
-                hint="run `pip install '.[ik_llamacpp]'` in the project's folder",
+                hint=f"run `{install_command('ik_llamacpp')}`",
             ) from error
         lib.llama_backend_init()
         listen_to(lib)

@@ -16,6 +16,7 @@ from localinfer import native
 from localinfer.config import EngineConfig
 from localinfer.errors import DoesNotFit, LocalInferError, NotSupported
 from localinfer.events import OnProgress
+from localinfer.extras import install_command
 
 _Q8_0, _F16 = 8, 1  # ggml_type
 _ERROR = 4  # ggml_log_level
@@ -180,7 +181,7 @@ def load_library() -> Any:
     except ImportError as error:
         raise NotSupported(
             f"the llamacpp backend is not installed ({error})",
-            hint="run `pip install '.[llamacpp]'` in the project's folder",
+            hint=f"run `{install_command('llamacpp')}`",
         ) from error
     lib.llama_backend_init()
     listen_to(lib)

@@ -11,6 +11,7 @@ from localinfer.events import OnProgress
 
 if TYPE_CHECKING:
     from localinfer import native
+    from localinfer.engine.aside import Aside
     from localinfer.engine.backends import Placement
     from localinfer.engine.disk_cache import Blocks, DiskCache
     from localinfer.engine.drafting import Target
@@ -33,13 +34,14 @@ def open_engine(
     backend: str = "auto",
     name: str | None = None,
     on_progress: OnProgress | None = None,
+    checkpoint: "Checkpoint | None" = None,
 ) -> "Engine":
     """Load the model at `path`: a checkpoint directory, or with backend `llamacpp` a GGUF file.
 
     `auto` is an NVIDIA card that has passed its test, else the processor; the text is the same, and the engine's `info`
     says why. `llamacpp` is never chosen for you. `name` is how the model is called in messages; its path's last part
-    otherwise. Raises `NotFound`, `NotSupported`, `Corrupt`, `DoesNotFit`, and `UsageError` for settings that do not fit
-    the model.
+    otherwise. `checkpoint` is the directory, if it is open already. Raises `NotFound`, `NotSupported`, `Corrupt`,
+    `DoesNotFit`, and `UsageError` for settings that do not fit the model.
     """
     path, config = Path(path), config or EngineConfig()
     one_of("backend", backend, ("auto", "cpu", "cuda", "llamacpp"))
@@ -60,11 +62,16 @@ def open_engine(
             f"`{name}` is a file, not a model directory",
             hint=f"run `localinfer import {path}` first, or add `--backend llamacpp` if it is a GGUF file",
         )
-    return _open_native(path, config, backend, name, on_progress)
+    from localinfer.graph.weights import Checkpoint
+
+    return _open_native(checkpoint or Checkpoint(path), config, backend, name, on_progress)
 
 
-def _open_native(path: Path, config: EngineConfig, backend: str, name: str, on_progress: OnProgress | None) -> "Engine":
+def _open_native(
+    checkpoint: "Checkpoint", config: EngineConfig, backend: str, name: str, on_progress: OnProgress | None
+) -> "Engine":
     from localinfer.engine import step_timing
+    from localinfer.engine.aside import Aside
     from localinfer.engine.drafting import Target, make_speculator, wants_hidden
     from localinfer.engine.engine import StepEngine
     from localinfer.engine.generation_config import default_sampling, not_followed, token_rules
@@ -72,17 +79,17 @@ def _open_native(path: Path, config: EngineConfig, backend: str, name: str, on_p
     from localinfer.engine.runner import NativeRunner
     from localinfer.formats.tokenizer import Tokenizer
     from localinfer.graph.last_norm import last_norm
-    from localinfer.graph.weights import Checkpoint
 
-    checkpoint = Checkpoint(path)
-    tokenizer = Tokenizer(path)
+    path = checkpoint.path
     sampling, rules = default_sampling(path), token_rules(path)
-    _check_vocabulary(checkpoint, tokenizer, name)
     context = config.choose_context(checkpoint.spec.max_context)
     cache = _cache(config, context, checkpoint.graph.kv_windows())
-    placement, key, cached, program = _placed(
-        checkpoint, config, backend, name, context, [group.allocator.count for group in cache.groups], on_progress
-    )
+    blocks = [group.allocator.count for group in cache.groups]
+    with Aside(lambda: Tokenizer(path)) as reading:
+        look = _looking(reading, on_progress)
+        placement, key, cached, program = _placed(checkpoint, config, backend, name, context, blocks, look)
+        tokenizer = reading.result()
+    _check_vocabulary(checkpoint, tokenizer, name)
     measured = step_timing.cached_or_measured(program, key, cached, context, on_card=placement.card is not None)
     runner = NativeRunner(
         program,
@@ -121,6 +128,17 @@ def _open_native(path: Path, config: EngineConfig, backend: str, name: str, on_p
         disk_caches=disk_caches,
         disk_states=disk_states,
     )
+
+
+def _looking(reading: "Aside[Tokenizer]", on_progress: OnProgress | None) -> OnProgress:
+    """`on_progress`, and no more weights are loaded once the tokenizer turns out to be broken."""
+
+    def told(phase: str, done: int, total: int) -> None:
+        reading.check()
+        if on_progress is not None:
+            on_progress(phase, done, total)
+
+    return told
 
 
 def _placed(

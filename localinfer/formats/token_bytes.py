@@ -2,12 +2,11 @@
 
 import codecs
 import re
-from collections.abc import Iterable, Mapping
-from types import MappingProxyType
+from collections.abc import Iterable
 from typing import Any
 
 from localinfer.errors import NotSupported
-from localinfer.formats.tokenizer_json import TokenizerFile
+from localinfer.formats.tokenizer_parts import TokenizerParts
 
 _BYTE = re.compile(r"<0x([0-9A-F]{2})>")
 _SPM_PARTS = {"Replace", "ByteFallback", "Fuse", "Strip", "Metaspace"}
@@ -19,9 +18,8 @@ class TokenBytes:
     Raises `NotSupported` for a decoder that is neither byte level nor SentencePiece's.
     """
 
-    def __init__(self, file: TokenizerFile, same_as: Mapping[int, int] = MappingProxyType({})) -> None:
-        """`same_as` gives tokens that mean what another one means: a vocabulary may hold one twice."""
-        parts = _decoder_parts(file.document.get("decoder"))
+    def __init__(self, tokenizer: TokenizerParts) -> None:
+        parts = _decoder_parts(tokenizer.decoder)
         kinds = {str(part.get("type")) for part in parts}
         if kinds == {"ByteLevel"}:
             self._to_bytes = _byte_level
@@ -34,21 +32,21 @@ class TokenBytes:
                 hint="use a model with a byte-level BPE or a SentencePiece tokenizer",
             )
         self.strips_first_space = self._to_bytes is _sentencepiece and any(map(_strips, parts))
-        self._spaced = file.matches_spaced
-        self._tokens = file.tokens | {one: file.tokens[other] for one, other in same_as.items()}
-        self._added = {token.id: token for token in file.added}
+        self._spaced = tokenizer.spaced
+        self._tokens, self._same_as = tokenizer.tokens, tokenizer.same_as
+        self._added = {token.id: token for token in tokenizer.added}
         self._bytes: dict[int, bytes] = {}  # of the tokens that were asked for: an answer needs few of them
 
     def spelling(self, token: int) -> str | None:
         """How the vocabulary writes it; None for an id nobody defined."""
-        return self._tokens.get(token)
+        return self._tokens.get(self._same_as.get(token, token))
 
     def of(self, token: int, *, specials: bool = False) -> bytes:
         """The bytes of one token; empty for a special one (unless `specials`) and for an id nobody defined."""
         found = self._bytes.get(token)
         if found is not None:
             return found
-        content, added = self._tokens.get(token), self._added.get(token)
+        content, added = self.spelling(token), self._added.get(token)
         if content is None:
             return b""
         if added is None:

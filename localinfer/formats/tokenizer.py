@@ -5,26 +5,19 @@ What a person wrote can never become a special token: `encode_text` knows none, 
 """
 
 import ctypes
-import json
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
-from localinfer.errors import Corrupt, NotSupported, UsageError
+from localinfer.errors import Corrupt, UsageError
 from localinfer.formats.channels import Channels, marks_of
-from localinfer.formats.chat_templates import DEFAULT, WITH_TOOLS, read_templates
-from localinfer.formats.json_files import shown
+from localinfer.formats.chat_templates import DEFAULT, WITH_TOOLS
 from localinfer.formats.token_bytes import StreamDecoder, TokenBytes
-from localinfer.formats.tokenizer_files import NAMED, completed, optional_object, read_declared
-from localinfer.formats.tokenizer_json import (
-    MAX_ID,
-    AddedToken,
-    TokenizerFile,
-    full_document,
-    plain_document,
-    read_tokenizer_file,
-)
+from localinfer.formats.tokenizer_files import NAMED
+from localinfer.formats.tokenizer_json import AddedToken
+from localinfer.formats.tokenizer_kept import kept_or_read
+from localinfer.formats.tokenizer_parts import require_tokenizer
 
 T = TypeVar("T")
 
@@ -36,48 +29,34 @@ class Tokenizer:
     """
 
     def __init__(self, directory: Path) -> None:
-        path = directory / "tokenizer.json"
-        if not path.exists() and (directory / "tokenizer.model").exists():
-            raise NotSupported(
-                f"{directory}: has tokenizer.model only", hint="use a repository that has tokenizer.json too"
-            )
-        config = optional_object(directory / "tokenizer_config.json")
-        declared = read_declared(directory, config)
-        file, notes = completed(read_tokenizer_file(path), declared, _rows(directory))
-        self.chat_templates: dict[str, str] = read_templates(directory, config)
+        self._path = require_tokenizer(directory)
+        parts = kept_or_read(directory)
+        self.chat_templates: dict[str, str] = parts.chat_templates
         """By name; `default` holds where none is asked for."""
-        named = {name: token.content for name, token in declared.named.items() if token is not None and token.content}
-        ids = {content: index for index, content in file.tokens.items()}
-        self.bos_token, self.eos_token = (named.get(name, "") for name in NAMED[:2])
-        self.eos_ids: tuple[int, ...] = _eos_ids(directory, ids.get(self.eos_token))
+        self.bos_token, self.eos_token = (parts.named.get(name, "") for name in NAMED[:2])
+        self.eos_ids: tuple[int, ...] = parts.eos_ids
         """Tokens that end a reply, ascending."""
-        file = file.with_words(self.chat_templates.values(), self.eos_ids)
-        self._path = path
-        self._table = TokenBytes(file, _same_as(directory, config, file))
-        self._ids = {token.content: token.id for token in file.added}
-        self._added = {token.content: token for token in file.added if not file.is_text(token)}
+        self._table = TokenBytes(parts)
+        self._ids = {token.content: token.id for token in parts.added}
+        self._added = {token.content: token for token in parts.added if token.id not in parts.text_ids}
         self._finder = _Finder(self._added)
         self._channels = marks_of(self._ids.get)
-        self._first = _load(path, plain_document(file, first=True))
-        self._later = self._first
-        if '"first"' in json.dumps(file.document.get("pre_tokenizer")):
-            self._later = _load(path, plain_document(file, first=False))
-        self._full = _load(path, full_document(file)) if file.matches_spaced else None
+        self._first = _load(self._path, parts.first)
+        self._later = self._first if parts.later is None else _load(self._path, parts.later)
+        self._full = None if parts.full is None else _load(self._path, parts.full)
         _give_back()
-        self.vocab_size: int = max(file.tokens) + 1
+        self.vocab_size: int = parts.vocab_size
         """Highest token id plus one; a model's embedding may have more rows."""
-        self.special_strings: tuple[str, ...] = (*self._added, *(_spaced(self._added) if file.matches_spaced else ()))
+        self.special_strings: tuple[str, ...] = (*self._added, *(_spaced(self._added) if parts.spaced else ()))
         """Every string that `encode_rendered` turns into one token."""
-        self.special_tokens: dict[str, str] = named
+        self.special_tokens: dict[str, str] = parts.named
         """Tokens that templates may name, such as `pad_token`, and their texts."""
-        self.bos_id: int | None = ids.get(self.bos_token)
-        before, after = _around(file)
-        self.adds_bos: bool = self.bos_id is not None and before == [self.bos_token]
+        self.bos_id: int | None = parts.bos_id
+        self.adds_bos: bool = parts.adds_bos
         """Whether a text of its own (not from a chat template) begins with `bos_id`."""
-        self.after: tuple[int, ...] = tuple(ids[one] for one in after if one in ids)
+        self.after: tuple[int, ...] = parts.after
         """Tokens that stand behind a text whose vector is made, such as the end-of-text token."""
-        notes += _unread(config, file, self.chat_templates, before, after, self.adds_bos)
-        self.notes: tuple[str, ...] = tuple(notes)
+        self.notes: tuple[str, ...] = parts.notes
         """What these files say and is not done here, a line each."""
 
     @property
@@ -165,10 +144,9 @@ class Tokenizer:
 _AGAIN = "download the model again"
 
 
-def _load(path: Path, document: dict[str, Any]) -> Any:
+def _load(path: Path, text: str) -> Any:
     from tokenizers import Tokenizer as Library
 
-    text = json.dumps(document, ensure_ascii=False)
     return _guarded(lambda: Library.from_str(text), path)
 
 
@@ -223,80 +201,5 @@ def _word(character: str) -> bool:
     return character.isalnum() or character == "_"
 
 
-def _eos_ids(directory: Path, eos_id: int | None) -> tuple[int, ...]:
-    """The union of what the tokenizer and the two configs call end of sequence."""
-    found = set() if eos_id is None else {eos_id}
-    for name in ("generation_config.json", "config.json"):
-        value = optional_object(directory / name).get("eos_token_id")
-        values: Sequence[Any] = value if isinstance(value, list) else [] if value is None else [value]
-        for item in values:
-            if type(item) is not int or not 0 <= item <= MAX_ID:
-                raise Corrupt(f"{directory / name}: `eos_token_id` is {str(item)[:40]}, not a token id", hint=_AGAIN)
-            found.add(item)
-    return tuple(sorted(found))
-
-
-def _same_as(directory: Path, config: dict[str, Any], file: TokenizerFile) -> dict[int, int]:
-    """Tokens that mean what another one means: `same_as` of tokenizer_config.json, which `import` writes."""
-    value = config.get("same_as") or {}
-    found: dict[int, int] = {}
-    for one, other in value.items() if isinstance(value, dict) else [("", None)]:
-        index = int(one) if one.isdecimal() and len(one) < 9 else -1
-        if index not in file.tokens or type(other) is not int or other not in file.tokens:
-            raise Corrupt(f"{directory}: `same_as` in tokenizer_config.json must give tokens for tokens", hint=_AGAIN)
-        found[index] = other
-    return found
-
-
-def _rows(directory: Path) -> int | None:
-    """Rows of the embedding, as far as config.json tells."""
-    config = optional_object(directory / "config.json")
-    inner = config.get("text_config")
-    rows = config.get("vocab_size", inner.get("vocab_size") if isinstance(inner, dict) else None)
-    return rows if type(rows) is int else None
-
-
 def _spaced(contents: Iterable[str]) -> tuple[str, ...]:
     return tuple(content.replace(" ", "▁") for content in contents if " " in content)
-
-
-def _around(file: TokenizerFile) -> tuple[list[str], list[str]]:
-    """The special tokens that the post-processor puts before and after one text."""
-    processor = file.document.get("post_processor")
-    parts = [processor]
-    if isinstance(processor, dict) and isinstance(processor.get("processors"), list):
-        parts = processor["processors"]
-    before, after = list[str](), list[str]()
-    for part in parts:
-        single = part.get("single") if isinstance(part, dict) else None
-        here = before
-        for piece in single if isinstance(single, list) else []:
-            token = piece.get("SpecialToken") if isinstance(piece, dict) else None
-            if isinstance(token, dict) and isinstance(token.get("id"), str):
-                here.append(token["id"])
-            else:
-                here = after
-    return before, after
-
-
-def _unread(
-    config: Mapping[str, Any],
-    file: TokenizerFile,
-    templates: Mapping[str, str],
-    before: Sequence[str],
-    after: Sequence[str],
-    adds_bos: bool,
-) -> Iterator[str]:
-    """What the files say that would change a prompt or an answer, and is not done here."""
-    if before and not adds_bos:
-        yield f"texts of their own (`--raw`) are read without {shown(' '.join(before))} before them"
-    if isinstance(said := config.get("add_bos_token"), bool) and said is not adds_bos:
-        yield f"`add_bos_token` is {str(said).lower()} in tokenizer_config.json; tokenizer.json decides, and differs"
-    if after:
-        yield f"texts of their own (`--raw`) are read without {shown(' '.join(after))} after them"
-    if config.get("split_special_tokens") is True:
-        yield "`split_special_tokens` of tokenizer_config.json is not followed: a template's special tokens are tokens"
-    if config.get("clean_up_tokenization_spaces") is True and file.kind != "BPE":
-        yield "`clean_up_tokenization_spaces` of tokenizer_config.json is not followed: answers keep their spaces"
-    if templates and DEFAULT not in templates:
-        yield f"its chat templates are named {shown(', '.join(templates))}, and none holds by default"

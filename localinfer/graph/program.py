@@ -4,6 +4,7 @@ Long because each operation has its part here.
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import ExitStack
+from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
@@ -12,6 +13,7 @@ from numpy.typing import NDArray
 from localinfer import native
 from localinfer.config import KvBits
 from localinfer.errors import DoesNotFit, NotSupported
+from localinfer.formats.checkpoint_files import StoredTensor
 from localinfer.formats.safetensors import SafetensorsFile
 from localinfer.graph.kv_bits import choose_bits, probe_length, probe_text, require_4_bit
 from localinfer.graph.ops import (
@@ -40,6 +42,8 @@ Orders = Mapping[str, Order]
 """Of matrices whose rows are not taken as they are stored, by name, where each row comes from."""
 _AS_THEY_ARE: Orders = {}
 OnProgress = Callable[[int, int], None]
+FileJob = tuple[int, int, int, list[tuple[int, int, int, int, int]], bool, int]
+"""As `native.pack_files` takes it."""
 Move = Callable[[native.Program], object]
 
 
@@ -55,6 +59,7 @@ def load_program(
     states: tuple[int, int, int] = (1, 0, 0),
     move: Move | None = None,
     on_progress: OnProgress | None = None,
+    packed: dict[str, native.Weight] | None = None,
 ) -> native.Program:
     """Load every weight of `checkpoint` and return its program, ready for `step`.
 
@@ -63,29 +68,33 @@ def load_program(
     `kv_bits` may be given layer by layer; with 4 for all, layers that do not bear it get 8 (`Program.kv_bits` tells).
     `states` are slots, snapshots and drafted rows of a slot for recurrent operations, where the model has such.
     `move` takes the program to a card before its cache is made.
-    `on_progress(done, total)` is told the bytes read so far, of all bytes. Above the packed weights, memory holds the
-    matrices of one fused operation at most. Raises `Corrupt` for NaN or infinity, naming the tensor, `DoesNotFit` when
-    memory runs out, and `NotSupported` for 4 bits where heads are too small.
+    `on_progress(done, total)` is told the bytes read so far, of all, and may end it by raising. `packed` is filled
+    with the weight that holds each matrix, by the matrix's name. Above the packed weights, memory holds the matrices of
+    one fused operation at most. Raises `Corrupt` for NaN or infinity, naming the tensor, `DoesNotFit` when memory runs
+    out, and `NotSupported` for 4 bits where heads are too small.
     """
     if kv_bits == 4:
         require_4_bit(checkpoint.spec)
         context = max(context, probe_length(checkpoint.spec))
     try:
-        loader = _Loader(checkpoint, threads, isa, max_rows, context, on_progress)
-        for op in checkpoint.graph.ops:
-            loader.add(op)
+        program = native.Program(checkpoint.spec.hidden_size, threads=threads, isa=isa, max_rows=max_rows)
+        with ExitStack() as files:
+            loader = _Loader(checkpoint, program, threads, context, files, on_progress or (lambda done, total: None))
+            for op in checkpoint.graph.ops:
+                loader.add(op)
+            loader.build({} if packed is None else packed)
         if kv_bits == 4:
-            kv_bits = choose_bits(loader.program.probe_kv(probe_text(checkpoint.spec)))
+            kv_bits = choose_bits(program.probe_kv(probe_text(checkpoint.spec)))
         if move is not None:
-            move(loader.program)
-        loader.program.make_kv(_listed(kv_blocks), _listed(kv_bits))
-        if loader.program.states:
-            loader.program.make_state(*states)
+            move(program)
+        program.make_kv(_listed(kv_blocks), _listed(kv_bits))
+        if program.states:
+            program.make_state(*states)
     except MemoryError as error:
         raise DoesNotFit(
             f"not enough memory for the model: {error}", hint="lower `-c`, close a program, or use a smaller model"
         ) from error
-    return loader.program
+    return program
 
 
 def _listed(numbers: int | Sequence[int]) -> int | list[int]:
@@ -104,28 +113,66 @@ def activation_bits(checkpoint: Checkpoint) -> Literal[8, 16]:
     return 16 if all(checkpoint.form(linear.name)[0] == 8 for linear in body) else 8
 
 
+@dataclass(frozen=True, slots=True)
+class _Place:
+    """Stands for a weight that is packed from files later, with all the others."""
+
+    number: int
+
+
+class _Calls:
+    """Stands for the program while the graph is gone through: keeps what is called, to be called with the weights."""
+
+    def __init__(self) -> None:
+        self.kept: list[tuple[str, tuple[Any, ...], dict[str, Any]]] = []
+
+    def __getattr__(self, name: str) -> Callable[..., None]:
+        return lambda *given, **named: self.kept.append((name, given, named))
+
+
 class _Loader:
-    """Adds one operation of the graph at a time to `program`."""
+    """Takes one operation of the graph at a time; `build` then packs the weights of all, while Python is free for other
+    threads, and adds the operations to the program."""
 
     def __init__(
         self,
         checkpoint: Checkpoint,
+        program: native.Program,
         threads: int,
-        isa: str,
-        max_rows: int,
         context: int,
-        on_progress: OnProgress | None,
+        files: ExitStack,
+        on_progress: OnProgress,
     ) -> None:
-        self.checkpoint = checkpoint
-        self.program = native.Program(checkpoint.spec.hidden_size, threads=threads, isa=isa, max_rows=max_rows)
+        self.checkpoint, self.target, self.files = checkpoint, program, files
+        self.program = _Calls()
+        self.on_progress, self.done = on_progress, 0
+        self.total = sum(checkpoint.stored_bytes(linear.name) for linear in checkpoint.graph.linears())
         self.threads = threads
         self.activation_bits = activation_bits(checkpoint)
         self.context = context
-        self.on_progress = on_progress
-        self.done = 0
-        self.total = sum(checkpoint.stored_bytes(linear.name) for linear in checkpoint.graph.linears())
+        self.handles: dict[SafetensorsFile, int] = {}
+        self.jobs: list[tuple[tuple[Linear, ...], bool, FileJob]] = []
+        self.placed: list[tuple[tuple[Linear, ...], native.Weight | _Place]] = []
         self.ropes: dict[tuple[Rope, float], int] = {}
-        self.tables: dict[str, native.Weight] = {}
+        self.tables: dict[str, native.Weight | _Place] = {}
+
+    def build(self, packed: dict[str, native.Weight]) -> None:
+        """Pack what lies in files, and make the program. `packed` gets the weight of each matrix."""
+        sizes = [self.bytes_of(linears) for linears, _, _ in self.jobs]
+
+        def told(done: int) -> None:
+            self.on_progress(self.done + sum(sizes[:done]), self.total)
+
+        found = native.pack_files(self.target, [job for _, _, job in self.jobs], told)
+        weights = [
+            self.from_arrays(linears, interleave, _AS_THEY_ARE) if weight is None else weight
+            for (linears, interleave, _), weight in zip(self.jobs, found, strict=True)
+        ]
+        told(len(sizes))
+        for linears, weight in self.placed:
+            packed |= dict.fromkeys((linear.name for linear in linears), _with_weights(weight, weights))
+        for name, given, named in self.program.kept:
+            getattr(self.target, name)(*_with_weights(given, weights), **_with_weights(named, weights))
 
     def add(self, op: Op) -> None:
         ADD[type(op)](self, op)
@@ -307,20 +354,20 @@ class _Loader:
             shared_gated=op.shared_gate is not None,
         )
 
-    def expert(self, expert: Expert) -> tuple[native.Weight, native.Weight]:
+    def expert(self, expert: Expert) -> tuple[native.Weight | _Place, native.Weight | _Place]:
         return self.pack(expert.gate, expert.up, interleave=True), self.pack(expert.down)
 
     def head(self, op: Head) -> None:
         weight, bias = head_norm(self.checkpoint, op)
         self.program.head(weight, op.norm.eps, self.table(op.table), op.softcap, bias)
 
-    def table(self, linear: Linear) -> native.Weight:
+    def table(self, linear: Linear) -> native.Weight | _Place:
         """The packed matrix; embedding and head share one if they are tied."""
         if linear.name not in self.tables:
             self.tables[linear.name] = self.pack(linear)
         return self.tables[linear.name]
 
-    def pack(self, *linears: Linear, interleave: bool = False, orders: Orders = _AS_THEY_ARE) -> native.Weight:
+    def pack(self, *linears: Linear, interleave: bool = False, orders: Orders = _AS_THEY_ARE) -> native.Weight | _Place:
         """One weight of the rows of all `linears`, for one pass over the activations."""
         forms = [self.checkpoint.form(linear.name) for linear in linears]
         if len(set(forms)) > 1:
@@ -330,33 +377,39 @@ class _Loader:
                 f"matrices that are used together are quantized differently: {names}",
                 hint="use the unquantized model and run `localinfer quantize` on it",
             )
-        weight = (None if orders else self.from_files(linears, interleave)) or self.from_arrays(
-            linears, interleave, orders
-        )
-        self.done += sum(self.checkpoint.stored_bytes(linear.name) for linear in linears)
-        if self.on_progress is not None:
+        job = None if orders else self.file_job(linears, interleave)
+        weight: native.Weight | _Place
+        if job is None:
+            weight = self.from_arrays(linears, interleave, orders)
+            self.done += self.bytes_of(linears)
             self.on_progress(self.done, self.total)
+        else:
+            weight = _Place(len(self.jobs))
+            self.jobs.append((linears, interleave, job))
+        self.placed.append((linears, weight))
         return weight
 
-    def from_files(self, linears: tuple[Linear, ...], interleave: bool) -> native.Weight | None:
-        """Packed as it is read. None: it lies in another form, or the reader met something that must be named."""
+    def bytes_of(self, linears: Iterable[Linear]) -> int:
+        return sum(self.checkpoint.stored_bytes(linear.name) for linear in linears)
+
+    def file_job(self, linears: tuple[Linear, ...], interleave: bool) -> FileJob | None:
+        """To pack it as it is read. None: it lies in another form."""
         bits, group = self.checkpoint.form(linears[0].name)[:2]
-        with ExitStack() as stack:
-            handles: dict[SafetensorsFile, int] = {}
-            parts = []
-            for linear in linears:
-                stored = self.checkpoint.on_disk(linear.name)
-                if stored is None:
-                    return None
-                values, scales = stored[0], stored[1] or stored[0]
-                for tensor in (values, scales):
-                    if tensor.file not in handles:
-                        handles[tensor.file] = stack.enter_context(tensor.file.opened())
-                locations = (handles[values.file], values.info.begin, handles[scales.file], scales.info.begin)
-                parts.append((linear.rows, *locations))
-            return native.pack_files(
-                self.program, bits, group, linears[0].cols, parts, interleave, self.activations(bits)
-            )
+        parts = []
+        for linear in linears:
+            stored = self.checkpoint.on_disk(linear.name)
+            if stored is None:
+                return None
+            values, scales = stored[0], stored[1] or stored[0]
+            locations = (self.handle(values), values.info.begin, self.handle(scales), scales.info.begin)
+            parts.append((linear.rows, *locations))
+        return bits, group, linears[0].cols, parts, interleave, self.activations(bits)
+
+    def handle(self, tensor: StoredTensor) -> int:
+        """Of its file, open until all is packed."""
+        if tensor.file not in self.handles:
+            self.handles[tensor.file] = self.files.enter_context(tensor.file.opened())
+        return self.handles[tensor.file]
 
     def from_arrays(self, linears: tuple[Linear, ...], interleave: bool, orders: Orders) -> native.Weight:
         """The slower way, which converts what it must, and names the tensor that is broken."""
@@ -410,8 +463,19 @@ class _Loader:
         if key not in self.ropes:
             frequencies = np.array(rope.frequencies(self.context), np.float64)
             factors = (rope.attention_factor, growth, rope.growth_every)
-            self.ropes[key] = self.program.rope_table(frequencies, self.context, *factors)
+            self.ropes[key] = self.target.rope_table(frequencies, self.context, *factors)
         return self.ropes[key]
+
+
+def _with_weights(value: Any, weights: Sequence[native.Weight]) -> Any:
+    """`value` with each place filled."""
+    if isinstance(value, _Place):
+        return weights[value.number]
+    if isinstance(value, dict):
+        return {name: _with_weights(item, weights) for name, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return type(value)(_with_weights(item, weights) for item in value)
+    return value
 
 
 def _called(form: Form) -> str:

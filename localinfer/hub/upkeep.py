@@ -14,7 +14,7 @@ from localinfer.hub.model import LocalModel
 from localinfer.hub.names import COMMIT, SHA256
 from localinfer.hub.removal import bytes_below, delete
 from localinfer.hub.unfinished import is_held, newest
-from localinfer.paths import drafters_dir, hub_cache_dir, kv_dir, merged_dir, models_dir
+from localinfer.paths import drafters_dir, hub_cache_dir, kv_dir, merged_dir, models_dir, tokenizers_dir
 
 Progress = Callable[[int, int], None]
 IDLE = 24 * 3600.0
@@ -89,7 +89,7 @@ def prune(*, dry_run: bool = False, now: float | None = None) -> list[Leftover]:
     """Delete partial files idle for a day, folders that never became a model, merged models and all KV blocks; with
     `dry_run` only list them. What a process is at work on stays."""
     clock = time.time() if now is None else now
-    found = [*_in_downloads(clock), *_in_ours(clock), *_in_drafters(clock), *_in_kv(), *_merged()]
+    found = [*_in_downloads(clock), *_in_ours(clock), *_in_drafters(clock), *_in_kv(), *_merged(), *_tokenizers()]
     if not dry_run:
         for leftover in found:
             delete(leftover.path)
@@ -111,6 +111,13 @@ def _merged() -> Iterator[Leftover]:
     for folder in sorted(merged_dir().glob("*")):
         if folder.is_dir() and not folder.is_symlink():
             yield Leftover(folder, "a model merged with adapters", bytes_below(folder))
+
+
+def _tokenizers() -> Iterator[Leftover]:
+    """What is kept of tokenizers can always be made again."""
+    for path in sorted(tokenizers_dir().glob("*")):
+        if path.is_file() and not path.is_symlink():
+            yield Leftover(path, "a tokenizer, as it was read", path.lstat().st_size)
 
 
 def _in_downloads(clock: float) -> Iterator[Leftover]:

@@ -205,8 +205,7 @@ def _told(
     if limit.seconds or (limit.speeds is None and Checkpoint(source.path).nbytes < LONG_BYTES):
         tell.note(how)
         return {}, None
-    calibrates = wish.method != "rtn" or wish.mixed or bool(wish.refine)
-    speeds = limit.speeds or measure_speeds(workers_of(threads), torch=calibrates)
+    speeds = limit.speeds or measure_speeds(workers_of(threads), torch=wish.takes_torch)
     costs = Costs.of(source.path, wish.bits, speeds)
     phases = expected_seconds(costs, wish)
     if "report" in phases:

@@ -93,11 +93,14 @@ def open_model(model: LocalModel, config: EngineConfig, *, backend: str, tell: T
     from localinfer.engine.opening import open_engine
 
     sandbox.prepare()
+    checkpoint = None
     if model.kind == "checkpoint" and backend != "cuda":  # a card says itself what does not fit
-        check_fit(model, config)
+        checkpoint = check_fit(model, config)
     started = time.perf_counter()
     with tell.progress(in_bytes=True) as progress:
-        engine = open_engine(model.path, config, backend=backend, name=model.ref, on_progress=progress)
+        engine = open_engine(
+            model.path, config, backend=backend, name=model.ref, on_progress=progress, checkpoint=checkpoint
+        )
     engine.info = replace(engine.info, model_bytes=model.size_bytes)
     opened = Opened(with_generation_config(engine, model), model, time.perf_counter() - started)
     measured = engine.info.step_timing

@@ -1,7 +1,7 @@
 """The layers of a plan, quantized one after the other by what calibration text does in them."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -17,22 +17,12 @@ from localinfer.graph.ops import LayerOp, Norm
 from localinfer.graph.stored import widen
 from localinfer.graph.weights import Checkpoint
 from localinfer.quantize import awq, gptq
-from localinfer.quantize.layer import Stored, copied, stored, too_large
+from localinfer.quantize.layer import Made, copied, stored, too_large
 from localinfer.quantize.plan import HEAD, TABLE_BITS, Job, Method, Plan, graph_name
 from localinfer.quantize.stream import Moments, Reader, Rounding, Stage, Stream
 
 HEAD_ROWS = 1 << 14
 """Rows of the head that are fitted at once."""
-
-
-@dataclass(frozen=True, slots=True)
-class Made:
-    """The tensors of a file; of each matrix the relative error of its weights and of its output; what went wrong."""
-
-    tensors: Stored
-    errors: dict[str, float]
-    output_errors: dict[str, float]
-    notes: tuple[str, ...]
 
 
 class Layers:

@@ -9,7 +9,7 @@ from concurrent.futures import Executor, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -33,7 +33,12 @@ from localinfer.quantize.torch_installed import require_torch_for
 
 if TYPE_CHECKING:
     from localinfer.graph.ops import LayerOp
-    from localinfer.quantize.calibrated import Layers, Made
+    from localinfer.quantize.calibrated import Layers
+    from localinfer.quantize.importance import Weighed
+    from localinfer.quantize.layer import Made
+
+    Calibrating: TypeAlias = Layers | Weighed
+    OpenLayers: TypeAlias = Callable[[Callable[[], None]], Calibrating]
 
 FORMAT = 1
 """Of `localinfer.json`."""
@@ -111,7 +116,7 @@ def _require_new(dest: Path, hint: str) -> None:
 
 def _settings(plan: Plan, tokens: NDArray[np.int32] | None, workers: int) -> dict[str, Any]:
     """All that decides the bytes of the result, beside the source."""
-    told = {} if tokens is None else {"calibration": calibrated_on(tokens, workers)}
+    told = {} if tokens is None else {"calibration": calibrated_on(tokens, workers, plan.method, mixed=plan.mixed)}
     return told | {
         "bits": plan.bits,
         "group": plan.group,
@@ -155,13 +160,17 @@ def _mixed(
     return mixed_plan(source, plan, tokens, bits_per_weight, target_bytes, workers)
 
 
-def calibrated_on(tokens: NDArray[np.int32], workers: int) -> dict[str, Any]:
-    """The settings of calibrating on `tokens`. Sums depend on threads, library and processor."""
+def calibrated_on(
+    tokens: NDArray[np.int32], workers: int, method: Method | None = None, *, mixed: bool = False
+) -> dict[str, Any]:
+    """The settings of calibrating on `tokens`. Sums of torch depend on threads, library and processor; ours do not."""
+    text = hashlib.sha256(tokens.astype("<i4").tobytes()).hexdigest()
+    told = {"version": CALIBRATED, "tokens": tokens.size, "sha256": text}
+    if method == "imatrix" and not mixed:
+        return told
     from localinfer.quantize.calibrated import arithmetic
 
-    text = hashlib.sha256(tokens.astype("<i4").tobytes()).hexdigest()
-    told = {"version": CALIBRATED, "tokens": tokens.size, "sha256": text, "threads": workers}
-    return told | arithmetic()
+    return told | {"threads": workers} | arithmetic()
 
 
 def _must_fit(partial: Path, plan: Plan, journal: Journal) -> None:
@@ -181,16 +190,21 @@ def _must_fit(partial: Path, plan: Plan, journal: Journal) -> None:
 @contextmanager
 def _calibrated(
     source: Path, plan: Plan, tokens: NDArray[np.int32] | None, partial: Path, workers: int
-) -> "Iterator[Callable[[], Layers] | None]":
+) -> "Iterator[OpenLayers | None]":
     """What opens the layers for a method that calibrates, once the file of the embedding is there."""
     if tokens is None:
         yield None
+        return
+    if plan.method == "imatrix":
+        from localinfer.quantize.importance import Weighed
+
+        yield lambda look: Weighed(source, plan, tokens, workers, look)
         return
     from localinfer.quantize.calibrated import Layers
     from localinfer.quantize.torch_threads import threads
 
     with threads(workers):
-        yield lambda: Layers(source, plan, tokens, partial / plan.file_name(0), partial)
+        yield lambda look: Layers(source, plan, tokens, partial / plan.file_name(0), partial)
 
 
 class _Writing:
@@ -210,23 +224,30 @@ class _Writing:
         self._origin, self._pace, self._forecast = origin, pace, forecast
         self._on_progress, self._on_speed = told
         self._done = 0
-        self._layers: Layers | None = None
+        self._layers: Calibrating | None = None
         self._hurried = self._calibrates = False
 
-    def run(self, workers: int, open_layers: "Callable[[], Layers] | None") -> None:
+    def run(self, workers: int, open_layers: "OpenLayers | None") -> None:
         """Write what is not finished. `open_layers` is for methods that calibrate."""
         self._calibrates = open_layers is not None
         with ThreadPoolExecutor(workers, thread_name_prefix="quantize") as pool:
             try:
                 for number, unit in enumerate(self._plan.units):
                     if number == 1 and open_layers and not self._pace.too_late():
-                        self._layers = open_layers()
+                        self._open(open_layers)
                     self._forecast.begin(number)
                     self._unit(number, unit, pool)
                     self._forecast.end()
             except BaseException:
                 pool.shutdown(wait=False, cancel_futures=True)
                 raise
+
+    def _open(self, open_layers: "OpenLayers") -> None:
+        self._pace.begin()
+        try:
+            self._layers = open_layers(self._look)
+        except TooLate:
+            self._hurried = True
 
     def _unit(self, number: int, unit: tuple[Job, ...], pool: Executor) -> None:
         name = self._plan.file_name(number)

@@ -89,6 +89,8 @@ class Costs:
 
     def layer(self, method: Method, tokens: int) -> float:
         """One layer by a calibrated method, beyond rounding it."""
+        if method == "imatrix":
+            return SAFETY * self.body / self.layers * (tokens / self.speeds.kernels + 1 / self.speeds.rounding)
         follows = method.endswith("gptq")
         stream = tokens * (1 + follows) * self.body / self.layers
         fits = 0.0
@@ -105,6 +107,8 @@ class Costs:
 
     def narrow_head(self, method: Method, tokens: int) -> float:
         """The head by a calibrated method, in fewer bits than tables have."""
+        if method == "imatrix":
+            return SAFETY * self.head / self.speeds.rounding
         follows, hidden = method.endswith("gptq"), self.widths[0][1]
         exact = FIT * self.head * hidden * follows + tokens * hidden**2 * (FOLLOWED if follows else 0.5)
         return SAFETY * (exact / self.speeds.multiply + (1 + follows) * self.head / self.speeds.rounding)

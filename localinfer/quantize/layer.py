@@ -20,6 +20,16 @@ PIECE = 1 << 20
 Stored = dict[str, tuple[str, NDArray[Any]]]
 
 
+@dataclass(frozen=True, slots=True)
+class Made:
+    """The tensors of a file; of each matrix the relative error of its weights and of its output; what went wrong."""
+
+    tensors: Stored
+    errors: dict[str, float]
+    output_errors: dict[str, float]
+    notes: tuple[str, ...]
+
+
 def quantize_unit(
     jobs: tuple[Job, ...], pool: Executor, on_weights: Callable[[int], None], in_haste: Callable[[], bool] = bool
 ) -> tuple[Stored, dict[str, float]]:

@@ -10,6 +10,7 @@ from typing import Any, Final, Literal, get_args
 from numpy.typing import NDArray
 
 from localinfer.errors import NotSupported, UsageError
+from localinfer.extras import install_command
 from localinfer.formats.checkpoint_files import StoredTensor
 from localinfer.formats.compressed import packed_words, quantization_config
 from localinfer.graph.graph import Graph
@@ -121,7 +122,10 @@ def default_method(bits: int, source: Path) -> tuple[Method, str]:
     if lacking:
         return "rtn", f"rounded without calibration: no method of ours calibrates {lacking}"
     if not has_torch():
-        return "rtn", "rounded without calibration: for less loss `pip install localinfer[quantize]`"
+        return (
+            "imatrix",
+            f"calibrated by imatrix, as torch is not installed: less is lost after `{install_command('quantize')}`",
+        )
     return "gptq", ""
 
 

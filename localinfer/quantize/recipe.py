@@ -46,6 +46,10 @@ RECIPES: dict[Effort, Recipe] = {
 unread, for the training to be judged by."""
 
 
+WITHOUT_TORCH = Recipe("imatrix", 4096)
+"""Of any effort, of 4 and 3 bits: means of squares need fewer tokens than second moments do."""
+
+
 @dataclass(frozen=True, slots=True)
 class Asked:
     """What was asked for. Raises `UsageError` for an effort beside a method, since each chooses the other."""
@@ -66,14 +70,17 @@ class Asked:
 def recipe_of(asked: Asked, bits: int, source: Path) -> tuple[Recipe, str]:
     """What is asked for, for the model at `source`, and a remark where an effort can do less there than elsewhere.
 
-    At 8 bits rounding to the nearest loses too little for anything else to win; and what nobody calibrates, or torch is
-    lacking for, is rounded so as well.
+    At 8 bits rounding to the nearest loses too little for anything else to win, and what nobody calibrates is rounded
+    so as well. Where torch is lacking, `imatrix` calibrates.
     """
     recipe, remark = Recipe(asked.method or "rtn", DEFAULT_TOKENS), ""
     if asked.method is None:
         effort = asked.effort or "default"
         method, remark = default_method(bits, source)
-        recipe = RECIPES[effort] if method != "rtn" else replace(recipe, effort=effort)
+        if method == "imatrix":
+            recipe = replace(WITHOUT_TORCH, effort=effort)
+        else:
+            recipe = RECIPES[effort] if method != "rtn" else replace(recipe, effort=effort)
     if asked.refine is not None:
         recipe = replace(recipe, refine=None if asked.refine == "none" else asked.refine)
     return replace(recipe, tokens=asked.tokens or recipe.tokens), remark

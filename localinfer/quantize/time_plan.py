@@ -12,6 +12,7 @@ from localinfer.quantize.pace import Expected
 from localinfer.quantize.plan import TABLE_BITS, Method
 from localinfer.quantize.schedule import SAFETY, Clock, Phase, Running, Schedule, in_seconds, largest, scheduled
 from localinfer.quantize.speeds import Speeds, measure_speeds
+from localinfer.quantize.torch_installed import TORCHLESS
 
 FLAG = "`--time-budget`"
 LEAST_CHUNKS, ALL_CHUNKS, FLOOR_CHUNKS = 2, 24, 4
@@ -49,6 +50,11 @@ class Wish:
     """Bits of the head."""
     most: int = 1 << 40
     """Tokens that the text has, about."""
+
+    @property
+    def takes_torch(self) -> bool:
+        """Whether a part of it is torch's to do."""
+        return self.method not in TORCHLESS or self.mixed or bool(self.refine)
 
     @property
     def text_tokens(self) -> int:
@@ -125,7 +131,7 @@ def plan_time(
 
     costs = Costs.of(source, wish.bits, speeds or measure_speeds(workers, torch=False))
     schedule = divided(costs, loaded=speeds is not None)
-    if speeds is None and any(map(schedule.has, ("layers", "mixing", "refining"))):
+    if speeds is None and wish.takes_torch and any(map(schedule.has, ("layers", "mixing", "refining"))):
         costs = replace(costs, speeds=measure_speeds(workers, torch=True))
         schedule = divided(costs)
     return _plan(costs, wish, schedule, started, clock)
@@ -145,7 +151,7 @@ def expected_layer(costs: Costs, wish: Wish) -> Expected:
 
 def _phases(costs: Costs, wish: Wish, *, loaded: bool) -> list[Phase]:
     """In their order. Not `loaded`: torch is to come, and its speed is not known, but taken to be great."""
-    loading = 0.0 if loaded else costs.torch()
+    loading = 0.0 if loaded or not wish.takes_torch else costs.torch()
     needed = bool(loading) and (wish.mixed or bool(wish.refine))
     found = [Phase("loading torch", loading, loading)] if needed else []
     if wish.speaks:

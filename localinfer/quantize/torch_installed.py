@@ -1,8 +1,12 @@
-"""Whether torch is installed: it comes with an extra, and nothing but calibrating and training needs it."""
+"""Whether torch is installed: it comes with an extra, and nothing but `gptq`, `awq` and training needs it."""
 
 import importlib.util
 
 from localinfer.errors import NotSupported
+from localinfer.extras import install_command
+
+TORCHLESS = ("rtn", "imatrix")
+"""Methods that the core does by itself."""
 
 
 def has_torch() -> bool:
@@ -14,7 +18,7 @@ def require_torch(job: str, *, instead: str) -> None:
     """Raise `NotSupported` if torch is not here: `job` needs it, `instead` is what can be done without it."""
     if not has_torch():
         raise NotSupported(
-            f"{job} needs torch, which is not installed", hint=f"`pip install localinfer[quantize]`, or {instead}"
+            f"{job} needs torch, which is not installed", hint=f"run `{install_command('quantize')}`, or {instead}"
         )
 
 
@@ -24,5 +28,5 @@ def require_torch_for(method: str, *, mixed: bool, refine: bool) -> None:
         require_torch("refining", instead="leave it out")
     if mixed:
         require_torch("choosing widths", instead="leave out `--bpw` and `--target-size`")
-    if method != "rtn":
-        require_torch("calibrating", instead="round without calibration: `--method rtn`")
+    if method not in TORCHLESS:
+        require_torch(f"calibrating by {method}", instead="calibrate without it: `--method imatrix`")

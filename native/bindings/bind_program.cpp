@@ -344,6 +344,17 @@ void write_state(Program& program, size_t location, Vector<const uint8_t> values
   program.write_state(location, values.data(), values.shape(0));
 }
 
+void watch(Program& program, std::shared_ptr<Weight> weight) { program.watch(weight); }
+
+Vector<double> squares(Program& program, const Weight& weight) {
+  const std::vector<double>* sums = program.squares(weight);
+  REQUIRE(sums != nullptr, "the weight is not watched");
+  auto* values = new double[sums->size()];
+  nb::capsule owner(values, [](void* p) noexcept { delete[] static_cast<double*>(p); });
+  std::copy(sums->begin(), sums->end(), values);
+  return Vector<double>(values, {sums->size()}, owner);
+}
+
 nb::list phase_times(const Program& program) {
   nb::list found;
   for (const PhaseTime& one : program.phase_times())
@@ -510,6 +521,11 @@ void bind_program(nb::module_& m) {
       .def("phase_times", &phase_times, nb::sig("def phase_times(self) -> list[tuple[str, str, float, float]]"),
            "Of the last step, phase by phase: operation, what it did, seconds that the calling thread was busy, and\n"
            "seconds it waited for the others. Empty unless `time_phases`.")
+      .def("watch", &watch, "weight"_a,
+           "From now on steps on the CPU add up the squares of what `weight`, one of bf16, is multiplied with; what was\n"
+           "added before is forgotten. Raises ValueError for another weight, RuntimeError while a step is running.")
+      .def("squares", &squares, "weight"_a,
+           "The sums, float64 [columns], over all rows since `watch`. Raises ValueError where it is not watched.")
       .def("set_threads", &Program::set_threads, "threads"_a, nb::call_guard<nb::gil_scoped_release>(),
            "From now on so many threads compute; 0: one a physical core. No bit of what they compute changes.\n\n"
            "Fewer when the system has no more to give. Raises RuntimeError while a step is running.")

@@ -1,8 +1,12 @@
 // Weights: packed from arrays as they lie on disk.
+#include <nanobind/stl/optional.h>
 #include <nanobind/stl/shared_ptr.h>
 #include <nanobind/stl/string.h>
 #include <nanobind/stl/tuple.h>
 #include <nanobind/stl/vector.h>
+
+#include <chrono>
+#include <optional>
 
 #include "bindings/arrays.h"
 #include "bindings/bindings.h"
@@ -113,8 +117,11 @@ std::shared_ptr<Weight> make_mxfp4(const std::vector<CodeArrays>& arrays, bool i
 
 using FileParts = std::vector<std::tuple<size_t, int, uint64_t, int, uint64_t>>;
 
-std::shared_ptr<Weight> make_from_files(Program& program, size_t bits, size_t group, size_t cols, const FileParts& files,
-                                        bool interleave, size_t activation_bits) {
+// bits, group, columns, parts, interleaved, bits of activations.
+using FileJob = std::tuple<size_t, size_t, size_t, FileParts, bool, size_t>;
+
+std::shared_ptr<Weight> make_from_files(Program& program, const FileJob& job) {
+  const auto& [bits, group, cols, files, interleave, activation_bits] = job;
   const WeightKind kind = bits == 16 ? kBf16 : kind_of(bits);
   WeightShape shape{kind, cols, group, {}, interleave, 0, bits == 16 ? 0 : activation_bits};
   std::vector<StoredPart> parts;
@@ -122,8 +129,26 @@ std::shared_ptr<Weight> make_from_files(Program& program, size_t bits, size_t gr
     shape.parts.push_back(rows);
     parts.push_back({{nullptr, values, values_at}, {nullptr, scales, scales_at}});
   }
-  const nb::gil_scoped_release unlocked;
   return program.pack_weight(shape, parts);
+}
+
+// Python runs meanwhile; now and then it is told how far this is, and asked whether a signal has come.
+std::vector<std::shared_ptr<Weight>> make_all_from_files(Program& program, const std::vector<FileJob>& jobs,
+                                                         const std::optional<nb::callable>& on_packed) {
+  constexpr auto kTellEvery = std::chrono::milliseconds(200);
+  std::vector<std::shared_ptr<Weight>> made;
+  const nb::gil_scoped_release unlocked;
+  auto told = std::chrono::steady_clock::now();
+  for (const FileJob& job : jobs) {
+    made.push_back(make_from_files(program, job));
+    const auto now = std::chrono::steady_clock::now();
+    if (now - told < kTellEvery) continue;
+    told = now;
+    const nb::gil_scoped_acquire locked;
+    if (PyErr_CheckSignals() != 0) nb::raise_python_error();
+    if (on_packed) (*on_packed)(made.size());
+  }
+  return made;
 }
 
 size_t packed_bytes(size_t bits, size_t group, size_t cols, const std::vector<size_t>& rows, size_t wide,
@@ -180,10 +205,12 @@ void bind_weight(nb::module_& m) {
   m.def("pack_mxfp4", &make_mxfp4, "parts"_a.noconvert(), "interleave"_a = false, "threads"_a = 0,
         "Pack 4-bit floats, each (int32 words of codes [rows, cols / 8], uint8 e [rows, cols / 32]): a weight is twice the\n"
         "number of its code, times 2 to the power of e - 127; 0 where e is 0. Parts and errors as in `pack_bf16`.");
-  m.def("pack_files", &make_from_files, "program"_a, "bits"_a, "group"_a, "cols"_a, "parts"_a,
-        "interleave"_a = false, "activation_bits"_a = 8,
-        "Pack matrices straight from open files, on the threads of the `program` they are for.\n\n"
-        "A part is (rows, file of the values, their first byte, file of the scales, their first byte); `bits` 16 is\n"
-        "bf16, with `group` 0 and no scales. The rest as in `pack_int`. None when a file cannot be read as far as that,\n"
-        "or holds NaN or infinity.");
+  m.def("pack_files", &make_all_from_files, "program"_a, "jobs"_a, "on_packed"_a = nb::none(),
+        nb::sig("def pack_files(program: Program, jobs: Sequence[tuple[int, int, int, Sequence[tuple[int, int, int, int, "
+                "int]], bool, int]], on_packed: Callable[[int], object] | None = None) -> list[Weight | None]"),
+        "Pack matrices straight from open files, on the threads of the `program` they are for; Python runs meanwhile.\n\n"
+        "A job, one weight, is (bits, group, columns, parts, interleave, bits of activations); a part is (rows, file of\n"
+        "the values, their first byte, file of the scales, their first byte). `bits` 16 is bf16, with `group` 0 and no\n"
+        "scales. The rest as in `pack_int`. A weight is None when a file cannot be read as far as that, or holds NaN or\n"
+        "infinity. `on_packed` is told five times a second at most how many weights are done; what it raises ends it.");
 }

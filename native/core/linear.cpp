@@ -52,9 +52,39 @@ void ready_row(const Step& step, const Lane& lane, const Weight& weight, const S
   if (quantized) quantize_columns(step, weight.shape, to, m, 0, row, weight.shape.cols);
 }
 
+// Adds the squares of `rows` rows, floats, to what the program keeps of the weight. Each column has one item, so that the
+// sums do not depend on the threads.
+bool add_squares(std::vector<double>& sums, Lane& lane, const Operand& operand, size_t rows) {
+  constexpr size_t columns = 64;
+  lane.phase("squares");
+  lane.share((sums.size() + columns - 1) / columns, [&](size_t i) {
+    const size_t first = i * columns, end = std::min(first + columns, sums.size());
+    for (size_t m = 0; m < rows; ++m)
+      for (size_t c = first; c < end; ++c) {
+        const double x = operand.x[m * operand.ldx + c];
+        sums[c] += x * x;
+      }
+  });
+  return lane.sync();
+}
+
+bool ready_floats(Operand* operand, const Step& step, Lane& lane, const Weight& weight, const Source& from, size_t rows) {
+  const Scratch::Quantized& to = step.s.shared;
+  if (from.norm == nullptr && from.pick == nullptr) {
+    *operand = {{}, from.rows, from.ld};
+    return true;
+  }
+  *operand = {{}, to.normed, step.s.x_ld};
+  lane.phase("norm");
+  lane.share(rows, [&](size_t m) { ready_row(step, lane, weight, from, to, m); });
+  return lane.sync();
+}
+
 bool make_ready(Operand* operand, const Step& step, Lane& lane, const Weight& weight, const Source& from, size_t rows,
                 bool few) {
   const Scratch& s = step.s;
+  if (std::vector<double>* sums = step.program.squares(weight); sums != nullptr)
+    return ready_floats(operand, step, lane, weight, from, rows) && add_squares(*sums, lane, *operand, rows);
   if (weight.shape.kind == kBf16 && from.norm == nullptr && from.pick == nullptr) {
     *operand = {{}, from.rows, from.ld};
     return true;

@@ -30,6 +30,48 @@ void interleave_nibbles(uint32_t* words, size_t count) {
   }
 }
 
+using Four = uint32_t __attribute__((vector_size(16)));
+
+// The same of four words at once.
+Four interleaved(Four x) {
+  Four swap = (x ^ x >> 8) & 0x0000ff00u;
+  x ^= swap ^ swap << 8;
+  swap = (x ^ x >> 4) & 0x00f000f0u;
+  return x ^ swap ^ swap << 4;
+}
+
+// Four words of 16 rows, `ld` apart, as the lines to[0] .. to[3] of 16 words; of 4 bits each, their nibbles interleaved.
+template <bool nibbles>
+void gather_four(uint32_t* const (&to)[4], const uint32_t* from, size_t ld) {
+  for (size_t r = 0; r < kBlock; r += 4) {
+    Four rows[4];
+    for (size_t i = 0; i < 4; ++i) {
+      std::memcpy(&rows[i], from + (r + i) * ld, sizeof(Four));
+      if (nibbles) rows[i] = interleaved(rows[i]);
+    }
+    const Four low = __builtin_shufflevector(rows[0], rows[1], 0, 4, 1, 5);
+    const Four high = __builtin_shufflevector(rows[0], rows[1], 2, 6, 3, 7);
+    const Four next_low = __builtin_shufflevector(rows[2], rows[3], 0, 4, 1, 5);
+    const Four next_high = __builtin_shufflevector(rows[2], rows[3], 2, 6, 3, 7);
+    const Four lines[4] = {
+        __builtin_shufflevector(low, next_low, 0, 1, 4, 5), __builtin_shufflevector(low, next_low, 2, 3, 6, 7),
+        __builtin_shufflevector(high, next_high, 0, 1, 4, 5), __builtin_shufflevector(high, next_high, 2, 3, 6, 7)};
+    for (size_t i = 0; i < 4; ++i) std::memcpy(to[i] + r, &lines[i], sizeof(Four));
+  }
+}
+
+// A group of a whole panel, of 4 or 8 bits: `words` words of a row, a multiple of 4, in runs of `run`.
+template <bool nibbles>
+void pack_group(uint32_t* lines, const uint32_t* values, size_t ld, size_t words) {
+  constexpr size_t run = nibbles ? 1 : 2;
+  for (size_t j = 0; j < words; j += 4)
+    for (size_t half = 0; half < kPanelRows / kBlock; ++half) {
+      const auto line = [&](size_t word) { return lines + ((word / run * 2 + half) * run + word % run) * kBlock; };
+      uint32_t* const to[4] = {line(j), line(j + 1), line(j + 2), line(j + 3)};
+      gather_four<nibbles>(to, values + half * kBlock * ld + j, ld);
+    }
+}
+
 // Eight 3-bit values -> one a byte.
 uint64_t spread_triples(uint64_t x) {
   x = (x & 0xfff) | (x & 0xfff000) << 20;
@@ -105,6 +147,11 @@ void pack_panel_int(uint8_t* panel, const WeightShape& shape, const PanelRows& r
     }
     for (size_t r = 0; r < rows.count && integers; ++r) to[r] = scales[r * groups + g];
     if (shape.kind != kMxfp4) lines += kBlock;
+    if (rows.count == kPanelRows && shape.kind != kInt3) {
+      (shape.kind == kInt8 ? pack_group<false> : pack_group<true>)(lines, values + g * words, ld, words);
+      lines += words * kPanelRows;
+      continue;
+    }
     for (size_t j = 0; j < words; j += run)
       for (size_t start = 0; start < kPanelRows; start += kBlock, lines += kBlock * run) {
         if (start >= rows.count) continue;

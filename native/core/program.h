@@ -7,6 +7,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <functional>
+#include <map>
 #include <memory>
 #include <set>
 #include <string>
@@ -429,6 +430,11 @@ class Program {
   void time_phases(bool on) { times_phases_ = on; }
   const std::vector<PhaseTime>& phase_times() const { return phase_times_; }
   size_t phases() const { return phases_; }  // of the last step: its threads wait for each other so often
+  // From now on steps on the CPU add up, column by column, the squares of the rows that `weight` is multiplied with. It
+  // must be one of bf16, whose rows stay floats.
+  void watch(const WeightRef& weight);
+  // These sums; null: it is not watched.
+  std::vector<double>* squares(const Weight& weight);
 
  private:
   friend struct Step;
@@ -480,6 +486,7 @@ class Program {
   size_t phases_ = 0;
   bool times_phases_ = false;
   std::vector<PhaseTime> phase_times_;
+  std::map<const Weight*, std::vector<double>> squares_;  // of what is watched
   std::atomic_flag busy_;
   std::vector<int32_t> lengths_, starts_;  // of the step's sequences: one past their last row, and their first
   // Of each KV group and block, while a step is checked: sequence << 32 | block; -1: none.

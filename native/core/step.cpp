@@ -123,6 +123,19 @@ void Program::set_prefetch(size_t bytes) {
   prefetch_ = bytes;
 }
 
+void Program::watch(const WeightRef& weight) {
+  const Hold hold(busy_);
+  REQUIRE(device_ == nullptr, "a weight is watched on the CPU only");
+  REQUIRE(weight != nullptr && weights().count(weight.get()) == 1, "the watched weight is none of this program");
+  REQUIRE(weight->shape.kind == kBf16, "only weights of bf16 can be watched");
+  squares_[weight.get()].assign(weight->shape.cols, 0);
+}
+
+std::vector<double>* Program::squares(const Weight& weight) {
+  const auto found = squares_.find(&weight);
+  return found == squares_.end() ? nullptr : &found->second;
+}
+
 bool Step::enter(Lane& lane) const {
   const bool by_layer = layer_inputs().table != nullptr && begin < end;
   if (by_layer && !(run_embed(*this, lane) && run_layer_inputs(*this, lane))) return false;

@@ -113,7 +113,7 @@ def test_a_picture_is_a_png(cli: Cli, mine: str, text: str, monkeypatch: pytest.
     ran = cli(*argv, "x.png")
     assert (ran.code, ran.out) == (5, "")
     assert "drawing needs matplotlib" in ran.err
-    assert "`pip install localinfer[plot]`" in ran.err
+    assert "pip install 'localinfer[plot]'" in ran.err
 
 
 def test_quantize_says_what_it_lost(cli: Cli, mine: str, isolated: Path) -> None:

@@ -19,6 +19,7 @@ from localinfer.engine.opening import open_engine
 from localinfer.engine.protocol import Engine, Request
 from localinfer.errors import ContextOverflow, Corrupt, DoesNotFit, NotFound, NotSupported, UsageError
 from localinfer.events import Finished
+from localinfer.extras import install_command
 from tests.engine.running import GREEDY, finish
 from tests.tiny import make_checkpoint, write_json, write_tokenizer
 
@@ -267,7 +268,7 @@ def test_a_missing_extra_is_named(llama: Path, tmp_path: Path, monkeypatch: pyte
     gguf.write_bytes(b"GGUF")
     with pytest.raises(NotSupported, match="not installed") as caught:
         open_engine(gguf, backend="llamacpp")
-    assert caught.value.hint == "run `pip install '.[llamacpp]'` in the project's folder"
+    assert caught.value.hint == f"run `{install_command('llamacpp')}`"
 
 
 @pytest.mark.parametrize(("prompt", "hint"), [(70, "-c 256"), (255, "-c 256"), (256, "was made for 256 tokens")])

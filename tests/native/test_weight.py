@@ -98,7 +98,9 @@ def pack_files(
         handle, kind, cols = file.fileno(), parts[0].kind, parts[0].values.shape[1]
         program = native.Program(64, threads=threads)
         files = [(rows, handle, values, handle, scales) for rows, values, scales in places]
-        return native.pack_files(program, BITS.get(kind, 16), parts[0].group, cols, files, interleave)
+        job = (BITS.get(kind, 16), parts[0].group, cols, files, interleave, 8)
+        (weight,) = native.pack_files(program, [job])
+        return weight
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -5,10 +5,12 @@ from collections.abc import Mapping
 from typing import Any
 
 from localinfer.graph.families import ministral3, mistral
-from localinfer.graph.families.wrapped import text_spec
+from localinfer.graph.families.wrapped import text_name, text_spec
 from localinfer.graph.fields import Fields
 from localinfer.graph.graph import Graph
 from localinfer.graph.spec import ModelSpec
+
+tensor_name = text_name
 
 
 def spec(values: Mapping[str, Any]) -> ModelSpec:

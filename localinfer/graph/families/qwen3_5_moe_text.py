@@ -5,8 +5,11 @@ from collections.abc import Mapping
 from typing import Any
 
 from localinfer.graph.families import qwen3_next
+from localinfer.graph.families.wrapped import text_name
 from localinfer.graph.graph import Graph
 from localinfer.graph.spec import MOST_LAYERS, ModelSpec, Routing, read_config, read_mixture
+
+tensor_name = text_name
 
 
 def spec(values: Mapping[str, Any]) -> ModelSpec:

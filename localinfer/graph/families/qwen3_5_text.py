@@ -4,8 +4,11 @@ from collections.abc import Mapping
 from typing import Any
 
 from localinfer.graph.families import qwen3_next
+from localinfer.graph.families.wrapped import text_name
 from localinfer.graph.graph import Graph
 from localinfer.graph.spec import ModelSpec, read_config
+
+tensor_name = text_name
 
 
 def spec(values: Mapping[str, Any]) -> ModelSpec:

@@ -9,6 +9,7 @@ from typing import Any
 from localinfer.graph.families.layers import Style, attend, decoder, delta_net, feed_forward
 from localinfer.graph.fields import Fields
 from localinfer.graph.graph import Graph
+from localinfer.graph.names import text_alone
 from localinfer.graph.ops import LayerOp
 from localinfer.graph.rope import read_rope
 from localinfer.graph.spec import (
@@ -24,6 +25,7 @@ from localinfer.graph.spec import (
     read_tied,
 )
 
+tensor_name = text_alone
 _STYLE = Style(qk_norm="head", offset=1.0)
 
 
