@@ -4,7 +4,7 @@
 The native engine: packed weights, the program that runs them, sampling, and what this machine can do.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy

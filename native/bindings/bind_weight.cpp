@@ -207,7 +207,7 @@ void bind_weight(nb::module_& m) {
         "number of its code, times 2 to the power of e - 127; 0 where e is 0. Parts and errors as in `pack_bf16`.");
   m.def("pack_files", &make_all_from_files, "program"_a, "jobs"_a, "on_packed"_a = nb::none(),
         nb::sig("def pack_files(program: Program, jobs: Sequence[tuple[int, int, int, Sequence[tuple[int, int, int, int, "
-                "int]], bool, int]], on_packed: Callable[[int], object] | None = None) -> list[Weight | None]"),
+                "int]], bool, int]], on_packed: collections.abc.Callable[[int], object] | None = None) -> list[Weight | None]"),
         "Pack matrices straight from open files, on the threads of the `program` they are for; Python runs meanwhile.\n\n"
         "A job, one weight, is (bits, group, columns, parts, interleave, bits of activations); a part is (rows, file of\n"
         "the values, their first byte, file of the scales, their first byte). `bits` 16 is bf16, with `group` 0 and no\n"
