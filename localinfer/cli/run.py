@@ -65,22 +65,17 @@ def run(
     Files come first, then what is piped in, then PROMPT. The answer goes to standard output as it is written,
     everything else to standard error. What a model thinks first is left out, unless it is to be shown.
     """
-    from localinfer.chats import sandbox
     from localinfer.chats.chat import Chat
     from localinfer.cli import repl
     from localinfer.cli.prompt import read_prompt
     from localinfer.cli.samples import answering
-    from localinfer.cli.tints import tints_of
     from localinfer.loading.adapting import adapted
     from localinfer.loading.connecting import connect_or_open
     from localinfer.loading.opening import find
 
     require_raw(raw=raw, special=special, think=thinking.wanted())
     manner = {"raw": raw, "special": special, "on_overflow": on_overflow, **_scored(logprobs, form, json=json)}
-    if show_drafts:
-        tints_of(sys.stdout)  # refuses a pipe before anything is loaded
-    if not raw:
-        sandbox.prepare()  # it starts while all else is read and loaded
+    _before_loading(raw=raw, show_drafts=show_drafts)
     ref, argument = split_words(words or [], model, prompt, ctx.meta[TYPED])
     talks = repl.is_wanted(argument is not None, file, json)
     text = "" if talks else read_prompt(argument, file, lossy=lossy, context=engine.ctx_size or DEFAULT_CONTEXT)
@@ -95,6 +90,17 @@ def run(
         answer = answering(opened, counts, drafts=show_drafts, **shown)
         repl.Loop(chat, answer).run() if talks else answer(chat, text)
     _tell_of_disk(opened, quiet=quiet)
+
+
+def _before_loading(*, raw: bool, show_drafts: bool) -> None:
+    """Refuse a pipe where colours are wanted, and start the process for templates while all else is read."""
+    from localinfer.chats import sandbox
+    from localinfer.cli.tints import tints_of
+
+    if show_drafts:
+        tints_of(sys.stdout)
+    if not raw:
+        sandbox.prepare()
 
 
 def _tell_of_disk(opened: "Opened", *, quiet: bool) -> None:

@@ -84,10 +84,9 @@ def _open_native(
     sampling, rules = default_sampling(path), token_rules(path)
     context = config.choose_context(checkpoint.spec.max_context)
     cache = _cache(config, context, checkpoint.graph.kv_windows())
-    blocks = [group.allocator.count for group in cache.groups]
     with Aside(lambda: Tokenizer(path)) as reading:
         look = _looking(reading, on_progress)
-        placement, key, cached, program = _placed(checkpoint, config, backend, name, context, blocks, look)
+        placement, key, cached, program = _placed(checkpoint, config, backend, name, context, cache, look)
         tokenizer = reading.result()
     _check_vocabulary(checkpoint, tokenizer, name)
     measured = step_timing.cached_or_measured(program, key, cached, context, on_card=placement.card is not None)
@@ -107,9 +106,9 @@ def _open_native(
     )
     past = open_ngram_store(path, program.vocab) if config.remember and config.draft != "off" else None
     speculator, notes = make_speculator(config, target, measured, past)
-    told = (*checkpoint.notes, *tokenizer.notes, *not_followed(path), *notes)
+    notes = (*checkpoint.notes, *tokenizer.notes, *not_followed(path), *notes)
     return StepEngine(
-        info=_info(name, config, target, placement, key, measured, told),
+        info=_info(name, config, target, placement, key, measured, notes),
         tokenizer=tokenizer,
         chat_template=tokenizer.chat_template,
         tools_template=tokenizer.tools_template,
@@ -147,13 +146,14 @@ def _placed(
     backend: str,
     name: str,
     context: int,
-    blocks: Sequence[int],
+    cache: "PagedCache",
     on_progress: OnProgress | None,
 ) -> "tuple[Placement, Key, StepTiming | None, native.Program]":
     """Where the model runs, what is kept of its speed there, and the model, loaded. With `auto`, the processor also
     where the card fails while it takes the model: no compiler any more, no memory that others left."""
     from localinfer.engine import backends, step_timing
 
+    blocks = [group.allocator.count for group in cache.groups]
     placement = backends.choose(backend, config, lambda: _needed_bytes(checkpoint, config, context))
     while True:
         key = step_timing.key_for(
