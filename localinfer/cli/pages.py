@@ -6,7 +6,7 @@ import textwrap
 from collections.abc import Iterable
 from pathlib import Path
 
-from localinfer.cli.app import COMMANDS, GROUPS
+from localinfer.cli.commands import COMMANDS, GROUPS
 
 SUMMARIES = Path(__file__).with_name("summaries.txt")
 """`command: its one line`, a line each."""

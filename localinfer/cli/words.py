@@ -3,8 +3,9 @@
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from localinfer.cli.app import COMMANDS, GROUPS, single
+from localinfer.cli.app import single
 from localinfer.cli.command import first_line, setting_of
+from localinfer.cli.commands import COMMANDS, GROUPS
 from localinfer.cli.options import SETTINGS
 from localinfer.config import Setting
 

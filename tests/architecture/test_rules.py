@@ -202,7 +202,7 @@ def test_no_model_is_named_outside_families() -> None:
 
 
 def test_the_readme_lists_the_commands_there_are() -> None:
-    from localinfer.cli.app import COMMANDS
+    from localinfer.cli.commands import COMMANDS
 
     there = {name.split()[0] for name in COMMANDS}
     readme = (ROOT / "README.md").read_text(encoding="utf-8")

@@ -12,7 +12,7 @@ import pexpect  # type: ignore[import-untyped]
 import pytest
 
 from localinfer.cli import generate
-from localinfer.cli.app import COMMANDS
+from localinfer.cli.commands import COMMANDS
 from localinfer.cli.names import model_names, pullable_names
 from localinfer.cli.scripts import FILES
 from tests.cli.conftest import ENTRY, Cli

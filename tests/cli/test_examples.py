@@ -9,7 +9,8 @@ from typing import Any
 
 import pytest
 
-from localinfer.cli.app import ALIASES, COMMANDS, single
+from localinfer.cli.app import single
+from localinfer.cli.commands import ALIASES, COMMANDS
 from localinfer.cli.examples import EXAMPLES
 from tests.cli.conftest import Cli
 

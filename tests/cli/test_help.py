@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 import pytest
 
-from localinfer.cli.app import COMMANDS, GROUPS
+from localinfer.cli.commands import COMMANDS, GROUPS
 from localinfer.cli.options import SETTINGS
 from localinfer.cli.words import ARGUMENTS, VALUES, all_words
 from tests.cli.conftest import Cli
