@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from localinfer.engine.elsewhere import Elsewhere
 from localinfer.engine.grammar_formats import narrowed
 from localinfer.engine.grammar_probe import refuse_explosive
-from localinfer.errors import LocalInferError, NotSupported, UsageError
+from localinfer.errors import NotSupported, UsageError
 from localinfer.text import one_line
 
 if TYPE_CHECKING:
@@ -92,10 +92,8 @@ def _nothing() -> Grammar:
 ANY_OBJECT = Grammar("json_schema", '{"type": "object"}')
 
 
-class FormLost(LocalInferError):
+class FormLost(UsageError):
     """The automaton gave up in the middle of an answer."""
-
-    exit_code = 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,6 +146,7 @@ class Constraint:
         matcher = LLMatcher(self._tokens, text, log_level=0, limits=LLParserLimits(**_LIMITS))
         if not matcher.is_error() and not any(matcher.compute_bitmask()):
             raise UsageError(f"nothing keeps this {grammar.word}", hint="loosen it")
+        matcher.deep_copy().compute_ff_tokens() if not matcher.is_error() else None
         if matcher.is_error():
             told = one_line(matcher.get_error(), 300)
             raise UsageError(f"this {grammar.word} cannot be kept: {told}", hint="simplify it")
@@ -169,6 +168,8 @@ class Matching:
         self._matcher: LLMatcher | None = None
         self._consumed: list[int] = []
         self._later = False
+        self._run: tuple[list[int], list[int]] = [], []
+        """Where the last run of tokens that are forced began, and the run."""
 
     def allowed(self, answer: Sequence[int]) -> NDArray[np.bool_] | None:
         """Which tokens may follow those of `answer` [vocabulary]; None for all. Raises `FormLost`."""
@@ -187,14 +188,20 @@ class Matching:
 
     def forced(self, answer: Sequence[int]) -> list[int]:
         """The tokens that must follow those of `answer`, as its tokenizer would cut them; none where there is a choice,
-        and none that ends the answer. A function of `answer` alone."""
+        and none that ends the answer. A function of `answer` alone: each is asked for behind the one before it."""
         constraint, marks = self._constraint, self._constraint.marks
         begin = self._begins(answer)
         may_think = marks is not None and marks.opening is not None and not answer
         if begin is None or may_think or constraint.grammar is None or not constraint.eos.isdisjoint(answer):
             return []
+        text, run = self._run
+        left = run[len(answer) - len(text) :] if len(answer) >= len(text) else []
+        if left and list(answer) == (text + run)[: len(answer)]:
+            return left
         run = self._at(list(answer[begin:]), later=begin > 0).compute_ff_tokens()
-        return list(takewhile(lambda token: token not in constraint.eos, run))
+        run = list(takewhile(lambda token: token not in constraint.eos, run))
+        self._run = list(answer), run
+        return run
 
     def _begins(self, answer: Sequence[int]) -> int | None:
         """How many tokens stand before what has a form; None while the model thinks."""

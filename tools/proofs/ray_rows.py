@@ -66,7 +66,7 @@ def main() -> int:
         file = Path(folder) / "prompts.jsonl"
         file.write_text("".join(json.dumps(row) + "\n" for row in ROWS), encoding="utf-8")
         wanted = by_map(model, file)
-        ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False)
+        ray.init(num_cpus=4, include_dashboard=False, log_to_driver=False)
         found, workers = by_ray(model, file)
         ray.shutdown()
     same = sum(found.get(one) == row for one, row in wanted.items())
