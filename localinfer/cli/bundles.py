@@ -227,6 +227,23 @@ class ThinkingFlags:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class WidthFlags:
+    """What widths of layers are mixed for."""
+
+    bpw: o.Bpw
+    target_size: o.TargetSize
+    target_kld: o.TargetKld
+    uniform: o.Uniform
+
+    def require_one(self) -> None:
+        """Raise `UsageError` for two at once."""
+        names = {"bpw": self.bpw, "target-size": self.target_size, "target-kld": self.target_kld}
+        given = [f"`--{name}`" for name, value in ({**names, "uniform": self.uniform}).items() if value]
+        if len(given) > 1:
+            raise UsageError(f"{given[0]} and {given[1]} were both given", hint="leave one of them out")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class TariffFlags:
     """What electricity and the machine cost."""
 

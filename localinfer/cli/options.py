@@ -303,6 +303,21 @@ Bpw = Annotated[
     float | None,
     flag("bpw", "float", "Mix widths, from `--bits` up: this many bits a weight in the layers.", low=1, high=8.5),
 ]
+TargetKld = Annotated[
+    float | None,
+    flag(
+        "target-kld",
+        "float",
+        "Mix widths, from `--bits` (3) up, so that it is the smallest model whose KL divergence is at most this. Up to "
+        "five are made and measured.",
+        low=1e-6,
+        high=100,
+        metavar="NATS",
+    ),
+]
+Uniform = Annotated[
+    bool, flag("uniform", "flag", "The same width for all layers, also with `--bits 3`, which mixes them otherwise.")
+]
 TargetSize = Annotated[
     str | None,
     flag(

@@ -4,12 +4,13 @@ import time
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal, TypedDict
 
 import typer
 
 from localinfer.cli import options as o
 from localinfer.cli import output
+from localinfer.cli.bundles import WidthFlags
 from localinfer.cli.telling import Terminal
 from localinfer.errors import DoesNotFit, UsageError, bytes_of, seconds_of, size
 from localinfer.hub.model import LocalModel
@@ -17,7 +18,7 @@ from localinfer.hub.model import LocalModel
 if TYPE_CHECKING:
     from localinfer.evaluate import Quality
     from localinfer.loading.making import Limit, Making
-    from localinfer.quantize import Method
+    from localinfer.quantize import Earlier, Method
     from localinfer.quantize.plan import HeadBits
     from localinfer.quantize.recipe import Asked, Effort
 
@@ -37,8 +38,7 @@ def quantize(
     calib: o.Calib,
     tokens: o.Tokens,
     seed: o.Seed,
-    bpw: o.Bpw,
-    target_size: o.TargetSize,
+    widths: WidthFlags,
     refine: o.Refine,
     time_budget: o.TimeBudget,
     resume: o.Resume,
@@ -57,35 +57,67 @@ def quantize(
     The embedding gets 8 bits. Stopped half-way, the same command goes on, unless the original has changed (exit
     code 9). At the end it is measured against the original on a text that is used for nothing else.
     """
-    from localinfer.loading.making import Limit, make_small
+    from localinfer.loading.making import Limit
 
     limit = Limit(_seconds(time_budget), report=not no_report, started=output.begun)
-    width, threads = _width(bits, ref), threads or 0
-    _require_one("`--bpw` and `--target-size`", bpw, target_size)
+    widths.require_one()
     _require_one("`--resume` and `--fresh`", resume, fresh)
+    target = widths.target_kld
+    if target:
+        _refuse_with_target({"group": group, "time-budget": time_budget, "no-report": no_report})
+    width, threads = _width(bits or ("3" if target else None), ref), threads or 0
     asked = _asked(effort, method, tokens, refine)
     source = original(ref, revision=revision, offline=offline, quiet=quiet)
     source, name = _adapted(source, adapter, name, quiet=quiet), name or source.name
     (made, dest), tell = _location(name, width), Terminal(quiet, json=json)
+    common: Common = {"head": HEADS[head], "asked": asked, "calib": calib, "seed": seed or 0, "name": name}
+    common |= {"threads": threads, "earlier": "resume" if resume else "fresh" if fresh else "auto", "tell": tell}
+    making, quality = _made(source, width, widths, int(group) if group else None, limit, common)
+    if not target and not no_report:
+        quality = measured(source, made, dest, making, threads=threads, tell=tell)
+    show(making, quality, {"ref": made, "path": str(dest), "source": source.ref}, json=json, quiet=quiet)
+    _tell_late(limit, quiet=quiet)
+
+
+def _made(
+    source: LocalModel, width: int, widths: WidthFlags, group: int | None, limit: "Limit", common: "Common"
+) -> "tuple[Making, Quality | None]":
+    """The model, and what it lost where that had to be measured to make it."""
+    from localinfer.loading.making import make_small
+    from localinfer.loading.targeting import make_within
+
+    if widths.target_kld:
+        return make_within(source, width, widths.target_kld, **common)
     making = make_small(
         source,
         width,
-        group=int(group) if group else None,
-        head=HEADS[head],
-        asked=asked,
-        calib=calib,
-        seed=seed or 0,
-        bits_per_weight=bpw,
-        target_bytes=bytes_of(target_size, "--target-size") if target_size else None,
+        group=group,
+        bits_per_weight=widths.bpw,
+        target_bytes=bytes_of(widths.target_size, "--target-size") if widths.target_size else None,
+        uniform=widths.uniform,
         limit=limit,
-        name=name,
-        threads=threads,
-        earlier="resume" if resume else "fresh" if fresh else "auto",
-        tell=tell,
+        **common,
     )
-    quality = None if no_report else measured(source, made, dest, making, threads=threads, tell=tell)
-    show(making, quality, {"ref": made, "path": str(dest), "source": source.ref}, json=json, quiet=quiet)
-    _tell_late(limit, quiet=quiet)
+    return making, None
+
+
+class Common(TypedDict, total=False):
+    """What all ways of making are told."""
+
+    head: "HeadBits"
+    asked: "Asked"
+    calib: list[str]
+    seed: int
+    name: str
+    threads: int
+    earlier: "Earlier"
+    tell: Terminal
+
+
+def _refuse_with_target(given: dict[str, object]) -> None:
+    """Raise `UsageError` for a flag that goes against making and measuring several models."""
+    if odd := [name for name, value in given.items() if value]:
+        raise UsageError(f"`--{odd[0]}` does not go with `--target-kld`", hint="leave one of them out")
 
 
 def _width(bits: str | None, ref: str) -> int:

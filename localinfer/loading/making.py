@@ -2,7 +2,8 @@
 
 import math
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -66,6 +67,7 @@ def make_small(
     seed: int = 0,
     bits_per_weight: float | None = None,
     target_bytes: int | None = None,
+    uniform: bool = False,
     limit: Limit | None = None,
     name: str | None = None,
     threads: int = 0,
@@ -74,9 +76,10 @@ def make_small(
 ) -> Making:
     """Quantize `source` to `name:INT<bits>` among our models. Ctrl-C keeps what is done and says so.
 
-    `asked` None is the default effort. `calib` (files, or `self` for text that the model writes itself) and `seed` say
-    what is calibrated on. `limit` is planned before anything is done: what cannot be done in it is refused or
-    shortened, and said; without one it is said how long all takes here. `earlier`: what becomes of a stopped run.
+    `asked` None is the default effort. `calib` (files, or `self` for text that the model writes) and `seed` say what is
+    calibrated on. `limit` is planned before: what cannot be done in it is refused or shortened, and said; without one
+    it is said how long all takes here. `earlier`: what becomes of a stopped run. Three bits are a mix of the same
+    bytes, unless it is to be `uniform`, has a `group`, or is limited.
     """
     from localinfer.chats.template import conversation
     from localinfer.hub.cache import variant_dir
@@ -86,8 +89,10 @@ def make_small(
     from localinfer.quantize.report import keep_report
 
     name, limit, variant = name or source.name, limit or Limit(), variant_of_bits(bits)
-    mixed = bits_per_weight is not None or target_bytes is not None
-    recipe = _recipe(source, bits, asked or Asked(), mixed=mixed, tell=tell)
+    mixed = bool(bits_per_weight or target_bytes)
+    recipe = chosen_recipe(source, bits, asked or Asked(), mixed=mixed, tell=tell)
+    if not (mixed or uniform or group):
+        mixed = bool(bits_per_weight := _usual_mix(source, bits, recipe, limit, tell))
     method, refine = recipe.method, recipe.refine
     text = CalibrationText(recipe.tokens, seed, (), conversation)
     wish = _wish(recipe, bits, calib, mixed=mixed, head=head, report=limit.report)
@@ -100,24 +105,30 @@ def make_small(
     settings: dict[str, Any] = {"bits": bits, "group": group, "head": head, "method": method}
     settings |= {"bits_per_weight": bits_per_weight, "target_bytes": target_bytes}
     limits: dict[str, Any] = {"threads": threads, "earlier": earlier}
-    with tell.progress(long=True) as progress:
-        try:
-            if method != "rtn" or refine or mixed:
-                left = partial(plan.left, "speaking") if plan is not None else no_end
-                more: dict[str, Any] = {"refine": refine is not None, "left": left, "progress": progress}
-                text = replace(text, files=calibration_files(source, dest, calib, text, **limits, **more))
-            limits |= {"say": tell.note, "clock": limit.clock}
-            quantizing = {"on_speed": tell.speed} | (plan.quantizing() if plan else {"expected": expected})
-            report = _made(source.path, dest, made, settings, text, limits, quantizing, plan, refine, progress)
-        except KeyboardInterrupt:
-            tell.warn("interrupted; the same command goes on where it stopped")
-            raise
+    with tell.progress(long=True) as progress, stoppable(tell):
+        if method != "rtn" or refine or mixed:
+            left = partial(plan.left, "speaking") if plan is not None else no_end
+            more: dict[str, Any] = {"refine": refine is not None, "left": left, "progress": progress}
+            text = replace(text, files=calibration_files(source, dest, calib, text, **limits, **more))
+        limits |= {"say": tell.note, "clock": limit.clock}
+        quantizing = {"on_speed": tell.speed} | (plan.quantizing() if plan else {"expected": expected})
+        report = _made(source.path, dest, made, settings, text, limits, quantizing, plan, refine, progress)
     keep_report(dest, report)
     forget_words(dest)
     return Making(report, recipe, expected_s, plan, _report_seconds(recipe, report.seconds))
 
 
-def _recipe(source: LocalModel, bits: int, asked: "Asked", *, mixed: bool, tell: Tell) -> "Recipe":
+@contextmanager
+def stoppable(tell: Tell) -> Iterator[None]:
+    """Say at Ctrl-C that nothing is lost."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        tell.warn("interrupted; the same command goes on where it stopped")
+        raise
+
+
+def chosen_recipe(source: LocalModel, bits: int, asked: "Asked", *, mixed: bool, tell: Tell) -> "Recipe":
     """What is `asked` for, for `source`. Raises `NotSupported` where torch is lacking for that."""
     from localinfer.graph.weights import Checkpoint
     from localinfer.quantize.plan import TABLE_BITS
@@ -131,6 +142,25 @@ def _recipe(source: LocalModel, bits: int, asked: "Asked", *, mixed: bool, tell:
     wanted = asked.method or (RECIPES["best"].method if best else "rtn")
     require_torch_for(wanted, mixed=mixed, refine=recipe.refine is not None)
     return recipe
+
+
+def _usual_mix(source: LocalModel, bits: int, recipe: "Recipe", limit: Limit, tell: Tell) -> float | None:
+    """Bits a weight of the mix that has the bytes of one width, where it loses clearly less than that; said."""
+    from localinfer.graph.weights import Checkpoint
+    from localinfer.quantize.plan import MIXED_BITS, choose_groups
+    from localinfer.quantize.torch_installed import has_torch
+
+    if bits != MIXED_BITS or recipe.method == "rtn" or not has_torch():
+        return None
+    if limit.seconds:
+        tell.note("all layers get one width, since dealing them out takes time; `--bpw` mixes them all the same")
+        return None
+    graph = Checkpoint(source.path).graph
+    if graph.not_calibrated:
+        return None
+    found = bits + 16 / choose_groups(graph, bits, None)[0]
+    tell.note(f"layers get from {bits} bits up, {found:g} bits a weight in all; `--uniform` makes them alike")
+    return found
 
 
 def _wish(recipe: "Recipe", bits: int, calib: Sequence[str], *, mixed: bool, head: int, report: bool) -> "Wish":

@@ -4,7 +4,7 @@ import hashlib
 import os
 import shutil
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import replace
@@ -33,6 +33,7 @@ from localinfer.quantize.torch_installed import require_torch_for
 
 if TYPE_CHECKING:
     from localinfer.graph.ops import LayerOp
+    from localinfer.quantize.budget import Deal
     from localinfer.quantize.calibrated import Layers
     from localinfer.quantize.importance import Weighed
     from localinfer.quantize.layer import Made
@@ -58,6 +59,7 @@ def quantize_checkpoint(
     text: CalibrationText | None = None,
     bits_per_weight: float | None = None,
     target_bytes: int | None = None,
+    mix: Mapping[str, tuple[int, int]] | None = None,
     threads: int = 0,
     seconds: float = 0.0,
     expected: Expected | None = None,
@@ -72,19 +74,18 @@ def quantize_checkpoint(
     The embedding gets 8 bits, the head as `HeadBits` has it. Stopped at any time (Ctrl-C, kill, disk full), the same
     call goes on and gives the same bytes; `earlier` as `Journal` has it. `group` None chooses; `threads` 0 takes all.
     `on_progress(done, total)` counts weights, `on_speed` is told before how fast that goes, `say` what a person should
-    know meanwhile. Every `method` but `rtn` calibrates, on `text` (None: our own), for `seconds` at most if not 0:
-    layers without time are rounded. What is `expected` counts until a layer is measured. With `bits_per_weight` (of the
-    layers) or `target_bytes` (of all) the fused groups get different widths, from `bits` up.
+    know. Every `method` but `rtn` calibrates, on `text` (None: our own), for `seconds` at most if not 0: layers without
+    time are rounded. What is `expected` counts until a layer is measured. With `bits_per_weight` (of the layers) or
+    `target_bytes` (of all) the fused groups get different widths, from `bits` up; `mix` names them.
 
     Raises `UsageError` (dest exists, group does not divide, no mix is of that size, text too short, another process),
     `NotSupported` (architecture, quantized, no torch), `Corrupt` (NaN, damage), `DoesNotFit`, `Changed` (source).
     """
     started, heard = clock(), (on_progress or (lambda done, total: None), on_speed)
-    source, dest = source.resolve(), dest.absolute()
+    source, dest, workers = source.resolve(), dest.absolute(), threads or os.cpu_count() or 1
     _require_new(dest, "remove it first, or use it")
-    workers = threads or os.cpu_count() or 1
-    plan = make_plan(source, bits, group, method, head=head)
-    tokens = _tokens(source, text, plan, mixed=bits_per_weight is not None or target_bytes is not None)
+    plan = make_plan(source, bits, group, method, mix, head)
+    tokens = _tokens(source, text, plan, mixed=bool(bits_per_weight or target_bytes))
     plan = _mixed(source, plan, tokens, bits_per_weight, target_bytes, workers)
     partial = dest.with_name(dest.name + ".partial")
     with locked(partial):
@@ -158,6 +159,18 @@ def _mixed(
     from localinfer.quantize.budget import mixed_plan
 
     return mixed_plan(source, plan, tokens, bits_per_weight, target_bytes, workers)
+
+
+def ask_costs(
+    source: Path, bits: int, text: CalibrationText, *, method: Method, head: HeadBits, threads: int = 0
+) -> "tuple[Deal, dict[str, Any]]":
+    """What forms of the layers from `bits` up would cost, and all that decides the bytes of models made of them."""
+    from localinfer.quantize.budget import deal_of
+
+    workers, plan = threads or os.cpu_count() or 1, make_plan(source, bits, None, method, head=head)
+    require_torch_for(method, mixed=True, refine=False)
+    tokens = calibration(Tokenizer(source), text.render, text.tokens, text.seed, text.files)
+    return deal_of(source, plan, tokens, workers), _settings(plan, tokens, workers)
 
 
 def calibrated_on(

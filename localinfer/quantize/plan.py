@@ -33,6 +33,9 @@ Method = Literal["rtn", "imatrix", "awq", "gptq", "awq+gptq"]
 METHODS: tuple[Method, ...] = get_args(Method)
 """How integers are chosen: `rtn` looks at the weights alone, all others at what calibration text does in them too."""
 
+MIXED_BITS = 3
+"""At this width a mix of the same bytes loses a fifth less, and is the default."""
+
 LARGE_MODEL = 4_000_000_000
 """From this many weights on, groups of 64 cost less quality than their bytes are worth."""
 

@@ -27,6 +27,6 @@ def require_torch_for(method: str, *, mixed: bool, refine: bool) -> None:
     if refine:
         require_torch("refining", instead="leave it out")
     if mixed:
-        require_torch("choosing widths", instead="leave out `--bpw` and `--target-size`")
+        require_torch("choosing widths", instead="leave out what mixes them, such as `--bpw`")
     if method not in TORCHLESS:
         require_torch(f"calibrating by {method}", instead="calibrate without it: `--method imatrix`")
