@@ -902,7 +902,7 @@ def kv_put_4(
 def rotate(x: NDArray[numpy.float32], *, isa: str = "") -> None:
     """
     Walsh-Hadamard transform in place of each run of n values of x, n being the largest power of two that divides
-    their number; not scaled. Keys and queries of a 4-bit cache are rotated before kv_put_4 and attend_4.
+    their number; not scaled. Keys and queries of a cache of 8 or 4 bits are rotated before they are put and attend.
     """
 
 def attend_8(

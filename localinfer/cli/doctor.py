@@ -3,10 +3,16 @@
 import platform
 from dataclasses import asdict
 from functools import partial
-from typing import Any
+from typing import Annotated, Any
+
+import typer
 
 from localinfer.cli import options as o
-from localinfer.errors import LocalInferError, size
+from localinfer.errors import LocalInferError, NotSupported, size
+
+ModelArg = Annotated[
+    str | None, typer.Argument(metavar="MODEL", help="Measure as well what the KV cache loses of this model.")
+]
 
 PACKAGES = (
     "typer",
@@ -33,15 +39,18 @@ ENERGY = {
 }
 
 
-def doctor(*, recalibrate: o.Recalibrate, json: o.Json, quiet: o.Quiet) -> None:
+def doctor(name: ModelArg = None, *, recalibrate: o.Recalibrate, json: o.Json, quiet: o.Quiet) -> None:
     """Show the processor, the kernel chosen and why, the memory's bandwidth, versions, and settings with their origin.
 
     Measures the bandwidth anew, which takes about a second. What a step of each model costs was measured when it was
     first loaded. An NVIDIA card is tested against the processor, bit by bit, and the speed of its kernels is measured,
     which takes some seconds more.
+
+    With MODEL: how far the model is from itself when its cache has 8 or 4 bits and not 16, on a text of our own.
     """
     from localinfer.cli.output import note, show_json
 
+    cache = None if name is None else cache_of(name, quiet=quiet)
     if recalibrate:
         forgotten = forget()
         if not quiet:
@@ -50,6 +59,7 @@ def doctor(*, recalibrate: o.Recalibrate, json: o.Json, quiet: o.Quiet) -> None:
         "version": versions(),
         "machine": _or_problem(machine),
         "cards": _or_problem(lambda: cards(again=recalibrate, quiet=quiet)),
+        **({} if cache is None else {"cache": cache}),
         "steps": _or_problem(steps),
         "templates": _or_problem(templates),
         "places": _or_problem(folders),
@@ -123,6 +133,20 @@ def cards(*, again: bool, quiet: bool) -> dict[str, Any]:
             except LocalInferError as error:
                 report["problem"] = error.message
     return {"cards": found}
+
+
+def cache_of(name: str, *, quiet: bool) -> dict[str, Any]:
+    """What the cache loses of the model `name`, by its bits. Raises what finding and loading it raises."""
+    from localinfer.cli.progress import Progress
+    from localinfer.cli.telling import Terminal
+    from localinfer.evaluate import cache_losses
+    from localinfer.loading.opening import find
+
+    model = find(name, tell=Terminal(quiet))
+    if not model.path.is_dir():
+        raise NotSupported(f"`{name}` is a file, not a model directory", hint=f"run `localinfer import {name}` first")
+    with Progress(quiet=quiet) as progress:
+        return {"model": model.ref, "losses": [asdict(one) for one in cache_losses(model.path, on_progress=progress)]}
 
 
 def steps() -> dict[str, Any]:
@@ -219,6 +243,7 @@ def _print(report: dict[str, Any]) -> None:
         f"templates     rendered apart, held by {', '.join(held['held_by'])}" if "held_by" in held else held["problem"]
     )
     _print_cards(report["cards"])
+    _print_cache(report.get("cache"))
     _print_steps(report["steps"])
     for part in (report["version"], report["places"]):
         line()
@@ -256,6 +281,19 @@ def _print_cards(found: dict[str, Any]) -> None:
 def _speed(rows: int, speed: float, card: dict[str, Any]) -> str:
     share = f" ({speed / card['peak_gb_s'] / 1e9:.0%})" if card["peak_gb_s"] else ""
     return f"{rows} row{'s' * (rows != 1)} {size(speed)}/s{share}"
+
+
+def _print_cache(found: dict[str, Any] | None) -> None:
+    """A line for each number of bits."""
+    from localinfer.cli.output import line
+
+    for one in found["losses"] if found else ():
+        wide = sum(bits > one["kv_bits"] for bits in one["layers"])
+        kept = f", {wide} of {len(one['layers'])} layers at 8" if wide else ""
+        line(
+            f"{one['kv_bits']}-bit cache   loses {one['kld_mean']:.6f} ± {one['kld_se']:.6f} nats a token of "
+            f"{found['model'] if found else ''} ({one['tokens']} tokens, context {one['ctx']}{kept})"
+        )
 
 
 def _print_steps(found: dict[str, Any]) -> None:

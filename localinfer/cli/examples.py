@@ -122,9 +122,9 @@ EXAMPLES: dict[str, tuple[str, str, str]] = {
         "localinfer draft rm --texts",
     ),
     "doctor": (
-        "localinfer doctor",
         "localinfer doctor --json",
         "localinfer doctor --recalibrate",
+        "localinfer doctor starter",
     ),
     "config show": (
         "localinfer config show",

@@ -267,11 +267,12 @@ def _disk_cache(
     """`blocks` on disk, if that is wanted. Another instruction set or build computes its own, so that a test that
     compares them compares what they compute."""
     from localinfer.engine.disk_cache import DiskCache
+    from localinfer.graph import key_powers
     from localinfer.paths import kv_dir
 
     if not config.kv_disk_gb:
         return None
-    identity = repr((what, key.files, key.isa, key.build, tuple(program.kv_bits), context))
+    identity = repr((what, key.files, key.isa, key.build, tuple(program.kv_bits), context, key_powers.CHOICE))
     return DiskCache(kv_dir(), blocks, identity=identity, limit_bytes=int(config.kv_disk_gb * 1e9))
 
 

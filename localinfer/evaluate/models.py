@@ -107,6 +107,8 @@ class NativeReader:
         blocks = -(-ctx // BLOCK)
         self._program = load_program(checkpoint, threads=threads, context=ctx, kv_blocks=blocks, kv_bits=kv_bits)
         self.vocab = self._program.vocab
+        self.kv_layers: tuple[int, ...] = tuple(self._program.kv_bits)
+        """Bits of each layer's cache."""
         self._blocks = np.arange(blocks, dtype=np.int32)[None]
         self._tokens = np.zeros(0, np.int32)
         self._at = 0

@@ -43,7 +43,7 @@ class Quality:
     kld_p99: float | None
     kld_max: float | None
     kld_floor: float | None
-    """Mean KL divergence of the reference from itself through a cache like the model's: what perfect weights leave."""
+    """What the cache alone loses: mean KL divergence of the reference from itself through a cache like the model's."""
     top1_agreement: float | None
     top1_se: float | None
 

@@ -47,7 +47,8 @@ def conditions(quality: Quality) -> str:
     if quality.reference is not None:
         lines.append(f"reference {quality.reference}: ppl {quality.ppl_reference:.3f}, 16-bit cache")
         lines.append(
-            f"noise floor {quality.kld_floor:.6f}: the reference from itself with a {quality.kv_bits}-bit cache"
+            f"the {quality.kv_bits}-bit cache alone loses {quality.kld_floor:.6f}: the reference from itself, which "
+            "perfect weights would lose, too"
         )
     return "".join(line + "\n" for line in lines)
 
@@ -58,8 +59,8 @@ def in_a_line(quality: Quality) -> str:
         return f"ppl {quality.ppl:.3f}"
     return (
         f"ppl {quality.ppl:.3f}, {quality.ppl_reference:.3f} before; KL divergence {quality.kld_mean:.4f} ± "
-        f"{quality.kld_se:.4f}, median {quality.kld_median:.4f}, 99 % {quality.kld_p99:.3f}, floor "
-        f"{quality.kld_floor:.4f}; same first choice {quality.top1_agreement:.1%}"
+        f"{quality.kld_se:.4f}, median {quality.kld_median:.4f}, 99 % {quality.kld_p99:.3f}, of "
+        f"the cache alone {quality.kld_floor:.4f}; same first choice {quality.top1_agreement:.1%}"
     )
 
 

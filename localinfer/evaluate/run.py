@@ -13,10 +13,10 @@ from numpy.typing import NDArray
 
 from localinfer.config import KvBits, in_range
 from localinfer.cost.machine import available_bytes
-from localinfer.errors import DoesNotFit, NotFound, UsageError, size
+from localinfer.errors import DoesNotFit, NotFound, NotSupported, UsageError, size
 from localinfer.evaluate.files import Convert, as_checkpoints
 from localinfer.evaluate.measures import Logits, Measured, join, measure
-from localinfer.evaluate.models import Reader, open_reader, require_finite, require_same_words, size_of
+from localinfer.evaluate.models import NativeReader, Reader, open_reader, require_finite, require_same_words, size_of
 from localinfer.evaluate.quality import Quality, figures_of
 from localinfer.evaluate.text import cut, held_out_text
 from localinfer.events import OnProgress
@@ -136,6 +136,49 @@ def report_on(
     )[0]
 
 
+@dataclass(frozen=True, slots=True)
+class CacheLoss:
+    """What a cache of `kv_bits` loses against one of 16: mean KL divergence of a model from itself, in nats a token."""
+
+    kv_bits: int
+    kld_mean: float
+    kld_se: float
+    ctx: int
+    tokens: int
+    """Scored positions."""
+    layers: tuple[int, ...]
+    """Bits of each layer's cache."""
+
+
+def cache_losses(
+    path: Path, *, bits: Sequence[KvBits] = (8, 4), on_progress: OnProgress | None = None
+) -> list[CacheLoss]:
+    """Measure the checkpoint at `path` on the first `FLOOR_CHUNKS` chunks of the text of our own. 4 bits are left out
+    where heads cannot be grouped. Raises what opening a model raises, and `Corrupt` as `evaluate`."""
+    from localinfer.graph.weights import Checkpoint
+
+    progress = on_progress or (lambda what, done, total: None)
+    ctx = min(CTX, Checkpoint(path).spec.max_context)
+    found: list[CacheLoss] = []
+    with closing(open_reader(path, ctx=ctx, kv_bits=16)) as wide:
+        teacher = _Contender(path.name, wide, 16)
+        tokens = cut(held_out_text(), wide.words, ctx=ctx, chunks=FLOOR_CHUNKS)
+        for one in bits:
+            try:
+                narrow = NativeReader(path, ctx, one)
+            except NotSupported:
+                continue
+            with closing(narrow):
+                student = _Contender(path.name, narrow, one)
+                for number, chunk in enumerate(tokens):
+                    progress(f"a {one}-bit cache", number, len(tokens))
+                    _read_chunk(teacher, [student], chunk, number)
+                kld = join(student.parts).kld
+                error = float(kld.std() / math.sqrt(len(kld)))
+                found.append(CacheLoss(one, float(kld.mean()), error, ctx, len(kld), narrow.kv_layers))
+    return found
+
+
 def _read_chunks(
     teacher: _Contender | None,
     students: Sequence[_Contender],
@@ -186,9 +229,9 @@ def _floor(
         again = _Contender(teacher.name, reader, kv_bits)
         part = tokens[:FLOOR_CHUNKS]
         for number, chunk in enumerate(part):
-            progress("noise floor", number, len(part))
+            progress("the cache alone", number, len(part))
             _read_chunk(teacher, [again], chunk, number)
-        progress("noise floor", len(part), len(part))
+        progress("the cache alone", len(part), len(part))
     return float(join(again.parts).kld.mean())
 
 

@@ -4,14 +4,11 @@ import numpy as np
 
 from localinfer.errors import Corrupt
 from localinfer.graph.ops import Linear
-from localinfer.graph.stored import Form, Mxfp4Linear
+from localinfer.graph.stored import LARGEST_POWER, Form, Mxfp4Linear
 from localinfer.graph.tensors import AGAIN, Tensors
 
 BLOCK = 32
 """Values that share a scale."""
-
-_LARGEST = 146
-"""Of stored powers: more than a weight is."""
 
 
 class Mxfp4:
@@ -36,7 +33,7 @@ class Mxfp4:
         """The same numbers; powers below 2^-125 count as none."""
         blocks, exponents = self.tensors.read(self.blocks), self.tensors.read(self.scales)
         zeros = ~((blocks & 0x77) != 0).any(axis=2)  # codes 0 and 8
-        if (large := (exponents > _LARGEST) & ~zeros).any():
+        if (large := (exponents > LARGEST_POWER) & ~zeros).any():
             row, block = (int(x) for x in np.argwhere(large)[0])
             raise Corrupt(
                 f"tensor `{self.scales}` holds {int(exponents[row, block])} at [{row}, {block}], "

@@ -15,6 +15,7 @@ from localinfer.config import KvBits
 from localinfer.errors import DoesNotFit, NotSupported
 from localinfer.formats.checkpoint_files import StoredTensor
 from localinfer.formats.safetensors import SafetensorsFile
+from localinfer.graph.key_powers import AS_STORED, Changed, Evening, Heads
 from localinfer.graph.kv_bits import choose_bits, probe_length, probe_text, require_4_bit
 from localinfer.graph.ops import (
     Attend,
@@ -34,7 +35,7 @@ from localinfer.graph.ops import (
     ShortConv,
 )
 from localinfer.graph.rope import Rope
-from localinfer.graph.stored import AffineLinear, Bf16Linear, Form, IntLinear, Mxfp4Linear, Order
+from localinfer.graph.stored import AffineLinear, Bf16Linear, Form, IntLinear, Mxfp4Linear, Order, StoredLinear
 from localinfer.graph.weights import Checkpoint
 
 Vector = NDArray[np.float32]
@@ -77,9 +78,11 @@ def load_program(
         require_4_bit(checkpoint.spec)
         context = max(context, probe_length(checkpoint.spec))
     try:
+        even = any(bits != 16 for bits in ([kv_bits] if isinstance(kv_bits, int) else kv_bits))
         program = native.Program(checkpoint.spec.hidden_size, threads=threads, isa=isa, max_rows=max_rows)
         with ExitStack() as files:
-            loader = _Loader(checkpoint, program, threads, context, files, on_progress or (lambda done, total: None))
+            told = on_progress or (lambda done, total: None)
+            loader = _Loader(checkpoint, program, threads, context, files, told, even_keys=even)
             for op in checkpoint.graph.ops:
                 loader.add(op)
             loader.build({} if packed is None else packed)
@@ -142,7 +145,9 @@ class _Loader:
         context: int,
         files: ExitStack,
         on_progress: OnProgress,
+        even_keys: bool,
     ) -> None:
+        """`even_keys`: columns of the keys that stand out are made smaller, those of the queries larger."""
         self.checkpoint, self.target, self.files = checkpoint, program, files
         self.program = _Calls()
         self.on_progress, self.done = on_progress, 0
@@ -155,6 +160,7 @@ class _Loader:
         self.placed: list[tuple[tuple[Linear, ...], native.Weight | _Place]] = []
         self.ropes: dict[tuple[Rope, float], int] = {}
         self.tables: dict[str, native.Weight | _Place] = {}
+        self.evening = Evening(wanted=even_keys, shares_kv=checkpoint.graph.shares_kv)
 
     def build(self, packed: dict[str, native.Weight]) -> None:
         """Pack what lies in files, and make the program. `packed` gets the weight of each matrix."""
@@ -165,7 +171,7 @@ class _Loader:
 
         found = native.pack_files(self.target, [job for _, _, job in self.jobs], told)
         weights = [
-            self.from_arrays(linears, interleave, _AS_THEY_ARE) if weight is None else weight
+            self.from_arrays(linears, interleave) if weight is None else weight
             for (linears, interleave, _), weight in zip(self.jobs, found, strict=True)
         ]
         told(len(sizes))
@@ -185,14 +191,21 @@ class _Loader:
         orders = {linear.name: _order(op, linear.rows) for linear in turned}
         if op.gated:
             orders[op.q.name] = _gates_last(op)
+
+        def read(name: str) -> StoredLinear:
+            return self.checkpoint.linear(name).rows_in(orders.get(name))
+
+        norms = _ordered(self.optional_norm(op.q_norm), op), _ordered(self.optional_norm(op.k_norm), op)
+        heads = Heads(self.biases(*op.qkv(), orders=orders), *norms)
+        heads = self.evening(op, heads, self.optional_norm(op.norm), read)
         self.program.attend(
             norm=self.optional_norm(op.norm),
             norm_bias=self.norm_bias(op.norm),
             eps=_eps(op),
-            qkv=self.pack(*op.qkv(), orders=orders),
-            bias=self.biases(*op.qkv(), orders=orders),
-            q_norm=_ordered(self.optional_norm(op.q_norm), op),
-            k_norm=_ordered(self.optional_norm(op.k_norm), op),
+            qkv=self.pack(*op.qkv(), orders=orders, changed=heads.changed),
+            bias=heads.bias,
+            q_norm=heads.q_norm,
+            k_norm=heads.k_norm,
             norm_after_rope=op.norm_after_rope,
             o=self.pack(op.o),
             o_bias=self.biases(op.o),
@@ -367,7 +380,13 @@ class _Loader:
             self.tables[linear.name] = self.pack(linear)
         return self.tables[linear.name]
 
-    def pack(self, *linears: Linear, interleave: bool = False, orders: Orders = _AS_THEY_ARE) -> native.Weight | _Place:
+    def pack(
+        self,
+        *linears: Linear,
+        interleave: bool = False,
+        orders: Orders = _AS_THEY_ARE,
+        changed: Changed = AS_STORED,
+    ) -> native.Weight | _Place:
         """One weight of the rows of all `linears`, for one pass over the activations."""
         forms = [self.checkpoint.form(linear.name) for linear in linears]
         if len(set(forms)) > 1:
@@ -377,10 +396,10 @@ class _Loader:
                 f"matrices that are used together are quantized differently: {names}",
                 hint="use the unquantized model and run `localinfer quantize` on it",
             )
-        job = None if orders else self.file_job(linears, interleave)
+        job = None if orders or changed else self.file_job(linears, interleave)
         weight: native.Weight | _Place
         if job is None:
-            weight = self.from_arrays(linears, interleave, orders)
+            weight = self.from_arrays(linears, interleave, orders, changed)
             self.done += self.bytes_of(linears)
             self.on_progress(self.done, self.total)
         else:
@@ -411,10 +430,20 @@ class _Loader:
             self.handles[tensor.file] = self.files.enter_context(tensor.file.opened())
         return self.handles[tensor.file]
 
-    def from_arrays(self, linears: tuple[Linear, ...], interleave: bool, orders: Orders) -> native.Weight:
+    def from_arrays(
+        self,
+        linears: tuple[Linear, ...],
+        interleave: bool,
+        orders: Orders = _AS_THEY_ARE,
+        changed: Changed = AS_STORED,
+    ) -> native.Weight:
         """The slower way, which converts what it must, and names the tensor that is broken."""
-        parts = [self.checkpoint.linear(linear.name) for linear in linears]
-        parts = [part.rows_in(orders.get(linear.name)) for linear, part in zip(linears, parts, strict=True)]
+        parts = [
+            changed[linear.name]
+            if linear.name in changed
+            else self.checkpoint.linear(linear.name).rows_in(orders.get(linear.name))
+            for linear in linears
+        ]
         bf16 = [part.values for part in parts if isinstance(part, Bf16Linear)]
         if bf16:
             return native.pack_bf16(bf16, interleave=interleave, threads=self.threads)

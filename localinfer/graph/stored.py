@@ -11,6 +11,8 @@ from localinfer.formats.bf16 import to_bf16
 from localinfer.formats.compressed import dequantize, pack, unpack
 
 Order = NDArray[np.intp]
+Powers = NDArray[np.int32]
+Rows = NDArray[np.bool_]
 _PIECE = 1 << 20  # values handled at once, so that temporaries stay small
 
 
@@ -35,6 +37,14 @@ class Bf16Linear:
     def rows_in(self, order: Order | None) -> "Bf16Linear":
         """The same matrix with row `order`[i] at i; None: as it is."""
         return self if order is None else Bf16Linear(self.values[order])
+
+    def times(self, powers: Powers) -> "tuple[Bf16Linear, Rows]":
+        """Row i times 2 to the power of `powers`[i], and which rows are that exactly: here all, above 1e-36."""
+        values = np.empty_like(self.values)
+        step = max(1, _PIECE // self.cols)
+        for i in range(0, self.rows, step):
+            values[i : i + step] = to_bf16(np.ldexp(widen(self.values[i : i + step]), powers[i : i + step, None]))
+        return Bf16Linear(values), np.ones(self.rows, np.bool_)
 
     def float32(self) -> NDArray[np.float32]:
         """The same numbers as float32 [rows, cols], exactly."""
@@ -62,6 +72,11 @@ class IntLinear:
     def rows_in(self, order: Order | None) -> "IntLinear":
         """The same matrix with row `order`[i] at i; None: as it is."""
         return self if order is None else replace(self, packed=self.packed[order], scales=self.scales[order])
+
+    def times(self, powers: Powers) -> "tuple[IntLinear, Rows]":
+        """Row i times 2 to the power of `powers`[i], and which rows are that exactly: float16 ends somewhere."""
+        scales, same = _halves_times(self.scales, powers)
+        return replace(self, scales=scales), same
 
     def float32(self) -> NDArray[np.float32]:
         """Integer times scale, float32 [rows, cols]."""
@@ -98,6 +113,12 @@ class AffineLinear:
         parts = {name: getattr(self, name)[order] for name in ("packed", "scales", "minima", "factors")}
         return replace(self, **parts)
 
+    def times(self, powers: Powers) -> "tuple[AffineLinear, Rows]":
+        """As that of `IntLinear`."""
+        scales, same = _halves_times(self.scales, powers)
+        minima, also = _halves_times(self.minima, powers)
+        return replace(self, scales=scales, minima=minima), same & also
+
     def arrays(self) -> tuple[NDArray[np.int32], NDArray[np.float16], NDArray[np.float16], NDArray[np.uint8]]:
         """As the native code packs it: the factors as [rows, 2 * groups]."""
         return self.packed, self.scales, self.minima, self.factors.reshape(self.rows, -1)
@@ -127,6 +148,8 @@ class AffineLinear:
 
 TWICE = np.array([0, 1, 2, 3, 4, 6, 8, 12, 0, -1, -2, -3, -4, -6, -8, -12], np.int8)
 """Twice the number of a code of MXFP4."""
+LARGEST_POWER = 146
+"""Of stored powers of MXFP4: more than a weight is."""
 _LEAST, _MOST = -24, 15
 """Powers of two that a float16 can be."""
 
@@ -154,6 +177,14 @@ class Mxfp4Linear:
     def rows_in(self, order: Order | None) -> "Mxfp4Linear":
         """The same matrix with row `order`[i] at i; None: as it is."""
         return self if order is None else replace(self, codes=self.codes[order], exponents=self.exponents[order])
+
+    def times(self, powers: Powers) -> "tuple[Mxfp4Linear, Rows]":
+        """As that of `IntLinear`."""
+        moved = self.exponents.astype(np.int32) + powers[:, None]
+        zero = self.exponents == 0
+        same = ((moved > 0) & (moved < LARGEST_POWER) | zero).all(axis=1)
+        exponents = np.where(zero, 0, np.clip(moved, 1, LARGEST_POWER)).astype(np.uint8)
+        return replace(self, exponents=exponents), same
 
     def arrays(self) -> tuple[NDArray[np.int32], NDArray[np.uint8]]:
         """As the native code packs it."""
@@ -186,6 +217,14 @@ class Mxfp4Linear:
 StoredLinear = Bf16Linear | IntLinear | AffineLinear | Mxfp4Linear
 Form = tuple[int, int] | tuple[int, int, int] | tuple[int, int, Literal["mxfp4"]]
 """(bits, group) of a matrix as it runs, (16, 0) for bfloat16; with minima, the columns that share theirs as well."""
+
+
+def _halves_times(halves: NDArray[np.float16], powers: Powers) -> tuple[NDArray[np.float16], Rows]:
+    """[rows, …] times a power of two a row, and the rows that are that exactly."""
+    wanted = np.ldexp(halves.astype(np.float32), powers[:, None])
+    with np.errstate(over="ignore"):
+        found = wanted.astype(np.float16)
+    return found, (found == wanted).all(axis=1)
 
 
 def widen(bits: NDArray[np.uint16]) -> NDArray[np.float32]:

@@ -416,7 +416,7 @@ void bind_attention(nb::module_& m) {
   put("kv_put_4", kv_put<&KernelTable::kv_put_4, 4>);
   m.def("rotate", rotate, "x"_a.noconvert(), nb::kw_only(), "isa"_a = "",
         "Walsh-Hadamard transform in place of each run of n values of x, n being the largest power of two that divides\n"
-        "their number; not scaled. Keys and queries of a 4-bit cache are rotated before kv_put_4 and attend_4.");
+        "their number; not scaled. Keys and queries of a cache of 8 or 4 bits are rotated before they are put and attend.");
   const auto attention = [&m](const char* name, auto function) {
     m.def(name, function, "out"_a.noconvert(), "blocks"_a.noconvert(), "table"_a, "q"_a, "position"_a, "window"_a,
           "scale"_a, nb::kw_only(), "rows"_a = 1, "apart"_a = false, "isa"_a = "", "softcap"_a = 0.0f,

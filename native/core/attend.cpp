@@ -26,7 +26,7 @@ class Attention {
                  : op.keys_are_values() ? op.qkv->panels * kPanelRows  // a copy behind what the weight gave
                                         : op.qkv->shape.panel_of(2, 0) * kPanelRows),
         bits_(kv.bits(op.layer)),
-        score_scale_(bits_ == 4 ? op.scale / static_cast<float>(op.head_dim & -op.head_dim) : op.scale) {}
+        score_scale_(bits_ == 16 ? op.scale : op.scale / static_cast<float>(op.head_dim & -op.head_dim)) {}
 
   // False: leave the step.
   bool run() {
@@ -93,7 +93,7 @@ class Attention {
     for (size_t i = 0; i < shared_; ++i) {
       finish_head(q + i * op_.head_dim, h * shared_ + i, op_.q_norm, step_.rope(op_.query_rope), position(row));
       if (bits_ == 16) continue;
-      if (bits_ == 4) step_.k.rotate(q + i * op_.head_dim, op_.head_dim);
+      step_.k.rotate(q + i * op_.head_dim, op_.head_dim);
       step_.k.quantize(q8 + i * op_.head_dim, scale + i, sum + i, q + i * op_.head_dim, op_.head_dim, op_.head_dim);
       scale[i] *= score_scale_;
     }
@@ -110,7 +110,7 @@ class Attention {
     const size_t head = op_.heads + (op_.keys_are_values() ? 0 : op_.kv_heads) + h;
     if (!op_.bias.empty()) k.add(value, value, op_.bias.data() + head * op_.head_dim, op_.head_dim);
     if (!op_.v_norm.empty()) k.rms_norm(value, value, op_.v_norm.data(), op_.head_dim, op_.norm.eps);
-    if (bits_ == 4) k.rotate(key, op_.head_dim);
+    if (bits_ != 16) k.rotate(key, op_.head_dim);
     uint8_t* block = kv_.block(op_.layer, table(row)[position(row) / kKvBlock], h);
     const auto kv_put = bits_ == 4 ? k.kv_put_4 : bits_ == 8 ? k.kv_put_8 : k.kv_put_16;
     kv_put(block, position(row) % kKvBlock, key, value, op_.head_dim);

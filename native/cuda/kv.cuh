@@ -137,7 +137,7 @@ LI_KERNEL(128, 4) rope_append(li::RopeArgs a) {
   const int half = query ? a.query_half : a.half;
   const float* table = (query ? a.query_table : a.table) + static_cast<Index>(position) * 2 * half;
   finish_head(head, from, bias, norm, a.eps, a.norm_after, table, half, a.head_dim);
-  if (a.kv.bits == 4) rotate_head(head, a.head_dim);
+  if (a.kv.bits != 16) rotate_head(head, a.head_dim);
   if (!query) {
     float* value = head + kMaxHeadDim;
     const float* v = a.qkv + static_cast<Index>(row) * a.qkv_ld + a.v_start + h * a.head_dim;

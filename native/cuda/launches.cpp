@@ -182,7 +182,7 @@ void CudaDevice::attend(const Piece& piece, const AttendOp& op, const OpOnCard& 
   rope.kv_heads = narrow(op.kv_heads);
   rope.head_dim = narrow(op.head_dim);
   // A rotation of both sides multiplies their product by its length, a power of two.
-  rope.score_scale = kv.bits == 4 ? op.scale / static_cast<float>(op.head_dim & -op.head_dim) : op.scale;
+  rope.score_scale = kv.bits == 16 ? op.scale : op.scale / static_cast<float>(op.head_dim & -op.head_dim);
   rope.kv = kv;
   rope.at = at;
   rope.q8 = q8_;

@@ -24,10 +24,11 @@
 //     t(c) * 2^(e - 127), and 0 where e is 0.
 //   bf16: K lines of 64 bytes; line k holds column k of the 32 rows. Any K.
 //
-// KV BLOCK: 32 tokens of one layer and one KV head; head_dim is a multiple of 16. 64-byte aligned, in this order:
+// KV BLOCK: 32 tokens of one layer and one KV head; head_dim is a multiple of 16. 64-byte aligned. Keys of 8 and 4 bits
+// are rotated (table.h). In this order:
 //   8 bit:  K u8 (+128) [head_dim/4][32 tokens][4]; V s8 [32 tokens][head_dim]; K scale f32[32]; V scale f32[32]
 //   16 bit: K f16 [head_dim][32 tokens];            V f16 [32 tokens][head_dim]
-//   4 bit, where head_dim is a multiple of 32; stored q+8, q in [-7, 7]; keys are rotated (table.h):
+//   4 bit, where head_dim is a multiple of 32; stored q+8, q in [-7, 7]:
 //     K u4 [head_dim/8][32 tokens][4]: byte t of a token in group j holds column 8j+t (low nibble) and 8j+4+t (high)
 //     V u4 [32 tokens][head_dim/2]: byte i of the 16 of columns 32g and on holds column 32g+i (low) and 32g+16+i (high)
 //     K scale f16 [head_dim/32][32 tokens]; V scale f16 [32 tokens][head_dim/32]

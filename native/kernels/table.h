@@ -42,10 +42,10 @@ struct AttendJob {
   size_t head_dim;   // 16 .. 512, a multiple of 16; 4 bit: of 32
   // Query (m, h): head_dim values at [m*ldq + h*head_dim], RoPE applied.
   const float* q;    // 16 bit
-  const int8_t* q8;  // 8 and 4 bit (there of rotated queries): as `quantize` makes them, head_dim being one group
+  const int8_t* q8;  // 8 and 4 bit: as `quantize` makes them of rotated queries, head_dim being one group
   size_t ldq;
-  // 8 and 4 bit, of query (m, h) at [m*lds + h]: the scale of q8 times `scale` (4 bit: and divided by the n of `rotate`),
-  // and the sum of q8.
+  // 8 and 4 bit, of query (m, h) at [m*lds + h]: the scale of q8 times `scale`, divided by the n of `rotate`, and the sum
+  // of q8.
   const float* q_scale;
   const int32_t* q_sum;
   size_t lds;
@@ -115,15 +115,15 @@ struct KernelTable {
   // out[i] = exp(x[i]), for tests and softmax. Below -87.3 the result is 0; above 88.7 it is +inf.
   void (*exp)(float* out, const float* x, size_t n);
 
-  // Write one token's key and value (head_dim values each) into slot `token` (0..31) of a KV block. 8 bit: one scale a
-  // token, absmax/127, rounding as in quantize.
+  // Write one token's key and value (head_dim values each) into slot `token` (0..31) of a KV block. 8 bit, k being
+  // rotated already: one scale a token, absmax/127, rounding as in quantize.
   void (*kv_put_8)(uint8_t* block, size_t token, const float* k, const float* v, size_t head_dim);
   void (*kv_put_16)(uint8_t* block, size_t token, const float* k, const float* v, size_t head_dim);
 
-  // Spreads a large column over the others, so that 4 bits serve all of them: a Walsh-Hadamard transform in place of each
-  // run of n values, n being the largest power of two that divides head_dim. For h = 1, 2, 4, ... n/2, the values a and
-  // b that lie h apart (a's index in the run has no bit h) become a + b and a - b. Not scaled: a product of two rotated
-  // vectors is n times that of the vectors.
+  // Spreads a large column over the others, so that few bits serve all of them: a Walsh-Hadamard transform in place of
+  // each run of n values, n being the largest power of two that divides head_dim. For h = 1, 2, 4, ... n/2, the values a
+  // and b that lie h apart (a's index in the run has no bit h) become a + b and a - b. Not scaled: a product of two
+  // rotated vectors is n times that of the vectors.
   void (*rotate)(float* x, size_t head_dim);
   // kv_put in 4 bits, k being rotated already. For each 32 columns of k and of v: scale = f16(absmax/7), q =
   // round-to-nearest-even(x * (7/absmax)); zero, tiny, infinite and NaN groups as in quantize. head_dim: a multiple of 32.

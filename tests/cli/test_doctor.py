@@ -84,3 +84,18 @@ def test_parts_that_cannot_be_told_are_named(cli: Cli, monkeypatch: pytest.Monke
     assert "problem       LOCALINFER_ISA is 'altivec'" in ran.out
     assert "settings: LOCALINFER_THREADS is 'many'" in ran.out
     assert "numpy" in ran.out
+
+
+def test_what_the_cache_loses_of_a_model(cli: Cli, tmp_path: Path) -> None:
+    model = str(make_checkpoint(tmp_path / "m", "qwen3", max_position_embeddings=64, head_dim=32))
+    found = json.loads(cli("doctor", model, "--json").out)["cache"]
+    assert [one["kv_bits"] for one in found["losses"]] == [8, 4]
+    assert 0 < found["losses"][0]["kld_mean"] < found["losses"][1]["kld_mean"]
+    assert found["losses"][0]["layers"] == [8, 8]
+    assert "8-bit cache   loses 0.0" in cli("doctor", model).out
+    assert cli("doctor", str(tmp_path / "none")).code == 4
+
+
+def test_heads_that_4_bits_cannot_hold_are_left_out(cli: Cli, tmp_path: Path) -> None:
+    model = str(make_checkpoint(tmp_path / "m", max_position_embeddings=64))
+    assert [one["kv_bits"] for one in json.loads(cli("doctor", model, "--json").out)["cache"]["losses"]] == [8]

@@ -27,7 +27,7 @@ NOT_RUN = {
     "localinfer eval starter:INT4 --against starter": "reads our own text",
     "localinfer eval starter:INT4 --against starter --tasks all --json": "answers for a while",
     "localinfer fit Qwen/Qwen3-8B --kv-bits 4": "asks the network",
-    "localinfer doctor": "measures the machine",
+    "localinfer doctor starter": "measures the machine, and reads our own text",
     "localinfer doctor --json": "measures the machine",
     "localinfer doctor --recalibrate": "measures the machine",
     "localinfer rm starter:INT4": "asks first",

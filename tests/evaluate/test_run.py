@@ -108,7 +108,7 @@ def test_progress(models: dict[str, Path]) -> None:
         on_progress=lambda what, done, total: seen.append((what, done, total)),
     )
     assert [step for step in seen if step[0] == "reading"] == [("reading", n, 2) for n in range(3)]
-    assert ("noise floor", 2, 2) in seen
+    assert ("the cache alone", 2, 2) in seen
 
 
 def test_chunks_as_llama_perplexity_cuts_them(tmp_path: Path) -> None:

@@ -180,7 +180,7 @@ def attention(q: Doubles, k: Doubles, v: Doubles, kv_bits: int, window: int, cap
     """q [n, heads, d], k and v [n, kv_heads, d] → [n, heads * d]; every value as the cache keeps it."""
     n, heads, d = q.shape
     if kv_bits == 8:
-        q, k, v = rounded(q, d), rounded(k, d), rounded(v, d)
+        q, k, v = rounded(turned(q), d) / (d & -d), rounded(turned(k), d), rounded(v, d)
     elif kv_bits == 4:
         q, k, v = rounded(turned(q), d) / (d & -d), rounded_to_4(turned(k)), rounded_to_4(v)
     else:

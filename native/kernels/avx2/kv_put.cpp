@@ -1,4 +1,4 @@
-// Writing a token into a KV block, and the rotation of 4-bit keys and queries.
+// Writing a token into a KV block, and the rotation of keys and queries.
 #include "kernels.h"
 #include "math.h"
 
