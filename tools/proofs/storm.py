@@ -32,7 +32,6 @@ class Told:
 
     ended: Counter[str] = field(default_factory=Counter)
     gaps: list[float] = field(default_factory=list)
-    pieces: int = 0
 
 
 def body_of(path: str, model: str, chance: random.Random) -> dict[str, Any]:
@@ -52,7 +51,7 @@ def body_of(path: str, model: str, chance: random.Random) -> dict[str, Any]:
 
 
 async def client(url: str, model: str, seed: int, end: float, told: Told) -> None:
-    """Ask one thing after the other; leave in the middle of a third of them."""
+    """Ask one thing after the other; leave in the middle of a third of them, and of the last."""
     chance = random.Random(seed)
     async with httpx2.AsyncClient(timeout=300) as session:
         while time.monotonic() < end:
@@ -71,10 +70,11 @@ async def client(url: str, model: str, seed: int, end: float, told: Told) -> Non
                     if last and count > 3:
                         told.gaps.append(now - last)
                     last = now
-                    if leaves is not None and count > leaves:
+                    if (leaves is not None and count > leaves) or now > end:
+                        told.ended["left"] += 1
                         break
-                told.pieces += count
-                told.ended["left" if leaves is not None and count > leaves else "whole"] += 1
+                else:
+                    told.ended["whole"] += 1
 
 
 def held(server: Server) -> dict[str, int]:
