@@ -101,7 +101,7 @@ def main() -> int:
         flags = ("--offline", "-np", "16", "--queue", "64", "--draft", "off")
         where = {"LOCALINFER_HOME": str(paths.home())}
         with serving(Path(home), asked.model, *flags, **where) as server:
-            asyncio.run(storm(server.url, asked.model, 16, 3))  # what is made once is there then
+            asyncio.run(storm(server.url, asked.model, asked.clients, 10))  # what is made once is there then
             until(server.is_idle)
             before = held(server)
             told = asyncio.run(storm(server.url, asked.model, asked.clients, asked.seconds))
