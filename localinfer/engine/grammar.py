@@ -46,6 +46,14 @@ _LIMITS: dict[str, Any] = {"step_lexer_fuel": 100_000, "verbose_errors": False}
 """Work that reading a form, and one step in it, may take; far more than schemas in use need."""
 
 
+NEVER = np.finfo(np.float32).min
+"""The score of what must not be said: finite, and far below all that a model gives."""
+
+_CEILINGS = np.where(
+    np.unpackbits(np.arange(256, dtype=np.uint8)[:, None], axis=1, bitorder="little"), np.float32(np.inf), NEVER
+).astype(np.float32)
+"""Of eight tokens, for each byte of a mask: the highest score that they may have."""
+
 _SPACE = r"[\x20\x0A\x0D\x09]{1,40}"
 """What may stand between the words of JSON: enough for lines and indents, and no model can go on with it for ever."""
 
@@ -171,8 +179,19 @@ class Matching:
         self._run: tuple[list[int], list[int]] = [], []
         """Where the last run of tokens that are forced began, and the run."""
 
-    def allowed(self, answer: Sequence[int]) -> NDArray[np.bool_] | None:
-        """Which tokens may follow those of `answer` [vocabulary]; None for all. Raises `FormLost`."""
+    def hold(self, logits: NDArray[np.float32], answer: Sequence[int]) -> None:
+        """Give every token that may not follow those of `answer` the lowest score, in `logits` [vocab], all of them
+        finite. Raises `FormLost`."""
+        bits = self.allowed(answer)
+        if bits is None:
+            return
+        known = min(len(logits), 8 * len(bits), self._constraint.vocab_size)
+        ceilings = _CEILINGS.take(bits, axis=0).ravel()[:known]
+        np.minimum(logits[:known], ceilings, out=logits[:known])
+        logits[known:] = NEVER
+
+    def allowed(self, answer: Sequence[int]) -> NDArray[np.uint8] | None:
+        """Which tokens may follow those of `answer`, a bit each, the lowest first; None for all. Raises `FormLost`."""
         constraint, marks = self._constraint, self._constraint.marks
         if not constraint.eos.isdisjoint(answer):
             return None
@@ -183,7 +202,8 @@ class Matching:
             return None
         found = self._mask(list(answer[begin:]), later=begin > 0)
         if marks is not None and not answer and marks.opening is not None:
-            found[marks.opening] = True
+            found = found.copy()
+            found[marks.opening >> 3] |= 1 << (marks.opening & 7)
         return found
 
     def forced(self, answer: Sequence[int]) -> list[int]:
@@ -210,22 +230,22 @@ class Matching:
             return 0
         return answer.index(marks.closing) + 1 if marks.closing in answer else None
 
-    def _thought(self, answer: Sequence[int]) -> NDArray[np.bool_] | None:
+    def _thought(self, answer: Sequence[int]) -> NDArray[np.uint8] | None:
         """What may follow within the reasoning: anything, or its end where its tokens are spent."""
         constraint, marks = self._constraint, self._constraint.marks
         assert marks is not None
         if constraint.budget is None or len(answer) - (not marks.begun) < constraint.budget:
             return None
-        found = np.zeros(constraint.vocab_size, np.bool_)
-        found[marks.closing] = True
+        found = np.zeros(-(-constraint.vocab_size // 8), np.uint8)
+        found[marks.closing >> 3] = 1 << (marks.closing & 7)
         return found
 
-    def _mask(self, text: list[int], *, later: bool) -> NDArray[np.bool_]:
+    def _mask(self, text: list[int], *, later: bool) -> NDArray[np.uint8]:
         matcher = self._at(text, later=later)
         bits = np.frombuffer(matcher.compute_bitmask(), np.uint8)
         if matcher.is_error():
             raise _lost(matcher)
-        return np.unpackbits(bits, count=self._constraint.vocab_size, bitorder="little").view(np.bool_)
+        return bits
 
     def _at(self, text: list[int], *, later: bool) -> "LLMatcher":
         """The automaton behind `text`: it goes back to what is common and forward from there."""

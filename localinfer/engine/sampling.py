@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from localinfer import native
 from localinfer.config import SamplingParams
-from localinfer.engine.grammar import Matching
+from localinfer.engine.grammar import NEVER, Matching
 from localinfer.errors import LocalInferError
 
 RECENT = 64
@@ -22,8 +22,6 @@ BREAKERS = ("\n", ":", '"', "*")
 """A token with one of these in its text ends a repetition, as does a control token."""
 
 _NOTHING = np.empty(0, np.int32)
-_NEVER = np.finfo(np.float32).min
-"""The score of what must not be chosen: finite, and far below all that a model gives."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,14 +142,10 @@ class Sampler:
     def _keep_form(self, matching: Matching, logits: NDArray[np.float32], taken: list[int]) -> bool:
         """Give what breaks the form the lowest score; False where the form is lost."""
         try:
-            allowed = matching.allowed([*self._answer, *taken])
+            matching.hold(logits, [*self._answer, *taken])
         except LocalInferError as error:
             self.error = error
             return False
-        if allowed is not None:
-            known = min(len(logits), len(allowed))
-            logits[:known][~allowed[:known]] = _NEVER
-            logits[known:] = _NEVER
         return True
 
     def _looked_at(self, tokens: list[int], taken: list[int]) -> list[int]:
@@ -167,7 +161,7 @@ class Sampler:
         """Give what the rules forbid the lowest score."""
         vocab = len(logits)
         for ids in (self._never, self._never_first) if first else (self._never,):
-            logits[ids[(ids >= 0) & (ids < vocab)]] = _NEVER
+            logits[ids[(ids >= 0) & (ids < vocab)]] = NEVER
         for *before, last in self._rules.never_after:
             if 0 <= last < vocab and (tokens[-len(before) :] + taken)[-len(before) :] == before:
-                logits[last] = _NEVER
+                logits[last] = NEVER
