@@ -75,6 +75,7 @@ FAMILIES: tuple[Family, ...] = (
     "lfm2_moe",
     "granitemoehybrid",
     "falcon_h1",
+    "nemotron_h",
 )
 MIXTURES: tuple[Family, ...] = (
     "mixtral",
@@ -97,6 +98,7 @@ RECURRENT: tuple[Family, ...] = (
     "lfm2_moe",
     "granitemoehybrid",
     "falcon_h1",
+    "nemotron_h",
     "qwen3_5",
     "qwen3_5_text",
     "qwen3_5_moe",

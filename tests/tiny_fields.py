@@ -3,7 +3,7 @@
 from typing import Any, Literal
 
 from tests.tiny_gemma4 import GEMMA4_FIELDS, UNIFIED_FIELDS
-from tests.tiny_mamba import FALCON_FIELDS, GRANITE_FIELDS
+from tests.tiny_mamba import FALCON_FIELDS, GRANITE_FIELDS, NEMOTRON_FIELDS
 
 Family = Literal[
     "llama",
@@ -50,6 +50,7 @@ Family = Literal[
     "lfm2_moe",
     "granitemoehybrid",
     "falcon_h1",
+    "nemotron_h",
 ]
 Json = dict[str, Any]
 
@@ -98,6 +99,7 @@ ARCHITECTURES: dict[Family, str] = {
     "lfm2_moe": "Lfm2MoeForCausalLM",
     "granitemoehybrid": "GraniteMoeHybridForCausalLM",
     "falcon_h1": "FalconH1ForCausalLM",
+    "nemotron_h": "NemotronHForCausalLM",
 }
 
 GEMMA3_FIELDS: Json = {
@@ -148,6 +150,7 @@ LFM2_FIELDS: Json = {
 FAMILY_FIELDS: dict[Family, Json] = {
     "granitemoehybrid": GRANITE_FIELDS,
     "falcon_h1": FALCON_FIELDS,
+    "nemotron_h": NEMOTRON_FIELDS,
     "qwen3_5_moe": DELTA_MOE_FIELDS,
     "qwen3_5_moe_text": DELTA_MOE_FIELDS,
     "lfm2_moe": {

@@ -56,12 +56,32 @@ FALCON_FIELDS: Json = {
     "ssm_in_multiplier": 1.25,
     "ssm_out_multiplier": 0.7,
 }
-MAMBA = ("granitemoehybrid", "falcon_h1")
+NEMOTRON_FIELDS: Json = {
+    "rms_norm_eps": None,
+    "rope_theta": None,
+    "layer_norm_epsilon": 1e-5,
+    "num_hidden_layers": 4,
+    "head_dim": 32,
+    "layers_block_type": ["linear_attention", "mlp", "full_attention", "linear_attention"],
+    "mlp_hidden_act": "relu2",
+    "mamba_num_heads": 6,
+    "mamba_head_dim": 16,
+    "n_groups": 2,
+    "ssm_state_size": 32,
+    "conv_kernel": 4,
+    "use_conv_bias": True,
+    "attention_bias": False,
+    "mlp_bias": False,
+    "use_bias": False,
+    "mamba_proj_bias": False,
+}
+MAMBA = ("granitemoehybrid", "falcon_h1", "nemotron_h")
 
 
 def mamba_weights(config: Json, seed: int) -> dict[str, Tensor]:
     """Every tensor of a model of one of `MAMBA` as float32. Decays lie between 0.2 and nearly 1."""
-    return _Maker(config, seed).make()
+    maker = _Maker(config, seed)
+    return maker.nemotron() if config["model_type"] == "nemotron_h" else maker.make()
 
 
 class _Maker:
@@ -95,6 +115,23 @@ class _Maker:
             self.linear("lm_head", vocab, self.hidden, 2.0)
         return self.weights
 
+    def nemotron(self) -> dict[str, Tensor]:
+        vocab = int(self.config["vocab_size"])
+        self.put("backbone.embeddings.weight", self.rng.standard_normal((vocab, self.hidden)) * 0.25)
+        for layer, kind in enumerate(self.config["layers_block_type"]):
+            at = f"backbone.layers.{layer}"
+            if kind == "linear_attention":
+                self.mamba(f"{at}.mixer")
+            elif kind == "full_attention":
+                self.attention(f"{at}.mixer")
+            else:
+                self.linear(f"{at}.mixer.up_proj", int(self.config["intermediate_size"]), self.hidden)
+                self.linear(f"{at}.mixer.down_proj", self.hidden, int(self.config["intermediate_size"]))
+            self.norm(f"{at}.norm", self.hidden)
+        self.norm("backbone.norm_f", self.hidden)
+        self.linear("lm_head", vocab, self.hidden, 2.0)
+        return self.weights
+
     def put(self, name: str, values: Any) -> None:
         self.weights[name] = np.asarray(values, np.float32)
 
@@ -116,12 +153,14 @@ class _Maker:
 
     def mamba(self, at: str) -> None:
         names = ("mamba_n_heads", "mamba_d_head", "mamba_n_groups", "mamba_d_state", "mamba_d_conv")
+        if self.config["model_type"] == "nemotron_h":
+            names = ("mamba_num_heads", "mamba_head_dim", "n_groups", "ssm_state_size", "conv_kernel")
         heads, dim, groups, state, length = (int(self.config[name]) for name in names)
         inner = heads * dim
         channels = inner + 2 * groups * state
         self.linear(f"{at}.in_proj", inner + channels + heads, self.hidden)
         self.put(f"{at}.conv1d.weight", self.draw(channels, 1, length))
-        if self.config.get("mamba_conv_bias", True):
+        if self.config.get("mamba_conv_bias", self.config.get("use_conv_bias", True)):
             self.put(f"{at}.conv1d.bias", self.rng.standard_normal(channels) * 0.3)
         self.put(f"{at}.A_log", np.log(self.rng.uniform(0.05, 1.0, heads)))
         self.put(f"{at}.dt_bias", self.rng.uniform(-2, 1, heads))

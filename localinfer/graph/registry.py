@@ -61,6 +61,7 @@ FAMILIES = (
     "mistral",
     "mistral3",
     "mixtral",
+    "nemotron_h",
     "olmo2",
     "olmo3",
     "olmo_hybrid",

@@ -69,6 +69,8 @@ class ModelSpec:
     """Of layers with a gated delta net instead of attention; None: no layer has one."""
     mamba: "MambaSpec | None" = None
     """Of layers with Mamba-2 instead of attention, or beside it; None: no layer has one."""
+    mixers: tuple[str, ...] = field(default=(), repr=False)
+    """What each layer is where a layer is one thing: "mamba", "attention" or "mlp"; empty: both halves are there."""
     shared_inner: int = 0
     """Width of the feed-forward half that stands where others have experts."""
     attention_gate: bool = False

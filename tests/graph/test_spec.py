@@ -12,6 +12,8 @@ from localinfer.graph.registry import family_for, known_families, read_graph
 from tests.tiny import FAMILIES, NESTED, Family, nested, tiny_config
 from tests.tiny_mamba import MAMBA
 
+HALVES = {"falcon_h1": 3, "nemotron_h": 1}
+"""Operations of a layer, where they are not two."""
 SMOLLM2: dict[str, Any] = {
     "model_type": "llama",
     "hidden_size": 576,
@@ -114,7 +116,7 @@ def test_the_embedding_is_scaled_as_in_training() -> None:
 def test_a_graph_is_embedding_layers_head(family: Family) -> None:
     config = tiny_config(family)
     graph = read_graph(nested(family, config) if family in NESTED else config)
-    assert [len(layer) for layer in graph.layers] == [3 if family == "falcon_h1" else 2] * graph.spec.layers
+    assert [len(layer) for layer in graph.layers] == [HALVES.get(family, 2)] * graph.spec.layers
     if family in MAMBA:
         return
     recurrent = graph.spec.delta.layers if graph.spec.delta else graph.spec.conv_layers

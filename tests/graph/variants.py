@@ -423,6 +423,16 @@ VARIANTS: dict[str, dict[str, Any]] = {
         "rope_spelling": "new",
     },
     "falcon_h1-gated": {"family": "falcon_h1", "seed": 3, "mamba_rms_norm": True, "num_key_value_heads": 1},
+    "nemotron_h": {"family": "nemotron_h", "seed": 1},
+    "nemotron_h-attentive": {
+        "family": "nemotron_h",
+        "seed": 7,
+        "num_hidden_layers": 3,
+        "layers_block_type": ["linear_attention", "full_attention", "mlp"],
+        "use_conv_bias": False,
+        "n_groups": 1,
+        "num_key_value_heads": 1,
+    },
 }
 
 

@@ -73,13 +73,13 @@ def read_mamba(
         head_dim=head_dim,
         conv_length=config.integer(conv_name, *_LENGTHS),
         conv_bias=is_on(config, conv_bias),
-        dt_limit=_limit(config),
+        dt_limit=read_limit(config),
         norm_groups=norm_groups,
         **more,
     )
 
 
-def _limit(config: Fields) -> tuple[float, float]:
+def read_limit(config: Fields) -> tuple[float, float]:
     """The least and the largest step; newer files write infinity as an object."""
     found = config.get("time_step_limit")
     numbers = [_number(one) for one in found] if isinstance(found, list | tuple) else []
