@@ -1,4 +1,7 @@
-"""What is left out of config.json, what is null and what is there mean what they mean to transformers, live."""
+"""What is left out of config.json, what is null and what is there mean what they mean to transformers, live.
+
+Long because every family has exceptions of its own, which stand together here.
+"""
 
 import json
 from contextlib import nullcontext

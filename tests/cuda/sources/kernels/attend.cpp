@@ -56,7 +56,7 @@ struct Attend {
         fill(k.data(), c.head_dim, random, t % 9 == 4 ? c.keys : Sort::plain);
         fill(v.data(), c.head_dim, random, t % 9 == 7 ? c.keys : Sort::plain);
         if (t % 16 == 11) std::fill(k.begin(), k.end(), 2.0f);
-        if (c.bits == 4) scalar::rotate(k.data(), c.head_dim);
+        if (c.bits != 16) scalar::rotate(k.data(), c.head_dim);
         cache.put(at.block_of(row, t), h, t % 32, k.data(), v.data());
       }
   }
@@ -72,9 +72,9 @@ struct Attend {
       }
       const size_t one = row * c.heads + h;
       int sum = 0;
-      if (c.bits == 4) scalar::rotate(x.data(), c.head_dim);
+      scalar::rotate(x.data(), c.head_dim);
       scalar::quantize(q8.data() + one * c.head_dim, q_scale.data() + one, &sum, x.data(), c.head_dim, c.head_dim);
-      q_scale[one] *= scale / static_cast<float>(c.bits == 4 ? c.head_dim & -c.head_dim : 1);
+      q_scale[one] *= scale / static_cast<float>(c.head_dim & -c.head_dim);
     }
   }
 

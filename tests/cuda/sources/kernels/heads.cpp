@@ -84,7 +84,7 @@ struct Rope {
       std::copy_n(head.data(), c.head_dim, from);
       return;
     }
-    if (c.bits == 4) scalar::rotate(head.data(), c.head_dim);
+    if (c.bits != 16) scalar::rotate(head.data(), c.head_dim);
     float& scale = to.q_scale[row * c.heads + h];
     int sum = 0;
     int8_t* q8 = to.q8.data() + (row * c.heads + h) * c.head_dim;
@@ -97,7 +97,7 @@ struct Rope {
     const float* v = qkv.data() + row * qkv_ld + v_start + h * c.head_dim;
     std::vector<float> key(k, k + c.head_dim), value(v, v + c.head_dim);
     finish(key.data(), c.heads + h, row);
-    if (c.bits == 4) scalar::rotate(key.data(), c.head_dim);
+    if (c.bits != 16) scalar::rotate(key.data(), c.head_dim);
     if (c.bias)
       scalar::add(value.data(), value.data(), bias.data() + (c.heads + c.kv_heads + h) * c.head_dim, c.head_dim);
     const size_t position = at.position(row);
