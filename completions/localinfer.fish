@@ -27,7 +27,7 @@ complete -c localinfer -n __fish_use_subcommand -a cache -d 'Check or tidy what 
 complete -c localinfer -n __fish_use_subcommand -a import -d 'Turn a GGUF file into a model of ours, tokenizer and chat template with it.'
 complete -c localinfer -n __fish_use_subcommand -a quantize -d 'Make a model smaller and faster; it is kept as `REF:INT4` and the like.'
 complete -c localinfer -n __fish_use_subcommand -a eval -d 'Measure perplexity, and with `--against REF` the KL divergence and agreement with the original.'
-complete -c localinfer -n __fish_use_subcommand -a export -d 'Write a model in the form of other programs: a GGUF file, or a GPTQ folder.'
+complete -c localinfer -n __fish_use_subcommand -a export -d 'Write a model in the form of other programs: a GGUF file, or a folder for servers on GPUs.'
 complete -c localinfer -n __fish_use_subcommand -a run -d 'Answer one prompt, then stop; without one, on a terminal, ask for prompts until Ctrl-D.'
 complete -c localinfer -n __fish_use_subcommand -a map -d 'Answer many prompts together: JSON lines in, JSON lines out, in their order.'
 complete -c localinfer -n __fish_use_subcommand -a score -d 'Tell how likely the model holds given texts to be: JSON lines in, JSON lines out, in their order.'
@@ -149,7 +149,7 @@ complete -c localinfer -n '__localinfer_in eval' -s h -l help -d 'Show this mess
 
 # export
 complete -c localinfer -n '__localinfer_in export' -a '(__localinfer_names models)'
-complete -c localinfer -n '__localinfer_in export' -l format -x -a 'gguf gptq' -d '`gguf` for llama.cpp, `gptq` for servers on GPUs.'
+complete -c localinfer -n '__localinfer_in export' -l format -x -a 'gguf gptq compressed-tensors' -d '`gguf` for llama.cpp; `gptq`, `compressed-tensors` for servers on GPUs.'
 complete -c localinfer -n '__localinfer_in export' -l type -x -a 'Q8_0 Q4_0 F16' -d 'For gguf: what the layers\' weights become. [default: the smallest that changes no weight]'
 complete -c localinfer -n '__localinfer_in export' -s o -l output -r -F -d 'Write it to this place.'
 complete -c localinfer -n '__localinfer_in export' -l revision -x -d 'Commit, branch or tag of the repository.'

@@ -23,7 +23,7 @@ def export(
     json: o.Json,
     quiet: o.Quiet,
 ) -> None:
-    """Write a model in the form of other programs: a GGUF file, or a GPTQ folder.
+    """Write a model in the form of other programs: a GGUF file, or a folder for servers on GPUs.
 
     Integers are carried over as they are, so that every weight of the layers keeps its value. It is written here, named
     after the model, unless `--output` says otherwise.
@@ -31,7 +31,8 @@ def export(
     from localinfer.cli.output import line, show_json
     from localinfer.cli.progress import Progress
     from localinfer.loading.opening import find
-    from localinfer.quantize.export import export_gguf, export_gptq
+    from localinfer.quantize.export import export_gguf
+    from localinfer.quantize.export_folders import export_compressed, export_gptq
 
     if format is None:
         raise UsageError("`--format` is missing", hint=f"say which: `localinfer export {ref} --format gguf`")
@@ -41,7 +42,7 @@ def export(
     if model.kind == "gguf":
         raise UsageError(f"`{ref}` is a GGUF file", hint=f"make a model of it first: `localinfer import {ref}`")
     stem = f"{model.name.rpartition('/')[2]}-{model.variant}"
-    ending = ".gguf" if format == "gguf" else "-GPTQ"
+    ending = {"gguf": ".gguf", "gptq": "-GPTQ", "compressed-tensors": "-CT"}[format]
     dest = Path(output).expanduser() if output else Path(f"{stem}{'-' + type if type else ''}{ending}")
     with Progress(long=True, quiet=quiet) as progress:
 
@@ -50,6 +51,8 @@ def export(
 
         if format == "gguf":
             what = export_gguf(model.path, dest, type, on_progress)
+        elif format == "compressed-tensors":
+            what = export_compressed(model.path, dest, on_progress)
         else:
             bits, group = export_gptq(model.path, dest, on_progress)
             what = f"{bits} bits by {group}"

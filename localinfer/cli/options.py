@@ -348,8 +348,13 @@ Resume = Annotated[bool, flag("resume", "flag", "Go on with a stopped run, and r
 Fresh = Annotated[bool, flag("fresh", "flag", "Forget what a stopped run has left, and begin anew.")]
 Name = Annotated[str | None, flag("name", "text", "Keep the model under this name.", metavar="NAME")]
 Format = Annotated[
-    Literal["gguf", "gptq"] | None,
-    flag("format", "text", "`gguf` for llama.cpp, `gptq` for servers on GPUs.", choices=("gguf", "gptq")),
+    Literal["gguf", "gptq", "compressed-tensors"] | None,
+    flag(
+        "format",
+        "text",
+        "`gguf` for llama.cpp; `gptq`, `compressed-tensors` for servers on GPUs.",
+        choices=("gguf", "gptq", "compressed-tensors"),
+    ),
 ]
 Type = Annotated[
     Literal["Q8_0", "Q4_0", "F16"] | None,

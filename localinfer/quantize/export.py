@@ -1,6 +1,5 @@
 """`export`: the same weights in the form of other engines. Integers are carried over, never rounded again."""
 
-import shutil
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -9,20 +8,14 @@ from typing import Any, Literal, cast
 import numpy as np
 from numpy.typing import NDArray
 
-from localinfer.errors import NotSupported, UsageError
+from localinfer.errors import UsageError
 from localinfer.formats.compressed import unpack
-from localinfer.formats.durable import sync, write_bytes, write_failed, write_json
 from localinfer.formats.gguf_blocks import BLOCK, Affine, affine_blocks_of, blocks_of
 from localinfer.formats.gguf_writing import Written, tokenizer_metadata, write_gguf
-from localinfer.formats.gptq import to_gptq
-from localinfer.formats.json_files import TOKENIZER_LIMIT, read_bytes
-from localinfer.formats.layout import INDEX
-from localinfer.formats.safetensors import write_safetensors
 from localinfer.graph.ops import Linear
 from localinfer.graph.stored import AffineLinear, IntLinear, Mxfp4Linear, require_finite
 from localinfer.graph.weights import Checkpoint
 from localinfer.quantize.export_names import Stacked, describe, in_file_order, tensors_of
-from localinfer.quantize.origin import copied
 from localinfer.quantize.plan import TABLES
 from localinfer.quantize.scales import round_rows
 
@@ -33,7 +26,6 @@ _BITS = {"Q4_0": 4, "Q8_0": 8, "F16": 16}
 _FILE_TYPES = {"F16": 1, "Q4_0": 2, "Q8_0": 7}  # general.file_type
 _HELD: dict[int, GgufType] = {3: "Q4_0", 4: "Q4_0", 8: "Q8_0", 16: "F16"}
 _MINIMA = {"32": "Q4_1", "256": "Q4_K"}  # by the columns that share a minimum
-SHARD_BYTES = 1 << 30
 
 
 def export_gguf(source: Path, dest: Path, kind: GgufType | None = None, on_progress: OnProgress | None = None) -> str:
@@ -43,10 +35,10 @@ def export_gguf(source: Path, dest: Path, kind: GgufType | None = None, on_progr
     weights with minima go back into the type they came from unless `kind` is F16. Raises
     `UsageError` (dest exists, integers wider than `kind`), `NotSupported` (what GGUF cannot say), `DoesNotFit`.
     """
-    _must_be_new(dest)
+    must_be_new(dest)
     checkpoint = Checkpoint(source)
     layers = [one for one in checkpoint.graph.linears() if one.name not in TABLES]
-    widest = max(_bits(checkpoint, one) for one in layers)
+    widest = max(whole_bits(checkpoint, one) for one in layers)
     chosen = kind or _HELD[widest]
     if widest != 16 and _BITS[chosen] < widest:
         raise UsageError(f"weights of {widest} bits do not fit into {chosen}", hint="export the original, or as Q8_0")
@@ -83,7 +75,7 @@ def factors_of(metadata: dict[str, Any]) -> list[Written]:
     return [Written(name, array.shape, "F32", partial(np.asarray, array)) for name, array in arrays.items()]
 
 
-def _must_be_new(dest: Path) -> None:
+def must_be_new(dest: Path) -> None:
     if dest.exists():
         raise UsageError(f"{dest} is there already", hint="remove it, or choose another place: `--output PATH`")
     if not dest.parent.is_dir():
@@ -122,12 +114,12 @@ def _splits_groups(checkpoint: Checkpoint, one: Stacked) -> bool:
 def _weights(checkpoint: Checkpoint, one: Stacked, linear: Linear, kind: str) -> NDArray[Any]:
     if kind in ("F32", "F16"):
         values = in_file_order(one.first, checkpoint.matrix(linear.name))
-        return values if kind == "F32" else _halves(linear.name, values)
+        return values if kind == "F32" else halves(linear.name, values)
     if checkpoint.form(linear.name)[0] == 16:
         rounded = round_rows(checkpoint.matrix(linear.name), _BITS[kind], BLOCK)
         integers, scales = rounded.values, rounded.scales
     else:
-        stored = _integers(checkpoint, linear)
+        stored = integers_of(checkpoint, linear)
         integers, scales = unpack(stored.packed, stored.bits, stored.cols), stored.scales
         if isinstance(stored, AffineLinear):
             parts = (integers + np.int8(8), scales, stored.minima, stored.factors)
@@ -136,20 +128,20 @@ def _weights(checkpoint: Checkpoint, one: Stacked, linear: Linear, kind: str) ->
     return blocks_of(kind, np.ascontiguousarray(integers), np.ascontiguousarray(scales))
 
 
-def _halves(name: str, values: NDArray[np.float32]) -> NDArray[np.float16]:
+def halves(name: str, values: NDArray[np.float32]) -> NDArray[np.float16]:
     with np.errstate(over="ignore"):
         halves = values.astype(np.float16)
     require_finite(f"{name}.weight", halves)
     return halves
 
 
-def _bits(checkpoint: Checkpoint, linear: Linear) -> int:
+def whole_bits(checkpoint: Checkpoint, linear: Linear) -> int:
     """Bits of the integers that hold it with scales alone: 8 where it has zero points, and of MXFP4."""
     form = checkpoint.form(linear.name)
     return 8 if len(form) == 3 and not checkpoint.has_minima(linear.name) else form[0]
 
 
-def _integers(checkpoint: Checkpoint, linear: Linear) -> IntLinear | AffineLinear:
+def integers_of(checkpoint: Checkpoint, linear: Linear) -> IntLinear | AffineLinear:
     """The matrix, by scales alone where it has zero points or is MXFP4."""
     stored = cast(IntLinear | AffineLinear | Mxfp4Linear, checkpoint.linear(linear.name))
     return stored if isinstance(stored, IntLinear) else stored.widened() or cast(AffineLinear, stored)
@@ -160,82 +152,3 @@ def _vector(checkpoint: Checkpoint, one: Stacked, offset: float) -> NDArray[np.f
     if one.first.is_rate:
         values = -np.exp(values)
     return in_file_order(one.first, values).reshape(one.shape)
-
-
-def export_gptq(source: Path, dest: Path, on_progress: OnProgress | None = None) -> tuple[int, int]:
-    """Write the model in `source` in GPTQ's first layout to the folder `dest`; returns (bits, group) of the layers.
-
-    Embedding and head become float16, as that form has no integers for them. Raises `UsageError` (dest exists),
-    `NotSupported` (plain weights, several widths), `DoesNotFit`.
-    """
-    _must_be_new(dest)
-    checkpoint = Checkpoint(source)
-    layers = [one for one in checkpoint.graph.linears() if one.name not in TABLES]
-    if any(checkpoint.has_minima(one.name) for one in layers):
-        raise NotSupported("these weights have minima, which GPTQ has not", hint="export them as gguf")
-    forms = {(_bits(checkpoint, one), checkpoint.form(one.name)[1]) for one in layers}
-    bits, group = min(forms)
-    if bits == 16:
-        raise NotSupported("these weights are no integers", hint="`localinfer quantize` it first, then export that")
-    if len(forms) > 1:
-        told = ", ".join(f"{b} bits by {g}" for b, g in sorted(forms))
-        raise NotSupported(f"the layers have several widths ({told}), GPTQ has one", hint="quantize without --bpw")
-    odd = next((one for one in checkpoint.graph.linears() if one.name not in TABLES and one.rows * bits % 32), None)
-    if odd is not None:
-        raise NotSupported(f"`{odd.name}` has {odd.rows} rows, which no whole words hold", hint="export it as gguf")
-    part = dest.with_name(dest.name + ".partial")
-    try:
-        shutil.rmtree(part, ignore_errors=True)
-        part.mkdir()
-        _write_gptq(checkpoint, part, bits, group, on_progress or (lambda done, total: None))
-        for name in copied(source):
-            (part / name).parent.mkdir(exist_ok=True)
-            write_bytes(part / name, read_bytes(source / name, TOKENIZER_LIMIT))
-        config = {key: value for key, value in checkpoint.config.items() if key != "dtype"}
-        config |= {"tie_word_embeddings": False} if checkpoint.own_head else {}
-        write_json(part / "config.json", config | {"torch_dtype": "float16", "quantization_config": _said(bits, group)})
-        part.rename(dest)
-        sync(dest.parent)
-    except OSError as error:
-        raise write_failed(dest, 0, error) from error
-    finally:
-        shutil.rmtree(part, ignore_errors=True)
-    return bits, group
-
-
-def _said(bits: int, group: int) -> dict[str, Any]:
-    return {
-        "quant_method": "gptq",
-        "bits": bits,
-        "group_size": group,
-        "sym": True,
-        "desc_act": False,
-        "checkpoint_format": "gptq",
-        "lm_head": False,
-    }
-
-
-def _write_gptq(checkpoint: Checkpoint, folder: Path, bits: int, group: int, on_progress: OnProgress) -> None:
-    """Files of at most a gigabyte or so, and their index."""
-    linears, number, done = list(checkpoint.graph.linears()), 0, 0
-    where: dict[str, str] = {}
-    total = sum(one.rows * one.cols for one in linears)
-    tensors: dict[str, tuple[str, NDArray[Any]]] = {
-        name: ("F32", checkpoint.vector(name)) for name, _ in checkpoint.graph.vectors()
-    }
-    for count, one in enumerate(linears, 1):
-        if one.name in TABLES:
-            tensors[f"{one.name}.weight"] = ("F16", _halves(one.name, checkpoint.matrix(one.name)))
-        else:
-            stored = cast(IntLinear, _integers(checkpoint, one))
-            parts = to_gptq(stored.packed, stored.scales, bits, group, one.cols)
-            tensors |= {f"{one.name}.{part}": value for part, value in parts.items()}
-        done += one.rows * one.cols
-        on_progress(done, total)
-        if count == len(linears) or sum(array.nbytes for _, array in tensors.values()) >= SHARD_BYTES:
-            number += 1
-            file = f"model-{number:05d}.safetensors"
-            write_safetensors(folder / file, tensors)
-            where |= dict.fromkeys(tensors, file)
-            tensors = {}
-    write_json(folder / INDEX, {"metadata": {}, "weight_map": where})

@@ -9,7 +9,7 @@ import pytest
 from localinfer.formats.safetensors import SafetensorsFile
 from localinfer.graph.weights import Checkpoint
 from localinfer.quantize import quantize_checkpoint
-from localinfer.quantize.export import export_gptq
+from localinfer.quantize.export_folders import export_gptq
 from tests.cases.right import change_config, greedy, ours
 from tests.cli.conftest import Cli
 from tests.graph.test_weights import edit

@@ -8,13 +8,15 @@ import pytest
 
 from localinfer.errors import DoesNotFit, NotSupported, UsageError
 from localinfer.evaluate import evaluate, held_out_text
+from localinfer.formats.bf16 import to_bf16
 from localinfer.formats.checkpoint_files import open_tensors
 from localinfer.formats.gguf import GgufFile
 from localinfer.formats.gguf_import import import_gguf
 from localinfer.formats.tokenizer import Tokenizer
 from localinfer.graph.stored import narrow, widen
 from localinfer.graph.weights import Checkpoint
-from localinfer.quantize.export import export_gguf, export_gptq
+from localinfer.quantize.export import export_gguf
+from localinfer.quantize.export_folders import export_compressed, export_gptq
 from tests.graph.foreign import decoded_words
 from tests.graph.packed import quantized
 from tests.tiny import LLAMA3_ROPE, Family, make_checkpoint
@@ -109,6 +111,25 @@ def test_gptq_as_a_second_reader_sees_it(tmp_path: Path, bits: int) -> None:
         assert np.array_equal(meant, after.matrix(linear.name))
 
 
+@pytest.mark.parametrize("family", ["llama", "granitemoehybrid", "qwen2"])
+def test_compressed_tensors_with_plain_tables(tmp_path: Path, family: Family) -> None:
+    """Layers to the byte, embedding and head as the nearest bfloat16; what is no integer stays a float."""
+    source = quantized(make_checkpoint(tmp_path / "m", family), tmp_path / "q", 4, 32)
+    assert export_compressed(source, tmp_path / "c") == "4 bits by 32"
+    before, after, files = Checkpoint(source), Checkpoint(tmp_path / "c"), open_tensors(tmp_path / "c")
+    floats = {one.name for one in before.graph.unquantized}
+    for linear in before.graph.linears():
+        wanted, got = before.matrix(linear.name), after.matrix(linear.name)
+        if linear.name.startswith("model.layers"):
+            assert (f"{linear.name}.weight_packed" in files) == (linear.name not in floats)
+            assert np.array_equal(got, wanted)
+        else:
+            assert files[f"{linear.name}.weight"].info.dtype == "BF16"
+            assert np.array_equal(got, widen(to_bf16(wanted)))
+    for name, _ in before.graph.vectors():
+        assert np.array_equal(before.vector(name), after.vector(name))
+
+
 def test_what_cannot_be_exported(tmp_path: Path) -> None:
     source = make_checkpoint(tmp_path / "m", "llama")
     eight = quantized(source, tmp_path / "q", 8, 32)
@@ -118,8 +139,9 @@ def test_what_cannot_be_exported(tmp_path: Path) -> None:
         export_gguf(eight, eight)
     with pytest.raises(UsageError, match="no such folder"):
         export_gguf(eight, tmp_path / "nowhere" / "x.gguf")
-    with pytest.raises(NotSupported, match="are no integers"):
-        export_gptq(source, tmp_path / "g")
+    for export in (export_gptq, export_compressed):
+        with pytest.raises(NotSupported, match="are no integers"):
+            export(source, tmp_path / "g")
     sliding = make_checkpoint(tmp_path / "s", "mistral", sliding_window=8)
     with pytest.raises(NotSupported, match="sliding windows"):
         export_gguf(sliding, tmp_path / "x.gguf")
@@ -136,7 +158,7 @@ def test_a_full_disk_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPa
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr("localinfer.formats.gguf_writing.sync", full)
-    monkeypatch.setattr("localinfer.quantize.export.write_json", full)
+    monkeypatch.setattr("localinfer.quantize.export_folders.write_json", full)
     with pytest.raises(DoesNotFit):
         export_gguf(source, tmp_path / "x.gguf")
     with pytest.raises(DoesNotFit):

@@ -17,7 +17,8 @@ from localinfer.graph.memory import weights_bytes
 from localinfer.graph.program import load_program
 from localinfer.graph.stored import IntLinear
 from localinfer.graph.weights import Checkpoint
-from localinfer.quantize.export import export_gguf, export_gptq
+from localinfer.quantize.export import export_gguf
+from localinfer.quantize.export_folders import export_gptq
 from localinfer.quantize.from_gguf import GgufImporter, StoredBits, try_out
 from tests.formats.files import write
 from tests.formats.gguf_models import Kinds, gguf_of
