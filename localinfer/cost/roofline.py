@@ -55,11 +55,18 @@ def weights_read(checkpoint: Checkpoint, form: Form | None = None) -> dict[int, 
 
 
 def gguf_traffic(path: Path, kv_bits: int) -> Traffic:
-    """The traffic of a GGUF file in llama.cpp: its tensors as stored; 8-bit keys and values are its q8_0."""
+    """The traffic of a GGUF file in llama.cpp: its tensors as stored, of experts those that a token is sent to; 8-bit
+    keys and values are its q8_0."""
     file = GgufFile(path)
-    tied = "output.weight" not in file.tensors
-    weights = sum(t.end - t.begin for name, t in file.tensors.items() if tied or name != "token_embd.weight")
     arch = file.text("general.architecture")
+    tied = "output.weight" not in file.tensors
+    experts = max(file.integer(f"{arch}.expert_count", 0), 1)
+    chosen = min(max(file.integer(f"{arch}.expert_used_count", 0), 1), experts)
+    weights = 0
+    for name, tensor in file.tensors.items():
+        if tied or name != "token_embd.weight":
+            nbytes = tensor.end - tensor.begin
+            weights += nbytes * chosen // experts if "_exps." in name else nbytes
     heads = file.integer(f"{arch}.attention.head_count")
     width = file.integer(f"{arch}.embedding_length") // max(heads, 1)
     values = file.integer(f"{arch}.attention.key_length", width) + file.integer(f"{arch}.attention.value_length", width)

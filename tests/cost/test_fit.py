@@ -10,9 +10,11 @@ from localinfer.config import DEFAULT_CONTEXT
 from localinfer.cost.fit import estimate
 from localinfer.cost.roofline import fastest, gguf_traffic, share, traffic
 from localinfer.errors import LocalInferError
+from localinfer.formats.gguf import GgufFile
 from localinfer.graph.memory import kv_bytes, weights_bytes
 from localinfer.graph.program import load_program
 from localinfer.graph.weights import Checkpoint
+from localinfer.quantize.export import export_gguf
 from tests.hub.test_starter import write_gguf
 from tests.tiny import make_checkpoint
 
@@ -100,6 +102,19 @@ def test_a_gguf_file_reads_its_tensors(tmp_path: Path) -> None:
     one = 2 * 16 * 1 * 2
     assert read.kv_per_token == ((one, 0),)
     assert 0 < read.weights <= (tmp_path / "m.gguf").stat().st_size
+
+
+def test_of_experts_a_gguf_file_reads_those_that_are_chosen(tmp_path: Path) -> None:
+    source = make_checkpoint(tmp_path / "m", "olmoe")
+    export_gguf(source, tmp_path / "m.gguf")
+    of = Checkpoint(source).spec.mixture
+    assert of is not None
+    assert of.chosen < of.experts
+    sizes = {name: one.end - one.begin for name, one in GgufFile(tmp_path / "m.gguf").tensors.items()}
+    experts = sum(nbytes for name, nbytes in sizes.items() if "_exps." in name)
+    table = sizes["token_embd.weight"] if "output.weight" in sizes else 0
+    read = gguf_traffic(tmp_path / "m.gguf", 16).weights
+    assert read == sum(sizes.values()) - table - experts + experts * of.chosen // of.experts
 
 
 def test_shares() -> None:
