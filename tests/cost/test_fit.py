@@ -105,7 +105,7 @@ def test_a_gguf_file_reads_its_tensors(tmp_path: Path) -> None:
 
 
 def test_of_experts_a_gguf_file_reads_those_that_are_chosen(tmp_path: Path) -> None:
-    source = make_checkpoint(tmp_path / "m", "olmoe")
+    source = make_checkpoint(tmp_path / "m", "olmoe", num_key_value_heads=4)
     export_gguf(source, tmp_path / "m.gguf")
     of = Checkpoint(source).spec.mixture
     assert of is not None
