@@ -104,7 +104,6 @@ def test_progress_ends_at_all_bytes(tmp_path: Path) -> None:
     total = sum(checkpoint.stored_bytes(linear.name) for linear in checkpoint.graph.linears())
     assert seen == sorted(seen)
     assert seen[-1] == (total, total)
-    assert len(seen) == 2 + 4 * checkpoint.spec.layers  # once a fused product
 
 
 def test_one_nan_stops_the_load(tmp_path: Path) -> None:
