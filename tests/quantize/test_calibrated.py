@@ -180,8 +180,8 @@ def test_without_torch(source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyP
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     with pytest.raises(NotSupported, match="torch") as caught:
         quantize_checkpoint(source, tmp_path / "q", bits=4, method="gptq")
-    assert "--method rtn" in str(caught.value.hint)
-    assert default_method(4, source)[0] == "rtn"
+    assert "--method imatrix" in str(caught.value.hint)
+    assert default_method(4, source)[0] == "imatrix"
     assert "localinfer[quantize]" in default_method(4, source)[1]
     assert quantize_checkpoint(source, tmp_path / "q", bits=4).bits == 4
 
