@@ -123,7 +123,8 @@ def terminal(tmp_path: Path) -> Iterator[Open]:
 
 def test_localinfer_chat_in_a_terminal(terminal: Open, model: Path) -> None:
     screen = terminal(f"{model} -n 12 -c 256")
-    first = screen.wait_for("ready")
+    screen.wait_for("ready")
+    first = screen.wait_for("context of 256 tokens")
     assert "nothing leaves it" in first
     assert f"{size(size_on_disk(model))}, context of 256 tokens" in first  # as `list` says
     screen.press("hello there", "Enter")
