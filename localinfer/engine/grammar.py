@@ -176,8 +176,8 @@ class Matching:
         self._matcher: LLMatcher | None = None
         self._consumed: list[int] = []
         self._later = False
-        self._run: tuple[list[int], list[int]] = [], []
-        """Where the last run of tokens that are forced began, and the run."""
+        self._run: tuple[list[int], list[int]] | None = None
+        """Where the last run of tokens that are forced began, and the run, which may be empty."""
 
     def hold(self, logits: NDArray[np.float32], answer: Sequence[int]) -> None:
         """Give every token that may not follow those of `answer` the lowest score, in `logits` [vocab], all of them
@@ -214,10 +214,11 @@ class Matching:
         may_think = marks is not None and marks.opening is not None and not answer
         if begin is None or may_think or constraint.grammar is None or not constraint.eos.isdisjoint(answer):
             return []
-        text, run = self._run
-        left = run[len(answer) - len(text) :] if len(answer) >= len(text) else []
-        if left and list(answer) == (text + run)[: len(answer)]:
-            return left
+        if self._run is not None:
+            text, run = self._run
+            is_within = len(text) <= len(answer) < len(text) + max(len(run), 1)
+            if is_within and list(answer) == (text + run)[: len(answer)]:
+                return run[len(answer) - len(text) :]
         run = self._at(list(answer[begin:]), later=begin > 0).compute_ff_tokens()
         run = list(takewhile(lambda token: token not in constraint.eos, run))
         self._run = list(answer), run
