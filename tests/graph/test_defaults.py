@@ -115,7 +115,7 @@ def class_of(model_type: str) -> Any:
 
 def default_in_transformers(model_type: str, key: str) -> object:
     config = class_of(model_type)()
-    ropes = getattr(config, "rope_parameters", None)
+    ropes: Any = getattr(config, "rope_parameters", None)
     match key:
         case "rope_theta" if model_type == "ministral3":
             return config.default_theta  # beside other settings; alone it has its own
