@@ -10,7 +10,7 @@ from localinfer.graph.ops import Linear
 from localinfer.graph.weights import Checkpoint
 from localinfer.quantize.calibration import LEAST_SEQUENCES, LENGTH
 from localinfer.quantize.plan import TABLES, Method
-from localinfer.quantize.scales import HASTY
+from localinfer.quantize.scales import HASTY, MEASURED_ROWS
 from localinfer.quantize.schedule import SAFETY, START_S, largest
 from localinfer.quantize.speeds import FIT_COLUMNS, Speeds
 
@@ -19,9 +19,6 @@ LEAST_TOKENS = LEAST_SEQUENCES * LENGTH
 FIT = 6
 """Multiply-adds of a fit beside its loops, for each weight and column: feedback, descent, what is moved and what it
 costs."""
-
-MEASURED_ROWS = 512
-"""Rows of which a method without feedback measures what it costs."""
 
 TRIED_SCALES, TRIED_ROWS = 11, 256
 """Powers that `awq` tries for the channels of a stage, on so many rows."""

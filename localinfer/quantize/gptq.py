@@ -20,7 +20,15 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from localinfer.quantize.scales import LARGEST_SCALE, Floats, group_scales, require_scalable, round_rows
+from localinfer.quantize.scales import (
+    BAD_INPUTS,
+    LARGEST_SCALE,
+    MEASURED_ROWS,
+    Floats,
+    group_scales,
+    require_scalable,
+    round_rows,
+)
 from localinfer.quantize.torch_threads import threads
 
 DAMPING = 0.03
@@ -38,10 +46,6 @@ TOGETHER = 256
 MOST_ROWS, LEAST_ROWS = 2048, 128
 """Of a part; between them as many as keep all threads busy."""
 
-MEASURED_ROWS = 512
-"""Rows, at most about, spread over the matrix, that tell what rounding to the nearest costs its output."""
-
-BAD_INPUTS = "its inputs hold NaN or infinity: rounded to the nearest"
 NO_FACTOR = "the second moments of its inputs cannot be factored: rounded to the nearest"
 
 Quantized = tuple[Tensor, Tensor]

@@ -19,15 +19,10 @@ from localinfer.graph.program import load_program
 from localinfer.graph.weights import Checkpoint
 from localinfer.quantize.layer import Made, copied, stored, too_large
 from localinfer.quantize.plan import HEAD, TABLE_BITS, Job, Plan, graph_name
-from localinfer.quantize.scales import Rounded, require_scalable, round_rows
-
-MEASURED_ROWS = 512
-"""Rows, at most about, spread over a matrix, that tell what rounding costs its output."""
+from localinfer.quantize.scales import BAD_INPUTS, MEASURED_ROWS, Rounded, require_scalable, round_rows
 
 PIECE = 1 << 20
 """Weights that one thread rounds at once."""
-
-BAD_INPUTS = "its inputs hold NaN or infinity: rounded to the nearest"
 
 Squares = NDArray[np.float64]
 Floats = NDArray[np.float32]

@@ -17,6 +17,11 @@ Floats = NDArray[np.float32]
 LARGEST_SCALE = 65504.0
 """The largest float16."""
 
+MEASURED_ROWS = 512
+"""Rows, at most about, spread over a matrix, that tell what rounding to the nearest costs its output."""
+
+BAD_INPUTS = "its inputs hold NaN or infinity: rounded to the nearest"
+
 _TINY = np.float32(1e-12)
 """Groups below this are stored as zeros: their scale would be zero in float16 anyway."""
 

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from localinfer.quantize import gptq
-from localinfer.quantize.scales import round_rows
+from localinfer.quantize.scales import BAD_INPUTS, MEASURED_ROWS, round_rows
 
 GROUP = 32
 
@@ -50,9 +50,9 @@ def test_a_diagonal_is_enough_for_the_nearest() -> None:
     assert (whole.values == alone.values).all()
     assert (whole.scales == alone.scales).all()
     assert alone.error == pytest.approx(whole.error, rel=1e-4)
-    tall = gptq.fit_nearest(weights.repeat(2 * gptq.MEASURED_ROWS // len(weights) + 2, 1), power, 4, GROUP)
+    tall = gptq.fit_nearest(weights.repeat(2 * MEASURED_ROWS // len(weights) + 2, 1), power, 4, GROUP)
     measured = tall.power > 0
-    assert gptq.MEASURED_ROWS // 2 < measured.sum() <= gptq.MEASURED_ROWS + 1
+    assert MEASURED_ROWS // 2 < measured.sum() <= MEASURED_ROWS + 1
     every = alone.error.sum() / alone.power.sum()
     assert tall.error.sum() / tall.power.sum() == pytest.approx(every, rel=0.2)
 
@@ -133,8 +133,8 @@ def test_dead_columns_keep_their_weights() -> None:
 @pytest.mark.parametrize(
     ("hessian", "note"),
     [
-        (torch.full((64, 64), float("nan")), gptq.BAD_INPUTS),
-        (torch.diag(torch.full((64,), float("inf"))), gptq.BAD_INPUTS),
+        (torch.full((64, 64), float("nan")), BAD_INPUTS),
+        (torch.diag(torch.full((64,), float("inf"))), BAD_INPUTS),
         (torch.zeros(64, 64), gptq.NO_FACTOR),
         (torch.eye(64) - 2 * torch.ones(64, 64), gptq.NO_FACTOR),
     ],
