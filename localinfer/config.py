@@ -12,7 +12,7 @@ from localinfer.errors import UsageError
 
 KvBits = Literal[16, 8, 4]
 Overflow = Literal["error", "shift"]
-Draft = Literal["auto", "off", "suffix", "lookup", "early", "head", "model"]
+Draft = Literal["auto", "off", "suffix", "lookup", "early", "head", "mtp", "model"]
 DRAFTS: tuple[Draft, ...] = get_args(Draft)
 Pool = Literal["last", "mean"]
 """Which tokens of a text its vector is made of."""

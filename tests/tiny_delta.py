@@ -11,8 +11,13 @@ DELTA = ("qwen3_5_text", "qwen3_5_moe_text", "qwen3_next", "olmo_hybrid")
 
 
 def delta_weights(config: Json, seed: int) -> dict[str, Tensor]:
-    """Every tensor of a model of one of `DELTA` as float32. Decays lie between 0.2 and nearly 1."""
-    return _Maker(config, seed).make()
+    """Every tensor of a model of one of `DELTA` as float32. Decays lie between 0.2 and nearly 1. With
+    `mtp_num_hidden_layers` there is a head that guesses ahead."""
+    maker = _Maker(config, seed)
+    weights = maker.make()
+    if config.get("mtp_num_hidden_layers"):
+        maker.ahead()
+    return weights
 
 
 class _Maker:
@@ -42,6 +47,15 @@ class _Maker:
         if not config["tie_word_embeddings"]:
             self.linear("lm_head", vocab, self.hidden, 2.0)
         return self.weights
+
+    def ahead(self) -> None:
+        at = "mtp.layers.0"
+        self.linear("mtp.fc", self.hidden, 2 * self.hidden)
+        self.attention(f"{at}.self_attn")
+        self.feed_forward(f"{at}.mlp")
+        norms = ("pre_fc_norm_embedding", "pre_fc_norm_hidden", "norm")
+        for name in (*(f"mtp.{one}" for one in norms), f"{at}.input_layernorm", f"{at}.post_attention_layernorm"):
+            self.norm(name, self.hidden)
 
     def put(self, name: str, values: Any) -> None:
         self.weights[name] = np.asarray(values, np.float32)

@@ -74,6 +74,16 @@ NEMOTRON_FIELDS: Json = {
     "mlp_bias": False,
     "use_bias": False,
     "mamba_proj_bias": False,
+    "n_routed_experts": 8,
+    "n_shared_experts": 1,
+    "num_experts_per_tok": 3,
+    "moe_intermediate_size": 48,
+    "moe_shared_expert_intermediate_size": 80,
+    "moe_latent_size": None,
+    "routed_scaling_factor": 1.5,
+    "norm_topk_prob": True,
+    "n_group": 1,
+    "topk_group": 1,
 }
 MAMBA = ("granitemoehybrid", "falcon_h1", "nemotron_h")
 
@@ -124,13 +134,30 @@ class _Maker:
                 self.mamba(f"{at}.mixer")
             elif kind == "full_attention":
                 self.attention(f"{at}.mixer")
+            elif kind == "moe":
+                self.experts(f"{at}.mixer")
             else:
-                self.linear(f"{at}.mixer.up_proj", int(self.config["intermediate_size"]), self.hidden)
-                self.linear(f"{at}.mixer.down_proj", self.hidden, int(self.config["intermediate_size"]))
+                self.ungated(f"{at}.mixer", int(self.config["intermediate_size"]), self.hidden)
             self.norm(f"{at}.norm", self.hidden)
         self.norm("backbone.norm_f", self.hidden)
         self.linear("lm_head", vocab, self.hidden, 2.0)
         return self.weights
+
+    def ungated(self, at: str, inner: int, width: int) -> None:
+        self.linear(f"{at}.up_proj", inner, width)
+        self.linear(f"{at}.down_proj", width, inner)
+
+    def experts(self, at: str) -> None:
+        config = self.config
+        count, latent = int(config["n_routed_experts"]), config.get("moe_latent_size")
+        self.linear(f"{at}.gate", count, self.hidden)
+        self.put(f"{at}.gate.e_score_correction_bias", self.rng.standard_normal(count) * 0.2)
+        for number in range(count):
+            self.ungated(f"{at}.experts.{number}", int(config["moe_intermediate_size"]), latent or self.hidden)
+        self.ungated(f"{at}.shared_experts", int(config["moe_shared_expert_intermediate_size"]), self.hidden)
+        if latent:
+            self.linear(f"{at}.fc1_latent_proj", latent, self.hidden)
+            self.linear(f"{at}.fc2_latent_proj", self.hidden, latent)
 
     def put(self, name: str, values: Any) -> None:
         self.weights[name] = np.asarray(values, np.float32)

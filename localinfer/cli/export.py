@@ -28,10 +28,10 @@ def export(
     Integers are carried over as they are, so that every weight of the layers keeps its value. It is written here, named
     after the model, unless `--output` says otherwise.
     """
-    from localinfer.cli.output import line, show_json
+    from localinfer.cli.output import line, note, show_json
     from localinfer.cli.progress import Progress
     from localinfer.loading.opening import find
-    from localinfer.quantize.export import export_gguf
+    from localinfer.quantize.export import export_gguf, left_out
     from localinfer.quantize.export_folders import export_compressed, export_gptq
 
     if format is None:
@@ -56,8 +56,12 @@ def export(
         else:
             bits, group = export_gptq(model.path, dest, on_progress)
             what = f"{bits} bits by {group}"
+    lacks = left_out(model.path)
+    for one in lacks if not quiet else ():
+        note(one)
     nbytes = sum(file.stat().st_size for file in (dest.iterdir() if dest.is_dir() else (dest,)))
     if json:
-        show_json({"ref": model.ref, "format": format, "type": what, "path": str(dest), "size_bytes": nbytes})
+        told = {"ref": model.ref, "format": format, "type": what, "path": str(dest), "size_bytes": nbytes}
+        show_json({**told, "notes": lacks})
     else:
         line(f"{dest}  {what}  {size(nbytes)}")

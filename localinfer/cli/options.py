@@ -125,8 +125,8 @@ Draft = Annotated[
     flag(
         "draft",
         "text",
-        "Who guesses ahead: auto, off, suffix, lookup, early, head, or a model with the same tokenizer. The text stays "
-        "the same. For `bench` several, with commas; there the default is off.",
+        "Who guesses ahead: auto, off, suffix, lookup, early, head, mtp, or a model with the same tokenizer. The text "
+        "stays the same. For `bench` several, with commas; there the default is off.",
         default=default_of(EngineConfig, "draft"),
         metavar="WAY|MODEL",
     ),

@@ -6,10 +6,13 @@ from typing import TextIO
 
 from localinfer.errors import UsageError
 
-COLOURS = {"suffix": 36, "lookup": 34, "head": 32, "early": 33, "model": 35}
+COLOURS = {"suffix": 36, "lookup": 34, "head": 32, "mtp": 92, "early": 33, "model": 35}
 """ANSI colours of the names of drafters."""
 
-_MARKS = {"suffix": ("‹", "›"), "lookup": ("«", "»"), "head": ("⟨", "⟩"), "early": ("⟦", "⟧"), "model": ("{", "}")}
+_MARKS = {"suffix": ("‹", "›"), "lookup": ("«", "»"), "head": ("⟨", "⟩"), "mtp": ("⟪", "⟫")} | {
+    "early": ("⟦", "⟧"),
+    "model": ("{", "}"),
+}
 
 
 class Tints:

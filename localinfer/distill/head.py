@@ -9,7 +9,7 @@ from localinfer.engine.drafters import GROUP, Arrays, head_rope, shapes_of
 from localinfer.errors import NotSupported
 from localinfer.formats.compressed import pack
 from localinfer.graph.ops import Attend, GatedMLP, Norm
-from localinfer.graph.program import norm_weight
+from localinfer.graph.prepared import norm_weight
 from localinfer.graph.spec import ModelSpec
 from localinfer.graph.weights import Checkpoint
 from localinfer.quantize.scales import round_rows

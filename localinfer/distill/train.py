@@ -20,7 +20,7 @@ from localinfer.distill.judge import judge, replay
 from localinfer.engine.drafters import Arrays, Trained, key_of, make_head, write
 from localinfer.events import OnProgress
 from localinfer.formats.tokenizer import Tokenizer
-from localinfer.graph.program import head_norm
+from localinfer.graph.prepared import head_norm
 from localinfer.graph.weights import Checkpoint
 from localinfer.quantize.torch_threads import threads as torch_threads
 

@@ -1,12 +1,12 @@
-"""A one-layer head that goes on from what the target computed, trained on this machine for one model.
+"""A one-layer head that goes on from what the target computed, trained on this machine for one model, or brought by it.
 
-At position i it sees the target's residual stream there (after the last layer) and the embedding of the token that came
-next, and says what comes after that one; its own output stands for the target's residual stream in the guess after
-(EAGLE, Li et al., 2024). Scores are those of the target's own head, of the tokens alone that the model says most often.
+At position i it sees what the target made of it (after the last layer) and the embedding of the token that came next,
+and says what comes after that one; its own output stands for the target's in the guess after (EAGLE, Li et al., 2024).
+Scores are those of the target's own head, of the tokens alone that the model says most often.
 """
 
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -19,7 +19,7 @@ from localinfer.speculation.chain import Scores
 from localinfer.speculation.drafter import Ask
 
 WINDOW = 512
-"""Positions that the head looks back on at most."""
+"""Positions that a head looks back on at most."""
 
 MOST_RECENT = 32
 """Of them, those that it begins anew with when the window is full, or when a long prompt was read."""
@@ -27,11 +27,33 @@ MOST_RECENT = 32
 Floats = NDArray[np.float32]
 
 
+def _same(rows: Floats) -> Floats:
+    return rows
+
+
+@dataclass(frozen=True, slots=True)
+class Inputs:
+    """What a head reads: embedding and stream, each brought to unit size, times `gains` float32 [2, hidden].
+
+    `theirs` and `ours` come first, over what the target computed and what the head did, rows [n, hidden]: norms.
+    """
+
+    gains: Floats
+    eps: float = 1e-6
+    theirs: Callable[[Floats], Floats] = _same
+    ours: Callable[[Floats], Floats] = _same
+
+    def joined(self, embedded: Floats, streams: Floats) -> Floats:
+        """Rows [n, 2 * hidden]."""
+        parts = (_unit(embedded, self.eps) * self.gains[0], _unit(streams, self.eps) * self.gains[1])
+        return np.ascontiguousarray(np.concatenate(parts, axis=1), np.float32)
+
+
 @dataclass(slots=True)
 class _Text:
     slot: int
     recent: deque[tuple[int, Floats]]
-    """The last positions: the token after each, and the target's residual stream there."""
+    """The last positions: the token after each, and what the target made of it."""
     end: int = 0
     """One past the last of them, in the text."""
     computed: int = 0
@@ -39,7 +61,7 @@ class _Text:
     base: int = 0
     """Where the first of `recent` stands in the head's cache."""
     stream: Floats = field(default_factory=lambda: np.empty(0, np.float32))
-    """Of the last row: what stands for the residual stream in the next guess."""
+    """Of the last row: what stands for the target's in the next guess."""
     at: int = 0
     """Where the next guess stands in the head's cache."""
 
@@ -47,17 +69,26 @@ class _Text:
 class HeadDraftRunner:
     """Runs `program`, which begins with the mix of both inputs and ends with the scores of tokens `ids` (ascending).
 
-    `gains` float32 [2, hidden] multiply embedding and residual stream after both are brought to unit size. `target` is
-    asked for embeddings; there is room for `parallel` texts.
+    `target` is asked for embeddings; there is room for `parallel` texts, of which it looks back on `window` positions,
+    and of a long one that it has not followed on the last `recent`.
     """
 
     def __init__(
-        self, program: native.Program, target: native.Program, ids: NDArray[np.int32], gains: Floats, *, parallel: int
+        self,
+        program: native.Program,
+        target: native.Program,
+        ids: NDArray[np.int32],
+        inputs: Inputs,
+        *,
+        parallel: int,
+        window: int = WINDOW,
+        recent: int = MOST_RECENT,
     ) -> None:
-        self._program, self._target, self._ids, self._gains = program, target, ids, gains
+        self._program, self._target, self._ids, self._inputs = program, target, ids, inputs
+        self._window, self._recent = window, recent
         self._texts: dict[int, _Text] = {}
         self._slots = list(range(parallel))
-        blocks = WINDOW // BLOCK_TOKENS
+        blocks = window // BLOCK_TOKENS
         self._tables = np.arange(parallel * blocks, dtype=np.int32).reshape(parallel, blocks)
         self._spread = np.empty(target.vocab, np.float32)
 
@@ -72,12 +103,11 @@ class HeadDraftRunner:
         if text.end != start:  # a gap: what was found in the prefix cache, or the text was shifted
             text.recent.clear()
             text.computed = text.base = 0
-        for position in range(max(start, end - MOST_RECENT), end):
-            text.recent.append(
-                (tokens[position + 1] if position + 1 < len(tokens) else -1, hidden[position - start].copy())
-            )
-        if end - start > MOST_RECENT or text.base + len(text.recent) + 32 > WINDOW:
-            while len(text.recent) > MOST_RECENT:
+        first = max(start, end - self._recent)
+        for position, row in enumerate(self._inputs.theirs(hidden[first - start : end - start]), first):
+            text.recent.append((tokens[position + 1] if position + 1 < len(tokens) else -1, row.copy()))
+        if end - start > self._recent or text.base + len(text.recent) + 32 > self._window:
+            while len(text.recent) > self._recent:
                 text.recent.popleft()
             text.computed = text.base = 0
         text.end = end
@@ -95,7 +125,7 @@ class HeadDraftRunner:
         for text in texts:  # not before: a step that was interrupted has computed nothing
             text.computed = len(text.recent)
             text.at = text.base + text.computed
-            while text.computed > MOST_RECENT:  # older ones are in the cache for good
+            while text.computed > self._recent:  # older ones are in the cache for good
                 text.recent.popleft()
                 text.computed -= 1
                 text.base += 1
@@ -132,8 +162,7 @@ class HeadDraftRunner:
         tokens = np.array([token for _, _, token, _ in rows], np.int32)
         embedded = np.empty((n, self._program.hidden), np.float32)
         self._target.embed_rows(tokens, embedded)
-        streams = np.stack([stream for *_, stream in rows])
-        inputs = np.concatenate((_unit(embedded) * self._gains[0], _unit(streams) * self._gains[1]), axis=1)
+        inputs = self._inputs.joined(embedded, np.stack([stream for *_, stream in rows]))
         out = np.array(wanted, np.int32)
         logits = np.empty((len(out), self._program.vocab), np.float32)
         after = np.empty((n, self._program.hidden), np.float32)
@@ -144,15 +173,15 @@ class HeadDraftRunner:
             self._tables,
             out,
             logits,
-            inputs=np.ascontiguousarray(inputs, np.float32),
+            inputs=inputs,
             hidden=after,
         )
-        for i in wanted:
-            rows[i][0].stream = after[i]
+        for i, stream in zip(wanted, self._inputs.ours(after[wanted]), strict=True):
+            rows[i][0].stream = stream
         return [ScoreRow(row, self._ids, self._spread) for row in logits]
 
 
-def _unit(x: Floats) -> Floats:
+def _unit(x: Floats, eps: float) -> Floats:
     """Rows brought to a root mean square of 1."""
-    scaled: Floats = x / np.sqrt(np.square(x).mean(-1, keepdims=True) + np.float32(1e-6))
+    scaled: Floats = x / np.sqrt(np.square(x).mean(-1, keepdims=True) + np.float32(eps))
     return scaled

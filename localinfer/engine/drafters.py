@@ -12,12 +12,13 @@ from numpy.typing import NDArray
 
 from localinfer import native
 from localinfer.engine.draft_early import ExitAdapter
-from localinfer.engine.draft_head import WINDOW, HeadDraftRunner
+from localinfer.engine.draft_head import WINDOW, HeadDraftRunner, Inputs
 from localinfer.errors import Corrupt, LocalInferError
 from localinfer.formats.durable import write_json
 from localinfer.formats.json_files import TOKENIZER_LIMIT, read_bytes, read_object
 from localinfer.formats.safetensors import SafetensorsFile, write_safetensors
-from localinfer.graph.program import Move, head_norm
+from localinfer.graph.prepared import head_norm
+from localinfer.graph.program import Move
 from localinfer.graph.rope import Rope
 from localinfer.graph.spec import ModelSpec
 from localinfer.graph.stored import AffineLinear, Bf16Linear, Mxfp4Linear, StoredLinear, require_finite
@@ -173,7 +174,7 @@ def make_head(
     if move is not None:
         move(made)
     made.make_kv(parallel * WINDOW // 32, 8)
-    return HeadDraftRunner(made, program, ids, arrays["gains"], parallel=parallel)
+    return HeadDraftRunner(made, program, ids, Inputs(arrays["gains"]), parallel=parallel)
 
 
 def head_rope(spec: ModelSpec) -> Rope:

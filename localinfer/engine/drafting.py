@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from localinfer import native
 from localinfer.config import MOST_DRAFTS, EngineConfig
+from localinfer.engine.draft_ahead import open_ahead
 from localinfer.engine.draft_early import EarlyDraftRunner, TextsOf
 from localinfer.engine.draft_model import open_model
 from localinfer.engine.drafters import load_adapter, load_head
@@ -34,6 +35,8 @@ class Target:
     context: int
     move: Move
     """Takes a program to where the target runs, before its cache is made."""
+    added: tuple[int, ...] = ()
+    """The tokens that the tokenizer has beside the pieces of text."""
 
 
 def make_speculator(
@@ -45,8 +48,8 @@ def make_speculator(
 ) -> tuple[Controller | None, tuple[str, ...]]:
     """The controller for what `config` asks for, None where drafts are off; and what there is to say of it.
 
-    `auto` takes what is free and the trained head if there is one: whether it helps is found out step by step.
-    Raises `NotFound` for `head` where none was trained, and what opening a model raises.
+    `auto` takes what is free, the head that the model brings and the trained one, if there are such: whether they help
+    is found out step by step. Raises `NotFound` for a head that is not there, and what opening a model raises.
     """
     drafters: list[Drafter] = []
     notes: list[str] = []
@@ -55,13 +58,15 @@ def make_speculator(
         drafters.append(SuffixDrafter(earlier))
     if mode in ("auto", "lookup"):
         drafters.append(LookupDrafter())
-    if mode in ("auto", "head"):
+    for way, make, called in (("mtp", _ahead, "model's own"), ("head", _head, "trained")):
+        if mode not in ("auto", way):
+            continue
         try:
-            drafters += _head(config, target, required=mode == "head")
+            drafters += make(config, target, required=mode == way)
         except LocalInferError as error:
-            if mode == "head":
+            if mode == way:
                 raise
-            notes.append(f"guessing without the trained head: {error.message}")
+            notes.append(f"guessing without the {called} head: {error.message}")
     if mode == "early" and target.program.states:
         raise NotSupported(
             f"`{target.checkpoint.path.name}` has recurrent layers, whose first half cannot guess yet",
@@ -84,7 +89,27 @@ def make_speculator(
 
 def wants_hidden(config: EngineConfig) -> bool:
     """Whether somebody may go on from what the target computes."""
-    return config.draft in ("auto", "head")
+    return config.draft in ("auto", "head", "mtp")
+
+
+def _ahead(config: EngineConfig, target: Target, *, required: bool) -> list[Drafter]:
+    if not target.checkpoint.has_ahead:
+        if required:
+            raise NotFound(
+                f"`{target.checkpoint.path.name}` brings no head that guesses tokens ahead, or none that is known here",
+                hint="leave `--draft` out, or make one: `localinfer draft train`",
+            )
+        return []
+    found = open_ahead(
+        target.checkpoint,
+        target.program,
+        parallel=config.parallel,
+        threads=target.program.threads,
+        isa=config.isa,
+        always=target.added,
+        move=target.move,
+    )
+    return [ChainDrafter("mtp", found)]
 
 
 def _head(config: EngineConfig, target: Target, *, required: bool) -> list[Drafter]:

@@ -102,7 +102,13 @@ def _open_native(
     disk_caches = _disk_caches(config, program, key, context, cache.groups)
     disk_states = _make_states(config, checkpoint, program, key, context, cache)
     target = Target(
-        checkpoint=checkpoint, program=program, runner=runner, scheduler=scheduler, context=context, move=placement.move
+        checkpoint=checkpoint,
+        program=program,
+        runner=runner,
+        scheduler=scheduler,
+        context=context,
+        move=placement.move,
+        added=tokenizer.added_ids,
     )
     past = open_ngram_store(path, program.vocab) if config.remember and config.draft != "off" else None
     speculator, notes = make_speculator(config, target, measured, past)

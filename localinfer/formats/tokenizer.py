@@ -39,6 +39,8 @@ class Tokenizer:
         self._table = TokenBytes(parts)
         self._ids = {token.content: token.id for token in parts.added}
         self._added = {token.content: token for token in parts.added if token.id not in parts.text_ids}
+        self.added_ids: tuple[int, ...] = tuple(sorted(self._ids.values()))
+        """Tokens that are no pieces of text."""
         self._finder = _Finder(self._added)
         self._channels = marks_of(self._ids.get)
         self._first = _load(self._path, parts.first)

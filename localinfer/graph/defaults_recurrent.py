@@ -190,6 +190,16 @@ _NEMOTRON_H: Keys = {
     "mamba_proj_bias": False,
     "time_step_limit": (0.0, float("inf")),
     "layers_block_type": None,
+    "n_routed_experts": 8,
+    "n_shared_experts": 1,
+    "moe_intermediate_size": 7688,
+    "moe_shared_expert_intermediate_size": 7688,
+    "moe_latent_size": None,
+    "num_experts_per_tok": 2,
+    "routed_scaling_factor": 1.0,
+    "n_group": 1,
+    "topk_group": 1,
+    "norm_topk_prob": True,
 }
 
 RECURRENT: Mapping[str, Keys] = {

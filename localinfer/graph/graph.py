@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from itertools import chain
 from math import prod
 
-from localinfer.graph.ops import Embed, Head, LayerInputs, LayerOp, Linear, Norm, Op, numbers
+from localinfer.graph.ops import Embed, Head, LayerInputs, LayerOp, Linear, Mix, Norm, Op, numbers
 from localinfer.graph.spec import ModelSpec
 from localinfer.graph.states import KvState, State
 
@@ -19,6 +19,8 @@ class Graph:
     layers: tuple[tuple[LayerOp, ...], ...] = field(repr=False)
     head: Head = field(repr=False)
     inputs: LayerInputs | None = field(default=None, repr=False)
+    mix: Mix | None = field(default=None, repr=False)
+    """What it begins with instead of the embedding: it goes on from what another one computed."""
 
     @property
     def body(self) -> tuple[LayerOp, ...]:
@@ -28,7 +30,8 @@ class Graph:
     @property
     def ops(self) -> tuple[Op, ...]:
         """All operations."""
-        return (self.embed, *(() if self.inputs is None else (self.inputs,)), *self.body, self.head)
+        first = self.embed if self.mix is None else self.mix
+        return (first, *(() if self.inputs is None else (self.inputs,)), *self.body, self.head)
 
     @property
     def unquantized(self) -> set[Linear]:

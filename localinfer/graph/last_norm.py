@@ -5,7 +5,7 @@ from collections.abc import Callable
 import numpy as np
 from numpy.typing import NDArray
 
-from localinfer.graph.program import norm_bias, norm_weight
+from localinfer.graph.prepared import norm_bias, norm_weight
 from localinfer.graph.weights import Checkpoint
 
 Floats = NDArray[np.float32]

@@ -7,7 +7,7 @@ from localinfer.formats.checkpoint_files import listed
 
 EMBEDDING, HEAD = "model.embed_tokens.", "lm_head."
 _BARE = ("embed_tokens.", "layers.", "norm.")
-_AHEAD = "mtp."
+AHEAD = "mtp."
 
 _HARMLESS = re.compile(
     r"(^|\.)("
@@ -31,15 +31,29 @@ def harmless(name: str) -> bool:
 
 def text_alone(stored: str) -> str | None:
     """The name of a tensor, None for heads that guess several tokens ahead (multi-token prediction)."""
-    return None if stored.startswith(_AHEAD) else stored
+    return None if stored.startswith(AHEAD) else stored
 
 
-def notes_of(names: Mapping[str, str | None]) -> Iterator[str]:
-    """What to tell of the tensors that are no part of the graph."""
+def ahead_alone(text_name: Callable[[str], str | None]) -> Callable[[str], str | None]:
+    """The names of the tensors of such a head in a graph of its own, with the tables that it shares with the model,
+    whose names `text_name` gives; None for all others."""
+
+    def name(stored: str) -> str | None:
+        if not stored.startswith(AHEAD):
+            ours = text_name(stored)
+            return ours if ours is not None and ours.startswith((EMBEDDING, HEAD)) else None
+        rest = stored.removeprefix(AHEAD)
+        return f"model.{rest}" if rest.startswith(_BARE) else stored
+
+    return name
+
+
+def notes_of(names: Mapping[str, str | None], *, runs_ahead: bool) -> Iterator[str]:
+    """What to tell of the tensors that are no part of the graph. `runs_ahead`: a head that guesses is known."""
     left = sorted(stored for stored, name in names.items() if name is None)
-    ahead = [stored for stored in left if stored.startswith(_AHEAD)]
-    seeing = [stored for stored in left if not stored.startswith(_AHEAD)]
-    if ahead:
+    ahead = [stored for stored in left if stored.startswith(AHEAD)]
+    seeing = [stored for stored in left if not stored.startswith(AHEAD)]
+    if ahead and not runs_ahead:
         yield f"{listed(ahead)}: the head that guesses tokens ahead is not run"
     if seeing:
         yield f"{listed(seeing)}: the half that sees pictures is not run, text alone is"

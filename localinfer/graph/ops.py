@@ -38,6 +38,22 @@ class Embed(Facts):
         return 0
 
 
+@dataclass(frozen=True, slots=True)
+class Mix(Facts):
+    """x = matrix([embedding_norm(embedding of the next token), stream_norm(what the model made of this one)]): where a
+    head that guesses tokens ahead begins (multi-token prediction; DeepSeek-V3, 2024)."""
+
+    matrix: Linear
+    embedding_norm: Norm
+    stream_norm: Norm
+
+    def fused(self) -> tuple[tuple[Linear, ...], ...]:
+        return ((self.matrix,),)
+
+    def norms(self) -> tuple[Norm, ...]:
+        return (self.embedding_norm, self.stream_norm)
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LayerInputs(Facts):
     """What a token gives to each layer beside the stream: of layer i, part i of
@@ -233,14 +249,18 @@ class LayerInput(Facts):
 
 @dataclass(frozen=True, slots=True)
 class Expert:
-    """down(activation(gate(x)) * up(x)), one of many."""
+    """down(activation(gate(x)) * up(x)), one of many; without a gate, down(activation(up(x)))."""
 
-    gate: Linear
+    gate: Linear | None
     up: Linear
     down: Linear
 
-    def linears(self) -> tuple[Linear, Linear, Linear]:
-        return self.gate, self.up, self.down
+    def inputs(self) -> tuple[Linear, ...]:
+        """The matrices that read x."""
+        return (self.up,) if self.gate is None else (self.gate, self.up)
+
+    def linears(self) -> tuple[Linear, ...]:
+        return (*self.inputs(), self.down)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -249,7 +269,8 @@ class Mixture(Facts):
 
     Scores are softmax or sigmoid of router(norm(x)), and the largest are chosen, of equal ones the lower; `routing`
     says more. The shared expert, if there is one, is added last for every row, times sigmoid(shared_gate(norm(x)))
-    where it has a gate (Qwen1.5-MoE; Qwen team, 2024).
+    where it has a gate (Qwen1.5-MoE; Qwen team, 2024). With `latent` (into, out_of) the chosen experts read
+    into(norm(x)), and out_of(their sum) is added (Nemotron 3; NVIDIA, 2025).
     """
 
     norm: Norm
@@ -265,10 +286,16 @@ class Mixture(Facts):
     within +-limit (gpt-oss; OpenAI, 2025)."""
     shared: Expert | None = None
     shared_gate: Linear | None = None
+    latent: tuple[Linear, Linear] | None = None
 
     def fused(self) -> tuple[tuple[Linear, ...], ...]:
         every = (*self.experts, *((self.shared,) if self.shared else ()))
-        return self.unquantized(), *chain(*(((one.gate, one.up), (one.down,)) for one in every))
+        around = ((linear,) for linear in self.latent or ())
+        return self.unquantized(), *around, *chain(*((one.inputs(), (one.down,)) for one in every))
+
+    def always(self) -> tuple[Linear, ...]:
+        """The matrices that every row goes through."""
+        return (*self.unquantized(), *(self.latent or ()), *(self.shared.linears() if self.shared else ()))
 
     def norms(self) -> tuple[Norm, ...]:
         return (self.norm,)
@@ -286,20 +313,19 @@ class Mixture(Facts):
         """Each expert with the chance that one of so many rows goes there, were all experts as likely."""
         part = 1.0 - float((1.0 - self.chosen / len(self.experts)) ** rows)
         experts = ((linear, part) for one in self.experts for linear in one.linears())
-        always = (*self.unquantized(), *(self.shared.linears() if self.shared else ()))
-        return (*((linear, 1.0) for linear in always), *experts)
+        return (*((linear, 1.0) for linear in self.always()), *experts)
 
     def flops(self, rows: int) -> int:
-        always = (*self.unquantized(), *(self.shared.linears() if self.shared else ()))
-        one, used = (numbers(linears) for linears in (self.experts[0].linears(), always))
+        one, used = (numbers(linears) for linears in (self.experts[0].linears(), self.always()))
         return 2 * rows * (self.chosen * one + used)
 
     def not_on_cards(self) -> str:
         return "mixtures of experts"
 
     def width(self) -> int:
-        inner = self.chosen * (self.experts[0].gate.rows + self.router.cols)  # what goes in and what is made of it
-        return self.router.rows + inner + (2 * self.shared.gate.rows if self.shared else 0)
+        up = self.experts[0].up
+        inner = self.chosen * (up.rows + up.cols)  # what goes in and what is made of it
+        return self.router.rows + inner + (2 * self.shared.up.rows if self.shared else 0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -321,4 +347,4 @@ class Head(Facts):
 LayerOp = Attend | GatedMLP | ShortConv | DeltaNet | Mamba2 | Mixture | LayerInput
 """What adds to the residual stream; a layer is one of them, two or three."""
 
-Op = Embed | LayerInputs | LayerOp | Head
+Op = Embed | Mix | LayerInputs | LayerOp | Head

@@ -29,19 +29,29 @@ from localinfer.graph.ops import (
     LayerInputs,
     Linear,
     Mamba2,
+    Mix,
     Mixture,
     Norm,
     Op,
     ShortConv,
 )
+from localinfer.graph.prepared import (
+    AS_THEY_ARE,
+    Orders,
+    Vector,
+    by_part,
+    eps_of,
+    gates_last,
+    head_norm,
+    norm_bias,
+    norm_weight,
+    ordered,
+    rope_order,
+)
 from localinfer.graph.rope import Rope
 from localinfer.graph.stored import AffineLinear, Bf16Linear, Form, IntLinear, Mxfp4Linear, Order, StoredLinear
 from localinfer.graph.weights import Checkpoint
 
-Vector = NDArray[np.float32]
-Orders = Mapping[str, Order]
-"""Of matrices whose rows are not taken as they are stored, by name, where each row comes from."""
-_AS_THEY_ARE: Orders = {}
 OnProgress = Callable[[int, int], None]
 FileJob = tuple[int, int, int, list[tuple[int, int, int, int, int]], bool, int]
 """As `native.pack_files` takes it."""
@@ -82,7 +92,7 @@ def load_program(
         program = native.Program(checkpoint.spec.hidden_size, threads=threads, isa=isa, max_rows=max_rows)
         with ExitStack() as files:
             told = on_progress or (lambda done, total: None)
-            loader = _Loader(checkpoint, program, threads, context, files, told, even_keys=even)
+            loader = Loader(checkpoint, program, threads, context, files, told, even_keys=even)
             for op in checkpoint.graph.ops:
                 loader.add(op)
             loader.build({} if packed is None else packed)
@@ -133,7 +143,7 @@ class _Calls:
         return lambda *given, **named: self.kept.append((name, given, named))
 
 
-class _Loader:
+class Loader:
     """Takes one operation of the graph at a time; `build` then packs the weights of all, while Python is free for other
     threads, and adds the operations to the program."""
 
@@ -146,15 +156,17 @@ class _Loader:
         files: ExitStack,
         on_progress: OnProgress,
         even_keys: bool,
+        head_rows: Order | None = None,
     ) -> None:
-        """`even_keys`: columns of the keys that stand out are made smaller, those of the queries larger."""
+        """`even_keys`: columns of the keys that stand out are made smaller, those of the queries larger. `head_rows`:
+        the tokens that the head scores, None: all."""
         self.checkpoint, self.target, self.files = checkpoint, program, files
         self.program = _Calls()
         self.on_progress, self.done = on_progress, 0
         self.total = sum(checkpoint.stored_bytes(linear.name) for linear in checkpoint.graph.linears())
         self.threads = threads
         self.activation_bits = activation_bits(checkpoint)
-        self.context = context
+        self.context, self.head_rows = context, head_rows
         self.handles: dict[SafetensorsFile, int] = {}
         self.jobs: list[tuple[tuple[Linear, ...], bool, FileJob]] = []
         self.placed: list[tuple[tuple[Linear, ...], native.Weight | _Place]] = []
@@ -186,22 +198,26 @@ class _Loader:
     def embed(self, op: Embed) -> None:
         self.program.embed(self.table(op.table), op.scale)
 
+    def mix(self, op: Mix) -> None:
+        """Whoever runs it norms both inputs."""
+        self.program.mix(self.pack(op.matrix))
+
     def attend(self, op: Attend) -> None:
         turned = [linear for linear in (op.q, op.k) if linear is not None and op.rope.interleaved]
-        orders = {linear.name: _order(op, linear.rows) for linear in turned}
+        orders = {linear.name: rope_order(op, linear.rows) for linear in turned}
         if op.gated:
-            orders[op.q.name] = _gates_last(op)
+            orders[op.q.name] = gates_last(op)
 
         def read(name: str) -> StoredLinear:
             return self.checkpoint.linear(name).rows_in(orders.get(name))
 
-        norms = _ordered(self.optional_norm(op.q_norm), op), _ordered(self.optional_norm(op.k_norm), op)
+        norms = ordered(self.optional_norm(op.q_norm), op), ordered(self.optional_norm(op.k_norm), op)
         heads = Heads(self.biases(*op.qkv(), orders=orders), *norms)
         heads = self.evening(op, heads, self.optional_norm(op.norm), read)
         self.program.attend(
             norm=self.optional_norm(op.norm),
             norm_bias=self.norm_bias(op.norm),
-            eps=_eps(op),
+            eps=eps_of(op),
             qkv=self.pack(*op.qkv(), orders=orders, changed=heads.changed),
             bias=heads.bias,
             q_norm=heads.q_norm,
@@ -229,7 +245,7 @@ class _Loader:
         self.program.gated_mlp(
             norm=self.optional_norm(op.norm),
             norm_bias=self.norm_bias(op.norm),
-            eps=_eps(op),
+            eps=eps_of(op),
             gate_up=self.pack(*op.fused()[0], interleave=op.gate is not None),
             gate_bias=None if op.gate is None else self.biases(op.gate),
             up_bias=self.biases(op.up),
@@ -288,8 +304,8 @@ class _Loader:
         self.program.delta_net(
             norm=self.norm(op.norm),
             eps=op.norm.eps,
-            in_=self.pack(*op.inputs, orders=_by_part(op, op.inputs, sizes)),
-            gates=self.pack(*op.gates, orders=_by_part(op, op.gates, (each, each))),
+            in_=self.pack(*op.inputs, orders=by_part(op, op.inputs, sizes)),
+            gates=self.pack(*op.gates, orders=by_part(op, op.gates, (each, each))),
             taps=np.concatenate([self.taps(conv) for conv in op.convs], axis=1).reshape(-1),
             taps_bias=None,
             decay_rate=np.exp(self.checkpoint.vector(op.rates).astype(np.float64)),
@@ -357,7 +373,7 @@ class _Loader:
             top_groups=op.routing.chosen_groups,
             choice_bias=self.checkpoint.vector(op.choice_bias[0]).reshape(-1) if op.choice_bias else None,
             router_bias=self.biases(op.router),
-            gate_bias=self.table_of_biases(one.gate for one in op.experts),
+            gate_bias=self.table_of_biases(one.gate for one in op.experts if one.gate is not None),
             up_bias=self.table_of_biases(one.up for one in op.experts),
             down_bias=self.table_of_biases(one.down for one in op.experts),
             activation=op.activation,
@@ -365,14 +381,20 @@ class _Loader:
             alpha=op.clamp[1] if op.clamp else 0.0,
             shared=self.expert(op.shared) if op.shared else None,
             shared_gated=op.shared_gate is not None,
+            into=self.pack(op.latent[0]) if op.latent else None,
+            out_of=self.pack(op.latent[1]) if op.latent else None,
         )
 
     def expert(self, expert: Expert) -> tuple[native.Weight | _Place, native.Weight | _Place]:
-        return self.pack(expert.gate, expert.up, interleave=True), self.pack(expert.down)
+        return self.pack(*expert.inputs(), interleave=expert.gate is not None), self.pack(expert.down)
 
     def head(self, op: Head) -> None:
         weight, bias = head_norm(self.checkpoint, op)
-        self.program.head(weight, op.norm.eps, self.table(op.table), op.softcap, bias)
+        if self.head_rows is None:
+            table = self.table(op.table)
+        else:
+            table = self.pack(op.table, orders={op.table.name: self.head_rows})
+        self.program.head(weight, op.norm.eps, table, op.softcap, bias)
 
     def table(self, linear: Linear) -> native.Weight | _Place:
         """The packed matrix; embedding and head share one if they are tied."""
@@ -384,7 +406,7 @@ class _Loader:
         self,
         *linears: Linear,
         interleave: bool = False,
-        orders: Orders = _AS_THEY_ARE,
+        orders: Orders = AS_THEY_ARE,
         changed: Changed = AS_STORED,
     ) -> native.Weight | _Place:
         """One weight of the rows of all `linears`, for one pass over the activations."""
@@ -434,7 +456,7 @@ class _Loader:
         self,
         linears: tuple[Linear, ...],
         interleave: bool,
-        orders: Orders = _AS_THEY_ARE,
+        orders: Orders = AS_THEY_ARE,
         changed: Changed = AS_STORED,
     ) -> native.Weight:
         """The slower way, which converts what it must, and names the tensor that is broken."""
@@ -473,7 +495,7 @@ class _Loader:
     def norm_bias(self, norm: Norm | None) -> Vector | None:
         return None if norm is None else norm_bias(self.checkpoint, norm)
 
-    def biases(self, *linears: Linear, orders: Orders = _AS_THEY_ARE) -> Vector | None:
+    def biases(self, *linears: Linear, orders: Orders = AS_THEY_ARE) -> Vector | None:
         """The biases one after the other; `None` if there are none."""
         if not any(linear.bias for linear in linears):
             return None
@@ -515,73 +537,17 @@ def _called(form: Form) -> str:
     return f"int{form[0]} by {form[1]}"
 
 
-def norm_weight(checkpoint: Checkpoint, norm: Norm) -> Vector:
-    """The norm's weight, with its offset and scale applied once and for all; ones if it has none."""
-    if not norm.name:
-        return np.ones(norm.size, np.float32)
-    weight = checkpoint.vector(f"{norm.name}.weight") + np.float32(norm.offset)
-    return weight if norm.scale == 1.0 else weight * np.float32(norm.scale)
-
-
-def head_norm(checkpoint: Checkpoint, op: Head) -> tuple[Vector, Vector | None]:
-    """Weight and bias of the norm before the head, times what the logits are scaled by."""
-    scale, bias = np.float32(op.scale), norm_bias(checkpoint, op.norm)
-    return norm_weight(checkpoint, op.norm) * scale, None if bias is None else bias * scale
-
-
-def norm_bias(checkpoint: Checkpoint, norm: Norm) -> Vector | None:
-    """What the native program knows a LayerNorm by: its bias, empty if it has none."""
-    if not norm.centered:
-        return None
-    return checkpoint.vector(f"{norm.name}.bias") if norm.bias else np.empty(0, np.float32)
-
-
-def _eps(op: Attend | GatedMLP) -> float:
-    """That of all its norms: the native program has one for an operation."""
-    (eps,) = {norm.eps for norm in op.norms()}
-    return eps
-
-
-def _order(op: Attend, rows: int) -> Order:
-    """Where `rows` rows of queries or keys come from, so that what is turned together lies half of it apart: a score is
-    the same in any order of its sum's terms."""
-    turned = 2 * len(op.rope.inv_freq)
-    head = np.arange(op.head_dim)
-    head[:turned] = np.concatenate([head[:turned:2], head[1:turned:2]])
-    order: Order = (np.arange(0, rows, op.head_dim)[:, None] + head).reshape(-1)
-    return order
-
-
-def _gates_last(op: Attend) -> Order:
-    """Where the rows of q come from, so that all queries come before all gates."""
-    rows = np.arange(op.q.rows).reshape(op.heads, 2, op.head_dim)
-    order: Order = rows.transpose(1, 0, 2).reshape(-1)
-    return order
-
-
-def _by_part(op: DeltaNet, linears: Sequence[Linear], sizes: Sequence[int]) -> Orders:
-    """The same for rows of which each key head has parts of `sizes`: the parts of all heads together."""
-    if not op.by_key_head:
-        return _AS_THEY_ARE
-    (linear,) = linears
-    rows = np.split(np.arange(linear.rows).reshape(op.heads, -1), np.cumsum(sizes)[:-1], axis=1)
-    return {linear.name: np.concatenate([part.reshape(-1) for part in rows])}
-
-
-def _ordered(norm: Vector | None, op: Attend) -> Vector | None:
-    return norm[_order(op, norm.size)] if norm is not None and op.rope.interleaved else norm
-
-
-ADD: Mapping[type[Op], Callable[[_Loader, Any], None]] = {
-    Embed: _Loader.embed,
-    Attend: _Loader.attend,
-    GatedMLP: _Loader.gated_mlp,
-    ShortConv: _Loader.short_conv,
-    DeltaNet: _Loader.delta_net,
-    Mamba2: _Loader.mamba2,
-    Mixture: _Loader.mixture,
-    LayerInputs: _Loader.layer_inputs,
-    LayerInput: _Loader.layer_input,
-    Head: _Loader.head,
+ADD: Mapping[type[Op], Callable[[Loader, Any], None]] = {
+    Embed: Loader.embed,
+    Mix: Loader.mix,
+    Attend: Loader.attend,
+    GatedMLP: Loader.gated_mlp,
+    ShortConv: Loader.short_conv,
+    DeltaNet: Loader.delta_net,
+    Mamba2: Loader.mamba2,
+    Mixture: Loader.mixture,
+    LayerInputs: Loader.layer_inputs,
+    LayerInput: Loader.layer_input,
+    Head: Loader.head,
 }
 """What adds each kind of operation to a program."""

@@ -13,6 +13,7 @@ from localinfer.graph.spec import ModelSpec
 from localinfer.graph.stacked import STACKED, Stacks
 
 Fused = Mapping[str, tuple[str, ...]]
+Ahead = Callable[[ModelSpec], Graph]
 
 
 def _same(stored: str) -> str | None:
@@ -31,6 +32,8 @@ class Family:
     """Stored matrices that are several of the graph's, row after row: the ends of their names, and of the graph's."""
     stacked: Stacks = field(default_factory=lambda: STACKED)
     """Stored tensors that hold something of all experts of a layer."""
+    ahead: Ahead | None = None
+    """The head that guesses tokens ahead, where checkpoints of the family bring one."""
 
 
 FAMILIES = (
@@ -110,7 +113,7 @@ def family_for(model_type: object) -> Family:
 def _family(name: str) -> Family:
     """Imported when it is wanted: a model is of one family, and there are many."""
     found = import_module(f"localinfer.graph.families.{name}")
-    names = {"tensor_name": "tensor_name", "fused": "FUSED", "stacked": "STACKED"}
+    names = {"tensor_name": "tensor_name", "fused": "FUSED", "stacked": "STACKED", "ahead": "ahead"}
     own = {field: getattr(found, name) for field, name in names.items() if hasattr(found, name)}
     return Family(found.spec, found.graph, **own)
 

@@ -70,7 +70,8 @@ class ModelSpec:
     mamba: "MambaSpec | None" = None
     """Of layers with Mamba-2 instead of attention, or beside it; None: no layer has one."""
     mixers: tuple[str, ...] = field(default=(), repr=False)
-    """What each layer is where a layer is one thing: "mamba", "attention" or "mlp"; empty: both halves are there."""
+    """What each layer is where a layer is one thing: "mamba", "attention", "mlp" or "moe"; empty: both halves are
+    there."""
     shared_inner: int = 0
     """Width of the feed-forward half that stands where others have experts."""
     attention_gate: bool = False
@@ -153,6 +154,8 @@ class MixtureSpec:
     routing: "Routing"
     shared_inner: int = 0
     """Width of the expert that every row goes to; 0: there is none."""
+    latent: int = 0
+    """Values that the chosen experts read, and give; 0: as many as the residual stream has."""
     bias: bool = False
     """Router and experts have biases."""
     choice_bias: bool = False
@@ -280,6 +283,24 @@ def read_mixture(
     if chosen > count:
         raise config.bad(chosen_as, f"at most {experts} ({count})")
     return MixtureSpec(experts=count, chosen=chosen, inner=config.integer(inner, 1, 1 << 20), **more)
+
+
+def read_grouped(config: Fields) -> Routing:
+    """DeepSeek-V3's routing: sigmoid scores, and groups of experts."""
+    count, groups = config.integer("n_routed_experts", 1, 1 << 12), config.integer("n_group", 1, 64)
+    if count % groups or (groups > 1 and count == groups):
+        raise config.bad("n_group", f"a number of groups of two or more of n_routed_experts ({count})")
+    chosen = config.integer("topk_group", 1, groups)
+    if config.integer("num_experts_per_tok", 1, 64) > chosen * (count // groups):
+        raise config.bad("num_experts_per_tok", f"at most the experts of topk_group ({chosen}) groups")
+    return Routing(
+        score="sigmoid",
+        renormalise=config.flag("norm_topk_prob"),
+        least_sum=1e-20,
+        scale=config.number("routed_scaling_factor", 1e-6, 1e6),
+        groups=groups,
+        chosen_groups=chosen,
+    )
 
 
 def read_delta(

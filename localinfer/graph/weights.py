@@ -18,7 +18,7 @@ from localinfer.graph.affine import Minima
 from localinfer.graph.fused import told_apart
 from localinfer.graph.graph import Graph
 from localinfer.graph.layouts import layout_of
-from localinfer.graph.names import EMBEDDING, HEAD, graph_names, harmless, notes_of
+from localinfer.graph.names import AHEAD, EMBEDDING, HEAD, ahead_alone, graph_names, harmless, notes_of
 from localinfer.graph.registry import family_for
 from localinfer.graph.scheme import read_scheme
 from localinfer.graph.spec import ModelSpec
@@ -34,10 +34,14 @@ class Checkpoint:
     field, a tensor missing or of another shape). A tensor that the config does not describe is passed over, and said.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, *, ahead: bool = False) -> None:
+        """`ahead`: the head that guesses tokens ahead, which the model must have (`has_ahead`)."""
         self.path = path
         self.config: dict[str, Any] = read_object(path / "config.json")
         family = family_for(self.config.get("model_type"))
+        if ahead:
+            assert family.ahead is not None
+            family = replace(family, graph=family.ahead, tensor_name=ahead_alone(family.tensor_name))
         self.spec: ModelSpec = family.spec(self.config)
         said = quantization_said(path, self.config)
         self.scheme = read_scheme(said)
@@ -53,7 +57,9 @@ class Checkpoint:
         self.names = graph_names(self.stored, family.tensor_name, tied=self.spec.tied)
         """The graph's name of each stored tensor; None for what is no part of it."""
         self._tensors = Tensors(self._placed())
-        self._notes = [*files.notes, *notes_of(self.names)]
+        self._notes = [*files.notes, *([] if ahead else notes_of(self.names, runs_ahead=family.ahead is not None))]
+        self.has_ahead = family.ahead is not None and any(name.startswith(AHEAD) for name in files)
+        """Whether it brings a head that guesses tokens ahead, which we know how to run."""
         self.own_head: bool = self.spec.tied and self._has_own_head()
         """config.json says that the head is the embedding's matrix, but another one is stored, and used."""
         if self.own_head:

@@ -9,13 +9,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from localinfer.errors import UsageError
+from localinfer.formats.checkpoint_files import listed
 from localinfer.formats.compressed import unpack
 from localinfer.formats.gguf_blocks import BLOCK, Affine, affine_blocks_of, blocks_of
 from localinfer.formats.gguf_writing import Written, tokenizer_metadata, write_gguf
+from localinfer.graph.names import AHEAD
 from localinfer.graph.ops import Linear
 from localinfer.graph.stored import AffineLinear, IntLinear, Mxfp4Linear, require_finite
 from localinfer.graph.weights import Checkpoint
-from localinfer.quantize.export_names import Stacked, describe, in_file_order, tensors_of
+from localinfer.quantize.export_names import Stacked, describe, factor_of, in_file_order, tensors_of
 from localinfer.quantize.plan import TABLES
 from localinfer.quantize.scales import round_rows
 
@@ -68,6 +70,15 @@ def export_gguf(source: Path, dest: Path, kind: GgufType | None = None, on_progr
     return chosen
 
 
+def left_out(source: Path) -> list[str]:
+    """What the model in `source` has, and exported ones do not, a line each."""
+    checkpoint = Checkpoint(source)
+    if not checkpoint.has_ahead:
+        return []
+    ahead = sorted(name for name in checkpoint.names if name.startswith(AHEAD))
+    return [f"left out: the head that guesses tokens ahead ({listed(ahead)})"]
+
+
 def factors_of(metadata: dict[str, Any]) -> list[Written]:
     """Take the arrays that `describe` gives under the names of tensors out of `metadata`."""
     names = [key for key in metadata if key.endswith(".weight")]
@@ -85,7 +96,8 @@ def must_be_new(dest: Path) -> None:
 def _matrix(checkpoint: Checkpoint, one: Stacked, linears: list[Linear], chosen: GgufType) -> Written:
     """One tensor of one or more matrices, one below the other; a group of experts has a third axis."""
     wide = linears[0].name in TABLES and checkpoint.form(linears[0].name)[0] > _BITS["Q4_0"]
-    kind: str = "Q8_0" if chosen == "Q4_0" and wide else chosen
+    floats = any(linear in checkpoint.graph.unquantized for linear in linears)  # among others, in one tensor
+    kind: str = "Q8_0" if chosen == "Q4_0" and (wide or floats) else chosen
     if one.first.is_float:
         kind = "F32"
     elif linears[0].cols % BLOCK or _splits_groups(checkpoint, one):
@@ -112,20 +124,26 @@ def _splits_groups(checkpoint: Checkpoint, one: Stacked) -> bool:
 
 
 def _weights(checkpoint: Checkpoint, one: Stacked, linear: Linear, kind: str) -> NDArray[Any]:
+    factor = np.float32(factor_of(checkpoint.spec, one.first.source, linear.name))
     if kind in ("F32", "F16"):
-        values = in_file_order(one.first, checkpoint.matrix(linear.name))
+        values = in_file_order(one.first, checkpoint.matrix(linear.name) * factor)
         return values if kind == "F32" else halves(linear.name, values)
     if checkpoint.form(linear.name)[0] == 16:
-        rounded = round_rows(checkpoint.matrix(linear.name), _BITS[kind], BLOCK)
+        rounded = round_rows(checkpoint.matrix(linear.name) * factor, _BITS[kind], BLOCK)
         integers, scales = rounded.values, rounded.scales
     else:
         stored = integers_of(checkpoint, linear)
         integers, scales = unpack(stored.packed, stored.bits, stored.cols), stored.scales
+        scales = _times(linear.name, scales, factor)
         if isinstance(stored, AffineLinear):
-            parts = (integers + np.int8(8), scales, stored.minima, stored.factors)
+            parts = (integers + np.int8(8), scales, _times(linear.name, stored.minima, factor), stored.factors)
             return affine_blocks_of(kind, Affine(*(in_file_order(one.first, part) for part in parts)))
     integers, scales = in_file_order(one.first, integers), in_file_order(one.first, scales)
     return blocks_of(kind, np.ascontiguousarray(integers), np.ascontiguousarray(scales))
+
+
+def _times(name: str, values: NDArray[np.float16], factor: np.float32) -> NDArray[np.float16]:
+    return values if factor == 1.0 else halves(name, values.astype(np.float32) * factor)
 
 
 def halves(name: str, values: NDArray[np.float32]) -> NDArray[np.float16]:

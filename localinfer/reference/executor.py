@@ -181,12 +181,15 @@ class Executor:
         """What the experts add to the residual stream `x` [n, hidden]."""
         normed = self.norm(op.norm, x)
         weights, chosen = self.routed(op, self.linear(op.router, normed).float())
-        total = torch.zeros_like(normed)
+        read = normed if op.latent is None else self.linear(op.latent[0], normed)
+        total = torch.zeros_like(read)
         for number, expert in enumerate(op.experts):
             rows, at = torch.where(chosen == number)
             if len(rows):
-                made = self.linear(expert.down, self.expert(op, expert, normed[rows]))
+                made = self.linear(expert.down, self.expert(op, expert, read[rows]))
                 total[rows] += weights[rows, at, None].to(made.dtype) * made
+        if op.latent is not None:
+            total = self.linear(op.latent[1], total)
         if op.shared is not None:
             made = self.linear(op.shared.down, self.expert(op, op.shared, normed))
             gate = 1.0 if op.shared_gate is None else self.linear(op.shared_gate, normed).sigmoid()
@@ -212,7 +215,7 @@ class Executor:
 
     def expert(self, op: Mixture, expert: Expert, normed: Tensor) -> Tensor:
         """Activated gates times ups of rows that are normed: the input of `expert.down`."""
-        if op.clamp is None:
+        if op.clamp is None or expert.gate is None:
             return self.gated(expert.gate, expert.up, op.activation, normed)
         limit, alpha = op.clamp
         gate = self.linear(expert.gate, normed).clamp(max=limit)

@@ -217,7 +217,7 @@ void moe(Program& program, const Values& norm, float eps, std::shared_ptr<Weight
          const MaybeValues& choice_bias, const std::optional<std::pair<std::shared_ptr<Weight>, std::shared_ptr<Weight>>>& shared,
          bool shared_gated, const MaybeValues& post_norm, const MaybeValues& router_bias, const MaybeTable& gate_bias,
          const MaybeTable& up_bias, const MaybeTable& down_bias, size_t groups, size_t top_groups, float least_sum,
-         float added_sum, float limit, float alpha) {
+         float added_sum, float limit, float alpha, std::shared_ptr<Weight> into, std::shared_ptr<Weight> out_of) {
   REQUIRE(score == "softmax" || score == "sigmoid", "scores are '%.40s', but must be softmax or sigmoid", score.c_str());
   MoeOp op;
   op.norm = make_norm(norm, eps);
@@ -240,7 +240,10 @@ void moe(Program& program, const Values& norm, float eps, std::shared_ptr<Weight
   put_rows(op.experts, &MoeOp::Expert::down_bias, down_bias);
   if (shared) op.shared = make_expert(*shared);
   op.shared_gated = shared_gated;
-  op.activation = make_activation(activation);
+  op.into = std::move(into);
+  op.out_of = std::move(out_of);
+  op.squares = activation == "relu2";
+  op.activation = op.squares ? kSilu : make_activation(activation);
   op.post_norm = to_vector(post_norm);
   program.moe(std::move(op));
 }
@@ -474,8 +477,11 @@ void bind_program(nb::module_& m) {
            "router_bias"_a.noconvert() = nb::none(), "gate_bias"_a.noconvert() = nb::none(),
            "up_bias"_a.noconvert() = nb::none(), "down_bias"_a.noconvert() = nb::none(), "groups"_a = 1,
            "top_groups"_a = 1, "least_sum"_a = 0.0f, "added_sum"_a = 0.0f, "limit"_a = 0.0f, "alpha"_a = 0.0f,
+           "into"_a = nb::none(), "out_of"_a = nb::none(),
            "x += the sum over the `top_k` experts that a row's `router` chose, ascending, of weight * down(act(gate) *\n"
-           "up), each a pair of gate_up (interleaved) and down; weights are the scores (`softmax` over all, `sigmoid`),\n"
+           "up), each a pair of gate_up (interleaved; up alone: no gates) and down; `activation` as in `gated_mlp`. With\n"
+           "`into` they read into * norm(x), and their sum goes through `out_of`. Weights are the scores (`softmax` over\n"
+           "all, `sigmoid`),\n"
            "renormalised to a sum of 1 or not, times `scale`. The shared expert takes every row, by the sigmoid of the\n"
            "router's second part with `shared_gated`. `choice_bias` is added to scores where experts are chosen only;\n"
            "with `groups` only experts of the `top_groups` groups are whose best two sum to the most. Weights are\n"

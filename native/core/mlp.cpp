@@ -1,25 +1,9 @@
 #include <algorithm>
-#include <array>
 
 #include "core/linear.h"
+#include "core/square.h"
 
 namespace {
-
-constexpr size_t kWidestGroup = 128;
-
-constexpr auto kOnes = [] {
-  std::array<float, kPanelRows> ones{};
-  for (float& one : ones) one = 1.0f;
-  return ones;
-}();
-
-// relu(gate)² * up of a panel.
-void square(float* out, const float* gate, const float* up) {
-  for (size_t i = 0; i < kPanelRows; ++i) {
-    const float x = gate[i] < 0 ? 0.0f : gate[i];
-    out[i] = x * x * up[i];
-  }
-}
 
 // `n` columns of act(gate) * up, or of act(up), from column `first` on, whole panels; handed row by row to put(m, values).
 template <class F>

@@ -5,10 +5,10 @@
 #include <numeric>
 
 #include "core/linear.h"
+#include "core/square.h"
 
 namespace {
 
-constexpr size_t kWidestGroup = 128;
 constexpr size_t kAlone = 8;  // up to so many rows are routed by one thread: cheaper than a barrier
 
 class Mixture {
@@ -36,11 +36,13 @@ class Mixture {
     if (!lane_.sync() || !route()) return false;
     // A router of floats leaves the rows normed.
     const Source normed = op_.router->shape.kind == kBf16 ? Source{s.shared.normed, s.x_ld} : from;
-    if (!make_shared_ready(&operand, step_, lane_, gate_up_, normed, step_.rows)) return false;
+    if (op_.into != nullptr && !go_into(normed)) return false;
+    const Source read = op_.into == nullptr ? normed : Source{s.latent, s.latent_ld};
+    if (!make_shared_ready(&operand, step_, lane_, gate_up_, read, step_.rows)) return false;
     if (step_.rows > 1 && !gather(operand)) return false;
     lane_.phase("gate, up");
     const size_t chunks = chunks_of(op_.experts[0]), most = std::min(count_, step_.rows * op_.top_k);
-    const size_t shared = op_.shared.down != nullptr ? chunks_of(op_.shared) : 0;
+    const size_t shared = op_.shared.down != nullptr && op_.into == nullptr ? chunks_of(op_.shared) : 0;
     lane_.share(most * chunks + shared, [&](size_t i) {
       if (i >= most * chunks)
         return gate_and_up(op_.shared, operand, pairs(), step_.rows, i - most * chunks);
@@ -57,6 +59,23 @@ class Mixture {
 
   size_t pairs() const { return step_.rows * op_.top_k; }  // of rows and experts
   size_t chunks_of(const Expert& expert) const { return (expert.down->shape.cols + chunk_ - 1) / chunk_; }
+
+  // What experts read where they are not as wide as the stream; and the shared one's half that reads the stream.
+  bool go_into(const Source& normed) {
+    const Scratch& s = step_.s;
+    Operand operand;
+    if (!make_shared_ready(&operand, step_, lane_, *op_.into, normed, step_.rows)) return false;
+    lane_.phase("into");
+    lane_.share(op_.into->panels, [&](size_t p) {
+      run_panel(step_, lane_, *op_.into, p, operand, step_.rows, s.latent + p * kPanelRows, s.latent_ld);
+    });
+    if (!lane_.sync()) return false;
+    if (op_.shared.down == nullptr) return true;
+    if (!make_shared_ready(&operand, step_, lane_, *op_.shared.gate_up, normed, step_.rows)) return false;
+    lane_.phase("gate, up");
+    lane_.share(chunks_of(op_.shared), [&](size_t i) { gate_and_up(op_.shared, operand, pairs(), step_.rows, i); });
+    return lane_.sync();
+  }
 
   // Of each row the experts it goes to, and their weights; then the rows of each expert.
   bool route() {
@@ -162,7 +181,7 @@ class Mixture {
   // The rows as the experts take them, those of one expert together.
   bool gather(const Operand& from) {
     const Scratch& s = step_.s;
-    const size_t planes = gate_up_.shape.planes(), cols = step_.hidden;
+    const size_t planes = gate_up_.shape.planes(), cols = gate_up_.shape.cols;
     lane_.phase("gather");
     lane_.share(pairs(), [&](size_t i) {
       const size_t m = s.routes.row[i];
@@ -200,21 +219,23 @@ class Mixture {
   void gate_and_up(const Expert& expert, Operand operand, size_t first, size_t rows, size_t i) const {
     const Scratch& s = step_.s;
     float* out = s.per_thread[lane_.id()].panel;
-    const size_t column = i * chunk_, n = std::min(chunk_, expert.down->shape.cols - column);
-    for (size_t j = 0; j < 2 * n; j += kPanelRows)
-      run_panel(step_, lane_, *expert.gate_up, (2 * column + j) / kPanelRows, operand, rows, out + j, s.panel_ld);
+    const size_t column = i * chunk_, n = std::min(chunk_, expert.down->shape.cols - column), both = op_.gated() ? 2 : 1;
+    for (size_t j = 0; j < both * n; j += kPanelRows)
+      run_panel(step_, lane_, *expert.gate_up, (both * column + j) / kPanelRows, operand, rows, out + j, s.panel_ld);
     for (size_t m = 0; m < rows; ++m, out += s.panel_ld) {
       float values[kWidestGroup];
       for (size_t j = 0; j < n; j += kPanelRows) {
-        float *gate = out + 2 * j, *up = gate + kPanelRows;
+        float *gate = out + both * j, *up = gate + (both - 1) * kPanelRows;
         if (!expert.gate_bias.empty()) {
           step_.k.add(gate, gate, expert.gate_bias.data() + column + j, kPanelRows);
           step_.k.add(up, up, expert.up_bias.data() + column + j, kPanelRows);
         }
         if (op_.limit > 0)
           clamped(values + j, gate, up);
+        else if (op_.squares)
+          square(values + j, gate, op_.gated() ? up : kOnes.data());
         else
-          step_.k.gated(values + j, gate, up, kPanelRows, op_.activation);
+          step_.k.gated(values + j, gate, op_.gated() ? up : kOnes.data(), kPanelRows, op_.activation);
       }
       if (quantized_)
         quantize_columns(step_, expert.down->shape, s.expert_rows, first + m, column, values, n);
@@ -242,15 +263,37 @@ class Mixture {
   bool down() {
     const Scratch& s = step_.s;
     lane_.phase("down");
-    lane_.share(down_.panels, [&](size_t p) { sum_panel(p); });
-    if (!lane_.sync()) return false;
+    lane_.share(down_.panels, [&](size_t p) {
+      sum_experts(p);
+      if (op_.into == nullptr)
+        finish_panel(p);
+      else
+        for (size_t m = 0; m < step_.rows; ++m)
+          std::copy_n(sums() + m * kPanelRows, kPanelRows, s.latent + m * s.latent_ld + p * kPanelRows);
+    });
+    if (!lane_.sync() || (op_.into != nullptr && !come_out())) return false;
     return op_.post_norm.empty() || add_normed(step_, lane_, op_.post_norm, op_.norm.eps, s.y);
   }
 
-  void sum_panel(size_t p) const {
+  // The same of what the experts sum to, where that is not as wide as the stream.
+  bool come_out() {
     const Scratch& s = step_.s;
-    const size_t column = p * kPanelRows, width = std::min<size_t>(kPanelRows, step_.hidden - column);
-    float* sums = s.per_thread[lane_.id()].sums;
+    Operand operand;
+    if (!make_shared_ready(&operand, step_, lane_, *op_.out_of, Source{s.latent, s.latent_ld}, step_.rows)) return false;
+    lane_.phase("out of");
+    lane_.share(op_.out_of->panels, [&](size_t p) {
+      run_panel(step_, lane_, *op_.out_of, p, operand, step_.rows, sums(), kPanelRows);
+      finish_panel(p);
+    });
+    return lane_.sync();
+  }
+
+  float* sums() const { return step_.s.per_thread[lane_.id()].sums; }
+
+  void sum_experts(size_t p) const {
+    const Scratch& s = step_.s;
+    const size_t column = p * kPanelRows;
+    float* sums = this->sums();
     float* part = s.per_thread[lane_.id()].panel;
     std::fill_n(sums, step_.rows * kPanelRows, 0.0f);
     for (size_t a = 0; a < s.routes.active_count[0]; ++a) {
@@ -265,6 +308,14 @@ class Mixture {
         add(sums + s.routes.row[first + m] * kPanelRows, one, s.routes.row_weight[first + m]);
       }
     }
+  }
+
+  // Panel `p` of the stream gets its sums and what the shared expert adds to them.
+  void finish_panel(size_t p) const {
+    const Scratch& s = step_.s;
+    const size_t column = p * kPanelRows, width = std::min<size_t>(kPanelRows, step_.hidden - column);
+    float* sums = this->sums();
+    float* part = s.per_thread[lane_.id()].panel;
     if (op_.shared.down != nullptr) {
       Operand operand = hidden_rows(pairs());
       run_panel(step_, lane_, *op_.shared.down, p, operand, step_.rows, part, kPanelRows);

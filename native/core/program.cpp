@@ -327,11 +327,26 @@ void Program::moe(MoeOp op) {
   REQUIRE(count > 0 && count <= 4096, "%zu experts, but 1 to 4096 are possible", count);
   REQUIRE(op.top_k > 0 && op.top_k <= count && op.top_k <= 64, "%zu of %zu experts, but 1 to 64 of them can be chosen",
           op.top_k, count);
+  REQUIRE(op.experts[0].gate_up != nullptr, "the first expert is missing");
+  REQUIRE((op.into == nullptr) == (op.out_of == nullptr), "one of two matrices around the experts");
+  const size_t inner = op.into == nullptr ? hidden_ : op.into->shape.rows();
+  REQUIRE(inner <= hidden_, "experts read %zu values, but the stream has %zu", inner, hidden_);
+  if (op.into != nullptr) {
+    check_weight(op.into, inner, hidden_, "the matrix before the experts");
+    check_stacked(op.into, "the matrix before the experts");
+    check_weight(op.out_of, hidden_, inner, "the matrix after the experts");
+    check_stacked(op.out_of, "the matrix after the experts");
+  }
+  REQUIRE(!(op.squares && op.limit > 0), "an activation and a limit of %g", static_cast<double>(op.limit));
+  REQUIRE(op.gated() || op.limit == 0, "a limit of %g, but experts have no gates", static_cast<double>(op.limit));
   const auto check = [&](const MoeOp::Expert& expert, const char* what) {
-    REQUIRE(expert.gate_up != nullptr && expert.gate_up->shape.interleaved, "%s must be two interleaved parts", what);
-    const size_t width = expert.gate_up->shape.parts[0];
-    check_weight(expert.gate_up, 2 * width, hidden_, what);
-    check_weight(expert.down, hidden_, width, what);
+    REQUIRE(expert.gate_up != nullptr, "%s is missing", what);
+    REQUIRE(expert.gate_up->shape.interleaved == op.experts[0].gate_up->shape.interleaved,
+            "%s and the first expert: one has gates and the other has none", what);
+    if (!op.gated()) check_stacked(expert.gate_up, what);
+    const size_t width = expert.gate_up->shape.parts[0], reads = &expert == &op.shared ? hidden_ : inner;
+    check_weight(expert.gate_up, (op.gated() ? 2 : 1) * width, reads, what);
+    check_weight(expert.down, reads, width, what);
     check_stacked(expert.down, what);
     for (const auto part : {&MoeOp::Expert::gate_up, &MoeOp::Expert::down}) {
       const WeightShape &one = (expert.*part)->shape, &first = (op.experts[0].*part)->shape;
@@ -345,9 +360,10 @@ void Program::moe(MoeOp op) {
             op.experts[0].down->shape.cols, expert.down->shape.cols);
     REQUIRE(expert.gate_bias.empty() == expert.up_bias.empty() && expert.up_bias.empty() == expert.down_bias.empty(),
             "an expert with some of its biases");
+    REQUIRE(op.gated() || expert.up_bias.empty(), "biases of experts without gates");
     for (Floats* bias : {&expert.gate_bias, &expert.up_bias, &expert.down_bias}) {
       if (bias->empty()) continue;
-      check_length(*bias, bias == &expert.down_bias ? hidden_ : expert.down->shape.cols, "the bias of an expert");
+      check_length(*bias, bias == &expert.down_bias ? inner : expert.down->shape.cols, "the bias of an expert");
       bias->resize(round_up(bias->size(), kPanelRows));
     }
   }
@@ -417,6 +433,7 @@ void each_weight(AnyOp& op, const F& f) {
       f(one.router);
       for (auto& expert : one.experts) both(expert.gate_up, expert.down);
       if (one.shared.down != nullptr) both(one.shared.gate_up, one.shared.down);
+      if (one.into != nullptr) both(one.into, one.out_of);
     }
   };
   std::visit(visit, op);

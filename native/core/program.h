@@ -135,10 +135,11 @@ struct ShortConvOp {
 };
 
 // x += [post_norm] the sum over the experts that a row's router chose, in ascending order, of weight * down(act(gate) *
-// up), gate and up of norm(x); and of the shared expert, if there is one.
+// up), or of down(act(up)), gate and up of norm(x); and of the shared expert, if there is one. With `into` the chosen
+// experts read into * norm(x), and what they sum to is multiplied by `out_of`.
 struct MoeOp {
   struct Expert {
-    WeightRef gate_up, down;
+    WeightRef gate_up, down;  // not interleaved: up alone
     Floats gate_bias, up_bias, down_bias;  // all or none; padded to whole panels
   };
   enum Score { kSoftmax, kSigmoid };
@@ -157,11 +158,14 @@ struct MoeOp {
   float scale = 1;           // of the weights
   std::vector<Expert> experts;
   Expert shared;
+  WeightRef into, out_of;    // both or none
   bool shared_gated = false;  // by the sigmoid of its gate
   Activation activation = kSilu;
+  bool squares = false;  // the activation is relu(x)²
   float limit = 0;  // above 0, instead of that: g * sigmoid(alpha * g) * (u + 1), g = min(gate, limit), u = up clamped
   float alpha = 0;
   Floats post_norm;
+  bool gated() const { return experts[0].gate_up->shape.interleaved; }
 };
 
 constexpr size_t kMostDeltaHead = 512, kMostDeltaLength = 8;
@@ -314,6 +318,8 @@ struct Scratch {
   Quantized gathered{};            // [rows * top_k]: their inputs, by expert
   Quantized expert_rows{};         // what they make for `down`; then the shared expert's, row by row; no `normed`
   float* expert_hidden = nullptr;  // the same where it stays float, [..][hidden_ld]
+  size_t latent_ld = 0;
+  float* latent = nullptr;  // what experts read, and then their sum, where that is not as wide as the stream
   struct PerThread {
     Quantized few;             // kFewRows rows
     float* row;                // one row of x_ld

@@ -42,6 +42,7 @@ void take_experts(Layout& layout, Scratch& s, size_t rows) {
   for (float** weights : {&routes.weight, &routes.row_weight}) layout.take(weights, pairs);
   for (size_t** numbers : {&routes.first, &routes.next, &routes.active}) layout.take(numbers, s.most_experts + 1);
   layout.take(&routes.active_count, 1);
+  layout.take(&s.latent, rows * s.latent_ld);
   take_quantized(layout, s, s.gathered, pairs);
   take_quantized(layout, s, s.expert_rows, all);
   if (!s.floats_in_experts) return;
@@ -112,9 +113,10 @@ void Program::lay_out_scratch() {
                           s.floats_in_experts |= (*weight)->shape.kind == kBf16;
                         for (const MoeOp::Expert* one : {&op.experts[0], &op.shared}) {
                           if (one->down == nullptr) continue;
-                          s.hidden_ld = std::max(s.hidden_ld, one->gate_up->panels / 2 * kPanelRows);
+                          s.hidden_ld = std::max(s.hidden_ld, one->gate_up->panels / (op.gated() ? 2 : 1) * kPanelRows);
                           s.panel_ld = std::max(s.panel_ld, 2 * one->down->shape.group);
                         }
+                        if (op.into != nullptr) s.latent_ld = std::max(s.latent_ld, op.into->panels * kPanelRows);
                       },
                       [&](const DeltaOp& op) {
                         s.qkv_ld = std::max(s.qkv_ld, (op.in->panels + op.gates->panels) * kPanelRows);

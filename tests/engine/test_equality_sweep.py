@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from localinfer.config import SamplingParams
+from localinfer.engine.draft_ahead import open_ahead
 from localinfer.engine.draft_early import EarlyDraftRunner, TextsOf
 from localinfer.engine.draft_model import open_model
 from localinfer.engine.engine import StepEngine
@@ -23,6 +24,7 @@ from localinfer.speculation.lookup import LookupDrafter
 from localinfer.speculation.suffix import SuffixDrafter
 from tests.engine.running import Eager, Recorder, make_prompts, open_tiny, run_all
 from tests.engine.test_drafts import DraftRunner
+from tests.tiny import make_checkpoint
 
 PROMPTS = [prompt[:20] * (1 + i % 4) for i, prompt in enumerate(make_prompts(8, seed=5))]
 SAMPLINGS = {
@@ -46,7 +48,8 @@ SAMPLINGS = {
     ),
     "ends": SamplingParams(temperature=0.9, seed=4, max_tokens=30, stop=("e", "th")),
 }
-WHO = ["suffix", "lookup", "model", "early", "oracle", "anti-oracle", "end of turn", "not in the vocabulary", "all"]
+WHO = ["suffix", "lookup", "model", "early", "mtp", "oracle", "anti-oracle", "end of turn", "not in the vocabulary"]
+WHO.append("all")
 EVERY = list(product(WHO, (1, 2, 5, 16, 31), (4, 8, 16), (1, 3, 8), (8, 32, 256), SAMPLINGS, (True, False)))
 CASES = random.Random(17).sample(EVERY, 90)
 
@@ -59,12 +62,19 @@ def all_layers_bear_4_bits() -> Iterator[None]:
 
 
 @pytest.fixture(scope="module")
-def plain(circling: Path) -> Any:
+def with_head(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Delta nets, and a head that guesses ahead."""
+    path = tmp_path_factory.mktemp("with-head") / "m"
+    return make_checkpoint(path, "qwen3_5_text", seed=6, head_dim=32, mtp_num_hidden_layers=1)
+
+
+@pytest.fixture(scope="module")
+def plain() -> Any:
     """The texts alone, in one chunk, without guesses."""
 
     @cache
-    def said(kv_bits: int, sampling: str) -> list[tuple[tuple[int, ...], str]]:
-        with open_tiny(circling, reuse=False, kv_bits=kv_bits) as engine:
+    def said(path: Path, kv_bits: int, sampling: str) -> list[tuple[tuple[int, ...], str]]:
+        with open_tiny(path, reuse=False, kv_bits=kv_bits) as engine:
             texts = [run_all(engine, [prompt], SAMPLINGS[sampling])[0] for prompt in PROMPTS]
         return [(text.token_ids, text.text) for text in texts]
 
@@ -83,6 +93,10 @@ def drafters(engine: StepEngine, who: str, path: Path, parallel: int, truths: Se
     if who in ("early", "all"):
         texts = TextsOf(engine.scheduler.running, engine.scheduler.reserve)
         found.append(ChainDrafter("early", EarlyDraftRunner(runner.program, runner, texts)))
+    if who == "mtp":
+        runner.want_hidden()
+        head = open_ahead(Checkpoint(path), runner.program, parallel=parallel, threads=1, isa="")
+        found.append(ChainDrafter("mtp", head))
     if who in ("model", "all"):
         draft_runner = open_model(
             path, Checkpoint(path), threads=1, isa="", parallel=parallel, context=256, chunk=32, kv_bits=8
@@ -93,15 +107,25 @@ def drafters(engine: StepEngine, who: str, path: Path, parallel: int, truths: Se
 
 @pytest.mark.parametrize(("who", "length", "kv_bits", "mates", "chunk", "sampling", "reuse"), CASES)
 def test_the_same_tokens(
-    circling: Path, plain: Any, who: str, length: int, kv_bits: int, mates: int, chunk: int, sampling: str, reuse: bool
+    circling: Path,
+    with_head: Path,
+    plain: Any,
+    who: str,
+    length: int,
+    kv_bits: int,
+    mates: int,
+    chunk: int,
+    sampling: str,
+    reuse: bool,
 ) -> None:
     """`reuse`: behind a prefix cache, where a second round finds its prompts, and the answers as far as they go."""
-    wanted = plain(kv_bits, sampling)
+    path = with_head if who == "mtp" else circling
+    wanted = plain(path, kv_bits, sampling)
     truths = [[*prompt, *ids] for prompt, (ids, _) in zip(PROMPTS, wanted, strict=True)]
     with open_tiny(
-        circling, reuse=reuse, parallel=mates, prefill_chunk=max(chunk, mates), kv_bits=kv_bits, draft_tokens=length
+        path, reuse=reuse, parallel=mates, prefill_chunk=max(chunk, mates), kv_bits=kv_bits, draft_tokens=length
     ) as engine:
-        engine.speculator = Eager(drafters(engine, who, circling, mates, truths))
+        engine.speculator = Eager(drafters(engine, who, path, mates, truths))
         found = run_all(engine, PROMPTS, SAMPLINGS[sampling])
         if reuse:
             assert [(t.token_ids, t.text) for t in run_all(engine, PROMPTS, SAMPLINGS[sampling])] == wanted
@@ -113,7 +137,7 @@ def test_the_same_tokens(
 
 @pytest.mark.parametrize("sampling", SAMPLINGS)
 def test_the_controller_changes_nothing_either(circling: Path, plain: Any, sampling: str) -> None:
-    wanted = plain(8, sampling)
+    wanted = plain(circling, 8, sampling)
     with open_tiny(circling, parallel=3, draft="auto") as engine:
         found = run_all(engine, PROMPTS, SAMPLINGS[sampling])
     assert [(text.token_ids, text.text) for text in found] == wanted

@@ -37,9 +37,11 @@ def all_layers_bear_4_bits() -> Iterator[None]:
         yield
 
 
-@pytest.fixture(scope="module", params=["lfm2", "qwen3_5_text", "granitemoehybrid"])
+@pytest.fixture(scope="module", params=["lfm2", "qwen3_5_text", "granitemoehybrid", "nemotron_h"])
 def hybrid(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return make_checkpoint(tmp_path_factory.mktemp("hybrid") / "m", request.param, seed=11, head_dim=32)
+    latent = {"layers_block_type": ["linear_attention", "moe", "full_attention", "moe"], "moe_latent_size": 32}
+    more: dict[str, Any] = latent if request.param == "nemotron_h" else {}
+    return make_checkpoint(tmp_path_factory.mktemp("hybrid") / "m", request.param, seed=11, head_dim=32, **more)
 
 
 @pytest.fixture(scope="module")

@@ -380,14 +380,16 @@ def test_a_directory_that_is_no_model(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("family", ["qwen3_5", "qwen3_5_moe", "qwen3_5_text", "qwen3_next"])
-def test_what_sees_pictures_or_guesses_ahead_is_passed_over_and_said(tmp_path: Path, family: Family) -> None:
+def test_what_sees_pictures_is_passed_over_and_said(tmp_path: Path, family: Family) -> None:
+    """Not so the head that guesses ahead: that is for drafts."""
     path = make_checkpoint(tmp_path, family)
     file = SafetensorsFile(path / "model.safetensors")
     tensors = {name: (info.dtype, file.read(name)) for name, info in file.tensors.items()}
-    extra = ["mtp.fc.weight", "mtp.layers.0.mlp.up_proj.weight"]
-    extra += ["model.visual.patch_embed.proj.weight"] if family in ("qwen3_5", "qwen3_5_moe") else []
-    tensors |= {name: ("F32", np.zeros((4, 4), np.float32)) for name in extra}
+    extra = ["model.visual.patch_embed.proj.weight"] if family in ("qwen3_5", "qwen3_5_moe") else []
+    ahead = ["mtp.fc.weight", "mtp.layers.0.mlp.up_proj.weight"]
+    tensors |= {name: ("F32", np.zeros((4, 4), np.float32)) for name in (*extra, *ahead)}
     write_safetensors(path / "model.safetensors", tensors)
     notes = Checkpoint(path).notes
     assert [name for name in extra if any(f"`{name}`" in note for note in notes)] == extra
-    assert len(notes) == (2 if family in ("qwen3_5", "qwen3_5_moe") else 1)
+    assert len(notes) == len(extra)
+    assert Checkpoint(path).has_ahead

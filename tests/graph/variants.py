@@ -433,6 +433,21 @@ VARIANTS: dict[str, dict[str, Any]] = {
         "n_groups": 1,
         "num_key_value_heads": 1,
     },
+    "nemotron_h-experts": {
+        "family": "nemotron_h",
+        "seed": 62,
+        "layers_block_type": ["linear_attention", "moe", "full_attention", "moe"],
+    },
+    "nemotron_h-latent": {
+        "family": "nemotron_h",
+        "seed": 27,
+        "num_hidden_layers": 3,
+        "layers_block_type": ["linear_attention", "moe", "full_attention"],
+        "moe_latent_size": 32,
+        "n_routed_experts": 12,
+        "n_group": 4,
+        "topk_group": 2,
+    },
 }
 
 

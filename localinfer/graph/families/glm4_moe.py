@@ -12,9 +12,9 @@ from localinfer.graph.spec import (
     MOST_LAYERS,
     MixtureSpec,
     ModelSpec,
-    Routing,
     read_activation,
     read_config,
+    read_grouped,
     read_mixture,
     read_sizes,
     read_tied,
@@ -47,26 +47,13 @@ def graph(spec: ModelSpec) -> Graph:
 
 
 def _mixture(config: Fields, layers: int) -> MixtureSpec:
-    count, inner = config.integer("n_routed_experts", 1, 1 << 12), config.integer("moe_intermediate_size", 1, 1 << 20)
-    groups = config.integer("n_group", 1, 64)
-    if count % groups or (groups > 1 and count == groups):
-        raise config.bad("n_group", f"a number of groups of two or more of n_routed_experts ({count})")
-    chosen_groups = config.integer("topk_group", 1, groups)
-    if config.integer("num_experts_per_tok", 1, 64) > chosen_groups * (count // groups):
-        raise config.bad("num_experts_per_tok", f"at most the experts of topk_group ({chosen_groups}) groups")
+    inner = config.integer("moe_intermediate_size", 1, 1 << 20)
     dense = config.integer("first_k_dense_replace", 0, MOST_LAYERS)
     return read_mixture(
         config,
         "n_routed_experts",
         "moe_intermediate_size",
         layers=tuple(layer >= dense for layer in range(layers)),
-        routing=Routing(
-            score="sigmoid",
-            renormalise=config.flag("norm_topk_prob"),
-            least_sum=1e-20,
-            scale=config.number("routed_scaling_factor", 1e-6, 1e6),
-            groups=groups,
-            chosen_groups=chosen_groups,
-        ),
+        routing=read_grouped(config),
         shared_inner=inner * config.integer("n_shared_experts", 1, 64),
     )

@@ -30,6 +30,7 @@ class MixtureStyle:
     block: str = "mlp"
     router: str = "gate"
     expert: tuple[str, str, str] = ("gate_proj", "up_proj", "down_proj")
+    """An empty name of the gates: there are none."""
     shared: str = "shared_expert"
     shared_gate: str = "shared_expert_gate"
     """Empty: the shared expert has no gate."""
@@ -37,6 +38,8 @@ class MixtureStyle:
     """Empty: there is none."""
     choice_bias_is_row: bool = False
     """It is a matrix of one row."""
+    latent: tuple[str, str] = ("fc1_latent_proj", "fc2_latent_proj")
+    """Around experts that are not as wide as the stream."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -210,18 +213,22 @@ def mixture(spec: ModelSpec, layer: int, style: Style = LLAMA) -> Mixture:
     assert of is not None
     at, hidden = f"model.layers.{layer}.{called.block}", spec.hidden_size
 
-    def expert(name: str, inner: int, bias: bool) -> Expert:
-        gate, up, down = (f"{name}.{part}" for part in called.expert)
-        rows = Linear(gate, inner, hidden, bias), Linear(up, inner, hidden, bias)
-        return Expert(*rows, Linear(down, hidden, inner, bias))
+    def expert(name: str, inner: int, bias: bool, width: int = hidden) -> Expert:
+        gate, up, down = called.expert
+        return Expert(
+            Linear(f"{name}.{gate}", inner, width, bias) if gate else None,
+            Linear(f"{name}.{up}", inner, width, bias),
+            Linear(f"{name}.{down}", width, inner, bias),
+        )
 
+    each, (into, out_of) = of.latent or hidden, called.latent
     shape = (1, of.experts) if called.choice_bias_is_row else (of.experts,)
     norm = _norm(spec, style, f"model.layers.{layer}", style.mlp_norm)
     assert norm is not None
     return Mixture(
         norm=norm,
         router=Linear(f"{at}.{called.router}", of.experts, hidden, of.bias),
-        experts=tuple(expert(f"{at}.experts.{number}", of.inner, of.bias) for number in range(of.experts)),
+        experts=tuple(expert(f"{at}.experts.{number}", of.inner, of.bias, each) for number in range(of.experts)),
         chosen=of.chosen,
         routing=of.routing,
         choice_bias=(f"{at}.{called.choice_bias}", shape) if called.choice_bias else None,
@@ -229,6 +236,7 @@ def mixture(spec: ModelSpec, layer: int, style: Style = LLAMA) -> Mixture:
         clamp=of.clamp,
         shared=expert(f"{at}.{called.shared}", of.shared_inner, False) if of.shared_inner else None,
         shared_gate=Linear(f"{at}.{called.shared_gate}", 1, hidden) if of.shared_inner and called.shared_gate else None,
+        latent=(Linear(f"{at}.{into}", each, hidden), Linear(f"{at}.{out_of}", hidden, each)) if of.latent else None,
     )
 
 

@@ -1,5 +1,5 @@
-"""Nemotron-H (NVIDIA, 2025), without experts: each layer is one thing, Mamba-2, attention without RoPE, or an MLP
-without a gate whose activation is the square of ReLU.
+"""Nemotron-H (NVIDIA, 2025): each layer is one thing, Mamba-2, attention without RoPE, an MLP without a gate whose
+activation is the square of ReLU, or a mixture of such, which may be narrower than the stream.
 
 The reference raises smaller steps of Mamba-2 to `time_step_min` where it reads many tokens at once, and not where it
 reads one: here no step is raised, so that chunks change nothing."""
@@ -8,18 +8,40 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
-from localinfer.graph.families.layers import Style, attend, decoder, gated_mlp, mamba2
+from localinfer.graph.families.layers import MixtureStyle, Style, attend, decoder, gated_mlp, mamba2, mixture
 from localinfer.graph.families.mamba import is_on, read_limit, read_mamba
 from localinfer.graph.fields import Fields
 from localinfer.graph.graph import Graph
 from localinfer.graph.ops import LayerOp
 from localinfer.graph.rope import still
-from localinfer.graph.spec import MOST_LAYERS, ModelSpec, read_config, read_sizes
+from localinfer.graph.spec import (
+    MOST_LAYERS,
+    MixtureSpec,
+    ModelSpec,
+    read_config,
+    read_grouped,
+    read_mixture,
+    read_sizes,
+)
+from localinfer.graph.stacked import Stack
 
 FUSED = {"mixer.in_proj": tuple(f"mixer.in_{part}" for part in ("z", "x", "b", "c", "dt"))}
 """Stored matrices that are several of the graph's, row after row."""
 
-_STYLE = Style(norm="norm", mlp_norm="norm", gate="", mlp_block="mixer")
+STACKED = {
+    "experts.up_proj": Stack(("up_proj.weight",)),
+    "experts.down_proj": Stack(("down_proj.weight",)),
+}
+"""Tensors of all experts of a layer."""
+
+_EXPERTS = MixtureStyle(
+    block="mixer",
+    expert=("", "up_proj", "down_proj"),
+    shared="shared_experts",
+    shared_gate="",
+    choice_bias="gate.e_score_correction_bias",
+)
+_STYLE = Style(norm="norm", mlp_norm="norm", gate="", mlp_block="mixer", mixture=_EXPERTS)
 _NAMES = {"M": "mamba", "*": "attention", "-": "mlp", "E": "moe"}
 _KINDS = {
     "mamba": "mamba",
@@ -28,7 +50,10 @@ _KINDS = {
     "attention": "attention",
     "full_attention": "attention",
     "mlp": "mlp",
+    "moe": "moe",
 }
+_LEFT_OUT = ["mamba", "moe", "attention", "mlp"]
+"""What layers are where config.json says nothing of it."""
 _MAMBA = ("mamba_num_heads", "mamba_head_dim", "n_groups", "ssm_state_size", "conv_kernel")
 
 
@@ -81,11 +106,27 @@ def spec(values: Mapping[str, Any]) -> ModelSpec:
             names=_MAMBA,
             biases=("use_conv_bias", "mamba_proj_bias"),
         ),
+        mixture=_mixture(config, kinds, sizes["hidden_size"]) if "moe" in kinds else None,
+    )
+
+
+def _mixture(config: Fields, kinds: tuple[str, ...], hidden: int) -> MixtureSpec:
+    latent = config.integer("moe_latent_size", 1, hidden) if config.has("moe_latent_size") else 0
+    if config.integer("n_shared_experts", 0, 64) != 1:
+        raise config.unknown("n_shared_experts", config.get("n_shared_experts"), (1,))
+    return read_mixture(
+        config,
+        "n_routed_experts",
+        "moe_intermediate_size",
+        layers=tuple(kind == "moe" for kind in kinds),
+        routing=read_grouped(config),
+        shared_inner=config.integer("moe_shared_expert_intermediate_size", 1, 1 << 20),
+        latent=latent,
     )
 
 
 def graph(spec: ModelSpec) -> Graph:
-    """x += Mamba-2, attention or MLP of norm(x); a layer."""
+    """x += Mamba-2, attention, MLP or mixture of norm(x); a layer."""
     return decoder(spec, _STYLE, ((_mixer(spec, layer),) for layer in range(spec.layers)))
 
 
@@ -95,6 +136,8 @@ def _mixer(spec: ModelSpec, layer: int) -> LayerOp:
             return mamba2(spec, layer, _STYLE, block="mixer")
         case "attention":
             return attend(spec, layer, _STYLE)
+        case "moe":
+            return mixture(spec, layer, _STYLE)
         case _:
             return gated_mlp(spec, layer, _STYLE)
 
@@ -106,7 +149,7 @@ def _kinds(config: Fields) -> tuple[str, ...]:
             break
     else:
         name = "hybrid_override_pattern" if config.has("hybrid_override_pattern") else "layers_block_type"
-    found = config.get(name)
+    found = config.get(name) if config.has(name) else _LEFT_OUT
     words = [_NAMES.get(letter, letter) for letter in found] if isinstance(found, str) else found
     if not isinstance(words, list) or not 1 <= len(words) <= MOST_LAYERS:
         raise config.bad(name, f"up to {MOST_LAYERS} kinds of layers")

@@ -3,12 +3,13 @@
 from collections.abc import Mapping
 from typing import Any
 
-from localinfer.graph.families import qwen3_5_text
+from localinfer.graph.families import qwen3_5_text, qwen3_next
 from localinfer.graph.families.wrapped import text_name, text_spec
 from localinfer.graph.graph import Graph
 from localinfer.graph.spec import ModelSpec
 
 tensor_name = text_name
+ahead = qwen3_next.ahead
 
 
 def spec(values: Mapping[str, Any]) -> ModelSpec:

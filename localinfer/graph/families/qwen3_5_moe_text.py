@@ -10,6 +10,7 @@ from localinfer.graph.graph import Graph
 from localinfer.graph.spec import MOST_LAYERS, ModelSpec, Routing, read_config, read_mixture
 
 tensor_name = text_name
+ahead = qwen3_next.ahead
 
 
 def spec(values: Mapping[str, Any]) -> ModelSpec:

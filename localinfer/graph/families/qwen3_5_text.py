@@ -9,6 +9,7 @@ from localinfer.graph.graph import Graph
 from localinfer.graph.spec import ModelSpec, read_config
 
 tensor_name = text_name
+ahead = qwen3_next.ahead
 
 
 def spec(values: Mapping[str, Any]) -> ModelSpec:

@@ -4,13 +4,14 @@ Norms add 1 to their weights, but for that of the delta nets' heads. Only a part
 """
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 from localinfer.graph.families.layers import Style, attend, decoder, delta_net, feed_forward
 from localinfer.graph.fields import Fields
 from localinfer.graph.graph import Graph
 from localinfer.graph.names import text_alone
-from localinfer.graph.ops import LayerOp
+from localinfer.graph.ops import LayerOp, Linear, Mix, Norm
 from localinfer.graph.rope import read_rope
 from localinfer.graph.spec import (
     MOST_LAYERS,
@@ -78,6 +79,25 @@ def read_spec(config: Fields, model_type: str, mixture: MixtureSpec | None, inne
 def graph(spec: ModelSpec) -> Graph:
     """x += attention or delta net of norm(x); x += mlp or mixture of norm(x); a layer."""
     return layered(spec, fused=True)
+
+
+def ahead(spec: ModelSpec) -> Graph:
+    """The head that guesses ahead: one full layer on the mix of the next token's embedding and what the model gave."""
+    hidden, experts = spec.hidden_size, spec.mixture
+    one = replace(
+        spec,
+        layers=1,
+        delta=None,
+        windows=(0,),
+        ropes=spec.ropes[-1:],
+        mixture=None if experts is None else replace(experts, layers=(True,)),
+    )
+
+    def norm(name: str) -> Norm:
+        return Norm(f"mtp.pre_fc_norm_{name}", hidden, spec.norm_eps, _STYLE.offset)
+
+    graph = decoder(one, _STYLE, ((attend(one, 0, _STYLE), feed_forward(one, 0, _STYLE)),))
+    return replace(graph, mix=Mix(Linear("mtp.fc", hidden, 2 * hidden), norm("embedding"), norm("hidden")))
 
 
 def layered(spec: ModelSpec, *, fused: bool) -> Graph:

@@ -23,7 +23,14 @@ from localinfer.tui.thought import Thought
 _CLOSED = re.compile(rf"(?:^|\n){re.escape(CLOSING)}")
 """Where a thought ends that began in the prompt."""
 
-TINTS = {"suffix": "$primary", "lookup": "$accent", "head": "$success", "early": "$warning", "model": "$secondary"}
+TINTS = {
+    "suffix": "$primary",
+    "lookup": "$accent",
+    "head": "$success",
+    "mtp": "$success",
+    "early": "$warning",
+    "model": "$secondary",
+}
 """The colours of those who guess."""
 
 
