@@ -6,8 +6,10 @@ experts, and puts the value heads of delta nets in another order. Long because e
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
+
+from localinfer.formats import gguf_mamba as mamba
 
 Names = Mapping[str, tuple[str, str]]
 """Tensors of a layer: GGUF name → name in a Hugging Face directory (`{}`: the number of an expert), and kind."""
@@ -178,6 +180,12 @@ class Form:
     """Of layers with a convolution or a delta net instead of attention."""
     dense: Names = field(default_factory=dict)
     """Of the first layers, which have no experts."""
+    mixers: Mapping[str, Names] = field(default_factory=dict)
+    """By what a layer is, where each is one thing, what it has beside `layer`."""
+    folded: bool = False
+    """The family's numbers are in its weights."""
+    may_be_still: bool = False
+    """Nothing may be rotated."""
     optional: tuple[tuple[str, Names], ...] = ()
     """Fields of config.json, and the biases that are there, all of them, where it is true."""
     final: tuple[tuple[str, str, str], ...] = (_NORM,)
@@ -221,7 +229,7 @@ class Form:
     tiled: bool = False
     """The value heads that share a key head do not stand together, but key heads take turns."""
     sigmoid: bool = False
-    """Scores of experts are sigmoids."""
+    """Scores of experts are sigmoids, and the file says so."""
     reads: frozenset[str] = frozenset()
     """Metadata keys of its own."""
     neutral: Mapping[str, tuple[Any, ...]] = field(default_factory=dict)
@@ -472,5 +480,49 @@ FORMS: dict[str, Form] = {
         reads=_DELTA_KEYS | _EXPERT_KEYS | {"expert_shared_feed_forward_length"},
         neutral={"expert_weights_norm": (True,)},
     ),
+    "granitemoehybrid": Form(
+        arch="granitehybrid",
+        class_name="GraniteMoeHybridForCausalLM",
+        logits_divided=True,
+        layer={**_NORMS, **_ATTENTION, **_GRANITE_EXPERTS, **mamba.GRANITE_SHARED},
+        recurrent=mamba.ssm("mamba"),
+        dense=mamba.GRANITE_DENSE,
+        rotated=True,
+        may_be_still=True,
+        reads=_EXPERT_KEYS
+        | mamba.SSM_KEYS
+        | {"attention.scale", "embedding_scale", "residual_scale", "logit_scale", "rope.scaling.finetuned"}
+        | {"expert_shared_feed_forward_length"},
+        neutral={"expert_weights_norm": (True,)},
+    ),
+    "falcon_h1": Form(
+        arch="falcon-h1",
+        class_name="FalconH1ForCausalLM",
+        layer=mamba.FALCON,
+        optional=(("mamba_rms_norm", mamba.FALCON_NORM),),
+        final=(("output_norm.weight", "model.final_layernorm.weight", "norm"),),
+        folded=True,
+        own_head=True,
+        reads=mamba.SSM_KEYS,
+    ),
+    "nemotron_h": Form(
+        arch="nemotron_h",
+        class_name="NemotronHForCausalLM",
+        layer={"attn_norm.weight": ("norm.weight", "norm")},
+        recurrent=mamba.ssm("mixer"),
+        mixers=mamba.NEMOTRON,
+        eps=("attention.layer_norm_rms_epsilon", "layer_norm_epsilon"),
+        activation=("mlp_hidden_act", "relu2"),
+        may_be_still=True,
+        reads=mamba.SSM_KEYS,
+    ),
 }
 """By `model_type` of config.json."""
+
+FORMS["nemotron_h_moe"] = replace(
+    FORMS["nemotron_h"],
+    arch="nemotron_h_moe",
+    reads=mamba.SSM_KEYS | mamba.NEMOTRON_EXPERT_KEYS | {"moe_latent_size", "nextn_predict_layers"},
+    neutral={"expert_group_count": (0, 1), "expert_gating_func": (0, 2)},
+)
+"""Nemotron-H with experts, which has a name of its own in llama.cpp."""

@@ -13,7 +13,7 @@ from localinfer.formats.gguf_forms import Form
 _EMBEDDING = ("token_embd.weight", "model.embed_tokens.weight", "table")
 _HEAD = ("output.weight", "lm_head.weight", "table")
 _OF_ATTENTION = ("q", "gated_q", "k", "kv", "o", "head")
-_OF_EXPERTS = ("router", "choice", "experts_up", "experts_down")
+_OF_EXPERTS = ("router", "choice", "experts_up", "experts_down", "shared_up", "shared_down")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -41,6 +41,15 @@ class Widths:
     value_heads: int = 0
     key_dim: int = 0
     value_dim: int = 0
+    mixers: tuple[str, ...] = ()
+    """What each layer is where it is one thing."""
+    latent: int = 0
+    """Values that experts read; 0: the stream."""
+    ssm_inner: int = 0
+    """Of Mamba-2, as the three after it: values of all heads together."""
+    ssm_heads: int = 0
+    ssm_groups: int = 0
+    ssm_state: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,8 +99,9 @@ class Renamed:
 
     @property
     def rows(self) -> int:
-        """Rows of the last axis."""
-        return prod(self.shape[:-1])
+        """Rows of the last axis in the file, of one expert where the file has those of all."""
+        of_all = not self.stored or self.stored[1:] == self.shape
+        return prod((self.shape if of_all else self.stored)[:-1])
 
     @property
     def file_shape(self) -> tuple[int, ...]:
@@ -110,7 +120,9 @@ def renamed(form: Form, widths: Widths, present: Callable[[str, str], bool]) -> 
     }
     for layer in range(widths.layers):
         names = {**form.layer, **optional}
-        if widths.recurrent and widths.recurrent[layer]:
+        if widths.mixers:
+            names |= form.mixers[widths.mixers[layer]]
+        elif widths.recurrent and widths.recurrent[layer]:
             names = {**{key: value for key, value in names.items() if value[1] not in _OF_ATTENTION}, **form.recurrent}
         if layer < widths.dense_layers:
             names = {**{key: value for key, value in names.items() if value[1] not in _OF_EXPERTS}, **form.dense}
@@ -149,8 +161,10 @@ def _one(form: Form, widths: Widths, source: str, name: str, kind: str) -> Renam
         "up_bias": (inner,),
         "down": (hidden, inner),
         "router": (widths.experts, hidden),
-        "experts_up": (widths.expert_inner, hidden),
-        "experts_down": (hidden, widths.expert_inner),
+        "experts_up": (widths.expert_inner, widths.latent or hidden),
+        "experts_down": (widths.latent or hidden, widths.expert_inner),
+        "into": (widths.latent, hidden),
+        "out_of": (hidden, widths.latent),
         "shared_gate": (1, hidden),
         "shared_up": (widths.shared_inner, hidden),
         "shared_down": (hidden, widths.shared_inner),
@@ -160,6 +174,7 @@ def _one(form: Form, widths: Widths, source: str, name: str, kind: str) -> Renam
         "gated_q": (2 * q, hidden),
         "choice": (widths.experts,),
         **_of_delta_nets(widths),
+        **_of_mamba(widths),
         "table": (widths.vocab, hidden),
     }
     shape = shapes[kind]
@@ -167,6 +182,10 @@ def _one(form: Form, widths: Widths, source: str, name: str, kind: str) -> Renam
         "shared_gate": (hidden,),
         "conv": (hidden, widths.conv_length),
         "delta_conv": (shape[0], shape[-1]),
+        "ssm_conv": (shape[0], shape[-1]),
+        "ssm_rates": (shape[0], 1),
+        "ssm_skip": (shape[0], 1),
+        "ssm_norm": (widths.ssm_groups, shape[0] // max(1, widths.ssm_groups)),
     }.get(kind, ())
     if "{}" in name:
         stored = (widths.experts, *shape)
@@ -180,7 +199,7 @@ def _one(form: Form, widths: Widths, source: str, name: str, kind: str) -> Renam
         stored=stored,
         is_float=kind in ("router", "shared_gate", "delta_gate", "delta_gates"),
         tiles=_tiles(widths, kind) if form.tiled else None,
-        is_rate=kind == "delta_rates",
+        is_rate=kind in ("delta_rates", "ssm_rates"),
     )
 
 
@@ -198,6 +217,21 @@ def _of_delta_nets(widths: Widths) -> dict[str, tuple[int, ...]]:
         "delta_rates": (widths.value_heads,),
         "delta_norm": (widths.value_dim,),
         "delta_out": (hidden, values),
+    }
+
+
+def _of_mamba(widths: Widths) -> dict[str, tuple[int, ...]]:
+    inner, heads = widths.ssm_inner, widths.ssm_heads
+    channels = inner + 2 * widths.ssm_groups * widths.ssm_state
+    return {
+        "ssm_in": (inner + channels + heads, widths.hidden),
+        "ssm_conv": (channels, 1, widths.conv_length),
+        "ssm_channels": (channels,),
+        "ssm_heads": (heads,),
+        "ssm_rates": (heads,),
+        "ssm_skip": (heads,),
+        "ssm_norm": (inner,),
+        "ssm_out": (widths.hidden, inner),
     }
 
 

@@ -1,5 +1,6 @@
 """What a GGUF file says of a graph: its architecture's keys, its tensors' names, and the order of its rows."""
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -29,7 +30,8 @@ class Stacked:
 
 def form_of(spec: ModelSpec) -> Form:
     """How llama.cpp has it. Raises `NotSupported` for a type that it does not have."""
-    form = FORMS.get("llama" if spec.model_type in AS_LLAMA else spec.model_type)
+    with_experts = spec.model_type == "nemotron_h" and spec.mixture is not None
+    form = FORMS.get("llama" if spec.model_type in AS_LLAMA else spec.model_type + "_moe" * with_experts)
     if form is None:
         raise cannot(f"a `{spec.model_type}` model")
     return form
@@ -54,7 +56,7 @@ def describe(checkpoint: Checkpoint) -> tuple[Form, dict[str, Any]]:
         "vocab_size": spec.vocab_size,
     }
     values |= _scales(spec, form) | _windows(spec, form) | _mixture(spec, form) | _delta(spec, form)
-    values |= _convolution(spec, form)
+    values |= _convolution(spec, form) | _mamba(spec, form)
     found = {f"{form.arch}.{key}": value for key, value in values.items()}
     return form, found | describe_rope(checkpoint, form)
 
@@ -66,6 +68,8 @@ def _refuse(spec: ModelSpec, form: Form) -> None:
         raise cannot(f"{spec.kv_heads} key heads for {spec.heads} query heads ({form.arch})")
     if form.no_head and not spec.tied:
         raise cannot(f"a head of its own ({form.arch})")
+    if form.folded:
+        return
     scale = (spec.hidden_size // spec.heads if spec.layers == form.wide_layers else spec.head_dim) ** -0.5
     usual = to_bfloat16(spec.hidden_size**0.5) if form.arch.startswith("gemma") else 1.0
     numbers = {
@@ -125,11 +129,20 @@ def _mixture(spec: ModelSpec, form: Form) -> dict[str, Any]:
     if of is None:
         return {}
     routing, dense = of.routing, _dense(of)
-    if of.layers != tuple(layer >= dense for layer in range(spec.layers)) or (dense and not form.dense):
+    says_dense = "leading_dense_block_count" in form.reads
+    found: dict[str, Any] = {"leading_dense_block_count": dense} if says_dense else {}
+    if form.mixers:
+        if routing.groups != 1:
+            raise cannot("groups of experts")
+        found |= {"expert_weights_norm": routing.renormalise, "expert_weights_scale": routing.scale}
+        found |= {"expert_shared_count": 1, **({"moe_latent_size": of.latent} if of.latent else {})}
+    elif (
+        of.layers != tuple(layer >= dense for layer in range(spec.layers))
+        or (dense and not says_dense)
+        or routing.renormalise not in form.neutral["expert_weights_norm"]
+        or routing.scale != 1.0
+    ):
         raise cannot("a mixture of this kind")
-    if routing.renormalise not in form.neutral["expert_weights_norm"] or routing.scale != 1.0:
-        raise cannot("a mixture of this kind")
-    found: dict[str, Any] = {"leading_dense_block_count": dense} if form.dense else {}
     found |= {"expert_gating_func": 2} if form.sigmoid else {}
     found |= {"expert_count": of.experts, "expert_used_count": of.chosen, "expert_feed_forward_length": of.inner}
     return found | ({"expert_shared_feed_forward_length": of.shared_inner} if of.shared_inner else {})
@@ -169,13 +182,73 @@ def _convolution(spec: ModelSpec, form: Form) -> dict[str, Any]:
     return {"shortconv.l_cache": spec.conv_length, "attention.head_count_kv": heads}
 
 
+def _mamba(spec: ModelSpec, form: Form) -> dict[str, Any]:
+    of = spec.mamba
+    if of is None:
+        return {}
+    if of.dt_limit != (0.0, math.inf):
+        raise cannot("limits of steps")
+    if of.norm_before_gate or of.norm_groups not in (0, of.groups):
+        raise cannot("a norm of this kind behind Mamba-2")
+    found: dict[str, Any] = {
+        "ssm.conv_kernel": of.conv_length,
+        "ssm.state_size": of.state,
+        "ssm.group_count": of.groups,
+        "ssm.inner_size": of.heads * of.head_dim,
+        "ssm.time_step_rank": of.heads,
+    }
+    if form.folded:
+        return found
+    attends = [kind == "attention" for kind in spec.mixers] or [not one for one in of.layers]
+    found["attention.head_count_kv"] = [spec.kv_heads if one else 0 for one in attends]
+    if spec.mixers:
+        if {"mlp", "moe"} <= {*spec.mixers}:
+            raise cannot("MLPs and mixtures in one model")
+        inner = {"mlp": spec.intermediate_size, "moe": spec.mixture.inner if spec.mixture else 0}
+        found["feed_forward_length"] = [inner.get(kind, 0) for kind in spec.mixers]
+        found["attention.layer_norm_epsilon"] = spec.norm_eps  # llama.cpp wants both
+    elif spec.mixture is None:
+        found["feed_forward_length"] = spec.shared_inner
+    if "rope.scaling.finetuned" in form.reads:
+        found["rope.scaling.finetuned"] = any(any(rope.inv_freq) for rope in spec.ropes)
+    return found
+
+
+def factor_of(spec: ModelSpec, source: str, name: str) -> float:
+    """What the matrix `name` is multiplied by in the tensor `source` of a file of a form that is `folded`."""
+    of = spec.mamba
+    if not form_of(spec).folded or of is None:
+        return 1.0
+    if source == "output.weight":
+        return spec.logit_scale
+    key = spec.attention_scale * spec.head_dim**0.5
+    z, x, b, c, dt = (of.in_scale * one for one in of.scales)
+    gate, down = spec.mlp_scales
+    factors = {
+        "embed_tokens": spec.embed_scale,
+        "q_proj": spec.attention_in,
+        "k_proj": spec.attention_in * key,
+        "v_proj": spec.attention_in,
+        "o_proj": spec.attention_out,
+        "gate_proj": gate,
+        "down_proj": down,
+        "in_z": z,
+        "in_x": x,
+        "in_b": b,
+        "in_c": c,
+        "in_dt": dt,
+        "out_proj": of.out_scale,
+    }
+    return factors.get(name.removesuffix(".weight").rpartition(".")[2], 1.0)
+
+
 def tensors_of(form: Form, checkpoint: Checkpoint) -> list[Stacked]:
     """Every tensor of the file. Raises `NotSupported` for a tensor of the graph that has no place in it."""
     graph, spec = checkpoint.graph, checkpoint.spec
     left = {f"{one.name}.weight" for one in graph.linears()} | {name for name, _ in graph.vectors()}
     by_source: dict[str, list[Renamed]] = {}
     tied = spec.tied and not form.own_head
-    for one in renamed(form, _widths(spec, tied), lambda _, name: name in left):
+    for one in renamed(form, _widths(spec, form, tied), lambda _, name: name in left):
         by_source.setdefault(one.source, []).append(one)
     found = []
     for several in by_source.values():
@@ -193,8 +266,10 @@ def tensors_of(form: Form, checkpoint: Checkpoint) -> list[Stacked]:
 
 def _parts(spec: ModelSpec, name: str) -> Iterator[str]:
     """The graph's tensors that `name` holds: a directory has some of them as one."""
+    family = family_for(spec.model_type)
+    name = family.tensor_name(name) or name
     stem, _, ending = name.rpartition(".")
-    fused = family_for(spec.model_type).fused
+    fused = family.fused
     whole = next((one for one in fused if stem.endswith(f".{one}")), None)
     if whole is None:
         yield name
@@ -203,8 +278,9 @@ def _parts(spec: ModelSpec, name: str) -> Iterator[str]:
         yield f"{stem.removesuffix(whole)}{part}.{ending}"
 
 
-def _widths(spec: ModelSpec, tied: bool) -> Widths:
-    of = spec.mixture
+def _widths(spec: ModelSpec, form: Form, tied: bool) -> Widths:
+    of, ssm = spec.mixture, spec.mamba
+    dense = spec.layers if spec.shared_inner and of is None else 0
     return Widths(
         hidden=spec.hidden_size,
         inner=spec.intermediate_size,
@@ -216,10 +292,16 @@ def _widths(spec: ModelSpec, tied: bool) -> Widths:
         tied=tied,
         experts=of.experts if of else 0,
         expert_inner=of.inner if of else 0,
-        shared_inner=of.shared_inner if of else 0,
-        dense_layers=_dense(of) if of else 0,
-        conv_length=spec.delta.conv_length if spec.delta else spec.conv_length,
-        recurrent=spec.delta.layers if spec.delta else spec.conv_layers,
+        shared_inner=of.shared_inner if of else spec.shared_inner,
+        dense_layers=_dense(of) if of and not spec.mixers else dense,
+        conv_length=spec.delta.conv_length if spec.delta else ssm.conv_length if ssm else spec.conv_length,
+        recurrent=spec.delta.layers if spec.delta else ssm.layers if ssm and not form.folded else spec.conv_layers,
+        mixers=tuple("latent" if of and of.latent and kind == "moe" else kind for kind in spec.mixers),
+        latent=of.latent if of else 0,
+        ssm_inner=ssm.heads * ssm.head_dim if ssm else 0,
+        ssm_heads=ssm.heads if ssm else 0,
+        ssm_groups=ssm.groups if ssm else 0,
+        ssm_state=ssm.state if ssm else 0,
         key_heads=spec.delta.heads if spec.delta else 0,
         value_heads=spec.delta.value_heads if spec.delta else 0,
         key_dim=spec.delta.key_dim if spec.delta else 0,

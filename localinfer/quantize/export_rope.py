@@ -21,6 +21,8 @@ def describe_rope(checkpoint: Checkpoint, form: Form) -> dict[str, Any]:
     `NotSupported` for a scaling that has no keys."""
     spec = checkpoint.spec
     turned = [pair for pair in zip(spec.ropes, spec.windows, strict=True) if any(pair[0].inv_freq)]
+    if not turned and form.may_be_still:
+        return {}
     if not turned:
         raise cannot("a model that rotates nothing")
     full = next((rope for rope, window in turned if not window), turned[0][0])

@@ -33,6 +33,13 @@ ALTERNATING: dict[str, Any] = {
     "linear_key_head_dim": 32,
     "head_dim": 32,
 }
+ONES: dict[str, Any] = {
+    **{f"{name}_multiplier": 1.0 for name in ("embedding", "lm_head", "key", "attention_in", "attention_out")},
+    "ssm_in_multiplier": 1.0,
+    "ssm_out_multiplier": 1.0,
+    "mlp_multipliers": [1.0] * 2,
+    "ssm_multipliers": [1.0] * 5,
+}
 MODELS: dict[str, tuple[Family, dict[str, Any]]] = {
     "llama with yarn": ("llama", {"rope_scaling": YARN}),
     "llama with biases": ("llama", {"attention_bias": True, "mlp_bias": True}),
@@ -80,6 +87,26 @@ MODELS: dict[str, tuple[Family, dict[str, Any]]] = {
     "qwen3_5 with as many key heads": ("qwen3_5_text", ALTERNATING | {"linear_num_value_heads": 2}),
     "qwen3_5_moe": ("qwen3_5_moe_text", ALTERNATING),
     "qwen3_next": ("qwen3_next", ALTERNATING | {"moe_intermediate_size": 64}),
+    "granitemoehybrid": ("granitemoehybrid", {"position_embedding_type": "nope"}),
+    "granitemoehybrid without experts": (
+        "granitemoehybrid",
+        {"num_local_experts": 0, "position_embedding_type": "rope", "mamba_n_groups": 2, "intermediate_size": 64},
+    ),
+    "falcon_h1": ("falcon_h1", ONES),
+    "falcon_h1 with a norm": ("falcon_h1", ONES | {"mamba_rms_norm": True}),
+    "nemotron_h": ("nemotron_h", {}),
+    "nemotron_h with experts": (
+        "nemotron_h",
+        {"layers_block_type": ["linear_attention", "moe", "full_attention", "moe"], "intermediate_size": 48},
+    ),
+    "nemotron_h with narrow experts": (
+        "nemotron_h",
+        {
+            "layers_block_type": ["linear_attention", "moe", "full_attention", "linear_attention"],
+            "intermediate_size": 48,
+            "moe_latent_size": 32,
+        },
+    ),
 }
 
 
@@ -89,7 +116,7 @@ def shapes_alike(one: ModelSpec, other: ModelSpec) -> None:
         assert getattr(other, name) == getattr(one, name), name
     for name in ("max_context", "activation", "windows", "qkv_bias", "o_bias", "mlp_bias", "norm_bias", "mixture"):
         assert getattr(other, name) == getattr(one, name), name
-    for name in ("conv_layers", "conv_length", "conv_bias", "delta", "attention_gate"):
+    for name in ("conv_layers", "conv_length", "conv_bias", "delta", "attention_gate", "mamba", "mixers"):
         assert getattr(other, name) == getattr(one, name), name
     for name in ("norm_eps", "attention_scale", "attention_softcap", "embed_scale", "residual_scale"):
         assert getattr(other, name) == pytest.approx(getattr(one, name), rel=1e-6), name
