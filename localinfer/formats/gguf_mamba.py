@@ -31,7 +31,7 @@ FALCON: Names = {
     "attn_v.weight": ("self_attn.v_proj.weight", "kv"),
     "attn_output.weight": ("self_attn.o_proj.weight", "o"),
     **{source: one for source, one in _FALCON_SSM.items() if source != "ssm_norm.weight"},
-    "ffn_norm.weight": ("pre_ff_layernorm.weight", "norm"),
+    "ffn_norm": ("pre_ff_layernorm.weight", "norm"),  # llama.cpp wants it so
     "ffn_gate.weight": ("feed_forward.gate_proj.weight", "up"),
     "ffn_up.weight": ("feed_forward.up_proj.weight", "up"),
     "ffn_down.weight": ("feed_forward.down_proj.weight", "down"),

@@ -178,17 +178,7 @@ def _one(form: Form, widths: Widths, source: str, name: str, kind: str) -> Renam
         "table": (widths.vocab, hidden),
     }
     shape = shapes[kind]
-    stored = {
-        "shared_gate": (hidden,),
-        "conv": (hidden, widths.conv_length),
-        "delta_conv": (shape[0], shape[-1]),
-        "ssm_conv": (shape[0], shape[-1]),
-        "ssm_rates": (shape[0], 1),
-        "ssm_skip": (shape[0], 1),
-        "ssm_norm": (widths.ssm_groups, shape[0] // max(1, widths.ssm_groups)),
-    }.get(kind, ())
-    if "{}" in name:
-        stored = (widths.experts, *shape)
+    stored = (widths.experts, *shape) if "{}" in name else _stored(widths, kind, shape)
     heads = {"q": widths.heads, "q_bias": widths.heads, "k": widths.kv_heads, "k_bias": widths.kv_heads}.get(kind, 0)
     return Renamed(
         source,
@@ -201,6 +191,19 @@ def _one(form: Form, widths: Widths, source: str, name: str, kind: str) -> Renam
         tiles=_tiles(widths, kind) if form.tiled else None,
         is_rate=kind in ("delta_rates", "ssm_rates"),
     )
+
+
+def _stored(widths: Widths, kind: str, shape: tuple[int, ...]) -> tuple[int, ...]:
+    """The shape in the file, where it is another."""
+    return {
+        "shared_gate": (widths.hidden,),
+        "conv": (shape[0], shape[-1]),
+        "delta_conv": (shape[0], shape[-1]),
+        "ssm_conv": (shape[0], shape[-1]),
+        "ssm_rates": (shape[0], 1),
+        "ssm_skip": (shape[0], 1),
+        "ssm_norm": (widths.ssm_groups, shape[0] // max(1, widths.ssm_groups)),
+    }.get(kind, ())
 
 
 def _of_delta_nets(widths: Widths) -> dict[str, tuple[int, ...]]:

@@ -21,6 +21,7 @@ from localinfer.formats.json_files import TOKENIZER_LIMIT, read_bytes, read_obje
 from localinfer.formats.layout import INDEX
 from localinfer.formats.safetensors import write_safetensors
 from localinfer.formats.tokenizer import Tokenizer
+from localinfer.graph.names import AHEAD
 from localinfer.quantize.calibration import CalibrationText, calibration
 from localinfer.quantize.forecast import Forecast, Kind
 from localinfer.quantize.journal import Earlier, Journal, locked, publish, sha256
@@ -352,7 +353,7 @@ def holds_narrow_head(unit: tuple[Job, ...]) -> bool:
 
 def holds_layer(unit: tuple[Job, ...]) -> bool:
     """Whether these tensors are those of a layer of the graph."""
-    return any(job.bits and ".layers." in job.tensor.name for job in unit)
+    return any(job.bits and ".layers." in job.tensor.name and not job.tensor.name.startswith(AHEAD) for job in unit)
 
 
 def _short(figures: dict[str, float]) -> dict[str, float]:

@@ -30,8 +30,8 @@ class Stacked:
 
 def form_of(spec: ModelSpec) -> Form:
     """How llama.cpp has it. Raises `NotSupported` for a type that it does not have."""
-    with_experts = spec.model_type == "nemotron_h" and spec.mixture is not None
-    form = FORMS.get("llama" if spec.model_type in AS_LLAMA else spec.model_type + "_moe" * with_experts)
+    name = "llama" if spec.model_type in AS_LLAMA else spec.model_type
+    form = FORMS.get(f"{name}_moe" if spec.mixers and spec.mixture is not None else name)
     if form is None:
         raise cannot(f"a `{spec.model_type}` model")
     return form

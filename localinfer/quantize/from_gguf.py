@@ -105,7 +105,7 @@ class StoredBits(Encoder):
         matrices = [one for one in tensors if len(one.shape) == 2]
         self._forms = {one.name: _form_of(self._types[one.name], one) for one in matrices}
         for one in matrices:
-            names = _together(one.name)
+            names = [name for name in _together(one.name) if name in self._forms]  # an MLP may have no gate
             if len({self._forms[name] for name in names}) > 1:
                 widest = max(8, *(self._forms[name][0] for name in names))
                 self._forms |= dict.fromkeys(names, (widest, 0))

@@ -160,6 +160,7 @@ def make_plan(
     tied, table = checkpoint.spec.tied, (TABLE_BITS, table_group)
     forms = _table_forms(head, chosen, table_group, tied=tied)
     jobs: list[tuple[tuple[int, int], Job]] = []
+    ahead = _ahead_of(checkpoint, table_group)
     others = False
     for stored, tensor in sorted(checkpoint.stored.items()):
         name = checkpoint.names[stored]
@@ -175,9 +176,10 @@ def make_plan(
             if module == TABLES[0] and tied and head < TABLE_BITS:
                 jobs.append((_layer_of(f"{HEAD}.weight"), Job(_as_head(tensor), *forms[HEAD])))
         else:
-            jobs.append((where, Job(tensor)))
+            jobs.append((where, Job(tensor, *(table if _module(stored) in ahead else (0, 0)))))
     folders = sorted({where for where, _ in jobs})
-    said = describe(checkpoint.graph, (bits, chosen), table, _OTHER_PARTS if others else (), mix, forms[HEAD])
+    parts = [one for one in _OTHER_PARTS if not (ahead and "mtp" in one)] if others else []
+    said = describe(checkpoint.graph, (bits, chosen), table, parts, mix, forms[HEAD], ahead)
     return Plan(
         units=tuple(tuple(job for at, job in jobs if at == where) for where in folders),
         config={"quantization_config": said} | _untied(checkpoint, apart=head < TABLE_BITS),
@@ -190,6 +192,23 @@ def make_plan(
         mixed=mix is not None,
         notes=tuple(notes),
     )
+
+
+def _ahead_of(checkpoint: Checkpoint, group: int) -> list[str]:
+    """The matrices of the head that guesses tokens ahead which get 8 bits, by the names they are stored under; none
+    where `group` does not divide all of them."""
+    if not checkpoint.has_ahead:
+        return []
+    head = Checkpoint(checkpoint.path, ahead=True)
+    body = body_of(head.graph)
+    if any(columns % group for columns in body.values()):
+        return []
+    modules = (_module(name) for name, ours in head.names.items() if ours and _module(ours) in body)
+    return sorted(modules)
+
+
+def _module(name: str) -> str:
+    return name.removesuffix(".weight")
 
 
 def _as_head(table: StoredTensor) -> Copy:
@@ -243,9 +262,10 @@ def describe(
     ignored: Sequence[str] = (),
     mix: Mapping[str, tuple[int, int]] | None = None,
     head: tuple[int, int] | None = None,
+    ahead: Sequence[str] = (),
 ) -> dict[str, Any]:
     """What config.json says of layers in `body` and of embedding and head in `tables`, each (bits, group), or of a head
-    in another form than the embedding; no bits are floats."""
+    in another form than the embedding; no bits are floats. `ahead`: more matrices, in the form of the tables."""
     tied, names = graph.spec.tied, body_of(graph)
     bodies: list[tuple[list[str], int, int]] = [(_targets(names), *body)]
     ignored = [*ignored, *(_targets(one.name for one in graph.unquantized) if graph.unquantized else ())]
@@ -261,14 +281,15 @@ def describe(
     targets += ["re:.*embed_tokens_per_layer$"] if graph.inputs is not None else []
     apart = [(["re:.*lm_head$"], *head)] if head[0] and head != tables else []
     whole = (["re:.*embed_tokens$"] if plain_table else []) + ([HEAD] if not head[0] or (tied and not apart) else [])
+    bodies = [*([(_targets(ahead, whole=True), *tables)] if ahead else []), *bodies]
     return quantization_config([*bodies, *([(targets, *tables)] if targets else []), *apart], [*whole, *ignored])
 
 
-def _targets(names: Iterable[str]) -> list[str]:
-    """Patterns of these modules' names, one for all layers and experts."""
+def _targets(names: Iterable[str], *, whole: bool = False) -> list[str]:
+    """Patterns of these modules' names, one for all layers and experts. `whole`: those alone whose name begins so."""
     names, number = list(names), r"\d+"
     patterns = sorted({f"re:{re.sub(number, lambda _: number, re.escape(name))}$" for name in names})
-    return [_BODY] if patterns and all(re.fullmatch(_BODY[3:], name) for name in names) else patterns
+    return [_BODY] if patterns and not whole and all(re.fullmatch(_BODY[3:], name) for name in names) else patterns
 
 
 def _layer_of(name: str | None) -> tuple[int, int]:

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from localinfer.formats.durable import write_json
 from localinfer.formats.json_files import read_object
+from localinfer.graph.names import AHEAD
 from localinfer.graph.weights import Checkpoint
 from localinfer.quantize.plan import Plan
 
@@ -122,7 +123,8 @@ def make_report(
     plan: Plan, finished: Mapping[str, Mapping[str, Any]], dest: Path, resumed: int, seconds: float
 ) -> QuantizeReport:
     """The report on the finished folder `dest`."""
-    body = [job for job in plan.jobs if job.bits and "layers." in job.tensor.name]
+    names = {job.tensor.name: job for job in plan.jobs if job.bits and not job.tensor.name.startswith(AHEAD)}
+    body = [job for name, job in names.items() if "layers." in name]
     errors = {name: float(error) for entry in finished.values() for name, error in entry["error"].items()}
     weights = plan.weights
     fresh = seconds if not resumed else math.inf  # a resumed run did a part only

@@ -19,7 +19,9 @@ from localinfer.graph.graph import Graph
 from localinfer.graph.program import load_program
 from localinfer.graph.weights import Checkpoint
 from localinfer.quantize import quantize_checkpoint
+from localinfer.quantize.calibration import CalibrationText
 from localinfer.quantize.export import left_out
+from localinfer.quantize.plan import TABLES
 from localinfer.reference.executor import Executor
 from localinfer.speculation.controller import Controller
 from localinfer.speculation.drafter import Ask
@@ -188,10 +190,14 @@ def test_exports_say_that_they_leave_it_out(hybrid: Path, llama: Path) -> None:
     assert not left_out(llama)
 
 
-@pytest.mark.parametrize("bits", [8, 4])
-def test_quantizing_keeps_it(tmp_path: Path, hybrid: Path, bits: Any) -> None:
-    quantize_checkpoint(hybrid, tmp_path / "q", bits=bits, method="rtn")
-    assert Checkpoint(tmp_path / "q").has_ahead
+@pytest.mark.parametrize(("bits", "method"), [(8, "rtn"), (4, "rtn"), (4, "imatrix"), (4, "gptq")])
+def test_quantizing_keeps_it_in_8_bits(tmp_path: Path, hybrid: Path, bits: Any, method: Any) -> None:
+    text = CalibrationText(tokens=512)
+    quantize_checkpoint(hybrid, tmp_path / "q", bits=bits, method=method, text=text)
+    before, after = (Checkpoint(path, ahead=True) for path in (hybrid, tmp_path / "q"))
+    for linear in (one for one in after.graph.linears() if one.name not in TABLES):
+        assert after.form(linear.name)[0] == 8
+        np.testing.assert_allclose(after.matrix(linear.name), before.matrix(linear.name), atol=0.02)
     with open_tiny(tmp_path / "q", reuse=False) as engine:
         wanted = [run_one(engine, prompt, SAMPLINGS["greedy"]).token_ids for prompt in PROMPTS]
     with open_tiny(tmp_path / "q", draft="mtp", parallel=2) as engine:

@@ -87,7 +87,7 @@ MODELS: dict[str, tuple[Family, dict[str, Any]]] = {
     "qwen3_5 with as many key heads": ("qwen3_5_text", ALTERNATING | {"linear_num_value_heads": 2}),
     "qwen3_5_moe": ("qwen3_5_moe_text", ALTERNATING),
     "qwen3_next": ("qwen3_next", ALTERNATING | {"moe_intermediate_size": 64}),
-    "granitemoehybrid": ("granitemoehybrid", {"position_embedding_type": "nope"}),
+    "granitemoehybrid": ("granitemoehybrid", {"position_embedding_type": "nope", "num_local_experts": 5}),
     "granitemoehybrid without experts": (
         "granitemoehybrid",
         {"num_local_experts": 0, "position_embedding_type": "rope", "mamba_n_groups": 2, "intermediate_size": 64},
@@ -150,7 +150,10 @@ def test_the_same_weights_come_back(tmp_path: Path, family: Family, config: dict
     assert not after.notes
 
 
-@pytest.mark.parametrize(("family", "config"), MODELS.values(), ids=MODELS.keys())
+FOLDED = MODELS | {"falcon_h1 with its numbers": ("falcon_h1", {"mamba_rms_norm": True})}
+
+
+@pytest.mark.parametrize(("family", "config"), FOLDED.values(), ids=FOLDED.keys())
 def test_llama_cpp_says_the_same_tokens(tmp_path: Path, family: Family, config: dict[str, Any]) -> None:
     """Greedy, teacher-forced on our own text: every token is llama.cpp's too, but where its two best are near."""
     llama_cpp = pytest.importorskip("llama_cpp")
@@ -172,6 +175,31 @@ def test_llama_cpp_says_the_same_tokens(tmp_path: Path, family: Family, config: 
     clear = best[:, -1] - best[:, -2] > 0.1 * spread
     assert clear.sum() > len(tokens) // 2
     assert (ours.argmax(axis=1) == theirs.argmax(axis=1))[clear].all()
+
+
+def test_the_numbers_of_falcon_h1_are_in_its_weights(tmp_path: Path) -> None:
+    source = make_checkpoint(tmp_path / "m", "falcon_h1", seed=3, mamba_rms_norm=True)
+    export_gguf(source, tmp_path / "x.gguf")
+    import_gguf(tmp_path / "x.gguf", tmp_path / "back")
+    tokens = Tokenizer(source).encode_text("Hello there, this is a text of some length.")
+    before, after = run(load(source), tokens), run(load(tmp_path / "back"), tokens)
+    assert np.abs(before - after).max() < 0.1 * before.std()
+
+
+@pytest.mark.parametrize("family", ["granitemoehybrid", "falcon_h1", "nemotron_h"])
+def test_integers_of_mamba_keep_their_values(tmp_path: Path, family: Family) -> None:
+    """The rows of the steps, floats here, are one tensor with others there, which then has 8 bits."""
+    config = ONES if family == "falcon_h1" else {"num_local_experts": 0, "intermediate_size": 64}
+    source = quantized(make_checkpoint(tmp_path / "m", family, seed=3, **config), tmp_path / "q", 4, 32)
+    export_gguf(source, tmp_path / "x.gguf")
+    GgufImporter().write(tmp_path / "x.gguf", tmp_path / "back")
+    before, after = Checkpoint(source), Checkpoint(tmp_path / "back")
+    kept = {one.name for one in before.graph.unquantized}
+    for linear in before.graph.linears():
+        if linear.name in kept:
+            np.testing.assert_allclose(after.matrix(linear.name), before.matrix(linear.name), atol=0.02)
+        else:
+            assert np.array_equal(after.matrix(linear.name), before.matrix(linear.name)), linear.name
 
 
 @pytest.mark.parametrize("name", ["mixtral", "qwen2_moe", "phi3", "glm4", "lfm2", "granite", "starcoder2", "qwen3_5"])
