@@ -125,7 +125,7 @@ def _settings(plan: Plan, tokens: NDArray[np.int32] | None, workers: int) -> dic
         "table_group": plan.table_group,
         "head": plan.head,
         "method": plan.method,
-        "rounding": "signed scale, least squares",
+        "rounding": "the grid of Q4_0" if any(job.trained for job in plan.jobs) else "signed scale, least squares",
         "forms": {job.tensor.name: [job.bits, job.group] for job in plan.jobs if job.bits and plan.mixed},
         "files": [plan.file_name(unit) for unit in range(len(plan.units))],
         "numpy": np.__version__,

@@ -12,7 +12,7 @@ from localinfer.errors import Corrupt
 from localinfer.formats.compressed import pack
 from localinfer.graph.stored import require_finite, widen
 from localinfer.quantize.plan import Job
-from localinfer.quantize.scales import round_rows
+from localinfer.quantize.scales import round_rows, round_trained
 
 PIECE = 1 << 20
 """Weights in one task."""
@@ -109,7 +109,10 @@ def _piece(job: Job, first: int, last: int, in_haste: Callable[[], bool]) -> _Pi
     try:
         with np.errstate(over="raise"):
             weights = widen(values) if values.dtype == np.uint16 else values.astype(np.float32)
-        rounded = round_rows(weights, job.bits, job.group, hasty=in_haste())
+        if job.trained:
+            rounded = round_trained(weights, job.group)
+        else:
+            rounded = round_rows(weights, job.bits, job.group, hasty=in_haste())
     except (OverflowError, FloatingPointError) as error:
         raise too_large(job, error) from error
     return _Piece(pack(rounded.values, job.bits), rounded.scales, rounded.error, rounded.power)

@@ -26,6 +26,7 @@ COPIED = (
 """Small files that a model made from another takes over as they are."""
 
 _COMMIT = re.compile(r"[0-9a-f]{40}")
+_TRAINED = re.compile(r"qat-q4_0-unquantized", re.IGNORECASE)
 
 
 def copied(source: Path) -> list[str]:
@@ -33,6 +34,11 @@ def copied(source: Path) -> list[str]:
     templates = sorted((source / TEMPLATE_FOLDER).glob("*.jinja"))
     names = [*COPIED, *(f"{TEMPLATE_FOLDER}/{path.name}" for path in templates)]
     return [name for name in names if (source / name).is_file()]
+
+
+def trained_for_q4_0(source: Path) -> bool:
+    """Whether the weights were trained to be rounded as Q4_0 does it, which the name of their repository alone says."""
+    return bool(_TRAINED.search(_written_down(source).get("repository", source.name)))
 
 
 class Origin:

@@ -15,6 +15,7 @@ from localinfer.formats.checkpoint_files import StoredTensor
 from localinfer.formats.compressed import packed_words, quantization_config
 from localinfer.graph.graph import Graph
 from localinfer.graph.weights import Checkpoint
+from localinfer.quantize.origin import trained_for_q4_0
 from localinfer.quantize.torch_installed import has_torch
 
 GROUPS = (32, 64, 128)
@@ -36,8 +37,14 @@ METHODS: tuple[Method, ...] = get_args(Method)
 MIXED_BITS = 3
 """At this width a mix of the same bytes loses a fifth less, and is the default."""
 
+TRAINED = (4, 32)
+"""Bits and group that training for Q4_0 takes."""
+
 LARGE_MODEL = 4_000_000_000
 """From this many weights on, groups of 64 cost less quality than their bytes are worth."""
+
+_KEPT = "the layers are rounded to the grid of Q4_0, for which this model was trained"
+_LOST = "this model was trained for the grid of Q4_0, and that training is lost: `--bits 4` alone keeps it"
 
 _LAYER = re.compile(r"\.layers\.(\d+)\.")
 _BODY = r"re:.*\.layers\.\d+\.(self_attn\.[qkvo]|mlp\.(gate|up|down))_proj$"
@@ -64,6 +71,8 @@ class Job:
     tensor: StoredTensor
     bits: int = 0
     group: int = 0
+    trained: bool = False
+    """Rounded to the grid that it was trained for, which is Q4_0's."""
 
     @property
     def module(self) -> str:
@@ -121,6 +130,8 @@ def default_method(bits: int, source: Path) -> tuple[Method, str]:
     """The method that loses least at that width, and a remark if it is not the one we would take."""
     if bits == TABLE_BITS:
         return "rtn", ""  # others gain nothing that can be measured
+    if bits == TRAINED[0] and trained_for_q4_0(source):
+        return "rtn", ""  # the plan says why
     lacking = Checkpoint(source).graph.not_calibrated
     if lacking:
         return "rtn", f"rounded without calibration: no method of ours calibrates {lacking}"
@@ -156,7 +167,8 @@ def make_plan(
             hint="use `--method rtn`, with one width for all layers",
         )
     body = body_of(checkpoint.graph)
-    chosen, table_group, notes = choose_groups(checkpoint.graph, bits, group)
+    trained, told = _keeps_training(source, bits, group, plain=method == "rtn" and not mix)
+    chosen, table_group, notes = choose_groups(checkpoint.graph, bits, TRAINED[1] if trained else group)
     tied, table = checkpoint.spec.tied, (TABLE_BITS, table_group)
     forms = _table_forms(head, chosen, table_group, tied=tied)
     jobs: list[tuple[tuple[int, int], Job]] = []
@@ -170,7 +182,7 @@ def make_plan(
             continue  # a copy of the embedding
         where = _layer_of(name)
         if name is not None and module in body:
-            jobs.append((where, Job(tensor, *(mix[module] if mix else (bits, chosen)))))
+            jobs.append((where, Job(tensor, *(mix[module] if mix else (bits, chosen)), trained=trained)))
         elif name is not None and module in TABLES:
             jobs.append((where, Job(tensor, *forms[module])))
             if module == TABLES[0] and tied and head < TABLE_BITS:
@@ -190,7 +202,7 @@ def make_plan(
         layers=checkpoint.spec.layers,
         method=method,
         mixed=mix is not None,
-        notes=tuple(notes),
+        notes=(*notes, *told),
     )
 
 
@@ -209,6 +221,14 @@ def _ahead_of(checkpoint: Checkpoint, group: int) -> list[str]:
 
 def _module(name: str) -> str:
     return name.removesuffix(".weight")
+
+
+def _keeps_training(source: Path, bits: int, group: int | None, *, plain: bool) -> tuple[bool, list[str]]:
+    """Whether the layers are rounded to a grid that they were trained for, and what to say of that."""
+    if bits != TRAINED[0] or not trained_for_q4_0(source):
+        return False, []
+    kept = plain and group in (None, TRAINED[1])
+    return kept, [_KEPT if kept else _LOST]
 
 
 def _as_head(table: StoredTensor) -> Copy:

@@ -80,6 +80,23 @@ def round_rows(
     return Rounded(values.reshape(count, columns), scales.reshape(count, columns // group), error, power)
 
 
+def round_trained(rows: Floats, group: int) -> Rounded:
+    """Finite float32 [N, K] to the grid that training for Q4_0 takes: of each group the weight of largest magnitude
+    becomes -8, the others the nearest of its eighths. Raises `OverflowError` as `round_rows` does."""
+    count, columns = rows.shape
+    groups = rows.reshape(-1, group)
+    require_scalable(groups, 4)
+    largest = np.take_along_axis(groups, np.abs(groups).argmax(axis=1, keepdims=True), axis=1)
+    largest[np.abs(largest) < _TINY] = 0
+    scale = largest / np.float32(-8)
+    inverse = np.divide(1, scale, out=np.zeros_like(scale), where=scale != 0)
+    q = np.clip(np.floor(groups * inverse + np.float32(8.5)) - 8, -8, 7)  # bf16 often lies between two eighths: as GGUF
+    scales = scale.astype(np.float16)
+    error = float(np.square(groups - q * scales.astype(np.float32), dtype=np.float64).sum())
+    power = float(np.square(groups, dtype=np.float64).sum())
+    return Rounded(q.astype(np.int8).reshape(count, columns), scales.reshape(count, -1), error, power)
+
+
 def group_scales(weights: Floats, bits: int, importance: Floats) -> NDArray[np.float16]:
     """The best scales of n groups, float32 [group, n], whose columns weigh `importance` [group] in each of them."""
     shares = _shares(importance[None, :])[0]

@@ -413,6 +413,15 @@ VARIANTS: dict[str, dict[str, Any]] = {
         "tie_word_embeddings": True,
         "rope_spelling": "new",
     },
+    "granitemoehybrid-attention": {
+        "family": "granitemoehybrid",
+        "seed": 6,
+        "num_local_experts": 0,
+        "layer_types": ["attention"] * 3,
+        "mamba_d_head": "auto",
+        "position_embedding_type": "rope",
+        "tie_word_embeddings": True,
+    },
     "falcon_h1": {"family": "falcon_h1", "seed": 1},
     "falcon_h1-normed": {
         "family": "falcon_h1",

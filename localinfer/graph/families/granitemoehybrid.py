@@ -66,7 +66,9 @@ def spec(values: Mapping[str, Any]) -> ModelSpec:
         attention_scale=scale,
         windows=(0,) * sizes["layers"],
         ropes=(_rope(config, sizes["head_dim"]),) * sizes["layers"],
-        mamba=read_mamba(config, linear, inner, norm_groups=config.integer("mamba_n_groups", 1, 1024)),
+        mamba=read_mamba(config, linear, inner, norm_groups=config.integer("mamba_n_groups", 1, 1024))
+        if any(linear)
+        else None,
         mixture=_mixture(config, sizes["layers"]),
         shared_inner=config.integer("shared_intermediate_size", 1, 1 << 20),
     )
@@ -100,8 +102,7 @@ def graph(spec: ModelSpec) -> Graph:
 
 def _mixer(spec: ModelSpec, layer: int) -> LayerOp:
     of = spec.mamba
-    assert of is not None
-    return mamba2(spec, layer, _STYLE) if of.layers[layer] else attend(spec, layer, _STYLE)
+    return mamba2(spec, layer, _STYLE) if of and of.layers[layer] else attend(spec, layer, _STYLE)
 
 
 def _feed_forward(spec: ModelSpec, layer: int) -> GatedMLP | Mixture:
