@@ -171,13 +171,12 @@ def make_plan(
     chosen, table_group, notes = choose_groups(checkpoint.graph, bits, TRAINED[1] if trained else group)
     tied, table = checkpoint.spec.tied, (TABLE_BITS, table_group)
     forms = _table_forms(head, chosen, table_group, tied=tied)
-    jobs: list[tuple[tuple[int, int], Job]] = []
     ahead = _ahead_of(checkpoint, table_group)
-    others = False
+    others = any(name is None for name in checkpoint.names.values())
+    jobs: list[tuple[tuple[int, int], Job]] = []
     for stored, tensor in sorted(checkpoint.stored.items()):
         name = checkpoint.names[stored]
-        others = others or name is None
-        module = (name or "").removesuffix(".weight")
+        module = _module(name or "")
         if module == HEAD and tied:
             continue  # a copy of the embedding
         where = _layer_of(name)
