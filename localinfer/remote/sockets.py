@@ -4,12 +4,14 @@ import os
 import socket
 import stat
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 from localinfer.errors import NotFound
 from localinfer.paths import runtime_dir
 
 BACKLOG = 512
+TRIES = 8
 POSSIBLE = hasattr(socket, "AF_UNIX")
 """Whether this system has such sockets."""
 
@@ -21,9 +23,19 @@ class NotOurs(NotFound):
 def listen() -> tuple[socket.socket, Path]:
     """A socket in our folder that listens, for this user alone, and its path. Raises `NotFound` where there can be
     none. It appears there at once as one that can be asked."""
-    folder = _folder(make=True)
-    path = folder / f"{os.getpid()}.sock"
-    hidden = folder / f".{os.getpid()}"
+    for _ in range(TRIES):
+        folder = _folder(make=True)
+        try:
+            return _listen_in(folder)
+        except FileNotFoundError:
+            continue  # a server that ended took the folder with it
+        except OSError as error:
+            raise NotFound(f"{folder}: {(error.strerror or str(error)).lower()}") from None
+    raise NotFound(f"{folder}: it is removed again and again")
+
+
+def _listen_in(folder: Path) -> tuple[socket.socket, Path]:
+    path, hidden = folder / f"{os.getpid()}.sock", folder / f".{os.getpid()}"
     found = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     try:
         hidden.unlink(missing_ok=True)
@@ -32,10 +44,17 @@ def listen() -> tuple[socket.socket, Path]:
         found.listen(BACKLOG)
         found.setblocking(False)
         hidden.rename(path)
-    except OSError as error:
+    except BaseException:
         found.close()
-        raise NotFound(f"{path}: {(error.strerror or str(error)).lower()}") from None
+        raise
     return found, path
+
+
+def remove(path: Path) -> None:
+    """Remove the socket of a server that is no more, and the folder with the last of them."""
+    path.unlink(missing_ok=True)
+    with suppress(OSError):  # mostly as others lie there
+        path.parent.rmdir()
 
 
 def servers() -> Iterator[Path]:
@@ -51,7 +70,7 @@ def servers() -> Iterator[Path]:
         try:
             connect(path, 1.0).close()
         except ConnectionRefusedError:
-            path.unlink(missing_ok=True)
+            remove(path)
         except OSError:
             continue
         else:

@@ -15,14 +15,14 @@ from localinfer.chats.template import Message
 from localinfer.chats.thinking import CLOSING, Thinking
 from localinfer.chats.thinking_switch import thinking_variables
 from localinfer.config import SamplingParams
-from localinfer.engine.grammar import Grammar
 from localinfer.errors import ContextOverflow
 from localinfer.serve.errors import Refused
 from localinfer.serve.fields import blamed
+from localinfer.serve.forms import Form
 from localinfer.serve.tools import NO_TOOLS, Choice
 
 if TYPE_CHECKING:
-    from localinfer.engine.grammar import Constraint
+    from localinfer.engine.grammar import Constraint, Grammar
     from localinfer.engine.protocol import Engine
     from localinfer.engine.request import Request
 
@@ -58,7 +58,7 @@ class Ask:
     """Tokens that its reasoning may have; None for any number."""
     progress: bool = False
     """Whether a stream tells how much of a prompt has been read."""
-    grammar: Grammar | None = None
+    form: Form | None = None
     """The form that the answers keep."""
     logprobs: int | None = None
     """Likeliest tokens that are told with each one; None where scores are not asked for."""
@@ -115,9 +115,17 @@ def _tasks(ask: Ask, prompt: _Prompt, sampling: SamplingParams, engine: "Engine"
 
 
 def _plain(ask: Ask, prompt: str | tuple[int, ...], engine: "Engine") -> _Prompt:
-    chat = Chat(engine, raw=True, special=ask.special, grammar=ask.grammar)
+    grammar, field = _form(ask)
+    chat = Chat(engine, raw=True, special=ask.special, grammar=grammar)
     tokens = tuple(chat.tokens_of(prompt)) if isinstance(prompt, str) else prompt
-    return _Prompt(tokens, Saying, constraint=chat.constraint([Message("user", "")], tokens))
+    with blamed(field):
+        constraint = chat.constraint([Message("user", "")], tokens)
+    return _Prompt(tokens, Saying, constraint=constraint)
+
+
+def _form(ask: Ask) -> tuple["Grammar | None", str]:
+    """The form of the answers, and the field to blame for it."""
+    return (ask.form.grammar, ask.form.field) if ask.form else (None, "response_format")
 
 
 def _conversation(ask: Ask, engine: "Engine") -> _Prompt:
@@ -126,12 +134,12 @@ def _conversation(ask: Ask, engine: "Engine") -> _Prompt:
     if (ask.context or 0) > engine.context_size:
         size = engine.context_size
         raise Refused("num_ctx", f"the context is {size} tokens", hint="serve with a larger `--ctx-size`")
-    if ask.grammar is not None and ask.choice.tools:
-        raise Refused("response_format", "a form of the answer does not go with tools", hint="leave one of them out")
+    grammar, field = _form(ask)
+    if grammar is not None and tools:
+        raise Refused(field, "a form of the answer does not go with tools", hint="leave one of them out")
     with blamed("tools"):
         written = written_by(engine) if tools else None
         check = checker(tools)
-    grammar, field = ask.grammar, "response_format"
     if written and ask.choice.forced:
         with blamed("tool_choice"):
             grammar, field = forced(written, ask.choice.forced), "tool_choice"

@@ -2,6 +2,7 @@
 
 import json
 import re
+from dataclasses import dataclass
 from typing import Any
 
 from localinfer.engine.grammar import ANY_OBJECT, Grammar, from_rules
@@ -11,7 +12,15 @@ MOST_CHOICES = 1024
 """Texts of which an answer may be one."""
 
 
-def form_of_chat(fields: Fields) -> Grammar | None:
+@dataclass(frozen=True, slots=True)
+class Form:
+    """A form, and the field that asks for it: what is wrong with it may only be seen beside a model."""
+
+    grammar: Grammar
+    field: str
+
+
+def form_of_chat(fields: Fields) -> Form | None:
     """The form that a request asks for, in OpenAI's words, vLLM's or llama.cpp's; in one of them only."""
     found = [
         *_openai(fields.inner("response_format")),
@@ -24,7 +33,7 @@ def form_of_chat(fields: Fields) -> Grammar | None:
     return found[0] if found else None
 
 
-def _openai(form: Fields | None) -> list[Grammar]:
+def _openai(form: Fields | None) -> list[Form]:
     """`response_format`: text, any JSON object, a schema in an object of its own, or beside `json_object`."""
     if form is None:
         return []
@@ -35,52 +44,53 @@ def _openai(form: Fields | None) -> list[Grammar]:
     if kind is None:
         raise form.wrong("type", "is missing")
     if kind != "json_schema":
-        return beside or ([ANY_OBJECT] if kind == "json_object" else [])
+        return beside or ([Form(ANY_OBJECT, form.path("type"))] if kind == "json_object" else [])
     if inner is None:
         raise form.wrong("json_schema", "is missing")
     return [_named_schema(inner)]
 
 
-def _vllm(form: Fields | None) -> list[Grammar]:
+def _vllm(form: Fields | None) -> list[Form]:
     """`structured_outputs`: one of a schema, any JSON object, an expression, choices, or a grammar."""
     if form is None:
         return []
     found = [*_schema_in(form, "json"), *_grammar(form, "grammar"), *_choices(form)]
     if expression := form.text("regex"):
         with form.blamed("regex"):
-            found.append(Grammar("regex", expression))
+            found.append(Form(Grammar("regex", expression), form.path("regex")))
     if form.flag("json_object"):
-        found.append(ANY_OBJECT)
+        found.append(Form(ANY_OBJECT, form.path("json_object")))
     form.done()
     if len(found) != 1:
         raise form.wrong("json", f"is one of {len(found)} forms", hint="give one of json, regex, choice and grammar")
     return found
 
 
-def _schema_in(fields: Fields, name: str) -> list[Grammar]:
+def _schema_in(fields: Fields, name: str) -> list[Form]:
     value = fields.take(name)
     if isinstance(value, str):  # vLLM takes it as text, too
         with fields.blamed(name):
-            return [Grammar("json_schema", value)]
+            return [Form(Grammar("json_schema", value), fields.path(name))]
     return [] if value is None else [_schema(fields, name, value)]
 
 
-def _grammar(fields: Fields, name: str) -> list[Grammar]:
+def _grammar(fields: Fields, name: str) -> list[Form]:
     """Rules as Lark or GBNF has them."""
     text = fields.text(name)
     if not text:
         return []
     with fields.blamed(name):
-        return [from_rules(text)]
+        return [Form(from_rules(text), fields.path(name))]
 
 
-def _choices(fields: Fields) -> list[Grammar]:
+def _choices(fields: Fields) -> list[Form]:
     texts = fields.texts("choice", MOST_CHOICES)
     with fields.blamed("choice"):
-        return [Grammar("regex", "|".join(re.escape(one) for one in texts))] if texts else []
+        grammar = Grammar("regex", "|".join(re.escape(one) for one in texts)) if texts else None
+    return [Form(grammar, fields.path("choice"))] if grammar else []
 
 
-def form_of_response(text: Fields) -> Grammar | None:
+def form_of_response(text: Fields) -> Form | None:
     """`text.format` of responses: the same, with the schema beside its name."""
     form = text.inner("format")
     if form is None:
@@ -89,18 +99,18 @@ def form_of_response(text: Fields) -> Grammar | None:
     if kind == "json_schema":
         return _named_schema(form)
     form.done()
-    return ANY_OBJECT if kind == "json_object" else None
+    return Form(ANY_OBJECT, form.path("type")) if kind == "json_object" else None
 
 
-def form_of_ollama(fields: Fields) -> Grammar | None:
+def form_of_ollama(fields: Fields) -> Form | None:
     """`format`: `json`, or a schema."""
     value = fields.take("format")
     if value in (None, ""):
         return None
-    return ANY_OBJECT if value == "json" else _schema(fields, "format", value)
+    return Form(ANY_OBJECT, fields.path("format")) if value == "json" else _schema(fields, "format", value)
 
 
-def _named_schema(fields: Fields) -> Grammar:
+def _named_schema(fields: Fields) -> Form:
     """Every schema is kept strictly, so `strict` changes nothing."""
     fields.labels("name", "description")
     fields.flag("strict")
@@ -109,8 +119,8 @@ def _named_schema(fields: Fields) -> Grammar:
     return _schema(fields, "schema", schema)
 
 
-def _schema(fields: Fields, name: str, value: Any) -> Grammar:
+def _schema(fields: Fields, name: str, value: Any) -> Form:
     if not isinstance(value, dict):
         raise fields.wrong(name, "must be a JSON schema")
     with blamed(fields.path(name)):
-        return Grammar("json_schema", json.dumps(value))
+        return Form(Grammar("json_schema", json.dumps(value)), fields.path(name))

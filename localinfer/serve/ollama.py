@@ -83,7 +83,7 @@ def _alike(fields: Fields) -> dict[str, Any]:
         "keep_s": _keep(fields),
         "context": context,
         **_thinking(fields),
-        "grammar": form_of_ollama(fields),
+        "form": form_of_ollama(fields),
         "logprobs": logprobs_of(fields),
     }
 

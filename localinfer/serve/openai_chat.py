@@ -70,7 +70,7 @@ def understand(fields: Fields) -> tuple[Ask, "Shape"]:
         choice=choice,
         **thinking_of(fields),
         progress=progress_of(fields, stream=stream),
-        grammar=form_of_chat(fields),
+        form=form_of_chat(fields),
         logprobs=logprobs,
     )
     return ask, Shape(n, include_usage)

@@ -51,7 +51,7 @@ def understand(fields: Fields) -> tuple[Ask, "Shape"]:
         prompts=prompts,
         special=fields.flag("special"),
         progress=progress_of(fields, stream=stream),
-        grammar=form_of_chat(fields),
+        form=form_of_chat(fields),
         logprobs=0 if best_of > n and logprobs is None else logprobs,
         echo=echo,
     )

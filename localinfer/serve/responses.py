@@ -38,7 +38,7 @@ def understand(fields: Fields) -> tuple[Ask, "Shape"]:
     logprobs = _logprobs_of(fields)
     fields.labels("user", "metadata", "safety_identifier", "prompt_cache_key")
     text = fields.inner("text") or Fields({}, "text")
-    grammar = form_of_response(text)
+    form = form_of_response(text)
     text.only("verbosity", "medium")
     text.done()
     ask = Ask(
@@ -49,7 +49,7 @@ def understand(fields: Fields) -> tuple[Ask, "Shape"]:
         turns=turns,
         choice=choice,
         **_effort(fields),
-        grammar=grammar,
+        form=form,
         logprobs=logprobs,
     )
     settings = {
@@ -61,7 +61,7 @@ def understand(fields: Fields) -> tuple[Ask, "Shape"]:
         "tool_choice": fields.take("tool_choice") or "auto",
         "tools": fields.objects("tools"),
         "metadata": fields.take("metadata") or {},
-        "text": {"format": {"type": "text"}} if grammar is None else fields.take("text"),
+        "text": {"format": {"type": "text"}} if form is None else fields.take("text"),
         "top_logprobs": logprobs or 0,
     }
     return ask, Shape(settings)

@@ -11,7 +11,7 @@ import uvicorn
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from localinfer.errors import NotFound, UsageError
-from localinfer.remote.sockets import POSSIBLE
+from localinfer.remote.sockets import POSSIBLE, remove
 from localinfer.remote.sockets import listen as listen_inside
 from localinfer.serve.app import make_app
 from localinfer.serve.pipes import Pipes, by_door
@@ -122,7 +122,7 @@ def _own_socket(service: Service, *, wanted: bool) -> Iterator[list[socket.socke
         yield [own]
     finally:
         own.close()
-        path.unlink(missing_ok=True)
+        remove(path)
 
 
 class _Protocol(H11Protocol):

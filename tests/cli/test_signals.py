@@ -8,6 +8,7 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
@@ -122,37 +123,37 @@ def test_while_it_waits_for_a_prompt(tiny: Path) -> None:
     os.close(write)
 
 
-class Interrupting(progress.Progress):
+@dataclass
+class Interrupting:
     """Ctrl-C comes at the `after`-th word about progress."""
 
-    after = 1
-    heard = 0
-
-    def __call__(self, phase: str, done: int, total: int) -> None:
-        type(self).heard += 1
-        if type(self).heard == self.after:
-            raise KeyboardInterrupt
-        super().__call__(phase, done, total)
+    after: int = 1
+    heard: int = 0
 
 
 @pytest.fixture
-def interrupting(monkeypatch: pytest.MonkeyPatch) -> type[Interrupting]:
-    monkeypatch.setattr(Interrupting, "heard", 0)
-    monkeypatch.setattr("localinfer.cli.telling.Progress", Interrupting)  # first: it takes the name from the other
-    monkeypatch.setattr(progress, "Progress", Interrupting)
-    return Interrupting
+def interrupting(monkeypatch: pytest.MonkeyPatch) -> Interrupting:
+    """Of every progress, under whatever name a module has imported it."""
+    found, call = Interrupting(), progress.Progress.__call__
+
+    def hear(self: progress.Progress, phase: str, done: int, total: int) -> None:
+        found.heard += 1
+        if found.heard == found.after:
+            raise KeyboardInterrupt
+        call(self, phase, done, total)
+
+    monkeypatch.setattr(progress.Progress, "__call__", hear)
+    return found
 
 
-def test_while_it_loads(cli: Cli, tiny: Path, interrupting: type[Interrupting]) -> None:
+def test_while_it_loads(cli: Cli, tiny: Path, interrupting: Interrupting) -> None:
     ran = cli("run", str(tiny), "hi", "--json")
     assert (ran.code, ran.out) == (130, "")
     assert interrupting.heard == 1
 
 
-def test_while_it_quantizes_loses_nothing(
-    cli: Cli, mine: str, interrupting: type[Interrupting], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(interrupting, "after", 3)
+def test_while_it_quantizes_loses_nothing(cli: Cli, mine: str, interrupting: Interrupting) -> None:
+    interrupting.after = 3
     ran = cli("quantize", mine, "--bits", "4", "--method", "rtn")
     assert (ran.code, ran.out) == (130, "")
     assert ran.err.endswith("interrupted; the same command goes on where it stopped\n")

@@ -91,6 +91,10 @@ def test_forms_as_vllm_and_llama_cpp_spell_them(server: Server, tiny: Path, more
 
 WRONG: list[tuple[dict[str, Any], str]] = [
     ({"grammar": "nonsense"}, "grammar"),
+    ({"grammar": "root ::= nowhere"}, "grammar"),
+    ({"json_schema": {"not": {}}}, "json_schema"),
+    ({"structured_outputs": {"regex": "(a{1000}){1000}"}}, "structured_outputs.regex"),
+    ({"structured_outputs": {"json": {"type": "wat"}}}, "structured_outputs.json"),
     ({"structured_outputs": {}}, "structured_outputs.json"),
     ({"structured_outputs": {"regex": "a", "choice": ["b"]}}, "structured_outputs.json"),
     ({"structured_outputs": {"structural_tag": "x"}}, "structured_outputs.structural_tag"),
@@ -102,15 +106,16 @@ WRONG: list[tuple[dict[str, Any], str]] = [
 
 @pytest.mark.parametrize(("more", "field"), WRONG, ids=lambda value: str(value)[:40])
 def test_a_form_that_is_none_is_refused_by_name(server: Server, tiny: Path, more: Any, field: str) -> None:
-    answer = server.post("/v1/chat/completions", {"model": str(tiny), "messages": HELLO, **more})
-    assert (answer.status_code, answer.json()["error"]["param"]) == (400, field), answer.text
+    for path, asked in (("/v1/chat/completions", {"messages": HELLO}), ("/v1/completions", {"prompt": "x"})):
+        answer = server.post(path, {"model": str(tiny), **asked, **more})
+        assert (answer.status_code, answer.json()["error"]["param"]) == (400, field), answer.text
 
 
 REFUSED: list[tuple[dict[str, Any], str]] = [
     ({"type": "json_schema"}, "response_format.json_schema"),
     ({"type": "json_schema", "json_schema": {"name": "x"}}, "response_format.json_schema.schema"),
-    ({"type": "json_schema", "json_schema": {"schema": {"type": "wat"}}}, "response_format"),
-    ({"type": "json_schema", "json_schema": {"schema": {"not": {}}}}, "response_format"),
+    ({"type": "json_schema", "json_schema": {"schema": {"type": "wat"}}}, "response_format.json_schema.schema"),
+    ({"type": "json_schema", "json_schema": {"schema": {"not": {}}}}, "response_format.json_schema.schema"),
     ({"type": "json_object", "more": 1}, "response_format.more"),
     ({}, "response_format.type"),
 ]

@@ -168,7 +168,7 @@ def test_stop_lets_a_text_be_written_to_its_end(endless: Path, run: Run, folder:
     assert run("stop", str(server.process.pid))[0] == 4
 
 
-def test_a_server_that_dies_is_an_error_of_the_network(endless: Path, folder: Path) -> None:
+def test_a_server_that_dies_is_an_error_of_the_network(endless: Path, run: Run, folder: Path) -> None:
     with serving(folder, str(endless), "--draft", "off", "-c", "50000", "--kv-tokens", "50000") as server:
         process = child(folder, "run", str(endless), "go", "-c", "50000", "--draft", "off")
         until(lambda: server.metric("num_requests_running") == 1)
@@ -178,6 +178,8 @@ def test_a_server_that_dies_is_an_error_of_the_network(endless: Path, folder: Pa
         _, err = process.communicate(timeout=PATIENCE_S)
     assert process.returncode == 6
     assert "the server ended before the answer did" in err
+    assert server.process.pid not in [one["pid"] for one in json.loads(run("ps", "--json")[1])]
+    assert run("stop", str(server.process.pid))[0] == 4
 
 
 def test_stale_sockets_go_and_folders_of_others_are_not_trusted(
@@ -189,8 +191,8 @@ def test_stale_sockets_go_and_folders_of_others_are_not_trusted(
     held.close()
     assert path.exists()
     assert list(sockets.servers()) == []
-    assert not path.exists()
-    path.parent.chmod(0o755)
+    assert not path.parent.exists()
+    path.parent.mkdir(mode=0o755)
     with pytest.raises(NotFound):
         sockets.listen()
     path.parent.rmdir()
