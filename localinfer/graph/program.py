@@ -381,8 +381,7 @@ class Loader:
             alpha=op.clamp[1] if op.clamp else 0.0,
             shared=self.expert(op.shared) if op.shared else None,
             shared_gated=op.shared_gate is not None,
-            into=self.pack(op.latent[0]) if op.latent else None,
-            out_of=self.pack(op.latent[1]) if op.latent else None,
+            **({"into": self.pack(op.latent[0]), "out_of": self.pack(op.latent[1])} if op.latent else {}),
         )
 
     def expert(self, expert: Expert) -> tuple[native.Weight | _Place, native.Weight | _Place]:
