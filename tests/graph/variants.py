@@ -444,12 +444,12 @@ VARIANTS: dict[str, dict[str, Any]] = {
     },
     "nemotron_h-experts": {
         "family": "nemotron_h",
-        "seed": 62,
+        "seed": 8,
         "layers_block_type": ["linear_attention", "moe", "full_attention", "moe"],
     },
     "nemotron_h-latent": {
         "family": "nemotron_h",
-        "seed": 27,
+        "seed": 38,
         "num_hidden_layers": 3,
         "layers_block_type": ["linear_attention", "moe", "full_attention"],
         "moe_latent_size": 32,

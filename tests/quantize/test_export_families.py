@@ -97,13 +97,13 @@ MODELS: dict[str, tuple[Family, dict[str, Any]]] = {
     "nemotron_h": ("nemotron_h", {}),
     "nemotron_h with experts": (
         "nemotron_h",
-        {"layers_block_type": ["linear_attention", "moe", "full_attention", "moe"], "intermediate_size": 48},
+        {"layers_block_type": ["linear_attention", "moe", "full_attention", "moe"], "intermediate_size": 64},
     ),
     "nemotron_h with narrow experts": (
         "nemotron_h",
         {
             "layers_block_type": ["linear_attention", "moe", "full_attention", "linear_attention"],
-            "intermediate_size": 48,
+            "intermediate_size": 64,
             "moe_latent_size": 32,
         },
     ),
