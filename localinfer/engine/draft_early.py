@@ -1,6 +1,7 @@
 """The target guesses for itself: its first layers, then its own head, on the target's own cache.
 
 What a guess writes there is what the whole model would write for the same row, or is written over before it is read.
+States of recurrent layers stay as they are: there all guesses of a text are run anew with each.
 With an exit adapter, trained on this machine, the residual stream is first moved to where it is likely to end up.
 """
 
@@ -56,6 +57,7 @@ class EarlyDraftRunner:
         self, program: native.Program, runner: NativeRunner, running: Running, adapter: ExitAdapter | None = None
     ) -> None:
         self._runner, self._running, self._adapter = runner, running, adapter
+        self._recurrent = bool(program.states)
         self._layers = adapter.layers if adapter else max(1, program.layers // SHARE)
         self._hidden = np.empty((64, program.hidden), np.float32)
         self._room = np.empty(program.vocab, np.float32)
@@ -80,16 +82,23 @@ class EarlyDraftRunner:
         batch = []
         for ask, guessed in zip(asks, guesses, strict=True):
             known = self._running.text(ask.handle)
-            ahead = Text(ask.handle, [*known.tokens, *guessed], lease=known.lease)
-            work = Work(ahead, len(ahead.tokens) - 1, 1)
+            if self._recurrent:
+                text = Text(ask.handle, [*known.tokens], lease=known.lease)
+                work = Work(text, len(text.tokens) - 1, 1, [*guessed])
+            else:
+                text = Text(ask.handle, [*known.tokens, *guessed], lease=known.lease)
+                work = Work(text, len(text.tokens) - 1, 1)
             self._running.reserve(work)
             batch.append(work)
         if self._adapter is None:
             logits = self._runner.partly(batch, self._layers, None)
         else:
-            hidden = self._hidden[: len(batch)]
+            last = np.cumsum([1 + len(work.drafts) for work in batch]) - 1
+            if last[-1] >= len(self._hidden):
+                self._hidden = np.empty((int(last[-1]) + 1, self._hidden.shape[1]), np.float32)
+            hidden = self._hidden[: last[-1] + 1]
             self._runner.partly(batch, self._layers, hidden, scores=False)  # the head is dear: once is enough
-            logits = self._runner.head(np.ascontiguousarray(self._adapter(hidden)))
+            logits = self._runner.head(np.ascontiguousarray(self._adapter(hidden[last])))
         return [ScoreRow(row, room=self._room) for row in logits]
 
 

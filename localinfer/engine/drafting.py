@@ -12,7 +12,7 @@ from localinfer.engine.draft_model import open_model
 from localinfer.engine.drafters import load_adapter, load_head
 from localinfer.engine.runner import NativeRunner
 from localinfer.engine.step_timing import StepTiming
-from localinfer.errors import LocalInferError, NotFound, NotSupported
+from localinfer.errors import LocalInferError, NotFound
 from localinfer.graph.program import Move
 from localinfer.graph.weights import Checkpoint
 from localinfer.scheduler.scheduler import Scheduler
@@ -67,11 +67,6 @@ def make_speculator(
             if mode == way:
                 raise
             notes.append(f"guessing without the {called} head: {error.message}")
-    if mode == "early" and target.program.states:
-        raise NotSupported(
-            f"`{target.checkpoint.path.name}` has recurrent layers, whose first half cannot guess yet",
-            hint="use `--draft auto`, `suffix`, `lookup` or `off`",
-        )
     if mode == "early":
         texts = TextsOf(target.scheduler.running, target.scheduler.reserve)
         drafters.append(

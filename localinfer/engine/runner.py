@@ -82,7 +82,8 @@ class NativeRunner:
         self, batch: Sequence[Work], layers: int, hidden: NDArray[np.float32] | None, *, scores: bool = True
     ) -> NDArray[np.float32]:
         """As `forward`, of so many layers (0: all); `hidden` is given the residual stream of the rows after them.
-        Without `scores` the head is left out, and no row of logits comes."""
+        Without `scores` the head is left out, and no row of logits comes. Of some layers alone all rows are drafts, and
+        one row of logits comes for each work, of its last row."""
         assert self._program is not None
         n = m = 0
         if self._drafted is not None:
@@ -90,9 +91,11 @@ class NativeRunner:
         for work in batch:
             n_before = n
             n = self._put_rows(work, n)
+            if layers and self._drafted is not None and work.sequence.lease is not None:
+                self._drafted[work.sequence.lease.slot] += work.count
             if work.samples and scores:
-                first = n_before + work.count - 1
-                outs = 1 + len(work.drafts)
+                first = n - 1 if layers else n_before + work.count - 1
+                outs = n - first
                 self._out_rows[m : m + outs] = self._count[first : first + outs]
                 m += outs
         logits = self._logits[:m]

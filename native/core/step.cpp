@@ -229,6 +229,21 @@ bool Program::run_on_device(const StepInput& input, const Interrupted& interrupt
   return true;
 }
 
+namespace {
+
+// The step is over: what its slots hold. Of some layers alone (`partial`) drafts leave nothing, and known rows no state.
+template <class Lengths>
+void keep_states(const StepInput& input, const Lengths& lengths, bool partial, StateCache& state) {
+  for (size_t i = 0; i < input.n_sequences; ++i) {
+    StateCache::Slot& slot = state.slot(i);
+    if (lengths[i] == 0 || (partial && (input.drafted == nullptr || input.drafted[i] == 0))) continue;
+    slot.position = slot.firm;
+    slot.kept = partial ? 0 : static_cast<size_t>(lengths[i] - slot.firm);
+  }
+}
+
+}  // namespace
+
 bool Program::run(const StepInput& input, const KvCache& kv, StateCache& state, KvProbe* probe,
                   const Interrupted& interrupted) {
   std::vector<Step> pieces;
@@ -248,11 +263,7 @@ bool Program::run(const StepInput& input, const KvCache& kv, StateCache& state, 
     if (id == 0) finished = go_on, phases_ = lane.phases();
     return lane.gave_up_core();
   });
-  if (finished && moves_state(input))
-    for (size_t i = 0; i < input.n_sequences; ++i) {
-      StateCache::Slot& slot = state.slot(i);
-      if (lengths_[i] > 0) slot.position = slot.firm, slot.kept = static_cast<size_t>(lengths_[i] - slot.firm);
-    }
+  if (finished && moves_state(input)) keep_states(input, lengths_, input.end != 0 && input.end < layers(), state);
   return finished;
 }
 

@@ -22,9 +22,11 @@ from localinfer.formats.safetensors import SafetensorsFile
 from localinfer.graph.weights import Checkpoint
 from localinfer.quantize.speeds import Speeds
 from localinfer.speculation.chain import ChainDrafter
+from localinfer.speculation.controller import Controller
 from localinfer.speculation.drafter import Ask
 from tests.engine.conftest import circling  # noqa: F401 - a fixture
 from tests.engine.running import Eager, make_prompts, open_tiny, run_all, run_one
+from tests.tiny import make_checkpoint
 
 STEP_S = {1: 1.0, 2: 1.05, 4: 1.1, 8: 1.3}
 """Steps so slow that any guess of a tiny model is worth its time."""
@@ -139,6 +141,25 @@ def test_an_exit_learns_too(circling: Path, texts: np.ndarray) -> None:  # noqa:
     adapter = load_adapter(Checkpoint(circling))
     assert adapter is not None
     assert adapter.layers == 1
+
+
+@pytest.mark.parametrize("kind", ["head", "early"])
+def test_a_model_with_delta_nets_learns_too(tmp_path: Path, kind: train.Kind) -> None:
+    path = make_checkpoint(tmp_path / "m", "qwen3_5_text", seed=2)
+    prompts = [prompt[:12] * 3 for prompt in make_prompts(8, seed=3)]
+    sampling = SamplingParams(temperature=0, max_tokens=60, ignore_eos=True)
+    with open_tiny(path, reuse=False) as engine:
+        said = [run_one(engine, prompt, sampling).token_ids for prompt in prompts]
+    texts = np.array([ids[:60] for ids in said] * 3, np.int32)
+    before, after = trained(path, texts, 1, kind), trained(path, texts, 60, kind)
+    assert after.trained.acceptance[0] > before.trained.acceptance[0]
+    assert after.kept is not None
+    with open_tiny(path, draft=kind, parallel=3) as engine:
+        assert isinstance(engine.speculator, Controller)
+        engine.speculator = Eager([record.drafter for record in engine.speculator._records.values()])
+        found = run_all(engine, prompts, sampling)
+    assert [text.token_ids for text in found] == said
+    assert sum(text.finished.stats.drafted for text in found) > 5
 
 
 def test_what_does_not_pay_is_not_kept(circling: Path, texts: np.ndarray) -> None:  # noqa: F811

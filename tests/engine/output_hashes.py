@@ -62,7 +62,7 @@ class Way:
     reuse: bool
 
 
-RECURRENT_LACKS = ("early", "model", "all")
+RECURRENT_LACKS = ("model", "all")
 """Drafters that models with recurrent layers cannot have."""
 
 PLAINEST = Way("scalar", threads=1, chunk=CONTEXT, parallel=1, draft="off", reuse=False)

@@ -180,6 +180,4 @@ def test_what_states_take_is_what_was_said(hybrid: Path) -> None:
 
 def test_who_cannot_guess_yet_is_refused(hybrid: Path) -> None:
     with pytest.raises(NotSupported, match="recurrent"):
-        open_engine(hybrid, EngineConfig(draft="early", context=64))
-    with pytest.raises(NotSupported, match="recurrent"):
         open_engine(hybrid, EngineConfig(draft="model", draft_model=hybrid, context=64))
