@@ -31,7 +31,8 @@ gpu-check:
 # Wheels for every target, cross-compiled, in dist/: `make wheels ARGS=linux-x86_64` makes one.
 wheels:
 	@test -x build/wheels/venv/bin/python || $(PYTHON) -m venv build/wheels/venv
-	@build/wheels/venv/bin/pip install -q "ziglang>=0.17,<0.18" "wheel>=0.48,<0.49"
+	@build/wheels/venv/bin/pip install -q "ziglang>=0.17,<0.18" "wheel>=0.48,<0.49" "cmake>=3.25,<5" ninja \
+	  "scikit-build-core>=1.1,<2" "nanobind>=3.1,<4"
 	build/wheels/venv/bin/python -m tools.wheels.build $(ARGS)
 
 # The documents as a site, in build/site; fails on a link that leads nowhere.

@@ -7,12 +7,26 @@ from pathlib import Path
 
 def install_command(extra: str) -> str:
     """What to type to get `extra` of this project, be it in a virtual environment, under pipx or under uv."""
+    way = _installer()
+    if way is None:
+        return f"{shlex.quote(sys.executable)} -m pip install 'localinfer[{extra}]'"
+    return shlex.join([*way, *_requirements(extra)])
+
+
+def package_command(package: str, *options: str) -> str:
+    """What to type to get a package of PyPI beside this program; `options` are pip's."""
+    way = _installer() or [sys.executable, "-m", "pip", "install", *options]
+    return shlex.join([*way, package])
+
+
+def _installer() -> list[str] | None:
+    """What adds packages to an environment that pipx or uv made; None for any other."""
     prefix = Path(sys.prefix)
     if (prefix / "pipx_metadata.json").exists():
-        return shlex.join(["pipx", "inject", "localinfer", *_requirements(extra)])
+        return ["pipx", "inject", "localinfer"]
     if (prefix / "uv-receipt.toml").exists() or _made_by_uv(prefix):
-        return shlex.join(["uv", "pip", "install", "--python", str(prefix), *_requirements(extra)])
-    return f"{shlex.quote(sys.executable)} -m pip install 'localinfer[{extra}]'"
+        return ["uv", "pip", "install", "--python", str(prefix)]
+    return None
 
 
 def _made_by_uv(prefix: Path) -> bool:

@@ -9,6 +9,8 @@ from statistics import median
 from typing import Any
 
 from localinfer.errors import LocalInferError
+from localinfer.hub.details import details
+from localinfer.hub.model import LocalModel
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,12 +29,14 @@ class Startup:
 
 
 def time_startup(
-    ref: str, processes: int, on_progress: Callable[[str, int, int], None] = lambda *_: None
+    model: LocalModel, processes: int, on_progress: Callable[[str, int, int], None] = lambda *_: None
 ) -> list[Startup]:
     """Start each command line `processes` times, in turn with the others, after once that is not counted (files come
-    into memory, and step times are measured). Raises `LocalInferError` where one fails.
+    into memory, and step times are measured). A model without a chat template gets plain text. Raises
+    `LocalInferError` where one fails.
     """
-    lines = [["--help"], ["run", ref, "hi", "-n", "1", "--quiet", "--no-remember", "--no-server"]]
+    raw = [] if details(model)["template"] else ["--raw"]
+    lines = [["--help"], ["run", model.ref, "hi", *raw, "-n", "1", "--quiet", "--no-remember", "--no-server"]]
     taken: list[list[float]] = [[] for _ in lines]
     for number in range(processes + 1):
         for line, seconds in zip(lines, taken, strict=True):

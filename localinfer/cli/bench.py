@@ -110,7 +110,7 @@ def show_startup(model: LocalModel, processes: int, *, json: bool, quiet: bool) 
     from localinfer.cli.progress import Progress
 
     with Progress(quiet=quiet) as progress:
-        found = time_startup(model.ref, processes, progress)
+        found = time_startup(model, processes, progress)
     if json:
         show_json({"startup": [one.to_json() for one in found]})
         return

@@ -89,7 +89,8 @@ def parse_json(data: bytes, where: str) -> Any:
 
 def shown(text: object) -> str:
     """Text from a file, for a message: short, and without characters that a terminal would obey."""
-    return "".join(c if c.isprintable() else "\ufffd" for c in str(text)[:80])
+    short = str(text)[:80]
+    return short if short.isprintable() else "".join(c if c.isprintable() else "\ufffd" for c in short)
 
 
 class _RefusedError(Exception):

@@ -14,6 +14,9 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from localinfer import __version__
 from localinfer.formats.chat_templates import FOLDER
 from localinfer.formats.json_files import CONFIG_LIMIT, TOKENIZER_LIMIT, read_bytes
@@ -49,16 +52,15 @@ class Vocabulary(Mapping[int, str]):
 
     def __init__(self, lengths: "array[int]", data: memoryview) -> None:
         self._lengths, self._data = lengths, data
-        self._starts: array[int] | None = None
+        self._starts: NDArray[np.int64] | None = None
 
     def __getitem__(self, token: int) -> str:
         if not 0 <= token < len(self._lengths) or self._lengths[token] == _MISSING:
             raise KeyError(token)
         if self._starts is None:
-            self._starts = array("q", [0])
-            for length in self._lengths:
-                self._starts.append(self._starts[-1] + max(length, 0))
-        start = self._starts[token]
+            ends = np.cumsum(np.maximum(np.frombuffer(self._lengths, np.intc), 0), dtype=np.int64)
+            self._starts = np.concatenate(([0], ends))
+        start = int(self._starts[token])
         return str(self._data[start : start + self._lengths[token]], "utf-8")
 
     def __iter__(self) -> Iterator[int]:

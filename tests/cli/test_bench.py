@@ -189,3 +189,13 @@ def test_startup_times_new_processes(cli: Cli, mine: str) -> None:
     ]
     assert all(len(one["seconds"]) == 2 and 0 < min(one["seconds"]) <= one["median"] for one in found)
     assert "`--parallel` means nothing to `--startup`" in cli("bench", mine, "--startup", "-np", "4").err
+
+
+def test_startup_gives_plain_text_where_there_is_no_template(cli: Cli, mine: str, isolated: Path) -> None:
+    file = isolated / "localinfer" / "models" / "me--tiny" / "BF16" / "tokenizer_config.json"
+    config = json.loads(file.read_text(encoding="utf-8"))
+    config.pop("chat_template")
+    file.write_text(json.dumps(config), encoding="utf-8")
+    ran = cli("bench", mine, "--startup", "--reps", "1", "--json")
+    assert ran.code == 0, ran.err
+    assert " hi --raw -n 1 " in json.loads(ran.out)["startup"][1]["command"]

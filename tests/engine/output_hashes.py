@@ -1,9 +1,11 @@
-"""What every tiny model computes, as hashes: `python -m tests.engine.output_hashes [--write] [--seed N]`.
+"""What every tiny model computes, as hashes: `python -m tests.engine.output_hashes [--write] [--seed N]
+[--every N]`.
 
 A case is a model, the width of its weights and that of its cache. Its hash is over the tokens of three answers and over
 all bits of the logits behind them. `output_hashes.json` keeps one hash a case. Each kernel set of this machine computes
 each case once, by threads, chunks, drafters and company that the seed chooses; all must give the hash that is kept.
 Leaves with 1, naming the case and the way, if one does not. `--write` computes the plainest way and keeps its hashes.
+Run where a wheel is installed and `localinfer/` is not beside `tests/`, it is the wheel that computes.
 """
 
 import argparse
@@ -161,10 +163,13 @@ def main() -> int:
     parser = argparse.ArgumentParser(description="Compare what is computed with the hashes that are kept.")
     parser.add_argument("--write", action="store_true", help="keep the hashes of the plainest way")
     parser.add_argument("--seed", type=int, default=0, help="choose other ways")
+    parser.add_argument("--every", type=int, default=1, help="only each Nth case")
     asked = parser.parse_args()
+    if asked.write and asked.every > 1:
+        parser.error("--write keeps all cases: leave --every out")
     with tempfile.TemporaryDirectory() as folder, pytest.MonkeyPatch.context() as patch:
         patch.setenv("LOCALINFER_HOME", f"{folder}/home")
-        hasher, cases = Hasher(Path(folder)), all_cases()
+        hasher, cases = Hasher(Path(folder)), all_cases()[:: asked.every]
         if asked.write:
             with every_layer_bears_4_bits():
                 found = {str(case): hasher.hash(case, PLAINEST) for case in cases}

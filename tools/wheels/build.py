@@ -2,12 +2,14 @@
 
 Every target is cross-compiled by `ziglang`, so one machine makes all. Run by Python 3.12 or later it makes wheels
 of the stable ABI (`cp312-abi3`), which serve every later Python too; run by 3.11, wheels for 3.11. Needs the
-`wheels` extra.
+`wheels` extra. What was compiled before and has not changed is not compiled again.
 """
 
 import argparse
+import shutil
 import subprocess
 import sys
+import sysconfig
 from pathlib import Path
 
 TARGETS = {
@@ -30,11 +32,13 @@ def build(target: str, out: Path) -> Path:
         f"cmake.define.CMAKE_TOOLCHAIN_FILE={ROOT / 'tools' / 'wheels' / 'zig.cmake'}",
         f"cmake.define.ZIG_TARGET={triple}",
         f"cmake.define.ZIG_PYTHON={sys.executable}",
+        f"cmake.define.Python_INCLUDE_DIR={headers(made)}",
         f"build-dir={made / 'cmake'}",
         "install.strip=false",  # the linker has done it; strip knows this machine's files only
     ]
     words = [word for option in options for word in ("-C", option)]
-    _run("pip", "wheel", str(ROOT), "--no-deps", "--wheel-dir", str(made), *words)
+    # Without isolation: in a folder of its own, new each time, nanobind would have every file compiled anew.
+    _run("pip", "wheel", str(ROOT), "--no-deps", "--no-build-isolation", "--wheel-dir", str(made), *words)
     (plain,) = made.glob("*.whl")
     told = subprocess.run(
         [sys.executable, "-m", "wheel", "tags", "--remove", "--platform-tag", tag, str(plain)],
@@ -45,6 +49,19 @@ def build(target: str, out: Path) -> Path:
     out.mkdir(parents=True, exist_ok=True)
     name = told.stdout.split()[-1]
     return (made / name).replace(out / name)
+
+
+def headers(made: Path) -> Path:
+    """Python's headers in a folder of their own, for any target: Debian's `pyconfig.h` leads to another folder for each
+    machine, and has none for those that are not this one. What it says holds for all targets, which have 64 bits.
+    """
+    folder, ours = made / "include", Path(sysconfig.get_path("include"))
+    if not folder.exists():
+        shutil.copytree(ours, folder)
+        of_machine = ours.parent / (sysconfig.get_config_var("MULTIARCH") or "") / ours.name / "pyconfig.h"
+        if of_machine.exists():
+            shutil.copyfile(of_machine, folder / "pyconfig.h")
+    return folder
 
 
 def _run(*words: str) -> None:
