@@ -37,8 +37,8 @@ class Fit:
     kv_bytes: int
     """Keys and values that the cache holds; recurrent states and their snapshots."""
     other_bytes: int
-    """Activations, logits, RoPE tables, what loading needs beside that, the tokenizer, ends of huge pages, and the
-    program itself."""
+    """Activations, logits, RoPE tables, what loading needs beside that, the tokenizer, ends of huge pages, a head that
+    guesses ahead, and the program itself."""
     free_bytes: int
     context: int
     """Tokens of one sequence."""
@@ -59,24 +59,29 @@ def estimate(
     free_bytes: int | None = None,
     form: Form | None = None,
     page_bytes: int | None = None,
+    ahead: bool = True,
 ) -> Fit:
     """What a checkpoint needs, open or at a path; reads no weights.
 
     `context` None is what the engine takes then, and `kv_tokens` None the context for each of `parallel` sequences;
     a step holds at most `rows` rows of one. `free_bytes` None asks the machine. `kv_bits` may be given layer by layer;
     with 4 for all, layers that will keep 8 bits are not known yet and come on top. `form` stands for the widths that
-    matrices would have after quantizing; `page_bytes` None asks the machine for the size of its pages.
+    matrices would have after quantizing; `page_bytes` None asks the machine for the size of its pages. `ahead`: as
+    `held` has it.
     Raises what opening a checkpoint raises: `NotFound`, `NotSupported`, `Corrupt`.
     """
     checkpoint = model if isinstance(model, Checkpoint) else Checkpoint(model)
     tokens = context_of(checkpoint, context)
     pool = parallel * -(-tokens // BLOCK_TOKENS) * BLOCK_TOKENS if kv_tokens is None else kv_tokens
     blocks = kv_blocks(checkpoint.graph.kv_windows(), kv_tokens=pool, parallel=parallel, rows=rows)
-    needs = held(checkpoint, context=tokens, kv_blocks=blocks, kv_bits=kv_bits, parallel=parallel, form=form)
+    needs = held(
+        checkpoint, context=tokens, kv_blocks=blocks, kv_bits=kv_bits, parallel=parallel, form=form, ahead=ahead
+    )
     # What loading needs beside the weights is given back before the cache is written.
     other = max(needs.step, _loading(checkpoint, form) - needs.kv) + needs.ropes
     other += (
         RUNTIME_BYTES
+        + needs.ahead
         + _tokenizer(checkpoint.path, checkpoint.spec.vocab_size)
         + _unfilled(checkpoint, form, page_bytes or _page())
     )

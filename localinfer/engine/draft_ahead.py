@@ -10,12 +10,13 @@ from localinfer import native
 from localinfer.engine.draft_head import HeadDraftRunner, Inputs
 from localinfer.graph.ahead import load_ahead, tokens_ahead
 from localinfer.graph.last_norm import last_norm
+from localinfer.graph.memory import AHEAD_WINDOW
 from localinfer.graph.prepared import norm_weight
 from localinfer.graph.program import Move
 from localinfer.graph.weights import Checkpoint
 
-WINDOW, RECENT = 2048, 256
-"""Positions that it looks back on at most, and of a text that it has not followed."""
+RECENT = 256
+"""Positions that it looks back on of a text that it has not followed."""
 
 
 def open_ahead(
@@ -35,7 +36,7 @@ def open_ahead(
     mix = ahead.graph.mix
     assert mix is not None
     ids = tokens_ahead(target.spec.vocab_size, (*target.spec.eos_token_ids, *always))
-    made = load_ahead(ahead, ids, threads=threads, isa=isa, window=WINDOW, parallel=parallel, move=move)
+    made = load_ahead(ahead, ids, threads=threads, isa=isa, window=AHEAD_WINDOW, parallel=parallel, move=move)
     gains = np.stack([norm_weight(ahead, norm) for norm in mix.norms()])
     inputs = Inputs(gains, mix.stream_norm.eps, theirs=last_norm(target), ours=last_norm(ahead))
-    return HeadDraftRunner(made, program, ids, inputs, parallel=parallel, window=WINDOW, recent=RECENT)
+    return HeadDraftRunner(made, program, ids, inputs, parallel=parallel, window=AHEAD_WINDOW, recent=RECENT)

@@ -7,23 +7,21 @@ import numpy as np
 from numpy.typing import NDArray
 
 from localinfer import native
+from localinfer.graph import memory
 from localinfer.graph.program import Loader, Move
 from localinfer.graph.weights import Checkpoint
 
 MOST_ROWS = 128
 """Of a step; more are taken in turn."""
 
-MOST_TOKENS = 1 << 15
-"""Tokens that it scores: a vocabulary is made of the pieces of text that are most frequent, in this order, and a head
-over 248,320 tokens would cost more than all the rest of it."""
-
 
 def tokens_ahead(vocab: int, always: Sequence[int]) -> NDArray[np.int32]:
     """The tokens that are worth a guess, ascending: the first ones, and those of `always`."""
-    if vocab <= 2 * MOST_TOKENS:
+    most = memory.AHEAD_TOKENS
+    if vocab <= 2 * most:
         return np.arange(vocab, dtype=np.int32)
-    some = [token for token in always if MOST_TOKENS <= token < vocab]
-    return np.concatenate([np.arange(MOST_TOKENS), np.unique(np.array(some, np.int64))]).astype(np.int32)
+    some = [token for token in always if most <= token < vocab]
+    return np.concatenate([np.arange(most), np.unique(np.array(some, np.int64))]).astype(np.int32)
 
 
 def load_ahead(

@@ -4,11 +4,12 @@ The native code, which allocates it, says how matrices and the KV cache lie; not
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from localinfer import native
 from localinfer.config import BLOCK_TOKENS, MOST_DRAFTS
+from localinfer.errors import LocalInferError
 from localinfer.graph import stored
 from localinfer.graph.graph import Graph
 from localinfer.graph.kv_bits import require_4_bit
@@ -24,6 +25,13 @@ LOGIT_ROWS = 32
 MOST_SNAPSHOTS = 64
 SNAPSHOT_BYTES = 256 << 20
 """Of all snapshots, where fewer than `MOST_SNAPSHOTS` take more."""
+
+AHEAD_WINDOW = 2048
+"""Positions that a head for guessing ahead looks back on at most."""
+
+AHEAD_TOKENS = 1 << 15
+"""Tokens that it scores: a vocabulary is made of the pieces of text that are most frequent, in this order, and a head
+over 248,320 tokens would cost more than all the rest of it."""
 
 Form = Callable[[str], stored.Form]
 """That of the matrix of this name."""
@@ -43,10 +51,12 @@ class Held:
     """Tables of angles."""
     states: int
     """Recurrent states of sequences, and their snapshots."""
+    ahead: int = 0
+    """The head that guesses tokens ahead, and its cache."""
 
     @property
     def total(self) -> int:
-        return self.weights + self.kv + self.step + self.ropes + self.states
+        return self.weights + self.kv + self.step + self.ropes + self.states + self.ahead
 
 
 def held(
@@ -57,11 +67,13 @@ def held(
     kv_bits: int | Sequence[int],
     parallel: int,
     form: Form | None = None,
+    ahead: bool = True,
 ) -> Held:
     """For `parallel` sequences of at most `context` tokens, and a cache for all of them of `kv_blocks` for each of the
     graph's `kv_windows()`.
 
     `kv_bits` may be given layer by layer; `form` stands for the widths that matrices would have after quantizing.
+    `ahead`: the head for guessing ahead runs, if the model brings one.
     """
     graph, vocab = checkpoint.graph, checkpoint.spec.vocab_size
     blocks = dict(zip(graph.kv_windows(), kv_blocks, strict=True))
@@ -74,7 +86,26 @@ def held(
         step=rows + 4 * vocab * max(LOGIT_ROWS, parallel + 16),
         ropes=_ropes(graph, context),
         states=states_bytes(graph, parallel),
+        ahead=ahead_bytes(checkpoint, parallel, quantized=form is not None) if ahead else 0,
     )
+
+
+def ahead_bytes(checkpoint: Checkpoint, parallel: int, *, quantized: bool = False) -> int:
+    """Bytes of the head for guessing ahead that the model brings, with a cache for `parallel` sequences; 0 where there
+    is none that can run. `quantized`: as quantizing would make it."""
+    if not checkpoint.has_ahead:
+        return 0
+    try:
+        head = Checkpoint(checkpoint.path, ahead=True)
+    except LocalInferError:
+        return 0
+    table, floats = head.graph.head.table, head.graph.unquantized
+    total = 4 * head.graph.vector_values()
+    for linear in head.graph.linears():
+        form = (8, 32) if quantized and linear not in floats else head.form(linear.name)
+        scored = min(linear.rows, AHEAD_TOKENS) if linear == table and linear.rows > 2 * AHEAD_TOKENS else linear.rows
+        total += packed_bytes(replace(linear, rows=scored), *form)
+    return total + parallel * AHEAD_WINDOW * sum(kv_bytes(head.graph, 8))
 
 
 def snapshots(graph: Graph, parallel: int) -> int:

@@ -37,6 +37,7 @@ def _estimate(checkpoint: "Checkpoint", config: EngineConfig) -> "Fit":
         kv_tokens=config.pool_tokens(context),
         rows=config.most_rows,
         kv_bits=config.kv_bits,
+        ahead=config.draft in ("auto", "mtp"),
     )
 
 

@@ -9,13 +9,16 @@ import torch
 from numpy.typing import NDArray
 
 from localinfer.config import SamplingParams
+from localinfer.cost.fit import estimate
 from localinfer.engine.draft_ahead import open_ahead
 from localinfer.engine.draft_head import HeadDraftRunner
 from localinfer.engine.draft_scores import ScoreRow
 from localinfer.errors import NotFound
 from localinfer.formats.safetensors import SafetensorsFile, write_safetensors
-from localinfer.graph import ahead as loading
+from localinfer.graph import memory
+from localinfer.graph.ahead import load_ahead, tokens_ahead
 from localinfer.graph.graph import Graph
+from localinfer.graph.memory import ahead_bytes
 from localinfer.graph.program import load_program
 from localinfer.graph.weights import Checkpoint
 from localinfer.quantize import quantize_checkpoint
@@ -178,10 +181,22 @@ def test_a_broken_head_is_said_and_left_out(tmp_path: Path) -> None:
 
 def test_a_trimmed_head_scores_some_tokens(hybrid: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     whole = said(*opened(hybrid), [])
-    monkeypatch.setattr(loading, "MOST_TOKENS", 128)
+    monkeypatch.setattr(memory, "AHEAD_TOKENS", 128)
     some = said(*opened(hybrid), [])
     assert some.shape[1] == 130  # the first ones, the end of a turn, and what was asked for
     assert np.array_equal(some[0], np.concatenate([whole[0, :128], whole[0, [257, 258]]]))
+
+
+def test_what_it_takes_is_counted(hybrid: Path, llama: Path) -> None:
+    target = Checkpoint(hybrid)
+    program = load_ahead(
+        Checkpoint(hybrid, ahead=True), tokens_ahead(320, ()), threads=1, isa="", window=2048, parallel=3
+    )
+    vectors = 4 * Checkpoint(hybrid, ahead=True).graph.vector_values()
+    assert ahead_bytes(target, 3) == program.weight_bytes + program.kv_bytes + vectors
+    assert ahead_bytes(Checkpoint(llama), 3) == 0
+    one, none = (estimate(target, context=64, ahead=ahead) for ahead in (True, False))
+    assert one.total_bytes - none.total_bytes == ahead_bytes(target, 1)
 
 
 def test_exports_say_that_they_leave_it_out(hybrid: Path, llama: Path) -> None:

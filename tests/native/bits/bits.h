@@ -80,6 +80,7 @@ void expect(bool ok, const char* isa, const std::string& what);
 void compare_vectors(const KernelTable& table, const KernelTable& scalar);
 void compare_linear(const KernelTable& table, const KernelTable& scalar);
 void compare_attention(const KernelTable& table, const KernelTable& scalar);
+void compare_recurrent(const KernelTable& table, const KernelTable& scalar);
 // Runs a small random model, in chunks and in company; says one line with a hash of its logits.
 void run_model(const char* isa, size_t threads, size_t kv_bits);
 void exercise_pool();

@@ -74,6 +74,7 @@ int main(int arguments, char** words) {
       compare_vectors(table, scalar);
       compare_linear(table, scalar);
       compare_attention(table, scalar);
+      compare_recurrent(table, scalar);
     }
     run_model(table.isa, 3, 4);
     run_model(table.isa, 2, 8);
