@@ -56,7 +56,7 @@ def export(
         else:
             bits, group = export_gptq(model.path, dest, on_progress)
             what = f"{bits} bits by {group}"
-    lacks = left_out(model.path)
+    lacks = left_out(model.path, gguf=format == "gguf")
     for one in lacks if not quiet else ():
         note(one)
     nbytes = sum(file.stat().st_size for file in (dest.iterdir() if dest.is_dir() else (dest,)))

@@ -158,6 +158,12 @@ _FUSED_DELTA: Names = {
     "ssm_ba.weight": ("linear_attn.in_proj_ba.weight", "delta_gates"),
     **_RECURRENCE,
 }
+_AHEAD: Names = {
+    "nextn.eh_proj.weight": ("fc.weight", "mix"),
+    "nextn.enorm.weight": ("pre_fc_norm_embedding.weight", "norm"),
+    "nextn.hnorm.weight": ("pre_fc_norm_hidden.weight", "norm"),
+    "nextn.shared_head_norm.weight": ("norm.weight", "norm"),
+}
 _DELTA_KEYS = frozenset(
     (
         *("ssm.conv_kernel", "ssm.state_size", "ssm.group_count", "ssm.time_step_rank", "ssm.inner_size"),
@@ -182,6 +188,8 @@ class Form:
     """Of the first layers, which have no experts."""
     mixers: Mapping[str, Names] = field(default_factory=dict)
     """By what a layer is, where each is one thing, what it has beside `layer`."""
+    ahead: Names = field(default_factory=dict)
+    """Of the head that guesses tokens ahead, which is a layer more: what it has beside `layer`."""
     folded: bool = False
     """The family's numbers are in its weights."""
     may_be_still: bool = False
@@ -452,6 +460,7 @@ FORMS: dict[str, Form] = {
         class_name="Qwen3_5ForCausalLM",
         layer={**_QWEN_NORMS, **_GATED_ATTENTION, **_MLP},
         recurrent=_DELTA,
+        ahead=_AHEAD,
         plus_one=True,
         partial=True,
         sections=True,
@@ -463,6 +472,7 @@ FORMS: dict[str, Form] = {
         class_name="Qwen3_5MoeForCausalLM",
         layer={**_QWEN_NORMS, **_GATED_ATTENTION, **_EXPERTS, **_SHARED},
         recurrent=_DELTA,
+        ahead=_AHEAD,
         plus_one=True,
         partial=True,
         sections=True,

@@ -53,7 +53,14 @@ def _delta_nets(file: GgufFile, arch: str, config: Config) -> Config:
         "linear_key_head_dim": key_dim,
         "linear_value_head_dim": inner // value_heads,
         "partial_rotary_factor": config.get("partial_rotary_factor", 1.0),
+        **({"mtp_num_hidden_layers": 1} if _has_ahead(file, config["num_hidden_layers"]) else {}),
     }
+
+
+def _has_ahead(file: GgufFile, layer: int) -> bool:
+    """Whether there is one head that guesses tokens ahead, with a norm of its own."""
+    count = sum(name.endswith(".nextn.eh_proj.weight") for name in file.tensors)
+    return count == 1 and f"blk.{layer}.nextn.shared_head_norm.weight" in file.tensors
 
 
 def _delta_nets_with_experts(file: GgufFile, arch: str, config: Config) -> Config:

@@ -45,6 +45,8 @@ class Widths:
     """What each layer is where it is one thing."""
     latent: int = 0
     """Values that experts read; 0: the stream."""
+    ahead: bool = False
+    """There is a head that guesses tokens ahead."""
     ssm_inner: int = 0
     """Of Mamba-2, as the three after it: values of all heads together."""
     ssm_heads: int = 0
@@ -127,16 +129,31 @@ def renamed(form: Form, widths: Widths, present: Callable[[str, str], bool]) -> 
         if layer < widths.dense_layers:
             names = {**{key: value for key, value in names.items() if value[1] not in _OF_EXPERTS}, **form.dense}
         for source, (name, kind) in names.items():
-            one = _one(form, widths, f"blk.{layer}.{source}", f"model.layers.{layer}.{name}", kind)
-            if "{}" not in name:
-                yield one
-                continue
-            for number in range(widths.experts):
-                yield replace(one, name=one.name.replace("{}", str(number)), first=number * one.rows)
+            yield from _each(form, widths, f"blk.{layer}.{source}", f"model.layers.{layer}.{name}", kind)
+    if widths.ahead:
+        yield from renamed_ahead(form, widths)
     for source, name, kind in form.final:
         yield _one(form, widths, source, name, kind)
     if not widths.tied:
         yield _one(form, widths, *_HEAD)
+
+
+def renamed_ahead(form: Form, widths: Widths) -> Iterator[Renamed]:
+    """The tensors of the head that guesses tokens ahead."""
+    for source, (name, kind) in form.layer.items():
+        yield from _each(form, widths, f"blk.{widths.layers}.{source}", f"mtp.layers.0.{name}", kind)
+    for source, (name, kind) in form.ahead.items():
+        yield _one(form, widths, f"blk.{widths.layers}.{source}", f"mtp.{name}", kind)
+
+
+def _each(form: Form, widths: Widths, source: str, name: str, kind: str) -> Iterator[Renamed]:
+    """One tensor, or those of each expert that are one there."""
+    one = _one(form, widths, source, name, kind)
+    if "{}" not in name:
+        yield one
+        return
+    for number in range(widths.experts):
+        yield replace(one, name=one.name.replace("{}", str(number)), first=number * one.rows)
 
 
 def _one(form: Form, widths: Widths, source: str, name: str, kind: str) -> Renamed:
@@ -163,6 +180,7 @@ def _one(form: Form, widths: Widths, source: str, name: str, kind: str) -> Renam
         "router": (widths.experts, hidden),
         "experts_up": (widths.expert_inner, widths.latent or hidden),
         "experts_down": (widths.latent or hidden, widths.expert_inner),
+        "mix": (hidden, 2 * hidden),
         "into": (widths.latent, hidden),
         "out_of": (hidden, widths.latent),
         "shared_gate": (1, hidden),

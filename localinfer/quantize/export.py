@@ -17,7 +17,7 @@ from localinfer.graph.names import AHEAD
 from localinfer.graph.ops import Linear
 from localinfer.graph.stored import AffineLinear, IntLinear, Mxfp4Linear, require_finite
 from localinfer.graph.weights import Checkpoint
-from localinfer.quantize.export_names import Stacked, describe, factor_of, in_file_order, tensors_of
+from localinfer.quantize.export_names import Stacked, ahead_of, describe, factor_of, form_of, in_file_order, tensors_of
 from localinfer.quantize.plan import TABLES
 from localinfer.quantize.scales import round_rows
 
@@ -47,16 +47,11 @@ def export_gguf(source: Path, dest: Path, kind: GgufType | None = None, on_progr
     form, metadata = describe(checkpoint)
     metadata |= {"general.file_type": _FILE_TYPES[chosen], "general.quantization_version": 2}
     metadata |= tokenizer_metadata(source, checkpoint.spec.vocab_size)
-    linears = {f"{linear.name}.weight": linear for linear in checkpoint.graph.linears()}
-    offsets = {f"{norm.name}.weight": norm.offset for norm in checkpoint.graph.norms()}
-    tensors = []
-    for one in tensors_of(form, checkpoint):
-        matrices = [linears[part] for part in one.parts if part in linears]
-        if matrices:
-            tensors.append(_matrix(checkpoint, one, matrices, chosen))
-        else:
-            make = partial(_vector, checkpoint, one, offsets.get(one.parts[0], 0.0))
-            tensors.append(Written(one.first.source, one.shape, "F32", make))
+    tensors = _written(checkpoint, tensors_of(form, checkpoint), chosen)
+    if checkpoint.has_ahead and form.ahead:
+        ahead = Checkpoint(source, ahead=True)
+        tensors += _written(ahead, ahead_of(form, ahead), chosen)
+        metadata |= {f"{form.arch}.block_count": checkpoint.spec.layers + 1, f"{form.arch}.nextn_predict_layers": 1}
     tensors += factors_of(metadata)
     total, done = sum(one.nbytes for one in tensors), 0
 
@@ -70,10 +65,25 @@ def export_gguf(source: Path, dest: Path, kind: GgufType | None = None, on_progr
     return chosen
 
 
-def left_out(source: Path) -> list[str]:
-    """What the model in `source` has, and exported ones do not, a line each."""
+def _written(checkpoint: Checkpoint, several: list[Stacked], chosen: GgufType) -> list[Written]:
+    """The tensors of a file, with what makes them."""
+    linears = {f"{linear.name}.weight": linear for linear in checkpoint.graph.linears()}
+    offsets = {f"{norm.name}.weight": norm.offset for norm in checkpoint.graph.norms()}
+    tensors = []
+    for one in several:
+        matrices = [linears[part] for part in one.parts if part in linears]
+        if matrices:
+            tensors.append(_matrix(checkpoint, one, matrices, chosen))
+        else:
+            make = partial(_vector, checkpoint, one, offsets.get(one.parts[0], 0.0))
+            tensors.append(Written(one.first.source, one.shape, "F32", make))
+    return tensors
+
+
+def left_out(source: Path, *, gguf: bool) -> list[str]:
+    """What the model in `source` has, and an exported one does not, a line each."""
     checkpoint = Checkpoint(source)
-    if not checkpoint.has_ahead:
+    if not checkpoint.has_ahead or (gguf and form_of(checkpoint.spec).ahead):
         return []
     ahead = sorted(name for name in checkpoint.names if name.startswith(AHEAD))
     return [f"left out: the head that guesses tokens ahead ({listed(ahead)})"]

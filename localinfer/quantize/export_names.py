@@ -8,8 +8,9 @@ from typing import Any
 from numpy.typing import NDArray
 
 from localinfer.formats.gguf_forms import FORMS, Form
-from localinfer.formats.gguf_tensors import Renamed, Widths, renamed
+from localinfer.formats.gguf_tensors import Renamed, Widths, renamed, renamed_ahead
 from localinfer.graph.families.gemma3_text import to_bfloat16
+from localinfer.graph.names import ahead_alone
 from localinfer.graph.registry import family_for
 from localinfer.graph.spec import MixtureSpec, ModelSpec
 from localinfer.graph.weights import Checkpoint
@@ -262,6 +263,19 @@ def tensors_of(form: Form, checkpoint: Checkpoint) -> list[Stacked]:
     if missing := sorted(named - left):
         raise cannot(f"a `{spec.model_type}` model without `{missing[0]}`")
     return found
+
+
+def ahead_of(form: Form, checkpoint: Checkpoint) -> list[Stacked]:
+    """Every tensor of the head that guesses tokens ahead, which `checkpoint` is opened for; its parts by the names of
+    its own graph."""
+    name_here = ahead_alone(lambda stored: None)
+    by_source: dict[str, list[Renamed]] = {}
+    for one in renamed_ahead(form, _widths(checkpoint.spec, form, checkpoint.spec.tied)):
+        by_source.setdefault(one.source, []).append(one)
+    return [
+        Stacked(several[0], several[0].file_shape, tuple(name_here(one.name) or one.name for one in several))
+        for several in by_source.values()
+    ]
 
 
 def _parts(spec: ModelSpec, name: str) -> Iterator[str]:

@@ -87,6 +87,8 @@ MODELS: dict[str, tuple[Family, dict[str, Any]]] = {
     "qwen3_5 with as many key heads": ("qwen3_5_text", ALTERNATING | {"linear_num_value_heads": 2}),
     "qwen3_5_moe": ("qwen3_5_moe_text", ALTERNATING),
     "qwen3_next": ("qwen3_next", ALTERNATING | {"moe_intermediate_size": 64}),
+    "qwen3_5 with a head for guessing ahead": ("qwen3_5", ALTERNATING | {"mtp_num_hidden_layers": 1}),
+    "qwen3_5_moe with such a head": ("qwen3_5_moe_text", ALTERNATING | {"mtp_num_hidden_layers": 1}),
     "granitemoehybrid": ("granitemoehybrid", {"position_embedding_type": "nope", "num_local_experts": 5}),
     "granitemoehybrid without experts": (
         "granitemoehybrid",
@@ -148,6 +150,13 @@ def test_the_same_weights_come_back(tmp_path: Path, family: Family, config: dict
         np.testing.assert_allclose(after.vector(name), before.vector(name), rtol=2**-8, atol=2**-8)
     assert {type(op) for op in after.graph.ops} == {type(op) for op in before.graph.ops}
     assert not after.notes
+    assert after.has_ahead == before.has_ahead
+    if after.has_ahead:
+        one, other = (Checkpoint(path, ahead=True) for path in (source, tmp_path / "back"))
+        for linear in one.graph.linears():
+            np.testing.assert_allclose(other.matrix(linear.name), one.matrix(linear.name), rtol=2**-8, atol=1e-7)
+        for name, _ in one.graph.vectors():
+            np.testing.assert_allclose(other.vector(name), one.vector(name), rtol=2**-8, atol=2**-8)
 
 
 FOLDED = MODELS | {"falcon_h1 with its numbers": ("falcon_h1", {"mamba_rms_norm": True})}
