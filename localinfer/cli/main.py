@@ -88,6 +88,12 @@ def _explain(error: Exception) -> int:
     if isinstance(error, MemoryError):
         output.show_error("the system has no memory left", "close a program, or use a smaller model or `--ctx-size`")
         return 3
+    package = (error.name or "").partition(".")[0] if isinstance(error, ModuleNotFoundError) else ""
+    if package not in ("", "localinfer"):  # left out where it has no wheel
+        from localinfer.extras import package_command
+
+        output.show_error(f"the package `{package}` is not installed", f"run `{package_command(package)}`")
+        return 5
     if isinstance(error, OSError) and error.errno in OS_CODES:
         output.show_error(_system_words(error), "mend that, then run the same command again")
         return OS_CODES[error.errno]

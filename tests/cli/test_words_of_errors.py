@@ -33,6 +33,15 @@ def test_an_error_without_a_hint(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> N
     assert cli("list").err == "error: it is so\n"
 
 
+def test_a_package_that_was_left_out(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
+    failing_with(monkeypatch, ModuleNotFoundError("No module named 'llguidance.x'", name="llguidance.x"))
+    ran = cli("list")
+    assert (ran.code, ran.err.splitlines()[0]) == (5, "error: the package `llguidance` is not installed")
+    assert ran.err.rstrip().endswith("install llguidance`")
+    failing_with(monkeypatch, ModuleNotFoundError("No module named 'localinfer.x'", name="localinfer.x"))
+    assert cli("list").code == 1
+
+
 def test_a_bug_asks_for_a_report_and_shows_no_traceback(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
     failing_with(monkeypatch, KeyError("gone"))
     ran = cli("list")
