@@ -82,7 +82,7 @@ def _of_model(
     from localinfer.cli.output import note
     from localinfer.hub.reference import parse
     from localinfer.hub.resolve import resolve
-    from localinfer.loading.making import make_small
+    from localinfer.loading.making import Limit, make_small
 
     reference = parse(name, revision=revision)
     plain = name if reference.path else reference.name  # without the form: all of them are measured
@@ -94,7 +94,7 @@ def _of_model(
         except NotFound:
             if not quiet:
                 note(f"`{source.name}:{form}` is not here; making it once")
-            make_small(source, int(form[3:]), tell=Terminal(quiet))
+            make_small(source, int(form[3:]), limit=Limit(report=False), tell=Terminal(quiet))
             made = resolve(f"{source.name}:{form}", offline=True)
         forms[form] = made.path
     return AblationPlan(name=source.name, revision=source.revision, forms=forms, to_prompts=_prompts(), **settings)

@@ -38,7 +38,7 @@ def _gone_on(ref: str, original: LocalModel, tell: Tell) -> LocalModel:
     from localinfer.hub import catalogue
     from localinfer.hub.resolve import resolve
     from localinfer.hub.unfinished import find_unfinished
-    from localinfer.loading.making import make_small
+    from localinfer.loading.making import Limit, make_small
 
     entry = catalogue.find(ref)
     bits = entry.advised_bits if entry else 0
@@ -47,7 +47,7 @@ def _gone_on(ref: str, original: LocalModel, tell: Tell) -> LocalModel:
         return original
     tell.note(f"going on with {begun.ref}, as advised for `{ref}`, which was begun and never finished")
     try:
-        make_small(original, bits, earlier="resume", tell=tell)
+        make_small(original, bits, limit=Limit(report=False), earlier="resume", tell=tell)
     except LocalInferError as error:
         tell.note(f"{error.message}; taking {original.ref}")
         return original
@@ -58,7 +58,7 @@ def _supply(ref: str, entry: "Entry", *, offline: bool, tell: Tell) -> LocalMode
     """Fetch the original; unless it was asked for by its own name, make the advised form of it."""
     from localinfer.hub.resolve import resolve
     from localinfer.hub.starter import ensure_source
-    from localinfer.loading.making import make_small
+    from localinfer.loading.making import Limit, make_small
 
     tell.note(f"`{ref}` is {entry.repo}; getting it once")
     with tell.progress(long=True) as progress:
@@ -70,7 +70,7 @@ def _supply(ref: str, entry: "Entry", *, offline: bool, tell: Tell) -> LocalMode
     tell.note(
         f"making it INT{entry.advised_bits} once, as advised for it; `localinfer quantize {ref} --bits 4` for less"
     )
-    make_small(source, entry.advised_bits, tell=tell)
+    make_small(source, entry.advised_bits, limit=Limit(report=False), tell=tell)
     return resolve(ref, offline=True)
 
 

