@@ -24,7 +24,7 @@ UNACKNOWLEDGED_MS = 60_000
 """Milliseconds after which the system drops a connection whose other end takes nothing."""
 
 HEAD_S = 30.0
-"""Seconds that a new connection has to ask something."""
+"""Seconds in which the head of a request must have come: from a new connection on, later from its first byte on."""
 
 LAST_WORDS_S = 5
 """Seconds that connections have to be told that the server ends."""
@@ -126,22 +126,29 @@ def _own_socket(service: Service, *, wanted: bool) -> Iterator[list[socket.socke
 
 
 class _Protocol(H11Protocol):
-    """uvicorn's, which waits no longer than `HEAD_S` for the head of a connection's first request."""
+    """uvicorn's, which waits no longer than `HEAD_S` for the head of a request. (Between two requests it waits by
+    itself, until a first byte comes.)"""
 
     _head: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
-        self._head = self.loop.call_later(HEAD_S, transport.close)
+        self._await_head()
 
     def data_received(self, data: bytes) -> None:
         super().data_received(data)
-        if self.cycle is not None:
+        if self.cycle is None or self.cycle.response_complete:
+            self._await_head()
+        else:
             self._forget_head()
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._forget_head()
         super().connection_lost(exc)
+
+    def _await_head(self) -> None:
+        if self._head is None:
+            self._head = self.loop.call_later(HEAD_S, self.transport.close)
 
     def _forget_head(self) -> None:
         if self._head is not None:
