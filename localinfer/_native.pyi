@@ -964,3 +964,46 @@ def attend_4(
     holds tokens 32 i to 32 i + 31. `window`: tokens that a row sees, itself included, 0 for all. `apart`: each
     split of 256 tokens is computed alone and merged after. `softcap` c > 0: scores become c tanh(score / c).
     """
+
+def group_scales(
+    scale: NDArray[numpy.float32],
+    w: NDArray[numpy.float32],
+    share: NDArray[numpy.float32],
+    trials: NDArray[numpy.float32],
+    bits: int,
+    *,
+    isa: str = "",
+) -> None:
+    """
+    scale [n] = the best signed scales of groups that stand side by side, w [group, n]; share [group, n or 1] weighs
+    their squared errors. `trials` are inverses of shares of the scale that the largest weight asks for.
+    """
+
+def round_forward(
+    q: NDArray[numpy.float32],
+    off: NDArray[numpy.float32],
+    w: NDArray[numpy.float32],
+    scale: NDArray[numpy.float32],
+    left: NDArray[numpy.float32],
+    bits: int,
+    *,
+    isa: str = "",
+) -> None:
+    """
+    Round groups that stand side by side, w [group, n], row by row: q = w / scale, off -= q * scale, and later rows
+    of w take up left [group, group] of that; w itself stays.
+    """
+
+def round_again(
+    q: NDArray[numpy.float32],
+    w: NDArray[numpy.float32],
+    scale: NDArray[numpy.float32],
+    inner: NDArray[numpy.float32],
+    bits: int,
+    *,
+    isa: str = "",
+) -> None:
+    """
+    Change the integers q [group, n] row by row to the best ones given all others, w being slopes [group, n] and
+    inner [group, group] the second moments; w itself stays.
+    """

@@ -6,6 +6,9 @@ Nothing else imports `_native`. Kernel functions (`rms_norm`, `linear_i4`, …) 
 import os
 from pathlib import Path
 
+import numpy as np
+from numpy.typing import NDArray
+
 from localinfer.errors import LocalInferError, NotSupported, UsageError
 
 try:
@@ -49,6 +52,7 @@ __all__ = [
     "cuda_facts",
     "cuda_sources_hash",
     "extension_file",
+    "group_scales",
     "int8_peak",
     "kv_block_bytes",
     "linear_seconds",
@@ -60,10 +64,14 @@ __all__ = [
     "packed_bytes",
     "physical_cores",
     "read_bandwidth",
+    "round_again",
+    "round_forward",
     "sample",
     "supported_isas",
     "use_cuda",
 ]
+
+Floats = NDArray[np.float32]
 
 ISAS = ("scalar", "avx2", "avxvnni", "avx512", "neon", "neon_i8mm")
 """Every kernel set there is, an architecture's slowest first; `supported_isas()` are those this machine runs."""
@@ -107,3 +115,25 @@ def int8_peak(isa: str = "", threads: int = 0) -> float:
     as two; `threads` 0 is one a physical core.
     """
     return _native.int8_peak(choose_isa(isa), threads)
+
+
+def group_scales(scale: Floats, weights: Floats, share: Floats, trials: Floats, bits: int) -> None:
+    """scale [n] becomes the best signed scales of groups that stand side by side, `weights` [group, n].
+
+    `share` [group, n or 1] weighs squared errors; `trials` are inverses of shares of the scale that the largest weight
+    asks for.
+    """
+    _native.group_scales(scale, weights, share, trials, bits, isa=choose_isa())
+
+
+def round_forward(integers: Floats, off: Floats, weights: Floats, scale: Floats, left: Floats, bits: int) -> None:
+    """Round groups side by side [group, n], row by row; later rows take up `left` [group, group] of what is `off`."""
+    _native.round_forward(integers, off, weights, scale, left, bits, isa=choose_isa())
+
+
+def round_again(integers: Floats, slopes: Floats, scale: Floats, inner: Floats, bits: int) -> None:
+    """Change integers side by side [group, n], row by row, to the best ones given all others.
+
+    `slopes` [group, n] are those of half the squared error, turned round; `inner` [group, group] the second moments.
+    """
+    _native.round_again(integers, slopes, scale, inner, bits, isa=choose_isa())

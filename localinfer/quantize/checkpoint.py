@@ -45,7 +45,7 @@ if TYPE_CHECKING:
 FORMAT = 1
 """Of `localinfer.json`."""
 
-CALIBRATED = 3
+CALIBRATED = 4
 """Counts the changes of the numerics of calibrated methods: a run is not resumed with others."""
 
 

@@ -23,9 +23,8 @@ costs."""
 TRIED_SCALES, TRIED_ROWS = 11, 256
 """Powers that `awq` tries for the channels of a stage, on so many rows."""
 
-FOLLOWED = 1.5
-"""Those of the second moments for each token and pair of columns, with the original beside; half of one without, and
-none for the last stage of an operation."""
+SQUARE = 0.55
+"""Those of second moments for each token and pair of columns: half of a square is the other half's mirror image."""
 
 BACKWARD = 5
 """Passes through the layers that a step of training takes: both models forward, and one backward."""
@@ -92,12 +91,13 @@ class Costs:
         stream = tokens * (1 + follows) * self.body / self.layers
         fits = 0.0
         for number, (rows, cols) in enumerate(self.widths):
-            squares = FOLLOWED if follows else 0.5 * (number % 2 == 0)  # the last stage of an operation needs none
-            stream += tokens * cols**2 * squares
+            first = number % 2 == 0  # the last stage of an operation has others, and none where nothing is followed
+            stream += tokens * cols * SQUARE * cols * (first or follows)
+            stream += tokens * cols * (cols if first else rows) * follows
             exact = (FIT * rows * cols**2 + cols**3 / 2) * follows / self.speeds.multiply
             loops = self.speeds.fit_s * cols / FIT_COLUMNS if follows else 0.0
             fits += exact + loops + (1 + follows) * rows * cols / self.speeds.rounding
-            fits += 2 * min(rows, MEASURED_ROWS) * cols**2 * (squares == 0.5) / self.speeds.multiply
+            fits += 2 * min(rows, MEASURED_ROWS) * cols**2 * (first and not follows) / self.speeds.multiply
         if method.startswith("awq"):
             fits += sum(self._scaled(cols) for _, cols in self.widths[::2])
         return SAFETY * (stream / self.speeds.multiply + fits)
@@ -107,7 +107,7 @@ class Costs:
         if method == "imatrix":
             return SAFETY * self.head / self.speeds.rounding
         follows, hidden = method.endswith("gptq"), self.widths[0][1]
-        exact = FIT * self.head * hidden * follows + tokens * hidden**2 * (FOLLOWED if follows else 0.5)
+        exact = FIT * self.head * hidden * follows + tokens * hidden**2 * (SQUARE + follows)
         return SAFETY * (exact / self.speeds.multiply + (1 + follows) * self.head / self.speeds.rounding)
 
     def _scaled(self, cols: int) -> float:

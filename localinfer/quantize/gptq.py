@@ -20,6 +20,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from localinfer import native
 from localinfer.quantize.scales import (
     BAD_INPUTS,
     LARGEST_SCALE,
@@ -177,7 +178,6 @@ def factored(hessian: Tensor, group: int) -> Factor | None:
 
 def with_feedback(weights: Tensor, factor: Factor, bits: int, group: int) -> Quantized:
     """GPTQ: a column takes up what rounding the earlier ones, in the factor's order, has cost."""
-    half = float(1 << (bits - 1))
     upper, order = factor.upper, factor.order
     own = upper.diagonal()
     strength = own.square()  # of an error that later columns take up as well as they can
@@ -191,12 +191,9 @@ def with_feedback(weights: Tensor, factor: Factor, bits: int, group: int) -> Qua
             block = wanted[first - start : last - start]
             block.addmm_((upper[start:first, first:last] / own[first:last]).T, off[start:first])
             scale = torch.from_numpy(group_scales(block.numpy(), bits, strength[first:last].numpy())).float()
-            step = torch.where(scale == 0, torch.inf, scale)
-            left = upper[first:last, first:last] / own[first:last]
-            for j in range(group):
-                integer = torch.div(block[j], step, out=q[first + j]).round_().clamp_(-half, half - 1)
-                off[first + j].addcmul_(integer, scale, value=-1)
-                block[j + 1 :].addr_(left[j, j + 1 :], off[first + j])
+            left = (upper[first:last, first:last] / own[first:last]).contiguous()
+            now = off[first:last].numpy()
+            native.round_forward(q[first:last].numpy(), now, block.numpy(), scale.numpy(), left.numpy(), bits)
             s[int(order[first]) // group] = scale
     back = torch.empty_like(weights)
     back[:, order] = q.T
@@ -210,7 +207,7 @@ def descend(
 
     `damping` counts as added to the diagonal of `hessian`.
     """
-    group, half = weights.shape[1] // s.shape[1], float(1 << (bits - 1))
+    group = weights.shape[1] // s.shape[1]
     off = (weights - dequantized(q, s)).T.contiguous()  # [K, N]
     q, s = q.T.contiguous(), s.T.contiguous()
     for start, end in [block for _ in range(sweeps) for block in _blocks(len(off), group)]:
@@ -221,23 +218,18 @@ def descend(
             inner.diagonal().add_(damping)
             integers, scale = q[first:last], s[first // group]
             before = integers * scale
-            s[first // group] = _best_given_others(integers, scale, slopes[first - start : last - start], inner, half)
+            s[first // group] = _best_given_others(integers, scale, slopes[first - start : last - start], inner, bits)
             change = before - integers * s[first // group]
             off[first:last] += change
             slopes[last - start :].addmm_(hessian[last:end, first:last], change)
     return q.T.contiguous(), s.T.contiguous()
 
 
-def _best_given_others(integers: Tensor, scale: Tensor, slope: Tensor, inner: Tensor, half: float) -> Tensor:
+def _best_given_others(integers: Tensor, scale: Tensor, slope: Tensor, inner: Tensor, bits: int) -> Tensor:
     """The best scale [N] of one group, which is returned, and then integers [group, N], which are changed in place."""
     new = _refitted(scale, integers, slope, inner)
     slope -= inner @ ((new - scale) * integers)
-    step = torch.where(new == 0, torch.inf, new)
-    for j in range(len(integers)):
-        best = torch.div(slope[j], step * inner[j, j]).add_(integers[j]).round_().clamp_(-half, half - 1)
-        change = (best - integers[j]).mul_(new)
-        integers[j] = best
-        slope[j + 1 :].addr_(inner[j, j + 1 :], change, alpha=-1)
+    native.round_again(integers.numpy(), slope.numpy(), new.numpy(), inner.numpy(), bits)
     return new
 
 

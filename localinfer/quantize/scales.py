@@ -12,6 +12,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from localinfer import native
+
 Floats = NDArray[np.float32]
 
 LARGEST_SCALE = 65504.0
@@ -99,8 +101,7 @@ def round_trained(rows: Floats, group: int) -> Rounded:
 
 def group_scales(weights: Floats, bits: int, importance: Floats) -> NDArray[np.float16]:
     """The best scales of n groups, float32 [group, n], whose columns weigh `importance` [group] in each of them."""
-    shares = _shares(importance[None, :])[0]
-    return _round(weights, bits, shares[:, None])[1]
+    return _scales(weights, bits, _shares(importance[None, :]).T)
 
 
 def require_scalable(weights: Floats, bits: int) -> None:
@@ -120,50 +121,19 @@ def _round(
     weights: Floats, bits: int, shares: Floats | None, trials: dict[int, tuple[float, float, int]] = _TRIALS
 ) -> tuple[Floats, NDArray[np.float16]]:
     """float32 [group, n] → integers as float32 [group, n] and float16 scales [n]."""
-    half = float(1 << (bits - 1))
-    largest = np.abs(weights).max(axis=0)
-    zero = largest < _TINY
-    largest[zero] = 1
-    weighted = weights if shares is None else weights * shares
-    scale = _search(weights, weighted, shares, half / largest, half, trials[bits])
-    scale[zero] = 0
-    q = _integers(weights, scale, half)
-    product = (weighted * q).sum(axis=0)
-    square = (q * q).sum(axis=0) if shares is None else (q * q * shares).sum(axis=0)
-    refined = np.where(square > 0, product / np.maximum(square, _TINY), scale)
+    scales = _scales(weights, bits, np.ones((len(weights), 1), np.float32) if shares is None else shares, trials)
+    return _integers(weights, scales.astype(np.float32), float(1 << (bits - 1))), scales
+
+
+def _scales(
+    weights: Floats, bits: int, shares: Floats, trials: dict[int, tuple[float, float, int]] = _TRIALS
+) -> NDArray[np.float16]:
+    """The best scales [n] of groups, float32 [group, n], whose errors weigh `shares` [group, n or 1]."""
+    best = np.empty(weights.shape[1], np.float32)
+    inverses = (1 / np.linspace(*trials[bits])).astype(np.float32)
+    native.group_scales(best, weights, np.ascontiguousarray(shares), inverses, bits)
     # Clamped: rounding up past the largest float16 would give infinity.
-    rounded = np.clip(refined, -LARGEST_SCALE, LARGEST_SCALE).astype(np.float16)
-    return _integers(weights, rounded.astype(np.float32), half), rounded
-
-
-def _search(
-    weights: Floats,
-    weighted: Floats,
-    shares: Floats | None,
-    base: Floats,
-    half: float,
-    trials: tuple[float, float, int],
-) -> Floats:
-    """The best of the trial scales of both signs for each column; `base` is `half`, 2**(b-1), / absmax."""
-    best = np.full(base.shape, -1, np.float32)
-    scale = np.zeros(base.shape, np.float32)
-    scaled, q, products = np.empty_like(weights), np.empty_like(weights), np.empty_like(weights)
-    for share in np.linspace(*trials):
-        np.multiply(weights, base * np.float32(1 / share), out=scaled)
-        np.rint(scaled, out=scaled)
-        for sign, low, high in ((1, -half, half - 1), (-1, 1 - half, half)):
-            # With sign -1 these are the integers of the negative scale, turned round.
-            np.clip(scaled, low, high, out=q)
-            product = np.multiply(weighted, q, out=products).sum(axis=0)
-            np.multiply(q, q, out=products)
-            if shares is not None:
-                np.multiply(products, shares, out=products)
-            ratio = product / np.maximum(products.sum(axis=0), _TINY)
-            gain = product * ratio
-            better = gain > best
-            np.copyto(best, gain, where=better)
-            np.copyto(scale, sign * ratio, where=better)
-    return scale
+    return np.clip(best, -LARGEST_SCALE, LARGEST_SCALE).astype(np.float16)
 
 
 def _integers(weights: Floats, scale: Floats, half: float) -> Floats:

@@ -59,11 +59,18 @@ Rounding = tuple[int, int]
 
 def rounded(x: Tensor, rounding: Rounding) -> Tensor:
     """Activations [..., K] as the kernels see them: integers by group, times their scale."""
+    integers, scales = grid(x, rounding)
+    return integers.mul_(scales).flatten(-2)
+
+
+def grid(x: Tensor, rounding: Rounding) -> tuple[Tensor, Tensor]:
+    """The integers, as float32 [..., K / group, group], and scales [..., K / group, 1] of activations [..., K]."""
     top, group = rounding
     grouped = x.reshape(*x.shape[:-1], -1, group)
-    largest = grouped.abs().amax(-1, keepdim=True)
-    integers = torch.round(grouped * torch.where(largest > 0, top / largest, 0))
-    return (integers * (largest / top)).reshape(x.shape)
+    low, high = grouped.aminmax(dim=-1, keepdim=True)
+    largest = torch.maximum(high, low.neg_())
+    integers = (grouped * torch.where(largest > 0, top / largest, 0)).round_()
+    return integers, largest / top
 
 
 class Reader(Executor):
@@ -72,8 +79,8 @@ class Reader(Executor):
     def attention(self, op: Attend, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         if op.softcap or (op.window and op.window < len(q)):
             return super().attention(op, q, k, v)
-        q, k, v = q.transpose(0, 1), k.transpose(0, 1), v.transpose(0, 1)
-        return scaled_dot_product_attention(q, k, v, is_causal=True, scale=op.scale).transpose(0, 1).flatten(1)
+        q, k, v = (x.transpose(0, 1)[None] for x in (q, k, v))  # without a batch it is half as fast
+        return scaled_dot_product_attention(q, k, v, is_causal=True, scale=op.scale)[0].transpose(0, 1).flatten(1)
 
 
 class Stream(Reader):
@@ -121,9 +128,9 @@ class Stream(Reader):
             (first, normed), (last, inner) = _stages(self, op)
             (_, true_normed), (_, true_inner) = _stages(self.original, op)
             self.put(fit(op, first, self._shared_moments(first[0], normed, true_normed)))
-            inputs = self._cached_if_small(last[0], inner)
-            self.put(fit(op, last, self._last_moments(op, last[0], inputs, true_inner, holds)))
-            self._advance(self, op, inputs(), holds)
+            seen = self._cached_if_small(last[0], inner)
+            self.put(fit(op, last, self._last_moments(op, last[0], seen, true_inner, holds)))
+            self._add(self, op, (self._product(last[0], x) for x in seen()), holds)
         self.forget()
 
     @torch.no_grad()
@@ -154,7 +161,11 @@ class Stream(Reader):
         self.original.forget()
 
     def linear(self, linear: Linear, x: Tensor) -> Tensor:
-        return super().linear(linear, self._seen(linear, x))
+        return self._product(linear, self._seen(linear, x))
+
+    def _product(self, linear: Linear, seen: Tensor) -> Tensor:
+        """Of `linear` and its inputs as it sees them."""
+        return super().linear(linear, seen)
 
     def _seen(self, linear: Linear, x: Tensor) -> Tensor:
         """`x` as `linear` sees it, which may be one of floats; kept for the next matrix, which may read the same."""
@@ -165,21 +176,23 @@ class Stream(Reader):
             self._latest = (x, rounding, rounded(x, rounding))
         return self._latest[2]
 
-    def _through(self, inputs: Inputs) -> Again:
-        """The inputs of a stage for all sequences, computed each time they are asked for."""
-        return lambda: self._each(inputs, self.x)
-
     def _each(self, inputs: Inputs, stream: Tensor) -> Iterator[Tensor]:
         for x in stream:
             self._look()
             yield inputs(x)
 
     def _cached_if_small(self, linear: Linear, inputs: Inputs) -> Again:
-        """As `_through`, computed once if there is room for them."""
-        if 4 * self.x.shape[0] * self.x.shape[1] * linear.cols > IN_MEMORY:
-            return self._through(inputs)
-        cached = list(self._each(inputs, self.x))
-        return lambda: cached
+        """The inputs of a stage, its only matrix `linear`, as that sees them: computed once if there is room for them,
+        which integers take less of."""
+        rounding, numbers = self.roundings.get(linear.name), self.x.shape[0] * self.x.shape[1] * linear.cols
+        if numbers * (4 if rounding is None else 1 + (rounding[0] > 127)) > IN_MEMORY:
+            return lambda: (self._seen(linear, x) for x in self._each(inputs, self.x))
+        if rounding is None:
+            cached = list(self._each(inputs, self.x))
+            return lambda: cached
+        kind = torch.int8 if rounding[0] <= 127 else torch.int16
+        kept = [(q.to(kind), s) for q, s in (grid(x, rounding) for x in self._each(inputs, self.x))]
+        return lambda: ((q * s).flatten(-2) for q, s in kept)
 
     def _shared_moments(self, linear: Linear, inputs: Inputs, true_inputs: Inputs) -> Moments:
         """Of a stage whose first matrix is `linear`."""
@@ -191,29 +204,31 @@ class Stream(Reader):
             if self.true is not None and apart is not None:
                 apart.addmm_((true_inputs(self.true[number]) - seen).T, seen)
         count = self.x.shape[0] * self.x.shape[1]
-        return Moments(_whole(second) / count, None if apart is None else apart / count)
+        return Moments(_whole(second).div_(count), None if apart is None else apart.div_(count))
 
-    def _last_moments(self, op: LayerOp, linear: Linear, inputs: Again, true_inputs: Inputs, holds: bool) -> Moments:
+    def _last_moments(self, op: LayerOp, linear: Linear, seen: Again, true_inputs: Inputs, holds: bool) -> Moments:
         """Of the last stage of `op`, its only matrix `linear`; takes the original's stream through `op`."""
         count = self.x.shape[0] * self.x.shape[1]
         if self.true is None:
             squares = torch.zeros(linear.cols)
-            for x in inputs():
-                squares += self._seen(linear, x).square().sum(0)
+            for x in seen():
+                squares += x.square().sum(0)
             return Moments(squares / count)
         second = torch.zeros(linear.cols, linear.cols)
-        missing = torch.zeros(linear.rows, linear.cols)
+        outputs = torch.zeros(linear.rows, linear.cols)  # the sum of W t x'
         true = self._each(true_inputs, self.true)
+        bias = self.vector(f"{linear.name}.bias") if linear.bias else 0.0
 
         def true_outputs() -> Iterator[Tensor]:
-            for x, t in zip(inputs(), true, strict=True):
-                seen, wanted = self._seen(linear, x), self.original.linear(linear, t)
-                _add_square(second, seen)
-                missing.addmm_((wanted - self.original.linear(linear, seen)).T, seen)
+            for x, t in zip(seen(), true, strict=True):
+                wanted = self.original.linear(linear, t)
+                _add_square(second, x)
+                outputs.addmm_((wanted - bias).T, x)
                 yield wanted
 
         self._add(self.original, op, true_outputs(), holds)
-        return Moments(_whole(second) / count, missing=missing / count)
+        _whole(second).div_(count)
+        return Moments(second, missing=outputs.div_(count).addmm_(self.original.weight(linear), second, alpha=-1))
 
     def _advance(self, model: Executor, op: LayerOp, inputs: Iterable[Tensor], holds: bool) -> None:
         """Take a stream through `op`, of whose last stage `inputs` are the inputs."""

@@ -6,5 +6,6 @@ void bind_cuda(nanobind::module_& m);
 void bind_kernels(nanobind::module_& m);
 void bind_machine(nanobind::module_& m);
 void bind_program(nanobind::module_& m);
+void bind_rounding(nanobind::module_& m);
 void bind_sampling(nanobind::module_& m);
 void bind_weight(nanobind::module_& m);

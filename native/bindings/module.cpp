@@ -8,4 +8,5 @@ NB_MODULE(_native, m) {
   bind_cuda(m);
   bind_machine(m);
   bind_kernels(m);
+  bind_rounding(m);
 }

@@ -11,6 +11,7 @@ set(KERNEL_SCALAR_SOURCES
   ${CMAKE_CURRENT_LIST_DIR}/scalar/delta.cpp
   ${CMAKE_CURRENT_LIST_DIR}/scalar/fill.cpp
   ${CMAKE_CURRENT_LIST_DIR}/scalar/linear.cpp
+  ${CMAKE_CURRENT_LIST_DIR}/scalar/rounding.cpp
   ${CMAKE_CURRENT_LIST_DIR}/scalar/vector.cpp)
 set(KERNEL_SCALAR_FLAGS ${KERNEL_COMMON_FLAGS})
 set(KERNEL_AVX2_SOURCES)
@@ -49,6 +50,7 @@ if(CMAKE_SYSTEM_PROCESSOR MATCHES "^(x86_64|AMD64|amd64)$")
     ${CMAKE_CURRENT_LIST_DIR}/avx2/kv_put.cpp
     ${CMAKE_CURRENT_LIST_DIR}/avx2/linear_bf16.cpp
     ${CMAKE_CURRENT_LIST_DIR}/avx2/linear_int.cpp
+    ${CMAKE_CURRENT_LIST_DIR}/avx2/rounding.cpp
     ${CMAKE_CURRENT_LIST_DIR}/avx2/vector.cpp)
   set(KERNEL_AVX512_SOURCES
     ${CMAKE_CURRENT_LIST_DIR}/avx512/attention.cpp

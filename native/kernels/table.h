@@ -63,6 +63,18 @@ struct AttendJob {
   int fold;
 };
 
+enum { kLongestGroup = 128 };
+
+// n columns of one group of weights to be rounded: w[j*ldw + i] for row j < group (at most kLongestGroup), column i.
+// Integers lie in [-half, half - 1], half being 4, 8 or 128; a scale of 0 gives integers of 0. NaN counts as very small.
+struct RoundJob {
+  const float* w;
+  size_t ldw;
+  size_t n;
+  size_t group;
+  float half;
+};
+
 struct KernelTable {
   const char* isa;
 
@@ -163,6 +175,22 @@ struct KernelTable {
   // `to` alone.
   void (*delta_replay)(float* to, const float* from, const float* k, const float* delta, float decay, size_t key_dim,
                        size_t value_dim);
+
+  // The best signed scale of each column, row j weighing p = share[j*lds + i], or share[j] where lds is 0. No fma; sums
+  // over j ascending, from 0. For each trial t ascending, inverse = (half / absmax) * t; of either sign, + first:
+  // q = round-to-nearest-even(w * inverse), held in [-half, half - 1] or [1 - half, half]; product = sum((w * p) * q),
+  // square = sum((q * q) * p), ratio = product / max(square, 1e-12), gain = product * ratio. The first of the largest
+  // gains wins with its ratio, of - negated; 0 where absmax is below 1e-12. The result is ratio once more, of the
+  // integers of w / that, or that where all of them are 0.
+  void (*group_scales)(float* scale, const RoundJob* job, const float* share, size_t lds, const float* trials,
+                       size_t count);
+  // Rows j ascending: q = round-to-nearest-even(w[j] / scale), off[j] -= q * scale, and w[k] += left[j*group + k] * off[j]
+  // for k > j; w itself stays. No fma.
+  void (*round_forward)(float* q, size_t ldq, float* off, size_t ldo, const RoundJob* job, const float* scale,
+                        const float* left);
+  // Rows j ascending, w being slopes: the integer becomes that nearest to w[j] / (scale * inner[j*group + j]) + q, and
+  // w[k] -= inner[j*group + k] * (its change * scale) for k > j; w itself stays. No fma.
+  void (*round_again)(float* q, size_t ldq, const RoundJob* job, const float* scale, const float* inner);
 };
 
 // Each overwrites what it does better. fill_scalar fills everything.

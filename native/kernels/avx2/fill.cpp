@@ -31,4 +31,7 @@ void fill_avx2(KernelTable* table) {
   table->delta_rule = avx2::delta_rule;
   table->delta_scan = avx2::delta_scan;
   table->delta_replay = avx2::delta_replay;
+  table->group_scales = avx2::group_scales;
+  table->round_forward = avx2::round_forward;
+  table->round_again = avx2::round_again;
 }

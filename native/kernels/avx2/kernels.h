@@ -37,5 +37,9 @@ void delta_scan(float* to, const float* from, float* out, const float* delta, co
                 size_t key_dim, size_t value_dim);
 void delta_replay(float* to, const float* from, const float* k, const float* delta, float decay, size_t key_dim,
                   size_t value_dim);
+void group_scales(float* scale, const RoundJob* job, const float* share, size_t lds, const float* trials, size_t count);
+void round_forward(float* q, size_t ldq, float* off, size_t ldo, const RoundJob* job, const float* scale,
+                   const float* left);
+void round_again(float* q, size_t ldq, const RoundJob* job, const float* scale, const float* inner);
 
 }  // namespace avx2

@@ -29,4 +29,7 @@ void fill_scalar(KernelTable* table) {
   table->delta_rule = scalar::delta_rule;
   table->delta_scan = scalar::delta_scan;
   table->delta_replay = scalar::delta_replay;
+  table->group_scales = scalar::group_scales;
+  table->round_forward = scalar::round_forward;
+  table->round_again = scalar::round_again;
 }
