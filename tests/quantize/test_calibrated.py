@@ -14,7 +14,7 @@ from localinfer.formats.tokenizer import Tokenizer
 from localinfer.graph.weights import Checkpoint
 from localinfer.quantize import CalibrationText, Method, quantize_checkpoint, stream
 from localinfer.quantize.calibration import calibration
-from localinfer.reference.executor import Executor, logits
+from localinfer.reference.executor import logits
 from tests.quantize.trees import read_tensor, record, replace_tensor, tree
 from tests.tiny import FAMILIES, UNCALIBRATED, Family, make_checkpoint
 
@@ -136,7 +136,7 @@ def test_the_stream_is_that_of_the_quantized_model(source: Path, whole: Path, tm
         if ops := layers.ops(unit):
             layers.pass_over(ops, whole / plan.file_name(number))
 
-    class Rounding(Executor):
+    class Rounding(stream.Reader):  # sums of attention in the same order: an ulp is a step where it is rounded
         def linear(self, linear, x):  # type: ignore[no-untyped-def]
             return super().linear(linear, stream.rounded(x, layers.stream.roundings[linear.name]))
 
