@@ -30,14 +30,14 @@ gpu-check:
 
 # Wheels for every target, cross-compiled, in dist/: `make wheels ARGS=linux-x86_64` makes one.
 wheels:
-	@test -x build/wheels/venv/bin/python || $(PYTHON) -m venv build/wheels/venv
+	@test -x build/wheels/venv/bin/pip || $(PYTHON) -m venv --clear build/wheels/venv
 	@build/wheels/venv/bin/pip install -q "ziglang>=0.17,<0.18" "wheel>=0.48,<0.49" "cmake>=3.25,<5" ninja \
 	  "scikit-build-core>=1.1,<2" "nanobind>=3.1,<4"
 	build/wheels/venv/bin/python -m tools.wheels.build $(ARGS)
 
 # The documents as a site, in build/site; fails on a link that leads nowhere.
 docs:
-	@test -x build/docs/bin/python || $(PYTHON) -m venv build/docs
+	@test -x build/docs/bin/pip || $(PYTHON) -m venv --clear build/docs
 	@build/docs/bin/pip install -q "mkdocs-material>=9.7,<10"
 	build/docs/bin/mkdocs build --strict --quiet
 
@@ -51,17 +51,17 @@ clean:
 
 $(VENV)/chat.stamp: $(SOURCES)
 	@echo "setting up $(VENV): the core, the quantizer and the starter model (a few minutes, once)" >&2
-	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV) >&2
-	@$(BIN)/pip install -q -c constraints.txt --no-index --no-deps --find-links dist localinfer 2>/dev/null \
-	  && $(BIN)/pip install -q -c constraints.txt --find-links dist 'localinfer[quantize]' >&2 \
-	  || $(BIN)/pip install -q -c constraints.txt -e '.[quantize]' >&2
+	@test -x $(BIN)/pip || $(PYTHON) -m venv --clear $(VENV) >&2
+	@if $(BIN)/pip install -q -c constraints.txt --no-index --no-deps --find-links dist localinfer 2>/dev/null; \
+	then $(BIN)/pip install -q -c constraints.txt --find-links dist 'localinfer[quantize]' >&2; \
+	else $(BIN)/pip install -q -c constraints.txt -e '.[quantize]' >&2; fi
 	@$(BIN)/pip install -q --no-deps $(STARTER) >&2
 	@touch $@
 
 $(VENV)/test.stamp: $(SOURCES) tests/system_packages.sh
 	@echo "setting up $(VENV): everything, with llama.cpp compiled for comparison (about ten minutes, once)" >&2
 	@sh tests/system_packages.sh
-	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@test -x $(BIN)/pip || $(PYTHON) -m venv --clear $(VENV)
 	@$(BIN)/pip install -q -c constraints.txt -e '.[all,test]'
 	@$(BIN)/pip install -q --no-deps $(STARTER)
 	@touch $@ $(VENV)/chat.stamp
