@@ -11,7 +11,7 @@ def widths_of(config: Config) -> Widths:
     """The shapes' numbers of a config.json that was made here."""
     types = config.get("layer_types") or ()
     of_mamba = _mamba_widths(config)
-    dense = config["num_hidden_layers"] if config.get("num_local_experts") == 0 else 0
+    dense: int = config["num_hidden_layers"] if config.get("num_local_experts") == 0 else 0
     return Widths(
         hidden=config["hidden_size"],
         inner=config["intermediate_size"],
@@ -24,7 +24,7 @@ def widths_of(config: Config) -> Widths:
         experts=config.get("num_experts") or config.get("num_local_experts") or config.get("n_routed_experts") or 0,
         expert_inner=config.get("moe_intermediate_size") or config["intermediate_size"],
         shared_inner=next((config[name] for name in _SHARED_INNER if name in config), 0),
-        dense_layers=int(config.get("num_dense_layers", dense)),
+        dense_layers=config.get("num_dense_layers", dense),
         conv_length=config.get("conv_L_cache") or config.get("linear_conv_kernel_dim") or of_mamba.pop("conv", 0),
         recurrent=tuple(one in ("conv", "linear_attention", "mamba") for one in types),
         ahead=bool(config.get("mtp_num_hidden_layers")),

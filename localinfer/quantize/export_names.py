@@ -225,7 +225,7 @@ def factor_of(spec: ModelSpec, source: str, name: str) -> float:
     key = spec.attention_scale * spec.head_dim**0.5
     z, x, b, c, dt = (of.in_scale * one for one in of.scales)
     gate, down = spec.mlp_scales
-    factors = {
+    factors: dict[str, float] = {
         "embed_tokens": spec.embed_scale,
         "q_proj": spec.attention_in,
         "k_proj": spec.attention_in * key,
