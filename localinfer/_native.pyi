@@ -355,10 +355,14 @@ class Program:
         added_sum: float = 0.0,
         limit: float = 0.0,
         alpha: float = 0.0,
+        into: Weight | None = None,
+        out_of: Weight | None = None,
     ) -> None:
         """
         x += the sum over the `top_k` experts that a row's `router` chose, ascending, of weight * down(act(gate) *
-        up), each a pair of gate_up (interleaved) and down; weights are the scores (`softmax` over all, `sigmoid`),
+        up), each a pair of gate_up (interleaved; up alone: no gates) and down; `activation` as in `gated_mlp`. With
+        `into` they read into * norm(x), and their sum goes through `out_of`. Weights are the scores (`softmax` over
+        all, `sigmoid`),
         renormalised to a sum of 1 or not, times `scale`. The shared expert takes every row, by the sigmoid of the
         router's second part with `shared_gated`. `choice_bias` is added to scores where experts are chosen only;
         with `groups` only experts of the `top_groups` groups are whose best two sum to the most. Weights are
@@ -580,6 +584,14 @@ class Program:
     @property
     def max_rows(self) -> int:
         """Rows computed at once; longer steps are cut."""
+
+def all_finite(x: NDArray[numpy.float32]) -> bool:
+    """False where a number is NaN or infinite."""
+
+def hold(logits: NDArray[numpy.float32], bits: NDArray[numpy.uint8]) -> None:
+    """
+    Give the lowest score, in place, to every finite logit whose bit (the lowest first) is not set or not there.
+    """
 
 def sample(
     logits: NDArray[numpy.float32],

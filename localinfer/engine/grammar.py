@@ -16,6 +16,7 @@ from weakref import WeakKeyDictionary, ref
 import numpy as np
 from numpy.typing import NDArray
 
+from localinfer import native
 from localinfer.engine.elsewhere import Elsewhere
 from localinfer.engine.grammar_formats import narrowed
 from localinfer.engine.grammar_probe import refuse_explosive
@@ -48,11 +49,6 @@ _LIMITS: dict[str, Any] = {"step_lexer_fuel": 100_000, "verbose_errors": False}
 
 NEVER = np.finfo(np.float32).min
 """The score of what must not be said: finite, and far below all that a model gives."""
-
-_CEILINGS = np.where(
-    np.unpackbits(np.arange(256, dtype=np.uint8)[:, None], axis=1, bitorder="little"), np.float32(np.inf), NEVER
-).astype(np.float32)
-"""Of eight tokens, for each byte of a mask: the highest score that they may have."""
 
 _SPACE = r"[\x20\x0A\x0D\x09]{1,40}"
 """What may stand between the words of JSON: enough for lines and indents, and no model can go on with it for ever."""
@@ -185,10 +181,8 @@ class Matching:
         bits = self.allowed(answer)
         if bits is None:
             return
-        known = min(len(logits), 8 * len(bits), self._constraint.vocab_size)
-        ceilings = _CEILINGS.take(bits, axis=0).ravel()[:known]
-        np.minimum(logits[:known], ceilings, out=logits[:known])
-        logits[known:] = NEVER
+        native.hold(logits, bits)
+        logits[self._constraint.vocab_size :] = NEVER
 
     def allowed(self, answer: Sequence[int]) -> NDArray[np.uint8] | None:
         """Which tokens may follow those of `answer`, a bit each, the lowest first; None for all. Raises `FormLost`."""
@@ -252,10 +246,10 @@ class Matching:
         """The automaton behind `text`: it goes back to what is common and forward from there."""
         if self._matcher is None or self._later != later:
             self._matcher, self._consumed, self._later = self._constraint.matcher(later=later), [], later
-        same = next(
-            (n for n, (one, other) in enumerate(zip(self._consumed, text, strict=False)) if one != other),
-            min(len(self._consumed), len(text)),
-        )
+        same = len(self._consumed)
+        if text[:same] != self._consumed:
+            pairs = zip(self._consumed, text, strict=False)
+            same = next((n for n, (one, other) in enumerate(pairs) if one != other), min(same, len(text)))
         if back := len(self._consumed) - same:
             self._matcher.rollback(back)
         if not self._matcher.consume_tokens(text[same:]):

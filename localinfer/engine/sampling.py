@@ -92,14 +92,14 @@ class Sampler:
             return None  # a norm hides an overflow: it makes zeros of it
         at = len(self._answer) + len(taken)
         if at < len(self._forced):
-            return self._forced[at] if np.isfinite(logits).all() else None
+            return self._forced[at] if native.all_finite(logits) else None
         p = self._params
         recent = _NOTHING
         if self._penalizes:
             recent = np.array(self._looked_at(tokens, taken), np.int32)
         if len(self._biased):
             logits[self._biased] += self._biases
-        if (self._rules != NO_RULES or self._matching) and np.isfinite(logits).all():
+        if (self._rules != NO_RULES or self._matching) and native.all_finite(logits):
             if run := self.certain(taken):
                 return run[0]
             self._forbid(logits, tokens, taken, first)

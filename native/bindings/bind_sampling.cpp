@@ -64,6 +64,16 @@ constexpr const char* kSampleHelp =
 }  // namespace
 
 void bind_sampling(nb::module_& m) {
+  m.def(
+      "all_finite", [](const Vector<const float>& x) { return all_finite(x.data(), x.shape(0)); },
+      "x"_a.noconvert(), "False where a number is NaN or infinite.");
+  m.def(
+      "hold",
+      [](const Vector<float>& logits, const Vector<const uint8_t>& bits) {
+        hold(logits.data(), logits.shape(0), bits.data(), bits.shape(0));
+      },
+      "logits"_a.noconvert(), "bits"_a.noconvert(),
+      "Give the lowest score, in place, to every finite logit whose bit (the lowest first) is not set or not there.");
   m.def("sample", &sample_token, "logits"_a.noconvert(), "recent"_a.noconvert(), "temperature"_a, "top_k"_a, "top_p"_a,
         "min_p"_a, "repeat_penalty"_a, "seed"_a, "position"_a, "answer"_a.noconvert() = nb::none(),
         "dry"_a.noconvert() = nb::none(), "presence_penalty"_a = 0.0f, "frequency_penalty"_a = 0.0f,

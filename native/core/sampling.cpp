@@ -109,6 +109,8 @@ void penalize_repetitions(float* logits, size_t vocab, const Tokens& text, const
   }
 }
 
+}  // namespace
+
 // Without a branch, so that compilers use vectors.
 bool all_finite(const float* x, size_t n) {
   constexpr uint32_t exponent = 0x7f800000;
@@ -116,6 +118,23 @@ bool all_finite(const float* x, size_t n) {
   for (size_t i = 0; i < n; ++i) any |= (std::bit_cast<uint32_t>(x[i]) & exponent) == exponent;
   return any == 0;
 }
+
+void hold(float* logits, size_t vocab, const uint8_t* bits, size_t bytes) {
+  constexpr float lowest = std::numeric_limits<float>::lowest(), highest = std::numeric_limits<float>::max();
+  static const auto ceilings = [] {
+    std::array<std::array<float, 8>, 256> of{};
+    for (size_t byte = 0; byte < of.size(); ++byte)
+      for (size_t j = 0; j < 8; ++j) of[byte][j] = byte >> j & 1 ? highest : lowest;
+    return of;
+  }();
+  const size_t whole = std::min(vocab / 8, bytes);
+  for (size_t i = 0; i < whole; ++i)
+    for (size_t j = 0; j < 8; ++j) logits[8 * i + j] = std::min(logits[8 * i + j], ceilings[bits[i]][j]);
+  for (size_t i = 8 * whole; i < vocab; ++i)
+    if (i / 8 >= bytes || !(bits[i / 8] >> i % 8 & 1)) logits[i] = lowest;
+}
+
+namespace {
 
 // Few logits are among the largest: whole blocks are passed over by vector comparisons.
 constexpr size_t kBlock = 32;
@@ -269,6 +288,9 @@ std::vector<Candidate> left_over(const float* logits, size_t vocab, float top, c
   return sorted;
 }
 
+// No gumbel is larger, since no draw has more leading zeros than it has bits.
+constexpr double kMostGumbel = 54 * kLn2 + 1e-9;
+
 // Follows the largest score; sees at once that most tokens cannot reach it, and computes no logarithm for them.
 class Race {
  public:
@@ -283,6 +305,12 @@ class Race {
     if (score > best_ || (score == best_ && token < winner_)) best_ = score, winner_ = token;
   }
   uint32_t winner() const { return winner_; }
+
+  // A logit at or below this cannot win any more, whatever it draws.
+  float floor() const {
+    const double logit = (best_ - kMostGumbel) * temperature_;
+    return static_cast<float>(logit - std::abs(logit) * 1e-6 - 1e-30);
+  }
 
  private:
   double temperature_;
@@ -343,7 +371,12 @@ int64_t sample(float* logits, size_t vocab, const KnownText& known, const Sampli
   };
   if ((settings.top_k == 0 || settings.top_k >= vocab) && settings.top_p >= 1) {
     enter(top.logit, top.token);  // a high score to begin with
-    for (size_t i = 0; i < vocab; ++i) enter(logits[i], static_cast<uint32_t>(i));
+    const float least = race.floor();
+    size_t i = 0;
+    for (; i + kBlock <= vocab; i += kBlock)
+      for (size_t j = any_above(logits + i, least) ? 0 : kBlock; j < kBlock; ++j)
+        if (logits[i + j] > least) enter(logits[i + j], static_cast<uint32_t>(i + j));
+    for (; i < vocab; ++i) enter(logits[i], static_cast<uint32_t>(i));
     return race.winner();
   }
   for (const Candidate& c : likeliest(logits, vocab, top.logit, settings.top_k, settings.top_p)) enter(c.logit, c.token);

@@ -47,6 +47,12 @@ struct KnownText {
 int64_t sample(float* logits, size_t vocab, const KnownText& known, const SamplingSettings& settings, uint64_t seed,
                uint64_t position);
 
+bool all_finite(const float* x, size_t n);
+
+// Gives the lowest float to each of `vocab` finite logits whose bit, the lowest first, is not set; bits that are not
+// there are not set.
+void hold(float* logits, size_t vocab, const uint8_t* bits, size_t bytes);
+
 // Logits from here down are those of tokens that must not be chosen.
 constexpr float kForbidden = -1e30f;
 

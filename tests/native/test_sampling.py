@@ -351,3 +351,24 @@ def test_bad_arrays() -> None:
         native.sample(np.zeros(4, np.float64), NONE, **PLAIN)
     with pytest.raises(TypeError):
         draw(np.zeros(4, np.float32), top_k=-1)
+
+
+@pytest.mark.parametrize(("vocab", "told"), [(64, 8), (61, 8), (64, 7), (61, 20), (3, 1), (9, 0)])
+def test_what_may_not_follow_is_held_back(vocab: int, told: int) -> None:
+    rng = default_rng(vocab)
+    logits, bits = rng.normal(0, 3, vocab).astype(np.float32), rng.integers(0, 256, told).astype(np.uint8)
+    may = np.zeros(vocab, bool)
+    known = np.unpackbits(bits, bitorder="little").astype(bool)[:vocab]
+    may[: len(known)] = known
+    held = logits.copy()
+    native.hold(held, bits)
+    np.testing.assert_array_equal(held, np.where(may, logits, np.finfo(np.float32).min))
+
+
+@pytest.mark.parametrize("bad", [math.nan, math.inf, -math.inf])
+def test_numbers_that_are_none_are_seen(bad: float) -> None:
+    numbers = np.full(1000, np.finfo(np.float32).max, np.float32)
+    assert native.all_finite(numbers)
+    numbers[777] = bad
+    assert not native.all_finite(numbers)
+    assert native.all_finite(numbers[:777])
