@@ -5,11 +5,15 @@ Nothing else imports `_native`. Kernel functions (`rms_norm`, `linear_i4`, …) 
 
 import os
 from pathlib import Path
-
-import numpy as np
-from numpy.typing import NDArray
+from typing import TYPE_CHECKING
 
 from localinfer.errors import LocalInferError, NotSupported, UsageError
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    Floats = NDArray[np.float32]
 
 try:
     from localinfer import _native
@@ -75,8 +79,6 @@ __all__ = [
     "use_cuda",
 ]
 
-Floats = NDArray[np.float32]
-
 ISAS = ("scalar", "avx2", "avxvnni", "avx512", "neon", "neon_i8mm")
 """Every kernel set there is, an architecture's slowest first; `supported_isas()` are those this machine runs."""
 
@@ -121,7 +123,7 @@ def int8_peak(isa: str = "", threads: int = 0) -> float:
     return _native.int8_peak(choose_isa(isa), threads)
 
 
-def group_scales(scale: Floats, weights: Floats, share: Floats, trials: Floats, bits: int) -> None:
+def group_scales(scale: "Floats", weights: "Floats", share: "Floats", trials: "Floats", bits: int) -> None:
     """scale [n] becomes the best signed scales of groups that stand side by side, `weights` [group, n].
 
     `share` [group, n or 1] weighs squared errors; `trials` are inverses of shares of the scale that the largest weight
@@ -130,12 +132,14 @@ def group_scales(scale: Floats, weights: Floats, share: Floats, trials: Floats, 
     _native.group_scales(scale, weights, share, trials, bits, isa=choose_isa())
 
 
-def round_forward(integers: Floats, off: Floats, weights: Floats, scale: Floats, left: Floats, bits: int) -> None:
+def round_forward(
+    integers: "Floats", off: "Floats", weights: "Floats", scale: "Floats", left: "Floats", bits: int
+) -> None:
     """Round groups side by side [group, n], row by row; later rows take up `left` [group, group] of what is `off`."""
     _native.round_forward(integers, off, weights, scale, left, bits, isa=choose_isa())
 
 
-def round_again(integers: Floats, slopes: Floats, scale: Floats, inner: Floats, bits: int) -> None:
+def round_again(integers: "Floats", slopes: "Floats", scale: "Floats", inner: "Floats", bits: int) -> None:
     """Change integers side by side [group, n], row by row, to the best ones given all others.
 
     `slopes` [group, n] are those of half the squared error, turned round; `inner` [group, group] the second moments.
