@@ -413,15 +413,6 @@ VARIANTS: dict[str, dict[str, Any]] = {
         "tie_word_embeddings": True,
         "rope_spelling": "new",
     },
-    "granitemoehybrid-attention": {
-        "family": "granitemoehybrid",
-        "seed": 6,
-        "num_local_experts": 0,
-        "layer_types": ["attention"] * 3,
-        "mamba_d_head": "auto",
-        "position_embedding_type": "rope",
-        "tie_word_embeddings": True,
-    },
     "falcon_h1": {"family": "falcon_h1", "seed": 1},
     "falcon_h1-normed": {
         "family": "falcon_h1",
@@ -456,6 +447,15 @@ VARIANTS: dict[str, dict[str, Any]] = {
         "n_routed_experts": 12,
         "n_group": 4,
         "topk_group": 2,
+    },
+    "granitemoehybrid-attention": {
+        "family": "granitemoehybrid",
+        "seed": 6,
+        "num_local_experts": 0,
+        "layer_types": ["attention"] * 3,
+        "mamba_d_head": "auto",
+        "position_embedding_type": "rope",
+        "tie_word_embeddings": True,
     },
 }
 
