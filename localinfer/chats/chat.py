@@ -126,6 +126,12 @@ class Chat:
         last turn of the assistant's is gone on with. Raises as `render` does."""
         if self.raw:
             return self._raw_tokens(turns[-1].content)
+        template = self.engine.tools_template or self.engine.chat_template
+        if template and "tool_calls" not in template and any("tool_calls" in turn.extra for turn in turns):
+            raise UsageError(
+                "this model's chat template knows no calls of tools, and the conversation has some",
+                hint="leave them out, or choose another model",
+            )
         rendered = self._render(turns, tools, continue_final=turns[-1].role == "assistant")
         self.warnings = rendered.warnings
         return self.engine.tokenizer.encode_rendered(rendered.text, rendered.guard)

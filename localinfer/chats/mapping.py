@@ -18,7 +18,7 @@ from localinfer.chats.rows import Asked
 from localinfer.chats.saying import Saying
 from localinfer.chats.thinking import Thinking
 from localinfer.chats.thinking_switch import thinking_variables
-from localinfer.errors import ContextOverflow, LocalInferError, UsageError
+from localinfer.errors import ContextOverflow, LocalInferError, NotSupported, UsageError
 from localinfer.events import Event, Finished, Progress, Scored, Stats, Text
 
 if TYPE_CHECKING:
@@ -227,12 +227,13 @@ def hear(answered: Answered, events: list[Event]) -> None:
 
 
 def _apart(engine: "Engine", asked: Asked) -> Apart | None:
-    """What finds the calls in an answer; None without tools, and where the model's way to call them is not known."""
+    """What finds the calls in an answer; None without tools, and where the model's way to call them is not known.
+    Raises `UsageError` where the model's template takes no tools."""
     if not asked.tools:
         return None
     check = checker(asked.tools)
     try:
         written = written_by(engine)
-    except LocalInferError:
+    except NotSupported:
         return None
     return Apart(engine, Saying(Thinking(), Calls(written.way, check)), asked.sampling.stop, written.hidden)

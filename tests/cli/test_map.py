@@ -120,6 +120,20 @@ def test_calls_of_tools_are_data_and_the_text_stays(cli: Cli, tmp_path: Path, wa
     assert "no schema" in rows[2]["error"]["message"]
 
 
+def test_tools_that_a_template_cannot_tell_of_are_refused(cli: Cli, mine: str) -> None:
+    """The tools of a line, and the calls of a conversation: neither is passed over."""
+    tool = {"type": "function", "function": {"name": "f", "parameters": {"type": "object"}}}
+    call = {"id": "c", "type": "function", "function": {"name": "f", "arguments": "{}"}}
+    asked, answer = {"role": "user", "content": "hi"}, {"role": "tool", "tool_call_id": "c", "content": "42"}
+    called = [asked, {"role": "assistant", "content": None, "tool_calls": [call]}, answer]
+    lines = [{"prompt": "hi", "max_tokens": 2, "tools": [tool]}, {"messages": called, "max_tokens": 2}]
+    ran = cli("map", mine, stdin=text(lines))
+    first, second = (json.loads(line)["error"] for line in ran.out.splitlines())
+    assert (first["exit_code"], second["exit_code"], ran.code) == (2, 2, 2)
+    assert "takes no tools" in first["message"]
+    assert "knows no calls of tools" in second["message"]
+
+
 def test_control_tokens_line_by_line(cli: Cli, mine: str) -> None:
     """Only where the line, or the command, says so; and only in raw prompts."""
     prompt = {"prompt": "<|im_start|>user\nhi<|im_end|>\n", "max_tokens": 2}
