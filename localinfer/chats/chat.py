@@ -126,7 +126,7 @@ class Chat:
         last turn of the assistant's is gone on with. Raises as `render` does."""
         if self.raw:
             return self._raw_tokens(turns[-1].content)
-        template = self.engine.tools_template or self.engine.chat_template
+        template = self._template(tools)
         if template and "tool_calls" not in template and any("tool_calls" in turn.extra for turn in turns):
             raise UsageError(
                 "this model's chat template knows no calls of tools, and the conversation has some",
@@ -290,12 +290,15 @@ class Chat:
                 return list(tokens[:end])
         return []
 
+    def _template(self, tools: Sequence[Mapping[str, Any]]) -> str | None:
+        return (self.engine.tools_template if tools else None) or self.engine.chat_template
+
     def _render(
         self, turns: Sequence[Message], tools: Sequence[Mapping[str, Any]] = (), *, continue_final: bool = False
     ) -> Rendered:
         tokenizer = self.engine.tokenizer
         return render(
-            (self.engine.tools_template if tools else None) or self.engine.chat_template,
+            self._template(tools),
             [*self._system, *turns],
             bos=tokenizer.bos_token or "",
             eos=tokenizer.eos_token or "",

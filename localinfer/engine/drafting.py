@@ -24,7 +24,7 @@ from localinfer.speculation.lookup import LookupDrafter
 from localinfer.speculation.suffix import Earlier, SuffixDrafter
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True)
 class Target:
     """The model that checks, as far as those who guess need it."""
 

@@ -3,7 +3,7 @@
 import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from localinfer.config import EngineConfig, kv_blocks, one_of
 from localinfer.errors import Corrupt, DoesNotFit, NotFound, NotSupported
@@ -101,8 +101,7 @@ def _open_native(
     scheduler = _scheduler(config, cache, measured)
     disk_caches = _disk_caches(config, program, key, context, cache.groups)
     disk_states = _make_states(config, checkpoint, program, key, context, cache)
-    parts: dict[str, Any] = {"checkpoint": checkpoint, "program": program, "runner": runner, "scheduler": scheduler}
-    target = Target(**parts, context=context, move=placement.move, added=tokenizer.added_ids)
+    target = Target(checkpoint, program, runner, scheduler, context, placement.move, tokenizer.added_ids)
     past = open_ngram_store(path, program.vocab) if config.remember and config.draft != "off" else None
     speculator, notes = make_speculator(config, target, measured, past)
     notes = (*checkpoint.notes, *tokenizer.notes, *not_followed(path), *notes)
