@@ -13,6 +13,7 @@
 #include <vector>
 
 #include "bindings/bindings.h"
+#include "bindings/strided.h"
 #include "core/attend.h"
 #include "core/weight.h"
 #include "kernels/dispatch.h"
@@ -22,10 +23,6 @@ using namespace nb::literals;
 
 namespace {
 
-template <typename T>
-using Vector = nb::ndarray<T, nb::ndim<1>, nb::c_contig, nb::device::cpu>;
-template <typename T>
-using Matrix = nb::ndarray<T, nb::ndim<2>, nb::device::cpu>;
 using Blocks = nb::ndarray<const uint8_t, nb::ndim<2>, nb::c_contig, nb::device::cpu>;
 
 __attribute__((format(printf, 2, 3))) void require(bool ok, const char* format, ...) {
@@ -45,16 +42,6 @@ void require_aligned(const void* data, const char* name) {
 template <typename A, typename B>
 void require_same_size(const A& a, const char* a_name, const B& b, const char* b_name) {
   require(a.shape(0) == b.shape(0), "%s has %zu values, %s has %zu", a_name, a.shape(0), b_name, b.shape(0));
-}
-
-// Distance between rows, in elements.
-template <typename T>
-size_t row_stride(const Matrix<T>& matrix, const char* name) {
-  const auto columns = static_cast<int64_t>(matrix.shape(1));
-  require(columns <= 1 || matrix.stride(1) == 1, "%s: the values of a row must be contiguous", name);
-  if (matrix.shape(0) <= 1) return matrix.shape(1);
-  require(matrix.stride(0) >= columns, "%s: rows overlap", name);
-  return static_cast<size_t>(matrix.stride(0));
 }
 
 void quantize(Vector<int8_t> q, Vector<float> scale, Vector<int32_t> sum, Vector<const float> x,

@@ -1,31 +1,13 @@
 // Rounding of weights, for `quantize`: columns side by side, on the thread that asks.
-#include <nanobind/nanobind.h>
-#include <nanobind/ndarray.h>
 #include <nanobind/stl/string.h>
 
 #include "bindings/bindings.h"
-#include "core/error.h"
+#include "bindings/strided.h"
 #include "kernels/dispatch.h"
 
-namespace nb = nanobind;
 using namespace nb::literals;
 
 namespace {
-
-template <typename T>
-using Vector = nb::ndarray<T, nb::ndim<1>, nb::c_contig, nb::device::cpu>;
-// Rows may lie further apart than they are long.
-template <typename T>
-using Matrix = nb::ndarray<T, nb::ndim<2>, nb::device::cpu>;
-
-template <typename T>
-size_t row_stride(const Matrix<T>& matrix, const char* name) {
-  const auto columns = static_cast<int64_t>(matrix.shape(1));
-  REQUIRE(columns <= 1 || matrix.stride(1) == 1, "%s: the values of a row must be contiguous", name);
-  if (matrix.shape(0) <= 1) return matrix.shape(1);
-  REQUIRE(matrix.stride(0) >= columns, "%s: rows overlap", name);
-  return static_cast<size_t>(matrix.stride(0));
-}
 
 RoundJob job_of(const Matrix<const float>& w, size_t scales, size_t bits) {
   REQUIRE(bits == 3 || bits == 4 || bits == 8, "bits is %zu, but must be 3, 4 or 8", bits);
