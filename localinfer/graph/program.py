@@ -1,21 +1,16 @@
-"""From a checkpoint to a program that runs: each matrix is packed for the kernels as it is read.
-Long because each operation has its part here.
-"""
+"""From a checkpoint to a program that runs: what the native program is told of each operation."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from localinfer import native
 from localinfer.config import KvBits
-from localinfer.errors import DoesNotFit, NotSupported
-from localinfer.formats.checkpoint_files import StoredTensor
-from localinfer.formats.safetensors import SafetensorsFile
-from localinfer.graph.key_powers import AS_STORED, Changed, Evening, Heads
+from localinfer.errors import DoesNotFit
+from localinfer.graph.key_powers import Evening, Heads
 from localinfer.graph.kv_bits import choose_bits, probe_length, probe_text, require_4_bit
 from localinfer.graph.ops import (
     Attend,
@@ -35,6 +30,7 @@ from localinfer.graph.ops import (
     Op,
     ShortConv,
 )
+from localinfer.graph.packing import OnProgress, Packer, Place, with_weights
 from localinfer.graph.prepared import (
     AS_THEY_ARE,
     Orders,
@@ -49,12 +45,9 @@ from localinfer.graph.prepared import (
     rope_order,
 )
 from localinfer.graph.rope import Rope
-from localinfer.graph.stored import AffineLinear, Bf16Linear, Form, IntLinear, Mxfp4Linear, Order, StoredLinear
+from localinfer.graph.stored import Order, StoredLinear
 from localinfer.graph.weights import Checkpoint
 
-OnProgress = Callable[[int, int], None]
-FileJob = tuple[int, int, int, list[tuple[int, int, int, int, int]], bool, int]
-"""As `native.pack_files` takes it."""
 Move = Callable[[native.Program], object]
 
 
@@ -114,25 +107,6 @@ def _listed(numbers: int | Sequence[int]) -> int | list[int]:
     return numbers if isinstance(numbers, int) else list(numbers)
 
 
-def activation_bits(checkpoint: Checkpoint) -> Literal[8, 16]:
-    """Bits of the integers that activations become where they meet integer weights, body and head alike.
-
-    16 when every matrix of the layers has 8 bits: there the rounding of activations would cost more than that of the
-    weights. Narrower weights cost more than 8 bits of activation do.
-    """
-    graph = checkpoint.graph
-    kept = graph.tables | graph.unquantized
-    body = (linear for linear in graph.linears() if linear not in kept)
-    return 16 if all(checkpoint.form(linear.name)[0] == 8 for linear in body) else 8
-
-
-@dataclass(frozen=True, slots=True)
-class _Place:
-    """Stands for a weight that is packed from files later, with all the others."""
-
-    number: int
-
-
 class _Calls:
     """Stands for the program while the graph is gone through: keeps what is called, to be called with the weights."""
 
@@ -143,7 +117,7 @@ class _Calls:
         return lambda *given, **named: self.kept.append((name, given, named))
 
 
-class Loader:
+class Loader(Packer):
     """Takes one operation of the graph at a time; `build` then packs the weights of all, while Python is free for other
     threads, and adds the operations to the program."""
 
@@ -160,37 +134,17 @@ class Loader:
     ) -> None:
         """`even_keys`: columns of the keys that stand out are made smaller, those of the queries larger. `head_rows`:
         the tokens that the head scores, None: all."""
-        self.checkpoint, self.target, self.files = checkpoint, program, files
+        super().__init__(checkpoint, program, threads, files, on_progress)
         self.program = _Calls()
-        self.on_progress, self.done = on_progress, 0
-        self.total = sum(checkpoint.stored_bytes(linear.name) for linear in checkpoint.graph.linears())
-        self.threads = threads
-        self.activation_bits = activation_bits(checkpoint)
         self.context, self.head_rows = context, head_rows
-        self.handles: dict[SafetensorsFile, int] = {}
-        self.jobs: list[tuple[tuple[Linear, ...], bool, FileJob]] = []
-        self.placed: list[tuple[tuple[Linear, ...], native.Weight | _Place]] = []
         self.ropes: dict[tuple[Rope, float], int] = {}
-        self.tables: dict[str, native.Weight | _Place] = {}
         self.evening = Evening(wanted=even_keys, shares_kv=checkpoint.graph.shares_kv)
 
     def build(self, packed: dict[str, native.Weight]) -> None:
         """Pack what lies in files, and make the program. `packed` gets the weight of each matrix."""
-        sizes = [self.bytes_of(linears) for linears, _, _ in self.jobs]
-
-        def told(done: int) -> None:
-            self.on_progress(self.done + sum(sizes[:done]), self.total)
-
-        found = native.pack_files(self.target, [job for _, _, job in self.jobs], told)
-        weights = [
-            self.from_arrays(linears, interleave) if weight is None else weight
-            for (linears, interleave, _), weight in zip(self.jobs, found, strict=True)
-        ]
-        told(len(sizes))
-        for linears, weight in self.placed:
-            packed |= dict.fromkeys((linear.name for linear in linears), _with_weights(weight, weights))
+        weights = self.pack_placed(packed)
         for name, given, named in self.program.kept:
-            getattr(self.target, name)(*_with_weights(given, weights), **_with_weights(named, weights))
+            getattr(self.target, name)(*with_weights(given, weights), **with_weights(named, weights))
 
     def add(self, op: Op) -> None:
         ADD[type(op)](self, op)
@@ -384,7 +338,7 @@ class Loader:
             **({"into": self.pack(op.latent[0]), "out_of": self.pack(op.latent[1])} if op.latent else {}),
         )
 
-    def expert(self, expert: Expert) -> tuple[native.Weight | _Place, native.Weight | _Place]:
+    def expert(self, expert: Expert) -> tuple[native.Weight | Place, native.Weight | Place]:
         return self.pack(*expert.inputs(), interleave=expert.gate is not None), self.pack(expert.down)
 
     def head(self, op: Head) -> None:
@@ -394,96 +348,6 @@ class Loader:
         else:
             table = self.pack(op.table, orders={op.table.name: self.head_rows})
         self.program.head(weight, op.norm.eps, table, op.softcap, bias)
-
-    def table(self, linear: Linear) -> native.Weight | _Place:
-        """The packed matrix; embedding and head share one if they are tied."""
-        if linear.name not in self.tables:
-            self.tables[linear.name] = self.pack(linear)
-        return self.tables[linear.name]
-
-    def pack(
-        self,
-        *linears: Linear,
-        interleave: bool = False,
-        orders: Orders = AS_THEY_ARE,
-        changed: Changed = AS_STORED,
-    ) -> native.Weight | _Place:
-        """One weight of the rows of all `linears`, for one pass over the activations."""
-        forms = [self.checkpoint.form(linear.name) for linear in linears]
-        if len(set(forms)) > 1:
-            kinds = (_called(form) for form in forms)
-            names = ", ".join(f"`{linear.name}` {kind}" for linear, kind in zip(linears, kinds, strict=True))
-            raise NotSupported(
-                f"matrices that are used together are quantized differently: {names}",
-                hint="use the unquantized model and run `localinfer quantize` on it",
-            )
-        job = None if orders or changed else self.file_job(linears, interleave)
-        weight: native.Weight | _Place
-        if job is None:
-            weight = self.from_arrays(linears, interleave, orders, changed)
-            self.done += self.bytes_of(linears)
-            self.on_progress(self.done, self.total)
-        else:
-            weight = _Place(len(self.jobs))
-            self.jobs.append((linears, interleave, job))
-        self.placed.append((linears, weight))
-        return weight
-
-    def bytes_of(self, linears: Iterable[Linear]) -> int:
-        return sum(self.checkpoint.stored_bytes(linear.name) for linear in linears)
-
-    def file_job(self, linears: tuple[Linear, ...], interleave: bool) -> FileJob | None:
-        """To pack it as it is read. None: it lies in another form."""
-        bits, group = self.checkpoint.form(linears[0].name)[:2]
-        parts = []
-        for linear in linears:
-            stored = self.checkpoint.on_disk(linear.name)
-            if stored is None:
-                return None
-            values, scales = stored[0], stored[1] or stored[0]
-            locations = (self.handle(values), values.info.begin, self.handle(scales), scales.info.begin)
-            parts.append((linear.rows, *locations))
-        return bits, group, linears[0].cols, parts, interleave, self.activations(bits)
-
-    def handle(self, tensor: StoredTensor) -> int:
-        """Of its file, open until all is packed."""
-        if tensor.file not in self.handles:
-            self.handles[tensor.file] = self.files.enter_context(tensor.file.opened())
-        return self.handles[tensor.file]
-
-    def from_arrays(
-        self,
-        linears: tuple[Linear, ...],
-        interleave: bool,
-        orders: Orders = AS_THEY_ARE,
-        changed: Changed = AS_STORED,
-    ) -> native.Weight:
-        """The slower way, which converts what it must, and names the tensor that is broken."""
-        parts = [
-            changed[linear.name]
-            if linear.name in changed
-            else self.checkpoint.linear(linear.name).rows_in(orders.get(linear.name))
-            for linear in linears
-        ]
-        bf16 = [part.values for part in parts if isinstance(part, Bf16Linear)]
-        if bf16:
-            return native.pack_bf16(bf16, interleave=interleave, threads=self.threads)
-        affine = [part for part in parts if isinstance(part, AffineLinear)]
-        if affine:
-            arrays = [part.arrays() for part in affine]
-            return native.pack_affine(affine[0].group, affine[0].wide, arrays, interleave, self.threads)
-        floats = [part.arrays() for part in parts if isinstance(part, Mxfp4Linear)]
-        if floats:
-            return native.pack_mxfp4(floats, interleave, self.threads)
-        bits, group = self.checkpoint.form(linears[0].name)[:2]
-        packed = [(part.packed, part.scales) for part in parts if isinstance(part, IntLinear)]
-        return native.pack_int(
-            bits, group, packed, interleave=interleave, threads=self.threads, activation_bits=self.activations(bits)
-        )
-
-    def activations(self, bits: int) -> Literal[8, 16]:
-        """For weights of `bits` bits: a table may be narrower than the layers."""
-        return self.activation_bits if bits == 8 else 8
 
     def norm(self, norm: Norm) -> Vector:
         return norm_weight(self.checkpoint, norm)
@@ -515,25 +379,6 @@ class Loader:
             factors = (rope.attention_factor, growth, rope.growth_every)
             self.ropes[key] = self.target.rope_table(frequencies, self.context, *factors)
         return self.ropes[key]
-
-
-def _with_weights(value: Any, weights: Sequence[native.Weight]) -> Any:
-    """`value` with each place filled."""
-    if isinstance(value, _Place):
-        return weights[value.number]
-    if isinstance(value, dict):
-        return {name: _with_weights(item, weights) for name, item in value.items()}
-    if isinstance(value, (list, tuple)):
-        return type(value)(_with_weights(item, weights) for item in value)
-    return value
-
-
-def _called(form: Form) -> str:
-    if form[0] == 16:
-        return "bf16"
-    if len(form) == 3:
-        return "mxfp4" if form[2] == "mxfp4" else f"int4 by {form[1]} with minima"
-    return f"int{form[0]} by {form[1]}"
 
 
 ADD: Mapping[type[Op], Callable[[Loader, Any], None]] = {

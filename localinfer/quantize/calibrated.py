@@ -38,7 +38,7 @@ class Layers:
         names = {job.tensor.name: graph_name(self.checkpoint, job) for job in plan.jobs}
         self._stored = {name: stored for stored, name in names.items()}
         self._jobs = {names[job.tensor.name].removesuffix(".weight"): job for job in plan.jobs if job.bits}
-        tops = {TABLE_BITS: 32512 if plan.bits == TABLE_BITS else 127}  # as graph/program.py chooses them
+        tops = {TABLE_BITS: 32512 if plan.bits == TABLE_BITS else 127}  # as graph/packing.py chooses them
         roundings: dict[str, Rounding] = {
             name: (tops.get(job.bits, 127), job.group) for name, job in self._jobs.items()
         }

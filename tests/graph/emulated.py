@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from localinfer.graph.ops import Attend, Linear
-from localinfer.graph.program import activation_bits
+from localinfer.graph.packing import activation_bits
 from localinfer.graph.weights import Checkpoint
 from localinfer.reference.executor import Executor
 

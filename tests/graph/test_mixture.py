@@ -14,7 +14,8 @@ from localinfer.config import EngineConfig
 from localinfer.engine.opening import open_engine
 from localinfer.errors import Corrupt, NotFinite, NotSupported
 from localinfer.formats.safetensors import SafetensorsFile, write_safetensors
-from localinfer.graph.program import activation_bits, load_program
+from localinfer.graph.packing import activation_bits
+from localinfer.graph.program import load_program
 from localinfer.graph.weights import Checkpoint
 from localinfer.quantize import default_method, quantize_checkpoint
 from tests.engine.running import GREEDY, open_tiny, run_one

@@ -10,7 +10,8 @@ import pytest
 from localinfer import native
 from localinfer.errors import Corrupt, DoesNotFit, NotSupported
 from localinfer.formats.safetensors import SafetensorsFile, write_safetensors
-from localinfer.graph.program import activation_bits, load_program
+from localinfer.graph.packing import activation_bits
+from localinfer.graph.program import load_program
 from localinfer.graph.weights import Checkpoint
 from localinfer.quantize import quantize_checkpoint
 from tests.graph.emulated import Emulated
