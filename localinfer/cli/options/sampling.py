@@ -1,4 +1,4 @@
-"""The flags for how the next token is chosen; part of the table in `options`."""
+"""The flags for how the next token is chosen. Part of `options`."""
 
 from typing import Annotated, Literal
 

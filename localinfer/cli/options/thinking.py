@@ -1,4 +1,4 @@
-"""The flags for a model's thinking; part of the table in `options`."""
+"""The flags for a model's thinking. Part of `options`."""
 
 from typing import Annotated
 

@@ -1,4 +1,4 @@
-"""The flags for the form of an answer; part of the table in `options`."""
+"""The flags for the form of an answer. Part of `options`."""
 
 from typing import Annotated
 

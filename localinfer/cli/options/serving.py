@@ -1,4 +1,4 @@
-"""The flags of `serve`; part of the table in `options`."""
+"""The flags of `serve`. Part of `options`."""
 
 from typing import Annotated
 
