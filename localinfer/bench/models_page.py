@@ -15,7 +15,7 @@ from localinfer.graph.families.wrapped import text_name
 from localinfer.graph.registry import family_for, known_families, read_graph
 from localinfer.graph.weights import Checkpoint
 from localinfer.hub.catalogue import Entry, entries
-from localinfer.quantize.export_names import AS_LLAMA
+from localinfer.quantize.export_names import ALIKE
 
 MACHINES = (8, 16, 32)
 """GiB of memory."""
@@ -69,7 +69,7 @@ def _said(model_type: str) -> str:
 
 
 def _gguf_name(model_type: str) -> str:
-    name = "llama" if model_type in AS_LLAMA else model_type
+    name = ALIKE.get(model_type, model_type)
     if name in FORMS:
         return f"`{FORMS[name].arch}`"
     inner = f"{name}_text"

@@ -60,7 +60,7 @@ def _write(checkpoint: Checkpoint, body: str, path: Path) -> None:
 
     form, metadata = describe(checkpoint)
     metadata["general.file_type"] = int(gguf.LlamaFileType[f"MOSTLY_{body}"])
-    metadata |= tokenizer_metadata(checkpoint.path, checkpoint.spec.vocab_size)
+    metadata |= tokenizer_metadata(checkpoint.path, checkpoint.spec.vocab_size, raw=form.raw_tokens)
     linears = {f"{linear.name}.weight": linear for linear in checkpoint.graph.linears()}
     values = RandomValues(SEED)
     tensors = [_tensor(values, one, linears.get(one.parts[0]), body) for one in tensors_of(form, checkpoint)]

@@ -8,8 +8,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from localinfer.errors import Corrupt, NotSupported
+from localinfer.formats.checkpoint_files import listed
 from localinfer.formats.gguf import GgufFile
 from localinfer.formats.gguf_forms import FORMS, Form
+from localinfer.formats.gguf_gemma4_config import gemma4, passed_over
 from localinfer.formats.gguf_keys import refuse_keys
 from localinfer.formats.gguf_recurrent import RECURRENT
 from localinfer.formats.gguf_rope import DIVISORS, LONG, SHORT, rope_scaling, scaling_kind
@@ -18,7 +20,9 @@ from localinfer.formats.gguf_values import (
     LLAMACPP,
     ahead,
     bounded,
+    each_layer,
     experts,
+    head_size,
     layers_of,
     number,
     positive,
@@ -37,6 +41,7 @@ class Plan:
 
     config: Config
     tensors: tuple[Renamed, ...]
+    notes: tuple[str, ...] = ()
 
 
 def plan_import(file: GgufFile) -> Plan:
@@ -52,12 +57,15 @@ def plan_import(file: GgufFile) -> Plan:
     config = _config(file, model_type, form)
     refuse_keys(file, form, config["head_dim"], config["max_position_embeddings"], scaling_kind(file, arch))
     tensors = _tensors(file, form, config)
-    read = {DIVISORS} if form.divisors else {SHORT, LONG} if form.longrope else set()
-    unknown = file.tensors.keys() - {tensor.source for tensor in tensors} - read
+    read = {DIVISORS} if form.divisors or form.proportional else {SHORT, LONG} if form.longrope else set()
+    copies = passed_over(file, config)
+    unknown = file.tensors.keys() - {tensor.source for tensor in tensors} - read - copies
     unknown -= ahead(file, arch)
     if unknown:
         raise refused(file, f"tensor `{min(unknown)}` is not part of a {arch} model as we know it")
-    return Plan(config, tensors)
+    return Plan(
+        config, tensors, (f"{listed(sorted(copies))}: of layers that read the keys of others",) if copies else ()
+    )
 
 
 def _model_type(file: GgufFile, arch: str) -> str:
@@ -82,18 +90,20 @@ def _config(file: GgufFile, model_type: str, form: Form) -> Config:
     arch = form.arch
     hidden = bounded(file, f"{arch}.embedding_length", 1 << 17)
     heads = bounded(file, f"{arch}.attention.head_count", 1024)
-    head_dim = _head_dim(file, form, max(1, hidden // heads), "")
+    head_dim = head_size(file, arch, max(1, hidden // heads), partial=form.partial)
     context = bounded(file, f"{arch}.context_length", 1 << 26)
     turned = bounded(file, f"{arch}.rope.dimension_count", 1024, head_dim)
     kv_heads, conv_layers = _kv_heads(file, form, heads)
+    inner = f"{arch}.{_inner_key(file, arch)}"
     if form.mixers:
-        _leave_out_zeros(file, f"{arch}.feed_forward_length")
+        _leave_out_zeros(file, inner)
+    layers = layers_of(file, arch)
     config: Config = {
         "architectures": [form.class_name],
         "model_type": model_type,
         "hidden_size": hidden,
-        "intermediate_size": bounded(file, f"{arch}.{_inner_key(file, arch)}", 1 << 20),
-        "num_hidden_layers": layers_of(file, arch),
+        "intermediate_size": each_layer(file, inner, 1 << 20, 1)[0] if form.by_layer else bounded(file, inner, 1 << 20),
+        "num_hidden_layers": layers,
         "num_attention_heads": heads,
         "num_key_value_heads": kv_heads,
         "head_dim": head_dim,
@@ -138,19 +148,6 @@ def _leave_out_zeros(file: GgufFile, key: str) -> None:
         file.metadata[key] = 1  # of no layer
 
 
-def _head_dim(file: GgufFile, form: Form, default: int, layers: str) -> int:
-    """Values of a head in the layers that `layers` names: keys and values have one length, and RoPE turns all of
-    them unless the form has it otherwise."""
-    arch = form.arch
-    head_dim = bounded(file, f"{arch}.attention.key_length{layers}", 1024, default)
-    if bounded(file, f"{arch}.attention.value_length{layers}", 1024, default) != head_dim:
-        raise refused(file, "keys and values differ in length")
-    turned = bounded(file, f"{arch}.rope.dimension_count{layers}", 1024, head_dim)
-    if head_dim % 2 or turned % 2 or turned > head_dim or (turned != head_dim and not form.partial):
-        raise refused(file, "RoPE turns a part of each head only")
-    return head_dim
-
-
 def _part(turned: int, head_dim: int) -> float:
     part = turned / head_dim
     return part if int(head_dim * part) == turned else (turned + 0.5) / head_dim
@@ -160,6 +157,8 @@ def _kv_heads(file: GgufFile, form: Form, heads: int) -> tuple[int, tuple[bool, 
     """Key heads, and which layers have none but a convolution."""
     key = f"{form.arch}.attention.head_count_kv"
     found: Any = file.metadata.get(key)
+    if form.by_layer:
+        return each_layer(file, key, 1024, 1, heads)[0], ()
     if not form.recurrent or not isinstance(found, list):
         return bounded(file, key, 1024, heads), ()
     layers = layers_of(file, form.arch)
@@ -173,7 +172,7 @@ def _kv_heads(file: GgufFile, form: Form, heads: int) -> tuple[int, tuple[bool, 
 
 def _gemma3(file: GgufFile, arch: str, config: Config) -> Config:
     layers, heads, head_dim = config["num_hidden_layers"], config["num_attention_heads"], config["head_dim"]
-    if _head_dim(file, FORMS["gemma3_text"], head_dim, "_swa") != head_dim:
+    if head_size(file, arch, head_dim, "_swa") != head_dim:
         raise refused(file, "heads differ in length")
     # Of all Gemma 3 models only 27B scales its queries by hidden / heads; the file does not say.
     scalar = config["hidden_size"] // heads if layers == FORMS["gemma3_text"].wide_layers else head_dim
@@ -323,6 +322,7 @@ def _none(name: str, value: Any) -> Callable[[GgufFile, str, Config], Config]:
 _MORE: dict[str, Callable[[GgufFile, str, Config], Config]] = {
     "gemma3_text": _gemma3,
     "gemma2": _gemma2,
+    "gemma4_text": gemma4,
     "granite": _granite,
     "smollm3": _smollm3,
     "olmo3": _olmo3,

@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from localinfer.formats import gguf_gemma4 as of_gemma4
 from localinfer.formats import gguf_mamba as mamba
 
 Names = Mapping[str, tuple[str, str]]
@@ -190,6 +191,18 @@ class Form:
     """By what a layer is, where each is one thing, what it has beside `layer`."""
     ahead: Names = field(default_factory=dict)
     """Of the head that guesses tokens ahead, which is a layer more: what it has beside `layer`."""
+    inputs: Names = field(default_factory=dict)
+    """Of layers that get an input of their own."""
+    input_tables: tuple[tuple[str, str, str], ...] = ()
+    """What makes these inputs, as `final`."""
+    by_layer: bool = False
+    """Key heads, sizes of heads and widths may differ from layer to layer."""
+    unscaled: bool = False
+    """Scores are not scaled."""
+    raw_tokens: bool = False
+    """A tokenizer that falls back to bytes keeps its merges."""
+    proportional: bool = False
+    """`rope_freqs.weight` says which pairs of full layers stand still."""
     folded: bool = False
     """The family's numbers are in its weights."""
     may_be_still: bool = False
@@ -326,6 +339,20 @@ FORMS: dict[str, Form] = {
         activation=("hidden_activation", "gelu_pytorch_tanh"),
         no_head=True,
         reads=_WINDOW_KEYS | {"attn_logit_softcapping", "final_logit_softcapping"},
+    ),
+    "gemma4_text": Form(
+        arch="gemma4",
+        class_name="Gemma4ForCausalLM",
+        layer={**_GEMMA_NORMS, **_ATTENTION, **_HEAD_NORMS, **_MLP, **of_gemma4.LAYER},
+        inputs=of_gemma4.INPUTS,
+        input_tables=of_gemma4.TABLES,
+        activation=("hidden_activation", "gelu_pytorch_tanh"),
+        always_windows=True,
+        by_layer=True,
+        unscaled=True,
+        raw_tokens=True,
+        proportional=True,
+        reads=_WINDOW_KEYS | of_gemma4.KEYS,
     ),
     "granite": Form(
         arch="granite",

@@ -9,11 +9,29 @@ import numpy as np
 from numpy.typing import NDArray
 
 from localinfer.formats.gguf_forms import Form
+from localinfer.formats.gguf_gemma4 import OF_KEYS
 
 _EMBEDDING = ("token_embd.weight", "model.embed_tokens.weight", "table")
 _HEAD = ("output.weight", "lm_head.weight", "table")
 _OF_ATTENTION = ("q", "gated_q", "k", "kv", "o", "head")
 _OF_EXPERTS = ("router", "choice", "experts_up", "experts_down", "shared_up", "shared_down")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LayerWidths:
+    """The numbers of one layer where layers differ."""
+
+    kv_heads: int
+    head_dim: int
+    inner: int
+    has_keys: bool = True
+    has_values: bool = True
+    """Else they are the keys."""
+
+    @property
+    def lacking(self) -> tuple[str, ...]:
+        """Kinds of tensors that the layer has not."""
+        return OF_KEYS if not self.has_keys else () if self.has_values else ("kv",)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -52,6 +70,10 @@ class Widths:
     ssm_heads: int = 0
     ssm_groups: int = 0
     ssm_state: int = 0
+    each: tuple[LayerWidths, ...] = ()
+    """Of each layer where they differ; empty: all are as above."""
+    layer_inputs: int = 0
+    """Values that a token gives to each layer beside the stream; 0: none."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,8 +150,17 @@ def renamed(form: Form, widths: Widths, present: Callable[[str, str], bool]) -> 
             names = {**{key: value for key, value in names.items() if value[1] not in _OF_ATTENTION}, **form.recurrent}
         if layer < widths.dense_layers:
             names = {**{key: value for key, value in names.items() if value[1] not in _OF_EXPERTS}, **form.dense}
+        if widths.layer_inputs:
+            names |= form.inputs
+        of = widths
+        if widths.each:
+            one = widths.each[layer]
+            names = {source: value for source, value in names.items() if value[1] not in one.lacking}
+            of = replace(widths, kv_heads=one.kv_heads, head_dim=one.head_dim, inner=one.inner)
         for source, (name, kind) in names.items():
-            yield from _each(form, widths, f"blk.{layer}.{source}", f"model.layers.{layer}.{name}", kind)
+            yield from _each(form, of, f"blk.{layer}.{source}", f"model.layers.{layer}.{name}", kind)
+    for source, name, kind in form.input_tables if widths.layer_inputs else ():
+        yield _one(form, widths, source, name, kind)
     if widths.ahead:
         yield from renamed_ahead(form, widths)
     for source, name, kind in form.final:
@@ -191,6 +222,9 @@ def _one(form: Form, widths: Widths, source: str, name: str, kind: str) -> Renam
         "conv_out": (hidden, hidden),
         "gated_q": (2 * q, hidden),
         "choice": (widths.experts,),
+        "scalar": (1,),
+        "k_head": (widths.head_dim,),
+        **_of_inputs(widths),
         **_of_delta_nets(widths),
         **_of_mamba(widths),
         "table": (widths.vocab, hidden),
@@ -222,6 +256,17 @@ def _stored(widths: Widths, kind: str, shape: tuple[int, ...]) -> tuple[int, ...
         "ssm_skip": (shape[0], 1),
         "ssm_norm": (widths.ssm_groups, shape[0] // max(1, widths.ssm_groups)),
     }.get(kind, ())
+
+
+def _of_inputs(widths: Widths) -> dict[str, tuple[int, ...]]:
+    hidden, size = widths.hidden, widths.layer_inputs
+    return {
+        "inputs_table": (widths.vocab, widths.layers * size),
+        "inputs_project": (widths.layers * size, hidden),
+        "input_norm": (size,),
+        "input_gate": (size, hidden),
+        "input_out": (hidden, size),
+    }
 
 
 def _of_delta_nets(widths: Widths) -> dict[str, tuple[int, ...]]:

@@ -24,6 +24,28 @@ def bounded(file: GgufFile, key: str, high: int, default: int | None = None, low
     return value
 
 
+def each_layer(file: GgufFile, key: str, high: int, layers: int, default: int | None = None) -> list[int]:
+    """A whole number for each layer; the file has a list of them, or one for all."""
+    found: Any = file.metadata.get(key)
+    if not isinstance(found, list):
+        return [bounded(file, key, high, default)] * layers
+    if len(found) < layers or not all(type(one) is int and 1 <= one <= high for one in found):
+        raise file.error(f"`{key}` does not have a number from 1 to {high} for each layer")
+    return found[:layers]
+
+
+def head_size(file: GgufFile, arch: str, default: int, layers: str = "", *, partial: bool = False) -> int:
+    """Values of a head in the layers that `layers` names: keys and values have one length, and RoPE turns all of
+    them, or, where it may be `partial`, some."""
+    head_dim = bounded(file, f"{arch}.attention.key_length{layers}", 1024, default)
+    if bounded(file, f"{arch}.attention.value_length{layers}", 1024, default) != head_dim:
+        raise refused(file, "keys and values differ in length")
+    turned = bounded(file, f"{arch}.rope.dimension_count{layers}", 1024, head_dim)
+    if head_dim % 2 or turned % 2 or turned > head_dim or (turned != head_dim and not partial):
+        raise refused(file, "RoPE turns a part of each head only")
+    return head_dim
+
+
 def number(file: GgufFile, key: str, default: float | None = None) -> float:
     """A number as it was before it became float32."""
     return float(f"{file.number(key, default):.7g}")

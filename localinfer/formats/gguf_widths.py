@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from localinfer.formats.gguf_tensors import Widths
+from localinfer.formats.gguf_tensors import LayerWidths, Widths
 
 Config = dict[str, Any]
 
@@ -29,6 +29,7 @@ def widths_of(config: Config) -> Widths:
         recurrent=tuple(one in ("conv", "linear_attention", "mamba") for one in types),
         ahead=bool(config.get("mtp_num_hidden_layers")),
         **of_mamba,
+        **_by_layer(config),
         key_heads=config.get("linear_num_key_heads", 0),
         value_heads=config.get("linear_num_value_heads", 0),
         key_dim=config.get("linear_key_head_dim", 0),
@@ -42,6 +43,28 @@ _SHARED_INNER = (
     "shared_intermediate_size",
 )
 _MIXERS = {"linear_attention": "mamba", "full_attention": "attention", "mlp": "mlp", "moe": "moe"}
+
+
+def _by_layer(config: Config) -> dict[str, Any]:
+    """Of Gemma 4."""
+    if "global_head_dim" not in config:
+        return {}
+    types, own = config["layer_types"], config["num_hidden_layers"] - config["num_kv_shared_layers"]
+    wide = 2 if config["use_double_wide_mlp"] else 1
+    kv_heads = {True: config["num_global_key_value_heads"], False: config["num_key_value_heads"]}
+    dims = {True: config["global_head_dim"], False: config["head_dim"]}
+    full = [one == "full_attention" for one in types]
+    each = [
+        LayerWidths(
+            kv_heads=kv_heads[one],
+            head_dim=dims[one],
+            inner=config["intermediate_size"] * (wide if i >= own else 1),
+            has_keys=i < own,
+            has_values=not (one and config["attention_k_eq_v"]),
+        )
+        for i, one in enumerate(full)
+    ]
+    return {"each": tuple(each), "layer_inputs": config["hidden_size_per_layer_input"]}
 
 
 def _mamba_widths(config: Config) -> dict[str, Any]:

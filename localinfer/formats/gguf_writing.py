@@ -94,8 +94,9 @@ def _add(writer: Any, key: str, value: Any) -> None:
             writer.add_array(key, value)
 
 
-def tokenizer_metadata(directory: Path, rows: int) -> Metadata:
-    """The tokenizer of `directory`, with a token for each of the embedding's `rows`.
+def tokenizer_metadata(directory: Path, rows: int, *, raw: bool = False) -> Metadata:
+    """The tokenizer of `directory`, with a token for each of the embedding's `rows`. `raw`: one that falls back to
+    bytes keeps its merges, as llama.cpp has Gemma 4's.
 
     Raises `NotSupported` for one that GGUF has no word for, `Corrupt` for one of more tokens.
     """
@@ -126,7 +127,8 @@ def tokenizer_metadata(directory: Path, rows: int) -> Metadata:
     ids = {token: index for index, token in enumerate(tokens)}
     found: Metadata = {"tokenizer.ggml.tokens": tokens, "tokenizer.ggml.token_type": kinds}
     merges = [merge if isinstance(merge, str) else " ".join(merge) for merge in model["merges"]]
-    found |= _sentencepiece(document, tokens, merges) if fallback else _byte_level(document, merges)
+    byte_merges = _raw if raw and not any(_across_lines(merge) for merge in merges) else _sentencepiece
+    found |= byte_merges(document, tokens, merges) if fallback else _byte_level(document, merges)
     eos = ids.get(tokenizer.eos_token or "", next(iter(tokenizer.eos_ids), None))
     named = {"bos": tokenizer.bos_id, "eos": eos, "unknown": model["vocab"].get(unknown)}
     named["eot"] = next((index for index in tokenizer.eos_ids if index != eos), None)
@@ -161,6 +163,25 @@ def _byte_level(document: dict[str, Any], merges: list[str]) -> Metadata:
         "tokenizer.ggml.model": "gpt2",
         "tokenizer.ggml.pre": name,
         "tokenizer.ggml.merges": merges or ["\u0120 \u0120"],  # there must be one
+    }
+
+
+def _across_lines(merge: str) -> bool:
+    """Whether the token it makes has line ends and something else, which llama.cpp cuts there for `gemma4`."""
+    made = merge.replace(" ", "")
+    return "\n" in made and made.strip("\n") != ""
+
+
+def _raw(document: dict[str, Any], tokens: list[str], merges: list[str]) -> Metadata:
+    """Merges of UTF-8 in which `▁` stands for a space."""
+    steps = _steps(document.get("normalizer"), "normalizers")
+    if [step.get("type") for step in steps] != ["Replace"] or steps[0].get("content") != "▁":
+        raise NotSupported("the tokenizer changes text in a way that GGUF has no word for", hint=_HINT)
+    return {
+        "tokenizer.ggml.model": "gemma4",
+        "tokenizer.ggml.merges": merges,
+        "tokenizer.ggml.scores": [-1000.0] * len(tokens),
+        "tokenizer.ggml.add_space_prefix": False,
     }
 
 

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from localinfer.errors import UsageError
+from localinfer.formats.bf16 import to_bf16
 from localinfer.formats.checkpoint_files import listed
 from localinfer.formats.compressed import unpack
 from localinfer.formats.gguf_blocks import BLOCK, Affine, affine_blocks_of, blocks_of
@@ -39,14 +40,15 @@ def export_gguf(source: Path, dest: Path, kind: GgufType | None = None, on_progr
     """
     must_be_new(dest)
     checkpoint = Checkpoint(source)
-    layers = [one for one in checkpoint.graph.linears() if one.name not in TABLES]
+    floats = checkpoint.graph.unquantized
+    layers = [one for one in checkpoint.graph.linears() if one.name not in TABLES and one not in floats]
     widest = max(whole_bits(checkpoint, one) for one in layers)
     chosen = kind or _HELD[widest]
     if widest != 16 and _BITS[chosen] < widest:
         raise UsageError(f"weights of {widest} bits do not fit into {chosen}", hint="export the original, or as Q8_0")
     form, metadata = describe(checkpoint)
     metadata |= {"general.file_type": _FILE_TYPES[chosen], "general.quantization_version": 2}
-    metadata |= tokenizer_metadata(source, checkpoint.spec.vocab_size)
+    metadata |= tokenizer_metadata(source, checkpoint.spec.vocab_size, raw=form.raw_tokens)
     tensors = _written(checkpoint, tensors_of(form, checkpoint), chosen)
     if checkpoint.has_ahead and form.ahead:
         ahead = Checkpoint(source, ahead=True)
@@ -106,10 +108,12 @@ def must_be_new(dest: Path) -> None:
 def _matrix(checkpoint: Checkpoint, one: Stacked, linears: list[Linear], chosen: GgufType) -> Written:
     """One tensor of one or more matrices, one below the other; a group of experts has a third axis."""
     wide = linears[0].name in TABLES and checkpoint.form(linears[0].name)[0] > _BITS["Q4_0"]
-    floats = any(linear in checkpoint.graph.unquantized for linear in linears)  # among others, in one tensor
-    kind: str = "Q8_0" if chosen == "Q4_0" and (wide or floats) else chosen
+    kept = [linear in checkpoint.graph.unquantized for linear in linears]
+    kind: str = "Q8_0" if chosen == "Q4_0" and (wide or any(kept)) else chosen  # some among others, in one tensor
     if one.first.is_float:
         kind = "F32"
+    elif all(kept) and checkpoint.form(linears[0].name)[0] == 16 and kind != "F16":
+        kind = "BF16"
     elif linears[0].cols % BLOCK or _splits_groups(checkpoint, one):
         kind = "F16"  # rows of no whole blocks
     elif chosen != "F16" and checkpoint.has_minima(linears[0].name):
@@ -135,8 +139,10 @@ def _splits_groups(checkpoint: Checkpoint, one: Stacked) -> bool:
 
 def _weights(checkpoint: Checkpoint, one: Stacked, linear: Linear, kind: str) -> NDArray[Any]:
     factor = np.float32(factor_of(checkpoint.spec, one.first.source, linear.name))
-    if kind in ("F32", "F16"):
+    if kind in ("F32", "F16", "BF16"):
         values = in_file_order(one.first, checkpoint.matrix(linear.name) * factor)
+        if kind == "BF16":
+            return to_bf16(values).view(np.uint8)
         return values if kind == "F32" else halves(linear.name, values)
     if checkpoint.form(linear.name)[0] == 16:
         rounded = round_rows(checkpoint.matrix(linear.name) * factor, _BITS[kind], BLOCK)

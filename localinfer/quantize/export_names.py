@@ -14,10 +14,11 @@ from localinfer.graph.names import ahead_alone
 from localinfer.graph.registry import family_for
 from localinfer.graph.spec import MixtureSpec, ModelSpec
 from localinfer.graph.weights import Checkpoint
+from localinfer.quantize.export_layers import layer_keys, layer_widths
 from localinfer.quantize.export_rope import cannot, describe_rope
 
-AS_LLAMA = ("mistral", "ministral")
-"""Types that are Llama's to llama.cpp, where they have no windows."""
+ALIKE = {"mistral": "llama", "ministral": "llama", "gemma4_unified_text": "gemma4_text"}
+"""Types that are others to llama.cpp; Llama's only where they have no windows."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,7 +32,7 @@ class Stacked:
 
 def form_of(spec: ModelSpec) -> Form:
     """How llama.cpp has it. Raises `NotSupported` for a type that it does not have."""
-    name = "llama" if spec.model_type in AS_LLAMA else spec.model_type
+    name = ALIKE.get(spec.model_type, spec.model_type)
     form = FORMS.get(f"{name}_moe" if spec.mixers and spec.mixture is not None else name)
     if form is None:
         raise cannot(f"a `{spec.model_type}` model")
@@ -57,7 +58,7 @@ def describe(checkpoint: Checkpoint) -> tuple[Form, dict[str, Any]]:
         "vocab_size": spec.vocab_size,
     }
     values |= _scales(spec, form) | _windows(spec, form) | _mixture(spec, form) | _delta(spec, form)
-    values |= _convolution(spec, form) | _mamba(spec, form)
+    values |= _convolution(spec, form) | _mamba(spec, form) | (layer_keys(spec) if form.by_layer else {})
     found = {f"{form.arch}.{key}": value for key, value in values.items()}
     return form, found | describe_rope(checkpoint, form)
 
@@ -72,6 +73,7 @@ def _refuse(spec: ModelSpec, form: Form) -> None:
     if form.folded:
         return
     scale = (spec.hidden_size // spec.heads if spec.layers == form.wide_layers else spec.head_dim) ** -0.5
+    scale = 1.0 if form.unscaled else scale
     usual = to_bfloat16(spec.hidden_size**0.5) if form.arch.startswith("gemma") else 1.0
     numbers = {
         "attention.scale": ("an attention scale", spec.attention_scale, scale),
@@ -117,7 +119,7 @@ def _windows(spec: ModelSpec, form: Form) -> dict[str, Any]:
     if form.still_full and turning != tuple(window > 0 for window in windows):
         raise cannot("layers that rotate and do not slide")
     found: dict[str, Any] = {key: max(windows)}
-    if f"{key}_pattern" in form.reads:
+    if f"{key}_pattern" in form.reads and not form.by_layer:
         period = next((i + 1 for i, window in enumerate(windows) if not window), spec.layers + 1)
         if windows != tuple(max(windows) if (i + 1) % period else 0 for i in range(spec.layers)):
             raise cannot("sliding windows in these layers")
@@ -312,6 +314,8 @@ def _widths(spec: ModelSpec, form: Form, tied: bool) -> Widths:
         recurrent=spec.delta.layers if spec.delta else ssm.layers if ssm and not form.folded else spec.conv_layers,
         mixers=tuple("latent" if of and of.latent and kind == "moe" else kind for kind in spec.mixers),
         latent=of.latent if of else 0,
+        each=layer_widths(spec),
+        layer_inputs=spec.layer_inputs,
         ssm_inner=ssm.heads * ssm.head_dim if ssm else 0,
         ssm_heads=ssm.heads if ssm else 0,
         ssm_groups=ssm.groups if ssm else 0,

@@ -7,6 +7,7 @@ from numpy.typing import NDArray
 
 from localinfer.errors import NotSupported
 from localinfer.formats.gguf_forms import Form
+from localinfer.formats.gguf_gemma4_config import STILL
 from localinfer.formats.gguf_rope import DIVISORS, LONG, SHORT, yarn_attention
 from localinfer.graph.defaults import DEFAULTS
 from localinfer.graph.rope import Rope
@@ -27,6 +28,9 @@ def describe_rope(checkpoint: Checkpoint, form: Form) -> dict[str, Any]:
         raise cannot("a model that rotates nothing")
     full = next((rope for rope, window in turned if not window), turned[0][0])
     local = next((rope for rope, window in turned if window), full)
+    if form.proportional:
+        found = _proportional(full, local)
+        return {key if key == DIVISORS else f"{form.arch}.{key}": value for key, value in found.items()}
     inner = checkpoint.config.get("text_config") or checkpoint.config
     found = _scaled(full, inner, spec, form)
     found["rope.dimension_count"] = 2 * len(full.inv_freq)
@@ -42,6 +46,31 @@ def describe_rope(checkpoint: Checkpoint, form: Form) -> dict[str, Any]:
         raise cannot("RoPE that differs from layer to layer")
     tensors = {name: found.pop(name) for name in (DIVISORS, SHORT, LONG) if name in found}
     return {f"{form.arch}.{key}": value for key, value in found.items()} | tensors
+
+
+def _proportional(full: Rope, local: Rope) -> dict[str, Any]:
+    """All `rope.*` keys where full layers turn a part of each head, and the divisors that say which."""
+    base, factor = uniform(local)
+    if not base or factor != 1.0:
+        raise cannot("RoPE of this kind in sliding layers")
+    frequencies = np.array(full.inv_freq)
+    turned = int(np.count_nonzero(frequencies))
+    divisors = np.full(len(frequencies), STILL, np.float32)
+    full_base = 10000.0
+    if turned > 1:
+        full_base = float(f"{(frequencies[1] / frequencies[0]) ** -len(frequencies):.7g}")
+    plain = full_base ** (-np.arange(turned) / len(frequencies))
+    divisors[:turned] = plain / frequencies[:turned]
+    if not np.allclose(divisors[:turned], divisors[0], rtol=1e-6) or full.attention_factor != 1.0:
+        raise cannot("RoPE of this kind in full layers")
+    divisors[:turned] = float(f"{divisors[0]:.6g}")
+    return {
+        "rope.freq_base": full_base,
+        "rope.freq_base_swa": base,
+        "rope.dimension_count": 2 * len(frequencies),
+        "rope.dimension_count_swa": 2 * len(local.inv_freq),
+        DIVISORS: divisors,
+    }
 
 
 def _scaled(rope: Rope, config: Settings, spec: ModelSpec, form: Form) -> dict[str, Any]:

@@ -82,7 +82,7 @@ class GgufImporter:
         read_graph(plan.config)
         stored = None if self._bits == 16 else StoredBits(file, plan.tensors)
         write_model(path, dest, on_progress, stored or Bf16())
-        notes = [*tokenizer.notes, *(stored.notes() if stored else ())]
+        notes = [*tokenizer.notes, *plan.notes, *(stored.notes() if stored else ())]
         return {"notes": notes, "error": stored.errors if stored else {}}
 
 

@@ -81,6 +81,32 @@ MODELS: dict[str, tuple[Family, dict[str, Any]]] = {
     "cohere2": ("cohere2", {}),
     "starcoder2": ("starcoder2", {}),
     "gemma2": ("gemma2", {"query_pre_attn_scalar": 32}),
+    "gemma4_text": ("gemma4_text", {}),
+    "gemma4": ("gemma4", {}),
+    "gemma4 without inputs": (
+        "gemma4_text",
+        {"hidden_size_per_layer_input": 0, "num_kv_shared_layers": 0, "num_key_value_heads": 1},
+    ),
+    "gemma4, keys are values": (
+        "gemma4_text",
+        {
+            "attention_k_eq_v": True,
+            "num_global_key_value_heads": 1,
+            "use_double_wide_mlp": False,
+            "final_logit_softcapping": None,
+            "tie_word_embeddings": False,
+        },
+    ),
+    "gemma4, whole heads": (
+        "gemma4_text",
+        {
+            "rope_parameters": {
+                "full_attention": {"rope_type": "default", "rope_theta": 50000.0},
+                "sliding_attention": {"rope_type": "default", "rope_theta": 100.0},
+            }
+        },
+    ),
+    "gemma4_unified": ("gemma4_unified", {}),
     "lfm2": ("lfm2", {}),
     "lfm2_moe": ("lfm2_moe", {}),
     "qwen3_5": ("qwen3_5", ALTERNATING),
@@ -117,6 +143,8 @@ def shapes_alike(one: ModelSpec, other: ModelSpec) -> None:
     for name in ("hidden_size", "layers", "heads", "kv_heads", "head_dim", "intermediate_size", "vocab_size"):
         assert getattr(other, name) == getattr(one, name), name
     for name in ("max_context", "activation", "windows", "qkv_bias", "o_bias", "mlp_bias", "norm_bias", "mixture"):
+        assert getattr(other, name) == getattr(one, name), name
+    for name in ("shapes", "layer_inputs"):
         assert getattr(other, name) == getattr(one, name), name
     for name in ("conv_layers", "conv_length", "conv_bias", "delta", "attention_gate", "mamba", "mixers"):
         assert getattr(other, name) == getattr(one, name), name
@@ -211,7 +239,20 @@ def test_integers_of_mamba_keep_their_values(tmp_path: Path, family: Family) -> 
             assert np.array_equal(after.matrix(linear.name), before.matrix(linear.name)), linear.name
 
 
-@pytest.mark.parametrize("name", ["mixtral", "qwen2_moe", "phi3", "glm4", "lfm2", "granite", "starcoder2", "qwen3_5"])
+INTEGERS = [
+    "mixtral",
+    "qwen2_moe",
+    "phi3",
+    "glm4",
+    "lfm2",
+    "granite",
+    "starcoder2",
+    "qwen3_5",
+    "gemma4_unified",
+]
+
+
+@pytest.mark.parametrize("name", INTEGERS)
 def test_integers_keep_their_bits(tmp_path: Path, name: str) -> None:
     family, config = MODELS[name]
     source = make_checkpoint(tmp_path / "m", family, seed=3, **config)
@@ -229,6 +270,7 @@ def test_integers_keep_their_bits(tmp_path: Path, name: str) -> None:
             assert np.array_equal(after.matrix(linear.name), before.matrix(linear.name))
 
 
+SLIDING, FULL = "sliding_attention", "full_attention"
 ODD = ["linear_attention", "full_attention", "full_attention", "linear_attention"]
 REFUSED: dict[str, tuple[Family, dict[str, Any], str]] = {
     "a window": ("ministral3", {"sliding_window": 8}, "sliding windows"),
@@ -256,6 +298,24 @@ REFUSED: dict[str, tuple[Family, dict[str, Any], str]] = {
     ),
     "experts of other weights": ("lfm2_moe", {"routed_scaling_factor": 2.0}, "a mixture of this kind"),
     "experts without a bias": ("lfm2_moe", {"use_expert_bias": False}, "without"),
+    "gemma4 with biases": ("gemma4_text", {"attention_bias": True}, r"_proj\.bias"),
+    "gemma4, keys of a layer further back": (
+        "gemma4_text",
+        {"num_hidden_layers": 4, "num_kv_shared_layers": 1, "layer_types": [FULL, SLIDING, SLIDING, FULL]},
+        "keys and values of these layers",
+    ),
+    "gemma4 without windows": ("gemma4_text", {"layer_types": ["full_attention"] * 6}, "without sliding windows"),
+    "gemma4, more inputs than tokens": ("gemma4_text", {"vocab_size_per_layer_input": 352}, "inputs by layer of 352"),
+    "gemma4, sliding layers in part": (
+        "gemma4_text",
+        {
+            "rope_parameters": {
+                "full_attention": {"rope_type": "default", "rope_theta": 50000.0},
+                "sliding_attention": {"rope_type": "proportional", "partial_rotary_factor": 0.5, "rope_theta": 100.0},
+            }
+        },
+        "RoPE of this kind in sliding layers",
+    ),
     "conv with biases": ("lfm2", {"conv_bias": True}, r"conv\.\S+\.bias"),
 }
 
