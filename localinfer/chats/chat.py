@@ -181,17 +181,21 @@ class Chat:
         )
 
     def constraint(
-        self, turns: Sequence[Message], tokens: Sequence[int], budget: int | None = None
+        self, turns: Sequence[Message], tokens: Sequence[int], budget: int | None = None, *, begun: int = 0
     ) -> "Constraint | None":
-        """The form of the answer to `turns`, which are `tokens`, with at most `budget` tokens of reasoning. Raises
-        `UsageError` for one that cannot be kept."""
+        """The form of the answer to `turns`, which are `tokens`, with at most `budget` tokens of reasoning; the last
+        `begun` tokens are those of an answer that is gone on with. Raises `UsageError` for one that cannot be kept."""
         from localinfer.chats.forms import constraint_of
 
-        if turns[-1].role == "assistant":
+        if turns[-1].role == "assistant" and not begun:
             if self.grammar is None:
                 return None
             raise UsageError("an answer that was begun cannot be given a form", hint="ask anew, or leave the form out")
-        return constraint_of(self.grammar, self.engine, tokens, raw=self.raw, budget=budget)
+        split = len(tokens) - begun
+        found = constraint_of(self.grammar, self.engine, tokens[:split], raw=self.raw, budget=budget)
+        if found is not None and begun:
+            found.require_kept(tokens[split:])
+        return found
 
     def _answer(
         self, turns: list[Message], cancelled: Callable[[], bool], begun: str = "", begun_tokens: Sequence[int] = ()
@@ -200,9 +204,10 @@ class Chat:
         tokens, dropped = self._fit(turns, begun, begun_tokens)
         keep = self._prefix_tokens(turns, tokens) if self.on_overflow == "shift" else 0
         marks = self.marks(turns, tokens, keep)
-        constraint = self.constraint([*turns, Message("assistant", begun)] if begun else turns, tokens)
         written: list[str] = []
         known = 0 if self.raw else len(self._known(begun, begun_tokens))
+        said = [*turns, Message("assistant", begun)] if begun else turns
+        constraint = self.constraint(said, tokens, begun=known)
         stream = self._stream(tokens, keep, marks, constraint, cancelled, known)
         try:
             for event in stream:

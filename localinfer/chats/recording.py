@@ -52,11 +52,13 @@ class Recorder:
         model: str,
         system: str | None = None,
         chat_id: int | None = None,
+        form: str | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.store = store
         self.model = model
         self.system = system
+        self.form = form
         self.chat_id = chat_id
         self.problem: LocalInferError | None = None
         self.unanswered: int | None = None
@@ -107,9 +109,10 @@ class Recorder:
 
     def _open_position(self, answer: _Answer, position: Position) -> None:
         if self.chat_id is None:
-            self.chat_id = self.store.create(self.model, system=self.system)
+            self.chat_id = self.store.create(self.model, system=self.system, form=self.form)
         else:
             self.store.set_model(self.chat_id, self.model)
+            self.store.set_form(self.chat_id, self.form)
         asked, answer.row = self.store.begin(
             self.chat_id,
             position.prompt,

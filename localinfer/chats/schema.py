@@ -59,5 +59,9 @@ MIGRATIONS: Sequence[str] = (
     CREATE INDEX messages_by_parent ON messages(chat_id, parent, id);
     CREATE INDEX children ON messages(parent);
     """,
+    # The form that answers keep, as `Grammar.to_json` writes it.
+    """
+    ALTER TABLE chats ADD COLUMN form TEXT
+    """,
 )
 """SQL that leads from each version of the file (PRAGMA user_version) to the next. Only ever appended to."""

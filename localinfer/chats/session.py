@@ -10,6 +10,7 @@ from localinfer.chats.store import ChatStore, SavedChat
 from localinfer.chats.thinking_switch import thinking_variables
 from localinfer.chats.turns import SavedTurn, as_held
 from localinfer.config import Overflow, SamplingParams
+from localinfer.engine.form import Grammar
 from localinfer.errors import LocalInferError, UsageError
 from localinfer.events import Event
 
@@ -33,6 +34,7 @@ class ChatSession:
         system: str | None = None,
         sampling: SamplingParams | None = None,
         on_overflow: Overflow = "error",
+        form: Grammar | None = None,
         resume: bool | int = False,
     ) -> None:
         """Raises `NotFound` if there is no chat of that number. With no chat yet, True starts a new one."""
@@ -43,6 +45,8 @@ class ChatSession:
         self.think: bool | None = None
         """Whether the model is to think before it answers; None: as its template has it."""
         self.on_overflow = on_overflow
+        self.form = form
+        """The form that answers keep, whatever model writes them."""
         self.unsent = ""
         """A prompt that was sent but never answered, because the program ended; it belongs back in the prompt box."""
         self.chat: Chat | None = None
@@ -52,7 +56,7 @@ class ChatSession:
         """Has that one let go of it? It is ours with the next `claim`."""
         self._turns: tuple[SavedTurn, ...] = ()
         self._lease: Lease | None = None
-        self._recorder = Recorder(store, model=model, system=system)
+        self._recorder = self._new_recorder()
         self._open(resume)
 
     @property
@@ -114,6 +118,15 @@ class ChatSession:
         if self.chat is not None:
             self.attach(self.chat.engine)
 
+    def use_form(self, form: Grammar | None) -> None:
+        """From the next answer on, answers keep this form."""
+        self.form = form
+        self._recorder.form = form.to_json() if form else None
+        if self.chat_id is not None and self.held_by is None:
+            self.store.set_form(self.chat_id, self._recorder.form)
+        if self.chat is not None:
+            self.chat.grammar = form
+
     def use_sampling(self, sampling: SamplingParams) -> None:
         """From the next answer on, tokens are chosen like this."""
         self.sampling = sampling
@@ -146,6 +159,7 @@ class ChatSession:
             system=self.system if resume is False else None,
             sampling=self.sampling if model == self.model else None,
             on_overflow=self.on_overflow,
+            form=self.form if resume is False else None,
             resume=resume,
         )
 
@@ -194,7 +208,7 @@ class ChatSession:
         engine = self.chat.engine if self.chat else None
         self.close()
         self._turns, self.unsent, self.chat, self.held_by, self.free = (), "", None, None, False
-        self._recorder = Recorder(self.store, model=self.model, system=self.system)
+        self._recorder = self._new_recorder()
         if engine is not None:
             self.attach(engine)
 
@@ -283,6 +297,10 @@ class ChatSession:
         if chat is not None and [one for one in chat.messages if one.role != "system"] != messages:
             self.attach(chat.engine)
 
+    def _new_recorder(self, chat_id: int | None = None) -> Recorder:
+        form = self.form.to_json() if self.form else None
+        return Recorder(self.store, model=self.model, system=self.system, chat_id=chat_id, form=form)
+
     def _answered(self, turns: tuple[SavedTurn, ...]) -> tuple[SavedTurn, ...]:
         """Without a prompt at the end that got no answer; the next one takes its place. What another process writes
         is marked."""
@@ -308,6 +326,7 @@ class ChatSession:
             sampling=self.sampling,
             on_overflow=self.on_overflow,
             variables=thinking_variables(engine.chat_template, self.think),
+            grammar=self.form,
         )
 
     def _asking(self) -> Chat:
@@ -329,7 +348,8 @@ class ChatSession:
             return
         saved = self.store.get(latest.id if latest else int(resume))[0]
         self.system = self.system or saved.system
-        self._recorder = Recorder(self.store, model=self.model, system=self.system, chat_id=saved.id)
+        self.form = self.form or Grammar.from_json(saved.form)
+        self._recorder = self._new_recorder(saved.id)
         self._take()
         turns = self.store.get(saved.id)[1]  # once more: who has let go just now may have written
         self._turns = self._answered(turns)

@@ -16,7 +16,7 @@ from localinfer.text import one_line
 SHORT = 20_000
 """Characters of a prompt that is brought back by a key."""
 
-_CHATS = "SELECT id, title, model, system, created, updated FROM chats WHERE leaf IS NOT NULL "
+_CHATS = "SELECT id, title, model, system, created, updated, form FROM chats WHERE leaf IS NOT NULL "
 _HOLDS = """
     AND (title LIKE ?{0} ESCAPE '!' OR model LIKE ?{0} ESCAPE '!' OR
          EXISTS (SELECT 1 FROM messages WHERE chat_id = chats.id AND content LIKE ?{0} ESCAPE '!'))
@@ -68,6 +68,8 @@ class SavedChat:
     system: str | None
     created: float
     updated: float
+    form: str | None = None
+    """The form that its answers keep, as `Grammar.to_json` writes it."""
 
 
 class ChatStore(Database):
@@ -77,13 +79,13 @@ class ChatStore(Database):
     One branch is shown, from the first message to the chat's leaf.
     """
 
-    def create(self, model: str, *, system: str | None = None, title: str = "") -> int:
+    def create(self, model: str, *, system: str | None = None, title: str = "", form: str | None = None) -> int:
         """A new, empty chat; returns its id. Without `title`, the first prompt becomes the title."""
         now = self._clock()
         with self._write() as db:
             row = db.execute(
-                "INSERT INTO chats (title, model, system, created, updated) VALUES (?, ?, ?, ?, ?)",
-                (title, model, system, now, now),
+                "INSERT INTO chats (title, model, system, created, updated, form) VALUES (?, ?, ?, ?, ?, ?)",
+                (title, model, system, now, now, None if form is None else _storable(form)),
             )
             return int(row.lastrowid or 0)
 
@@ -184,7 +186,7 @@ class ChatStore(Database):
         """A copy of the branch that is shown, as a chat of its own; returns its id. `held`: another process may be
         writing its last answer, which is `copied` as far as it is kept. Raises `NotFound`."""
         chat, turns = self.get(chat_id)
-        copy = self.create(chat.model, system=chat.system, title=chat.title)
+        copy = self.create(chat.model, system=chat.system, title=chat.title, form=chat.form)
         with self._write() as db:
             row, before = None, None
             for turn in as_held(turns) if held else turns:
@@ -208,6 +210,10 @@ class ChatStore(Database):
     def set_system(self, chat_id: int, system: str | None) -> None:
         """Keep another system prompt with the chat. Raises `NotFound`."""
         self._change(chat_id, "system", system)
+
+    def set_form(self, chat_id: int, form: str | None) -> None:
+        """Keep with the chat that its answers have another form. Raises `NotFound`."""
+        self._change(chat_id, "form", form)
 
     def set_model(self, chat_id: int, model: str) -> None:
         """Keep with the chat that another model answers in it. Raises `NotFound`."""

@@ -14,7 +14,7 @@ from localinfer.cost.prices import Tariff
 from localinfer.errors import UsageError
 
 if TYPE_CHECKING:
-    from localinfer.engine.grammar import Grammar
+    from localinfer.engine.form import Grammar
     from localinfer.loading.opening import Opened
     from localinfer.loading.tell import Tell
 
@@ -189,20 +189,24 @@ class FormFlags:
         given = (self.schema is not None, self.json_object, self.regex is not None, self.grammar is not None)
         if not any(given):
             return None
-        from localinfer.engine.grammar import ANY_OBJECT, Grammar, from_rules
+        from localinfer.chats.given_forms import form_of
 
         if sum(given) > 1:
             raise UsageError(
                 "an answer has one form", hint="give one of `--schema`, `--json-object`, `--regex` and `--grammar`"
             )
-        if self.grammar is not None:
-            rules = "::=" in self.grammar or "start:" in self.grammar
-            return from_rules(self.grammar if rules else read_text(self.grammar, "a grammar"))
-        if self.schema is not None:
-            return Grammar("json_schema", schema_text(self.schema))
-        if self.regex is not None:
-            return Grammar("regex", self.regex)
-        return ANY_OBJECT
+        values = {"schema": self.schema, "regex": self.regex, "grammar": self.grammar}
+        named = next(((name, value) for name, value in values.items() if value is not None), None)
+        return form_of(*named) if named else form_of("json-object", "")
+
+    def checked(self) -> "Grammar | None":
+        """The same, refused at once where no model could keep it."""
+        form = self.form()
+        if form is not None:
+            from localinfer.engine.grammar import check
+
+            check(form)
+        return form
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -336,18 +340,6 @@ def bias_of(word: str) -> tuple[int, float]:
         raise UsageError(
             f"logit-bias is {word!r}, but must be TOKEN=BIAS", hint="like `--logit-bias 42=-100`"
         ) from None
-
-
-def schema_text(given: str) -> str:
-    """A schema that was given as it is, or the text of the file that holds it."""
-    return given if given.lstrip().startswith("{") else read_text(given, "a JSON schema")
-
-
-def read_text(path: str, what: str) -> str:
-    """The text of the file that holds `what`."""
-    from localinfer.chats.files import read_file
-
-    return read_file(path, 1024, hint=f"check the path, or give {what} as it is")
 
 
 def spread(function: Callable[..., Any]) -> Callable[..., Any]:

@@ -2,20 +2,20 @@
 
 import os
 import sys
-from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from localinfer.cli import options as o
-from localinfer.cli.bundles import CostFlags, EngineFlags, SamplingFlags, TraceFlags
+from localinfer.cli.bundles import CostFlags, EngineFlags, FormFlags, SamplingFlags, TraceFlags
 from localinfer.cli.telling import Terminal
 from localinfer.errors import LocalInferError, UsageError
 
 if TYPE_CHECKING:
     from localinfer.chats.screen_state import ScreenState
     from localinfer.chats.store import SavedChat
+    from localinfer.engine.form import Grammar
     from localinfer.engine.protocol import Engine
     from localinfer.events import OnProgress
     from localinfer.hub.model import LocalModel
@@ -35,6 +35,7 @@ def chat(
     model: o.Model,
     continue_: o.Continue,
     system: o.System,
+    form: FormFlags,
     sampling: SamplingFlags,
     on_overflow: o.OnOverflow,
     engine: EngineFlags,
@@ -56,9 +57,7 @@ def chat(
     from localinfer.tui.app import run_app
     from localinfer.tui.tiling import MOST_PANES
 
-    if cost.api_model:
-        would_charge("", cost.api_model)  # a wrong name is told before the app opens
-    config = replace(trace.config(engine), parallel=MOST_PANES)
+    config, kept = trace.config(engine, parallel=MOST_PANES), _checked(form, cost)
     with ChatStore(chats_file()) as store:
         latest = store.latest() if continue_ and not names and not model else None
         layout = _left(latest)
@@ -81,6 +80,7 @@ def chat(
             resume=continue_,
             system=system,
             on_overflow=on_overflow,
+            form=kept,
             installed=lambda: [one.ref for one in list_models()],
             name_of=partial(_name_of, offline=offline),
             theme=theme,
@@ -89,6 +89,15 @@ def chat(
             tariff=cost.tariff(),
             offer_for=lambda ref: would_charge(ref, cost.api_model),
         )
+
+
+def _checked(form: FormFlags, cost: CostFlags) -> "Grammar | None":
+    """The form of answers. What is wrong with it, or with a provider's model, is told before the app opens."""
+    from localinfer.cost.apis import would_charge
+
+    if cost.api_model:
+        would_charge("", cost.api_model)
+    return form.checked()
 
 
 def _name_of(ref: str, *, offline: bool) -> str:

@@ -4,13 +4,12 @@ So a draft, a batch, a preemption or another seed changes nothing: the mask of a
 as all else does that the sampler looks at. The automata are llguidance's.
 """
 
-import json
 from collections import OrderedDict
 from collections.abc import Sequence
 from copy import copy
 from dataclasses import dataclass
 from itertools import takewhile
-from typing import TYPE_CHECKING, Any, Literal, Protocol, Self
+from typing import TYPE_CHECKING, Any, Protocol, Self
 from weakref import WeakKeyDictionary, ref
 
 import numpy as np
@@ -18,8 +17,11 @@ from numpy.typing import NDArray
 
 from localinfer import native
 from localinfer.engine.elsewhere import Elsewhere
-from localinfer.engine.grammar_formats import narrowed
+from localinfer.engine.form import ANY_OBJECT as ANY_OBJECT
+from localinfer.engine.form import Grammar as Grammar
+from localinfer.engine.form import from_rules as from_rules
 from localinfer.engine.grammar_probe import refuse_explosive
+from localinfer.engine.grammar_writing import behind_thinking, plain
 from localinfer.errors import NotSupported, UsageError
 from localinfer.text import one_line
 
@@ -40,60 +42,12 @@ class Tokenizer(Protocol):
     def token_bytes(self, token: int, *, specials: bool = False) -> bytes: ...
 
 
-MOST_CHARACTERS = 1 << 18
-"""Of a schema or an expression."""
-
 _LIMITS: dict[str, Any] = {"step_lexer_fuel": 100_000, "verbose_errors": False}
 """Work that reading a form, and one step in it, may take; far more than schemas in use need."""
 
 
 NEVER = np.finfo(np.float32).min
 """The score of what must not be said: finite, and far below all that a model gives."""
-
-_SPACE = r"[\x20\x0A\x0D\x09]{1,40}"
-"""What may stand between the words of JSON: enough for lines and indents, and no model can go on with it for ever."""
-
-
-@dataclass(frozen=True, slots=True)
-class Grammar:
-    """The form of an answer. `text` is a JSON schema, a regular expression for the whole of it, or rules in Lark's way
-    of writing, one a line, of which `start` is the whole (`rules`) or `answer` (`lark`, forms of our own)."""
-
-    kind: Literal["json_schema", "regex", "lark", "rules"]
-    text: str
-
-    def __post_init__(self) -> None:
-        if len(self.text) > MOST_CHARACTERS:
-            raise UsageError(
-                f"the {self.word} has {len(self.text)} characters, more than {MOST_CHARACTERS}",
-                hint="give a smaller one",
-            )
-
-    @property
-    def word(self) -> str:
-        return {"json_schema": "schema", "regex": "expression", "rules": "grammar"}.get(self.kind, "form")
-
-
-def from_rules(text: str) -> Grammar:
-    """A grammar in Lark's way of writing, with `start`, or in GBNF, with `root`. Raises `UsageError` for what is
-    neither."""
-    from llguidance.gbnf_to_lark import any_to_lark
-
-    given = Grammar("rules", text)
-    try:
-        return Grammar("rules", any_to_lark(given.text)) if given.text.strip() else _nothing()
-    except RecursionError:
-        told = "it has too many brackets in each other"
-    except Exception as error:  # the converter raises plain ones
-        told = one_line(str(error), 200)
-    raise UsageError(f"this grammar is neither Lark nor GBNF: {told}", hint="begin with `start: …` or `root ::= …`")
-
-
-def _nothing() -> Grammar:
-    raise UsageError("the grammar is empty", hint="begin with `start: …` or `root ::= …`")
-
-
-ANY_OBJECT = Grammar("json_schema", '{"type": "object"}')
 
 
 class FormLost(UsageError):
@@ -125,8 +79,8 @@ class Constraint:
         refuse_explosive(grammar.kind, grammar.text)
         self._tokens = _known_tokenizer(tokenizer)
         begun = marks is not None and marks.begun
-        self._direct = None if begun else self._read(grammar, _plain(grammar))
-        self._later = self._read(grammar, _behind_thinking(grammar)) if marks else None
+        self._direct = None if begun else self._read(grammar, plain(grammar))
+        self._later = self._read(grammar, behind_thinking(grammar)) if marks else None
 
     def within(self, budget: int | None) -> Self:
         """The same with a bound on the reasoning."""
@@ -134,9 +88,22 @@ class Constraint:
         found.budget = budget
         return found
 
-    def begin(self) -> "Matching":
-        """For one answer."""
-        return Matching(self)
+    def begin(self, begun: Sequence[int] = ()) -> "Matching":
+        """For one answer, or for the rest of one: runs of tokens that are forced begin where they did then."""
+        matching, at = Matching(self), 0
+        while at < len(begun):
+            at += max(1, len(matching.forced(begun[:at])))
+        return matching
+
+    def require_kept(self, begun: Sequence[int]) -> None:
+        """Raise `UsageError` unless an answer may begin with these tokens."""
+        try:
+            self.begin().allowed(begun)
+        except FormLost:
+            raise UsageError(
+                "what there is of the answer does not keep the form that the rest is to have",
+                hint="ask anew, or leave the form out",
+            ) from None
 
     def matcher(self, *, later: bool) -> "LLMatcher":
         """An automaton at its beginning, `later` for behind reasoning."""
@@ -157,11 +124,19 @@ class Constraint:
         return matcher
 
 
+def check(grammar: Grammar) -> None:
+    """Raise what `Constraint` does for a form that cannot be kept, whatever the model."""
+    Constraint(grammar, _BYTES)
+
+
 class Unread(Constraint):
     """A form that is to be read elsewhere."""
 
     def __init__(self, grammar: Grammar | None, marks: Marks | None) -> None:
         self.grammar, self.marks = grammar, marks
+
+    def require_kept(self, begun: Sequence[int]) -> None:
+        """Looked at where it is read."""
 
 
 class Matching:
@@ -265,56 +240,6 @@ def _lost(matcher: "LLMatcher") -> FormLost:
     )
 
 
-def _plain(grammar: Grammar) -> str:
-    from llguidance import LLMatcher
-
-    if grammar.kind == "regex":
-        return LLMatcher.grammar_from_regex(grammar.text)
-    if grammar.kind == "lark":
-        return LLMatcher.grammar_from_lark(f"start: answer\n{grammar.text}")
-    if grammar.kind == "rules":
-        return LLMatcher.grammar_from_lark(grammar.text)
-    return LLMatcher.grammar_from_json_schema(_schema(grammar))
-
-
-def _behind_thinking(grammar: Grammar) -> str:
-    """The same, behind the line breaks that models write there."""
-    from llguidance import LLMatcher
-
-    if grammar.kind == "rules":  # a grammar in a grammar: names of rules may be the same
-        outer = {"lark_grammar": "start: BREAKS? @answer\nBREAKS: /\\n{1,2}/\n"}
-        return json.dumps({"grammars": [outer, {"name": "answer", "lark_grammar": grammar.text}]})
-    if grammar.kind == "lark":
-        rules = grammar.text
-    elif grammar.kind == "json_schema":
-        rules = f"answer: %json {_schema(grammar)}\n"
-    else:
-        rules = f"answer: /{_escaped(grammar.text)}/\n"
-    return LLMatcher.grammar_from_lark(f"start: BREAKS? answer\nBREAKS: /\\n{{1,2}}/\n{rules}")
-
-
-def _escaped(expression: str) -> str:
-    """An expression as it stands between two slashes."""
-    out, escaped = "", False
-    for character in expression:
-        out += "\\/" if character == "/" and not escaped else {"\n": "\\n", "\r": "\\r"}.get(character, character)
-        escaped = character == "\\" and not escaped
-    return out
-
-
-def _schema(grammar: Grammar) -> str:
-    """The schema on one line. Raises `UsageError` for text that is none."""
-    try:
-        schema: Any = json.loads(grammar.text)
-    except (ValueError, RecursionError) as error:
-        raise UsageError(f"the schema is no JSON: {one_line(str(error), 100)}", hint="give a JSON schema") from None
-    if not isinstance(schema, dict | bool):
-        raise UsageError("the schema is neither an object nor true or false", hint="give a JSON schema")
-    if isinstance(schema, bool):
-        return grammar.text
-    return json.dumps({**narrowed(schema), "x-guidance": {"whitespace_pattern": _SPACE}})
-
-
 MOST_KEPT = 16
 """Forms that are kept for a model, so that each is read once for many answers."""
 
@@ -351,6 +276,21 @@ def _known_tokenizer(tokenizer: Tokenizer) -> "LLTokenizer":
         found = LLTokenizer(TokenizerWrapper(_Vocabulary(tokenizer)), eos_token=list(tokenizer.eos_ids))
         _tokenizers[tokenizer] = found
     return found
+
+
+class _Bytes:
+    """A token for each byte, and one that ends an answer: the smallest tokenizer that can say everything."""
+
+    vocab_size, eos_ids, bos_id = 257, (256,), None
+
+    def encode_text(self, text: str) -> list[int]:
+        return list(text.encode("utf-8", "replace"))
+
+    def token_bytes(self, token: int, *, specials: bool = False) -> bytes:
+        return bytes([token]) if token < 256 else b"<end>" * specials
+
+
+_BYTES = _Bytes()
 
 
 class _Vocabulary:

@@ -47,8 +47,8 @@ class Reply:
         self.sequence = sequence
         self.request = request
         self.token_ids: list[int] = []
-        matching = request.constraint.begin() if request.constraint else None
         begun = request.prompt[len(request.prompt) - request.begun :]
+        matching = request.constraint.begin(begun) if request.constraint else None
         breaks = breaker(tokenizer.token_bytes)
         self.sampler = Sampler(request.sampling, rules, matching, self.token_ids, begun, request.forced, breaks)
         self.scores: list[Scored] = []

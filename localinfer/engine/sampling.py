@@ -134,7 +134,7 @@ class Sampler:
         if self._matching is None:
             return []
         try:
-            return self._matching.forced([*self._answer, *taken])
+            return self._matching.forced([*self._begun, *self._answer, *taken])
         except LocalInferError as error:
             self.error = error
             return []
@@ -142,7 +142,7 @@ class Sampler:
     def _keep_form(self, matching: Matching, logits: NDArray[np.float32], taken: list[int]) -> bool:
         """Give what breaks the form the lowest score; False where the form is lost."""
         try:
-            matching.hold(logits, [*self._answer, *taken])
+            matching.hold(logits, [*self._begun, *self._answer, *taken])
         except LocalInferError as error:
             self.error = error
             return False

@@ -47,6 +47,8 @@ def request_from(row: Mapping[str, Any], tokenizer: "Tokenizer") -> "Request":
         grammar = None if form is None else Grammar(**form)
         marks = None if around is None else Marks(**around)
         constraint = read(grammar, tokenizer, marks, row["budget"])
+        if row["begun"]:
+            constraint.require_kept(row["prompt"][-row["begun"] :])
     return Request(
         tuple(row["prompt"]),
         sampling_from(row["sampling"]),

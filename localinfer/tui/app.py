@@ -25,6 +25,7 @@ from localinfer.chats.store import ChatStore
 from localinfer.config import Overflow, SamplingParams
 from localinfer.cost.energy import start_meter
 from localinfer.cost.prices import USUAL, Tariff
+from localinfer.engine.form import Grammar
 from localinfer.errors import NotFound, UsageError
 from localinfer.tui import handlers
 from localinfer.tui.engines import OpenModel
@@ -187,6 +188,7 @@ def make_app(
     system: str | None = None,
     sampling: SamplingParams | None = None,
     on_overflow: Overflow = "error",
+    form: Grammar | None = None,
     installed: Callable[[], list[str]] = list,
     name_of: Callable[[str], str] = str,
     theme: str | None = None,
@@ -212,7 +214,7 @@ def make_app(
     if not 1 <= len(models) <= MOST_PANES:
         raise UsageError(f"{len(models)} models, but there can be {MOST_PANES} panes", hint="name fewer")
     chats = store if isinstance(store, ChatStore) else ChatStore(store)
-    begin = partial(ChatSession, chats, system=system, sampling=sampling, on_overflow=on_overflow)
+    begin = partial(ChatSession, chats, system=system, sampling=sampling, on_overflow=on_overflow, form=form)
     if layout is not None:
         pairs = zip(models, layout.panes, strict=True)
         sessions = [begin(model=model, resume=_exists(chats, pane.chat_id)) for model, pane in pairs]
@@ -252,6 +254,7 @@ def run_app(
     system: str | None = None,
     sampling: SamplingParams | None = None,
     on_overflow: Overflow = "error",
+    form: Grammar | None = None,
     installed: Callable[[], list[str]] = list,
     name_of: Callable[[str], str] = str,
     theme: str | None = None,
@@ -272,6 +275,7 @@ def run_app(
         system=system,
         sampling=sampling,
         on_overflow=on_overflow,
+        form=form,
         installed=installed,
         name_of=name_of,
         theme=theme,

@@ -22,6 +22,9 @@ LONG = 2000
 
 _BLANK = re.compile(r"(?:[ \t]*\n)+")
 _OPENING = re.compile(r"( {0,3})(`{3,}|~{3,})(.*)")
+_JSON = re.compile(r'\s*(?:\{\s*["}]|\[\s*["{])')
+_PERHAPS_JSON = re.compile(r"\s*(?:[{\[]\s*)?")
+_NEVER = re.compile(r"(?!)")
 _WORD = re.compile(r"(?<=\s)(?=[^\W\d_])")
 _TRIES = 16
 _ROWS = "|a|\n|-|\n"  # a table's beginning, to see which lines go on with one
@@ -71,6 +74,7 @@ class Document:
         self._tail = ""
         self._codes: list[Fence] = []
         self._fence: tuple[Fence, re.Pattern[str], int] | None = None  # with what closes it, and its indentation
+        self._is_new = True  # it is not known yet whether all of it is JSON
         self._rows: Rows | None = None
         self._prose: Prose | None = None
         self._above, self._blank = "", False  # the kind of block above the tail, and whether an empty line is between
@@ -83,8 +87,17 @@ class Document:
     def feed(self, text: str) -> None:
         """Go on with `text`, which is clean."""
         self._tail += text
+        if self._is_new:
+            self._begin()
         while self._step():
             pass
+
+    def _begin(self) -> None:
+        """An answer that begins as JSON is a block of code: as Markdown it would lose its indents."""
+        self._is_new = _PERHAPS_JSON.fullmatch(self._tail) is not None
+        if _JSON.match(self._tail):
+            self._fence = Fence("json", close=False, number=0), _NEVER, 0
+            self._tail = self._tail.lstrip("\r\n")
 
     def finish(self) -> None:
         """No more text."""

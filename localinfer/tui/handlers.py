@@ -1,5 +1,6 @@
 """What each slash command does. The table `COMMANDS` is also the palette's and the help card's."""
 
+from asyncio import to_thread
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import fields, replace
 from functools import partial
@@ -8,7 +9,9 @@ from typing import Any, get_args, get_type_hints
 
 from localinfer.chats.exporting import export
 from localinfer.chats.files import read_file
+from localinfer.chats.given_forms import FORMS, form_of, title_of
 from localinfer.config import SamplingParams
+from localinfer.engine.form import Grammar
 from localinfer.errors import NotFound, UsageError
 from localinfer.text import one_line
 from localinfer.tui.commands import Command
@@ -113,6 +116,40 @@ async def _set(_screen: ChatScreen, pane: ChatPane, argument: str) -> None:
         name = _SHORT.get(name, name.replace("-", "_"))
         pane.session.use_sampling(replace(now, **{name: _value(name, value.strip())}))
         pane.say(f"from the next answer on: {name} {value.strip() or 'none'}")
+
+
+def _forms(_screen: ChatScreen, begin: str) -> Sequence[str]:
+    return [
+        word
+        for word in (*(f"{name} " for name in FORMS if name != "json-object"), "json-object", "none")
+        if word.startswith(begin)
+    ]
+
+
+@_command(
+    "form",
+    "what answers look like: `/form schema FILE|JSON`, `/form regex …`, `/form none`; alone it shows it",
+    "[NAME VALUE]",
+    words=_forms,
+)
+async def _form(_screen: ChatScreen, pane: ChatPane, argument: str) -> None:
+    if not argument:
+        form = pane.session.form
+        pane.say(f"answers keep the {title_of(form)} {one_line(form.text, 300)}" if form else "answers have no form")
+    elif not pane.occupied():
+        name, _, value = argument.partition(" ")
+        form = None if argument == "none" else form_of(name, value.strip())
+        if form is not None:
+            await to_thread(_refuse_bad, form)  # may take seconds
+        pane.session.use_form(form)
+        pane.show_form()
+        pane.say(f"from the next answer on: {title_of(form) or 'no form'}")
+
+
+def _refuse_bad(form: Grammar) -> None:
+    from localinfer.engine.grammar import check
+
+    check(form)
 
 
 _THINK = {"on": True, "off": False, "auto": None}

@@ -98,6 +98,39 @@ async def test_what_goes_wrong_is_told(scripted: Scripted, line: str, what: str)
         assert turns(app) == []
 
 
+async def test_the_form_of_answers_is_set_shown_and_taken_away(scripted: Scripted, tmp_path: Path) -> None:
+    (tmp_path / "word.lark").write_text('start: "a" | "b"\n', encoding="utf-8")
+    app = scripted()
+    async with app.run_test(size=SIZE) as pilot:
+        await settle(pilot)
+        await say(pilot, "/form")
+        assert said(app) == "answers have no form"
+        for line, title in (
+            ('/form schema {"type": "string"}', "schema"),
+            ("/form regex [0-9]+", "expression"),
+            (f"/form grammar {tmp_path / 'word.lark'}", "grammar"),
+            ("/form json-object", "JSON object"),
+        ):
+            await say(pilot, line)
+            assert said(app) == f"from the next answer on: {title}"
+            assert f"form: {title}" in screen_text(app)
+            assert app.pane.session.form is app.pane.session.chat.grammar  # type: ignore[union-attr]
+        await say(pilot, "/form")
+        assert said(app) == 'answers keep the JSON object {"type": "object"}'
+        for line, told in (
+            ("/form schema nowhere.json", "`nowhere.json` is no JSON schema, and as the name of a file"),
+            ("/form regex (a", "this expression cannot be kept"),
+            ("/form shape round", "there is no form `shape`"),
+            ("/form regex", "the form `regex` needs a value"),
+        ):
+            await say(pilot, line)
+            assert told in said(app)
+            assert "form: JSON object" in screen_text(app)
+        await say(pilot, "/form none")
+        assert "form:" not in screen_text(app)
+        assert app.pane.session.form is None
+
+
 async def test_a_long_paste_may_be_an_argument(scripted: Scripted) -> None:
     from textual import events
 

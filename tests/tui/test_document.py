@@ -202,3 +202,19 @@ def test_what_stands_deep_in_lists_and_quotes_is_kept(mark: str, depth: int) -> 
     text = f"{mark * depth} w1 w2\n{mark * depth} w3\n\nw4\n"
     assert [word for word in words_of("\n".join(drawn([text], 100))) if word[0] == "w"] == ["w1", "w2", "w3", "w4"]
     assert drawn(text, 100) == drawn([text], 100)
+
+
+@pytest.mark.parametrize("text", ['{\n  "a": [\n    1,\n\n    2\n  ]\n}', '\n[\n  {"a": "*b*"}\n]', "{ }"])
+def test_an_answer_that_begins_as_json_keeps_its_lines(text: str) -> None:
+    shown = drawn([text])
+    assert [line.removeprefix(" ").rstrip() for line in shown[1:]] == text.lstrip("\n").splitlines()
+    assert drawn(text) == shown
+
+
+@pytest.mark.parametrize("text", ["{so} it is\n\nand on", "[a link](x)\n\n1. one", "[ ] to do\n[x] done", "{"])
+def test_other_brackets_are_text(text: str) -> None:
+    document = Document()
+    document.feed(text)
+    document.finish()
+    assert not document.codes
+    assert drawn(text) == drawn([text])

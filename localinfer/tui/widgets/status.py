@@ -51,6 +51,8 @@ class Status:
     """Tokens of the conversation before anything is asked, as the model would read it; None until it is known."""
     narrow: bool = False
     """Is there room for short words only?"""
+    form: str = ""
+    """The form that answers keep, in a word."""
     speeds: tuple[float, ...] = ()
     """Tokens/s at the last ticks of this answer."""
     joules: float = 0.0
@@ -81,6 +83,7 @@ class Status:
         """The other parts that are known, the most telling first."""
         parts = (
             self.speed,
+            f"form: {self.form}" if self.form else "",
             self.context,
             self.drafts,
             self.first_token,

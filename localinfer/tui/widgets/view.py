@@ -8,6 +8,7 @@ from textual import events, on
 from textual.app import ComposeResult
 from textual.widget import AwaitMount, Widget
 
+from localinfer.chats.given_forms import title_of
 from localinfer.chats.session import ChatSession
 from localinfer.text import one_line
 from localinfer.tui.commands import Completion, escaped
@@ -65,8 +66,13 @@ class PaneView(Widget):
     def show_turns(self) -> None:
         """What was said, as it is kept."""
         self.transcript.sync(self.session.turns)
+        self.show_form()
         if self.session.held_by is not None and not self.session.free:
             self.say(f"this chat is open in {self.session.holder}: it can be read here, Ctrl+T goes on in a copy of it")
+
+    def show_form(self) -> None:
+        """Which form answers keep, on the status line."""
+        self.set_status(form=title_of(self.session.form))
 
     def show_attached(self) -> None:
         """What goes with the next prompt, on the frame of the box."""

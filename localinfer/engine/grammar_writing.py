@@ -1,0 +1,62 @@
+"""A form as llguidance reads it: by itself, or behind the reasoning of a model that thinks."""
+
+import json
+from typing import Any
+
+from localinfer.engine.form import Grammar
+from localinfer.engine.grammar_formats import narrowed
+from localinfer.errors import UsageError
+from localinfer.text import one_line
+
+_SPACE = r"[\x20\x0A\x0D\x09]{1,40}"
+"""What may stand between the words of JSON: enough for lines and indents, and no model can go on with it for ever."""
+
+
+def plain(grammar: Grammar) -> str:
+    from llguidance import LLMatcher
+
+    if grammar.kind == "regex":
+        return LLMatcher.grammar_from_regex(grammar.text)
+    if grammar.kind == "lark":
+        return LLMatcher.grammar_from_lark(f"start: answer\n{grammar.text}")
+    if grammar.kind == "rules":
+        return LLMatcher.grammar_from_lark(grammar.text)
+    return LLMatcher.grammar_from_json_schema(_schema(grammar))
+
+
+def behind_thinking(grammar: Grammar) -> str:
+    """The same, behind the line breaks that models write there."""
+    from llguidance import LLMatcher
+
+    if grammar.kind == "rules":  # a grammar in a grammar: names of rules may be the same
+        outer = {"lark_grammar": "start: BREAKS? @answer\nBREAKS: /\\n{1,2}/\n"}
+        return json.dumps({"grammars": [outer, {"name": "answer", "lark_grammar": grammar.text}]})
+    if grammar.kind == "lark":
+        rules = grammar.text
+    elif grammar.kind == "json_schema":
+        rules = f"answer: %json {_schema(grammar)}\n"
+    else:
+        rules = f"answer: /{_escaped(grammar.text)}/\n"
+    return LLMatcher.grammar_from_lark(f"start: BREAKS? answer\nBREAKS: /\\n{{1,2}}/\n{rules}")
+
+
+def _escaped(expression: str) -> str:
+    """An expression as it stands between two slashes."""
+    out, escaped = "", False
+    for character in expression:
+        out += "\\/" if character == "/" and not escaped else {"\n": "\\n", "\r": "\\r"}.get(character, character)
+        escaped = character == "\\" and not escaped
+    return out
+
+
+def _schema(grammar: Grammar) -> str:
+    """The schema on one line. Raises `UsageError` for text that is none."""
+    try:
+        schema: Any = json.loads(grammar.text)
+    except (ValueError, RecursionError) as error:
+        raise UsageError(f"the schema is no JSON: {one_line(str(error), 100)}", hint="give a JSON schema") from None
+    if not isinstance(schema, dict | bool):
+        raise UsageError("the schema is neither an object nor true or false", hint="give a JSON schema")
+    if isinstance(schema, bool):
+        return grammar.text
+    return json.dumps({**narrowed(schema), "x-guidance": {"whitespace_pattern": _SPACE}})
