@@ -74,7 +74,7 @@ class Mapper:
         from dataclasses import replace
 
         from localinfer.chats.files import BYTES_PER_TOKEN
-        from localinfer.chats.rows import understood
+        from localinfer.chats.rows import Line, understood
 
         usual = replace(engine.default_sampling, **self._sampling)
         limit = engine.context_size * BYTES_PER_TOKEN
@@ -82,7 +82,7 @@ class Mapper:
         for index, text in enumerate(batch[self._prompt]):
             row = {} if identities is None else {"id": _plain(identities[index])}
             line = json.dumps(row | {"prompt": _plain(text)}, ensure_ascii=False).encode("utf-8", "surrogatepass")
-            yield understood(line, index, index + 1, limit=limit, context="", sampling=usual)
+            yield understood(Line.of(index, index + 1, line, ""), limit=limit, sampling=usual)
 
 
 def _plain(value: Any) -> Any:

@@ -22,6 +22,17 @@ def body_of(asked: Asked, model: str, manner: Manner, given: Collection[str]) ->
     system = asked.system or manner.system
     messages = [{"role": "system", "content": system}] if system else []
     body: dict[str, Any] = {"model": model, "messages": [*messages, *(turn.fields for turn in asked.turns)]}
+    body |= sampling_in(asked, given) | settings_in(manner)
+    if asked.tools:
+        body["tools"] = list(asked.tools)
+    if asked.logprobs is not None:
+        body |= {"logprobs": True, "top_logprobs": asked.logprobs}
+    return body
+
+
+def sampling_in(asked: Asked, given: Collection[str]) -> dict[str, Any]:
+    """What the line says of sampling, what was `given` with the command, and the seed."""
+    body: dict[str, Any] = {}
     for name in sorted({*given, *asked.said, "seed"}):
         value = getattr(asked.sampling, name)
         if name == "stop":
@@ -30,13 +41,16 @@ def body_of(asked: Asked, model: str, manner: Manner, given: Collection[str]) ->
             value = {str(token): bias for token, bias in value}
         if value not in (None, [], {}):
             body[SPELLED.get(name, name)] = value
-    if asked.tools:
-        body["tools"] = list(asked.tools)
-    if (form := asked.grammar or manner.grammar) is not None:
-        body["response_format"] = _form(form.kind, form.text)
-    top = manner.logprobs if asked.logprobs is None else asked.logprobs
-    if top is not None:
-        body |= {"logprobs": True, "top_logprobs": top}
+    return body
+
+
+def settings_in(manner: Manner) -> dict[str, Any]:
+    """What the command says of form, scores and thinking. Raises `NotSupported` for a form that is no schema."""
+    body: dict[str, Any] = {}
+    if manner.grammar is not None:
+        body["response_format"] = _form(manner.grammar.kind, manner.grammar.text)
+    if manner.logprobs is not None:
+        body |= {"logprobs": True, "top_logprobs": manner.logprobs}
     if manner.think is not None:
         body["chat_template_kwargs"] = {"enable_thinking": manner.think}
     return body

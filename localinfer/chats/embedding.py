@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from localinfer.chats.chat import Chat
 from localinfer.chats.mapping import Answered
 from localinfer.chats.row_file import head_of
-from localinfer.chats.rows import Asked, asked_of, text_of
+from localinfer.chats.rows import Asked, Line, asked_of, refuse_keys, text_of
 from localinfer.chats.template import Message
 from localinfer.config import Pool, SamplingParams
 from localinfer.errors import ContextOverflow, LocalInferError, UsageError
@@ -19,15 +19,16 @@ if TYPE_CHECKING:
 KNOWN = {"id", "text"}
 
 
-def understood_text(line: bytes, index: int, number: int, *, limit: int, context: str) -> Asked:
+def understood_text(line: Line, *, limit: int) -> Asked:
     """What text `line` brings. As `rows.understood`."""
 
     def meant(row: Mapping[str, Any]) -> dict[str, Any]:
+        refuse_keys(row.keys() - KNOWN, KNOWN)
         if "text" not in row:
             raise UsageError("the line has no `text`", hint='write `{"text": "…"}`')
         return {"turns": (Message("user", text_of(row, "text")),)}
 
-    return asked_of(line, index, number, meant, known=KNOWN, limit=limit, context=context)
+    return asked_of(line, meant, limit=limit)
 
 
 def vector_request(engine: "Engine", text: str | Sequence[int], pool: Pool) -> "Request":

@@ -3,10 +3,11 @@
 import queue
 import threading
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import partial
-from typing import TYPE_CHECKING
+from itertools import count
+from typing import TYPE_CHECKING, Protocol
 
 from localinfer.chats.apart import Apart, written_by
 from localinfer.chats.calls import Call, Calls
@@ -32,13 +33,19 @@ AHEAD = 4
 _SHORTER = "shorten the line, or raise `--ctx-size` as far as the model allows"
 
 
+class Listens(Protocol):
+    """Hears the events of a text."""
+
+    def hear(self, events: list[Event], /) -> object: ...
+
+
 @dataclass(slots=True)
 class Answered:
     """One line's answer, whole when `reason` is there; or `error`."""
 
     asked: Asked
-    model: str = ""
-    """Who answers."""
+    index: int = field(default_factory=count().__next__)
+    """Of those that are answered, unlike any other's."""
     request: "Request | None" = None
     """What the engine is asked."""
     read: int = 0
@@ -63,16 +70,17 @@ class Answered:
     apart: Apart | None = None
     """What finds calls of tools in it, where there are tools and the model's way to call them is known."""
     calls: list[Call] = field(default_factory=list)
+    parts: "Sequence[Answered]" = ()
+    """The texts of a line that asks for several, which are answered instead of it."""
+    listener: "Listens | None" = None
+    """Who else hears what is said."""
     error: LocalInferError | None = None
 
     @property
     def done(self) -> bool:
+        if self.parts and self.error is None:
+            return all(part.done for part in self.parts)
         return self.reason is not None or self.error is not None
-
-    @property
-    def index(self) -> int:
-        """The number of its line."""
-        return self.asked.index
 
     @property
     def prompt(self) -> tuple[int, ...]:
@@ -86,6 +94,12 @@ class Answered:
     def end(self) -> None:
         """Nothing follows."""
         self._add(*(self.thinking.finish() if self.thinking else ("", "")))
+
+    def gather(self) -> None:
+        """All parts are done: their tokens, and the first error."""
+        for part in self.parts:
+            self.token_ids += part.token_ids
+            self.error = self.error or part.error
 
     def _add(self, reasoning: str, content: str) -> None:
         self.reasoning.append(reasoning)
@@ -152,7 +166,7 @@ def answer_all(engine: "Engine", lines: Iterator[Asked], *, parallel: int, begin
                     ended = True
                 else:
                     waiting.append(begin(engine, asked))
-                    fresh += [waiting[-1]] * (not waiting[-1].done)
+                    fresh += [one for one in waiting[-1].parts or [waiting[-1]] if not one.done]
             while len(running) < parallel and (one := ordering.next(fresh, running)) is not None:
                 fresh.remove(one)
                 _submit(engine, one)
@@ -163,6 +177,7 @@ def answer_all(engine: "Engine", lines: Iterator[Asked], *, parallel: int, begin
                     ordering.ended(one)
             running = [one for one in running if not one.done]
             while waiting and waiting[0].done:
+                waiting[0].gather()
                 yield waiting.popleft()
 
 
@@ -180,7 +195,7 @@ def begin_chat(engine: "Engine", asked: Asked, manner: Manner = USUAL) -> Answer
     """What is asked for the answer to a line."""
     from localinfer.engine.protocol import Request
 
-    answered = Answered(asked, engine.info.model, error=asked.error)
+    answered = Answered(asked, error=asked.error)
     if asked.error is None:
         raw = manner.raw if asked.raw is None else asked.raw
         special = manner.special if asked.special is None else asked.special
@@ -188,9 +203,8 @@ def begin_chat(engine: "Engine", asked: Asked, manner: Manner = USUAL) -> Answer
             if special and not raw:
                 raise UsageError("`special` goes with `raw`", hint='add `"raw": true`, or leave `special` out')
             system = asked.system or manner.system
-            grammar = asked.grammar or manner.grammar
             variables = {} if raw else thinking_variables(engine.chat_template, manner.think)
-            chat = Chat(engine, system=system, raw=raw, special=special, grammar=grammar, variables=variables)
+            chat = Chat(engine, system=system, raw=raw, special=special, grammar=manner.grammar, variables=variables)
             prompt = chat.tokens_of_turns(asked.turns, asked.tools)
             marks, constraint = chat.marks(asked.turns, prompt), chat.constraint(asked.turns, prompt)
             logprobs = manner.logprobs if asked.logprobs is None else asked.logprobs
@@ -209,6 +223,8 @@ def begin_chat(engine: "Engine", asked: Asked, manner: Manner = USUAL) -> Answer
 
 def hear(answered: Answered, events: list[Event]) -> None:
     """Keep what was said of a line's answer."""
+    if answered.listener is not None:
+        answered.listener.hear(events)
     for event in events:
         if isinstance(event, Progress):
             answered.read = event.done

@@ -2,16 +2,17 @@
 
 import json
 import os
-from collections.abc import Iterator, Mapping
+import shutil
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
 from localinfer.chats.logprobs import spelled
 from localinfer.chats.mapping import Answered
-from localinfer.chats.rows import Asked
-from localinfer.errors import Changed, ContextOverflow, Corrupt, LocalInferError, NotFound, UsageError
-from localinfer.formats.durable import write_failed
+from localinfer.chats.rows import Asked, Line
+from localinfer.errors import Changed, Corrupt, LocalInferError, NotFound, UsageError
+from localinfer.formats.durable import sync, write_failed
 
 if TYPE_CHECKING:
     from localinfer.engine.protocol import Tokenizer
@@ -41,8 +42,6 @@ def row_of(answered: Answered, tokenizer: "Tokenizer") -> dict[str, Any]:
     """The row of JSON for one line."""
     if answered.error is not None:
         return error_row(answered)
-    if answered.asked.batch:
-        return batch_row(answered, tokenizer)
     row, stats = head_of(answered), answered.stats
     assert stats is not None
     usage = {
@@ -70,46 +69,9 @@ def row_of(answered: Answered, tokenizer: "Tokenizer") -> dict[str, Any]:
 
 def error_row(answered: Answered) -> dict[str, Any]:
     """The row of a line that has no answer."""
-    asked, error = answered.asked, answered.error
-    assert error is not None
-    if not asked.batch:
-        row = head_of(answered)
-        told = row.pop("error")
-        return row | {"text": None, "finish_reason": None, "usage": None, "error": told}
-    code = "context_length_exceeded" if isinstance(error, ContextOverflow) else None
-    status = 400 if error.exit_code in (2, 5, 8) else 500
-    what = {"message": error.message, "type": "invalid_request_error" if status == 400 else "api_error"}
-    return response_row(asked, status, {"error": what | {"param": None, "code": code}})
-
-
-def response_row(asked: Asked, status: int, body: Mapping[str, Any]) -> dict[str, Any]:
-    """The row for one line of a batch: the response of a server."""
-    name = f"batch_req_{asked.index}_{asked.digest}"
-    response = {"status_code": status, "request_id": name, "body": body}
-    return {"id": name, "custom_id": asked.id, "response": response, "error": None}
-
-
-def batch_row(answered: Answered, tokenizer: "Tokenizer") -> dict[str, Any]:
-    """The row for one line of a batch that has an answer."""
-    asked, stats = answered.asked, answered.stats
-    assert stats is not None
-    message: dict[str, Any] = {"role": "assistant", "content": "".join(answered.text)}
-    if reasoning := "".join(answered.reasoning):
-        message["reasoning_content"] = reasoning
-    reason = "length" if answered.reason in ("length", "overflow") else "stop"
-    if answered.calls:
-        message["tool_calls"] = [call.in_openai for call in answered.calls]
-        reason = "tool_calls" if reason == "stop" else reason
-    scores = {"content": spelled(tokenizer, answered.scores), "refusal": None} if answered.scores else None
-    choice = {"index": 0, "message": message, "logprobs": scores, "finish_reason": reason}
-    usage = {
-        "prompt_tokens": stats.prompt_tokens,
-        "completion_tokens": stats.completion_tokens,
-        "total_tokens": stats.prompt_tokens + stats.completion_tokens,
-        "prompt_tokens_details": {"cached_tokens": stats.cached_tokens},
-    }
-    body = {"id": f"chatcmpl-{asked.digest}", "object": "chat.completion", "created": 0, "model": answered.model}
-    return response_row(asked, 200, body | {"choices": [choice], "usage": usage})
+    row = head_of(answered)
+    told = row.pop("error")
+    return row | {"text": None, "finish_reason": None, "usage": None, "error": told}
 
 
 def _position(row: dict[str, Any]) -> tuple[int, str]:
@@ -120,12 +82,27 @@ def _position(row: dict[str, Any]) -> tuple[int, str]:
     return row["index"], row["request"]
 
 
+def _is_answer(row: dict[str, Any]) -> bool:
+    """Whether it holds no error."""
+    return row.get("error") is None and ("custom_id" not in row or row["response"]["status_code"] == 200)
+
+
 class RowFile:
-    """Rows at the end of a file, each there whole or not at all once the run goes on."""
+    """Rows in a file, each there whole or not at all once the run goes on.
+
+    Rows are only ever added. Those of lines that are answered again stand behind all others, until the file is closed:
+    then each takes its line's place.
+    """
 
     def __init__(self, path: Path, *, resume: bool) -> None:
         """Raises `UsageError` for a file with something in it that we are not to `resume`."""
         self.path = path
+        self.count = 0
+        """Lines that had rows in it."""
+        self._end = 0
+        self._again = dict[int, int]()  # where the last row of a line that is answered again begins
+        self._added = set[int]()  # where all such rows begin
+        self._is_ours = False  # whether what is in it was read to its end
         try:
             self._file: BinaryIO = path.open("r+b" if path.exists() else "w+b")
             size = os.fstat(self._file.fileno()).st_size
@@ -135,52 +112,95 @@ class RowFile:
             self._file.close()
             raise UsageError(f"{path} is there already", hint="go on with it by `--resume`, or remove it first")
 
-    def kept(self, lines: Iterator[Asked]) -> int:
-        """How many rows are there; so many of `lines` are taken. A last row that is not whole is cut off.
+    def kept(self, lines: Iterator[Line]) -> list[Line]:
+        """Read the rows that are there; so many of `lines` are taken. Those whose rows hold errors are given back. A
+        last row that is not whole is cut off.
 
         Raises `Corrupt` for what is no row of ours, `Changed` where the row is the answer to something else.
         """
-        count = end = 0
-        for line in self._file:
-            if not line.endswith(b"\n"):
+        failed = dict[int, Line]()
+        for number, data in enumerate(self._file):
+            if not data.endswith(b"\n"):
                 break
-            asked = next(lines, None)
-            try:
-                row = json.loads(line)
-                index, digest = _position(row)
-            except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
-                raise Corrupt(
-                    f"{self.path}: line {count + 1} is no row of `map`", hint="give another file, or remove it"
-                ) from None
-            if asked is None or (index, digest) != (count, asked.digest):
+            index, digest, good = self._read(data, number)
+            line = failed.get(index) if index < self.count else next(lines, None)
+            if line is None or (index, digest) != (line.index, line.digest):
                 raise Changed(
-                    f"{self.path}: row {count} answers another line, or was made with other settings",
+                    f"{self.path}: row {number} answers another line, or was made with other settings",
                     hint="go on with what it was begun with, or begin anew with another file",
                 )
-            count, end = count + 1, end + len(line)
+            self._note(index)
+            self.count = max(self.count, index + 1)
+            failed[index] = line
+            if good:
+                del failed[index]
+            self._end += len(data)
         try:
-            self._file.truncate(end)
-            self._file.seek(end)
+            self._file.truncate(self._end)
+            self._file.seek(self._end)
         except OSError as error:
             raise write_failed(self.path, 0, error) from error
-        return count
+        self._is_ours = True
+        return list(failed.values())
+
+    def _read(self, data: bytes, number: int) -> tuple[int, str, bool]:
+        try:
+            row = json.loads(data)
+            index, digest = _position(row)
+            return int(index), digest, _is_answer(row)
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
+            raise Corrupt(
+                f"{self.path}: line {number + 1} is no row of `map`", hint="give another file, or remove it"
+            ) from None
+
+    def _note(self, index: int) -> None:
+        """The row at the end is that of line `index`."""
+        if index < self.count:
+            self._again[index] = self._end
+            self._added.add(self._end)
 
     def write(self, row: dict[str, Any]) -> None:
         """Add one row. Raises `DoesNotFit` when the disk is full."""
-        line = json.dumps(row, ensure_ascii=False, allow_nan=False).encode() + b"\n"
+        data = json.dumps(row, ensure_ascii=False, allow_nan=False).encode() + b"\n"
         try:
-            self._file.write(line)
+            self._file.write(data)
             self._file.flush()
         except OSError as error:
-            raise write_failed(self.path, len(line), error) from error
+            raise write_failed(self.path, len(data), error) from error
+        self._note(_position(row)[0])
+        self._end += len(data)
 
     def close(self) -> None:
-        """Let the file go, on the disk."""
+        """Let the file go, on the disk, its rows in the order of their lines."""
         try:
             os.fsync(self._file.fileno())
+            if self._again and self._is_ours:
+                self._sort()
             self._file.close()
         except OSError as error:
-            raise write_failed(self.path, 0, error) from error
+            raise write_failed(self.path, self._end, error) from error
+
+    def _sort(self) -> None:
+        """Write the file anew, rows that were added for others in their places; it is there whole at any time."""
+        real = self.path.resolve()
+        part = real.with_name(real.name + ".tmp")
+        try:
+            with part.open("wb") as file, real.open("rb") as rows:
+                start = index = 0
+                for data in rows:
+                    if start not in self._added:
+                        if index in self._again:
+                            self._file.seek(self._again[index])
+                        file.write(self._file.readline() if index in self._again else data)
+                        index += 1
+                    start += len(data)
+                file.flush()
+                os.fsync(file.fileno())
+            shutil.copymode(real, part)
+            part.replace(real)
+            sync(real.parent)
+        finally:
+            part.unlink(missing_ok=True)
 
 
 def failed(first: Done, errors: int, total: int) -> LocalInferError:
@@ -188,5 +208,5 @@ def failed(first: Done, errors: int, total: int) -> LocalInferError:
     assert first.error is not None
     return type(first.error)(
         f"{errors} of {total} lines could not be answered; the first: line {first.asked.line}: {first.error.message}",
-        hint="their rows say why, under `error`",
+        hint="their rows say why; `--resume` with a file tries those lines again",
     )

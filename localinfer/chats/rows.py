@@ -6,17 +6,14 @@ import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from difflib import get_close_matches
-from typing import TYPE_CHECKING, Any, Protocol, cast
+from functools import partial
+from typing import Any, Protocol, cast
 
-from localinfer.chats import batch
 from localinfer.chats.plain_json import object_of, storable, strings
 from localinfer.chats.template import Message, Role
 from localinfer.config import MOST_TOP, SamplingParams, biases_of
 from localinfer.errors import LocalInferError, UsageError
 from localinfer.text import one_line
-
-if TYPE_CHECKING:
-    from localinfer.engine.grammar import Grammar
 
 ROLES = ("system", "user", "assistant", "tool")
 OF_MESSAGES = {"role", "content", "name", "tool_calls", "tool_call_id", "reasoning_content"}
@@ -50,6 +47,24 @@ KNOWN = {"id", "prompt", "messages", "tools", "system", "raw", "special", "stop"
 
 
 @dataclass(frozen=True, slots=True)
+class Line:
+    """One line that is not blank, not yet looked at."""
+
+    index: int
+    """Of those that are not blank, from 0."""
+    number: int
+    """Of the input, from 1, blank ones counted."""
+    data: bytes
+    digest: str
+    """Of the bytes and all else that decides the answer; 16 hexadecimal digits."""
+
+    @classmethod
+    def of(cls, index: int, number: int, data: bytes, context: str) -> "Line":
+        """The line `data`; `context` is all else that decides the answer."""
+        return cls(index, number, data, hashlib.sha256(context.encode() + b"\0" + data).hexdigest()[:16])
+
+
+@dataclass(frozen=True, slots=True)
 class Asked:
     """One line: number `index`, from 0, of those that are not empty. It can be answered, or `error` says why not."""
 
@@ -73,10 +88,8 @@ class Asked:
     """What the model may call, as JSON schemas for the chat template."""
     logprobs: int | None = None
     """Likeliest tokens that are told with each one; None where the line does not say."""
-    grammar: "Grammar | None" = None
-    """The form that the line wants of its answer."""
-    batch: bool = False
-    """Whether it came in OpenAI's batch form, and is answered so."""
+    batch: object = None
+    """The request of a line in OpenAI's batch form, which `protocols.batch` understands; None for any other."""
     error: LocalInferError | None = None
 
 
@@ -86,51 +99,37 @@ class LineSource(Protocol):
     def readline(self, size: int = -1, /) -> bytes: ...
 
 
-def lines_of(stream: LineSource, limit: int) -> Iterator[tuple[int, bytes]]:
-    """Lines that are not blank, without their ends, each with its number from 1. Of one longer than `limit` bytes,
-    `limit` + 1 are kept."""
-    number = 0
+def lines_of(stream: LineSource, limit: int, context: str = "") -> Iterator[Line]:
+    """Lines that are not blank, without their ends. Of one longer than `limit` bytes, `limit` + 1 are kept."""
+    index = number = 0
     while line := stream.readline(limit + 1):
         number += 1
         rest = line
         while len(rest) > limit and not rest.endswith(b"\n"):
             rest = stream.readline(limit + 1)
         if line.strip():
-            yield number, line.rstrip(b"\r\n")
+            yield Line.of(index, number, line.rstrip(b"\r\n"), context)
+            index += 1
 
 
-def understood(
-    line: bytes,
-    index: int,
-    number: int,
-    *,
-    limit: int,
-    context: str,
-    sampling: SamplingParams,
-    ignore_unknown: bool = False,
-) -> Asked:
-    """What `line`, number `number` of the input, asks for; `sampling` holds where it says nothing, `context` is all
-    else that decides the answer. Keys that mean nothing are an error unless we `ignore_unknown`."""
+def understood(line: Line, *, limit: int, sampling: SamplingParams, ignore_unknown: bool = False) -> Asked:
+    """What `line` asks for; `sampling` holds where it says nothing. Keys that mean nothing are an error unless we
+    `ignore_unknown`."""
+    return asked_of(line, partial(meant, line=line, sampling=sampling, ignore_unknown=ignore_unknown), limit=limit)
 
-    def meant(row: Mapping[str, Any]) -> dict[str, Any]:
-        found: dict[str, Any] = {}
-        identity = json.dumps(row.get("id")) if row.get("id") is not None else line.decode("utf-8", "replace")
-        if batch.is_batch(row):
-            identity = json.dumps(row.get("custom_id"))
-            row, found["grammar"] = batch.unpacked(row)
-            if not ignore_unknown:
-                _refuse_keys(row.keys() - KNOWN, KNOWN | batch.OF_BODY)
-        if not ignore_unknown:
-            _refuse_messages(row)
-        system, turns = _conversation(row)
-        said = _sampling(row)
-        chosen = replace(sampling, **{"seed": seed_of(sampling.seed, identity), **said})
-        named = {"raw": _flag(row, "raw"), "special": _flag(row, "special")}
-        more = {"tools": _tools(row), "logprobs": logprobs_of(row)}
-        return {"system": system, "turns": turns, "sampling": chosen, "said": tuple(said), **named, **more, **found}
 
-    known = None if ignore_unknown else KNOWN | batch.KNOWN
-    return asked_of(line, index, number, meant, known=known, limit=limit, context=context)
+def meant(row: Mapping[str, Any], *, line: Line, sampling: SamplingParams, ignore_unknown: bool) -> dict[str, Any]:
+    """The fields of `Asked` that the object of `line` sets. Raises `UsageError`."""
+    if not ignore_unknown:
+        refuse_keys(row.keys() - KNOWN, KNOWN)
+        _refuse_messages(row)
+    identity = json.dumps(row["id"]) if row.get("id") is not None else line.data.decode("utf-8", "replace")
+    system, turns = _conversation(row)
+    said = _sampling(row)
+    chosen = replace(sampling, **{"seed": seed_of(sampling.seed, identity), **said})
+    named = {"raw": _flag(row, "raw"), "special": _flag(row, "special")}
+    more = {"tools": _tools(row), "logprobs": logprobs_of(row)}
+    return {"system": system, "turns": turns, "sampling": chosen, "said": tuple(said), **named, **more}
 
 
 def seed_of(seed: int, identity: str) -> int:
@@ -138,32 +137,18 @@ def seed_of(seed: int, identity: str) -> int:
     return int.from_bytes(hashlib.sha256(f"{seed}\0{identity}".encode()).digest()[:4], "little")
 
 
-def asked_of(
-    line: bytes,
-    index: int,
-    number: int,
-    meant: Callable[[Mapping[str, Any]], dict[str, Any]],
-    *,
-    known: Iterable[str] | None,
-    limit: int,
-    context: str,
-) -> Asked:
-    """What `line` asks for, by what is `meant` with its object; other keys than those `known` are an error, where
-    these are given."""
-    digest = hashlib.sha256(context.encode() + b"\0" + line).hexdigest()[:16]
-    identity, batched = None, False
+def asked_of(line: Line, meant: Callable[[dict[str, Any]], dict[str, Any]], *, limit: int) -> Asked:
+    """What `line` asks for, by what is `meant` with its object. One of more than `limit` bytes is refused."""
+    identity = None
     try:
-        row = object_of(line, limit, longer="send less, or raise `--ctx-size`")
-        batched = batch.is_batch(row)
-        identity = _identity(row, "custom_id" if batched else "id")
-        if known is not None:
-            _refuse_keys(row.keys() - set(known), known)
-        return Asked(index, number, digest, identity, batch=batched, **meant(row))
+        row = object_of(line.data, limit, longer="send less, or raise `--ctx-size`")
+        identity = identity_of(row, "id")
+        return Asked(line.index, line.number, line.digest, **({"id": identity} | meant(row)))
     except LocalInferError as error:
-        return Asked(index, number, digest, identity, batch=batched, error=error)
+        return Asked(line.index, line.number, line.digest, identity, error=error)
 
 
-def _identity(row: Mapping[str, Any], name: str) -> Any:
+def identity_of(row: Mapping[str, Any], name: str) -> Any:
     """What the line calls itself; its answer says the same."""
     for value in strings(row.get(name)):
         storable(value, f"`{name}`")
@@ -175,11 +160,12 @@ def _refuse_messages(row: Mapping[str, Any]) -> None:
     messages = row.get("messages")
     for one in messages if isinstance(messages, list) else ():
         if isinstance(one, dict):
-            _refuse_keys(one.keys() - OF_MESSAGES, OF_MESSAGES)
+            refuse_keys(one.keys() - OF_MESSAGES, OF_MESSAGES)
 
 
-def _refuse_keys(found: Iterable[str], known: Iterable[str]) -> None:
-    """Raise `UsageError` for keys that mean nothing: a misspelled one would change the answer in silence."""
+def refuse_keys(found: Iterable[str], known: Iterable[str]) -> None:
+    """Raise `UsageError` for keys that were `found` and mean nothing: a misspelled one would change the answer in
+    silence."""
     odd = sorted(found)
     if odd:
         named = ", ".join(f"`{one_line(name, 40)}`" for name in odd[:3]) + (" …" if len(odd) > 3 else "")

@@ -8,7 +8,7 @@ from localinfer.chats.chat import Chat, shared
 from localinfer.chats.logprobs import spelled
 from localinfer.chats.mapping import Answered
 from localinfer.chats.row_file import head_of
-from localinfer.chats.rows import Asked, asked_of, logprobs_of, text_of
+from localinfer.chats.rows import Asked, Line, asked_of, logprobs_of, refuse_keys, text_of
 from localinfer.chats.template import Message
 from localinfer.errors import ContextOverflow, LocalInferError, UsageError
 
@@ -18,12 +18,13 @@ if TYPE_CHECKING:
 KNOWN = {"id", "text", "context", "continuation", "logprobs"}
 
 
-def understood_score(line: bytes, index: int, number: int, *, limit: int, context: str) -> Asked:
+def understood_score(line: Line, *, limit: int) -> Asked:
     """What `line` wants scored: `text`, or `continuation` behind `context`. As `rows.understood`."""
-    return asked_of(line, index, number, _meant, known=KNOWN, limit=limit, context=context)
+    return asked_of(line, _meant, limit=limit)
 
 
 def _meant(row: Mapping[str, Any]) -> dict[str, Any]:
+    refuse_keys(row.keys() - KNOWN, KNOWN)
     if ("text" in row) == ("continuation" in row) or ("context" in row) != ("continuation" in row):
         raise UsageError(
             "the line must have either `text`, or `context` and `continuation`", hint='write `{"text": "…"}`'

@@ -15,6 +15,7 @@ from localinfer.errors import UsageError
 
 if TYPE_CHECKING:
     from localinfer.engine.form import Grammar
+    from localinfer.hub.model import LocalModel
     from localinfer.loading.opening import Opened
     from localinfer.loading.tell import Tell
 
@@ -133,14 +134,18 @@ class WhereFlags:
     revision: o.Revision
     offline: o.Offline
 
-    def opened(self, ref: str, engine: EngineFlags, parallel: int, tell: "Tell") -> "Opened":
-        """The model `ref`, of a server or opened here."""
+    def found(self, ref: str, tell: "Tell") -> "LocalModel":
+        """The model `ref`, adapters in it."""
         from localinfer.loading.adapting import adapted
-        from localinfer.loading.connecting import connect_or_open
         from localinfer.loading.opening import find
 
         found = find(ref, revision=self.revision, offline=self.offline, tell=tell)
-        found = adapted(found, self.adapter, tell=tell)
+        return adapted(found, self.adapter, tell=tell)
+
+    def opened(self, found: "LocalModel", engine: EngineFlags, parallel: int, tell: "Tell") -> "Opened":
+        """The model, of a server or opened here."""
+        from localinfer.loading.connecting import connect_or_open
+
         config, way = engine.config(parallel=parallel), Way(server=not self.no_server, private=True)
         return connect_or_open(found, config, backend=engine.backend, **way, tell=tell)
 

@@ -1,11 +1,12 @@
 """`map --endpoint`: lines that other servers answer."""
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import fields
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+from localinfer.cli.progress import note_over
 from localinfer.errors import UsageError
 
 if TYPE_CHECKING:
@@ -13,12 +14,11 @@ if TYPE_CHECKING:
 
     from localinfer.chats.mapping import Manner
     from localinfer.chats.row_file import Done
-    from localinfer.chats.rows import Asked, LineSource
+    from localinfer.chats.rows import Line
     from localinfer.cli.bundles import EndpointFlags, SamplingFlags
     from localinfer.cli.lines import Answers
-
-LINE_BYTES = 16 << 20
-"""Most bytes of a line."""
+    from localinfer.protocols.batch import Reader
+    from localinfer.remote.endpoints import Asking, Endpoints
 
 OF_MODELS = {
     *("raw", "special", "ctx-size", "threads", "kv-bits", "backend", "draft", "draft-tokens", "prefill-chunk"),
@@ -37,48 +37,54 @@ def elsewhere(
     held: "ExitStack",
     flags: "EndpointFlags",
     model: str,
-    stream: "LineSource",
     sampling: "SamplingFlags",
     manner: "Manner",
     together: int,
     *,
     ignore_unknown: bool,
-) -> "tuple[Iterator[Asked], Answers]":
-    """What each line asks for, and what answers them. Of sampling, an endpoint is told what was given, and a seed."""
+    quiet: bool,
+) -> "tuple[str, Answers]":
+    """What decides an answer beside its line, and what answers lines. Of sampling, an endpoint is told what was given,
+    and a seed."""
     from localinfer import __version__
-    from localinfer.chats.elsewhere import body_of
-    from localinfer.chats.rows import lines_of, understood
+    from localinfer.cli.lines import LINE_BYTES
     from localinfer.config import SamplingParams
+    from localinfer.protocols import batch
     from localinfer.remote.endpoints import Endpoints
 
     usual, name = sampling.over(SamplingParams()), flags.endpoint_model or model
     given = [one.name for one in fields(usual) if getattr(usual, one.name) != getattr(SamplingParams(), one.name)]
     given += [one for one in sampling.given() if one not in given]
     context = f"endpoint {__version__} {name} {usual!r} {sorted(given)} {manner!r} {ignore_unknown}"
-    how: dict[str, Any] = {"limit": LINE_BYTES, "context": context, "sampling": usual}
-    asked = (
-        understood(line, index, number, **how, ignore_unknown=ignore_unknown)
-        for index, (number, line) in enumerate(lines_of(stream, LINE_BYTES))
-    )
-    servers = Endpoints(list(flags.endpoint), key=_key(flags.endpoint_key_env), together=together)
+    reader = batch.Reader(manner, usual, LINE_BYTES, ignore_unknown, is_elsewhere=True)
+    asking = partial(batch.forwarded, model=name, manner=manner, given=tuple(given))
+    told = None if quiet else note_over
+    servers = Endpoints(list(flags.endpoint), key=_key(flags.endpoint_key_env), together=together, tell=told)
     held.callback(servers.close)
-    return asked, partial(_answers, servers, partial(body_of, model=name, manner=manner, given=tuple(given)))
+    return context, partial(_answers, servers, reader, asking)
 
 
-def _answers(servers: Any, body: Any, lines: "Iterator[Asked]") -> "Iterator[Done]":
+def _answers(servers: "Endpoints", reader: "Reader", asking: "Asking", lines: "Iterator[Line]") -> "Iterator[Done]":
     from localinfer.chats.elsewhere import row_of
     from localinfer.chats.mapping import Answered
-    from localinfer.chats.row_file import Done, error_row, head_of, response_row
+    from localinfer.chats.row_file import Done, head_of
+    from localinfer.protocols.batch import error_row, response_row
 
-    for one in servers.answer_all(lines, body):
+    for one in servers.answer_all(map(reader.understood, lines), asking):
         answered = Answered(one.asked, error=one.error)
         if one.error is not None:
             yield Done(one.asked, error_row(answered), error=one.error)
-            continue
-        batch = one.asked.batch
-        row = response_row(one.asked, 200, one.body) if batch else row_of(one.asked, one.body, head_of(answered))
-        written = (one.body.get("usage") or {}).get("completion_tokens")
-        yield Done(one.asked, row, written if type(written) is int else 0)
+        elif one.asked.batch is not None:
+            yield Done(one.asked, response_row(one.asked, 200, one.body), _written(one.body))
+        else:
+            yield Done(one.asked, row_of(one.asked, one.body, head_of(answered)), _written(one.body))
+
+
+def _written(body: "Mapping[str, Any]") -> int:
+    """Tokens that were written."""
+    usage = body.get("usage") or {}
+    written = usage.get("completion_tokens", usage.get("output_tokens"))
+    return written if type(written) is int else 0
 
 
 def _key(variable: str | None) -> str:

@@ -1,12 +1,18 @@
 """`embed`: texts as vectors."""
 
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from localinfer.cli import options as o
 from localinfer.cli.bundles import EngineFlags
 from localinfer.cli.telling import Terminal
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from localinfer.chats.row_file import Done
+    from localinfer.chats.rows import Line
 
 Ref = Annotated[str, typer.Argument(metavar="MODEL", help="The model.")]
 Lines = Annotated[
@@ -40,11 +46,10 @@ def embed(
     from dataclasses import replace
     from functools import partial
 
-    from localinfer import __version__
     from localinfer.chats.embedding import begin_vector, understood_text, vector_row
     from localinfer.chats.files import BYTES_PER_TOKEN
     from localinfer.chats.rows import lines_of
-    from localinfer.cli.lines import Job, by_engine, opened_lines, opened_rows, together_of
+    from localinfer.cli.lines import LINE_BYTES, Job, by_engine, of_model, opened_lines, opened_rows, together_of
     from localinfer.loading.opening import find, open_model
 
     together = together_of(parallel)
@@ -53,14 +58,13 @@ def embed(
         found = find(ref, revision=revision, offline=offline, tell=Terminal(quiet))
         rows = opened_rows(output, held, resume=resume)
         config = replace(engine.config(draft="off"), parallel=together)
-        opened = open_model(found, config, backend=engine.backend, tell=Terminal(quiet))
-        running = held.enter_context(opened.engine)
-        info, limit = running.info, running.context_size * BYTES_PER_TOKEN
-        decides = f"embed {__version__} {found.ref} {found.revision} {info.kv_layers or info.kv_bits} {info.backend}"
-        decides += f" {running.context_size} {pool} {unscaled}"
-        asked = (
-            understood_text(line, index, number, limit=limit, context=decides)
-            for index, (number, line) in enumerate(lines_of(stream, limit))
-        )
-        begin, row = partial(begin_vector, pool=pool), partial(vector_row, raw=unscaled)
-        Job(rows, total, together, by_engine(running, begin, row, together), quiet).run(asked)
+
+        def answers(asked: "Iterator[Line]") -> "Iterator[Done]":
+            opened = open_model(found, config, backend=engine.backend, tell=Terminal(quiet))
+            running = held.enter_context(opened.engine)
+            understood = partial(understood_text, limit=running.context_size * BYTES_PER_TOKEN)
+            begin = partial(begin_vector, pool=pool)
+            return by_engine(running, map(understood, asked), begin, partial(vector_row, raw=unscaled), together)
+
+        context = of_model(found, engine, f"embed {pool} {unscaled}")
+        Job(rows, total, together, answers, quiet).run(lines_of(stream, LINE_BYTES, context))

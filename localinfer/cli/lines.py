@@ -14,18 +14,32 @@ if TYPE_CHECKING:
     from localinfer.chats.mapping import Answered, Begin
     from localinfer.chats.parquet import ParquetFile, ParquetLines
     from localinfer.chats.row_file import Done, RowFile
-    from localinfer.chats.rows import Asked
+    from localinfer.chats.rows import Asked, Line
     from localinfer.chats.tables import TableFile, TableLines
+    from localinfer.cli.bundles import EngineFlags
     from localinfer.cli.progress import Progress
     from localinfer.engine.protocol import Engine, Tokenizer
+    from localinfer.hub.model import LocalModel
 
     Rows = RowFile | TableFile | ParquetFile
 
-Answers = Callable[["Iterator[Asked]"], "Iterator[Done]"]
-"""Answers lines, in their order."""
+Answers = Callable[["Iterator[Line]"], "Iterator[Done]"]
+"""Answers lines, in their order. Whatever is to be opened for that is opened when it is called."""
+
+LINE_BYTES = 16 << 20
+"""Most bytes of a line."""
 
 TOGETHER = 8
 """Lines that are answered together unless said otherwise."""
+
+
+def of_model(model: "LocalModel", engine: "EngineFlags", more: str) -> str:
+    """All but a line itself that decides its answer, so that a resumed run is one run; known before a model is opened.
+    `more` is what the command says of it."""
+    from localinfer import __version__
+
+    settings = f"{engine.ctx_size} {engine.kv_bits} {engine.backend}"
+    return f"{__version__} {model.ref} {model.revision} {settings} {more}"
 
 
 def together_of(parallel: list[str]) -> int:
@@ -96,17 +110,19 @@ def opened_lines(
 
 
 def by_engine(
-    engine: "Engine", begin: "Begin", row_of: "Callable[[Answered, Tokenizer], dict[str, Any]]", parallel: int
-) -> "Answers":
-    """What answers lines by an engine, `parallel` of them together; `begin` submits one."""
+    engine: "Engine",
+    lines: "Iterator[Asked]",
+    begin: "Begin",
+    row_of: "Callable[[Answered, Tokenizer], dict[str, Any]]",
+    parallel: int,
+) -> "Iterator[Done]":
+    """Lines answered by an engine, `parallel` of them together; `begin` submits one."""
     from localinfer.chats.mapping import answer_all
     from localinfer.chats.row_file import Done
 
-    def answers(lines: "Iterator[Asked]") -> "Iterator[Done]":
-        for one in answer_all(engine, lines, parallel=parallel, begin=begin):
-            yield Done(one.asked, row_of(one, engine.tokenizer), len(one.token_ids), one.error)
-
-    return answers
+    for one in answer_all(engine, lines, parallel=parallel, begin=begin):
+        row = row_of(one, engine.tokenizer)
+        yield Done(one.asked, row, len(one.token_ids), one.error)
 
 
 class Job:
@@ -125,18 +141,19 @@ class Job:
         self._done = self._earlier = self._errors = self._tokens = 0
         self._first: Done | None = None
 
-    def run(self, lines: "Iterator[Asked]") -> None:
+    def run(self, lines: "Iterator[Line]") -> None:
         """Raises an error of the first failed line's kind when there was one."""
-        from localinfer.chats.row_file import RowFile, failed
+        from localinfer.chats.row_file import failed
         from localinfer.cli.progress import Progress
 
-        started = time.perf_counter()
         try:
-            if isinstance(self._rows, RowFile):
-                self._done = self._earlier = self._rows.kept(lines)
+            left = self._left(lines)
+            if left is None:
+                return
+            answers, started = self._answers(left), time.perf_counter()
             with Progress(long=True, quiet=self._quiet) as progress:
                 progress("answering", self._done, self._total)
-                for done in self._answers(lines):
+                for done in answers:
                     self._take(done, progress)
         except KeyboardInterrupt:
             self._note_stopped()
@@ -144,6 +161,29 @@ class Job:
         self._note_end(time.perf_counter() - started)
         if self._first is not None:
             raise failed(self._first, self._errors, self._done)
+
+    def _left(self, lines: "Iterator[Line]") -> "Iterator[Line] | None":
+        """What is not answered yet: lines whose rows hold errors, then those without a row. None if all are answered,
+        which is told: nothing need be opened for that."""
+        from itertools import chain
+
+        from localinfer.chats.row_file import RowFile
+        from localinfer.cli.output import note
+
+        if not isinstance(self._rows, RowFile):
+            return lines
+        again = self._rows.kept(lines)
+        if not (before := self._rows.count):
+            return lines
+        self._done = self._earlier = before - len(again)
+        first = again[0] if again else next(lines, None)
+        if first is None:
+            if not self._quiet:
+                note(f"nothing is left to do: {self._rows.path} has the answers to all {before} lines")
+            return None
+        if again and not self._quiet:
+            note(f"{len(again)} of {before} rows hold errors; their lines are tried again")
+        return chain([first], again[1:], lines)
 
     def _take(self, done: "Done", progress: "Progress") -> None:
         """Write one row."""

@@ -1,6 +1,6 @@
 """`map`: a line of JSON in, a line of JSON out, many at once."""
 
-from collections.abc import Iterator
+from functools import partial
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -8,15 +8,16 @@ import typer
 from localinfer.cli import options as o
 from localinfer.cli.bundles import EndpointFlags, EngineFlags, FormFlags, SamplingFlags, ThinkingFlags, WhereFlags
 from localinfer.cli.command import TYPED
+from localinfer.cli.lines import of_model
 from localinfer.cli.telling import Terminal
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
     from contextlib import ExitStack
 
     from localinfer.chats.mapping import Manner
-    from localinfer.chats.rows import Asked, LineSource
-    from localinfer.cli.lines import Answers
-    from localinfer.config import SamplingParams
+    from localinfer.chats.row_file import Done
+    from localinfer.chats.rows import Line
     from localinfer.loading.opening import Opened
 
 Ref = Annotated[str, typer.Argument(metavar="MODEL", help="The model.")]
@@ -54,72 +55,55 @@ def map_(
     `raw`, `special`, `logprobs`, `temperature`, `top_k` and all other settings of sampling, named as OpenAI and `run`
     name them. What cannot be answered becomes a row with `error`, and the exit code is the first one's; so does a line
     with other keys, unless they are to be ignored.
-    A line in OpenAI's batch form (`custom_id` and a request to `/v1/chat/completions`) gets a row in that form. The
-    seed of a line that names none comes of `--seed` and its `id`, or of the line itself where it has none.
+    A line in OpenAI's batch form (`custom_id` and a request to `/v1/chat/completions`, `/v1/completions`,
+    `/v1/responses` or `/v1/embeddings`) may say all that `serve` takes there, but `stream`, and gets a row in that
+    form. The seed of a line that names none comes of `--seed` and its `id`, or of the line itself where it has none.
     A row has the number of its line in the input, as `line`, calls of the line's tools as `tool_calls`, and what the
     model thought as `reasoning`, unless that is to be shown in the text.
     Eight are answered together unless `--parallel` says otherwise; no answer depends on it. `-o -` is standard output.
+    `--resume` answers what has no row in the file yet, and tries lines again whose rows hold errors.
     With `--endpoint` MODEL is a model of that server, which is told what lines and flags say of sampling, and a seed.
     """
     from contextlib import ExitStack
 
     from localinfer.chats.mapping import Manner
+    from localinfer.chats.rows import lines_of
     from localinfer.cli.elsewhere import elsewhere, refuse_flags
-    from localinfer.cli.lines import Job, opened_lines, opened_rows, together_of
+    from localinfer.cli.lines import LINE_BYTES, Job, opened_lines, opened_rows, together_of
     from localinfer.cli.run import require_raw
 
     require_raw(raw=raw, special=special, think=thinking.wanted())
-    together, thinks = together_of(parallel), (thinking.wanted(), thinking.show_thinking)
-    manner = Manner(system, raw, special, form.form(), logprobs, *thinks)
+    together, tell = together_of(parallel), Terminal(quiet)
+    manner = Manner(system, raw, special, form.form(), logprobs, thinking.wanted(), thinking.show_thinking)
     with ExitStack() as held:
         stream, total = opened_lines(lines, held, in_column)
-        more = (stream, sampling, manner, together)
-        rows = opened_rows(output, held, resume=resume)
+        more, rows = (sampling, manner, together), opened_rows(output, held, resume=resume)
         if endpoints.endpoint:
             refuse_flags(ctx.meta[TYPED])
-            asked, answers = elsewhere(held, endpoints, ref, *more, ignore_unknown=ignore_unknown)
+            context, answers = elsewhere(held, endpoints, ref, *more, ignore_unknown=ignore_unknown, quiet=quiet)
         else:
-            opened = where.opened(ref, engine, together, Terminal(quiet))
-            asked, answers = _here(held, opened, *more, ignore_unknown=ignore_unknown)
-        Job(rows, total, together, answers, quiet).run(asked)
+            model, context = where.found(ref, tell), f"{sampling!r} {manner!r} {ignore_unknown}"
+            opening = partial(where.opened, model, engine, together, tell)
+            context, answers = of_model(model, engine, context), partial(_answers, held, opening, *more, ignore_unknown)
+        Job(rows, total, together, answers, quiet).run(lines_of(stream, LINE_BYTES, context))
 
 
-def _here(
+def _answers(
     held: "ExitStack",
-    opened: "Opened",
-    stream: "LineSource",
+    opening: "Callable[[], Opened]",
     sampling: SamplingFlags,
     manner: "Manner",
     together: int,
-    *,
     ignore_unknown: bool,
-) -> "tuple[Iterator[Asked], Answers]":
-    """What each line asks for, and the engine that answers them, which `held` closes."""
-    from functools import partial
-
-    from localinfer.chats.mapping import begin_chat
-    from localinfer.chats.row_file import row_of
-    from localinfer.cli.lines import by_engine
-
-    running = held.enter_context(opened.engine)
-    usual = sampling.over(running.default_sampling)
-    asked = _asked(stream, opened, usual, f"{manner!r} {ignore_unknown}", ignore_unknown=ignore_unknown)
-    return asked, by_engine(running, partial(begin_chat, manner=manner), row_of, together)
-
-
-def _asked(
-    stream: "LineSource", opened: "Opened", usual: "SamplingParams", more: str, *, ignore_unknown: bool
-) -> "Iterator[Asked]":
-    """What each line asks for. Whatever decides an answer is in its digest, so that a resumed run is one run."""
-    from localinfer import __version__
+    lines: "Iterator[Line]",
+) -> "Iterator[Done]":
+    """The answers of a model that is opened for them, and which `held` closes."""
     from localinfer.chats.files import BYTES_PER_TOKEN
-    from localinfer.chats.rows import lines_of, understood
+    from localinfer.cli.lines import by_engine
+    from localinfer.protocols import batch
 
-    running, model = opened.engine, opened.model
+    running = held.enter_context(opening().engine)
     limit = running.context_size * BYTES_PER_TOKEN
-    context = f"{__version__} {model.ref} {model.revision} {running.info.kv_layers or running.info.kv_bits} "
-    context += f"{running.context_size} {running.info.backend} {usual!r} {more}"
-    for index, (number, line) in enumerate(lines_of(stream, limit)):
-        yield understood(
-            line, index, number, limit=limit, context=context, sampling=usual, ignore_unknown=ignore_unknown
-        )
+    reader = batch.Reader(manner, sampling.over(running.default_sampling), limit, ignore_unknown)
+    begin, row_of = partial(batch.begin, manner=manner), partial(batch.row_of, model=running.info.model)
+    return by_engine(running, map(reader.understood, lines), begin, row_of, together)

@@ -117,6 +117,7 @@ class Progress:
         if self._is_drawn:
             self._draw("")
             self._is_drawn = False
+            _drawn.discard(self)
 
     def _draw(self, text: str) -> None:
         with contextlib.suppress(OSError, ValueError):
@@ -124,6 +125,17 @@ class Progress:
             sys.stderr.write("\r" + text[: max(width - 1, 1)] + "\x1b[K")
             sys.stderr.flush()
             self._is_drawn = True
+            _drawn.add(self)
+
+
+_drawn = set[Progress]()
+
+
+def note_over(text: str) -> None:
+    """One line of our own words, from any thread, where a line that rewrites itself may stand."""
+    for one in list(_drawn):
+        one.clear()
+    note(text)
 
 
 def _short(number: float) -> str:

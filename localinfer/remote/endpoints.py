@@ -1,5 +1,6 @@
 """Lines answered by OpenAI-compatible servers: bounded together, tried again as they ask, in the order of the lines."""
 
+import math
 import random
 import threading
 import time
@@ -28,6 +29,12 @@ ALL_THE_SAME = {401, 403, 404}
 
 RESPONSE_BYTES = 64 << 20
 MOST_URLS = 64
+
+TELL_AGAIN_S = 1.0
+"""Seconds between two words about the tries of one server."""
+
+Asking = Callable[[Asked], tuple[str, Mapping[str, Any]]]
+"""The path and the body with which a line is asked for. Raises what keeps it from being asked."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,15 +79,39 @@ def base_of(url: str) -> str:
     return f"{parts.scheme}://{parts.netloc}{parts.path.rstrip('/') or '/v1'}"
 
 
-class Endpoints:
-    """Servers that answer alike, each asked as often as the others. `together` requests are under way at most."""
+@dataclass(slots=True)
+class _Server:
+    """One of those that are asked."""
 
-    def __init__(self, urls: list[str], *, key: str, together: int, insistence: Insistence | None = None) -> None:
+    url: str
+    under_way: int = 0
+    failures: int = 0
+    """Since it last answered."""
+    rests_until: float = 0.0
+    """It is not chosen before, while another may be."""
+    is_known: bool = False
+    """Whether it has ever answered."""
+    told: float = -math.inf
+
+
+class Endpoints:
+    """Servers that answer alike, each asked as often as the others. `together` requests are under way at most. `tell`
+    hears of each try that failed, one a second of each server."""
+
+    def __init__(
+        self,
+        urls: list[str],
+        *,
+        key: str,
+        together: int,
+        insistence: Insistence | None = None,
+        tell: Callable[[str], object] | None = None,
+    ) -> None:
         if not 0 < len(urls) <= MOST_URLS:
             raise UsageError(f"there are {len(urls)} endpoints", hint=f"give up to {MOST_URLS}")
-        self._under_way = dict.fromkeys(map(base_of, urls), 0)
+        self._servers = [_Server(url) for url in dict.fromkeys(map(base_of, urls))]
         self._turn = threading.Lock()
-        self._together, self._insist = together, insistence or Insistence()
+        self._together, self._insist, self._tell = together, insistence or Insistence(), tell
         self._ends = threading.Event()
         headers = {"authorization": f"Bearer {key}"} if key else {}
         timeout = httpx2.Timeout(self._insist.silence, connect=self._insist.connect, pool=None)
@@ -92,14 +123,15 @@ class Endpoints:
         self._ends.set()
         self._client.close()
 
-    def answer_all(self, lines: Iterator[Asked], body_of: Callable[[Asked], Mapping[str, Any]]) -> Iterator[Outcome]:
+    def answer_all(self, lines: Iterator[Asked], asking: Asking) -> Iterator[Outcome]:
         """The answer to each line, in their order. Raises what no further line would be spared: `NetworkError` where
-        no server answers in all tries, `NotFound` where they refuse the key, the model or the path."""
+        no server can be reached, or none answers in all tries; `NotFound` where they refuse the key, the model or the
+        path."""
         waiting = deque[tuple[Asked, Future[Outcome] | Outcome]]()
         with ThreadPoolExecutor(self._together, thread_name_prefix="endpoint") as pool:
             try:
                 for asked in lines:
-                    waiting.append((asked, self._begun(pool, asked, body_of)))
+                    waiting.append((asked, self._begun(pool, asked, asking)))
                     while waiting and (len(waiting) >= AHEAD * self._together or _is_done(waiting[0][1])):
                         yield _outcome(waiting.popleft()[1])
                 while waiting:
@@ -109,53 +141,80 @@ class Endpoints:
                 pool.shutdown(wait=False, cancel_futures=True)
                 self._client.close()
 
-    def _begun(
-        self, pool: ThreadPoolExecutor, asked: Asked, body_of: Callable[[Asked], Mapping[str, Any]]
-    ) -> "Future[Outcome] | Outcome":
+    def _begun(self, pool: ThreadPoolExecutor, asked: Asked, asking: Asking) -> "Future[Outcome] | Outcome":
         if asked.error is not None:
             return Outcome(asked, error=asked.error)
         try:
-            return pool.submit(self._ask, asked, body_of(asked))
+            return pool.submit(self._ask, asked, *asking(asked))
         except LocalInferError as error:
             return Outcome(asked, error=error)
 
-    def _ask(self, asked: Asked, body: Mapping[str, Any]) -> Outcome:
+    def _ask(self, asked: Asked, path: str, body: Mapping[str, Any]) -> Outcome:
         failures, told = 0, ""
         while not self._ends.is_set():
-            url = self._chosen()
+            server = self._chosen()
             retry_after = None
             try:
-                status, headers, data = self._post(f"{url}/chat/completions", body)
+                status, headers, data = self._post(server.url + path.removeprefix("/v1"), body)
             except (httpx2.TransportError, httpx2.DecodingError) as error:
-                told = f"{url}: {str(error) or type(error).__name__}"
+                told = f"{server.url}: {one_line(str(error) or type(error).__name__, 200)}"
+                self._require_reachable(server, error, told)
             else:
+                server.is_known = True
                 if status not in AGAIN:
-                    return _understood(asked, url, status, data)
-                told, retry_after = f"{url} says {status}: {_message(data)}", _retry_after(headers)
+                    server.failures = 0
+                    return _understood(asked, server.url, path, status, data)
+                told, retry_after = f"{server.url} says {status}: {_message(data)}", _retry_after(headers)
             finally:
                 with self._turn:
-                    self._under_way[url] -= 1
+                    server.under_way -= 1
             failures += 1
             if failures >= self._insist.attempts:
                 break
-            self._wait(self._insist.pause(failures, retry_after))
+            self._wait(server, failures, retry_after, told)
         raise NetworkError(
             f"no answer in {failures} tries; the last: {one_line(told, 300)}",
             hint="the same command with `--resume` goes on",
         )
 
-    def _wait(self, seconds: float) -> None:
-        if self._insist.sleep is time.sleep:
-            self._ends.wait(seconds)  # so that the end is not waited for
-        else:
-            self._insist.sleep(seconds)
+    def _require_reachable(self, server: _Server, error: Exception, told: str) -> None:
+        """Raise `NetworkError` where no connection could be made to any server, from the first try on: waiting is for
+        servers that were there before."""
+        server.failures += 1
+        others = [one for one in self._servers if one is not server]
+        unreachable = isinstance(error, httpx2.ConnectError) and not server.is_known
+        if unreachable and all(one.failures and not one.is_known for one in others):
+            several = f", nor to {len(others)} more" if others else ""
+            raise NetworkError(
+                f"no connection to {told}{several}", hint="start the server, or check the address after `--endpoint`"
+            )
 
-    def _chosen(self) -> str:
-        """The server with the least under way."""
+    def _wait(self, server: _Server, failures: int, retry_after: float | None, told: str) -> None:
+        """Wait for the next try, or not at all where another server may answer; and tell."""
+        now = time.monotonic()
+        pause = self._insist.pause(failures, retry_after)
         with self._turn:
-            url = min(self._under_way, key=lambda one: self._under_way[one])
-            self._under_way[url] += 1
-            return url
+            server.rests_until = now + pause
+            others = any(one.rests_until <= now for one in self._servers)
+            is_told = self._tell is not None and now - server.told >= TELL_AGAIN_S
+            server.told = now if is_told else server.told
+        if is_told and self._tell is not None:
+            then = "another is asked" if others else f"again in {pause:.1f} s"
+            self._tell(f"{told}; {then} (try {failures} of {self._insist.attempts})")
+        if others:
+            return
+        if self._insist.sleep is time.sleep:
+            self._ends.wait(pause)  # so that the end is not waited for
+        else:
+            self._insist.sleep(pause)
+
+    def _chosen(self) -> _Server:
+        """The server with the least under way, of those that do not rest."""
+        now = time.monotonic()
+        with self._turn:
+            server = min(self._servers, key=lambda one: (one.rests_until > now, one.under_way))
+            server.under_way += 1
+            return server
 
     def _post(self, url: str, body: Mapping[str, Any]) -> tuple[int, httpx2.Headers, bytes]:
         with self._client.stream("POST", url, json=body) as response:
@@ -175,7 +234,7 @@ def _outcome(one: "Future[Outcome] | Outcome") -> Outcome:
     return one if isinstance(one, Outcome) else one.result()
 
 
-def _understood(asked: Asked, url: str, status: int, data: bytes) -> Outcome:
+def _understood(asked: Asked, url: str, path: str, status: int, data: bytes) -> Outcome:
     """Raises `NotFound` where no line would fare better."""
     if status in ALL_THE_SAME:
         raise NotFound(
@@ -186,20 +245,26 @@ def _understood(asked: Asked, url: str, status: int, data: bytes) -> Outcome:
         return Outcome(asked, status, error=UsageError(said, hint="change the line"))
     try:
         body = object_of(data, RESPONSE_BYTES, what="the endpoint's answer", hint="ask another endpoint")
-        _check(body)
+        _check(body, path)
     except LocalInferError as error:
         return Outcome(asked, status, error=NetworkError(error.message, hint="ask another endpoint"))
     return Outcome(asked, status, body)
 
 
-def _check(body: Mapping[str, Any]) -> None:
-    """Raise `UsageError` unless it is a chat completion with a text, or with calls."""
-    choices = body.get("choices")
-    choice = choices[0] if isinstance(choices, list) and choices else None
-    message = choice.get("message") if isinstance(choice, dict) else None
+_LISTS = {"/v1/chat/completions": "choices", "/v1/completions": "choices", "/v1/responses": "output"}
+
+
+def _check(body: Mapping[str, Any], path: str) -> None:
+    """Raise `UsageError` unless it is an answer of what was asked at `path`: of chats, one with a text, or with
+    calls."""
+    listed, usage = body.get(_LISTS.get(path, "data")), body.get("usage")
+    if not isinstance(listed, list) or not listed or not isinstance(usage, dict | None):
+        raise UsageError(f"the endpoint's answer is none to a request to {path}")
+    if path != "/v1/chat/completions":
+        return
+    message = listed[0].get("message") if isinstance(listed[0], dict) else None
     content = message.get("content") if isinstance(message, dict) else 0
-    usage = body.get("usage")
-    if not isinstance(content, str | None) or not isinstance(usage, dict | None):
+    if not isinstance(content, str | None):
         raise UsageError("the endpoint's answer is no chat completion")
 
 

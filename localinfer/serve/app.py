@@ -14,19 +14,21 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import BaseRoute, Route
 
 from localinfer.errors import explained
-from localinfer.serve import ollama
-from localinfer.serve.anthropic import MESSAGES, count_tokens
+from localinfer.protocols import ollama
+from localinfer.protocols.anthropic import MESSAGES
+from localinfer.protocols.errors import WrongMethod, WrongPath, anthropic_form, form_of, openai_form
+from localinfer.protocols.fields import Fields
+from localinfer.protocols.openai_chat import CHAT
+from localinfer.protocols.openai_text import TEXT
+from localinfer.protocols.responses import RESPONSES
+from localinfer.protocols.shape import Form
 from localinfer.serve.embeddings import embeddings
-from localinfer.serve.errors import WrongMethod, WrongPath, anthropic_form, form_of, openai_form
-from localinfer.serve.fields import Fields
 from localinfer.serve.guard import Guard
-from localinfer.serve.http import Endpoint, Form, read_object, refusal
+from localinfer.serve.http import Endpoint, read_object, refusal
 from localinfer.serve.models import Served
-from localinfer.serve.openai_chat import CHAT
-from localinfer.serve.openai_text import TEXT
-from localinfer.serve.responses import RESPONSES
 from localinfer.serve.service import Service
-from localinfer.serve.tokens import detokenize, tokenize
+from localinfer.serve.tags import tags, version
+from localinfer.serve.tokens import count_tokens, detokenize, tokenize
 
 Answering = Callable[[Service, Fields], Awaitable[dict[str, Any]]]
 
@@ -55,8 +57,8 @@ def _routes(service: Service) -> list[BaseRoute]:
         Route("/v1/messages/count_tokens", simple(service, count_tokens, anthropic_form), methods=["POST"]),
         Route("/api/chat", Endpoint(service, ollama.CHAT), methods=["POST"]),
         Route("/api/generate", Endpoint(service, ollama.TEXT), methods=["POST"]),
-        Route("/api/tags", _told(service, ollama.tags)),
-        Route("/api/version", _told(service, ollama.version)),
+        Route("/api/tags", _told(service, tags)),
+        Route("/api/version", _told(service, version)),
         Route("/tokenize", simple(service, tokenize), methods=["POST"]),
         Route("/detokenize", simple(service, detokenize), methods=["POST"]),
         Route("/health", _health),

@@ -8,7 +8,7 @@ from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from localinfer.errors import LocalInferError
-from localinfer.serve.errors import Forbidden, Unauthorized, form_of
+from localinfer.protocols.errors import Forbidden, Unauthorized, form_of
 from localinfer.serve.http import refusal
 
 OPEN = {"/health"}

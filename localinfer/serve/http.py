@@ -1,26 +1,24 @@
 """A request over HTTP, whatever protocol: its body in, one answer or a stream out, and its end when the client goes."""
 
 import asyncio
-import json
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Coroutine, Iterable
+from collections.abc import AsyncGenerator, AsyncIterator, Coroutine
 from contextlib import aclosing
-from dataclasses import dataclass
 from time import monotonic, strftime
-from typing import Any, Protocol
+from typing import Any
 
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, Response
 from starlette.types import Receive, Scope, Send
 
 from localinfer.chats.plain_json import object_of
-from localinfer.chats.saying import Said
 from localinfer.errors import LocalInferError, UsageError, explained
-from localinfer.serve.asking import Ask
-from localinfer.serve.errors import Closing, TooLarge, TooSlow, retry_after, status_of
-from localinfer.serve.fields import Fields
+from localinfer.protocols.asking import Ask
+from localinfer.protocols.errors import Closing, TooLarge, TooSlow, retry_after, status_of
+from localinfer.protocols.fields import Fields
+from localinfer.protocols.shape import Dialect, Form, Shape
 from localinfer.serve.models import Held
 from localinfer.serve.service import Service, in_words
-from localinfer.serve.writing import Answer, Writing
+from localinfer.serve.writing import Writing
 from localinfer.text import one_line
 
 BODY_BYTES = 16 << 20
@@ -31,62 +29,6 @@ BODY_S = 60.0
 
 STALLED_S = 30.0
 """Seconds that a client may take nothing of its stream; then the text is no longer written."""
-
-Form = Callable[[LocalInferError], dict[str, Any]]
-"""An error as a protocol spells it."""
-
-
-class Shape(Protocol):
-    """How a protocol spells the answers to one request."""
-
-    media_type: str
-    """Of a stream."""
-
-    def whole(self, held: Held, answers: list[Answer]) -> dict[str, Any]:
-        """All answers, in one object."""
-        ...
-
-    def begin(self, held: Held, answers: list[Answer]) -> Iterable[bytes]:
-        """What a stream begins with."""
-        ...
-
-    def read(self, index: int, answer: Answer) -> Iterable[bytes]:
-        """More of the prompt of answer `index` has been read."""
-        ...
-
-    def said(self, index: int, said: Said) -> Iterable[bytes]:
-        """A piece of answer `index`."""
-        ...
-
-    def ended(self, index: int, answer: Answer) -> Iterable[bytes]:
-        """Answer `index` is whole."""
-        ...
-
-    def end(self, answers: list[Answer]) -> Iterable[bytes]:
-        """What a stream ends with."""
-        ...
-
-    def failed(self, error: LocalInferError) -> bytes:
-        """An error in the middle of a stream, the last of it."""
-        ...
-
-
-@dataclass(frozen=True, slots=True)
-class Dialect:
-    """How one protocol asks, and says no."""
-
-    understand: Callable[[Fields], tuple[Ask, Shape]]
-    form: Form
-
-
-def sse(value: Any, event: str = "") -> bytes:
-    """One event of a stream of server-sent events."""
-    head = f"event: {event}\n" if event else ""
-    return f"{head}data: {compact(value)}\n\n".encode()
-
-
-def compact(value: Any) -> str:
-    return json.dumps(value, ensure_ascii=False, separators=(",", ":"))
 
 
 class Endpoint:
@@ -145,13 +87,13 @@ class _Exchange:
                     async for _ in pieces:
                         pass
                 self._begun = True
-                whole = shape.whole(held, self._writing.answers)
+                whole = shape.whole(held.writer, self._writing.answers)
                 await JSONResponse(whole)(self._scope, self._receive, self._bounded_send)
 
     async def _frames(
         self, held: Held, writing: Writing, shape: Shape, *, progress: bool
     ) -> AsyncGenerator[bytes, None]:
-        for frame in shape.begin(held, writing.answers):
+        for frame in shape.begin(held.writer, writing.answers):
             yield frame
         async with aclosing(writing.pieces()) as pieces:
             async for index, said in pieces:

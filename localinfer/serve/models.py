@@ -12,7 +12,8 @@ from localinfer.errors import DoesNotFit, LocalInferError, NotFound
 from localinfer.hub.model import LocalModel
 from localinfer.loading.opening import Opened, open_model
 from localinfer.loading.tell import Tell
-from localinfer.serve.errors import Closing
+from localinfer.protocols.errors import Closing
+from localinfer.protocols.shape import Writer
 from localinfer.text import one_line
 
 if TYPE_CHECKING:
@@ -51,6 +52,11 @@ class Held:
     @property
     def engine(self) -> "Engine":
         return self.opened.engine
+
+    @property
+    def writer(self) -> Writer:
+        """Who answers, by the name that answers bear."""
+        return Writer(self.served.name, self.engine.tokenizer)
 
 
 class Models:

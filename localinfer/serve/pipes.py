@@ -21,13 +21,13 @@ from localinfer import __version__
 from localinfer.config import EngineConfig
 from localinfer.errors import LocalInferError, NetworkError, UsageError, explained
 from localinfer.events import Event, Finished, Stats
+from localinfer.protocols.answer import Answer
+from localinfer.protocols.errors import Closing, status_of
 from localinfer.remote import wire
 from localinfer.remote.engine import RemoteTokenizer
-from localinfer.serve.errors import Closing, status_of
 from localinfer.serve.http import read_object, while_wanted
 from localinfer.serve.models import Held
 from localinfer.serve.service import Service, in_words
-from localinfer.serve.writing import Answer
 from localinfer.text import one_line
 
 if TYPE_CHECKING:

@@ -9,11 +9,12 @@ from localinfer.engine.request import Request
 from localinfer.errors import ContextOverflow
 from localinfer.events import Finished
 from localinfer.loading.tell import Tell
-from localinfer.serve.asking import Ask, tasks_of
-from localinfer.serve.errors import Busy, Closing
+from localinfer.protocols.answer import Answer
+from localinfer.protocols.asking import Ask, tasks_of
+from localinfer.protocols.errors import Busy, Closing
 from localinfer.serve.metrics import Metrics
 from localinfer.serve.models import Held, Models
-from localinfer.serve.writing import Answer, Writing
+from localinfer.serve.writing import Writing
 
 LONGEST_WAIT_S = 60
 """Seconds at most that somebody is told to wait."""

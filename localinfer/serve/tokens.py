@@ -1,16 +1,17 @@
-"""`/tokenize` and `/detokenize`, as vLLM has them."""
+"""`/tokenize` and `/detokenize`, as vLLM has them, and `/v1/messages/count_tokens`, which is Anthropic's."""
 
 import asyncio
 from typing import Any
 
 from localinfer.chats.chat import Chat
 from localinfer.errors import ContextOverflow
-from localinfer.serve.asking import template_variables
-from localinfer.serve.common import conversation_of
-from localinfer.serve.fields import Fields
-from localinfer.serve.openai_chat import thinking_of
+from localinfer.protocols.anthropic import ask_of
+from localinfer.protocols.asking import tasks_of, template_variables
+from localinfer.protocols.common import conversation_of
+from localinfer.protocols.fields import Fields
+from localinfer.protocols.openai_chat import thinking_of
+from localinfer.protocols.tools import tools_of
 from localinfer.serve.service import Service
-from localinfer.serve.tools import tools_of
 
 MOST_IDS = 1 << 20
 
@@ -55,3 +56,12 @@ async def detokenize(service: Service, fields: Fields) -> dict[str, Any]:
         if any(not 0 <= one < size for one in tokens):
             raise fields.wrong("tokens", f"has a token that is not of 0 to {size - 1}")
         return {"prompt": await asyncio.to_thread(held.engine.tokenizer.decode, tokens, specials=True)}
+
+
+async def count_tokens(service: Service, fields: Fields) -> dict[str, Any]:
+    """The tokens that the model would read."""
+    ask = ask_of(fields, None)
+    fields.done()
+    async with service.models.use(ask.model) as held:
+        (task,) = await asyncio.to_thread(tasks_of, ask, held.engine)
+    return {"input_tokens": len(task.request.prompt)}

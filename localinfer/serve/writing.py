@@ -1,53 +1,15 @@
-"""The texts of one request while the engine writes them: what they say, in pieces, and how each ended."""
+"""The texts of one request while the engine writes them: what they say, in pieces."""
 
 import asyncio
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field, replace
 from functools import partial
-from time import perf_counter
 
-from localinfer.chats.apart import joined
-from localinfer.chats.calls import Call
 from localinfer.chats.saying import Said
 from localinfer.engine.protocol import Engine
-from localinfer.events import Event, Finished, FinishReason, Progress, Scored, Stats, Text
-from localinfer.serve.asking import Task
-
-
-@dataclass(slots=True)
-class Answer:
-    """One text so far."""
-
-    seed: int
-    prompt_tokens: int
-    echoed: str = ""
-    """What of the prompt stands before the content."""
-    content: str = ""
-    reasoning: str = ""
-    calls: list[Call] = field(default_factory=list)
-    reason: FinishReason | None = None
-    """How it ended, if it has."""
-    stop: str | None = None
-    """The stop string that ended it."""
-    token_ids: tuple[int, ...] = ()
-    scores: list[Scored] = field(default_factory=list)
-    """Of the tokens so far, where they were asked for."""
-    content_scores: list[Scored] = field(default_factory=list)
-    """Of the tokens that the content is made of."""
-    read: int = 0
-    """Tokens of the prompt that have been read or found."""
-    found: int = 0
-    """Of them, those that were found in the cache."""
-    read_s: float = 0.0
-    """Seconds from the request until so many had been read."""
-    reasoning_tokens: int = 0
-    stats: Stats | None = None
-
-    def add(self, said: Said) -> None:
-        self.content += said.content
-        self.reasoning += said.reasoning
-        self.calls += said.calls
+from localinfer.events import Event, Finished, Progress
+from localinfer.protocols.answer import Listener
+from localinfer.protocols.asking import Task
 
 
 class Writing:
@@ -58,16 +20,11 @@ class Writing:
 
     def __init__(self, engine: Engine, tasks: Sequence[Task], *, one_call: bool = False) -> None:
         self._engine = engine
-        self._one_call = one_call
         self._heard: asyncio.Queue[tuple[int, list[Event] | BaseException]] = asyncio.Queue()
         self._handles: dict[int, int] = {}
         self._tasks = tasks
-        self._cut = set[int]()
-        """Texts that have said enough, and are only waited for to end."""
-        self.answers = [_begun(engine, task) for task in tasks]
-        self._pending: list[list[Scored]] = [[] for _ in tasks]
-        """Scores of tokens whose text is held back."""
-        self._begun = perf_counter()
+        self._listeners = [Listener(engine, task, one_call=one_call) for task in tasks]
+        self.answers = [listener.answer for listener in self._listeners]
         loop = asyncio.get_running_loop()
 
         def put(index: int, said: list[Event] | BaseException) -> None:
@@ -90,9 +47,12 @@ class Writing:
             if isinstance(heard, BaseException):
                 self._handles.pop(index, None)
                 raise heard
-            calls = self._tasks[index].calls
-            said = await asyncio.to_thread(self._read, index, heard) if calls else self._read(index, heard)
-            ended = self.answers[index].reason is not None
+            hear = self._listeners[index].hear
+            said = await asyncio.to_thread(hear, heard) if self._tasks[index].calls else hear(heard)
+            ended = isinstance(heard[-1], Finished)
+            if isinstance(heard[-1], Finished):
+                self._handles.pop(index, None)
+                heard[-1].raise_error()
             if not ended and any(isinstance(one, Progress) for one in heard):
                 yield index, Said()
             if said:
@@ -105,52 +65,3 @@ class Writing:
         for handle in list(self._handles.values()):
             self._engine.cancel(handle)
         self._handles.clear()
-
-    def _read(self, index: int, events: list[Event]) -> Said:
-        """What `events` of a text say, joined."""
-        answer, apart = self.answers[index], self._tasks[index].apart
-        parts = list[Said]()
-        for event in events:
-            match event:
-                case Progress():
-                    answer.found = answer.found if answer.read else event.done - event.computed
-                    answer.read, answer.read_s = event.done, perf_counter() - self._begun
-                case Text() if index not in self._cut:
-                    reasons = apart.saying.reasons
-                    answer.reasoning_tokens += len(event.token_ids) if reasons else 0
-                    parts.append(apart.push(event))
-                    if event.score:
-                        answer.scores.append(event.score)
-                        self._pending[index] += [] if reasons else [event.score]
-                        self._give_out(index, parts[-1])
-                    if self._one_call and parts[-1].calls:
-                        self._cut.add(index)
-                        self._engine.cancel(event.handle)
-                case Stats():
-                    answer.stats = event
-                case Finished():
-                    self._handles.pop(index, None)
-                    event.raise_error()
-                    if index not in self._cut:
-                        parts.append(apart.finish(event))
-                        self._give_out(index, parts[-1])
-                    answer.reason = "stop" if index in self._cut else event.reason
-                    answer.token_ids, answer.stats, answer.stop = event.token_ids, event.stats, event.stop
-        said = joined(parts)
-        if self._one_call:
-            said = replace(said, calls=said.calls[: 1 - len(answer.calls)])
-        answer.add(said)
-        return said
-
-    def _give_out(self, index: int, said: Said) -> None:
-        """Count the scores that wait as those of the content, where the piece that they have come to is content."""
-        if said:
-            self.answers[index].content_scores += self._pending[index] if said.content else []
-            self._pending[index] = []
-
-
-def _begun(engine: Engine, task: Task) -> Answer:
-    """An answer that says nothing yet; one that only scores its prompt begins with the prompt's first token."""
-    request = task.request
-    echoed = engine.tokenizer.decode(request.prompt, specials=True) if request.forced else ""
-    return Answer(request.sampling.seed, len(request.prompt), echoed)

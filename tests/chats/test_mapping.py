@@ -11,7 +11,7 @@ import pytest
 
 from localinfer.chats.mapping import AHEAD, Answered, Manner, answer_all, begin_chat
 from localinfer.chats.ordering import blocks_alike
-from localinfer.chats.rows import Asked, understood
+from localinfer.chats.rows import Asked, Line, understood
 from localinfer.config import SamplingParams
 from tests.engine.running import open_tiny
 from tests.tiny import make_checkpoint
@@ -31,7 +31,7 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def asked(rows: Iterator[object]) -> Iterator[Asked]:
     for index, row in enumerate(rows):
-        yield understood(json.dumps(row).encode(), index, index + 1, limit=1 << 16, context="", sampling=USUAL)
+        yield understood(Line.of(index, index + 1, json.dumps(row).encode(), ""), limit=1 << 16, sampling=USUAL)
 
 
 def run(model: Path, rows: list[object], parallel: int) -> list[Answered]:

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from localinfer.chats.rows import Asked, lines_of, seed_of, understood
+from localinfer.chats.rows import Asked, Line, lines_of, seed_of, understood
 from localinfer.chats.template import Message
 from localinfer.config import SamplingParams
 
@@ -17,7 +17,7 @@ USUAL = SamplingParams(temperature=0.5, max_tokens=9, seed=3)
 
 def ask(row: Any, *, context: str = "", limit: int = 1 << 16) -> Asked:
     line = row if isinstance(row, bytes) else json.dumps(row).encode()
-    return understood(line, 7, 9, limit=limit, context=context, sampling=USUAL)
+    return understood(Line.of(7, 9, line, context), limit=limit, sampling=USUAL)
 
 
 def test_a_prompt_and_what_it_wants() -> None:
@@ -68,7 +68,7 @@ def test_what_means_nothing_is_an_error_unless_it_is_to_be_ignored() -> None:
     assert "`--ignore-unknown`" in str(error.hint)
     assert "did you mean `max_tokens`?" in str(ask({"prompt": "x", "max_token": 1}).error.hint)  # type: ignore[union-attr]
     line = json.dumps(row).encode()
-    found = understood(line, 0, 1, limit=1 << 16, context="", sampling=USUAL, ignore_unknown=True)
+    found = understood(Line.of(0, 1, line, ""), limit=1 << 16, sampling=USUAL, ignore_unknown=True)
     assert (found.error, found.turns) == (None, (Message("user", "x"),))
 
 
@@ -161,4 +161,5 @@ def test_the_digest_follows_all_that_decides_the_answer() -> None:
 
 def test_lines_are_bounded_and_blank_ones_left_out() -> None:
     text = b"\n  \na\r\n" + b"b" * 50 + b"\n" + b"c" * 10 + b"\nd"
-    assert list(lines_of(io.BytesIO(text), 10)) == [(3, b"a"), (4, b"b" * 11), (5, b"c" * 10), (6, b"d")]
+    found = [(line.index, line.number, line.data) for line in lines_of(io.BytesIO(text), 10)]
+    assert found == [(0, 3, b"a"), (1, 4, b"b" * 11), (2, 5, b"c" * 10), (3, 6, b"d")]

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from localinfer.chats.rows import understood
+from localinfer.chats.rows import Line, understood
 from localinfer.chats.template import Message, Rendered, render
 from localinfer.config import SamplingParams
 from localinfer.errors import Corrupt, NotSupported, UsageError
@@ -335,5 +335,5 @@ def test_a_call_without_words_has_no_content() -> None:
     call = {"type": "function", "function": {"name": "add", "arguments": {}}}
     turns = [{"role": "user", "content": "1+1?"}, {"role": "assistant", "content": None, "tool_calls": [call]}]
     line = json.dumps({"messages": [*turns, {"role": "tool", "content": "2"}]})
-    asked = understood(line.encode(), 0, 1, limit=1 << 16, context="", sampling=SamplingParams())
+    asked = understood(Line.of(0, 1, line.encode(), ""), limit=1 << 16, sampling=SamplingParams())
     assert render(template, asked.turns).plain == "1+1? CALL 2 "

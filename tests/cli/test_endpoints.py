@@ -2,6 +2,7 @@
 
 import json
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -150,12 +151,91 @@ def test_tries_have_an_end_and_waits_a_bound() -> None:
     with answering(lambda *_: (429, {"retry-after": "100"}, b"")) as (url, asked):
         servers = Endpoints([url], key="", together=1, insistence=patience)
         with pytest.raises(NetworkError):
-            list(servers.answer_all(iter([Asked(0, 1, "d")]), lambda _: {}))
+            list(servers.answer_all(iter([Asked(0, 1, "d")]), lambda _: ("/v1/chat/completions", {})))
         assert (len(asked), waits) == (4, [9, 9, 9])
     for odd in ("ftp://x", "http://", "http://u:p@x", "http://x/?a", "x"):
         with pytest.raises(UsageError):
             base_of(odd)
     assert base_of("https://x.org/api/v1/") == "https://x.org/api/v1"
+
+
+def test_servers_that_were_never_there_are_not_waited_for(cli: Cli) -> None:
+    begun = time.monotonic()
+    gone = ("--endpoint", "http://127.0.0.1:1", "--endpoint", "http://127.0.0.1:2/v1")
+    ran = cli("map", "x", "-", *gone, stdin=b'{"prompt": "a"}\n' * 20)
+    assert (ran.code, ran.out) == (6, "")
+    assert "error: no connection to http://127.0.0.1:" in ran.err
+    assert "nor to 1 more" in ran.err
+    assert "hint: start the server, or check the address" in ran.err
+    assert time.monotonic() - begun < 30
+
+
+def test_one_server_that_is_not_there_stands_in_nobodys_way(cli: Cli) -> None:
+    lines = b"".join(json.dumps({"prompt": f"w{n}"}).encode() + b"\n" for n in range(20))
+    with answering(echo) as (url, asked):
+        ran = cli("map", "x", "-", "--endpoint", "http://127.0.0.1:1", "--endpoint", url, stdin=lines)
+    assert (ran.code, len(asked)) == (0, 20), ran.err
+    assert "http://127.0.0.1:1/v1: " in ran.err
+    assert "another is asked (try 1 of 8)" in ran.err
+
+
+def test_each_try_that_failed_is_told() -> None:
+    told, waits = list[str](), list[float]()
+    patience = Insistence(attempts=3, sleep=waits.append)
+    with answering(lambda *_: (503, {"retry-after": "2"}, {"error": {"message": "full"}})) as (url, asked):
+        servers = Endpoints([url], key="", together=1, insistence=patience, tell=told.append)
+        with pytest.raises(NetworkError):
+            list(servers.answer_all(iter([Asked(0, 1, "d")]), lambda _: ("/v1/chat/completions", {})))
+    assert (len(asked), waits) == (3, [2, 2])
+    assert told == [f"{url}/v1 says 503: full; again in 2.0 s (try 1 of 3)"]  # one a second
+
+
+def test_a_server_that_goes_is_waited_for() -> None:
+    """Refused connections are no reason to end for one that has answered."""
+    waits = list[float]()
+    patience = Insistence(attempts=3, sleep=waits.append)
+    with answering(echo) as (url, _):
+        servers = Endpoints([url], key="", together=1, insistence=patience)
+        body = {"messages": [{"role": "user", "content": "a"}]}
+        answers = servers.answer_all((Asked(n, n, "d") for n in range(20)), lambda _: ("/v1/chat/completions", body))
+        assert next(answers).body["choices"][0]["message"]["content"] == "A"
+    with pytest.raises(NetworkError, match="no answer in 3 tries"):
+        list(answers)
+    assert len(waits) >= 2
+
+
+def test_requests_of_a_batch_go_to_their_addresses_as_they_are(cli: Cli) -> None:
+    def reply(body: dict[str, Any], _number: int) -> Reply:
+        if "input" in body:
+            return 200, {}, {"data": [{"embedding": [1.0]}], "usage": {"prompt_tokens": 1}}
+        return 200, {}, {"choices": [{"text": "b"}]} if "prompt" in body else completion("a")
+
+    chat: dict[str, Any] = {
+        "messages": [{"role": "developer", "content": "s"}],
+        "n": 1,
+        "theirs": [1],
+        "max_completion_tokens": 3,
+    }
+    bodies: dict[str, dict[str, Any]] = {
+        "chat/completions": chat,
+        "completions": {"prompt": "x"},
+        "embeddings": {"input": "x"},
+    }
+    lines = [{"custom_id": url, "method": "POST", "url": f"/v1/{url}", "body": body} for url, body in bodies.items()]
+    with answering(reply) as (url, asked):
+        text = "".join(json.dumps(line) + "\n" for line in lines).encode()
+        ran = cli("map", "m", "-", "--endpoint", url, "-np", "1", "-n", "9", "--seed", "4", stdin=text)
+    assert ran.code == 0, ran.err
+    assert [one.pop("path") for one in asked] == [f"/v1/{url}" for url in bodies]
+    seeds = [one.pop("seed", None) for one in asked]
+    assert [seed is None for seed in seeds] == [False, False, True]
+    wanted: list[dict[str, Any]] = [
+        {**chat, "model": "m"},
+        {"prompt": "x", "model": "m", "max_tokens": 9},
+        {"input": "x", "model": "m"},
+    ]
+    assert [{**one, "key": None} for one in asked] == [{**one, "key": None} for one in wanted]
+    assert [json.loads(row)["response"]["status_code"] for row in ran.out.splitlines()] == [200] * 3
 
 
 def test_flags_of_models_and_a_key_that_is_not_there_are_refused(cli: Cli) -> None:

@@ -170,40 +170,6 @@ def test_nothing_in_nothing_out(cli: Cli, mine: str) -> None:
     assert (ran.code, ran.out) == (0, "")
 
 
-@pytest.mark.parametrize("cut", [0, 1, 40, 10**6])
-def test_resumed_it_ends_with_the_same_bytes(cli: Cli, mine: str, tmp_path: Path, cut: int) -> None:
-    """Wherever it was cut off: nothing, in the first row, in the second, behind the last one."""
-    lines, whole, part = tmp_path / "in.jsonl", tmp_path / "whole.jsonl", tmp_path / "part.jsonl"
-    lines.write_bytes(text(FEW))
-    assert cli("map", mine, str(lines), "-o", str(whole)).code == 0
-    first = len(whole.read_bytes().splitlines(keepends=True)[0])
-    part.write_bytes(whole.read_bytes()[: cut if cut != 40 else first + cut])
-    assert cli("map", mine, str(lines), "-o", str(part), "--resume").code == 0
-    kept = [json.loads(line) for line in part.read_bytes().splitlines()]
-    wanted = [json.loads(line) for line in whole.read_bytes().splitlines()]
-    for row in kept + wanted:  # what was in the prefix cache depends on the company
-        del row["usage"]["cached_tokens"]
-    assert kept == wanted
-
-
-def test_it_is_not_resumed_with_anything_else(cli: Cli, mine: str, tmp_path: Path) -> None:
-    lines, out = tmp_path / "in.jsonl", tmp_path / "out.jsonl"
-    lines.write_bytes(text(FEW))
-    call = ("map", mine, str(lines), "-o", str(out))
-    assert cli(*call).code == 0
-    before = out.read_bytes()
-    assert cli(*call).code == 2
-    assert cli(*call, "--resume", "--temp", "1.5").code == 9
-    lines.write_bytes(text([FEW[0], FEW[2]]))
-    ran = cli(*call, "--resume")
-    assert ran.code == 9
-    assert "row 1 answers another line" in ran.err
-    assert out.read_bytes() == before
-    out.write_bytes(b"hello\n")
-    assert cli(*call, "--resume").code == 7
-    assert out.read_bytes() == b"hello\n"
-
-
 @pytest.mark.parametrize(
     ("argv", "code", "words"),
     [

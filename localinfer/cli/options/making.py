@@ -114,7 +114,14 @@ TimeBudget = Annotated[
         shows="none; 90s, 30m, 2h",
     ),
 ]
-Resume = Annotated[bool, flag("resume", "flag", "Go on with a stopped run, and refuse other settings than it had.")]
+Resume = Annotated[
+    bool,
+    flag(
+        "resume",
+        "flag",
+        "Go on with a stopped run, and refuse other settings than it had; rows of errors are made anew.",
+    ),
+]
 Fresh = Annotated[bool, flag("fresh", "flag", "Forget what a stopped run has left, and begin anew.")]
 Name = Annotated[str | None, flag("name", "text", "Keep the model under this name.", metavar="NAME")]
 Format = Annotated[

@@ -8,9 +8,9 @@ from typing import Any
 from localinfer.chats.rows import biases, message_of
 from localinfer.chats.template import Message
 from localinfer.errors import UsageError
-from localinfer.serve.errors import Refused
-from localinfer.serve.fields import Fields, blamed
-from localinfer.serve.writing import Answer
+from localinfer.protocols.answer import Answer
+from localinfer.protocols.errors import Refused
+from localinfer.protocols.fields import Fields, blamed
 
 MOST_ANSWERS = 16
 """Answers to one prompt."""
@@ -22,9 +22,9 @@ Turns = tuple[str | None, tuple[Message, ...]]
 
 
 def sampling_of(fields: Fields, *, max_tokens: int | None) -> dict[str, Any]:
-    """What a request says of `SamplingParams`; its seed is drawn where it says none."""
-    seed = fields.whole("seed", 0)
+    """What a request says of `SamplingParams`."""
     said: dict[str, Any] = {
+        "seed": fields.whole("seed", 0),
         "temperature": fields.number("temperature", 0, 100),
         "top_p": fields.number("top_p", 0, 1),
         "top_k": _top_k(fields),
@@ -43,7 +43,7 @@ def sampling_of(fields: Fields, *, max_tokens: int | None) -> dict[str, Any]:
         "max_tokens": max_tokens,
     }
     chosen = {name: value for name, value in said.items() if value is not None}
-    return chosen | {"seed": secrets.randbits(32) if seed is None else seed, "stop": fields.texts("stop")}
+    return chosen | {"stop": fields.texts("stop")}
 
 
 def penalties_of(fields: Fields) -> dict[str, float | None]:

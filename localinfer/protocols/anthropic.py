@@ -1,22 +1,19 @@
 """`/v1/messages`, as Anthropic's clients speak it."""
 
-import asyncio
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from localinfer.chats.calls import Call
 from localinfer.chats.saying import Said
 from localinfer.errors import LocalInferError
-from localinfer.serve.asking import Ask, tasks_of
-from localinfer.serve.common import MOST_TOKENS, conversation_of, new_id, sampling_of
-from localinfer.serve.errors import Refused, anthropic_form
-from localinfer.serve.fields import Fields
-from localinfer.serve.http import Dialect, sse
-from localinfer.serve.models import Held
-from localinfer.serve.openai_chat import EFFORTS, effort_of
-from localinfer.serve.service import Service
-from localinfer.serve.tools import Choice, choice_of, tool
-from localinfer.serve.writing import Answer
+from localinfer.protocols.answer import Answer
+from localinfer.protocols.asking import Ask
+from localinfer.protocols.common import MOST_TOKENS, conversation_of, new_id, sampling_of
+from localinfer.protocols.errors import Refused, anthropic_form
+from localinfer.protocols.fields import Fields
+from localinfer.protocols.openai_chat import EFFORTS, effort_of
+from localinfer.protocols.shape import Dialect, Writer, sse
+from localinfer.protocols.tools import Choice, choice_of, tool
 
 _TOOL_FIELDS = {"type", "name", "description", "input_schema", "cache_control", "strict", "eager_input_streaming"}
 
@@ -28,10 +25,11 @@ def understand(fields: Fields) -> tuple[Ask, "Shape"]:
     """The request, and how its answer is spelled. Raises `Refused`."""
     if fields.take("max_tokens") is None:
         raise fields.wrong("max_tokens", "is missing")
-    return _ask(fields, fields.whole("max_tokens", 1, MOST_TOKENS)), Shape()
+    return ask_of(fields, fields.whole("max_tokens", 1, MOST_TOKENS)), Shape()
 
 
-def _ask(fields: Fields, max_tokens: int | None) -> Ask:
+def ask_of(fields: Fields, max_tokens: int | None) -> Ask:
+    """The request, with `max_tokens`. Raises `Refused`."""
     system, turns = conversation_of(_messages(fields.objects("messages")), _system(fields))
     choice = _choice_of(fields)
     sampling = sampling_of(fields, max_tokens=max_tokens)
@@ -47,15 +45,6 @@ def _ask(fields: Fields, max_tokens: int | None) -> Ask:
         choice=choice,
         **_thinking(fields),
     )
-
-
-async def count_tokens(service: Service, fields: Fields) -> dict[str, Any]:
-    """The tokens that the model would read."""
-    ask = _ask(fields, None)
-    fields.done()
-    async with service.models.use(ask.model) as held:
-        (task,) = await asyncio.to_thread(tasks_of, ask, held.engine)
-    return {"input_tokens": len(task.request.prompt)}
 
 
 def _system(fields: Fields) -> str | None:
@@ -178,7 +167,7 @@ class Shape:
         self._index = -1
         self._kind = ""
 
-    def whole(self, held: Held, answers: list[Answer]) -> dict[str, Any]:
+    def whole(self, writer: Writer, answers: list[Answer]) -> dict[str, Any]:
         answer = answers[0]
         content = list[dict[str, Any]]()
         if answer.reasoning:
@@ -186,13 +175,13 @@ class Shape:
         if answer.content:
             content.append({"type": "text", "text": answer.content})
         content += [_block(call) | {"input": call.arguments} for call in answer.calls]
-        return {**_message(held), "content": content, **_stop_of(answer), "usage": _usage(answer)}
+        return {**_message(writer), "content": content, **_stop_of(answer), "usage": _usage(answer)}
 
     def read(self, index: int, answer: Answer) -> Iterable[bytes]:
         return ()
 
-    def begin(self, held: Held, answers: list[Answer]) -> Iterable[bytes]:
-        message = {**_message(held), "content": [], "stop_reason": None, "stop_sequence": None}
+    def begin(self, writer: Writer, answers: list[Answer]) -> Iterable[bytes]:
+        message = {**_message(writer), "content": [], "stop_reason": None, "stop_sequence": None}
         yield _event("message_start", {"message": {**message, "usage": _usage(answers[0])}})
 
     def said(self, index: int, said: Said) -> Iterable[bytes]:
@@ -233,8 +222,8 @@ class Shape:
         return _event("content_block_delta", {"index": self._index, "delta": delta})
 
 
-def _message(held: Held) -> dict[str, Any]:
-    return {"id": new_id("msg_"), "type": "message", "role": "assistant", "model": held.served.name}
+def _message(writer: Writer) -> dict[str, Any]:
+    return {"id": new_id("msg_"), "type": "message", "role": "assistant", "model": writer.name}
 
 
 def _block(call: Call) -> dict[str, Any]:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from localinfer.engine.grammar import ANY_OBJECT, Grammar, from_rules
-from localinfer.serve.fields import Fields, blamed
+from localinfer.protocols.fields import Fields, blamed
 
 MOST_CHOICES = 1024
 """Texts of which an answer may be one."""

@@ -1,5 +1,6 @@
 """What a request asks for, whatever protocol it came in, and the texts that the engine is to write for it."""
 
+import secrets
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
@@ -16,10 +17,10 @@ from localinfer.chats.thinking import CLOSING, Thinking
 from localinfer.chats.thinking_switch import thinking_variables
 from localinfer.config import SamplingParams
 from localinfer.errors import ContextOverflow
-from localinfer.serve.errors import Refused
-from localinfer.serve.fields import blamed
-from localinfer.serve.forms import Form
-from localinfer.serve.tools import NO_TOOLS, Choice
+from localinfer.protocols.errors import Refused
+from localinfer.protocols.fields import blamed
+from localinfer.protocols.forms import Form
+from localinfer.protocols.tools import NO_TOOLS, Choice
 
 if TYPE_CHECKING:
     from localinfer.engine.grammar import Constraint, Grammar
@@ -76,12 +77,12 @@ class Task:
     """Whether it may have calls of tools, which take a moment to check."""
 
 
-def tasks_of(ask: Ask, engine: "Engine") -> list[Task]:
-    """The texts to be written. Renders the template, in a process of its own, so it takes milliseconds. Raises as
-    `render` does, and `ContextOverflow`, `Refused` for what this model cannot do."""
-    sampling = replace(
-        engine.default_sampling, **{**ask.sampling, "stop": (*engine.default_sampling.stop, *ask.sampling["stop"])}
-    )
+def tasks_of(ask: Ask, engine: "Engine", usual: SamplingParams | None = None) -> list[Task]:
+    """The texts to be written. Where it says nothing of sampling `usual` holds: without it what the model's makers
+    advise, and a seed that is drawn. Renders the template, in a process of its own, so it takes milliseconds. Raises
+    as `render` does, and `ContextOverflow`, `Refused` for what this model cannot do."""
+    usual = usual or replace(engine.default_sampling, seed=secrets.randbits(32))
+    sampling = replace(usual, **{**ask.sampling, "stop": (*usual.stop, *ask.sampling["stop"])})
     if not ask.turns:
         plain = [_plain(ask, prompt, engine) for prompt in ask.prompts]
         return [task for prompt in plain for task in _tasks(ask, prompt, sampling, engine)]

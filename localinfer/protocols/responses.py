@@ -10,16 +10,15 @@ from localinfer.chats.saying import Said
 from localinfer.config import MOST_TOP
 from localinfer.engine.protocol import Tokenizer
 from localinfer.errors import LocalInferError
-from localinfer.serve.asking import Ask
-from localinfer.serve.common import MOST_TOKENS, conversation_of, new_id, sampling_of
-from localinfer.serve.errors import Refused, openai_form
-from localinfer.serve.fields import Fields
-from localinfer.serve.forms import form_of_response
-from localinfer.serve.http import Dialect, sse
-from localinfer.serve.models import Held
-from localinfer.serve.openai_chat import EFFORTS, effort_of
-from localinfer.serve.tools import Choice, choice_of, tool
-from localinfer.serve.writing import Answer
+from localinfer.protocols.answer import Answer
+from localinfer.protocols.asking import Ask
+from localinfer.protocols.common import MOST_TOKENS, conversation_of, new_id, sampling_of
+from localinfer.protocols.errors import Refused, openai_form
+from localinfer.protocols.fields import Fields
+from localinfer.protocols.forms import form_of_response
+from localinfer.protocols.openai_chat import EFFORTS, effort_of
+from localinfer.protocols.shape import Dialect, Writer, sse
+from localinfer.protocols.tools import Choice, choice_of, tool
 
 Json = dict[str, Any]
 
@@ -176,8 +175,8 @@ class Shape:
         self._open = False
         """Whether the last item is still being written."""
 
-    def whole(self, held: Held, answers: list[Answer]) -> Json:
-        self._begin(held, answers)
+    def whole(self, writer: Writer, answers: list[Answer]) -> Json:
+        self._begin(writer, answers)
         answer = answers[0]
         if answer.reasoning:
             self._items.append(_reasoning(answer.reasoning))
@@ -186,8 +185,8 @@ class Shape:
         self._items += [_call(call) for call in answer.calls]
         return self._response(answer)
 
-    def begin(self, held: Held, answers: list[Answer]) -> Iterable[bytes]:
-        self._begin(held, answers)
+    def begin(self, writer: Writer, answers: list[Answer]) -> Iterable[bytes]:
+        self._begin(writer, answers)
         for kind in ("created", "in_progress"):
             yield self._event(f"response.{kind}", response=self._response(None))
 
@@ -221,10 +220,10 @@ class Shape:
         self._scored += len(fresh)
         return spelled(self._tokenizer, fresh) if fresh and self._tokenizer else []
 
-    def _begin(self, held: Held, answers: list[Answer]) -> None:
-        self._answers, self._tokenizer = answers, held.engine.tokenizer
+    def _begin(self, writer: Writer, answers: list[Answer]) -> None:
+        self._answers, self._tokenizer = answers, writer.tokenizer
         self._head = {"id": new_id("resp_"), "object": "response", "created_at": int(time())}
-        self._head |= {"model": held.served.name, "error": None, "store": False, "previous_response_id": None}
+        self._head |= {"model": writer.name, "error": None, "store": False, "previous_response_id": None}
 
     def _response(self, answer: Answer | None) -> Json:
         cut = answer is not None and answer.reason in ("length", "overflow")

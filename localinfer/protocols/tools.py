@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from localinfer.serve.errors import Refused
+from localinfer.protocols.errors import Refused
 
 MOST_TOOLS = 256
 _NAME = re.compile(r"[A-Za-z0-9_.-]{1,128}")

@@ -8,17 +8,17 @@ from typing import Any
 
 from localinfer.chats.plain_json import storable, strings
 from localinfer.errors import LocalInferError
-from localinfer.serve.errors import Refused
+from localinfer.protocols.errors import Refused
 from localinfer.text import one_line
 
 WHOLE = (1 << 64) - 1
 
 
 class Fields:
-    """A JSON object. A field that is null counts as left out."""
+    """A JSON object. A field that is null counts as left out; with `ignore`, one nobody asks for is passed over."""
 
-    def __init__(self, row: Mapping[str, Any], where: str = "") -> None:
-        self._row, self._where = row, where
+    def __init__(self, row: Mapping[str, Any], where: str = "", *, ignore: bool = False) -> None:
+        self._row, self._where, self._ignore = row, where, ignore
         self._known: set[str] = set()
 
     def take(self, name: str) -> Any:
@@ -85,7 +85,7 @@ class Fields:
             return None
         if not isinstance(value, dict):
             raise self.wrong(name, "must be an object")
-        return Fields(value, self.path(name))
+        return Fields(value, self.path(name), ignore=self._ignore)
 
     def plain_object(self, name: str) -> dict[str, Any]:
         """An object whose fields are the caller's; empty where it is left out."""
@@ -119,6 +119,11 @@ class Fields:
         if value is not None and not any(type(value) is type(one) and value == one for one in harmless):
             raise self.wrong(name, f"is not supported (given: {_shown(value)})", hint="leave it out")
 
+    @property
+    def known(self) -> frozenset[str]:
+        """The names that were asked for so far."""
+        return frozenset(self._known)
+
     def labels(self, *names: str) -> None:
         """Fields that say who asks or what for, and change no answer."""
         self._known.update(names)
@@ -126,7 +131,7 @@ class Fields:
     def done(self) -> None:
         """Refuse the fields that nobody asked for."""
         odd = sorted(self._row.keys() - self._known - {name for name, value in self._row.items() if value is None})
-        if odd:
+        if odd and not self._ignore:
             near = get_close_matches(odd[0], sorted(self._known), n=1, cutoff=0.75)
             hint = f"did you mean `{near[0]}`?" if near else "leave it out"
             raise Refused(self.path(odd[0]), f"`{one_line(self.path(odd[0]), 80)}` is not supported here", hint=hint)

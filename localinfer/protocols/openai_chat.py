@@ -9,8 +9,9 @@ from localinfer.chats.saying import Said
 from localinfer.config import MOST_TOP
 from localinfer.engine.protocol import Tokenizer
 from localinfer.errors import LocalInferError
-from localinfer.serve.asking import Ask
-from localinfer.serve.common import (
+from localinfer.protocols.answer import Answer
+from localinfer.protocols.asking import Ask
+from localinfer.protocols.common import (
     MOST_ANSWERS,
     MOST_TOKENS,
     conversation_of,
@@ -19,13 +20,11 @@ from localinfer.serve.common import (
     sampling_of,
     usage_of,
 )
-from localinfer.serve.errors import openai_form
-from localinfer.serve.fields import Fields
-from localinfer.serve.forms import form_of_chat
-from localinfer.serve.http import Dialect, sse
-from localinfer.serve.models import Held
-from localinfer.serve.tools import Choice, choice_of, tools_of
-from localinfer.serve.writing import Answer
+from localinfer.protocols.errors import openai_form
+from localinfer.protocols.fields import Fields
+from localinfer.protocols.forms import form_of_chat
+from localinfer.protocols.shape import Dialect, Writer, sse
+from localinfer.protocols.tools import Choice, choice_of, tools_of
 
 DONE = b"data: [DONE]\n\n"
 
@@ -159,16 +158,16 @@ class Shape:
         self._answers = list[Answer]()
         self._tokenizer: Tokenizer | None = None
 
-    def whole(self, held: Held, answers: list[Answer]) -> dict[str, Any]:
-        self._begin(held, "chat.completion", answers)
+    def whole(self, writer: Writer, answers: list[Answer]) -> dict[str, Any]:
+        self._begin(writer, "chat.completion", answers)
         choices = [_choice(index, answer) | {"logprobs": self._logprobs(index)} for index, answer in enumerate(answers)]
         return {**self._head, "choices": choices, "usage": usage_of(answers, self._n)}
 
     def read(self, index: int, answer: Answer) -> Iterable[bytes]:
         return [self._chunk(index, {}, **progress_in_words(answer))]
 
-    def begin(self, held: Held, answers: list[Answer]) -> Iterable[bytes]:
-        self._begin(held, "chat.completion.chunk", answers)
+    def begin(self, writer: Writer, answers: list[Answer]) -> Iterable[bytes]:
+        self._begin(writer, "chat.completion.chunk", answers)
         return [self._chunk(index, {"role": "assistant", "content": ""}) for index in range(len(answers))]
 
     def said(self, index: int, said: Said) -> Iterable[bytes]:
@@ -197,9 +196,9 @@ class Shape:
         self._scored[index] += len(fresh)
         return {"content": spelled(self._tokenizer, fresh), "refusal": None} if fresh and self._tokenizer else None
 
-    def _begin(self, held: Held, kind: str, answers: list[Answer]) -> None:
-        self._answers, self._tokenizer = answers, held.engine.tokenizer
-        self._head = {"id": new_id("chatcmpl-"), "object": kind, "created": int(time()), "model": held.served.name}
+    def _begin(self, writer: Writer, kind: str, answers: list[Answer]) -> None:
+        self._answers, self._tokenizer = answers, writer.tokenizer
+        self._head = {"id": new_id("chatcmpl-"), "object": kind, "created": int(time()), "model": writer.name}
 
     def _chunk(self, index: int, delta: dict[str, Any], finish: str | None = None, **more: Any) -> bytes:
         choice = {"index": index, "delta": delta, "logprobs": self._logprobs(index), "finish_reason": finish}

@@ -10,15 +10,14 @@ from localinfer.chats.saying import Said
 from localinfer.config import MOST_TOP
 from localinfer.engine.protocol import Tokenizer
 from localinfer.errors import LocalInferError
-from localinfer.serve.asking import Ask
-from localinfer.serve.common import MOST_ANSWERS, MOST_TOKENS, finish_of, new_id, sampling_of, usage_of
-from localinfer.serve.errors import openai_form
-from localinfer.serve.fields import Fields
-from localinfer.serve.forms import form_of_chat
-from localinfer.serve.http import Dialect, sse
-from localinfer.serve.models import Held
-from localinfer.serve.openai_chat import DONE, progress_in_words, progress_of, refuse_unsupported, streaming
-from localinfer.serve.writing import Answer
+from localinfer.protocols.answer import Answer
+from localinfer.protocols.asking import Ask
+from localinfer.protocols.common import MOST_ANSWERS, MOST_TOKENS, finish_of, new_id, sampling_of, usage_of
+from localinfer.protocols.errors import openai_form
+from localinfer.protocols.fields import Fields
+from localinfer.protocols.forms import form_of_chat
+from localinfer.protocols.openai_chat import DONE, progress_in_words, progress_of, refuse_unsupported, streaming
+from localinfer.protocols.shape import Dialect, Writer, sse
 
 DEFAULT_TOKENS = 16
 """As OpenAI has it."""
@@ -98,8 +97,8 @@ class Shape:
         self._told = dict[int, tuple[int, int]]()  # tokens and characters of each answer whose scores were told
         self._tokenizer: Tokenizer | None = None
 
-    def whole(self, held: Held, answers: list[Answer]) -> dict[str, Any]:
-        self._begin(held, answers)
+    def whole(self, writer: Writer, answers: list[Answer]) -> dict[str, Any]:
+        self._begin(writer, answers)
         at = [index for first in range(0, len(answers), self._best_of) for index in self._best(answers, first)]
         choices = [
             _choice(number, answers[index].echoed + answers[index].content, finish_of(answers[index]))
@@ -136,8 +135,8 @@ class Shape:
         self._told[index] = begun + len(fresh), offset
         return found
 
-    def begin(self, held: Held, answers: list[Answer]) -> Iterable[bytes]:
-        self._begin(held, answers)
+    def begin(self, writer: Writer, answers: list[Answer]) -> Iterable[bytes]:
+        self._begin(writer, answers)
         return ()
 
     def read(self, index: int, answer: Answer) -> Iterable[bytes]:
@@ -161,9 +160,9 @@ class Shape:
         choice = _choice(index, text, finish) | {"logprobs": self._logprobs(index)}
         return sse({**self._head, "choices": [choice], **more})
 
-    def _begin(self, held: Held, answers: list[Answer]) -> None:
-        self._answers, self._tokenizer = answers, held.engine.tokenizer
-        model = held.served.name
+    def _begin(self, writer: Writer, answers: list[Answer]) -> None:
+        self._answers, self._tokenizer = answers, writer.tokenizer
+        model = writer.name
         self._head = {"id": new_id("cmpl-"), "object": "text_completion", "created": int(time()), "model": model}
 
 

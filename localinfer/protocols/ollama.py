@@ -1,29 +1,24 @@
-"""`/api/chat`, `/api/generate`, `/api/tags` and `/api/version`, as Ollama's clients speak them."""
+"""`/api/chat` and `/api/generate`, as Ollama's clients speak them."""
 
-import asyncio
 import re
-import secrets
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
 from typing import Any
 
-from localinfer import __version__
 from localinfer.chats.calls import Call
 from localinfer.chats.logprobs import spelled
 from localinfer.chats.saying import Said
 from localinfer.engine.protocol import Tokenizer
 from localinfer.errors import LocalInferError
-from localinfer.serve.asking import Ask
-from localinfer.serve.common import MOST_TOKENS, conversation_of, penalties_of
-from localinfer.serve.errors import ollama_form
-from localinfer.serve.fields import Fields
-from localinfer.serve.forms import form_of_ollama
-from localinfer.serve.http import Dialect, compact
-from localinfer.serve.models import Held, Served
-from localinfer.serve.openai_chat import effort_of, logprobs_of
-from localinfer.serve.service import Service
-from localinfer.serve.tools import Choice, tools_of
-from localinfer.serve.writing import Answer
+from localinfer.protocols.answer import Answer
+from localinfer.protocols.asking import Ask
+from localinfer.protocols.common import MOST_TOKENS, conversation_of, penalties_of
+from localinfer.protocols.errors import ollama_form
+from localinfer.protocols.fields import Fields
+from localinfer.protocols.forms import form_of_ollama
+from localinfer.protocols.openai_chat import effort_of, logprobs_of
+from localinfer.protocols.shape import Dialect, Writer, compact
+from localinfer.protocols.tools import Choice, tools_of
 
 _SPEED = ("num_batch", "num_gpu", "main_gpu", "num_thread", "use_mmap", "use_mlock", "numa", "low_vram", "num_keep")
 """Options that change how fast an answer comes, and not what it is; `num_keep` is for contexts that shift."""
@@ -62,6 +57,7 @@ def _alike(fields: Fields) -> dict[str, Any]:
     tokens = options.whole("num_predict", -2, MOST_TOKENS)
     seed = options.whole("seed", -1)
     said: dict[str, Any] = {
+        "seed": None if seed == -1 else seed,
         "temperature": options.number("temperature", 0, 100),
         "top_k": options.whole("top_k", 0, 1 << 22),
         "top_p": options.number("top_p", 0, 1),
@@ -72,7 +68,6 @@ def _alike(fields: Fields) -> dict[str, Any]:
         "max_tokens": tokens if tokens is not None and tokens > 0 else None,
     }
     sampling = {name: value for name, value in said.items() if value is not None}
-    sampling["seed"] = secrets.randbits(32) if seed in (None, -1) else seed
     sampling["stop"] = options.texts("stop")
     context = options.whole("num_ctx", 1, 1 << 24)
     _refuse_options(options)
@@ -142,15 +137,15 @@ class Shape:
         self._answers, self._scored = list[Answer](), 0
         self._tokenizer: Tokenizer | None = None
 
-    def whole(self, held: Held, answers: list[Answer]) -> dict[str, Any]:
-        self._begin(held, answers)
+    def whole(self, writer: Writer, answers: list[Answer]) -> dict[str, Any]:
+        self._begin(writer, answers)
         if not answers:
             return self._row(Said()) | {"done": True, "done_reason": "load"}
         answer = answers[0]
         return self._row(Said(answer.content, answer.reasoning, tuple(answer.calls))) | _counts(answer)
 
-    def begin(self, held: Held, answers: list[Answer]) -> Iterable[bytes]:
-        self._begin(held, answers)
+    def begin(self, writer: Writer, answers: list[Answer]) -> Iterable[bytes]:
+        self._begin(writer, answers)
         return ()
 
     def read(self, index: int, answer: Answer) -> Iterable[bytes]:
@@ -168,8 +163,8 @@ class Shape:
     def failed(self, error: LocalInferError) -> bytes:
         return self._line(ollama_form(error))
 
-    def _begin(self, held: Held, answers: list[Answer]) -> None:
-        self._model, self._answers, self._tokenizer = held.served.name, answers, held.engine.tokenizer
+    def _begin(self, writer: Writer, answers: list[Answer]) -> None:
+        self._model, self._answers, self._tokenizer = writer.name, answers, writer.tokenizer
 
     def _logprobs(self) -> dict[str, Any]:
         """The scores that were not told yet."""
@@ -210,34 +205,6 @@ def _counts(answer: Answer) -> dict[str, Any]:
         "eval_count": stats.completion_tokens,
         "eval_duration": int((stats.total_s - first) * 1e9),
     }
-
-
-async def tags(service: Service) -> dict[str, Any]:
-    """The models that may be asked for."""
-    return {"models": _rows(await asyncio.to_thread(service.models.served))}
-
-
-def _rows(served: Sequence[Served]) -> list[dict[str, Any]]:
-    return [_row(one) for one in served]
-
-
-def _row(served: Served) -> dict[str, Any]:
-    model = served.model
-    kind = "gguf" if model.kind == "gguf" else "safetensors"
-    details = {"format": kind, "family": "", "families": None, "parameter_size": "", "parent_model": ""}
-    return {
-        "name": served.name,
-        "model": served.name,
-        "modified_at": datetime.fromtimestamp(model.modified, UTC).isoformat().replace("+00:00", "Z"),
-        "size": model.size_bytes,
-        "digest": model.revision or "",
-        "details": {**details, "quantization_level": model.variant},
-    }
-
-
-async def version(_service: Service) -> dict[str, Any]:
-    """Ours."""
-    return {"version": __version__}
 
 
 CHAT = Dialect(understand_chat, ollama_form)
