@@ -74,7 +74,7 @@ def _gguf_name(model_type: str) -> str:
         return f"`{FORMS[name].arch}`"
     inner = f"{name}_text"
     wraps = not name.endswith("_text") and family_for(name).tensor_name is text_name
-    half = inner in FORMS if inner in known_families() else wraps
+    half = ALIKE.get(inner, inner) in FORMS if inner in known_families() else wraps
     return "by its text half's type" if half else "not known"
 
 

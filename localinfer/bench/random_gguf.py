@@ -63,7 +63,13 @@ def _write(checkpoint: Checkpoint, body: str, path: Path) -> None:
     metadata |= tokenizer_metadata(checkpoint.path, checkpoint.spec.vocab_size, raw=form.raw_tokens)
     linears = {f"{linear.name}.weight": linear for linear in checkpoint.graph.linears()}
     values = RandomValues(SEED)
-    tensors = [_tensor(values, one, linears.get(one.parts[0]), body) for one in tensors_of(form, checkpoint)]
+    kept = {one.name for one in checkpoint.graph.unquantized if ".layers." not in one.name}  # llama.cpp keeps these
+    tensors = [
+        _tensor(
+            values, one, linears.get(one.parts[0]), "BF16" if one.parts[0].removesuffix(".weight") in kept else body
+        )
+        for one in tensors_of(form, checkpoint)
+    ]
     write_gguf(path, form.arch, metadata, [*tensors, *factors_of(metadata)], lambda _: None)
 
 

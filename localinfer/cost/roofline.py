@@ -4,13 +4,17 @@ Decoding one stream reads every weight once a token, and the keys and values of 
 reads `b` bytes a second cannot do more than `b / bytes_per_token` tokens a second.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from localinfer.formats.gguf import GgufFile
 from localinfer.graph.memory import Form, kv_bytes, packed_bytes
 from localinfer.graph.weights import Checkpoint
+
+_GATHERED = ("per_layer_token_embd.weight",)
+"""Tables of a GGUF file of which a token reads one row, and nobody more."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,14 +68,32 @@ def gguf_traffic(path: Path, kv_bits: int) -> Traffic:
     chosen = min(max(file.integer(f"{arch}.expert_used_count", 0), 1), experts)
     weights = 0
     for name, tensor in file.tensors.items():
-        if tied or name != "token_embd.weight":
+        if name not in _GATHERED and (tied or name != "token_embd.weight"):
             nbytes = tensor.end - tensor.begin
             weights += nbytes * chosen // experts if "_exps." in name else nbytes
-    heads = file.integer(f"{arch}.attention.head_count")
+    return Traffic(weights, tuple(_gguf_kv(file, arch, kv_bits)))
+
+
+def _gguf_kv(file: GgufFile, arch: str, kv_bits: int) -> Iterator[tuple[int, int]]:
+    """Bytes of a token's keys and values in each layer that has its own, and its window where the file has a list of
+    them (0: none, or not told)."""
+
+    def said(key: str, default: int) -> int:
+        return file.integer(f"{arch}.{key}", default)
+
+    heads, layers = file.integer(f"{arch}.attention.head_count"), file.integer(f"{arch}.block_count")
     width = file.integer(f"{arch}.embedding_length") // max(heads, 1)
-    values = file.integer(f"{arch}.attention.key_length", width) + file.integer(f"{arch}.attention.value_length", width)
-    one = values * file.integer(f"{arch}.attention.head_count_kv", heads) * (34 if kv_bits == 8 else 64) // 32
-    return Traffic(weights, ((one, 0),) * file.integer(f"{arch}.block_count"))
+    slides, by_layer = (
+        file.metadata.get(f"{arch}.attention.{key}") for key in ("sliding_window_pattern", "head_count_kv")
+    )
+    for layer in range(layers - said("attention.shared_kv_layers", 0)):
+        sliding = isinstance(slides, list) and layer < len(slides) and bool(slides[layer])
+        values = 0
+        for kind in ("key", "value"):
+            usual = said(f"attention.{kind}_length", width)
+            values += said(f"attention.{kind}_length_swa", usual) if sliding else usual
+        count: Any = by_layer[layer] if isinstance(by_layer, list) else said("attention.head_count_kv", heads)
+        yield values * count * (34 if kv_bits == 8 else 64) // 32, said("attention.sliding_window", 0) if sliding else 0
 
 
 def share(bytes_per_token: int, tok_s: float, bandwidth: float) -> float:

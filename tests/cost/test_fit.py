@@ -117,6 +117,17 @@ def test_of_experts_a_gguf_file_reads_those_that_are_chosen(tmp_path: Path) -> N
     assert read == sum(sizes.values()) - table - experts + experts * of.chosen // of.experts
 
 
+def test_of_gemma4_a_gguf_file_reads_no_table_and_keeps_what_layers_keep(tmp_path: Path) -> None:
+    source = make_checkpoint(tmp_path / "m", "gemma4_text")
+    export_gguf(source, tmp_path / "m.gguf")
+    sizes = {name: one.end - one.begin for name, one in GgufFile(tmp_path / "m.gguf").tensors.items()}
+    read = gguf_traffic(tmp_path / "m.gguf", 16)
+    assert read.weights == sum(sizes.values()) - sizes["per_layer_token_embd.weight"]
+    ours = traffic(source, 16).kv_per_token
+    assert [window for _, window in read.kv_per_token] == [window for _, window in ours] == [8, 0, 8, 0]
+    assert [one for one, _ in read.kv_per_token] == [2 * 2 * size * 2 for size in (32, 64, 32, 64)]
+
+
 def test_shares() -> None:
     assert share(10**9, 10.0, 2e10) == 0.5
     assert share(10**9, 10.0, 0.0) == 0.0

@@ -45,6 +45,25 @@ def test_rows_without_logits_stop_where_nothing_is_kept(rows: list[int], piece: 
     assert np.array_equal(last[0], whole[78])
 
 
+@pytest.mark.parametrize("rows", [[], [77], [3, 7, 8, 40]])
+def test_upper_layers_run_for_the_rows_that_are_asked_for_and_no_more(rows: list[int]) -> None:
+    """Counted by what their matrices are multiplied with: the squares of these rows, and of no other."""
+    said = oracle("gemma4_text")
+
+    def sums(wanted: list[int], layer: int) -> NDArray[np.float64]:
+        packed: dict[str, native.Weight] = {}
+        program = load_program(Checkpoint(said.path), threads=2, context=96, kv_blocks=3, kv_bits=8, packed=packed)
+        weight = packed[f"model.layers.{layer}.mlp.down_proj"]
+        program.watch(weight)
+        step(program, said.tokens[:-1], wanted)
+        return program.squares(weight)
+
+    assert np.array_equal(sums(rows, 3), sums([], 3)), "what keeps keys and values runs for all rows"
+    assert sums(rows, 3).all()
+    apart = [sums([row], 5) for row in rows]
+    np.testing.assert_allclose(sums(rows, 5), np.sum(apart, axis=0) if rows else 0.0)
+
+
 def step(program: native.Program, tokens: list[int], rows: list[int], first: int = 0) -> NDArray[np.float32]:
     """Logits of some rows of one step."""
     n = np.arange(len(tokens), dtype=np.int32)
