@@ -28,6 +28,9 @@ def check(request: Request, *, vocab: int, context: int, longest: int, vectors: 
             f"the prompt has {n} tokens, but the context holds {context} with the answer",
             hint=_more_room(n, longest),
         )
+    if request.constraint is not None:
+        free = context - n if request.on_overflow == "error" else context - keep
+        request.constraint.require_room(free, request.sampling.max_tokens, request.begun)
     if context - keep < 4 and request.on_overflow == "shift":
         raise ContextOverflow(
             f"{keep} tokens of the prompt must be kept, but the context holds {context}",

@@ -1,6 +1,7 @@
 """The form of an answer, as it is asked for: a JSON schema, a regular expression, rules."""
 
 import json
+import re
 from dataclasses import asdict, dataclass
 from typing import Literal, get_args
 
@@ -23,6 +24,8 @@ class Grammar:
     text: str
 
     def __post_init__(self) -> None:
+        if self.kind == "regex" and len(self.text) - len(self.text.rstrip("\\")) & 1:
+            raise UsageError("the expression ends with a lone backslash", hint="write `\\\\` for a backslash")
         if len(self.text) > MOST_CHARACTERS:
             raise UsageError(
                 f"the {self.word} has {len(self.text)} characters, more than {MOST_CHARACTERS}",
@@ -53,6 +56,8 @@ def from_rules(text: str) -> Grammar:
     from llguidance.gbnf_to_lark import any_to_lark
 
     given = Grammar("rules", text)
+    if text.strip() and "::=" not in text and not re.search(r"^\s*[?!]*start\b", text, re.MULTILINE):
+        raise UsageError("this grammar has no rule `start`", hint="begin with `start: …`, or in GBNF with `root ::= …`")
     try:
         return Grammar("rules", any_to_lark(given.text)) if given.text.strip() else _nothing()
     except RecursionError:

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from copy import copy
 from dataclasses import dataclass
 from itertools import takewhile
+from math import ceil
 from typing import TYPE_CHECKING, Any, Protocol, Self
 from weakref import WeakKeyDictionary, ref
 
@@ -20,10 +21,11 @@ from localinfer.engine.elsewhere import Elsewhere
 from localinfer.engine.form import ANY_OBJECT as ANY_OBJECT
 from localinfer.engine.form import Grammar as Grammar
 from localinfer.engine.form import from_rules as from_rules
-from localinfer.engine.grammar_probe import refuse_explosive
+from localinfer.engine.grammar_errors import endless, nothing_keeps, reason, told
+from localinfer.engine.grammar_probe import probe
 from localinfer.engine.grammar_writing import behind_thinking, plain
+from localinfer.engine.shortest import ENDLESS, PARTS
 from localinfer.errors import NotSupported, UsageError
-from localinfer.text import one_line
 
 if TYPE_CHECKING:
     from llguidance import LLMatcher, LLTokenizer
@@ -71,12 +73,17 @@ class Constraint:
     budget: int | None = None
     """Tokens that the reasoning may have; None for any number."""
 
+    length = 0.0
+    """Of the shortest text that keeps it, at least, in parts of a token."""
+
     def __init__(self, grammar: Grammar | None, tokenizer: Tokenizer, marks: Marks | None = None) -> None:
         self.grammar, self.marks = grammar, marks
         self.eos, self.vocab_size = frozenset(tokenizer.eos_ids), tokenizer.vocab_size
         if grammar is None:
             return
-        refuse_explosive(grammar.kind, grammar.text)
+        self.length = probe(grammar.kind, grammar.text)
+        if self.length == ENDLESS:
+            raise endless(grammar)
         self._tokens = _known_tokenizer(tokenizer)
         begun = marks is not None and marks.begun
         self._direct = None if begun else self._read(grammar, plain(grammar))
@@ -94,6 +101,20 @@ class Constraint:
         while at < len(begun):
             at += max(1, len(matching.forced(begun[:at])))
         return matching
+
+    def require_room(self, context: int, most: int | None, begun: int) -> None:
+        """Raise `UsageError` where the rest of an answer of which `begun` tokens are there needs more than `context`
+        tokens, or more than the `most` that it may have."""
+        need = ceil(self.length / PARTS) - begun
+        if self.grammar is None or need <= min(context, most or context):
+            return
+        limit = f"the {context} that the context has left", "raise `--ctx-size`"
+        if most and most <= context:
+            limit = f"{most}, the most that were asked for", "raise `--max-tokens`"
+        raise UsageError(
+            f"the shortest text of this {self.grammar.word} takes about {need} tokens, more than {limit[0]}",
+            hint=f"{limit[1]}, or let less be required (`minItems`, `minLength`, `required`, `{{n}}`)",
+        )
 
     def require_kept(self, begun: Sequence[int]) -> None:
         """Raise `UsageError` unless an answer may begin with these tokens."""
@@ -116,11 +137,10 @@ class Constraint:
 
         matcher = LLMatcher(self._tokens, text, log_level=0, limits=LLParserLimits(**_LIMITS))
         if not matcher.is_error() and not any(matcher.compute_bitmask()):
-            raise UsageError(f"nothing keeps this {grammar.word}", hint="loosen it")
+            raise nothing_keeps(grammar)
         matcher.deep_copy().compute_ff_tokens() if not matcher.is_error() else None
         if matcher.is_error():
-            told = one_line(matcher.get_error(), 300)
-            raise UsageError(f"this {grammar.word} cannot be kept: {told}", hint="simplify it")
+            raise told(grammar, matcher.get_error())
         return matcher
 
 
@@ -235,7 +255,7 @@ class Matching:
 
 def _lost(matcher: "LLMatcher") -> FormLost:
     return FormLost(
-        f"the form of the answer became too large to follow: {one_line(matcher.get_error(), 200)}",
+        f"the form of the answer became too large to follow{reason(matcher.get_error())}",
         hint="simplify the schema or the expression",
     )
 

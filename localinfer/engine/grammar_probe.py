@@ -1,6 +1,7 @@
 """Tries a form out in a process that can be killed: few characters can ask for hours and gigabytes of automata.
 
-The child reads `{"kind", "text", "seconds"}` from standard input, then the form for an alphabet of bytes, and ends.
+The child reads `{"kind", "text", "seconds"}` from standard input, then the form for an alphabet of bytes, writes how
+long its shortest text is, and ends.
 """
 
 import json
@@ -10,9 +11,13 @@ import sys
 from collections.abc import Iterable
 from functools import lru_cache
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from localinfer.errors import UsageError
 from localinfer.text import one_line
+
+if TYPE_CHECKING:
+    from llguidance import LLTokenizer
 
 CPU_SECONDS = 4
 """Processor time that reading a form may take."""
@@ -29,9 +34,10 @@ MOST_UNFOLDED = 100_000
 
 
 @lru_cache(maxsize=256)
-def refuse_explosive(kind: str, text: str) -> None:
-    """Raise `UsageError` for a form that takes too long or too much memory to read; each is tried once. One that is
-    wrong in another way passes: whoever reads it says why."""
+def probe(kind: str, text: str) -> float:
+    """How long the shortest text of a form is, at least (see `shortest`). Raises `UsageError` for one that takes too
+    long or too much memory to read; each is tried once. One that is wrong in another way passes: whoever reads it says
+    why."""
     for expression in _expressions(kind, text):
         if (length := unfolded(expression)) > MOST_UNFOLDED:
             raise UsageError(
@@ -44,19 +50,19 @@ def refuse_explosive(kind: str, text: str) -> None:
         ran = subprocess.run(
             [sys.executable, "-P", "-W", "ignore", "-c", f"{prelude}; {call}"],
             input=json.dumps({"kind": kind, "text": text, "seconds": CPU_SECONDS}).encode(),
-            stdout=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
             timeout=WALL_SECONDS,
             check=False,
             start_new_session=True,
         )
-        code = ran.returncode
     except subprocess.TimeoutExpired:
-        code = -1
-    if code != 0:
+        ran = None
+    if ran is None or ran.returncode != 0:
         raise UsageError(
             f"this form takes more than {CPU_SECONDS} s or {MEMORY_BYTES >> 20} MB to read", hint="simplify it"
         )
+    return float(json.loads(ran.stdout or b"0"))
 
 
 def _expressions(kind: str, text: str) -> list[str]:
@@ -119,17 +125,41 @@ def _patterns(text: str) -> list[str]:
 
 def main() -> None:
     """The child."""
-    from llguidance import LLMatcher, LLTokenizer, TokenizerWrapper
+    from llguidance import LLTokenizer, TokenizerWrapper
 
     asked = json.loads(sys.stdin.buffer.read())
     tokens = LLTokenizer(TokenizerWrapper(_Bytes()))
     _bound(asked["seconds"])
     text = asked["text"]
+    _read(asked["kind"], text, tokens)
+    sys.stdout.write(json.dumps(_shortest(asked["kind"], text)))
+
+
+def _shortest(kind: str, text: str) -> float:
+    from localinfer.engine.shortest import shortest_of_schema
+    from localinfer.engine.shortest_match import shortest_match
+    from localinfer.engine.shortest_rules import shortest_of_rules
+
     try:
-        if asked["kind"] in ("lark", "rules"):  # tokens by their numbers mean nothing here
-            head = "start: answer\n" if asked["kind"] == "lark" else ""
+        if kind == "json_schema":
+            return shortest_of_schema(json.loads(text))
+        return shortest_match(text) if kind == "regex" else shortest_of_rules(text, _STARTS[kind])
+    except (ValueError, RecursionError):  # whoever reads it says why
+        return 0
+
+
+_STARTS = {"rules": "start", "lark": "answer"}
+
+
+def _read(kind: str, text: str, tokens: "LLTokenizer") -> None:
+    """The form, and a step in it, for what that takes."""
+    from llguidance import LLMatcher
+
+    try:
+        if kind in ("lark", "rules"):  # tokens by their numbers mean nothing here
+            head = "start: answer\n" if kind == "lark" else ""
             plain = LLMatcher.grammar_from_lark(head + re.sub(r"<\[[0-9]+\]>", '"x"', text))
-        elif asked["kind"] == "regex":
+        elif kind == "regex":
             plain = LLMatcher.grammar_from_regex(text)
         else:
             plain = LLMatcher.grammar_from_json_schema(text)

@@ -59,4 +59,7 @@ def _schema(grammar: Grammar) -> str:
         raise UsageError("the schema is neither an object nor true or false", hint="give a JSON schema")
     if isinstance(schema, bool):
         return grammar.text
-    return json.dumps({**narrowed(schema), "x-guidance": {"whitespace_pattern": _SPACE}})
+    try:
+        return json.dumps({**narrowed(schema), "x-guidance": {"whitespace_pattern": _SPACE}}, allow_nan=False)
+    except ValueError:
+        raise UsageError("the schema has a number beyond all floats", hint="write a smaller one") from None

@@ -64,14 +64,22 @@ def test_each_row_of_map_keeps_it(cli: Cli, tiny: Path) -> None:
     [
         (["--regex", "a", "--json-object"], "one form"),
         (["--regex", "(a"], "cannot be kept"),
-        (["--schema", '{"type": "string", "minLength": 2, "maxLength": 1}'], "cannot be kept"),
+        (["--schema", '{"type": "string", "minLength": 2, "maxLength": 1}'], "nothing keeps this schema"),
+        (["--schema", "false"], "nothing keeps this schema"),
+        (["--schema", "[]"], "neither an object nor true or false"),
+        (["--schema", '{"$ref": "#"}'], "no text with an end keeps this schema"),
+        (["--schema", '{"type": "array", "minItems": 999}', "-n", "99"], "takes about 1124 tokens, more than 99"),
+        (["--regex", "[a-z]{9000}"], "takes about 1125 tokens, more than the"),
+        (["--regex", ""], "needs a value"),
+        (["--regex", "a\\"], "lone backslash"),
         (["--schema", "{"], "no JSON"),
         (["--grammar", "root ::= (a"], "neither Lark nor GBNF"),
         (["--grammar", "root ::= nobody"], "neither Lark nor GBNF"),
         (["--grammar", "start: nobody"], "cannot be kept"),
         (["--grammar", "start: /(a{1000}){1000}/"], "counts written out"),
         (["--grammar", "root ::= " + "(" * 5000], "neither Lark nor GBNF"),
-        (["--grammar", "start: start"], "cannot be kept"),
+        (["--grammar", "start: start"], "no text with an end keeps this grammar"),
+        (["--grammar", 'first: "a"'], "has no rule `start`"),
         (["--grammar", 'start: "a"', "--regex", "a"], "one form"),
     ],
 )
@@ -81,7 +89,25 @@ def test_what_cannot_be_kept_is_told_and_nothing_is_said(cli: Cli, tiny: Path, f
     assert told in ran.err
 
 
-def test_a_schema_that_is_not_there(cli: Cli, tiny: Path) -> None:
-    ran = cli("run", str(tiny), "hi", "--schema", "nowhere.json", "-q")
+@pytest.mark.parametrize(
+    ("flag", "given", "what"),
+    [
+        ("--schema", "nowhere.json", "JSON schema"),
+        ("--schema", "'a'", "JSON schema"),
+        ("--grammar", "nonsense(", "grammar"),
+    ],
+)
+def test_what_is_neither_a_form_nor_a_file(cli: Cli, tiny: Path, flag: str, given: str, what: str) -> None:
+    ran = cli("run", str(tiny), "hi", flag, given, "-q")
     assert (ran.code, ran.out) == (4, "")
-    assert "nowhere.json" in ran.err
+    assert f"`{given}` is no {what}, and as the name of a file: no such file" in ran.err
+    assert f"a {what.removeprefix('JSON ')} is like" in ran.err
+
+
+def test_a_file_may_be_called_like_a_value(
+    cli: Cli, tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert json.loads(cli("run", str(tiny), "hi", "--schema", "true", "-q", "-n", "300").out or "null") is not Ellipsis
+    Path("true").write_text('{"const": 7}', encoding="utf-8")
+    assert cli("run", str(tiny), "hi", "--schema", "true", "-q").out == "7\n"

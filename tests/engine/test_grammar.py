@@ -161,6 +161,39 @@ def test_what_cannot_be_kept_is_refused_before_anything_is_computed(
         assert engine.load().running == engine.load().waiting == 0
 
 
+STRANGE: list[tuple[Any, str, str]] = [
+    ("json_schema", '{"$ref": "#/$defs/x"}', "`$ref` leads to `#/$defs/x`, which is not in it"),
+    ("json_schema", '{"$ref": "other.json"}', "`$ref` leads to `other.json`, and nothing outside it is read"),
+    ("json_schema", '{"not": {}, "type": "null"}', "`not`: not supported"),
+    ("json_schema", '{"oneOf": [{"type": "integer"}, {"type": "number"}]}', "`oneOf` may take the same"),
+    ("json_schema", '{"type": "integer", "multipleOf": 0}', "`multipleOf` must be above 0"),
+    ("json_schema", '{"const": 1e400}', "beyond all floats"),
+    ("json_schema", '{"enum": []}', "nothing keeps this schema: anyOf is empty"),
+    ("json_schema", '{"type": "string", "pattern": "(?=a)b"}', "look-ahead"),
+    ("regex", "[^\\s\\S]", "nothing keeps this expression"),
+    ("regex", r"\bword", "`\\b`, and `^`"),
+    ("regex", r"(a)\1", "what a group has matched"),
+    ("regex", "a{3,1}", "the start must be <= the end"),
+    ("regex", "(?P<x", "unclosed capture group name"),
+    ("rules", "start: nobody", "line 1, column 8: there is no rule `nobody`"),
+    ("rules", "start: <nothing>", "no token `<nothing>`"),
+    ("rules", 'start: "a', "do not close"),
+    ("rules", 'start: "a"\nstart: "b"', "line 2, column 8: duplicate rule"),
+    ("rules", '%import nothing.X\nstart: "a"', "no `nothing.X` to import"),
+    ("rules", 'start: %json {"type": "wat"}', "its schema: Invalid type: wat"),
+    ("rules", "start: @x", "unknown grammar @x"),
+]
+
+
+@pytest.mark.parametrize(("kind", "text", "wanted"), STRANGE, ids=lambda value: str(value)[:40])
+def test_what_is_wrong_is_told_in_words_of_ours(kind: Any, text: str, wanted: str) -> None:
+    with pytest.raises(UsageError) as raised:
+        grammar_module.check(Grammar(kind, text))
+    said = f"{raised.value.message} · {raised.value.hint}"
+    assert wanted in said
+    assert not re.search("non-verbose|NoExt|⟦|retriever|coerce|error:|[0-9] \\| |\\^ *·|\\(in regex\\)", said), said
+
+
 def test_counts_without_an_upper_bound_are_taken(tiny: Path) -> None:
     with opened(tiny) as engine:
         matcher = Constraint(Grammar("regex", "a{2,}b"), engine.tokenizer).matcher(later=False)

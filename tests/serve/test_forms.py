@@ -111,6 +111,17 @@ def test_a_form_that_is_none_is_refused_by_name(server: Server, tiny: Path, more
         assert (answer.status_code, answer.json()["error"]["param"]) == (400, field), answer.text
 
 
+def test_a_form_without_an_end_or_without_room_is_refused(server: Server, tiny: Path) -> None:
+    for schema, most, told in (
+        ({"type": "array", "items": {"$ref": "#"}, "minItems": 1}, None, "no text with an end"),
+        ({"type": "array", "minItems": 100_000}, None, "the context has left"),
+        ({"type": "array", "minItems": 40}, 30, "the most that were asked for"),
+    ):
+        body = {"model": str(tiny), "messages": HELLO, "json_schema": schema, "max_tokens": most}
+        answer = server.post("/v1/chat/completions", body)
+        assert (answer.status_code, told in answer.json()["error"]["message"]) == (400, True), answer.text
+
+
 REFUSED: list[tuple[dict[str, Any], str]] = [
     ({"type": "json_schema"}, "response_format.json_schema"),
     ({"type": "json_schema", "json_schema": {"name": "x"}}, "response_format.json_schema.schema"),
