@@ -30,7 +30,7 @@ _localinfer_values() {
         --name) : ;;
         --bits) _localinfer_words 16 8 4 3 ;;
         --group) _localinfer_words 32 64 128 ;;
-        --head) _localinfer_words bf16 8 4 ;;
+        --head) _localinfer_words bf16 f16 ;;
         --effort) _localinfer_words quick default best ;;
         --method) _localinfer_words rtn imatrix awq gptq awq+gptq ;;
         --calib) : ;;
@@ -154,7 +154,7 @@ _localinfer() {
         'import') flags='--name --bits --json -q --quiet -h --help' offer='_localinfer_files' ;;
         'quantize') flags='--bits --group --head --effort --method --calib --tokens --seed --bpw --target-size --target-kld --uniform --refine --time-budget --resume --fresh --name --adapter -t --threads --no-report --revision --offline --json -q --quiet -h --help' offer='_localinfer_names models' ;;
         'eval') flags='--against --tasks --items --text --ctx --chunks --plot --backend --kv-bits -t --threads --revision --offline --json -q --quiet -h --help' offer='_localinfer_names models' ;;
-        'export') flags='--format --type -o --output --revision --offline --json -q --quiet -h --help' offer='_localinfer_names models' ;;
+        'export') flags='--format --type --head -o --output --revision --offline --json -q --quiet -h --help' offer='_localinfer_names models' ;;
         'run') flags='-m --model -p --prompt -f --file -s --system --raw --special --schema --json-object --regex --grammar --think --no-think --show-thinking -n --max-tokens --temp --top-k --top-p --min-p --repeat-penalty --presence-penalty --frequency-penalty --dry-multiplier --dry-base --dry-allowed-length --top-n-sigma --typical-p --xtc-probability --xtc-threshold --logit-bias --seed --stop --samples --best-of --on-overflow --lossy -c --ctx-size -t --threads --kv-bits --backend --draft --draft-tokens --prefill-chunk --kv-tokens --latency-goal --adapter --revision --offline --json --logprobs --stats --usd-per-kwh --watts --hardware-usd --hardware-years --api-model --show-drafts --no-remember --kv-disk --no-server -q --quiet -h --help' offer='_localinfer_names models' ;;
         'map') flags='--in-column -o --output --resume -s --system --raw --special --ignore-unknown --schema --json-object --regex --grammar --think --no-think --show-thinking -n --max-tokens --temp --top-k --top-p --min-p --repeat-penalty --presence-penalty --frequency-penalty --dry-multiplier --dry-base --dry-allowed-length --top-n-sigma --typical-p --xtc-probability --xtc-threshold --logit-bias --seed --stop --logprobs -np --parallel -c --ctx-size -t --threads --kv-bits --backend --draft --draft-tokens --prefill-chunk --kv-tokens --latency-goal --adapter --no-server --revision --offline --endpoint --endpoint-model --endpoint-key-env -q --quiet -h --help' offer='_localinfer_names models' ;;
         'score') flags='--in-column -o --output --resume --special --logprobs -np --parallel -c --ctx-size -t --threads --kv-bits --backend --draft --draft-tokens --prefill-chunk --kv-tokens --latency-goal --revision --offline -q --quiet -h --help' offer='' ;;

@@ -115,7 +115,11 @@ def lines_of(stream: LineSource, limit: int, context: str = "") -> Iterator[Line
 def understood(line: Line, *, limit: int, sampling: SamplingParams, ignore_unknown: bool = False) -> Asked:
     """What `line` asks for; `sampling` holds where it says nothing. Keys that mean nothing are an error unless we
     `ignore_unknown`."""
-    return asked_of(line, partial(meant, line=line, sampling=sampling, ignore_unknown=ignore_unknown), limit=limit)
+    how = partial(meant, line=line, sampling=sampling, ignore_unknown=ignore_unknown)
+    asked = asked_of(line, how, limit=limit)
+    if asked.error is None:
+        return asked
+    return replace(asked, sampling=replace(sampling, seed=seed_of(sampling.seed, name_of(asked.id, line))))
 
 
 def meant(row: Mapping[str, Any], *, line: Line, sampling: SamplingParams, ignore_unknown: bool) -> dict[str, Any]:
@@ -123,13 +127,17 @@ def meant(row: Mapping[str, Any], *, line: Line, sampling: SamplingParams, ignor
     if not ignore_unknown:
         refuse_keys(row.keys() - KNOWN, KNOWN)
         _refuse_messages(row)
-    identity = json.dumps(row["id"]) if row.get("id") is not None else line.data.decode("utf-8", "replace")
     system, turns = _conversation(row)
     said = _sampling(row)
-    chosen = replace(sampling, **{"seed": seed_of(sampling.seed, identity), **said})
+    chosen = replace(sampling, **{"seed": seed_of(sampling.seed, name_of(row.get("id"), line)), **said})
     named = {"raw": _flag(row, "raw"), "special": _flag(row, "special")}
     more = {"tools": _tools(row), "logprobs": logprobs_of(row)}
     return {"system": system, "turns": turns, "sampling": chosen, "said": tuple(said), **named, **more}
+
+
+def name_of(identity: Any, line: Line) -> str:
+    """What a seed is made of: the `id` that the line has, or the line itself."""
+    return line.data.decode("utf-8", "replace") if identity is None else json.dumps(identity)
 
 
 def seed_of(seed: int, identity: str) -> int:

@@ -160,13 +160,18 @@ def reads_parts(template: str) -> bool:
 @lru_cache(maxsize=64)
 def takes_tools(template: str) -> bool:
     """Whether the template tells the model of tools, tried out with one. False for a broken one."""
+    try:
+        return _tells_of_tools(template)
+    except LocalInferError:
+        return False
+
+
+@lru_cache(maxsize=32)
+def _tells_of_tools(template: str) -> bool:
     function = {"name": "probe", "description": _PROBE, "parameters": {"type": "object", "properties": {}}}
     data = {"messages": [{"role": "user", "content": "x"}], "add_generation_prompt": True}
     data |= {"bos_token": "", "eos_token": "", "tools": [{"type": "function", "function": function}], "documents": None}
-    try:
-        return _PROBE in sandbox.render(template, data)
-    except LocalInferError:
-        return False
+    return _PROBE in sandbox.render(template, data)
 
 
 def _as_templates_read(message: Mapping[str, Any]) -> dict[str, Any]:

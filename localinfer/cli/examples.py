@@ -49,7 +49,7 @@ EXAMPLES: dict[str, tuple[str, str, str]] = {
     "export": (
         "localinfer export starter:INT4 --format gguf",
         "localinfer export starter --format gguf --type Q8_0 -o q8.gguf",
-        "localinfer export starter:INT4 --format gptq -o model-gptq",
+        "localinfer export starter:INT4 --format gptq --head bf16 -o gptq",
     ),
     "run": (
         "localinfer run starter 'Why is the sky blue?'",

@@ -17,6 +17,7 @@ def export(
     *,
     format: o.Format,  # noqa: A002 - the flag's name
     type: o.Type,  # noqa: A002 - the flag's name
+    head: o.Head,
     output: o.Output,
     revision: o.Revision,
     offline: o.Offline,
@@ -36,6 +37,8 @@ def export(
 
     if format is None:
         raise UsageError("`--format` is missing", hint=f"say which: `localinfer export {ref} --format gguf`")
+    if format == "gguf" and head is not None:
+        raise UsageError("`--head` is for compressed-tensors and gptq", hint="leave it out: `--type` goes with gguf")
     if format != "gguf" and type is not None:
         raise UsageError("`--type` is for gguf only", hint="leave it out")
     model = find(ref, revision=revision, offline=offline, tell=Terminal(quiet))
@@ -52,9 +55,11 @@ def export(
         if format == "gguf":
             what = export_gguf(model.path, dest, type, on_progress)
         elif format == "compressed-tensors":
-            what = export_compressed(model.path, dest, on_progress)
+            head = head or "bf16"
+            what = export_compressed(model.path, dest, on_progress, head)
         else:
-            bits, group = export_gptq(model.path, dest, on_progress)
+            head = head or "f16"
+            bits, group = export_gptq(model.path, dest, on_progress, head)
             what = f"{bits} bits by {group}"
     lacks = left_out(model.path, gguf=format == "gguf")
     for one in lacks if not quiet else ():
@@ -62,6 +67,7 @@ def export(
     nbytes = sum(file.stat().st_size for file in (dest.iterdir() if dest.is_dir() else (dest,)))
     if json:
         told = {"ref": model.ref, "format": format, "type": what, "path": str(dest), "size_bytes": nbytes}
+        told |= {"head": head} if head else {}
         show_json({**told, "notes": lacks})
     else:
-        line(f"{dest}  {what}  {size(nbytes)}")
+        line(f"{dest}  {what}{f', embedding and head {head}' if head else ''}  {size(nbytes)}")

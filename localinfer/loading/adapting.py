@@ -22,16 +22,16 @@ def adapted(model: LocalModel, words: Sequence[str], *, tell: Tell) -> LocalMode
     if not words:
         return model
     from localinfer.graph.weights import Checkpoint
-    from localinfer.quantize.adapters import CONFIG, WEIGHTS, merge, read_adapter, weighted
+    from localinfer.quantize.adapters import CONFIG, WEIGHTS, base_of, merge, read_adapter, weighted
     from localinfer.quantize.journal import sha256
 
     if model.kind != "checkpoint":
         raise UsageError("adapters are merged into checkpoints, and this is a GGUF file", hint="name the original")
     checkpoint = Checkpoint(model.path)
     named = [weighted(word) for word in words]
+    for folder, _ in named:
+        _require_base(base_of(folder), folder, model, tell)
     adapters = [read_adapter(folder, weight, checkpoint) for folder, weight in named]
-    for adapter in adapters:
-        _require_base(adapter.base, adapter.path, model, tell)
     said = [(sha256(folder / CONFIG), sha256(folder / WEIGHTS), weight) for folder, weight in named]
     digest = hashlib.sha256(repr((1, checkpoint.identity, said)).encode()).hexdigest()[:24]
     dest = merged_dir() / digest

@@ -58,11 +58,23 @@ class Delta:
 
 @dataclass(frozen=True, slots=True)
 class Adapter:
-    """An adapter that fits: its folder, what it was trained on, and what it adds to each stored tensor."""
+    """An adapter that fits: its folder, and what it adds to each stored tensor."""
 
     path: Path
-    base: str
     deltas: Mapping[str, Delta]
+
+
+def base_of(folder: Path) -> str:
+    """What the adapter in `folder` says that it was trained on; empty if nothing. Raises `NotFound`, `NotSupported`."""
+    return str(_config(folder).get("base_model_name_or_path") or "")
+
+
+def _config(folder: Path) -> Mapping[str, Any]:
+    if not (folder / CONFIG).is_file() or not (folder / WEIGHTS).is_file():
+        raise NotFound(f"{folder} has no {CONFIG} with {WEIGHTS}", hint="give the folder of a PEFT adapter")
+    config = read_object(folder / CONFIG)
+    _check_fields(folder, config)
+    return config
 
 
 def read_adapter(folder: Path, weight: float, checkpoint: Checkpoint) -> Adapter:
@@ -71,14 +83,11 @@ def read_adapter(folder: Path, weight: float, checkpoint: Checkpoint) -> Adapter
     Raises `NotFound` (no adapter), `NotSupported` (not LoRA, a field or tensor that is not followed, a quantized base),
     `Corrupt` (shapes that are not the base's, NaN in a scale).
     """
-    if not (folder / CONFIG).is_file() or not (folder / WEIGHTS).is_file():
-        raise NotFound(f"{folder} has no {CONFIG} with {WEIGHTS}", hint="give the folder of a PEFT adapter")
-    config = read_object(folder / CONFIG)
-    _check_fields(folder, config)
+    config = _config(folder)
     if checkpoint.scheme.method != "none":
         raise NotSupported(
-            "adapters are merged into floats, and these weights are quantized",
-            hint="name the original; `localinfer quantize MODEL --adapter DIR --name NAME` makes it small again",
+            f"{folder.name} can be merged into floats alone, and these weights are quantized",
+            hint="name the original; `localinfer quantize MODEL --adapter DIR --name NAME` makes the sum small",
         )
     file = SafetensorsFile(folder / WEIGHTS)
     pairs: dict[str, dict[str, StoredTensor]] = {}
@@ -96,7 +105,7 @@ def read_adapter(folder: Path, weight: float, checkpoint: Checkpoint) -> Adapter
     for module, pair in sorted(pairs.items()):
         stored, delta = _delta(folder, module, pair, config, weight, files)
         deltas[stored] = delta
-    return Adapter(folder, str(config.get("base_model_name_or_path") or ""), deltas)
+    return Adapter(folder, deltas)
 
 
 def merge(checkpoint: Checkpoint, adapters: Sequence[Adapter], dest: Path, on_progress: OnProgress) -> None:

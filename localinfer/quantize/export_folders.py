@@ -3,7 +3,7 @@
 import shutil
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, Literal, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,11 +26,17 @@ from localinfer.quantize.plan import TABLES
 Tensors = Mapping[str, tuple[str, NDArray[Any]]]
 SHARD_BYTES = 1 << 30
 
+Head = Literal["bf16", "f16"]
+"""What embedding and head become."""
 
-def export_gptq(source: Path, dest: Path, on_progress: OnProgress | None = None) -> tuple[int, int]:
+DTYPES: Mapping[Head, str] = {"bf16": "bfloat16", "f16": "float16"}
+"""What config.json says of it: the type in which others compute, unless they are told otherwise."""
+
+
+def export_gptq(source: Path, dest: Path, on_progress: OnProgress | None = None, head: Head = "f16") -> tuple[int, int]:
     """Write the model in `source` in GPTQ's first layout to the folder `dest`; returns (bits, group) of the layers.
 
-    Embedding and head become float16, as that form has no integers for them. Raises `UsageError` (dest exists),
+    Embedding and head become floats, `head`, as that form has no integers for them. Raises `UsageError` (dest exists),
     `NotSupported` (plain weights, several widths), `DoesNotFit`.
     """
     must_be_new(dest)
@@ -51,7 +57,7 @@ def export_gptq(source: Path, dest: Path, on_progress: OnProgress | None = None)
 
     def tensors(one: Linear) -> Tensors:
         if one.name in TABLES:
-            return {f"{one.name}.weight": ("F16", halves(one.name, checkpoint.matrix(one.name)))}
+            return {f"{one.name}.weight": _floats(checkpoint, one, head)}
         stored = cast(IntLinear, integers_of(checkpoint, one))
         return {f"{one.name}.{k}": v for k, v in to_gptq(stored.packed, stored.scales, bits, group, one.cols).items()}
 
@@ -64,13 +70,13 @@ def export_gptq(source: Path, dest: Path, on_progress: OnProgress | None = None)
         "checkpoint_format": "gptq",
         "lm_head": False,
     }
-    _write(checkpoint, dest, tensors, {"torch_dtype": "float16", "quantization_config": said}, on_progress)
+    _write(checkpoint, dest, tensors, {"torch_dtype": DTYPES[head], "quantization_config": said}, on_progress)
     return bits, group
 
 
-def export_compressed(source: Path, dest: Path, on_progress: OnProgress | None = None) -> str:
+def export_compressed(source: Path, dest: Path, on_progress: OnProgress | None = None, head: Head = "bf16") -> str:
     """Write the model in `source` as compressed-tensors whose layers are as they are, and whose embedding and head are
-    bfloat16, to the folder `dest`; returns the layers' forms in words.
+    floats, `head`, to the folder `dest`; returns the layers' forms in words.
 
     vLLM reads no packed embedding (0.32), and takes the layers' integers as they are. Raises `UsageError` (dest
     exists), `NotSupported` (plain weights, weights with minima), `DoesNotFit`.
@@ -81,7 +87,7 @@ def export_compressed(source: Path, dest: Path, on_progress: OnProgress | None =
 
     def tensors(one: Linear) -> Tensors:
         if one.name in TABLES:
-            return {f"{one.name}.weight": ("BF16", to_bf16(checkpoint.matrix(one.name)))}
+            return {f"{one.name}.weight": _floats(checkpoint, one, head)}
         if one in checkpoint.graph.unquantized:
             return {f"{one.name}.weight": ("F32", checkpoint.matrix(one.name))}
         stored = cast(IntLinear, integers_of(checkpoint, one))
@@ -93,8 +99,14 @@ def export_compressed(source: Path, dest: Path, on_progress: OnProgress | None =
 
     groups = [(["Linear"] if len(forms) == 1 else names, *form) for form, names in sorted(forms.items())]
     said = quantization_config(groups, ["lm_head", *sorted(one.name for one in checkpoint.graph.unquantized)])
-    _write(checkpoint, dest, tensors, {"torch_dtype": "bfloat16", "quantization_config": said}, on_progress)
+    _write(checkpoint, dest, tensors, {"torch_dtype": DTYPES[head], "quantization_config": said}, on_progress)
     return _told(forms)
+
+
+def _floats(checkpoint: Checkpoint, one: Linear, head: Head) -> tuple[str, NDArray[Any]]:
+    """The matrix as it is stored. Raises `NotSupported` for numbers that float16 has not."""
+    matrix = checkpoint.matrix(one.name)
+    return ("BF16", to_bf16(matrix)) if head == "bf16" else ("F16", halves(one.name, matrix))
 
 
 def _layers(checkpoint: Checkpoint) -> list[Linear]:

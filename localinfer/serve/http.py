@@ -1,7 +1,7 @@
 """A request over HTTP, whatever protocol: its body in, one answer or a stream out, and its end when the client goes."""
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator, Coroutine
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Coroutine
 from contextlib import aclosing
 from time import monotonic, strftime
 from typing import Any
@@ -59,16 +59,23 @@ class _Exchange:
         try:
             ask, self._shape = await self._understood()
             self._model = ask.model
-            await while_wanted(self._answer(ask, self._shape), self._receive, self._service.ends)
+            leaves = None if says_last(self._scope) else half_closed(self._scope)
+            answering = self._answer(ask, self._shape)
+            await while_wanted(answering, self._receive, self._service.ends, leaves, self._goes_on)
             ended = ""
         except ClientDisconnect:
-            pass
+            if (half := half_closed(self._scope)) is not None and half.is_set() and not self._begun:
+                await self._refuse(UsageError("the connection was closed behind the request", hint=_SAY_LAST))
         except _Stalled:
             ended = f"cancelled, the client took nothing for {STALLED_S:.0f} s"
         except Exception as error:
             ended = await self._refuse(explained(error))
         finally:
             self._log(ended)
+
+    def _goes_on(self) -> bool:
+        """Whether a client that says no more still hears: a stream notices by itself when nobody is there."""
+        return self._begun
 
     async def _understood(self) -> tuple[Ask, Shape]:
         row = await read_object(Request(self._scope, self._receive))
@@ -153,19 +160,48 @@ class _Stalled(Exception):  # not an error: nobody is there to be told
     """The client takes nothing."""
 
 
-async def while_wanted(work: Coroutine[Any, Any, None], receive: Receive, ends: asyncio.Event) -> None:
-    """Await `work`; cancel it when the client leaves, or the server ends. Raises what ended it."""
+_SAY_LAST = "send `Connection: close` to be answered all the same"
+
+HALF = "localinfer.half"
+"""Where a scope has the event that is set when the client has closed its half of the connection."""
+
+
+def half_closed(scope: Scope) -> asyncio.Event | None:
+    """Set when the client has closed its half of the connection; None where nobody would tell."""
+    found: asyncio.Event | None = scope.get(HALF)
+    return found
+
+
+def says_last(scope: Scope) -> bool:
+    """Whether the client said that this is its last request: closing its half of the connection then tells nothing.
+    Any other that does so has most likely left."""
+    closes = any(name == b"connection" and b"close" in value.lower() for name, value in scope["headers"])
+    return closes or scope["http_version"] == "1.0"
+
+
+async def while_wanted(
+    work: Coroutine[Any, Any, None],
+    receive: Receive,
+    ends: asyncio.Event,
+    leaves: asyncio.Event | None,
+    goes_on: Callable[[], bool] = lambda: False,
+) -> None:
+    """Await `work`; cancel it when the client leaves, or the server ends. Raises what ended it. `leaves` is set when
+    the client has closed its half of the connection, which means that it left unless the work `goes_on`."""
     working = asyncio.ensure_future(work)
     left = asyncio.ensure_future(_until_left(receive))
     ending = asyncio.ensure_future(ends.wait())
+    half = asyncio.ensure_future((leaves or asyncio.Event()).wait())
     try:
-        await asyncio.wait({working, left, ending}, return_when=asyncio.FIRST_COMPLETED)
+        await asyncio.wait({working, left, ending, half}, return_when=asyncio.FIRST_COMPLETED)
+        if half.done() and goes_on():
+            await asyncio.wait({working, left, ending}, return_when=asyncio.FIRST_COMPLETED)
         if working.done():
             return working.result()
         await _cancelled(working)
-        raise ClientDisconnect if left.done() else Closing("the server ends")
+        raise Closing("the server ends") if ending.done() else ClientDisconnect
     finally:
-        for task in (working, left, ending):
+        for task in (working, left, ending, half):
             await _cancelled(task)
 
 
@@ -194,8 +230,12 @@ def refusal(error: LocalInferError, form: Form) -> Response:
 
 
 async def read_object(request: Request) -> dict[str, Any]:
-    """The JSON object that a request has for its body. Raises `TooLarge`, `TooSlow`, `ClientDisconnect`."""
+    """The JSON object that a request has for its body. Raises `TooLarge`, as soon as it is announced so, `TooSlow`,
+    `ClientDisconnect`."""
     data, begun = bytearray(), monotonic()
+    announced = request.headers.get("content-length", "")
+    if announced.isdigit() and int(announced[:20]) > BODY_BYTES:
+        raise TooLarge(f"the body has {announced[:20]} bytes, more than {BODY_BYTES}", hint="send less")
     try:
         async with asyncio.timeout(BODY_S):
             async for chunk in request.stream():

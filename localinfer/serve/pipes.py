@@ -25,7 +25,7 @@ from localinfer.protocols.answer import Answer
 from localinfer.protocols.errors import Closing, status_of
 from localinfer.remote import wire
 from localinfer.remote.engine import RemoteTokenizer
-from localinfer.serve.http import read_object, while_wanted
+from localinfer.serve.http import half_closed, read_object, while_wanted
 from localinfer.serve.models import Held
 from localinfer.serve.service import Service, in_words
 from localinfer.text import one_line
@@ -128,7 +128,7 @@ class Pipes:
     async def _text(self, scope: Scope, receive: Receive, send: Send) -> None:
         row = await read_object(Request(scope, receive))
         writing = self._write(row, send)
-        await while_wanted(writing, receive, self._service.ends)
+        await while_wanted(writing, receive, self._service.ends, half_closed(scope))
 
     async def _write(self, row: dict[str, Any], send: Send) -> None:
         """One text, its events to `send`. A client that stands still keeps nobody from being answered: the engine

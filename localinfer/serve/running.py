@@ -6,6 +6,7 @@ import signal
 import socket
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from typing import cast
 
 import uvicorn
 from uvicorn.protocols.http.h11_impl import H11Protocol
@@ -14,6 +15,7 @@ from localinfer.errors import NotFound, UsageError
 from localinfer.remote.sockets import POSSIBLE, remove
 from localinfer.remote.sockets import listen as listen_inside
 from localinfer.serve.app import make_app
+from localinfer.serve.http import HALF
 from localinfer.serve.pipes import Pipes, by_door
 from localinfer.serve.service import Service
 
@@ -127,20 +129,36 @@ def _own_socket(service: Service, *, wanted: bool) -> Iterator[list[socket.socke
 
 class _Protocol(H11Protocol):
     """uvicorn's, which waits no longer than `HEAD_S` for the head of a request. (Between two requests it waits by
-    itself, until a first byte comes.)"""
+    itself, until a first byte comes.) A client that closes its half of the connection behind its request is answered,
+    if whoever answers wants that: it hears of it by the event in the scope."""
 
     _head: asyncio.TimerHandle | None = None
+    _half = asyncio.Event()
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
         self._await_head()
 
     def data_received(self, data: bytes) -> None:
+        before = self.cycle
         super().data_received(data)
+        if self.cycle is not before and self.cycle is not None:  # whoever answers has not begun yet
+            self._half = asyncio.Event()
+            cast(dict[str, object], self.cycle.scope)[HALF] = self._half
         if self.cycle is None or self.cycle.response_complete:
             self._await_head()
         else:
             self._forget_head()
+
+    def eof_received(self) -> bool:  # type: ignore[override]
+        """Whether the connection stays open, to be closed behind the answer."""
+        if self.cycle is None or self.cycle.response_complete or self.cycle.more_body:
+            return False
+        if self.cycle.scope.get(HALF) is not self._half:  # several requests were sent at once
+            return False
+        self.cycle.keep_alive = False
+        self._half.set()
+        return True
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._forget_head()

@@ -176,7 +176,8 @@ def test_what_a_server_refuses_is_refused_by_the_same_words(url: str) -> None:
         assert words(batched(url, body).error) == words(refused(url, body)), body
     assert batched(url, LEAST[url] | {"tempo": 1}, ignore_unknown=True).error is None
     assert batched(url, LEAST[url] | {"stream": True}).error is not None
-    assert all(batched(url, odd).error is not None for odd in (None, [], "x", 5))
+    odd: list[object] = [None, [], "x", 5]
+    assert all(batched(url, body).error is not None for body in odd)
 
 
 def test_the_envelope_is_looked_at() -> None:

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from localinfer.chats.rows import seed_of
 from localinfer.errors import UsageError
 from localinfer.ray import Mapper
 from tests.cli.conftest import Cli
@@ -39,6 +40,7 @@ def test_rows_are_those_of_map_however_they_are_split(cli: Cli, tiny: Path) -> N
     assert [text for batch in found for text in batch["text"]] == [row["text"] for row in rows]
     seeds = [seed for batch in found for seed in batch["seed"]]
     assert seeds[:7] == [row["seed"] for row in rows[:7]]
+    assert seeds[7] == seed_of(5, "7")  # of the row that has no answer
     assert [bool(error) for batch in found for error in batch["error"]] == [False] * 7 + [True]
     assert [one for batch in found for one in batch["id"]] == ids
 

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests.cli.conftest import Cli
+from tests.graph.packed import quantized
 from tests.hub.fake_hub import FakeHub, fake_hub
 from tests.tiny import make_checkpoint
 
@@ -244,6 +245,12 @@ def test_export(cli: Cli, tiny: Path, tmp_path: Path, monkeypatch: pytest.Monkey
     assert cli("export", str(tiny), "--format", "gptq", "--type", "F16").err.startswith(
         "error: `--type` is for gguf only"
     )
+    assert "`--head` is for compressed-tensors" in cli("export", str(tiny), "--format", "gguf", "--head", "bf16").err
+    small = str(quantized(tiny, tmp_path / "small", 4, 32))
+    told = json.loads(cli("export", small, "--format", "gptq", "--head", "bf16", "-o", "g", "--json", "-q").out)
+    assert (told["head"], told["type"]) == ("bf16", "4 bits by 32")
+    there = cli("export", small, "--format", "compressed-tensors", "-o", "c", "-q")
+    assert there.out.startswith("c  4 bits by 32, embedding and head bf16  ")
     plain = cli("export", str(tiny), "--format", "gptq", "-q")
     assert (plain.code, "are no integers" in plain.err) == (5, True)
 

@@ -21,6 +21,7 @@ from localinfer.hub.resolve import resolve
 from localinfer.loading.adapting import adapted
 from localinfer.loading.tell import Tell
 from localinfer.quantize.adapters import read_adapter, weighted
+from tests.graph.packed import quantized
 from tests.tiny import make_checkpoint
 
 MODULES = ("model.layers.0.self_attn.q_proj", "model.layers.1.mlp.down_proj")
@@ -161,6 +162,10 @@ def test_an_adapter_of_another_model_is_refused(base: Path, tmp_path: Path, isol
         else:
             with pytest.raises(LocalInferError, match="trained on Org/Right"):
                 adapted(model, [str(folder)], tell=Tell())
+    models = isolated / "localinfer" / "models" / "org--wrong"
+    quantized(models / "BF16", models / "INT8", 8, 32)
+    with pytest.raises(LocalInferError, match="trained on Org/Right, not on org/wrong"):
+        adapted(resolve("org/wrong:INT8"), [str(folder)], tell=Tell())  # that it is quantized is not the first trouble
     for word in ("x=y", "x=nan", "x=1e9"):
         with pytest.raises(LocalInferError):
             weighted(word)

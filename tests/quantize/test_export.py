@@ -16,7 +16,7 @@ from localinfer.formats.tokenizer import Tokenizer
 from localinfer.graph.stored import narrow, widen
 from localinfer.graph.weights import Checkpoint
 from localinfer.quantize.export import export_gguf
-from localinfer.quantize.export_folders import export_compressed, export_gptq
+from localinfer.quantize.export_folders import DTYPES, Head, export_compressed, export_gptq
 from tests.graph.foreign import decoded_words
 from tests.graph.packed import quantized
 from tests.tiny import LLAMA3_ROPE, Family, make_checkpoint
@@ -128,6 +128,16 @@ def test_compressed_tensors_with_plain_tables(tmp_path: Path, family: Family) ->
             assert np.array_equal(got, widen(to_bf16(wanted)))
     for name, _ in before.graph.vectors():
         assert np.array_equal(before.vector(name), after.vector(name))
+
+
+@pytest.mark.parametrize("head", ["bf16", "f16"])
+@pytest.mark.parametrize("export", [export_compressed, export_gptq])
+def test_embedding_and_head_as_they_are_asked_for(tmp_path: Path, head: Head, export: Any) -> None:
+    source = quantized(make_checkpoint(tmp_path / "m", "qwen2"), tmp_path / "q", 4, 32)
+    export(source, tmp_path / "e", head=head)
+    tables = [tensor for name, tensor in open_tensors(tmp_path / "e").items() if "embed" in name or "lm_head" in name]
+    assert {tensor.info.dtype for tensor in tables} == {head.upper()}
+    assert Checkpoint(tmp_path / "e").config["torch_dtype"] == DTYPES[head]
 
 
 def test_what_cannot_be_exported(tmp_path: Path) -> None:

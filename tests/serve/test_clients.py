@@ -151,7 +151,12 @@ class TestOllama:
         assert (limited.eval_count, limited.done_reason) == (2, "length")
 
     def test_models_and_keeping_them(self, client: Any, models: dict[str, str], caller: Server) -> None:
-        assert {one.model for one in client.list().models} == set(models.values())
+        listed = client.list().models
+        assert {one.model for one in listed} == set(models.values())
+        assert all(len(one.digest) == 64 and int(one.digest, 16) for one in listed)
+        assert len({one.digest for one in listed}) == len(listed)
+        assert {(one.details.family, one.details.quantization_level) for one in listed} == {("llama", "BF16")}
+        assert all(one.details.parameter_size.endswith("M") for one in listed)
         assert caller.get("/api/version").json()["version"]
         assert client.generate(models["llama3"], keep_alive=60).done_reason == "load"
         assert client.chat(models["llama3"], messages=[]).done

@@ -156,6 +156,58 @@ def test_bodies_are_looked_at(server: Server, path: str, body: bytes, status: in
     assert answer.json()["error"]["message"]
 
 
+def test_a_body_that_is_announced_too_large_is_refused_at_once(server: Server) -> None:
+    with socket.create_connection(address_of(server), timeout=20) as link:
+        head = f"POST /v1/chat/completions HTTP/1.1\r\nHost: localhost\r\nContent-Length: {1 << 40}\r\n\r\n"
+        link.sendall(head.encode())
+        answer = link.makefile("rb").read()
+    assert answer.startswith(b"HTTP/1.1 413 ")
+    assert b"1099511627776 bytes, more than 16777216" in answer
+
+
+def address_of(server: Server) -> tuple[str, int]:
+    host, _, port = server.url.removeprefix("http://").partition(":")
+    return host, int(port)
+
+
+@pytest.mark.parametrize(
+    ("path", "body", "head", "found"),
+    [
+        ("/v1/chat/completions", {}, "Connection: close", b"chat.completion"),
+        ("/v1/chat/completions", {"stream": True}, "Connection: close", b"data: [DONE]"),
+        ("/v1/models", None, "Accept: */*", b'"object":"list"'),
+        ("/tokenize", {"prompt": "a b"}, "Accept: */*", b'"count"'),
+        ("/v1/chat/completions", {"max_tokens": 4000}, "Accept: */*", b"send `Connection: close`"),
+    ],
+)
+def test_a_client_that_closes_its_half_is_answered(
+    server: Server, tiny: Path, path: str, body: dict[str, Any] | None, head: str, found: bytes
+) -> None:
+    """As `nc` does. One that did not say that it would is taken for one that left, where a text is to be written."""
+    asked: dict[str, Any] = {"model": str(tiny), **(body or {})}
+    if path.startswith("/v1/chat"):
+        asked = {"messages": [{"role": "user", "content": "x"}], "max_tokens": 5} | asked
+    data = b"" if body is None else json.dumps(asked).encode()
+    verb = "GET" if body is None else "POST"
+    with socket.create_connection(address_of(server), timeout=60) as link:
+        length = f"Content-Length: {len(data)}\r\n" if data else ""
+        link.sendall(f"{verb} {path} HTTP/1.1\r\nHost: localhost\r\n{head}\r\n{length}\r\n".encode() + data)
+        link.shutdown(socket.SHUT_WR)
+        answer = link.makefile("rb").read()
+    assert found in answer
+    until(server.is_idle)
+
+
+def test_a_client_that_said_its_last_and_leaves_is_noticed_in_a_stream(endless_server: Server, endless: Path) -> None:
+    body = {"model": str(endless), "messages": [{"role": "user", "content": "x"}], "stream": True}
+    data = json.dumps(body).encode()
+    with socket.create_connection(address_of(endless_server), timeout=60) as link:
+        head = f"POST /v1/chat/completions HTTP/1.1\r\nHost: localhost\r\nContent-Length: {len(data)}\r\n"
+        link.sendall(f"{head}Connection: close\r\n\r\n".encode() + data)
+        link.recv(1)
+    until(endless_server.is_idle)
+
+
 def test_other_paths_and_methods(server: Server) -> None:
     assert server.get("/v1/nothing").json()["error"]["type"] == "not_found_error"
     assert server.get(CHAT).status_code == 405

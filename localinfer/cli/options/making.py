@@ -143,6 +143,16 @@ Type = Annotated[
         shows="the smallest that changes no weight",
     ),
 ]
+Head = Annotated[
+    Literal["bf16", "f16"] | None,
+    flag(
+        "head",
+        "text",
+        "For compressed-tensors and gptq: what embedding and head become, in which others then compute.",
+        choices=("bf16", "f16"),
+        shows="bf16 for compressed-tensors, f16 for gptq",
+    ),
+]
 Output = Annotated[
     str | None,
     flag("output", "text", "Write it to this place.", short="-o", metavar="PATH"),
