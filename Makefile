@@ -50,11 +50,11 @@ clean:
 	rm -rf $(VENV) build localinfer/_native*.so
 
 $(VENV)/chat.stamp: $(SOURCES)
-	@echo "setting up $(VENV): the core, the quantizer and the starter model (a few minutes, once)" >&2
+	@echo "setting up $(VENV): the core and the starter model (a few minutes, once)" >&2
 	@test -x $(BIN)/pip || $(PYTHON) -m venv --clear $(VENV) >&2
 	@if $(BIN)/pip install -q -c constraints.txt --no-index --no-deps --find-links dist localinfer 2>/dev/null; \
-	then $(BIN)/pip install -q -c constraints.txt --find-links dist 'localinfer[quantize]' >&2; \
-	else $(BIN)/pip install -q -c constraints.txt -e '.[quantize]' >&2; fi
+	then $(BIN)/pip install -q -c constraints.txt --find-links dist localinfer >&2; \
+	else $(BIN)/pip install -q -c constraints.txt -e . >&2; fi
 	@$(BIN)/pip install -q --no-deps $(STARTER) >&2
 	@touch $@
 
