@@ -3,10 +3,11 @@
 import hashlib
 import struct
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Literal
 
 from localinfer.errors import LocalInferError
+from localinfer.records import dataclass
 
 FinishReason = Literal["stop", "length", "overflow", "cancelled", "error"]
 Phase = Literal["queued", "prefill", "decode", "preempted"]

@@ -8,7 +8,6 @@ arithmetic.
 import random
 from collections.abc import Callable, Sequence
 from contextlib import closing
-from dataclasses import dataclass
 from itertools import pairwise
 
 from localinfer.bench.plan import BenchTest
@@ -17,6 +16,7 @@ from localinfer.cost.energy import Meter
 from localinfer.engine.protocol import Engine, Request
 from localinfer.errors import LocalInferError, UsageError
 from localinfer.events import Event, Finished, tokens_of
+from localinfer.records import dataclass
 
 Clock = Callable[[], float]
 

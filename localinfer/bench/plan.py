@@ -5,10 +5,11 @@
 
 import re
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 from localinfer.config import in_range
 from localinfer.errors import UsageError
+from localinfer.records import dataclass
 
 DEFAULT_TESTS = ("pp256", "tg128")
 MOST_STREAMS = 64

@@ -4,7 +4,7 @@ import statistics
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +26,7 @@ from localinfer.errors import LocalInferError
 from localinfer.events import OnProgress
 from localinfer.graph.memory import weights_bytes
 from localinfer.graph.weights import Checkpoint
+from localinfer.records import dataclass
 
 STEPS = 32
 """Steps timed for each number of rows."""

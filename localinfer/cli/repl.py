@@ -6,7 +6,7 @@ One conversation, which nobody keeps: `chat` is the app that does. Ctrl-C ends a
 import contextlib
 import sys
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 from difflib import get_close_matches
 from typing import Any
 
@@ -15,6 +15,7 @@ from localinfer.chats.thinking_switch import thinking_variables
 from localinfer.cli.options import SETTINGS
 from localinfer.cli.output import line, note, show_error
 from localinfer.errors import LocalInferError, UsageError
+from localinfer.records import dataclass
 
 ASKS, GOES_ON = ">>> ", "... "
 QUOTES = '"""'

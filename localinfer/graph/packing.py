@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
 from typing import Any, Literal
 
 from localinfer import native
@@ -14,6 +13,7 @@ from localinfer.graph.ops import Linear
 from localinfer.graph.prepared import AS_THEY_ARE, Orders
 from localinfer.graph.stored import AffineLinear, Bf16Linear, Form, IntLinear, Mxfp4Linear
 from localinfer.graph.weights import Checkpoint
+from localinfer.records import dataclass
 
 OnProgress = Callable[[int, int], None]
 FileJob = tuple[int, int, int, list[tuple[int, int, int, int, int]], bool, int]

@@ -1,6 +1,6 @@
 """Tensors as they come from disk: checked for NaN and infinity, as bfloat16, as float32, or as packed integers."""
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any, Literal
 
 import numpy as np
@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 from localinfer.errors import Corrupt
 from localinfer.formats.bf16 import to_bf16
 from localinfer.formats.compressed import dequantize, pack, unpack
+from localinfer.records import dataclass
 
 Order = NDArray[np.intp]
 Powers = NDArray[np.int32]

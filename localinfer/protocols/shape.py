@@ -2,7 +2,6 @@
 
 import json
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
 from typing import Any, Protocol
 
 from localinfer.chats.saying import Said
@@ -11,6 +10,7 @@ from localinfer.errors import LocalInferError
 from localinfer.protocols.answer import Answer
 from localinfer.protocols.asking import Ask
 from localinfer.protocols.fields import Fields
+from localinfer.records import dataclass
 
 Form = Callable[[LocalInferError], dict[str, Any]]
 """An error as a protocol spells it."""

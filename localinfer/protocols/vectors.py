@@ -2,7 +2,6 @@
 
 import base64
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -12,6 +11,7 @@ from localinfer.config import Pool
 from localinfer.protocols.errors import Refused
 from localinfer.protocols.fields import Fields
 from localinfer.protocols.openai_text import Prompt, prompts_of
+from localinfer.records import dataclass
 
 if TYPE_CHECKING:
     from localinfer.engine.protocol import Engine

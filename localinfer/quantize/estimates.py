@@ -3,7 +3,6 @@
 The counts are multiply-adds, weights and bytes, from headers alone.
 """
 
-from dataclasses import dataclass
 from pathlib import Path
 
 from localinfer.graph.ops import Linear
@@ -13,6 +12,7 @@ from localinfer.quantize.plan import TABLES, Method
 from localinfer.quantize.scales import HASTY, MEASURED_ROWS
 from localinfer.quantize.schedule import SAFETY, START_S, largest
 from localinfer.quantize.speeds import FIT_COLUMNS, Speeds
+from localinfer.records import dataclass
 
 LEAST_TOKENS = LEAST_SEQUENCES * LENGTH
 

@@ -1,7 +1,8 @@
 """Which bits each fused group gets for a given size: the least total cost, by a Lagrangian. Numbers in, choices out."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+
+from localinfer.records import dataclass
 
 Form = tuple[int, int]
 """(bits, group)."""

@@ -4,7 +4,6 @@ import math
 import resource
 import sys
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +15,7 @@ from localinfer.formats.json_files import read_object
 from localinfer.graph.names import AHEAD
 from localinfer.graph.weights import Checkpoint
 from localinfer.quantize.plan import Plan
+from localinfer.records import dataclass
 
 RECORD = "localinfer.json"
 

@@ -9,7 +9,6 @@ with its quantized weights gives the same numbers, so a run that was stopped nee
 
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -22,6 +21,7 @@ from torch.nn.functional import scaled_dot_product_attention
 
 from localinfer.graph.ops import Attend, DeltaNet, GatedMLP, Head, LayerOp, Linear, Mamba2, ShortConv
 from localinfer.graph.weights import Checkpoint
+from localinfer.records import dataclass
 from localinfer.reference.executor import Executor
 
 IN_MEMORY = 1 << 30

@@ -1,7 +1,9 @@
 """How often a drafter is right by its confidence: learned from what became of its guesses."""
 
 import math
-from dataclasses import dataclass, field
+from dataclasses import field
+
+from localinfer.records import dataclass
 
 BINS = 8
 """Of the confidence that it named."""

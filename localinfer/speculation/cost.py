@@ -2,7 +2,8 @@
 
 from bisect import bisect_left
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+
+from localinfer.records import dataclass
 
 FOLLOW = 0.1
 """How much of what a step took beyond the estimate goes into the next one."""

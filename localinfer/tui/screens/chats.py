@@ -2,7 +2,6 @@
 
 import asyncio
 import time
-from dataclasses import dataclass
 from typing import ClassVar
 
 from textual import on
@@ -16,6 +15,7 @@ from textual.widgets.option_list import Option
 
 from localinfer.chats.store import ChatStore, SavedChat
 from localinfer.errors import LocalInferError
+from localinfer.records import dataclass
 from localinfer.text import one_line
 
 MOST = 200
