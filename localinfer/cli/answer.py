@@ -33,6 +33,7 @@ def show_answer(
     offer: "Offer | None" = None,
     tints: Tints | None = None,
     show_thinking: bool = False,
+    tell_seed: bool = False,
 ) -> None:
     """Answer `prompt` on standard output, without what the model thinks first unless that is to be shown.
 
@@ -66,9 +67,16 @@ def show_answer(
     if stats and reply.stats is not None:
         note(as_line(opened, reply.stats, chat.sampling.seed, reply.thinking_tokens, reply.thinking_s))
         note(bill(reply, cost, offer).in_words())
+    if tell_seed and not (json or stats):
+        mention_seed(chat)
     if interrupted:
         raise KeyboardInterrupt
     mention_end(opened, chat, reply, quiet=quiet)
+
+
+def mention_seed(chat: Chat) -> None:
+    """Say by which seed the answer was drawn."""
+    note(f"seed {chat.sampling.seed}: `--seed {chat.sampling.seed}` gives this again")
 
 
 def bill(reply: Reply, cost: CostFlags, offer: "Offer | None") -> "Bill":

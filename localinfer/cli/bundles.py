@@ -123,7 +123,11 @@ class SamplingFlags:
     def drawn(self, advised: SamplingParams) -> SamplingParams:
         """The same, with a seed that is drawn where none was given and one matters."""
         found = self.over(advised)
-        return found if self.seed is not None or not found.temperature else replace(found, seed=randbits(32))
+        return replace(found, seed=randbits(32)) if self.draws(advised) else found
+
+    def draws(self, advised: SamplingParams) -> bool:
+        """Whether `drawn` draws a seed."""
+        return self.seed is None and bool(self.over(advised).temperature)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

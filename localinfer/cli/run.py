@@ -87,6 +87,7 @@ def run(
     with opened.engine as running:
         manner["variables"] = thinking.variables(running.chat_template)
         chat = Chat(running, system=system, sampling=sampling.drawn(running.default_sampling), **manner)
+        shown["tell_seed"] = sampling.draws(running.default_sampling) and not (talks or quiet)
         answer = answering(opened, counts, drafts=show_drafts, **shown)
         repl.Loop(chat, answer).run() if talks else answer(chat, text)
     _tell_of_disk(opened, quiet=quiet)

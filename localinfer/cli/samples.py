@@ -6,7 +6,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from localinfer.chats.samples import best, mean_logprob, together
-from localinfer.cli.answer import apart_of, bill, mention_end, show_answer
+from localinfer.cli.answer import apart_of, bill, mention_end, mention_seed, show_answer
 from localinfer.cli.output import Answer, note, show_json, write
 from localinfer.cli.progress import Progress
 from localinfer.cli.report import Reply, as_json, as_line
@@ -46,6 +46,7 @@ def show_samples(
     cost: "CostFlags",
     offer: "Offer | None" = None,
     show_thinking: bool = False,
+    tell_seed: bool = False,
 ) -> None:
     """Write `written` answers to `prompt` together, and show `shown` of them: the likeliest first, if not all.
 
@@ -79,6 +80,8 @@ def show_samples(
         for number, reply in chosen:
             if reply.stats is not None:
                 note(as_line(opened, reply.stats, chat.sampling.seed + number, reply.thinking_tokens, reply.thinking_s))
+    if tell_seed and not (json or stats):
+        mention_seed(chat)
     if interrupted:
         raise KeyboardInterrupt
     for _, reply in chosen:

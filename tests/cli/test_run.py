@@ -2,6 +2,7 @@
 
 import json
 import math
+import re
 from pathlib import Path
 from typing import Any
 
@@ -312,3 +313,14 @@ def test_a_wrong_price_is_told_before_the_answer(cli: Cli, tiny: Path) -> None:
     said = json.loads(cli("run", str(tiny), "hello", "-n", "2", "--json", "--api-model", "openai/gpt-5-mini").out)
     assert said["cost"]["api_model"] == "openai/gpt-5-mini"
     assert said["cost"]["api_usd"] > 0
+
+
+@pytest.mark.parametrize("more", [(), ("--samples", "2"), ("--regex", "[a-z]{9}")])
+def test_a_seed_that_was_drawn_is_told_and_gives_the_text_again(cli: Cli, tiny: Path, more: tuple[str, ...]) -> None:
+    asked = ("run", str(tiny), "hello", "-n", "20", "--temp", "1", *more)
+    first = cli(*asked)
+    seed = re.search(r"^seed (\d+): `--seed \1` gives this again$", first.err, re.MULTILINE)
+    assert seed
+    assert cli(*asked, "--seed", seed[1]).out == first.out
+    for known in (("--seed", "5"), ("-q",), ("--temp", "0")):
+        assert "gives this again" not in cli(*asked, *known).err
