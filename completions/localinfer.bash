@@ -30,7 +30,7 @@ _localinfer_values() {
         --name) : ;;
         --bits) _localinfer_words 16 8 4 3 ;;
         --group) _localinfer_words 32 64 128 ;;
-        --head) _localinfer_words bf16 f16 ;;
+        --head) _localinfer_words bf16 f16 8 4 ;;
         --effort) _localinfer_words quick default best ;;
         --method) _localinfer_words rtn imatrix awq gptq awq+gptq ;;
         --calib) : ;;

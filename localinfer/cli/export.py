@@ -1,7 +1,7 @@
 """`export`: a model for other programs."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, cast
 
 import typer
 
@@ -33,14 +33,9 @@ def export(
     from localinfer.cli.progress import Progress
     from localinfer.loading.opening import find
     from localinfer.quantize.export import export_gguf, left_out
-    from localinfer.quantize.export_folders import export_compressed, export_gptq
+    from localinfer.quantize.export_folders import Head, export_compressed, export_gptq
 
-    if format is None:
-        raise UsageError("`--format` is missing", hint=f"say which: `localinfer export {ref} --format gguf`")
-    if format == "gguf" and head is not None:
-        raise UsageError("`--head` is for compressed-tensors and gptq", hint="leave it out: `--type` goes with gguf")
-    if format != "gguf" and type is not None:
-        raise UsageError("`--type` is for gguf only", hint="leave it out")
+    _refuse(ref, format, type, head)
     model = find(ref, revision=revision, offline=offline, tell=Terminal(quiet))
     if model.kind == "gguf":
         raise UsageError(f"`{ref}` is a GGUF file", hint=f"make a model of it first: `localinfer import {ref}`")
@@ -56,10 +51,10 @@ def export(
             what = export_gguf(model.path, dest, type, on_progress)
         elif format == "compressed-tensors":
             head = head or "bf16"
-            what = export_compressed(model.path, dest, on_progress, head)
+            what = export_compressed(model.path, dest, on_progress, cast(Head, head))
         else:
             head = head or "f16"
-            bits, group = export_gptq(model.path, dest, on_progress, head)
+            bits, group = export_gptq(model.path, dest, on_progress, cast(Head, head))
             what = f"{bits} bits by {group}"
     lacks = left_out(model.path, gguf=format == "gguf")
     for one in lacks if not quiet else ():
@@ -71,3 +66,15 @@ def export(
         show_json({**told, "notes": lacks})
     else:
         line(f"{dest}  {what}{f', embedding and head {head}' if head else ''}  {size(nbytes)}")
+
+
+def _refuse(ref: str, form: str | None, kind: str | None, head: str | None) -> None:
+    """Raise `UsageError` for flags that do not go together."""
+    if form is None:
+        raise UsageError("`--format` is missing", hint=f"say which: `localinfer export {ref} --format gguf`")
+    if head in ("8", "4"):
+        raise UsageError("no other program reads a packed head", hint="`--head bf16` or `--head f16`")
+    if form == "gguf" and head is not None:
+        raise UsageError("`--head` is for compressed-tensors and gptq", hint="leave it out: `--type` goes with gguf")
+    if form != "gguf" and kind is not None:
+        raise UsageError("`--type` is for gguf only", hint="leave it out")

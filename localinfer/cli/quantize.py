@@ -32,7 +32,7 @@ def quantize(
     *,
     bits: o.Bits,
     group: o.Group,
-    head: o.QuantizedHead,
+    head: o.Head,
     effort: o.Effort,
     method: o.Method,
     calib: o.Calib,
@@ -70,7 +70,7 @@ def quantize(
     source = original(ref, revision=revision, offline=offline, quiet=quiet)
     source, name = _adapted(source, adapter, name, quiet=quiet), name or source.name
     (made, dest), tell = _location(name, width), Terminal(quiet, json=json)
-    common: Common = {"head": HEADS[head], "asked": asked, "calib": calib, "seed": seed or 0, "name": name}
+    common: Common = {"head": _head(head), "asked": asked, "calib": calib, "seed": seed or 0, "name": name}
     common |= {"threads": threads, "earlier": "resume" if resume else "fresh" if fresh else "auto", "tell": tell}
     making, quality = _made(source, width, widths, int(group) if group else None, limit, common)
     if not target and not no_report:
@@ -222,6 +222,13 @@ def measured(
             raise
     keep_quality(dest, quality.figures())
     return quality
+
+
+def _head(word: str | None) -> "HeadBits":
+    """Bits of the head. Raises `UsageError`."""
+    if word == "f16":
+        raise UsageError("a head is bf16, or has 8 or 4 bits", hint="`--head f16` is for `localinfer export`")
+    return HEADS[word or "8"]
 
 
 def _adapted(source: LocalModel, adapters: list[str], name: str | None, *, quiet: bool) -> LocalModel:

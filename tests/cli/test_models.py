@@ -246,6 +246,7 @@ def test_export(cli: Cli, tiny: Path, tmp_path: Path, monkeypatch: pytest.Monkey
         "error: `--type` is for gguf only"
     )
     assert "`--head` is for compressed-tensors" in cli("export", str(tiny), "--format", "gguf", "--head", "bf16").err
+    assert "no other program reads a packed head" in cli("export", str(tiny), "--format", "gptq", "--head", "8").err
     small = str(quantized(tiny, tmp_path / "small", 4, 32))
     told = json.loads(cli("export", small, "--format", "gptq", "--head", "bf16", "-o", "g", "--json", "-q").out)
     assert (told["head"], told["type"]) == ("bf16", "4 bits by 32")

@@ -46,15 +46,15 @@ Tokens = Annotated[
     int | None,
     flag("tokens", "int", "Most tokens to calibrate on.", low=1, high=1 << 22, shows="by --effort; else 32768"),
 ]
-QuantizedHead = Annotated[
-    Literal["bf16", "8", "4"],
+Head = Annotated[
+    Literal["bf16", "f16", "8", "4"] | None,
     flag(
         "head",
         "text",
-        "Bits of the head. With 4 it is calibrated, and apart from an embedding that is the same matrix; with bf16 it "
-        "stays as it is.",
-        choices=("bf16", "8", "4"),
-        default="8",
+        "`quantize`: bits of the head, bf16, 8 or 4. With 4 it is calibrated, and apart from an embedding that is the "
+        "same matrix; with bf16 it stays as it is. `export` to folders: what embedding and head become, bf16 or f16.",
+        choices=("bf16", "f16", "8", "4"),
+        shows="8; in exports bf16 for compressed-tensors, f16 for gptq",
     ),
 ]
 Effort = Annotated[
@@ -141,16 +141,6 @@ Type = Annotated[
         "For gguf: what the layers' weights become.",
         choices=("Q8_0", "Q4_0", "F16"),
         shows="the smallest that changes no weight",
-    ),
-]
-Head = Annotated[
-    Literal["bf16", "f16"] | None,
-    flag(
-        "head",
-        "text",
-        "For compressed-tensors and gptq: what embedding and head become, in which others then compute.",
-        choices=("bf16", "f16"),
-        shows="bf16 for compressed-tensors, f16 for gptq",
     ),
 ]
 Output = Annotated[
