@@ -79,7 +79,8 @@ def show_samples(
     if stats:
         for number, reply in chosen:
             if reply.stats is not None:
-                note(as_line(opened, reply.stats, chat.sampling.seed + number, reply.thinking_tokens, reply.thinking_s))
+                seed = (chat.sampling.seed + number) % (1 << 64)
+                note(as_line(opened, reply.stats, seed, reply.thinking_tokens, reply.thinking_s))
     if tell_seed and not (json or stats):
         mention_seed(chat)
     if interrupted:

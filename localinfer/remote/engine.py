@@ -206,8 +206,12 @@ class RemoteTokenizer(Elsewhere):
             self._link.close()
 
     def _ask(self, what: str, body: dict[str, Any]) -> Any:
+        where, body = f"/pipe/{what}", body | {"model": self._ref}
         with self._turn:
-            return self._link.ask(f"/pipe/{what}", body | {"model": self._ref})
+            try:
+                return self._link.ask(where, body)
+            except NetworkError:  # the server closes connections that rest for some seconds; a new one tells
+                return self._link.ask(where, body)
 
     def _whole(self) -> "Tokenizer":
         from localinfer.formats.tokenizer import Tokenizer

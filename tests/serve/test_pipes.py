@@ -3,20 +3,26 @@
 import io
 import json
 import os
+import re
 import signal
+import socket
 import stat
 import subprocess
 import sys
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from localinfer.chats.chat import Chat
+from localinfer.chats.session import ChatSession
+from localinfer.chats.store import ChatStore
 from localinfer.cli.main import main
 from localinfer.config import EngineConfig, SamplingParams
+from localinfer.engine.form import Grammar
 from localinfer.engine.request import Request
 from localinfer.errors import NotFound, UsageError
 from localinfer.events import Finished, Text
@@ -24,6 +30,7 @@ from localinfer.loading.connecting import connect_or_open
 from localinfer.loading.opening import find
 from localinfer.loading.tell import Tell
 from localinfer.remote import sockets
+from localinfer.remote.engine import RemoteTokenizer
 from tests.serve.conftest import PATIENCE_S, ROOT, Server, serving, until
 
 Run = Callable[..., tuple[int, str, str]]
@@ -127,6 +134,32 @@ def test_an_engine_elsewhere_is_one_like_others(run: Run, server: Server, tiny: 
             until(lambda engine=engine: engine.load().blocks > 0)  # type: ignore[misc]
     assert said[0] == said[1]
     until(server.is_idle)
+
+
+def test_a_chat_that_rests_goes_on_and_keeps_its_form(run: Run, server: Server, tiny: Path, tmp_path: Path) -> None:
+    """A server closes connections on which nothing is asked for some seconds."""
+    form = Grammar("regex", "[a-d]{3}(, [a-d]{3}){9}")
+    sampling = SamplingParams(temperature=1, seed=3, max_tokens=200)
+    said = list[list[str]]()
+    for by_server in (True, False):
+        config, found = EngineConfig(draft="off"), find(str(tiny), tell=Tell())
+        opened = connect_or_open(found, config, backend="auto", server=by_server, tell=Tell())
+        with ChatStore(tmp_path / f"{by_server}.sqlite3") as store, opened.engine as engine:
+            chat = ChatSession(store, model="m", sampling=replace(sampling, max_tokens=9), form=form)
+            chat.attach(engine)
+            list(chat.reply("hi", cancelled=lambda: False))
+            if isinstance(engine.tokenizer, RemoteTokenizer):
+                assert engine.tokenizer._link.sock is not None
+                engine.tokenizer._link.sock.shutdown(socket.SHUT_RDWR)
+            chat.use_sampling(sampling)
+            list(chat.go_on(cancelled=lambda: False))
+            list(chat.reply("more", cancelled=lambda: False))
+            chat.use_form(Grammar("json_schema", '{"type": "array", "minItems": 99999}'))
+            with pytest.raises(UsageError, match="the shortest text"):
+                list(chat.reply("too much", cancelled=lambda: False))
+            said.append([turn.content for turn in chat.turns])
+    assert said[0] == said[1]
+    assert all(re.fullmatch(form.text, text) for text in said[0][1::2])
 
 
 def test_the_socket_is_for_its_user_alone_and_says_more_than_the_port(run: Run, server: Server, folder: Path) -> None:
