@@ -35,7 +35,9 @@ def export(
     from localinfer.quantize.export import export_gguf, left_out
     from localinfer.quantize.export_folders import Head, export_compressed, export_gptq
 
-    _refuse(ref, format, type, head)
+    if format is None:
+        raise UsageError("`--format` is missing", hint=f"say which: `localinfer export {ref} --format gguf`")
+    _refuse(format, type, head)
     model = find(ref, revision=revision, offline=offline, tell=Terminal(quiet))
     if model.kind == "gguf":
         raise UsageError(f"`{ref}` is a GGUF file", hint=f"make a model of it first: `localinfer import {ref}`")
@@ -68,10 +70,8 @@ def export(
         line(f"{dest}  {what}{f', embedding and head {head}' if head else ''}  {size(nbytes)}")
 
 
-def _refuse(ref: str, form: str | None, kind: str | None, head: str | None) -> None:
+def _refuse(form: str, kind: str | None, head: str | None) -> None:
     """Raise `UsageError` for flags that do not go together."""
-    if form is None:
-        raise UsageError("`--format` is missing", hint=f"say which: `localinfer export {ref} --format gguf`")
     if head in ("8", "4"):
         raise UsageError("no other program reads a packed head", hint="`--head bf16` or `--head f16`")
     if form == "gguf" and head is not None:
