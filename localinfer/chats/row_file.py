@@ -113,8 +113,8 @@ class RowFile:
             raise UsageError(f"{path} is there already", hint="go on with it by `--resume`, or remove it first")
 
     def kept(self, lines: Iterator[Line]) -> list[Line]:
-        """Read the rows that are there; so many of `lines` are taken. Those whose rows hold errors are given back. A
-        last row that is not whole is cut off.
+        """Read the rows that are there; so many of `lines` are taken. Those whose rows hold errors are given back; they
+        may have been mended since. A last row that is not whole is cut off.
 
         Raises `Corrupt` for what is no row of ours, `Changed` where the row is the answer to something else.
         """
@@ -124,7 +124,7 @@ class RowFile:
                 break
             index, digest, good = self._read(data, number)
             line = failed.get(index) if index < self.count else next(lines, None)
-            if line is None or (index, digest) != (line.index, line.digest):
+            if line is None or index != line.index or (good and digest != line.digest):
                 raise Changed(
                     f"{self.path}: row {number} answers another line, or was made with other settings",
                     hint="go on with what it was begun with, or begin anew with another file",
@@ -206,7 +206,10 @@ class RowFile:
 def failed(first: Done, errors: int, total: int) -> LocalInferError:
     """What to end with when some lines had no answer: an error of the first one's kind."""
     assert first.error is not None
-    return type(first.error)(
+    kind: type[LocalInferError] = next(
+        one for one in type(first.error).__mro__ if one.__module__ == LocalInferError.__module__
+    )
+    return kind(
         f"{errors} of {total} lines could not be answered; the first: line {first.asked.line}: {first.error.message}",
         hint="their rows say why; `--resume` with a file tries those lines again",
     )

@@ -222,6 +222,7 @@ def test_answers_are_those_of_a_server(cli: Cli, tmp_path: Path) -> None:
     ]
     ran = cli("map", model, "-q", "--draft", "off", stdin="".join(json.dumps(line) + "\n" for line in lines).encode())
     rows = [json.loads(line) for line in ran.out.splitlines()]
+    assert (ran.code, "2 of 13 lines could not be answered" in ran.err) == (2, True), ran.err
     assert [row["custom_id"] for row in rows] == [line["custom_id"] for line in lines]
     with serving(tmp_path, model, "--draft", "off") as server:
         for (url, body), row in zip(bodies, rows, strict=True):

@@ -102,7 +102,13 @@ def test_rows_of_errors_are_tried_again_in_their_places(tmp_path: Path, cut: boo
 def test_a_row_behind_others_that_answers_nothing_of_theirs_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "out.jsonl"
     lines = [Line.of(at, at + 1, b"x%d" % at, "") for at in range(3)]
-    for index, digest in ((0, lines[0].digest), (1, "0" * 16), (-1, lines[1].digest), (2, lines[0].digest)):
+    for index, digest in (
+        (0, lines[0].digest),
+        (1, "0" * 16),
+        (3, lines[2].digest),
+        (-1, lines[1].digest),
+        (2, lines[0].digest),
+    ):
         rows: list[object] = [
             {"index": at, "request": line.digest, "error": {} if at else None} for at, line in enumerate(lines[:2])
         ]
@@ -124,3 +130,6 @@ def test_errors_that_stay_are_the_exit_code_of_every_resumed_run(cli: Cli, mine:
     assert (ran.code, out.read_bytes()) == (2, before)
     assert "1 of 3 rows hold errors; their lines are tried again" in ran.err
     assert "1 of 3 lines could not be answered" in ran.err
+    lines.write_bytes(text([FEW[0], {"prompt": "mended"}, FEW[1]]))
+    assert cli(*call, "--resume").code == 0
+    assert all(json.loads(row)["text"] for row in out.read_bytes().splitlines())

@@ -26,6 +26,8 @@ from tests.serve.conftest import serving
 WRITES = "echo it works > written.txt"
 TEMPLATE = (
     "{% for tool in tools or [] %}<tool_call>{{ tool.function.description[:64] }}{% endfor %}{{ messages | length }}"
+    "{% for message in messages %}{% for call in message.tool_calls or [] %}{{ call.function.name }}{% endfor %}"
+    "{% endfor %}"
     "<|im_start|>assistant{{ ' ' if messages[-1]['role'] == 'tool' else '\n' if tools else '\t' }}"
 )
 """What is asked does not matter to it, but for whether there are tools and a result."""

@@ -1,7 +1,8 @@
 // Clients of npm against a server that runs, and one agent loop with a tool:
-//   npm install openai ai @ai-sdk/openai-compatible zod
+//   npm install openai ai @ai-sdk/openai-compatible zod @anthropic-ai/sdk
 //   node clients.mjs http://127.0.0.1:8080 MODEL [MODEL_THAT_CALLS_weather]
 import assert from "node:assert/strict";
+import Anthropic from "@anthropic-ai/sdk";
 import OpenAI from "openai";
 import { createOpenAICompatible } from "@ai-sdk/openai-compatible";
 import { generateText, streamText, stepCountIs, tool } from "ai";
@@ -27,6 +28,16 @@ const scored = await openai.responses.create({
 });
 assert.equal(scored.output[0].content[0].logprobs[0].top_logprobs.length, 2);
 console.log(`openai (npm): ${JSON.stringify(text)}`);
+
+const anthropic = new Anthropic({ baseURL: url, apiKey: "none", maxRetries: 0 });
+const told = { model, max_tokens: 24, temperature: 0, messages: [{ role: "user", content: prompt }] };
+const message = await anthropic.messages.create(told);
+assert.equal(message.content[0].text, text);
+const spoken = anthropic.messages.stream(told);
+assert.equal((await spoken.finalMessage()).content[0].text, text);
+const counted = await anthropic.messages.countTokens({ model, messages: told.messages });
+assert.equal(counted.input_tokens, whole.usage.prompt_tokens);
+console.log(`@anthropic-ai/sdk: ${JSON.stringify(message.content[0].text)}`);
 
 const provider = createOpenAICompatible({ name: "localinfer", baseURL, includeUsage: true });
 const settings = { model: provider(model), prompt, maxOutputTokens: 24, temperature: 0 };
