@@ -248,11 +248,11 @@ def _print(report: dict[str, Any]) -> None:
     for part in (report["version"], report["places"]):
         line()
         for name, value in part.items():
-            line(f"{name:<18}{value or 'not installed'}")
+            line(f"{name:<23} {value or 'not installed'}")
     line()
     _print_settings(report["settings"])
     for name in report["unknown_environment"]:
-        line(f"{name:<18}is set, but no setting has this name")
+        line(f"{name:<23} is set, but no setting has this name")
 
 
 def _print_cards(found: dict[str, Any]) -> None:
@@ -304,9 +304,9 @@ def _print_steps(found: dict[str, Any]) -> None:
         line(f"step times    {found['problem']}")
     for model in found.get("models", ()):
         one, *more = model["step_s"].items()
-        rows = ", ".join(f"{n} rows x{seconds / one[1]:.2f}" for n, seconds in more)
+        rows = "".join(f", {n} rows x{seconds / one[1]:.2f}" for n, seconds in more)
         threads = f"{model['threads']} thread{'s' * (model['threads'] != 1)}"
-        line(f"step          {model['model']}, {model['kernel']}, {threads}: {one[1] * 1e3:.2f} ms; {rows}")
+        line(f"step          {model['model']}, {model['kernel']}, {threads}: {one[1] * 1e3:.2f} ms{rows}")
         if tried := model["tried_prefetch_s"]:
             times = ", ".join(f"{ahead // 1024} KB {seconds * 1e3:.2f} ms" for ahead, seconds in sorted(tried.items()))
             line(f"  prefetch    {model['prefetch_bytes'] // 1024} KB ahead; tried: {times}")
@@ -321,5 +321,5 @@ def _print_settings(found: dict[str, Any]) -> None:
         return
     chosen = {name: item for name, item in found.items() if item["origin"] != "default"}
     for name, item in chosen.items():
-        line(f"{name:<18}{toml_words(item['value'])}  from {item['origin']}")
+        line(f"{name:<23} {toml_words(item['value'])}  from {item['origin']}")
     line(f"{len(found) - len(chosen)} settings are at their defaults")

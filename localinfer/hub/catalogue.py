@@ -56,23 +56,32 @@ def folder() -> Path:
     return installed if installed.is_dir() else package.parent / "models"
 
 
-@cache
 def entries() -> tuple[Entry, ...]:
     """All models, by file name and then in the order written."""
-    found = []
-    for path in sorted(folder().glob("*.toml")):
-        table = tomllib.loads(path.read_text(encoding="utf-8"))
-        found += [_entry(path.stem, table["licence"], model) for model in table["models"]]
-    return tuple(found)
+    return tuple(entry for family, text in _texts() for entry in _parsed(family, text))
 
 
 def find(name: str) -> Entry | None:
     """The entry with this alias or repository, case not minded; None when it is not in the catalogue."""
     wanted = name.lower()
-    for entry in entries():
-        if wanted == entry.repo.lower() or wanted in entry.aliases:
-            return entry
+    for family, text in _texts():
+        if wanted not in text.lower():  # parsing all files would take longer than all else that a name needs
+            continue
+        for entry in _parsed(family, text):
+            if wanted == entry.repo.lower() or wanted in entry.aliases:
+                return entry
     return None
+
+
+@cache
+def _texts() -> tuple[tuple[str, str], ...]:
+    return tuple((path.stem, path.read_text(encoding="utf-8")) for path in sorted(folder().glob("*.toml")))
+
+
+@cache
+def _parsed(family: str, text: str) -> tuple[Entry, ...]:
+    table = tomllib.loads(text)
+    return tuple(_entry(family, table["licence"], model) for model in table["models"])
 
 
 def aliases() -> dict[str, str]:

@@ -1,10 +1,12 @@
 """`doctor` says what is, and never fails for a part it cannot tell."""
 
 import json
+import re
 from pathlib import Path
 
 import pytest
 
+from localinfer.cli.doctor import PACKAGES
 from localinfer.engine.step_timing import ROWS
 from localinfer.paths import step_timing_file
 from tests.cli.conftest import Cli
@@ -48,11 +50,12 @@ def test_for_a_person(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
     for words in (
         "kernel        scalar, asked for by LOCALINFER_ISA (has scalar",
         "read speed    ",
-        "localinfer        0.",
-        "temp              0.5  from LOCALINFER_TEMP",
+        "localinfer              0.",
+        "temp                    0.5  from LOCALINFER_TEMP",
         " settings are at their defaults",
     ):
         assert words in ran.out
+    assert not [name for name in PACKAGES if not re.search(rf"^{name} +\S", ran.out, re.MULTILINE)]
 
 
 def test_step_times(cli: Cli, tmp_path: Path) -> None:
