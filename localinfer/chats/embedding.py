@@ -23,7 +23,7 @@ def understood_text(line: Line, *, limit: int) -> Asked:
     """What text `line` brings. As `rows.understood`."""
 
     def meant(row: Mapping[str, Any]) -> dict[str, Any]:
-        refuse_keys(row.keys() - KNOWN, KNOWN)
+        refuse_keys(row.keys() - KNOWN, KNOWN, "leave them out")
         if "text" not in row:
             raise UsageError("the line has no `text`", hint='write `{"text": "…"}`')
         return {"turns": (Message("user", text_of(row, "text")),)}

@@ -211,5 +211,5 @@ def failed(first: Done, errors: int, total: int) -> LocalInferError:
     )
     return kind(
         f"{errors} of {total} lines could not be answered; the first: line {first.asked.line}: {first.error.message}",
-        hint="their rows say why; `--resume` with a file tries those lines again",
+        hint="their rows say why; with `-o FILE.jsonl`, `--resume` tries those lines again",
     )

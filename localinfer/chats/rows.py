@@ -172,7 +172,10 @@ def _refuse_messages(row: Mapping[str, Any]) -> None:
             refuse_keys(one.keys() - OF_MESSAGES, OF_MESSAGES)
 
 
-def refuse_keys(found: Iterable[str], known: Iterable[str]) -> None:
+PASS_OVER = "`--ignore-unknown` passes over such keys"
+
+
+def refuse_keys(found: Iterable[str], known: Iterable[str], hint: str = PASS_OVER) -> None:
     """Raise `UsageError` for keys that were `found` and mean nothing: a misspelled one would change the answer in
     silence."""
     odd = sorted(found)
@@ -180,7 +183,7 @@ def refuse_keys(found: Iterable[str], known: Iterable[str]) -> None:
         named = ", ".join(f"`{one_line(name, 40)}`" for name in odd[:3]) + (" …" if len(odd) > 3 else "")
         near = get_close_matches(odd[0].lower(), sorted(known), n=1, cutoff=0.6)
         meant = f"did you mean `{near[0]}`? " if near else ""
-        raise UsageError(f"{named} means nothing here", hint=f"{meant}`--ignore-unknown` passes over such keys")
+        raise UsageError(f"{named} means nothing here", hint=f"{meant}{hint}")
 
 
 def _flag(row: Mapping[str, Any], name: str) -> bool | None:

@@ -24,7 +24,7 @@ def understood_score(line: Line, *, limit: int) -> Asked:
 
 
 def _meant(row: Mapping[str, Any]) -> dict[str, Any]:
-    refuse_keys(row.keys() - KNOWN, KNOWN)
+    refuse_keys(row.keys() - KNOWN, KNOWN, "leave them out")
     if ("text" in row) == ("continuation" in row) or ("context" in row) != ("continuation" in row):
         raise UsageError(
             "the line must have either `text`, or `context` and `continuation`", hint='write `{"text": "…"}`'

@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Coroutine
-from contextlib import aclosing
+from contextlib import aclosing, suppress
 from time import monotonic, strftime
 from typing import Any
 
@@ -26,6 +26,9 @@ BODY_BYTES = 16 << 20
 
 BODY_S = 60.0
 """Seconds in which a body must have come."""
+
+LINGER_S = 2.0
+"""Seconds for which more of a body that is too large is taken, so that its client reads the answer."""
 
 STALLED_S = 30.0
 """Seconds that a client may take nothing of its stream; then the text is no longer written."""
@@ -226,7 +229,22 @@ def refusal(error: LocalInferError, form: Form) -> Response:
         headers["connection"] = "close"  # what is still to come of the body is not waited for
     if status_of(error) == 401:
         headers["www-authenticate"] = "Bearer"
-    return JSONResponse(form(error), status_of(error), headers)
+    kind = _BeforeTheBody if isinstance(error, TooLarge) else JSONResponse
+    return kind(form(error), status_of(error), headers)
+
+
+class _BeforeTheBody(JSONResponse):
+    """A response that is sent while the body still comes: that is taken for a moment, and thrown away. A client whose
+    bytes nobody takes would find the connection broken before it reads why."""
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
+        await send({"type": "http.response.body", "body": self.body, "more_body": True})
+        with suppress(TimeoutError):
+            async with asyncio.timeout(LINGER_S):
+                while (await receive()).get("more_body"):
+                    pass
+        await send({"type": "http.response.body", "body": b"", "more_body": False})
 
 
 async def read_object(request: Request) -> dict[str, Any]:

@@ -1,6 +1,7 @@
 """A server under load, under attack, and at its end; each in a process of its own."""
 
 import asyncio
+import http.client
 import json
 import random
 import re
@@ -163,6 +164,14 @@ def test_a_body_that_is_announced_too_large_is_refused_at_once(server: Server) -
         answer = link.makefile("rb").read()
     assert answer.startswith(b"HTTP/1.1 413 ")
     assert b"1099511627776 bytes, more than 16777216" in answer
+
+
+def test_a_client_that_sends_too_much_reads_why(server: Server) -> None:
+    link = http.client.HTTPConnection(*address_of(server), timeout=60)
+    link.request("POST", "/v1/chat/completions", body=b"x" * (40 << 20))
+    answer = link.getresponse()
+    assert (answer.status, b"more than 16777216" in answer.read()) == (413, True)
+    link.close()
 
 
 def address_of(server: Server) -> tuple[str, int]:
