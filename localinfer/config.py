@@ -64,6 +64,17 @@ def biases_of(value: Mapping[Any, Any] | Iterable[tuple[Any, Any]]) -> tuple[tup
     return tuple((token, float(pairs[token])) for token in sorted(pairs))
 
 
+def bias_of(word: str) -> tuple[int, float]:
+    """What `TOKEN=BIAS` says. Raises `UsageError`."""
+    token, _, bias = word.partition("=")
+    try:
+        return int(token), float(bias)
+    except ValueError:
+        raise UsageError(
+            f"logit-bias is {word!r}, but must be TOKEN=BIAS", hint="like `--logit-bias 42=-100`"
+        ) from None
+
+
 def one_of(name: str, value: object, allowed: Sequence[object]) -> None:
     """Raise `UsageError` unless `value` is one of `allowed`."""
     if value not in allowed:

@@ -32,6 +32,7 @@ def _json(turns: Sequence[SavedTurn], model: str, system: str | None, saved: Sav
         "updated": _time(saved.updated) if saved else None,
         "model": model,
         "system": system,
+        "form": json.loads(saved.form) if saved and saved.form else None,
         "messages": [_row(turn, model, new) for turn, new in _with_new_systems(turns)],
     }
     return json.dumps(chat, ensure_ascii=False, indent=2) + "\n"

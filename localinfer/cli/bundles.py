@@ -9,7 +9,7 @@ from secrets import randbits
 from typing import TYPE_CHECKING, Any, TypedDict, cast, get_type_hints
 
 from localinfer.cli import options as o
-from localinfer.config import EngineConfig, KvBits, SamplingParams
+from localinfer.config import EngineConfig, KvBits, SamplingParams, bias_of
 from localinfer.cost.prices import Tariff
 from localinfer.errors import UsageError
 from localinfer.records import dataclass
@@ -339,17 +339,6 @@ class RandomFlags:
     random: o.Random
     group: o.Group
     head_bits: o.HeadBits
-
-
-def bias_of(word: str) -> tuple[int, float]:
-    """What `TOKEN=BIAS` says. Raises `UsageError`."""
-    token, _, bias = word.partition("=")
-    try:
-        return int(token), float(bias)
-    except ValueError:
-        raise UsageError(
-            f"logit-bias is {word!r}, but must be TOKEN=BIAS", hint="like `--logit-bias 42=-100`"
-        ) from None
 
 
 def spread(function: Callable[..., Any]) -> Callable[..., Any]:

@@ -14,6 +14,7 @@ from localinfer.chats.chat import Chat
 from localinfer.chats.thinking_switch import thinking_variables
 from localinfer.cli.options import SETTINGS
 from localinfer.cli.output import line, note, show_error
+from localinfer.config import bias_of
 from localinfer.errors import LocalInferError, UsageError
 from localinfer.records import dataclass
 
@@ -46,6 +47,7 @@ NAMES: Mapping[str, str] = {
     "typical-p": "typical_p",
     "xtc-probability": "xtc_probability",
     "xtc-threshold": "xtc_threshold",
+    "logit-bias": "logit_bias",
     "seed": "seed",
     "max-tokens": "max_tokens",
     "stop": "stop",
@@ -145,6 +147,8 @@ class Loop:
             if not value.strip():
                 raise UsageError(f"`/set {name}` needs a value", hint=f"{name}: {SETTINGS[name].help}")
             parsed = SETTINGS[name].parse(value.strip(), name)
+            if name == "logit-bias":
+                parsed = tuple(map(bias_of, value.split()))
             self.chat.sampling = replace(self.chat.sampling, **{NAMES[name]: parsed})
         else:
             near = get_close_matches(name, [*NAMES, "system"], n=1, cutoff=0.5)

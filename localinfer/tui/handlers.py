@@ -10,7 +10,7 @@ from typing import Any, get_args, get_type_hints
 from localinfer.chats.exporting import export
 from localinfer.chats.files import read_file
 from localinfer.chats.given_forms import FORMS, form_of, title_of
-from localinfer.config import SamplingParams
+from localinfer.config import SamplingParams, bias_of
 from localinfer.engine.form import Grammar
 from localinfer.errors import NotFound, UsageError
 from localinfer.text import one_line
@@ -353,6 +353,8 @@ def _setting_names() -> list[str]:
 
 def _shown(value: object) -> str:
     """A setting as a person writes it; what is not set is `none`."""
+    if isinstance(value, tuple) and value and isinstance(value[0], tuple):
+        return " ".join(f"{token}={bias:g}" for token, bias in value)
     return " ".join(map(repr, value)) or "none" if isinstance(value, tuple) else str(value).replace("None", "none")
 
 
@@ -363,6 +365,8 @@ def _value(name: str, text: str) -> Any:
         raise UsageError(f"there is no setting `{one_line(name, 30)}`", hint=", ".join(_setting_names()))
     if name == "stop":
         return (text,) if text else ()
+    if name == "logit_bias":
+        return () if text.lower() == "none" else tuple(map(bias_of, text.split()))
     kind = next((one for one in get_args(kinds[name]) if one is not type(None)), kinds[name])
     if text.lower() == "none" and kinds[name] is not kind:
         return None

@@ -10,6 +10,7 @@ import pytest
 from localinfer.chats.exporting import export
 from localinfer.chats.session import ChatSession
 from localinfer.chats.store import ChatStore
+from localinfer.engine.form import Grammar
 from localinfer.errors import UsageError
 from tests.tui.scripted import ScriptedEngine
 
@@ -33,6 +34,7 @@ def chat(tmp_path: Path) -> Iterator[ChatSession]:
         session.use_system(None)
         list(session.reply("e", cancelled=lambda: False))
         session.set_title("Letters")
+        session.use_form(Grammar("regex", "[a-z]+"))
         yield session
 
 
@@ -47,6 +49,7 @@ def test_json_carries_all(chat: ChatSession, tmp_path: Path) -> None:
     created, updated = (datetime.fromisoformat(whole[name]) for name in ("created", "updated"))
     assert created.timestamp() == BEGUN
     assert updated > created
+    assert whole["form"] == {"kind": "regex", "text": "[a-z]+"}
     messages = whole["messages"]
     assert [(one["role"], one["content"]) for one in messages] == [
         *[("user", "a"), ("assistant", "B"), ("user", "c"), ("assistant", "d and"), ("user", "e"), ("assistant", "f")]

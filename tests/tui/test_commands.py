@@ -58,6 +58,12 @@ async def test_settings_and_the_system_prompt_reach_the_engine(scripted: Scripte
         assert engine.tokenizer.decode(engine.requests[1].prompt).startswith("<system>be brief<user>a")
         await say(pilot, "/set")
         assert "temperature 0.2" in said(app)
+        await say(pilot, "/set logit_bias 5=-100 7=2.5")
+        await say(pilot, "/set")
+        assert "logit_bias 5=-100 7=2.5, seed" in said(app)
+        await say(pilot, "/set logit_bias none")
+        await say(pilot, "/set")
+        assert "logit_bias none, seed" in said(app)
         assert "stop 'END'" in said(app)
         await say(pilot, "/set stop")
         await say(pilot, "/set max_tokens none")
@@ -83,6 +89,8 @@ async def test_settings_and_the_system_prompt_reach_the_engine(scripted: Scripte
         ("/set temp 1e9", "temp is 1000000000.0, but must lie between"),
         ("/set heat 1", "there is no setting `heat`"),
         ("/set seed 1.5", "seed is `1.5`, but must be a whole number"),
+        ("/set logit_bias 5", "logit-bias is '5', but must be TOKEN=BIAS"),
+        ("/set logit-bias 5=1 6=900", "logit-bias is 900.0, but must lie between"),
         ("/save my chat", "nothing was said yet"),
         ("/attach /no/such/file", "no such file"),
         ("/split up", "`up` is not a side"),
