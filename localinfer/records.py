@@ -46,6 +46,8 @@ _LATER = {name: _Later(name) for name in _SAID}
 def _made(written: type, frozen: bool, kw_only: bool) -> type:
     """The class that is used; `written` stays, for the standard library to read."""
     mine = [name for name, kind in get_annotations(written).items() if "ClassVar" not in str(kind)]
+    if any(isinstance(one := written.__dict__.get(name), dataclasses.Field) and not one.init for name in mine):
+        raise TypeError("the standard library gives such a field its default in a class attribute, which slots take")
     left_out = {*mine, "__dict__", "__weakref__"}
     space: dict[str, Any] = {name: value for name, value in written.__dict__.items() if name not in left_out}
     inherited = {slot for base in written.__mro__[1:-1] for slot in base.__dict__.get("__slots__", ())}

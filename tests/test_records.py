@@ -124,3 +124,11 @@ def test_threads_that_make_the_first_together() -> None:
     for thread in threads:
         thread.join()
     assert made == [New(1)] * 8
+
+
+def test_a_field_that_would_be_left_without_a_value_is_refused() -> None:
+    class Loop:
+        ended: bool = field(default=False, init=False)
+
+    with pytest.raises(TypeError, match="class attribute"):
+        dataclass(slots=True)(Loop)

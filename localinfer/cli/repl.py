@@ -6,7 +6,7 @@ One conversation, which nobody keeps: `chat` is the app that does. Ctrl-C ends a
 import contextlib
 import sys
 from collections.abc import Callable, Mapping
-from dataclasses import field, replace
+from dataclasses import replace
 from difflib import get_close_matches
 from typing import Any
 
@@ -64,7 +64,7 @@ class Loop:
     chat: Chat
     answer: Callable[[Chat, str], None]
     read: Callable[[str], str] = input
-    ended: bool = field(default=False, init=False)
+    ended: bool = False
 
     def run(self) -> None:
         """Until `/bye` or the end of the input."""
