@@ -52,6 +52,28 @@ class Weight:
         Raises ValueError when there is no such row.
         """
 
+class RowFile:
+    """
+    A matrix that stays in its file, of which rows are read when they are asked for.
+    """
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes in the file."""
+
+    def row(self, i: int) -> NDArray[numpy.float32]:
+        """
+        Row `i` as float32, dequantized. Raises ValueError when there is no such row, Corrupt when it cannot be had.
+        """
+
+def open_rows(bits: int, group: int, cols: int, rows: int, at: tuple[int, int, int, int], name: str) -> RowFile:
+    """
+    A matrix in open files, bf16 (`bits` 16, `group` 0) or integers as in `pack_int`; `at` is (file of the values,
+    their first byte, file of the scales, their first byte). Both stay open. `name` is for people.
+
+    Raises ValueError for a shape that cannot be read, Corrupt where a file is too short for it.
+    """
+
 def packed_bytes(bits: int, group: int, cols: int, rows: Sequence[int], wide: int = 0, mxfp4: bool = False) -> int:
     """
     Bytes that matrices of `cols` columns, stacked, take when packed, padding included; `rows` are those of each.
@@ -231,11 +253,17 @@ class Program:
         """
 
     def layer_inputs(
-        self, table: Weight, scale: float, project: Weight, norm: NDArray[numpy.float32], eps: float
+        self,
+        table: Weight | None,
+        scale: float,
+        project: Weight,
+        norm: NDArray[numpy.float32],
+        eps: float,
+        rows: RowFile | None = None,
     ) -> None:
         """
         After `embed`: what each layer gets of a token, in parts of as many values as `norm` has. Part i is
-        norm(part i of project * x) + row(token) of `table` * scale.
+        norm(part i of project * x) + row(token) of `table`, or of `rows` in their file, * scale.
         """
 
     def layer_input(

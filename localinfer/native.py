@@ -19,6 +19,7 @@ try:
     from localinfer import _native
     from localinfer._native import (
         CudaUnusable,
+        RowFile,
         Weight,
         all_finite,
         cpu,
@@ -29,6 +30,7 @@ try:
         hold,
         kv_block_bytes,
         linear_seconds,
+        open_rows,
         pack_affine,
         pack_bf16,
         pack_files,
@@ -50,6 +52,7 @@ __all__ = [
     "ISAS",
     "CudaUnusable",
     "Program",
+    "RowFile",
     "Weight",
     "all_finite",
     "choose_isa",
@@ -64,6 +67,7 @@ __all__ = [
     "int8_peak",
     "kv_block_bytes",
     "linear_seconds",
+    "open_rows",
     "pack_affine",
     "pack_bf16",
     "pack_files",

@@ -31,11 +31,13 @@ def show(ref: Ref, *, template: o.Template, revision: o.Revision, json: o.Json) 
             raise NotFound(f"`{model.ref}` has no chat template", hint="use `run --raw` with it")
         write(about["template"].rstrip("\n") + "\n")
         return
-    row: dict[str, Any] = {**as_row(model), **about, **_experts(model)}
+    row: dict[str, Any] = {**as_row(model), **about, **_experts(model), **_in_file(model)}
     if json:
         show_json(row)
         return
     row["size_bytes"] = size(model.size_bytes)
+    if "in_file_bytes" in row:
+        row["in_file_bytes"] = f"{size(row['in_file_bytes'])}, which take no memory: rows of them are read as needed"
     row["template"] = "yes (`--template` prints it)" if row["template"] else None
     for key, value in row.items():
         if value not in (None, [], ""):
@@ -44,13 +46,21 @@ def show(ref: Ref, *, template: o.Template, revision: o.Revision, json: o.Json) 
 
 def _experts(model: "LocalModel") -> dict[str, Any]:
     """Of a mixture of experts, how many numbers it holds, and how many of them one token is multiplied by."""
-    from localinfer.cost.experts import experts_of
+    from localinfer.cost.parts import experts_of
 
     found = None if model.kind == "gguf" else experts_of(model.path)
     if found is None:
         return {}
     bits = round(model.size_bytes * 8 / found[0], 2)
     return {"parameters": found[0], "active_parameters": found[1], "bits_per_weight": bits}
+
+
+def _in_file(model: "LocalModel") -> dict[str, Any]:
+    """Of a model with inputs by layer, the bytes of weights that stay in their file."""
+    from localinfer.cost.parts import stays_in_file
+
+    found = 0 if model.kind == "gguf" else stays_in_file(model.path)
+    return {"in_file_bytes": found} if found else {}
 
 
 def _words(value: Any) -> str:

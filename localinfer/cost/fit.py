@@ -6,7 +6,7 @@ from pathlib import Path
 
 from localinfer.config import BLOCK_TOKENS, DEFAULT_CONTEXT, PREFILL_CHUNK, kv_blocks, most_rows
 from localinfer.cost.machine import available_bytes
-from localinfer.graph.memory import Form, held, packed_bytes
+from localinfer.graph.memory import Form, held, packed, packed_bytes
 from localinfer.graph.ops import Linear
 from localinfer.graph.weights import Checkpoint
 from localinfer.records import dataclass
@@ -42,6 +42,8 @@ class Fit:
     free_bytes: int
     context: int
     """Tokens of one sequence."""
+    in_file_bytes: int = 0
+    """Of weights that take no memory, as they stay in their file."""
 
     @property
     def fits(self) -> bool:
@@ -87,7 +89,7 @@ def estimate(
     )
     free = available_bytes() if free_bytes is None else free_bytes
     kept = needs.kv + needs.states
-    return Fit(needs.weights + kept + other, needs.weights, kept, other, free, tokens)
+    return Fit(needs.weights + kept + other, needs.weights, kept, other, free, tokens, needs.in_file)
 
 
 def context_of(checkpoint: Checkpoint, asked: int | None = None) -> int:
@@ -105,7 +107,7 @@ def _page() -> int:
 def _unfilled(checkpoint: Checkpoint, form: Form | None, page: int) -> int:
     """Bytes of the weights' memory that hold nothing, but are there since pages are huge."""
     of = form or checkpoint.form
-    sizes = [packed_bytes(linear, *of(linear.name)) for linear in checkpoint.graph.linears()]
+    sizes = [packed_bytes(linear, *of(linear.name)) for linear in packed(checkpoint, form)]
     held = slab = 0
     for size in sizes:
         if size > SLAB // 4:

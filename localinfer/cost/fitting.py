@@ -23,6 +23,8 @@ class FormFit:
     form: str
     total_bytes: int
     weights_bytes: int
+    in_file_bytes: int
+    """Of weights that take no memory: they stay in their file, and rows of them are read."""
     kv_bytes: int
     other_bytes: int
     """Activations, tables, buffers of loading, and the program."""
@@ -120,11 +122,12 @@ def fit(
         need = _need(checkpoint, context, config, form)
         guess = predict(load_of(checkpoint, form), known, bandwidth.bytes_per_s, cache)
         measured = next((one for one in known if one.name == f"{asked.name}:{word}"), None)
-        on_disk = asked.download_bytes + asked.import_bytes + (need.weights_bytes if form else 0)
+        on_disk = asked.download_bytes + asked.import_bytes + (need.weights_bytes + need.in_file_bytes if form else 0)
         return FormFit(
             form=word,
             total_bytes=need.total_bytes + draft_bytes,
             weights_bytes=need.weights_bytes,
+            in_file_bytes=need.in_file_bytes,
             kv_bytes=need.kv_bytes,
             other_bytes=need.other_bytes,
             drafter_bytes=draft_bytes,
@@ -222,6 +225,11 @@ def _inputs(report: FitReport) -> list[str]:
         f"threads and a cache of {size(report.cache_bytes)}, times {1 / first.correction:.2f} as "
         + (f"measured with {', '.join(first.corrected_by[:3])}" if first.corrected_by else "no model was measured yet")
     ]
+    if first.in_file_bytes:
+        said.append(
+            f"beside its memory {first.form} has {size(first.in_file_bytes)} of weights that stay in their file: "
+            "a row of them is read for each token"
+        )
     if report.download_bytes:
         said.append(
             f"nothing but headers was read; `localinfer pull {report.model}` downloads {size(report.download_bytes)}"

@@ -24,6 +24,7 @@ from localinfer.records import dataclass
 STEPS = (40, 1, 2, 4, 8, 16, 230, 1, 3, 20)
 """Rows of the steps: each way of multiplying, few rows and many; then past the 256 tokens where attention is cut."""
 
+HIDDEN, FFN, HEADS, KV_HEADS, HEAD_DIM, VOCAB, INPUTS = 128, 384, 2, 1, 64, 96, 128
 KINDS = ("int4", "int3", "int8", "int8a16", "bf16")
 FORMAT = 2
 
@@ -51,13 +52,14 @@ class Proof:
 
 @dataclass(frozen=True, slots=True)
 class Toy:
-    """A model of two layers; `kind` of its matrices, and what of the optional parts it has."""
+    """A model of two or three layers; `kind` of its matrices, and what of the optional parts it has."""
 
     kind: str
     group: int
     kv_bits: int
     rich: bool
-    """With biases, norms of heads and after layers, GELU, a window and a soft cap."""
+    """With biases, norms of heads and after layers, GELU, a window and a soft cap; a layer more, which reads the keys
+    of the first, and inputs for each layer."""
 
     def __str__(self) -> str:
         group = f" by {self.group}" if self.kind != "bf16" else ""
@@ -144,45 +146,65 @@ def build(toy: Toy, move: Move | None = None) -> native.Program:
     return program
 
 
+class _Numbers:
+    """A toy's numbers, the same each time."""
+
+    def __init__(self, toy: Toy) -> None:
+        self.toy, self.rng = toy, np.random.default_rng(8)
+
+    def weight(self, *rows: int, cols: int, interleave: bool = False) -> native.Weight:
+        return random_weight(self.rng, self.toy.kind, self.toy.group, rows, cols, interleave)
+
+    def vector(self, n: int) -> NDArray[np.float32]:
+        return self.rng.normal(1, 0.3, n).astype(np.float32)
+
+    def optional(self, n: int) -> NDArray[np.float32] | None:
+        return self.vector(n) if self.toy.rich else None
+
+
 def unmoved(toy: Toy) -> native.Program:
-    """The toy before its cache is made; the same numbers each time."""
-    rng, hidden, ffn, heads, kv_heads, head_dim, vocab = np.random.default_rng(8), 128, 384, 2, 1, 64, 96
-    program = native.Program(hidden, max_rows=64)
-
-    def weight(*rows: int, cols: int, interleave: bool = False) -> native.Weight:
-        return random_weight(rng, toy.kind, toy.group, rows, cols, interleave)
-
-    def vector(n: int) -> NDArray[np.float32]:
-        return rng.normal(1, 0.3, n).astype(np.float32)
-
-    def optional(n: int) -> NDArray[np.float32] | None:
-        return vector(n) if toy.rich else None
-
-    rope = program.rope_table(1e4 ** -np.linspace(0, 1, head_dim // 2, endpoint=False), sum(STEPS))
-    program.embed(weight(vocab, cols=hidden), 1.5 if toy.rich else 1.0)
-    for layer in range(2):
-        program.attend(
-            norm=vector(hidden),
-            eps=1e-5,
-            qkv=weight(heads * head_dim, kv_heads * head_dim, kv_heads * head_dim, cols=hidden),
-            bias=optional((heads + 2 * kv_heads) * head_dim),
-            q_norm=optional(head_dim),
-            k_norm=optional(head_dim),
-            o=weight(hidden, cols=heads * head_dim),
-            o_bias=optional(hidden),
-            post_norm=optional(hidden),
-            heads=heads,
-            kv_heads=kv_heads,
-            head_dim=head_dim,
-            rope=rope,
-            scale=head_dim**-0.5,
-            window=50 if toy.rich and layer else 0,
-        )
-        gate_up = weight(ffn, ffn, cols=hidden, interleave=True)
-        activation = "gelu_tanh" if toy.rich else "silu"
-        program.gated_mlp(vector(hidden), 1e-5, gate_up, activation, weight(hidden, cols=ffn), optional(hidden))
-    program.head(vector(hidden), 1e-5, weight(vocab, cols=hidden), 9.0 if toy.rich else 0.0)
+    """The toy before its cache is made."""
+    of, rich, layers = _Numbers(toy), toy.rich, 3 if toy.rich else 2
+    program = native.Program(HIDDEN, max_rows=64)
+    rope = program.rope_table(1e4 ** -np.linspace(0, 1, HEAD_DIM // 2, endpoint=False), sum(STEPS))
+    program.embed(of.weight(VOCAB, cols=HIDDEN), 1.5 if rich else 1.0)
+    if rich:
+        table, project = of.weight(VOCAB, cols=layers * INPUTS), of.weight(layers * INPUTS, cols=HIDDEN)
+        program.layer_inputs(table, 0.5, project, of.vector(INPUTS), 1e-5)
+    for layer in range(layers):
+        _attend(program, of, rope, layer)
+        gate_up, activation = of.weight(FFN, FFN, cols=HIDDEN, interleave=True), "gelu_tanh" if rich else "silu"
+        down = of.weight(HIDDEN, cols=FFN)
+        program.gated_mlp(of.vector(HIDDEN), 1e-5, gate_up, activation, down, of.optional(HIDDEN))
+        if rich:
+            gate, project = of.weight(INPUTS, cols=HIDDEN), of.weight(HIDDEN, cols=INPUTS)
+            program.layer_input(gate, activation, project, of.vector(HIDDEN), 1e-5, 0.8)
+    program.head(of.vector(HIDDEN), 1e-5, of.weight(VOCAB, cols=HIDDEN), 9.0 if rich else 0.0)
     return program
+
+
+def _attend(program: native.Program, of: _Numbers, rope: int, layer: int) -> None:
+    """The third one reads keys and values of the first."""
+    q, kv, borrows = HEADS * HEAD_DIM, KV_HEADS * HEAD_DIM, layer == 2
+    program.attend(
+        norm=of.vector(HIDDEN),
+        eps=1e-5,
+        qkv=of.weight(q, *(() if borrows else (kv, kv)), cols=HIDDEN),
+        bias=of.optional(q if borrows else q + 2 * kv),
+        q_norm=of.optional(HEAD_DIM),
+        k_norm=None if borrows else of.optional(HEAD_DIM),
+        v_norm=None if borrows else of.optional(HEAD_DIM),
+        o=of.weight(HIDDEN, cols=q),
+        o_bias=of.optional(HIDDEN),
+        post_norm=of.optional(HIDDEN),
+        heads=HEADS,
+        kv_heads=KV_HEADS,
+        head_dim=HEAD_DIM,
+        rope=rope,
+        scale=HEAD_DIM**-0.5,
+        window=50 if of.toy.rich and layer == 1 else 0,
+        kv_of=0 if borrows else None,
+    )
 
 
 def random_weight(

@@ -293,6 +293,7 @@ def _info(
     notes: tuple[str, ...],
 ) -> "EngineInfo":
     from localinfer.engine.protocol import EngineInfo
+    from localinfer.graph.memory import in_file_bytes
 
     program = target.program
     return EngineInfo(
@@ -306,6 +307,7 @@ def _info(
         kv_bits=config.kv_bits,
         bits=_bits(target.checkpoint),
         weight_bytes=program.weight_bytes,
+        in_file_bytes=in_file_bytes(target.checkpoint),
         kv_bytes=program.kv_bytes + program.state_cache_bytes,
         state_bytes=program.state_bytes,
         why=str(placement.card) if placement.card else _why(config),

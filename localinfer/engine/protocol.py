@@ -82,6 +82,8 @@ class EngineInfo:
     """The uuid of the card."""
     card_bytes_per_s: float = 0.0
     """What the card's memory could give; 0 where its driver does not say."""
+    in_file_bytes: int = 0
+    """Of weights that take no memory: they stay in their file, and rows of them are read."""
     model_bytes: int = 0
     """Bytes of the model's files; 0 where only its weights are known."""
     notes: tuple[str, ...] = ()

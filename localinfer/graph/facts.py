@@ -81,6 +81,10 @@ class Facts:
         """Its norms that have weights, in the order of use."""
         return ()
 
+    def gathered(self) -> tuple[Linear, ...]:
+        """Those of its matrices of which a token reads one row, and nobody reads more: they may stay in their file."""
+        return ()
+
     def unquantized(self) -> tuple[Linear, ...]:
         """Those of its matrices that stay floats in a quantized model: small ones that decide much."""
         return ()
@@ -108,7 +112,7 @@ class Facts:
 
     def not_on_cards(self) -> str:
         """What of it cards have no kernels for, or ""."""
-        return "numbers on the residual stream" if self.stream_scale() else ""
+        return ""
 
     def borrows(self) -> bool:
         """Whether it reads keys and values that another operation keeps."""

@@ -40,6 +40,11 @@ class Graph:
         return {linear for op in self.ops for linear in op.unquantized()}
 
     @property
+    def gathered(self) -> set[Linear]:
+        """The matrices that may stay in their file, as steps read rows of them."""
+        return {linear for op in self.ops for linear in op.gathered()}
+
+    @property
     def tables(self) -> set[Linear]:
         """The matrices of embedding and head, which are one if they are tied, and the table of inputs by layer."""
         return {self.embed.table, self.head.table, *(() if self.inputs is None else (self.inputs.table,))}

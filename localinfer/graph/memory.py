@@ -3,7 +3,7 @@
 The native code, which allocates it, says how matrices and the KV cache lie; nothing here computes a layout again.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from typing import Literal
 
@@ -54,6 +54,8 @@ class Held:
     """Recurrent states of sequences, and their snapshots."""
     ahead: int = 0
     """The head that guesses tokens ahead, and its cache."""
+    in_file: int = 0
+    """Weights that take no memory: they stay in their file, and a step reads a row of them for each token."""
 
     @property
     def total(self) -> int:
@@ -88,6 +90,7 @@ def held(
         ropes=_ropes(graph, context),
         states=states_bytes(graph, parallel),
         ahead=ahead_bytes(checkpoint, parallel, quantized=form is not None) if ahead else 0,
+        in_file=in_file_bytes(checkpoint, form),
     )
 
 
@@ -142,10 +145,28 @@ def kv_bytes(graph: Graph, kv_bits: int | Sequence[int]) -> tuple[int, ...]:
 
 
 def weights_bytes(checkpoint: Checkpoint, form: Form | None = None) -> int:
-    """Bytes of all weights as the kernels hold them; vectors are float32."""
-    of = form or checkpoint.form
-    matrices = sum(packed_bytes(linear, *of(linear.name)) for linear in checkpoint.graph.linears())
+    """Bytes of all weights that are held, as the kernels hold them; vectors are float32."""
+    matrices = sum(packed_bytes(linear, *(form or checkpoint.form)(linear.name)) for linear in packed(checkpoint, form))
     return matrices + 4 * checkpoint.graph.vector_values()
+
+
+def packed(checkpoint: Checkpoint, form: Form | None = None) -> Iterator[Linear]:
+    """The matrices that are held. What quantizing writes (`form`) lies as it must to stay in its file."""
+    for linear in checkpoint.graph.linears():
+        if not _stays(checkpoint, linear, form):
+            yield linear
+
+
+def in_file_bytes(checkpoint: Checkpoint, form: Form | None = None) -> int:
+    """Bytes of the matrices that stay in their file."""
+    kept = (linear for linear in checkpoint.graph.gathered if _stays(checkpoint, linear, form))
+    if form is None:
+        return sum(checkpoint.stored_bytes(linear.name) for linear in kept)
+    return sum(packed_bytes(linear, *form(linear.name)) for linear in kept)
+
+
+def _stays(checkpoint: Checkpoint, linear: Linear, form: Form | None) -> bool:
+    return checkpoint.in_file(linear) if form is None else linear in checkpoint.graph.gathered
 
 
 def _ropes(graph: Graph, tokens: int) -> int:

@@ -76,14 +76,14 @@ class LayerInputs(Facts):
     def unquantized(self) -> tuple[Linear, ...]:
         return (self.project,)
 
+    def gathered(self) -> tuple[Linear, ...]:
+        return (self.table,)
+
     def traffic(self, rows: int) -> tuple[tuple[Linear, float], ...]:
         return (self.table, min(1.0, rows / self.table.rows)), (self.project, 1.0)
 
     def flops(self, rows: int) -> int:
         return 2 * rows * numbers((self.project,))
-
-    def not_on_cards(self) -> str:
-        return "inputs by layer"
 
     def width(self) -> int:
         return 2 * self.table.cols
@@ -128,8 +128,6 @@ class Attend(Facts):
         return self.qkv(), (self.o,)
 
     def not_on_cards(self) -> str:
-        if self.v is None or self.v_norm is not None:
-            return "keys and values that are shared, or values that are normed,"
         return "gates or scales of what attention gives" if self.gated or self.out_scale != 1.0 else ""
 
     def borrows(self) -> bool:
@@ -183,7 +181,7 @@ class GatedMLP(Facts):
     def not_on_cards(self) -> str:
         if self.activation == "relu2" or self.inner_scale != 1.0:
             return "relu2 or scales of MLPs"
-        return Facts.not_on_cards(self)
+        return ""
 
     def fused(self) -> tuple[tuple[Linear, ...], ...]:
         return (self.up,) if self.gate is None else (self.gate, self.up), (self.down,)
@@ -239,9 +237,6 @@ class LayerInput(Facts):
 
     def vectors(self) -> tuple[tuple[str, tuple[int, ...]], ...]:
         return ((self.scale, (1,)),)
-
-    def not_on_cards(self) -> str:
-        return "inputs by layer"
 
     def width(self) -> int:
         return self.gate.rows

@@ -52,7 +52,7 @@ class Packer:
     ) -> None:
         self.checkpoint, self.target, self.files = checkpoint, target, files
         self.on_progress, self.done = on_progress, 0
-        self.total = sum(checkpoint.stored_bytes(linear.name) for linear in checkpoint.graph.linears())
+        self.total = self.bytes_of(linear for linear in checkpoint.graph.linears() if not checkpoint.in_file(linear))
         self.threads = threads
         self.activation_bits = activation_bits(checkpoint)
         self.handles: dict[SafetensorsFile, int] = {}
@@ -126,6 +126,17 @@ class Packer:
             locations = (self.handle(values), values.info.begin, self.handle(scales), scales.info.begin)
             parts.append((linear.rows, *locations))
         return bits, group, linears[0].cols, parts, interleave, self.activations(bits)
+
+    def rows(self, linear: Linear) -> native.RowFile | None:
+        """The matrix in its file, which stays open. None: it must be packed. Raises `Corrupt` for a file that is too
+        short."""
+        stored = self.checkpoint.on_disk(linear.name) if self.checkpoint.in_file(linear) else None
+        if stored is None:
+            return None
+        values, scales = stored[0], stored[1] or stored[0]
+        at = self.handle(values), values.info.begin, self.handle(scales), scales.info.begin
+        name = f"{values.file.path}: `{linear.name}`"
+        return native.open_rows(*self.checkpoint.form(linear.name)[:2], linear.cols, linear.rows, at, name)
 
     def handle(self, tensor: StoredTensor) -> int:
         """Of its file, open until all is packed."""

@@ -214,8 +214,10 @@ class Loader(Packer):
 
     def layer_inputs(self, op: LayerInputs) -> None:
         """A number on what is normed is one on the epsilon."""
+        rows = self.rows(op.table)
         self.program.layer_inputs(
-            table=self.pack(op.table),
+            table=self.pack(op.table) if rows is None else None,
+            rows=rows,
             scale=op.table_scale * op.scale,
             project=self.pack(op.project),
             norm=self.norm(op.norm) * np.float32(op.scale),

@@ -15,6 +15,7 @@ from localinfer.formats.checkpoint_files import StoredTensor, listed, open_tenso
 from localinfer.formats.json_files import read_object
 from localinfer.formats.quantization_said import quantization_said
 from localinfer.graph.affine import Minima
+from localinfer.graph.facts import Linear
 from localinfer.graph.fused import told_apart
 from localinfer.graph.graph import Graph
 from localinfer.graph.layouts import layout_of
@@ -123,6 +124,10 @@ class Checkpoint:
         Nobody has looked at the numbers yet: whoever reads them must refuse NaN and infinity, as `linear` does.
         """
         return self._layouts[name].on_disk()
+
+    def in_file(self, linear: Linear) -> bool:
+        """Whether the matrix stays in its file, and steps read rows of it."""
+        return linear in self.graph.gathered and self.on_disk(linear.name) is not None
 
     def linear(self, name: str) -> StoredLinear:
         """The matrix `name` (without `.weight`) as the kernels take it. float16 and float32 are rounded to bfloat16."""

@@ -108,9 +108,9 @@ void gated_mlp(Program& program, const MaybeValues& norm, float eps, std::shared
 }
 
 void layer_inputs(Program& program, std::shared_ptr<Weight> table, float scale, std::shared_ptr<Weight> project,
-                  const Values& norm, float eps) {
+                  const Values& norm, float eps, std::shared_ptr<RowFile> rows) {
   REQUIRE(eps >= 0 && std::isfinite(eps), "the epsilon of a norm is %g", static_cast<double>(eps));
-  program.layer_inputs({std::move(table), scale, std::move(project), to_vector(norm), eps});
+  program.layer_inputs({std::move(table), std::move(rows), scale, std::move(project), to_vector(norm), eps});
 }
 
 void layer_input(Program& program, std::shared_ptr<Weight> gate, const std::string& activation,
@@ -442,9 +442,10 @@ void bind_program(nb::module_& m) {
            "`activation` is `silu`, `gelu_tanh` or `relu2`, the square of relu; norms as in `attend`. What down reads is\n"
            "multiplied by `inner_scale`. `beside`: it reads the x that the attention before it reads, and then both are\n"
            "added. Last of all x is multiplied by `scale`.")
-      .def("layer_inputs", &layer_inputs, "table"_a, "scale"_a, "project"_a, "norm"_a.noconvert(), "eps"_a,
+      .def("layer_inputs", &layer_inputs, "table"_a.none(), "scale"_a, "project"_a, "norm"_a.noconvert(), "eps"_a,
+           "rows"_a = nb::none(),
            "After `embed`: what each layer gets of a token, in parts of as many values as `norm` has. Part i is\n"
-           "norm(part i of project * x) + row(token) of `table` * scale.")
+           "norm(part i of project * x) + row(token) of `table`, or of `rows` in their file, * scale.")
       .def("layer_input", &layer_input, "gate"_a, "activation"_a, "project"_a, "post_norm"_a.noconvert().none(), "eps"_a,
            "scale"_a = 1.0f,
            "x = (x + project(act(gate * x) * part)) * scale, `post_norm` before the sum if there is one; `part` is the\n"

@@ -167,6 +167,32 @@ Vector<float> read_row(const Weight& weight, size_t row) {
   return Vector<float>(values, {weight.shape.cols}, owner);
 }
 
+std::shared_ptr<RowFile> open_rows(size_t bits, size_t group, size_t cols, size_t rows,
+                                   const std::tuple<int, uint64_t, int, uint64_t>& at, const std::string& name) {
+  const WeightShape shape{bits == 16 ? kBf16 : kind_of(bits), cols, group, {rows}, false, 0, bits == 16 ? size_t{0} : 8};
+  const auto& [values, values_at, scales, scales_at] = at;
+  return std::make_shared<RowFile>(shape, values, values_at, scales, scales_at, name);
+}
+
+Vector<float> row_in_file(const RowFile& file, size_t row) {
+  auto* values = new float[file.shape().cols];
+  nb::capsule owner(values, [](void* p) noexcept { delete[] static_cast<float*>(p); });
+  std::vector<uint64_t> room(file.row_bytes() / 8 + 1);
+  file.row(row, values, reinterpret_cast<uint8_t*>(room.data()));
+  file.require_whole();
+  return Vector<float>(values, {file.shape().cols}, owner);
+}
+
+// As the program's own error for people.
+void raise_damaged(const std::exception_ptr& caught, void* /*unused*/) {
+  try {
+    std::rethrow_exception(caught);
+  } catch (const FileDamaged& error) {
+    const nb::object type = nb::module_::import_("localinfer.errors").attr("Corrupt");
+    PyErr_SetObject(type.ptr(), type(error.what(), "hint"_a = "start again; if it stays, download the model again").ptr());
+  }
+}
+
 }  // namespace
 
 void bind_weight(nb::module_& m) {
@@ -183,6 +209,15 @@ void bind_weight(nb::module_& m) {
       .def("row", &read_row, "i"_a,
            "Row `i` as float32, dequantized. Rows count over the parts in the order they were given.\n\n"
            "Raises ValueError when there is no such row.");
+  nb::register_exception_translator(&raise_damaged);
+  nb::class_<RowFile>(m, "RowFile", "A matrix that stays in its file, of which rows are read when they are asked for.")
+      .def_prop_ro("nbytes", &RowFile::bytes, "Bytes in the file.")
+      .def("row", &row_in_file, "i"_a,
+           "Row `i` as float32, dequantized. Raises ValueError when there is no such row, Corrupt when it cannot be had.");
+  m.def("open_rows", &open_rows, "bits"_a, "group"_a, "cols"_a, "rows"_a, "at"_a, "name"_a,
+        "A matrix in open files, bf16 (`bits` 16, `group` 0) or integers as in `pack_int`; `at` is (file of the values,\n"
+        "their first byte, file of the scales, their first byte). Both stay open. `name` is for people.\n\n"
+        "Raises ValueError for a shape that cannot be read, Corrupt where a file is too short for it.");
   m.def("packed_bytes", &packed_bytes, "bits"_a, "group"_a, "cols"_a, "rows"_a, "wide"_a = 0, "mxfp4"_a = false,
         "Bytes that matrices of `cols` columns, stacked, take when packed, padding included; `rows` are those of each.\n\n"
         "`bits` 3, 4, 8, or 16 for bf16, with `group` 0; `wide` of affine weights. Raises ValueError for a\n"

@@ -16,7 +16,11 @@ bool run_layer_inputs(const Step& step, Lane& lane) {
   lane.phase("layer inputs");
   lane.share(step.rows, [&](size_t m) {
     float *row = s.inputs + m * s.inputs_ld, *token = s.per_thread[lane.id()].wide;
-    op.table->row(static_cast<size_t>(step.tokens[m]), token);
+    const auto number = static_cast<size_t>(step.tokens[m]);
+    if (op.rows != nullptr)
+      op.rows->row(number, token, s.per_thread[lane.id()].stored);
+    else
+      op.table->row(number, token);
     for (size_t i = 0; i < s.inputs_ld; ++i) token[i] *= op.scale;
     for (size_t i = 0; i < s.inputs_ld; i += op.size())
       step.k.rms_norm(row + i, row + i, op.norm.data(), op.size(), op.eps);

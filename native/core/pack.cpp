@@ -173,26 +173,6 @@ void pack_panel_bf16(uint8_t* panel, const WeightShape& shape, const PanelRows& 
   }
 }
 
-// All of them have a part of the exponent that is zero. Both masks are those of infinity.
-bool all_finite(const uint8_t* bytes, size_t count, uint16_t infinity) {
-  const auto* values = reinterpret_cast<const uint16_t*>(bytes);
-  bool found = false;
-  for (size_t i = 0; i < count; ++i) found |= (values[i] & infinity) == infinity;
-  return !found;
-}
-
-bool read_all(uint8_t* to, size_t size, int file, uint64_t offset) {
-  while (size > 0) {
-    const ssize_t got = pread(file, to, size, static_cast<off_t>(offset));
-    if (got < 0 && errno == EINTR) continue;
-    if (got <= 0) return false;
-    to += got;
-    size -= static_cast<size_t>(got);
-    offset += static_cast<uint64_t>(got);
-  }
-  return true;
-}
-
 // `count` rows of `size` bytes from row `first` on: where they lie, or read into `buffer`. Null: they cannot be had.
 const uint8_t* take_rows(const StoredRows& rows, size_t size, size_t first, size_t count, uint8_t* buffer,
                          uint16_t infinity) {
@@ -272,6 +252,25 @@ void for_each_panel(Pool& pool, size_t n, const F& f) {
 }
 
 }  // namespace
+
+bool all_finite(const uint8_t* bytes, size_t count, uint16_t infinity) {
+  const auto* values = reinterpret_cast<const uint16_t*>(bytes);
+  bool found = false;
+  for (size_t i = 0; i < count; ++i) found |= (values[i] & infinity) == infinity;
+  return !found;
+}
+
+bool read_all(uint8_t* to, size_t size, int file, uint64_t offset) {
+  while (size > 0) {
+    const ssize_t got = pread(file, to, size, static_cast<off_t>(offset));
+    if (got < 0 && errno == EINTR) continue;
+    if (got <= 0) return false;
+    to += got;
+    size -= static_cast<size_t>(got);
+    offset += static_cast<uint64_t>(got);
+  }
+  return true;
+}
 
 std::shared_ptr<Weight> pack(const WeightShape& shape, const std::vector<StoredPart>& parts, Pool& pool) {
   check_shape(shape);

@@ -25,6 +25,12 @@ struct StoredPart {
   StoredRows minima{}, factors{};
 };
 
+// `size` bytes of an open file. False: it ends before, or cannot be read.
+bool read_all(uint8_t* to, size_t size, int file, uint64_t offset);
+
+// All of them have a part of the exponent that is zero: `infinity` is 0x7f80 of bf16, 0x7c00 of float16.
+bool all_finite(const uint8_t* bytes, size_t count, uint16_t infinity);
+
 // Packs shape.parts.size() parts on the threads of `pool`. Each thread takes first the panels that it will compute
 // with, so that they lie in memory near it. What comes from a file is read panel by panel, past no other copy, and
 // checked: null when a file is cut short, cannot be read, or holds NaN or infinity. Throws OutOfMemory,

@@ -107,17 +107,20 @@ void Program::embed_rows(const int32_t* tokens, size_t n, float* out) const {
 
 void Program::layer_inputs(LayerInputsOp op) {
   require_open("layer_inputs");
-  REQUIRE(ops_.empty() && embed_.weight != nullptr && layer_inputs_.table == nullptr,
+  REQUIRE(ops_.empty() && embed_.weight != nullptr && layer_inputs_.size() == 0,
           "layer_inputs must follow embed, once");
-  REQUIRE(op.table != nullptr && op.project != nullptr, "the table or the projection of layer_inputs is missing");
+  REQUIRE((op.table != nullptr) != (op.rows != nullptr) && op.project != nullptr,
+          "the table or the projection of layer_inputs is missing");
   REQUIRE(op.size() > 0 && op.size() % kPanelRows == 0, "inputs of %zu values, but they must be a multiple of %d",
           op.size(), kPanelRows);
-  const size_t all = op.table->shape.cols;
+  const size_t all = op.columns(), tokens = op.table_shape().rows();
   REQUIRE(all % op.size() == 0 && all <= kMaxWidth, "rows of %zu values are not parts of %zu", all, op.size());
-  check_weight(op.table, op.table->shape.rows(), all, "the table of layer_inputs");
-  check_stacked(op.table, "the table of layer_inputs");
-  REQUIRE(op.table->shape.rows() >= embed_.weight->shape.rows(), "a table of %zu tokens, but the embedding has %zu",
-          op.table->shape.rows(), embed_.weight->shape.rows());
+  if (op.table != nullptr) {
+    check_weight(op.table, tokens, all, "the table of layer_inputs");
+    check_stacked(op.table, "the table of layer_inputs");
+  }
+  REQUIRE(tokens >= embed_.weight->shape.rows(), "a table of %zu tokens, but the embedding has %zu", tokens,
+          embed_.weight->shape.rows());
   check_weight(op.project, all, hidden_, "the projection of layer_inputs");
   check_stacked(op.project, "the projection of layer_inputs");
   REQUIRE(std::isfinite(op.scale), "the scale of layer_inputs is %g", static_cast<double>(op.scale));
@@ -128,8 +131,8 @@ void Program::layer_input(LayerInputOp op) {
   require_open("layer_input");
   const size_t size = layer_inputs_.size();
   REQUIRE(size > 0 && !ops_.empty(), "layer_input without layer_inputs, or before any layer");
-  REQUIRE((layer_input_ops_ + 1) * size <= layer_inputs_.table->shape.cols, "layer_input number %zu, but there are %zu",
-          layer_input_ops_ + 1, layer_inputs_.table->shape.cols / size);
+  REQUIRE((layer_input_ops_ + 1) * size <= layer_inputs_.columns(), "layer_input number %zu, but there are %zu",
+          layer_input_ops_ + 1, layer_inputs_.columns() / size);
   check_weight(op.gate, size, hidden_, "the gate of layer_input");
   check_stacked(op.gate, "the gate of layer_input");
   check_weight(op.project, hidden_, size, "the projection of layer_input");
@@ -397,8 +400,8 @@ void Program::head(HeadOp op) {
   check_weight(op.weight, op.weight->shape.rows(), hidden_, "the head");
   check_stacked(op.weight, "the head");
   check_norm(op.norm, hidden_, "the norm before the head");
-  REQUIRE(layer_inputs_.table == nullptr || layer_input_ops_ * layer_inputs_.size() == layer_inputs_.table->shape.cols,
-          "%zu of %zu layer inputs are used", layer_input_ops_, layer_inputs_.table->shape.cols / layer_inputs_.size());
+  REQUIRE(layer_input_ops_ * layer_inputs_.size() == layer_inputs_.columns(), "%zu of %zu layer inputs are used",
+          layer_input_ops_, layer_inputs_.columns() / std::max<size_t>(layer_inputs_.size(), 1));
   REQUIRE(op.softcap >= 0 && std::isfinite(op.softcap), "softcap is %g", static_cast<double>(op.softcap));
   const auto borrows = [&](size_t at) {
     const auto* attend = std::get_if<AttendOp>(&ops_[at]);
@@ -467,10 +470,10 @@ void Program::move_to(std::unique_ptr<Device> device) {
   REQUIRE(head_.weight != nullptr, "a device before head");
   REQUIRE(device_ == nullptr, "a device a second time");
   REQUIRE(states_.empty(), "a device has no kernels for recurrent operations");
-  REQUIRE(layer_inputs_.table == nullptr, "a device has no kernels for inputs by layer");
   REQUIRE(kv_.blocks().empty(), "a device after make_kv");
   device_ = std::move(device);
   if (mix_.weight != nullptr) drop_values(mix_.weight);
+  if (layer_inputs_.project != nullptr) drop_values(layer_inputs_.project);
   for (Op& op : ops_) each_weight(op, [](WeightRef& weight) { drop_values(weight); });
   if (head_.weight != embed_.weight) drop_values(head_.weight);
 }

@@ -19,6 +19,7 @@
 #include "core/memory.h"
 #include "core/pack.h"
 #include "core/pool.h"
+#include "core/row_file.h"
 #include "core/state_cache.h"
 #include "core/weight.h"
 #include "kernels/table.h"
@@ -54,12 +55,15 @@ struct EmbedOp {
 // What every token gives to each layer beside the stream: part i of `size` values is norm(part i of project * x) +
 // row(token) * scale, x the embedding. LayerInputOp reads its own part.
 struct LayerInputsOp {
-  WeightRef table;
+  WeightRef table;  // or, in its file:
+  std::shared_ptr<const RowFile> rows;
   float scale = 1;
   WeightRef project;
   Floats norm;  // of a part
   float eps = 0;
   size_t size() const { return norm.size(); }
+  const WeightShape& table_shape() const { return table != nullptr ? table->shape : rows->shape(); }
+  size_t columns() const { return size() > 0 ? table_shape().cols : 0; }  // 0: there are no such inputs
 };
 
 // A program may begin with this instead of an embedding: x = weight * input, rows of numbers that the caller brings.
@@ -287,6 +291,7 @@ struct Scratch {
     size_t row, rows, first_split, end_split;
   };
   size_t x_ld = 0, qkv_ld = 0, attended_ld = 0, hidden_ld = 0, inputs_ld = 0, panel_ld = 2 * kPanelRows;
+  size_t stored_ld = 0;  // bytes of a row of a table in its file
   // Rows made ready for a weight: quantized, or normed only. Shared by all threads, or, when there are few rows, one
   // copy a thread.
   struct Quantized {
@@ -324,6 +329,7 @@ struct Scratch {
     Quantized few;             // kFewRows rows
     float* row;                // one row of x_ld
     float* wide;               // one row of inputs_ld
+    uint8_t* stored;           // one row of a table in its file
     float* panel;              // [rows][panel_ld]: output of one panel, or of the gates and ups of one group of down
     Tile* tiles;               // at most one a row
     float* query;              // the query heads of one KV head, and made ready for a quantized cache
@@ -387,14 +393,15 @@ class Program {
   struct Parts {
     const EmbedOp& embed;
     const MixOp& mix;
+    const LayerInputsOp& layer_inputs;
     const std::vector<Op>& ops;
     const HeadOp& head;
     const std::vector<RopeTable>& ropes;
     const std::vector<size_t>& layer_ops;
   };
-  Parts parts() const { return {embed_, mix_, ops_, head_, ropes_, layer_ops_}; }
+  Parts parts() const { return {embed_, mix_, layer_inputs_, ops_, head_, ropes_, layer_ops_}; }
   // From now on steps run on `device`, which has loaded this program. Before make_kv. Frees the weights here, but for the
-  // embedding, whose rows can still be asked for.
+  // embedding and the table of inputs by layer, whose rows can still be asked for.
   void move_to(std::unique_ptr<Device> device);
   const Device* device() const { return device_.get(); }
 

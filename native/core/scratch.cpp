@@ -71,6 +71,7 @@ size_t take_all(Scratch& s, uint8_t* start, size_t rows) {
     layout.take(&mine.few.normed, kFewRows * s.x_ld);
     layout.take(&mine.row, s.x_ld);
     if (s.inputs_ld > 0) layout.take(&mine.wide, s.inputs_ld);
+    if (s.stored_ld > 0) layout.take(&mine.stored, s.stored_ld);
     layout.take(&mine.panel, rows * s.panel_ld);
     layout.take(&mine.tiles, rows);
     layout.take(&mine.query, s.attended_ld);
@@ -132,7 +133,8 @@ void Program::lay_out_scratch() {
                         s.hidden_ld = std::max(s.hidden_ld, s.x_ld);
                       }};
   for (const Op& op : ops_) std::visit(measure, op);
-  if (layer_inputs_.table != nullptr) s.inputs_ld = layer_inputs_.table->shape.cols;
+  s.inputs_ld = layer_inputs_.columns();
+  if (layer_inputs_.rows != nullptr) s.stored_ld = layer_inputs_.rows->row_bytes();
   widest = std::max({widest, s.attended_ld, s.hidden_ld, input_columns(0)});
   s.q_ld = round_up(widest, kLine);
   s.scale_ld = round_up(widest, 32) / 32;

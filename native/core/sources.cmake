@@ -16,6 +16,7 @@ set(CORE_SOURCES
   ${CMAKE_CURRENT_LIST_DIR}/program.cpp
   ${CMAKE_CURRENT_LIST_DIR}/program_kv.cpp
   ${CMAKE_CURRENT_LIST_DIR}/rope_table.cpp
+  ${CMAKE_CURRENT_LIST_DIR}/row_file.cpp
   ${CMAKE_CURRENT_LIST_DIR}/sampling.cpp
   ${CMAKE_CURRENT_LIST_DIR}/scratch.cpp
   ${CMAKE_CURRENT_LIST_DIR}/short_conv.cpp

@@ -137,7 +137,7 @@ std::vector<double>* Program::squares(const Weight& weight) {
 }
 
 bool Step::enter(Lane& lane) const {
-  const bool by_layer = layer_inputs().table != nullptr && begin < end;
+  const bool by_layer = layer_inputs().size() > 0 && begin < end;
   if (by_layer && !(run_embed(*this, lane) && run_layer_inputs(*this, lane))) return false;
   if (begin > 0) return take_stream(*this, lane);
   return by_layer || (mix().weight != nullptr ? run_mix : run_embed)(*this, lane);
@@ -263,6 +263,7 @@ bool Program::run(const StepInput& input, const KvCache& kv, StateCache& state, 
     if (id == 0) finished = go_on, phases_ = lane.phases();
     return lane.gave_up_core();
   });
+  if (layer_inputs_.rows != nullptr) layer_inputs_.rows->require_whole();
   if (finished && moves_state(input)) keep_states(input, lengths_, input.end != 0 && input.end < layers(), state);
   return finished;
 }

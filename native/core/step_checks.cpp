@@ -66,7 +66,7 @@ void Program::check_layers(const StepInput& input) const {
 }
 
 void Program::check_rows(const StepInput& input) const {
-  const bool asks = input.inputs == nullptr || layer_inputs_.table != nullptr;
+  const bool asks = input.inputs == nullptr || layer_inputs_.size() > 0;
   const auto tokens = static_cast<int64_t>(asks ? embed_.weight->shape.rows() : 0);
   for (size_t i = 0; i < input.rows; ++i) {
     REQUIRE(tokens == 0 || (input.tokens[i] >= 0 && input.tokens[i] < tokens), "row %zu: token %d is not below %lld", i,

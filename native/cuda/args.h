@@ -61,7 +61,8 @@ struct EmbedArgs {
   int x_ld;
 };
 
-// x += [post_norm](y + bias); or x += aside + aside_bias, then += y + bias. Then [norm], then quantized or as floats.
+// x += [post_norm](y + bias); or x += aside + aside_bias, then += y + bias; then x *= scale. Then [norm], then quantized
+// or as floats.
 struct ReadyArgs {
   float* x;  // [rows][x_ld]
   int x_ld, columns;
@@ -72,6 +73,7 @@ struct ReadyArgs {
   const float* bias;    // or null
   const float* post_norm;  // or null
   float post_eps;
+  float scale;
   const float* norm;  // or null
   const float* norm_bias;  // or null
   int centered;            // the norm takes the mean off first
@@ -81,7 +83,7 @@ struct ReadyArgs {
   int out_ld;
 };
 
-// act(gate) * up, their panels alternating in `in`, or, not `both`, act(up); then as above.
+// act(gate) * up, their panels alternating in `in`, or, not `both`, act(up), or act(up) * given; then as above.
 struct GatedArgs {
   const float* in;
   int in_ld, columns, activation, both;
@@ -89,6 +91,17 @@ struct GatedArgs {
   QuantizedRows to;
   float* out;
   int out_ld;
+  const float* given;  // or null; [rows][given_ld]
+  int given_ld;
+};
+
+// Of each part of `size` values of a row: its norm, plus `token`, what the row's token brings.
+struct LayerInputsArgs {
+  float* inputs;  // [rows][ld]
+  const float* token;
+  int ld, parts, size;
+  const float* norm;
+  float eps;
 };
 
 struct KvLayer {
@@ -118,11 +131,13 @@ struct NormAllArgs {
   float eps;
 };
 
-// Bias, norm and RoPE of every head; keys and values into the cache; queries in place, or quantized.
+// Bias, norm and RoPE of every head; keys and values into the cache, unless there are no `kv_heads`; queries in place, or
+// quantized.
 struct RopeArgs {
   float* qkv;
   int qkv_ld, k_start, v_start;
-  const float *bias, *q_norm, *k_norm;  // or null
+  int v_bias;  // where the values' bias begins, in heads
+  const float *bias, *q_norm, *k_norm, *v_norm;  // or null
   int ready;       // bias and norm of queries and keys are done
   int norm_after;  // RoPE
   float eps;

@@ -64,12 +64,14 @@ void CudaDevice::lay_out_scratch() {
                           query_ = std::max(query_, op.heads * op.head_dim);
                         },
                         [&](const MlpOp&) { gate_up_ld_ = std::max(gate_up_ld_, out); },
-                        [](const LayerInputOp&) {},  // these are refused by Model
-                        [](const ShortConvOp&) {}, [](const DeltaOp&) {},
+                        [&](const LayerInputOp&) { gate_up_ld_ = std::max(gate_up_ld_, out); },
+                        [](const ShortConvOp&) {},  // these are refused by Model
+                        [](const DeltaOp&) {},
                         [](const MoeOp&) {}};
     std::visit(measure, parts.ops[i]);
   }
-  for (const WeightOnCard* weight : {&model_.mix, &model_.head}) see(*weight);
+  for (const WeightOnCard* weight : {&model_.mix, &model_.head, &model_.inputs}) see(*weight);
+  inputs_ld_ = parts.layer_inputs.columns();
   x_ld_ = round_up(program_.hidden(), kPanelRows);
   float_ld_ = widest;
   q_ld_ = tiles_of(widest) * li::kTileColumns;
@@ -89,11 +91,14 @@ void CudaDevice::lay_out_scratch() {
     layout.take(&q8_, rows * query_);
     layout.take(&q_scale_, rows * heads_);
     layout.take(&logits_, kHeadRows * logits_ld_);
+    layout.take(&inputs_, rows * inputs_ld_);
+    layout.take(&token_rows_, rows * inputs_ld_);
     return layout.used;
   };
   scratch_ = CardMemory(session_, take_all(nullptr), "scratch memory on the card");
   take_all(scratch_.as<uint8_t>());
   logits_pinned_ = PinnedMemory(session_, kHeadRows * program_.vocab() * sizeof(float));
+  if (inputs_ld_ > 0) token_rows_pinned_ = PinnedMemory(session_, rows * inputs_ld_ * sizeof(float));
 }
 
 void CudaDevice::make_kv(const KvCache& layout) {
@@ -165,9 +170,28 @@ void CudaDevice::bring_inputs(const Piece& piece) {
   for (size_t i = 0; i < piece.outs; ++i)
     ints[3 * rows + i] = piece.out_rows()[i] - static_cast<int32_t>(piece.first);
   std::copy_n(input.block_tables, piece.table_ints, ints + 4 * rows);
+  if (needs_tokens(piece)) bring_token_rows(piece);
   if (piece.columns > 0)
     std::memcpy(rows_pinned_.data(), input.inputs + piece.first * piece.columns,
                 piece.rows * piece.columns * sizeof(float));
+}
+
+bool CudaDevice::needs_tokens(const Piece& piece) const { return inputs_ld_ > 0 && piece.begin < piece.end; }
+
+// What each row's token brings to the layers: few bytes of a large table, which stays with the host, or in its file.
+void CudaDevice::bring_token_rows(const Piece& piece) {
+  const LayerInputsOp& op = program_.parts().layer_inputs;
+  std::vector<uint64_t> room(op.rows != nullptr ? op.rows->row_bytes() / sizeof(uint64_t) + 1 : 0);
+  auto* out = reinterpret_cast<float*>(token_rows_pinned_.data());
+  for (size_t i = 0; i < piece.rows; ++i, out += inputs_ld_) {
+    const auto token = static_cast<size_t>(piece.input.tokens[piece.first + i]);
+    if (op.rows != nullptr)
+      op.rows->row(token, out, reinterpret_cast<uint8_t*>(room.data()));
+    else
+      op.table->row(token, out);
+    for (size_t c = 0; c < inputs_ld_; ++c) out[c] *= op.scale;
+  }
+  if (op.rows != nullptr) op.rows->require_whole();
 }
 
 void CudaDevice::run(const StepInput& input, size_t first, size_t count) {

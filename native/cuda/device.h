@@ -48,6 +48,11 @@ class CudaDevice final : public Device {
   void enqueue_start(const Piece& piece);
   void attend(const Piece& piece, const AttendOp& op, const OpOnCard& on, Pending& pending);
   void mlp(const Piece& piece, const MlpOp& op, const OpOnCard& on, Pending& pending);
+  void layer_input(const Piece& piece, const LayerInputOp& op, const OpOnCard& on, Pending& pending);
+  void enqueue_embed(const Piece& piece);
+  void enqueue_layer_inputs(const Piece& piece);
+  void bring_token_rows(const Piece& piece);
+  bool needs_tokens(const Piece& piece) const;  // for inputs by layer
   // A norm of the stream, its values on the card.
   struct NormOnCard {
     const Norm& norm;
@@ -75,13 +80,13 @@ class CudaDevice final : public Device {
 
   // Scratch of one piece; leading dimensions in elements.
   size_t x_ld_ = 0, qkv_ld_ = 0, gate_up_ld_ = 0, float_ld_ = 0, q_ld_ = 0, s_ld_ = 0, planes_ = 1, heads_ = 0,
-         query_ = 0, head_dim_ = 0, logits_ld_ = 0;
+         query_ = 0, head_dim_ = 0, logits_ld_ = 0, inputs_ld_ = 0;
   CardMemory scratch_, parts_, ints_;
   float *x_ = nullptr, *y_ = nullptr, *aside_ = nullptr, *qkv_ = nullptr, *gate_up_ = nullptr, *floats_ = nullptr, *scales_ = nullptr,
-        *q_scale_ = nullptr, *logits_ = nullptr;
+        *q_scale_ = nullptr, *logits_ = nullptr, *inputs_ = nullptr, *token_rows_ = nullptr;
   li::i8 *q_ = nullptr, *q8_ = nullptr;
   int* sums_ = nullptr;
-  PinnedMemory ints_pinned_, logits_pinned_, rows_pinned_;
+  PinnedMemory ints_pinned_, logits_pinned_, rows_pinned_, token_rows_pinned_;
 };
 
 }  // namespace cuda

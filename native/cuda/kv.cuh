@@ -141,9 +141,10 @@ LI_KERNEL(128, 4) rope_append(li::RopeArgs a) {
   if (!query) {
     float* value = head + kMaxHeadDim;
     const float* v = a.qkv + static_cast<Index>(row) * a.qkv_ld + a.v_start + h * a.head_dim;
-    const float* v_bias = a.bias != nullptr ? a.bias + (a.heads + a.kv_heads + h) * a.head_dim : nullptr;
+    const float* v_bias = a.bias != nullptr ? a.bias + (a.v_bias + h) * a.head_dim : nullptr;
     for (int d = lane; d < a.head_dim; d += 32) value[d] = v_bias != nullptr ? v[d] + v_bias[d] : v[d];
     sync_warp();
+    if (a.v_norm != nullptr) norm_head(value, a.v_norm, a.eps, a.head_dim);
     u8* block = block_of(a.kv, a.at, row, a.kv_heads, position / kBlockTokens, h);
     const int token = position % kBlockTokens;
     if (a.kv.bits == 4)

@@ -31,10 +31,12 @@ void CudaDevice::enqueue_start(const Piece& piece) {
   const Driver& driver = session_->driver();
   const size_t ints = (4 * program_.max_rows() + piece.table_ints) * sizeof(int32_t);
   session_->check(driver.MemcpyHtoDAsync(ints_.at(), ints_pinned_.data(), ints, session_->stream()), "copying slots");
+  if (needs_tokens(piece)) {
+    enqueue_embed(piece);
+    enqueue_layer_inputs(piece);
+  }
   if (piece.columns == 0) {
-    const li::EmbedArgs args{model_.embed.card, model_.embed.kind, ints_.as<int>(), program_.parts().embed.scale, x_,
-                             narrow(x_ld_)};
-    kernels_.launch(kernels_.embed, {piece.rows}, 128, 0, args);
+    if (!needs_tokens(piece)) enqueue_embed(piece);
     return;
   }
   const bool mixes = piece.input.begin == 0;
@@ -57,6 +59,34 @@ void CudaDevice::enqueue_start(const Piece& piece) {
   linear(model_.mix, piece.rows, x_, x_ld_);
 }
 
+void CudaDevice::enqueue_embed(const Piece& piece) {
+  const li::EmbedArgs args{model_.embed.card, model_.embed.kind, ints_.as<int>(), program_.parts().embed.scale, x_,
+                           narrow(x_ld_)};
+  kernels_.launch(kernels_.embed, {piece.rows}, 128, 0, args);
+}
+
+// Of the embedding, which is in x_: projected and normed, with what tokens bring.
+void CudaDevice::enqueue_layer_inputs(const Piece& piece) {
+  const LayerInputsOp& op = program_.parts().layer_inputs;
+  session_->check(session_->driver().MemcpyHtoDAsync(reinterpret_cast<Pointer>(token_rows_), token_rows_pinned_.data(),
+                                                     piece.rows * inputs_ld_ * sizeof(float), session_->stream()),
+                  "copying rows of tokens");
+  const size_t hidden = program_.hidden();
+  li::ReadyArgs args{};
+  args.x = x_;
+  args.x_ld = narrow(x_ld_);
+  args.columns = narrow(hidden);
+  args.to = quantized(model_.inputs);
+  args.out = model_.inputs.kind == kBf16 ? floats_ : nullptr;
+  args.out_ld = narrow(float_ld_);
+  kernels_.launch(kernels_.ready, {piece.rows}, 256, tiles_of(hidden) * li::kTileColumns * sizeof(float), args);
+  linear(model_.inputs, piece.rows, inputs_, inputs_ld_);
+  const size_t parts = inputs_ld_ / op.size();
+  const li::LayerInputsArgs sum{inputs_,          token_rows_,        narrow(inputs_ld_), narrow(parts),
+                                narrow(op.size()), model_.inputs_norm, op.eps};
+  kernels_.launch(kernels_.layer_inputs, {(parts + 3) / 4, piece.rows}, 128, 0, sum);
+}
+
 void CudaDevice::enqueue_layers(const Piece& piece) {
   const Program::Parts parts = program_.parts();
   enqueue_start(piece);
@@ -64,8 +94,9 @@ void CudaDevice::enqueue_layers(const Piece& piece) {
   for (size_t i = piece.begin; i < piece.end; ++i) {
     const Cases enqueue{[&](const AttendOp& op) { attend(piece, op, model_.ops[i], pending); },
                         [&](const MlpOp& op) { mlp(piece, op, model_.ops[i], pending); },
-                        [](const LayerInputOp&) {},  // these are refused by Model
-                        [](const ShortConvOp&) {}, [](const DeltaOp&) {},
+                        [&](const LayerInputOp& op) { layer_input(piece, op, model_.ops[i], pending); },
+                        [](const ShortConvOp&) {},  // these are refused by Model
+                        [](const DeltaOp&) {},
                         [](const MoeOp&) {}};
     std::visit(enqueue, parts.ops[i]);
   }
@@ -112,6 +143,7 @@ void CudaDevice::ready(size_t rows, Pending& pending, const NormOnCard* norm, co
   args.bias = pending.bias;
   args.post_norm = pending.post_norm;
   args.post_eps = pending.eps;
+  args.scale = pending.scale;
   if (norm != nullptr) {
     args.norm = norm->weight;
     args.norm_bias = norm->bias;
@@ -166,8 +198,14 @@ void CudaDevice::attend(const Piece& piece, const AttendOp& op, const OpOnCard& 
   li::RopeArgs rope{};
   rope.qkv = qkv_;
   rope.qkv_ld = narrow(qkv_ld_);
-  rope.k_start = narrow(op.qkv->shape.panel_of(1, 0) * kPanelRows);
-  rope.v_start = narrow(op.qkv->shape.panel_of(2, 0) * kPanelRows);
+  const size_t own = op.borrows ? 0 : op.kv_heads;  // heads of keys and values that this operation writes
+  const bool same = op.keys_are_values();
+  if (!op.borrows) {
+    rope.k_start = narrow(op.qkv->shape.panel_of(1, 0) * kPanelRows);
+    rope.v_start = narrow(op.qkv->shape.panel_of(same ? 1 : 2, 0) * kPanelRows);
+  }
+  rope.v_bias = narrow(op.heads + (same ? 0 : own));
+  rope.v_norm = on.v_norm;
   rope.bias = on.bias;
   rope.q_norm = on.q_norm;
   rope.k_norm = on.k_norm;
@@ -179,7 +217,7 @@ void CudaDevice::attend(const Piece& piece, const AttendOp& op, const OpOnCard& 
   rope.half = narrow(program_.parts().ropes[op.rope].half);
   rope.query_half = narrow(program_.parts().ropes[op.query_rope].half);
   rope.heads = narrow(op.heads);
-  rope.kv_heads = narrow(op.kv_heads);
+  rope.kv_heads = narrow(own);
   rope.head_dim = narrow(op.head_dim);
   // A rotation of both sides multiplies their product by its length, a power of two.
   rope.score_scale = kv.bits == 16 ? op.scale : op.scale / static_cast<float>(op.head_dim & -op.head_dim);
@@ -192,7 +230,7 @@ void CudaDevice::attend(const Piece& piece, const AttendOp& op, const OpOnCard& 
                               on.bias,   on.q_norm,             on.k_norm,                op.norm.eps};
     kernels_.launch(kernels_.norm_all, {2, rows}, 256, 0, all);
   }
-  kernels_.launch(kernels_.rope_append, {(op.heads + op.kv_heads + 3) / 4, rows}, 128, 0, rope);
+  kernels_.launch(kernels_.rope_append, {(op.heads + own + 3) / 4, rows}, 128, 0, rope);
 
   auto* parts = parts_.as<float>();
   const size_t results = rows * op.heads * slots;
@@ -204,7 +242,7 @@ void CudaDevice::attend(const Piece& piece, const AttendOp& op, const OpOnCard& 
   args.scale = op.scale;
   args.softcap = op.softcap;
   args.heads = rope.heads;
-  args.kv_heads = rope.kv_heads;
+  args.kv_heads = narrow(op.kv_heads);
   args.head_dim = rope.head_dim;
   args.window = narrow(op.window);
   args.kv = kv;
@@ -242,10 +280,26 @@ void CudaDevice::mlp(const Piece& piece, const MlpOp& op, const OpOnCard& on, Pe
   ready(piece.rows, pending, &norm, &on.first, nullptr);
   linear(on.first, piece.rows, gate_up_, gate_up_ld_);
   const li::GatedArgs args{gate_up_,     narrow(gate_up_ld_), narrow(columns),      op.activation, op.gated(),
-                           on.gate_bias, on.up_bias,          quantized(on.second), floats_,       narrow(float_ld_)};
+                           on.gate_bias, on.up_bias,          quantized(on.second), floats_,       narrow(float_ld_),
+                           nullptr,      0};
   kernels_.launch(kernels_.gated, {(tiles_of(columns) + 3) / 4, piece.rows}, 128, 0, args);
   linear(on.second, piece.rows, y_, x_ld_);
-  pending = {true, on.out_bias, on.post_norm, op.norm.eps, op.beside ? aside_ : nullptr, on.aside_bias};
+  pending = {true, on.out_bias, on.post_norm, op.norm.eps, op.beside ? aside_ : nullptr, on.aside_bias, op.scale};
+}
+
+void CudaDevice::layer_input(const Piece& piece, const LayerInputOp& op, const OpOnCard& on, Pending& pending) {
+  const size_t columns = op.project->shape.cols;
+  const Norm none{};
+  const NormOnCard norm{none, nullptr, nullptr};
+  ready(piece.rows, pending, &norm, &on.first, nullptr);
+  linear(on.first, piece.rows, gate_up_, gate_up_ld_);
+  const li::GatedArgs args{gate_up_, narrow(gate_up_ld_), narrow(columns),      op.activation, false,
+                           nullptr,  nullptr,             quantized(on.second), floats_,       narrow(float_ld_),
+                           inputs_ + op.part * columns,   narrow(inputs_ld_)};
+  kernels_.launch(kernels_.gated, {(tiles_of(columns) + 3) / 4, piece.rows}, 128, 0, args);
+  linear(on.second, piece.rows, y_, x_ld_);
+  pending = {true, nullptr, on.post_norm, op.eps};
+  pending.scale = op.scale;
 }
 
 }  // namespace cuda

@@ -10,6 +10,10 @@ Model::Model(std::shared_ptr<const Session> session, const Program& program, siz
   const Program::Parts parts = program.parts();
   if (parts.embed.weight != nullptr) embed = put(parts.embed.weight);
   if (parts.mix.weight != nullptr) mix = put(parts.mix.weight);
+  if (parts.layer_inputs.size() > 0) {  // the rows of its table come from the host
+    inputs = put(parts.layer_inputs.project);
+    inputs_norm = put(parts.layer_inputs.norm);
+  }
   std::vector<const float*> ropes;
   for (const RopeTable& rope : parts.ropes) {
     memory_.emplace_back(session_, rope.values.size(), "the RoPE table on the card");
@@ -18,8 +22,6 @@ Model::Model(std::shared_ptr<const Session> session, const Program& program, siz
   }
   const Cases put_op{[&](const AttendOp& op) {
                        if (!op.sinks.empty()) refuse("a card has no kernels for attention sinks");
-                       if (op.borrows || op.keys_are_values() || !op.v_norm.empty())
-                         refuse("a card has no kernels for keys and values that layers share, or values that are normed");
                        OpOnCard on;
                        on.first = put(op.qkv);
                        on.second = put(op.o);
@@ -30,6 +32,7 @@ Model::Model(std::shared_ptr<const Session> session, const Program& program, siz
                        on.bias = put(op.bias);
                        on.q_norm = put(op.q_norm);
                        on.k_norm = put(op.k_norm);
+                       on.v_norm = put(op.v_norm);
                        on.out_bias = put(op.o_bias);
                        on.post_norm = put(op.post_norm);
                        on.rope = ropes[op.rope];
@@ -37,7 +40,6 @@ Model::Model(std::shared_ptr<const Session> session, const Program& program, siz
                        return on;
                      },
                      [&](const MlpOp& op) {
-                       if (op.scale != 1) refuse("a card has no kernels that scale the residual stream");
                        if (op.squares || op.inner_scale != 1) refuse("a card has no kernels for relu2 or scales of MLPs");
                        OpOnCard on;
                        on.first = put(op.gate_up);
@@ -51,7 +53,13 @@ Model::Model(std::shared_ptr<const Session> session, const Program& program, siz
                        on.post_norm = put(op.post_norm);
                        return on;
                      },
-                     [](const LayerInputOp&) -> OpOnCard { refuse("a card has no kernels for inputs by layer"); },
+                     [&](const LayerInputOp& op) {
+                       OpOnCard on;
+                       on.first = put(op.gate);
+                       on.second = put(op.project);
+                       on.post_norm = put(op.post_norm);
+                       return on;
+                     },
                      [](const ShortConvOp&) -> OpOnCard { refuse("a card has no kernels for short convolutions"); },
                      [](const DeltaOp&) -> OpOnCard { refuse("a card has no kernels for delta nets"); },
                      [](const MoeOp&) -> OpOnCard { refuse("a card has no kernels for mixtures of experts"); }};

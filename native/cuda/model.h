@@ -18,10 +18,10 @@ struct WeightOnCard {
 
 // One op of the program; what it has not is null.
 struct OpOnCard {
-  WeightOnCard first, second;  // qkv and o, or gate_up and down
+  WeightOnCard first, second;  // qkv and o, gate_up and down, or gate and project
   const float *norm = nullptr, *norm_bias = nullptr, *bias = nullptr, *q_norm = nullptr, *k_norm = nullptr,
               *out_bias = nullptr, *post_norm = nullptr, *rope = nullptr, *query_rope = nullptr, *gate_bias = nullptr,
-              *up_bias = nullptr, *aside_bias = nullptr;
+              *up_bias = nullptr, *aside_bias = nullptr, *v_norm = nullptr;
 };
 
 class Model {
@@ -29,8 +29,8 @@ class Model {
   // Copies all of a complete program to the card, repacked by `threads` threads. Throws Full.
   Model(std::shared_ptr<const Session> session, const Program& program, size_t threads);
 
-  WeightOnCard embed, mix, head;
-  const float *head_norm = nullptr, *head_norm_bias = nullptr;
+  WeightOnCard embed, mix, head, inputs;  // the last: what projects inputs by layer
+  const float *head_norm = nullptr, *head_norm_bias = nullptr, *inputs_norm = nullptr;
   std::vector<OpOnCard> ops;  // as Program::Parts::ops
   size_t bytes() const { return bytes_; }
 

@@ -14,6 +14,7 @@ struct Pending {
   const float *bias = nullptr, *post_norm = nullptr;
   float eps = 0;
   const float *aside = nullptr, *aside_bias = nullptr;
+  float scale = 1;  // of the stream after that
 };
 
 // Rows of a step that run together.

@@ -40,12 +40,12 @@ LI_KERNEL(256, 2) ready(li::ReadyArgs a) {
   if (a.y != nullptr && a.post_norm != nullptr) {
     for (int c = threadIdx.x; c < a.columns; c += step) row[c] = a.bias != nullptr ? y[c] + a.bias[c] : y[c];
     const float inverse = block_rms_inverse(row, a.columns, a.post_eps);
-    for (int c = threadIdx.x; c < a.columns; c += step) x[c] = row[c] = x[c] + (row[c] * inverse) * a.post_norm[c];
+    for (int c = threadIdx.x; c < a.columns; c += step) x[c] = row[c] = (x[c] + (row[c] * inverse) * a.post_norm[c]) * a.scale;
   } else if (a.y != nullptr) {
     for (int c = threadIdx.x; c < a.columns; c += step) {
       float sum = x[c];
       if (aside != nullptr) sum = sum + (a.aside_bias != nullptr ? aside[c] + a.aside_bias[c] : aside[c]);
-      x[c] = row[c] = sum + (a.bias != nullptr ? y[c] + a.bias[c] : y[c]);
+      x[c] = row[c] = (sum + (a.bias != nullptr ? y[c] + a.bias[c] : y[c])) * a.scale;
     }
   } else {
     for (int c = threadIdx.x; c < a.columns; c += step) row[c] = x[c];
@@ -88,9 +88,23 @@ LI_KERNEL(128, 8) gated(li::GatedArgs a) {
     const float* first_bias = a.both ? a.gate_bias : a.up_bias;
     const float x = first_bias != nullptr ? in[first] + first_bias[c] : in[first];
     v[i] = a.activation == 0 ? silu(x) : gelu_tanh(x);
+    if (a.given != nullptr) v[i] = v[i] * a.given[static_cast<Index>(m) * a.given_ld + c];
     if (a.both) v[i] = v[i] * (a.up_bias != nullptr ? in[first + kPanel] + a.up_bias[c] : in[first + kPanel]);
   }
   put_columns(a.to, a.out, a.out_ld, m, tile, a.columns, v);
+}
+
+// One warp a part. Grid: (parts / 4, rows).
+LI_KERNEL(128, 8) layer_inputs(li::LayerInputsArgs a) {
+  using namespace li;
+  const int part = blockIdx.x * 4 + threadIdx.x / 32;
+  if (part >= a.parts) return;
+  const Index at = static_cast<Index>(blockIdx.y) * a.ld + part * a.size;
+  float* x = a.inputs + at;
+  const float* token = a.token + at;
+  const float inverse = rms_inverse(x, a.size, a.eps);
+  sync_warp();
+  for (int c = threadIdx.x & 31; c < a.size; c += 32) x[c] = (x[c] * inverse) * a.norm[c] + token[c];
 }
 
 // logits = cap * tanh(logits / cap). Grid: (columns / 256, rows).

@@ -96,6 +96,16 @@ def test_show(cli: Cli, mine: str) -> None:
     assert cli("show", mine, "--template").out == about["template"].rstrip("\n") + "\n"
 
 
+def test_show_and_fit_tell_what_stays_in_its_file(cli: Cli, tmp_path: Path) -> None:
+    path = make_checkpoint(tmp_path / "m", "gemma4_text")
+    about = json.loads(cli("show", str(path), "--json").out)
+    assert about["in_file_bytes"] == 320 * 6 * 64 * 2
+    assert "which take no memory" in cli("show", str(path)).out
+    said = json.loads(cli("fit", str(path), "-t", "1", "--json").out)
+    assert said["in_file_bytes"] == about["in_file_bytes"]
+    assert "of weights that stay in their file" in cli("fit", str(path), "-t", "1").out
+
+
 def test_show_of_a_mixture(cli: Cli, tmp_path: Path) -> None:
     """Three of eight experts of two layers, attention and the head; the embedding is looked up."""
     path = make_checkpoint(tmp_path / "m", "olmoe")

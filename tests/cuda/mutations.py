@@ -111,6 +111,32 @@ ROWS = (
         "rows",
         "q[",
     ),
+    Mutation(
+        "the stream is not scaled",
+        "rows.cuh",
+        "* a.post_norm[c]) * a.scale;",
+        "* a.post_norm[c]);",
+        "rows",
+        "times 0.7",
+    ),
+    Mutation(
+        "what is given is forgotten",
+        "rows.cuh",
+        "v[i] = v[i] * a.given[static_cast<Index>(m) * a.given_ld + c];",
+        "v[i] = v[i];",
+        "rows",
+        ", given",
+        bundle="inputs",
+    ),
+    Mutation(
+        "a part too many",
+        "rows.cuh",
+        "if (part >= a.parts) return;",
+        "if (part > a.parts) return;",
+        "rows",
+        "layer_inputs of 6",
+        bundle="inputs",
+    ),
     Mutation("exp takes NaN for a number", "math.cuh", "if (x != x) return x;", "", "rows", "softcap of"),
     Mutation(
         "the tree of sums the other way round",
@@ -123,6 +149,14 @@ ROWS = (
 )
 
 HEADS = (
+    Mutation(
+        "values are not normed",
+        "kv.cuh",
+        "if (a.v_norm != nullptr) norm_head(value, a.v_norm, a.eps, a.head_dim);",
+        "",
+        "heads",
+        "v norm",
+    ),
     Mutation(
         "nobody waits for the bias",
         "kv.cuh",

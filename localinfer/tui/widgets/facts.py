@@ -82,7 +82,11 @@ class PaneFacts(PaneView):
         name = self.model_name(cells)
         if engine is None:
             return [name]
-        facts = f"{size(engine.info.model_bytes or engine.info.weight_bytes)}, context of {engine.context_size} tokens"
+        info = engine.info
+        held = size(info.model_bytes or info.weight_bytes)
+        if info.in_file_bytes:
+            held += f" and {size(info.in_file_bytes)} in its file"
+        facts = f"{held}, context of {engine.context_size} tokens"
         return [name, facts] if len(facts) <= cells else [name]
 
     def recent(self) -> Sequence[SavedChat]:

@@ -10,6 +10,7 @@ struct RopeCase {
   bool bias, q_norm, k_norm;
   size_t half = 0, query_half = 0;  // pairs that are turned; 0: all
   bool norm_after = false;
+  bool v_norm = false, same = false;  // values are normed; they are the keys before these are
 };
 
 // What the kernel changes.
@@ -27,11 +28,11 @@ struct Rope {
   RopeCase c;
   Places at{kAt};
   Random random{11};
-  size_t all = c.heads + 2 * c.kv_heads, k_start = round_to(c.heads * c.head_dim, 32),
+  size_t all = c.heads + 2 * c.kv_heads, v_bias = c.heads + (c.same ? 0 : c.kv_heads), k_start = round_to(c.heads * c.head_dim, 32),
          v_start = k_start + round_to(c.kv_heads * c.head_dim, 32), qkv_ld = v_start + c.kv_heads * c.head_dim + 9;
   float score_scale = 0.0884f;
   size_t half = c.half != 0 ? c.half : c.head_dim / 2, query_half = c.query_half != 0 ? c.query_half : half;
-  Array<float> qkv, bias, q_norm, k_norm, table, query_table;
+  Array<float> qkv, bias, q_norm, k_norm, v_norm, table, query_table;
 
   explicit Rope(const RopeCase& given)
       : c(given),
@@ -39,6 +40,7 @@ struct Rope {
         bias(numbers(c.bias ? all * c.head_dim : 0, random)),
         q_norm(numbers(c.q_norm ? c.head_dim : 0, random)),
         k_norm(numbers(c.k_norm ? c.head_dim : 0, random)),
+        v_norm(numbers(c.v_norm ? c.head_dim : 0, random)),
         table(65 * 2 * half),
         query_table(65 * 2 * query_half) {
     for (size_t row = 0; row < at.rows(); ++row) fill_row(row);
@@ -94,12 +96,13 @@ struct Rope {
 
   void expected_key_and_value(const State& to, size_t row, size_t h) const {
     const float* k = qkv.data() + row * qkv_ld + k_start + h * c.head_dim;
-    const float* v = qkv.data() + row * qkv_ld + v_start + h * c.head_dim;
+    const float* v = qkv.data() + row * qkv_ld + (c.same ? k_start : v_start) + h * c.head_dim;
     std::vector<float> key(k, k + c.head_dim), value(v, v + c.head_dim);
     finish(key.data(), c.heads + h, row);
     if (c.bits != 16) scalar::rotate(key.data(), c.head_dim);
     if (c.bias)
-      scalar::add(value.data(), value.data(), bias.data() + (c.heads + c.kv_heads + h) * c.head_dim, c.head_dim);
+      scalar::add(value.data(), value.data(), bias.data() + (v_bias + h) * c.head_dim, c.head_dim);
+    if (c.v_norm) scalar::rms_norm(value.data(), value.data(), v_norm.data(), c.head_dim, 1e-6f);
     const size_t position = at.position(row);
     to.cache.put(at.block_of(row, position), h, position % 32, key.data(), value.data());
   }
@@ -110,7 +113,9 @@ struct Rope {
     a.qkv = to.qkv.data();
     a.qkv_ld = as_int(qkv_ld);
     a.k_start = as_int(k_start);
-    a.v_start = as_int(v_start);
+    a.v_start = as_int(c.same ? k_start : v_start);
+    a.v_bias = as_int(v_bias);
+    a.v_norm = maybe(v_norm);
     a.bias = maybe(bias);
     a.q_norm = maybe(q_norm);
     a.k_norm = maybe(k_norm);
@@ -187,11 +192,14 @@ void check_all() {
                             {4, 2, 64, 16, false, false, false}, {3, 1, 96, 16, true, true, true},
                             {2, 2, 80, 16, true, false, true},  {2, 1, 512, 4, true, true, true},
                             {2, 1, 16, 8, true, true, true},    {3, 1, 96, 4, true, true, true, 36},
-                            {4, 2, 64, 16, false, true, true, 16, 0, true}, {4, 2, 64, 8, true, true, true, 8, 32, true}};
+                            {4, 2, 64, 16, false, true, true, 16, 0, true}, {4, 2, 64, 8, true, true, true, 8, 32, true},
+                            {4, 2, 64, 8, false, true, true, 0, 0, false, true}, {3, 1, 96, 4, true, true, true, 0, 0, false, true, true},
+                            {2, 2, 80, 16, true, false, true, 0, 0, false, true, true}};
   for (const RopeCase& c : cases) {
-    name_case("rope_append of %zu and %zu heads of %zu, %zu bits%s%s%s%s%s", c.heads, c.kv_heads, c.head_dim, c.bits,
+    name_case("rope_append of %zu and %zu heads of %zu, %zu bits%s%s%s%s%s%s%s", c.heads, c.kv_heads, c.head_dim, c.bits,
               c.bias ? ", bias" : "", c.q_norm ? ", q norm" : "", c.k_norm ? ", k norm" : "",
-              c.half != 0 ? ", in part" : "", c.norm_after ? ", normed after" : "");
+              c.half != 0 ? ", in part" : "", c.norm_after ? ", normed after" : "", c.v_norm ? ", v norm" : "",
+              c.same ? ", keys are values" : "");
     Rope(c).run();
   }
   for (const bool bias : {false, true}) {

@@ -1,4 +1,4 @@
-// ready, gated and softcap.
+// ready, gated, layer_inputs and softcap.
 #include "quantized.h"
 
 using namespace check;
@@ -9,6 +9,7 @@ struct ReadyCase {
   size_t columns, group, planes;  // planes 0: floats; group 0: only the sum
   bool y, bias, post_norm, norm, pick;
   bool layer_norm = false, aside = false;  // the norm takes the mean off; y is added after another result
+  float scale = 1;                         // of the stream, once all is added
 };
 
 // What a ready kernel gets, and what it changes.
@@ -61,6 +62,7 @@ struct Ready {
       if (c.bias) scalar::add(row.data(), row.data(), bias.data(), c.columns);
       if (c.post_norm) scalar::rms_norm(row.data(), row.data(), post_norm.data(), c.columns, 1e-5f);
       scalar::add(at, at, row.data(), c.columns);
+      for (size_t i = 0; i < c.columns; ++i) at[i] *= c.scale;
     }
     std::copy_n(at, c.columns, row.data());
     if (c.layer_norm) take_mean_off(row);
@@ -93,6 +95,7 @@ struct Ready {
     a.bias = maybe(bias);
     a.post_norm = maybe(post_norm);
     a.post_eps = 1e-5f;
+    a.scale = c.scale;
     a.norm = maybe(norm);
     a.norm_bias = maybe(norm_bias);
     a.centered = c.layer_norm;
@@ -131,24 +134,31 @@ void check_ready() {
       {90, 1, 0, true, false, true, true, true},       {160, 1, 0, false, false, false, true, false},
       {384, 128, 2, false, false, false, false, false}, {160, 32, 1, true, true, false, true, false, true, true},
       {576, 64, 2, true, false, false, true, true, true, true}, {90, 1, 0, false, false, false, true, false, true},
-      {100, 0, 0, true, true, false, false, false, false, true}};
+      {100, 0, 0, true, true, false, false, false, false, true},
+      {160, 32, 1, true, true, true, false, false, false, false, 0.7f},
+      {100, 0, 0, true, false, false, true, false, false, true, -1.3f}};
   for (const ReadyCase& c : cases) {
-    name_case("ready of %zu columns, groups of %zu, %zu planes%s%s%s%s%s%s%s", c.columns, c.group, c.planes,
+    name_case("ready of %zu columns, groups of %zu, %zu planes%s%s%s%s%s%s%s, times %g", c.columns, c.group, c.planes,
               c.y ? ", y" : "", c.bias ? ", bias" : "", c.post_norm ? ", post norm" : "", c.norm ? ", norm" : "",
-              c.pick ? ", pick" : "", c.layer_norm ? ", layer norm" : "", c.aside ? ", aside" : "");
+              c.pick ? ", pick" : "", c.layer_norm ? ", layer norm" : "", c.aside ? ", aside" : "",
+              static_cast<double>(c.scale));
     Ready(c).run();
   }
 }
 
-void check_gated_of(size_t columns, size_t group, size_t planes, int activation, bool both, bool biased) {
-  name_case("gated of %zu columns, groups of %zu, %zu planes, activation %d%s%s", columns, group, planes, activation,
-            both ? "" : ", no gate", biased ? ", biases" : "");
+// `with`: not both, but times rows that are given.
+void check_gated_of(size_t columns, size_t group, size_t planes, int activation, bool both, bool biased,
+                    bool with = false) {
+  name_case("gated of %zu columns, groups of %zu, %zu planes, activation %d%s%s%s", columns, group, planes, activation,
+            both ? "" : ", no gate", biased ? ", biases" : "", with ? ", given" : "");
   Random random(columns + planes);
   const size_t rows = std::size(kSorts), in_ld = round_to(columns, 32) * 2 + 11;
   const auto gate_at = [&](size_t m, size_t c) { return m * in_ld + (both ? c / 32 * 64 + c % 32 : c); };
   const Array<float> gate_bias = numbers(both && biased ? columns : 0, random);
   const Array<float> up_bias = numbers(biased ? columns : 0, random);
   Array<float> in(gate_at(rows - 1, columns - 1) + 32 + 1);
+  const size_t given_ld = columns + 5;
+  const Array<float> given = numbers(with ? reach(rows, given_ld, columns) : 0, random);
   const auto fresh = [&] { return Target(rows, columns, group, planes); };
   const Target expected = fresh();
   for (size_t m = 0; m < rows; ++m) {
@@ -163,6 +173,7 @@ void check_gated_of(size_t columns, size_t group, size_t planes, int activation,
     if (biased) scalar::add(gate.data(), gate.data(), (both ? gate_bias : up_bias).data(), columns);
     if (biased && both) scalar::add(up.data(), up.data(), up_bias.data(), columns);
     if (!both) std::fill(up.begin(), up.end(), 1.0f);
+    if (with) std::copy_n(given.data() + m * given_ld, columns, up.data());
     scalar::gated(gate.data(), gate.data(), up.data(), columns, activation);
     expected.put(m, gate.data());
   }
@@ -170,7 +181,8 @@ void check_gated_of(size_t columns, size_t group, size_t planes, int activation,
       fresh, dim3(grid_of(columns, 512), static_cast<unsigned>(rows)), 128, 0,
       [&](const Target& to) {
         gated({in.data(), as_int(in_ld), as_int(columns), activation, both, both && biased ? gate_bias.data() : nullptr,
-               biased ? up_bias.data() : nullptr, to.to(), to.floats(), as_int(to.out_ld)});
+               biased ? up_bias.data() : nullptr, to.to(), to.floats(), as_int(to.out_ld), with ? given.data() : nullptr,
+               as_int(given_ld)});
       },
       [&](const Target& to) { to.expect_same(expected); });
 }
@@ -186,7 +198,29 @@ void check_gated() {
     check_gated_of(160, 32, 1, activation, false, false);
     check_gated_of(100, 1, 0, activation, false, true);
     check_gated_of(640, 128, 2, activation, false, true);
+    check_gated_of(160, 32, 1, activation, false, false, true);
+    check_gated_of(64, 1, 0, activation, false, false, true);
   }
+}
+
+void check_layer_inputs_of(size_t parts, size_t size) {
+  name_case("layer_inputs of %zu parts of %zu", parts, size);
+  Random random(13);
+  const size_t rows = std::size(kSorts), columns = parts * size, ld = columns + 3;
+  const Array<float> x = results<float>(reach(rows, ld, columns)), token = numbers(reach(rows, ld, columns), random);
+  for (size_t m = 0; m < rows; ++m) fill(x.data() + m * ld, columns, random, kSorts[m]);
+  const Array<float> norm = numbers(size, random), expected = x;
+  for (size_t m = 0; m < rows; ++m) {
+    float* row = expected.data() + m * ld;
+    for (size_t i = 0; i < columns; i += size) scalar::rms_norm(row + i, row + i, norm.data(), size, 1e-6f);
+    scalar::add(row, row, token.data() + m * ld, columns);
+  }
+  under_each_schedule(
+      [&] { return x; }, dim3(grid_of(parts, 4), static_cast<unsigned>(rows)), 128, 0,
+      [&](const Array<float>& to) {
+        layer_inputs({to.data(), token.data(), as_int(ld), as_int(parts), as_int(size), norm.data(), 1e-6f});
+      },
+      [&](const Array<float>& to) { expect("inputs", to, expected); });
 }
 
 void check_softcap_of(size_t columns, float cap) {
@@ -213,6 +247,8 @@ void check_softcap_of(size_t columns, float cap) {
 void check_all() {
   check_ready();
   check_gated();
+  check_layer_inputs_of(6, 64);
+  check_layer_inputs_of(3, 256);
   check_softcap_of(300, 30.0f);
   check_softcap_of(256, 0.75f);
 }

@@ -1,11 +1,13 @@
-"""What a mixture of experts holds, and what one token takes of it."""
+"""What a model holds of which a token takes a part: experts, and weights that stay in their file."""
 
 from pathlib import Path
 
 from localinfer.errors import LocalInferError
 from localinfer.formats.json_files import read_object
 from localinfer.formats.layout import CONFIG
+from localinfer.graph.memory import in_file_bytes
 from localinfer.graph.registry import read_graph
+from localinfer.graph.weights import Checkpoint
 
 
 def experts_of(path: Path) -> tuple[int, int] | None:
@@ -16,3 +18,11 @@ def experts_of(path: Path) -> tuple[int, int] | None:
     except LocalInferError:
         return None
     return (graph.parameters(), graph.active_parameters()) if graph.spec.mixture else None
+
+
+def stays_in_file(path: Path) -> int:
+    """Bytes of the model's weights that stay in their file while it runs; 0 also where it cannot be read."""
+    try:
+        return in_file_bytes(Checkpoint(path))
+    except LocalInferError:
+        return 0
