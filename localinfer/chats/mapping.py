@@ -158,7 +158,7 @@ def answer_all(engine: "Engine", lines: Iterator[Asked], *, parallel: int, begin
     waiting, fresh, running, ended = deque[Answered](), list[Answered](), list[Answered](), False
     with engine.driver.here() as driver:
         while waiting or not ended:
-            while not ended and len(waiting) < most:
+            while not ended and len(waiting) < most and len(fresh) < most:
                 try:
                     asked = reader.next(wait=not waiting)
                 except queue.Empty:
@@ -168,7 +168,7 @@ def answer_all(engine: "Engine", lines: Iterator[Asked], *, parallel: int, begin
                 else:
                     waiting.append(begin(engine, asked))
                     fresh += [one for one in waiting[-1].parts or [waiting[-1]] if not one.done]
-            while len(running) < parallel and (one := ordering.next(fresh, running)) is not None:
+            while len(running) < parallel and (one := ordering.next(fresh[:most], running)) is not None:
                 fresh.remove(one)
                 _submit(engine, one)
                 running.append(one)

@@ -83,6 +83,8 @@ class Reader:
         """The same as a server understands it. Raises `Refused`."""
         assert request.body is not None
         body = {**scores_of(request.url, request.body, self.manner), **request.body}
+        if request.url == TEXT and body.get("max_tokens") is None and self.sampling.max_tokens:
+            body["max_tokens"] = self.sampling.max_tokens  # else it would be the few of that address
         body["model"] = body.get("model") or "-"  # the model of the command is meant
         if self.ignore_unknown and isinstance(body.get("messages"), list):
             body["messages"] = [_known(one) for one in body["messages"]]

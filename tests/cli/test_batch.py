@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from localinfer.chats.mapping import USUAL
+from localinfer.chats.mapping import USUAL, Manner
 from localinfer.chats.rows import Asked, Line
 from localinfer.config import SamplingParams
 from localinfer.errors import LocalInferError
@@ -178,6 +178,24 @@ def test_what_a_server_refuses_is_refused_by_the_same_words(url: str) -> None:
     assert batched(url, LEAST[url] | {"stream": True}).error is not None
     odd: list[object] = [None, [], "x", 5]
     assert all(batched(url, body).error is not None for body in odd)
+
+
+def test_what_the_command_says_holds_where_a_body_says_nothing() -> None:
+    reader = Reader(Manner(logprobs=2), SamplingParams(max_tokens=40), 1 << 16)
+    for url, more, wanted in (
+        (TEXT, {}, (40, 2)),
+        (TEXT, {"max_tokens": 3, "logprobs": 0}, (3, 0)),
+        (CHAT, {}, (None, 2)),
+        (CHAT, {"logprobs": False}, (None, None)),
+        (RESPONSES, {}, (None, 2)),
+    ):
+        row = {"custom_id": "a", "method": "POST", "url": url, "body": {**LEAST[url], **more}}
+        asked = reader.understood(Line.of(0, 1, json.dumps(row).encode(), ""))
+        assert isinstance(asked.batch, Request)
+        assert isinstance(asked.batch.wanted, tuple)
+        ask = asked.batch.wanted[0]
+        assert (ask.sampling.get("max_tokens"), ask.logprobs) == wanted
+        assert asked.sampling.max_tokens == 40
 
 
 def test_the_envelope_is_looked_at() -> None:
