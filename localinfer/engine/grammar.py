@@ -81,10 +81,10 @@ class Constraint:
         self.eos, self.vocab_size = frozenset(tokenizer.eos_ids), tokenizer.vocab_size
         if grammar is None:
             return
-        self.length = probe(grammar.kind, grammar.text)
+        self._tokens, digits = _known_tokenizer(tokenizer)
+        self.length = probe(grammar.kind, grammar.text, PARTS / digits)
         if self.length == ENDLESS:
             raise endless(grammar)
-        self._tokens = _known_tokenizer(tokenizer)
         begun = marks is not None and marks.begun
         self._direct = None if begun else self._read(grammar, plain(grammar))
         self._later = self._read(grammar, behind_thinking(grammar)) if marks else None
@@ -282,18 +282,20 @@ def read(
 _read_of_late: "WeakKeyDictionary[Tokenizer, OrderedDict[tuple[Grammar | None, Marks | None], Constraint]]" = (
     WeakKeyDictionary()
 )
-_tokenizers: "WeakKeyDictionary[Tokenizer, LLTokenizer]" = WeakKeyDictionary()
+_tokenizers: "WeakKeyDictionary[Tokenizer, tuple[LLTokenizer, int]]" = WeakKeyDictionary()
 
 
-def _known_tokenizer(tokenizer: Tokenizer) -> "LLTokenizer":
-    """The vocabulary as llguidance wants it, made once a model."""
+def _known_tokenizer(tokenizer: Tokenizer) -> "tuple[LLTokenizer, int]":
+    """The vocabulary as llguidance wants it, made once a model, and how many digits a token has at most."""
     found = _tokenizers.get(tokenizer)
     if found is None:
         from llguidance import LLTokenizer, TokenizerWrapper
 
         if not tokenizer.eos_ids:
             raise NotSupported("this model has no token that ends an answer", hint="leave the form out")
-        found = LLTokenizer(TokenizerWrapper(_Vocabulary(tokenizer)), eos_token=list(tokenizer.eos_ids))
+        vocabulary = _Vocabulary(tokenizer)
+        digits = max((len(token) for token in vocabulary.tokens if token.strip().isdigit()), default=1)
+        found = LLTokenizer(TokenizerWrapper(vocabulary), eos_token=list(tokenizer.eos_ids)), min(digits, int(PARTS))
         _tokenizers[tokenizer] = found
     return found
 

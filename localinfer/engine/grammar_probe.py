@@ -1,7 +1,7 @@
 """Tries a form out in a process that can be killed: few characters can ask for hours and gigabytes of automata.
 
-The child reads `{"kind", "text", "seconds"}` from standard input, then the form for an alphabet of bytes, writes how
-long its shortest text is, and ends.
+The child reads `{"kind", "text", "digit", "seconds"}` from standard input, then the form for an alphabet of bytes,
+writes how long its shortest text is, and ends.
 """
 
 import json
@@ -34,7 +34,7 @@ MOST_UNFOLDED = 100_000
 
 
 @lru_cache(maxsize=256)
-def probe(kind: str, text: str) -> float:
+def probe(kind: str, text: str, digit: float = 1.0) -> float:
     """How long the shortest text of a form is, at least (see `shortest`). Raises `UsageError` for one that takes too
     long or too much memory to read; each is tried once. One that is wrong in another way passes: whoever reads it says
     why."""
@@ -49,7 +49,7 @@ def probe(kind: str, text: str) -> float:
     try:
         ran = subprocess.run(
             [sys.executable, "-P", "-W", "ignore", "-c", f"{prelude}; {call}"],
-            input=json.dumps({"kind": kind, "text": text, "seconds": CPU_SECONDS}).encode(),
+            input=json.dumps({"kind": kind, "text": text, "digit": digit, "seconds": CPU_SECONDS}).encode(),
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
             timeout=WALL_SECONDS,
@@ -132,18 +132,18 @@ def main() -> None:
     _bound(asked["seconds"])
     text = asked["text"]
     _read(asked["kind"], text, tokens)
-    sys.stdout.write(json.dumps(_shortest(asked["kind"], text)))
+    sys.stdout.write(json.dumps(_shortest(asked["kind"], text, asked["digit"])))
 
 
-def _shortest(kind: str, text: str) -> float:
+def _shortest(kind: str, text: str, digit: float) -> float:
     from localinfer.engine.shortest import shortest_of_schema
     from localinfer.engine.shortest_match import shortest_match
     from localinfer.engine.shortest_rules import shortest_of_rules
 
     try:
         if kind == "json_schema":
-            return shortest_of_schema(json.loads(text))
-        return shortest_match(text) if kind == "regex" else shortest_of_rules(text, _STARTS[kind])
+            return shortest_of_schema(json.loads(text), digit)
+        return shortest_match(text, digit) if kind == "regex" else shortest_of_rules(text, _STARTS[kind], digit)
     except (ValueError, RecursionError):  # whoever reads it says why
         return 0
 

@@ -6,8 +6,8 @@ Lengths are in parts of a token. A value and a key take a token each, and text o
 
 import json
 import math
-from collections.abc import Callable, Iterator
-from typing import Any
+from collections.abc import Iterator, Mapping
+from typing import Any, NamedTuple
 
 from localinfer.engine.shortest_match import shortest_match
 
@@ -18,19 +18,24 @@ ENDLESS = math.inf
 MOST = 10**12
 """No count is taken for more."""
 
-Lookup = Callable[[str], float]
+
+class Known(NamedTuple):
+    """Lengths of references, and of a digit."""
+
+    lengths: Mapping[str, float]
+    digit: float
 
 
-def shortest_of_schema(schema: Any) -> float:
-    """The least length of what keeps `schema`. What nothing keeps for another reason is not endless but 0."""
+def shortest_of_schema(schema: Any, digit: float = 1.0) -> float:
+    """The least length of what keeps `schema`, in which a digit of a pattern has `digit` parts. What nothing keeps for
+    another reason is not endless but 0."""
     targets = dict.fromkeys(_references(schema))
-    if _length(schema, lambda _: 0.0) == ENDLESS:
+    if _length(schema, Known({}, digit)) == ENDLESS:
         return 0
-    found = _lengths(schema, list(targets))
-    return _length(schema, lambda name: found.get(name, 0))
+    return _length(schema, Known(_lengths(schema, list(targets), digit), digit))
 
 
-def _lengths(schema: Any, names: list[str]) -> dict[str, float]:
+def _lengths(schema: Any, names: list[str], digit: float) -> dict[str, float]:
     """The length of what each reference leads to: the least ones that go with each other, from endless down."""
     places = {name: _found(schema, name) for name in names}
     found = {name: ENDLESS if places[name] else 0.0 for name in names}
@@ -44,7 +49,7 @@ def _lengths(schema: Any, names: list[str]) -> dict[str, float]:
         for name in again:
             place = places[name]
             assert place is not None
-            now = _length(place[0], lambda other: found.get(other, 0))
+            now = _length(place[0], Known(found, digit))
             if now < found[name]:
                 found[name] = now
                 changed.add(name)
@@ -81,55 +86,55 @@ def _found(schema: Any, name: str) -> tuple[Any] | None:
     return (value,)
 
 
-def _length(schema: Any, lookup: Lookup) -> float:
+def _length(schema: Any, known: Known) -> float:
     if schema is False:
         return ENDLESS
     if not isinstance(schema, dict):
         return PARTS
     least = [PARTS]
     if isinstance(name := schema.get("$ref"), str):
-        least.append(lookup(name))
+        least.append(known.lengths.get(name, 0.0))
     if "const" in schema:
         least.append(_written(schema["const"]))
     if isinstance(values := schema.get("enum"), list) and values:
         least.append(min(map(_written, values)))
     for key, of in (("allOf", max), ("anyOf", min), ("oneOf", min)):
         if isinstance(inner := schema.get(key), list) and inner:
-            least.append(of(_length(one, lookup) for one in inner))
+            least.append(of(_length(one, known) for one in inner))
     kinds = schema.get("type")
     kinds = [kinds] if isinstance(kinds, str) else kinds
     if isinstance(kinds, list) and kinds:
-        least.append(min(_of_kind(kind, schema, lookup) for kind in kinds))
+        least.append(min(_of_kind(kind, schema, known) for kind in kinds))
     return max(least)
 
 
-def _of_kind(kind: Any, schema: dict[str, Any], lookup: Lookup) -> float:
+def _of_kind(kind: Any, schema: dict[str, Any], known: Known) -> float:
     if kind == "string":
         pattern = schema.get("pattern")
-        inside = shortest_match(pattern) if isinstance(pattern, str) else 0
+        inside = shortest_match(pattern, known.digit) if isinstance(pattern, str) else 0
         return 2 + max(_count(schema, "minLength"), inside)
     if kind == "array":
-        return _of_array(schema, lookup)
-    return _of_object(schema, lookup) if kind == "object" else PARTS
+        return _of_array(schema, known)
+    return _of_object(schema, known) if kind == "object" else PARTS
 
 
-def _of_array(schema: dict[str, Any], lookup: Lookup) -> float:
+def _of_array(schema: dict[str, Any], known: Known) -> float:
     count = _count(schema, "minItems")
     first = schema.get("prefixItems")
     first = first[:count] if isinstance(first, list) else []
-    total = 2.0 + max(0, count - 1) + sum(_length(one, lookup) for one in first)
+    total = 2.0 + max(0, count - 1) + sum(_length(one, known) for one in first)
     rest = count - len(first)
-    return total + (rest * _length(schema.get("items", True), lookup) if rest else 0)
+    return total + (rest * _length(schema.get("items", True), known) if rest else 0)
 
 
-def _of_object(schema: dict[str, Any], lookup: Lookup) -> float:
+def _of_object(schema: dict[str, Any], known: Known) -> float:
     required = schema.get("required")
     names = {one for one in required if isinstance(one, str)} if isinstance(required, list) else set()
     properties, total = schema.get("properties"), 2.0
-    known = properties if isinstance(properties, dict) else {}
+    inside = properties if isinstance(properties, dict) else {}
     for name in names:
-        value = known.get(name, True if schema.get("patternProperties") else schema.get("additionalProperties", True))
-        total += max(PARTS, len(name) + 2) + 1 + _length(value, lookup)
+        value = inside.get(name, True if schema.get("patternProperties") else schema.get("additionalProperties", True))
+        total += max(PARTS, len(name) + 2) + 1 + _length(value, known)
     more = max(0, _count(schema, "minProperties") - len(names))
     return total + more * (2 * PARTS + 1) + max(0, len(names) + more - 1)
 

@@ -1,4 +1,4 @@
-"""How many characters the shortest match of a regular expression has, at least."""
+"""How long the shortest match of a regular expression is, at least: 1 a character, `digit` for one that is a digit."""
 
 import re
 
@@ -7,8 +7,11 @@ _ESCAPE = re.compile(r"\\(?:[pPxuU]\{[^}]*\}|x[0-9A-Fa-f]{2}|u[0-9A-Fa-f]{4}|.)"
 _GROUP = re.compile(r"\(\?(?:P?<[^>]*>|[a-zA-Z-]*:?)")
 
 
-def shortest_match(expression: str) -> float:
-    """The least number of characters that match."""
+_DIGIT = re.compile(r"\\d|[0-9]|\[(?:[0-9](?:-[0-9])?)+\]")
+
+
+def shortest_match(expression: str, digit: float = 1.0) -> float:
+    """The least length of what matches."""
     branches: list[list[float]] = [[]]
     sums, last, at = [0.0], 0.0, 0
     while at < len(expression):
@@ -41,7 +44,9 @@ def shortest_match(expression: str) -> float:
             last *= int(count[1])
             at = count.end()
         else:
+            begin = at
             at, last = _atom(expression, at)
+            last = digit if _DIGIT.fullmatch(expression, begin, at) else last
             sums[-1] += last
     return max(0.0, min([*branches[0], sums[0]])) if len(sums) == 1 else 0
 

@@ -49,10 +49,10 @@ class _Part:
     times: int = 1
 
 
-def shortest_of_rules(text: str, start: str = "start") -> float:
-    """The least length of a text that keeps these rules."""
+def shortest_of_rules(text: str, start: str = "start", digit: float = 1.0) -> float:
+    """The least length of a text that keeps these rules, with `digit` parts for a digit of an expression."""
     try:
-        rules = _Reader(text).rules()
+        rules = _Reader(text, digit).rules()
     except _Unknown:
         return 0
     found = dict.fromkeys(rules, ENDLESS)
@@ -93,7 +93,8 @@ def _length(part: _Part, known: dict[str, float]) -> float:
 class _Reader:
     """The rules of a grammar, as parts."""
 
-    def __init__(self, text: str) -> None:
+    def __init__(self, text: str, digit: float) -> None:
+        self._digit = digit
         self._text, self._at = _STATEMENT.sub("", text), 0
         self._kind, self._word = "", ""
         self._schema: Any = None
@@ -134,13 +135,13 @@ class _Reader:
         elif kind == "string":
             part = _Part(length=self._of_string(word))
         elif kind == "regex":
-            part = _Part(length=shortest_match(word[1 : word.rindex("/")]))
+            part = _Part(length=shortest_match(word[1 : word.rindex("/")], self._digit))
         elif kind == "special":
             part = _Part(length=0)
         elif kind == "name":
             part = _Part(name=word)
         elif kind == "json":
-            part = _Part(length=shortest_of_schema(self._schema))
+            part = _Part(length=shortest_of_schema(self._schema, self._digit))
         else:
             raise _Unknown
         return self._times(part)

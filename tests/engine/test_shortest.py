@@ -104,6 +104,12 @@ def test_the_shortest_match(expression: str, least: float) -> None:
     assert shortest_match(expression) == least
 
 
+def test_digits_may_take_a_token_each() -> None:
+    assert shortest_match(r"\d{3}[0-9]{4}[1-35]a9[0-9a]", digit=8.0) == 9 * 8 + 2
+    assert shortest_of_rules(r"start: /[0-9]{5}/", digit=8.0) == 40
+    assert shortest_of_schema({"type": "string", "pattern": "^[0-9]{100}$"}, digit=8.0) == 802
+
+
 HOSTILE = [
     (
         "json_schema",
