@@ -31,8 +31,8 @@ a test fails when it is not current.
 ## Families
 
 What `model_type` of config.json may be, and what llama.cpp calls it in a GGUF file, from which
-`import` and to which `export` translate. Mixtures of experts and models with recurrent layers (LFM2,
-Qwen3.5, Qwen3-Next, OLMo-Hybrid, Granite 4, Falcon-H1, Nemotron-H) run on processors only.
+`import` and to which `export` translate. Mixtures of experts and models with recurrent layers
+(LFM2, Qwen3.5, Qwen3-Next, OLMo-Hybrid, Granite 4, Falcon-H1, Nemotron-H) run on processors only.
 
 | `model_type` | models | in GGUF |
 |---|---|---|

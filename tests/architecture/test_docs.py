@@ -6,12 +6,17 @@ from pathlib import Path
 ROOT = Path(__file__).parents[2]
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
 LINK = re.compile(r"\]\(([^)\s]+)\)")
+WHOLE = re.DOTALL | re.MULTILINE
+
+
+def _text(page: Path) -> str:
+    return page.read_text(encoding="utf-8")
 
 
 def broken(page: Path) -> list[str]:
     """Links of a page to files that are not there, or to headings that are not."""
     found = []
-    for link in LINK.findall(re.sub(r"```.*?```|`[^`\n]*`", "", page.read_text(encoding="utf-8"), flags=re.DOTALL)):
+    for link in LINK.findall(re.sub(r"```.*?```|`[^`\n]*`", "", _text(page), flags=re.DOTALL)):
         target, _, anchor = link.partition("#")
         if "://" in target or link.startswith("mailto:"):
             continue
@@ -23,7 +28,7 @@ def broken(page: Path) -> list[str]:
 
 def anchors(page: Path) -> set[str]:
     """What the headings of a page are called in links."""
-    heads = re.findall(r"^#+ (.+)$", page.read_text(encoding="utf-8"), re.MULTILINE)
+    heads = re.findall(r"^#+ (.+)$", _text(page), re.MULTILINE)
     return {re.sub(r"[^\w -]", "", head).strip().lower().replace(" ", "-") for head in heads}
 
 
@@ -46,3 +51,13 @@ def test_every_decision_has_its_number_and_is_listed() -> None:
     assert len({name[:4] for name in names}) == len(names)  # numbers are given out beforehand: some may be open
     listed = re.findall(r"\]\((\d{4}-[\w-]+\.md)\)", (folder / "README.md").read_text(encoding="utf-8"))
     assert listed == names
+
+
+def test_lines_have_100_columns_at_most() -> None:
+    """Not in blocks of code and tables, which cannot be broken."""
+    found = list[str]()
+    for page in [*PAGES, ROOT / "CHANGELOG.md"]:
+        text = re.sub(r"^( *)```.*?^\1```", lambda block: "\n" * block[0].count("\n"), _text(page), flags=WHOLE)
+        lines = enumerate(text.split("\n"), 1)
+        found += [f"{page.name}:{at}" for at, line in lines if len(line) > 100 and not line.startswith("|")]
+    assert not found, " ".join(found)

@@ -3,6 +3,7 @@
 import json
 import re
 from pathlib import Path
+from textwrap import fill
 
 from localinfer.bench.ablation_report import ablation_table
 
@@ -13,7 +14,8 @@ NAMES = ("starter", "qwen2-1.5b")
 def part(name: str) -> str:
     """What the page says of one ablation: the command, and its table."""
     report = json.loads((ROOT / "docs/inside/perf" / f"ladder-{name}.json").read_text(encoding="utf-8"))
-    return f"<!-- ladder {name} -->\n`{report['command']}`\n\n{ablation_table(report)}<!-- end -->"
+    lines = [line if line.startswith("|") else fill(line, 100) for line in ablation_table(report).splitlines()]
+    return "\n".join([f"<!-- ladder {name} -->", f"`{report['command']}`", "", *lines, "<!-- end -->"])
 
 
 def page(text: str) -> str:
