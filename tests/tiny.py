@@ -92,7 +92,7 @@ MIXTURES: tuple[Family, ...] = (
     "lfm2_moe",
     "granitemoehybrid",
 )
-"""Families with experts, which cards and calibration do not know."""
+"""Families with experts, which cards do not know."""
 RECURRENT: tuple[Family, ...] = (
     "lfm2",
     "lfm2_moe",
@@ -108,7 +108,7 @@ RECURRENT: tuple[Family, ...] = (
 )
 """Families with recurrent layers, which cards do not know."""
 
-UNCALIBRATED: tuple[Family, ...] = (*MIXTURES, "gemma4_text", "gemma4")
+UNCALIBRATED: tuple[Family, ...] = ("gemma4_text", "gemma4")
 """Families that no calibration knows."""
 
 SPECIALS = {"<|bos|>": 256, "<|im_start|>": 257, "<|im_end|>": 258}

@@ -50,10 +50,13 @@ class Graph:
         return {self.embed.table, self.head.table, *(() if self.inputs is None else (self.inputs.table,))}
 
     @property
+    def not_trained(self) -> str:
+        """What nothing that goes back through the layers knows, or ""."""
+        return "a mixture of experts" if self.spec.mixture is not None else self.not_calibrated
+
+    @property
     def not_calibrated(self) -> str:
         """What no method that reads calibration text knows, or ""."""
-        if self.spec.mixture is not None:
-            return "a mixture of experts"
         if self.inputs is not None:
             return "a model with inputs by layer"
         return "a model with keys and values that layers share" if self.shares_kv else ""

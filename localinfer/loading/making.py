@@ -139,7 +139,7 @@ def chosen_recipe(source: LocalModel, bits: int, asked: "Asked", *, mixed: bool,
     recipe, remark = recipe_of(asked, bits, source.path)
     if remark:
         tell.note(remark)
-    best = asked.effort == "best" and bits != TABLE_BITS and not Checkpoint(source.path).graph.not_calibrated
+    best = asked.effort == "best" and bits != TABLE_BITS and not Checkpoint(source.path).graph.not_trained
     wanted = asked.method or (RECIPES["best"].method if best else "rtn")
     require_torch_for(wanted, mixed=mixed, refine=recipe.refine is not None)
     return recipe

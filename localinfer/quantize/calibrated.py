@@ -13,16 +13,24 @@ from torch import Tensor
 
 from localinfer.formats.compressed import dequantize, pack, unpack
 from localinfer.formats.safetensors import SafetensorsFile
-from localinfer.graph.ops import LayerOp, Norm
+from localinfer.graph.ops import LayerOp, Mixture, Norm
 from localinfer.graph.stored import widen
 from localinfer.graph.weights import Checkpoint
 from localinfer.quantize import awq, gptq
 from localinfer.quantize.layer import Made, copied, stored, too_large
+from localinfer.quantize.moments import Moments, Stage
 from localinfer.quantize.plan import HEAD, TABLE_BITS, Job, Method, Plan, graph_name
-from localinfer.quantize.stream import Moments, Reader, Rounding, Stage, Stream
+from localinfer.quantize.readers import Reader, Rounding
+from localinfer.quantize.stream import Stream
 
 HEAD_ROWS = 1 << 14
 """Rows of the head that are fitted at once."""
+
+LEAST_ROWS = 128
+"""Tokens that must choose an expert for it to be rounded by what they do in it."""
+
+MOST_NAMED = 8
+"""Experts of a layer in one note."""
 
 
 class Layers:
@@ -47,7 +55,7 @@ class Layers:
     def ops(self, unit: Sequence[Job]) -> list[LayerOp]:
         """The operations whose matrices lie in `unit`; none if it is no layer."""
         jobs_of_unit = {id(job) for job in unit}
-        return [op for op in self.checkpoint.graph.body if id(self._jobs[op.linears()[0].name]) in jobs_of_unit]
+        return [op for op in self.checkpoint.graph.body if id(self._jobs[op.fused()[-1][0].name]) in jobs_of_unit]
 
     def quantize(
         self,
@@ -58,31 +66,17 @@ class Layers:
     ) -> Made:
         """Quantize one layer and take the stream through it. Raises `Corrupt` for NaN, infinity and huge weights, and
         what `look` raises, which is called often; then no other layer can be quantized."""
-        made = Made({}, {}, {}, ())
-        notes: list[str] = []
+        made, notes, few = Made({}, {}, {}, ()), list[str](), list[str]()
 
         def fit(op: LayerOp, stage: Stage, inputs: Moments) -> dict[str, Tensor]:
-            results: dict[str, Tensor] = {}
             jobs = [self._jobs[linear.name] for linear in stage]
-            weights = torch.cat([self.stream.original.weight(linear) for linear in stage])
-            moments, factor = inputs.second, None
-            if self._follows():
-                factor = gptq.factored(moments, jobs[0].group)
-                weights = gptq.moved(weights, factor, apart=inputs.apart, missing=inputs.missing)
+            seen = inputs.rows >= LEAST_ROWS or not isinstance(op, Mixture)
             try:
-                norm = self._foldable(op)
-                if self.method.startswith("awq") and stage[0] == op.linears()[0] and norm is not None:
-                    scale, results = self._folded(norm, awq.channel_scales(weights, moments, *self._form(jobs)))
-                    weights, moments = awq.scaled(weights, moments, scale)
-                    factor = None
-                    made.tensors.update({self._stored[name]: ("F32", v.numpy()) for name, v in results.items()})
-                form = self._form(jobs)
-                follows = self._follows()
-                fitted = (
-                    gptq.fit(weights, moments, *form, factor) if follows else gptq.fit_nearest(weights, moments, *form)
-                )
+                weights, fitted, results = self._fitted(op, stage, inputs if seen else None)
             except OverflowError as error:
                 raise too_large(jobs[0], error) from error
+            made.tensors.update({self._stored[name]: ("F32", vector.numpy()) for name, vector in results.items()})
+            few.extend(linear.name.removesuffix(".down_proj") for linear in stage[-1:] if not seen and len(stage) == 1)
             if fitted.note:
                 notes.append(f"`{jobs[0].tensor.name}`: {fitted.note}")
             first = 0
@@ -94,7 +88,8 @@ class Layers:
                 made.tensors.update(stored(job, pack(values, job.bits), scales))
                 results[linear.name] = torch.from_numpy(dequantize(values, scales))
                 made.errors[job.tensor.name] = _ratio((matrix - results[linear.name]).pow(2), matrix.pow(2))
-                made.output_errors[job.tensor.name] = _ratio(fitted.error[part], fitted.power[part])
+                if seen:
+                    made.output_errors[job.tensor.name] = _ratio(fitted.error[part], fitted.power[part])
                 on_weights(job.weights)
             return results
 
@@ -104,7 +99,29 @@ class Layers:
                 made.tensors[job.tensor.name] = copied(job)
             if not job.bits:
                 on_weights(job.weights)
+        notes += [_hardly_seen(few)] if few else []
         return Made(made.tensors, made.errors, made.output_errors, tuple(notes))
+
+    def _fitted(
+        self, op: LayerOp, stage: Stage, inputs: Moments | None
+    ) -> tuple[Tensor, gptq.Fitted, dict[str, Tensor]]:
+        """The matrices of a stage as they are to be rounded, what came of it, and vectors that changed. `inputs` None:
+        nothing is known of them."""
+        weights = torch.cat([self.stream.original.weight(linear) for linear in stage])
+        form, results = self._form([self._jobs[linear.name] for linear in stage]), dict[str, Tensor]()
+        if inputs is None:
+            return weights, gptq.fit_nearest(weights, None, *form), results
+        moments, factor = inputs.second, None
+        if self._follows():
+            factor = gptq.factored(moments, form[1])
+            weights = gptq.moved(weights, factor, apart=inputs.apart, missing=inputs.missing)
+        norm = self._foldable(op)
+        if self.method.startswith("awq") and stage[0] == op.linears()[0] and norm is not None:
+            scale, results = self._folded(norm, awq.channel_scales(weights, moments, *form))
+            weights, moments = awq.scaled(weights, moments, scale)
+            factor = None
+        fit = partial(gptq.fit, factor=factor) if self._follows() else gptq.fit_nearest
+        return weights, fit(weights, moments, *form), results
 
     def quantize_head(self, job: Job, on_weights: Callable[[int], None], look: Callable[[], None]) -> Made:
         """Quantize the head for what comes out of the layers, once the stream has passed all. Raises as `quantize`."""
@@ -146,7 +163,8 @@ class Layers:
                 values = written.read(self._stored[name])  # others than the original's, if scales were folded into them
                 wide = widen(values) if values.dtype == np.uint16 else values.astype(np.float32)
                 tensors[name] = torch.from_numpy(wide)
-            tensors |= {linear.name: _read(written, self._jobs[linear.name]) for linear in op.linears()}
+            quantized = (linear.name for linear in op.linears() if linear.name in self._jobs)
+            tensors |= {name: _read(written, self._jobs[name]) for name in quantized}
         self.stream.pass_over(ops, tensors)
 
     def _follows(self) -> bool:
@@ -194,6 +212,13 @@ class Layers:
 def _read(file: SafetensorsFile, job: Job) -> Tensor:
     packed, scales = (file.read(f"{job.module}.{part}") for part in ("weight_packed", "weight_scale"))
     return torch.from_numpy(dequantize(unpack(packed, job.bits, job.tensor.info.shape[1]), scales))
+
+
+def _hardly_seen(few: Sequence[str]) -> str:
+    """What to say of experts that the text hardly reached."""
+    named = ", ".join(f"`{name}`" for name in few[:MOST_NAMED])
+    more = f" and {len(few) - MOST_NAMED} more" if len(few) > MOST_NAMED else ""
+    return f"fewer than {LEAST_ROWS} tokens chose {named}{more}: rounded by the weights alone; more `--tokens` may help"
 
 
 def _ratio(error: Any, power: Any) -> float:

@@ -3,9 +3,10 @@
 The counts are multiply-adds, weights and bytes, from headers alone.
 """
 
+from collections.abc import Iterator
 from pathlib import Path
 
-from localinfer.graph.ops import Linear
+from localinfer.graph.ops import LayerOp, Linear, Mixture
 from localinfer.graph.weights import Checkpoint
 from localinfer.quantize.calibration import LEAST_SEQUENCES, LENGTH
 from localinfer.quantize.plan import TABLES, Method
@@ -43,6 +44,17 @@ TABLE_BYTES = 1.1
 
 
 @dataclass(frozen=True, slots=True)
+class StageSize:
+    """Matrices of `rows` in all and `cols`, rounded together: the `first` of an operation, or its last. `part` of the
+    tokens come to them."""
+
+    rows: int
+    cols: int
+    first: bool
+    part: float = 1.0
+
+
+@dataclass(frozen=True, slots=True)
 class Costs:
     """Seconds of each part for the model at `source`."""
 
@@ -54,8 +66,8 @@ class Costs:
     head: int
     weights: int
     layers: int
-    widths: tuple[tuple[int, int], ...]
-    """(rows, columns) of the matrices of each stage of one layer."""
+    stages: tuple[StageSize, ...]
+    """Those of one layer: of one with experts where there are such."""
 
     @classmethod
     def of(cls, source: Path, bits: int, speeds: Speeds) -> "Costs":
@@ -65,10 +77,10 @@ class Costs:
         body = sum(_weights(linear) for linear in graph.linears() if linear.name not in TABLES)
         head = checkpoint.spec.vocab_size * checkpoint.spec.hidden_size
         weights = graph.parameters()
-        first = [stage for op in graph.layers[0] for stage in op.fused()]
+        layer = next((ops for ops in graph.layers if any(isinstance(op, Mixture) for op in ops)), graph.layers[0])
         made = int(body * (bits + 0.5) / 8 + (weights - body) * TABLE_BYTES)
-        widths = tuple((sum(linear.rows for linear in stage), stage[0].cols) for stage in first)
-        return cls(speeds, checkpoint.nbytes, made, body, head, weights, checkpoint.spec.layers, widths)
+        stages = tuple(size for op in layer for size in _stages(op))
+        return cls(speeds, checkpoint.nbytes, made, body, head, weights, checkpoint.spec.layers, stages)
 
     def beside(self) -> float:
         """What is not counted."""
@@ -88,25 +100,26 @@ class Costs:
         if method == "imatrix":
             return SAFETY * self.body / self.layers * (tokens / self.speeds.kernels + 1 / self.speeds.rounding)
         follows = method.endswith("gptq")
-        stream = tokens * (1 + follows) * self.body / self.layers
-        fits = 0.0
-        for number, (rows, cols) in enumerate(self.widths):
-            first = number % 2 == 0  # the last stage of an operation has others, and none where nothing is followed
-            stream += tokens * cols * SQUARE * cols * (first or follows)
-            stream += tokens * cols * (cols if first else rows) * follows
+        stream = fits = 0.0
+        for size in self.stages:
+            rows, cols, first, seen = size.rows, size.cols, size.first, tokens * size.part
+            stream += seen * (1 + follows) * rows * cols
+            # the last stage of an operation has no moments where nothing is followed
+            stream += seen * cols * SQUARE * cols * (first or follows)
+            stream += seen * cols * (cols if first else rows) * follows
             exact = (FIT * rows * cols**2 + cols**3 / 2) * follows / self.speeds.multiply
             loops = self.speeds.fit_s * cols / FIT_COLUMNS if follows else 0.0
             fits += exact + loops + (1 + follows) * rows * cols / self.speeds.rounding
             fits += 2 * min(rows, MEASURED_ROWS) * cols**2 * (first and not follows) / self.speeds.multiply
         if method.startswith("awq"):
-            fits += sum(self._scaled(cols) for _, cols in self.widths[::2])
+            fits += sum(self._scaled(size.cols) for size in self.stages if size.first and size.part == 1.0)
         return SAFETY * (stream / self.speeds.multiply + fits)
 
     def narrow_head(self, method: Method, tokens: int) -> float:
         """The head by a calibrated method, in fewer bits than tables have."""
         if method == "imatrix":
             return SAFETY * self.head / self.speeds.rounding
-        follows, hidden = method.endswith("gptq"), self.widths[0][1]
+        follows, hidden = method.endswith("gptq"), self.stages[0].cols
         exact = FIT * self.head * hidden * follows + tokens * hidden**2 * (SQUARE + follows)
         return SAFETY * (exact / self.speeds.multiply + (1 + follows) * self.head / self.speeds.rounding)
 
@@ -126,7 +139,7 @@ class Costs:
         """The pass back through the layers that mixed widths are chosen by."""
         tokens = PROBED_SEQUENCES * LENGTH
         passes = 5 * tokens * (self.body + self.head)
-        tried = forms * tokens * sum(min(rows, PROBED_ROWS) * cols for rows, cols in self.widths) * self.layers
+        tried = forms * tokens * sum(min(size.rows, PROBED_ROWS) * size.cols for size in self.stages) * self.layers
         return SAFETY * ((passes + tried) / self.speeds.multiply + forms * self.body / 8 / self.speeds.rounding)
 
     def one_pass(self) -> float:
@@ -164,6 +177,23 @@ class Costs:
             self.source_bytes / (self.speeds.hashing * 4), together * (self.body + self.head) / self.speeds.kernels
         )
         return self.loading(1) + SAFETY * step * tokens / together
+
+
+def _stages(op: LayerOp) -> Iterator[StageSize]:
+    """The stages of `op` that calibration rounds."""
+    if not isinstance(op, Mixture):
+        first, *_, last = op.fused()
+        yield from (_size(first, first=True), _size(last, first=False))
+        return
+    yield from (_size((linear,), first=True) for linear in op.latent or ())
+    part = op.chosen / len(op.experts)
+    for expert in (*op.experts, *((op.shared,) if op.shared else ())):
+        seen = 1.0 if expert is op.shared else part
+        yield from (_size(expert.inputs(), first=True, part=seen), _size((expert.down,), first=False, part=seen))
+
+
+def _size(stage: tuple[Linear, ...], *, first: bool, part: float = 1.0) -> StageSize:
+    return StageSize(sum(linear.rows for linear in stage), stage[0].cols, first, part)
 
 
 def _weights(linear: Linear) -> int:

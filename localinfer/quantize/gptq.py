@@ -126,21 +126,22 @@ def moved(
     return weights.add(weights @ shift if missing is None else shift, alpha=share)
 
 
-def fit_nearest(weights: Tensor, hessian: Tensor, bits: int, group: int) -> Fitted:
+def fit_nearest(weights: Tensor, hessian: Tensor | None, bits: int, group: int) -> Fitted:
     """Round each weight by itself, with scales that weigh each column by the mean square of its input.
 
     `hessian` may be its diagonal [K] alone; then inputs count as independent of each other in what it costs. That is
-    measured of some rows of a large matrix, and is 0 of all others, as their power is.
+    measured of some rows of a large matrix, and is 0 of all others, as their power is. None: columns weigh alike.
     """
     require_scalable(weights.numpy(), bits)
-    usable = bool(torch.isfinite(hessian).all())
-    hessian = hessian if usable else torch.ones(len(hessian))
+    usable = hessian is not None and bool(torch.isfinite(hessian).all())
+    note = "" if usable or hessian is None else BAD_INPUTS
+    hessian = hessian if hessian is not None and usable else torch.ones(weights.shape[1])
     importance = (hessian.diagonal() if hessian.dim() == 2 else hessian).clamp_min(0) if usable else None
     q, s = nearest(weights, importance, bits, group)
     some = slice(None, None, -(-len(weights) // MEASURED_ROWS))
     error, power = torch.zeros(len(weights)), torch.zeros(len(weights))
     error[some], power[some] = cost(weights[some], q[some], s[some], hessian), _cost(weights[some], hessian)
-    return _fitted(q, s, error, power, "" if usable else BAD_INPUTS)
+    return _fitted(q, s, error, power, note)
 
 
 def nearest(weights: Tensor, importance: Tensor | None, bits: int, group: int) -> tuple[Tensor, Tensor]:

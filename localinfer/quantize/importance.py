@@ -24,6 +24,8 @@ from localinfer.quantize.scales import BAD_INPUTS, MEASURED_ROWS, Rounded, requi
 PIECE = 1 << 20
 """Weights that one thread rounds at once."""
 
+NOT_READ = "the text never came to it: rounded by the weights alone"
+
 Squares = NDArray[np.float64]
 Floats = NDArray[np.float32]
 
@@ -49,7 +51,7 @@ class Weighed:
     def ops(self, unit: Sequence[Job]) -> list[LayerOp]:
         """The operations whose matrices lie in `unit`; none if it is no layer."""
         jobs_of_unit = {id(job) for job in unit}
-        return [op for op in self.checkpoint.graph.body if id(self._jobs[op.linears()[0].name]) in jobs_of_unit]
+        return [op for op in self.checkpoint.graph.body if id(self._jobs[op.fused()[-1][0].name]) in jobs_of_unit]
 
     def quantize(
         self, unit: Sequence[Job], ops: Sequence[LayerOp], on_weights: Callable[[int], None], look: Callable[[], None]
@@ -75,12 +77,12 @@ class Weighed:
     ) -> Made:
         look()
         squares = self._squares[name]
-        usable = bool(np.isfinite(squares).all())
+        usable, read = bool(np.isfinite(squares).all()), bool(squares.any())
         importance = squares.astype(np.float32) if usable else np.ones(len(squares), np.float32)
         weights = self.checkpoint.matrix(matrix)
         try:
             require_scalable(weights, job.bits)
-            rounded = self._side_by_side(weights, job, importance if usable else None)
+            rounded = self._side_by_side(weights, job, importance if usable and read else None)
         except OverflowError as error:
             raise too_large(job, error) from error
         on_weights(job.weights)
@@ -91,7 +93,7 @@ class Weighed:
             stored(job, pack(rounded.values, job.bits), rounded.scales),
             {key: _ratio(rounded.error, rounded.power)},
             {key: _ratio(float((off**2 @ importance).sum()), float((weights[some] ** 2 @ importance).sum()))},
-            () if usable else (f"`{key}`: {BAD_INPUTS}",),
+            () if usable and read else (f"`{key}`: {BAD_INPUTS if not usable else NOT_READ}",),
         )
 
     def _side_by_side(self, weights: Floats, job: Job, importance: Floats | None) -> Rounded:

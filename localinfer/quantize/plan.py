@@ -47,6 +47,7 @@ _KEPT = "the layers are rounded to the grid of Q4_0, for which this model was tr
 _LOST = "this model was trained for the grid of Q4_0, and that training is lost: `--bits 4` alone keeps it"
 
 _LAYER = re.compile(r"\.layers\.(\d+)\.")
+_EXPERT = re.compile(r"experts\\\.\d+\\\.")
 _BODY = r"re:.*\.layers\.\d+\.(self_attn\.[qkvo]|mlp\.(gate|up|down))_proj$"
 _OTHER_PARTS = ("re:.*vision.*", "re:.*visual.*", "re:.*audio.*", "re:.*multi_modal.*", "re:^mtp.*")
 
@@ -289,9 +290,7 @@ def describe(
     bodies: list[tuple[list[str], int, int]] = [(_targets(names), *body)]
     ignored = [*ignored, *(_targets(one.name for one in graph.unquantized) if graph.unquantized else ())]
     if mix:
-        by_form = {
-            form: [f"re:.*{re.escape(name)}$" for name in mix if mix[name] == form] for form in sorted({*mix.values()})
-        }
+        by_form = {form: _named(name for name in mix if mix[name] == form) for form in sorted({*mix.values()})}
         bodies = [(by_form[form], *form) for form in by_form]
     head = head or tables
     plain_table = tied and not head[0]
@@ -309,6 +308,12 @@ def _targets(names: Iterable[str], *, whole: bool = False) -> list[str]:
     names, number = list(names), r"\d+"
     patterns = sorted({f"re:{re.sub(number, lambda _: number, re.escape(name))}$" for name in names})
     return [_BODY] if patterns and not whole and all(re.fullmatch(_BODY[3:], name) for name in names) else patterns
+
+
+def _named(names: Iterable[str]) -> list[str]:
+    """Patterns of these names, one for all experts of a layer, which have one form."""
+    every = r"experts\\.\\d+\\."
+    return list(dict.fromkeys(f"re:.*{re.sub(_EXPERT, every, re.escape(name))}$" for name in names))
 
 
 def _layer_of(name: str | None) -> tuple[int, int]:

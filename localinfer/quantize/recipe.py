@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Literal, get_args
 
 from localinfer.errors import UsageError
+from localinfer.graph.weights import Checkpoint
 from localinfer.quantize.calibration import DEFAULT_TOKENS
 from localinfer.quantize.plan import Method, default_method
 from localinfer.quantize.refine import Refining
@@ -68,6 +69,21 @@ class Asked:
             )
 
 
+MOST_TEXT = 4
+"""Times as many tokens are read for a mixture of experts at most, since each expert sees a part of them."""
+
+
+def _for_experts(recipe: Recipe, remark: str, source: Path) -> tuple[Recipe, str]:
+    """What there is of `recipe`, which an effort chose, for a mixture of experts; others keep it."""
+    graph = Checkpoint(source).graph
+    if graph.spec.mixture is None or recipe.method == "rtn":
+        return recipe, remark
+    if recipe.refine is not None and graph.not_trained:
+        recipe, remark = replace(recipe, refine=None), f"not trained any further: {graph.not_trained} cannot be"
+    parts = graph.spec.mixture.experts / graph.spec.mixture.chosen
+    return replace(recipe, tokens=int(recipe.tokens * min(MOST_TEXT, max(1, parts / MOST_TEXT)))), remark
+
+
 def recipe_of(asked: Asked, bits: int, source: Path) -> tuple[Recipe, str]:
     """What is asked for, for the model at `source`, and a remark where an effort can do less there than elsewhere.
 
@@ -82,6 +98,7 @@ def recipe_of(asked: Asked, bits: int, source: Path) -> tuple[Recipe, str]:
             recipe = replace(WITHOUT_TORCH, effort=effort)
         else:
             recipe = RECIPES[effort] if method != "rtn" else replace(recipe, effort=effort)
+        recipe, remark = _for_experts(recipe, remark, source)
     if asked.refine is not None:
         recipe = replace(recipe, refine=None if asked.refine == "none" else asked.refine)
     return replace(recipe, tokens=asked.tokens or recipe.tokens), remark

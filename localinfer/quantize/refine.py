@@ -88,7 +88,7 @@ def refine_checkpoint(
     require_torch_for("rtn", mixed=False, refine=True)
     if settings.get("bits") == TABLE_BITS:
         raise UsageError("8 bits lose too little to be refined", hint="leave out `--refine`")
-    lacking = Checkpoint(source).graph.not_calibrated
+    lacking = Checkpoint(source).graph.not_trained
     if lacking:
         raise NotSupported(f"{lacking} cannot be refined yet", hint="leave out `--refine`")
     if dest.exists():

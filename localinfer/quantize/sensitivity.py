@@ -12,7 +12,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from localinfer.graph.ops import LayerOp, Linear
+from localinfer.graph.ops import LayerOp, Linear, Mixture
 from localinfer.graph.weights import Checkpoint
 from localinfer.quantize.gptq import dequantized, nearest
 from localinfer.reference.executor import Executor
@@ -30,7 +30,8 @@ Form = tuple[int, int]
 def sensitivities(
     checkpoint: Checkpoint, tokens: NDArray[np.int32], forms: Sequence[Form], seed: int = 0
 ) -> list[tuple[tuple[str, ...], dict[Form, float]]]:
-    """For the matrices of each stage (those that are loaded as one) the cost of each form, in nats a token."""
+    """For the matrices that get one form (those that are loaded as one; of a mixture those of all experts) the cost of
+    each, in nats a token."""
     probe = _Probe(checkpoint)
     ops = checkpoint.graph.body
     texts = tokens[:SEQUENCES]
@@ -38,18 +39,35 @@ def sensitivities(
     found = []
     for op, streams in zip(reversed(ops), reversed(passed), strict=True):
         seen, gradients = probe.back(op, streams, gradients)
-        for stage in reversed(op.fused()):
-            inputs = torch.cat([one[stage[0].name][0] for one in seen])
-            slopes = [torch.cat([one[linear.name][1] for one in seen]) for linear in stage]
-            costs = _costs([probe.weight(linear) for linear in stage], inputs, slopes, forms)
-            found.append((tuple(linear.name for linear in stage), costs))
+        for stages in reversed(_alike(op)):
+            total = dict.fromkeys(forms, 0.0)
+            for stage in stages:
+                reached = [one for one in seen if stage[0].name in one]  # text may pass an expert by
+                if not reached:
+                    continue
+                inputs = torch.cat([one[stage[0].name][0] for one in reached])
+                slopes = [torch.cat([one[linear.name][1] for one in reached]) for linear in stage]
+                costs = _costs([probe.weight(linear) for linear in stage], inputs, slopes, forms)
+                total = {form: total[form] + costs[form] / texts.size for form in forms}
+            found.append((tuple(linear.name for stage in stages for linear in stage), total))
         probe.forget()
     return found[::-1]
+
+
+def _alike(op: LayerOp) -> list[tuple[tuple[Linear, ...], ...]]:
+    """The stages of `op` that are rounded, those together that get one form: of all experts the first, and the last."""
+    kept = op.unquantized()
+    if not isinstance(op, Mixture):
+        return [(stage,) for stage in op.fused() if stage[0] not in kept]
+    experts = [tuple(one.inputs() for one in op.experts), tuple((one.down,) for one in op.experts)]
+    shared = [] if op.shared is None else [(op.shared.inputs(),), ((op.shared.down,),)]
+    return [*(((linear,),) for linear in op.latent or ()), *experts, *shared]
 
 
 def _costs(
     matrices: Sequence[Tensor], inputs: Tensor, slopes: Sequence[Tensor], forms: Sequence[Form]
 ) -> dict[Form, float]:
+    """Of each form, what it costs all rows of `inputs` together."""
     importance = inputs.pow(2).mean(0)
     costs = dict.fromkeys(forms, 0.0)
     for matrix, slope in zip(matrices, slopes, strict=True):
@@ -58,7 +76,7 @@ def _costs(
         for bits, group in forms:
             error = inputs @ (rows - dequantized(*nearest(rows, importance, bits, group))).T
             total = float((error * slope[:, ::step]).pow(2).double().sum())
-            costs[bits, group] += 0.5 * total * len(matrix) / len(rows) / len(inputs)
+            costs[bits, group] += 0.5 * total * len(matrix) / len(rows)
     return costs
 
 

@@ -17,7 +17,7 @@ from localinfer.formats.compressed import unpack
 from localinfer.graph.ops import Attend, LayerOp, Linear, Norm
 from localinfer.graph.stored import IntLinear
 from localinfer.graph.weights import Checkpoint
-from localinfer.quantize.stream import rounded
+from localinfer.quantize.readers import rounded
 from localinfer.reference.executor import Executor, visible
 
 MOST_CACHED = 3 << 30

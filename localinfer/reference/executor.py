@@ -343,6 +343,11 @@ class Executor:
         """Let go of the weights read so far; they are read again when they are needed."""
         self._cached.clear()
 
+    def drop(self, linears: Iterable[Linear]) -> None:
+        """Let go of these matrices alone."""
+        for linear in linears:
+            self._cached.pop(linear.name, None)
+
     def weight(self, linear: Linear) -> Tensor:
         """The matrix [rows, cols] in float32."""
         if linear.name not in self._cached:

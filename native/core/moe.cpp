@@ -38,8 +38,11 @@ class Mixture {
     const Source normed = op_.router->shape.kind == kBf16 ? Source{s.shared.normed, s.x_ld} : from;
     if (op_.into != nullptr && !go_into(normed)) return false;
     const Source read = op_.into == nullptr ? normed : Source{s.latent, s.latent_ld};
-    if (!make_shared_ready(&operand, step_, lane_, gate_up_, read, step_.rows)) return false;
+    const bool plain = watched(gate_up_) && read.norm == nullptr;  // not all rows are the first expert's to add up
+    if (plain) operand = {{}, read.rows, read.ld};
+    if (!plain && !make_shared_ready(&operand, step_, lane_, gate_up_, read, step_.rows)) return false;
     if (step_.rows > 1 && !gather(operand)) return false;
+    if (plain && !add_squares_of(&Expert::gate_up, operand)) return false;
     lane_.phase("gate, up");
     const size_t chunks = chunks_of(op_.experts[0]), most = std::min(count_, step_.rows * op_.top_k);
     const size_t shared = op_.shared.down != nullptr && op_.into == nullptr ? chunks_of(op_.shared) : 0;
@@ -259,9 +262,35 @@ class Mixture {
     }
   }
 
+  bool watched(const Weight& weight) const { return step_.program.squares(weight) != nullptr; }
+
+  // Adds the squares of what each expert's matrix reads, `operand` where that is the rows of the stream, to what the
+  // program keeps of it. One thread adds up those of an expert; the shared one reads all rows.
+  bool add_squares_of(WeightRef Expert::* matrix, const Operand& operand) {
+    const Scratch::Routes& routes = step_.s.routes;
+    const bool first_half = matrix == &Expert::gate_up;
+    lane_.phase("squares");
+    lane_.share(count_ + 1, [&](size_t e) {
+      const Expert& expert = e < count_ ? op_.experts[e] : op_.shared;
+      if (expert.down == nullptr || (e == count_ && first_half && op_.into != nullptr)) return;
+      std::vector<double>* sums = step_.program.squares(*(expert.*matrix));
+      if (sums == nullptr) return;
+      const size_t first = e < count_ ? routes.first[e] : pairs();
+      const size_t rows = e < count_ ? routes.first[e + 1] - first : step_.rows;
+      const Operand read = !first_half ? hidden_rows(first) : e < count_ ? rows_of(operand, first) : operand;
+      for (size_t m = 0; m < rows; ++m)
+        for (size_t c = 0; c < sums->size(); ++c) {
+          const double x = read.x[m * read.ldx + c];
+          (*sums)[c] += x * x;
+        }
+    });
+    return lane_.sync();
+  }
+
   // x += the weighted sum, panel by panel.
   bool down() {
     const Scratch& s = step_.s;
+    if (watched(down_) && !add_squares_of(&Expert::down, {})) return false;
     lane_.phase("down");
     lane_.share(down_.panels, [&](size_t p) {
       sum_experts(p);

@@ -29,8 +29,8 @@ from localinfer.quantize import (
 )
 from localinfer.quantize.calibration import calibration
 from localinfer.quantize.distill import Distillation
+from localinfer.quantize.readers import rounded
 from localinfer.quantize.refine import refine_checkpoint
-from localinfer.quantize.stream import rounded
 from localinfer.quantize.student import Student
 from localinfer.quantize.time_plan import Effort
 from localinfer.reference.executor import Executor, logits
