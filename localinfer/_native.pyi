@@ -175,8 +175,10 @@ class Program:
         `attention_factor` * (1 + `growth` * log(1 + floor(position / `every`))); returns the table's number.
         """
 
-    def embed(self, weight: Weight, scale: float = 1.0) -> None:
-        """x = row(token) * scale."""
+    def embed(self, weight: Weight, scale: float = 1.0, norm_eps: float | None = None) -> None:
+        """
+        x = row(token) * scale, then, with `norm_eps`, through a norm without a weight.
+        """
 
     def embed_rows(self, tokens: NDArray[numpy.int32], out: NDArray[numpy.float32]) -> None:
         """
@@ -212,6 +214,7 @@ class Program:
         v_norm: NDArray[numpy.float32] | None = None,
         kv_of: int | None = None,
         out_scale: float = 1.0,
+        post_eps: float | None = None,
     ) -> None:
         """
         x += o(attention(q, k, v of norm(x))), `post_norm` before the sum if there is one.
@@ -226,7 +229,7 @@ class Program:
         qkv is the queries, then as many gates, whose sigmoid multiplies what o reads. `qkv` of two parts: values
         are the keys, before these are normed; `v_norm` norms each head of the values. `kv_of`: keys and values are
         those of that layer, counted over the layers that have such, and `qkv` is q alone. What o reads is multiplied
-        by `out_scale`.
+        by `out_scale`. `post_norm` has `post_eps` where that is given.
         """
 
     def gated_mlp(
@@ -244,12 +247,13 @@ class Program:
         beside: bool = False,
         inner_scale: float = 1.0,
         scale: float = 1.0,
+        post_eps: float | None = None,
     ) -> None:
         """
         x += down(act(gate) * up), gate and up of norm(x), interleaved, or down(act(up)), with up alone in `gate_up`;
-        `activation` is `silu`, `gelu_tanh` or `relu2`, the square of relu; norms as in `attend`. What down reads is
-        multiplied by `inner_scale`. `beside`: it reads the x that the attention before it reads, and then both are
-        added. Last of all x is multiplied by `scale`.
+        `activation` is `silu`, `gelu`, `gelu_tanh` or `relu2`, the square of relu; norms as in `attend`. What down
+        reads is multiplied by `inner_scale`. `beside`: it reads the x that the attention before it reads, and then
+        both are added. Last of all x is multiplied by `scale`.
         """
 
     def layer_inputs(
@@ -865,7 +869,9 @@ def gated(
     *,
     isa: str = "",
 ) -> None:
-    """out [n] = activation(gate) * up; activation is 'silu' or 'gelu_tanh'."""
+    """
+    out [n] = activation(gate) * up; activation is 'silu', 'gelu' or 'gelu_tanh'.
+    """
 
 def delta_rule(
     to: NDArray[numpy.float32],

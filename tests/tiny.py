@@ -76,6 +76,8 @@ FAMILIES: tuple[Family, ...] = (
     "granitemoehybrid",
     "falcon_h1",
     "nemotron_h",
+    "muse_glimmer",
+    "muse_glimmer_text",
 )
 MIXTURES: tuple[Family, ...] = (
     "mixtral",
@@ -212,6 +214,7 @@ NESTED: dict[Family, tuple[str, str]] = {
     "qwen3_5": ("qwen3_5_text", "Qwen3_5"),
     "qwen3_5_moe": ("qwen3_5_moe_text", "Qwen3_5Moe"),
     "gemma4": ("gemma4_text", "Gemma4"),
+    "muse_glimmer": ("muse_glimmer_text", "MuseGlimmer"),
     "gemma4_unified": ("gemma4_unified_text", "Gemma4Unified"),
 }
 """Of families that also see pictures, the type of the text half, and how their classes begin."""
@@ -219,7 +222,7 @@ NESTED: dict[Family, tuple[str, str]] = {
 
 def nested_name(family: Family, name: str) -> str:
     """What a tensor of the text half is called in the whole."""
-    if not family.startswith(("gemma4", "qwen3_5")):
+    if not family.startswith(("gemma4", "qwen3_5", "muse")):
         return f"language_model.{name}"
     return name.replace("model.", "model.language_model.", 1) if name.startswith("model.") else name
 
@@ -237,10 +240,12 @@ def nested(family: Family, text: Json) -> Json:
     }
     if family.startswith("gemma4"):
         vision = None
+    elif family == "muse_glimmer":
+        vision = {**vision, "model_type": "muse_glimmer_vision"}
     elif family in ("qwen3_5", "qwen3_5_moe"):
         sizes = {"depth": 1, "hidden_size": 32, "intermediate_size": 32, "num_heads": 2}
         vision = {"model_type": f"{family}_vision", **sizes}
-    unsaid = family.startswith("qwen3_5")  # where it is left out, the head is not tied
+    unsaid = family.startswith(("qwen3_5", "muse"))  # where it is left out, the head is not tied
     return {
         **({"tie_word_embeddings": text["tie_word_embeddings"]} if text["tie_word_embeddings"] == unsaid else {}),
         "architectures": [f"{NESTED[family][1]}ForConditionalGeneration"],

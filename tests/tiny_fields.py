@@ -49,6 +49,8 @@ Family = Literal[
     "qwen3_5_moe_text",
     "lfm2_moe",
     "granitemoehybrid",
+    "muse_glimmer",
+    "muse_glimmer_text",
     "falcon_h1",
     "nemotron_h",
 ]
@@ -98,8 +100,22 @@ ARCHITECTURES: dict[Family, str] = {
     "qwen3_5_moe_text": "Qwen3_5MoeForCausalLM",
     "lfm2_moe": "Lfm2MoeForCausalLM",
     "granitemoehybrid": "GraniteMoeHybridForCausalLM",
+    "muse_glimmer": "MuseGlimmerForConditionalGeneration",
+    "muse_glimmer_text": "MuseGlimmerForConditionalGeneration",
     "falcon_h1": "FalconH1ForCausalLM",
     "nemotron_h": "NemotronHForCausalLM",
+}
+
+MUSE_FIELDS: Json = {
+    "num_hidden_layers": 5,
+    "head_dim": 32,
+    "hidden_activation": "silu",
+    "attention_bias": False,
+    "sliding_window": 8,
+    "final_logit_softcapping": 10.0,
+    "qk_scale_factor": 1.7,
+    "output_multiplier": 1.5,
+    "post_norm_eps": 1e-8,
 }
 
 GEMMA3_FIELDS: Json = {
@@ -148,6 +164,8 @@ LFM2_FIELDS: Json = {
 }
 
 FAMILY_FIELDS: dict[Family, Json] = {
+    "muse_glimmer": MUSE_FIELDS,
+    "muse_glimmer_text": MUSE_FIELDS,
     "granitemoehybrid": GRANITE_FIELDS,
     "falcon_h1": FALCON_FIELDS,
     "nemotron_h": NEMOTRON_FIELDS,

@@ -24,6 +24,10 @@ class Layer:
     biases: tuple[tuple[str, str], ...] = (("attention_bias", "qkvo"),)
     """Fields, and what they are of: q, k, v, o, m for the MLP."""
     embed: float = 0.25
+    gates: bool = False
+    """Of what attention gives."""
+    last_offset: float | None = None
+    """Of the last norm, if it is another one."""
 
 
 _AFTER = ("post_attention_layernorm", "post_feedforward_layernorm")
@@ -46,6 +50,7 @@ LAYERS: dict[str, Layer] = {
     "granite": Layer(biases=(("attention_bias", "qkvo"), ("mlp_bias", "m"))),
     "hunyuan_v1_dense": Layer(head_norms=("query_layernorm", "key_layernorm")),
     "ministral3": Layer(biases=()),
+    "muse_glimmer_text": Layer(norms=_GEMMA, offset=1.0, gates=True, last_offset=0.0),
     "olmo2": Layer(norms=_AFTER, head_norms=("q_norm", "k_norm"), all_heads=True),
     "olmo3": Layer(norms=_AFTER, head_norms=("q_norm", "k_norm"), all_heads=True),
     "phi3": Layer(fused=("qkv", "gate_up"), biases=()),
@@ -69,8 +74,9 @@ def layered_weights(config: Json, seed: int) -> dict[str, Tensor]:
         if bias:
             weights[f"{name}.bias"] = np.asarray(rng.standard_normal(rows) * 0.5, np.float32)
 
-    def norm(name: str, size: int, bias: bool = False) -> None:
-        weights[f"{name}.weight"] = np.asarray(rng.uniform(0.5, 1.5, size) - kind.offset, np.float32)
+    def norm(name: str, size: int, bias: bool = False, offset: float | None = None) -> None:
+        less = kind.offset if offset is None else offset
+        weights[f"{name}.weight"] = np.asarray(rng.uniform(0.5, 1.5, size) - less, np.float32)
         if bias:
             weights[f"{name}.bias"] = np.asarray(rng.standard_normal(size) * 0.3, np.float32)
 
@@ -80,6 +86,8 @@ def layered_weights(config: Json, seed: int) -> dict[str, Tensor]:
         for name, count in (("q", heads), ("k", kv_heads), ("v", kv_heads)):
             gain = 1.5 if name == "v" else 2.0
             linear(f"{at}.self_attn.{name}_proj", count * head_dim, hidden, gain, name in biased)
+        if kind.gates:
+            linear(f"{at}.self_attn.gate_proj", heads * head_dim, hidden, 2.0, False)
         linear(f"{at}.self_attn.o_proj", hidden, heads * head_dim, 1.5, "o" in biased)
         head_norms = ("q_norm", "k_norm") if config.get("use_qk_norm") else kind.head_norms
         for name, count in zip(head_norms, (heads, kv_heads), strict=False):
@@ -93,7 +101,7 @@ def layered_weights(config: Json, seed: int) -> dict[str, Tensor]:
         for name in kind.norms:
             norm(f"{at}.{name}", hidden, kind.norm_bias)
         fuse(weights, at, kind.fused)
-    norm("model.norm", hidden, kind.norm_bias)
+    norm("model.norm", hidden, kind.norm_bias, kind.last_offset)
     if not config["tie_word_embeddings"]:
         linear("lm_head", vocab, hidden, 2.0, False)
     return weights

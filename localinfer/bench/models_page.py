@@ -31,8 +31,11 @@ a test fails when it is not current.
 ## Families
 
 What `model_type` of config.json may be, and what llama.cpp calls it in a GGUF file, from which
-`import` and to which `export` translate. Mixtures of experts and models with recurrent layers
-(LFM2, Qwen3.5, Qwen3-Next, OLMo-Hybrid, Granite 4, Falcon-H1, Nemotron-H) run on processors only.
+`import` and to which `export` translate. Mixtures of experts, models with recurrent layers (LFM2,
+Qwen3.5, Qwen3-Next, OLMo-Hybrid, Granite 4, Falcon-H1, Nemotron-H) and Muse Glimmer run on
+processors only. Any other `model_type` is refused by name: MiniCPM3, say, and others with latent
+attention (MLA). So is what a family's config.json says and we do not run: every field that
+transformers knows is tried with other values (`python -m tools.proofs.config_sweep`).
 
 | `model_type` | models | in GGUF |
 |---|---|---|

@@ -3,7 +3,7 @@
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import gelu, scaled_dot_product_attention, silu
+from torch.nn.functional import scaled_dot_product_attention
 
 from localinfer.engine.drafters import GROUP, Arrays, head_rope, shapes_of
 from localinfer.errors import NotSupported
@@ -13,7 +13,7 @@ from localinfer.graph.prepared import norm_weight
 from localinfer.graph.spec import ModelSpec
 from localinfer.graph.weights import Checkpoint
 from localinfer.quantize.scales import round_rows
-from localinfer.reference.executor import rotate
+from localinfer.reference.executor import activated, rotate
 
 MIXED = 0.3
 """How much of the embedding there is at first beside the residual stream."""
@@ -58,7 +58,7 @@ class HeadModel(nn.Module):
         x = x + self._attended(_unit(x, self.spec.norm_eps) * self.attention_norm) @ self.matrices["o"].T
         normed = _unit(x, self.spec.norm_eps) * self.mlp_norm
         gate = normed @ self.matrices["gate"].T
-        gate = silu(gate) if self.spec.activation == "silu" else gelu(gate, approximate="tanh")
+        gate = activated(self.spec.activation, gate)
         out: Tensor = x + (gate * (normed @ self.matrices["up"].T)) @ self.matrices["down"].T
         return out
 

@@ -392,6 +392,29 @@ _GPT_OSS: Keys = {
     "swiglu_limit": 7.0,
 }
 
+_MUSE_GLIMMER: Keys = {
+    "vocab_size": 202_048,
+    "hidden_size": 6656,
+    "intermediate_size": 19_968,
+    "num_hidden_layers": 52,
+    "num_attention_heads": 32,
+    "num_key_value_heads": 2,
+    "head_dim": 128,
+    "hidden_activation": "silu",
+    "max_position_embeddings": 131_072,
+    "rms_norm_eps": 1e-5,
+    "tie_word_embeddings": False,
+    "rope_theta": 10_000.0,
+    "attention_bias": False,
+    "sliding_window": 2048,
+    "layer_types": None,
+    "final_logit_softcapping": 20.0,
+    "qk_scale_factor": 3.87,
+    "output_multiplier": 0.19611613513818404,
+    "post_norm_eps": 1e-8,
+    "layer_rope_theta": None,
+}
+
 _GEMMA4_UNIFIED: Keys = {
     "vocab_size": 262_144,
     "hidden_size": 2304,
@@ -438,6 +461,7 @@ DEFAULTS: Mapping[str, Keys] = {
     "gemma3_text": _GEMMA3,
     "gemma4_text": _GEMMA4,
     "gemma4_unified_text": _GEMMA4_UNIFIED,
+    "muse_glimmer_text": _MUSE_GLIMMER,
     "cohere2": _COHERE2,
     "ernie4_5": _ERNIE,
     "ernie4_5_moe": _ERNIE_MOE,

@@ -2,12 +2,13 @@
 
 import math
 from collections.abc import Iterable, Mapping
-from typing import Any
+from typing import Any, TypeVar
 
 from localinfer.errors import Corrupt, NotSupported
 
 _HINT = "download the model again, or ask whoever made it for a repaired config.json"
 _SHOWN = 60
+Word = TypeVar("Word", bound=str)
 
 
 class Fields:
@@ -60,7 +61,7 @@ class Fields:
             raise self.bad(name, "true or false")
         return value
 
-    def word(self, name: str, known: Mapping[str, str], default: str | None = None) -> str:
+    def word(self, name: str, known: Mapping[str, Word], default: str | None = None) -> Word:
         """The meaning of a word: `known` maps the words of config.json to ours. Others raise `NotSupported`."""
         value = self._value(name, default)
         if not isinstance(value, str):

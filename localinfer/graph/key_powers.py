@@ -64,6 +64,7 @@ class Evening:
             powers = from_gains(op, heads.k_norm, heads.q_norm, gain, read)
             heads = _in_norms(op, heads, powers)
         elif self._wanted and heads.bias is not None and op.v is not None and not self._shares_kv:
+            assert op.gate is None
             q_bias, k_bias, rest = np.split(heads.bias, np.cumsum([op.q.rows, op.k.rows]))
             if (found := from_biases(op, k_bias, q_bias, gain, read)) is not None:
                 powers, q, k = found

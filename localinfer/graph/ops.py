@@ -23,10 +23,14 @@ from localinfer.records import dataclass
 
 @dataclass(frozen=True, slots=True)
 class Embed(Facts):
-    """x = table[token] * scale."""
+    """x = norm(table[token] * scale); the norm has no weight."""
 
     table: Linear
     scale: float = 1.0
+    norm: Norm | None = None
+
+    def not_on_cards(self) -> str:
+        return "a norm of the embedding" if self.norm is not None else ""
 
     def fused(self) -> tuple[tuple[Linear, ...], ...]:
         return ((self.table,),)
@@ -99,7 +103,7 @@ class Attend(Facts):
     `softcap` c > 0, c * tanh(score / c). With `window` w > 0, position p sees p-w+1..p, else 0..p. `sinks` names a
     vector [heads]: of each head one more score in the softmax, which has no value (gpt-oss; OpenAI, 2025). `gated`: q
     has twice the rows, of each head its query and then its gates, whose sigmoid multiplies what o reads (Qwen3-Next;
-    Qwen team, 2025). What o reads is also multiplied by `out_scale`.
+    Qwen team, 2025); or `gate` is their matrix. What o reads is also multiplied by `out_scale`.
     """
 
     norm: Norm | None
@@ -122,6 +126,7 @@ class Attend(Facts):
     window: int = 0
     sinks: str = ""
     gated: bool = False
+    gate: Linear | None = None
     out_scale: float = 1.0
 
     def fused(self) -> tuple[tuple[Linear, ...], ...]:
@@ -134,8 +139,8 @@ class Attend(Facts):
         return self.k is None
 
     def qkv(self) -> tuple[Linear, ...]:
-        """Those that there are of the matrices of queries, keys and values."""
-        return tuple(linear for linear in (self.q, self.k, self.v) if linear is not None)
+        """Those that there are of the matrices of queries, gates, keys and values."""
+        return tuple(linear for linear in (self.q, self.gate, self.k, self.v) if linear is not None)
 
     def norms(self) -> tuple[Norm, ...]:
         every = (self.norm, self.q_norm, self.k_norm, self.post_norm)

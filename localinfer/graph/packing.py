@@ -11,7 +11,7 @@ from localinfer.formats.safetensors import SafetensorsFile
 from localinfer.graph.key_powers import AS_STORED, Changed
 from localinfer.graph.ops import Linear
 from localinfer.graph.prepared import AS_THEY_ARE, Orders
-from localinfer.graph.stored import AffineLinear, Bf16Linear, Form, IntLinear, Mxfp4Linear
+from localinfer.graph.stored import AffineLinear, Bf16Linear, Form, IntLinear, Mxfp4Linear, stacked
 from localinfer.graph.weights import Checkpoint
 from localinfer.records import dataclass
 
@@ -89,8 +89,10 @@ class Packer:
         interleave: bool = False,
         orders: Orders = AS_THEY_ARE,
         changed: Changed = AS_STORED,
+        joined: int = 1,
     ) -> native.Weight | Place:
-        """One weight of the rows of all `linears`, for one pass over the activations."""
+        """One weight of the rows of all `linears`, for one pass over the activations; the first `joined` are one part
+        of it."""
         forms = [self.checkpoint.form(linear.name) for linear in linears]
         if len(set(forms)) > 1:
             kinds = (_called(form) for form in forms)
@@ -99,10 +101,10 @@ class Packer:
                 f"matrices that are used together are quantized differently: {names}",
                 hint="use the unquantized model and run `localinfer quantize` on it",
             )
-        job = None if orders or changed else self.file_job(linears, interleave)
+        job = None if orders or changed or joined > 1 else self.file_job(linears, interleave)
         weight: native.Weight | Place
         if job is None:
-            weight = self.from_arrays(linears, interleave, orders, changed)
+            weight = self.from_arrays(linears, interleave, orders, changed, joined)
             self.done += self.bytes_of(linears)
             self.on_progress(self.done, self.total)
         else:
@@ -150,6 +152,7 @@ class Packer:
         interleave: bool,
         orders: Orders = AS_THEY_ARE,
         changed: Changed = AS_STORED,
+        joined: int = 1,
     ) -> native.Weight:
         """The slower way, which converts what it must, and names the tensor that is broken."""
         parts = [
@@ -158,6 +161,8 @@ class Packer:
             else self.checkpoint.linear(linear.name).rows_in(orders.get(linear.name))
             for linear in linears
         ]
+        if joined > 1:
+            parts = [stacked(parts[:joined]), *parts[joined:]]
         bf16 = [part.values for part in parts if isinstance(part, Bf16Linear)]
         if bf16:
             return native.pack_bf16(bf16, interleave=interleave, threads=self.threads)

@@ -37,8 +37,9 @@ def norm_bias(checkpoint: Checkpoint, norm: Norm) -> Vector | None:
 
 
 def eps_of(op: Attend | GatedMLP) -> float:
-    """That of all its norms: the native program has one for an operation."""
-    (eps,) = {norm.eps for norm in op.norms()}
+    """That of all its norms but the one behind it: the native program has one for them."""
+    found = {norm.eps for norm in op.norms() if norm is not op.post_norm}
+    (eps,) = found or {norm.eps for norm in op.norms()}
     return eps
 
 

@@ -150,7 +150,7 @@ class Loader(Packer):
         ADD[type(op)](self, op)
 
     def embed(self, op: Embed) -> None:
-        self.program.embed(self.table(op.table), op.scale)
+        self.program.embed(self.table(op.table), op.scale, None if op.norm is None else op.norm.eps)
 
     def mix(self, op: Mix) -> None:
         """Whoever runs it norms both inputs."""
@@ -159,7 +159,7 @@ class Loader(Packer):
     def attend(self, op: Attend) -> None:
         turned = [linear for linear in (op.q, op.k) if linear is not None and op.rope.interleaved]
         orders = {linear.name: rope_order(op, linear.rows) for linear in turned}
-        if op.gated:
+        if op.gated and op.gate is None:
             orders[op.q.name] = gates_last(op)
 
         def read(name: str) -> StoredLinear:
@@ -172,7 +172,7 @@ class Loader(Packer):
             norm=self.optional_norm(op.norm),
             norm_bias=self.norm_bias(op.norm),
             eps=eps_of(op),
-            qkv=self.pack(*op.qkv(), orders=orders, changed=heads.changed),
+            qkv=self.pack(*op.qkv(), orders=orders, changed=heads.changed, joined=1 if op.gate is None else 2),
             bias=heads.bias,
             q_norm=heads.q_norm,
             k_norm=heads.k_norm,
@@ -180,6 +180,7 @@ class Loader(Packer):
             o=self.pack(op.o),
             o_bias=self.biases(op.o),
             post_norm=self.optional_norm(op.post_norm),
+            post_eps=None if op.post_norm is None else op.post_norm.eps,
             heads=op.heads,
             kv_heads=op.kv_heads,
             head_dim=op.head_dim,
@@ -207,6 +208,7 @@ class Loader(Packer):
             down=self.pack(op.down),
             down_bias=self.biases(op.down),
             post_norm=self.optional_norm(op.post_norm),
+            post_eps=None if op.post_norm is None else op.post_norm.eps,
             beside=op.beside,
             inner_scale=op.inner_scale,
             scale=self.stream_scale(op),
@@ -364,7 +366,10 @@ class Loader(Packer):
         """The biases one after the other; `None` if there are none."""
         if not any(linear.bias for linear in linears):
             return None
-        parts = [self.checkpoint.vector(f"{linear.name}.bias") for linear in linears]
+        parts = [
+            self.checkpoint.vector(f"{linear.name}.bias") if linear.bias else np.zeros(linear.rows, np.float32)
+            for linear in linears
+        ]
         in_order = zip(linears, parts, strict=True)
         return np.concatenate([part[orders.get(linear.name, slice(None))] for linear, part in in_order])
 

@@ -65,6 +65,8 @@ FAMILIES = (
     "mistral",
     "mistral3",
     "mixtral",
+    "muse_glimmer",
+    "muse_glimmer_text",
     "nemotron_h",
     "olmo2",
     "olmo3",

@@ -15,8 +15,16 @@ MOST_VOCABULARY = 1 << 22
 MOST_CONTEXT = 1 << 24
 MOST_DELTA_HEAD = 512
 MOST_DELTA_CONV = 8
-Activation = Literal["silu", "gelu_tanh", "relu2"]
-_ACTIVATIONS = {"silu": "silu", "swish": "silu", "gelu_pytorch_tanh": "gelu_tanh"}
+Activation = Literal["silu", "gelu", "gelu_tanh", "relu2"]
+_ACTIVATIONS: Mapping[str, Activation] = {
+    "silu": "silu",
+    "swish": "silu",
+    "gelu": "gelu",
+    "gelu_python": "gelu",
+    "gelu_new": "gelu_tanh",
+    "gelu_pytorch_tanh": "gelu_tanh",
+}
+"""By the name of config.json: GELU is erf's, if nothing else is said."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -36,6 +44,8 @@ class ModelSpec:
     tied: bool
     """The head uses the embedding's matrix."""
     norm_eps: float
+    post_norm_eps: float | None = None
+    """Of the norms behind attention and MLP, where it is another one."""
     activation: Activation
     qkv_bias: bool = False
     o_bias: bool = False
@@ -251,7 +261,7 @@ def read_tied(config: Fields, name: str = "tie_word_embeddings") -> bool:
 
 def read_activation(config: Fields, name: str) -> Activation:
     """The activation of the feed-forward half, by the name config.json gives it."""
-    return "gelu_tanh" if config.word(name, _ACTIVATIONS) == "gelu_tanh" else "silu"
+    return config.word(name, _ACTIVATIONS)
 
 
 def read_windows(config: Fields, layers: int, default: tuple[bool, ...], *, on: bool = True) -> tuple[int, ...]:

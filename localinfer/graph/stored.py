@@ -1,6 +1,7 @@
 """Tensors as they come from disk: checked for NaN and infinity, as bfloat16, as float32, or as packed integers."""
 
-from dataclasses import replace
+from collections.abc import Sequence
+from dataclasses import fields, replace
 from typing import Any, Literal
 
 import numpy as np
@@ -218,6 +219,13 @@ class Mxfp4Linear:
 StoredLinear = Bf16Linear | IntLinear | AffineLinear | Mxfp4Linear
 Form = tuple[int, int] | tuple[int, int, int] | tuple[int, int, Literal["mxfp4"]]
 """(bits, group) of a matrix as it runs, (16, 0) for bfloat16; with minima, the columns that share theirs as well."""
+
+
+def stacked(parts: Sequence[StoredLinear]) -> StoredLinear:
+    """Matrices of one form as one, row after row."""
+    first = parts[0]
+    arrays = [one.name for one in fields(first) if isinstance(getattr(first, one.name), np.ndarray)]
+    return replace(first, **{name: np.concatenate([getattr(part, name) for part in parts]) for name in arrays})
 
 
 def _halves_times(halves: NDArray[np.float16], powers: Powers) -> tuple[NDArray[np.float16], Rows]:

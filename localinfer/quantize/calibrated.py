@@ -22,6 +22,7 @@ from localinfer.quantize.moments import Moments, Stage
 from localinfer.quantize.plan import HEAD, TABLE_BITS, Job, Method, Plan, graph_name
 from localinfer.quantize.readers import Reader, Rounding
 from localinfer.quantize.stream import Stream
+from localinfer.reference.executor import as_stream
 
 HEAD_ROWS = 1 << 14
 """Rows of the head that are fitted at once."""
@@ -197,14 +198,14 @@ class Layers:
         embed = self.checkpoint.graph.embed
         if embed.table.name not in self._jobs:
             whole = Reader(self.checkpoint).weight(embed.table)
-            return lambda ids: whole[torch.from_numpy(ids).long()] * embed.scale
+            return lambda ids: as_stream(embed, whole[torch.from_numpy(ids).long()])
         job = self._jobs[embed.table.name]
         written = SafetensorsFile(file)
         packed, scales = (written.read(f"{job.module}.{part}") for part in ("weight_packed", "weight_scale"))
 
         def rows(ids: NDArray[np.int32]) -> Tensor:
             values = unpack(packed[ids], job.bits, job.tensor.info.shape[1])
-            return torch.from_numpy(dequantize(values, scales[ids])) * embed.scale
+            return as_stream(embed, torch.from_numpy(dequantize(values, scales[ids])))
 
         return rows
 

@@ -12,7 +12,7 @@ from torch.nn.functional import scaled_dot_product_attention
 
 from localinfer.graph.ops import Attend, Linear
 from localinfer.graph.weights import Checkpoint
-from localinfer.reference.executor import Executor
+from localinfer.reference.executor import Executor, as_stream
 
 IN_MEMORY = 1 << 30
 """Bytes of the residual stream above which it lies in a file."""
@@ -80,7 +80,7 @@ class Streams(Reader):
         for number, sequence in enumerate(tokens):
             self.x[number] = embed(sequence)
             if self.true is not None and full is not None:
-                self.true[number] = full[torch.from_numpy(sequence).long()] * table.scale
+                self.true[number] = as_stream(table, full[torch.from_numpy(sequence).long()])
         self.look: Callable[[], None] = lambda: None
         self.forget()
 

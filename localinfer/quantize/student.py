@@ -18,7 +18,7 @@ from localinfer.graph.ops import Attend, LayerOp, Linear, Norm
 from localinfer.graph.stored import IntLinear
 from localinfer.graph.weights import Checkpoint
 from localinfer.quantize.readers import rounded
-from localinfer.reference.executor import Executor, visible
+from localinfer.reference.executor import Executor, as_stream, visible
 
 MOST_CACHED = 3 << 30
 """Bytes of activations of one sequence above which layers are computed again on the way back, and not kept."""
@@ -43,7 +43,7 @@ class Runner(Executor):
     def embedded(self, ids: Tensor) -> Tensor:
         """Token ids [n] to the first residual stream [n, hidden]."""
         embed = self.checkpoint.graph.embed
-        return self.weight(embed.table)[ids].float() * embed.scale
+        return as_stream(embed, self.weight(embed.table)[ids].float())
 
     def attention(self, op: Attend, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         if op.softcap:  # torch's own attention knows none

@@ -15,6 +15,7 @@ from localinfer.graph.ops import (
     Attend,
     DeltaNet,
     DepthwiseConv,
+    Embed,
     Expert,
     GatedMLP,
     Head,
@@ -77,7 +78,7 @@ class Executor:
     def embedded(self, ids: Tensor) -> Tensor:
         """Token ids [n] to the first residual stream [n, hidden]."""
         embed = self.checkpoint.graph.embed
-        x = self.weight(embed.table)[ids] * embed.scale
+        x = as_stream(embed, self.weight(embed.table)[ids])
         self._kept = []
         self._inputs = self.layer_inputs(ids, x)
         return x
@@ -122,7 +123,9 @@ class Executor:
         n = x.shape[0]
         normed = self.norm(op.norm, x)
         q, gates = self.linear(op.q, normed), None
-        if op.gated:
+        if op.gate is not None:
+            gates = self.linear(op.gate, normed)
+        elif op.gated:
             q, gates = (part.reshape(n, -1) for part in q.view(n, op.heads, -1).chunk(2, dim=-1))
         q = self.ready_heads(op, op.q_norm, q, op.heads, first, op.rope.growth)
         if op.k is None:
@@ -410,11 +413,19 @@ def scan_rule(state: Tensor, q: Tensor, k: Tensor, change: Tensor, decay: Tensor
     return torch.stack(read), state
 
 
+def as_stream(embed: Embed, rows: Tensor) -> Tensor:
+    """Rows of the table as the first layer gets them."""
+    rows = rows * embed.scale
+    if embed.norm is None:
+        return rows
+    return rows * torch.rsqrt(rows.pow(2).mean(-1, keepdim=True) + embed.norm.eps)
+
+
 def activated(activation: Activation, x: Tensor) -> Tensor:
-    """SiLU, GELU by tanh, or the square of ReLU."""
+    """SiLU, GELU, GELU by tanh, or the square of ReLU."""
     if activation == "relu2":
         return x.relu().square()
-    return silu(x) if activation == "silu" else gelu(x, approximate="tanh")
+    return silu(x) if activation == "silu" else gelu(x, approximate="none" if activation == "gelu" else "tanh")
 
 
 def capped(scores: Tensor, cap: float) -> Tensor:

@@ -151,8 +151,10 @@ void gated(Vector<float> out, Vector<const float> gate, Vector<const float> up, 
            const std::string& isa) {
   require_same_size(gate, "gate", out, "out");
   require_same_size(up, "up", out, "out");
-  require(activation == "silu" || activation == "gelu_tanh", "gated: activation must be silu or gelu_tanh");
-  const int kind = activation == "silu" ? kSilu : kGeluTanh;
+  const bool exact = activation == "gelu";
+  require(exact || activation == "silu" || activation == "gelu_tanh",
+          "gated: activation must be silu, gelu or gelu_tanh");
+  const int kind = activation == "silu" ? kSilu : exact ? kGelu : kGeluTanh;
   const KernelTable& kernels = kernels_for(isa);
   nb::gil_scoped_release unlocked;
   kernels.gated(out.data(), gate.data(), up.data(), out.shape(0), kind);
@@ -379,7 +381,7 @@ void bind_vector(nb::module_& m) {
   m.def("rope", rope, "x"_a.noconvert(), "cos"_a, "sin"_a, nb::kw_only(), "isa"_a = "",
         "Rotate one head x [d] in place by the angles whose cos and sin [d / 2] are given; halves are paired.");
   m.def("gated", gated, "out"_a.noconvert(), "gate"_a, "up"_a, "activation"_a, nb::kw_only(), "isa"_a = "",
-        "out [n] = activation(gate) * up; activation is 'silu' or 'gelu_tanh'.");
+        "out [n] = activation(gate) * up; activation is 'silu', 'gelu' or 'gelu_tanh'.");
   m.def("delta_rule", delta_rule, "to"_a.noconvert(), "from_"_a, "out"_a.noconvert(), "delta"_a.noconvert(), "q"_a, "k"_a,
         "v"_a, "decay"_a, "beta"_a, nb::kw_only(), "isa"_a = "",
         "One row through a head's state [keys, values]: delta = beta * (v - decay * k from), to = decay * from + k delta,\n"

@@ -37,8 +37,16 @@ size_t rope_table(Program& program, Vector<const double> inv_freq, size_t positi
   return program.rope_table(inv_freq.data(), inv_freq.shape(0), positions, attention_factor, growth, every);
 }
 
-void embed(Program& program, std::shared_ptr<Weight> weight, float scale) {
-  program.embed({std::move(weight), scale});
+void embed(Program& program, std::shared_ptr<Weight> weight, float scale, std::optional<float> norm_eps) {
+  REQUIRE(!norm_eps || (*norm_eps >= 0 && *norm_eps <= 1), "the epsilon of a norm is %g",
+          static_cast<double>(*norm_eps));
+  program.embed({std::move(weight), scale, norm_eps.value_or(-1.0f)});
+}
+
+float post_eps_of(std::optional<float> post_eps, float eps) {
+  const float found = post_eps.value_or(eps);
+  REQUIRE(found >= 0 && found <= 1, "the epsilon of a norm is %g", static_cast<double>(found));
+  return found;
 }
 
 void embed_rows(const Program& program, Integers tokens, Matrix<float> out) {
@@ -54,8 +62,9 @@ void attend(Program& program, const MaybeValues& norm, float eps, std::shared_pt
             const MaybeValues& post_norm, size_t heads, size_t kv_heads, size_t head_dim, size_t rope, float scale,
             size_t window, const MaybeValues& norm_bias, std::optional<size_t> query_rope, bool norm_after_rope,
             float softcap, const MaybeValues& sinks, bool gated, const MaybeValues& v_norm,
-            std::optional<size_t> kv_of, float out_scale) {
+            std::optional<size_t> kv_of, float out_scale, std::optional<float> post_eps) {
   AttendOp op;
+  op.post_eps = post_eps_of(post_eps, eps);
   op.gated = gated;
   op.v_norm = to_vector(v_norm);
   op.out_scale = out_scale;
@@ -83,15 +92,19 @@ void attend(Program& program, const MaybeValues& norm, float eps, std::shared_pt
 }
 
 Activation make_activation(const std::string& name) {
-  REQUIRE(name == "silu" || name == "gelu_tanh", "activation is '%.40s', but must be silu or gelu_tanh", name.c_str());
-  return name == "silu" ? kSilu : kGeluTanh;
+  if (name == "silu") return kSilu;
+  if (name == "gelu") return kGelu;
+  REQUIRE(name == "gelu_tanh", "activation is '%.40s', but must be silu, gelu or gelu_tanh", name.c_str());
+  return kGeluTanh;
 }
 
 void gated_mlp(Program& program, const MaybeValues& norm, float eps, std::shared_ptr<Weight> gate_up,
                const std::string& activation, std::shared_ptr<Weight> down, const MaybeValues& post_norm,
                const MaybeValues& norm_bias, const MaybeValues& gate_bias, const MaybeValues& up_bias,
-               const MaybeValues& down_bias, bool beside, float inner_scale, float scale) {
+               const MaybeValues& down_bias, bool beside, float inner_scale, float scale,
+               std::optional<float> post_eps) {
   MlpOp op;
+  op.post_eps = post_eps_of(post_eps, eps);
   op.inner_scale = inner_scale;
   op.scale = scale;
   op.norm = make_norm(norm, eps, norm_bias);
@@ -387,7 +400,7 @@ constexpr const char* kAttendHelp =
     "qkv is the queries, then as many gates, whose sigmoid multiplies what o reads. `qkv` of two parts: values\n"
     "are the keys, before these are normed; `v_norm` norms each head of the values. `kv_of`: keys and values are\n"
     "those of that layer, counted over the layers that have such, and `qkv` is q alone. What o reads is multiplied\n"
-    "by `out_scale`.";
+    "by `out_scale`. `post_norm` has `post_eps` where that is given.";
 
 constexpr const char* kStepHelp =
     "Run `tokens` (n of them) through the program, and write the logits of rows `out_rows` (ascending).\n\n"
@@ -424,7 +437,8 @@ void bind_program(nb::module_& m) {
            "growth"_a = 0.0, "every"_a = 1.0,
            "Make cosines and sines of position * inv_freq (float64 [half of the values that are turned]), times\n"
            "`attention_factor` * (1 + `growth` * log(1 + floor(position / `every`))); returns the table's number.")
-      .def("embed", &embed, "weight"_a, "scale"_a = 1.0f, "x = row(token) * scale.")
+      .def("embed", &embed, "weight"_a, "scale"_a = 1.0f, "norm_eps"_a = nb::none(),
+           "x = row(token) * scale, then, with `norm_eps`, through a norm without a weight.")
       .def("embed_rows", &embed_rows, "tokens"_a.noconvert(), "out"_a.noconvert(),
            "The rows of the embedding, scaled as the first layer gets them, into `out` [n, hidden].")
       .def("mix", &mix, "weight"_a, "x = weight * input instead of `embed`, of `inputs` that a step brings.")
@@ -433,15 +447,17 @@ void bind_program(nb::module_& m) {
            "post_norm"_a.noconvert().none(), "heads"_a, "kv_heads"_a, "head_dim"_a, "rope"_a, "scale"_a,
            "window"_a = 0, "norm_bias"_a.noconvert() = nb::none(), "query_rope"_a = nb::none(),
            "norm_after_rope"_a = false, "softcap"_a = 0.0f, "sinks"_a.noconvert() = nb::none(), "gated"_a = false,
-           "v_norm"_a.noconvert() = nb::none(), "kv_of"_a = nb::none(), "out_scale"_a = 1.0f, kAttendHelp)
+           "v_norm"_a.noconvert() = nb::none(), "kv_of"_a = nb::none(), "out_scale"_a = 1.0f, "post_eps"_a = nb::none(),
+           kAttendHelp)
       .def("gated_mlp", &gated_mlp, "norm"_a.noconvert().none(), "eps"_a, "gate_up"_a, "activation"_a, "down"_a,
            "post_norm"_a.noconvert() = nb::none(), "norm_bias"_a.noconvert() = nb::none(),
            "gate_bias"_a.noconvert() = nb::none(), "up_bias"_a.noconvert() = nb::none(),
            "down_bias"_a.noconvert() = nb::none(), "beside"_a = false, "inner_scale"_a = 1.0f, "scale"_a = 1.0f,
+           "post_eps"_a = nb::none(),
            "x += down(act(gate) * up), gate and up of norm(x), interleaved, or down(act(up)), with up alone in `gate_up`;\n"
-           "`activation` is `silu`, `gelu_tanh` or `relu2`, the square of relu; norms as in `attend`. What down reads is\n"
-           "multiplied by `inner_scale`. `beside`: it reads the x that the attention before it reads, and then both are\n"
-           "added. Last of all x is multiplied by `scale`.")
+           "`activation` is `silu`, `gelu`, `gelu_tanh` or `relu2`, the square of relu; norms as in `attend`. What down\n"
+           "reads is multiplied by `inner_scale`. `beside`: it reads the x that the attention before it reads, and then\n"
+           "both are added. Last of all x is multiplied by `scale`.")
       .def("layer_inputs", &layer_inputs, "table"_a.none(), "scale"_a, "project"_a, "norm"_a.noconvert(), "eps"_a,
            "rows"_a = nb::none(),
            "After `embed`: what each layer gets of a token, in parts of as many values as `norm` has. Part i is\n"

@@ -375,6 +375,6 @@ bool run_attend(const AttendOp& op, const Step& step, Lane& lane) {
     operand = produced(step);
   else if (!make_ready(&operand, step, lane, *op.o, {s.attended, s.attended_ld}, step.rows))
     return false;
-  return add_to_stream(step, lane, *op.o, operand, op.o_bias, op.post_norm, op.norm.eps,
+  return add_to_stream(step, lane, *op.o, operand, op.o_bias, op.post_norm, op.post_eps,
                        op.aside ? To::kAside : To::kStream);
 }

@@ -58,5 +58,5 @@ bool run_mlp(const MlpOp& op, const Step& step, Lane& lane) {
   else if (!make_ready(&operand, step, lane, down, {s.hidden, s.hidden_ld}, step.rows))
     return false;
   const To to = op.beside ? To::kStreamWithAside : To::kStream;
-  return add_to_stream(step, lane, down, operand, op.down_bias, op.post_norm, op.norm.eps, to, op.scale);
+  return add_to_stream(step, lane, down, operand, op.down_bias, op.post_norm, op.post_eps, to, op.scale);
 }

@@ -90,6 +90,7 @@ void Program::embed(EmbedOp op) {
   REQUIRE(op.weight != nullptr, "the embedding is missing");
   check_weight(op.weight, op.weight->shape.rows(), hidden_, "the embedding");
   check_stacked(op.weight, "the embedding");
+  if (op.norm_eps >= 0) ones_.assign(hidden_, 1.0f);
   embed_ = std::move(op);
 }
 
@@ -102,6 +103,8 @@ void Program::embed_rows(const int32_t* tokens, size_t n, float* out) const {
   for (size_t i = 0; i < n; ++i) {
     embed_.weight->row(static_cast<size_t>(tokens[i]), row.data());
     for (size_t j = 0; j < hidden_; ++j) out[i * hidden_ + j] = row[j] * embed_.scale;
+    if (embed_.norm_eps >= 0)
+      kernels_.rms_norm(out + i * hidden_, out + i * hidden_, ones(), hidden_, embed_.norm_eps);
   }
 }
 

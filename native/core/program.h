@@ -50,6 +50,7 @@ struct Norm {
 struct EmbedOp {
   WeightRef weight;
   float scale = 1;
+  float norm_eps = -1;  // of the norm without a weight that a row goes through last; below 0: there is none
 };
 
 // What every token gives to each layer beside the stream: part i of `size` values is norm(part i of project * x) +
@@ -81,6 +82,7 @@ struct AttendOp {
   bool norm_after_rope = false;
   WeightRef o;
   Floats o_bias, post_norm;
+  float post_eps = 0;
   Floats sinks;  // of each head a score that takes part in the softmax and has no value; or empty
   size_t heads = 0, kv_heads = 0, head_dim = 0;
   size_t rope = 0, query_rope = 0;  // tables for keys and for queries, of the first values of a head
@@ -107,6 +109,7 @@ struct MlpOp {
   Activation activation = kSilu;
   WeightRef down;
   Floats down_bias, post_norm;
+  float post_eps = 0;
   bool beside = false;  // reads what the attention before it reads
   bool squares = false;   // the activation is relu(x)²
   float inner_scale = 1;  // of what down reads
@@ -383,6 +386,7 @@ class Program {
   // of these tokens is read. Both are caches of its own; make_kv need not have been called. Empty when interrupted.
   std::vector<double> probe_kv(const int32_t* tokens, size_t count, const Interrupted& interrupted);
 
+  const float* ones() const { return ones_.data(); }  // [hidden], where the embedding is normed
   // Rows of the embedding, as the first layer gets them: out[n][hidden].
   void embed_rows(const int32_t* tokens, size_t n, float* out) const;
 
@@ -481,6 +485,7 @@ class Program {
   Pool pool_;
   std::vector<RopeTable> ropes_;
   EmbedOp embed_;
+  Floats ones_;
   LayerInputsOp layer_inputs_;
   size_t layer_input_ops_ = 0;
   size_t tail_ = 0;  // in ops_: from here on nothing is kept, so that rows without logits may be left out

@@ -12,6 +12,7 @@ bool run_embed(const Step& step, Lane& lane) {
     op.weight->row(static_cast<size_t>(step.tokens[m]), x);
     if (op.scale != 1.0f)
       for (size_t i = 0; i < step.hidden; ++i) x[i] *= op.scale;
+    if (op.norm_eps >= 0) step.k.rms_norm(x, x, step.program.ones(), step.hidden, op.norm_eps);
   });
   return lane.sync();
 }

@@ -271,7 +271,7 @@ void CudaDevice::attend(const Piece& piece, const AttendOp& op, const OpOnCard& 
   merge.out_ld = narrow(float_ld_);
   kernels_.launch(kernels_.merge, {(tiles_of(columns) + 3) / 4, rows}, 128, 0, merge);
   linear(on.second, rows, op.aside ? aside_ : y_, x_ld_);
-  if (!op.aside) pending = {true, on.out_bias, on.post_norm, op.norm.eps};
+  if (!op.aside) pending = {true, on.out_bias, on.post_norm, op.post_eps};
 }
 
 void CudaDevice::mlp(const Piece& piece, const MlpOp& op, const OpOnCard& on, Pending& pending) {
@@ -284,7 +284,7 @@ void CudaDevice::mlp(const Piece& piece, const MlpOp& op, const OpOnCard& on, Pe
                            nullptr,      0};
   kernels_.launch(kernels_.gated, {(tiles_of(columns) + 3) / 4, piece.rows}, 128, 0, args);
   linear(on.second, piece.rows, y_, x_ld_);
-  pending = {true, on.out_bias, on.post_norm, op.norm.eps, op.beside ? aside_ : nullptr, on.aside_bias, op.scale};
+  pending = {true, on.out_bias, on.post_norm, op.post_eps, op.beside ? aside_ : nullptr, on.aside_bias, op.scale};
 }
 
 void CudaDevice::layer_input(const Piece& piece, const LayerInputOp& op, const OpOnCard& on, Pending& pending) {

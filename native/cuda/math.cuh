@@ -46,6 +46,22 @@ LI_DEVICE float gelu_tanh(float x) {
   return x / (1.0f + exp1(u * -1.5957691216057308f));
 }
 
+// x * Phi(x), the normal distribution's.
+LI_DEVICE float gelu(float x) {
+  const float size = fabsf(x);
+  const float t = 1.0f / fmaf(size, 0x1.666666p-2f, 1.0f);
+  float p = fmaf(-0x1.dd05aap-6f, t, 0x1.268a88p-3f);
+  p = fmaf(p, t, -0x1.05857ap-2f);
+  p = fmaf(p, t, 0x1.4537b2p-3f);
+  p = fmaf(p, t, -0x1.76473cp-6f);
+  p = fmaf(p, t, 0x1.afaff8p-4f);
+  p = fmaf(p, t, 0x1.eaf57ep-4f);
+  p = fmaf(p, t, 0x1.1e6da6p-3f);
+  p = fmaf(p, t, 0x1.1df1f6p-3f);
+  const float tail = (p * t) * exp1((size * -0.5f) * size);
+  return x * (x < 0.0f ? tail : 1.0f - tail);
+}
+
 // cap * tanh(x / cap).
 LI_DEVICE float cap_softly(float x, float cap) {
   const float e = exp1(-2.0f * fabsf(x / cap));

@@ -87,7 +87,7 @@ LI_KERNEL(128, 8) gated(li::GatedArgs a) {
     const int first = a.both ? c / kPanel * 2 * kPanel + c % kPanel : c;
     const float* first_bias = a.both ? a.gate_bias : a.up_bias;
     const float x = first_bias != nullptr ? in[first] + first_bias[c] : in[first];
-    v[i] = a.activation == 0 ? silu(x) : gelu_tanh(x);
+    v[i] = a.activation == 0 ? silu(x) : a.activation == 1 ? gelu_tanh(x) : gelu(x);
     if (a.given != nullptr) v[i] = v[i] * a.given[static_cast<Index>(m) * a.given_ld + c];
     if (a.both) v[i] = v[i] * (a.up_bias != nullptr ? in[first + kPanel] + a.up_bias[c] : in[first + kPanel]);
   }

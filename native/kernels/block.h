@@ -38,4 +38,4 @@ enum { kPanelRows = 32, kKvBlock = 32, kKvChunk = 256 };
 
 enum WeightKind { kInt4 = 0, kInt3 = 1, kInt8 = 2, kBf16 = 3, kAffine4 = 4, kMxfp4 = 5 };
 
-enum Activation { kSilu = 0, kGeluTanh = 1 };
+enum Activation { kSilu = 0, kGeluTanh = 1, kGelu = 2 };

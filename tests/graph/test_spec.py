@@ -123,7 +123,7 @@ def test_a_graph_is_embedding_layers_head(family: Family) -> None:
     if not recurrent:
         assert [state.window for state in graph.kv()] == list(graph.spec.windows)
     names = [linear.name for linear in graph.linears()]
-    attention = 6 if family == "starcoder2" else 7  # its MLP has no gate
+    attention = {"starcoder2": 6, "muse_glimmer": 8, "muse_glimmer_text": 8}.get(family, 7)  # gates that it has or not
     mixers = {"olmo_hybrid": 7, "qwen3_5": 5, "qwen3_5_text": 5, "qwen3_next": 3}  # matrices of a delta net
     other = 3 + mixers.get(family, 2)
     in_layers = sum(other if recurrent[i : i + 1] == (True,) else attention for i in range(graph.spec.layers))

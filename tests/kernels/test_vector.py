@@ -93,7 +93,11 @@ def gelu_tanh(x: NDArray[np.float64]) -> NDArray[np.float64]:
     return y
 
 
-@pytest.mark.parametrize(("activation", "meaning"), [("silu", silu), ("gelu_tanh", gelu_tanh)])
+def gelu(x: NDArray[np.float64]) -> NDArray[np.float64]:
+    return np.array([0.5 * v * math.erfc(-v / math.sqrt(2)) for v in x])
+
+
+@pytest.mark.parametrize(("activation", "meaning"), [("silu", silu), ("gelu_tanh", gelu_tanh), ("gelu", gelu)])
 @pytest.mark.parametrize("n", SIZES)
 def test_gated(
     activation: str, meaning: Callable[[NDArray[np.float64]], NDArray[np.float64]], n: int, rng: Generator
@@ -106,7 +110,14 @@ def test_gated(
     assert_close(out, expected, (8 + 4 * x + x**3) * EPS * np.abs(expected) + 1e-12)
 
 
-@pytest.mark.parametrize("activation", ["silu", "gelu_tanh"])
+def test_gelu_is_as_near_as_numerics_says() -> None:
+    x = np.linspace(-14, 14, 200_001).astype(np.float32)
+    out = on_every_isa(lambda out, isa: native.gated(out, x, np.ones_like(x), "gelu", isa=isa), len(x))
+    wide = x.astype(np.float64)
+    assert (np.abs(out - gelu(wide)) <= 2.0**-23 * np.maximum(1, np.abs(wide))).all()
+
+
+@pytest.mark.parametrize("activation", ["silu", "gelu_tanh", "gelu"])
 def test_gated_strange_values(activation: str) -> None:
     up = np.ones_like(STRANGE)
     out = on_every_isa(lambda out, isa: native.gated(out, STRANGE, up, activation, isa=isa), len(STRANGE))

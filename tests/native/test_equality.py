@@ -19,6 +19,7 @@ SHAPES = {
     "gemma": Shape(
         kind="int4", post_norm=True, qk_norm=True, activation="gelu_tanh", kv_heads=1, windows=(20, 0), softcap=5.0
     ),
+    "exact gelu": Shape(kind="int4", activation="gelu"),
     "norms after": Shape(
         pre_norm=False,
         post_norm=True,

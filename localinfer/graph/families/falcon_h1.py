@@ -6,12 +6,12 @@ from typing import Any
 
 from localinfer.graph.families.layers import Style, attend, decoder, gated_mlp, mamba2
 from localinfer.graph.families.mamba import FUSED as FUSED
-from localinfer.graph.families.mamba import is_on, read_mamba
+from localinfer.graph.families.mamba import is_on, read_mamba, read_mamba_activation
 from localinfer.graph.fields import Fields
 from localinfer.graph.graph import Graph
 from localinfer.graph.ops import LayerOp
 from localinfer.graph.rope import read_rope
-from localinfer.graph.spec import ModelSpec, read_activation, read_config, read_sizes, read_tied
+from localinfer.graph.spec import ModelSpec, read_config, read_sizes, read_tied
 
 _STYLE = Style(mlp_norm="pre_ff_layernorm", mlp_block="feed_forward", final_norm="model.final_layernorm")
 
@@ -34,7 +34,7 @@ def spec(values: Mapping[str, Any]) -> ModelSpec:
         model_type="falcon_h1",
         **sizes,
         tied=read_tied(config),
-        activation=read_activation(config, "hidden_act"),
+        activation=read_mamba_activation(config),
         attention_scale=sizes["head_dim"] ** -0.5 * _factor(config, "key_multiplier"),
         attention_in=into,
         attention_out=_factor(config, "attention_out_multiplier"),

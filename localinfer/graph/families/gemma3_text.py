@@ -81,6 +81,8 @@ def _ropes(config: Fields, head_dim: int) -> tuple[Rope, Rope]:
     settings = config.table("rope_parameters")
     local = settings.table("sliding_attention")
     full = settings.table("full_attention").under(config.table("rope_scaling"))
+    for one in (local, full):
+        one.refuse("truncate", True)  # transformers does not read it here
     return (
         rope_from(local, config, head_dim, base="rope_local_base_freq"),
         rope_from(full, config, head_dim),

@@ -7,7 +7,7 @@ from typing import Any
 from localinfer.graph.families.granite import common
 from localinfer.graph.families.layers import MixtureStyle, Style, attend, decoder, mamba2, mixture
 from localinfer.graph.families.mamba import FUSED as MAMBA
-from localinfer.graph.families.mamba import read_mamba, recurrent_layers
+from localinfer.graph.families.mamba import read_mamba, read_mamba_activation, recurrent_layers
 from localinfer.graph.fields import Fields
 from localinfer.graph.graph import Graph
 from localinfer.graph.ops import GatedMLP, LayerOp, Linear, Mixture, Norm
@@ -61,7 +61,7 @@ def spec(values: Mapping[str, Any]) -> ModelSpec:
         model_type="granitemoehybrid",
         **sizes,
         tied=read_tied(config),
-        activation=read_activation(config, "hidden_act"),
+        activation=read_mamba_activation(config) if any(linear) else read_activation(config, "hidden_act"),
         **common(config),
         attention_scale=scale,
         windows=(0,) * sizes["layers"],

@@ -71,6 +71,8 @@ class Style:
     scale: str = ""
     """Of the stream at the end of each layer."""
     final_norm: str = "model.norm"
+    attention_gate: str = ""
+    """The matrix of the gates behind attention; empty: they are rows of q, where there are any."""
     sinks: bool = False
     """Heads have attention sinks."""
     mixture: MixtureStyle = MixtureStyle()
@@ -87,14 +89,17 @@ def attend(spec: ModelSpec, layer: int, style: Style = LLAMA) -> Attend:
 
     def head_norm(name: str, rows: int) -> Norm | None:
         size = rows if style.qk_norm == "all" else shape.head_dim
+        if not name:
+            return Norm("", size, spec.norm_eps) if style.qk_norm else None
         return Norm(f"{at}.self_attn.{name}", size, spec.norm_eps, style.offset) if style.qk_norm else None
 
     def keys_or_values(name: str) -> Linear:
         return Linear(f"{at}.self_attn.{name}", kv_rows, spec.hidden_size, spec.qkv_bias)
 
+    gates_in_q = spec.attention_gate and not style.attention_gate
     return Attend(
         norm=_norm(spec, style, at, style.norm),
-        q=Linear(f"{at}.self_attn.q_proj", q_rows * (2 if spec.attention_gate else 1), spec.hidden_size, spec.qkv_bias),
+        q=Linear(f"{at}.self_attn.q_proj", q_rows * (2 if gates_in_q else 1), spec.hidden_size, spec.qkv_bias),
         k=keys_or_values("k_proj") if own else None,
         v=keys_or_values("v_proj") if own and shape.has_values else None,
         o=Linear(f"{at}.self_attn.{style.o}", spec.hidden_size, q_rows, spec.o_bias),
@@ -107,12 +112,15 @@ def attend(spec: ModelSpec, layer: int, style: Style = LLAMA) -> Attend:
         k_norm=head_norm(style.k_norm, kv_rows) if own else None,
         v_norm=Norm("", shape.head_dim, spec.norm_eps) if own and style.norms_values else None,
         kv_of=shape.kv_of,
-        post_norm=_norm(spec, style, at, style.post_norm),
+        post_norm=_post_norm(spec, style, at, style.post_norm),
         norm_after_rope=style.qk_norm == "after rope",
         softcap=spec.attention_softcap,
         window=spec.windows[layer],
         sinks=f"{at}.self_attn.sinks" if style.sinks else "",
         gated=spec.attention_gate,
+        gate=Linear(f"{at}.self_attn.{style.attention_gate}", q_rows, spec.hidden_size)
+        if style.attention_gate
+        else None,
     )
 
 
@@ -195,7 +203,7 @@ def gated_mlp(spec: ModelSpec, layer: int, style: Style = LLAMA) -> GatedMLP:
         up=Linear(f"{block}.{style.up}", inner, hidden, bias),
         down=Linear(f"{block}.{style.down}", hidden, inner, bias),
         activation=spec.activation,
-        post_norm=_norm(spec, style, at, style.mlp_post_norm),
+        post_norm=_post_norm(spec, style, at, style.mlp_post_norm),
         beside=style.beside,
         scale=f"{at}.{style.scale}" if style.scale else "",
     )
@@ -275,6 +283,11 @@ def decoder(
 
 def _norm(spec: ModelSpec, style: Style, at: str, name: str) -> Norm | None:
     return _stream_norm(spec, style, f"{at}.{name}") if name else None
+
+
+def _post_norm(spec: ModelSpec, style: Style, at: str, name: str) -> Norm | None:
+    norm = _norm(spec, style, at, name)
+    return norm if norm is None or spec.post_norm_eps is None else replace(norm, eps=spec.post_norm_eps)
 
 
 def _stream_norm(spec: ModelSpec, style: Style, name: str) -> Norm:

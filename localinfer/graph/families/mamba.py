@@ -1,11 +1,12 @@
 """What the families with Mamba-2 layers read alike."""
 
 import math
+from collections.abc import Mapping
 from typing import Any
 
 from localinfer.errors import NotSupported
 from localinfer.graph.fields import Fields
-from localinfer.graph.spec import MambaSpec
+from localinfer.graph.spec import Activation, MambaSpec
 
 _PARTS = ("z", "x", "b", "c", "dt")
 FUSED = {"mamba.in_proj": tuple(f"mamba.in_{part}" for part in _PARTS)}
@@ -25,6 +26,12 @@ _KINDS = {
 def is_on(config: Fields, name: str) -> bool:
     """A flag that may be null, which is no."""
     return config.has(name) and config.flag(name)
+
+
+def read_mamba_activation(config: Fields) -> Activation:
+    """That of the feed-forward halves, which convolutions before Mamba-2 have too: they run SiLU alone."""
+    known: Mapping[str, Activation] = {"silu": "silu", "swish": "silu"}
+    return config.word("hidden_act", known)
 
 
 def recurrent_layers(config: Fields, layers: int, other_name: str) -> tuple[bool, ...]:

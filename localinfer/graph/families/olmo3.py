@@ -44,4 +44,6 @@ def _ropes(config: Fields, head_dim: int) -> tuple[Rope, Rope]:
     full = settings.table("full_attention").under(config.table("rope_scaling"))
     full.refuse("truncate", True)  # transformers does not read it here
     local = Fields({**config.values, "rope_theta": 500_000.0}, defaults=config.defaults)
-    return rope_from(settings.table("sliding_attention"), local, head_dim), rope_from(full, config, head_dim)
+    sliding = settings.table("sliding_attention")
+    sliding.refuse("truncate", True)
+    return rope_from(sliding, local, head_dim), rope_from(full, config, head_dim)

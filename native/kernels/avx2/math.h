@@ -74,6 +74,24 @@ static inline __m256 gelu_tanh(__m256 x) {
   return _mm256_div_ps(x, _mm256_add_ps(_mm256_set1_ps(1.0f), e));
 }
 
+static inline __m256 gelu(__m256 x) {
+  const __m256 one = _mm256_set1_ps(1.0f);
+  const __m256 size = _mm256_andnot_ps(_mm256_set1_ps(-0.0f), x);
+  const __m256 t = _mm256_div_ps(one, _mm256_fmadd_ps(size, _mm256_set1_ps(0x1.666666p-2f), one));
+  __m256 p = _mm256_fmadd_ps(_mm256_set1_ps(-0x1.dd05aap-6f), t, _mm256_set1_ps(0x1.268a88p-3f));
+  p = _mm256_fmadd_ps(p, t, _mm256_set1_ps(-0x1.05857ap-2f));
+  p = _mm256_fmadd_ps(p, t, _mm256_set1_ps(0x1.4537b2p-3f));
+  p = _mm256_fmadd_ps(p, t, _mm256_set1_ps(-0x1.76473cp-6f));
+  p = _mm256_fmadd_ps(p, t, _mm256_set1_ps(0x1.afaff8p-4f));
+  p = _mm256_fmadd_ps(p, t, _mm256_set1_ps(0x1.eaf57ep-4f));
+  p = _mm256_fmadd_ps(p, t, _mm256_set1_ps(0x1.1e6da6p-3f));
+  p = _mm256_fmadd_ps(p, t, _mm256_set1_ps(0x1.1df1f6p-3f));
+  const __m256 e = exp8(_mm256_mul_ps(_mm256_mul_ps(size, _mm256_set1_ps(-0.5f)), size));
+  const __m256 tail = _mm256_mul_ps(_mm256_mul_ps(p, t), e);
+  const __m256 left = _mm256_cmp_ps(x, _mm256_setzero_ps(), _CMP_LT_OQ);
+  return _mm256_mul_ps(x, _mm256_blendv_ps(_mm256_sub_ps(one, tail), tail, left));
+}
+
 // n, a multiple of 8, scores: cap * tanh(s / cap).
 static inline void cap_softly(float* s, size_t n, float cap) {
   const __m256 sign = _mm256_set1_ps(-0.0f), one = _mm256_set1_ps(1.0f), c = _mm256_set1_ps(cap);

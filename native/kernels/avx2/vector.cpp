@@ -108,7 +108,7 @@ void rope(float* x, const float* cos, const float* sin, size_t d) {
 void gated(float* out, const float* gate, const float* up, size_t n, int activation) {
   for (size_t i = 0; i < n; i += 8) {
     const __m256 g = load(gate + i, n - i);
-    const __m256 activated = activation == kSilu ? silu(g) : gelu_tanh(g);
+    const __m256 activated = activation == kSilu ? silu(g) : activation == kGelu ? gelu(g) : gelu_tanh(g);
     store(out + i, n - i, _mm256_mul_ps(activated, load(up + i, n - i)));
   }
 }

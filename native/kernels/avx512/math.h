@@ -51,6 +51,24 @@ static inline __m512 gelu_tanh(__m512 x) {
   return _mm512_div_ps(x, _mm512_add_ps(_mm512_set1_ps(1.0f), e));
 }
 
+static inline __m512 gelu(__m512 x) {
+  const __m512 one = _mm512_set1_ps(1.0f);
+  const __m512 size = _mm512_andnot_ps(_mm512_set1_ps(-0.0f), x);
+  const __m512 t = _mm512_div_ps(one, _mm512_fmadd_ps(size, _mm512_set1_ps(0x1.666666p-2f), one));
+  __m512 p = _mm512_fmadd_ps(_mm512_set1_ps(-0x1.dd05aap-6f), t, _mm512_set1_ps(0x1.268a88p-3f));
+  p = _mm512_fmadd_ps(p, t, _mm512_set1_ps(-0x1.05857ap-2f));
+  p = _mm512_fmadd_ps(p, t, _mm512_set1_ps(0x1.4537b2p-3f));
+  p = _mm512_fmadd_ps(p, t, _mm512_set1_ps(-0x1.76473cp-6f));
+  p = _mm512_fmadd_ps(p, t, _mm512_set1_ps(0x1.afaff8p-4f));
+  p = _mm512_fmadd_ps(p, t, _mm512_set1_ps(0x1.eaf57ep-4f));
+  p = _mm512_fmadd_ps(p, t, _mm512_set1_ps(0x1.1e6da6p-3f));
+  p = _mm512_fmadd_ps(p, t, _mm512_set1_ps(0x1.1df1f6p-3f));
+  const __m512 e = exp16(_mm512_mul_ps(_mm512_mul_ps(size, _mm512_set1_ps(-0.5f)), size));
+  const __m512 tail = _mm512_mul_ps(_mm512_mul_ps(p, t), e);
+  const __mmask16 left = _mm512_cmp_ps_mask(x, _mm512_setzero_ps(), _CMP_LT_OQ);
+  return _mm512_mul_ps(x, _mm512_mask_mov_ps(_mm512_sub_ps(one, tail), left, tail));
+}
+
 // n, a multiple of 16, scores: cap * tanh(s / cap).
 static inline void cap_softly(float* s, size_t n, float cap) {
   const __m512 sign = _mm512_set1_ps(-0.0f), one = _mm512_set1_ps(1.0f), c = _mm512_set1_ps(cap);

@@ -92,7 +92,7 @@ void gated(float* out, const float* gate, const float* up, size_t n, int activat
   for (size_t i = 0; i < n; i += 16) {
     const __mmask16 mask = first_lanes(n - i);
     const __m512 g = _mm512_maskz_loadu_ps(mask, gate + i);
-    const __m512 activated = activation == kSilu ? silu(g) : gelu_tanh(g);
+    const __m512 activated = activation == kSilu ? silu(g) : activation == kGelu ? gelu(g) : gelu_tanh(g);
     _mm512_mask_storeu_ps(out + i, mask, _mm512_mul_ps(activated, _mm512_maskz_loadu_ps(mask, up + i)));
   }
 }

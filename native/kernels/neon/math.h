@@ -63,6 +63,23 @@ static inline float32x4_t gelu_tanh(float32x4_t x) {
   return vdivq_f32(x, vaddq_f32(vdupq_n_f32(1.0f), e));
 }
 
+static inline float32x4_t gelu(float32x4_t x) {
+  const float32x4_t one = vdupq_n_f32(1.0f);
+  const float32x4_t size = vabsq_f32(x);
+  const float32x4_t t = vdivq_f32(one, vfmaq_f32(one, size, vdupq_n_f32(0x1.666666p-2f)));
+  float32x4_t p = vfmaq_f32(vdupq_n_f32(0x1.268a88p-3f), vdupq_n_f32(-0x1.dd05aap-6f), t);
+  p = vfmaq_f32(vdupq_n_f32(-0x1.05857ap-2f), p, t);
+  p = vfmaq_f32(vdupq_n_f32(0x1.4537b2p-3f), p, t);
+  p = vfmaq_f32(vdupq_n_f32(-0x1.76473cp-6f), p, t);
+  p = vfmaq_f32(vdupq_n_f32(0x1.afaff8p-4f), p, t);
+  p = vfmaq_f32(vdupq_n_f32(0x1.eaf57ep-4f), p, t);
+  p = vfmaq_f32(vdupq_n_f32(0x1.1e6da6p-3f), p, t);
+  p = vfmaq_f32(vdupq_n_f32(0x1.1df1f6p-3f), p, t);
+  const float32x4_t e = exp4(vmulq_f32(vmulq_f32(size, vdupq_n_f32(-0.5f)), size));
+  const float32x4_t tail = vmulq_f32(vmulq_f32(p, t), e);
+  return vmulq_f32(x, vbslq_f32(vcltq_f32(x, vdupq_n_f32(0.0f)), tail, vsubq_f32(one, tail)));
+}
+
 // n, a multiple of 4, scores: cap * tanh(s / cap).
 static inline void cap_softly(float* s, size_t n, float cap) {
   const float32x4_t one = vdupq_n_f32(1.0f), c = vdupq_n_f32(cap);

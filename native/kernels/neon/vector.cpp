@@ -106,7 +106,7 @@ void rope(float* x, const float* cos, const float* sin, size_t d) {
 void gated(float* out, const float* gate, const float* up, size_t n, int activation) {
   for (size_t i = 0; i < n; i += 4) {
     const float32x4_t g = load(gate + i, n - i);
-    const float32x4_t activated = activation == kSilu ? silu(g) : gelu_tanh(g);
+    const float32x4_t activated = activation == kSilu ? silu(g) : activation == kGelu ? gelu(g) : gelu_tanh(g);
     store(out + i, n - i, vmulq_f32(activated, load(up + i, n - i)));
   }
 }

@@ -67,6 +67,8 @@ void rope(float* x, const float* cos, const float* sin, size_t d) {
 void gated(float* out, const float* gate, const float* up, size_t n, int activation) {
   if (activation == kSilu)
     for (size_t i = 0; i < n; ++i) out[i] = silu(gate[i]) * up[i];
+  else if (activation == kGelu)
+    for (size_t i = 0; i < n; ++i) out[i] = gelu(gate[i]) * up[i];
   else
     for (size_t i = 0; i < n; ++i) out[i] = gelu_tanh(gate[i]) * up[i];
 }

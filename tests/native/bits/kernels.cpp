@@ -24,7 +24,8 @@ void compare_rows(const KernelTable& table, const KernelTable& scalar, size_t n,
   compare("add", [&](const KernelTable& k, float* out) { k.add(out, x.data(), y.data(), n); });
   compare("exp", [&](const KernelTable& k, float* out) { k.exp(out, x.data(), n); });
   compare("silu", [&](const KernelTable& k, float* out) { k.gated(out, x.data(), y.data(), n, kSilu); });
-  compare("gelu", [&](const KernelTable& k, float* out) { k.gated(out, x.data(), y.data(), n, kGeluTanh); });
+  compare("gelu", [&](const KernelTable& k, float* out) { k.gated(out, x.data(), y.data(), n, kGelu); });
+  compare("gelu_tanh", [&](const KernelTable& k, float* out) { k.gated(out, x.data(), y.data(), n, kGeluTanh); });
   if (n % 2 == 0)
     compare("rope", [&](const KernelTable& k, float* out) {
       std::memcpy(out, x.data(), n * sizeof(float));

@@ -63,7 +63,7 @@ void add_layer(Program& program, Random& random, WeightKind kind, size_t group, 
   MlpOp mlp;
   mlp.norm = norm(random);
   mlp.gate_up = random_weight(random, kind, group, {kWide, kWide}, kHidden, true);
-  mlp.activation = layer % 2 == 0 ? kSilu : kGeluTanh;
+  mlp.activation = static_cast<Activation>(layer % 3);
   mlp.down = random_weight(random, kind, group, {kHidden}, kWide);
   program.gated_mlp(std::move(mlp));
 }

@@ -188,7 +188,7 @@ void check_gated_of(size_t columns, size_t group, size_t planes, int activation,
 }
 
 void check_gated() {
-  for (const int activation : {kSilu, kGeluTanh}) {
+  for (const int activation : {kSilu, kGeluTanh, kGelu}) {
     check_gated_of(96, 32, 1, activation, true, false);
     check_gated_of(160, 32, 2, activation, true, true);
     check_gated_of(100, 1, 0, activation, true, false);
