@@ -39,6 +39,16 @@ class Place:
     number: int
 
 
+class Calls:
+    """Stands for the program while the graph is gone through: keeps what is called, to be called with the weights."""
+
+    def __init__(self) -> None:
+        self.kept: list[tuple[str, tuple[Any, ...], dict[str, Any]]] = []
+
+    def __getattr__(self, name: str) -> Callable[..., None]:
+        return lambda *given, **named: self.kept.append((name, given, named))
+
+
 class Packer:
     """Packs the matrices of a checkpoint: at once where they need work, or all together from their files."""
 

@@ -30,7 +30,7 @@ from localinfer.graph.ops import (
     Op,
     ShortConv,
 )
-from localinfer.graph.packing import OnProgress, Packer, Place, with_weights
+from localinfer.graph.packing import Calls, OnProgress, Packer, Place, with_weights
 from localinfer.graph.prepared import (
     AS_THEY_ARE,
     Orders,
@@ -107,16 +107,6 @@ def _listed(numbers: int | Sequence[int]) -> int | list[int]:
     return numbers if isinstance(numbers, int) else list(numbers)
 
 
-class _Calls:
-    """Stands for the program while the graph is gone through: keeps what is called, to be called with the weights."""
-
-    def __init__(self) -> None:
-        self.kept: list[tuple[str, tuple[Any, ...], dict[str, Any]]] = []
-
-    def __getattr__(self, name: str) -> Callable[..., None]:
-        return lambda *given, **named: self.kept.append((name, given, named))
-
-
 class Loader(Packer):
     """Takes one operation of the graph at a time; `build` then packs the weights of all, while Python is free for other
     threads, and adds the operations to the program."""
@@ -135,7 +125,7 @@ class Loader(Packer):
         """`even_keys`: columns of the keys that stand out are made smaller, those of the queries larger. `head_rows`:
         the tokens that the head scores, None: all."""
         super().__init__(checkpoint, program, threads, files, on_progress)
-        self.program = _Calls()
+        self.program = Calls()
         self.context, self.head_rows = context, head_rows
         self.ropes: dict[tuple[Rope, float], int] = {}
         self.evening = Evening(wanted=even_keys, shares_kv=checkpoint.graph.shares_kv)
