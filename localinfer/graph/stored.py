@@ -225,7 +225,8 @@ def stacked(parts: Sequence[StoredLinear]) -> StoredLinear:
     """Matrices of one form as one, row after row."""
     first = parts[0]
     arrays = [one.name for one in fields(first) if isinstance(getattr(first, one.name), np.ndarray)]
-    return replace(first, **{name: np.concatenate([getattr(part, name) for part in parts]) for name in arrays})
+    joined: Any = {name: np.concatenate([getattr(part, name) for part in parts]) for name in arrays}
+    return replace(first, **joined)
 
 
 def _halves_times(halves: NDArray[np.float16], powers: Powers) -> tuple[NDArray[np.float16], Rows]:
