@@ -3,12 +3,12 @@
 import os
 import re
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, Literal, get_args
 
 from localinfer.errors import UsageError
-from localinfer.records import dataclass
 
 KvBits = Literal[16, 8, 4]
 Overflow = Literal["error", "shift"]

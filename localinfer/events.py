@@ -3,11 +3,10 @@
 import hashlib
 import struct
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import field
+from dataclasses import dataclass, field
 from typing import Literal
 
 from localinfer.errors import LocalInferError
-from localinfer.records import dataclass
 
 FinishReason = Literal["stop", "length", "overflow", "cancelled", "error"]
 Phase = Literal["queued", "prefill", "decode", "preempted"]

@@ -229,7 +229,7 @@ def nested_name(family: Family, name: str) -> str:
 
 def nested(family: Family, text: Json) -> Json:
     """A multimodal config around `text`; the picture half is there in name only."""
-    vision: Json | None = {
+    pictures: Json = {
         "model_type": "siglip_vision_model" if family == "gemma3" else "pixtral",
         "hidden_size": 32,
         "intermediate_size": 32,
@@ -238,10 +238,11 @@ def nested(family: Family, text: Json) -> Json:
         "image_size": 28,
         "patch_size": 14,
     }
+    vision: Json | None = pictures
     if family.startswith("gemma4"):
         vision = None
     elif family == "muse_glimmer":
-        vision = {**vision, "model_type": "muse_glimmer_vision"}
+        vision = {**pictures, "model_type": "muse_glimmer_vision"}
     elif family in ("qwen3_5", "qwen3_5_moe"):
         sizes = {"depth": 1, "hidden_size": 32, "intermediate_size": 32, "num_heads": 2}
         vision = {"model_type": f"{family}_vision", **sizes}

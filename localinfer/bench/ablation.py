@@ -8,7 +8,7 @@ import statistics
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import field, replace
+from dataclasses import dataclass, field, replace
 from itertools import pairwise
 from pathlib import Path
 from statistics import fmean
@@ -24,7 +24,6 @@ from localinfer.engine.protocol import Engine, Request
 from localinfer.errors import LocalInferError
 from localinfer.events import Finished, OnProgress, Stats, output_hash, tokens_of
 from localinfer.graph.weights import Checkpoint
-from localinfer.records import dataclass
 
 NAIVE, NATIVE = "naive bf16", "native bf16"
 REPEATS = 4

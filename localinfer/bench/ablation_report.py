@@ -2,7 +2,7 @@
 
 import statistics
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,6 @@ from localinfer.cost.energy import Source, marked
 from localinfer.cost.prices import Tariff, per_million_at
 from localinfer.errors import size
 from localinfer.picture import save_picture
-from localinfer.records import dataclass
 
 Report = Mapping[str, Any]
 

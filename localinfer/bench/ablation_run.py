@@ -3,7 +3,7 @@
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import closing
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -30,7 +30,6 @@ from localinfer.evaluate.models import open_reader
 from localinfer.evaluate.text import cut, held_out_text
 from localinfer.events import OnProgress
 from localinfer.graph.weights import Checkpoint
-from localinfer.records import dataclass
 
 CTX, CHUNKS = 512, 4
 """Tokens of a chunk of the text that divergences are measured on, and how many."""

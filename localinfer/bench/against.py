@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 from localinfer.bench.measure import Clock, Sample, measure
 from localinfer.bench.plan import BenchTest
@@ -10,7 +11,6 @@ from localinfer.cost.energy import Meter, source_of
 from localinfer.cost.prices import USUAL, Tariff
 from localinfer.engine.protocol import Engine
 from localinfer.events import OnProgress
-from localinfer.records import dataclass
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,7 +9,7 @@ import statistics
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import asdict, replace
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from localinfer.bench.measure import Clock
@@ -18,7 +18,6 @@ from localinfer.config import EngineConfig, SamplingParams
 from localinfer.engine.protocol import Engine, Request
 from localinfer.errors import LocalInferError
 from localinfer.events import Finished, OnProgress, output_hash, tokens_of
-from localinfer.records import dataclass
 
 ToTokens = Callable[[Engine, str], tuple[int, ...]]
 """A prompt as the model reads it, with its chat template."""

@@ -10,7 +10,7 @@ import random
 import statistics
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, field
+from dataclasses import asdict, dataclass, field
 from functools import partial
 from itertools import pairwise
 from pathlib import Path
@@ -27,7 +27,6 @@ from localinfer.cost.prices import USUAL, Tariff, per_million_at
 from localinfer.engine.opening import open_engine
 from localinfer.engine.protocol import Engine, Request
 from localinfer.events import Event, Finished, output_hash, tokens_of
-from localinfer.records import dataclass
 
 Sleep = Callable[[float], None]
 

@@ -2,13 +2,13 @@
 
 import json
 from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from localinfer.bench.rows import row_name
 from localinfer.errors import Corrupt, LocalInferError, UsageError
 from localinfer.formats.json_files import read_bytes
-from localinfer.records import dataclass
 
 _LIMIT = 64 << 20
 Report = dict[str, Any]

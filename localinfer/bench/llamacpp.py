@@ -5,7 +5,7 @@ generation apart.
 import time
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from math import prod
 from pathlib import Path
 
@@ -20,7 +20,6 @@ from localinfer.engine.llamacpp import open_llamacpp
 from localinfer.engine.llamacpp_library import Llama
 from localinfer.errors import DoesNotFit
 from localinfer.formats.gguf import GgufFile
-from localinfer.records import dataclass
 
 _TRIES = 4
 

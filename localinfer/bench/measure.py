@@ -8,6 +8,7 @@ arithmetic.
 import random
 from collections.abc import Callable, Sequence
 from contextlib import closing
+from dataclasses import dataclass
 from itertools import pairwise
 
 from localinfer.bench.plan import BenchTest
@@ -16,7 +17,6 @@ from localinfer.cost.energy import Meter
 from localinfer.engine.protocol import Engine, Request
 from localinfer.errors import LocalInferError, UsageError
 from localinfer.events import Event, Finished, tokens_of
-from localinfer.records import dataclass
 
 Clock = Callable[[], float]
 

@@ -5,11 +5,10 @@
 
 import re
 from collections.abc import Iterable, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 from localinfer.config import in_range
 from localinfer.errors import UsageError
-from localinfer.records import dataclass
 
 DEFAULT_TESTS = ("pp256", "tg128")
 MOST_STREAMS = 64

@@ -2,12 +2,12 @@
 
 import json
 from collections.abc import Sequence
+from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
 
 from localinfer.errors import UsageError
 from localinfer.formats.json_files import read_bytes, shown
-from localinfer.records import dataclass
 
 TASKS = ("code-edit", "summary", "retrieval", "chat", "new-code")
 _LIMIT = 16 << 20

@@ -6,6 +6,7 @@ It is kept among the models as `random/<shape>`, so that `list` shows it and `rm
 import json
 import shutil
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
@@ -29,7 +30,6 @@ from localinfer.hub.model import VARIANTS, LocalModel, variant_of_bits
 from localinfer.hub.names import folder_of
 from localinfer.paths import models_dir
 from localinfer.quantize.plan import TABLE_BITS, TABLES, choose_groups, describe
-from localinfer.records import dataclass
 
 SEED = 0
 Tensors = dict[str, tuple[str, NDArray[Any]]]

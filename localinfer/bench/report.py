@@ -1,12 +1,11 @@
 """All of one benchmark: as JSON, and as a table like llama-bench's."""
 
 from collections.abc import Sequence
-from dataclasses import asdict, field
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from localinfer.bench.rows import BenchRow
 from localinfer.errors import size
-from localinfer.records import dataclass
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

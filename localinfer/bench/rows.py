@@ -2,6 +2,7 @@
 
 import statistics
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from localinfer.bench.measure import Sample
@@ -11,7 +12,6 @@ from localinfer.cost.prices import Tariff, per_million_at
 from localinfer.cost.roofline import Traffic, share
 from localinfer.engine.protocol import EngineInfo
 from localinfer.events import output_hash
-from localinfer.records import dataclass
 
 
 @dataclass(frozen=True, slots=True)

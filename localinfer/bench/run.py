@@ -4,7 +4,7 @@ import statistics
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +26,6 @@ from localinfer.errors import LocalInferError
 from localinfer.events import OnProgress
 from localinfer.graph.memory import weights_bytes
 from localinfer.graph.weights import Checkpoint
-from localinfer.records import dataclass
 
 STEPS = 32
 """Steps timed for each number of rows."""

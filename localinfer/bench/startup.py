@@ -4,14 +4,13 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from statistics import median
 from typing import Any
 
 from localinfer.errors import LocalInferError
 from localinfer.hub.details import details
 from localinfer.hub.model import LocalModel
-from localinfer.records import dataclass
 
 
 @dataclass(frozen=True, slots=True)

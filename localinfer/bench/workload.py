@@ -8,7 +8,7 @@ import random
 import statistics
 from collections.abc import Sequence
 from contextlib import ExitStack
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from hashlib import blake2b
 from math import ceil, exp, log
 from pathlib import Path
@@ -21,7 +21,6 @@ from localinfer.engine.opening import open_engine
 from localinfer.engine.protocol import Engine, Request
 from localinfer.errors import LocalInferError
 from localinfer.events import tokens_of
-from localinfer.records import dataclass
 
 PER_STREAM = 6
 """Requests for each sequence that may run at once."""

@@ -1,6 +1,7 @@
 """From the events of an answer to what it says: reasoning, text, and calls of tools in the family's own way."""
 
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from localinfer.chats.call_ways import Way, way_of
@@ -9,7 +10,6 @@ from localinfer.chats.template import takes_tools
 from localinfer.engine.stopping import StopScanner
 from localinfer.errors import NotSupported, UsageError
 from localinfer.events import Finished, Text
-from localinfer.records import dataclass
 
 if TYPE_CHECKING:
     from localinfer.engine.protocol import Engine

@@ -8,9 +8,8 @@ import ast
 import json
 import re
 from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 from typing import Any
-
-from localinfer.records import dataclass
 
 Found = list[tuple[str, dict[str, Any]]]
 """Names of tools with their arguments."""

@@ -3,11 +3,11 @@
 import json
 import secrets
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 from localinfer.chats.call_ways import BROKEN, Way
 from localinfer.chats.thinking import held_back
-from localinfer.records import dataclass
 
 MOST_CHARACTERS = 1 << 18
 """Of one call; a longer one is text."""

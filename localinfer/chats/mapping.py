@@ -4,7 +4,7 @@ import queue
 import threading
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import field
+from dataclasses import dataclass, field
 from functools import partial
 from itertools import count
 from typing import TYPE_CHECKING, Protocol
@@ -21,7 +21,6 @@ from localinfer.chats.thinking import Thinking
 from localinfer.chats.thinking_switch import thinking_variables
 from localinfer.errors import ContextOverflow, LocalInferError, NotSupported, UsageError
 from localinfer.events import Event, Finished, Progress, Scored, Stats, Text
-from localinfer.records import dataclass
 
 if TYPE_CHECKING:
     from localinfer.engine.grammar import Grammar

@@ -2,13 +2,12 @@
 
 import time
 from collections.abc import Callable, Generator
-from dataclasses import field
+from dataclasses import dataclass, field
 
 from localinfer.chats.store import ChatStore
 from localinfer.chats.turns import Ending, Figures, SavedTurn
 from localinfer.errors import LocalInferError
 from localinfer.events import Event, Finished, Text
-from localinfer.records import dataclass
 
 SAVE_SECONDS = 1.0
 """Longest time that new text of a reply stays unsaved."""

@@ -4,6 +4,7 @@ import json
 import os
 import shutil
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
@@ -12,7 +13,6 @@ from localinfer.chats.mapping import Answered
 from localinfer.chats.rows import Asked, Line
 from localinfer.errors import Changed, Corrupt, LocalInferError, NotFound, UsageError
 from localinfer.formats.durable import sync, write_failed
-from localinfer.records import dataclass
 
 if TYPE_CHECKING:
     from localinfer.engine.protocol import Tokenizer

@@ -4,7 +4,7 @@ import hashlib
 import json
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import field, replace
+from dataclasses import dataclass, field, replace
 from difflib import get_close_matches
 from functools import partial
 from typing import Any, Protocol, cast
@@ -13,7 +13,6 @@ from localinfer.chats.plain_json import object_of, storable, strings
 from localinfer.chats.template import Message, Role
 from localinfer.config import MOST_TOP, SamplingParams, biases_of
 from localinfer.errors import LocalInferError, UsageError
-from localinfer.records import dataclass
 from localinfer.text import one_line
 
 ROLES = ("system", "user", "assistant", "tool")

@@ -1,8 +1,9 @@
 """What a model says, apart: reasoning, answer, and calls of tools."""
 
+from dataclasses import dataclass
+
 from localinfer.chats.calls import Call, Calls
 from localinfer.chats.thinking import Thinking
-from localinfer.records import dataclass
 
 
 @dataclass(frozen=True, slots=True)

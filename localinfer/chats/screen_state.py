@@ -4,14 +4,13 @@ A small private file beside the chats. What is wrong with it costs the layout, n
 """
 
 from collections.abc import Mapping
-from dataclasses import field
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from localinfer.errors import LocalInferError
 from localinfer.formats.durable import write_failed, write_json
 from localinfer.formats.json_files import read_object
-from localinfer.records import dataclass
 
 LIMIT = 64 << 20
 """Most bytes that are read."""

@@ -3,6 +3,7 @@
 import sqlite3
 from array import array
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from localinfer.chats.database import Database
@@ -10,7 +11,6 @@ from localinfer.chats.lease import Lease
 from localinfer.chats.template import Message
 from localinfer.chats.turns import Ending, Figures, SavedTurn, as_held
 from localinfer.errors import NotFound
-from localinfer.records import dataclass
 from localinfer.text import one_line
 
 SHORT = 20_000

@@ -8,7 +8,7 @@ breaks them, and takes the guard out.
 import json
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import field
+from dataclasses import dataclass, field
 from functools import lru_cache
 from itertools import groupby, islice, pairwise
 from operator import itemgetter
@@ -19,7 +19,6 @@ from localinfer.chats import sandbox
 from localinfer.chats.thinking import Thinking
 from localinfer.errors import LocalInferError, NotSupported, UsageError
 from localinfer.formats.channels import CHANNEL
-from localinfer.records import dataclass
 
 if TYPE_CHECKING:
     from localinfer.formats.tokenizer import Tokenizer

@@ -1,12 +1,11 @@
 """A prompt or an answer as it is kept: its text, how it ended, who wrote it, and which variant it is."""
 
 import json
-from dataclasses import asdict, fields, replace
+from dataclasses import asdict, dataclass, fields, replace
 from typing import Any, Literal
 
 from localinfer.chats.template import Message
 from localinfer.events import FinishReason, Stats
-from localinfer.records import dataclass
 
 Role = Literal["user", "assistant"]
 

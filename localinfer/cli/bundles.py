@@ -2,7 +2,7 @@
 
 import inspect
 from collections.abc import Callable, Mapping
-from dataclasses import fields, is_dataclass, replace
+from dataclasses import dataclass, fields, is_dataclass, replace
 from functools import wraps
 from inspect import Parameter
 from secrets import randbits
@@ -12,7 +12,6 @@ from localinfer.cli import options as o
 from localinfer.config import EngineConfig, KvBits, SamplingParams, bias_of
 from localinfer.cost.prices import Tariff
 from localinfer.errors import UsageError
-from localinfer.records import dataclass
 
 if TYPE_CHECKING:
     from localinfer.engine.form import Grammar

@@ -1,5 +1,6 @@
 """`eval`: what a smaller model lost, against the original: in likelihoods, or in right answers."""
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, cast
 
@@ -11,7 +12,6 @@ from localinfer.cli.telling import Terminal
 from localinfer.config import KvBits
 from localinfer.errors import UsageError
 from localinfer.hub.model import LocalModel
-from localinfer.records import dataclass
 
 if TYPE_CHECKING:
     from collections.abc import Collection

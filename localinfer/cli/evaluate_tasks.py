@@ -1,12 +1,12 @@
 """`eval --tasks`: how much a smaller model still gets right."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from localinfer.cli.telling import Terminal
 from localinfer.config import EngineConfig, KvBits
 from localinfer.hub.model import LocalModel
-from localinfer.records import dataclass
 
 if TYPE_CHECKING:
     from localinfer.tasks.run import Taken

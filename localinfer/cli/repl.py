@@ -6,7 +6,7 @@ One conversation, which nobody keeps: `chat` is the app that does. Ctrl-C ends a
 import contextlib
 import sys
 from collections.abc import Callable, Mapping
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from difflib import get_close_matches
 from typing import Any
 
@@ -16,7 +16,6 @@ from localinfer.cli.options import SETTINGS
 from localinfer.cli.output import line, note, show_error
 from localinfer.config import bias_of
 from localinfer.errors import LocalInferError, UsageError
-from localinfer.records import dataclass
 
 ASKS, GOES_ON = ">>> ", "... "
 QUOTES = '"""'
@@ -64,7 +63,7 @@ class Loop:
     chat: Chat
     answer: Callable[[Chat, str], None]
     read: Callable[[str], str] = input
-    ended: bool = False
+    ended: bool = field(default=False, init=False)
 
     def run(self) -> None:
         """Until `/bye` or the end of the input."""

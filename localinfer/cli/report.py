@@ -2,13 +2,12 @@
 
 import time
 from collections.abc import Sequence
-from dataclasses import asdict, field
+from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from localinfer.chats.saying import Said, Saying
 from localinfer.errors import LocalInferError
 from localinfer.events import Drafting, Scored, Stats, gain_in_words
-from localinfer.records import dataclass
 
 if TYPE_CHECKING:
     from localinfer.chats.chat import Chat

@@ -1,5 +1,6 @@
 """What can be typed after `localinfer`, as plain data: the completions and the reference are made of this."""
 
+from dataclasses import dataclass
 from typing import Any, Literal
 
 from localinfer.cli.app import single
@@ -7,7 +8,6 @@ from localinfer.cli.command import first_line, setting_of
 from localinfer.cli.commands import COMMANDS, GROUPS
 from localinfer.cli.options import SETTINGS
 from localinfer.config import Setting
-from localinfer.records import dataclass
 
 Candidates = Literal["none", "files", "models", "pullable", "shells", "keys"]
 """What may stand in a place: words of no list, files, models here, models of the catalogue, shells, settings."""

@@ -6,7 +6,7 @@ comparison that flatters us least.
 
 import re
 from collections.abc import Iterator
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from typing import Any
 
@@ -14,7 +14,6 @@ from localinfer.errors import LocalInferError, UsageError
 from localinfer.formats.durable import write_json
 from localinfer.formats.json_files import read_object, shown
 from localinfer.paths import prices_file
-from localinfer.records import dataclass
 
 OUTPUT_SHARE = 0.25
 """Part of all tokens that are written, when providers are compared: a chat sends its whole past each time."""

@@ -1,9 +1,10 @@
 """The bill of one answer: electricity, the machine, and what a provider would have charged."""
 
+from dataclasses import dataclass
+
 from localinfer.cost.apis import Offer
 from localinfer.cost.energy import Source, marked
 from localinfer.cost.prices import Tariff, electricity, hardware
-from localinfer.records import dataclass
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

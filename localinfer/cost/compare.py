@@ -6,12 +6,12 @@ and a little for each layer.
 """
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 from localinfer.cost.apis import Offer
 from localinfer.cost.machines import Machine
 from localinfer.cost.predict import LAYER_S
 from localinfer.cost.prices import SECONDS_PER_YEAR, Tariff, electricity
-from localinfer.records import dataclass
 
 READS, COMPUTES = 0.65, 0.5
 """Parts of the specified bandwidth and operations that a step is taken to reach."""

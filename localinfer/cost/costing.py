@@ -1,7 +1,7 @@
 """`cost`: tokens from here, from other machines and from providers, side by side."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,6 @@ from localinfer.cost.roofline import traffic
 from localinfer.cost.watts import rated
 from localinfer.graph.weights import Checkpoint
 from localinfer.picture import save_picture
-from localinfer.records import dataclass
 
 PROVIDERS = 5
 """Providers shown, the cheapest ones."""

@@ -5,11 +5,11 @@ An estimate is never taken for a measurement: every meter names its source, and 
 
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, Protocol
 
 from localinfer.cost.watts import Rated, rated
-from localinfer.records import dataclass
 
 POWERCAP = Path("/sys/class/powercap")
 

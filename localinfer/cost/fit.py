@@ -1,6 +1,7 @@
 """What a model will take in memory, from its config.json and the headers of its weights alone."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 
@@ -9,7 +10,6 @@ from localinfer.cost.machine import available_bytes
 from localinfer.graph.memory import Form, held, packed, packed_bytes
 from localinfer.graph.ops import Linear
 from localinfer.graph.weights import Checkpoint
-from localinfer.records import dataclass
 
 RUNTIME_BYTES = 470 * 10**5
 """Python and the libraries, measured."""

@@ -2,7 +2,7 @@
 
 import shutil
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,6 @@ from localinfer.cost.predict import Known, Prediction, load_of, predict
 from localinfer.errors import NotSupported, size
 from localinfer.graph.memory import Form, held
 from localinfer.graph.weights import Checkpoint
-from localinfer.records import dataclass
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -4,6 +4,7 @@ import os
 import platform
 import time
 from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,6 @@ from localinfer.errors import LocalInferError
 from localinfer.formats.durable import write_json
 from localinfer.formats.json_files import read_object
 from localinfer.paths import machine_file
-from localinfer.records import dataclass
 
 PROBE_BYTES = 1 << 30
 """Size of the buffer whose reading is timed: above every cache."""

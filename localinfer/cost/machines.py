@@ -2,13 +2,13 @@
 
 import math
 import tomllib
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 from localinfer.errors import Corrupt, NotFound
 from localinfer.formats.json_files import shown
 from localinfer.paths import machines_file
-from localinfer.records import dataclass
 
 LIMIT = 1 << 20
 _WORDS = ("name", "kind", "backend", "source", "date")

@@ -7,11 +7,11 @@ models notice. Models that were measured here correct the rest: those of a like 
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 
 from localinfer.cost.roofline import weights_read
 from localinfer.graph.memory import Form
 from localinfer.graph.weights import Checkpoint
-from localinfer.records import dataclass
 
 EFFICIENCY: Mapping[int, float] = {16: 0.75, 8: 0.65, 4: 0.65, 3: 0.57}
 """Part of the read bandwidth that a step of one row reaches, by bits of the weights, as seen on AVX2."""

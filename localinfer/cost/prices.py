@@ -1,7 +1,8 @@
 """From joules and seconds to money. Every figure carries what it assumes."""
 
+from dataclasses import dataclass
+
 from localinfer.config import in_range
-from localinfer.records import dataclass
 
 USD_PER_KWH = 0.20
 """Price of electricity when none is set: about the middle of what households pay; yours may be a third or double."""

@@ -1,9 +1,9 @@
 """What computes here: the processor, its kernels, and which of them will run."""
 
 import os
+from dataclasses import dataclass
 
 from localinfer.cost.machine import available_bytes, cpu_model, total_bytes
-from localinfer.records import dataclass
 
 
 @dataclass(frozen=True, slots=True)

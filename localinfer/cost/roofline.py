@@ -5,13 +5,13 @@ reads `b` bytes a second cannot do more than `b / bytes_per_token` tokens a seco
 """
 
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from localinfer.formats.gguf import GgufFile
 from localinfer.graph.memory import Form, kv_bytes, packed_bytes
 from localinfer.graph.weights import Checkpoint
-from localinfer.records import dataclass
 
 _GATHERED = ("per_layer_token_embd.weight",)
 """Tables of a GGUF file of which a token reads one row, and nobody more."""

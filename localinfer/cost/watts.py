@@ -1,11 +1,10 @@
 """What a processor is rated to draw, by its name, or where a virtual machine hides that, by family and model."""
 
 import tomllib
+from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import Any
-
-from localinfer.records import dataclass
 
 
 @dataclass(frozen=True, slots=True)

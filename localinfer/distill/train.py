@@ -3,6 +3,7 @@
 import math
 import time
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
@@ -22,7 +23,6 @@ from localinfer.formats.tokenizer import Tokenizer
 from localinfer.graph.prepared import head_norm
 from localinfer.graph.weights import Checkpoint
 from localinfer.quantize.torch_threads import threads as torch_threads
-from localinfer.records import dataclass
 
 VOCABULARY = 4096
 """Tokens that a head may guess."""

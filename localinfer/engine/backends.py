@@ -2,11 +2,11 @@
 
 import os
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from localinfer.config import EngineConfig
 from localinfer.errors import DoesNotFit, NotSupported, size
-from localinfer.records import dataclass
 
 if TYPE_CHECKING:
     from localinfer import native

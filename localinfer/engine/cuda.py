@@ -4,12 +4,12 @@ import os
 import site
 import sys
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 from localinfer import native
 from localinfer.errors import DoesNotFit, NotSupported, size
 from localinfer.paths import cuda_dir
-from localinfer.records import dataclass
 
 WHEELS = ("nvidia/cuda_nvrtc/lib", "nvidia/cu12/lib", "nvidia/cu13/lib")
 """Where packages of NVIDIA's runtime compiler keep it, below `site-packages`."""

@@ -4,7 +4,7 @@ be the same to the last bit. What came out is kept for this card, driver and the
 
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
@@ -19,7 +19,6 @@ from localinfer.errors import LocalInferError
 from localinfer.formats.durable import write_json
 from localinfer.formats.json_files import read_object
 from localinfer.paths import cuda_dir
-from localinfer.records import dataclass
 
 STEPS = (40, 1, 2, 4, 8, 16, 230, 1, 3, 20)
 """Rows of the steps: each way of multiplying, few rows and many; then past the 256 tokens where attention is cut."""

@@ -2,12 +2,12 @@
 
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 
 import numpy as np
 
 from localinfer import native
 from localinfer.engine.cuda_proof import KINDS, Move, random_weight
-from localinfer.records import dataclass
 
 ROWS = (1, 4, 16, 64)
 GROUP = 128

@@ -6,6 +6,7 @@ With an exit adapter, trained on this machine, the residual stream is first move
 """
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
@@ -14,7 +15,6 @@ from numpy.typing import NDArray
 from localinfer import native
 from localinfer.engine.draft_scores import ScoreRow
 from localinfer.engine.runner import NativeRunner
-from localinfer.records import dataclass
 from localinfer.scheduler.sequence import Sequence as Text
 from localinfer.scheduler.sequence import Work
 from localinfer.speculation.chain import Scores

@@ -7,7 +7,7 @@ Scores are those of the target's own head, of the tokens alone that the model sa
 
 from collections import deque
 from collections.abc import Callable, Sequence
-from dataclasses import field
+from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,7 +15,6 @@ from numpy.typing import NDArray
 from localinfer import native
 from localinfer.engine.draft_scores import ScoreRow
 from localinfer.kv.blocks import BLOCK_TOKENS
-from localinfer.records import dataclass
 from localinfer.speculation.chain import Scores
 from localinfer.speculation.drafter import Ask
 

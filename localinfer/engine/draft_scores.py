@@ -1,9 +1,10 @@
 """Rows of scores, as drafters that run a model hand them to the text's own sampler."""
 
+from dataclasses import dataclass
+
 import numpy as np
 from numpy.typing import NDArray
 
-from localinfer.records import dataclass
 from localinfer.speculation.drafter import Choose
 
 

@@ -3,7 +3,7 @@
 import hashlib
 import shutil
 from collections.abc import Iterator
-from dataclasses import asdict, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +24,6 @@ from localinfer.graph.spec import ModelSpec
 from localinfer.graph.stored import AffineLinear, Bf16Linear, Mxfp4Linear, StoredLinear, require_finite
 from localinfer.graph.weights import Checkpoint
 from localinfer.paths import drafters_dir
-from localinfer.records import dataclass
 
 FORMAT = 1
 GROUP = 32

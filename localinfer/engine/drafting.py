@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 
 from localinfer import native
 from localinfer.config import MOST_DRAFTS, EngineConfig
@@ -14,7 +15,6 @@ from localinfer.engine.step_timing import StepTiming
 from localinfer.errors import LocalInferError, NotFound
 from localinfer.graph.program import Move
 from localinfer.graph.weights import Checkpoint
-from localinfer.records import dataclass
 from localinfer.scheduler.scheduler import Scheduler
 from localinfer.speculation.chain import ChainDrafter
 from localinfer.speculation.controller import Controller

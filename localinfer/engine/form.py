@@ -2,11 +2,10 @@
 
 import json
 import re
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from typing import Literal, get_args
 
 from localinfer.errors import UsageError
-from localinfer.records import dataclass
 from localinfer.text import one_line
 
 MOST_CHARACTERS = 1 << 18

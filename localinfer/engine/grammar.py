@@ -7,6 +7,7 @@ as all else does that the sampler looks at. The automata are llguidance's.
 from collections import OrderedDict
 from collections.abc import Sequence
 from copy import copy
+from dataclasses import dataclass
 from itertools import takewhile
 from math import ceil
 from typing import TYPE_CHECKING, Any, Protocol, Self
@@ -25,7 +26,6 @@ from localinfer.engine.grammar_probe import probe
 from localinfer.engine.grammar_writing import behind_thinking, plain
 from localinfer.engine.shortest import ENDLESS, PARTS
 from localinfer.errors import NotSupported, UsageError
-from localinfer.records import dataclass
 
 if TYPE_CHECKING:
     from llguidance import LLMatcher, LLTokenizer

@@ -1,11 +1,10 @@
 """What all requests together ask of an engine: the rows of a step, and the blocks of the cache."""
 
 from collections.abc import Sequence as Ordered
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 from localinfer.engine.disk_cache import DiskCache
 from localinfer.kv.cache import PagedCache
-from localinfer.records import dataclass
 from localinfer.scheduler.scheduler import Scheduler
 from localinfer.scheduler.sequence import Work
 

@@ -1,6 +1,7 @@
 """What an engine is, whatever computes underneath: requests go in, events come out."""
 
 from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
 from types import TracebackType
 from typing import TYPE_CHECKING, Literal, Protocol, Self
 
@@ -8,7 +9,6 @@ from localinfer.config import SamplingParams
 from localinfer.engine.driver import Driver
 from localinfer.engine.request import Request as Request  # for those who know an engine by its protocol
 from localinfer.events import Event
-from localinfer.records import dataclass
 
 if TYPE_CHECKING:
     from localinfer.engine.load import Load

@@ -1,12 +1,11 @@
 """What is asked of an engine: one text to be continued."""
 
 from collections.abc import Sequence
-from dataclasses import field
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from localinfer.config import MOST_TOP, Overflow, Pool, SamplingParams, in_range
 from localinfer.errors import UsageError
-from localinfer.records import dataclass
 
 if TYPE_CHECKING:
     from localinfer.engine.grammar import Constraint

@@ -1,6 +1,7 @@
 """From a row of logits to a token. The draw is native code; what it is keyed by is decided here."""
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from functools import cache
 
 import numpy as np
@@ -10,7 +11,6 @@ from localinfer import native
 from localinfer.config import SamplingParams
 from localinfer.engine.grammar import NEVER, Matching
 from localinfer.errors import LocalInferError
-from localinfer.records import dataclass
 
 RECENT = 64
 """Tokens at the end of the text that the repeat penalty looks at."""

@@ -6,11 +6,11 @@ Rules are read as far as they are understood. Of a grammar with anything else in
 import json
 import re
 from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import Any
 
 from localinfer.engine.shortest import ENDLESS, shortest_of_schema
 from localinfer.engine.shortest_match import shortest_match
-from localinfer.records import dataclass
 
 _STATEMENT = re.compile(r"^[ \t]*%(?:import|ignore|declare|llguidance)\b[^\n]*$", re.MULTILINE)
 _SPACE = re.compile(r"\s*")

@@ -8,7 +8,7 @@ under all that could change it, and measured again when any of that changes.
 import math
 import time
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import asdict, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Protocol
 
 from localinfer.errors import Corrupt, LocalInferError
@@ -16,7 +16,6 @@ from localinfer.formats.durable import write_json
 from localinfer.formats.json_files import read_object
 from localinfer.kv.blocks import BLOCK_TOKENS
 from localinfer.paths import step_timing_file
-from localinfer.records import dataclass
 
 if TYPE_CHECKING:
     from localinfer import native

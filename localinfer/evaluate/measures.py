@@ -1,11 +1,9 @@
 """What two rows of logits say of each other: plain numpy in float64, no model and no file."""
 
-from dataclasses import fields
+from dataclasses import dataclass, fields
 
 import numpy as np
 from numpy.typing import NDArray
-
-from localinfer.records import dataclass
 
 Logits = NDArray[np.float32]
 Doubles = NDArray[np.float64]

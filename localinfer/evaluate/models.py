@@ -1,5 +1,6 @@
 """Models as this room sees them: tokens in, logits out, row by row in order. Our own engine's kernels, or llama.cpp."""
 
+from dataclasses import dataclass
 from math import prod
 from pathlib import Path
 from typing import Protocol
@@ -10,7 +11,6 @@ from numpy.typing import NDArray
 from localinfer.config import EngineConfig, KvBits
 from localinfer.errors import Corrupt, UsageError
 from localinfer.evaluate.measures import Logits
-from localinfer.records import dataclass
 
 BLOCK = 32
 """Tokens in a block of the KV cache."""

@@ -1,12 +1,12 @@
 """The figures of one model, from what was measured at each position."""
 
 import math
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from localinfer.evaluate.measures import Doubles, Measured
-from localinfer.records import dataclass
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -4,7 +4,7 @@ import math
 import time
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack, closing
-from dataclasses import field
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +20,6 @@ from localinfer.evaluate.models import NativeReader, Reader, open_reader, requir
 from localinfer.evaluate.quality import Quality, figures_of
 from localinfer.evaluate.text import cut, held_out_text
 from localinfer.events import OnProgress
-from localinfer.records import dataclass
 
 CTX = 512
 CHUNKS = 24

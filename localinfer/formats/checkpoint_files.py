@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,6 @@ from localinfer.errors import Corrupt, LocalInferError, NotFound, NotSupported
 from localinfer.formats.json_files import read_object, shown
 from localinfer.formats.layout import INDEX, INDEX_LIMIT, PICKLES, SINGLE
 from localinfer.formats.safetensors import SafetensorsFile, TensorInfo
-from localinfer.records import dataclass
 
 MAX_FILES = 4096
 _LISTED = 3

@@ -6,7 +6,7 @@ Only then are a tensor's bytes read and handed to the `gguf` package's dequantiz
 import functools
 import re
 import struct
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from math import prod
 from pathlib import Path
 from typing import Any
@@ -17,7 +17,6 @@ from numpy.typing import NDArray
 from localinfer.errors import Corrupt, NotFound, NotSupported
 from localinfer.formats.json_files import shown
 from localinfer.formats.ranges import RangedFile
-from localinfer.records import dataclass
 
 MAX_HEADER = 512 << 20
 MAX_KEYS = 1 << 16

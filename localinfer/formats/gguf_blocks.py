@@ -5,10 +5,10 @@ is a small integer times the float16 of its block. Q4_1 and Q4_K have minima: a 
 minimum * factor`, as a form of ours has it as well (graph/affine.py).
 """
 
+from dataclasses import dataclass
+
 import numpy as np
 from numpy.typing import NDArray
-
-from localinfer.records import dataclass
 
 BLOCK = 32
 BLOCK_BYTES = {"Q8_0": 34, "Q4_0": 18}

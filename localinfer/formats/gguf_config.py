@@ -4,6 +4,7 @@ Sources: the GGUF specification, the keys of the `gguf` package, and the default
 """
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 from localinfer.errors import Corrupt, NotSupported
@@ -29,7 +30,6 @@ from localinfer.formats.gguf_values import (
     windowed_layers,
 )
 from localinfer.formats.gguf_widths import widths_of
-from localinfer.records import dataclass
 
 ARCHITECTURES = tuple(dict.fromkeys(form.arch for form in FORMS.values()))
 Config = dict[str, Any]

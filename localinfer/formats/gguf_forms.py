@@ -6,12 +6,11 @@ experts, and puts the value heads of delta nets in another order. Long because e
 """
 
 from collections.abc import Mapping
-from dataclasses import field, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from localinfer.formats import gguf_gemma4 as of_gemma4
 from localinfer.formats import gguf_mamba as mamba
-from localinfer.records import dataclass
 
 Names = Mapping[str, tuple[str, str]]
 """Tensors of a layer: GGUF name → name in a Hugging Face directory (`{}`: the number of an expert), and kind."""

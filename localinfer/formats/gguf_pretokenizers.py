@@ -5,9 +5,8 @@ approximates the pattern of a model's own tokenizer.json, the pattern of tokeniz
 one after the other, each to the pieces that the one before it left.
 """
 
+from dataclasses import dataclass
 from typing import Any
-
-from localinfer.records import dataclass
 
 _CONTRACTIONS = "(?i:'s|'t|'re|'ve|'m|'ll|'d)"
 _WORD = r"[^\r\n\p{L}\p{N}]?\p{L}+"

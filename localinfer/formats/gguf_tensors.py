@@ -1,7 +1,7 @@
 """The tensors of a model by both names, with their shapes on either side: what import and export go through."""
 
 from collections.abc import Callable, Iterator
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from math import prod
 from typing import Any
 
@@ -10,7 +10,6 @@ from numpy.typing import NDArray
 
 from localinfer.formats.gguf_forms import Form
 from localinfer.formats.gguf_gemma4 import OF_KEYS
-from localinfer.records import dataclass
 
 _EMBEDDING = ("token_embd.weight", "model.embed_tokens.weight", "table")
 _HEAD = ("output.weight", "lm_head.weight", "table")

@@ -5,7 +5,7 @@ SentencePiece files ("llama") bring tokens and scores, from which the merges fol
 """
 
 import math
-from dataclasses import field
+from dataclasses import dataclass, field
 from typing import Any
 
 from localinfer.errors import NotSupported
@@ -13,7 +13,6 @@ from localinfer.formats import chat_templates
 from localinfer.formats.gguf import GgufFile
 from localinfer.formats.gguf_ends import end_tokens
 from localinfer.formats.gguf_pretokenizers import DEFAULT, PRE_TOKENIZERS, PreTokenizer
-from localinfer.records import dataclass
 
 _NORMAL, _UNKNOWN, _CONTROL, _USER, _UNUSED, _BYTE = range(1, 7)
 _BOS_FIRST = ("llama",)

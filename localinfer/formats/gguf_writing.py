@@ -1,6 +1,7 @@
 """A GGUF file, written tensor by tensor, and the tokenizer of a Hugging Face directory as GGUF metadata."""
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,6 @@ from localinfer.formats.durable import sync, write_failed
 from localinfer.formats.gguf_pretokenizers import PATTERN_NAMES
 from localinfer.formats.json_files import TOKENIZER_LIMIT, read_object
 from localinfer.formats.tokenizer import Tokenizer
-from localinfer.records import dataclass
 
 _NORMAL, _UNKNOWN, _CONTROL, _USER, _UNUSED, _BYTE = range(1, 7)
 _HINT = "keep the model in our form, or export it to gptq"

@@ -10,6 +10,7 @@ import math
 import os
 from collections.abc import Mapping
 from contextlib import AbstractContextManager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,6 @@ from localinfer.errors import Corrupt, NotSupported
 from localinfer.formats.durable import sync, write_failed
 from localinfer.formats.json_files import parse_json, shown
 from localinfer.formats.ranges import RangedFile
-from localinfer.records import dataclass
 
 MAX_HEADER = 100_000_000
 """The format's own cap on the header, in bytes."""

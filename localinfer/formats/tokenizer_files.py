@@ -6,14 +6,13 @@ list, what `special_tokens_map.json` says goes before it, and `added_tokens.json
 """
 
 from collections.abc import Iterator, Mapping
-from dataclasses import field, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from localinfer.errors import Corrupt
 from localinfer.formats.json_files import CONFIG_LIMIT, read_object, shown
 from localinfer.formats.tokenizer_json import MAX_ADDED, MAX_CONTENT, AddedToken, TokenizerFile
-from localinfer.records import dataclass
 
 NAMED = ("bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token")
 _AGAIN = "download the model again"

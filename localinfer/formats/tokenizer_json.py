@@ -7,13 +7,12 @@ So the file is checked here first, and `plain_document` makes a second one in wh
 import re
 import secrets
 from collections.abc import Collection, Iterable
-from dataclasses import asdict, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from localinfer.errors import Corrupt, NotSupported
 from localinfer.formats.json_files import TOKENIZER_LIMIT, read_object
-from localinfer.records import dataclass
 
 MAX_ID = (1 << 22) - 1
 """Largest token id that is believed; the largest vocabularies in use have about 2**18 tokens."""

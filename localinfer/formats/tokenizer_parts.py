@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,6 @@ from localinfer.formats.tokenizer_json import (
     plain_document,
     read_tokenizer_file,
 )
-from localinfer.records import dataclass
 
 _AGAIN = "download the model again"
 

@@ -1,11 +1,11 @@
 """What operations are made of, and what every one of them says of itself."""
 
 from collections.abc import Iterable
+from dataclasses import dataclass
 from itertools import chain
 
 from localinfer.graph.rope import Rope
 from localinfer.graph.states import State
-from localinfer.records import dataclass
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,7 +1,7 @@
 """Stored matrices that are several of the graph's, row after row, told apart: nothing else knows that they were one."""
 
 from collections.abc import Iterable, Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from math import prod
 from typing import Any
 
@@ -12,7 +12,6 @@ from localinfer.errors import Corrupt
 from localinfer.formats.checkpoint_files import StoredTensor
 from localinfer.graph.ops import Linear
 from localinfer.graph.tensors import AGAIN
-from localinfer.records import dataclass
 
 _COLUMNS = ("qweight", "qzeros", "scales")
 """GPTQ's and AWQ's tensors, which have output rows along their second axis."""

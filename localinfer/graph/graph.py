@@ -1,14 +1,13 @@
 """A whole model: its operations in order, and what they are and keep together."""
 
 from collections.abc import Iterator
-from dataclasses import field
+from dataclasses import dataclass, field
 from itertools import chain
 from math import prod
 
 from localinfer.graph.ops import Embed, Head, LayerInputs, LayerOp, Linear, Mix, Norm, Op, numbers
 from localinfer.graph.spec import ModelSpec
 from localinfer.graph.states import KvState, State
-from localinfer.records import dataclass
 
 
 @dataclass(frozen=True, slots=True)

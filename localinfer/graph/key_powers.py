@@ -6,14 +6,13 @@ when a model is loaded; what is stored stays as it is.
 """
 
 from collections.abc import Callable, Mapping
-from dataclasses import field, replace
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
 from localinfer.graph.ops import Attend
 from localinfer.graph.stored import IntLinear, StoredLinear
-from localinfer.records import dataclass
 
 Vector = NDArray[np.float32]
 Doubles = NDArray[np.float64]

@@ -4,7 +4,7 @@ The native code, which allocates it, says how matrices and the KV cache lie; not
 """
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from localinfer import native
@@ -15,7 +15,6 @@ from localinfer.graph.graph import Graph
 from localinfer.graph.kv_bits import require_4_bit
 from localinfer.graph.ops import Linear
 from localinfer.graph.weights import Checkpoint
-from localinfer.records import dataclass
 
 STEP_ROWS = 256
 """Rows of activations that exist at once."""

@@ -5,6 +5,7 @@ leaves its input alone. Each operation answers the same questions about itself (
 which one it is.
 """
 
+from dataclasses import dataclass
 from itertools import chain
 
 from localinfer.graph.facts import DepthwiseConv as DepthwiseConv
@@ -18,7 +19,6 @@ from localinfer.graph.recurrent import ShortConv as ShortConv
 from localinfer.graph.rope import Rope
 from localinfer.graph.spec import Activation, Routing
 from localinfer.graph.states import KvState
-from localinfer.records import dataclass
 
 
 @dataclass(frozen=True, slots=True)

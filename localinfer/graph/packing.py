@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import ExitStack
+from dataclasses import dataclass
 from typing import Any, Literal
 
 from localinfer import native
@@ -13,7 +14,6 @@ from localinfer.graph.ops import Linear
 from localinfer.graph.prepared import AS_THEY_ARE, Orders
 from localinfer.graph.stored import AffineLinear, Bf16Linear, Form, IntLinear, Mxfp4Linear, stacked
 from localinfer.graph.weights import Checkpoint
-from localinfer.records import dataclass
 
 OnProgress = Callable[[int, int], None]
 FileJob = tuple[int, int, int, list[tuple[int, int, int, int, int]], bool, int]

@@ -1,10 +1,10 @@
 """Operations whose state every row changes."""
 
+from dataclasses import dataclass
 from itertools import chain
 
 from localinfer.graph.facts import DepthwiseConv, Facts, Linear, Norm
 from localinfer.graph.states import SlotState
-from localinfer.records import dataclass
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,7 +1,7 @@
 """Which families there are. Adding one: a file in families/, and a line here."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import field
+from dataclasses import dataclass, field
 from functools import cache
 from importlib import import_module
 from typing import Any
@@ -11,7 +11,6 @@ from localinfer.graph.fields import shown
 from localinfer.graph.graph import Graph
 from localinfer.graph.spec import ModelSpec
 from localinfer.graph.stacked import STACKED, Stacks
-from localinfer.records import dataclass
 
 Fused = Mapping[str, tuple[str, ...]]
 Ahead = Callable[[ModelSpec], Graph]

@@ -4,10 +4,9 @@ Old spelling: `rope_theta` and `rope_scaling` {`type` or `rope_type`, …}. New:
 """
 
 import math
-from dataclasses import field, replace
+from dataclasses import dataclass, field, replace
 
 from localinfer.graph.fields import Fields
-from localinfer.records import dataclass
 
 TYPES = ("default", "linear", "llama3", "yarn", "dynamic", "longrope")
 _HIGHEST = float(1 << 24)

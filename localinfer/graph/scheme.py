@@ -1,12 +1,12 @@
 """How config.json says the weights were quantized: compressed-tensors, GPTQ, AWQ, or floats of eight or four bits."""
 
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import Literal
 
 from localinfer.formats.compressed import MINIMA
 from localinfer.formats.quantization_said import Said
 from localinfer.graph.fields import Fields
-from localinfer.records import dataclass
 
 BITS = (3, 4, 8)
 GROUPS = (32, 64, 128)

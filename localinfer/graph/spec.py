@@ -1,14 +1,13 @@
 """The numbers that make one model: read from config.json, checked, before anything is allocated."""
 
 from collections.abc import Mapping
-from dataclasses import field
+from dataclasses import dataclass, field
 from typing import Any, Literal, TypedDict
 
 from localinfer.errors import NotSupported
 from localinfer.graph.defaults import DEFAULTS, REFUSED
 from localinfer.graph.fields import Fields
 from localinfer.graph.rope import Rope
-from localinfer.records import dataclass
 
 MOST_LAYERS = 1024
 MOST_VOCABULARY = 1 << 22

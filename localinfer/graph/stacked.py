@@ -1,7 +1,7 @@
 """Tensors of all experts of a layer in one, told apart: nothing else knows that they were one."""
 
 from collections.abc import Iterable, Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -11,7 +11,6 @@ from localinfer.errors import Corrupt
 from localinfer.formats.checkpoint_files import StoredTensor
 from localinfer.graph.ops import Linear
 from localinfer.graph.tensors import AGAIN
-from localinfer.records import dataclass
 
 
 @dataclass(frozen=True, slots=True)

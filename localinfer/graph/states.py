@@ -1,6 +1,6 @@
 """What a sequence keeps for an operation, from step to step."""
 
-from localinfer.records import dataclass
+from dataclasses import dataclass
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,7 +1,7 @@
 """Tensors as they come from disk: checked for NaN and infinity, as bfloat16, as float32, or as packed integers."""
 
 from collections.abc import Sequence
-from dataclasses import fields, replace
+from dataclasses import dataclass, fields, replace
 from typing import Any, Literal
 
 import numpy as np
@@ -10,7 +10,6 @@ from numpy.typing import NDArray
 from localinfer.errors import Corrupt
 from localinfer.formats.bf16 import to_bf16
 from localinfer.formats.compressed import dequantize, pack, unpack
-from localinfer.records import dataclass
 
 Order = NDArray[np.intp]
 Powers = NDArray[np.int32]

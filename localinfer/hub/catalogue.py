@@ -1,12 +1,10 @@
 """The built-in list of models: `models/*.toml`, one file a family, data only."""
 
 import tomllib
-from dataclasses import field
+from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
 from typing import Any
-
-from localinfer.records import dataclass
 
 
 @dataclass(frozen=True, slots=True)

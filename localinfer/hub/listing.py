@@ -1,5 +1,6 @@
 """What the Hub says a commit of a repository holds, and which of it a model needs."""
 
+from dataclasses import dataclass
 from typing import Any
 
 from localinfer.errors import Corrupt, NotSupported
@@ -7,7 +8,6 @@ from localinfer.formats.chat_templates import FOLDER as TEMPLATE_FOLDER
 from localinfer.formats.layout import CONFIG, INDEX, PICKLES, SINGLE
 from localinfer.hub.checkpoint import weight_files
 from localinfer.hub.names import COMMIT, SHA256, check_file_names, shown
-from localinfer.records import dataclass
 
 ALLOWED = (".safetensors", ".json", ".jinja", ".txt")
 """Endings that may be written to disk at all, besides `tokenizer.model`. Nothing that a program could execute."""

@@ -1,9 +1,8 @@
 """What a model on this machine is, as plain data."""
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
-
-from localinfer.records import dataclass
 
 Variant = Literal["BF16", "INT8", "INT4", "INT3", "GGUF"]
 Source = Literal["hub", "ours", "file"]

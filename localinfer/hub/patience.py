@@ -2,8 +2,7 @@
 
 import time
 from collections.abc import Callable
-
-from localinfer.records import dataclass
+from dataclasses import dataclass
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,6 +4,7 @@ What comes of it is a checkpoint directory like any other, whose weight files ha
 holes behind their headers: whoever judges a model by its headers judges this one with the same code.
 """
 
+from dataclasses import dataclass
 from pathlib import Path
 
 from localinfer.errors import Corrupt, UsageError
@@ -17,7 +18,6 @@ from localinfer.hub.names import shown
 from localinfer.hub.patience import PATIENT, Patience
 from localinfer.hub.reference import parse
 from localinfer.hub.transfer import body_start, fetch
-from localinfer.records import dataclass
 
 FIRST_READ = 1 << 16
 """Bytes asked for first: most headers are shorter."""

@@ -1,13 +1,13 @@
 """What a person types to mean a model, taken apart. No look at the disk beyond `exists`."""
 
 import re
+from dataclasses import dataclass
 from pathlib import Path
 
 from localinfer.errors import UsageError
 from localinfer.hub import catalogue
 from localinfer.hub.model import VARIANTS, Variant
 from localinfer.hub.names import check_model_name, is_revision
-from localinfer.records import dataclass
 
 _VARIANT = re.compile(r"(?P<rest>.+):(?P<variant>[A-Za-z0-9]+)")
 

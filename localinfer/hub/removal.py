@@ -1,6 +1,7 @@
 """Delete models: only below our own roots, never through a link, and never a file that another model still needs."""
 
 import shutil
+from dataclasses import dataclass
 from pathlib import Path
 
 from localinfer.errors import NotFound, UsageError
@@ -9,7 +10,6 @@ from localinfer.hub.locks import locked
 from localinfer.hub.model import LocalModel
 from localinfer.hub.names import folder_of, inside
 from localinfer.paths import hub_cache_dir, models_dir
-from localinfer.records import dataclass
 
 
 @dataclass(frozen=True, slots=True)

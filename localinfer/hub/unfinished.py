@@ -6,6 +6,7 @@ They are no models yet, so nothing opens them; but they take space, so `list` sh
 import fcntl
 import os
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 from localinfer.errors import NotFound, UsageError
@@ -17,7 +18,6 @@ from localinfer.hub.names import inside, is_model_name, name_of
 from localinfer.hub.reference import parse
 from localinfer.hub.removal import bytes_below, delete
 from localinfer.paths import hub_cache_dir, models_dir
-from localinfer.records import dataclass
 
 ENDINGS = (".partial", "-words.partial")
 """Of folders beside a model's own: what is done of it, and the text that was drawn to make it."""

@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 from localinfer.errors import LocalInferError
@@ -14,7 +15,6 @@ from localinfer.hub.names import COMMIT, SHA256
 from localinfer.hub.removal import bytes_below, delete
 from localinfer.hub.unfinished import is_held, newest
 from localinfer.paths import drafters_dir, hub_cache_dir, kv_dir, merged_dir, models_dir, tokenizers_dir
-from localinfer.records import dataclass
 
 Progress = Callable[[int, int], None]
 IDLE = 24 * 3600.0

@@ -1,11 +1,10 @@
 """What the scheduler asks of a cache, and what a running sequence has there."""
 
 from collections.abc import Iterable, Sequence
-from dataclasses import field
+from dataclasses import dataclass, field
 from typing import Protocol
 
 from localinfer.kv.prefix import ROOT
-from localinfer.records import dataclass
 
 
 @dataclass(slots=True)

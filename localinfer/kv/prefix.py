@@ -1,9 +1,9 @@
 """Which full blocks hold which beginning of a text, so that it need not be computed again."""
 
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 
 from localinfer.kv.blocks import BLOCK_TOKENS, NONE
-from localinfer.records import dataclass
 
 ROOT = 0
 """The link of the empty beginning."""

@@ -4,7 +4,7 @@ import math
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import field, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Any
 from localinfer.events import OnProgress
 from localinfer.hub.model import LocalModel, variant_of_bits
 from localinfer.loading.tell import Tell
-from localinfer.records import dataclass
 
 if TYPE_CHECKING:
     from localinfer.quantize import CalibrationText, Earlier, QuantizeReport, Refining

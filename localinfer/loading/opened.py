@@ -1,9 +1,9 @@
 """What opening a model gives."""
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from localinfer.hub.model import LocalModel
-from localinfer.records import dataclass
 
 if TYPE_CHECKING:
     from localinfer.engine.protocol import Engine

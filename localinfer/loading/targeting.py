@@ -2,7 +2,7 @@
 
 import shutil
 from collections.abc import Sequence
-from dataclasses import asdict, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,7 +11,6 @@ from localinfer.events import OnProgress
 from localinfer.hub.model import LocalModel, variant_of_bits
 from localinfer.loading.making import Making, chosen_recipe, no_end, stoppable
 from localinfer.loading.tell import Tell
-from localinfer.records import dataclass
 
 if TYPE_CHECKING:
     from localinfer.evaluate import Quality

@@ -1,7 +1,7 @@
 """One text while the engine writes it: what it has said so far, and how it ended."""
 
 from collections.abc import Sequence
-from dataclasses import field, replace
+from dataclasses import dataclass, field, replace
 from time import perf_counter
 from typing import TYPE_CHECKING
 
@@ -10,7 +10,6 @@ from localinfer.chats.calls import Call
 from localinfer.chats.saying import Said
 from localinfer.events import Event, Finished, FinishReason, Progress, Scored, Stats, Text
 from localinfer.protocols.asking import Task
-from localinfer.records import dataclass
 
 if TYPE_CHECKING:
     from localinfer.engine.protocol import Engine

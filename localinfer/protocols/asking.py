@@ -2,7 +2,7 @@
 
 import secrets
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import field, replace
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from localinfer.chats.apart import Apart, written_by
@@ -21,7 +21,6 @@ from localinfer.protocols.errors import Refused
 from localinfer.protocols.fields import blamed
 from localinfer.protocols.forms import Form
 from localinfer.protocols.tools import NO_TOOLS, Choice
-from localinfer.records import dataclass
 
 if TYPE_CHECKING:
     from localinfer.engine.grammar import Constraint, Grammar

@@ -5,7 +5,7 @@ The request is read, and its answer spelled, by the same code that serves it at 
 
 import json
 from collections.abc import Callable, Collection, Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -22,7 +22,6 @@ from localinfer.protocols.fields import Fields
 from localinfer.protocols.forms import Form
 from localinfer.protocols.shape import Shape, Writer
 from localinfer.protocols.vectors import Vectors
-from localinfer.records import dataclass
 
 if TYPE_CHECKING:
     from localinfer.config import SamplingParams

@@ -2,11 +2,11 @@
 
 import json
 import re
+from dataclasses import dataclass
 from typing import Any
 
 from localinfer.engine.grammar import ANY_OBJECT, Grammar, from_rules
 from localinfer.protocols.fields import Fields, blamed
-from localinfer.records import dataclass
 
 MOST_CHOICES = 1024
 """Texts of which an answer may be one."""

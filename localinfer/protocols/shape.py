@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 from localinfer.chats.saying import Said
@@ -10,7 +11,6 @@ from localinfer.errors import LocalInferError
 from localinfer.protocols.answer import Answer
 from localinfer.protocols.asking import Ask
 from localinfer.protocols.fields import Fields
-from localinfer.records import dataclass
 
 Form = Callable[[LocalInferError], dict[str, Any]]
 """An error as a protocol spells it."""

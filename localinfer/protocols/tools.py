@@ -2,10 +2,10 @@
 
 import re
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from localinfer.protocols.errors import Refused
-from localinfer.records import dataclass
 
 MOST_TOOLS = 256
 _NAME = re.compile(r"[A-Za-z0-9_.-]{1,128}")

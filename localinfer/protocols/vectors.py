@@ -2,6 +2,7 @@
 
 import base64
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -11,7 +12,6 @@ from localinfer.config import Pool
 from localinfer.protocols.errors import Refused
 from localinfer.protocols.fields import Fields
 from localinfer.protocols.openai_text import Prompt, prompts_of
-from localinfer.records import dataclass
 
 if TYPE_CHECKING:
     from localinfer.engine.protocol import Engine

@@ -3,6 +3,7 @@
 import math
 import re
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,6 @@ from localinfer.graph.stored import require_finite, widen
 from localinfer.graph.tensors import FLOATS
 from localinfer.graph.weights import Checkpoint
 from localinfer.quantize.origin import copied
-from localinfer.records import dataclass
 from localinfer.text import one_line
 
 CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"

@@ -1,6 +1,7 @@
 """A plan of mixed widths for a given size: the model is asked what each width would cost, then the bytes are dealt."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +13,6 @@ from localinfer.quantize.mixed import Form, Option, choose, forms
 from localinfer.quantize.plan import Job, Plan, body_of, graph_name, make_plan
 from localinfer.quantize.sensitivity import sensitivities
 from localinfer.quantize.torch_threads import threads
-from localinfer.records import dataclass
 
 
 def mixed_plan(

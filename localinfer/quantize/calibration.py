@@ -7,6 +7,7 @@ by. A sequence is cut from one kind of text; which ones are taken depends on the
 import json
 import random
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
 
@@ -16,7 +17,6 @@ from numpy.typing import NDArray
 from localinfer.errors import LocalInferError, NotFound, NotSupported, UsageError
 from localinfer.formats.json_files import shown
 from localinfer.formats.tokenizer import Tokenizer
-from localinfer.records import dataclass
 
 LENGTH = 512
 """Tokens of a sequence."""

@@ -11,7 +11,7 @@ import math
 import random
 import time
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import numpy as np
@@ -25,7 +25,6 @@ from localinfer.quantize.layerwise import Layerwise, Rates
 from localinfer.quantize.moving import Moving, adam
 from localinfer.quantize.student import Runner, Student, half_width
 from localinfer.quantize.time_plan import LOOKING, Effort
-from localinfer.records import dataclass
 
 RATE = 3e-4
 """Of the first steps: about the share by which a scale may change in one."""

@@ -4,6 +4,7 @@ The counts are multiply-adds, weights and bytes, from headers alone.
 """
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 from localinfer.graph.ops import LayerOp, Linear, Mixture
@@ -13,7 +14,6 @@ from localinfer.quantize.plan import TABLES, Method
 from localinfer.quantize.scales import HASTY, MEASURED_ROWS
 from localinfer.quantize.schedule import SAFETY, START_S, largest
 from localinfer.quantize.speeds import FIT_COLUMNS, Speeds
-from localinfer.records import dataclass
 
 LEAST_TOKENS = LEAST_SEQUENCES * LENGTH
 

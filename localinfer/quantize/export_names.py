@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import Any
 
 from numpy.typing import NDArray
@@ -15,7 +16,6 @@ from localinfer.graph.spec import MixtureSpec, ModelSpec
 from localinfer.graph.weights import Checkpoint
 from localinfer.quantize.export_layers import layer_keys, layer_widths
 from localinfer.quantize.export_rope import cannot, describe_rope
-from localinfer.records import dataclass
 
 ALIKE = {"mistral": "llama", "ministral": "llama", "gemma4_unified_text": "gemma4_text"}
 """Types that are others to llama.cpp; Llama's only where they have no windows."""

@@ -5,11 +5,11 @@ Files of layers that a method calibrates take many times what others take, so we
 
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Literal, get_args
 
 from localinfer.events import Speed
 from localinfer.quantize.pace import Expected
-from localinfer.records import dataclass
 
 Kind = Literal["rounded", "fitted", "again", "head"]
 """Of a file: rounded to the nearest, a layer or a head by a method that calibrates, or a layer that was finished before

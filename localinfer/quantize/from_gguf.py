@@ -10,6 +10,7 @@ import os
 import re
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from math import prod
 from pathlib import Path
 from typing import Any, Literal, TypeVar
@@ -30,7 +31,6 @@ from localinfer.graph.registry import read_graph
 from localinfer.graph.weights import Checkpoint
 from localinfer.quantize.plan import TABLES
 from localinfer.quantize.scales import round_rows
-from localinfer.records import dataclass
 
 OnProgress = Callable[[int, int], None]
 _FLOATS = ("F32", "F16", "BF16", "F64")

@@ -13,7 +13,7 @@ rounded side by side.
 
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -31,7 +31,6 @@ from localinfer.quantize.scales import (
     round_rows,
 )
 from localinfer.quantize.torch_threads import threads
-from localinfer.records import dataclass
 
 DAMPING = 0.03
 """Added to the diagonal of H, as a share of its mean; doubled until H can be factored."""

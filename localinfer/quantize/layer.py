@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from concurrent.futures import Executor, Future
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -12,7 +13,6 @@ from localinfer.formats.compressed import pack
 from localinfer.graph.stored import require_finite, widen
 from localinfer.quantize.plan import Job
 from localinfer.quantize.scales import round_rows, round_trained
-from localinfer.records import dataclass
 
 PIECE = 1 << 20
 """Weights in one task."""

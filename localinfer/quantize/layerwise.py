@@ -8,6 +8,7 @@ not help is taken back.
 
 import random
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -15,7 +16,6 @@ from torch import Tensor
 from localinfer.graph.ops import LayerOp
 from localinfer.quantize.moving import Moving, adam
 from localinfer.quantize.student import Runner, Student
-from localinfer.records import dataclass
 
 JUDGES = 4
 """So many more judge what came of it."""

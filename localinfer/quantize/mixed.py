@@ -1,8 +1,7 @@
 """Which bits each fused group gets for a given size: the least total cost, by a Lagrangian. Numbers in, choices out."""
 
 from collections.abc import Mapping, Sequence
-
-from localinfer.records import dataclass
+from dataclasses import dataclass
 
 Form = tuple[int, int]
 """(bits, group)."""

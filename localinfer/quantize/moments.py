@@ -1,11 +1,11 @@
 """What is summed up of the inputs of matrices, for those who round them."""
 
 from collections.abc import Callable
+from dataclasses import dataclass
 
 from torch import Tensor
 
 from localinfer.graph.ops import LayerOp, Linear
-from localinfer.records import dataclass
 
 Stage = tuple[Linear, ...]
 """Matrices with one input, rounded together."""

@@ -2,11 +2,11 @@
 
 import math
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 from localinfer.quantize.plan import Method, Plan
 from localinfer.quantize.scales import HASTY
-from localinfer.records import dataclass
 
 HURRIED = "hurried"
 """Of a journal's entry: there was no time for the method."""

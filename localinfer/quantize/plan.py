@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from math import gcd
 from pathlib import Path
 from typing import Any, Final, Literal, get_args
@@ -16,7 +17,6 @@ from localinfer.graph.graph import Graph
 from localinfer.graph.weights import Checkpoint
 from localinfer.quantize.origin import trained_for_q4_0
 from localinfer.quantize.torch_installed import has_torch
-from localinfer.records import dataclass
 
 GROUPS = (32, 64, 128)
 FLOAT_BITS: Final = 16

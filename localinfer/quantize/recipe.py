@@ -1,6 +1,6 @@
 """`--effort`: a method, a number of tokens and a training, chosen together by what they cost and win."""
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal, get_args
 
@@ -9,7 +9,6 @@ from localinfer.graph.weights import Checkpoint
 from localinfer.quantize.calibration import DEFAULT_TOKENS
 from localinfer.quantize.plan import Method, default_method
 from localinfer.quantize.refine import Refining
-from localinfer.records import dataclass
 
 Effort = Literal["quick", "default", "best"]
 EFFORTS: tuple[Effort, ...] = get_args(Effort)

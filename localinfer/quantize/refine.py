@@ -10,7 +10,7 @@ import os
 import shutil
 import time
 from collections.abc import Callable
-from dataclasses import asdict, fields, replace
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -32,7 +32,6 @@ from localinfer.quantize.plan import TABLE_BITS
 from localinfer.quantize.report import RECORD, QuantizeReport, peak_bytes, tell_errors_again, worst
 from localinfer.quantize.time_plan import MORE_TEXT, Effort
 from localinfer.quantize.torch_installed import require_torch_for
-from localinfer.records import dataclass
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -4,6 +4,7 @@ import math
 import resource
 import sys
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,6 @@ from localinfer.formats.json_files import read_object
 from localinfer.graph.names import AHEAD
 from localinfer.graph.weights import Checkpoint
 from localinfer.quantize.plan import Plan
-from localinfer.records import dataclass
 
 RECORD = "localinfer.json"
 

@@ -7,11 +7,12 @@ rounded to float16 before the final rounding of the weights. With an importance 
 weighted by it: h is the mean square of the column's input, so that the error counted is that of the layer's output.
 """
 
+from dataclasses import dataclass
+
 import numpy as np
 from numpy.typing import NDArray
 
 from localinfer import native
-from localinfer.records import dataclass
 
 Floats = NDArray[np.float32]
 

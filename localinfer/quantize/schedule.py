@@ -7,10 +7,10 @@ saved the next one has.
 """
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from math import ceil
 
 from localinfer.errors import UsageError
-from localinfer.records import dataclass
 
 MARGIN = 0.05
 """Share of the time that nobody is given."""

@@ -8,12 +8,12 @@ import hashlib
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 
 import numpy as np
 
 from localinfer import native
 from localinfer.quantize.scales import round_rows
-from localinfer.records import dataclass
 
 FIT_ROWS, FIT_COLUMNS, GROUP = 32, 64, 32
 """The matrix that is fitted to see how long that takes."""

@@ -6,6 +6,7 @@ inputs and the sums of all rows, which are flat here: sequence after sequence.
 """
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -13,7 +14,6 @@ from torch import Tensor
 from localinfer.graph.ops import Expert, Linear, Mixture
 from localinfer.quantize.moments import Fit, Moments, Stage, add_square, whole
 from localinfer.quantize.readers import Streams
-from localinfer.records import dataclass
 from localinfer.reference.executor import Executor
 
 ROWS = 4096

@@ -2,7 +2,7 @@
 
 import os
 import time
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,6 @@ from localinfer.quantize.plan import TABLE_BITS, Method
 from localinfer.quantize.schedule import SAFETY, Clock, Phase, Running, Schedule, in_seconds, largest, scheduled
 from localinfer.quantize.speeds import Speeds, measure_speeds
 from localinfer.quantize.torch_installed import TORCHLESS
-from localinfer.records import dataclass
 
 FLAG = "`--time-budget`"
 LEAST_CHUNKS, ALL_CHUNKS, FLOOR_CHUNKS = 2, 24, 4

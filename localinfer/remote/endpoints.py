@@ -8,7 +8,7 @@ from collections import deque
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
-from dataclasses import field
+from dataclasses import dataclass, field
 from email.utils import parsedate_to_datetime
 from typing import Any
 from urllib.parse import urlsplit
@@ -19,7 +19,6 @@ from localinfer.chats.mapping import AHEAD
 from localinfer.chats.plain_json import object_of
 from localinfer.chats.rows import Asked
 from localinfer.errors import LocalInferError, NetworkError, NotFound, UsageError
-from localinfer.records import dataclass
 from localinfer.text import one_line
 
 AGAIN = {408, 409, 425, 429, 500, 502, 503, 504}

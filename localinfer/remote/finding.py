@@ -1,7 +1,7 @@
 """Which server of this user has a model open, as it is wanted."""
 
 import os
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +9,6 @@ from localinfer import __version__
 from localinfer.config import EngineConfig
 from localinfer.errors import LocalInferError
 from localinfer.hub.model import LocalModel
-from localinfer.records import dataclass
 from localinfer.remote.sockets import servers
 
 FREE = ("parallel", "remember", "kv_disk_gb", "reuse")

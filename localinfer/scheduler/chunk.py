@@ -1,9 +1,8 @@
 """How many prompt tokens a step reads: as many as the others' latency goal leaves time for."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Protocol
-
-from localinfer.records import dataclass
 
 LEAST_ROWS = 8
 """Prompt tokens that a step reads in any case, or no prompt would ever end on a slow machine."""

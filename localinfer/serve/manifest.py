@@ -3,13 +3,13 @@
 import hashlib
 import json
 from collections import Counter
+from dataclasses import dataclass
 from functools import lru_cache
 from math import prod
 from pathlib import Path
 
 from localinfer.errors import LocalInferError
 from localinfer.hub.model import LocalModel
-from localinfer.records import dataclass
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
+from dataclasses import dataclass
 from time import monotonic
 from typing import TYPE_CHECKING
 
@@ -13,7 +14,6 @@ from localinfer.loading.opening import Opened, open_model
 from localinfer.loading.tell import Tell
 from localinfer.protocols.errors import Closing
 from localinfer.protocols.shape import Writer
-from localinfer.records import dataclass
 from localinfer.text import one_line
 
 if TYPE_CHECKING:

@@ -5,13 +5,13 @@ import contextlib
 import signal
 import socket
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from typing import cast
 
 import uvicorn
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from localinfer.errors import NotFound, UsageError
-from localinfer.records import dataclass
 from localinfer.remote.sockets import POSSIBLE, remove
 from localinfer.remote.sockets import listen as listen_inside
 from localinfer.serve.app import make_app

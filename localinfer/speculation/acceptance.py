@@ -1,9 +1,7 @@
 """How often a drafter is right by its confidence: learned from what became of its guesses."""
 
 import math
-from dataclasses import field
-
-from localinfer.records import dataclass
+from dataclasses import dataclass, field
 
 BINS = 8
 """Of the confidence that it named."""

@@ -6,10 +6,9 @@ up to the number that gives the most tokens a second. The loss budget bounds wha
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 
-from localinfer.records import dataclass
 from localinfer.speculation.cost import Part, StepCost
 from localinfer.speculation.drafter import Ask, Drafter, Reads
 from localinfer.speculation.loss_budget import LossBudget

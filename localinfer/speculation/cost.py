@@ -2,8 +2,7 @@
 
 from bisect import bisect_left
 from collections.abc import Mapping, Sequence
-
-from localinfer.records import dataclass
+from dataclasses import dataclass
 
 FOLLOW = 0.1
 """How much of what a step took beyond the estimate goes into the next one."""

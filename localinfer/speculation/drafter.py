@@ -1,10 +1,8 @@
 """Who guesses the next tokens. A guess costs little, and only speed depends on it: the text is the same with any."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import field
+from dataclasses import dataclass, field
 from typing import Any, Protocol, runtime_checkable
-
-from localinfer.records import dataclass
 
 Choose = Callable[[Any, list[int]], int | None]
 """`choose(logits, taken)`: the token that the text's own sampler takes from a row of logits [vocab] (used up by it)

@@ -1,9 +1,8 @@
 """Guess by copying: where the end of the text has been seen before in it, propose what followed then."""
 
 from collections.abc import Sequence
-from dataclasses import field
+from dataclasses import dataclass, field
 
-from localinfer.records import dataclass
 from localinfer.speculation.drafter import Ask, Draft
 
 GRAM = 4

@@ -1,8 +1,7 @@
 """What is known of one drafter: how often it is right, what asking it costs, and when it is worth another try."""
 
-from dataclasses import field
+from dataclasses import dataclass, field
 
-from localinfer.records import dataclass
 from localinfer.speculation.acceptance import Acceptance
 from localinfer.speculation.drafter import Ask, Draft, Drafter
 

@@ -7,10 +7,9 @@ a long match are among those of a short one, and all that is asked of them is wh
 
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import field
+from dataclasses import dataclass, field
 from typing import Protocol
 
-from localinfer.records import dataclass
 from localinfer.speculation.drafter import Ask, Draft
 
 ORDERS = (12, 6, 3)

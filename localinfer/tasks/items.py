@@ -2,9 +2,8 @@
 
 import re
 from collections.abc import Callable
+from dataclasses import dataclass
 from decimal import Decimal, InvalidOperation
-
-from localinfer.records import dataclass
 
 Right = Callable[[str], bool]
 """Whether a reply is right. It may take seconds, and is asked on a thread of its own."""

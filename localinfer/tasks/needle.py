@@ -1,11 +1,11 @@
 """A needle in a long text: ten codes stand in a diary, and one of them is asked for."""
 
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from functools import partial
 from importlib.resources import files
 
 from localinfer.errors import UsageError
-from localinfer.records import dataclass
 from localinfer.tasks.draw import Draw
 from localinfer.tasks.items import Item, says_number
 

@@ -3,11 +3,10 @@
 import re
 from ast import literal_eval as value_of
 from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import lru_cache
 from importlib.resources import files
 from typing import Any
-
-from localinfer.records import dataclass
 
 _HEAD = re.compile(r"([a-z_]+)\(([a-z_, ]*)\)")
 

@@ -3,6 +3,7 @@
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -14,7 +15,6 @@ from localinfer.chats.thinking_switch import thinking_variables
 from localinfer.config import SamplingParams, one_of
 from localinfer.errors import ContextOverflow, NotSupported, UsageError
 from localinfer.events import OnProgress
-from localinfer.records import dataclass
 from localinfer.tasks.arithmetic import arithmetic_items
 from localinfer.tasks.code import code_items
 from localinfer.tasks.code_box import require_box

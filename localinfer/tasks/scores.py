@@ -2,8 +2,8 @@
 
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 
-from localinfer.records import dataclass
 from localinfer.tasks.run import Outcome, Taken
 
 _Z = 1.959964

@@ -1,11 +1,10 @@
 """What can be typed after a slash: the table, how a line is read, and how it is completed."""
 
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import field
+from dataclasses import dataclass, field
 from functools import partial
 
 from localinfer.errors import UsageError
-from localinfer.records import dataclass
 
 
 @dataclass(frozen=True, slots=True)

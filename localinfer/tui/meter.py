@@ -3,13 +3,13 @@
 import threading
 from collections import deque
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 from localinfer.cost.apis import Offer
 from localinfer.cost.energy import Meter as EnergyMeter
 from localinfer.cost.energy import source_of, with_card
 from localinfer.cost.prices import Tariff
 from localinfer.engine.load import Load
-from localinfer.records import dataclass
 from localinfer.tui.engines import Engines
 from localinfer.tui.widgets.pane import ChatPane
 from localinfer.tui.widgets.status import SPARKS

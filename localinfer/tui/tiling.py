@@ -1,10 +1,8 @@
 """Where panes stand: a tree of splits, and what can be done to it. Numbers and cells only, no widgets."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import field
+from dataclasses import dataclass, field
 from typing import Literal, NamedTuple
-
-from localinfer.records import dataclass
 
 Direction = Literal["left", "right", "up", "down"]
 

@@ -1,7 +1,7 @@
 """The decoder layer that Llama and its descendants share, with the names their checkpoints give its tensors."""
 
 from collections.abc import Iterable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from localinfer.graph.graph import Graph
@@ -21,7 +21,6 @@ from localinfer.graph.ops import (
     Norm,
 )
 from localinfer.graph.spec import LayerShape, ModelSpec
-from localinfer.records import dataclass
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

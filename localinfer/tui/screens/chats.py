@@ -2,6 +2,7 @@
 
 import asyncio
 import time
+from dataclasses import dataclass
 from typing import ClassVar
 
 from textual import on
@@ -15,7 +16,6 @@ from textual.widgets.option_list import Option
 
 from localinfer.chats.store import ChatStore, SavedChat
 from localinfer.errors import LocalInferError
-from localinfer.records import dataclass
 from localinfer.text import one_line
 
 MOST = 200

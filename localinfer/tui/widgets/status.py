@@ -1,6 +1,6 @@
 """The line at the bottom of a pane: what goes on, how fast, how full."""
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from rich.cells import cell_len, set_cell_size
@@ -12,7 +12,6 @@ from localinfer.cost.bill import usd
 from localinfer.cost.energy import Source, marked
 from localinfer.cost.prices import USD_PER_KWH, per_million
 from localinfer.events import Stats, gain_in_words
-from localinfer.records import dataclass
 from localinfer.text import one_line
 
 Phase = Literal["loading", "ready", "queued", "preempted", "prefill", "decode", "stopping", "failed"]

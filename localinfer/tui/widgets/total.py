@@ -1,6 +1,6 @@
 """The line below all panes: what the engines do for all of them together."""
 
-from dataclasses import field, replace
+from dataclasses import dataclass, field, replace
 
 from textual.content import Content
 from textual.reactive import reactive
@@ -10,7 +10,6 @@ from localinfer.cost.bill import usd
 from localinfer.cost.energy import Source, marked
 from localinfer.cost.prices import USD_PER_KWH, electricity
 from localinfer.engine.load import Load
-from localinfer.records import dataclass
 from localinfer.text import one_line
 from localinfer.tui.widgets.status import line_of, sparkline
 
