@@ -14,11 +14,12 @@ SOME = 16
 
 YARN = {"rope_type": "yarn", "rope_theta": 500.0, **SCALED}
 HARMLESS = ("same", "idle", "refused", "theirs refuses")
-WITHOUT_A_HEAD = ("muse_glimmer_text",)
-"""Text halves that transformers runs inside the whole model alone."""
+NOT_MADE = ("muse_glimmer_text", "nemotron_h")
+"""transformers runs the first inside the whole model alone; of the other the sweep makes no model that is read back
+alike."""
 
 
-@pytest.mark.parametrize("family", [family for family in DEFAULTS if family not in WITHOUT_A_HEAD])
+@pytest.mark.parametrize("family", [family for family in DEFAULTS if family not in NOT_MADE])
 def test_no_field_is_passed_over(tmp_path: Path, family: Family) -> None:
     base = theirs(tmp_path, base_config(family), 0)
     found = {str(change): outcome(family, change, base) for change in list(changes(family))[::SOME]}
@@ -29,6 +30,7 @@ def test_no_field_is_passed_over(tmp_path: Path, family: Family) -> None:
     ("family", "change"),
     [
         ("falcon_h1", {"hidden_act": "gelu"}),
+        ("ernie4_5_moe", {"num_experts_per_tok": 1}),
         ("granitemoehybrid", {"hidden_act": "gelu_pytorch_tanh"}),
         ("gemma3_text", {"rope_scaling": {**YARN, "truncate": False}}),
         ("gemma3_text", {"rope_parameters": {FULL: {**YARN, "truncate": False}}}),

@@ -32,6 +32,7 @@ def tensor_name(stored: str) -> str:
 def spec(values: Mapping[str, Any]) -> ModelSpec:
     """Check config.json and read the model's numbers from it."""
     config = read_config(values, "ernie4_5_moe")
+    config.refuse("num_experts_per_tok", config.get("moe_k"))  # another name of it to transformers
     sizes = read_sizes(config)
     config.refuse("use_bias", False)
     inner = config.integer("moe_intermediate_size", 1, 1 << 20)
