@@ -41,7 +41,7 @@ def thinks(engine: "Engine", prompt: Sequence[int]) -> bool | None:
         return False
     if CLOSING not in (engine.chat_template or ""):
         return None
-    return engine.tokenizer.decode(prompt[-16:], specials=True).rstrip().endswith(OPENING)
+    return _end_of(engine, prompt).endswith(OPENING)
 
 
 def speaks_in_channels(engine: "Engine") -> bool:
@@ -65,4 +65,9 @@ def _marks(engine: "Engine", prompt: Sequence[int]) -> "Marks | None":
         if begun:
             raise NotSupported(f"`{CLOSING}` is no token of this model's, so its reasoning has no end to look for")
         return None
-    return Marks(opening[0] if len(opening) == 1 else None, closing[0], begun)
+    closed = _end_of(engine, prompt).endswith(CLOSING)  # a template's way of saying that there is to be no reasoning
+    return Marks(opening[0] if len(opening) == 1 and not closed else None, closing[0], begun)
+
+
+def _end_of(engine: "Engine", prompt: Sequence[int]) -> str:
+    return engine.tokenizer.decode(prompt[-16:], specials=True).rstrip()

@@ -221,13 +221,16 @@ class Matching:
         return answer.index(marks.closing) + 1 if marks.closing in answer else None
 
     def _thought(self, answer: Sequence[int]) -> NDArray[np.uint8] | None:
-        """What may follow within the reasoning: anything, or its end where its tokens are spent."""
+        """What may follow within the reasoning: anything but the end of an answer that is to have a form, or the end of
+        the reasoning where its tokens are spent."""
         constraint, marks = self._constraint, self._constraint.marks
         assert marks is not None
-        if constraint.budget is None or len(answer) - (not marks.begun) < constraint.budget:
+        spent = constraint.budget is not None and len(answer) - (not marks.begun) >= constraint.budget
+        if not spent and constraint.grammar is None:
             return None
-        found = np.zeros(-(-constraint.vocab_size // 8), np.uint8)
-        found[marks.closing >> 3] = 1 << (marks.closing & 7)
+        found = np.full(-(-constraint.vocab_size // 8), 0 if spent else 255, np.uint8)
+        for token in (marks.closing,) if spent else constraint.eos:
+            found[token >> 3] ^= 1 << (token & 7)
         return found
 
     def _mask(self, text: list[int], *, later: bool) -> NDArray[np.uint8]:

@@ -1,7 +1,9 @@
-"""Formats of strings that llguidance takes more loosely than they are: a second 60 in any minute, a 29th of February in
-any year. A pattern of ours beside the format leaves these out."""
+"""What llguidance takes more loosely than it is meant: a second 60 in any minute, a 29th of February in any year, keys
+that are said twice counted as two. A pattern of ours beside a format leaves the first out; the others are refused."""
 
 from typing import Any
+
+from localinfer.errors import UsageError
 
 _HOURS = "(?:[01][0-9]|2[0-3])"
 _TIME = rf"{_HOURS}:[0-5][0-9]:[0-5][0-9](?:\.[0-9]{{1,9}})?(?:Z|[+-]{_HOURS}:[0-5][0-9])"
@@ -21,17 +23,30 @@ _NAMED = ("properties", "patternProperties", "$defs", "definitions", "dependentS
 
 
 def narrowed(schema: Any) -> Any:
-    """The schema with a pattern beside each format of `PATTERNS`; what keeps it keeps the schema that was given."""
+    """The schema with a pattern beside each format of `PATTERNS`; what keeps it keeps the schema that was given. Raises
+    `UsageError` where nothing would see to that."""
     if isinstance(schema, list):
         return [narrowed(one) for one in schema]
     if not isinstance(schema, dict):
         return schema
+    _require_countable(schema)
     found = {key: value if key in _DATA else _inside(key, value) for key, value in schema.items()}
     pattern = PATTERNS.get(kind) if isinstance(kind := schema.get("format"), str) else None
     if pattern is not None:
         others = found.get("allOf", [])
         found["allOf"] = [*(others if isinstance(others, list) else [others]), {"pattern": pattern}]
     return found
+
+
+def _require_countable(schema: dict[str, Any]) -> None:
+    """One key beside the required ones is another than they are; of two that are free nobody knows."""
+    least, required = schema.get("minProperties"), schema.get("required")
+    named = len(set(map(str, required))) if isinstance(required, list) else 0
+    if isinstance(least, int | float) and least > named + 1:
+        raise UsageError(
+            f"`minProperties: {least}` cannot be kept: {named} keys are required, and of others one may be said twice",
+            hint="name more keys in `required`, or ask for an array with `minItems`",
+        )
 
 
 def _inside(key: str, value: Any) -> Any:

@@ -11,6 +11,9 @@ from localinfer.text import one_line
 _SPACE = r"[\x20\x0A\x0D\x09]{1,40}"
 """What may stand between the words of JSON: enough for lines and indents, and no model can go on with it for ever."""
 
+_ESCAPES = 'bfnrt"\\'
+"""Behind a backslash. Without `u`, since a key that is written so would be another one for the automaton."""
+
 
 def plain(grammar: Grammar) -> str:
     from llguidance import LLMatcher
@@ -60,6 +63,7 @@ def _schema(grammar: Grammar) -> str:
     if isinstance(schema, bool):
         return grammar.text
     try:
-        return json.dumps({**narrowed(schema), "x-guidance": {"whitespace_pattern": _SPACE}}, allow_nan=False)
+        said = {"whitespace_pattern": _SPACE, "json_allowed_escapes": _ESCAPES}
+        return json.dumps({**narrowed(schema), "x-guidance": said}, allow_nan=False)
     except ValueError:
         raise UsageError("the schema has a number beyond all floats", hint="write a smaller one") from None

@@ -87,7 +87,7 @@ def read_adapter(folder: Path, weight: float, checkpoint: Checkpoint) -> Adapter
     if checkpoint.scheme.method != "none":
         raise NotSupported(
             f"{folder.name} can be merged into floats alone, and these weights are quantized",
-            hint="name the original; `localinfer quantize MODEL --adapter DIR --name NAME` makes the sum small",
+            hint="name the floats, as `NAME:BF16`; `localinfer quantize NAME --adapter DIR --name NEW` makes it small",
         )
     file = SafetensorsFile(folder / WEIGHTS)
     pairs: dict[str, dict[str, StoredTensor]] = {}

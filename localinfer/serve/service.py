@@ -6,7 +6,7 @@ from contextlib import ExitStack, asynccontextmanager, contextmanager
 from time import perf_counter
 
 from localinfer.engine.request import Request
-from localinfer.errors import ContextOverflow
+from localinfer.errors import ContextOverflow, UsageError
 from localinfer.events import Finished
 from localinfer.loading.tell import Tell
 from localinfer.protocols.answer import Answer
@@ -125,6 +125,11 @@ class Service:
         if self.is_closing:
             raise Closing("the server ends")
         most = self._parallel + self._queue
+        if texts > most:
+            raise UsageError(
+                f"{texts} texts at once are asked for, and {most} may run or wait here",
+                hint="ask for fewer, or start the server with a larger `--queue`",
+            )
         if held.texts + texts > most:
             seconds = round(self._text_s * max(1, held.texts / self._parallel))
             raise Busy(

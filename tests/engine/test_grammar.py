@@ -5,7 +5,7 @@ import json
 import re
 import weakref
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -313,3 +313,32 @@ def test_the_form_begins_behind_the_thinking(tmp_path: Path, begun: bool) -> Non
         assert re.fullmatch(r"\n{0,2}[0-9]{4}", text.partition("</think>")[2]), text
         plain = list(Chat(engine, grammar=NUMBER, sampling=sampling, raw=True).reply("hi"))
         assert re.fullmatch("[0-9]{4}", "".join(one.text for one in plain if isinstance(one, Text)))
+
+
+@pytest.mark.parametrize("closed", [False, True])
+def test_an_answer_with_a_form_does_not_end_in_its_thinking(tmp_path: Path, closed: bool) -> None:
+    """This model begins to think and ends the answer there, also where the template has closed the thinking."""
+    ends = "<think>\\n\\n</think>\\n\\n" if closed else ""
+    template = CHATML.replace("assistant\\n' }}", f"assistant\\n{ends}' }}}}")
+    script = {"\n": THOUGHT[:2], "x": ["</think>"]}
+    path = make_scripted(tmp_path / "m", script, template + "{# </think> #}", ["<think>", "</think>"])
+    with opened(path) as engine:
+        events = list(Chat(engine, grammar=NUMBER, sampling=SamplingParams(temperature=0, max_tokens=40)).reply("hi"))
+        end = next(event for event in events if isinstance(event, Finished))
+        text = engine.tokenizer.decode(end.token_ids, specials=True)
+    thought, _, said = ("", "", text) if closed else text.partition("</think>")
+    assert thought.startswith("<think>") != closed
+    assert re.fullmatch(r"\n{0,2}[0-9]{4}", said) or (end.reason == "length" and not said), text
+
+
+def test_keys_are_what_they_look_like() -> None:
+    """`\\u0061` is `a`, which the automaton would not know; two free keys may be one key said twice."""
+    schema = {"type": "object", "properties": {"a": {"type": "integer"}}, "additionalProperties": {"type": "string"}}
+    constraint = Constraint(Grammar("json_schema", json.dumps(schema)), grammar_module._BYTES)
+    for text, kept in (('{"\\u0061":"x"}', False), ('{"b\\n":"x"}', True), ('{"a":1}', True), ('{"a":"x"}', False)):
+        with nullcontext() if kept else pytest.raises(UsageError):
+            constraint.require_kept(list(text.encode()))
+    for least, required in ((2, []), (4, ["a", "b", "b"])):
+        form = {"minProperties": least, "required": required, "properties": {"a": {}, "b": {}}}
+        with pytest.raises(UsageError, match=f"`minProperties: {least}` cannot be kept"):
+            Constraint(Grammar("json_schema", json.dumps(form)), grammar_module._BYTES)

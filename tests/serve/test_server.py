@@ -49,6 +49,9 @@ def test_a_full_queue_says_when_to_come_again(endless_server: Server, endless: P
     assert refused.status_code == 429
     assert refused.json()["error"]["type"] == "rate_limit_error"
     assert 1 <= int(refused.headers["retry-after"]) <= 60
+    too_many = endless_server.post(CHAT, endless_body(endless, n=5))
+    assert too_many.status_code == 400  # which no waiting would mend
+    assert "5 texts at once are asked for, and 4 may run or wait here" in too_many.json()["error"]["message"]
     for one in others:
         one.close()
     until(endless_server.is_idle)
