@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 
 from localinfer.chats.thinking import CLOSING, OPENING
 from localinfer.errors import NotSupported
-from localinfer.formats.channels import CHANNEL, MESSAGE
+from localinfer.formats.channels import CHANNEL, FINAL, MESSAGE, START
 
 if TYPE_CHECKING:
     from localinfer.engine.grammar import Constraint, Grammar, Marks
@@ -27,6 +27,11 @@ def constraint_of(
 
     if grammar is None and budget is None:
         return None
+    if budget is not None and speaks_in_channels(engine):
+        raise NotSupported(
+            "a budget of thinking is not possible with a model that answers in channels",
+            hint="leave it out, or use another model",
+        )
     marks = None if raw else _marks(engine, prompt)
     if budget is not None and marks is None and not raw and thinks(engine, prompt) is not None:
         raise NotSupported(f"`{CLOSING}` is no token of this model's, so its reasoning cannot be ended")
@@ -53,10 +58,10 @@ def _marks(engine: "Engine", prompt: Sequence[int]) -> "Marks | None":
     from localinfer.engine.grammar import Marks
 
     if speaks_in_channels(engine):
-        raise NotSupported(
-            "a form of the answer, or a budget of thinking, is not possible with a model that answers in channels",
-            hint="leave it out, or use another model",
-        )
+        header, text = (engine.tokenizer.encode_rendered(mark) for mark in (f"{CHANNEL}{FINAL}", MESSAGE))
+        message = _end_of(engine, prompt).rpartition(START)[2]
+        within = MESSAGE in message and message.partition(CHANNEL)[2].startswith(FINAL)
+        return None if within else Marks(None, text[0], begun=True, final=tuple(header))
     begun = thinks(engine, prompt)
     if begun is None:
         return None

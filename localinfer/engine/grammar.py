@@ -58,11 +58,21 @@ class FormLost(UsageError):
 
 @dataclass(frozen=True, slots=True)
 class Marks:
-    """Tokens around a model's reasoning, which has no form. `begun`: the prompt ended inside it."""
+    """Tokens around a model's reasoning, which has no form. `begun`: the prompt ended inside it. With `final` it is all
+    that comes before the message whose header begins with these tokens; `closing` ends that header."""
 
     opening: int | None
     closing: int
     begun: bool
+    final: tuple[int, ...] = ()
+
+    def end(self, answer: Sequence[int]) -> int | None:
+        """How many tokens of `answer` the reasoning is; None where it goes on."""
+        size, first = len(self.final), 0
+        if size:
+            starts = (at for at in range(len(answer) - size) if tuple(answer[at : at + size]) == self.final)
+            first = next(starts, len(answer))
+        return next((at + 1 for at in range(first, len(answer)) if answer[at] == self.closing), None)
 
 
 class Constraint:
@@ -218,11 +228,11 @@ class Matching:
         marks = self._constraint.marks
         if marks is None or not (marks.begun or (answer and answer[0] == marks.opening)):
             return 0
-        return answer.index(marks.closing) + 1 if marks.closing in answer else None
+        return marks.end(answer)
 
     def _thought(self, answer: Sequence[int]) -> NDArray[np.uint8] | None:
         """What may follow within the reasoning: anything but the end of an answer that is to have a form, or the end of
-        the reasoning where its tokens are spent."""
+        the reasoning where its tokens are spent. Messages begin with a header."""
         constraint, marks = self._constraint, self._constraint.marks
         assert marks is not None
         spent = constraint.budget is not None and len(answer) - (not marks.begun) >= constraint.budget
@@ -231,6 +241,9 @@ class Matching:
         found = np.full(-(-constraint.vocab_size // 8), 0 if spent else 255, np.uint8)
         for token in (marks.closing,) if spent else constraint.eos:
             found[token >> 3] ^= 1 << (token & 7)
+        if marks.final and not answer:
+            found[:] = 0
+            found[marks.final[0] >> 3] = 1 << (marks.final[0] & 7)
         return found
 
     def _mask(self, text: list[int], *, later: bool) -> NDArray[np.uint8]:

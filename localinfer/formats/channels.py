@@ -11,6 +11,9 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Literal, Protocol
 
 START, CHANNEL, MESSAGE, END, CALL = "<|start|>", "<|channel|>", "<|message|>", "<|end|>", "<|call|>"
+FINAL = "final"
+"""The channel of the answer itself."""
+
 MARKS = (START, CHANNEL, MESSAGE, END, CALL)
 
 LONGEST_HEADER = 512

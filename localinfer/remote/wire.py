@@ -45,7 +45,7 @@ def request_from(row: Mapping[str, Any], tokenizer: "Tokenizer") -> "Request":
     if "form" in row:
         form, around = row["form"], row["around"]
         grammar = None if form is None else Grammar(**form)
-        marks = None if around is None else Marks(**around)
+        marks = None if around is None else Marks(**{**around, "final": tuple(around["final"])})
         constraint = read(grammar, tokenizer, marks, row["budget"])
         if row["begun"]:
             constraint.require_kept(row["prompt"][-row["begun"] :])

@@ -331,6 +331,33 @@ def test_an_answer_with_a_form_does_not_end_in_its_thinking(tmp_path: Path, clos
     assert re.fullmatch(r"\n{0,2}[0-9]{4}", said) or (end.reason == "length" and not said), text
 
 
+HEADS = {
+    "final": ["<|channel|>", "final", "<|message|>"],
+    "reasoning": ["<|channel|>", "analysis", "<|message|>", "hm"],
+}
+
+
+@pytest.mark.parametrize("said", HEADS)
+def test_the_form_holds_in_the_final_channel(tmp_path: Path, said: str) -> None:
+    marks = ["<|start|>", "<|end|>", "<|call|>"]
+    script = {"\n": HEADS[said], "x": [*marks, *(["final"] if said == "reasoning" else [])]}
+    path = make_scripted(tmp_path / "m", script, CHATML, [*marks, "<|channel|>", "final", "<|message|>"])
+    with opened(path) as engine:
+        chat = Chat(engine, grammar=NUMBER, sampling=SamplingParams(temperature=0, max_tokens=40))
+        end = next(event for event in chat.reply("hi") if isinstance(event, Finished))
+        text = engine.tokenizer.decode(end.token_ids, specials=True)
+        assert text.startswith("".join(HEADS[said]))
+        if said == "final":
+            assert re.fullmatch(r"<\|channel\|>final<\|message\|>\n{0,2}[0-9]{4}", text), text
+        else:
+            assert end.reason == "length"  # it never comes to its answer, and cannot end without
+        known = engine.tokenizer.encode_rendered("<|channel|>analysis<|message|>hm<|end|><|start|>x<|channel|>final")
+        tail = engine.tokenizer.encode_rendered("<|message|>12")
+        around = Marks(None, tail[0], begun=True, final=tuple(engine.tokenizer.encode_rendered("<|channel|>final")))
+        assert around.end(known) is None
+        assert around.end([*known, *tail]) == len(known) + 1
+
+
 def test_keys_are_what_they_look_like() -> None:
     """`\\u0061` is `a`, which the automaton would not know; two free keys may be one key said twice."""
     schema = {"type": "object", "properties": {"a": {"type": "integer"}}, "additionalProperties": {"type": "string"}}
