@@ -50,16 +50,6 @@ VARIANTS: dict[str, dict[str, Any]] = {
         "attention_bias": True,
         "rope_spelling": "new",
     },
-    "muse": {"family": "muse_glimmer", "seed": 29},
-    "muse-types-gelu": {
-        "family": "muse_glimmer",
-        "seed": 46,
-        "rope_spelling": "new",
-        "hidden_activation": "gelu",
-        "layer_types": ["full_attention", "sliding_attention", "full_attention", "sliding_attention", "full_attention"],
-    },
-    "muse-tied": {"family": "muse_glimmer", "seed": 5, "tie_word_embeddings": True},
-    "muse-rotated": {"family": "muse_glimmer", "seed": 7, "layer_rope_theta": [10000.0, 0, 10000.0, 10000.0, 0]},
     "gemma3_text": {"family": "gemma3_text", "seed": 2},
     "gemma3_text-new": {
         "family": "gemma3_text",
@@ -467,6 +457,16 @@ VARIANTS: dict[str, dict[str, Any]] = {
         "position_embedding_type": "rope",
         "tie_word_embeddings": True,
     },
+    "muse": {"family": "muse_glimmer", "seed": 29},
+    "muse-types-gelu": {
+        "family": "muse_glimmer",
+        "seed": 46,
+        "rope_spelling": "new",
+        "hidden_activation": "gelu",
+        "layer_types": ["full_attention", "sliding_attention", "full_attention", "sliding_attention", "full_attention"],
+    },
+    "muse-tied": {"family": "muse_glimmer", "seed": 5, "tie_word_embeddings": True},
+    "muse-rotated": {"family": "muse_glimmer", "seed": 7, "layer_rope_theta": [10000.0, 0, 10000.0, 10000.0, 0]},
 }
 
 

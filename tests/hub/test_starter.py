@@ -45,7 +45,8 @@ def package(isolated: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> 
         advised_bits=8,
         package=source,
     )
-    monkeypatch.setattr(catalogue, "entries", lambda: (entry,))
+    monkeypatch.setattr(catalogue, "_texts", lambda: (("test", "org/starter begin"),))
+    monkeypatch.setattr(catalogue, "_parsed", lambda *_: (entry,))
     return entry
 
 

@@ -21,9 +21,9 @@ from localinfer.quantize import (
     layerwise,
     pace,
     quantize_checkpoint,
+    readers,
     refine_checkpoint,
     scales,
-    stream,
 )
 from localinfer.quantize.distill import Distillation
 from localinfer.quantize.estimates import Costs
@@ -225,7 +225,7 @@ def test_a_machine_that_gets_slower_is_met_with_fewer_trials_and_layers_given_up
 
     clock.now = 0.0
     monkeypatch.setattr(layer, "round_rows", real)
-    clock.takes(monkeypatch, stream, "rounded", 1.0)
+    clock.takes(monkeypatch, readers, "rounded", 1.0)
     clock.takes(monkeypatch, checkpoint, "quantize_unit", 0.2)
     expected = Expected(1.0, 0.4 / weights)
     report = quantize_checkpoint(
