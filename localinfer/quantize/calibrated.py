@@ -17,7 +17,7 @@ from localinfer.graph.ops import LayerOp, Mixture, Norm
 from localinfer.graph.stored import widen
 from localinfer.graph.weights import Checkpoint
 from localinfer.quantize import awq, gptq
-from localinfer.quantize.layer import Made, copied, stored, too_large
+from localinfer.quantize.layer import Made, copied, not_seen, stored, too_large
 from localinfer.quantize.moments import Moments, Stage
 from localinfer.quantize.plan import HEAD, TABLE_BITS, Job, Method, Plan, graph_name
 from localinfer.quantize.readers import Reader, Rounding
@@ -29,9 +29,6 @@ HEAD_ROWS = 1 << 14
 
 LEAST_ROWS = 128
 """Tokens that must choose an expert for it to be rounded by what they do in it."""
-
-MOST_NAMED = 8
-"""Experts of a layer in one note."""
 
 
 class Layers:
@@ -100,7 +97,7 @@ class Layers:
                 made.tensors[job.tensor.name] = copied(job)
             if not job.bits:
                 on_weights(job.weights)
-        notes += [_hardly_seen(few)] if few else []
+        notes += [not_seen(few, LEAST_ROWS)] if few else []
         return Made(made.tensors, made.errors, made.output_errors, tuple(notes))
 
     def _fitted(
@@ -213,13 +210,6 @@ class Layers:
 def _read(file: SafetensorsFile, job: Job) -> Tensor:
     packed, scales = (file.read(f"{job.module}.{part}") for part in ("weight_packed", "weight_scale"))
     return torch.from_numpy(dequantize(unpack(packed, job.bits, job.tensor.info.shape[1]), scales))
-
-
-def _hardly_seen(few: Sequence[str]) -> str:
-    """What to say of experts that the text hardly reached."""
-    named = ", ".join(f"`{name}`" for name in few[:MOST_NAMED])
-    more = f" and {len(few) - MOST_NAMED} more" if len(few) > MOST_NAMED else ""
-    return f"fewer than {LEAST_ROWS} tokens chose {named}{more}: rounded by the weights alone; more `--tokens` may help"
 
 
 def _ratio(error: Any, power: Any) -> float:

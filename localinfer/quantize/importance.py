@@ -6,6 +6,7 @@ The original must fit into memory, 16 bits a weight, while it reads.
 
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -17,14 +18,15 @@ from localinfer.formats.compressed import dequantize, pack
 from localinfer.graph.ops import LayerOp, Linear, Norm
 from localinfer.graph.program import load_program
 from localinfer.graph.weights import Checkpoint
-from localinfer.quantize.layer import Made, copied, stored, too_large
+from localinfer.quantize.layer import Made, copied, not_seen, stored, too_large
 from localinfer.quantize.plan import HEAD, TABLE_BITS, Job, Plan, graph_name
 from localinfer.quantize.scales import BAD_INPUTS, MEASURED_ROWS, Rounded, require_scalable, round_rows
 
 PIECE = 1 << 20
 """Weights that one thread rounds at once."""
 
-NOT_READ = "the text never came to it: rounded by the weights alone"
+ONE = np.ones(1)
+"""Stands for the squares of what nobody asks for."""
 
 Squares = NDArray[np.float64]
 Floats = NDArray[np.float32]
@@ -63,7 +65,10 @@ class Weighed:
             for linear in op.linears()
             if linear.name in self._jobs
         ]
-        return _joined(unit, parts, on_weights)
+        made = _joined(unit, parts, on_weights)
+        unread = [linear.name for op in ops for linear in op.linears() if not self._squares.get(linear.name, ONE).any()]
+        experts = dict.fromkeys(name.rpartition(".")[0] for name in unread)
+        return replace(made, notes=(*made.notes, not_seen(list(experts), 1))) if experts else made
 
     def quantize_head(self, job: Job, on_weights: Callable[[int], None], look: Callable[[], None]) -> Made:
         """Quantize the head for what comes out of the layers. Raises as `quantize`."""
@@ -93,7 +98,7 @@ class Weighed:
             stored(job, pack(rounded.values, job.bits), rounded.scales),
             {key: _ratio(rounded.error, rounded.power)},
             {key: _ratio(float((off**2 @ importance).sum()), float((weights[some] ** 2 @ importance).sum()))},
-            () if usable and read else (f"`{key}`: {BAD_INPUTS if not usable else NOT_READ}",),
+            () if usable else (f"`{key}`: {BAD_INPUTS}",),
         )
 
     def _side_by_side(self, weights: Floats, job: Job, importance: Floats | None) -> Rounded:

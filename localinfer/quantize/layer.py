@@ -1,6 +1,6 @@
 """One file of the new model: its tensors read in pieces, rounded on all threads, packed."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import Executor, Future
 from dataclasses import dataclass
 from typing import Any
@@ -16,6 +16,9 @@ from localinfer.quantize.scales import round_rows, round_trained
 
 PIECE = 1 << 20
 """Weights in one task."""
+
+MOST_NAMED = 8
+"""Experts of a layer in one note."""
 
 Stored = dict[str, tuple[str, NDArray[Any]]]
 
@@ -64,6 +67,14 @@ def stored(job: Job, packed: NDArray[np.int32], scales: NDArray[np.float16]) -> 
         f"{job.module}.weight_scale": ("F16", scales),
         f"{job.module}.weight_shape": ("I64", np.array(job.tensor.info.shape, np.int64)),
     }
+
+
+def not_seen(experts: Sequence[str], least: int) -> str:
+    """What to say of experts of a layer that fewer than `least` tokens of the text chose."""
+    named = ", ".join(f"`{name}`" for name in experts[:MOST_NAMED])
+    more = f" and {len(experts) - MOST_NAMED} more" if len(experts) > MOST_NAMED else ""
+    how = "no token" if least == 1 else f"fewer than {least} tokens"
+    return f"{how} chose {named}{more}: rounded by the weights alone; more `--tokens` may help"
 
 
 def too_large(job: Job, error: Exception) -> Corrupt:
