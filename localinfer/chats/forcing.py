@@ -6,6 +6,7 @@ from typing import Any
 
 from localinfer.chats.apart import Written
 from localinfer.engine.grammar import Grammar
+from localinfer.engine.grammar_formats import ESCAPES, narrowed
 from localinfer.errors import UsageError
 
 _FRAMES = {
@@ -45,5 +46,5 @@ def forced(written: Written, tools: Sequence[Mapping[str, Any]]) -> Grammar:
 
 def _of_object(schema: Any) -> Any:
     """The schema of arguments, which are always an object; on one line."""
-    found = {**(schema or {}), "x-guidance": _ON_ONE_LINE}
+    found = {**narrowed(schema or {}), "x-guidance": {**_ON_ONE_LINE, "json_allowed_escapes": ESCAPES}}
     return found if "type" in found or "$ref" in found else {"type": "object", **found}

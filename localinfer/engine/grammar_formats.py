@@ -1,6 +1,7 @@
 """What llguidance takes more loosely than it is meant: a second 60 in any minute, a 29th of February in any year, keys
 that are said twice counted as two. A pattern of ours beside a format leaves the first out; the others are refused."""
 
+import re
 from typing import Any
 
 from localinfer.errors import UsageError
@@ -18,6 +19,13 @@ PATTERNS = {"time": f"^{_TIME}$", "date": f"^{_DATE}$", "date-time": f"^{_DATE}T
 _DATA = ("const", "enum", "default", "examples")
 """Keywords whose values are data, not schemas."""
 
+ESCAPES = 'bfnrt"\\'
+"""What strings have behind a backslash. Without `u`, since a key that is written so would be another one for the
+automaton."""
+
+_CONTROL = re.compile(r"[\x00-\x07\x0b\x0e-\x1f\x7f]")
+"""Characters that only `u` could write."""
+
 _NAMED = ("properties", "patternProperties", "$defs", "definitions", "dependentSchemas")
 """Keywords with schemas under names of the schema's own."""
 
@@ -30,6 +38,7 @@ def narrowed(schema: Any) -> Any:
     if not isinstance(schema, dict):
         return schema
     _require_countable(schema)
+    _require_writable(schema)
     found = {key: value if key in _DATA else _inside(key, value) for key, value in schema.items()}
     pattern = PATTERNS.get(kind) if isinstance(kind := schema.get("format"), str) else None
     if pattern is not None:
@@ -47,6 +56,22 @@ def _require_countable(schema: dict[str, Any]) -> None:
             f"`minProperties: {least}` cannot be kept: {named} keys are required, and of others one may be said twice",
             hint="name more keys in `required`, or ask for an array with `minItems`",
         )
+
+
+def _require_writable(schema: dict[str, Any]) -> None:
+    """Of what is wanted word by word, each character can be written."""
+    left = [schema.get("const"), schema.get("enum")]
+    while left:
+        value = left.pop()
+        if isinstance(value, dict):
+            left += [*value, *value.values()]
+        elif isinstance(value, list):
+            left += value
+        elif isinstance(value, str) and (found := _CONTROL.search(value)):
+            raise UsageError(
+                f"`const` or `enum` holds the control character U+{ord(found[0]):04X}, which no answer can have",
+                hint="leave it out",
+            )
 
 
 def _inside(key: str, value: Any) -> Any:

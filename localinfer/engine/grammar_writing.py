@@ -4,15 +4,12 @@ import json
 from typing import Any
 
 from localinfer.engine.form import Grammar
-from localinfer.engine.grammar_formats import narrowed
+from localinfer.engine.grammar_formats import ESCAPES, narrowed
 from localinfer.errors import UsageError
 from localinfer.text import one_line
 
 _SPACE = r"[\x20\x0A\x0D\x09]{1,40}"
 """What may stand between the words of JSON: enough for lines and indents, and no model can go on with it for ever."""
-
-_ESCAPES = 'bfnrt"\\'
-"""Behind a backslash. Without `u`, since a key that is written so would be another one for the automaton."""
 
 
 def plain(grammar: Grammar) -> str:
@@ -63,7 +60,7 @@ def _schema(grammar: Grammar) -> str:
     if isinstance(schema, bool):
         return grammar.text
     try:
-        said = {"whitespace_pattern": _SPACE, "json_allowed_escapes": _ESCAPES}
+        said = {"whitespace_pattern": _SPACE, "json_allowed_escapes": ESCAPES}
         return json.dumps({**narrowed(schema), "x-guidance": said}, allow_nan=False)
     except ValueError:
         raise UsageError("the schema has a number beyond all floats", hint="write a smaller one") from None

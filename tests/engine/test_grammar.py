@@ -13,7 +13,10 @@ from typing import Any
 import jsonschema_rs
 import pytest
 
+from localinfer.chats.apart import Written
+from localinfer.chats.call_ways import WAYS
 from localinfer.chats.chat import Chat
+from localinfer.chats.forcing import forced
 from localinfer.chats.template import Message
 from localinfer.config import EngineConfig, SamplingParams
 from localinfer.engine import grammar as grammar_module
@@ -365,6 +368,18 @@ def test_keys_are_what_they_look_like() -> None:
     for text, kept in (('{"\\u0061":"x"}', False), ('{"b\\n":"x"}', True), ('{"a":1}', True), ('{"a":"x"}', False)):
         with nullcontext() if kept else pytest.raises(UsageError):
             constraint.require_kept(list(text.encode()))
+    for value in ("a\x01b", ["x", "\x7f"], {"\x1b": 1}):
+        with pytest.raises(UsageError, match=r"control character U\+00"):
+            Constraint(Grammar("json_schema", json.dumps({"enum": [value]})), grammar_module._BYTES)
+    Constraint(Grammar("json_schema", json.dumps({"const": "\b\f\n\r\té"})), grammar_module._BYTES)
+    tool = {"function": {"name": "f", "parameters": schema}}
+    call = '<tool_call>\n{"name": "f", "arguments": {"\\u0061": "x"}}\n</tool_call>'
+    arguments = Constraint(
+        forced(Written(next(way for way in WAYS if way.name == "hermes"), {}), [tool]), grammar_module._BYTES
+    )
+    with pytest.raises(UsageError):
+        arguments.require_kept(list(call.encode()))
+    arguments.require_kept(list(call.replace("\\u0061", "b").encode()))
     for least, required in ((2, []), (4, ["a", "b", "b"])):
         form = {"minProperties": least, "required": required, "properties": {"a": {}, "b": {}}}
         with pytest.raises(UsageError, match=f"`minProperties: {least}` cannot be kept"):
