@@ -13,14 +13,13 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from localinfer._native import RowFile as RowFile
-
     Floats = NDArray[np.float32]
 
 try:
     from localinfer import _native
     from localinfer._native import (
         CudaUnusable,
+        RowFile,
         Weight,
         all_finite,
         cpu,
@@ -31,6 +30,7 @@ try:
         hold,
         kv_block_bytes,
         linear_seconds,
+        open_rows,
         pack_affine,
         pack_bf16,
         pack_files,
@@ -52,6 +52,7 @@ __all__ = [
     "ISAS",
     "CudaUnusable",
     "Program",
+    "RowFile",
     "Weight",
     "all_finite",
     "choose_isa",
@@ -102,12 +103,6 @@ def choose_isa(isa: str = "") -> str:
     if wanted not in runs:
         raise NotSupported(f"this processor cannot run the kernel set {wanted}", hint=hint)
     return wanted
-
-
-def open_rows(bits: int, group: int, cols: int, rows: int, at: tuple[int, int, int, int], name: str) -> "RowFile":
-    """A matrix that stays in open files, `at` (file of the values, their first byte, file of the scales, their first
-    byte); see `_native.open_rows`. Raises `Corrupt` where a file is too short for it."""
-    return _native.open_rows(bits, group, cols, rows, at, name)
 
 
 def extension_file() -> Path:

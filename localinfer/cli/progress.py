@@ -132,7 +132,7 @@ _drawn = set[Progress]()
 
 
 def note_over(text: str) -> None:
-    """One line of our own words, from any thread, where a line that rewrites itself may stand."""
+    """One line of text, from any thread, where a line that rewrites itself may stand."""
     for one in list(_drawn):
         one.clear()
     note(text)

@@ -79,7 +79,7 @@ def endless(grammar: Grammar) -> UsageError:
 
 
 def reason(error: str) -> str:
-    """What llguidance says of a form that it gave up, behind a colon; empty where that would be its own words."""
+    """What llguidance says of a form that it gave up, behind a colon; empty where that would name its own parts."""
     said = _plain(error)
     return f": {said}" if said else ""
 

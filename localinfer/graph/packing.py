@@ -139,7 +139,7 @@ class Packer:
             parts.append((linear.rows, *locations))
         return bits, group, linears[0].cols, parts, interleave, self.activations(bits)
 
-    def rows(self, linear: Linear) -> "native.RowFile | None":
+    def rows(self, linear: Linear) -> native.RowFile | None:
         """The matrix in its file, which stays open. None: it must be packed. Raises `Corrupt` for a file that is too
         short."""
         stored = self.checkpoint.on_disk(linear.name) if self.checkpoint.in_file(linear) else None

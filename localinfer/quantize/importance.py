@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from localinfer import native
 from localinfer.config import BLOCK_TOKENS
 from localinfer.formats.compressed import dequantize, pack
-from localinfer.graph.ops import LayerOp, Linear, Norm
+from localinfer.graph.ops import LayerOp, Linear, Mixture, Norm
 from localinfer.graph.program import load_program
 from localinfer.graph.weights import Checkpoint
 from localinfer.quantize.layer import Made, copied, not_seen, stored, too_large
@@ -24,9 +24,6 @@ from localinfer.quantize.scales import BAD_INPUTS, MEASURED_ROWS, Rounded, requi
 
 PIECE = 1 << 20
 """Weights that one thread rounds at once."""
-
-ONE = np.ones(1)
-"""Stands for the squares of what nobody asks for."""
 
 Squares = NDArray[np.float64]
 Floats = NDArray[np.float32]
@@ -66,9 +63,9 @@ class Weighed:
             if linear.name in self._jobs
         ]
         made = _joined(unit, parts, on_weights)
-        unread = [linear.name for op in ops for linear in op.linears() if not self._squares.get(linear.name, ONE).any()]
-        experts = dict.fromkeys(name.rpartition(".")[0] for name in unread)
-        return replace(made, notes=(*made.notes, not_seen(list(experts), 1))) if experts else made
+        downs = [expert.down.name for op in ops if isinstance(op, Mixture) for expert in op.experts]
+        unread = [name.rpartition(".")[0] for name in downs if not self._squares[name].any()]
+        return replace(made, notes=(*made.notes, not_seen(unread, 1))) if unread else made
 
     def quantize_head(self, job: Job, on_weights: Callable[[int], None], look: Callable[[], None]) -> Made:
         """Quantize the head for what comes out of the layers. Raises as `quantize`."""

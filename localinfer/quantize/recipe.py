@@ -74,8 +74,10 @@ MOST_TEXT = 4
 
 def _for_experts(recipe: Recipe, remark: str, source: Path) -> tuple[Recipe, str]:
     """What there is of `recipe`, which an effort chose, for a mixture of experts; others keep it."""
+    if recipe.method == "rtn":
+        return recipe, remark
     graph = Checkpoint(source).graph
-    if graph.spec.mixture is None or recipe.method == "rtn":
+    if graph.spec.mixture is None:
         return recipe, remark
     if recipe.refine is not None and graph.not_trained:
         recipe, remark = replace(recipe, refine=None), f"not trained any further: {graph.not_trained} cannot be"
