@@ -2,12 +2,11 @@
 
 import csv
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TextIO
 
 from localinfer.errors import LocalInferError, NotFound, UsageError
-from localinfer.formats.durable import write_failed
 from localinfer.text import one_line
 
 DELIMITERS = {".csv": ",", ".tsv": "\t"}
@@ -82,38 +81,24 @@ class TableLines(ColumnLines):
         raise UsageError(f"{self._path} {what}", hint="write it as UTF-8, its cells quoted where they need it")
 
 
-class TableFile:
-    """Rows as lines of a table, whose columns are those of the first one and `error`; what is no text or number is
-    JSON. Raises `UsageError` for a file that is there."""
+def table_rows(path: Path) -> Iterator[Mapping[str, Any]]:
+    """The rows of a table, whose cells are texts."""
+    csv.field_size_limit(MOST_CHARACTERS)
+    with path.open(encoding="utf-8-sig", newline="") as file:
+        yield from csv.DictReader(file, delimiter=DELIMITERS[path.suffix.lower()], strict=True)
 
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        try:
-            self._file = path.open("x", encoding="utf-8", newline="")
-        except FileExistsError:
-            raise UsageError(f"{path} is there already", hint="remove it first; a table is not resumed") from None
-        except OSError as error:
-            raise NotFound(f"{path}: {str(error.strerror).lower()}", hint="check the path after `-o`") from None
-        self._writer = csv.writer(self._file, delimiter=DELIMITERS[path.suffix.lower()], lineterminator="\n")
-        self._columns: tuple[str, ...] = ()
 
-    def write(self, row: Mapping[str, Any]) -> None:
-        """Add one row. Raises `DoesNotFit` when the disk is full."""
-        try:
-            if not self._columns:
-                self._columns = (*(name for name in row if name != "error"), "error")
-                self._writer.writerow(self._columns)
-            self._writer.writerow([_cell(row.get(name)) for name in self._columns])
-            self._file.flush()
-        except OSError as error:
-            raise write_failed(self.path, 0, error) from error
-
-    def close(self) -> None:
-        """Let the file go."""
-        try:
-            self._file.close()
-        except OSError as error:
-            raise write_failed(self.path, 0, error) from error
+def write_table(path: Path, suffix: str, columns: Sequence[str], rows: Iterable[Mapping[str, Any]]) -> None:
+    """Write `rows` as lines of a table; what is no text or number is JSON."""
+    with path.open("w", encoding="utf-8", newline="") as file:
+        plain = csv.writer(file, delimiter=DELIMITERS[suffix], lineterminator="\n")
+        quoted = csv.writer(file, delimiter=DELIMITERS[suffix], lineterminator="\n", quoting=csv.QUOTE_ALL)
+        if columns:
+            plain.writerow(columns)
+        for row in rows:
+            cells = [_cell(row.get(name)) for name in columns]
+            ends_early = any("\r" in cell for cell in cells if isinstance(cell, str))  # which `csv` leaves unquoted
+            (quoted if ends_early else plain).writerow(cells)
 
 
 def _cell(value: Any) -> str | int | float:

@@ -12,16 +12,17 @@ if TYPE_CHECKING:
     from contextlib import ExitStack
 
     from localinfer.chats.mapping import Answered, Begin
-    from localinfer.chats.parquet import ParquetFile, ParquetLines
+    from localinfer.chats.parquet import ParquetLines
     from localinfer.chats.row_file import Done, RowFile
     from localinfer.chats.rows import Asked, Line
-    from localinfer.chats.tables import TableFile, TableLines
+    from localinfer.chats.table_file import TableFile
+    from localinfer.chats.tables import TableLines
     from localinfer.cli.bundles import EngineFlags
     from localinfer.cli.progress import Progress
     from localinfer.engine.protocol import Engine, Tokenizer
     from localinfer.hub.model import LocalModel
 
-    Rows = RowFile | TableFile | ParquetFile
+    Rows = RowFile | TableFile
 
 Answers = Callable[["Iterator[Line]"], "Iterator[Done]"]
 """Answers lines, in their order. Whatever is to be opened for that is opened when it is called."""
@@ -56,19 +57,17 @@ def opened_rows(output: str | None, held: "ExitStack", *, resume: bool) -> "Rows
     """The file that rows go to; None for standard output. It is closed by `held`."""
     from contextlib import closing
 
-    from localinfer.chats.parquet import ParquetFile, is_parquet
+    from localinfer.chats.parquet import is_parquet
     from localinfer.chats.row_file import RowFile
-    from localinfer.chats.tables import TableFile, is_table
+    from localinfer.chats.table_file import TableFile
+    from localinfer.chats.tables import is_table
 
-    output = None if output == "-" else output
-    if output and (is_table(output) or is_parquet(output)):
+    if output is None or output == "-":
         if resume:
-            raise UsageError("a table is not resumed", hint="write lines of JSON: `-o FILE.jsonl`")
-        table = ParquetFile if is_parquet(output) else TableFile
-        return held.enter_context(closing(table(Path(output).expanduser())))
-    if resume and not output:
-        raise UsageError("`--resume` needs the file that the stopped run wrote", hint="name it: `-o FILE --resume`")
-    return held.enter_context(closing(RowFile(Path(output).expanduser(), resume=resume))) if output else None
+            raise UsageError("`--resume` needs the file that the stopped run wrote", hint="name it: `-o FILE --resume`")
+        return None
+    kind = TableFile if is_table(output) or is_parquet(output) else RowFile
+    return held.enter_context(closing(kind(Path(output).expanduser(), resume=resume)))
 
 
 def opened_lines(
@@ -149,28 +148,30 @@ class Job:
         try:
             left = self._left(lines)
             if left is None:
+                self._finish()
                 return
             answers, started = self._answers(left), time.perf_counter()
             with Progress(long=True, quiet=self._quiet) as progress:
                 progress("answering", self._done, self._total)
                 for done in answers:
                     self._take(done, progress)
+            seconds = time.perf_counter() - started
+            self._finish()
         except KeyboardInterrupt:
             self._note_stopped()
             raise
-        self._note_end(time.perf_counter() - started)
+        self._note_end(seconds)
         if self._first is not None:
             raise failed(self._first, self._errors, self._done)
 
     def _left(self, lines: "Iterator[Line]") -> "Iterator[Line] | None":
-        """What is not answered yet: lines whose rows hold errors, then those without a row. None if all are answered,
-        which is told: nothing need be opened for that."""
+        """What is not answered yet: lines that have no row, or whose rows hold errors, then those behind the last row.
+        None if all are answered: nothing need be opened for that."""
         from itertools import chain
 
-        from localinfer.chats.row_file import RowFile
         from localinfer.cli.output import note
 
-        if not isinstance(self._rows, RowFile):
+        if self._rows is None:
             return lines
         again = self._rows.kept(lines)
         if not (before := self._rows.count):
@@ -178,12 +179,24 @@ class Job:
         self._done = self._earlier = before - len(again)
         first = again[0] if again else next(lines, None)
         if first is None:
-            if not self._quiet:
-                note(f"nothing is left to do: {self._rows.path} has the answers to all {before} lines")
             return None
-        if again and not self._quiet:
-            note(f"{len(again)} of {before} rows hold errors; their lines are tried again")
+        if self._rows.errors and not self._quiet:
+            note(f"{self._rows.errors} of {before} rows hold errors; their lines are tried again")
         return chain([first], again[1:], lines)
+
+    def _finish(self) -> None:
+        """All lines have rows."""
+        from localinfer.cli.output import note
+
+        if self._rows is None:
+            return
+        self._rows.finish()
+        if self._quiet:
+            return
+        if self._done == self._earlier > 0:
+            note(f"nothing is left to do: {self._rows.path} has the answers to all {self._earlier} lines")
+        if self._errors and self._rows.journal != self._rows.path:
+            note(f"{self._rows.journal} stays, so that `--resume` can try {self._errors} lines again")
 
     def _take(self, done: "Done", progress: "Progress") -> None:
         """Write one row."""
@@ -211,8 +224,7 @@ class Job:
         note(f"{self._done} lines{earlier}; {speed} with {self._parallel} together")
 
     def _note_stopped(self) -> None:
-        from localinfer.chats.row_file import RowFile
         from localinfer.cli.output import note
 
-        if isinstance(self._rows, RowFile) and not self._quiet:
-            note(f"{self._done} rows are in {self._rows.path}; the same command with `--resume` goes on")
+        if self._rows is not None and not self._quiet:
+            note(f"{self._done} rows are in {self._rows.journal}; the same command with `--resume` goes on")

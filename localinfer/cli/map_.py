@@ -59,9 +59,9 @@ def map_(
     `/v1/responses` or `/v1/embeddings`) may say all that `serve` takes there, but `stream`, and gets a row in that
     form. The seed of a line that names none comes of `--seed` and its `id`, or of the line itself where it has none.
     A row has the number of its line in the input, as `line`, calls of the line's tools as `tool_calls`, and what the
-    model thought as `reasoning`, unless that is to be shown in the text.
-    Eight are answered together unless `--parallel` says otherwise; no answer depends on it. `-o -` is standard output.
-    `--resume` answers what has no row in the file yet, and tries lines again whose rows hold errors.
+    model thought as `reasoning`, unless the text shows it. Eight are answered together unless `--parallel` says
+    otherwise; no answer depends on it. `-o -` is standard output. `--resume` answers what has no row yet, and tries
+    errors again. A table is made at the end; until then, and while a row holds an error, rows are in `FILE.rows.jsonl`.
     With `--endpoint` MODEL is a model of that server, which is told what lines and flags say of sampling, and a seed.
     """
     from contextlib import ExitStack

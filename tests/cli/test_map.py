@@ -339,7 +339,6 @@ def test_tables_in_and_out(cli: Cli, mine: str, tmp_path: Path) -> None:
         (b"", ["--in-column", "a"], "has no column"),
         (b"a\n\xff\xfe\n", ["--in-column", "a"], "is not UTF-8"),
         (b'a\n"open', ["--in-column", "a"], "is no table"),
-        (b"a\nx\n", ["--in-column", "a", "-o", "x.csv", "--resume"], "not resumed"),
     ],
 )
 def test_what_is_no_table_is_told(

@@ -7,8 +7,8 @@ import pyarrow as pa  # type: ignore[import-untyped]
 import pyarrow.parquet as pq  # type: ignore[import-untyped]
 import pytest
 
-from localinfer.chats.parquet import BATCH_ROWS, ParquetFile, ParquetLines
-from localinfer.errors import UsageError
+from localinfer.chats.parquet import BATCH_ROWS, ParquetLines
+from localinfer.chats.table_file import TableFile
 from tests.cli.conftest import Cli
 
 TEXTS = ["hello", "é\u2028", "x" * 50, "last"]
@@ -52,24 +52,35 @@ def test_what_is_no_such_table_is_told(cli: Cli, tiny: Path, tmp_path: Path, col
     assert cli("map", str(tiny), str(tmp_path / "none.parquet"), "--in-column", "n").code == 4
 
 
-def test_many_rows_keep_their_kinds(tmp_path: Path) -> None:
+def test_many_rows_have_columns_of_the_kinds_that_all_are_of(tmp_path: Path) -> None:
     path = tmp_path / "many.parquet"
-    file = ParquetFile(path)
+    file = TableFile(path, resume=False)
     for n in range(BATCH_ROWS + 5):
-        file.write({"i": n, "x": n / 2, "t": None if n % 2 else "t", "big": (1 << 64) - 1, "o": {"a": n}})
+        row = {"i": n, "x": n / 2, "t": None if n % 2 else "t", "big": (1 << 64) - 1, "o": {"a": n}, "v": [n, 0.5]}
+        late = {"late": 5, "mixed": "text"} if n > BATCH_ROWS else {"mixed": n}
+        file.write({"index": n, "request": "", **row, **late})
     assert not path.exists()
+    file.finish()
     file.close()
     table = pq.read_table(path)
     assert table.num_rows == BATCH_ROWS + 5
-    assert [str(kind) for kind in table.schema.types] == ["int64", "double", "string", "uint64", "string", "string"]
+    kinds = {field.name: str(field.type) for field in table.schema}
+    whole, text = "int64", "string"
+    assert kinds == {
+        "index": whole,
+        "request": text,
+        "i": whole,
+        "x": "double",
+        "t": text,
+        "big": "uint64",
+        "o": text,
+        "v": "list<element: double>",
+        "mixed": text,
+        "late": whole,
+        "error": text,
+    }
+    assert table.column("mixed").to_pylist()[-2::-BATCH_ROWS] == ["text", "3"]
     assert list(tmp_path.iterdir()) == [path]
     lines = ParquetLines(path, "t", "prompt")
     assert json.loads(lines.readline()) == {"id": 0, "prompt": "t"}
     lines.close()
-    other = ParquetFile(tmp_path / "other.parquet")
-    for n in range(BATCH_ROWS):
-        other.write({"i": n})
-    other.write({"i": "text"})
-    with pytest.raises(UsageError):
-        other.close()
-    other.close()
