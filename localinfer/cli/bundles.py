@@ -161,6 +161,13 @@ class EndpointFlags:
     endpoint: o.Endpoint
     endpoint_model: o.EndpointModel
     endpoint_key_env: o.EndpointKeyEnv
+    endpoint_timeout: o.EndpointTimeout
+
+    def timeout(self) -> float:
+        """Seconds. Raises `UsageError`."""
+        from localinfer.errors import seconds_of
+
+        return seconds_of(self.endpoint_timeout, "endpoint-timeout")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from localinfer.chats.row_file import Done
     from localinfer.chats.rows import Line
     from localinfer.cli.bundles import EndpointFlags, SamplingFlags
-    from localinfer.cli.lines import Answers
+    from localinfer.cli.lines import Answers, Rows
     from localinfer.protocols.batch import Reader
     from localinfer.remote.endpoints import Asking, Endpoints
 
@@ -37,6 +37,7 @@ def elsewhere(
     held: "ExitStack",
     flags: "EndpointFlags",
     model: str,
+    rows: "Rows | None",
     sampling: "SamplingFlags",
     manner: "Manner",
     together: int,
@@ -44,13 +45,13 @@ def elsewhere(
     ignore_unknown: bool,
     quiet: bool,
 ) -> "tuple[str, Answers]":
-    """What decides an answer beside its line, and what answers lines. Of sampling, an endpoint is told what was given,
-    and a seed."""
+    """What decides an answer beside its line, and what answers lines, in their order where there are no `rows` to bring
+    into it later. Of sampling, an endpoint is told what was given, and a seed."""
     from localinfer import __version__
     from localinfer.cli.lines import LINE_BYTES
     from localinfer.config import SamplingParams
     from localinfer.protocols import batch
-    from localinfer.remote.endpoints import Endpoints
+    from localinfer.remote.endpoints import Endpoints, Insistence
 
     usual, name = sampling.over(SamplingParams()), flags.endpoint_model or model
     given = [one.name for one in fields(usual) if getattr(usual, one.name) != getattr(SamplingParams(), one.name)]
@@ -59,18 +60,22 @@ def elsewhere(
     reader = batch.Reader(manner, usual, LINE_BYTES, ignore_unknown, is_elsewhere=True)
     asking = partial(batch.forwarded, model=name, manner=manner, given=tuple(given))
     told = None if quiet else note_over
-    servers = Endpoints(list(flags.endpoint), key=_key(flags.endpoint_key_env), together=together, tell=told)
+    insistence = Insistence(silence=flags.timeout())
+    key = _key(flags.endpoint_key_env)
+    servers = Endpoints(list(flags.endpoint), key=key, together=together, insistence=insistence, tell=told)
     held.callback(servers.close)
-    return context, partial(_answers, servers, reader, asking)
+    return context, partial(_answers, servers, reader, asking, rows is None)
 
 
-def _answers(servers: "Endpoints", reader: "Reader", asking: "Asking", lines: "Iterator[Line]") -> "Iterator[Done]":
+def _answers(
+    servers: "Endpoints", reader: "Reader", asking: "Asking", in_order: bool, lines: "Iterator[Line]"
+) -> "Iterator[Done]":
     from localinfer.chats.elsewhere import row_of
     from localinfer.chats.mapping import Answered
     from localinfer.chats.row_file import Done, head_of
     from localinfer.protocols.batch import error_row, response_row
 
-    for one in servers.answer_all(map(reader.understood, lines), asking):
+    for one in servers.answer_all(map(reader.understood, lines), asking, in_order=in_order):
         answered = Answered(one.asked, error=one.error)
         if one.error is not None:
             yield Done(one.asked, error_row(answered), error=one.error)

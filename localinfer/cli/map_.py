@@ -80,7 +80,7 @@ def map_(
         more, rows = (sampling, manner, together), opened_rows(output, held, resume=resume)
         if endpoints.endpoint:
             refuse_flags(ctx.meta[TYPED])
-            context, answers = elsewhere(held, endpoints, ref, *more, ignore_unknown=ignore_unknown, quiet=quiet)
+            context, answers = elsewhere(held, endpoints, ref, rows, *more, ignore_unknown=ignore_unknown, quiet=quiet)
         else:
             model, context = where.found(ref, tell), f"{sampling!r} {manner!r} {ignore_unknown}"
             opening = partial(where.opened, model, engine, together, tell)

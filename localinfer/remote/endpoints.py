@@ -4,12 +4,11 @@ import math
 import random
 import threading
 import time
-from collections import deque
 from collections.abc import Callable, Iterator, Mapping
-from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, field
 from email.utils import parsedate_to_datetime
+from functools import partial
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -19,6 +18,7 @@ from localinfer.chats.mapping import AHEAD
 from localinfer.chats.plain_json import object_of
 from localinfer.chats.rows import Asked
 from localinfer.errors import LocalInferError, NetworkError, NotFound, UsageError
+from localinfer.remote.flow import Flow
 from localinfer.text import one_line
 
 AGAIN = {408, 409, 425, 429, 500, 502, 503, 504}
@@ -29,6 +29,9 @@ ALL_THE_SAME = {401, 403, 404}
 
 RESPONSE_BYTES = 64 << 20
 MOST_URLS = 64
+
+SILENT_TRIES = 2
+"""How often a line is asked that has no answer in time: an answer was being made, perhaps, which costs."""
 
 TELL_AGAIN_S = 1.0
 """Seconds between two words about the tries of one server."""
@@ -46,8 +49,9 @@ class Insistence:
     longest_wait: float = 60.0
     longest_retry_after: float = 600.0
     connect: float = 10.0
-    silence: float = 900.0
-    """Longest wait for an answer, of which nothing comes before it is whole."""
+    silence: float = 600.0
+    """Longest wait for an answer, of which nothing comes before it is whole; and the longest that one may take that
+    comes in pieces, when its last one is there."""
     sleep: Callable[[float], object] = time.sleep
 
     def pause(self, failures: int, retry_after: float | None) -> float:
@@ -113,6 +117,7 @@ class Endpoints:
         self._turn = threading.Lock()
         self._together, self._insist, self._tell = together, insistence or Insistence(), tell
         self._ends = threading.Event()
+        self._silences = 0  # lines without an answer since the last one that had one
         headers = {"authorization": f"Bearer {key}"} if key else {}
         timeout = httpx2.Timeout(self._insist.silence, connect=self._insist.connect, pool=None)
         limits = httpx2.Limits(max_connections=together)
@@ -123,44 +128,40 @@ class Endpoints:
         self._ends.set()
         self._client.close()
 
-    def answer_all(self, lines: Iterator[Asked], asking: Asking) -> Iterator[Outcome]:
-        """The answer to each line, in their order. Raises what no further line would be spared: `NetworkError` where
-        no server can be reached, or none answers in all tries; `NotFound` where they refuse the key, the model or the
-        path."""
-        waiting = deque[tuple[Asked, Future[Outcome] | Outcome]]()
-        with ThreadPoolExecutor(self._together, thread_name_prefix="endpoint") as pool:
-            try:
-                for asked in lines:
-                    waiting.append((asked, self._begun(pool, asked, asking)))
-                    while waiting and (len(waiting) >= AHEAD * self._together or _is_done(waiting[0][1])):
-                        yield _outcome(waiting.popleft()[1])
-                while waiting:
-                    yield _outcome(waiting.popleft()[1])
-            finally:
-                self._ends.set()
-                pool.shutdown(wait=False, cancel_futures=True)
-                self._client.close()
+    def answer_all(self, lines: Iterator[Asked], asking: Asking, *, in_order: bool = True) -> Iterator[Outcome]:
+        """The answer to each line, in their order, or, unless that must be, nearly so: one that is long waited for
+        holds no others back. Raises what no further line would be spared: `NetworkError` where no server can be
+        reached, or none answers in all tries; `NotFound` where they refuse the key, the model or the path."""
+        most, ask = AHEAD * self._together, partial(self._answer, asking)
+        flow = Flow(lines, ask, together=self._together, most=most, in_order=in_order)
+        try:
+            yield from flow.results()
+        finally:
+            self._ends.set()
+            self._client.close()
 
-    def _begun(self, pool: ThreadPoolExecutor, asked: Asked, asking: Asking) -> "Future[Outcome] | Outcome":
+    def _answer(self, asking: Asking, asked: Asked) -> Outcome:
         if asked.error is not None:
             return Outcome(asked, error=asked.error)
         try:
-            return pool.submit(self._ask, asked, *asking(asked))
+            path, body = asking(asked)
         except LocalInferError as error:
             return Outcome(asked, error=error)
+        return self._ask(asked, path, body)
 
     def _ask(self, asked: Asked, path: str, body: Mapping[str, Any]) -> Outcome:
-        failures, told = 0, ""
+        failures, silences, told = 0, 0, ""
         while not self._ends.is_set():
             server = self._chosen()
             retry_after = None
             try:
                 status, headers, data = self._post(server.url + path.removeprefix("/v1"), body)
             except (httpx2.TransportError, httpx2.DecodingError) as error:
-                told = f"{server.url}: {one_line(str(error) or type(error).__name__, 200)}"
+                told = f"{server.url}: {self._reason(error)}"
                 self._require_reachable(server, error, told)
+                silences += isinstance(error, httpx2.ReadTimeout | httpx2.WriteTimeout)
             else:
-                server.is_known = True
+                server.is_known, self._silences = True, 0
                 if status not in AGAIN:
                     server.failures = 0
                     return _understood(asked, server.url, path, status, data)
@@ -169,6 +170,8 @@ class Endpoints:
                 with self._turn:
                     server.under_way -= 1
             failures += 1
+            if silences >= SILENT_TRIES:
+                return self._silent(asked)
             if failures >= self._insist.attempts:
                 break
             self._wait(server, failures, retry_after, told)
@@ -176,6 +179,23 @@ class Endpoints:
             f"no answer in {failures} tries; the last: {one_line(told, 300)}",
             hint="the same command with `--resume` goes on",
         )
+
+    def _silent(self, asked: Asked) -> Outcome:
+        """No answer to this line in time. Raises `NetworkError` where no other had one either, lately."""
+        with self._turn:
+            self._silences += 1
+            silences = self._silences
+        hint = "`--endpoint-timeout` waits longer; `--resume` tries such lines again"
+        if silences > self._together:
+            raise NetworkError(f"{silences} lines, one after the other, had no answer in {self._limit()}", hint=hint)
+        return Outcome(asked, error=NetworkError(f"no answer in {self._limit()}, {SILENT_TRIES} times", hint=hint))
+
+    def _reason(self, error: Exception) -> str:
+        is_silent = isinstance(error, httpx2.ReadTimeout | httpx2.WriteTimeout)
+        return f"no answer in {self._limit()}" if is_silent else one_line(str(error) or type(error).__name__, 200)
+
+    def _limit(self) -> str:
+        return f"{self._insist.silence:g} s"
 
     def _require_reachable(self, server: _Server, error: Exception, told: str) -> None:
         """Raise `NetworkError` where no connection could be made to any server, from the first try on: waiting is for
@@ -217,21 +237,16 @@ class Endpoints:
             return server
 
     def _post(self, url: str, body: Mapping[str, Any]) -> tuple[int, httpx2.Headers, bytes]:
+        until = time.monotonic() + self._insist.silence
         with self._client.stream("POST", url, json=body) as response:
             data = bytearray()
             for piece in response.iter_bytes():
                 data += piece
                 if len(data) > RESPONSE_BYTES:
                     break
+                if time.monotonic() > until:
+                    raise httpx2.ReadTimeout(f"no whole answer in {self._limit()}")
             return response.status_code, response.headers, bytes(data)
-
-
-def _is_done(one: "Future[Outcome] | Outcome") -> bool:
-    return isinstance(one, Outcome) or one.done()
-
-
-def _outcome(one: "Future[Outcome] | Outcome") -> Outcome:
-    return one if isinstance(one, Outcome) else one.result()
 
 
 def _understood(asked: Asked, url: str, path: str, status: int, data: bytes) -> Outcome:

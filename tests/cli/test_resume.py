@@ -133,3 +133,32 @@ def test_errors_that_stay_are_the_exit_code_of_every_resumed_run(cli: Cli, mine:
     lines.write_bytes(text([FEW[0], {"prompt": "mended"}, FEW[1]]))
     assert cli(*call, "--resume").code == 0
     assert all(json.loads(row)["text"] for row in out.read_bytes().splitlines())
+
+
+@pytest.mark.parametrize("closed", [False, True])
+def test_rows_may_stand_before_those_of_earlier_lines(tmp_path: Path, closed: bool) -> None:
+    """Where an answer was waited for; also in a file whose run was killed before all had come to their places."""
+    path, parts = tmp_path / "out.jsonl", [(2, ""), (0, "no"), (4, ""), (1, "")]
+    lines = [Line.of(at, at + 1, b"x%d" % at, "") for at in range(7)]
+    file = RowFile(path, resume=False)
+    rows = [{"index": at, "request": lines[at].digest, "error": error or None} for at, error in parts]
+    for row in rows:
+        file.write(row)
+    file.close()
+    if not closed:
+        path.write_bytes(text(rows))
+    file = RowFile(path, resume=True)
+    left = file.kept(rest := iter(lines))
+    assert [line.index for line in left] == [0, 3]
+    assert (file.count, file.errors, next(rest).index) == (5, 1, 5)
+    for at in (5, 3, 6, 0):
+        file.write({"index": at, "request": lines[at].digest, "error": None})
+    file.close()
+    found = [json.loads(row) for row in path.read_bytes().splitlines()]
+    assert [(row["index"], row["request"]) for row in found] == [(line.index, line.digest) for line in lines]
+    assert not any(row["error"] for row in found)
+    path.write_bytes(text([{"index": 1 << 40, "request": ""}]))
+    file = RowFile(path, resume=True)
+    with pytest.raises(Changed):
+        file.kept(iter(lines))
+    file.close()

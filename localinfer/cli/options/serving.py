@@ -48,3 +48,13 @@ EndpointKeyEnv = Annotated[
     str | None,
     flag("endpoint-key-env", "text", "The environment variable that holds the endpoint's key.", metavar="NAME"),
 ]
+EndpointTimeout = Annotated[
+    str,
+    flag(
+        "endpoint-timeout",
+        "text",
+        "How long one try of a line may take; after two in vain it is a row with an error.",
+        default="10m",
+        metavar="TIME",
+    ),
+]
