@@ -53,7 +53,7 @@ _localinfer_values() {
         --backend) _localinfer_words auto cpu cuda llamacpp ;;
         --kv-bits) _localinfer_words 16 8 4 ;;
         --format) _localinfer_words gguf gptq compressed-tensors ;;
-        --type) _localinfer_words Q8_0 Q4_0 F16 ;;
+        --type) _localinfer_words Q8_0 Q5_0 Q4_0 F16 ;;
         -o|--output) _localinfer_files ;;
         -m|--model) _localinfer_names models ;;
         -p|--prompt) : ;;

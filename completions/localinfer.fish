@@ -150,7 +150,7 @@ complete -c localinfer -n '__localinfer_in eval' -s h -l help -d 'Show this mess
 # export
 complete -c localinfer -n '__localinfer_in export' -a '(__localinfer_names models)'
 complete -c localinfer -n '__localinfer_in export' -l format -x -a 'gguf gptq compressed-tensors' -d '`gguf` for llama.cpp; `gptq`, `compressed-tensors` for servers on GPUs.'
-complete -c localinfer -n '__localinfer_in export' -l type -x -a 'Q8_0 Q4_0 F16' -d 'For gguf: what the layers\' weights become. [default: the smallest that changes no weight]'
+complete -c localinfer -n '__localinfer_in export' -l type -x -a 'Q8_0 Q5_0 Q4_0 F16' -d 'For gguf: what the layers\' weights become. [default: the smallest that changes no weight]'
 complete -c localinfer -n '__localinfer_in export' -l head -x -a 'bf16 f16 8 4' -d '`quantize`: bits of the head, bf16, 8 or 4. With 4 it is calibrated, and apart from an embedding that is the same matrix; with bf16 it stays as it is. `export` to folders: what embedding and head become, bf16 or f16. [default: 8; in exports bf16 for compressed-tensors, f16 for gptq]'
 complete -c localinfer -n '__localinfer_in export' -s o -l output -r -F -d 'Write it to this place.'
 complete -c localinfer -n '__localinfer_in export' -l revision -x -d 'Commit, branch or tag of the repository.'

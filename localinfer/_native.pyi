@@ -15,7 +15,9 @@ class Weight:
 
     @property
     def kind(self) -> str:
-        """`int4`, `int3`, `int8`, `affine4`, `mxfp4` or `bf16`."""
+        """
+        `int3`, `int4`, `int5`, `int8`, `affine4`, `affine5`, `mxfp4` or `bf16`.
+        """
 
     @property
     def rows(self) -> int:
@@ -78,7 +80,7 @@ def packed_bytes(bits: int, group: int, cols: int, rows: Sequence[int], wide: in
     """
     Bytes that matrices of `cols` columns, stacked, take when packed, padding included; `rows` are those of each.
 
-    `bits` 3, 4, 8, or 16 for bf16, with `group` 0; `wide` of affine weights. Raises ValueError for a
+    `bits` 3, 4, 5, 8, or 16 for bf16, with `group` 0; `wide` of affine weights. Raises ValueError for a
     shape that cannot be packed.
     """
 
@@ -101,7 +103,7 @@ def pack_int(
 ) -> Weight:
     """
     Pack integer matrices in compressed-tensors `pack-quantized` form, each (int32 words [rows, ceil(cols * bits
-    / 32)], float16 scales [rows, cols / group]); bits 3, 4 or 8, group 32, 64 or 128.
+    / 32)], float16 scales [rows, cols / group]); bits 3, 4, 5 or 8, group 32, 64 or 128.
 
     `activation_bits` is 8, or, for weights of 8 bits, 16: twice the work, activations 256 times as fine.
     Parts and errors as in `pack_bf16`.
@@ -113,10 +115,12 @@ def pack_affine(
     parts: Sequence[tuple[NDArray[numpy.int32], NDArray[numpy.float16], NDArray[numpy.float16], NDArray[numpy.uint8]]],
     interleave: bool = False,
     threads: int = 0,
+    *,
+    bits: int = 4,
 ) -> Weight:
     """
-    Pack matrices of weights scale * factor * q + minimum * factor, q in [0, 15], each (int32 words
-    [rows, cols / 8], float16 scales and minima [rows, cols / wide], uint8 factors [rows, 2 * cols / group]: of
+    Pack matrices of weights scale * factor * q + minimum * factor, q of 4 or 5 bits from 0 on, each (int32 words
+    [rows, cols * bits / 32], float16 scales and minima [rows, cols / wide], uint8 factors [rows, 2 * cols / group]: of
     each group the scale's, then the minimum's); group 32, 64 or 128, `wide` that times 1, 2, 4 or 8.
 
     Parts and errors as in `pack_bf16`.
@@ -738,7 +742,7 @@ def linear_seconds(
     """
     Multiply `rows` rows with panels of at least `bytes` bytes, each thread its own part, `repeats` times a pass:
     (bytes that a pass reads, seconds of each pass). With 0 rows the panels are only read, word by word.
-    With `wide`, weights of 4 bits are affine, and so many columns share scale and minimum.
+    With `wide`, weights of 4 or 5 bits are affine, and so many columns share scale and minimum.
 
     Raises ValueError for shapes that no kernel takes, MemoryError with the size.
     """
@@ -781,6 +785,19 @@ def linear_i3(
     out [rows, 32] = one panel times quantized rows: q [rows, k], scale and sum [rows, k / group].
     """
 
+def linear_i5(
+    out: NDArray[numpy.float32],
+    panel: NDArray[numpy.uint8],
+    q: NDArray[numpy.int8],
+    scale: NDArray[numpy.float32],
+    sum: NDArray[numpy.int32],
+    *,
+    isa: str = "",
+) -> None:
+    """
+    out [rows, 32] = one panel times quantized rows: q [rows, k], scale and sum [rows, k / group].
+    """
+
 def linear_i8(
     out: NDArray[numpy.float32],
     panel: NDArray[numpy.uint8],
@@ -808,6 +825,20 @@ def linear_mx4(
     """
 
 def linear_a4(
+    out: NDArray[numpy.float32],
+    panel: NDArray[numpy.uint8],
+    q: NDArray[numpy.int8],
+    scale: NDArray[numpy.float32],
+    sum: NDArray[numpy.int32],
+    wide: int,
+    *,
+    isa: str = "",
+) -> None:
+    """
+    The same of one panel of affine weights, `wide` columns of which share scale and minimum.
+    """
+
+def linear_a5(
     out: NDArray[numpy.float32],
     panel: NDArray[numpy.uint8],
     q: NDArray[numpy.int8],

@@ -15,7 +15,7 @@ def home() -> Path:
 
 
 def models_dir() -> Path:
-    """Models of ours: `<models>/<name with "/" as "--">/<variant>/`, variant `BF16`, `INT8`, `INT4` or `INT3`."""
+    """Models of ours: `<models>/<name with "/" as "--">/<variant>/`, variant `BF16`, `INT4` and the like."""
     return home() / "models"
 
 

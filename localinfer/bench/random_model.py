@@ -67,7 +67,7 @@ class RandomForm:
 def parse_form(word: str, group: int | None = None, head_bits: int | None = None) -> RandomForm:
     """`qwen2-1.5b` or `qwen2-1.5b:INT3`; without a form it is INT4. Raises `UsageError` for what cannot be."""
     shape, _, variant = word.partition(":")
-    known: dict[str, int] = dict(zip(VARIANTS, (16, 8, 4, 3), strict=False))
+    known: dict[str, int] = dict(zip(VARIANTS, (16, 8, 5, 4, 3), strict=False))
     if variant and variant.upper() not in known:
         raise UsageError(
             f"`{variant[:20]}` is no form of weights", hint=f"write `{shape[:40]}:INT4` or one of {', '.join(known)}"

@@ -14,9 +14,9 @@ GgufFile = Annotated[str, typer.Argument(metavar="FILE.gguf", help="The file; it
 def import_(file: GgufFile, *, name: o.Name, bits: o.Bits, json: o.Json, quiet: o.Quiet) -> None:
     """Turn a GGUF file into a model of ours, tokenizer and chat template with it.
 
-    Q8_0, Q4_0, Q4_1, Q4_K, Q5_0, Q3_K and IQ4_NL keep every weight; other quantizations become INT8 and say what that
-    loses. Matrices that are loaded as one (q, k and v; gate and up) get one form: beside floats they become bf16, and
-    say what that loses.
+    Q8_0, Q4_0, Q4_1, Q4_K, Q5_0, Q5_1, Q5_K, Q3_K and IQ4_NL keep every weight; other quantizations become INT8 and say
+    what that loses. Matrices that are loaded as one (q, k and v; gate and up) get one form: beside floats they become
+    bf16, and say what that loses.
     """
     from localinfer.cli.output import line, note, show_json
     from localinfer.cli.progress import Progress

@@ -213,7 +213,7 @@ def _rows(matrix: StoredLinear, ids: NDArray[np.int32], threads: int) -> native.
         return native.pack_bf16([np.ascontiguousarray(matrix.values[ids])], threads=threads)
     if isinstance(matrix, AffineLinear):
         some = matrix.rows_in(ids.astype(np.intp)).arrays()
-        return native.pack_affine(matrix.group, matrix.wide, [some], threads=threads)
+        return native.pack_affine(matrix.group, matrix.wide, [some], threads=threads, bits=matrix.bits)
     if isinstance(matrix, Mxfp4Linear):
         return native.pack_mxfp4([matrix.rows_in(ids.astype(np.intp)).arrays()], threads=threads)
     part = (np.ascontiguousarray(matrix.packed[ids]), np.ascontiguousarray(matrix.scales[ids]))

@@ -62,7 +62,7 @@ class EngineInfo:
     kv_bits: int
     """As asked for."""
     bits: str
-    """Bits of the weights, as in a variant's name: `BF16`, `INT8`, `INT4`, `INT3`, or the GGUF's own word."""
+    """Bits of the weights, as in a variant's name: `BF16`, `INT8`, `INT5`, `INT4`, `INT3`, or the GGUF's own word."""
     weight_bytes: int
     kv_bytes: int
     """Keys and values, recurrent states and their snapshots included."""

@@ -13,10 +13,10 @@ from numpy.typing import NDArray
 
 from localinfer.errors import Corrupt
 
-BITS = (3, 4, 8)
+BITS = (3, 4, 5, 8)
 
 MINIMA = "packed-with-minima"
-"""Our own `format` of 4 bits with minima (graph/affine.py), which other programs do not know."""
+"""Our own `format` of 4 and 5 bits with minima (graph/affine.py), which other programs do not know."""
 
 
 def packed_words(columns: int, bits: int) -> int:
@@ -36,8 +36,8 @@ def pack(values: NDArray[np.int8], bits: int) -> NDArray[np.int32]:
             stream = unsigned
         case 4:
             stream = unsigned[:, 0::2] | unsigned[:, 1::2] << 4
-        case 3:
-            stream = _pack3(unsigned)
+        case 3 | 5:
+            stream = _packed_eights(unsigned, bits)
         case _:
             raise ValueError(f"{bits} bits")
     return np.ascontiguousarray(np.ascontiguousarray(stream).view("<i4")[:, :words]).astype(np.int32, copy=False)
@@ -59,39 +59,33 @@ def unpack(packed: NDArray[np.int32], bits: int, columns: int) -> NDArray[np.int
             unsigned = np.empty((rows, stream.shape[1] * 2), np.uint8)
             unsigned[:, 0::2] = stream & 15
             unsigned[:, 1::2] = stream >> 4
-        case 3:
-            unsigned = _unpack3(stream)
+        case 3 | 5:
+            unsigned = _unpacked_eights(stream, bits)
         case _:
             raise ValueError(f"{bits} bits")
     return (unsigned[:, :columns] - np.uint8(1 << (bits - 1))).view(np.int8)
 
 
-def _pack3(unsigned: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """uint8 [N, 8 * m] of values below 8 → the dense stream uint8 [N, 3 * m]: eight values are three bytes."""
-    v = [unsigned[:, i::8] for i in range(8)]
-    stream = np.empty((unsigned.shape[0], unsigned.shape[1] // 8 * 3), np.uint8)
-    stream[:, 0::3] = v[0] | v[1] << 3 | v[2] << 6
-    stream[:, 1::3] = v[2] >> 2 | v[3] << 1 | v[4] << 4 | v[5] << 7
-    stream[:, 2::3] = v[5] >> 1 | v[6] << 2 | v[7] << 5
-    return stream
+def _packed_eights(unsigned: NDArray[np.uint8], bits: int) -> NDArray[np.uint8]:
+    """uint8 [N, 8 * m] of values of `bits` bits → the dense stream uint8 [N, bits * m]: eight values are as many bytes
+    as one has bits."""
+    words = np.zeros((len(unsigned), unsigned.shape[1] // 8), "<u8")
+    for i in range(8):
+        words |= unsigned[:, i::8].astype("<u8") << np.uint64(bits * i)
+    return words.view(np.uint8).reshape(*words.shape, 8)[:, :, :bits].reshape(len(words), -1)
 
 
-def _unpack3(stream: NDArray[np.uint8]) -> NDArray[np.uint8]:
+def _unpacked_eights(stream: NDArray[np.uint8], bits: int) -> NDArray[np.uint8]:
+    """The inverse; a stream that ends within eight values goes on with zeros."""
     rows, length = stream.shape
-    padded = stream
-    if length % 3:
-        padded = np.zeros((rows, length + 3 - length % 3), np.uint8)
-        padded[:, :length] = stream
-    a, b, c = (padded[:, i::3] for i in range(3))
-    unsigned = np.empty((rows, padded.shape[1] // 3 * 8), np.uint8)
-    unsigned[:, 0::8] = a & 7
-    unsigned[:, 1::8] = a >> 3 & 7
-    unsigned[:, 2::8] = a >> 6 | (b & 1) << 2
-    unsigned[:, 3::8] = b >> 1 & 7
-    unsigned[:, 4::8] = b >> 4 & 7
-    unsigned[:, 5::8] = b >> 7 | (c & 3) << 1
-    unsigned[:, 6::8] = c >> 2 & 7
-    unsigned[:, 7::8] = c >> 5
+    eights = np.zeros((rows, -(-length // bits), 8), np.uint8)
+    whole = length // bits
+    eights[:, :whole, :bits] = stream[:, : whole * bits].reshape(rows, whole, bits)
+    eights[:, whole:, : length % bits] = stream[:, None, whole * bits :]
+    words = eights.view("<u8")[:, :, 0]
+    unsigned = np.empty((rows, words.shape[1] * 8), np.uint8)
+    for i in range(8):
+        unsigned[:, i::8] = words >> np.uint64(bits * i) & np.uint64((1 << bits) - 1)
     return unsigned
 
 

@@ -1,4 +1,4 @@
-"""Weights of 4 bits with a scale and a minimum by group, as `import` stores those of GGUF's Q4_1 and Q4_K."""
+"""Weights of 4 and 5 bits with a scale and a minimum by group, as `import` stores GGUF's Q4_1, Q4_K, Q5_1 and Q5_K."""
 
 import numpy as np
 from numpy.typing import NDArray
@@ -35,8 +35,9 @@ class Minima:
                 hint=AGAIN,
             )
         self.wide = found[0]
-        self.form: Form = (4, GROUP, self.wide)
-        tensors.require(packed, (linear.rows, packed_words(linear.cols, 4)), ("I32",))
+        self.bits = 5 if tensors.shape(packed) == (linear.rows, packed_words(linear.cols, 5)) else 4
+        self.form: Form = (self.bits, GROUP, self.wide)
+        tensors.require(packed, (linear.rows, packed_words(linear.cols, self.bits)), ("I32",))
         for name in (scale, minimum):
             tensors.require(name, seen, ("F16",))
         tensors.require(factors, (linear.rows, linear.cols // GROUP, 2), ("U8",))
@@ -44,6 +45,7 @@ class Minima:
     def read(self) -> AffineLinear:
         packed, scale, minimum, factors = self.parts
         return AffineLinear(
+            self.bits,
             GROUP,
             self.wide,
             self.linear.cols,
@@ -58,9 +60,9 @@ class Minima:
 
 
 def of_zero_points(
-    group: int, cols: int, packed: NDArray[np.int32], scales: NDArray[np.float16], zeros: NDArray[np.integer]
+    bits: int, group: int, cols: int, packed: NDArray[np.int32], scales: NDArray[np.float16], zeros: NDArray[np.integer]
 ) -> AffineLinear:
     """`scale * (q - zero)`: the minimum is -scale, zero its factor. `packed` as in formats/compressed.py, scales and
-    zeros [rows, groups]; zeros in [0, 16]."""
+    zeros [rows, groups]; zeros in [0, 2 ** bits]."""
     factors = np.stack([np.ones_like(zeros, np.uint8), zeros.astype(np.uint8)], axis=2)
-    return AffineLinear(group, group, cols, packed, scales, -scales, factors)
+    return AffineLinear(bits, group, group, cols, packed, scales, -scales, factors)

@@ -1,7 +1,7 @@
 """The ways in which a matrix may be stored, each checked from its headers and read into what the kernels take.
 
-Weights of 4 bits with zero points run as they are. Those of 3 bits have no kernels of their own: `scale * (q - zero)`
-is an integer times the same scale, and 4 bits hold it exactly. Eight-bit floats become bfloat16.
+Weights of 4 and 5 bits with zero points run as they are. Those of 3 bits have no kernels of their own: `scale * (q -
+zero)` is an integer times the same scale, and 4 bits hold it exactly. Eight-bit floats become bfloat16.
 """
 
 from abc import ABC, abstractmethod
@@ -185,8 +185,8 @@ class _Integer(ABC):
             )
         self.group = group
         self.form = (bits, group)
-        if not self.kind.symmetric and bits == 4:
-            self.form, self.copies = (4, group, group), 4
+        if not self.kind.symmetric and bits > 3:
+            self.form, self.copies = (bits, group, group), 4
         elif not self.kind.symmetric:
             self.form, self.copies = (4, group), 12
             self.note = "3-bit weights with zero points are held as INT4, exactly"
@@ -199,10 +199,10 @@ class _Integer(ABC):
         self, packed: NDArray[np.int32], scales: NDArray[np.float16], zeros: NDArray[np.integer]
     ) -> IntLinear | AffineLinear:
         """The same with zero points, which are `zeros` [rows, stored groups] above the middle."""
-        if self.kind.bits == 4:
-            return of_zero_points(
-                self.group, self.linear.cols, packed, self._spread(scales), self._spread(zeros.astype(np.int16) + 8)
-            )
+        bits = self.kind.bits
+        if bits > 3:
+            above = self._spread(zeros.astype(np.int16) + (1 << bits - 1))
+            return of_zero_points(bits, self.group, self.linear.cols, packed, self._spread(scales), above)
         q = np.ascontiguousarray(unpack(packed, 3, self.linear.cols)).reshape(*zeros.shape, -1)
         q -= zeros.astype(np.int8)[:, :, None]
         return self.linear_of(pack(q.reshape(self.linear.rows, self.linear.cols), 4), scales)

@@ -179,7 +179,8 @@ class Packer:
         affine = [part for part in parts if isinstance(part, AffineLinear)]
         if affine:
             arrays = [part.arrays() for part in affine]
-            return native.pack_affine(affine[0].group, affine[0].wide, arrays, interleave, self.threads)
+            first = affine[0]
+            return native.pack_affine(first.group, first.wide, arrays, interleave, self.threads, bits=first.bits)
         floats = [part.arrays() for part in parts if isinstance(part, Mxfp4Linear)]
         if floats:
             return native.pack_mxfp4(floats, interleave, self.threads)
@@ -209,5 +210,5 @@ def _called(form: Form) -> str:
     if form[0] == 16:
         return "bf16"
     if len(form) == 3:
-        return "mxfp4" if form[2] == "mxfp4" else f"int4 by {form[1]} with minima"
+        return "mxfp4" if form[2] == "mxfp4" else f"int{form[0]} by {form[1]} with minima"
     return f"int{form[0]} by {form[1]}"

@@ -8,7 +8,8 @@ from localinfer.formats.compressed import MINIMA
 from localinfer.formats.quantization_said import Said
 from localinfer.graph.fields import Fields
 
-BITS = (3, 4, 8)
+BITS = (3, 4, 5, 8)
+GPTQ_BITS = (3, 4, 8)
 GROUPS = (32, 64, 128)
 LONGEST_BLOCK = 1 << 16
 
@@ -114,7 +115,7 @@ def _float_block(weights: Fields) -> tuple[int, int] | None:
 
 
 def _gptq(settings: Fields) -> Scheme:
-    _one_of(settings, "bits", BITS)
+    _one_of(settings, "bits", GPTQ_BITS)
     _one_of(settings, "group_size", (-1, *GROUPS))
     settings.refuse("dynamic", {})
     settings.refuse("pack_dtype", "int32")

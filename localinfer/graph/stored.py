@@ -54,7 +54,7 @@ class Bf16Linear:
 
 @dataclass(frozen=True, slots=True)
 class IntLinear:
-    """A matrix in integers of 3, 4 or 8 bits: `packed` as in formats/compressed.py, one scale a row and group."""
+    """A matrix in integers of 3, 4, 5 or 8 bits: `packed` as in formats/compressed.py, one scale a row and group."""
 
     bits: int
     group: int
@@ -86,12 +86,13 @@ class IntLinear:
 
 @dataclass(frozen=True, slots=True)
 class AffineLinear:
-    """A matrix of weights `scale * factor * q + minimum * factor`, q in [0, 15].
+    """A matrix of weights `scale * factor * q + minimum * factor`, q of 4 or 5 bits, from 0 on.
 
     `packed` as in formats/compressed.py; scales and minima [rows, cols / wide]; `factors` [rows, cols / group, 2], of
     each group the scale's, then the minimum's.
     """
 
+    bits: int
     group: int
     wide: int
     cols: int
@@ -100,8 +101,9 @@ class AffineLinear:
     minima: NDArray[np.float16]
     factors: NDArray[np.uint8]
 
-    kind = "affine4"
-    bits = 4
+    @property
+    def kind(self) -> str:
+        return f"affine{self.bits}"
 
     @property
     def rows(self) -> int:
@@ -126,11 +128,16 @@ class AffineLinear:
 
     def float32(self) -> NDArray[np.float32]:
         """The same numbers as float32 [rows, cols], rounded once."""
-        q = (unpack(self.packed, 4, self.cols) + np.int8(8)).reshape(*self.factors.shape[:2], self.group)
+        q = self._unsigned()
         out = q.astype(np.float32)
         out *= self._of_groups(self.scales, 0)
         out += self._of_groups(self.minima, 1)
         return out.reshape(self.rows, self.cols)
+
+    def _unsigned(self) -> NDArray[np.int8]:
+        """Each q, [rows, groups, group]."""
+        q = unpack(self.packed, self.bits, self.cols) + np.int8(1 << self.bits - 1)
+        return q.reshape(*self.factors.shape[:2], self.group)
 
     def _of_groups(self, halves: NDArray[np.float16], part: int) -> NDArray[np.float32]:
         """Scales or minima of the groups, exactly: [rows, groups, 1]."""
@@ -142,7 +149,7 @@ class AffineLinear:
         """The same numbers in 8 bits, where the minimum is a whole multiple of the scale, as with zero points."""
         if self.wide != self.group or (self.factors[:, :, 0] != 1).any() or (self.minima != -self.scales).any():
             return None
-        q = (unpack(self.packed, 4, self.cols) + np.int8(8)).reshape(*self.factors.shape[:2], self.group)
+        q = self._unsigned()
         q -= self.factors[:, :, 1:].astype(np.int8)
         return IntLinear(8, self.group, self.cols, pack(q.reshape(self.rows, self.cols), 8), self.scales)
 

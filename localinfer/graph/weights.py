@@ -114,9 +114,14 @@ class Checkpoint:
     @property
     def not_on_cards(self) -> str:
         """What cards have no kernels for, or ""."""
-        forms = {layout.form[2] for layout in self._layouts.values() if len(layout.form) == 3}
-        lacking = "weights in MXFP4" if "mxfp4" in forms else "4-bit weights with zero points or minima"
-        return self.graph.not_on_cards or (lacking if forms else "")
+        forms = {layout.form for layout in self._layouts.values()}
+        others = {form[2] for form in forms if len(form) == 3}
+        lacking = {
+            "weights in MXFP4": "mxfp4" in others,
+            "weights with zero points or minima": bool(others),
+            "weights of 5 bits": any(form[0] == 5 for form in forms),
+        }
+        return self.graph.not_on_cards or next((what for what, there in lacking.items() if there), "")
 
     def on_disk(self, name: str) -> tuple[StoredTensor, StoredTensor | None] | None:
         """Where the values and the scales of the matrix `name` lie, if they lie as the kernels take them; else None.

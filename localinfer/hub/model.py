@@ -4,15 +4,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-Variant = Literal["BF16", "INT8", "INT4", "INT3", "GGUF"]
+Variant = Literal["BF16", "INT8", "INT5", "INT4", "INT3", "GGUF"]
 Source = Literal["hub", "ours", "file"]
 
-VARIANTS: tuple[Variant, ...] = ("BF16", "INT8", "INT4", "INT3", "GGUF")
+VARIANTS: tuple[Variant, ...] = ("BF16", "INT8", "INT5", "INT4", "INT3", "GGUF")
 
 
 def variant_of_bits(bits: int) -> Variant:
     """8 → `INT8`; anything wider than 8 bits is `BF16`."""
-    return {8: "INT8", 4: "INT4", 3: "INT3"}.get(bits, "BF16")  # type: ignore[return-value]
+    return {8: "INT8", 5: "INT5", 4: "INT4", 3: "INT3"}.get(bits, "BF16")  # type: ignore[return-value]
 
 
 @dataclass(frozen=True, slots=True)

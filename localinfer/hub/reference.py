@@ -68,5 +68,5 @@ def _split_variant(text: str) -> tuple[str, Variant | None]:
             return match["rest"], variant
     raise UsageError(
         f"`{match['variant']}` is not a form of a model",
-        hint="write `:BF16`, `:INT8`, `:INT4` or `:INT3` after the name",
+        hint="write `:BF16`, `:INT8`, `:INT5`, `:INT4` or `:INT3` after the name",
     )

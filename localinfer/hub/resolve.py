@@ -67,7 +67,7 @@ def _original(forms: list[LocalModel]) -> LocalModel | None:
 
 def _best(forms: list[LocalModel], advised_bits: int) -> LocalModel | None:
     advised = variant_of_bits(advised_bits)
-    order = [advised, *(v for v in ("INT8", "INT4", "INT3", "BF16") if v != advised)]
+    order = [advised, *(v for v in ("INT8", "INT5", "INT4", "INT3", "BF16") if v != advised)]
     known = [form for form in forms if form.variant in order]
     return min(known, key=lambda form: order.index(form.variant), default=None)
 

@@ -12,7 +12,7 @@ from localinfer.errors import UsageError
 from localinfer.formats.bf16 import to_bf16
 from localinfer.formats.checkpoint_files import listed
 from localinfer.formats.compressed import unpack
-from localinfer.formats.gguf_blocks import BLOCK, Affine, affine_blocks_of, blocks_of
+from localinfer.formats.gguf_blocks import AFFINE, BLOCK, Affine, affine_blocks_of, blocks_of
 from localinfer.formats.gguf_writing import Written, tokenizer_metadata, write_gguf
 from localinfer.graph.names import AHEAD
 from localinfer.graph.ops import Linear
@@ -22,13 +22,13 @@ from localinfer.quantize.export_names import Stacked, ahead_of, describe, factor
 from localinfer.quantize.plan import TABLES
 from localinfer.quantize.scales import round_rows
 
-GgufType = Literal["Q8_0", "Q4_0", "F16"]
+GgufType = Literal["Q8_0", "Q5_0", "Q4_0", "F16"]
 OnProgress = Callable[[int, int], None]
 
-_BITS = {"Q4_0": 4, "Q8_0": 8, "F16": 16}
-_FILE_TYPES = {"F16": 1, "Q4_0": 2, "Q8_0": 7}  # general.file_type
-_HELD: dict[int, GgufType] = {3: "Q4_0", 4: "Q4_0", 8: "Q8_0", 16: "F16"}
-_MINIMA = {"32": "Q4_1", "256": "Q4_K"}  # by the columns that share a minimum
+_BITS = {"Q4_0": 4, "Q5_0": 5, "Q8_0": 8, "F16": 16}
+_FILE_TYPES = {"F16": 1, "Q4_0": 2, "Q8_0": 7, "Q5_0": 8}  # general.file_type
+_HELD: dict[int, GgufType] = {3: "Q4_0", 4: "Q4_0", 5: "Q5_0", 8: "Q8_0", 16: "F16"}
+_MINIMA = {str(form): kind for kind, form in AFFINE.items()}
 
 
 def export_gguf(source: Path, dest: Path, kind: GgufType | None = None, on_progress: OnProgress | None = None) -> str:
@@ -107,17 +107,18 @@ def must_be_new(dest: Path) -> None:
 
 def _matrix(checkpoint: Checkpoint, one: Stacked, linears: list[Linear], chosen: GgufType) -> Written:
     """One tensor of one or more matrices, one below the other; a group of experts has a third axis."""
-    wide = linears[0].name in TABLES and checkpoint.form(linears[0].name)[0] > _BITS["Q4_0"]
+    form = checkpoint.form(linears[0].name)
+    wide = linears[0].name in TABLES and form[0] > _BITS[chosen]
     kept = [linear in checkpoint.graph.unquantized for linear in linears]
-    kind: str = "Q8_0" if chosen == "Q4_0" and (wide or any(kept)) else chosen  # some among others, in one tensor
+    kind: str = "Q8_0" if _BITS[chosen] < 8 and (wide or any(kept)) else chosen  # some among others, in one tensor
     if one.first.is_float:
         kind = "F32"
-    elif all(kept) and checkpoint.form(linears[0].name)[0] == 16 and kind != "F16":
+    elif all(kept) and form[0] == 16 and kind != "F16":
         kind = "BF16"
     elif linears[0].cols % BLOCK or _splits_groups(checkpoint, one):
         kind = "F16"  # rows of no whole blocks
     elif chosen != "F16" and checkpoint.has_minima(linears[0].name):
-        kind = _MINIMA[str(checkpoint.form(linears[0].name)[-1])]
+        kind = _MINIMA[str((form[0], form[-1]))]
 
     def make() -> NDArray[Any]:
         parts = [_weights(checkpoint, one, linear, kind) for linear in linears]
@@ -152,7 +153,12 @@ def _weights(checkpoint: Checkpoint, one: Stacked, linear: Linear, kind: str) ->
         integers, scales = unpack(stored.packed, stored.bits, stored.cols), stored.scales
         scales = _times(linear.name, scales, factor)
         if isinstance(stored, AffineLinear):
-            parts = (integers + np.int8(8), scales, _times(linear.name, stored.minima, factor), stored.factors)
+            parts = (
+                integers + np.int8(1 << stored.bits - 1),
+                scales,
+                _times(linear.name, stored.minima, factor),
+                stored.factors,
+            )
             return affine_blocks_of(kind, Affine(*(in_file_order(one.first, part) for part in parts)))
     integers, scales = in_file_order(one.first, integers), in_file_order(one.first, scales)
     return blocks_of(kind, np.ascontiguousarray(integers), np.ascontiguousarray(scales))

@@ -17,6 +17,7 @@ from localinfer.formats.json_files import TOKENIZER_LIMIT, read_bytes
 from localinfer.formats.layout import INDEX
 from localinfer.formats.safetensors import write_safetensors
 from localinfer.graph.ops import Linear
+from localinfer.graph.scheme import GPTQ_BITS
 from localinfer.graph.stored import IntLinear
 from localinfer.graph.weights import Checkpoint
 from localinfer.quantize.export import OnProgress, halves, integers_of, must_be_new, whole_bits
@@ -51,6 +52,8 @@ def export_gptq(source: Path, dest: Path, on_progress: OnProgress | None = None,
             f"the layers have several widths ({_told(forms)}), GPTQ has one",
             hint="export them as compressed-tensors, or quantize without --bpw",
         )
+    if bits not in GPTQ_BITS:
+        raise NotSupported(f"GPTQ has no words for {bits} bits", hint="export them as compressed-tensors, or as gguf")
     odd = next((one for one in _layers(checkpoint) if one.rows * bits % 32), None)
     if odd is not None:
         raise NotSupported(f"`{odd.name}` has {odd.rows} rows, which no whole words hold", hint="export it as gguf")

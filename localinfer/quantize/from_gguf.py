@@ -1,9 +1,9 @@
 """`import`: the weights of a GGUF file keep their bits.
 
 Types whose weights are integers times a float16 (Q8_0, Q4_0, Q5_0, IQ4_NL, Q3_K) become our integers, each weight as
-it is; so do those of 4 bits with minima (Q4_1, Q4_K). All others of at most 8 bits are rounded to INT8 by groups of 32,
-the next wider form and of those the one that loses least; floats become bf16. What was made is opened, loaded and asked
-for a few tokens before it counts.
+it is; so do those with minima (Q4_1, Q4_K, Q5_1, Q5_K). All others of at most 8 bits are rounded to INT8 by groups of
+32, the next wider form and of those the one that loses least; floats become bf16. What was made is opened, loaded and
+asked for a few tokens before it counts.
 """
 
 import os
@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from localinfer.errors import Corrupt
 from localinfer.formats.compressed import pack, packed_words, quantization_config
 from localinfer.formats.gguf import GgufFile
-from localinfer.formats.gguf_blocks import AFFINE, BLOCK, EXACT_BITS, affine_of, integers_of
+from localinfer.formats.gguf_blocks import AFFINE, BLOCK, BLOCK_BYTES, EXACT_BITS, affine_of, integers_of
 from localinfer.formats.gguf_import import Bf16, Encoder, Stored, count, in_order, not_finite, read_plan, values_of
 from localinfer.formats.gguf_import import import_gguf as write_model
 from localinfer.formats.gguf_tensors import Renamed
@@ -107,7 +107,8 @@ class StoredBits(Encoder):
         for one in matrices:
             names = [name for name in _together(one.name) if name in self._forms]  # an MLP may have no gate
             if len({self._forms[name] for name in names}) > 1:
-                widest = max(8, *(self._forms[name][0] for name in names))
+                least = 8 if any(self._forms[name][1] for name in names) else 0
+                widest = max(least, *(self._forms[name][0] for name in names))
                 self._forms |= dict.fromkeys(names, (widest, 0))
         self._losses: dict[tuple[str, _Form], _Loss] = {}
         self.errors: dict[str, float] = {}
@@ -135,7 +136,7 @@ class StoredBits(Encoder):
             return count(tensor) * bits // 8
         rows, columns = tensor.shape
         if wide:
-            return rows * (columns // 2 + 4 * columns // wide + 2 * columns // BLOCK)
+            return rows * (4 * packed_words(columns, bits) + 4 * columns // wide + 2 * columns // BLOCK)
         return rows * (4 * packed_words(columns, bits) + 2 * columns // BLOCK) + 16
 
     def encode(self, file: GgufFile, tensor: Renamed) -> Stored:
@@ -200,7 +201,7 @@ def _form_of(kind: str, tensor: Renamed) -> _Form:
     if tensor.is_float or kind in _FLOATS or tensor.shape[1] % BLOCK or _splits_groups(tensor):
         return _FLOAT
     moved = tensor.tiles is not None and tensor.tiles.axis == 1  # columns, away from those of their minimum
-    return (4, AFFINE[kind]) if kind in AFFINE and not moved else (EXACT_BITS.get(kind, 8), 0)
+    return AFFINE[kind] if kind in AFFINE and not moved else (EXACT_BITS.get(kind, 8), 0)
 
 
 def _splits_groups(tensor: Renamed) -> bool:
@@ -251,18 +252,20 @@ def _pieces(tensor: Renamed, convert: Callable[[tuple[int, int]], Converted]) ->
 def _affine_piece(file: GgufFile, tensor: Renamed, first: int, last: int) -> tuple[NDArray[Any], ...]:
     """Words, scales, minima and factors."""
     raw = file.raw(tensor.source, tensor.first + first, tensor.first + last)
+    kind = file.tensors[tensor.source].type
     try:
-        affine = affine_of(file.tensors[tensor.source].type, raw)
+        affine = affine_of(kind, raw)
     except ValueError as error:
         raise not_finite(file, tensor) from error
-    return pack(affine.q - np.int8(8), 4), affine.scales, affine.minima, affine.factors
+    bits = AFFINE[kind][0]
+    return pack(affine.q - np.int8(1 << bits - 1), bits), affine.scales, affine.minima, affine.factors
 
 
 def _piece(file: GgufFile, tensor: Renamed, bits: int, first: int, last: int) -> Piece:
     """Rows as packed integers and scales, with the squares of errors and of weights."""
     kind = file.tensors[tensor.source].type
     raw = file.raw(tensor.source, tensor.first + first, tensor.first + last)
-    values = None if kind in ("Q8_0", "Q4_0") else file.dequantized(tensor.source, raw)
+    values = None if kind in BLOCK_BYTES else file.dequantized(tensor.source, raw)
     if values is not None and not np.isfinite(values).all():
         raise not_finite(file, tensor)
     if kind in EXACT_BITS:

@@ -82,7 +82,7 @@ void linear_int(Matrix<float> out, Vector<const uint8_t> panel, Matrix<const int
   require(groups > 0 && k > 0 && k % groups == 0, "linear: %zu columns do not make %zu groups", k, groups);
   const size_t group = k / groups;
   require(group == 32 || group == 64 || group == 128, "linear: group is %zu, must be 32, 64 or 128", group);
-  const WeightKind kind = mxfp4 ? kMxfp4 : bits == 3 ? kInt3 : bits == 4 ? kInt4 : kInt8;
+  const WeightKind kind = mxfp4 ? kMxfp4 : kind_of(bits);
   const WeightShape shape{kind, k, group, {kPanelRows}, false, 0, 8 * planes};
   check_shape(shape);
   const size_t bytes = shape.bytes();
@@ -97,14 +97,15 @@ void linear_int(Matrix<float> out, Vector<const uint8_t> panel, Matrix<const int
   (kernels.*kernel)(out.data(), ldo, panel.data(), k, group, &a, rows);
 }
 
-void linear_a4(Matrix<float> out, Vector<const uint8_t> panel, Matrix<const int8_t> q, Matrix<const float> scale,
-               Matrix<const int32_t> sum, size_t wide, const std::string& isa) {
+template <auto KernelTable::*kernel, size_t bits>
+void linear_affine(Matrix<float> out, Vector<const uint8_t> panel, Matrix<const int8_t> q, Matrix<const float> scale,
+                   Matrix<const int32_t> sum, size_t wide, const std::string& isa) {
   const size_t rows = q.shape(0), k = q.shape(1), groups = scale.shape(1);
   require(out.shape(0) == rows && out.shape(1) == kPanelRows, "linear: out must be [%zu, 32]", rows);
   require(scale.shape(0) == rows && sum.shape(0) == rows && sum.shape(1) == groups,
           "linear: q, scale and sum must have the same rows, scale and sum the same groups");
   require(groups > 0 && k > 0 && k % groups == 0, "linear: %zu columns do not make %zu groups", k, groups);
-  WeightShape shape{kAffine4, k, k / groups, {kPanelRows}, false, wide, 8};
+  WeightShape shape{kind_of(bits, true), k, k / groups, {kPanelRows}, false, wide, 8};
   check_shape(shape);
   require(panel.shape(0) == shape.bytes(), "linear: panel has %zu bytes, %zu expected", panel.shape(0), shape.bytes());
   require_aligned(panel.data(), "panel");
@@ -113,7 +114,7 @@ void linear_a4(Matrix<float> out, Vector<const uint8_t> panel, Matrix<const int8
   const ActRows a{q.data(), scale.data(), sum.data(), row_stride(q, "q"), lds, 0};
   const KernelTable& kernels = kernels_for(isa);
   nb::gil_scoped_release unlocked;
-  kernels.linear_a4(out.data(), ldo, panel.data(), k, shape.group, wide, &a, rows);
+  (kernels.*kernel)(out.data(), ldo, panel.data(), k, shape.group, wide, &a, rows);
 }
 
 void linear_bf16(Matrix<float> out, Vector<const uint8_t> panel, Matrix<const float> x, const std::string& isa) {
@@ -361,10 +362,15 @@ void bind_linear(nb::module_& m) {
   };
   linear("linear_i4", linear_int<&KernelTable::linear_i4, 4>);
   linear("linear_i3", linear_int<&KernelTable::linear_i3, 3>);
+  linear("linear_i5", linear_int<&KernelTable::linear_i5, 5>);
   linear("linear_i8", linear_int<&KernelTable::linear_i8, 8>);
   linear("linear_mx4", linear_int<&KernelTable::linear_mx4, 4, 1, true>);
-  m.def("linear_a4", linear_a4, "out"_a.noconvert(), "panel"_a, "q"_a, "scale"_a, "sum"_a, "wide"_a, nb::kw_only(),
-        "isa"_a = "", "The same of one panel of affine weights, `wide` columns of which share scale and minimum.");
+  const auto affine = [&m](const char* name, auto function) {
+    m.def(name, function, "out"_a.noconvert(), "panel"_a, "q"_a, "scale"_a, "sum"_a, "wide"_a, nb::kw_only(),
+          "isa"_a = "", "The same of one panel of affine weights, `wide` columns of which share scale and minimum.");
+  };
+  affine("linear_a4", linear_affine<&KernelTable::linear_a4, 4>);
+  affine("linear_a5", linear_affine<&KernelTable::linear_a5, 5>);
   m.def("quantize_16", quantize_16, "planes"_a.noconvert(), "scale"_a.noconvert(), "sum"_a.noconvert(), "x"_a,
         nb::kw_only(), "isa"_a = "",
         "Quantize x [k] to 16 bits, 255 * planes[0] + planes[1] (int8 [2, k]), with one scale and one sum a group.");

@@ -41,10 +41,10 @@ std::pair<size_t, std::vector<double>> linear_seconds(const std::string& isa, si
                                                        size_t cols, size_t group, size_t rows, size_t bytes,
                                                        size_t threads, size_t repeats, size_t passes, size_t wide,
                                                        bool mxfp4) {
-  REQUIRE(bits == 3 || bits == 4 || bits == 8 || bits == 16, "weights of %zu bits", bits);
-  REQUIRE(wide == 0 || bits == 4, "affine weights of %zu bits", bits);
+  REQUIRE((bits >= 3 && bits <= 5) || bits == 8 || bits == 16, "weights of %zu bits", bits);
+  REQUIRE(wide == 0 || bits == 4 || bits == 5, "affine weights of %zu bits", bits);
   REQUIRE(!mxfp4 || bits == 4, "MXFP4 of %zu bits", bits);
-  const WeightKind kind = mxfp4 ? kMxfp4 : wide != 0 ? kAffine4 : bits == 3 ? kInt3 : bits == 4 ? kInt4 : bits == 8 ? kInt8 : kBf16;
+  const WeightKind kind = mxfp4 ? kMxfp4 : kind_of(bits, wide != 0);
   const KernelTable& kernels = kernels_for(isa);
   const nb::gil_scoped_release unlocked;
   LinearTimes times =
@@ -71,6 +71,6 @@ void bind_machine(nb::module_& m) {
         "bytes"_a, "threads"_a = 0, "repeats"_a = 1, "passes"_a = 5, "wide"_a = 0, "mxfp4"_a = false,
         "Multiply `rows` rows with panels of at least `bytes` bytes, each thread its own part, `repeats` times a pass:\n"
         "(bytes that a pass reads, seconds of each pass). With 0 rows the panels are only read, word by word.\n"
-        "With `wide`, weights of 4 bits are affine, and so many columns share scale and minimum.\n\n"
+        "With `wide`, weights of 4 or 5 bits are affine, and so many columns share scale and minimum.\n\n"
         "Raises ValueError for shapes that no kernel takes, MemoryError with the size.");
 }

@@ -22,11 +22,6 @@ namespace {
 using Bf16Array = Matrix<const uint16_t>;
 using IntArrays = std::tuple<Matrix<const int32_t>, Matrix<const Half>>;  // packed words, scales
 
-WeightKind kind_of(size_t bits) {
-  REQUIRE(bits == 3 || bits == 4 || bits == 8, "bits is %zu, but must be 3, 4 or 8", bits);
-  return bits == 3 ? kInt3 : bits == 4 ? kInt4 : kInt8;
-}
-
 StoredRows in_memory(const void* data) { return {static_cast<const uint8_t*>(data)}; }
 
 size_t thread_count(size_t threads) {
@@ -51,6 +46,7 @@ std::shared_ptr<Weight> make_bf16(const std::vector<Bf16Array>& arrays, bool int
 std::shared_ptr<Weight> make_int(size_t bits, size_t group, const std::vector<IntArrays>& arrays, bool interleave,
                                  size_t threads, size_t activation_bits) {
   REQUIRE(!arrays.empty(), "a weight needs at least one part");
+  REQUIRE(bits != 16, "integers have 3, 4, 5 or 8 bits, not 16");
   REQUIRE(group == 32 || group == 64 || group == 128, "group is %zu, but must be 32, 64 or 128", group);
   WeightShape shape{kind_of(bits), std::get<1>(arrays[0]).shape(1) * group, group, {}, interleave, 0,
                     activation_bits};
@@ -74,16 +70,17 @@ std::shared_ptr<Weight> make_int(size_t bits, size_t group, const std::vector<In
 using AffineArrays = std::tuple<Matrix<const int32_t>, Matrix<const Half>, Matrix<const Half>, Matrix<const uint8_t>>;
 
 std::shared_ptr<Weight> make_affine(size_t group, size_t wide, const std::vector<AffineArrays>& arrays, bool interleave,
-                                    size_t threads) {
+                                    size_t threads, size_t bits) {
   REQUIRE(!arrays.empty(), "a weight needs at least one part");
-  const size_t cols = std::get<0>(arrays[0]).shape(1) * 8;
-  check_shape({kAffine4, cols, group, {1}, false, wide, 8});
+  const WeightKind kind = kind_of(bits, true);
+  const size_t row_words = std::get<0>(arrays[0]).shape(1), cols = row_words * 32 / bits;
+  check_shape({kind, cols, group, {1}, false, wide, 8});
   const size_t count = cols / wide, groups = cols / group;
-  WeightShape shape{kAffine4, cols, group, {}, interleave, wide, 8};
+  WeightShape shape{kind, cols, group, {}, interleave, wide, 8};
   std::vector<StoredPart> parts;
   for (const auto& [words, scales, minima, factors] : arrays) {
     const size_t rows = words.shape(0);
-    REQUIRE(words.shape(1) * 8 == cols, "parts of %zu and %zu columns cannot be stacked", cols, words.shape(1) * 8);
+    REQUIRE(words.shape(1) == row_words, "parts of %zu and %zu words a row cannot be stacked", row_words, words.shape(1));
     shape.parts.push_back(rows);
     REQUIRE(scales.shape(0) == rows && minima.shape(0) == rows && scales.shape(1) == count && minima.shape(1) == count,
             "scales and minima must be [%zu, %zu]", rows, count);
@@ -122,8 +119,7 @@ using FileJob = std::tuple<size_t, size_t, size_t, FileParts, bool, size_t>;
 
 std::shared_ptr<Weight> make_from_files(Program& program, const FileJob& job) {
   const auto& [bits, group, cols, files, interleave, activation_bits] = job;
-  const WeightKind kind = bits == 16 ? kBf16 : kind_of(bits);
-  WeightShape shape{kind, cols, group, {}, interleave, 0, bits == 16 ? 0 : activation_bits};
+  WeightShape shape{kind_of(bits), cols, group, {}, interleave, 0, bits == 16 ? 0 : activation_bits};
   std::vector<StoredPart> parts;
   for (const auto& [rows, values, values_at, scales, scales_at] : files) {
     shape.parts.push_back(rows);
@@ -153,8 +149,8 @@ std::vector<std::shared_ptr<Weight>> make_all_from_files(Program& program, const
 
 size_t packed_bytes(size_t bits, size_t group, size_t cols, const std::vector<size_t>& rows, size_t wide,
                     bool mxfp4) {
-  REQUIRE((wide == 0 && !mxfp4) || bits == 4, "affine weights and MXFP4 have 4 bits, not %zu", bits);
-  const WeightKind kind = mxfp4 ? kMxfp4 : wide != 0 ? kAffine4 : bits == 16 ? kBf16 : kind_of(bits);
+  REQUIRE(!mxfp4 || bits == 4, "MXFP4 has 4 bits, not %zu", bits);
+  const WeightKind kind = mxfp4 ? kMxfp4 : kind_of(bits, wide != 0);
   const WeightShape shape{kind, cols, group, rows, false, wide, bits == 16 ? size_t{0} : 8};
   check_shape(shape);
   return shape.bytes();
@@ -169,7 +165,7 @@ Vector<float> read_row(const Weight& weight, size_t row) {
 
 std::shared_ptr<RowFile> open_rows(size_t bits, size_t group, size_t cols, size_t rows,
                                    const std::tuple<int, uint64_t, int, uint64_t>& at, const std::string& name) {
-  const WeightShape shape{bits == 16 ? kBf16 : kind_of(bits), cols, group, {rows}, false, 0, bits == 16 ? size_t{0} : 8};
+  const WeightShape shape{kind_of(bits), cols, group, {rows}, false, 0, bits == 16 ? size_t{0} : 8};
   const auto& [values, values_at, scales, scales_at] = at;
   return std::make_shared<RowFile>(shape, values, values_at, scales, scales_at, name);
 }
@@ -197,7 +193,7 @@ void raise_damaged(const std::exception_ptr& caught, void* /*unused*/) {
 
 void bind_weight(nb::module_& m) {
   nb::class_<Weight>(m, "Weight", "A matrix packed for the kernels, in memory of its own. Immutable.")
-      .def_prop_ro("kind", [](const Weight& w) { return kind_name(w.shape.kind); }, "`int4`, `int3`, `int8`, `affine4`, `mxfp4` or `bf16`.")
+      .def_prop_ro("kind", [](const Weight& w) { return kind_name(w.shape.kind); }, "`int3`, `int4`, `int5`, `int8`, `affine4`, `affine5`, `mxfp4` or `bf16`.")
       .def_prop_ro("rows", [](const Weight& w) { return w.shape.rows(); }, "Rows of all parts, without padding.")
       .def_prop_ro("cols", [](const Weight& w) { return w.shape.cols; }, "Columns.")
       .def_prop_ro("group", [](const Weight& w) { return w.shape.group; }, "Columns that share a scale; 0 for bf16.")
@@ -220,7 +216,7 @@ void bind_weight(nb::module_& m) {
         "Raises ValueError for a shape that cannot be read, Corrupt where a file is too short for it.");
   m.def("packed_bytes", &packed_bytes, "bits"_a, "group"_a, "cols"_a, "rows"_a, "wide"_a = 0, "mxfp4"_a = false,
         "Bytes that matrices of `cols` columns, stacked, take when packed, padding included; `rows` are those of each.\n\n"
-        "`bits` 3, 4, 8, or 16 for bf16, with `group` 0; `wide` of affine weights. Raises ValueError for a\n"
+        "`bits` 3, 4, 5, 8, or 16 for bf16, with `group` 0; `wide` of affine weights. Raises ValueError for a\n"
         "shape that cannot be packed.");
   m.def("pack_bf16", &make_bf16, "parts"_a.noconvert(), "interleave"_a = false, "threads"_a = 0,
         "Pack bf16 matrices (as uint16, each [rows, cols]), stacked by rows, every part padded to whole panels.\n\n"
@@ -229,12 +225,13 @@ void bind_weight(nb::module_& m) {
   m.def("pack_int", &make_int, "bits"_a, "group"_a, "parts"_a.noconvert(), "interleave"_a = false, "threads"_a = 0,
         nb::kw_only(), "activation_bits"_a = 8,
         "Pack integer matrices in compressed-tensors `pack-quantized` form, each (int32 words [rows, ceil(cols * bits\n"
-        "/ 32)], float16 scales [rows, cols / group]); bits 3, 4 or 8, group 32, 64 or 128.\n\n"
+        "/ 32)], float16 scales [rows, cols / group]); bits 3, 4, 5 or 8, group 32, 64 or 128.\n\n"
         "`activation_bits` is 8, or, for weights of 8 bits, 16: twice the work, activations 256 times as fine.\n"
         "Parts and errors as in `pack_bf16`.");
   m.def("pack_affine", &make_affine, "group"_a, "wide"_a, "parts"_a.noconvert(), "interleave"_a = false, "threads"_a = 0,
-        "Pack matrices of weights scale * factor * q + minimum * factor, q in [0, 15], each (int32 words\n"
-        "[rows, cols / 8], float16 scales and minima [rows, cols / wide], uint8 factors [rows, 2 * cols / group]: of\n"
+        nb::kw_only(), "bits"_a = 4,
+        "Pack matrices of weights scale * factor * q + minimum * factor, q of 4 or 5 bits from 0 on, each (int32 words\n"
+        "[rows, cols * bits / 32], float16 scales and minima [rows, cols / wide], uint8 factors [rows, 2 * cols / group]: of\n"
         "each group the scale's, then the minimum's); group 32, 64 or 128, `wide` that times 1, 2, 4 or 8.\n\n"
         "Parts and errors as in `pack_bf16`.");
   m.def("pack_mxfp4", &make_mxfp4, "parts"_a.noconvert(), "interleave"_a = false, "threads"_a = 0,

@@ -35,10 +35,12 @@ void multiply(const KernelTable& k, const LinearTest& test, const WeightShape& s
   switch (test.kind) {
     case kInt4: return k.linear_i4(out, kPanelRows, panel, test.cols, test.group, &a, test.rows);
     case kInt3: return k.linear_i3(out, kPanelRows, panel, test.cols, test.group, &a, test.rows);
+    case kInt5: return k.linear_i5(out, kPanelRows, panel, test.cols, test.group, &a, test.rows);
     case kInt8:
       return (shape.planes() == 2 ? k.linear_i8_16 : k.linear_i8)(out, kPanelRows, panel, test.cols, test.group, &a,
                                                                   test.rows);
     case kAffine4: return k.linear_a4(out, kPanelRows, panel, test.cols, test.group, test.wide, &a, test.rows);
+    case kAffine5: return k.linear_a5(out, kPanelRows, panel, test.cols, test.group, test.wide, &a, test.rows);
     case kMxfp4: return k.linear_mx4(out, kPanelRows, panel, test.cols, test.group, &a, test.rows);
     case kBf16: return k.linear_bf16(out, kPanelRows, panel, test.cols, rows.x.data(), test.cols, test.rows);
   }

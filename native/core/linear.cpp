@@ -132,11 +132,13 @@ void run_panel(const Step& step, const Lane& lane, const Weight& weight, size_t 
   switch (shape.kind) {
     case kInt4: return k.linear_i4(out, ldo, data, shape.cols, shape.group, &operand.q, rows);
     case kInt3: return k.linear_i3(out, ldo, data, shape.cols, shape.group, &operand.q, rows);
+    case kInt5: return k.linear_i5(out, ldo, data, shape.cols, shape.group, &operand.q, rows);
     case kInt8: {
       const auto linear = shape.planes() == 2 ? k.linear_i8_16 : k.linear_i8;
       return linear(out, ldo, data, shape.cols, shape.group, &operand.q, rows);
     }
     case kAffine4: return k.linear_a4(out, ldo, data, shape.cols, shape.group, shape.wide, &operand.q, rows);
+    case kAffine5: return k.linear_a5(out, ldo, data, shape.cols, shape.group, shape.wide, &operand.q, rows);
     case kMxfp4: return k.linear_mx4(out, ldo, data, shape.cols, shape.group, &operand.q, rows);
     case kBf16: return k.linear_bf16(out, ldo, data, shape.cols, operand.x, operand.ldx, rows);
   }

@@ -98,6 +98,33 @@ void spread_planes(uint32_t* words) {
   }
 }
 
+// Four 5-bit values -> one a byte.
+uint32_t spread_fives(uint32_t x) {
+  x = (x & 0x3ff) | (x & 0xffc00) << 6;
+  return (x & 0x001f001f) | (x & 0x03e003e0) << 3;
+}
+
+// 32 columns are five words: eight times four values, v0 .. v7 of block.h. In place on five lines of 16.
+void spread_fives(uint32_t* words) {
+  constexpr uint32_t one = 0x01010101;
+  for (size_t r = 0; r < kBlock; ++r) {
+    uint32_t* w = words + r;
+    uint32_t plane = 0, lines[4];
+    for (size_t j = 0; j < 4; ++j) {
+      uint32_t v[2];
+      for (size_t half = 0; half < 2; ++half) {
+        const size_t bit = 20 * (2 * j + half), word = bit / 32, shift = bit % 32;
+        const uint64_t both = w[word * kBlock] | static_cast<uint64_t>(w[std::min<size_t>(word + 1, 4) * kBlock]) << 32;
+        v[half] = spread_fives(static_cast<uint32_t>(both >> shift) & 0xfffff);
+      }
+      lines[j] = (v[0] & 15 * one) | (v[1] >> 1 & 15 * one) << 4;
+      plane |= ((v[1] & one) | (v[0] >> 4 & one) << 4) << j;
+    }
+    for (size_t j = 0; j < 4; ++j) w[j * kBlock] = lines[j];
+    w[4 * kBlock] = plane;
+  }
+}
+
 // The rows of one panel, as they are stored.
 struct PanelRows {
   const uint8_t* values;
@@ -128,13 +155,12 @@ void pack_exponents(uint8_t* panel, const WeightShape& shape, const PanelRows& r
 }
 
 void pack_panel_int(uint8_t* panel, const WeightShape& shape, const PanelRows& rows) {
-  const bool affine = shape.kind == kAffine4, integers = !affine && shape.kind != kMxfp4;
+  const bool affine = is_affine(shape.kind), integers = !affine && shape.kind != kMxfp4;
   if (affine) pack_lines(panel, shape, rows);
   if (shape.kind == kMxfp4) pack_exponents(panel, shape, rows);
   const size_t group = shape.group, groups = shape.cols / group;
-  const size_t words = group * bits_of(shape.kind) / 32;  // of a row and group
-  const size_t run = bits_of(shape.kind) == 4 ? 1 : shape.kind == kInt3 ? 3 : 2;  // words of a row in a run
-  const size_t ld = row_bytes(shape) / 4;
+  const size_t bits = bits_of(shape.kind), run = bits == 4 ? 1 : bits == 8 ? 2 : bits;  // words of a row in a run
+  const size_t words = group * bits / 32, ld = row_bytes(shape) / 4;  // of a row and group, of a row
   const auto* values = reinterpret_cast<const uint32_t*>(rows.values);
   const auto* scales = reinterpret_cast<const uint16_t*>(rows.scales);
   auto* lines = reinterpret_cast<uint32_t*>(panel + shape.lines_bytes());
@@ -147,7 +173,7 @@ void pack_panel_int(uint8_t* panel, const WeightShape& shape, const PanelRows& r
     }
     for (size_t r = 0; r < rows.count && integers; ++r) to[r] = scales[r * groups + g];
     if (shape.kind != kMxfp4) lines += kBlock;
-    if (rows.count == kPanelRows && shape.kind != kInt3) {
+    if (rows.count == kPanelRows && run <= 2) {
       (shape.kind == kInt8 ? pack_group<false> : pack_group<true>)(lines, values + g * words, ld, words);
       lines += words * kPanelRows;
       continue;
@@ -156,8 +182,9 @@ void pack_panel_int(uint8_t* panel, const WeightShape& shape, const PanelRows& r
       for (size_t start = 0; start < kPanelRows; start += kBlock, lines += kBlock * run) {
         if (start >= rows.count) continue;
         gather(lines, values + start * ld + g * words + j, ld, run, std::min(kBlock, rows.count - start));
-        if (bits_of(shape.kind) == 4) interleave_nibbles(lines, kBlock);
-        if (shape.kind == kInt3) spread_planes(lines);
+        if (bits == 4) interleave_nibbles(lines, kBlock);
+        if (bits == 3) spread_planes(lines);
+        if (bits == 5) spread_fives(lines);
       }
   }
 }
@@ -191,7 +218,7 @@ struct Packer {
   size_t bytes_of_scales() const {
     if (shape.kind == kBf16) return 0;
     if (shape.kind == kMxfp4) return shape.cols / shape.group;
-    return shape.cols / (shape.kind == kAffine4 ? shape.wide : shape.group) * 2;
+    return shape.cols / (is_affine(shape.kind) ? shape.wide : shape.group) * 2;
   }
 
   size_t buffer_bytes() const { return kPanelRows * (value_bytes + scale_bytes); }
@@ -211,7 +238,7 @@ struct Packer {
     buffer += kPanelRows * value_bytes;
     rows.scales = take_rows(parts[p].scales, scale_bytes, first, rows.count, buffer, 0x7c00);
     if (rows.scales == nullptr) return false;
-    if (shape.kind == kAffine4) {
+    if (is_affine(shape.kind)) {
       rows.minima = parts[p].minima.memory + first * scale_bytes;
       rows.factors = parts[p].factors.memory + first * (shape.cols / shape.group * 2);
     }

@@ -25,10 +25,10 @@ bool reaches(int file, uint64_t at, uint64_t bytes) {
 int integer_at(const uint8_t* values, size_t bits, size_t k) {
   if (bits == 8) return values[k] - 128;
   if (bits == 4) return (values[k / 2] >> (k % 2 * 4) & 15) - 8;
-  const size_t bit = 3 * k;
+  const size_t bit = bits * k;
   int found = values[bit / 8] >> (bit % 8);
-  if (bit % 8 > 5) found |= values[bit / 8 + 1] << (8 - bit % 8);
-  return (found & 7) - 4;
+  if (bit % 8 + bits > 8) found |= values[bit / 8 + 1] << (8 - bit % 8);
+  return (found & ((1 << bits) - 1)) - (1 << (bits - 1));
 }
 
 }  // namespace
@@ -42,7 +42,7 @@ RowFile::RowFile(const WeightShape& shape, int values, uint64_t values_at, int s
       scales_at_(scales_at),
       name_(std::move(name)) {
   check_shape(shape);
-  REQUIRE(shape.parts.size() == 1 && (shape.kind == kBf16 || shape.kind == kInt8 || shape.kind == kInt4 || shape.kind == kInt3),
+  REQUIRE(shape.parts.size() == 1 && (shape.kind <= kBf16 || shape.kind == kInt5),
           "rows in a file are bf16 or integers, in one part");
   const uint64_t rows = shape.rows();
   if (!reaches(values, values_at, rows * value_bytes_) || !reaches(scales, scales_at, rows * scale_bytes_))

@@ -37,6 +37,12 @@ int tile_value(WeightKind kind, const uint8_t* tile, size_t r, size_t k) {
     if (kind == kMxfp4) return code < 8 ? twice[code] : -twice[code - 8];
     return code - (kind == kInt4 ? 8 : 0);
   }
+  if (bits_of(kind) == 5) {
+    const uint8_t* run = data + (k / 32 * 2 + block) * 320 + lane + k % 4;
+    const int x = run[k % 32 / 8 * 64], h = run[256] >> k % 32 / 8;
+    const int code = k % 8 < 4 ? (x & 15) | (h & 16) : (x >> 3 & 30) | (h & 1);
+    return code - (kind == kInt5 ? 16 : 0);
+  }
   const uint8_t* plane = data + (k / 32 * 2 + block) * 192 + lane + k % 4;
   const int l0 = plane[0], l1 = plane[64], h = plane[128];
   switch (k % 32 / 4) {
@@ -58,7 +64,9 @@ const char* kind_name(WeightKind kind) {
     case kInt4: return "int4";
     case kInt3: return "int3";
     case kInt8: return "int8";
+    case kInt5: return "int5";
     case kAffine4: return "affine4";
+    case kAffine5: return "affine5";
     case kMxfp4: return "mxfp4";
     default: return "bf16";
   }
@@ -70,10 +78,27 @@ size_t bits_of(WeightKind kind) {
     case kAffine4:
     case kMxfp4: return 4;
     case kInt3: return 3;
+    case kInt5:
+    case kAffine5: return 5;
     case kInt8: return 8;
     default: return 16;
   }
 }
+
+WeightKind kind_of(size_t bits, bool affine) {
+  REQUIRE(!affine || bits == 4 || bits == 5, "affine weights have 4 or 5 bits, not %zu", bits);
+  switch (bits) {
+    case 3: return kInt3;
+    case 4: return affine ? kAffine4 : kInt4;
+    case 5: return affine ? kAffine5 : kInt5;
+    case 8: return kInt8;
+    case 16: return kBf16;
+    default: REQUIRE(false, "bits is %zu, but must be 3, 4, 5, 8 or 16", bits);
+  }
+  return kBf16;
+}
+
+bool is_affine(WeightKind kind) { return kind == kAffine4 || kind == kAffine5; }
 
 float half_to_float(uint16_t half) {
   const uint32_t sign = static_cast<uint32_t>(half & 0x8000) << 16;
@@ -103,7 +128,7 @@ size_t WeightShape::panel_bytes() const {
 
 size_t WeightShape::lines_bytes() const {
   if (kind == kMxfp4) return (cols / group + 1) / 2 * 2 * kPanelRows;
-  return kind == kAffine4 ? cols / wide * 4 * kPanelRows : 0;
+  return is_affine(kind) ? cols / wide * 4 * kPanelRows : 0;
 }
 
 size_t WeightShape::tile_bytes() const {
@@ -131,7 +156,7 @@ void check_shape(const WeightShape& shape) {
     REQUIRE(shape.cols % shape.group == 0, "%zu columns are not whole groups of %zu", shape.cols, shape.group);
   }
   if (shape.kind == kMxfp4) REQUIRE(shape.group == 32, "group is %zu, but that of MXFP4 is 32", shape.group);
-  if (shape.kind == kAffine4)
+  if (is_affine(shape.kind))
     REQUIRE(shape.wide >= shape.group && shape.wide <= 8 * shape.group && shape.wide % shape.group == 0 &&
                 (shape.wide & (shape.wide - 1)) == 0 && shape.cols % shape.wide == 0,
             "%zu columns share a scale, but must be the group of %zu times 1, 2, 4 or 8, and divide %zu", shape.wide,
@@ -162,14 +187,14 @@ void Weight::row(size_t row, float* out) const {
     if (shape.kind == kMxfp4) {
       const uint32_t bits = static_cast<uint32_t>(lines[k / shape.group * kPanelRows + r]) << 23;
       std::memcpy(&scale, &bits, sizeof scale);
-    } else if (shape.kind == kAffine4) {
+    } else if (is_affine(shape.kind)) {
       const uint8_t* line = lines + k / shape.wide * 4 * kPanelRows + 2 * r;
       scale = half_to_float(read_u16(line)) * static_cast<float>(at[r]);
       minimum = half_to_float(read_u16(line + 2 * kPanelRows)) * static_cast<float>(at[kPanelRows + r]);
     }
     for (size_t i = 0; i < shape.group; ++i) {
       const float value = static_cast<float>(tile_value(shape.kind, at, r, i)) * scale;
-      out[k + i] = shape.kind == kAffine4 ? value + minimum : value;
+      out[k + i] = is_affine(shape.kind) ? value + minimum : value;
     }
   }
 }

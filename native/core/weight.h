@@ -52,4 +52,6 @@ using WeightRef = std::shared_ptr<const Weight>;
 
 const char* kind_name(WeightKind kind);
 size_t bits_of(WeightKind kind);
+WeightKind kind_of(size_t bits, bool affine = false);  // integers; bf16 for 16. Throws std::invalid_argument.
+bool is_affine(WeightKind kind);
 float half_to_float(uint16_t half);

@@ -74,7 +74,7 @@ WeightOnCard Model::put(const WeightRef& weight) {
   const auto found = seen_.find(weight.get());
   if (found != seen_.end()) return found->second;
   const WeightShape& shape = weight->shape;
-  REQUIRE(shape.kind != kAffine4 && shape.kind != kMxfp4, "cards have no kernels for %s weights", kind_name(shape.kind));
+  REQUIRE(shape.kind <= kBf16, "cards have no kernels for %s weights", kind_name(shape.kind));
   const PackedSizes sizes = packed_sizes(shape);
   const size_t scales_at = round_up(sizes.values, 256), total = scales_at + sizes.scales;
   const Memory staging(total, "weights on their way to the card");

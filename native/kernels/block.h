@@ -13,12 +13,15 @@
 //               L0 = (v0&3) | (v2>>1)<<2 | (v1&3)<<4 | (v3>>1)<<6
 //               L1 = (v4&3) | (v6>>1)<<2 | (v5&3)<<4 | (v7>>1)<<6
 //               H  = (v6&1) | (v2&1)<<1 | (v0>>2)<<2 | (v4>>2)<<3 | (v7&1)<<4 | (v3&1)<<5 | (v1>>2)<<6 | (v5>>2)<<7
+//       int5: 32 columns, four vectors of 64 bytes and a plane H; stored v = q+16, q in [-16, 15]; with v0..v7 as above,
+//             at byte r*4+t: vector j = (v[2j]&15) | (v[2j+1]>>1)<<4; H has bit j of v[2j+1]&1, bit 4+j of v[2j]>>4.
 //       int8: two vectors of 64 bytes, 8 columns; byte r*4+t of vector v of run j holds column 8j+4v+t; stored q+128,
 //             q in [-128, 127].
 //   group is 32, 64 or 128 and divides K. Rows past N have scale 0.
 //   affine4: before the tiles, for each `wide` columns (group times 1, 2, 4 or 8, a divisor of K), a line of
 //     [32 x f16 scale][32 x f16 minimum]. A tile is that of int4, but begins with [32 x u8 factor of the scale]
 //     [32 x u8 factor of the minimum]; stored q, in [0, 15]. A weight is scale * factor * q + minimum * factor.
+//   affine5: the same with the values of int5; stored q, in [0, 31].
 //   mxfp4: before the tiles, for each group of 32 columns, [32 x u8 e], their bytes rounded up to 64. A tile is the
 //     values of int4's; a nibble c stands for t(c) = 0, 1, 2, 3, 4, 6, 8, 12, then the same negative. A weight is
 //     t(c) * 2^(e - 127), and 0 where e is 0.
@@ -36,6 +39,6 @@
 
 enum { kPanelRows = 32, kKvBlock = 32, kKvChunk = 256 };
 
-enum WeightKind { kInt4 = 0, kInt3 = 1, kInt8 = 2, kBf16 = 3, kAffine4 = 4, kMxfp4 = 5 };
+enum WeightKind { kInt4 = 0, kInt3 = 1, kInt8 = 2, kBf16 = 3, kAffine4 = 4, kMxfp4 = 5, kInt5 = 6, kAffine5 = 7 };
 
 enum Activation { kSilu = 0, kGeluTanh = 1, kGelu = 2 };

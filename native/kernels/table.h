@@ -96,6 +96,7 @@ struct KernelTable {
   // acc = fma(float(dot), w_scale * a_scale, acc), dot exact in int32. acc starts at 0.
   void (*linear_i4)(float* out, size_t ldo, const uint8_t* panel, size_t k, size_t group, const ActRows* a, size_t rows);
   void (*linear_i3)(float* out, size_t ldo, const uint8_t* panel, size_t k, size_t group, const ActRows* a, size_t rows);
+  void (*linear_i5)(float* out, size_t ldo, const uint8_t* panel, size_t k, size_t group, const ActRows* a, size_t rows);
   void (*linear_i8)(float* out, size_t ldo, const uint8_t* panel, size_t k, size_t group, const ActRows* a, size_t rows);
   // Rows of 16 bits: dot = 255 * dot(w, high) + dot(w, low), at most 128 * 128 * 32512 < 2^29; float(dot) is rounded.
   void (*linear_i8_16)(float* out, size_t ldo, const uint8_t* panel, size_t k, size_t group, const ActRows* a,
@@ -103,6 +104,8 @@ struct KernelTable {
   // Affine weights: with s = scale * factor and t = minimum * factor of a group, both exact,
   // acc = fma(float(dot), s * a_scale, acc), then acc = fma(float(sum), t * a_scale, acc).
   void (*linear_a4)(float* out, size_t ldo, const uint8_t* panel, size_t k, size_t group, size_t wide, const ActRows* a,
+                    size_t rows);
+  void (*linear_a5)(float* out, size_t ldo, const uint8_t* panel, size_t k, size_t group, size_t wide, const ActRows* a,
                     size_t rows);
   // MXFP4: dot is that of t(c), the scale of a weight 2^(e - 127), or 0 where e is 0; k is whole groups of 32.
   void (*linear_mx4)(float* out, size_t ldo, const uint8_t* panel, size_t k, size_t group, const ActRows* a, size_t rows);

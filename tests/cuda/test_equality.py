@@ -21,7 +21,7 @@ WIDE = {
 }
 
 
-PROCESSORS_ONLY = ("affine4", "mxfp4")
+PROCESSORS_ONLY = ("affine4", "mxfp4", "int5", "affine5")
 """Kinds of weights that have no kernels for cards."""
 
 

@@ -43,6 +43,8 @@ WAYS: dict[str, tuple[Make, Form]] = {
     "packed plain zeros": (
         lambda path: foreign.compressed(path, 4, 32, symmetric=False, packed_zeros=False), (4, 32, 32)
     ),
+    "packed 5 bits": (lambda path: foreign.compressed(path, 5, 32, symmetric=True), (5, 32)),
+    "packed 5 bits zeros": (lambda path: foreign.compressed(path, 5, 64, symmetric=False), (5, 64, 64)),
     "packed by rows": (lambda path: foreign.compressed(path, 8, 0, symmetric=True), (8, 64)),
     "bytes": (lambda path: foreign.compressed(path, 8, 0, symmetric=True, form="int-quantized"), (8, 64)),
 }  # fmt: skip
@@ -85,7 +87,7 @@ def test_the_native_engine_gives_the_bits_of_our_own_form(tmp_path: Path, way: s
     assert np.array_equal(run(load(path), PROMPT), run(load(ours), PROMPT))
 
 
-@pytest.mark.parametrize("way", ["gptq zeros", "awq by rows", "packed zeros"])
+@pytest.mark.parametrize("way", ["gptq zeros", "awq by rows", "packed zeros", "packed 5 bits zeros"])
 def test_zero_points_run_at_their_own_bits(tmp_path: Path, way: str) -> None:
     """Against the executor with the native roundings: what is left is the order of sums."""
     path = make_checkpoint(tmp_path / "m", "llama")

@@ -21,7 +21,7 @@ from tests.graph.packed import quantized, round_to
 from tests.graph.running import load, run
 
 TABLE = "model.embed_tokens_per_layer"
-Kind = Literal[16, 8, 4, 3]
+Kind = Literal[16, 8, 5, 4, 3]
 
 
 def stored(bits: Kind, rows: int = 70, cols: int = 384, group: int = 64) -> tuple[NDArray[Any], NDArray[Any]]:
@@ -40,7 +40,7 @@ def handle(tmp_path: Path) -> Iterator[int]:
     os.close(number)
 
 
-@pytest.mark.parametrize("bits", [16, 8, 4, 3])
+@pytest.mark.parametrize("bits", [16, 8, 5, 4, 3])
 @pytest.mark.parametrize("group", [32, 64, 128])
 def test_each_row_is_that_of_the_packed_matrix(handle: int, bits: Kind, group: int) -> None:
     values, scales = stored(bits, group=group)
@@ -70,7 +70,7 @@ def test_a_file_that_is_too_short_is_refused_before_it_is_read(handle: int, at: 
 @pytest.mark.parametrize(
     ("form", "words"),
     [
-        ((5, 64, 384, 70), "bits is 5"),
+        ((6, 64, 384, 70), "bits is 6"),
         ((8, 48, 384, 70), "group is 48"),
         ((8, 64, 100, 70), "not whole groups"),
         ((8, 64, 0, 70), "0 columns"),
@@ -85,7 +85,7 @@ def test_other_shapes_are_refused(handle: int, form: tuple[int, int, int, int], 
 
 
 @pytest.mark.parametrize("variant", ["gemma4_text", "gemma4-biases"])
-@pytest.mark.parametrize("bits", [16, 8, 4, 3])
+@pytest.mark.parametrize("bits", [16, 8, 5, 4, 3])
 def test_a_step_has_the_bits_of_one_with_the_table_in_memory(
     tmp_path: Path, variant: str, bits: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:

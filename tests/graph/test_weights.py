@@ -344,7 +344,7 @@ def _scheme(**weights: Any) -> dict[str, Any]:
         ({"quant_method": "bitsandbytes"}, ("bitsandbytes",)),
         ({"quant_method": "compressed-tensors", "format": "nvfp4-pack-quantized"}, ("format", "nvfp4-pack-quantized")),
         ({**_scheme(), "sparsity_config": {"format": "sparse-24-bitmask"}}, ("sparsity_config", "sparse-24-bitmask")),
-        (_scheme(num_bits=5), ("num_bits", "5", "3, 4, 8")),
+        (_scheme(num_bits=6), ("num_bits", "6", "3, 4, 5, 8")),
         (_scheme(num_bits=True), ("num_bits", "True")),
         (_scheme(group_size=-1, strategy="token"), ("strategy", "token", "group")),
         (_scheme(group_size=16), ("group_size", "16", "32, 64, 128")),

@@ -8,9 +8,9 @@ from numpy.typing import NDArray
 
 from .arrays import Bytes, Floats, aligned
 
-BITS = {"linear_i4": 4, "linear_i3": 3, "linear_i8": 8, "linear_i8_16": 8}
-RUN = {4: 64, 3: 192, 8: 128}
-PLANES = {"linear_i4": 1, "linear_i3": 1, "linear_i8": 1, "linear_i8_16": 2}
+BITS = {"linear_i4": 4, "linear_i3": 3, "linear_i5": 5, "linear_i8": 8, "linear_i8_16": 8}
+RUN = {4: 64, 3: 192, 5: 320, 8: 128}
+PLANES = {"linear_i4": 1, "linear_i3": 1, "linear_i5": 1, "linear_i8": 1, "linear_i8_16": 2}
 
 
 def plane_bytes(stored: NDArray[np.int64], bits: int) -> Bytes:
@@ -22,6 +22,10 @@ def plane_bytes(stored: NDArray[np.int64], bits: int) -> Bytes:
     if bits == 4:
         return (lanes[0::2] | lanes[1::2] << 4).astype(np.uint8)
     v = lanes.reshape(group // 32, 8, 64).transpose(1, 0, 2)
+    if bits == 5:
+        vectors = [v[2 * j] & 15 | v[2 * j + 1] >> 1 << 4 for j in range(4)]
+        plane = sum((v[2 * j + 1] & 1) << j | v[2 * j] >> 4 << 4 + j for j in range(4))
+        return np.stack([*vectors, plane], 1).astype(np.uint8)
     low = (v[0] & 3) | (v[2] >> 1) << 2 | (v[1] & 3) << 4 | (v[3] >> 1) << 6
     high = (v[4] & 3) | (v[6] >> 1) << 2 | (v[5] & 3) << 4 | (v[7] >> 1) << 6
     first = (v[6] & 1) | (v[2] & 1) << 1 | (v[0] >> 2) << 2 | (v[4] >> 2) << 3

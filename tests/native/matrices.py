@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from localinfer import native
 
-BITS = {"int3": 3, "int4": 4, "int8": 8, "int8a16": 8, "affine4": 4, "mxfp4": 4}
+BITS = {"int3": 3, "int4": 4, "int5": 5, "int8": 8, "int8a16": 8, "affine4": 4, "affine5": 5, "mxfp4": 4}
 """Bits of the weights; `int8a16` meets activations of 16 bits."""
 Doubles = NDArray[np.float64]
 
@@ -41,8 +41,8 @@ def random_matrix(rng: Generator, kind: str, rows: int, cols: int, group: int = 
         bits = (rng.normal(0, size, (rows, cols)).astype(np.float32).view(np.uint32) >> 16).astype(np.uint16)
         exact = (bits.astype(np.uint32) << 16).view(np.float32).astype(np.float64)
         return Matrix(kind, 0, exact, bits)
-    if kind == "affine4":
-        return random_affine(rng, rows, cols, group, size)
+    if kind.startswith("affine"):
+        return random_affine(rng, kind, rows, cols, group, size)
     if kind == "mxfp4":
         return random_mxfp4(rng, rows, cols, size)
     half = 1 << (BITS[kind] - 1)
@@ -53,17 +53,18 @@ def random_matrix(rng: Generator, kind: str, rows: int, cols: int, group: int = 
     return Matrix(kind, group, exact, (pack_words(q, BITS[kind]), scales))
 
 
-def random_affine(rng: Generator, rows: int, cols: int, group: int, size: float) -> Matrix:
+def random_affine(rng: Generator, kind: str, rows: int, cols: int, group: int, size: float) -> Matrix:
     """As many groups share scale and minimum as the columns allow; every q and every factor occurs."""
     per = next(n for n in (8, 4, 2, 1) if cols % (n * group) == 0)
-    q = rng.integers(0, 16, (rows, cols))
+    bits = BITS[kind]
+    q = rng.integers(0, 1 << bits, (rows, cols))
     factors = rng.integers(0, 64, (rows, cols // group, 2)).astype(np.uint8)
-    sizes = rng.uniform(0.5, 2.0, (2, rows, cols // group // per)) * size / 32
+    sizes = rng.uniform(0.5, 2.0, (2, rows, cols // group // per)) * size / 32 * 2.0 ** (4 - bits)
     halves = (sizes * np.array([0.2, -1.6])[:, None, None]).astype(np.float16)
     wide = np.repeat(halves.astype(np.float64), per, axis=2) * factors.transpose(2, 0, 1)
     scale, minimum = np.repeat(wide, group, axis=2).astype(np.float64)
-    stored = (pack_words(q - 8, 4), *halves, factors.reshape(rows, -1))
-    return Matrix("affine4", group, q * scale + minimum, stored, per * group)
+    stored = (pack_words(q - (1 << bits - 1), bits), *halves, factors.reshape(rows, -1))
+    return Matrix(kind, group, q * scale + minimum, stored, per * group)
 
 
 def random_mxfp4(rng: Generator, rows: int, cols: int, size: float) -> Matrix:
@@ -85,7 +86,8 @@ def pack(*parts: Matrix, interleave: bool = False, threads: int = 1) -> native.W
     pairs = [p.stored for p in parts if isinstance(p.stored, tuple)]
     if first.kind == "mxfp4":
         return native.pack_mxfp4(pairs, interleave, threads)
-    if first.kind == "affine4":
-        return native.pack_affine(first.group, first.wide, pairs, interleave, threads)
+    if first.kind.startswith("affine"):
+        bits = BITS[first.kind]
+        return native.pack_affine(first.group, first.wide, pairs, interleave, threads, bits=bits)
     activations = 16 if first.kind == "int8a16" else 8
     return native.pack_int(BITS[first.kind], first.group, pairs, interleave, threads, activation_bits=activations)

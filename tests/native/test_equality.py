@@ -13,6 +13,8 @@ SHAPES = {
     "int8": Shape(kind="int8", bias=True),
     "mxfp4": Shape(kind="mxfp4", table_kind="mxfp4", ffn=96),
     "affine4": Shape(kind="affine4", table_kind="affine4", hidden=128, ffn=96),
+    "int5": Shape(kind="int5", table_kind="int5", qk_norm=True),
+    "affine5": Shape(kind="affine5", table_kind="affine5", hidden=128, ffn=96),
     "int8a16": Shape(kind="int8a16", table_kind="int8a16", group=64, hidden=128, ffn=192),
     "int8a16_on_int8": Shape(kind="int8a16", bias=True),
     "bf16": Shape(kind="bf16", table_kind="bf16"),

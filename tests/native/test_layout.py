@@ -11,7 +11,7 @@ from tests.native.matrices import BITS, pack, random_matrix
 from tests.native.meaning import Shape, random_model
 from tests.native.running import build
 
-FORMS = [("bf16", 0), *product(("int3", "int4", "int8", "affine4"), (32, 64, 128))]
+FORMS = [("bf16", 0), *product(("int3", "int4", "int5", "int8", "affine4", "affine5"), (32, 64, 128))]
 
 
 @pytest.mark.parametrize(("kind", "group"), FORMS)
@@ -22,7 +22,7 @@ def test_bytes_of_a_packed_matrix(kind: str, group: int, rows: list[int]) -> Non
 
 
 @pytest.mark.parametrize("isa", native.supported_isas())
-@pytest.mark.parametrize("kind", ["bf16", "int3", "int4", "int8", "affine4"])
+@pytest.mark.parametrize("kind", ["bf16", "int3", "int4", "int5", "int8", "affine4", "affine5"])
 def test_bytes_of_the_weights_of_a_program(kind: str, isa: str) -> None:
     model = random_model(Shape(kind=kind))
     program = build(model, isa=isa)
@@ -53,7 +53,7 @@ def test_bytes_of_a_kv_block(bits: int, head_dim: int, isa: str) -> None:
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        ((5, 32, 64, [1]), "bits is 5"),
+        ((6, 32, 64, [1]), "bits is 6"),
         ((4, 48, 96, [1]), "group is 48"),
         ((4, 64, 96, [1]), "whole groups"),
         ((16, 0, 0, [1]), "0 columns"),

@@ -40,6 +40,8 @@ QUANTIZED = {
     "int4_g64": Shape(kind="int4", group=64, hidden=128, ffn=192),
     "int4_g128": Shape(kind="int4", group=128, hidden=128, ffn=256),
     "affine4": Shape(kind="affine4", table_kind="affine4", hidden=128, ffn=96),
+    "int5": Shape(kind="int5", table_kind="int5"),
+    "affine5": Shape(kind="affine5", table_kind="affine5", hidden=128, ffn=96),
     "int4_bias": Shape(kind="int4", bias=True, qk_norm=True),
     "int3_post": Shape(kind="int3", post_norm=True, table_kind="int4"),
     "int8_on_bf16": Shape(kind="int8", table_kind="bf16"),

@@ -9,8 +9,8 @@ from numpy.random import default_rng
 from localinfer import native
 from tests.native.matrices import BITS, Matrix, pack, pack_words, random_matrix
 
-KINDS = ["int3", "int4", "int8", "bf16"]
-ALL = [*KINDS, "affine4"]
+KINDS = ["int3", "int4", "int5", "int8", "bf16"]
+ALL = [*KINDS, "affine4", "affine5"]
 
 
 @pytest.mark.parametrize("kind", ALL)
@@ -148,7 +148,7 @@ def test_subnormal_scales() -> None:
 @pytest.mark.parametrize(
     ("bits", "group", "words", "scales", "says"),
     [
-        (5, 32, (4, 8), (4, 2), "bits is 5"),
+        (6, 32, (4, 8), (4, 2), "bits is 6"),
         (4, 48, (4, 8), (4, 2), "group is 48"),
         (4, 32, (4, 7), (4, 2), "8 words a row, but there are 7"),
         (4, 32, (4, 8), (3, 2), "3 rows of scales"),

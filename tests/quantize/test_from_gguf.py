@@ -37,7 +37,7 @@ EXPORTED: list[tuple[Family, dict[str, Any]]] = [
     ("gemma3_text", SIX_LAYERS),
 ]
 EXACT = [kind for kind in EXACT_BITS if kind not in ("Q8_0", "Q4_0")]
-ROUNDED = ["Q5_1", "Q2_K", "Q5_K", "Q6_K", "IQ4_XS", "IQ3_S", "IQ2_XXS"]
+ROUNDED = ["Q2_K", "Q6_K", "IQ4_XS", "IQ3_S", "IQ2_XXS"]
 
 
 def imported(
@@ -62,16 +62,18 @@ def _plan(file: GgufFile) -> Any:
     return plan_import(file).tensors
 
 
-@pytest.mark.parametrize(("kind", "bits"), [("Q8_0", 8), ("Q4_0", 4)])
+@pytest.mark.parametrize(("kind", "bits"), [("Q8_0", 8), ("Q5_0", 5), ("Q4_0", 4)])
 @pytest.mark.parametrize("family", ["llama", "qwen2", "qwen3", "gemma3_text"])
 def test_integers_and_scales_are_the_files(tmp_path: Path, kind: str, bits: int, family: Family) -> None:
     file, checkpoint, told = imported(tmp_path, {"*": kind}, family)
     for one in _plan(file):
         if len(one.shape) != 2:
             continue
-        raw = file.raw(one.source).reshape(one.shape[0], -1, 34 if bits == 8 else 18)
+        raw = file.raw(one.source).reshape(one.shape[0], -1, {8: 34, 5: 22, 4: 18}[bits])
         scales = raw[:, :, :2].copy().view("<f2")[:, :, 0]
-        nibbles = np.concatenate([raw[:, :, 2:] & 15, raw[:, :, 2:] >> 4], axis=2).astype(np.int16) - 8
+        nibbles = np.concatenate([raw[:, :, -16:] & 15, raw[:, :, -16:] >> 4], axis=2).astype(np.int16) - 8
+        if bits == 5:
+            nibbles += (np.unpackbits(raw[:, :, 2:6], axis=2, bitorder="little").astype(np.int16) << 4) - 8
         integers = (raw[:, :, 2:].view(np.int8) if bits == 8 else nibbles).reshape(one.shape)
         stored = checkpoint.linear(one.name.removesuffix(".weight"))
         assert isinstance(stored, IntLinear)
@@ -91,17 +93,18 @@ def test_other_types_that_our_integers_hold(tmp_path: Path, kind: str) -> None:
     assert told["error"] == {}
 
 
-@pytest.mark.parametrize("kind", ["Q4_1", "Q4_K"])
+@pytest.mark.parametrize("kind", AFFINE)
 def test_minima_are_kept_and_go_back(tmp_path: Path, kind: str) -> None:
     """Bit for bit: as the file means them, packed, and exported again; and with these the text goes on."""
+    bits, wide = AFFINE[kind]
     kinds = {"*ffn*": kind, "*attn_[qk]*": kind, "token_embd*": kind, "*": "Q8_0"}
     file, checkpoint, told = imported(tmp_path, kinds, **WIDE)
     at = "model.layers.1"
     for name in (f"{at}.mlp.up_proj", f"{at}.mlp.down_proj", "model.embed_tokens"):
-        assert checkpoint.form(name) == (4, 32, AFFINE[kind])
+        assert checkpoint.form(name) == (bits, 32, wide)
         assert np.array_equal(checkpoint.matrix(name), meant(file, checkpoint, name))
     assert checkpoint.form(f"{at}.self_attn.q_proj") == (8, 32)  # v has 8 bits, and the three are loaded as one
-    assert f"{kind} became INT4 by groups of 32 with minima: exactly" in told["notes"]
+    assert f"{kind} became INT{bits} by groups of 32 with minima: exactly" in told["notes"]
     weight = load_program(checkpoint, context=64, kv_blocks=2).weight_bytes
     assert weight == weights_bytes(checkpoint) - 4 * checkpoint.graph.vector_values()
     export_gguf(tmp_path / "back", tmp_path / "y.gguf")
@@ -113,12 +116,13 @@ def test_minima_are_kept_and_go_back(tmp_path: Path, kind: str) -> None:
         export_gptq(tmp_path / "back", tmp_path / "g")
 
 
-def test_q_and_k_with_minima_as_well(tmp_path: Path) -> None:
+@pytest.mark.parametrize("kind", ["Q4_K", "Q5_K"])
+def test_q_and_k_with_minima_as_well(tmp_path: Path, kind: str) -> None:
     """Rows that llama.cpp has in another order, with all that belongs to them."""
-    file, checkpoint, _ = imported(tmp_path, {"*": "Q4_K"}, **WIDE)
+    file, checkpoint, _ = imported(tmp_path, {"*": kind}, **WIDE)
     for part in ("q_proj", "k_proj", "v_proj"):
         name = f"model.layers.0.self_attn.{part}"
-        assert checkpoint.form(name) == (4, 32, 256)
+        assert checkpoint.form(name) == (AFFINE[kind][0], 32, 256)
         assert np.array_equal(checkpoint.matrix(name), meant(file, checkpoint, name))
     export_gguf(tmp_path / "back", tmp_path / "y.gguf")
     assert np.array_equal(GgufFile(tmp_path / "y.gguf").raw("blk.0.attn_q.weight"), file.raw("blk.0.attn_q.weight"))
@@ -172,10 +176,10 @@ def test_matrices_that_are_loaded_as_one_get_the_widest_form(tmp_path: Path) -> 
     load(tmp_path / "back")
 
 
-@pytest.mark.parametrize("bits", [8, 4])
+@pytest.mark.parametrize("bits", [8, 5, 4])
 @pytest.mark.parametrize(("family", "config"), EXPORTED)
 def test_what_was_exported_comes_back_bit_for_bit(
-    tmp_path: Path, family: Family, config: dict[str, Any], bits: Literal[8, 4]
+    tmp_path: Path, family: Family, config: dict[str, Any], bits: Literal[8, 5, 4]
 ) -> None:
     source = quantized(make_checkpoint(tmp_path / "m", family, seed=3, **config), tmp_path / "q", bits, 32)
     export_gguf(source, tmp_path / "x.gguf")
@@ -211,7 +215,7 @@ def test_scores_are_those_of_the_dequantized_model(tmp_path: Path, kinds: Kinds,
     assert np.abs(ours - theirs).max() < tolerance * np.abs(theirs).max()
 
 
-@pytest.mark.parametrize("kind", ["Q8_0", "Q4_0"])
+@pytest.mark.parametrize("kind", ["Q8_0", "Q4_0", "Q5_0", "Q5_1", "Q5_K"])
 def test_llama_cpp_says_the_same(tmp_path: Path, kind: str) -> None:
     llama_cpp = pytest.importorskip("llama_cpp")
     imported(tmp_path, {"*": kind}, **WIDE)
@@ -242,7 +246,7 @@ def test_floats_stay_floats(tmp_path: Path) -> None:
     assert any(note.startswith("F16 became bf16: a relative error of 0.1") for note in told["notes"])
 
 
-@pytest.mark.parametrize("kind", ["Q8_0", "Q4_0", "Q5_0", "Q4_1", "Q4_K"])
+@pytest.mark.parametrize("kind", ["Q8_0", "Q4_0", "Q5_0", "Q4_1", "Q4_K", "Q5_1", "Q5_K"])
 @pytest.mark.parametrize("scale", [b"\x00\x7c", b"\x00\xfc", b"\x01\x7e"])
 def test_scales_that_are_no_numbers(tmp_path: Path, kind: str, scale: bytes) -> None:
     source = make_checkpoint(tmp_path / "source", dtype="float32", **WIDE)

@@ -134,12 +134,12 @@ Format = Annotated[
     ),
 ]
 Type = Annotated[
-    Literal["Q8_0", "Q4_0", "F16"] | None,
+    Literal["Q8_0", "Q5_0", "Q4_0", "F16"] | None,
     flag(
         "type",
         "text",
         "For gguf: what the layers' weights become.",
-        choices=("Q8_0", "Q4_0", "F16"),
+        choices=("Q8_0", "Q5_0", "Q4_0", "F16"),
         shows="the smallest that changes no weight",
     ),
 ]

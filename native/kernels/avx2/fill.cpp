@@ -7,9 +7,11 @@ void fill_avx2(KernelTable* table) {
   table->quantize_16 = avx2::quantize_16;
   table->linear_i4 = avx2::linear_i4;
   table->linear_i3 = avx2::linear_i3;
+  table->linear_i5 = avx2::linear_i5;
   table->linear_i8 = avx2::linear_i8;
   table->linear_i8_16 = avx2::linear_i8_16;
   table->linear_a4 = avx2::linear_a4;
+  table->linear_a5 = avx2::linear_a5;
   table->linear_mx4 = avx2::linear_mx4;
   table->linear_bf16 = avx2::linear_bf16;
   table->int8_peak = avx2::int8_peak;

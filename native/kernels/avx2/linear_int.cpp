@@ -2,7 +2,8 @@
 // each activation. vpmaddubsw multiplies unsigned weights with signed activations and adds two neighbours in 16 bits,
 // saturating; nothing here can reach that:
 //   INT4, INT3: eight products of a lane are at most 8 * 2 * 15 * 127 = 30480.
-//   MXFP4: four are at most 4 * 2 * 24 * 127 = 24384, so its sums are widened after 16 columns.
+//   INT5: four are at most 4 * 2 * 31 * 127 = 31496, so its sums are widened after 16 columns.
+//   MXFP4: four are at most 4 * 2 * 24 * 127 = 24384, as are these.
 // INT8 would, so it takes vpmaddwd on words: a dot is at most 128 * 255 * 32512 < 2^31.
 // Long because all kinds share their walks, and nothing inline is shared between folders.
 #include "kernels.h"
@@ -44,7 +45,7 @@ __m256i select(__m256i a, __m256i b) {
   return _mm256_xor_si256(b, differ);
 }
 
-// dot[octet][m] += a group of one row block times M rows, for weights of 4 bits or less: Kind::pair gives eight columns,
+// dot[octet][m] += a group of one row block times M rows, for weights of 5 bits or less: Kind::values gives four columns,
 // the j-th of 32. `single`: the group has 32, so that no sum has to be kept beside those of 16 bits: there is no register
 // for it.
 template <class Kind, int M, bool single>
@@ -126,7 +127,29 @@ struct Int3 {
   }
 };
 
-// Values of a Kind of 4 bits or less, unpacked once for many rows: a byte each, in the order of int8 panels.
+struct Int5 {
+  static constexpr size_t kHeader = 64;
+  static constexpr size_t kEights = 2;
+  static constexpr bool kAffine = false;
+  static constexpr size_t kPlanes = 1;
+  static constexpr size_t kBits = 5;
+  static constexpr int kOffset = 16;
+  static constexpr size_t kRun = 320;
+  static constexpr size_t kFew = 4;
+  static __m256i values(const uint8_t* at, size_t j, size_t half) {
+    const __m256i x = vector_at(at + 64 * j);
+    const __m256i h = _mm256_srli_epi16(vector_at(at + 256), static_cast<int>(j));
+    if (half == 0) return _mm256_or_si256(nibbles<15>(x, 0), _mm256_and_si256(h, _mm256_set1_epi8(16)));
+    const __m256i upper = _mm256_and_si256(_mm256_srli_epi16(x, 3), _mm256_set1_epi8(30));
+    return _mm256_or_si256(upper, _mm256_and_si256(h, _mm256_set1_epi8(1)));
+  }
+};
+
+struct Affine5 : Int5 {
+  static constexpr bool kAffine = true;
+};
+
+// Values of a Kind of 5 bits or less, unpacked once for many rows: a byte each, in the order of int8 panels.
 template <class Kind>
 struct Unpacked {
   static constexpr bool kAffine = Kind::kAffine;
@@ -282,7 +305,6 @@ inline __attribute__((always_inline)) void one_row_dot(__m256i (&dot)[4], const 
   for (size_t k = 0; k < group; k += 32, w += 128 * Kind::kBits, q += 32) {
     prefetch_for_one(w, 128 * Kind::kBits, ahead);
     constexpr bool byColumns = Kind::kRun == 64;  // else a row block has its run of 32 columns before the other
-    static_assert(byColumns || Kind::kEights == 4);
 #pragma GCC unroll 2
     for (size_t first = 0; first < 4; first += Kind::kEights) {
       __m256i sum[4];
@@ -290,7 +312,7 @@ inline __attribute__((always_inline)) void one_row_dot(__m256i (&dot)[4], const 
       for (auto& one : sum) one = _mm256_setzero_si256();
 #pragma GCC unroll 16
       for (size_t i = 0; i < 4 * Kind::kEights; ++i) {
-        const size_t j = byColumns ? first + i / 4 : i % 4, octet = byColumns ? i % 4 : i / 4;
+        const size_t j = first + (byColumns ? i / 4 : i % Kind::kEights), octet = byColumns ? i % 4 : i / Kind::kEights;
         const uint8_t* at = w + octet / 2 * Kind::kRun + octet % 2 * 32;
 #pragma GCC unroll 2
         for (size_t half = 0; half < 2; ++half)
@@ -465,6 +487,10 @@ void linear_i3(float* out, size_t ldo, const uint8_t* panel, size_t k, size_t gr
   linear<Int3>(out, ldo, panel, k, group, a, rows);
 }
 
+void linear_i5(float* out, size_t ldo, const uint8_t* panel, size_t k, size_t group, const ActRows* a, size_t rows) {
+  linear<Int5>(out, ldo, panel, k, group, a, rows);
+}
+
 void linear_i8(float* out, size_t ldo, const uint8_t* panel, size_t k, size_t group, const ActRows* a, size_t rows) {
   linear<Int8>(out, ldo, panel, k, group, a, rows);
 }
@@ -473,10 +499,21 @@ void linear_i8_16(float* out, size_t ldo, const uint8_t* panel, size_t k, size_t
   linear<Int8Of16>(out, ldo, panel, k, group, a, rows);
 }
 
+template <class Kind>
+static void linear_affine(float* out, size_t ldo, const uint8_t* panel, size_t k, size_t group, size_t wide,
+                          const ActRows* a, size_t rows) {
+  const int shift = __builtin_ctzll(wide / group);
+  linear<Kind>(out, ldo, Tiles{panel + k / wide * 4 * kPanelRows, panel, shift, 4 * kPanelRows}, k, group, a, rows);
+}
+
 void linear_a4(float* out, size_t ldo, const uint8_t* panel, size_t k, size_t group, size_t wide, const ActRows* a,
                size_t rows) {
-  const int shift = __builtin_ctzll(wide / group);
-  linear<Affine4>(out, ldo, Tiles{panel + k / wide * 4 * kPanelRows, panel, shift, 4 * kPanelRows}, k, group, a, rows);
+  linear_affine<Affine4>(out, ldo, panel, k, group, wide, a, rows);
+}
+
+void linear_a5(float* out, size_t ldo, const uint8_t* panel, size_t k, size_t group, size_t wide, const ActRows* a,
+               size_t rows) {
+  linear_affine<Affine5>(out, ldo, panel, k, group, wide, a, rows);
 }
 
 void linear_mx4(float* out, size_t ldo, const uint8_t* panel, size_t k, size_t group, const ActRows* a, size_t rows) {

@@ -7,9 +7,11 @@ void fill_avx512(KernelTable* table) {
   table->quantize_16 = avx512::quantize_16;
   table->linear_i4 = avx512::linear_i4;
   table->linear_i3 = avx512::linear_i3;
+  table->linear_i5 = avx512::linear_i5;
   table->linear_i8 = avx512::linear_i8;
   table->linear_i8_16 = avx512::linear_i8_16;
   table->linear_a4 = avx512::linear_a4;
+  table->linear_a5 = avx512::linear_a5;
   table->linear_mx4 = avx512::linear_mx4;
   table->linear_bf16 = avx512::linear_bf16;
   table->int8_peak = avx512::int8_peak;

@@ -83,6 +83,30 @@ struct Int3 : Nibbles<7> {
   static Pair split(const uint8_t* at, size_t j) { return Nibbles::split(source(at, j)); }
 };
 
+struct Int5 {
+  static constexpr size_t kHeader = 64;
+  static constexpr bool kAffine = false;
+  static constexpr int kPlanes = 1;
+  static constexpr size_t kBits = 5;
+  static constexpr int kOffset = 16;
+  static constexpr size_t kRun = 320;
+  static constexpr int kHighShift = 0;
+  static Pair packed(const uint8_t* at, size_t j) { return split(at, j); }
+  static Pair split(const uint8_t* at, size_t j) {
+    at += 640 * (j / 4);
+    const __m512i x = _mm512_load_si512(at + 64 * (j % 4));
+    const __m512i h = _mm512_srli_epi16(_mm512_load_si512(at + 256), static_cast<unsigned>(j % 4));
+    const __m512i values = _mm512_set1_epi8(31);
+    return {_mm512_and_si512(select<15>(x, h), values),
+            _mm512_and_si512(select<30>(_mm512_srli_epi16(x, 3), h), values)};
+  }
+};
+
+struct Affine5 : Int5 {
+  static constexpr bool kAffine = true;
+  static constexpr int kOffset = 0;
+};
+
 struct Int8 {
   static constexpr size_t kHeader = 64;
   static constexpr bool kAffine = false;
@@ -324,6 +348,10 @@ void linear_i3(float* out, size_t ldo, const uint8_t* panel, size_t k, size_t gr
   linear<Int3>(out, ldo, panel, k, group, a, rows);
 }
 
+void linear_i5(float* out, size_t ldo, const uint8_t* panel, size_t k, size_t group, const ActRows* a, size_t rows) {
+  linear<Int5>(out, ldo, panel, k, group, a, rows);
+}
+
 void linear_i8(float* out, size_t ldo, const uint8_t* panel, size_t k, size_t group, const ActRows* a, size_t rows) {
   linear<Int8>(out, ldo, panel, k, group, a, rows);
 }
@@ -336,6 +364,12 @@ void linear_a4(float* out, size_t ldo, const uint8_t* panel, size_t k, size_t gr
                size_t rows) {
   const Tiles tiles{panel + k / wide * 4 * kPanelRows, panel, __builtin_ctzll(wide / group), 4 * kPanelRows};
   linear<Affine4>(out, ldo, tiles, k, group, a, rows);
+}
+
+void linear_a5(float* out, size_t ldo, const uint8_t* panel, size_t k, size_t group, size_t wide, const ActRows* a,
+               size_t rows) {
+  const Tiles tiles{panel + k / wide * 4 * kPanelRows, panel, __builtin_ctzll(wide / group), 4 * kPanelRows};
+  linear<Affine5>(out, ldo, tiles, k, group, a, rows);
 }
 
 void linear_mx4(float* out, size_t ldo, const uint8_t* panel, size_t k, size_t group, const ActRows* a, size_t rows) {

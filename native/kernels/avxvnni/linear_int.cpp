@@ -85,6 +85,27 @@ struct Int3 {
   }
 };
 
+struct Int5 {
+  static constexpr size_t kHeader = 64;
+  static constexpr bool kAffine = false;
+  static constexpr int kPlanes = 1;
+  static constexpr size_t kBits = 5;
+  static constexpr int kOffset = 16;
+  static constexpr size_t kRun = 320;
+  static Pair pair(const uint8_t* at, size_t j) {
+    const __m256i x = vector_at(at + 64 * j);
+    const __m256i h = _mm256_srli_epi16(vector_at(at + 256), static_cast<int>(j));
+    const __m256i values = _mm256_set1_epi8(31);
+    return {_mm256_and_si256(select<15>(x, h), values),
+            _mm256_and_si256(select<30>(_mm256_srli_epi16(x, 3), h), values)};
+  }
+};
+
+struct Affine5 : Int5 {
+  static constexpr bool kAffine = true;
+  static constexpr int kOffset = 0;
+};
+
 struct Int8 {
   static constexpr size_t kHeader = 64;
   static constexpr bool kAffine = false;
@@ -270,7 +291,7 @@ void unpack(uint8_t* to, const uint8_t* from, size_t group) {
 constexpr size_t kColumns = 512;    // a slice of the panel this wide is unpacked, then used by all rows: 16 KB
 constexpr size_t kFewRows = 2;    // up to here weights are unpacked in registers: more rows leave no room for it
 
-// Kinds of 4 bits or less.
+// Kinds of 5 bits or less.
 template <class Kind>
 void linear_small(float* out, size_t ldo, const uint8_t* panel, size_t k, size_t group, const ActRows* a, size_t rows,
                   const uint8_t* lines = nullptr, int shift = 0, size_t line_bytes = 0) {
@@ -300,6 +321,10 @@ void linear_i3(float* out, size_t ldo, const uint8_t* panel, size_t k, size_t gr
   linear_small<Int3>(out, ldo, panel, k, group, a, rows);
 }
 
+void linear_i5(float* out, size_t ldo, const uint8_t* panel, size_t k, size_t group, const ActRows* a, size_t rows) {
+  linear_small<Int5>(out, ldo, panel, k, group, a, rows);
+}
+
 void linear_i8(float* out, size_t ldo, const uint8_t* panel, size_t k, size_t group, const ActRows* a, size_t rows) {
   linear<Int8>(out, ldo, panel, k, group, a, rows, nullptr, 0, 0);
 }
@@ -312,6 +337,13 @@ void linear_a4(float* out, size_t ldo, const uint8_t* panel, size_t k, size_t gr
                size_t rows) {
   const uint8_t* tiles = panel + k / wide * 4 * kPanelRows;
   linear_small<Affine4>(out, ldo, tiles, k, group, a, rows, panel, __builtin_ctzll(wide / group),
+                        4 * kPanelRows);
+}
+
+void linear_a5(float* out, size_t ldo, const uint8_t* panel, size_t k, size_t group, size_t wide, const ActRows* a,
+               size_t rows) {
+  const uint8_t* tiles = panel + k / wide * 4 * kPanelRows;
+  linear_small<Affine5>(out, ldo, tiles, k, group, a, rows, panel, __builtin_ctzll(wide / group),
                         4 * kPanelRows);
 }
 

@@ -5,9 +5,11 @@ void fill_neon(KernelTable* table) {
   table->quantize_16 = neon::quantize_16;
   table->linear_i4 = neon::linear_i4;
   table->linear_i3 = neon::linear_i3;
+  table->linear_i5 = neon::linear_i5;
   table->linear_i8 = neon::linear_i8;
   table->linear_i8_16 = neon::linear_i8_16;
   table->linear_a4 = neon::linear_a4;
+  table->linear_a5 = neon::linear_a5;
   table->linear_mx4 = neon::linear_mx4;
   table->linear_bf16 = neon::linear_bf16;
   table->int8_peak = neon::int8_peak;

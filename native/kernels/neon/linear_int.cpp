@@ -1,5 +1,5 @@
 // Integer panels times quantized rows. Lanes are output rows, four a vector; SDOT multiplies four signed bytes of a lane
-// with four of a row, which lie in one lane of its register. INT4 and INT3 weights are signed bytes as they are stored,
+// with four of a row, which lie in one lane of its register. INT5, INT4 and INT3 weights are signed bytes as they are stored,
 // and their offset is taken off by starting each dot at -offset * (sum of the activations).
 #include "kernels.h"
 #include "math.h"
@@ -35,6 +35,20 @@ struct Int3 {
   static constexpr size_t kBits = 3;
   static constexpr int kOffset = 4;
   static Pair pair(const uint8_t* at, int j) { return pair_i3(at, j); }
+};
+
+struct Int5 {
+  static constexpr size_t kHeader = 64;
+  static constexpr bool kAffine = false;
+  static constexpr int kPlanes = 1;
+  static constexpr size_t kBits = 5;
+  static constexpr int kOffset = 16;
+  static Pair pair(const uint8_t* at, int j) { return pair_i5(at, j); }
+};
+
+struct Affine5 : Int5 {
+  static constexpr bool kAffine = true;
+  static constexpr int kOffset = 0;
 };
 
 struct Int8 {
@@ -197,6 +211,10 @@ void linear_i3(float* out, size_t ldo, const uint8_t* panel, size_t k, size_t gr
   linear<Int3>(out, ldo, panel, k, group, a, rows);
 }
 
+void linear_i5(float* out, size_t ldo, const uint8_t* panel, size_t k, size_t group, const ActRows* a, size_t rows) {
+  linear<Int5>(out, ldo, panel, k, group, a, rows);
+}
+
 void linear_i8(float* out, size_t ldo, const uint8_t* panel, size_t k, size_t group, const ActRows* a, size_t rows) {
   linear<Int8>(out, ldo, panel, k, group, a, rows);
 }
@@ -209,6 +227,12 @@ void linear_a4(float* out, size_t ldo, const uint8_t* panel, size_t k, size_t gr
                size_t rows) {
   const Tiles tiles{panel + k / wide * 4 * kPanelRows, panel, __builtin_ctzll(wide / group), 4 * kPanelRows};
   linear<Affine4>(out, ldo, tiles, k, group, a, rows);
+}
+
+void linear_a5(float* out, size_t ldo, const uint8_t* panel, size_t k, size_t group, size_t wide, const ActRows* a,
+               size_t rows) {
+  const Tiles tiles{panel + k / wide * 4 * kPanelRows, panel, __builtin_ctzll(wide / group), 4 * kPanelRows};
+  linear<Affine5>(out, ldo, tiles, k, group, a, rows);
 }
 
 void linear_mx4(float* out, size_t ldo, const uint8_t* panel, size_t k, size_t group, const ActRows* a, size_t rows) {

@@ -1,6 +1,6 @@
 // Weights of a panel (block.h) as signed bytes. Eight columns of four panel rows: the first four columns and the last
 // four, a lane a row. `at` points to the four rows' bytes in the first vector of 32 columns; j says which eight of them.
-// INT4 and INT3 keep their offset, which the caller takes off with the activations' sums.
+// INT5, INT4 and INT3 keep their offset, which the caller takes off with the activations' sums.
 #pragma once
 #include <arm_neon.h>
 #include <stddef.h>
@@ -9,7 +9,7 @@
 namespace neon {
 
 // Bytes of one row block before those of the other, by the weights' bits.
-static inline constexpr size_t run_bytes(size_t bits) { return bits == 4 ? 64 : bits == 3 ? 192 : 128; }
+static inline constexpr size_t run_bytes(size_t bits) { return bits == 4 ? 64 : bits == 8 ? 128 : 64 * bits; }
 
 struct Pair {
   int8x16_t low, high;
@@ -43,6 +43,14 @@ static inline Pair pair_i3(const uint8_t* at, int j) {
     case 2: return nibbles(select(0x33, l1, vshrq_n_u8(h, 1)), 7);
     default: return nibbles(select(0x66, vshrq_n_u8(l1, 1), h), 7);
   }
+}
+
+static inline Pair pair_i5(const uint8_t* at, int j) {
+  const uint8x16_t x = vld1q_u8(at + 64 * j);
+  const uint8x16_t h = vshlq_u8(vld1q_u8(at + 256), vdupq_n_s8(static_cast<int8_t>(-j)));
+  const uint8x16_t values = vdupq_n_u8(31);
+  return {vreinterpretq_s8_u8(vandq_u8(select(15, x, h), values)),
+          vreinterpretq_s8_u8(vandq_u8(select(30, vshrq_n_u8(x, 3), h), values))};
 }
 
 static inline int8x16_t made_signed(const uint8_t* at) {

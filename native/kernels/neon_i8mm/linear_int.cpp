@@ -37,6 +37,20 @@ struct Int3 {
   static Pair pair(const uint8_t* at, int j) { return neon::pair_i3(at, j); }
 };
 
+struct Int5 {
+  static constexpr size_t kHeader = 64;
+  static constexpr bool kAffine = false;
+  static constexpr int kPlanes = 1;
+  static constexpr size_t kBits = 5;
+  static constexpr int kOffset = 16;
+  static Pair pair(const uint8_t* at, int j) { return neon::pair_i5(at, j); }
+};
+
+struct Affine5 : Int5 {
+  static constexpr bool kAffine = true;
+  static constexpr int kOffset = 0;
+};
+
 struct Int8 {
   static constexpr size_t kHeader = 64;
   static constexpr bool kAffine = false;
@@ -229,6 +243,11 @@ void linear_i3(float* out, size_t ldo, const uint8_t* panel, size_t k, size_t gr
   linear<Int3>(out, ldo, panel, k, group, a, rows);
 }
 
+void linear_i5(float* out, size_t ldo, const uint8_t* panel, size_t k, size_t group, const ActRows* a, size_t rows) {
+  if (rows == 1) return neon::linear_i5(out, ldo, panel, k, group, a, rows);
+  linear<Int5>(out, ldo, panel, k, group, a, rows);
+}
+
 void linear_i8(float* out, size_t ldo, const uint8_t* panel, size_t k, size_t group, const ActRows* a, size_t rows) {
   if (rows == 1) return neon::linear_i8(out, ldo, panel, k, group, a, rows);
   linear<Int8>(out, ldo, panel, k, group, a, rows);
@@ -244,6 +263,13 @@ void linear_a4(float* out, size_t ldo, const uint8_t* panel, size_t k, size_t gr
   if (rows == 1) return neon::linear_a4(out, ldo, panel, k, group, wide, a, rows);
   const uint8_t* tiles = panel + k / wide * 4 * kPanelRows;
   linear<Affine4>(out, ldo, tiles, k, group, a, rows, panel, __builtin_ctzll(wide / group), 4 * kPanelRows);
+}
+
+void linear_a5(float* out, size_t ldo, const uint8_t* panel, size_t k, size_t group, size_t wide, const ActRows* a,
+               size_t rows) {
+  if (rows == 1) return neon::linear_a5(out, ldo, panel, k, group, wide, a, rows);
+  const uint8_t* tiles = panel + k / wide * 4 * kPanelRows;
+  linear<Affine5>(out, ldo, tiles, k, group, a, rows, panel, __builtin_ctzll(wide / group), 4 * kPanelRows);
 }
 
 void linear_mx4(float* out, size_t ldo, const uint8_t* panel, size_t k, size_t group, const ActRows* a, size_t rows) {

@@ -5,9 +5,11 @@ void fill_scalar(KernelTable* table) {
   table->quantize_16 = scalar::quantize_16;
   table->linear_i4 = scalar::linear_i4;
   table->linear_i3 = scalar::linear_i3;
+  table->linear_i5 = scalar::linear_i5;
   table->linear_i8 = scalar::linear_i8;
   table->linear_i8_16 = scalar::linear_i8_16;
   table->linear_a4 = scalar::linear_a4;
+  table->linear_a5 = scalar::linear_a5;
   table->linear_mx4 = scalar::linear_mx4;
   table->linear_bf16 = scalar::linear_bf16;
   table->int8_peak = scalar::int8_peak;

@@ -32,6 +32,20 @@ static void dot_i3(int32_t dot[kPanelRows], const uint8_t* tile, const int8_t* a
       }
 }
 
+static void dot_i5(int32_t dot[kPanelRows], const uint8_t* tile, const int8_t* a, size_t group) {
+  for (size_t r = 0; r < kPanelRows; ++r)
+    for (size_t s = 0; s < group / 32; ++s)
+      for (size_t t = 0; t < 4; ++t) {
+        const uint8_t* run = tile + (2 * s + r / 16) * 320 + (r % 16) * 4 + t;
+        const int h = run[256];
+        for (size_t j = 0; j < 4; ++j) {
+          const int x = run[64 * j];
+          dot[r] += ((x & 15) | ((h >> j) & 16)) * a[32 * s + 8 * j + t];
+          dot[r] += (((x >> 3) & 30) | ((h >> j) & 1)) * a[32 * s + 8 * j + 4 + t];
+        }
+      }
+}
+
 static void dot_i8(int32_t dot[kPanelRows], const uint8_t* tile, const int8_t* a, size_t group) {
   for (size_t r = 0; r < kPanelRows; ++r)
     for (size_t j = 0; j < group / 4; ++j)
@@ -75,6 +89,10 @@ void linear_i3(float* out, size_t ldo, const uint8_t* panel, size_t k, size_t gr
   linear_int(out, ldo, panel, k, group, a, rows, 3, dot_i3);
 }
 
+void linear_i5(float* out, size_t ldo, const uint8_t* panel, size_t k, size_t group, const ActRows* a, size_t rows) {
+  linear_int(out, ldo, panel, k, group, a, rows, 5, dot_i5);
+}
+
 void linear_i8(float* out, size_t ldo, const uint8_t* panel, size_t k, size_t group, const ActRows* a, size_t rows) {
   linear_int(out, ldo, panel, k, group, a, rows, 8, dot_i8);
 }
@@ -89,10 +107,10 @@ static float half_at(const uint8_t* at) {
   return from_f16(half);
 }
 
-void linear_a4(float* out, size_t ldo, const uint8_t* panel, size_t k, size_t group, size_t wide, const ActRows* a,
-               size_t rows) {
+static void linear_affine(float* out, size_t ldo, const uint8_t* panel, size_t k, size_t group, size_t wide,
+                          const ActRows* a, size_t rows, size_t bits, GroupDot group_dot) {
   const uint8_t* tiles = panel + k / wide * 4 * kPanelRows;
-  const size_t tile_bytes = 2 * kPanelRows + kPanelRows * group / 2;
+  const size_t tile_bytes = 2 * kPanelRows + kPanelRows * group * bits / 8;
   for (size_t m = 0; m < rows; ++m) {
     float acc[kPanelRows] = {};
     for (size_t g = 0; g < k / group; ++g) {
@@ -101,7 +119,7 @@ void linear_a4(float* out, size_t ldo, const uint8_t* panel, size_t k, size_t gr
       const float a_scale = a->scale[m * a->lds + g];
       const float sum = static_cast<float>(a->sum[m * a->lds + g]);
       int32_t dot[kPanelRows] = {};
-      dot_i4(dot, tile + 2 * kPanelRows, a->q + m * a->ldq + g * group, group);
+      group_dot(dot, tile + 2 * kPanelRows, a->q + m * a->ldq + g * group, group);
       for (size_t r = 0; r < kPanelRows; ++r) {
         const float scale = half_at(line + 2 * r) * static_cast<float>(tile[r]);
         const float minimum = half_at(line + 2 * (kPanelRows + r)) * static_cast<float>(tile[kPanelRows + r]);
@@ -111,6 +129,16 @@ void linear_a4(float* out, size_t ldo, const uint8_t* panel, size_t k, size_t gr
     }
     memcpy(out + m * ldo, acc, sizeof acc);
   }
+}
+
+void linear_a4(float* out, size_t ldo, const uint8_t* panel, size_t k, size_t group, size_t wide, const ActRows* a,
+               size_t rows) {
+  linear_affine(out, ldo, panel, k, group, wide, a, rows, 4, dot_i4);
+}
+
+void linear_a5(float* out, size_t ldo, const uint8_t* panel, size_t k, size_t group, size_t wide, const ActRows* a,
+               size_t rows) {
+  linear_affine(out, ldo, panel, k, group, wide, a, rows, 5, dot_i5);
 }
 
 void linear_mx4(float* out, size_t ldo, const uint8_t* panel, size_t k, size_t group, const ActRows* a, size_t rows) {

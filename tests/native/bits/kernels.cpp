@@ -83,6 +83,7 @@ struct Kind {
 };
 constexpr Kind kKinds[] = {{"linear_i4", &KernelTable::linear_i4, 4, 1},
                            {"linear_i3", &KernelTable::linear_i3, 3, 1},
+                           {"linear_i5", &KernelTable::linear_i5, 5, 1},
                            {"linear_i8", &KernelTable::linear_i8, 8, 1},
                            {"linear_i8_16", &KernelTable::linear_i8_16, 8, 2}};
 
@@ -119,10 +120,11 @@ void compare_int(const KernelTable& table, const KernelTable& scalar, const Kind
 }
 
 // Affine weights, `per` groups of which share a line.
-void compare_affine(const KernelTable& table, const KernelTable& scalar, size_t group, size_t groups, size_t per,
-                    int extreme) {
+void compare_affine(const KernelTable& table, const KernelTable& scalar, size_t bits, size_t group, size_t groups,
+                    size_t per, int extreme) {
+  const auto kernel = bits == 5 ? &KernelTable::linear_a5 : &KernelTable::linear_a4;
   Random random(group * 1000 + groups * 10 + per);
-  const size_t k = group * groups, tile_bytes = 64 + 16 * group, lines = groups / per;
+  const size_t k = group * groups, tile_bytes = 64 + 4 * bits * group, lines = groups / per;
   Aligned panel(lines * 128 + groups * tile_bytes);
   fill_panel(random, panel.data(), 2 * lines, 64);
   uint8_t* tiles = panel.data() + lines * 128;
@@ -136,13 +138,13 @@ void compare_affine(const KernelTable& table, const KernelTable& scalar, size_t 
   const Floats scale = extreme != 0 ? some(random, sum.size(), 1.0f) : strange(random, sum.size());
   const ActRows a{q.data(), scale.data(), sum.data(), k, groups, 0};
   Output<float> meant(kMostRows, kPanelRows);
-  scalar.linear_a4(meant.data(), meant.ld(), panel.data(), k, group, per * group, &a, kMostRows);
+  (scalar.*kernel)(meant.data(), meant.ld(), panel.data(), k, group, per * group, &a, kMostRows);
   for (const size_t rows : kRowCounts) {
     Output<float> seen(rows, kPanelRows);
-    table.linear_a4(seen.data(), seen.ld(), panel.data(), k, group, per * group, &a, rows);
+    (table.*kernel)(seen.data(), seen.ld(), panel.data(), k, group, per * group, &a, rows);
     bool ok = seen.kept_to_itself();
     for (size_t m = 0; m < rows; ++m) ok = ok && same(seen.row(m), meant.row(m), kPanelRows);
-    expect(ok, table.isa, named("linear_a4", group, groups, rows));
+    expect(ok, table.isa, named(bits == 5 ? "linear_a5" : "linear_a4", group, groups, rows));
   }
 }
 
@@ -229,9 +231,11 @@ void compare_linear(const KernelTable& table, const KernelTable& scalar) {
   for (const int extreme : {1, -1}) compare_mxfp4(table, scalar, 4, extreme);
   for (const size_t group : {32u, 64u, 128u})
     for (const size_t per : {1u, 2u, 8u}) {
-      compare_affine(table, scalar, group, 3 * per, per, 0);
-      compare_affine(table, scalar, group, (576 / group / per + 1) * per, per, 0);
-      for (const int extreme : {1, -1}) compare_affine(table, scalar, group, 2 * per, per, extreme);
+      for (const size_t bits : {4u, 5u}) {
+        compare_affine(table, scalar, bits, group, 3 * per, per, 0);
+        compare_affine(table, scalar, bits, group, (576 / group / per + 1) * per, per, 0);
+        for (const int extreme : {1, -1}) compare_affine(table, scalar, bits, group, 2 * per, per, extreme);
+      }
     }
   for (const size_t k : {1u, 7u, 32u, 200u}) compare_bf16(table, scalar, k);
 }
