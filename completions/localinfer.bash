@@ -28,9 +28,9 @@ _localinfer_values() {
         --revision) : ;;
         --token) : ;;
         --name) : ;;
-        --bits) _localinfer_words 16 8 4 3 ;;
+        --bits) _localinfer_words 16 8 5 4 3 ;;
         --group) _localinfer_words 32 64 128 ;;
-        --head) _localinfer_words bf16 f16 8 4 ;;
+        --head) _localinfer_words bf16 f16 8 5 4 ;;
         --effort) _localinfer_words quick default best ;;
         --method) _localinfer_words rtn imatrix awq gptq awq+gptq ;;
         --calib) : ;;
@@ -111,7 +111,7 @@ _localinfer_values() {
         --keep) : ;;
         --queue) : ;;
         --random) : ;;
-        --head-bits) _localinfer_words 8 4 3 ;;
+        --head-bits) _localinfer_words 8 5 4 3 ;;
         --test) : ;;
         --rows) : ;;
         --workload) _localinfer_words mixed poisson ;;

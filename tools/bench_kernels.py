@@ -22,6 +22,9 @@ KINDS = (
     ("INT4", 4, 8, 0),
     ("INT4 affine", 4, 8, 1),
     ("INT4 wide", 4, 8, 256),
+    ("INT5", 5, 8, 0),
+    ("INT5 affine", 5, 8, 1),
+    ("INT5 wide", 5, 8, 256),
     ("MXFP4", 4, 8, -1),
     ("INT3", 3, 8, 0),
     ("INT8", 8, 8, 0),
@@ -77,7 +80,7 @@ def cells(args: argparse.Namespace) -> Iterator[Cell]:
     threads = sorted({1, native.physical_cores()})
     for isa in args.isa or native.supported_isas()[-1:]:
         peak = {count: native.int8_peak(isa, count) / 1e9 for count in threads}
-        for kind in KINDS:
+        for kind in (one for one in KINDS if not args.kind or one[0] in args.kind):
             for where in ("memory", "cache"):
                 for count in threads:
                     yield from _cells_of(isa, kind, where, count, peak[count], args)
@@ -101,6 +104,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     """Print the table, and write it as JSON where that is asked for."""
     parser = argparse.ArgumentParser(prog="tools.bench_kernels", description=__doc__)
     parser.add_argument("--isa", action="append", help="a kernel set (repeat); default: the best here")
+    parser.add_argument("--kind", action="append", help="a kind of weights by name (repeat); default: all")
     parser.add_argument("--rows", type=int, nargs="+", default=[1, 2, 4, 8, 16], help="rows of activations")
     parser.add_argument("--columns", type=int, default=1536, help="columns of the weights (default 1536)")
     parser.add_argument("--group", type=int, default=64, choices=(32, 64, 128), help="columns that share a scale")

@@ -23,6 +23,7 @@ from localinfer.quantize.export_names import Stacked, describe, tensors_of
 
 LAYOUTS: dict[str, tuple[int, "np.dtype[Any]", float]] = {
     "Q4_0": (32, np.dtype([("d", "<f2"), ("q", "u1", 16)]), 4.6),
+    "Q5_0": (32, np.dtype([("d", "<f2"), ("h", "u1", 4), ("q", "u1", 16)]), 9.2),
     "Q8_0": (32, np.dtype([("d", "<f2"), ("q", "i1", 32)]), 73.9),
     "Q6_K": (256, np.dtype([("l", "u1", 128), ("h", "u1", 64), ("s", "i1", 16), ("d", "<f2")]), 18.5 * 73.9),
 }
@@ -41,7 +42,7 @@ def random_gguf(folder: Path) -> Path:
     """
     checkpoint = Checkpoint(folder)
     bits = min((bits for bits, _ in checkpoint.scheme.forms), default=16)
-    body = {16: "BF16", 8: "Q8_0"}.get(bits, "Q4_0")
+    body = {16: "BF16", 8: "Q8_0", 5: "Q5_0"}.get(bits, "Q4_0")
     path = folder / f"peer-{body}.gguf"
     if not path.exists():
         _write(checkpoint, body, path)
@@ -50,7 +51,7 @@ def random_gguf(folder: Path) -> Path:
 
 def head_type(body: str, hidden: int) -> str:
     """What llama.cpp's quantizer makes of embedding and head: Q6_K, or Q8_0 where rows are no whole blocks of it."""
-    if body != "Q4_0":
+    if body not in ("Q4_0", "Q5_0"):
         return body
     return "Q6_K" if hidden % LAYOUTS["Q6_K"][0] == 0 else "Q8_0"
 

@@ -41,7 +41,7 @@ class RandomForm:
     """What to make: a shape and how its weights are stored. What is left open is as `quantize` would make it."""
 
     shape: str
-    bits: Literal[16, 8, 4, 3]
+    bits: Literal[16, 8, 5, 4, 3]
     group: int
     head_bits: int
     head_group: int

@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from localinfer.formats.compressed import packed_words
 
-_FLAT_STD = {3: 2.29, 4: 4.61, 8: 73.9}
+_FLAT_STD = {3: 2.29, 4: 4.61, 5: 9.23, 8: 73.9}
 """Of all integers of so many bits, each as likely as the others."""
 
 

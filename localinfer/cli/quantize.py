@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from localinfer.quantize.plan import HeadBits
     from localinfer.quantize.recipe import Asked, Effort
 
-HEADS: "dict[str, HeadBits]" = {"bf16": 16, "8": 8, "4": 4}
+HEADS: "dict[str, HeadBits]" = {"bf16": 16, "8": 8, "5": 5, "4": 4}
 
 Ref = Annotated[str, typer.Argument(metavar="REF", help="The original: a model of `localinfer list`, or `starter`.")]
 
@@ -227,7 +227,7 @@ def measured(
 def _head(word: str | None) -> "HeadBits":
     """Bits of the head. Raises `UsageError`."""
     if word == "f16":
-        raise UsageError("a head is bf16, or has 8 or 4 bits", hint="`--head f16` is for `localinfer export`")
+        raise UsageError("a head is bf16, or has 8, 5 or 4 bits", hint="`--head f16` is for `localinfer export`")
     return HEADS[word or "8"]
 
 

@@ -13,7 +13,7 @@ from localinfer.cost.roofline import weights_read
 from localinfer.graph.memory import Form
 from localinfer.graph.weights import Checkpoint
 
-EFFICIENCY: Mapping[int, float] = {16: 0.75, 8: 0.65, 4: 0.65, 3: 0.57}
+EFFICIENCY: Mapping[int, float] = {16: 0.75, 8: 0.65, 5: 0.6, 4: 0.65, 3: 0.57}
 """Part of the read bandwidth that a step of one row reaches, by bits of the weights, as seen on AVX2."""
 
 LAYER_S = 12e-6

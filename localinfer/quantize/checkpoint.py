@@ -53,7 +53,7 @@ def quantize_checkpoint(
     source: Path,
     dest: Path,
     *,
-    bits: Literal[8, 4, 3],
+    bits: Literal[8, 5, 4, 3],
     group: int | None = None,
     head: HeadBits = TABLE_BITS,
     method: Method = "rtn",

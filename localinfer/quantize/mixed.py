@@ -35,9 +35,11 @@ def choose(groups: Sequence[Sequence[Option]], budget: int) -> list[Option]:
 
 
 def forms(columns: Mapping[str, int], least: int, sizes: Sequence[int] = (32, 64, 128)) -> list[Form]:
-    """The forms that every matrix can take, from `least` bits on; of 8 bits only the usual groups."""
+    """The forms that every matrix can take, from `least` bits on, of 5 only where that is `least`; of 8 bits only the
+    usual groups."""
     fits = [group for group in sizes if all(count % group == 0 for count in columns.values())]
-    return [(bits, group) for bits in (3, 4, 8) if bits >= least for group in (fits if bits < 8 else fits[:1])]
+    widths = [bits for bits in (3, 4, 5, 8) if bits >= least and (bits != 5 or least == 5)]
+    return [(bits, group) for bits in widths for group in (fits if bits < 8 else fits[:1])]
 
 
 def _at(groups: Sequence[Sequence[Option]], price: float) -> list[Option]:

@@ -26,9 +26,9 @@ TABLES = ("model.embed_tokens", "lm_head", "model.embed_tokens_per_layer")
 
 HEAD = "lm_head"
 
-HeadBits = Literal[16, 8, 4]
-"""Bits of the head: 16 leaves its floats, and with them the embedding's where both are one matrix. With 4 a head that
-is the embedding's matrix becomes one of its own, and the embedding stays as the table that it is for lookups."""
+HeadBits = Literal[16, 8, 5, 4]
+"""Bits of the head: 16 leaves its floats, and with them the embedding's where both are one matrix. With 5 or 4 a head
+that is the embedding's matrix becomes one of its own, and the embedding stays as the table that it is for lookups."""
 
 Method = Literal["rtn", "imatrix", "awq", "gptq", "awq+gptq"]
 METHODS: tuple[Method, ...] = get_args(Method)

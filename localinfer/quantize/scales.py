@@ -34,8 +34,8 @@ _GROUPS_AT_ONCE = 2048
 """So that the arrays of one trial stay in a core's own cache."""
 
 # Trial scales as shares of absmax / 2**(b-1). Measured on real and on random weights: finer grids gain under 0.02 dB.
-_TRIALS = {3: (0.7, 1.15, 12), 4: (0.7, 1.15, 12), 8: (0.9, 1.01, 12)}
-_FEW_TRIALS = {3: (0.75, 1.0, 3), 4: (0.8, 1.0, 3), 8: (0.95, 1.0, 3)}
+_TRIALS = {3: (0.7, 1.15, 12), 4: (0.7, 1.15, 12), 5: (0.8, 1.1, 12), 8: (0.9, 1.01, 12)}
+_FEW_TRIALS = {3: (0.75, 1.0, 3), 4: (0.8, 1.0, 3), 5: (0.9, 1.0, 3), 8: (0.95, 1.0, 3)}
 
 HASTY = 0.5
 """Time that rounding with few trials takes, as a share of the usual; the errors grow by 1 to 4 %."""

@@ -10,7 +10,7 @@ using namespace nb::literals;
 namespace {
 
 RoundJob job_of(const Matrix<const float>& w, size_t scales, size_t bits) {
-  REQUIRE(bits == 3 || bits == 4 || bits == 8, "bits is %zu, but must be 3, 4 or 8", bits);
+  REQUIRE(bits == 3 || bits == 4 || bits == 5 || bits == 8, "bits is %zu, but must be 3, 4, 5 or 8", bits);
   REQUIRE(w.shape(0) >= 1 && w.shape(0) <= kLongestGroup, "a group has %zu rows, must have 1 to %d", w.shape(0),
           static_cast<int>(kLongestGroup));
   REQUIRE(scales == w.shape(1), "%zu scales of %zu columns", scales, w.shape(1));

@@ -66,7 +66,8 @@ struct AttendJob {
 enum { kLongestGroup = 128 };
 
 // n columns of one group of weights to be rounded: w[j*ldw + i] for row j < group (at most kLongestGroup), column i.
-// Integers lie in [-half, half - 1], half being 4, 8 or 128; a scale of 0 gives integers of 0. NaN counts as very small.
+// Integers lie in [-half, half - 1], half being a power of two up to 128; a scale of 0 gives integers of 0. NaN counts as
+// very small.
 struct RoundJob {
   const float* w;
   size_t ldw;

@@ -62,7 +62,7 @@ def test_the_table_holds_shapes_that_families_read(monkeypatch: pytest.MonkeyPat
     assert sizes["smollm2-135m"] == 134515008
 
 
-@pytest.mark.parametrize("word", ["small", "small:INT8", "small:int3", "small:BF16"])
+@pytest.mark.parametrize("word", ["small", "small:INT8", "small:int3", "small:INT5", "small:BF16"])
 def test_it_runs_like_any_model(word: str) -> None:
     form = parse_form(word)
     heard: list[tuple[int, int]] = []
@@ -114,7 +114,7 @@ def test_forms_are_what_quantize_makes_unless_asked() -> None:
     ("word", "group", "head", "words"),
     [
         ("large", None, None, "no known shape"),
-        ("small:INT5", None, None, "no form of weights"),
+        ("small:INT6", None, None, "no form of weights"),
         ("small:BF16", 32, None, "no groups"),
         ("small", 128, None, "do not divide the 192 columns"),
     ],

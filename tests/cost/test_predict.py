@@ -6,12 +6,17 @@ import pytest
 
 from localinfer.cost.predict import CACHE_SPEED, EFFICIENCY, LAYER_S, OTHER_WIDTH, Known, Load, load_of, predict
 from localinfer.cost.roofline import traffic
+from localinfer.formats.compressed import BITS
 from localinfer.graph.weights import Checkpoint
 from tests.tiny import make_checkpoint
 
 SMALL = Load({16: 0, 4: 10**9}, 10)
 LARGE = Load({16: 0, 4: 2 * 10**9}, 10)
 WIDE = Load({16: 10**9}, 10)
+
+
+def test_every_width_has_an_efficiency() -> None:
+    assert set(EFFICIENCY) == {16, *BITS}
 
 
 def test_the_roofline() -> None:

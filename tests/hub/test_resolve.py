@@ -120,7 +120,7 @@ def test_paths(isolated: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
         ("nothing.gguf", NotFound, "check the path"),
         ("/", NotFound, "give the directory"),
         ("/dev/null", NotFound, "config.json"),
-        ("org/one:INT5", UsageError, "INT4"),
+        ("org/one:INT6", UsageError, "INT4"),
         ("org/one@../../x", UsageError, "commit"),
         ("../../nowhere", NotFound, "path"),
         ("org/../x", UsageError, "org/name"),

@@ -49,7 +49,7 @@ def meant_scales(w: Floats, share: Floats, half: float) -> Floats:
     return meant
 
 
-@pytest.mark.parametrize("bits", [3, 4, 8])
+@pytest.mark.parametrize("bits", [3, 4, 5, 8])
 @pytest.mark.parametrize(("group", "n"), SHAPES)
 @pytest.mark.parametrize("wide", [True, False])
 def test_scales(bits: int, group: int, n: int, wide: bool, rng: Generator) -> None:
@@ -64,7 +64,7 @@ def test_scales(bits: int, group: int, n: int, wide: bool, rng: Generator) -> No
         assert same_bits(np.array(scale.view), meant)
 
 
-@pytest.mark.parametrize("bits", [3, 4, 8])
+@pytest.mark.parametrize("bits", [3, 4, 5, 8])
 @pytest.mark.parametrize(("group", "n"), SHAPES)
 def test_forward(bits: int, group: int, n: int, rng: Generator) -> None:
     half = float(1 << (bits - 1))
@@ -87,7 +87,7 @@ def test_forward(bits: int, group: int, n: int, rng: Generator) -> None:
         assert same_bits(np.array(off.view), errors)
 
 
-@pytest.mark.parametrize("bits", [3, 4, 8])
+@pytest.mark.parametrize("bits", [3, 4, 5, 8])
 @pytest.mark.parametrize(("group", "n"), SHAPES)
 def test_again(bits: int, group: int, n: int, rng: Generator) -> None:
     half = float(1 << (bits - 1))
@@ -129,8 +129,8 @@ def test_shapes_that_do_not_fit_are_refused() -> None:
         native.group_scales(scale, w, w[:, :3], TRIALS, 4)
     with pytest.raises(ValueError, match="129 rows"):
         native.group_scales(scale, np.zeros((129, 8), np.float32), w, TRIALS, 4)
-    with pytest.raises(ValueError, match="bits is 5"):
-        native.round_forward(w.copy(), w.copy(), w, scale, square, 5)
+    with pytest.raises(ValueError, match="bits is 6"):
+        native.round_forward(w.copy(), w.copy(), w, scale, square, 6)
     with pytest.raises(ValueError, match="left must be"):
         native.round_forward(w.copy(), w.copy(), w, scale, square[:, :31], 4)
     with pytest.raises(ValueError, match="q must be"):

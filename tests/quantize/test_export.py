@@ -152,6 +152,8 @@ def test_what_cannot_be_exported(tmp_path: Path) -> None:
     for export in (export_gptq, export_compressed):
         with pytest.raises(NotSupported, match="are no integers"):
             export(source, tmp_path / "g")
+    with pytest.raises(NotSupported, match="GPTQ has no words for 5 bits"):
+        export_gptq(quantized(source, tmp_path / "five", 5, 32), tmp_path / "g")
     sliding = make_checkpoint(tmp_path / "s", "mistral", sliding_window=8)
     with pytest.raises(NotSupported, match="sliding windows"):
         export_gguf(sliding, tmp_path / "x.gguf")

@@ -31,7 +31,7 @@ def cost(weights: Tensor, fitted: gptq.Fitted, hessian: Tensor) -> Tensor:
     return ((d @ hessian.double()) * d).sum(1)
 
 
-@pytest.mark.parametrize("bits", [3, 4, 8])
+@pytest.mark.parametrize("bits", [3, 4, 5, 8])
 def test_independent_inputs_round_to_the_nearest(bits: int) -> None:
     weights, eye = matrix(), torch.eye(128)
     plain = round_rows(weights.numpy(), bits, GROUP)
@@ -57,7 +57,7 @@ def test_a_diagonal_is_enough_for_the_nearest() -> None:
     assert tall.error.sum() / tall.power.sum() == pytest.approx(every, rel=0.2)
 
 
-@pytest.mark.parametrize("bits", [3, 4, 8])
+@pytest.mark.parametrize("bits", [3, 4, 5, 8])
 def test_correlated_inputs(bits: int) -> None:
     """Each row at least as good as rounding it, all together far better; integers and scales as they are stored."""
     weights, hessian = matrix(), moments()

@@ -33,9 +33,9 @@ def scheme_of(config: Any, module: str) -> Any:
     return found[0] if len(found) == 1 and module not in config.ignore else None
 
 
-@pytest.mark.parametrize("bits", [8, 4, 3])
+@pytest.mark.parametrize("bits", [8, 5, 4, 3])
 @pytest.mark.parametrize("family", ["llama", "gemma3_text", "gemma3"])
-def test_the_library_reads_our_weights(tmp_path: Path, family: Family, bits: Literal[8, 4, 3]) -> None:
+def test_the_library_reads_our_weights(tmp_path: Path, family: Family, bits: Literal[8, 5, 4, 3]) -> None:
     quantize_checkpoint(make_checkpoint(tmp_path / "source", family), tmp_path / "q", bits=bits)
     settings = json.loads((tmp_path / "q" / "config.json").read_text())["quantization_config"]
     config = QuantizationConfig.model_validate(settings)
@@ -56,8 +56,8 @@ def test_the_library_reads_our_weights(tmp_path: Path, family: Family, bits: Lit
 
 
 @pytest.mark.filterwarnings("ignore")  # of the libraries' own
-@pytest.mark.parametrize("bits", [8, 4, 3])
-def test_the_library_runs_our_model(tmp_path: Path, bits: Literal[8, 4, 3]) -> None:
+@pytest.mark.parametrize("bits", [8, 5, 4, 3])
+def test_the_library_runs_our_model(tmp_path: Path, bits: Literal[8, 5, 4, 3]) -> None:
     """The library packs a model's modules by our config, takes our tensors, and gives the logits of our weights.
 
     (`from_pretrained` itself cannot hold a packed embedding yet: transformers initializes `Embedding.weight`.)

@@ -18,9 +18,9 @@ from localinfer.quantize.plan import make_plan
 from tests.quantize.trees import read_tensor, record, replace_tensor, tree
 from tests.tiny import Family, make_checkpoint
 
-Bits = Literal[8, 4, 3]
+Bits = Literal[8, 5, 4, 3]
 # Of the body, relative root mean square, groups of 32.
-LARGEST_ERROR = {8: 0.006, 4: 0.09, 3: 0.18}
+LARGEST_ERROR = {8: 0.006, 5: 0.046, 4: 0.09, 3: 0.18}
 
 
 @pytest.fixture
@@ -28,7 +28,7 @@ def tiny(tmp_path: Path) -> Path:
     return make_checkpoint(tmp_path / "tiny", "llama")
 
 
-@pytest.mark.parametrize("bits", [8, 4, 3])
+@pytest.mark.parametrize("bits", [8, 5, 4, 3])
 @pytest.mark.parametrize("family", ["llama", "qwen2", "qwen3", "mistral", "gemma3_text", "gemma3"])
 def test_every_family_and_width(tmp_path: Path, family: Family, bits: Bits) -> None:
     source = make_checkpoint(tmp_path / "source", family)

@@ -67,7 +67,7 @@ def test_signs() -> None:
     assert (rounded.values.min(1) == -8).mean() > 0.8
 
 
-@pytest.mark.parametrize("bits", [3, 4, 8])
+@pytest.mark.parametrize("bits", [3, 4, 5, 8])
 def test_idempotent(bits: int) -> None:
     """What was quantized once is not changed by a second time beyond the last place of a scale."""
     first = round_rows(normal(), bits, 32)
@@ -93,7 +93,7 @@ ODD: dict[str, Make] = {
 }
 
 
-@pytest.mark.parametrize("bits", [3, 4, 8])
+@pytest.mark.parametrize("bits", [3, 4, 5, 8])
 @pytest.mark.parametrize("make", ODD.values(), ids=ODD.keys())
 def test_odd_weights_give_finite_scales(make: Make, bits: int) -> None:
     weights = make()

@@ -5,12 +5,12 @@ from typing import Annotated, Literal
 from localinfer.cli.flags import flag
 
 Bits = Annotated[
-    Literal["16", "8", "4", "3"] | None,
+    Literal["16", "8", "5", "4", "3"] | None,
     flag(
         "bits",
         "text",
         "Bits of each weight of the body. 16 is for `import`, which keeps the file's own without it.",
-        choices=("16", "8", "4", "3"),
+        choices=("16", "8", "5", "4", "3"),
     ),
 ]
 Group = Annotated[
@@ -47,13 +47,14 @@ Tokens = Annotated[
     flag("tokens", "int", "Most tokens to calibrate on.", low=1, high=1 << 22, shows="by --effort; else 32768"),
 ]
 Head = Annotated[
-    Literal["bf16", "f16", "8", "4"] | None,
+    Literal["bf16", "f16", "8", "5", "4"] | None,
     flag(
         "head",
         "text",
-        "`quantize`: bits of the head, bf16, 8 or 4. With 4 it is calibrated, and apart from an embedding that is the "
-        "same matrix; with bf16 it stays as it is. `export` to folders: what embedding and head become, bf16 or f16.",
-        choices=("bf16", "f16", "8", "4"),
+        "`quantize`: bits of the head, bf16, 8, 5 or 4. Below 8 it is calibrated, and apart from an embedding that is "
+        "the same matrix; with bf16 it stays as it is. `export` to folders: what embedding and head become, bf16 or "
+        "f16.",
+        choices=("bf16", "f16", "8", "5", "4"),
         shows="8; in exports bf16 for compressed-tensors, f16 for gptq",
     ),
 ]

@@ -104,8 +104,8 @@ Random = Annotated[
     ),
 ]
 HeadBits = Annotated[
-    Literal["8", "4", "3"] | None,
-    flag("head-bits", "text", "Bits of embedding and head of random weights.", choices=("8", "4", "3"), shows="8"),
+    Literal["8", "5", "4", "3"] | None,
+    flag("head-bits", "text", "Bits of embedding and head of random weights.", choices=("8", "5", "4", "3"), shows="8"),
 ]
 Text = Annotated[
     list[str],
