@@ -26,20 +26,24 @@ automaton."""
 _CONTROL = re.compile(r"[\x00-\x07\x0b\x0e-\x1f\x7f]")
 """Characters that only `u` could write."""
 
+_BESIDE = ("allOf", "anyOf", "oneOf")
+"""Keywords whose schemas are of the same value."""
+
 _NAMED = ("properties", "patternProperties", "$defs", "definitions", "dependentSchemas")
 """Keywords with schemas under names of the schema's own."""
 
 
-def narrowed(schema: Any) -> Any:
-    """The schema with a pattern beside each format of `PATTERNS`; what keeps it keeps the schema that was given. Raises
-    `UsageError` where nothing would see to that."""
+def narrowed(schema: Any, named: frozenset[str] = frozenset()) -> Any:
+    """The schema with a pattern beside each format of `PATTERNS`; what keeps it keeps the schema that was given. Keys
+    that are `named` are required beside it. Raises `UsageError` where nothing would see to that."""
     if isinstance(schema, list):
-        return [narrowed(one) for one in schema]
+        return [narrowed(one, named) for one in schema]
     if not isinstance(schema, dict):
         return schema
-    _require_countable(schema)
+    named |= _required(schema)
+    _require_countable(schema, len(named))
     _require_writable(schema)
-    found = {key: value if key in _DATA else _inside(key, value) for key, value in schema.items()}
+    found = {key: value if key in _DATA else _inside(key, value, named) for key, value in schema.items()}
     pattern = PATTERNS.get(kind) if isinstance(kind := schema.get("format"), str) else None
     if pattern is not None:
         others = found.get("allOf", [])
@@ -47,10 +51,22 @@ def narrowed(schema: Any) -> Any:
     return found
 
 
-def _require_countable(schema: dict[str, Any]) -> None:
+def _required(schema: Any) -> frozenset[str]:
+    """Keys that whatever keeps the schema has, as far as it says so without references."""
+    if not isinstance(schema, dict):
+        return frozenset()
+    required, all_of = schema.get("required"), schema.get("allOf")
+    found = frozenset(map(str, required)) if isinstance(required, list) else frozenset[str]()
+    found = found.union(*map(_required, all_of)) if isinstance(all_of, list) else found
+    for ways in (schema.get("anyOf"), schema.get("oneOf")):
+        if isinstance(ways, list) and ways:
+            found |= frozenset.intersection(*map(_required, ways))
+    return found
+
+
+def _require_countable(schema: dict[str, Any], named: int) -> None:
     """One key beside the required ones is another than they are; of two that are free nobody knows."""
-    least, required = schema.get("minProperties"), schema.get("required")
-    named = len(set(map(str, required))) if isinstance(required, list) else 0
+    least = schema.get("minProperties")
     if isinstance(least, int | float) and least > named + 1:
         raise UsageError(
             f"`minProperties: {least}` cannot be kept: {named} keys are required, and of others one may be said twice",
@@ -74,7 +90,7 @@ def _require_writable(schema: dict[str, Any]) -> None:
             )
 
 
-def _inside(key: str, value: Any) -> Any:
+def _inside(key: str, value: Any, named: frozenset[str]) -> Any:
     if key in _NAMED and isinstance(value, dict):
         return {name: narrowed(one) for name, one in value.items()}
-    return narrowed(value)
+    return narrowed(value, named if key in _BESIDE else frozenset())

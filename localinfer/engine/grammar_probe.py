@@ -8,7 +8,6 @@ import json
 import re
 import subprocess
 import sys
-from collections.abc import Iterable
 from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -70,12 +69,13 @@ def _expressions(kind: str, text: str) -> list[str]:
     if kind == "regex":
         return [text]
     if kind == "rules":
-        return [*re.findall(r"/((?:\\.|[^/\\\n])+)/", text), *_patterns_of(re.findall("%json (.*)", text))]
-    return _patterns_of(re.findall("%json (.*)", text) if kind == "lark" else [text])
+        return [*re.findall(r"/((?:\\.|[^/\\\n])+)/", text), *_in_rules(text)]
+    return _in_rules(text) if kind == "lark" else _patterns(text)
 
 
-def _patterns_of(schemas: Iterable[str]) -> list[str]:
-    return [one for schema in schemas for one in _patterns(schema)]
+def _in_rules(text: str) -> list[str]:
+    """Those of the schemas in rules, wherever such a one may begin."""
+    return [one for begin in re.finditer(r"%json\s*", text) for one in _patterns(text, begin.end())]
 
 
 def unfolded(expression: str) -> int:
@@ -106,10 +106,10 @@ _COUNT = re.compile(r"\{([0-9]{1,9})(?:,([0-9]{0,9}))?\}")
 _PIECE = re.compile(r"\\.|\[\^?\]?(?:\\.|[^\]\\])*\]|.", re.DOTALL)
 
 
-def _patterns(text: str) -> list[str]:
-    """The regular expressions of a JSON schema."""
+def _patterns(text: str, begin: int = 0) -> list[str]:
+    """The regular expressions of a JSON schema that begins there."""
     try:
-        left, found = [json.loads(text)], list[str]()
+        left, found = [json.JSONDecoder().raw_decode(text, begin)[0]], list[str]()
     except (ValueError, RecursionError):
         return []
     while left:

@@ -1,6 +1,7 @@
 """A form as llguidance reads it: by itself, or behind the reasoning of a model that thinks."""
 
 import json
+import re
 from typing import Any
 
 from localinfer.engine.form import Grammar
@@ -20,7 +21,7 @@ def plain(grammar: Grammar) -> str:
     if grammar.kind == "lark":
         return LLMatcher.grammar_from_lark(f"start: answer\n{grammar.text}")
     if grammar.kind == "rules":
-        return LLMatcher.grammar_from_lark(grammar.text)
+        return LLMatcher.grammar_from_lark(_rules(grammar.text))
     return LLMatcher.grammar_from_json_schema(_schema(grammar))
 
 
@@ -30,7 +31,7 @@ def behind_thinking(grammar: Grammar) -> str:
 
     if grammar.kind == "rules":  # a grammar in a grammar: names of rules may be the same
         outer = {"lark_grammar": "start: BREAKS? @answer\nBREAKS: /\\n{1,2}/\n"}
-        return json.dumps({"grammars": [outer, {"name": "answer", "lark_grammar": grammar.text}]})
+        return json.dumps({"grammars": [outer, {"name": "answer", "lark_grammar": _rules(grammar.text)}]})
     if grammar.kind == "lark":
         rules = grammar.text
     elif grammar.kind == "json_schema":
@@ -38,6 +39,39 @@ def behind_thinking(grammar: Grammar) -> str:
     else:
         rules = f"answer: /{_escaped(grammar.text)}/\n"
     return LLMatcher.grammar_from_lark(f"start: BREAKS? answer\nBREAKS: /\\n{{1,2}}/\n{rules}")
+
+
+_SCHEMA_IN_RULES = re.compile(r'"(?:\\.|[^"\\\n])*"|(?://|#)[^\n]*|/(?:\\.|[^/\\\n])+/|%json(?P<schema>\s*)')
+
+
+def _rules(text: str) -> str:
+    """Rules whose `%json` are read as schemas that are given alone; what they say of white space stands."""
+    found, at = "", 0
+    while (part := _SCHEMA_IN_RULES.search(text, at)) is not None:
+        found, at = found + text[at : part.end()], part.end()
+        if part["schema"] is None:
+            continue
+        try:
+            schema, end = json.JSONDecoder().raw_decode(text, at)
+        except (ValueError, RecursionError):  # whoever reads the rules says why
+            continue
+        guided, breaks = _guided(schema), text.count("\n", at, end)  # which errors are counted by
+        found, at = found + guided[:1] + "\n" * breaks + guided[1:], end
+    return found + text[at:]
+
+
+def _guided(schema: Any) -> str:
+    """Raises `UsageError`."""
+    if not isinstance(schema, dict):
+        return json.dumps(schema)
+    own = schema.get("x-guidance", {})
+    if isinstance(own, dict):
+        space = {} if own.keys() & {"whitespace_pattern", "whitespace_flexible"} else {"whitespace_pattern": _SPACE}
+        own = {**space, **own, "json_allowed_escapes": ESCAPES}
+    try:
+        return json.dumps({**narrowed(schema), "x-guidance": own}, allow_nan=False)
+    except ValueError:
+        raise UsageError("the schema has a number beyond all floats", hint="write a smaller one") from None
 
 
 def _escaped(expression: str) -> str:
@@ -59,8 +93,4 @@ def _schema(grammar: Grammar) -> str:
         raise UsageError("the schema is neither an object nor true or false", hint="give a JSON schema")
     if isinstance(schema, bool):
         return grammar.text
-    try:
-        said = {"whitespace_pattern": _SPACE, "json_allowed_escapes": ESCAPES}
-        return json.dumps({**narrowed(schema), "x-guidance": said}, allow_nan=False)
-    except ValueError:
-        raise UsageError("the schema has a number beyond all floats", hint="write a smaller one") from None
+    return _guided({name: value for name, value in schema.items() if name != "x-guidance"})

@@ -54,7 +54,7 @@ def test_a_stopped_run_ends_with_the_same_bytes(cli: Cli, tmp_path: Path, name: 
 
 @pytest.mark.parametrize("name", TABLES)
 def test_errors_are_tried_again_and_take_their_places(cli: Cli, tmp_path: Path, name: str) -> None:
-    out, whole, left = tmp_path / name, tmp_path / f"whole-{name}", []
+    out, whole, left = tmp_path / name, tmp_path / f"whole-{name}", list[str]()
     journal = out.with_name(out.name + SUFFIX)
 
     def reply(body: dict[str, Any], number: int) -> tuple[int, dict[str, str], Any]:
