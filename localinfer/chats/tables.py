@@ -33,6 +33,10 @@ class ColumnLines:
         if column not in names:
             known = ", ".join(one_line(str(name), 40) for name in names[:10]) or "none"
             raise UsageError(f"{self._path} has no column `{one_line(column, 40)}`", hint=f"its columns: {known}")
+        for name in {column, "id"}:
+            if (count := list(names).count(name)) > 1:
+                told = f"{self._path} has {count} columns `{one_line(name, 40)}`"
+                raise UsageError(told, hint="give each column a name of its own")
 
     def readline(self, size: int = -1, /) -> bytes:
         """The next line, or so many bytes of it; empty at the end. Raises `UsageError` for what cannot be read."""

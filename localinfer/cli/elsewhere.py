@@ -27,10 +27,20 @@ OF_MODELS = {
 """Flags that mean nothing where another server answers."""
 
 
-def refuse_flags(typed: Any) -> None:
-    """Raise `UsageError` for a flag on the command line that no endpoint can be told."""
+OF_ENDPOINTS = {"endpoint-model", "endpoint-key-env", "endpoint-timeout"}
+"""Flags that mean nothing where none answers."""
+
+
+def is_elsewhere(flags: "EndpointFlags", typed: Any) -> bool:
+    """Whether endpoints are to answer. Raises `UsageError` for a flag on the command line that means nothing then, or
+    that means something only then."""
+    if not flags.endpoint:
+        if odd := sorted(OF_ENDPOINTS & set(typed)):
+            raise UsageError(f"`--{odd[0]}` goes with `--endpoint`", hint="say which server is to answer")
+        return False
     if odd := sorted(OF_MODELS & set(typed)):
         raise UsageError(f"`--{odd[0]}` does not go with `--endpoint`", hint="leave it out")
+    return True
 
 
 def elsewhere(

@@ -68,7 +68,7 @@ def map_(
 
     from localinfer.chats.mapping import Manner
     from localinfer.chats.rows import lines_of
-    from localinfer.cli.elsewhere import elsewhere, refuse_flags
+    from localinfer.cli.elsewhere import elsewhere, is_elsewhere
     from localinfer.cli.lines import LINE_BYTES, Job, opened_lines, opened_rows, together_of
     from localinfer.cli.run import require_raw
 
@@ -78,8 +78,7 @@ def map_(
     with ExitStack() as held:
         stream, total = opened_lines(lines, held, in_column)
         more, rows = (sampling, manner, together), opened_rows(output, held, resume=resume)
-        if endpoints.endpoint:
-            refuse_flags(ctx.meta[TYPED])
+        if is_elsewhere(endpoints, ctx.meta[TYPED]):
             context, answers = elsewhere(held, endpoints, ref, rows, *more, ignore_unknown=ignore_unknown, quiet=quiet)
         else:
             model, context = where.found(ref, tell), f"{sampling!r} {manner!r} {ignore_unknown}"

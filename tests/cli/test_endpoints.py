@@ -242,3 +242,6 @@ def test_flags_of_models_and_a_key_that_is_not_there_are_refused(cli: Cli) -> No
     for flags in (("--kv-bits", "16"), ("--endpoint-key-env", "NOT_THERE"), ("--regex", "a")):
         ran = cli("map", "x", "-", "--endpoint", "http://127.0.0.1:1", *flags, stdin=b'{"prompt": "a"}\n')
         assert (ran.code, ran.out) == (2, "")
+    for odd in (("--endpoint-model", "m"), ("--endpoint-key-env", "HOME"), ("--endpoint-timeout", "5s")):
+        ran = cli("map", "x", "-", *odd, stdin=b'{"prompt": "a"}\n')
+        assert (ran.code, f"`{odd[0]}` goes with `--endpoint`" in ran.err) == (2, True)

@@ -337,6 +337,8 @@ def test_tables_in_and_out(cli: Cli, mine: str, tmp_path: Path) -> None:
         (b"a,b\n1,2\n", ["--in-column", "c"], "has no column `c`"),
         (b"a,b\n1,2\n", [], "is a table"),
         (b"", ["--in-column", "a"], "has no column"),
+        (b"a,b,a\n1,2,3\n", ["--in-column", "a"], "has 2 columns `a`"),
+        (b"id,b,id\n1,2,3\n", ["--in-column", "b"], "has 2 columns `id`"),
         (b"a\n\xff\xfe\n", ["--in-column", "a"], "is not UTF-8"),
         (b'a\n"open', ["--in-column", "a"], "is no table"),
     ],
