@@ -109,8 +109,8 @@ def affine_of(kind: str, raw: NDArray[np.uint8]) -> Affine:
         factors, minima = _unpacked_factors(blocks[:, :, 4:16]), -minima
         q = _nibbles(blocks[:, :, -128:].reshape(rows, -1, 4, BLOCK))
         if bits == 5:  # bit i of a byte belongs to the i-th 32 columns
-            planes = blocks[:, :, None, 16:48] >> np.arange(8, dtype=np.uint8)[:, None] & 1
-            q |= planes.reshape(q.shape) << 4
+            planes = blocks[:, :, None, 16:48] >> np.arange(8, dtype=np.uint8)[:, None] << np.uint8(4) & np.uint8(16)
+            q |= planes.reshape(q.shape)
     return Affine(q.view(np.int8).reshape(rows, -1), scales, minima, factors)
 
 
@@ -127,7 +127,7 @@ def affine_blocks_of(kind: str, affine: Affine) -> NDArray[np.uint8]:
         columns = np.ascontiguousarray(q.reshape(rows, count, 8, BLOCK).swapaxes(2, 3)) if wide != BLOCK else q
         parts.append(_high_bits(columns.reshape(rows, count, wide)))
     halved = q.reshape(rows, count, -1, 2, min(wide // 2, BLOCK))
-    nibbles: NDArray[np.uint8] = (halved[:, :, :, 0] & 15) | halved[:, :, :, 1] << np.uint8(4)
+    nibbles: NDArray[np.uint8] = (halved[:, :, :, 0] & np.uint8(15)) | halved[:, :, :, 1] << np.uint8(4)
     parts.append(nibbles.reshape(rows, count, -1))
     return np.concatenate(parts, axis=2).reshape(rows, -1)
 
