@@ -31,7 +31,7 @@ BUDGET_S = 0.7
 FASTER = 0.95
 """Fewer threads must take this part of the time of all, or less, to be chosen: prefill wants them all."""
 
-PREFETCH = (4096, 0, 2048, 8192, 16384)
+PREFETCH = (1024, 0, 2048, 4096, 8192, 16384)
 """Bytes ahead that are tried; what is best differs by the processor's own prefetcher and its memory."""
 
 NEARER = 0.97

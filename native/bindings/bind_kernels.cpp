@@ -69,6 +69,15 @@ void quantize_16(Matrix<int8_t> planes, Vector<float> scale, Vector<int32_t> sum
   kernels.quantize_16(planes.data(), low, scale.data(), sum.data(), x.data(), k, k / groups);
 }
 
+// How far behind the first panel the second one lies, for one row and a kernel set that takes two; 0: there is one.
+size_t second_panel(const Matrix<float>& out, size_t given, size_t bytes, size_t rows, const KernelTable& kernels) {
+  const size_t panels = rows == 1 && kernels.takes_second && given == 2 * bytes ? 2 : 1;
+  require(given == panels * bytes, "linear: panel has %zu bytes, %zu expected", given, bytes);
+  require(out.shape(0) == rows && out.shape(1) == panels * kPanelRows, "linear: out must be [%zu, %zu]", rows,
+          panels * kPanelRows);
+  return panels == 2 ? bytes : 0;
+}
+
 template <auto KernelTable::*kernel, size_t bits, size_t planes = 1, bool mxfp4 = false>
 void linear_int(Matrix<float> out, Vector<const uint8_t> panel, Matrix<const int8_t> q, Matrix<const float> scale,
                 Matrix<const int32_t> sum, const std::string& isa) {
@@ -76,7 +85,6 @@ void linear_int(Matrix<float> out, Vector<const uint8_t> panel, Matrix<const int
   const size_t k = q.shape(1);
   const size_t groups = scale.shape(1);
   require(q.shape(0) % planes == 0, "linear: %zu rows of q are not whole rows of %zu planes", q.shape(0), planes);
-  require(out.shape(0) == rows && out.shape(1) == kPanelRows, "linear: out must be [%zu, 32]", rows);
   require(scale.shape(0) == rows && sum.shape(0) == rows && sum.shape(1) == groups,
           "linear: q, scale and sum must have the same rows, scale and sum the same groups");
   require(groups > 0 && k > 0 && k % groups == 0, "linear: %zu columns do not make %zu groups", k, groups);
@@ -85,14 +93,12 @@ void linear_int(Matrix<float> out, Vector<const uint8_t> panel, Matrix<const int
   const WeightKind kind = mxfp4 ? kMxfp4 : kind_of(bits);
   const WeightShape shape{kind, k, group, {kPanelRows}, false, 0, 8 * planes};
   check_shape(shape);
-  const size_t bytes = shape.bytes();
-  require(panel.shape(0) == bytes, "linear: panel has %zu bytes, %zu expected", panel.shape(0), bytes);
-  require_aligned(panel.data(), "panel");
-  const size_t lds = row_stride(scale, "scale");
-  require(lds == row_stride(sum, "sum"), "linear: rows of scale and sum must be equally far apart");
-  const ActRows a{q.data(), scale.data(), sum.data(), row_stride(q, "q"), lds, 0};
-  const size_t ldo = row_stride(out, "out");
   const KernelTable& kernels = kernels_for(isa);
+  const size_t second = second_panel(out, panel.shape(0), shape.bytes(), rows, kernels);
+  require_aligned(panel.data(), "panel");
+  const size_t lds = row_stride(scale, "scale"), ldo = row_stride(out, "out");
+  require(lds == row_stride(sum, "sum"), "linear: rows of scale and sum must be equally far apart");
+  const ActRows a{q.data(), scale.data(), sum.data(), row_stride(q, "q"), lds, 0, second};
   nb::gil_scoped_release unlocked;
   (kernels.*kernel)(out.data(), ldo, panel.data(), k, group, &a, rows);
 }
@@ -101,18 +107,17 @@ template <auto KernelTable::*kernel, size_t bits>
 void linear_affine(Matrix<float> out, Vector<const uint8_t> panel, Matrix<const int8_t> q, Matrix<const float> scale,
                    Matrix<const int32_t> sum, size_t wide, const std::string& isa) {
   const size_t rows = q.shape(0), k = q.shape(1), groups = scale.shape(1);
-  require(out.shape(0) == rows && out.shape(1) == kPanelRows, "linear: out must be [%zu, 32]", rows);
   require(scale.shape(0) == rows && sum.shape(0) == rows && sum.shape(1) == groups,
           "linear: q, scale and sum must have the same rows, scale and sum the same groups");
   require(groups > 0 && k > 0 && k % groups == 0, "linear: %zu columns do not make %zu groups", k, groups);
   WeightShape shape{kind_of(bits, true), k, k / groups, {kPanelRows}, false, wide, 8};
   check_shape(shape);
-  require(panel.shape(0) == shape.bytes(), "linear: panel has %zu bytes, %zu expected", panel.shape(0), shape.bytes());
+  const KernelTable& kernels = kernels_for(isa);
+  const size_t second = second_panel(out, panel.shape(0), shape.bytes(), rows, kernels);
   require_aligned(panel.data(), "panel");
   const size_t lds = row_stride(scale, "scale"), ldo = row_stride(out, "out");
   require(lds == row_stride(sum, "sum"), "linear: rows of scale and sum must be equally far apart");
-  const ActRows a{q.data(), scale.data(), sum.data(), row_stride(q, "q"), lds, 0};
-  const KernelTable& kernels = kernels_for(isa);
+  const ActRows a{q.data(), scale.data(), sum.data(), row_stride(q, "q"), lds, 0, second};
   nb::gil_scoped_release unlocked;
   (kernels.*kernel)(out.data(), ldo, panel.data(), k, shape.group, wide, &a, rows);
 }

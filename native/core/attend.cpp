@@ -364,8 +364,8 @@ bool run_attend(const AttendOp& op, const Step& step, Lane& lane) {
   Operand operand;
   if (!make_ready(&operand, step, lane, *op.qkv, {s.x, s.x_ld, op.norm.get()}, step.rows)) return false;
   lane.phase("q, k, v");
-  lane.share(op.qkv->panels, [&](size_t p) {
-    run_panel(step, lane, *op.qkv, p, operand, step.rows, s.qkv + p * kPanelRows, s.qkv_ld);
+  share_panels(step, lane, *op.qkv, step.rows, [&](size_t p, size_t count) {
+    run_panel(step, lane, *op.qkv, p, operand, step.rows, s.qkv + p * kPanelRows, s.qkv_ld, count);
   });
   if (!lane.sync()) return false;
   if (op.norms_all() && !norm_all(op, step, lane)) return false;

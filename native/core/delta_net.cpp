@@ -108,9 +108,11 @@ class DeltaNet {
     }
     if (!make_ready(&in, step_, lane_, *op_.in, from, step_.rows)) return false;
     lane_.phase("in");
-    lane_.share(op_.in->panels + (together ? op_.gates->panels : 0), [&](size_t p) {
-      if (p >= op_.in->panels) return run_gate(p - op_.in->panels);
-      run_panel(step_, lane_, *op_.in, p, in, step_.rows, s.qkv + p * kPanelRows, s.qkv_ld);
+    const size_t most = panels_at_once(step_, lane_, *op_.in, step_.rows), items = (op_.in->panels + most - 1) / most;
+    lane_.share(items + (together ? op_.gates->panels : 0), [&](size_t i) {
+      if (i >= items) return run_gate(i - items);
+      const size_t p = i * most, count = std::min(most, op_.in->panels - p);
+      run_panel(step_, lane_, *op_.in, p, in, step_.rows, s.qkv + p * kPanelRows, s.qkv_ld, count);
     });
     return lane_.sync();
   }

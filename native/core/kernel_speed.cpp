@@ -21,16 +21,17 @@ struct Rows {
         scale(test.rows * std::max<size_t>(test.cols / std::max<size_t>(test.group, 1), 1), 0.01f),
         sum(scale.size(), 3 * static_cast<int32_t>(test.group)),
         x(test.kind == kBf16 ? test.rows * test.cols : 0, 0.5f),
-        out(test.rows * kPanelRows) {}
+        out(2 * test.rows * kPanelRows) {}
   std::vector<int8_t> q;
   std::vector<float> scale;
   std::vector<int32_t> sum;
   std::vector<float> x, out;
 };
 
-void multiply(const KernelTable& k, const LinearTest& test, const WeightShape& shape, const uint8_t* panel, Rows& rows) {
+void multiply(const KernelTable& k, const LinearTest& test, const WeightShape& shape, const uint8_t* panel, Rows& rows,
+              size_t second) {
   const size_t groups = test.group > 0 ? test.cols / test.group : 1;
-  const ActRows a{rows.q.data(), rows.scale.data(), rows.sum.data(), test.cols, groups, k.prefetch};
+  const ActRows a{rows.q.data(), rows.scale.data(), rows.sum.data(), test.cols, groups, k.prefetch, second};
   float* out = rows.out.data();
   switch (test.kind) {
     case kInt4: return k.linear_i4(out, kPanelRows, panel, test.cols, test.group, &a, test.rows);
@@ -65,6 +66,7 @@ LinearTimes linear_times(const KernelTable& kernels, const LinearTest& test) {
   const Memory memory(panels * panel_bytes, "the panels of a kernel test");
   const auto part = [&](size_t id) { return panels * id / threads; };
   std::vector<Rows> rows(threads, Rows(test, shape.planes()));
+  const size_t at_once = test.rows == 1 && kernels.takes_second && test.kind != kBf16 ? 2 : 1;
   std::atomic<uint64_t> sink{0};
   pool.each([&](size_t id) {
     std::memset(memory.data() + part(id) * panel_bytes, kByte, (part(id + 1) - part(id)) * panel_bytes);
@@ -78,8 +80,10 @@ LinearTimes linear_times(const KernelTable& kernels, const LinearTest& test) {
         if (test.rows == 0)
           sink += sum_words(memory.data() + part(id) * panel_bytes, memory.data() + part(id + 1) * panel_bytes);
         else
-          for (size_t p = part(id); p < part(id + 1); ++p)
-            multiply(kernels, test, shape, memory.data() + p * panel_bytes, rows[id]);
+          for (size_t p = part(id), count; p < part(id + 1); p += count) {
+            count = std::min(at_once, part(id + 1) - p);
+            multiply(kernels, test, shape, memory.data() + p * panel_bytes, rows[id], count == 2 ? panel_bytes : 0);
+          }
     });
     const std::chrono::duration<double> taken = std::chrono::steady_clock::now() - start;
     times.seconds.push_back(taken.count());

@@ -1,7 +1,5 @@
 #include "core/linear.h"
 
-#include <algorithm>
-
 namespace {
 
 const float* source_row(const Source& from, size_t m) {
@@ -120,7 +118,7 @@ Operand produced(const Step& step) {
 }
 
 void run_panel(const Step& step, const Lane& lane, const Weight& weight, size_t panel, Operand& operand, size_t rows,
-               float* out, size_t ldo) {
+               float* out, size_t ldo, size_t count) {
   if (operand.pending) {
     for (size_t m = 0; m < rows; ++m)
       ready_row(step, lane, weight, operand.source, step.s.per_thread[lane.id()].few, m);
@@ -129,6 +127,7 @@ void run_panel(const Step& step, const Lane& lane, const Weight& weight, size_t 
   const KernelTable& k = step.k;
   const WeightShape& shape = weight.shape;
   const uint8_t* data = weight.panel(panel);
+  operand.q.second = count == 1 ? 0 : shape.panel_bytes();
   switch (shape.kind) {
     case kInt4: return k.linear_i4(out, ldo, data, shape.cols, shape.group, &operand.q, rows);
     case kInt3: return k.linear_i3(out, ldo, data, shape.cols, shape.group, &operand.q, rows);
@@ -142,6 +141,13 @@ void run_panel(const Step& step, const Lane& lane, const Weight& weight, size_t 
     case kMxfp4: return k.linear_mx4(out, ldo, data, shape.cols, shape.group, &operand.q, rows);
     case kBf16: return k.linear_bf16(out, ldo, data, shape.cols, operand.x, operand.ldx, rows);
   }
+}
+
+size_t panels_at_once(const Step& step, const Lane& lane, const Weight& weight, size_t rows) {
+  constexpr size_t kLong = 32768;  // shorter panels are read faster one after the other, as one stream
+  const bool many = weight.panels >= 16 * lane.threads();  // fewer cannot be shared out evenly by twos
+  const bool suits = many && weight.shape.kind != kBf16 && weight.shape.panel_bytes() >= kLong;
+  return rows == 1 && suits && step.k.takes_second ? 2 : 1;
 }
 
 namespace {
@@ -158,12 +164,12 @@ bool add_to_stream(const Step& step, Lane& lane, const Weight& weight, Operand& 
   const Scratch& s = step.s;
   const KernelTable& k = step.k;
   lane.phase("out");
-  lane.share(weight.panels, [&](size_t p) {
-    const size_t column = p * kPanelRows;
-    const size_t width = std::min<size_t>(kPanelRows, step.hidden - column);
+  share_panels(step, lane, weight, step.rows, [&](size_t p, size_t count) {
+    const size_t column = p * kPanelRows, ld = count * kPanelRows;
+    const size_t width = std::min(ld, step.hidden - column);
     float* part = s.per_thread[lane.id()].panel;
-    run_panel(step, lane, weight, p, operand, step.rows, part, kPanelRows);
-    for (size_t m = 0; m < step.rows; ++m, part += kPanelRows) {
+    run_panel(step, lane, weight, p, operand, step.rows, part, ld, count);
+    for (size_t m = 0; m < step.rows; ++m, part += ld) {
       float* x = s.x + m * s.x_ld + column;
       if (!bias.empty()) k.add(part, part, bias.data() + column, width);
       float* y = s.y + m * s.x_ld + column;

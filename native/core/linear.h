@@ -1,5 +1,6 @@
 // Weights times rows, on all threads.
 #pragma once
+#include <algorithm>
 #include <cstddef>
 #include <cstdint>
 
@@ -42,9 +43,22 @@ bool takes_groups(const Weight& weight, size_t n);
 void produce(const Step& step, const Weight& weight, size_t m, size_t first, const float* x, size_t n);
 Operand produced(const Step& step);
 
-// out[m * ldo + r] for the 32 rows r of panel `panel`. To be called in an item of a phase.
+// out[m * ldo + r] for the 32 rows r of panel `panel`; of two panels where `count` is 2, which asks for one row. To be
+// called in an item of a phase.
 void run_panel(const Step& step, const Lane& lane, const Weight& weight, size_t panel, Operand& operand, size_t rows,
-               float* out, size_t ldo);
+               float* out, size_t ldo, size_t count = 1);
+
+// How many panels a thread takes at once: two for one row, where a kernel reads long ones by turns.
+size_t panels_at_once(const Step& step, const Lane& lane, const Weight& weight, size_t rows);
+
+// work(panel, count) for all panels of the weight, shared out over the threads.
+template <class F>
+void share_panels(const Step& step, Lane& lane, const Weight& weight, size_t rows, const F& work) {
+  const size_t most = panels_at_once(step, lane, weight, rows);
+  lane.share((weight.panels + most - 1) / most, [&](size_t i) {
+    work(i * most, std::min(most, weight.panels - i * most));
+  });
+}
 
 // Where the result of an operation goes. kAside: to y, for the operation after it, which adds both.
 enum class To { kStream, kAside, kStreamWithAside };

@@ -12,8 +12,10 @@ void gate_and_up(const MlpOp& op, const Step& step, const Lane& lane, Operand& o
   float* out = step.s.per_thread[lane.id()].panel;
   const size_t ld = step.s.panel_ld;
   const size_t both = op.gated() ? 2 : 1;
-  for (size_t i = 0; i < both * n; i += kPanelRows)  // gate and up in turn
-    run_panel(step, lane, *op.gate_up, (both * first + i) / kPanelRows, operand, step.rows, out + i, ld);
+  const size_t panels = both * n / kPanelRows, most = panels_at_once(step, lane, *op.gate_up, step.rows);
+  for (size_t i = 0; i < panels; i += most)  // gate and up in turn
+    run_panel(step, lane, *op.gate_up, both * first / kPanelRows + i, operand, step.rows, out + i * kPanelRows, ld,
+              std::min(most, panels - i));
   const auto add_bias = [&](float* panel, const Floats& bias, size_t column) {
     if (!bias.empty()) step.k.add(panel, panel, bias.data() + column, kPanelRows);
   };

@@ -223,8 +223,10 @@ class Mixture {
     const Scratch& s = step_.s;
     float* out = s.per_thread[lane_.id()].panel;
     const size_t column = i * chunk_, n = std::min(chunk_, expert.down->shape.cols - column), both = op_.gated() ? 2 : 1;
-    for (size_t j = 0; j < both * n; j += kPanelRows)
-      run_panel(step_, lane_, *expert.gate_up, (both * column + j) / kPanelRows, operand, rows, out + j, s.panel_ld);
+    const size_t panels = both * n / kPanelRows, most = panels_at_once(step_, lane_, *expert.gate_up, rows);
+    for (size_t p = 0; p < panels; p += most)
+      run_panel(step_, lane_, *expert.gate_up, both * column / kPanelRows + p, operand, rows, out + p * kPanelRows,
+                s.panel_ld, std::min(most, panels - p));
     for (size_t m = 0; m < rows; ++m, out += s.panel_ld) {
       float values[kWidestGroup];
       for (size_t j = 0; j < n; j += kPanelRows) {

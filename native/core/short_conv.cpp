@@ -55,8 +55,9 @@ bool run_short_conv(const ShortConvOp& op, const Step& step, Lane& lane) {
   Operand operand;
   if (!make_ready(&operand, step, lane, *op.in, {s.x, s.x_ld, &op.norm}, step.rows)) return false;
   lane.phase("in");
-  lane.share(op.in->panels,
-             [&](size_t p) { run_panel(step, lane, *op.in, p, operand, step.rows, s.qkv + p * kPanelRows, s.qkv_ld); });
+  share_panels(step, lane, *op.in, step.rows, [&](size_t p, size_t count) {
+    run_panel(step, lane, *op.in, p, operand, step.rows, s.qkv + p * kPanelRows, s.qkv_ld, count);
+  });
   if (!lane.sync()) return false;
   const bool quantized = op.out->shape.kind != kBf16;
   const size_t group = quantized ? op.out->shape.group : size_t{kPanelRows};

@@ -52,7 +52,7 @@ namespace {
 
 // x = cap * tanh(x / cap), tanh(|a|) = (1 - e) / (1 + e) with e = exp(-2|a|), by the kernels' own exp.
 void cap_softly(const KernelTable& k, float* x, size_t n, float cap) {
-  float e[kPanelRows];
+  float e[2 * kPanelRows];
   for (size_t i = 0; i < n; ++i) e[i] = -2.0f * std::fabs(x[i] / cap);
   k.exp(e, e, n);
   for (size_t i = 0; i < n; ++i) x[i] = std::copysign(cap * ((1.0f - e[i]) / (1.0f + e[i])), x[i]);
@@ -69,15 +69,15 @@ bool run_head(const Step& step, Lane& lane) {
     const Source wanted{s.x, s.x_ld, &op.norm, step.out_rows, step.first};
     if (!make_ready(&operand, step, lane, *op.weight, wanted, step.outs)) return false;
     lane.phase("logits");
-    lane.share(op.weight->panels, [&](size_t p) {
-      const size_t width = std::min<size_t>(kPanelRows, vocab - p * kPanelRows);
+    share_panels(step, lane, *op.weight, step.outs, [&](size_t p, size_t count) {
+      const size_t ld = count * kPanelRows, width = std::min(ld, vocab - p * kPanelRows);
       float* logits = step.logits + p * kPanelRows;
-      if (width == kPanelRows) {
-        run_panel(step, lane, *op.weight, p, operand, step.outs, logits, vocab);
+      if (width == ld) {
+        run_panel(step, lane, *op.weight, p, operand, step.outs, logits, vocab, count);
       } else {  // the last panel is padded, the caller's rows are not
         float* part = s.per_thread[lane.id()].panel;
-        run_panel(step, lane, *op.weight, p, operand, step.outs, part, kPanelRows);
-        for (size_t m = 0; m < step.outs; ++m) std::copy_n(part + m * kPanelRows, width, logits + m * vocab);
+        run_panel(step, lane, *op.weight, p, operand, step.outs, part, ld, count);
+        for (size_t m = 0; m < step.outs; ++m) std::copy_n(part + m * ld, width, logits + m * vocab);
       }
       for (size_t m = 0; op.softcap > 0 && m < step.outs; ++m) cap_softly(step.k, logits + m * vocab, width, op.softcap);
     });

@@ -22,7 +22,10 @@ struct ActRows {
   size_t ldq;
   size_t lds;
   // A hint, for one row: how many bytes ahead of its use a weight is asked for; 0: not at all.
-  size_t prefetch;
+  size_t prefetch = 0;
+  // For one row: how many bytes behind the panel a second one lies, whose 32 rows go to out + 32; 0: there is none. Only
+  // kernel sets with `takes_second` are given one.
+  size_t second = 0;
 };
 
 // For 128 values of each token of a KV split, or for 16 groups of columns of it and six queries.
@@ -82,6 +85,7 @@ struct KernelTable {
   // The `prefetch` that suits one row where nothing was measured; no bit depends on it.
   size_t prefetch;
   bool takes_prefetch;  // the integer kernels heed it
+  bool takes_second;    // they take a second panel
 
   // One row to int8 by group: scale = absmax/127, q = round-to-nearest-even(x * (127/absmax)); a zero group has
   // scale 0 and q 0. group divides k. NaN is above infinity in absmax. Where 127/absmax is not a positive finite number

@@ -25,7 +25,7 @@ class Fake:
 
     vocab = 10
     states = 0
-    prefetch = 4096
+    prefetch = 1024
     kv_blocks = (1 << 20,)
 
     def __init__(
@@ -104,7 +104,7 @@ def test_no_more_rows_than_the_context_holds() -> None:
     assert list(measured(Fake(1, {1: 0.001}), context=5).step_s) == [1, 2, 3, 4]
 
 
-FAR = {4096: 0.0010, 0: 0.0030, 2048: 0.0011, 8192: 0.0002, 16384: 0.00099}
+FAR = {1024: 0.0010, 0: 0.0030, 2048: 0.0011, 4096: 0.0011, 8192: 0.0002, 16384: 0.00099}
 
 
 def test_the_distance_at_which_one_row_is_fastest() -> None:
@@ -114,9 +114,9 @@ def test_the_distance_at_which_one_row_is_fastest() -> None:
     assert found.tried_prefetch == pytest.approx({n: 0.001 + FAR[n] for n in step_timing.PREFETCH})
     assert found.step_s[1] == pytest.approx(0.0012)
     nearly = Fake(1, {1: 0.001}, far=FAR | {8192: 0.00099})  # no better than the kernels' own
-    assert measured(nearly).prefetch == nearly.prefetch == 4096
+    assert measured(nearly).prefetch == nearly.prefetch == 1024
     slow = Fake(1, {1: 0.2}, far=FAR)  # no time to try
-    assert (measured(slow).prefetch, slow.prefetch, measured(slow).tried_prefetch) == (4096, 4096, {})
+    assert (measured(slow).prefetch, slow.prefetch, measured(slow).tried_prefetch) == (1024, 1024, {})
 
 
 def test_a_program_is_left_with_what_was_chosen_before() -> None:

@@ -129,3 +129,28 @@ def test_wrong_sizes_are_refused_at_the_door(wide: int, short: int, words: str, 
     panel = affine_panel(q, halves, factors, 32)
     with pytest.raises(ValueError, match=words):
         run(panel[: panel.size - short], some_rows(rng, 2, 192, 32), wide, "", 2)
+
+
+@pytest.mark.parametrize("bits", [4, 5])
+@pytest.mark.parametrize(("group", "per"), FORMS)
+def test_two_panels_at_once_give_what_each_gives(group: int, per: int, bits: int, rng: Generator) -> None:
+    if "avx2" not in native.supported_isas():
+        pytest.skip("the kernels that read two panels by turns are those of AVX2")
+    groups, wide = 3 * per, per * group
+    rows = some_rows(rng, 1, groups * group, group)
+    panels = [
+        affine_panel(
+            rng.integers(0, 1 << bits, (32, groups * group)),
+            rng.uniform(-0.02, 0.02, (32, 3, 2)).astype(np.float16),
+            rng.integers(0, 256, (32, groups, 2)).astype(np.uint8),
+            group,
+            bits,
+        )
+        for _ in range(2)
+    ]
+    both, out = aligned(2 * panels[0].size), Guarded((1, 64), gap=3)
+    both[:] = np.concatenate(panels)
+    linear = native.linear_a5 if bits == 5 else native.linear_a4
+    linear(out.view, both, *rows, wide, isa="avx2")
+    out.check()
+    assert same_bits(np.array(out.view), np.concatenate([run(p, rows, wide, "scalar", 1, bits) for p in panels], 1))

@@ -1,5 +1,6 @@
 """Panels times rows: the meaning in double precision, the same bits on every ISA, alone as in a batch."""
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -8,7 +9,7 @@ from numpy.random import Generator
 
 from localinfer import _native as native
 
-from .arrays import EPS, Floats, Guarded, assert_close, same_bits, shifted
+from .arrays import EPS, Floats, Guarded, aligned, assert_close, same_bits, shifted
 from .panels import BITS, PLANES, IntCase, bf16_panel, int_case, int_panel, widened
 
 ISAS = native.supported_isas()
@@ -42,6 +43,23 @@ def test_int_same_bits_for_any_number_of_rows(kernel: str, group: int, isa: str,
     alone = np.concatenate([run(kernel, case, "scalar", slice(m, m + 1)) for m in range(max(ROWS))])
     for rows in ROWS:
         assert same_bits(run(kernel, case, isa, slice(rows)), alone[:rows]), f"{rows} rows"
+
+
+@pytest.mark.parametrize("kernel", BITS)
+@pytest.mark.parametrize("group", [32, 64, 128])
+def test_two_panels_at_once_give_what_each_gives(kernel: str, group: int, rng: Generator) -> None:
+    if "avx2" not in ISAS:
+        pytest.skip("the kernels that read two panels by turns are those of AVX2")
+    one, other = (int_case(rng, kernel, group, group * 3, rows=1) for _ in range(2))
+    apart = [run(kernel, replace(one, panel=case.panel), "scalar") for case in (one, other)]
+    both = aligned(2 * one.panel.size)
+    both[:] = np.concatenate([one.panel, other.panel])
+    out = Guarded((1, 64), gap=3)
+    getattr(native, kernel)(out.view, both, one.q, one.a_scale, one.a_sum, isa="avx2")
+    out.check()
+    assert same_bits(np.array(out.view), np.concatenate(apart, 1))
+    with pytest.raises(ValueError, match="panel has"):
+        getattr(native, kernel)(out.view, both, one.q, one.a_scale, one.a_sum, isa="scalar")
 
 
 @pytest.mark.parametrize("isa", ISAS)

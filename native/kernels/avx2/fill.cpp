@@ -1,8 +1,9 @@
 #include "kernels.h"
 
 void fill_avx2(KernelTable* table) {
-  table->prefetch = 4096;
+  table->prefetch = 1024;
   table->takes_prefetch = true;
+  table->takes_second = true;
   table->quantize = avx2::quantize;
   table->quantize_16 = avx2::quantize_16;
   table->linear_i4 = avx2::linear_i4;

@@ -340,36 +340,41 @@ inline __attribute__((always_inline)) void one_wide_dot(__m256i (&dot)[4], const
   }
 }
 
-// One row and the whole panel. What decode does: it walks straight through the weights, and asks for them ahead.
+// One row and a whole panel, or two of them by turns, a group each: a core that reads two streams has more lines on their
+// way from memory. What decode does: it walks straight through the weights, and asks for them ahead.
 template <class Kind>
 void one_row(float* out, const Tiles& tiles, size_t groups, size_t group, const ActRows& a) {
-  alignas(64) float acc[kPanelRows];
-  for (size_t i = 0; i < kPanelRows; i += 8) _mm256_store_ps(acc + i, _mm256_setzero_ps());
+  const size_t panels = a.second == 0 ? 1 : 2;
+  alignas(64) float acc[2 * kPanelRows];
+  for (size_t i = 0; i < panels * kPanelRows; i += 8) _mm256_store_ps(acc + i, _mm256_setzero_ps());
   const int8_t* q = a.q;
-  const uint8_t* tile = tiles.tile;
-  for (size_t g = 0; g < groups; ++g, tile += Kind::kHeader + 4 * group * Kind::kBits, q += group) {
-    __m256i dot[4];
-#pragma GCC unroll 4
-    for (auto& one : dot) one = _mm256_setzero_si256();
-    prefetch_for_one(tile, Kind::kHeader, a.prefetch);
-    if constexpr (Kind::kOffset == 128) {
-      int16_t words[kGroup];
-      Kind::widen(words, q, a.ldq, group);
-      one_wide_dot(dot, tile + Kind::kHeader, words, group, a.prefetch);
-    } else {
-      one_row_dot<Kind>(dot, tile + Kind::kHeader, q, group, a.prefetch);
-    }
+  const uint8_t* first = tiles.tile;
+  for (size_t g = 0; g < groups; ++g, first += Kind::kHeader + 4 * group * Kind::kBits, q += group) {
     const __m256 scale = _mm256_set1_ps(a.scale[g]);
-    const Scales scales{tile, tiles.line(g)};
+    int16_t words[kWide<Kind> ? kGroup : 1];
+    if constexpr (kWide<Kind>) Kind::widen(words, q, a.ldq, group);
+#pragma GCC unroll 1
+    for (size_t panel = 0; panel < panels; ++panel) {
+      const uint8_t* tile = first + panel * a.second;
+      __m256i dot[4];
 #pragma GCC unroll 4
-    for (size_t octet = 0; octet < 4; ++octet) {
-      float* at = acc + 8 * octet;
-      __m256 sums = with_group<Kind>(_mm256_load_ps(at), dot[octet], a.sum[g], scale_of<Kind>(scales, octet), scale);
-      if constexpr (Kind::kAffine) sums = with_minimum(sums, a.sum[g], minimum_of(scales, octet), scale);
-      _mm256_store_ps(at, sums);
+      for (auto& one : dot) one = _mm256_setzero_si256();
+      prefetch_for_one(tile, Kind::kHeader, a.prefetch);
+      if constexpr (kWide<Kind>)
+        one_wide_dot(dot, tile + Kind::kHeader, words, group, a.prefetch);
+      else
+        one_row_dot<Kind>(dot, tile + Kind::kHeader, q, group, a.prefetch);
+      const Scales scales{tile, tiles.line(g) + panel * a.second};
+#pragma GCC unroll 4
+      for (size_t octet = 0; octet < 4; ++octet) {
+        float* at = acc + panel * kPanelRows + 8 * octet;
+        __m256 sums = with_group<Kind>(_mm256_load_ps(at), dot[octet], a.sum[g], scale_of<Kind>(scales, octet), scale);
+        if constexpr (Kind::kAffine) sums = with_minimum(sums, a.sum[g], minimum_of(scales, octet), scale);
+        _mm256_store_ps(at, sums);
+      }
     }
   }
-  for (size_t i = 0; i < kPanelRows; i += 8) _mm256_storeu_ps(out + i, _mm256_load_ps(acc + i));
+  for (size_t i = 0; i < panels * kPanelRows; i += 8) _mm256_storeu_ps(out + i, _mm256_load_ps(acc + i));
 }
 
 // One group of M rows: acc[m][32 panel rows] = fma(float(dot), w_scale * a_scale, acc). q, a_scale and sum are at the

@@ -3,6 +3,7 @@
 void fill_avx512(KernelTable* table) {
   table->prefetch = 0;
   table->takes_prefetch = false;
+  table->takes_second = false;
   table->quantize = avx512::quantize;
   table->quantize_16 = avx512::quantize_16;
   table->linear_i4 = avx512::linear_i4;

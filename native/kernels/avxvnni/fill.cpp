@@ -3,6 +3,7 @@
 void fill_avxvnni(KernelTable* table) {
   table->prefetch = 0;  // the processor's own prefetcher brings more when left alone
   table->takes_prefetch = true;
+  table->takes_second = false;
   table->linear_i4 = avxvnni::linear_i4;
   table->linear_i3 = avxvnni::linear_i3;
   table->linear_i5 = avxvnni::linear_i5;
