@@ -1,7 +1,7 @@
 """A head in other bits than the embedding: one matrix becomes two, and all who read it still agree."""
 
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pytest
@@ -15,6 +15,7 @@ from localinfer.graph.weights import Checkpoint
 from localinfer.quantize import CalibrationText, quantize_checkpoint
 from localinfer.quantize.calibration import calibration
 from localinfer.quantize.export import export_gguf
+from localinfer.quantize.from_gguf import GgufImporter
 from localinfer.reference.executor import logits
 from tests.quantize.trees import record, tree
 from tests.tiny import Family, make_checkpoint
@@ -99,6 +100,18 @@ def test_families_say_it_in_their_own_words(tmp_path: Path, family: Family) -> N
     ours = made(source, tmp_path / "q", head=4, method="rtn")
     assert ours.form(HEAD)[0] == 4
     assert not ours.own_head
+
+
+@pytest.mark.parametrize(("bits", "kind"), [(5, "Q5_0"), (4, "Q8_0")])
+def test_five_bits_are_exported_exactly(tmp_path: Path, bits: Literal[5, 4], kind: str) -> None:
+    """In blocks of their own width beside layers of it, in wider ones beside narrower layers."""
+    source = make_checkpoint(tmp_path / "m", "llama", tie_word_embeddings=True)
+    ours = made(source, tmp_path / "q", bits=bits, head=5, method="rtn")
+    assert ours.form(HEAD) == (5, 32)
+    export_gguf(tmp_path / "q", tmp_path / "x.gguf")
+    assert GgufFile(tmp_path / "x.gguf").tensors["output.weight"].type == kind
+    GgufImporter().write(tmp_path / "x.gguf", tmp_path / "back")
+    assert np.array_equal(Checkpoint(tmp_path / "back").matrix(HEAD), ours.matrix(HEAD))
 
 
 def test_other_programs_get_the_same_head(narrow: Path, tmp_path: Path) -> None:
