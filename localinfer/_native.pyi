@@ -54,6 +54,15 @@ class Weight:
         Raises ValueError when there is no such row.
         """
 
+    def without_values(self) -> Weight:
+        """What it is, for a pool that has its panels."""
+
+    def write(self, file: int, at: int) -> None:
+        """Write the panels into an open file from byte `at` on. Raises OSError."""
+
+    def equals(self, file: int, at: int) -> bool:
+        """Whether an open file has just these panels from byte `at` on."""
+
 class RowFile:
     """
     A matrix that stays in its file, of which rows are read when they are asked for.
@@ -147,6 +156,56 @@ def pack_files(
     scales. The rest as in `pack_int`. A weight is None when a file cannot be read as far as that, or holds NaN or
     infinity. `on_packed` is told five times a second at most how many weights are done; what it raises ends it.
     """
+
+class ExpertPool:
+    """
+    Packed experts that stay in a file, of which those that steps want are read into slots; what
+    was passed over longest makes room.
+    """
+
+    def __init__(self, file: int, name: str, layers: Sequence[tuple[int, int, int]], bytes: int) -> None:
+        """
+        `layers` are (first byte, experts, bytes of each), in the order in which steps want them. The slots take
+        `bytes`, but as many as the experts of a layer are made at least. The file stays open; `name` is for people.
+
+        Raises ValueError, Corrupt where the file is too short, MemoryError with the size.
+        """
+
+    @property
+    def slots(self) -> int:
+        """Experts that can be held at once."""
+
+    @property
+    def slots_bytes(self) -> int:
+        """Bytes of the slots, whether touched yet or not."""
+
+    @property
+    def experts(self) -> int:
+        """Experts of all layers."""
+
+    @property
+    def nbytes(self) -> int:
+        """Their bytes."""
+
+    @property
+    def held(self) -> int:
+        """Experts that are in memory."""
+
+    @property
+    def held_bytes(self) -> int:
+        """Their bytes."""
+
+    @property
+    def wanted(self) -> int:
+        """Experts that steps wanted so far; each once a step and layer."""
+
+    @property
+    def read(self) -> int:
+        """Of these, those that had to be read."""
+
+    @property
+    def read_bytes(self) -> int:
+        """Bytes that were read for them."""
 
 def kv_block_bytes(kv_heads: int, head_dim: int, bits: int) -> int:
     """
@@ -366,46 +425,6 @@ class Program:
         columns, 0: there is none; or before silu. `beside` as in `gated_mlp`.
         """
 
-    def moe(
-        self,
-        norm: NDArray[numpy.float32],
-        eps: float,
-        router: Weight,
-        experts: Sequence[tuple[Weight, Weight]],
-        top_k: int,
-        score: str,
-        renormalise: bool,
-        scale: float,
-        activation: str,
-        choice_bias: NDArray[numpy.float32] | None = None,
-        shared: tuple[Weight, Weight] | None = None,
-        shared_gated: bool = False,
-        post_norm: NDArray[numpy.float32] | None = None,
-        router_bias: NDArray[numpy.float32] | None = None,
-        gate_bias: NDArray[numpy.float32] | None = None,
-        up_bias: NDArray[numpy.float32] | None = None,
-        down_bias: NDArray[numpy.float32] | None = None,
-        groups: int = 1,
-        top_groups: int = 1,
-        least_sum: float = 0.0,
-        added_sum: float = 0.0,
-        limit: float = 0.0,
-        alpha: float = 0.0,
-        into: Weight | None = None,
-        out_of: Weight | None = None,
-    ) -> None:
-        """
-        x += the sum over the `top_k` experts that a row's `router` chose, ascending, of weight * down(act(gate) *
-        up), each a pair of gate_up (interleaved; up alone: no gates) and down; `activation` as in `gated_mlp`. With
-        `into` they read into * norm(x), and their sum goes through `out_of`. Weights are the scores (`softmax` over
-        all, `sigmoid`),
-        renormalised to a sum of 1 or not, times `scale`. The shared expert takes every row, by the sigmoid of the
-        router's second part with `shared_gated`. `choice_bias` is added to scores where experts are chosen only;
-        with `groups` only experts of the `top_groups` groups are whose best two sum to the most. Weights are
-        divided by their sum, `least_sum` at least, plus `added_sum`. Biases of experts are [experts, rows]. With
-        `limit` an expert is down(g * sigmoid(alpha * g) * (u + 1)), g = min(gate, limit), u = up within +-limit.
-        """
-
     def head(
         self,
         norm: NDArray[numpy.float32],
@@ -620,6 +639,53 @@ class Program:
     @property
     def max_rows(self) -> int:
         """Rows computed at once; longer steps are cut."""
+
+    @property
+    def experts(self) -> ExpertPool:
+        """The pool of its experts; None where all are in memory."""
+
+    def moe(
+        self,
+        norm: NDArray[numpy.float32],
+        eps: float,
+        router: Weight,
+        experts: Sequence[tuple[Weight, Weight]],
+        top_k: int,
+        score: str,
+        renormalise: bool,
+        scale: float,
+        activation: str,
+        choice_bias: NDArray[numpy.float32] | None = None,
+        shared: tuple[Weight, Weight] | None = None,
+        shared_gated: bool = False,
+        post_norm: NDArray[numpy.float32] | None = None,
+        router_bias: NDArray[numpy.float32] | None = None,
+        gate_bias: NDArray[numpy.float32] | None = None,
+        up_bias: NDArray[numpy.float32] | None = None,
+        down_bias: NDArray[numpy.float32] | None = None,
+        groups: int = 1,
+        top_groups: int = 1,
+        least_sum: float = 0.0,
+        added_sum: float = 0.0,
+        limit: float = 0.0,
+        alpha: float = 0.0,
+        into: Weight | None = None,
+        out_of: Weight | None = None,
+        pool: ExpertPool | None = None,
+        pool_layer: int = 0,
+    ) -> None:
+        """
+        x += the sum over the `top_k` experts that a row's `router` chose, ascending, of weight * down(act(gate) *
+        up), each a pair of gate_up (interleaved; up alone: no gates) and down; `activation` as in `gated_mlp`. With
+        `into` they read into * norm(x), and their sum goes through `out_of`. Weights are the scores (`softmax` over
+        all, `sigmoid`),
+        renormalised to a sum of 1 or not, times `scale`. The shared expert takes every row, by the sigmoid of the
+        router's second part with `shared_gated`. `choice_bias` is added to scores where experts are chosen only;
+        with `groups` only experts of the `top_groups` groups are whose best two sum to the most. Weights are
+        divided by their sum, `least_sum` at least, plus `added_sum`. Biases of experts are [experts, rows]. With
+        `limit` an expert is down(g * sigmoid(alpha * g) * (u + 1)), g = min(gate, limit), u = up within +-limit.
+        With `pool` the experts' weights have no values: layer `pool_layer` of it has them.
+        """
 
 def all_finite(x: NDArray[numpy.float32]) -> bool:
     """False where a number is NaN or infinite."""

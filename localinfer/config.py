@@ -14,6 +14,8 @@ KvBits = Literal[16, 8, 4]
 Overflow = Literal["error", "shift"]
 Draft = Literal["auto", "off", "suffix", "lookup", "early", "head", "mtp", "model"]
 DRAFTS: tuple[Draft, ...] = get_args(Draft)
+Where = Literal["auto", "resident", "mapped"]
+"""Where experts are: all in memory, or in a file, of which memory has those that were wanted lately."""
 Pool = Literal["last", "mean"]
 """Which tokens of a text its vector is made of."""
 DEFAULT_CONTEXT = 8192
@@ -161,6 +163,13 @@ class EngineConfig:
     """Gigabytes of keys and values kept on disk, for all models together, so that chats are taken up without reading
     them anew. 0 keeps none."""
 
+    experts: Where = "auto"
+    """Where a mixture's experts are: all in memory (`resident`), or in a file (`mapped`), of which memory has as many
+    as there is room for. `auto` maps what does not fit."""
+
+    experts_bytes: int = 0
+    """Bytes of memory for experts that are mapped; those of one layer at least. 0: what is free when it is opened."""
+
     def choose_context(self, longest: int) -> int:
         """The context asked for, else the model's own up to `DEFAULT_CONTEXT`. Raises `UsageError` above the model's
         `longest`."""
@@ -208,6 +217,8 @@ class EngineConfig:
         if (self.draft == "model") != (self.draft_model is not None):
             raise UsageError("`draft` model and `draft_model` go together", hint="give both, or neither")
         in_range("draft-tokens", self.draft_tokens, 1, MOST_DRAFTS)
+        one_of("experts", self.experts, get_args(Where))
+        in_range("experts_bytes", self.experts_bytes, 0, 1 << 48)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -19,6 +19,7 @@ try:
     from localinfer import _native
     from localinfer._native import (
         CudaUnusable,
+        ExpertPool,
         RowFile,
         Weight,
         all_finite,
@@ -51,6 +52,7 @@ except ImportError as error:  # not built, or of another Python or an older loca
 __all__ = [
     "ISAS",
     "CudaUnusable",
+    "ExpertPool",
     "Program",
     "RowFile",
     "Weight",

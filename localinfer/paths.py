@@ -79,6 +79,11 @@ def kv_dir() -> Path:
     return home() / "kv"
 
 
+def experts_dir() -> Path:
+    """Experts of models that do not fit into memory, packed; a file each, which can be made again."""
+    return home() / "experts"
+
+
 def runtime_dir() -> Path:
     """Sockets of servers that run. A home of its own has servers of its own; paths of sockets must be short."""
     with warnings.catch_warnings(action="ignore"):  # where the system has none, a folder of the user's in /tmp will do

@@ -1,5 +1,6 @@
 """`bench`: how fast a model runs here, alone or turn by turn with another engine."""
 
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -188,11 +189,11 @@ def measured(
     """Run `tests` each way, in turn with the other engine on `peer`; `how` goes to `run_bench` as it is."""
     from localinfer.bench.run import run_bench
     from localinfer.cli.progress import Progress
-    from localinfer.loading.fitting import check_fit
 
     config = next(iter(ways.values()))
     if model.kind == "checkpoint":
-        check_fit(model, config)
+        ways = fitted_ways(model, ways, quiet=quiet)
+        config = next(iter(ways.values()))
     with Progress(quiet=quiet) as progress:
         return run_bench(
             model.path,
@@ -206,6 +207,17 @@ def measured(
             on_progress=progress,
             **how,
         )
+
+
+def fitted_ways(model: LocalModel, ways: dict[str, EngineConfig], *, quiet: bool) -> dict[str, EngineConfig]:
+    """The same, each with experts where they go. Raises `DoesNotFit`."""
+    from localinfer.loading.fitting import check_fit
+
+    fitted = check_fit(model, next(iter(ways.values())))
+    if fitted.note:
+        Terminal(quiet).note(fitted.note)
+    where, nbytes = fitted.config.experts, fitted.config.experts_bytes
+    return {word: replace(way, experts=where, experts_bytes=nbytes) for word, way in ways.items()}
 
 
 def show_report(report: "BenchReport", keep: Keep, *, json: bool) -> None:
@@ -256,7 +268,6 @@ def answer_prompts(
     from localinfer.cli.progress import Progress
     from localinfer.engine.opening import open_engine
     from localinfer.engine.protocol import Engine
-    from localinfer.loading.fitting import check_fit
 
     def to_tokens(engine: Engine, prompt: str) -> tuple[int, ...]:
         raw = engine.chat_template is None
@@ -267,7 +278,8 @@ def answer_prompts(
 
     config = next(iter(ways.values()))
     if model.kind == "checkpoint":
-        check_fit(model, config)
+        ways = fitted_ways(model, ways, quiet=quiet)
+        config = next(iter(ways.values()))
     most = max_tokens or MOST_TOKENS
     with Progress(long=True, quiet=quiet) as progress:
         rows = run_answers(opened, config, prompts, ways, to_tokens, max_tokens=most, on_progress=progress)

@@ -9,7 +9,7 @@ from localinfer.errors import UsageError
 
 _ANYTHING = {"model", "json", "quiet"}
 _SUBJECT = {"random", "group", "head-bits", "revision", "offline", "no-history"}
-_ENGINE = {"threads", "kv-bits", "prefill-chunk", "latency-goal"}
+_ENGINE = {"threads", "kv-bits", "prefill-chunk", "latency-goal", "experts"}
 _COST = {"usd-per-kwh", "watts", "hardware-usd", "hardware-years"}
 _RIVAL = {"against", "against-file"}
 _TURNS = {"parallel", "reps", "seed"}

@@ -33,6 +33,7 @@ class EngineFlags:
     prefill_chunk: o.PrefillChunk
     kv_tokens: o.KvTokens
     latency_goal: o.LatencyGoal
+    experts: o.Experts
 
     def config(
         self, *, remember: bool = False, kv_disk: float = 0.0, draft: str | None = None, parallel: int = 1
@@ -49,6 +50,7 @@ class EngineFlags:
             prefill_chunk=self.prefill_chunk,
             kv_tokens=self.kv_tokens,
             latency_goal_ms=self.latency_goal,
+            experts=self.experts,
             draft_tokens=self.draft_tokens,
             remember=remember,
             kv_disk_gb=kv_disk if remember else 0.0,

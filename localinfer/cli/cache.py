@@ -33,7 +33,8 @@ def verify(*, json: o.Json, quiet: o.Quiet) -> None:
 
 
 def prune(*, dry_run: o.DryRun, json: o.Json, quiet: o.Quiet) -> None:
-    """Delete unfinished downloads, half-made models, files that no model needs, and cached keys and values."""
+    """Delete unfinished downloads, half-made models, files that no model needs, packed experts, and cached keys and
+    values."""
     from localinfer.cli.output import line, note, show_json
     from localinfer.hub.unfinished import unfinished_models
     from localinfer.hub.upkeep import prune as tidy

@@ -44,7 +44,7 @@ def cost(
     from localinfer.loading.opening import find
     from localinfer.picture import require_picture
 
-    refuse_typed(ctx, "backend", "draft", "draft-tokens", "prefill-chunk", "latency-goal")
+    refuse_typed(ctx, "backend", "draft", "draft-tokens", "prefill-chunk", "latency-goal", "experts")
     picture = Path(plot).expanduser() if plot is not None else None
     if picture is not None:
         require_picture(picture)

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 OF_MODELS = {
     *("raw", "special", "ctx-size", "threads", "kv-bits", "backend", "draft", "draft-tokens", "prefill-chunk"),
     *("adapter", "kv-tokens", "latency-goal", "no-server", "revision", "offline", "show-thinking", "regex", "grammar"),
+    "experts",
 }
 """Flags that mean nothing where another server answers."""
 

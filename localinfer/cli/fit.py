@@ -34,14 +34,15 @@ def fit(
     """Show what a model needs in each width, what is free, and how fast it will be.
 
     Of a model on the Hub only the headers are read. The memory is counted by the code that will allocate it; speeds
-    come from this machine's bandwidth and from models measured on it. Exit code 3 when no form fits.
+    come from this machine's bandwidth and from models measured on it; of a mixture that does not fit, with experts on
+    disk. Exit code 3 when no form fits.
     """
     from localinfer.cli.counts import counts
     from localinfer.cli.output import line, show_json
     from localinfer.cost.fitting import fit_table
     from localinfer.errors import DoesNotFit, UsageError, size
 
-    refuse_typed(ctx, "backend", "draft-tokens", "prefill-chunk", "latency-goal")
+    refuse_typed(ctx, "backend", "draft-tokens", "prefill-chunk", "latency-goal", "experts")
     streams = counts("parallel", parallel) or [1]
     if len(streams) > 1:
         raise UsageError("`fit` judges one number of sequences", hint="write it like `-np 8`")
@@ -49,7 +50,7 @@ def fit(
     with TemporaryDirectory(prefix="localinfer-fit-") as folder:
         report = judged(_asked(ref, Path(folder), revision, token, offline=offline), config)
     show_json(report.to_json()) if json else line(fit_table(report).rstrip("\n"))
-    if not any(one.fits for one in report.forms):
+    if not any(one.fits or one.mapped_fits for one in report.forms):
         least = min(report.forms, key=lambda one: one.total_bytes)
         raise DoesNotFit(
             f"`{report.model}` needs {size(least.total_bytes)} as {least.form}, but {size(least.free_bytes)} is free",

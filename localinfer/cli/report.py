@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from localinfer.chats.saying import Said, Saying
-from localinfer.errors import LocalInferError
+from localinfer.errors import LocalInferError, size
 from localinfer.events import Drafting, Scored, Stats, gain_in_words
 
 if TYPE_CHECKING:
@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from localinfer.config import SamplingParams
     from localinfer.cost.bill import Bill
     from localinfer.cost.energy import Meter
+    from localinfer.engine.load import Load
     from localinfer.loading.opening import Opened
 
 
@@ -122,8 +123,31 @@ def as_json(
             "kv_8_bit_layers": [i for i, bits in enumerate(info.kv_layers) if info.kv_bits < bits],
             "seed": sampling.seed,
         },
+        "experts": _experts(opened),
         "output_hash": output_hash(reply.token_ids),
     }
+
+
+def _experts(opened: "Opened") -> dict[str, Any] | None:
+    """Of experts that stay in a file, how many bytes are held, and what was read since the model was opened."""
+    load = opened.engine.load()
+    if not load.experts_bytes:
+        return None
+    return {
+        "bytes": load.experts_bytes,
+        "held_bytes": load.experts_held,
+        "wanted": load.experts_wanted,
+        "missed": load.experts_missed,
+        "read_bytes": load.experts_read,
+    }
+
+
+def experts_in_words(load: "Load") -> str:
+    """The same for a person; empty where all weights are in memory."""
+    if not load.experts_bytes:
+        return ""
+    held = f"{size(load.experts_held)} of {size(load.experts_bytes)} held"
+    return f"experts {held}, {load.experts_hit:.0%} of those wanted; {size(load.experts_read)} read"
 
 
 def _speculation(stats: Stats | None) -> dict[str, Any]:
@@ -160,6 +184,8 @@ def as_line(opened: "Opened", stats: Stats, seed: int, thinking_tokens: int = 0,
         parts.insert(4, f"of them thinking {thinking_tokens} tokens in {thinking_s:.2f} s")
     if stats.drafting is not None:
         parts.insert(4, drafts_in_words(stats.drafting))
+    if experts := experts_in_words(opened.engine.load()):
+        parts.append(experts)
     return "; ".join(parts)
 
 

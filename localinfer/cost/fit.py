@@ -7,7 +7,7 @@ from pathlib import Path
 
 from localinfer.config import BLOCK_TOKENS, DEFAULT_CONTEXT, PREFILL_CHUNK, kv_blocks, most_rows
 from localinfer.cost.machine import available_bytes
-from localinfer.graph.memory import Form, held, packed, packed_bytes
+from localinfer.graph.memory import Experts, Form, experts, held, packed, packed_bytes
 from localinfer.graph.ops import Linear
 from localinfer.graph.weights import Checkpoint
 
@@ -16,6 +16,8 @@ RUNTIME_BYTES = 470 * 10**5
 
 WORD_BYTES, MERGE_BYTES = 440, 260
 """What the tokenizer keeps for each entry of the vocabulary and for each of its merges, measured."""
+
+NO_EXPERTS = Experts()
 
 HUGE_PAGE = 2 << 20
 SLAB = 16 * HUGE_PAGE
@@ -44,6 +46,8 @@ class Fit:
     """Tokens of one sequence."""
     in_file_bytes: int = 0
     """Of weights that take no memory, as they stay in their file."""
+    experts: Experts = NO_EXPERTS
+    """Of `weights_bytes`, what could stay in a file."""
 
     @property
     def fits(self) -> bool:
@@ -89,7 +93,9 @@ def estimate(
     )
     free = available_bytes() if free_bytes is None else free_bytes
     kept = needs.kv + needs.states
-    return Fit(needs.weights + kept + other, needs.weights, kept, other, free, tokens, needs.in_file)
+    return Fit(
+        needs.weights + kept + other, needs.weights, kept, other, free, tokens, needs.in_file, experts(checkpoint, form)
+    )
 
 
 def context_of(checkpoint: Checkpoint, asked: int | None = None) -> int:

@@ -2,17 +2,20 @@
 
 import shutil
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from localinfer.config import EngineConfig, draft_kv_blocks
+from localinfer.cost.disk import disk_bandwidth
 from localinfer.cost.fit import Fit, estimate
 from localinfer.cost.machine import last_level_cache, read_bandwidth
+from localinfer.cost.mapped import mapped
 from localinfer.cost.predict import Known, Prediction, load_of, predict
 from localinfer.errors import NotSupported, size
 from localinfer.graph.memory import Form, held
 from localinfer.graph.weights import Checkpoint
+from localinfer.paths import experts_dir
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -39,6 +42,15 @@ class FormFit:
     bytes_per_token: int
     correction: float
     corrected_by: tuple[str, ...]
+    experts_bytes: int
+    """Of weights, those of experts, which can stay in a file; 0 without experts."""
+    mapped_bytes: int
+    """What it takes in memory with experts in a file, as many held as there is room for; 0 without experts."""
+    mapped_held_bytes: int
+    """Of the experts, those."""
+    mapped_fits: bool
+    mapped_tok_s: float
+    """The least to be expected then: were all experts as likely. 0 where it is not known."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -61,6 +73,8 @@ class FitReport:
     cache_bytes: int
     """Of the last-level cache; 0 where the system does not say."""
     threads: int
+    disk_bytes_per_s: float
+    """Read from the disk that would hold experts; 0 where nothing is asked of it."""
     forms: Sequence[FormFit]
 
     def to_json(self) -> dict[str, Any]:
@@ -110,17 +124,16 @@ def fit(
     `known` models were measured on this machine; `disk` is a folder on the disk that would hold it. Raises
     `NotSupported` for a form that cannot be made, and `UsageError` for a context that the model was not made for.
     """
-    if asked.wanted and asked.wanted not in [one.word for one in all_forms]:
-        raise NotSupported(f"no {asked.wanted} can be made of `{asked.name}`", hint=f"leave `:{asked.wanted}` out")
+    _require_made(asked, all_forms)
     context = config.choose_context(checkpoint.spec.max_context)
     bandwidth, cache = read_bandwidth(config.threads), last_level_cache()
     free_disk = shutil.disk_usage(_existing(disk)).free
     draft_bytes = _drafter_bytes(drafter, context, config) if drafter else 0
+    disk_speed = disk_bandwidth(experts_dir()) if checkpoint.spec.mixture else 0.0
 
     def judge(word: str, form: Form | None) -> FormFit:
         need = _need(checkpoint, context, config, form)
         guess = predict(load_of(checkpoint, form), known, bandwidth.bytes_per_s, cache)
-        measured = next((one for one in known if one.name == f"{asked.name}:{word}"), None)
         on_disk = asked.download_bytes + asked.import_bytes + (need.weights_bytes + need.in_file_bytes if form else 0)
         return FormFit(
             form=word,
@@ -134,10 +147,11 @@ def fit(
             fits=need.total_bytes + draft_bytes <= need.free_bytes,
             disk_bytes=on_disk,
             fits_disk=on_disk <= free_disk,
-            **_speed(guess, measured),
+            **_speed(guess, next((one for one in known if one.name == f"{asked.name}:{word}"), None)),
+            **_mapped(need, draft_bytes, 1 / guess.tok_s, disk_speed),
         )
 
-    forms = [judge(one.word, one.form) for one in all_forms]
+    forms = (judge(one.word, one.form) for one in all_forms)
     return FitReport(
         model=asked.name,
         revision=asked.revision,
@@ -152,8 +166,14 @@ def fit(
         read_bytes_per_s=bandwidth.bytes_per_s,
         cache_bytes=cache,
         threads=bandwidth.threads,
+        disk_bytes_per_s=disk_speed,
         forms=tuple(sorted(forms, key=lambda one: one.form != asked.wanted)),
     )
+
+
+def _require_made(asked: Asked, all_forms: Sequence[StoredForm]) -> None:
+    if asked.wanted and asked.wanted not in [one.word for one in all_forms]:
+        raise NotSupported(f"no {asked.wanted} can be made of `{asked.name}`", hint=f"leave `:{asked.wanted}` out")
 
 
 def _need(checkpoint: Checkpoint, context: int, config: EngineConfig, form: Form | None) -> Fit:
@@ -175,6 +195,19 @@ def _speed(guess: Prediction, measured: Known | None) -> dict[str, Any]:
         "bytes_per_token": guess.bytes_per_token,
         "correction": guess.correction,
         "corrected_by": guess.corrected_by,
+    }
+
+
+def _mapped(need: Fit, draft_bytes: int, computed_s: float, disk_speed: float) -> dict[str, Any]:
+    """The same with experts in a file."""
+    found = mapped(replace(need, free_bytes=max(0, need.free_bytes - draft_bytes)))
+    known = found is not None and (disk_speed > 0 or found.held_bytes >= found.experts_bytes)
+    return {
+        "experts_bytes": found.experts_bytes if found else 0,
+        "mapped_bytes": found.total_bytes + draft_bytes if found else 0,
+        "mapped_held_bytes": found.held_bytes if found else 0,
+        "mapped_fits": found is not None and found.fits,
+        "mapped_tok_s": 1 / (computed_s + found.read_s(disk_speed)) if found and known else 0.0,
     }
 
 
@@ -206,14 +239,19 @@ def fit_table(report: FitReport) -> str:
     ]
     for one in report.forms:
         other = size(one.other_bytes + one.drafter_bytes)
-        speed = f"{one.predicted_tok_s:.1f}"
-        fits = ("yes" if one.fits_disk else "disk") if one.fits else "no"
+        on_disk = one.mapped_fits and not one.fits
+        fits = ("yes" if one.fits_disk else "disk") if one.fits else "part" if on_disk else "no"
         lines.append(
             f"| {one.form:<4} | {size(one.total_bytes):>8} | {size(one.weights_bytes):>8} | {size(one.kv_bytes):>8} | "
-            f"{other:>8} | {fits:<4} | {size(one.disk_bytes):>8} | "
-            f"{speed if one.tok_s_source == 'measured' else '≈' + speed:>8} |"
+            f"{other:>8} | {fits:<4} | {size(one.disk_bytes):>8} | {_speed_in_words(one, mapped=on_disk):>8} |"
         )
     return "\n".join([*lines, "", *_inputs(report)]) + "\n"
+
+
+def _speed_in_words(one: FormFit, *, mapped: bool) -> str:
+    if mapped:
+        return f">{one.mapped_tok_s:.1f}" if one.mapped_tok_s else "?"
+    return f"{'' if one.tok_s_source == 'measured' else '≈'}{one.predicted_tok_s:.1f}"
 
 
 def _inputs(report: FitReport) -> list[str]:
@@ -236,8 +274,15 @@ def _inputs(report: FitReport) -> list[str]:
     if report.package:
         said.append(f"nothing but a header was read, of the weights in package {report.package}")
     fitting = [one for one in report.forms if one.fits]
-    if not fitting:
+    said += [
+        f"part: {one.form} runs with {size(one.mapped_held_bytes)} of its {size(one.experts_bytes)} of experts in "
+        f"memory and the others on disk (another {size(one.experts_bytes)} there), which gives "
+        f"{size(report.disk_bytes_per_s)}/s; >: were all experts as likely"
+        for one in report.forms
+        if one.mapped_fits and not one.fits
+    ][:1]
+    if not fitting and not any(one.mapped_fits for one in report.forms):
         said.append("no form fits: lower `--ctx-size` or `--parallel`, or choose a smaller model")
-    elif not first.fits:
+    elif fitting and not first.fits:
         said.append(f"{fitting[0].form} fits: `localinfer quantize {report.model} --bits {fitting[0].form[3:]}`")
     return said

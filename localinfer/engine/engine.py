@@ -16,7 +16,7 @@ from localinfer.config import MOST_DRAFTS, SamplingParams
 from localinfer.engine.checking import check
 from localinfer.engine.draft_stats import DraftStats
 from localinfer.engine.driver import Driver
-from localinfer.engine.load import Load, load_of
+from localinfer.engine.load import Load, Pool, load_of
 from localinfer.engine.pooling import Normed, Pooling
 from localinfer.engine.protocol import EngineInfo, Tokenizer
 from localinfer.engine.reply import CERTAIN, Reply
@@ -62,6 +62,7 @@ class StepEngine:
         remember: Callable[[Ordered[int]], None] | None = None,
         disk_caches: "Ordered[DiskCache]" = (),
         disk_states: "DiskCache | None" = None,
+        experts: Pool | None = None,
         clock: Callable[[], float] = time.perf_counter,
     ) -> None:
         self.info = info
@@ -77,10 +78,9 @@ class StepEngine:
         self._vocab = vocab
         self.runner = runner
         self.speculator = speculator
-        self.draft_mode = draft_mode
-        self.draft_tokens = draft_tokens
+        self.draft_mode, self.draft_tokens = draft_mode, draft_tokens
         self._remember = remember
-        self._disk_caches, self._disk_states = disk_caches, disk_states
+        self._disk_caches, self._disk_states, self._experts = disk_caches, disk_states, experts
         self.clock = clock
         self._handles = itertools.count(1)
         self._replies: dict[int, Reply] = {}
@@ -113,7 +113,7 @@ class StepEngine:
     def load(self) -> Load:
         """What the last step held, and how full the cache is; see `Engine.load`. A glance that waits for no step."""
         queued = frozenset(handle for handle, reply in list(self._replies.items()) if not reply.begun)
-        load = load_of(self.scheduler, self._last, self._disk_caches)
+        load = load_of(self.scheduler, self._last, self._disk_caches, self._experts)
         return replace(load, waiting=load.waiting + len(self._added), queued=queued)
 
     def _take_in(self) -> None:

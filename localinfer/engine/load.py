@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence as Ordered
 from dataclasses import dataclass, replace
+from typing import Protocol
 
 from localinfer.engine.disk_cache import DiskCache
 from localinfer.kv.cache import PagedCache
@@ -46,6 +47,21 @@ class Load:
     """What they take there."""
     disk_problem: str = ""
     """Why no more are put there; empty while all is well."""
+    experts_bytes: int = 0
+    """Of experts that stay in a file; 0: all weights are in memory."""
+    experts_held: int = 0
+    """Bytes of those that are in memory."""
+    experts_wanted: int = 0
+    """Experts that steps wanted so far."""
+    experts_missed: int = 0
+    """Of these, those that were not in memory."""
+    experts_read: int = 0
+    """Bytes that were read for them."""
+
+    @property
+    def experts_hit(self) -> float:
+        """The part of the experts that steps wanted which was in memory."""
+        return 1 - self.experts_missed / self.experts_wanted if self.experts_wanted else 0.0
 
     @classmethod
     def of_step(cls, batch: Ordered[Work], seconds: float) -> "Load":
@@ -55,7 +71,24 @@ class Load:
         return cls(decode, drafts, sum(work.count for work in batch) - decode, seconds)
 
 
-def load_of(scheduler: Scheduler, last: Load, disk_caches: Ordered[DiskCache] = ()) -> Load:
+class Pool(Protocol):
+    """Experts that stay in a file, of which some are held: a native pool."""
+
+    @property
+    def nbytes(self) -> int: ...
+    @property
+    def held_bytes(self) -> int: ...
+    @property
+    def wanted(self) -> int: ...
+    @property
+    def read(self) -> int: ...
+    @property
+    def read_bytes(self) -> int: ...
+
+
+def load_of(
+    scheduler: Scheduler, last: Load, disk_caches: Ordered[DiskCache] = (), experts: Pool | None = None
+) -> Load:
     """`last`, with how many run and wait, how full the cache is, and what is on disk."""
     cache = scheduler.cache
     groups = cache.groups if isinstance(cache, PagedCache) else []
@@ -79,4 +112,9 @@ def load_of(scheduler: Scheduler, last: Load, disk_caches: Ordered[DiskCache] = 
         on_disk=max((one.count for one in disk_caches), default=0),
         disk_bytes=sum(one.count_bytes for one in disk_caches),
         disk_problem=next((one.problem for one in disk_caches if one.problem), ""),
+        experts_bytes=experts.nbytes if experts else 0,
+        experts_held=experts.held_bytes if experts else 0,
+        experts_wanted=experts.wanted if experts else 0,
+        experts_missed=experts.read if experts else 0,
+        experts_read=experts.read_bytes if experts else 0,
     )

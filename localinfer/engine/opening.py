@@ -124,6 +124,7 @@ def _open_native(
         draft_tokens=config.draft_tokens,
         disk_caches=disk_caches,
         disk_states=disk_states,
+        experts=program.experts,
     )
 
 
@@ -155,7 +156,12 @@ def _placed(
     placement = backends.choose(backend, config, lambda: _needed_bytes(checkpoint, config, context))
     while True:
         key = step_timing.key_for(
-            checkpoint, name, isa=config.isa, threads=config.threads or 0, kv_bits=config.kv_bits, card=placement.card
+            checkpoint,
+            f"{name}, mapped" if _maps(checkpoint, config, placement) else name,
+            isa=config.isa,
+            threads=config.threads or 0,
+            kv_bits=config.kv_bits,
+            card=placement.card,
         )
         cached = step_timing.known(key)
         threads = cached.threads if cached else key.threads
@@ -178,12 +184,18 @@ def _load(
     on_progress: OnProgress | None,
 ) -> "native.Program":
     from localinfer.config import MOST_DRAFTS
+    from localinfer.graph.experts import Slots
     from localinfer.graph.memory import snapshots
     from localinfer.graph.program import load_program
+    from localinfer.paths import experts_dir
 
     missing = checkpoint.not_on_cards
     if placement.card is not None and missing:
         raise NotSupported(f"{missing} have no kernels for cards yet", hint="use `--backend cpu`")
+    told = on_progress or (lambda phase, done, total: None)
+    slots = Slots(
+        experts_dir(), config.experts_bytes, lambda done, total: told("experts, packed once for this disk", done, total)
+    )
     return load_program(
         checkpoint,
         threads=threads,
@@ -193,8 +205,13 @@ def _load(
         kv_bits=config.kv_bits,
         states=(config.parallel, snapshots(checkpoint.graph, config.parallel), MOST_DRAFTS),
         move=placement.move,
-        on_progress=on_progress and (lambda done, total: on_progress("weights", done, total)),
+        on_progress=lambda done, total: told("weights", done, total),
+        experts=slots if _maps(checkpoint, config, placement) else None,
     )
+
+
+def _maps(checkpoint: "Checkpoint", config: EngineConfig, placement: "Placement") -> bool:
+    return config.experts == "mapped" and placement.card is None and checkpoint.spec.mixture is not None
 
 
 def _needed_bytes(checkpoint: "Checkpoint", config: EngineConfig, context: int) -> int:

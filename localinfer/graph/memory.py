@@ -13,8 +13,11 @@ from localinfer.errors import LocalInferError
 from localinfer.graph import stored
 from localinfer.graph.graph import Graph
 from localinfer.graph.kv_bits import require_4_bit
-from localinfer.graph.ops import Linear
+from localinfer.graph.ops import Linear, Mixture
 from localinfer.graph.weights import Checkpoint
+
+PAGE = 4096
+"""An expert in a file begins at a multiple of this."""
 
 STEP_ROWS = 256
 """Rows of activations that exist at once."""
@@ -59,6 +62,30 @@ class Held:
     @property
     def total(self) -> int:
         return self.weights + self.kv + self.step + self.ropes + self.states + self.ahead
+
+
+@dataclass(frozen=True, slots=True)
+class Experts:
+    """Bytes of the experts that rows choose among, as a file holds them."""
+
+    nbytes: int = 0
+    layer_bytes: int = 0
+    """Of the layer that has the most."""
+    token_bytes: int = 0
+    """Of those that one token goes to."""
+
+
+def experts(checkpoint: Checkpoint, form: Form | None = None) -> Experts:
+    """The experts of a model, each in whole pages; `form` as in `held`."""
+    of, sizes = form or checkpoint.form, list[tuple[int, int]]()
+    for op in checkpoint.graph.ops:
+        if isinstance(op, Mixture):
+            one = sum(packed_bytes(linear, *of(linear.name)) for linear in op.experts[0].linears())
+            each = -(-one // PAGE) * PAGE
+            sizes.append((each * len(op.experts), each * op.chosen))
+    return Experts(
+        sum(every for every, _ in sizes), max((every for every, _ in sizes), default=0), sum(few for _, few in sizes)
+    )
 
 
 def held(

@@ -103,14 +103,7 @@ class Packer:
     ) -> native.Weight | Place:
         """One weight of the rows of all `linears`, for one pass over the activations; the first `joined` are one part
         of it."""
-        forms = [self.checkpoint.form(linear.name) for linear in linears]
-        if len(set(forms)) > 1:
-            kinds = (_called(form) for form in forms)
-            names = ", ".join(f"`{linear.name}` {kind}" for linear, kind in zip(linears, kinds, strict=True))
-            raise NotSupported(
-                f"matrices that are used together are quantized differently: {names}",
-                hint="use the unquantized model and run `localinfer quantize` on it",
-            )
+        self.require_alike(linears)
         job = None if orders or changed or joined > 1 else self.file_job(linears, interleave)
         weight: native.Weight | Place
         if job is None:
@@ -122,6 +115,24 @@ class Packer:
             self.jobs.append((linears, interleave, job))
         self.placed.append((linears, weight))
         return weight
+
+    def now(self, *linears: Linear, interleave: bool = False) -> native.Weight:
+        """The same at once, and of nobody else's interest."""
+        self.require_alike(linears)
+        job = self.file_job(linears, interleave)
+        weight = None if job is None else native.pack_files(self.target, [job])[0]
+        return self.from_arrays(linears, interleave) if weight is None else weight
+
+    def require_alike(self, linears: tuple[Linear, ...]) -> None:
+        """Raise `NotSupported` where matrices that are used together have different forms."""
+        forms = [self.checkpoint.form(linear.name) for linear in linears]
+        if len(set(forms)) > 1:
+            kinds = (_called(form) for form in forms)
+            names = ", ".join(f"`{linear.name}` {kind}" for linear, kind in zip(linears, kinds, strict=True))
+            raise NotSupported(
+                f"matrices that are used together are quantized differently: {names}",
+                hint="use the unquantized model and run `localinfer quantize` on it",
+            )
 
     def bytes_of(self, linears: Iterable[Linear]) -> int:
         return sum(self.checkpoint.stored_bytes(linear.name) for linear in linears)

@@ -1,11 +1,12 @@
 """Weights of norms, and orders of rows, as the native program takes them."""
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from localinfer.graph.ops import Attend, DeltaNet, GatedMLP, Head, Linear, Norm
+from localinfer.graph.ops import Attend, DeltaNet, GatedMLP, Head, Linear, Mixture, Norm
 from localinfer.graph.stored import Order
 from localinfer.graph.weights import Checkpoint
 
@@ -71,3 +72,20 @@ def by_part(op: DeltaNet, linears: Sequence[Linear], sizes: Sequence[int]) -> Or
 
 def ordered(norm: Vector | None, op: Attend) -> Vector | None:
     return norm[rope_order(op, norm.size)] if norm is not None and op.rope.interleaved else norm
+
+
+def routing_of(op: Mixture) -> dict[str, Any]:
+    """How the native program is told which experts a row goes to, with what weights, and how they are clamped."""
+    routing, (limit, alpha) = op.routing, op.clamp or (0.0, 0.0)
+    return {
+        "top_k": op.chosen,
+        "score": routing.score,
+        "renormalise": routing.renormalise,
+        "least_sum": routing.least_sum,
+        "added_sum": routing.added_sum,
+        "scale": routing.scale,
+        "groups": routing.groups,
+        "top_groups": routing.chosen_groups,
+        "limit": limit,
+        "alpha": alpha,
+    }

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from localinfer import native
 from localinfer.config import KvBits
 from localinfer.errors import DoesNotFit
+from localinfer.graph.experts import ExpertFile, Slots
 from localinfer.graph.key_powers import Evening, Heads
 from localinfer.graph.kv_bits import choose_bits, probe_length, probe_text, require_4_bit
 from localinfer.graph.ops import (
@@ -43,6 +44,7 @@ from localinfer.graph.prepared import (
     norm_weight,
     ordered,
     rope_order,
+    routing_of,
 )
 from localinfer.graph.rope import Rope
 from localinfer.graph.stored import Order, StoredLinear
@@ -64,6 +66,7 @@ def load_program(
     move: Move | None = None,
     on_progress: OnProgress | None = None,
     packed: dict[str, native.Weight] | None = None,
+    experts: Slots | None = None,
 ) -> native.Program:
     """Load every weight of `checkpoint` and return its program, ready for `step`.
 
@@ -74,7 +77,8 @@ def load_program(
     `move` takes the program to a card before its cache is made.
     `on_progress(done, total)` is told the bytes read so far, of all, and may end it by raising. `packed` is filled
     with the weight that holds each matrix, by the matrix's name. Above the packed weights, memory holds the matrices of
-    one fused operation at most. Raises `Corrupt` for NaN or infinity, naming the tensor, `DoesNotFit` when memory runs
+    one fused operation at most. With `experts` those of mixtures stay in a file, and are read when a step wants them.
+    Raises `Corrupt` for NaN or infinity, naming the tensor, `DoesNotFit` when memory runs
     out, and `NotSupported` for 4 bits where heads are too small.
     """
     if kv_bits == 4:
@@ -86,6 +90,8 @@ def load_program(
         with ExitStack() as files:
             told = on_progress or (lambda done, total: None)
             loader = Loader(checkpoint, program, threads, context, files, told, even_keys=even)
+            if experts is not None:
+                loader.expert_file = ExpertFile(loader, experts)
             for op in checkpoint.graph.ops:
                 loader.add(op)
             loader.build({} if packed is None else packed)
@@ -127,6 +133,7 @@ class Loader(Packer):
         super().__init__(checkpoint, program, threads, files, on_progress)
         self.program = Calls()
         self.context, self.head_rows = context, head_rows
+        self.expert_file: ExpertFile | None = None
         self.ropes: dict[tuple[Rope, float], int] = {}
         self.evening = Evening(wanted=even_keys, shares_kv=checkpoint.graph.shares_kv)
 
@@ -305,28 +312,25 @@ class Loader(Packer):
             beside=op.beside,
         )
 
+    def experts(self, op: Mixture) -> dict[str, Any]:
+        """Those that rows choose among: packed, or in the pool."""
+        if self.expert_file is None:
+            return {"experts": [self.expert(one) for one in op.experts]}
+        return self.expert_file.arguments(op)
+
     def mixture(self, op: Mixture) -> None:
         self.program.moe(
             norm=self.norm(op.norm),
             eps=op.norm.eps,
             router=self.pack(*op.unquantized()),
-            experts=[self.expert(one) for one in op.experts],
-            top_k=op.chosen,
-            score=op.routing.score,
-            renormalise=op.routing.renormalise,
-            least_sum=op.routing.least_sum,
-            added_sum=op.routing.added_sum,
-            scale=op.routing.scale,
-            groups=op.routing.groups,
-            top_groups=op.routing.chosen_groups,
+            **self.experts(op),
+            **routing_of(op),
             choice_bias=self.checkpoint.vector(op.choice_bias[0]).reshape(-1) if op.choice_bias else None,
             router_bias=self.biases(op.router),
             gate_bias=self.table_of_biases(one.gate for one in op.experts if one.gate is not None),
             up_bias=self.table_of_biases(one.up for one in op.experts),
             down_bias=self.table_of_biases(one.down for one in op.experts),
             activation=op.activation,
-            limit=op.clamp[0] if op.clamp else 0.0,
-            alpha=op.clamp[1] if op.clamp else 0.0,
             shared=self.expert(op.shared) if op.shared else None,
             shared_gated=op.shared_gate is not None,
             **({"into": self.pack(op.latent[0]), "out_of": self.pack(op.latent[1])} if op.latent else {}),

@@ -14,7 +14,7 @@ from localinfer.hub.model import LocalModel
 from localinfer.hub.names import COMMIT, SHA256
 from localinfer.hub.removal import bytes_below, delete
 from localinfer.hub.unfinished import is_held, newest
-from localinfer.paths import drafters_dir, hub_cache_dir, kv_dir, merged_dir, models_dir, tokenizers_dir
+from localinfer.paths import drafters_dir, experts_dir, hub_cache_dir, kv_dir, merged_dir, models_dir, tokenizers_dir
 
 Progress = Callable[[int, int], None]
 IDLE = 24 * 3600.0
@@ -86,10 +86,11 @@ def _recorded_hashes(directory: Path) -> dict[str, str]:
 
 
 def prune(*, dry_run: bool = False, now: float | None = None) -> list[Leftover]:
-    """Delete partial files idle for a day, folders that never became a model, merged models and all KV blocks; with
-    `dry_run` only list them. What a process is at work on stays."""
+    """Delete partial files idle for a day, folders that never became a model, merged models, packed experts and all
+    KV blocks; with `dry_run` only list them. What a process is at work on stays."""
     clock = time.time() if now is None else now
-    found = [*_in_downloads(clock), *_in_ours(clock), *_in_drafters(clock), *_in_kv(), *_merged(), *_tokenizers()]
+    found = [*_in_downloads(clock), *_in_ours(clock), *_in_drafters(clock)]
+    found += [*_in_kv(), *_merged(), *_tokenizers(), *_experts()]
     if not dry_run:
         for leftover in found:
             delete(leftover.path)
@@ -118,6 +119,16 @@ def _tokenizers() -> Iterator[Leftover]:
     for path in sorted(tokenizers_dir().glob("*")):
         if path.is_file() and not path.is_symlink():
             yield Leftover(path, "a tokenizer, as it was read", path.lstat().st_size)
+
+
+def _experts() -> Iterator[Leftover]:
+    """Packed experts can always be made again; who runs them keeps them open."""
+    for path in sorted(experts_dir().glob("*.experts")):
+        if path.is_file() and not path.is_symlink():
+            yield Leftover(path, "packed experts of a model that did not fit into memory", path.lstat().st_size)
+    for path in sorted(experts_dir().glob(".*.tmp")):
+        if path.is_file() and time.time() - path.lstat().st_mtime > IDLE:
+            yield Leftover(path, "packed experts that were never finished", path.lstat().st_size)
 
 
 def _in_downloads(clock: float) -> Iterator[Leftover]:

@@ -95,7 +95,10 @@ def open_model(model: LocalModel, config: EngineConfig, *, backend: str, tell: T
     sandbox.prepare()
     checkpoint = None
     if model.kind == "checkpoint" and backend != "cuda":  # a card says itself what does not fit
-        checkpoint = check_fit(model, config)
+        fitted = check_fit(model, config)
+        checkpoint, config = fitted.checkpoint, fitted.config
+        if fitted.note:
+            tell.note(fitted.note)
     started = time.perf_counter()
     with tell.progress(in_bytes=True) as progress:
         engine = open_engine(

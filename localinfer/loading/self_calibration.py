@@ -80,7 +80,7 @@ def _drawn(
     )
     key = hashlib.sha256(repr((sorted(origin.said["files"].items()), seed)).encode()).hexdigest()
     with locked(_folder(dest)):
-        check_fit(source, config)
+        config = check_fit(source, config).config
         file = _folder(dest) / f"{key[:16]}.jsonl"
         with open_engine(source.path, config, name=source.ref, on_progress=progress) as engine:
             said = write_self_calibration(

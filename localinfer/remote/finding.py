@@ -11,7 +11,7 @@ from localinfer.errors import LocalInferError
 from localinfer.hub.model import LocalModel
 from localinfer.remote.sockets import servers
 
-FREE = ("parallel", "remember", "kv_disk_gb", "reuse")
+FREE = ("parallel", "remember", "kv_disk_gb", "reuse", "experts", "experts_bytes")
 """Settings that are the server's own affair."""
 
 DECIDE = ("context", "kv_bits")

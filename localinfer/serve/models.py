@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from time import monotonic
 from typing import TYPE_CHECKING
 
@@ -163,15 +163,19 @@ class Models:
     async def _load(self, served: Served) -> Opened:
         """Load a model; where it does not fit, close the one that has been idle for longest, and try again."""
         while True:
+            # Rather close an idle model than read this one from disk.
+            wholly = self._config.experts == "auto" and bool(self._idle())
+            config = replace(self._config, experts="resident") if wholly else self._config
             try:
-                return await asyncio.to_thread(
-                    open_model, served.model, self._config, backend=self._backend, tell=self._tell
-                )
+                return await asyncio.to_thread(open_model, served.model, config, backend=self._backend, tell=self._tell)
             except DoesNotFit:
-                idle = [held for held in self._open.values() if held.users == 0]
-                if not idle:
+                if idle := self._idle():
+                    await self._shut(min(idle, key=lambda held: held.used), "to make room")
+                elif not wholly:
                     raise
-                await self._shut(min(idle, key=lambda held: held.used), "to make room")
+
+    def _idle(self) -> list[Held]:
+        return [held for held in self._open.values() if held.users == 0]
 
     def _close_later(self, held: Held) -> None:
         if held.users or self._closed or held.keep_s == float("inf"):

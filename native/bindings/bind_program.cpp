@@ -9,7 +9,7 @@
 #include <algorithm>
 #include <cmath>
 
-#include "bindings/arrays.h"
+#include "bindings/arguments.h"
 #include "bindings/bindings.h"
 #include "core/error.h"
 #include "core/program.h"
@@ -18,19 +18,9 @@ using namespace nb::literals;
 
 namespace {
 
-using Values = Vector<const float>;
-using MaybeValues = std::optional<Values>;
-using MaybeTable = std::optional<Matrix<const float>>;
 using Integers = Vector<const int32_t>;
 using Table = Matrix<const int32_t>;
 using Tables = Cube<const int32_t>;
-
-// As they stand in Python: no weight, no norm; with a bias it is a LayerNorm, whose bias may be empty.
-Norm make_norm(const MaybeValues& weight, float eps, const MaybeValues& bias = {}) {
-  REQUIRE(eps >= 0 && eps <= 1, "the epsilon of a norm is %g", static_cast<double>(eps));
-  REQUIRE(weight || !bias, "the bias of a norm without a weight");
-  return {to_vector(weight), eps, bias.has_value(), to_vector(bias)};
-}
 
 size_t rope_table(Program& program, Vector<const double> inv_freq, size_t positions, double attention_factor,
                   double growth, double every) {
@@ -89,13 +79,6 @@ void attend(Program& program, const MaybeValues& norm, float eps, std::shared_pt
   op.scale = scale;
   op.window = window;
   program.attend(std::move(op));
-}
-
-Activation make_activation(const std::string& name) {
-  if (name == "silu") return kSilu;
-  if (name == "gelu") return kGelu;
-  REQUIRE(name == "gelu_tanh", "activation is '%.40s', but must be silu, gelu or gelu_tanh", name.c_str());
-  return kGeluTanh;
 }
 
 void gated_mlp(Program& program, const MaybeValues& norm, float eps, std::shared_ptr<Weight> gate_up,
@@ -205,60 +188,6 @@ void mamba2(Program& program, const Values& norm, float eps, std::shared_ptr<Wei
   REQUIRE(op.scans(), "a skip of %zu heads", size_t{0});
   op.beside = beside;
   program.delta_net(std::move(op));
-}
-
-MoeOp::Expert make_expert(const std::pair<std::shared_ptr<Weight>, std::shared_ptr<Weight>>& pair) {
-  MoeOp::Expert expert;
-  expert.gate_up = pair.first;
-  expert.down = pair.second;
-  return expert;
-}
-
-// Row i of the table is of expert i.
-void put_rows(std::vector<MoeOp::Expert>& experts, Floats MoeOp::Expert::*field, const MaybeTable& table) {
-  if (!table) return;
-  REQUIRE(table->shape(0) == experts.size(), "biases of %zu experts, but there are %zu", table->shape(0),
-          experts.size());
-  const size_t columns = table->shape(1);
-  for (size_t i = 0; i < experts.size(); ++i)
-    (experts[i].*field).assign(table->data() + i * columns, table->data() + (i + 1) * columns);
-}
-
-void moe(Program& program, const Values& norm, float eps, std::shared_ptr<Weight> router,
-         const std::vector<std::pair<std::shared_ptr<Weight>, std::shared_ptr<Weight>>>& experts, size_t top_k,
-         const std::string& score, bool renormalise, float scale, const std::string& activation,
-         const MaybeValues& choice_bias, const std::optional<std::pair<std::shared_ptr<Weight>, std::shared_ptr<Weight>>>& shared,
-         bool shared_gated, const MaybeValues& post_norm, const MaybeValues& router_bias, const MaybeTable& gate_bias,
-         const MaybeTable& up_bias, const MaybeTable& down_bias, size_t groups, size_t top_groups, float least_sum,
-         float added_sum, float limit, float alpha, std::shared_ptr<Weight> into, std::shared_ptr<Weight> out_of) {
-  REQUIRE(score == "softmax" || score == "sigmoid", "scores are '%.40s', but must be softmax or sigmoid", score.c_str());
-  MoeOp op;
-  op.norm = make_norm(norm, eps);
-  op.router = std::move(router);
-  op.choice_bias = to_vector(choice_bias);
-  op.top_k = top_k;
-  op.score = score == "softmax" ? MoeOp::kSoftmax : MoeOp::kSigmoid;
-  op.renormalise = renormalise;
-  op.scale = scale;
-  op.router_bias = to_vector(router_bias);
-  op.groups = groups;
-  op.top_groups = top_groups;
-  op.least_sum = least_sum;
-  op.added_sum = added_sum;
-  op.limit = limit;
-  op.alpha = alpha;
-  for (const auto& expert : experts) op.experts.push_back(make_expert(expert));
-  put_rows(op.experts, &MoeOp::Expert::gate_bias, gate_bias);
-  put_rows(op.experts, &MoeOp::Expert::up_bias, up_bias);
-  put_rows(op.experts, &MoeOp::Expert::down_bias, down_bias);
-  if (shared) op.shared = make_expert(*shared);
-  op.shared_gated = shared_gated;
-  op.into = std::move(into);
-  op.out_of = std::move(out_of);
-  op.squares = activation == "relu2";
-  op.activation = op.squares ? kSilu : make_activation(activation);
-  op.post_norm = to_vector(post_norm);
-  program.moe(std::move(op));
 }
 
 void head(Program& program, const Values& norm, float eps, std::shared_ptr<Weight> weight, float softcap,
@@ -427,7 +356,7 @@ void bind_program(nb::module_& m) {
       "kv_heads"_a, "head_dim"_a, "bits"_a,
       "Bytes that 32 tokens of one layer take in the KV cache, 4, 8 or 16 bits a value, scales included.\n\n"
       "Raises ValueError for other bits, and for 4 where `head_dim` is no multiple of 32.");
-  nb::class_<Program>(m, "Program",
+  auto program = nb::class_<Program>(m, "Program",
                       "One model and the threads that run it: `embed`, then `attend` and `gated_mlp` in turn, then\n"
                       "`head`, then `make_kv`; after that `step`. Raises ValueError on shapes that disagree.")
       .def(nb::init<size_t, size_t, const std::string&, size_t>(), "hidden"_a, "threads"_a = 0, "isa"_a = "",
@@ -488,22 +417,6 @@ void bind_program(nb::module_& m) {
            "softplus(`dt_scale` * `dt` * norm(x) + `dt_bias`) within [`dt_low`, `dt_high`], and a head's state\n"
            "[state, head_dim] S = exp(-`decay_rate` * d) * S + B (d * u)'. `out_norm` is of each of `norm_groups` groups of\n"
            "columns, 0: there is none; or before silu. `beside` as in `gated_mlp`.")
-      .def("moe", &moe, "norm"_a.noconvert(), "eps"_a, "router"_a, "experts"_a, "top_k"_a, "score"_a, "renormalise"_a,
-           "scale"_a, "activation"_a, "choice_bias"_a.noconvert() = nb::none(), "shared"_a = nb::none(),
-           "shared_gated"_a = false, "post_norm"_a.noconvert() = nb::none(),
-           "router_bias"_a.noconvert() = nb::none(), "gate_bias"_a.noconvert() = nb::none(),
-           "up_bias"_a.noconvert() = nb::none(), "down_bias"_a.noconvert() = nb::none(), "groups"_a = 1,
-           "top_groups"_a = 1, "least_sum"_a = 0.0f, "added_sum"_a = 0.0f, "limit"_a = 0.0f, "alpha"_a = 0.0f,
-           "into"_a = nb::none(), "out_of"_a = nb::none(),
-           "x += the sum over the `top_k` experts that a row's `router` chose, ascending, of weight * down(act(gate) *\n"
-           "up), each a pair of gate_up (interleaved; up alone: no gates) and down; `activation` as in `gated_mlp`. With\n"
-           "`into` they read into * norm(x), and their sum goes through `out_of`. Weights are the scores (`softmax` over\n"
-           "all, `sigmoid`),\n"
-           "renormalised to a sum of 1 or not, times `scale`. The shared expert takes every row, by the sigmoid of the\n"
-           "router's second part with `shared_gated`. `choice_bias` is added to scores where experts are chosen only;\n"
-           "with `groups` only experts of the `top_groups` groups are whose best two sum to the most. Weights are\n"
-           "divided by their sum, `least_sum` at least, plus `added_sum`. Biases of experts are [experts, rows]. With\n"
-           "`limit` an expert is down(g * sigmoid(alpha * g) * (u + 1)), g = min(gate, limit), u = up within +-limit.")
       .def("head", &head, "norm"_a.noconvert(), "eps"_a, "weight"_a, "softcap"_a = 0.0f,
            "norm_bias"_a.noconvert() = nb::none(),
            "logits = weight * norm(x); with `softcap` c, c * tanh(logits / c).")
@@ -568,7 +481,7 @@ void bind_program(nb::module_& m) {
       .def_prop_ro("kv_blocks", &Program::kv_blocks, "Blocks of each KV group; empty before `make_kv`.")
       .def_prop_ro("kv_group_bytes", &kv_group_bytes, "Bytes of one block of each KV group, all its layers.")
       .def_prop_ro(
-          "kv_block_bytes", [](const Program& program) { return program.kv_block_bytes(); },
+          "kv_block_bytes", [](const Program& one) { return one.kv_block_bytes(); },
           "Bytes of one block of the KV cache, all layers; 0 before `make_kv`.")
       .def_prop_ro("kv_bytes", &Program::kv_bytes, "Bytes of the KV cache, whether touched yet or not.")
       .def_prop_ro("states", &Program::states, "Operations that keep a state; 0: sequences have keys and values only.")
@@ -579,4 +492,5 @@ void bind_program(nb::module_& m) {
       .def_prop_ro("phases", &Program::phases, "Phases of the last step; its threads wait for each other after each.")
       .def_prop_ro("threads", &Program::threads, "Threads, the calling one included.")
       .def_prop_ro("max_rows", &Program::max_rows, "Rows computed at once; longer steps are cut.");
+  bind_moe(program);
 }

@@ -5,6 +5,10 @@
 #include <nanobind/stl/tuple.h>
 #include <nanobind/stl/vector.h>
 
+#include <unistd.h>
+
+#include <algorithm>
+#include <cerrno>
 #include <chrono>
 #include <optional>
 
@@ -163,6 +167,30 @@ Vector<float> read_row(const Weight& weight, size_t row) {
   return Vector<float>(values, {weight.shape.cols}, owner);
 }
 
+void write_panels(const Weight& weight, int file, uint64_t at) {
+  REQUIRE(weight.memory.data != nullptr, "a weight without values cannot be written");
+  const uint8_t* from = weight.memory.data;
+  for (size_t left = weight.bytes(); left > 0;) {
+    ssize_t done = 0;
+    {
+      const nb::gil_scoped_release unlocked;
+      done = pwrite(file, from, left, static_cast<off_t>(at));
+    }
+    if (done < 0 && errno == EINTR) continue;
+    if (done <= 0) {
+      PyErr_SetFromErrno(PyExc_OSError);
+      nb::raise_python_error();
+    }
+    from += done, at += static_cast<uint64_t>(done), left -= static_cast<size_t>(done);
+  }
+}
+
+bool equals_panels(const Weight& weight, int file, uint64_t at) {
+  REQUIRE(weight.memory.data != nullptr, "a weight without values cannot be compared");
+  std::vector<uint8_t> found(weight.bytes());
+  return read_all(found.data(), found.size(), file, at) && std::equal(found.begin(), found.end(), weight.memory.data);
+}
+
 std::shared_ptr<RowFile> open_rows(size_t bits, size_t group, size_t cols, size_t rows,
                                    const std::tuple<int, uint64_t, int, uint64_t>& at, const std::string& name) {
   const WeightShape shape{kind_of(bits), cols, group, {rows}, false, 0, bits == 16 ? size_t{0} : 8};
@@ -204,7 +232,11 @@ void bind_weight(nb::module_& m) {
       .def_prop_ro("nbytes", &Weight::bytes, "Bytes in memory, padding included.")
       .def("row", &read_row, "i"_a,
            "Row `i` as float32, dequantized. Rows count over the parts in the order they were given.\n\n"
-           "Raises ValueError when there is no such row.");
+           "Raises ValueError when there is no such row.")
+      .def("without_values", [](const Weight& w) { return without_values(w); }, "What it is, for a pool that has its panels.")
+      .def("write", &write_panels, "file"_a, "at"_a,
+           "Write the panels into an open file from byte `at` on. Raises OSError.")
+      .def("equals", &equals_panels, "file"_a, "at"_a, "Whether an open file has just these panels from byte `at` on.");
   nb::register_exception_translator(&raise_damaged);
   nb::class_<RowFile>(m, "RowFile", "A matrix that stays in its file, of which rows are read when they are asked for.")
       .def_prop_ro("nbytes", &RowFile::bytes, "Bytes in the file.")

@@ -3,6 +3,7 @@
 #include <nanobind/nanobind.h>
 
 void bind_cuda(nanobind::module_& m);
+void bind_experts(nanobind::module_& m);
 void bind_kernels(nanobind::module_& m);
 void bind_machine(nanobind::module_& m);
 void bind_program(nanobind::module_& m);

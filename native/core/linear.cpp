@@ -118,7 +118,7 @@ Operand produced(const Step& step) {
 }
 
 void run_panel(const Step& step, const Lane& lane, const Weight& weight, size_t panel, Operand& operand, size_t rows,
-               float* out, size_t ldo, size_t count) {
+               float* out, size_t ldo, size_t count, const uint8_t* panels) {
   if (operand.pending) {
     for (size_t m = 0; m < rows; ++m)
       ready_row(step, lane, weight, operand.source, step.s.per_thread[lane.id()].few, m);
@@ -126,7 +126,7 @@ void run_panel(const Step& step, const Lane& lane, const Weight& weight, size_t 
   }
   const KernelTable& k = step.k;
   const WeightShape& shape = weight.shape;
-  const uint8_t* data = weight.panel(panel);
+  const uint8_t* data = panels != nullptr ? panels + panel * weight.panel_bytes : weight.panel(panel);
   operand.q.second = count == 1 ? 0 : shape.panel_bytes();
   switch (shape.kind) {
     case kInt4: return k.linear_i4(out, ldo, data, shape.cols, shape.group, &operand.q, rows);

@@ -43,10 +43,10 @@ bool takes_groups(const Weight& weight, size_t n);
 void produce(const Step& step, const Weight& weight, size_t m, size_t first, const float* x, size_t n);
 Operand produced(const Step& step);
 
-// out[m * ldo + r] for the 32 rows r of panel `panel`; of two panels where `count` is 2, which asks for one row. To be
-// called in an item of a phase.
+// out[m * ldo + r] for the 32 rows r of panel `panel`; of two panels where `count` is 2, which asks for one row.
+// `panels`: where they lie, if the weight has none itself. To be called in an item of a phase.
 void run_panel(const Step& step, const Lane& lane, const Weight& weight, size_t panel, Operand& operand, size_t rows,
-               float* out, size_t ldo, size_t count = 1);
+               float* out, size_t ldo, size_t count = 1, const uint8_t* panels = nullptr);
 
 // How many panels a thread takes at once: two for one row, where a kernel reads long ones by turns.
 size_t panels_at_once(const Step& step, const Lane& lane, const Weight& weight, size_t rows);

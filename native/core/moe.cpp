@@ -5,6 +5,7 @@
 #include <numeric>
 
 #include "core/linear.h"
+#include "core/route.h"
 #include "core/square.h"
 
 namespace {
@@ -52,7 +53,8 @@ class Mixture {
       const size_t active = i / chunks;
       if (active >= s.routes.active_count[0]) return;
       const size_t expert = s.routes.active[active], first = s.routes.first[expert];
-      gate_and_up(op_.experts[expert], rows_of(operand, first), first, s.routes.first[expert + 1] - first, i % chunks);
+      gate_and_up(op_.experts[expert], rows_of(operand, first), first, s.routes.first[expert + 1] - first, i % chunks,
+                  panels_of(expert));
     });
     return lane_.sync() && down();
   }
@@ -80,6 +82,12 @@ class Mixture {
     return lane_.sync();
   }
 
+  void choose(size_t m) {
+    const Scratch& s = step_.s;
+    const size_t at = m * op_.top_k;
+    choose_experts(op_, step_.k, s.router + m * s.router_ld, s.routes.expert + at, s.routes.weight + at);
+  }
+
   // Of each row the experts it goes to, and their weights; then the rows of each expert.
   bool route() {
     const Scratch::Routes& routes = step_.s.routes;
@@ -104,82 +112,17 @@ class Mixture {
         routes.row[at] = i / op_.top_k;
         routes.row_weight[at] = routes.weight[i];
       }
+      if (op_.pool != nullptr) op_.pool->want(op_.pool_layer, routes.active, active);
     });
+    if (!lane_.sync()) return false;
+    if (op_.pool == nullptr) return true;
+    lane_.phase("read");
+    lane_.draw(std::min(count_, pairs()) * ExpertPool::kParts, [&](size_t i) { op_.pool->read(i); });
     return lane_.sync();
   }
 
-  // What an expert is chosen by. NaN is below all numbers.
-  float worth(const float* score, size_t e) const {
-    const float value = op_.choice_bias.empty() ? score[e] : score[e] + op_.choice_bias[e];
-    return value == value ? value : -HUGE_VALF;
-  }
-
-  // Marks the top_groups groups whose best two experts sum to the most; of equal ones the lower.
-  void choose_groups(const float* score, bool* chosen) const {
-    float sums[MoeOp::kMostGroups];
-    const size_t size = count_ / op_.groups;
-    for (size_t g = 0; g < op_.groups; ++g) {
-      float best = -HUGE_VALF, second = -HUGE_VALF;
-      for (size_t e = g * size; e < (g + 1) * size; ++e) {
-        const float value = worth(score, e);
-        second = std::max(second, std::min(best, value));
-        best = std::max(best, value);
-      }
-      sums[g] = best + second;
-      chosen[g] = false;
-    }
-    for (size_t n = 0; n < op_.top_groups; ++n) {
-      size_t best = op_.groups;
-      for (size_t g = 0; g < op_.groups; ++g)
-        if (!chosen[g] && (best == op_.groups || sums[g] > sums[best])) best = g;
-      chosen[best] = true;
-    }
-  }
-
-  // The scores of row m become its top_k experts with their weights. Of equal scores the lower expert is chosen; NaN
-  // stays NaN as a weight.
-  void choose(size_t m) {
-    const Scratch& s = step_.s;
-    float* score = s.router + m * s.router_ld;
-    if (!op_.router_bias.empty()) step_.k.add(score, score, op_.router_bias.data(), count_);
-    if (op_.score == MoeOp::kSoftmax) {
-      float largest = -HUGE_VALF, sum = 0;
-      for (size_t e = 0; e < count_; ++e) largest = score[e] > largest ? score[e] : largest;
-      for (size_t e = 0; e < count_; ++e) score[e] -= largest;
-      step_.k.exp(score, score, count_);
-      for (size_t e = 0; e < count_; ++e) sum += score[e];
-      for (size_t e = 0; e < count_; ++e) score[e] /= sum;
-    } else {
-      for (size_t e = 0; e < count_; ++e) score[e] = sigmoid(score[e]);
-    }
-    size_t* expert = s.routes.expert + m * op_.top_k;
-    float* weight = s.routes.weight + m * op_.top_k;
-    bool in_group[MoeOp::kMostGroups] = {true};
-    if (op_.groups > 1) choose_groups(score, in_group);
-    size_t chosen = 0;
-    for (size_t e = 0; e < count_; ++e) {  // the chosen so far, best first
-      if (!in_group[e / (count_ / op_.groups)]) continue;
-      size_t at = chosen;
-      while (at > 0 && worth(score, expert[at - 1]) < worth(score, e)) --at;
-      if (at >= op_.top_k) continue;
-      chosen = std::min(chosen + 1, op_.top_k);
-      for (size_t i = chosen - 1; i > at; --i) expert[i] = expert[i - 1];
-      expert[at] = e;
-    }
-    float sum = 0;
-    for (size_t i = 0; i < op_.top_k; ++i) sum += score[expert[i]];
-    sum = (sum < op_.least_sum ? op_.least_sum : sum) + op_.added_sum;
-    for (size_t i = 0; i < op_.top_k; ++i) {
-      const float value = score[expert[i]];
-      weight[i] = (op_.renormalise ? value / sum : value) * op_.scale;
-    }
-  }
-
-  float sigmoid(float x) const {
-    float e = -x;
-    step_.k.exp(&e, &e, 1);
-    return 1.0f / (1.0f + e);
-  }
+  // Where the panels of expert e lie, those of `down` behind the others; null: in its weights.
+  const uint8_t* panels_of(size_t e) const { return op_.pool == nullptr ? nullptr : op_.pool->data(op_.pool_layer, e); }
 
   // The rows as the experts take them, those of one expert together.
   bool gather(const Operand& from) {
@@ -219,14 +162,15 @@ class Mixture {
   }
 
   // Group `i` of the columns of act(gate) * up, for `rows` rows, the first of which is pair `first`.
-  void gate_and_up(const Expert& expert, Operand operand, size_t first, size_t rows, size_t i) const {
+  void gate_and_up(const Expert& expert, Operand operand, size_t first, size_t rows, size_t i,
+                   const uint8_t* panels = nullptr) const {
     const Scratch& s = step_.s;
     float* out = s.per_thread[lane_.id()].panel;
     const size_t column = i * chunk_, n = std::min(chunk_, expert.down->shape.cols - column), both = op_.gated() ? 2 : 1;
-    const size_t panels = both * n / kPanelRows, most = panels_at_once(step_, lane_, *expert.gate_up, rows);
-    for (size_t p = 0; p < panels; p += most)
+    const size_t all = both * n / kPanelRows, most = panels_at_once(step_, lane_, *expert.gate_up, rows);
+    for (size_t p = 0; p < all; p += most)
       run_panel(step_, lane_, *expert.gate_up, both * column / kPanelRows + p, operand, rows, out + p * kPanelRows,
-                s.panel_ld, std::min(most, panels - p));
+                s.panel_ld, std::min(most, all - p), panels);
     for (size_t m = 0; m < rows; ++m, out += s.panel_ld) {
       float values[kWidestGroup];
       for (size_t j = 0; j < n; j += kPanelRows) {
@@ -331,7 +275,9 @@ class Mixture {
       const size_t expert = s.routes.active[a], first = s.routes.first[expert];
       const size_t rows = s.routes.first[expert + 1] - first;
       Operand operand = hidden_rows(first);
-      run_panel(step_, lane_, *op_.experts[expert].down, p, operand, rows, part, kPanelRows);
+      const uint8_t* panels = panels_of(expert);
+      if (panels != nullptr) panels += gate_up_.bytes();
+      run_panel(step_, lane_, *op_.experts[expert].down, p, operand, rows, part, kPanelRows, 1, panels);
       const Floats& bias = op_.experts[expert].down_bias;
       for (size_t m = 0; m < rows; ++m) {
         float* one = part + m * kPanelRows;
@@ -351,7 +297,7 @@ class Mixture {
       Operand operand = hidden_rows(pairs());
       run_panel(step_, lane_, *op_.shared.down, p, operand, step_.rows, part, kPanelRows);
       for (size_t m = 0; m < step_.rows; ++m) {
-        const float gate = op_.shared_gated ? sigmoid(s.router[m * s.router_ld + gate_column()]) : 1.0f;
+        const float gate = op_.shared_gated ? sigmoid(step_.k, s.router[m * s.router_ld + gate_column()]) : 1.0f;
         add(sums + m * kPanelRows, part + m * kPanelRows, gate);
       }
     }

@@ -327,6 +327,30 @@ void Program::delta_net(DeltaOp op) {
   ops_.emplace_back(std::move(op));
 }
 
+namespace {
+
+// Who has the panels of the experts: they themselves, or their pool.
+void check_pool(const MoeOp& op) {
+  for (const MoeOp::Expert& expert : op.experts)
+    REQUIRE(op.pool != nullptr || expert.gate_up == nullptr || expert.down == nullptr ||
+                (expert.gate_up->memory.data != nullptr && expert.down->memory.data != nullptr),
+            "an expert has no values, and there is no pool that has them");
+  if (op.pool == nullptr) return;
+  REQUIRE(op.pool_layer < op.pool->layers().size(), "layer %zu of a pool of %zu", op.pool_layer,
+          op.pool->layers().size());
+  const ExpertPool::Layer& layer = op.pool->layers()[op.pool_layer];
+  REQUIRE(layer.experts == op.experts.size(), "%zu experts, but the pool has %zu there", op.experts.size(),
+          layer.experts);
+  for (const MoeOp::Expert& expert : op.experts) {
+    REQUIRE(expert.gate_up != nullptr && expert.down != nullptr, "an expert is missing");
+    const size_t bytes = expert.gate_up->bytes() + expert.down->bytes();
+    REQUIRE(bytes <= layer.bytes, "an expert of %zu bytes, but the pool has %zu of it", bytes, layer.bytes);
+    REQUIRE(expert.gate_up->bytes() == op.experts[0].gate_up->bytes(), "experts of different sizes in a pool");
+  }
+}
+
+}  // namespace
+
 void Program::moe(MoeOp op) {
   require_open("moe");
   const size_t count = op.experts.size();
@@ -360,6 +384,7 @@ void Program::moe(MoeOp op) {
               what);
     }
   };
+  check_pool(op);
   for (MoeOp::Expert& expert : op.experts) {
     check(expert, "an expert");
     REQUIRE(expert.down->shape.cols == op.experts[0].down->shape.cols, "experts of %zu and %zu columns",
@@ -394,6 +419,8 @@ void Program::moe(MoeOp op) {
           static_cast<double>(op.limit), static_cast<double>(op.alpha));
   check_optional(op.post_norm, hidden_, "the norm after the experts");
   REQUIRE(std::isfinite(op.scale), "the experts' scale is %g", static_cast<double>(op.scale));
+  REQUIRE(op.pool == nullptr || experts_ == nullptr || op.pool == experts_, "experts of two pools");
+  if (op.pool != nullptr) experts_ = op.pool;
   ops_.emplace_back(std::move(op));
 }
 
@@ -455,19 +482,6 @@ std::set<const Weight*> Program::weights() const {
   return seen;
 }
 
-namespace {
-
-// What a weight is, without its values.
-void drop_values(WeightRef& weight) {
-  auto bare = std::make_shared<Weight>();
-  bare->shape = weight->shape;
-  bare->panels = weight->panels;
-  bare->panel_bytes = weight->panel_bytes;
-  weight = std::move(bare);
-}
-
-}  // namespace
-
 void Program::move_to(std::unique_ptr<Device> device) {
   const Hold hold(busy_);
   REQUIRE(head_.weight != nullptr, "a device before head");
@@ -475,15 +489,16 @@ void Program::move_to(std::unique_ptr<Device> device) {
   REQUIRE(states_.empty(), "a device has no kernels for recurrent operations");
   REQUIRE(kv_.blocks().empty(), "a device after make_kv");
   device_ = std::move(device);
+  const auto drop_values = [](WeightRef& weight) { weight = without_values(*weight); };
   if (mix_.weight != nullptr) drop_values(mix_.weight);
   if (layer_inputs_.project != nullptr) drop_values(layer_inputs_.project);
-  for (Op& op : ops_) each_weight(op, [](WeightRef& weight) { drop_values(weight); });
+  for (Op& op : ops_) each_weight(op, drop_values);
   if (head_.weight != embed_.weight) drop_values(head_.weight);
 }
 
 size_t Program::weight_bytes() const {
   if (device_ != nullptr) return device_->weight_bytes();
-  size_t total = 0;
-  for (const Weight* weight : weights()) total += weight->bytes();
+  size_t total = experts_ != nullptr ? experts_->bytes() : 0;
+  for (const Weight* weight : weights()) total += weight->memory.data != nullptr ? weight->bytes() : 0;
   return total;
 }

@@ -15,6 +15,7 @@
 #include <vector>
 
 #include "core/device.h"
+#include "core/expert_pool.h"
 #include "core/kv_cache.h"
 #include "core/memory.h"
 #include "core/pack.h"
@@ -164,6 +165,8 @@ struct MoeOp {
   float added_sum = 0;       // and what is added to that
   float scale = 1;           // of the weights
   std::vector<Expert> experts;
+  std::shared_ptr<ExpertPool> pool;  // or null; has the panels of this number among its layers, the weights have none
+  size_t pool_layer = 0;
   Expert shared;
   WeightRef into, out_of;    // both or none
   bool shared_gated = false;  // by the sigmoid of its gate
@@ -442,7 +445,8 @@ class Program {
   size_t states() const { return states_.size(); }  // operations that keep one
   size_t state_bytes() const;                      // of one sequence
   size_t state_cache_bytes() const { return state_.bytes(); }
-  size_t weight_bytes() const;
+  size_t weight_bytes() const;  // of a pool of experts its slots
+  const std::shared_ptr<ExpertPool>& experts() const { return experts_; }  // or null: all are held
   // From now on steps on the CPU keep what each of their phases took; `phase_times` are those of the last step.
   void time_phases(bool on) { times_phases_ = on; }
   const std::vector<PhaseTime>& phase_times() const { return phase_times_; }
@@ -491,6 +495,7 @@ class Program {
   size_t tail_ = 0;  // in ops_: from here on nothing is kept, so that rows without logits may be left out
   MixOp mix_;
   std::vector<Op> ops_;
+  std::shared_ptr<ExpertPool> experts_;
   HeadOp head_;
   std::vector<size_t> layer_ops_;      // of each layer, its attention in ops_
   std::vector<KvCache::Layer> layers_;  // bits are chosen when a cache is made

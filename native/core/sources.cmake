@@ -3,6 +3,7 @@ set(CORE_SOURCES
   ${CMAKE_CURRENT_LIST_DIR}/attend.cpp
   ${CMAKE_CURRENT_LIST_DIR}/delta_net.cpp
   ${CMAKE_CURRENT_LIST_DIR}/error.cpp
+  ${CMAKE_CURRENT_LIST_DIR}/expert_pool.cpp
   ${CMAKE_CURRENT_LIST_DIR}/kernel_speed.cpp
   ${CMAKE_CURRENT_LIST_DIR}/kv_cache.cpp
   ${CMAKE_CURRENT_LIST_DIR}/layer_input.cpp
@@ -16,6 +17,7 @@ set(CORE_SOURCES
   ${CMAKE_CURRENT_LIST_DIR}/program.cpp
   ${CMAKE_CURRENT_LIST_DIR}/program_kv.cpp
   ${CMAKE_CURRENT_LIST_DIR}/rope_table.cpp
+  ${CMAKE_CURRENT_LIST_DIR}/route.cpp
   ${CMAKE_CURRENT_LIST_DIR}/row_file.cpp
   ${CMAKE_CURRENT_LIST_DIR}/sampling.cpp
   ${CMAKE_CURRENT_LIST_DIR}/scratch.cpp

@@ -128,6 +128,7 @@ void Program::watch(const WeightRef& weight) {
   REQUIRE(device_ == nullptr, "a weight is watched on the CPU only");
   REQUIRE(weight != nullptr && weights().count(weight.get()) == 1, "the watched weight is none of this program");
   REQUIRE(weight->shape.kind == kBf16, "only weights of bf16 can be watched");
+  REQUIRE(weight->memory.data != nullptr, "weights of a pool cannot be watched");
   squares_[weight.get()].assign(weight->shape.cols, 0);
 }
 
@@ -264,6 +265,7 @@ bool Program::run(const StepInput& input, const KvCache& kv, StateCache& state, 
     return lane.gave_up_core();
   });
   if (layer_inputs_.rows != nullptr) layer_inputs_.rows->require_whole();
+  if (experts_ != nullptr) experts_->settle();
   if (finished && moves_state(input)) keep_states(input, lengths_, input.end != 0 && input.end < layers(), state);
   return finished;
 }

@@ -170,7 +170,16 @@ void check_shape(const WeightShape& shape) {
             "interleaving needs two parts of the same number of rows");
 }
 
+std::shared_ptr<Weight> without_values(const Weight& weight) {
+  auto bare = std::make_shared<Weight>();
+  bare->shape = weight.shape;
+  bare->panels = weight.panels;
+  bare->panel_bytes = weight.panel_bytes;
+  return bare;
+}
+
 void Weight::row(size_t row, float* out) const {
+  REQUIRE(memory.data != nullptr, "a row of a weight that has no values here");
   REQUIRE(row < shape.rows(), "row %zu of a weight of %zu rows", row, shape.rows());
   size_t part = 0;
   for (; row >= shape.parts[part]; ++part) row -= shape.parts[part];

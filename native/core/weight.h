@@ -50,6 +50,9 @@ struct Weight {
 
 using WeightRef = std::shared_ptr<const Weight>;
 
+// What a weight is, without its values.
+std::shared_ptr<Weight> without_values(const Weight& weight);
+
 const char* kind_name(WeightKind kind);
 size_t bits_of(WeightKind kind);
 WeightKind kind_of(size_t bits, bool affine = false);  // integers; bf16 for 16. Throws std::invalid_argument.

@@ -146,6 +146,17 @@ PrefillChunk = Annotated[
         default=default_of(EngineConfig, "prefill_chunk"),
     ),
 ]
+Experts = Annotated[
+    Literal["auto", "resident", "mapped"],
+    flag(
+        "experts",
+        "text",
+        "Where a mixture's experts are: all in memory, or packed in a file, of which memory has as many as it has room "
+        "for. `auto` maps what does not fit. The text is the same; `localinfer cache prune` deletes the file.",
+        choices=("auto", "resident", "mapped"),
+        default="auto",
+    ),
+]
 OnOverflow = Annotated[
     Literal["error", "shift"],
     flag(

@@ -10,6 +10,7 @@ from localinfer.cost.bill import usd
 from localinfer.cost.energy import Source, marked
 from localinfer.cost.prices import USD_PER_KWH, electricity
 from localinfer.engine.load import Load
+from localinfer.errors import size
 from localinfer.text import one_line
 from localinfer.tui.widgets.status import line_of, sparkline
 
@@ -47,7 +48,7 @@ class Total:
         """The other parts that are not nothing, the most telling first."""
         curve = f" {sparkline(self.speeds)}" if len(self.speeds) > 1 else ""
         speed = f"{self.tok_s:.1f} tok/s{curve}" if self.writing and self.tok_s else ""
-        parts = (self.problem, speed, self.rows, self.waiting, self.blocks, *self._money())
+        parts = (self.problem, speed, self.rows, self.waiting, self.blocks, self.experts, *self._money())
         return [part for part in parts if part]
 
     @property
@@ -72,6 +73,15 @@ class Total:
         counts += [f"{load.window_used}/{load.window_blocks} in windows"] if load.window_used else []
         counts += [f"{count} {kind}" for count, kind in kinds if count]
         return f"KV {', '.join(counts)}" if counts else ""
+
+    @property
+    def experts(self) -> str:
+        """Of experts that stay in a file, how many are in memory, and what was read."""
+        load = self.load
+        if not load.experts_bytes:
+            return ""
+        held = load.experts_held / load.experts_bytes
+        return f"experts {held:.0%} held, {size(load.experts_read)} read"
 
     @property
     def waiting(self) -> str:
@@ -105,6 +115,7 @@ CURVE_WIDTH = 110
 _COUNTED = (
     *("decode_rows", "draft_rows", "prefill_rows", "running", "waiting", "preempted", "preemptions"),
     *("blocks", "used", "shared", "kept", "window_blocks", "window_used", "on_disk", "snapshots"),
+    *("experts_bytes", "experts_held", "experts_wanted", "experts_missed", "experts_read"),
 )
 
 
