@@ -158,7 +158,7 @@ def test_rm_takes_all_or_none(cli: Cli, mine: str, isolated: Path, tiny: Path) -
     ("argv", "code", "words"),
     [
         (("me/tiny",), 2, "`--bits` is missing"),
-        (("me/tiny", "--bits", "5"), 2, "--bits is '5', but must be one of 16, 8, 4, 3"),
+        (("me/tiny", "--bits", "6"), 2, "--bits is '6', but must be one of 16, 8, 5, 4, 3"),
         (("me/tiny", "--bits", "4", "--group", "48"), 2, "--group is '48', but must be one of 32, 64, 128"),
         (("me/tiny", "--bits", "4", "--group", "128"), 2, "128"),
         (("me/tiny", "--bits", "4", "--name", "../x"), 2, "../x"),

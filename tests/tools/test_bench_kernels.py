@@ -27,5 +27,5 @@ def test_every_kind_is_measured(
 def test_shapes_that_no_kernel_takes_are_refused() -> None:
     with pytest.raises(ValueError, match="group"):
         native.linear_seconds("scalar", 4, 8, 100, 64, 1, 1 << 16)
-    with pytest.raises(ValueError, match="5 bits"):
-        native.linear_seconds("scalar", 5, 8, 128, 64, 1, 1 << 16)
+    with pytest.raises(ValueError, match="6 bits"):
+        native.linear_seconds("scalar", 6, 8, 128, 64, 1, 1 << 16)
