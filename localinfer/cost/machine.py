@@ -2,7 +2,9 @@
 
 import os
 import platform
+import resource
 import time
+from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -64,11 +66,12 @@ def last_level_cache(root: Path = Path("/sys/devices/system/cpu/cpu0/cache")) ->
 
 
 def available_bytes(root: Path = Path("/")) -> int:
-    """Bytes a process may still take: the kernel's estimate, or what the tightest cgroup leaves, whichever is less.
+    """Bytes a process may still take: the kernel's estimate, or what the tightest cgroup or `ulimit` leaves, whichever
+    is less.
 
     `root` stands for `/` in tests.
     """
-    return min([_mem_available(root), *_cgroup_room(root)])
+    return min([_mem_available(root), *_cgroup_room(root), *_limits_room(root)])
 
 
 def total_bytes(root: Path = Path("/")) -> int:
@@ -85,8 +88,13 @@ def _mem_available(root: Path) -> int:
 
 
 def _meminfo(root: Path) -> dict[str, int]:
+    return _in_bytes(root / "proc/meminfo")
+
+
+def _in_bytes(path: Path) -> dict[str, int]:
+    """The lines of a file that count kB."""
     try:
-        lines = (root / "proc/meminfo").read_text(encoding="ascii", errors="replace").splitlines()
+        lines = path.read_text(encoding="ascii", errors="replace").splitlines()
     except OSError:
         return {}
     pairs = (line.split() for line in lines)
@@ -116,6 +124,15 @@ def _cgroup_room(root: Path) -> list[int]:
             if limit is not None and used is not None:
                 room.append(max(0, limit - used + _cache(group, names[2])))
     return room
+
+
+def _limits_room(root: Path) -> Iterator[int]:
+    """What this process's own limits of its private memory and of its addresses leave."""
+    taken = _in_bytes(root / "proc/self/status")
+    for limit, key in ((resource.RLIMIT_DATA, "VmData"), (resource.RLIMIT_AS, "VmSize")):
+        most, _ = resource.getrlimit(limit)
+        if most != resource.RLIM_INFINITY and key in taken:
+            yield max(0, most - taken[key])
 
 
 def _number(path: Path) -> int | None:

@@ -63,9 +63,9 @@ def _expected(model: LocalModel, checkpoint: "Checkpoint", fit: "Fit", instead: 
 
     held, every = size(instead.held_bytes), size(instead.experts_bytes)
     why = "" if fit.fits else f"`{model.ref}` needs {size(fit.total_bytes)}, but {size(fit.free_bytes)} is free: "
-    said = f"{why}{held} of {every} of experts are held, the others read from {experts_dir()} when they are wanted"
     if instead.held_bytes >= instead.experts_bytes:
-        return said
+        return f"experts are read from {experts_dir()} when they are wanted; there is room for all {every} of them"
+    said = f"{why}{held} of {every} of experts are held, the others read from {experts_dir()} when they are wanted"
     disk = disk_bandwidth(experts_dir())
     if not disk:
         return said

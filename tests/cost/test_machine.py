@@ -1,6 +1,7 @@
 """What is read from the kernel's files, and the measurement that is kept."""
 
 import json
+import resource
 import time
 from pathlib import Path
 
@@ -151,3 +152,15 @@ def test_the_last_level_cache(tmp_path: Path) -> None:
         (tmp_path / index / "size").write_text(f"{size}\n")
     assert last_level_cache(tmp_path) == 32 << 20
     assert last_level_cache(tmp_path / "nowhere") == 0
+
+
+@pytest.mark.parametrize(("limit", "key"), [("RLIMIT_DATA", "VmData"), ("RLIMIT_AS", "VmSize")])
+def test_a_shell_may_have_less(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, limit: str, key: str) -> None:
+    most = {getattr(resource, limit): 3 * GB}
+    monkeypatch.setattr(resource, "getrlimit", lambda which: (most.get(which, resource.RLIM_INFINITY), -1))
+    root = lay(tmp_path, {**MEMINFO, "proc/self/status": f"Name:\tx y\n{key}:\t{GB // 1024} kB\nThreads:\t3\n"})
+    assert available_bytes(root) == 2 * GB
+    most.clear()
+    assert available_bytes(root) == 12 * GB
+    most[getattr(resource, limit)] = GB // 2  # lowered since
+    assert available_bytes(root) == 0

@@ -13,7 +13,7 @@ from localinfer.config import EngineConfig
 from localinfer.errors import DoesNotFit, NotFound
 from localinfer.hub.model import LocalModel
 from localinfer.hub.resolve import resolve
-from localinfer.loading.fitting import check_fit
+from localinfer.loading.fitting import Fitted, check_fit
 from localinfer.loading.tell import Tell
 from localinfer.serve import http, running
 from localinfer.serve.app import make_app
@@ -79,10 +79,10 @@ async def test_who_goes_while_it_opens_takes_it_from_nobody(two: list[Served]) -
 def let_one_fit(patch: pytest.MonkeyPatch, models: Models) -> None:
     """As if memory had room for one model."""
 
-    def check(model: LocalModel, config: EngineConfig) -> None:
+    def check(model: LocalModel, config: EngineConfig) -> Fitted:
         if any(held.served.model != model for held in models.open_now()):
             raise DoesNotFit("it needs 2 GB, but 1 GB is free")
-        check_fit(model, config)
+        return check_fit(model, config)
 
     patch.setattr("localinfer.loading.opening.check_fit", check)
 
@@ -98,6 +98,27 @@ async def test_an_idle_model_makes_room_and_a_busy_one_does_not(
                     pass
         async with models.use("other"):
             assert [held.served.name for held in models.open_now()] == ["other"]
+
+
+async def test_a_model_is_rather_closed_than_another_read_from_disk(
+    two: list[Served], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """While there is one to close, a model is to fit as a whole; `auto` may map its experts after that."""
+    asked: list[str] = []
+
+    def check(model: LocalModel, config: EngineConfig) -> Fitted:
+        asked.append(config.experts)
+        if config.experts == "resident":
+            raise DoesNotFit("it needs 2 GB, but 1 GB is free")
+        return check_fit(model, config)
+
+    async with models_of(two) as models:
+        async with models.use("one"):
+            pass
+        monkeypatch.setattr("localinfer.loading.opening.check_fit", check)
+        async with models.use("other"):
+            assert [held.served.name for held in models.open_now()] == ["other"]
+    assert asked == ["resident", "auto"]
 
 
 async def test_without_names_all_that_is_here_may_be_asked_for_and_no_path(two: list[Served], isolated: Path) -> None:

@@ -8,7 +8,7 @@ from rich.cells import cell_len
 from localinfer.engine.load import Load
 from localinfer.events import Drafting, Guesses, Stats
 from localinfer.tui.widgets.status import Status, line_of, milliseconds
-from localinfer.tui.widgets.total import Total
+from localinfer.tui.widgets.total import Total, summed
 
 STATS = Stats(
     handle=1,
@@ -42,6 +42,12 @@ def test_blocks_of_layers_with_a_window_are_told_apart() -> None:
     both = Total(load=Load(blocks=256, used=40, shared=8, window_blocks=76, window_used=18), panes=2)
     shown = line_of(both.head, both.details, "$primary", 200).plain
     assert shown == "● 2 panes   KV 40/256 blocks, 18/76 in windows, 8 shared"
+
+
+def test_experts_that_stay_in_a_file_are_counted() -> None:
+    load = Load(experts_bytes=4_000_000_000, experts_held=1_000_000_000, experts_read=2_500_000_000)
+    both = Total(load=summed([load, Load(), load]), panes=2)
+    assert line_of(both.head, both.details, "$primary", 200).plain == "● 2 panes   experts 25% held, 5.0 GB read"
 
 
 def test_a_part_that_does_not_fit_is_skipped_and_the_next_one_shown() -> None:

@@ -32,9 +32,9 @@ GROUPS = (
 
 
 @contextmanager
-def limited(nbytes: int) -> Iterator[tuple[Callable[[], None], Callable[[], str]]]:
+def limited(nbytes: int, *, plain: bool) -> Iterator[tuple[Callable[[], None], Callable[[], str]]]:
     """What a child calls before it becomes another program, and what its limit was and what it took of it."""
-    found = _group(nbytes)
+    found = None if plain else _group(nbytes)
     if found is None:
         yield partial(resource.setrlimit, resource.RLIMIT_DATA, (nbytes, nbytes)), lambda: f"RLIMIT_DATA {nbytes}"
         return
@@ -70,18 +70,9 @@ def _join(group: Path) -> None:
 
 def answered(model: LocalModel, tokens: int, how: list[str], join: Callable[[], None] | None = None) -> dict[str, Any]:
     """One answer by the command line, and what it said beside."""
-    command = [
-        sys.executable,
-        "-m",
-        "localinfer",
-        "run",
-        model.ref,
-        "Once upon a time",
-        "--raw",
-        "--json",
-        "--temp",
-        "0",
-    ]
+    command = [sys.executable, "-m", "localinfer", "run", model.ref, "Once upon a time", "--raw", "--json"]
+    # Words of all kinds, which go to many experts: the likeliest ones of random weights are soon the same ones again.
+    command += ["--temp", "1.5", "--top-k", "0", "--top-p", "1", "--seed", "1"]
     command += ["--max-tokens", f"{tokens}", "--no-remember", "--no-server", "--draft", "off", "-c", "1024", *how]
     done = subprocess.run(command, capture_output=True, text=True, check=False, preexec_fn=join)
     print(done.stderr.strip(), flush=True)
@@ -105,13 +96,14 @@ def main() -> int:
     parser.add_argument("--shape", default="qwen3-30b-a3b-8l")
     parser.add_argument("--limit", type=float, default=1.5, help="GB")
     parser.add_argument("--tokens", type=int, default=64)
+    parser.add_argument("--rlimit", action="store_true", help="no cgroup, also where one can be made")
     asked = parser.parse_args()
     model = make_random(parse_form(asked.shape))
     print(f"{model.ref}: {model.size_bytes / 1e9:.2f} GB of files", flush=True)
     whole = answered(model, asked.tokens, ["--experts", "resident"])
     answered(model, 1, ["--experts", "mapped"])  # packs them, which is not what is timed
     forget_cached()
-    with limited(int(asked.limit * 1e9)) as (join, said):
+    with limited(int(asked.limit * 1e9), plain=asked.rlimit) as (join, said):
         few = answered(model, asked.tokens, [], join)
         print(said())
     for name, one in (("resident", whole), ("limited", few)):
