@@ -97,7 +97,7 @@ def _cells_of(isa: str, kind: Kind, where: str, threads: int, peak: float, args:
         speed = statistics.median(found[row])
         operations = 2 * row * speed * 8 / kind[1]
         share = operations / peak if kind[2] and peak else 0.0
-        yield Cell(isa, kind[0], row, threads, where, round(speed, 2), round(speed / read, 3), round(share, 3))
+        yield Cell(isa, kind[0], row, threads, where, speed, speed / read, share)
 
 
 def main(argv: Sequence[str] | None = None) -> None:
