@@ -104,7 +104,12 @@ def main(argv: Sequence[str] | None = None) -> None:
     """Print the table, and write it as JSON where that is asked for."""
     parser = argparse.ArgumentParser(prog="tools.bench_kernels", description=__doc__)
     parser.add_argument("--isa", action="append", help="a kernel set (repeat); default: the best here")
-    parser.add_argument("--kind", action="append", help="a kind of weights by name (repeat); default: all")
+    parser.add_argument(
+        "--kind",
+        action="append",
+        choices=[kind[0] for kind in KINDS],
+        help="a kind of weights by name (repeat); default: all",
+    )
     parser.add_argument("--rows", type=int, nargs="+", default=[1, 2, 4, 8, 16], help="rows of activations")
     parser.add_argument("--columns", type=int, default=1536, help="columns of the weights (default 1536)")
     parser.add_argument("--group", type=int, default=64, choices=(32, 64, 128), help="columns that share a scale")

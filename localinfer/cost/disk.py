@@ -7,13 +7,8 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
 
-from localinfer.cost.machine import STALE
-from localinfer.errors import LocalInferError
-from localinfer.formats.durable import write_json
-from localinfer.formats.json_files import read_object
-from localinfer.paths import machine_file
+from localinfer.cost.machine import STALE, keep, kept
 
 PROBE_BYTES, PIECE, READERS = 256 << 20, 1 << 20, 4
 
@@ -23,16 +18,16 @@ def disk_bandwidth(folder: Path) -> float:
     `PROBE_BYTES` and takes a second or two."""
     folder = next(path for path in (folder, *folder.absolute().parents) if path.exists())
     disk = str(folder.stat().st_dev)
-    kept = _kept().get(disk)
-    if isinstance(kept, dict) and isinstance(kept.get("bytes_per_s"), (int, float)):
-        age = time.time() - kept["measured"] if isinstance(kept.get("measured"), (int, float)) else STALE
-        if kept["bytes_per_s"] > 0 and age < STALE:
-            return float(kept["bytes_per_s"])
+    before = kept("disk").get(disk)
+    if isinstance(before, dict) and isinstance(before.get("bytes_per_s"), (int, float)):
+        age = time.time() - before["measured"] if isinstance(before.get("measured"), (int, float)) else STALE
+        if before["bytes_per_s"] > 0 and age < STALE:
+            return float(before["bytes_per_s"])
     found = 0.0
     with suppress(OSError):
         found = _measure(folder)
     if found:
-        _keep(disk, found)
+        keep("disk", disk, {"bytes_per_s": round(found), "measured": round(time.time())})
     return found
 
 
@@ -57,23 +52,3 @@ def _measure(folder: Path) -> float:
             return read / max(time.perf_counter() - started, 1e-9)
     finally:
         os.close(handle)
-
-
-def _kept() -> dict[str, Any]:
-    try:
-        found = read_object(machine_file()).get("disk")
-    except LocalInferError:
-        return {}
-    return found if isinstance(found, dict) else {}
-
-
-def _keep(disk: str, bytes_per_s: float) -> None:
-    """Write it down; a home that cannot be written only means to measure again."""
-    try:
-        cached = read_object(machine_file())
-    except LocalInferError:
-        cached = {}
-    entry = {"bytes_per_s": round(bytes_per_s), "measured": round(time.time())}
-    with suppress(LocalInferError, OSError):
-        machine_file().parent.mkdir(parents=True, exist_ok=True)
-        write_json(machine_file(), {**cached, "disk": {**_kept(), disk: entry}})

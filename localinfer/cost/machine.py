@@ -185,26 +185,32 @@ def read_bandwidth(threads: int | None = None, *, refresh: bool = False) -> Band
 
 def _entries() -> list[dict[str, Any]]:
     """Measurements of this processor, most threads first."""
-    try:
-        cached = read_object(machine_file()).get("bandwidth", {}).get(cpu_model(), [])
-    except (LocalInferError, AttributeError):
-        return []
+    cached = kept("bandwidth").get(cpu_model(), [])
     entries = [entry for entry in cached if isinstance(entry, dict)] if isinstance(cached, list) else []
     return sorted(entries, key=lambda entry: -entry["threads"] if isinstance(entry.get("threads"), int) else 0)
 
 
 def _keep(found: Bandwidth) -> None:
-    """Write it down; a home that cannot be written only means to measure again."""
     entry = {"threads": found.threads, "bytes_per_s": round(found.bytes_per_s), "measured": round(found.measured)}
     others = [e for e in _entries() if e.get("threads") != found.threads]
-    try:
-        cached = read_object(machine_file())
-    except LocalInferError:
-        cached = {}
-    bandwidth = cached.get("bandwidth")
-    everyone = bandwidth if isinstance(bandwidth, dict) else {}
-    try:
+    keep("bandwidth", cpu_model(), [entry, *others])
+
+
+def kept(section: str) -> dict[str, Any]:
+    """What `machine_file()` has in a section, as it stands there; empty where it cannot be read."""
+    found = _file().get(section)
+    return found if isinstance(found, dict) else {}
+
+
+def keep(section: str, key: str, value: Any) -> None:
+    """Write it down; a home that cannot be written only means to measure again."""
+    with suppress(LocalInferError, OSError):
         machine_file().parent.mkdir(parents=True, exist_ok=True)
-        write_json(machine_file(), {**cached, "bandwidth": {**everyone, cpu_model(): [entry, *others]}})
-    except (LocalInferError, OSError):
-        return
+        write_json(machine_file(), {**_file(), section: {**kept(section), key: value}})
+
+
+def _file() -> dict[str, Any]:
+    try:
+        return read_object(machine_file())
+    except LocalInferError:
+        return {}

@@ -14,7 +14,8 @@ from localinfer.graph.memory import Form
 from localinfer.graph.weights import Checkpoint
 
 EFFICIENCY: Mapping[int, float] = {16: 0.75, 8: 0.65, 5: 0.6, 4: 0.65, 3: 0.57}
-"""Part of the read bandwidth that a step of one row reaches, by bits of the weights, as seen on AVX2."""
+"""Part of the read bandwidth that a step of one row reaches, by bits of the weights, as seen on AVX2; of 5 bits it is
+a guess between 4 and 3."""
 
 LAYER_S = 12e-6
 """Seconds that a layer takes beside reading its weights: norms, attention over a short text, waiting for each other."""

@@ -90,7 +90,7 @@ class ExpertFile:
         handle = os.open(self.path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
         try:
             places = [(self._begin(layer), len(layer.experts), layer.nbytes) for layer in self.layers]
-            self.pool = native.ExpertPool(handle, f"{self.path}", places, slots.nbytes)
+            self.pool = native.ExpertPool(handle, str(self.path), places, slots.nbytes)
         finally:
             os.close(handle)
 
@@ -155,7 +155,7 @@ class ExpertFile:
                 os.truncate(handle, self.nbytes)
                 done = 0
                 for layer, op in zip(self.layers, self._mixtures, strict=True):
-                    for at, expert in enumerate(op.experts, start=0):
+                    for at, expert in enumerate(op.experts):
                         inputs, down = self._pack(expert)
                         begin = self._begin(layer) + at * layer.nbytes
                         inputs.write(handle, begin)

@@ -127,7 +127,7 @@ void run_panel(const Step& step, const Lane& lane, const Weight& weight, size_t 
   const KernelTable& k = step.k;
   const WeightShape& shape = weight.shape;
   const uint8_t* data = panels != nullptr ? panels + panel * weight.panel_bytes : weight.panel(panel);
-  operand.q.second = count == 1 ? 0 : shape.panel_bytes();
+  operand.q.second = count == 1 ? 0 : weight.panel_bytes;
   switch (shape.kind) {
     case kInt4: return k.linear_i4(out, ldo, data, shape.cols, shape.group, &operand.q, rows);
     case kInt3: return k.linear_i3(out, ldo, data, shape.cols, shape.group, &operand.q, rows);
@@ -146,7 +146,7 @@ void run_panel(const Step& step, const Lane& lane, const Weight& weight, size_t 
 size_t panels_at_once(const Step& step, const Lane& lane, const Weight& weight, size_t rows) {
   constexpr size_t kLong = 32768;  // shorter panels are read faster one after the other, as one stream
   const bool many = weight.panels >= 16 * lane.threads();  // fewer cannot be shared out evenly by twos
-  const bool suits = many && weight.shape.kind != kBf16 && weight.shape.panel_bytes() >= kLong;
+  const bool suits = many && weight.shape.kind != kBf16 && weight.panel_bytes >= kLong;
   return rows == 1 && suits && step.k.takes_second ? 2 : 1;
 }
 

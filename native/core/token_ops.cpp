@@ -50,7 +50,7 @@ bool give_stream(const Step& step, Lane& lane) {
 
 namespace {
 
-// x = cap * tanh(x / cap), tanh(|a|) = (1 - e) / (1 + e) with e = exp(-2|a|), by the kernels' own exp.
+// Of at most two panels: x = cap * tanh(x / cap), tanh(|a|) = (1 - e) / (1 + e) with e = exp(-2|a|), by the kernels' own exp.
 void cap_softly(const KernelTable& k, float* x, size_t n, float cap) {
   float e[2 * kPanelRows];
   for (size_t i = 0; i < n; ++i) e[i] = -2.0f * std::fabs(x[i] / cap);

@@ -39,6 +39,7 @@
 
 enum { kPanelRows = 32, kKvBlock = 32, kKvChunk = 256 };
 
+// Cards, and rows in a file, know the kinds up to kBf16.
 enum WeightKind { kInt4 = 0, kInt3 = 1, kInt8 = 2, kBf16 = 3, kAffine4 = 4, kMxfp4 = 5, kInt5 = 6, kAffine5 = 7 };
 
 enum Activation { kSilu = 0, kGeluTanh = 1, kGelu = 2 };
