@@ -3,6 +3,7 @@
 import errno
 import json
 import os
+import secrets
 from pathlib import Path
 from typing import Any
 
@@ -22,13 +23,11 @@ def sync(path: Path) -> None:
 
 
 def write_bytes(path: Path, data: bytes, *, private: bool = False) -> None:
-    """Write a small file whole: beside its name, fsynced, then renamed; `private` lets only its owner read it. Raises
-    `DoesNotFit` when the disk is full."""
-    part = path.with_name(path.name + ".tmp")
+    """Write a small file whole: beside its name, fsynced, then renamed; `private` lets only its owner read it. Of two
+    that write one file at the same time the later wins. Raises `DoesNotFit` when the disk is full."""
+    part = path.with_name(f".{secrets.token_hex(8)}.tmp")
     try:
-        if private:
-            part.unlink(missing_ok=True)
-        with open(part, "wb", opener=_for_the_owner if private else None) as file:
+        with open(part, "xb", opener=_for_the_owner if private else None) as file:
             file.write(data)
             file.flush()
             os.fsync(file.fileno())
