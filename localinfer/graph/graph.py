@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from functools import cached_property
 from itertools import chain
 from math import prod
 
@@ -10,7 +11,7 @@ from localinfer.graph.spec import ModelSpec
 from localinfer.graph.states import KvState, State
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Graph:
     """The operations in the order they run."""
 
@@ -33,15 +34,15 @@ class Graph:
         first = self.embed if self.mix is None else self.mix
         return (first, *(() if self.inputs is None else (self.inputs,)), *self.body, self.head)
 
-    @property
-    def unquantized(self) -> set[Linear]:
+    @cached_property
+    def unquantized(self) -> frozenset[Linear]:
         """The matrices that stay floats in a quantized model."""
-        return {linear for op in self.ops for linear in op.unquantized()}
+        return frozenset(linear for op in self.ops for linear in op.unquantized())
 
-    @property
-    def gathered(self) -> set[Linear]:
-        """The matrices that may stay in their file, as steps read rows of them."""
-        return {linear for op in self.ops for linear in op.gathered()}
+    @cached_property
+    def gathered(self) -> frozenset[Linear]:
+        """The matrices that may stay in their file, as steps read rows of them. Loading asks for each of its own."""
+        return frozenset(linear for op in self.ops for linear in op.gathered())
 
     @property
     def tables(self) -> set[Linear]:
