@@ -10,9 +10,11 @@ from typing import Any
 from localinfer.errors import Corrupt, NotSupported
 from localinfer.formats.checkpoint_files import listed
 from localinfer.formats.gguf import GgufFile
-from localinfer.formats.gguf_forms import FORMS, Form
+from localinfer.formats.gguf_form import Form
+from localinfer.formats.gguf_forms import FORMS
 from localinfer.formats.gguf_gemma4_config import gemma4, passed_over
 from localinfer.formats.gguf_keys import refuse_keys
+from localinfer.formats.gguf_mixtures import MIXTURES, mixtral
 from localinfer.formats.gguf_recurrent import RECURRENT
 from localinfer.formats.gguf_rope import DIVISORS, LONG, SHORT, rope_scaling, scaling_kind
 from localinfer.formats.gguf_tensors import Renamed, renamed
@@ -21,7 +23,6 @@ from localinfer.formats.gguf_values import (
     ahead,
     bounded,
     each_layer,
-    experts,
     head_size,
     layers_of,
     number,
@@ -277,40 +278,8 @@ def _ministral3(file: GgufFile, arch: str, config: Config) -> Config:
     }
 
 
-def _qwen_moe(file: GgufFile, arch: str, config: Config) -> Config:
-    count, used = experts(file, arch)
-    inner = bounded(file, f"{arch}.expert_feed_forward_length", 1 << 20, 0, low=0)
-    found: Config = {
-        "num_experts": count,
-        "num_experts_per_tok": used,
-        "moe_intermediate_size": inner or max(1, config["intermediate_size"] // used),
-        "norm_topk_prob": arch == "qwen3moe",
-        "decoder_sparse_step": 1,
-        "mlp_only_layers": [],
-        "use_sliding_window": False,
-    }
-    if arch == "qwen2moe":
-        shared = bounded(file, f"{arch}.expert_shared_feed_forward_length", 1 << 20, 0, low=0)
-        found["shared_expert_intermediate_size"] = shared or config["intermediate_size"]
-    return found
-
-
-def _mixtral(file: GgufFile, arch: str, config: Config) -> Config:
-    count, used = experts(file, arch)
-    inner = bounded(file, f"{arch}.expert_feed_forward_length", 1 << 20, config["intermediate_size"])
-    if inner != config["intermediate_size"]:
-        raise refused(file, f"`{arch}.expert_feed_forward_length` is not `{arch}.feed_forward_length`")
-    return {"num_local_experts": count, "num_experts_per_tok": used, "sliding_window": None}
-
-
-def _olmoe(file: GgufFile, arch: str, config: Config) -> Config:
-    count, used = experts(file, arch)
-    inner = bounded(file, f"{arch}.expert_feed_forward_length", 1 << 20, config["intermediate_size"])
-    return {"intermediate_size": inner, "num_experts": count, "num_experts_per_tok": used, "norm_topk_prob": False}
-
-
 def _granitemoe(file: GgufFile, arch: str, config: Config) -> Config:
-    mixture = _mixtral(file, arch, config)
+    mixture = mixtral(file, arch, config)
     del mixture["sliding_window"]
     return mixture | _granite(file, arch, config)
 
@@ -331,11 +300,8 @@ _MORE: dict[str, Callable[[GgufFile, str, Config], Config]] = {
     "cohere2": _cohere2,
     "ministral3": _ministral3,
     "mistral": _none("sliding_window", None),
-    "qwen2_moe": _qwen_moe,
-    "qwen3_moe": _qwen_moe,
-    "mixtral": _mixtral,
-    "olmoe": _olmoe,
     "granitemoe": _granitemoe,
+    **MIXTURES,
     **RECURRENT,
     "ernie4_5": _none("use_bias", False),
     "starcoder2": lambda file, arch, config: {"use_bias": True, "sliding_window": None},

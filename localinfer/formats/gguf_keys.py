@@ -8,7 +8,7 @@ from typing import Any
 
 from localinfer.errors import NotSupported
 from localinfer.formats.gguf import GgufFile
-from localinfer.formats.gguf_forms import Form
+from localinfer.formats.gguf_form import Form
 
 _READ = {
     *("embedding_length", "feed_forward_length", "block_count", "context_length"),

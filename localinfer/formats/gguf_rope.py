@@ -11,7 +11,7 @@ import numpy as np
 
 from localinfer.errors import NotSupported
 from localinfer.formats.gguf import GgufFile
-from localinfer.formats.gguf_forms import Form
+from localinfer.formats.gguf_form import Form
 from localinfer.formats.gguf_values import LLAMACPP, bounded, number, positive, refused
 
 Scaling = dict[str, Any]
@@ -44,7 +44,7 @@ def rope_scaling(file: GgufFile, form: Form, turned: int, context: int) -> Scali
     if kind == "longrope":
         return _longrope(file, form, turned, context)
     if kind == "yarn":
-        return _yarn(file, arch, factor, context)
+        return _yarn(file, form, factor, context)
     return None if factor == 1 else {"rope_type": "linear", "factor": factor}
 
 
@@ -71,7 +71,9 @@ def _factor(file: GgufFile, arch: str) -> float:
     return factor
 
 
-def _yarn(file: GgufFile, arch: str, factor: float, context: int) -> Scaling | None:
+def _yarn(file: GgufFile, form: Form, factor: float, context: int) -> Scaling | None:
+    arch = form.arch
+
     def said(name: str, default: float) -> float:
         return number(file, f"{arch}.rope.scaling.{name}", default)
 
@@ -85,6 +87,8 @@ def _yarn(file: GgufFile, arch: str, factor: float, context: int) -> Scaling | N
         "beta_fast": positive(file, f"{arch}.rope.scaling.yarn_beta_fast", 32.0),
         "beta_slow": positive(file, f"{arch}.rope.scaling.yarn_beta_slow", 1.0),
     }
+    if form.uncut:
+        found["truncate"] = False
     log_multiplier = said("yarn_log_multiplier", 0.0)
     usual = yarn_attention(factor, log_multiplier)
     attention = said("yarn_attn_factor", usual * more)  # the original's own number, where the converter kept it

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from localinfer.formats.gguf_forms import Form
+from localinfer.formats.gguf_form import Form
 from localinfer.formats.gguf_gemma4 import OF_KEYS
 
 _EMBEDDING = ("token_embd.weight", "model.embed_tokens.weight", "table")
@@ -222,6 +222,8 @@ def _one(form: Form, widths: Widths, source: str, name: str, kind: str) -> Renam
         "conv_out": (hidden, hidden),
         "gated_q": (2 * q, hidden),
         "choice": (widths.experts,),
+        "experts_up_bias": (widths.expert_inner,),
+        "sinks": (widths.heads,),
         "scalar": (1,),
         "k_head": (widths.head_dim,),
         **_of_inputs(widths),

@@ -188,7 +188,7 @@ def integers_of(checkpoint: Checkpoint, linear: Linear) -> IntLinear | AffineLin
 
 
 def _vector(checkpoint: Checkpoint, one: Stacked, offset: float) -> NDArray[np.float32]:
-    values = checkpoint.vector(one.parts[0]) + np.float32(offset)
+    values = np.concatenate([checkpoint.vector(part) for part in one.parts]) + np.float32(offset)
     if one.first.is_rate:
         values = -np.exp(values)
     return in_file_order(one.first, values).reshape(one.shape)

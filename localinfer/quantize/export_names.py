@@ -7,7 +7,8 @@ from typing import Any
 
 from numpy.typing import NDArray
 
-from localinfer.formats.gguf_forms import FORMS, Form
+from localinfer.formats.gguf_form import Form
+from localinfer.formats.gguf_forms import FORMS
 from localinfer.formats.gguf_tensors import Renamed, Widths, renamed, renamed_ahead
 from localinfer.graph.families.gemma3_text import to_bfloat16
 from localinfer.graph.names import ahead_alone
@@ -17,6 +18,8 @@ from localinfer.graph.weights import Checkpoint
 from localinfer.quantize.export_layers import layer_keys, layer_widths
 from localinfer.quantize.export_rope import cannot, describe_rope
 
+LEAST_SUM = 2.0**-14
+"""llama.cpp divides the weights of a row's experts by no less; a larger minimum would be lost."""
 ALIKE = {"mistral": "llama", "ministral": "llama", "gemma4_unified_text": "gemma4_text"}
 """Types that are others to llama.cpp; Llama's only where they have no windows."""
 
@@ -144,6 +147,8 @@ def _mixture(spec: ModelSpec, form: Form) -> dict[str, Any]:
         or (dense and not says_dense)
         or routing.renormalise not in form.neutral["expert_weights_norm"]
         or routing.scale != 1.0
+        or routing.least_sum > LEAST_SUM
+        or of.clamp != form.clamp
     ):
         raise cannot("a mixture of this kind")
     found |= {"expert_gating_func": 2} if form.sigmoid else {}

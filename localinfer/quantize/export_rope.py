@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from localinfer.errors import NotSupported
-from localinfer.formats.gguf_forms import Form
+from localinfer.formats.gguf_form import Form
 from localinfer.formats.gguf_gemma4_config import STILL
 from localinfer.formats.gguf_rope import DIVISORS, LONG, SHORT, yarn_attention
 from localinfer.graph.defaults import DEFAULTS
@@ -98,8 +98,8 @@ def _scaled(rope: Rope, config: Settings, spec: ModelSpec, form: Form) -> dict[s
 
 
 def _yarn(rope: Rope, settings: Settings, config: Settings, spec: ModelSpec, form: Form) -> dict[str, Any]:
-    if settings.get("truncate") is False:
-        raise cannot("YaRN that does not cut between whole frequencies")
+    if (settings.get("truncate") is False) != form.uncut:
+        raise cannot(f"YaRN that is {'' if form.uncut else 'not '}cut at whole frequencies ({form.arch})")
     factor = float(settings["factor"])
     log_multiplier = 0.0
     if "attention.temperature_scale" in form.reads and settings.get("mscale") == 1:

@@ -40,6 +40,16 @@ ONES: dict[str, Any] = {
     "mlp_multipliers": [1.0] * 2,
     "ssm_multipliers": [1.0] * 5,
 }
+GPT_OSS: dict[str, Any] = {
+    "swiglu_limit": 7.0,
+    "rope_scaling": {
+        "rope_type": "yarn",
+        "factor": 32.0,
+        "beta_slow": 0.5177,  # one turn at a whole frequency, or llama.cpp would cut there
+        "truncate": False,
+        "original_max_position_embeddings": 64,
+    },
+}
 MODELS: dict[str, tuple[Family, dict[str, Any]]] = {
     "llama with yarn": ("llama", {"rope_scaling": YARN}),
     "llama with biases": ("llama", {"attention_bias": True, "mlp_bias": True}),
@@ -52,6 +62,7 @@ MODELS: dict[str, tuple[Family, dict[str, Any]]] = {
     "qwen2_moe": ("qwen2_moe", {}),
     "qwen3_moe": ("qwen3_moe", {}),
     "olmoe": ("olmoe", {"num_key_value_heads": 4}),
+    "gpt_oss": ("gpt_oss", GPT_OSS),
     "granitemoe": ("granitemoe", {}),
     "seed_oss": ("seed_oss", {"attention_out_bias": False}),
     "smollm3": ("smollm3", {"num_hidden_layers": 4, "no_rope_layers": None}),
@@ -298,6 +309,14 @@ REFUSED: dict[str, tuple[Family, dict[str, Any], str]] = {
     ),
     "experts of other weights": ("lfm2_moe", {"routed_scaling_factor": 2.0}, "a mixture of this kind"),
     "experts without a bias": ("lfm2_moe", {"use_expert_bias": False}, "without"),
+    "gpt_oss with another clamp": ("gpt_oss", GPT_OSS | {"swiglu_limit": 6.5}, "a mixture of this kind"),
+    "gpt_oss with YaRN that is cut": (
+        "gpt_oss",
+        {"swiglu_limit": 7.0, "rope_scaling": YARN},
+        "YaRN that is cut at whole frequencies",
+    ),
+    "gpt_oss without biases": ("gpt_oss", GPT_OSS | {"attention_bias": False}, "without `model.layers.0"),
+    "gpt_oss, windows elsewhere": ("gpt_oss", GPT_OSS | {"layer_types": [FULL, SLIDING]}, "sliding windows"),
     "gemma4 with biases": ("gemma4_text", {"attention_bias": True}, r"_proj\.bias"),
     "gemma4, keys of a layer further back": (
         "gemma4_text",
