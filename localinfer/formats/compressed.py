@@ -19,6 +19,11 @@ MINIMA = "packed-with-minima"
 """Our own `format` of 4 and 5 bits with minima (graph/affine.py), which other programs do not know."""
 
 
+INTEGERS = "pack-quantized"
+MXFP4 = "mxfp4-pack-quantized"
+"""4-bit floats by 32: `weight_packed`, two neighbours a byte, the first lowest, and `weight_scale`, powers of two."""
+
+
 def packed_words(columns: int, bits: int) -> int:
     """How many int32 words hold one row."""
     return -(-columns * bits // 32)
@@ -96,12 +101,12 @@ def dequantize(values: NDArray[np.int8], scales: NDArray[np.float16]) -> NDArray
     return (grouped * scales.astype(np.float32)[:, :, None]).reshape(rows, columns)
 
 
-def config_group(targets: Sequence[str], bits: int, group: int, minima: bool = False) -> dict[str, Any]:
-    """One entry of `config_groups`: weight-only integers, one scale per `group` values; symmetric, or with `minima`."""
+def config_group(targets: Sequence[str], bits: int, group: int, form: str = INTEGERS) -> dict[str, Any]:
+    """One entry of `config_groups`: weights alone, one scale per `group` values; `form` is their `format`."""
     weights = {
         "num_bits": bits,
-        "type": "int",
-        "symmetric": not minima,
+        "type": "float" if form == MXFP4 else "int",
+        "symmetric": form != MINIMA,
         "strategy": "group",
         "group_size": group,
         "dynamic": False,
@@ -110,24 +115,26 @@ def config_group(targets: Sequence[str], bits: int, group: int, minima: bool = F
         "observer": "minmax",
         "observer_kwargs": {},
     }
+    if form == MXFP4:
+        weights["scale_dtype"] = "torch.uint8"
     return {
         "targets": list(targets),
         "weights": weights,
         "input_activations": None,
         "output_activations": None,
-        "format": MINIMA if minima else "pack-quantized",
+        "format": form,
     }
 
 
-Group = tuple[Sequence[str], int, int] | tuple[Sequence[str], int, int, bool]
+Group = tuple[Sequence[str], int, int] | tuple[Sequence[str], int, int, str]
 
 
 def quantization_config(groups: Sequence[Group], ignore: Sequence[str] = ()) -> dict[str, Any]:
-    """What `config.json` says of `[(targets, bits, group, minima), ...]`; targets are modules or `re:` patterns."""
-    minima = any(len(one) == 4 and one[3] for one in groups)
+    """What `config.json` says of `[(targets, bits, group, format), ...]`; targets are modules or `re:` patterns."""
+    mixed = any(len(one) == 4 and one[3] != INTEGERS for one in groups)
     return {
         "quant_method": "compressed-tensors",
-        "format": "mixed-precision" if minima else "pack-quantized",
+        "format": "mixed-precision" if mixed else INTEGERS,
         "quantization_status": "compressed",
         "global_compression_ratio": None,
         "kv_cache_scheme": None,

@@ -132,6 +132,26 @@ def affine_blocks_of(kind: str, affine: Affine) -> NDArray[np.uint8]:
     return np.concatenate(parts, axis=2).reshape(rows, -1)
 
 
+MXFP4_BYTES = 17
+"""Bytes of a block of MXFP4: a power of two, and 32 codes of 4 bits."""
+
+
+def mxfp4_of(raw: NDArray[np.uint8]) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
+    """The bytes of rows, uint8 [N, bytes] → codes uint8 [N, K / 2], two neighbours a byte, the first lowest; and powers
+    uint8 [N, K / 32]. ggml has a block's first half in the low halves of its bytes."""
+    blocks = raw.reshape(len(raw), -1, MXFP4_BYTES)
+    codes = _nibbles(blocks[:, :, 1:])
+    return (codes[:, :, 0::2] | codes[:, :, 1::2] << 4).reshape(len(raw), -1), np.ascontiguousarray(blocks[:, :, 0])
+
+
+def mxfp4_blocks_of(codes: NDArray[np.uint8], powers: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """The inverse: uint8 [N, bytes]."""
+    pairs = codes.reshape(*powers.shape, BLOCK // 2)
+    values = np.stack([pairs & 15, pairs >> 4], axis=-1).reshape(*powers.shape, BLOCK)
+    halves = values[:, :, : BLOCK // 2] | values[:, :, BLOCK // 2 :] << 4
+    return np.concatenate([powers[:, :, None], halves], axis=2).reshape(len(powers), -1)
+
+
 def _nibbles(packed: NDArray[np.uint8]) -> NDArray[np.uint8]:
     """The low halves of the bytes along the last axis, then the high ones."""
     return np.concatenate([packed & 15, packed >> 4], axis=-1)

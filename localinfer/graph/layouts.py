@@ -55,10 +55,11 @@ def layout_of(tensors: Tensors, linear: Linear, scheme: Scheme) -> Layout:
     name = linear.name
     if f"{name}.weight_min" in tensors and scheme.minima:
         return Minima(tensors, linear)
-    if f"{name}.weight_packed" in tensors:
-        return _Packed(tensors, linear, scheme)
-    if f"{name}.weight_blocks" in tensors and scheme.method == "mxfp4":
+    packed = f"{name}.weight_packed"
+    if scheme.mxfp4 and (f"{name}.weight_blocks" in tensors or tensors.dtype(packed) == "U8"):
         return Mxfp4(tensors, linear)
+    if packed in tensors:
+        return _Packed(tensors, linear, scheme)
     if f"{name}.qweight" in tensors and scheme.method in ("gptq", "awq"):
         return (_Gptq if scheme.method == "gptq" else _Awq)(tensors, linear, scheme)
     if tensors.dtype(f"{name}.weight") == "F8_E4M3" and scheme.floats:

@@ -12,7 +12,8 @@ BLOCK = 32
 
 
 class Mxfp4:
-    """`weight_blocks` [rows, blocks, 16] and `weight_scales` [rows, blocks], bytes."""
+    """`weight_blocks` [rows, blocks, 16] and `weight_scales` [rows, blocks], bytes; or `weight_packed` [rows, cols / 2]
+    and `weight_scale` [rows, blocks], the same bytes as compressed-tensors has them."""
 
     form: Form = (4, BLOCK, "mxfp4")
     copies: int = 3
@@ -20,18 +21,22 @@ class Mxfp4:
 
     def __init__(self, tensors: Tensors, linear: Linear) -> None:
         self.tensors, self.linear = tensors, linear
-        self.blocks, self.scales = f"{linear.name}.weight_blocks", f"{linear.name}.weight_scales"
+        apart = f"{linear.name}.weight_blocks" in tensors
+        names = ("weight_blocks", "weight_scales") if apart else ("weight_packed", "weight_scale")
+        self.blocks, self.scales = (f"{linear.name}.{part}" for part in names)
         self.parts: tuple[str, ...] = (self.blocks, self.scales)
         if linear.cols % BLOCK:
             raise Corrupt(
                 f"`{linear.name}` has rows of {linear.cols} values, which no blocks of {BLOCK} make", hint=AGAIN
             )
-        tensors.require(self.blocks, (linear.rows, linear.cols // BLOCK, BLOCK // 2), ("U8",))
+        of_row = (linear.cols // BLOCK, BLOCK // 2) if apart else (linear.cols // 2,)
+        tensors.require(self.blocks, (linear.rows, *of_row), ("U8",))
         tensors.require(self.scales, (linear.rows, linear.cols // BLOCK), ("U8",))
 
     def read(self) -> Mxfp4Linear:
         """The same numbers; powers below 2^-125 count as none."""
-        blocks, exponents = self.tensors.read(self.blocks), self.tensors.read(self.scales)
+        exponents = self.tensors.read(self.scales)
+        blocks = self.tensors.read(self.blocks).reshape(*exponents.shape, BLOCK // 2)
         zeros = ~((blocks & 0x77) != 0).any(axis=2)  # codes 0 and 8
         if (large := (exponents > LARGEST_POWER) & ~zeros).any():
             row, block = (int(x) for x in np.argwhere(large)[0])

@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Literal
 
-from localinfer.formats.compressed import MINIMA
+from localinfer.formats.compressed import INTEGERS, MINIMA, MXFP4
 from localinfer.formats.quantization_said import Said
 from localinfer.graph.fields import Fields
 
@@ -36,6 +36,8 @@ class Scheme:
     integers: frozenset[Integers] = frozenset()
     minima: bool = False
     """Whether some weights have minima, in our own form."""
+    mxfp4: bool = False
+    """Whether some weights are 4-bit floats that share powers of two by 32."""
     floats: bool = False
     """Whether some weights are e4m3 floats."""
     block: tuple[int, int] | None = None
@@ -62,19 +64,19 @@ def read_scheme(said: Said | None) -> Scheme:
         "gptq": _gptq,
         "awq": _awq,
         "fp8": _fp8,
-        "mxfp4": lambda _: Scheme("mxfp4"),
+        "mxfp4": lambda _: Scheme("mxfp4", mxfp4=True),
     }
     _one_of(settings, "quant_method", tuple(known))
     return known[settings.values["quant_method"]](settings)
 
 
 def _compressed(settings: Fields) -> Scheme:
-    formats = ("pack-quantized", "int-quantized", "float-quantized", "naive-quantized", MINIMA)
+    formats = (INTEGERS, "int-quantized", "float-quantized", "naive-quantized", MINIMA, MXFP4)
     _one_of(settings, "format", (*formats, "mixed-precision"))
     settings.table("sparsity_config").refuse("format", "dense")
     # How keys and values were to be cached (`kv_cache_scheme`) is not read: our cache has its own forms.
     groups = settings.table("config_groups")
-    integers, minima, floats, block = set(), False, False, None
+    integers, minima, mxfp4, floats, block = set(), False, False, False, None
     for name in groups.values:
         group = groups.table(name)
         if group.has("format"):
@@ -85,12 +87,23 @@ def _compressed(settings: Fields) -> Scheme:
         _one_of(weights, "type", ("int", "float"))
         weights.refuse("dynamic", False)
         minima |= group.values.get("format") == MINIMA
-        if weights.values["type"] == "float":
+        if (group if group.has("format") else settings).values["format"] == MXFP4:
+            _require_mxfp4(weights)
+            mxfp4 = True
+        elif weights.values["type"] == "float":
             floats = True
             block = _float_block(weights) or block
         else:
             integers.add(_integers(weights))
-    return Scheme("compressed-tensors", frozenset(integers), minima, floats, block)
+    return Scheme("compressed-tensors", frozenset(integers), minima, mxfp4, floats, block)
+
+
+def _require_mxfp4(weights: Fields) -> None:
+    """Raise `NotSupported` for other 4-bit floats than MXFP4."""
+    known = {"type": "float", "num_bits": 4, "strategy": "group", "group_size": 32, "symmetric": True}
+    for name, value in known.items():
+        _one_of(weights, name, (value,))
+    weights.refuse("scale_dtype", "torch.uint8")
 
 
 def _integers(weights: Fields) -> Integers:

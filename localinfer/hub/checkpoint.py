@@ -58,7 +58,7 @@ def variant_of(directory: Path) -> Variant:
         if isinstance(group, dict)
         and isinstance(group.get("weights"), dict)
         and isinstance(group["weights"].get("num_bits"), int)
-        and group["weights"].get("type", "int") == "int"  # floats of 8 bits run as bf16
+        and (group["weights"].get("type", "int") == "int" or group["weights"]["num_bits"] < 8)  # e4m3 runs as bf16
     ]
     return variant_of_bits(min(bits)) if bits else "BF16"
 

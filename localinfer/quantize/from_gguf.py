@@ -2,8 +2,8 @@
 
 Types whose weights are integers times a float16 (Q8_0, Q4_0, Q5_0, IQ4_NL, Q3_K) become our integers, each weight as
 it is; so do those with minima (Q4_1, Q4_K, Q5_1, Q5_K). All others of at most 8 bits are rounded to INT8 by groups of
-32, the next wider form and of those the one that loses least; floats become bf16. What was made is opened, loaded and
-asked for a few tokens before it counts.
+32, the next wider form and of those the one that loses least; MXFP4 stays what it is, and floats become bf16. What was
+made is opened, loaded and asked for a few tokens before it counts.
 """
 
 import os
@@ -19,15 +19,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from localinfer.errors import Corrupt
-from localinfer.formats.compressed import pack, packed_words, quantization_config
+from localinfer.formats.compressed import INTEGERS, MINIMA, MXFP4, pack, packed_words, quantization_config
 from localinfer.formats.gguf import GgufFile
-from localinfer.formats.gguf_blocks import AFFINE, BLOCK, BLOCK_BYTES, EXACT_BITS, affine_of, integers_of
+from localinfer.formats.gguf_blocks import AFFINE, BLOCK, BLOCK_BYTES, EXACT_BITS, affine_of, integers_of, mxfp4_of
 from localinfer.formats.gguf_import import Bf16, Encoder, Stored, count, in_order, not_finite, read_plan, values_of
 from localinfer.formats.gguf_import import import_gguf as write_model
 from localinfer.formats.gguf_tensors import Renamed
 from localinfer.formats.tokenizer import Tokenizer
 from localinfer.graph.program import load_program
 from localinfer.graph.registry import read_graph
+from localinfer.graph.stored import LARGEST_POWER
 from localinfer.graph.weights import Checkpoint
 from localinfer.quantize.plan import TABLES
 from localinfer.quantize.scales import round_rows
@@ -38,8 +39,9 @@ _PIECE = 1 << 20  # weights that one task converts
 _TOGETHER = (("q_proj", "k_proj", "v_proj"), ("gate_proj", "up_proj"), ("w1", "w3"), ("in_proj_qkv", "in_proj_z"))
 """Matrices that are loaded as one and so have one form, the widest of theirs."""
 _NUMBER = re.compile(r"(?<=\\\.)\d+(?=\\\.)")
-_Form = tuple[int, int]
-"""Bits, and with minima the columns that share theirs, else 0."""
+_Form = tuple[int, int | str]
+"""Bits, and with minima the columns that share theirs, else 0; or `_OF_MXFP4`."""
+_OF_MXFP4: _Form = (4, MXFP4)
 _FLOAT: _Form = (16, 0)
 _TRIED = 4
 """Tokens that a new model must be able to say."""
@@ -102,12 +104,12 @@ class StoredBits(Encoder):
 
     def __init__(self, file: GgufFile, tensors: tuple[Renamed, ...]) -> None:
         self._types = {one.name: file.tensors[one.source].type for one in tensors}
-        matrices = [one for one in tensors if len(one.shape) == 2]
+        matrices = [one for one in tensors if len(one.shape) == 2 and one.name.endswith(".weight")]
         self._forms = {one.name: _form_of(self._types[one.name], one) for one in matrices}
         for one in matrices:
             names = [name for name in _together(one.name) if name in self._forms]  # an MLP may have no gate
             if len({self._forms[name] for name in names}) > 1:
-                least = 8 if any(self._forms[name][1] for name in names) else 0
+                least = 8 if any(self._forms[name][1] for name in names) else 0  # with minima, or MXFP4
                 widest = max(least, *(self._forms[name][0] for name in names))
                 self._forms |= dict.fromkeys(names, (widest, 0))
         self._losses: dict[tuple[str, _Form], _Loss] = {}
@@ -121,13 +123,13 @@ class StoredBits(Encoder):
 
     @property
     def quantization(self) -> dict[str, Any] | None:
-        forms = sorted({form for form in self._forms.values() if form != _FLOAT})
+        forms = sorted({form for form in self._forms.values() if form != _FLOAT}, key=str)
         if not forms:
             return None
         modules = {name.removesuffix(".weight"): form for name, form in self._forms.items()}
         ignored = [name for name, form in modules.items() if form == _FLOAT]
         ignored += ["lm_head"] if "lm_head" not in modules else []
-        groups = [(_patterns(modules, form), form[0], BLOCK, form[1] > 0) for form in forms]
+        groups = [(_patterns(modules, form), form[0], BLOCK, _format(form)) for form in forms]
         return quantization_config(groups, ignored)
 
     def nbytes(self, tensor: Renamed) -> int:
@@ -135,6 +137,8 @@ class StoredBits(Encoder):
         if bits >= 16:
             return count(tensor) * bits // 8
         rows, columns = tensor.shape
+        if isinstance(wide, str):
+            return rows * (columns // 2 + columns // BLOCK)
         if wide:
             return rows * (4 * packed_words(columns, bits) + 4 * columns // wide + 2 * columns // BLOCK)
         return rows * (4 * packed_words(columns, bits) + 2 * columns // BLOCK) + 16
@@ -145,6 +149,8 @@ class StoredBits(Encoder):
         bits, wide = self._forms[tensor.name]
         if bits == 16:
             return self._as_bf16(file, tensor)
+        if isinstance(wide, str):
+            return self._as_mxfp4(file, tensor)
         if wide:
             return self._with_minima(file, tensor)
         packed, scales = [], []
@@ -164,12 +170,13 @@ class StoredBits(Encoder):
 
     def notes(self) -> Iterator[str]:
         """What became of each type, and what that cost."""
-        for (kind, (bits, wide)), loss in sorted(self._losses.items()):
+        for (kind, (bits, wide)), loss in sorted(self._losses.items(), key=str):
             if kind == "BF16":
                 continue
             form = "bf16" if bits == 16 else f"INT{bits} by groups of {BLOCK}{' with minima' if wide else ''}"
+            form = "MXFP4" if wide == MXFP4 else form
             cost = f"a relative error of {loss.relative:.2%}" if loss.error else "exactly"
-            yield f"{kind} became {form}: {cost}"
+            yield f"{kind} {'stayed' if form == kind else 'became'} {form}: {cost}"
 
     def _as_bf16(self, file: GgufFile, tensor: Renamed) -> Stored:
         values = values_of(file, tensor)
@@ -189,6 +196,15 @@ class StoredBits(Encoder):
             for (part, kind), arrays in zip(kinds.items(), zip(*pieces, strict=True), strict=True)
         }
 
+    def _as_mxfp4(self, file: GgufFile, tensor: Renamed) -> Stored:
+        packed, powers = zip(*_pieces(tensor, lambda rows: _mxfp4_piece(file, tensor, *rows)), strict=True)
+        self._note(tensor, _Loss(0.0, 1.0))
+        module = tensor.name.removesuffix(".weight")
+        return {
+            f"{module}.weight_packed": ("U8", in_order(np.concatenate(packed), tensor)),
+            f"{module}.weight_scale": ("U8", in_order(np.concatenate(powers), tensor)),
+        }
+
     def _note(self, tensor: Renamed, loss: _Loss) -> None:
         if loss.error:
             self.errors[tensor.name] = float(f"{loss.relative:.6g}")
@@ -200,8 +216,15 @@ class StoredBits(Encoder):
 def _form_of(kind: str, tensor: Renamed) -> _Form:
     if tensor.is_float or kind in _FLOATS or tensor.shape[1] % BLOCK or _splits_groups(tensor):
         return _FLOAT
+    if kind == "MXFP4":
+        return _OF_MXFP4
     moved = tensor.tiles is not None and tensor.tiles.axis == 1  # columns, away from those of their minimum
     return AFFINE[kind] if kind in AFFINE and not moved else (EXACT_BITS.get(kind, 8), 0)
+
+
+def _format(form: _Form) -> str:
+    """What compressed-tensors calls it."""
+    return form[1] if isinstance(form[1], str) else MINIMA if form[1] else INTEGERS
 
 
 def _splits_groups(tensor: Renamed) -> bool:
@@ -259,6 +282,15 @@ def _affine_piece(file: GgufFile, tensor: Renamed, first: int, last: int) -> tup
         raise not_finite(file, tensor) from error
     bits = AFFINE[kind][0]
     return pack(affine.q - np.int8(1 << bits - 1), bits), affine.scales, affine.minima, affine.factors
+
+
+def _mxfp4_piece(file: GgufFile, tensor: Renamed, first: int, last: int) -> tuple[NDArray[Any], ...]:
+    """Codes and powers."""
+    codes, powers = mxfp4_of(file.raw(tensor.source, tensor.first + first, tensor.first + last))
+    large = powers > LARGEST_POWER
+    if large.any() and (codes.reshape(*powers.shape, -1)[large] & 0x77).any():
+        raise not_finite(file, tensor)
+    return codes, powers
 
 
 def _piece(file: GgufFile, tensor: Renamed, bits: int, first: int, last: int) -> Piece:
