@@ -103,7 +103,7 @@ def dequantize(values: NDArray[np.int8], scales: NDArray[np.float16]) -> NDArray
 
 def config_group(targets: Sequence[str], bits: int, group: int, form: str = INTEGERS) -> dict[str, Any]:
     """One entry of `config_groups`: weights alone, one scale per `group` values; `form` is their `format`."""
-    weights = {
+    weights: dict[str, Any] = {
         "num_bits": bits,
         "type": "float" if form == MXFP4 else "int",
         "symmetric": form != MINIMA,

@@ -141,7 +141,8 @@ def mxfp4_of(raw: NDArray[np.uint8]) -> tuple[NDArray[np.uint8], NDArray[np.uint
     uint8 [N, K / 32]. ggml has a block's first half in the low halves of its bytes."""
     blocks = raw.reshape(len(raw), -1, MXFP4_BYTES)
     codes = _nibbles(blocks[:, :, 1:])
-    return (codes[:, :, 0::2] | codes[:, :, 1::2] << 4).reshape(len(raw), -1), np.ascontiguousarray(blocks[:, :, 0])
+    pairs: NDArray[np.uint8] = codes[:, :, 0::2] | codes[:, :, 1::2] << np.uint8(4)
+    return pairs.reshape(len(raw), -1), np.ascontiguousarray(blocks[:, :, 0])
 
 
 def mxfp4_blocks_of(codes: NDArray[np.uint8], powers: NDArray[np.uint8]) -> NDArray[np.uint8]:

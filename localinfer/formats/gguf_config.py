@@ -61,12 +61,12 @@ def plan_import(file: GgufFile) -> Plan:
     read = {DIVISORS} if form.divisors or form.proportional else {SHORT, LONG} if form.longrope else set()
     copies = passed_over(file, config)
     unknown = file.tensors.keys() - {tensor.source for tensor in tensors} - read - copies
-    unknown -= ahead(file, arch)
+    left = ahead(file, arch) - {tensor.source for tensor in tensors}
+    unknown -= left
     if unknown:
         raise refused(file, f"tensor `{min(unknown)}` is not part of a {arch} model as we know it")
-    return Plan(
-        config, tensors, (f"{listed(sorted(copies))}: of layers that read the keys of others",) if copies else ()
-    )
+    notes = {"of layers that read the keys of others": copies, "the head that guesses tokens ahead is not run": left}
+    return Plan(config, tensors, tuple(f"{listed(sorted(some))}: {what}" for what, some in notes.items() if some))
 
 
 def _model_type(file: GgufFile, arch: str) -> str:

@@ -111,6 +111,13 @@ SHARED: Names = {
     "ffn_up_shexp.weight": ("mlp.shared_expert.up_proj.weight", "shared_up"),
     "ffn_down_shexp.weight": ("mlp.shared_expert.down_proj.weight", "shared_down"),
 }
+SHARED_EXPERTS: Names = {
+    "ffn_gate_shexp.weight": ("mlp.shared_experts.gate_proj.weight", "shared_up"),
+    "ffn_up_shexp.weight": ("mlp.shared_experts.up_proj.weight", "shared_up"),
+    "ffn_down_shexp.weight": ("mlp.shared_experts.down_proj.weight", "shared_down"),
+}
+ERNIE_CHOICE: Names = {"exp_probs_b.bias": ("mlp.moe_statics.e_score_correction_bias", "choice_row")}
+GLM_CHOICE: Names = {"exp_probs_b.bias": ("mlp.gate.e_score_correction_bias", "choice")}
 MIXTRAL: Names = {
     **NORMS,
     **ATTENTION,
@@ -180,4 +187,7 @@ DELTA_KEYS = frozenset(
 )
 NORM = ("output_norm.weight", "model.norm.weight", "norm")
 EXPERT_KEYS = frozenset(("expert_count", "expert_used_count", "expert_feed_forward_length"))
+SHARED_KEYS = frozenset(("expert_shared_count", "expert_shared_feed_forward_length", "leading_dense_block_count"))
+GROUP_KEYS = frozenset(("expert_group_count", "expert_group_used_count"))
+WEIGHT_KEYS = frozenset(("expert_weights_norm", "expert_weights_scale"))
 WINDOW_KEYS = frozenset(("attention.sliding_window", "attention.sliding_window_pattern"))

@@ -14,7 +14,8 @@ from localinfer.formats.gguf_gemma4 import OF_KEYS
 _EMBEDDING = ("token_embd.weight", "model.embed_tokens.weight", "table")
 _HEAD = ("output.weight", "lm_head.weight", "table")
 _OF_ATTENTION = ("q", "gated_q", "k", "kv", "o", "head")
-_OF_EXPERTS = ("router", "choice", "experts_up", "experts_down", "shared_up", "shared_down")
+_OF_SHARED = ("shared_up", "shared_down")
+_OF_EXPERTS = ("router", "choice", "choice_row", "experts_up", "experts_down", *_OF_SHARED)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -144,6 +145,8 @@ def renamed(form: Form, widths: Widths, present: Callable[[str, str], bool]) -> 
     }
     for layer in range(widths.layers):
         names = {**form.layer, **optional}
+        if not widths.shared_inner:
+            names = {key: value for key, value in names.items() if value[1] not in _OF_SHARED}
         if widths.mixers:
             names |= form.mixers[widths.mixers[layer]]
         elif widths.recurrent and widths.recurrent[layer]:
@@ -222,6 +225,7 @@ def _one(form: Form, widths: Widths, source: str, name: str, kind: str) -> Renam
         "conv_out": (hidden, hidden),
         "gated_q": (2 * q, hidden),
         "choice": (widths.experts,),
+        "choice_row": (1, widths.experts),
         "experts_up_bias": (widths.expert_inner,),
         "sinks": (widths.heads,),
         "scalar": (1,),
@@ -251,6 +255,7 @@ def _stored(widths: Widths, kind: str, shape: tuple[int, ...]) -> tuple[int, ...
     """The shape in the file, where it is another."""
     return {
         "shared_gate": (widths.hidden,),
+        "choice_row": (widths.experts,),
         "conv": (shape[0], shape[-1]),
         "delta_conv": (shape[0], shape[-1]),
         "ssm_conv": (shape[0], shape[-1]),

@@ -12,6 +12,8 @@ def widths_of(config: Config) -> Widths:
     types = config.get("layer_types") or ()
     of_mamba = _mamba_widths(config)
     dense: int = config["num_hidden_layers"] if config.get("num_local_experts") == 0 else 0
+    inner: int = config.get("moe_intermediate_size") or config["intermediate_size"]
+    shared: int = config.get("moe_num_shared_experts") or config.get("n_shared_experts") or 0
     return Widths(
         hidden=config["hidden_size"],
         inner=config["intermediate_size"],
@@ -21,10 +23,10 @@ def widths_of(config: Config) -> Widths:
         kv_heads=config["num_key_value_heads"],
         head_dim=config["head_dim"],
         tied=config["tie_word_embeddings"],
-        experts=config.get("num_experts") or config.get("num_local_experts") or config.get("n_routed_experts") or 0,
-        expert_inner=config.get("moe_intermediate_size") or config["intermediate_size"],
-        shared_inner=next((config[name] for name in _SHARED_INNER if name in config), 0),
-        dense_layers=config.get("num_dense_layers", dense),
+        experts=next((config[name] for name in _EXPERTS if config.get(name)), 0),
+        expert_inner=inner,
+        shared_inner=next((config[name] for name in _SHARED_INNER if name in config), shared * inner),
+        dense_layers=next((config[name] for name in _DENSE if name in config), dense),
         conv_length=config.get("conv_L_cache") or config.get("linear_conv_kernel_dim") or of_mamba.pop("conv", 0),
         recurrent=tuple(one in ("conv", "linear_attention", "mamba") for one in types),
         ahead=bool(config.get("mtp_num_hidden_layers")),
@@ -37,6 +39,8 @@ def widths_of(config: Config) -> Widths:
     )
 
 
+_EXPERTS = ("num_experts", "num_local_experts", "n_routed_experts", "moe_num_experts")
+_DENSE = ("num_dense_layers", "moe_layer_start_index", "first_k_dense_replace")
 _SHARED_INNER = (
     "shared_expert_intermediate_size",
     "moe_shared_expert_intermediate_size",

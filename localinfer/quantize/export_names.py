@@ -13,13 +13,12 @@ from localinfer.formats.gguf_tensors import Renamed, Widths, renamed, renamed_ah
 from localinfer.graph.families.gemma3_text import to_bfloat16
 from localinfer.graph.names import ahead_alone
 from localinfer.graph.registry import family_for
-from localinfer.graph.spec import MixtureSpec, ModelSpec
+from localinfer.graph.spec import ModelSpec
 from localinfer.graph.weights import Checkpoint
 from localinfer.quantize.export_layers import layer_keys, layer_widths
+from localinfer.quantize.export_mixtures import dense_layers, mixture_keys
 from localinfer.quantize.export_rope import cannot, describe_rope
 
-LEAST_SUM = 2.0**-14
-"""llama.cpp divides the weights of a row's experts by no less; a larger minimum would be lost."""
 ALIKE = {"mistral": "llama", "ministral": "llama", "gemma4_unified_text": "gemma4_text"}
 """Types that are others to llama.cpp; Llama's only where they have no windows."""
 
@@ -60,7 +59,7 @@ def describe(checkpoint: Checkpoint) -> tuple[Form, dict[str, Any]]:
         form.eps[0]: spec.norm_eps,
         "vocab_size": spec.vocab_size,
     }
-    values |= _scales(spec, form) | _windows(spec, form) | _mixture(spec, form) | _delta(spec, form)
+    values |= _scales(spec, form) | _windows(spec, form) | mixture_keys(spec, form) | _delta(spec, form)
     values |= _convolution(spec, form) | _mamba(spec, form) | (layer_keys(spec) if form.by_layer else {})
     found = {f"{form.arch}.{key}": value for key, value in values.items()}
     return form, found | describe_rope(checkpoint, form)
@@ -128,37 +127,6 @@ def _windows(spec: ModelSpec, form: Form) -> dict[str, Any]:
             raise cannot("sliding windows in these layers")
         found[f"{key}_pattern"] = period
     return found
-
-
-def _mixture(spec: ModelSpec, form: Form) -> dict[str, Any]:
-    of = spec.mixture
-    if of is None:
-        return {}
-    routing, dense = of.routing, _dense(of)
-    says_dense = "leading_dense_block_count" in form.reads
-    found: dict[str, Any] = {"leading_dense_block_count": dense} if says_dense else {}
-    if form.mixers:
-        if routing.groups != 1:
-            raise cannot("groups of experts")
-        found |= {"expert_weights_norm": routing.renormalise, "expert_weights_scale": routing.scale}
-        found |= {"expert_shared_count": 1, **({"moe_latent_size": of.latent} if of.latent else {})}
-    elif (
-        of.layers != tuple(layer >= dense for layer in range(spec.layers))
-        or (dense and not says_dense)
-        or routing.renormalise not in form.neutral["expert_weights_norm"]
-        or routing.scale != 1.0
-        or routing.least_sum > LEAST_SUM
-        or of.clamp != form.clamp
-    ):
-        raise cannot("a mixture of this kind")
-    found |= {"expert_gating_func": 2} if form.sigmoid else {}
-    found |= {"expert_count": of.experts, "expert_used_count": of.chosen, "expert_feed_forward_length": of.inner}
-    return found | ({"expert_shared_feed_forward_length": of.shared_inner} if of.shared_inner else {})
-
-
-def _dense(of: MixtureSpec) -> int:
-    """How many layers come before the first with experts."""
-    return of.layers.index(True) if any(of.layers) else len(of.layers)
 
 
 def _delta(spec: ModelSpec, form: Form) -> dict[str, Any]:
@@ -314,7 +282,7 @@ def _widths(spec: ModelSpec, form: Form, tied: bool) -> Widths:
         experts=of.experts if of else 0,
         expert_inner=of.inner if of else 0,
         shared_inner=of.shared_inner if of else spec.shared_inner,
-        dense_layers=_dense(of) if of and not spec.mixers else dense,
+        dense_layers=dense_layers(of) if of and not spec.mixers else dense,
         conv_length=spec.delta.conv_length if spec.delta else ssm.conv_length if ssm else spec.conv_length,
         recurrent=spec.delta.layers if spec.delta else ssm.layers if ssm and not form.folded else spec.conv_layers,
         mixers=tuple("latent" if of and of.latent and kind == "moe" else kind for kind in spec.mixers),

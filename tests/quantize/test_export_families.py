@@ -63,6 +63,25 @@ MODELS: dict[str, tuple[Family, dict[str, Any]]] = {
     "qwen3_moe": ("qwen3_moe", {}),
     "olmoe": ("olmoe", {"num_key_value_heads": 4}),
     "gpt_oss": ("gpt_oss", GPT_OSS),
+    "ernie4_5_moe": ("ernie4_5_moe", {}),
+    "ernie4_5_moe without shared experts": (
+        "ernie4_5_moe",
+        {"moe_num_shared_experts": 0, "moe_layer_start_index": 0, "tie_word_embeddings": False},
+    ),
+    "glm4_moe": ("glm4_moe", {}),
+    "glm4_moe with groups": (
+        "glm4_moe",
+        {
+            "n_routed_experts": 12,
+            "n_group": 6,
+            "topk_group": 2,
+            "n_shared_experts": 2,
+            "use_qk_norm": True,
+            "attention_bias": False,
+            "first_k_dense_replace": 0,
+            "norm_topk_prob": False,
+        },
+    ),
     "granitemoe": ("granitemoe", {}),
     "seed_oss": ("seed_oss", {"attention_out_bias": False}),
     "smollm3": ("smollm3", {"num_hidden_layers": 4, "no_rope_layers": None}),
@@ -322,6 +341,12 @@ REFUSED: dict[str, tuple[Family, dict[str, Any], str]] = {
     ),
     "gpt_oss without biases": ("gpt_oss", GPT_OSS | {"attention_bias": False}, "without `model.layers.0"),
     "gpt_oss, windows elsewhere": ("gpt_oss", GPT_OSS | {"layer_types": [FULL, SLIDING]}, "sliding windows"),
+    "ernie4_5_moe, experts in every other layer": (
+        "ernie4_5_moe",
+        {"num_hidden_layers": 4, "moe_layer_start_index": 0, "moe_layer_interval": 2},
+        "a mixture of this kind",
+    ),
+    "ernie4_5_moe with a larger least sum": ("ernie4_5_moe", {"moe_norm_min": 0.01}, "a mixture of this kind"),
     "gemma4 with biases": ("gemma4_text", {"attention_bias": True}, r"_proj\.bias"),
     "gemma4, keys of a layer further back": (
         "gemma4_text",
