@@ -62,7 +62,8 @@ def elsewhere(
     from localinfer.cli.lines import LINE_BYTES
     from localinfer.config import SamplingParams
     from localinfer.protocols import batch
-    from localinfer.remote.endpoints import Endpoints, Insistence
+    from localinfer.remote.endpoints import Endpoints
+    from localinfer.remote.servers import Insistence
 
     usual, name = sampling.over(SamplingParams()), flags.endpoint_model or model
     given = [one.name for one in fields(usual) if getattr(usual, one.name) != getattr(SamplingParams(), one.name)]

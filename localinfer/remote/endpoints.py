@@ -1,7 +1,6 @@
 """Lines answered by OpenAI-compatible servers: bounded together, tried again as they ask, in the order of the lines."""
 
-import math
-import random
+import json
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -18,47 +17,21 @@ from localinfer.chats.mapping import AHEAD
 from localinfer.chats.plain_json import object_of
 from localinfer.chats.rows import Asked
 from localinfer.errors import LocalInferError, NetworkError, NotFound, UsageError
-from localinfer.remote.flow import Flow
+from localinfer.remote.flow import Flow, Later
+from localinfer.remote.servers import SILENT_TRIES, Failure, Insistence, Servers, Tries
 from localinfer.text import one_line
 
 AGAIN = {408, 409, 425, 429, 500, 502, 503, 504}
 """Statuses after which another try may go better."""
 
-ALL_THE_SAME = {401, 403, 404}
-"""Statuses that every line would get."""
+OF_ALL = {429, 503}
+"""Of these, those that speak of the server where they say how long to wait."""
 
 RESPONSE_BYTES = 64 << 20
 MOST_URLS = 64
 
-SILENT_TRIES = 2
-"""How often a line is asked that has no answer in time: an answer was being made, perhaps, which costs."""
-
-TELL_AGAIN_S = 1.0
-"""Seconds between two words about the tries of one server."""
-
 Asking = Callable[[Asked], tuple[str, Mapping[str, Any]]]
 """The path and the body with which a line is asked for. Raises what keeps it from being asked."""
-
-
-@dataclass(frozen=True, slots=True)
-class Insistence:
-    """How often and how long it is tried; times in seconds."""
-
-    attempts: int = 8
-    first_wait: float = 1.0
-    longest_wait: float = 60.0
-    longest_retry_after: float = 600.0
-    connect: float = 10.0
-    silence: float = 600.0
-    """Longest wait for an answer, of which nothing comes before it is whole; and the longest that one may take that
-    comes in pieces, when its last one is there."""
-    sleep: Callable[[float], object] = time.sleep
-
-    def pause(self, failures: int, retry_after: float | None) -> float:
-        """Seconds to the next try: what was asked for, else twice as long each time, and not all at once."""
-        if retry_after is not None:
-            return min(max(retry_after, 0.0), self.longest_retry_after)
-        return min(self.first_wait * 2.0 ** (failures - 1), self.longest_wait) * random.uniform(0.75, 1.25)
 
 
 @dataclass(slots=True)
@@ -69,6 +42,8 @@ class Outcome:
     status: int = 0
     body: dict[str, Any] = field(default_factory=dict)
     error: LocalInferError | None = None
+    weight: int = 0
+    """Bytes that came and went for it."""
 
 
 def base_of(url: str) -> str:
@@ -84,23 +59,17 @@ def base_of(url: str) -> str:
 
 
 @dataclass(slots=True)
-class _Server:
-    """One of those that are asked."""
+class _Line:
+    """A line on its way: where it is asked, with which bytes, and what became of that."""
 
-    url: str
-    under_way: int = 0
-    failures: int = 0
-    """Since it last answered."""
-    rests_until: float = 0.0
-    """It is not chosen before, while another may be."""
-    is_known: bool = False
-    """Whether it has ever answered."""
-    told: float = -math.inf
+    asked: Asked
+    tries: Tries
+    path: str = ""
+    data: bytes = b""
 
 
 class Endpoints:
-    """Servers that answer alike, each asked as often as the others. `together` requests are under way at most. `tell`
-    hears of each try that failed, one a second of each server."""
+    """Servers that answer alike; see `Servers`."""
 
     def __init__(
         self,
@@ -113,12 +82,11 @@ class Endpoints:
     ) -> None:
         if not 0 < len(urls) <= MOST_URLS:
             raise UsageError(f"there are {len(urls)} endpoints", hint=f"give up to {MOST_URLS}")
-        self._servers = [_Server(url) for url in dict.fromkeys(map(base_of, urls))]
-        self._turn = threading.Lock()
-        self._together, self._insist, self._tell = together, insistence or Insistence(), tell
+        self._together, self._insist = together, insistence or Insistence()
         self._ends = threading.Event()
-        self._silences = 0  # lines without an answer since the last one that had one
-        headers = {"authorization": f"Bearer {key}"} if key else {}
+        bases = list(dict.fromkeys(map(base_of, urls)))
+        self._servers = Servers(bases, together=together, insistence=self._insist, tell=tell, ends=self._ends)
+        headers = {"content-type": "application/json"} | ({"authorization": f"Bearer {key}"} if key else {})
         timeout = httpx2.Timeout(self._insist.silence, connect=self._insist.connect, pool=None)
         limits = httpx2.Limits(max_connections=together)
         self._client = httpx2.Client(headers=headers, timeout=timeout, limits=limits, follow_redirects=False)
@@ -129,66 +97,66 @@ class Endpoints:
         self._client.close()
 
     def answer_all(self, lines: Iterator[Asked], asking: Asking, *, in_order: bool = True) -> Iterator[Outcome]:
-        """The answer to each line, in their order, or, unless that must be, nearly so: one that is long waited for
-        holds no others back. Raises what no further line would be spared: `NetworkError` where no server can be
-        reached, or none answers in all tries; `NotFound` where they refuse the key, the model or the path."""
-        most, ask = AHEAD * self._together, partial(self._answer, asking)
-        flow = Flow(lines, ask, together=self._together, most=most, in_order=in_order)
+        """The answer to each line, in their order, or, unless that must be, nearly so. One that is long waited for
+        keeps no others from being asked. Raises what no further line would be spared: `NetworkError` where no server
+        can be reached, or none answers any more; `NotFound` where they refuse the key, the model or the path."""
+        ahead, ask = AHEAD * self._together, partial(self._answer, asking)
+        begun = (_Line(one, Tries(one.index)) for one in lines)
+        flow = Flow(begun, ask, together=self._together, ahead=ahead, in_order=in_order, weigh=lambda one: one.weight)
         try:
             yield from flow.results()
         finally:
             self._ends.set()
             self._client.close()
 
-    def _answer(self, asking: Asking, asked: Asked) -> Outcome:
+    def _answer(self, asking: Asking, line: _Line) -> Outcome:
+        """Raises `Later` where it is to be tried again."""
+        asked = line.asked
         if asked.error is not None:
             return Outcome(asked, error=asked.error)
-        try:
-            path, body = asking(asked)
-        except LocalInferError as error:
-            return Outcome(asked, error=error)
-        return self._ask(asked, path, body)
-
-    def _ask(self, asked: Asked, path: str, body: Mapping[str, Any]) -> Outcome:
-        failures, silences, told = 0, 0, ""
-        while not self._ends.is_set():
-            server = self._chosen()
-            retry_after = None
+        if not line.data:
             try:
-                status, headers, data = self._post(server.url + path.removeprefix("/v1"), body)
-            except (httpx2.TransportError, httpx2.DecodingError) as error:
-                told = f"{server.url}: {self._reason(error)}"
-                self._require_reachable(server, error, told)
-                silences += isinstance(error, httpx2.ReadTimeout | httpx2.WriteTimeout)
-            else:
-                server.is_known, self._silences = True, 0
-                if status not in AGAIN:
-                    server.failures = 0
-                    return _understood(asked, server.url, path, status, data)
-                told, retry_after = f"{server.url} says {status}: {_message(data)}", _retry_after(headers)
-            finally:
-                with self._turn:
-                    server.under_way -= 1
-            failures += 1
-            if silences >= SILENT_TRIES:
-                return self._silent(asked)
-            if failures >= self._insist.attempts:
-                break
-            self._wait(server, failures, retry_after, told)
-        raise NetworkError(
-            f"no answer in {failures} tries; the last: {one_line(told, 300)}",
-            hint="the same command with `--resume` goes on",
-        )
+                line.path, body = asking(asked)
+                line.data = _spelled(body)
+            except LocalInferError as error:
+                return Outcome(asked, error=error)
+        return self._ask(line)
 
-    def _silent(self, asked: Asked) -> Outcome:
-        """No answer to this line in time. Raises `NetworkError` where no other had one either, lately."""
-        with self._turn:
-            self._silences += 1
-            silences = self._silences
-        hint = "`--endpoint-timeout` waits longer; `--resume` tries such lines again"
-        if silences > self._together:
-            raise NetworkError(f"{silences} lines, one after the other, had no answer in {self._limit()}", hint=hint)
-        return Outcome(asked, error=NetworkError(f"no answer in {self._limit()}, {SILENT_TRIES} times", hint=hint))
+    def _ask(self, line: _Line) -> Outcome:
+        server, begun = self._servers.chosen(line.tries), time.monotonic()
+        try:
+            status, headers, data = self._post(server.url + line.path.removeprefix("/v1"), line.data)
+        except (httpx2.TransportError, httpx2.DecodingError) as error:
+            told = f"{server.url}: {self._reason(error)}"
+            no_way = isinstance(error, httpx2.ConnectError | httpx2.ConnectTimeout)
+            failure = Failure(told, begun, is_of_all=no_way)
+            if isinstance(error, httpx2.ConnectError):
+                self._servers.require_reachable(server, told)
+            line.tries.silences += isinstance(error, httpx2.ReadTimeout | httpx2.WriteTimeout)
+        else:
+            server.is_known = True
+            if status not in AGAIN:
+                if self._servers.answered(server, status):
+                    told = f"{server.url} says {status}: {_message(data)}"
+                    raise NotFound(told, hint="check the address, the key and `--endpoint-model`")
+                return _understood(line, status, data)
+            after = _retry_after(headers)
+            told = one_line(f"{server.url} says {status}: {_message(data)}", 400)
+            failure = Failure(told, begun, after, is_of_all=after is not None and status in OF_ALL)
+        finally:
+            self._servers.left(server)
+        pause = self._servers.failed(server, line.tries, failure)
+        if pause is not None:
+            raise Later(pause)
+        return Outcome(line.asked, error=self._no_answer(line.tries, failure), weight=len(line.data))
+
+    def _no_answer(self, tries: Tries, failure: Failure) -> NetworkError:
+        if tries.silences >= SILENT_TRIES:
+            hint = "`--endpoint-timeout` waits longer; `--resume` tries such lines again"
+            return NetworkError(f"no answer in {self._limit()}, {tries.silences} times", hint=hint)
+        return NetworkError(
+            f"no answer in {tries.failures} tries; the last: {failure.told}", hint="`--resume` tries such lines again"
+        )
 
     def _reason(self, error: Exception) -> str:
         is_silent = isinstance(error, httpx2.ReadTimeout | httpx2.WriteTimeout)
@@ -197,48 +165,9 @@ class Endpoints:
     def _limit(self) -> str:
         return f"{self._insist.silence:g} s"
 
-    def _require_reachable(self, server: _Server, error: Exception, told: str) -> None:
-        """Raise `NetworkError` where no connection could be made to any server, from the first try on: waiting is for
-        servers that were there before."""
-        server.failures += 1
-        others = [one for one in self._servers if one is not server]
-        unreachable = isinstance(error, httpx2.ConnectError) and not server.is_known
-        if unreachable and all(one.failures and not one.is_known for one in others):
-            several = f", nor to {len(others)} more" if others else ""
-            raise NetworkError(
-                f"no connection to {told}{several}", hint="start the server, or check the address after `--endpoint`"
-            )
-
-    def _wait(self, server: _Server, failures: int, retry_after: float | None, told: str) -> None:
-        """Wait for the next try, or not at all where another server may answer; and tell."""
-        now = time.monotonic()
-        pause = self._insist.pause(failures, retry_after)
-        with self._turn:
-            server.rests_until = now + pause
-            others = any(one.rests_until <= now for one in self._servers)
-            is_told = self._tell is not None and now - server.told >= TELL_AGAIN_S
-            server.told = now if is_told else server.told
-        if is_told and self._tell is not None:
-            then = "another is asked" if others else f"again in {pause:.1f} s"
-            self._tell(f"{told}; {then} (try {failures} of {self._insist.attempts})")
-        if others:
-            return
-        if self._insist.sleep is time.sleep:
-            self._ends.wait(pause)  # so that the end is not waited for
-        else:
-            self._insist.sleep(pause)
-
-    def _chosen(self) -> _Server:
-        """The server with the least under way, of those that do not rest."""
-        now = time.monotonic()
-        with self._turn:
-            server = min(self._servers, key=lambda one: (one.rests_until > now, one.under_way))
-            server.under_way += 1
-            return server
-
-    def _post(self, url: str, body: Mapping[str, Any]) -> tuple[int, httpx2.Headers, bytes]:
+    def _post(self, url: str, body: bytes) -> tuple[int, httpx2.Headers, bytes]:
         until = time.monotonic() + self._insist.silence
-        with self._client.stream("POST", url, json=body) as response:
+        with self._client.stream("POST", url, content=body) as response:
             data = bytearray()
             for piece in response.iter_bytes():
                 data += piece
@@ -249,21 +178,26 @@ class Endpoints:
             return response.status_code, response.headers, bytes(data)
 
 
-def _understood(asked: Asked, url: str, path: str, status: int, data: bytes) -> Outcome:
-    """Raises `NotFound` where no line would fare better."""
-    if status in ALL_THE_SAME:
-        raise NotFound(
-            f"{url} says {status}: {_message(data)}", hint="check the address, the key and `--endpoint-model`"
-        )
+def _spelled(body: Mapping[str, Any]) -> bytes:
+    """The bytes of a request. Raises `UsageError` for what no JSON holds."""
+    try:
+        return json.dumps(body, ensure_ascii=False, separators=(",", ":"), allow_nan=False).encode()
+    except ValueError as error:
+        raise UsageError(f"the line is nothing to send: {one_line(str(error), 80)}", hint="change the line") from None
+
+
+def _understood(line: _Line, status: int, data: bytes) -> Outcome:
+    outcome = Outcome(line.asked, status, weight=len(line.data) + len(data))
     if status != 200:
         said = f"the endpoint says {status}: {_message(data)}"
-        return Outcome(asked, status, error=UsageError(said, hint="change the line"))
+        outcome.error = UsageError(said, hint="change the line")
+        return outcome
     try:
-        body = object_of(data, RESPONSE_BYTES, what="the endpoint's answer", hint="ask another endpoint")
-        _check(body, path)
+        outcome.body = object_of(data, RESPONSE_BYTES, what="the endpoint's answer", hint="ask another endpoint")
+        _check(outcome.body, line.path)
     except LocalInferError as error:
-        return Outcome(asked, status, error=NetworkError(error.message, hint="ask another endpoint"))
-    return Outcome(asked, status, body)
+        outcome.error = NetworkError(error.message, hint="ask another endpoint")
+    return outcome
 
 
 _LISTS = {"/v1/chat/completions": "choices", "/v1/completions": "choices", "/v1/responses": "output"}

@@ -13,7 +13,8 @@ import pytest
 
 from localinfer.chats.rows import Asked
 from localinfer.errors import NetworkError, UsageError
-from localinfer.remote.endpoints import Endpoints, Insistence, base_of
+from localinfer.remote.endpoints import Endpoints, base_of
+from localinfer.remote.servers import Insistence
 from tests.cli.conftest import Cli
 from tests.serve.conftest import serving
 
@@ -146,13 +147,15 @@ def test_what_no_other_try_would_mend(cli: Cli, status: int, answer: Any, code: 
 
 
 def test_tries_have_an_end_and_waits_a_bound() -> None:
-    waits = list[float]()
-    patience = Insistence(attempts=4, longest_retry_after=9, sleep=waits.append)
-    with answering(lambda *_: (429, {"retry-after": "100"}, b"")) as (url, asked):
-        servers = Endpoints([url], key="", together=1, insistence=patience)
-        with pytest.raises(NetworkError):
-            list(servers.answer_all(iter([Asked(0, 1, "d")]), lambda _: ("/v1/chat/completions", {})))
-        assert (len(asked), waits) == (4, [9, 9, 9])
+    told, patience = list[str](), Insistence(attempts=4, longest_retry_after=0.01)
+    with answering(lambda *_: (429, {"retry-after": "99999999999"}, b"")) as (url, asked):
+        servers = Endpoints([url], key="", together=1, insistence=patience, tell=told.append)
+        (found,) = servers.answer_all(iter([Asked(0, 1, "d")]), lambda _: ("/v1/chat/completions", {}))
+    assert len(asked) == 4
+    assert f"no answer in 4 tries; the last: {url}/v1 says 429" in str(found.error)
+    assert "again in 0.0 s, not the 99999999999 s that it asks for (try 1 of 4)" in told[0]
+    assert [Insistence().pause(1, wanted) for wanted in (7.0, 1e11, -1.0)] == [7, 600, 0]
+    assert all(45 <= Insistence().pause(20, None) <= 75 for _ in range(9))
     for odd in ("ftp://x", "http://", "http://u:p@x", "http://x/?a", "x"):
         with pytest.raises(UsageError):
             base_of(odd)
@@ -180,28 +183,25 @@ def test_one_server_that_is_not_there_stands_in_nobodys_way(cli: Cli) -> None:
 
 
 def test_each_try_that_failed_is_told() -> None:
-    told, waits = list[str](), list[float]()
-    patience = Insistence(attempts=3, sleep=waits.append)
-    with answering(lambda *_: (503, {"retry-after": "2"}, {"error": {"message": "full"}})) as (url, asked):
+    told, patience = list[str](), Insistence(attempts=3)
+    with answering(lambda *_: (503, {"retry-after": "0.2"}, {"error": {"message": "full"}})) as (url, asked):
         servers = Endpoints([url], key="", together=1, insistence=patience, tell=told.append)
-        with pytest.raises(NetworkError):
-            list(servers.answer_all(iter([Asked(0, 1, "d")]), lambda _: ("/v1/chat/completions", {})))
-    assert (len(asked), waits) == (3, [2, 2])
-    assert told == [f"{url}/v1 says 503: full; again in 2.0 s (try 1 of 3)"]  # one a second
+        list(servers.answer_all(iter([Asked(0, 1, "d")]), lambda _: ("/v1/chat/completions", {})))
+    assert len(asked) == 3
+    assert told == [f"{url}/v1 says 503: full; again in 0.2 s (try 1 of 3)"]  # one a second
 
 
-def test_a_server_that_goes_is_waited_for() -> None:
-    """Refused connections are no reason to end for one that has answered."""
-    waits = list[float]()
-    patience = Insistence(attempts=3, sleep=waits.append)
+def test_a_server_that_goes_is_waited_for_and_then_ends_the_run() -> None:
+    """Refused connections are no reason to end at once for one that has answered."""
+    told, patience = list[str](), Insistence(attempts=3, first_wait=0.01)
     with answering(echo) as (url, _):
-        servers = Endpoints([url], key="", together=1, insistence=patience)
+        servers = Endpoints([url], key="", together=1, insistence=patience, tell=told.append)
         body = {"messages": [{"role": "user", "content": "a"}]}
         answers = servers.answer_all((Asked(n, n, "d") for n in range(20)), lambda _: ("/v1/chat/completions", body))
         assert next(answers).body["choices"][0]["message"]["content"] == "A"
-    with pytest.raises(NetworkError, match="no answer in 3 tries"):
+    with pytest.raises(NetworkError, match="2 lines, one after the other, had no answer; the last: http"):
         list(answers)
-    assert len(waits) >= 2
+    assert told
 
 
 def test_requests_of_a_batch_go_to_their_addresses_as_they_are(cli: Cli) -> None:

@@ -15,8 +15,9 @@ import pytest
 from localinfer.chats.rows import Asked
 from localinfer.errors import NetworkError
 from localinfer.remote import flow
-from localinfer.remote.endpoints import Endpoints, Insistence
+from localinfer.remote.endpoints import Endpoints
 from localinfer.remote.flow import Flow
+from localinfer.remote.servers import Insistence
 from tests.cli.conftest import Cli
 from tests.cli.test_endpoints import Reply, answering, echo
 from tests.cli.test_signals import ended, started
@@ -84,11 +85,11 @@ def test_rows_on_standard_output_keep_their_order(cli: Cli, monkeypatch: pytest.
 
 
 def test_servers_that_answer_nothing_end_the_run() -> None:
-    patience = Insistence(silence=0.2, sleep=lambda _: None)
+    patience = Insistence(silence=0.2, first_wait=0.01)
     with hanging() as (url, _, asked):
         servers = Endpoints([url], key="", together=2, insistence=patience)
         answers = servers.answer_all((Asked(n, n, "d") for n in range(50)), lambda one: (CHAT[0], HANG))
-        with pytest.raises(NetworkError, match=r"3 lines, one after the other, had no answer in 0\.2 s"):
+        with pytest.raises(NetworkError, match=r"3 lines, one after the other, had no answer; .* no answer in 0\.2 s"):
             list(answers)
         assert len(asked) <= 8
 
@@ -120,7 +121,7 @@ def test_an_answer_in_drops_has_the_same_time() -> None:
                 return
 
         threading.Thread(target=drip, daemon=True).start()
-        patience = Insistence(silence=0.5, sleep=lambda _: None)
+        patience = Insistence(silence=0.5, first_wait=0.01)
         servers = Endpoints([f"http://127.0.0.1:{server.getsockname()[1]}"], key="", together=1, insistence=patience)
         begun = time.monotonic()
         (found,) = servers.answer_all(iter([Asked(0, 1, "d")]), lambda _: CHAT)
@@ -154,7 +155,7 @@ def test_answers_do_not_wait_for_the_next_line() -> None:
         assert waits.wait(20)
         yield 2
 
-    results = Flow(items(), lambda item: -item, together=2, most=4, in_order=True).results()
+    results = Flow(items(), lambda item: -item, together=2, ahead=4, in_order=True).results()
     assert next(results) == -1
     assert time.monotonic() - begun < 10
     waits.set()
@@ -172,7 +173,7 @@ def test_what_ends_all_comes_behind_what_is_done() -> None:
             raise NetworkError("gone")
         return item
 
-    flowing = Flow(iter(range(9)), work, together=3, most=9, in_order=False).results()
+    flowing = Flow(iter(range(9)), work, together=3, ahead=9, in_order=False).results()
     found = [next(flowing) for _ in range(4)]
     with pytest.raises(NetworkError):
         found += list(flowing)
