@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 
 from localinfer.errors import NotSupported
 from localinfer.formats.gguf import GgufFile
@@ -228,8 +229,24 @@ def test_llama_cpp_says_the_same_tokens(tmp_path: Path, family: Family, config: 
 
 
 def says_the_same(source: Path, file: Path, near: float = 0.1) -> None:
-    """Greedy, teacher-forced on our own text: every token is llama.cpp's too, but where its two best are `near`, as a
-    part of how far scores spread."""
+    """Every token is llama.cpp's too, but where its two best are `near`, as a part of how far scores spread."""
+    ours, theirs = scores_of_both(source, file)
+    spread = float(theirs.std())
+    assert np.abs(ours - theirs).max() < near / 2 * (np.abs(theirs).max() + spread)
+    clear = clear_ones(theirs, near)
+    assert clear.sum() > len(theirs) // 2
+    assert (ours.argmax(axis=1) == theirs.argmax(axis=1))[clear].all()
+
+
+def clear_ones(scores: NDArray[np.float32], near: float) -> NDArray[np.bool_]:
+    """Where the two best are not near."""
+    best = np.sort(scores, axis=1)
+    clear: NDArray[np.bool_] = best[:, -1] - best[:, -2] > near * float(scores.std())
+    return clear
+
+
+def scores_of_both(source: Path, file: Path) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """Our engine's and llama.cpp's, greedy, teacher-forced on our own text."""
     llama_cpp = pytest.importorskip("llama_cpp")
     text = Tokenizer(source).encode_text("Hello there, this is a text of some length, and then there is more. " * 2)
     program = load(source)
@@ -241,12 +258,7 @@ def says_the_same(source: Path, file: Path, near: float = 0.1) -> None:
     model.eval(tokens)
     theirs = np.array(model.scores[: len(tokens)])
     model.close()
-    spread = float(theirs.std())
-    assert np.abs(ours - theirs).max() < near / 2 * (np.abs(theirs).max() + spread)
-    best = np.sort(theirs, axis=1)
-    clear = best[:, -1] - best[:, -2] > near * spread
-    assert clear.sum() > len(tokens) // 2
-    assert (ours.argmax(axis=1) == theirs.argmax(axis=1))[clear].all()
+    return ours, theirs
 
 
 def test_the_numbers_of_falcon_h1_are_in_its_weights(tmp_path: Path) -> None:

@@ -1,21 +1,26 @@
 """GGUF files of mixtures whose numbers do not go together: named, and nothing is written."""
 
+import json
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pytest
 
 from localinfer.errors import Corrupt, NotSupported
+from localinfer.formats.channels import MARKS
 from localinfer.formats.gguf import GgufFile
 from localinfer.formats.gguf_config import plan_import
 from localinfer.formats.gguf_import import import_gguf
+from localinfer.formats.gguf_pretokenizers import PRE_TOKENIZERS
 from localinfer.formats.gguf_writing import Written, write_gguf
+from localinfer.formats.tokenizer import Tokenizer
 from localinfer.graph.weights import Checkpoint
 from localinfer.quantize.export import export_gguf
-from tests.quantize.test_export_families import GPT_OSS
-from tests.tiny import Family, make_checkpoint
+from localinfer.quantize.from_gguf import GgufImporter
+from tests.quantize.test_export_families import GPT_OSS, clear_ones, scores_of_both
+from tests.tiny import BOS, Family, make_checkpoint, write_json
 
 CONFIG: dict[Family, dict[str, Any]] = {"gpt_oss": GPT_OSS, "ernie4_5_moe": {}, "glm4_moe": {}}
 ARCH: dict[Family, str] = {"gpt_oss": "gpt-oss", "ernie4_5_moe": "ernie4_5-moe", "glm4_moe": "glm4moe"}
@@ -149,3 +154,47 @@ def test_layers_that_guess_ahead_are_left_out_and_told(tmp_path: Path, exported:
     path = rewritten(file, tmp_path / "y.gguf", {"block_count": 4, "nextn_predict_layers": 1}, more)
     with pytest.raises(NotSupported, match=r"`blk\.4\.nextn\.eh_proj\.weight` is not part of a glm4moe"):
         plan_import(GgufFile(path))
+
+
+def test_harmony_comes_along(tmp_path: Path) -> None:
+    """The marks of channels, o200k's pieces of text, and that `<|end|>` ends a message and not the reply."""
+    source = make_checkpoint(tmp_path / "m", "gpt_oss", seed=3, vocab_size=352, **GPT_OSS)
+    document = json.loads((source / "tokenizer.json").read_text(encoding="utf-8"))
+    like, marks = document["added_tokens"][0], (*MARKS, "<|return|>", "<|constrain|>")
+    document["added_tokens"] += [like | {"id": 320 + i, "content": mark} for i, mark in enumerate(marks)]
+    steps = PRE_TOKENIZERS["gpt-4o"].steps()
+    document["pre_tokenizer"] = {"type": "Sequence", "pretokenizers": steps}
+    write_json(source / "tokenizer.json", document)
+    write_json(source / "generation_config.json", {"bos_token_id": BOS, "eos_token_id": [325, 324]})
+    export_gguf(source, tmp_path / "x.gguf")
+    file = GgufFile(tmp_path / "x.gguf")
+    assert file.metadata["tokenizer.ggml.pre"] == "gpt-4o"
+    import_gguf(tmp_path / "x.gguf", tmp_path / "back")
+    theirs, ours = Tokenizer(source), Tokenizer(tmp_path / "back")
+    text = (
+        "<|channel|>analysis<|message|>HelloThere, it's 12345<|end|><|start|>assistant<|channel|>final<|message|>Yes."
+    )
+    assert ours.encode_rendered(text) == theirs.encode_rendered(text)
+    assert {324, 325} <= {*ours.eos_ids}
+    assert 323 not in ours.eos_ids
+    stream = ours.stream(continues=True)
+    said = "".join([stream.push(token) for token in ours.encode_rendered(text)]) + stream.finish()
+    assert said == "<think>\nHelloThere, it's 12345\n</think>\n\nYes."
+
+
+@pytest.mark.parametrize("family", CONFIG)
+@pytest.mark.parametrize("kind", ["Q8_0", "Q4_0"])
+def test_rounded_ones_say_what_llama_cpp_says(tmp_path: Path, family: Family, kind: Literal["Q8_0", "Q4_0"]) -> None:
+    """But where a router's choice is near, too: there the two, which round activations in different ways, part."""
+    source = make_checkpoint(tmp_path / "m", family, seed=4, **CONFIG[family])
+    export_gguf(source, tmp_path / "x.gguf", kind)
+    types = {name: one.type for name, one in GgufFile(tmp_path / "x.gguf").tensors.items()}
+    assert types["blk.1.ffn_up_exps.weight"] == types["blk.1.ffn_down_exps.weight"] == kind
+    GgufImporter().write(tmp_path / "x.gguf", tmp_path / "back")
+    after = Checkpoint(tmp_path / "back")
+    assert after.form("model.layers.1.mlp.experts.3.up_proj") == (8 if kind == "Q8_0" else 4, 32)
+    ours, theirs = scores_of_both(tmp_path / "back", tmp_path / "x.gguf")
+    assert np.median(np.abs(ours - theirs).max(axis=1)) < 0.3 * theirs.std()
+    clear = clear_ones(theirs, 0.2)
+    assert clear.sum() > 40
+    assert (ours.argmax(axis=1) == theirs.argmax(axis=1))[clear].mean() > 0.9
