@@ -673,6 +673,10 @@ class Program:
         out_of: Weight | None = None,
         pool: ExpertPool | None = None,
         pool_layer: int = 0,
+        router_norm: NDArray[numpy.float32] | None = None,
+        expert_scale: NDArray[numpy.float32] | None = None,
+        beside_norm: NDArray[numpy.float32] | None = None,
+        stream_scale: float = 1.0,
     ) -> None:
         """
         x += the sum over the `top_k` experts that a row's `router` chose, ascending, of weight * down(act(gate) *
@@ -684,7 +688,10 @@ class Program:
         with `groups` only experts of the `top_groups` groups are whose best two sum to the most. Weights are
         divided by their sum, `least_sum` at least, plus `added_sum`. Biases of experts are [experts, rows]. With
         `limit` an expert is down(g * sigmoid(alpha * g) * (u + 1)), g = min(gate, limit), u = up within +-limit.
-        With `pool` the experts' weights have no values: layer `pool_layer` of it has them.
+        With `pool` the experts' weights have no values: layer `pool_layer` of it has them. The router reads
+        router_norm(x), if there is such a norm; weights of each expert are multiplied by its `expert_scale`. With
+        `beside_norm` the experts read the x that the MLP before it reads, and x += beside_norm(what that adds +
+        post_norm(sum)); x is then multiplied by `stream_scale`.
         """
 
 def all_finite(x: NDArray[numpy.float32]) -> bool:

@@ -105,6 +105,10 @@ class Facts:
         """The norm of what it adds to the residual stream."""
         return None
 
+    def joint_norm(self) -> Norm | None:
+        """The norm of the sum of what it adds and what the operation before it adds, which reads the same stream."""
+        return None
+
     def stream_scale(self) -> str:
         """The tensor [1] that the residual stream is multiplied by once the operation has added to it; "": there is
         none."""

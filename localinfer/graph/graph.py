@@ -1,6 +1,6 @@
 """A whole model: its operations in order, and what they are and keep together."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import chain
@@ -122,3 +122,11 @@ class Graph:
         for linear, part in chain(*(op.traffic(rows) for op in self.ops)):
             read[linear] = max(part, read.get(linear, 0.0))
         return read
+
+
+def together(ops: Iterable[LayerOp]) -> list[tuple[LayerOp, ...]]:
+    """The operations in their order, those that read the same residual stream in one."""
+    found: list[tuple[LayerOp, ...]] = []
+    for op in ops:
+        found.append((*found.pop(), op) if op.reads_before() else (op,))
+    return found

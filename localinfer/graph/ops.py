@@ -271,6 +271,10 @@ class Mixture(Facts):
     says more. The shared expert, if there is one, is added last for every row, times sigmoid(shared_gate(norm(x)))
     where it has a gate (Qwen1.5-MoE; Qwen team, 2024). With `latent` (into, out_of) the chosen experts read
     into(norm(x)), and out_of(their sum) is added (Nemotron 3; NVIDIA, 2025).
+
+    With `beside_norm` x is that of the MLP before it: x = (x + beside_norm(what the MLP adds + post_norm(the sum))) *
+    scale. Its router may have a norm of its own, and each expert a number that its weights are multiplied by,
+    `expert_scale` (Gemma 4; Gemma Team, 2026).
     """
 
     norm: Norm
@@ -287,6 +291,13 @@ class Mixture(Facts):
     shared: Expert | None = None
     shared_gate: Linear | None = None
     latent: tuple[Linear, Linear] | None = None
+    router_norm: Norm | None = None
+    expert_scale: str = ""
+    """The name of a vector [experts]."""
+    post_norm: Norm | None = None
+    beside_norm: Norm | None = None
+    scale: str = ""
+    """Of a tensor [1], as in `GatedMLP`."""
 
     def fused(self) -> tuple[tuple[Linear, ...], ...]:
         every = (*self.experts, *((self.shared,) if self.shared else ()))
@@ -298,13 +309,28 @@ class Mixture(Facts):
         return (*self.unquantized(), *(self.latent or ()), *(self.shared.linears() if self.shared else ()))
 
     def norms(self) -> tuple[Norm, ...]:
-        return (self.norm,)
+        every = (self.norm, self.router_norm, self.post_norm, self.beside_norm)
+        return tuple(norm for norm in every if norm is not None)
 
     def input_norm(self) -> Norm:
         return self.norm
 
+    def output_norm(self) -> Norm | None:
+        return self.post_norm
+
+    def reads_before(self) -> bool:
+        return self.beside_norm is not None
+
+    def joint_norm(self) -> Norm | None:
+        return self.beside_norm
+
+    def stream_scale(self) -> str:
+        return self.scale
+
     def vectors(self) -> tuple[tuple[str, tuple[int, ...]], ...]:
-        return () if self.choice_bias is None else (self.choice_bias,)
+        scales = ((self.expert_scale, (len(self.experts),)), (self.scale, (1,)))
+        said = (*((self.choice_bias,) if self.choice_bias else ()), *scales)
+        return tuple((name, shape) for name, shape in said if name)
 
     def unquantized(self) -> tuple[Linear, ...]:
         return (self.router,) if self.shared_gate is None else (self.router, self.shared_gate)

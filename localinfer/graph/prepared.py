@@ -89,3 +89,12 @@ def routing_of(op: Mixture) -> dict[str, Any]:
         "limit": limit,
         "alpha": alpha,
     }
+
+
+def around_experts(checkpoint: Checkpoint, op: Mixture) -> dict[str, Vector | None]:
+    """Vectors of a mixture beside its first norm and biases of matrices."""
+    norms = {"router_norm": op.router_norm, "post_norm": op.post_norm, "beside_norm": op.beside_norm}
+    bias = checkpoint.vector(op.choice_bias[0]).reshape(-1) if op.choice_bias else None
+    scale = checkpoint.vector(op.expert_scale) if op.expert_scale else None
+    found = {name: None if norm is None else norm_weight(checkpoint, norm) for name, norm in norms.items()}
+    return {"choice_bias": bias, "expert_scale": scale, **found}

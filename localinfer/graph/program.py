@@ -36,6 +36,7 @@ from localinfer.graph.prepared import (
     AS_THEY_ARE,
     Orders,
     Vector,
+    around_experts,
     by_part,
     eps_of,
     gates_last,
@@ -325,7 +326,6 @@ class Loader(Packer):
             router=self.pack(*op.unquantized()),
             **self.experts(op),
             **routing_of(op),
-            choice_bias=self.checkpoint.vector(op.choice_bias[0]).reshape(-1) if op.choice_bias else None,
             router_bias=self.biases(op.router),
             gate_bias=self.table_of_biases(one.gate for one in op.experts if one.gate is not None),
             up_bias=self.table_of_biases(one.up for one in op.experts),
@@ -334,6 +334,8 @@ class Loader(Packer):
             shared=self.expert(op.shared) if op.shared else None,
             shared_gated=op.shared_gate is not None,
             **({"into": self.pack(op.latent[0]), "out_of": self.pack(op.latent[1])} if op.latent else {}),
+            **around_experts(self.checkpoint, op),
+            stream_scale=self.stream_scale(op),
         )
 
     def expert(self, expert: Expert) -> tuple[native.Weight | Place, native.Weight | Place]:

@@ -12,6 +12,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from localinfer.graph.graph import together
 from localinfer.graph.ops import LayerOp, Linear, Mixture
 from localinfer.graph.weights import Checkpoint
 from localinfer.quantize.gptq import dequantized, nearest
@@ -32,14 +33,14 @@ def sensitivities(
 ) -> list[tuple[tuple[str, ...], dict[Form, float]]]:
     """For the matrices that get one form (those that are loaded as one; of a mixture those of all experts) the cost of
     each, in nats a token."""
-    probe = _Probe(checkpoint)
-    ops = checkpoint.graph.body
+    probe = Probe(checkpoint)
+    steps = together(checkpoint.graph.body)
     texts = tokens[:SEQUENCES]
-    passed, gradients = probe.forward(ops, texts, torch.Generator().manual_seed(seed))
+    passed, gradients = probe.forward(steps, texts, torch.Generator().manual_seed(seed))
     found = []
-    for op, streams in zip(reversed(ops), reversed(passed), strict=True):
-        seen, gradients = probe.back(op, streams, gradients)
-        for stages in reversed(_alike(op)):
+    for ops, streams in zip(reversed(steps), reversed(passed), strict=True):
+        seen, gradients = probe.back(ops, streams, gradients)
+        for stages in reversed([stages for op in ops for stages in _alike(op)]):
             total = dict.fromkeys(forms, 0.0)
             for stage in stages:
                 reached = [one for one in seen if stage[0].name in one]  # text may pass an expert by
@@ -80,7 +81,7 @@ def _costs(
     return costs
 
 
-class _Probe(Executor):
+class Probe(Executor):
     """Notes the input and the output of each matrix, so that gradients can be asked for."""
 
     def __init__(self, checkpoint: Checkpoint) -> None:
@@ -97,16 +98,17 @@ class _Probe(Executor):
         self._noted.clear()
 
     def forward(
-        self, ops: Sequence[LayerOp], texts: NDArray[np.int32], draw: torch.Generator
+        self, steps: Sequence[Sequence[LayerOp]], texts: NDArray[np.int32], draw: torch.Generator
     ) -> tuple[list[list[Tensor]], list[Tensor]]:
-        """The residual stream of each text before each operation, and the gradient of each text's loss at the end."""
+        """The residual stream of each text before each step, which are operations that read the same one, and the
+        gradient of each text's loss at the end."""
         passed: list[list[Tensor]] = []
         with torch.no_grad():
             streams = [self.embedded(torch.from_numpy(text).long()) for text in texts]
             self.forget()
-            for op in ops:
+            for ops in steps:
                 passed.append(streams)
-                streams = [self.joined(op, x, self.added(op, x)) for x in streams]
+                streams = [self.after(ops, x) for x in streams]
                 self.forget()
         gradients: list[Tensor] = []
         for x in streams:
@@ -118,14 +120,14 @@ class _Probe(Executor):
         return passed, gradients
 
     def back(
-        self, op: LayerOp, streams: Sequence[Tensor], gradients: Sequence[Tensor]
+        self, ops: Sequence[LayerOp], streams: Sequence[Tensor], gradients: Sequence[Tensor]
     ) -> tuple[list[dict[str, tuple[Tensor, Tensor]]], list[Tensor]]:
-        """One operation backwards: for each text the input and the slope of each matrix, and the slopes before it."""
+        """One step backwards: for each text the input and the slope of each matrix, and the slopes before it."""
         seen, before = [], []
         for stream, gradient in zip(streams, gradients, strict=True):
             self._noted.clear()
             x = stream.detach().requires_grad_()
-            out = self.joined(op, x, self.added(op, x))
+            out = self.after(ops, x)
             names = list(self._noted)
             slopes = torch.autograd.grad(out, [x, *(self._noted[name][1] for name in names)], gradient)
             before.append(slopes[0])

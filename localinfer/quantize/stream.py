@@ -143,9 +143,8 @@ class Stream(Streams):
             if holds:
                 to[number] = added
                 continue
-            if held is not None:
-                to[number] += held[number]
-            to[number] = model.joined(op, to[number], added)
+            before = [] if held is None else [held[number]]
+            to[number] = model.joined(op, to[number], [*before, added])
         if holds:
             self._held[mine] = to
 

@@ -79,7 +79,7 @@ class Experts:
         parts = []
         for part in self._parts(torch.arange(len(flat))):
             normed[part] = model.norm(op.norm, flat[part])
-            parts.append(model.routed(op, model.linear(op.router, normed[part]).float()))
+            parts.append(model.routes(op, flat[part], normed[part]))
         weights, chosen = (torch.cat(one) for one in zip(*parts, strict=True))
         return _Side(model, normed, normed, chosen, weights, total.zero_())
 

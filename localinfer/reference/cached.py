@@ -10,7 +10,8 @@ from torch import Tensor
 
 from localinfer.graph.ops import Attend, DeltaNet, DepthwiseConv, Linear, Mamba2, Norm
 from localinfer.graph.weights import Checkpoint
-from localinfer.reference.executor import Executor, capped, delta_rule, gated_heads, scan_rule, visible
+from localinfer.reference.executor import Executor, capped, gated_heads, visible
+from localinfer.reference.recurrences import delta_rule, scan_rule
 
 
 class CachedExecutor(Executor):

@@ -27,9 +27,11 @@ from localinfer.graph.ops import (
     Norm,
     ShortConv,
 )
+from localinfer.graph.graph import together
 from localinfer.graph.rope import Rope
 from localinfer.graph.spec import Activation
 from localinfer.graph.weights import Checkpoint
+from localinfer.reference.recurrences import delta_rule, scan_rule, unit
 
 
 def logits(checkpoint: Checkpoint, token_ids: Sequence[int]) -> Tensor:
@@ -65,15 +67,16 @@ class Executor:
 
     def after(self, ops: Iterable[LayerOp], x: Tensor) -> Tensor:
         """The residual stream [n, hidden] after these operations."""
-        before = x
-        for op in ops:
-            before, x = x, self.joined(op, x, self.added(op, before if op.reads_before() else x))
+        for several in together(ops):
+            x = self.joined(several[-1], x, [self.added(op, x) for op in several])
         return x
 
-    def joined(self, op: LayerOp, x: Tensor, added: Tensor) -> Tensor:
-        """The residual stream after `op`, which adds this to it."""
-        name = op.stream_scale()
-        return (x + added) * self.vector(name).to(x.dtype) if name else x + added
+    def joined(self, op: LayerOp, x: Tensor, added: Sequence[Tensor]) -> Tensor:
+        """The residual stream after `op`, the last of those that add this to it."""
+        norm, name = op.joint_norm(), op.stream_scale()
+        for one in added if norm is None else [self.norm(norm, torch.stack(list(added)).sum(0))]:
+            x = x + one
+        return x * self.vector(name).to(x.dtype) if name else x
 
     def embedded(self, ids: Tensor) -> Tensor:
         """Token ids [n] to the first residual stream [n, hidden]."""
@@ -183,7 +186,7 @@ class Executor:
     def mixture(self, op: Mixture, x: Tensor) -> Tensor:
         """What the experts add to the residual stream `x` [n, hidden]."""
         normed = self.norm(op.norm, x)
-        weights, chosen = self.routed(op, self.linear(op.router, normed).float())
+        weights, chosen = self.routes(op, x, normed)
         read = normed if op.latent is None else self.linear(op.latent[0], normed)
         total = torch.zeros_like(read)
         for number, expert in enumerate(op.experts):
@@ -197,7 +200,12 @@ class Executor:
             made = self.linear(op.shared.down, self.expert(op, op.shared, normed))
             gate = 1.0 if op.shared_gate is None else self.linear(op.shared_gate, normed).sigmoid()
             total += gate * made
-        return total
+        return self.norm(op.post_norm, total)
+
+    def routes(self, op: Mixture, x: Tensor, normed: Tensor) -> tuple[Tensor, Tensor]:
+        """Of rows `x` [n, hidden], which experts read as `normed`, the weights and numbers of the chosen ones."""
+        read = normed if op.router_norm is None else self.norm(op.router_norm, x)
+        return self.routed(op, self.linear(op.router, read).float())
 
     def routed(self, op: Mixture, logits: Tensor) -> tuple[Tensor, Tensor]:
         """Of router logits [n, experts] the weights and numbers of the chosen experts, [n, chosen] each."""
@@ -214,7 +222,8 @@ class Executor:
         weights = scores.gather(1, chosen)
         if routing.renormalise:
             weights = weights / (weights.sum(dim=-1, keepdim=True).clamp(min=routing.least_sum) + routing.added_sum)
-        return weights * routing.scale, chosen
+        weights = weights * routing.scale
+        return weights * self.vector(op.expert_scale)[chosen] if op.expert_scale else weights, chosen
 
     def expert(self, op: Mixture, expert: Expert, normed: Tensor) -> Tensor:
         """Activated gates times ups of rows that are normed: the input of `expert.down`."""
@@ -381,36 +390,10 @@ def cut(x: Tensor, sizes: Sequence[int]) -> list[Tensor]:
     return list(x.tensor_split(list(accumulate(sizes))[:-1], dim=-1))
 
 
-def unit(x: Tensor) -> Tensor:
-    """Vectors divided by their length, which is a little larger than it is."""
-    return x * torch.rsqrt(x.pow(2).sum(-1, keepdim=True) + 1e-6)
-
-
-def delta_rule(state: Tensor, q: Tensor, k: Tensor, v: Tensor, decay: Tensor, beta: Tensor) -> tuple[Tensor, Tensor]:
-    """Rows q, k [n, heads, key_dim] and v [n, heads, value_dim] through `state` [heads, key_dim, value_dim], with decay
-    and beta [n, heads]: what they read, [n, heads, value_dim], and the state after them."""
-    read = []
-    for i in range(len(q)):
-        state = state * decay[i, :, None, None]
-        change = beta[i, :, None] * (v[i] - torch.einsum("hkv,hk->hv", state, k[i]))
-        state = state + k[i, :, :, None] * change[:, None, :]
-        read.append(torch.einsum("hkv,hk->hv", state, q[i]))
-    return torch.stack(read), state
-
-
 def gated_heads(op: Attend, out: Tensor, gates: Tensor | None) -> Tensor:
     """What heads give, [n, heads * head_dim], at its scale and times the sigmoid of its gates."""
     out = out if gates is None else out * gates.sigmoid()
     return out if op.out_scale == 1.0 else out * op.out_scale
-
-
-def scan_rule(state: Tensor, q: Tensor, k: Tensor, change: Tensor, decay: Tensor) -> tuple[Tensor, Tensor]:
-    """The same without a correction: `change` [n, heads, value_dim] is what k writes."""
-    read = []
-    for i in range(len(q)):
-        state = state * decay[i, :, None, None] + k[i, :, :, None] * change[i, :, None, :]
-        read.append(torch.einsum("hkv,hk->hv", state, q[i]))
-    return torch.stack(read), state
 
 
 def as_stream(embed: Embed, rows: Tensor) -> Tensor:

@@ -39,7 +39,8 @@ void moe(Program& program, const Values& norm, float eps, std::shared_ptr<Weight
          bool shared_gated, const MaybeValues& post_norm, const MaybeValues& router_bias, const MaybeTable& gate_bias,
          const MaybeTable& up_bias, const MaybeTable& down_bias, size_t groups, size_t top_groups, float least_sum,
          float added_sum, float limit, float alpha, std::shared_ptr<Weight> into, std::shared_ptr<Weight> out_of,
-         std::shared_ptr<ExpertPool> pool, size_t pool_layer) {
+         std::shared_ptr<ExpertPool> pool, size_t pool_layer, const MaybeValues& router_norm,
+         const MaybeValues& expert_scale, const MaybeValues& beside_norm, float stream_scale) {
   REQUIRE(score == "softmax" || score == "sigmoid", "scores are '%.40s', but must be softmax or sigmoid", score.c_str());
   MoeOp op;
   op.norm = make_norm(norm, eps);
@@ -69,6 +70,10 @@ void moe(Program& program, const Values& norm, float eps, std::shared_ptr<Weight
   op.squares = activation == "relu2";
   op.activation = op.squares ? kSilu : make_activation(activation);
   op.post_norm = to_vector(post_norm);
+  op.router_norm = make_norm(router_norm, eps, std::nullopt);
+  op.expert_scale = to_vector(expert_scale);
+  op.beside_norm = to_vector(beside_norm);
+  op.stream_scale = stream_scale;
   program.moe(std::move(op));
 }
 
@@ -112,6 +117,8 @@ void bind_moe(nb::class_<Program>& program) {
            "up_bias"_a.noconvert() = nb::none(), "down_bias"_a.noconvert() = nb::none(), "groups"_a = 1,
            "top_groups"_a = 1, "least_sum"_a = 0.0f, "added_sum"_a = 0.0f, "limit"_a = 0.0f, "alpha"_a = 0.0f,
            "into"_a = nb::none(), "out_of"_a = nb::none(), "pool"_a = nb::none(), "pool_layer"_a = 0,
+           "router_norm"_a.noconvert() = nb::none(), "expert_scale"_a.noconvert() = nb::none(),
+           "beside_norm"_a.noconvert() = nb::none(), "stream_scale"_a = 1.0f,
            "x += the sum over the `top_k` experts that a row's `router` chose, ascending, of weight * down(act(gate) *\n"
            "up), each a pair of gate_up (interleaved; up alone: no gates) and down; `activation` as in `gated_mlp`. With\n"
            "`into` they read into * norm(x), and their sum goes through `out_of`. Weights are the scores (`softmax` over\n"
@@ -121,5 +128,8 @@ void bind_moe(nb::class_<Program>& program) {
            "with `groups` only experts of the `top_groups` groups are whose best two sum to the most. Weights are\n"
            "divided by their sum, `least_sum` at least, plus `added_sum`. Biases of experts are [experts, rows]. With\n"
            "`limit` an expert is down(g * sigmoid(alpha * g) * (u + 1)), g = min(gate, limit), u = up within +-limit.\n"
-           "With `pool` the experts' weights have no values: layer `pool_layer` of it has them.");
+           "With `pool` the experts' weights have no values: layer `pool_layer` of it has them. The router reads\n"
+           "router_norm(x), if there is such a norm; weights of each expert are multiplied by its `expert_scale`. With\n"
+           "`beside_norm` the experts read the x that the MLP before it reads, and x += beside_norm(what that adds +\n"
+           "post_norm(sum)); x is then multiplied by `stream_scale`.");
 }

@@ -66,7 +66,10 @@ bool add_squares(std::vector<double>& sums, Lane& lane, const Operand& operand, 
   return lane.sync();
 }
 
-bool ready_floats(Operand* operand, const Step& step, Lane& lane, const Weight& weight, const Source& from, size_t rows) {
+}  // namespace
+
+bool make_floats_ready(Operand* operand, const Step& step, Lane& lane, const Weight& weight, const Source& from,
+                       size_t rows) {
   const Scratch::Quantized& to = step.s.shared;
   if (from.norm == nullptr && from.pick == nullptr) {
     *operand = {{}, from.rows, from.ld};
@@ -78,11 +81,13 @@ bool ready_floats(Operand* operand, const Step& step, Lane& lane, const Weight& 
   return lane.sync();
 }
 
+namespace {
+
 bool make_ready(Operand* operand, const Step& step, Lane& lane, const Weight& weight, const Source& from, size_t rows,
                 bool few) {
   const Scratch& s = step.s;
   if (std::vector<double>* sums = step.program.squares(weight); sums != nullptr)
-    return ready_floats(operand, step, lane, weight, from, rows) && add_squares(*sums, lane, *operand, rows);
+    return make_floats_ready(operand, step, lane, weight, from, rows) && add_squares(*sums, lane, *operand, rows);
   if (weight.shape.kind == kBf16 && from.norm == nullptr && from.pick == nullptr) {
     *operand = {{}, from.rows, from.ld};
     return true;
@@ -183,15 +188,31 @@ bool add_to_stream(const Step& step, Lane& lane, const Weight& weight, Operand& 
     }
   });
   if (!lane.sync()) return false;
-  return post_norm.empty() || add_normed(step, lane, post_norm, eps, s.y, scale);
+  return post_norm.empty() || add_normed(step, lane, post_norm, eps, s.y, scale, to);
 }
 
-bool add_normed(const Step& step, Lane& lane, const Floats& norm, float eps, float* y, float scale) {
+bool add_normed(const Step& step, Lane& lane, const Floats& norm, float eps, float* y, float scale, To to) {
   const Scratch& s = step.s;
   lane.phase("post-norm");
   lane.share(step.rows, [&](size_t m) {
     float* row = y + m * s.x_ld;
     float* x = s.x + m * s.x_ld;
+    step.k.rms_norm(row, row, norm.data(), step.hidden, eps);
+    if (to == To::kAside) return;
+    step.k.add(x, x, row, step.hidden);
+    times(x, step.hidden, scale);
+  });
+  return lane.sync();
+}
+
+bool add_normed_sum(const Step& step, Lane& lane, const Floats& norm, float eps, float* y, const Floats& inner_norm,
+                    float* more, float scale) {
+  const Scratch& s = step.s;
+  lane.phase("post-norm");
+  lane.share(step.rows, [&](size_t m) {
+    float *x = s.x + m * s.x_ld, *row = y + m * s.x_ld, *other = more + m * s.x_ld;
+    if (!inner_norm.empty()) step.k.rms_norm(other, other, inner_norm.data(), step.hidden, eps);
+    step.k.add(row, row, other, step.hidden);
     step.k.rms_norm(row, row, norm.data(), step.hidden, eps);
     step.k.add(x, x, row, step.hidden);
     times(x, step.hidden, scale);

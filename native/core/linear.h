@@ -30,6 +30,10 @@ struct Operand {
 [[nodiscard]] bool make_ready(Operand* operand, const Step& step, Lane& lane, const Weight& weight, const Source& from,
                               size_t rows);
 
+// Rows as floats, which a weight of bf16 reads.
+[[nodiscard]] bool make_floats_ready(Operand* operand, const Step& step, Lane& lane, const Weight& weight,
+                                     const Source& from, size_t rows);
+
 // The same, always for all threads together: for operands of which threads take different rows.
 [[nodiscard]] bool make_shared_ready(Operand* operand, const Step& step, Lane& lane, const Weight& weight,
                                      const Source& from, size_t rows);
@@ -64,9 +68,16 @@ void share_panels(const Step& step, Lane& lane, const Weight& weight, size_t row
 enum class To { kStream, kAside, kStreamWithAside };
 
 // x += weight * operand (+ bias), through `post_norm` if there is one, then x *= scale. Ends its last phase. False: leave.
+// What goes aside is through that norm, too.
 [[nodiscard]] bool add_to_stream(const Step& step, Lane& lane, const Weight& weight, Operand& operand,
                                  const Floats& bias, const Floats& post_norm, float eps, To to = To::kStream,
                                  float scale = 1);
 
-// x = (x + norm(y)) * scale, row by row; y is overwritten. False: leave.
-[[nodiscard]] bool add_normed(const Step& step, Lane& lane, const Floats& norm, float eps, float* y, float scale = 1);
+// x = (x + norm(y)) * scale, row by row; y is overwritten, and all that happens to it with kAside. False: leave.
+[[nodiscard]] bool add_normed(const Step& step, Lane& lane, const Floats& norm, float eps, float* y, float scale = 1,
+                              To to = To::kStream);
+
+// x = (x + norm(y + inner_norm(more))) * scale, row by row; an empty inner norm is none. Both are overwritten. False:
+// leave.
+[[nodiscard]] bool add_normed_sum(const Step& step, Lane& lane, const Floats& norm, float eps, float* y,
+                                  const Floats& inner_norm, float* more, float scale);

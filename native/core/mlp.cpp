@@ -59,6 +59,6 @@ bool run_mlp(const MlpOp& op, const Step& step, Lane& lane) {
     operand = produced(step);
   else if (!make_ready(&operand, step, lane, down, {s.hidden, s.hidden_ld}, step.rows))
     return false;
-  const To to = op.beside ? To::kStreamWithAside : To::kStream;
+  const To to = op.beside ? To::kStreamWithAside : op.aside ? To::kAside : To::kStream;
   return add_to_stream(step, lane, down, operand, op.down_bias, op.post_norm, op.post_eps, to, op.scale);
 }

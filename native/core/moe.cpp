@@ -28,18 +28,24 @@ class Mixture {
   bool run() {
     const Scratch& s = step_.s;
     const Source from{s.x, s.x_ld, &op_.norm};
+    const bool reads_alike = op_.router_norm.get() == nullptr;
+    const Source of_router = reads_alike ? from : Source{s.x, s.x_ld, &op_.router_norm};
     Operand operand;
-    if (!make_shared_ready(&operand, step_, lane_, *op_.router, from, step_.rows)) return false;
+    if (!make_shared_ready(&operand, step_, lane_, *op_.router, of_router, step_.rows)) return false;
     lane_.phase("router");
     lane_.share(op_.router->panels, [&](size_t p) {
       run_panel(step_, lane_, *op_.router, p, operand, step_.rows, s.router + p * kPanelRows, s.router_ld);
     });
     if (!lane_.sync() || !route()) return false;
     // A router of floats leaves the rows normed.
-    const Source normed = op_.router->shape.kind == kBf16 ? Source{s.shared.normed, s.x_ld} : from;
+    Source normed = reads_alike && op_.router->shape.kind == kBf16 ? Source{s.shared.normed, s.x_ld} : from;
+    if (watched(gate_up_) && normed.norm != nullptr) {
+      if (!make_floats_ready(&operand, step_, lane_, gate_up_, normed, step_.rows)) return false;
+      normed = {operand.x, operand.ldx};
+    }
     if (op_.into != nullptr && !go_into(normed)) return false;
     const Source read = op_.into == nullptr ? normed : Source{s.latent, s.latent_ld};
-    const bool plain = watched(gate_up_) && read.norm == nullptr;  // not all rows are the first expert's to add up
+    const bool plain = watched(gate_up_);  // not all rows are the first expert's to add up
     if (plain) operand = {{}, read.rows, read.ld};
     if (!plain && !make_shared_ready(&operand, step_, lane_, gate_up_, read, step_.rows)) return false;
     if (step_.rows > 1 && !gather(operand)) return false;
@@ -247,7 +253,9 @@ class Mixture {
           std::copy_n(sums() + m * kPanelRows, kPanelRows, s.latent + m * s.latent_ld + p * kPanelRows);
     });
     if (!lane_.sync() || (op_.into != nullptr && !come_out())) return false;
-    return op_.post_norm.empty() || add_normed(step_, lane_, op_.post_norm, op_.norm.eps, s.y);
+    if (op_.beside())
+      return add_normed_sum(step_, lane_, op_.beside_norm, op_.norm.eps, s.y, op_.post_norm, s.latent, op_.stream_scale);
+    return op_.post_norm.empty() || add_normed(step_, lane_, op_.post_norm, op_.norm.eps, s.y, op_.stream_scale);
   }
 
   // The same of what the experts sum to, where that is not as wide as the stream.
@@ -303,10 +311,10 @@ class Mixture {
     }
     for (size_t m = 0; m < step_.rows; ++m) {
       float* x = s.x + m * s.x_ld + column;
-      if (op_.post_norm.empty())
+      if (op_.post_norm.empty() && !op_.beside())
         step_.k.add(x, x, sums + m * kPanelRows, width);
-      else
-        std::copy_n(sums + m * kPanelRows, width, s.y + m * s.x_ld + column);
+      else  // y has what the MLP makes, if there is one beside
+        std::copy_n(sums + m * kPanelRows, width, (op_.beside() ? s.latent : s.y) + m * s.x_ld + column);
     }
   }
 

@@ -234,16 +234,24 @@ void Program::gated_mlp(MlpOp op) {
   REQUIRE(std::isfinite(op.inner_scale), "the input of down is scaled by %g", static_cast<double>(op.inner_scale));
   if (op.beside) {
     REQUIRE(op.post_norm.empty() && op.scale == 1, "an MLP beside attention with a norm or a scale after it");
-    put_aside();
+    put_attention_aside();
   }
   ops_.emplace_back(std::move(op));
 }
 
 // The last operation, which must be attention, leaves it to the next one to add what both make.
-void Program::put_aside() {
+void Program::put_attention_aside() {
   auto* before = ops_.empty() ? nullptr : std::get_if<AttendOp>(&ops_.back());
   REQUIRE(before != nullptr && before->post_norm.empty(),
           "an operation beside something else than attention, or beside one with a norm after it");
+  before->aside = true;
+}
+
+// The same of an MLP, which may have a norm after it.
+void Program::put_mlp_aside() {
+  auto* before = ops_.empty() ? nullptr : std::get_if<MlpOp>(&ops_.back());
+  REQUIRE(before != nullptr && !before->beside && before->scale == 1,
+          "experts beside something else than an MLP, or beside one that reads or scales otherwise");
   before->aside = true;
 }
 
@@ -316,7 +324,7 @@ void Program::delta_net(DeltaOp op) {
   else
     check_length(op.out_norm, op.value_dim, "the norm of the heads");
   REQUIRE(op.beta_scale > 0 && op.beta_scale <= 2, "beta up to %g", static_cast<double>(op.beta_scale));
-  if (op.beside) put_aside();
+  if (op.beside) put_attention_aside();
   op.ones.assign(std::max(op.key_dim, op.value_dim), 1.0f);
   const auto dim = static_cast<double>(op.key_dim);  // rms_norm gives vectors the length sqrt(dim)
   op.key_length.assign(op.key_dim, static_cast<float>(1 / std::sqrt(dim)));
@@ -418,7 +426,15 @@ void Program::moe(MoeOp op) {
   REQUIRE(op.limit >= 0 && std::isfinite(op.limit) && std::isfinite(op.alpha), "a limit of %g and an alpha of %g",
           static_cast<double>(op.limit), static_cast<double>(op.alpha));
   check_optional(op.post_norm, hidden_, "the norm after the experts");
-  REQUIRE(std::isfinite(op.scale), "the experts' scale is %g", static_cast<double>(op.scale));
+  check_optional(op.beside_norm, hidden_, "the norm of experts and MLP");
+  check_optional(op.router_norm.weight, hidden_, "the norm before the router");
+  check_optional(op.expert_scale, count, "the scales of experts");
+  REQUIRE(!(op.shared_gated && op.router_norm.get() != nullptr), "the gate of a shared expert, and a router with a norm");
+  REQUIRE(!(op.beside() && op.into != nullptr), "experts that are not as wide as the stream, beside an MLP");
+  for (const float scale : {op.scale, op.stream_scale})
+    REQUIRE(std::isfinite(scale), "the experts' scale is %g", static_cast<double>(scale));
+  REQUIRE(op.stream_scale == 1 || op.beside() || !op.post_norm.empty(), "a scale of the stream without a norm before");
+  if (op.beside()) put_mlp_aside();
   REQUIRE(op.pool == nullptr || experts_ == nullptr || op.pool == experts_, "experts of two pools");
   if (op.pool != nullptr) experts_ = op.pool;
   ops_.emplace_back(std::move(op));

@@ -112,6 +112,7 @@ struct MlpOp {
   Floats down_bias, post_norm;
   float post_eps = 0;
   bool beside = false;  // reads what the attention before it reads
+  bool aside = false;   // as in AttendOp, but with its norm applied
   bool squares = false;   // the activation is relu(x)²
   float inner_scale = 1;  // of what down reads
   float scale = 1;        // of the stream, once all is added
@@ -144,7 +145,8 @@ struct ShortConvOp {
 
 // x += [post_norm] the sum over the experts that a row's router chose, in ascending order, of weight * down(act(gate) *
 // up), or of down(act(up)), gate and up of norm(x); and of the shared expert, if there is one. With `into` the chosen
-// experts read into * norm(x), and what they sum to is multiplied by `out_of`.
+// experts read into * norm(x), and what they sum to is multiplied by `out_of`. With `beside_norm`, which norms the sum of
+// what it and the MLP before it add, it reads the x of that one.
 struct MoeOp {
   struct Expert {
     WeightRef gate_up, down;  // not interleaved: up alone
@@ -153,6 +155,7 @@ struct MoeOp {
   enum Score { kSoftmax, kSigmoid };
   static constexpr size_t kMostGroups = 64;
   Norm norm;
+  Norm router_norm;    // of what the router reads; no weight: that is what experts read
   WeightRef router;    // rows: the experts; a second part of one row is the gate of the shared expert
   Floats router_bias;  // added to what the router gives
   Floats choice_bias;  // added to the scores where experts are chosen, not where they are weighed
@@ -164,6 +167,7 @@ struct MoeOp {
   float least_sum = 0;       // what they are divided by at least
   float added_sum = 0;       // and what is added to that
   float scale = 1;           // of the weights
+  Floats expert_scale;       // and of those of each expert; or empty
   std::vector<Expert> experts;
   std::shared_ptr<ExpertPool> pool;  // or null; has the panels of this number among its layers, the weights have none
   size_t pool_layer = 0;
@@ -174,8 +178,10 @@ struct MoeOp {
   bool squares = false;  // the activation is relu(x)²
   float limit = 0;  // above 0, instead of that: g * sigmoid(alpha * g) * (u + 1), g = min(gate, limit), u = up clamped
   float alpha = 0;
-  Floats post_norm;
+  Floats post_norm, beside_norm;
+  float stream_scale = 1;  // once all is added
   bool gated() const { return experts[0].gate_up->shape.interleaved; }
+  bool beside() const { return !beside_norm.empty(); }
 };
 
 constexpr size_t kMostDeltaHead = 512, kMostDeltaLength = 8;
@@ -460,7 +466,8 @@ class Program {
  private:
   friend struct Step;
   void require_open(const char* what) const;
-  void put_aside();
+  void put_attention_aside();
+  void put_mlp_aside();
   void require_block(size_t block, size_t bytes, size_t group) const;
   size_t op_of_layer(size_t layer) const;  // where it begins in ops_; past the last: their end
   bool run(const StepInput& input, const KvCache& kv, StateCache& state, KvProbe* probe, const Interrupted& interrupted);

@@ -72,5 +72,6 @@ void choose_experts(const MoeOp& op, const KernelTable& k, float* score, size_t*
   for (size_t i = 0; i < op.top_k; ++i) {
     const float value = score[expert[i]];
     weight[i] = (op.renormalise ? value / sum : value) * op.scale;
+    if (!op.expert_scale.empty()) weight[i] *= op.expert_scale[expert[i]];
   }
 }

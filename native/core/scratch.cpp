@@ -117,6 +117,7 @@ void Program::lay_out_scratch() {
                           s.hidden_ld = std::max(s.hidden_ld, one->gate_up->panels / (op.gated() ? 2 : 1) * kPanelRows);
                           s.panel_ld = std::max(s.panel_ld, 2 * one->down->shape.group);
                         }
+                        if (op.beside()) s.latent_ld = std::max(s.latent_ld, s.x_ld);
                         if (op.into != nullptr) s.latent_ld = std::max(s.latent_ld, op.into->panels * kPanelRows);
                       },
                       [&](const DeltaOp& op) {

@@ -95,8 +95,13 @@ def run_transformers(path: Path, prompt: list[int], steps: int) -> tuple[list[in
         )
         leads = list[float]()
         for module in model.modules():
-            if type(module).__name__.lower().endswith("topkrouter"):
+            kind = type(module).__name__.lower()
+            if kind.endswith("topkrouter"):
                 module.register_forward_hook(lambda *of: leads.append(_router_lead(of[0], of[1], of[2][0])))
+            elif kind == "gemma4textrouter":  # which gives its scores, not logits
+                module.register_forward_hook(
+                    lambda *of: leads.append(_lead(of[2][0].log(), of[0].config.top_k_experts))
+                )
         logits = model(out).logits[0]
     return out[0].tolist(), logits.numpy(), min(leads, default=np.inf)
 

@@ -309,6 +309,7 @@ def test_sizes_that_are_left_out(family: str) -> None:
 
 
 LINEAR = {"rope_type": "linear", "factor": 4.0}
+GEMMA4_EXPERTS = {"enable_moe_block": True, "num_experts": 4, "top_k_experts": 2, "moe_intermediate_size": 32}
 LLAMA3_BARE = {key: value for key, value in LLAMA3_ROPE.items() if key != "original_max_position_embeddings"}
 FULL, SLIDING, LINEAR_LAYER = "full_attention", "sliding_attention", "linear_attention"
 
@@ -393,6 +394,11 @@ FULL, SLIDING, LINEAR_LAYER = "full_attention", "sliding_attention", "linear_att
             },
         ),
         ("gemma4_unified_text", {}, {"hidden_size_per_layer_input": 64, "enable_moe_block": True}),
+        ("gemma4_text", GEMMA4_EXPERTS, {}),
+        ("gemma4_text", GEMMA4_EXPERTS, {"top_k_experts": 1}),
+        ("gemma4_text", GEMMA4_EXPERTS, {"top_k_experts": 5}),
+        ("gemma4_text", GEMMA4_EXPERTS, {"top_k_experts": None}),
+        ("gemma4_text", {}, {"enable_moe_block": True}),
         ("gemma3", {}, {"tie_word_embeddings": True}),
         ("qwen3_5", {}, {"tie_word_embeddings": ABSENT}),
         ("qwen3_5_text", {"partial_rotary_factor": 0.5}, {}),
@@ -430,7 +436,6 @@ def test_the_outer_object_says_whether_the_head_is_tied(tmp_path: Path) -> None:
         ("qwen3", {"is_encoder_decoder": True}),
         ("gemma3_text", {"use_bidirectional_attention": True}),
         ("gemma4_text", {"use_bidirectional_attention": "all"}),
-        ("gemma4_text", {"enable_moe_block": True, "num_experts": 4, "top_k_experts": 2, "moe_intermediate_size": 32}),
         ("mistral", {"layer_types": ["full_attention", "full_attention"]}),
         ("qwen3_5_text", {"attention_bias": True}),
         ("qwen3_5_text", {"attn_output_gate": False}),

@@ -18,7 +18,14 @@ from tests.graph.oracle import assert_close, oracle
 from tests.graph.packed import quantized
 from tests.graph.running import greedy, load, run
 
-VARIANTS = ["gemma4_text", "gemma4-biases", "gemma4-no-inputs", "gemma4_unified"]
+VARIANTS = [
+    "gemma4_text",
+    "gemma4-biases",
+    "gemma4-no-inputs",
+    "gemma4_unified",
+    "gemma4-experts",
+    "gemma4-experts-inputs",
+]
 
 
 @pytest.mark.parametrize("variant", VARIANTS)

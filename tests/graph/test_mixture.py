@@ -14,6 +14,7 @@ from localinfer.config import EngineConfig
 from localinfer.engine.opening import open_engine
 from localinfer.errors import Corrupt, NotFinite, NotSupported
 from localinfer.formats.safetensors import SafetensorsFile, write_safetensors
+from localinfer.graph.ops import Mixture
 from localinfer.graph.packing import activation_bits
 from localinfer.graph.program import load_program
 from localinfer.graph.weights import Checkpoint
@@ -28,8 +29,9 @@ N = 40
 WIDTHS: dict[str, Literal[8, 4, 3] | None] = {"BF16": None, "INT8": 8, "INT4": 4, "INT3": 3}
 
 
-VARIANTS = ("qwen2_moe-dense-first", "glm4_moe-groups", "gpt_oss")
-"""A shared expert of another width than the others, a dense layer first; groups; biases, clamps and sinks."""
+VARIANTS = ("qwen2_moe-dense-first", "glm4_moe-groups", "gpt_oss", "gemma4-experts")
+"""A shared expert of another width than the others, a dense layer first; groups; biases, clamps and sinks; an MLP beside
+the experts."""
 CASES = [f"{VARIANTS[0]} {width}" for width in WIDTHS] + [f"{v} {w}" for v in VARIANTS[1:] for w in ("BF16", "INT4")]
 
 
@@ -93,7 +95,8 @@ def test_integers_mean_what_the_reference_means(model: Path) -> None:
     checkpoint = Checkpoint(model)
     meant = Emulated(checkpoint, 8).logits(tokens().tolist()).numpy()
     seen = feed(program(model), N)
-    assert activation_bits(checkpoint) == (16 if checkpoint.form("model.layers.1.mlp.experts.0.up_proj")[0] == 8 else 8)
+    up = next(op.experts[0].up for op in checkpoint.graph.body if isinstance(op, Mixture))
+    assert activation_bits(checkpoint) == (16 if checkpoint.form(up.name)[0] == 8 else 8)
     assert np.median(np.abs(seen - meant).max(axis=1)) / meant.std() < 0.05
     assert_close(seen[:1], meant[:1], 0.05)
 

@@ -467,6 +467,32 @@ VARIANTS: dict[str, dict[str, Any]] = {
     },
     "muse-tied": {"family": "muse_glimmer", "seed": 5, "tie_word_embeddings": True},
     "muse-rotated": {"family": "muse_glimmer", "seed": 7, "layer_rope_theta": [10000.0, 0, 10000.0, 10000.0, 0]},
+    "gemma4-experts": {
+        "family": "gemma4",
+        "seed": 19,
+        "num_hidden_layers": 3,
+        "layer_types": ["sliding_attention", "sliding_attention", "full_attention"],
+        "attention_k_eq_v": True,
+        "num_global_key_value_heads": 1,
+        "num_kv_shared_layers": 0,
+        "use_double_wide_mlp": False,
+        "hidden_size_per_layer_input": 0,
+        "enable_moe_block": True,
+        "num_experts": 6,
+        "top_k_experts": 3,
+        "moe_intermediate_size": 32,
+    },
+    "gemma4-experts-inputs": {
+        "family": "gemma4_text",
+        "seed": 7,
+        "num_hidden_layers": 4,
+        "layer_types": ["sliding_attention", "full_attention", "sliding_attention", "full_attention"],
+        "tie_word_embeddings": False,
+        "enable_moe_block": True,
+        "num_experts": 4,
+        "top_k_experts": 1,
+        "moe_intermediate_size": 64,
+    },
 }
 
 

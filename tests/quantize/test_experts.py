@@ -25,6 +25,23 @@ TEXT = CalibrationText(tokens=4096, render=conversation)
 BIAS = "model.layers.{}.mlp.gate.e_score_correction_bias"
 MINUS_100 = 0xC2C8  # as bfloat16
 PARTS = ("gate", "up", "down")
+MORE: dict[str, dict[str, Any]] = {
+    "nemotron_h": {
+        "layers_block_type": ["linear_attention", "moe", "full_attention", "moe"],
+        "moe_latent_size": 32,
+    },
+    "gemma4_text": {
+        "num_hidden_layers": 3,
+        "layer_types": ["sliding_attention", "sliding_attention", "full_attention"],
+        "num_kv_shared_layers": 0,
+        "hidden_size_per_layer_input": 0,
+        "enable_moe_block": True,
+        "num_experts": 6,
+        "top_k_experts": 2,
+        "moe_intermediate_size": 64,
+    },
+}
+"""What makes a mixture that is calibrated of families that have others, too."""
 
 
 def avoided(folder: Path, expert: int) -> Path:
@@ -53,14 +70,10 @@ def test_an_expert_nobody_chose_is_named_and_rounded_by_its_weights(method: Meth
         assert name.format(2).removesuffix("_packed") not in record(tmp_path / "q")["output_error"] or method != "gptq"
 
 
-@pytest.mark.parametrize("family", ["qwen2_moe", "nemotron_h", "gpt_oss"])
+@pytest.mark.parametrize("family", ["qwen2_moe", "nemotron_h", "gpt_oss", "gemma4_text"])
 def test_stopped_and_resumed(family: Family, tmp_path: Path) -> None:
-    """With a shared expert and its gate, with narrow experts, with biases."""
-    narrow: dict[str, Any] = {
-        "layers_block_type": ["linear_attention", "moe", "full_attention", "moe"],
-        "moe_latent_size": 32,
-    }
-    source = make_checkpoint(tmp_path / "m", family, **(narrow if family == "nemotron_h" else {}))
+    """With a shared expert and its gate, with narrow experts, with biases, beside an MLP."""
+    source = make_checkpoint(tmp_path / "m", family, **MORE.get(family, {}))
     quantize_checkpoint(source, tmp_path / "whole", bits=3, method="gptq", text=TEXT, threads=1)
     stop_after(source, tmp_path / "q", 3)
     report = quantize_checkpoint(source, tmp_path / "q", bits=3, method="gptq", text=TEXT, threads=1)
@@ -68,10 +81,10 @@ def test_stopped_and_resumed(family: Family, tmp_path: Path) -> None:
     assert tree(tmp_path / "q") == tree(tmp_path / "whole")
 
 
-@pytest.mark.parametrize("family", ["qwen2_moe", "glm4_moe"])
+@pytest.mark.parametrize("family", ["qwen2_moe", "glm4_moe", "gemma4_text"])
 def test_the_stream_is_that_of_the_quantized_model(family: Family, tmp_path: Path) -> None:
     """At its end, the stream gives the logits of the written model, run with rounded activations."""
-    source = make_checkpoint(tmp_path / "m", family)
+    source = make_checkpoint(tmp_path / "m", family, **MORE.get(family, {}))
     quantize_checkpoint(source, tmp_path / "q", bits=4, method="gptq", text=TEXT, threads=1)
     tokens = calibration(Tokenizer(source), conversation, 4096, 0)[:1]
     plan = make_plan(source, 4, None, "gptq")

@@ -13,12 +13,13 @@ import torch
 from localinfer.chats.template import conversation
 from localinfer.errors import UsageError
 from localinfer.formats.tokenizer import Tokenizer
+from localinfer.graph.graph import together
 from localinfer.graph.program import load_program
 from localinfer.graph.weights import Checkpoint
 from localinfer.quantize import CalibrationText, quantize_checkpoint
 from localinfer.quantize.calibration import calibration
 from localinfer.quantize.mixed import Option, choose, forms
-from localinfer.quantize.sensitivity import sensitivities
+from localinfer.quantize.sensitivity import Probe, sensitivities
 from localinfer.reference.executor import logits
 from tests.quantize.trees import record, tree
 from tests.tiny import Family, make_checkpoint
@@ -61,6 +62,17 @@ def test_ends_of_the_range() -> None:
 def test_forms_that_fit() -> None:
     assert forms({"a": 64, "b": 192}, 3) == [(3, 32), (3, 64), (4, 32), (4, 64), (8, 32)]
     assert forms({"a": 96}, 4) == [(4, 32), (8, 32)]
+
+
+@pytest.mark.parametrize("family", ["cohere2", "falcon_h1", "llama"])
+def test_costs_are_measured_where_the_model_goes(family: Family, tmp_path: Path) -> None:
+    """Also where attention and MLP read the same stream: what goes through the layers is what the model computes."""
+    checkpoint = Checkpoint(make_checkpoint(tmp_path / "m", family))
+    probe, steps, text = Probe(checkpoint), together(checkpoint.graph.body), np.arange(1, 33, dtype=np.int32)
+    passed, _ = probe.forward(steps, text[None], torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        seen = probe.head(checkpoint.graph.head, probe.after(steps[-1], passed[-1][0].detach()))
+    torch.testing.assert_close(seen, logits(checkpoint, text.tolist()), rtol=1e-5, atol=1e-5)
 
 
 def test_costs_foretell_the_divergence(source: Path, tmp_path: Path) -> None:

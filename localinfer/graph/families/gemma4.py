@@ -8,7 +8,11 @@ from localinfer.graph.families.wrapped import text_name, text_spec
 from localinfer.graph.graph import Graph
 from localinfer.graph.spec import ModelSpec
 
-tensor_name = text_name
+
+def tensor_name(stored: str) -> str | None:
+    """The graph's name of a stored tensor; `None` for what is no part of the text model."""
+    name = text_name(stored)
+    return name if name is None else gemma4_text.tensor_name(name)
 
 
 def spec(values: Mapping[str, Any]) -> ModelSpec:

@@ -1,8 +1,9 @@
-"""Gemma 4, text (Gemma Team, 2026), without experts: layers with a sliding window, then one that sees everything.
+"""Gemma 4, text (Gemma Team, 2026): layers with a sliding window, then one that sees everything.
 
 Full layers have larger heads, RoPE that turns a part of each, and in some sizes no values but their keys. The last
 layers may read keys and values of earlier ones, and have an MLP of twice the width. Small sizes give each layer an
-input of its own for every token. Norms before and after each half; queries, keys and values normed by head; GELU.
+input of its own for every token. Norms before and after each half; queries, keys and values normed by head; GELU. One
+size (26B-A4B) has a mixture of experts beside each MLP: both have norms of their own, and one behind their sum.
 """
 
 from collections.abc import Mapping
@@ -10,16 +11,19 @@ from dataclasses import replace
 from typing import Any
 
 from localinfer.graph.families.gemma3_text import to_bfloat16
-from localinfer.graph.families.layers import Style, attend, decoder, gated_mlp
+from localinfer.graph.families.layers import MixtureStyle, Style, attend, decoder, gated_mlp, mixture
 from localinfer.graph.fields import Fields
 from localinfer.graph.graph import Graph
-from localinfer.graph.ops import LayerInput, LayerInputs, LayerOp, Linear, Norm
+from localinfer.graph.ops import LayerInput, LayerInputs, LayerOp, Linear, Mixture, Norm
 from localinfer.graph.rope import Rope, proportional, rope_from
 from localinfer.graph.spec import (
     LayerShape,
+    MixtureSpec,
     ModelSpec,
+    Routing,
     read_activation,
     read_config,
+    read_mixture,
     read_sizes,
     read_tied,
     read_windows,
@@ -34,6 +38,8 @@ _STYLE = Style(
     mlp_norm="pre_feedforward_layernorm",
     mlp_post_norm="post_feedforward_layernorm",
 )
+_BESIDE_EXPERTS = replace(_STYLE, mlp_post_norm="post_feedforward_layernorm_1")
+_EXPERTS = Style(mlp_norm="pre_feedforward_layernorm_2", mixture=MixtureStyle(block="", router="router.proj"))
 _SCALE = "layer_scalar"
 _FULL_ROPE = {"rope_type": "proportional", "partial_rotary_factor": 0.25, "rope_theta": 1_000_000.0}
 _SLIDING_ROPE = {"rope_type": "default", "rope_theta": 10_000.0}
@@ -44,8 +50,6 @@ def spec(values: Mapping[str, Any], model_type: str = "gemma4_text") -> ModelSpe
     config = read_config(values, model_type)
     if config.has("use_bidirectional_attention"):  # of pictures, which are no part of the text
         config.word("use_bidirectional_attention", {"vision": ""})
-    if "enable_moe_block" in (config.defaults or {}) and config.flag("enable_moe_block"):
-        raise config.unknown("enable_moe_block", True, [False])
     sizes = read_sizes(config)
     layers, bias = sizes["layers"], config.flag("attention_bias")
     usual = tuple((i + 1) % 6 != 0 for i in range(layers))
@@ -71,15 +75,51 @@ def spec(values: Mapping[str, Any], model_type: str = "gemma4_text") -> ModelSpe
         shapes=shapes,
         layer_inputs=inputs,
         layer_inputs_vocab=vocabulary,
+        mixture=_mixture(config, layers),
     )
 
 
+def tensor_name(stored: str) -> str | None:
+    """The graph's name of a stored tensor; what the router's input is scaled by is the weight of its norm."""
+    return stored.replace(".router.scale", ".router.norm.weight")
+
+
 def graph(spec: ModelSpec) -> Graph:
-    """x += norm(attention(norm(x))); x += norm(mlp(norm(x))); x += norm(the layer's input, gated by x); x *= number."""
-    if not spec.layer_inputs:
-        return decoder(spec, replace(_STYLE, scale=_SCALE))
-    layers = ((attend(spec, i, _STYLE), gated_mlp(spec, i, _STYLE), _layer_input(spec, i)) for i in range(spec.layers))
-    return decoder(spec, _STYLE, layers, _layer_inputs(spec))
+    """x += norm(attention(norm(x))); x += norm(mlp(norm(x))), or with experts norm(norm(mlp(norm(x))) +
+    norm(experts(norm(x)))); x += norm(the layer's input, gated by x); x *= number."""
+    inputs = _layer_inputs(spec) if spec.layer_inputs else None
+    return decoder(spec, _STYLE, (_layer(spec, i) for i in range(spec.layers)), inputs)
+
+
+def _layer(spec: ModelSpec, layer: int) -> tuple[LayerOp, ...]:
+    scale = "" if spec.layer_inputs else _SCALE  # of the last operation
+    if spec.mixture is None:
+        halves: tuple[LayerOp, ...] = (gated_mlp(spec, layer, replace(_STYLE, scale=scale)),)
+    else:
+        halves = (gated_mlp(spec, layer, _BESIDE_EXPERTS), _experts(spec, layer, scale))
+    return (attend(spec, layer, _STYLE), *halves, *((_layer_input(spec, layer),) if spec.layer_inputs else ()))
+
+
+def _experts(spec: ModelSpec, layer: int, scale: str) -> Mixture:
+    at, size = f"model.layers.{layer}", spec.hidden_size
+    return replace(
+        mixture(spec, layer, _EXPERTS),
+        router_norm=Norm(f"{at}.router.norm", size, spec.norm_eps, scale=size**-0.5),
+        expert_scale=f"{at}.router.per_expert_scale",
+        post_norm=Norm(f"{at}.post_feedforward_layernorm_2", size, spec.norm_eps),
+        beside_norm=Norm(f"{at}.post_feedforward_layernorm", size, spec.norm_eps),
+        scale=f"{at}.{scale}" if scale else "",
+    )
+
+
+def _mixture(config: Fields, layers: int) -> MixtureSpec | None:
+    """The unified model has none, whatever its config says."""
+    if "enable_moe_block" not in (config.defaults or {}) or not config.flag("enable_moe_block"):
+        return None
+    sizes = ("num_experts", "moe_intermediate_size")
+    return read_mixture(
+        config, *sizes, chosen_as="top_k_experts", layers=(True,) * layers, routing=Routing(renormalise=True)
+    )
 
 
 def _layer_inputs(spec: ModelSpec) -> LayerInputs:

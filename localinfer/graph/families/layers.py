@@ -28,6 +28,7 @@ class MixtureStyle:
     """What the tensors of a mixture are called."""
 
     block: str = "mlp"
+    """Empty: they are the layer's own."""
     router: str = "gate"
     expert: tuple[str, str, str] = ("gate_proj", "up_proj", "down_proj")
     """An empty name of the gates: there are none."""
@@ -219,7 +220,7 @@ def mixture(spec: ModelSpec, layer: int, style: Style = LLAMA) -> Mixture:
     """The feed-forward half of one layer as a mixture."""
     of, called = spec.mixture, style.mixture
     assert of is not None
-    at, hidden = f"model.layers.{layer}.{called.block}", spec.hidden_size
+    at, hidden = f"model.layers.{layer}.{called.block}".removesuffix("."), spec.hidden_size
 
     def expert(name: str, inner: int, bias: bool, width: int = hidden) -> Expert:
         gate, up, down = called.expert
