@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import gelu, silu, softplus
 
+from localinfer.graph.graph import together
 from localinfer.graph.ops import (
     Attend,
     DeltaNet,
@@ -27,7 +28,6 @@ from localinfer.graph.ops import (
     Norm,
     ShortConv,
 )
-from localinfer.graph.graph import together
 from localinfer.graph.rope import Rope
 from localinfer.graph.spec import Activation
 from localinfer.graph.weights import Checkpoint

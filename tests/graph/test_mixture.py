@@ -30,8 +30,8 @@ WIDTHS: dict[str, Literal[8, 4, 3] | None] = {"BF16": None, "INT8": 8, "INT4": 4
 
 
 VARIANTS = ("qwen2_moe-dense-first", "glm4_moe-groups", "gpt_oss", "gemma4-experts")
-"""A shared expert of another width than the others, a dense layer first; groups; biases, clamps and sinks; an MLP beside
-the experts."""
+"""A shared expert of another width than the others, a dense layer first; groups; biases, clamps and sinks; an MLP
+beside the experts."""
 CASES = [f"{VARIANTS[0]} {width}" for width in WIDTHS] + [f"{v} {w}" for v in VARIANTS[1:] for w in ("BF16", "INT4")]
 
 

@@ -378,6 +378,11 @@ REFUSED: dict[str, tuple[Family, dict[str, Any], str]] = {
         "RoPE of this kind in sliding layers",
     ),
     "conv with biases": ("lfm2", {"conv_bias": True}, r"conv\.\S+\.bias"),
+    "experts beside an MLP": (
+        "gemma4_text",
+        {"enable_moe_block": True, "num_experts": 4, "top_k_experts": 2, "moe_intermediate_size": 32},
+        "a mixture of this kind",
+    ),
 }
 
 

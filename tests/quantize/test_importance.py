@@ -17,8 +17,8 @@ from localinfer.quantize import CalibrationText, quantize_checkpoint
 from localinfer.quantize.importance import mean_squares
 from localinfer.quantize.plan import HEAD
 from localinfer.reference.executor import Executor
-from tests.quantize.trees import tree
 from tests.graph.variants import make_variant
+from tests.quantize.trees import tree
 from tests.tiny import FAMILIES, MIXTURES, UNCALIBRATED, make_checkpoint
 
 TEXT = CalibrationText(tokens=2048)
