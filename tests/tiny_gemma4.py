@@ -56,17 +56,6 @@ def gemma4_weights(config: Json, seed: int) -> dict[str, Tensor]:
     def norm(name: str, size: int, low: float = 0.5, high: float = 1.5) -> None:
         weights[f"{name}.weight"] = np.asarray(rng.uniform(low, high, size), np.float32)
 
-    def experts(at: str, hidden: int, count: int, inner: int) -> None:
-        """As published checkpoints hold them, all experts of a layer in one."""
-        linear(f"{at}.router.proj", count, hidden, 2.0 * np.sqrt(hidden))  # what it reads is divided by that root
-        for name, size in (("scale", hidden), ("per_expert_scale", count)):
-            weights[f"{at}.router.{name}"] = np.asarray(rng.uniform(0.5, 1.5, size), np.float32)
-        for name, rows, cols in (("gate_up", 2 * inner, hidden), ("down", hidden, inner)):
-            drawn = rng.standard_normal((count, rows, cols)) * (1.5 / np.sqrt(cols))
-            weights[f"{at}.experts.{name}_proj"] = np.asarray(drawn, np.float32)
-        for name in ("pre_feedforward_layernorm_2", "post_feedforward_layernorm_1", "post_feedforward_layernorm_2"):
-            norm(f"{at}.{name}", hidden)
-
     weights["model.embed_tokens.weight"] = (rng.standard_normal((vocab, hidden)) * 0.05).astype(np.float32)
     if size:
         table = rng.standard_normal((int(config["vocab_size_per_layer_input"]), layers * size)) * 0.2
@@ -93,7 +82,7 @@ def gemma4_weights(config: Json, seed: int) -> dict[str, Tensor]:
         for name, rows, cols in (("gate", width, hidden), ("up", width, hidden), ("down", hidden, width)):
             linear(f"{at}.mlp.{name}_proj", rows, cols, 1.5)
         if config.get("enable_moe_block"):
-            experts(at, hidden, int(config["num_experts"]), int(config["moe_intermediate_size"]))
+            weights |= _experts(config, at, rng)
         for name in ("input", "post_attention", "pre_feedforward", "post_feedforward"):
             norm(f"{at}.{name}_layernorm", hidden, *((0.2, 0.7) if "post" in name else (0.5, 1.5)))
         if size:
@@ -105,3 +94,20 @@ def gemma4_weights(config: Json, seed: int) -> dict[str, Tensor]:
     if not config["tie_word_embeddings"]:
         linear("lm_head", vocab, hidden, 1.0)
     return weights
+
+
+def _experts(config: Json, at: str, rng: np.random.Generator) -> dict[str, Tensor]:
+    """Of one layer as published checkpoints hold them, all experts in one."""
+    hidden, count, inner = (int(config[key]) for key in ("hidden_size", "num_experts", "moe_intermediate_size"))
+
+    def draw(*shape: int, gain: float = 1.5) -> Tensor:
+        return np.asarray(rng.standard_normal(shape) * (gain / np.sqrt(shape[-1])), np.float32)
+
+    found = {f"{at}.router.proj.weight": draw(count, hidden, gain=2.0 * np.sqrt(hidden))}  # its input is divided by it
+    for name, size in (("scale", hidden), ("per_expert_scale", count)):
+        found[f"{at}.router.{name}"] = np.asarray(rng.uniform(0.5, 1.5, size), np.float32)
+    found[f"{at}.experts.gate_up_proj"] = draw(count, 2 * inner, hidden)
+    found[f"{at}.experts.down_proj"] = draw(count, hidden, inner)
+    for name in ("pre_feedforward_layernorm_2", "post_feedforward_layernorm_1", "post_feedforward_layernorm_2"):
+        found[f"{at}.{name}.weight"] = np.asarray(rng.uniform(0.5, 1.5, hidden), np.float32)
+    return found
