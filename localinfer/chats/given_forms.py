@@ -5,13 +5,10 @@ import re
 from collections.abc import Callable
 from pathlib import Path
 
-from localinfer.chats.files import read_file
-from localinfer.engine.form import ANY_OBJECT, Grammar, from_rules
-from localinfer.errors import NotFound, UsageError
+from localinfer.chats.files import BYTES_PER_TOKEN, read_file
+from localinfer.engine.form import ANY_OBJECT, MOST_CHARACTERS, Grammar, from_rules
+from localinfer.errors import ContextOverflow, NotFound, UsageError
 from localinfer.text import one_line
-
-MOST_KILOTOKENS = 1024
-"""How much of a file is read, as a context would hold it; a form has less."""
 
 _RULE = re.compile(r"^\s*[?!]?[\w-]+(?:\.-?[0-9]+)?\s*(?:::=|:(?=\s|$))", re.MULTILINE)
 """A line that begins a rule: `start: …`, `root ::= …`."""
@@ -56,9 +53,14 @@ def title_of(form: Grammar | None) -> str:
 
 
 def _in_file(name: str, what: str, like: str) -> str:
-    """The text of the file of this name. Raises `NotFound`."""
+    """The text of the file of this name. Raises `NotFound`, and `UsageError` for one that is too large."""
     try:
-        return read_file(name, MOST_KILOTOKENS)
+        return read_file(name, 4 * MOST_CHARACTERS // BYTES_PER_TOKEN)
+    except ContextOverflow:
+        raise UsageError(
+            f"`{one_line(name, 60)}` has more than {4 * MOST_CHARACTERS} bytes",
+            hint=f"give a smaller {what}, of at most {MOST_CHARACTERS} characters",
+        ) from None
     except NotFound as error:
         reason = one_line(error.message.removeprefix(f"{name}: "), 60)
         raise NotFound(

@@ -75,10 +75,10 @@ def row_of(answered: Answered, tokenizer: "Tokenizer") -> dict[str, Any]:
 
 
 def error_row(answered: Answered) -> dict[str, Any]:
-    """The row of a line that has no answer."""
+    """The row of a line that has no whole answer; `text` is what was written of one."""
     row = head_of(answered)
     told = row.pop("error")
-    return row | {"text": None, "finish_reason": None, "usage": None, "error": told}
+    return row | {"text": "".join(answered.text) or None, "finish_reason": None, "usage": None, "error": told}
 
 
 def position(row: dict[str, Any]) -> tuple[int, str]:

@@ -12,6 +12,7 @@ from localinfer.cli.output import Answer, note, note_tinted, show_json
 from localinfer.cli.progress import Progress as ProgressLine
 from localinfer.cli.report import Reply, as_json, as_line
 from localinfer.cli.tints import Tints
+from localinfer.engine.form import FormLost
 from localinfer.errors import ContextOverflow, NotFinite
 from localinfer.events import Event, Finished, Progress, Shifted, Stats, Text
 from localinfer.loading.opening import Opened
@@ -38,7 +39,8 @@ def show_answer(
     """Answer `prompt` on standard output, without what the model thinks first unless that is to be shown.
 
     Ctrl-C ends the answer where it is: what was written stays, JSON is still whole, then `KeyboardInterrupt` goes on.
-    Raises `ContextOverflow` after the text if the context filled up, `NotFinite` if the model computed NaN.
+    Raises, after the text, `ContextOverflow` if the context filled up, `NotFinite` if the model computed NaN, and
+    `FormLost` if its form became too large.
     """
     reply, out, interrupted = Reply(None), Answer(tints), False
     if json or stats:
@@ -51,7 +53,9 @@ def show_answer(
         try:
             with ProgressLine(quiet=quiet) as progress:
                 _follow(events, reply, out, progress, json=json)
-        except NotFinite as error:
+        except (NotFinite, FormLost) as error:
+            if isinstance(error, FormLost) and not reply.token_ids:
+                raise
             reply.error = error
         except KeyboardInterrupt:
             interrupted = True

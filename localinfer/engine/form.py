@@ -15,6 +15,10 @@ Kind = Literal["json_schema", "regex", "lark", "rules"]
 _KINDS = get_args(Kind)
 
 
+class FormLost(UsageError):
+    """The automaton gave up in the middle of an answer."""
+
+
 @dataclass(frozen=True, slots=True)
 class Grammar:
     """The form of an answer. `text` is a JSON schema, a regular expression for the whole of it, or rules in Lark's way

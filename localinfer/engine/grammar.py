@@ -10,6 +10,7 @@ from copy import copy
 from dataclasses import dataclass
 from itertools import takewhile
 from math import ceil
+from random import Random
 from typing import TYPE_CHECKING, Any, Protocol, Self
 from weakref import WeakKeyDictionary, ref
 
@@ -19,10 +20,11 @@ from numpy.typing import NDArray
 from localinfer import native
 from localinfer.engine.elsewhere import Elsewhere
 from localinfer.engine.form import ANY_OBJECT as ANY_OBJECT
+from localinfer.engine.form import FormLost as FormLost
 from localinfer.engine.form import Grammar as Grammar
 from localinfer.engine.form import from_rules as from_rules
 from localinfer.engine.grammar_errors import endless, nothing_keeps, reason, told
-from localinfer.engine.grammar_probe import probe
+from localinfer.engine.grammar_probe import may_explode, probe
 from localinfer.engine.grammar_writing import behind_thinking, plain
 from localinfer.engine.shortest import ENDLESS, PARTS
 from localinfer.errors import NotSupported, UsageError
@@ -44,16 +46,15 @@ class Tokenizer(Protocol):
     def token_bytes(self, token: int, *, specials: bool = False) -> bytes: ...
 
 
+TRIED = 48
+"""Tokens of chance that a form that may explode is followed for, before it is taken."""
+
 _LIMITS: dict[str, Any] = {"step_lexer_fuel": 100_000, "verbose_errors": False}
 """Work that reading a form, and one step in it, may take; far more than schemas in use need."""
 
 
 NEVER = np.finfo(np.float32).min
 """The score of what must not be said: finite, and far below all that a model gives."""
-
-
-class FormLost(UsageError):
-    """The automaton gave up in the middle of an answer."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,6 +96,8 @@ class Constraint:
         self.length = probe(grammar.kind, grammar.text, PARTS / digits)
         if self.length == ENDLESS:
             raise endless(grammar)
+        if may_explode(grammar.kind, grammar.text):
+            self._try_out(self._read(grammar, plain(grammar)))
         begun = marks is not None and marks.begun
         self._direct = None if begun else self._read(grammar, plain(grammar))
         self._later = self._read(grammar, behind_thinking(grammar)) if marks else None
@@ -141,6 +144,18 @@ class Constraint:
         found = self._later if later else self._direct
         assert found is not None
         return found.deep_copy()
+
+    def _try_out(self, matcher: "LLMatcher") -> None:
+        """Raise `UsageError` where a text of chance becomes too large to follow within `TRIED` tokens."""
+        chance = Random(0)
+        for _ in range(TRIED):
+            bits = np.frombuffer(matcher.compute_bitmask(), np.uint8)
+            if matcher.is_error():
+                raise _lost(matcher)
+            allowed = [int(one) for one in np.flatnonzero(np.unpackbits(bits, bitorder="little"))]
+            if self.eos.issuperset(allowed):
+                return
+            matcher.consume_token(chance.choice([one for one in allowed if one not in self.eos]))
 
     def _read(self, grammar: Grammar, text: str) -> "LLMatcher":
         from llguidance import LLMatcher, LLParserLimits

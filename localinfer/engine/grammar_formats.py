@@ -1,10 +1,13 @@
 """What llguidance takes more loosely than it is meant: a second 60 in any minute, a 29th of February in any year, keys
-that are said twice counted as two. A pattern of ours beside a format leaves the first out; the others are refused."""
+that are said twice counted as two, whole numbers beyond what a float holds. A pattern of ours beside a format leaves
+the first out, limits are moved to where they hold; the others are refused."""
 
+import math
 import re
 from typing import Any
 
 from localinfer.errors import UsageError
+from localinfer.text import one_line
 
 _HOURS = "(?:[01][0-9]|2[0-3])"
 _TIME = rf"{_HOURS}:[0-5][0-9]:[0-5][0-9](?:\.[0-9]{{1,9}})?(?:Z|[+-]{_HOURS}:[0-5][0-9])"
@@ -29,6 +32,15 @@ _CONTROL = re.compile(r"[\x00-\x07\x0b\x0e-\x1f\x7f]")
 _BESIDE = ("allOf", "anyOf", "oneOf")
 """Keywords whose schemas are of the same value."""
 
+_LIMITS = {"minimum": 1, "exclusiveMinimum": 1, "maximum": -1, "exclusiveMaximum": -1}
+"""Keywords of limits, and which way is inwards."""
+
+MOST_EXACT = 1 << 53
+"""Up to here every whole number is a float of its own."""
+
+MOST_LIMIT = (1 << 63) - 1024
+"""The last float that the automaton counts up to."""
+
 _NAMED = ("properties", "patternProperties", "$defs", "definitions", "dependentSchemas")
 """Keywords with schemas under names of the schema's own."""
 
@@ -44,6 +56,7 @@ def narrowed(schema: Any, named: frozenset[str] = frozenset()) -> Any:
     _require_countable(schema, len(named))
     _require_writable(schema)
     found = {key: value if key in _DATA else _inside(key, value, named) for key, value in schema.items()}
+    found |= {key: _held(key, value) for key, value in schema.items() if key in _LIMITS and _is_inexact(value)}
     pattern = PATTERNS.get(kind) if isinstance(kind := schema.get("format"), str) else None
     if pattern is not None:
         others = found.get("allOf", [])
@@ -75,7 +88,7 @@ def _require_countable(schema: dict[str, Any], named: int) -> None:
 
 
 def _require_writable(schema: dict[str, Any]) -> None:
-    """Of what is wanted word by word, each character can be written."""
+    """Of what is wanted word by word, each character and number can be written."""
     left = [schema.get("const"), schema.get("enum")]
     while left:
         value = left.pop()
@@ -88,6 +101,31 @@ def _require_writable(schema: dict[str, Any]) -> None:
                 f"`const` or `enum` holds the control character U+{ord(found[0]):04X}, which no answer can have",
                 hint="leave it out",
             )
+        elif _is_inexact(value):
+            raise UsageError(
+                f"`const` or `enum` holds {one_line(str(value), 40)}: numbers beyond 2^53 cannot be written exactly",
+                hint="ask for it as a string",
+            )
+
+
+def _is_inexact(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and MOST_EXACT < abs(value) < math.inf
+
+
+def _held(keyword: str, limit: float) -> int:
+    """The next limit inwards that a float and the automaton hold. Raises `UsageError` where there is none."""
+    inwards, whole = _LIMITS[keyword], int(limit)
+    if whole * inwards > MOST_LIMIT:
+        raise UsageError(
+            f"`{keyword}: {one_line(str(limit), 40)}` leaves only numbers beyond 2^63, which cannot be counted",
+            hint="ask for a string with a `pattern`",
+        )
+    if whole * inwards < -MOST_LIMIT:
+        return -inwards * MOST_LIMIT
+    near = float(whole)
+    while (int(near) - whole) * inwards < 0:
+        near = math.nextafter(near, inwards * math.inf)
+    return int(near)
 
 
 def _inside(key: str, value: Any, named: frozenset[str]) -> Any:

@@ -64,6 +64,12 @@ def probe(kind: str, text: str, digit: float = 1.0) -> float:
     return float(json.loads(ran.stdout or b"0"))
 
 
+def may_explode(kind: str, text: str) -> bool:
+    """Whether a form has an expression that counts far behind a repetition without an end: at each character another
+    count may begin there, and all have to be followed."""
+    return any(_ENDLESS.search(one) and unfolded(one) > FAR for one in _expressions(kind, text))
+
+
 def _expressions(kind: str, text: str) -> list[str]:
     """The regular expressions of a form."""
     if kind == "regex":
@@ -102,6 +108,10 @@ def unfolded(expression: str) -> int:
     return sum(sizes)
 
 
+FAR = 100
+"""Parts of an expression from which on counts are far."""
+
+_ENDLESS = re.compile(r"[*+]|\{[0-9]+,\}")
 _COUNT = re.compile(r"\{([0-9]{1,9})(?:,([0-9]{0,9}))?\}")
 _PIECE = re.compile(r"\\.|\[\^?\]?(?:\\.|[^\]\\])*\]|.", re.DOTALL)
 

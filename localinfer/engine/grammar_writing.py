@@ -7,6 +7,7 @@ from typing import Any
 from localinfer.engine.form import Grammar
 from localinfer.engine.grammar_formats import ESCAPES, narrowed
 from localinfer.errors import UsageError
+from localinfer.formats.json_files import RefusedError, unique
 from localinfer.text import one_line
 
 _SPACE = r"[\x20\x0A\x0D\x09]{1,40}"
@@ -52,9 +53,11 @@ def _rules(text: str) -> str:
         if part["schema"] is None:
             continue
         try:
-            schema, end = json.JSONDecoder().raw_decode(text, at)
+            schema, end = json.JSONDecoder(object_pairs_hook=unique).raw_decode(text, at)
         except (ValueError, RecursionError):  # whoever reads the rules says why
             continue
+        except RefusedError as error:
+            raise UsageError(f"a schema in the grammar is refused: {error}", hint="leave one of them out") from None
         guided, breaks = _guided(schema), text.count("\n", at, end)  # which errors are counted by
         found, at = found + guided[:1] + "\n" * breaks + guided[1:], end
     return found + text[at:]
@@ -86,8 +89,12 @@ def _escaped(expression: str) -> str:
 def _schema(grammar: Grammar) -> str:
     """The schema on one line. Raises `UsageError` for text that is none."""
     try:
-        schema: Any = json.loads(grammar.text)
-    except (ValueError, RecursionError) as error:
+        schema: Any = json.loads(grammar.text, object_pairs_hook=unique)
+    except RecursionError:
+        raise UsageError("the schema has too many brackets in each other", hint="give a simpler one") from None
+    except RefusedError as error:
+        raise UsageError(f"the schema is refused: {error}", hint="leave one of them out") from None
+    except ValueError as error:
         raise UsageError(f"the schema is no JSON: {one_line(str(error), 100)}", hint="give a JSON schema") from None
     if not isinstance(schema, dict | bool):
         raise UsageError("the schema is neither an object nor true or false", hint="give a JSON schema")

@@ -68,11 +68,11 @@ def parse_json(data: bytes, where: str) -> Any:
     """
     try:
         value = json.loads(
-            data.decode("utf-8"), object_pairs_hook=_unique, parse_constant=_refuse_constant, parse_float=_finite
+            data.decode("utf-8"), object_pairs_hook=unique, parse_constant=_refuse_constant, parse_float=_finite
         )
     except UnicodeDecodeError as error:
         raise Corrupt(f"{where}: is not UTF-8 (byte {error.start})", hint=_HINT) from error
-    except _RefusedError as error:
+    except RefusedError as error:
         raise Corrupt(f"{where}: {error}", hint=_HINT) from error
     except RecursionError as error:
         raise Corrupt(f"{where}: is nested more than {MAX_DEPTH} levels deep", hint=_HINT) from error
@@ -93,28 +93,29 @@ def shown(text: object) -> str:
     return short if short.isprintable() else "".join(c if c.isprintable() else "\ufffd" for c in short)
 
 
-class _RefusedError(Exception):
+class RefusedError(Exception):
     """Raised inside the parser's hooks; a `ValueError` would be taken for bad syntax."""
 
 
-def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """An object whose keys are all different, for a JSON parser. Raises `RefusedError`."""
     found = dict(pairs)
     if len(found) != len(pairs):
         # Two readers may take different ones of two equal keys: what was checked is then not what is used.
         seen: set[str] = set()
         twice = next(key for key, _ in pairs if key in seen or seen.add(key))  # type: ignore[func-returns-value]
-        raise _RefusedError(f"the key {twice[:80]!r} is there twice")
+        raise RefusedError(f"the key {twice[:80]!r} is there twice")
     return found
 
 
 def _refuse_constant(name: str) -> NoReturn:
-    raise _RefusedError(f"holds {name}, which is not JSON")
+    raise RefusedError(f"holds {name}, which is not JSON")
 
 
 def _finite(digits: str) -> float:
     value = float(digits)
     if value in (float("inf"), float("-inf")):
-        raise _RefusedError(f"holds the number {digits[:40]}, which is too large")
+        raise RefusedError(f"holds the number {digits[:40]}, which is too large")
     return value
 
 

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from localinfer.engine import grammar
 from tests.cli.conftest import Cli
 
 POINT = {
@@ -111,3 +112,25 @@ def test_a_file_may_be_called_like_a_value(
     assert json.loads(cli("run", str(tiny), "hi", "--schema", "true", "-q", "-n", "300").out or "null") is not Ellipsis
     Path("true").write_text('{"const": 7}', encoding="utf-8")
     assert cli("run", str(tiny), "hi", "--schema", "true", "-q").out == "7\n"
+
+
+def test_what_was_written_of_a_form_that_became_too_large_stays(
+    cli: Cli, tiny: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(grammar, "_LIMITS", {"max_lexer_states": 50, "verbose_errors": False})
+    flags = ("--regex", "[a-d]{200}", "--temp", "1", "-n", "300", "-q")
+    ran = cli("run", str(tiny), "hi", *flags)
+    assert ran.code == 2
+    assert re.fullmatch(r"[a-d]{10,60}\n", ran.out)
+    assert "became too large to follow" in ran.err
+    (row,) = cli("map", str(tiny), *flags, stdin=b'{"prompt": "hi"}\n').out.splitlines()
+    assert re.fullmatch(r"[a-d]{10,60}", json.loads(row)["text"])
+    assert "became too large" in json.loads(row)["error"]["message"]
+
+
+def test_a_file_that_is_too_large_for_a_form(cli: Cli, tiny: Path, tmp_path: Path) -> None:
+    file = tmp_path / "large.json"
+    file.write_bytes(b" " * (1 << 21))
+    ran = cli("run", str(tiny), "hi", "--schema", str(file))
+    assert ran.code == 2
+    assert "has more than 1048576 bytes" in ran.err

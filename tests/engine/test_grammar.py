@@ -144,7 +144,7 @@ REFUSED = [
     ("json_schema", '{"not": {}}', "not"),
     ("json_schema", "{", "no JSON"),
     ("json_schema", "[]", "neither"),
-    ("json_schema", "[" * 5000, "no JSON"),
+    ("json_schema", "[" * 5000, "no JSON|too many brackets"),
     ("json_schema", '{"type": "string", "pattern": "((a{99}){99}){99}"}', "970299"),
     ("regex", "(a", "unclosed"),
     ("regex", "(?=a)b", "look"),
@@ -171,6 +171,13 @@ STRANGE: list[tuple[Any, str, str]] = [
     ("json_schema", '{"oneOf": [{"type": "integer"}, {"type": "number"}]}', "`oneOf` may take the same"),
     ("json_schema", '{"type": "integer", "multipleOf": 0}', "`multipleOf` must be above 0"),
     ("json_schema", '{"const": 1e400}', "beyond all floats"),
+    ("json_schema", '{"const": 9007199254740993}', "holds 9007199254740993: numbers beyond 2^53"),
+    ("json_schema", '{"properties": {"id": {"enum": [[-1234567890123456789]]}}}', "holds -1234567890123456789"),
+    ("json_schema", '{"const": 1e300}', "holds 1e+300"),
+    ("json_schema", '{"type": "integer", "minimum": 9223372036854775808}', "`minimum: 9223372036854775808` leaves"),
+    ("json_schema", '{"type": "integer", "maximum": -1e20}', "`maximum: -1e+20` leaves"),
+    ("json_schema", '{"type": "null", "type": "string"}', "the key 'type' is there twice"),
+    ("rules", 'start: %json {"type": "null", "type": "string"}', "the key 'type' is there twice"),
     ("json_schema", '{"enum": []}', "nothing keeps this schema: anyOf is empty"),
     ("json_schema", '{"type": "string", "pattern": "(?=a)b"}', "look-ahead"),
     ("regex", "[^\\s\\S]", "nothing keeps this expression"),
@@ -195,6 +202,37 @@ def test_what_is_wrong_is_told_in_words_of_ours(kind: Any, text: str, wanted: st
     said = f"{raised.value.message} · {raised.value.hint}"
     assert wanted in said
     assert not re.search("non-verbose|NoExt|⟦|retriever|coerce|error:|[0-9] \\| |\\^ *·|\\(in regex\\)", said), said
+
+
+BEYOND = 1 << 53
+
+
+@pytest.mark.parametrize(
+    ("limits", "inside", "outside"),
+    [
+        ({"minimum": BEYOND + 1}, BEYOND + 2, BEYOND - 1),
+        ({"maximum": BEYOND + 3, "minimum": 0}, BEYOND + 2, BEYOND + 4),
+        ({"exclusiveMinimum": -BEYOND - 3}, -BEYOND, -BEYOND - 4),
+        ({"exclusiveMaximum": -BEYOND - 1}, -BEYOND - 4, -BEYOND),
+        ({"minimum": -(1 << 63), "maximum": (1 << 63) - 1}, (1 << 63) - 1024, 1 << 63),
+        ({"maximum": 1e300}, (1 << 63) - 1024, None),
+    ],
+    ids=str,
+)
+def test_limits_beyond_what_a_float_counts_hold(
+    tiny: Path, limits: dict[str, Any], inside: int, outside: int | None
+) -> None:
+    with opened(tiny) as engine:
+        form = Grammar("json_schema", json.dumps({"type": "integer", **limits}))
+        matcher = Constraint(form, engine.tokenizer).matcher(later=False)
+        for number in range(inside - 3, inside + 4):
+            ids = [*engine.tokenizer.encode_text(str(number)), engine.tokenizer.eos_ids[0]]
+            if matcher.validate_tokens(ids) == len(ids):
+                assert jsonschema_rs.is_valid(json.loads(form.text), number), number
+        for limit, kept in ((inside, True), (outside, False)):
+            if limit is not None:
+                ids = [*engine.tokenizer.encode_text(str(limit)), engine.tokenizer.eos_ids[0]]
+                assert (matcher.validate_tokens(ids) == len(ids)) == kept, limit
 
 
 def test_counts_without_an_upper_bound_are_taken(tiny: Path) -> None:
