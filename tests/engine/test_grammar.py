@@ -5,7 +5,7 @@ import json
 import re
 import weakref
 from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -13,16 +13,12 @@ from typing import Any
 import jsonschema_rs
 import pytest
 
-from localinfer.chats.apart import Written
-from localinfer.chats.call_ways import WAYS
 from localinfer.chats.chat import Chat
-from localinfer.chats.forcing import forced
 from localinfer.chats.template import Message
 from localinfer.config import EngineConfig, SamplingParams
 from localinfer.engine import grammar as grammar_module
 from localinfer.engine import grammar_probe
 from localinfer.engine.grammar import Constraint, FormLost, Grammar, Marks, read
-from localinfer.engine.grammar_formats import narrowed
 from localinfer.engine.opening import open_engine
 from localinfer.engine.protocol import Engine
 from localinfer.engine.request import Request
@@ -204,37 +200,6 @@ def test_what_is_wrong_is_told_in_words_of_ours(kind: Any, text: str, wanted: st
     assert not re.search("non-verbose|NoExt|⟦|retriever|coerce|error:|[0-9] \\| |\\^ *·|\\(in regex\\)", said), said
 
 
-BEYOND = 1 << 53
-
-
-@pytest.mark.parametrize(
-    ("limits", "inside", "outside"),
-    [
-        ({"minimum": BEYOND + 1}, BEYOND + 2, BEYOND - 1),
-        ({"maximum": BEYOND + 3, "minimum": 0}, BEYOND + 2, BEYOND + 4),
-        ({"exclusiveMinimum": -BEYOND - 3}, -BEYOND, -BEYOND - 4),
-        ({"exclusiveMaximum": -BEYOND - 1}, -BEYOND - 4, -BEYOND),
-        ({"minimum": -(1 << 63), "maximum": (1 << 63) - 1}, (1 << 63) - 1024, 1 << 63),
-        ({"maximum": 1e300}, (1 << 63) - 1024, None),
-    ],
-    ids=str,
-)
-def test_limits_beyond_what_a_float_counts_hold(
-    tiny: Path, limits: dict[str, Any], inside: int, outside: int | None
-) -> None:
-    with opened(tiny) as engine:
-        form = Grammar("json_schema", json.dumps({"type": "integer", **limits}))
-        matcher = Constraint(form, engine.tokenizer).matcher(later=False)
-        for number in range(inside - 3, inside + 4):
-            ids = [*engine.tokenizer.encode_text(str(number)), engine.tokenizer.eos_ids[0]]
-            if matcher.validate_tokens(ids) == len(ids):
-                assert jsonschema_rs.is_valid(json.loads(form.text), number), number
-        for limit, kept in ((inside, True), (outside, False)):
-            if limit is not None:
-                ids = [*engine.tokenizer.encode_text(str(limit)), engine.tokenizer.eos_ids[0]]
-                assert (matcher.validate_tokens(ids) == len(ids)) == kept, limit
-
-
 def test_counts_without_an_upper_bound_are_taken(tiny: Path) -> None:
     with opened(tiny) as engine:
         matcher = Constraint(Grammar("regex", "a{2,}b"), engine.tokenizer).matcher(later=False)
@@ -310,30 +275,6 @@ def test_what_a_form_leaves_no_choice_of_needs_no_step(tiny: Path) -> None:
                 assert allowed[last.token_ids[at] >> 3] >> (last.token_ids[at] & 7) & 1
 
 
-DAYS = {
-    "date": ("2024-02-29", "2023-02-29", "2023-04-31", "2000-02-29", "1900-02-29"),
-    "time": ("23:59:59Z", "12:00:60Z", "08:30:06.283+00:20", "24:00:00Z", "08:30:06"),
-    "date-time": ("1998-12-31T23:59:59Z", "1998-12-31T23:58:60Z", "1990-02-31T15:59:59Z", "2020-02-29T00:00:00-08:00"),
-}
-
-
-@pytest.mark.parametrize("kind", DAYS)
-def test_what_keeps_a_format_of_time_is_one(tiny: Path, kind: str) -> None:
-    validator = jsonschema_rs.validator_for({"format": kind}, validate_formats=True)
-    schema = {"type": "object", "properties": {"format": {"allOf": [{"format": kind}]}}, "required": ["format"]}
-    with opened(tiny) as engine:
-        constraint = Constraint(Grammar("json_schema", json.dumps(schema)), engine.tokenizer)
-        for text in DAYS[kind]:
-            ids = engine.tokenizer.encode_text(json.dumps({"format": text}))
-            kept = constraint.matcher(later=False).validate_tokens(ids) == len(ids)
-            assert kept == validator.is_valid(text), text
-
-
-def test_data_in_a_schema_is_no_schema() -> None:
-    data = {"const": {"format": "time"}, "default": {"format": "date"}, "properties": {"const": {"format": "x"}}}
-    assert narrowed(data) == data
-
-
 THOUGHT = ["<think>", "hm, a ", "date", "</think>", "\n\n"]
 NUMBER = Grammar("regex", "[0-9]{4}")
 
@@ -397,28 +338,3 @@ def test_the_form_holds_in_the_final_channel(tmp_path: Path, said: str) -> None:
         around = Marks(None, tail[0], begun=True, final=tuple(engine.tokenizer.encode_rendered("<|channel|>final")))
         assert around.end(known) is None
         assert around.end([*known, *tail]) == len(known) + 1
-
-
-def test_keys_are_what_they_look_like() -> None:
-    """`\\u0061` is `a`, which the automaton would not know; two free keys may be one key said twice."""
-    schema = {"type": "object", "properties": {"a": {"type": "integer"}}, "additionalProperties": {"type": "string"}}
-    constraint = Constraint(Grammar("json_schema", json.dumps(schema)), grammar_module._BYTES)
-    for text, kept in (('{"\\u0061":"x"}', False), ('{"b\\n":"x"}', True), ('{"a":1}', True), ('{"a":"x"}', False)):
-        with nullcontext() if kept else pytest.raises(UsageError):
-            constraint.require_kept(list(text.encode()))
-    for value in ("a\x01b", ["x", "\x7f"], {"\x1b": 1}):
-        with pytest.raises(UsageError, match=r"control character U\+00"):
-            Constraint(Grammar("json_schema", json.dumps({"enum": [value]})), grammar_module._BYTES)
-    Constraint(Grammar("json_schema", json.dumps({"const": "\b\f\n\r\té"})), grammar_module._BYTES)
-    tool = {"function": {"name": "f", "parameters": schema}}
-    call = '<tool_call>\n{"name": "f", "arguments": {"\\u0061": "x"}}\n</tool_call>'
-    arguments = Constraint(
-        forced(Written(next(way for way in WAYS if way.name == "hermes"), {}), [tool]), grammar_module._BYTES
-    )
-    with pytest.raises(UsageError):
-        arguments.require_kept(list(call.encode()))
-    arguments.require_kept(list(call.replace("\\u0061", "b").encode()))
-    for least, required in ((2, []), (4, ["a", "b", "b"])):
-        form = {"minProperties": least, "required": required, "properties": {"a": {}, "b": {}}}
-        with pytest.raises(UsageError, match=f"`minProperties: {least}` cannot be kept"):
-            Constraint(Grammar("json_schema", json.dumps(form)), grammar_module._BYTES)
