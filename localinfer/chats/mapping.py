@@ -14,6 +14,7 @@ from localinfer.chats.calls import Call, Calls
 from localinfer.chats.chat import Chat
 from localinfer.chats.checks import checker
 from localinfer.chats.forms import thinks
+from localinfer.chats.names import require_names_read
 from localinfer.chats.ordering import Ordering
 from localinfer.chats.rows import Asked
 from localinfer.chats.saying import Saying
@@ -206,6 +207,7 @@ def begin_chat(engine: "Engine", asked: Asked, manner: Manner = USUAL) -> Answer
             variables = {} if raw else thinking_variables(engine.chat_template, manner.think)
             chat = Chat(engine, system=system, raw=raw, special=special, grammar=manner.grammar, variables=variables)
             prompt = chat.tokens_of_turns(asked.turns, asked.tools)
+            require_names_read(chat, asked.turns, asked.tools, prompt)
             marks, constraint = chat.marks(asked.turns, prompt), chat.constraint(asked.turns, prompt)
             logprobs = manner.logprobs if asked.logprobs is None else asked.logprobs
             answered.request = Request(

@@ -18,6 +18,9 @@ from localinfer.text import one_line
 ROLES = ("system", "user", "assistant", "tool")
 OF_MESSAGES = {"role", "content", "name", "tool_calls", "tool_call_id", "reasoning_content"}
 """What a message may say; all but the first two go to the chat template as they are."""
+OF_PARTS = {"type", "text"}
+OF_CALLS, OF_FUNCTIONS = {"id", "type", "function", "index"}, {"name", "arguments", "index"}
+"""What a text in a message may say, a call, and the function in it."""
 
 SAMPLING = {
     "temperature": ("temperature", float),
@@ -169,6 +172,21 @@ def _refuse_messages(row: Mapping[str, Any]) -> None:
     for one in messages if isinstance(messages, list) else ():
         if isinstance(one, dict):
             refuse_keys(one.keys() - OF_MESSAGES, OF_MESSAGES)
+            for _, part, known in parts_of(one):
+                refuse_keys(part.keys() - known, known)
+
+
+def parts_of(message: Mapping[str, Any]) -> Iterator[tuple[str, dict[str, Any], set[str]]]:
+    """The texts and the calls in a message: where each stands, what it is, and what it may say."""
+    content, calls = message.get("content"), message.get("tool_calls")
+    for at, part in enumerate(content if isinstance(content, list) else ()):
+        if _is_text_part(part):
+            yield f"content.{at}", part, OF_PARTS
+    for at, call in enumerate(calls if isinstance(calls, list) else ()):
+        if isinstance(call, dict):
+            yield f"tool_calls.{at}", call, OF_CALLS
+            if isinstance(call.get("function"), dict):
+                yield f"tool_calls.{at}.function", call["function"], OF_FUNCTIONS
 
 
 PASS_OVER = "`--ignore-unknown` passes over such keys"
@@ -203,12 +221,19 @@ def _conversation(row: Mapping[str, Any]) -> tuple[str | None, tuple[Message, ..
         raise UsageError("`messages` is no list of messages", hint=_A_MESSAGE)
     turns = [message_of(one, at) for at, one in enumerate(listed)]
     if turns[0].role == "system" and system is None:
-        system = turns.pop(0).content
+        system = plain_system(turns.pop(0))
     if not turns or any(turn.role == "system" for turn in turns):
         raise UsageError("`messages` must have more than the system's, which may only be the first", hint=_A_MESSAGE)
     if turns[-1].role == "assistant" and not turns[-1].content:
         raise UsageError("the last message is the assistant's and empty: nothing to go on with", hint=_A_MESSAGE)
     return system, tuple(turns)
+
+
+def plain_system(message: Message) -> str:
+    """The text of a system prompt. Raises `UsageError` where it has a name, which no template is told."""
+    if "name" in message.extra:
+        raise UsageError("the system's message has a `name`, which is not supported", hint="leave it out")
+    return message.content
 
 
 def message_of(one: Any, at: int) -> Message:
@@ -218,6 +243,8 @@ def message_of(one: Any, at: int) -> Message:
     extra = {name: one[name] for name in sorted(OF_MESSAGES - {"role", "content"}) if one.get(name) is not None}
     for value in strings(one):
         storable(value, f"message {at}")
+    if not isinstance(extra.get("name", ""), str):
+        raise UsageError(f"the `name` of message {at} is no text", hint="leave it out")
     content: Any = one.get("content")
     if content is None and "tool_calls" in extra:
         return Message(cast(Role, one["role"]), "", {**extra, "content": None})  # absent for templates

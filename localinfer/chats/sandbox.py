@@ -71,7 +71,7 @@ class Sandbox:
         if "refused" in answer:
             raise UsageError(
                 f"chat template refused this conversation: {one_line(answer['refused'], 300)}",
-                hint="leave out the system prompt, start a new chat, or use `--raw`",
+                hint="leave out the system prompt, start a new chat, or send plain text",
             )
         raise Corrupt(f"chat template refused: {one_line(answer['error'], 300)}", hint=_HINT)
 

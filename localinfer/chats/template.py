@@ -115,7 +115,7 @@ def render(
     refuses this conversation or does not keep the message to be continued.
     """
     if not template:
-        raise NotSupported("this model has no chat template", hint="send plain text with `--raw`")
+        raise NotSupported("this model has no chat template", hint="send plain text: `--raw`, or `/v1/completions`")
     turns = [_as_templates_read(one.fields if isinstance(one, Message) else one) for one in messages]
     if CHANNEL in template:
         turns = [_without_reasoning(turn) for turn in turns]
@@ -307,7 +307,7 @@ def _cut_at(end: str, text: str, final: str, guard: str) -> str:
     if at < 0 or final.strip() not in text.replace(guard, ""):
         raise UsageError(
             "the chat template changes the message that is to be gone on with",
-            hint="send it without its reasoning, or use `--raw`",
+            hint="send it without its reasoning, or as plain text",
         )
     cleaned = text[:at].replace(end, "")
     return cleaned if text[at + 1 : at + 2] == " " else cleaned.rstrip()

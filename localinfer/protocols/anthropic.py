@@ -10,12 +10,20 @@ from localinfer.protocols.answer import Answer
 from localinfer.protocols.asking import Ask
 from localinfer.protocols.common import MOST_TOKENS, conversation_of, new_id, sampling_of
 from localinfer.protocols.errors import Refused, anthropic_form
-from localinfer.protocols.fields import Fields
+from localinfer.protocols.fields import Fields, refuse_odd
 from localinfer.protocols.openai_chat import EFFORTS, effort_of
 from localinfer.protocols.shape import Dialect, Writer, sse
 from localinfer.protocols.tools import Choice, choice_of, tool
 
 _TOOL_FIELDS = {"type", "name", "description", "input_schema", "cache_control", "strict", "eager_input_streaming"}
+
+_OF_BLOCKS = {
+    "text": {"type", "text", "cache_control"},
+    "thinking": {"type", "thinking", "signature"},
+    "tool_use": {"type", "id", "name", "input", "cache_control"},
+    "tool_result": {"type", "tool_use_id", "content", "is_error", "cache_control"},
+}
+"""What blocks may say. That a result is an error no chat template reads: its text says so."""
 
 _KEEPS_ALL = [{"edits": [{"type": "clear_thinking_20251015", "keep": "all"}]}]
 """How a conversation may be cut, in words that cut nothing."""
@@ -35,7 +43,7 @@ def ask_of(fields: Fields, max_tokens: int | None) -> Ask:
     sampling = sampling_of(fields, max_tokens=max_tokens)
     fields.only("service_tier", "auto", "standard_only")
     fields.only("context_management", {"edits": []}, *_KEEPS_ALL)
-    fields.labels("metadata", "cache_control")
+    fields.labels("metadata", "cache_control", kind=dict)
     return Ask(
         model=fields.needed_text("model"),
         sampling=sampling | {"stop": fields.texts("stop_sequences")},
@@ -57,6 +65,7 @@ def _system(fields: Fields) -> str | None:
 def _text_of(block: Any, where: str) -> str:
     if not isinstance(block, Mapping) or block.get("type") != "text" or not isinstance(block.get("text"), str):
         raise Refused(where, f"`{where}` has a part that is no text", hint="send parts of the type `text` only")
+    refuse_odd(block, _OF_BLOCKS["text"], where)
     return str(block["text"])
 
 
@@ -81,8 +90,10 @@ def _messages(listed: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
 def _blocks(role: str, blocks: Sequence[Mapping[str, Any]], where: str) -> list[dict[str, Any]]:
     """A message of blocks. Raises `Refused` for pictures and all else that is no text."""
     results, texts, calls, reasoning = list[dict[str, Any]](), list[str](), list[dict[str, Any]](), list[str]()
-    for block in blocks:
+    for at, block in enumerate(blocks):
         kind = block.get("type")
+        known = _OF_BLOCKS.get(kind if isinstance(kind, str) else "", block.keys())
+        refuse_odd(block, known, f"{where}.content.{at}")
         if kind == "text":
             texts.append(_text_of(block, f"{where}.content"))
         elif kind == "thinking" and isinstance(block.get("thinking"), str) and role == "assistant":
@@ -131,6 +142,7 @@ def _thinking(fields: Fields) -> dict[str, Any]:
     output = fields.inner("output_config") or Fields({}, "output_config")
     effort = output.one_of("effort", *EFFORTS[2:])
     found = effort_of(None if effort == "high" else effort)  # which is what leaving it out means
+    found["effort_field"] = "output_config.effort"
     output.done()
     thinking = fields.inner("thinking")
     if thinking is None:
@@ -141,7 +153,8 @@ def _thinking(fields: Fields) -> dict[str, Any]:
     thinking.done()
     if (kind == "enabled") != (budget is not None):
         raise thinking.wrong("budget_tokens", "goes with the type `enabled`, and only with it")
-    return found | {"think": {"disabled": False, "enabled": True}.get(kind or ""), "budget": budget}
+    think = {"disabled": False, "enabled": True}.get(kind or "")
+    return found | {"think": think, "budget": budget, "budget_field": "thinking"}
 
 
 def _stop_of(answer: Answer) -> dict[str, Any]:

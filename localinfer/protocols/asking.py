@@ -11,12 +11,13 @@ from localinfer.chats.chat import Chat
 from localinfer.chats.checks import checker
 from localinfer.chats.forcing import forced
 from localinfer.chats.forms import thinks
+from localinfer.chats.names import require_names_read
 from localinfer.chats.saying import Saying
 from localinfer.chats.template import Message
 from localinfer.chats.thinking import CLOSING, Thinking
 from localinfer.chats.thinking_switch import thinking_variables
 from localinfer.config import SamplingParams
-from localinfer.errors import ContextOverflow
+from localinfer.errors import ContextOverflow, NotSupported
 from localinfer.protocols.errors import Refused
 from localinfer.protocols.fields import blamed
 from localinfer.protocols.forms import Form
@@ -57,6 +58,10 @@ class Ask:
     """Whether the model is to think before it answers; None leaves that to its chat template."""
     budget: int | None = None
     """Tokens that its reasoning may have; None for any number."""
+    budget_field: str = "thinking"
+    think_field: str = "thinking"
+    effort_field: str = "reasoning_effort"
+    """The fields that say so, and how hard it is to think."""
     progress: bool = False
     """Whether a stream tells how much of a prompt has been read."""
     form: Form | None = None
@@ -83,6 +88,9 @@ def tasks_of(ask: Ask, engine: "Engine", usual: SamplingParams | None = None) ->
     as `render` does, and `ContextOverflow`, `Refused` for what this model cannot do."""
     usual = usual or replace(engine.default_sampling, seed=secrets.randbits(32))
     sampling = replace(usual, **{**ask.sampling, "stop": (*usual.stop, *ask.sampling["stop"])})
+    if (ask.context or 0) > engine.context_size:
+        size = engine.context_size
+        raise Refused("num_ctx", f"the context is {size} tokens", hint="serve with a larger `--ctx-size`")
     if not ask.turns:
         plain = [_plain(ask, prompt, engine) for prompt in ask.prompts]
         return [task for prompt in plain for task in _tasks(ask, prompt, sampling, engine)]
@@ -132,9 +140,6 @@ def _form(ask: Ask) -> tuple["Grammar | None", str]:
 def _conversation(ask: Ask, engine: "Engine") -> _Prompt:
     tools = ask.choice.tools
     template = (engine.tools_template if tools else None) or engine.chat_template or ""
-    if (ask.context or 0) > engine.context_size:
-        size = engine.context_size
-        raise Refused("num_ctx", f"the context is {size} tokens", hint="serve with a larger `--ctx-size`")
     grammar, field = _form(ask)
     if grammar is not None and tools:
         raise Refused(field, "a form of the answer does not go with tools", hint="leave one of them out")
@@ -144,11 +149,16 @@ def _conversation(ask: Ask, engine: "Engine") -> _Prompt:
     if written and ask.choice.forced:
         with blamed("tool_choice"):
             grammar, field = forced(written, ask.choice.forced), "tool_choice"
-    variables = template_variables(template, ask.variables, ask.think)
+    variables = template_variables(template, ask.variables, ask.think, ask.think_field, ask.effort_field)
     chat = Chat(engine, system=ask.system, variables=variables, grammar=grammar)
     _refuse_much(ask.turns, engine)
     tokens = chat.tokens_of_turns(ask.turns, tools)
+    with blamed("messages"):
+        require_names_read(chat, ask.turns, tools, tokens)
     begun = thinks(engine, tokens)
+    if ask.budget is not None and begun is None:
+        told = f"`{ask.budget_field}` is a budget of thinking, and this model does not think"
+        raise Refused(ask.budget_field, told, hint="leave it out")
 
     def saying() -> Saying:
         thinking = None if begun is None else Thinking(begun=begun)
@@ -160,17 +170,30 @@ def _conversation(ask: Ask, engine: "Engine") -> _Prompt:
     return _Prompt(tuple(tokens), saying, marks, constraint, written.hidden if written else None)
 
 
-def template_variables(template: str, variables: Mapping[str, Any], think: bool | None) -> dict[str, Any]:
+OF_COMMANDS = "--think"
+"""What says whether to think where the command does and no field."""
+
+
+def template_variables(
+    template: str, variables: Mapping[str, Any], think: bool | None, think_field: str, effort_field: str
+) -> dict[str, Any]:
     """What the template is told: `variables`, and to think or not. Raises `Refused` for those that it does not read,
-    but for thinking switched off where there is none; `NotSupported` where it has no switch."""
+    but for thinking switched off where there is none; and where it has no switch, in the words of the request."""
     found = dict(variables)
     if found.get("enable_thinking") is False and CLOSING not in template:
         del found["enable_thinking"]
     for name in found:
         if name not in template:
-            raise Refused(name, f"this model's chat template does not read `{name}`", hint="leave it out")
-    with blamed("thinking"):
+            field = effort_field if name == "reasoning_effort" else name
+            blame = "" if field == name else f"`{field}`: "
+            raise Refused(field, f"{blame}this model's chat template does not read `{name}`", hint="leave it out")
+    try:
         return {**found, **thinking_variables(template, think)}
+    except NotSupported as error:
+        if think_field == OF_COMMANDS:
+            raise
+        told = f"`{think_field}`: {error.message}"
+        raise Refused(think_field, told, hint=f"leave `{think_field}` out, or choose another model") from None
 
 
 def _refuse_much(turns: Sequence[Message], engine: "Engine") -> None:

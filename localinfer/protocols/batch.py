@@ -12,11 +12,11 @@ from typing import TYPE_CHECKING, Any
 import localinfer.chats.elsewhere as elsewhere
 import localinfer.chats.row_file as own
 from localinfer.chats.mapping import Answered, Manner, begin_chat
-from localinfer.chats.rows import OF_MESSAGES, Asked, Line, asked_of, identity_of, meant, refuse_keys, seed_of
+from localinfer.chats.rows import OF_MESSAGES, Asked, Line, asked_of, identity_of, meant, parts_of, refuse_keys, seed_of
 from localinfer.errors import ContextOverflow, LocalInferError, UsageError
 from localinfer.protocols import openai_chat, openai_text, responses, vectors
 from localinfer.protocols.answer import Answer, Listener
-from localinfer.protocols.asking import Ask, Task, tasks_of
+from localinfer.protocols.asking import OF_COMMANDS, Ask, Task, tasks_of
 from localinfer.protocols.errors import Refused, openai_form, status_of
 from localinfer.protocols.fields import Fields
 from localinfer.protocols.forms import Form
@@ -113,6 +113,9 @@ def _known(message: Any) -> Any:
     """The message without keys that mean nothing."""
     if not isinstance(message, dict):
         return message
+    for _, part, known in parts_of(message):
+        for name in part.keys() - known:
+            del part[name]
     return {name: value for name, value in message.items() if name in OF_MESSAGES}
 
 
@@ -166,7 +169,9 @@ def _with(manner: Manner, ask: Ask, url: str) -> Ask:
     if not ask.turns:
         return ask
     unsaid = ask.think is None and not ask.variables
-    return replace(ask, system=ask.system or manner.system, think=manner.think if unsaid else ask.think)
+    if unsaid and manner.think is not None:
+        ask = replace(ask, think=manner.think, think_field=OF_COMMANDS)
+    return replace(ask, system=ask.system or manner.system)
 
 
 def row_of(answered: Answered, tokenizer: "Tokenizer", model: str) -> dict[str, Any]:

@@ -5,12 +5,12 @@ import secrets
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from localinfer.chats.rows import biases, message_of
+from localinfer.chats.rows import biases, message_of, parts_of, plain_system
 from localinfer.chats.template import Message
 from localinfer.errors import UsageError
 from localinfer.protocols.answer import Answer
 from localinfer.protocols.errors import Refused
-from localinfer.protocols.fields import Fields, blamed
+from localinfer.protocols.fields import Fields, blamed, refuse_odd
 
 MOST_ANSWERS = 16
 """Answers to one prompt."""
@@ -72,7 +72,8 @@ def conversation_of(listed: Sequence[Mapping[str, Any]], system: str | None = No
     turns = [_turn(one, at, names) for at, one in enumerate(listed)]
     texts = [system] if system else []
     while turns and turns[0].role == "system":
-        texts.append(turns.pop(0).content)
+        with blamed("messages"):
+            texts.append(plain_system(turns.pop(0)))
     if not turns:
         raise Refused("messages", "`messages` has nothing but a system prompt", hint="add a message of the user's")
     if turns[-1].role == "assistant" and not turns[-1].content:
@@ -87,9 +88,9 @@ def _turn(one: Mapping[str, Any], at: int, names: dict[str, str]) -> Message:
     """One message; `names` are those of the tools that were called, by the ids of the calls."""
     where = f"messages.{at}"
     message = {name: value for name, value in one.items() if value not in (None, [])}
-    odd = sorted(message.keys() - _OF_MESSAGES)
-    if odd:
-        raise Refused(f"{where}.{odd[0][:80]}", f"`{where}.{odd[0][:80]}` is not supported here", hint="leave it out")
+    refuse_odd(message, _OF_MESSAGES, where)
+    for inside, part, known in parts_of(message):
+        refuse_odd(part, known, f"{where}.{inside}")
     if message.get("role") == "developer":
         message["role"] = "system"
     with blamed(where):
@@ -108,6 +109,8 @@ def _called(call: Any, names: dict[str, str]) -> dict[str, Any]:
     function = call.get("function") if isinstance(call, Mapping) else None
     if not isinstance(function, Mapping) or not isinstance(function.get("name"), str):
         raise UsageError("a call of a tool has no `function` with a `name`")
+    if call.get("type", "function") != "function":
+        raise UsageError("a call of a tool is of another type than `function`")
     arguments = function.get("arguments", {})
     if isinstance(arguments, str):
         try:

@@ -66,6 +66,12 @@ class TooLarge(HttpError):
     status = 413
 
 
+class WrongEncoding(HttpError):
+    """The body is packed in a way that is not unpacked here."""
+
+    status = 415
+
+
 class Busy(HttpError):
     """The queue is full."""
 
@@ -99,6 +105,7 @@ _KINDS = {
     405: "invalid_request_error",
     408: "invalid_request_error",
     413: "request_too_large",
+    415: "invalid_request_error",
     429: "rate_limit_error",
     503: "overloaded_error",
 }

@@ -1,7 +1,7 @@
 """The fields of a request, each asked for by name and kind; one that nobody asked for is an error, never ignored."""
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from difflib import get_close_matches
 from typing import Any
@@ -12,6 +12,7 @@ from localinfer.protocols.errors import Refused
 from localinfer.text import one_line
 
 WHOLE = (1 << 64) - 1
+_KINDS = {str: "text", int: "a whole number", bool: "true or false", dict: "an object"}
 
 
 class Fields:
@@ -124,9 +125,13 @@ class Fields:
         """The names that were asked for so far."""
         return frozenset(self._known)
 
-    def labels(self, *names: str) -> None:
-        """Fields that say who asks or what for, and change no answer."""
-        self._known.update(names)
+    def labels(self, *names: str, kind: type = str) -> None:
+        """Fields that say who asks or what for, and change no answer; all of one kind."""
+        for name in names:
+            value = self.take(name)
+            whole = kind is int and isinstance(value, float) and value.is_integer()
+            if value is not None and type(value) is not kind and not whole:
+                raise self.wrong(name, f"must be {_KINDS[kind]}, not {_shown(value)}")
 
     def done(self) -> None:
         """Refuse the fields that nobody asked for."""
@@ -148,6 +153,15 @@ class Fields:
         """What is wrong within this is the fault of the field `name`."""
         with blamed(self.path(name)):
             yield
+
+
+def refuse_odd(row: Mapping[str, Any], known: Collection[str], where: str) -> None:
+    """Raise `Refused` for fields of the object at `where` that are not `known`. One that is null or an empty list says
+    nothing."""
+    odd = sorted(name for name, value in row.items() if name not in known and value not in (None, []))
+    if odd:
+        path = f"{where}.{odd[0][:80]}"
+        raise Refused(path, f"`{one_line(path, 160)}` is not supported here", hint="leave it out")
 
 
 @contextmanager

@@ -20,8 +20,9 @@ from localinfer.protocols.openai_chat import effort_of, logprobs_of
 from localinfer.protocols.shape import Dialect, Writer, compact
 from localinfer.protocols.tools import Choice, tools_of
 
-_SPEED = ("num_batch", "num_gpu", "main_gpu", "num_thread", "use_mmap", "use_mlock", "numa", "low_vram", "num_keep")
-"""Options that change how fast an answer comes, and not what it is; `num_keep` is for contexts that shift."""
+_SPEED = ("num_batch", "num_gpu", "main_gpu", "num_thread")
+_SWITCHES = ("use_mmap", "use_mlock", "numa", "low_vram")
+"""Options that change how fast an answer comes, and not what it is."""
 
 
 def understand_chat(fields: Fields) -> tuple[Ask, "Shape"]:
@@ -46,6 +47,8 @@ def understand_text(fields: Fields) -> tuple[Ask, "Shape"]:
     if raw:
         if system:
             raise fields.wrong("system", "does not go with `raw`")
+        if fields.take("think"):
+            raise fields.wrong("think", "does not go with `raw`")
         return Ask(**alike, prompts=(prompt,)), Shape(chat=False)
     system, turns = conversation_of([{"role": "user", "content": prompt}], system)
     return Ask(**alike, system=system, turns=turns), Shape(chat=False)
@@ -88,7 +91,9 @@ def _refuse_options(options: Fields) -> None:
     options.only("mirostat", 0, 0.0)
     options.only("tfs_z", 1, 1.0)
     options.only("repeat_last_n", 64)
-    options.labels(*_SPEED)
+    options.only("num_keep", 0, 4)  # for contexts that shift, which none does here; 4 is what Ollama has
+    options.labels(*_SPEED, kind=int)
+    options.labels(*_SWITCHES, kind=bool)
     options.done()
 
 
@@ -97,9 +102,9 @@ def _thinking(fields: Fields) -> dict[str, Any]:
     if value is None:
         return {}
     if isinstance(value, bool):
-        return {"think": value}
+        return {"think": value, "think_field": "think"}
     if value in ("low", "medium", "high", "max"):
-        return effort_of(value)
+        return effort_of(value) | {"effort_field": "think"}
     raise fields.wrong("think", "must be true, false, low, medium, high or max")
 
 

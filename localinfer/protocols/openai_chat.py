@@ -46,7 +46,8 @@ def refuse_unsupported(fields: Fields) -> None:
     or what for."""
     fields.only("store", False)
     fields.only("service_tier", "auto", "default")
-    fields.labels("user", "metadata", "safety_identifier", "prompt_cache_key")
+    fields.labels("user", "safety_identifier", "prompt_cache_key")
+    fields.labels("metadata", kind=dict)
 
 
 def understand(fields: Fields) -> tuple[Ask, "Shape"]:
@@ -121,8 +122,9 @@ def thinking_of(fields: Fields) -> dict[str, Any]:
     found = effort_of(fields.one_of("reasoning_effort", *EFFORTS))
     variables = {**fields.plain_object("chat_template_kwargs"), **found.get("variables", {})}
     names = ("thinking_token_budget", "thinking_budget_tokens")
-    budgets = [value for name in names if (value := fields.whole(name, -1, MOST_TOKENS)) not in (None, -1)]
-    return found | {"variables": variables, "budget": min(budgets, default=None)}
+    budgets = [(value, name) for name in names if (value := fields.whole(name, -1, MOST_TOKENS)) not in (None, -1)]
+    budget, name = min(budgets, default=(None, names[0]))
+    return found | {"variables": variables, "budget": budget, "budget_field": name, "think_field": "reasoning_effort"}
 
 
 def _max_tokens(fields: Fields) -> int | None:

@@ -14,7 +14,7 @@ from localinfer.protocols.answer import Answer
 from localinfer.protocols.asking import Ask
 from localinfer.protocols.common import MOST_TOKENS, conversation_of, new_id, sampling_of
 from localinfer.protocols.errors import Refused, openai_form
-from localinfer.protocols.fields import Fields
+from localinfer.protocols.fields import Fields, refuse_odd
 from localinfer.protocols.forms import form_of_response
 from localinfer.protocols.openai_chat import EFFORTS, effort_of
 from localinfer.protocols.shape import Dialect, Writer, sse
@@ -35,7 +35,8 @@ def understand(fields: Fields) -> tuple[Ask, "Shape"]:
     fields.only("truncation", "disabled")
     fields.only("service_tier", "auto", "default")
     logprobs = _logprobs_of(fields)
-    fields.labels("user", "metadata", "safety_identifier", "prompt_cache_key")
+    fields.labels("user", "safety_identifier", "prompt_cache_key")
+    fields.labels("metadata", kind=dict)
     text = fields.inner("text") or Fields({}, "text")
     form = form_of_response(text)
     text.only("verbosity", "medium")
@@ -73,17 +74,21 @@ def _effort(fields: Fields) -> Json:
     effort = reasoning.one_of("effort", *EFFORTS)
     reasoning.only("summary", "auto")
     reasoning.done()
-    return effort_of(effort)
+    return effort_of(effort) | {"think_field": "reasoning.effort", "effort_field": "reasoning.effort"}
 
 
 _LOGPROBS = "message.output_text.logprobs"
+
+_ENCRYPTED = "reasoning.encrypted_content"
+"""Agents always send it, so that reasoning comes back with the next request. Here it does so as it is, not encrypted,
+whoever asks."""
 
 
 def _logprobs_of(fields: Fields) -> int | None:
     """Likeliest tokens to be told with each one of the text; None where no scores are wanted."""
     top = fields.whole("top_logprobs", 0, MOST_TOP)
     include = set(fields.texts("include"))
-    if odd := sorted(include - {_LOGPROBS, "reasoning.encrypted_content"}):
+    if odd := sorted(include - {_LOGPROBS, _ENCRYPTED}):
         raise fields.wrong("include", f"has `{odd[0][:80]}`, which is not supported here", hint="leave it out")
     return top or 0 if top or _LOGPROBS in include else None
 
@@ -108,6 +113,20 @@ def _choice_of(fields: Fields) -> Choice:
     return choice_of(tuple(found), kind, None, parallel=parallel)
 
 
+_OF_ITEMS = {"type", "id", "status"}
+_OF_KINDS = {
+    "message": {"role", "content"},
+    "function_call": {"call_id", "name", "arguments"},
+    "function_call_output": {"call_id", "output"},
+    "reasoning": {"summary", "content"},
+}
+"""What items of the input may say, and beside it those of each kind."""
+
+_TEXTS = ("input_text", "output_text", "text", "reasoning_text", "summary_text")
+_OF_PARTS = {"type", "text", "annotations", "logprobs"}
+"""The last two are words about a text that was written here, sent back with it."""
+
+
 def _messages(fields: Fields) -> list[Json]:
     """The input in the words of chats: calls and reasoning are parts of the assistant's messages."""
     given = fields.take("input")
@@ -116,6 +135,7 @@ def _messages(fields: Fields) -> list[Json]:
     found = list[Json]()
     for at, item in enumerate(fields.objects("input")):
         where, kind = f"input.{at}", item.get("type", "message")
+        refuse_odd(item, _OF_ITEMS | _OF_KINDS.get(kind if isinstance(kind, str) else "", item.keys()), where)
         if kind == "message":
             _add_message(found, item, where)
         elif kind == "function_call":
@@ -126,7 +146,8 @@ def _messages(fields: Fields) -> list[Json]:
             text = _text_of(item.get("output"), f"{where}.output")
             found.append({"role": "tool", "tool_call_id": item.get("call_id"), "content": text})
         elif kind == "reasoning":
-            found.append({"role": "assistant", "reasoning_content": _text_of(item.get("content") or [], where)})
+            text = _text_of(item.get("content") or item.get("summary") or [], where)
+            found.append({"role": "assistant", "reasoning_content": text})
         else:
             raise Refused(where, f"`{where}` is of the type {str(kind)[:40]!r}, which is not supported here")
     return found
@@ -154,7 +175,12 @@ def _text_of(content: Any, where: str) -> str:
     if isinstance(content, str):
         return content
     parts = content if isinstance(content, list) else [None]
-    texts = [part.get("text") if isinstance(part, Mapping) else None for part in parts]
+    texts = list[Any]()
+    for at, part in enumerate(parts):
+        is_text = isinstance(part, Mapping) and part.get("type") in _TEXTS
+        texts.append(part.get("text") if is_text else None)
+        if is_text:
+            refuse_odd(part, _OF_PARTS, f"{where}.{at}")
     if not all(isinstance(text, str) for text in texts):
         raise Refused(where, f"`{where}` has a part that is no text", hint="send text only")
     return "\n".join(map(str, texts))

@@ -13,7 +13,7 @@ from starlette.types import Receive, Scope, Send
 from localinfer.chats.plain_json import object_of
 from localinfer.errors import LocalInferError, UsageError, explained
 from localinfer.protocols.asking import Ask
-from localinfer.protocols.errors import Closing, TooLarge, TooSlow, retry_after, status_of
+from localinfer.protocols.errors import Closing, TooLarge, TooSlow, WrongEncoding, retry_after, status_of
 from localinfer.protocols.fields import Fields
 from localinfer.protocols.shape import Dialect, Form, Shape
 from localinfer.serve.models import Held
@@ -251,6 +251,8 @@ async def read_object(request: Request) -> dict[str, Any]:
     """The JSON object that a request has for its body. Raises `TooLarge`, as soon as it is announced so, `TooSlow`,
     `ClientDisconnect`."""
     data, begun = bytearray(), monotonic()
+    if (packed := request.headers.get("content-encoding", "").strip()).lower() not in ("", "identity"):
+        raise WrongEncoding(f"the body's encoding is `{packed[:40]}`", hint="send it as it is, without one")
     announced = request.headers.get("content-length", "")
     if announced.isdigit() and int(announced[:20]) > BODY_BYTES:
         raise TooLarge(f"the body has {announced[:20]} bytes, more than {BODY_BYTES}", hint="send less")

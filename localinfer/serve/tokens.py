@@ -4,11 +4,12 @@ import asyncio
 from typing import Any
 
 from localinfer.chats.chat import Chat
+from localinfer.chats.names import require_names_read
 from localinfer.errors import ContextOverflow
 from localinfer.protocols.anthropic import ask_of
 from localinfer.protocols.asking import tasks_of, template_variables
 from localinfer.protocols.common import conversation_of
-from localinfer.protocols.fields import Fields
+from localinfer.protocols.fields import Fields, blamed
 from localinfer.protocols.openai_chat import thinking_of
 from localinfer.protocols.tools import tools_of
 from localinfer.serve.service import Service
@@ -35,8 +36,14 @@ async def tokenize(service: Service, fields: Fields) -> dict[str, Any]:
                 return Chat(engine, raw=True).tokens_of(prompt) if add_bos else engine.tokenizer.encode_text(prompt)
             system, turns = conversation_of(listed)
             template = (engine.tools_template if tools else None) or engine.chat_template or ""
-            variables = template_variables(template, thinking["variables"], thinking.get("think"))
-            return Chat(engine, system=system, variables=variables).tokens_of_turns(turns, tools)
+            variables = template_variables(
+                template, thinking["variables"], thinking.get("think"), "reasoning_effort", "reasoning_effort"
+            )
+            chat = Chat(engine, system=system, variables=variables)
+            tokens = chat.tokens_of_turns(turns, tools)
+            with blamed("messages"):
+                require_names_read(chat, turns, tools, tokens)
+            return tokens
 
         found = await asyncio.to_thread(ids)
         answer: dict[str, Any] = {"count": len(found), "max_model_len": engine.context_size, "tokens": found}

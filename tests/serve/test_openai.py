@@ -126,6 +126,7 @@ def test_models_are_listed_and_others_refused(client: openai.OpenAI, tiny: Path)
             client.chat.completions.create(model=name, messages=HELLO)
 
 
+CALL: Any = {"id": "c", "type": "function", "function": {"name": "f", "arguments": "{}"}}
 REFUSED = [
     ({"logprobs": 3}, "logprobs"),
     ({"top_logprobs": 3}, "top_logprobs"),
@@ -161,6 +162,17 @@ REFUSED = [
     ({"tools": [{"type": "function", "function": {"name": "f", "parameters": {"type": 5}}}]}, "tools"),
     ({"tools": [{"type": "function", "function": {"name": "f", "parameters": 5}}]}, "tools.0"),
     ({"model": ""}, "model"),
+    ({"messages": [{"role": "user", "content": "x", "name": "bob"}]}, "messages"),
+    ({"messages": [{"role": "system", "content": "x", "name": "bob"}, HELLO[0]]}, "messages"),
+    ({"messages": [{"role": "user", "content": "x", "name": 5}]}, "messages.0"),
+    ({"messages": [{"role": "user", "content": [{"type": "text", "text": "x", "zz": 1}]}]}, "messages.0.content.0.zz"),
+    ({"messages": [HELLO[0], {"role": "assistant", "tool_calls": [CALL | {"zz": 1}]}]}, "messages.1.tool_calls.0.zz"),
+    ({"messages": [HELLO[0], {"role": "assistant", "tool_calls": [CALL | {"type": "custom"}]}]}, "messages.1"),
+    ({"thinking_token_budget": 5}, "thinking_token_budget"),
+    ({"thinking_budget_tokens": 5}, "thinking_budget_tokens"),
+    ({"metadata": 5}, "metadata"),
+    ({"user": ["me"]}, "user"),
+    ({"prompt_cache_key": 5}, "prompt_cache_key"),
 ]
 
 
