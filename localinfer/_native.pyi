@@ -444,6 +444,13 @@ class Program:
         Memory is taken when first written. Raises MemoryError with the size.
         """
 
+    def borrow_kv(self, lender: Program) -> None:
+        """
+        After `mix`, instead of `make_kv`: each `attend` reads keys and values of `lender`, a program that is complete
+        and on the CPU, by `kv_of`. Block tables of a step are the lender's. A row at position p is a query of
+        position p + 1, which sees what is there before it. Steps of both may not run at once.
+        """
+
     def read_kv(self, block: int, out: NDArray[numpy.uint8], group: int | None = None) -> None:
         """
         Copy one block of the cache, all layers of a KV group or of all, into `out` (uint8 [kv_block_bytes], or of

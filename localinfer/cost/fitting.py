@@ -13,7 +13,7 @@ from localinfer.cost.machine import last_level_cache, read_bandwidth
 from localinfer.cost.mapped import mapped
 from localinfer.cost.predict import Known, Prediction, load_of, predict
 from localinfer.errors import NotSupported, size
-from localinfer.graph.memory import Form, held
+from localinfer.graph.memory import Form, held, weights_bytes
 from localinfer.graph.weights import Checkpoint
 from localinfer.paths import experts_dir
 
@@ -212,8 +212,10 @@ def _mapped(need: Fit, draft_bytes: int, computed_s: float, disk_speed: float) -
 
 
 def _drafter_bytes(path: Path, context: int, config: EngineConfig) -> int:
-    """A model that guesses: its weights and its own cache, of 8 bits at least."""
-    checkpoint = Checkpoint(path)
+    """A model that guesses: its weights and its own cache, of 8 bits at least, if it does not read the other's."""
+    checkpoint = Checkpoint(path, assistant=True)
+    if checkpoint.spec.assistant is not None:
+        return weights_bytes(checkpoint)
     context = min(context, checkpoint.spec.max_context)
     windows = checkpoint.graph.kv_windows()
     blocks = draft_kv_blocks(windows, context=context, parallel=config.parallel, prefill_chunk=config.prefill_chunk)

@@ -35,6 +35,7 @@ def open_ahead(
     ahead = Checkpoint(target.path, ahead=True)
     mix = ahead.graph.mix
     assert mix is not None
+    assert mix.stream_norm is not None
     ids = tokens_ahead(target.spec.vocab_size, (*target.spec.eos_token_ids, *always))
     made = load_ahead(ahead, ids, threads=threads, isa=isa, window=AHEAD_WINDOW, parallel=parallel, move=move)
     gains = np.stack([norm_weight(ahead, norm) for norm in mix.norms()])

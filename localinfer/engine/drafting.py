@@ -7,12 +7,13 @@ from dataclasses import dataclass
 from localinfer import native
 from localinfer.config import MOST_DRAFTS, EngineConfig
 from localinfer.engine.draft_ahead import open_ahead
+from localinfer.engine.draft_assistant import AssistantDraftRunner, is_assistant
 from localinfer.engine.draft_early import EarlyDraftRunner, TextsOf
 from localinfer.engine.draft_model import open_model
 from localinfer.engine.drafters import load_adapter, load_head
 from localinfer.engine.runner import NativeRunner
 from localinfer.engine.step_timing import StepTiming
-from localinfer.errors import LocalInferError, NotFound
+from localinfer.errors import LocalInferError, NotFound, NotSupported
 from localinfer.graph.program import Move
 from localinfer.graph.weights import Checkpoint
 from localinfer.scheduler.scheduler import Scheduler
@@ -37,6 +38,7 @@ class Target:
     """Takes a program to where the target runs, before its cache is made."""
     added: tuple[int, ...] = ()
     """The tokens that the tokenizer has beside the pieces of text."""
+    on_card: bool = False
 
 
 def make_speculator(
@@ -84,6 +86,8 @@ def make_speculator(
 
 def wants_hidden(config: EngineConfig) -> bool:
     """Whether somebody may go on from what the target computes."""
+    if config.draft_model is not None:
+        return is_assistant(config.draft_model)
     return config.draft in ("auto", "head", "mtp")
 
 
@@ -126,6 +130,8 @@ def _head(config: EngineConfig, target: Target, *, required: bool) -> list[Draft
 
 def _model(config: EngineConfig, target: Target) -> Drafter:
     assert config.draft_model is not None
+    if is_assistant(config.draft_model):
+        return ChainDrafter("model", _assistant(config, target))
     draft_runner = open_model(
         config.draft_model,
         target.checkpoint,
@@ -138,3 +144,21 @@ def _model(config: EngineConfig, target: Target) -> Drafter:
         move=target.move,
     )
     return ChainDrafter("model", draft_runner)
+
+
+def _assistant(config: EngineConfig, target: Target) -> AssistantDraftRunner:
+    assert config.draft_model is not None
+    if target.on_card:
+        raise NotSupported(
+            f"`{config.draft_model.name}` reads keys and values, and cannot read those on a card yet",
+            hint="add `--backend cpu`, or leave `--draft` out",
+        )
+    return AssistantDraftRunner(
+        config.draft_model,
+        target.checkpoint,
+        target.program,
+        target.runner,
+        TextsOf(target.scheduler.running, target.scheduler.reserve),
+        isa=config.isa,
+        context=target.context,
+    )

@@ -69,6 +69,11 @@ class NativeRunner:
         assert self._program is not None
         return self._program
 
+    @property
+    def tables(self) -> NDArray[np.int32]:
+        """Where the blocks of each slot are, as a step takes them: as of the last step."""
+        return self._tables if len(self._tables) > 1 else self._tables[0]
+
     def want_hidden(self) -> None:
         """From the next step on `hidden` is there."""
         if not len(self.hidden):
@@ -103,7 +108,7 @@ class NativeRunner:
             self._tokens[:n],
             self._positions[:n],
             self._slots[:n],
-            self._tables if len(self._tables) > 1 else self._tables[0],
+            self.tables,
             self._out_rows[:m],
             logits,
             end=layers,

@@ -45,17 +45,20 @@ class Embed(Facts):
 @dataclass(frozen=True, slots=True)
 class Mix(Facts):
     """x = matrix([embedding_norm(embedding of the next token), stream_norm(what the model made of this one)]): where a
-    head that guesses tokens ahead begins (multi-token prediction; DeepSeek-V3, 2024)."""
+    head that guesses tokens ahead begins (multi-token prediction; DeepSeek-V3, 2024).
+
+    With `back`, back(what is behind its own last norm) stands for what the model makes of the next one."""
 
     matrix: Linear
-    embedding_norm: Norm
-    stream_norm: Norm
+    embedding_norm: Norm | None = None
+    stream_norm: Norm | None = None
+    back: Linear | None = None
 
     def fused(self) -> tuple[tuple[Linear, ...], ...]:
-        return ((self.matrix,),)
+        return ((self.matrix,),) if self.back is None else ((self.matrix,), (self.back,))
 
     def norms(self) -> tuple[Norm, ...]:
-        return (self.embedding_norm, self.stream_norm)
+        return tuple(norm for norm in (self.embedding_norm, self.stream_norm) if norm is not None)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -356,15 +359,18 @@ class Mixture(Facts):
 
 @dataclass(frozen=True, slots=True)
 class Head(Facts):
-    """logits = table @ norm(x) * scale; with `softcap` c > 0, c * tanh(logits / c)."""
+    """logits = table @ norm(x) * scale; with `softcap` c > 0, c * tanh(logits / c).
+
+    With `clusters` the program scores these, and whoever runs it the tokens of the best ones."""
 
     norm: Norm
     table: Linear
     softcap: float = 0.0
     scale: float = 1.0
+    clusters: Linear | None = None
 
     def fused(self) -> tuple[tuple[Linear, ...], ...]:
-        return ((self.table,),)
+        return ((self.table,),) if self.clusters is None else ((self.table,), (self.clusters,))
 
     def norms(self) -> tuple[Norm, ...]:
         return (self.norm,)

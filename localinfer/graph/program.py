@@ -1,4 +1,7 @@
-"""From a checkpoint to a program that runs: what the native program is told of each operation."""
+"""From a checkpoint to a program that runs: what the native program is told of each operation.
+
+Long because all operations stand side by side here.
+"""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import ExitStack
@@ -128,15 +131,16 @@ class Loader(Packer):
         on_progress: OnProgress,
         even_keys: bool,
         head_rows: Order | None = None,
+        evening: Evening | None = None,
     ) -> None:
-        """`even_keys`: columns of the keys that stand out are made smaller, those of the queries larger. `head_rows`:
-        the tokens that the head scores, None: all."""
+        """`even_keys`: columns of the keys that stand out are made smaller, those of the queries larger; `evening` is
+        that of the model whose keys are read. `head_rows`: the tokens that the head scores, None: all."""
         super().__init__(checkpoint, program, threads, files, on_progress)
         self.program = Calls()
         self.context, self.head_rows = context, head_rows
         self.expert_file: ExpertFile | None = None
         self.ropes: dict[tuple[Rope, float], int] = {}
-        self.evening = Evening(wanted=even_keys, shares_kv=checkpoint.graph.shares_kv)
+        self.evening = evening or Evening(wanted=even_keys, shares_kv=checkpoint.graph.shares_kv)
 
     def build(self, packed: dict[str, native.Weight]) -> None:
         """Pack what lies in files, and make the program. `packed` gets the weight of each matrix."""
@@ -154,7 +158,8 @@ class Loader(Packer):
         """Whoever runs it norms both inputs."""
         self.program.mix(self.pack(op.matrix))
 
-    def attend(self, op: Attend) -> None:
+    def heads(self, op: Attend) -> tuple[Heads, Orders]:
+        """What heads are made by, evened out, and the orders of rows."""
         turned = [linear for linear in (op.q, op.k) if linear is not None and op.rope.interleaved]
         orders = {linear.name: rope_order(op, linear.rows) for linear in turned}
         if op.gated and op.gate is None:
@@ -165,7 +170,10 @@ class Loader(Packer):
 
         norms = ordered(self.optional_norm(op.q_norm), op), ordered(self.optional_norm(op.k_norm), op)
         heads = Heads(self.biases(*op.qkv(), orders=orders), *norms)
-        heads = self.evening(op, heads, self.optional_norm(op.norm), read)
+        return self.evening(op, heads, self.optional_norm(op.norm), read), orders
+
+    def attend(self, op: Attend) -> None:
+        heads, orders = self.heads(op)
         self.program.attend(
             norm=self.optional_norm(op.norm),
             norm_bias=self.norm_bias(op.norm),
@@ -343,7 +351,9 @@ class Loader(Packer):
 
     def head(self, op: Head) -> None:
         weight, bias = head_norm(self.checkpoint, op)
-        if self.head_rows is None:
+        if op.clusters is not None:
+            table = self.pack(op.clusters)
+        elif self.head_rows is None:
             table = self.table(op.table)
         else:
             table = self.pack(op.table, orders={op.table.name: self.head_rows})

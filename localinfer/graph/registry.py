@@ -89,19 +89,31 @@ FAMILIES = (
 one, says so by `tensor_name`, `FUSED` and `STACKED`."""
 
 
+ASSISTANTS = ("gemma4_assistant", "gemma4_unified_assistant")
+"""Values of `model_type` of models that guess for another one and read its cache; all of one file."""
+
+
 def known_families() -> tuple[str, ...]:
     """The values of `model_type` in config.json that we run, sorted."""
     return FAMILIES
 
 
-def family_for(model_type: object) -> Family:
-    """The family of `model_type`. Raises `Corrupt` if it is no word, `NotSupported` if we do not have it."""
+def family_for(model_type: object, *, assistant: bool = False) -> Family:
+    """The family of `model_type`, or, with `assistant`, what guesses for one. Raises `Corrupt` if it is no word,
+    `NotSupported` if we do not have it."""
     if not isinstance(model_type, str):
         raise Corrupt(
             f"config.json: `model_type` is {shown(model_type)}, not a word"
             if model_type is not None
             else "config.json: `model_type` is missing",
             hint="this is not a language model of the Hugging Face kind; choose another repository",
+        )
+    if model_type in ASSISTANTS:
+        if assistant:
+            return _family(ASSISTANTS[0])
+        raise NotSupported(
+            f"`{model_type}` writes no text of its own: it guesses for the Gemma 4 that it was made for",
+            hint="run that model, and give this one with `--draft`",
         )
     if model_type not in FAMILIES:
         raise NotSupported(

@@ -94,6 +94,8 @@ class ModelSpec:
     """Tokens that have such."""
     mixture: "MixtureSpec | None" = None
     """Of layers with a mixture of experts; None: no layer has one."""
+    assistant: "AssistantSpec | None" = None
+    """Of a model that guesses for another one and reads its cache; None: it is no such model."""
     eos_token_ids: tuple[int, ...] = ()
     bos_token_id: int | None = None
 
@@ -148,6 +150,18 @@ class LayerShape:
     """Values have a matrix of their own, else they are the keys before these are normed."""
     kv_of: int = -1
     """The layer whose keys and values this one reads; -1: its own."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AssistantSpec:
+    """The numbers of a model that guesses for another one."""
+
+    target_hidden: int
+    """Width of the residual stream of the other."""
+    clusters: int = 0
+    """Of the vocabulary, equally large; 0: all tokens are scored."""
+    chosen: int = 0
+    """Clusters whose tokens are scored."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

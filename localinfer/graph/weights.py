@@ -35,11 +35,12 @@ class Checkpoint:
     field, a tensor missing or of another shape). A tensor that the config does not describe is passed over, and said.
     """
 
-    def __init__(self, path: Path, *, ahead: bool = False) -> None:
-        """`ahead`: the head that guesses tokens ahead, which the model must have (`has_ahead`)."""
+    def __init__(self, path: Path, *, ahead: bool = False, assistant: bool = False) -> None:
+        """`ahead`: the head that guesses tokens ahead, which the model must have (`has_ahead`). `assistant`: a model
+        that only guesses for another one may be opened."""
         self.path = path
         self.config: dict[str, Any] = read_object(path / "config.json")
-        family = family_for(self.config.get("model_type"))
+        family = family_for(self.config.get("model_type"), assistant=assistant)
         if ahead:
             assert family.ahead is not None
             family = replace(family, graph=family.ahead, tensor_name=ahead_alone(family.tensor_name))

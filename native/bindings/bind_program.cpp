@@ -425,6 +425,10 @@ void bind_program(nb::module_& m) {
            "bits a value, for all layers or one number for each. Called again, it starts empty. 4 needs heads of a\n"
            "multiple of 32 values.\n\n"
            "Memory is taken when first written. Raises MemoryError with the size.")
+      .def("borrow_kv", &Program::borrow_kv, "lender"_a, nb::keep_alive<1, 2>(),
+           "After `mix`, instead of `make_kv`: each `attend` reads keys and values of `lender`, a program that is complete\n"
+           "and on the CPU, by `kv_of`. Block tables of a step are the lender's. A row at position p is a query of\n"
+           "position p + 1, which sees what is there before it. Steps of both may not run at once.")
       .def("read_kv", &read_kv, "block"_a, "out"_a.noconvert(), "group"_a = nb::none(),
            "Copy one block of the cache, all layers of a KV group or of all, into `out` (uint8 [kv_block_bytes], or of\n"
            "[kv_group_bytes[group]]), to keep it elsewhere.\n\n"

@@ -91,7 +91,8 @@ class Attention {
   // Query heads of KV head h, finished in place, and quantized where the cache wants it.
   void finish_queries(float* q, int8_t* q8, float* scale, int32_t* sum, size_t row, size_t h) const {
     for (size_t i = 0; i < shared_; ++i) {
-      finish_head(q + i * op_.head_dim, h * shared_ + i, op_.q_norm, step_.rope(op_.query_rope), position(row));
+      finish_head(q + i * op_.head_dim, h * shared_ + i, op_.q_norm, step_.rope(op_.query_rope),
+                  position(row) + op_.ahead);
       if (bits_ == 16) continue;
       step_.k.rotate(q + i * op_.head_dim, op_.head_dim);
       step_.k.quantize(q8 + i * op_.head_dim, scale + i, sum + i, q + i * op_.head_dim, op_.head_dim, op_.head_dim);

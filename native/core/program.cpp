@@ -197,6 +197,7 @@ void Program::attend(AttendOp op) {
   check_optional(op.sinks, op.heads, "sinks");
   REQUIRE(op.softcap >= 0 && std::isfinite(op.softcap), "softcap is %g", static_cast<double>(op.softcap));
   op.group = static_cast<size_t>(std::find(windows_.begin(), windows_.end(), op.window) - windows_.begin());
+  REQUIRE(lender_ == nullptr || op.borrows, "keys and values of a program that reads another one's cache");
   if (op.borrows) {
     REQUIRE(op.layer < layers_.size(), "keys and values of layer %zu, but there are %zu before", op.layer,
             layers_.size());
@@ -204,6 +205,7 @@ void Program::attend(AttendOp op) {
     REQUIRE(from.kv_heads == op.kv_heads && from.head_dim == op.head_dim && from.group == op.group,
             "keys and values of layer %zu are not like this one's: heads, their size and the window must be the same",
             op.layer);
+    if (lender_ != nullptr) look_ahead(op);
   } else {
     if (op.group == windows_.size()) windows_.push_back(op.window);
     op.layer = layers_.size();
@@ -211,6 +213,13 @@ void Program::attend(AttendOp op) {
   }
   layer_ops_.push_back(ops_.size());
   ops_.emplace_back(std::move(op));
+}
+
+// A query after the last of the lender's rows: itself is not among what it sees.
+void Program::look_ahead(AttendOp& op) {
+  REQUIRE(op.window != 1, "a query that sees itself alone, but its keys are not there");
+  op.ahead = 1;
+  if (op.window > 0) --op.window;
 }
 
 void Program::gated_mlp(MlpOp op) {
@@ -502,6 +511,7 @@ void Program::move_to(std::unique_ptr<Device> device) {
   const Hold hold(busy_);
   REQUIRE(head_.weight != nullptr, "a device before head");
   REQUIRE(device_ == nullptr, "a device a second time");
+  REQUIRE(lender_ == nullptr, "a device for a program that reads another one's cache");
   REQUIRE(states_.empty(), "a device has no kernels for recurrent operations");
   REQUIRE(kv_.blocks().empty(), "a device after make_kv");
   device_ = std::move(device);

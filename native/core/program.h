@@ -91,6 +91,7 @@ struct AttendOp {
   float softcap = 0;  // of scores; 0: none
   size_t window = 0;  // tokens that a query sees, itself included; 0: all
   bool borrows = false;  // `layer` is another operation's, which writes the keys and values that this one reads
+  size_t ahead = 0;      // queries are turned as if they stood so much later; set by Program
   size_t layer = 0;   // of the KV cache; set by Program, unless it borrows
   size_t group = 0;   // of the KV cache: layers of the same window; set by Program
   bool gated = false;  // the first part of qkv is queries, then as many gates, by whose sigmoid o's inputs are multiplied
@@ -379,6 +380,9 @@ class Program {
   // Last: the program is complete. Again: an empty cache of another size. `blocks` are those of each KV group, `bits` those
   // of each layer.
   void make_kv(const std::vector<size_t>& blocks, const std::vector<size_t>& bits);
+  // Instead of make_kv, before attend: all attention reads the cache of `lender`, which must outlive this program. A row at
+  // position p is a query of position p + 1, which sees what is there before it.
+  void borrow_kv(Program& lender);
   // States of recurrent operations, if there are such: sequence i of a step has slot i, and `snapshots` more states can
   // be held. A slot keeps up to `drafts` drafted rows. Again: empty ones.
   void make_state(size_t slots, size_t snapshots, size_t drafts);
@@ -468,12 +472,14 @@ class Program {
   void require_open(const char* what) const;
   void put_attention_aside();
   void put_mlp_aside();
+  static void look_ahead(AttendOp& op);
   void require_block(size_t block, size_t bytes, size_t group) const;
   size_t op_of_layer(size_t layer) const;  // where it begins in ops_; past the last: their end
   bool run(const StepInput& input, const KvCache& kv, StateCache& state, KvProbe* probe, const Interrupted& interrupted);
   bool moves_state(const StepInput& input) const;
   void advance_heads(size_t slot, size_t rows);
   void require_location(size_t place, size_t bytes) const;
+  const KvCache& cache() const { return lender_ != nullptr ? lender_->kv_ : kv_; }
   std::vector<KvCache::Layer> layers_of(const std::vector<size_t>& bits) const;
   bool run_on_device(const StepInput& input, const Interrupted& interrupted);
   std::set<const Weight*> weights() const;  // each once
@@ -510,6 +516,7 @@ class Program {
   std::vector<StateCache::Layer> states_;
   StateCache state_;
   KvCache kv_;                       // without memory when there is a device
+  Program* lender_ = nullptr;        // whose cache is read instead of `kv_`
   std::unique_ptr<Device> device_;  // or null: the CPU
   Scratch scratch_;
   size_t max_positions_ = 0;  // the shortest RoPE table

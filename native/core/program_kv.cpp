@@ -21,6 +21,7 @@ std::vector<size_t> Program::kv_bits() const {
 void Program::make_kv(const std::vector<size_t>& blocks, const std::vector<size_t>& bits) {
   const Hold hold(busy_);  // a step, or a block that is read, is in the cache that goes
   REQUIRE(head_.weight != nullptr, "make_kv before head");
+  REQUIRE(lender_ == nullptr, "make_kv of a program that reads another one's cache");
   REQUIRE(blocks.size() == kv_groups(), "blocks of %zu KV groups, but there are %zu", blocks.size(), kv_groups());
   kv_ = KvCache();  // the old one goes first: both at once may not fit
   if (device_ != nullptr) {
@@ -33,6 +34,17 @@ void Program::make_kv(const std::vector<size_t>& blocks, const std::vector<size_
   writer_.clear();
   for (const size_t count : blocks) writer_.emplace_back(count, -1);
   if (scratch_.memory.size() == 0) lay_out_scratch();
+}
+
+void Program::borrow_kv(Program& lender) {
+  const Hold hold(busy_);
+  REQUIRE(mix_.weight != nullptr && ops_.empty(), "borrow_kv must follow mix, before any layer");
+  REQUIRE(&lender != this && lender.lender_ == nullptr, "the cache of a program that has none of its own");
+  REQUIRE(lender.device_ == nullptr, "the cache of a program that is on a device");
+  REQUIRE(lender.head_.weight != nullptr, "the cache of a program before its head");
+  lender_ = &lender;
+  layers_ = lender.layers_;
+  windows_ = lender.windows_;
 }
 
 void Program::require_block(size_t block, size_t bytes, size_t group) const {

@@ -99,7 +99,7 @@ void Program::lay_out_scratch() {
                         s.heads_ld = std::max(s.heads_ld, op.heads);
                         head_dim = std::max(head_dim, op.head_dim);
                         for (const size_t rope : {op.rope, op.query_rope})
-                          max_positions_ = std::min(max_positions_, ropes_[rope].positions);
+                          max_positions_ = std::min(max_positions_, ropes_[rope].positions - op.ahead);
                       },
                       [&](const MlpOp& op) {
                         s.hidden_ld = std::max(s.hidden_ld, op.gate_up->panels / (op.gated() ? 2 : 1) * kPanelRows);

@@ -218,8 +218,11 @@ bool Step::leave(Lane& lane) const {
 
 bool Program::step(const StepInput& input, const Interrupted& interrupted) {
   const Hold hold(busy_);
+  std::optional<Hold> lent;
+  if (lender_ != nullptr) lent.emplace(lender_->busy_);
+  if (scratch_.memory.size() == 0 && lender_ != nullptr) lay_out_scratch();
   check_step(input);
-  return device_ != nullptr ? run_on_device(input, interrupted) : run(input, kv_, state_, nullptr, interrupted);
+  return device_ != nullptr ? run_on_device(input, interrupted) : run(input, cache(), state_, nullptr, interrupted);
 }
 
 bool Program::run_on_device(const StepInput& input, const Interrupted& interrupted) {

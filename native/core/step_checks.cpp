@@ -7,7 +7,7 @@
 #include "kernels/block.h"
 
 void Program::check_step(const StepInput& input) {
-  REQUIRE(!kv_.blocks().empty(), "step before make_kv");
+  REQUIRE(!cache().blocks().empty(), "step before make_kv");
   REQUIRE(input.rows > 0, "a step needs at least one row");
   REQUIRE(input.rows <= size_t{1} << 24, "a step of %zu rows", input.rows);
   check_layers(input);
@@ -26,7 +26,7 @@ void Program::check_step(const StepInput& input) {
   for (size_t group = 0; group < kv_groups(); ++group) {
     for (size_t i = 0; i < input.n_sequences; ++i)
       if (lengths_[i] > 0) check_sequence(input, i, group);
-    check_writers(input, group);
+    if (lender_ == nullptr) check_writers(input, group);
   }
   if (moves_state(input)) check_states(input);
 }
@@ -87,7 +87,7 @@ void Program::check_rows(const StepInput& input) const {
 // The blocks of a sequence that its rows in this step see or write: those before may be given back.
 Program::Span Program::seen_blocks(size_t sequence, size_t group) const {
   const size_t window = windows_.empty() ? 0 : windows_[group];
-  return {first_seen(static_cast<size_t>(starts_[sequence]), window) / kKvBlock,
+  return {first_seen(static_cast<size_t>(starts_[sequence]) + (lender_ != nullptr), window) / kKvBlock,
           (static_cast<size_t>(lengths_[sequence]) + kKvBlock - 1) / kKvBlock};
 }
 
@@ -97,8 +97,8 @@ void Program::check_sequence(const StepInput& input, size_t sequence, size_t gro
           lengths_[sequence], seen.to, input.width);
   const int32_t* table = input.table(group, sequence);
   for (size_t i = seen.from; i < seen.to; ++i)
-    REQUIRE(table[i] >= 0 && static_cast<size_t>(table[i]) < kv_.blocks()[group],
-            "sequence %zu: block %d is not below %zu", sequence, table[i], kv_.blocks()[group]);
+    REQUIRE(table[i] >= 0 && static_cast<size_t>(table[i]) < cache().blocks()[group],
+            "sequence %zu: block %d is not below %zu", sequence, table[i], cache().blocks()[group]);
 }
 
 // Sequences may share blocks to read. A block that one of them writes must be in one place only: else the result would

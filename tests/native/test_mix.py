@@ -191,3 +191,28 @@ def test_embedded_rows_are_the_stream_before_the_layers() -> None:
         program.embed_rows(ints(1, 2), rows)
     with pytest.raises(ValueError, match="a program without an embedding"):
         build(model, mix=matrix("int8")).embed_rows(ints(1), rows[:1])
+
+
+def test_what_borrows_has_no_cache_of_its_own() -> None:
+    model = random_model(Shape(hidden=96, layers=1))
+    lender = build(model)
+    program = native.Program(96, 1)
+    with pytest.raises(ValueError, match="must follow mix"):
+        program.borrow_kv(lender)
+    program.mix(pack(matrix("bf16")))
+    with pytest.raises(ValueError, match="none of its own"):
+        program.borrow_kv(program)
+    program.borrow_kv(lender)
+    program.head(model.norm, model.shape.eps, pack(model.head), model.shape.softcap)
+    with pytest.raises(ValueError, match="another one's cache"):
+        program.make_kv(3, 8)
+    other = native.Program(96, 1)
+    other.mix(pack(matrix("bf16")))
+    with pytest.raises(ValueError, match="none of its own"):
+        other.borrow_kv(program)
+    _, hidden = run(program, some_inputs(5, COLS["bf16"]))
+    assert np.isfinite(hidden).all()
+    with pytest.raises(ValueError, match="block 900"):
+        every, outs = ints(0), ints()
+        logits = np.empty((0, program.vocab), np.float32)
+        program.step(every, every, every, ints(900)[None], outs, logits, inputs=some_inputs(1, COLS["bf16"]))
