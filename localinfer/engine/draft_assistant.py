@@ -50,8 +50,8 @@ class AssistantDraftRunner:
             raise NotSupported(f"`{name}` reads keys and values, and this model keeps none", hint="leave `--draft` out")
         checkpoint = Checkpoint(path, assistant=True)
         self._target, self._runner, self._running = program, runner, running
-        self._program, self._ids = load_assistant(checkpoint, target, program, name, isa=isa, context=context)
         self._clusters = read_clusters(checkpoint)
+        self._program, self._ids = load_assistant(checkpoint, target, program, name, isa=isa, context=context)
         mix = checkpoint.graph.mix
         assert mix is not None
         assert mix.back is not None

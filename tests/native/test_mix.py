@@ -212,7 +212,6 @@ def test_what_borrows_has_no_cache_of_its_own() -> None:
         other.borrow_kv(program)
     _, hidden = run(program, some_inputs(5, COLS["bf16"]))
     assert np.isfinite(hidden).all()
+    every, outs, logits = ints(0), ints(), np.empty((0, program.vocab), np.float32)
     with pytest.raises(ValueError, match="block 900"):
-        every, outs = ints(0), ints()
-        logits = np.empty((0, program.vocab), np.float32)
         program.step(every, every, every, ints(900)[None], outs, logits, inputs=some_inputs(1, COLS["bf16"]))
