@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from localinfer import native
 from localinfer.config import MOST_DRAFTS, EngineConfig
+from localinfer.engine.backends import Placement
 from localinfer.engine.draft_ahead import open_ahead
 from localinfer.engine.draft_assistant import AssistantDraftRunner, is_assistant
 from localinfer.engine.draft_early import EarlyDraftRunner, TextsOf
@@ -14,7 +15,6 @@ from localinfer.engine.drafters import load_adapter, load_head
 from localinfer.engine.runner import NativeRunner
 from localinfer.engine.step_timing import StepTiming
 from localinfer.errors import LocalInferError, NotFound, NotSupported
-from localinfer.graph.program import Move
 from localinfer.graph.weights import Checkpoint
 from localinfer.scheduler.scheduler import Scheduler
 from localinfer.speculation.chain import ChainDrafter
@@ -34,11 +34,10 @@ class Target:
     runner: NativeRunner
     scheduler: Scheduler
     context: int
-    move: Move
-    """Takes a program to where the target runs, before its cache is made."""
+    placement: Placement
+    """Where the target runs: programs are taken there before their caches are made."""
     added: tuple[int, ...] = ()
     """The tokens that the tokenizer has beside the pieces of text."""
-    on_card: bool = False
 
 
 def make_speculator(
@@ -106,7 +105,7 @@ def _ahead(config: EngineConfig, target: Target, *, required: bool) -> list[Draf
         threads=target.program.threads,
         isa=config.isa,
         always=target.added,
-        move=target.move,
+        move=target.placement.move,
     )
     return [ChainDrafter("mtp", found)]
 
@@ -118,7 +117,7 @@ def _head(config: EngineConfig, target: Target, *, required: bool) -> list[Draft
         parallel=config.parallel,
         threads=target.program.threads,
         isa=config.isa,
-        move=target.move,
+        move=target.placement.move,
     )
     if found is None and required:
         raise NotFound(
@@ -141,14 +140,14 @@ def _model(config: EngineConfig, target: Target) -> Drafter:
         context=target.context,
         chunk=config.prefill_chunk,
         kv_bits=config.kv_bits,
-        move=target.move,
+        move=target.placement.move,
     )
     return ChainDrafter("model", draft_runner)
 
 
 def _assistant(config: EngineConfig, target: Target) -> AssistantDraftRunner:
     assert config.draft_model is not None
-    if target.on_card:
+    if target.placement.card is not None:
         raise NotSupported(
             f"`{config.draft_model.name}` reads keys and values, and cannot read those on a card yet",
             hint="add `--backend cpu`, or leave `--draft` out",

@@ -101,9 +101,7 @@ def _open_native(
     scheduler = _scheduler(config, cache, measured)
     disk_caches = _disk_caches(config, program, key, context, cache.groups)
     disk_states = _make_states(config, checkpoint, program, key, context, cache)
-    target = Target(
-        checkpoint, program, runner, scheduler, context, placement.move, tokenizer.added_ids, placement.card is not None
-    )
+    target = Target(checkpoint, program, runner, scheduler, context, placement, tokenizer.added_ids)
     past = open_ngram_store(path, program.vocab) if config.remember and config.draft != "off" else None
     speculator, notes = make_speculator(config, target, measured, past)
     notes = (*checkpoint.notes, *tokenizer.notes, *not_followed(path), *notes)

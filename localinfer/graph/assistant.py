@@ -2,6 +2,7 @@
 
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
+from typing import cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -10,10 +11,12 @@ from localinfer import native
 from localinfer.errors import Corrupt, UsageError
 from localinfer.formats.bf16 import to_bf16
 from localinfer.graph.ahead import MOST_ROWS, tokens_ahead
-from localinfer.graph.families.gemma4_assistant import ORDER
+from localinfer.graph.families import gemma4_assistant
+from localinfer.graph.graph import Graph
 from localinfer.graph.key_powers import Evening
-from localinfer.graph.ops import Attend, Mix, Op
+from localinfer.graph.ops import Attend
 from localinfer.graph.program import Loader
+from localinfer.graph.states import KvState
 from localinfer.graph.stored import Bf16Linear, widen
 from localinfer.graph.tensors import AGAIN
 from localinfer.graph.weights import Checkpoint
@@ -46,8 +49,7 @@ def load_assistant(
 ) -> tuple[native.Program, NDArray[np.int32]]:
     """The program of `checkpoint`, which reads the cache of `lender`, the program of `target`, and the tokens that it
     scores. Raises `UsageError` where it was made for another model, and what `load_program` raises."""
-    graph = checkpoint.graph
-    lends = _lenders(checkpoint, target, name)
+    graph = _reading(checkpoint, target, name)
     ids = tokens_ahead(checkpoint.spec.vocab_size, target.spec.eos_token_ids)
     rows = None if len(ids) == graph.head.table.rows else ids.astype(np.intp)
     program = native.Program(checkpoint.spec.hidden_size, threads=lender.threads, isa=isa, max_rows=MOST_ROWS)
@@ -63,10 +65,11 @@ def load_assistant(
             head_rows=rows,
             evening=_evening(target, lender, files),
         )
-        for op in graph.ops:
-            loader.add(_reading(op, lends))
-            if isinstance(op, Mix):
-                loader.program.borrow_kv(lender)
+        mix, *rest = graph.ops
+        loader.add(mix)
+        loader.program.borrow_kv(lender)
+        for op in rest:
+            loader.add(op)
         loader.build({})
     return program, ids
 
@@ -78,22 +81,21 @@ def read_clusters(checkpoint: Checkpoint) -> Clusters | None:
     if not of.clusters:
         return None
     vocab, hidden = checkpoint.spec.vocab_size, checkpoint.spec.hidden_size
-    stored = checkpoint.stored.get(ORDER)
+    stored = checkpoint.stored.get(gemma4_assistant.ORDER)
     if stored is None or stored.info.shape != (vocab,) or stored.info.dtype not in ("I64", "I32"):
         found = "missing" if stored is None else f"{stored.info.dtype} {list(stored.info.shape)}"
-        raise Corrupt(f"tensor `{ORDER}` is {found}, not {vocab} whole numbers", hint=AGAIN)
+        raise Corrupt(f"tensor `{gemma4_assistant.ORDER}` is {found}, not {vocab} whole numbers", hint=AGAIN)
     order = stored.read()
     if not np.array_equal(np.sort(order), np.arange(vocab)):
-        raise Corrupt(f"tensor `{ORDER}` is no order of {vocab} tokens: some are there twice, or not", hint=AGAIN)
+        raise Corrupt(f"tensor `{gemma4_assistant.ORDER}` orders no {vocab} tokens: some are there twice", hint=AGAIN)
     matrix = checkpoint.linear(checkpoint.graph.head.table.name)
     rows = matrix.rows_in(order.astype(np.intp))
     values = rows.values if isinstance(rows, Bf16Linear) else to_bf16(rows.float32())
     return Clusters(of.chosen, order.astype(np.int32).reshape(of.clusters, -1), values.reshape(of.clusters, -1, hidden))
 
 
-def _lenders(checkpoint: Checkpoint, target: Checkpoint, name: str) -> dict[bool, int]:
-    """Of layers with a window and of those without, which of the target's caches they read: that of the last one of
-    their kind that keeps one."""
+def _reading(checkpoint: Checkpoint, target: Checkpoint, name: str) -> Graph:
+    """The assistant's graph, whose layers read the cache of the target's last layer of their kind that keeps one."""
     spec, theirs = checkpoint.spec, target.spec
     assert spec.assistant is not None
     hint = "take the assistant that was made for this model, or leave `--draft` out"
@@ -105,23 +107,20 @@ def _lenders(checkpoint: Checkpoint, target: Checkpoint, name: str) -> dict[bool
             raise UsageError(
                 f"`{name}` guesses for a model with {what.format(mine)}, and this one has {its}", hint=hint
             )
-    keeping = [op for op in target.graph.body if isinstance(op, Attend) and op.k is not None]
-    found = {op.window > 0: number for number, op in enumerate(keeping)}
-    for op in (op for op in checkpoint.graph.body if isinstance(op, Attend)):
-        at = found.get(op.window > 0)
-        read = (op.window, op.kv_heads, op.head_dim)
-        there = None if at is None else (keeping[at].window, keeping[at].kv_heads, keeping[at].head_dim)
-        if read != there:
+    last = {state.window > 0: (number, state) for number, state in enumerate(target.graph.kv())}
+    shapes = []
+    for window, shape in zip(spec.windows, spec.shapes, strict=True):
+        number, state = last.get(window > 0, (0, None))
+        reads = (window, shape.kv_heads, shape.head_dim)
+        there = None if state is None else (state.window, state.kv_heads, state.head_dim)
+        if reads != there:
             raise UsageError(
-                f"`{name}` reads keys of window, heads and size {read}, and the last ones of this model are "
+                f"`{name}` reads keys of window, heads and size {reads}, and the last ones of this model are "
                 f"{there or 'none'}",
                 hint=hint,
             )
-    return found
-
-
-def _reading(op: Op, lends: dict[bool, int]) -> Op:
-    return replace(op, kv_of=lends[op.window > 0]) if isinstance(op, Attend) else op
+        shapes.append(replace(shape, kv_of=number))
+    return gemma4_assistant.graph(replace(spec, shapes=tuple(shapes)))
 
 
 def _evening(target: Checkpoint, lender: native.Program, files: ExitStack) -> Evening:
@@ -129,6 +128,6 @@ def _evening(target: Checkpoint, lender: native.Program, files: ExitStack) -> Ev
     even = any(bits != 16 for bits in lender.kv_bits)
     loader = Loader(target, lender, lender.threads, 1, files, lambda done, total: None, even_keys=even)
     for op in target.graph.body:
-        if isinstance(op, Attend):
-            loader.heads(op)
+        if isinstance(op.state(), KvState):
+            loader.heads(cast(Attend, op))
     return loader.evening
