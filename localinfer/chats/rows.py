@@ -148,12 +148,18 @@ def seed_of(seed: int, identity: str) -> int:
     return int.from_bytes(hashlib.sha256(f"{seed}\0{identity}".encode()).digest()[:4], "little")
 
 
+WRONG = "\0wrong"
+"""A key by which a line that was made of a row of a table says what is wrong with the row."""
+
+
 def asked_of(line: Line, meant: Callable[[dict[str, Any]], dict[str, Any]], *, limit: int) -> Asked:
     """What `line` asks for, by what is `meant` with its object. One of more than `limit` bytes is refused."""
     identity = None
     try:
         row = object_of(line.data, limit, longer="send less, or raise `--ctx-size`")
         identity = identity_of(row, "id")
+        if WRONG in row:
+            raise UsageError(one_line(str(row[WRONG]), 200), hint="quote cells that hold what parts them")
         return Asked(line.index, line.number, line.digest, **({"id": identity} | meant(row)))
     except LocalInferError as error:
         return Asked(line.index, line.number, line.digest, identity, error=error)

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TextIO
 
+from localinfer.chats.rows import WRONG
 from localinfer.errors import LocalInferError, NotFound, UsageError
 from localinfer.text import one_line
 
@@ -73,6 +74,10 @@ class TableLines(ColumnLines):
         for number, row in enumerate(reader):
             identity = row.get("id") if self._column != "id" else None
             line = {"id": number if identity is None else identity, self._key: row.get(self._column)}
+            cells = sum(cell is not None for name, cell in row.items() if name is not None)
+            cells += len(row.get(None) or ())
+            if cells != (columns := len(reader.fieldnames or ())):
+                line[WRONG] = f"the row has {cells} cells, and the table {columns} columns"
             yield json.dumps(line, ensure_ascii=False).encode("utf-8", "surrogatepass") + b"\n"
 
     def _tried(self, call: Any) -> Any:

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from localinfer.chats.rows import Line
     from localinfer.cli.bundles import EndpointFlags, SamplingFlags
     from localinfer.cli.lines import Answers, Rows
-    from localinfer.protocols.batch import Reader
+    from localinfer.protocols.batch import OtherModels, Reader
     from localinfer.remote.endpoints import Asking, Endpoints
 
 OF_MODELS = {
@@ -69,7 +69,8 @@ def elsewhere(
     given = [one.name for one in fields(usual) if getattr(usual, one.name) != getattr(SamplingParams(), one.name)]
     given += [one for one in sampling.given() if one not in given]
     context = f"endpoint {__version__} {name} {usual!r} {sorted(given)} {manner!r} {ignore_unknown}"
-    reader = batch.Reader(manner, usual, LINE_BYTES, ignore_unknown, is_elsewhere=True)
+    others = other_models(held, [name], quiet=quiet)
+    reader = batch.Reader(manner, usual, LINE_BYTES, ignore_unknown, is_elsewhere=True, others=others)
     asking = partial(batch.forwarded, model=name, manner=manner, given=tuple(given))
     told = None if quiet else note_over
     insistence = Insistence(silence=flags.timeout())
@@ -77,6 +78,17 @@ def elsewhere(
     servers = Endpoints(list(flags.endpoint), key=key, together=together, insistence=insistence, tell=told)
     held.callback(servers.close)
     return context, partial(_answers, servers, reader, asking, rows is None)
+
+
+def other_models(held: "ExitStack", own: list[str], *, quiet: bool) -> "OtherModels":
+    """Counts requests that name another model than one of our `own`; when `held` is closed they are told."""
+    from localinfer.cli.output import note
+    from localinfer.protocols.batch import OtherModels
+
+    others = OtherModels(own)
+    if not quiet:
+        held.callback(lambda: note(others.told()) if others.lines else None)
+    return others
 
 
 def _answers(

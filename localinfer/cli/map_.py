@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from localinfer.chats.row_file import Done
     from localinfer.chats.rows import Line
     from localinfer.loading.opening import Opened
+    from localinfer.protocols.batch import OtherModels
 
 Ref = Annotated[str, typer.Argument(metavar="MODEL", help="The model.")]
 Lines = Annotated[
@@ -68,7 +69,7 @@ def map_(
 
     from localinfer.chats.mapping import Manner
     from localinfer.chats.rows import lines_of
-    from localinfer.cli.elsewhere import elsewhere, is_elsewhere
+    from localinfer.cli.elsewhere import elsewhere, is_elsewhere, other_models
     from localinfer.cli.lines import LINE_BYTES, Job, opened_lines, opened_rows, together_of
     from localinfer.cli.run import require_raw
 
@@ -82,8 +83,9 @@ def map_(
             context, answers = elsewhere(held, endpoints, ref, rows, *more, ignore_unknown=ignore_unknown, quiet=quiet)
         else:
             model, context = where.found(ref, tell), f"{sampling!r} {manner!r} {ignore_unknown}"
-            opening = partial(where.opened, model, engine, together, tell)
-            context, answers = of_model(model, engine, context), partial(_answers, held, opening, *more, ignore_unknown)
+            others = other_models(held, [ref, model.ref], quiet=quiet)
+            opening, context = partial(where.opened, model, engine, together, tell), of_model(model, engine, context)
+            answers = partial(_answers, held, opening, *more, others, ignore_unknown)
         Job(rows, total, together, answers, quiet).run(lines_of(stream, LINE_BYTES, context))
 
 
@@ -93,6 +95,7 @@ def _answers(
     sampling: SamplingFlags,
     manner: "Manner",
     together: int,
+    others: "OtherModels",
     ignore_unknown: bool,
     lines: "Iterator[Line]",
 ) -> "Iterator[Done]":
@@ -103,6 +106,7 @@ def _answers(
 
     running = held.enter_context(opening().engine)
     limit = running.context_size * BYTES_PER_TOKEN
-    reader = batch.Reader(manner, sampling.over(running.default_sampling), limit, ignore_unknown)
+    usual = sampling.over(running.default_sampling)
+    reader = batch.Reader(manner, usual, limit, ignore_unknown, others=others)
     begin, row_of = partial(batch.begin, manner=manner), partial(batch.row_of, model=running.info.model)
     return by_engine(running, map(reader.understood, lines), begin, row_of, together)

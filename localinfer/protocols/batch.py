@@ -22,6 +22,7 @@ from localinfer.protocols.fields import Fields
 from localinfer.protocols.forms import Form
 from localinfer.protocols.shape import Shape, Writer
 from localinfer.protocols.vectors import Vectors
+from localinfer.text import one_line
 
 if TYPE_CHECKING:
     from localinfer.config import SamplingParams
@@ -46,6 +47,26 @@ class Request:
     wanted: "tuple[Ask, Shape] | Vectors | None" = None
 
 
+@dataclass(slots=True)
+class OtherModels:
+    """The models that requests name and that do not answer them: that of the command does, whatever they name."""
+
+    own: Collection[str]
+    lines: int = 0
+    first: str = ""
+
+    def look_at(self, name: object) -> None:
+        """What the next request names."""
+        if isinstance(name, str) and name and name not in self.own:
+            self.lines, self.first = self.lines + 1, self.first or name
+
+    def told(self) -> str:
+        """What to say of them at the end; empty where there are none."""
+        several = f"{self.lines} lines name" if self.lines > 1 else "1 line names"
+        named = f"another model (the first: `{one_line(self.first, 60)}`)"
+        return f"{several} {named}; {next(iter(self.own))} was asked" if self.lines else ""
+
+
 @dataclass(frozen=True, slots=True)
 class Reader:
     """Understands lines of both forms. `manner` and `sampling` hold where they say nothing. Where it `is_elsewhere`,
@@ -56,6 +77,7 @@ class Reader:
     limit: int
     ignore_unknown: bool = False
     is_elsewhere: bool = False
+    others: OtherModels | None = None
 
     def understood(self, line: Line) -> Asked:
         """What `line` asks for. As `rows.understood`."""
@@ -70,6 +92,8 @@ class Reader:
             if not self.ignore_unknown:
                 refuse_keys(row.keys() - KNOWN, KNOWN)
             found["batch"] = request = _opened(row)
+            if self.others is not None and request.body is not None:
+                self.others.look_at(request.body.get("model"))
             seed = seed_of(self.sampling.seed, json.dumps(found["id"]))
             found["sampling"] = replace(self.sampling, seed=seed)
             if not self.is_elsewhere:

@@ -256,3 +256,20 @@ def plain(value: Any) -> Any:
         odd = {"id", "call_id", "created", "created_at", "cached_tokens", "model"}
         return {name: plain(one) for name, one in value.items() if name not in odd}
     return [plain(one) for one in value] if isinstance(value, list) else value
+
+
+def test_lines_that_name_another_model_are_counted_and_answered(cli: Cli, tmp_path: Path) -> None:
+    own = str(make_caller(tmp_path / "caller", "hermes"))
+    models = ["gpt-4o-mini", "gpt-4o", None, own]
+    bodies: list[dict[str, Any]] = [
+        {"prompt": "a", "max_tokens": 2} | ({"model": one} if one else {}) for one in models
+    ]
+    lines = [{"custom_id": str(at), "method": "POST", "url": TEXT, "body": body} for at, body in enumerate(bodies)]
+    text = "".join(json.dumps(line) + "\n" for line in lines).encode()
+    ran = cli("map", own, stdin=text)
+    assert ran.code == 0, ran.err
+    assert f"2 lines name another model (the first: `gpt-4o-mini`); {own} was asked" in ran.err.replace("\n", " ")
+    answered = {json.loads(row)["response"]["body"]["model"] for row in ran.out.splitlines()}
+    assert len(answered) == 1
+    assert "another model" not in cli("map", own, "-q", stdin=text).err
+    assert "another model" not in cli("map", own, stdin=text.splitlines()[2] + b"\n").err

@@ -331,6 +331,18 @@ def test_tables_in_and_out(cli: Cli, mine: str, tmp_path: Path) -> None:
     assert cli("map", mine, str(table), "--in-column", "question", "-o", str(out)).code == 2  # it is there
 
 
+@pytest.mark.parametrize("command", ["map", "score", "embed"])
+def test_rows_of_more_or_fewer_cells_than_columns_are_errors(cli: Cli, mine: str, tmp_path: Path, command: str) -> None:
+    table = tmp_path / "asked.csv"
+    table.write_text("id,q,note\na,one,x\nb,one, two,x\nc,three\nd,four,y\n", encoding="utf-8")
+    ran = cli(command, mine, str(table), "--in-column", "q", "-q", *(["-n", "2"] if command == "map" else []))
+    rows = [json.loads(line) for line in ran.out.splitlines()]
+    assert (ran.code, [row["id"] for row in rows]) == (2, ["a", "b", "c", "d"])
+    told = [(row.get("error") or {}).get("message") for row in rows]
+    assert told[0] is told[3] is None
+    assert told[1:3] == [f"the row has {cells} cells, and the table 3 columns" for cells in (4, 2)]
+
+
 @pytest.mark.parametrize(
     ("content", "flags", "told"),
     [
