@@ -102,6 +102,13 @@ def layered_weights(config: Json, seed: int) -> dict[str, Tensor]:
             norm(f"{at}.{name}", hidden, kind.norm_bias)
         fuse(weights, at, kind.fused)
     norm("model.norm", hidden, kind.norm_bias, kind.last_offset)
+    if config.get("num_nextn_predict_layers"):  # the last layer again, under another number
+        last, at = (f"model.layers.{int(config['num_hidden_layers']) + i}." for i in (-1, 0))
+        weights |= {at + name.removeprefix(last): 0.9 * one for name, one in weights.items() if name.startswith(last)}
+        linear(f"{at}eh_proj", hidden, 2 * hidden, 1.5, False)
+        for name in ("enorm", "hnorm", "shared_head.norm"):
+            norm(f"{at}{name}", hidden, False)
+        weights |= {f"{at}embed_tokens.weight": weights["model.embed_tokens.weight"]}
     if not config["tie_word_embeddings"]:
         linear("lm_head", vocab, hidden, 2.0, False)
     return weights

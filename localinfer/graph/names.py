@@ -2,12 +2,21 @@
 
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import TypeVar
 
 from localinfer.formats.checkpoint_files import listed
 
 EMBEDDING, HEAD = "model.embed_tokens.", "lm_head."
 _BARE = ("embed_tokens.", "layers.", "norm.")
 AHEAD = "mtp."
+_NEXTN = {
+    "eh_proj.": "fc.",
+    "enorm.": "pre_fc_norm_embedding.",
+    "hnorm.": "pre_fc_norm_hidden.",
+    "shared_head.norm.": "norm.",
+}
+_COPIES = ("embed_tokens.", "shared_head.head.")
+Tensor = TypeVar("Tensor")
 
 _HARMLESS = re.compile(
     r"(^|\.)("
@@ -27,6 +36,24 @@ _HARMLESS = re.compile(
 def harmless(name: str) -> bool:
     """Whether the answer is the same without the tensor `name`."""
     return _HARMLESS.search(name) is not None
+
+
+def nextn_as_ahead(stored: Mapping[str, Tensor], layers: int) -> Mapping[str, Tensor]:
+    """Tensors with those of a head that is stored as one layer more (`num_nextn_predict_layers`) under the names that
+    others give such a head. Its copies of the model's tables are left out."""
+    at = f"model.layers.{layers}."
+    if not any(name.startswith(f"{at}eh_proj.") for name in stored):
+        return stored
+    found: dict[str, Tensor] = {}
+    for name, tensor in stored.items():
+        rest = name.removeprefix(at)
+        if rest != name and rest.startswith(_COPIES):
+            continue
+        if rest != name:
+            ours = next((new + rest.removeprefix(old) for old, new in _NEXTN.items() if rest.startswith(old)), None)
+            name = AHEAD + (ours or f"layers.0.{rest}")
+        found[name] = tensor
+    return found
 
 
 def text_alone(stored: str) -> str | None:

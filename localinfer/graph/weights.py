@@ -19,7 +19,7 @@ from localinfer.graph.facts import Linear
 from localinfer.graph.fused import told_apart
 from localinfer.graph.graph import Graph
 from localinfer.graph.layouts import layout_of
-from localinfer.graph.names import AHEAD, EMBEDDING, HEAD, ahead_alone, graph_names, harmless, notes_of
+from localinfer.graph.names import AHEAD, EMBEDDING, HEAD, ahead_alone, graph_names, harmless, nextn_as_ahead, notes_of
 from localinfer.graph.registry import family_for
 from localinfer.graph.scheme import read_scheme
 from localinfer.graph.spec import ModelSpec
@@ -50,17 +50,19 @@ class Checkpoint:
         """What is announced of quantization."""
         files = open_tensors(path)
         self.stored: Mapping[str, StoredTensor] = files
+        if family.ahead is not None:
+            self.stored = nextn_as_ahead(files, self.spec.layers)
         """All tensors by the names they are stored under, or, of a part of one, would be."""
         if self.spec.mixture is not None:
             linears = family.graph(self.spec).linears()
-            self.stored = unstacked(files, family.stacked, self.spec.mixture.experts, linears)
+            self.stored = unstacked(self.stored, family.stacked, self.spec.mixture.experts, linears)
         if family.fused:
             self.stored = told_apart(self.stored, family.fused, family.graph(self.spec).linears())
         self.names = graph_names(self.stored, family.tensor_name, tied=self.spec.tied)
         """The graph's name of each stored tensor; None for what is no part of it."""
         self._tensors = Tensors(self._placed())
         self._notes = [*files.notes, *([] if ahead else notes_of(self.names, runs_ahead=family.ahead is not None))]
-        self.has_ahead = family.ahead is not None and any(name.startswith(AHEAD) for name in files)
+        self.has_ahead = family.ahead is not None and any(name.startswith(AHEAD) for name in self.stored)
         """Whether it brings a head that guesses tokens ahead, which we know how to run."""
         self.own_head: bool = self.spec.tied and self._has_own_head()
         """config.json says that the head is the embedding's matrix, but another one is stored, and used."""

@@ -32,7 +32,7 @@ from tests.engine.running import SAMPLINGS, Eager, make_prompts, open_tiny, run_
 from tests.graph.oracle import assert_close, transformers_model
 from tests.tiny import Family, make_checkpoint
 
-FAMILIES: tuple[Family, ...] = ("qwen3_5_text", "qwen3_5", "qwen3_next", "qwen3_5_moe_text")
+FAMILIES: tuple[Family, ...] = ("qwen3_5_text", "qwen3_5", "qwen3_next", "qwen3_5_moe_text", "glm4_moe")
 TEXT = [257, *b"Hello, world. What comes after this, and after that?"]
 PROMPTS = make_prompts(4)
 
@@ -43,7 +43,9 @@ def hybrid(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def with_head(path: Path, family: Family, **more: Any) -> Path:
-    return make_checkpoint(path, family, seed=3, mtp_num_hidden_layers=1, **more)
+    said = "num_nextn_predict_layers" if family == "glm4_moe" else "mtp_num_hidden_layers"
+    more[said] = 1
+    return make_checkpoint(path, family, seed=3, **more)
 
 
 class Meaning:
@@ -105,16 +107,17 @@ def test_means_what_the_plain_meaning_means(tmp_path: Path, family: Family) -> N
     assert_close(said(*opened(path), guesses), Meaning(path).scores(TEXT, guesses), 0.06)
 
 
-@pytest.mark.parametrize("family", ["qwen3_5_text", "qwen3_next"])
+@pytest.mark.parametrize("family", ["qwen3_5_text", "qwen3_next", "glm4_moe"])
 def test_the_plain_meaning_is_that_of_transformers(tmp_path: Path, family: Family) -> None:
     """Of the first guess: transformers has one layer for each guess, and ours is used again."""
     from transformers.modeling_layers import MtpModel
 
-    path = with_head(tmp_path / "m", family, num_hidden_layers=2, layer_types=["linear_attention", "full_attention"])
+    hybrid = {} if family == "glm4_moe" else {"layer_types": ["linear_attention", "full_attention"]}
+    path = with_head(tmp_path / "m", family, num_hidden_layers=2, **hybrid)
     model = transformers_model(path)
     model.config.num_mtp_layers, model.config.mtp_layer_types = 1, ["full_attention"]
     head: Any = MtpModel(model, 1)
-    file = SafetensorsFile(path / "model.safetensors")
+    stored = Checkpoint(path).stored
     renamed = {
         "mtp.fc.": "layers.0.eh_proj.",
         "mtp.pre_fc_norm_embedding.": "layers.0.enorm.",
@@ -124,11 +127,11 @@ def test_the_plain_meaning_is_that_of_transformers(tmp_path: Path, family: Famil
     }
     state = {}
     for old, new in renamed.items():
-        for name in file.tensors:
+        for name in stored:
             if name.startswith(old):
-                bits = file.read(name).astype(np.uint32) << 16
+                bits = stored[name].read().astype(np.uint32) << 16
                 state[new + name.removeprefix(old)] = torch.from_numpy(bits.view(np.float32))
-    if family == "qwen3_next":
+    if family != "qwen3_5_text":
         count = 1 + max(int(name.split(".")[5]) for name in state if ".experts." in name)
         at = "layers.0.mtp_block.mlp.experts"
         each = [
@@ -218,3 +221,19 @@ def test_quantizing_keeps_it_in_8_bits(tmp_path: Path, hybrid: Path, bits: Any, 
         wanted = [run_one(engine, prompt, SAMPLINGS["greedy"]).token_ids for prompt in PROMPTS]
     with open_tiny(tmp_path / "q", draft="mtp", parallel=2) as engine:
         assert [one.token_ids for one in run_all(engine, PROMPTS, SAMPLINGS["greedy"])] == wanted
+
+
+def test_a_head_that_is_one_layer_more_is_quantized_too(tmp_path: Path) -> None:
+    path = with_head(tmp_path / "m", "glm4_moe")
+    quantize_checkpoint(path, tmp_path / "q", bits=4, method="rtn")
+    before, after = (Checkpoint(one, ahead=True) for one in (path, tmp_path / "q"))
+    for linear in (one for one in after.graph.linears() if one.name not in TABLES):
+        assert after.form(linear.name)[0] == (16 if linear in after.graph.unquantized else 8)
+        np.testing.assert_allclose(after.matrix(linear.name), before.matrix(linear.name), atol=0.02)
+    with open_tiny(tmp_path / "q", reuse=False) as engine:
+        wanted = [run_one(engine, prompt, SAMPLINGS["greedy"]).token_ids for prompt in PROMPTS]
+    with open_tiny(tmp_path / "q", draft="mtp", parallel=2) as engine:
+        assert [one.token_ids for one in run_all(engine, PROMPTS, SAMPLINGS["greedy"])] == wanted
+    (left,) = left_out(tmp_path / "q", gguf=True)
+    assert "`mtp.fc.weight" in left
+    assert not left_out(make_checkpoint(tmp_path / "none", "glm4_moe"), gguf=True)

@@ -2,11 +2,14 @@
 The first layers have one feed-forward half for all rows."""
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 from localinfer.graph.families.layers import MixtureStyle, Style, decoder
 from localinfer.graph.fields import Fields
 from localinfer.graph.graph import Graph
+from localinfer.graph.names import text_alone
+from localinfer.graph.ops import Linear, Mix, Norm
 from localinfer.graph.rope import read_rope
 from localinfer.graph.spec import (
     MOST_LAYERS,
@@ -20,6 +23,7 @@ from localinfer.graph.spec import (
     read_tied,
 )
 
+tensor_name = text_alone
 _NAMES = MixtureStyle(shared="shared_experts", shared_gate="", choice_bias="gate.e_score_correction_bias")
 
 
@@ -44,6 +48,15 @@ def spec(values: Mapping[str, Any]) -> ModelSpec:
 def graph(spec: ModelSpec) -> Graph:
     """x += attention(norm(x)); x += mlp(norm(x)) or mixture(norm(x)); a layer."""
     return decoder(spec, Style(qk_norm="head" if spec.qk_norm else "", mixture=_NAMES))
+
+
+def ahead(spec: ModelSpec) -> Graph:
+    """The head that guesses ahead: one layer on the mix of the next token's embedding and what the model gave."""
+    hidden, experts = spec.hidden_size, spec.mixture
+    assert experts is not None
+    one = replace(spec, layers=1, windows=(0,), ropes=spec.ropes[-1:], mixture=replace(experts, layers=(True,)))
+    embedding, stream = (Norm(f"mtp.pre_fc_norm_{name}", hidden, spec.norm_eps) for name in ("embedding", "hidden"))
+    return replace(graph(one), mix=Mix(Linear("mtp.fc", hidden, 2 * hidden), embedding, stream))
 
 
 def _mixture(config: Fields, layers: int) -> MixtureSpec:
