@@ -10,7 +10,7 @@ from localinfer.config import EngineConfig, draft_kv_blocks
 from localinfer.cost.disk import disk_bandwidth
 from localinfer.cost.fit import Fit, estimate
 from localinfer.cost.machine import last_level_cache, read_bandwidth
-from localinfer.cost.mapped import mapped
+from localinfer.cost.mapped import Mapped, mapped
 from localinfer.cost.predict import Known, Prediction, load_of, predict
 from localinfer.errors import NotSupported, size
 from localinfer.graph.memory import Form, held, weights_bytes
@@ -34,7 +34,7 @@ class FormFit:
     free_bytes: int
     fits: bool
     disk_bytes: int
-    """What it takes on disk, beside the original it is made from."""
+    """What it takes on disk, beside the original it is made from; with the file of its experts, where it needs one."""
     fits_disk: bool
     predicted_tok_s: float
     tok_s_source: str
@@ -126,17 +126,18 @@ def fit(
     """
     _require_made(asked, all_forms)
     context = config.choose_context(checkpoint.spec.max_context)
-    bandwidth, cache = read_bandwidth(config.threads), last_level_cache()
-    free_disk = shutil.disk_usage(_existing(disk)).free
+    bandwidth, cache, free_disk = read_bandwidth(config.threads), last_level_cache(), _free(disk)
     draft_bytes = _drafter_bytes(drafter, context, config) if drafter else 0
-    disk_speed = disk_bandwidth(experts_dir()) if checkpoint.spec.mixture else 0.0
+    needs = {one: _need(checkpoint, context, config, one.form) for one in all_forms}
+    parts = {one: _in_part(need, draft_bytes) for one, need in needs.items()}
+    disk_speed = disk_bandwidth(experts_dir()) if any(part for _, part in parts.values()) else 0.0
 
-    def judge(word: str, form: Form | None) -> FormFit:
-        need = _need(checkpoint, context, config, form)
-        guess = predict(load_of(checkpoint, form), known, bandwidth.bytes_per_s, cache)
-        on_disk = asked.download_bytes + asked.import_bytes + (need.weights_bytes + need.in_file_bytes if form else 0)
+    def judge(one: StoredForm) -> FormFit:
+        need, (found, part) = needs[one], parts[one]
+        guess = predict(load_of(checkpoint, one.form), known, bandwidth.bytes_per_s, cache)
+        on_disk = _on_disk(asked, need, one.form) + (found.experts_bytes if found and part else 0)
         return FormFit(
-            form=word,
+            form=one.word,
             total_bytes=need.total_bytes + draft_bytes,
             weights_bytes=need.weights_bytes,
             in_file_bytes=need.in_file_bytes,
@@ -147,11 +148,10 @@ def fit(
             fits=need.total_bytes + draft_bytes <= need.free_bytes,
             disk_bytes=on_disk,
             fits_disk=on_disk <= free_disk,
-            **_speed(guess, next((one for one in known if one.name == f"{asked.name}:{word}"), None)),
-            **_mapped(need, draft_bytes, 1 / guess.tok_s, disk_speed),
+            **_speed(guess, next((k for k in known if k.name == f"{asked.name}:{one.word}"), None)),
+            **_mapped(found, draft_bytes, 1 / guess.tok_s, disk_speed),
         )
 
-    forms = (judge(one.word, one.form) for one in all_forms)
     return FitReport(
         model=asked.name,
         revision=asked.revision,
@@ -167,7 +167,7 @@ def fit(
         cache_bytes=cache,
         threads=bandwidth.threads,
         disk_bytes_per_s=disk_speed,
-        forms=tuple(sorted(forms, key=lambda one: one.form != asked.wanted)),
+        forms=tuple(sorted(map(judge, all_forms), key=lambda one: one.form != asked.wanted)),
     )
 
 
@@ -198,9 +198,18 @@ def _speed(guess: Prediction, measured: Known | None) -> dict[str, Any]:
     }
 
 
-def _mapped(need: Fit, draft_bytes: int, computed_s: float, disk_speed: float) -> dict[str, Any]:
-    """The same with experts in a file."""
+def _on_disk(asked: Asked, need: Fit, form: Form | None) -> int:
+    """What has to come here, and what is made of it."""
+    return asked.download_bytes + asked.import_bytes + (need.weights_bytes + need.in_file_bytes if form else 0)
+
+
+def _in_part(need: Fit, draft_bytes: int) -> tuple[Mapped | None, bool]:
+    """The same with experts in a file, and whether it runs so alone."""
     found = mapped(replace(need, free_bytes=max(0, need.free_bytes - draft_bytes)))
+    return found, found is not None and found.fits and need.total_bytes + draft_bytes > need.free_bytes
+
+
+def _mapped(found: Mapped | None, draft_bytes: int, computed_s: float, disk_speed: float) -> dict[str, Any]:
     known = found is not None and (disk_speed > 0 or found.held_bytes >= found.experts_bytes)
     return {
         "experts_bytes": found.experts_bytes if found else 0,
@@ -224,8 +233,9 @@ def _drafter_bytes(path: Path, context: int, config: EngineConfig) -> int:
     return need.weights + need.kv
 
 
-def _existing(folder: Path) -> Path:
-    return next(path for path in (folder, *folder.absolute().parents) if path.exists())
+def _free(folder: Path) -> int:
+    """Bytes on the disk that would hold this folder."""
+    return shutil.disk_usage(next(path for path in (folder, *folder.absolute().parents) if path.exists())).free
 
 
 def fit_table(report: FitReport) -> str:
@@ -242,7 +252,8 @@ def fit_table(report: FitReport) -> str:
     for one in report.forms:
         other = size(one.other_bytes + one.drafter_bytes)
         on_disk = one.mapped_fits and not one.fits
-        fits = ("yes" if one.fits_disk else "disk") if one.fits else "part" if on_disk else "no"
+        runs = "yes" if one.fits else "part" if on_disk else "no"
+        fits = runs if one.fits_disk or runs == "no" else "disk"
         lines.append(
             f"| {one.form:<4} | {size(one.total_bytes):>8} | {size(one.weights_bytes):>8} | {size(one.kv_bytes):>8} | "
             f"{other:>8} | {fits:<4} | {size(one.disk_bytes):>8} | {_speed_in_words(one, mapped=on_disk):>8} |"
@@ -278,7 +289,7 @@ def _inputs(report: FitReport) -> list[str]:
     fitting = [one for one in report.forms if one.fits]
     said += [
         f"part: {one.form} runs with {size(one.mapped_held_bytes)} of its {size(one.experts_bytes)} of experts in "
-        f"memory and the others on disk (another {size(one.experts_bytes)} there), which gives "
+        f"memory and all of them in a file on disk, counted there, which gives "
         f"{size(report.disk_bytes_per_s)}/s; >: were all experts as likely"
         for one in report.forms
         if one.mapped_fits and not one.fits

@@ -108,7 +108,7 @@ def make_small(
     with tell.progress(long=True) as progress, stoppable(tell):
         if method != "rtn" or refine or mixed:
             left = partial(plan.left, "speaking") if plan is not None else no_end
-            more: dict[str, Any] = {"refine": refine is not None, "left": left, "progress": progress}
+            more: dict[str, Any] = {"refine": refine is not None, "left": left, "progress": progress, "say": tell.note}
             text = replace(text, files=calibration_files(source, dest, calib, text, **limits, **more))
         limits |= {"say": tell.note, "clock": limit.clock}
         quantizing = {"on_speed": tell.speed} | (plan.quantizing() if plan else {"expected": expected})

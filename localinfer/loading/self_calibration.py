@@ -28,15 +28,16 @@ def calibration_files(
     earlier: "Earlier",
     left: Callable[[], float],
     progress: OnProgress,
+    say: Callable[[str], None],
 ) -> tuple[Path, ...]:
     """The files that `calib` names; for `self` one that holds what `source` says, to make and `refine` `dest` with, as
-    much as it says in the seconds that are `left`."""
+    much as it says in the seconds that are `left`. `say` is told where its experts are, if not in memory."""
     if SELF not in calib:
         return tuple(Path(name).expanduser() for name in calib)
     from localinfer.quantize.time_plan import MORE_TEXT
 
     tokens = text.tokens * (MORE_TEXT if refine else 1)
-    words = _drawn(source, dest, tokens, text.seed, threads, earlier, left, progress)
+    words = _drawn(source, dest, tokens, text.seed, threads, earlier, left, progress, say)
     return tuple(words if name == SELF else Path(name).expanduser() for name in calib)
 
 
@@ -59,6 +60,7 @@ def _drawn(
     earlier: "Earlier",
     left: Callable[[], float],
     progress: OnProgress,
+    say: Callable[[str], None],
 ) -> Path:
     """What a stopped run has drawn is gone on with. Raises `Changed` for one of another source, before a word, and
     `UsageError` where the time ends before there is enough to calibrate on."""
@@ -80,7 +82,10 @@ def _drawn(
     )
     key = hashlib.sha256(repr((sorted(origin.said["files"].items()), seed)).encode()).hexdigest()
     with locked(_folder(dest)):
-        config = check_fit(source, config).config
+        fitted = check_fit(source, config)
+        config = fitted.config
+        if fitted.note:
+            say(fitted.note)
         file = _folder(dest) / f"{key[:16]}.jsonl"
         with open_engine(source.path, config, name=source.ref, on_progress=progress) as engine:
             said = write_self_calibration(

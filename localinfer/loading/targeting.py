@@ -53,7 +53,7 @@ def make_within(
         raise UsageError("`--target-kld` measures before any training", hint="leave out `--refine` and `--effort best`")
     folder, text = dest.with_name(f"{dest.name}.partial"), CalibrationText(recipe.tokens, seed, (), conversation)
     with tell.progress(long=True) as progress, stoppable(tell):
-        more: dict[str, Any] = {"refine": False, "left": no_end, "progress": progress}
+        more: dict[str, Any] = {"refine": False, "left": no_end, "progress": progress, "say": tell.note}
         files = calibration_files(source, dest, calib, text, threads=threads, earlier=earlier, **more)
         text = replace(text, files=files)
         progress("asking what each width costs", 0, 0)

@@ -1,12 +1,14 @@
 """`--experts`: what does not fit is read from disk, which is said before it is loaded, and the answer is the same."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from localinfer.cost.fit import estimate
+from localinfer.cost.machine import kept
 from localinfer.cost.mapped import mapped
 from localinfer.paths import experts_dir
 from tests.cli.conftest import Cli
@@ -94,6 +96,8 @@ def test_fit_tells_of_experts_on_disk(cli: Cli, ref: str, isolated: Path, monkey
 
     whole = said()
     assert (whole["fits"], whole["mapped_fits"]) == (True, True)
+    assert whole["disk_bytes"] == 0
+    assert not kept("disk")  # nothing has to be read from it, so it was not measured
     assert whole["mapped_held_bytes"] == whole["experts_bytes"] == needs(isolated).experts.nbytes
     free = whole["total_bytes"] - ROOM
     monkeypatch.setattr("localinfer.cost.fit.available_bytes", lambda: free)
@@ -102,10 +106,26 @@ def test_fit_tells_of_experts_on_disk(cli: Cli, ref: str, isolated: Path, monkey
     assert part["mapped_held_bytes"] < part["experts_bytes"] - ROOM
     assert part["mapped_bytes"] <= free
     assert 0 < part["mapped_tok_s"] < whole["mapped_tok_s"]
+    assert part["disk_bytes"] == part["experts_bytes"]  # the model is here, its packed experts are not
+    assert kept("disk")
     table = cli("fit", f"{ref}:BF16", "-t", "1", "-c", "128", "--draft", "off").out
     assert "| part |" in table
-    assert "of experts in memory and the others on disk" in table
+    assert "of experts in memory and all of them in a file on disk, counted there" in table
     assert "`--experts` changes nothing that `fit` tells" in cli("fit", ref, "--experts", "mapped").err
+
+
+def test_a_model_that_speaks_to_be_calibrated_says_where_its_experts_are(
+    cli: Cli, ref: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def tight(*args: Any, **how: Any) -> Any:
+        found = estimate(*args, **how)
+        return replace(found, free_bytes=found.total_bytes - ROOM)
+
+    argv = ("quantize", ref, "--bits", "4", "--method", "imatrix", "--tokens", "2048", "--no-report", "--calib", "self")
+    monkeypatch.setattr("localinfer.cost.fit.estimate", tight)
+    ran = cli(*argv, "--threads", "1")
+    assert ran.code == 0, ran.err
+    assert "of experts are held, the others read from" in ran.err
 
 
 def test_the_disk_is_measured_once(ref: str, isolated: Path) -> None:
