@@ -3,6 +3,7 @@
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Literal
 
 from localinfer import native
 from localinfer.config import MOST_DRAFTS, EngineConfig
@@ -83,11 +84,11 @@ def make_speculator(
     return Controller(drafters, cost, most_rows=MOST_DRAFTS, clock=clock), tuple(notes)
 
 
-def wants_hidden(config: EngineConfig) -> bool:
-    """Whether somebody may go on from what the target computes."""
+def wants_hidden(config: EngineConfig) -> Literal["", "sampled", "all"]:
+    """Of which steps somebody may go on from what the target computes."""
     if config.draft_model is not None:
-        return is_assistant(config.draft_model)
-    return config.draft in ("auto", "head", "mtp")
+        return "sampled" if is_assistant(config.draft_model) else ""
+    return "all" if config.draft in ("auto", "head", "mtp") else ""
 
 
 def _ahead(config: EngineConfig, target: Target, *, required: bool) -> list[Drafter]:

@@ -1,7 +1,7 @@
 """From the scheduler's rows to arrays, and one call of what computes."""
 
 from collections.abc import Sequence
-from typing import Protocol
+from typing import Literal, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -38,7 +38,8 @@ class NativeRunner:
     """Runs batches of at most `parallel` works with `chunk` prompt rows on a native program. All arrays are made once.
 
     `width` is the number of KV blocks a sequence may have. Leases have `groups` tables: one for each of the program's
-    KV groups, or one for all.
+    KV groups, or one for all. With `wants_hidden` "sampled" `hidden` is that of steps in which some text is sampled: in
+    others, a model whose last layers keep nothing leaves these out.
     """
 
     def __init__(
@@ -49,7 +50,7 @@ class NativeRunner:
         chunk: int,
         width: int,
         groups: int = 1,
-        wants_hidden: bool = False,
+        wants_hidden: Literal["", "sampled", "all"] = "",
     ) -> None:
         rows = chunk + parallel + MOST_DRAFTS
         self._program: native.Program | None = program
@@ -61,7 +62,8 @@ class NativeRunner:
         self._out_rows = np.zeros(parallel + MOST_DRAFTS, np.int32)
         self._logits = np.empty((parallel + MOST_DRAFTS, program.vocab), np.float32)
         self._count = np.arange(max(width * 32 + 1, rows + 1), dtype=np.int32)
-        self.hidden = np.empty((rows if wants_hidden else 0, program.hidden), np.float32)
+        self._all_hidden = wants_hidden == "all"
+        self.hidden = np.zeros((rows if wants_hidden else 0, program.hidden), np.float32)
 
     @property
     def program(self) -> native.Program:
@@ -75,13 +77,14 @@ class NativeRunner:
         return self._tables if len(self._tables) > 1 else self._tables[0]
 
     def want_hidden(self) -> None:
-        """From the next step on `hidden` is there."""
+        """From the next step on `hidden` is there, of every step."""
+        self._all_hidden = True
         if not len(self.hidden):
             self.hidden = np.empty((len(self._tokens), self.program.hidden), np.float32)
 
     def forward(self, batch: Sequence[Work]) -> NDArray[np.float32]:
-        hidden = self.hidden if len(self.hidden) else None
-        return self.partly(batch, 0, hidden)
+        wanted = len(self.hidden) and (self._all_hidden or any(work.samples for work in batch))
+        return self.partly(batch, 0, self.hidden if wanted else None)
 
     def partly(
         self, batch: Sequence[Work], layers: int, hidden: NDArray[np.float32] | None, *, scores: bool = True

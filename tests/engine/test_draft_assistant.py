@@ -12,6 +12,7 @@ import torch
 from localinfer.config import EngineConfig, SamplingParams
 from localinfer.cost.fitting import _drafter_bytes
 from localinfer.engine.engine import StepEngine
+from localinfer.engine.runner import NativeRunner
 from localinfer.errors import Corrupt, NotSupported, UsageError
 from localinfer.formats.safetensors import SafetensorsFile, write_safetensors
 from localinfer.graph.weights import Checkpoint
@@ -240,3 +241,19 @@ def test_what_it_takes_is_foretold(pair: tuple[Path, Path], tmp_path: Path) -> N
     back = 64 * 32 * 2  # multiplied by outside of it
     told = _drafter_bytes(assistant, 64, EngineConfig())
     assert abs(told - program.weight_bytes - 4 * checkpoint.graph.vector_values()) <= back
+
+
+def test_prompts_are_not_read_for_it(pair: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch) -> None:
+    """The last layers of a Gemma 4 that keeps nothing there are left out, as without drafts."""
+    asked: list[tuple[bool, bool]] = []
+    partly = NativeRunner.partly
+
+    def noted(self: NativeRunner, batch: Any, layers: int, hidden: Any, **more: Any) -> Any:
+        asked.append((any(work.samples for work in batch), hidden is not None))
+        return partly(self, batch, layers, hidden, **more)
+
+    with open_tiny(pair[0], draft="model", draft_model=pair[1], prefill_chunk=32) as engine:
+        monkeypatch.setattr(NativeRunner, "partly", noted)
+        run_one(engine, [*range(100)], SAMPLINGS["greedy"])
+    assert (False, False) in asked
+    assert all(samples == hidden for samples, hidden in asked)

@@ -221,7 +221,7 @@ def test_the_head_alone(llama: Path) -> None:
     """Of rows that came out of all layers: the scores that the whole step gave, for more rows than a block holds."""
     context = 128
     program = load_program(Checkpoint(llama), threads=1, context=context, kv_blocks=4)
-    runner = NativeRunner(program, parallel=10, chunk=64, width=4, wants_hidden=True)
+    runner = NativeRunner(program, parallel=10, chunk=64, width=4, wants_hidden="all")
     text = Text(1, [int(t) for t in np.random.default_rng(9).integers(0, 250, 40)])
     cache = PagedCache(slots=1, context=context)
     text.lease = cache.open(text.tokens)
