@@ -15,6 +15,7 @@ from localinfer.formats.gguf_forms import FORMS
 from localinfer.formats.gguf_gemma4_config import gemma4, passed_over
 from localinfer.formats.gguf_keys import refuse_keys
 from localinfer.formats.gguf_mixtures import MIXTURES, mixtral
+from localinfer.formats.gguf_muse import muse, scale_norms
 from localinfer.formats.gguf_recurrent import RECURRENT
 from localinfer.formats.gguf_rope import DIVISORS, LONG, SHORT, rope_scaling, scaling_kind
 from localinfer.formats.gguf_tensors import Renamed, renamed
@@ -59,6 +60,8 @@ def plan_import(file: GgufFile) -> Plan:
     refuse_keys(file, form, config["head_dim"], config["max_position_embeddings"], scaling_kind(file, arch))
     tensors = _tensors(file, form, config)
     read = {DIVISORS} if form.divisors or form.proportional else {SHORT, LONG} if form.longrope else set()
+    if form.scale_in_norms:
+        read = {name for pair in scale_norms(config["num_hidden_layers"]) for name in pair}
     copies = passed_over(file, config)
     unknown = file.tensors.keys() - {tensor.source for tensor in tensors} - read - copies
     left = ahead(file, arch) - {tensor.source for tensor in tensors}
@@ -292,6 +295,7 @@ _MORE: dict[str, Callable[[GgufFile, str, Config], Config]] = {
     "gemma3_text": _gemma3,
     "gemma2": _gemma2,
     "gemma4_text": gemma4,
+    "muse_glimmer_text": muse,
     "granite": _granite,
     "smollm3": _smollm3,
     "olmo3": _olmo3,

@@ -61,6 +61,12 @@ class Form:
     """llama.cpp wants a key head for each query head."""
     divisors: bool = False
     """`rope_freqs.weight` is read."""
+    scale_in_norms: bool = False
+    """The scale of scores is a norm of queries."""
+    post_eps: float | None = None
+    """Of norms behind each half, where it is another, in llama.cpp's own code."""
+    lists_windows: bool = False
+    """The file says of each layer if it has a window."""
     longrope: bool = False
     """Factors of frequencies for short and for long contexts are read."""
     one_base: bool = False

@@ -9,6 +9,7 @@ from dataclasses import replace
 
 from localinfer.formats import gguf_gemma4 as of_gemma4
 from localinfer.formats import gguf_mamba as mamba
+from localinfer.formats import gguf_muse as of_muse
 from localinfer.formats import gguf_names as names
 from localinfer.formats.gguf_form import Form
 
@@ -239,6 +240,22 @@ FORMS: dict[str, Form] = {
         eps=("attention.layer_norm_epsilon", "norm_epsilon"),
         activation=("hidden_act", "gelu_pytorch_tanh"),
         square=True,
+    ),
+    "muse_glimmer_text": Form(
+        arch="muse-glimmer",
+        class_name="MuseGlimmerForConditionalGeneration",
+        layer=of_muse.LAYER,
+        final=(of_muse.FINAL,),
+        rotated=True,
+        plus_one=True,
+        activation=("hidden_activation", "silu"),
+        own_head=True,
+        still_full=True,
+        always_windows=True,
+        lists_windows=True,
+        scale_in_norms=True,
+        post_eps=of_muse.POST_EPS,
+        reads=names.WINDOW_KEYS | {"logit_scale", "final_logit_softcapping"},
     ),
     "seed_oss": Form(
         arch="seed_oss",

@@ -195,11 +195,13 @@ def _one(form: Form, widths: Widths, source: str, name: str, kind: str) -> Renam
     hidden, inner = widths.hidden, widths.inner
     shapes: dict[str, tuple[int, ...]] = {
         "norm": (hidden,),
+        "last_norm": (hidden,),
         "bias": (hidden,),
         "head": (widths.head_dim,),
         "q": (q, hidden),
         "k": (kv, hidden),
         "kv": (kv, hidden),
+        "gates": (q, hidden),
         "qkv": (q + 2 * kv, hidden),
         "o": (hidden, q),
         "q_norm": (q,),
@@ -211,25 +213,15 @@ def _one(form: Form, widths: Widths, source: str, name: str, kind: str) -> Renam
         "gate_up": (2 * inner, hidden),
         "up_bias": (inner,),
         "down": (hidden, inner),
-        "router": (widths.experts, hidden),
-        "experts_up": (widths.expert_inner, widths.latent or hidden),
-        "experts_down": (widths.latent or hidden, widths.expert_inner),
         "mix": (hidden, 2 * hidden),
-        "into": (widths.latent, hidden),
-        "out_of": (hidden, widths.latent),
-        "shared_gate": (1, hidden),
-        "shared_up": (widths.shared_inner, hidden),
-        "shared_down": (hidden, widths.shared_inner),
         "conv_in": (3 * hidden, hidden),
         "conv": (hidden, 1, widths.conv_length),
         "conv_out": (hidden, hidden),
         "gated_q": (2 * q, hidden),
-        "choice": (widths.experts,),
-        "choice_row": (1, widths.experts),
-        "experts_up_bias": (widths.expert_inner,),
         "sinks": (widths.heads,),
         "scalar": (1,),
         "k_head": (widths.head_dim,),
+        **_of_experts(widths),
         **_of_inputs(widths),
         **_of_delta_nets(widths),
         **_of_mamba(widths),
@@ -263,6 +255,23 @@ def _stored(widths: Widths, kind: str, shape: tuple[int, ...]) -> tuple[int, ...
         "ssm_skip": (shape[0], 1),
         "ssm_norm": (widths.ssm_groups, shape[0] // max(1, widths.ssm_groups)),
     }.get(kind, ())
+
+
+def _of_experts(widths: Widths) -> dict[str, tuple[int, ...]]:
+    hidden = widths.hidden
+    return {
+        "router": (widths.experts, hidden),
+        "experts_up": (widths.expert_inner, widths.latent or hidden),
+        "experts_down": (widths.latent or hidden, widths.expert_inner),
+        "into": (widths.latent, hidden),
+        "out_of": (hidden, widths.latent),
+        "shared_gate": (1, hidden),
+        "shared_up": (widths.shared_inner, hidden),
+        "shared_down": (hidden, widths.shared_inner),
+        "choice": (widths.experts,),
+        "choice_row": (1, widths.experts),
+        "experts_up_bias": (widths.expert_inner,),
+    }
 
 
 def _of_inputs(widths: Widths) -> dict[str, tuple[int, ...]]:

@@ -5,10 +5,12 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 from numpy.typing import NDArray
 
 from localinfer.formats.gguf_form import Form
 from localinfer.formats.gguf_forms import FORMS
+from localinfer.formats.gguf_muse import scale_norms
 from localinfer.formats.gguf_tensors import Renamed, Widths, renamed, renamed_ahead
 from localinfer.graph.families.gemma3_text import to_bfloat16
 from localinfer.graph.names import ahead_alone
@@ -62,7 +64,16 @@ def describe(checkpoint: Checkpoint) -> tuple[Form, dict[str, Any]]:
     values |= _scales(spec, form) | _windows(spec, form) | mixture_keys(spec, form) | _delta(spec, form)
     values |= _convolution(spec, form) | _mamba(spec, form) | (layer_keys(spec) if form.by_layer else {})
     found = {f"{form.arch}.{key}": value for key, value in values.items()}
+    if form.scale_in_norms:
+        found |= _scale_norms(spec)
     return form, found | describe_rope(checkpoint, form)
+
+
+def _scale_norms(spec: ModelSpec) -> dict[str, NDArray[np.float32]]:
+    """Tensors by name."""
+    scale = np.full(spec.head_dim, spec.attention_scale * spec.head_dim**0.5, np.float32)
+    ones = np.ones(spec.head_dim, np.float32)
+    return {name: values for pair in scale_norms(spec.layers) for name, values in zip(pair, (scale, ones), strict=True)}
 
 
 def _refuse(spec: ModelSpec, form: Form) -> None:
@@ -72,10 +83,12 @@ def _refuse(spec: ModelSpec, form: Form) -> None:
         raise cannot(f"{spec.kv_heads} key heads for {spec.heads} query heads ({form.arch})")
     if form.no_head and not spec.tied:
         raise cannot(f"a head of its own ({form.arch})")
+    if spec.post_norm_eps != form.post_eps:
+        raise cannot(f"norms with an epsilon of {spec.post_norm_eps} behind each half ({form.arch})")
     if form.folded:
         return
     scale = (spec.hidden_size // spec.heads if spec.layers == form.wide_layers else spec.head_dim) ** -0.5
-    scale = 1.0 if form.unscaled else scale
+    scale = 1.0 if form.unscaled else spec.attention_scale if form.scale_in_norms else scale
     usual = to_bfloat16(spec.hidden_size**0.5) if form.arch.startswith("gemma") else 1.0
     numbers = {
         "attention.scale": ("an attention scale", spec.attention_scale, scale),
@@ -121,7 +134,9 @@ def _windows(spec: ModelSpec, form: Form) -> dict[str, Any]:
     if form.still_full and turning != tuple(window > 0 for window in windows):
         raise cannot("layers that rotate and do not slide")
     found: dict[str, Any] = {key: max(windows)}
-    if f"{key}_pattern" in form.reads and not form.by_layer:
+    if form.lists_windows:
+        found[f"{key}_pattern"] = [window > 0 for window in windows]
+    elif f"{key}_pattern" in form.reads and not form.by_layer:
         period = next((i + 1 for i, window in enumerate(windows) if not window), spec.layers + 1)
         if windows != tuple(max(windows) if (i + 1) % period else 0 for i in range(spec.layers)):
             raise cannot("sliding windows in these layers")

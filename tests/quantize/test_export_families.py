@@ -5,7 +5,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-from numpy.typing import NDArray
 
 from localinfer.errors import NotSupported
 from localinfer.formats.gguf import GgufFile
@@ -18,9 +17,10 @@ from localinfer.quantize.export import export_gguf
 from localinfer.quantize.from_gguf import GgufImporter
 from tests.graph.packed import quantized
 from tests.graph.running import load, run
-from tests.tiny import BOS, LLAMA3_ROPE, Family, make_checkpoint
+from tests.quantize.beside_llamacpp import says_the_same
+from tests.tiny import LLAMA3_ROPE, Family, make_checkpoint
 
-STEPS = 24
+SLIDING, FULL = "sliding_attention", "full_attention"
 LLAMA3 = LLAMA3_ROPE | {"original_max_position_embeddings": 8192}
 YARN: dict[str, Any] = {"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 64}
 LONG: dict[str, Any] = {
@@ -81,6 +81,15 @@ MODELS: dict[str, tuple[Family, dict[str, Any]]] = {
             "attention_bias": False,
             "first_k_dense_replace": 0,
             "norm_topk_prob": False,
+        },
+    ),
+    "muse": ("muse_glimmer", {}),
+    "muse, tied, with windows elsewhere": (
+        "muse_glimmer",
+        {
+            "tie_word_embeddings": True,
+            "layer_types": [FULL, SLIDING, FULL, SLIDING, FULL],
+            "layer_rope_theta": [0, 10000.0, 0, 10000.0, 0],
         },
     ),
     "granitemoe": ("granitemoe", {}),
@@ -228,39 +237,6 @@ def test_llama_cpp_says_the_same_tokens(tmp_path: Path, family: Family, config: 
     says_the_same(source, tmp_path / "x.gguf")
 
 
-def says_the_same(source: Path, file: Path, near: float = 0.1) -> None:
-    """Every token is llama.cpp's too, but where its two best are `near`, as a part of how far scores spread."""
-    ours, theirs = scores_of_both(source, file)
-    spread = float(theirs.std())
-    assert np.abs(ours - theirs).max() < near / 2 * (np.abs(theirs).max() + spread)
-    clear = clear_ones(theirs, near)
-    assert clear.sum() > len(theirs) // 2
-    assert (ours.argmax(axis=1) == theirs.argmax(axis=1))[clear].all()
-
-
-def clear_ones(scores: NDArray[np.float32], near: float) -> NDArray[np.bool_]:
-    """Where the two best are not near."""
-    best = np.sort(scores, axis=1)
-    clear: NDArray[np.bool_] = best[:, -1] - best[:, -2] > near * float(scores.std())
-    return clear
-
-
-def scores_of_both(source: Path, file: Path) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """Our engine's and llama.cpp's, greedy, teacher-forced on our own text."""
-    llama_cpp = pytest.importorskip("llama_cpp")
-    text = Tokenizer(source).encode_text("Hello there, this is a text of some length, and then there is more. " * 2)
-    program = load(source)
-    tokens = [BOS, *text][: 3 * STEPS]
-    for _ in range(STEPS):
-        tokens.append(int(run(program, tokens)[-1].argmax()))
-    ours = run(program, tokens)
-    model = llama_cpp.Llama(str(file), verbose=False, n_ctx=128, logits_all=True, seed=0)
-    model.eval(tokens)
-    theirs = np.array(model.scores[: len(tokens)])
-    model.close()
-    return ours, theirs
-
-
 def test_the_numbers_of_falcon_h1_are_in_its_weights(tmp_path: Path) -> None:
     source = make_checkpoint(tmp_path / "m", "falcon_h1", seed=3, mamba_rms_norm=True)
     export_gguf(source, tmp_path / "x.gguf")
@@ -317,7 +293,6 @@ def test_integers_keep_their_bits(tmp_path: Path, name: str) -> None:
             assert np.array_equal(after.matrix(linear.name), before.matrix(linear.name))
 
 
-SLIDING, FULL = "sliding_attention", "full_attention"
 ODD = ["linear_attention", "full_attention", "full_attention", "linear_attention"]
 REFUSED: dict[str, tuple[Family, dict[str, Any], str]] = {
     "a window": ("ministral3", {"sliding_window": 8}, "sliding windows"),
@@ -359,6 +334,12 @@ REFUSED: dict[str, tuple[Family, dict[str, Any], str]] = {
         "a mixture of this kind",
     ),
     "ernie4_5_moe with a larger least sum": ("ernie4_5_moe", {"moe_norm_min": 0.01}, "a mixture of this kind"),
+    "muse with another epsilon": ("muse_glimmer", {"post_norm_eps": 1e-6}, "norms with an epsilon of 1e-06"),
+    "muse that rotates elsewhere": (
+        "muse_glimmer",
+        {"layer_rope_theta": [10000.0, 0, 10000.0, 10000.0, 0]},
+        "layers that rotate and do not slide",
+    ),
     "gemma4 with biases": ("gemma4_text", {"attention_bias": True}, r"_proj\.bias"),
     "gemma4, keys of a layer further back": (
         "gemma4_text",

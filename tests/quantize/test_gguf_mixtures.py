@@ -19,7 +19,8 @@ from localinfer.formats.tokenizer import Tokenizer
 from localinfer.graph.weights import Checkpoint
 from localinfer.quantize.export import export_gguf
 from localinfer.quantize.from_gguf import GgufImporter
-from tests.quantize.test_export_families import GPT_OSS, clear_ones, scores_of_both
+from tests.quantize.beside_llamacpp import clear_ones, scores_of_both
+from tests.quantize.test_export_families import GPT_OSS
 from tests.tiny import BOS, Family, make_checkpoint, write_json
 
 CONFIG: dict[Family, dict[str, Any]] = {"gpt_oss": GPT_OSS, "ernie4_5_moe": {}, "glm4_moe": {}}

@@ -20,7 +20,8 @@ from tests.formats.files import write
 from tests.formats.gguf_models import gguf_of
 from tests.graph.running import load, run
 from tests.graph.test_mxfp4 import make_mxfp4
-from tests.quantize.test_export_families import GPT_OSS, says_the_same
+from tests.quantize.beside_llamacpp import says_the_same
+from tests.quantize.test_export_families import GPT_OSS
 from tests.tiny import make_checkpoint
 
 EXPERTS = ["blk.0.ffn_gate_exps.weight", "blk.1.ffn_up_exps.weight", "blk.1.ffn_down_exps.weight"]
