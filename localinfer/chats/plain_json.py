@@ -2,6 +2,7 @@
 
 import json
 import math
+import sys
 from collections.abc import Iterable, Iterator
 from typing import Any
 
@@ -34,13 +35,26 @@ def object_of(
         ) from None
     except json.JSONDecodeError as error:
         raise UsageError(f"{what} is not JSON: {error.msg} at character {error.pos}", hint=hint) from None
-    except (RecursionError, ValueError) as error:
-        raise UsageError(f"{what} is no JSON of ours: {str(error)[:80]}", hint=hint) from None
+    except _NoNumber as error:
+        raise UsageError(f"{what} is not JSON: {error}", hint=hint) from None
+    except RecursionError:
+        raise _deep(what) from None
+    except ValueError:  # of whole numbers: to read a long one takes the square of its digits
+        digits = sys.get_int_max_str_digits()
+        raise UsageError(f"{what} has a whole number of more than {digits} digits", hint="write it as text") from None
     if not isinstance(row, dict):
         raise UsageError(f"{what} is no JSON object", hint='write `{"prompt": "…"}`')
     if _is_deep(row):
-        raise UsageError(f"{what} has more than {MOST_NESTED} brackets in each other", hint="give a simpler one")
+        raise _deep(what)
     return row
+
+
+class _NoNumber(ValueError):
+    """A number that JSON does not know, or that no float holds."""
+
+
+def _deep(what: str) -> UsageError:
+    return UsageError(f"{what} has more than {MOST_NESTED} brackets in each other", hint="give a simpler one")
 
 
 def strings(value: Any) -> Iterator[str]:
@@ -88,11 +102,11 @@ def _inside(value: object) -> Iterable[object]:
 
 
 def _no_number(word: str) -> float:
-    raise ValueError(f"{word} is no number")
+    raise _NoNumber(f"{word} is no number")
 
 
 def _finite(word: str) -> float:
     value = float(word)
     if math.isinf(value):
-        raise ValueError(f"{word[:40]} is too large a number")
+        raise _NoNumber(f"{word[:40]} is too large")
     return value

@@ -45,6 +45,7 @@ SAMPLING = {
 """What a line may say of sampling, the field it stands for, and its kind. `stop` is a string or a list of strings,
 `logit_bias` an object of biases by the numbers of tokens."""
 
+_NOT_EMPTY = "write a string that is not empty"
 _A_MESSAGE = 'write `[{"role": "user", "content": "…"}]`'
 KNOWN = {"id", "prompt", "messages", "tools", "system", "raw", "special", "stop", "logit_bias", "logprobs", *SAMPLING}
 
@@ -218,13 +219,14 @@ def _flag(row: Mapping[str, Any], name: str) -> bool | None:
 
 def _conversation(row: Mapping[str, Any]) -> tuple[str | None, tuple[Message, ...]]:
     if ("prompt" in row) == ("messages" in row):
-        raise UsageError("the line must have either `prompt` or `messages`", hint='write `{"prompt": "…"}`')
+        told = "both `prompt` and `messages`" if "prompt" in row else "neither `prompt` nor `messages`"
+        raise UsageError(f"the line has {told}", hint='write `{"prompt": "…"}`')
     system = text_of(row, "system") if row.get("system") is not None else None
     if "prompt" in row:
         return system, (Message("user", text_of(row, "prompt")),)
     listed = row["messages"]
     if not isinstance(listed, list) or not listed:
-        raise UsageError("`messages` is no list of messages", hint=_A_MESSAGE)
+        raise UsageError(f"`messages` is {'empty' if listed == [] else 'no list of messages'}", hint=_A_MESSAGE)
     turns = [message_of(one, at) for at, one in enumerate(listed)]
     if turns[0].role == "system" and system is None:
         system = plain_system(turns.pop(0))
@@ -280,8 +282,10 @@ def _tools(row: Mapping[str, Any]) -> tuple[Mapping[str, Any], ...]:
 
 def text_of(row: Mapping[str, Any], name: str) -> str:
     """The text at `name`, not empty. Raises `UsageError`."""
-    if not isinstance(row[name], str) or not row[name].strip():
-        raise UsageError(f"`{name}` is no text", hint="write a string that is not empty")
+    if not isinstance(row[name], str):
+        raise UsageError(f"`{name}` is no text", hint=_NOT_EMPTY)
+    if not row[name].strip():
+        raise UsageError(f"`{name}` is empty" + (" but for white space" if row[name] else ""), hint=_NOT_EMPTY)
     return storable(row[name], f"`{name}`")
 
 

@@ -61,8 +61,12 @@ def _vllm(form: Fields | None) -> list[Form]:
     if form.flag("json_object"):
         found.append(Form(ANY_OBJECT, form.path("json_object")))
     form.done()
+    for name in ("json", "regex", "choice", "grammar"):
+        if form.take(name) in ("", []):
+            raise form.wrong(name, "is empty", hint="leave it out, or say what an answer may be")
     if len(found) != 1:
-        raise form.wrong("json", f"is one of {len(found)} forms", hint="give one of json, regex, choice and grammar")
+        told = f"is one of {len(found)} forms" if found else "is missing, and so is any other form"
+        raise form.wrong("json", told, hint="give one of json, regex, choice and grammar")
     return found
 
 

@@ -2,7 +2,7 @@
 
 import math
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -27,19 +27,24 @@ CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
 SHARD_BYTES = 1 << 30
 MOST_RANK = 4096
 
-MEANT = {"r", "lora_alpha", "use_rslora", "rank_pattern", "alpha_pattern", "base_model_name_or_path"}
+MEANT = {
+    *("r", "lora_alpha", "use_rslora", "rank_pattern", "alpha_pattern", "base_model_name_or_path"),
+    "target_modules",
+}
 """Fields of an adapter's configuration that are followed."""
 
 OF_TRAINING = {
     *("peft_type", "peft_version", "task_type", "auto_mapping", "revision", "inference_mode", "runtime_config"),
-    *("lora_dropout", "init_lora_weights", "target_modules", "exclude_modules", "layers_to_transform"),
+    *("lora_dropout", "init_lora_weights", "exclude_modules", "layers_to_transform"),
     *("layers_pattern", "megatron_core", "qalora_group_size", "ensure_weight_tying"),
 }
-"""Fields that change nothing of weights that are there; which modules are meant, the weights say themselves."""
+"""Fields that change nothing of weights that are there."""
 
 NOTHING: tuple[object, ...] = (None, False, "none", "", [], {})
 """Values of other fields that ask for nothing."""
 
+_AGAIN = "the adapter belongs to another model, or is damaged"
+_FLOATS_ONLY = "use weights in bf16, f16 or f32"
 _TENSOR = re.compile(r"base_model\.model\.([A-Za-z0-9_.]{1,300})\.lora_([AB])(?:\.default)?\.weight")
 
 
@@ -84,11 +89,23 @@ def read_adapter(folder: Path, weight: float, checkpoint: Checkpoint) -> Adapter
     `Corrupt` (shapes that are not the base's, NaN in a scale).
     """
     config = _config(folder)
+    pairs = _pairs(folder)
+    _require_targets(folder, config, pairs)
+    scales = {module: _scale(folder, module, pair, config, weight) for module, pair in pairs.items()}
     if checkpoint.scheme.method != "none":
         raise NotSupported(
             f"{folder.name} can be merged into floats alone, and these weights are quantized",
             hint="name the floats, as `NAME:BF16`; `localinfer quantize NAME --adapter DIR --name NEW` makes it small",
         )
+    deltas, files = dict[str, Delta](), open_tensors(checkpoint.path)
+    for module, pair in sorted(pairs.items()):
+        stored = _stored(folder, module, pair, files)
+        deltas[stored] = Delta(pair["A"], pair["B"], scales[module])
+    return Adapter(folder, deltas)
+
+
+def _pairs(folder: Path) -> dict[str, dict[str, StoredTensor]]:
+    """The matrices A and B of each module. Raises `NotSupported` for any other, `Corrupt` for one without its pair."""
     file = SafetensorsFile(folder / WEIGHTS)
     pairs: dict[str, dict[str, StoredTensor]] = {}
     for name, info in file.tensors.items():
@@ -101,11 +118,27 @@ def read_adapter(folder: Path, weight: float, checkpoint: Checkpoint) -> Adapter
         pairs.setdefault(found[1], {})[found[2]] = StoredTensor(file, name, info)
     if not pairs:
         raise Corrupt(f"{folder / WEIGHTS} holds no matrix", hint="train or download the adapter again")
-    deltas, files = dict[str, Delta](), open_tensors(checkpoint.path)
     for module, pair in sorted(pairs.items()):
-        stored, delta = _delta(folder, module, pair, config, weight, files)
-        deltas[stored] = delta
-    return Adapter(folder, deltas)
+        if pair.keys() != {"A", "B"}:
+            raise Corrupt(f"{folder.name}: `{module}` has one matrix of two", hint=_AGAIN)
+    return pairs
+
+
+def _require_targets(folder: Path, config: Mapping[str, Any], modules: Collection[str]) -> None:
+    """Raise `Corrupt` where a list of `target_modules` does not name each module that there are matrices of, or none of
+    those that it names has any. A pattern is not tried, as it could take for ever."""
+    targets = config.get("target_modules")
+    if not isinstance(targets, list):
+        return
+    for target in targets:
+        if not isinstance(target, str):
+            raise Corrupt(f"{folder.name}: `target_modules` holds {one_line(repr(target), 40)}", hint=_AGAIN)
+    for module in sorted(modules):
+        if not any(module == target or module.endswith(f".{target}") for target in targets):
+            named = one_line(", ".join(targets[:5]), 80) or "nothing"
+            raise Corrupt(
+                f"{folder.name} has matrices of `{module}`, but its `target_modules` are {named}", hint=_AGAIN
+            )
 
 
 def merge(checkpoint: Checkpoint, adapters: Sequence[Adapter], dest: Path, on_progress: OnProgress) -> None:
@@ -173,36 +206,37 @@ def _check_fields(folder: Path, config: Mapping[str, Any]) -> None:
             )
 
 
-def _delta(
-    folder: Path,
-    module: str,
-    pair: Mapping[str, StoredTensor],
-    config: Mapping[str, Any],
-    weight: float,
-    stored: Mapping[str, StoredTensor],
-) -> tuple[str, Delta]:
-    """The stored tensor that a module's pair belongs to, and what it adds. Raises as `read_adapter` does."""
-    again = "the adapter belongs to another model, or is damaged"
-    if pair.keys() != {"A", "B"}:
-        raise Corrupt(f"{folder.name}: `{module}` has one matrix of two", hint=again)
-    name = next((one for one in (f"{module}.weight", f"{module.removeprefix('model.')}.weight") if one in stored), "")
-    if not name:
-        raise Corrupt(f"{folder.name}: the model has no `{module}`", hint=again)
-    base, down, up = stored[name].info, pair["A"].info, pair["B"].info
+def _scale(
+    folder: Path, module: str, pair: Mapping[str, StoredTensor], config: Mapping[str, Any], weight: float
+) -> float:
+    """By what the product of a pair is multiplied. Raises as `read_adapter` does for what is wrong with the pair."""
+    down, up = pair["A"].info, pair["B"].info
     rank = _by_pattern(config.get("rank_pattern"), module, config.get("r"))
     if type(rank) is not int or not 0 < rank <= MOST_RANK:
-        raise Corrupt(f"{folder.name}: the rank of `{module}` is {str(rank)[:40]}", hint=again)
-    fits = len(base.shape) == 2 and down.shape == (rank, base.shape[1]) and up.shape == (base.shape[0], rank)
-    if not fits:
-        shapes = f"{list(up.shape)} x {list(down.shape)} of rank {rank}"
-        raise Corrupt(f"{folder.name}: `{module}` is {shapes}, but the model's is {list(base.shape)}", hint=again)
-    if not {base.dtype, down.dtype, up.dtype} <= set(FLOATS):
-        raise NotSupported(f"{folder.name}: `{module}` is stored as no float", hint="use weights in bf16, f16 or f32")
+        raise Corrupt(f"{folder.name}: the rank of `{module}` is {str(rank)[:40]}", hint=_AGAIN)
+    if len(down.shape) != 2 or len(up.shape) != 2 or not down.shape[0] == up.shape[1] == rank:
+        shapes = f"{list(up.shape)} x {list(down.shape)}"
+        raise Corrupt(f"{folder.name}: `{module}` is {shapes}, but its rank is {rank}", hint=_AGAIN)
+    if not {down.dtype, up.dtype} <= set(FLOATS):
+        raise NotSupported(f"{folder.name}: `{module}` is stored as no float", hint=_FLOATS_ONLY)
     alpha = _by_pattern(config.get("alpha_pattern"), module, config.get("lora_alpha"))
     if isinstance(alpha, bool) or not isinstance(alpha, int | float) or not math.isfinite(alpha):
-        raise Corrupt(f"{folder.name}: `lora_alpha` of `{module}` is {str(alpha)[:40]}", hint=again)
-    scale = weight * alpha / (math.sqrt(rank) if config.get("use_rslora") else rank)
-    return name, Delta(pair["A"], pair["B"], scale)
+        raise Corrupt(f"{folder.name}: `lora_alpha` of `{module}` is {str(alpha)[:40]}", hint=_AGAIN)
+    return weight * alpha / (math.sqrt(rank) if config.get("use_rslora") else rank)
+
+
+def _stored(folder: Path, module: str, pair: Mapping[str, StoredTensor], stored: Mapping[str, StoredTensor]) -> str:
+    """The stored tensor that a module's pair belongs to. Raises as `read_adapter` does where it does not fit."""
+    name = next((one for one in (f"{module}.weight", f"{module.removeprefix('model.')}.weight") if one in stored), "")
+    if not name:
+        raise Corrupt(f"{folder.name}: the model has no `{module}`", hint=_AGAIN)
+    base, down, up = stored[name].info, pair["A"].info, pair["B"].info
+    if base.shape != (up.shape[0], down.shape[1]):
+        shapes = f"{list(up.shape)} x {list(down.shape)}"
+        raise Corrupt(f"{folder.name}: `{module}` is {shapes}, but the model's is {list(base.shape)}", hint=_AGAIN)
+    if base.dtype not in FLOATS:
+        raise NotSupported(f"the model's `{module}` is stored as no float", hint=_FLOATS_ONLY)
+    return name
 
 
 def _by_pattern(patterns: Any, module: str, usual: Any) -> Any:

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import errno
 import signal
 import socket
 from collections.abc import Callable, Iterator
@@ -11,7 +12,7 @@ from typing import cast
 import uvicorn
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
-from localinfer.errors import NotFound, UsageError
+from localinfer.errors import LocalInferError, NetworkError, NotFound, UsageError
 from localinfer.remote.sockets import POSSIBLE, remove
 from localinfer.remote.sockets import listen as listen_inside
 from localinfer.serve.app import make_app
@@ -60,9 +61,9 @@ def listen(host: str, port: int) -> socket.socket:
             raise
     except OSError as error:
         reason = (error.strerror or str(error)).lower()
-        raise NotFound(
-            f"cannot listen on {host}:{port}: {reason}", hint="choose another `--port` or `--host`"
-        ) from None
+        faults: dict[int, type[LocalInferError]] = {errno.EADDRINUSE: NetworkError, errno.EADDRNOTAVAIL: UsageError}
+        fault = faults.get(error.errno or 0, NotFound)
+        raise fault(f"cannot listen on {host}:{port}: {reason}", hint="choose another `--port` or `--host`") from None
     except UnicodeError:
         raise UsageError(f"`{host[:100]}` is no host", hint="give an address, such as 127.0.0.1") from None
     return found

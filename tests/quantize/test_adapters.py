@@ -54,7 +54,8 @@ def make_adapter(
         weights[f"base_model.model.{module}.lora_B.weight"] = up
         products[module] = up @ down
     folder.mkdir()
-    usual = {"peft_type": "LORA", "r": rank, "lora_alpha": 8, "bias": "none", "target_modules": ["q_proj"]}
+    usual = {"peft_type": "LORA", "r": rank, "lora_alpha": 8, "bias": "none"}
+    usual["target_modules"] = [module.rpartition(".")[2] for module in modules]
     usual |= {"use_dora": False, "modules_to_save": None, "rank_pattern": {}, "lora_dropout": 0.1}
     (folder / "adapter_config.json").write_text(json.dumps(usual | config), encoding="utf-8")
     save_file(weights, folder / "adapter_model.safetensors")
@@ -137,6 +138,11 @@ def test_it_is_merged_once_and_runs_and_is_quantized_as_the_merged_weights_are(
         ({"r": None}, 7),
         ({"lora_alpha": "many"}, 7),
         ({"rank_pattern": {"q_proj": 9}}, 7),
+        ({"target_modules": ["v_proj"]}, 7),
+        ({"target_modules": ["q_proj", "own_proj"]}, 7),
+        ({"target_modules": []}, 7),
+        ({"target_modules": [5]}, 7),
+        ({"target_modules": ["proj"]}, 7),
     ],
     ids=str,
 )
@@ -145,6 +151,30 @@ def test_what_is_not_followed_or_does_not_fit(base: Path, tmp_path: Path, change
     with pytest.raises(LocalInferError) as error:
         read_adapter(folder, 1.0, Checkpoint(base))
     assert error.value.exit_code == code
+
+
+def test_targets_may_be_whole_names_and_patterns(base: Path, tmp_path: Path) -> None:
+    targets: list[Any] = [[*MODULES], ["0.self_attn.q_proj", "mlp.down_proj", "w9"], ".*_proj", "all-linear", None]
+    for at, target in enumerate(targets):
+        folder, _ = make_adapter(tmp_path / str(at), base, target_modules=target)
+        assert len(read_adapter(folder, 1.0, Checkpoint(base)).deltas) == 2
+
+
+def test_a_broken_adapter_is_told_before_that_the_weights_are_quantized(base: Path, tmp_path: Path) -> None:
+    quantized(base, tmp_path / "INT8", 8, 32)
+    whole, _ = make_adapter(tmp_path / "whole", base)
+    with pytest.raises(LocalInferError, match="these weights are quantized"):
+        read_adapter(whole, 1.0, Checkpoint(tmp_path / "INT8"))
+    wrong: list[dict[str, Any]] = [{"r": 5}, {"lora_alpha": "many"}, {"target_modules": ["v_proj"]}]
+    for at, changes in enumerate(wrong):
+        broken, _ = make_adapter(tmp_path / f"broken{at}", base, **changes)
+        with pytest.raises(LocalInferError) as error:
+            read_adapter(broken, 1.0, Checkpoint(tmp_path / "INT8"))
+        assert error.value.exit_code == 7
+    (whole / "adapter_model.safetensors").write_bytes((whole / "adapter_model.safetensors").read_bytes()[:-9])
+    with pytest.raises(LocalInferError) as error:
+        read_adapter(whole, 1.0, Checkpoint(tmp_path / "INT8"))
+    assert error.value.exit_code == 7
 
 
 def test_an_adapter_of_another_model_is_refused(base: Path, tmp_path: Path, isolated: Path) -> None:

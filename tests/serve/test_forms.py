@@ -98,7 +98,10 @@ WRONG: list[tuple[dict[str, Any], str]] = [
     ({"structured_outputs": {}}, "structured_outputs.json"),
     ({"structured_outputs": {"regex": "a", "choice": ["b"]}}, "structured_outputs.json"),
     ({"structured_outputs": {"structural_tag": "x"}}, "structured_outputs.structural_tag"),
-    ({"structured_outputs": {"choice": []}}, "structured_outputs.json"),
+    ({"structured_outputs": {"choice": []}}, "structured_outputs.choice"),
+    ({"structured_outputs": {"regex": ""}}, "structured_outputs.regex"),
+    ({"structured_outputs": {"grammar": ""}}, "structured_outputs.grammar"),
+    ({"structured_outputs": {"json": ""}}, "structured_outputs.json"),
     ({"grammar": GBNF, "response_format": {"type": "json_object"}}, "response_format"),
     ({"guided_json": {}}, "guided_json"),
 ]
