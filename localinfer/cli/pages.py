@@ -15,7 +15,7 @@ OPTIONS = {"--version": "Print the version and leave.", "-h, --help": "Show this
 
 CODES = (
     "Exit codes: 0 done, 1 a bug of ours, 2 usage, 3 does not fit, 4 not found or not allowed, 5 not supported, "
-    "6 network, 7 corrupt, 8 context overflow, 9 changed since, 130 interrupted."
+    "6 network, 7 corrupt, 8 context overflow, 9 changed since, 130 interrupted, 141 nobody reads on."
 )
 
 WIDEST, NARROWEST = 78, 50

@@ -26,7 +26,11 @@ ROWS = (1, 2, 3, 4, 6, 8, 12, 16, 32)
 """Rows of the steps that are measured."""
 
 BUDGET_S = 0.7
-"""Seconds that measuring may take; a step that would end later is left out. The first is always made."""
+"""Seconds that measuring may take, after a first step that touches all weights; a step that would end later is left
+out."""
+
+SLOW_S = 3.0
+"""From here on that first step counts: its time is the reading of weights, and another would take as long."""
 
 FASTER = 0.95
 """Fewer threads must take this part of the time of all, or less, to be chosen: prefill wants them all."""
@@ -133,11 +137,13 @@ def measure(
     The least of several times counts: a busy machine makes a step slower, and nothing makes it faster than it is.
     """
     time_step = _stepper(program, clock)
+    first = time_step(1)  # pages are touched for the first time: counted only where another would take too long
     stop = clock() + budget
-    first = time_step(1)  # pages are touched for the first time: counted only if there is no time for another
     times = {1: first}
-    if clock() + first < stop:
-        times[1] = min(time_step(1), time_step(1) if clock() + 2 * first < stop else math.inf)
+    if first < SLOW_S:
+        times[1] = time_step(1)
+        if clock() + times[1] < stop:
+            times[1] = min(time_step(1), times[1])
     tried = {program.threads: times[1]}
     if choose:
         _choose(program, tried, time_step, clock, stop - 2 * budget / 3)
