@@ -96,8 +96,6 @@ def quantize_checkpoint(
         origin, settings = Origin(source), _settings(plan, tokens, workers)
         journal = Journal(partial, settings, origin.said, earlier=earlier, say=say)
         pace, resumed = Pace(plan, seconds, journal.finished, started, clock, say, expected), len(journal.finished)
-        if resumed:
-            say(f"going on with the stopped run: {resumed} of {len(plan.units)} files are made")
         _must_fit(partial, plan, journal)
         try:
             with _calibrated(source, plan, None if method == "rtn" else tokens, partial, workers) as open_layers:

@@ -62,8 +62,8 @@ class Journal:
     """What is finished in `partial`, and with what it was begun: the files of its source, and its settings.
 
     The first line holds both; each other line `{"file", "sha256", ...}` of one finished file. `earlier` says what
-    becomes of what a stopped run has left: "auto" goes on with it, or begins anew under other settings and tells `say`;
-    "resume" refuses other settings; "fresh" begins anew. Another source is refused, unless it is "fresh".
+    becomes of what a stopped run has left: "auto" goes on with it, or begins anew under other settings, and tells `say`
+    which; "resume" refuses other settings; "fresh" begins anew. Another source is refused, unless it is "fresh".
 
     Raises `Changed` for another source, `UsageError` for other settings when these are refused.
     """
@@ -89,6 +89,7 @@ class Journal:
                 file = partial / str(line.get("file"))
                 if file.is_file() and sha256(file) == line.get("sha256"):
                     self.finished[file.name] = line
+            say(f"going on with the stopped run: files that are finished: {len(self.finished)}")
         else:
             if before is not None and any(path.name != JOURNAL for path in partial.iterdir()):
                 told = _apart(before["settings"], settings)
